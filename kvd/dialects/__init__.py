@@ -1,0 +1,3 @@
+"""
+How requests are understood and replies spelled for one kind of client.
+"""

@@ -1,0 +1,3 @@
+"""
+Who gets the next connection: one file per policy.
+"""

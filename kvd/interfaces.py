@@ -1,0 +1,317 @@
+"""
+Every contract that others may provide.
+
+An *answer* (`Answer`) is a result, or a Deferred of it: a store on a local
+disk answers directly where it does not wait, a remote one with a Deferred.
+An exception may come either way too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from kvd.conditions import Conditions
+from kvd.keys import Key
+from kvd.settings import Durability
+
+T = TypeVar("T")
+Answer: TypeAlias = T | Deferred[T]
+
+Metadata: TypeAlias = Mapping[str, str]
+"""
+What a client said of a value and gets back with it: lower-case field names of
+HTTP (``content-type``, ``content-encoding``) and their values.
+"""
+
+NO_METADATA: Metadata = {}
+
+MAX_METADATA_BYTES = 1024
+"""
+All names and values of one value's metadata together: it has to fit into an
+extended attribute beside the id, and ext4 has one block for all of them.
+"""
+
+
+# -- stores -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ValueInfo:
+    """
+    What is known of one stored value.
+    """
+
+    key: Key
+    size: int
+    """Bytes."""
+    etag: str
+    """The strong entity tag without its quotes; unique per write."""
+    changed: float
+    """When it was published, in seconds since the epoch."""
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """
+    What a commit did.
+    """
+
+    info: ValueInfo
+    created: bool
+    """Nothing was stored under the key before."""
+
+
+class IValue(Interface):
+    """
+    A value, opened. Everything it says and gives describes the value as it
+    was when opened, whatever happens to its key meanwhile.
+    """
+
+    info: ValueInfo = Attribute("What is known of the value.")
+
+    def fileno() -> int | None:
+        """
+        A descriptor of a regular file that holds exactly the value's bytes
+        from offset 0, or None where the store has none. It belongs to the
+        value and is not to be seeked or closed.
+        """
+
+    def read(offset: int, count: int) -> Answer[bytes]:
+        """
+        Bytes of the value.
+
+        Args:
+            offset: Where to begin, below the value's size.
+            count: How many at most; at least one comes.
+
+        Raises:
+            StoreFault: They cannot be read.
+        """
+
+    def close() -> None:
+        """
+        Let go of whatever is held. Further calls do nothing.
+        """
+
+
+class IUpload(Interface):
+    """
+    A value that is being written. Nobody sees it before `commit`.
+
+    Ends with exactly one `commit` or `discard`; a commit that fails has
+    discarded it.
+    """
+
+    def write(chunk: bytes) -> Answer[None]:
+        """
+        Append a chunk. Nothing of it is held in memory afterwards; a Deferred
+        asks the caller to wait before the next one.
+
+        Raises:
+            StoreFull: No room; the upload is good for nothing but `discard`.
+            StoreFault: It could not be written; likewise.
+        """
+
+    def fileno() -> int | None:
+        """
+        A descriptor to which the rest of the value may be spliced or written
+        instead, or None where the store has none. It stands at the end of
+        what was written and is not to be closed.
+        """
+
+    def commit(conditions: Conditions) -> Answer[Published]:
+        """
+        Publish the value under its key, if the conditions hold at that very
+        moment. Decided and done at once: of several commits of one key, in
+        whatever process, each sees the whole of another or nothing of it.
+
+        When the answer comes, what the store's durability promises holds.
+
+        Raises:
+            PreconditionFailed: A condition does not hold.
+            KeyConflict: The key has become a folder, or leads through a value.
+            StoreFull: No room for the name.
+            StoreBusy: Somebody else keeps the key locked.
+            SyncFailed: The disk did not confirm.
+            StoreFault: Anything else. The old value stays in all these cases,
+                except that after a `SyncFailed` either may be found.
+        """
+
+    def discard() -> None:
+        """
+        Throw the upload away: nothing of it is left behind. Further calls do
+        nothing.
+        """
+
+
+class IListing(Interface):
+    """
+    A walk over stored values.
+    """
+
+    def next_slice() -> Answer[Sequence[ValueInfo]]:
+        """
+        Some more values; an empty sequence at the end. Takes a bounded time
+        and bounded memory, and keeps the reactor free meanwhile. One call at a
+        time. A value published or removed during the walk may or may not be
+        in it; one that stays is in it exactly once.
+
+        Raises:
+            StoreFault: The walk cannot go on.
+        """
+
+    def close() -> None:
+        """
+        End the walk early. Further calls do nothing.
+        """
+
+
+class IStore(Interface):
+    """
+    Keeps values under keys.
+    """
+
+    durability: str = Attribute(
+        "What `IUpload.commit` and `remove` promise: ``disk``, ``process``, or"
+        " ``none`` for a store that keeps nothing."
+    )
+
+    def begin(
+        key: Key, length: int | None, metadata: Metadata = NO_METADATA
+    ) -> Answer[IUpload]:
+        """
+        Begin to write a value.
+
+        Args:
+            key: Where it will be.
+            length: How many bytes it will have, None when not yet known.
+                `IUpload.commit` after more or fewer is a mistake of the
+                caller.
+            metadata: What to keep with it; at most `MAX_METADATA_BYTES`.
+
+        Raises:
+            KeyConflict: The key is a folder of other keys, or leads through
+                another key's value.
+            StoreFull: The length is more than there is room for.
+            StoreFault: The upload cannot be opened.
+        """
+
+    def open(key: Key) -> Answer[IValue]:
+        """
+        Open a value for reading.
+
+        Raises:
+            KeyAbsent: There is none.
+            StoreFault: It cannot be read.
+        """
+
+    def stat(key: Key) -> Answer[ValueInfo]:
+        """
+        What is known of a value. Raises as `open` does.
+        """
+
+    def remove(key: Key, conditions: Conditions) -> Answer[None]:
+        """
+        Remove a value, if the conditions hold at that very moment. Who reads
+        it goes on reading. When the answer comes, what the durability
+        promises holds.
+
+        Raises:
+            KeyAbsent: There is none, whatever the conditions (RFC 9110
+                section 13.2.1).
+            PreconditionFailed: A condition does not hold.
+            StoreBusy: Somebody else keeps the key locked.
+            SyncFailed: The disk did not confirm; the value may be gone.
+            StoreFault: Anything else.
+        """
+
+    def list(prefix: bytes, after: bytes, limit: int | None) -> IListing:
+        """
+        Walk over the values whose keys begin with a prefix.
+
+        Args:
+            prefix: Empty, or ending with ``/``. One that no key has lists
+                nothing.
+            after: With a limit: only keys greater than this, compared as
+                bytes; may be empty.
+            limit: None: all values in no order, in constant memory, slice by
+                slice. Else the first so many in the order of their keys'
+                bytes, in one slice, in the memory of one page.
+        """
+
+    def close() -> Answer[None]:
+        """
+        Let go of everything held; called once, after the last upload ended.
+        """
+
+
+class IStoreMaker(Interface):
+    """
+    What a store plugin names: checks a location and opens the store there.
+    """
+
+    def resolve(path: str) -> str:
+        """
+        The setting's part behind the colon in a form that does not depend on
+        the current folder. Touches nothing.
+
+        Raises:
+            BadSetting: The text cannot be a location of this store.
+        """
+
+    def prepare(path: str) -> None:
+        """
+        Called once in the supervisor, before any worker: make what is
+        missing and find out whether the store will work.
+
+        Raises:
+            StoreUnusable: It will not; the sentence says why.
+        """
+
+    def open_store(path: str, durability: Durability) -> IStore:
+        """
+        Open the store in this process, which has a running or soon running
+        reactor.
+
+        Raises:
+            StoreUnusable: It cannot be opened.
+        """
+
+
+# -- dispatch -----------------------------------------------------------------
+
+
+class IDispatchPolicy(Interface):
+    """
+    Decides which worker gets the next connection.
+
+    The supervisor holds, for each TCP address, a group of listening sockets
+    made with ``SO_REUSEPORT``; the kernel spreads new connections over the
+    group's members. A policy says how many members there are and which worker
+    takes connections from which of them. A provider keeps no state.
+    """
+
+    def group_size(workers: int) -> int:
+        """
+        How many listening sockets an address has.
+
+        Args:
+            workers: How many workers there are; at least 1.
+        """
+
+    def members_of(worker: int, workers: int) -> Sequence[int]:
+        """
+        The members of the group that a worker takes connections from. Every
+        member is some worker's; members of a worker that is not ready are
+        served by another meanwhile.
+
+        Args:
+            worker: Its number, from 0 up.
+            workers: How many there are.
+        """

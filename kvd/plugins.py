@@ -1,0 +1,122 @@
+"""
+What kvd finds through Twisted's plugin system, and how a name becomes code.
+
+A declaration (in ``twisted/plugins/``, ours or another package's) holds a
+name, a sentence and the place of the code as text. So listing what exists
+imports none of it, and what is broken is named when somebody asks for it, not
+before (compare ``twisted.application.reactors``).
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+from twisted.plugin import IPlugin, getPlugins
+from twisted.python.reflect import namedAny
+from zope.interface import Attribute, Interface, implementer
+
+from kvd.errors import BrokenPlugin, UnknownPlugin
+
+
+class IDeclaration(IPlugin):
+    """
+    One thing that can be chosen by name.
+    """
+
+    name: str = Attribute("What the operator writes: lower case, no blanks.")
+    description: str = Attribute("One sentence for ``--help``.")
+    code: str = Attribute("The dotted name of the object that is loaded.")
+
+
+class IPolicyDeclaration(IDeclaration):
+    """
+    Declares a `kvd.interfaces.IDispatchPolicy`.
+    """
+
+
+class IStoreDeclaration(IDeclaration):
+    """
+    Declares a `kvd.interfaces.IStoreMaker`; the name is the scheme.
+    """
+
+
+class IDialectDeclaration(IDeclaration):
+    """
+    Declares a `kvd.interfaces.IDialect`.
+    """
+
+
+class _Declaration:
+    """
+    A name, a sentence, and the dotted name of an object.
+    """
+
+    def __init__(self, name: str, description: str, code: str) -> None:
+        self.name = name
+        self.description = description
+        self.code = code
+
+
+@implementer(IPolicyDeclaration)
+class Policy(_Declaration):
+    """
+    Declares a dispatch policy.
+    """
+
+
+@implementer(IStoreDeclaration)
+class Store(_Declaration):
+    """
+    Declares a store.
+    """
+
+
+@implementer(IDialectDeclaration)
+class Dialect(_Declaration):
+    """
+    Declares a dialect.
+    """
+
+
+_WORDS: dict[type[Interface], str] = {
+    IPolicyDeclaration: "policy",
+    IStoreDeclaration: "store",
+    IDialectDeclaration: "dialect",
+}
+
+
+def declared(kind: type[Interface]) -> dict[str, IDeclaration]:
+    """
+    All declarations of a kind by name, in the order of their names. Imports
+    none of the code behind them.
+    """
+    found: list[IDeclaration] = list(getPlugins(kind))
+    return {d.name: d for d in sorted(found, key=lambda d: d.name)}
+
+
+def load(kind: type[Interface], name: str) -> Any:
+    """
+    The object behind a name.
+
+    Raises:
+        UnknownPlugin: Nothing of the name is declared; the known names and
+            the nearest one are in the sentence.
+        BrokenPlugin: The declaration names something that cannot be imported.
+    """
+    known = declared(kind)
+    word = _WORDS[kind]
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UnknownPlugin(
+            f"there is no {word} named {name!r}; known: {', '.join(known)}.{hint}"
+        )
+    code = known[name].code
+    try:
+        return namedAny(code)
+    except Exception as error:
+        raise BrokenPlugin(
+            f"the {word} {name!r} is declared as {code}, which cannot be loaded: "
+            f"{type(error).__name__}: {error}"
+        ) from error

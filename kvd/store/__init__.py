@@ -1,0 +1,3 @@
+"""
+Where values live: one file per store.
+"""

@@ -1,0 +1,3 @@
+"""
+Bytes to events, and replies to bytes. Imports no Twisted.
+"""

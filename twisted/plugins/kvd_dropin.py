@@ -1,0 +1,47 @@
+"""
+What kvd declares to Twisted's plugin system: declarations only.
+"""
+
+from twisted.application.service import ServiceMaker
+
+from kvd.plugins import Dialect, Policy, Store
+
+kvd = ServiceMaker(
+    "kvd",
+    "kvd.service",
+    "An HTTP daemon that keeps values under keys, over N processes.",
+    "kvd",
+)
+
+shared = Policy(
+    "shared",
+    "One listening socket for all workers; the first to wake takes the connection.",
+    "kvd.dispatch.shared.policy",
+)
+reuseport = Policy(
+    "reuseport",
+    "One SO_REUSEPORT socket for each worker; the kernel's hash chooses.",
+    "kvd.dispatch.reuseport.policy",
+)
+
+file_store = Store(
+    "file",
+    "Values are files below a folder: file:./values",
+    "kvd.store.file.maker",
+)
+null_store = Store(
+    "null",
+    "Values are written to /dev/null and forgotten, for measuring: null:",
+    "kvd.store.null.maker",
+)
+
+plain = Dialect(
+    "plain",
+    "HTTP as RFC 9110 has it; the default.",
+    "kvd.dialects.plain.dialect",
+)
+classic = Dialect(
+    "classic",
+    "The replies of the 2017 file server that kvd descends from.",
+    "kvd.dialects.classic.dialect",
+)
