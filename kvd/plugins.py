@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.plugin import IPlugin, getPlugins
 from twisted.python.reflect import namedAny
-from zope.interface import Attribute, Interface, implementer
+from zope.interface import Attribute, implementer
 
 from kvd.errors import BrokenPlugin, UnknownPlugin
 
@@ -79,23 +79,23 @@ class Dialect(_Declaration):
     """
 
 
-_WORDS: dict[type[Interface], str] = {
+_WORDS: dict[type[IDeclaration], str] = {
     IPolicyDeclaration: "policy",
     IStoreDeclaration: "store",
     IDialectDeclaration: "dialect",
 }
 
 
-def declared(kind: type[Interface]) -> dict[str, IDeclaration]:
+def declared(kind: type[IDeclaration]) -> dict[str, IDeclaration]:
     """
     All declarations of a kind by name, in the order of their names. Imports
     none of the code behind them.
     """
-    found: list[IDeclaration] = list(getPlugins(kind))
-    return {d.name: d for d in sorted(found, key=lambda d: d.name)}
+    found = sorted(getPlugins(kind), key=lambda declaration: declaration.name)
+    return {declaration.name: declaration for declaration in found}
 
 
-def load(kind: type[Interface], name: str) -> Any:
+def load(kind: type[IDeclaration], name: str) -> Any:
     """
     The object behind a name.
 
@@ -114,7 +114,7 @@ def load(kind: type[Interface], name: str) -> Any:
         )
     code = known[name].code
     try:
-        return namedAny(code)
+        return namedAny(code)  # type: ignore[no-untyped-call]
     except Exception as error:
         raise BrokenPlugin(
             f"the {word} {name!r} is declared as {code}, which cannot be loaded: "
