@@ -17,7 +17,9 @@ from zope.interface import Attribute, Interface
 
 from kvd.conditions import Conditions
 from kvd.keys import Key
+from kvd.operations import Operation
 from kvd.settings import Durability
+from kvd.wire.events import Request
 
 T = TypeVar("T")
 Answer: TypeAlias = T | Deferred[T]
@@ -314,4 +316,32 @@ class IDispatchPolicy(Interface):
         Args:
             worker: Its number, from 0 up.
             workers: How many there are.
+        """
+
+
+# -- dialects -----------------------------------------------------------------
+
+
+class IDialect(Interface):
+    """
+    How the requests of one kind of client are understood, and how the replies
+    are spelled. A provider keeps no state.
+    """
+
+    def understand(request: Request) -> Operation:
+        """
+        What the request asks for. Looks at nothing but the request.
+
+        Raises:
+            PeerError: It asks for nothing that can be done.
+        """
+
+    def spell(status: int, operation: Operation | None, writing: bool) -> int:
+        """
+        The status that this kind of client expects.
+
+        Args:
+            status: What RFC 9110 would have it be.
+            operation: What was asked for; None when that was not understood.
+            writing: The failure came while the body was written, not before.
         """

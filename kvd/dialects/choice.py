@@ -1,0 +1,41 @@
+"""
+Which dialect answers: the one of the longest prefix that the path begins with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import unquote_to_bytes
+
+from kvd.interfaces import IDialect
+from kvd.plugins import IDialectDeclaration, load
+from kvd.settings import DialectChoice
+from kvd.wire.targets import raw_path
+
+
+class Dialects:
+    """
+    The dialects of a daemon by prefix; ``plain`` where none was chosen.
+    """
+
+    def __init__(self, choices: Sequence[DialectChoice]) -> None:
+        self._default: IDialect = load(IDialectDeclaration, "plain")
+        by_prefix = {
+            unquote_to_bytes(choice.prefix): load(IDialectDeclaration, choice.name)
+            for choice in choices
+        }
+        self._by_prefix: list[tuple[bytes, IDialect]] = sorted(
+            by_prefix.items(), key=lambda item: len(item[0]), reverse=True
+        )
+
+    def of(self, target: bytes) -> IDialect:
+        """
+        The dialect for a request target. Two spellings of one path get the
+        same answer.
+        """
+        if self._by_prefix:
+            path = unquote_to_bytes(raw_path(target))
+            for prefix, dialect in self._by_prefix:
+                if path.startswith(prefix):
+                    return dialect
+        return self._default

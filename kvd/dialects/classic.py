@@ -1,0 +1,59 @@
+"""
+What the file server of 2017 answered, whose load the article describes.
+
+For whoever compares: statuses and the reading of paths are its own, while
+publication stays atomic. It knew no conditions, ranges or listings.
+
+- Empty segments do not count: ``//k/`` is ``k``. Keys have one segment.
+- PUT: without a key, or with several segments, 204 and nothing is stored;
+  without a length, or with length 0, 304 and the key holds an empty value;
+  500 where the file cannot be opened, 507 where it cannot be written, else 200.
+- GET: 200 or 404. DELETE: 200, 404 or 500. Any other method: 404.
+"""
+
+from __future__ import annotations
+
+from zope.interface import implementer
+
+from kvd.errors import KeyAbsent
+from kvd.interfaces import IDialect
+from kvd.operations import Delete, Get, Operation, Put, Tell
+from kvd.wire.events import Request
+from kvd.wire.targets import decode_segments, key_of_segments, raw_path
+
+
+@implementer(IDialect)
+class Classic:
+    """
+    The dialect of the article.
+    """
+
+    def understand(self, request: Request) -> Operation:
+        method = request.method
+        if method not in ("GET", "PUT", "DELETE"):
+            raise KeyAbsent(f"This dialect knows GET, PUT and DELETE, not {method}.")
+        path = raw_path(request.target)
+        segments = decode_segments([part for part in path.split(b"/") if part])
+        if len(segments) != 1:
+            if method == "PUT":
+                return Tell(204)
+            raise KeyAbsent("In this dialect a key has exactly one segment.")
+        key = key_of_segments(segments)
+        if method == "PUT":
+            return Put(key, empty=not request.length)
+        if method == "DELETE":
+            return Delete(key)
+        return Get(key, ranges=False)
+
+    def spell(self, status: int, operation: Operation | None, writing: bool) -> int:
+        if isinstance(operation, Put):
+            if status in (201, 204):
+                return 304 if operation.empty else 200
+            if status >= 400:
+                return 507 if writing else 500
+        if isinstance(operation, Delete):
+            return {204: 200, 404: 404}.get(status, 500)
+        return status
+
+
+dialect = Classic()

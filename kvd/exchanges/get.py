@@ -1,0 +1,130 @@
+"""
+GET and HEAD of a key: a value on its way out.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.internet.defer import Deferred
+
+from kvd.errors import StoreFault
+from kvd.exchanges.contract import Exchange, Fields, Replier, Rest
+from kvd.interfaces import Answer, IValue, ValueInfo
+from kvd.operations import Get
+from kvd.site import Site
+from kvd.wire.fields import range_of
+from kvd.wire.replies import http_date
+
+# Up to here a body goes out with its head in one piece; from here on it is
+# sent in pieces of this size, one at a time.
+CHUNK_BYTES: Final = 64 * 1024
+
+DEFAULT_TYPE: Final = ("Content-Type", "application/octet-stream")
+
+
+class GetExchange(Exchange):
+    """
+    Sends a value, a part of it, or what is known of it.
+    """
+
+    def __init__(self, operation: Get, replier: Replier, site: Site) -> None:
+        self._operation = operation
+        self._replier = replier
+        self._site = site
+        self._value: IValue | None = None
+
+    def begin(self) -> None:
+        self._replier.proceed()
+
+    def end(self) -> None:
+        self._replier.when(
+            self._site.store.open(self._operation.key),
+            self._opened,
+            undo=lambda value: value.close(),
+        )
+
+    def abandon(self) -> None:
+        if self._value is not None:
+            self._value.close()
+
+    def _opened(self, value: IValue) -> None:
+        self._value = value
+        info = value.info
+        fields: Fields = [
+            ("ETag", f'"{info.etag}"'),
+            ("Last-Modified", http_date(info.changed)),
+        ]
+        if self._operation.conditions.is_unchanged(info):
+            value.close()
+            self._replier.reply(304, fields)
+            return
+        fields.append(("Accept-Ranges", "bytes"))
+        fields.extend(_described(info))
+        status, first, length = 200, 0, info.size
+        if self._operation.ranges and self._operation.body:
+            part = range_of(self._replier.request, info)
+            if part is not None:
+                status, (first, length) = 206, part
+                last = first + length - 1
+                fields.append(("Content-Range", f"bytes {first}-{last}/{info.size}"))
+        source = ValueSource(value, first, length)
+        if 0 < length <= CHUNK_BYTES and self._operation.body:
+            self._send_whole(status, fields, source)
+        else:
+            self._replier.stream(status, fields, length, source)
+
+    def _send_whole(self, status: int, fields: Fields, source: ValueSource) -> None:
+        def complete(body: bytes) -> None:
+            if source.remaining:
+                # The store gave less than was asked; the rest takes its turns.
+                self._replier.stream(
+                    status, fields, len(body) + source.remaining, Rest(body, source)
+                )
+                return
+            source.close()
+            self._replier.reply(status, fields, body)
+
+        self._replier.when(source.next_chunk(), complete)
+
+
+def _described(info: ValueInfo) -> Fields:
+    fields = [(name.title(), value) for name, value in info.metadata.items()]
+    if "content-type" not in info.metadata:
+        fields.append(DEFAULT_TYPE)
+    return fields
+
+
+class ValueSource:
+    """
+    The bytes of a value from an offset on.
+    """
+
+    def __init__(self, value: IValue, first: int, length: int) -> None:
+        self._value = value
+        self._offset = first
+        self.remaining = length
+
+    def next_chunk(self) -> Answer[bytes]:
+        """
+        See `Source`.
+        """
+        if not self.remaining:
+            return b""
+        chunk = self._value.read(self._offset, min(CHUNK_BYTES, self.remaining))
+        if isinstance(chunk, Deferred):
+            return chunk.addCallback(self._taken)
+        return self._taken(chunk)
+
+    def _taken(self, chunk: bytes) -> bytes:
+        if not chunk:
+            raise StoreFault("the value ended before its length")
+        self._offset += len(chunk)
+        self.remaining -= len(chunk)
+        return chunk
+
+    def close(self) -> None:
+        """
+        See `Source`.
+        """
+        self._value.close()

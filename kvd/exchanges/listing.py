@@ -1,0 +1,117 @@
+"""
+GET of a prefix: a listing of keys.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from twisted.internet.defer import Deferred
+
+from kvd.exchanges.contract import Exchange, Fields, Replier, Rest
+from kvd.interfaces import Answer, IListing, ValueInfo
+from kvd.keys import escape
+from kvd.operations import List
+from kvd.site import Site
+
+LISTING_TYPE: Final = ("Content-Type", "application/x-ndjson")
+
+
+class ListExchange(Exchange):
+    """
+    Sends a listing: a stream of all keys, or a page of them.
+    """
+
+    def __init__(self, operation: List, replier: Replier, site: Site) -> None:
+        self._operation = operation
+        self._replier = replier
+        self._site = site
+        self._listing: IListing | None = None
+
+    def begin(self) -> None:
+        self._replier.proceed()
+
+    def end(self) -> None:
+        operation = self._operation
+        listing = self._listing = self._site.store.list(
+            operation.prefix, operation.after, operation.limit
+        )
+        if not operation.body:
+            self._replier.stream(200, [LISTING_TYPE], None, ListingSource(listing))
+            return
+        # The first slice is awaited before anything is said, so that a walk
+        # that cannot begin is a 500 and not a listing that breaks off.
+        self._replier.when(
+            listing.next_slice(), lambda values: self._begun(listing, values)
+        )
+
+    def abandon(self) -> None:
+        if self._listing is not None:
+            self._listing.close()
+
+    def _begun(self, listing: IListing, values: Sequence[ValueInfo]) -> None:
+        lines = listing_lines(values)
+        if self._operation.limit is None and values:
+            self._replier.stream(
+                200, [LISTING_TYPE], None, Rest(lines, ListingSource(listing))
+            )
+            return
+        listing.close()
+        fields: Fields = [LISTING_TYPE]
+        if len(values) == self._operation.limit:
+            fields.append(("Link", self._next_page(values[-1].key)))
+        self._replier.reply(200, fields, lines)
+
+    def _next_page(self, last: bytes) -> str:
+        # RFC 8288. A page that came short has none after it.
+        prefix = escape(self._operation.prefix)
+        after = escape(last)
+        return f'</{prefix}?limit={self._operation.limit}&after={after}>; rel="next"'
+
+
+def listing_lines(values: Sequence[ValueInfo]) -> bytes:
+    """
+    JSON lines of values: key (percent-encoded), size in bytes, etag as it
+    stands in the field, and the time of the last change (RFC 3339).
+    """
+    return b"".join(
+        json.dumps(
+            {
+                "key": escape(info.key),
+                "size": info.size,
+                "etag": f'"{info.etag}"',
+                "changed": datetime.fromtimestamp(info.changed, UTC)
+                .isoformat(timespec="milliseconds")
+                .replace("+00:00", "Z"),
+            }
+        ).encode("ascii")
+        + b"\n"
+        for info in values
+    )
+
+
+class ListingSource:
+    """
+    The lines of a listing, slice by slice.
+    """
+
+    def __init__(self, listing: IListing) -> None:
+        self._listing = listing
+
+    def next_chunk(self) -> Answer[bytes]:
+        """
+        See `Source`.
+        """
+        values = self._listing.next_slice()
+        if isinstance(values, Deferred):
+            return values.addCallback(listing_lines)
+        return listing_lines(values)
+
+    def close(self) -> None:
+        """
+        See `Source`.
+        """
+        self._listing.close()

@@ -1,0 +1,99 @@
+"""
+How long a connection waits, and for what.
+
+At any time it waits for exactly one thing, and for each there is a bound:
+
+======  ============================  =================================
+waits   left when                     after its time
+======  ============================  =================================
+IDLE    the first byte of a head      closed
+HEAD    the head is complete          408, closed
+BODY    the body is complete          408, upload discarded, closed
+STORE   the store answers             (the store has bounds of its own)
+READER  the kernel took the reply     aborted
+LINGER  the client closed             aborted
+======  ============================  =================================
+
+BODY, READER and LINGER start anew with every byte that moves. All connections
+are asked a few times a second, so that a request pays for no timer.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from kvd.settings import Limits
+
+LINGER_SECONDS: Final = 30.0
+LINGER_SILENT_SECONDS: Final = 3.0
+"""
+A half that we closed waits for the client's: so long in all, and so long in
+silence.
+"""
+
+
+class Waits(Enum):
+    """
+    What a connection waits for; the module's docstring has the table.
+    """
+
+    IDLE = "a request"
+    HEAD = "the rest of a head"
+    BODY = "the rest of a body"
+    STORE = "an answer of the store"
+    READER = "the client to read"
+    LINGER = "the client to close"
+
+
+_PROGRESS_COUNTS: Final = frozenset((Waits.BODY, Waits.READER, Waits.LINGER))
+
+
+class Patience:
+    """
+    Knows what is waited for, and when that has lasted too long.
+    """
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._bounds = {
+            Waits.IDLE: limits.idle_seconds,
+            Waits.HEAD: limits.head_seconds,
+            Waits.BODY: limits.body_seconds,
+            Waits.STORE: float("inf"),
+            Waits.READER: limits.reader_seconds,
+            Waits.LINGER: LINGER_SILENT_SECONDS,
+        }
+        self.waits = Waits.IDLE
+        self._since = self._began = now
+        self._moved = 0
+
+    def wait(self, waits: Waits, now: float) -> None:
+        """
+        Wait for this from now on. What was waited for already goes on, except
+        that each request is awaited anew.
+        """
+        if waits is not self.waits or waits is Waits.IDLE:
+            self.waits = waits
+            self._since = self._began = now
+
+    def bound(self) -> float:
+        """
+        How many seconds the present wait may last.
+        """
+        return self._bounds[self.waits]
+
+    def is_over(self, now: float, moved: int) -> bool:
+        """
+        Whether the present wait has lasted too long.
+
+        Args:
+            now: The time.
+            moved: How many bytes the connection has moved in its life.
+        """
+        if moved != self._moved:
+            self._moved = moved
+            if self.waits in _PROGRESS_COUNTS:
+                self._since = now
+        if self.waits is Waits.LINGER and now - self._began >= LINGER_SECONDS:
+            return True
+        return now - self._since >= self._bounds[self.waits]

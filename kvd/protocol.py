@@ -1,0 +1,362 @@
+"""
+A connection: where transport and wire meet the requests' turns.
+
+Bytes become events, events go to the turn of the current request, and one
+request is answered after the other. `_advance` is the only loop: it takes the
+next event unless something is owed first (an answer of the store, or a reply
+that the socket has not yet taken). Bytes that arrive meanwhile stop the
+reading, so that a client which sends ahead costs one read's worth of memory.
+
+A close with unread bytes makes the kernel send a reset, which may overtake the
+reply (RFC 9112 section 9.6). So where the client may still be sending, our
+half is closed first and theirs is awaited, for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kvd.errors import BodyTimeout, HeadTimeout, KvdError, PeerError
+from kvd.interfaces import Answer
+from kvd.patience import Patience, Waits
+from kvd.site import Site
+from kvd.transport import ServerTransport
+from kvd.turn import Turn
+from kvd.wire.events import END_OF_REQUEST, NEED_DATA, Request
+from kvd.wire.reader import RequestReader
+
+T = TypeVar("T")
+
+FRESH_SECONDS: Final = 1.0
+"""
+While draining: for the request of a client that has only just connected.
+"""
+
+
+@implementer(IHalfCloseableProtocol)
+class HttpConnection(Protocol):
+    """
+    Serves one connection from its first byte to its last.
+
+    Provides `kvd.turn.Line`.
+    """
+
+    _log = Logger()
+
+    transport: ServerTransport  # type: ignore[assignment]  # made by us alone
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._reader = RequestReader(site.limits)
+        self._patience = Patience(site.limits, site.clock.seconds())
+        self._turn: Turn | None = None
+        self._turns = 0
+        self._received = 0
+        self._owed = False
+        self._advancing = False
+        self._paused = False
+        self._ending = False
+        self._lost = False
+        self._fresh_until: float | None = None
+        self.reads = True
+
+    # -- what Twisted calls ---------------------------------------------------
+
+    def connectionMade(self) -> None:
+        self._site.opened(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._ending:
+            return
+        self._reader.feed(data)
+        if self._owed:
+            self._pause()
+        else:
+            self._advance()
+
+    def readConnectionLost(self) -> None:
+        """
+        The client will send no more; it may still read.
+        """
+        self.reads = False
+        if not self._owed:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """
+        Our half is closed, as `_close` wanted.
+        """
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self._lost = self._ending = True
+        self._site.closed(self)
+        if self._turn is not None:
+            self._turn.abandon()
+
+    # -- events ---------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """
+        Take events for as long as there are any and nothing is owed.
+        """
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while not self._owed and not self._ending:
+                if not self._take_event():
+                    break
+        finally:
+            self._advancing = False
+
+    def _take_event(self) -> bool:
+        try:
+            event = self._reader.next_event()
+        except PeerError as error:
+            self._give_up(error)
+            return False
+        if event is NEED_DATA:
+            self._await_input()
+            return False
+        if isinstance(event, Request):
+            self._turns += 1
+            self._turn = Turn(self, self._site, event)
+        turn = self._turn
+        assert turn is not None
+        try:
+            if isinstance(event, bytes):
+                turn.chunk(event)
+            elif event is END_OF_REQUEST:
+                turn.end()
+            else:
+                turn.begin()
+        except Exception as error:
+            turn.fail(error)
+        self._end_turn()
+        return True
+
+    def _give_up(self, error: PeerError) -> None:
+        """
+        Answer to bytes behind which nothing can be trusted, and close.
+        """
+        if self._turn is None:
+            self._turn = Turn(self, self._site, None)
+        self._turn.keep = False
+        self._turn.fail(error)
+
+    def _end_turn(self) -> None:
+        turn = self._turn
+        if turn is None or self._owed or self._ending:
+            return
+        if turn.replied and turn.body_ended:
+            self._turn = None
+            self._wait(Waits.IDLE)
+
+    def _await_input(self) -> None:
+        if not self.reads:
+            self._close()
+            return
+        if self._paused:
+            self._paused = False
+            self.transport.resumeProducing()
+        if self._turn is not None:
+            self._wait(Waits.BODY)
+        elif self._reader.mid_head:
+            self._wait(Waits.HEAD)
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.transport.pauseProducing()
+
+    # -- what a turn calls ----------------------------------------------------
+
+    @property
+    def peer_name(self) -> str:
+        """
+        See `Line`.
+        """
+        return self.transport.peer_name
+
+    @property
+    def remaining_body(self) -> int | None:
+        """
+        See `Line`.
+        """
+        return self._reader.remaining_body
+
+    @property
+    def has_input(self) -> bool:
+        """
+        See `Line`.
+        """
+        return bool(self._reader.buffered)
+
+    def write(self, data: bytes) -> None:
+        """
+        See `Line`.
+        """
+        self.transport.write(data)
+
+    def when(
+        self,
+        answer: Answer[T],
+        then: Callable[[T], None],
+        undo: Callable[[T], object] | None,
+    ) -> None:
+        """
+        See `Line`.
+        """
+        if not isinstance(answer, Deferred):
+            then(answer)
+            return
+        self._owed = True
+        self._wait(Waits.STORE)
+        self._site.answers_due += 1
+
+        def come(result: T | Failure) -> None:
+            self._site.settled()
+            self._owed = False
+            if self._lost:
+                self._come_late(result, undo)
+                return
+            assert self._turn is not None
+            try:
+                if isinstance(result, Failure):
+                    result.raiseException()
+                then(cast(T, result))
+            except Exception as error:
+                self._turn.fail(error)
+            self._go_on()
+
+        answer.addBoth(come)
+
+    def _come_late(self, result: Any, undo: Callable[[Any], object] | None) -> None:
+        if isinstance(result, Failure):
+            if not isinstance(result.value, KvdError):
+                self._log.failure("after its connection was lost", failure=result)
+        elif undo is not None:
+            undo(result)
+
+    def when_taken(self, then: Callable[[], None]) -> None:
+        """
+        See `Line`.
+        """
+        self._owed = True
+        self._wait(Waits.READER)
+
+        def taken() -> None:
+            self._owed = False
+            then()
+            self._go_on()
+
+        self.transport.after_flush(taken)
+
+    def _go_on(self) -> None:
+        self._end_turn()
+        self._advance()
+
+    def replied(self) -> None:
+        """
+        See `Line`.
+        """
+        assert self._turn is not None
+        if not self._turn.keep:
+            self._close()
+        elif self.transport.queued:
+            # Who sends requests ahead and reads no reply stops here.
+            self.when_taken(lambda: None)
+
+    def break_off(self) -> None:
+        """
+        See `Line`.
+        """
+        self._ending = True
+        self.transport.abortConnection()
+
+    # -- the end --------------------------------------------------------------
+
+    def _close(self) -> None:
+        """
+        Close after what was written, so that the client gets to read it.
+        """
+        if self._ending:
+            return
+        self._ending = True
+        if not self._may_hear_more():
+            self._wait(Waits.READER)
+            self.transport.loseConnection()
+            return
+        if self._paused:
+            self._paused = False
+            self.transport.resumeProducing()
+        self._wait(Waits.LINGER)
+        self.transport.loseWriteConnection()
+
+    def _may_hear_more(self) -> bool:
+        if not self.reads:
+            return False
+        unread = self._turn is not None and not self._turn.body_ended
+        return unread or self._paused or bool(self._reader.buffered)
+
+    def drain(self) -> None:
+        """
+        The worker stops: finish the request in service, begin no other.
+        """
+        if self._patience.waits is not Waits.IDLE or self.transport.has_input():
+            return
+        if self._turns:
+            self._close()
+        else:
+            # Accepted a moment ago, perhaps from the queue: its request is
+            # on the way, and closing now would lose it.
+            self._fresh_until = self._site.clock.seconds() + FRESH_SECONDS
+
+    def abort(self) -> None:
+        """
+        Break off at once.
+        """
+        if not self._lost:
+            self.break_off()
+
+    def _wait(self, waits: Waits) -> None:
+        self._patience.wait(waits, self._site.clock.seconds())
+
+    def check_time(self, now: float) -> None:
+        """
+        Called a few times a second: end what has waited for too long.
+        """
+        patience = self._patience
+        waits = patience.waits
+        over = patience.is_over(now, self._received + self.transport.bytes_sent)
+        if waits is Waits.IDLE and self._fresh_until is not None:
+            over = over or now >= self._fresh_until
+        if not over:
+            return
+        if waits is Waits.IDLE:
+            self._close()
+        elif waits is Waits.HEAD:
+            self._give_up(
+                HeadTimeout(
+                    "The head of the request was not complete after"
+                    f" {patience.bound():g} seconds."
+                )
+            )
+        elif waits is Waits.BODY and self._turn is not None and not self._turn.replied:
+            self._give_up(
+                BodyTimeout(
+                    "The body of the request stood still for"
+                    f" {patience.bound():g} seconds."
+                )
+            )
+        else:
+            self.abort()

@@ -1,0 +1,213 @@
+"""
+What one process serves: a store, the sockets it accepts from, and the
+connections that came of them.
+
+The twistd process itself has one with ``--procs 0``, otherwise each worker.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from kvd.accepting import Acceptor
+from kvd.access_log import AccessLog, append_to
+from kvd.dialects.choice import Dialects
+from kvd.interfaces import IStoreMaker
+from kvd.plugins import IStoreDeclaration, load
+from kvd.protocol import HttpConnection
+from kvd.settings import Limits, Settings
+from kvd.site import Site
+from kvd.transport import serve_connection
+
+# How often the connections are asked whether they have waited for too long.
+CHECK_SECONDS: Final = 1.0
+
+# What is broken off at the end of draining ends within so many seconds, or is
+# left to the end of the process.
+BREAK_OFF_SECONDS: Final = 1.0
+
+
+class Serving:
+    """
+    Accepts connections and serves them, until it is drained.
+
+    The order of its life: `start`, any number of `listen` and `unlisten`,
+    `drain`, `stop`.
+    """
+
+    _log = Logger()
+
+    def __init__(self, settings: Settings, worker: int, reactor: Any) -> None:
+        """
+        Args:
+            settings: The whole of them.
+            worker: The number of this worker, for the access log.
+            reactor: Watches the sockets.
+        """
+        self._settings = settings
+        self._worker = worker
+        self._reactor = reactor
+        self._acceptors: dict[str, Acceptor] = {}
+        self._full = False
+        self._drained: Deferred[None] | None = None
+        self._checking = LoopingCall(self._check)
+        self._checking.clock = reactor
+
+    def start(self) -> None:
+        """
+        Open the store.
+
+        Raises:
+            OperatorError: The store or a plugin cannot be used.
+        """
+        settings = self._settings
+        location = settings.store
+        maker: IStoreMaker = load(IStoreDeclaration, location.scheme)
+        self._access_log = self._open_access_log()
+        self._site = Site(
+            maker.open_store(location.path, settings.durability),
+            Dialects(settings.dialects),
+            settings.limits,
+            self._reactor,
+            self._access_log,
+            self._eased,
+        )
+        self._checking.start(check_interval(settings.limits), now=False)
+
+    def _open_access_log(self) -> AccessLog | None:
+        path = self._settings.access_log
+        if path is None:
+            return None
+        return AccessLog(
+            self._worker, append_to(path), self._reactor, self._off_reactor
+        )
+
+    def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
+
+    # -- connections ----------------------------------------------------------
+
+    def listen(self, name: str, sock: socket.socket) -> None:
+        """
+        Accept from a socket.
+
+        Args:
+            name: For `unlisten`.
+            sock: Listening and non-blocking; owned by this from here on.
+        """
+        acceptor = self._acceptors[name] = Acceptor(sock, self._accepted, self._reactor)
+        if not self._full:
+            acceptor.start()
+
+    def unlisten(self, name: str) -> None:
+        """
+        Accept no more from a socket. What waits in its queue stays there for
+        others who hold it. A name that is not known is none of this process's.
+        """
+        acceptor = self._acceptors.pop(name, None)
+        if acceptor is not None:
+            acceptor.close()
+
+    def _accepted(self, connection: socket.socket, peer: Any) -> None:
+        serve_connection(connection, peer, HttpConnection(self._site), self._reactor)
+        if len(self._site.connections) >= self._settings.limits.connections:
+            self._full = True
+            for acceptor in self._acceptors.values():
+                acceptor.pause()
+
+    def _eased(self) -> None:
+        """
+        A connection ended, or the store answered.
+        """
+        limit = self._settings.limits.connections
+        if self._full and len(self._site.connections) < limit:
+            self._full = False
+            for acceptor in self._acceptors.values():
+                acceptor.start()
+        self._check_drained()
+
+    def _check(self) -> None:
+        now = self._reactor.seconds()
+        for connection in list(self._site.connections):
+            connection.check_time(now)
+
+    # -- the end --------------------------------------------------------------
+
+    def drain(self, seconds: float) -> Deferred[None]:
+        """
+        Take what already waits in the accept queues, then no more; let
+        requests in service finish and close idle connections.
+
+        Args:
+            seconds: After so many, what is left is broken off: uploads are
+                discarded, replies end early.
+
+        Returns:
+            Fires when no connection is left.
+        """
+        site = self._site
+        site.draining = True
+        for name in list(self._acceptors):
+            self._acceptors[name].empty()
+            self.unlisten(name)
+        for connection in list(site.connections):
+            connection.drain()
+        drained = self._drained = Deferred()
+        self._bound = self._reactor.callLater(seconds, self._break_off, seconds)
+        self._check_drained()
+        return drained
+
+    def _check_drained(self) -> None:
+        site = self._site
+        if not (site.connections or site.answers_due):
+            self._end_drain()
+
+    def _end_drain(self) -> None:
+        if self._drained is not None:
+            drained, self._drained = self._drained, None
+            if self._bound.active():
+                self._bound.cancel()
+            drained.callback(None)
+
+    def _break_off(self, seconds: float) -> None:
+        connections = list(self._site.connections)
+        self._log.warn(
+            "{count} connections were still busy after {seconds} seconds of"
+            " draining and are broken off",
+            count=len(connections),
+            seconds=seconds,
+        )
+        # Aborting takes a turn of the reactor, and the store may owe an answer.
+        self._bound = self._reactor.callLater(BREAK_OFF_SECONDS, self._end_drain)
+        for connection in connections:
+            connection.abort()
+
+    def stop(self) -> Deferred[None]:
+        """
+        Close the store and write what the access log has gathered.
+        """
+        self._checking.stop()
+        if self._access_log is not None:
+            self._access_log.stop()
+        return maybeDeferred(self._site.store.close)
+
+
+def check_interval(limits: Limits) -> float:
+    """
+    How often to look for waits that are over: a quarter of the shortest
+    bound, at most a second.
+    """
+    shortest = min(
+        limits.idle_seconds,
+        limits.head_seconds,
+        limits.body_seconds,
+        limits.reader_seconds,
+    )
+    return max(0.02, min(CHECK_SECONDS, shortest / 4))

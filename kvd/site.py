@@ -1,0 +1,84 @@
+"""
+What all connections of one process share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from kvd.access_log import Entry
+from kvd.dialects.choice import Dialects
+from kvd.interfaces import IStore
+from kvd.settings import Limits
+
+if TYPE_CHECKING:
+    from kvd.protocol import HttpConnection
+
+
+class IRequestLog(Protocol):
+    """
+    Where finished requests are told.
+    """
+
+    def note(self, entry: Entry) -> None:
+        """
+        Take one entry.
+        """
+
+
+class Site:
+    """
+    The parts that a connection works with, and the connections there are.
+    """
+
+    def __init__(
+        self,
+        store: IStore,
+        dialects: Dialects,
+        limits: Limits,
+        clock: IReactorTime,
+        log: IRequestLog | None = None,
+        eased: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            store: Keeps the values.
+            dialects: Understand requests and spell replies.
+            limits: What one client may ask.
+            clock: Tells the time.
+            log: Hears of each request; None: nobody wants to know.
+            eased: Called when a connection ended or the store answered.
+        """
+        self.store = store
+        self.dialects = dialects
+        self.limits = limits
+        self.clock = clock
+        self.log = log
+        self._eased = eased
+        self.draining = False
+        self.connections: set[HttpConnection] = set()
+        self.answers_due = 0
+        """Answers that the store owes, also to connections that are gone."""
+
+    def opened(self, connection: HttpConnection) -> None:
+        """
+        A connection has begun.
+        """
+        self.connections.add(connection)
+
+    def closed(self, connection: HttpConnection) -> None:
+        """
+        A connection has ended.
+        """
+        self.connections.discard(connection)
+        self._eased()
+
+    def settled(self) -> None:
+        """
+        An answer that was due has come.
+        """
+        self.answers_due -= 1
+        self._eased()

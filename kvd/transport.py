@@ -1,0 +1,160 @@
+"""
+The server's end of a connection, and the one place where it is made.
+
+Twisted's own transport queues every write until the reactor's next turn. Here
+a reply goes out at once when nothing is queued before it; only what the
+socket does not take waits for the reactor. Measured on small GETs, that turn
+was the difference between trailing nginx and keeping level with it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.protocol import Protocol
+
+
+class ServerTransport(tcp.Server):
+    """
+    An accepted connection, over TCP or a Unix socket.
+
+    Further than `tcp.Server` it promises:
+
+    - `write` sends at once if nothing is queued;
+    - `after_flush` tells when everything written has been taken by the kernel,
+      so that who sends much holds one chunk at a time;
+    - `bytes_sent` grows with every byte that the kernel took, which is how a
+      slow reader is told from a dead one.
+    """
+
+    # One read takes up to so much of a body: each costs a system call and a
+    # walk through the protocol, and 64 KiB (the default) cost two and a half
+    # times the CPU per byte of 1 MiB. It is returned to the allocator as soon
+    # as the chunk is written.
+    bufferSize = 256 * 1024
+
+    # Set per instance by the base class only for a Port of its own.
+    repstr = "<ServerTransport>"
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        protocol: Protocol,
+        peer: Any,
+        reactor: IReactorFDSet,
+    ) -> None:
+        self.bytes_sent = 0
+        self._after_flush: Callable[[], None] | None = None
+        # A peer on a Unix socket has no address; the base class wants a pair.
+        client = peer if isinstance(peer, tuple) else ("unix", None)
+        # The base class handles the Port it was accepted from only in __repr__.
+        no_port: Any = None
+        super().__init__(connection, protocol, client, no_port, 0, reactor)
+
+    @property
+    def peer_name(self) -> str:
+        """
+        The client for a log: its address and port, or ``unix``.
+        """
+        host, port = self.client[:2]
+        if port is None:
+            return str(host)
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+    @property
+    def queued(self) -> bool:
+        """
+        Whether bytes wait for the socket.
+        """
+        return bool(self._tempDataLen or self.dataBuffer)
+
+    def write(self, data: bytes) -> None:
+        """
+        Send at once what the socket takes, queue the rest.
+        """
+        if self.queued or self.TLS or not self.connected or self._writeDisconnected:
+            super().write(data)
+            return
+        sent = self.writeSomeData(data)
+        if isinstance(sent, int):
+            if sent < len(data):
+                super().write(data[sent:])
+        else:
+            # The peer is gone. The reactor finds the same when it tries, and
+            # reports it from its own turn: never from within a write.
+            super().write(data)
+
+    def writeSomeData(self, data: bytes) -> Any:
+        """
+        See `tcp.Connection.writeSomeData`; counts.
+        """
+        sent = super().writeSomeData(data)
+        if isinstance(sent, int):
+            self.bytes_sent += sent
+        return sent
+
+    def after_flush(self, callback: Callable[[], None]) -> None:
+        """
+        Call back once, from a turn of the reactor to come, when nothing is
+        queued and the socket takes more. Forgotten if the connection is lost.
+        """
+        self._after_flush = callback
+        self.startWriting()
+
+    def doWrite(self) -> Any:
+        """
+        See `FileDescriptor.doWrite`; calls back after the last queued byte.
+        """
+        if self._after_flush is None:
+            return super().doWrite()
+        if self.queued:
+            result = super().doWrite()
+            if result is not None or self.queued:
+                return result
+        self.stopWriting()
+        callback, self._after_flush = self._after_flush, None
+        callback()
+        return None
+
+    def connectionLost(self, reason: Any) -> None:
+        """
+        See `tcp.Connection.connectionLost`.
+        """
+        self._after_flush = None
+        super().connectionLost(reason)
+
+    def has_input(self) -> bool:
+        """
+        Whether bytes (or the end of the stream) have come that nobody read.
+        """
+        try:
+            self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+
+def serve_connection(
+    connection: socket.socket,
+    peer: Any,
+    protocol: Protocol,
+    reactor: IReactorFDSet,
+) -> ServerTransport:
+    """
+    Join an accepted socket to a protocol, whoever accepted it.
+
+    Args:
+        connection: The socket; the transport owns it from here on.
+        peer: What ``accept`` said of the other end.
+        protocol: Serves it; its ``makeConnection`` is called.
+        reactor: Watches it.
+    """
+    transport = ServerTransport(connection, protocol, peer, reactor)
+    protocol.makeConnection(transport)
+    return transport

@@ -1,0 +1,360 @@
+"""
+A request's turn on its connection: from its head to the end of its reply.
+
+Whether the connection can stay after the reply is decided when the reply's
+head is written, since the head has to announce it. A reply may come before
+the end of the request's body (a refusal): then the rest of the body is read
+past where it is short and sure to come, else the connection is closed. What
+belongs to a refused body is never taken for a request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kvd.access_log import Entry
+from kvd.dialects.plain import ALLOWED
+from kvd.errors import (
+    Draining,
+    Fault,
+    KvdError,
+    MethodNotAllowed,
+    PeerError,
+    RangeNotSatisfiable,
+)
+from kvd.exchanges import exchange_for
+from kvd.exchanges.contract import Exchange, Fields, Source
+from kvd.interfaces import Answer, IDialect
+from kvd.operations import Operation
+from kvd.site import Site
+from kvd.wire.events import Request
+from kvd.wire.replies import CONTINUE, LAST_CHUNK, chunk, problem, reply_head
+
+T = TypeVar("T")
+
+SKIP_BYTES: Final = 256 * 1024
+"""
+The rest of a refused body is read past if it is no longer than this; beyond,
+closing is cheaper for both sides.
+"""
+
+CLIENT_LEFT: Final = 499
+"""
+In the access log, never on the wire: the client broke off before the reply.
+"""
+
+
+class Line(Protocol):
+    """
+    What a turn needs of its connection.
+    """
+
+    @property
+    def peer_name(self) -> str:
+        """
+        The client, for the log.
+        """
+
+    @property
+    def reads(self) -> bool:
+        """
+        Whether more bytes of the client may come.
+        """
+
+    @property
+    def remaining_body(self) -> int | None:
+        """
+        How much of a body of known length has not been seen yet.
+        """
+
+    @property
+    def has_input(self) -> bool:
+        """
+        Whether bytes behind the current event have come.
+        """
+
+    def write(self, data: bytes) -> None:
+        """
+        Send.
+        """
+
+    def when(
+        self,
+        answer: Answer[T],
+        then: Callable[[T], None],
+        undo: Callable[[T], object] | None,
+    ) -> None:
+        """
+        See `kvd.exchanges.contract.Replier`.
+        """
+
+    def when_taken(self, then: Callable[[], None]) -> None:
+        """
+        Go on when the kernel has taken what was written.
+        """
+
+    def replied(self) -> None:
+        """
+        All of the reply is written.
+        """
+
+    def break_off(self) -> None:
+        """
+        The reply cannot be completed: only a break tells the client.
+        """
+
+
+class Turn:
+    """
+    One request, how far it has come, and what was said.
+
+    Provides `kvd.exchanges.contract.Replier`.
+    """
+
+    _log = Logger()
+
+    def __init__(self, line: Line, site: Site, request: Request | None) -> None:
+        """
+        Args:
+            line: The connection.
+            site: What all connections share.
+            request: None for a head that could not be read.
+        """
+        self._line = line
+        self._site = site
+        self._request = request
+        self._dialect: IDialect | None = None
+        self._operation: Operation | None = None
+        self._exchange = Exchange()
+        self._began = site.clock.seconds()
+        self._source: Source | None = None
+        self._framed = False
+        self._received = self._sent = self._status = 0
+        self.keep = request is not None and request.keep_alive
+        """Whether the connection stays after this turn."""
+        self.body_ended = False
+        self.replied = False
+        """All of the reply is written; the body may not have ended."""
+
+    @property
+    def request(self) -> Request:
+        """
+        See `Replier`.
+        """
+        assert self._request is not None
+        return self._request
+
+    # -- the request ----------------------------------------------------------
+
+    def begin(self) -> None:
+        """
+        Understand the head.
+        """
+        request = self.request
+        self._dialect = self._site.dialects.of(request.target)
+        self._operation = self._dialect.understand(request)
+        self._exchange = exchange_for(self._operation, self, self._site)
+        self._exchange.begin()
+
+    def chunk(self, data: bytes) -> None:
+        """
+        A piece of the body. After the reply it is read past.
+        """
+        self._received += len(data)
+        if not self.replied:
+            self._exchange.chunk(data)
+
+    def end(self) -> None:
+        """
+        The body has ended.
+        """
+        self.body_ended = True
+        if not self.replied:
+            self._exchange.end()
+
+    def abandon(self) -> None:
+        """
+        The connection is lost.
+        """
+        if not self.replied:
+            self._let_go()
+            if not self._status:
+                self._status = CLIENT_LEFT
+            self._note()
+
+    def _let_go(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        self._exchange.abandon()
+
+    # -- what the exchange calls ----------------------------------------------
+
+    def when(
+        self,
+        answer: Answer[T],
+        then: Callable[[T], None],
+        undo: Callable[[T], object] | None = None,
+    ) -> None:
+        """
+        See `Replier`.
+        """
+        self._line.when(answer, then, undo)
+
+    def proceed(self) -> None:
+        """
+        See `Replier`.
+        """
+        request = self.request
+        if request.expects_continue and request.has_body and not self._line.has_input:
+            self._line.write(CONTINUE)
+
+    def reply(self, status: int, fields: Fields, body: bytes = b"") -> None:
+        """
+        See `Replier`.
+        """
+        status = self._spell(status)
+        if status not in (204, 304):
+            fields = [*fields, ("Content-Length", str(len(body)))]
+        head = self._head(status, fields)
+        if not self._sends_body():
+            body = b""
+        self._sent = len(body)
+        self._line.write(head + body)
+        self._finish()
+
+    def stream(
+        self, status: int, fields: Fields, length: int | None, source: Source
+    ) -> None:
+        """
+        See `Replier`.
+        """
+        if length is not None:
+            fields = [*fields, ("Content-Length", str(length))]
+        elif self.request.minor == 1:
+            self._framed = True
+            fields = [*fields, ("Transfer-Encoding", "chunked")]
+        else:
+            # HTTP/1.0 knows no chunks: the body ends with the connection.
+            self.keep = False
+        self._line.write(self._head(self._spell(status), fields))
+        if length == 0 or not self._sends_body():
+            source.close()
+            self._finish()
+            return
+        self._source = source
+        self._next_chunk()
+
+    # -- the reply ------------------------------------------------------------
+
+    def _sends_body(self) -> bool:
+        return self._request is None or self._request.method != "HEAD"
+
+    def _spell(self, status: int) -> int:
+        if self._dialect is None:
+            return status
+        return self._dialect.spell(status, self._operation, bool(self._received))
+
+    def _head(self, status: int, fields: Fields) -> bytes:
+        self._status = status
+        self.keep = self.keep and self._can_go_on()
+        minor = 1 if self._request is None else self._request.minor
+        return reply_head(status, fields, close=not self.keep, minor=minor)
+
+    def _can_go_on(self) -> bool:
+        """
+        Whether another request can follow this reply.
+        """
+        if self._site.draining:
+            return False
+        if self.body_ended or not self.request.has_body:
+            return True
+        # A client that waits for 100 may send the body after the refusal or
+        # leave it out (RFC 9110 section 10.1.1): what comes next is unknown.
+        rest = self._line.remaining_body
+        return (
+            rest is not None
+            and rest <= SKIP_BYTES
+            and self._line.reads
+            and not self.request.expects_continue
+        )
+
+    def _next_chunk(self) -> None:
+        assert self._source is not None
+        try:
+            self._line.when(self._source.next_chunk(), self._send_chunk, None)
+        except Exception as error:
+            self.fail(error)
+
+    def _send_chunk(self, data: bytes) -> None:
+        if data:
+            self._sent += len(data)
+            self._line.write(chunk(data) if self._framed else data)
+            self._line.when_taken(self._next_chunk)
+            return
+        assert self._source is not None
+        self._source.close()
+        self._source = None
+        if self._framed:
+            self._line.write(LAST_CHUNK)
+        self._finish()
+
+    def _finish(self) -> None:
+        self.replied = True
+        self._note()
+        self._line.replied()
+
+    # -- failures -------------------------------------------------------------
+
+    def fail(self, error: BaseException) -> None:
+        """
+        Answer with what went wrong, or break off if an answer has begun.
+        """
+        if not isinstance(error, KvdError):
+            self._log.failure("a request failed", failure=Failure(error))
+            error = Fault("kvd made a mistake, which its log describes.")
+        elif isinstance(error, Fault) and not isinstance(error, Draining):
+            self._log.warn("a request failed: {error}", error=error.sentence)
+        if self._status:
+            self._line.break_off()
+            return
+        self._let_go()
+        assert isinstance(error, PeerError | Fault)
+        fields: Fields = [("Content-Type", "application/problem+json")]
+        if isinstance(error, MethodNotAllowed):
+            fields.append(("Allow", ALLOWED))
+        elif isinstance(error, RangeNotSatisfiable):
+            fields.append(("Content-Range", f"bytes */{error.size}"))
+        elif isinstance(error, Draining):
+            fields.append(("Retry-After", "1"))
+        status = error.status
+        self.reply(status, fields, problem(self._spell(status), error.sentence))
+
+    # -- the log --------------------------------------------------------------
+
+    def _note(self) -> None:
+        log = self._site.log
+        if log is None:
+            return
+        request = self._request
+        log.note(
+            Entry(
+                ended=time.time(),
+                peer=self._line.peer_name,
+                method="-" if request is None else request.method,
+                key="-" if request is None else _without_query(request.target),
+                status=self._status,
+                body_bytes=self._sent or self._received,
+                seconds=self._site.clock.seconds() - self._began,
+            )
+        )
+
+
+def _without_query(target: bytes) -> str:
+    # The wire has refused blanks, control bytes and bytes beyond ASCII.
+    return target.partition(b"?")[0].decode("ascii")
