@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 # What accept(2) reports of a connection that died in the queue, or of a packet
@@ -69,6 +70,7 @@ class Acceptor(FileDescriptor):
             reactor: Watches the socket and tells the time.
         """
         super().__init__(reactor)
+        self._clock: IReactorTime = reactor
         self._listener = listener
         self._accepted = accepted
         self._retry: Any = None
@@ -136,7 +138,7 @@ class Acceptor(FileDescriptor):
                 self.startReading()
 
         if self._retry is None:
-            self._retry = self.reactor.callLater(_SHORT_PAUSE_SECONDS, retry)
+            self._retry = self._clock.callLater(_SHORT_PAUSE_SECONDS, retry)
 
     def empty(self) -> None:
         """

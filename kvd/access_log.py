@@ -148,7 +148,7 @@ class AccessLog:
         if self._scheduled:
             self._clock.callLater(FLUSH_SECONDS, self._flush)
 
-    def _complain(self, error: BaseException) -> None:
+    def _complain(self, error: BaseException | None) -> None:
         if not self._failed:
             self._failed = True
             self._log.warn(

@@ -79,10 +79,12 @@ class Dialect(_Declaration):
     """
 
 
-_WORDS: dict[type[IDeclaration], str] = {
-    IPolicyDeclaration: "policy",
-    IStoreDeclaration: "store",
-    IDialectDeclaration: "dialect",
+# What each kind is called, and what its code has to provide: as text too, since
+# most who ask for names never load anything.
+_KINDS: dict[type[IDeclaration], tuple[str, str]] = {
+    IPolicyDeclaration: ("policy", "kvd.interfaces.IDispatchPolicy"),
+    IStoreDeclaration: ("store", "kvd.interfaces.IStoreMaker"),
+    IDialectDeclaration: ("dialect", "kvd.interfaces.IDialect"),
 }
 
 
@@ -102,10 +104,11 @@ def load(kind: type[IDeclaration], name: str) -> Any:
     Raises:
         UnknownPlugin: Nothing of the name is declared; the known names and
             the nearest one are in the sentence.
-        BrokenPlugin: The declaration names something that cannot be imported.
+        BrokenPlugin: The declaration names something that cannot be imported,
+            or that is not what it is declared to be.
     """
     known = declared(kind)
-    word = _WORDS[kind]
+    word, contract = _KINDS[kind]
     if name not in known:
         near = get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -114,9 +117,15 @@ def load(kind: type[IDeclaration], name: str) -> Any:
         )
     code = known[name].code
     try:
-        return namedAny(code)  # type: ignore[no-untyped-call]
+        loaded = namedAny(code)  # type: ignore[no-untyped-call]
     except Exception as error:
         raise BrokenPlugin(
             f"the {word} {name!r} is declared as {code}, which cannot be loaded: "
             f"{type(error).__name__}: {error}"
         ) from error
+    if not namedAny(contract).providedBy(loaded):  # type: ignore[no-untyped-call]
+        raise BrokenPlugin(
+            f"the {word} {name!r} is declared as {code}, which does not provide"
+            f" {contract}"
+        )
+    return loaded

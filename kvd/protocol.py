@@ -98,9 +98,9 @@ class HttpConnection(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._lost = self._ending = True
-        self._site.closed(self)
         if self._turn is not None:
             self._turn.abandon()
+        self._site.closed(self)
 
     # -- events ---------------------------------------------------------------
 

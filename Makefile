@@ -1,0 +1,60 @@
+# Everything runs in .venv, which is made here and brought up to date whenever
+# pyproject.toml changes. All that has to be there before: make, and a Python
+# from 3.11 with its venv module; another than python3 is chosen with PYTHON.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Given to kvd: make serve ARGS="--procs 4 --store file:/srv/values"
+ARGS ?=
+# Given to pytest: make test TESTS="-m 'not integration'"
+TESTS ?=
+
+.DEFAULT_GOAL := test
+.DELETE_ON_ERROR:
+.PHONY: serve test lint trial coverage clean
+
+serve: $(VENV)/served
+	$(BIN)/twistd -n kvd $(ARGS)
+
+# Quick checks first.
+test: lint trial coverage
+
+lint: $(VENV)/developed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# pytest runs the test cases too; trial shows that they need nothing of pytest.
+trial: $(VENV)/developed
+	$(BIN)/python -m twisted.trial --reporter=text tests
+
+# The fork server, the workers and every daemon that a test starts are measured
+# too (tool.coverage.run in pyproject.toml).
+coverage: $(VENV)/developed
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+clean:
+	rm -rf $(VENV) build dist _trial_temp* .coverage .coverage.* .hypothesis \
+		.mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find . -name dropin.cache -delete
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "kvd needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) --version" \
+			"2>&1): name another one, such as: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Editable, so that a change is served and tested without installing again.
+$(VENV)/served: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/developed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@ $(VENV)/served

@@ -1,0 +1,162 @@
+r"""
+Addresses to listen on, as an operator writes them.
+
+They are spelled like Twisted's server endpoints: a kind and its main argument,
+then further arguments as ``name=value``, all separated by colons. A colon that
+belongs to an argument is written ``\:``; an IPv6 address may stand in brackets
+instead. Twisted's own parser is not used, because it looks for plugins, takes
+host names and certificates, and makes endpoints that listen by themselves,
+while the supervisor wants sockets of its own making.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from ipaddress import ip_address
+from typing import Final
+
+from kvd.errors import BadSetting
+from kvd.options.quantities import Count
+from kvd.settings import Address, TCPAddress, UNIXAddress
+
+RIGHT: Final = (
+    "give tcp:PORT[:interface=ADDRESS][:backlog=N] or unix:PATH[:mode=660][:backlog=N]"
+)
+
+ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - chosen by leaving the interface out
+"""
+What ``tcp:8080`` listens on, as everywhere in Twisted.
+"""
+
+# sun_path of Linux has 108 bytes, one of them for the NUL (unix(7)).
+MAX_UNIX_PATH_BYTES: Final = 107
+
+_port = Count("a TCP port", 0, 65535)
+_backlog = Count("a number of waiting connections", 1, 65535)
+
+# One piece between two colons; brackets count only right behind a "=".
+_PIECE = re.compile(r"(?:=\[[^\[\]]*\]|\\.|[^\\:])*", re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
+
+
+def read_address(text: str) -> Address:
+    """
+    One address.
+
+    Raises:
+        BadSetting: The text is not an address; the sentence says how one is
+            written.
+    """
+    kind, *pieces = _split(text)
+    read = _KINDS.get(kind)
+    if read is None:
+        raise BadSetting(f"{text!r} is not an address: {RIGHT}")
+    if not pieces or not pieces[0]:
+        what = "port" if kind == "tcp" else "path"
+        raise BadSetting(f"{text!r} has no {what}: {RIGHT}")
+    try:
+        return read(pieces[0], _Arguments(pieces[1:]))
+    except BadSetting as error:
+        raise BadSetting(f"{text!r}: {error.sentence}") from error
+
+
+def _split(text: str) -> list[str]:
+    pieces: list[str] = []
+    end = -1
+    while end < len(text):
+        match = _PIECE.match(text, end + 1)
+        assert match is not None, "the pattern matches the empty text"
+        pieces.append(match[0])
+        end = match.end()
+        if text[end : end + 1] == "\\":
+            raise BadSetting(f"{text!r} ends with a backslash that escapes nothing")
+    return pieces
+
+
+class _Arguments:
+    """
+    The ``name=value`` arguments of one address; each may be taken once.
+    """
+
+    def __init__(self, pieces: list[str]) -> None:
+        self._values: dict[str, str] = {}
+        for piece in pieces:
+            name, equals, value = piece.partition("=")
+            if not equals:
+                raise BadSetting(f"{piece!r} is not of the form name=value; {RIGHT}")
+            if name in self._values:
+                raise BadSetting(f"{name} is given twice")
+            self._values[name] = _ESCAPED.sub(r"\1", value)
+
+    def check(self, *known: str) -> None:
+        """
+        Refuse what the kind of address does not have.
+        """
+        for name in self._values:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise BadSetting(
+                    f"there is no argument {name!r}, but {' and '.join(known)}{hint}"
+                )
+
+    def get(self, name: str, default: str) -> str:
+        """
+        The text of an argument.
+        """
+        return self._values.get(name, default)
+
+
+def _read_tcp(port: str, arguments: _Arguments) -> TCPAddress:
+    arguments.check("interface", "backlog")
+    return TCPAddress(
+        interface=_read_interface(arguments.get("interface", ANY_IPV4)),
+        port=_port(port),
+        backlog=_backlog(arguments.get("backlog", "4096")),
+    )
+
+
+def _read_interface(text: str) -> str:
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        return str(ip_address(bare))
+    except ValueError as error:
+        # A name may mean several addresses, or another one tomorrow.
+        raise BadSetting(
+            f"the interface {text!r} is not a numeric address: give one such as"
+            " 127.0.0.1 or [::1]; leave it out for all of IPv4, [::] is all of IPv6"
+        ) from error
+
+
+def _read_unix(path: str, arguments: _Arguments) -> UNIXAddress:
+    arguments.check("mode", "backlog")
+    path = os.path.abspath(_ESCAPED.sub(r"\1", path))
+    length = len(os.fsencode(path))
+    if "\0" in path or length > MAX_UNIX_PATH_BYTES:
+        raise BadSetting(
+            f"a Unix socket cannot have the path {path!r}: give one of at most"
+            f" {MAX_UNIX_PATH_BYTES} bytes without NUL; this has {length}"
+        )
+    return UNIXAddress(
+        path=path,
+        mode=_read_mode(arguments.get("mode", "660")),
+        backlog=_backlog(arguments.get("backlog", "4096")),
+    )
+
+
+def _read_mode(text: str) -> int:
+    if not _MODE.fullmatch(text):
+        raise BadSetting(
+            f"{text!r} is not a file's mode: give three octal digits, such as 660"
+        )
+    return int(text, 8)
+
+
+_KINDS: Mapping[str, Callable[[str, _Arguments], Address]] = {
+    "tcp": _read_tcp,
+    "unix": _read_unix,
+}

@@ -1,0 +1,259 @@
+"""
+Everything that can be chosen: one row for each setting.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Enum
+from typing import Final
+
+from kvd.errors import BadSetting
+from kvd.options.addresses import read_address
+from kvd.options.locations import read_access_log, read_dialect, read_store
+from kvd.options.quantities import Count, Seconds, Size
+from kvd.plugins import IPolicyDeclaration, load
+
+MAX_PROCS: Final = 4096
+
+# epoll counts milliseconds in 32 bits: from 25 days on, a wait for nothing but
+# this one time would fail in the reactor.
+_wait = Seconds(most=7 * 86400)
+
+_processes = Count("a number of processes", 0, MAX_PROCS)
+
+_MIB: Final = 1024**2
+
+# More than any file system holds, and far from what 64 bits do.
+_value = Size(1, 1024**5)
+
+
+class Form(Enum):
+    """
+    What the settings file may hold for a setting.
+    """
+
+    TEXT = "a string"
+    WHOLE = "a whole number, or a string"
+    NUMBER = "a number, or a string"
+    LIST = "an array of strings"
+    TABLE = "a table of strings"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """
+    One setting.
+    """
+
+    name: str
+    """As on the command line, without the dashes."""
+    field: str
+    """Of `Settings`, or of `Limits` for those in the table ``limits``."""
+    read: Callable[[str], object]
+    """Makes the value of a text, or raises an `OperatorError`."""
+    defaults: Sequence[str]
+    """One text, except for what may be given several times."""
+    description: str
+    short: str | None = None
+    form: Form = Form.TEXT
+    table: str | None = None
+    """The table of the settings file that it stands in; None: the top."""
+    key: str = ""
+    """As in the settings file, where that is not the name."""
+
+    @property
+    def repeatable(self) -> bool:
+        """
+        Whether it may be given several times.
+        """
+        return self.form in (Form.LIST, Form.TABLE)
+
+
+def _read_policy(text: str) -> str:
+    # Loaded here, so that a broken one ends the start with its name.
+    load(IPolicyDeclaration, text)
+    return text
+
+
+def _read_procs(text: str) -> int:
+    if text == "auto":
+        return len(os.sched_getaffinity(0))
+    try:
+        return _processes(text)
+    except BadSetting as error:
+        raise BadSetting(f"{error.sentence}, or auto") from error
+
+
+def _read_durability(text: str) -> str:
+    known = ("disk", "process")
+    if text not in known:
+        near = get_close_matches(text, known, n=1)
+        hint = f". Did you mean {near[0]!r}?" if near else ""
+        raise BadSetting(
+            f"there is no durability {text!r}: give disk (values survive a power cut)"
+            f" or process (they survive a kill of kvd){hint}"
+        )
+    return text
+
+
+def _read_longest_value(text: str) -> int | None:
+    if text == "unlimited":
+        return None
+    try:
+        return _value(text)
+    except BadSetting as error:
+        raise BadSetting(f"{error.sentence}, or unlimited") from error
+
+
+def _limit(
+    name: str,
+    field: str,
+    read: Callable[[str], object],
+    default: str,
+    description: str,
+) -> Choice:
+    form = Form.NUMBER if isinstance(read, Seconds) else Form.WHOLE
+    return Choice(name, field, read, [default], description, None, form, "limits")
+
+
+CHOICES: Final[Sequence[Choice]] = (
+    Choice(
+        "listen",
+        "listen",
+        read_address,
+        ["tcp:8080:interface=127.0.0.1"],
+        "An address to listen on; may be given several times.",
+        "l",
+        Form.LIST,
+    ),
+    Choice(
+        "store",
+        "store",
+        read_store,
+        ["file:./values"],
+        "Where values live, as SCHEME:PATH.",
+        "s",
+    ),
+    Choice(
+        "policy",
+        "policy",
+        _read_policy,
+        ["reuseport"],
+        "Who gets the next connection.",
+        "p",
+    ),
+    Choice(
+        "procs",
+        "procs",
+        _read_procs,
+        ["auto"],
+        "How many worker processes serve; auto: one for each processor that kvd may"
+        " use; 0: none, the twistd process itself serves.",
+        "j",
+        Form.WHOLE,
+    ),
+    Choice(
+        "durability",
+        "durability",
+        _read_durability,
+        ["disk"],
+        "What a reply to PUT and DELETE promises to survive: disk: a power cut;"
+        " process: a kill of kvd.",
+        "d",
+    ),
+    Choice(
+        "dialect",
+        "dialects",
+        read_dialect,
+        [],
+        "Answer keys below a prefix in a dialect, as PREFIX=NAME; may be given several"
+        " times, the longest prefix counts.",
+        None,
+        Form.TABLE,
+        key="dialects",
+    ),
+    Choice(
+        "access-log",
+        "access_log",
+        read_access_log,
+        ["off"],
+        "A file that gets a line for each request; - for standard output, or off.",
+        "a",
+    ),
+    Choice(
+        "drain-timeout",
+        "drain_seconds",
+        _wait,
+        ["10s"],
+        "How long requests in flight may take to finish after SIGTERM.",
+        None,
+        Form.NUMBER,
+    ),
+    _limit(
+        "max-head",
+        "head_bytes",
+        Size(256, _MIB),
+        "16KiB",
+        "The longest head of a request (else 431).",
+    ),
+    _limit(
+        "max-fields",
+        "head_fields",
+        Count("a number of fields", 1, 10_000),
+        "100",
+        "The most fields in a head (else 431).",
+    ),
+    _limit(
+        "max-target",
+        "target_bytes",
+        Size(64, _MIB),
+        "8KiB",
+        "The longest request target (else 414); never more than the head.",
+    ),
+    _limit(
+        "max-value",
+        "value_bytes",
+        _read_longest_value,
+        "unlimited",
+        "The longest value (else 413), or unlimited.",
+    ),
+    _limit(
+        "head-timeout",
+        "head_seconds",
+        _wait,
+        "10s",
+        "A head has to arrive within (else 408).",
+    ),
+    _limit(
+        "body-timeout",
+        "body_seconds",
+        _wait,
+        "60s",
+        "A body may stand still for (else 408, and nothing is stored).",
+    ),
+    _limit(
+        "reader-timeout",
+        "reader_seconds",
+        _wait,
+        "60s",
+        "A client may take nothing of a reply for (else it is cut off).",
+    ),
+    _limit(
+        "idle-timeout",
+        "idle_seconds",
+        _wait,
+        "10m",
+        "A connection may wait for its next request for (else it is closed).",
+    ),
+    _limit(
+        "max-connections",
+        "connections",
+        Count("a number of connections", 1, 1_000_000),
+        "8192",
+        "Open connections of each worker; further ones wait to be accepted.",
+    ),
+)

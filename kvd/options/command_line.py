@@ -1,0 +1,121 @@
+"""
+The command line of ``twistd kvd``.
+
+Twisted's parser only gathers the texts; when it has seen all of them they are
+laid over those of the settings file and read together (`choosing`), so the
+order of options never matters.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+from getopt import GetoptError
+
+from twisted.python import usage
+
+from kvd import __version__
+from kvd.errors import OperatorError
+from kvd.options.choices import CHOICES, Choice
+from kvd.options.choosing import Given, make_settings
+from kvd.options.help_text import installed_and_examples
+from kvd.options.settings_file import read_file
+from kvd.settings import Settings
+
+
+def _describe(choice: Choice) -> str:
+    default = " ".join(choice.defaults) or "none"
+    return f"{choice.description} [default: {default}]"
+
+
+class Options(usage.Options):
+    """
+    After `parseOptions`, `settings` holds what was chosen.
+    """
+
+    synopsis = "[options]"
+    longdesc = (
+        "Keeps values under keys: PUT /key stores the body of the request, GET /key"
+        " gives it back, DELETE /key removes it, GET / lists what is there."
+    )
+
+    # No defaults here: what was not given has to be told from what was, or the
+    # file could never say anything.
+    optParameters = [
+        [choice.name, choice.short, None, _describe(choice)]
+        for choice in CHOICES
+        if not choice.repeatable
+    ] + [["config", "c", None, "A settings file; options given here win over it."]]
+
+    settings: Settings
+
+    def __init__(self) -> None:
+        self._repeated: dict[str, list[str]] = {}
+        super().__init__()  # type: ignore[no-untyped-call]
+        for choice in CHOICES:
+            if choice.repeatable:
+                self.docs[choice.name] = _describe(choice)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except usage.UsageError as error:
+            raise usage.UsageError(f"{error}{self._hint(error)}") from error
+
+    def _hint(self, error: usage.UsageError) -> str:
+        # getopt knows only which option it does not know.
+        if not isinstance(error.__context__, GetoptError):
+            return ""
+        known = [name.rstrip("=") for name in self.longOpt]
+        near = get_close_matches(error.__context__.opt, known, n=1)
+        return f"; did you mean --{near[0]}?" if near else ""
+
+    def opt_listen(self, text: str) -> None:
+        self._repeated.setdefault("listen", []).append(text)
+
+    opt_l = opt_listen
+
+    def opt_dialect(self, text: str) -> None:
+        self._repeated.setdefault("dialect", []).append(text)
+
+    def opt_version(self) -> None:
+        """
+        Print kvd's version and exit.
+        """
+        print(f"kvd {__version__}")
+        raise SystemExit(0)
+
+    opt_h = usage.Options.opt_help
+
+    def parseArgs(self, *args: str) -> None:
+        if args:
+            raise usage.UsageError(
+                f"{' '.join(args)!r} belongs to no option: kvd takes options only,"
+                " such as --store file:./values"
+            )
+
+    def postOptions(self) -> None:
+        try:
+            self.settings = make_settings(self._from_file() | self._from_options())
+        except OperatorError as error:
+            raise usage.UsageError(error.sentence) from error
+
+    def _from_file(self) -> dict[str, list[Given]]:
+        path = self["config"]
+        return {} if path is None else read_file(path)
+
+    def _from_options(self) -> dict[str, list[Given]]:
+        given: dict[str, list[Given]] = {}
+        for choice in CHOICES:
+            if choice.repeatable:
+                texts = self._repeated.get(choice.name, [])
+            else:
+                texts = [] if self[choice.name] is None else [self[choice.name]]
+            if texts:
+                given[choice.name] = [Given(text, f"--{choice.name}") for text in texts]
+        return given
+
+    def getUsage(self, width: int | None = None) -> str:
+        columns = width or int(os.environ.get("COLUMNS", "80"))
+        return f"{super().getUsage(columns)}\n{installed_and_examples(columns)}"

@@ -1,0 +1,70 @@
+"""
+Settings that name a place: the store, the access log, a dialect's prefix.
+
+Relative paths count from the folder that kvd is started from, wherever they
+are written, and are made absolute here: twistd goes to ``/`` when it becomes a
+daemon. Nothing on the disk is looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from kvd.errors import BadSetting
+from kvd.interfaces import IStoreMaker
+from kvd.plugins import IDialectDeclaration, IStoreDeclaration, declared, load
+from kvd.settings import DialectChoice, StoreLocation
+
+# Whole segments, spelled as in a request target (RFC 3986 section 3.3); a
+# "%2F" is refused as it is in a key.
+_PREFIX = re.compile(
+    r"/(?:(?:[^/?#%\x00-\x20\x7f]|%(?!2[Ff])[0-9A-Fa-f]{2})+/)*", re.ASCII
+)
+
+
+def read_store(text: str) -> StoreLocation:
+    """
+    ``SCHEME:PATH``, resolved by the store that has the scheme.
+    """
+    scheme, colon, path = text.partition(":")
+    if not colon:
+        known = ", ".join(f"{name}:" for name in declared(IStoreDeclaration))
+        raise BadSetting(
+            f"{text!r} does not say what kind of store it is: give SCHEME:PATH, such"
+            f" as file:{text or './values'}; known: {known}"
+        )
+    maker: IStoreMaker = load(IStoreDeclaration, scheme)
+    return StoreLocation(scheme, maker.resolve(path))
+
+
+def read_access_log(text: str) -> str | None:
+    """
+    A file, ``-`` for standard output, or ``off``.
+    """
+    if text == "off":
+        return None
+    if text == "-":
+        return text
+    if not text or text.endswith("/") or "\0" in text:
+        raise BadSetting(
+            f"{text!r} is not a file: give the path of one, - for standard output,"
+            " or off"
+        )
+    return os.path.abspath(text)
+
+
+def read_dialect(text: str) -> DialectChoice:
+    """
+    ``PREFIX=NAME``. A prefix may hold a ``=``, a name cannot.
+    """
+    prefix, equals, name = text.rpartition("=")
+    if not equals:
+        raise BadSetting(f"{text!r} is not of the form PREFIX=NAME, such as /=classic")
+    if not _PREFIX.fullmatch(prefix):
+        raise BadSetting(
+            f"{prefix!r} is not a prefix of keys: it begins and ends with a slash, is"
+            " percent-encoded, and has no empty segment, such as / or /cache/"
+        )
+    load(IDialectDeclaration, name)
+    return DialectChoice(prefix, name)

@@ -1,0 +1,45 @@
+"""
+From the kernel's errors to kvd's: the one place where they change family.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from kvd.errors import Fault, KeyConflict, StoreFault, StoreFull
+from kvd.keys import Key, escape
+
+# No block, no inode, no quota; longer than a file may be (of the filesystem or
+# by RLIMIT_FSIZE); more folders than a folder may hold.
+_NO_ROOM: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMLINK, errno.EOVERFLOW}
+)
+
+
+def fault_of(error: OSError, sentence: str) -> Fault:
+    """
+    What to raise from an error of the kernel.
+
+    Args:
+        error: What happened.
+        sentence: What could not be done, without its full stop.
+    """
+    kind = StoreFull if error.errno in _NO_ROOM else StoreFault
+    return kind(f"{sentence}: {error.strerror}.")
+
+
+def folder_conflict(key: Key) -> KeyConflict:
+    """
+    The key is a folder of other keys.
+    """
+    return KeyConflict(f"/{escape(key)} is a folder of other keys, not a value.")
+
+
+def path_conflict(key: Key) -> KeyConflict:
+    """
+    The key leads through a value.
+    """
+    return KeyConflict(
+        f"/{escape(key)} leads through the key of a value, which cannot be a folder."
+    )

@@ -1,0 +1,122 @@
+"""
+The locks of keys, among all processes that have a store open.
+
+``If-Match`` and ``If-None-Match`` must be decided at the moment of publication,
+but no system call compares and swaps a file. So every publication and every
+removal holds the key's lock from the look at the current value to the change.
+
+The lock is an open-file-description lock (fcntl(2), F_OFD_SETLK) on one byte
+of one file, at an offset made of the key: nothing is written, any number of
+keys can be locked at once, and the kernel lets go when a process dies. Two
+keys whose offsets collide (62 bits) merely wait for one another.
+
+Such a lock belongs to the open file and not to whoever asked, so it does not
+keep two uploads of one process apart. It need not: the lock is taken, the
+work done and the lock let go within one call on the reactor's thread, which
+nothing else on that thread can interrupt. So no table of holders is needed,
+and the lock is held for microseconds, never across a wait or a sync.
+
+If another process holds the lock, the reactor must not wait for it; the call
+is repeated after pauses that grow, for so long as no living process would
+hold it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Final, TypeVar
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from kvd.errors import StoreBusy
+from kvd.interfaces import Answer
+from kvd.keys import Key, escape
+from kvd.store.faults import fault_of
+from kvd.store.waiting import Underway
+
+T = TypeVar("T")
+
+FIRST_PAUSE_SECONDS: Final = 0.0005
+LONGEST_PAUSE_SECONDS: Final = 0.02
+PATIENCE_SECONDS: Final = 10.0
+
+# struct flock: type, whence, start, length, pid, which must be 0 for this kind
+# of lock; padded to the size of the C structure.
+_FLOCK: Final = struct.Struct("@hhqqi4x")
+
+# Offsets are signed, and start + length must not overflow.
+_OFFSETS: Final = (1 << 62) - 1
+
+
+def offset_of(key: Key) -> int:
+    """
+    Where in the lock file the key's byte is, in every process the same.
+    """
+    return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") & _OFFSETS
+
+
+class KeyLocks:
+    """
+    Does things while holding a key's lock.
+    """
+
+    def __init__(self, descriptor: int, clock: IReactorTime, underway: Underway):
+        """
+        Args:
+            descriptor: The lock file, opened for writing by this process; the
+                caller closes it.
+            clock: For the pauses.
+            underway: Keeps count of who waits.
+        """
+        self._descriptor = descriptor
+        self._clock = clock
+        self._underway = underway
+
+    def holding(self, key: Key, act: Callable[[], T]) -> Answer[T]:
+        """
+        Call something while the key's lock is held; at once if it is free.
+
+        Raises:
+            StoreBusy: Another process does not let go.
+        """
+        offset = offset_of(key)
+        if self._take(offset):
+            return self._act(offset, act)
+        return self._underway.shield(self._later(key, offset, act))
+
+    async def _later(self, key: Key, offset: int, act: Callable[[], T]) -> T:
+        deadline = self._clock.seconds() + PATIENCE_SECONDS
+        pause = FIRST_PAUSE_SECONDS
+        while self._clock.seconds() < deadline:
+            await deferLater(self._clock, pause)
+            if self._take(offset):
+                return self._act(offset, act)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        raise StoreBusy(
+            f"/{escape(key)} has been locked by another process for"
+            f" {PATIENCE_SECONDS:.0f} seconds."
+        )
+
+    def _act(self, offset: int, act: Callable[[], T]) -> T:
+        try:
+            return act()
+        finally:
+            self._set(fcntl.F_UNLCK, offset)
+
+    def _take(self, offset: int) -> bool:
+        try:
+            self._set(fcntl.F_WRLCK, offset)
+        except (BlockingIOError, PermissionError):  # EAGAIN; POSIX allows EACCES.
+            return False
+        except OSError as error:
+            raise fault_of(error, "The store's lock file cannot be locked") from error
+        return True
+
+    def _set(self, kind: int, offset: int) -> None:
+        request = _FLOCK.pack(kind, os.SEEK_SET, offset, 1, 0)
+        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, request)

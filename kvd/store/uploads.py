@@ -1,0 +1,145 @@
+"""
+The folder in which this process keeps what is being uploaded.
+
+It lies in ``.kvd`` below the root, so that a finished upload is renamed within
+its filesystem. Each process has its own and holds it with flock(2) for as long
+as it lives, which the kernel ends however the process does. So a folder that
+can be locked belongs to nobody: it is the rest of a process that was killed,
+and whoever opens the store sweeps it away.
+
+Between making a folder and holding it, somebody who sweeps may take it. So the
+maker looks again once it holds the lock, and makes another if the folder is
+gone; and whoever sweeps keeps the lock until the folder is removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from itertools import count
+from typing import Final
+
+from twisted.logger import Logger
+
+from kvd.store.folders import FOLDER_FLAGS
+
+# Somebody sweeps for some milliseconds, once, when a process starts.
+_TRIES: Final = 100
+
+_FILE_FLAGS: Final = (
+    os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+)
+
+_log = Logger()
+
+
+class UploadFolder:
+    """
+    This process's own folder.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        """
+        Make it.
+
+        Args:
+            hidden: The folder ``.kvd``, open for as long as this one is.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        self._hidden = hidden
+        self._names = count()
+        self.name, self.descriptor = _make(hidden)
+
+    def create(self) -> tuple[int, str]:
+        """
+        Create an empty file.
+
+        Returns:
+            Its descriptor, open for writing, and its name in the folder.
+        """
+        name = f"{next(self._names):x}"
+        return os.open(name, _FILE_FLAGS, 0o666, dir_fd=self.descriptor), name
+
+    def remove(self, name: str) -> None:
+        """
+        Remove a file that will not be published.
+        """
+        try:
+            os.unlink(name, dir_fd=self.descriptor)
+        except OSError as error:
+            # What becomes of the request does not depend on it.
+            _log.warn("an upload cannot be removed: {reason}", reason=error)
+
+    def close(self) -> None:
+        """
+        Remove the folder, with what may be left in it.
+        """
+        try:
+            _remove(self._hidden, self.name, self.descriptor)
+        finally:
+            os.close(self.descriptor)
+
+
+def sweep(hidden: int) -> None:
+    """
+    Remove the upload folders of processes that are no more.
+
+    Args:
+        hidden: The folder ``.kvd``.
+    """
+    with os.scandir(hidden) as entries:
+        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for name in names:
+        try:
+            folder = os.open(name, FOLDER_FLAGS, dir_fd=hidden)
+        except FileNotFoundError:
+            continue  # Somebody else sweeps too.
+        try:
+            if _hold(folder):
+                _remove(hidden, name, folder)
+        finally:
+            os.close(folder)
+
+
+def _make(hidden: int) -> tuple[str, int]:
+    for _ in range(_TRIES):
+        name = f"{os.getpid()}-{secrets.token_hex(8)}"
+        os.mkdir(name, dir_fd=hidden)
+        try:
+            folder = os.open(name, FOLDER_FLAGS, dir_fd=hidden)
+        except FileNotFoundError:
+            continue
+        if _hold(folder):
+            return name, folder
+        os.close(folder)
+    raise BlockingIOError("every new upload folder was swept away at once")
+
+
+def _hold(folder: int) -> bool:
+    """
+    Hold a folder, if nobody does and it still is one.
+    """
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return os.fstat(folder).st_nlink > 0
+
+
+def _remove(hidden: int, name: str, folder: int) -> None:
+    try:
+        # It has files in it and nothing else, or it is none of ours.
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                os.unlink(entry.name, dir_fd=folder)
+        os.rmdir(name, dir_fd=hidden)
+    except OSError as error:
+        # It costs room, but nothing is wrong with the values.
+        _log.warn(
+            "the upload folder .kvd/{name} cannot be removed: {reason}",
+            name=name,
+            reason=error,
+        )

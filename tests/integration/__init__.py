@@ -1,0 +1,3 @@
+"""
+Tests that start the true daemon, or install kvd.
+"""

@@ -1,0 +1,157 @@
+"""
+Installed, kvd is found from any folder: as a wheel and editable.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import site
+import subprocess
+import sys
+import venv
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from kvd import __version__
+from tests.integration.twistd import RUN_TWISTD, Twistd
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parent.parent.parent
+
+LIST_PLUGINS = """
+from kvd.plugins import IDialectDeclaration, IPolicyDeclaration, IStoreDeclaration
+from kvd.plugins import declared, load
+for kind in IPolicyDeclaration, IStoreDeclaration, IDialectDeclaration:
+    for name in declared(kind):
+        load(kind, name)
+        print(name)
+"""
+
+
+class Installed:
+    """
+    A Python of its own, with kvd installed; all else is that of this one.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        venv.create(folder, symlinks=True, with_pip=False)
+        self.python = str(folder / "bin" / "python")
+        [packages] = (folder / "lib").glob("python*/site-packages")
+        # Behind its own packages, and as plain folders: whatever is installed
+        # editable here stays invisible there.
+        (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
+        self.environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PYTHON", "COV"))
+        }
+        pip = [sys.executable, "-m", "pip", "--python", self.python, "install"]
+        quietly = ["--quiet", "--disable-pip-version-check", "--no-deps"]
+        # No isolation: what builds the wheel is here already, and no network
+        # is asked for it.
+        alone = ["--ignore-installed", "--no-build-isolation"]
+        subprocess.run([*pip, *quietly, *alone, *options], check=True)
+
+    def run(self, folder: Path, *words: str) -> str:
+        """
+        What its Python prints, started in a folder.
+        """
+        return subprocess.run(
+            [self.python, *words],
+            cwd=folder,
+            env=self.environment,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+
+
+@pytest.fixture(scope="module", params=["wheel", "editable"])
+def installed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Installed:
+    """
+    Both ways of installing.
+    """
+    folder = tmp_path_factory.mktemp(request.param)
+    options = [str(ROOT)] if request.param == "wheel" else ["--editable", str(ROOT)]
+    made = Installed(folder, *options)
+    where = made.run(folder, "-c", "import kvd; print(kvd.__file__)").strip()
+    assert Path(where).is_relative_to(folder if request.param == "wheel" else ROOT)
+    return made
+
+
+def test_twistd_lists_kvd(installed: Installed, tmp_path: Path) -> None:
+    """
+    ``twistd --help`` shows the command from a folder that has nothing of kvd.
+    """
+    printed = installed.run(tmp_path, "-c", RUN_TWISTD, "--help")
+
+    assert "An HTTP daemon that keeps values under keys" in " ".join(printed.split())
+
+
+def test_kvd_says_how_to_run_it(installed: Installed, tmp_path: Path) -> None:
+    """
+    ``twistd kvd --help`` and ``--version`` come from the installed package.
+    """
+    text = installed.run(tmp_path, "-c", RUN_TWISTD, "kvd", "--help")
+    version = installed.run(tmp_path, "-c", RUN_TWISTD, "kvd", "--version")
+
+    assert "twistd -n kvd --config" in text
+    assert f"kvd {__version__}\n" == version
+
+
+def test_all_plugins_are_there(installed: Installed, tmp_path: Path) -> None:
+    """
+    Policies, stores and dialects are listed from another folder, and load.
+    """
+    names = installed.run(tmp_path, "-c", LIST_PLUGINS).split()
+
+    assert {"reuseport", "shared", "file", "null", "classic", "plain"} <= set(names)
+
+
+@pytest.mark.parametrize("procs", ["0", "2"])
+def test_a_value_is_kept(installed: Installed, tmp_path: Path, procs: str) -> None:
+    """
+    The daemon serves from another folder, keeps its values there, and ends on
+    SIGTERM.
+    """
+    options = ["--procs", procs]
+    daemon = Twistd(options, tmp_path, installed.python, installed.environment)
+    with daemon:
+        client = HTTPConnection("127.0.0.1", daemon.port, timeout=30)
+        client.request("PUT", "/a/key", body=b"value")
+        put = client.getresponse()
+        put.read()
+        client.request("GET", "/a/key")
+        got = client.getresponse()
+        assert (201, 200, b"value") == (put.status, got.status, got.read())
+        client.close()
+        status = daemon.stop()
+
+    assert status in {0, -signal.SIGTERM}
+    assert b"value" == (tmp_path / "values" / "a" / "key").read_bytes()
+
+
+def test_a_wrong_option_ends_the_start_with_a_sentence(
+    installed: Installed, tmp_path: Path
+) -> None:
+    """
+    The last line says what is wrong; the status says that nothing runs.
+    """
+    ended = subprocess.run(
+        [installed.python, "-c", RUN_TWISTD, "-n", "kvd", "--policy", "rounrobin"],
+        cwd=tmp_path,
+        env=installed.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    last = ended.stdout.splitlines()[-1]
+    assert 1 == ended.returncode
+    assert "--policy: there is no policy named 'rounrobin'; known: reuseport" in last
+    assert [] == list(tmp_path.iterdir())

@@ -1,0 +1,128 @@
+"""
+The true daemon, started as an operator starts it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+RUN_TWISTD = "from twisted.scripts.twistd import run; run()"
+"""
+The program ``twistd``, for whichever Python has Twisted on its path.
+"""
+
+STOP_SECONDS = 30
+"""
+How long a daemon may take to end before a test fails; a working one takes less
+than one.
+"""
+
+
+def unused_port() -> int:
+    """
+    A port of this machine that was free a moment ago.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Twistd:
+    """
+    ``twistd -n kvd`` for the length of a ``with``: serving when it begins,
+    ended when it is over, whatever happened between.
+    """
+
+    def __init__(
+        self,
+        options: Sequence[str],
+        folder: Path,
+        python: str = sys.executable,
+        environment: Mapping[str, str] = os.environ,
+        port: int | None = None,
+    ) -> None:
+        """
+        Args:
+            options: What stands behind ``twistd -n kvd``; ``--listen`` is added
+                where there is none.
+            folder: Where it is started; must not be the sources, so that only
+                what is installed is found.
+            python: Whose twistd it is.
+            environment: Of the process.
+            port: Where it will listen on 127.0.0.1; an unused one by default.
+        """
+        self.port = unused_port() if port is None else port
+        self.lines: list[str] = []
+        """What it printed until it served."""
+        self._command = [python, "-c", RUN_TWISTD, "-n", "--pidfile=", "kvd", *options]
+        if not any(option.startswith(("-l", "--listen")) for option in options):
+            self._command += [f"--listen=tcp:{self.port}:interface=127.0.0.1"]
+        self._folder = folder
+        self._environment = environment
+
+    def __enter__(self) -> Twistd:
+        self.process = subprocess.Popen(
+            self._command,
+            cwd=self._folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        try:
+            self._wait_for_start()
+        except BaseException:
+            self.process.kill()
+            self.process.communicate()
+            raise
+        return self
+
+    def _wait_for_start(self) -> None:
+        # The line that names the address is logged once, when connections are
+        # accepted; reading it needs no clock.
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if f"127.0.0.1:{self.port}" in line:
+                return
+        raise AssertionError("kvd ended before it served:\n" + "".join(self.lines))
+
+    def stop(self) -> int:
+        """
+        Ask it to end, and wait until it did.
+
+        Returns:
+            Its status; minus the signal's number where that ended it.
+        """
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            rest, _ = self.process.communicate(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            self.process.kill()
+            self.process.communicate()
+            raise AssertionError(
+                f"kvd did not end within {STOP_SECONDS} s of SIGTERM"
+            ) from error
+        self.lines.append(rest)
+        return self.process.returncode
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.stop()
+        assert self.process.stdout is not None
+        self.process.stdout.close()

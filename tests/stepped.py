@@ -1,0 +1,149 @@
+"""
+A true reactor that moves only when a test says so, with a clock that does too.
+
+So the transport under test is the shipped one, on true sockets, and a test
+still takes milliseconds and always says the same.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.protocol import Protocol
+
+from kvd.transport import ServerTransport, serve_connection
+
+T = TypeVar("T")
+
+# Turns of the reactor after which everything local has come to rest: each
+# hop of a byte between two sockets takes one.
+TURNS = 12
+
+
+class SteppedReactor(EPollReactor):
+    """
+    Steps when told, and tells the time that it was told.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 1000.0
+
+    def seconds(self) -> float:
+        return self._now
+
+    def settle(self, turns: int = TURNS) -> None:
+        """
+        Do all that can be done now.
+        """
+        for _ in range(turns):
+            self.iterate(0)
+
+    def advance(self, seconds: float) -> None:
+        """
+        Let time pass.
+        """
+        self._now += seconds
+        self.settle()
+
+    def dispose(self) -> None:
+        """
+        Close every descriptor the reactor holds, its own ones included.
+        """
+        for call in self.getDelayedCalls():
+            call.cancel()
+        for selectable in self.removeAll():
+            if isinstance(selectable, ServerTransport):
+                selectable.abortConnection()
+        self.settle()
+        for reader in list(self._internalReaders):
+            reader.connectionLost(None)
+        self._poller.close()
+
+
+class Client:
+    """
+    The other end of a served connection.
+    """
+
+    def __init__(self, reactor: SteppedReactor, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._reactor = reactor
+        self.socket = sock
+        self.ended = False
+        """The server closed its half, or all."""
+        self.reset = False
+
+    def send(self, data: bytes) -> Client:
+        """
+        Send all of it, the reactor turning as often as that takes.
+        """
+        rest = memoryview(data)
+        stuck = 0
+        while rest and stuck < 100:
+            try:
+                rest = rest[self.socket.send(rest) :]
+                stuck = 0
+            except BlockingIOError:
+                stuck += 1
+                self._reactor.settle(1)
+        assert not rest, f"the server takes no more: {len(rest)} bytes are left"
+        self._reactor.settle()
+        return self
+
+    def receive(self) -> bytes:
+        """
+        All that comes, until nothing more comes.
+        """
+        pieces = []
+        idle = 0
+        while idle < 2 and not self.ended:
+            try:
+                piece = self.socket.recv(1 << 20)
+            except BlockingIOError:
+                idle += 1
+                self._reactor.settle()
+                continue
+            except ConnectionResetError:
+                self.reset = self.ended = True
+                break
+            idle = 0
+            pieces.append(piece)
+            self.ended = not piece
+        return b"".join(pieces)
+
+    def half_close(self) -> Client:
+        """
+        Send no more.
+        """
+        self.socket.shutdown(socket.SHUT_WR)
+        self._reactor.settle()
+        return self
+
+    def close(self) -> None:
+        """
+        Be gone.
+        """
+        self.socket.close()
+        self._reactor.settle()
+
+
+def connect(reactor: SteppedReactor, protocol: Protocol) -> Client:
+    """
+    A client connected to a protocol, through the shipped transport.
+    """
+    near, far = socket.socketpair()
+    serve_connection(near, "", protocol, reactor)
+    reactor.settle()
+    return Client(reactor, far)
+
+
+def inline(function: Callable[[], T]) -> Deferred[T]:
+    """
+    Run at once what would otherwise run off the reactor.
+    """
+    return maybeDeferred(function)

@@ -1,0 +1,167 @@
+"""
+Tests for `kvd.accepting`.
+"""
+
+import errno
+import socket
+from typing import Any
+
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.accepting import Acceptor
+from tests.stepped import SteppedReactor
+
+
+class FailingListener(socket.socket):
+    """
+    A listening socket whose next attempts to accept fail.
+    """
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.failures: list[int] = []
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.failures:
+            number = self.failures.pop(0)
+            raise OSError(number, errno.errorcode[number])
+        return super().accept()
+
+
+class AcceptorTests(SynchronousTestCase):
+    """
+    `Acceptor` takes connections from a socket that others may hold too.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        self.listener = FailingListener()
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(16)
+        self.listener.setblocking(False)
+        # What the supervisor keeps.
+        self.held = self.listener.dup()
+        self.addCleanup(self.held.close)
+        self.accepted: list[socket.socket] = []
+        self.acceptor = Acceptor(self.listener, self.take, self.reactor)
+        self.addCleanup(self.acceptor.close)
+
+    def take(self, connection: socket.socket, peer: Any) -> None:
+        """
+        Keep an accepted connection.
+        """
+        self.addCleanup(connection.close)
+        self.accepted.append(connection)
+
+    def connect(self, count: int = 1) -> None:
+        """
+        Some clients come.
+        """
+        for _ in range(count):
+            self.addCleanup(socket.create_connection(self.held.getsockname()).close)
+
+    def test_connections_are_accepted_one_per_turn(self) -> None:
+        """
+        Others on the same socket get their share of a burst.
+        """
+        self.acceptor.start()
+        self.connect(3)
+        self.reactor.settle(1)
+        assert 1 == len(self.accepted)
+
+        self.reactor.settle()
+        assert 3 == len(self.accepted)
+
+    def test_paused_leaves_connections_in_the_queue(self) -> None:
+        """
+        The listener waits, nothing is refused, and nothing is lost.
+        """
+        self.acceptor.start()
+        self.acceptor.pause()
+        self.connect(2)
+        self.reactor.settle()
+        assert 0 == len(self.accepted)
+
+        self.acceptor.start()
+        self.reactor.settle()
+        assert 2 == len(self.accepted)
+
+    def test_empty_takes_all_that_waits(self) -> None:
+        """
+        Before it stops, a worker takes the whole queue at once.
+        """
+        self.connect(5)
+        self.acceptor.empty()
+
+        assert 5 == len(self.accepted)
+
+    def test_closing_leaves_the_socket_to_those_who_hold_it(self) -> None:
+        """
+        A worker's end closes no queue.
+        """
+        self.acceptor.start()
+        self.acceptor.close()
+        self.connect()
+        connection, _ = self.held.accept()
+        connection.close()
+
+        assert [] == self.accepted
+
+    def test_a_connection_that_died_in_the_queue_is_passed_over(self) -> None:
+        """
+        The next one is taken.
+        """
+        self.listener.failures = [errno.ECONNABORTED, errno.EPROTO]
+        self.connect(2)
+        self.acceptor.start()
+        self.reactor.settle()
+
+        assert 2 == len(self.accepted)
+
+    def test_out_of_descriptors_waits_without_spinning(self) -> None:
+        """
+        The connection stays in the queue, the operator is told once, and
+        accepting goes on after a pause.
+        """
+        self.listener.failures = [errno.EMFILE, errno.EMFILE]
+        self.connect()
+        with capturedLogs() as warnings:
+            self.acceptor.start()
+            self.reactor.settle()
+            assert 1 == len(self.listener.failures)
+
+            self.reactor.advance(0.1)
+            assert 0 == len(self.listener.failures)
+            self.reactor.advance(0.1)
+        assert 1 == len(self.accepted)
+        assert 1 == len(warnings)
+
+    def test_a_pause_during_the_wait_for_descriptors_lasts(self) -> None:
+        """
+        The end of the wait does not start what was paused meanwhile.
+        """
+        self.listener.failures = [errno.EMFILE]
+        self.connect()
+        self.acceptor.start()
+        self.reactor.settle()
+        self.acceptor.pause()
+        self.reactor.advance(1)
+        assert 0 == len(self.accepted)
+
+        self.acceptor.start()
+        self.reactor.settle()
+        assert 1 == len(self.accepted)
+
+    def test_closing_ends_the_wait_for_descriptors(self) -> None:
+        """
+        Nothing is left to be called.
+        """
+        self.listener.failures = [errno.EMFILE]
+        self.connect()
+        self.acceptor.start()
+        self.reactor.settle()
+        self.acceptor.close()
+
+        assert [] == self.reactor.getDelayedCalls()

@@ -1,0 +1,112 @@
+"""
+Addresses to listen on, as an operator writes them.
+"""
+
+import os
+
+import pytest
+
+from kvd.errors import BadSetting
+from kvd.options.addresses import MAX_UNIX_PATH_BYTES, read_address
+from kvd.settings import TCPAddress, UNIXAddress
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        (TCPAddress("0.0.0.0", 8080), "tcp:8080"),
+        (TCPAddress("0.0.0.0", 0), "tcp:0"),
+        (TCPAddress("127.0.0.1", 65535), "tcp:65535:interface=127.0.0.1"),
+        (TCPAddress("::1", 80), r"tcp:80:interface=\:\:1"),
+        (TCPAddress("::1", 80), "tcp:80:interface=[::1]"),
+        (TCPAddress("::", 80, 7), "tcp:80:interface=[::]:backlog=7"),
+        (TCPAddress("fe80::1%eth0", 80), "tcp:80:interface=[fe80::1%eth0]"),
+        (TCPAddress("127.0.0.1", 80, 7), "tcp:80:backlog=7:interface=127.0.0.1"),
+    ],
+)
+def test_tcp_addresses(expected: TCPAddress, text: str) -> None:
+    """
+    A port, a numeric interface or none, and a backlog or none.
+    """
+    assert expected == read_address(text)
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        (UNIXAddress("/run/kvd"), "unix:/run/kvd"),
+        (UNIXAddress("/run/kvd", 0o600), "unix:/run/kvd:mode=600"),
+        (UNIXAddress("/run/kvd", 0o666, 5), "unix:/run/kvd:backlog=5:mode=0666"),
+        (UNIXAddress("/run/a:b"), r"unix:/run/a\:b"),
+        (UNIXAddress("/run/a\\b"), r"unix:/run/a\\b"),
+        (UNIXAddress("/run/a=b"), "unix:/run/a=b"),
+        (UNIXAddress(f"{os.getcwd()}/kvd"), "unix:./kvd"),
+    ],
+)
+def test_unix_addresses(expected: UNIXAddress, text: str) -> None:
+    """
+    A path, made absolute, and permissions and a backlog or none.
+    """
+    assert expected == read_address(text)
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        ("is not an address: give tcp:PORT", ""),
+        ("is not an address: give tcp:PORT", "8080"),
+        ("is not an address: give tcp:PORT", "127.0.0.1:8080"),
+        ("is not an address: give tcp:PORT", "TCP:8080"),
+        ("is not an address: give tcp:PORT", "ssl:443"),
+        ("has no port", "tcp"),
+        ("has no port", "tcp:"),
+        ("'x' is not a TCP port: give a whole number from 0 to 65535", "tcp:x"),
+        ("'65536' is not a TCP port", "tcp:65536"),
+        ("'-1' is not a TCP port", "tcp:-1"),
+        ("'127.0.0.1' is not of the form name=value", "tcp:80:127.0.0.1"),
+        ("'localhost' is not a numeric address", "tcp:80:interface=localhost"),
+        ("'' is not a numeric address", "tcp:80:interface="),
+        ("'256.0.0.1' is not a numeric address", "tcp:80:interface=256.0.0.1"),
+        ("is not of the form name=value", "tcp:80:interface=::1"),
+        ("did you mean 'interface'", "tcp:80:interfaces=127.0.0.1"),
+        ("interface and backlog", "tcp:80:mode=660"),
+        ("backlog is given twice", "tcp:80:backlog=1:backlog=2"),
+        ("'0' is not a number of waiting connections", "tcp:80:backlog=0"),
+        ("ends with a backslash", "tcp:80\\"),
+        ("has no path", "unix"),
+        ("has no path", "unix:"),
+        ("three octal digits", "unix:/run/kvd:mode=rw"),
+        ("three octal digits", "unix:/run/kvd:mode=888"),
+        ("mode and backlog", "unix:/run/kvd:interface=127.0.0.1"),
+        ("at most 107 bytes without NUL", "unix:/run/\0"),
+    ],
+)
+def test_other_addresses_are_refused(reason: str, text: str) -> None:
+    """
+    Each mistake has its own reason, and what was written is quoted.
+    """
+    with pytest.raises(BadSetting) as caught:
+        read_address(text)
+
+    assert reason in caught.value.sentence
+    assert repr(text) in caught.value.sentence
+
+
+def test_a_unix_path_has_to_fit_the_kernel() -> None:
+    """
+    The longest path is taken; one byte more is answered with the limit.
+    """
+    longest = "/" + "x" * (MAX_UNIX_PATH_BYTES - 1)
+
+    assert UNIXAddress(longest) == read_address(f"unix:{longest}")
+    with pytest.raises(BadSetting, match="at most 107 bytes"):
+        read_address(f"unix:{longest}x")
+
+
+def test_a_written_address_can_be_read_by_people() -> None:
+    """
+    In a log, a TCP address is a URL that can be copied.
+    """
+    assert "http://127.0.0.1:80" == str(TCPAddress("127.0.0.1", 80))
+    assert "http://[::1]:80" == str(TCPAddress("::1", 80))
+    assert "unix:/run/kvd" == str(UNIXAddress("/run/kvd"))

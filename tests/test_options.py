@@ -1,0 +1,446 @@
+"""
+The command line of ``twistd kvd``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+
+import pytest
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd import __version__
+from kvd.options import Options
+from kvd.options.choices import CHOICES
+from kvd.settings import (
+    DialectChoice,
+    Limits,
+    Settings,
+    StoreLocation,
+    TCPAddress,
+    UNIXAddress,
+)
+from tests.declared import declare_doubles
+
+
+class OptionsCase(SynchronousTestCase):
+    """
+    Options over declared doubles.
+    """
+
+    def setUp(self) -> None:
+        declare_doubles(self)
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = os.path.realpath(folder.name)
+
+    def settings(self, *words: str) -> Settings:
+        """
+        What a command line chooses.
+        """
+        options = Options()
+        options.parseOptions(words)
+        return options.settings
+
+    def refusal(self, *words: str) -> str:
+        """
+        The sentence that a command line is refused with.
+        """
+        with pytest.raises(usage.UsageError) as caught:
+            Options().parseOptions(words)
+        return str(caught.value)
+
+    def write(self, text: str) -> str:
+        """
+        Make a settings file.
+        """
+        path = os.path.join(self.folder, "kvd.toml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return path
+
+    def check_refusals(self, rows: Iterable[tuple[list[str], list[str]]]) -> None:
+        """
+        Each command line is refused, and the sentence has all the parts.
+        """
+        for words, parts in rows:
+            sentence = self.refusal(*words)
+            for part in parts:
+                assert part in sentence, f"{words}: {sentence}"
+
+
+class ChosenTests(OptionsCase):
+    """
+    What can be chosen.
+    """
+
+    def test_nothing_given_is_the_default(self) -> None:
+        """
+        Without options kvd serves ./values on port 8080 of this machine, with
+        a process for each processor that it may use.
+        """
+        self.patch(os, "sched_getaffinity", lambda pid: {0, 3, 5})  # type: ignore[no-untyped-call]
+
+        expected = Settings(store=StoreLocation("file", os.path.abspath("values")))
+        assert 3 == self.settings().procs
+        assert expected == self.settings("--procs", "1")
+
+    def test_all_options_together(self) -> None:
+        """
+        Every option reaches its setting.
+        """
+        expected = Settings(
+            listen=(TCPAddress("::1", 80), UNIXAddress("/run/kvd")),
+            store=StoreLocation("file", "/srv/values"),
+            policy="shared",
+            procs=0,
+            durability="process",
+            dialects=(DialectChoice("/", "classic"), DialectChoice("/a=b/", "plain")),
+            access_log="/var/log/kvd",
+            drain_seconds=0.5,
+            limits=Limits(
+                head_bytes=4096,
+                head_fields=20,
+                target_bytes=1024,
+                value_bytes=5 * 1024**3,
+                head_seconds=1.0,
+                body_seconds=2.0,
+                reader_seconds=3.0,
+                idle_seconds=3600.0,
+                connections=7,
+            ),
+        )
+
+        assert expected == self.settings(
+            *["-l", "tcp:80:interface=[::1]", "--listen=unix:/run/kvd"],
+            *["--store", "file:/srv/values", "--policy", "shared", "--procs", "0"],
+            *["--durability", "process", "--dialect", "/=classic"],
+            *["--dialect", "/a=b/=plain", "--access-log", "/var/log/kvd"],
+            *["--drain-timeout", "500ms", "--max-head", "4KiB", "--max-fields", "20"],
+            *["--max-target", "1k", "--max-value", "5GiB", "--head-timeout", "1"],
+            *["--body-timeout", "2s", "--reader-timeout", "3", "--idle-timeout", "1h"],
+            *["--max-connections", "7"],
+        )
+
+    def test_short_letters(self) -> None:
+        """
+        What is given often has a letter.
+        """
+        long = self.settings(
+            *["--listen", "tcp:1", "--store", "file:a", "--policy", "shared"],
+            *["--procs", "2", "--durability", "process", "--access-log", "-"],
+        )
+
+        assert long == self.settings(
+            *["-l", "tcp:1", "-s", "file:a", "-p", "shared", "-j", "2"],
+            *["-d", "process", "-a", "-"],
+        )
+
+    def test_the_last_of_several_wins(self) -> None:
+        """
+        A setting with one value takes the last that was given.
+        """
+        assert 3 == self.settings("--procs", "2", "--procs", "3").procs
+
+    def test_everything_can_be_given_back_its_default(self) -> None:
+        """
+        Every default can be written, so that the command line can take back
+        what a file says.
+        """
+        words = [
+            word
+            for choice in CHOICES
+            for text in choice.defaults
+            for word in (f"--{choice.name}", text)
+        ]
+
+        assert self.settings() == self.settings(*words)
+
+    def test_places_are_made_absolute(self) -> None:
+        """
+        The store, the log and the socket stay where they are when twistd goes
+        to another folder.
+        """
+        chosen = self.settings("-s", "file:a", "-a", "b", "-l", "unix:c")
+
+        here = os.getcwd()
+        assert StoreLocation("file", f"{here}/a") == chosen.store
+        assert f"{here}/b" == chosen.access_log
+        assert (UNIXAddress(f"{here}/c"),) == chosen.listen
+
+    def test_nothing_is_touched(self) -> None:
+        """
+        Reading options makes no folder and no file.
+        """
+        places = [f"file:{self.folder}/a", f"{self.folder}/b", f"unix:{self.folder}/c"]
+
+        self.settings("-s", places[0], "-a", places[1], "-l", places[2])
+
+        assert [] == os.listdir(self.folder)
+
+    def test_a_small_head_takes_the_target_along(self) -> None:
+        """
+        Who limits the head need not limit the target, which is part of it.
+        """
+        assert 4096 == self.settings("--max-head", "4KiB").limits.target_bytes
+
+
+class RefusedTests(OptionsCase):
+    """
+    A wrong value is answered with what was given, where, and what is right.
+    """
+
+    def test_unknown_names_are_answered_with_the_known(self) -> None:
+        """
+        The known names are listed, and the nearest is suggested.
+        """
+        self.check_refusals(
+            [
+                (
+                    ["--policy", "reuse-port"],
+                    ["--policy: ", "'reuse-port'", "reuseport, shared", "Did you mean"],
+                ),
+                (["--policy", ""], ["no policy named ''", "reuseport, shared"]),
+                (["--store", "fil:x"], ["--store: ", "'fil'", "known: file", "mean"]),
+                (
+                    ["--store", "./values"],
+                    ["'./values'", "file:./values", "known: file:"],
+                ),
+                (["--dialect", "/=clasic"], ["'clasic'", "classic, plain", "Did you"]),
+                (
+                    ["--durability", "disc"],
+                    ["'disc'", "disk (", "process (", "'disk'?"],
+                ),
+            ]
+        )
+
+    def test_broken_plugins_are_named_with_their_error(self) -> None:
+        """
+        A policy that cannot be loaded ends the start, as does something that
+        is no policy.
+        """
+        self.check_refusals(
+            [
+                (
+                    ["--policy", "broken"],
+                    [
+                        "'broken' is declared as tests.declared.missing",
+                        "AttributeError",
+                    ],
+                ),
+                (
+                    ["--policy", "mistaken"],
+                    ["'mistaken'", "does not provide kvd.interfaces.IDispatchPolicy"],
+                ),
+            ]
+        )
+
+    def test_wrong_numbers_are_answered_with_the_right_ones(self) -> None:
+        """
+        Each number has its bounds.
+        """
+        self.check_refusals(
+            [
+                (["--procs", "-1"], ["--procs: '-1'", "from 0 to 4096, or auto"]),
+                (["--procs", "many"], ["--procs: 'many'", "from 0 to 4096, or auto"]),
+                (["--procs", "4097"], ["--procs: '4097'"]),
+                (["--max-head", "0"], ["--max-head: '0'", "from 256B to 1MiB"]),
+                (
+                    ["--max-fields", "0"],
+                    ["--max-fields: '0' is not a number of fields"],
+                ),
+                (["--max-value", "0"], ["--max-value: '0'", "from 1B", "unlimited"]),
+                (["--max-value", "x"], ["--max-value: 'x' is not a size", "unlimited"]),
+                (["--max-connections", "none"], ["'none' is not a number of connect"]),
+                (["--head-timeout", "0"], ["--head-timeout: '0'", "above 0"]),
+                (["--body-timeout", "-5"], ["--body-timeout: '-5'", "above 0"]),
+                (["--reader-timeout", "nan"], ["--reader-timeout: 'nan'"]),
+                (["--idle-timeout", "inf"], ["--idle-timeout: 'inf'", "7d"]),
+                (["--drain-timeout", "1 week"], ["--drain-timeout: '1 week'"]),
+            ]
+        )
+
+    def test_wrong_places_are_refused(self) -> None:
+        """
+        Addresses, prefixes and paths that cannot be.
+        """
+        self.check_refusals(
+            [
+                (["--listen", "8080"], ["--listen: '8080'", "give tcp:PORT"]),
+                (["--store", "file:"], ["--store: a folder needs a name"]),
+                (["--access-log", ""], ["--access-log: ''", "- for standard output"]),
+                (["--access-log", "/var/log/"], ["'/var/log/' is not a file"]),
+                (["--dialect", "classic"], ["'classic'", "PREFIX=NAME"]),
+            ]
+        )
+
+    def test_prefixes_are_whole_segments(self) -> None:
+        """
+        A prefix is spelled as a path in a URL, with a slash at both ends.
+        """
+        for prefix in ["", "a/", "/a", "//", "/a//b/", "/a?/", "/a%2Fb/", "/%/", "/ /"]:
+            self.check_refusals(
+                [([f"--dialect={prefix}=plain"], [repr(prefix), "begins and ends"])]
+            )
+
+    def test_the_same_twice_is_refused(self) -> None:
+        """
+        Two spellings of one address or one prefix are one.
+        """
+        self.check_refusals(
+            [
+                (
+                    ["-l", "tcp:1:interface=[::1]", "-l", r"tcp:1:interface=\:\:1"],
+                    ["--listen: ", "says the same as 'tcp:1:interface=[::1]'"],
+                ),
+                (
+                    ["--dialect", "/a/=plain", "--dialect", "/%61/=classic"],
+                    ["--dialect: '/%61/=classic' says the same as '/a/=plain'"],
+                ),
+            ]
+        )
+
+    def test_a_target_fits_into_the_head(self) -> None:
+        """
+        A limit that the limit of the head makes meaningless is refused.
+        """
+        self.check_refusals(
+            [
+                (
+                    ["--max-head", "4KiB", "--max-target", "8KiB"],
+                    ["--max-target: '8KiB'", "max-head is 4KiB"],
+                )
+            ]
+        )
+
+    def test_words_without_an_option_are_refused(self) -> None:
+        """
+        kvd takes options only.
+        """
+        self.check_refusals([(["./values"], ["'./values' belongs to no option"])])
+
+    def test_unknown_options_are_refused(self) -> None:
+        """
+        The option is named, and the nearest one.
+        """
+        self.check_refusals(
+            [
+                (["--prcs", "4"], ["--prcs not recognized; did you mean --procs?"]),
+                (["--zzz"], ["--zzz not recognized"]),
+                (["--procs"], ["--procs requires argument"]),
+            ]
+        )
+
+
+class HelpTests(OptionsCase):
+    """
+    What ``--help`` and ``--version`` say.
+    """
+
+    def test_help_is_enough_to_run_from(self) -> None:
+        """
+        Every option with its default, and every name with its sentence.
+        """
+        text = " ".join(Options().getUsage(width=80).split())
+
+        for choice in CHOICES:
+            default = " ".join(choice.defaults) or "none"
+            assert f"{choice.description} [default: {default}]" in text
+        for name in ["shared One socket.", "file Values are files.", "plain As the"]:
+            assert name in text
+        assert "twistd -n kvd --config" in text
+
+    def test_help_names_a_broken_plugin_without_loading_it(self) -> None:
+        """
+        Help works even where something installed is broken.
+        """
+        assert "Cannot be loaded." in Options().getUsage()
+
+    def test_help_fits_the_terminal(self) -> None:
+        """
+        No line is wider than 80 columns.
+        """
+        lines = Options().getUsage(width=80).splitlines()
+
+        assert [] == [line for line in lines if len(line) > 80]
+
+    def test_version_is_that_of_kvd(self) -> None:
+        """
+        Not Twisted's.
+        """
+        printed = io.StringIO()
+
+        with redirect_stdout(printed), pytest.raises(SystemExit):
+            Options().parseOptions(["--version"])
+
+        assert f"kvd {__version__}\n" == printed.getvalue()
+
+
+class ConfigTests(OptionsCase):
+    """
+    ``--config``: the command line wins over the file.
+    """
+
+    def test_the_file_is_read(self) -> None:
+        """
+        What only the file says counts.
+        """
+        path = self.write('procs = 2\npolicy = "shared"\n')
+
+        chosen = self.settings("--config", path)
+
+        assert (2, "shared") == (chosen.procs, chosen.policy)
+
+    def test_the_command_line_wins(self) -> None:
+        """
+        What both say is what the command line says, wherever --config stands.
+        """
+        path = self.write("procs = 2\n")
+
+        assert 3 == self.settings("--procs", "3", "--config", path).procs
+        assert 3 == self.settings("-c", path, "-j", "3").procs
+
+    def test_the_command_line_replaces_lists_whole(self) -> None:
+        """
+        Addresses and dialects of the file are replaced, not added to.
+        """
+        path = self.write(
+            'listen = ["tcp:1", "tcp:2"]\n[dialects]\n"/a/" = "classic"\n'
+        )
+
+        chosen = self.settings("-c", path, "-l", "tcp:3", "--dialect", "/=plain")
+
+        assert (TCPAddress("0.0.0.0", 3),) == chosen.listen
+        assert (DialectChoice("/", "plain"),) == chosen.dialects
+
+    def test_a_wrong_value_is_named_by_key_and_file(self) -> None:
+        """
+        The same sentences as on the command line, for the place in the file.
+        """
+        for text, parts in [
+            ("procs = -1", [f"procs in {self.folder}/kvd.toml: '-1'", "or auto"]),
+            ('policy = "x"', ["policy in ", "reuseport, shared"]),
+            ('listen = ["tcp:1", "x"]', ["listen in ", "'x' is not an address"]),
+            ("[limits]\nhead-timeout = nan", ["limits.head-timeout in ", "'nan'"]),
+            ('[dialects]\n"/" = "x"', ["dialects in ", "'x'", "classic, plain"]),
+            ("procs = \n", ["not TOML", "line 1"]),
+        ]:
+            self.check_refusals([(["--config", self.write(text)], parts)])
+
+    def test_a_missing_file_is_named(self) -> None:
+        """
+        With its whole path and the system's reason.
+        """
+        self.check_refusals(
+            [
+                (
+                    ["--config", f"{self.folder}/none.toml"],
+                    [f"{self.folder}/none.toml cannot be read: No such file"],
+                )
+            ]
+        )

@@ -1,0 +1,168 @@
+"""
+What kvd finds through Twisted's plugin system.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.errors import BrokenPlugin, UnknownPlugin
+from kvd.plugins import (
+    IDialectDeclaration,
+    IPolicyDeclaration,
+    IStoreDeclaration,
+    declared,
+    load,
+)
+from tests.declared import declare_doubles, folder_maker, one_for_all
+
+ROOT = Path(__file__).parent.parent
+
+LIST_ALL = """
+import sys
+from kvd.plugins import *
+from kvd.plugins import declared
+for kind in IPolicyDeclaration, IStoreDeclaration, IDialectDeclaration:
+    print(*declared(kind))
+print(*sorted(name for name in sys.modules if name.startswith("kvd.")))
+"""
+
+
+def run_python(code: str, *paths: Path) -> str:
+    """
+    What a new Python prints that finds kvd, and what else is on the paths.
+    """
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*paths, ROOT]))},
+        cwd="/",
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+
+
+class LoadTests(SynchronousTestCase):
+    """
+    A name becomes code when it is asked for.
+    """
+
+    def setUp(self) -> None:
+        declare_doubles(self)
+
+    def test_each_kind_is_loaded_by_name(self) -> None:
+        """
+        The object behind the name is what the declaration says.
+        """
+        assert one_for_all is load(IPolicyDeclaration, "shared")
+        assert folder_maker is load(IStoreDeclaration, "file")
+
+    def test_declarations_are_in_the_order_of_their_names(self) -> None:
+        """
+        Help and sentences list them always alike.
+        """
+        assert ["classic", "plain"] == list(declared(IDialectDeclaration))
+
+    def test_an_unknown_name_is_answered_with_the_known(self) -> None:
+        """
+        Of its kind, with the nearest where one is near.
+        """
+        with pytest.raises(UnknownPlugin) as caught:
+            load(IDialectDeclaration, "klassic")
+
+        assert (
+            "there is no dialect named 'klassic'; known: classic, plain."
+            " Did you mean 'classic'?"
+        ) == caught.value.sentence
+
+    def test_a_far_name_gets_no_suggestion(self) -> None:
+        """
+        A suggestion that is no guess at all would mislead.
+        """
+        with pytest.raises(UnknownPlugin, match=r"known: classic, plain\.$"):
+            load(IDialectDeclaration, "x")
+
+    def test_what_cannot_be_loaded_is_named_with_its_error(self) -> None:
+        """
+        The place that is declared, and what went wrong there.
+        """
+        with pytest.raises(
+            BrokenPlugin,
+            match=r"'broken' is declared as tests\.declared\.missing, .*Attr",
+        ):
+            load(IPolicyDeclaration, "broken")
+
+    def test_what_is_something_else_is_broken(self) -> None:
+        """
+        A plugin has to provide what its kind promises.
+        """
+        with pytest.raises(BrokenPlugin, match=r"not provide kvd\.interfaces\.IDisp"):
+            load(IPolicyDeclaration, "mistaken")
+
+
+class ShippedTests(SynchronousTestCase):
+    """
+    What kvd itself declares.
+    """
+
+    def test_all_that_is_declared_can_be_loaded(self) -> None:
+        """
+        No declaration of ours names code that is not there.
+        """
+        for kind in IPolicyDeclaration, IStoreDeclaration, IDialectDeclaration:
+            for name in declared(kind):
+                load(kind, name)
+
+    def test_listing_imports_none_of_the_code(self) -> None:
+        """
+        Whoever asks for the names loads declarations only.
+        """
+        policies, stores, dialects, modules = run_python(LIST_ALL).splitlines()
+
+        assert {"reuseport", "shared"} <= set(policies.split())
+        assert {"file", "null"} <= set(stores.split())
+        assert {"classic", "plain"} <= set(dialects.split())
+        assert "kvd.errors kvd.plugins" == modules
+
+
+def test_another_package_can_declare_a_policy(tmp_path: Path) -> None:
+    """
+    A file in ``twisted/plugins`` anywhere on the path is found; so is the error
+    in it, by whoever asks for the name, while its neighbours work.
+    """
+    plugins = tmp_path / "twisted" / "plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "foreign_dropin.py").write_text(
+        "from kvd.plugins import Policy\n"
+        "first = Policy('first', 'Always worker 0.', 'foreign.first')\n"
+        "second = Policy('second', 'Not there.', 'foreign.second')\n"
+    )
+    (tmp_path / "foreign.py").write_text(
+        "from zope.interface import implementer\n"
+        "from kvd.interfaces import IDispatchPolicy\n"
+        "@implementer(IDispatchPolicy)\n"
+        "class First:\n"
+        "    pass\n"
+        "first = First()\n"
+    )
+
+    printed = run_python(
+        "from kvd.errors import BrokenPlugin\n"
+        "from kvd.plugins import IPolicyDeclaration, load\n"
+        "print(type(load(IPolicyDeclaration, 'first')).__name__)\n"
+        "try:\n"
+        "    load(IPolicyDeclaration, 'second')\n"
+        "except BrokenPlugin as error:\n"
+        "    print(error.sentence)\n",
+        tmp_path,
+    )
+
+    first, second = printed.splitlines()
+    assert "First" == first
+    assert "'second' is declared as foreign.second, which cannot be loaded" in second

@@ -1,0 +1,212 @@
+"""
+Tests for `kvd.transport`.
+"""
+
+import socket
+
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.transport import ServerTransport, serve_connection
+from tests.stepped import SteppedReactor
+
+LARGE = b"x" * 4_000_000
+"""
+More than any socket's buffer takes.
+"""
+
+
+class Recorder(Protocol):
+    """
+    Remembers what it is told.
+    """
+
+    def __init__(self) -> None:
+        self.lost: Failure | None = None
+        self.data = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.lost = reason
+
+
+class ServerTransportTests(SynchronousTestCase):
+    """
+    `ServerTransport` sends at once and tells when it has.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        near, self.far = socket.socketpair()
+        self.addCleanup(self.far.close)
+        self.far.setblocking(False)
+        self.protocol = Recorder()
+        self.transport: ServerTransport = serve_connection(
+            near, "", self.protocol, self.reactor
+        )
+
+    def read_all(self) -> bytes:
+        """
+        What has come, with the reactor turning meanwhile.
+        """
+        pieces = []
+        idle = 0
+        while idle < 2:
+            try:
+                piece = self.far.recv(1 << 20)
+                if not piece:
+                    break
+                pieces.append(piece)
+                idle = 0
+            except BlockingIOError:
+                idle += 1
+                self.reactor.settle()
+        return b"".join(pieces)
+
+    def test_write_goes_out_without_a_turn_of_the_reactor(self) -> None:
+        """
+        What is written when nothing is queued is there for the client at once.
+        """
+        self.transport.write(b"reply")
+
+        assert b"reply" == self.far.recv(100)
+
+    def test_what_the_socket_does_not_take_follows(self) -> None:
+        """
+        A large write arrives whole and in order, with others behind it.
+        """
+        self.transport.write(LARGE)
+        assert self.transport.queued
+        self.transport.write(b"end")
+
+        assert LARGE + b"end" == self.read_all()
+        assert not self.transport.queued
+
+    def test_every_byte_that_the_kernel_took_is_counted(self) -> None:
+        """
+        `bytes_sent` tells progress, whichever way the bytes went.
+        """
+        self.transport.write(b"12345")
+        assert 5 == self.transport.bytes_sent
+
+        self.transport.write(LARGE)
+        self.read_all()
+        assert 5 + len(LARGE) == self.transport.bytes_sent
+
+    def test_after_flush_waits_for_the_last_byte(self) -> None:
+        """
+        The callback comes once, after the queue is empty.
+        """
+        calls: list[bool] = []
+        self.transport.write(LARGE)
+        self.transport.after_flush(lambda: calls.append(self.transport.queued))
+        self.reactor.settle()
+        assert [] == calls
+
+        self.read_all()
+        assert [False] == calls
+
+    def test_after_flush_with_nothing_queued_comes_in_a_later_turn(self) -> None:
+        """
+        Who sends piece after piece gives way to other connections in between.
+        """
+        calls: list[int] = []
+        self.transport.after_flush(lambda: calls.append(1))
+        assert [] == calls
+
+        self.reactor.settle()
+        assert [1] == calls
+
+    def test_after_flush_can_be_asked_again_from_its_callback(self) -> None:
+        """
+        A sender goes on from piece to piece.
+        """
+        pieces = [b"a", b"b", b"c"]
+
+        def go_on() -> None:
+            if pieces:
+                self.transport.write(pieces.pop(0))
+                self.transport.after_flush(go_on)
+
+        go_on()
+        assert b"abc" == self.read_all()
+
+    def test_a_peer_that_is_gone_is_reported_from_the_reactors_turn(self) -> None:
+        """
+        A failing write calls nobody back from within itself.
+        """
+        self.far.close()
+        self.transport.write(b"into the void")
+        assert self.protocol.lost is None
+
+        self.reactor.settle()
+        assert self.protocol.lost is not None
+
+    def test_after_flush_is_forgotten_with_the_connection(self) -> None:
+        """
+        Nothing is sent, and nobody called, on a connection that is lost.
+        """
+        calls: list[int] = []
+        self.transport.write(LARGE)
+        self.transport.after_flush(lambda: calls.append(1))
+        self.transport.abortConnection()
+        self.reactor.settle()
+
+        assert self.protocol.lost is not None
+        assert [] == calls
+
+    def test_close_follows_what_was_written(self) -> None:
+        """
+        `loseConnection` sends the queue first.
+        """
+        self.transport.write(LARGE)
+        self.transport.loseConnection()
+
+        assert LARGE == self.read_all()
+        assert b"" == self.far.recv(1)
+
+    def test_half_close_lets_the_client_go_on_sending(self) -> None:
+        """
+        After `loseWriteConnection` the client sees the end and is still heard.
+        """
+        self.transport.loseWriteConnection()
+        self.reactor.settle()
+        assert b"" == self.far.recv(1)
+
+        self.far.send(b"more")
+        self.reactor.settle()
+        assert b"more" == self.protocol.data
+
+    def test_input_is_seen_before_it_is_read(self) -> None:
+        """
+        `has_input` looks without taking.
+        """
+        assert not self.transport.has_input()
+
+        self.far.send(b"x")
+        assert self.transport.has_input()
+        self.reactor.settle()
+        assert b"x" == self.protocol.data
+
+    def test_a_peer_on_a_unix_socket_has_a_name(self) -> None:
+        """
+        The log needs a word for it.
+        """
+        assert "unix" == self.transport.peer_name
+
+    def test_peers_are_named_by_address_and_port(self) -> None:
+        """
+        IPv6 addresses stand in brackets, so that the port stays apart.
+        """
+        names = []
+        for peer in [("127.0.0.1", 4711), ("::1", 4711, 0, 0)]:
+            near, far = socket.socketpair()
+            self.addCleanup(far.close)
+            transport = serve_connection(near, peer, Recorder(), self.reactor)
+            names.append(transport.peer_name)
+
+        assert ["127.0.0.1:4711", "[::1]:4711"] == names
