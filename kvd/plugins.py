@@ -117,13 +117,13 @@ def load(kind: type[IDeclaration], name: str) -> Any:
         )
     code = known[name].code
     try:
-        loaded = namedAny(code)  # type: ignore[no-untyped-call]
+        loaded = namedAny(code)
     except Exception as error:
         raise BrokenPlugin(
             f"the {word} {name!r} is declared as {code}, which cannot be loaded: "
             f"{type(error).__name__}: {error}"
         ) from error
-    if not namedAny(contract).providedBy(loaded):  # type: ignore[no-untyped-call]
+    if not namedAny(contract).providedBy(loaded):
         raise BrokenPlugin(
             f"the {word} {name!r} is declared as {code}, which does not provide"
             f" {contract}"

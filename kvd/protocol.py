@@ -15,7 +15,7 @@ half is closed first and theirs is awaited, for a while.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -51,7 +51,7 @@ class HttpConnection(Protocol):
 
     _log = Logger()
 
-    transport: ServerTransport  # type: ignore[assignment]  # made by us alone
+    transport: ServerTransport
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -233,7 +233,7 @@ class HttpConnection(Protocol):
             try:
                 if isinstance(result, Failure):
                     result.raiseException()
-                then(cast(T, result))
+                then(result)
             except Exception as error:
                 self._turn.fail(error)
             self._go_on()

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -196,7 +196,8 @@ class Serving:
         self._checking.stop()
         if self._access_log is not None:
             self._access_log.stop()
-        return maybeDeferred(self._site.store.close)
+        closed = self._site.store.close()
+        return closed if isinstance(closed, Deferred) else succeed(None)
 
 
 def check_interval(limits: Limits) -> float:

@@ -40,7 +40,11 @@ class Replier(Protocol):
     What an exchange needs of its connection.
     """
 
-    request: Request
+    @property
+    def request(self) -> Request:
+        """
+        What is answered.
+        """
 
     def when(
         self,

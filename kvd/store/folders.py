@@ -57,12 +57,15 @@ def open_folder(root: int, parents: Parents, *, make: bool = False) -> int:
         NotADirectoryError: A name is a value's, or a link.
         OSError: Anything else.
     """
-    folder = os.dup(root)
+    if not parents:
+        return os.dup(root)
+    folder = root
     for name in parents:
         try:
             inner = _enter(folder, name, make)
         finally:
-            os.close(folder)
+            if folder != root:
+                os.close(folder)
         folder = inner
     return folder
 

@@ -1,119 +1,43 @@
 """
-Walks over the values below a folder.
+Listings: streams of all values, and pages of them in order.
 
-A walk goes depth first with one open folder per level, so its memory does not
-grow with the number of values. It reads in a thread, in slices that end after
+Both are one walk (`kvd.store.walk`), read in a thread in slices that end after
 some values or some milliseconds, whichever comes first, so that neither the
 thread nor Python's interpreter lock is held for long.
 
-A page (a listing with a limit) is one walk over everything, of which the
-smallest keys are kept, as many as the page has. What cannot be among them is
-not looked at: ``a-b`` comes before ``a/b``, so whole keys are compared, and a
-folder is passed over if no key in it can count. A value is described when it
-is taken into the page. So what turns out to be none never takes the place of
-one, and a page shorter than its limit is the last. Of a million keys in random
-order a page of 1,000 takes in some 8,000 on its way.
+A page keeps the smallest keys of the walk, as many as its limit. What cannot
+be among them is not looked at: whole keys are compared, since ``a-b`` comes
+before ``a/b``, and a folder is passed over if no key in it can count. A value
+is described when it is taken into the page. So a file that turns out to be no
+value never takes the place of one, and a page shorter than its limit is the
+last. Of a million keys in random order, a page of 1,000 takes in some 8,000 on
+its way.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from bisect import insort
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
 from operator import attrgetter
 from time import monotonic
 from typing import Final
 
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from kvd.interfaces import Answer, IListing, ValueInfo
-from kvd.keys import MAX_KEY_BYTES, Key, escape
+from kvd.keys import Key
 from kvd.store.faults import fault_of
-from kvd.store.folders import FOLDER_FLAGS, open_folder
-from kvd.store.tree import open_value
+from kvd.store.folders import Parents, open_folder
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway
-
-HIDDEN: Final = b".kvd"
+from kvd.store.walk import HIDDEN, Found, walk
 
 SLICE_VALUES: Final = 256
 SLICE_SECONDS: Final = 0.02
 
-_NO_SEGMENT: Final = re.compile(rb"[\x00-\x1f\x7f]")
 
-_log = Logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """
-    A name that may be a value's.
-    """
-
-    folder: int
-    name: bytes
-    key: Key
-
-
-def _walk(
-    folder: int, prefix: bytes, wanted: Callable[[bytes], bool]
-) -> Iterator[_Found | None]:
-    """
-    Everything below a folder but folders; None from time to time, for those
-    who look at the clock.
-
-    Args:
-        folder: Where to begin; closed at the end.
-        prefix: What its keys begin with.
-        wanted: Asked with the prefix of each inner folder.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                key = prefix + os.fsencode(entry.name)
-                if not _is_key(key, len(prefix)):
-                    continue
-                if not entry.is_dir(follow_symlinks=False):
-                    yield _Found(folder, key[len(prefix) :], Key(key))
-                    continue
-                yield None
-                inner = _open_inner(folder, key, len(prefix), wanted)
-                if inner is not None:
-                    yield from _walk(inner, key + b"/", wanted)
-    finally:
-        os.close(folder)
-
-
-def _is_key(key: bytes, name_at: int) -> bool:
-    """
-    Whether a file of this name could have been put here by a request.
-    """
-    return not (
-        len(key) > MAX_KEY_BYTES
-        or key.startswith(HIDDEN)
-        or _NO_SEGMENT.search(key, name_at)
-    )
-
-
-def _open_inner(
-    folder: int, key: bytes, name_at: int, wanted: Callable[[bytes], bool]
-) -> int | None:
-    if not wanted(key + b"/"):
-        return None
-    try:
-        return os.open(key[name_at:], FOLDER_FLAGS, dir_fd=folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return None  # Pruned meanwhile.
-    except PermissionError as error:
-        # The lost+found of a filesystem is a usual case.
-        _log.warn("/{key} is not listed: {reason}", key=escape(key), reason=error)
-        return None
-
-
-class _Stream:
+class Stream:
     """
     Takes everything, and hands it on slice by slice.
     """
@@ -140,12 +64,17 @@ class _Stream:
         return taken
 
 
-class _Page:
+class Page:
     """
     Takes the smallest keys, and hands them on at the end.
     """
 
     def __init__(self, after: bytes, limit: int) -> None:
+        """
+        Args:
+            after: Only keys greater than this.
+            limit: How many keys; at least 1.
+        """
         self._after = after
         self._limit = limit
         self._page: list[ValueInfo] = []
@@ -183,24 +112,29 @@ class FileListing:
         self,
         root: int,
         prefix: bytes,
-        after: bytes,
-        limit: int | None,
+        taker: Stream | Page,
         off_reactor: OffReactor,
         underway: Underway,
     ) -> None:
-        # The store may be closed before this is.
-        self._root = os.dup(root)
+        self._root = os.dup(root)  # The store may be closed before this is.
         self._prefix = prefix
-        self._taker = _Stream() if limit is None else _Page(after, limit)
+        self._taker = taker
         self._off_reactor = off_reactor
         self._underway = underway
-        self._found: Iterator[_Found | None] = iter(())
-        self._begun = self._reading = self._ended = False
+        self._walk: Generator[Found | None, None, None] | None = None
+        self._reading = self._ended = False
 
     def next_slice(self) -> Answer[Sequence[ValueInfo]]:
         if self._ended:
             return ()
         return self._underway.shield(self._next_slice())
+
+    def close(self) -> None:
+        # The thread looks at this as often as at the clock. While it reads,
+        # the walk is not ours to end.
+        self._ended = True
+        if not self._reading:
+            self._let_go()
 
     async def _next_slice(self) -> Sequence[ValueInfo]:
         self._reading = True
@@ -218,12 +152,51 @@ class FileListing:
                 self._let_go()
         return taken
 
-    def close(self) -> None:
-        # Whoever finishes lets go: while a thread reads, it is the thread's
-        # slice, which looks at this as often as at the clock.
+    def _read(self) -> Sequence[ValueInfo]:
+        """
+        Go on for a while; called in a thread.
+        """
+        if self._walk is None:
+            self._walk = self._begin()
+        time_up = monotonic() + SLICE_SECONDS
+        for found in self._walk:
+            enough = False
+            if found is not None and self._taker.wants(found.key):
+                info = found.describe()
+                enough = info is not None and self._taker.take(info)
+            if enough or self._ended or monotonic() >= time_up:
+                return self._taker.hand_on(ended=False)
         self._ended = True
-        if not self._reading:
-            self._let_go()
+        return self._taker.hand_on(ended=True)
+
+    def _begin(self) -> Generator[Found | None, None, None]:
+        parents = _parents_of(self._prefix)
+        if parents is None:
+            return
+        try:
+            folder = open_folder(self._root, parents)
+        except OSError as error:
+            if is_absence(error):
+                return
+            raise
+        yield from walk(folder, self._prefix, self._taker.may_have)
 
     def _let_go(self) -> None:
-        ...
+        walked, self._walk = self._walk, None
+        if walked is not None:
+            walked.close()
+        root, self._root = self._root, -1
+        if root >= 0:
+            os.close(root)
+
+
+def _parents_of(prefix: bytes) -> Parents | None:
+    """
+    The folders that a prefix names; None if no key can begin so.
+    """
+    if not prefix:
+        return ()
+    *parents, rest = prefix.split(b"/")
+    if rest or prefix.startswith(HIDDEN) or {b"", b".", b".."} & set(parents):
+        return None
+    return parents

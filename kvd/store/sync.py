@@ -42,7 +42,7 @@ class Syncs:
     def __init__(self, root: int, off_reactor: OffReactor) -> None:
         self._root = root
         self._off_reactor = off_reactor
-        self._waiting: list[tuple[Path, Deferred[None]]] = []
+        self._waiting: list[_Waiter] = []
         self._syncing = False
 
     async def file(self, descriptor: int) -> None:

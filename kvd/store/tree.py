@@ -177,8 +177,6 @@ def open_value(folder: int, name: bytes, key: Key) -> FileValue | None:
 
 def _is_folder(folder: int, name: bytes) -> bool:
     try:
-        return stat.S_ISDIR(
-            os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-        )
+        return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False

@@ -27,9 +27,7 @@ from kvd.store.folders import FOLDER_FLAGS
 # Somebody sweeps for some milliseconds, once, when a process starts.
 _TRIES: Final = 100
 
-_FILE_FLAGS: Final = (
-    os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-)
+_FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _log = Logger()
 
@@ -41,17 +39,15 @@ class UploadFolder:
 
     def __init__(self, hidden: int) -> None:
         """
-        Make it.
-
         Args:
-            hidden: The folder ``.kvd``, open for as long as this one is.
-
-        Raises:
-            OSError: It cannot be made.
+            hidden: The folder ``.kvd``, open for as long as this one is used.
         """
         self._hidden = hidden
         self._names = count()
-        self.name, self.descriptor = _make(hidden)
+        self._name = ""
+        self.descriptor = -1
+        """Of the folder; it is made for the first upload, so that a store
+        whose disk is full can still be opened and read."""
 
     def create(self) -> tuple[int, str]:
         """
@@ -59,7 +55,12 @@ class UploadFolder:
 
         Returns:
             Its descriptor, open for writing, and its name in the folder.
+
+        Raises:
+            OSError: It cannot be created.
         """
+        if self.descriptor < 0:
+            self._name, self.descriptor = _make(self._hidden)
         name = f"{next(self._names):x}"
         return os.open(name, _FILE_FLAGS, 0o666, dir_fd=self.descriptor), name
 
@@ -77,10 +78,10 @@ class UploadFolder:
         """
         Remove the folder, with what may be left in it.
         """
-        try:
-            _remove(self._hidden, self.name, self.descriptor)
-        finally:
+        if self.descriptor >= 0:
+            _remove(self._hidden, self._name, self.descriptor)
             os.close(self.descriptor)
+            self.descriptor = -1
 
 
 def sweep(hidden: int) -> None:

@@ -28,9 +28,7 @@ from kvd.keys import Key, escape
 from kvd.store import attribute
 from kvd.store.faults import fault_of
 
-_FLAGS: Final = (
-    os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-)
+_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 # Nothing there; through a file; a link; longer than the filesystem has names;
 # a socket or a device that has no driver.

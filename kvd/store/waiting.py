@@ -66,18 +66,20 @@ class Underway:
         """
         Begin the work. Cancelling the answer does not stop it.
         """
-        self._count += 1
         answer: Deferred[T] = Deferred()
-        Deferred.fromCoroutine(work).addBoth(self._end).chainDeferred(answer)
+        Deferred.fromCoroutine(self._counted(work)).chainDeferred(answer)
         return answer
 
-    def _end(self, result: T) -> T:
-        self._count -= 1
-        if self._count == 0:
-            idle, self._idle = self._idle, []
-            for waiting in idle:
-                waiting.callback(None)
-        return result
+    async def _counted(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
+        self._count += 1
+        try:
+            return await work
+        finally:
+            self._count -= 1
+            if self._count == 0:
+                idle, self._idle = self._idle, []
+                for waiting in idle:
+                    waiting.callback(None)
 
     def ended(self) -> Answer[None]:
         """

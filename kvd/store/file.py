@@ -1,0 +1,212 @@
+"""
+The file store: every value is a file below one folder, under the name that its
+key is, plain to ``ls``, ``rsync`` and nginx.
+
+    values/                  the root
+        ab/cdef              the value of the key ab/cdef
+        .kvd/                kvd's own; no key begins so
+            lock             the keys' locks           (kvd.store.locks)
+            4711-09fe…/      what a process uploads    (kvd.store.uploads)
+                0, 1, …
+
+A value is written into the upload folder of the process. A commit gives it an
+attribute that says which value it is (`kvd.store.attribute`) and renames it to
+its place while it holds the key's lock. At durability ``disk`` the file is
+synced before and the folders after (`kvd.store.sync`), away from the reactor's
+thread; all else is done at once. So a value is wholly old, wholly new or
+absent, and a kill at any moment leaves at most an upload that the next process
+sweeps away.
+
+Any number of processes may have one root open.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Final
+
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from kvd.conditions import Conditions
+from kvd.errors import BadSetting, KeyAbsent, StoreFull, StoreUnusable
+from kvd.interfaces import NO_METADATA, Answer, IStore, IStoreMaker, Metadata, ValueInfo
+from kvd.keys import Key, escape
+from kvd.settings import Durability
+from kvd.store.faults import fault_of
+from kvd.store.folders import FOLDER_FLAGS, split
+from kvd.store.listing import FileListing, Page, Stream
+from kvd.store.locks import KeyLocks
+from kvd.store.preparing import make_root, probe
+from kvd.store.sync import Syncs
+from kvd.store.tree import Tree
+from kvd.store.upload import FileUpload, Premises
+from kvd.store.uploads import UploadFolder, sweep
+from kvd.store.value import FileValue, is_absence
+from kvd.store.waiting import OffReactor, Underway, in_threads_of, resolved
+
+_ROOT_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@implementer(IStore)
+class FileStore:
+    """
+    The values below one folder, opened in this process.
+
+    It answers directly, except that a commit and a removal answer with a
+    Deferred at durability ``disk`` or when another process has the key locked,
+    and a listing always does.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        durability: Durability,
+        clock: IReactorTime,
+        off_reactor: OffReactor,
+    ) -> None:
+        """
+        Args:
+            path: The root, which exists; it may be given through a link.
+            durability: What a commit promises.
+            clock: For the pauses while another process has a key locked.
+            off_reactor: Where syncs and listings are done.
+
+        Raises:
+            StoreUnusable: It cannot be opened.
+        """
+        self.durability = durability
+        self._off_reactor = off_reactor
+        self._underway = Underway()
+        with ExitStack() as opened:
+            try:
+                self._root = os.open(path, _ROOT_FLAGS)
+                opened.callback(os.close, self._root)
+                hidden = _open_hidden(self._root)
+                opened.callback(os.close, hidden)
+                lock = os.open("lock", _LOCK_FLAGS, 0o666, dir_fd=hidden)
+                opened.callback(os.close, lock)
+                sweep(hidden)
+                uploads = UploadFolder(hidden)
+                opened.callback(uploads.close)
+            except OSError as error:
+                raise StoreUnusable(
+                    f"the store {path} cannot be opened: {error}"
+                ) from error
+            self._opened = opened.pop_all()
+        self._tree = Tree(self._root)
+        self._locks = KeyLocks(lock, clock, self._underway)
+        self._syncs = Syncs(self._root, off_reactor) if durability == "disk" else None
+        self._premises = Premises(
+            self._tree, uploads, self._locks, self._underway, self._syncs
+        )
+
+    def begin(
+        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+    ) -> FileUpload:
+        try:
+            self._tree.expect_room_for(key)
+            if length is not None:
+                self._expect_space(length)
+            return FileUpload(key, length, metadata, self._premises)
+        except OSError as error:
+            sentence = f"The upload of /{escape(key)} cannot begin"
+            raise fault_of(error, sentence) from error
+
+    def open(self, key: Key) -> FileValue:
+        try:
+            value = self._tree.open(key)
+        except OSError as error:
+            raise fault_of(error, f"/{escape(key)} cannot be opened") from error
+        if value is None:
+            raise KeyAbsent(f"/{escape(key)} has no value.")
+        return value
+
+    def stat(self, key: Key) -> ValueInfo:
+        value = self.open(key)
+        value.close()
+        return value.info
+
+    def remove(self, key: Key, conditions: Conditions) -> Answer[None]:
+        act = partial(self._remove_now, key, conditions)
+        answer = self._locks.holding(key, act)
+        if self._syncs is None:
+            return answer
+        return self._underway.shield(self._remove_on_disk(key, answer, self._syncs))
+
+    def list(self, prefix: bytes, after: bytes, limit: int | None) -> FileListing:
+        taker = Stream() if limit is None else Page(after, limit)
+        return FileListing(self._root, prefix, taker, self._off_reactor, self._underway)
+
+    def close(self) -> Answer[None]:
+        ended = self._underway.ended()
+        if isinstance(ended, Deferred):
+            return ended.addCallback(lambda _: self._opened.close())
+        self._opened.close()
+        return None
+
+    def _expect_space(self, length: int) -> None:
+        space = os.fstatvfs(self._root)
+        free = space.f_bavail * space.f_frsize
+        # A tmpfs without a limit says that it has no blocks at all.
+        if length > free and space.f_blocks:
+            raise StoreFull(
+                f"The value has {length} bytes; the store has room for {free}."
+            )
+
+    def _remove_now(self, key: Key, conditions: Conditions) -> None:
+        try:
+            self._tree.remove(key, conditions)
+        except OSError as error:
+            if is_absence(error):  # Removed by somebody who takes no locks.
+                raise KeyAbsent(f"/{escape(key)} has no value.") from error
+            raise fault_of(error, f"/{escape(key)} cannot be removed") from error
+
+    async def _remove_on_disk(
+        self, key: Key, answer: Answer[None], syncs: Syncs
+    ) -> None:
+        await resolved(answer)
+        await syncs.folders(split(key)[0])
+
+
+def _open_hidden(root: int) -> int:
+    try:
+        os.mkdir(".kvd", dir_fd=root)
+    except FileExistsError:
+        pass
+    return os.open(".kvd", FOLDER_FLAGS, dir_fd=root)
+
+
+@implementer(IStoreMaker)
+class FileStoreMaker:
+    """
+    Opens the store in a folder: ``file:./values``.
+    """
+
+    def resolve(self, path: str) -> str:
+        if not path or "\0" in path:
+            raise BadSetting(
+                f"the file store needs a folder, but got {path!r}; write file:./values"
+            )
+        return os.path.abspath(path)
+
+    def prepare(self, path: str) -> None:
+        make_root(path)
+        # Nothing in it waits: the key is locked by nobody else.
+        with closing(FileStore(path, "process", Clock(), execute)) as store:
+            probe(store, path)
+
+    def open_store(self, path: str, durability: Durability) -> FileStore:
+        # Not at the top: importing the reactor installs one.
+        from twisted.internet import reactor
+
+        clock = IReactorTime(reactor)
+        return FileStore(path, durability, clock, in_threads_of(reactor))
+
+
+maker = FileStoreMaker()

@@ -1,0 +1,258 @@
+"""
+A store in memory: the double that tests use for any other.
+
+It can be told to fail, to be full, and to take its time. It is trusted because
+it passes `kvd.testing.StoreContract`, as the true ones do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+
+from kvd.conditions import Conditions
+from kvd.errors import KeyAbsent, StoreFault, StoreFull
+from kvd.interfaces import (
+    NO_METADATA,
+    Answer,
+    IListing,
+    IStore,
+    IUpload,
+    IValue,
+    Metadata,
+    Published,
+    ValueInfo,
+)
+from kvd.keys import Key, escape
+from kvd.store.attribute import new_etag
+from kvd.store.faults import folder_conflict, path_conflict
+
+T = TypeVar("T")
+
+SLICE_VALUES = 10
+
+
+@implementer(IStore)
+class MemoryStore:
+    """
+    Values in a dictionary.
+    """
+
+    durability = "process"
+
+    def __init__(
+        self, clock: IReactorTime | None = None, delay_seconds: float = 0.0
+    ) -> None:
+        """
+        Args:
+            clock: Given, every answer is a Deferred that fires later.
+            delay_seconds: How much later.
+        """
+        self.values: dict[Key, tuple[ValueInfo, bytes]] = {}
+        self.uploads: set[MemoryUpload] = set()
+        """Those that are neither committed nor discarded."""
+        self.failing: dict[str, Exception] = {}
+        """What to raise from the next calls, by the name of the method of
+        `IStore`, `IUpload` (``write``, ``commit``), `IValue` (``read``) or
+        `IListing` (``next_slice``)."""
+        self.room_bytes: int | None = None
+        """How many bytes all values and uploads may have."""
+        self._clock = clock
+        self._delay_seconds = delay_seconds
+
+    def answer(self, name: str, act: Callable[[], T]) -> Answer[T]:
+        """
+        Do something when its time has come.
+        """
+
+        def act_or_fail() -> T:
+            self.fail_if_told(name)
+            return act()
+
+        if self._clock is None:
+            return act_or_fail()
+        return deferLater(self._clock, self._delay_seconds, act_or_fail)
+
+    def fail_if_told(self, name: str) -> None:
+        """
+        Raise what `failing` has for a method.
+        """
+        if name in self.failing:
+            raise self.failing[name]
+
+    def used_bytes(self) -> int:
+        """
+        How much room is taken.
+        """
+        return sum(info.size for info, _ in self.values.values()) + sum(
+            len(upload.body) for upload in self.uploads
+        )
+
+    def expect_room_for(self, added_bytes: int) -> None:
+        """
+        Raises:
+            StoreFull: There is not so much room.
+        """
+        room = self.room_bytes
+        if room is not None and self.used_bytes() + added_bytes > room:
+            raise StoreFull(f"The store has room for {room} bytes.")
+
+    def expect_place_for(self, key: Key) -> None:
+        """
+        Raises:
+            KeyConflict: See `IStore.begin`.
+        """
+        if any(other.startswith(key + b"/") for other in self.values):
+            raise folder_conflict(key)
+        if any(key.startswith(other + b"/") for other in self.values):
+            raise path_conflict(key)
+
+    def current(self, key: Key) -> ValueInfo | None:
+        """
+        What is stored now.
+        """
+        return self.values[key][0] if key in self.values else None
+
+    def begin(
+        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+    ) -> Answer[IUpload]:
+        def begin() -> IUpload:
+            self.expect_place_for(key)
+            self.expect_room_for(length or 0)
+            return MemoryUpload(self, key, length, metadata)
+
+        return self.answer("begin", begin)
+
+    def open(self, key: Key) -> Answer[IValue]:
+        def open_value() -> IValue:
+            return MemoryValue(self, *self._stored(key))
+
+        return self.answer("open", open_value)
+
+    def stat(self, key: Key) -> Answer[ValueInfo]:
+        return self.answer("stat", lambda: self._stored(key)[0])
+
+    def _stored(self, key: Key) -> tuple[ValueInfo, bytes]:
+        if key not in self.values:
+            raise KeyAbsent(f"/{escape(key)} has no value.")
+        return self.values[key]
+
+    def remove(self, key: Key, conditions: Conditions) -> Answer[None]:
+        def remove() -> None:
+            conditions.check_change(self._stored(key)[0])
+            del self.values[key]
+
+        return self.answer("remove", remove)
+
+    def list(self, prefix: bytes, after: bytes, limit: int | None) -> IListing:
+        return MemoryListing(self, prefix, after, limit)
+
+    def close(self) -> Answer[None]:
+        return self.answer("close", lambda: None)
+
+
+@implementer(IUpload)
+class MemoryUpload:
+    """
+    A value that is being written to memory.
+    """
+
+    def __init__(
+        self, store: MemoryStore, key: Key, length: int | None, metadata: Metadata
+    ) -> None:
+        self.body = bytearray()
+        self._store = store
+        self._key = key
+        self._length = length
+        self._metadata = metadata
+        store.uploads.add(self)
+
+    def write(self, chunk: bytes) -> Answer[None]:
+        def write() -> None:
+            self._store.expect_room_for(len(chunk))
+            self.body += chunk
+
+        return self._store.answer("write", write)
+
+    def fileno(self) -> None:
+        return None
+
+    def commit(self, conditions: Conditions) -> Answer[Published]:
+        def commit() -> Published:
+            try:
+                self._store.fail_if_told("commit")
+                return self._publish(conditions)
+            finally:
+                self.discard()
+
+        # No other name: what fails has to discard the upload.
+        return self._store.answer("", commit)
+
+    def _publish(self, conditions: Conditions) -> Published:
+        store, key, size = self._store, self._key, len(self.body)
+        if self._length not in (None, size):
+            raise StoreFault(f"{size} bytes came, not {self._length}.")
+        replaced = store.current(key)
+        conditions.check_change(replaced)
+        store.expect_place_for(key)
+        info = ValueInfo(key, size, new_etag(), time.time(), self._metadata)
+        store.values[key] = info, bytes(self.body)
+        return Published(info, created=replaced is None)
+
+    def discard(self) -> None:
+        self._store.uploads.discard(self)
+
+
+@implementer(IValue)
+class MemoryValue:
+    """
+    A value that was in memory when it was opened.
+    """
+
+    def __init__(self, store: MemoryStore, info: ValueInfo, body: bytes) -> None:
+        self.info = info
+        self._store = store
+        self._body = body
+
+    def fileno(self) -> None:
+        return None
+
+    def read(self, offset: int, count: int) -> Answer[bytes]:
+        return self._store.answer("read", lambda: self._body[offset : offset + count])
+
+    def close(self) -> None:
+        pass
+
+
+@implementer(IListing)
+class MemoryListing:
+    """
+    A walk over what was in memory when it began.
+    """
+
+    def __init__(
+        self, store: MemoryStore, prefix: bytes, after: bytes, limit: int | None
+    ) -> None:
+        self._store = store
+        self._slice_values = SLICE_VALUES if limit is None else limit
+        self._values = [
+            info
+            for key, (info, _) in sorted(store.values.items())
+            if key.startswith(prefix) and (limit is None or key > after)
+        ][:limit]
+
+    def next_slice(self) -> Answer[Sequence[ValueInfo]]:
+        def next_slice() -> Sequence[ValueInfo]:
+            taken = self._values[: self._slice_values]
+            del self._values[: self._slice_values]
+            return taken
+
+        return self._store.answer("next_slice", next_slice)
+
+    def close(self) -> None:
+        self._values.clear()

@@ -1,0 +1,81 @@
+"""
+Finds out, before the first worker starts, whether a folder can be a store.
+
+By using it as one: a value under a key that no request can have is written
+and removed in the same way as any other.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.errors import Fault, StoreFull, StoreUnusable
+from kvd.interfaces import MAX_METADATA_BYTES
+from kvd.keys import Key
+from kvd.store.attribute import new_etag
+
+if TYPE_CHECKING:
+    from kvd.store.file import FileStore
+
+_log = Logger()
+
+
+def make_root(path: str) -> None:
+    """
+    Make the folder, if it is missing.
+
+    Raises:
+        StoreUnusable: There cannot be one.
+    """
+    if sys.platform != "linux":
+        raise StoreUnusable(
+            "the file store needs Linux: it relies on open-file-description locks"
+            f" and extended attributes, which {sys.platform} has not"
+        )
+    try:
+        os.makedirs(path, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StoreUnusable(
+            f"the store {path} cannot be a folder: a file is in its place"
+        ) from error
+    except OSError as error:
+        raise StoreUnusable(
+            f"the store {path} cannot be made: {error.strerror}"
+        ) from error
+
+
+def probe(store: FileStore, path: str) -> None:
+    """
+    Try whether a store keeps values.
+
+    Raises:
+        StoreUnusable: It does not.
+    """
+    key = Key(b".kvd-probe-" + new_etag().encode("ascii"))
+    # As large as an attribute may get: filesystems differ in what they take.
+    metadata = {"x": "x" * (MAX_METADATA_BYTES - 1)}
+    try:
+        store.begin(key, 0, metadata).commit(UNCONDITIONAL)
+        store.remove(key, UNCONDITIONAL)
+    except StoreFull as full:
+        # What is there can still be read, and removed to make room.
+        _log.warn("the store {path} is full: {reason}", path=path, reason=full)
+    except Fault as fault:
+        raise _unusable(path, fault) from fault
+
+
+def _unusable(path: str, fault: Fault) -> StoreUnusable:
+    cause = fault.__cause__
+    if isinstance(cause, OSError) and cause.errno == errno.EOPNOTSUPP:
+        return StoreUnusable(
+            f"the filesystem of the store {path} keeps no extended attributes"
+            " (user_xattr), in which kvd stores ids and metadata; ext4, xfs, btrfs"
+            " and tmpfs do"
+        )
+    return StoreUnusable(f"the store {path} cannot be used: {fault.sentence}")

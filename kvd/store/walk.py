@@ -1,0 +1,114 @@
+"""
+Goes through everything below a folder.
+
+Depth first, with one open folder per level, so that memory does not grow with
+the number of values. Nothing is followed but folders, and nothing is given
+that a request could not have put there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from twisted.logger import Logger
+
+from kvd.interfaces import ValueInfo
+from kvd.keys import MAX_KEY_BYTES, Key, escape
+from kvd.store.folders import FOLDER_FLAGS
+from kvd.store.tree import open_value
+from kvd.store.value import is_absence
+
+HIDDEN: Final = b".kvd"
+"""
+How the names in the root begin that are kvd's own.
+"""
+
+_NO_SEGMENT: Final = re.compile(rb"[\x00-\x1f\x7f]")
+
+_log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """
+    A name that may be a value's.
+    """
+
+    folder: int
+    """Open until the walk goes on."""
+    name: bytes
+    key: Key
+
+    def describe(self) -> ValueInfo | None:
+        """
+        What is known of the value; None if it is none, or gone, or not ours
+        to read.
+        """
+        try:
+            value = open_value(self.folder, self.name, self.key)
+        except OSError as error:
+            if not is_absence(error):
+                _skip(self.key, error)
+            return None
+        if value is None:
+            return None
+        value.close()
+        return value.info
+
+
+def walk(
+    folder: int, prefix: bytes, wanted: Callable[[bytes], bool]
+) -> Iterator[Found | None]:
+    """
+    Everything below a folder but folders; None from time to time, for those
+    who look at the clock.
+
+    Args:
+        folder: Where to begin; closed at the end.
+        prefix: What its keys begin with.
+        wanted: Asked with the prefix of each inner folder.
+
+    Raises:
+        OSError: It cannot go on.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                key = prefix + name
+                if not _is_key(key, name):
+                    yield None
+                elif not entry.is_dir(follow_symlinks=False):
+                    yield Found(folder, name, Key(key))
+                elif wanted(key + b"/"):
+                    yield None
+                    inner = _open_inner(folder, name, key)
+                    if inner is not None:
+                        yield from walk(inner, key + b"/", wanted)
+    finally:
+        os.close(folder)
+
+
+def _is_key(key: bytes, name: bytes) -> bool:
+    return not (
+        len(key) > MAX_KEY_BYTES or key.startswith(HIDDEN) or _NO_SEGMENT.search(name)
+    )
+
+
+def _open_inner(folder: int, name: bytes, key: bytes) -> int | None:
+    try:
+        return os.open(name, FOLDER_FLAGS, dir_fd=folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return None  # Pruned meanwhile.
+    except PermissionError as error:
+        # The lost+found of a filesystem is an ordinary case.
+        _skip(key, error)
+        return None
+
+
+def _skip(key: bytes, error: OSError) -> None:
+    _log.warn("/{key} is not listed: {reason}", key=escape(key), reason=error)

@@ -1,0 +1,175 @@
+"""
+What the fields of a request say: conditions, ranges, metadata.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from kvd.conditions import UNCONDITIONAL, Conditions, EntityTags
+from kvd.errors import BadRequest, RangeNotSatisfiable
+from kvd.interfaces import MAX_METADATA_BYTES, NO_METADATA, Metadata, ValueInfo
+from kvd.wire.events import Request
+
+_TAG: Final = rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_TAGS: Final = re.compile(
+    rb"[ \t,]*" + _TAG + rb"(?:[ \t]*,[ \t,]*" + _TAG + rb")*[ \t,]*"
+)
+_ONE_TAG: Final = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+_RANGE: Final = re.compile(rb"bytes=[ \t]*([0-9]*)-([0-9]*)[ \t]*")
+_DATE_WORDS: Final = re.compile(r"[A-Za-z]{3,9},? [0-9A-Za-z :-]+")
+
+# A number of bytes that no file reaches; int() is not asked about longer ones.
+_MAX_DIGITS: Final = 19
+
+_CONDITIONAL: Final = (
+    b"if-match",
+    b"if-none-match",
+    b"if-modified-since",
+    b"if-unmodified-since",
+)
+_KEPT: Final = (b"content-type", b"content-encoding")
+
+
+def conditions_of(request: Request) -> Conditions:
+    """
+    The conditions of a request.
+
+    Raises:
+        BadRequest: An entity tag is malformed: to pass over it could overwrite
+            what the client meant to protect.
+    """
+    fields = request.fields
+    if not any(name in fields for name in _CONDITIONAL):
+        return UNCONDITIONAL
+    match = fields.get(b"if-match")
+    none_match = fields.get(b"if-none-match")
+    return Conditions(
+        None if match is None else entity_tags(match),
+        None if none_match is None else entity_tags(none_match),
+        # A date that is none is passed over (RFC 9110 section 13.1.3).
+        parse_http_date(fields.get(b"if-modified-since")),
+        parse_http_date(fields.get(b"if-unmodified-since")),
+    )
+
+
+def entity_tags(value: bytes) -> EntityTags:
+    """
+    ``*`` or a list of entity tags (RFC 9110 section 8.8.3).
+
+    Raises:
+        BadRequest: It is neither.
+    """
+    if value == b"*":
+        return EntityTags(any=True)
+    if not _TAGS.fullmatch(value):
+        shown = value[:80].decode("ascii", "backslashreplace")
+        raise BadRequest(
+            f"{shown} is no list of entity tags: each stands in double quotes, as in"
+            ' If-Match: "0123abcd", or the whole is *.'
+        )
+    strong: set[str] = set()
+    weak: set[str] = set()
+    for is_weak, tag in _ONE_TAG.findall(value):
+        (weak if is_weak else strong).add(tag.decode("latin-1"))
+    return EntityTags(frozenset(strong), frozenset(weak))
+
+
+def parse_http_date(value: bytes | None) -> int | None:
+    """
+    Seconds since the epoch of an HTTP date in any of its three forms (RFC 9110
+    section 5.6.7); None for anything else.
+    """
+    if value is None:
+        return None
+    text = value.decode("latin-1")
+    if not _DATE_WORDS.fullmatch(text):
+        return None
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return int(date.timestamp())
+
+
+def range_of(request: Request, info: ValueInfo) -> tuple[int, int] | None:
+    """
+    The one part of the value that is asked for (RFC 9110 section 14.2).
+
+    Returns:
+        Where it begins and how many bytes it has; None for the whole: no range
+        is asked for, several are, it is not one of bytes, or ``If-Range`` names
+        another value.
+
+    Raises:
+        RangeNotSatisfiable: It lies wholly behind the end. An empty value has
+            no part at all.
+    """
+    asked = request.fields.get(b"range")
+    if asked is None:
+        return None
+    matched = _RANGE.fullmatch(asked)
+    if matched is None or not _range_applies(request, info):
+        return None
+    first, last = matched[1], matched[2]
+    if max(len(first), len(last)) > _MAX_DIGITS:
+        first, last = first[:_MAX_DIGITS], last[:_MAX_DIGITS]
+    if not first:
+        if not last:
+            return None
+        length = min(int(last), info.size)
+        if length == 0:
+            raise _unsatisfiable(info)
+        return info.size - length, length
+    begin = int(first)
+    end = int(last) if last else info.size - 1
+    if last and end < begin:
+        return None
+    if begin >= info.size:
+        raise _unsatisfiable(info)
+    return begin, min(end, info.size - 1) - begin + 1
+
+
+def _range_applies(request: Request, info: ValueInfo) -> bool:
+    condition = request.fields.get(b"if-range")
+    if condition is None:
+        return True
+    if condition.startswith((b'"', b"W/")):
+        # A strong comparison: a weak tag never matches (section 13.1.5).
+        return condition == f'"{info.etag}"'.encode("latin-1")
+    return parse_http_date(condition) == int(info.changed)
+
+
+def _unsatisfiable(info: ValueInfo) -> RangeNotSatisfiable:
+    return RangeNotSatisfiable(
+        f"The value has {info.size} bytes; the range begins behind them.", info.size
+    )
+
+
+def metadata_of(request: Request) -> Metadata:
+    """
+    What is kept with the value that a request brings.
+
+    Raises:
+        BadRequest: It is too much.
+    """
+    fields = request.fields
+    if not any(name in fields for name in _KEPT):
+        return NO_METADATA
+    kept = {
+        name.decode("ascii"): fields[name].decode("latin-1")
+        for name in _KEPT
+        if name in fields
+    }
+    size = sum(len(name) + len(value) for name, value in kept.items())
+    if size > MAX_METADATA_BYTES:
+        raise BadRequest(
+            "Content-Type and Content-Encoding, which are kept with the value, have"
+            f" {size} bytes together; at most {MAX_METADATA_BYTES} can be kept."
+        )
+    return kept

@@ -1,0 +1,232 @@
+"""
+Bytes to events.
+
+==========  ==================================  ============================
+state       event                               next state
+==========  ==================================  ============================
+HEAD        Request, when its blank line came   LENGTH, CHUNKED, or END
+LENGTH      bytes, as they come                 END at the last one
+CHUNKED     bytes, as they come                 END after the trailers
+END         END_OF_REQUEST                      HEAD
+BROKEN      raises what it raised before        never left
+==========  ==================================  ============================
+
+A piece of a body of known length that finds nothing buffered before it is
+handed on as the very object that was fed: large values are not copied here.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+from typing import Final
+
+from kvd.errors import BadFraming, HeadTooLarge, PeerError, TargetTooLong
+from kvd.settings import Limits
+from kvd.wire.chunked import ChunkedBody
+from kvd.wire.events import END_OF_REQUEST, NEED_DATA, Event, Request
+from kvd.wire.head import parse_head
+
+# Of the request line beside its target: a method, two blanks, a version.
+_LINE_EXTRA_BYTES: Final = 64
+
+_BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+
+
+class _State(Enum):
+    HEAD = auto()
+    LENGTH = auto()
+    CHUNKED = auto()
+    END = auto()
+    BROKEN = auto()
+
+
+class RequestReader:
+    """
+    Reads the requests of one connection.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._state = _State.HEAD
+        # Fed and not consumed: first `_fresh`, if any, then nothing; or all of
+        # `_buffer`. At most one of the two holds anything.
+        self._fresh = b""
+        self._buffer = bytearray()
+        self._searched = 0
+        self._left = 0
+        self._chunks: ChunkedBody | None = None
+        self._error: PeerError | None = None
+
+    @property
+    def buffered(self) -> int:
+        """
+        How many bytes were fed and not consumed.
+        """
+        return len(self._fresh) + len(self._buffer)
+
+    @property
+    def mid_head(self) -> bool:
+        """
+        Some but not all bytes of a head have come.
+        """
+        return self._state is _State.HEAD and self.buffered > 0
+
+    @property
+    def remaining_body(self) -> int | None:
+        """
+        How many bytes of a body of known length were not given as events yet;
+        None in a chunked body.
+        """
+        if self._state is _State.LENGTH:
+            return self._left
+        return None if self._state is _State.CHUNKED else 0
+
+    def feed(self, data: bytes) -> None:
+        """
+        Take bytes, to be asked for events afterwards.
+        """
+        if self.buffered:
+            self._thaw()
+            self._buffer += data
+        else:
+            self._fresh = data
+
+    def skip_body(self, count: int) -> None:
+        """
+        So many bytes of a body of known length went another way. Nothing may
+        be buffered.
+        """
+        assert self._state is _State.LENGTH
+        assert not self.buffered
+        assert 0 <= count <= self._left
+        self._left -= count
+        if not self._left:
+            self._state = _State.END
+
+    def next_event(self) -> Event:
+        """
+        The next event, or `NEED_DATA`.
+
+        Raises:
+            PeerError: The bytes are refused, now and whenever asked again.
+        """
+        if self._error is not None:
+            raise self._error
+        try:
+            return self._next_event()
+        except PeerError as error:
+            self._error = error
+            self._state = _State.BROKEN
+            raise
+
+    def _next_event(self) -> Event:
+        if self._state is _State.HEAD:
+            return self._take_head()
+        if self._state is _State.LENGTH:
+            return self._take_length()
+        if self._state is _State.CHUNKED:
+            return self._take_chunked()
+        self._state = _State.HEAD
+        return END_OF_REQUEST
+
+    # -- heads ----------------------------------------------------------------
+
+    def _take_head(self) -> Event:
+        data: bytes | bytearray = self._fresh or self._buffer
+        if not data:
+            return NEED_DATA
+        begin = 0
+        if data[:1] == b"\r":
+            # One empty line before a request line is read past (RFC 9112
+            # section 2.2): old clients send it after a body.
+            if data[1:2] == b"":
+                return NEED_DATA
+            if data[:2] == b"\r\n":
+                begin = 2
+        end = data.find(b"\r\n\r\n", max(begin, self._searched - 3))
+        if end < 0 or end + 4 - begin > self._limits.head_bytes:
+            self._check_unfinished(data, begin, end)
+            self._searched = len(data)
+            return NEED_DATA
+        head = bytes(data[begin : end + 4])
+        self._consume(end + 4)
+        self._searched = 0
+        return self._begin_request(parse_head(head, self._limits))
+
+    def _check_unfinished(self, data: bytes | bytearray, begin: int, end: int) -> None:
+        """
+        Refuse what cannot become a head, without waiting for its end.
+        """
+        limits = self._limits
+        # A last CR may still get its LF.
+        stop = len(data) - (data[-1:] == b"\r") if end < 0 else end
+        bare = _BARE.search(data, max(begin, self._searched - 1), stop)
+        if bare is not None:
+            name = "CR" if bare[0] == b"\r" else "LF"
+            raise BadFraming(
+                f"A line of the head ends with a bare {name}; CRLF would be right."
+            )
+        line_end = data.find(b"\r\n", begin)
+        line_bytes = (line_end if line_end >= 0 else len(data)) - begin
+        if line_bytes > limits.target_bytes + _LINE_EXTRA_BYTES:
+            raise TargetTooLong(
+                f"The request line has more than {limits.target_bytes} bytes of target."
+            )
+        if end >= 0 or len(data) - begin >= limits.head_bytes:
+            raise HeadTooLarge(
+                f"The head has more than {limits.head_bytes} bytes, which is the limit."
+            )
+
+    def _begin_request(self, request: Request) -> Request:
+        if request.chunked:
+            self._chunks = ChunkedBody(self._limits)
+            self._state = _State.CHUNKED
+        elif request.length:
+            self._left = request.length
+            self._state = _State.LENGTH
+        else:
+            self._state = _State.END
+        return request
+
+    # -- bodies ---------------------------------------------------------------
+
+    def _take_length(self) -> Event:
+        if self._fresh:
+            data = self._fresh
+            if len(data) <= self._left:
+                self._fresh = b""
+            else:
+                data, self._fresh = data[: self._left], data[self._left :]
+        elif self._buffer:
+            data = bytes(memoryview(self._buffer)[: self._left])
+            del self._buffer[: len(data)]
+        else:
+            return NEED_DATA
+        self._left -= len(data)
+        if not self._left:
+            self._state = _State.END
+        return data
+
+    def _take_chunked(self) -> Event:
+        assert self._chunks is not None
+        self._thaw()
+        data = self._chunks.take(self._buffer)
+        if data is not None:
+            return data
+        if self._chunks.ended:
+            self._chunks = None
+            self._state = _State.HEAD
+            return END_OF_REQUEST
+        return NEED_DATA
+
+    def _consume(self, count: int) -> None:
+        if self._fresh:
+            self._fresh = self._fresh[count:]
+        else:
+            del self._buffer[:count]
+
+    def _thaw(self) -> None:
+        if self._fresh:
+            self._buffer += self._fresh
+            self._fresh = b""

@@ -1,0 +1,424 @@
+"""
+The true daemon, its workers, and what becomes of values when things go wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.integration.http import ask, ask_over, read_to_end, talk
+from tests.integration.twistd import RUN_TWISTD, Twistd
+
+pytestmark = pytest.mark.integration
+
+POLICIES = ["shared", "reuseport"]
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """
+    Wait until something holds, within a bound.
+    """
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, f"it never came true that {what}"
+        time.sleep(0.01)
+
+
+def children(pid: int) -> list[int]:
+    """
+    The processes that a process started.
+    """
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except FileNotFoundError:
+        return []
+    return [int(word) for word in text.split()]
+
+
+def processes_of(daemon: Twistd) -> list[int]:
+    """
+    The fork server and its workers.
+    """
+    return [
+        pid
+        for child in children(daemon.process.pid)
+        for pid in (child, *children(child))
+    ]
+
+
+def workers_of(daemon: Twistd) -> list[int]:
+    """
+    The workers of a daemon.
+    """
+    return [
+        pid for child in children(daemon.process.pid) for pid in children(child)
+    ]
+
+
+def alive(pid: int) -> bool:
+    """
+    Whether a process still runs.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def debris(store: Path) -> list[Path]:
+    """
+    What lies in the upload folders.
+    """
+    return [path for path in (store / ".kvd").glob("*/*") if path.is_file()]
+
+
+@pytest.mark.parametrize("procs", ["0", "4"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_large_value_comes_back_as_it_went(
+    tmp_path: Path, policy: str, procs: str
+) -> None:
+    """
+    40 MB put and fetched with curl are equal, over every policy.
+    """
+    value = random.Random(7).randbytes(40_000_000)
+    (tmp_path / "value").write_bytes(value)
+    options = ["--policy", policy, "--procs", procs, "--store", "file:values"]
+    with Twistd(options, tmp_path) as daemon:
+        url = f"http://127.0.0.1:{daemon.port}/some/value"
+        put = subprocess.run(
+            ["curl", "-sS", "-T", "value", "-w", "%{http_code}", url],
+            cwd=tmp_path, capture_output=True, check=True, text=True,
+        )
+        subprocess.run(["curl", "-sSf", "-o", "got", url], cwd=tmp_path, check=True)
+
+    assert "201" == put.stdout
+    got = (tmp_path / "got").read_bytes()
+    assert hashlib.sha256(value).digest() == hashlib.sha256(got).digest()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_many_small_keys_over_many_connections(tmp_path: Path, policy: str) -> None:
+    """
+    200 keys over 50 connections at once: put, listed, fetched, deleted.
+    """
+    options = ["--policy", policy, "--procs", "4", "--store", "file:values"]
+    with Twistd(options, tmp_path) as daemon:
+
+        def each(method: str, expected: int) -> Callable[[int], None]:
+            def client(number: int) -> None:
+                connection = http.client.HTTPConnection("127.0.0.1", daemon.port)
+                for key in range(number, 200, 50):
+                    body = b"%d" % key if method == "PUT" else None
+                    reply = ask_over(connection, method, f"/k/{key}", body)
+                    assert expected == reply.status
+                    if method == "GET":
+                        assert b"%d" % key == reply.body
+                connection.close()
+
+            return client
+
+        with ThreadPoolExecutor(50) as clients:
+            list(clients.map(each("PUT", 201), range(50)))
+            listing = ask(daemon.port, "GET", "/k/").body
+            keys = {json.loads(line)["key"] for line in listing.splitlines()}
+            assert {f"k/{number}" for number in range(200)} == keys
+            list(clients.map(each("GET", 200), range(50)))
+            list(clients.map(each("DELETE", 204), range(50)))
+        assert b"" == ask(daemon.port, "GET", "/").body
+        assert [] == [p for p in (tmp_path / "values").iterdir() if p.name != ".kvd"]
+
+
+def test_a_counter_loses_nothing(tmp_path: Path) -> None:
+    """
+    16 clients over 4 workers raise one counter with If-Match.
+    """
+    with Twistd(["--procs", "4", "--durability", "process"], tmp_path) as daemon:
+        ask(daemon.port, "PUT", "/counter", b"0")
+
+        def client(_: int) -> None:
+            raised = 0
+            while raised < 10:
+                now = ask(daemon.port, "GET", "/counter")
+                reply = ask(
+                    daemon.port, "PUT", "/counter", b"%d" % (int(now.body) + 1),
+                    {"If-Match": now.fields["etag"]},
+                )
+                assert reply.status in (204, 412)
+                raised += reply.status == 204
+
+        with ThreadPoolExecutor(16) as clients:
+            list(clients.map(client, range(16)))
+
+        assert b"160" == ask(daemon.port, "GET", "/counter").body
+
+
+def test_one_of_a_thousand_creators_wins(tmp_path: Path) -> None:
+    """
+    If-None-Match: * over 4 workers gives exactly one 201.
+    """
+    with Twistd(["--procs", "4", "--durability", "process"], tmp_path) as daemon:
+
+        def create(number: int) -> int:
+            fields = {"If-None-Match": "*"}
+            return ask(daemon.port, "PUT", "/once", b"%d" % number, fields).status
+
+        with ThreadPoolExecutor(32) as clients:
+            statuses = list(clients.map(create, range(1000)))
+
+    assert (1, 999) == (statuses.count(201), statuses.count(412))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_killed_worker_is_replaced(tmp_path: Path, policy: str) -> None:
+    """
+    Its connections are lost, its queue is not, and another takes its place.
+    """
+    with Twistd(["--policy", policy, "--procs", "2"], tmp_path) as daemon:
+        ask(daemon.port, "PUT", "/k", b"v")
+        before = workers_of(daemon)
+        assert 2 == len(before)
+        os.kill(before[0], signal.SIGKILL)
+        for _ in range(100):
+            assert b"v" == ask(daemon.port, "GET", "/k").body
+
+        eventually(lambda: len(workers_of(daemon)) == 2, "there are two workers again")
+        assert before[0] not in workers_of(daemon)
+
+
+def test_a_killed_supervisor_leaves_nobody_behind(tmp_path: Path) -> None:
+    """
+    Fork server and workers end by themselves.
+    """
+    with Twistd(["--procs", "3"], tmp_path) as daemon:
+        everyone = processes_of(daemon)
+        assert 4 == len(everyone)
+        daemon.process.kill()
+        daemon.process.wait()
+
+        eventually(lambda: not any(map(alive, everyone)), "all processes have ended")
+
+
+def test_a_killed_fork_server_kills_no_worker(tmp_path: Path) -> None:
+    """
+    It is started anew, and workers that die later are replaced as before.
+    """
+    with Twistd(["--procs", "2"], tmp_path) as daemon:
+        (forks,) = children(daemon.process.pid)
+        workers = workers_of(daemon)
+        os.kill(forks, signal.SIGKILL)
+        eventually(
+            lambda: bool(set(children(daemon.process.pid)) - {forks}),
+            "there is another fork server",
+        )
+        assert all(map(alive, workers))
+
+        os.kill(workers[0], signal.SIGKILL)
+        eventually(lambda: len(workers_of(daemon)) == 1, "the worker is replaced")
+        assert 404 == ask(daemon.port, "GET", "/none").status
+
+
+def test_uploads_of_a_killed_daemon_are_swept_and_live_ones_are_not(
+    tmp_path: Path,
+) -> None:
+    """
+    A second daemon on the folder leaves the first one's upload alone, and
+    removes what a killed one left.
+    """
+    store = tmp_path / "values"
+    options = ["--procs", "2", "--store", f"file:{store}"]
+    begin = b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 10\r\n\r\n12345"
+    with Twistd(options, tmp_path) as first, talk(first.port) as upload:
+        upload.sendall(begin)
+        eventually(lambda: len(debris(store)) == 1, "the upload has begun")
+        with Twistd(options, tmp_path) as second:
+            assert 1 == len(debris(store))
+            with talk(second.port) as other:
+                other.sendall(begin)
+                eventually(lambda: len(debris(store)) == 2, "there are two uploads")
+                everyone = processes_of(second)
+                second.process.kill()
+                second.process.wait()
+                eventually(lambda: not any(map(alive, everyone)), "all have ended")
+        with Twistd(options, tmp_path):
+            assert 1 == len(debris(store))
+        upload.sendall(b"67890")
+        assert upload.recv(1000).startswith(b"HTTP/1.1 201 ")
+        assert b"1234567890" == ask(first.port, "GET", "/k").body
+
+
+def test_sigterm_finishes_what_is_in_service(tmp_path: Path) -> None:
+    """
+    The upload in progress is stored, and says that the connection ends.
+    """
+    with Twistd(["--procs", "2"], tmp_path) as daemon, talk(daemon.port) as sock:
+        sock.sendall(b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 4\r\n\r\nab")
+        store = tmp_path / "values"
+        eventually(lambda: len(debris(store)) == 1, "the upload has begun")
+        daemon.process.send_signal(signal.SIGTERM)
+
+        def refused() -> bool:
+            try:
+                socket.create_connection(("127.0.0.1", daemon.port)).close()
+            except OSError:
+                return True
+            return False
+
+        eventually(refused, "no new connection is taken")
+        sock.sendall(b"cd")
+        reply = read_to_end(sock)
+        daemon.process.wait(20)
+
+    assert reply.startswith(b"HTTP/1.1 201 ")
+    assert b"Connection: close" in reply
+    assert b"abcd" == (store / "k").read_bytes()
+
+
+def test_draining_is_bounded(tmp_path: Path) -> None:
+    """
+    An upload that stands still is broken off, and leaves nothing.
+    """
+    options = ["--procs", "1", "--drain-timeout", "0.3"]
+    with Twistd(options, tmp_path) as daemon, talk(daemon.port) as sock:
+        sock.sendall(b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 4\r\n\r\nab")
+        store = tmp_path / "values"
+        eventually(lambda: len(debris(store)) == 1, "the upload has begun")
+        daemon.stop()
+
+    assert [] == debris(store)
+
+
+def test_limits_hold_in_the_true_daemon(tmp_path: Path) -> None:
+    """
+    A head that does not end is answered 408 after its time.
+    """
+    with Twistd(["--procs", "1", "--head-timeout", "0.2"], tmp_path) as daemon:
+        with talk(daemon.port) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\n")
+            assert read_to_end(sock).startswith(b"HTTP/1.1 408 ")
+
+
+def test_connections_above_the_limit_wait(tmp_path: Path) -> None:
+    """
+    Nothing is refused: the next one is served when another ends.
+    """
+    with Twistd(["--procs", "1", "--max-connections", "1"], tmp_path) as daemon:
+        with talk(daemon.port) as first:
+            first.sendall(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
+            assert first.recv(1000).startswith(b"HTTP/1.1 404 ")
+            with talk(daemon.port) as second:
+                second.sendall(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
+                second.settimeout(0.3)
+                with pytest.raises(TimeoutError):
+                    second.recv(1000)
+                first.close()
+                second.settimeout(20)
+                assert second.recv(1000).startswith(b"HTTP/1.1 404 ")
+
+
+def test_each_request_leaves_a_line_in_the_access_log(tmp_path: Path) -> None:
+    """
+    Of all workers, in one file.
+    """
+    options = ["--procs", "2", "--access-log", "access.log"]
+    with Twistd(options, tmp_path) as daemon:
+        for number in range(20):
+            ask(daemon.port, "PUT", f"/k%20{number}", b"abc")
+        daemon.stop()
+    lines = (tmp_path / "access.log").read_text().splitlines()
+
+    assert 20 == len(lines)
+    assert all(" PUT /k%20" in line and " 201 3 " in line for line in lines)
+
+
+def test_other_addresses_serve_too(tmp_path: Path) -> None:
+    """
+    IPv6 and a Unix socket beside IPv4; the socket's file goes at the end.
+    """
+    port = random.Random().randrange(20000, 30000)
+    options = [
+        "--procs", "2",
+        "--listen", "tcp:0:interface=127.0.0.1",
+        "--listen", f"tcp:{port}:interface=[::1]",
+        "--listen", "unix:kvd.sock",
+        "--listen", f"tcp:{port}:interface=127.0.0.1",
+    ]  # fmt: skip
+    path = tmp_path / "kvd.sock"
+    with Twistd(options, tmp_path, port=port) as daemon:
+        assert 404 == ask(port, "GET", "/k").status
+        with socket.create_connection(("::1", port)) as six:
+            six.sendall(b"GET /k HTTP/1.0\r\n\r\n")
+            assert read_to_end(six).startswith(b"HTTP/1.1 404 ")
+        for _ in range(4):
+            with socket.socket(socket.AF_UNIX) as local:
+                local.connect(str(path))
+                local.sendall(b"GET /k HTTP/1.0\r\n\r\n")
+                assert read_to_end(local).startswith(b"HTTP/1.1 404 ")
+        os.kill(workers_of(daemon)[0], signal.SIGKILL)
+        eventually(lambda: len(workers_of(daemon)) == 2, "the worker is replaced")
+        assert path.exists()
+        daemon.stop()
+    assert not path.exists()
+
+
+def refusal(options: list[str], folder: Path) -> str:
+    """
+    What a daemon says that does not start.
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", RUN_TWISTD, "-n", "--pidfile=", "kvd", *options],
+        cwd=folder, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    said = ended.stdout + ended.stderr
+    assert "Traceback" not in said
+    return said.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_port_in_use_is_named(tmp_path: Path, policy: str) -> None:
+    """
+    Also where the kernel would let two daemons share it.
+    """
+    with Twistd(["--policy", policy, "--procs", "1"], tmp_path) as daemon:
+        said = refusal(
+            ["--policy", policy, "--listen", f"tcp:{daemon.port}:interface=127.0.0.1"],
+            tmp_path,
+        )
+
+    assert f"127.0.0.1:{daemon.port}" in said
+    assert "in use" in said
+
+
+def test_impossible_wishes_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    """
+    Each names what was given and what would be right.
+    """
+    (tmp_path / "file").write_text("")
+    table = [
+        (["--procs", "-1"], ["-1", "0"]),
+        (["--policy", "roundrobbin"], ["roundrobbin", "shared", "reuseport"]),
+        (["--store", "file:file"], ["file", "folder"]),
+        (["--store", "s4:bucket"], ["s4", "file", "null"]),
+        (["--durability", "paper"], ["paper", "disk", "process"]),
+        (["--listen", "tcp:http"], ["http"]),
+        (["--dialect", "/=latin"], ["latin", "classic"]),
+        (["--config", "missing.toml"], ["missing.toml"]),
+    ]
+    for options, words in table:
+        said = refusal(options, tmp_path)
+        for word in words:
+            assert word in said, (options, said)

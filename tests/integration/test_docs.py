@@ -1,0 +1,201 @@
+"""
+The documents can be read by docutils, and what they show is true.
+
+``CONTRIBUTING.rst`` tells how examples are written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from doctest import ELLIPSIS, OutputChecker
+from pathlib import Path
+
+import pytest
+from docutils import nodes
+from docutils.core import publish_doctree
+
+from tests.integration.twistd import Twistd, unused_port
+
+ROOT = Path(__file__).parent.parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.rst"), *ROOT.glob("docs/*.rst")])
+START = re.compile(r"(?:twistd -n kvd|make serve)(.*)", re.DOTALL)
+COMMAND_SECONDS = 60
+
+every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+
+
+@dataclass
+class Example:
+    """
+    One command of a document.
+    """
+
+    command: str
+    expected: str = ""
+    """What is shown of its output; empty where nothing is."""
+
+
+def read(path: Path) -> nodes.document:
+    """
+    A document; whatever docutils could warn of is an error.
+    """
+    settings = {"report_level": 1, "halt_level": 1, "syntax_highlight": "none"}
+    text = path.read_text(encoding="utf-8")
+    return publish_doctree(text, str(path), settings_overrides=settings)
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """
+    The texts of a document's code blocks in a language.
+    """
+    return [
+        block.astext()
+        for block in read(path).findall(nodes.literal_block)
+        if language in block["classes"]
+    ]
+
+
+def examples(block: str) -> Iterator[Example]:
+    """
+    The commands of one block, with what they print.
+    """
+    example: Example | None = None
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            if example is not None:
+                yield example
+            example = Example(line[2:])
+            continue
+        assert example is not None, f"output before any command: {line!r}"
+        if line == ">" or line.startswith("> "):
+            example.command += "\n" + line[2:]
+        else:
+            example.expected += line + "\n"
+    if example is not None:
+        yield example
+
+
+class Reader:
+    """
+    Somebody who types what a document shows.
+    """
+
+    def __init__(self, folder: Path, daemons: ExitStack) -> None:
+        """
+        Args:
+            folder: Where they are.
+            daemons: Ends what they started.
+        """
+        self._folder = folder
+        self._daemons = daemons
+        self._port = unused_port()
+        programs = os.path.dirname(sys.executable)
+        self._environment = os.environ | {
+            "PATH": os.pathsep.join([programs, os.environ["PATH"]]),
+            "COLUMNS": "80",
+        }
+
+    def try_out(self, example: Example) -> None:
+        """
+        Type one command.
+        """
+        command = example.command.replace("8080", str(self._port))
+        if command == "make test":
+            return
+        start = START.fullmatch(command)
+        if start:
+            self._start(shlex.split(start[1]))
+            return
+        ended = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command],
+            cwd=self._folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=COMMAND_SECONDS,
+        )
+        expected = example.expected.replace("8080", str(self._port))
+        assert not expected or OutputChecker().check_output(
+            expected, ended.stdout, ELLIPSIS
+        ), f"{command}\nshould print\n{expected}but printed\n{ended.stdout}"
+        assert 0 == ended.returncode, command
+
+    def _start(self, options: list[str]) -> None:
+        self._daemons.close()
+        daemon = Twistd(
+            options, self._folder, environment=self._environment, port=self._port
+        )
+        self._daemons.enter_context(daemon)
+
+
+@every_document
+def test_documents_are_plain_restructuredtext(path: Path) -> None:
+    """
+    docutils alone reads them, without a warning.
+    """
+    assert read(path).children
+
+
+@every_document
+def test_links_lead_somewhere(path: Path) -> None:
+    """
+    What a document refers to in the repository is there.
+    """
+    targets = [
+        str(reference["refuri"])
+        for reference in read(path).findall(nodes.reference)
+        if "refuri" in reference and ":" not in reference["refuri"]
+    ]
+
+    assert [] == [name for name in targets if not (path.parent / name).exists()]
+
+
+@every_document
+def test_shell_is_proper(path: Path) -> None:
+    """
+    Blocks that are only shown can at least be parsed.
+    """
+    for block in blocks(path, "sh"):
+        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+
+
+@pytest.mark.integration
+@every_document
+def test_examples_are_true(path: Path, tmp_path: Path) -> None:
+    """
+    Every command succeeds, and prints what is shown.
+    """
+    with ExitStack() as daemons:
+        reader = Reader(tmp_path, daemons)
+        for block in blocks(path, "console"):
+            for example in examples(block):
+                reader.try_out(example)
+
+
+def test_the_first_commands_are_those_of_the_makefile() -> None:
+    """
+    The first screen of the README has two commands, which make knows.
+    """
+    first, *_ = blocks(ROOT / "README.rst", "console")
+    commands = [example.command for example in examples(first)]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+    assert ["make serve", "make test"] == commands
+    for command in commands:
+        assert f"\n{command.removeprefix('make ')}: " in makefile
+
+
+def test_the_build_runs_what_the_readme_says() -> None:
+    """
+    ``.ci/run`` ends with the README's own test command.
+    """
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+    assert "exec make test" == script.splitlines()[-1]

@@ -1,0 +1,1077 @@
+"""
+Tests for `kvd.protocol`, `kvd.turn` and `kvd.exchanges`: what a client sees of
+a connection, whatever the store.
+"""
+
+import json
+import re
+
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.access_log import Entry
+from kvd.conditions import UNCONDITIONAL
+from kvd.dialects.choice import Dialects
+from kvd.errors import StoreFull
+from kvd.keys import Key
+from kvd.protocol import FRESH_SECONDS, HttpConnection
+from kvd.settings import DialectChoice, Limits
+from kvd.site import Site
+from kvd.testing import MemoryStore
+from tests.stepped import Client, SteppedReactor, connect
+
+LIMITS = Limits(
+    head_seconds=10, body_seconds=60, reader_seconds=60, idle_seconds=600
+)
+
+
+class Notes:
+    """
+    A log of requests that remembers.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def note(self, entry: Entry) -> None:
+        """
+        Take one entry.
+        """
+        self.entries.append(entry)
+
+
+class ConnectionCase(SynchronousTestCase):
+    """
+    A connection over a store in memory.
+    """
+
+    limits = LIMITS
+    dialects: tuple[DialectChoice, ...] = ()
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        self.store = MemoryStore()
+        self.notes = Notes()
+        self.site = Site(
+            self.store, Dialects(self.dialects), self.limits, self.reactor, self.notes
+        )
+        self.client = self.connect()
+
+    def connect(self) -> Client:
+        """
+        One more client.
+        """
+        client = connect(self.reactor, HttpConnection(self.site))
+        self.addCleanup(client.socket.close)
+        return client
+
+    def put(self, key: bytes, value: bytes) -> str:
+        """
+        Store a value behind the protocol's back; its entity tag.
+        """
+        upload = self.store.begin(Key(key), len(value))
+        assert not isinstance(upload, Deferred)
+        upload.write(value)
+        published = upload.commit(UNCONDITIONAL)
+        assert not isinstance(published, Deferred)
+        return published.info.etag
+
+    def value(self, key: bytes) -> bytes:
+        """
+        What is stored under a key.
+        """
+        value = self.store.open(Key(key))
+        assert not isinstance(value, Deferred)
+        data = value.read(0, value.info.size) if value.info.size else b""
+        assert not isinstance(data, Deferred)
+        return data
+
+    def ask(self, request: bytes) -> bytes:
+        """
+        Send bytes, and give back what comes.
+        """
+        return self.client.send(request).receive()
+
+
+def status(reply: bytes) -> int:
+    """
+    The status of the first reply.
+    """
+    matched = re.match(rb"HTTP/1\.1 (\d{3}) ", reply)
+    assert matched, reply[:200]
+    return int(matched[1])
+
+
+def field(reply: bytes, name: bytes) -> bytes | None:
+    """
+    A field of the first reply's head.
+    """
+    head = reply.partition(b"\r\n\r\n")[0]
+    matched = re.search(rb"(?im)^" + name + rb": ([^\r]*)", head)
+    return matched[1] if matched else None
+
+
+def body(reply: bytes) -> bytes:
+    """
+    What stands behind the first reply's head.
+    """
+    return reply.partition(b"\r\n\r\n")[2]
+
+
+def detail(reply: bytes) -> str:
+    """
+    The sentence of a refusal.
+    """
+    assert b"application/problem+json" == field(reply, b"Content-Type")
+    problem = json.loads(body(reply))
+    assert status(reply) == problem["status"]
+    return str(problem["detail"])
+
+
+HOST = b"Host: kvd\r\n"
+CLOSED = b"close"
+
+
+class PutTests(ConnectionCase):
+    """
+    PUT stores the body.
+    """
+
+    def test_a_new_key_is_created(self) -> None:
+        """
+        201 with an entity tag, and the durability it was stored with.
+        """
+        reply = self.ask(
+            b"PUT /a/b HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello"
+        )
+
+        assert 201 == status(reply)
+        assert field(reply, b"ETag") is not None
+        assert self.store.durability.encode() == field(reply, b"Kvd-Durability")
+        assert field(reply, b"Date") is not None
+        assert b"hello" == self.value(b"a/b")
+
+    def test_a_stored_key_is_replaced(self) -> None:
+        """
+        204 with another entity tag.
+        """
+        etag = self.put(b"k", b"old")
+        reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nnew")
+
+        assert 204 == status(reply)
+        assert f'"{etag}"'.encode() != field(reply, b"ETag")
+        assert b"new" == self.value(b"k")
+
+    def test_an_empty_value_is_a_value(self) -> None:
+        """
+        A length of 0 stores an empty value.
+        """
+        reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\n\r\n")
+
+        assert 201 == status(reply)
+        assert b"" == self.value(b"k")
+
+    def test_chunks_make_a_value(self) -> None:
+        """
+        A chunked body needs no length; trailers are read past.
+        """
+        reply = self.ask(
+            b"PUT /k HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+            b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nETag: nonsense\r\n\r\n"
+        )
+
+        assert 201 == status(reply)
+        assert b"hello world" == self.value(b"k")
+
+    def test_a_body_cut_at_every_byte_arrives_whole(self) -> None:
+        """
+        However the network cuts a request, the value is the same.
+        """
+        request = b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello"
+        for cut in range(1, len(request)):
+            self.client.send(request[:cut])
+            assert status(self.ask(request[cut:])) in (201, 204)
+            assert b"hello" == self.value(b"k")
+
+    def test_neither_length_nor_chunks_is_refused(self) -> None:
+        """
+        411, and nothing is stored.
+        """
+        reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert 411 == status(reply)
+        assert "Content-Length" in detail(reply)
+
+    def test_a_part_is_not_taken_for_the_whole(self) -> None:
+        """
+        PUT with Content-Range is refused (RFC 9110 section 14.4).
+        """
+        reply = self.ask(
+            b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Range: bytes 0-4/9\r\n"
+            b"Content-Length: 5\r\n\r\nhello"
+        )
+
+        assert 400 == status(reply)
+
+    def test_a_folder_of_keys_is_no_key(self) -> None:
+        """
+        409 both ways, before the body is taken.
+        """
+        self.put(b"a/b", b"1")
+        for key in (b"a", b"a/b/c"):
+            reply = self.ask(
+                b"PUT /" + key + b" HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx"
+            )
+            assert 409 == status(reply)
+
+    def test_a_key_that_ends_with_a_slash_is_refused(self) -> None:
+        """
+        That is a listing's name.
+        """
+        for method in (b"PUT", b"DELETE"):
+            reply = self.ask(
+                method + b" /a/ HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx"
+            )
+            assert 400 == status(reply)
+
+    def test_the_client_that_waits_is_told_to_continue(self) -> None:
+        """
+        100 comes when nothing forbids the body, and only then.
+        """
+        head = b"PUT /k HTTP/1.1\r\n" + HOST
+        expect = b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+        assert b"HTTP/1.1 100 Continue\r\n\r\n" == self.ask(head + expect)
+        assert 201 == status(self.ask(b"hello"))
+
+        refused = self.ask(head + b"If-None-Match: *\r\n" + expect)
+        assert 412 == status(refused)
+        assert CLOSED == field(refused, b"Connection")
+
+    def test_create_once(self) -> None:
+        """
+        If-None-Match: * refuses when there is a value, which stays.
+        """
+        request = (
+            b"PUT /k HTTP/1.1\r\n" + HOST + b"If-None-Match: *\r\n"
+            b"Content-Length: 1\r\n\r\n"
+        )
+        assert 201 == status(self.ask(request + b"1"))
+        assert 412 == status(self.ask(request + b"2"))
+        assert b"1" == self.value(b"k")
+
+    def test_compare_and_swap(self) -> None:
+        """
+        If-Match lets through only who knows the present value.
+        """
+        etag = self.put(b"k", b"1").encode()
+
+        def swap(expected: bytes) -> bytes:
+            return self.ask(
+                b"PUT /k HTTP/1.1\r\n" + HOST + b'If-Match: "' + expected + b'"\r\n'
+                b"Content-Length: 1\r\n\r\n2"
+            )
+
+        assert 412 == status(swap(b"other"))
+        assert b"1" == self.value(b"k")
+        assert 204 == status(swap(etag))
+        assert 412 == status(swap(etag))
+
+    def test_a_client_that_vanishes_leaves_the_old_value(self) -> None:
+        """
+        The upload is gone, the value is untouched, and the log knows.
+        """
+        self.put(b"k", b"old")
+        self.client.send(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 9\r\n\r\nnew")
+        assert 1 == self.store.uploads
+        self.client.close()
+
+        assert 0 == self.store.uploads
+        assert b"old" == self.value(b"k")
+        assert [499] == [entry.status for entry in self.notes.entries]
+
+    def test_a_body_that_ends_early_is_discarded(self) -> None:
+        """
+        A client that closes its half before the body's end gets no value.
+        """
+        self.client.send(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 9\r\n\r\nnew")
+        self.client.half_close()
+
+        assert b"" == self.client.receive()
+        assert self.client.ended
+        assert 0 == self.store.uploads
+
+    def test_what_follows_a_body_is_the_next_request(self) -> None:
+        """
+        A body longer than its length is not part of the value.
+        """
+        reply = self.ask(
+            b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nabcdef\r\n\r\n"
+        )
+
+        assert b"abc" == self.value(b"k")
+        assert b"HTTP/1.1 400 " in reply
+        assert self.client.ended
+
+    def test_metadata_is_kept(self) -> None:
+        """
+        The type and the coding that a value came with are given back.
+        """
+        self.ask(
+            b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Type: text/plain\r\n"
+            b"Content-Encoding: zstd\r\nContent-Length: 1\r\n\r\nx"
+        )
+        reply = self.ask(b"HEAD /k HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert b"text/plain" == field(reply, b"Content-Type")
+        assert b"zstd" == field(reply, b"Content-Encoding")
+
+    def test_a_full_disk_in_the_middle_is_507(self) -> None:
+        """
+        The upload is discarded and the connection closed with notice.
+        """
+        self.store.fail_writes = StoreFull("no room")
+        reply = self.ask(
+            b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 9000000\r\n\r\nnew"
+        )
+
+        assert 507 == status(reply)
+        assert CLOSED == field(reply, b"Connection")
+        assert 0 == self.store.uploads
+
+    def test_a_fault_in_the_store_is_500_with_a_traceback_in_the_log(self) -> None:
+        """
+        The client learns nothing of our insides.
+        """
+        self.store.fail_writes = ZeroDivisionError("inside")
+        reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nnew")
+
+        assert 500 == status(reply)
+        assert "inside" not in detail(reply)
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+
+
+class SmallLimitsTests(ConnectionCase):
+    """
+    A value has at most so many bytes.
+    """
+
+    limits = Limits(value_bytes=4)
+
+    def test_a_long_value_is_refused_before_its_body(self) -> None:
+        """
+        413, with the limit in the sentence.
+        """
+        reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\n")
+
+        assert 413 == status(reply)
+        assert "4 bytes" in detail(reply)
+
+    def test_chunks_are_counted(self) -> None:
+        """
+        A chunked body is cut off where it exceeds the limit.
+        """
+        reply = self.ask(
+            b"PUT /k HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+            b"3\r\nabc\r\n3\r\ndef\r\n"
+        )
+
+        assert 413 == status(reply)
+        assert 0 == self.store.uploads
+
+
+class GetTests(ConnectionCase):
+    """
+    GET and HEAD give a value back.
+    """
+
+    def test_a_value_comes_back(self) -> None:
+        """
+        With everything that describes it.
+        """
+        etag = self.put(b"k", b"hello")
+        reply = self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert 200 == status(reply)
+        assert b"5" == field(reply, b"Content-Length")
+        assert b"bytes" == field(reply, b"Accept-Ranges")
+        assert f'"{etag}"'.encode() == field(reply, b"ETag")
+        assert b"application/octet-stream" == field(reply, b"Content-Type")
+        assert field(reply, b"Last-Modified") is not None
+        assert b"hello" == body(reply)
+
+    def test_head_says_the_same_without_the_body(self) -> None:
+        """
+        Every field of GET, and nothing behind them.
+        """
+        self.put(b"k", b"hello")
+        got = self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        told = self.ask(b"HEAD /k HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert got.partition(b"\r\n\r\n")[0] == told.partition(b"\r\n\r\n")[0]
+        assert b"" == body(told)
+
+    def test_a_large_value_comes_piece_by_piece(self) -> None:
+        """
+        Whole, and the connection goes on.
+        """
+        large = bytes(range(256)) * 20_000
+        self.put(b"k", large)
+        assert large == body(self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"))
+        assert 200 == status(self.ask(b"HEAD /k HTTP/1.1\r\n" + HOST + b"\r\n"))
+
+    def test_a_value_replaced_meanwhile_is_not_mixed(self) -> None:
+        """
+        What was opened is what is sent.
+        """
+        large = b"a" * 5_000_000
+        self.put(b"k", large)
+        self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        self.put(b"k", b"b" * 5_000_000)
+
+        assert large == body(self.client.receive())
+
+    def test_absent_is_404_with_a_length(self) -> None:
+        """
+        Bazel, for one, wants a length with a 404.
+        """
+        reply = self.ask(b"GET /none HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert 404 == status(reply)
+        assert str(len(body(reply))).encode() == field(reply, b"Content-Length")
+
+    def test_parts_of_a_value(self) -> None:
+        """
+        One range, also from the end; several are answered with the whole.
+        """
+        self.put(b"k", b"0123456789")
+        table: list[tuple[bytes, int, bytes, bytes | None]] = [
+            (b"bytes=2-4", 206, b"234", b"bytes 2-4/10"),
+            (b"bytes=7-", 206, b"789", b"bytes 7-9/10"),
+            (b"bytes=-2", 206, b"89", b"bytes 8-9/10"),
+            (b"bytes=5-99", 206, b"56789", b"bytes 5-9/10"),
+            (b"bytes=0-0,2-3", 200, b"0123456789", None),
+            (b"lines=1-2", 200, b"0123456789", None),
+        ]
+        for asked, expected, part, content_range in table:
+            reply = self.ask(
+                b"GET /k HTTP/1.1\r\n" + HOST + b"Range: " + asked + b"\r\n\r\n"
+            )
+            assert expected == status(reply)
+            assert part == body(reply)
+            assert content_range == field(reply, b"Content-Range")
+
+    def test_a_range_behind_the_end_is_416(self) -> None:
+        """
+        With the size, so that the client can ask again.
+        """
+        self.put(b"k", b"0123456789")
+        reply = self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"Range: bytes=10-\r\n\r\n")
+
+        assert 416 == status(reply)
+        assert b"bytes */10" == field(reply, b"Content-Range")
+
+    def test_who_has_it_gets_304(self) -> None:
+        """
+        Without a body, with the entity tag.
+        """
+        etag = self.put(b"k", b"hello").encode()
+        reply = self.ask(
+            b"GET /k HTTP/1.1\r\n" + HOST + b'If-None-Match: "' + etag + b'"\r\n\r\n'
+        )
+
+        assert 304 == status(reply)
+        assert b'"' + etag + b'"' == field(reply, b"ETag")
+        assert b"" == body(reply)
+
+    def test_a_body_on_get_is_read_past(self) -> None:
+        """
+        Also a chunked and an empty chunked one; the next request is served.
+        """
+        self.put(b"k", b"v")
+        bodies = [
+            b"Content-Length: 3\r\n\r\nabc",
+            b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ]
+        for rest in bodies:
+            assert b"v" == body(self.ask(b"GET /k HTTP/1.1\r\n" + HOST + rest))
+
+    def test_a_slow_reader_costs_no_memory(self) -> None:
+        """
+        Only a piece of the value waits for the socket.
+        """
+        self.put(b"k", b"x" * 20_000_000)
+        self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        self.reactor.settle(200)
+        (connection,) = self.site.connections
+        transport = connection.transport
+        waiting = len(transport.dataBuffer) + transport._tempDataLen
+
+        assert 0 < waiting <= 64 * 1024
+
+
+class DeleteTests(ConnectionCase):
+    """
+    DELETE removes a value.
+    """
+
+    def test_a_value_is_removed(self) -> None:
+        """
+        204, then 404.
+        """
+        self.put(b"k", b"v")
+        first = self.ask(b"DELETE /k HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert 204 == status(first)
+        assert field(first, b"Kvd-Durability") is not None
+        assert 404 == status(self.ask(b"DELETE /k HTTP/1.1\r\n" + HOST + b"\r\n"))
+
+    def test_only_the_expected_value_is_removed(self) -> None:
+        """
+        If-Match protects another one.
+        """
+        self.put(b"k", b"v")
+        reply = self.ask(
+            b"DELETE /k HTTP/1.1\r\n" + HOST + b'If-Match: "other"\r\n\r\n'
+        )
+
+        assert 412 == status(reply)
+        assert b"v" == self.value(b"k")
+
+
+class ListTests(ConnectionCase):
+    """
+    GET of a prefix lists keys.
+    """
+
+    def lines(self, target: bytes) -> list[dict[str, object]]:
+        """
+        A listing, as a client in HTTP/1.0 sees it.
+        """
+        client = self.connect()
+        client.send(b"GET " + target + b" HTTP/1.0\r\n\r\n")
+        return [json.loads(line) for line in body(client.receive()).splitlines()]
+
+    def test_all_keys_are_listed(self) -> None:
+        """
+        With size, entity tag and time; keys are percent-encoded.
+        """
+        etag = self.put(b"a/\xff b", b"12345")
+        (line,) = self.lines(b"/")
+
+        assert ("a/%FF%20b", 5, f'"{etag}"') == (
+            line["key"],
+            line["size"],
+            line["etag"],
+        )
+        assert re.fullmatch(
+            r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(line["changed"])
+        )
+
+    def test_a_prefix_narrows(self) -> None:
+        """
+        Only keys below it; an absent one lists nothing.
+        """
+        for key in (b"a/1", b"a/2", b"b/1"):
+            self.put(key, b"")
+
+        assert {"a/1", "a/2"} == {line["key"] for line in self.lines(b"/a/")}
+        assert [] == self.lines(b"/none/")
+
+    def test_the_stream_is_chunked_for_whoever_knows_chunks(self) -> None:
+        """
+        So the connection goes on after a listing of unknown length.
+        """
+        self.put(b"a", b"")
+        reply = self.ask(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert b"chunked" == field(reply, b"Transfer-Encoding")
+        assert reply.endswith(b"\r\n0\r\n\r\n")
+        assert 200 == status(self.ask(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n"))
+
+    def test_pages_follow_each_other(self) -> None:
+        """
+        In the order of the keys' bytes, each naming the next.
+        """
+        keys = [b"a-b", b"a/b", b"ab", b"b"]
+        for key in keys:
+            self.put(key, b"")
+        target: bytes | None = b"/?limit=2"
+        seen: list[str] = []
+        while target:
+            reply = self.ask(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert b"application/x-ndjson" == field(reply, b"Content-Type")
+            seen += [json.loads(line)["key"] for line in body(reply).splitlines()]
+            link = field(reply, b"Link")
+            target = link and link[1 : link.index(b">")]
+
+        assert [key.decode() for key in keys] == seen
+
+    def test_head_of_a_listing_has_no_body(self) -> None:
+        """
+        And no length, which nobody knows.
+        """
+        self.put(b"a", b"")
+        reply = self.ask(b"HEAD / HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert 200 == status(reply)
+        assert b"" == body(reply)
+        assert field(reply, b"Content-Length") is None
+
+    def test_a_limit_out_of_bounds_is_refused(self) -> None:
+        """
+        400 with what would be right.
+        """
+        reply = self.ask(b"GET /?limit=1001 HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert 400 == status(reply)
+        assert "1000" in detail(reply).replace(",", "")
+
+
+class MethodTests(ConnectionCase):
+    """
+    Other methods.
+    """
+
+    def test_options_tells_what_is_allowed(self) -> None:
+        """
+        For a key and for the server as a whole.
+        """
+        for target in (b"/k", b"*"):
+            reply = self.ask(b"OPTIONS " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert 204 == status(reply)
+            assert b"GET, HEAD, PUT, DELETE, OPTIONS" == field(reply, b"Allow")
+
+    def test_a_known_method_is_not_allowed(self) -> None:
+        """
+        405 says what is.
+        """
+        reply = self.ask(b"POST /k HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\n\r\n")
+
+        assert 405 == status(reply)
+        assert b"GET, HEAD, PUT, DELETE, OPTIONS" == field(reply, b"Allow")
+
+    def test_an_unknown_method_is_not_implemented(self) -> None:
+        """
+        501.
+        """
+        assert 501 == status(self.ask(b"BREW /k HTTP/1.1\r\n" + HOST + b"\r\n"))
+
+
+class ConnectionTests(ConnectionCase):
+    """
+    What happens between requests.
+    """
+
+    def test_pipelined_requests_are_answered_in_order(self) -> None:
+        """
+        Many in one piece, some with bodies.
+        """
+        request = b""
+        for number in range(50):
+            request += (
+                b"PUT /%d HTTP/1.1\r\n" % number + HOST + b"Content-Length: 3\r\n\r\nabc"
+            )
+            request += b"GET /%d HTTP/1.1\r\n" % number + HOST + b"\r\n"
+        reply = self.ask(request)
+
+        assert [b"201", b"200"] * 50 == re.findall(rb"HTTP/1.1 (\d+) ", reply)
+
+    def test_a_client_that_sends_ahead_and_never_reads_is_stopped(self) -> None:
+        """
+        Requests behind an unread reply wait in the socket, not in memory.
+        """
+        self.put(b"k", b"x" * 60_000)
+        request = b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"
+        self.client.socket.send(request * 1000)
+        self.reactor.settle(100)
+        (connection,) = self.site.connections
+        transport = connection.transport
+
+        assert len(transport.dataBuffer) + transport._tempDataLen <= 128 * 1024
+        assert 1000 * 60_000 < len(self.client.receive())
+
+    def test_http_10_closes_unless_asked_to_stay(self) -> None:
+        """
+        And says so when it stays.
+        """
+        self.put(b"k", b"v")
+        reply = self.ask(b"GET /k HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        assert b"keep-alive" == field(reply, b"Connection")
+
+        self.ask(b"GET /k HTTP/1.0\r\n\r\n")
+        assert self.client.ended
+
+    def test_a_close_that_was_asked_for_is_announced(self) -> None:
+        """
+        And done.
+        """
+        reply = self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+
+        assert CLOSED == field(reply, b"Connection")
+        assert self.client.ended
+
+    def test_who_closes_its_half_still_gets_its_replies(self) -> None:
+        """
+        A client may send all it has, close its half, and then read.
+        """
+        self.put(b"k", b"v" * 3_000_000)
+        self.client.send((b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n") * 2)
+        self.client.half_close()
+        reply = self.client.receive()
+
+        assert 2 == reply.count(b"HTTP/1.1 200 ")
+        assert self.client.ended
+        assert set() == self.site.connections
+
+    def test_bytes_that_are_no_http_are_answered_and_closed(self) -> None:
+        """
+        Our half is closed first, so that a reset does not overtake the reply.
+        """
+        reply = self.ask(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+
+        assert 400 == status(reply)
+        assert CLOSED == field(reply, b"Connection")
+        assert self.client.ended
+        assert not self.client.reset
+        assert 1 == len(self.site.connections)
+        self.client.close()
+        assert set() == self.site.connections
+
+    def test_a_short_refused_body_is_read_past(self) -> None:
+        """
+        The connection goes on, and no byte of the body is taken for a request.
+        """
+        smuggled = b"DELETE /k HTTP/1.1\r\nHost: kvd\r\n\r\n"
+        self.put(b"k", b"v")
+        reply = self.ask(
+            b"PUT /a//b HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n"
+            % len(smuggled) + smuggled
+        )
+
+        assert [b"400"] == re.findall(rb"HTTP/1.1 (\d+) ", reply)
+        assert field(reply, b"Connection") is None
+        assert b"v" == body(self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"))
+
+    def test_a_long_refused_body_ends_the_connection(self) -> None:
+        """
+        With notice, and read past for a while.
+        """
+        reply = self.ask(
+            b"PUT /a//b HTTP/1.1\r\n" + HOST + b"Content-Length: 9000000\r\n\r\nabc"
+        )
+        assert 400 == status(reply)
+        assert CLOSED == field(reply, b"Connection")
+
+        self.client.send(b"more" * 1000)
+        assert self.client.ended
+        assert not self.client.reset
+        self.reactor.advance(5)
+        assert set() == self.site.connections or self.check_time()
+
+    def check_time(self) -> bool:
+        """
+        Let the connections notice what is over.
+        """
+        for connection in list(self.site.connections):
+            connection.check_time(self.reactor.seconds())
+        self.reactor.settle()
+        return not self.site.connections
+
+    def test_an_answer_that_takes_its_time_holds_up_what_follows(self) -> None:
+        """
+        Pipelined requests wait for the store, and come in order.
+        """
+        self.put(b"k", b"v")
+        self.store.delay_commits = []
+        self.client.send(
+            b"PUT /slow HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx"
+            b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"
+        )
+        assert b"" == self.client.receive()
+
+        (commit,) = self.store.delay_commits
+        commit()
+        assert [b"201", b"200"] == re.findall(
+            rb"HTTP/1.1 (\d+) ", self.client.receive()
+        )
+
+    def test_a_commit_outlives_its_client(self) -> None:
+        """
+        The value is published although nobody hears of it; nothing fails.
+        """
+        self.store.delay_commits = []
+        self.client.send(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
+        self.reactor.settle()
+        self.client.socket.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")
+        (connection,) = self.site.connections
+        connection.abort()
+        self.reactor.settle()
+        assert 1 == self.site.answers_due
+
+        (commit,) = self.store.delay_commits
+        commit()
+        assert 0 == self.site.answers_due
+        assert b"x" == self.value(b"k")
+
+    def test_a_value_that_breaks_off_breaks_the_connection(self) -> None:
+        """
+        After the head only a break tells the client that there is less.
+        """
+        self.put(b"k", b"x" * 1_000_000)
+        self.store.break_reads_at = 500_000
+        with capturedLogs() as events:
+            reply = self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert len(body(reply)) < 1_000_000
+        assert self.client.ended
+        assert any("failed" in event["log_format"] for event in events)
+
+
+class TimeTests(ConnectionCase):
+    """
+    What takes too long is ended.
+    """
+
+    def later(self, seconds: float) -> None:
+        """
+        Let time pass, and the connections notice.
+        """
+        self.reactor.advance(seconds)
+        for connection in list(self.site.connections):
+            connection.check_time(self.reactor.seconds())
+        self.reactor.settle()
+
+    def test_an_idle_connection_is_closed(self) -> None:
+        """
+        After its time, without a word.
+        """
+        self.later(599)
+        assert 1 == len(self.site.connections)
+
+        self.later(1)
+        assert b"" == self.client.receive()
+        assert self.client.ended
+
+    def test_a_head_that_does_not_end_is_408(self) -> None:
+        """
+        However many bytes trickle in.
+        """
+        self.client.send(b"GET /")
+        for _ in range(10):
+            self.client.send(b"x")
+            self.later(1)
+        reply = self.client.receive()
+
+        assert 408 == status(reply)
+        assert CLOSED == field(reply, b"Connection")
+
+    def test_a_body_that_stands_still_is_408_and_discarded(self) -> None:
+        """
+        The old value stays.
+        """
+        self.client.send(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 9\r\n\r\nnew")
+        self.later(60)
+
+        assert 408 == status(self.client.receive())
+        assert 0 == self.store.uploads
+
+    def test_a_body_that_moves_is_waited_for(self) -> None:
+        """
+        One byte a minute is progress.
+        """
+        self.client.send(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\n")
+        for byte in (b"a", b"b"):
+            self.later(59)
+            self.client.send(byte)
+        self.later(59)
+
+        assert 201 == status(self.ask(b"c"))
+
+    def test_a_reader_that_stands_still_is_left(self) -> None:
+        """
+        Its value is closed.
+        """
+        self.put(b"k", b"x" * 5_000_000)
+        self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        self.later(1)
+        self.later(60)
+
+        assert set() == self.site.connections
+
+    def test_a_slow_reader_is_waited_for(self) -> None:
+        """
+        As long as it takes a little now and then.
+        """
+        value = b"x" * 2_000_000
+        self.put(b"k", value)
+        self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        received = b""
+        for _ in range(5):
+            self.later(59)
+            received += self.client.socket.recv(200_000)
+            self.reactor.settle()
+        received += self.client.receive()
+
+        assert value == body(received)
+
+
+class DrainTests(ConnectionCase):
+    """
+    A worker on its way out.
+    """
+
+    def drain(self) -> None:
+        """
+        As `kvd.serving` does it.
+        """
+        self.site.draining = True
+        for connection in list(self.site.connections):
+            connection.drain()
+        self.reactor.settle()
+
+    def test_idle_connections_are_closed(self) -> None:
+        """
+        At once.
+        """
+        self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        self.drain()
+
+        assert set() == self.site.connections
+
+    def test_the_request_in_service_is_finished(self) -> None:
+        """
+        Its reply announces the end.
+        """
+        self.client.send(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\na")
+        self.drain()
+        reply = self.ask(b"bc")
+
+        assert 201 == status(reply)
+        assert CLOSED == field(reply, b"Connection")
+        assert b"abc" == self.value(b"k")
+
+    def test_a_request_on_its_way_is_served(self) -> None:
+        """
+        A connection that was just accepted gets a moment to ask.
+        """
+        self.put(b"k", b"v")
+        self.drain()
+        assert 1 == len(self.site.connections)
+        assert b"v" == body(self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"))
+
+        assert set() == self.site.connections
+
+    def test_the_moment_ends(self) -> None:
+        """
+        Who does not ask is closed.
+        """
+        self.drain()
+        self.reactor.advance(FRESH_SECONDS)
+        for connection in list(self.site.connections):
+            connection.check_time(self.reactor.seconds())
+        self.reactor.settle()
+
+        assert set() == self.site.connections
+
+    def test_a_new_upload_is_turned_away(self) -> None:
+        """
+        503, so that the client sends it elsewhere.
+        """
+        self.drain()
+        reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
+
+        assert 503 == status(reply)
+        assert field(reply, b"Retry-After") is not None
+
+
+class LogTests(ConnectionCase):
+    """
+    Each request leaves one entry.
+    """
+
+    def test_entries_tell_method_key_status_and_bytes(self) -> None:
+        """
+        Bytes of the body, in whichever direction; no query.
+        """
+        self.ask(b"PUT /a%20b?x=y HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nabc")
+        self.ask(b"GET /a%20b HTTP/1.1\r\n" + HOST + b"\r\n")
+        self.ask(b"garbage\r\n\r\n")
+
+        assert [
+            ("PUT", "/a%20b", 201, 3),
+            ("GET", "/a%20b", 200, 3),
+            ("-", "-", 400),
+        ] == [
+            (entry.method, entry.key, entry.status, entry.body_bytes)[
+                : 4 if entry.method != "-" else 3
+            ]
+            for entry in self.notes.entries
+        ]
+
+
+class ClassicTests(ConnectionCase):
+    """
+    The dialect of the article.
+    """
+
+    dialects = (DialectChoice("/", "classic"),)
+
+    def test_replies_of_2017(self) -> None:
+        """
+        Each row of the table in ``docs/wire.rst``.
+        """
+        length = b"Content-Length: 1\r\n\r\nx"
+        table = [
+            (b"PUT /k", length, 200),
+            (b"PUT /k", length, 200),
+            (b"PUT //k/", length, 200),
+            (b"PUT /", length, 204),
+            (b"PUT /a/b", length, 204),
+            (b"PUT /empty", b"Content-Length: 0\r\n\r\n", 304),
+            (b"GET /k", b"\r\n", 200),
+            (b"GET //k//", b"\r\n", 200),
+            (b"GET /empty", b"\r\n", 200),
+            (b"GET /none", b"\r\n", 404),
+            (b"GET /a/b", b"\r\n", 404),
+            (b"GET /", b"\r\n", 404),
+            (b"HEAD /k", b"\r\n", 404),
+            (b"POST /k", length, 404),
+            (b"DELETE /none", b"\r\n", 404),
+            (b"DELETE /k", b"\r\n", 200),
+        ]
+        for line, rest, expected in table:
+            reply = self.ask(line + b" HTTP/1.1\r\n" + HOST + rest)
+            assert (line, expected) == (line, status(reply))
+
+    def test_without_a_length_the_key_is_empty(self) -> None:
+        """
+        As it was there, and a chunked body is read past.
+        """
+        bodies = (b"\r\n", b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n")
+        for rest in bodies:
+            assert 304 == status(self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + rest))
+            assert b"" == self.value(b"k")
+
+    def test_a_write_that_failed_is_507(self) -> None:
+        """
+        Whatever the reason.
+        """
+        self.store.fail_writes = StoreFull("no room")
+        reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
+
+        assert 507 == status(reply)
+
+    def test_ranges_and_conditions_are_unknown(self) -> None:
+        """
+        They are passed over.
+        """
+        self.put(b"k", b"value")
+        reply = self.ask(
+            b"GET /k HTTP/1.1\r\n" + HOST + b"Range: bytes=0-0\r\nIf-None-Match: *\r\n\r\n"
+        )
+
+        assert 200 == status(reply)
+        assert b"value" == body(reply)
