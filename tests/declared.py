@@ -88,4 +88,4 @@ def declare_doubles(case: SynchronousTestCase) -> None:
     def get_plugins(kind: type[plugins.IDeclaration]) -> list[object]:
         return [double for double in DECLARATIONS if kind.providedBy(double)]
 
-    case.patch(plugins, "getPlugins", get_plugins)  # type: ignore[no-untyped-call]
+    case.patch(plugins, "getPlugins", get_plugins)

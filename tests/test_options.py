@@ -84,7 +84,7 @@ class ChosenTests(OptionsCase):
         Without options kvd serves ./values on port 8080 of this machine, with
         a process for each processor that it may use.
         """
-        self.patch(os, "sched_getaffinity", lambda pid: {0, 3, 5})  # type: ignore[no-untyped-call]
+        self.patch(os, "sched_getaffinity", lambda pid: {0, 3, 5})
 
         expected = Settings(store=StoreLocation("file", os.path.abspath("values")))
         assert 3 == self.settings().procs

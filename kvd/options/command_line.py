@@ -52,14 +52,14 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         self._repeated: dict[str, list[str]] = {}
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         for choice in CHOICES:
             if choice.repeatable:
                 self.docs[choice.name] = _describe(choice)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:
-            super().parseOptions(options)  # type: ignore[no-untyped-call]
+            super().parseOptions(options)
         except usage.UsageError as error:
             raise usage.UsageError(f"{error}{self._hint(error)}") from error
 

@@ -1,8 +1,8 @@
 """
 A store in memory: the double that tests use for any other.
 
-It can be told to fail, to be full, and to take its time. It is trusted because
-it passes `kvd.testing.StoreContract`, as the true ones do.
+It can be told to fail and to take its time. It is trusted because it passes
+`kvd.testing.StoreContract`, as the true ones do.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from kvd.conditions import Conditions
-from kvd.errors import KeyAbsent, StoreFault, StoreFull
+from kvd.errors import KeyAbsent, StoreFault
 from kvd.interfaces import (
     NO_METADATA,
     Answer,
@@ -54,53 +55,25 @@ class MemoryStore:
             delay_seconds: How much later.
         """
         self.values: dict[Key, tuple[ValueInfo, bytes]] = {}
-        self.uploads: set[MemoryUpload] = set()
-        """Those that are neither committed nor discarded."""
-        self.failing: dict[str, Exception] = {}
-        """What to raise from the next calls, by the name of the method of
-        `IStore`, `IUpload` (``write``, ``commit``), `IValue` (``read``) or
-        `IListing` (``next_slice``)."""
-        self.room_bytes: int | None = None
-        """How many bytes all values and uploads may have."""
+        self.uploads = 0
+        """How many are neither committed nor discarded."""
+        self.fail_writes: Exception | None = None
+        """What to raise from every write."""
+        self.delay_commits: list[Callable[[], None]] | None = None
+        """If a list: each commit adds what has to be called for it to be done,
+        and answers then."""
+        self.break_reads_at: int | None = None
+        """From which offset on values cannot be read."""
         self._clock = clock
         self._delay_seconds = delay_seconds
 
-    def answer(self, name: str, act: Callable[[], T]) -> Answer[T]:
+    def answer(self, act: Callable[[], T]) -> Answer[T]:
         """
         Do something when its time has come.
         """
-
-        def act_or_fail() -> T:
-            self.fail_if_told(name)
-            return act()
-
         if self._clock is None:
-            return act_or_fail()
-        return deferLater(self._clock, self._delay_seconds, act_or_fail)
-
-    def fail_if_told(self, name: str) -> None:
-        """
-        Raise what `failing` has for a method.
-        """
-        if name in self.failing:
-            raise self.failing[name]
-
-    def used_bytes(self) -> int:
-        """
-        How much room is taken.
-        """
-        return sum(info.size for info, _ in self.values.values()) + sum(
-            len(upload.body) for upload in self.uploads
-        )
-
-    def expect_room_for(self, added_bytes: int) -> None:
-        """
-        Raises:
-            StoreFull: There is not so much room.
-        """
-        room = self.room_bytes
-        if room is not None and self.used_bytes() + added_bytes > room:
-            raise StoreFull(f"The store has room for {room} bytes.")
+            return act()
+        return deferLater(self._clock, self._delay_seconds, act)
 
     def expect_place_for(self, key: Key) -> None:
         """
@@ -123,19 +96,18 @@ class MemoryStore:
     ) -> Answer[IUpload]:
         def begin() -> IUpload:
             self.expect_place_for(key)
-            self.expect_room_for(length or 0)
             return MemoryUpload(self, key, length, metadata)
 
-        return self.answer("begin", begin)
+        return self.answer(begin)
 
     def open(self, key: Key) -> Answer[IValue]:
         def open_value() -> IValue:
             return MemoryValue(self, *self._stored(key))
 
-        return self.answer("open", open_value)
+        return self.answer(open_value)
 
     def stat(self, key: Key) -> Answer[ValueInfo]:
-        return self.answer("stat", lambda: self._stored(key)[0])
+        return self.answer(lambda: self._stored(key)[0])
 
     def _stored(self, key: Key) -> tuple[ValueInfo, bytes]:
         if key not in self.values:
@@ -147,13 +119,13 @@ class MemoryStore:
             conditions.check_change(self._stored(key)[0])
             del self.values[key]
 
-        return self.answer("remove", remove)
+        return self.answer(remove)
 
     def list(self, prefix: bytes, after: bytes, limit: int | None) -> IListing:
         return MemoryListing(self, prefix, after, limit)
 
     def close(self) -> Answer[None]:
-        return self.answer("close", lambda: None)
+        return self.answer(lambda: None)
 
 
 @implementer(IUpload)
@@ -165,47 +137,53 @@ class MemoryUpload:
     def __init__(
         self, store: MemoryStore, key: Key, length: int | None, metadata: Metadata
     ) -> None:
-        self.body = bytearray()
         self._store = store
         self._key = key
         self._length = length
         self._metadata = metadata
-        store.uploads.add(self)
+        self._body = bytearray()
+        self._ended = self._committing = False
+        store.uploads += 1
 
     def write(self, chunk: bytes) -> Answer[None]:
         def write() -> None:
-            self._store.expect_room_for(len(chunk))
-            self.body += chunk
+            if self._store.fail_writes is not None:
+                raise self._store.fail_writes
+            self._body += chunk
 
-        return self._store.answer("write", write)
+        return self._store.answer(write)
 
     def fileno(self) -> None:
         return None
 
     def commit(self, conditions: Conditions) -> Answer[Published]:
-        def commit() -> Published:
-            try:
-                self._store.fail_if_told("commit")
-                return self._publish(conditions)
-            finally:
-                self.discard()
+        self._committing = True
+        delayed = self._store.delay_commits
+        if delayed is None:
+            return self._store.answer(lambda: self._commit(conditions))
+        waiting: Deferred[None] = Deferred()
+        delayed.append(lambda: waiting.callback(None))
+        return waiting.addCallback(lambda _: self._commit(conditions))
 
-        # No other name: what fails has to discard the upload.
-        return self._store.answer("", commit)
-
-    def _publish(self, conditions: Conditions) -> Published:
-        store, key, size = self._store, self._key, len(self.body)
+    def _commit(self, conditions: Conditions) -> Published:
+        store, key, size = self._store, self._key, len(self._body)
+        self._end()
         if self._length not in (None, size):
             raise StoreFault(f"{size} bytes came, not {self._length}.")
         replaced = store.current(key)
         conditions.check_change(replaced)
         store.expect_place_for(key)
         info = ValueInfo(key, size, new_etag(), time.time(), self._metadata)
-        store.values[key] = info, bytes(self.body)
+        store.values[key] = info, bytes(self._body)
         return Published(info, created=replaced is None)
 
     def discard(self) -> None:
-        self._store.uploads.discard(self)
+        if not self._committing:
+            self._end()
+
+    def _end(self) -> None:
+        self._store.uploads -= not self._ended
+        self._ended = True
 
 
 @implementer(IValue)
@@ -223,7 +201,13 @@ class MemoryValue:
         return None
 
     def read(self, offset: int, count: int) -> Answer[bytes]:
-        return self._store.answer("read", lambda: self._body[offset : offset + count])
+        def read() -> bytes:
+            end = self._store.break_reads_at
+            if end is not None and offset >= end:
+                raise StoreFault("The value cannot be read any further.")
+            return self._body[offset:end][:count]
+
+        return self._store.answer(read)
 
     def close(self) -> None:
         pass
@@ -252,7 +236,7 @@ class MemoryListing:
             del self._values[: self._slice_values]
             return taken
 
-        return self._store.answer("next_slice", next_slice)
+        return self._store.answer(next_slice)
 
     def close(self) -> None:
         self._values.clear()

@@ -1,0 +1,30 @@
+"""
+``reuseport``: a listening socket for each worker; the kernel's hash chooses.
+
+Nobody waits for a lock or wakes in vain, and nobody helps a neighbour whose
+queue is long: the hash of addresses and ports knows no load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zope.interface import implementer
+
+from kvd.interfaces import IDispatchPolicy
+
+
+@implementer(IDispatchPolicy)
+class ReusePort:
+    """
+    Each worker accepts from its own socket.
+    """
+
+    def group_size(self, workers: int) -> int:
+        return workers
+
+    def members_of(self, worker: int, workers: int) -> Sequence[int]:
+        return (worker,)
+
+
+policy = ReusePort()

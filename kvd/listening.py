@@ -1,0 +1,174 @@
+"""
+The listening sockets of one address, made by the supervisor and held for life.
+
+A worker that dies takes no queued connection with it, since the supervisor
+holds every socket too. For TCP the sockets are made with ``SO_REUSEPORT``, and
+the kernel spreads connections over them. With that option the kernel no longer
+says that a port is in use, if both are the same user's: so each address is
+first probed without it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from kvd.errors import AddressUnusable
+from kvd.settings import Address, TCPAddress, UNIXAddress
+
+_WORDS: Final = {
+    errno.EADDRINUSE: "it is in use; another kvd or another server has it",
+    errno.EADDRNOTAVAIL: "no interface of this machine has that address",
+    errno.EACCES: "this user may not; ports below 1024 need a privilege",
+    errno.EPERM: "this user may not",
+    errno.ENOENT: "the folder of the socket does not exist",
+    errno.ENOTDIR: "the folder of the socket is no folder",
+    errno.EAFNOSUPPORT: "this machine does not speak that family of addresses",
+}
+
+
+@dataclass(frozen=True)
+class ListenerGroup:
+    """
+    Sockets that listen on one address. Non-blocking; not inherited.
+    """
+
+    address: Address
+    """With the port that the kernel chose, where it was left to it."""
+    members: tuple[socket.socket, ...]
+    inode: int | None = None
+    """Of the file of a Unix socket."""
+
+    def close(self) -> None:
+        """
+        Close this process's sockets, and remove the file of a Unix socket if
+        it is still the one that was made. Further calls do nothing.
+        """
+        if self.members[0].fileno() == -1:
+            return
+        for member in self.members:
+            member.close()
+        if isinstance(self.address, UNIXAddress):
+            try:
+                if os.stat(self.address.path).st_ino == self.inode:
+                    os.unlink(self.address.path)
+            except FileNotFoundError:
+                # Somebody was tidier.
+                pass
+
+
+def open_group(address: Address, size: int) -> ListenerGroup:
+    """
+    Listen on an address.
+
+    Args:
+        address: Where.
+        size: How many sockets; a Unix socket is always alone, since the kernel
+            spreads nothing there.
+
+    Raises:
+        AddressUnusable: With the reason.
+    """
+    try:
+        if isinstance(address, UNIXAddress):
+            return _open_unix(address)
+        return _open_tcp(address, size)
+    except OSError as error:
+        reason = _WORDS.get(error.errno or 0, error.strerror or str(error))
+        raise AddressUnusable(f"cannot listen on {address}: {reason}") from error
+
+
+def _open_tcp(address: TCPAddress, size: int) -> ListenerGroup:
+    family = socket.AF_INET6 if ":" in address.interface else socket.AF_INET
+    with _bound(family, address, shared=False) as probe:
+        # Listening, not only bound: two sockets with SO_REUSEADDR may be bound
+        # to a port on which nobody listens.
+        probe.listen(1)
+        address = replace(address, port=probe.getsockname()[1])
+    members: list[socket.socket] = []
+    try:
+        for _ in range(size):
+            member = _bound(family, address, shared=True)
+            members.append(member)
+            member.listen(address.backlog)
+    except BaseException:
+        for member in members:
+            member.close()
+        raise
+    return ListenerGroup(address, tuple(members))
+
+
+def _bound(family: int, address: TCPAddress, *, shared: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        # Connections of a predecessor in TIME_WAIT do not matter.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            # What is accepted inherits it (tcp(7)).
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind((address.interface, address.port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _open_unix(address: UNIXAddress) -> ListenerGroup:
+    _remove_stale(address.path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        try:
+            sock.bind(address.path)
+        except OSError as error:
+            if error.errno is None:
+                raise AddressUnusable(
+                    f"cannot listen on {address}: {error}; a path of at most 107"
+                    " bytes would be right"
+                ) from error
+            raise
+        # Nobody connects before it listens, so the mode is right in time.
+        os.chmod(address.path, address.mode)
+        sock.listen(address.backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return ListenerGroup(address, (sock,), os.stat(address.path).st_ino)
+
+
+def _remove_stale(path: str) -> None:
+    """
+    Remove the file of a socket whose server is gone, and nothing else.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise AddressUnusable(
+            f"cannot listen on unix:{path}: there is something that is no socket"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def is_public(address: Any) -> bool:
+    """
+    Whether other machines may reach an address.
+    """
+    return isinstance(address, TCPAddress) and not (
+        address.interface.startswith("127.") or address.interface == "::1"
+    )

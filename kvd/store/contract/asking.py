@@ -1,0 +1,177 @@
+"""
+How the contract asks a store, whichever way its answers come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from kvd.conditions import UNCONDITIONAL, Conditions, EntityTags
+from kvd.interfaces import (
+    NO_METADATA,
+    Answer,
+    IStore,
+    IUpload,
+    IValue,
+    Metadata,
+    Published,
+    ValueInfo,
+)
+from kvd.keys import Key
+
+T = TypeVar("T")
+
+KEY: Final = Key(b"key")
+
+ABSENT: Final = Conditions(if_none_match=EntityTags(any=True))
+"""
+The condition that the key holds no value.
+"""
+
+PRESENT: Final = Conditions(if_match=EntityTags(any=True))
+"""
+The condition that it holds one.
+"""
+
+
+def holds(etag: str) -> Conditions:
+    """
+    The condition that the key holds the value with an entity tag.
+    """
+    return Conditions(if_match=EntityTags(strong=frozenset({etag})))
+
+
+class Asking:
+    """
+    A store in a test, and its answers.
+    """
+
+    def make_store(self) -> IStore:
+        """
+        A new, empty store. Whoever makes it also cleans it up.
+        """
+        raise NotImplementedError
+
+    def wait_for(self, answer: Deferred[T]) -> None:
+        """
+        Let time pass until a Deferred has fired; nothing where they do at once.
+        """
+
+    def debris(self) -> Sequence[object]:
+        """
+        What uploads have left behind in the store, where that can be seen.
+        """
+        return []
+
+    def result(self, answer: Answer[T]) -> T:
+        """
+        What an answer is, in whichever way it comes. A failure is raised.
+        """
+        if not isinstance(answer, Deferred):
+            return answer
+        self.wait_for(answer)
+        results: list[T | Failure] = []
+        answer.addBoth(results.append)
+        assert results, "no answer came; does wait_for wait for long enough?"
+        (result,) = results
+        if isinstance(result, Failure):
+            result.raiseException()
+        assert not isinstance(result, Failure)
+        return result
+
+    def error(self, kind: type[Exception], ask: Callable[[], Answer[object]]) -> str:
+        """
+        The sentence of an exception, which must come from an answer in
+        whichever way.
+        """
+        try:
+            self.result(ask())
+        except kind as error:
+            return str(error)
+        raise AssertionError(f"no {kind.__name__} came")
+
+    def begin(
+        self,
+        store: IStore,
+        key: Key = KEY,
+        length: int | None = None,
+        metadata: Metadata = NO_METADATA,
+    ) -> IUpload:
+        """
+        Begin an upload.
+        """
+        return self.result(store.begin(key, length, metadata))
+
+    def put(
+        self,
+        store: IStore,
+        key: Key = KEY,
+        body: bytes = b"value",
+        conditions: Conditions = UNCONDITIONAL,
+        metadata: Metadata = NO_METADATA,
+    ) -> Published:
+        """
+        Store a value.
+        """
+        upload = self.begin(store, key, len(body), metadata)
+        self.result(upload.write(body))
+        return self.result(upload.commit(conditions))
+
+    def value(self, store: IStore, key: Key = KEY) -> IValue:
+        """
+        Open a value.
+        """
+        return self.result(store.open(key))
+
+    def body(self, value: IValue) -> bytes:
+        """
+        All bytes of an opened value, which is closed.
+        """
+        body = b""
+        while len(body) < value.info.size:
+            chunk = self.result(value.read(len(body), 100_000))
+            assert chunk
+            body += chunk
+        value.close()
+        value.close()
+        return body
+
+    def get(self, store: IStore, key: Key = KEY) -> bytes:
+        """
+        The bytes of a stored value.
+        """
+        return self.body(self.value(store, key))
+
+    def walk(
+        self,
+        store: IStore,
+        prefix: bytes = b"",
+        after: bytes = b"",
+        limit: int | None = None,
+    ) -> Sequence[ValueInfo]:
+        """
+        A whole listing.
+        """
+        listing = store.list(prefix, after, limit)
+        values: list[ValueInfo] = []
+        while taken := self.result(listing.next_slice()):
+            values += taken
+        listing.close()
+        return values
+
+    def keys(
+        self,
+        store: IStore,
+        prefix: bytes = b"",
+        after: bytes = b"",
+        limit: int | None = None,
+    ) -> Sequence[bytes]:
+        """
+        The keys of a listing: as they come with a limit, else sorted.
+        """
+        keys = [info.key for info in self.walk(store, prefix, after, limit)]
+        return keys if limit is not None else sorted(keys)

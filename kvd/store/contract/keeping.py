@@ -1,0 +1,298 @@
+"""
+What a store promises that keeps values.
+"""
+
+from __future__ import annotations
+
+import os
+
+from zope.interface.verify import verifyObject
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.errors import KeyAbsent, KeyConflict, PreconditionFailed, StoreFault
+from kvd.interfaces import MAX_METADATA_BYTES, IValue
+from kvd.keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Key
+from kvd.store.contract.asking import ABSENT, KEY, PRESENT, Asking, holds
+
+
+class ValueContract(Asking):
+    """
+    A value is wholly old, wholly new, or absent.
+    """
+
+    # -- what comes back ------------------------------------------------------
+
+    def test_value_comes_back(self) -> None:
+        """
+        What was written is read, and everything said of it agrees.
+        """
+        store = self.make_store()
+        body = bytes(range(256)) * 1024
+
+        published = self.put(store, KEY, body, metadata={"content-type": "a/b"})
+        value = self.value(store)
+
+        assert verifyObject(IValue, value)
+        assert published.info == value.info
+        assert published.info == self.result(store.stat(KEY))
+        assert body[100:200] == self.result(value.read(100, 100))
+        assert body == self.body(value)
+
+    def test_descriptor_holds_the_value(self) -> None:
+        """
+        A descriptor, where there is one, has the value from its start.
+        """
+        store = self.make_store()
+        self.put(store, KEY, b"as a file")
+        value = self.value(store)
+        descriptor = value.fileno()
+
+        if descriptor is not None:
+            assert b"as a file" == os.pread(descriptor, 100, 0)
+        value.close()
+
+    def test_descriptor_continues_the_upload(self) -> None:
+        """
+        What is written to an upload's descriptor, where there is one, follows
+        what was written to the upload.
+        """
+        store = self.make_store()
+        upload = self.begin(store)
+        self.result(upload.write(b"written, "))
+        descriptor = upload.fileno()
+        if descriptor is None:
+            self.result(upload.write(b"spliced"))
+        else:
+            os.write(descriptor, b"spliced")
+
+        assert 16 == self.result(upload.commit(UNCONDITIONAL)).info.size
+        assert b"written, spliced" == self.get(store)
+
+    def test_empty_value_is_a_value(self) -> None:
+        """
+        A value of no bytes is stored and found, also if nothing was written.
+        """
+        store = self.make_store()
+        self.put(store, KEY, b"")
+        self.result(self.begin(store, Key(b"other")).commit(UNCONDITIONAL))
+
+        assert b"" == self.get(store)
+        assert 0 == self.result(store.stat(Key(b"other"))).size
+
+    def test_metadata_comes_back(self) -> None:
+        """
+        Metadata of any text and of the longest allowed size is kept; a new
+        value has its own.
+        """
+        store = self.make_store()
+        metadata = {"content-type": 'text/plain; charset="utf-8"', "x-empty": ""}
+        metadata["x-mark"] = ": \u00e9 \u20ac \udcff :"
+        used = sum(
+            len(name) + len(value.encode("utf-8", "surrogateescape"))
+            for name, value in metadata.items()
+        )
+        metadata["x"] = "v" * (MAX_METADATA_BYTES - used - 1)
+
+        self.put(store, metadata=metadata)
+        assert metadata == self.result(store.stat(KEY)).metadata
+
+        self.put(store)
+        assert {} == self.result(store.stat(KEY)).metadata
+
+    def test_time_of_change_stays(self) -> None:
+        """
+        When a value changed is the same whenever one asks.
+        """
+        store = self.make_store()
+        changed = self.put(store).info.changed
+        self.put(store, Key(b"other"))
+
+        assert changed == self.result(store.stat(KEY)).changed
+
+    # -- old and new ----------------------------------------------------------
+
+    def test_upload_is_unseen_before_its_commit(self) -> None:
+        """
+        Until the commit the key has no value, or its old one.
+        """
+        store = self.make_store()
+        upload = self.begin(store)
+        self.result(upload.write(b"new"))
+        self.error(KeyAbsent, lambda: store.open(KEY))
+        self.put(store, body=b"old")
+
+        assert b"old" == self.get(store)
+        assert [KEY] == self.keys(store)
+        assert not self.result(upload.commit(UNCONDITIONAL)).created
+        assert b"new" == self.get(store)
+
+    def test_discarded_upload_leaves_the_old_value(self) -> None:
+        """
+        What was thrown away was never there.
+        """
+        store = self.make_store()
+        self.put(store, body=b"old")
+        upload = self.begin(store)
+        self.result(upload.write(b"new"))
+        upload.discard()
+
+        assert b"old" == self.get(store)
+        assert [] == self.debris()
+
+    def test_wrong_length_is_not_published(self) -> None:
+        """
+        An upload of more or fewer bytes than were promised fails.
+        """
+        store = self.make_store()
+
+        for length in (2, 4):
+            upload = self.begin(store, length=length)
+            self.result(upload.write(b"abc"))
+            self.error(StoreFault, lambda: upload.commit(UNCONDITIONAL))  # noqa: B023
+
+        self.error(KeyAbsent, lambda: store.open(KEY))
+        assert [] == self.debris()
+
+    def test_reader_keeps_its_value(self) -> None:
+        """
+        Who has opened a value reads it to the end, although it was replaced
+        and then removed.
+        """
+        store = self.make_store()
+        old = self.put(store, body=b"old value").info
+        first = self.value(store)
+        self.put(store, body=b"new")
+        second = self.value(store)
+        self.result(store.remove(KEY, UNCONDITIONAL))
+
+        assert old == first.info
+        assert b"old value" == self.body(first)
+        assert b"new" == self.body(second)
+
+    def test_removed_value_is_gone(self) -> None:
+        """
+        A removed value is absent, can be removed no more, and can come back.
+        """
+        store = self.make_store()
+        self.put(store)
+        self.result(store.remove(KEY, UNCONDITIONAL))
+
+        self.error(KeyAbsent, lambda: store.open(KEY))
+        self.error(KeyAbsent, lambda: store.remove(KEY, UNCONDITIONAL))
+        assert [] == self.keys(store)
+        assert self.put(store).created
+
+    # -- conditions -----------------------------------------------------------
+
+    def test_create_once(self) -> None:
+        """
+        Of two uploads that may only create, the first commit wins.
+        """
+        store = self.make_store()
+        first, second = self.begin(store), self.begin(store)
+        self.result(first.write(b"first"))
+        self.result(second.write(b"second"))
+
+        assert self.result(second.commit(ABSENT)).created
+        self.error(PreconditionFailed, lambda: first.commit(ABSENT))
+        assert b"second" == self.get(store)
+        assert [] == self.debris()
+
+    def test_compare_and_swap(self) -> None:
+        """
+        ``If-Match`` replaces the value that it names and no other.
+        """
+        store = self.make_store()
+        old = self.put(store, body=b"old").info.etag
+        new = self.put(store, body=b"new", conditions=holds(old)).info.etag
+        late = self.begin(store)
+
+        self.error(PreconditionFailed, lambda: late.commit(holds(old)))
+        assert b"new" == self.get(store)
+        assert not self.put(store, conditions=PRESENT).created
+        self.error(PreconditionFailed, lambda: store.remove(KEY, holds(new)))
+        assert [] == self.debris()
+
+    def test_remove_what_was_meant(self) -> None:
+        """
+        A removal with ``If-Match`` removes the value that it names.
+        """
+        store = self.make_store()
+        etag = self.put(store).info.etag
+        self.error(PreconditionFailed, lambda: store.remove(KEY, holds("other")))
+        self.result(store.remove(KEY, holds(etag)))
+
+        self.error(KeyAbsent, lambda: store.stat(KEY))
+
+    # -- keys -----------------------------------------------------------------
+
+    def test_keys_at_the_limits(self) -> None:
+        """
+        The longest keys and segments, the most segments, and every byte that
+        a key may have are kept apart.
+        """
+        store = self.make_store()
+        segment = b"s" * MAX_SEGMENT_BYTES
+        keys = [
+            Key(segment),
+            Key((b"t" * MAX_SEGMENT_BYTES + b"/") * 3 + b"t" * 254 + b"/t"),
+            Key(b"d/" * (MAX_KEY_BYTES // 2 - 1) + b"d"),
+            Key(bytes(b for b in range(0x20, 0x7F) if b != 0x2F)),
+            Key(bytes(range(0x80, 0x100))),
+            Key(b"%2F"),
+            Key(b"..."),
+            Key(b"-rf"),
+            Key(b"in/.kvd"),
+        ]
+        assert MAX_KEY_BYTES == len(keys[1])
+        for number, key in enumerate(keys):
+            self.put(store, key, b"%d" % number)
+
+        assert sorted(keys) == self.keys(store)
+        assert sorted(keys) == self.keys(store, limit=100)
+        for number, key in enumerate(keys):
+            assert b"%d" % number == self.get(store, key)
+            self.result(store.remove(key, UNCONDITIONAL))
+        assert [] == self.keys(store)
+
+    def test_key_that_is_a_folder_conflicts(self) -> None:
+        """
+        A key that other keys lead through can have no value.
+        """
+        store = self.make_store()
+        early = self.begin(store, Key(b"a/b"))
+        self.put(store, Key(b"a/b/c"))
+
+        self.error(KeyConflict, lambda: store.begin(Key(b"a"), None))
+        self.error(KeyConflict, lambda: early.commit(UNCONDITIONAL))
+        self.error(KeyAbsent, lambda: store.open(Key(b"a")))
+        self.error(KeyAbsent, lambda: store.remove(Key(b"a/b"), UNCONDITIONAL))
+        assert [] == self.debris()
+
+    def test_key_that_leads_through_a_value_conflicts(self) -> None:
+        """
+        A key below a value can have none.
+        """
+        store = self.make_store()
+        early = self.begin(store, Key(b"a/b/c"))
+        self.put(store, Key(b"a"), b"file")
+
+        self.error(KeyConflict, lambda: store.begin(Key(b"a/b"), None))
+        self.error(KeyConflict, lambda: early.commit(UNCONDITIONAL))
+        self.error(KeyAbsent, lambda: store.open(Key(b"a/b")))
+        self.error(KeyAbsent, lambda: store.remove(Key(b"a/b"), UNCONDITIONAL))
+        assert b"file" == self.get(store, Key(b"a"))
+        assert [] == self.debris()
+
+    def test_emptied_folder_is_free(self) -> None:
+        """
+        Once the last key below is removed, the folder's name is a free key,
+        and the other way round.
+        """
+        store = self.make_store()
+        self.put(store, Key(b"a/b/c"))
+        self.result(store.remove(Key(b"a/b/c"), UNCONDITIONAL))
+        self.put(store, Key(b"a"))
+        self.result(store.remove(Key(b"a"), UNCONDITIONAL))
+
+        assert self.put(store, Key(b"a/b")).created

@@ -1,0 +1,137 @@
+"""
+What a store promises of its listings.
+"""
+
+from __future__ import annotations
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.keys import Key
+from kvd.store.contract.asking import Asking
+
+# "-" < "." < "/" < "0": the order of whole keys is not that of folders.
+KEYS = [
+    b"a",
+    b"b-x",
+    b"b.x",
+    b"b/c",
+    b"b/c-d",
+    b"b/d/e",
+    b"b/d/f",
+    b"b0",
+    b"c/\xff",
+    b"c\xff/x",
+]
+
+
+class ListingContract(Asking):
+    """
+    A listing has each value that stays exactly once.
+    """
+
+    def test_everything_is_listed(self) -> None:
+        """
+        Without a prefix all values are listed, as stream and as page.
+        """
+        store = self.make_store()
+        for key in KEYS:
+            self.put(store, Key(key))
+
+        assert sorted(KEYS) == self.keys(store)
+        assert sorted(KEYS) == self.keys(store, limit=len(KEYS))
+        assert sorted(KEYS) == self.keys(store, limit=1000)
+
+    def test_listing_says_what_stat_says(self) -> None:
+        """
+        A listed value has its size, entity tag, time and metadata.
+        """
+        store = self.make_store()
+        info = self.put(store, Key(b"a/b"), metadata={"content-type": "a/b"}).info
+
+        assert [info] == [*self.walk(store)]
+        assert [info] == [*self.walk(store, limit=1)]
+
+    def test_prefix_is_a_folder(self) -> None:
+        """
+        Only keys below the prefix are listed; one that no key has, or that no
+        key could have, lists nothing.
+        """
+        store = self.make_store()
+        for key in KEYS:
+            self.put(store, Key(key))
+
+        for limit in (None, 100):
+            assert [b"b/c", b"b/c-d", b"b/d/e", b"b/d/f"] == self.keys(
+                store, b"b/", limit=limit
+            )
+            assert [b"b/d/e", b"b/d/f"] == self.keys(store, b"b/d/", limit=limit)
+            for prefix in (b"a/", b"x/", b"b/d/e/", b"../", b"b/../b/", b"//"):
+                assert [] == self.keys(store, prefix, limit=limit)
+            assert [] == self.keys(store, b"n" * 300 + b"/", limit=limit)
+
+    def test_pages_continue(self) -> None:
+        """
+        Pages of any size, each after the last key of the one before, have all
+        keys in the order of their bytes; a short page is the last.
+        """
+        store = self.make_store()
+        for key in KEYS:
+            self.put(store, Key(key))
+
+        for limit in (1, 2, 3, 7):
+            found: list[bytes] = []
+            while len(page := self.keys(store, b"", (found or [b""])[-1], limit)):
+                assert len(page) == min(limit, len(KEYS) - len(found))
+                found += page
+            assert sorted(KEYS) == found
+
+    def test_page_begins_after_any_key(self) -> None:
+        """
+        What a page begins after need not be stored, nor be a key.
+        """
+        store = self.make_store()
+        for key in KEYS:
+            self.put(store, Key(key))
+
+        for after in (b"", b"b", b"b/", b"b/c", b"b/d/ee", b"b\xff", b"\xff", b"a\0"):
+            expected = [key for key in sorted(KEYS) if key > after]
+            assert expected[:3] == self.keys(store, b"", after, 3)
+            assert [key for key in expected if key.startswith(b"b/")] == self.keys(
+                store, b"b/", after, 100
+            )
+
+    def test_many_values_come_in_slices(self) -> None:
+        """
+        More values than a slice has are all listed, each once; who closes the
+        walk early hears no more of it.
+        """
+        store = self.make_store()
+        keys = [b"%03d/x" % number for number in range(300)]
+        for key in keys:
+            self.put(store, Key(key), b"")
+
+        assert keys == self.keys(store)
+        listing = store.list(b"", b"", None)
+        assert 0 < len(self.result(listing.next_slice())) < 300
+        listing.close()
+        assert [] == [*self.result(listing.next_slice())]
+
+    def test_values_come_and_go_during_a_walk(self) -> None:
+        """
+        What stays during a walk is listed exactly once, whatever else is
+        published and removed.
+        """
+        store = self.make_store()
+        stay = [b"stay/%03d" % number for number in range(300)]
+        go = [b"go/%03d" % number for number in range(300)]
+        for key in stay + go:
+            self.put(store, Key(key), b"")
+        listing = store.list(b"", b"", None)
+        found = [info.key for info in self.result(listing.next_slice())]
+        for key in go:
+            self.result(store.remove(Key(key), UNCONDITIONAL))
+            self.put(store, Key(b"come/" + key), b"")
+        while taken := self.result(listing.next_slice()):
+            found += [info.key for info in taken]
+        listing.close()
+
+        assert stay == sorted(key for key in found if key.startswith(b"stay/"))

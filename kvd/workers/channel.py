@@ -1,0 +1,133 @@
+"""
+One end of a control socket, in a reactor.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.logger import Logger
+
+from kvd.workers.messages import BadMessage, Message, receive, send
+
+MAX_QUEUED: Final = 4096
+"""
+Who takes no message for so long is as good as gone.
+"""
+
+
+class Channel(FileDescriptor):
+    """
+    Sends and receives messages. Those that the socket does not take at once
+    are queued, in order.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        received: Callable[[Message, list[int]], None],
+        lost: Callable[[], None],
+        reactor: Any,
+    ) -> None:
+        """
+        Args:
+            sock: One end of a ``SOCK_SEQPACKET`` pair; owned by this.
+            received: Gets each message and the descriptors that came with it,
+                which are its own then.
+            lost: Called once, when the other side is gone; not after `close`.
+            reactor: Watches the socket.
+        """
+        super().__init__(reactor)
+        sock.setblocking(False)
+        self._sock = sock
+        self._received = received
+        self._lost = lost
+        self._queue: deque[tuple[Message, list[int]]] = deque()
+        self._open = True
+        self.startReading()
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def logPrefix(self) -> str:
+        return "kvd"
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """
+        Send a message with copies of descriptors. Forgotten when the other
+        side is gone: `lost` tells that.
+        """
+        if not self._open:
+            return
+        if not self._queue and self._try_send(message, descriptors):
+            return
+        self._queue.append((message, [os.dup(number) for number in descriptors]))
+        if len(self._queue) > MAX_QUEUED:
+            self._log.error("a control socket takes no messages and is given up")
+            self._end()
+        else:
+            self.startWriting()
+
+    def _try_send(self, message: Message, descriptors: Sequence[int]) -> bool:
+        try:
+            send(self._sock, message, descriptors)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # The other side is gone; reading tells the same, in its own turn.
+            pass
+        return True
+
+    def doWrite(self) -> None:
+        while self._queue and self._try_send(*self._queue[0]):
+            self._close_all(self._queue.popleft()[1])
+        if not self._queue:
+            self.stopWriting()
+
+    def doRead(self) -> None:
+        while self._open:
+            try:
+                came = receive(self._sock)
+            except BlockingIOError:
+                return
+            except BadMessage:
+                self._log.failure("a control message was not understood")
+                came = None
+            if came is None:
+                self._end()
+                return
+            self._received(*came)
+
+    def connectionLost(self, reason: Any) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._open:
+            self.close()
+            self._lost()
+
+    def close(self) -> None:
+        """
+        Close this end; the other side notices.
+        """
+        if not self._open:
+            return
+        self._open = False
+        self.stopReading()
+        self.stopWriting()
+        self._sock.close()
+        for _, descriptors in self._queue:
+            self._close_all(descriptors)
+        self._queue.clear()
+
+    @staticmethod
+    def _close_all(descriptors: Sequence[int]) -> None:
+        for descriptor in descriptors:
+            os.close(descriptor)

@@ -1,0 +1,141 @@
+"""
+A worker: a fork that gets a reactor and serves.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+from typing import Any
+
+from twisted.logger import LogEvent, eventAsText, globalLogBeginner
+
+from kvd.errors import OperatorError
+from kvd.serving import Serving
+from kvd.settings import Settings
+from kvd.workers.channel import Channel
+from kvd.workers.messages import (
+    Drain,
+    Failed,
+    Listen,
+    Message,
+    Ready,
+    Told,
+    Unlisten,
+)
+
+# A message has to fit into a datagram; a traceback need not be whole.
+_MAX_TEXT = 16_000
+
+
+def run(control: socket.socket, settings: Settings, worker: int) -> int:
+    """
+    Be a worker, until drained or left.
+
+    Args:
+        control: The worker's end of its control socket.
+        settings: The whole of them.
+        worker: Its number.
+
+    Returns:
+        The status to exit with.
+    """
+    raise_descriptor_limit()
+    # In a fork, and only now: a reactor never crosses one.
+    from twisted.internet import epollreactor
+
+    epollreactor.install()
+    from twisted.internet import reactor
+
+    child = Worker(control, settings, worker, reactor)
+    reactor.callWhenRunning(child.start)  # type: ignore[attr-defined]
+    reactor.run(installSignalHandlers=False)  # type: ignore[attr-defined]
+    return child.status
+
+
+def raise_descriptor_limit() -> None:
+    """
+    Allow as many descriptors as may be: each connection has one or two.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Worker:
+    """
+    Does what the supervisor says.
+    """
+
+    def __init__(
+        self, control: socket.socket, settings: Settings, worker: int, reactor: Any
+    ) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        self._channel = Channel(control, self._received, self._left, reactor)
+        self._serving = Serving(settings, worker, reactor)
+        self._draining = False
+        self.status = 0
+
+    def start(self) -> None:
+        """
+        Open the store and tell that sockets can come.
+        """
+        globalLogBeginner.beginLoggingTo(
+            [self._tell], discardBuffer=True, redirectStandardIO=False
+        )
+        # ^C reaches the whole group of a terminal; the supervisor answers it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._terminated)
+        try:
+            self._serving.start()
+        except OperatorError as error:
+            self.status = 1
+            self._channel.send(Failed(error.sentence))
+            self._reactor.stop()
+            return
+        self._channel.send(Ready())
+
+    def _tell(self, event: LogEvent) -> None:
+        level = event.get("log_level")
+        name = level.name if level is not None else "info"
+        if name == "debug" or "log_namespace" not in event:
+            return
+        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        self._channel.send(Told(name, text[:_MAX_TEXT]))
+
+    def _terminated(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._drain, self._settings.drain_seconds)
+
+    def _received(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, Listen):
+            (descriptor,) = descriptors
+            sock = socket.socket(fileno=descriptor)
+            if self._draining:
+                sock.close()
+            else:
+                self._serving.listen(message.name, sock)
+        elif isinstance(message, Unlisten):
+            self._serving.unlisten(message.name)
+        elif isinstance(message, Drain):
+            self._drain(message.seconds)
+        else:
+            raise AssertionError(f"no message for a worker: {message}")
+
+    def _drain(self, seconds: float) -> None:
+        if self._draining:
+            return
+        self._draining = True
+        drained = self._serving.drain(seconds)
+        drained.addCallback(lambda _: self._serving.stop())
+        drained.addBoth(lambda _: self._reactor.stop())
+
+    def _left(self) -> None:
+        """
+        The supervisor is gone. Nobody would replace this worker or end it:
+        better none than one that nobody knows of. What it was writing is swept
+        by whoever opens the store next.
+        """
+        os._exit(0)

@@ -1,0 +1,181 @@
+"""
+The process that workers are forked from.
+
+It has imported everything a worker needs and holds no reactor, so a fork of it
+is a working process at once, sharing nearly all of its memory. It does nothing
+but fork and wait: its life hangs on the control socket alone. Signals to the
+group (a terminal's ^C, a service manager's SIGTERM) are the supervisor's to
+answer, and passed over here.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from typing import Any, Final
+
+from kvd.plugins import IStoreDeclaration, load
+from kvd.settings import Settings
+from kvd.workers.messages import Exited, Fork, Forked, Load, receive, send
+
+# The supervisor's own module path, so that what it found is found here too,
+# from whichever folder it was started.
+_BOOT: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    " from kvd.workers.forkserver import main; main(int(sys.argv[2]))"
+)
+
+
+def spawn(control: socket.socket) -> subprocess.Popen[bytes]:
+    """
+    Start a fork server.
+
+    Args:
+        control: Its end of the control socket; the caller closes its copy.
+    """
+    path = json.dumps([os.path.abspath(folder) for folder in sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-c", _BOOT, path, str(control.fileno())],
+        pass_fds=[control.fileno()],
+        stdin=subprocess.DEVNULL,
+        process_group=0,
+    )
+
+
+def main(descriptor: int) -> None:
+    """
+    Be a fork server, until the control socket closes.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    control = socket.socket(fileno=descriptor)
+    control.set_inheritable(False)
+    loaded = receive(control)
+    if loaded is None:
+        return
+    message = loaded[0]
+    assert isinstance(message, Load)
+    _import_for(message.settings)
+    ForkServer(control, message.settings).run()
+
+
+def _import_for(settings: Settings) -> None:
+    """
+    Import what a worker will use, without installing a reactor.
+    """
+    import twisted.internet.epollreactor
+    import twisted.python.threadpool  # noqa: F401
+
+    import kvd.workers.child  # noqa: F401
+    from kvd.dialects.choice import Dialects
+
+    load(IStoreDeclaration, settings.store.scheme)
+    Dialects(settings.dialects)
+    # What is alive now stays alive in every fork: a collector that looked at
+    # it would copy its pages for nothing.
+    gc.collect()
+    gc.freeze()
+
+
+class ForkServer:
+    """
+    Forks when asked, and tells of every end.
+    """
+
+    def __init__(self, control: socket.socket, settings: Settings) -> None:
+        self._control = control
+        self._settings = settings
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ)
+
+    def run(self) -> None:
+        """
+        Serve, until the supervisor is gone.
+        """
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is not None:
+                    self._reap(key.fd, *key.data)
+                elif not self._take_message():
+                    return
+
+    def _take_message(self) -> bool:
+        came = receive(self._control)
+        if came is None:
+            return False
+        message, descriptors = came
+        assert isinstance(message, Fork)
+        (descriptor,) = descriptors
+        with socket.socket(fileno=descriptor) as control:
+            self._fork(message.worker, control)
+        return True
+
+    def _fork(self, worker: int, control: socket.socket) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            reason = f"could not be forked: {error.strerror}"
+            self._tell(Exited(worker, 0, reason))
+            return
+        if pid == 0:
+            self._be_worker(worker, control)
+        pidfd = os.pidfd_open(pid)
+        self._selector.register(pidfd, selectors.EVENT_READ, (worker, pid))
+        self._tell(Forked(worker, pid), [pidfd])
+
+    def _be_worker(self, worker: int, control: socket.socket) -> None:
+        """
+        In the fork: let go of everything that is not this worker's. Never
+        returns.
+        """
+        status = 1
+        try:
+            for key in list(self._selector.get_map().values()):
+                if key.data is not None:
+                    os.close(key.fd)
+            self._selector.close()
+            self._control.close()
+            from kvd.workers.child import run
+
+            status = run(control, self._settings, worker)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # Not sys.exit: the frames above are the fork server's.
+            os._exit(status)
+
+    def _reap(self, pidfd: int, worker: int, pid: int) -> None:
+        self._selector.unregister(pidfd)
+        os.close(pidfd)
+        _, status = os.waitpid(pid, 0)
+        self._tell(Exited(worker, pid, describe(status)))
+
+    def _tell(self, message: Any, descriptors: list[int] | None = None) -> None:
+        try:
+            send(self._control, message, descriptors or [])
+        except OSError:
+            # The supervisor is gone; the next select tells.
+            pass
+
+
+def describe(status: int) -> str:
+    """
+    The end of a process in words, from its status in waitpid(2).
+    """
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exited with status {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "a signal"
+    return f"was killed by {name} ({-code})"

@@ -1,0 +1,203 @@
+"""
+What supervisor, fork server and workers say to each other.
+
+Each message is one datagram of JSON on a ``SOCK_SEQPACKET`` socket, some with
+descriptors beside it.
+
+===========  ==========================  ======================================
+message      from, to                    descriptors
+===========  ==========================  ======================================
+Load         supervisor to fork server
+Fork         supervisor to fork server   the worker's end of its control socket
+Forked       fork server to supervisor   a pidfd of the worker
+Exited       fork server to supervisor
+Listen       supervisor to worker        a listening socket
+Unlisten     supervisor to worker
+Drain        supervisor to worker
+Ready        worker to supervisor
+Failed       worker to supervisor
+Told         worker to supervisor
+===========  ==========================  ======================================
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cattrs import Converter
+from cattrs.strategies import configure_tagged_union
+
+from kvd.settings import Settings
+
+MAX_BYTES: Final = 64 * 1024
+MAX_DESCRIPTORS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """
+    Import what workers with these settings need.
+    """
+
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """
+    Make a worker.
+    """
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """
+    A worker is made.
+    """
+
+    worker: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """
+    A worker has ended, or could not be made (pid 0).
+    """
+
+    worker: int
+    pid: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """
+    Accept from the socket beside this.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisten:
+    """
+    Leave a socket to others.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """
+    Finish, within so many seconds, and exit.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """
+    The store is open; sockets can come.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """
+    The worker cannot serve; it exits.
+    """
+
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """
+    A line for the log.
+    """
+
+    level: str
+    text: str
+
+
+Message = (
+    Load | Fork | Forked | Exited | Listen | Unlisten | Drain | Ready | Failed | Told
+)
+
+_CONVERTER: Final = Converter(forbid_extra_keys=True)
+configure_tagged_union(Message, _CONVERTER, tag_name="type")
+
+
+class BadMessage(Exception):
+    """
+    A datagram is none of these messages: a mistake of ours.
+    """
+
+
+def encode(message: Message) -> bytes:
+    """
+    A message as one datagram.
+    """
+    return json.dumps(_CONVERTER.unstructure(message, Message)).encode("ascii")
+
+
+def decode(data: bytes) -> Message:
+    """
+    The message in a datagram.
+
+    Raises:
+        BadMessage: There is none.
+    """
+    try:
+        message: Message = _CONVERTER.structure(json.loads(data), Message)  # type: ignore[arg-type]  # a union is no type to mypy
+    except Exception as error:
+        raise BadMessage(f"not a message: {data[:200]!r}") from error
+    return message
+
+
+def send(
+    sock: socket.socket, message: Message, descriptors: Sequence[int] = ()
+) -> None:
+    """
+    Send a message, with copies of descriptors.
+    """
+    socket.send_fds(sock, [encode(message)], list(descriptors))
+
+
+def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
+    """
+    Receive a message and what came with it; the descriptors are the caller's,
+    and are not inherited by anyone.
+
+    Returns:
+        None when the other side is gone.
+
+    Raises:
+        BadMessage: The datagram is none; what came with it is closed.
+        BlockingIOError: Nothing is there, on a non-blocking socket.
+    """
+    try:
+        data, descriptors, flags, _ = socket.recv_fds(
+            sock, MAX_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:
+        return None
+    if not data:
+        return None
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise BadMessage("a message came cut off")
+        return decode(data), descriptors
+    except BadMessage:
+        for descriptor in descriptors:
+            socket.close(descriptor)
+        raise

@@ -1,0 +1,154 @@
+"""
+The fork server, seen from the supervisor: started, fed, and started anew.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from twisted.logger import Logger
+
+from kvd.settings import Settings
+from kvd.workers.backoff import Backoff
+from kvd.workers.channel import Channel
+from kvd.workers.forkserver import spawn
+from kvd.workers.messages import Exited, Fork, Forked, Load, Message
+
+END_SECONDS: Final = 5.0
+"""
+A fork server whose control socket has closed may take so long to end.
+"""
+
+
+class Hearer(Protocol):
+    """
+    Who wants to know of workers made and ended.
+    """
+
+    def forked(self, worker: int, pid: int, pidfd: int) -> None:
+        """
+        A worker is made; the pidfd is the hearer's.
+        """
+
+    def exited(self, worker: int, pid: int, reason: str) -> None:
+        """
+        A worker has ended.
+        """
+
+
+class ForkServerProcess:
+    """
+    Keeps one fork server alive. Its end ends no worker: their control sockets
+    lead to the supervisor.
+
+    Provides `kvd.workers.pool.Forks`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        spawn: Callable[[socket.socket], subprocess.Popen[bytes]] = spawn,
+    ) -> None:
+        """
+        Args:
+            settings: What workers will need.
+            reactor: Watches the control socket.
+            spawn: Starts a process.
+        """
+        self._settings = settings
+        self._reactor = reactor
+        self._spawn = spawn
+        self._channel: Channel | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._backoff = Backoff()
+        self._timer: Any = None
+        self._waiting: list[tuple[int, socket.socket]] = []
+        self._hearer: Hearer
+
+    def start(self, hearer: Hearer) -> None:
+        """
+        Start the first one.
+        """
+        self._hearer = hearer
+        self._begin()
+
+    def _begin(self) -> None:
+        self._timer = None
+        self._started = self._reactor.seconds()
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far:
+            self._process = self._spawn(far)
+        channel = self._channel = Channel(
+            near, self._received, self._lost, self._reactor
+        )
+        channel.send(Load(self._settings))
+        waiting, self._waiting = self._waiting, []
+        for worker, control in waiting:
+            with control:
+                channel.send(Fork(worker), [control.fileno()])
+
+    def fork(self, worker: int, control: socket.socket) -> None:
+        """
+        See `kvd.workers.pool.Forks`. While there is no fork server, it waits.
+        """
+        if self._channel is None:
+            self._waiting.append((worker, control.dup()))
+        else:
+            self._channel.send(Fork(worker), [control.fileno()])
+
+    def _received(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, Forked):
+            (pidfd,) = descriptors
+            self._hearer.forked(message.worker, message.pid, pidfd)
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if isinstance(message, Exited):
+            self._hearer.exited(message.worker, message.pid, message.reason)
+
+    def _lost(self) -> None:
+        self._channel = None
+        self._end()
+        pause = self._backoff.pause_after(self._reactor.seconds() - self._started)
+        self._log.warn(
+            "the fork server has ended; workers go on, and another is started in"
+            " {pause:g} seconds",
+            pause=pause,
+        )
+        self._timer = self._reactor.callLater(pause, self._begin)
+
+    def stop(self) -> None:
+        """
+        End it. Called when no worker is wanted any more.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for _, control in self._waiting:
+            control.close()
+        self._waiting.clear()
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+            self._end()
+
+    def _end(self) -> None:
+        """
+        Reap the process, whose control socket is closed.
+        """
+        assert self._process is not None
+        try:
+            # It has nothing left to do; this takes milliseconds.
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None

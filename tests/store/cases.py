@@ -1,0 +1,110 @@
+"""
+A folder for each test, and file stores in it.
+"""
+
+import os
+import shutil
+import tempfile
+
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.interfaces import IStore, Published
+from kvd.keys import Key
+from kvd.settings import Durability
+from kvd.store.contract.asking import Asking
+from kvd.store.file import FileStore
+from kvd.store.waiting import OffReactor
+
+KEY = Key(b"key")
+
+
+class FolderCase(SynchronousTestCase):
+    """
+    A test that has a folder.
+    """
+
+    def setUp(self) -> None:
+        self.path = tempfile.mkdtemp(prefix="kvd-test-")
+        self.addCleanup(shutil.rmtree, self.path)
+
+    def folder(self, *names: str) -> int:
+        """
+        Open the folder, or one below it, until the test ends.
+        """
+        descriptor = os.open(os.path.join(self.path, *names), os.O_RDONLY)
+        self.addCleanup(os.close, descriptor)
+        return descriptor
+
+    def place(self, name: str | bytes, body: bytes = b"placed by others") -> None:
+        """
+        Put a file there as anybody could.
+        """
+        path = os.path.join(os.fsencode(self.path), os.fsencode(name))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(body)
+
+    def found(self) -> list[str]:
+        """
+        All files and empty folders there, but kvd's own.
+        """
+        found = []
+        for folder, folders, files in os.walk(self.path):
+            if folder == self.path and ".kvd" in folders:
+                folders.remove(".kvd")
+            if files or not folders:
+                found += [os.path.join(folder, name) for name in files or [""]]
+        return sorted(os.path.relpath(path, self.path) for path in found)
+
+
+class FileStoreCase(Asking, FolderCase):
+    """
+    A test that has file stores in its folder.
+    """
+
+    durability: Durability = "process"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+
+    def make_store(self) -> IStore:
+        return self.open_store()
+
+    def open_store(
+        self,
+        durability: Durability | None = None,
+        off_reactor: OffReactor = execute,
+    ) -> FileStore:
+        """
+        Open the store in the folder, as one more process would.
+        """
+        store = FileStore(
+            self.path, durability or self.durability, self.clock, off_reactor
+        )
+        self.addCleanup(store.close)
+        return store
+
+    def publish(
+        self, store: FileStore, key: Key = KEY, body: bytes = b"v"
+    ) -> Published:
+        """
+        Store a value, at once.
+        """
+        upload = store.begin(key, len(body))
+        upload.write(body)
+        published = upload.commit(UNCONDITIONAL)
+        assert not isinstance(published, Deferred)
+        return published
+
+    def debris(self) -> list[str]:
+        hidden = os.path.join(self.path, ".kvd")
+        return [
+            os.path.join(folder, file)
+            for folder, _, files in os.walk(hidden)
+            for file in files
+            if file != "lock"
+        ]

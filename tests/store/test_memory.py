@@ -1,0 +1,98 @@
+"""
+The tests of `kvd.store.memory`.
+"""
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.errors import StoreFault, StoreFull
+from kvd.interfaces import IStore
+from kvd.keys import Key
+from kvd.store.contract.asking import T
+from kvd.testing import MemoryStore, StoreContract
+
+KEY = Key(b"key")
+
+
+class MemoryStoreTests(StoreContract, SynchronousTestCase):
+    """
+    `MemoryStore` is a store like the others.
+    """
+
+    def make_store(self) -> IStore:
+        return MemoryStore()
+
+
+class SlowMemoryStoreTests(StoreContract, SynchronousTestCase):
+    """
+    So it is when its answers take their time.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+
+    def make_store(self) -> IStore:
+        return MemoryStore(self.clock, delay_seconds=1.0)
+
+    def wait_for(self, answer: Deferred[T]) -> None:
+        assert not answer.called
+        self.clock.advance(1.0)
+
+
+class MemoryStoreHooksTests(SynchronousTestCase):
+    """
+    A test can have `MemoryStore` misbehave.
+    """
+
+    def test_writes_fail_when_told(self) -> None:
+        """
+        Every write raises what the test has chosen; the upload is counted
+        until it is discarded.
+        """
+        store = MemoryStore()
+        store.fail_writes = StoreFull("no room")
+        upload = store.begin(KEY, None)
+        assert not isinstance(upload, Deferred)
+
+        with pytest.raises(StoreFull):
+            upload.write(b"x")
+        assert 1 == store.uploads
+        upload.discard()
+        assert 0 == store.uploads
+
+    def test_commits_wait_when_told(self) -> None:
+        """
+        A commit is done when the test says so, and a discard meanwhile does
+        nothing.
+        """
+        store = MemoryStore()
+        store.delay_commits = []
+        upload = store.begin(KEY, None)
+        assert not isinstance(upload, Deferred)
+        answer = upload.commit(UNCONDITIONAL)
+        assert isinstance(answer, Deferred)
+        self.assertNoResult(answer)
+        upload.discard()
+
+        store.delay_commits[0]()
+        assert self.successResultOf(answer).created
+
+    def test_reads_break_off_when_told(self) -> None:
+        """
+        A value can be read up to the chosen offset and no further.
+        """
+        store = MemoryStore()
+        upload = store.begin(KEY, None)
+        assert not isinstance(upload, Deferred)
+        upload.write(b"12345")
+        upload.commit(UNCONDITIONAL)
+        store.break_reads_at = 3
+        value = store.open(KEY)
+        assert not isinstance(value, Deferred)
+
+        assert b"123" == value.read(0, 100)
+        with pytest.raises(StoreFault):
+            value.read(3, 100)

@@ -1,0 +1,112 @@
+"""
+The tests of `kvd.store.null`.
+"""
+
+import os
+from unittest import mock
+
+import pytest
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.errors import BadSetting, StoreFault, StoreUnusable
+from kvd.interfaces import IStore, IStoreMaker
+from kvd.keys import Key
+from kvd.store.null import NullStore, maker
+from kvd.testing import UploadContract
+
+KEY = Key(b"key")
+
+
+class NullStoreContractTests(UploadContract, SynchronousTestCase):
+    """
+    `NullStore` takes values like any other store.
+    """
+
+    def make_store(self) -> IStore:
+        return maker.open_store("", "disk")
+
+
+class NullStoreTests(SynchronousTestCase):
+    """
+    `NullStore` keeps nothing.
+    """
+
+    def setUp(self) -> None:
+        self.store = NullStore()
+        self.addCleanup(self.store.close)
+
+    def test_promises_nothing(self) -> None:
+        """
+        The durability of what is not kept is none.
+        """
+        assert "none" == self.store.durability
+
+    def test_committed_value_is_absent(self) -> None:
+        """
+        What was committed is not there, and is created anew each time.
+        """
+        for _ in range(2):
+            upload = self.store.begin(KEY, 3)
+            upload.write(b"abc")
+            assert upload.commit(UNCONDITIONAL).created
+
+        assert () == self.store.list(b"", b"", None).next_slice()
+
+    def test_chunks_may_be_spliced(self) -> None:
+        """
+        An upload's descriptor is /dev/null itself; the size is then the
+        length that was promised.
+        """
+        upload = self.store.begin(KEY, 12)
+        upload.write(b"part")
+
+        assert os.fstat(upload.fileno()).st_rdev == os.stat(os.devnull).st_rdev
+        assert 12 == upload.commit(UNCONDITIONAL).info.size
+
+    def test_failing_write_is_a_fault(self) -> None:
+        """
+        Whatever goes wrong with the descriptor is told as the store's fault.
+        """
+        upload = self.store.begin(KEY, None)
+        broken = mock.patch("os.write", side_effect=OSError(5, "Input/output error"))
+        with broken, pytest.raises(StoreFault) as fault:
+            upload.write(b"x")
+
+        assert (
+            "/dev/null cannot be written: Input/output error." == fault.value.sentence
+        )
+
+
+class NullStoreMakerTests(SynchronousTestCase):
+    """
+    The null store has no location.
+    """
+
+    def test_provides_its_interface(self) -> None:
+        """
+        The maker is one.
+        """
+        assert verifyObject(IStoreMaker, maker)
+
+    def test_location_is_refused(self) -> None:
+        """
+        Nothing may follow the colon, and the refusal shows what did.
+        """
+        assert "" == maker.resolve("")
+
+        with pytest.raises(BadSetting) as refusal:
+            maker.resolve("./values")
+        assert "./values" in refusal.value.sentence
+
+    def test_missing_device_is_told_at_the_start(self) -> None:
+        """
+        Without /dev/null the store is unusable.
+        """
+        maker.prepare("")
+        missing = mock.patch(
+            "os.open", side_effect=FileNotFoundError(2, "No such file")
+        )
+        with missing, pytest.raises(StoreUnusable):
+            maker.prepare("")
