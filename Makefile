@@ -45,9 +45,11 @@ clean:
 	find . -name dropin.cache -delete
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "kvd needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) --version" \
-			"2>&1): name another one, such as: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		found=$$($(PYTHON) --version 2>&1); \
+		echo "kvd needs Python 3.11 or newer; $(PYTHON) is: $$found" >&2; \
+		echo "Name another one, such as: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; \
+		exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 # Editable, so that a change is served and tested without installing again.

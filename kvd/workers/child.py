@@ -8,9 +8,14 @@ import os
 import resource
 import signal
 import socket
-from typing import Any
+from typing import Any, cast
 
-from twisted.logger import LogEvent, eventAsText, globalLogBeginner
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    eventAsText,
+    globalLogBeginner,
+)
 
 from kvd.errors import OperatorError
 from kvd.serving import Serving
@@ -50,8 +55,8 @@ def run(control: socket.socket, settings: Settings, worker: int) -> int:
     from twisted.internet import reactor
 
     child = Worker(control, settings, worker, reactor)
-    reactor.callWhenRunning(child.start)  # type: ignore[attr-defined]
-    reactor.run(installSignalHandlers=False)  # type: ignore[attr-defined]
+    reactor.callWhenRunning(child.start)
+    reactor.run(installSignalHandlers=False)  # type: ignore[call-arg]  # not in IReactorCore
     return child.status
 
 
@@ -83,7 +88,9 @@ class Worker:
         Open the store and tell that sockets can come.
         """
         globalLogBeginner.beginLoggingTo(
-            [self._tell], discardBuffer=True, redirectStandardIO=False
+            [cast(ILogObserver, self._tell)],
+            discardBuffer=True,
+            redirectStandardIO=False,
         )
         # ^C reaches the whole group of a terminal; the supervisor answers it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -41,7 +41,7 @@ def spawn(control: socket.socket) -> subprocess.Popen[bytes]:
         control: Its end of the control socket; the caller closes its copy.
     """
     path = json.dumps([os.path.abspath(folder) for folder in sys.path])
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603  # all of it is ours
         [sys.executable, "-c", _BOOT, path, str(control.fileno())],
         pass_fds=[control.fileno()],
         stdin=subprocess.DEVNULL,

@@ -13,7 +13,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-RUN_TWISTD = "from twisted.scripts.twistd import run; run()"
+RUN_TWISTD = """
+import sys
+from twisted.application import app
+from twisted.scripts.twistd import run
+
+if "coverage" in sys.modules:
+    # twistd ends by the signal that it was sent, and all that was measured in it
+    # would be lost.
+    end = app._exitWithSignal
+    def save_and_end(signal):
+        measured = sys.modules["coverage"].Coverage.current()
+        measured.stop()
+        measured.save()
+        end(signal)
+    app._exitWithSignal = save_and_end
+
+run()
+"""
 """
 The program ``twistd``, for whichever Python has Twisted on its path.
 """

@@ -5,6 +5,8 @@ A folder for each test, and file stores in it.
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
@@ -16,7 +18,10 @@ from kvd.keys import Key
 from kvd.settings import Durability
 from kvd.store.contract.asking import Asking
 from kvd.store.file import FileStore
-from kvd.store.waiting import OffReactor
+from kvd.store.locks import KeyLocks
+from kvd.store.waiting import OffReactor, Underway
+
+T = TypeVar("T")
 
 KEY = Key(b"key")
 
@@ -99,6 +104,18 @@ class FileStoreCase(Asking, FolderCase):
         published = upload.commit(UNCONDITIONAL)
         assert not isinstance(published, Deferred)
         return published
+
+    def while_locked(self, key: Key, act: Callable[[], T]) -> T:
+        """
+        Do something while another process has a key locked.
+        """
+        lock = os.open(os.path.join(self.path, ".kvd", "lock"), os.O_RDWR)
+        try:
+            result = KeyLocks(lock, self.clock, Underway()).holding(key, act)
+            assert not isinstance(result, Deferred)
+            return result
+        finally:
+            os.close(lock)
 
     def debris(self) -> list[str]:
         hidden = os.path.join(self.path, ".kvd")

@@ -1,9 +1,24 @@
 """
-The tests of `kvd.store.file`.
+The tests of `kvd.store.file` and `kvd.store.preparing`.
 """
 
+import errno
+import os
+from unittest import mock
+
+import pytest
+from twisted.logger import capturedLogs
+from zope.interface.verify import verifyObject
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.errors import (
+    BadSetting,
+    StoreUnusable,
+)
+from kvd.interfaces import IStoreMaker
+from kvd.store.file import FileStore, maker
 from kvd.testing import StoreContract
-from tests.store.cases import FileStoreCase
+from tests.store.cases import KEY, FileStoreCase, FolderCase
 
 
 class ProcessContractTests(StoreContract, FileStoreCase):
@@ -22,262 +37,102 @@ class DiskContractTests(StoreContract, FileStoreCase):
     durability = "disk"
 
 
-class StrangersTests(FileStoreCase):
+class FileStoreMakerTests(FolderCase):
     """
-    Others may put into the folder what they like.
+    What ``file:`` in the settings names.
     """
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.store = self.open_store()
+    def test_provides_its_interface(self) -> None:
+        """
+        The maker is one.
+        """
+        assert verifyObject(IStoreMaker, maker)
 
-    def test_file_of_others_is_a_value(self) -> None:
+    def test_location_becomes_absolute(self) -> None:
         """
-        A file without our attribute is served, listed and removed; its entity
-        tag stays while it does not change.
+        A relative location is one below the current folder; none is refused,
+        and one that no filesystem has.
         """
-        self.place("a/b", b"12345")
-        info = self.store.stat(Key(b"a/b"))
+        assert os.path.abspath("values") == maker.resolve("./values")
+        for path in ("", "a\0b"):
+            with pytest.raises(BadSetting, match="needs a folder"):
+                maker.resolve(path)
 
-        assert (5, {}) == (info.size, info.metadata)
-        assert info == self.store.stat(Key(b"a/b"))
-        assert [info] == [*self.result(self.store.list(b"", b"", 1).next_slice())]
-        self.place("a/b", b"other")
-        os.utime(os.path.join(self.path, "a/b"), (1, 1))
-        assert info.etag != self.store.stat(Key(b"a/b")).etag
-        self.store.remove(Key(b"a/b"), UNCONDITIONAL)
-        assert [] == self.found()
+    def test_folder_is_made_and_tried(self) -> None:
+        """
+        Preparing makes the folder and those around it, and leaves nothing in
+        it but our own; again is as good.
+        """
+        path = os.path.join(self.path, "a/b")
+        maker.prepare(path)
+        maker.prepare(path)
 
-    def test_links_are_not_followed(self) -> None:
-        """
-        A link is absent for readers and listings. A value replaces it, and
-        what it leads to stays as it was; a link to a folder is no folder.
-        """
-        with open(self.path + "-outside", "wb") as outside:
-            outside.write(b"secret")
-        self.addCleanup(os.unlink, outside.name)
-        os.symlink(outside.name, os.path.join(self.path, "key"))
-        os.symlink("/tmp", os.path.join(self.path, "folder"))
+        assert [".kvd"] == os.listdir(path)
+        assert ["lock"] == os.listdir(os.path.join(path, ".kvd"))
 
-        for key in (KEY, Key(b"folder"), Key(b"folder/x")):
-            self.error(KeyAbsent, lambda: self.store.open(key))  # noqa: B023
-            self.error(KeyAbsent, lambda: self.store.remove(key, UNCONDITIONAL))  # noqa: B023
-        for prefix in (b"", b"folder/"):
-            assert () == tuple(self.result(self.store.list(prefix, b"", 9).next_slice()))
-        with pytest.raises(KeyConflict):
-            self.store.begin(Key(b"folder/x"), None)
-        assert self.publish(self.store).created
-        with open(outside.name, "rb") as untouched:
-            assert b"secret" == untouched.read()
+    def test_file_in_the_way_is_told(self) -> None:
+        """
+        A store that is a file, or below one, cannot be.
+        """
+        self.place("file")
+        for name in ("file", "file/below"):
+            with pytest.raises(StoreUnusable, match="a file is in its place"):
+                maker.prepare(os.path.join(self.path, name))
 
-    def test_a_link_in_the_way_is_found_at_the_commit(self) -> None:
+    def test_unusable_folders_are_told(self) -> None:
         """
-        A link that came after the upload had begun is not followed either.
+        What cannot be made, opened or written names the folder and why.
         """
-        upload = self.store.begin(Key(b"folder/x"), None)
-        os.symlink("/tmp", os.path.join(self.path, "folder"))
+        broken = OSError(errno.EROFS, "Read-only file system")
+        for call in ("os.makedirs", "os.mkdir", "os.rename"):
+            with (
+                mock.patch(call, side_effect=broken),
+                pytest.raises(StoreUnusable, match=f"{self.path} .*Read-only"),
+            ):
+                maker.prepare(self.path)
+        unsupported = OSError(errno.EOPNOTSUPP, "Operation not supported")
+        with (
+            mock.patch("os.setxattr", side_effect=unsupported),
+            pytest.raises(StoreUnusable, match="no extended attributes"),
+        ):
+            maker.prepare(self.path)
+        with (
+            mock.patch("sys.platform", "plan9"),
+            pytest.raises(StoreUnusable, match="needs Linux.* plan9"),
+        ):
+            maker.prepare(self.path)
 
-        with pytest.raises(KeyConflict):
-            upload.commit(UNCONDITIONAL)
-        assert [] == self.debris()
+    def test_full_disk_does_not_keep_it_from_starting(self) -> None:
+        """
+        What is stored can still be read and removed, so it is only logged.
+        """
+        full = OSError(errno.ENOSPC, "No space left on device")
+        with mock.patch("os.setxattr", side_effect=full), capturedLogs() as events:
+            maker.prepare(self.path)
 
-    def test_nothing_blocks(self) -> None:
-        """
-        FIFOs, sockets and devices are absent, at once, and can be replaced.
-        """
-        os.mkfifo(os.path.join(self.path, "fifo"))
-        os.mknod(os.path.join(self.path, "null"), 0o020666, os.makedev(1, 3))
-        bound = socket.socket(socket.AF_UNIX)
-        self.addCleanup(bound.close)
-        bound.bind(os.path.join(self.path, "socket"))
+        (event,) = events
+        assert "the store {path} is full: {reason}" == event["log_format"]
 
-        for key in (Key(b"fifo"), Key(b"null"), Key(b"socket")):
-            self.error(KeyAbsent, lambda: self.store.open(key))  # noqa: B023
-            self.error(KeyAbsent, lambda: self.store.remove(key, UNCONDITIONAL))  # noqa: B023
-            assert self.publish(self.store, key).created
+    def test_missing_folder_cannot_be_opened(self) -> None:
+        """
+        Opening makes no root; what was opened on the way is closed again.
+        """
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(StoreUnusable, match="No such file"):
+            maker.open_store(os.path.join(self.path, "missing"), "disk")
+        self.place(".kvd")
+        with pytest.raises(StoreUnusable, match="Not a directory"):
+            maker.open_store(self.path, "disk")
 
-    def test_empty_folders_are_as_good_as_none(self) -> None:
-        """
-        A value takes the place of folders that hold nothing, however deep.
-        """
-        os.makedirs(os.path.join(self.path, "key/a/b/c"))
-        os.makedirs(os.path.join(self.path, "key/d"))
-        upload = self.store.begin(KEY, None)
-        os.makedirs(os.path.join(self.path, "key/late"))
+        assert before == os.listdir("/proc/self/fd")
 
-        assert upload.commit(UNCONDITIONAL)
-        assert ["key"] == self.found()
-
-    def test_folder_that_holds_anything_stays(self) -> None:
+    def test_store_works_in_the_threads_of_the_reactor(self) -> None:
         """
-        What is no value stays too, where a folder would have to go for a
-        value.
+        An opened store uses the reactor that runs.
         """
-        os.makedirs(os.path.join(self.path, "key/a"))
-        os.symlink("nowhere", os.path.join(self.path, "key/a/link"))
-
-        with pytest.raises(KeyConflict):
-            self.store.begin(KEY, None)
-        assert ["key/a/link"] == self.found()
-
-    def test_root_may_be_a_link(self) -> None:
-        """
-        The root itself is given by the operator, also through a link.
-        """
-        link = self.path + "-link"
-        os.symlink(self.path, link)
-        self.addCleanup(os.unlink, link)
-        self.publish(self.store)
-        store = FileStore(link, "process", self.clock, mock.Mock())
+        maker.prepare(self.path)
+        store = maker.open_store(self.path, "process")
         self.addCleanup(store.close)
 
-        assert b"v" == store.open(KEY).read(0, 10)
-
-    def test_vanishing_between_check_and_removal_is_absence(self) -> None:
-        """
-        Somebody who takes no locks may be faster.
-        """
-        self.publish(self.store)
-        with mock.patch("os.unlink", side_effect=FileNotFoundError(errno.ENOENT, "")):
-            self.error(KeyAbsent, lambda: self.store.remove(KEY, UNCONDITIONAL))
-
-
-class RoomTests(FileStoreCase):
-    """
-    A disk may be full.
-    """
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.store = self.open_store()
-
-    def test_length_without_room_is_refused_early(self) -> None:
-        """
-        A length beyond the free space is told before the first byte; the
-        largest numbers are too, and what fits is not.
-        """
-        for length in (1 << 62, 1 << 80):
-            with pytest.raises(StoreFull):
-                self.store.begin(KEY, length)
-        self.store.begin(KEY, 1).discard()
-        assert [] == self.debris()
-
-    def test_unlimited_filesystem_is_never_full(self) -> None:
-        """
-        A tmpfs without a limit says that it has 0 blocks.
-        """
-        unlimited = mock.Mock(f_bavail=0, f_blocks=0, f_frsize=4096)
-        with mock.patch("os.fstatvfs", return_value=unlimited):
-            self.store.begin(KEY, 1 << 40).discard()
-
-    def test_errors_of_room_are_told_apart(self) -> None:
-        """
-        No space, no quota and too large a file are want of room; anything
-        else is a fault, with the kernel's words.
-        """
-        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            upload = self.store.begin(KEY, None)
-            with (
-                mock.patch("os.write", side_effect=OSError(number, "full")),
-                pytest.raises(StoreFull),
-            ):
-                upload.write(b"x")
-            upload.discard()
-        upload = self.store.begin(KEY, None)
-        with (
-            mock.patch("os.write", side_effect=OSError(errno.EIO, "broken")),
-            pytest.raises(StoreFault, match=r"The upload of /key .* broken\."),
-        ):
-            upload.write(b"x")
-        upload.discard()
-        assert [] == self.debris()
-
-    def test_partial_writes_are_completed(self) -> None:
-        """
-        A write that took a part is followed by one of the rest.
-        """
-        write = os.write
-        upload = self.store.begin(KEY, None)
-        with mock.patch("os.write", lambda fd, chunk: write(fd, chunk[:3])):
-            upload.write(b"12345678")
-        upload.commit(UNCONDITIONAL)
-
-        assert b"12345678" == self.store.open(KEY).read(0, 100)
-
-    def test_failure_at_any_step_leaves_nothing(self) -> None:
-        """
-        Whatever call fails during a commit, it is told and leaves the old
-        value and nothing else.
-        """
-        self.publish(self.store, Key(b"a/b"), b"old")
-        for call in ("os.fstat", "os.setxattr", "os.rename", "os.open"):
-            upload = self.store.begin(Key(b"a/b"), None)
-            with (
-                mock.patch(call, side_effect=OSError(errno.EIO, "broken")),
-                pytest.raises(StoreFault, match="broken"),
-            ):
-                upload.commit(UNCONDITIONAL)
-        for call in ("os.mkdir", "os.rename"):
-            upload = self.store.begin(Key(b"c/d/e"), None)
-            with (
-                mock.patch(call, side_effect=OSError(errno.ENOSPC, "full")),
-                pytest.raises(StoreFull),
-            ):
-                upload.commit(UNCONDITIONAL)
-
-        assert b"old" == self.store.open(Key(b"a/b")).read(0, 100)
-        assert ["a/b"] == self.found()
-        assert [] == self.debris()
-
-    def test_failures_elsewhere_are_faults(self) -> None:
-        """
-        Beginning, opening and removing tell what the kernel said.
-        """
-        self.publish(self.store)
-        broken = OSError(errno.EIO, "broken")
-        with mock.patch("os.open", side_effect=broken):
-            self.error(StoreFault, lambda: self.store.begin(KEY, None))
-            self.error(StoreFault, lambda: self.store.open(KEY))
-            self.error(StoreFault, lambda: self.store.remove(KEY, UNCONDITIONAL))
-        with mock.patch("os.unlink", side_effect=broken):
-            self.error(StoreFault, lambda: self.store.remove(KEY, UNCONDITIONAL))
-
-    def test_upload_that_is_swept_by_hand_fails(self) -> None:
-        """
-        If somebody removes the uploads, a commit gives up after a while and
-        leaves no folder behind.
-        """
-        upload = self.store.begin(Key(b"a/b"), None)
-        (file,) = self.debris()
-        os.unlink(file)
-
-        with pytest.raises(StoreFault, match="again and again"):
-            upload.commit(UNCONDITIONAL)
-        assert [] == self.found()
-
-    def test_metadata_that_cannot_be_kept_is_refused(self) -> None:
-        """
-        What the contract does not allow is the caller's mistake.
-        """
-        with pytest.raises(ValueError, match="1025 bytes"):
-            self.store.begin(KEY, None, {"x": "v" * 1024})
-        with pytest.raises(ValueError, match="cannot be kept"):
-            self.store.begin(KEY, None, {"x": "1\n2"})
-        assert [] == self.debris()
-
-
-class WaitingTests(FileStoreCase):
-    """
-    What waits does not hold up the reactor, and comes to its end.
-    """
-
-    def lock(self, key: Key) -> int:
-        """
-        Lock a key as another process would; closing the descriptor unlocks.
-        """
-        path = os.path.join(self.path, ".kvd", "lock")
-        other = os.open(path, os.O_RDWR)
-        self.addCleanup(lambda: os.close(other) if other in self.locked else None)
-        self.locked.add(other)
-        fcntl.lockf(other, fcntl.LOCK_EX, 1, offset_of(key))
-        return other
+        assert isinstance(store, FileStore)
+        store.begin(KEY, 0).commit(UNCONDITIONAL)

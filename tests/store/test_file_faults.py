@@ -1,0 +1,141 @@
+"""
+The file store on a disk that is full or broken (`kvd.store.upload`).
+"""
+
+import errno
+import os
+from unittest import mock
+
+import pytest
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.errors import (
+    StoreFault,
+    StoreFull,
+)
+from kvd.keys import Key
+from tests.store.cases import KEY, FileStoreCase
+
+
+class RoomTests(FileStoreCase):
+    """
+    A disk may be full.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store = self.open_store()
+
+    def test_length_without_room_is_refused_early(self) -> None:
+        """
+        A length beyond the free space is told before the first byte; the
+        largest numbers are too, and what fits is not.
+        """
+        for length in (1 << 62, 1 << 80):
+            with pytest.raises(StoreFull):
+                self.store.begin(KEY, length)
+        self.store.begin(KEY, 1).discard()
+        assert [] == self.debris()
+
+    def test_unlimited_filesystem_is_never_full(self) -> None:
+        """
+        A tmpfs without a limit says that it has 0 blocks.
+        """
+        unlimited = mock.Mock(f_bavail=0, f_blocks=0, f_frsize=4096)
+        with mock.patch("os.fstatvfs", return_value=unlimited):
+            self.store.begin(KEY, 1 << 40).discard()
+
+    def test_errors_of_room_are_told_apart(self) -> None:
+        """
+        No space, no quota and too large a file are want of room; anything
+        else is a fault, with the kernel's words.
+        """
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            upload = self.store.begin(KEY, None)
+            with (
+                mock.patch("os.write", side_effect=OSError(number, "full")),
+                pytest.raises(StoreFull),
+            ):
+                upload.write(b"x")
+            upload.discard()
+        upload = self.store.begin(KEY, None)
+        with (
+            mock.patch("os.write", side_effect=OSError(errno.EIO, "broken")),
+            pytest.raises(StoreFault, match=r"The upload of /key .* broken\."),
+        ):
+            upload.write(b"x")
+        upload.discard()
+        assert [] == self.debris()
+
+    def test_partial_writes_are_completed(self) -> None:
+        """
+        A write that took a part is followed by one of the rest.
+        """
+        write = os.write
+        upload = self.store.begin(KEY, None)
+        with mock.patch("os.write", lambda fd, chunk: write(fd, chunk[:3])):
+            upload.write(b"12345678")
+        upload.commit(UNCONDITIONAL)
+
+        assert b"12345678" == self.store.open(KEY).read(0, 100)
+
+    def test_failure_at_any_step_leaves_nothing(self) -> None:
+        """
+        Whatever call fails during a commit, it is told and leaves the old
+        value and nothing else.
+        """
+        self.publish(self.store, Key(b"a/b"), b"old")
+        for call in ("os.fstat", "os.setxattr", "os.rename", "os.open"):
+            upload = self.store.begin(Key(b"a/b"), None)
+            with (
+                mock.patch(call, side_effect=OSError(errno.EIO, "broken")),
+                pytest.raises(StoreFault, match="broken"),
+            ):
+                upload.commit(UNCONDITIONAL)
+        for call in ("os.mkdir", "os.rename"):
+            upload = self.store.begin(Key(b"c/d/e"), None)
+            with (
+                mock.patch(call, side_effect=OSError(errno.ENOSPC, "full")),
+                pytest.raises(StoreFull),
+            ):
+                upload.commit(UNCONDITIONAL)
+
+        assert b"old" == self.store.open(Key(b"a/b")).read(0, 100)
+        assert ["a/b"] == self.found()
+        assert [] == self.debris()
+
+    def test_failures_elsewhere_are_faults(self) -> None:
+        """
+        Beginning, opening and removing tell what the kernel said.
+        """
+        self.publish(self.store)
+        broken = OSError(errno.EIO, "broken")
+        with mock.patch("os.open", side_effect=broken):
+            self.error(StoreFault, lambda: self.store.begin(KEY, None))
+            self.error(StoreFault, lambda: self.store.open(KEY))
+            self.error(StoreFault, lambda: self.store.remove(KEY, UNCONDITIONAL))
+        with mock.patch("os.unlink", side_effect=broken):
+            self.error(StoreFault, lambda: self.store.remove(KEY, UNCONDITIONAL))
+
+    def test_upload_that_is_swept_by_hand_fails(self) -> None:
+        """
+        If somebody removes the uploads, a commit gives up after a while and
+        leaves no folder behind.
+        """
+        upload = self.store.begin(Key(b"a/b"), None)
+        (file,) = self.debris()
+        os.unlink(file)
+
+        with pytest.raises(StoreFault, match="again and again"):
+            upload.commit(UNCONDITIONAL)
+        assert [] == self.found()
+
+    def test_metadata_that_cannot_be_kept_is_refused(self) -> None:
+        """
+        What the contract does not allow is the caller's mistake.
+        """
+        with pytest.raises(ValueError, match="1025 bytes"):
+            self.store.begin(KEY, None, {"x": "v" * 1024})
+        with pytest.raises(ValueError, match="cannot be kept"):
+            self.store.begin(KEY, None, {"x": "1\n2"})
+        assert [] == self.debris()

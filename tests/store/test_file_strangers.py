@@ -1,0 +1,142 @@
+"""
+The file store among files that it has not written.
+"""
+
+import errno
+import os
+import socket
+from unittest import mock
+
+import pytest
+from twisted.internet.defer import execute
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.errors import (
+    KeyAbsent,
+    KeyConflict,
+)
+from kvd.keys import Key
+from kvd.store.file import FileStore
+from tests.store.cases import KEY, FileStoreCase
+
+
+class StrangersTests(FileStoreCase):
+    """
+    Others may put into the folder what they like.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store = self.open_store()
+
+    def test_file_of_others_is_a_value(self) -> None:
+        """
+        A file without our attribute is served, listed and removed; its entity
+        tag stays while it does not change.
+        """
+        self.place("a/b", b"12345")
+        info = self.store.stat(Key(b"a/b"))
+
+        assert (5, {}) == (info.size, info.metadata)
+        assert info == self.store.stat(Key(b"a/b"))
+        assert [info] == [*self.result(self.store.list(b"", b"", 1).next_slice())]
+        self.place("a/b", b"other")
+        os.utime(os.path.join(self.path, "a/b"), (1, 1))
+        assert info.etag != self.store.stat(Key(b"a/b")).etag
+        self.store.remove(Key(b"a/b"), UNCONDITIONAL)
+        assert [] == self.found()
+
+    def test_links_are_not_followed(self) -> None:
+        """
+        A link is absent for readers and listings. A value replaces it, and
+        what it leads to stays as it was; a link to a folder is no folder.
+        """
+        with open(self.path + "-outside", "wb") as outside:
+            outside.write(b"secret")
+        self.addCleanup(os.unlink, outside.name)
+        os.symlink(outside.name, os.path.join(self.path, "key"))
+        os.symlink("/tmp", os.path.join(self.path, "folder"))
+
+        for key in (KEY, Key(b"folder"), Key(b"folder/x")):
+            self.error(KeyAbsent, lambda: self.store.open(key))  # noqa: B023
+            self.error(KeyAbsent, lambda: self.store.remove(key, UNCONDITIONAL))  # noqa: B023
+        for prefix in (b"", b"folder/"):
+            assert () == tuple(
+                self.result(self.store.list(prefix, b"", 9).next_slice())
+            )
+        with pytest.raises(KeyConflict):
+            self.store.begin(Key(b"folder/x"), None)
+        assert self.publish(self.store).created
+        with open(outside.name, "rb") as untouched:
+            assert b"secret" == untouched.read()
+
+    def test_a_link_in_the_way_is_found_at_the_commit(self) -> None:
+        """
+        A link that came after the upload had begun is not followed either.
+        """
+        upload = self.store.begin(Key(b"folder/x"), None)
+        os.symlink("/tmp", os.path.join(self.path, "folder"))
+
+        with pytest.raises(KeyConflict):
+            upload.commit(UNCONDITIONAL)
+        assert [] == self.debris()
+
+    def test_nothing_blocks(self) -> None:
+        """
+        FIFOs, sockets and devices are absent, at once, and can be replaced.
+        """
+        os.mkfifo(os.path.join(self.path, "fifo"))
+        os.mknod(os.path.join(self.path, "null"), 0o020666, os.makedev(1, 3))
+        bound = socket.socket(socket.AF_UNIX)
+        self.addCleanup(bound.close)
+        bound.bind(os.path.join(self.path, "socket"))
+
+        for key in (Key(b"fifo"), Key(b"null"), Key(b"socket")):
+            self.error(KeyAbsent, lambda: self.store.open(key))  # noqa: B023
+            self.error(KeyAbsent, lambda: self.store.remove(key, UNCONDITIONAL))  # noqa: B023
+            assert self.publish(self.store, key).created
+
+    def test_empty_folders_are_as_good_as_none(self) -> None:
+        """
+        A value takes the place of folders that hold nothing, however deep.
+        """
+        os.makedirs(os.path.join(self.path, "key/a/b/c"))
+        os.makedirs(os.path.join(self.path, "key/d"))
+        upload = self.store.begin(KEY, None)
+        os.makedirs(os.path.join(self.path, "key/late"))
+
+        assert upload.commit(UNCONDITIONAL)
+        assert ["key"] == self.found()
+
+    def test_folder_that_holds_anything_stays(self) -> None:
+        """
+        What is no value stays too, where a folder would have to go for a
+        value.
+        """
+        os.makedirs(os.path.join(self.path, "key/a"))
+        os.symlink("nowhere", os.path.join(self.path, "key/a/link"))
+
+        with pytest.raises(KeyConflict):
+            self.store.begin(KEY, None)
+        assert ["key/a/link"] == self.found()
+
+    def test_root_may_be_a_link(self) -> None:
+        """
+        The root itself is given by the operator, also through a link.
+        """
+        link = self.path + "-link"
+        os.symlink(self.path, link)
+        self.addCleanup(os.unlink, link)
+        self.publish(self.store)
+        store = FileStore(link, "process", self.clock, execute)
+        self.addCleanup(store.close)
+
+        assert b"v" == store.open(KEY).read(0, 10)
+
+    def test_vanishing_between_check_and_removal_is_absence(self) -> None:
+        """
+        Somebody who takes no locks may be faster.
+        """
+        self.publish(self.store)
+        with mock.patch("os.unlink", side_effect=FileNotFoundError(errno.ENOENT, "")):
+            self.error(KeyAbsent, lambda: self.store.remove(KEY, UNCONDITIONAL))

@@ -1,0 +1,175 @@
+"""
+The file store when something takes its time (`kvd.store.locks`).
+"""
+
+import errno
+import os
+from unittest import mock
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.errors import (
+    KeyAbsent,
+    StoreBusy,
+    StoreFault,
+    StoreFull,
+    SyncFailed,
+)
+from kvd.interfaces import Answer, Published
+from kvd.keys import Key
+from kvd.store.contract.asking import ABSENT
+from kvd.store.file import FileStore
+from tests.store.cases import KEY, FileStoreCase
+from tests.store.stepped import SteppedPool
+
+
+class WaitingTests(FileStoreCase):
+    """
+    What waits does not hold up the reactor, and comes to its end.
+    """
+
+    def test_commit_waits_for_a_locked_key(self) -> None:
+        """
+        While another process has the key locked, a commit answers later; it
+        decides by what it then finds. Other keys do not wait.
+        """
+        store, other = self.open_store(), self.open_store()
+        upload = store.begin(KEY, None)
+
+        def commit() -> Answer[Published]:
+            self.publish(other, Key(b"another"))
+            return upload.commit(ABSENT)
+
+        answer = self.while_locked(KEY, commit)
+        assert isinstance(answer, Deferred)
+        upload.discard()
+        self.assertNoResult(answer)
+        self.clock.advance(0.001)
+        assert self.successResultOf(answer).created
+        assert [] == self.debris()
+
+    def test_a_lock_that_is_kept_makes_it_busy(self) -> None:
+        """
+        After ten seconds the commit or removal is given up, and nothing is
+        left of it.
+        """
+        store = self.open_store()
+        self.publish(store, body=b"old")
+        upload = store.begin(KEY, None)
+
+        def wait() -> None:
+            answers = upload.commit(UNCONDITIONAL), store.remove(KEY, UNCONDITIONAL)
+            self.clock.pump([0.02] * 600)
+            for answer in answers:
+                assert isinstance(answer, Deferred)
+                self.failureResultOf(answer, StoreBusy)
+
+        self.while_locked(KEY, wait)
+        assert b"old" == store.open(KEY).read(0, 100)
+        assert [] == self.debris()
+
+    def test_locked_removal_waits(self) -> None:
+        """
+        So does a removal, and tells then what it found.
+        """
+        store = self.open_store("disk")
+        answer = self.while_locked(KEY, lambda: store.remove(KEY, UNCONDITIONAL))
+        assert isinstance(answer, Deferred)
+        self.clock.advance(0.001)
+
+        self.failureResultOf(answer, KeyAbsent)
+
+    def test_failing_locks_are_faults(self) -> None:
+        """
+        A lock file that cannot be locked at all fails the commit at once.
+        """
+        store = self.open_store()
+        upload = store.begin(KEY, None)
+        with (
+            mock.patch("fcntl.fcntl", side_effect=OSError(errno.ENOLCK, "no locks")),
+            pytest.raises(StoreFault, match="no locks"),
+        ):
+            upload.commit(UNCONDITIONAL)
+        assert [] == self.debris()
+
+    def test_answer_comes_after_the_syncs(self) -> None:
+        """
+        At ``disk`` the value is synced before it is seen, and the answer
+        comes when its folders are synced too.
+        """
+        pool = SteppedPool()
+        store = self.open_store("disk", pool)
+        answer = store.begin(Key(b"a/b"), None).commit(UNCONDITIONAL)
+        assert isinstance(answer, Deferred)
+
+        self.error(KeyAbsent, lambda: store.open(Key(b"a/b")))
+        pool.step()
+        store.open(Key(b"a/b")).close()
+        self.assertNoResult(answer)
+        pool.step()
+        assert self.successResultOf(answer).created
+        assert 0 == pool.waiting()
+
+    def test_cancelled_commit_comes_to_its_end(self) -> None:
+        """
+        Who no longer waits does not stop it, nor does a discard; the store
+        closes when it has ended.
+        """
+        pool = SteppedPool()
+        store = self.open_store("disk", pool)
+        upload = store.begin(KEY, None)
+        answer = upload.commit(UNCONDITIONAL)
+        assert isinstance(answer, Deferred)
+        answer.cancel()
+        self.failureResultOf(answer, CancelledError)
+        upload.discard()
+        closed = store.close()
+        assert isinstance(closed, Deferred)
+
+        self.assertNoResult(closed)
+        pool.finish()
+        self.successResultOf(closed)
+        self.open_store().open(KEY).close()
+        assert ["lock"] == os.listdir(os.path.join(self.path, ".kvd"))
+
+    def test_failed_sync_loses_the_upload(self) -> None:
+        """
+        If the file cannot be synced it is not published, and not tried again.
+        """
+        store = self.open_store("disk")
+        self.publish_on_disk(store, b"old")
+        for number, kind in ((errno.EIO, SyncFailed), (errno.ENOSPC, StoreFull)):
+            upload = store.begin(KEY, None)
+            failing = mock.patch("os.fsync", side_effect=OSError(number, "broken"))
+            with failing as fsync:
+                answer = upload.commit(UNCONDITIONAL)
+                assert isinstance(answer, Deferred)
+                self.failureResultOf(answer, kind)
+
+            assert 1 == fsync.call_count
+            assert b"old" == store.open(KEY).read(0, 100)
+        assert [] == self.debris()
+
+    def publish_on_disk(self, store: FileStore, body: bytes) -> None:
+        """
+        Store a value at durability ``disk``.
+        """
+        upload = store.begin(KEY, None)
+        upload.write(body)
+        answer = upload.commit(UNCONDITIONAL)
+        assert isinstance(answer, Deferred)
+        self.successResultOf(answer)
+
+    def test_failed_sync_of_a_folder_is_told(self) -> None:
+        """
+        After a removal whose folder cannot be synced nothing is promised.
+        """
+        store = self.open_store("disk")
+        self.publish_on_disk(store, b"old")
+        with mock.patch("os.fsync", side_effect=OSError(errno.EIO, "broken")):
+            answer = store.remove(KEY, UNCONDITIONAL)
+        assert isinstance(answer, Deferred)
+
+        self.failureResultOf(answer, SyncFailed)
