@@ -79,14 +79,15 @@ class ServerTransport(tcp.Server):
         if self.queued or self.TLS or not self.connected or self._writeDisconnected:
             super().write(data)
             return
-        sent = self.writeSomeData(data)
-        if isinstance(sent, int):
-            if sent < len(data):
-                super().write(data[sent:])
-        else:
-            # The peer is gone. The reactor finds the same when it tries, and
-            # reports it from its own turn: never from within a write.
-            super().write(data)
+        try:
+            sent = self.socket.send(data)
+        except OSError:
+            # Full, or the peer is gone: then the reactor finds the same when it
+            # tries, and reports it from its own turn, never from within a write.
+            sent = 0
+        self.bytes_sent += sent
+        if sent < len(data):
+            super().write(data[sent:])
 
     def writeSomeData(self, data: bytes) -> Any:
         """

@@ -49,6 +49,9 @@ In the access log, never on the wire: the client broke off before the reply.
 """
 
 
+_DONE: Final = Exchange()
+
+
 class Line(Protocol):
     """
     What a turn needs of its connection.
@@ -306,6 +309,9 @@ class Turn:
 
     def _finish(self) -> None:
         self.replied = True
+        # The exchange knows this turn: together they would wait for the
+        # garbage collector.
+        self._exchange = _DONE
         self._note()
         self._line.replied()
 

@@ -206,6 +206,7 @@ class RefusedTests(OptionsCase):
                     ["--policy: ", "'reuse-port'", "reuseport, shared", "Did you mean"],
                 ),
                 (["--policy", ""], ["no policy named ''", "reuseport, shared"]),
+                (["--store", "file"], ["'file'", "such as file:; known: file:"]),
                 (["--store", "fil:x"], ["--store: ", "'fil'", "known: file", "mean"]),
                 (
                     ["--store", "./values"],

@@ -29,10 +29,11 @@ def read_store(text: str) -> StoreLocation:
     """
     scheme, colon, path = text.partition(":")
     if not colon:
-        known = ", ".join(f"{name}:" for name in declared(IStoreDeclaration))
+        known = declared(IStoreDeclaration)
+        near = f"{text}:" if text in known else f"file:{text or './values'}"
         raise BadSetting(
             f"{text!r} does not say what kind of store it is: give SCHEME:PATH, such"
-            f" as file:{text or './values'}; known: {known}"
+            f" as {near}; known: {', '.join(f'{name}:' for name in known)}"
         )
     maker: IStoreMaker = load(IStoreDeclaration, scheme)
     return StoreLocation(scheme, maker.resolve(path))

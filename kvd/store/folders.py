@@ -58,7 +58,8 @@ def open_folder(root: int, parents: Parents, *, make: bool = False) -> int:
         OSError: Anything else.
     """
     if not parents:
-        return os.dup(root)
+        # No duplicate: two of these must not share their place in a listing.
+        return os.open(".", FOLDER_FLAGS, dir_fd=root)
     folder = root
     for name in parents:
         try:

@@ -40,6 +40,8 @@ class Tree:
         """
         parents, name = split(key)
         try:
+            if not parents:
+                return open_value(self._root, name, key)
             folder = open_folder(self._root, parents)
             try:
                 return open_value(folder, name, key)

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Sequence
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
@@ -47,11 +48,17 @@ class _Clock:
         return self._text
 
 
+@lru_cache(1024)
+def _format_date(second: int) -> str:
+    # Five microseconds each time; values that are read often are read again.
+    return formatdate(second, usegmt=True)
+
+
 def http_date(seconds: float) -> str:
     """
     A time in seconds since the epoch as RFC 9110 section 5.6.7 wants it.
     """
-    return formatdate(int(seconds), usegmt=True)
+    return _format_date(int(seconds))
 
 
 _CLOCK: Final = _Clock()

@@ -7,6 +7,8 @@ import os
 from unittest import mock
 
 import pytest
+from twisted.internet.defer import execute
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
@@ -98,7 +100,7 @@ class FileStoreMakerTests(FolderCase):
             maker.prepare(self.path)
         with (
             mock.patch("sys.platform", "plan9"),
-            pytest.raises(StoreUnusable, match="needs Linux.* plan9"),
+            pytest.raises(StoreUnusable, match=r"needs Linux.* plan9"),
         ):
             maker.prepare(self.path)
 
@@ -119,10 +121,10 @@ class FileStoreMakerTests(FolderCase):
         """
         before = os.listdir("/proc/self/fd")
         with pytest.raises(StoreUnusable, match="No such file"):
-            maker.open_store(os.path.join(self.path, "missing"), "disk")
+            FileStore(os.path.join(self.path, "missing"), "disk", Clock(), execute)
         self.place(".kvd")
         with pytest.raises(StoreUnusable, match="Not a directory"):
-            maker.open_store(self.path, "disk")
+            FileStore(self.path, "disk", Clock(), execute)
 
         assert before == os.listdir("/proc/self/fd")
 

@@ -5,6 +5,7 @@ What a store promises of its listings.
 from __future__ import annotations
 
 from kvd.conditions import UNCONDITIONAL
+from kvd.interfaces import IListing
 from kvd.keys import Key
 from kvd.store.contract.asking import Asking
 
@@ -114,6 +115,26 @@ class ListingContract(Asking):
         assert 0 < len(self.result(listing.next_slice())) < 300
         listing.close()
         assert [] == [*self.result(listing.next_slice())]
+
+    def test_walks_do_not_meet(self) -> None:
+        """
+        Walks at the same time know nothing of each other.
+        """
+        store = self.make_store()
+        keys = [b"%03d" % number for number in range(600)]
+        for key in keys:
+            self.put(store, Key(key), b"")
+        walks = [store.list(b"", b"", None) for _ in range(3)]
+        found: dict[IListing, list[bytes]] = {walk: [] for walk in walks}
+        while walks:
+            assert keys[:5] == self.keys(store, limit=5)
+            for walk in [*walks]:
+                taken = self.result(walk.next_slice())
+                found[walk] += [info.key for info in taken]
+                if not taken:
+                    walks.remove(walk)
+
+        assert [keys, keys, keys] == [sorted(each) for each in found.values()]
 
     def test_values_come_and_go_during_a_walk(self) -> None:
         """

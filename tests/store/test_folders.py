@@ -1,0 +1,150 @@
+"""
+The tests of `kvd.store.folders`.
+"""
+
+import os
+from unittest import mock
+
+import pytest
+
+from kvd.keys import Key
+from kvd.store.folders import MAX_DEPTH, open_folder, prune, remove_empty, split
+from tests.store.cases import FolderCase
+
+
+class FoldersTests(FolderCase):
+    """
+    Folders are reached, made and removed below one root.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.root = self.folder()
+
+    def make(self, *parents: bytes) -> None:
+        """
+        Make a path of folders.
+        """
+        os.close(open_folder(self.root, parents, make=True))
+
+    def test_key_is_split_into_folders_and_name(self) -> None:
+        """
+        The last segment is the name.
+        """
+        assert ([], b"a") == split(Key(b"a"))
+        assert ([b"a", b"b"], b"c") == split(Key(b"a/b/c"))
+
+    def test_folders_are_made_only_when_asked(self) -> None:
+        """
+        Without `make` a missing folder is missing.
+        """
+        with pytest.raises(FileNotFoundError):
+            open_folder(self.root, [b"a", b"b"])
+        self.make(b"a", b"b")
+        self.make(b"a", b"b")
+
+        os.close(open_folder(self.root, [b"a", b"b"]))
+        assert ["a/b"] == self.found()
+
+    def test_files_and_links_are_no_folders(self) -> None:
+        """
+        Nothing leads through a file or a link, at any depth.
+        """
+        self.place("a/file")
+        os.symlink("..", os.path.join(self.path, "a/link"))
+
+        for name in (b"file", b"link"):
+            for parents in ([b"a", name], [b"a", name, b"b"]):
+                for make in (False, True):
+                    with pytest.raises(NotADirectoryError):
+                        open_folder(self.root, parents, make=make)
+        assert not remove_empty(self.root, b"a")
+        assert not remove_empty(self.folder("a"), b"link")
+
+    def test_another_may_make_a_folder_first(self) -> None:
+        """
+        Who finds a folder missing and then there is content with it.
+        """
+        mkdir = os.mkdir
+
+        def make_twice(name: bytes, *, dir_fd: int) -> None:
+            mkdir(name, dir_fd=dir_fd)
+            mkdir(name, dir_fd=dir_fd)
+
+        with mock.patch("os.mkdir", make_twice):
+            self.make(b"a", b"b")
+        assert ["a/b"] == self.found()
+
+    def test_empty_folders_are_pruned(self) -> None:
+        """
+        Upwards, as far as they are empty and not the root.
+        """
+        self.make(b"a", b"b", b"c")
+        self.place("a/file")
+        prune(self.root, [b"a", b"b", b"c"])
+        assert ["a/file"] == self.found()
+
+        os.unlink(os.path.join(self.path, "a/file"))
+        prune(self.root, [b"a", b"b", b"c"])
+        prune(self.root, [])
+        assert [] == os.listdir(self.path)
+
+    def test_longest_path_is_pruned(self) -> None:
+        """
+        As many folders as a key can lead through, with few descriptors.
+        """
+        parents = [b"d"] * (MAX_DEPTH - 1)
+        self.make(*parents)
+        prune(self.root, parents)
+
+        assert [] == os.listdir(self.path)
+
+    def test_moved_folder_is_left_alone(self) -> None:
+        """
+        If somebody moves a folder while it is pruned, nothing is removed
+        where it went.
+        """
+        self.make(b"a", b"b")
+        self.make(b"elsewhere", b"a")
+        rmdir = os.rmdir
+
+        def move_first(name: bytes, *, dir_fd: int) -> None:
+            rmdir(name, dir_fd=dir_fd)
+            os.rename(
+                os.path.join(self.path, "a"),
+                os.path.join(self.path, "elsewhere", "moved"),
+            )
+
+        with mock.patch("os.rmdir", move_first):
+            prune(self.root, [b"a", b"b"])
+        assert ["elsewhere/a", "elsewhere/moved"] == self.found()
+
+    def test_failing_prune_is_no_failure(self) -> None:
+        """
+        An empty folder is as good as none.
+        """
+        self.make(b"a")
+        with mock.patch("os.rmdir", side_effect=PermissionError):
+            prune(self.root, [b"a"])
+        assert ["a"] == self.found()
+
+    def test_folders_of_folders_are_removed(self) -> None:
+        """
+        What is gone already is gone; what is filled meanwhile stays.
+        """
+        self.make(b"a", b"b", b"c")
+        assert remove_empty(self.root, b"a")
+        assert remove_empty(self.root, b"a")
+
+        self.make(b"a")
+        for error, gone in ((FileNotFoundError, True), (OSError, False)):
+            with mock.patch("os.rmdir", side_effect=error):
+                assert gone == remove_empty(self.root, b"a")
+
+    def test_deeper_folders_than_a_key_has_are_left_alone(self) -> None:
+        """
+        They are not ours, and not worth a stack that overflows.
+        """
+        self.make(*[b"d"] * (MAX_DEPTH + 2))
+
+        assert not remove_empty(self.root, b"d")

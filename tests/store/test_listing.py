@@ -1,0 +1,231 @@
+"""
+The tests of `kvd.store.listing` and `kvd.store.walk`.
+"""
+
+import errno
+import os
+from unittest import mock
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import capturedLogs
+
+from kvd.errors import StoreFault
+from kvd.interfaces import ValueInfo
+from kvd.keys import MAX_KEY_BYTES, Key
+from kvd.store import listing as module
+from kvd.store.listing import Page
+from tests.store.cases import FileStoreCase
+from tests.store.stepped import SteppedPool
+
+SEGMENTS = st.sampled_from([b"a", b"a-", b"a0", b"b", b"\xff"])
+KEYS = st.lists(SEGMENTS, min_size=1, max_size=3).map(b"/".join)
+
+
+def info_of(key: bytes) -> ValueInfo:
+    """
+    A value of which only the key matters.
+    """
+    return ValueInfo(Key(key), 0, "", 0.0)
+
+
+@settings(deadline=None)
+@given(st.lists(KEYS, unique=True), KEYS | st.just(b""), st.integers(1, 5))
+def test_page_has_the_smallest_keys(
+    keys: list[bytes], after: bytes, limit: int
+) -> None:
+    """
+    Whatever the order in which a page meets keys and folders, it keeps the
+    first ones, and passes over no folder that has one of them.
+    """
+    page = Page(after, limit)
+    for key in keys:
+        inside = all(
+            page.may_have(key[: end + 1])
+            for end, byte in enumerate(key)
+            if byte == 0x2F
+        )
+        if inside and page.wants(Key(key)):
+            page.take(info_of(key))
+
+    expected = sorted(key for key in keys if key > after)[:limit]
+    assert expected == [info.key for info in page.hand_on(ended=True)]
+
+
+class FileListingTests(FileStoreCase):
+    """
+    A walk is read in a thread, slice by slice.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pool = SteppedPool()
+        self.store = self.open_store(off_reactor=self.pool)
+        self.descriptors = len(os.listdir("/proc/self/fd"))
+
+    def assert_all_closed(self) -> None:
+        """
+        The walk has left no descriptor open.
+        """
+        assert self.descriptors == len(os.listdir("/proc/self/fd"))
+
+    def test_slice_is_read_off_the_reactor(self) -> None:
+        """
+        Nothing is read before the thread does it; the end closes everything.
+        """
+        self.place("a/b")
+        listing = self.store.list(b"", b"", None)
+        answer = listing.next_slice()
+        assert isinstance(answer, Deferred)
+        self.assertNoResult(answer)
+        self.pool.step()
+        (info,) = self.successResultOf(answer)
+
+        assert b"a/b" == info.key
+        self.assert_all_closed()
+        assert () == listing.next_slice()
+
+    def test_time_ends_a_slice(self) -> None:
+        """
+        When time is up what was found is given, and if that is nothing the
+        thread is asked again: an empty slice is the end.
+        """
+        for number in range(3):
+            self.place(f"{number}/value")
+        self.patch(module, "SLICE_SECONDS", 0.0)
+        listing = self.store.list(b"", b"", None)
+        found = []
+        for _ in range(3):
+            answer = listing.next_slice()
+            assert isinstance(answer, Deferred)
+            self.pool.finish()
+            found += [info.key for info in self.successResultOf(answer)]
+        page = self.store.list(b"", b"", 10).next_slice()
+        assert isinstance(page, Deferred)
+        self.pool.finish()
+
+        assert sorted(found) == [info.key for info in self.successResultOf(page)]
+        assert 3 == len(found)
+        listing.close()
+        self.assert_all_closed()
+
+    def test_close_between_slices_ends_the_walk(self) -> None:
+        """
+        Whatever was begun; also what was not.
+        """
+        for number in range(300):
+            self.place(f"folder/{number}")
+        begun, unbegun = (self.store.list(b"folder/", b"", None) for _ in range(2))
+        answer = begun.next_slice()
+        self.pool.finish()
+        assert isinstance(answer, Deferred)
+        assert 256 == len(self.successResultOf(answer))
+        for listing in (begun, unbegun):
+            listing.close()
+            listing.close()
+            assert () == listing.next_slice()
+
+        self.assert_all_closed()
+
+    def test_close_while_a_slice_is_read_waits_for_it(self) -> None:
+        """
+        The thread goes on with open folders and stops soon; then all is
+        closed, and the answer is the end or what was read.
+        """
+        for number in range(300):
+            self.place(f"folder/{number}")
+        listing = self.store.list(b"", b"", None)
+        answer = listing.next_slice()
+        assert isinstance(answer, Deferred)
+        listing.close()
+        answer.cancel()
+        self.failureResultOf(answer, CancelledError)
+        self.pool.finish()
+
+        self.assert_all_closed()
+
+    def test_store_may_be_closed_before(self) -> None:
+        """
+        A listing outlives its store.
+        """
+        self.place("a/b")
+        listing = self.store.list(b"a/", b"", None)
+        self.store.close()
+        answer = listing.next_slice()
+        self.pool.finish()
+        assert isinstance(answer, Deferred)
+
+        assert [b"a/b"] == [info.key for info in self.successResultOf(answer)]
+
+    def test_what_no_request_can_name_is_not_listed(self) -> None:
+        """
+        Our own files, control bytes, and what is longer than a key may be.
+        """
+        self.place("good")
+        self.place(".kvd-probe")
+        self.place("in/.kvd")
+        self.place("new\nline")
+        self.place("control\x7f/value")
+        long = b"/".join([b"n" * 200] * 5) + b"/" + b"n" * (MAX_KEY_BYTES - 1004)
+        deep = os.open(self.path, os.O_RDONLY)
+        for name in long.split(b"/"):
+            os.mkdir(name, dir_fd=deep)
+            inner = os.open(name, os.O_RDONLY, dir_fd=deep)
+            os.close(deep)
+            deep = inner
+        os.close(os.open(b"value", os.O_CREAT | os.O_WRONLY, dir_fd=deep))
+        os.close(deep)
+
+        store = self.open_store()
+        assert [b"good", b"in/.kvd"] == sorted(info.key for info in self.walk(store))
+        assert [] == [*self.walk(store, b".kvd/")]
+
+    def test_what_vanishes_meanwhile_is_skipped(self) -> None:
+        """
+        A value or folder that is gone when it is looked at is not listed.
+        """
+        self.place("a/b")
+        self.place("c")
+        store = self.open_store()
+        gone = FileNotFoundError(errno.ENOENT, "gone")
+        with mock.patch("kvd.store.walk.open_value", side_effect=gone):
+            assert [] == [*self.walk(store)]
+        with mock.patch("os.open", side_effect=gone):
+            assert [] == [*self.walk(store, limit=5)]
+
+    def test_what_may_not_be_read_is_told(self) -> None:
+        """
+        The ``lost+found`` of a filesystem does not keep the rest from being
+        listed.
+        """
+        self.place("lost+found/x")
+        self.place("secret")
+        self.place("value")
+        store, opened = self.open_store(), os.open
+
+        def refuse(name: bytes, flags: int, *, dir_fd: int) -> int:
+            if name in (b"lost+found", b"secret"):
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return opened(name, flags, dir_fd=dir_fd)
+
+        with mock.patch("os.open", refuse), capturedLogs() as events:
+            assert [b"value"] == [info.key for info in self.walk(store)]
+        assert ["lost%2Bfound", "secret"] == sorted(event["key"] for event in events)
+
+    def test_failure_ends_the_walk(self) -> None:
+        """
+        A walk that cannot go on says so, and closes everything.
+        """
+        self.place("a/b")
+        for call in ("os.scandir", "os.open"):
+            listing = self.store.list(b"a/", b"", None)
+            with mock.patch(call, side_effect=OSError(errno.EIO, "broken")):
+                answer = listing.next_slice()
+                self.pool.finish()
+            assert isinstance(answer, Deferred)
+            failure = self.failureResultOf(answer, StoreFault)
+            assert "The listing cannot go on: broken." == failure.value.sentence
+            assert () == listing.next_slice()
+
+        self.assert_all_closed()

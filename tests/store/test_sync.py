@@ -1,0 +1,138 @@
+"""
+The tests of `kvd.store.sync`.
+"""
+
+import errno
+import os
+from collections.abc import Iterable
+from unittest import mock
+
+from twisted.internet.defer import Deferred
+
+from kvd.errors import SyncFailed
+from kvd.store.sync import Syncs, sync_paths
+from tests.store.cases import FolderCase
+from tests.store.stepped import SteppedPool
+
+
+class SyncsTests(FolderCase):
+    """
+    Folders are synced in batches.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        os.makedirs(os.path.join(self.path, "a/b"))
+        os.makedirs(os.path.join(self.path, "c"))
+        self.root = self.folder()
+        self.pool = SteppedPool()
+        self.syncs = Syncs(self.root, self.pool)
+        self.synced: list[str] = []
+        self.broken: set[str] = set()
+        self.patch(os, "fsync", self.fsync)
+
+    def fsync(self, descriptor: int) -> None:
+        """
+        Note which folder is synced.
+        """
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        name = os.path.relpath(path.removesuffix(" (deleted)"), self.path)
+        self.synced.append(name)
+        if name in self.broken:
+            raise OSError(errno.EIO, "broken")
+
+    def sync(self, *path: bytes) -> Deferred[None]:
+        """
+        Ask for the folders of a path.
+        """
+        return Deferred.fromCoroutine(self.syncs.folders(path))
+
+    def test_all_folders_of_a_path_are_synced(self) -> None:
+        """
+        From the root to the last; at once for who comes alone.
+        """
+        done = self.sync(b"a", b"b")
+        self.assertNoResult(done)
+        self.pool.step()
+
+        self.successResultOf(done)
+        assert [".", "a", "a/b"] == self.synced
+
+    def test_who_comes_meanwhile_is_in_the_next_batch(self) -> None:
+        """
+        While one batch is on its way the others wait, and are then synced
+        together, each folder once.
+        """
+        first = self.sync(b"a")
+        later = [self.sync(b"a", b"b"), self.sync(b"a"), self.sync(b"c"), self.sync()]
+        assert 1 == self.pool.waiting()
+        self.pool.step()
+        self.successResultOf(first)
+        for done in later:
+            self.assertNoResult(done)
+        self.synced.clear()
+        self.pool.step()
+
+        for done in later:
+            self.successResultOf(done)
+        assert [".", "a", "a/b", "c"] == sorted(self.synced)
+        assert 0 == self.pool.waiting()
+
+    def test_failure_hits_those_on_its_path(self) -> None:
+        """
+        Who needs a folder whose sync failed hears of it, and who does not
+        does not. It also hits those who wait already, since the next sync
+        would not tell of what this one lost.
+        """
+        hit, spared = self.sync(b"a", b"b"), self.sync(b"c")
+        self.pool.step()
+        self.successResultOf(hit)
+        waiting, next_one = self.sync(b"a"), self.sync(b"c")
+        self.broken.add("a")
+        self.pool.step()
+        self.successResultOf(spared)
+        self.assertNoResult(next_one)
+        self.pool.step()
+
+        failure = self.failureResultOf(waiting, SyncFailed)
+        assert "cannot be synced: broken." in failure.value.sentence
+        self.successResultOf(next_one)
+
+    def test_who_waits_during_a_failure_fails_too(self) -> None:
+        """
+        What was changed while a sync failed may be lost with it.
+        """
+        self.broken.add(".")
+        first, second = self.sync(b"a"), self.sync()
+        self.pool.step()
+
+        self.failureResultOf(first, SyncFailed)
+        self.failureResultOf(second, SyncFailed)
+        assert 0 == self.pool.waiting()
+
+    def paths(self, *paths: Iterable[bytes]) -> list[str]:
+        """
+        Sync paths now; the names of what failed.
+        """
+        failed = sync_paths(self.root, [tuple(path) for path in paths])
+        return [b"/".join(path).decode() for path in failed]
+
+    def test_pruned_folder_is_synced_by_the_one_around_it(self) -> None:
+        """
+        A folder that is gone cannot be synced; that it is gone, can.
+        """
+        assert [] == self.paths([b"a", b"gone", b"x"])
+        assert [".", "a", "a"] == self.synced
+
+        self.broken.add("a")
+        assert ["a"] == self.paths([b"a"], [b"a", b"gone"])
+
+    def test_failing_to_reach_a_folder_fails(self) -> None:
+        """
+        What cannot be opened cannot be synced.
+        """
+        broken = OSError(errno.EMFILE, "too many")
+        with mock.patch("os.open", side_effect=broken):
+            assert ["a"] == self.paths([b"a"])
+        with mock.patch("os.dup", side_effect=broken):
+            assert [""] == self.paths([b"a"])

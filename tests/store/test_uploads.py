@@ -1,0 +1,177 @@
+"""
+The tests of `kvd.store.uploads`.
+"""
+
+import errno
+import os
+from unittest import mock
+
+import pytest
+from twisted.logger import capturedLogs
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.store.uploads import UploadFolder, sweep
+from tests.store.cases import KEY, FileStoreCase, FolderCase
+
+
+class UploadFolderTests(FolderCase):
+    """
+    A process has a folder of its own for what it uploads.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.hidden = self.folder()
+
+    def make(self) -> UploadFolder:
+        """
+        Make a folder with a file in it.
+        """
+        uploads = UploadFolder(self.hidden)
+        self.addCleanup(uploads.close)
+        descriptor, _ = uploads.create()
+        os.close(descriptor)
+        return uploads
+
+    def test_folder_is_made_for_the_first_upload(self) -> None:
+        """
+        So a full disk does not keep the store from being opened.
+        """
+        uploads = UploadFolder(self.hidden)
+        uploads.close()
+
+        assert [] == os.listdir(self.path)
+
+    def test_files_have_names_of_their_own(self) -> None:
+        """
+        Uploads do not meet, in one process or two.
+        """
+        for uploads in (self.make(), self.make()):
+            descriptor, _ = uploads.create()
+            os.close(descriptor)
+
+        assert 4 == len(self.found())
+
+    def test_closing_removes_it(self) -> None:
+        """
+        With what may be left in it.
+        """
+        self.make().close()
+
+        assert [] == os.listdir(self.path)
+
+    def test_held_folder_is_not_swept(self) -> None:
+        """
+        What a living process uploads stays; what nobody holds goes, and
+        files beside the folders stay.
+        """
+        self.make()
+        mine = self.found()
+        self.place("4711-dead/0")
+        self.place("4711-dead/1")
+        os.mkdir(os.path.join(self.path, "4712-dead"))
+        self.place("lock")
+        sweep(self.hidden)
+
+        assert sorted([*mine, "lock"]) == self.found()
+
+    def test_folder_that_cannot_be_swept_is_told(self) -> None:
+        """
+        It costs room and does no harm.
+        """
+        self.place("4711-dead/folder/file")
+        with capturedLogs() as events:
+            sweep(self.hidden)
+
+        (event,) = events
+        assert "4711-dead" == event["name"]
+        assert ["4711-dead/folder/file"] == self.found()
+
+    def test_two_may_sweep(self) -> None:
+        """
+        A folder that another removes first is none of ours any more.
+        """
+        self.place("4711-dead/0")
+        self.place("4712-dead/0")
+        opened = os.open
+
+        def sweep_first(name: str, flags: int, *, dir_fd: int) -> int:
+            if name.startswith("4711"):
+                os.unlink(os.path.join(self.path, name, "0"))
+                os.rmdir(os.path.join(self.path, name))
+            descriptor = opened(name, flags, dir_fd=dir_fd)
+            os.unlink(os.path.join(self.path, name, "0"))
+            os.rmdir(os.path.join(self.path, name))
+            return descriptor
+
+        with mock.patch("os.open", sweep_first), capturedLogs() as events:
+            sweep(self.hidden)
+        assert [] == events
+        assert [] == os.listdir(self.path)
+
+    def test_new_folder_may_be_swept_before_it_is_held(self) -> None:
+        """
+        Whoever makes a folder makes another if somebody sweeps just then: at
+        each of the two moments when it can.
+        """
+        opened, tries = os.open, []
+
+        def sweep_first(name: str, *rest: int, dir_fd: int) -> int:
+            tries.append(name)
+            if len(tries) == 1:
+                sweep(dir_fd)
+            descriptor = opened(name, *rest, dir_fd=dir_fd)
+            if len(tries) == 3:
+                os.rmdir(os.path.join(self.path, name))
+            return descriptor
+
+        with mock.patch("os.open", sweep_first):
+            self.make()
+        assert 1 == len(os.listdir(self.path))
+
+    def test_it_gives_up_if_every_folder_is_swept(self) -> None:
+        """
+        Something is very wrong then.
+        """
+        with (
+            mock.patch("fcntl.flock", side_effect=BlockingIOError),
+            pytest.raises(BlockingIOError, match="swept away"),
+        ):
+            UploadFolder(self.hidden).create()
+
+
+class UploadFilesTests(FileStoreCase):
+    """
+    Uploads end with their files.
+    """
+
+    def test_file_that_cannot_be_removed_is_told(self) -> None:
+        """
+        The discard itself does not fail.
+        """
+        upload = self.open_store().begin(KEY, None)
+        with (
+            mock.patch("os.unlink", side_effect=OSError(errno.EIO, "broken")),
+            capturedLogs() as events,
+        ):
+            upload.discard()
+
+        assert ["an upload cannot be removed: {reason}"] == [
+            event["log_format"] for event in events
+        ]
+
+    def test_opening_a_store_sweeps(self) -> None:
+        """
+        What a killed process has left is gone once the store is opened, and
+        what a living one uploads is not touched.
+        """
+        self.place(".kvd/4711-dead/0")
+        living = self.open_store()
+        upload = living.begin(KEY, 4)
+        upload.write(b"live")
+        self.place(".kvd/4712-dead/0")
+        self.open_store()
+
+        assert 1 == len(self.debris())
+        upload.commit(UNCONDITIONAL)
+        assert b"live" == living.open(KEY).read(0, 10)

@@ -1,0 +1,86 @@
+"""
+The tests of `kvd.store.value`.
+"""
+
+import errno
+import os
+from unittest import mock
+
+import pytest
+from twisted.logger import capturedLogs
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.errors import KeyAbsent, StoreFault
+from kvd.store.attribute import NAME
+from tests.store.cases import KEY, FileStoreCase
+
+
+class TornValueTests(FileStoreCase):
+    """
+    A value that is not as it was written counts as absent.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store = self.open_store()
+        self.publish(self.store, body=b"12345")
+        self.file = os.path.join(self.path, "key")
+
+    def assert_absent(self, reason: str) -> None:
+        """
+        The value is absent everywhere, and each look at it is logged.
+        """
+        with capturedLogs() as events:
+            self.error(KeyAbsent, lambda: self.store.open(KEY))
+            self.error(KeyAbsent, lambda: self.store.stat(KEY))
+            self.error(KeyAbsent, lambda: self.store.remove(KEY, UNCONDITIONAL))
+            assert [] == [*self.walk(self.store)]
+            assert [] == [*self.walk(self.store, limit=1)]
+            assert self.publish(self.store).created
+
+        assert 6 == len(events)
+        assert {"warn"} == {event["log_level"].name for event in events}
+        assert reason in events[0]["log_format"].format(**events[0])
+
+    def test_other_length_is_absent(self) -> None:
+        """
+        A file that a power cut has left empty or cut short, or that somebody
+        has changed, is not what was written.
+        """
+        for length in (0, 4, 6):
+            os.truncate(self.file, length)
+            self.assert_absent(f"it has {length} bytes and was written with 5")
+            self.publish(self.store, body=b"12345")
+
+    def test_garbled_attribute_is_absent(self) -> None:
+        """
+        So is one whose attribute cannot be read: its length is not known.
+        """
+        os.setxattr(self.file, NAME, b"garbage")
+
+        self.assert_absent("begins b'garbage'")
+
+    def test_unreadable_attribute_is_a_fault(self) -> None:
+        """
+        An error on the way to the attribute is told.
+        """
+        broken = OSError(errno.EIO, "broken")
+        with mock.patch("os.getxattr", side_effect=broken):
+            self.error(StoreFault, lambda: self.store.open(KEY))
+
+    def test_failing_read_is_a_fault(self) -> None:
+        """
+        So is one while the value is read, or an end that comes too early.
+        """
+        value = self.store.open(KEY)
+        self.addCleanup(value.close)
+        with (
+            mock.patch("os.pread", side_effect=OSError(errno.EIO, "broken")),
+            pytest.raises(StoreFault, match="/key cannot be read: broken"),
+        ):
+            value.read(0, 5)
+        os.truncate(self.file, 3)
+
+        assert b"123" == value.read(0, 5)
+        with pytest.raises(StoreFault, match="cut short"):
+            value.read(3, 2)
