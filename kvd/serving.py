@@ -136,7 +136,12 @@ class Serving:
     def _check(self) -> None:
         now = self._reactor.seconds()
         for connection in list(self._site.connections):
-            connection.check_time(now)
+            try:
+                connection.check_time(now)
+            except Exception:
+                # A mistake of ours; the others' time must go on all the same.
+                self._log.failure("the time of a connection cannot be checked")
+                connection.abort()
 
     # -- the end --------------------------------------------------------------
 

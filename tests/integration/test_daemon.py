@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.http import ask, ask_over, read_to_end, talk
+from tests.integration.small_disk import tmpfs
 from tests.integration.twistd import RUN_TWISTD, Twistd
 
 pytestmark = pytest.mark.integration
@@ -64,9 +65,7 @@ def workers_of(daemon: Twistd) -> list[int]:
     """
     The workers of a daemon.
     """
-    return [
-        pid for child in children(daemon.process.pid) for pid in children(child)
-    ]
+    return [pid for child in children(daemon.process.pid) for pid in children(child)]
 
 
 def alive(pid: int) -> bool:
@@ -74,7 +73,9 @@ def alive(pid: int) -> bool:
     Whether a process still runs.
     """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        )
     except FileNotFoundError:
         return False
 
@@ -101,7 +102,10 @@ def test_a_large_value_comes_back_as_it_went(
         url = f"http://127.0.0.1:{daemon.port}/some/value"
         put = subprocess.run(
             ["curl", "-sS", "-T", "value", "-w", "%{http_code}", url],
-            cwd=tmp_path, capture_output=True, check=True, text=True,
+            cwd=tmp_path,
+            capture_output=True,
+            check=True,
+            text=True,
         )
         subprocess.run(["curl", "-sSf", "-o", "got", url], cwd=tmp_path, check=True)
 
@@ -154,7 +158,10 @@ def test_a_counter_loses_nothing(tmp_path: Path) -> None:
             while raised < 10:
                 now = ask(daemon.port, "GET", "/counter")
                 reply = ask(
-                    daemon.port, "PUT", "/counter", b"%d" % (int(now.body) + 1),
+                    daemon.port,
+                    "PUT",
+                    "/counter",
+                    b"%d" % (int(now.body) + 1),
                     {"If-Match": now.fields["etag"]},
                 )
                 assert reply.status in (204, 412)
@@ -305,28 +312,28 @@ def test_limits_hold_in_the_true_daemon(tmp_path: Path) -> None:
     """
     A head that does not end is answered 408 after its time.
     """
-    with Twistd(["--procs", "1", "--head-timeout", "0.2"], tmp_path) as daemon:
-        with talk(daemon.port) as sock:
-            sock.sendall(b"GET / HTTP/1.1\r\n")
-            assert read_to_end(sock).startswith(b"HTTP/1.1 408 ")
+    options = ["--procs", "1", "--head-timeout", "0.2"]
+    with Twistd(options, tmp_path) as daemon, talk(daemon.port) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\n")
+        assert read_to_end(sock).startswith(b"HTTP/1.1 408 ")
 
 
 def test_connections_above_the_limit_wait(tmp_path: Path) -> None:
     """
     Nothing is refused: the next one is served when another ends.
     """
-    with Twistd(["--procs", "1", "--max-connections", "1"], tmp_path) as daemon:
-        with talk(daemon.port) as first:
-            first.sendall(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
-            assert first.recv(1000).startswith(b"HTTP/1.1 404 ")
-            with talk(daemon.port) as second:
-                second.sendall(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
-                second.settimeout(0.3)
-                with pytest.raises(TimeoutError):
-                    second.recv(1000)
-                first.close()
-                second.settimeout(20)
-                assert second.recv(1000).startswith(b"HTTP/1.1 404 ")
+    options = ["--procs", "1", "--max-connections", "1"]
+    with Twistd(options, tmp_path) as daemon, talk(daemon.port) as first:
+        first.sendall(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
+        assert first.recv(1000).startswith(b"HTTP/1.1 404 ")
+        with talk(daemon.port) as second:
+            second.sendall(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
+            second.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                second.recv(1000)
+            first.close()
+            second.settimeout(20)
+            assert second.recv(1000).startswith(b"HTTP/1.1 404 ")
 
 
 def test_each_request_leaves_a_line_in_the_access_log(tmp_path: Path) -> None:
@@ -422,3 +429,121 @@ def test_impossible_wishes_are_refused_in_a_sentence(tmp_path: Path) -> None:
         said = refusal(options, tmp_path)
         for word in words:
             assert word in said, (options, said)
+
+
+@pytest.mark.parametrize("procs", ["0", "2"])
+def test_a_full_disk_is_507_and_leaves_nothing(tmp_path: Path, procs: str) -> None:
+    """
+    With a known length before the body, else in the middle of it; what fits
+    afterwards is stored.
+    """
+    with (
+        tmpfs(tmp_path / "disk", "size=1m") as disk,
+        Twistd(["--procs", procs, "--store", f"file:{disk}"], tmp_path) as daemon,
+    ):
+        early = ask(daemon.port, "PUT", "/large", bytes(2_000_000))
+        assert 507 == early.status
+        with talk(daemon.port) as sock:
+            sock.sendall(
+                b"PUT /chunked HTTP/1.1\r\nHost: kvd\r\n"
+                b"Transfer-Encoding: chunked\r\n\r\n"
+            )
+            for _ in range(20):
+                sock.sendall(b"%x\r\n%b\r\n" % (100_000, bytes(100_000)))
+            assert read_to_end(sock).startswith(b"HTTP/1.1 507 ")
+        assert [] == debris(disk)
+        assert 404 == ask(daemon.port, "GET", "/chunked").status
+        assert 201 == ask(daemon.port, "PUT", "/fits", bytes(500_000)).status
+
+
+def test_no_inode_left_is_507(tmp_path: Path) -> None:
+    """
+    And a removal makes room again.
+    """
+    with (
+        tmpfs(tmp_path / "disk", "size=1m,nr_inodes=12") as disk,
+        Twistd(["--procs", "1", "--store", f"file:{disk}"], tmp_path) as daemon,
+    ):
+        statuses = [ask(daemon.port, "PUT", f"/{n}", b"x").status for n in range(12)]
+        assert 507 == statuses[-1]
+        assert {201, 507} == set(statuses)
+        assert [] == debris(disk)
+        assert 204 == ask(daemon.port, "DELETE", "/0").status
+        assert 201 == ask(daemon.port, "PUT", "/again", b"x").status
+
+
+def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """
+    At the start, in a sentence.
+    """
+    with tmpfs(tmp_path / "disk", "size=1m,ro") as disk:
+        said = refusal(["--store", f"file:{disk}/values"], tmp_path)
+
+    assert str(disk) in said
+
+
+def test_two_daemons_on_one_folder_lose_nothing(tmp_path: Path) -> None:
+    """
+    A counter raised through both, with If-Match, is right in the end.
+    """
+    options = ["--procs", "2", "--durability", "process", "--store", "file:both"]
+    with Twistd(options, tmp_path) as first, Twistd(options, tmp_path) as second:
+        ports = [first.port, second.port]
+        ask(ports[0], "PUT", "/counter", b"0")
+
+        def client(number: int) -> None:
+            raised = 0
+            while raised < 10:
+                now = ask(ports[number % 2], "GET", "/counter")
+                reply = ask(
+                    ports[number % 2],
+                    "PUT",
+                    "/counter",
+                    b"%d" % (int(now.body) + 1),
+                    {"If-Match": now.fields["etag"]},
+                )
+                raised += reply.status == 204
+
+        with ThreadPoolExecutor(8) as clients:
+            list(clients.map(client, range(8)))
+
+        assert b"80" == ask(ports[1], "GET", "/counter").body
+
+
+def test_no_spelling_leads_out_of_the_store(tmp_path: Path) -> None:
+    """
+    Whatever is asked for, the file beside the store is not read or written.
+    """
+    (tmp_path / "secret").write_text("secret")
+    store = tmp_path / "values"
+    with Twistd(["--procs", "1"], tmp_path) as daemon:
+        (store / "link").symlink_to(tmp_path)
+        (store / "file").symlink_to(tmp_path / "secret")
+        spellings = [
+            "/../secret",
+            "/..%2fsecret",
+            "/%2e%2e/secret",
+            "/%2e%2e%2fsecret",
+            "/a/../../secret",
+            "/a/%2e%2e/%2e%2e/secret",
+            "//secret",
+            "/./secret",
+            f"//{tmp_path}/secret",
+            "/link/secret",
+            "/file",
+            "/.kvd/lock",
+            "/%2ekvd/lock",
+            "/..%00/secret",
+        ]
+        for spelling in spellings:
+            reply = ask(daemon.port, "GET", spelling)
+            assert reply.status in (400, 404), spelling
+            assert b"secret" != reply.body
+            if spelling != "/file":
+                reply = ask(daemon.port, "PUT", spelling, b"changed")
+                assert reply.status in (400, 409), spelling
+        assert 201 == ask(daemon.port, "PUT", "/file", b"changed").status
+        listing = ask(daemon.port, "GET", "/").body.splitlines()
+
+    assert "secret" == (tmp_path / "secret").read_text()
+    assert ["file"] == [json.loads(line)["key"] for line in listing]
