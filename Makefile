@@ -10,10 +10,12 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Given to pytest: make test TESTS="-m 'not integration'"
 TESTS ?=
+# Given to the measurements: make figures FIGURES="memory start"
+FIGURES ?=
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test lint trial coverage clean
+.PHONY: serve test lint trial coverage figures clean
 
 serve: $(VENV)/served
 	$(BIN)/twistd -n kvd $(ARGS)
@@ -37,6 +39,11 @@ coverage: $(VENV)/developed
 	$(BIN)/coverage run -m pytest $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# Memory, start and cost of a request on this machine; nginx and wrk are needed
+# beside it for the last one. No part of the tests: a figure is no verdict.
+figures: $(VENV)/developed
+	$(BIN)/python bench/figures.py $(FIGURES)
 
 clean:
 	rm -rf $(VENV) build dist _trial_temp* .coverage .coverage.* .hypothesis \

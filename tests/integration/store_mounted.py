@@ -1,0 +1,189 @@
+"""
+What a file store does on filesystems that are full, read-only or unfit.
+
+    python -m tests.integration.store_mounted CASE FOLDER
+
+Run by `tests.integration.test_store_room`, in a mount namespace of its own if
+the case needs one.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from twisted.internet.defer import execute
+from twisted.internet.task import Clock
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.errors import StoreFull, StoreUnusable
+from kvd.keys import Key
+from kvd.store.file import FileStore, maker
+
+CHUNK = b"x" * 65536
+
+
+def mount(kind: str, path: str, options: str) -> None:
+    """
+    Mount a filesystem of its own.
+    """
+    subprocess.run(["mount", "-t", kind, "-o", options, "none", path], check=True)
+
+
+def open_store(path: str) -> FileStore:
+    """
+    The store on it.
+    """
+    maker.prepare(path)
+    return FileStore(path, "process", Clock(), execute)
+
+
+def put(store: FileStore, key: bytes, chunks: int, length: int | None) -> None:
+    """
+    Store a value of some chunks, or discard it.
+    """
+    upload = store.begin(Key(key), length)
+    try:
+        for _ in range(chunks):
+            upload.write(CHUNK)
+    except StoreFull:
+        upload.discard()
+        raise
+    upload.commit(UNCONDITIONAL)
+
+
+def files(path: str) -> list[str]:
+    """
+    All files there but the locks.
+    """
+    return [name for _, _, names in os.walk(path) for name in names if name != "lock"]
+
+
+def is_full(act: Callable[[], object]) -> bool:
+    """
+    Whether the store is full for something.
+    """
+    try:
+        act()
+    except StoreFull:
+        return True
+    return False
+
+
+def full_disk(path: str) -> None:
+    """
+    A value that does not fit is refused, early if its length is known, and
+    leaves nothing behind; the next that fits is taken, an old one stays.
+    """
+    mount("tmpfs", path, "size=1m")
+    store = open_store(path)
+    put(store, b"old", 1, len(CHUNK))
+    assert is_full(lambda: store.begin(Key(b"a/b"), 2 << 20))
+    assert is_full(lambda: put(store, b"a/b", 20, None))
+    assert is_full(lambda: put(store, b"old", 20, None))
+    assert ["old"] == files(path)
+    put(store, b"a/b", 10, 10 * len(CHUNK))
+    assert store.stat(Key(b"a/b")).size == 10 * len(CHUNK)
+    assert store.stat(Key(b"old")).size == len(CHUNK)
+
+
+def no_inodes(path: str) -> None:
+    """
+    Want of inodes is want of room, for files and for folders; what was made
+    on the way is gone again, and once there are some it goes on.
+    """
+    mount("tmpfs", path, "size=1m,nr_inodes=16")
+    store = open_store(path)
+    stored = 0
+    while not is_full(lambda: put(store, b"%d" % stored, 0, 0)):  # noqa: B023
+        stored += 1
+    assert stored > 5
+    assert stored == len(files(path))
+    store.remove(Key(b"0"), UNCONDITIONAL)
+    store.remove(Key(b"1"), UNCONDITIONAL)
+    assert is_full(lambda: put(store, b"a/b/c/d", 0, 0))
+    assert not os.path.exists(os.path.join(path, "a"))
+    put(store, b"a/b", 0, 0)
+
+
+def full_at_start(path: str) -> None:
+    """
+    A full store can be prepared, opened and read, and a value removed from it.
+    """
+    mount("tmpfs", path, "size=1m,nr_inodes=16")
+    store = open_store(path)
+    stored = 0
+    while not is_full(lambda: put(store, b"%d" % stored, 0, 0)):  # noqa: B023
+        stored += 1
+    store.close()
+    while True:
+        try:
+            os.close(os.open(f"{path}/fill{stored}", os.O_CREAT))
+        except OSError:
+            break
+        stored += 1
+    store = open_store(path)
+    assert 0 == store.stat(Key(b"0")).size
+    assert is_full(lambda: put(store, b"new", 0, 0))
+    for key in (b"0", b"1", b"2"):
+        store.remove(Key(key), UNCONDITIONAL)
+    put(store, b"new", 0, 0)
+
+
+def unusable(path: str, words: str) -> None:
+    """
+    The store cannot be, and the sentence says why.
+    """
+    with pytest.raises(StoreUnusable) as refusal:
+        maker.prepare(path)
+    assert words in refusal.value.sentence
+    assert path in refusal.value.sentence
+
+
+def read_only(path: str) -> None:
+    """
+    A read-only filesystem is no store, before there is one and after.
+    """
+    mount("tmpfs", path, "size=1m")
+    os.mkdir(f"{path}/old")
+    maker.prepare(f"{path}/old")
+    subprocess.run(["mount", "-o", "remount,ro", path], check=True)
+    unusable(f"{path}/old", "Read-only file system")
+    unusable(f"{path}/new", "Read-only file system")
+
+
+def no_attributes(path: str) -> None:
+    """
+    A filesystem without extended attributes is no store.
+    """
+    mount("ramfs", path, "mode=755")
+    unusable(path, "no extended attributes")
+    assert [] == files(path)
+
+
+def not_permitted(path: str) -> None:
+    """
+    A folder that may not be written is no store.
+    """
+    os.chmod(path, 0o555)
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    unusable(path, "Permission denied")
+    unusable(f"{path}/new", "Permission denied")
+
+
+CASES = {
+    case.__name__: case
+    for case in (
+        full_disk,
+        no_inodes,
+        full_at_start,
+        read_only,
+        no_attributes,
+        not_permitted,
+    )
+}
+
+if __name__ == "__main__":
+    CASES[sys.argv[1]](sys.argv[2])
