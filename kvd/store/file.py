@@ -39,7 +39,7 @@ from kvd.keys import Key, escape
 from kvd.settings import Durability
 from kvd.store.faults import fault_of
 from kvd.store.folders import FOLDER_FLAGS, split
-from kvd.store.listing import FileListing, Page, Stream
+from kvd.store.listing import FileListing
 from kvd.store.locks import KeyLocks
 from kvd.store.preparing import make_root, probe
 from kvd.store.sync import Syncs
@@ -140,8 +140,9 @@ class FileStore:
         return self._underway.shield(self._remove_on_disk(key, answer, self._syncs))
 
     def list(self, prefix: bytes, after: bytes, limit: int | None) -> FileListing:
-        taker = Stream() if limit is None else Page(after, limit)
-        return FileListing(self._root, prefix, taker, self._off_reactor, self._underway)
+        return FileListing(
+            self._root, prefix, after, limit, self._off_reactor, self._underway
+        )
 
     def close(self) -> Answer[None]:
         ended = self._underway.ended()

@@ -6,12 +6,11 @@ some values or some milliseconds, whichever comes first, so that neither the
 thread nor Python's interpreter lock is held for long.
 
 A page keeps the smallest keys of the walk, as many as its limit. What cannot
-be among them is not looked at: whole keys are compared, since ``a-b`` comes
-before ``a/b``, and a folder is passed over if no key in it can count. A value
-is described when it is taken into the page. So a file that turns out to be no
-value never takes the place of one, and a page shorter than its limit is the
-last. Of a million keys in random order, a page of 1,000 takes in some 8,000 on
-its way.
+be among them is passed over: whole keys are compared, since ``a-b`` comes
+before ``a/b``, and a folder is not entered if no key in it can count. At the
+end of the walk the kept keys are described. If some turn out to be no values,
+and others may have been passed over for them, another walk begins after the
+last; so a page shorter than its limit is the end of the listing.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from __future__ import annotations
 import os
 from bisect import insort
 from collections.abc import Generator, Sequence
-from operator import attrgetter
 from time import monotonic
 from typing import Final
 
@@ -31,7 +29,8 @@ from kvd.store.faults import fault_of
 from kvd.store.folders import Parents, open_folder
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway
-from kvd.store.walk import HIDDEN, Found, walk
+from kvd.store.tree import Tree
+from kvd.store.walk import HIDDEN, Found, describe, look, walk
 
 SLICE_VALUES: Final = 256
 SLICE_SECONDS: Final = 0.02
@@ -46,20 +45,33 @@ class Stream:
         self._slice: list[ValueInfo] = []
 
     def may_have(self, prefix: bytes) -> bool:
-        return True
-
-    def wants(self, key: Key) -> bool:
-        return True
-
-    def take(self, info: ValueInfo) -> bool:
         """
+        Whether a key that begins with a prefix can be wanted.
+        """
+        return True
+
+    def take(self, found: Found) -> bool:
+        """
+        Take a name from the walk.
+
         Returns:
             Whether it is enough for now.
         """
-        self._slice.append(info)
+        info = describe(found)
+        if info is not None:
+            self._slice.append(info)
         return len(self._slice) >= SLICE_VALUES
 
+    def walk_again(self) -> bool:
+        """
+        Whether another walk is needed after one has ended.
+        """
+        return False
+
     def hand_on(self, ended: bool) -> Sequence[ValueInfo]:
+        """
+        What was taken and not yet handed on; may be nothing until the end.
+        """
         taken, self._slice = self._slice, []
         return taken
 
@@ -69,37 +81,47 @@ class Page:
     Takes the smallest keys, and hands them on at the end.
     """
 
-    def __init__(self, after: bytes, limit: int) -> None:
+    def __init__(self, after: bytes, limit: int, tree: Tree) -> None:
         """
         Args:
             after: Only keys greater than this.
             limit: How many keys; at least 1.
+            tree: Where they are.
         """
         self._after = after
-        self._limit = limit
+        self._limit = self._missing = limit
+        self._tree = tree
+        self._keys: list[Key] = []
         self._page: list[ValueInfo] = []
 
     def may_have(self, prefix: bytes) -> bool:
-        """
-        Whether a key that begins with a prefix can be wanted.
-        """
         if prefix < self._after and not self._after.startswith(prefix):
             return False
         return self._is_below_end(prefix)
 
-    def wants(self, key: Key) -> bool:
-        return key > self._after and self._is_below_end(key)
-
-    def _is_below_end(self, key: bytes) -> bool:
-        return len(self._page) < self._limit or key < self._page[-1].key
-
-    def take(self, info: ValueInfo) -> bool:
-        insort(self._page, info, key=attrgetter("key"))
-        del self._page[self._limit :]
+    def take(self, found: Found) -> bool:
+        if found.key > self._after and self._is_below_end(found.key):
+            insort(self._keys, found.key)
+            del self._keys[self._missing :]
         return False
+
+    def walk_again(self) -> bool:
+        keys, self._keys = self._keys, []
+        for key in keys:
+            info = look(self._tree, key)
+            if info is not None:
+                self._page.append(info)
+        if len(keys) < self._missing:
+            return False  # There were no others.
+        self._after = keys[-1]
+        self._missing = self._limit - len(self._page)
+        return self._missing > 0
 
     def hand_on(self, ended: bool) -> Sequence[ValueInfo]:
         return self._page if ended else ()
+
+    def _is_below_end(self, key: bytes) -> bool:
+        return len(self._keys) < self._missing or key < self._keys[-1]
 
 
 @implementer(IListing)
@@ -112,13 +134,16 @@ class FileListing:
         self,
         root: int,
         prefix: bytes,
-        taker: Stream | Page,
+        after: bytes,
+        limit: int | None,
         off_reactor: OffReactor,
         underway: Underway,
     ) -> None:
         self._root = os.dup(root)  # The store may be closed before this is.
         self._prefix = prefix
-        self._taker = taker
+        self._taker = (
+            Stream() if limit is None else Page(after, limit, Tree(self._root))
+        )
         self._off_reactor = off_reactor
         self._underway = underway
         self._walk: Generator[Found | None, None, None] | None = None
@@ -160,12 +185,12 @@ class FileListing:
             self._walk = self._begin()
         time_up = monotonic() + SLICE_SECONDS
         for found in self._walk:
-            enough = False
-            if found is not None and self._taker.wants(found.key):
-                info = found.describe()
-                enough = info is not None and self._taker.take(info)
+            enough = found is not None and self._taker.take(found)
             if enough or self._ended or monotonic() >= time_up:
                 return self._taker.hand_on(ended=False)
+        if self._taker.walk_again():
+            self._walk = None
+            return ()
         self._ended = True
         return self._taker.hand_on(ended=True)
 

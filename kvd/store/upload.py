@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
@@ -31,8 +30,6 @@ from kvd.store.sync import Syncs
 from kvd.store.tree import Tree
 from kvd.store.uploads import UploadFolder
 from kvd.store.waiting import Underway, resolved
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +86,19 @@ class FileUpload:
 
     def commit(self, conditions: Conditions) -> Answer[Published]:
         self._committing = True
-        syncs = self._premises.syncs
-        if syncs is not None:
-            return self._premises.underway.shield(
-                self._commit_to_disk(conditions, syncs)
-            )
+        premises = self._premises
+        if premises.syncs is not None:
+            work = self._commit_to_disk(conditions, premises.syncs)
+            return premises.underway.shield(work)
         try:
             answer = self._publish(self._seal(), conditions)
         except BaseException:
             self._end()
             raise
         if isinstance(answer, Deferred):
-            return answer.addBoth(self._ended)
-        return self._ended(answer)
+            return premises.underway.shield(self._end_after(answer))
+        self._end()
+        return answer
 
     async def _commit_to_disk(self, conditions: Conditions, syncs: Syncs) -> Published:
         try:
@@ -112,6 +109,12 @@ class FileUpload:
             self._end()
         await syncs.folders(split(self._key)[0])
         return published
+
+    async def _end_after(self, answer: Deferred[Published]) -> Published:
+        try:
+            return await answer
+        finally:
+            self._end()
 
     def _seal(self) -> ValueInfo:
         """
@@ -150,10 +153,6 @@ class FileUpload:
             raise self._fault_of(error, "published") from error
         self._name = ""
         return Published(info, created=replaced is None)
-
-    def _ended(self, result: T) -> T:
-        self._end()
-        return result
 
     def _end(self) -> None:
         """

@@ -11,16 +11,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from twisted.logger import Logger
 
 from kvd.interfaces import ValueInfo
 from kvd.keys import MAX_KEY_BYTES, Key, escape
 from kvd.store.folders import FOLDER_FLAGS
-from kvd.store.tree import open_value
-from kvd.store.value import is_absence
+from kvd.store.tree import Tree, open_value
+from kvd.store.value import FileValue, is_absence
 
 HIDDEN: Final = b".kvd"
 """
@@ -32,8 +32,7 @@ _NO_SEGMENT: Final = re.compile(rb"[\x00-\x1f\x7f]")
 _log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """
     A name that may be a value's.
     """
@@ -43,21 +42,38 @@ class Found:
     name: bytes
     key: Key
 
-    def describe(self) -> ValueInfo | None:
-        """
-        What is known of the value; None if it is none, or gone, or not ours
-        to read.
-        """
-        try:
-            value = open_value(self.folder, self.name, self.key)
-        except OSError as error:
-            if not is_absence(error):
-                _skip(self.key, error)
+
+def describe(found: Found) -> ValueInfo | None:
+    """
+    What is known of a value; None if it is none, or gone, or not ours to read.
+
+    Raises:
+        OSError: It cannot be told.
+    """
+    return _info_from(partial(open_value, *found), found.key)
+
+
+def look(tree: Tree, key: Key) -> ValueInfo | None:
+    """
+    The same from the root, after the walk.
+    """
+    return _info_from(partial(tree.open, key), key)
+
+
+def _info_from(open_it: Callable[[], FileValue | None], key: Key) -> ValueInfo | None:
+    try:
+        value = open_it()
+    except PermissionError as error:
+        _skip(key, error)
+        return None
+    except OSError as error:
+        if is_absence(error):
             return None
-        if value is None:
-            return None
-        value.close()
-        return value.info
+        raise
+    if value is None:
+        return None
+    value.close()
+    return value.info
 
 
 def walk(

@@ -7,8 +7,10 @@ Says ``ready`` when the store is open, begins when it is sent a line, and says
 at the end what came of it as a number.
 """
 
+import math
 import os
 import sys
+import time
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import react
@@ -23,6 +25,7 @@ from kvd.store.waiting import resolved
 
 KEY = Key(b"counted/key")
 LOOPS = 4
+TICK_SECONDS = 0.003
 
 
 async def create(store: IStore, times: int) -> int:
@@ -38,6 +41,24 @@ async def create(store: IStore, times: int) -> int:
             created += (await resolved(upload.commit(ABSENT))).created
         except PreconditionFailed:
             pass  # As it should be for all but one.
+    return created
+
+
+async def race(store: IStore, times: int) -> int:
+    """
+    Try to create one value after the other, each at a moment that is the same
+    in all processes; how many it did.
+    """
+    start = math.ceil(time.monotonic()) + 1
+    created = 0
+    for number in range(times):
+        upload = await resolved(store.begin(Key(b"race/%d" % number), 0))
+        while time.monotonic() < start + number * TICK_SECONDS:
+            pass  # A sleep would end at another moment in each of them.
+        try:
+            created += (await resolved(upload.commit(ABSENT))).created
+        except PreconditionFailed:
+            pass  # Another was faster.
     return created
 
 
@@ -107,6 +128,7 @@ async def list_all(store: IStore, times: int) -> int:
 
 ACTIONS = {
     "create": create,
+    "race": race,
     "count": count,
     "churn": churn,
     "upload": upload_and_stop,

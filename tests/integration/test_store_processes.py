@@ -132,6 +132,16 @@ def test_one_of_a_thousand_creates(
     assert [] == left_behind(tmp_path)
 
 
+def test_one_creates_at_the_same_moment(tmp_path: Path) -> None:
+    """
+    Of four processes that create one value at the same moment one does,
+    however often they try.
+    """
+    created = together("race", tmp_path, 500, "process")
+
+    assert 500 == sum(created)
+
+
 @pytest.mark.parametrize(("durability", "times"), [("process", 100), ("disk", 10)])
 def test_no_raise_of_a_counter_is_lost(
     tmp_path: Path, store: FileStore, durability: str, times: int

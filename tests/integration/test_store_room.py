@@ -45,4 +45,5 @@ def test_filesystem(case: str, folder: str) -> None:
         check=False,
     )
 
-    assert (0, "") == (ended.returncode, ended.stderr)
+    # Not its standard error: without privileges it cannot write what was measured.
+    assert 0 == ended.returncode, ended.stderr

@@ -50,6 +50,21 @@ class WaitingTests(FileStoreCase):
         assert self.successResultOf(answer).created
         assert [] == self.debris()
 
+    def test_cancelled_wait_for_a_lock_comes_to_its_end(self) -> None:
+        """
+        Who no longer waits for a locked key does not stop the commit.
+        """
+        store = self.open_store()
+        upload = store.begin(KEY, None)
+        answer = self.while_locked(KEY, lambda: upload.commit(UNCONDITIONAL))
+        assert isinstance(answer, Deferred)
+        answer.cancel()
+        self.failureResultOf(answer, CancelledError)
+        self.clock.advance(0.001)
+
+        store.open(KEY).close()
+        assert [] == self.debris()
+
     def test_a_lock_that_is_kept_makes_it_busy(self) -> None:
         """
         After ten seconds the commit or removal is given up, and nothing is
