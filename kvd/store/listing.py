@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import os
 from bisect import insort
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -27,9 +28,9 @@ from kvd.interfaces import Answer, IListing, ValueInfo
 from kvd.keys import Key
 from kvd.store.faults import fault_of
 from kvd.store.folders import Parents, open_folder
+from kvd.store.tree import Tree
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway
-from kvd.store.tree import Tree
 from kvd.store.walk import HIDDEN, Found, describe, look, walk
 
 SLICE_VALUES: Final = 256
@@ -81,16 +82,18 @@ class Page:
     Takes the smallest keys, and hands them on at the end.
     """
 
-    def __init__(self, after: bytes, limit: int, tree: Tree) -> None:
+    def __init__(
+        self, after: bytes, limit: int, look: Callable[[Key], ValueInfo | None]
+    ) -> None:
         """
         Args:
             after: Only keys greater than this.
             limit: How many keys; at least 1.
-            tree: Where they are.
+            look: What is known of a value; None if it is none.
         """
         self._after = after
         self._limit = self._missing = limit
-        self._tree = tree
+        self._look = look
         self._keys: list[Key] = []
         self._page: list[ValueInfo] = []
 
@@ -108,7 +111,7 @@ class Page:
     def walk_again(self) -> bool:
         keys, self._keys = self._keys, []
         for key in keys:
-            info = look(self._tree, key)
+            info = self._look(key)
             if info is not None:
                 self._page.append(info)
         if len(keys) < self._missing:
@@ -142,7 +145,9 @@ class FileListing:
         self._root = os.dup(root)  # The store may be closed before this is.
         self._prefix = prefix
         self._taker = (
-            Stream() if limit is None else Page(after, limit, Tree(self._root))
+            Stream()
+            if limit is None
+            else Page(after, limit, partial(look, Tree(self._root)))
         )
         self._off_reactor = off_reactor
         self._underway = underway

@@ -117,6 +117,36 @@ class RoomTests(FileStoreCase):
         with mock.patch("os.unlink", side_effect=broken):
             self.error(StoreFault, lambda: self.store.remove(KEY, UNCONDITIONAL))
 
+    def test_folder_that_is_pruned_meanwhile_is_made_again(self) -> None:
+        """
+        A removal elsewhere may prune a folder just after it was made for a
+        commit: before it is opened, or after.
+        """
+        opened, renamed = os.open, os.rename
+        pruned: list[str] = []
+
+        def prune_before(name: bytes, flags: int, *rest: int, dir_fd: int) -> int:
+            folder = os.path.join(self.path, "a")
+            if name == b"a" and os.path.isdir(folder) and not pruned:
+                pruned.append("before it was opened")
+                os.rmdir(folder)
+            return opened(name, flags, *rest, dir_fd=dir_fd)
+
+        def prune_after(
+            old: str, new: bytes, *, src_dir_fd: int, dst_dir_fd: int
+        ) -> None:
+            if len(pruned) == 1:
+                pruned.append("after it was opened")
+                os.rmdir(os.path.join(self.path, "a"))
+            renamed(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+        upload = self.store.begin(Key(b"a/b"), None)
+        with mock.patch("os.open", prune_before), mock.patch("os.rename", prune_after):
+            upload.commit(UNCONDITIONAL)
+
+        assert 2 == len(pruned)
+        assert ["a/b"] == self.found()
+
     def test_upload_that_is_swept_by_hand_fails(self) -> None:
         """
         If somebody removes the uploads, a commit gives up after a while and

@@ -14,8 +14,10 @@ from twisted.logger import capturedLogs
 from kvd.errors import StoreFault
 from kvd.interfaces import ValueInfo
 from kvd.keys import MAX_KEY_BYTES, Key
+from kvd.store import attribute
 from kvd.store import listing as module
 from kvd.store.listing import Page
+from kvd.store.walk import Found
 from tests.store.cases import FileStoreCase
 from tests.store.stepped import SteppedPool
 
@@ -23,34 +25,31 @@ SEGMENTS = st.sampled_from([b"a", b"a-", b"a0", b"b", b"\xff"])
 KEYS = st.lists(SEGMENTS, min_size=1, max_size=3).map(b"/".join)
 
 
-def info_of(key: bytes) -> ValueInfo:
-    """
-    A value of which only the key matters.
-    """
-    return ValueInfo(Key(key), 0, "", 0.0)
-
-
 @settings(deadline=None)
-@given(st.lists(KEYS, unique=True), KEYS | st.just(b""), st.integers(1, 5))
+@given(st.dictionaries(KEYS, st.booleans()), KEYS | st.just(b""), st.integers(1, 5))
 def test_page_has_the_smallest_keys(
-    keys: list[bytes], after: bytes, limit: int
+    stored: dict[bytes, bool], after: bytes, limit: int
 ) -> None:
     """
-    Whatever the order in which a page meets keys and folders, it keeps the
-    first ones, and passes over no folder that has one of them.
+    Whatever the order in which a page meets keys and folders, and however many
+    turn out to be no values, it has the first values, and passes over no
+    folder that has one of them.
     """
-    page = Page(after, limit)
-    for key in keys:
-        inside = all(
-            page.may_have(key[: end + 1])
-            for end, byte in enumerate(key)
-            if byte == 0x2F
-        )
-        if inside and page.wants(Key(key)):
-            page.take(info_of(key))
 
-    expected = sorted(key for key in keys if key > after)[:limit]
-    assert expected == [info.key for info in page.hand_on(ended=True)]
+    def look(key: Key) -> ValueInfo | None:
+        return ValueInfo(key, 0, "", 0.0) if stored[key] else None
+
+    page = Page(after, limit, look)
+    walking = True
+    while walking:
+        for key in stored:
+            folders = [key[: end + 1] for end in range(len(key)) if key[end] == 0x2F]
+            if all(page.may_have(folder) for folder in folders):
+                assert not page.take(Found(-1, b"", Key(key)))
+        walking = page.walk_again()
+
+    values = sorted(key for key, whole in stored.items() if whole and key > after)
+    assert values[:limit] == [info.key for info in page.hand_on(ended=True)]
 
 
 class FileListingTests(FileStoreCase):
@@ -109,6 +108,19 @@ class FileListingTests(FileStoreCase):
         assert 3 == len(found)
         listing.close()
         self.assert_all_closed()
+
+    def test_page_is_filled_up(self) -> None:
+        """
+        Files that are no values do not make a page shorter than it could be.
+        """
+        for number in range(20):
+            self.place(f"{number:02}")
+            if number < 10:
+                path = os.path.join(self.path, f"{number:02}")
+                os.setxattr(path, attribute.NAME, b"torn")
+        page = self.walk(self.open_store(), limit=5)
+
+        assert [b"10", b"11", b"12", b"13", b"14"] == [info.key for info in page]
 
     def test_close_between_slices_ends_the_walk(self) -> None:
         """
@@ -194,6 +206,22 @@ class FileListingTests(FileStoreCase):
         with mock.patch("os.open", side_effect=gone):
             assert [] == [*self.walk(store, limit=5)]
 
+    def test_folder_that_vanishes_is_skipped(self) -> None:
+        """
+        So is a folder that is pruned between being met and being entered.
+        """
+        self.place("a/b")
+        self.place("c")
+        store, opened = self.open_store(), os.open
+
+        def prune_first(name: bytes, flags: int, *, dir_fd: int) -> int:
+            if name == b"a":
+                raise FileNotFoundError(errno.ENOENT, "gone")
+            return opened(name, flags, dir_fd=dir_fd)
+
+        with mock.patch("os.open", prune_first):
+            assert [b"c"] == [info.key for info in self.walk(store)]
+
     def test_what_may_not_be_read_is_told(self) -> None:
         """
         The ``lost+found`` of a filesystem does not keep the rest from being
@@ -212,6 +240,18 @@ class FileListingTests(FileStoreCase):
         with mock.patch("os.open", refuse), capturedLogs() as events:
             assert [b"value"] == [info.key for info in self.walk(store)]
         assert ["lost%2Bfound", "secret"] == sorted(event["key"] for event in events)
+
+    def test_value_that_cannot_be_described_ends_the_walk(self) -> None:
+        """
+        A listing that leaves out what is there would be a lie.
+        """
+        self.place("value")
+        store = self.open_store()
+        broken = OSError(errno.EIO, "broken")
+        for limit in (None, 1):
+            listing = store.list(b"", b"", limit)
+            with mock.patch("os.getxattr", side_effect=broken):
+                self.error(StoreFault, listing.next_slice)
 
     def test_failure_ends_the_walk(self) -> None:
         """
