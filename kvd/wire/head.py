@@ -51,6 +51,7 @@ _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 # uri-host [":" port] (RFC 9110 section 7.2), loosely: nothing that could be
 # taken for another part of a URL.
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%:-]|\[[0-9A-Fa-f:.]+\])*")
+_BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _LENGTH: Final = re.compile(rb"[0-9]+")
 _MAX_LENGTH_DIGITS: Final = 18
 
@@ -82,6 +83,8 @@ class _Fields:
         """
         self.count += 1
         name = name.lower()
+        # llhttp leaves a tab at the end where it is.
+        value = value.rstrip(b" \t")
         if name in self.fields:
             if name in _ALONE:
                 self.repeated.append(name)
@@ -222,10 +225,23 @@ def _refuse(head: bytes, minor: int, limits: Limits, error: Exception) -> NoRetu
     raise BadFraming(f"The head is malformed: {error}.") from error
 
 
+def refuse_bare(data: bytes | bytearray, start: int, stop: int) -> None:
+    """
+    Refuse a part of a head that has half a line end (RFC 9112 section 2.2).
+    """
+    bare = _BARE.search(data, start, stop)
+    if bare is not None:
+        name = "CR" if bare[0] == b"\r" else "LF"
+        raise BadFraming(
+            f"A line of the head ends with a bare {name}; CRLF would be right."
+        )
+
+
 def _explain(head: bytes) -> NoReturn:
     """
     Find the words for a head that does not follow the grammar.
     """
+    refuse_bare(head, 0, len(head))
     line, _, rest = head.partition(b"\r\n")
     if not _ONE_LINE.fullmatch(line + b"\r\n"):
         _explain_line(line)

@@ -17,20 +17,17 @@ handed on as the very object that was fed: large values are not copied here.
 
 from __future__ import annotations
 
-import re
 from enum import Enum, auto
 from typing import Final
 
-from kvd.errors import BadFraming, HeadTooLarge, PeerError, TargetTooLong
+from kvd.errors import HeadTooLarge, PeerError, TargetTooLong
 from kvd.settings import Limits
 from kvd.wire.chunked import ChunkedBody
 from kvd.wire.events import END_OF_REQUEST, NEED_DATA, Event, Request
-from kvd.wire.head import parse_head
+from kvd.wire.head import parse_head, refuse_bare
 
 # Of the request line beside its target: a method, two blanks, a version.
 _LINE_EXTRA_BYTES: Final = 64
-
-_BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
 class _State(Enum):
@@ -149,6 +146,7 @@ class RequestReader:
             self._check_unfinished(data, begin, end)
             self._searched = len(data)
             return NEED_DATA
+        self._check_line(data, begin)
         head = bytes(data[begin : end + 4])
         self._consume(end + 4)
         self._searched = 0
@@ -161,21 +159,20 @@ class RequestReader:
         limits = self._limits
         # A last CR may still get its LF.
         stop = len(data) - (data[-1:] == b"\r") if end < 0 else end
-        bare = _BARE.search(data, max(begin, self._searched - 1), stop)
-        if bare is not None:
-            name = "CR" if bare[0] == b"\r" else "LF"
-            raise BadFraming(
-                f"A line of the head ends with a bare {name}; CRLF would be right."
-            )
-        line_end = data.find(b"\r\n", begin)
-        line_bytes = (line_end if line_end >= 0 else len(data)) - begin
-        if line_bytes > limits.target_bytes + _LINE_EXTRA_BYTES:
-            raise TargetTooLong(
-                f"The request line has more than {limits.target_bytes} bytes of target."
-            )
+        refuse_bare(data, max(begin, self._searched - 1), stop)
+        self._check_line(data, begin)
         if end >= 0 or len(data) - begin >= limits.head_bytes:
             raise HeadTooLarge(
                 f"The head has more than {limits.head_bytes} bytes, which is the limit."
+            )
+
+    def _check_line(self, data: bytes | bytearray, begin: int) -> None:
+        limit = self._limits.target_bytes
+        line_end = data.find(b"\r\n", begin)
+        line_bytes = (line_end if line_end >= 0 else len(data)) - begin
+        if line_bytes > limit + _LINE_EXTRA_BYTES:
+            raise TargetTooLong(
+                f"The request line has more than {limit} bytes of target."
             )
 
     def _begin_request(self, request: Request) -> Request:
