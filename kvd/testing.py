@@ -1,8 +1,9 @@
 """
-Doubles and contract suites, also for authors of stores elsewhere.
+Doubles and contract suites, also for authors of stores and policies elsewhere.
 """
 
+from kvd.dispatch.contract import PolicyContract
 from kvd.store.contract import StoreContract, UploadContract
 from kvd.store.memory import MemoryStore
 
-__all__ = ["MemoryStore", "StoreContract", "UploadContract"]
+__all__ = ["MemoryStore", "PolicyContract", "StoreContract", "UploadContract"]

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 import socket
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -35,6 +36,9 @@ from kvd.settings import Settings
 
 MAX_BYTES: Final = 64 * 1024
 MAX_DESCRIPTORS: Final = 16
+
+_INT_BYTES: Final = array("i").itemsize
+_DESCRIPTORS_SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +190,14 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
         BlockingIOError: Nothing is there, on a non-blocking socket.
     """
     try:
-        data, descriptors, flags, _ = socket.recv_fds(
-            sock, MAX_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        # Not socket.recv_fds, which drops the flags it is given (Python 3.11):
+        # descriptors would be inherited by whatever is forked meanwhile.
+        data, ancillary, flags, _ = sock.recvmsg(
+            MAX_BYTES, _DESCRIPTORS_SPACE, socket.MSG_CMSG_CLOEXEC
         )
     except ConnectionResetError:
         return None
+    descriptors = _descriptors_in(ancillary)
     if not data:
         return None
     try:
@@ -201,3 +208,12 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
         for descriptor in descriptors:
             socket.close(descriptor)
         raise
+
+
+def _descriptors_in(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    descriptors = array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            # A message that was cut off may end within a number.
+            descriptors.frombytes(data[: len(data) - len(data) % _INT_BYTES])
+    return list(descriptors)

@@ -201,6 +201,9 @@ class Pool:
         """
         The fork server has seen a worker end.
         """
+        if pid == 0:
+            self._log.error("worker {worker} {reason}", worker=worker, reason=reason)
+            return
         number, timer = self._unexplained.pop(pid, (worker, None))
         if timer is not None:
             timer.cancel()
@@ -214,9 +217,6 @@ class Pool:
         slot = self.slots[worker]
         if slot.pid == pid:
             slot.reason = reason
-        elif pid == 0 and reason != slot.reason:
-            slot.reason = reason
-            self._log.error("worker {worker} {reason}", worker=worker, reason=reason)
 
     def _received(self, slot: Slot, message: Message, descriptors: list[int]) -> None:
         for descriptor in descriptors:

@@ -1,0 +1,161 @@
+"""
+Tests for `kvd.workers.messages`.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from kvd.settings import (
+    DialectChoice,
+    Limits,
+    Settings,
+    StoreLocation,
+    TCPAddress,
+    UNIXAddress,
+)
+from kvd.workers.messages import (
+    BadMessage,
+    Drain,
+    Exited,
+    Failed,
+    Fork,
+    Forked,
+    Listen,
+    Load,
+    Message,
+    Ready,
+    Told,
+    Unlisten,
+    decode,
+    encode,
+    receive,
+    send,
+)
+
+SETTINGS = Settings(
+    listen=(
+        TCPAddress("127.0.0.1", 0),
+        TCPAddress("::1", 80, 5),
+        UNIXAddress("/s", 0o600),
+    ),
+    store=StoreLocation("file", "/values\udcff"),
+    policy="shared",
+    procs=7,
+    durability="process",
+    dialects=(DialectChoice("/a/", "classic"),),
+    access_log="-",
+    drain_seconds=0.5,
+    limits=Limits(value_bytes=5, idle_seconds=1.5),
+)
+
+MESSAGES: list[Message] = [
+    Load(SETTINGS),
+    Load(Settings()),
+    Fork(3),
+    Forked(3, 4711),
+    Exited(3, 4711, "was killed by SIGKILL (9)"),
+    Listen("0/3"),
+    Unlisten("0/3"),
+    Drain(0.5),
+    Ready(),
+    Failed("no \udcff"),
+    Told("warn", "text\n\u2603"),
+]
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """
+    A control socket's two ends.
+    """
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far:
+        yield near, far
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_a_message_comes_back_as_it_went(message: Message) -> None:
+    """
+    Of the same type, with the same contents.
+    """
+    assert message == decode(encode(message))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[]", b"nonsense", b'{"type": "Fork"}', b'{"type": "Format"}']
+)
+def test_anything_else_is_no_message(data: bytes) -> None:
+    """
+    And said so.
+    """
+    with pytest.raises(BadMessage):
+        decode(data)
+
+
+def test_descriptors_come_beside_and_are_not_inherited(pair: Pair) -> None:
+    """
+    Each is the receiver's own.
+    """
+    near, far = pair
+    with open(os.devnull) as file:
+        send(near, Listen("0/0"), [file.fileno()])
+        came = receive(far)
+        assert came is not None
+        message, (descriptor,) = came
+        same = os.path.samestat(os.fstat(descriptor), os.fstat(file.fileno()))
+        inherited = os.get_inheritable(descriptor)
+        os.close(descriptor)
+
+    assert Listen("0/0") == message
+    assert same
+    assert not inherited
+
+
+def open_descriptors() -> int:
+    """
+    How many this process has.
+    """
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_descriptors_beside_nonsense_are_closed(pair: Pair) -> None:
+    """
+    A message that is not understood costs no descriptor.
+    """
+    near, far = pair
+    before = open_descriptors()
+    with open(os.devnull) as file:
+        socket.send_fds(near, [b"nonsense"], [file.fileno()] * 3)
+    with pytest.raises(BadMessage):
+        receive(far)
+
+    assert before == open_descriptors()
+
+
+def test_more_descriptors_than_agreed_are_noticed(pair: Pair) -> None:
+    """
+    The kernel closes the surplus without a word; the message is no message.
+    """
+    near, far = pair
+    before = open_descriptors()
+    with open(os.devnull) as file:
+        socket.send_fds(near, [encode(Listen("0/0"))], [file.fileno()] * 40)
+    with pytest.raises(BadMessage, match="cut off"):
+        receive(far)
+
+    assert before == open_descriptors()
+
+
+def test_the_other_sides_end_is_told(pair: Pair) -> None:
+    """
+    By None.
+    """
+    near, far = pair
+    near.close()
+
+    assert receive(far) is None

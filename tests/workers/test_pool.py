@@ -1,0 +1,480 @@
+"""
+Tests for `kvd.workers.pool`: the test plays the workers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.dispatch.reuseport import ReusePort
+from kvd.dispatch.shared import Shared
+from kvd.interfaces import IDispatchPolicy
+from kvd.listening import ListenerGroup, open_group
+from kvd.settings import Settings, TCPAddress
+from kvd.workers.messages import (
+    Drain,
+    Failed,
+    Listen,
+    Message,
+    Ready,
+    Told,
+    Unlisten,
+    receive,
+    send,
+)
+from kvd.workers.pool import END_SECONDS, EXPLAIN_SECONDS, START_SECONDS, Pool, State
+from tests.stepped import SteppedReactor
+
+
+class PlayedWorker:
+    """
+    A worker's end of its control socket.
+    """
+
+    def __init__(self, number: int, control: socket.socket) -> None:
+        self.number = number
+        self.control = control
+        control.setblocking(False)
+
+    def hear(self) -> list[Message]:
+        """
+        What the supervisor has said since the last time.
+        """
+        messages: list[Message] = []
+        while True:
+            try:
+                came = receive(self.control)
+            except BlockingIOError:
+                return messages
+            if came is None:
+                return messages
+            for descriptor in came[1]:
+                os.close(descriptor)
+            messages.append(came[0])
+
+    def say(self, message: Message) -> None:
+        """
+        Something to the supervisor.
+        """
+        send(self.control, message)
+
+    def end(self) -> None:
+        """
+        As any process's end does it.
+        """
+        self.control.close()
+
+
+class PlayedForks:
+    """
+    Makes workers that the test plays.
+    """
+
+    def __init__(self) -> None:
+        self.made: list[PlayedWorker] = []
+
+    def fork(self, worker: int, control: socket.socket) -> None:
+        """
+        See `kvd.workers.pool.Forks`.
+        """
+        self.made.append(PlayedWorker(worker, control.dup()))
+
+
+class PoolCase(SynchronousTestCase):
+    """
+    A pool over played workers.
+    """
+
+    procs = 3
+    policy: IDispatchPolicy = ReusePort()
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        self.forks = PlayedForks()
+        self.addCleanup(self.end_all)
+        size = self.policy.group_size(self.procs)
+        self.groups: list[ListenerGroup] = [
+            open_group(TCPAddress("127.0.0.1", 0), size)
+        ]
+        self.addCleanup(self.groups[0].close)
+        self.served = 0
+        self.pool = Pool(
+            Settings(procs=self.procs, drain_seconds=5),
+            self.policy,
+            self.groups,
+            self.forks,
+            self.reactor,
+            self.serve,
+        )
+        self.pool.start()
+
+    def serve(self) -> None:
+        """
+        Count.
+        """
+        self.served += 1
+
+    def end_all(self) -> None:
+        """
+        No descriptor is left to the garbage collector.
+        """
+        for slot in self.pool.slots:
+            if slot.channel is not None:
+                slot.channel.close()
+            if slot.pidfd != -1:
+                os.close(slot.pidfd)
+        for worker in self.forks.made:
+            worker.end()
+
+    def last(self, number: int) -> PlayedWorker:
+        """
+        The newest process in a worker's place.
+        """
+        return [worker for worker in self.forks.made if worker.number == number][-1]
+
+    def ready(self, *numbers: int) -> None:
+        """
+        Let workers be ready, one after the other.
+        """
+        for number in numbers:
+            self.last(number).say(Ready())
+            self.reactor.settle()
+
+    def heard(self, number: int) -> list[Message]:
+        """
+        What a worker was told since the last time.
+        """
+        return self.last(number).hear()
+
+    def state(self, number: int) -> State:
+        """
+        Of a worker.
+        """
+        return self.pool.slots[number].state
+
+
+class StartTests(PoolCase):
+    """
+    Workers start, and get their sockets.
+    """
+
+    def test_all_are_started_at_once(self) -> None:
+        """
+        None waits for another.
+        """
+        assert [0, 1, 2] == [worker.number for worker in self.forks.made]
+
+    def test_each_gets_its_own_socket(self) -> None:
+        """
+        When it is ready.
+        """
+        assert [] == self.heard(0)
+        self.ready(0, 1, 2)
+
+        for number in range(3):
+            assert Listen(f"0/{number}") in self.heard(number)
+            assert {(0, number)} == self.pool.slots[number].polls
+
+    def test_who_is_ready_stands_in_for_who_is_not(self) -> None:
+        """
+        No socket is polled by nobody, and it moves once.
+        """
+        self.ready(1)
+        assert {"0/0", "0/1", "0/2"} == {
+            message.name for message in self.heard(1) if isinstance(message, Listen)
+        }
+
+        self.ready(0)
+        assert [Unlisten("0/0")] == self.heard(1)
+        assert [Listen("0/0")] == self.heard(0)
+        self.ready(2)
+        assert [Unlisten("0/2")] == self.heard(1)
+        assert [] == self.heard(0)
+
+    def test_serving_begins_once_when_all_are_ready(self) -> None:
+        """
+        And not again after a replacement.
+        """
+        self.ready(0, 1)
+        assert 0 == self.served
+        self.ready(2)
+        assert 1 == self.served
+
+        self.last(0).end()
+        self.reactor.settle()
+        self.ready(0)
+        assert 1 == self.served
+
+    def test_who_is_not_ready_in_time_is_replaced(self) -> None:
+        """
+        The operator is told.
+        """
+        with capturedLogs() as events:
+            self.reactor.advance(START_SECONDS)
+
+        assert 6 == len(self.forks.made)
+        assert any("not ready" in event["log_format"] for event in events)
+
+
+class EndTests(PoolCase):
+    """
+    Workers end, and are replaced.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ready(0, 1, 2)
+        for number in range(3):
+            self.heard(number)
+
+    def test_a_dead_worker_is_replaced_at_once(self) -> None:
+        """
+        And its socket is polled by another meanwhile.
+        """
+        self.last(1).end()
+        self.reactor.settle()
+
+        assert 4 == len(self.forks.made)
+        assert State.STARTING is self.state(1)
+        told = self.heard(0) + self.heard(2)
+        assert [Listen("0/1")] == told
+
+    def test_the_replacement_gets_the_socket_back(self) -> None:
+        """
+        Nobody else polls it then.
+        """
+        self.last(1).end()
+        self.reactor.settle()
+        self.heard(0), self.heard(2)
+        self.ready(1)
+
+        assert [Unlisten("0/1")] == self.heard(0) + self.heard(2)
+        assert [Listen("0/1")] == self.heard(1)
+
+    def test_pauses_grow_while_it_dies_of_its_start(self) -> None:
+        """
+        Nothing spins.
+        """
+        for _ in range(2):
+            self.last(1).end()
+            self.reactor.settle()
+        made = len(self.forks.made)
+        assert State.WAITING is self.state(1)
+
+        self.reactor.advance(0.1)
+        assert made + 1 == len(self.forks.made)
+
+    def test_the_reason_is_told_once_whichever_comes_first(self) -> None:
+        """
+        The closed socket, or the fork server's word.
+        """
+        for number, word_first in ((0, True), (1, False)):
+            self.pool.forked(number, 100 + number, self.pidfd_of_nobody())
+            with capturedLogs() as events:
+                if word_first:
+                    self.pool.exited(number, 100 + number, "was killed")
+                self.last(number).end()
+                self.reactor.settle()
+                if not word_first:
+                    self.pool.exited(number, 100 + number, "was killed")
+                self.reactor.advance(EXPLAIN_SECONDS)
+            reasons = [event["reason"] for event in events if "reason" in event]
+            assert ["was killed"] == reasons
+
+    def test_a_reason_that_nobody_saw_is_told_as_such(self) -> None:
+        """
+        When the fork server is gone too.
+        """
+        self.pool.forked(0, 100, self.pidfd_of_nobody())
+        with capturedLogs() as events:
+            self.last(0).end()
+            self.reactor.settle()
+            self.reactor.advance(EXPLAIN_SECONDS)
+
+        assert any("nobody saw" in event["log_format"] for event in events)
+
+    def test_a_process_that_outlives_its_control_socket_is_killed(self) -> None:
+        """
+        After a while in which it could have ended by itself.
+        """
+        process = self.process_that_stays()
+        self.pool.forked(0, process.pid, os.pidfd_open(process.pid))
+        self.last(0).end()
+        self.reactor.settle()
+        assert process.poll() is None
+
+        self.reactor.advance(END_SECONDS)
+        assert -signal.SIGKILL == process.wait(10)
+
+    def test_what_cannot_serve_is_said_once(self) -> None:
+        """
+        However often it is tried.
+        """
+        with capturedLogs() as events:
+            for _ in range(4):
+                self.last(0).end()
+                self.reactor.settle()
+                self.reactor.advance(60)
+                self.last(0).say(Failed("the store is gone"))
+                self.reactor.settle()
+
+        assert 1 == sum("cannot serve" in event["log_format"] for event in events)
+
+    def test_a_fork_that_fails_is_said(self) -> None:
+        """
+        No process, no pidfd: its control socket closes all the same.
+        """
+        with capturedLogs() as events:
+            self.pool.exited(0, 0, "could not be forked: no memory")
+
+        assert ["could not be forked: no memory"] == [e["reason"] for e in events]
+
+    def test_what_a_worker_tells_is_logged(self) -> None:
+        """
+        With its number and its level.
+        """
+        with capturedLogs() as events:
+            self.last(2).say(Told("warn", "something"))
+            self.reactor.settle()
+
+        (event,) = events
+        assert ("warn", 2, "something") == (
+            event["log_level"].name,
+            event["worker"],
+            event["text"],
+        )
+
+    def test_a_worker_that_was_given_up_before_it_was_made_is_let_go(self) -> None:
+        """
+        Its pidfd is closed.
+        """
+        self.pool.forked(0, 100, self.pidfd_of_nobody())
+        late = self.pidfd_of_nobody()
+        self.pool.forked(0, 101, late)
+
+        assert not os.path.exists(f"/proc/self/fd/{late}")
+
+    def pidfd_of_nobody(self) -> int:
+        """
+        Of a process that has ended.
+        """
+        process = subprocess.Popen([sys.executable, "-c", ""])
+        pidfd = os.pidfd_open(process.pid)
+        process.wait()
+        return pidfd
+
+    def process_that_stays(self) -> subprocess.Popen[bytes]:
+        """
+        Until it is killed.
+        """
+        process = subprocess.Popen(["sleep", "60"])
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+
+class StopTests(PoolCase):
+    """
+    The pool stops.
+    """
+
+    def stop(self) -> list[None]:
+        """
+        Begin to; the list gets an entry when it has ended.
+        """
+        ended: list[None] = []
+        stopped: Deferred[None] = self.pool.stop()
+        stopped.addCallback(ended.append)
+        self.reactor.settle()
+        return ended
+
+    def test_workers_are_drained_and_awaited(self) -> None:
+        """
+        They hold the only copies of the sockets then.
+        """
+        self.ready(0, 1, 2)
+        ended = self.stop()
+        for number in range(3):
+            assert Drain(5.0) == self.heard(number)[-1]
+        assert -1 == self.groups[0].members[0].fileno()
+        assert [] == ended
+
+        for number in range(3):
+            self.last(number).end()
+        self.reactor.settle()
+        assert [None] == ended
+        assert 3 == len(self.forks.made)
+
+    def test_who_has_not_begun_is_left(self) -> None:
+        """
+        Its control socket closes.
+        """
+        self.ready(0)
+        ended = self.stop()
+        self.last(0).end()
+        self.reactor.settle()
+
+        assert [None] == ended
+        assert receive(self.last(1).control) is None
+
+    def test_no_replacement_is_started(self) -> None:
+        """
+        Not even one whose pause had begun.
+        """
+        self.ready(0, 1, 2)
+        for _ in range(2):
+            self.last(1).end()
+            self.reactor.settle()
+        made = len(self.forks.made)
+        self.stop()
+        self.reactor.advance(1)
+
+        assert made == len(self.forks.made)
+
+    def test_who_does_not_end_in_time_is_killed(self) -> None:
+        """
+        The bound is the time for draining and a little more.
+        """
+        self.ready(0, 1, 2)
+        process = subprocess.Popen(["sleep", "60"])
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        self.pool.forked(1, process.pid, os.pidfd_open(process.pid))
+        ended = self.stop()
+        for number in (0, 2):
+            self.last(number).end()
+        self.reactor.advance(5 + END_SECONDS)
+        assert -signal.SIGKILL == process.wait(10)
+
+        self.last(1).end()
+        self.reactor.settle()
+        assert [None] == ended
+
+
+class SharedTests(PoolCase):
+    """
+    One socket for all.
+    """
+
+    policy = Shared()
+
+    def test_everybody_polls_the_same_socket(self) -> None:
+        """
+        A death changes nothing for the others.
+        """
+        self.ready(0, 1, 2)
+        for number in range(3):
+            assert [Listen("0/0")] == self.heard(number)
+        self.last(0).end()
+        self.reactor.settle()
+
+        assert [] == self.heard(1) + self.heard(2)

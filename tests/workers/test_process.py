@@ -1,0 +1,178 @@
+"""
+Tests for `kvd.workers.process` and the words of `kvd.workers.forkserver`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from typing import Any, cast
+
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.settings import Settings
+from kvd.workers.forkserver import describe
+from kvd.workers.messages import Exited, Fork, Forked, Load, Message, receive, send
+from kvd.workers.process import ForkServerProcess
+from tests.stepped import SteppedReactor
+
+
+def test_ends_of_processes_have_words() -> None:
+    """
+    A status, or a signal by its name.
+    """
+    assert "exited with status 3" == describe(3 << 8)
+    assert "was killed by SIGKILL (9)" == describe(signal.SIGKILL)
+    assert "was killed by a signal (63)" == describe(63)
+
+
+class PlayedProcess:
+    """
+    What a Popen is to whoever reaps it.
+    """
+
+    def __init__(self, stubborn: bool) -> None:
+        self.stubborn = stubborn
+        self.killed = False
+
+    def wait(self, timeout: float | None = None) -> int:
+        """
+        A stubborn process ends only when killed.
+        """
+        if self.stubborn and not self.killed:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired("kvd", timeout)
+        return 0
+
+    def kill(self) -> None:
+        """
+        End it.
+        """
+        self.killed = True
+
+
+class ForkServerProcessTests(SynchronousTestCase):
+    """
+    `ForkServerProcess` keeps one fork server alive.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        self.stubborn = False
+        self.controls: list[socket.socket] = []
+        self.processes: list[PlayedProcess] = []
+        self.heard: list[tuple[Any, ...]] = []
+        self.forks = ForkServerProcess(Settings(), self.reactor, self.spawn)
+        self.addCleanup(self.end_all)
+        self.forks.start(self)
+
+    def end_all(self) -> None:
+        """
+        No descriptor is left to the garbage collector.
+        """
+        self.forks.stop()
+        for control in self.controls:
+            control.close()
+
+    def spawn(self, control: socket.socket) -> subprocess.Popen[bytes]:
+        """
+        A fork server that the test plays.
+        """
+        self.controls.append(control.dup())
+        self.processes.append(PlayedProcess(self.stubborn))
+        return cast("subprocess.Popen[bytes]", self.processes[-1])
+
+    def forked(self, worker: int, pid: int, pidfd: int) -> None:
+        """
+        See `kvd.workers.process.Hearer`.
+        """
+        os.close(pidfd)
+        self.heard.append(("forked", worker, pid))
+
+    def exited(self, worker: int, pid: int, reason: str) -> None:
+        """
+        See `kvd.workers.process.Hearer`.
+        """
+        self.heard.append(("exited", worker, pid, reason))
+
+    def told(self) -> Message:
+        """
+        The next message to the newest fork server.
+        """
+        came = receive(self.controls[-1])
+        assert came is not None
+        for descriptor in came[1]:
+            os.close(descriptor)
+        return came[0]
+
+    def fork(self, worker: int) -> socket.socket:
+        """
+        Ask for a worker; the end that the supervisor keeps.
+        """
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(near.close)
+        with far:
+            self.forks.fork(worker, far)
+        return near
+
+    def test_it_is_told_the_settings_first(self) -> None:
+        """
+        Then what to fork.
+        """
+        self.fork(2)
+
+        assert [Load(Settings()), Fork(2)] == [self.told(), self.told()]
+
+    def test_what_it_says_is_passed_on(self) -> None:
+        """
+        Workers made, and workers ended.
+        """
+        with open(os.devnull) as file:
+            send(self.controls[0], Forked(2, 100), [file.fileno()])
+        send(self.controls[0], Exited(2, 100, "was killed"))
+        self.reactor.settle()
+
+        assert [("forked", 2, 100), ("exited", 2, 100, "was killed")] == self.heard
+
+    def test_its_end_is_followed_by_another(self) -> None:
+        """
+        At once, then after growing pauses; requests wait for it.
+        """
+        with capturedLogs() as events:
+            for expected in (2, 2):
+                self.controls[-1].close()
+                self.reactor.settle()
+                assert expected == len(self.controls)
+        assert 2 == len(events)
+
+        self.fork(1)
+        self.reactor.advance(0.1)
+        assert 3 == len(self.controls)
+        assert [Load(Settings()), Fork(1)] == [self.told(), self.told()]
+
+    def test_who_does_not_end_is_killed(self) -> None:
+        """
+        Its control socket is closed: it has nothing left to do.
+        """
+        self.processes[0].stubborn = True
+        self.forks.stop()
+
+        assert self.processes[0].killed
+
+    def test_stop_ends_it_for_good(self) -> None:
+        """
+        Also while another is awaited, with requests that wait.
+        """
+        for _ in range(2):
+            self.controls[-1].close()
+            self.reactor.settle()
+        waiting = self.fork(1)
+        self.forks.stop()
+        self.reactor.advance(60)
+
+        assert 2 == len(self.controls)
+        assert receive(waiting) is None
