@@ -1,0 +1,104 @@
+"""
+Tests for `kvd.service`: what is refused before anything starts.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvd.options import Options
+from kvd.service import OwnService, WorkersService, makeService
+
+
+def options(*arguments: str) -> Options:
+    """
+    As twistd gives them.
+    """
+    parsed = Options()
+    parsed.parseOptions(list(arguments))
+    return parsed
+
+
+def listening(port: int) -> bool:
+    """
+    Whether somebody listens.
+    """
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def unused_port() -> int:
+    """
+    Free a moment ago.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize(
+    ("procs", "members", "kind"), [("0", 1, OwnService), ("3", 3, WorkersService)]
+)
+def test_sockets_listen_before_anything_starts(
+    procs: str, members: int, kind: type[OwnService | WorkersService]
+) -> None:
+    """
+    While whoever starts it still reads what is wrong.
+    """
+    port = unused_port()
+    service: Any = makeService(
+        options(
+            "--store=null:",
+            f"--procs={procs}",
+            f"--listen=tcp:{port}:interface=127.0.0.1",
+        )
+    )
+    assert isinstance(service, kind)
+    (group,) = service._groups
+    try:
+        assert members == len(group.members)
+        assert listening(port)
+    finally:
+        group.close()
+
+
+def test_an_address_that_fails_closes_the_others() -> None:
+    """
+    And ends the start with a sentence.
+    """
+    port = unused_port()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        pytest.raises(SystemExit, match="in use"),
+    ):
+        makeService(
+            options(
+                "--store=null:",
+                f"--listen=tcp:{port}:interface=127.0.0.1",
+                f"--listen=tcp:{other.getsockname()[1]}:interface=127.0.0.1",
+            )
+        )
+
+    assert not listening(port)
+
+
+def test_a_store_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
+    """
+    Before any socket listens.
+    """
+    port = unused_port()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="folder"):
+        makeService(
+            options(
+                f"--store=file:{tmp_path}/file",
+                f"--listen=tcp:{port}:interface=127.0.0.1",
+            )
+        )
+
+    assert not listening(port)

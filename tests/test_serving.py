@@ -1,0 +1,222 @@
+"""
+Tests for `kvd.serving`.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.errors import StoreUnusable
+from kvd.serving import BREAK_OFF_SECONDS, Serving, check_interval
+from kvd.settings import Limits, Settings, StoreLocation
+from tests.stepped import Client, SteppedReactor
+
+GET = b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n"
+BEGUN = b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 5\r\n\r\nab"
+
+
+class ServingTests(SynchronousTestCase):
+    """
+    `Serving` accepts connections and serves them.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.log = Path(folder.name, "access.log")
+        self.serving = Serving(
+            Settings(
+                store=StoreLocation("null", ""),
+                access_log=str(self.log),
+                limits=Limits(connections=2),
+            ),
+            3,
+            self.reactor,
+        )
+        self.serving.start()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.setblocking(False)
+        self.addCleanup(self.listener.close)
+        self.addCleanup(self.leave)
+        self.serving.listen("0/0", self.listener.dup())
+
+    def leave(self) -> None:
+        """
+        No socket is left to the garbage collector.
+        """
+        for name in ("0/0", "1/0"):
+            self.serving.unlisten(name)
+
+    def connect(self) -> Client:
+        """
+        One more client.
+        """
+        sock = socket.create_connection(self.listener.getsockname())
+        self.addCleanup(sock.close)
+        return Client(self.reactor, sock)
+
+    def drain(self, seconds: float = 10) -> list[None]:
+        """
+        Begin to; the list gets an entry when it is over.
+        """
+        ended: list[None] = []
+        drained: Deferred[None] = self.serving.drain(seconds)
+        drained.addCallback(ended.append)
+        self.reactor.settle()
+        return ended
+
+    def test_connections_are_served(self) -> None:
+        """
+        From the store that was named.
+        """
+        assert self.connect().send(GET).receive().startswith(b"HTTP/1.1 404 ")
+
+    def test_the_limit_leaves_connections_in_the_queue(self) -> None:
+        """
+        One is taken when another ends.
+        """
+        first, second, third = (self.connect() for _ in range(3))
+        for client in (first, second):
+            assert client.send(GET).receive().startswith(b"HTTP/1.1 404 ")
+        assert b"" == third.send(GET).receive()
+
+        first.close()
+        assert third.receive().startswith(b"HTTP/1.1 404 ")
+
+    def test_another_socket_at_the_limit_waits_too(self) -> None:
+        """
+        Until there is room.
+        """
+        clients = [self.connect().send(GET) for _ in range(2)]
+        other = socket.create_server(("127.0.0.1", 0))
+        other.setblocking(False)
+        address = other.getsockname()
+        self.serving.listen("1/0", other)
+        late = socket.create_connection(address)
+        self.addCleanup(late.close)
+        client = Client(self.reactor, late).send(GET)
+        assert b"" == client.receive()
+
+        clients[0].close()
+        assert client.receive().startswith(b"HTTP/1.1 404 ")
+
+    def test_a_socket_that_is_given_back_is_left_to_others(self) -> None:
+        """
+        What waits in its queue stays there.
+        """
+        self.serving.unlisten("0/0")
+        self.serving.unlisten("never/had")
+        client = self.connect().send(GET)
+
+        assert b"" == client.receive()
+        self.listener.accept()[0].close()
+
+    def test_draining_serves_what_waits_in_the_queue(self) -> None:
+        """
+        No client that was let in is turned away.
+        """
+        client = self.connect()
+        client.socket.send(GET)
+        ended = self.drain()
+        reply = client.receive()
+
+        assert reply.startswith(b"HTTP/1.1 404 ")
+        assert b"Connection: close" in reply
+        assert [None] == ended
+
+    def test_draining_without_connections_is_over_at_once(self) -> None:
+        """
+        Nothing is waited for.
+        """
+        assert [None] == self.drain()
+        assert [] == [
+            call for call in self.reactor.getDelayedCalls() if call.getTime() > 1005
+        ]
+
+    def test_draining_is_bounded(self) -> None:
+        """
+        What stands still is broken off, and said.
+        """
+        client = self.connect().send(BEGUN)
+        ended = self.drain(10)
+        assert [] == ended
+        with capturedLogs() as events:
+            self.reactor.advance(10)
+            self.reactor.advance(BREAK_OFF_SECONDS)
+
+        assert [None] == ended
+        assert [1] == [event["count"] for event in events if "count" in event]
+        assert b"" == client.receive()
+
+    def test_stop_writes_the_rest_of_the_access_log(self) -> None:
+        """
+        With the worker's number.
+        """
+        self.connect().send(GET).receive()
+        self.drain()
+        self.serving.stop()
+        (line,) = self.log.read_text().splitlines()
+
+        assert " worker=3 127.0.0.1:" in line
+        assert " GET /k 404 " in line
+
+    def test_time_goes_on(self) -> None:
+        """
+        Connections are asked whether they have waited for too long.
+        """
+        client = self.connect().send(GET[:5])
+        for _ in range(12):
+            self.reactor.advance(1)
+
+        assert client.receive().startswith(b"HTTP/1.1 408 ")
+
+    def test_a_mistake_with_one_connection_is_not_the_others(self) -> None:
+        """
+        It is broken off; time goes on.
+        """
+        good, bad = self.connect().send(GET[:5]), self.connect().send(GET[:5])
+        broken = next(
+            connection
+            for connection in self.serving._site.connections
+            if connection.transport.client == bad.socket.getsockname()
+        )
+        self.patch(broken, "check_time", lambda now: 1 // 0)
+        for _ in range(12):
+            self.reactor.advance(1)
+
+        assert good.receive().startswith(b"HTTP/1.1 408 ")
+        assert b"" == bad.receive()
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+
+
+class UnusableTests(SynchronousTestCase):
+    """
+    A store that cannot be opened.
+    """
+
+    def test_it_is_named(self) -> None:
+        """
+        To whoever starts it.
+        """
+        reactor = SteppedReactor()
+        self.addCleanup(reactor.dispose)
+        settings = Settings(store=StoreLocation("file", "/no/such/folder"))
+        with self.assertRaises(StoreUnusable):  # noqa: PT027  # trial runs it too
+            Serving(settings, 0, reactor).start()
+
+
+def test_short_bounds_are_looked_at_often() -> None:
+    """
+    Four times in the shortest, at most once a second.
+    """
+    assert 1.0 == check_interval(Limits())
+    assert 0.05 == check_interval(Limits(head_seconds=0.2))
+    assert 0.02 == check_interval(Limits(body_seconds=0.001))
