@@ -25,7 +25,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kvd.errors import BodyTimeout, HeadTimeout, KvdError, PeerError
-from kvd.interfaces import Answer
 from kvd.patience import Patience, Waits
 from kvd.site import Site
 from kvd.transport import ServerTransport
@@ -209,16 +208,13 @@ class HttpConnection(Protocol):
 
     def when(
         self,
-        answer: Answer[T],
+        answer: Deferred[T],
         then: Callable[[T], None],
         undo: Callable[[T], object] | None,
     ) -> None:
         """
         See `Line`.
         """
-        if not isinstance(answer, Deferred):
-            then(answer)
-            return
         self._owed = True
         self._wait(Waits.STORE)
         self._site.answers_due += 1

@@ -76,7 +76,13 @@ class ServerTransport(tcp.Server):
         """
         Send at once what the socket takes, queue the rest.
         """
-        if self.queued or self.TLS or not self.connected or self._writeDisconnected:
+        if (
+            self._tempDataLen
+            or self.dataBuffer
+            or self.TLS
+            or not self.connected
+            or self._writeDisconnected
+        ):
             super().write(data)
             return
         try:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -88,12 +89,13 @@ class Line(Protocol):
 
     def when(
         self,
-        answer: Answer[T],
+        answer: Deferred[T],
         then: Callable[[T], None],
         undo: Callable[[T], object] | None,
     ) -> None:
         """
-        See `kvd.exchanges.contract.Replier`.
+        Go on when an answer comes. `undo` takes it instead if the connection
+        is lost meanwhile.
         """
 
     def when_taken(self, then: Callable[[], None]) -> None:
@@ -207,7 +209,10 @@ class Turn:
         """
         See `Replier`.
         """
-        self._line.when(answer, then, undo)
+        if isinstance(answer, Deferred):
+            self._line.when(answer, then, undo)
+        else:
+            then(answer)
 
     def proceed(self) -> None:
         """
@@ -290,7 +295,7 @@ class Turn:
     def _next_chunk(self) -> None:
         assert self._source is not None
         try:
-            self._line.when(self._source.next_chunk(), self._send_chunk, None)
+            self.when(self._source.next_chunk(), self._send_chunk)
         except Exception as error:
             self.fail(error)
 

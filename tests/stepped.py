@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Protocol
 
 from kvd.transport import ServerTransport, serve_connection
+from kvd.workers.reactor import WorkerReactor
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 TURNS = 12
 
 
-class SteppedReactor(EPollReactor):
+class SteppedReactor(WorkerReactor):
     """
     Steps when told, and tells the time that it was told.
     """

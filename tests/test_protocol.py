@@ -812,6 +812,92 @@ class ConnectionTests(ConnectionCase):
             rb"HTTP/1.1 (\d+) ", self.client.receive()
         )
 
+    def test_who_sends_on_while_the_store_is_asked_is_stopped(self) -> None:
+        """
+        One read is taken, no more; all of it is served when the answer came.
+        """
+        self.store.delay_commits = []
+        self.client.send(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
+        request = b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"
+        self.client.send(request)
+        (connection,) = self.site.connections
+        assert [] == [r for r in self.reactor.getReaders() if r is connection.transport]
+        self.client.socket.send(request)
+
+        (commit,) = self.store.delay_commits
+        commit()
+        assert [b"201", b"200", b"200"] == re.findall(
+            rb"HTTP/1.1 (\d+) ", self.client.receive()
+        )
+
+    def test_a_body_that_is_written_slowly_arrives_whole(self) -> None:
+        """
+        Each chunk waits for the one before, and the client for both.
+        """
+        self.site.store = MemoryStore(self.reactor, delay_seconds=1)
+        self.client.send(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 6\r\n\r\n")
+        for piece in (b"ab", b"cd", b"ef"):
+            self.client.send(piece)
+        for _ in range(8):
+            self.reactor.advance(1)
+        assert 201 == status(self.client.receive())
+        self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        for _ in range(4):
+            self.reactor.advance(1)
+
+        assert b"abcdef" == body(self.client.receive())
+
+    def test_answers_that_come_too_late_are_taken_back(self) -> None:
+        """
+        An upload is discarded, a value closed, a refusal passed over.
+        """
+        store = self.site.store = MemoryStore(self.reactor, delay_seconds=1)
+        requests = [
+            b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\n",
+            b"GET /none HTTP/1.1\r\n" + HOST + b"\r\n",
+        ]
+        for request in requests:
+            client = self.connect().send(request)
+            for connection in list(self.site.connections):
+                connection.abort()
+            self.reactor.settle()
+            assert 1 == self.site.answers_due
+            self.reactor.advance(1)
+            assert 0 == self.site.answers_due
+            client.close()
+
+        assert 0 == store.uploads
+
+    def test_a_failing_answer_is_a_refusal(self) -> None:
+        """
+        Whether it comes at once or later.
+        """
+        self.site.store = MemoryStore(self.reactor, delay_seconds=1)
+        self.client.send(b"GET /none HTTP/1.1\r\n" + HOST + b"\r\n")
+        self.reactor.advance(1)
+
+        assert 404 == status(self.client.receive())
+
+    def test_a_listing_that_is_left_is_ended(self) -> None:
+        """
+        And one whose store is slow comes whole.
+        """
+        for number in range(30):
+            self.put(b"%d" % number, b"")
+        slow = MemoryStore(self.reactor, delay_seconds=1)
+        slow.values = self.store.values
+        self.site.store = slow
+        self.client.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+        for _ in range(6):
+            self.reactor.advance(1)
+        assert 30 == self.client.receive().count(b'"key"')
+
+        leaver = self.connect().send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+        self.reactor.advance(1)
+        leaver.close()
+        self.reactor.advance(1)
+        assert 0 == self.site.answers_due
+
     def test_a_commit_outlives_its_client(self) -> None:
         """
         The value is published although nobody hears of it; nothing fails.
@@ -1015,6 +1101,35 @@ class LogTests(ConnectionCase):
             ]
             for entry in self.notes.entries
         ]
+
+
+class SomewhereClassicTests(ConnectionCase):
+    """
+    A dialect counts below its prefix alone; the longest prefix wins.
+    """
+
+    dialects = (DialectChoice("/old/", "classic"), DialectChoice("/old/new/", "plain"))
+
+    def test_each_path_has_its_dialect(self) -> None:
+        """
+        However it is spelled.
+        """
+        table = [
+            (b"/k", 201),
+            (b"/old/k", 204),
+            (b"/%6fld/k", 204),
+            (b"http://h/old/k", 204),
+            (b"/old/new/k", 201),
+        ]
+        for target, expected in table:
+            reply = self.ask(
+                b"PUT "
+                + target
+                + b" HTTP/1.1\r\n"
+                + HOST
+                + b"Content-Length: 1\r\n\r\nx"
+            )
+            assert (target, expected) == (target, status(reply))
 
 
 class ClassicTests(ConnectionCase):

@@ -8,6 +8,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
+from kvd.conditions import UNCONDITIONAL
 from kvd.errors import StoreFault
 from kvd.exchanges.contract import Exchange, Fields, Replier, Rest
 from kvd.interfaces import Answer, IValue, ValueInfo
@@ -55,7 +56,8 @@ class GetExchange(Exchange):
             ("ETag", f'"{info.etag}"'),
             ("Last-Modified", http_date(info.changed)),
         ]
-        if self._operation.conditions.is_unchanged(info):
+        conditions = self._operation.conditions
+        if conditions is not UNCONDITIONAL and conditions.is_unchanged(info):
             value.close()
             self._replier.reply(304, fields)
             return

@@ -20,8 +20,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from kvd.interfaces import MAX_METADATA_BYTES, NO_METADATA, Metadata
 
@@ -40,8 +39,7 @@ class MalformedAttribute(ValueError):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """
     What an attribute says.
     """

@@ -25,11 +25,8 @@ _DATE_WORDS: Final = re.compile(r"[A-Za-z]{3,9},? [0-9A-Za-z :-]+")
 # A number of bytes that no file reaches; int() is not asked about longer ones.
 _MAX_DIGITS: Final = 19
 
-_CONDITIONAL: Final = (
-    b"if-match",
-    b"if-none-match",
-    b"if-modified-since",
-    b"if-unmodified-since",
+_CONDITIONAL: Final = frozenset(
+    (b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
 )
 _KEPT: Final = (b"content-type", b"content-encoding")
 
@@ -43,7 +40,7 @@ def conditions_of(request: Request) -> Conditions:
             what the client meant to protect.
     """
     fields = request.fields
-    if not any(name in fields for name in _CONDITIONAL):
+    if _CONDITIONAL.isdisjoint(fields):
         return UNCONDITIONAL
     match = fields.get(b"if-match")
     none_match = fields.get(b"if-none-match")

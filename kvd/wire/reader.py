@@ -38,6 +38,15 @@ class _State(Enum):
     BROKEN = auto()
 
 
+# Asked for several times in each request; a member of an enumeration costs
+# ten times a global.
+_HEAD: Final = _State.HEAD
+_LENGTH: Final = _State.LENGTH
+_CHUNKED: Final = _State.CHUNKED
+_END: Final = _State.END
+_BROKEN: Final = _State.BROKEN
+
+
 class RequestReader:
     """
     Reads the requests of one connection.
@@ -45,7 +54,7 @@ class RequestReader:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._state = _State.HEAD
+        self._state = _HEAD
         # Fed and not consumed: first `_fresh`, if any, then nothing; or all of
         # `_buffer`. At most one of the two holds anything.
         self._fresh = b""
@@ -67,7 +76,7 @@ class RequestReader:
         """
         Some but not all bytes of a head have come.
         """
-        return self._state is _State.HEAD and self.buffered > 0
+        return self._state is _HEAD and self.buffered > 0
 
     @property
     def remaining_body(self) -> int | None:
@@ -75,15 +84,15 @@ class RequestReader:
         How many bytes of a body of known length were not given as events yet;
         None in a chunked body.
         """
-        if self._state is _State.LENGTH:
+        if self._state is _LENGTH:
             return self._left
-        return None if self._state is _State.CHUNKED else 0
+        return None if self._state is _CHUNKED else 0
 
     def feed(self, data: bytes) -> None:
         """
         Take bytes, to be asked for events afterwards.
         """
-        if self.buffered:
+        if self._fresh or self._buffer:
             self._thaw()
             self._buffer += data
         else:
@@ -94,12 +103,12 @@ class RequestReader:
         So many bytes of a body of known length went another way. Nothing may
         be buffered.
         """
-        assert self._state is _State.LENGTH
+        assert self._state is _LENGTH
         assert not self.buffered
         assert 0 <= count <= self._left
         self._left -= count
         if not self._left:
-            self._state = _State.END
+            self._state = _END
 
     def next_event(self) -> Event:
         """
@@ -108,23 +117,21 @@ class RequestReader:
         Raises:
             PeerError: The bytes are refused, now and whenever asked again.
         """
-        if self._error is not None:
-            raise self._error
+        state = self._state
         try:
-            return self._next_event()
+            if state is _HEAD:
+                return self._take_head()
+            if state is _LENGTH:
+                return self._take_length()
+            if state is _CHUNKED:
+                return self._take_chunked()
+            if self._error is not None:
+                raise self._error
         except PeerError as error:
             self._error = error
-            self._state = _State.BROKEN
+            self._state = _BROKEN
             raise
-
-    def _next_event(self) -> Event:
-        if self._state is _State.HEAD:
-            return self._take_head()
-        if self._state is _State.LENGTH:
-            return self._take_length()
-        if self._state is _State.CHUNKED:
-            return self._take_chunked()
-        self._state = _State.HEAD
+        self._state = _HEAD
         return END_OF_REQUEST
 
     # -- heads ----------------------------------------------------------------
@@ -146,7 +153,8 @@ class RequestReader:
             self._check_unfinished(data, begin, end)
             self._searched = len(data)
             return NEED_DATA
-        self._check_line(data, begin)
+        if end - begin > self._limits.target_bytes:
+            self._check_line(data, begin)
         head = bytes(data[begin : end + 4])
         self._consume(end + 4)
         self._searched = 0
@@ -178,12 +186,12 @@ class RequestReader:
     def _begin_request(self, request: Request) -> Request:
         if request.chunked:
             self._chunks = ChunkedBody(self._limits)
-            self._state = _State.CHUNKED
+            self._state = _CHUNKED
         elif request.length:
             self._left = request.length
-            self._state = _State.LENGTH
+            self._state = _LENGTH
         else:
-            self._state = _State.END
+            self._state = _END
         return request
 
     # -- bodies ---------------------------------------------------------------
@@ -202,7 +210,7 @@ class RequestReader:
             return NEED_DATA
         self._left -= len(data)
         if not self._left:
-            self._state = _State.END
+            self._state = _END
         return data
 
     def _take_chunked(self) -> Event:
@@ -213,7 +221,7 @@ class RequestReader:
             return data
         if self._chunks.ended:
             self._chunks = None
-            self._state = _State.HEAD
+            self._state = _HEAD
             return END_OF_REQUEST
         return NEED_DATA
 

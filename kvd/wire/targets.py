@@ -8,9 +8,9 @@ spellings name one value, or lead out of the store, is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from kvd.errors import BadRequest, TargetTooLong
@@ -32,8 +32,7 @@ _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 _RESERVED: Final = b".kvd"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """
     What a target names: a key, a prefix of keys, or the server (``*``).
     """
@@ -41,7 +40,7 @@ class Target:
     key: Key | None = None
     prefix: bytes | None = None
     """Of a path that ends with a slash: empty, or ending with one."""
-    query: dict[str, bytes] = field(default_factory=dict)
+    query: Mapping[str, bytes] = MappingProxyType({})
 
 
 def raw_path(target: bytes) -> bytes:
@@ -154,7 +153,7 @@ def _parse_query(query: bytes) -> dict[str, bytes]:
     return parameters
 
 
-def page_of(query: dict[str, bytes]) -> tuple[bytes, int | None]:
+def page_of(query: Mapping[str, bytes]) -> tuple[bytes, int | None]:
     """
     Which page of a listing is asked for.
 

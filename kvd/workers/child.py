@@ -30,6 +30,7 @@ from kvd.workers.messages import (
     Told,
     Unlisten,
 )
+from kvd.workers.reactor import install
 
 # A message has to fit into a datagram; a traceback need not be whole.
 _MAX_TEXT = 16_000
@@ -49,14 +50,10 @@ def run(control: socket.socket, settings: Settings, worker: int) -> int:
     """
     raise_descriptor_limit()
     # In a fork, and only now: a reactor never crosses one.
-    from twisted.internet import epollreactor
-
-    epollreactor.install()
-    from twisted.internet import reactor
-
+    reactor = install()
     child = Worker(control, settings, worker, reactor)
     reactor.callWhenRunning(child.start)
-    reactor.run(installSignalHandlers=False)  # type: ignore[call-arg]  # not in IReactorCore
+    reactor.run(installSignalHandlers=False)
     return child.status
 
 

@@ -70,7 +70,6 @@ def _import_for(settings: Settings) -> None:
     """
     Import what a worker will use, without installing a reactor.
     """
-    import twisted.internet.epollreactor
     import twisted.python.threadpool  # noqa: F401
 
     import kvd.workers.child  # noqa: F401

@@ -547,3 +547,30 @@ def test_no_spelling_leads_out_of_the_store(tmp_path: Path) -> None:
 
     assert "secret" == (tmp_path / "secret").read_text()
     assert ["file"] == [json.loads(line)["key"] for line in listing]
+
+
+def test_the_null_store_keeps_nothing_and_says_so(tmp_path: Path) -> None:
+    """
+    Its durability is none.
+    """
+    with Twistd(["--procs", "1", "--store", "null:"], tmp_path) as daemon:
+        reply = ask(daemon.port, "PUT", "/k", bytes(1_000_000))
+        assert (201, "none") == (reply.status, reply.fields["kvd-durability"])
+        assert 404 == ask(daemon.port, "GET", "/k").status
+        assert b"" == ask(daemon.port, "GET", "/").body
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_the_articles_dialect_is_spoken_where_it_was_chosen(tmp_path: Path) -> None:
+    """
+    Below its prefix.
+    """
+    with Twistd(["--procs", "1", "--dialect", "/=classic"], tmp_path) as daemon:
+        statuses = [
+            ask(daemon.port, "PUT", "//k/", b"v").status,
+            ask(daemon.port, "GET", "/k").status,
+            ask(daemon.port, "HEAD", "/k").status,
+            ask(daemon.port, "DELETE", "/k").status,
+        ]
+
+    assert [200, 200, 404, 200] == statuses
