@@ -85,9 +85,6 @@ def open_group(address: Address, size: int) -> ListenerGroup:
 def _open_tcp(address: TCPAddress, size: int) -> ListenerGroup:
     family = socket.AF_INET6 if ":" in address.interface else socket.AF_INET
     with _bound(family, address, shared=False) as probe:
-        # Listening, not only bound: two sockets with SO_REUSEADDR may be bound
-        # to a port on which nobody listens.
-        probe.listen(1)
         address = replace(address, port=probe.getsockname()[1])
     members: list[socket.socket] = []
     try:
