@@ -574,3 +574,31 @@ def test_the_articles_dialect_is_spoken_where_it_was_chosen(tmp_path: Path) -> N
         ]
 
     assert [200, 200, 404, 200] == statuses
+
+
+def test_a_store_that_goes_away_is_named_and_comes_back(tmp_path: Path) -> None:
+    """
+    Workers are tried again, the reason is said once, and service goes on.
+    """
+    store, away = tmp_path / "values", tmp_path / "away"
+    with Twistd(["--procs", "1"], tmp_path) as daemon:
+        ask(daemon.port, "PUT", "/k", b"v")
+        (first,) = workers_of(daemon)
+        store.rename(away)
+        store.write_text("a file in its place")
+        os.kill(first, signal.SIGKILL)
+        seen = {first}
+
+        def tried_again() -> bool:
+            seen.update(workers_of(daemon))
+            return len(seen) > 2
+
+        eventually(tried_again, "workers are tried again")
+        store.unlink()
+        away.rename(store)
+        assert b"v" == ask(daemon.port, "GET", "/k").body
+        daemon.stop()
+
+    said = "".join(daemon.lines)
+    assert 1 == said.count("cannot serve"), said
+    assert 1 == said.count("was killed by SIGKILL"), said
