@@ -22,7 +22,7 @@ import pytest
 
 from tests.integration.http import ask, ask_over, read_to_end, talk
 from tests.integration.small_disk import tmpfs
-from tests.integration.twistd import RUN_TWISTD, Twistd
+from tests.integration.twistd import RUN_TWISTD, Twistd, unused_port
 
 pytestmark = pytest.mark.integration
 
@@ -355,7 +355,7 @@ def test_other_addresses_serve_too(tmp_path: Path) -> None:
     """
     IPv6 and a Unix socket beside IPv4; the socket's file goes at the end.
     """
-    port = random.Random().randrange(20000, 30000)
+    port = unused_port()
     options = [
         "--procs", "2",
         "--listen", "tcp:0:interface=127.0.0.1",
