@@ -50,7 +50,8 @@ _EMPTY_AT_MOST: Final = 10_000
 
 class Acceptor(FileDescriptor):
     """
-    Accepts from one listening socket, one connection per wake-up.
+    Accepts from one listening socket, by default one connection per wake-up:
+    others wait at the same socket, or other work waits in this process.
 
     Stopping it leaves the socket listening: others may hold it too.
     """
@@ -62,14 +63,20 @@ class Acceptor(FileDescriptor):
         listener: socket.socket,
         accepted: Callable[[socket.socket, Any], None],
         reactor: Any,
+        at_once: int = 1,
+        done: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
             listener: Listening and non-blocking; owned by this from here on.
             accepted: Gets each connection and what ``accept`` said of its peer.
             reactor: Watches the socket and tells the time.
+            at_once: How many connections to accept per wake-up, if they wait.
+            done: Called after them.
         """
         super().__init__(reactor)
+        self._at_once = at_once
+        self._done = done
         self._clock: IReactorTime = reactor
         self._listener = listener
         self._accepted = accepted
@@ -99,7 +106,10 @@ class Acceptor(FileDescriptor):
         self.stopReading()
 
     def doRead(self) -> None:
-        self.accept_one()
+        for _ in range(self._at_once):
+            if not self.accept_one():
+                break
+        self._done()
 
     def accept_one(self) -> bool:
         """

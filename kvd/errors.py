@@ -256,6 +256,12 @@ class AddressUnusable(OperatorError):
     """
 
 
+class ControlUnusable(OperatorError):
+    """
+    A control socket cannot be asked: nobody answers, or not to this user.
+    """
+
+
 class StoreUnusable(OperatorError):
     """
     A store cannot be opened where the settings say.

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from kvd.conditions import Conditions
+from kvd.dispatch.view import View
 from kvd.keys import Key
 from kvd.operations import Operation
 from kvd.settings import Durability
@@ -295,9 +296,21 @@ class IDispatchPolicy(Interface):
 
     The supervisor holds, for each TCP address, a group of listening sockets
     made with ``SO_REUSEPORT``; the kernel spreads new connections over the
-    group's members. A policy says how many members there are and which worker
-    takes connections from which of them. A provider keeps no state.
+    group's members. Either workers accept from those members, and so the
+    kernel chooses among them; or the supervisor accepts, asks the policy, and
+    hands the connection over.
+
+    A provider keeps no state: what a decision needs is in the view, so that
+    the same view always gets the same answer, be it in the supervisor, in a
+    simulation or in a test.
     """
+
+    kernel_chooses: bool = Attribute(
+        """
+        Whether workers accept for themselves. Then nobody asks `choose` while
+        serving: it is a model of what the kernel does, for simulations.
+        """
+    )
 
     def group_size(workers: int) -> int:
         """
@@ -309,13 +322,29 @@ class IDispatchPolicy(Interface):
 
     def members_of(worker: int, workers: int) -> Sequence[int]:
         """
-        The members of the group that a worker takes connections from. Every
-        member is some worker's; members of a worker that is not ready are
-        served by another meanwhile.
+        The members of the group that a worker takes connections from: none
+        where the supervisor accepts. Elsewhere every member is some worker's;
+        members of a worker that is not ready are served by another meanwhile.
 
         Args:
             worker: Its number, from 0 up.
             workers: How many there are.
+        """
+
+    def choose(view: View) -> int:
+        """
+        Pick the worker for one connection.
+
+        Called in the supervisor's reactor, for each connection: it may not
+        wait, and microseconds matter. An answer that is no ready worker, an
+        exception and an answer that takes too long are logged, and the
+        connection goes to whoever's turn it is.
+
+        Args:
+            view: The workers that can take it, and how busy each is.
+
+        Returns:
+            The number of a ready worker.
         """
 
 

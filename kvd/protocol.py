@@ -58,7 +58,7 @@ class HttpConnection(Protocol):
         self._patience = Patience(site.limits, site.clock.seconds())
         self._turn: Turn | None = None
         self._turns = 0
-        self._received = 0
+        self._received = self._counted_sent = 0
         self._owed = False
         self._advancing = False
         self._paused = False
@@ -74,6 +74,7 @@ class HttpConnection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._received += len(data)
+        self._site.row.received(len(data))
         if self._ending:
             return
         self._reader.feed(data)
@@ -99,6 +100,7 @@ class HttpConnection(Protocol):
         self._lost = self._ending = True
         if self._turn is not None:
             self._turn.abandon()
+        self._count_sent()
         self._site.closed(self)
 
     # -- events ---------------------------------------------------------------
@@ -252,6 +254,7 @@ class HttpConnection(Protocol):
 
         def taken() -> None:
             self._owed = False
+            self._count_sent()
             then()
             self._go_on()
 
@@ -266,6 +269,7 @@ class HttpConnection(Protocol):
         See `Line`.
         """
         assert self._turn is not None
+        self._count_sent()
         if not self._turn.keep:
             self._close()
         elif self.transport.queued:
@@ -278,6 +282,11 @@ class HttpConnection(Protocol):
         """
         self._ending = True
         self.transport.abortConnection()
+
+    def _count_sent(self) -> None:
+        sent = self.transport.bytes_sent
+        self._site.row.sent(sent - self._counted_sent)
+        self._counted_sent = sent
 
     # -- the end --------------------------------------------------------------
 

@@ -4,6 +4,7 @@ Where the parts are put together: what ``twistd kvd`` runs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,15 +12,21 @@ from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from kvd.errors import OperatorError
+from kvd.control.places import control_path, make_control_folder
+from kvd.control.status import WorkerState, describe
+from kvd.dispatch.deciding import Decider
+from kvd.errors import AddressUnusable, OperatorError
 from kvd.interfaces import IDispatchPolicy, IStoreMaker
 from kvd.listening import ListenerGroup, is_public, open_group
 from kvd.options import Options
 from kvd.plugins import IPolicyDeclaration, IStoreDeclaration, load
+from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import Serving
-from kvd.settings import Settings
+from kvd.settings import Settings, UNIXAddress
 from kvd.workers.child import raise_descriptor_limit
-from kvd.workers.pool import Pool
+from kvd.workers.dealing import Dealing
+from kvd.workers.polling import Polling
+from kvd.workers.pool import Distribution, Pool
 from kvd.workers.process import ForkServerProcess
 
 __all__ = ["Options", "makeService"]
@@ -43,11 +50,17 @@ def makeService(options: Options) -> IService:
         maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
         maker.prepare(settings.store.path)
         groups = open_groups(settings, policy)
+        try:
+            control = open_control(settings, groups)
+        except BaseException:
+            for group in groups:
+                group.close()
+            raise
     except OperatorError as error:
         raise SystemExit(f"kvd: {error.sentence}") from error
     if settings.procs:
-        return WorkersService(settings, policy, groups)
-    return OwnService(settings, groups)
+        return WorkersService(settings, groups, control, policy)
+    return OwnService(settings, groups, control)
 
 
 def open_groups(settings: Settings, policy: IDispatchPolicy) -> list[ListenerGroup]:
@@ -88,7 +101,84 @@ def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
         )
 
 
-class WorkersService(Service):
+def open_control(
+    settings: Settings, groups: Sequence[ListenerGroup]
+) -> ListenerGroup | None:
+    """
+    The control socket, if there is to be one. Nobody chose the place of an
+    automatic one: if it cannot be had, kvd serves without.
+    """
+    if settings.control is None:
+        return None
+    if settings.control != "auto":
+        return open_group(UNIXAddress(settings.control, mode=0o600), 1)
+    try:
+        path = _automatic_control(groups[0])
+        return open_group(UNIXAddress(path, mode=0o600), 1)
+    except AddressUnusable as error:
+        _log.warn("there is no control socket: {error}", error=error.sentence)
+        return None
+
+
+def _automatic_control(first: ListenerGroup) -> str:
+    if isinstance(first.address, UNIXAddress):
+        return f"{first.address.path}.control"
+    make_control_folder()
+    return control_path(first.address.port)
+
+
+class ServingService(Service):
+    """
+    What both services have: the sockets, and the answer to ``kvd status``.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        groups: Sequence[ListenerGroup],
+        control: ListenerGroup | None,
+    ) -> None:
+        self._settings = settings
+        self._groups = groups
+        self._control = control
+        self._control_site: Any = None
+        self._rows = max(1, settings.procs)
+
+    def startService(self) -> None:
+        super().startService()
+        raise_descriptor_limit()
+        self._scoreboard_memory = create_scoreboard(self._rows)
+        self._scoreboard = Scoreboard(self._scoreboard_memory, self._rows)
+
+    def _answer_control(self, reactor: Any) -> None:
+        if self._control is not None:
+            # Not at the top: workers are on their way before this is imported.
+            from kvd.control.site import ControlSite
+
+            self._began = reactor.seconds()
+            self._control_site = ControlSite(
+                self._control.members[0].dup(),
+                lambda: describe(
+                    self._settings,
+                    self._groups,
+                    self._workers(),
+                    self._scoreboard,
+                    reactor.seconds() - self._began,
+                ),
+                reactor,
+            )
+
+    def _workers(self) -> list[WorkerState]:
+        raise NotImplementedError
+
+    def _close_control(self) -> None:
+        if self._control_site is not None:
+            self._control_site.close()
+        if self._control is not None:
+            self._control.close()
+
+
+class WorkersService(ServingService):
     """
     Serves through worker processes.
     """
@@ -96,59 +186,93 @@ class WorkersService(Service):
     def __init__(
         self,
         settings: Settings,
-        policy: IDispatchPolicy,
         groups: Sequence[ListenerGroup],
+        control: ListenerGroup | None,
+        policy: IDispatchPolicy,
     ) -> None:
-        self._settings = settings
+        super().__init__(settings, groups, control)
         self._policy = policy
-        self._groups = groups
 
     def startService(self) -> None:
         # Not at the top: importing the reactor installs one.
         from twisted.internet import reactor
 
         super().startService()
-        self._forks = ForkServerProcess(self._settings, reactor)
+        settings = self._settings
+        self._forks = ForkServerProcess(settings, self._scoreboard_memory, reactor)
+        self._distribution = self._distribute(reactor)
         self._pool = Pool(
-            self._settings,
-            self._policy,
-            self._groups,
+            settings,
+            self._distribution,
             self._forks,
             reactor,
-            lambda: announce(self._settings, self._groups),
+            lambda: announce(settings, self._groups),
         )
         self._forks.start(self._pool)
         self._pool.start()
+        self._answer_control(reactor)
+
+    def _distribute(self, reactor: Any) -> Distribution:
+        settings = self._settings
+        if self._policy.kernel_chooses:
+            return Polling(self._policy, self._groups, settings.procs)
+        return Dealing(
+            Decider(settings.policy, self._policy),
+            self._groups,
+            self._scoreboard,
+            settings.limits.connections,
+            reactor,
+        )
+
+    def _workers(self) -> list[WorkerState]:
+        return [
+            WorkerState(
+                slot.number,
+                slot.pid,
+                slot.state.value,
+                self._distribution.handing_over(slot.number),
+            )
+            for slot in self._pool.slots
+        ]
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
         stopped = self._pool.stop()
-        return stopped.addCallback(lambda _: self._forks.stop())
+
+        def end(_: None) -> None:
+            self._forks.stop()
+            self._close_control()
+
+        return stopped.addCallback(end)
 
 
-class OwnService(Service):
+class OwnService(ServingService):
     """
     Serves in this very process (``--procs 0``).
     """
-
-    def __init__(self, settings: Settings, groups: Sequence[ListenerGroup]) -> None:
-        self._settings = settings
-        self._groups = groups
 
     def startService(self) -> None:
         from twisted.internet import reactor
 
         super().startService()
-        raise_descriptor_limit()
-        self._serving = Serving(self._settings, 0, reactor)
+        self._serving = Serving(self._settings, 0, reactor, self._scoreboard.own_row(0))
         self._serving.start()
         for number, group in enumerate(self._groups):
             self._serving.listen(f"{number}/0", group.members[0].dup())
+        self._answer_control(reactor)
         announce(self._settings, self._groups)
+
+    def _workers(self) -> list[WorkerState]:
+        return [WorkerState(0, os.getpid(), "ready", 0)]
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
         for group in self._groups:
             group.close()
         drained: Deferred[Any] = self._serving.drain(self._settings.drain_seconds)
-        return drained.addCallback(lambda _: self._serving.stop())
+
+        def end(_: None) -> Deferred[None]:
+            self._close_control()
+            return self._serving.stop()
+
+        return drained.addCallback(end)

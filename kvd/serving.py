@@ -22,6 +22,7 @@ from kvd.dialects.choice import Dialects
 from kvd.interfaces import IStoreMaker
 from kvd.plugins import IStoreDeclaration, load
 from kvd.protocol import HttpConnection
+from kvd.scoreboard import Row
 from kvd.settings import Limits, Settings
 from kvd.site import Site
 from kvd.transport import serve_connection
@@ -44,13 +45,17 @@ class Serving:
 
     _log = Logger()
 
-    def __init__(self, settings: Settings, worker: int, reactor: Any) -> None:
+    def __init__(
+        self, settings: Settings, worker: int, reactor: Any, row: Row | None = None
+    ) -> None:
         """
         Args:
             settings: The whole of them.
             worker: The number of this worker, for the access log.
             reactor: Watches the sockets.
+            row: Where this process counts; None: only for itself.
         """
+        self._row = row
         self._settings = settings
         self._worker = worker
         self._reactor = reactor
@@ -78,6 +83,7 @@ class Serving:
             self._reactor,
             self._access_log,
             self._eased,
+            self._row,
         )
         self._checking.start(check_interval(settings.limits), now=False)
 
@@ -102,7 +108,7 @@ class Serving:
             name: For `unlisten`.
             sock: Listening and non-blocking; owned by this from here on.
         """
-        acceptor = self._acceptors[name] = Acceptor(sock, self._accepted, self._reactor)
+        acceptor = self._acceptors[name] = Acceptor(sock, self.serve, self._reactor)
         if not self._full:
             acceptor.start()
 
@@ -115,8 +121,18 @@ class Serving:
         if acceptor is not None:
             acceptor.close()
 
-    def _accepted(self, connection: socket.socket, peer: Any) -> None:
-        serve_connection(connection, peer, HttpConnection(self._site), self._reactor)
+    def serve(self, connection: socket.socket, peer: Any) -> None:
+        """
+        Serve a connection, whoever accepted it; also while draining.
+
+        Args:
+            connection: Non-blocking; owned by this from here on.
+            peer: What ``accept`` said of the other end.
+        """
+        protocol = HttpConnection(self._site)
+        serve_connection(connection, peer, protocol, self._reactor)
+        if self._site.draining:
+            protocol.drain()
         if len(self._site.connections) >= self._settings.limits.connections:
             self._full = True
             for acceptor in self._acceptors.values():

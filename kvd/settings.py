@@ -115,5 +115,7 @@ class Settings:
     dialects: tuple[DialectChoice, ...] = ()
     access_log: str | None = None
     """An absolute path, ``-`` for standard output, or None."""
+    control: str | None = "auto"
+    """An absolute path, ``auto`` for `kvd.control.places`, or None."""
     drain_seconds: float = 10.0
     limits: Limits = field(default_factory=Limits)

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from kvd.access_log import Entry
 from kvd.dialects.choice import Dialects
 from kvd.interfaces import IStore
+from kvd.scoreboard import Row, lone_row
 from kvd.settings import Limits
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Site:
         clock: IReactorTime,
         log: IRequestLog | None = None,
         eased: Callable[[], None] = lambda: None,
+        row: Row | None = None,
     ) -> None:
         """
         Args:
@@ -51,6 +53,7 @@ class Site:
             clock: Tells the time.
             log: Hears of each request; None: nobody wants to know.
             eased: Called when a connection ended or the store answered.
+            row: Where this process counts; None: only for itself.
         """
         self.store = store
         self.dialects = dialects
@@ -58,6 +61,7 @@ class Site:
         self.clock = clock
         self.log = log
         self._eased = eased
+        self.row = row or lone_row()
         self.draining = False
         self.connections: set[HttpConnection] = set()
         self.answers_due = 0
@@ -68,12 +72,14 @@ class Site:
         A connection has begun.
         """
         self.connections.add(connection)
+        self.row.opened()
 
     def closed(self, connection: HttpConnection) -> None:
         """
         A connection has ended.
         """
         self.connections.discard(connection)
+        self.row.closed()
         self._eased()
 
     def settled(self) -> None:

@@ -137,6 +137,7 @@ class Turn:
         self._operation: Operation | None = None
         self._exchange = Exchange()
         self._began = site.clock.seconds()
+        site.row.began()
         self._source: Source | None = None
         self._framed = False
         self._received = self._sent = self._status = 0
@@ -349,6 +350,7 @@ class Turn:
     # -- the log --------------------------------------------------------------
 
     def _note(self) -> None:
+        self._site.row.finished()
         log = self._site.log
         if log is None:
             return

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from kvd import plugins
+from kvd.dispatch.view import View
 from kvd.errors import BadSetting
 from kvd.interfaces import IDialect, IDispatchPolicy, IStore, IStoreMaker
 from kvd.operations import Operation
@@ -44,11 +45,16 @@ class OneForAll:
     One member, which everybody takes from.
     """
 
+    kernel_chooses = True
+
     def group_size(self, workers: int) -> int:
         return 1
 
     def members_of(self, worker: int, workers: int) -> Sequence[int]:
         return [0]
+
+    def choose(self, view: View) -> int:
+        return view.ready[0]
 
 
 @implementer(IDialect)

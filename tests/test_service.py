@@ -54,6 +54,7 @@ def test_sockets_listen_before_anything_starts(
     service: Any = makeService(
         options(
             "--store=null:",
+            "--control=off",
             f"--procs={procs}",
             f"--listen=tcp:{port}:interface=127.0.0.1",
         )

@@ -4,11 +4,62 @@ What every dispatch policy promises, as tests.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from random import Random
+
 from zope.interface.verify import verifyObject
 
+from kvd.dispatch.view import View
 from kvd.interfaces import IDispatchPolicy
 
 WORKERS = (1, 2, 3, 8, 32, 64)
+
+
+def view(
+    workers: int,
+    *,
+    ready: Sequence[int] | None = None,
+    turn: int = 0,
+    connections: Sequence[int] | None = None,
+    requests: Sequence[int] | None = None,
+    handing_over: Sequence[int] | None = None,
+    seed: int = 0,
+) -> View:
+    """
+    A view for tests: everybody is ready and idle, unless it is said otherwise.
+    """
+    nothing = (0,) * workers
+    return View(
+        ready=tuple(range(workers)) if ready is None else ready,
+        turn=turn,
+        connections=nothing if connections is None else connections,
+        requests=nothing if requests is None else requests,
+        handing_over=nothing if handing_over is None else handing_over,
+        random=Random(seed),
+    )
+
+
+def views(workers: int, count: int = 50) -> Sequence[View]:
+    """
+    Many views, always the same: some workers are not ready, loads vary.
+    """
+    chance = Random(workers)
+
+    def loads() -> tuple[int, ...]:
+        return tuple(chance.randrange(5) for _ in range(workers))
+
+    return [
+        view(
+            workers,
+            ready=sorted(chance.sample(range(workers), chance.randint(1, workers))),
+            turn=chance.randrange(workers),
+            connections=loads(),
+            requests=loads(),
+            handing_over=loads(),
+            seed=number,
+        )
+        for number in range(count)
+    ]
 
 
 class PolicyContract:
@@ -36,27 +87,21 @@ class PolicyContract:
         for workers in WORKERS:
             assert policy.group_size(workers) >= 1
 
-    def test_every_member_is_some_workers(self) -> None:
+    def test_somebody_accepts_from_every_member(self) -> None:
         """
-        Connections in a queue that nobody polls would hang.
-        """
-        policy = self.make_policy()
-        for workers in WORKERS:
-            polled = {
-                member
-                for worker in range(workers)
-                for member in policy.members_of(worker, workers)
-            }
-            assert set(range(policy.group_size(workers))) == polled
-
-    def test_every_worker_has_a_member(self) -> None:
-        """
-        A worker without one would idle for good.
+        Connections in a queue that nobody polls would hang: where the kernel
+        chooses, each member is some worker's, and each worker has one;
+        elsewhere all are the supervisor's.
         """
         policy = self.make_policy()
         for workers in WORKERS:
-            for worker in range(workers):
-                assert len(policy.members_of(worker, workers)) >= 1
+            of_each = [policy.members_of(worker, workers) for worker in range(workers)]
+            if policy.kernel_chooses:
+                assert all(of_each)
+                members = set(range(policy.group_size(workers)))
+                assert members == {member for own in of_each for member in own}
+            else:
+                assert not any(of_each)
 
     def test_the_same_question_has_the_same_answer(self) -> None:
         """
@@ -68,3 +113,71 @@ class PolicyContract:
             assert list(policy.members_of(0, workers)) == list(
                 other.members_of(0, workers)
             )
+            first = [policy.choose(view) for view in views(workers)]
+            assert first == [policy.choose(view) for view in views(workers)]
+            # Asked in another order, by another provider.
+            backwards = [other.choose(view) for view in reversed(views(workers))]
+            assert first == backwards[::-1]
+
+    def test_who_is_chosen_is_ready(self) -> None:
+        """
+        Whatever the loads are and whoever is missing.
+        """
+        policy = self.make_policy()
+        for workers in WORKERS:
+            for view in views(workers):
+                assert policy.choose(view) in view.ready
+
+    def test_equal_workers_get_equal_shares(self) -> None:
+        """
+        Where nobody ends anything: over a hundred rounds of turns no worker
+        has more than twice its share, and none has less than half.
+        """
+        policy = self.make_policy()
+        for workers in (2, 8, 32):
+            chosen = self._deal(policy, workers, 100 * workers)
+            assert 50 <= min(chosen)
+            assert max(chosen) <= 200
+
+    def test_a_lost_worker_gets_nothing_and_the_rest_share(self) -> None:
+        """
+        Nobody inherits the whole of what would have been its.
+        """
+        policy = self.make_policy()
+        ready = (0, 1, 2, 4, 5, 6, 7)
+
+        chosen = self._deal(policy, 8, 800, ready)
+
+        assert 0 == chosen[3]
+        assert all(chosen[worker] for worker in ready)
+
+    def _deal(
+        self,
+        policy: IDispatchPolicy,
+        workers: int,
+        connections: int,
+        ready: Sequence[int] | None = None,
+    ) -> list[int]:
+        """
+        Connections that stay idle, one after the other.
+
+        Returns:
+            How many each worker got.
+        """
+        chosen = [0] * workers
+        turn = 0
+        chance = Random(1)
+        for _ in range(connections):
+            worker = policy.choose(
+                View(
+                    ready=tuple(range(workers)) if ready is None else ready,
+                    turn=turn,
+                    connections=tuple(chosen),
+                    requests=(0,) * workers,
+                    handing_over=(0,) * workers,
+                    random=chance,
+                )
+            )
+            chosen[worker] += 1
+            turn = (worker + 1) % workers
+        return chosen

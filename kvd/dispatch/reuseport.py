@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from zope.interface import implementer
 
+from kvd.dispatch.view import View
 from kvd.interfaces import IDispatchPolicy
 
 
@@ -20,11 +21,21 @@ class ReusePort:
     Each worker accepts from its own socket.
     """
 
+    kernel_chooses = True
+
     def group_size(self, workers: int) -> int:
         return workers
 
     def members_of(self, worker: int, workers: int) -> Sequence[int]:
         return (worker,)
+
+    def choose(self, view: View) -> int:
+        # A model: the hash falls on each socket alike, and the socket of a
+        # worker that is not ready is served by the one that its number meets.
+        member = view.random.randrange(len(view.connections))
+        if member in view.ready:
+            return member
+        return view.ready[member % len(view.ready)]
 
 
 policy = ReusePort()

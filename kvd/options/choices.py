@@ -13,7 +13,12 @@ from typing import Final
 
 from kvd.errors import BadSetting
 from kvd.options.addresses import read_address
-from kvd.options.locations import read_access_log, read_dialect, read_store
+from kvd.options.locations import (
+    read_access_log,
+    read_control,
+    read_dialect,
+    read_store,
+)
 from kvd.options.quantities import Count, Seconds, Size
 from kvd.plugins import IPolicyDeclaration, load
 
@@ -183,6 +188,14 @@ CHOICES: Final[Sequence[Choice]] = (
         ["off"],
         "A file that gets a line for each request; - for standard output, or off.",
         "a",
+    ),
+    Choice(
+        "control",
+        "control",
+        read_control,
+        ["auto"],
+        'The Unix socket that "kvd status" asks, for this user alone; auto: named by'
+        " the first TCP port, in this user's runtime folder; off: none.",
     ),
     Choice(
         "drain-timeout",

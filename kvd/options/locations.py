@@ -55,6 +55,22 @@ def read_access_log(text: str) -> str | None:
     return os.path.abspath(text)
 
 
+def read_control(text: str) -> str | None:
+    """
+    A Unix socket to be made, ``auto``, or ``off``.
+    """
+    if text == "off":
+        return None
+    if text == "auto":
+        return text
+    if not text or text.endswith("/") or "\0" in text:
+        raise BadSetting(
+            f"{text!r} is no place for a socket: give the path of a file to be made,"
+            " auto, or off"
+        )
+    return os.path.abspath(text)
+
+
 def read_dialect(text: str) -> DialectChoice:
     """
     ``PREFIX=NAME``. A prefix may hold a ``=``, a name cannot.

@@ -8,7 +8,7 @@ from typing import Final
 
 FIRST_SECONDS: Final = 0.1
 MOST_SECONDS: Final = 30.0
-LIVED_SECONDS: Final = 10.0
+LIVED_SECONDS: Final = 1.0
 """
 Who lived for so long did not die of its start.
 """

@@ -4,6 +4,7 @@ One end of a control socket, in a reactor.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections import deque
@@ -20,6 +21,12 @@ MAX_QUEUED: Final = 4096
 Who takes no message for so long is as good as gone.
 """
 
+# No room in the socket, for more descriptors on their way (unix(7)), or for
+# anything.
+_NOT_NOW: Final = frozenset(
+    (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
+)
+
 
 class Channel(FileDescriptor):
     """
@@ -35,6 +42,7 @@ class Channel(FileDescriptor):
         received: Callable[[Message, list[int]], None],
         lost: Callable[[], None],
         reactor: Any,
+        heard: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -43,12 +51,14 @@ class Channel(FileDescriptor):
                 which are its own then.
             lost: Called once, when the other side is gone; not after `close`.
             reactor: Watches the socket.
+            heard: Called after all the messages that were there.
         """
         super().__init__(reactor)
         sock.setblocking(False)
         self._sock = sock
         self._received = received
         self._lost = lost
+        self._heard = heard
         self._queue: deque[tuple[Message, list[int]]] = deque()
         self._open = True
         self.startReading()
@@ -66,7 +76,7 @@ class Channel(FileDescriptor):
         """
         if not self._open:
             return
-        if not self._queue and self._try_send(message, descriptors):
+        if self.offer(message, descriptors):
             return
         self._queue.append((message, [os.dup(number) for number in descriptors]))
         if len(self._queue) > MAX_QUEUED:
@@ -75,14 +85,23 @@ class Channel(FileDescriptor):
         else:
             self.startWriting()
 
+    def offer(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
+        """
+        Send a message if that is possible now.
+
+        Returns:
+            Whether it was sent, or its loss will be told by `lost`.
+        """
+        if not self._open:
+            return True
+        return not self._queue and self._try_send(message, descriptors)
+
     def _try_send(self, message: Message, descriptors: Sequence[int]) -> bool:
         try:
             send(self._sock, message, descriptors)
-        except BlockingIOError:
-            return False
-        except OSError:
-            # The other side is gone; reading tells the same, in its own turn.
-            pass
+        except OSError as error:
+            # Else the other side is gone; reading tells, in its own turn.
+            return error.errno not in _NOT_NOW
         return True
 
     def doWrite(self) -> None:
@@ -96,6 +115,7 @@ class Channel(FileDescriptor):
             try:
                 came = receive(self._sock)
             except BlockingIOError:
+                self._heard()
                 return
             except BadMessage:
                 self._log.failure("a control message was not understood")

@@ -18,12 +18,17 @@ from twisted.logger import (
 )
 
 from kvd.errors import OperatorError
+from kvd.scoreboard import Row
 from kvd.serving import Serving
 from kvd.settings import Settings
+from kvd.workers.adopting import Adopting
 from kvd.workers.channel import Channel
 from kvd.workers.messages import (
+    Claims,
+    Deal,
     Drain,
     Failed,
+    Leaving,
     Listen,
     Message,
     Ready,
@@ -36,7 +41,7 @@ from kvd.workers.reactor import install
 _MAX_TEXT = 16_000
 
 
-def run(control: socket.socket, settings: Settings, worker: int) -> int:
+def run(control: socket.socket, settings: Settings, worker: int, row: Row) -> int:
     """
     Be a worker, until drained or left.
 
@@ -44,14 +49,15 @@ def run(control: socket.socket, settings: Settings, worker: int) -> int:
         control: The worker's end of its control socket.
         settings: The whole of them.
         worker: Its number.
+        row: Where it counts.
 
     Returns:
         The status to exit with.
     """
     raise_descriptor_limit()
     # In a fork, and only now: a reactor never crosses one.
-    reactor = install()
-    child = Worker(control, settings, worker, reactor)
+    reactor = install(row)
+    child = Worker(control, settings, worker, reactor, row)
     reactor.callWhenRunning(child.start)
     reactor.run(installSignalHandlers=False)
     return child.status
@@ -71,12 +77,20 @@ class Worker:
     """
 
     def __init__(
-        self, control: socket.socket, settings: Settings, worker: int, reactor: Any
+        self,
+        control: socket.socket,
+        settings: Settings,
+        worker: int,
+        reactor: Any,
+        row: Row,
     ) -> None:
         self._settings = settings
         self._reactor = reactor
-        self._channel = Channel(control, self._received, self._left, reactor)
-        self._serving = Serving(settings, worker, reactor)
+        self._channel = Channel(
+            control, self._received, self._left, reactor, self._heard
+        )
+        self._serving = Serving(settings, worker, reactor, row)
+        self._adopting = Adopting(self._channel, self._serving.serve)
         self._draining = False
         self.status = 0
 
@@ -111,7 +125,15 @@ class Worker:
         self._channel.send(Told(name, text[:_MAX_TEXT]))
 
     def _terminated(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self._drain, self._settings.drain_seconds)
+        self._reactor.callFromThread(self._leave)
+
+    def _leave(self) -> None:
+        """
+        Drain, because somebody told this very worker to.
+        """
+        self._channel.send(Leaving())
+        self._adopting.leaving = True
+        self._drain(self._settings.drain_seconds)
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Listen):
@@ -123,10 +145,18 @@ class Worker:
                 self._serving.listen(message.name, sock)
         elif isinstance(message, Unlisten):
             self._serving.unlisten(message.name)
+        elif isinstance(message, Claims):
+            (descriptor,) = descriptors
+            self._adopting.claims(descriptor)
+        elif isinstance(message, Deal):
+            self._adopting.dealt(message, descriptors)
         elif isinstance(message, Drain):
             self._drain(message.seconds)
         else:
             raise AssertionError(f"no message for a worker: {message}")
+
+    def _heard(self) -> None:
+        self._adopting.heard()
 
     def _drain(self, seconds: float) -> None:
         if self._draining:

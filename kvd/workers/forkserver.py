@@ -22,6 +22,7 @@ import traceback
 from typing import Any, Final
 
 from kvd.plugins import IStoreDeclaration, load
+from kvd.scoreboard import Scoreboard
 from kvd.settings import Settings
 from kvd.workers.messages import Exited, Fork, Forked, Load, receive, send
 
@@ -60,10 +61,13 @@ def main(descriptor: int) -> None:
     loaded = receive(control)
     if loaded is None:
         return
-    message = loaded[0]
+    message, (memory,) = loaded
     assert isinstance(message, Load)
-    _import_for(message.settings)
-    ForkServer(control, message.settings).run()
+    settings = message.settings
+    scoreboard = Scoreboard(memory, settings.procs)
+    os.close(memory)
+    _import_for(settings)
+    ForkServer(control, settings, scoreboard).run()
 
 
 def _import_for(settings: Settings) -> None:
@@ -88,8 +92,11 @@ class ForkServer:
     Forks when asked, and tells of every end.
     """
 
-    def __init__(self, control: socket.socket, settings: Settings) -> None:
+    def __init__(
+        self, control: socket.socket, settings: Settings, scoreboard: Scoreboard
+    ) -> None:
         self._control = control
+        self._scoreboard = scoreboard
         self._settings = settings
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
@@ -143,7 +150,8 @@ class ForkServer:
             self._control.close()
             from kvd.workers.child import run
 
-            status = run(control, self._settings, worker)
+            row = self._scoreboard.own_row(worker)
+            status = run(control, self._settings, worker, row)
         except BaseException:
             traceback.print_exc()
         finally:

@@ -7,15 +7,20 @@ descriptors beside it.
 ===========  ==========================  ======================================
 message      from, to                    descriptors
 ===========  ==========================  ======================================
-Load         supervisor to fork server
+Load         supervisor to fork server   the scoreboard's memory
 Fork         supervisor to fork server   the worker's end of its control socket
 Forked       fork server to supervisor   a pidfd of the worker
 Exited       fork server to supervisor
 Listen       supervisor to worker        a listening socket
 Unlisten     supervisor to worker
+Claims       supervisor to worker        an eventfd
+Deal         supervisor to worker        connections
 Drain        supervisor to worker
 Ready        worker to supervisor
 Failed       worker to supervisor
+Leaving      worker to supervisor
+Settled      worker to supervisor
+Declined     worker to supervisor
 Told         worker to supervisor
 ===========  ==========================  ======================================
 """
@@ -23,6 +28,7 @@ Told         worker to supervisor
 from __future__ import annotations
 
 import json
+import os
 import socket
 from array import array
 from collections.abc import Sequence
@@ -35,7 +41,11 @@ from cattrs.strategies import configure_tagged_union
 from kvd.settings import Settings
 
 MAX_BYTES: Final = 64 * 1024
-MAX_DESCRIPTORS: Final = 16
+MAX_DESCRIPTORS: Final = 64
+"""
+With one message. The kernel takes 253 (unix(7)); beyond 64, the cost of a
+message no longer counts beside that of its descriptors.
+"""
 
 _INT_BYTES: Final = array("i").itemsize
 _DESCRIPTORS_SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_BYTES)
@@ -99,6 +109,27 @@ class Unlisten:
 
 
 @dataclass(frozen=True, slots=True)
+class Claims:
+    """
+    From the counter beside this, a worker takes one for each batch of
+    connections before it touches them (`kvd.workers.handover`).
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """
+    A batch of accepted connections, if the worker gets to claim it.
+    """
+
+    batch: int
+    """Counted from 0 for each worker process."""
+    connections: int
+    family: int
+    """As in `socket.socket`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """
     Finish, within so many seconds, and exit.
@@ -124,6 +155,32 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """
+    The worker drains on its own account, and wants no more connections.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """
+    All batches up to this one are claimed and served, or were not to be had.
+    """
+
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """
+    A batch that was claimed, and not touched; others may have it. All before
+    it are settled.
+    """
+
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """
     A line for the log.
@@ -134,7 +191,21 @@ class Told:
 
 
 Message = (
-    Load | Fork | Forked | Exited | Listen | Unlisten | Drain | Ready | Failed | Told
+    Load
+    | Fork
+    | Forked
+    | Exited
+    | Listen
+    | Unlisten
+    | Claims
+    | Deal
+    | Drain
+    | Ready
+    | Failed
+    | Leaving
+    | Settled
+    | Declined
+    | Told
 )
 
 _CONVERTER: Final = Converter(forbid_extra_keys=True)
@@ -180,34 +251,52 @@ def send(
 def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
     """
     Receive a message and what came with it; the descriptors are the caller's,
-    and are not inherited by anyone.
+    and are not inherited by anyone. There are none of them if this process has
+    no room for all.
 
     Returns:
-        None when the other side is gone.
+        None when the other side is gone, and all that it said has been heard.
 
     Raises:
         BadMessage: The datagram is none; what came with it is closed.
         BlockingIOError: Nothing is there, on a non-blocking socket.
     """
     try:
-        # Not socket.recv_fds, which drops the flags it is given (Python 3.11):
-        # descriptors would be inherited by whatever is forked meanwhile.
-        data, ancillary, flags, _ = sock.recvmsg(
-            MAX_BYTES, _DESCRIPTORS_SPACE, socket.MSG_CMSG_CLOEXEC
-        )
+        data, ancillary, flags = _receive_datagram(sock)
     except ConnectionResetError:
-        return None
+        # The other side ended without reading everything. The kernel says so
+        # once, before it gives out what that side had said (unix(7)).
+        data, ancillary, flags = _receive_datagram(sock)
     descriptors = _descriptors_in(ancillary)
     if not data:
         return None
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if flags & socket.MSG_TRUNC:
             raise BadMessage("a message came cut off")
-        return decode(data), descriptors
+        message = decode(data)
     except BadMessage:
-        for descriptor in descriptors:
-            socket.close(descriptor)
+        _close_all(descriptors)
         raise
+    if flags & socket.MSG_CTRUNC:
+        _close_all(descriptors)
+        return message, []
+    return message, descriptors
+
+
+def _receive_datagram(
+    sock: socket.socket,
+) -> tuple[bytes, Sequence[tuple[int, int, bytes]], int]:
+    # Not socket.recv_fds, which drops the flags it is given (Python 3.11):
+    # descriptors would be inherited by whatever is forked meanwhile.
+    data, ancillary, flags, _ = sock.recvmsg(
+        MAX_BYTES, _DESCRIPTORS_SPACE, socket.MSG_CMSG_CLOEXEC
+    )
+    return data, ancillary, flags
+
+
+def _close_all(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _descriptors_in(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:

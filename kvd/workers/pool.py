@@ -6,13 +6,14 @@ state    means                               next
 ======== =================================== ==================================
 WAITING  no process; a pause runs            STARTING
 STARTING forked, or about to be              READY, or WAITING if it ends
-READY    polls the sockets it was given      DRAINING, or WAITING if it ends
-DRAINING finishes and exits                  ENDED
+READY    serves                              DRAINING, or WAITING if it ends
+DRAINING takes no more, finishes and exits   ENDED, or WAITING if it was not
+                                             told to by the supervisor
 ENDED    no process, none wanted             never left
 ======== =================================== ==================================
 
-That a worker has ended is learnt from its control socket, whoever reaps it. A
-socket whose own workers are not ready is polled by another until they are.
+That a worker has ended is learnt from its control socket, whoever reaps it.
+Which connections the ready ones get is a `Distribution`'s to see to.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Protocol
@@ -28,19 +29,18 @@ from typing import Any, Final, Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
 
-from kvd.interfaces import IDispatchPolicy
-from kvd.listening import ListenerGroup
 from kvd.settings import Settings
 from kvd.workers.backoff import Backoff
 from kvd.workers.channel import Channel
 from kvd.workers.messages import (
+    Declined,
     Drain,
     Failed,
-    Listen,
+    Leaving,
     Message,
     Ready,
+    Settled,
     Told,
-    Unlisten,
 )
 
 START_SECONDS: Final = 30.0
@@ -84,10 +84,41 @@ class Forks(Protocol):
         """
 
 
-Member = tuple[int, int]
-"""
-A listening socket: the number of its group, and its own in the group.
-"""
+class Distribution(Protocol):
+    """
+    Who brings connections to workers.
+    """
+
+    def joined(self, worker: int, channel: Channel) -> None:
+        """
+        A worker is ready for connections.
+        """
+
+    def left(self, worker: int) -> None:
+        """
+        A worker takes no more: it is gone, or leaving. Whatever was meant for
+        it goes to others, at once. May be said again of one that has left.
+        """
+
+    def heard(self, worker: int, message: Message) -> None:
+        """
+        A worker said something of its connections.
+        """
+
+    def handing_over(self, worker: int) -> int:
+        """
+        How many connections are on their way to a worker.
+        """
+
+    def finish(self) -> None:
+        """
+        Bring what waits already, then stop listening. Workers may still leave.
+        """
+
+    def close(self) -> None:
+        """
+        The last worker has ended: let go of everything.
+        """
 
 
 @dataclass
@@ -102,7 +133,6 @@ class Slot:
     pidfd: int = -1
     channel: Channel | None = None
     started: float = 0.0
-    polls: set[Member] = field(default_factory=set)
     backoff: Backoff = field(default_factory=Backoff)
     timer: Any = None
     reason: str = ""
@@ -113,7 +143,7 @@ class Slot:
 
 class Pool:
     """
-    Keeps the wanted number of workers alive and gives them sockets.
+    Keeps the wanted number of workers alive.
     """
 
     _log = Logger()
@@ -121,8 +151,7 @@ class Pool:
     def __init__(
         self,
         settings: Settings,
-        policy: IDispatchPolicy,
-        groups: Sequence[ListenerGroup],
+        distribution: Distribution,
         forks: Forks,
         reactor: Any,
         serving: Callable[[], None] = lambda: None,
@@ -130,15 +159,13 @@ class Pool:
         """
         Args:
             settings: The whole of them.
-            policy: Says who polls which socket.
-            groups: The sockets; closed when the pool stops.
+            distribution: Brings connections to workers.
             forks: Makes workers.
             reactor: Watches control sockets and tells the time.
             serving: Called once, when every worker is ready.
         """
         self._settings = settings
-        self._policy = policy
-        self._groups = groups
+        self._distribution = distribution
         self._forks = forks
         self._reactor = reactor
         self._serving: Callable[[], None] | None = serving
@@ -241,8 +268,14 @@ class Pool:
             self._cancel(slot)
             slot.state = State.READY
             slot.failure = ""
-            self._assign()
+            assert slot.channel is not None
+            self._distribution.joined(slot.number, slot.channel)
             self._tell_once_serving()
+        elif isinstance(message, Leaving) and slot.state is State.READY:
+            slot.state = State.DRAINING
+            self._distribution.left(slot.number)
+        elif isinstance(message, Settled | Declined):
+            self._distribution.heard(slot.number, message)
 
     def _tell_once_serving(self) -> None:
         if self._serving is not None and all(
@@ -257,7 +290,7 @@ class Pool:
         """
         self._cancel(slot)
         slot.channel = None
-        slot.polls.clear()
+        self._distribution.left(slot.number)
         told = bool(slot.failure) and slot.state is State.STARTING
         self._bury(slot, expected=told or slot.state is State.DRAINING)
         if self._stopping:
@@ -266,7 +299,6 @@ class Pool:
             return
         slot.state = State.WAITING
         pause = slot.backoff.pause_after(self._reactor.seconds() - slot.started)
-        self._assign()
         if pause:
             slot.timer = self._reactor.callLater(pause, self._restart, slot)
         else:
@@ -310,59 +342,24 @@ class Pool:
             slot.timer.cancel()
             slot.timer = None
 
-    # -- who polls what -------------------------------------------------------
-
-    def _assign(self) -> None:
-        """
-        Give each socket to the workers that the policy names, or to a ready
-        one in their stead while none of them is.
-        """
-        ready = [slot for slot in self.slots if slot.state is State.READY]
-        if not ready:
-            return
-        wanted: dict[int, set[Member]] = {slot.number: set() for slot in ready}
-        for group, sockets in enumerate(self._groups):
-            for member in range(len(sockets.members)):
-                for number in self._pollers((group, member), ready):
-                    wanted[number].add((group, member))
-        for slot in ready:
-            assert slot.channel is not None
-            for polled in sorted(slot.polls - wanted[slot.number]):
-                slot.channel.send(Unlisten(_name(polled)))
-            for polled in sorted(wanted[slot.number] - slot.polls):
-                sock = self._groups[polled[0]].members[polled[1]]
-                slot.channel.send(Listen(_name(polled)), [sock.fileno()])
-            slot.polls = wanted[slot.number]
-
-    def _pollers(self, polled: Member, ready: Sequence[Slot]) -> list[int]:
-        size = len(self._groups[polled[0]].members)
-        workers = len(self.slots)
-        own = [
-            slot.number
-            for slot in ready
-            if polled[1]
-            in {m % size for m in self._policy.members_of(slot.number, workers)}
-        ]
-        if own:
-            return own
-        # Who took it over keeps it, so that a wave of starts moves it once.
-        keeper = next((slot for slot in ready if polled in slot.polls), None)
-        return [(keeper or ready[polled[1] % len(ready)]).number]
-
     # -- the end --------------------------------------------------------------
 
     def stop(self) -> Deferred[None]:
         """
-        Drain all workers. They hold the only copies of the sockets then: each
-        empties its queues before it closes them.
+        Drain all workers.
 
         Returns:
             Fires when every process has ended.
         """
         self._stopping = True
         stopped = self._stopped = Deferred()
+        # First: what it still brings has to come before the word to drain.
+        self._distribution.finish()
         for slot in self.slots:
             self._cancel(slot)
+            if slot.state is State.DRAINING:
+                # On its own account, and by its own clock.
+                continue
             if slot.state is State.READY:
                 assert slot.channel is not None
                 slot.state = State.DRAINING
@@ -373,8 +370,6 @@ class Pool:
                     slot.channel = None
                 self._bury(slot, expected=True)
                 slot.state = State.ENDED
-        for group in self._groups:
-            group.close()
         self._last_call = self._reactor.callLater(
             self._settings.drain_seconds + END_SECONDS, self._kill_all
         )
@@ -403,12 +398,9 @@ class Pool:
         for _, timer in self._unexplained.values():
             timer.cancel()
         self._unexplained.clear()
+        self._distribution.close()
         stopped, self._stopped = self._stopped, None
         stopped.callback(None)
-
-
-def _name(polled: Member) -> str:
-    return f"{polled[0]}/{polled[1]}"
 
 
 def _kill(pidfd: int) -> None:

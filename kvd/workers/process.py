@@ -53,16 +53,19 @@ class ForkServerProcess:
     def __init__(
         self,
         settings: Settings,
+        scoreboard: int,
         reactor: Any,
         spawn: Callable[[socket.socket], subprocess.Popen[bytes]] = spawn,
     ) -> None:
         """
         Args:
             settings: What workers will need.
+            scoreboard: A descriptor of its memory, which stays the caller's.
             reactor: Watches the control socket.
             spawn: Starts a process.
         """
         self._settings = settings
+        self._scoreboard = scoreboard
         self._reactor = reactor
         self._spawn = spawn
         self._channel: Channel | None = None
@@ -89,7 +92,7 @@ class ForkServerProcess:
         channel = self._channel = Channel(
             near, self._received, self._lost, self._reactor
         )
-        channel.send(Load(self._settings))
+        channel.send(Load(self._settings), [self._scoreboard])
         waiting, self._waiting = self._waiting, []
         for worker, control in waiting:
             with control:

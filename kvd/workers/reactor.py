@@ -12,20 +12,32 @@ from __future__ import annotations
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.main import installReactor
 
+from kvd.scoreboard import Row, lone_row
+
 
 class WorkerReactor(EPollReactor):
     """
-    An epoll reactor that hands events on directly.
+    An epoll reactor that hands events on directly, and counts its waiting.
     """
+
+    def __init__(self, row: Row | None = None) -> None:
+        """
+        Args:
+            row: Where it counts; None: only for itself.
+        """
+        self._row = row or lone_row()
+        super().__init__()
 
     def doPoll(self, timeout: float | None) -> None:
         """
         See `EPollReactor.doPoll`. Errors of a selectable are logged, and end
         it, in ``_doReadOrWrite``.
         """
+        self._row.waits()
         events = self._poller.poll(
             -1 if timeout is None else timeout, len(self._selectables)
         )
+        self._row.woke()
         for descriptor, event in events:
             # One event may end another's selectable.
             selectable = self._selectables.get(descriptor)
@@ -35,10 +47,10 @@ class WorkerReactor(EPollReactor):
     doIteration = doPoll
 
 
-def install() -> WorkerReactor:
+def install(row: Row) -> WorkerReactor:
     """
     Make and install the reactor of this process.
     """
-    reactor = WorkerReactor()
+    reactor = WorkerReactor(row)
     installReactor(reactor)
     return reactor

@@ -10,7 +10,7 @@ def test_pauses_grow_while_it_dies_young() -> None:
     The first death is followed by no pause, the next ones by longer and longer.
     """
     backoff = Backoff()
-    pauses = [backoff.pause_after(1.0) for _ in range(30)]
+    pauses = [backoff.pause_after(0.5) for _ in range(30)]
 
     assert [0.0, 0.1, 0.2, 0.4] == pauses[:4]
     assert MOST_SECONDS == pauses[-1]

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 
@@ -28,64 +27,11 @@ from kvd.workers.messages import (
     Told,
     Unlisten,
     receive,
-    send,
 )
+from kvd.workers.polling import Polling
 from kvd.workers.pool import END_SECONDS, EXPLAIN_SECONDS, START_SECONDS, Pool, State
 from tests.stepped import SteppedReactor
-
-
-class PlayedWorker:
-    """
-    A worker's end of its control socket.
-    """
-
-    def __init__(self, number: int, control: socket.socket) -> None:
-        self.number = number
-        self.control = control
-        control.setblocking(False)
-
-    def hear(self) -> list[Message]:
-        """
-        What the supervisor has said since the last time.
-        """
-        messages: list[Message] = []
-        while True:
-            try:
-                came = receive(self.control)
-            except BlockingIOError:
-                return messages
-            if came is None:
-                return messages
-            for descriptor in came[1]:
-                os.close(descriptor)
-            messages.append(came[0])
-
-    def say(self, message: Message) -> None:
-        """
-        Something to the supervisor.
-        """
-        send(self.control, message)
-
-    def end(self) -> None:
-        """
-        As any process's end does it.
-        """
-        self.control.close()
-
-
-class PlayedForks:
-    """
-    Makes workers that the test plays.
-    """
-
-    def __init__(self) -> None:
-        self.made: list[PlayedWorker] = []
-
-    def fork(self, worker: int, control: socket.socket) -> None:
-        """
-        See `kvd.workers.pool.Forks`.
-        """
-        self.made.append(PlayedWorker(worker, control.dup()))
+from tests.workers.played import PlayedForks, PlayedWorker
 
 
 class PoolCase(SynchronousTestCase):
@@ -109,8 +55,7 @@ class PoolCase(SynchronousTestCase):
         self.served = 0
         self.pool = Pool(
             Settings(procs=self.procs, drain_seconds=5),
-            self.policy,
-            self.groups,
+            Polling(self.policy, self.groups, self.procs),
             self.forks,
             self.reactor,
             self.serve,
@@ -182,7 +127,6 @@ class StartTests(PoolCase):
 
         for number in range(3):
             assert Listen(f"0/{number}") in self.heard(number)
-            assert {(0, number)} == self.pool.slots[number].polls
 
     def test_who_is_ready_stands_in_for_who_is_not(self) -> None:
         """

@@ -13,6 +13,7 @@ from typing import Any, cast
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.scoreboard import create_scoreboard
 from kvd.settings import Settings
 from kvd.workers.forkserver import describe
 from kvd.workers.messages import Exited, Fork, Forked, Load, Message, receive, send
@@ -66,7 +67,9 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.controls: list[socket.socket] = []
         self.processes: list[PlayedProcess] = []
         self.heard: list[tuple[Any, ...]] = []
-        self.forks = ForkServerProcess(Settings(), self.reactor, self.spawn)
+        memory = create_scoreboard(1)
+        self.addCleanup(os.close, memory)
+        self.forks = ForkServerProcess(Settings(), memory, self.reactor, self.spawn)
         self.addCleanup(self.end_all)
         self.forks.start(self)
 

@@ -23,6 +23,11 @@ reuseport = Policy(
     "One SO_REUSEPORT socket for each worker; the kernel's hash chooses.",
     "kvd.dispatch.reuseport.policy",
 )
+roundrobin = Policy(
+    "roundrobin",
+    "The supervisor accepts and deals connections to the workers in turn.",
+    "kvd.dispatch.roundrobin.policy",
+)
 
 file_store = Store(
     "file",

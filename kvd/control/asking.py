@@ -1,0 +1,84 @@
+"""
+The owner's end of the control socket: plain and blocking.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import Any, Final
+
+from kvd.errors import ControlUnusable
+
+TIMEOUT_SECONDS: Final = 10.0
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("kvd", timeout=TIMEOUT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._path)
+        except BaseException:
+            self.close()
+            raise
+
+
+class ControlSocket:
+    """
+    A connection to a daemon's control socket, made when it is needed.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection = _UnixConnection(path)
+
+    def status(self) -> dict[str, Any]:
+        """
+        What the daemon knows of itself, as `kvd.control.status.describe` says.
+
+        Raises:
+            ControlUnusable: Nobody answers there, or not as kvd does.
+        """
+        try:
+            self._connection.request("GET", "/status")
+            reply = self._connection.getresponse()
+            body = reply.read()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self._connection.close()
+            raise ControlUnusable(self._sentence(error)) from error
+        try:
+            status = json.loads(body)
+            if reply.status == 200 and "workers" in status:
+                return dict(status)
+        except (ValueError, TypeError):
+            pass
+        raise ControlUnusable(f"what answers at {self._path} is no control socket")
+
+    def _sentence(self, error: Exception) -> str:
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+            return (
+                f"no kvd answers at the control socket {self._path}; is it running,"
+                " as this user?"
+            )
+        if isinstance(error, PermissionError):
+            return (
+                f"the control socket {self._path} is another user's; only its owner"
+                " may ask"
+            )
+        if isinstance(error, TimeoutError):
+            return (
+                f"kvd did not answer at {self._path} within {TIMEOUT_SECONDS:g} seconds"
+            )
+        return f"the control socket {self._path} cannot be used: {error}"
+
+    def close(self) -> None:
+        """
+        Hang up.
+        """
+        self._connection.close()

@@ -1,0 +1,276 @@
+"""
+Accepting in the supervisor, and dealing the connections to workers.
+
+Connections are accepted in batches, each one's worker is chosen, and each
+worker gets its part of the batch with one message. What a worker does not
+claim in time, or can no longer claim, is dealt again. While no worker is open
+nothing is accepted: connections wait in the kernel's queue, and the few that
+are accepted already wait here.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import Any, Final
+
+from kvd.accepting import Acceptor
+from kvd.dispatch.deciding import Decider
+from kvd.dispatch.view import View
+from kvd.listening import ListenerGroup
+from kvd.scoreboard import Scoreboard
+from kvd.workers.channel import Channel
+from kvd.workers.handover import HandOver
+from kvd.workers.messages import MAX_DESCRIPTORS, Declined, Message, Settled
+
+CLAIM_SECONDS: Final = 0.15
+"""
+What a worker has not claimed after so long is dealt again, if another is open.
+"""
+
+LOOK_SECONDS: Final = 0.025
+"""
+How often that is looked at, and whether workers are open again, while there is
+something to wait for.
+"""
+
+
+class Dealing:
+    """
+    Deals connections to the workers that have joined.
+
+    A worker is open if it has no more than a few unclaimed connections, if its
+    control socket takes messages, and if it has not reached its limit of
+    connections, which may be exceeded by one batch.
+
+    Provides `kvd.workers.pool.Distribution`.
+    """
+
+    def __init__(
+        self,
+        decider: Decider,
+        groups: Sequence[ListenerGroup],
+        scoreboard: Scoreboard,
+        max_connections: int,
+        reactor: Any,
+    ) -> None:
+        """
+        Args:
+            decider: Chooses.
+            groups: The sockets; closed when this finishes.
+            scoreboard: How busy the workers are.
+            max_connections: How many one worker may have open.
+            reactor: Watches the sockets and tells the time.
+        """
+        self._decider = decider
+        self._groups = groups
+        self._scoreboard = scoreboard
+        self._max_connections = max_connections
+        self._reactor = reactor
+        self._hands: dict[int, HandOver] = {}
+        self._open: tuple[int, ...] = ()
+        self._held: deque[socket.socket] = deque()
+        self._turn = 0
+        self._random = Random()
+        self._accepting = False
+        self._finished = False
+        self._look_call: Any = None
+        self._acceptors = [
+            Acceptor(
+                # Its own descriptor: the group's is closed with the group.
+                group.members[0].dup(),
+                lambda connection, peer: self._held.append(connection),
+                reactor,
+                MAX_DESCRIPTORS,
+                self._deal,
+            )
+            for group in groups
+        ]
+
+    # -- what the pool tells --------------------------------------------------
+
+    def joined(self, worker: int, channel: Channel) -> None:
+        """
+        See `Distribution`.
+        """
+        self._hands[worker] = HandOver(channel)
+        self._find_open()
+        self._deal()
+
+    def left(self, worker: int) -> None:
+        """
+        See `Distribution`.
+        """
+        hand = self._hands.pop(worker, None)
+        if hand is not None:
+            self._hold(hand.close())
+            self._find_open()
+            self._deal()
+
+    def heard(self, worker: int, message: Message) -> None:
+        """
+        See `Distribution`.
+        """
+        hand = self._hands.get(worker)
+        if hand is None:
+            # It has left, and its batches were seen to.
+            return
+        if isinstance(message, Settled):
+            hand.settled(message.batch)
+        elif isinstance(message, Declined):
+            self._hold(hand.declined(message.batch, self._reactor.seconds()))
+        else:
+            raise AssertionError(f"no message from a worker: {message}")
+        if len(self._open) < len(self._hands) or self._held:
+            self._find_open()
+            self._deal()
+
+    def handing_over(self, worker: int) -> int:
+        """
+        See `Distribution`.
+        """
+        hand = self._hands.get(worker)
+        return 0 if hand is None else hand.waiting
+
+    # -- dealing --------------------------------------------------------------
+
+    def _hold(self, connections: Sequence[socket.socket]) -> None:
+        """
+        Keep connections that came first for whoever is open next.
+        """
+        self._held.extendleft(reversed(connections))
+
+    def _deal(self) -> None:
+        """
+        Deal all that is held, as far as workers are open.
+        """
+        while self._held and self._open:
+            self._deal_batch()
+        if self._held and not self._hands and self._finished:
+            self._close_held()
+        self._accept(bool(self._open))
+        self._look_later()
+
+    def _deal_batch(self) -> None:
+        ready = self._open
+        connections = self._scoreboard.connections()
+        requests = self._scoreboard.requests()
+        handing_over = [0] * len(connections)
+        for worker in ready:
+            handing_over[worker] = self._hands[worker].waiting
+        dealt: defaultdict[int, list[socket.socket]] = defaultdict(list)
+        self._decider.begin()
+        try:
+            for _ in range(min(len(self._held), MAX_DESCRIPTORS)):
+                worker = self._decider.choose(
+                    View(
+                        ready,
+                        self._turn,
+                        connections,
+                        requests,
+                        handing_over,
+                        self._random,
+                    )
+                )
+                dealt[worker].append(self._held.popleft())
+                handing_over[worker] += 1
+                self._turn = (worker + 1) % len(connections)
+        finally:
+            self._decider.end()
+        now = self._reactor.seconds()
+        for worker, chosen in dealt.items():
+            hand = self._hands[worker]
+            for alike in _by_family(chosen):
+                if not (hand.is_open(now) and hand.offer(alike, now)):
+                    self._hold(alike)
+            if (
+                not hand.is_open(now)
+                or connections[worker] + hand.waiting >= self._max_connections
+            ):
+                self._open = tuple(other for other in self._open if other != worker)
+
+    def _find_open(self) -> None:
+        now = self._reactor.seconds()
+        connections = self._scoreboard.connections()
+        self._open = tuple(
+            worker
+            for worker, hand in sorted(self._hands.items())
+            if hand.is_open(now)
+            and connections[worker] + hand.waiting < self._max_connections
+        )
+
+    def _accept(self, accepting: bool) -> None:
+        if accepting != self._accepting and not self._finished:
+            self._accepting = accepting
+            for acceptor in self._acceptors:
+                if accepting:
+                    acceptor.start()
+                else:
+                    acceptor.pause()
+
+    # -- what takes too long --------------------------------------------------
+
+    def _look_later(self) -> None:
+        if self._look_call is None and (
+            self._held
+            or len(self._open) < len(self._hands)
+            or any(hand.waiting for hand in self._hands.values())
+        ):
+            self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._look_call = None
+        too_old = self._reactor.seconds() - CLAIM_SECONDS
+        self._find_open()
+        for worker, hand in sorted(self._hands.items()):
+            oldest = hand.oldest()
+            if oldest is None or oldest > too_old:
+                continue
+            if any(other != worker for other in self._open):
+                self._hold(hand.revoke())
+                self._find_open()
+        self._deal()
+
+    # -- the end --------------------------------------------------------------
+
+    def finish(self) -> None:
+        """
+        See `Distribution`. What waits in the queues is accepted and dealt.
+        """
+        for acceptor in self._acceptors:
+            acceptor.empty()
+        self._finished = True
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for group in self._groups:
+            group.close()
+        self._deal()
+
+    def close(self) -> None:
+        """
+        See `Distribution`.
+        """
+        if self._look_call is not None:
+            self._look_call.cancel()
+            self._look_call = None
+        for worker in list(self._hands):
+            self._hold(self._hands.pop(worker).close())
+        self._open = ()
+        self._close_held()
+
+    def _close_held(self) -> None:
+        for connection in self._held:
+            connection.close()
+        self._held.clear()
+
+
+def _by_family(connections: Sequence[socket.socket]) -> Iterable[list[socket.socket]]:
+    """
+    The connections in lists of one family each; as a rule there is one.
+    """
+    families: dict[int, list[socket.socket]] = {}
+    for connection in connections:
+        families.setdefault(connection.family, []).append(connection)
+    return families.values()
