@@ -8,28 +8,34 @@ from typing import Final
 
 FIRST_SECONDS: Final = 0.1
 MOST_SECONDS: Final = 30.0
-LIVED_SECONDS: Final = 1.0
-"""
-Who lived for so long did not die of its start.
-"""
 
 
 class Backoff:
     """
-    No pause after a life, growing pauses while it dies young.
+    Growing pauses while it dies of its start.
+
+    Who had begun to work is replaced at once, if not more often than every
+    `FIRST_SECONDS`: others wait for it, and its death, though it may come again,
+    is not of its start.
     """
 
     def __init__(self) -> None:
-        self._young = 0
+        self._failed_starts = 0
 
-    def pause_after(self, lived_seconds: float) -> float:
+    def pause_after(self, lived_seconds: float, worked: bool) -> float:
         """
         How many seconds to wait, after a life of so many.
+
+        Args:
+            lived_seconds: From its start to its end.
+            worked: Whether it had got to its work.
         """
-        if lived_seconds >= LIVED_SECONDS:
-            self._young = 0
+        if worked:
+            self._failed_starts = 0
+            return max(0.0, FIRST_SECONDS - lived_seconds)
+        self._failed_starts += 1
+        if self._failed_starts == 1:
             return 0.0
-        self._young += 1
-        if self._young == 1:
-            return 0.0
-        return float(min(MOST_SECONDS, FIRST_SECONDS * 2 ** min(self._young - 2, 20)))
+        return float(
+            min(MOST_SECONDS, FIRST_SECONDS * 2 ** min(self._failed_starts - 2, 20))
+        )

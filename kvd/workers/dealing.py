@@ -43,7 +43,7 @@ class Dealing:
 
     A worker is open if it has no more than a few unclaimed connections, if its
     control socket takes messages, and if it has not reached its limit of
-    connections, which may be exceeded by one batch.
+    connections.
 
     Provides `kvd.workers.pool.Distribution`.
     """
@@ -164,6 +164,8 @@ class Dealing:
         self._decider.begin()
         try:
             for _ in range(min(len(self._held), MAX_DESCRIPTORS)):
+                if not ready:
+                    break
                 worker = self._decider.choose(
                     View(
                         ready,
@@ -177,6 +179,8 @@ class Dealing:
                 dealt[worker].append(self._held.popleft())
                 handing_over[worker] += 1
                 self._turn = (worker + 1) % len(connections)
+                if connections[worker] + handing_over[worker] >= self._max_connections:
+                    ready = _without(ready, worker)
         finally:
             self._decider.end()
         now = self._reactor.seconds()
@@ -189,7 +193,7 @@ class Dealing:
                 not hand.is_open(now)
                 or connections[worker] + hand.waiting >= self._max_connections
             ):
-                self._open = tuple(other for other in self._open if other != worker)
+                self._open = _without(self._open, worker)
 
     def _find_open(self) -> None:
         now = self._reactor.seconds()
@@ -264,6 +268,10 @@ class Dealing:
         for connection in self._held:
             connection.close()
         self._held.clear()
+
+
+def _without(workers: tuple[int, ...], worker: int) -> tuple[int, ...]:
+    return tuple(other for other in workers if other != worker)
 
 
 def _by_family(connections: Sequence[socket.socket]) -> Iterable[list[socket.socket]]:

@@ -291,14 +291,16 @@ class Pool:
         self._cancel(slot)
         slot.channel = None
         self._distribution.left(slot.number)
-        told = bool(slot.failure) and slot.state is State.STARTING
+        worked = slot.state is not State.STARTING
+        told = bool(slot.failure) and not worked
         self._bury(slot, expected=told or slot.state is State.DRAINING)
         if self._stopping:
             slot.state = State.ENDED
             self._end_when_all_ended()
             return
         slot.state = State.WAITING
-        pause = slot.backoff.pause_after(self._reactor.seconds() - slot.started)
+        lived_seconds = self._reactor.seconds() - slot.started
+        pause = slot.backoff.pause_after(lived_seconds, worked)
         if pause:
             slot.timer = self._reactor.callLater(pause, self._restart, slot)
         else:

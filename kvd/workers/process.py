@@ -71,6 +71,7 @@ class ForkServerProcess:
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
+        self._worked = False
         self._backoff = Backoff()
         self._timer: Any = None
         self._waiting: list[tuple[int, socket.socket]] = []
@@ -86,6 +87,7 @@ class ForkServerProcess:
     def _begin(self) -> None:
         self._timer = None
         self._started = self._reactor.seconds()
+        self._worked = False
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
             self._process = self._spawn(far)
@@ -110,6 +112,7 @@ class ForkServerProcess:
     def _received(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Forked):
             (pidfd,) = descriptors
+            self._worked = True
             self._hearer.forked(message.worker, message.pid, pidfd)
             return
         for descriptor in descriptors:
@@ -120,7 +123,8 @@ class ForkServerProcess:
     def _lost(self) -> None:
         self._channel = None
         self._end()
-        pause = self._backoff.pause_after(self._reactor.seconds() - self._started)
+        lived_seconds = self._reactor.seconds() - self._started
+        pause = self._backoff.pause_after(lived_seconds, self._worked)
         self._log.warn(
             "the fork server has ended; workers go on, and another is started in"
             " {pause:g} seconds",

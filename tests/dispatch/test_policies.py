@@ -5,10 +5,11 @@ Tests for the policies in `kvd.dispatch`.
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.dispatch.reuseport import ReusePort
+from kvd.dispatch.roundrobin import RoundRobin
 from kvd.dispatch.shared import Shared
 from kvd.interfaces import IDispatchPolicy
 from kvd.plugins import IPolicyDeclaration, declared, load
-from kvd.testing import PolicyContract
+from kvd.testing import PolicyContract, view
 
 
 class SharedTests(PolicyContract, SynchronousTestCase):
@@ -45,12 +46,73 @@ class ReusePortTests(PolicyContract, SynchronousTestCase):
         ]
 
 
-def test_both_are_found_by_name() -> None:
+class RoundRobinTests(PolicyContract, SynchronousTestCase):
+    """
+    `RoundRobin` takes turns.
+    """
+
+    def make_policy(self) -> IDispatchPolicy:
+        return RoundRobin()
+
+    def test_everybody_gets_the_same(self) -> None:
+        """
+        To the connection.
+        """
+        assert [8] * 8 == self._deal(self.make_policy(), 8, 64)
+
+    def test_turn_of_a_lost_worker_passes_on(self) -> None:
+        """
+        A turn that belonged to a lost worker goes to the one after it.
+        """
+        policy = self.make_policy()
+
+        assert 2 == policy.choose(view(3, ready=[0, 2], turn=1))
+        assert 0 == policy.choose(view(3, ready=[0, 1], turn=2))
+
+    def test_load_makes_no_difference(self) -> None:
+        """
+        It is blind to costs; so says its description.
+        """
+        policy = self.make_policy()
+
+        assert 1 == policy.choose(
+            view(2, turn=1, connections=(0, 9), requests=(0, 9), handing_over=(0, 9))
+        )
+
+
+class ModelTests(SynchronousTestCase):
+    """
+    Where the kernel chooses, `choose` is a model of it.
+    """
+
+    def test_shared_goes_to_who_waits(self) -> None:
+        """
+        Who is busy wakes later.
+        """
+        busy = view(4, requests=(1, 1, 0, 1))
+
+        assert 2 == Shared().choose(busy)
+
+    def test_reuseport_is_blind(self) -> None:
+        """
+        And uneven by chance: a hash is no turn.
+        """
+        chosen = [ReusePort().choose(view(4, seed=seed)) for seed in range(400)]
+        shares = [chosen.count(worker) for worker in range(4)]
+
+        assert 400 == sum(shares)
+        assert [100] * 4 != shares
+        assert min(shares) > 60
+
+
+def test_all_are_found_by_name() -> None:
     """
     As an operator names them.
     """
-    found = {name: load(IPolicyDeclaration, name) for name in ("shared", "reuseport")}
+    names = ("shared", "reuseport", "roundrobin")
+    found = {name: load(IPolicyDeclaration, name) for name in names}
 
     assert found.keys() <= declared(IPolicyDeclaration).keys()
     assert isinstance(found["shared"], Shared)
     assert isinstance(found["reuseport"], ReusePort)
+    assert isinstance(found["roundrobin"], RoundRobin)

@@ -18,6 +18,7 @@ from kvd.dispatch.shared import Shared
 from kvd.interfaces import IDispatchPolicy
 from kvd.listening import ListenerGroup, open_group
 from kvd.settings import Settings, TCPAddress
+from kvd.workers.backoff import FIRST_SECONDS
 from kvd.workers.messages import (
     Drain,
     Failed,
@@ -154,7 +155,7 @@ class StartTests(PoolCase):
         assert 1 == self.served
 
         self.last(0).end()
-        self.reactor.settle()
+        self.reactor.advance(FIRST_SECONDS)
         self.ready(0)
         assert 1 == self.served
 
@@ -179,6 +180,7 @@ class EndTests(PoolCase):
         self.ready(0, 1, 2)
         for number in range(3):
             self.heard(number)
+        self.reactor.advance(FIRST_SECONDS)
 
     def test_a_dead_worker_is_replaced_at_once(self) -> None:
         """
@@ -208,7 +210,7 @@ class EndTests(PoolCase):
         """
         Nothing spins.
         """
-        for _ in range(2):
+        for _ in range(3):
             self.last(1).end()
             self.reactor.settle()
         made = len(self.forks.made)

@@ -1,0 +1,3 @@
+"""
+Load that checks every byte, while workers are killed.
+"""

@@ -1,0 +1,188 @@
+"""
+Clients that write, read and remember what they were promised.
+
+A value says itself who wrote it, as which of his writes, and how long it is,
+and ends with a checksum: so a torn one is recognised, and so is an old one.
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import threading
+import time
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Final
+
+KEYS: Final = 20
+"""
+Per client: few, so that they are overwritten often.
+"""
+
+MAX_BYTES: Final = 200_000
+TIMEOUT_SECONDS: Final = 20
+
+
+@dataclass
+class Report:
+    """
+    What happened to all clients together.
+    """
+
+    requests: int = 0
+    broken: int = 0
+    """Requests whose connection ended before the reply was complete."""
+    wrong: list[str] = field(default_factory=list)
+    """Sentences about what must never happen."""
+    longest_seconds: float = 0.0
+    """From the connect to the end of the reply, of those that succeeded."""
+
+
+def value_of(client: int, key: int, number: int, rng: random.Random) -> bytes:
+    """
+    The bytes of one write.
+    """
+    body = rng.randbytes(rng.randrange(MAX_BYTES))
+    head = f"{client} {key} {number} {len(body)}\n".encode()
+    return head + body + zlib.crc32(head + body).to_bytes(4, "big")
+
+
+def number_in(value: bytes, client: int, key: int) -> int | None:
+    """
+    Which of the client's writes a value is; None if it is none, or torn.
+    """
+    head, _, rest = value.partition(b"\n")
+    try:
+        found_client, found_key, number, length = map(int, head.split())
+    except ValueError:
+        return None
+    whole = (client, key, length + 4) == (found_client, found_key, len(rest))
+    if whole and zlib.crc32(value[:-4]) == int.from_bytes(value[-4:], "big"):
+        return number
+    return None
+
+
+class Client(threading.Thread):
+    """
+    One client; with a new connection for each request, or with one that stays.
+    """
+
+    def __init__(
+        self, number: int, port: int, stays: bool, report: Report, end: threading.Event
+    ) -> None:
+        super().__init__(name=f"client {number}")
+        self.number = number
+        self._port = port
+        self._stays = stays
+        self._report = report
+        self._end = end
+        self._rng = random.Random(number)
+        self._connection: http.client.HTTPConnection | None = None
+        # What may be found under each key: the last write that was promised,
+        # and those behind it that nobody said anything of.
+        self._promised: dict[int, int] = {}
+        self._doubtful: defaultdict[int, set[int]] = defaultdict(set)
+        self._writes = 0
+
+    def run(self) -> None:
+        """
+        Until the end; then everything is read once more.
+        """
+        try:
+            while not self._end.is_set():
+                key = self._rng.randrange(KEYS)
+                if self._rng.random() < 0.5:
+                    self._put(key)
+                else:
+                    self._get(key)
+            for key in range(KEYS):
+                self._get(key)
+        except Exception as error:
+            self._report.wrong.append(f"{self.name}: {error!r}")
+        finally:
+            self._hang_up()
+
+    def _put(self, key: int) -> None:
+        self._writes += 1
+        value = value_of(self.number, key, self._writes, self._rng)
+        reply = self._ask("PUT", key, value)
+        if reply is None:
+            self._doubtful[key].add(self._writes)
+        elif reply[0] in (201, 204):
+            self._promised[key] = self._writes
+            self._doubtful[key].clear()
+        else:
+            self._report.wrong.append(f"PUT {key}: {reply[0]}")
+
+    def _get(self, key: int) -> None:
+        reply = self._ask("GET", key)
+        if reply is None:
+            return
+        status, value = reply
+        allowed: set[int | None] = {self._promised.get(key), *self._doubtful[key]}
+        number = None if status == 404 else number_in(value, self.number, key)
+        torn = status != 404 and number is None
+        if torn or number not in allowed:
+            self._report.wrong.append(
+                f"{self.name} GET {key}: {status}, write {number}, allowed {allowed}"
+            )
+
+    def _ask(
+        self, method: str, key: int, body: bytes | None = None
+    ) -> tuple[int, bytes] | None:
+        began = time.monotonic()
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection(
+                "127.0.0.1", self._port, timeout=TIMEOUT_SECONDS
+            )
+        self._report.requests += 1
+        try:
+            self._connection.request(method, f"/{self.number}/{key}", body)
+            response = self._connection.getresponse()
+            reply = response.status, response.read()
+        except (
+            BrokenPipeError,
+            ConnectionResetError,
+            http.client.RemoteDisconnected,
+            http.client.IncompleteRead,
+        ):
+            self._report.broken += 1
+            self._hang_up()
+            return None
+        seconds = time.monotonic() - began
+        self._report.longest_seconds = max(self._report.longest_seconds, seconds)
+        if not self._stays:
+            self._hang_up()
+        return reply
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class Load:
+    """
+    Several clients, for the length of a ``with``; half of them keep their
+    connections.
+    """
+
+    def __init__(self, port: int, clients: int) -> None:
+        self.report = Report()
+        self._end = threading.Event()
+        self._clients = [
+            Client(number, port, number % 2 == 0, self.report, self._end)
+            for number in range(clients)
+        ]
+
+    def __enter__(self) -> Load:
+        for client in self._clients:
+            client.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for client in self._clients:
+            client.join()

@@ -1,0 +1,30 @@
+"""
+Workers die under load. ``make crash`` does the same for longer, with figures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kvd.plugins import IPolicyDeclaration, declared
+from tests.crash.killing import kill_workers
+
+pytestmark = pytest.mark.integration
+
+KILLS = 15
+
+
+@pytest.mark.parametrize("policy", sorted(declared(IPolicyDeclaration)))
+def test_only_requests_in_service_on_a_killed_worker_fail(
+    policy: str, tmp_path: Path
+) -> None:
+    """
+    And nothing acknowledged is missing or torn.
+    """
+    report = kill_workers(policy, KILLS, tmp_path)
+
+    assert [] == report.wrong
+    # Else nothing was tested.
+    assert report.requests > 100

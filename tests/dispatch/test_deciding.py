@@ -1,0 +1,143 @@
+"""
+Tests for `kvd.dispatch.deciding`.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from twisted.logger import LogEvent, capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from kvd.dispatch.deciding import Decider
+from kvd.dispatch.view import View
+from kvd.interfaces import IDispatchPolicy
+from kvd.testing import view
+
+
+@implementer(IDispatchPolicy)
+class Odd:
+    """
+    Chooses as the test says.
+    """
+
+    kernel_chooses = False
+
+    def __init__(self, choose: Callable[[View], Any]) -> None:
+        self._choose = choose
+        self.asked = 0
+
+    def group_size(self, workers: int) -> int:
+        return 1
+
+    def members_of(self, worker: int, workers: int) -> Sequence[int]:
+        return ()
+
+    def choose(self, view: View) -> int:
+        self.asked += 1
+        answer: int = self._choose(view)
+        return answer
+
+
+def say(answer: object, view: View) -> object:
+    """
+    Always the same.
+    """
+    return answer
+
+
+def fail(view: View) -> int:
+    """
+    As a mistake in a policy does.
+    """
+    raise KeyError("missing")
+
+
+def never(view: View) -> int:
+    """
+    Decides nothing, and takes every exception for its own.
+    """
+    while True:
+        try:
+            while True:
+                pass
+        except Exception:
+            continue
+
+
+class DeciderTests(SynchronousTestCase):
+    """
+    `Decider` gets a ready worker out of any policy.
+    """
+
+    def decide(self, policy: Odd, times: int = 3) -> tuple[list[int], list[LogEvent]]:
+        """
+        A batch of decisions, and what was logged meanwhile.
+        """
+        before = signal.getsignal(signal.SIGALRM)
+        self.addCleanup(signal.signal, signal.SIGALRM, before)
+        decider = Decider("odd", policy)
+        with capturedLogs() as events:
+            decider.begin()
+            try:
+                chosen = [
+                    decider.choose(view(8, ready=[1, 5, 6], turn=2))
+                    for _ in range(times)
+                ]
+            finally:
+                decider.end()
+        return chosen, list(events)
+
+    def test_a_good_answer_is_taken(self) -> None:
+        """
+        Nothing is logged.
+        """
+        assert ([6, 6, 6], []) == self.decide(Odd(lambda view: view.ready[-1]))
+
+    def test_a_worker_that_is_not_ready_is_not_taken(self) -> None:
+        """
+        Nor anything else; whose turn it is gets the connection. Said once.
+        """
+        for answer in (0, 99, -1, None, "5", 5.0, True):
+            chosen, events = self.decide(Odd(partial(say, answer)))
+
+            assert [5, 5, 5] == chosen
+            (event,) = events
+            assert "odd" == event["policy"]
+            assert repr(answer) in event["what"]
+
+    def test_an_exception_is_told_once_in_words(self) -> None:
+        """
+        And the policy is asked again: others of its answers may be good.
+        """
+        policy = Odd(fail)
+        chosen, events = self.decide(policy)
+
+        assert [5, 5, 5] == chosen
+        assert 3 == policy.asked
+        (event,) = events
+        assert "KeyError: 'missing'" in event["what"]
+
+    def test_a_policy_that_never_decides_is_cut_short(self) -> None:
+        """
+        And not asked again: every connection would wait for it.
+        """
+        policy = Odd(never)
+        chosen, events = self.decide(policy)
+
+        assert [5, 5, 5] == chosen
+        assert 1 == policy.asked
+        (event,) = events
+        assert "did not decide" in event["log_format"]
+
+    def test_the_timer_ends_with_the_batch(self) -> None:
+        """
+        It would interrupt somebody else.
+        """
+        self.decide(Odd(lambda view: view.ready[0]))
+
+        assert (0.0, 0.0) == signal.getitimer(signal.ITIMER_REAL)

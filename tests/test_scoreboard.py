@@ -1,0 +1,109 @@
+"""
+Tests for `kvd.scoreboard`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kvd.scoreboard import ROW_WORDS, WORD_BYTES, Scoreboard, create_scoreboard
+
+
+@pytest.fixture
+def memory() -> Iterator[int]:
+    """
+    Of a scoreboard for three workers.
+    """
+    descriptor = create_scoreboard(3)
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_what_one_maps_the_other_sees(memory: int) -> None:
+    """
+    Each number in its place, and in no other row.
+    """
+    ours, theirs = Scoreboard(memory, 3), Scoreboard(memory, 3)
+    row = theirs.own_row(1)
+    for _ in range(5):
+        row.opened()
+    row.closed()
+    for _ in range(7):
+        row.began()
+    for _ in range(4):
+        row.finished()
+    row.received(1 << 40)
+    row.sent(123)
+
+    counts = ours.counts(1)
+    assert (5, 4) == (counts.accepted, counts.open)
+    assert (4, 3) == (counts.requests, counts.in_progress)
+    assert (1 << 40, 123) == (counts.bytes_in, counts.bytes_out)
+    assert [0, 4, 0] == ours.connections()
+    assert [0, 3, 0] == ours.requests()
+
+
+def test_a_replacement_begins_with_zeroes(memory: int) -> None:
+    """
+    What its predecessor had open died with it.
+    """
+    board = Scoreboard(memory, 3)
+    board.own_row(2).opened()
+    board.own_row(2)
+
+    assert [0, 0, 0] == board.connections()
+    assert 0 == board.counts(2).accepted
+
+
+def test_waiting_is_not_being_busy(memory: int) -> None:
+    """
+    Time counts from waking to waiting, and a wait that goes on counts as none.
+    """
+    board = Scoreboard(memory, 3)
+    row = board.own_row(0)
+    row.waits()
+    time.sleep(0.02)
+    assert 0.0 == board.counts(0).busy_seconds
+
+    row.woke()
+    time.sleep(0.02)
+    awake = board.counts(0).busy_seconds
+    assert awake >= 0.02
+    row.waits()
+    ended = board.counts(0).busy_seconds
+    assert ended >= awake
+    time.sleep(0.005)
+    assert ended == board.counts(0).busy_seconds
+
+
+def test_silence_is_counted_from_the_last_sign_of_life(memory: int) -> None:
+    """
+    Which an event that takes long does not give.
+    """
+    board = Scoreboard(memory, 3)
+    row = board.own_row(0)
+    row.woke()
+    time.sleep(0.02)
+    assert board.counts(0).silent_seconds >= 0.02
+
+    before = board.counts(0).silent_seconds
+    row.waits()
+    assert board.counts(0).silent_seconds < before
+
+
+def test_rows_keep_out_of_each_others_cache_lines() -> None:
+    """
+    Of 64 bytes each, taken in pairs.
+    """
+    assert 0 == ROW_WORDS * WORD_BYTES % 128
+
+
+def test_the_memory_is_inherited_by_nobody(memory: int) -> None:
+    """
+    It is sent to those who need it.
+    """
+    assert not os.get_inheritable(memory)

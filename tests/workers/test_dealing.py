@@ -1,0 +1,495 @@
+"""
+Tests for `kvd.workers.dealing` with `kvd.workers.handover`, and for their other
+end, `kvd.workers.adopting`: true sockets, and both ends in one stepped reactor.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.dispatch.deciding import Decider
+from kvd.dispatch.roundrobin import RoundRobin
+from kvd.listening import open_group
+from kvd.scoreboard import Scoreboard, create_scoreboard
+from kvd.settings import TCPAddress
+from kvd.workers.adopting import Adopting
+from kvd.workers.channel import Channel
+from kvd.workers.dealing import CLAIM_SECONDS, LOOK_SECONDS, Dealing
+from kvd.workers.handover import BLOCKED_SECONDS, MAX_WAITING
+from kvd.workers.messages import Claims, Deal, Declined, Message, Settled
+from tests.stepped import SteppedReactor
+
+WORKERS = 3
+
+
+class Worker:
+    """
+    Both ends of a control socket, with what the pool and a worker do there.
+    """
+
+    def __init__(
+        self, number: int, dealing: Dealing, reactor: SteppedReactor, board: Scoreboard
+    ) -> None:
+        self.number = number
+        self.served: list[socket.socket] = []
+        self.dealt: list[int] = []
+        """The sizes of the batches that came."""
+        self._dealing = dealing
+        self._row = board.own_row(number)
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.near = Channel(near, self._told, self._lost, reactor)
+        self.far = Channel(far, self._received, lambda: None, reactor, self._heard)
+        self.adopting = Adopting(self.far, self._serve)
+        dealing.joined(number, self.near)
+
+    def _told(self, message: Message, descriptors: list[int]) -> None:
+        assert isinstance(message, Settled | Declined)
+        self._dealing.heard(self.number, message)
+
+    def _lost(self) -> None:
+        self._dealing.left(self.number)
+
+    def _received(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, Claims):
+            self.adopting.claims(descriptors[0])
+            return
+        assert isinstance(message, Deal)
+        self.dealt.append(message.connections)
+        self.adopting.dealt(message, descriptors)
+
+    def _heard(self) -> None:
+        self.adopting.heard()
+
+    def _serve(self, connection: socket.socket, peer: Any) -> None:
+        self._row.opened()
+        self.served.append(connection)
+
+    def stall(self) -> None:
+        """
+        Hear nothing, as a process that is stopped.
+        """
+        self.far.stopReading()
+
+    def go_on(self) -> None:
+        """
+        Hear again.
+        """
+        self.far.startReading()
+
+    def end(self) -> None:
+        """
+        As a kill does.
+        """
+        self.far.close()
+        for connection in self.served:
+            connection.close()
+
+
+class DealingCase(SynchronousTestCase):
+    """
+    A supervisor and the workers that a test lets join.
+    """
+
+    limit = 1000
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        memory = create_scoreboard(WORKERS)
+        self.addCleanup(os.close, memory)
+        self.board = Scoreboard(memory, WORKERS)
+        self.group = open_group(TCPAddress("127.0.0.1", 0), 1)
+        self.addCleanup(self.group.close)
+        assert isinstance(self.group.address, TCPAddress)
+        self.port = self.group.address.port
+        self.dealing = Dealing(
+            Decider("roundrobin", RoundRobin()),
+            [self.group],
+            self.board,
+            self.limit,
+            self.reactor,
+        )
+        self.workers: list[Worker] = []
+        self.clients: list[socket.socket] = []
+        self.addCleanup(self.end_all)
+
+    def end_all(self) -> None:
+        """
+        No descriptor is left to the garbage collector.
+        """
+        for worker in self.workers:
+            worker.near.close()
+            worker.end()
+            os.close(worker.adopting._claims)
+        for client in self.clients:
+            client.close()
+        if self.group.members[0].fileno() != -1:
+            self.dealing.finish()
+        self.dealing.close()
+
+    def join(self, count: int = 1) -> None:
+        """
+        Some more workers are ready.
+        """
+        for _ in range(count):
+            number = len(self.workers)
+            self.workers.append(Worker(number, self.dealing, self.reactor, self.board))
+        self.reactor.settle()
+
+    def connect(self, count: int) -> None:
+        """
+        Some clients come, and each says who it is.
+        """
+        for _ in range(count):
+            client = socket.create_connection(("127.0.0.1", self.port))
+            client.sendall(b"%d" % len(self.clients))
+            self.clients.append(client)
+        self.reactor.settle()
+
+    def hears_the_end(self, client: int) -> bool:
+        """
+        Whether the connection of a client is closed, by everybody.
+        """
+        self.clients[client].settimeout(5)
+        try:
+            return not self.clients[client].recv(1)
+        except ConnectionResetError:
+            # What it said was not read.
+            return True
+
+    def served(self) -> list[int]:
+        """
+        How many connections each worker has.
+        """
+        return [len(worker.served) for worker in self.workers]
+
+    def all_served(self) -> list[int]:
+        """
+        The clients that some worker has, in order; each of them once, if all is
+        well, and with all that it said.
+        """
+        connections = [c for worker in self.workers for c in worker.served]
+        return sorted(int(connection.recv(10)) for connection in connections)
+
+
+class DealingTests(DealingCase):
+    """
+    `Dealing` brings each connection to exactly one worker.
+    """
+
+    def test_everybody_gets_the_same(self) -> None:
+        """
+        Whatever comes at once, and whatever comes alone.
+        """
+        self.join(3)
+        self.connect(15)
+        for _ in range(6):
+            self.connect(1)
+
+        assert [7, 7, 7] == self.served()
+        assert list(range(21)) == self.all_served()
+
+    def test_a_batch_is_one_message_per_worker(self) -> None:
+        """
+        Nine that wait become three messages of three.
+        """
+        self.connect(9)
+        self.join(3)
+
+        assert [[3], [3], [3]] == [worker.dealt for worker in self.workers]
+
+    def test_without_workers_connections_wait_in_the_kernels_queue(self) -> None:
+        """
+        The supervisor takes none, and does not look for them again and again.
+        """
+        self.connect(2)
+        assert [] == self.reactor.getDelayedCalls()
+
+        self.join()
+        assert [2] == self.served()
+
+    def test_what_is_adopted_is_let_go(self) -> None:
+        """
+        When the worker closes, the client hears it.
+        """
+        self.join()
+        self.connect(1)
+        self.workers[0].served[0].close()
+        self.reactor.settle()
+
+        assert self.hears_the_end(0)
+        assert 0 == self.dealing.handing_over(0)
+
+    def test_what_is_on_its_way_is_counted(self) -> None:
+        """
+        Until the worker has told that it has it.
+        """
+        self.join()
+        self.workers[0].stall()
+        self.connect(3)
+        assert 3 == self.dealing.handing_over(0)
+
+        self.workers[0].go_on()
+        self.reactor.settle()
+        assert 0 == self.dealing.handing_over(0)
+
+    def test_a_connection_that_is_gone_already_is_nobodys(self) -> None:
+        """
+        Reset while it was on its way.
+        """
+        self.join()
+        self.workers[0].stall()
+        self.connect(1)
+        linger = b"\1\0\0\0\0\0\0\0"
+        self.clients[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.clients.pop().close()
+        self.workers[0].go_on()
+        self.reactor.settle()
+
+        assert [0] == self.served()
+        assert 0 == self.dealing.handing_over(0)
+
+
+class LostWorkerTests(DealingCase):
+    """
+    A worker that dies, stops or falls behind costs no connection.
+    """
+
+    def test_what_a_dead_worker_had_not_claimed_goes_to_others(self) -> None:
+        """
+        At once.
+        """
+        self.join(2)
+        self.workers[0].stall()
+        self.connect(6)
+        assert [0, 3] == self.served()
+
+        self.workers[0].end()
+        self.reactor.settle()
+        assert [0, 6] == self.served()
+        assert list(range(6)) == self.all_served()
+
+    def test_what_a_dead_worker_had_claimed_ends_with_it(self) -> None:
+        """
+        It may have read from it.
+        """
+        self.join(2)
+        # It dies between the claim and its word.
+        self.workers[0].adopting.heard = lambda: None  # type: ignore[method-assign]
+        self.connect(2)
+        assert [1, 1] == self.served()
+        self.workers[0].end()
+        self.reactor.settle()
+
+        assert [1, 1] == self.served()
+        assert self.hears_the_end(0)
+
+    def test_the_last_worker_dies_and_the_next_gets_what_it_left(self) -> None:
+        """
+        Meanwhile the supervisor holds it.
+        """
+        self.join()
+        self.workers[0].stall()
+        self.connect(3)
+        self.workers[0].end()
+        self.reactor.settle()
+
+        self.join()
+        assert [0, 3] == self.served()
+        assert list(range(3)) == self.all_served()
+
+    def test_what_is_not_claimed_in_time_goes_to_others(self) -> None:
+        """
+        And nobody has it twice when the worker wakes.
+        """
+        self.join(2)
+        self.workers[0].stall()
+        self.connect(6)
+        assert [0, 3] == self.served()
+
+        self.reactor.advance(CLAIM_SECONDS + LOOK_SECONDS)
+        assert [0, 6] == self.served()
+        assert 0 == self.dealing.handing_over(0)
+
+        self.workers[0].go_on()
+        self.reactor.settle()
+        assert [0, 6] == self.served()
+        assert list(range(6)) == self.all_served()
+
+    def test_who_fell_behind_gets_nothing_until_it_has_caught_up(self) -> None:
+        """
+        Then its turn comes again.
+        """
+        self.join(2)
+        self.workers[0].stall()
+        self.connect(2)
+        self.reactor.advance(CLAIM_SECONDS + LOOK_SECONDS)
+        self.connect(4)
+        assert [0, 6] == self.served()
+
+        self.workers[0].go_on()
+        self.reactor.settle()
+        self.connect(4)
+        assert [2, 8] == self.served()
+        assert list(range(10)) == self.all_served()
+
+    def test_a_slow_worker_keeps_what_nobody_else_could_take(self) -> None:
+        """
+        Alone, it gets everything in the end.
+        """
+        self.join()
+        self.workers[0].stall()
+        self.connect(3)
+        self.reactor.advance(10)
+        assert 3 == self.dealing.handing_over(0)
+
+        self.workers[0].go_on()
+        self.reactor.settle()
+        assert [3] == self.served()
+
+    def test_what_was_claimed_is_never_taken_back(self) -> None:
+        """
+        The worker claimed one batch and stalls before the next.
+        """
+        self.join(2)
+        self.workers[0].adopting.heard = lambda: None  # type: ignore[method-assign]
+        self.connect(2)
+        self.workers[0].stall()
+        self.connect(2)
+        assert [1, 2] == self.served()
+        self.reactor.advance(CLAIM_SECONDS + LOOK_SECONDS)
+
+        assert [1, 3] == self.served()
+        assert list(range(4)) == self.all_served()
+
+
+class FullWorkerTests(DealingCase):
+    """
+    A worker that can take no more loses its turn.
+    """
+
+    limit = 4
+
+    def test_who_has_its_limit_of_connections_gets_no_more(self) -> None:
+        """
+        The others do; when all have it, clients wait in the kernel's queue, and
+        are taken when somebody has gone.
+        """
+        self.join(2)
+        for _ in range(10):
+            self.connect(1)
+        assert [4, 4] == self.served()
+
+        self.workers[1].served.pop().close()
+        self.workers[1]._row.closed()
+        self.reactor.advance(LOOK_SECONDS)
+        assert [4, 4] == self.served()
+
+    def test_who_has_too_many_unclaimed_is_passed_over(self) -> None:
+        """
+        A few; nothing is lost.
+        """
+        self.dealing._max_connections = 10_000
+        self.join()
+        self.workers[0].stall()
+        self.connect(MAX_WAITING + 40)
+        waiting = self.dealing.handing_over(0)
+        assert MAX_WAITING <= waiting < MAX_WAITING + 40
+
+        self.workers[0].go_on()
+        self.reactor.settle()
+        assert [MAX_WAITING + 40] == self.served()
+
+    def test_a_leaving_worker_gives_back_what_it_had_claimed(self) -> None:
+        """
+        It has not touched it.
+        """
+        self.join(2)
+        self.workers[0].adopting.leaving = True
+        self.connect(4)
+
+        assert [0, 4] == self.served()
+        assert list(range(4)) == self.all_served()
+
+    def test_a_worker_out_of_descriptors_gives_the_batch_back(self) -> None:
+        """
+        The kernel dropped what had no room; the supervisor has it still.
+        """
+        self.join()
+        self.workers[0].stall()
+        self.connect(4)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 2, hard))
+        fillers = []
+        try:
+            while True:
+                fillers.append(os.dup(0))
+        except OSError:
+            os.close(fillers.pop())
+        self.workers[0].go_on()
+        self.reactor.settle()
+        for filler in fillers:
+            os.close(filler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert [0] == self.served()
+
+        self.reactor.advance(BLOCKED_SECONDS + LOOK_SECONDS)
+        assert [4] == self.served()
+        assert list(range(4)) == self.all_served()
+
+    def test_a_control_socket_that_takes_no_message_is_passed_over(self) -> None:
+        """
+        It is tried again after a while.
+        """
+        self.join()
+        offer = self.workers[0].near.offer
+        self.workers[0].near.offer = lambda *_: False  # type: ignore[method-assign]
+        self.connect(2)
+        assert [0] == self.served()
+        assert 0 == self.dealing.handing_over(0)
+
+        self.workers[0].near.offer = offer  # type: ignore[method-assign]
+        self.reactor.advance(BLOCKED_SECONDS + LOOK_SECONDS)
+        assert [2] == self.served()
+
+
+class EndTests(DealingCase):
+    """
+    The daemon ends.
+    """
+
+    def test_what_waits_in_the_queue_is_dealt(self) -> None:
+        """
+        Then nobody listens any more.
+        """
+        self.join(2)
+        for _ in range(4):
+            client = socket.create_connection(("127.0.0.1", self.port))
+            client.sendall(b"%d" % len(self.clients))
+            self.clients.append(client)
+        self.dealing.finish()
+        self.reactor.settle()
+
+        assert [2, 2] == self.served()
+        with socket.socket() as probe:
+            assert 0 != probe.connect_ex(("127.0.0.1", self.port))
+
+    def test_what_nobody_will_take_is_closed(self) -> None:
+        """
+        The last worker died while the daemon ended.
+        """
+        self.join()
+        self.workers[0].stall()
+        self.connect(1)
+        self.dealing.finish()
+        self.workers[0].end()
+        self.reactor.settle()
+
+        assert self.hears_the_end(0)
