@@ -1,0 +1,3 @@
+"""
+Measurements that anybody can repeat: ``kvd bench``.
+"""

@@ -1,0 +1,195 @@
+"""
+The programs that a measurement starts: a daemon, the load, a sink.
+
+Each is ended when its ``with`` is left, whatever happened. Each has a process
+group of its own, so that ^C ends the measurement, which then ends them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Final
+
+from kvd.bench.load import Load, Report
+from kvd.control.asking import ControlSocket
+from kvd.errors import BenchFailed
+
+START_SECONDS: Final = 60
+STOP_SECONDS: Final = 20
+_POLL_SECONDS: Final = 0.02
+_TWISTD: Final = "from twisted.scripts.twistd import run; run()"
+_SERVES: Final = b"kvd serves"
+
+
+class Daemon:
+    """
+    A daemon that serves.
+    """
+
+    def __init__(self, port: int, control: ControlSocket) -> None:
+        self.port = port
+        self.control = control
+
+
+@contextmanager
+def daemon(policy: str, workers: int, folder: str) -> Iterator[Daemon]:
+    """
+    A daemon with the null store, from when all its workers are ready.
+
+    Args:
+        policy: Its dispatch policy.
+        workers: How many.
+        folder: An empty one; its log and its control socket are put there.
+
+    Raises:
+        BenchFailed: It ended before it served, or did not begin to.
+    """
+    port = unused_port()
+    control = os.path.join(folder, "control")
+    command = [
+        sys.executable, "-c", _TWISTD, "-n", "--pidfile=", "kvd",
+        f"--policy={policy}", f"--procs={workers}", "--store=null:",
+        f"--listen=tcp:{port}:interface=127.0.0.1", f"--control={control}",
+    ]  # fmt: skip
+    log = os.path.join(folder, "log")
+    with open(log, "wb") as output:
+        process = subprocess.Popen(  # noqa: S603  # our own interpreter
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+    asking = ControlSocket(control)
+    try:
+        _wait_until(process, log, lambda: _SERVES in _read(log))
+        _wait_until(process, log, lambda: _all_ready(asking))
+        yield Daemon(port, asking)
+        if process.poll() is not None:
+            raise BenchFailed(f"the daemon ended while it was measured:\n{_tail(log)}")
+    finally:
+        asking.close()
+        _stop(process)
+
+
+def unused_port() -> int:
+    """
+    A port of this machine that was free a moment ago.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _all_ready(control: ControlSocket) -> bool:
+    return all(row["state"] == "ready" for row in control.status()["workers"])
+
+
+def _wait_until(
+    process: subprocess.Popen[bytes], log: str, condition: Callable[[], bool]
+) -> None:
+    end = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(_POLL_SECONDS)
+    raise BenchFailed(f"the daemon did not begin to serve:\n{_tail(log)}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def sink(processes: int) -> Iterator[int]:
+    """
+    A server that discards what it gets (`kvd.bench.sink`); gives its port.
+    """
+    process = subprocess.Popen(
+        _program("sink", str(processes)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        process_group=0,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline() or 0)
+    finally:
+        _kill_group(process)
+        process.stdin.close()
+        process.stdout.close()
+
+
+def send(
+    port: int, load: Load, folder: str, meanwhile: Callable[[], object] | None = None
+) -> Report:
+    """
+    Send a load and wait for its end.
+
+    Args:
+        port: Of the server, on 127.0.0.1.
+        load: What is sent.
+        folder: Where the report is put meanwhile.
+        meanwhile: Called again and again until the load has ended; decides how
+            often by taking its time.
+
+    Raises:
+        BenchFailed: The load could not be sent at all.
+    """
+    report, errors = os.path.join(folder, "report"), os.path.join(folder, "errors")
+    with open(report, "wb") as output, open(errors, "wb") as complaints:
+        process = subprocess.Popen(
+            _program("load", str(port), json.dumps(asdict(load))),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=complaints,
+            process_group=0,
+        )
+    try:
+        while meanwhile is not None and process.poll() is None:
+            meanwhile()
+        status = process.wait()
+    finally:
+        _kill_group(process)
+    if status:
+        raise BenchFailed(f"the load could not be sent:\n{_tail(errors)}")
+    return Report(**json.loads(_read(report)))
+
+
+def _program(name: str, *arguments: str) -> Sequence[str]:
+    return [sys.executable, "-m", f"kvd.bench.{name}", *arguments]
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        # All of it has ended.
+        pass
+    process.wait()
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _tail(path: str) -> str:
+    lines = _read(path).decode("utf-8", "replace").splitlines()
+    return "\n".join(lines[-20:])

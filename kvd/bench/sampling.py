@@ -1,0 +1,133 @@
+"""
+What the workers of a daemon did while a load was sent.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+PERIOD_SECONDS: Final = 0.02
+SETTLE_SECONDS: Final = 2.0
+"""
+How long is waited for the workers to have counted what their clients have
+already been told.
+"""
+
+Status = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """
+    How much every worker had to do at one moment.
+    """
+
+    seconds: float
+    """`time.monotonic`."""
+    in_progress: tuple[int, ...]
+    """Requests of each worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """
+    What the workers did between two moments.
+    """
+
+    samples: Sequence[Sample]
+    requests: Sequence[int]
+    """How many ended at each worker."""
+    worker_cpu_seconds: float
+    supervisor_cpu_seconds: float
+    """Answering the samples is a part of it."""
+
+
+class Sampler:
+    """
+    Asks a daemon for its status again and again.
+
+    Leaves out what workers that died in between had counted.
+    """
+
+    def __init__(self, ask: Callable[[], Status]) -> None:
+        """
+        Begin to count.
+
+        Args:
+            ask: Gives the daemon's status.
+        """
+        self._ask = ask
+        self._samples: list[Sample] = []
+        self._next = time.monotonic()
+        self._before = ask()
+        self._cpu_before = _cpu(self._before)
+
+    def sample(self) -> None:
+        """
+        Wait until the next sample is due, and take it.
+        """
+        time.sleep(max(0.0, self._next - time.monotonic()))
+        status = self._ask()
+        now = time.monotonic()
+        # Not a fixed grid: what is late must not be followed by a burst.
+        self._next = now + PERIOD_SECONDS
+        rows = status["workers"]
+        self._samples.append(
+            Sample(now, tuple(row.get("in_progress", 0) for row in rows))
+        )
+
+    def finish(self) -> Work:
+        """
+        Count what was done since the beginning.
+        """
+        end = time.monotonic() + SETTLE_SECONDS
+        while any(self._latest()) and time.monotonic() < end:
+            self.sample()
+        after = self._ask()
+        cpu_after = _cpu(after)
+        pairs = zip(self._before["workers"], after["workers"], strict=True)
+        spent = {
+            pid: seconds - self._cpu_before.get(pid, 0.0)
+            for pid, seconds in cpu_after.items()
+        }
+        supervisor = spent.pop(after["pid"], 0.0)
+        return Work(
+            samples=self._samples,
+            requests=[_requests_since(before, now) for before, now in pairs],
+            worker_cpu_seconds=sum(spent.values()),
+            supervisor_cpu_seconds=supervisor,
+        )
+
+    def _latest(self) -> tuple[int, ...]:
+        self.sample()
+        return self._samples[-1].in_progress
+
+
+def _requests_since(before: Status, now: Status) -> int:
+    if before["pid"] != now["pid"]:
+        return int(now.get("requests", 0))
+    return int(now.get("requests", 0)) - int(before.get("requests", 0))
+
+
+def _cpu(status: Status) -> dict[int, float]:
+    """
+    The CPU time of the daemon's processes that are there.
+    """
+    pids = [status["pid"], *(row["pid"] for row in status["workers"])]
+    return {pid: _cpu_seconds(pid) for pid in pids if pid}
+
+
+def _cpu_seconds(pid: int) -> float:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            # The name stands in brackets and may hold blanks.
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        # It has ended.
+        return 0.0
+    # utime and stime, the fields 14 and 15 of proc_pid_stat(5).
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

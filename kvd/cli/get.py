@@ -1,0 +1,133 @@
+"""
+``kvd get``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+from twisted.internet.task import deferLater
+
+from kvd.cli.keys import file_name, read_key, shown
+from kvd.cli.progress import Moved, bar
+from kvd.cli.running import LocalError, connect, each, run
+from kvd.cli.target import Target, open_target
+from kvd.client import BrokenOff, Client, Value
+
+RESUMES: Final = 3
+RESUME_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True)
+class _Download:
+    key: bytes
+    path: str
+
+
+@click.command()
+@click.argument("keys", nargs=-1, required=True, metavar="KEY... [TARGET]")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.pass_obj
+def get(url: str, keys: Sequence[str], quiet: bool) -> None:
+    """
+    Fetch the value of KEY into a file of its name, or into TARGET: a file, a
+    folder, or - for standard output. Of several arguments the last is TARGET,
+    and with several keys it is a folder.
+
+    A file gets its name when all of the value has come, and not before.
+    """
+    client = connect(url)
+    downloads = _downloads(keys)
+
+    async def fetch(download: _Download) -> None:
+        with ExitStack() as stack:
+            target = stack.enter_context(open_target(download.path))
+            await _Fetch(client, download.key, target, quiet, stack).run()
+            target.finish()
+
+    run(lambda: each(downloads, fetch, lambda download: shown(download.key)))
+
+
+def _downloads(arguments: Sequence[str]) -> list[_Download]:
+    *keys, target = arguments if len(arguments) > 1 else (*arguments, "./")
+    into_folder = target != "-" and (target.endswith("/") or os.path.isdir(target))
+    if len(keys) > 1 and not into_folder:
+        raise click.UsageError(
+            f"{len(keys)} values cannot go into one file: {target!r} is no folder"
+        )
+    downloads = []
+    for key in map(read_key, keys):
+        path = os.path.join(target, file_name(key)) if into_folder else target
+        downloads.append(_Download(key, path))
+    return downloads
+
+
+class _Fetch:
+    """
+    One value on its way, picked up again where a connection broke off.
+    """
+
+    def __init__(
+        self, client: Client, key: bytes, target: Target, quiet: bool, stack: ExitStack
+    ) -> None:
+        self._client = client
+        self._key = key
+        self._target = target
+        self._quiet = quiet
+        self._stack = stack
+        self._written = 0
+        self._value: Value | None = None
+        self._moved: Moved
+
+    async def run(self) -> None:
+        """
+        Until all of it is there.
+        """
+        from twisted.internet import reactor as installed
+
+        clock: Any = installed
+        for _ in range(RESUMES):
+            written = self._written
+            try:
+                await self._continue()
+                return
+            except BrokenOff:
+                if self._written == written:
+                    raise
+            await deferLater(clock, RESUME_SECONDS)
+        await self._continue()
+
+    async def _continue(self) -> None:
+        # The same value, or none: another's end does not belong to it.
+        etag = None if self._value is None else self._value.etag
+        if self._value is not None and self._written == self._value.size:
+            return
+        await self._client.get(
+            self._key, self, offset=self._written, if_match=etag, begun=self._begun
+        )
+
+    def _begun(self, value: Value) -> None:
+        if self._value is None:
+            self._value = value
+            shown_bar = bar(shown(self._key), value.size, self._quiet)
+            self._moved = self._stack.enter_context(shown_bar)
+
+    def write(self, data: bytes) -> None:
+        """
+        See `kvd.client.client.ISink`.
+        """
+        try:
+            self._target.write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise LocalError(
+                f"{self._target.name} cannot be written: {error.strerror}."
+            ) from error
+        self._written += len(data)
+        self._moved(len(data))

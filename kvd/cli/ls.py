@@ -1,0 +1,53 @@
+"""
+``kvd ls``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from kvd.cli.keys import read_key, shown
+from kvd.cli.running import connect, run
+from kvd.client import Entry
+from kvd.keys import escape
+
+
+@click.command()
+@click.argument("prefix", default="")
+@click.option("-l", "--long", is_flag=True, help="Size, time and entity tag too.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object on each line.")
+@click.pass_obj
+def ls(url: str, prefix: str, long: bool, as_json: bool) -> None:
+    """
+    List the keys below PREFIX, or all of them, one on each line and in no
+    particular order.
+    """
+    client = connect(url)
+    out = sys.stdout.buffer
+    # Keys hold no line ends; what else a terminal would obey is escaped there.
+    on_terminal = sys.stdout.isatty()
+
+    def line(entry: Entry) -> bytes:
+        if as_json:
+            facts = {
+                "key": escape(entry.key),
+                "size": entry.size,
+                "etag": entry.etag,
+                "changed": entry.changed,
+            }
+            return json.dumps(facts).encode("ascii")
+        key = shown(entry.key).encode("utf-8") if on_terminal else entry.key
+        if long:
+            facts_text = f"{entry.size:>14} {entry.changed} {entry.etag} "
+            return facts_text.encode("ascii") + key
+        return key
+
+    async def list_keys() -> int:
+        async for entry in client.list(read_key(prefix)):
+            out.write(line(entry) + b"\n")
+        return 0
+
+    run(list_keys)

@@ -1,0 +1,107 @@
+"""
+The command and its subcommands, each imported only when it is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
+
+import click
+
+from kvd import __version__
+
+COMMANDS: Final = {
+    "put": "Store files, or standard input.",
+    "get": "Fetch values into files, or to standard output.",
+    "rm": "Remove values.",
+    "ls": "List keys.",
+    "stat": "Say what is known of a value.",
+    "status": "Show the workers of a daemon on this machine.",
+    "bench": "Measure this machine's kvd.",
+}
+"""
+The module of each is named like it; the object in it too.
+"""
+
+_STATUSES: Final = """\
+\b
+Exit statuses:
+  0  done
+  1  kvd refused, or a file here could not be read or written
+  2  the command was written wrongly
+  3  there is no such value
+  4  the value is not the one that was expected (--create, --if-match)
+  5  kvd did not answer, broke off, or is not what answers there
+Of several keys or files all are tried; the first failure counts.
+"""
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"kvd.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    epilog=_STATUSES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--url",
+    envvar="KVD_URL",
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    show_envvar=True,
+    help="Where the daemon serves.",
+)
+@click.version_option(__version__, prog_name="kvd", message="%(prog)s %(version)s")
+@click.pass_context
+def commands(context: click.Context, url: str) -> None:
+    """
+    Keep values under keys in a kvd daemon, and look after the daemon.
+    """
+    context.obj = url
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """
+    Run the command and exit. Whatever goes wrong is one line on standard error.
+    """
+    try:
+        status = commands.main(arguments, prog_name="kvd", standalone_mode=False)
+    except click.ClickException as error:
+        hint = ""
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            hint = f" Try: {error.ctx.command_path} --help"
+        complain(f"{error.format_message()}{hint}")
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        status = 130
+    sys.exit(status or 0)
+
+
+def complain(sentence: str) -> None:
+    """
+    One line on standard error, whatever the sentence holds.
+    """
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
+    sys.stderr.write(f"kvd: {line}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""
+``kvd put``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from twisted.internet.defer import Deferred
+
+from kvd.cli.keys import read_key
+from kvd.cli.progress import Moved, bar
+from kvd.cli.running import LocalError, connect, each, run
+from kvd.client import FileSource, ISource, StreamSource
+
+
+@dataclass(frozen=True)
+class _Upload:
+    key: bytes
+    path: str
+
+
+class _Watched:
+    """
+    A source that tells what is taken from it.
+    """
+
+    def __init__(self, source: ISource, moved: Moved) -> None:
+        self.length = source.length
+        self._source = source
+        self._moved = moved
+
+    def rewind(self) -> bool:
+        return self._source.rewind()
+
+    def next_piece(self) -> bytes | Deferred[bytes]:
+        piece = self._source.next_piece()
+        if isinstance(piece, Deferred):
+            return piece.addCallback(self._count)
+        return self._count(piece)
+
+    def _count(self, piece: bytes) -> bytes:
+        self._moved(len(piece))
+        return piece
+
+
+@click.command()
+@click.argument("key")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--create", is_flag=True, help="Only if the key has no value yet.")
+@click.option("--if-match", metavar="ETAG", help="Only if the key has this value.")
+@click.option("--content-type", metavar="TYPE", help="Kept with the value.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.pass_obj
+def put(
+    url: str,
+    key: str,
+    files: Sequence[str],
+    create: bool,
+    if_match: str | None,
+    content_type: str | None,
+    quiet: bool,
+) -> None:
+    """
+    Store FILE under KEY; - is standard input.
+
+    With a slash at its end KEY is a prefix, and each FILE is stored under its
+    own name behind it: kvd put films/ one two
+    """
+    client = connect(url)
+    uploads = _uploads(key, files)
+
+    async def store(upload: _Upload) -> None:
+        with ExitStack() as stack:
+            source = _open(upload.path, stack)
+            name = "standard input" if upload.path == "-" else upload.path
+            moved = stack.enter_context(bar(name, source.length, quiet))
+            await client.put(
+                upload.key,
+                _Watched(source, moved),
+                create=create,
+                if_match=if_match,
+                content_type=content_type,
+            )
+
+    run(lambda: each(uploads, store, lambda upload: upload.path))
+
+
+def _uploads(key: str, files: Sequence[str]) -> list[_Upload]:
+    prefix = read_key(key)
+    if not prefix.endswith(b"/"):
+        if not prefix:
+            raise click.UsageError("a key has at least one character")
+        if len(files) > 1:
+            raise click.UsageError(
+                f"{len(files)} files cannot be stored under one key; for a prefix"
+                f" write a slash behind it: {key}/"
+            )
+        return [_Upload(prefix, files[0])]
+    uploads = []
+    for path in files:
+        name = os.path.basename(path.rstrip("/"))
+        if path == "-" or name in ("", ".", ".."):
+            raise click.UsageError(
+                f"{path!r} has no name to be stored under; write one behind {key}"
+            )
+        uploads.append(_Upload(prefix + os.fsencode(name), path))
+    return uploads
+
+
+def _open(path: str, stack: ExitStack) -> ISource:
+    """
+    What is read from a path; closed with the stack.
+    """
+    # Not at the top: importing the reactor installs one.
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    if path == "-":
+        # A file that was redirected is read from where it stands.
+        return StreamSource(sys.stdin.fileno(), reactor)
+    try:
+        file = stack.enter_context(io.FileIO(path))
+    except OSError as error:
+        raise LocalError(f"it cannot be read: {error.strerror}.") from error
+    mode = os.fstat(file.fileno()).st_mode
+    if stat.S_ISREG(mode):
+        return FileSource(file)
+    return StreamSource(file.fileno(), reactor)

@@ -1,0 +1,28 @@
+"""
+``kvd rm``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from kvd.cli.keys import read_key, shown
+from kvd.cli.running import connect, each, run
+
+
+@click.command()
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.option("--if-match", metavar="ETAG", help="Only if the key has this value.")
+@click.pass_obj
+def rm(url: str, keys: Sequence[str], if_match: str | None) -> None:
+    """
+    Remove the value of each KEY.
+    """
+    client = connect(url)
+
+    async def remove(key: bytes) -> None:
+        await client.remove(key, if_match=if_match)
+
+    run(lambda: each(map(read_key, keys), remove, shown))

@@ -1,0 +1,145 @@
+"""
+A subcommand's work in a reactor, and what becomes of its failures.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Final, TypeVar
+
+import click
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from kvd.cli.main import complain
+from kvd.client import (
+    Absent,
+    BrokenOff,
+    Client,
+    ClientError,
+    ConditionFailed,
+    NotKvd,
+    Unreachable,
+)
+
+T = TypeVar("T")
+
+FAILED: Final = 1
+ABSENT: Final = 3
+NOT_EXPECTED: Final = 4
+NO_ANSWER: Final = 5
+
+
+class LocalError(Exception):
+    """
+    Something of this machine is not as it should be; a sentence.
+    """
+
+
+def connect(url: str) -> Client:
+    """
+    A client for a URL.
+
+    Raises:
+        click.UsageError: It is none.
+    """
+    try:
+        return Client(url)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+async def each(
+    things: Iterable[T],
+    work: Callable[[T], Awaitable[object]],
+    name: Callable[[T], str],
+) -> int:
+    """
+    Do something with each of several things, and go on after failures, each of
+    which is told.
+
+    Returns:
+        The exit status: that of the first failure, or 0.
+    """
+    first = 0
+    for thing in things:
+        try:
+            await work(thing)
+        except (ClientError, LocalError) as error:
+            complain(f"{name(thing)}: {error}")
+            first = first or status_of(error)
+            if isinstance(error, Unreachable):
+                # Nor will the next be reached.
+                break
+    return first
+
+
+def status_of(error: Exception) -> int:
+    """
+    The exit status for a failure.
+    """
+    if isinstance(error, Absent):
+        return ABSENT
+    if isinstance(error, ConditionFailed):
+        return NOT_EXPECTED
+    if isinstance(error, Unreachable | BrokenOff | NotKvd):
+        return NO_ANSWER
+    return FAILED
+
+
+def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
+    """
+    Do the work of a subcommand and exit with the status that it returns.
+
+    SIGINT and SIGTERM cancel it, so that it cleans up, and are told by the
+    status as a shell expects: 128 more than the signal's number. Whoever reads
+    standard output and goes away ends it without a word.
+    """
+    # Not at the top: importing the reactor installs one.
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    outcome: list[int] = []
+
+    def ended(result: int | Failure) -> None:
+        outcome.append(_status(result) if isinstance(result, Failure) else result)
+        reactor.stop()
+
+    def begin() -> None:
+        working = Deferred.fromCoroutine(work())
+
+        def interrupted(number: int, frame: object) -> None:
+            outcome.append(128 + number)
+            reactor.callFromThread(working.cancel)
+
+        signal.signal(signal.SIGINT, interrupted)
+        signal.signal(signal.SIGTERM, interrupted)
+        working.addBoth(ended)
+
+    reactor.callWhenRunning(begin)
+    reactor.run(installSignalHandlers=False)
+    _flush()
+    sys.exit(outcome[0])
+
+
+def _status(failure: Failure) -> int:
+    error = failure.value
+    if isinstance(error, BrokenPipeError):
+        return 128 + signal.SIGPIPE
+    if isinstance(error, ClientError | LocalError):
+        complain(str(error))
+        return status_of(error)
+    if not isinstance(error, CancelledError):
+        complain(f"this is a mistake in kvd: {failure.getTraceback()}")
+    return FAILED
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would flush again at its end, and say so.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,38 @@
+"""
+``kvd stat``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+
+from kvd.cli.keys import read_key, shown
+from kvd.cli.running import connect, each, run
+from kvd.keys import escape
+
+
+@click.command()
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object on each line.")
+@click.pass_obj
+def stat(url: str, keys: Sequence[str], as_json: bool) -> None:
+    """
+    Say what is known of the value of each KEY, without fetching it.
+    """
+    client = connect(url)
+
+    async def tell(key: bytes) -> None:
+        facts = asdict(await client.stat(key))
+        if as_json:
+            click.echo(json.dumps({"key": escape(key)} | facts))
+            return
+        click.echo(shown(key))
+        for name, fact in facts.items():
+            if fact is not None:
+                click.echo(f"  {name.replace('_', '-'):<16} {fact}")
+
+    run(lambda: each(map(read_key, keys), tell, shown))

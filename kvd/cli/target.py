@@ -1,0 +1,133 @@
+"""
+Where a fetched value goes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from kvd.cli.running import LocalError
+
+
+class Target(Protocol):
+    """
+    Takes the bytes of one value.
+    """
+
+    name: str
+
+    def write(self, data: bytes) -> None:
+        """
+        All of them, however long that takes.
+        """
+
+    def finish(self) -> None:
+        """
+        All have come.
+        """
+
+
+class _Stream:
+    """
+    Standard output, a device, a pipe: what comes is written through.
+    """
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        self.name = name
+        self._descriptor = descriptor
+
+    def write(self, data: bytes) -> None:
+        _write_all(self._descriptor, data)
+
+    def finish(self) -> None:
+        pass
+
+
+class _NewFile:
+    """
+    A file that is nameless to others until all has come.
+    """
+
+    def __init__(self, path: str, descriptor: int, temporary: str) -> None:
+        self.name = path
+        self._descriptor = descriptor
+        self._temporary = temporary
+
+    def write(self, data: bytes) -> None:
+        _write_all(self._descriptor, data)
+
+    def finish(self) -> None:
+        try:
+            os.fchmod(self._descriptor, 0o666 & ~_umask())
+            os.rename(self._temporary, self.name)
+        except OSError as error:
+            raise LocalError(
+                f"{self.name} cannot be written: {error.strerror}."
+            ) from error
+
+
+@contextmanager
+def open_target(path: str) -> Iterator[Target]:
+    """
+    While this is entered, a value can be written; unless it was finished, a
+    file is left as it was.
+
+    Raises:
+        LocalError: Nothing can be written there.
+    """
+    if path == "-":
+        yield _Stream("standard output", sys.stdout.fileno())
+        return
+    # What a link leads to is written, not the link.
+    path = os.path.realpath(path)
+    try:
+        descriptor, temporary = _open(path)
+    except OSError as error:
+        raise LocalError(f"{path} cannot be written: {error.strerror}.") from error
+    try:
+        if temporary is None:
+            yield _Stream(path, descriptor)
+        else:
+            yield _NewFile(path, descriptor, temporary)
+    finally:
+        os.close(descriptor)
+        if temporary is not None:
+            try:
+                os.unlink(temporary)
+            except FileNotFoundError:
+                # It has its name.
+                pass
+
+
+def _open(path: str) -> tuple[int, str | None]:
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        # To rename a file over a device would be the end of the device.
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC), None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(21, "it is a folder", path)
+    folder, name = os.path.split(path)
+    # The name is no longer than a file's may be.
+    prefix = f".{os.fsdecode(os.fsencode(name)[:200])}."
+    return tempfile.mkstemp(prefix=prefix, dir=folder)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,39 @@
+"""
+A client: values of any size, in constant memory, on Twisted and treq.
+
+`kvd.client.client` has the requests, `kvd.client.sources` what can be put,
+`kvd.client.errors` what can go wrong.
+"""
+
+from kvd.client.client import Client
+from kvd.client.errors import (
+    Absent,
+    BrokenOff,
+    ClientError,
+    ConditionFailed,
+    NotKvd,
+    Refused,
+    SourceChanged,
+    Unreachable,
+)
+from kvd.client.facts import Entry, Stored, Value
+from kvd.client.sources import BytesSource, FileSource, ISource, StreamSource
+
+__all__ = [
+    "Absent",
+    "BrokenOff",
+    "BytesSource",
+    "Client",
+    "ClientError",
+    "ConditionFailed",
+    "Entry",
+    "FileSource",
+    "ISource",
+    "NotKvd",
+    "Refused",
+    "SourceChanged",
+    "Stored",
+    "StreamSource",
+    "Unreachable",
+    "Value",
+]

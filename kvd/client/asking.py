@@ -1,0 +1,208 @@
+"""
+One request and the head of its reply, tried again where that is safe.
+
+A request is tried again after a pause if
+
+- kvd answered 503 and named a time to wait;
+- the connection ended before the first byte of the reply, and doing it twice
+  is the same as doing it once.
+
+Where no connection came about nothing is tried again: a kvd that lives refuses
+none. A PUT or DELETE with a condition is not of the last kind: if the first was
+done, its own success makes the second fail. Nor is a DELETE without one, which
+would be told that there is nothing. No body can be sent twice that was read
+from a pipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from treq.client import HTTPClient
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
+from twisted.internet.interfaces import IReactorTCP, IReactorTime
+from twisted.internet.task import deferLater
+from twisted.web.client import (
+    Agent,
+    HTTPConnectionPool,
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+
+from kvd.client.connecting import AsStored, WideEndpoints
+from kvd.client.errors import BrokenOff, ClientError, NotKvd, Unreachable
+from kvd.client.receiving import receive
+from kvd.client.sending import Body
+from kvd.client.sources import ISource
+
+PAUSES_SECONDS: Final = (0.1, 0.3, 1.0)
+"""
+Before each further try: long enough for a worker to be replaced.
+"""
+
+MAX_WAIT_SECONDS: Final = 5.0
+"""
+The longest wait that a reply can ask for.
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    What is asked.
+    """
+
+    method: str
+    url: str
+    fields: Mapping[str, str]
+    source: ISource | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """
+        Whether doing it twice is the same as doing it once.
+        """
+        return self.method in {"GET", "HEAD"} or (
+            self.method == "PUT"
+            and not {"If-Match", "If-None-Match"} & set(self.fields)
+        )
+
+
+def treq_of(reactor: IReactorTCP) -> HTTPClient:
+    """
+    A treq that keeps connections, and leaves it to us to try again.
+    """
+    pool = HTTPConnectionPool(reactor)
+    pool.retryAutomatically = False
+    endpoints = WideEndpoints(reactor)
+    return HTTPClient(AsStored(Agent.usingEndpointFactory(reactor, endpoints, pool)))
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """
+    There is no reply.
+    """
+
+    told: ClientError
+    cause: BaseException
+    may_repeat: bool
+
+
+class Asker:
+    """
+    Sends requests to one server.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        treq: HTTPClient,
+        clock: IReactorTime,
+        pauses_seconds: Sequence[float] = PAUSES_SECONDS,
+    ) -> None:
+        """
+        Args:
+            server: How it is called in sentences.
+            treq: What sends them.
+            clock: For the pauses.
+            pauses_seconds: Before each further try.
+        """
+        self._server = server
+        self._treq = treq
+        self._clock = clock
+        self._pauses_seconds = pauses_seconds
+
+    async def ask(self, request: Request) -> IResponse:
+        """
+        Send a request, again if need be.
+
+        Returns:
+            The reply, whatever its status, with its body still to come.
+        """
+        outcome = await self._ask_once(request)
+        for pause_seconds in self._pauses_seconds:
+            if isinstance(outcome, _Failed):
+                wait_seconds = 0.0 if outcome.may_repeat else None
+            else:
+                wait_seconds = _wait_seconds(outcome)
+            if wait_seconds is None or not _rewind(request):
+                break
+            if not isinstance(outcome, _Failed):
+                receive(outcome).stop()
+            await deferLater(self._clock, max(pause_seconds, wait_seconds))
+            outcome = await self._ask_once(request)
+        if isinstance(outcome, _Failed):
+            raise outcome.told from outcome.cause
+        return outcome
+
+    async def _ask_once(self, request: Request) -> IResponse | _Failed:
+        body = None if request.source is None else Body(request.source)
+        try:
+            response = await self._treq.request(
+                request.method,
+                request.url,
+                headers=Headers(
+                    {name: [text] for name, text in request.fields.items()}
+                ),
+                data=body,
+                allow_redirects=False,
+                unbuffered=True,
+            )
+        except RequestGenerationFailed:
+            assert body is not None
+            assert body.failure is not None
+            body.failure.raiseException()
+        except (ConnectError, DNSLookupError) as error:
+            told = Unreachable(f"{self._server} cannot be reached: {_words(error)}")
+            return _Failed(told, error, False)
+        except (RequestTransmissionFailed, ResponseFailed) as error:
+            return self._broken(request, error)
+        answered: IResponse = response
+        return answered
+
+    def _broken(
+        self, request: Request, error: RequestTransmissionFailed | ResponseFailed
+    ) -> _Failed:
+        if not all(reason.check(ConnectionClosed) for reason in error.reasons):
+            told: ClientError = NotKvd(f"What answers at {self._server} is not HTTP.")
+            return _Failed(told, error, False)
+        unanswered = not isinstance(error, ResponseFailed) or isinstance(
+            error, ResponseNeverReceived
+        )
+        sentence = f"{self._server} ended the connection before it answered."
+        if request.method not in {"GET", "HEAD"}:
+            sentence += " Whether it did what it was asked is unknown."
+        return _Failed(BrokenOff(sentence), error, unanswered and request.repeatable)
+
+
+def _rewind(request: Request) -> bool:
+    return request.source is None or request.source.rewind()
+
+
+def _wait_seconds(response: IResponse) -> float | None:
+    """
+    How long a reply asks to wait; None if it does not.
+    """
+    wait = field(response, "Retry-After")
+    if response.code != 503 or wait is None or not wait.isdecimal():
+        return None
+    return min(float(wait), MAX_WAIT_SECONDS)
+
+
+def field(response: IResponse, name: str) -> str | None:
+    """
+    A field of a reply.
+    """
+    values: Sequence[str] = response.headers.getRawHeaders(name) or ()
+    return values[-1] if values else None
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") + "."

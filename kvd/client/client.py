@@ -1,0 +1,276 @@
+"""
+The requests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred
+from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
+
+from kvd.client.asking import Asker, Request, field, treq_of
+from kvd.client.connecting import STORED_ENCODING
+from kvd.client.errors import BrokenOff, NotKvd, refusal
+from kvd.client.facts import Entry, Stored, Value, entry
+from kvd.client.receiving import lines, receive
+from kvd.client.sources import BytesSource, ISource
+from kvd.keys import escape
+
+_PROBLEM_BYTES: Final = 64 * 1024
+
+
+class ISink(Protocol):
+    """
+    Takes the bytes of a value; a binary file is one.
+    """
+
+    def write(self, data: bytes, /) -> object:
+        """
+        Take a piece. The next comes when the answer is no Deferred, or when
+        the Deferred has fired.
+        """
+
+
+class Client:
+    """
+    Keeps, fetches and removes values.
+
+    A key is bytes, or text as the file system has it (UTF-8 with
+    surrogateescape), not percent-encoded. Requests that failed are tried again
+    only where that is safe (`kvd.client.asking`). All of them raise
+    `kvd.client.errors.ClientError`.
+    """
+
+    def __init__(self, base_url: str, asker: Asker | None = None) -> None:
+        """
+        Args:
+            base_url: Such as ``http://127.0.0.1:8080``; keys are put behind it.
+            asker: What sends the requests, for instance through a treq of your
+                own; by default over connections of this process's reactor.
+
+        Raises:
+            ValueError: The URL cannot be.
+        """
+        self._base_url = checked_url(base_url)
+        self._asker = asker or _default_asker(self._base_url)
+
+    async def put(
+        self,
+        key: bytes | str,
+        source: ISource | bytes,
+        *,
+        create: bool = False,
+        if_match: str | None = None,
+        content_type: str | None = None,
+    ) -> Stored:
+        """
+        Store a value.
+
+        Args:
+            key: Its name.
+            source: Its bytes.
+            create: Only if the key has no value yet.
+            if_match: Only if the key has the value of this entity tag.
+            content_type: Kept with the value.
+
+        Raises:
+            ConditionFailed: The key has a value, or another one.
+            BrokenOff: Nobody knows whether it was stored.
+            SourceChanged: The source failed; nothing was stored.
+        """
+        if isinstance(source, bytes):
+            source = BytesSource(source)
+        fields = {}
+        if create:
+            fields["If-None-Match"] = "*"
+        if if_match is not None:
+            fields["If-Match"] = _quoted(if_match)
+        if content_type is not None:
+            fields["Content-Type"] = content_type
+        response = await self._ask("PUT", key, fields, source)
+        etag = self._etag(response)
+        return Stored(
+            etag, 201 == response.code, field(response, "Kvd-Durability") or ""
+        )
+
+    async def get(
+        self,
+        key: bytes | str,
+        sink: ISink,
+        *,
+        offset: int = 0,
+        if_match: str | None = None,
+        begun: Callable[[Value], object] | None = None,
+    ) -> Value:
+        """
+        Fetch a value, or its end.
+
+        Args:
+            key: Its name.
+            sink: Gets its bytes.
+            offset: How many bytes to leave out.
+            if_match: Only if the key has the value of this entity tag.
+            begun: Is told what is known before the first byte.
+
+        Raises:
+            BrokenOff: The sink got the beginning of the value, and no more.
+        """
+        fields = {}
+        if offset:
+            fields["Range"] = f"bytes={offset}-"
+        if if_match is not None:
+            fields["If-Match"] = _quoted(if_match)
+        response = await self._ask("GET", key, fields)
+        if response.length is UNKNOWN_LENGTH or (offset and response.code != 206):
+            raise self._not_kvd()
+        value = self._value(response, offset + response.length)
+        if begun is not None:
+            begun(value)
+        receiver = receive(response)
+        missing = response.length
+        try:
+            while piece := await receiver.take():
+                missing -= len(piece)
+                taken = sink.write(piece)
+                if isinstance(taken, Deferred):
+                    await taken
+        finally:
+            receiver.stop()
+        if missing:
+            raise BrokenOff(f"The value ended {missing} bytes too early.")
+        return value
+
+    async def stat(self, key: bytes | str) -> Value:
+        """
+        What is known of a value, without its bytes.
+        """
+        response = await self._ask("HEAD", key, {})
+        length = field(response, "Content-Length")
+        if length is None:
+            raise self._not_kvd()
+        return self._value(response, int(length))
+
+    async def remove(self, key: bytes | str, *, if_match: str | None = None) -> None:
+        """
+        Remove a value.
+
+        Args:
+            key: Its name.
+            if_match: Only if the key has the value of this entity tag.
+
+        Raises:
+            Absent: There is none.
+            BrokenOff: Nobody knows whether it was removed.
+        """
+        fields = {} if if_match is None else {"If-Match": _quoted(if_match)}
+        await self._ask("DELETE", key, fields)
+
+    async def list(self, prefix: bytes | str = b"") -> AsyncIterator[Entry]:
+        """
+        All keys below a prefix, in no particular order.
+
+        Args:
+            prefix: Whole segments; a slash at the end makes no difference.
+        """
+        path = os.fsencode(prefix).rstrip(b"/")
+        response = await self._ask("GET", path + b"/" if path else b"", {})
+        if field(response, "Content-Type") != "application/x-ndjson":
+            raise self._not_kvd()
+        receiver = receive(response)
+        try:
+            async for line in lines(receiver):
+                try:
+                    found = entry(line)
+                except ValueError as error:
+                    raise self._not_kvd() from error
+                yield found
+        finally:
+            receiver.stop()
+
+    async def _ask(
+        self,
+        method: str,
+        key: bytes | str,
+        fields: dict[str, str],
+        source: ISource | None = None,
+    ) -> IResponse:
+        """
+        Send a request; whatever is no success is raised.
+        """
+        url = f"{self._base_url}/{escape(os.fsencode(key))}"
+        response = await self._asker.ask(Request(method, url, fields, source))
+        expected = {"GET": {200, 206}, "HEAD": {200}}.get(method, {201, 204})
+        if response.code in expected:
+            return response
+        raise await self._refusal(method, response)
+
+    async def _refusal(self, method: str, response: IResponse) -> Exception:
+        if field(response, "Content-Type") != "application/problem+json":
+            receive(response).stop()
+            return self._not_kvd(response.code)
+        if method == "HEAD":
+            return refusal(response.code, "There is no value." * (response.code == 404))
+        receiver = receive(response)
+        body = b""
+        while (piece := await receiver.take()) and len(body) < _PROBLEM_BYTES:
+            body += piece
+        try:
+            return refusal(response.code, str(json.loads(body)["detail"]))
+        except (ValueError, TypeError, LookupError):
+            return self._not_kvd(response.code)
+
+    def _value(self, response: IResponse, size: int) -> Value:
+        return Value(
+            size,
+            self._etag(response),
+            field(response, "Last-Modified") or "",
+            field(response, "Content-Type") or "application/octet-stream",
+            field(response, STORED_ENCODING),
+        )
+
+    def _etag(self, response: IResponse) -> str:
+        etag = field(response, "ETag")
+        if etag is None:
+            receive(response).stop()
+            raise self._not_kvd()
+        return etag.strip('"')
+
+    def _not_kvd(self, status: int | None = None) -> NotKvd:
+        said = "" if status is None else f" (it says {status})"
+        return NotKvd(f"What answers at {self._base_url} is not kvd{said}.")
+
+
+def checked_url(text: str) -> str:
+    """
+    A daemon's URL without a slash at its end.
+
+    Raises:
+        ValueError: It is none; the sentence says what would be.
+    """
+    try:
+        url = urlsplit(text)
+        plausible = url.scheme in {"http", "https"} and url.hostname and url.port != 0
+    except ValueError:
+        plausible = False
+    if not plausible or url.query or url.fragment or not text.isascii():
+        raise ValueError(
+            f"{text!r} is not the URL of a kvd: give one such as http://127.0.0.1:8080"
+        )
+    return text.rstrip("/")
+
+
+def _default_asker(server: str) -> Asker:
+    # Not at the top: importing the reactor installs one.
+    from twisted.internet import reactor
+
+    clock: Any = reactor
+    return Asker(server, treq_of(clock), clock)
+
+
+def _quoted(etag: str) -> str:
+    return etag if etag.startswith('"') else f'"{etag}"'

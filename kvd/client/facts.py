@@ -1,0 +1,70 @@
+"""
+What replies say about values. Entity tags stand without their quotes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """
+    What a PUT was promised.
+    """
+
+    etag: str
+    created: bool
+    """Whether the key had no value before."""
+    durability: str
+    """What the promise survives: ``disk`` or ``process``."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """
+    What is known of a value before its bytes.
+    """
+
+    size: int
+    """Of the whole value, also where only its end was asked for."""
+    etag: str
+    changed: str
+    """When it was stored, as an HTTP date."""
+    content_type: str
+    content_encoding: str | None
+    """The bytes are handed on as they are stored, never decoded."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """
+    A line of a listing.
+    """
+
+    key: bytes
+    size: int
+    etag: str
+    changed: str
+    """When it was stored (RFC 3339)."""
+
+
+def entry(line: bytes) -> Entry:
+    """
+    Read a line of a listing.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        facts = json.loads(line)
+        return Entry(
+            key=unquote_to_bytes(facts["key"]),
+            size=int(facts["size"]),
+            etag=facts["etag"].strip('"'),
+            changed=str(facts["changed"]),
+        )
+    except (TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"{line[:80]!r} is no line of a listing") from error

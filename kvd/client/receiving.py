@@ -1,0 +1,108 @@
+"""
+The body of a reply on its way in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.iweb import IResponse
+
+from kvd.client.errors import BrokenOff, NotKvd
+
+HELD_BYTES: Final = 256 * 1024
+MAX_LINE_BYTES: Final = 64 * 1024
+
+
+class Receiver(Protocol):
+    """
+    Holds a little of a body for whoever takes it piece by piece; while that is
+    enough, the connection is not read.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._paused = False
+        self._end: Failure | None = None
+        self._taker: Deferred[None] | None = None
+
+    async def take(self) -> bytes:
+        """
+        All that is there, or the next that comes; nothing at the end.
+
+        Raises:
+            BrokenOff: The end came too early.
+        """
+        if not self._held and self._end is None:
+            self._resume()
+            self._taker = Deferred()
+            await self._taker
+        if self._held:
+            held, self._held, self._held_bytes = self._held, [], 0
+            return held[0] if len(held) == 1 else b"".join(held)
+        assert self._end is not None
+        if self._end.check(ResponseDone):
+            return b""
+        raise BrokenOff(
+            "The connection ended in the middle of the reply."
+        ) from self._end.value
+
+    def stop(self) -> None:
+        """
+        Want no more. Does nothing after the end.
+        """
+        if self._end is None and self.transport is not None:
+            self.transport.loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_bytes += len(data)
+        self._wake()
+        if self._held_bytes >= HELD_BYTES and not self._paused:
+            self._paused = True
+            cast(IPushProducer, self.transport).pauseProducing()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._end = reason
+        self._wake()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            cast(IPushProducer, self.transport).resumeProducing()
+
+    def _wake(self) -> None:
+        taker, self._taker = self._taker, None
+        if taker is not None:
+            taker.callback(None)
+
+
+def receive(response: IResponse) -> Receiver:
+    """
+    Begin to take the body of a reply.
+    """
+    receiver = Receiver()
+    response.deliverBody(receiver)
+    return receiver
+
+
+async def lines(receiver: Receiver) -> AsyncIterator[bytes]:
+    """
+    The lines of a body, without their ends.
+    """
+    rest = b""
+    while piece := await receiver.take():
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line
+        if len(rest) > MAX_LINE_BYTES:
+            raise NotKvd("What answered is not kvd: a listing has no line so long.")
+    if rest:
+        yield rest

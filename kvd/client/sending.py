@@ -1,0 +1,70 @@
+"""
+The body of a PUT on its way out.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IConsumer
+from twisted.python.failure import Failure
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
+from zope.interface import implementer
+
+from kvd.client.sources import ISource
+
+
+@implementer(IBodyProducer)
+class Body:
+    """
+    Gives the pieces of a source to a connection, whenever it has room.
+
+    `twisted.web.client.FileBodyProducer` would do for files; it waits for a
+    turn of the reactor with every 64 KiB, whether there is room or not.
+    """
+
+    def __init__(self, source: ISource) -> None:
+        self.length = UNKNOWN_LENGTH if source.length is None else source.length
+        self.failure: Failure | None = None
+        """Why the source ended early; the agent wraps and hides it."""
+        self._source = source
+        self._room: Deferred[None] | None = None
+        self._paused = False
+        self._sending: Deferred[None] | None = None
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        finished: Deferred[None] = Deferred()
+
+        def failed(failure: Failure) -> None:
+            # Cancelled by stopProducing, after which nobody may hear of us.
+            if not failure.check(CancelledError):
+                self.failure = failure
+                finished.errback(failure)
+
+        self._sending = Deferred.fromCoroutine(self._send(consumer))
+        self._sending.addCallbacks(finished.callback, failed)
+        return finished
+
+    async def _send(self, consumer: IConsumer) -> None:
+        while True:
+            piece = self._source.next_piece()
+            if isinstance(piece, Deferred):
+                piece = await piece
+            if not piece:
+                return
+            consumer.write(piece)
+            if self._paused:
+                self._room = Deferred()
+                await self._room
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        room, self._room = self._room, None
+        if room is not None:
+            room.callback(None)
+
+    def stopProducing(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()

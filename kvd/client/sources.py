@@ -1,0 +1,166 @@
+"""
+Where the bytes of a PUT come from, piece by piece.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kvd.client.errors import SourceChanged
+
+PIECE_BYTES = 128 * 1024
+"""
+As much as Twisted gives to one send(2). 1 GB is put in 1.2 s with pieces of
+64 KiB, in 0.9 s with these, and no faster with larger ones.
+"""
+
+
+class ISource(Protocol):
+    """
+    The bytes of one value.
+    """
+
+    length: int | None
+    """How many there are; None if only the end will tell."""
+
+    def rewind(self) -> bool:
+        """
+        Begin again.
+
+        Returns:
+            Whether that was possible; if not, nothing was changed.
+        """
+
+    def next_piece(self) -> bytes | Deferred[bytes]:
+        """
+        The next bytes; none of them at the end.
+
+        Raises:
+            SourceChanged: The value would not be what it was at the beginning.
+        """
+
+
+class BytesSource:
+    """
+    Bytes that are in memory already.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.length: int | None = len(data)
+        self._data = data
+        self._given = 0
+
+    def rewind(self) -> bool:
+        self._given = 0
+        return True
+
+    def next_piece(self) -> bytes:
+        piece = self._data[self._given : self._given + PIECE_BYTES]
+        self._given += len(piece)
+        return piece
+
+
+class FileSource:
+    """
+    A file, from its beginning.
+
+    A disk is read in the reactor's thread: a piece is mostly in the page cache
+    already, and a thread would cost more than the wait.
+    """
+
+    def __init__(self, file: io.FileIO) -> None:
+        """
+        Args:
+            file: Regular, and not closed before the PUT has ended.
+        """
+        self._file = file
+        self._seen = os.fstat(file.fileno())
+        self.length: int | None = self._seen.st_size
+        self._left = self._seen.st_size
+        file.seek(0)
+
+    def rewind(self) -> bool:
+        self._file.seek(0)
+        self._left = self._seen.st_size
+        return True
+
+    def next_piece(self) -> bytes:
+        piece = self._file.read(min(PIECE_BYTES, self._left))
+        self._left -= len(piece)
+        # Asked before the last piece is given away: without it, the daemon
+        # discards the upload.
+        if not self._left or not piece:
+            self._check_unchanged()
+        return piece
+
+    def _check_unchanged(self) -> None:
+        now = os.fstat(self._file.fileno())
+        if self._left or (now.st_size, now.st_mtime_ns) != (
+            self._seen.st_size,
+            self._seen.st_mtime_ns,
+        ):
+            raise SourceChanged(
+                "The file was changed while it was put: it had"
+                f" {self._seen.st_size} bytes and has {now.st_size} now."
+            )
+
+
+@implementer(IReadDescriptor)
+class StreamSource:
+    """
+    A pipe, a terminal or the like, up to its end; can be read only once.
+
+    The descriptor is waited for, and read only when it has something, without
+    being made non-blocking: others may share it.
+    """
+
+    length: int | None = None
+
+    def __init__(self, descriptor: int, reactor: IReactorFDSet) -> None:
+        self._descriptor = descriptor
+        self._reactor = reactor
+        self._begun = False
+        self._waiting: Deferred[bytes] | None = None
+
+    def rewind(self) -> bool:
+        return not self._begun
+
+    def next_piece(self) -> bytes | Deferred[bytes]:
+        self._begun = True
+        self._waiting = Deferred(lambda _: self._reactor.removeReader(self))
+        try:
+            self._reactor.addReader(self)
+        except PermissionError:
+            # epoll has no regular files (epoll_ctl(2)): those never block.
+            return os.read(self._descriptor, PIECE_BYTES)
+        return self._waiting
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        return "source"
+
+    def doRead(self) -> None:
+        self._reactor.removeReader(self)
+        waiting, self._waiting = self._waiting, None
+        assert waiting is not None
+        try:
+            piece = os.read(self._descriptor, PIECE_BYTES)
+        except OSError:
+            waiting.errback()
+        else:
+            waiting.callback(piece)
+
+    def connectionLost(self, reason: Failure) -> None:
+        # The reactor's word for a hang-up: what is left is read as ever, and
+        # then the end.
+        if self._waiting is not None:
+            self.doRead()

@@ -1,0 +1,340 @@
+"""
+Tests for `kvd.client`: through treq and real HTTP, over no socket, against
+resources that answer as kvd does, or as somebody else.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from treq.client import HTTPClient
+from treq.testing import RequestTraversalAgent
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http import Request
+from twisted.web.resource import Resource
+
+from kvd.client import (
+    Absent,
+    BytesSource,
+    Client,
+    ClientError,
+    ConditionFailed,
+    Entry,
+    FileSource,
+    NotKvd,
+    Refused,
+    SourceChanged,
+    Stored,
+)
+from kvd.client.asking import PAUSES_SECONDS, Asker
+from kvd.client.connecting import AsStored
+from kvd.client.sources import PIECE_BYTES
+
+T = TypeVar("T")
+
+URL = "http://127.0.0.1:8080"
+
+
+class Answering(Resource):
+    """
+    Answers every request with what comes next, and remembers them.
+    """
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list[Callable[[Request], bytes]] = []
+        self.asked: list[tuple[str, str]] = []
+        self.fields: list[dict[str, str]] = []
+        self.bodies: list[bytes] = []
+
+    def render(self, request: Request) -> bytes:
+        self.asked.append((request.method.decode(), request.uri.decode()))
+        self.fields.append(
+            {
+                name.decode().lower(): values[-1].decode()
+                for name, values in request.requestHeaders.getAllRawHeaders()
+            }
+        )
+        assert request.content is not None
+        self.bodies.append(request.content.read())
+        return self.answers.pop(0)(request)
+
+
+def answer(status: int, body: bytes = b"", **fields: str) -> Callable[[Request], bytes]:
+    """
+    A reply; the names of fields with underscores.
+    """
+
+    def render(request: Request) -> bytes:
+        request.setResponseCode(status)
+        for name, value in fields.items():
+            request.setHeader(name.replace("_", "-"), value)
+        return body
+
+    return render
+
+
+def problem(status: int, sentence: str, **fields: str) -> Callable[[Request], bytes]:
+    """
+    A refusal as kvd spells it.
+    """
+    body = json.dumps({"status": status, "detail": sentence}).encode()
+    return answer(status, body, Content_Type="application/problem+json", **fields)
+
+
+class ClientCase(SynchronousTestCase):
+    """
+    A client and what answers it.
+    """
+
+    def setUp(self) -> None:
+        self.server = Answering()
+        self.agent = RequestTraversalAgent(self.server)
+        self.clock = Clock()
+        asker = Asker(URL, HTTPClient(AsStored(self.agent)), self.clock)
+        self.client = Client(URL, asker)
+
+    def started(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+        """
+        Begin, and let pass what passes.
+        """
+        working = Deferred.fromCoroutine(work)
+        for _ in range(5):
+            self.agent.flush()
+        return working
+
+    def result(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
+        """
+        What comes of it.
+        """
+        return self.successResultOf(self.started(work))
+
+    def error(self, work: Coroutine[Deferred[Any], Any, object]) -> ClientError:
+        """
+        What it fails with.
+        """
+        error = self.failureResultOf(self.started(work)).value
+        assert isinstance(error, ClientError)
+        return error
+
+
+class RequestTests(ClientCase):
+    """
+    Each request says what was asked, and understands the reply.
+    """
+
+    def test_put_tells_what_was_promised(self) -> None:
+        """
+        Whether there was a value before, and what a crash would leave.
+        """
+        self.server.answers = [
+            answer(201, ETag='"e"', Kvd_Durability="disk"),
+            answer(204, ETag='"f"', Kvd_Durability="process"),
+        ]
+
+        assert Stored("e", True, "disk") == self.result(
+            self.client.put("a b/%/ü", b"one", content_type="text/plain")
+        )
+        assert Stored("f", False, "process") == self.result(
+            self.client.put(b"\xff", b"", create=True)
+        )
+        assert [("PUT", "/a%20b/%25/%C3%BC"), ("PUT", "/%FF")] == self.server.asked
+        assert [b"one", b""] == self.server.bodies
+        assert "text/plain" == self.server.fields[0]["content-type"]
+        assert "*" == self.server.fields[1]["if-none-match"]
+
+    def test_get_fills_a_sink(self) -> None:
+        """
+        Only if all of it came.
+        """
+        self.server.answers = [
+            answer(200, b"x" * 100_000, ETag='"e"', Last_Modified="then")
+        ]
+        sink = io.BytesIO()
+        value = self.result(self.client.get("k", sink))
+
+        assert b"x" * 100_000 == sink.getvalue()
+        assert (100_000, "e", "then") == (value.size, value.etag, value.changed)
+        assert value.content_encoding is None
+
+    def test_what_is_stored_encoded_comes_encoded(self) -> None:
+        """
+        treq would decode it.
+        """
+        self.server.answers = [
+            answer(200, b"\x1f\x8bzip", ETag='"e"', Content_Encoding="gzip")
+        ]
+        sink = io.BytesIO()
+        value = self.result(self.client.get("k", sink))
+
+        assert b"\x1f\x8bzip" == sink.getvalue()
+        assert "gzip" == value.content_encoding
+
+    def test_get_goes_on_where_it_was_broken_off(self) -> None:
+        """
+        With the same value, or not at all.
+        """
+        self.server.answers = [answer(206, b"rest", ETag='"e"')]
+        sink = io.BytesIO()
+        value = self.result(self.client.get("k", sink, offset=6, if_match="e"))
+
+        assert b"rest" == sink.getvalue()
+        assert 10 == value.size
+        assert "bytes=6-" == self.server.fields[0]["range"]
+        assert '"e"' == self.server.fields[0]["if-match"]
+
+    def test_list_gives_entries(self) -> None:
+        """
+        With keys as they were put.
+        """
+        line = '{"key": "a%20b/%FF", "size": 3, "etag": "\\"e\\"", "changed": "t"}\n'
+        self.server.answers = [
+            answer(200, line.encode() * 2, Content_Type="application/x-ndjson")
+        ]
+
+        async def entries() -> list[Entry]:
+            return [entry async for entry in self.client.list("a b/")]
+
+        assert [Entry(b"a b/\xff", 3, "e", "t")] * 2 == self.result(entries())
+        assert [("GET", "/a%20b/")] == self.server.asked
+
+    def test_refusals_are_told_apart(self) -> None:
+        """
+        With kvd's own sentence.
+        """
+        self.server.answers = [
+            problem(404, "nothing"),
+            problem(412, "another"),
+            problem(413, "too long"),
+        ]
+        for kind in (Absent, ConditionFailed, Refused):
+            error = self.error(self.client.remove("k", if_match="x"))
+            assert kind is type(error)
+            assert error.sentence in {"nothing", "another", "too long"}
+        assert '"x"' == self.server.fields[0]["if-match"]
+
+
+class StrangerTests(ClientCase):
+    """
+    Another HTTP server answers.
+    """
+
+    def test_whatever_it_says_is_not_taken_for_a_value(self) -> None:
+        """
+        Nor for a refusal, a listing or a promise.
+        """
+        page = answer(200, b"<html>", Content_Type="text/html")
+        missing = answer(404, b"<html>", Content_Type="text/html")
+
+        async def keys() -> list[Entry]:
+            return [entry async for entry in self.client.list()]
+
+        sink = io.BytesIO()
+        for answered, work in (
+            (page, self.client.get("k", sink)),
+            (page, self.client.put("k", b"v")),
+            (page, keys()),
+            (missing, self.client.remove("k")),
+            (missing, self.client.get("k", sink)),
+            (answer(200, b"{}\n", Content_Type="application/x-ndjson"), keys()),
+        ):
+            self.server.answers = [answered]
+            error = self.error(work)
+            assert isinstance(error, NotKvd)
+            assert URL in error.sentence
+        assert b"" == sink.getvalue()
+
+
+class RetryTests(ClientCase):
+    """
+    What is safe is tried again.
+    """
+
+    def test_a_daemon_that_asks_for_time_gets_it(self) -> None:
+        """
+        With all of the body.
+        """
+        draining = problem(503, "ending", Retry_After="1")
+        self.server.answers = [draining, answer(201, ETag='"e"')]
+        putting = self.started(self.client.put("k", BytesSource(b"value")))
+        self.assertNoResult(putting)
+        self.clock.advance(0.5)
+        self.agent.flush()
+        self.assertNoResult(putting)
+
+        self.clock.advance(0.5)
+        for _ in range(5):
+            self.agent.flush()
+        assert "e" == self.successResultOf(putting).etag
+        assert [b"value", b"value"] == self.server.bodies
+
+    def test_in_the_end_it_is_refused(self) -> None:
+        """
+        The sentence is the daemon's.
+        """
+        draining = problem(503, "ending", Retry_After="0")
+        self.server.answers = [draining] * (1 + len(PAUSES_SECONDS))
+        removing = self.started(self.client.remove("k"))
+        for pause in PAUSES_SECONDS:
+            self.clock.advance(pause)
+            for _ in range(5):
+                self.agent.flush()
+        error = self.failureResultOf(removing).value
+
+        assert "ending" == error.sentence
+        assert [] == self.server.answers
+
+    def test_nothing_else_is_asked_twice(self) -> None:
+        """
+        A refusal without a time to wait is the answer.
+        """
+        self.server.answers = [problem(507, "full")]
+        error = self.error(self.client.put("k", b"v"))
+
+        assert isinstance(error, Refused)
+        assert 507 == error.status
+
+
+class SourceTests(SynchronousTestCase):
+    """
+    Files that are put.
+    """
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+        self.path.write_bytes(b"x" * (PIECE_BYTES + 10))
+        self.file = io.FileIO(str(self.path))
+        self.addCleanup(self.file.close)
+        self.source = FileSource(self.file)
+
+    def test_a_file_comes_in_pieces_and_again(self) -> None:
+        """
+        After a rewind.
+        """
+        for _ in range(2):
+            pieces = [self.source.next_piece() for _ in range(3)]
+            assert [PIECE_BYTES, 10, 0] == [len(piece) for piece in pieces]
+            assert self.source.rewind()
+
+    def test_one_that_shrinks_or_grows_is_noticed_before_its_end_is_given(
+        self,
+    ) -> None:
+        """
+        So the daemon never gets all that was announced.
+        """
+        for length in (PIECE_BYTES - 1, PIECE_BYTES + 11):
+            self.source.rewind()
+            self.source.next_piece()
+            with open(self.path, "r+b") as file:
+                file.truncate(length)
+            with pytest.raises(SourceChanged):
+                self.source.next_piece()
