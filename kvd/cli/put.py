@@ -96,7 +96,7 @@ def put(
 
 def _uploads(key: str, files: Sequence[str]) -> list[_Upload]:
     prefix = read_key(key)
-    if not prefix.endswith(b"/"):
+    if not key.endswith("/"):
         if not prefix:
             raise click.UsageError("a key has at least one character")
         if len(files) > 1:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
 import click
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from kvd.cli.main import complain
@@ -94,7 +94,7 @@ def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
     """
     Do the work of a subcommand and exit with the status that it returns.
 
-    SIGINT and SIGTERM cancel it, so that it cleans up, and are told by the
+    SIGINT and SIGTERM close it, so that it cleans up, and are told by the
     status as a shell expects: 128 more than the signal's number. Whoever reads
     standard output and goes away ends it without a word.
     """
@@ -105,19 +105,28 @@ def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
     outcome: list[int] = []
 
     def ended(result: int | Failure) -> None:
-        outcome.append(_status(result) if isinstance(result, Failure) else result)
-        reactor.stop()
+        if not outcome:
+            outcome.append(_status(result) if isinstance(result, Failure) else result)
+            reactor.stop()
+
+    working = work()
 
     def begin() -> None:
-        working = Deferred.fromCoroutine(work())
+        Deferred.fromCoroutine(working).addBoth(ended)
 
-        def interrupted(number: int, frame: object) -> None:
-            outcome.append(128 + number)
-            reactor.callFromThread(working.cancel)
+    def interrupted(number: int, frame: object) -> None:
+        reactor.callFromThread(end, 128 + number)
 
-        signal.signal(signal.SIGINT, interrupted)
-        signal.signal(signal.SIGTERM, interrupted)
-        working.addBoth(ended)
+    def end(status: int) -> None:
+        if not outcome:
+            # Not Deferred.cancel, which a name lookup in a thread passes over.
+            working.close()
+            outcome.append(status)
+            reactor.stop()
+
+    # Before anything is begun that would have to be cleaned up.
+    signal.signal(signal.SIGINT, interrupted)
+    signal.signal(signal.SIGTERM, interrupted)
 
     reactor.callWhenRunning(begin)
     reactor.run(installSignalHandlers=False)
@@ -132,8 +141,7 @@ def _status(failure: Failure) -> int:
     if isinstance(error, ClientError | LocalError):
         complain(str(error))
         return status_of(error)
-    if not isinstance(error, CancelledError):
-        complain(f"this is a mistake in kvd: {failure.getTraceback()}")
+    complain(f"this is a mistake in kvd: {failure.getTraceback()}")
     return FAILED
 
 

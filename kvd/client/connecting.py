@@ -6,8 +6,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    wrapClientTLS,
+)
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
@@ -56,13 +62,19 @@ class WideEndpoints:
         self._policy = BrowserLikePolicyForHTTPS()
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        endpoint: IStreamClientEndpoint = HostnameEndpoint(
-            self._reactor, uri.host, uri.port, CONNECT_SECONDS
-        )
+        endpoint = self._endpoint(uri.host.decode("ascii"), uri.port)
         if uri.scheme == b"https":
             creator = self._policy.creatorForNetloc(uri.host, uri.port)
             endpoint = wrapClientTLS(creator, endpoint)
         return _Wide(endpoint)
+
+    def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
+        # A number needs no lookup, which would take a thread.
+        if isIPAddress(host):
+            return TCP4ClientEndpoint(self._reactor, host, port, CONNECT_SECONDS)
+        if isIPv6Address(host):
+            return TCP6ClientEndpoint(self._reactor, host, port, CONNECT_SECONDS)
+        return HostnameEndpoint(self._reactor, host, port, CONNECT_SECONDS)
 
 
 STORED_ENCODING: Final = "Kvd-Stored-Encoding"

@@ -1,0 +1,162 @@
+"""
+``kvd bench``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import click
+
+from kvd.errors import BadSetting, OperatorError
+from kvd.options.quantities import Count, Size
+
+POLICIES: Final = ("shared", "reuseport", "roundrobin")
+
+
+_Callback = Callable[[click.Context, click.Parameter, str], int]
+
+
+def _quantity(read: Callable[[str], int]) -> _Callback:
+    """
+    A setting's reader as click wants it.
+    """
+
+    def convert(context: click.Context, option: click.Parameter, text: str) -> int:
+        try:
+            return read(text)
+        except BadSetting as error:
+            raise click.BadParameter(str(error), context, option) from error
+
+    return convert
+
+
+_number = _quantity(Count("a number of requests", 1, 10_000_000))
+_processes = _quantity(Count("a number of processes", 1, 4096))
+_size = _quantity(Size(1, 1 << 34))
+_FILE = click.Path(dir_okay=False, writable=True)
+
+
+@click.group()
+def bench() -> None:
+    """
+    Measure this machine's kvd.
+    """
+
+
+@bench.command(context_settings={"show_default": True})
+@click.option(
+    "--requests", metavar="N", default="2000", callback=_number, help="How many."
+)
+@click.option(
+    "--size", metavar="SIZE", default="4MB", callback=_size, help="Of each body."
+)
+@click.option(
+    "--clients",
+    metavar="N",
+    default="32",
+    callback=_processes,
+    help="Processes that send at the same time.",
+)
+@click.option(
+    "--procs",
+    metavar="N",
+    default="8",
+    callback=_processes,
+    help="Workers of the daemon.",
+)
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="NAME",
+    default=POLICIES,
+    help="May be given several times.",
+)
+@click.option(
+    "--ceiling/--no-ceiling",
+    default=True,
+    help="Measure the load alone, too, against a server that does nothing.",
+)
+@click.option("--plot", type=_FILE, help="Draw the workers' busy time (PNG or SVG).")
+@click.option("--json", "record", type=_FILE, help="Write all figures there.")
+def article(
+    requests: int,
+    size: int,
+    clients: int,
+    procs: int,
+    policies: Sequence[str],
+    ceiling: bool,
+    plot: str | None,
+    record: str | None,
+) -> None:
+    """
+    Store large values from many clients, and see which workers do the work.
+
+    Every policy is measured with a daemon of its own, once with a new connection
+    for each request and once with keep-alive. Nothing is kept: the store is null:.
+
+    The article's own load: --requests 10000 --size 40MB --clients 32 --procs 32
+    """
+    from rich.console import Console
+
+    from kvd.bench.article import Mode, Plan, measure
+    from kvd.bench.errors import BenchFailed, PlotUnavailable
+    from kvd.bench.plot import check_plot, draw
+    from kvd.bench.record import write_record
+    from kvd.bench.table import WIDTH, show_mode, show_plan
+    from kvd.plugins import IPolicyDeclaration, load
+
+    plan = Plan(requests, size, clients, procs, policies, ceiling)
+    modes: list[Mode] = []
+    try:
+        for policy in policies:
+            load(IPolicyDeclaration, policy)
+        if plot is not None:
+            check_plot(plot)
+        console = Console()
+        console.width = max(console.width, WIDTH)
+        show_plan(plan, console)
+        with _ended_by_signals():
+            for mode in measure(plan, _tell):
+                modes.append(mode)
+                show_mode(mode, size, console)
+    except BenchFailed as error:
+        click.echo(error.said, err=True)
+        raise click.ClickException(str(error)) from error
+    except (OperatorError, PlotUnavailable) as error:
+        raise click.ClickException(str(error)) from error
+    if record is not None:
+        write_record(record, plan, modes)
+    if plot is not None:
+        draw(plot, plan, modes)
+    if any(run.report.failed for mode in modes for run in mode.runs):
+        sys.exit(1)
+
+
+def _tell(what: str) -> None:
+    if os.isatty(2):
+        click.echo(f"measuring: {what}", err=True)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """
+    Let signals that end this process end what it started first.
+    """
+
+    def interrupted(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupted) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,489 @@
+"""
+The ``kvd`` command against the true daemon, against nobody, and against others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.small_disk import tmpfs
+from tests.integration.twistd import Twistd, unused_port
+
+pytestmark = pytest.mark.integration
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twistd]:
+    """
+    One for all tests here that do not end it.
+    """
+    folder = tmp_path_factory.mktemp("daemon")
+    with Twistd(serving(folder), folder) as twistd:
+        yield twistd
+
+
+def serving(folder: Path) -> list[str]:
+    """
+    What it serves.
+    """
+    return [
+        *["--store", f"file:{folder}/values", "--durability", "process"],
+        *["--policy", "roundrobin", "--procs", "2", "--control", "off"],
+    ]
+
+
+class Shell:
+    """
+    A shell in a folder.
+    """
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self.port = port
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """
+        With the daemon's URL.
+        """
+        return os.environ | {"KVD_URL": f"http://127.0.0.1:{self.port}"}
+
+    def start(self, *arguments: str | bytes) -> subprocess.Popen[bytes]:
+        """
+        Begin a command.
+        """
+        return subprocess.Popen(
+            [sys.executable, "-m", "kvd.cli.main", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(
+        self, *arguments: str | bytes, given: bytes = b""
+    ) -> tuple[int, bytes, list[str]]:
+        """
+        Run a command.
+
+        Returns:
+            Its status, its output, and the lines of its complaints.
+        """
+        process = self.start(*arguments)
+        out, err = process.communicate(given, timeout=60)
+        return process.returncode, out, err.decode("utf-8", "replace").splitlines()
+
+    def succeed(self, *arguments: str | bytes, given: bytes = b"") -> bytes:
+        """
+        Run a command that has nothing to complain of.
+        """
+        status, out, complaints = self.run(*arguments, given=given)
+        assert (0, []) == (status, complaints)
+        return out
+
+    def fail(self, *arguments: str | bytes) -> tuple[int, str]:
+        """
+        Run a command that fails.
+
+        Returns:
+            Its status and its only line of complaint.
+        """
+        status, _, complaints = self.run(*arguments)
+        (complaint,) = complaints
+        assert complaint.startswith("kvd: ")
+        return status, complaint
+
+
+@pytest.fixture
+def shell(daemon: Twistd, tmp_path: Path) -> Shell:
+    """
+    Beside the daemon, in an empty folder.
+    """
+    return Shell(tmp_path, daemon.port)
+
+
+# -- what it is for -----------------------------------------------------------
+
+
+def test_files_go_and_come(shell: Shell) -> None:
+    """
+    Several at once, by their names.
+    """
+    files = {"one": b"1" * 10, "two with blanks": os.urandom(3 * MIB), "none": b""}
+    for name, content in files.items():
+        (shell.folder / name).write_bytes(content)
+    shell.succeed("put", "go/", *files)
+
+    (shell.folder / "back").mkdir()
+    shell.succeed("get", *[f"go/{name}" for name in files], "back/")
+    came = {path.name: path.read_bytes() for path in (shell.folder / "back").iterdir()}
+    assert files == came
+
+    shell.succeed("get", "go/one", "uno")
+    assert b"1" * 10 == (shell.folder / "uno").read_bytes()
+    assert 0o666 & ~umask() == (shell.folder / "uno").stat().st_mode & 0o777
+
+
+def umask() -> int:
+    """
+    Of this process.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_streams_go_and_come(shell: Shell) -> None:
+    """
+    Of unknown length, too.
+    """
+    value = os.urandom(2 * MIB)
+    shell.succeed("put", "stream", "-", given=value)
+
+    assert value == shell.succeed("get", "stream", "-")
+
+
+def test_any_name_is_a_key(shell: Shell) -> None:
+    """
+    Blanks, percent signs, bytes that are no text: nothing is decoded twice.
+    """
+    for key in (b"odd/a b", b"odd/100%41", b"odd/\xff\xfe", "odd/\u00fc?#&".encode()):
+        shell.succeed("put", key, "-", given=key)
+        assert key == shell.succeed("get", key, "-")
+        assert key in shell.succeed("ls", "odd").splitlines()
+        shell.succeed("rm", key)
+        assert 3 == shell.fail("stat", key)[0]
+
+
+def test_what_is_known_is_told(shell: Shell) -> None:
+    """
+    To people and to programs.
+    """
+    shell.succeed("put", "known/a", "-", "--content-type", "text/plain", given=b"abc")
+    facts = json.loads(shell.succeed("stat", "--json", "known/a"))
+    assert ("known/a", 3, "text/plain") == (
+        facts["key"],
+        facts["size"],
+        facts["content_type"],
+    )
+    assert facts["etag"].encode() in shell.succeed("stat", "known/a")
+
+    listed = json.loads(shell.succeed("ls", "--json", "known"))
+    assert (facts["key"], facts["etag"]) == (listed["key"], listed["etag"])
+    assert listed["changed"].encode() in shell.succeed("ls", "--long", "known/")
+
+
+def test_conditions_have_their_own_status(shell: Shell) -> None:
+    """
+    So that a script can tell who was first.
+    """
+    (shell.folder / "file").write_bytes(b"x")
+    shell.succeed("put", "--create", "first", "file")
+    etag = json.loads(shell.succeed("stat", "--json", "first"))["etag"]
+
+    assert 4 == shell.fail("put", "--create", "first", "file")[0]
+    assert 4 == shell.fail("put", "--if-match", "other", "first", "file")[0]
+    assert 4 == shell.fail("rm", "--if-match", "other", "first")[0]
+    shell.succeed("put", "--if-match", etag, "first", "file")
+
+
+def test_the_others_are_done_when_one_fails(shell: Shell) -> None:
+    """
+    Each failure has a line, the first decides the status.
+    """
+    (shell.folder / "good").write_bytes(b"x")
+    status, _, complaints = shell.run("put", "some/", "missing", "good", "absent")
+    assert 1 == status
+    assert ["kvd: missing: ", "kvd: absent: "] == [
+        line[: line.index(": ", 5) + 2] for line in complaints
+    ]
+    assert [b"some/good"] == shell.succeed("ls", "some").splitlines()
+
+
+# -- what is written wrongly --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["put", "key"], 2, "FILE"),
+        (["put", "key", "a", "b"], 2, "key/"),
+        (["put", "prefix/", "-"], 2, "no name"),
+        (["put", "/", "file"], 1, "No such file"),
+        (["put", "", "file"], 2, "at least one"),
+        (["get", "a", "b", "no-folder"], 2, "no-folder"),
+        (["get", "ends/"], 2, "name"),
+        (["nonsense"], 2, "nonsense"),
+        (["--url", "localhost:8080", "ls"], 2, "http://127.0.0.1:8080"),
+        (["put", "key", "missing"], 1, "No such file"),
+        (["put", "key", "."], 1, "directory"),
+        (["put", "a//b", "-"], 1, "empty segments"),
+        (["get", "nothing/here"], 3, "nothing/here"),
+    ],
+)
+def test_mistakes_are_answered_in_a_line(
+    shell: Shell, arguments: list[str], status: int, words: str
+) -> None:
+    """
+    With what was given, and what would be right.
+    """
+    got, complaint = shell.fail(*arguments)
+
+    assert status == got
+    assert words in complaint
+    assert [] == list(shell.folder.iterdir())
+
+
+# -- others, and nobody -------------------------------------------------------
+
+
+@contextmanager
+def somebody(reply: bytes) -> Iterator[int]:
+    """
+    A server that says the same to everybody.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(reply)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_nobody_there_is_said(tmp_path: Path) -> None:
+    """
+    At once, and once.
+    """
+    shell = Shell(tmp_path, unused_port())
+    (tmp_path / "a").write_bytes(b"")
+    for arguments in (["ls"], ["get", "a", "b", "./"], ["put", "p/", "a", "a"]):
+        status, complaint = shell.fail(*arguments)
+        assert 5 == status
+        assert f"127.0.0.1:{shell.port} cannot be reached" in complaint
+    assert ["a"] == os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.1 404 No\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi",
+        b"220 mail.example.org ESMTP\r\n",
+        b"\0\xff\0\xff" * 10,
+    ],
+)
+def test_another_server_is_not_taken_for_kvd(tmp_path: Path, reply: bytes) -> None:
+    """
+    Whatever it says, nothing is stored here.
+    """
+    with somebody(reply) as port:
+        shell = Shell(tmp_path, port)
+        for arguments in (["ls"], ["get", "a"], ["stat", "a"], ["rm", "a"]):
+            status, complaint = shell.fail(*arguments)
+            assert 5 == status
+            assert f"127.0.0.1:{port}" in complaint
+    assert [] == os.listdir(tmp_path)
+
+
+# -- what ends midway ---------------------------------------------------------
+
+
+def test_a_daemon_that_dies_midway_leaves_no_half_file(tmp_path: Path) -> None:
+    """
+    And a put that nobody confirmed is not called done.
+    """
+    folder = tmp_path / "daemon"
+    folder.mkdir()
+    here = tmp_path / "here"
+    here.mkdir()
+    with Twistd(serving(folder), folder) as daemon:
+        shell = Shell(here, daemon.port)
+        shell.succeed("put", "large", "-", given=b"x" * 30 * MIB)
+        # The reader of its output takes nothing, so it cannot have ended.
+        getting = shell.start("get", "large", "-")
+        to_file = shell.start("put", "other", "-")
+        assert to_file.stdin is not None
+        assert getting.stdout is not None
+        to_file.stdin.write(b"x" * 100_000)
+        to_file.stdin.flush()
+        getting.stdout.read(1000)
+        daemon.process.kill()
+        daemon.process.wait()
+        for process in (getting, to_file):
+            _, err = process.communicate(timeout=60)
+            assert 5 == process.returncode
+            assert 1 == len(err.splitlines())
+    assert [] == os.listdir(here)
+
+
+def test_an_interrupted_get_leaves_no_half_file(shell: Shell) -> None:
+    """
+    The status says what ended it, as shells expect.
+    """
+    shell.succeed("put", "long", "-", given=os.urandom(20 * MIB))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with slow_copy_of(shell.port) as port:
+            slow = Shell(shell.folder, port)
+            process = slow.start("get", "long")
+            while not list(shell.folder.iterdir()):
+                time.sleep(0.01)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+        assert 128 + number == process.returncode
+        assert b"" == err
+        assert [] == list(shell.folder.iterdir())
+
+
+@contextmanager
+def slow_copy_of(port: int) -> Iterator[int]:
+    """
+    A server that begins to give what the daemon has, and goes no further.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = threading.Event()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, socket.create_connection(("127.0.0.1", port)) as origin:
+                origin.sendall(connection.recv(65536))
+                connection.sendall(origin.recv(200_000))
+                ended.wait(60)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        ended.set()
+        thread.join()
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(shell: Shell) -> None:
+    """
+    As with ``kvd get … - | head``.
+    """
+    shell.succeed("put", "piped", "-", given=b"x" * 10 * MIB)
+    process = shell.start("get", "piped", "-")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(10)
+    process.stdout.close()
+
+    assert 128 + signal.SIGPIPE == process.wait(60)
+    assert b"" == process.stderr.read()
+    process.stderr.close()
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def test_a_full_disk_leaves_no_half_file(shell: Shell) -> None:
+    """
+    Under no name at all.
+    """
+    shell.succeed("put", "too-much", "-", given=b"x" * 8 * MIB)
+    with tmpfs(shell.folder / "small", "size=1m") as small:
+        status, complaint = shell.fail("get", "too-much", f"{small}/file")
+        assert 1 == status
+        assert "No space left" in complaint
+        assert [] == os.listdir(small)
+
+
+def test_a_file_that_changes_while_it_is_put_is_refused(shell: Shell) -> None:
+    """
+    What was stored before stays.
+    """
+    shell.succeed("put", "changing", "-", given=b"before")
+    path = shell.folder / "changing"
+    path.write_bytes(b"x" * 30 * MIB)
+    with stuck() as port:
+        process = Shell(shell.folder, port).start("put", "changing", "changing")
+        wait_for_read(process.pid, path)
+        os.truncate(path, 5 * MIB)
+        # It cannot have ended: nobody took it all. Now somebody does.
+        ended_stuck(port)
+        _, err = process.communicate(timeout=60)
+
+    assert 1 == process.returncode
+    assert b"was changed while it was put" in err
+    assert b"before" == shell.succeed("get", "changing", "-")
+
+
+_release: dict[int, threading.Event] = {}
+
+
+@contextmanager
+def stuck() -> Iterator[int]:
+    """
+    A server that takes the beginning of a request, and the rest when told.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        go_on = _release[port] = threading.Event()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                go_on.wait(60)
+                try:
+                    while connection.recv(MIB):
+                        pass
+                except ConnectionResetError:
+                    # The client gave up, as it should.
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield port
+        go_on.set()
+        thread.join()
+
+
+def ended_stuck(port: int) -> None:
+    """
+    Let it take the rest.
+    """
+    _release[port].set()
+
+
+def wait_for_read(pid: int, path: Path) -> None:
+    """
+    Until a process has read something of a file.
+    """
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                if os.readlink(f"/proc/{pid}/fd/{name}") != str(path):
+                    continue
+                with open(f"/proc/{pid}/fdinfo/{name}") as info:
+                    if int(info.readline().split()[1]):
+                        return
+            except FileNotFoundError:
+                continue
+        time.sleep(0.01)
+    raise AssertionError("nothing was read")
