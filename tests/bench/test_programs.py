@@ -1,0 +1,46 @@
+"""
+Tests for the daemon that `kvd.bench.programs` starts.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kvd.bench.errors import BenchFailed
+from kvd.bench.programs import daemon
+
+
+@pytest.mark.integration
+def test_a_daemon_that_does_not_start_says_why(tmp_path: Path) -> None:
+    """
+    With the end of its log.
+    """
+    with (
+        pytest.raises(BenchFailed, match="did not begin to serve") as caught,
+        daemon("fair", 1, str(tmp_path)),
+    ):
+        pass
+
+    assert "no policy named 'fair'" in caught.value.said
+
+
+@pytest.mark.integration
+def test_a_daemon_serves_until_the_end_of_the_with(tmp_path: Path) -> None:
+    """
+    Also when the measurement fails.
+    """
+    seen = []
+
+    def measure() -> None:
+        with daemon("shared", 2, str(tmp_path)) as served:
+            seen.append(served.control.status())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        measure()
+
+    assert ["ready", "ready"] == [row["state"] for row in seen[0]["workers"]]
+    assert not os.path.exists(f"/proc/{seen[0]['pid']}")
