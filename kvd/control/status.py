@@ -49,6 +49,10 @@ def describe(
     its process; a place without one has none.
     """
     rows = [_row(worker, scoreboard) for worker in workers]
+    if not settings.procs:
+        # twistd's own reactor does not count its waiting.
+        for row in rows:
+            del row["busy_seconds"], row["silent_seconds"]
     counted = [row for row in rows if "requests" in row]
     return {
         "version": __version__,

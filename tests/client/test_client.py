@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -310,7 +311,9 @@ class SourceTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.path = Path(self.mktemp())
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "file"
         self.path.write_bytes(b"x" * (PIECE_BYTES + 10))
         self.file = io.FileIO(str(self.path))
         self.addCleanup(self.file.close)

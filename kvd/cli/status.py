@@ -1,0 +1,104 @@
+"""
+``kvd status``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from kvd.control.asking import ControlSocket
+from kvd.control.places import control_path
+from kvd.errors import ControlUnusable
+
+
+@click.command()
+@click.option(
+    "--control",
+    metavar="PATH",
+    envvar="KVD_CONTROL",
+    show_envvar=True,
+    help="The daemon's control socket; by default that of the port in --url.",
+)
+@click.option("--json", "as_json", is_flag=True, help="As the daemon sends it.")
+@click.pass_obj
+def status(url: str, control: str | None, as_json: bool) -> None:
+    """
+    Show the workers of a daemon on this machine, and how evenly they are used.
+
+    The numbers of a worker count from the start of its process. Balance is
+    Jain's index: 1 where all have the same, 1/n where one of n has everything.
+    """
+    asked = ControlSocket(control or _path_for(url))
+    try:
+        told = asked.status()
+    except ControlUnusable as error:
+        raise click.ClickException(error.sentence) from error
+    finally:
+        asked.close()
+    if as_json:
+        click.echo(json.dumps(told))
+    else:
+        _show(told)
+
+
+def _path_for(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError) as error:
+        raise click.UsageError(
+            f"{url!r} names no port; give --control PATH, or a URL such as"
+            " http://127.0.0.1:8080"
+        ) from error
+    return control_path(port)
+
+
+def _show(told: dict[str, Any]) -> None:
+    # Not at the top: --json needs none of it.
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # Nobody's window: a line stays a line.
+        console = Console(highlight=False, width=200)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
+    for heading in ("worker", "process", "state"):
+        table.add_column(heading)
+    for heading in (
+        *("on the way", "accepted", "open", "requests", "now"),
+        *("bytes in", "bytes out", "busy s", "silent s"),
+    ):
+        table.add_column(heading, justify="right")
+    for row in told["workers"]:
+        cells = [row["worker"], row["pid"] or "-", row["state"], row["handing_over"]]
+        if "requests" in row:
+            cells += [row["accepted"], row["open"], row["requests"]]
+            cells += [row["in_progress"]]
+            cells += [decimal(row["bytes_in"]), decimal(row["bytes_out"])]
+            cells += [_seconds(row.get("busy_seconds"))]
+            cells += [_seconds(row.get("silent_seconds"))]
+        table.add_row(*map(str, cells))
+    ready = sum(row["state"] == "ready" for row in told["workers"])
+    console.print(
+        f"kvd {told['version']}, process {told['pid']}, policy {told['policy']}:"
+        f" {', '.join(told['addresses'])} from {told['store']},"
+        f" durability {told['durability']}",
+        markup=False,
+    )
+    console.print(
+        f"up {told['uptime_seconds']:.0f} s, {ready} of {len(told['workers'])} workers"
+        f" ready; balance of connections {told['balance']['connections']:.3f},"
+        f" of requests {told['balance']['requests']:.3f}"
+    )
+    console.print(table)
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.2f}"

@@ -1,0 +1,65 @@
+"""
+Tests for `kvd.control.places`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kvd.control.places import control_folder, control_path, make_control_folder
+from kvd.errors import AddressUnusable
+
+
+def test_it_is_in_the_users_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Made for this user alone.
+    """
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    make_control_folder()
+    make_control_folder()
+
+    assert f"{tmp_path}/kvd/8080.control" == control_path(8080)
+    assert 0o700 == (tmp_path / "kvd").stat().st_mode & 0o777
+
+
+def test_without_a_session_there_is_a_place_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Of root, or below /tmp with the user's number.
+    """
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/does/not/exist")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "/run/kvd" == control_folder()
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    assert "/tmp/kvd-1234" == control_folder()
+
+
+def test_a_folder_that_others_may_change_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Or a link to somewhere, or a file: somebody may have put it there.
+    """
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = tmp_path / "kvd"
+    folder.mkdir()
+    folder.chmod(0o770)
+    with pytest.raises(AddressUnusable, match="not this user's alone"):
+        make_control_folder()
+
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to("elsewhere")
+    with pytest.raises(AddressUnusable, match="not this user's alone"):
+        make_control_folder()
+
+    folder.unlink()
+    folder.write_text("")
+    with pytest.raises(AddressUnusable, match="cannot be made"):
+        make_control_folder()

@@ -1,0 +1,3 @@
+"""
+Somebody's policies for kvd.
+"""

@@ -1,0 +1,228 @@
+"""
+What a running daemon tells of itself, and to whom.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvd.control.asking import ControlSocket
+from tests.integration.http import ask
+from tests.integration.twistd import Twistd, unused_port
+
+pytestmark = pytest.mark.integration
+
+KVD = [sys.executable, "-m", "kvd.cli.main"]
+
+
+def null(*more: str) -> list[str]:
+    """
+    A daemon that keeps nothing.
+    """
+    return ["--store=null:", *more]
+
+
+def told_by(control: Path) -> dict[str, Any]:
+    """
+    The status of the daemon at a control socket.
+    """
+    asked = ControlSocket(str(control))
+    try:
+        return asked.status()
+    finally:
+        asked.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """
+    Wait for something that has to come.
+    """
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_work_is_counted_where_it_is_done(tmp_path: Path) -> None:
+    """
+    Dealt in turn, each worker has its share.
+    """
+    control = tmp_path / "control"
+    options = null("--policy=roundrobin", "--procs=3", f"--control={control}")
+    with Twistd(options, tmp_path) as daemon:
+        for _ in range(6):
+            ask(daemon.port, "PUT", "/k", b"x" * 1000)
+        until(lambda: all(not row["open"] for row in told_by(control)["workers"]))
+        told = told_by(control)
+
+        for row in told["workers"]:
+            assert (2, 2, 0) == (row["accepted"], row["requests"], row["in_progress"])
+            assert row["bytes_in"] > 2000
+            assert row["bytes_out"] > 100
+            assert row["busy_seconds"] > 0
+            assert os.path.exists(f"/proc/{row['pid']}")
+        assert {"connections": 1.0, "requests": 1.0} == told["balance"]
+        assert daemon.process.pid == told["pid"]
+        assert f"http://127.0.0.1:{daemon.port}" in told["addresses"]
+
+
+def test_one_process_tells_the_same(tmp_path: Path) -> None:
+    """
+    Except for what nobody counts there.
+    """
+    control = tmp_path / "control"
+    with Twistd(null("--procs=0", f"--control={control}"), tmp_path) as daemon:
+        ask(daemon.port, "PUT", "/k", b"x")
+        (row,) = told_by(control)["workers"]
+
+        assert (1, daemon.process.pid) == (row["requests"], row["pid"])
+        assert "busy_seconds" not in row
+
+
+def test_a_replaced_worker_counts_anew(tmp_path: Path) -> None:
+    """
+    Its predecessor's numbers are gone with it.
+    """
+    control = tmp_path / "control"
+    options = null("--policy=shared", "--procs=1", f"--control={control}")
+    with Twistd(options, tmp_path) as daemon:
+        ask(daemon.port, "PUT", "/k", b"x")
+        (before,) = told_by(control)["workers"]
+        assert 1 == before["requests"]
+        os.kill(before["pid"], signal.SIGKILL)
+
+        def replaced() -> bool:
+            (row,) = told_by(control)["workers"]
+            return bool(row["state"] == "ready" and row["pid"] != before["pid"])
+
+        until(replaced)
+        assert 0 == told_by(control)["workers"][0]["requests"]
+
+
+def test_the_command_shows_it(tmp_path: Path) -> None:
+    """
+    Found by the port alone, as a table and as JSON.
+    """
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+    options = null("--policy=roundrobin", "--procs=2")
+    with Twistd(options, tmp_path, environment=environment) as daemon:
+        command = [*KVD, f"--url=http://127.0.0.1:{daemon.port}", "status"]
+        shown = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        )
+        told = subprocess.run(
+            [*command, "--json"], env=environment, capture_output=True, check=True
+        )
+        assert "policy roundrobin" in shown.stdout
+        assert "2 of 2 workers ready" in shown.stdout
+        assert 2 == len(json.loads(told.stdout)["workers"])
+
+        left = tmp_path / "kvd" / f"{daemon.port}.control"
+        assert 0o600 == left.stat().st_mode & 0o777
+        daemon.stop()
+        assert not left.exists()
+
+
+def test_nobody_else_may_ask(tmp_path: Path) -> None:
+    """
+    The socket is its owner's, and says so. (Another user needs root to be.)
+    """
+    # Not pytest's own folder, which no other user may enter.
+    control = Path(f"/tmp/kvd-test-{os.getpid()}.control")
+    with Twistd(null("--procs=1", f"--control={control}"), tmp_path):
+        assert 0o600 == control.stat().st_mode & 0o777
+        program = (
+            "import os, socket, sys; os.setgroups([]); os.setgid(65534);"
+            " os.setuid(65534); s = socket.socket(socket.AF_UNIX);"
+            " s.connect(sys.argv[1])"
+        )
+        tried = subprocess.run(
+            [sys.executable, "-c", program, str(control)],
+            capture_output=True,
+            text=True,
+        )
+        assert "PermissionError" in tried.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("missing", "no kvd answers"),
+        ("stranger", "no control socket"),
+        ("file", "no kvd answers"),
+    ],
+)
+def test_what_is_no_control_socket_is_said(
+    tmp_path: Path, place: str, words: str
+) -> None:
+    """
+    In a line.
+    """
+    (tmp_path / "file").write_text("")
+    server = None
+    if place == "stranger":
+        server = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "import socket, sys; s = socket.socket(socket.AF_UNIX);"
+                " s.bind(sys.argv[1]); s.listen(); print(flush=True);"
+                " c, _ = s.accept(); c.recv(999);"
+                " c.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi')",
+                str(tmp_path / place),
+            ],
+            stdout=subprocess.PIPE,
+        )
+        assert server.stdout is not None
+        server.stdout.readline()
+    tried = subprocess.run(
+        [*KVD, "status", f"--control={tmp_path / place}"],
+        capture_output=True,
+        text=True,
+    )
+    if server is not None:
+        server.wait(30)
+        assert server.stdout is not None
+        server.stdout.close()
+
+    assert 1 == tried.returncode
+    (line,) = tried.stderr.splitlines()
+    assert words in line
+    assert str(tmp_path / place) in line
+
+
+def test_a_place_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
+    """
+    And leaves no address behind that nobody serves.
+    """
+    port = unused_port()
+    tried = subprocess.run(
+        [
+            *[sys.executable, "-c", "from twisted.scripts.twistd import run; run()"],
+            *["-n", "--pidfile=", "kvd", "--store=null:"],
+            f"--listen=unix:{tmp_path}/socket",
+            f"--listen=tcp:{port}:interface=127.0.0.1",
+            f"--control={tmp_path}/no/folder",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert 0 != tried.returncode
+    assert "folder of the socket does not exist" in tried.stdout + tried.stderr
+    assert not (tmp_path / "socket").exists()
+    with socket.socket() as probe:
+        assert 0 != probe.connect_ex(("127.0.0.1", port))
