@@ -12,10 +12,12 @@ ARGS ?=
 TESTS ?=
 # Given to the measurements: make figures FIGURES="memory start"
 FIGURES ?=
+# How many workers die for each policy: make crash KILLS=1000
+KILLS ?= 100
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test lint trial coverage figures clean
+.PHONY: serve test lint trial coverage crash figures clean
 
 serve: $(VENV)/served
 	$(BIN)/twistd -n kvd $(ARGS)
@@ -39,6 +41,11 @@ coverage: $(VENV)/developed
 	$(BIN)/coverage run -m pytest $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# Workers killed at random under load, for each policy. The tests do the same for
+# a few; this says in figures what clients saw.
+crash: $(VENV)/developed
+	$(BIN)/python -m tests.crash $(KILLS)
 
 # Memory, start and cost of a request on this machine; nginx and wrk are needed
 # beside it for the last one. No part of the tests: a figure is no verdict.

@@ -24,9 +24,18 @@ end.
 """
 
 
-def kill_workers(policy: str, kills: int, folder: Path, seed: int = 1) -> Report:
+def kill_workers(
+    policy: str, kills: int, folder: Path, seed: int = 1, spare: bool = False
+) -> Report:
     """
     Serve under load and kill workers.
+
+    Args:
+        policy: Under which they serve.
+        kills: How many die.
+        folder: Empty.
+        seed: Of chance.
+        spare: Kill none of them, to compare with.
 
     Returns:
         What the clients saw; more broken requests than there were connections
@@ -44,7 +53,8 @@ def kill_workers(policy: str, kills: int, folder: Path, seed: int = 1) -> Report
         asked = ControlSocket(str(control))
         for _ in range(kills):
             time.sleep(chance.uniform(0.02, 0.12))
-            open_on_killed += _kill_one(asked, chance)
+            if not spare:
+                open_on_killed += _kill_one(asked, chance)
         asked.close()
         time.sleep(0.1)
         # The clients read everything once more while the daemon still serves.

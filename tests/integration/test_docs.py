@@ -21,6 +21,7 @@ import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
 
+from tests.integration.http import ask
 from tests.integration.twistd import Twistd, unused_port
 
 ROOT = Path(__file__).parent.parent.parent
@@ -100,6 +101,7 @@ class Reader:
         self._environment = os.environ | {
             "PATH": os.pathsep.join([programs, os.environ["PATH"]]),
             "COLUMNS": "80",
+            "KVD_URL": f"http://127.0.0.1:{self._port}",
         }
 
     def try_out(self, example: Example) -> None:
@@ -179,6 +181,27 @@ def test_examples_are_true(path: Path, tmp_path: Path) -> None:
         for block in blocks(path, "console"):
             for example in examples(block):
                 reader.try_out(example)
+
+
+@pytest.mark.integration
+@every_document
+def test_programs_are_true(path: Path, tmp_path: Path) -> None:
+    """
+    Each is given a daemon's URL, a key and a file that it may write.
+    """
+    for program in blocks(path, "python"):
+        options = ["--store=file:values", "--durability=process", "--control=off"]
+        with Twistd(options, tmp_path) as daemon:
+            ask(daemon.port, "PUT", "/a/key", b"value")
+            url = f"http://127.0.0.1:{daemon.port}"
+            arguments = [url, "a/key", "file"]
+            ended = subprocess.run(
+                [sys.executable, "-c", program, *arguments],
+                cwd=tmp_path,
+                timeout=COMMAND_SECONDS,
+            )
+        assert 0 == ended.returncode
+        assert b"value" == (tmp_path / "file").read_bytes()
 
 
 def test_the_first_commands_are_those_of_the_makefile() -> None:
