@@ -16,12 +16,8 @@ from typing import Final
 
 from httptools import HttpParserError, HttpResponseParser
 
-TIMEOUT_SECONDS: Final = 30
-"""
-How long one system call may stand still.
-"""
+TIMEOUT_SECONDS: Final = 30.0
 
-_TIMEOUT: Final = struct.pack("@ll", TIMEOUT_SECONDS, 0)
 _REPLY_BYTES: Final = 1 << 16
 
 
@@ -33,7 +29,7 @@ class RequestFailed(Exception):
 
 class TimedOut(RequestFailed):
     """
-    Nothing moved for `TIMEOUT_SECONDS`.
+    Nothing moved for too long.
     """
 
 
@@ -65,7 +61,13 @@ class PutClient:
     """
 
     def __init__(
-        self, port: int, body: int, body_bytes: int, *, keep_alive: bool
+        self,
+        port: int,
+        body: int,
+        body_bytes: int,
+        *,
+        keep_alive: bool,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         """
         Args:
@@ -74,11 +76,13 @@ class PutClient:
             body_bytes: How long the body is.
             keep_alive: Whether the connection is used again, or made anew for
                 each request.
+            timeout_seconds: How long one system call may stand still.
         """
         self._port = port
         self._body = body
         self._body_bytes = body_bytes
         self._keep_alive = keep_alive
+        self._timeout_seconds = timeout_seconds
         self._fields = f"Host: 127.0.0.1:{port}\r\nContent-Length: {body_bytes}\r\n"
         if not keep_alive:
             self._fields += "Connection: close\r\n"
@@ -100,7 +104,7 @@ class PutClient:
         except BlockingIOError as error:
             # What a call on a blocking socket raises when its time is over.
             self.close()
-            raise TimedOut(f"nothing moved for {TIMEOUT_SECONDS} s") from error
+            raise TimedOut(f"nothing moved for {self._timeout_seconds:g} s") from error
         except (OSError, HttpParserError) as error:
             self.close()
             raise RequestFailed(f"{type(error).__name__}: {error}") from error
@@ -123,8 +127,9 @@ class PutClient:
         try:
             # Timeouts of the kernel: with one of Python's the descriptor would
             # not block, and sendfile would have to be polled.
+            timeout = _timeval(self._timeout_seconds)
             for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
-                connection.setsockopt(socket.SOL_SOCKET, option, _TIMEOUT)
+                connection.setsockopt(socket.SOL_SOCKET, option, timeout)
             connection.connect(("127.0.0.1", self._port))
         except BaseException:
             connection.close()
@@ -150,3 +155,8 @@ class PutClient:
         if reply.status not in (201, 204):
             raise RequestFailed(f"status {reply.status}")
         return reply.stays
+
+
+def _timeval(seconds: float) -> bytes:
+    whole = int(seconds)
+    return struct.pack("@ll", whole, int((seconds - whole) * 1_000_000))

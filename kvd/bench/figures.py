@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from kvd.bench.sampling import Sample
 
@@ -33,7 +34,7 @@ def spans(
     """
     inside = [sample for sample in samples if sample.seconds < ended]
     start = began
-    for sample, following in zip(inside, inside[1:], strict=False):
+    for sample, following in pairwise(inside):
         end = max(start, following.seconds)
         if end > start:
             yield start, end, sample.in_progress

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Final
 
+from kvd.bench.errors import BenchFailed
 from kvd.bench.load import Load, Report
 from kvd.control.asking import ControlSocket
-from kvd.errors import BenchFailed
 
 START_SECONDS: Final = 60
 STOP_SECONDS: Final = 20
@@ -76,7 +76,7 @@ def daemon(policy: str, workers: int, folder: str) -> Iterator[Daemon]:
         _wait_until(process, log, lambda: _all_ready(asking))
         yield Daemon(port, asking)
         if process.poll() is not None:
-            raise BenchFailed(f"the daemon ended while it was measured:\n{_tail(log)}")
+            raise BenchFailed("the daemon ended while it was measured", _tail(log))
     finally:
         asking.close()
         _stop(process)
@@ -103,7 +103,7 @@ def _wait_until(
         if condition():
             return
         time.sleep(_POLL_SECONDS)
-    raise BenchFailed(f"the daemon did not begin to serve:\n{_tail(log)}")
+    raise BenchFailed("the daemon did not begin to serve", _tail(log))
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -116,12 +116,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def sink(processes: int) -> Iterator[int]:
+def sink(clients: int) -> Iterator[int]:
     """
-    A server that discards what it gets (`kvd.bench.sink`); gives its port.
+    A server that discards what so many clients send (`kvd.bench.sink`); gives its
+    port.
     """
-    process = subprocess.Popen(
-        _program("sink", str(processes)),
+    process = subprocess.Popen(  # noqa: S603  # our own interpreter
+        _program("sink", str(clients)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         process_group=0,
@@ -154,7 +155,7 @@ def send(
     """
     report, errors = os.path.join(folder, "report"), os.path.join(folder, "errors")
     with open(report, "wb") as output, open(errors, "wb") as complaints:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  # our own interpreter
             _program("load", str(port), json.dumps(asdict(load))),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -168,7 +169,7 @@ def send(
     finally:
         _kill_group(process)
     if status:
-        raise BenchFailed(f"the load could not be sent:\n{_tail(errors)}")
+        raise BenchFailed("the load could not be sent", _tail(errors))
     return Report(**json.loads(_read(report)))
 
 

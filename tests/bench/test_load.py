@@ -38,13 +38,13 @@ def body() -> Iterator[int]:
 @contextmanager
 def sink_answering(status: bytes) -> Iterator[int]:
     """
-    A sink in this process, for one connection at a time; gives its port.
+    A sink in this process; gives its port.
     """
     listener = listen()
 
     def work() -> None:
         try:
-            serve(listener, status)
+            serve(listener, status=status)
         except OSError:
             # Its listener was shut down.
             pass

@@ -8,15 +8,24 @@ import os
 import random
 import signal
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 from kvd.control.asking import ControlSocket
+from kvd.workers.pool import END_SECONDS
 from tests.crash.load import Load, Report
-from tests.integration.twistd import Twistd
+from tests.integration.twistd import Twistd, unused_port
 
 CLIENTS: Final = 12
 WORKERS: Final = 4
+WAIT_SECONDS: Final = 30
+FORK_SERVER_EVERY: Final = 10
+"""
+So often the fork server dies too, and cannot replace the worker at once.
+"""
+
 STOPPED_SECONDS: Final = 0.002
 """
 Between the stop of a worker, so that its connections can be counted, and its
@@ -42,38 +51,83 @@ def kill_workers(
         on the killed workers is among the wrong.
     """
     chance = random.Random(seed)
-    control = folder / "control"
-    options = [
-        *["--policy", policy, "--procs", str(WORKERS)],
-        *["--store", f"file:{folder}/values", "--durability", "process"],
-        *["--control", str(control)],
-    ]
     open_on_killed = 0
-    with Twistd(options, folder) as daemon, Load(daemon.port, CLIENTS) as load:
-        asked = ControlSocket(str(control))
-        for _ in range(kills):
-            time.sleep(chance.uniform(0.02, 0.12))
-            if not spare:
+    with (
+        closing(ControlSocket(str(folder / "control"))) as asked,
+        Twistd(_options(policy, folder), folder) as daemon,
+    ):
+        asked.status()
+        before = _descriptors(daemon.process.pid)
+        with Load(daemon.port, CLIENTS) as load:
+            for number in range(kills):
+                time.sleep(chance.uniform(0.02, 0.12))
+                if spare:
+                    continue
+                if number % FORK_SERVER_EVERY == FORK_SERVER_EVERY - 1:
+                    _kill_fork_server(daemon.process.pid)
                 open_on_killed += _kill_one(asked, chance)
-        asked.close()
-        time.sleep(0.1)
-        # The clients read everything once more while the daemon still serves.
-        load.__exit__()
+            time.sleep(0.1)
+        _await(asked, WORKERS)
+        # What the supervisor puts off a little, such as letting go of the dead.
+        time.sleep(END_SECONDS + 0.1)
+        after = _descriptors(daemon.process.pid)
     report = load.report
+    if report.refused:
+        report.wrong.append(f"{report.refused} connections were refused")
     if report.broken > open_on_killed:
         report.wrong.append(
             f"{report.broken} requests broke, but the killed workers had only"
             f" {open_on_killed} connections"
         )
+    if after > before:
+        report.wrong.append(f"the supervisor had {before} descriptors, then {after}")
     return report
+
+
+def kill_daemon(policy: str, kills: int, folder: Path) -> Report:
+    """
+    Kill the supervisor under load and start it anew, some times.
+
+    Returns:
+        What the clients saw.
+    """
+    port = unused_port()
+    control = ControlSocket(str(folder / "control"))
+    daemon = Twistd(_options(policy, folder), folder, port=port)
+    daemon.__enter__()
+    try:
+        with Load(port, CLIENTS) as load:
+            for _ in range(kills):
+                time.sleep(0.3)
+                workers = [row["pid"] for row in control.status()["workers"]]
+                control.close()
+                daemon.process.kill()
+                daemon.__exit__(None, None, None)
+                _await_end(workers)
+                daemon = Twistd(_options(policy, folder), folder, port=port)
+                daemon.__enter__()
+            time.sleep(0.3)
+    finally:
+        daemon.__exit__(None, None, None)
+        control.close()
+    return load.report
+
+
+def _options(policy: str, folder: Path) -> list[str]:
+    return [
+        *["--policy", policy, "--procs", str(WORKERS)],
+        *["--store", f"file:{folder}/values", "--durability", "process"],
+        *["--control", f"{folder}/control"],
+    ]
 
 
 def _kill_one(asked: ControlSocket, chance: random.Random) -> int:
     """
     Stop a ready worker, count its connections, and end it.
     """
-    ready = [w for w in asked.status()["workers"] if w["state"] == "ready"]
-    worker: dict[str, Any] = chance.choice(ready)
+    # Not the last: without any, it is clear who waits for whom.
+    _await(asked, 2)
+    worker = chance.choice(_ready(asked))
     pidfd = os.pidfd_open(worker["pid"])
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
@@ -84,3 +138,42 @@ def _kill_one(asked: ControlSocket, chance: random.Random) -> int:
         os.close(pidfd)
     assert worker["pid"] == row["pid"]
     return int(row["open"])
+
+
+def _kill_fork_server(supervisor: int) -> None:
+    """
+    The supervisor's only child; workers are the fork server's.
+    """
+    with open(f"/proc/{supervisor}/task/{supervisor}/children") as file:
+        for child in file.read().split():
+            os.kill(int(child), signal.SIGKILL)
+
+
+def _descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def _ready(asked: ControlSocket) -> list[dict[str, Any]]:
+    # One that is ready may be so a moment before the fork server's word of it.
+    rows: list[dict[str, Any]] = asked.status()["workers"]
+    return [row for row in rows if row["state"] == "ready" and row["pid"]]
+
+
+def _await(asked: ControlSocket, workers: int) -> None:
+    """
+    Until so many are ready.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while len(_ready(asked)) < workers:
+        assert time.monotonic() < deadline, "workers are not replaced"
+        time.sleep(0.01)
+
+
+def _await_end(pids: Sequence[int]) -> None:
+    """
+    Nobody outlives the supervisor.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while any(os.path.exists(f"/proc/{pid}") for pid in pids):
+        assert time.monotonic() < deadline, "a worker outlives the supervisor"
+        time.sleep(0.01)

@@ -36,6 +36,8 @@ class Report:
     """Requests whose connection ended before the reply was complete."""
     wrong: list[str] = field(default_factory=list)
     """Sentences about what must never happen."""
+    refused: int = 0
+    """Requests for which no connection came about."""
     longest_seconds: float = 0.0
     """From the connect to the end of the reply, of those that succeeded."""
 
@@ -143,13 +145,18 @@ class Client(threading.Thread):
             response = self._connection.getresponse()
             reply = response.status, response.read()
         except (
+            ConnectionRefusedError,
             BrokenPipeError,
             ConnectionResetError,
             http.client.RemoteDisconnected,
             http.client.IncompleteRead,
-        ):
-            self._report.broken += 1
+        ) as error:
             self._hang_up()
+            if isinstance(error, ConnectionRefusedError):
+                self._report.refused += 1
+                self._end.wait(0.02)
+            else:
+                self._report.broken += 1
             return None
         seconds = time.monotonic() - began
         self._report.longest_seconds = max(self._report.longest_seconds, seconds)

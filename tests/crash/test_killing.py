@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvd.plugins import IPolicyDeclaration, declared
-from tests.crash.killing import kill_workers
+from tests.crash.killing import kill_daemon, kill_workers
 
 pytestmark = pytest.mark.integration
 
@@ -27,4 +27,17 @@ def test_only_requests_in_service_on_a_killed_worker_fail(
 
     assert [] == report.wrong
     # Else nothing was tested.
+    assert report.requests > 100
+
+
+@pytest.mark.parametrize("policy", sorted(declared(IPolicyDeclaration)))
+def test_what_was_acknowledged_outlives_the_supervisor(
+    policy: str, tmp_path: Path
+) -> None:
+    """
+    And no worker does.
+    """
+    report = kill_daemon(policy, 2, tmp_path)
+
+    assert [] == report.wrong
     assert report.requests > 100
