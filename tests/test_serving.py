@@ -132,6 +132,28 @@ class ServingTests(SynchronousTestCase):
         assert b"Connection: close" in reply
         assert [None] == ended
 
+    def test_who_is_handed_over_while_draining_is_served_and_let_go(self) -> None:
+        """
+        It came before the word to drain, in the supervisor's order of things.
+        """
+        first = self.connect()
+        first.send(b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 1\r\n\r\n")
+        ended = self.drain()
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        self.addCleanup(far.close)
+        self.serving.serve(near, "")
+        client = Client(self.reactor, far)
+        client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
+        reply = client.receive()
+
+        assert reply.startswith(b"HTTP/1.1 404 ")
+        assert b"Connection: close" in reply
+        assert client.ended
+        assert [] == ended
+        first.send(b"x").receive()
+        assert [None] == ended
+
     def test_draining_without_connections_is_over_at_once(self) -> None:
         """
         Nothing is waited for.

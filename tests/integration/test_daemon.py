@@ -26,7 +26,7 @@ from tests.integration.twistd import RUN_TWISTD, Twistd, unused_port
 
 pytestmark = pytest.mark.integration
 
-POLICIES = ["shared", "reuseport"]
+POLICIES = ["shared", "reuseport", "roundrobin"]
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
@@ -267,11 +267,66 @@ def test_uploads_of_a_killed_daemon_are_swept_and_live_ones_are_not(
         assert b"1234567890" == ask(first.port, "GET", "/k").body
 
 
-def test_sigterm_finishes_what_is_in_service(tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_worker_told_to_end_gives_its_place_to_others(
+    tmp_path: Path, policy: str
+) -> None:
+    """
+    It finishes what it has, nobody waits for it, and it is replaced.
+    """
+    options = ["--policy", policy, "--procs", "2", "--durability", "process"]
+    with Twistd(options, tmp_path) as daemon, talk(daemon.port) as sock:
+        ask(daemon.port, "PUT", "/k", b"v")
+        sock.sendall(b"PUT /slow HTTP/1.1\r\nHost: kvd\r\nContent-Length: 4\r\n\r\nab")
+        store = tmp_path / "values"
+        eventually(lambda: len(debris(store)) == 1, "the upload has begun")
+        before = set(workers_of(daemon))
+        for worker in before:
+            os.kill(worker, signal.SIGTERM)
+            for _ in range(50):
+                assert b"v" == ask(daemon.port, "GET", "/k").body
+        sock.sendall(b"cd")
+        assert read_to_end(sock).startswith(b"HTTP/1.1 201 ")
+        eventually(
+            lambda: len(set(workers_of(daemon)) - before) == 2, "both are replaced"
+        )
+        assert b"abcd" == ask(daemon.port, "GET", "/slow").body
+
+
+def test_connections_dealt_to_a_stopped_worker_go_to_others(tmp_path: Path) -> None:
+    """
+    While it is stopped, and none of them is served twice when it goes on.
+    """
+    options = ["--policy", "roundrobin", "--procs", "3", "--durability", "process"]
+    with Twistd([*options, "--access-log", "log"], tmp_path) as daemon:
+        stopped = workers_of(daemon)[1]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            with ThreadPoolExecutor(10) as clients:
+                replies = clients.map(
+                    lambda number: ask(daemon.port, "PUT", f"/{number}", b"v").status,
+                    range(60),
+                )
+                assert [201] * 60 == list(replies)
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        for number in range(60, 90):
+            assert 201 == ask(daemon.port, "PUT", f"/{number}", b"v").status
+        daemon.stop()
+    lines = (tmp_path / "log").read_text().splitlines()
+    worker_of = {line.split()[4]: line.split()[1] for line in lines}
+    assert 90 == len(lines) == len(worker_of)
+    # It went on with its share.
+    assert 3 == len({worker_of[f"/{number}"] for number in range(60, 90)})
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_sigterm_finishes_what_is_in_service(tmp_path: Path, policy: str) -> None:
     """
     The upload in progress is stored, and says that the connection ends.
     """
-    with Twistd(["--procs", "2"], tmp_path) as daemon, talk(daemon.port) as sock:
+    options = ["--policy", policy, "--procs", "2"]
+    with Twistd(options, tmp_path) as daemon, talk(daemon.port) as sock:
         sock.sendall(b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 4\r\n\r\nab")
         store = tmp_path / "values"
         eventually(lambda: len(debris(store)) == 1, "the upload has begun")
@@ -318,11 +373,12 @@ def test_limits_hold_in_the_true_daemon(tmp_path: Path) -> None:
         assert read_to_end(sock).startswith(b"HTTP/1.1 408 ")
 
 
-def test_connections_above_the_limit_wait(tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", POLICIES)
+def test_connections_above_the_limit_wait(tmp_path: Path, policy: str) -> None:
     """
     Nothing is refused: the next one is served when another ends.
     """
-    options = ["--procs", "1", "--max-connections", "1"]
+    options = ["--policy", policy, "--procs", "1", "--max-connections", "1"]
     with Twistd(options, tmp_path) as daemon, talk(daemon.port) as first:
         first.sendall(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
         assert first.recv(1000).startswith(b"HTTP/1.1 404 ")
@@ -351,13 +407,14 @@ def test_each_request_leaves_a_line_in_the_access_log(tmp_path: Path) -> None:
     assert all(" PUT /k%20" in line and " 201 3 " in line for line in lines)
 
 
-def test_other_addresses_serve_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", POLICIES)
+def test_other_addresses_serve_too(tmp_path: Path, policy: str) -> None:
     """
     IPv6 and a Unix socket beside IPv4; the socket's file goes at the end.
     """
     port = unused_port()
     options = [
-        "--procs", "2",
+        "--policy", policy, "--procs", "2",
         "--listen", "tcp:0:interface=127.0.0.1",
         "--listen", f"tcp:{port}:interface=[::1]",
         "--listen", "unix:kvd.sock",

@@ -22,6 +22,7 @@ from kvd.workers.backoff import FIRST_SECONDS
 from kvd.workers.messages import (
     Drain,
     Failed,
+    Leaving,
     Listen,
     Message,
     Ready,
@@ -260,6 +261,23 @@ class EndTests(PoolCase):
 
         self.reactor.advance(END_SECONDS)
         assert -signal.SIGKILL == process.wait(10)
+
+    def test_who_leaves_is_no_longer_given_anything(self) -> None:
+        """
+        Others take its socket at once; when it has ended, it is replaced and
+        nothing is complained of.
+        """
+        self.pool.forked(1, 100, self.pidfd_of_nobody())
+        with capturedLogs() as events:
+            self.last(1).say(Leaving())
+            self.reactor.settle()
+            assert State.DRAINING is self.state(1)
+            assert [Listen("0/1")] == self.heard(0) + self.heard(2)
+
+            self.last(1).end()
+            self.reactor.advance(EXPLAIN_SECONDS)
+        assert [] == events
+        assert State.STARTING is self.state(1)
 
     def test_what_cannot_serve_is_said_once(self) -> None:
         """
