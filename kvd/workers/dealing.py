@@ -99,6 +99,17 @@ class Dealing:
         self._find_open()
         self._deal()
 
+    def leaving(self, worker: int) -> None:
+        """
+        See `Distribution`. What the worker has claimed, it may still decline.
+        """
+        hand = self._hands.get(worker)
+        if hand is not None:
+            hand.leaving = True
+            self._hold(hand.revoke())
+            self._find_open()
+            self._deal()
+
     def left(self, worker: int) -> None:
         """
         See `Distribution`.

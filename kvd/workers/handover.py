@@ -75,6 +75,8 @@ class HandOver:
         self._next = 0
         self._revoked = 0
         self._blocked_until = 0.0
+        self.leaving = False
+        """Whether the worker wants nothing more."""
         self.waiting = 0
         """How many connections are on their way."""
         channel.send(Claims(), [self._claims])
@@ -85,6 +87,7 @@ class HandOver:
         """
         return (
             not self._revoked
+            and not self.leaving
             and self.waiting < MAX_WAITING
             and now >= self._blocked_until
         )

@@ -53,6 +53,12 @@ class Polling:
         self._ready[worker] = _Worker(channel)
         self._assign()
 
+    def leaving(self, worker: int) -> None:
+        """
+        See `Distribution`. The worker has let go of its sockets by itself.
+        """
+        self.left(worker)
+
     def left(self, worker: int) -> None:
         """
         See `Distribution`.

@@ -94,10 +94,16 @@ class Distribution(Protocol):
         A worker is ready for connections.
         """
 
+    def leaving(self, worker: int) -> None:
+        """
+        A worker takes no more, and is still there. Whatever was meant for it
+        goes to others, at once.
+        """
+
     def left(self, worker: int) -> None:
         """
-        A worker takes no more: it is gone, or leaving. Whatever was meant for
-        it goes to others, at once. May be said again of one that has left.
+        A worker is gone, whether or not it had joined, or been leaving.
+        Whatever was meant for it goes to others, at once.
         """
 
     def heard(self, worker: int, message: Message) -> None:
@@ -273,7 +279,7 @@ class Pool:
             self._tell_once_serving()
         elif isinstance(message, Leaving) and slot.state is State.READY:
             slot.state = State.DRAINING
-            self._distribution.left(slot.number)
+            self._distribution.leaving(slot.number)
         elif isinstance(message, Settled | Declined):
             self._distribution.heard(slot.number, message)
 

@@ -416,6 +416,39 @@ class FullWorkerTests(DealingCase):
         assert [0, 4] == self.served()
         assert list(range(4)) == self.all_served()
 
+    def test_a_leaving_worker_may_decline_after_its_word_to_leave(self) -> None:
+        """
+        The word is first on its way, and a claimed batch is still its own.
+        """
+        self.join(2)
+        leaver = self.workers[0]
+        leaver.adopting.leaving = True
+        # What it answers to the deal comes only after the word to leave.
+        leaver.near.stopReading()
+        self.connect(2)
+        assert [0, 1] == self.served()
+        self.dealing.leaving(0)
+        leaver.near.startReading()
+        self.reactor.settle()
+
+        assert [0, 2] == self.served()
+        assert list(range(2)) == self.all_served()
+        self.connect(2)
+        assert [0, 4] == self.served()
+
+    def test_a_leaving_worker_is_not_asked_again(self) -> None:
+        """
+        What it had not claimed goes to others at once.
+        """
+        self.join(2)
+        self.workers[0].stall()
+        self.connect(2)
+        self.dealing.leaving(0)
+        self.reactor.settle()
+
+        assert [0, 2] == self.served()
+        assert list(range(2)) == self.all_served()
+
     def test_a_worker_out_of_descriptors_gives_the_batch_back(self) -> None:
         """
         The kernel dropped what had no room; the supervisor has it still.
