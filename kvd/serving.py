@@ -25,6 +25,7 @@ from kvd.protocol import HttpConnection
 from kvd.scoreboard import Row
 from kvd.settings import Limits, Settings
 from kvd.site import Site
+from kvd.splicing import Pipe
 from kvd.transport import serve_connection
 
 # How often the connections are asked whether they have waited for too long.
@@ -76,6 +77,7 @@ class Serving:
         location = settings.store
         maker: IStoreMaker = load(IStoreDeclaration, location.scheme)
         self._access_log = self._open_access_log()
+        self._pipe = Pipe() if settings.splice else None
         self._site = Site(
             maker.open_store(location.path, settings.durability),
             Dialects(settings.dialects),
@@ -84,6 +86,7 @@ class Serving:
             self._access_log,
             self._eased,
             self._row,
+            self._pipe,
         )
         self._checking.start(check_interval(settings.limits), now=False)
 
@@ -215,6 +218,8 @@ class Serving:
         Close the store and write what the access log has gathered.
         """
         self._checking.stop()
+        if self._pipe is not None:
+            self._pipe.close()
         if self._access_log is not None:
             self._access_log.stop()
         closed = self._site.store.close()

@@ -115,6 +115,8 @@ class Settings:
     dialects: tuple[DialectChoice, ...] = ()
     access_log: str | None = None
     """An absolute path, ``-`` for standard output, or None."""
+    splice: bool = True
+    """Whether the kernel moves bodies to files (splice(2)) where it can."""
     control: str | None = "auto"
     """An absolute path, ``auto`` for `kvd.control.places`, or None."""
     drain_seconds: float = 10.0

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from kvd.access_log import Entry
 from kvd.dialects.choice import Dialects
 from kvd.interfaces import IStore
 from kvd.scoreboard import Row, lone_row
 from kvd.settings import Limits
+from kvd.splicing import Pipe
 
 if TYPE_CHECKING:
     from kvd.protocol import HttpConnection
@@ -35,6 +37,8 @@ class Site:
     The parts that a connection works with, and the connections there are.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         store: IStore,
@@ -44,6 +48,7 @@ class Site:
         log: IRequestLog | None = None,
         eased: Callable[[], None] = lambda: None,
         row: Row | None = None,
+        pipe: Pipe | None = None,
     ) -> None:
         """
         Args:
@@ -54,6 +59,8 @@ class Site:
             log: Hears of each request; None: nobody wants to know.
             eased: Called when a connection ended or the store answered.
             row: Where this process counts; None: only for itself.
+            pipe: Through which bodies are moved to files; None: they are read
+                and written.
         """
         self.store = store
         self.dialects = dialects
@@ -62,6 +69,7 @@ class Site:
         self.log = log
         self._eased = eased
         self.row = row or lone_row()
+        self.pipe = pipe
         self.draining = False
         self.connections: set[HttpConnection] = set()
         self.answers_due = 0
@@ -81,6 +89,17 @@ class Site:
         self.connections.discard(connection)
         self.row.closed()
         self._eased()
+
+    def stop_moving(self) -> None:
+        """
+        The store's files can be written, but nothing can be moved to them.
+        """
+        if self.pipe is not None:
+            self.pipe = None
+            self._log.info(
+                "the kernel moves no bytes to the files of this store (splice); bodies"
+                " are read and written instead"
+            )
 
     def settled(self) -> None:
         """

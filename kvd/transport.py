@@ -48,6 +48,7 @@ class ServerTransport(tcp.Server):
         reactor: IReactorFDSet,
     ) -> None:
         self.bytes_sent = 0
+        self._read_by: Callable[[], Any] | None = None
         self._after_flush: Callable[[], None] | None = None
         # A peer on a Unix socket has no address; the base class wants a pair.
         client = peer if isinstance(peer, tuple) else ("unix", None)
@@ -133,6 +134,22 @@ class ServerTransport(tcp.Server):
         """
         self._after_flush = None
         super().connectionLost(reason)
+
+    def read_by(self, reader: Callable[[], Any] | None) -> None:
+        """
+        Let somebody else read: whenever there is something, `reader` is called
+        instead of the protocol's `dataReceived`, and answers as
+        `IReadDescriptor.doRead` does. None: the protocol reads again.
+        """
+        self._read_by = reader
+
+    def doRead(self) -> Any:
+        """
+        See `tcp.Connection.doRead`.
+        """
+        if self._read_by is not None:
+            return self._read_by()
+        return super().doRead()
 
     def has_input(self) -> bool:
         """

@@ -175,6 +175,19 @@ class Turn:
         if not self.replied:
             self._exchange.chunk(data)
 
+    def descriptor(self) -> int | None:
+        """
+        Where the rest of the body may be moved to; None if it has to come in
+        chunks.
+        """
+        return None if self.replied else self._exchange.descriptor()
+
+    def moved(self, count: int) -> None:
+        """
+        So many bytes of the body went there.
+        """
+        self._received += count
+
     def end(self) -> None:
         """
         The body has ended.

@@ -19,6 +19,7 @@ from kvd.patience import LINGER_SILENT_SECONDS
 from kvd.protocol import FRESH_SECONDS, HttpConnection
 from kvd.settings import DialectChoice, Limits
 from kvd.site import Site
+from kvd.splicing import Pipe
 from kvd.testing import MemoryStore
 from tests.stepped import Client, SteppedReactor, connect
 
@@ -51,12 +52,29 @@ class ConnectionCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = SteppedReactor()
         self.addCleanup(self.reactor.dispose)
-        self.store = MemoryStore()
+        self.store = self.make_store()
         self.notes = Notes()
         self.site = Site(
-            self.store, Dialects(self.dialects), self.limits, self.reactor, self.notes
+            self.store,
+            Dialects(self.dialects),
+            self.limits,
+            self.reactor,
+            self.notes,
+            pipe=self.make_pipe(),
         )
         self.client = self.connect()
+
+    def make_store(self) -> MemoryStore:
+        """
+        What is stored in.
+        """
+        return MemoryStore()
+
+    def make_pipe(self) -> Pipe | None:
+        """
+        What bodies are moved through, if they are.
+        """
+        return None
 
     def connect(self) -> Client:
         """

@@ -92,6 +92,13 @@ class Exchange:
         A piece of the body.
         """
 
+    def descriptor(self) -> int | None:
+        """
+        Where the body may be moved to instead, by others than `chunk`; None if
+        it has to come this way. May change with every chunk.
+        """
+        return None
+
     def end(self) -> None:
         """
         The body is complete.

@@ -81,6 +81,11 @@ class PutExchange(Exchange):
         assert self._upload is not None
         self._replier.when(self._upload.write(data), lambda _: None)
 
+    def descriptor(self) -> int | None:
+        if self._upload is None or self._operation.empty:
+            return None
+        return self._upload.fileno()
+
     def end(self) -> None:
         assert self._upload is not None
         # A commit that fails has discarded the upload itself.

@@ -105,6 +105,12 @@ def _read_durability(text: str) -> str:
     return text
 
 
+def _read_switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise BadSetting(f"{text!r} is neither on nor off")
+    return text == "on"
+
+
 def _read_longest_value(text: str) -> int | None:
     if text == "unlimited":
         return None
@@ -188,6 +194,14 @@ CHOICES: Final[Sequence[Choice]] = (
         ["off"],
         "A file that gets a line for each request; - for standard output, or off.",
         "a",
+    ),
+    Choice(
+        "splice",
+        "splice",
+        _read_switch,
+        ["on"],
+        "on: the kernel moves bodies to files where it can; off: each chunk is read"
+        " and written.",
     ),
     Choice(
         "control",

@@ -153,7 +153,7 @@ class MemoryUpload:
 
         return self._store.answer(write)
 
-    def fileno(self) -> None:
+    def fileno(self) -> int | None:
         return None
 
     def commit(self, conditions: Conditions) -> Answer[Published]:

@@ -1,0 +1,117 @@
+"""
+Moving bytes from a socket to a file inside the kernel.
+
+splice(2) wants a pipe between the two. One is enough for a process: it is empty
+whenever `Pipe.move` returns, so it belongs to nobody in between. (A user without
+privileges gets 64 pipes of 1 MiB; later ones are small.)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from typing import Final
+
+PIPE_BYTES: Final = 1024 * 1024
+"""
+What a pipe is asked to hold; /proc/sys/fs/pipe-max-size allows that much.
+"""
+
+MOVES: Final = 4
+"""
+How often a pipe is filled for one event of the reactor, at most: other connections
+wait meanwhile. (``docs/design.rst`` has the measurement.)
+"""
+
+_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """
+    What came of moving.
+    """
+
+    count: int
+    """So many bytes have reached the file."""
+    rest: bytes
+    """These came from the socket after them, and the file did not take them in
+    this way: they have to be written, which succeeds or says why not."""
+    ended: bool
+    """The socket has ended."""
+
+
+class Pipe:
+    """
+    A pipe for all moves of one process.
+    """
+
+    def __init__(self) -> None:
+        self._out, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self._bytes = fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        except PermissionError:
+            # This user has many already; then it stays as it was made.
+            self._bytes = fcntl.fcntl(self._in, fcntl.F_GETPIPE_SZ)
+
+    def move(self, source: int, target: int, limit: int) -> Moved:
+        """
+        Move what is there, without waiting for more.
+
+        Args:
+            source: A non-blocking socket.
+            target: A file, at the place that it is written to.
+            limit: How many bytes at most; more than 0.
+
+        Raises:
+            OSError: The socket has failed. What came before is in the file and
+                not told: it is of no use to anybody.
+        """
+        count = 0
+        for _ in range(MOVES):
+            try:
+                filled = os.splice(
+                    source, self._in, min(limit - count, self._bytes), flags=_FLAGS
+                )
+            except BlockingIOError:
+                break
+            if not filled:
+                return Moved(count, b"", True)
+            emptied = self._empty(target, filled)
+            count += emptied
+            if emptied < filled:
+                return Moved(count, self._take_rest(filled - emptied), False)
+            if count == limit:
+                break
+        return Moved(count, b"", False)
+
+    def _empty(self, target: int, filled: int) -> int:
+        emptied = 0
+        while emptied < filled:
+            try:
+                written = os.splice(self._out, target, filled - emptied, flags=_FLAGS)
+            except OSError:
+                break
+            if not written:
+                break
+            emptied += written
+        return emptied
+
+    def _take_rest(self, count: int) -> bytes:
+        """
+        Read what the target refused, so that nobody else's file gets it.
+        """
+        pieces = []
+        while count:
+            piece = os.read(self._out, count)
+            pieces.append(piece)
+            count -= len(piece)
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """
+        Let go of it.
+        """
+        os.close(self._out)
+        os.close(self._in)

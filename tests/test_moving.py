@@ -1,0 +1,275 @@
+"""
+Bodies that the kernel moves to their files: everything that holds for those that
+are read and written holds for them, and something more.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from kvd import protocol
+from kvd.conditions import Conditions
+from kvd.interfaces import NO_METADATA, Answer, IUpload, Metadata, Published
+from kvd.keys import Key
+from kvd.splicing import Pipe
+from kvd.store.memory import MemoryStore, MemoryUpload
+from kvd.testing import UploadContract
+from tests import test_protocol
+from tests.test_protocol import ConnectionCase, status
+
+
+@implementer(IUpload)
+class DescriptorUpload(MemoryUpload):
+    """
+    Is written to a file in memory that anybody may write to.
+    """
+
+    def __init__(
+        self, store: DescriptorStore, key: Key, length: int | None, metadata: Metadata
+    ) -> None:
+        super().__init__(store, key, length, metadata)
+        self._store: DescriptorStore = store
+        self._file = os.memfd_create("upload")
+        if store.refuses_splice:
+            # Whatever is only appended to takes no splice (splice(2), EINVAL).
+            os.close(self._file)
+            self._file = os.open("/tmp", os.O_TMPFILE | os.O_RDWR | os.O_APPEND)
+
+    def fileno(self) -> int | None:
+        # A failure that is put on is not the file's.
+        return self._file if self._store.fail_writes is None else None
+
+    def write(self, chunk: bytes) -> Answer[None]:
+        answer = super().write(chunk)
+        os.write(self._file, chunk)
+        self._store.written += len(chunk)
+        return answer
+
+    def commit(self, conditions: Conditions) -> Answer[Published]:
+        size = os.fstat(self._file).st_size
+        self._body = bytearray(os.pread(self._file, size, 0))
+        self._let_go()
+        return super().commit(conditions)
+
+    def discard(self) -> None:
+        self._let_go()
+        super().discard()
+
+    def _let_go(self) -> None:
+        descriptor, self._file = self._file, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class DescriptorStore(MemoryStore):
+    """
+    A store in memory whose uploads have descriptors.
+    """
+
+    refuses_splice = False
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.written = 0
+        """How many bytes were written, and not moved."""
+
+    def begin(
+        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+    ) -> Answer[IUpload]:
+        def begin() -> IUpload:
+            self.expect_place_for(key)
+            return DescriptorUpload(self, key, length, metadata)
+
+        return self.answer(begin)
+
+
+class DescriptorStoreTests(UploadContract, SynchronousTestCase):
+    """
+    `DescriptorStore` is a store.
+    """
+
+    def make_store(self) -> DescriptorStore:
+        return DescriptorStore()
+
+
+class MovingCase(ConnectionCase):
+    """
+    A connection whose bodies are moved, however short they are.
+    """
+
+    store: DescriptorStore
+
+    def setUp(self) -> None:
+        self.patch(protocol, "MOVE_FROM_BYTES", 1)
+        super().setUp()
+
+    def make_store(self) -> DescriptorStore:
+        return DescriptorStore()
+
+    def make_pipe(self) -> Pipe | None:
+        pipe = Pipe()
+        self.addCleanup(pipe.close)
+        return pipe
+
+
+class PutTests(MovingCase, test_protocol.PutTests):
+    """
+    See there.
+    """
+
+
+class SmallLimitsTests(MovingCase, test_protocol.SmallLimitsTests):
+    """
+    See there.
+    """
+
+
+class ConnectionTests(MovingCase, test_protocol.ConnectionTests):
+    """
+    See there.
+    """
+
+
+class TimeTests(MovingCase, test_protocol.TimeTests):
+    """
+    See there.
+    """
+
+
+class DrainTests(MovingCase, test_protocol.DrainTests):
+    """
+    See there.
+    """
+
+
+class LogTests(MovingCase, test_protocol.LogTests):
+    """
+    See there.
+    """
+
+
+class ClassicTests(MovingCase, test_protocol.ClassicTests):
+    """
+    See there.
+    """
+
+
+def put(body_bytes: int, key: str = "k") -> bytes:
+    """
+    The head of a request.
+    """
+    return (
+        f"PUT /{key} HTTP/1.1\r\nHost: kvd\r\nContent-Length: {body_bytes}\r\n\r\n"
+    ).encode()
+
+
+class MovingTests(MovingCase):
+    """
+    Bodies go from the socket to the file.
+    """
+
+    def test_what_came_with_the_head_is_written_and_the_rest_moved(self) -> None:
+        """
+        In this order.
+        """
+        value = os.urandom(3_000_000)
+        self.client.send(put(len(value)) + value[:1000])
+        reply = self.client.send(value[1000:]).receive()
+
+        assert 201 == status(reply)
+        assert value == self.value(b"k")
+        assert 1000 == self.store.written
+
+    def test_a_body_in_drops_is_moved_too(self) -> None:
+        """
+        However little comes at once.
+        """
+        self.client.send(put(50))
+        for byte in range(50):
+            self.client.send(bytes([byte]))
+
+        assert 201 == status(self.client.receive())
+        assert bytes(range(50)) == self.value(b"k")
+        assert 0 == self.store.written
+
+    def test_the_next_request_is_not_moved_into_the_value(self) -> None:
+        """
+        It may come in the same packet as the end of the body.
+        """
+        self.client.send(put(100_000, "a"))
+        self.client.send(b"a" * 100_000 + put(3, "b") + b"bbb" + put(70_000, "c"))
+        replies = self.client.send(b"c" * 70_000).receive()
+
+        assert 3 == replies.count(b"HTTP/1.1 201 ")
+        assert (b"a" * 100_000, b"bbb", b"c" * 70_000) == (
+            self.value(b"a"),
+            self.value(b"b"),
+            self.value(b"c"),
+        )
+
+    def test_a_body_that_breaks_off_is_discarded(self) -> None:
+        """
+        The old value stays, and the next body is not mixed with it.
+        """
+        self.put(b"k", b"old")
+        self.client.send(put(10_000))
+        self.client.send(b"x" * 9_999)
+        self.client.socket.close()
+        self.reactor.settle()
+        assert 0 == self.store.uploads
+        assert b"old" == self.value(b"k")
+
+        self.client = self.connect()
+        self.client.send(put(5))
+        assert 204 == status(self.client.send(b"whole").receive())
+        assert b"whole" == self.value(b"k")
+
+    def test_all_that_was_moved_is_counted(self) -> None:
+        """
+        In the log.
+        """
+        self.client.send(put(200_000))
+        self.client.send(b"x" * 200_000).receive()
+
+        (entry,) = self.notes.entries
+        assert 200_000 == entry.body_bytes
+
+    def test_short_bodies_are_read(self) -> None:
+        """
+        One read is cheaper than two splices.
+        """
+        self.patch(protocol, "MOVE_FROM_BYTES", 1000)
+        self.client.send(put(999))
+        self.client.send(b"x" * 999).receive()
+
+        assert 999 == self.store.written
+
+
+class RefusingTests(MovingCase):
+    """
+    A file takes what is written, but nothing that is moved.
+    """
+
+    def make_store(self) -> DescriptorStore:
+        store = DescriptorStore()
+        store.refuses_splice = True
+        return store
+
+    def test_the_other_path_takes_over_in_the_middle(self) -> None:
+        """
+        Without losing a byte; it is said once, and not tried again.
+        """
+        value = os.urandom(5_000_000)
+        with capturedLogs() as events:
+            for _ in range(2):
+                self.client.send(put(len(value)))
+                reply = self.client.send(value).receive()
+                assert status(reply) in (201, 204)
+                assert value == self.value(b"k")
+        assert 2 * len(value) == self.store.written
+        assert 1 == sum("moves no bytes" in event["log_format"] for event in events)
