@@ -268,6 +268,12 @@ class HttpConnection(Protocol):
         """
         self.transport.write(data)
 
+    def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
+        """
+        See `Line`.
+        """
+        return self.transport.send_file(descriptor, offset, count)
+
     def when(
         self,
         answer: Deferred[T],

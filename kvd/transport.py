@@ -9,6 +9,7 @@ was the difference between trailing nginx and keeping level with it.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -104,6 +105,35 @@ class ServerTransport(tcp.Server):
         if isinstance(sent, int):
             self.bytes_sent += sent
         return sent
+
+    def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
+        """
+        Let the kernel send a part of a file (sendfile(2)), as much of it as the
+        socket takes now.
+
+        Args:
+            descriptor: Of a regular file.
+            offset: Where the part begins.
+            count: How many bytes at most.
+
+        Returns:
+            How many bytes were sent; 0 if others are queued before them, or if
+            the socket takes none now; None if the file ends here.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        if self.queued or not self.connected or self._writeDisconnected:
+            return 0
+        try:
+            sent = os.sendfile(self.socket.fileno(), descriptor, offset, count)
+        except BlockingIOError:
+            return 0
+        except (BrokenPipeError, ConnectionError):
+            # The peer is gone; the reactor finds that in its own turn.
+            return 0
+        self.bytes_sent += sent
+        return sent or None
 
     def after_flush(self, callback: Callable[[], None]) -> None:
         """

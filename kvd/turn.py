@@ -27,9 +27,10 @@ from kvd.errors import (
     MethodNotAllowed,
     PeerError,
     RangeNotSatisfiable,
+    StoreFault,
 )
 from kvd.exchanges import exchange_for
-from kvd.exchanges.contract import Exchange, Fields, Source
+from kvd.exchanges.contract import Exchange, Fields, FilePart, Source
 from kvd.interfaces import Answer, IDialect
 from kvd.operations import Operation
 from kvd.site import Site
@@ -42,6 +43,12 @@ SKIP_BYTES: Final = 256 * 1024
 """
 The rest of a refused body is read past if it is no longer than this; beyond,
 closing is cheaper for both sides.
+"""
+
+FILE_BYTES: Final = 1024 * 1024
+"""
+So much of a file is sent at once, before others get their turn; less where the
+socket takes less. What is not in the page cache is read meanwhile.
 """
 
 CLIENT_LEFT: Final = 499
@@ -96,6 +103,11 @@ class Line(Protocol):
         """
         Go on when an answer comes. `undo` takes it instead if the connection
         is lost meanwhile.
+        """
+
+    def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
+        """
+        See `kvd.transport.ServerTransport.send_file`.
         """
 
     def when_taken(self, then: Callable[[], None]) -> None:
@@ -309,9 +321,34 @@ class Turn:
     def _next_chunk(self) -> None:
         assert self._source is not None
         try:
+            part = None if self._framed else self._source.file()
+            if part is not None:
+                self._send_part(self._source, part)
+                return
             self.when(self._source.next_chunk(), self._send_chunk)
         except Exception as error:
             self.fail(error)
+
+    def _send_part(self, source: Source, part: FilePart) -> None:
+        count = min(part.count, FILE_BYTES)
+        try:
+            sent = self._line.send_file(part.descriptor, part.offset, count)
+        except OSError as error:
+            raise StoreFault(f"a value cannot be read: {error.strerror}") from error
+        if sent is None:
+            raise StoreFault("a value was cut short while it was sent")
+        source.sent(sent)
+        self._sent += sent
+        if sent == part.count:
+            self._end_source()
+        else:
+            self._line.when_taken(self._next_chunk)
+
+    def _end_source(self) -> None:
+        assert self._source is not None
+        self._source.close()
+        self._source = None
+        self._finish()
 
     def _send_chunk(self, data: bytes) -> None:
         if data:
@@ -319,12 +356,9 @@ class Turn:
             self._line.write(chunk(data) if self._framed else data)
             self._line.when_taken(self._next_chunk)
             return
-        assert self._source is not None
-        self._source.close()
-        self._source = None
         if self._framed:
             self._line.write(LAST_CHUNK)
-        self._finish()
+        self._end_source()
 
     def _finish(self) -> None:
         self.replied = True

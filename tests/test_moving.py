@@ -14,13 +14,22 @@ from zope.interface import implementer
 
 from kvd import protocol
 from kvd.conditions import Conditions
-from kvd.interfaces import NO_METADATA, Answer, IUpload, Metadata, Published
+from kvd.exchanges import get
+from kvd.interfaces import (
+    NO_METADATA,
+    Answer,
+    IUpload,
+    IValue,
+    Metadata,
+    Published,
+    ValueInfo,
+)
 from kvd.keys import Key
 from kvd.splicing import Pipe
-from kvd.store.memory import MemoryStore, MemoryUpload
-from kvd.testing import UploadContract
+from kvd.store.memory import MemoryStore, MemoryUpload, MemoryValue
+from kvd.testing import StoreContract
 from tests import test_protocol
-from tests.test_protocol import ConnectionCase, status
+from tests.test_protocol import ConnectionCase, body, status
 
 
 @implementer(IUpload)
@@ -66,6 +75,26 @@ class DescriptorUpload(MemoryUpload):
             os.close(descriptor)
 
 
+@implementer(IValue)
+class DescriptorValue(MemoryValue):
+    """
+    Can be sent from a file in memory, as far as the store lets it be read.
+    """
+
+    def __init__(self, store: MemoryStore, info: ValueInfo, body: bytes) -> None:
+        super().__init__(store, info, body)
+        self._file = os.memfd_create("value")
+        os.write(self._file, body[: store.break_reads_at])
+
+    def fileno(self) -> int | None:
+        return self._file
+
+    def close(self) -> None:
+        descriptor, self._file = self._file, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
 class DescriptorStore(MemoryStore):
     """
     A store in memory whose uploads have descriptors.
@@ -87,8 +116,11 @@ class DescriptorStore(MemoryStore):
 
         return self.answer(begin)
 
+    def open(self, key: Key) -> Answer[IValue]:
+        return self.answer(lambda: DescriptorValue(self, *self._stored(key)))
 
-class DescriptorStoreTests(UploadContract, SynchronousTestCase):
+
+class DescriptorStoreTests(StoreContract, SynchronousTestCase):
     """
     `DescriptorStore` is a store.
     """
@@ -121,6 +153,16 @@ class PutTests(MovingCase, test_protocol.PutTests):
     """
     See there.
     """
+
+
+class GetTests(MovingCase, test_protocol.GetTests):
+    """
+    See there; nothing is too short to be sent as a file.
+    """
+
+    def setUp(self) -> None:
+        self.patch(get, "CHUNK_BYTES", 1)
+        super().setUp()
 
 
 class SmallLimitsTests(MovingCase, test_protocol.SmallLimitsTests):
@@ -273,3 +315,62 @@ class RefusingTests(MovingCase):
                 assert value == self.value(b"k")
         assert 2 * len(value) == self.store.written
         assert 1 == sum("moves no bytes" in event["log_format"] for event in events)
+
+
+class SendingTests(MovingCase):
+    """
+    The kernel sends values from their files.
+    """
+
+    def test_a_large_value_is_sent_while_a_slow_reader_takes_it(self) -> None:
+        """
+        Byte for byte, and no piece of it is held.
+        """
+        value = os.urandom(5_000_000)
+        self.put(b"k", value)
+        reads: list[int] = []
+        self.patch(MemoryValue, "read", lambda *_: reads.append(1))
+        reply = self.ask(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
+
+        assert 200 == status(reply)
+        assert value == body(reply)
+        assert [] == reads
+
+    def test_a_range_is_sent_from_its_place(self) -> None:
+        """
+        And the next request is answered after it.
+        """
+        value = os.urandom(300_000)
+        self.put(b"k", value)
+        request = b"GET /k HTTP/1.1\r\nHost: kvd\r\nRange: bytes=%d-%d\r\n\r\n"
+        replies = self.ask(request % (1000, 250_999) + request % (5, 9))
+        first, second = replies.split(b"HTTP/1.1 206 ")[1:]
+
+        assert value[1000:251_000] == body(first)
+        assert value[5:10] == body(second)
+
+    def test_a_value_that_was_cut_short_breaks_the_reply_off(self) -> None:
+        """
+        Only a break tells the client.
+        """
+        self.put(b"k", b"x" * 1_000_000)
+        self.store.break_reads_at = 400_000
+        with capturedLogs() as events:
+            reply = self.ask(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
+
+        assert 400_000 >= len(body(reply))
+        assert self.client.ended
+        assert any("cut short" in str(event.get("error")) for event in events)
+
+    def test_a_reader_that_goes_away_lets_the_file_go(self) -> None:
+        """
+        It is closed at once.
+        """
+        self.put(b"k", b"x" * 10_000_000)
+        before = len(os.listdir("/proc/self/fd"))
+        self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
+        assert before + 1 == len(os.listdir("/proc/self/fd"))
+        self.client.close()
+
+        # The client's socket and the server's are gone too.
+        assert before - 2 == len(os.listdir("/proc/self/fd"))

@@ -10,6 +10,7 @@ taken. Whatever raises leaves the reply to the caller.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from kvd.interfaces import Answer
@@ -19,7 +20,18 @@ T = TypeVar("T")
 Fields = list[tuple[str, str]]
 
 
-class Source(Protocol):
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """
+    Bytes of an open file.
+    """
+
+    descriptor: int
+    offset: int
+    count: int
+
+
+class Source:
     """
     The body of a reply, piece by piece.
     """
@@ -27,6 +39,19 @@ class Source(Protocol):
     def next_chunk(self) -> Answer[bytes]:
         """
         The next piece; empty at the end.
+        """
+        raise NotImplementedError
+
+    def file(self) -> FilePart | None:
+        """
+        The rest as a part of a file, which the kernel can send; None if it has
+        to be asked for in pieces. May change with every piece.
+        """
+        return None
+
+    def sent(self, count: int) -> None:
+        """
+        So many bytes of the file have been sent.
         """
 
     def close(self) -> None:
@@ -110,7 +135,7 @@ class Exchange:
         """
 
 
-class Rest:
+class Rest(Source):
     """
     A source of which the first piece was taken already.
     """
@@ -127,6 +152,18 @@ class Rest:
             first, self._first = self._first, b""
             return first
         return self._source.next_chunk()
+
+    def file(self) -> FilePart | None:
+        """
+        See `Source`.
+        """
+        return None if self._first else self._source.file()
+
+    def sent(self, count: int) -> None:
+        """
+        See `Source`.
+        """
+        self._source.sent(count)
 
     def close(self) -> None:
         """

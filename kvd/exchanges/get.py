@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from kvd.conditions import UNCONDITIONAL
 from kvd.errors import StoreFault
-from kvd.exchanges.contract import Exchange, Fields, Replier, Rest
+from kvd.exchanges.contract import Exchange, Fields, FilePart, Replier, Rest, Source
 from kvd.interfaces import Answer, IValue, ValueInfo
 from kvd.operations import Get
 from kvd.site import Site
@@ -97,7 +97,7 @@ def _described(info: ValueInfo) -> Fields:
     return fields
 
 
-class ValueSource:
+class ValueSource(Source):
     """
     The bytes of a value from an offset on.
     """
@@ -121,9 +121,24 @@ class ValueSource:
     def _taken(self, chunk: bytes) -> bytes:
         if not chunk:
             raise StoreFault("the value ended before its length")
-        self._offset += len(chunk)
-        self.remaining -= len(chunk)
+        self.sent(len(chunk))
         return chunk
+
+    def file(self) -> FilePart | None:
+        """
+        See `Source`.
+        """
+        descriptor = self._value.fileno()
+        if descriptor is None or not self.remaining:
+            return None
+        return FilePart(descriptor, self._offset, self.remaining)
+
+    def sent(self, count: int) -> None:
+        """
+        See `Source`.
+        """
+        self._offset += count
+        self.remaining -= count
 
     def close(self) -> None:
         """

@@ -11,7 +11,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
-from kvd.exchanges.contract import Exchange, Fields, Replier, Rest
+from kvd.exchanges.contract import Exchange, Fields, Replier, Rest, Source
 from kvd.interfaces import Answer, IListing, ValueInfo
 from kvd.keys import escape
 from kvd.operations import List
@@ -93,7 +93,7 @@ def listing_lines(values: Sequence[ValueInfo]) -> bytes:
     )
 
 
-class ListingSource:
+class ListingSource(Source):
     """
     The lines of a listing, slice by slice.
     """

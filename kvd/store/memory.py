@@ -197,7 +197,7 @@ class MemoryValue:
         self._store = store
         self._body = body
 
-    def fileno(self) -> None:
+    def fileno(self) -> int | None:
         return None
 
     def read(self, offset: int, count: int) -> Answer[bytes]:
