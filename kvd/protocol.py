@@ -61,7 +61,7 @@ class HttpConnection(Protocol):
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._reader = RequestReader(site.limits)
+        self._reader = RequestReader(site.limits, site.heads)
         self._patience = Patience(site.limits, site.clock.seconds())
         self._turn: Turn | None = None
         self._turns = 0

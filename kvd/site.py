@@ -16,6 +16,7 @@ from kvd.interfaces import IStore
 from kvd.scoreboard import Row, lone_row
 from kvd.settings import Limits
 from kvd.splicing import Pipe
+from kvd.wire.heads import Heads
 
 if TYPE_CHECKING:
     from kvd.protocol import HttpConnection
@@ -70,6 +71,7 @@ class Site:
         self._eased = eased
         self.row = row or lone_row()
         self.pipe = pipe
+        self.heads = Heads(limits)
         self.draining = False
         self.connections: set[HttpConnection] = set()
         self.answers_due = 0

@@ -174,8 +174,9 @@ class Turn:
         Understand the head.
         """
         request = self.request
-        self._dialect = self._site.dialects.of(request.target)
-        self._operation = self._dialect.understand(request)
+        dialects = self._site.dialects
+        dialect = self._dialect = dialects.of(request.target)
+        self._operation = dialects.understand(dialect, request)
         self._exchange = exchange_for(self._operation, self, self._site)
         self._exchange.begin()
 

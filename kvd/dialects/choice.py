@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes
 
 from kvd.interfaces import IDialect
+from kvd.operations import Operation
 from kvd.plugins import IDialectDeclaration, load
 from kvd.settings import DialectChoice
+from kvd.wire.events import Request
+from kvd.wire.heads import KEPT_HEADS
 from kvd.wire.targets import raw_path
 
 
@@ -24,6 +27,7 @@ class Dialects:
             unquote_to_bytes(choice.prefix): load(IDialectDeclaration, choice.name)
             for choice in choices
         }
+        self._understood: dict[int, tuple[Request, Operation]] = {}
         self._by_prefix: list[tuple[bytes, IDialect]] = sorted(
             by_prefix.items(), key=lambda item: len(item[0]), reverse=True
         )
@@ -39,3 +43,19 @@ class Dialects:
                 if path.startswith(prefix):
                     return dialect
         return self._default
+
+    def understand(self, dialect: IDialect, request: Request) -> Operation:
+        """
+        What a request asks for in its dialect; see `IDialect.understand`.
+
+        A request that comes again (`kvd.wire.heads`) is not asked about again.
+        """
+        known = self._understood.get(id(request))
+        # Kept, so that nobody else gets its id.
+        if known is not None and known[0] is request:
+            return known[1]
+        operation = dialect.understand(request)
+        if len(self._understood) >= KEPT_HEADS:
+            self._understood.clear()
+        self._understood[id(request)] = request, operation
+        return operation

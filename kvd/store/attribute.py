@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from kvd.interfaces import MAX_METADATA_BYTES, NO_METADATA, Metadata
@@ -92,9 +93,11 @@ def encode(etag: str, size: int, metadata_lines: bytes) -> bytes:
     return b"1 %b %d\n%b" % (etag.encode("ascii"), size, metadata_lines)
 
 
+@lru_cache(512)
 def decode(attribute: bytes) -> Record:
     """
-    Read an attribute.
+    Read an attribute. Values that are read often are read again: what the last
+    ones said is kept.
 
     Raises:
         MalformedAttribute: It is none of ours.

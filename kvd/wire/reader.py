@@ -24,7 +24,8 @@ from kvd.errors import HeadTooLarge, PeerError, TargetTooLong
 from kvd.settings import Limits
 from kvd.wire.chunked import ChunkedBody
 from kvd.wire.events import END_OF_REQUEST, NEED_DATA, Event, Request
-from kvd.wire.head import parse_head, refuse_bare
+from kvd.wire.head import refuse_bare
+from kvd.wire.heads import Heads
 
 # Of the request line beside its target: a method, two blanks, a version.
 _LINE_EXTRA_BYTES: Final = 64
@@ -52,8 +53,14 @@ class RequestReader:
     Reads the requests of one connection.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, heads: Heads | None = None) -> None:
+        """
+        Args:
+            limits: What is refused.
+            heads: Parses heads, for several connections; None: for this one.
+        """
         self._limits = limits
+        self._heads = heads or Heads(limits)
         self._state = _HEAD
         # Fed and not consumed: first `_fresh`, if any, then nothing; or all of
         # `_buffer`. At most one of the two holds anything.
@@ -158,7 +165,7 @@ class RequestReader:
         head = bytes(data[begin : end + 4])
         self._consume(end + 4)
         self._searched = 0
-        return self._begin_request(parse_head(head, self._limits))
+        return self._begin_request(self._heads.parse(head))
 
     def _check_unfinished(self, data: bytes | bytearray, begin: int, end: int) -> None:
         """
