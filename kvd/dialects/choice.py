@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes
 
 from kvd.interfaces import IDialect
+from kvd.kept import Kept
 from kvd.operations import Operation
 from kvd.plugins import IDialectDeclaration, load
 from kvd.settings import DialectChoice
@@ -27,7 +28,7 @@ class Dialects:
             unquote_to_bytes(choice.prefix): load(IDialectDeclaration, choice.name)
             for choice in choices
         }
-        self._understood: dict[int, tuple[Request, Operation]] = {}
+        self._understood: Kept[Request, Operation] = Kept(KEPT_HEADS)
         self._by_prefix: list[tuple[bytes, IDialect]] = sorted(
             by_prefix.items(), key=lambda item: len(item[0]), reverse=True
         )
@@ -50,12 +51,7 @@ class Dialects:
 
         A request that comes again (`kvd.wire.heads`) is not asked about again.
         """
-        known = self._understood.get(id(request))
-        # Kept, so that nobody else gets its id.
-        if known is not None and known[0] is request:
-            return known[1]
-        operation = dialect.understand(request)
-        if len(self._understood) >= KEPT_HEADS:
-            self._understood.clear()
-        self._understood[id(request)] = request, operation
-        return operation
+        known = self._understood.find(request)
+        if known is not None:
+            return known
+        return self._understood.keep(request, dialect.understand(request))

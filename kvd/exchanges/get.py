@@ -12,6 +12,7 @@ from kvd.conditions import UNCONDITIONAL
 from kvd.errors import StoreFault
 from kvd.exchanges.contract import Exchange, Fields, FilePart, Replier, Rest, Source
 from kvd.interfaces import Answer, IValue, ValueInfo
+from kvd.kept import Kept
 from kvd.operations import Get
 from kvd.site import Site
 from kvd.wire.fields import range_of
@@ -52,24 +53,21 @@ class GetExchange(Exchange):
     def _opened(self, value: IValue) -> None:
         self._value = value
         info = value.info
-        fields: Fields = [
-            ("ETag", f'"{info.etag}"'),
-            ("Last-Modified", http_date(info.changed)),
-        ]
         conditions = self._operation.conditions
         if conditions is not UNCONDITIONAL and conditions.is_unchanged(info):
             value.close()
-            self._replier.reply(304, fields)
+            self._replier.reply(304, _validators(info))
             return
-        fields.append(("Accept-Ranges", "bytes"))
-        fields.extend(_described(info))
+        # Small values that are read again come with the same information.
+        fields = _FIELDS.find(info) or _FIELDS.keep(info, _described(info))
         status, first, length = 200, 0, info.size
         if self._operation.ranges and self._operation.body:
             part = range_of(self._replier.request, info)
             if part is not None:
                 status, (first, length) = 206, part
                 last = first + length - 1
-                fields.append(("Content-Range", f"bytes {first}-{last}/{info.size}"))
+                part_of = f"bytes {first}-{last}/{info.size}"
+                fields = [*fields, ("Content-Range", part_of)]
         source = ValueSource(value, first, length)
         if 0 < length <= CHUNK_BYTES and self._operation.body:
             self._send_whole(status, fields, source)
@@ -90,8 +88,19 @@ class GetExchange(Exchange):
         self._replier.when(source.next_chunk(), complete)
 
 
+_FIELDS: Final[Kept[ValueInfo, Fields]] = Kept(512)
+
+
+def _validators(info: ValueInfo) -> Fields:
+    return [
+        ("ETag", f'"{info.etag}"'),
+        ("Last-Modified", http_date(info.changed)),
+    ]
+
+
 def _described(info: ValueInfo) -> Fields:
-    fields = [(name.title(), value) for name, value in info.metadata.items()]
+    fields = [*_validators(info), ("Accept-Ranges", "bytes")]
+    fields += [(name.title(), value) for name, value in info.metadata.items()]
     if "content-type" not in info.metadata:
         fields.append(DEFAULT_TYPE)
     return fields

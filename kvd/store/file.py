@@ -34,7 +34,15 @@ from zope.interface import implementer
 
 from kvd.conditions import Conditions
 from kvd.errors import BadSetting, KeyAbsent, StoreFull, StoreUnusable
-from kvd.interfaces import NO_METADATA, Answer, IStore, IStoreMaker, Metadata, ValueInfo
+from kvd.interfaces import (
+    NO_METADATA,
+    Answer,
+    IStore,
+    IStoreMaker,
+    IValue,
+    Metadata,
+    ValueInfo,
+)
 from kvd.keys import Key, escape
 from kvd.settings import Durability
 from kvd.store.faults import fault_of
@@ -42,11 +50,12 @@ from kvd.store.folders import FOLDER_FLAGS, split
 from kvd.store.listing import FileListing
 from kvd.store.locks import KeyLocks
 from kvd.store.preparing import make_root, probe
+from kvd.store.recent import RecentValues
 from kvd.store.sync import Syncs
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, Premises
 from kvd.store.uploads import UploadFolder, sweep
-from kvd.store.value import FileValue, is_absence
+from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway, in_threads_of, resolved
 
 _ROOT_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -98,6 +107,8 @@ class FileStore:
                 raise StoreUnusable(
                     f"the store {path} cannot be opened: {error}"
                 ) from error
+            self._recent = RecentValues(self._root)
+            opened.callback(self._recent.close)
             self._opened = opened.pop_all()
         self._tree = Tree(self._root)
         self._locks = KeyLocks(lock, clock, self._underway)
@@ -118,19 +129,26 @@ class FileStore:
             sentence = f"The upload of /{escape(key)} cannot begin"
             raise fault_of(error, sentence) from error
 
-    def open(self, key: Key) -> FileValue:
+    def open(self, key: Key) -> IValue:
+        recent = self._recent.find(key)
+        if recent is not None:
+            return recent
+        value = None
         try:
             value = self._tree.open(key)
+            if value is None:
+                raise KeyAbsent(f"/{escape(key)} has no value.")
+            return self._recent.kept(key, value)
         except OSError as error:
+            if value is not None:
+                value.close()
             raise fault_of(error, f"/{escape(key)} cannot be opened") from error
-        if value is None:
-            raise KeyAbsent(f"/{escape(key)} has no value.")
-        return value
 
     def stat(self, key: Key) -> ValueInfo:
         value = self.open(key)
         value.close()
-        return value.info
+        info: ValueInfo = value.info
+        return info
 
     def remove(self, key: Key, conditions: Conditions) -> Answer[None]:
         act = partial(self._remove_now, key, conditions)

@@ -168,9 +168,10 @@ def open_value(folder: int, name: bytes, key: Key) -> FileValue | None:
     descriptor = open_file(folder, name)
     value = None
     try:
-        info = describe(descriptor, key)
-        if info is not None:
-            value = FileValue(descriptor, info)
+        described = describe(descriptor, key)
+        if described is not None:
+            info, is_ours = described
+            value = FileValue(descriptor, info, is_ours=is_ours)
     finally:
         if value is None:
             os.close(descriptor)

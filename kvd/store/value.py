@@ -65,10 +65,10 @@ def open_file(folder: int, name: bytes) -> int:
     return os.open(name, _FLAGS, dir_fd=folder)
 
 
-def describe(descriptor: int, key: Key) -> ValueInfo | None:
+def describe(descriptor: int, key: Key) -> tuple[ValueInfo, bool] | None:
     """
-    What an open file says of itself as the value of a key; None if it is no
-    value, or a torn one, which is logged.
+    What an open file says of itself as the value of a key, and whether kvd wrote
+    it; None if it is no value, or a torn one, which is logged.
     """
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
@@ -79,7 +79,7 @@ def describe(descriptor: int, key: Key) -> ValueInfo | None:
         if error.errno not in _NO_ATTRIBUTE:
             raise
         etag = f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
-        return ValueInfo(key, status.st_size, etag, status.st_mtime)
+        return ValueInfo(key, status.st_size, etag, status.st_mtime), False
     try:
         record = attribute.decode(raw)
     except attribute.MalformedAttribute as error:
@@ -94,7 +94,8 @@ def describe(descriptor: int, key: Key) -> ValueInfo | None:
             expected=record.size,
         )
         return None
-    return ValueInfo(key, record.size, record.etag, status.st_mtime, record.metadata)
+    info = ValueInfo(key, record.size, record.etag, status.st_mtime, record.metadata)
+    return info, True
 
 
 @implementer(IValue)
@@ -103,11 +104,18 @@ class FileValue:
     A value of the file store: an open file.
     """
 
-    __slots__ = ("_descriptor", "info")
+    __slots__ = ("_descriptor", "info", "is_ours")
 
-    def __init__(self, descriptor: int, info: ValueInfo) -> None:
+    def __init__(self, descriptor: int, info: ValueInfo, *, is_ours: bool) -> None:
+        """
+        Args:
+            descriptor: Of the file; owned by this.
+            info: What the file says of itself.
+            is_ours: Whether kvd wrote it; else somebody may be writing to it.
+        """
         self._descriptor = descriptor
         self.info = info
+        self.is_ours = is_ours
 
     def fileno(self) -> int:
         return self._descriptor

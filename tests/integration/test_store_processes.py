@@ -106,7 +106,9 @@ def body(store: FileStore) -> bytes:
     """
     value = store.open(KEY)
     try:
-        return value.read(0, 1000)
+        data = value.read(0, 1000)
+        assert isinstance(data, bytes)
+        return data
     finally:
         value.close()
 

@@ -1,0 +1,138 @@
+"""
+Small values that were read last: held open, and held in memory.
+
+Whether one of them is still its key's value is asked of the file system each time:
+one call instead of five, and for a key with folders instead of many. What is kept is
+right if the name still leads to the same inode, unchanged. An inode's number is not
+given to another file while the first is open, and kvd never writes to a published
+file; should somebody else, its times tell.
+
+What is kept is only what kvd wrote. A removed value can stay on the disk, nameless,
+until something else takes its place here.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final, TypeAlias
+
+from zope.interface import implementer
+
+from kvd.interfaces import IValue, ValueInfo
+from kvd.keys import Key
+from kvd.store.value import FileValue
+
+MAX_BYTES: Final = 16 * 1024
+"""
+Of one value: for larger ones, opening costs little beside sending.
+"""
+
+MAX_VALUES: Final = 128
+"""
+Each holds a descriptor; together they take 2 MiB at most.
+"""
+
+Identity: TypeAlias = tuple[int, int, int, int, int]
+
+
+@implementer(IValue)
+class RecentValue:
+    """
+    A value in memory. Several readers may have it.
+    """
+
+    __slots__ = ("_body", "info")
+
+    def __init__(self, info: ValueInfo, body: bytes) -> None:
+        self.info = info
+        self._body = body
+
+    def fileno(self) -> int | None:
+        return None
+
+    def read(self, offset: int, count: int) -> bytes:
+        return self._body[offset : offset + count]
+
+    def close(self) -> None:
+        pass
+
+
+class RecentValues:
+    """
+    The values that were read last.
+    """
+
+    def __init__(self, root: int) -> None:
+        """
+        Args:
+            root: The store's folder; stays the caller's.
+        """
+        self._root = root
+        self._values: dict[Key, tuple[Identity, int, RecentValue]] = {}
+
+    def find(self, key: Key) -> RecentValue | None:
+        """
+        The value of a key, if it is kept and still its value.
+        """
+        kept = self._values.get(key)
+        if kept is None:
+            return None
+        try:
+            found = os.stat(key, dir_fd=self._root, follow_symlinks=False)
+        except OSError:
+            self._forget(key)
+            return None
+        if kept[0] == identity(found):
+            return kept[2]
+        self._forget(key)
+        return None
+
+    def kept(self, key: Key, value: FileValue) -> RecentValue | FileValue:
+        """
+        Keep a value that was just opened, if it is small and kvd's own.
+
+        Returns:
+            What to read from: the value itself if it is not kept, else what
+            took it over.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        size = value.info.size
+        if size > MAX_BYTES or not value.is_ours:
+            return value
+        descriptor = value.fileno()
+        status = os.fstat(descriptor)
+        body = os.pread(descriptor, size + 1, 0)
+        if len(body) != size:
+            return value
+        if key in self._values:
+            self._forget(key)
+        elif len(self._values) >= MAX_VALUES:
+            self._forget(next(iter(self._values)))
+        recent = RecentValue(value.info, body)
+        self._values[key] = identity(status), descriptor, recent
+        return recent
+
+    def _forget(self, key: Key) -> None:
+        os.close(self._values.pop(key)[1])
+
+    def close(self) -> None:
+        """
+        Keep nothing.
+        """
+        for key in list(self._values):
+            self._forget(key)
+
+
+def identity(status: os.stat_result) -> Identity:
+    """
+    What is the same of a file as long as nobody touches it.
+    """
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )

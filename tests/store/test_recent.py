@@ -1,0 +1,141 @@
+"""
+Tests for `kvd.store.recent`, through the store that has it.
+"""
+
+from __future__ import annotations
+
+import os
+from unittest import mock
+
+from twisted.internet.defer import execute
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.errors import KeyAbsent
+from kvd.keys import Key
+from kvd.store.file import FileStore
+from kvd.store.recent import MAX_BYTES, MAX_VALUES, RecentValue
+from tests.store.cases import FileStoreCase
+
+NESTED = Key(b"some/folders/key")
+
+
+class RecentValueTests(FileStoreCase):
+    """
+    Small values that were read are read again without opening them; whatever
+    happens to them, readers see it at once.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store = self.open_store()
+        self.publish(self.store, NESTED, b"first")
+        self.file = os.path.join(self.path, os.fsdecode(NESTED))
+        assert b"first" == self.get(self.store, NESTED)
+
+    def test_it_is_not_opened_again(self) -> None:
+        """
+        And nothing of it is read.
+        """
+        nothing = AssertionError("it was opened again")
+        with (
+            mock.patch("os.open", side_effect=nothing),
+            mock.patch("os.pread", side_effect=nothing),
+            mock.patch("os.getxattr", side_effect=nothing),
+        ):
+            value = self.store.open(NESTED)
+            assert b"first" == self.body(value)
+            assert value.info is self.store.stat(NESTED)
+
+    def test_a_replacement_is_seen_whoever_made_it(self) -> None:
+        """
+        This process or another.
+        """
+        self.publish(self.store, NESTED, b"other")
+        assert b"other" == self.get(self.store, NESTED)
+        self.publish(self.open_store(), NESTED, b"third")
+        assert b"third" == self.get(self.store, NESTED)
+
+    def test_who_has_it_keeps_what_it_was(self) -> None:
+        """
+        As with an open file.
+        """
+        value = self.store.open(NESTED)
+        self.publish(self.store, NESTED, b"other")
+        self.get(self.store, NESTED)
+
+        assert b"first" == self.body(value)
+
+    def test_a_removal_is_seen(self) -> None:
+        """
+        With its folders, or by somebody who takes no locks.
+        """
+        self.store.remove(NESTED, UNCONDITIONAL)
+        self.error(KeyAbsent, lambda: self.store.open(NESTED))
+
+        self.publish(self.store, NESTED, b"again")
+        self.get(self.store, NESTED)
+        os.unlink(self.file)
+        self.error(KeyAbsent, lambda: self.store.open(NESTED))
+
+    def test_what_took_its_name_is_no_value(self) -> None:
+        """
+        A folder, or a link, even one to a copy of it.
+        """
+        os.rename(self.file, self.file + "-moved")
+        os.symlink(self.file + "-moved", self.file)
+        self.error(KeyAbsent, lambda: self.store.open(NESTED))
+        os.unlink(self.file)
+        os.mkdir(self.file)
+        self.error(KeyAbsent, lambda: self.store.open(NESTED))
+
+    def test_a_file_that_somebody_writes_to_is_read_again(self) -> None:
+        """
+        Of the same length, it has another time; of another, it is torn.
+        """
+        with open(self.file, "r+b") as file:
+            file.write(b"FIRST")
+        assert b"FIRST" == self.get(self.store, NESTED)
+        os.truncate(self.file, 3)
+        self.error(KeyAbsent, lambda: self.store.open(NESTED))
+
+    def test_files_of_others_are_not_kept(self) -> None:
+        """
+        Somebody may be writing to them.
+        """
+        self.place("placed", b"by others")
+        self.get(self.store, Key(b"placed"))
+
+        assert not isinstance(self.store.open(Key(b"placed")), RecentValue)
+        self.value(self.store, Key(b"placed")).close()
+
+    def test_large_values_are_not_kept(self) -> None:
+        """
+        Up to a bound, in memory.
+        """
+        for size, kept in ((MAX_BYTES, True), (MAX_BYTES + 1, False)):
+            self.publish(self.store, Key(b"large"), b"x" * size)
+            value = self.store.open(Key(b"large"))
+            assert kept == isinstance(value, RecentValue)
+            assert size == len(self.body(value))
+
+    def test_so_many_are_kept_and_their_descriptors(self) -> None:
+        """
+        Others are let go of, and all of them in the end.
+        """
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(3 * MAX_VALUES):
+            key = Key(b"many/%d" % number)
+            self.publish(self.store, key, b"%d" % number)
+            assert b"%d" % number == self.get(self.store, key)
+        assert before + MAX_VALUES - 1 == len(os.listdir("/proc/self/fd"))
+
+    def test_a_closed_store_holds_nothing(self) -> None:
+        """
+        Of what it kept, either.
+        """
+        before = len(os.listdir("/proc/self/fd"))
+        store = FileStore(self.path, "process", self.clock, execute)
+        self.get(store, NESTED)
+        store.close()
+
+        assert before == len(os.listdir("/proc/self/fd"))
