@@ -59,6 +59,9 @@ class ListenerGroup:
             except FileNotFoundError:
                 # Somebody was tidier.
                 pass
+            except PermissionError:
+                # Made before twistd --uid; who starts next removes it.
+                pass
 
 
 def open_group(address: Address, size: int) -> ListenerGroup:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import click
 
 from kvd.control.asking import ControlSocket
-from kvd.control.places import control_path
+from kvd.control.places import find_control
 from kvd.errors import ControlUnusable
 
 
@@ -54,7 +54,7 @@ def _path_for(url: str) -> str:
             f"{url!r} names no port; give --control PATH, or a URL such as"
             " http://127.0.0.1:8080"
         ) from error
-    return control_path(port)
+    return find_control(port)
 
 
 def _show(told: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from typing import Final
 
 from kvd.errors import AddressUnusable
@@ -13,24 +14,44 @@ from kvd.errors import AddressUnusable
 FOLDER_MODE: Final = 0o700
 
 
-def control_folder() -> str:
+def control_folders() -> Sequence[str]:
     """
-    Where this user's control sockets are: below the folder that systemd gives
-    to each user's session, ``/run`` for root, ``/tmp`` where neither is.
+    Where this user's control sockets can be: below the folder of the user's
+    session, which a service does not have; else in ``/run`` for root, in ``/tmp``
+    for others. A daemon takes the first.
     """
+    folders = []
     session = os.environ.get("XDG_RUNTIME_DIR")
     if session and os.path.isabs(session) and os.path.isdir(session):
-        return os.path.join(session, "kvd")
+        folders.append(os.path.join(session, "kvd"))
     if os.geteuid() == 0:
-        return "/run/kvd"
-    return f"/tmp/kvd-{os.geteuid()}"  # noqa: S108  # checked before it is used
+        folders.append("/run/kvd")
+    else:
+        # Checked before it is used.
+        folders.append(f"/tmp/kvd-{os.geteuid()}")  # noqa: S108
+    return folders
 
 
 def control_path(port: int) -> str:
     """
-    The control socket of the daemon whose first TCP port this is.
+    Where a daemon makes its control socket, if this is its first TCP port.
     """
-    return os.path.join(control_folder(), f"{port}.control")
+    return _path(control_folders()[0], port)
+
+
+def find_control(port: int) -> str:
+    """
+    The control socket of the daemon whose first TCP port this is: where there is
+    one, or where it would be.
+    """
+    for folder in control_folders():
+        if os.path.exists(_path(folder, port)):
+            return _path(folder, port)
+    return control_path(port)
+
+
+def _path(folder: str, port: int) -> str:
+    return os.path.join(folder, f"{port}.control")
 
 
 def make_control_folder() -> None:
@@ -40,7 +61,7 @@ def make_control_folder() -> None:
     Raises:
         AddressUnusable: It cannot be made, or somebody else could change it.
     """
-    folder = control_folder()
+    folder = control_folders()[0]
     try:
         os.makedirs(folder, FOLDER_MODE, exist_ok=True)
         found = os.lstat(folder)

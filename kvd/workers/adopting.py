@@ -42,6 +42,7 @@ class Adopting:
         """
         The counter has come; owned by this.
         """
+        assert self._claims == -1
         self._claims = descriptor
 
     def dealt(self, deal: Deal, descriptors: Sequence[int]) -> None:

@@ -48,6 +48,11 @@ START_SECONDS: Final = 30.0
 A worker that is not ready after so long is killed.
 """
 
+RETRY_SECONDS: Final = 1.0
+"""
+Before another try, if the supervisor itself is out of descriptors.
+"""
+
 END_SECONDS: Final = 2.0
 """
 A process whose control socket has closed is killed after so long; and so long
@@ -192,7 +197,17 @@ class Pool:
         slot.state = State.STARTING
         slot.started = self._reactor.seconds()
         slot.pid = 0
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            self._log.error(
+                "worker {worker} cannot be started for now: {error}",
+                worker=slot.number,
+                error=error.strerror,
+            )
+            slot.state = State.WAITING
+            slot.timer = self._reactor.callLater(RETRY_SECONDS, self._restart, slot)
+            return
         slot.channel = Channel(
             near,
             lambda message, descriptors: self._received(slot, message, descriptors),

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from kvd.control.places import control_folder, control_path, make_control_folder
+from kvd.control.places import (
+    control_folders,
+    control_path,
+    find_control,
+    make_control_folder,
+)
 from kvd.errors import AddressUnusable
 
 
@@ -35,9 +40,24 @@ def test_without_a_session_there_is_a_place_too(
     """
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/does/not/exist")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert "/run/kvd" == control_folder()
+    assert ["/run/kvd"] == control_folders()
     monkeypatch.setattr(os, "geteuid", lambda: 1234)
-    assert "/tmp/kvd-1234" == control_folder()
+    assert ["/tmp/kvd-1234"] == control_folders()
+
+
+def test_a_service_is_found_from_a_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Which has a folder that the service had not.
+    """
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    theirs = f"/tmp/kvd-4711/{os.getpid()}.control"
+    assert f"{tmp_path}/kvd/{os.getpid()}.control" == find_control(os.getpid())
+
+    monkeypatch.setattr(os.path, "exists", lambda path: path == theirs)
+    assert theirs == find_control(os.getpid())
 
 
 def test_a_folder_that_others_may_change_is_refused(

@@ -4,10 +4,12 @@ Tests for `kvd.workers.pool`: the test plays the workers.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from unittest import mock
 
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
@@ -31,7 +33,14 @@ from kvd.workers.messages import (
     receive,
 )
 from kvd.workers.polling import Polling
-from kvd.workers.pool import END_SECONDS, EXPLAIN_SECONDS, START_SECONDS, Pool, State
+from kvd.workers.pool import (
+    END_SECONDS,
+    EXPLAIN_SECONDS,
+    RETRY_SECONDS,
+    START_SECONDS,
+    Pool,
+    State,
+)
 from tests.stepped import SteppedReactor
 from tests.workers.played import PlayedForks, PlayedWorker
 
@@ -261,6 +270,24 @@ class EndTests(PoolCase):
 
         self.reactor.advance(END_SECONDS)
         assert -signal.SIGKILL == process.wait(10)
+
+    def test_a_supervisor_out_of_descriptors_tries_again(self) -> None:
+        """
+        It says so, and goes on.
+        """
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with (
+            mock.patch("socket.socketpair", side_effect=short),
+            capturedLogs() as events,
+        ):
+            self.last(0).end()
+            self.reactor.settle()
+        assert State.WAITING is self.state(0)
+        assert any("cannot be started" in event["log_format"] for event in events)
+
+        made = len(self.forks.made)
+        self.reactor.advance(RETRY_SECONDS)
+        assert made + 1 == len(self.forks.made)
 
     def test_who_leaves_is_no_longer_given_anything(self) -> None:
         """
