@@ -13,11 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
-from typing import Final
+from typing import BinaryIO, Final
 
 from kvd.bench.errors import BenchFailed
 from kvd.bench.load import Load, Report
@@ -61,25 +62,17 @@ def daemon(policy: str, workers: int, folder: str) -> Iterator[Daemon]:
         f"--listen=tcp:{port}:interface=127.0.0.1", f"--control={control}",
     ]  # fmt: skip
     log = os.path.join(folder, "log")
-    with open(log, "wb") as output:
-        process = subprocess.Popen(  # noqa: S603  # our own interpreter
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-        )
     asking = ControlSocket(control)
-    try:
+    with (
+        closing(asking),
+        open(log, "wb") as output,
+        _started(command, _stop, cwd=folder, stdout=output) as process,
+    ):
         _wait_until(process, log, lambda: _SERVES in _read(log))
         _wait_until(process, log, lambda: _all_ready(asking))
         yield Daemon(port, asking)
         if process.poll() is not None:
             raise BenchFailed("the daemon ended while it was measured", _tail(log))
-    finally:
-        asking.close()
-        _stop(process)
 
 
 def unused_port() -> int:
@@ -121,20 +114,11 @@ def sink(clients: int) -> Iterator[int]:
     A server that discards what so many clients send (`kvd.bench.sink`); gives its
     port.
     """
-    process = subprocess.Popen(  # noqa: S603  # our own interpreter
-        _program("sink", str(clients)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        process_group=0,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
+    command = _program("sink", str(clients))
+    pipe = subprocess.PIPE
+    with _started(command, _kill_group, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
         yield int(process.stdout.readline() or 0)
-    finally:
-        _kill_group(process)
-        process.stdin.close()
-        process.stdout.close()
 
 
 def send(
@@ -154,23 +138,75 @@ def send(
         BenchFailed: The load could not be sent at all.
     """
     report, errors = os.path.join(folder, "report"), os.path.join(folder, "errors")
-    with open(report, "wb") as output, open(errors, "wb") as complaints:
-        process = subprocess.Popen(  # noqa: S603  # our own interpreter
-            _program("load", str(port), json.dumps(asdict(load))),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=complaints,
-            process_group=0,
-        )
-    try:
+    command = _program("load", str(port), json.dumps(asdict(load)))
+    with (
+        open(report, "wb") as output,
+        open(errors, "wb") as complaints,
+        _started(command, _kill_group, stdout=output, stderr=complaints) as process,
+    ):
         while meanwhile is not None and process.poll() is None:
             meanwhile()
         status = process.wait()
-    finally:
-        _kill_group(process)
     if status:
         raise BenchFailed("the load could not be sent", _tail(errors))
     return Report(**json.loads(_read(report)))
+
+
+@contextmanager
+def _started(
+    command: Sequence[str],
+    end: Callable[[subprocess.Popen[bytes]], object],
+    cwd: str | None = None,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | BinaryIO = subprocess.DEVNULL,
+    stderr: int | BinaryIO = subprocess.STDOUT,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """
+    A process that ends with the ``with``, also when a signal that interrupts the
+    measurement comes while it is being started.
+    """
+    process = None
+    try:
+        with _interrupted_later():
+            process = subprocess.Popen(  # noqa: S603  # our own programs
+                command,
+                cwd=cwd,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                process_group=0,
+            )
+        yield process
+    finally:
+        if process is not None:
+            with process:  # closes its pipes
+                end(process)
+
+
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """
+    Let signals that have a handler in Python wait until the ``with`` is left.
+
+    They are not blocked, since a process that is started inherits what is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        # Handlers run in the main thread only.
+        yield
+        return
+    came: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if callable(signal.getsignal(number))
+    }
+    try:
+        yield
+    finally:
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _program(name: str, *arguments: str) -> Sequence[str]:

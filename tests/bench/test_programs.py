@@ -5,12 +5,14 @@ Tests for the daemon that `kvd.bench.programs` starts.
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from kvd.bench.errors import BenchFailed
-from kvd.bench.programs import daemon
+from kvd.bench.programs import daemon, sink
 
 
 @pytest.mark.integration
@@ -44,3 +46,25 @@ def test_a_daemon_serves_until_the_end_of_the_with(tmp_path: Path) -> None:
 
     assert ["ready", "ready"] == [row["state"] for row in seen[0]["workers"]]
     assert not os.path.exists(f"/proc/{seen[0]['pid']}")
+
+
+def test_an_interruption_while_a_program_starts_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    The signal waits until there is something to end.
+    """
+    started = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[call-overload]
+            started.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+
+    with pytest.raises(KeyboardInterrupt), sink(1):
+        pass
+
+    assert [-signal.SIGKILL] == [process.returncode for process in started]
