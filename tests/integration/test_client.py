@@ -351,7 +351,7 @@ def test_an_interrupted_get_leaves_no_half_file(shell: Shell) -> None:
         with slow_copy_of(shell.port) as port:
             slow = Shell(shell.folder, port)
             process = slow.start("get", "long")
-            while not list(shell.folder.iterdir()):
+            while not any(file.stat().st_size for file in shell.folder.iterdir()):
                 time.sleep(0.01)
             process.send_signal(number)
             _, err = process.communicate(timeout=60)
