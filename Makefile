@@ -14,10 +14,12 @@ TESTS ?=
 FIGURES ?=
 # How many workers die for each policy: make crash KILLS=1000
 KILLS ?= 100
+# Given to the benchmark: make bench BENCH="--rounds 9 put-large get-small"
+BENCH ?=
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test lint trial coverage crash figures clean
+.PHONY: serve test lint trial coverage crash figures bench clean
 
 serve: $(VENV)/served
 	$(BIN)/twistd -n kvd $(ARGS)
@@ -50,7 +52,12 @@ crash: $(VENV)/developed
 # Memory, start and cost of a request on this machine; nginx and wrk are needed
 # beside it for the last one. No part of the tests: a figure is no verdict.
 figures: $(VENV)/developed
-	$(BIN)/python bench/figures.py $(FIGURES)
+	$(BIN)/python -m bench.figures $(FIGURES)
+
+# kvd beside nginx and a server in C; gcc and nginx are needed for it. Takes about
+# six minutes, and leaves its results in build/bench.
+bench: $(VENV)/developed
+	$(BIN)/python -m bench $(BENCH)
 
 clean:
 	rm -rf $(VENV) build dist _trial_temp* .coverage .coverage.* .hypothesis \

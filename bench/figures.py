@@ -1,7 +1,7 @@
 """
 The figures that kvd promises, measured on this machine.
 
-    python bench/figures.py [memory] [start] [get]
+    python -m bench.figures [memory] [start] [get]
 
 ``memory``: how much a worker grows while 64 uploads of 40 MB and 64 slow
 downloads run at once. ``start``: how long 32 workers take from the command to
@@ -13,7 +13,6 @@ Everything runs on loopback and in a temporary folder, for a bounded time.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
@@ -22,25 +21,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+
+from bench.processes import answers, cpu_seconds, tree, unused_port, wait_for
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 VALUE_BYTES = 40_000_000
 ROUNDS = 5
 SECONDS = 3
-
-
-def unused_port() -> int:
-    """
-    A port that was free a moment ago.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -91,55 +82,11 @@ def nginx(folder: Path, port: int, workers: int) -> Iterator[int]:
         process.wait()
 
 
-def answers(port: int) -> bool:
-    """
-    Whether somebody listens.
-    """
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """
-    Poll until something holds, for ten seconds at most.
-    """
-    end = time.monotonic() + 10
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError("it did not come true in ten seconds")
-        time.sleep(0.005)
-
-
-def tree(pid: int) -> list[int]:
-    """
-    A process and all below it.
-    """
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(below for child in children for below in tree(int(child)))]
-
-
 def leaves(pid: int) -> list[int]:
     """
     The processes of a tree that have no children: workers.
     """
     return [p for p in tree(pid) if len(tree(p)) == 1]
-
-
-def cpu_seconds(pids: list[int]) -> float:
-    """
-    CPU time of processes, to the nanosecond.
-    """
-    return (
-        sum(
-            int(Path(f"/proc/{p}/task/{t}/schedstat").read_text().split()[0])
-            for p in pids
-            for t in os.listdir(f"/proc/{p}/task")
-        )
-        / 1e9
-    )
 
 
 def resident_mib(pid: int, field: str = "Rss") -> float:
