@@ -1,0 +1,617 @@
+/*
+ * Sends a server requests in a closed loop, and tells what came of them.
+ *
+ * Each thread has an epoll instance and its share of the connections; each
+ * connection has one request in progress at any time. Bodies are sent from one
+ * buffer that all share, by a plain send(): splicing what sendfile() sent costs
+ * the server more than what clients really send. Bodies that come back are
+ * counted and discarded inside the kernel (MSG_TRUNC). So the load costs little,
+ * but not nothing: it tells its own CPU time, too.
+ *
+ *     load --port=N --method=PUT|GET [--size=BYTES] [--prefix=NAME]
+ *          [--keys=N] [--threads=N] [--connections=N] [--new]
+ *          [--seconds=S | --requests=N]
+ *
+ * Keys are /NAME/k0 and so on; NAME is "bench" if nothing is said
+ *
+ * Connection number c walks through the keys c, c + connections, and so on, so
+ * that no two write one key at once if the number of keys is a multiple of that
+ * of the connections.
+ *
+ * After so many seconds, or with SIGTERM, no request is begun any more. Those in
+ * progress are waited for after the time, and left after SIGTERM. So what the
+ * server spent was spent for requests that count.
+ *
+ * With --new each request has a connection of its own and says "Connection:
+ * close"; the server closes, and the next one begins when it has. Who closes first
+ * keeps the port pair in TIME_WAIT: there it is the server's side, which takes a
+ * new connection from the same port any time (RFC 9293, 3.6.1), so ports do not
+ * run out. A request's time then counts from connect() to the last byte.
+ *
+ * An error is a status that was not expected (200 for GET, 200, 201 or 204 for
+ * PUT), a body of another size, a reply that cannot be understood, or a
+ * connection that ended before its reply. The connection is then opened again.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	HEAD_BYTES = 4096, /* the longest head of a reply */
+	/* Bytes of a body given to one send(), and taken by one recv(). */
+	SEND_BYTES = 1024 * 1024,
+	DISCARD_BYTES = 16 * 1024 * 1024,
+	EVENTS = 256,
+	/* Errors in a row after which a server counts as gone. */
+	PATIENCE = 1000,
+	/* Waiting for requests in progress at the end. */
+	REST_SECONDS = 20,
+	/*
+	 * Latencies are counted in buckets of 1/64 of their power of two, so that a
+	 * percentile is known to 1.6 %.
+	 */
+	SUB_BITS = 6,
+	BUCKETS = (64 - SUB_BITS + 1) << SUB_BITS,
+};
+
+static struct {
+	uint16_t port;
+	bool put, fresh;
+	uint64_t size;
+	const char *prefix;
+	int keys, threads, connections;
+	double seconds;
+	long requests; /* in all; negative: as many as the time allows */
+} settings = {
+	.prefix = "bench", .keys = 1, .threads = 1, .connections = 1, .seconds = 1, .requests = -1,
+};
+
+static char *body;
+static atomic_long left;        /* requests that may still begin */
+static volatile sig_atomic_t stopped;
+static uint64_t began;          /* nanoseconds, as clock() */
+
+enum state { SENDING, RECEIVING, CLOSING, IDLE };
+
+struct connection {
+	int socket;
+	enum state state;
+	bool wants_out;
+	uint64_t started;
+	int key;
+	/* The request. */
+	size_t head_size;
+	uint64_t sent; /* of head and body */
+	/* The reply. */
+	int broken; /* what sending failed with */
+	size_t have;
+	bool head_done, will_close;
+	uint64_t body_left;
+	char head[256];
+	char in[HEAD_BYTES];
+};
+
+struct worker {
+	pthread_t thread;
+	int epoll, first, count, active;
+	long requests, errors, errors_in_a_row, connects;
+	char *first_error;
+	uint64_t ended, longest;
+	uint64_t latencies[BUCKETS];
+	struct connection *connections;
+};
+
+static uint64_t now(void)
+{
+	struct timespec time;
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(1);
+}
+
+/* ---- Latencies --------------------------------------------------------- */
+
+static unsigned bucket_of(uint64_t value)
+{
+	int shift;
+
+	if (value < 1 << SUB_BITS)
+		return (unsigned)value;
+	shift = 63 - __builtin_clzll(value) - SUB_BITS;
+	return (unsigned)(((uint64_t)shift << SUB_BITS) + (value >> shift));
+}
+
+/* The middle of a bucket. */
+static double value_of(unsigned bucket)
+{
+	unsigned shift;
+
+	if (bucket < 2 << SUB_BITS)
+		return bucket;
+	shift = (bucket >> SUB_BITS) - 1;
+	return ldexp((bucket & ((1 << SUB_BITS) - 1)) + (1 << SUB_BITS) + 0.5,
+		     (int)shift);
+}
+
+static double percentile(const uint64_t *latencies, long total, double share)
+{
+	double wanted = ceil(share * (double)total), seen = 0;
+
+	for (unsigned bucket = 0; bucket < BUCKETS; bucket++) {
+		seen += (double)latencies[bucket];
+		if (seen >= wanted && seen > 0)
+			return value_of(bucket) / 1e9;
+	}
+	return 0;
+}
+
+/* ---- One connection ---------------------------------------------------- */
+
+static void start(struct worker *worker, struct connection *connection);
+
+static void watch(struct worker *worker, struct connection *connection, bool out)
+{
+	struct epoll_event event = {
+		.events = out ? EPOLLOUT : EPOLLIN,
+		.data.ptr = connection,
+	};
+	if (connection->wants_out == out)
+		return;
+	connection->wants_out = out;
+	if (epoll_ctl(worker->epoll, EPOLL_CTL_MOD, connection->socket, &event))
+		die("epoll_ctl");
+}
+
+static void hang_up(struct connection *connection)
+{
+	if (connection->socket >= 0)
+		close(connection->socket);
+	connection->socket = -1;
+}
+
+static bool connect_anew(struct worker *worker, struct connection *connection)
+{
+	struct sockaddr_in address = {
+		.sin_family = AF_INET,
+		.sin_port = htons(settings.port),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	struct epoll_event event = { .events = EPOLLIN, .data.ptr = connection };
+	int one = 1;
+
+	connection->socket = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (connection->socket < 0)
+		die("socket");
+	worker->connects++;
+	setsockopt(connection->socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	connection->wants_out = false;
+	if (epoll_ctl(worker->epoll, EPOLL_CTL_ADD, connection->socket, &event))
+		die("epoll_ctl");
+	return !connect(connection->socket, (struct sockaddr *)&address, sizeof address)
+	       || errno == EINPROGRESS;
+}
+
+static void fail(struct worker *worker, struct connection *connection, const char *why)
+{
+	hang_up(connection);
+	connection->state = IDLE;
+	worker->active--;
+	if (stopped)
+		return;
+	worker->errors++;
+	if (!worker->first_error && asprintf(&worker->first_error, "%s", why) < 0)
+		die("asprintf");
+	if (++worker->errors_in_a_row < PATIENCE)
+		start(worker, connection);
+}
+
+static void finish(struct worker *worker, struct connection *connection)
+{
+	if (settings.fresh || connection->will_close)
+		hang_up(connection);
+	connection->state = IDLE;
+	worker->active--;
+	start(worker, connection);
+}
+
+static void count(struct worker *worker, struct connection *connection)
+{
+	uint64_t ended = now(), taken = ended - connection->started;
+
+	worker->requests++;
+	worker->errors_in_a_row = 0;
+	worker->ended = ended;
+	worker->latencies[bucket_of(taken)]++;
+	if (taken > worker->longest)
+		worker->longest = taken;
+}
+
+/* Understand the head of a reply, or say what is wrong with it. */
+static const char *parse(struct connection *connection, char *end)
+{
+	static _Thread_local char unexpected[64];
+	uint64_t length = 0;
+	bool has_length = false;
+	int status;
+	size_t came = connection->have - (size_t)(end + 4 - connection->in);
+
+	*end = 0;
+	if (strncmp(connection->in, "HTTP/1.", 7) || end - connection->in < 12)
+		return "the reply is no HTTP";
+	status = atoi(connection->in + 9);
+	connection->will_close = false;
+	for (char *line = strstr(connection->in, "\r\n"); line; line = strstr(line, "\r\n")) {
+		line += 2;
+		if (!strncasecmp(line, "Content-Length:", 15)) {
+			length = strtoull(line + 15, NULL, 10);
+			has_length = true;
+		} else if (!strncasecmp(line, "Connection:", 11)) {
+			connection->will_close = !strncasecmp(line + 11, " close", 6);
+		}
+	}
+	if (settings.put ? status != 200 && status != 201 && status != 204 : status != 200) {
+		snprintf(unexpected, sizeof unexpected, "status %d", status);
+		return unexpected;
+	}
+	if (settings.put ? status != 204 && !has_length : !has_length)
+		return "the reply has no Content-Length";
+	if (!settings.put && length != settings.size)
+		return "the body has another size";
+	if (came > length)
+		return "more came than the reply";
+	connection->body_left = length - came;
+	connection->head_done = true;
+	return NULL;
+}
+
+static void receive(struct worker *worker, struct connection *connection)
+{
+	ssize_t came;
+
+	while (!connection->head_done) {
+		const char *wrong;
+		char *end;
+		came = recv(connection->socket, connection->in + connection->have,
+			    HEAD_BYTES - 1 - connection->have, 0);
+		if (came < 0 && errno == EAGAIN)
+			return;
+		if (came <= 0)
+			return fail(worker, connection,
+				    came ? strerror(errno)
+				    : connection->broken ? strerror(connection->broken)
+				    : "closed before the reply");
+		connection->have += (size_t)came;
+		connection->in[connection->have] = 0;
+		end = memmem(connection->in, connection->have, "\r\n\r\n", 4);
+		if (!end && connection->have == HEAD_BYTES - 1)
+			return fail(worker, connection, "the reply's head is too long");
+		if (!end)
+			return;
+		wrong = parse(connection, end);
+		if (wrong)
+			return fail(worker, connection, wrong);
+	}
+	while (connection->body_left) {
+		size_t wanted = connection->body_left < DISCARD_BYTES
+				? connection->body_left : DISCARD_BYTES;
+		came = recv(connection->socket, NULL, wanted, MSG_TRUNC);
+		if (came < 0 && errno == EAGAIN)
+			return;
+		if (came <= 0)
+			return fail(worker, connection,
+				    came ? strerror(errno) : "closed within the body");
+		connection->body_left -= (uint64_t)came;
+	}
+	count(worker, connection);
+	if (settings.fresh)
+		connection->state = CLOSING;
+	else
+		finish(worker, connection);
+}
+
+/* Wait for the server to close, so that TIME_WAIT is its own. */
+static void await_close(struct worker *worker, struct connection *connection)
+{
+	char byte;
+	ssize_t came = recv(connection->socket, &byte, 1, 0);
+
+	if (came > 0)
+		fail(worker, connection, "more came than the reply");
+	else if (!came || errno != EAGAIN)
+		finish(worker, connection);
+}
+
+static void send_on(struct worker *worker, struct connection *connection)
+{
+	uint64_t total = connection->head_size + (settings.put ? settings.size : 0);
+
+	while (connection->sent < total) {
+		ssize_t sent;
+		if (connection->sent < connection->head_size) {
+			/* Head and body leave in one segment, as far as they fit. */
+			size_t size = connection->head_size - connection->sent;
+			sent = send(connection->socket, connection->head + connection->sent,
+				    size, MSG_NOSIGNAL | (settings.put ? MSG_MORE : 0));
+		} else {
+			uint64_t rest = total - connection->sent;
+			sent = send(connection->socket, body,
+				    rest < SEND_BYTES ? rest : SEND_BYTES, MSG_NOSIGNAL);
+		}
+		if (sent < 0 && errno == EAGAIN)
+			return watch(worker, connection, true);
+		if (sent < 0) {
+			/* The server may have said why before it closed. */
+			connection->broken = errno;
+			break;
+		}
+		connection->sent += (uint64_t)sent;
+	}
+	watch(worker, connection, false);
+	connection->state = RECEIVING;
+}
+
+/* May another request begin? Takes it from those left. */
+static bool may_start(void)
+{
+	if (stopped)
+		return false;
+	if (settings.requests >= 0)
+		return atomic_fetch_sub(&left, 1) > 0;
+	return (double)(now() - began) < settings.seconds * 1e9;
+}
+
+static void start(struct worker *worker, struct connection *connection)
+{
+	if (!may_start())
+		return;
+	connection->started = now();
+	worker->active++;
+	connection->state = SENDING;
+	connection->sent = 0;
+	connection->broken = 0;
+	connection->have = 0;
+	connection->head_done = false;
+	if (settings.put)
+		connection->head_size = (size_t)snprintf(
+			connection->head, sizeof connection->head,
+			"PUT /%s/k%d HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+			"Content-Length: %ju\r\n%s\r\n", settings.prefix, connection->key,
+			(uintmax_t)settings.size,
+			settings.fresh ? "Connection: close\r\n" : "");
+	else
+		connection->head_size = (size_t)snprintf(
+			connection->head, sizeof connection->head,
+			"GET /%s/k%d HTTP/1.1\r\nHost: 127.0.0.1\r\n%s\r\n",
+			settings.prefix, connection->key,
+			settings.fresh ? "Connection: close\r\n" : "");
+	connection->key = (connection->key + settings.connections) % settings.keys;
+	if (connection->socket < 0 && !connect_anew(worker, connection)) {
+		fail(worker, connection, strerror(errno));
+		return;
+	}
+	send_on(worker, connection);
+}
+
+/* ---- Threads ----------------------------------------------------------- */
+
+static void serve(struct worker *worker, struct connection *connection)
+{
+	switch (connection->state) {
+	case SENDING:
+		send_on(worker, connection);
+		break;
+	case RECEIVING:
+		receive(worker, connection);
+		break;
+	case CLOSING:
+		await_close(worker, connection);
+		break;
+	case IDLE:
+		/* A connection that is kept is closed: the next request opens anew. */
+		hang_up(connection);
+		break;
+	}
+}
+
+static void *work(void *argument)
+{
+	struct worker *worker = argument;
+	struct epoll_event events[EVENTS];
+	uint64_t latest = settings.requests >= 0 ? UINT64_MAX
+		: began + (uint64_t)((settings.seconds + REST_SECONDS) * 1e9);
+
+	for (int i = 0; i < worker->count; i++)
+		start(worker, &worker->connections[i]);
+	while (worker->active && !stopped) {
+		/* Not for ever: SIGTERM may come to another thread. */
+		int ready = epoll_wait(worker->epoll, events, EVENTS, 100);
+		for (int i = 0; i < ready; i++)
+			serve(worker, events[i].data.ptr);
+		if (now() > latest) {
+			worker->errors += worker->active;
+			worker->first_error = strdup("no reply for a long time");
+			break;
+		}
+	}
+	return NULL;
+}
+
+static void prepare(struct worker *worker, int number)
+{
+	/* Shares differ by one at most. */
+	worker->first = settings.connections * number / settings.threads;
+	worker->count = settings.connections * (number + 1) / settings.threads
+			- worker->first;
+	worker->connections = calloc((size_t)worker->count, sizeof *worker->connections);
+	worker->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (!worker->connections || worker->epoll < 0)
+		die("prepare");
+	for (int i = 0; i < worker->count; i++) {
+		worker->connections[i].socket = -1;
+		worker->connections[i].state = IDLE;
+		worker->connections[i].key = (worker->first + i) % settings.keys;
+	}
+}
+
+static double seconds_of(struct timeval time)
+{
+	return (double)time.tv_sec + (double)time.tv_usec / 1e6;
+}
+
+static void report(const struct worker *workers)
+{
+	static uint64_t latencies[BUCKETS];
+	struct rusage usage;
+	uint64_t ended = began, longest = 0;
+	long requests = 0, errors = 0, connects = 0;
+	const char *first_error = NULL;
+
+	for (int i = 0; i < settings.threads; i++) {
+		const struct worker *worker = &workers[i];
+		requests += worker->requests;
+		errors += worker->errors;
+		connects += worker->connects;
+		if (worker->ended > ended)
+			ended = worker->ended;
+		if (worker->longest > longest)
+			longest = worker->longest;
+		if (worker->first_error)
+			first_error = worker->first_error;
+		for (int bucket = 0; bucket < BUCKETS; bucket++)
+			latencies[bucket] += worker->latencies[bucket];
+	}
+	getrusage(RUSAGE_SELF, &usage);
+	printf("{\"requests\": %ld, \"seconds\": %.6f, \"bytes\": %ju, \"errors\": %ld,"
+	       " \"first_error\": %s%s%s, \"connects\": %ld, \"p50_seconds\": %.9f,"
+	       " \"p99_seconds\": %.9f, \"max_seconds\": %.9f, \"cpu_seconds\": %.6f}\n",
+	       requests, (double)(ended - began) / 1e9,
+	       (uintmax_t)((uint64_t)requests * settings.size), errors,
+	       first_error ? "\"" : "", first_error ? first_error : "null",
+	       first_error ? "\"" : "", connects, percentile(latencies, requests, 0.5),
+	       percentile(latencies, requests, 0.99), (double)longest / 1e9,
+	       seconds_of(usage.ru_utime) + seconds_of(usage.ru_stime));
+}
+
+static void stop(int number)
+{
+	(void)number;
+	stopped = 1;
+}
+
+static void usage(void)
+{
+	fputs("usage: load --port=N --method=PUT|GET [--size=BYTES] [--prefix=NAME]"
+	      " [--keys=N] [--threads=N] [--connections=N] [--new]"
+	      " [--seconds=S|--requests=N]\n",
+	      stderr);
+	exit(2);
+}
+
+static void read_options(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "port", required_argument, NULL, 'p' },
+		{ "method", required_argument, NULL, 'm' },
+		{ "size", required_argument, NULL, 's' },
+		{ "prefix", required_argument, NULL, 'x' },
+		{ "keys", required_argument, NULL, 'k' },
+		{ "threads", required_argument, NULL, 't' },
+		{ "connections", required_argument, NULL, 'c' },
+		{ "new", no_argument, NULL, 'n' },
+		{ "seconds", required_argument, NULL, 'd' },
+		{ "requests", required_argument, NULL, 'r' },
+		{ NULL, 0, NULL, 0 },
+	};
+	bool has_method = false;
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (option) {
+		case 'p':
+			settings.port = (uint16_t)atoi(optarg);
+			break;
+		case 'm':
+			settings.put = !strcmp(optarg, "PUT");
+			has_method = settings.put || !strcmp(optarg, "GET");
+			break;
+		case 's':
+			settings.size = strtoull(optarg, NULL, 10);
+			break;
+		case 'x':
+			settings.prefix = optarg;
+			break;
+		case 'k':
+			settings.keys = atoi(optarg);
+			break;
+		case 't':
+			settings.threads = atoi(optarg);
+			break;
+		case 'c':
+			settings.connections = atoi(optarg);
+			break;
+		case 'n':
+			settings.fresh = true;
+			break;
+		case 'd':
+			settings.seconds = atof(optarg);
+			break;
+		case 'r':
+			settings.requests = atol(optarg);
+			break;
+		default:
+			usage();
+		}
+	}
+	if (!settings.port || !has_method || settings.keys < 1 || settings.threads < 1
+	    || settings.connections < 1 || strlen(settings.prefix) > 100 || optind < argc)
+		usage();
+}
+
+int main(int argc, char **argv)
+{
+	struct worker *workers;
+
+	read_options(argc, argv);
+	signal(SIGTERM, stop);
+	workers = calloc((size_t)settings.threads, sizeof *workers);
+	body = malloc(SEND_BYTES);
+	if (!workers || !body)
+		die("malloc");
+	/* Not zeros: nobody shall have an easy time with them. */
+	for (size_t i = 0; i < SEND_BYTES; i++)
+		body[i] = (char)(i * 2654435761u >> 13);
+	atomic_init(&left, settings.requests);
+	for (int i = 0; i < settings.threads; i++)
+		prepare(&workers[i], i);
+	began = now();
+	for (int i = 0; i < settings.threads; i++)
+		if (pthread_create(&workers[i].thread, NULL, work, &workers[i]))
+			die("pthread_create");
+	for (int i = 0; i < settings.threads; i++)
+		pthread_join(workers[i].thread, NULL);
+	report(workers);
+	return 0;
+}
