@@ -1,0 +1,101 @@
+"""
+kvd beside its peers: ``python -m bench``, or ``make bench``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from bench.building import build
+from bench.errors import BenchFailed
+from bench.measuring import Outcome, measure
+from bench.ratios import rows
+from bench.showing import WIDTH, show_outcome, show_ratios
+from bench.workloads import WORKLOADS, Workload
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[WORKLOAD]...")
+@click.option("--rounds", default=5, show_default=True, help="Runs of each server.")
+@click.option("--seconds", default=1.5, show_default=True, help="Length of a run.")
+@click.option("--quick", is_flag=True, help="One round of 0.2 s: does it work at all?")
+@click.option("--list", "listing", is_flag=True, help="Show the workloads and end.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for the results.  [default: build/bench/<date>]",
+)
+def main(
+    names: Sequence[str],
+    rounds: int,
+    seconds: float,
+    quick: bool,
+    listing: bool,
+    output: Path | None,
+) -> None:
+    """
+    Put kvd beside nginx and a server in C, under the named workloads or all.
+
+    The machine should have nothing else to do meanwhile.
+    """
+    if listing:
+        for workload in WORKLOADS:
+            click.echo(f"{workload.name:20}  {workload.title}")
+        return
+    if quick:
+        rounds, seconds = 1, 0.2
+    output = output or Path("build", "bench", f"{datetime.now():%Y-%m-%d-%H%M%S}")
+    try:
+        outcomes = run(_chosen(names), rounds, seconds, output)
+    except BenchFailed as error:
+        raise click.ClickException(str(error)) from error
+    if any(row.errors for outcome in outcomes for row in rows(outcome)):
+        sys.exit(1)
+
+
+def _chosen(names: Sequence[str]) -> Sequence[Workload]:
+    known = {workload.name: workload for workload in WORKLOADS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise click.UsageError(
+            f"no workload named {unknown[0]!r}; there are: {', '.join(known)}"
+        )
+    return [known[name] for name in names or known]
+
+
+def run(
+    workloads: Sequence[Workload], rounds: int, seconds: float, output: Path
+) -> Sequence[Outcome]:
+    """
+    Measure workloads, and show what came out after each.
+    """
+    console = Console(width=WIDTH)
+    progress = Console(stderr=True)
+    output.mkdir(parents=True, exist_ok=True)
+    programs = build(Path("build", "bench", "programs").absolute())
+    outcomes = []
+    for workload in workloads:
+        with (
+            tempfile.TemporaryDirectory(prefix="kvd-bench-") as disk,
+            progress.status(workload.name) as status,
+        ):
+            outcome = measure(
+                workload, programs, Path(disk), rounds, seconds, status.update
+            )
+        show_outcome(outcome, console)
+        outcomes.append(outcome)
+    show_ratios(outcomes, console)
+    return outcomes
+
+
+if __name__ == "__main__":
+    os.environ.pop("LD_PRELOAD", None)
+    main()

@@ -1,0 +1,73 @@
+"""
+The programs in C, made when they are needed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench.errors import BenchFailed
+
+SOURCES: Final = Path(__file__).parent / "peers"
+_FLAGS: Final = ("-O2", "-Wall", "-Wextra", "-Werror")
+
+
+@dataclass(frozen=True)
+class Programs:
+    """
+    Where the programs are.
+    """
+
+    server: Path
+    load: Path
+    slow_sync: Path
+    """A library for LD_PRELOAD."""
+    nginx: Path
+
+
+def build(folder: Path) -> Programs:
+    """
+    Compile what is in ``peers/`` into a folder, and find nginx.
+
+    Raises:
+        BenchFailed: Something is not installed, or does not compile.
+    """
+    compiler = _find("gcc", "gcc and libc6-dev")
+    folder.mkdir(parents=True, exist_ok=True)
+    programs = Programs(
+        server=folder / "server",
+        load=folder / "load",
+        slow_sync=folder / "slow_sync.so",
+        nginx=_find("nginx", "nginx"),
+    )
+    _compile(compiler, "server.c", programs.server, "-pthread")
+    _compile(compiler, "load.c", programs.load, "-pthread", "-lm")
+    _compile(compiler, "slow_sync.c", programs.slow_sync, "-shared", "-fPIC")
+    return programs
+
+
+def _find(program: str, package: str) -> Path:
+    # nginx is where only root's PATH leads.
+    found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+    if found is None:
+        raise BenchFailed(
+            f"{program} is not installed; on Debian: apt-get install {package}"
+        )
+    return Path(found)
+
+
+def _compile(compiler: Path, source: str, target: Path, *options: str) -> None:
+    path = SOURCES / source
+    if target.exists() and target.stat().st_mtime > path.stat().st_mtime:
+        return
+    # Moved into place, so that a compiler which was interrupted leaves nothing.
+    half = target.with_suffix(".half")
+    command = [str(compiler), *_FLAGS, "-o", str(half), str(path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise BenchFailed(f"{source} does not compile:\n{done.stderr}")
+    half.rename(target)
