@@ -4,7 +4,6 @@ kvd beside its peers: ``python -m bench``, or ``make bench``.
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,9 +15,11 @@ from rich.console import Console
 
 from bench.building import build
 from bench.errors import BenchFailed
-from bench.measuring import Outcome, measure
-from bench.ratios import rows
-from bench.showing import WIDTH, show_outcome, show_ratios
+from bench.machine import describe
+from bench.measuring import TMPFS, measure
+from bench.record import Record, summarize, write_record
+from bench.report import write_report
+from bench.showing import WIDTH, show_ratios, show_summary
 from bench.workloads import WORKLOADS, Workload
 
 
@@ -54,10 +55,10 @@ def main(
         rounds, seconds = 1, 0.2
     output = output or Path("build", "bench", f"{datetime.now():%Y-%m-%d-%H%M%S}")
     try:
-        outcomes = run(_chosen(names), rounds, seconds, output)
+        record = run(_chosen(names), rounds, seconds, output)
     except BenchFailed as error:
         raise click.ClickException(str(error)) from error
-    if any(row.errors for outcome in outcomes for row in rows(outcome)):
+    if record.errors:
         sys.exit(1)
 
 
@@ -73,29 +74,32 @@ def _chosen(names: Sequence[str]) -> Sequence[Workload]:
 
 def run(
     workloads: Sequence[Workload], rounds: int, seconds: float, output: Path
-) -> Sequence[Outcome]:
+) -> Record:
     """
-    Measure workloads, and show what came out after each.
+    Measure workloads, show what came out after each, and keep it in a folder.
     """
-    console = Console(width=WIDTH)
-    progress = Console(stderr=True)
+    console, progress = Console(width=WIDTH), Console(stderr=True)
     output.mkdir(parents=True, exist_ok=True)
     programs = build(Path("build", "bench", "programs").absolute())
-    outcomes = []
-    for workload in workloads:
-        with (
-            tempfile.TemporaryDirectory(prefix="kvd-bench-") as disk,
-            progress.status(workload.name) as status,
-        ):
-            outcome = measure(
-                workload, programs, Path(disk), rounds, seconds, status.update
-            )
-        show_outcome(outcome, console)
-        outcomes.append(outcome)
-    show_ratios(outcomes, console)
-    return outcomes
+    began = f"{datetime.now():%Y-%m-%d %H:%M}"
+    summaries = []
+    with tempfile.TemporaryDirectory(prefix="kvd-bench-") as folder:
+        disk = Path(folder)
+        for workload in workloads:
+            with progress.status(workload.name) as status:
+                outcome = measure(
+                    workload, programs, disk, rounds, seconds, status.update
+                )
+            summaries.append(summarize(outcome))
+            show_summary(summaries[-1], console)
+        machine = describe(programs, disk, TMPFS)
+    record = Record(began, rounds, seconds, machine, summaries)
+    show_ratios(summaries, console)
+    write_record(output / "result.json", record)
+    write_report(output / "report.html", record)
+    console.print(f"\nKept in {output}: result.json, report.html", highlight=False)
+    return record
 
 
 if __name__ == "__main__":
-    os.environ.pop("LD_PRELOAD", None)
     main()

@@ -28,7 +28,7 @@ from bench.workloads import Contender, Workload
 
 WARM_UP_SECONDS: Final = 0.2
 _SETTLE_SECONDS: Final = 0.5
-_TMPFS: Final = Path("/dev/shm")  # noqa: S108  # a folder of an unused name in it
+TMPFS: Final = Path("/dev/shm")  # noqa: S108  # a folder of an unused name in it
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _prepared(
     """
     A server with what the load will read.
     """
-    parent = disk if workload.medium == "disk" else _TMPFS
+    parent = disk if workload.medium == "disk" else TMPFS
     folder = Path(tempfile.mkdtemp(prefix="kvd-bench-", dir=parent))
     try:
         with contender.server.start(programs, folder) as running:
@@ -190,7 +190,7 @@ def _ceiling(workload: Workload, programs: Programs, seconds: float) -> Run:
     leanest = CServer(put="splice", null=workload.load.method == "PUT")
     contender = Contender("the load alone", leanest)
     alone = replace(workload, medium="tmpfs", background=None)
-    with _prepared(alone, contender, programs, _TMPFS, seconds) as server:
+    with _prepared(alone, contender, programs, TMPFS, seconds) as server:
         send(programs, server.port, workload.load, seconds=WARM_UP_SECONDS)
         return measured(contender.name, workload.load, server, programs, 0, seconds)
 

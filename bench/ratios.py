@@ -130,9 +130,9 @@ def ratios(outcome: Outcome) -> Sequence[Ratio]:
     return found
 
 
-def headroom(outcome: Outcome) -> float:
+def load_alone_rate(outcome: Outcome) -> float:
     """
-    How many times faster the load is with the leanest server than with the
-    fastest that was measured.
+    The most that the load reached: with the leanest server that there is, or with
+    one of those that were measured.
     """
-    return outcome.ceiling.rate / max(row.rate for row in rows(outcome))
+    return max(outcome.ceiling.rate, *(row.rate for row in rows(outcome)))

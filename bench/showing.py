@@ -11,12 +11,13 @@ from rich import box
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
-from bench.measuring import Outcome
-from bench.ratios import Ratio, Row, headroom, ratios, rows
+from bench.loads import THREADS
+from bench.ratios import Ratio, Row
+from bench.record import Summary
 
 WIDTH: Final = 110
 
-_COLUMNS: Final = (
+COLUMNS: Final = (
     "server",
     "requests\n/s",
     "GB/s",
@@ -30,21 +31,14 @@ _COLUMNS: Final = (
 )
 
 
-def show_outcome(outcome: Outcome, console: Console) -> None:
+def show_summary(summary: Summary, console: Console) -> None:
     """
     Print all servers under one load.
     """
-    workload = outcome.workload
-    console.print(
-        f"\n{workload.name}: {workload.title}\n", style="bold", highlight=False
-    )
-    console.print(_table(_COLUMNS, [_cells(row) for row in rows(outcome)]))
-    console.print(
-        f"\nThe load alone, against the leanest server: {outcome.ceiling.rate:,.0f}"
-        f" requests/s, {headroom(outcome):.1f} times the fastest",
-        highlight=False,
-    )
-    for row in rows(outcome):
+    console.print(f"\n{summary.name}: {summary.title}\n", style="bold", highlight=False)
+    console.print(_table(COLUMNS, [cells(row) for row in summary.rows]))
+    console.print(f"\n{load_line(summary)}", highlight=False)
+    for row in summary.rows:
         if row.errors:
             console.print(
                 f"{row.contender}: {row.errors} failed: {row.first_error}",
@@ -53,19 +47,31 @@ def show_outcome(outcome: Outcome, console: Console) -> None:
             )
 
 
-def show_ratios(outcomes: Sequence[Outcome], console: Console) -> None:
+def load_line(summary: Summary) -> str:
+    """
+    How far the load is from being the limit.
+    """
+    kvd = summary.rows[0]
+    return (
+        f"The load reached up to {summary.load_alone_rate:,.0f} requests/s,"
+        f" {summary.load_alone_rate / kvd.rate:.1f} times those of kvd; beside kvd its"
+        f" {THREADS} threads were busy for {kvd.load_cores / THREADS:.0%} of the time"
+    )
+
+
+def show_ratios(summaries: Sequence[Summary], console: Console) -> None:
     """
     Print kvd beside each server, with the figures to reach.
     """
-    lines = []
-    for outcome in outcomes:
-        for ratio in ratios(outcome):
-            if ratio.target is not None:
-                lines.append((outcome.workload.name, *ratio_cells(ratio)))
+    lines = [
+        (summary.name, *ratio_cells(ratio))
+        for summary in summaries
+        for ratio in summary.ratios
+        if ratio.target is not None
+    ]
+    columns = ("workload", "against", "figure", "seen", "range", "wanted", "")
     console.print("\nkvd by the other, medians of the rounds' ratios\n", style="bold")
-    console.print(
-        _table(("workload", "against", "figure", "seen", "range", "wanted", ""), lines)
-    )
+    console.print(_table(columns, lines))
 
 
 FIGURES: Final = {
@@ -90,7 +96,10 @@ def ratio_cells(ratio: Ratio) -> tuple[str, ...]:
     )
 
 
-def _cells(row: Row) -> Sequence[str]:
+def cells(row: Row) -> Sequence[str]:
+    """
+    A line of the table of servers.
+    """
     return (
         row.contender,
         f"{row.rate:,.0f}",

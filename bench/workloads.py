@@ -92,6 +92,7 @@ _C_SENDFILE: Final = Contender("C, sendfile", CServer())
 _PUT_LARGE: Final = Load("PUT", LARGE, connections=8, keys=16)
 _PUT_SMALL: Final = Load("PUT", SMALL, connections=32, keys=1000)
 _GET_SMALL: Final = Load("GET", SMALL, connections=32, keys=1000)
+_GET_ONE: Final = Load("GET", SMALL, connections=32, keys=1)
 _GET_NEW: Final = Load("GET", SMALL, connections=32, keys=1000, new_connections=True)
 _PUT_DISK: Final = Load("PUT", SMALL, connections=64, keys=1024)
 _PUT_ALONE: Final = Load("PUT", SMALL, connections=1, keys=1024)
@@ -166,6 +167,13 @@ WORKLOADS: Final[Sequence[Workload]] = [
         "get-small",
         "GET 4 KiB, 1,000 keys, 32 keep-alive clients",
         _GET_SMALL,
+        _kvd(),
+        [(_NGINX, Target(1.0, 0.9))],
+    ),
+    Workload(
+        "get-small-one",
+        "GET 4 KiB, always the same key, 32 keep-alive clients",
+        _GET_ONE,
         _kvd(),
         [(_NGINX, Target(1.0, 0.9))],
     ),
