@@ -5,7 +5,7 @@ A run of the benchmark as it is kept: what was seen, and what was made of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,11 @@ class Summary:
 
     name: str
     title: str
-    rows: Sequence[Row]
-    ratios: Sequence[Ratio]
+    rows: list[Row]
+    ratios: list[Ratio]
     load_alone_rate: float
     """The most requests per second that the load reached with any server."""
-    runs: Sequence[Run]
+    runs: list[Run]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Record:
     seconds: float
     """Of each run of a server."""
     machine: Mapping[str, str]
-    workloads: Sequence[Summary]
+    workloads: list[Summary]
 
     @property
     def errors(self) -> int:
@@ -58,10 +58,10 @@ def summarize(outcome: Outcome) -> Summary:
     return Summary(
         name=outcome.workload.name,
         title=outcome.workload.title,
-        rows=rows(outcome),
-        ratios=ratios(outcome),
+        rows=list(rows(outcome)),
+        ratios=list(ratios(outcome)),
         load_alone_rate=load_alone_rate(outcome),
-        runs=outcome.runs,
+        runs=list(outcome.runs),
     )
 
 

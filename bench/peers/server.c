@@ -515,8 +515,8 @@ static enum result read_head(struct worker *worker, struct connection *connectio
 	const char *end;
 	int wrong;
 
-	end = memmem(connection->in, connection->have, "\r\n\r\n", 4);
-	if (!end) {
+	/* What came behind the last request may be a head already. */
+	while (!(end = memmem(connection->in, connection->have, "\r\n\r\n", 4))) {
 		ssize_t came;
 		if (connection->have == HEAD_BYTES)
 			return refuse(worker, connection, 431);
@@ -527,9 +527,6 @@ static enum result read_head(struct worker *worker, struct connection *connectio
 		if (came <= 0)
 			return CLOSE;
 		connection->have += (size_t)came;
-		end = memmem(connection->in, connection->have, "\r\n\r\n", 4);
-		if (!end)
-			return WAIT;
 	}
 	wrong = parse(connection->in, end + 2, &request);
 	if (wrong)

@@ -1,0 +1,206 @@
+"""
+Tests for the figures that are made of a benchmark's runs, and for how they are kept
+and shown.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from docutils.core import publish_doctree
+from rich.console import Console
+
+from bench.loads import Load, Report
+from bench.measuring import Outcome, Run
+from bench.ratios import Spread, load_alone_rate, ratios, rows, spread
+from bench.record import Record, read_record, summarize, write_record
+from bench.report import write_report
+from bench.rst import as_rst, replace_figures
+from bench.servers import CServer, Kvd
+from bench.showing import show_ratios, show_summary
+from bench.workloads import WORKLOADS, Contender, Target, Workload
+
+LOAD = Load("PUT", 1000, connections=4, keys=8)
+WORKLOAD = Workload(
+    "some",
+    "PUT 1 kB",
+    LOAD,
+    Contender("kvd", Kvd()),
+    [(Contender("peer", CServer()), Target(rate=2, work=1.5))],
+)
+
+
+def a_run(
+    contender: str, number: int, requests: int, cpu_seconds: float, p99: float = 0.01
+) -> Run:
+    """
+    Of two seconds.
+    """
+    report = Report(
+        requests=requests, seconds=2.0, bytes=1000 * requests, errors=0,
+        first_error=None, connects=4, p50_seconds=0.001, p99_seconds=p99,
+        max_seconds=0.02, cpu_seconds=1.0,
+    )  # fmt: skip
+    return Run(contender, number, report, cpu_seconds, wall_seconds=2.0)
+
+
+def an_outcome() -> Outcome:
+    """
+    Three rounds; a machine that became slower for both after the first.
+    """
+    return Outcome(
+        WORKLOAD,
+        [
+            a_run("kvd", 0, 3000, 1.0),
+            a_run("peer", 0, 1000, 1.0),
+            a_run("peer", 1, 100, 1.0, p99=0.03),
+            a_run("kvd", 1, 200, 1.0),
+            a_run("kvd", 2, 220, 2.0),
+            a_run("peer", 2, 100, 1.0, p99=0.05),
+        ],
+        ceiling=a_run("the load alone", 0, 8000, 1.0),
+    )
+
+
+def a_record() -> Record:
+    """
+    Of one workload.
+    """
+    return Record(
+        "2026-01-02 03:04", 3, 2.0, {"kernel": "Linux"}, [summarize(an_outcome())]
+    )
+
+
+def test_ratios_are_of_the_runs_of_one_round() -> None:
+    """
+    The median of the rounds' ratios, which is not the ratio of the medians.
+    """
+    rate, work, p99 = ratios(an_outcome())
+
+    assert Spread(2.2, 2.0, 3.0) == rate.seen
+    assert Spread(2.0, 1.1, 3.0) == work.seen
+    assert Spread(3.0, 1.0, 5.0) == p99.seen
+
+
+def test_a_ratio_is_reached_if_its_median_is() -> None:
+    """
+    Where nothing is wanted, nothing is reached or missed.
+    """
+    rate, work, p99 = ratios(an_outcome())
+
+    assert (True, True, None) == (rate.reached, work.reached, p99.reached)
+    assert not replace(rate, target=2.3).reached
+
+
+def test_a_spread_is_its_median_and_its_ends() -> None:
+    """
+    In whichever order the values come.
+    """
+    assert Spread(3, 1, 9) == spread([9, 1, 3])
+    assert Spread(2, 1, 3) == spread([3, 1])
+
+
+def test_a_row_has_the_medians_of_a_server() -> None:
+    """
+    kvd's comes first.
+    """
+    ours, theirs = rows(an_outcome())
+
+    assert ("kvd", "peer") == (ours.contender, theirs.contender)
+    assert 110 == ours.rate
+    assert 110_000 == ours.bytes_per_second
+    assert 0.005 == ours.cpu_seconds_per_request
+    assert (0.5, 0.5) == (ours.server_cores, ours.load_cores)
+
+
+def test_failed_requests_are_told_with_a_reason() -> None:
+    """
+    Of all rounds together.
+    """
+    outcome = an_outcome()
+    report = replace(outcome.runs[0].report, errors=2, first_error="status 500")
+    broken = [replace(outcome.runs[0], report=report), *outcome.runs[1:]]
+    summary = summarize(replace(outcome, runs=broken))
+    output = io.StringIO()
+
+    show_summary(summary, Console(file=output, width=200))
+
+    assert "kvd: 2 failed: status 500" in output.getvalue()
+    assert 2 == replace(a_record(), workloads=[summary]).errors
+
+
+def test_the_load_alone_is_what_it_reached_with_any_server() -> None:
+    """
+    Who was measured may be leaner than who stands for that.
+    """
+    outcome = an_outcome()
+    slow = replace(outcome, ceiling=a_run("the load alone", 0, 2, 1.0))
+
+    assert 4000 == load_alone_rate(outcome)
+    assert 110 == load_alone_rate(slow)
+
+
+def test_ratios_are_shown_with_what_is_wanted() -> None:
+    """
+    And without those that nobody asked for.
+    """
+    output = io.StringIO()
+
+    show_ratios(a_record().workloads, Console(file=output, width=200))
+
+    lines = output.getvalue().splitlines()
+    assert ["some", "peer", "rate", "2.20", "2.00..3.00", "2", "reached"] == lines[
+        -2
+    ].split()
+    assert lines[-1].split()[-3:] == ["1.10..3.00", "1.5", "reached"]
+
+
+def test_a_record_can_be_read_again(tmp_path: Path) -> None:
+    """
+    With all that was in it.
+    """
+    write_record(tmp_path / "result.json", a_record())
+
+    assert a_record() == read_record(tmp_path / "result.json")
+
+
+def test_a_report_has_all_figures_and_drawings(tmp_path: Path) -> None:
+    """
+    In one file that asks for no other.
+    """
+    write_report(tmp_path / "report.html", a_record())
+
+    page = (tmp_path / "report.html").read_text()
+    assert 2 == page.count("<svg")
+    assert '<td class="yes">reached</td>' in page
+    assert "src=" not in page
+
+
+def test_a_document_gets_new_figures_in_place_of_old_ones() -> None:
+    """
+    What stands around them stays, and docutils can read them.
+    """
+    document = "Title\n=====\n\n.. figures\n\nold\n\n.. end of figures\n\nafter\n"
+
+    once = replace_figures(document, as_rst(a_record()))
+
+    assert once == replace_figures(once, as_rst(a_record()))
+    assert once.startswith("Title\n=====\n\n.. figures\n\nOf 2026-01-02, 3 rounds")
+    assert once.endswith("\n.. end of figures\n\nafter\n")
+    assert "old" not in once
+    settings = {"report_level": 1, "halt_level": 1, "syntax_highlight": "none"}
+    publish_doctree(once, settings_overrides=settings)
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
+def test_workloads_can_be_told_apart(workload: Workload) -> None:
+    """
+    By their names, and within one its servers by theirs.
+    """
+    names = [contender.name for contender in workload.contenders]
+
+    assert [workload] == [other for other in WORKLOADS if other.name == workload.name]
+    assert len(names) == len(set(names))
