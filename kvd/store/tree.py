@@ -18,7 +18,9 @@ from kvd.errors import KeyAbsent, StoreFault
 from kvd.interfaces import ValueInfo
 from kvd.keys import Key, escape
 from kvd.store.faults import folder_conflict, path_conflict
-from kvd.store.folders import open_folder, prune, remove_empty, split
+from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
+from kvd.store.swapping import swap, swapping_is_cheaper
+from kvd.store.uploads import UploadFolder
 from kvd.store.value import FileValue, describe, is_absence, open_file
 
 # How often a folder may be pruned by others between being made and being used.
@@ -32,7 +34,22 @@ class Tree:
     """
 
     def __init__(self, root: int) -> None:
+        """
+        Args:
+            root: Stays the caller's.
+        """
         self._root = root
+        self._swaps = swapping_is_cheaper(root)
+
+    def _enter(self, parents: Parents, *, make: bool = False) -> int:
+        """
+        Open the folder of a key; see `open_folder`. Then `_leave` it.
+        """
+        return open_folder(self._root, parents, make=make) if parents else self._root
+
+    def _leave(self, folder: int) -> None:
+        if folder != self._root:
+            os.close(folder)
 
     def open(self, key: Key) -> FileValue | None:
         """
@@ -40,27 +57,15 @@ class Tree:
         """
         parents, name = split(key)
         try:
-            if not parents:
-                return open_value(self._root, name, key)
-            folder = open_folder(self._root, parents)
+            folder = self._enter(parents)
             try:
                 return open_value(folder, name, key)
             finally:
-                os.close(folder)
+                self._leave(folder)
         except OSError as error:
             if is_absence(error):
                 return None
             raise
-
-    def stat(self, key: Key) -> ValueInfo | None:
-        """
-        What is known of a value; None if there is none.
-        """
-        value = self.open(key)
-        if value is None:
-            return None
-        value.close()
-        return value.info
 
     def expect_room_for(self, key: Key) -> None:
         """
@@ -71,7 +76,7 @@ class Tree:
         """
         parents, name = split(key)
         try:
-            folder = open_folder(self._root, parents)
+            folder = self._enter(parents)
         except FileNotFoundError:
             return
         except NotADirectoryError as error:
@@ -80,11 +85,11 @@ class Tree:
             if _is_folder(folder, name) and not remove_empty(folder, name):
                 raise folder_conflict(key)
         finally:
-            os.close(folder)
+            self._leave(folder)
 
     def publish(
-        self, uploads: int, upload: str, key: Key, conditions: Conditions
-    ) -> ValueInfo | None:
+        self, uploads: UploadFolder, upload: bytes, key: Key, conditions: Conditions
+    ) -> bool:
         """
         Give a finished file its name.
 
@@ -95,45 +100,53 @@ class Tree:
             conditions: What must hold of the value that is there.
 
         Returns:
-            The value that was there.
+            Whether a value was there.
         """
-        current = self.stat(key)
-        conditions.check_change(current)
-        parents, _ = split(key)
         try:
             for _ in range(_TRIES):
-                if self._rename(uploads, upload, key):
-                    return current
+                replaced = self._place(uploads, upload, key, conditions)
+                if replaced is not None:
+                    return replaced
             raise StoreFault(
                 f"/{escape(key)} cannot be published: its folder, or the upload"
                 " itself, is removed by others again and again."
             )
         except BaseException:
-            prune(self._root, parents)
+            prune(self._root, split(key)[0])
             raise
 
-    def _rename(self, uploads: int, upload: str, key: Key) -> bool:
+    def _place(
+        self, uploads: UploadFolder, upload: bytes, key: Key, conditions: Conditions
+    ) -> bool | None:
         """
-        Try to; False if the way was not clear but may be now.
+        Try to; None if the way was not clear but may be now.
         """
         parents, name = split(key)
         try:
-            folder = open_folder(self._root, parents, make=True)
+            folder = self._enter(parents, make=True)
         except FileNotFoundError:
-            return False  # Pruned between being made and being opened.
+            return None  # Pruned between being made and being opened.
         except NotADirectoryError as error:
             raise path_conflict(key) from error
         try:
-            os.rename(upload, name, src_dir_fd=uploads, dst_dir_fd=folder)
+            current = _info_of(folder, name, key)
+            conditions.check_change(current)
+            if self._swaps and current is not None:
+                swap(uploads.descriptor, upload, folder, name)
+                uploads.remove(upload)
+            else:
+                os.rename(
+                    upload, name, src_dir_fd=uploads.descriptor, dst_dir_fd=folder
+                )
         except FileNotFoundError:
-            return False  # Pruned after it was opened.
+            return None  # Pruned after it was opened, or removed by a stranger.
         except IsADirectoryError as error:
             if not remove_empty(folder, name):
                 raise folder_conflict(key) from error
-            return False
+            return None
         finally:
-            os.close(folder)
-        return True
+            self._leave(folder)
+        return current is not None
 
     def remove(self, key: Key, conditions: Conditions) -> None:
         """
@@ -143,16 +156,16 @@ class Tree:
             KeyAbsent: There is none.
             PreconditionFailed: It is not the one that was meant.
         """
-        current = self.stat(key)
-        if current is None:
-            raise KeyAbsent(f"/{escape(key)} has no value.")
-        conditions.check_change(current)
         parents, name = split(key)
-        folder = open_folder(self._root, parents)
+        folder = self._enter(parents)
         try:
+            current = _info_of(folder, name, key)
+            if current is None:
+                raise KeyAbsent(f"/{escape(key)} has no value.")
+            conditions.check_change(current)
             os.unlink(name, dir_fd=folder)
         finally:
-            os.close(folder)
+            self._leave(folder)
         # Within the key's lock, though it needs none: so a sync that follows
         # finds the folders as they stay.
         prune(self._root, parents)
@@ -176,6 +189,22 @@ def open_value(folder: int, name: bytes, key: Key) -> FileValue | None:
         if value is None:
             os.close(descriptor)
     return value
+
+
+def _info_of(folder: int, name: bytes, key: Key) -> ValueInfo | None:
+    """
+    What is known of the value that a file of a folder is; None if it is none.
+    """
+    try:
+        value = open_value(folder, name, key)
+    except OSError as error:
+        if is_absence(error):
+            return None
+        raise
+    if value is None:
+        return None
+    value.close()
+    return value.info
 
 
 def _is_folder(folder: int, name: bytes) -> bool:

@@ -147,12 +147,12 @@ class FileUpload:
         premises = self._premises
         try:
             replaced = premises.tree.publish(
-                premises.uploads.descriptor, self._name, self._key, conditions
+                premises.uploads, self._name, self._key, conditions
             )
         except OSError as error:
             raise self._fault_of(error, "published") from error
-        self._name = ""
-        return Published(info, created=replaced is None)
+        self._name = b""
+        return Published(info, created=not replaced)
 
     def _end(self) -> None:
         """

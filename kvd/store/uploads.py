@@ -49,7 +49,7 @@ class UploadFolder:
         """Of the folder; it is made for the first upload, so that a store
         whose disk is full can still be opened and read."""
 
-    def create(self) -> tuple[int, str]:
+    def create(self) -> tuple[int, bytes]:
         """
         Create an empty file.
 
@@ -61,18 +61,22 @@ class UploadFolder:
         """
         if self.descriptor < 0:
             self._name, self.descriptor = _make(self._hidden)
-        name = f"{next(self._names):x}"
+        name = b"%x" % next(self._names)
         return os.open(name, _FILE_FLAGS, 0o666, dir_fd=self.descriptor), name
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: bytes) -> None:
         """
-        Remove a file that will not be published.
+        Remove a file that will not be published, or a value that was replaced.
         """
         try:
             os.unlink(name, dir_fd=self.descriptor)
         except OSError as error:
             # What becomes of the request does not depend on it.
-            _log.warn("an upload cannot be removed: {reason}", reason=error)
+            _log.warn(
+                "{name} in the upload folder cannot be removed: {reason}",
+                name=name,
+                reason=error,
+            )
 
     def close(self) -> None:
         """

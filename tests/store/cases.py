@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from typing import TypeVar
+from unittest import mock
 
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
@@ -72,6 +73,9 @@ class FileStoreCase(Asking, FolderCase):
 
     durability: Durability = "process"
 
+    swaps = False
+    """Whether the file system is one in which names are swapped."""
+
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
@@ -87,9 +91,11 @@ class FileStoreCase(Asking, FolderCase):
         """
         Open the store in the folder, as one more process would.
         """
-        store = FileStore(
-            self.path, durability or self.durability, self.clock, off_reactor
-        )
+        choice = "kvd.store.tree.swapping_is_cheaper"
+        with mock.patch(choice, return_value=self.swaps):
+            store = FileStore(
+                self.path, durability or self.durability, self.clock, off_reactor
+            )
         self.addCleanup(store.close)
         return store
 

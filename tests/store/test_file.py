@@ -31,6 +31,15 @@ class ProcessContractTests(StoreContract, FileStoreCase):
     durability = "process"
 
 
+class SwappingContractTests(StoreContract, FileStoreCase):
+    """
+    So it is where names are swapped.
+    """
+
+    durability = "process"
+    swaps = True
+
+
 class DiskContractTests(StoreContract, FileStoreCase):
     """
     `FileStore` is a store, at durability ``disk``.

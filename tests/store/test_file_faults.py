@@ -84,8 +84,9 @@ class RoomTests(FileStoreCase):
         Whatever call fails during a commit, it is told and leaves the old
         value and nothing else.
         """
+        rename = "kvd.store.tree.swap" if self.swaps else "os.rename"
         self.publish(self.store, Key(b"a/b"), b"old")
-        for call in ("os.fstat", "os.setxattr", "os.rename", "os.open"):
+        for call in ("os.fstat", "os.setxattr", rename, "os.open"):
             upload = self.store.begin(Key(b"a/b"), None)
             with (
                 mock.patch(call, side_effect=OSError(errno.EIO, "broken")),

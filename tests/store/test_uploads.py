@@ -156,7 +156,7 @@ class UploadFilesTests(FileStoreCase):
         ):
             upload.discard()
 
-        assert ["an upload cannot be removed: {reason}"] == [
+        assert ["{name} in the upload folder cannot be removed: {reason}"] == [
             event["log_format"] for event in events
         ]
 

@@ -1,0 +1,67 @@
+"""
+Which call gives a finished upload the name of an older value.
+
+``rename`` does it everywhere. ext4 flushes the blocks of a file when a rename
+replaces another by it (its option ``auto_da_alloc``): a write that kvd did not ask
+for, since at durability ``disk`` the file was synced before, and ``process``
+promises nothing of a power cut. To swap the two names and remove the old file does
+the same without it. CPU time of a publication of 4 KiB, storage calls alone, in one
+interleaved run each (Linux 6.18, medians of four):
+
+==========================  ==========  ================
+file system                 ``rename``  swap and remove
+==========================  ==========  ================
+ext4 without a journal      163 µs      124 µs
+ext4                        58 µs       53 µs
+xfs                         41 µs       46 µs
+btrfs                       87 µs       94 µs
+tmpfs                       17 µs       20 µs
+==========================  ==========  ================
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Final
+
+_EXT4_SUPER_MAGIC: Final = 0xEF53
+_RENAME_EXCHANGE: Final = 2
+
+# struct statfs begins with the magic number of the file system, a long; the whole
+# has 120 bytes on 64-bit machines.
+_STATFS_BYTES: Final = 256
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_char_p)
+_libc.renameat2.argtypes = (
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_uint,
+)
+
+
+def swapping_is_cheaper(folder: int) -> bool:
+    """
+    Whether to `swap` instead of renaming, in the file system of a folder.
+    """
+    found = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _libc.fstatfs(folder, found):
+        return False
+    return ctypes.c_long.from_buffer(found).value == _EXT4_SUPER_MAGIC
+
+
+def swap(folder: int, name: bytes, other_folder: int, other_name: bytes) -> None:
+    """
+    Exchange two names in one step, so that at no moment either is missing
+    (``RENAME_EXCHANGE``, Linux 3.15, see rename(2)). It exchanges a file with a
+    folder too: the caller makes sure that both are files.
+
+    Raises:
+        OSError: One of them does not exist, or the file system cannot do it.
+    """
+    if _libc.renameat2(folder, name, other_folder, other_name, _RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name, None, other_name)
