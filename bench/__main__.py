@@ -4,6 +4,7 @@ kvd beside its peers: ``python -m bench``, or ``make bench``.
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from rich.console import Console
 from bench.building import build
 from bench.errors import BenchFailed
 from bench.machine import describe
-from bench.measuring import TMPFS, measure
+from bench.measuring import TMPFS, Bench
 from bench.record import Record, summarize, write_record
 from bench.report import write_report
 from bench.showing import WIDTH, show_ratios, show_summary
@@ -84,15 +85,13 @@ def run(
     began = f"{datetime.now():%Y-%m-%d %H:%M}"
     summaries = []
     with tempfile.TemporaryDirectory(prefix="kvd-bench-") as folder:
-        disk = Path(folder)
+        bench = Bench(programs, Path(folder), seconds)
         for workload in workloads:
             with progress.status(workload.name) as status:
-                outcome = measure(
-                    workload, programs, disk, rounds, seconds, status.update
-                )
+                outcome = bench.measure(workload, rounds, status.update)
             summaries.append(summarize(outcome))
             show_summary(summaries[-1], console)
-        machine = describe(programs, disk, TMPFS)
+        machine = describe(programs, bench.disk, TMPFS)
     record = Record(began, rounds, seconds, machine, summaries)
     show_ratios(summaries, console)
     write_record(output / "result.json", record)
@@ -102,4 +101,6 @@ def run(
 
 
 if __name__ == "__main__":
+    # Whoever ends this program ends those that it started, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     main()

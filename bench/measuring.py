@@ -28,6 +28,8 @@ from bench.workloads import Contender, Workload
 
 WARM_UP_SECONDS: Final = 0.2
 _SETTLE_SECONDS: Final = 0.5
+# More than a run can take beside its own time: the end of the last requests.
+_BACKGROUND_SECONDS: Final = 60
 TMPFS: Final = Path("/dev/shm")  # noqa: S108  # a folder of an unused name in it
 
 
@@ -71,128 +73,107 @@ class Outcome:
     """The same load against the leanest server there is."""
 
 
-def measure(
-    workload: Workload,
-    programs: Programs,
-    disk: Path,
-    rounds: int,
-    seconds: float,
-    progress: Callable[[str], None],
-) -> Outcome:
+@dataclass(frozen=True)
+class Bench:
     """
-    Measure one workload.
+    Where and for how long is measured.
+    """
 
-    Args:
-        disk: A folder on the file system that stands for the disk.
-        seconds: How long a run takes.
-        progress: Told what is done now, in a few words.
-    """
-    with ExitStack() as stack:
-        running = {
-            contender.name: stack.enter_context(
-                _prepared(workload, contender, programs, disk, seconds)
-            )
-            for contender in workload.contenders
-        }
-        runs = []
-        for number in range(rounds):
-            for contender in _in_turn(workload.contenders, number):
-                progress(f"{workload.name}, round {number + 1}: {contender.name}")
-                server = running[contender.name]
-                runs.append(
-                    _run(workload, contender, server, programs, number, seconds, disk)
+    programs: Programs
+    disk: Path
+    """A folder on the file system that stands for the disk."""
+    seconds: float
+    """Of each run of a server."""
+
+    def measure(
+        self, workload: Workload, rounds: int, progress: Callable[[str], None]
+    ) -> Outcome:
+        """
+        Measure one workload.
+
+        Args:
+            progress: Told what is done now, in a few words.
+        """
+        with ExitStack() as stack:
+            running = {
+                contender.name: stack.enter_context(self._ready(workload, contender))
+                for contender in workload.contenders
+            }
+            runs = []
+            for number in range(rounds):
+                for contender in _in_turn(workload.contenders, number):
+                    progress(f"{workload.name}, round {number + 1}: {contender.name}")
+                    server = running[contender.name]
+                    runs.append(self._run(workload, contender, server, number))
+        progress(f"{workload.name}: the load alone")
+        return Outcome(workload, runs, self._load_alone(workload))
+
+    @contextmanager
+    def _ready(self, workload: Workload, contender: Contender) -> Iterator[Running]:
+        """
+        A server with what the load will read or overwrite.
+        """
+        parent = self.disk if workload.medium == "disk" else TMPFS
+        folder = Path(tempfile.mkdtemp(prefix="kvd-bench-", dir=parent))
+        try:
+            with contender.server.start(self.programs, folder) as running:
+                load = contender.load or workload.load
+                # One client, so that each key is reached. Those that are sent
+                # beside the load are new when they come first.
+                fill = replace(load, method="PUT", connections=1, new_connections=False)
+                filled = send(self.programs, running.port, fill, requests=load.keys)
+                if filled.errors:
+                    raise BenchFailed(
+                        f"{contender.name} does not take values: {filled.first_error}"
+                    )
+                yield running
+        finally:
+            shutil.rmtree(folder)
+
+    def _run(
+        self, workload: Workload, contender: Contender, server: Running, number: int
+    ) -> Run:
+        load = contender.load or workload.load
+        with ExitStack() as stack:
+            if workload.medium == "disk":
+                # Nobody is to pay for what another one left to be written.
+                command = ["sync", "--file-system", str(self.disk)]
+                subprocess.run(command, check=True)  # noqa: S603
+            if workload.background is not None:
+                limit = self.seconds + _BACKGROUND_SECONDS
+                stack.enter_context(
+                    sending(self.programs, server.port, workload.background, limit)
                 )
-    progress(f"{workload.name}: the load alone")
-    return Outcome(workload, runs, _ceiling(workload, programs, seconds))
+                time.sleep(_SETTLE_SECONDS)
+            return self._measured(contender.name, load, server, number)
+
+    def _measured(self, name: str, load: Load, server: Running, number: int) -> Run:
+        """
+        Send a load, and look at the server's clock before and after.
+        """
+        send(self.programs, server.port, load, seconds=WARM_UP_SECONDS)
+        began, before = time.monotonic(), cpu_seconds(server.pids)
+        report = send(self.programs, server.port, load, seconds=self.seconds)
+        spent = cpu_seconds(server.pids) - before
+        if not report.requests:
+            raise BenchFailed(f"{name} answered nothing: {report.first_error}")
+        return Run(name, number, report, spent, time.monotonic() - began)
+
+    def _load_alone(self, workload: Workload) -> Run:
+        """
+        The same load to a server that opens no file for PUT, and only sends files
+        of tmpfs for GET.
+        """
+        leanest = CServer(put="splice", null=workload.load.method == "PUT")
+        contender = Contender("the load alone", leanest)
+        alone = replace(workload, medium="tmpfs", background=None)
+        with self._ready(alone, contender) as server:
+            return self._measured(contender.name, workload.load, server, 0)
 
 
 def _in_turn(contenders: Sequence[Contender], number: int) -> Sequence[Contender]:
     first = number % len(contenders)
     return [*contenders[first:], *contenders[:first]]
-
-
-@contextmanager
-def _prepared(
-    workload: Workload,
-    contender: Contender,
-    programs: Programs,
-    disk: Path,
-    seconds: float,
-) -> Iterator[Running]:
-    """
-    A server with what the load will read.
-    """
-    parent = disk if workload.medium == "disk" else TMPFS
-    folder = Path(tempfile.mkdtemp(prefix="kvd-bench-", dir=parent))
-    try:
-        with contender.server.start(programs, folder) as running:
-            load = contender.load or workload.load
-            # All is there before: the first PUT of a key is another request than
-            # those that overwrite it. One client reaches each key.
-            fill = replace(load, method="PUT", connections=1, new_connections=False)
-            filled = send(programs, running.port, fill, requests=load.keys)
-            if filled.errors:
-                raise BenchFailed(
-                    f"{contender.name} does not take values: {filled.first_error}"
-                )
-            yield running
-    finally:
-        shutil.rmtree(folder)
-
-
-def _run(
-    workload: Workload,
-    contender: Contender,
-    server: Running,
-    programs: Programs,
-    number: int,
-    seconds: float,
-    disk: Path,
-) -> Run:
-    load = contender.load or workload.load
-    with ExitStack() as stack:
-        if workload.medium == "disk":
-            # Nobody is to pay for what another one left to be written.
-            subprocess.run(["sync", "--file-system", disk], check=True)  # noqa: S603, S607
-        if workload.background is not None:
-            limit = seconds + WARM_UP_SECONDS + _SETTLE_SECONDS + 60
-            stack.enter_context(
-                sending(programs, server.port, workload.background, limit)
-            )
-            time.sleep(_SETTLE_SECONDS)
-        send(programs, server.port, load, seconds=WARM_UP_SECONDS)
-        return measured(contender.name, load, server, programs, number, seconds)
-
-
-def measured(
-    name: str,
-    load: Load,
-    server: Running,
-    programs: Programs,
-    number: int,
-    seconds: float,
-) -> Run:
-    """
-    Send a load, and look at the server's clock before and after.
-    """
-    began, before = time.monotonic(), cpu_seconds(server.pids)
-    report = send(programs, server.port, load, seconds=seconds)
-    spent = cpu_seconds(server.pids) - before
-    if not report.requests:
-        raise BenchFailed(f"{name} answered nothing: {report.first_error}")
-    return Run(name, number, report, spent, time.monotonic() - began)
-
-
-def _ceiling(workload: Workload, programs: Programs, seconds: float) -> Run:
-    """
-    A server that opens no file for PUT, and only sends files of tmpfs for GET.
-    """
-    leanest = CServer(put="splice", null=workload.load.method == "PUT")
-    contender = Contender("the load alone", leanest)
-    alone = replace(workload, medium="tmpfs", background=None)
-    with _prepared(alone, contender, programs, TMPFS, seconds) as server:
-        send(programs, server.port, workload.load, seconds=WARM_UP_SECONDS)
-        return measured(contender.name, workload.load, server, programs, 0, seconds)
 
 
 def by_contender(runs: Sequence[Run]) -> Mapping[str, Sequence[Run]]:

@@ -54,8 +54,8 @@ def load_line(summary: Summary) -> str:
     kvd = summary.rows[0]
     return (
         f"The load reached up to {summary.load_alone_rate:,.0f} requests/s,"
-        f" {summary.load_alone_rate / kvd.rate:.1f} times those of kvd; beside kvd its"
-        f" {THREADS} threads were busy for {kvd.load_cores / THREADS:.0%} of the time"
+        f" {summary.load_alone_rate / kvd.rate:.1f} times kvd's; beside kvd its"
+        f" {THREADS} threads were {kvd.load_cores / THREADS * 100:.0f} % busy"
     )
 
 

@@ -15,7 +15,7 @@ from bench import __main__ as command
 from bench.building import Programs
 from bench.loads import Load
 from bench.machine import describe, file_system
-from bench.measuring import measure
+from bench.measuring import Bench
 from bench.ratios import ratios
 from bench.record import read_record
 from bench.servers import CServer, Kvd, Nginx
@@ -55,8 +55,9 @@ def test_every_server_does_every_kind_of_request(
     In each round, without an error, and nothing of it is left.
     """
     said: list[str] = []
+    bench = Bench(programs, tmp_path, seconds=0.05)
 
-    outcome = measure(a_workload(load), programs, tmp_path, 2, 0.05, said.append)
+    outcome = bench.measure(a_workload(load), 2, said.append)
 
     expected = ["kvd", "nginx", "read", "splice", "nginx", "read", "splice", "kvd"]
     assert expected == [run.contender for run in outcome.runs]
@@ -75,10 +76,9 @@ def test_a_load_can_be_measured_beside_another(
     """
     load = Load("GET", 100, connections=2, keys=4)
     background = Load("PUT", 200_000, connections=2, keys=2, prefix="other")
+    bench = Bench(programs, tmp_path, seconds=0.05)
 
-    outcome = measure(
-        a_workload(load, background), programs, tmp_path, 1, 0.05, lambda said: None
-    )
+    outcome = bench.measure(a_workload(load, background), 1, lambda said: None)
 
     assert [0] * 4 == [run.report.errors for run in outcome.runs]
     assert {0} == {run.report.bytes % 100 for run in outcome.runs}
@@ -96,8 +96,9 @@ def test_kvd_can_have_slower_syncs(programs: Programs, tmp_path: Path) -> None:
         Contender("kvd", kvd),
         [(Contender("nginx", Nginx()), Target())],
     )
+    bench = Bench(programs, tmp_path, seconds=0.05)
 
-    outcome = measure(workload, programs, tmp_path, 1, 0.05, lambda said: None)
+    outcome = bench.measure(workload, 1, lambda said: None)
 
     assert 0.02 <= outcome.runs[0].report.p50_seconds
 
