@@ -20,8 +20,9 @@ are asked a few times a second, so that a request pays for no timer.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import Final
+from typing import Final, TypeAlias
 
 from kvd.settings import Limits
 
@@ -49,20 +50,35 @@ class Waits(Enum):
 _PROGRESS_COUNTS: Final = frozenset((Waits.BODY, Waits.READER, Waits.LINGER))
 
 
+Bounds: TypeAlias = Mapping[Waits, float]
+"""
+How many seconds each wait may last.
+"""
+
+
+def bounds_of(limits: Limits) -> Bounds:
+    """
+    The bounds for all connections.
+    """
+    return {
+        Waits.IDLE: limits.idle_seconds,
+        Waits.HEAD: limits.head_seconds,
+        Waits.BODY: limits.body_seconds,
+        Waits.STORE: float("inf"),
+        Waits.READER: limits.reader_seconds,
+        Waits.LINGER: LINGER_SILENT_SECONDS,
+    }
+
+
 class Patience:
     """
     Knows what is waited for, and when that has lasted too long.
     """
 
-    def __init__(self, limits: Limits, now: float) -> None:
-        self._bounds = {
-            Waits.IDLE: limits.idle_seconds,
-            Waits.HEAD: limits.head_seconds,
-            Waits.BODY: limits.body_seconds,
-            Waits.STORE: float("inf"),
-            Waits.READER: limits.reader_seconds,
-            Waits.LINGER: LINGER_SILENT_SECONDS,
-        }
+    __slots__ = ("_began", "_bounds", "_moved", "_since", "waits")
+
+    def __init__(self, bounds: Bounds, now: float) -> None:
+        self._bounds = bounds
         self.waits = Waits.IDLE
         self._since = self._began = now
         self._moved = 0

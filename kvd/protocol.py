@@ -62,7 +62,7 @@ class HttpConnection(Protocol):
     def __init__(self, site: Site) -> None:
         self._site = site
         self._reader = RequestReader(site.limits, site.heads)
-        self._patience = Patience(site.limits, site.clock.seconds())
+        self._patience = Patience(site.bounds, site.clock.seconds())
         self._turn: Turn | None = None
         self._turns = 0
         self._received = self._counted_sent = 0

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from kvd.access_log import Entry
 from kvd.dialects.choice import Dialects
 from kvd.interfaces import IStore
+from kvd.patience import bounds_of
 from kvd.scoreboard import Row, lone_row
 from kvd.settings import Limits
 from kvd.splicing import Pipe
@@ -72,6 +73,7 @@ class Site:
         self.row = row or lone_row()
         self.pipe = pipe
         self.heads = Heads(limits)
+        self.bounds = bounds_of(limits)
         self.draining = False
         self.connections: set[HttpConnection] = set()
         self.answers_due = 0

@@ -4,7 +4,13 @@ Tests for `kvd.patience`.
 
 import pytest
 
-from kvd.patience import LINGER_SECONDS, LINGER_SILENT_SECONDS, Patience, Waits
+from kvd.patience import (
+    LINGER_SECONDS,
+    LINGER_SILENT_SECONDS,
+    Patience,
+    Waits,
+    bounds_of,
+)
 from kvd.settings import Limits
 
 LIMITS = Limits(head_seconds=10, body_seconds=60, reader_seconds=30, idle_seconds=600)
@@ -23,7 +29,7 @@ def test_each_wait_has_its_bound(waits: Waits, bound: float) -> None:
     """
     A wait is over when its own bound has passed, and not before.
     """
-    patience = Patience(LIMITS, now=0)
+    patience = Patience(bounds_of(LIMITS), now=0)
     patience.wait(waits, now=100)
 
     assert not patience.is_over(100 + bound - 0.01, moved=0)
@@ -35,7 +41,7 @@ def test_progress_starts_the_wait_anew(waits: Waits) -> None:
     """
     Whoever moves a byte now and then is waited for as long as it takes.
     """
-    patience = Patience(LIMITS, now=0)
+    patience = Patience(bounds_of(LIMITS), now=0)
     patience.wait(waits, now=0)
 
     for moved in range(1, 50):
@@ -46,7 +52,7 @@ def test_a_head_has_its_time_in_all() -> None:
     """
     Bytes that trickle in do not prolong the wait for a head.
     """
-    patience = Patience(LIMITS, now=0)
+    patience = Patience(bounds_of(LIMITS), now=0)
     patience.wait(Waits.HEAD, now=0)
     for second in range(1, 10):
         assert not patience.is_over(second, moved=second)
@@ -58,7 +64,7 @@ def test_bytes_moved_before_a_wait_are_no_progress_in_it() -> None:
     """
     Only what moves during the wait counts.
     """
-    patience = Patience(LIMITS, now=0)
+    patience = Patience(bounds_of(LIMITS), now=0)
     patience.is_over(1, moved=5)
     patience.wait(Waits.READER, now=2)
     patience.is_over(3, moved=5)
@@ -70,7 +76,7 @@ def test_a_store_takes_its_time() -> None:
     """
     The store has bounds of its own.
     """
-    patience = Patience(LIMITS, now=0)
+    patience = Patience(bounds_of(LIMITS), now=0)
     patience.wait(Waits.STORE, now=0)
 
     assert not patience.is_over(1e9, moved=0)
@@ -80,7 +86,7 @@ def test_lingering_ends_even_for_a_client_that_sends_on_and_on() -> None:
     """
     A client that never closes is left behind after the whole bound.
     """
-    patience = Patience(LIMITS, now=0)
+    patience = Patience(bounds_of(LIMITS), now=0)
     patience.wait(Waits.LINGER, now=0)
     now, moved = 0.0, 0
     while now < LINGER_SECONDS - 1:
@@ -94,7 +100,7 @@ def test_waiting_for_the_same_goes_on() -> None:
     """
     Saying again what is waited for does not start the wait anew.
     """
-    patience = Patience(LIMITS, now=0)
+    patience = Patience(bounds_of(LIMITS), now=0)
     patience.wait(Waits.HEAD, now=0)
     patience.wait(Waits.HEAD, now=9)
 
@@ -105,7 +111,7 @@ def test_each_request_is_awaited_anew() -> None:
     """
     The idle time runs from the last reply, not from the first.
     """
-    patience = Patience(LIMITS, now=0)
+    patience = Patience(bounds_of(LIMITS), now=0)
     patience.wait(Waits.IDLE, now=500)
 
     assert not patience.is_over(1099, moved=0)
