@@ -27,7 +27,7 @@ from bench.workloads import WORKLOADS, Workload
 @click.command()
 @click.argument("names", nargs=-1, metavar="[WORKLOAD]...")
 @click.option("--rounds", default=5, show_default=True, help="Runs of each server.")
-@click.option("--seconds", default=1.5, show_default=True, help="Length of a run.")
+@click.option("--seconds", default=1.2, show_default=True, help="Length of a run.")
 @click.option("--quick", is_flag=True, help="One round of 0.2 s: does it work at all?")
 @click.option("--list", "listing", is_flag=True, help="Show the workloads and end.")
 @click.option(

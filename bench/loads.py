@@ -30,6 +30,9 @@ class Load:
     keys: int
     new_connections: bool = False
     """A connection for each request, rather than one for each client."""
+    piece_bytes: int = 1024 * 1024
+    """What a client gives to one ``send``. Small pieces cost a server more wake-ups,
+    and the load more calls."""
     prefix: str = "bench"
     """Keys of different prefixes differ."""
 
@@ -106,7 +109,8 @@ def _command(
     command = [
         str(programs.load), f"--port={port}", f"--method={load.method}",
         f"--size={load.body_bytes}", f"--keys={load.keys}",
-        f"--prefix={load.prefix}", f"--connections={load.connections}",
+        f"--piece={load.piece_bytes}", f"--prefix={load.prefix}",
+        f"--connections={load.connections}",
         f"--threads={min(THREADS, load.connections)}",
     ]  # fmt: skip
     if load.new_connections:

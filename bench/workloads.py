@@ -5,7 +5,7 @@ What is measured, and the figures to reach.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bench.loads import Load
@@ -98,6 +98,19 @@ _PUT_DISK: Final = Load("PUT", SMALL, connections=64, keys=1024)
 _PUT_ALONE: Final = Load("PUT", SMALL, connections=1, keys=1024)
 
 
+def _put_null(name: str, title: str, load: Load) -> Workload:
+    return Workload(
+        name,
+        title,
+        load,
+        _kvd(null=True),
+        [
+            (Contender(_C_READ.name, CServer(null=True)), Target(1.6, 4)),
+            (Contender(_C_SPLICE.name, CServer("splice", True)), Target(1.05, 1.0)),
+        ],
+    )
+
+
 def _put_disk(name: str, title: str, delay_ms: int, rate: float) -> Workload:
     return Workload(
         name,
@@ -118,15 +131,14 @@ def _put_disk(name: str, title: str, delay_ms: int, rate: float) -> Workload:
 
 
 WORKLOADS: Final[Sequence[Workload]] = [
-    Workload(
-        "put-large-null",
-        "PUT 40 MB to /dev/null, 8 keep-alive clients",
-        _PUT_LARGE,
-        _kvd(null=True),
-        [
-            (Contender(_C_READ.name, CServer(null=True)), Target(1.6, 4)),
-            (Contender(_C_SPLICE.name, CServer("splice", True)), Target(1.05, 1.0)),
-        ],
+    _put_null(
+        "put-large-null", "PUT 40 MB to /dev/null, 8 keep-alive clients", _PUT_LARGE
+    ),
+    _put_null(
+        "put-large-null-64k",
+        "PUT 40 MB to /dev/null, 8 keep-alive clients that send 64 KiB at a time",
+        # As curl does.
+        replace(_PUT_LARGE, piece_bytes=64 * 1024),
     ),
     Workload(
         "put-large",

@@ -3,24 +3,25 @@
  *
  * Each thread has an epoll instance and its share of the connections; each
  * connection has one request in progress at any time. Bodies are sent from one
- * buffer that all share, by a plain send(): splicing what sendfile() sent costs
- * the server more than what clients really send. Bodies that come back are
- * counted and discarded inside the kernel (MSG_TRUNC). So the load costs little,
- * but not nothing: it tells its own CPU time, too.
+ * buffer that all share, by plain send()s of --piece bytes: splicing what
+ * sendfile() sent costs the server more than what clients really send. Bodies that
+ * come back are counted and discarded inside the kernel (MSG_TRUNC). So the load
+ * costs little, but not nothing: it tells its own CPU time, too.
  *
- *     load --port=N --method=PUT|GET [--size=BYTES] [--prefix=NAME]
- *          [--keys=N] [--threads=N] [--connections=N] [--new]
+ *     load --port=N --method=PUT|GET [--size=BYTES] [--piece=BYTES]
+ *          [--prefix=NAME] [--keys=N] [--threads=N] [--connections=N] [--new]
  *          [--seconds=S | --requests=N]
  *
- * Keys are /NAME/k0 and so on; NAME is "bench" if nothing is said
+ * Keys are /NAME/k0 and so on; NAME is "bench" if nothing is said.
  *
  * Connection number c walks through the keys c, c + connections, and so on, so
  * that no two write one key at once if the number of keys is a multiple of that
  * of the connections.
  *
- * After so many seconds, or with SIGTERM, no request is begun any more. Those in
- * progress are waited for after the time, and left after SIGTERM. So what the
- * server spent was spent for requests that count.
+ * After so many seconds, or with SIGTERM, no request is begun any more; but each
+ * connection has one, however late its thread came to run. Those in progress are
+ * waited for after the time, and left after SIGTERM. So what the server spent was
+ * spent for requests that count.
  *
  * With --new each request has a connection of its own and says "Connection:
  * close"; the server closes, and the next one begins when it has. Who closes first
@@ -56,8 +57,7 @@
 
 enum {
 	HEAD_BYTES = 4096, /* the longest head of a reply */
-	/* Bytes of a body given to one send(), and taken by one recv(). */
-	SEND_BYTES = 1024 * 1024,
+	/* Of a body that comes back, taken by one recv(). */
 	DISCARD_BYTES = 16 * 1024 * 1024,
 	EVENTS = 256,
 	/* Errors in a row after which a server counts as gone. */
@@ -76,12 +76,13 @@ static struct {
 	uint16_t port;
 	bool put, fresh;
 	uint64_t size;
+	size_t piece; /* of a body, given to one send() */
 	const char *prefix;
 	int keys, threads, connections;
 	double seconds;
 	long requests; /* in all; negative: as many as the time allows */
 } settings = {
-	.prefix = "bench", .keys = 1, .threads = 1, .connections = 1, .seconds = 1, .requests = -1,
+	.piece = 1024 * 1024, .prefix = "bench", .keys = 1, .threads = 1, .connections = 1, .seconds = 1, .requests = -1,
 };
 
 static char *body;
@@ -95,6 +96,7 @@ struct connection {
 	int socket;
 	enum state state;
 	bool wants_out;
+	bool begun; /* its first request */
 	uint64_t started;
 	int key;
 	/* The request. */
@@ -358,7 +360,7 @@ static void send_on(struct worker *worker, struct connection *connection)
 		} else {
 			uint64_t rest = total - connection->sent;
 			sent = send(connection->socket, body,
-				    rest < SEND_BYTES ? rest : SEND_BYTES, MSG_NOSIGNAL);
+				    rest < settings.piece ? rest : settings.piece, MSG_NOSIGNAL);
 		}
 		if (sent < 0 && errno == EAGAIN)
 			return watch(worker, connection, true);
@@ -374,18 +376,21 @@ static void send_on(struct worker *worker, struct connection *connection)
 }
 
 /* May another request begin? Takes it from those left. */
-static bool may_start(void)
+static bool may_start(struct connection *connection)
 {
+	bool first = !connection->begun;
+
+	connection->begun = true;
 	if (stopped)
 		return false;
 	if (settings.requests >= 0)
 		return atomic_fetch_sub(&left, 1) > 0;
-	return (double)(now() - began) < settings.seconds * 1e9;
+	return first || (double)(now() - began) < settings.seconds * 1e9;
 }
 
 static void start(struct worker *worker, struct connection *connection)
 {
-	if (!may_start())
+	if (!may_start(connection))
 		return;
 	connection->started = now();
 	worker->active++;
@@ -523,8 +528,8 @@ static void stop(int number)
 
 static void usage(void)
 {
-	fputs("usage: load --port=N --method=PUT|GET [--size=BYTES] [--prefix=NAME]"
-	      " [--keys=N] [--threads=N] [--connections=N] [--new]"
+	fputs("usage: load --port=N --method=PUT|GET [--size=BYTES] [--piece=BYTES]"
+	      " [--prefix=NAME] [--keys=N] [--threads=N] [--connections=N] [--new]"
 	      " [--seconds=S|--requests=N]\n",
 	      stderr);
 	exit(2);
@@ -536,6 +541,7 @@ static void read_options(int argc, char **argv)
 		{ "port", required_argument, NULL, 'p' },
 		{ "method", required_argument, NULL, 'm' },
 		{ "size", required_argument, NULL, 's' },
+		{ "piece", required_argument, NULL, 'b' },
 		{ "prefix", required_argument, NULL, 'x' },
 		{ "keys", required_argument, NULL, 'k' },
 		{ "threads", required_argument, NULL, 't' },
@@ -559,6 +565,9 @@ static void read_options(int argc, char **argv)
 			break;
 		case 's':
 			settings.size = strtoull(optarg, NULL, 10);
+			break;
+		case 'b':
+			settings.piece = strtoull(optarg, NULL, 10);
 			break;
 		case 'x':
 			settings.prefix = optarg;
@@ -585,7 +594,8 @@ static void read_options(int argc, char **argv)
 			usage();
 		}
 	}
-	if (!settings.port || !has_method || settings.keys < 1 || settings.threads < 1
+	if (!settings.port || !has_method || !settings.piece || settings.keys < 1
+	    || settings.threads < 1
 	    || settings.connections < 1 || strlen(settings.prefix) > 100 || optind < argc)
 		usage();
 }
@@ -597,11 +607,11 @@ int main(int argc, char **argv)
 	read_options(argc, argv);
 	signal(SIGTERM, stop);
 	workers = calloc((size_t)settings.threads, sizeof *workers);
-	body = malloc(SEND_BYTES);
+	body = malloc(settings.piece);
 	if (!workers || !body)
 		die("malloc");
 	/* Not zeros: nobody shall have an easy time with them. */
-	for (size_t i = 0; i < SEND_BYTES; i++)
+	for (size_t i = 0; i < settings.piece; i++)
 		body[i] = (char)(i * 2654435761u >> 13);
 	atomic_init(&left, settings.requests);
 	for (int i = 0; i < settings.threads; i++)
