@@ -4,6 +4,7 @@ Tests for the policies in `kvd.dispatch`.
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.dispatch.leastbusy import LeastBusy
 from kvd.dispatch.reuseport import ReusePort
 from kvd.dispatch.roundrobin import RoundRobin
 from kvd.dispatch.shared import Shared
@@ -80,6 +81,56 @@ class RoundRobinTests(PolicyContract, SynchronousTestCase):
         )
 
 
+class LeastBusyTests(PolicyContract, SynchronousTestCase):
+    """
+    `LeastBusy` looks at what each worker does.
+    """
+
+    def make_policy(self) -> IDispatchPolicy:
+        return LeastBusy()
+
+    def test_fewest_requests_win(self) -> None:
+        """
+        However many idle connections a worker has, and whoever's turn it is.
+        """
+        busy = view(3, turn=1, requests=(1, 2, 0), connections=(1, 2, 500))
+
+        assert 2 == self.make_policy().choose(busy)
+
+    def test_what_is_on_its_way_counts(self) -> None:
+        """
+        A worker to which three are handed over is not idle (Seastar #3514: what
+        was counted late went to one shard).
+        """
+        assert 1 == self.make_policy().choose(view(2, handing_over=(3, 2)))
+        assert 0 == self.make_policy().choose(
+            view(2, requests=(1, 0), handing_over=(0, 2))
+        )
+
+    def test_among_equals_the_fewest_connections_count(self) -> None:
+        """
+        Each of them may ask again.
+        """
+        assert 2 == self.make_policy().choose(view(3, connections=(5, 4, 3)))
+
+    def test_ties_take_turns(self) -> None:
+        """
+        Nobody is everybody's first choice (Seastar #290: ties always went to
+        shard 0).
+        """
+        policy = self.make_policy()
+
+        assert [0, 1, 2, 3] == [policy.choose(view(4, turn=n)) for n in range(4)]
+        assert 0 == policy.choose(view(4, ready=(0, 2), turn=3))
+        assert [8] * 8 == self._deal(policy, 8, 64)
+
+    def test_who_is_not_ready_is_not_the_least_busy(self) -> None:
+        """
+        The row of a worker that is gone is empty.
+        """
+        assert 1 == self.make_policy().choose(view(2, ready=(1,), requests=(0, 9)))
+
+
 class ModelTests(SynchronousTestCase):
     """
     Where the kernel chooses, `choose` is a model of it.
@@ -109,10 +160,11 @@ def test_all_are_found_by_name() -> None:
     """
     As an operator names them.
     """
-    names = ("shared", "reuseport", "roundrobin")
+    names = ("shared", "reuseport", "roundrobin", "leastbusy")
     found = {name: load(IPolicyDeclaration, name) for name in names}
 
     assert found.keys() <= declared(IPolicyDeclaration).keys()
     assert isinstance(found["shared"], Shared)
     assert isinstance(found["reuseport"], ReusePort)
     assert isinstance(found["roundrobin"], RoundRobin)
+    assert isinstance(found["leastbusy"], LeastBusy)

@@ -26,7 +26,7 @@ from tests.integration.twistd import RUN_TWISTD, Twistd, unused_port
 
 pytestmark = pytest.mark.integration
 
-POLICIES = ["shared", "reuseport", "roundrobin"]
+POLICIES = ["shared", "reuseport", "roundrobin", "leastbusy"]
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:

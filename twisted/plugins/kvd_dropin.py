@@ -28,6 +28,11 @@ roundrobin = Policy(
     "The supervisor accepts and deals connections to the workers in turn.",
     "kvd.dispatch.roundrobin.policy",
 )
+leastbusy = Policy(
+    "leastbusy",
+    "The supervisor accepts; the worker with the fewest requests gets the connection.",
+    "kvd.dispatch.leastbusy.policy",
+)
 
 file_store = Store(
     "file",
