@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from operator import add
 from typing import Final
 
 from zope.interface import implementer
@@ -41,18 +42,18 @@ class LeastBusy:
         return ()
 
     def choose(self, view: View) -> int:
-        ready, requests, connections = view.ready, view.requests, view.connections
-        handing_over = view.handing_over
-        best, least = -1, -1
-        first = bisect_left(ready, view.turn)
-        # A loop over local names: with 32 workers 2 microseconds, half of what
-        # min() with a key takes.
-        for worker in (*ready[first:], *ready[:first]):
-            coming = handing_over[worker]
-            load = (requests[worker] + coming) * _REQUEST + connections[worker] + coming
-            if load < least or best < 0:
-                best, least = worker, load
-        return best
+        ready, coming = view.ready, view.handing_over
+        # Mapped by the interpreter's own functions: with 32 workers a quarter of the
+        # time of a loop, or of min() with a key.
+        tasks = map(_REQUEST.__mul__, map(add, view.requests, coming))
+        loads = list(map(add, tasks, map(add, view.connections, coming)))
+        if len(ready) < len(loads):
+            loads = [loads[worker] for worker in ready]
+        least = min(loads)
+        at = bisect_left(ready, view.turn)
+        if least not in loads[at:]:
+            at = 0
+        return ready[loads.index(least, at)]
 
 
 policy = LeastBusy()
