@@ -19,11 +19,15 @@ from kvd.settings import (
 from kvd.workers.messages import (
     MAX_DESCRIPTORS,
     BadMessage,
+    Claims,
+    Deal,
+    Declined,
     Drain,
     Exited,
     Failed,
     Fork,
     Forked,
+    Leaving,
     Listen,
     Load,
     Message,
@@ -61,8 +65,13 @@ MESSAGES: list[Message] = [
     Exited(3, 4711, "was killed by SIGKILL (9)"),
     Listen("0/3"),
     Unlisten("0/3"),
+    Claims(),
+    Deal(2**64 - 1, 64, socket.AF_INET6),
+    Settled(0),
+    Declined(2**40),
     Drain(0.5),
     Ready(),
+    Leaving(),
     Failed("no \udcff"),
     Told("warn", "text\n\u2603"),
 ]
@@ -89,7 +98,18 @@ def test_a_message_comes_back_as_it_went(message: Message) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{}", b"[]", b"nonsense", b'{"type": "Fork"}', b'{"type": "Format"}']
+    "data",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"nonsense",
+        b'{"type": "Fork"}',
+        b'{"type": "Format"}',
+        b"\x01",
+        b"\x02" + 9 * b"0",
+        b"\x04",
+    ],
 )
 def test_anything_else_is_no_message(data: bytes) -> None:
     """
