@@ -3,8 +3,13 @@ Tests for `kvd.transport`.
 """
 
 import socket
+from typing import cast
+from unittest import mock
 
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -210,3 +215,159 @@ class ServerTransportTests(SynchronousTestCase):
             names.append(transport.peer_name)
 
         assert ["127.0.0.1:4711", "[::1]:4711"] == names
+
+
+class BeginningTests(SynchronousTestCase):
+    """
+    What has come with a connection is read before the reactor hears of it.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        self.near, self.far = socket.socketpair()
+        self.addCleanup(self.near.close)
+        self.addCleanup(self.far.close)
+        self.far.setblocking(False)
+        self.watched = len(self.reactor.getReaders())
+
+    def serve(self, protocol: Protocol) -> None:
+        """
+        Begin, with whatever has been sent.
+        """
+        serve_connection(self.near, "", protocol, self.reactor)
+
+    def test_first_bytes_are_there_at_once(self) -> None:
+        """
+        And more come by the reactor.
+        """
+        protocol = Recorder()
+        self.far.send(b"first")
+
+        self.serve(protocol)
+        assert b"first" == protocol.data
+
+        self.far.send(b" more")
+        self.reactor.settle()
+        assert b"first more" == protocol.data
+
+    def test_one_answer_and_a_close_need_no_reactor(self) -> None:
+        """
+        As for a client that makes a connection for each request.
+        """
+
+        class Once(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                assert self.transport is not None
+                self.transport.write(data.upper())
+                self.transport.loseConnection()
+
+        protocol = Once()
+        self.far.send(b"request")
+
+        with mock.patch.object(self.reactor, "addReader") as add:
+            self.serve(protocol)
+
+        assert not add.called
+        assert protocol.lost is not None
+        assert protocol.lost.check(ConnectionDone)
+        assert b"REQUEST" == self.far.recv(100)
+        assert b"" == self.far.recv(100)
+
+    def test_a_close_in_a_later_read_is_done_in_it(self) -> None:
+        """
+        Nothing is left that the reactor would watch.
+        """
+
+        class Bye(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                assert self.transport is not None
+                self.transport.write(data)
+                if data == b"bye":
+                    self.transport.loseConnection()
+
+        self.serve(Bye())
+        for word in (b"hello", b"bye"):
+            self.far.send(word)
+            self.reactor.settle()
+            assert word == self.far.recv(100)
+
+        assert b"" == self.far.recv(100)
+        assert self.watched == len(self.reactor.getReaders())
+        assert [] == self.reactor.getWriters()
+
+    def test_a_close_behind_a_queue_waits_for_it(self) -> None:
+        """
+        All of the reply comes before the end.
+        """
+
+        class Much(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                assert self.transport is not None
+                self.transport.write(LARGE)
+                self.transport.loseConnection()
+
+        protocol = Much()
+        self.far.send(b"request")
+        self.serve(protocol)
+        received = 0
+        while protocol.lost is None or received < len(LARGE):
+            self.reactor.settle(1)
+            received += len(self.far.recv(1 << 20))
+
+        assert len(LARGE) == received
+        assert b"" == self.far.recv(1)
+
+    def test_an_end_that_came_first_is_noticed(self) -> None:
+        """
+        In the reactor's own turn, like an error.
+        """
+        protocol = Recorder()
+        self.far.close()
+
+        self.serve(protocol)
+        assert protocol.lost is None
+
+        self.reactor.settle()
+        assert protocol.lost is not None
+
+    def test_who_wants_no_input_gets_none(self) -> None:
+        """
+        Pausing at the first bytes counts.
+        """
+
+        class Pausing(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                cast(IPushProducer, self.transport).pauseProducing()
+
+        protocol = Pausing()
+        self.far.send(b"first")
+        self.serve(protocol)
+        self.far.send(b"second")
+        self.reactor.settle()
+        assert b"first" == protocol.data
+
+        cast(IPushProducer, protocol.transport).resumeProducing()
+        self.reactor.settle()
+        assert b"firstsecond" == protocol.data
+
+    def test_a_mistake_ends_its_connection_and_no_other(self) -> None:
+        """
+        Whoever accepts goes on.
+        """
+
+        class Broken(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                raise ZeroDivisionError
+
+        protocol = Broken()
+        self.far.send(b"first")
+        with capturedLogs() as events:
+            self.serve(protocol)
+
+        assert protocol.lost is not None
+        assert ["a connection failed at its first bytes"] == [
+            event["log_format"] for event in events
+        ]
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
