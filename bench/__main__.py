@@ -82,19 +82,20 @@ def run(
     console, progress = Console(width=WIDTH), Console(stderr=True)
     output.mkdir(parents=True, exist_ok=True)
     programs = build(Path("build", "bench", "programs").absolute())
-    began = f"{datetime.now():%Y-%m-%d %H:%M}"
-    summaries = []
     with tempfile.TemporaryDirectory(prefix="kvd-bench-") as folder:
         bench = Bench(programs, Path(folder), seconds)
+        machine = describe(programs, bench.disk, TMPFS)
+        record = Record(
+            f"{datetime.now():%Y-%m-%d %H:%M}", rounds, seconds, machine, []
+        )
         for workload in workloads:
             with progress.status(workload.name) as status:
                 outcome = bench.measure(workload, rounds, status.update)
-            summaries.append(summarize(outcome))
-            show_summary(summaries[-1], console)
-        machine = describe(programs, bench.disk, TMPFS)
-    record = Record(began, rounds, seconds, machine, summaries)
-    show_ratios(summaries, console)
-    write_record(output / "result.json", record)
+            record.workloads.append(summarize(outcome))
+            show_summary(record.workloads[-1], console)
+            # Each time, so that a run which is interrupted leaves what it has.
+            write_record(output / "result.json", record)
+    show_ratios(record.workloads, console)
     write_report(output / "report.html", record)
     console.print(f"\nKept in {output}: result.json, report.html", highlight=False)
     return record

@@ -223,11 +223,11 @@ class BeginningTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.reactor = SteppedReactor()
-        self.addCleanup(self.reactor.dispose)
         self.near, self.far = socket.socketpair()
         self.addCleanup(self.near.close)
         self.addCleanup(self.far.close)
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
         self.far.setblocking(False)
         self.watched = len(self.reactor.getReaders())
 
