@@ -23,7 +23,8 @@ def describe(programs: Programs, disk: Path, tmpfs: Path) -> Mapping[str, str]:
     return {
         "processor": _processor(),
         "memory": _memory(),
-        "kernel": f"{platform.system()} {platform.release()}",
+        # Without what whoever built it added.
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
         "file systems": f"{file_system(disk)} (disk), {file_system(tmpfs)}",
         "kvd": _kvd(),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
