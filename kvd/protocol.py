@@ -30,7 +30,7 @@ from kvd.patience import Patience, Waits
 from kvd.site import Site
 from kvd.transport import ServerTransport
 from kvd.turn import Turn
-from kvd.wire.events import END_OF_REQUEST, NEED_DATA, Request
+from kvd.wire.events import END_OF_REQUEST, NEED_DATA, Mark, Request
 from kvd.wire.reader import RequestReader
 
 T = TypeVar("T")
@@ -121,36 +121,37 @@ class HttpConnection(Protocol):
         self._advancing = True
         try:
             while not self._owed and not self._ending:
-                if not self._take_event():
+                try:
+                    event = self._reader.next_event()
+                except PeerError as error:
+                    self._give_up(error)
                     break
+                if event is NEED_DATA:
+                    self._await_input()
+                    break
+                self._pass_on(event)
         finally:
             self._advancing = False
 
-    def _take_event(self) -> bool:
-        try:
-            event = self._reader.next_event()
-        except PeerError as error:
-            self._give_up(error)
-            return False
-        if event is NEED_DATA:
-            self._await_input()
-            return False
-        if isinstance(event, Request):
-            self._turns += 1
-            self._turn = Turn(self, self._site, event)
+    def _pass_on(self, event: Request | bytes | Mark) -> None:
+        """
+        Give an event to the turn that it belongs to.
+        """
         turn = self._turn
-        assert turn is not None
+        if turn is None:
+            assert isinstance(event, Request)
+            self._turns += 1
+            turn = self._turn = Turn(self, self._site, event)
         try:
-            if isinstance(event, bytes):
-                turn.chunk(event)
-            elif event is END_OF_REQUEST:
+            if event is END_OF_REQUEST:
                 turn.end()
+            elif isinstance(event, bytes):
+                turn.chunk(event)
             else:
                 turn.begin()
         except Exception as error:
             turn.fail(error)
         self._end_turn()
-        return True
 
     def _give_up(self, error: PeerError) -> None:
         """

@@ -57,7 +57,7 @@ In the access log, never on the wire: the client broke off before the reply.
 """
 
 
-_DONE: Final = Exchange()
+_NOTHING: Final = Exchange()
 
 
 class Line(Protocol):
@@ -135,6 +135,19 @@ class Turn:
 
     _log = Logger()
 
+    # How each turn begins; set on the turn itself when that changes.
+    _dialect: IDialect | None = None
+    _operation: Operation | None = None
+    _exchange: Exchange = _NOTHING
+    _source: Source | None = None
+    _framed = False
+    _received = 0
+    _sent = 0
+    _status = 0
+    body_ended = False
+    replied = False
+    """All of the reply is written; the body may not have ended."""
+
     def __init__(self, line: Line, site: Site, request: Request | None) -> None:
         """
         Args:
@@ -145,19 +158,10 @@ class Turn:
         self._line = line
         self._site = site
         self._request = request
-        self._dialect: IDialect | None = None
-        self._operation: Operation | None = None
-        self._exchange = Exchange()
         self._began = site.clock.seconds()
         site.row.began()
-        self._source: Source | None = None
-        self._framed = False
-        self._received = self._sent = self._status = 0
         self.keep = request is not None and request.keep_alive
         """Whether the connection stays after this turn."""
-        self.body_ended = False
-        self.replied = False
-        """All of the reply is written; the body may not have ended."""
 
     @property
     def request(self) -> Request:
@@ -365,7 +369,7 @@ class Turn:
         self.replied = True
         # The exchange knows this turn: together they would wait for the
         # garbage collector.
-        self._exchange = _DONE
+        self._exchange = _NOTHING
         self._note()
         self._line.replied()
 
