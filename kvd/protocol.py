@@ -28,6 +28,7 @@ from zope.interface import implementer
 from kvd.errors import BodyTimeout, HeadTimeout, KvdError, PeerError
 from kvd.patience import Patience, Waits
 from kvd.site import Site
+from kvd.splicing import Pipe
 from kvd.transport import ServerTransport
 from kvd.turn import Turn
 from kvd.wire.events import END_OF_REQUEST, NEED_DATA, Mark, Request
@@ -69,7 +70,8 @@ class HttpConnection(Protocol):
         self._owed = False
         self._advancing = False
         self._paused = False
-        self._ending = self._moves = False
+        self._ending = False
+        self._moves: Pipe | None = None
         self._lost = False
         self._fresh_until: float | None = None
         self.reads = True
@@ -105,6 +107,8 @@ class HttpConnection(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._lost = self._ending = True
+        if self._moves is not None:
+            self._stop_moving()
         if self._turn is not None:
             self._turn.abandon()
         self._count_sent()
@@ -196,14 +200,15 @@ class HttpConnection(Protocol):
             return
         assert self._turn is not None
         if self._turn.descriptor() is not None:
-            self._moves = True
+            self._moves = self._site.pipe
+            self._moves.movers += 1
             self.transport.read_by(self._move)
 
     def _move(self) -> Any:
         """
         Called instead of `dataReceived`.
         """
-        turn, pipe = self._turn, self._site.pipe
+        turn, pipe = self._turn, self._moves
         target = None if turn is None or self._owed else turn.descriptor()
         if target is None or pipe is None:
             # The reply came early, or the store is to be waited for.
@@ -232,7 +237,9 @@ class HttpConnection(Protocol):
         return CONNECTION_DONE if moved.ended else None
 
     def _stop_moving(self) -> None:
-        self._moves = False
+        assert self._moves is not None
+        self._moves.movers -= 1
+        self._moves = None
         self.transport.read_by(None)
 
     def _pause(self) -> None:

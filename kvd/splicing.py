@@ -18,10 +18,15 @@ PIPE_BYTES: Final = 1024 * 1024
 What a pipe is asked to hold; /proc/sys/fs/pipe-max-size allows that much.
 """
 
-MOVES: Final = 4
+TURN_BYTES: Final = 4 * 1024 * 1024
 """
-How often a pipe is filled for one event of the reactor, at most: other connections
-wait meanwhile. (``docs/design.rst`` has the measurement.)
+What all bodies together are given for one turn of the reactor: others wait meanwhile,
+the longer the slower the disk is. (``docs/design.rst`` has the measurement.)
+"""
+
+LEAST_BYTES: Final = 128 * 1024
+"""
+What each is given at least; with less, the calls cost more than the bytes.
 """
 
 _FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
@@ -54,6 +59,8 @@ class Pipe:
         except PermissionError:
             # This user has many already; then it stays as it was made.
             self._bytes = fcntl.fcntl(self._in, fcntl.F_GETPIPE_SZ)
+        self.movers = 0
+        """How many bodies go through it at present."""
 
     def move(self, source: int, target: int, limit: int) -> Moved:
         """
@@ -69,7 +76,8 @@ class Pipe:
                 not told: it is of no use to anybody.
         """
         count = 0
-        for _ in range(MOVES):
+        limit = min(limit, max(LEAST_BYTES, TURN_BYTES // max(1, self.movers)))
+        while count < limit:
             try:
                 filled = os.splice(
                     source, self._in, min(limit - count, self._bytes), flags=_FLAGS
@@ -82,8 +90,6 @@ class Pipe:
             count += emptied
             if emptied < filled:
                 return Moved(count, self._take_rest(filled - emptied), False)
-            if count == limit:
-                break
         return Moved(count, b"", False)
 
     def _empty(self, target: int, filled: int) -> int:

@@ -281,6 +281,23 @@ class MovingTests(MovingCase):
         (entry,) = self.notes.entries
         assert 200_000 == entry.body_bytes
 
+    def test_who_moves_is_counted(self) -> None:
+        """
+        Until the body is complete, or its connection is lost.
+        """
+        pipe = self.site.pipe
+        assert pipe is not None
+        other = self.connect()
+        other.send(put(200_000, "b"))
+        self.client.send(put(200_000))
+        assert 2 == pipe.movers
+
+        self.client.send(b"x" * 200_000).receive()
+        assert 1 == pipe.movers
+        other.socket.close()
+        self.reactor.settle()
+        assert 0 == pipe.movers
+
     def test_short_bodies_are_read(self) -> None:
         """
         One read is cheaper than two splices.

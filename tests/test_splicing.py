@@ -1,0 +1,136 @@
+"""
+Tests for `kvd.splicing`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kvd.splicing import LEAST_BYTES, TURN_BYTES, Pipe
+
+Sockets = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    """
+    A pipe like a worker's.
+    """
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    """
+    One to send at, and one to move from, which hold as much as is asked for.
+    """
+    far, near = socket.socketpair()
+    with far, near:
+        far.setblocking(False)
+        near.setblocking(False)
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * TURN_BYTES)
+        yield far, near
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[int]:
+    """
+    A file to move to.
+    """
+    descriptor = os.open(tmp_path / "target", os.O_RDWR | os.O_CREAT)
+    yield descriptor
+    os.close(descriptor)
+
+
+def fill(far: socket.socket) -> bytes:
+    """
+    Send until nothing more is taken.
+    """
+    sent = b""
+    try:
+        while True:
+            piece = os.urandom(65536)
+            sent += piece[: far.send(piece)]
+    except BlockingIOError:
+        return sent
+
+
+def test_what_is_there_is_moved_and_no_more(
+    pipe: Pipe, sockets: Sockets, target: int
+) -> None:
+    """
+    Up to the limit; what is behind it stays in the socket.
+    """
+    far, near = sockets
+    far.send(b"0123456789")
+
+    moved = pipe.move(near.fileno(), target, 4)
+
+    assert (4, b"", False) == (moved.count, moved.rest, moved.ended)
+    assert b"0123" == os.pread(target, 100, 0)
+    assert b"456789" == near.recv(100)
+    assert 0 == pipe.move(near.fileno(), target, 4).count
+
+
+def test_an_end_is_told(pipe: Pipe, sockets: Sockets, target: int) -> None:
+    """
+    With what came before it.
+    """
+    far, near = sockets
+    far.send(b"0123")
+    far.shutdown(socket.SHUT_WR)
+
+    moved = pipe.move(near.fileno(), target, 10)
+
+    assert (4, True) == (moved.count, moved.ended)
+
+
+def test_who_is_one_of_many_gets_a_share(
+    pipe: Pipe, sockets: Sockets, target: int
+) -> None:
+    """
+    So that all together take no longer, however many they are; but no share is
+    smaller than is worth a call.
+    """
+    far, near = sockets
+    sent = fill(far)
+    assert len(sent) > 3 * LEAST_BYTES // 2
+    moved = 0
+    for pipe.movers in (1000, TURN_BYTES // LEAST_BYTES + 1):
+        moved += LEAST_BYTES
+        assert LEAST_BYTES == pipe.move(near.fileno(), target, 2 * LEAST_BYTES).count
+        sent += fill(far)
+    pipe.movers = 1
+    while more := pipe.move(near.fileno(), target, TURN_BYTES).count:
+        moved += more
+
+    assert sent == os.pread(target, len(sent) + 1, 0)
+    assert len(sent) == moved
+
+
+def test_what_the_target_refuses_comes_back(pipe: Pipe, sockets: Sockets) -> None:
+    """
+    And is in nobody else's way.
+    """
+    far, near = sockets
+    far.send(b"0123")
+    refusing = os.open("/dev/null", os.O_RDONLY)
+    try:
+        moved = pipe.move(near.fileno(), refusing, 4)
+    finally:
+        os.close(refusing)
+    assert (0, b"0123", False) == (moved.count, moved.rest, moved.ended)
+
+    reader, writer = os.pipe()
+    far.send(b"next")
+    assert 4 == pipe.move(near.fileno(), writer, 4).count
+    assert b"next" == os.read(reader, 100)
+    os.close(reader)
+    os.close(writer)
