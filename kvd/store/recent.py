@@ -14,6 +14,7 @@ until something else takes its place here.
 from __future__ import annotations
 
 import os
+import resource
 from typing import Final, TypeAlias
 
 from zope.interface import implementer
@@ -27,9 +28,14 @@ MAX_BYTES: Final = 16 * 1024
 Of one value: for larger ones, opening costs little beside sending.
 """
 
-MAX_VALUES: Final = 128
+MAX_VALUES: Final = 2048
 """
-Each holds a descriptor; together they take 2 MiB at most.
+Each holds a descriptor. Where this process may have few, they take an eighth.
+"""
+
+MAX_TOTAL_BYTES: Final = 8 * 1024 * 1024
+"""
+Of all of them.
 """
 
 Identity: TypeAlias = tuple[int, int, int, int, int]
@@ -69,6 +75,9 @@ class RecentValues:
         """
         self._root = root
         self._values: dict[Key, tuple[Identity, int, RecentValue]] = {}
+        self._bytes = 0
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = min(MAX_VALUES, descriptors // 8)
 
     def find(self, key: Key) -> RecentValue | None:
         """
@@ -108,14 +117,18 @@ class RecentValues:
             return value
         if key in self._values:
             self._forget(key)
-        elif len(self._values) >= MAX_VALUES:
-            self._forget(next(iter(self._values)))
         recent = RecentValue(value.info, body)
         self._values[key] = identity(status), descriptor, recent
+        self._bytes += size
+        while len(self._values) > self._most or self._bytes > MAX_TOTAL_BYTES:
+            # The one that was read first.
+            self._forget(next(iter(self._values)))
         return recent
 
     def _forget(self, key: Key) -> None:
-        os.close(self._values.pop(key)[1])
+        _, descriptor, value = self._values.pop(key)
+        self._bytes -= value.info.size
+        os.close(descriptor)
 
     def close(self) -> None:
         """

@@ -5,6 +5,7 @@ Tests for `kvd.store.recent`, through the store that has it.
 from __future__ import annotations
 
 import os
+import resource
 from unittest import mock
 
 from twisted.internet.defer import execute
@@ -12,8 +13,9 @@ from twisted.internet.defer import execute
 from kvd.conditions import UNCONDITIONAL
 from kvd.errors import KeyAbsent
 from kvd.keys import Key
+from kvd.store import recent
 from kvd.store.file import FileStore
-from kvd.store.recent import MAX_BYTES, MAX_VALUES, RecentValue
+from kvd.store.recent import MAX_BYTES, RecentValue
 from tests.store.cases import FileStoreCase
 
 NESTED = Key(b"some/folders/key")
@@ -122,12 +124,36 @@ class RecentValueTests(FileStoreCase):
         """
         Others are let go of, and all of them in the end.
         """
+        self.patch(recent, "MAX_VALUES", 10)
+        self.assert_kept(10, b"x")
+
+    def test_so_many_bytes_are_kept(self) -> None:
+        """
+        Fewer values, if they are larger.
+        """
+        self.patch(recent, "MAX_TOTAL_BYTES", 100)
+        self.assert_kept(5, b"x" * 20)
+
+    def test_few_are_kept_where_descriptors_are_few(self) -> None:
+        """
+        Connections need them more.
+        """
+        limits = (80, 80)
+        with mock.patch.object(resource, "getrlimit", return_value=limits):
+            self.assert_kept(10, b"x")
+
+    def assert_kept(self, most: int, body: bytes) -> None:
+        """
+        So many of a store's values are held open, whatever is read.
+        """
+        store = self.open_store()
         before = len(os.listdir("/proc/self/fd"))
-        for number in range(3 * MAX_VALUES):
+        for number in range(3 * most):
             key = Key(b"many/%d" % number)
-            self.publish(self.store, key, b"%d" % number)
-            assert b"%d" % number == self.get(self.store, key)
-        assert before + MAX_VALUES - 1 == len(os.listdir("/proc/self/fd"))
+            self.publish(store, key, body)
+            assert body == self.get(store, key)
+        # The folder of uploads is one more.
+        assert before + most + 1 == len(os.listdir("/proc/self/fd"))
 
     def test_a_closed_store_holds_nothing(self) -> None:
         """
