@@ -27,6 +27,7 @@ from kvd.settings import Limits, Settings
 from kvd.site import Site
 from kvd.splicing import Pipe
 from kvd.transport import serve_connection
+from kvd.warming import Warmer
 
 # How often the connections are asked whether they have waited for too long.
 CHECK_SECONDS: Final = 1.0
@@ -87,6 +88,7 @@ class Serving:
             self._eased,
             self._row,
             self._pipe,
+            Warmer(self._off_reactor).warm,
         )
         self._checking.start(check_interval(settings.limits), now=False)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -21,6 +22,9 @@ from kvd.wire.heads import Heads
 
 if TYPE_CHECKING:
     from kvd.protocol import HttpConnection
+
+
+Warm = Callable[[int, int, int], Deferred[None] | None]
 
 
 class IRequestLog(Protocol):
@@ -51,6 +55,7 @@ class Site:
         eased: Callable[[], None] = lambda: None,
         row: Row | None = None,
         pipe: Pipe | None = None,
+        warm: Warm = lambda descriptor, offset, count: None,
     ) -> None:
         """
         Args:
@@ -63,6 +68,7 @@ class Site:
             row: Where this process counts; None: only for itself.
             pipe: Through which bodies are moved to files; None: they are read
                 and written.
+            warm: See `kvd.warming.Warmer.warm`.
         """
         self.store = store
         self.dialects = dialects
@@ -72,6 +78,7 @@ class Site:
         self._eased = eased
         self.row = row or lone_row()
         self.pipe = pipe
+        self.warm = warm
         self.heads = Heads(limits)
         self.bounds = bounds_of(limits)
         self.draining = False

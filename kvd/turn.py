@@ -48,7 +48,7 @@ closing is cheaper for both sides.
 FILE_BYTES: Final = 1024 * 1024
 """
 So much of a file is sent at once, before others get their turn; less where the
-socket takes less. What is not in the page cache is read meanwhile.
+socket takes less.
 """
 
 CLIENT_LEFT: Final = 499
@@ -328,13 +328,21 @@ class Turn:
         try:
             part = None if self._framed else self._source.file()
             if part is not None:
-                self._send_part(self._source, part)
+                self._send_warm(part)
                 return
             self.when(self._source.next_chunk(), self._send_chunk)
         except Exception as error:
             self.fail(error)
 
-    def _send_part(self, source: Source, part: FilePart) -> None:
+    def _send_warm(self, part: FilePart) -> None:
+        count = min(part.count, FILE_BYTES)
+        warming = self._site.warm(part.descriptor, part.offset, count)
+        if warming is None:
+            self._send_part(part)
+        else:
+            self._line.when(warming, lambda _: self._send_part(part), None)
+
+    def _send_part(self, part: FilePart) -> None:
         count = min(part.count, FILE_BYTES)
         try:
             sent = self._line.send_file(part.descriptor, part.offset, count)
@@ -342,7 +350,8 @@ class Turn:
             raise StoreFault(f"a value cannot be read: {error.strerror}") from error
         if sent is None:
             raise StoreFault("a value was cut short while it was sent")
-        source.sent(sent)
+        assert self._source is not None
+        self._source.sent(sent)
         self._sent += sent
         if sent == part.count:
             self._end_source()

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pytest
+from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kvd import protocol
+from kvd import protocol, turn
 from kvd.conditions import Conditions
 from kvd.exchanges import get
 from kvd.interfaces import (
@@ -163,6 +165,65 @@ class GetTests(MovingCase, test_protocol.GetTests):
     def setUp(self) -> None:
         self.patch(get, "CHUNK_BYTES", 1)
         super().setUp()
+
+
+class ColdGetTests(GetTests):
+    """
+    See there; no part of a file is in memory before it is read by a thread.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.warming: list[tuple[int, int]] = []
+        self.site.warm = self.warm
+
+    def warm(self, descriptor: int, offset: int, count: int) -> Deferred[None]:
+        """
+        Takes a turn of the reactor.
+        """
+        self.warming.append((offset, count))
+        warm: Deferred[None] = Deferred()
+        self.reactor.callLater(0, warm.callback, None)
+        return warm
+
+    def test_parts_are_warmed_as_they_are_sent(self) -> None:
+        """
+        None twice, none before its time.
+        """
+        body = os.urandom(2 * turn.FILE_BYTES + 10)
+        self.put(b"k", body)
+
+        reply = self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n").receive()
+
+        assert reply.endswith(body)
+        offsets = [offset for offset, _ in self.warming]
+        assert 0 == offsets[0]
+        assert offsets == sorted(set(offsets))
+        assert all(count <= turn.FILE_BYTES for _, count in self.warming)
+
+    def test_a_client_that_leaves_meanwhile_is_forgotten(self) -> None:
+        """
+        Its file is closed.
+        """
+        self.put(b"k", b"x" * 100_000)
+        warm: Deferred[None] = Deferred()
+        asked: list[int] = []
+
+        def never(descriptor: int, offset: int, count: int) -> Deferred[None]:
+            asked.append(descriptor)
+            return warm
+
+        self.site.warm = never
+        self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
+        self.client.socket.close()
+        self.reactor.settle()
+
+        warm.callback(None)
+
+        (descriptor,) = asked
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+        assert set() == self.site.connections
 
 
 class SmallLimitsTests(MovingCase, test_protocol.SmallLimitsTests):

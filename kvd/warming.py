@@ -1,0 +1,77 @@
+"""
+Having the bytes of a file in memory before they are sent.
+
+``sendfile`` waits for the disk where they are not, and with it the reactor and all
+other connections. So it is asked first, by a read that does not wait (``RWF_NOWAIT``,
+preadv2(2), Linux 4.14): where that would have to, a thread reads the part into the
+page cache, and the part is sent after. A slow disk slows those who read from it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from twisted.internet.defer import Deferred
+
+OffReactor = Callable[[Callable[[], None]], Deferred[None]]
+
+_PIECE_BYTES: Final = 256 * 1024
+
+
+class Warmer:
+    """
+    Warms parts of files in threads.
+    """
+
+    def __init__(self, off_reactor: OffReactor) -> None:
+        self._off_reactor = off_reactor
+        self._byte = bytearray(1)
+
+    def warm(self, descriptor: int, offset: int, count: int) -> Deferred[None] | None:
+        """
+        See to it that a part of a file is in memory. No promise: the kernel may need
+        the memory for something else the next moment.
+
+        Args:
+            descriptor: Of a regular file. It may be closed meanwhile.
+            offset: Where the part begins.
+            count: How long it is; more than 0.
+
+        Returns:
+            None where it seems to be there already; else fires when it has been
+            read, or could not be: sending it tells why.
+        """
+        # The end first: reading ahead has mostly brought the beginning.
+        if self._is_there(descriptor, offset + count - 1) and self._is_there(
+            descriptor, offset
+        ):
+            return None
+        return self._off_reactor(partial(_read, descriptor, offset, count))
+
+    def _is_there(self, descriptor: int, offset: int) -> bool:
+        try:
+            os.preadv(descriptor, [self._byte], offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # A file system that cannot say, as tmpfs, which is in memory; or a
+            # failure, which sending tells.
+            pass
+        return True
+
+
+def _read(descriptor: int, offset: int, count: int) -> None:
+    buffer = bytearray(min(count, _PIECE_BYTES))
+    end = offset + count
+    while offset < end:
+        try:
+            got = os.preadv(descriptor, [buffer], offset)
+        except OSError:
+            # Closed meanwhile, or broken: whoever sends it finds out.
+            return
+        if not got:
+            return
+        offset += got
