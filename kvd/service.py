@@ -215,7 +215,7 @@ class WorkersService(ServingService):
     def _distribute(self, reactor: Any) -> Distribution:
         settings = self._settings
         if self._policy.kernel_chooses:
-            return Polling(self._policy, self._groups, settings.procs)
+            return Polling(self._policy, self._groups, settings.procs, reactor)
         return Dealing(
             Decider(settings.policy, self._policy),
             self._groups,

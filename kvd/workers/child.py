@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Sequence
 from typing import Any, cast
 
 from twisted.logger import (
@@ -34,6 +35,7 @@ from kvd.workers.messages import (
     Ready,
     Told,
     Unlisten,
+    Unplaced,
 )
 from kvd.workers.reactor import install
 
@@ -110,11 +112,14 @@ class Worker:
         try:
             self._serving.start()
         except OperatorError as error:
-            self.status = 1
-            self._channel.send(Failed(error.sentence))
-            self._reactor.stop()
+            self._fail(error.sentence)
             return
         self._channel.send(Ready())
+
+    def _fail(self, sentence: str) -> None:
+        self.status = 1
+        self._channel.send(Failed(sentence))
+        self._reactor.stop()
 
     def _tell(self, event: LogEvent) -> None:
         level = event.get("log_level")
@@ -137,23 +142,38 @@ class Worker:
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Listen):
-            (descriptor,) = descriptors
-            sock = socket.socket(fileno=descriptor)
-            if self._draining:
-                sock.close()
-            else:
-                self._serving.listen(message.name, sock)
+            self._listen(message.name, descriptors)
         elif isinstance(message, Unlisten):
             self._serving.unlisten(message.name)
         elif isinstance(message, Claims):
-            (descriptor,) = descriptors
-            self._adopting.claims(descriptor)
+            self._claims(descriptors)
         elif isinstance(message, Deal):
             self._adopting.dealt(message, descriptors)
         elif isinstance(message, Drain):
             self._drain(message.seconds)
         else:
             raise AssertionError(f"no message for a worker: {message}")
+
+    def _listen(self, name: str, descriptors: Sequence[int]) -> None:
+        if not descriptors:
+            # No room for it (unix(7)); who it was meant for serves on.
+            self._channel.send(Unplaced(name))
+            return
+        (descriptor,) = descriptors
+        sock = socket.socket(fileno=descriptor)
+        if self._draining:
+            sock.close()
+        else:
+            self._serving.listen(name, sock)
+
+    def _claims(self, descriptors: Sequence[int]) -> None:
+        if not descriptors:
+            # The first thing that it is sent: there is room for nothing at all.
+            self._fail("the limit of open files leaves no room for a connection")
+            self._channel.close()
+            return
+        (descriptor,) = descriptors
+        self._adopting.claims(descriptor)
 
     def _heard(self) -> None:
         self._adopting.heard()

@@ -18,6 +18,7 @@ Deal         supervisor to worker        connections
 Drain        supervisor to worker
 Ready        worker to supervisor
 Failed       worker to supervisor
+Unplaced     worker to supervisor
 Leaving      worker to supervisor
 Settled      worker to supervisor
 Declined     worker to supervisor
@@ -155,6 +156,17 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Unplaced:
+    """
+    The worker has no descriptor left for a socket that it should accept from;
+    others may have it.
+    """
+
+    name: str
+    """As in `Listen`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leaving:
     """
     The worker drains on its own account, and wants no more connections.
@@ -202,6 +214,7 @@ Message = (
     | Drain
     | Ready
     | Failed
+    | Unplaced
     | Leaving
     | Settled
     | Declined

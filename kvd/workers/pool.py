@@ -41,6 +41,7 @@ from kvd.workers.messages import (
     Ready,
     Settled,
     Told,
+    Unplaced,
 )
 
 START_SECONDS: Final = 30.0
@@ -295,7 +296,7 @@ class Pool:
         elif isinstance(message, Leaving) and slot.state is State.READY:
             slot.state = State.DRAINING
             self._distribution.leaving(slot.number)
-        elif isinstance(message, Settled | Declined):
+        elif isinstance(message, Settled | Declined | Unplaced):
             self._distribution.heard(slot.number, message)
 
     def _tell_once_serving(self) -> None:
@@ -312,7 +313,7 @@ class Pool:
         self._cancel(slot)
         slot.channel = None
         self._distribution.left(slot.number)
-        worked = slot.state is not State.STARTING
+        worked = slot.state is not State.STARTING and not slot.failure
         told = bool(slot.failure) and not worked
         self._bury(slot, expected=told or slot.state is State.DRAINING)
         if self._stopping:

@@ -30,9 +30,10 @@ from kvd.workers.messages import (
     Ready,
     Told,
     Unlisten,
+    Unplaced,
     receive,
 )
-from kvd.workers.polling import Polling
+from kvd.workers.polling import ROOM_SECONDS, Polling
 from kvd.workers.pool import (
     END_SECONDS,
     EXPLAIN_SECONDS,
@@ -66,7 +67,7 @@ class PoolCase(SynchronousTestCase):
         self.served = 0
         self.pool = Pool(
             Settings(procs=self.procs, drain_seconds=5),
-            Polling(self.policy, self.groups, self.procs),
+            Polling(self.policy, self.groups, self.procs, self.reactor),
             self.forks,
             self.reactor,
             self.serve,
@@ -328,6 +329,48 @@ class EndTests(PoolCase):
             self.pool.exited(0, 0, "could not be forked: no memory")
 
         assert ["could not be forked: no memory"] == [e["reason"] for e in events]
+
+    def test_a_socket_that_a_worker_has_no_room_for_goes_to_another(self) -> None:
+        """
+        That one goes on with what it has.
+        """
+        self.last(2).end()
+        self.reactor.settle()
+        (stand_in, other) = (0, 1) if Listen("0/2") in self.heard(0) else (1, 0)
+        self.heard(other)
+        self.last(stand_in).say(Unplaced("0/2"))
+        self.reactor.settle()
+
+        assert [Unlisten("0/2")] == self.heard(stand_in)
+        assert [Listen("0/2")] == self.heard(other)
+        assert State.READY is self.state(stand_in)
+
+    def test_a_socket_that_nobody_has_room_for_is_tried_again(self) -> None:
+        """
+        After a while; meanwhile connections wait in its queue.
+        """
+        self.last(2).end()
+        self.reactor.settle()
+        for number in (0, 1):
+            self.last(number).say(Unplaced("0/2"))
+        self.reactor.settle()
+        self.heard(0), self.heard(1)
+
+        self.reactor.advance(ROOM_SECONDS)
+        assert [Listen("0/2")] == self.heard(0) + self.heard(1)
+
+    def test_who_cannot_serve_although_it_was_ready_is_replaced_later(self) -> None:
+        """
+        In growing pauses, as after a start that failed.
+        """
+        for _ in range(2):
+            self.ready(0)
+            self.last(0).say(Failed("no room"))
+            self.reactor.settle()
+            self.last(0).end()
+            self.reactor.settle()
+
+        assert State.WAITING is self.state(0)
 
     def test_what_a_worker_tells_is_logged(self) -> None:
         """
