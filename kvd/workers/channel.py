@@ -78,12 +78,28 @@ class Channel(FileDescriptor):
             return
         if self.offer(message, descriptors):
             return
-        self._queue.append((message, [os.dup(number) for number in descriptors]))
+        copies: list[int] = []
+        try:
+            for number in descriptors:
+                copies.append(os.dup(number))
+        except OSError as error:
+            self._close_all(copies)
+            self._give_up(f"{error.strerror}")
+            return
+        self._queue.append((message, copies))
         if len(self._queue) > MAX_QUEUED:
-            self._log.error("a control socket takes no messages and is given up")
-            self._end()
+            self._give_up(f"{MAX_QUEUED} wait")
         else:
             self.startWriting()
+
+    def _give_up(self, why: str) -> None:
+        self._log.error(
+            "a control socket takes no messages, and is given up: {why}", why=why
+        )
+        self._forget_queue()
+        # Reading tells, in its own turn: who sends does not expect to lose the
+        # channel meanwhile.
+        self._sock.shutdown(socket.SHUT_RDWR)
 
     def offer(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """
@@ -143,6 +159,9 @@ class Channel(FileDescriptor):
         self.stopReading()
         self.stopWriting()
         self._sock.close()
+        self._forget_queue()
+
+    def _forget_queue(self) -> None:
         for _, descriptors in self._queue:
             self._close_all(descriptors)
         self._queue.clear()

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any, Final
 
+from twisted.logger import Logger
+
 from kvd.accepting import Acceptor
 from kvd.dispatch.deciding import Decider
 from kvd.dispatch.view import View
@@ -28,6 +30,12 @@ from kvd.workers.messages import MAX_DESCRIPTORS, Declined, Message, Settled
 CLAIM_SECONDS: Final = 0.15
 """
 What a worker has not claimed after so long is dealt again, if another is open.
+"""
+
+JOIN_SECONDS: Final = 1.0
+"""
+Before another try to give a worker its counter, if the supervisor itself is out
+of descriptors.
 """
 
 LOOK_SECONDS: Final = 0.025
@@ -47,6 +55,8 @@ class Dealing:
 
     Provides `kvd.workers.pool.Distribution`.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -70,6 +80,7 @@ class Dealing:
         self._max_connections = max_connections
         self._reactor = reactor
         self._hands: dict[int, HandOver] = {}
+        self._joining: dict[int, Any] = {}
         self._open: tuple[int, ...] = ()
         self._held: deque[socket.socket] = deque()
         self._turn = 0
@@ -95,7 +106,19 @@ class Dealing:
         """
         See `Distribution`.
         """
-        self._hands[worker] = HandOver(channel)
+        self._joining.pop(worker, None)
+        try:
+            self._hands[worker] = HandOver(channel)
+        except OSError as error:
+            self._log.error(
+                "worker {worker} gets no connections for now: {error}",
+                worker=worker,
+                error=error.strerror,
+            )
+            self._joining[worker] = self._reactor.callLater(
+                JOIN_SECONDS, self.joined, worker, channel
+            )
+            return
         self._find_open()
         self._deal()
 
@@ -103,6 +126,7 @@ class Dealing:
         """
         See `Distribution`. What the worker has claimed, it may still decline.
         """
+        self._join_no_more(worker)
         hand = self._hands.get(worker)
         if hand is not None:
             hand.leaving = True
@@ -114,11 +138,17 @@ class Dealing:
         """
         See `Distribution`.
         """
+        self._join_no_more(worker)
         hand = self._hands.pop(worker, None)
         if hand is not None:
             self._hold(hand.close())
             self._find_open()
             self._deal()
+
+    def _join_no_more(self, worker: int) -> None:
+        call = self._joining.pop(worker, None)
+        if call is not None:
+            call.cancel()
 
     def heard(self, worker: int, message: Message) -> None:
         """
@@ -270,6 +300,8 @@ class Dealing:
         if self._look_call is not None:
             self._look_call.cancel()
             self._look_call = None
+        for worker in list(self._joining):
+            self._join_no_more(worker)
         for worker in list(self._hands):
             self._hold(self._hands.pop(worker).close())
         self._open = ()

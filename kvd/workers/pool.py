@@ -85,8 +85,8 @@ class Forks(Protocol):
 
     def fork(self, worker: int, control: socket.socket) -> None:
         """
-        Make a worker that owns this end of its control socket; the caller
-        closes its copy.
+        Make a worker that gets this end of its control socket; owned by this
+        from here on.
         """
 
 
@@ -215,8 +215,7 @@ class Pool:
             lambda: self._lost(slot),
             self._reactor,
         )
-        with far:
-            self._forks.fork(slot.number, far)
+        self._forks.fork(slot.number, far)
         slot.timer = self._reactor.callLater(START_SECONDS, self._too_slow, slot)
 
     def _too_slow(self, slot: Slot) -> None:
@@ -237,12 +236,14 @@ class Pool:
         The fork server has made a worker.
 
         Args:
-            pidfd: Of its process; the pool's to close.
+            pidfd: Of its process; the pool's to close. Or -1: then the close of
+                its control socket alone can end it.
         """
         slot = self.slots[worker]
-        if slot.channel is None or slot.pidfd != -1:
+        if slot.channel is None or slot.pid:
             # Given up before it was heard of; its control socket is closed.
-            os.close(pidfd)
+            if pidfd != -1:
+                os.close(pidfd)
             return
         slot.pid, slot.pidfd = pid, pidfd
 

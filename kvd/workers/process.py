@@ -31,7 +31,8 @@ class Hearer(Protocol):
 
     def forked(self, worker: int, pid: int, pidfd: int) -> None:
         """
-        A worker is made; the pidfd is the hearer's.
+        A worker is made; the pidfd is the hearer's, or -1 if there was no room
+        for it.
         """
 
     def exited(self, worker: int, pid: int, reason: str) -> None:
@@ -88,9 +89,18 @@ class ForkServerProcess:
         self._timer = None
         self._started = self._reactor.seconds()
         self._worked = False
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with far:
-            self._process = self._spawn(far)
+        try:
+            near = self._spawn_one()
+        except OSError as error:
+            pause = self._backoff.pause_after(0.0, worked=False)
+            self._log.error(
+                "the fork server cannot be started for now: {error}; the next try is"
+                " in {pause:g} seconds",
+                error=error.strerror,
+                pause=pause,
+            )
+            self._timer = self._reactor.callLater(pause, self._begin)
+            return
         channel = self._channel = Channel(
             near, self._received, self._lost, self._reactor
         )
@@ -100,18 +110,34 @@ class ForkServerProcess:
             with control:
                 channel.send(Fork(worker), [control.fileno()])
 
+    def _spawn_one(self) -> socket.socket:
+        """
+        Returns:
+            This end of its control socket.
+        """
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far:
+            try:
+                self._process = self._spawn(far)
+            except OSError:
+                near.close()
+                raise
+        return near
+
     def fork(self, worker: int, control: socket.socket) -> None:
         """
         See `kvd.workers.pool.Forks`. While there is no fork server, it waits.
         """
         if self._channel is None:
-            self._waiting.append((worker, control.dup()))
-        else:
+            self._waiting.append((worker, control))
+            return
+        with control:
             self._channel.send(Fork(worker), [control.fileno()])
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Forked):
-            (pidfd,) = descriptors
+            # Dropped where there is no room for it.
+            (pidfd,) = descriptors or (-1,)
             self._worked = True
             self._hearer.forked(message.worker, message.pid, pidfd)
             return

@@ -5,11 +5,14 @@ end, `kvd.workers.adopting`: true sockets, and both ends in one stepped reactor.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
 from typing import Any
+from unittest import mock
 
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.dispatch.deciding import Decider
@@ -19,7 +22,12 @@ from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import TCPAddress
 from kvd.workers.adopting import Adopting
 from kvd.workers.channel import Channel
-from kvd.workers.dealing import CLAIM_SECONDS, LOOK_SECONDS, Dealing
+from kvd.workers.dealing import (
+    CLAIM_SECONDS,
+    JOIN_SECONDS,
+    LOOK_SECONDS,
+    Dealing,
+)
 from kvd.workers.handover import BLOCKED_SECONDS, MAX_WAITING
 from kvd.workers.messages import Claims, Deal, Declined, Message, Settled
 from tests.stepped import SteppedReactor
@@ -125,7 +133,8 @@ class DealingCase(SynchronousTestCase):
         for worker in self.workers:
             worker.near.close()
             worker.end()
-            os.close(worker.adopting._claims)
+            if worker.adopting._claims != -1:
+                os.close(worker.adopting._claims)
         for client in self.clients:
             client.close()
         if self.group.members[0].fileno() != -1:
@@ -491,6 +500,40 @@ class FullWorkerTests(DealingCase):
         self.workers[0].near.offer = offer  # type: ignore[method-assign]
         self.reactor.advance(BLOCKED_SECONDS + LOOK_SECONDS)
         assert [2] == self.served()
+
+    def test_a_supervisor_out_of_descriptors_lets_a_worker_join_later(self) -> None:
+        """
+        The worker needs a counter; it lives on without.
+        """
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with (
+            mock.patch("os.eventfd", side_effect=short),
+            capturedLogs() as events,
+        ):
+            self.join()
+        self.connect(2)
+        assert [0] == self.served()
+        assert ["worker {worker} gets no connections for now: {error}"] == [
+            event["log_format"] for event in events
+        ]
+
+        self.reactor.advance(JOIN_SECONDS)
+        assert [2] == self.served()
+
+    def test_who_leaves_before_it_could_join_does_not_join(self) -> None:
+        """
+        Nor when the daemon has ended.
+        """
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with mock.patch("os.eventfd", side_effect=short):
+            self.join(2)
+        self.workers[0].far.close()
+        self.reactor.settle()
+        self.dealing.close()
+        self.reactor.advance(JOIN_SECONDS)
+
+        self.connect(1)
+        assert [0, 0] == self.served()
 
 
 class EndTests(DealingCase):

@@ -397,6 +397,20 @@ class EndTests(PoolCase):
 
         assert not os.path.exists(f"/proc/self/fd/{late}")
 
+    def test_a_worker_without_a_pidfd_is_a_worker(self) -> None:
+        """
+        There was no room for it; the close of its control socket ends it.
+        """
+        self.pool.forked(0, 100, -1)
+        self.pool.forked(0, 101, -1)
+        assert 100 == self.pool.slots[0].pid
+
+        with capturedLogs() as events:
+            self.pool.exited(0, 100, "was killed")
+            self.last(0).end()
+            self.reactor.advance(END_SECONDS)
+        assert ["was killed"] == [e["reason"] for e in events if "reason" in e]
+
     def pidfd_of_nobody(self) -> int:
         """
         Of a process that has ended.
