@@ -23,6 +23,11 @@ END_SECONDS: Final = 5.0
 A fork server whose control socket has closed may take so long to end.
 """
 
+REAP_SECONDS: Final = 0.05
+"""
+How often it is looked whether it has.
+"""
+
 
 class Hearer(Protocol):
     """
@@ -71,6 +76,7 @@ class ForkServerProcess:
         self._spawn = spawn
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._ending: dict[subprocess.Popen[bytes], Any] = {}
         self._started = 0.0
         self._worked = False
         self._backoff = Backoff()
@@ -148,7 +154,8 @@ class ForkServerProcess:
 
     def _lost(self) -> None:
         self._channel = None
-        self._end()
+        assert self._process is not None
+        self._reap(self._process, self._reactor.seconds() + END_SECONDS)
         lived_seconds = self._reactor.seconds() - self._started
         pause = self._backoff.pause_after(lived_seconds, self._worked)
         self._log.warn(
@@ -160,7 +167,8 @@ class ForkServerProcess:
 
     def stop(self) -> None:
         """
-        End it. Called when no worker is wanted any more.
+        End it, and wait until it has. Called when no worker is wanted any more,
+        and nobody is served.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -171,17 +179,32 @@ class ForkServerProcess:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-            self._end()
+            assert self._process is not None
+            self._ending[self._process] = None
+        for process, call in self._ending.items():
+            if call is not None:
+                call.cancel()
+            _await_end(process)
+        self._ending.clear()
 
-    def _end(self) -> None:
+    def _reap(self, process: subprocess.Popen[bytes], deadline: float) -> None:
         """
-        Reap the process, whose control socket is closed.
+        Reap a process whose control socket is closed, when it has ended.
         """
-        assert self._process is not None
-        try:
-            # It has nothing left to do; this takes milliseconds.
-            self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+        self._ending.pop(process, None)
+        if process.poll() is not None:
+            return
+        if self._reactor.seconds() >= deadline:
+            process.kill()
+        self._ending[process] = self._reactor.callLater(
+            REAP_SECONDS, self._reap, process, deadline
+        )
+
+
+def _await_end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        # It has nothing left to do; this takes milliseconds.
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -19,7 +19,7 @@ from kvd.scoreboard import create_scoreboard
 from kvd.settings import Settings
 from kvd.workers.forkserver import describe
 from kvd.workers.messages import Exited, Fork, Forked, Load, Message, receive, send
-from kvd.workers.process import ForkServerProcess
+from kvd.workers.process import END_SECONDS, REAP_SECONDS, ForkServerProcess
 from tests.stepped import SteppedReactor
 
 
@@ -49,6 +49,12 @@ class PlayedProcess:
             assert timeout is not None
             raise subprocess.TimeoutExpired("kvd", timeout)
         return 0
+
+    def poll(self) -> int | None:
+        """
+        The same, now.
+        """
+        return None if self.stubborn and not self.killed else 0
 
     def kill(self) -> None:
         """
@@ -216,6 +222,21 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.forks.stop()
 
         assert self.processes[0].killed
+
+    def test_who_takes_long_to_end_holds_nobody_up(self) -> None:
+        """
+        The next is started meanwhile; it is killed only after its time.
+        """
+        self.processes[0].stubborn = True
+        self.controls[0].close()
+        self.reactor.settle()
+        assert 2 == len(self.processes)
+        assert self.processes[0].poll() is None
+
+        self.reactor.advance(END_SECONDS)
+        assert 0 == self.processes[0].poll()
+        self.reactor.advance(REAP_SECONDS)
+        assert not self.forks._ending
 
     def test_stop_ends_it_for_good(self) -> None:
         """
