@@ -187,43 +187,23 @@ class Dealing:
         """
         Deal all that is held, as far as workers are open.
         """
-        while self._held and self._open:
-            self._deal_batch()
+        try:
+            while self._held and self._open:
+                self._deal_batch()
+        except Exception:
+            # Out of here it would end an acceptor, or a worker's channel.
+            self._log.failure("connections cannot be dealt for now")
+            self._open = ()
         if self._held and not self._hands and self._finished:
             self._close_held()
         self._accept(bool(self._open))
         self._look_later()
 
     def _deal_batch(self) -> None:
-        ready = self._open
-        connections = self._scoreboard.connections()
-        requests = self._scoreboard.requests()
-        handing_over = [0] * len(connections)
-        for worker in ready:
-            handing_over[worker] = self._hands[worker].waiting
+        connections = tuple(self._scoreboard.connections())
         dealt: defaultdict[int, list[socket.socket]] = defaultdict(list)
-        self._decider.begin()
-        try:
-            for _ in range(min(len(self._held), MAX_DESCRIPTORS)):
-                if not ready:
-                    break
-                worker = self._decider.choose(
-                    View(
-                        ready,
-                        self._turn,
-                        connections,
-                        requests,
-                        handing_over,
-                        self._random,
-                    )
-                )
-                dealt[worker].append(self._held.popleft())
-                handing_over[worker] += 1
-                self._turn = (worker + 1) % len(connections)
-                if connections[worker] + handing_over[worker] >= self._max_connections:
-                    ready = _without(ready, worker)
-        finally:
-            self._decider.end()
+        for worker in self._choose(connections):
+            dealt[worker].append(self._held.popleft())
         now = self._reactor.seconds()
         for worker, chosen in dealt.items():
             hand = self._hands[worker]
@@ -235,6 +215,41 @@ class Dealing:
                 or connections[worker] + hand.waiting >= self._max_connections
             ):
                 self._open = _without(self._open, worker)
+
+    def _choose(self, connections: Sequence[int]) -> list[int]:
+        """
+        Choose the workers for a batch of what is held.
+
+        Args:
+            connections: How many each worker has open.
+        """
+        ready = self._open
+        requests = tuple(self._scoreboard.requests())
+        handing_over = [0] * len(connections)
+        for worker in ready:
+            handing_over[worker] = self._hands[worker].waiting
+        chosen: list[int] = []
+        self._decider.begin()
+        try:
+            while ready and len(chosen) < min(len(self._held), MAX_DESCRIPTORS):
+                view = View(
+                    ready,
+                    self._turn,
+                    connections,
+                    requests,
+                    # Tuples: what a policy did to a list of ours would stay.
+                    tuple(handing_over),
+                    self._random,
+                )
+                worker = self._decider.choose(view)
+                chosen.append(worker)
+                handing_over[worker] += 1
+                self._turn = (worker + 1) % len(connections)
+                if connections[worker] + handing_over[worker] >= self._max_connections:
+                    ready = _without(ready, worker)
+        finally:
+            self._decider.end()
+        return chosen
 
     def _find_open(self) -> None:
         now = self._reactor.seconds()

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.dispatch.deciding import Decider
 from kvd.dispatch.roundrobin import RoundRobin
+from kvd.dispatch.view import View
 from kvd.listening import open_group
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import TCPAddress
@@ -106,6 +107,7 @@ class DealingCase(SynchronousTestCase):
     limit = 1000
 
     def setUp(self) -> None:
+        self.policy = RoundRobin()
         self.reactor = SteppedReactor()
         self.addCleanup(self.reactor.dispose)
         memory = create_scoreboard(WORKERS)
@@ -116,7 +118,7 @@ class DealingCase(SynchronousTestCase):
         assert isinstance(self.group.address, TCPAddress)
         self.port = self.group.address.port
         self.dealing = Dealing(
-            Decider("roundrobin", RoundRobin()),
+            Decider("roundrobin", self.policy),
             [self.group],
             self.board,
             self.limit,
@@ -262,6 +264,47 @@ class DealingTests(DealingCase):
 
         assert [0] == self.served()
         assert 0 == self.dealing.handing_over(0)
+
+
+class MistakeTests(DealingCase):
+    """
+    Whatever goes wrong while connections are dealt, accepting goes on.
+    """
+
+    def test_a_policy_cannot_change_what_it_is_shown(self) -> None:
+        """
+        Nor thereby what the next decision sees.
+        """
+
+        def spoil(view: View) -> int:
+            for shown in (view.connections, view.requests, view.handing_over):
+                shown.clear()  # type: ignore[attr-defined]  # what a mistake does
+            return 0
+
+        self.join(2)
+        self.patch(self.policy, "choose", spoil)
+        with capturedLogs() as events:
+            self.connect(4)
+
+        assert [2, 2] == self.served()
+        (event,) = events
+        assert "has no attribute 'clear'" in event["what"]
+
+    def test_what_cannot_be_dealt_is_tried_again(self) -> None:
+        """
+        A mistake of ours costs no connection, and no acceptor.
+        """
+        self.join(2)
+        requests = self.board.requests
+        self.patch(self.board, "requests", lambda: 1 // 0)
+        self.connect(2)
+        assert [0, 0] == self.served()
+        assert self.flushLoggedErrors(ZeroDivisionError)
+
+        self.patch(self.board, "requests", requests)
+        self.reactor.advance(LOOK_SECONDS)
+        self.connect(2)
+        assert [2, 2] == self.served()
 
 
 class LostWorkerTests(DealingCase):
