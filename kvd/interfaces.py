@@ -303,6 +303,10 @@ class IDispatchPolicy(Interface):
     A provider keeps no state: what a decision needs is in the view, so that
     the same view always gets the same answer, be it in the supervisor, in a
     simulation or in a test.
+
+    `choose` is asked for each connection. All else is asked at the start, and
+    an exception there, or an answer by which some socket would be nobody's, is
+    a sentence for whoever starts kvd, which ends that.
     """
 
     kernel_chooses: bool = Attribute(
@@ -314,7 +318,7 @@ class IDispatchPolicy(Interface):
 
     def group_size(workers: int) -> int:
         """
-        How many listening sockets an address has.
+        How many listening sockets a TCP address has: 1 or more.
 
         Args:
             workers: How many workers there are; at least 1.

@@ -5,11 +5,13 @@ Tests for `kvd.service`: what is refused before anything starts.
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kvd.dispatch.reuseport import ReusePort
 from kvd.options import Options
 from kvd.service import OwnService, WorkersService, makeService
 
@@ -82,6 +84,30 @@ def test_an_address_that_fails_closes_the_others() -> None:
                 "--store=null:",
                 f"--listen=tcp:{port}:interface=127.0.0.1",
                 f"--listen=tcp:{other.getsockname()[1]}:interface=127.0.0.1",
+            )
+        )
+
+    assert not listening(port)
+
+
+def test_a_policy_that_cannot_say_who_accepts_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Before any socket listens, with a sentence.
+    """
+
+    def fail(self: ReusePort, worker: int, workers: int) -> Sequence[int]:
+        raise KeyError("missing")
+
+    port = unused_port()
+    monkeypatch.setattr(ReusePort, "members_of", fail)
+    with pytest.raises(SystemExit, match=r"'reuseport'.* fails with KeyError"):
+        makeService(
+            options(
+                "--store=null:",
+                "--procs=2",
+                f"--listen=tcp:{port}:interface=127.0.0.1",
             )
         )
 

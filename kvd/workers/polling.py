@@ -4,11 +4,10 @@ Who accepts from which socket, where the kernel chooses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kvd.interfaces import IDispatchPolicy
 from kvd.listening import ListenerGroup
 from kvd.workers.channel import Channel
 from kvd.workers.messages import Listen, Message, Unlisten, Unplaced
@@ -42,21 +41,18 @@ class Polling:
 
     def __init__(
         self,
-        policy: IDispatchPolicy,
+        members: Sequence[Collection[int]],
         groups: Sequence[ListenerGroup],
-        workers: int,
         reactor: Any,
     ) -> None:
         """
         Args:
-            policy: Says who polls what.
+            members: Of each group, for each worker those that it polls.
             groups: The sockets; closed when this finishes.
-            workers: How many workers there should be.
             reactor: Tells the time.
         """
-        self._policy = policy
+        self._members = members
         self._groups = groups
-        self._workers = workers
         self._reactor = reactor
         self._ready: dict[int, _Worker] = {}
         self._again: Any = None
@@ -161,8 +157,7 @@ class Polling:
         own = [
             number
             for number in able
-            if polled[1]
-            in {m % size for m in self._policy.members_of(number, self._workers)}
+            if polled[1] in {member % size for member in self._members[number]}
         ]
         if own or not able:
             return own

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.dispatch.arranging import arrange
 from kvd.dispatch.reuseport import ReusePort
 from kvd.dispatch.shared import Shared
 from kvd.interfaces import IDispatchPolicy
@@ -59,15 +60,15 @@ class PoolCase(SynchronousTestCase):
         self.addCleanup(self.reactor.dispose)
         self.forks = PlayedForks()
         self.addCleanup(self.end_all)
-        size = self.policy.group_size(self.procs)
+        arranged = arrange("policy", self.policy, self.procs)
         self.groups: list[ListenerGroup] = [
-            open_group(TCPAddress("127.0.0.1", 0), size)
+            open_group(TCPAddress("127.0.0.1", 0), arranged.group_size)
         ]
         self.addCleanup(self.groups[0].close)
         self.served = 0
         self.pool = Pool(
             Settings(procs=self.procs, drain_seconds=5),
-            Polling(self.policy, self.groups, self.procs, self.reactor),
+            Polling(arranged.members, self.groups, self.reactor),
             self.forks,
             self.reactor,
             self.serve,
