@@ -91,13 +91,14 @@ class Dealing:
         self._acceptors = [
             Acceptor(
                 # Its own descriptor: the group's is closed with the group.
-                group.members[0].dup(),
+                member.dup(),
                 lambda connection, peer: self._held.append(connection),
                 reactor,
                 MAX_DESCRIPTORS,
                 self._deal,
             )
             for group in groups
+            for member in group.members
         ]
 
     # -- what the pool tells --------------------------------------------------

@@ -105,6 +105,7 @@ class DealingCase(SynchronousTestCase):
     """
 
     limit = 1000
+    members = 1
 
     def setUp(self) -> None:
         self.policy = RoundRobin()
@@ -113,7 +114,7 @@ class DealingCase(SynchronousTestCase):
         memory = create_scoreboard(WORKERS)
         self.addCleanup(os.close, memory)
         self.board = Scoreboard(memory, WORKERS)
-        self.group = open_group(TCPAddress("127.0.0.1", 0), 1)
+        self.group = open_group(TCPAddress("127.0.0.1", 0), self.members)
         self.addCleanup(self.group.close)
         assert isinstance(self.group.address, TCPAddress)
         self.port = self.group.address.port
@@ -264,6 +265,24 @@ class DealingTests(DealingCase):
 
         assert [0] == self.served()
         assert 0 == self.dealing.handing_over(0)
+
+
+class MembersTests(DealingCase):
+    """
+    A policy may ask for several sockets, and deal what comes to any of them.
+    """
+
+    members = 3
+
+    def test_connections_at_every_socket_are_dealt(self) -> None:
+        """
+        The kernel spreads them; none waits in vain.
+        """
+        self.join(2)
+        self.connect(40)
+
+        assert [20, 20] == self.served()
+        assert list(range(40)) == self.all_served()
 
 
 class MistakeTests(DealingCase):
