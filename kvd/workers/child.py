@@ -11,6 +11,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -183,8 +184,13 @@ class Worker:
             return
         self._draining = True
         drained = self._serving.drain(seconds)
-        drained.addCallback(lambda _: self._serving.stop())
+        drained.addCallback(self._drained)
         drained.addBoth(lambda _: self._reactor.stop())
+
+    def _drained(self, _: None) -> Deferred[None]:
+        # What is still to be read would be dropped.
+        self._adopting.leaving = True
+        return self._serving.stop()
 
     def _left(self) -> None:
         """

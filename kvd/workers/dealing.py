@@ -11,11 +11,13 @@ are accepted already wait here.
 from __future__ import annotations
 
 import socket
+import sys
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kvd.accepting import Acceptor
@@ -36,6 +38,12 @@ JOIN_SECONDS: Final = 1.0
 """
 Before another try to give a worker its counter, if the supervisor itself is out
 of descriptors.
+"""
+
+BRING_SECONDS: Final = 1.0
+"""
+When the daemon ends, workers are told to drain after so long at the latest,
+whether or not they have all that had connected.
 """
 
 LOOK_SECONDS: Final = 0.025
@@ -88,6 +96,8 @@ class Dealing:
         self._accepting = False
         self._finished = False
         self._look_call: Any = None
+        self._brought: Deferred[None] | None = None
+        self._bring_call: Any = None
         self._acceptors = [
             Acceptor(
                 # Its own descriptor: the group's is closed with the group.
@@ -165,7 +175,7 @@ class Dealing:
             self._hold(hand.declined(message.batch, self._reactor.seconds()))
         else:
             raise AssertionError(f"no message from a worker: {message}")
-        if len(self._open) < len(self._hands) or self._held:
+        if len(self._open) < len(self._hands) or self._held or self._finished:
             self._find_open()
             self._deal()
 
@@ -195,8 +205,8 @@ class Dealing:
             # Out of here it would end an acceptor, or a worker's channel.
             self._log.failure("connections cannot be dealt for now")
             self._open = ()
-        if self._held and not self._hands and self._finished:
-            self._close_held()
+        if self._finished:
+            self._look_whether_brought()
         self._accept(bool(self._open))
         self._look_later()
 
@@ -296,10 +306,12 @@ class Dealing:
 
     # -- the end --------------------------------------------------------------
 
-    def finish(self) -> None:
+    def finish(self) -> Deferred[None]:
         """
         See `Distribution`. What waits in the queues is accepted and dealt.
         """
+        # Who was let in is served, as where workers empty the queues.
+        self._max_connections = sys.maxsize
         for acceptor in self._acceptors:
             acceptor.empty()
         self._finished = True
@@ -307,7 +319,24 @@ class Dealing:
             acceptor.close()
         for group in self._groups:
             group.close()
+        brought = self._brought = Deferred()
+        self._bring_call = self._reactor.callLater(BRING_SECONDS, self._end_bringing)
+        self._find_open()
         self._deal()
+        return brought
+
+    def _look_whether_brought(self) -> None:
+        if not self._hands:
+            self._close_held()
+        if not (self._held or any(hand.waiting for hand in self._hands.values())):
+            self._end_bringing()
+
+    def _end_bringing(self) -> None:
+        if self._brought is not None:
+            brought, self._brought = self._brought, None
+            if self._bring_call.active():
+                self._bring_call.cancel()
+            brought.callback(None)
 
     def close(self) -> None:
         """
@@ -316,6 +345,7 @@ class Dealing:
         if self._look_call is not None:
             self._look_call.cancel()
             self._look_call = None
+        self._end_bringing()
         for worker in list(self._joining):
             self._join_no_more(worker)
         for worker in list(self._hands):

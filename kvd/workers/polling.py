@@ -8,6 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred, succeed
+
 from kvd.listening import ListenerGroup
 from kvd.workers.channel import Channel
 from kvd.workers.messages import Listen, Message, Unlisten, Unplaced
@@ -113,7 +115,7 @@ class Polling:
         """
         return 0
 
-    def finish(self) -> None:
+    def finish(self) -> Deferred[None]:
         """
         See `Distribution`. The workers hold the only copies of the sockets
         then: each empties its queues before it closes them.
@@ -121,6 +123,7 @@ class Polling:
         self._finished = True
         for group in self._groups:
             group.close()
+        return succeed(None)
 
     def close(self) -> None:
         """

@@ -122,9 +122,14 @@ class Distribution(Protocol):
         How many connections are on their way to a worker.
         """
 
-    def finish(self) -> None:
+    def finish(self) -> Deferred[None]:
         """
-        Bring what waits already, then stop listening. Workers may still leave.
+        Stop listening, and bring what has connected already. Workers may still
+        leave.
+
+        Returns:
+            Fires when workers may be told to drain; soon, even if something
+            could not be brought.
         """
 
     def close(self) -> None:
@@ -316,7 +321,8 @@ class Pool:
         self._distribution.left(slot.number)
         worked = slot.state is not State.STARTING and not slot.failure
         told = bool(slot.failure) and not worked
-        self._bury(slot, expected=told or slot.state is State.DRAINING)
+        expected = told or self._stopping or slot.state is State.DRAINING
+        self._bury(slot, expected)
         if self._stopping:
             slot.state = State.ENDED
             self._end_when_all_ended()
@@ -378,28 +384,32 @@ class Pool:
         """
         self._stopping = True
         stopped = self._stopped = Deferred()
-        # First: what it still brings has to come before the word to drain.
-        self._distribution.finish()
         for slot in self.slots:
             self._cancel(slot)
-            if slot.state is State.DRAINING:
-                # On its own account, and by its own clock.
-                continue
-            if slot.state is State.READY:
-                assert slot.channel is not None
-                slot.state = State.DRAINING
-                slot.channel.send(Drain(self._settings.drain_seconds))
-            else:
+            # Who is draining does so on its own account, and by its own clock.
+            if slot.state not in {State.READY, State.DRAINING}:
                 if slot.channel is not None:
                     slot.channel.close()
                     slot.channel = None
                 self._bury(slot, expected=True)
                 slot.state = State.ENDED
+        end = self._reactor.seconds() + self._settings.drain_seconds
         self._last_call = self._reactor.callLater(
             self._settings.drain_seconds + END_SECONDS, self._kill_all
         )
+        # First: who has drained takes nothing more.
+        brought = self._distribution.finish()
+        brought.addCallback(lambda _: self._drain_until(end))
         self._end_when_all_ended()
         return stopped
+
+    def _drain_until(self, end: float) -> None:
+        seconds = max(0.0, end - self._reactor.seconds())
+        for slot in self.slots:
+            if slot.state is State.READY:
+                assert slot.channel is not None
+                slot.state = State.DRAINING
+                slot.channel.send(Drain(seconds))
 
     def _kill_all(self) -> None:
         self._last_call = None

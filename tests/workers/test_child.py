@@ -18,11 +18,15 @@ from kvd.workers.child import Worker
 from kvd.workers.messages import (
     MAX_DESCRIPTORS,
     Claims,
+    Deal,
+    Declined,
+    Drain,
     Failed,
     Listen,
     Message,
     Unplaced,
     encode,
+    send,
 )
 from tests.stepped import SteppedReactor
 from tests.workers.played import PlayedWorker
@@ -74,6 +78,26 @@ class WorkerTests(SynchronousTestCase):
         """
         assert [Unplaced("0/1")] == self.tell_without_room(Listen("0/1"))
         assert 0 == self.stops
+
+    def test_what_comes_when_it_has_drained_is_given_back(self) -> None:
+        """
+        Read at once with the word to drain, and nothing was left to finish.
+        """
+        self.worker._serving.start()
+        counter = os.eventfd(1)
+        self.addCleanup(os.close, counter)
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        control = self.supervisor.control
+        send(control, Claims(), [counter])
+        send(control, Drain(1.0))
+        send(control, Deal(0, 1, socket.AF_UNIX), [theirs.fileno()])
+        self.reactor.settle()
+        os.close(self.worker._adopting._claims)
+
+        assert [Declined(0)] == self.supervisor.hear()
+        assert 1 == self.stops
 
     def test_without_room_for_its_counter_it_cannot_serve(self) -> None:
         """

@@ -24,6 +24,7 @@ from kvd.settings import TCPAddress
 from kvd.workers.adopting import Adopting
 from kvd.workers.channel import Channel
 from kvd.workers.dealing import (
+    BRING_SECONDS,
     CLAIM_SECONDS,
     JOIN_SECONDS,
     LOOK_SECONDS,
@@ -631,3 +632,68 @@ class EndTests(DealingCase):
         self.reactor.settle()
 
         assert self.hears_the_end(0)
+
+    def finish(self) -> list[None]:
+        """
+        Begin to; the list gets an entry when workers may drain.
+        """
+        brought: list[None] = []
+        self.dealing.finish().addCallback(brought.append)
+        self.reactor.settle()
+        return brought
+
+    def test_workers_drain_when_they_have_what_waited(self) -> None:
+        """
+        Who has drained takes nothing more.
+        """
+        self.join()
+        self.workers[0].stall()
+        self.connect(MAX_WAITING + 40)
+        brought = self.finish()
+        assert [] == brought
+
+        self.workers[0].go_on()
+        self.reactor.settle()
+        assert [None] == brought
+        assert [MAX_WAITING + 40] == self.served()
+
+    def test_workers_drain_soon_whatever_one_of_them_does(self) -> None:
+        """
+        One is stopped with what it had claimed.
+        """
+        self.join(2)
+        self.workers[0].adopting.heard = lambda: None  # type: ignore[method-assign]
+        self.connect(2)
+        brought = self.finish()
+        assert [] == brought
+
+        self.reactor.advance(BRING_SECONDS)
+        assert [None] == brought
+
+    def test_workers_drain_at_once_if_nothing_waits(self) -> None:
+        """
+        Nor if there are none.
+        """
+        assert [None] == self.finish()
+
+
+class EndAtTheLimitTests(DealingCase):
+    """
+    The daemon ends while its workers have as many connections as they may.
+    """
+
+    limit = 1
+
+    def test_who_has_connected_is_served(self) -> None:
+        """
+        As where workers empty the queues themselves.
+        """
+        self.join(2)
+        for _ in range(8):
+            self.connect(1)
+        assert [1, 1] == self.served()
+        self.dealing.finish()
+        self.reactor.settle()
+
+        assert [4, 4] == self.served()
+        assert list(range(8)) == self.all_served()

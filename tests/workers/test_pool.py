@@ -463,6 +463,40 @@ class StopTests(PoolCase):
         assert [None] == ended
         assert 3 == len(self.forks.made)
 
+    def test_workers_are_drained_when_they_have_all_that_waited(self) -> None:
+        """
+        In what is left of the time.
+        """
+        self.ready(0, 1, 2)
+        self.heard(0)
+        brought: Deferred[None] = Deferred()
+        self.patch(self.pool._distribution, "finish", lambda: brought)
+        self.stop()
+        self.reactor.advance(1)
+        assert [] == self.heard(0)
+
+        brought.callback(None)
+        assert [Drain(4.0)] == self.heard(0)
+
+    def test_who_dies_while_the_daemon_ends_is_not_replaced(self) -> None:
+        """
+        Nor told to drain.
+        """
+        self.ready(0, 1, 2)
+        brought: Deferred[None] = Deferred()
+        self.patch(self.pool._distribution, "finish", lambda: brought)
+        ended = self.stop()
+        self.last(0).end()
+        self.reactor.settle()
+        brought.callback(None)
+        for number in (1, 2):
+            assert Drain(5.0) in self.heard(number)
+            self.last(number).end()
+        self.reactor.settle()
+
+        assert [None] == ended
+        assert 3 == len(self.forks.made)
+
     def test_who_has_not_begun_is_left(self) -> None:
         """
         Its control socket closes.
