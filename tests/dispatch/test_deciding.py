@@ -5,6 +5,7 @@ Tests for `kvd.dispatch.deciding`.
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -85,6 +86,22 @@ def catch(view: View) -> int:
             pass
     except BaseException:
         return view.ready[0]
+
+
+def stall(view: View) -> int:
+    """
+    The timer rings before it has done anything.
+    """
+    signal.raise_signal(signal.SIGALRM)
+    return view.ready[-1]
+
+
+def wait(view: View) -> int:
+    """
+    For what never comes.
+    """
+    threading.Event().wait()
+    raise AssertionError("it came")
 
 
 class Unshowable(Exception):
@@ -212,6 +229,28 @@ class DeciderTests(SynchronousTestCase):
         Also what it was interrupted with.
         """
         policy = Odd(catch)
+        chosen, events = self.decide(policy)
+
+        assert [5, 5, 5] == chosen
+        assert 1 == policy.asked
+        (event,) = events
+        assert "did not decide" in event["log_format"]
+
+    def test_a_stall_that_is_not_the_policys_is_none_of_its_faults(self) -> None:
+        """
+        The timer rings, but the policy has hardly run: the machine slept.
+        """
+        policy = Odd(stall)
+        chosen, events = self.decide(policy)
+
+        assert [6, 6, 6] == chosen
+        assert [] == events
+
+    def test_a_policy_that_waits_is_cut_short(self) -> None:
+        """
+        It uses no processor, but holds everybody up.
+        """
+        policy = Odd(wait)
         chosen, events = self.decide(policy)
 
         assert [5, 5, 5] == chosen
