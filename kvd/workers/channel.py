@@ -27,6 +27,9 @@ _NOT_NOW: Final = frozenset(
     (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 )
 
+# The other side; reading tells, in its own turn.
+_GONE: Final = frozenset((errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN))
+
 
 class Channel(FileDescriptor):
     """
@@ -106,7 +109,8 @@ class Channel(FileDescriptor):
         Send a message if that is possible now.
 
         Returns:
-            Whether it was sent, or its loss will be told by `lost`.
+            Whether it was sent, or never will be: the other side is gone, which
+            `lost` tells, or the message is a mistake of ours, which is logged.
         """
         if not self._open:
             return True
@@ -116,8 +120,12 @@ class Channel(FileDescriptor):
         try:
             send(self._sock, message, descriptors)
         except OSError as error:
-            # Else the other side is gone; reading tells, in its own turn.
-            return error.errno not in _NOT_NOW
+            if error.errno in _NOT_NOW:
+                return False
+            if error.errno not in _GONE:
+                self._log.failure("a control message cannot be sent")
+        except BadMessage:
+            self._log.failure("a control message cannot be sent")
         return True
 
     def doWrite(self) -> None:

@@ -37,11 +37,9 @@ from kvd.workers.messages import (
     Told,
     Unlisten,
     Unplaced,
+    shortened,
 )
 from kvd.workers.reactor import install
-
-# A message has to fit into a datagram; a traceback need not be whole.
-_MAX_TEXT = 16_000
 
 
 def run(control: socket.socket, settings: Settings, worker: int, row: Row) -> int:
@@ -119,7 +117,7 @@ class Worker:
 
     def _fail(self, sentence: str) -> None:
         self.status = 1
-        self._channel.send(Failed(sentence))
+        self._channel.send(Failed(shortened(sentence)))
         self._reactor.stop()
 
     def _tell(self, event: LogEvent) -> None:
@@ -128,7 +126,7 @@ class Worker:
         if name == "debug" or "log_namespace" not in event:
             return
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-        self._channel.send(Told(name, text[:_MAX_TEXT]))
+        self._channel.send(Told(name, shortened(text)))
 
     def _terminated(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._leave)

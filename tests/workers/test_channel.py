@@ -11,7 +11,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.workers import channel
 from kvd.workers.channel import Channel
-from kvd.workers.messages import Listen, Message, Ready, Told, receive, send
+from kvd.workers.messages import (
+    BadMessage,
+    Listen,
+    Message,
+    Ready,
+    Told,
+    receive,
+    send,
+)
 from tests.stepped import SteppedReactor
 
 
@@ -171,3 +179,17 @@ class ChannelTests(SynchronousTestCase):
 
         self.reactor.settle()
         assert 1 == self.losses
+
+    def test_what_can_never_be_sent_is_said(self) -> None:
+        """
+        With a traceback: a mistake of ours. What comes after it is sent.
+        """
+        self.channel.send(Told("info", "x" * 70_000))
+        with open(os.devnull) as file:
+            closed = os.dup(file.fileno())
+        os.close(closed)
+        self.channel.send(Listen("0/0"), [closed])
+        self.channel.send(Ready())
+
+        assert 2 == len(self.flushLoggedErrors(BadMessage, OSError))
+        assert (Ready(), []) == receive(self.far)

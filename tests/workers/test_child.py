@@ -99,6 +99,16 @@ class WorkerTests(SynchronousTestCase):
         assert [Declined(0)] == self.supervisor.hear()
         assert 1 == self.stops
 
+    def test_a_reason_of_any_length_reaches_the_supervisor(self) -> None:
+        """
+        Shortened: it has to fit into a message.
+        """
+        self.worker._fail("\u2603" * 20_000)
+        (failed,) = self.supervisor.hear()
+
+        assert isinstance(failed, Failed)
+        assert failed.sentence.startswith("\u2603" * 5000)
+
     def test_without_room_for_its_counter_it_cannot_serve(self) -> None:
         """
         It says so and ends: there was no room from the first.
