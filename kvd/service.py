@@ -23,7 +23,7 @@ from kvd.options import Options
 from kvd.plugins import IPolicyDeclaration, IStoreDeclaration, load
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import Serving
-from kvd.settings import Settings, UNIXAddress
+from kvd.settings import Settings, TCPAddress, UNIXAddress
 from kvd.workers.child import raise_descriptor_limit
 from kvd.workers.dealing import Dealing
 from kvd.workers.polling import Polling
@@ -118,18 +118,21 @@ def open_control(
     if settings.control != "auto":
         return open_group(UNIXAddress(settings.control, mode=0o600), 1)
     try:
-        path = _automatic_control(groups[0])
+        path = _automatic_control(groups)
         return open_group(UNIXAddress(path, mode=0o600), 1)
     except AddressUnusable as error:
         _log.warn("there is no control socket: {error}", error=error.sentence)
         return None
 
 
-def _automatic_control(first: ListenerGroup) -> str:
-    if isinstance(first.address, UNIXAddress):
-        return f"{first.address.path}.control"
-    make_control_folder()
-    return control_path(first.address.port)
+def _automatic_control(groups: Sequence[ListenerGroup]) -> str:
+    addresses = [group.address for group in groups]
+    ports = [address.port for address in addresses if isinstance(address, TCPAddress)]
+    if ports:
+        make_control_folder()
+        return control_path(ports[0])
+    paths = [address.path for address in addresses if isinstance(address, UNIXAddress)]
+    return f"{paths[0]}.control"
 
 
 class ServingService(Service):

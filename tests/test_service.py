@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kvd.control.places import find_control
 from kvd.dispatch.reuseport import ReusePort
 from kvd.options import Options
 from kvd.service import OwnService, WorkersService, makeService
@@ -68,6 +69,27 @@ def test_sockets_listen_before_anything_starts(
         assert listening(port)
     finally:
         group.close()
+
+
+@pytest.mark.parametrize("tcp", [True, False])
+def test_the_control_socket_is_named_by_the_first_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tcp: bool
+) -> None:
+    """
+    Wherever that stands among the addresses; where there is none, beside the
+    first Unix socket.
+    """
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    port = unused_port()
+    more = [f"--listen=tcp:{port}:interface=127.0.0.1"] if tcp else []
+    service: Any = makeService(
+        options("--store=null:", f"--listen=unix:{tmp_path}/socket", *more)
+    )
+    place = service._control.address.path
+    for group in (*service._groups, service._control):
+        group.close()
+
+    assert (find_control(port) if tcp else f"{tmp_path}/socket.control") == place
 
 
 def test_an_address_that_fails_closes_the_others() -> None:
