@@ -129,15 +129,9 @@ class Worker:
         self._channel.send(Told(name, shortened(text)))
 
     def _terminated(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self._leave)
-
-    def _leave(self) -> None:
-        """
-        Drain, because somebody told this very worker to.
-        """
-        self._channel.send(Leaving())
-        self._adopting.leaving = True
-        self._drain(self._settings.drain_seconds)
+        # The supervisor decides: it may have been told the same, and then there
+        # would be nobody to take what still comes.
+        self._reactor.callFromThread(self._channel.send, Leaving())
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Listen):

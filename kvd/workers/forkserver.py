@@ -3,9 +3,9 @@ The process that workers are forked from.
 
 It has imported everything a worker needs and holds no reactor, so a fork of it
 is a working process at once, sharing nearly all of its memory. It does nothing
-but fork and wait: its life hangs on the control socket alone. Signals to the
-group (a terminal's ^C, a service manager's SIGTERM) are the supervisor's to
-answer, and passed over here.
+but fork and wait: its life hangs on the control socket alone. Signals to all
+processes of a service (a terminal's ^C, a service manager's SIGTERM) are the
+supervisor's to answer, and passed over here.
 """
 
 from __future__ import annotations

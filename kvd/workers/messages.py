@@ -173,7 +173,8 @@ class Unplaced:
 @dataclass(frozen=True, slots=True)
 class Leaving:
     """
-    The worker drains on its own account, and wants no more connections.
+    The worker was told to end, by somebody else. It serves until it is told to
+    drain.
     """
 
 

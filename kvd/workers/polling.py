@@ -69,7 +69,7 @@ class Polling:
 
     def leaving(self, worker: int) -> None:
         """
-        See `Distribution`. The worker has let go of its sockets by itself.
+        See `Distribution`. The worker lets go of its sockets by itself.
         """
         self.left(worker)
 

@@ -44,6 +44,12 @@ from kvd.workers.messages import (
     Unplaced,
 )
 
+LEAVE_SECONDS: Final = 0.25
+"""
+A worker that is told to end by somebody else goes on for so long. Who tells all
+processes of a service means the whole, but reaches one after the other.
+"""
+
 START_SECONDS: Final = 30.0
 """
 A worker that is not ready after so long is killed.
@@ -102,8 +108,8 @@ class Distribution(Protocol):
 
     def leaving(self, worker: int) -> None:
         """
-        A worker takes no more, and is still there. Whatever was meant for it
-        goes to others, at once.
+        A worker is about to be told to drain. What it has not taken yet goes
+        to others, at once.
         """
 
     def left(self, worker: int) -> None:
@@ -300,10 +306,17 @@ class Pool:
             self._distribution.joined(slot.number, slot.channel)
             self._tell_once_serving()
         elif isinstance(message, Leaving) and slot.state is State.READY:
-            slot.state = State.DRAINING
-            self._distribution.leaving(slot.number)
+            if slot.timer is None and not self._stopping:
+                slot.timer = self._reactor.callLater(LEAVE_SECONDS, self._leave, slot)
         elif isinstance(message, Settled | Declined | Unplaced):
             self._distribution.heard(slot.number, message)
+
+    def _leave(self, slot: Slot) -> None:
+        slot.timer = None
+        slot.state = State.DRAINING
+        self._distribution.leaving(slot.number)
+        assert slot.channel is not None
+        slot.channel.send(Drain(self._settings.drain_seconds))
 
     def _tell_once_serving(self) -> None:
         if self._serving is not None and all(
@@ -386,7 +399,7 @@ class Pool:
         stopped = self._stopped = Deferred()
         for slot in self.slots:
             self._cancel(slot)
-            # Who is draining does so on its own account, and by its own clock.
+            # Who is draining already does so by its own clock.
             if slot.state not in {State.READY, State.DRAINING}:
                 if slot.channel is not None:
                     slot.channel.close()

@@ -6,6 +6,7 @@ the supervisor.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from typing import Any
 from unittest import mock
@@ -22,6 +23,7 @@ from kvd.workers.messages import (
     Declined,
     Drain,
     Failed,
+    Leaving,
     Listen,
     Message,
     Unplaced,
@@ -78,6 +80,20 @@ class WorkerTests(SynchronousTestCase):
         """
         assert [Unplaced("0/1")] == self.tell_without_room(Listen("0/1"))
         assert 0 == self.stops
+
+    def test_it_asks_before_it_leaves(self) -> None:
+        """
+        Who told it to end may have told the supervisor too.
+        """
+        self.worker._serving.start()
+        self.worker._terminated(signal.SIGTERM, None)
+        self.reactor.settle()
+        assert [Leaving()] == self.supervisor.hear()
+        assert 0 == self.stops
+
+        self.supervisor.say(Drain(1.0))
+        self.reactor.settle()
+        assert 1 == self.stops
 
     def test_what_comes_when_it_has_drained_is_given_back(self) -> None:
         """

@@ -38,6 +38,7 @@ from kvd.workers.polling import ROOM_SECONDS, Polling
 from kvd.workers.pool import (
     END_SECONDS,
     EXPLAIN_SECONDS,
+    LEAVE_SECONDS,
     RETRY_SECONDS,
     START_SECONDS,
     Pool,
@@ -300,7 +301,9 @@ class EndTests(PoolCase):
         with capturedLogs() as events:
             self.last(1).say(Leaving())
             self.reactor.settle()
+            self.reactor.advance(LEAVE_SECONDS)
             assert State.DRAINING is self.state(1)
+            assert [Drain(5.0)] == self.heard(1)
             assert [Listen("0/1")] == self.heard(0) + self.heard(2)
 
             self.last(1).end()
@@ -462,6 +465,25 @@ class StopTests(PoolCase):
         self.reactor.settle()
         assert [None] == ended
         assert 3 == len(self.forks.made)
+
+    def test_who_is_told_to_end_with_all_others_serves_until_all_do(self) -> None:
+        """
+        A service manager tells every process. If workers left by themselves,
+        nobody would take what comes before the supervisor closes its sockets.
+        """
+        self.ready(0, 1, 2)
+        for number in range(3):
+            self.last(number).say(Leaving())
+        self.reactor.settle()
+        for number in range(3):
+            assert Drain(5.0) not in self.heard(number)
+        self.stop()
+        for number in range(3):
+            self.last(number).say(Leaving())
+        self.reactor.advance(LEAVE_SECONDS)
+
+        for number in range(3):
+            assert [Drain(5.0)] == self.heard(number)
 
     def test_workers_are_drained_when_they_have_all_that_waited(self) -> None:
         """
