@@ -344,8 +344,13 @@ class IDispatchPolicy(Interface):
         exception and an answer that takes too long are logged, and the
         connection goes to whoever's turn it is.
 
+        Where several workers are equally good, the policy says which: let them
+        take turns, by ``view.turn``. Loads lag behind, so that connections
+        that come at once often meet a tie.
+
         Args:
-            view: The workers that can take it, and how busy each is.
+            view: The workers that can take it, and how busy each is; its
+                docstring says what is counted, by whom, and when.
 
         Returns:
             The number of a ready worker.
