@@ -303,6 +303,10 @@ class IDispatchPolicy(Interface):
     A provider keeps no state: what a decision needs is in the view, so that
     the same view always gets the same answer, be it in the supervisor, in a
     simulation or in a test.
+
+    `choose` is asked for each connection. All else is asked at the start, and
+    an exception there, or an answer by which some socket would be nobody's, is
+    a sentence for whoever starts kvd, which ends that.
     """
 
     kernel_chooses: bool = Attribute(
@@ -314,7 +318,7 @@ class IDispatchPolicy(Interface):
 
     def group_size(workers: int) -> int:
         """
-        How many listening sockets an address has.
+        How many listening sockets a TCP address has: 1 or more.
 
         Args:
             workers: How many workers there are; at least 1.
@@ -340,8 +344,13 @@ class IDispatchPolicy(Interface):
         exception and an answer that takes too long are logged, and the
         connection goes to whoever's turn it is.
 
+        Where several workers are equally good, the policy says which: let them
+        take turns, by ``view.turn``. Loads lag behind, so that connections
+        that come at once often meet a tie.
+
         Args:
-            view: The workers that can take it, and how busy each is.
+            view: The workers that can take it, and how busy each is; its
+                docstring says what is counted, by whom, and when.
 
         Returns:
             The number of a ready worker.

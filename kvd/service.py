@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from kvd.control.places import control_path, make_control_folder
 from kvd.control.status import WorkerState, describe
+from kvd.dispatch.arranging import Arrangement, arrange
 from kvd.dispatch.deciding import Decider
 from kvd.errors import AddressUnusable, OperatorError
 from kvd.interfaces import IDispatchPolicy, IStoreMaker
@@ -22,7 +23,7 @@ from kvd.options import Options
 from kvd.plugins import IPolicyDeclaration, IStoreDeclaration, load
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import Serving
-from kvd.settings import Settings, UNIXAddress
+from kvd.settings import Settings, TCPAddress, UNIXAddress
 from kvd.workers.child import raise_descriptor_limit
 from kvd.workers.dealing import Dealing
 from kvd.workers.polling import Polling
@@ -48,8 +49,9 @@ def makeService(options: Options) -> IService:
     try:
         policy: IDispatchPolicy = load(IPolicyDeclaration, settings.policy)
         maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
+        arrangement = arrange(settings.policy, policy, max(1, settings.procs))
         maker.prepare(settings.store.path)
-        groups = open_groups(settings, policy)
+        groups = open_groups(settings, arrangement.group_size if settings.procs else 1)
         try:
             control = open_control(settings, groups)
         except BaseException:
@@ -59,15 +61,18 @@ def makeService(options: Options) -> IService:
     except OperatorError as error:
         raise SystemExit(f"kvd: {error.sentence}") from error
     if settings.procs:
-        return WorkersService(settings, groups, control, policy)
+        return WorkersService(settings, groups, control, policy, arrangement)
     return OwnService(settings, groups, control)
 
 
-def open_groups(settings: Settings, policy: IDispatchPolicy) -> list[ListenerGroup]:
+def open_groups(settings: Settings, size: int) -> list[ListenerGroup]:
     """
     Listen on every address; on none, if one of them fails.
+
+    Args:
+        settings: The whole of them.
+        size: How many sockets an address has.
     """
-    size = policy.group_size(settings.procs) if settings.procs else 1
     groups: list[ListenerGroup] = []
     try:
         for address in settings.listen:
@@ -113,18 +118,21 @@ def open_control(
     if settings.control != "auto":
         return open_group(UNIXAddress(settings.control, mode=0o600), 1)
     try:
-        path = _automatic_control(groups[0])
+        path = _automatic_control(groups)
         return open_group(UNIXAddress(path, mode=0o600), 1)
     except AddressUnusable as error:
         _log.warn("there is no control socket: {error}", error=error.sentence)
         return None
 
 
-def _automatic_control(first: ListenerGroup) -> str:
-    if isinstance(first.address, UNIXAddress):
-        return f"{first.address.path}.control"
-    make_control_folder()
-    return control_path(first.address.port)
+def _automatic_control(groups: Sequence[ListenerGroup]) -> str:
+    addresses = [group.address for group in groups]
+    ports = [address.port for address in addresses if isinstance(address, TCPAddress)]
+    if ports:
+        make_control_folder()
+        return control_path(ports[0])
+    paths = [address.path for address in addresses if isinstance(address, UNIXAddress)]
+    return f"{paths[0]}.control"
 
 
 class ServingService(Service):
@@ -189,9 +197,11 @@ class WorkersService(ServingService):
         groups: Sequence[ListenerGroup],
         control: ListenerGroup | None,
         policy: IDispatchPolicy,
+        arrangement: Arrangement,
     ) -> None:
         super().__init__(settings, groups, control)
         self._policy = policy
+        self._arrangement = arrangement
 
     def startService(self) -> None:
         # Not at the top: importing the reactor installs one.
@@ -214,8 +224,8 @@ class WorkersService(ServingService):
 
     def _distribute(self, reactor: Any) -> Distribution:
         settings = self._settings
-        if self._policy.kernel_chooses:
-            return Polling(self._policy, self._groups, settings.procs)
+        if self._arrangement.kernel_chooses:
+            return Polling(self._arrangement.members, self._groups, reactor)
         return Dealing(
             Decider(settings.policy, self._policy),
             self._groups,

@@ -5,11 +5,14 @@ Tests for `kvd.service`: what is refused before anything starts.
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kvd.control.places import find_control
+from kvd.dispatch.reuseport import ReusePort
 from kvd.options import Options
 from kvd.service import OwnService, WorkersService, makeService
 
@@ -68,6 +71,27 @@ def test_sockets_listen_before_anything_starts(
         group.close()
 
 
+@pytest.mark.parametrize("tcp", [True, False])
+def test_the_control_socket_is_named_by_the_first_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tcp: bool
+) -> None:
+    """
+    Wherever that stands among the addresses; where there is none, beside the
+    first Unix socket.
+    """
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    port = unused_port()
+    more = [f"--listen=tcp:{port}:interface=127.0.0.1"] if tcp else []
+    service: Any = makeService(
+        options("--store=null:", f"--listen=unix:{tmp_path}/socket", *more)
+    )
+    place = service._control.address.path
+    for group in (*service._groups, service._control):
+        group.close()
+
+    assert (find_control(port) if tcp else f"{tmp_path}/socket.control") == place
+
+
 def test_an_address_that_fails_closes_the_others() -> None:
     """
     And ends the start with a sentence.
@@ -82,6 +106,30 @@ def test_an_address_that_fails_closes_the_others() -> None:
                 "--store=null:",
                 f"--listen=tcp:{port}:interface=127.0.0.1",
                 f"--listen=tcp:{other.getsockname()[1]}:interface=127.0.0.1",
+            )
+        )
+
+    assert not listening(port)
+
+
+def test_a_policy_that_cannot_say_who_accepts_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Before any socket listens, with a sentence.
+    """
+
+    def fail(self: ReusePort, worker: int, workers: int) -> Sequence[int]:
+        raise KeyError("missing")
+
+    port = unused_port()
+    monkeypatch.setattr(ReusePort, "members_of", fail)
+    with pytest.raises(SystemExit, match=r"'reuseport'.* fails with KeyError"):
+        makeService(
+            options(
+                "--store=null:",
+                "--procs=2",
+                f"--listen=tcp:{port}:interface=127.0.0.1",
             )
         )
 

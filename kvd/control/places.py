@@ -4,7 +4,9 @@ Where control sockets are, unless an operator chooses.
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import stat
 from collections.abc import Sequence
 from typing import Final
@@ -41,13 +43,25 @@ def control_path(port: int) -> str:
 
 def find_control(port: int) -> str:
     """
-    The control socket of the daemon whose first TCP port this is: where there is
-    one, or where it would be.
+    The control socket of the daemon whose first TCP port this is: where one
+    answers, else where there is one, else where it would be.
     """
-    for folder in control_folders():
-        if os.path.exists(_path(folder, port)):
-            return _path(folder, port)
-    return control_path(port)
+    there = [path for path in _paths(port) if os.path.exists(path)]
+    if len(there) > 1:
+        # A killed daemon leaves its file behind.
+        there.sort(key=_is_stale)
+    return there[0] if there else control_path(port)
+
+
+def _is_stale(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # A daemon with a long queue is one.
+        probe.setblocking(False)
+        return probe.connect_ex(path) == errno.ECONNREFUSED
+
+
+def _paths(port: int) -> Sequence[str]:
+    return [_path(folder, port) for folder in control_folders()]
 
 
 def _path(folder: str, port: int) -> str:

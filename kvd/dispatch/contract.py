@@ -5,10 +5,13 @@ What every dispatch policy promises, as tests.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import add
 from random import Random
+from unittest import SkipTest
 
 from zope.interface.verify import verifyObject
 
+from kvd.dispatch.arranging import arrange
 from kvd.dispatch.view import View
 from kvd.interfaces import IDispatchPolicy
 
@@ -67,6 +70,11 @@ class PolicyContract:
     Mixed into a test case that says how its policy is made.
     """
 
+    ties_rotate = False
+    """
+    Whether the policy promises that workers with the same load take turns.
+    """
+
     def make_policy(self) -> IDispatchPolicy:
         """
         The policy under test.
@@ -79,29 +87,17 @@ class PolicyContract:
         """
         assert verifyObject(IDispatchPolicy, self.make_policy())
 
-    def test_every_group_has_a_member(self) -> None:
-        """
-        An address without a socket is none.
-        """
-        policy = self.make_policy()
-        for workers in WORKERS:
-            assert policy.group_size(workers) >= 1
-
     def test_somebody_accepts_from_every_member(self) -> None:
         """
-        Connections in a queue that nobody polls would hang: where the kernel
-        chooses, each member is some worker's, and each worker has one;
-        elsewhere all are the supervisor's.
+        Connections in a queue that nobody polls would hang: a group has a
+        member at least; where the kernel chooses, each member is some worker's,
+        and each worker has one; elsewhere all are the supervisor's. Without
+        that, kvd does not start.
         """
         policy = self.make_policy()
         for workers in WORKERS:
-            of_each = [policy.members_of(worker, workers) for worker in range(workers)]
-            if policy.kernel_chooses:
-                assert all(of_each)
-                members = set(range(policy.group_size(workers)))
-                assert members == {member for own in of_each for member in own}
-            else:
-                assert not any(of_each)
+            # Else a sentence says what is wrong.
+            arrange("under test", policy, workers)
 
     def test_the_same_question_has_the_same_answer(self) -> None:
         """
@@ -151,19 +147,74 @@ class PolicyContract:
         assert 0 == chosen[3]
         assert all(chosen[worker] for worker in ready)
 
+    def test_ties_rotate_where_that_is_promised(self) -> None:
+        """
+        In one round each ready worker is chosen once, whoever begins and while
+        no load has changed yet.
+        """
+        if not self.ties_rotate:
+            raise SkipTest("it does not promise that")
+        policy = self.make_policy()
+        for workers in WORKERS:
+            for ready in (range(workers), range(0, workers, 3)):
+                for begins in range(workers):
+                    turn, chosen = begins, []
+                    for _ in ready:
+                        worker = policy.choose(
+                            view(workers, ready=tuple(ready), turn=turn)
+                        )
+                        chosen.append(worker)
+                        turn = (worker + 1) % workers
+                    assert list(ready) == sorted(chosen)
+
+    def test_new_workers_get_their_part(self) -> None:
+        """
+        When there are more of them than the policy has seen, and when there
+        are fewer again.
+        """
+        policy = self.make_policy()
+        chosen = self._deal(policy, 3, 300)
+        grown = self._deal(policy, 8, 800, before=[*chosen, *[0] * 5])
+        assert all(grown)
+
+        shrunk = self._deal(policy, 2, 200, before=grown[:2])
+        assert 200 == sum(shrunk)
+        assert all(shrunk)
+
+    def test_closes_that_are_seen_late_are_forgotten(self) -> None:
+        """
+        A worker that seems to be full of connections gets its part again as
+        soon as it is seen that they have ended.
+        """
+        policy = self.make_policy()
+        self._deal(policy, 4, 400, before=[100, 0, 0, 0])
+        afterwards = self._deal(policy, 4, 400)
+
+        assert self._deal(self.make_policy(), 4, 400) == afterwards
+        assert all(afterwards)
+
     def _deal(
         self,
         policy: IDispatchPolicy,
         workers: int,
         connections: int,
         ready: Sequence[int] | None = None,
+        before: Sequence[int] | None = None,
     ) -> list[int]:
         """
         Connections that stay idle, one after the other.
 
+        Args:
+            policy: Who chooses.
+            workers: How many there are.
+            connections: How many come.
+            ready: Who can take one; by default everybody.
+            before: How many connections each worker has already.
+
         Returns:
             How many each worker got.
         """
+        had = before or [0] * workers
         chosen = [0] * workers
         turn = 0
         chance = Random(1)
@@ -172,7 +223,7 @@ class PolicyContract:
                 View(
                     ready=tuple(range(workers)) if ready is None else ready,
                     turn=turn,
-                    connections=tuple(chosen),
+                    connections=tuple(map(add, had, chosen)),
                     requests=(0,) * workers,
                     handing_over=(0,) * workers,
                     random=chance,

@@ -6,12 +6,19 @@ others hang. So an answer that cannot be used costs one line in the log and is
 replaced by whoever's turn it is; and one that does not come is cut short by a
 timer's signal. The signal reaches Python code between two of its steps; a call
 into C that never returns would not hear it.
+
+When the timer rings, the policy need not be to blame: the machine may have slept,
+or given its processors to others. So what counts is the thread's own processor
+time, or that it rang several times: each time this thread has run meanwhile, which
+is all that a good policy needs.
 """
 
 from __future__ import annotations
 
 import signal
-from typing import Final
+import time
+from collections.abc import Callable
+from typing import Any, Final
 
 from twisted.logger import Logger
 
@@ -20,8 +27,13 @@ from kvd.interfaces import IDispatchPolicy
 
 DECIDE_SECONDS: Final = 0.1
 """
-For all decisions on the connections of one wake-up; a good one takes
-microseconds.
+Between two rings of the timer. All decisions on the connections of one wake-up
+may take half of it in processor time; a good one takes microseconds.
+"""
+
+MOST_RINGS: Final = 5
+"""
+Who still has not decided then does something else than deciding.
 """
 
 
@@ -49,13 +61,17 @@ class Decider:
         self._asking = False
         self._complained = False
         self._dismissed = False
+        self._began = 0.0
+        self._rings = 0
 
     def begin(self) -> None:
         """
         A batch of decisions follows; from now on none of them takes for ever.
         """
+        self._began = time.thread_time()
+        self._rings = 0
         signal.signal(signal.SIGALRM, self._rang)
-        signal.setitimer(signal.ITIMER_REAL, DECIDE_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, DECIDE_SECONDS, DECIDE_SECONDS)
 
     def end(self) -> None:
         """
@@ -64,7 +80,12 @@ class Decider:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _rang(self, number: int, frame: object) -> None:
-        if self._asking:
+        self._rings += 1
+        used = time.thread_time() - self._began
+        late = used >= DECIDE_SECONDS / 2 or self._rings >= MOST_RINGS
+        if self._asking and late:
+            # Here, as the policy may catch what it is interrupted with.
+            self._dismissed = True
             raise _Undecided
 
     def choose(self, view: View) -> int:
@@ -73,30 +94,54 @@ class Decider:
         """
         if self._dismissed:
             return whose_turn(view)
+        answer = self._ask_in_time(view)
+        if isinstance(answer, int):
+            return answer
+        self._complain(answer)
+        return whose_turn(view)
+
+    def _ask_in_time(self, view: View) -> int | str | None:
+        """
+        Returns:
+            As `_ask`, or None if that had to be cut short.
+        """
         try:
             self._asking = True
-            worker = self._policy.choose(view)
+            answer = self._ask(view)
             self._asking = False
         except _Undecided:
-            self._dismissed = True
+            self._asking = False
+            return None
+        return None if self._dismissed else answer
+
+    def _ask(self, view: View) -> int | str:
+        """
+        Whatever is the policy's own code runs in here: also that of what it
+        raises and returns.
+
+        Returns:
+            The number of a ready worker, or in words what came instead.
+        """
+        try:
+            worker = self._policy.choose(view)
+        except _Undecided:
+            raise
+        except BaseException as error:
+            # SystemExit too: whatever gets out of here ends the acceptor.
+            return f"failed with {_in_words(_line, error)}"
+        if type(worker) is int and worker in view.ready:
+            return worker
+        return f"chose {_in_words(repr, worker)}, which is no ready worker"
+
+    def _complain(self, what: str | None) -> None:
+        if what is None:
             self._log.error(
                 "policy {policy} did not decide within {seconds:g} seconds; it is not"
                 " asked again, and workers take turns until kvd is started anew",
                 policy=self._name,
-                seconds=DECIDE_SECONDS,
+                seconds=DECIDE_SECONDS * self._rings,
             )
-            return whose_turn(view)
-        except Exception as error:
-            self._complain(f"failed with {type(error).__name__}: {error}")
-            return whose_turn(view)
-        finally:
-            self._asking = False
-        if type(worker) is int and worker in view.ready:
-            return worker
-        self._complain(f"chose {worker!r}, which is no ready worker")
-        return whose_turn(view)
-
-    def _complain(self, what: str) -> None:
+            return
         if self._complained:
             return
         self._complained = True
@@ -106,3 +151,17 @@ class Decider:
             policy=self._name,
             what=what,
         )
+
+
+def _in_words(spell: Callable[[Any], str], thing: object) -> str:
+    try:
+        return spell(thing)
+    except _Undecided:
+        raise
+    except BaseException:
+        # As foreign as the rest, and no great loss.
+        return f"a {type(thing).__name__} that cannot be shown"
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

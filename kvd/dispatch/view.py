@@ -25,6 +25,11 @@ class View:
     - What is on its way to a worker is in `handing_over` until the worker has
       it, and for a moment afterwards counted there and in `connections`: never
       in neither.
+    - Connections and requests are counted apart: a connection may be idle.
+    - Whose tie it is: `turn` goes on with every choice, so that who decides by
+      a load can let the first of the best from there on have it (`whose_turn`
+      of a view with only those as `ready`). Always the lowest number would get
+      whatever comes at once, before any load has changed.
     """
 
     ready: Sequence[int]

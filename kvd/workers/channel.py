@@ -27,6 +27,9 @@ _NOT_NOW: Final = frozenset(
     (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 )
 
+# The other side; reading tells, in its own turn.
+_GONE: Final = frozenset((errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN))
+
 
 class Channel(FileDescriptor):
     """
@@ -78,19 +81,36 @@ class Channel(FileDescriptor):
             return
         if self.offer(message, descriptors):
             return
-        self._queue.append((message, [os.dup(number) for number in descriptors]))
+        copies: list[int] = []
+        try:
+            for number in descriptors:
+                copies.append(os.dup(number))
+        except OSError as error:
+            self._close_all(copies)
+            self._give_up(f"{error.strerror}")
+            return
+        self._queue.append((message, copies))
         if len(self._queue) > MAX_QUEUED:
-            self._log.error("a control socket takes no messages and is given up")
-            self._end()
+            self._give_up(f"{MAX_QUEUED} wait")
         else:
             self.startWriting()
+
+    def _give_up(self, why: str) -> None:
+        self._log.error(
+            "a control socket takes no messages, and is given up: {why}", why=why
+        )
+        self._forget_queue()
+        # Reading tells, in its own turn: who sends does not expect to lose the
+        # channel meanwhile.
+        self._sock.shutdown(socket.SHUT_RDWR)
 
     def offer(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """
         Send a message if that is possible now.
 
         Returns:
-            Whether it was sent, or its loss will be told by `lost`.
+            Whether it was sent, or never will be: the other side is gone, which
+            `lost` tells, or the message is a mistake of ours, which is logged.
         """
         if not self._open:
             return True
@@ -100,8 +120,12 @@ class Channel(FileDescriptor):
         try:
             send(self._sock, message, descriptors)
         except OSError as error:
-            # Else the other side is gone; reading tells, in its own turn.
-            return error.errno not in _NOT_NOW
+            if error.errno in _NOT_NOW:
+                return False
+            if error.errno not in _GONE:
+                self._log.failure("a control message cannot be sent")
+        except BadMessage:
+            self._log.failure("a control message cannot be sent")
         return True
 
     def doWrite(self) -> None:
@@ -143,6 +167,9 @@ class Channel(FileDescriptor):
         self.stopReading()
         self.stopWriting()
         self._sock.close()
+        self._forget_queue()
+
+    def _forget_queue(self) -> None:
         for _, descriptors in self._queue:
             self._close_all(descriptors)
         self._queue.clear()

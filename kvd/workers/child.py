@@ -8,8 +8,10 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Sequence
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -34,11 +36,10 @@ from kvd.workers.messages import (
     Ready,
     Told,
     Unlisten,
+    Unplaced,
+    shortened,
 )
 from kvd.workers.reactor import install
-
-# A message has to fit into a datagram; a traceback need not be whole.
-_MAX_TEXT = 16_000
 
 
 def run(control: socket.socket, settings: Settings, worker: int, row: Row) -> int:
@@ -110,11 +111,14 @@ class Worker:
         try:
             self._serving.start()
         except OperatorError as error:
-            self.status = 1
-            self._channel.send(Failed(error.sentence))
-            self._reactor.stop()
+            self._fail(error.sentence)
             return
         self._channel.send(Ready())
+
+    def _fail(self, sentence: str) -> None:
+        self.status = 1
+        self._channel.send(Failed(shortened(sentence)))
+        self._reactor.stop()
 
     def _tell(self, event: LogEvent) -> None:
         level = event.get("log_level")
@@ -122,38 +126,47 @@ class Worker:
         if name == "debug" or "log_namespace" not in event:
             return
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-        self._channel.send(Told(name, text[:_MAX_TEXT]))
+        self._channel.send(Told(name, shortened(text)))
 
     def _terminated(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self._leave)
-
-    def _leave(self) -> None:
-        """
-        Drain, because somebody told this very worker to.
-        """
-        self._channel.send(Leaving())
-        self._adopting.leaving = True
-        self._drain(self._settings.drain_seconds)
+        # The supervisor decides: it may have been told the same, and then there
+        # would be nobody to take what still comes.
+        self._reactor.callFromThread(self._channel.send, Leaving())
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Listen):
-            (descriptor,) = descriptors
-            sock = socket.socket(fileno=descriptor)
-            if self._draining:
-                sock.close()
-            else:
-                self._serving.listen(message.name, sock)
+            self._listen(message.name, descriptors)
         elif isinstance(message, Unlisten):
             self._serving.unlisten(message.name)
         elif isinstance(message, Claims):
-            (descriptor,) = descriptors
-            self._adopting.claims(descriptor)
+            self._claims(descriptors)
         elif isinstance(message, Deal):
             self._adopting.dealt(message, descriptors)
         elif isinstance(message, Drain):
             self._drain(message.seconds)
         else:
             raise AssertionError(f"no message for a worker: {message}")
+
+    def _listen(self, name: str, descriptors: Sequence[int]) -> None:
+        if not descriptors:
+            # No room for it (unix(7)); who it was meant for serves on.
+            self._channel.send(Unplaced(name))
+            return
+        (descriptor,) = descriptors
+        sock = socket.socket(fileno=descriptor)
+        if self._draining:
+            sock.close()
+        else:
+            self._serving.listen(name, sock)
+
+    def _claims(self, descriptors: Sequence[int]) -> None:
+        if not descriptors:
+            # The first thing that it is sent: there is room for nothing at all.
+            self._fail("the limit of open files leaves no room for a connection")
+            self._channel.close()
+            return
+        (descriptor,) = descriptors
+        self._adopting.claims(descriptor)
 
     def _heard(self) -> None:
         self._adopting.heard()
@@ -163,8 +176,13 @@ class Worker:
             return
         self._draining = True
         drained = self._serving.drain(seconds)
-        drained.addCallback(lambda _: self._serving.stop())
+        drained.addCallback(self._drained)
         drained.addBoth(lambda _: self._reactor.stop())
+
+    def _drained(self, _: None) -> Deferred[None]:
+        # What is still to be read would be dropped.
+        self._adopting.leaving = True
+        return self._serving.stop()
 
     def _left(self) -> None:
         """

@@ -11,10 +11,14 @@ are accepted already wait here.
 from __future__ import annotations
 
 import socket
+import sys
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from kvd.accepting import Acceptor
 from kvd.dispatch.deciding import Decider
@@ -28,6 +32,18 @@ from kvd.workers.messages import MAX_DESCRIPTORS, Declined, Message, Settled
 CLAIM_SECONDS: Final = 0.15
 """
 What a worker has not claimed after so long is dealt again, if another is open.
+"""
+
+JOIN_SECONDS: Final = 1.0
+"""
+Before another try to give a worker its counter, if the supervisor itself is out
+of descriptors.
+"""
+
+BRING_SECONDS: Final = 1.0
+"""
+When the daemon ends, workers are told to drain after so long at the latest,
+whether or not they have all that had connected.
 """
 
 LOOK_SECONDS: Final = 0.025
@@ -47,6 +63,8 @@ class Dealing:
 
     Provides `kvd.workers.pool.Distribution`.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -70,6 +88,7 @@ class Dealing:
         self._max_connections = max_connections
         self._reactor = reactor
         self._hands: dict[int, HandOver] = {}
+        self._joining: dict[int, Any] = {}
         self._open: tuple[int, ...] = ()
         self._held: deque[socket.socket] = deque()
         self._turn = 0
@@ -77,16 +96,19 @@ class Dealing:
         self._accepting = False
         self._finished = False
         self._look_call: Any = None
+        self._brought: Deferred[None] | None = None
+        self._bring_call: Any = None
         self._acceptors = [
             Acceptor(
                 # Its own descriptor: the group's is closed with the group.
-                group.members[0].dup(),
+                member.dup(),
                 lambda connection, peer: self._held.append(connection),
                 reactor,
                 MAX_DESCRIPTORS,
                 self._deal,
             )
             for group in groups
+            for member in group.members
         ]
 
     # -- what the pool tells --------------------------------------------------
@@ -95,7 +117,19 @@ class Dealing:
         """
         See `Distribution`.
         """
-        self._hands[worker] = HandOver(channel)
+        self._joining.pop(worker, None)
+        try:
+            self._hands[worker] = HandOver(channel)
+        except OSError as error:
+            self._log.error(
+                "worker {worker} gets no connections for now: {error}",
+                worker=worker,
+                error=error.strerror,
+            )
+            self._joining[worker] = self._reactor.callLater(
+                JOIN_SECONDS, self.joined, worker, channel
+            )
+            return
         self._find_open()
         self._deal()
 
@@ -103,6 +137,7 @@ class Dealing:
         """
         See `Distribution`. What the worker has claimed, it may still decline.
         """
+        self._join_no_more(worker)
         hand = self._hands.get(worker)
         if hand is not None:
             hand.leaving = True
@@ -114,11 +149,17 @@ class Dealing:
         """
         See `Distribution`.
         """
+        self._join_no_more(worker)
         hand = self._hands.pop(worker, None)
         if hand is not None:
             self._hold(hand.close())
             self._find_open()
             self._deal()
+
+    def _join_no_more(self, worker: int) -> None:
+        call = self._joining.pop(worker, None)
+        if call is not None:
+            call.cancel()
 
     def heard(self, worker: int, message: Message) -> None:
         """
@@ -134,7 +175,7 @@ class Dealing:
             self._hold(hand.declined(message.batch, self._reactor.seconds()))
         else:
             raise AssertionError(f"no message from a worker: {message}")
-        if len(self._open) < len(self._hands) or self._held:
+        if len(self._open) < len(self._hands) or self._held or self._finished:
             self._find_open()
             self._deal()
 
@@ -157,43 +198,23 @@ class Dealing:
         """
         Deal all that is held, as far as workers are open.
         """
-        while self._held and self._open:
-            self._deal_batch()
-        if self._held and not self._hands and self._finished:
-            self._close_held()
+        try:
+            while self._held and self._open:
+                self._deal_batch()
+        except Exception:
+            # Out of here it would end an acceptor, or a worker's channel.
+            self._log.failure("connections cannot be dealt for now")
+            self._open = ()
+        if self._finished:
+            self._look_whether_brought()
         self._accept(bool(self._open))
         self._look_later()
 
     def _deal_batch(self) -> None:
-        ready = self._open
-        connections = self._scoreboard.connections()
-        requests = self._scoreboard.requests()
-        handing_over = [0] * len(connections)
-        for worker in ready:
-            handing_over[worker] = self._hands[worker].waiting
+        connections = tuple(self._scoreboard.connections())
         dealt: defaultdict[int, list[socket.socket]] = defaultdict(list)
-        self._decider.begin()
-        try:
-            for _ in range(min(len(self._held), MAX_DESCRIPTORS)):
-                if not ready:
-                    break
-                worker = self._decider.choose(
-                    View(
-                        ready,
-                        self._turn,
-                        connections,
-                        requests,
-                        handing_over,
-                        self._random,
-                    )
-                )
-                dealt[worker].append(self._held.popleft())
-                handing_over[worker] += 1
-                self._turn = (worker + 1) % len(connections)
-                if connections[worker] + handing_over[worker] >= self._max_connections:
-                    ready = _without(ready, worker)
-        finally:
-            self._decider.end()
+        for worker in self._choose(connections):
+            dealt[worker].append(self._held.popleft())
         now = self._reactor.seconds()
         for worker, chosen in dealt.items():
             hand = self._hands[worker]
@@ -205,6 +226,41 @@ class Dealing:
                 or connections[worker] + hand.waiting >= self._max_connections
             ):
                 self._open = _without(self._open, worker)
+
+    def _choose(self, connections: Sequence[int]) -> list[int]:
+        """
+        Choose the workers for a batch of what is held.
+
+        Args:
+            connections: How many each worker has open.
+        """
+        ready = self._open
+        requests = tuple(self._scoreboard.requests())
+        handing_over = [0] * len(connections)
+        for worker in ready:
+            handing_over[worker] = self._hands[worker].waiting
+        chosen: list[int] = []
+        self._decider.begin()
+        try:
+            while ready and len(chosen) < min(len(self._held), MAX_DESCRIPTORS):
+                view = View(
+                    ready,
+                    self._turn,
+                    connections,
+                    requests,
+                    # Tuples: what a policy did to a list of ours would stay.
+                    tuple(handing_over),
+                    self._random,
+                )
+                worker = self._decider.choose(view)
+                chosen.append(worker)
+                handing_over[worker] += 1
+                self._turn = (worker + 1) % len(connections)
+                if connections[worker] + handing_over[worker] >= self._max_connections:
+                    ready = _without(ready, worker)
+        finally:
+            self._decider.end()
+        return chosen
 
     def _find_open(self) -> None:
         now = self._reactor.seconds()
@@ -250,10 +306,12 @@ class Dealing:
 
     # -- the end --------------------------------------------------------------
 
-    def finish(self) -> None:
+    def finish(self) -> Deferred[None]:
         """
         See `Distribution`. What waits in the queues is accepted and dealt.
         """
+        # Who was let in is served, as where workers empty the queues.
+        self._max_connections = sys.maxsize
         for acceptor in self._acceptors:
             acceptor.empty()
         self._finished = True
@@ -261,7 +319,24 @@ class Dealing:
             acceptor.close()
         for group in self._groups:
             group.close()
+        brought = self._brought = Deferred()
+        self._bring_call = self._reactor.callLater(BRING_SECONDS, self._end_bringing)
+        self._find_open()
         self._deal()
+        return brought
+
+    def _look_whether_brought(self) -> None:
+        if not self._hands:
+            self._close_held()
+        if not (self._held or any(hand.waiting for hand in self._hands.values())):
+            self._end_bringing()
+
+    def _end_bringing(self) -> None:
+        if self._brought is not None:
+            brought, self._brought = self._brought, None
+            if self._bring_call.active():
+                self._bring_call.cancel()
+            brought.callback(None)
 
     def close(self) -> None:
         """
@@ -270,6 +345,9 @@ class Dealing:
         if self._look_call is not None:
             self._look_call.cancel()
             self._look_call = None
+        self._end_bringing()
+        for worker in list(self._joining):
+            self._join_no_more(worker)
         for worker in list(self._hands):
             self._hold(self._hands.pop(worker).close())
         self._open = ()

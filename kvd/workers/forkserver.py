@@ -3,9 +3,9 @@ The process that workers are forked from.
 
 It has imported everything a worker needs and holds no reactor, so a fork of it
 is a working process at once, sharing nearly all of its memory. It does nothing
-but fork and wait: its life hangs on the control socket alone. Signals to the
-group (a terminal's ^C, a service manager's SIGTERM) are the supervisor's to
-answer, and passed over here.
+but fork and wait: its life hangs on the control socket alone. Signals to all
+processes of a service (a terminal's ^C, a service manager's SIGTERM) are the
+supervisor's to answer, and passed over here.
 """
 
 from __future__ import annotations
@@ -118,6 +118,10 @@ class ForkServer:
             return False
         message, descriptors = came
         assert isinstance(message, Fork)
+        if not descriptors:
+            # Dropped for want of room; its control socket is closed so.
+            self._tell(Exited(message.worker, 0, "could not be forked: no room"))
+            return True
         (descriptor,) = descriptors
         with socket.socket(fileno=descriptor) as control:
             self._fork(message.worker, control)
@@ -132,7 +136,15 @@ class ForkServer:
             return
         if pid == 0:
             self._be_worker(worker, control)
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            # Nobody would reap it.
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            reason = f"could not be watched: {error.strerror}"
+            self._tell(Exited(worker, 0, reason))
+            return
         self._selector.register(pidfd, selectors.EVENT_READ, (worker, pid))
         self._tell(Forked(worker, pid), [pidfd])
 

@@ -19,6 +19,7 @@ Deal         supervisor to worker        connections
 Drain        supervisor to worker
 Ready        worker to supervisor
 Failed       worker to supervisor
+Unplaced     worker to supervisor
 Leaving      worker to supervisor
 Settled      worker to supervisor
 Declined     worker to supervisor
@@ -44,6 +45,10 @@ from cattrs.strategies import configure_tagged_union
 from kvd.settings import Settings
 
 MAX_BYTES: Final = 64 * 1024
+MAX_TEXT_BYTES: Final = 48 * 1024
+"""
+What a text may have of that; see `shortened`.
+"""
 MAX_DESCRIPTORS: Final = 64
 """
 With one message. The kernel takes 253 (unix(7)); beyond 64, the cost of a
@@ -158,9 +163,21 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Unplaced:
+    """
+    The worker has no descriptor left for a socket that it should accept from;
+    others may have it.
+    """
+
+    name: str
+    """As in `Listen`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leaving:
     """
-    The worker drains on its own account, and wants no more connections.
+    The worker was told to end, by somebody else. It serves until it is told to
+    drain.
     """
 
 
@@ -205,6 +222,7 @@ Message = (
     | Drain
     | Ready
     | Failed
+    | Unplaced
     | Leaving
     | Settled
     | Declined
@@ -260,13 +278,31 @@ def decode(data: bytes) -> Message:
     return message
 
 
+def shortened(text: str) -> str:
+    """
+    As much of a text's beginning as fits into a message: a character may take
+    twelve bytes there.
+    """
+    text = text[:MAX_TEXT_BYTES]
+    while (size := len(json.dumps(text))) > MAX_TEXT_BYTES:
+        text = text[: len(text) * MAX_TEXT_BYTES // size]
+    return text
+
+
 def send(
     sock: socket.socket, message: Message, descriptors: Sequence[int] = ()
 ) -> None:
     """
     Send a message, with copies of descriptors.
+
+    Raises:
+        BadMessage: It is longer than the other side takes: a mistake of ours.
+        OSError: It cannot be sent, or not now.
     """
-    socket.send_fds(sock, [encode(message)], list(descriptors))
+    data = encode(message)
+    if len(data) > MAX_BYTES:
+        raise BadMessage(f"too long, with {len(data)} bytes: {data[:200]!r}")
+    socket.send_fds(sock, [data], list(descriptors))
 
 
 def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:

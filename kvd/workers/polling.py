@@ -4,17 +4,24 @@ Who accepts from which socket, where the kernel chooses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
 
-from kvd.interfaces import IDispatchPolicy
+from twisted.internet.defer import Deferred, succeed
+
 from kvd.listening import ListenerGroup
 from kvd.workers.channel import Channel
-from kvd.workers.messages import Listen, Message, Unlisten
+from kvd.workers.messages import Listen, Message, Unlisten, Unplaced
 
 Member = tuple[int, int]
 """
 A listening socket: the number of its group, and its own in the group.
+"""
+
+ROOM_SECONDS: Final = 1.0
+"""
+A worker that had no descriptor left for a socket is given none for so long.
 """
 
 
@@ -22,6 +29,8 @@ A listening socket: the number of its group, and its own in the group.
 class _Worker:
     channel: Channel
     polls: set[Member] = field(default_factory=set)
+    full: bool = False
+    """Whether it had no descriptor left for a socket, a moment ago."""
 
 
 class Polling:
@@ -33,18 +42,23 @@ class Polling:
     """
 
     def __init__(
-        self, policy: IDispatchPolicy, groups: Sequence[ListenerGroup], workers: int
+        self,
+        members: Sequence[Collection[int]],
+        groups: Sequence[ListenerGroup],
+        reactor: Any,
     ) -> None:
         """
         Args:
-            policy: Says who polls what.
+            members: Of each group, for each worker those that it polls.
             groups: The sockets; closed when this finishes.
-            workers: How many workers there should be.
+            reactor: Tells the time.
         """
-        self._policy = policy
+        self._members = members
         self._groups = groups
-        self._workers = workers
+        self._reactor = reactor
         self._ready: dict[int, _Worker] = {}
+        self._again: Any = None
+        self._finished = False
 
     def joined(self, worker: int, channel: Channel) -> None:
         """
@@ -55,7 +69,7 @@ class Polling:
 
     def leaving(self, worker: int) -> None:
         """
-        See `Distribution`. The worker has let go of its sockets by itself.
+        See `Distribution`. The worker lets go of its sockets by itself.
         """
         self.left(worker)
 
@@ -70,7 +84,30 @@ class Polling:
         """
         See `Distribution`.
         """
-        raise AssertionError(f"no message from a worker that polls: {message}")
+        if not isinstance(message, Unplaced):
+            raise AssertionError(f"no message from a worker that polls: {message}")
+        if worker in self._ready:
+            self._unplaced(self._ready[worker], message.name)
+
+    def _unplaced(self, worker: _Worker, name: str) -> None:
+        """
+        A worker has no descriptor for a socket: another gets it, or, if there is
+        none, the same one a moment later.
+        """
+        group, member = name.split("/")
+        worker.polls.discard((int(group), int(member)))
+        worker.full = True
+        # It may have been given the socket again meanwhile, and have found room.
+        worker.channel.send(Unlisten(name))
+        if self._again is None:
+            self._again = self._reactor.callLater(ROOM_SECONDS, self._try_again)
+        self._assign()
+
+    def _try_again(self) -> None:
+        self._again = None
+        for worker in self._ready.values():
+            worker.full = False
+        self._assign()
 
     def handing_over(self, worker: int) -> int:
         """
@@ -78,21 +115,26 @@ class Polling:
         """
         return 0
 
-    def finish(self) -> None:
+    def finish(self) -> Deferred[None]:
         """
         See `Distribution`. The workers hold the only copies of the sockets
         then: each empties its queues before it closes them.
         """
+        self._finished = True
         for group in self._groups:
             group.close()
+        return succeed(None)
 
     def close(self) -> None:
         """
         See `Distribution`.
         """
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
 
     def _assign(self) -> None:
-        if not self._ready:
+        if self._finished:
             return
         wanted: dict[int, set[Member]] = {number: set() for number in self._ready}
         for group, sockets in enumerate(self._groups):
@@ -110,20 +152,23 @@ class Polling:
 
     def _pollers(self, polled: Member) -> list[int]:
         size = len(self._groups[polled[0]].members)
+        able = [
+            number
+            for number, worker in sorted(self._ready.items())
+            if polled in worker.polls or not worker.full
+        ]
         own = [
             number
-            for number in self._ready
-            if polled[1]
-            in {m % size for m in self._policy.members_of(number, self._workers)}
+            for number in able
+            if polled[1] in {member % size for member in self._members[number]}
         ]
-        if own:
+        if own or not able:
             return own
         # Who took it over keeps it, so that a wave of starts moves it once.
-        ready = sorted(self._ready)
-        for number in ready:
+        for number in able:
             if polled in self._ready[number].polls:
                 return [number]
-        return [ready[polled[1] % len(ready)]]
+        return [able[polled[1] % len(able)]]
 
 
 def _name(polled: Member) -> str:

@@ -41,7 +41,14 @@ from kvd.workers.messages import (
     Ready,
     Settled,
     Told,
+    Unplaced,
 )
+
+LEAVE_SECONDS: Final = 0.25
+"""
+A worker that is told to end by somebody else goes on for so long. Who tells all
+processes of a service means the whole, but reaches one after the other.
+"""
 
 START_SECONDS: Final = 30.0
 """
@@ -84,8 +91,8 @@ class Forks(Protocol):
 
     def fork(self, worker: int, control: socket.socket) -> None:
         """
-        Make a worker that owns this end of its control socket; the caller
-        closes its copy.
+        Make a worker that gets this end of its control socket; owned by this
+        from here on.
         """
 
 
@@ -101,8 +108,8 @@ class Distribution(Protocol):
 
     def leaving(self, worker: int) -> None:
         """
-        A worker takes no more, and is still there. Whatever was meant for it
-        goes to others, at once.
+        A worker is about to be told to drain. What it has not taken yet goes
+        to others, at once.
         """
 
     def left(self, worker: int) -> None:
@@ -121,9 +128,14 @@ class Distribution(Protocol):
         How many connections are on their way to a worker.
         """
 
-    def finish(self) -> None:
+    def finish(self) -> Deferred[None]:
         """
-        Bring what waits already, then stop listening. Workers may still leave.
+        Stop listening, and bring what has connected already. Workers may still
+        leave.
+
+        Returns:
+            Fires when workers may be told to drain; soon, even if something
+            could not be brought.
         """
 
     def close(self) -> None:
@@ -214,8 +226,7 @@ class Pool:
             lambda: self._lost(slot),
             self._reactor,
         )
-        with far:
-            self._forks.fork(slot.number, far)
+        self._forks.fork(slot.number, far)
         slot.timer = self._reactor.callLater(START_SECONDS, self._too_slow, slot)
 
     def _too_slow(self, slot: Slot) -> None:
@@ -236,12 +247,14 @@ class Pool:
         The fork server has made a worker.
 
         Args:
-            pidfd: Of its process; the pool's to close.
+            pidfd: Of its process; the pool's to close. Or -1: then the close of
+                its control socket alone can end it.
         """
         slot = self.slots[worker]
-        if slot.channel is None or slot.pidfd != -1:
+        if slot.channel is None or slot.pid:
             # Given up before it was heard of; its control socket is closed.
-            os.close(pidfd)
+            if pidfd != -1:
+                os.close(pidfd)
             return
         slot.pid, slot.pidfd = pid, pidfd
 
@@ -293,10 +306,17 @@ class Pool:
             self._distribution.joined(slot.number, slot.channel)
             self._tell_once_serving()
         elif isinstance(message, Leaving) and slot.state is State.READY:
-            slot.state = State.DRAINING
-            self._distribution.leaving(slot.number)
-        elif isinstance(message, Settled | Declined):
+            if slot.timer is None and not self._stopping:
+                slot.timer = self._reactor.callLater(LEAVE_SECONDS, self._leave, slot)
+        elif isinstance(message, Settled | Declined | Unplaced):
             self._distribution.heard(slot.number, message)
+
+    def _leave(self, slot: Slot) -> None:
+        slot.timer = None
+        slot.state = State.DRAINING
+        self._distribution.leaving(slot.number)
+        assert slot.channel is not None
+        slot.channel.send(Drain(self._settings.drain_seconds))
 
     def _tell_once_serving(self) -> None:
         if self._serving is not None and all(
@@ -312,9 +332,10 @@ class Pool:
         self._cancel(slot)
         slot.channel = None
         self._distribution.left(slot.number)
-        worked = slot.state is not State.STARTING
+        worked = slot.state is not State.STARTING and not slot.failure
         told = bool(slot.failure) and not worked
-        self._bury(slot, expected=told or slot.state is State.DRAINING)
+        expected = told or self._stopping or slot.state is State.DRAINING
+        self._bury(slot, expected)
         if self._stopping:
             slot.state = State.ENDED
             self._end_when_all_ended()
@@ -376,28 +397,32 @@ class Pool:
         """
         self._stopping = True
         stopped = self._stopped = Deferred()
-        # First: what it still brings has to come before the word to drain.
-        self._distribution.finish()
         for slot in self.slots:
             self._cancel(slot)
-            if slot.state is State.DRAINING:
-                # On its own account, and by its own clock.
-                continue
-            if slot.state is State.READY:
-                assert slot.channel is not None
-                slot.state = State.DRAINING
-                slot.channel.send(Drain(self._settings.drain_seconds))
-            else:
+            # Who is draining already does so by its own clock.
+            if slot.state not in {State.READY, State.DRAINING}:
                 if slot.channel is not None:
                     slot.channel.close()
                     slot.channel = None
                 self._bury(slot, expected=True)
                 slot.state = State.ENDED
+        end = self._reactor.seconds() + self._settings.drain_seconds
         self._last_call = self._reactor.callLater(
             self._settings.drain_seconds + END_SECONDS, self._kill_all
         )
+        # First: who has drained takes nothing more.
+        brought = self._distribution.finish()
+        brought.addCallback(lambda _: self._drain_until(end))
         self._end_when_all_ended()
         return stopped
+
+    def _drain_until(self, end: float) -> None:
+        seconds = max(0.0, end - self._reactor.seconds())
+        for slot in self.slots:
+            if slot.state is State.READY:
+                assert slot.channel is not None
+                slot.state = State.DRAINING
+                slot.channel.send(Drain(seconds))
 
     def _kill_all(self) -> None:
         self._last_call = None

@@ -23,6 +23,11 @@ END_SECONDS: Final = 5.0
 A fork server whose control socket has closed may take so long to end.
 """
 
+REAP_SECONDS: Final = 0.05
+"""
+How often it is looked whether it has.
+"""
+
 
 class Hearer(Protocol):
     """
@@ -31,7 +36,8 @@ class Hearer(Protocol):
 
     def forked(self, worker: int, pid: int, pidfd: int) -> None:
         """
-        A worker is made; the pidfd is the hearer's.
+        A worker is made; the pidfd is the hearer's, or -1 if there was no room
+        for it.
         """
 
     def exited(self, worker: int, pid: int, reason: str) -> None:
@@ -70,6 +76,7 @@ class ForkServerProcess:
         self._spawn = spawn
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._ending: dict[subprocess.Popen[bytes], Any] = {}
         self._started = 0.0
         self._worked = False
         self._backoff = Backoff()
@@ -88,9 +95,18 @@ class ForkServerProcess:
         self._timer = None
         self._started = self._reactor.seconds()
         self._worked = False
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with far:
-            self._process = self._spawn(far)
+        try:
+            near = self._spawn_one()
+        except OSError as error:
+            pause = self._backoff.pause_after(0.0, worked=False)
+            self._log.error(
+                "the fork server cannot be started for now: {error}; the next try is"
+                " in {pause:g} seconds",
+                error=error.strerror,
+                pause=pause,
+            )
+            self._timer = self._reactor.callLater(pause, self._begin)
+            return
         channel = self._channel = Channel(
             near, self._received, self._lost, self._reactor
         )
@@ -100,18 +116,34 @@ class ForkServerProcess:
             with control:
                 channel.send(Fork(worker), [control.fileno()])
 
+    def _spawn_one(self) -> socket.socket:
+        """
+        Returns:
+            This end of its control socket.
+        """
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far:
+            try:
+                self._process = self._spawn(far)
+            except OSError:
+                near.close()
+                raise
+        return near
+
     def fork(self, worker: int, control: socket.socket) -> None:
         """
         See `kvd.workers.pool.Forks`. While there is no fork server, it waits.
         """
         if self._channel is None:
-            self._waiting.append((worker, control.dup()))
-        else:
+            self._waiting.append((worker, control))
+            return
+        with control:
             self._channel.send(Fork(worker), [control.fileno()])
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Forked):
-            (pidfd,) = descriptors
+            # Dropped where there is no room for it.
+            (pidfd,) = descriptors or (-1,)
             self._worked = True
             self._hearer.forked(message.worker, message.pid, pidfd)
             return
@@ -122,7 +154,8 @@ class ForkServerProcess:
 
     def _lost(self) -> None:
         self._channel = None
-        self._end()
+        assert self._process is not None
+        self._reap(self._process, self._reactor.seconds() + END_SECONDS)
         lived_seconds = self._reactor.seconds() - self._started
         pause = self._backoff.pause_after(lived_seconds, self._worked)
         self._log.warn(
@@ -134,7 +167,8 @@ class ForkServerProcess:
 
     def stop(self) -> None:
         """
-        End it. Called when no worker is wanted any more.
+        End it, and wait until it has. Called when no worker is wanted any more,
+        and nobody is served.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -145,17 +179,32 @@ class ForkServerProcess:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-            self._end()
+            assert self._process is not None
+            self._ending[self._process] = None
+        for process, call in self._ending.items():
+            if call is not None:
+                call.cancel()
+            _await_end(process)
+        self._ending.clear()
 
-    def _end(self) -> None:
+    def _reap(self, process: subprocess.Popen[bytes], deadline: float) -> None:
         """
-        Reap the process, whose control socket is closed.
+        Reap a process whose control socket is closed, when it has ended.
         """
-        assert self._process is not None
-        try:
-            # It has nothing left to do; this takes milliseconds.
-            self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+        self._ending.pop(process, None)
+        if process.poll() is not None:
+            return
+        if self._reactor.seconds() >= deadline:
+            process.kill()
+        self._ending[process] = self._reactor.callLater(
+            REAP_SECONDS, self._reap, process, deadline
+        )
+
+
+def _await_end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        # It has nothing left to do; this takes milliseconds.
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

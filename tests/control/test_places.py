@@ -5,10 +5,12 @@ Tests for `kvd.control.places`.
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
+from kvd.control import places
 from kvd.control.places import (
     control_folders,
     control_path,
@@ -58,6 +60,29 @@ def test_a_service_is_found_from_a_session(
 
     monkeypatch.setattr(os.path, "exists", lambda path: path == theirs)
     assert theirs == find_control(os.getpid())
+
+
+def test_what_a_killed_daemon_left_hides_no_living_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Who answers comes first; if nobody does, the first place.
+    """
+    folders = [str(tmp_path / "session"), str(tmp_path / "service")]
+    monkeypatch.setattr(places, "control_folders", lambda: folders)
+    sockets = []
+    for folder in folders:
+        os.mkdir(folder)
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(f"{folder}/8080.control")
+        sock.listen()
+        sockets.append(sock)
+    assert f"{folders[0]}/8080.control" == find_control(8080)
+
+    sockets[0].close()
+    assert f"{folders[1]}/8080.control" == find_control(8080)
+    sockets[1].close()
+    assert f"{folders[0]}/8080.control" == find_control(8080)
 
 
 def test_a_folder_that_others_may_change_is_refused(

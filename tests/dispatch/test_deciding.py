@@ -5,6 +5,7 @@ Tests for `kvd.dispatch.deciding`.
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -69,6 +70,61 @@ def never(view: View) -> int:
             continue
 
 
+def fail_with(error: BaseException, view: View) -> int:
+    """
+    As somebody else's mistake does.
+    """
+    raise error
+
+
+def catch(view: View) -> int:
+    """
+    Gives the first answer after all, when it is interrupted.
+    """
+    try:
+        while True:
+            pass
+    except BaseException:
+        return view.ready[0]
+
+
+def stall(view: View) -> int:
+    """
+    The timer rings before it has done anything.
+    """
+    signal.raise_signal(signal.SIGALRM)
+    return view.ready[-1]
+
+
+def wait(view: View) -> int:
+    """
+    For what never comes.
+    """
+    threading.Event().wait()
+    raise AssertionError("it came")
+
+
+class Unshowable(Exception):
+    """
+    Its words fail, and not with an Exception.
+    """
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+    __repr__ = __str__
+
+
+class Unspeakable(Exception):
+    """
+    Its words do not end.
+    """
+
+    def __str__(self) -> str:
+        while True:
+            pass
+
+
 class DeciderTests(SynchronousTestCase):
     """
     `Decider` gets a ready worker out of any policy.
@@ -127,6 +183,74 @@ class DeciderTests(SynchronousTestCase):
         And not asked again: every connection would wait for it.
         """
         policy = Odd(never)
+        chosen, events = self.decide(policy)
+
+        assert [5, 5, 5] == chosen
+        assert 1 == policy.asked
+        (event,) = events
+        assert "did not decide" in event["log_format"]
+
+    def test_no_exception_of_a_policy_gets_out(self) -> None:
+        """
+        Not even one that is meant to end a process.
+        """
+        for wrong in (SystemExit(3), KeyboardInterrupt(), GeneratorExit()):
+            chosen, events = self.decide(Odd(partial(fail_with, wrong)))
+
+            assert [5, 5, 5] == chosen
+            (event,) = events
+            assert type(wrong).__name__ in event["what"]
+
+    def test_what_cannot_be_shown_is_named_by_its_type(self) -> None:
+        """
+        An answer or an exception whose own words fail.
+        """
+        for choose in (partial(fail_with, Unshowable()), partial(say, Unshowable())):
+            chosen, events = self.decide(Odd(choose))
+
+            assert [5, 5, 5] == chosen
+            (event,) = events
+            assert "a Unshowable that cannot be shown" in event["what"]
+
+    def test_words_that_take_for_ever_are_cut_short(self) -> None:
+        """
+        As the decision itself.
+        """
+        policy = Odd(partial(fail_with, Unspeakable()))
+        chosen, events = self.decide(policy)
+
+        assert [5, 5, 5] == chosen
+        assert 1 == policy.asked
+        (event,) = events
+        assert "did not decide" in event["log_format"]
+
+    def test_a_policy_that_catches_everything_is_left_too(self) -> None:
+        """
+        Also what it was interrupted with.
+        """
+        policy = Odd(catch)
+        chosen, events = self.decide(policy)
+
+        assert [5, 5, 5] == chosen
+        assert 1 == policy.asked
+        (event,) = events
+        assert "did not decide" in event["log_format"]
+
+    def test_a_stall_that_is_not_the_policys_is_none_of_its_faults(self) -> None:
+        """
+        The timer rings, but the policy has hardly run: the machine slept.
+        """
+        policy = Odd(stall)
+        chosen, events = self.decide(policy)
+
+        assert [6, 6, 6] == chosen
+        assert [] == events
+
+    def test_a_policy_that_waits_is_cut_short(self) -> None:
+        """
+        It uses no processor, but holds everybody up.
+        """
+        policy = Odd(wait)
         chosen, events = self.decide(policy)
 
         assert [5, 5, 5] == chosen

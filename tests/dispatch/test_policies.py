@@ -52,6 +52,8 @@ class RoundRobinTests(PolicyContract, SynchronousTestCase):
     `RoundRobin` takes turns.
     """
 
+    ties_rotate = True
+
     def make_policy(self) -> IDispatchPolicy:
         return RoundRobin()
 

@@ -61,4 +61,4 @@ class PlayedForks:
         """
         See `kvd.workers.pool.Forks`.
         """
-        self.made.append(PlayedWorker(worker, control.dup()))
+        self.made.append(PlayedWorker(worker, control))

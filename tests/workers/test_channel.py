@@ -2,14 +2,24 @@
 Tests for `kvd.workers.channel`.
 """
 
+import errno
 import os
 import socket
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.workers import channel
 from kvd.workers.channel import Channel
-from kvd.workers.messages import Listen, Message, Ready, Told, receive, send
+from kvd.workers.messages import (
+    BadMessage,
+    Listen,
+    Message,
+    Ready,
+    Told,
+    receive,
+    send,
+)
 from tests.stepped import SteppedReactor
 
 
@@ -138,14 +148,48 @@ class ChannelTests(SynchronousTestCase):
 
     def test_who_takes_nothing_is_given_up(self) -> None:
         """
-        The queue is bounded, and its descriptors are closed.
+        The queue is bounded, and its descriptors are closed. That is told in its
+        own turn, not amid what somebody sends.
         """
         self.patch(channel, "MAX_QUEUED", 10)
         before = len(os.listdir("/proc/self/fd"))
         with open(os.devnull) as file:
             for _ in range(2000):
                 self.channel.send(Listen("0/0"), [file.fileno()])
+        assert 0 == self.losses
+        self.reactor.settle()
         self.far.close()
 
         assert 1 == self.losses
         assert before - 2 == len(os.listdir("/proc/self/fd"))
+
+    def test_who_takes_nothing_is_given_up_if_nothing_can_be_kept_either(self) -> None:
+        """
+        Out of descriptors, what was to be sent cannot wait.
+        """
+        while self.channel.offer(Ready()):
+            pass
+        before = len(os.listdir("/proc/self/fd"))
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with open(os.devnull) as file:
+            descriptors = [file.fileno()] * 2
+            with mock.patch("os.dup", side_effect=[os.dup(0), short]):
+                self.channel.send(Listen("0/0"), descriptors)
+        assert before == len(os.listdir("/proc/self/fd"))
+
+        self.reactor.settle()
+        assert 1 == self.losses
+
+    def test_what_can_never_be_sent_is_said(self) -> None:
+        """
+        With a traceback: a mistake of ours. What comes after it is sent.
+        """
+        self.channel.send(Told("info", "x" * 70_000))
+        with open(os.devnull) as file:
+            closed = os.dup(file.fileno())
+        os.close(closed)
+        self.channel.send(Listen("0/0"), [closed])
+        self.channel.send(Ready())
+
+        assert 2 == len(self.flushLoggedErrors(BadMessage, OSError))
+        assert (Ready(), []) == receive(self.far)

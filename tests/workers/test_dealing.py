@@ -5,21 +5,31 @@ end, `kvd.workers.adopting`: true sockets, and both ends in one stepped reactor.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
 from typing import Any
+from unittest import mock
 
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.dispatch.deciding import Decider
 from kvd.dispatch.roundrobin import RoundRobin
+from kvd.dispatch.view import View
 from kvd.listening import open_group
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import TCPAddress
 from kvd.workers.adopting import Adopting
 from kvd.workers.channel import Channel
-from kvd.workers.dealing import CLAIM_SECONDS, LOOK_SECONDS, Dealing
+from kvd.workers.dealing import (
+    BRING_SECONDS,
+    CLAIM_SECONDS,
+    JOIN_SECONDS,
+    LOOK_SECONDS,
+    Dealing,
+)
 from kvd.workers.handover import BLOCKED_SECONDS, MAX_WAITING
 from kvd.workers.messages import Claims, Deal, Declined, Message, Settled
 from tests.stepped import SteppedReactor
@@ -96,19 +106,21 @@ class DealingCase(SynchronousTestCase):
     """
 
     limit = 1000
+    members = 1
 
     def setUp(self) -> None:
+        self.policy = RoundRobin()
         self.reactor = SteppedReactor()
         self.addCleanup(self.reactor.dispose)
         memory = create_scoreboard(WORKERS)
         self.addCleanup(os.close, memory)
         self.board = Scoreboard(memory, WORKERS)
-        self.group = open_group(TCPAddress("127.0.0.1", 0), 1)
+        self.group = open_group(TCPAddress("127.0.0.1", 0), self.members)
         self.addCleanup(self.group.close)
         assert isinstance(self.group.address, TCPAddress)
         self.port = self.group.address.port
         self.dealing = Dealing(
-            Decider("roundrobin", RoundRobin()),
+            Decider("roundrobin", self.policy),
             [self.group],
             self.board,
             self.limit,
@@ -125,7 +137,8 @@ class DealingCase(SynchronousTestCase):
         for worker in self.workers:
             worker.near.close()
             worker.end()
-            os.close(worker.adopting._claims)
+            if worker.adopting._claims != -1:
+                os.close(worker.adopting._claims)
         for client in self.clients:
             client.close()
         if self.group.members[0].fileno() != -1:
@@ -253,6 +266,65 @@ class DealingTests(DealingCase):
 
         assert [0] == self.served()
         assert 0 == self.dealing.handing_over(0)
+
+
+class MembersTests(DealingCase):
+    """
+    A policy may ask for several sockets, and deal what comes to any of them.
+    """
+
+    members = 3
+
+    def test_connections_at_every_socket_are_dealt(self) -> None:
+        """
+        The kernel spreads them; none waits in vain.
+        """
+        self.join(2)
+        self.connect(40)
+
+        assert [20, 20] == self.served()
+        assert list(range(40)) == self.all_served()
+
+
+class MistakeTests(DealingCase):
+    """
+    Whatever goes wrong while connections are dealt, accepting goes on.
+    """
+
+    def test_a_policy_cannot_change_what_it_is_shown(self) -> None:
+        """
+        Nor thereby what the next decision sees.
+        """
+
+        def spoil(view: View) -> int:
+            for shown in (view.connections, view.requests, view.handing_over):
+                shown.clear()  # type: ignore[attr-defined]  # what a mistake does
+            return 0
+
+        self.join(2)
+        self.patch(self.policy, "choose", spoil)
+        with capturedLogs() as events:
+            self.connect(4)
+
+        assert [2, 2] == self.served()
+        (event,) = events
+        assert "has no attribute 'clear'" in event["what"]
+
+    def test_what_cannot_be_dealt_is_tried_again(self) -> None:
+        """
+        A mistake of ours costs no connection, and no acceptor.
+        """
+        self.join(2)
+        requests = self.board.requests
+        self.patch(self.board, "requests", lambda: 1 // 0)
+        self.connect(2)
+        assert [0, 0] == self.served()
+        assert self.flushLoggedErrors(ZeroDivisionError)
+
+        self.patch(self.board, "requests", requests)
+        self.reactor.advance(LOOK_SECONDS)
+        self.connect(2)
+        assert [2, 2] == self.served()
 
 
 class LostWorkerTests(DealingCase):
@@ -492,6 +564,40 @@ class FullWorkerTests(DealingCase):
         self.reactor.advance(BLOCKED_SECONDS + LOOK_SECONDS)
         assert [2] == self.served()
 
+    def test_a_supervisor_out_of_descriptors_lets_a_worker_join_later(self) -> None:
+        """
+        The worker needs a counter; it lives on without.
+        """
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with (
+            mock.patch("os.eventfd", side_effect=short),
+            capturedLogs() as events,
+        ):
+            self.join()
+        self.connect(2)
+        assert [0] == self.served()
+        assert ["worker {worker} gets no connections for now: {error}"] == [
+            event["log_format"] for event in events
+        ]
+
+        self.reactor.advance(JOIN_SECONDS)
+        assert [2] == self.served()
+
+    def test_who_leaves_before_it_could_join_does_not_join(self) -> None:
+        """
+        Nor when the daemon has ended.
+        """
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with mock.patch("os.eventfd", side_effect=short):
+            self.join(2)
+        self.workers[0].far.close()
+        self.reactor.settle()
+        self.dealing.close()
+        self.reactor.advance(JOIN_SECONDS)
+
+        self.connect(1)
+        assert [0, 0] == self.served()
+
 
 class EndTests(DealingCase):
     """
@@ -526,3 +632,68 @@ class EndTests(DealingCase):
         self.reactor.settle()
 
         assert self.hears_the_end(0)
+
+    def finish(self) -> list[None]:
+        """
+        Begin to; the list gets an entry when workers may drain.
+        """
+        brought: list[None] = []
+        self.dealing.finish().addCallback(brought.append)
+        self.reactor.settle()
+        return brought
+
+    def test_workers_drain_when_they_have_what_waited(self) -> None:
+        """
+        Who has drained takes nothing more.
+        """
+        self.join()
+        self.workers[0].stall()
+        self.connect(MAX_WAITING + 40)
+        brought = self.finish()
+        assert [] == brought
+
+        self.workers[0].go_on()
+        self.reactor.settle()
+        assert [None] == brought
+        assert [MAX_WAITING + 40] == self.served()
+
+    def test_workers_drain_soon_whatever_one_of_them_does(self) -> None:
+        """
+        One is stopped with what it had claimed.
+        """
+        self.join(2)
+        self.workers[0].adopting.heard = lambda: None  # type: ignore[method-assign]
+        self.connect(2)
+        brought = self.finish()
+        assert [] == brought
+
+        self.reactor.advance(BRING_SECONDS)
+        assert [None] == brought
+
+    def test_workers_drain_at_once_if_nothing_waits(self) -> None:
+        """
+        Nor if there are none.
+        """
+        assert [None] == self.finish()
+
+
+class EndAtTheLimitTests(DealingCase):
+    """
+    The daemon ends while its workers have as many connections as they may.
+    """
+
+    limit = 1
+
+    def test_who_has_connected_is_served(self) -> None:
+        """
+        As where workers empty the queues themselves.
+        """
+        self.join(2)
+        for _ in range(8):
+            self.connect(1)
+        assert [1, 1] == self.served()
+        self.dealing.finish()
+        self.reactor.settle()
+
+        assert [4, 4] == self.served()
+        assert list(range(8)) == self.all_served()

@@ -39,6 +39,7 @@ from kvd.workers.messages import (
     encode,
     receive,
     send,
+    shortened,
 )
 
 SETTINGS = Settings(
@@ -117,6 +118,32 @@ def test_anything_else_is_no_message(data: bytes) -> None:
     """
     with pytest.raises(BadMessage):
         decode(data)
+
+
+@pytest.mark.parametrize("character", ["a", "\n", "\u00e9", "\u2603", "\U0001f600"])
+def test_a_text_of_any_length_and_kind_fits(pair: Pair, character: str) -> None:
+    """
+    Most of it comes; what a character takes in the message differs.
+    """
+    near, far = pair
+    text = character * 100_000
+    send(near, Told("info", shortened(text)))
+    came = receive(far)
+    assert came is not None
+    (message, _) = came
+
+    assert isinstance(message, Told)
+    assert text.startswith(message.text)
+    assert 4000 < len(message.text)
+    assert "short" == shortened("short")
+
+
+def test_a_message_that_is_too_long_is_not_sent(pair: Pair) -> None:
+    """
+    The other side would get a part of it.
+    """
+    with pytest.raises(BadMessage, match="too long"):
+        send(pair[0], Failed("x" * 70_000))
 
 
 def test_descriptors_come_beside_and_are_not_inherited(pair: Pair) -> None:

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.dispatch.arranging import arrange
 from kvd.dispatch.reuseport import ReusePort
 from kvd.dispatch.shared import Shared
 from kvd.interfaces import IDispatchPolicy
@@ -30,12 +31,14 @@ from kvd.workers.messages import (
     Ready,
     Told,
     Unlisten,
+    Unplaced,
     receive,
 )
-from kvd.workers.polling import Polling
+from kvd.workers.polling import ROOM_SECONDS, Polling
 from kvd.workers.pool import (
     END_SECONDS,
     EXPLAIN_SECONDS,
+    LEAVE_SECONDS,
     RETRY_SECONDS,
     START_SECONDS,
     Pool,
@@ -58,15 +61,15 @@ class PoolCase(SynchronousTestCase):
         self.addCleanup(self.reactor.dispose)
         self.forks = PlayedForks()
         self.addCleanup(self.end_all)
-        size = self.policy.group_size(self.procs)
+        arranged = arrange("policy", self.policy, self.procs)
         self.groups: list[ListenerGroup] = [
-            open_group(TCPAddress("127.0.0.1", 0), size)
+            open_group(TCPAddress("127.0.0.1", 0), arranged.group_size)
         ]
         self.addCleanup(self.groups[0].close)
         self.served = 0
         self.pool = Pool(
             Settings(procs=self.procs, drain_seconds=5),
-            Polling(self.policy, self.groups, self.procs),
+            Polling(arranged.members, self.groups, self.reactor),
             self.forks,
             self.reactor,
             self.serve,
@@ -298,7 +301,9 @@ class EndTests(PoolCase):
         with capturedLogs() as events:
             self.last(1).say(Leaving())
             self.reactor.settle()
+            self.reactor.advance(LEAVE_SECONDS)
             assert State.DRAINING is self.state(1)
+            assert [Drain(5.0)] == self.heard(1)
             assert [Listen("0/1")] == self.heard(0) + self.heard(2)
 
             self.last(1).end()
@@ -329,6 +334,48 @@ class EndTests(PoolCase):
 
         assert ["could not be forked: no memory"] == [e["reason"] for e in events]
 
+    def test_a_socket_that_a_worker_has_no_room_for_goes_to_another(self) -> None:
+        """
+        That one goes on with what it has.
+        """
+        self.last(2).end()
+        self.reactor.settle()
+        (stand_in, other) = (0, 1) if Listen("0/2") in self.heard(0) else (1, 0)
+        self.heard(other)
+        self.last(stand_in).say(Unplaced("0/2"))
+        self.reactor.settle()
+
+        assert [Unlisten("0/2")] == self.heard(stand_in)
+        assert [Listen("0/2")] == self.heard(other)
+        assert State.READY is self.state(stand_in)
+
+    def test_a_socket_that_nobody_has_room_for_is_tried_again(self) -> None:
+        """
+        After a while; meanwhile connections wait in its queue.
+        """
+        self.last(2).end()
+        self.reactor.settle()
+        for number in (0, 1):
+            self.last(number).say(Unplaced("0/2"))
+        self.reactor.settle()
+        self.heard(0), self.heard(1)
+
+        self.reactor.advance(ROOM_SECONDS)
+        assert [Listen("0/2")] == self.heard(0) + self.heard(1)
+
+    def test_who_cannot_serve_although_it_was_ready_is_replaced_later(self) -> None:
+        """
+        In growing pauses, as after a start that failed.
+        """
+        for _ in range(2):
+            self.ready(0)
+            self.last(0).say(Failed("no room"))
+            self.reactor.settle()
+            self.last(0).end()
+            self.reactor.settle()
+
+        assert State.WAITING is self.state(0)
+
     def test_what_a_worker_tells_is_logged(self) -> None:
         """
         With its number and its level.
@@ -353,6 +400,20 @@ class EndTests(PoolCase):
         self.pool.forked(0, 101, late)
 
         assert not os.path.exists(f"/proc/self/fd/{late}")
+
+    def test_a_worker_without_a_pidfd_is_a_worker(self) -> None:
+        """
+        There was no room for it; the close of its control socket ends it.
+        """
+        self.pool.forked(0, 100, -1)
+        self.pool.forked(0, 101, -1)
+        assert 100 == self.pool.slots[0].pid
+
+        with capturedLogs() as events:
+            self.pool.exited(0, 100, "was killed")
+            self.last(0).end()
+            self.reactor.advance(END_SECONDS)
+        assert ["was killed"] == [e["reason"] for e in events if "reason" in e]
 
     def pidfd_of_nobody(self) -> int:
         """
@@ -402,6 +463,59 @@ class StopTests(PoolCase):
         for number in range(3):
             self.last(number).end()
         self.reactor.settle()
+        assert [None] == ended
+        assert 3 == len(self.forks.made)
+
+    def test_who_is_told_to_end_with_all_others_serves_until_all_do(self) -> None:
+        """
+        A service manager tells every process. If workers left by themselves,
+        nobody would take what comes before the supervisor closes its sockets.
+        """
+        self.ready(0, 1, 2)
+        for number in range(3):
+            self.last(number).say(Leaving())
+        self.reactor.settle()
+        for number in range(3):
+            assert Drain(5.0) not in self.heard(number)
+        self.stop()
+        for number in range(3):
+            self.last(number).say(Leaving())
+        self.reactor.advance(LEAVE_SECONDS)
+
+        for number in range(3):
+            assert [Drain(5.0)] == self.heard(number)
+
+    def test_workers_are_drained_when_they_have_all_that_waited(self) -> None:
+        """
+        In what is left of the time.
+        """
+        self.ready(0, 1, 2)
+        self.heard(0)
+        brought: Deferred[None] = Deferred()
+        self.patch(self.pool._distribution, "finish", lambda: brought)
+        self.stop()
+        self.reactor.advance(1)
+        assert [] == self.heard(0)
+
+        brought.callback(None)
+        assert [Drain(4.0)] == self.heard(0)
+
+    def test_who_dies_while_the_daemon_ends_is_not_replaced(self) -> None:
+        """
+        Nor told to drain.
+        """
+        self.ready(0, 1, 2)
+        brought: Deferred[None] = Deferred()
+        self.patch(self.pool._distribution, "finish", lambda: brought)
+        ended = self.stop()
+        self.last(0).end()
+        self.reactor.settle()
+        brought.callback(None)
+        for number in (1, 2):
+            assert Drain(5.0) in self.heard(number)
+            self.last(number).end()
+        self.reactor.settle()
+
         assert [None] == ended
         assert 3 == len(self.forks.made)
 

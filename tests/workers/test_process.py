@@ -4,11 +4,13 @@ Tests for `kvd.workers.process` and the words of `kvd.workers.forkserver`.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import subprocess
 from typing import Any, cast
+from unittest import mock
 
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,7 +19,7 @@ from kvd.scoreboard import create_scoreboard
 from kvd.settings import Settings
 from kvd.workers.forkserver import describe
 from kvd.workers.messages import Exited, Fork, Forked, Load, Message, receive, send
-from kvd.workers.process import ForkServerProcess
+from kvd.workers.process import END_SECONDS, REAP_SECONDS, ForkServerProcess
 from tests.stepped import SteppedReactor
 
 
@@ -48,6 +50,12 @@ class PlayedProcess:
             raise subprocess.TimeoutExpired("kvd", timeout)
         return 0
 
+    def poll(self) -> int | None:
+        """
+        The same, now.
+        """
+        return None if self.stubborn and not self.killed else 0
+
     def kill(self) -> None:
         """
         End it.
@@ -64,6 +72,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.reactor = SteppedReactor()
         self.addCleanup(self.reactor.dispose)
         self.stubborn = False
+        self.short = False
         self.controls: list[socket.socket] = []
         self.processes: list[PlayedProcess] = []
         self.heard: list[tuple[Any, ...]] = []
@@ -85,6 +94,8 @@ class ForkServerProcessTests(SynchronousTestCase):
         """
         A fork server that the test plays.
         """
+        if self.short:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         self.controls.append(control.dup())
         self.processes.append(PlayedProcess(self.stubborn))
         return cast("subprocess.Popen[bytes]", self.processes[-1])
@@ -93,7 +104,8 @@ class ForkServerProcessTests(SynchronousTestCase):
         """
         See `kvd.workers.process.Hearer`.
         """
-        os.close(pidfd)
+        if pidfd != -1:
+            os.close(pidfd)
         self.heard.append(("forked", worker, pid))
 
     def exited(self, worker: int, pid: int, reason: str) -> None:
@@ -118,8 +130,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         """
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.addCleanup(near.close)
-        with far:
-            self.forks.fork(worker, far)
+        self.forks.fork(worker, far)
         return near
 
     def test_it_is_told_the_settings_first(self) -> None:
@@ -157,6 +168,52 @@ class ForkServerProcessTests(SynchronousTestCase):
         assert 3 == len(self.controls)
         assert [Load(Settings()), Fork(1)] == [self.told(), self.told()]
 
+    def test_who_cannot_start_one_tries_again(self) -> None:
+        """
+        Out of descriptors or of processes: in growing pauses, and nothing that
+        was asked for is lost.
+        """
+        before = len(os.listdir("/proc/self/fd"))
+        self.short = True
+        with capturedLogs() as events:
+            self.controls[-1].close()
+            self.reactor.settle()
+            self.reactor.advance(0.1)
+        assert 1 == len(self.controls)
+        assert before - 2 == len(os.listdir("/proc/self/fd"))
+        assert 2 == sum("cannot be started" in e["log_format"] for e in events)
+
+        self.fork(1)
+        self.short = False
+        self.reactor.advance(0.2)
+        assert 2 == len(self.controls)
+        assert [Load(Settings()), Fork(1)] == [self.told(), self.told()]
+
+    def test_who_has_no_room_for_its_control_socket_tries_again(self) -> None:
+        """
+        The same, one step earlier.
+        """
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with (
+            mock.patch("socket.socketpair", side_effect=short),
+            capturedLogs() as events,
+        ):
+            self.controls[-1].close()
+            self.reactor.settle()
+        assert any("cannot be started" in event["log_format"] for event in events)
+
+        self.reactor.advance(0.1)
+        assert 2 == len(self.controls)
+
+    def test_a_worker_without_its_pidfd_is_made_all_the_same(self) -> None:
+        """
+        There was no room for that here.
+        """
+        send(self.controls[0], Forked(2, 100))
+        self.reactor.settle()
+
+        assert [("forked", 2, 100)] == self.heard
+
     def test_who_does_not_end_is_killed(self) -> None:
         """
         Its control socket is closed: it has nothing left to do.
@@ -165,6 +222,21 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.forks.stop()
 
         assert self.processes[0].killed
+
+    def test_who_takes_long_to_end_holds_nobody_up(self) -> None:
+        """
+        The next is started meanwhile; it is killed only after its time.
+        """
+        self.processes[0].stubborn = True
+        self.controls[0].close()
+        self.reactor.settle()
+        assert 2 == len(self.processes)
+        assert self.processes[0].poll() is None
+
+        self.reactor.advance(END_SECONDS)
+        assert 0 == self.processes[0].poll()
+        self.reactor.advance(REAP_SECONDS)
+        assert not self.forks._ending
 
     def test_stop_ends_it_for_good(self) -> None:
         """

@@ -1,0 +1,84 @@
+"""
+What a policy says once, before anything starts: who accepts from which socket.
+
+A policy may be somebody else's code. What it says is asked for and checked
+where whoever starts kvd still reads what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from twisted.python.reflect import safe_repr, safe_str
+
+from kvd.errors import BrokenPlugin
+from kvd.interfaces import IDispatchPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """
+    A policy's, for a number of workers.
+    """
+
+    kernel_chooses: bool
+    group_size: int
+    members: tuple[frozenset[int], ...]
+    """Of the group, for each worker those that it accepts from."""
+
+
+def arrange(name: str, policy: IDispatchPolicy, workers: int) -> Arrangement:
+    """
+    Ask a policy.
+
+    Args:
+        name: As the operator chose it, for the sentence.
+        policy: Who is asked.
+        workers: How many there will be; at least 1.
+
+    Raises:
+        BrokenPlugin: It fails, or what it says would leave connections to
+            nobody.
+    """
+    try:
+        arrangement = Arrangement(
+            bool(policy.kernel_chooses),
+            policy.group_size(workers),
+            tuple(
+                frozenset(policy.members_of(worker, workers))
+                for worker in range(workers)
+            ),
+        )
+        wrong = next(_mistakes(arrangement), None)
+    except Exception as error:
+        wrong = f"fails with {type(error).__name__}: {safe_str(error)}"
+        raise BrokenPlugin(_sentence(name, workers, wrong)) from error
+    if wrong is not None:
+        raise BrokenPlugin(_sentence(name, workers, wrong))
+    return arrangement
+
+
+def _sentence(name: str, workers: int, wrong: str) -> str:
+    return f"the policy {name!r}, asked for the sockets of {workers} workers, {wrong}"
+
+
+def _mistakes(said: Arrangement) -> Iterator[str]:
+    if type(said.group_size) is not int or said.group_size < 1:
+        yield f"wants {safe_repr(said.group_size)} of them; 1 or more would be right"
+        return
+    group = range(said.group_size)
+    for worker, members in enumerate(said.members):
+        for member in members:
+            if type(member) is not int or member not in group:
+                yield (
+                    f"names socket {safe_repr(member)} for worker {worker}; there"
+                    f" are 0 to {group[-1]}"
+                )
+        if said.kernel_chooses and not members:
+            yield f"names none for worker {worker}, which would never be used"
+        if members and not said.kernel_chooses:
+            yield f"names some for worker {worker}, although the supervisor accepts"
+    if said.kernel_chooses:
+        for orphan in set(group).difference(*said.members):
+            yield f"names nobody for socket {orphan}, whose connections would hang"

@@ -1,0 +1,136 @@
+"""
+Tests for `kvd.workers.child`: a worker in the reactor of the test, which plays
+the supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import Any
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.scoreboard import lone_row
+from kvd.settings import Settings, StoreLocation
+from kvd.workers.child import Worker
+from kvd.workers.messages import (
+    MAX_DESCRIPTORS,
+    Claims,
+    Deal,
+    Declined,
+    Drain,
+    Failed,
+    Leaving,
+    Listen,
+    Message,
+    Unplaced,
+    encode,
+    send,
+)
+from tests.stepped import SteppedReactor
+from tests.workers.played import PlayedWorker
+
+
+class WorkerTests(SynchronousTestCase):
+    """
+    `Worker` does what the supervisor says.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        self.stops = 0
+        # What a worker does where nobody would miss it.
+        self.patch(self.reactor, "stop", self.stop)
+        exits = mock.patch("os._exit", side_effect=AssertionError("it would exit"))
+        exits.start()
+        self.addCleanup(exits.stop)
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.supervisor = PlayedWorker(0, near)
+        self.addCleanup(near.close)
+        settings = Settings(store=StoreLocation("null", ""))
+        self.worker = Worker(far, settings, 0, self.reactor, lone_row())
+        self.addCleanup(self.worker._channel.close)
+
+    def stop(self) -> None:
+        """
+        Count.
+        """
+        self.stops += 1
+
+    def tell_without_room(self, message: Message) -> list[Any]:
+        """
+        What the worker answers to a message whose descriptors it has no room
+        for.
+        """
+        with open(os.devnull) as file:
+            # More than it takes, so the kernel drops some, as it does where
+            # the limit of open files is reached.
+            many = [file.fileno()] * (MAX_DESCRIPTORS + 1)
+            socket.send_fds(self.supervisor.control, [encode(message)], many)
+        self.reactor.settle()
+        return self.supervisor.hear()
+
+    def test_a_socket_that_it_has_no_room_for_is_left_to_others(self) -> None:
+        """
+        Whom it serves already, it goes on to serve.
+        """
+        assert [Unplaced("0/1")] == self.tell_without_room(Listen("0/1"))
+        assert 0 == self.stops
+
+    def test_it_asks_before_it_leaves(self) -> None:
+        """
+        Who told it to end may have told the supervisor too.
+        """
+        self.worker._serving.start()
+        self.worker._terminated(signal.SIGTERM, None)
+        self.reactor.settle()
+        assert [Leaving()] == self.supervisor.hear()
+        assert 0 == self.stops
+
+        self.supervisor.say(Drain(1.0))
+        self.reactor.settle()
+        assert 1 == self.stops
+
+    def test_what_comes_when_it_has_drained_is_given_back(self) -> None:
+        """
+        Read at once with the word to drain, and nothing was left to finish.
+        """
+        self.worker._serving.start()
+        counter = os.eventfd(1)
+        self.addCleanup(os.close, counter)
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        control = self.supervisor.control
+        send(control, Claims(), [counter])
+        send(control, Drain(1.0))
+        send(control, Deal(0, 1, socket.AF_UNIX), [theirs.fileno()])
+        self.reactor.settle()
+        os.close(self.worker._adopting._claims)
+
+        assert [Declined(0)] == self.supervisor.hear()
+        assert 1 == self.stops
+
+    def test_a_reason_of_any_length_reaches_the_supervisor(self) -> None:
+        """
+        Shortened: it has to fit into a message.
+        """
+        self.worker._fail("\u2603" * 20_000)
+        (failed,) = self.supervisor.hear()
+
+        assert isinstance(failed, Failed)
+        assert failed.sentence.startswith("\u2603" * 5000)
+
+    def test_without_room_for_its_counter_it_cannot_serve(self) -> None:
+        """
+        It says so and ends: there was no room from the first.
+        """
+        (failed,) = self.tell_without_room(Claims())
+
+        assert isinstance(failed, Failed)
+        assert "limit of open files" in failed.sentence
+        assert (1, 1) == (self.stops, self.worker.status)

@@ -1,0 +1,73 @@
+"""
+Tests for `kvd.workers.forkserver`: a fork server in the process of the test,
+which forks nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.scoreboard import Scoreboard, create_scoreboard
+from kvd.settings import Settings
+from kvd.workers.forkserver import ForkServer
+from kvd.workers.messages import MAX_DESCRIPTORS, Exited, Fork, Message, encode, receive
+
+
+class ForkServerTests(SynchronousTestCase):
+    """
+    `ForkServer` forks when asked.
+    """
+
+    def setUp(self) -> None:
+        self.supervisor, control = socket.socketpair(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET
+        )
+        self.addCleanup(self.supervisor.close)
+        self.addCleanup(control.close)
+        memory = create_scoreboard(3)
+        self.addCleanup(os.close, memory)
+        self.server = ForkServer(control, Settings(), Scoreboard(memory, 3))
+        self.addCleanup(self.server._selector.close)
+
+    def ask(self, descriptors: int) -> Message:
+        """
+        What it answers when it is asked for worker 2.
+        """
+        beside = [self.supervisor.fileno()] * descriptors
+        socket.send_fds(self.supervisor, [encode(Fork(2))], beside)
+        assert self.server._take_message()
+        came = receive(self.supervisor)
+        assert came is not None
+        return came[0]
+
+    def test_without_room_for_the_control_socket_nothing_is_forked(self) -> None:
+        """
+        The supervisor is told, and the fork server lives on.
+        """
+        assert Exited(2, 0, "could not be forked: no room") == self.ask(
+            MAX_DESCRIPTORS + 1
+        )
+
+    def test_who_cannot_be_watched_is_ended(self) -> None:
+        """
+        And reaped; the supervisor is told.
+        """
+        process = subprocess.Popen(["sleep", "60"])
+        self.addCleanup(process.wait)
+        short = OSError(errno.EMFILE, "no room")
+        with (
+            mock.patch("os.fork", return_value=process.pid),
+            mock.patch("os.pidfd_open", side_effect=short),
+            mock.patch("os.kill", wraps=os.kill) as kill,
+        ):
+            answer = self.ask(1)
+
+        assert Exited(2, 0, "could not be watched: no room") == answer
+        kill.assert_called_once_with(process.pid, signal.SIGKILL)
