@@ -17,6 +17,7 @@ import stat
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from kvd.dispatch.steering import Program, steer, stop_steering
 from kvd.errors import AddressUnusable
 from kvd.settings import Address, TCPAddress, UNIXAddress
 
@@ -42,6 +43,21 @@ class ListenerGroup:
     members: tuple[socket.socket, ...]
     inode: int | None = None
     """Of the file of a Unix socket."""
+
+    def steer(self, program: Program | None) -> None:
+        """
+        Have a program choose among the members, or the kernel's hash (None). A group
+        of one has no choice.
+
+        Raises:
+            OSError: The kernel does not take programs from this process.
+        """
+        if len(self.members) == 1:
+            return
+        if program is None:
+            stop_steering(self.members[0])
+        else:
+            steer(self.members[0], program)
 
     def close(self) -> None:
         """

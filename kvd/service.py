@@ -14,20 +14,17 @@ from twisted.logger import Logger
 
 from kvd.control.places import control_path, make_control_folder
 from kvd.control.status import WorkerState, describe
-from kvd.dispatch.arranging import Arrangement, arrange
-from kvd.dispatch.deciding import Decider
 from kvd.errors import AddressUnusable, OperatorError
-from kvd.interfaces import IDispatchPolicy, IStoreMaker
+from kvd.interfaces import IStoreMaker
 from kvd.listening import ListenerGroup, is_public, open_group
 from kvd.options import Options
-from kvd.plugins import IPolicyDeclaration, IStoreDeclaration, load
+from kvd.plugins import IStoreDeclaration, load
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import Serving
 from kvd.settings import Settings, TCPAddress, UNIXAddress
 from kvd.workers.child import raise_descriptor_limit
-from kvd.workers.dealing import Dealing
-from kvd.workers.polling import Polling
-from kvd.workers.pool import Distribution, Pool
+from kvd.workers.dispatching import ChosenPolicy, Dispatching, choose_policy
+from kvd.workers.pool import Pool
 from kvd.workers.process import ForkServerProcess
 
 __all__ = ["Options", "makeService"]
@@ -47,11 +44,13 @@ def makeService(options: Options) -> IService:
     """
     settings = options.settings
     try:
-        policy: IDispatchPolicy = load(IPolicyDeclaration, settings.policy)
+        chosen = choose_policy(settings.policy, max(1, settings.procs))
         maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
-        arrangement = arrange(settings.policy, policy, max(1, settings.procs))
         maker.prepare(settings.store.path)
-        groups = open_groups(settings, arrangement.group_size if settings.procs else 1)
+        # As many as any policy may want: later, this process may not be allowed to
+        # make more.
+        sockets = max(settings.procs, chosen.arrangement.group_size)
+        groups = open_groups(settings, sockets if settings.procs else 1)
         try:
             control = open_control(settings, groups)
         except BaseException:
@@ -61,7 +60,7 @@ def makeService(options: Options) -> IService:
     except OperatorError as error:
         raise SystemExit(f"kvd: {error.sentence}") from error
     if settings.procs:
-        return WorkersService(settings, groups, control, policy, arrangement)
+        return WorkersService(settings, groups, control, chosen)
     return OwnService(settings, groups, control)
 
 
@@ -196,12 +195,10 @@ class WorkersService(ServingService):
         settings: Settings,
         groups: Sequence[ListenerGroup],
         control: ListenerGroup | None,
-        policy: IDispatchPolicy,
-        arrangement: Arrangement,
+        chosen: ChosenPolicy,
     ) -> None:
         super().__init__(settings, groups, control)
-        self._policy = policy
-        self._arrangement = arrangement
+        self._chosen = chosen
 
     def startService(self) -> None:
         # Not at the top: importing the reactor installs one.
@@ -210,7 +207,13 @@ class WorkersService(ServingService):
         super().startService()
         settings = self._settings
         self._forks = ForkServerProcess(settings, self._scoreboard_memory, reactor)
-        self._distribution = self._distribute(reactor)
+        self._distribution = Dispatching(
+            self._chosen,
+            self._groups,
+            self._scoreboard,
+            settings.limits.connections,
+            reactor,
+        )
         self._pool = Pool(
             settings,
             self._distribution,
@@ -221,18 +224,6 @@ class WorkersService(ServingService):
         self._forks.start(self._pool)
         self._pool.start()
         self._answer_control(reactor)
-
-    def _distribute(self, reactor: Any) -> Distribution:
-        settings = self._settings
-        if self._arrangement.kernel_chooses:
-            return Polling(self._arrangement.members, self._groups, reactor)
-        return Dealing(
-            Decider(settings.policy, self._policy),
-            self._groups,
-            self._scoreboard,
-            settings.limits.connections,
-            reactor,
-        )
 
     def _workers(self) -> list[WorkerState]:
         return [

@@ -68,7 +68,7 @@ class Dealing:
 
     def __init__(
         self,
-        decider: Decider,
+        decider: Decider | None,
         groups: Sequence[ListenerGroup],
         scoreboard: Scoreboard,
         max_connections: int,
@@ -76,13 +76,14 @@ class Dealing:
     ) -> None:
         """
         Args:
-            decider: Chooses.
+            decider: Chooses; None: the supervisor accepts nothing.
             groups: The sockets; closed when this finishes.
             scoreboard: How busy the workers are.
             max_connections: How many one worker may have open.
             reactor: Watches the sockets and tells the time.
         """
         self._decider = decider
+        self._accepts = decider is not None
         self._groups = groups
         self._scoreboard = scoreboard
         self._max_connections = max_connections
@@ -110,6 +111,19 @@ class Dealing:
             for group in groups
             for member in group.members
         ]
+
+    def deal_by(self, decider: Decider | None) -> None:
+        """
+        Let another choose from now on. Without one nothing more is accepted, and
+        what is on its way arrives.
+
+        Args:
+            decider: As for the constructor.
+        """
+        self._accepts = decider is not None
+        # Who chose so far, chooses for what has been accepted.
+        self._decider = decider or self._decider
+        self._deal()
 
     # -- what the pool tells --------------------------------------------------
 
@@ -207,7 +221,7 @@ class Dealing:
             self._open = ()
         if self._finished:
             self._look_whether_brought()
-        self._accept(bool(self._open))
+        self._accept(bool(self._open) and self._accepts)
         self._look_later()
 
     def _deal_batch(self) -> None:
@@ -240,7 +254,9 @@ class Dealing:
         for worker in ready:
             handing_over[worker] = self._hands[worker].waiting
         chosen: list[int] = []
-        self._decider.begin()
+        decider = self._decider
+        assert decider is not None
+        decider.begin()
         try:
             while ready and len(chosen) < min(len(self._held), MAX_DESCRIPTORS):
                 view = View(
@@ -252,14 +268,14 @@ class Dealing:
                     tuple(handing_over),
                     self._random,
                 )
-                worker = self._decider.choose(view)
+                worker = decider.choose(view)
                 chosen.append(worker)
                 handing_over[worker] += 1
                 self._turn = (worker + 1) % len(connections)
                 if connections[worker] + handing_over[worker] >= self._max_connections:
                     ready = _without(ready, worker)
         finally:
-            self._decider.end()
+            decider.end()
         return chosen
 
     def _find_open(self) -> None:
@@ -312,8 +328,9 @@ class Dealing:
         """
         # Who was let in is served, as where workers empty the queues.
         self._max_connections = sys.maxsize
-        for acceptor in self._acceptors:
-            acceptor.empty()
+        if self._accepts:
+            for acceptor in self._acceptors:
+                acceptor.empty()
         self._finished = True
         for acceptor in self._acceptors:
             acceptor.close()

@@ -35,21 +35,22 @@ class _Worker:
 
 class Polling:
     """
-    Gives each listening socket to the workers that the policy names, or to a
-    ready one in their stead while none of them is.
+    Gives each listening socket to the workers that the policy names. One that is
+    nobody's, or whose workers are not ready, goes to a ready one in their stead.
 
     Provides `kvd.workers.pool.Distribution`.
     """
 
     def __init__(
         self,
-        members: Sequence[Collection[int]],
+        members: Sequence[Collection[int]] | None,
         groups: Sequence[ListenerGroup],
         reactor: Any,
     ) -> None:
         """
         Args:
-            members: Of each group, for each worker those that it polls.
+            members: Of each group, for each worker those that it polls; None:
+                workers poll nothing.
             groups: The sockets; closed when this finishes.
             reactor: Tells the time.
         """
@@ -59,6 +60,17 @@ class Polling:
         self._ready: dict[int, _Worker] = {}
         self._again: Any = None
         self._finished = False
+
+    def arrange(self, members: Sequence[Collection[int]] | None) -> None:
+        """
+        Let others poll from now on, or nobody. What waits in a socket's queue stays
+        there for them.
+
+        Args:
+            members: As for the constructor.
+        """
+        self._members = members
+        self._assign()
 
     def joined(self, worker: int, channel: Channel) -> None:
         """
@@ -151,6 +163,9 @@ class Polling:
             worker.polls = wanted[number]
 
     def _pollers(self, polled: Member) -> list[int]:
+        members = self._members
+        if members is None:
+            return []
         size = len(self._groups[polled[0]].members)
         able = [
             number
@@ -160,7 +175,7 @@ class Polling:
         own = [
             number
             for number in able
-            if polled[1] in {member % size for member in self._members[number]}
+            if polled[1] in {member % size for member in members[number]}
         ]
         if own or not able:
             return own

@@ -1,0 +1,174 @@
+"""
+How connections come to workers, by whichever policy, and by another a moment later.
+
+One construction carries all policies. The listening sockets of an address are made
+once and held for life. A policy says which of them a connection gets into, by the
+kernel's hash or by a program; and who takes it from there: workers that poll the
+socket, or the supervisor, which hands it over. All that changes with the policy is
+who looks at which socket: none is closed, and none is ever left to nobody, since
+connections may still come into one that is no longer meant. So a switch loses no
+connection.
+
+A policy that has sockets of its own for workers gets as many as there are workers, if
+the process may make them; a Unix socket is always alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from kvd.dispatch.arranging import Arrangement, arrange
+from kvd.dispatch.deciding import Decider
+from kvd.dispatch.steering import Program, by_chance
+from kvd.interfaces import IDispatchPolicy
+from kvd.listening import ListenerGroup
+from kvd.plugins import IPolicyDeclaration, load
+from kvd.scoreboard import Scoreboard
+from kvd.workers.channel import Channel
+from kvd.workers.dealing import Dealing
+from kvd.workers.messages import Message, Unplaced
+from kvd.workers.polling import Polling
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenPolicy:
+    """
+    A policy, and how it is arranged for a number of workers.
+    """
+
+    name: str
+    """As the operator wrote it."""
+    policy: IDispatchPolicy
+    arrangement: Arrangement
+
+
+def choose_policy(name: str, workers: int) -> ChosenPolicy:
+    """
+    Find a policy by its name.
+
+    Raises:
+        UnknownPlugin: There is none.
+        BrokenPlugin: It cannot be used.
+    """
+    policy: IDispatchPolicy = load(IPolicyDeclaration, name)
+    return ChosenPolicy(name, policy, arrange(name, policy, workers))
+
+
+class Dispatching:
+    """
+    Polling and dealing, as the present policy wants it.
+
+    Provides `kvd.workers.pool.Distribution`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        chosen: ChosenPolicy,
+        groups: Sequence[ListenerGroup],
+        scoreboard: Scoreboard,
+        max_connections: int,
+        reactor: Any,
+    ) -> None:
+        """
+        Args:
+            chosen: The first policy.
+            groups: The sockets; closed when this finishes.
+            scoreboard: How busy the workers are.
+            max_connections: How many one worker may have open.
+            reactor: Watches the sockets and tells the time.
+        """
+        self._groups = groups
+        self._polling = Polling(None, groups, reactor)
+        self._dealing = Dealing(None, groups, scoreboard, max_connections, reactor)
+        self._told_unsteered = False
+        self.switch(chosen)
+
+    def switch(self, chosen: ChosenPolicy) -> None:
+        """
+        Let another policy decide from now on.
+        """
+        self.chosen = chosen
+        arrangement = chosen.arrangement
+        for group in self._groups:
+            self._steer(group, arrangement.group_size)
+        # Whoever begins, begins before the others end: a socket that nobody looked
+        # at would keep its connections waiting.
+        if arrangement.kernel_chooses:
+            self._polling.arrange(arrangement.members)
+            self._dealing.deal_by(None)
+        else:
+            self._dealing.deal_by(Decider(chosen.name, chosen.policy))
+            self._polling.arrange(None)
+
+    def _steer(self, group: ListenerGroup, size: int) -> None:
+        there = len(group.members)
+        program: Program | None = None if size >= there else by_chance(range(size))
+        try:
+            group.steer(program)
+        except OSError as error:
+            if program is not None and not self._told_unsteered:
+                self._told_unsteered = True
+                self._log.warn(
+                    "the kernel takes no program that would keep connections to the"
+                    " sockets of policy {policy} ({reason}); those that come into"
+                    " others are served by whoever looks after them",
+                    policy=self.chosen.name,
+                    reason=error.strerror,
+                )
+
+    def joined(self, worker: int, channel: Channel) -> None:
+        """
+        See `Distribution`.
+        """
+        self._dealing.joined(worker, channel)
+        self._polling.joined(worker, channel)
+
+    def leaving(self, worker: int) -> None:
+        """
+        See `Distribution`.
+        """
+        self._polling.leaving(worker)
+        self._dealing.leaving(worker)
+
+    def left(self, worker: int) -> None:
+        """
+        See `Distribution`.
+        """
+        self._polling.left(worker)
+        self._dealing.left(worker)
+
+    def heard(self, worker: int, message: Message) -> None:
+        """
+        See `Distribution`.
+        """
+        if isinstance(message, Unplaced):
+            self._polling.heard(worker, message)
+        else:
+            self._dealing.heard(worker, message)
+
+    def handing_over(self, worker: int) -> int:
+        """
+        See `Distribution`.
+        """
+        return self._dealing.handing_over(worker)
+
+    def finish(self) -> Deferred[None]:
+        """
+        See `Distribution`.
+        """
+        self._polling.finish()
+        return self._dealing.finish()
+
+    def close(self) -> None:
+        """
+        See `Distribution`.
+        """
+        self._polling.close()
+        self._dealing.close()
