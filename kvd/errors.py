@@ -266,3 +266,9 @@ class StoreUnusable(OperatorError):
     """
     A store cannot be opened where the settings say.
     """
+
+
+class ChangeImpossible(OperatorError):
+    """
+    What is asked of a running daemon cannot be done, or not now.
+    """

@@ -32,7 +32,7 @@ _WORDS: Final = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class ListenerGroup:
     """
     Sockets that listen on one address. Non-blocking; not inherited.
@@ -43,6 +43,25 @@ class ListenerGroup:
     members: tuple[socket.socket, ...]
     inode: int | None = None
     """Of the file of a Unix socket."""
+
+    def grow(self, size: int) -> None:
+        """
+        Have at least so many members. Those of a Unix socket stay as they are.
+
+        Raises:
+            OSError: This process may make no more, or has no descriptors.
+        """
+        address = self.address
+        if isinstance(address, UNIXAddress):
+            return
+        while len(self.members) < size:
+            member = _bound(_family_of(address), address, shared=True)
+            try:
+                member.listen(address.backlog)
+            except BaseException:
+                member.close()
+                raise
+            self.members += (member,)
 
     def steer(self, program: Program | None) -> None:
         """
@@ -64,7 +83,7 @@ class ListenerGroup:
         Close this process's sockets, and remove the file of a Unix socket if
         it is still the one that was made. Further calls do nothing.
         """
-        if self.members[0].fileno() == -1:
+        if any(member.fileno() == -1 for member in self.members):
             return
         for member in self.members:
             member.close()
@@ -102,20 +121,19 @@ def open_group(address: Address, size: int) -> ListenerGroup:
 
 
 def _open_tcp(address: TCPAddress, size: int) -> ListenerGroup:
-    family = socket.AF_INET6 if ":" in address.interface else socket.AF_INET
-    with _bound(family, address, shared=False) as probe:
+    with _bound(_family_of(address), address, shared=False) as probe:
         address = replace(address, port=probe.getsockname()[1])
-    members: list[socket.socket] = []
+    group = ListenerGroup(address, ())
     try:
-        for _ in range(size):
-            member = _bound(family, address, shared=True)
-            members.append(member)
-            member.listen(address.backlog)
+        group.grow(size)
     except BaseException:
-        for member in members:
-            member.close()
+        group.close()
         raise
-    return ListenerGroup(address, tuple(members))
+    return group
+
+
+def _family_of(address: TCPAddress) -> int:
+    return socket.AF_INET6 if ":" in address.interface else socket.AF_INET
 
 
 def _bound(family: int, address: TCPAddress, *, shared: bool) -> socket.socket:

@@ -153,11 +153,12 @@ class Scoreboard:
 
         Args:
             descriptor: Of its memory; the caller's to close, now or later.
-            workers: How many rows it has.
+            workers: How many of its rows are in use.
         """
-        self._memory = mmap.mmap(descriptor, _bytes_for(workers))
+        self._memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
         self._words = memoryview(self._memory).cast("Q")
         self.workers = workers
+        """How many rows are in use; may change, up to as many as there are."""
 
     def own_row(self, worker: int) -> Row:
         """
@@ -190,15 +191,17 @@ class Scoreboard:
         """
         The open connections of every worker.
         """
-        return self._words[_OPEN::ROW_WORDS].tolist()
+        return self._column(_OPEN)
 
     def requests(self) -> list[int]:
         """
         The requests in progress of every worker.
         """
-        begun = self._words[_BEGUN::ROW_WORDS].tolist()
-        done = self._words[_DONE::ROW_WORDS].tolist()
+        begun, done = self._column(_BEGUN), self._column(_DONE)
         return [max(0, b - d) for b, d in zip(begun, done, strict=True)]
+
+    def _column(self, word: int) -> list[int]:
+        return self._words[word : self.workers * ROW_WORDS : ROW_WORDS].tolist()
 
     def close(self) -> None:
         """
@@ -208,17 +211,13 @@ class Scoreboard:
         self._memory.close()
 
 
-def create_scoreboard(workers: int) -> int:
+def create_scoreboard(rows: int) -> int:
     """
-    Memory for a scoreboard.
+    Memory for a scoreboard. A row that was never written costs none.
 
     Returns:
         A descriptor, the caller's to close; not inherited, but it can be sent.
     """
     descriptor = os.memfd_create("kvd scoreboard", os.MFD_CLOEXEC)
-    os.ftruncate(descriptor, _bytes_for(workers))
+    os.ftruncate(descriptor, rows * ROW_WORDS * WORD_BYTES)
     return descriptor
-
-
-def _bytes_for(workers: int) -> int:
-    return workers * ROW_WORDS * WORD_BYTES

@@ -5,16 +5,16 @@ Where the parts are put together: what ``twistd kvd`` runs.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.logger import Logger
 
 from kvd.control.places import control_path, make_control_folder
 from kvd.control.status import WorkerState, describe
-from kvd.errors import AddressUnusable, OperatorError
+from kvd.errors import AddressUnusable, ChangeImpossible, OperatorError
 from kvd.interfaces import IStoreMaker
 from kvd.listening import ListenerGroup, is_public, open_group
 from kvd.options import Options
@@ -22,10 +22,14 @@ from kvd.plugins import IStoreDeclaration, load
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import Serving
 from kvd.settings import Settings, TCPAddress, UNIXAddress
+from kvd.workers.changing import ROWS, Changing
 from kvd.workers.child import raise_descriptor_limit
 from kvd.workers.dispatching import ChosenPolicy, Dispatching, choose_policy
-from kvd.workers.pool import Pool
+from kvd.workers.pool import Pool, State
 from kvd.workers.process import ForkServerProcess
+
+if TYPE_CHECKING:
+    from kvd.control.site import Change
 
 __all__ = ["Options", "makeService"]
 
@@ -149,13 +153,14 @@ class ServingService(Service):
         self._groups = groups
         self._control = control
         self._control_site: Any = None
-        self._rows = max(1, settings.procs)
 
     def startService(self) -> None:
         super().startService()
         raise_descriptor_limit()
-        self._scoreboard_memory = create_scoreboard(self._rows)
-        self._scoreboard = Scoreboard(self._scoreboard_memory, self._rows)
+        self._scoreboard_memory = create_scoreboard(ROWS)
+        self._scoreboard = Scoreboard(
+            self._scoreboard_memory, max(1, self._settings.procs)
+        )
 
     def _answer_control(self, reactor: Any) -> None:
         if self._control is not None:
@@ -167,13 +172,21 @@ class ServingService(Service):
                 self._control.members[0].dup(),
                 lambda: describe(
                     self._settings,
+                    self._policy(),
                     self._groups,
                     self._workers(),
                     self._scoreboard,
                     reactor.seconds() - self._began,
                 ),
+                self._changes(),
                 reactor,
             )
+
+    def _policy(self) -> str:
+        return self._settings.policy
+
+    def _changes(self) -> Mapping[str, Change]:
+        return {}
 
     def _workers(self) -> list[WorkerState]:
         raise NotImplementedError
@@ -221,6 +234,9 @@ class WorkersService(ServingService):
             reactor,
             lambda: announce(settings, self._groups),
         )
+        self._changing = Changing(
+            self._pool, self._distribution, self._scoreboard, reactor
+        )
         self._forks.start(self._pool)
         self._pool.start()
         self._answer_control(reactor)
@@ -234,7 +250,20 @@ class WorkersService(ServingService):
                 self._distribution.handing_over(slot.number),
             )
             for slot in self._pool.slots
+            if slot.wanted or slot.state is not State.ENDED
         ]
+
+    def _policy(self) -> str:
+        return self._distribution.chosen.name
+
+    def _changes(self) -> Mapping[str, Change]:
+        changing = self._changing
+        return {
+            "policy": lambda said: execute(changing.policy, _said(said, "policy", str)),
+            "procs": lambda said: changing.resize(_said(said, "procs", int)),
+            "drain": lambda said: changing.drain(_said(said, "worker", int)),
+            "restart": lambda said: changing.restart(),
+        }
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
@@ -277,3 +306,15 @@ class OwnService(ServingService):
             return self._serving.stop()
 
         return drained.addCallback(end)
+
+
+T = TypeVar("T")
+
+
+def _said(said: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    value = said.get(name)
+    if type(value) is not kind:
+        raise ChangeImpossible(
+            f"{name} is {value!r}, and has to be of the type {kind.__name__}"
+        )
+    return value

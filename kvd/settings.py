@@ -8,11 +8,17 @@ server and its workers receive them whole.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 Durability = Literal["disk", "process"]
 """
 What a reply promises: the value survives a power cut, or a kill of kvd.
+"""
+
+
+MAX_PROCS: Final = 4096
+"""
+Of the workers that may be asked for.
 """
 
 

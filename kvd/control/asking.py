@@ -9,7 +9,7 @@ import json
 import socket
 from typing import Any, Final
 
-from kvd.errors import ControlUnusable
+from kvd.errors import ChangeImpossible, ControlUnusable
 
 TIMEOUT_SECONDS: Final = 10.0
 
@@ -45,20 +45,49 @@ class ControlSocket:
         Raises:
             ControlUnusable: Nobody answers there, or not as kvd does.
         """
+        code, told = self._ask("GET", "/status", None)
+        if code == 200 and "workers" in told:
+            return told
+        raise ControlUnusable(f"what answers at {self._path} is no control socket")
+
+    def change(self, what: str, said: dict[str, Any]) -> None:
+        """
+        Have something changed, and wait until it is.
+
+        Args:
+            what: ``policy``, ``procs``, ``drain`` or ``restart``.
+            said: What goes with it.
+
+        Raises:
+            ControlUnusable: Nobody answers there, or not as kvd does.
+            ChangeImpossible: It cannot be done, or not now.
+        """
+        self._connection.timeout = None
+        code, told = self._ask("POST", f"/{what}", json.dumps(said))
+        if code == 200:
+            return
+        if "error" in told:
+            raise ChangeImpossible(str(told["error"]))
+        raise ControlUnusable(
+            f"the kvd at {self._path} has no workers, or is of a version that does not"
+            f" know what {what} is"
+        )
+
+    def _ask(
+        self, method: str, path: str, body: str | None
+    ) -> tuple[int, dict[str, Any]]:
         try:
-            self._connection.request("GET", "/status")
+            self._connection.request(method, path, body)
             reply = self._connection.getresponse()
-            body = reply.read()
+            answer = reply.read()
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._connection.close()
             raise ControlUnusable(self._sentence(error)) from error
         try:
-            status = json.loads(body)
-            if reply.status == 200 and "workers" in status:
-                return dict(status)
-        except (ValueError, TypeError):
-            pass
-        raise ControlUnusable(f"what answers at {self._path} is no control socket")
+            told = json.loads(answer)
+        except ValueError:
+            told = None
+        return reply.status, told if isinstance(told, dict) else {}
 
     def _sentence(self, error: Exception) -> str:
         if isinstance(error, FileNotFoundError | ConnectionRefusedError):

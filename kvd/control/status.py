@@ -39,6 +39,7 @@ class WorkerState:
 
 def describe(
     settings: Settings,
+    policy: str,
     groups: Sequence[ListenerGroup],
     workers: Sequence[WorkerState],
     scoreboard: Scoreboard,
@@ -60,7 +61,7 @@ def describe(
         "addresses": [str(group.address) for group in groups],
         "store": str(settings.store),
         "durability": settings.durability,
-        "policy": settings.policy,
+        "policy": policy,
         "uptime_seconds": round(uptime_seconds, 3),
         "workers": rows,
         "balance": {

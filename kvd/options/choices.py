@@ -21,8 +21,7 @@ from kvd.options.locations import (
 )
 from kvd.options.quantities import Count, Seconds, Size
 from kvd.plugins import IPolicyDeclaration, load
-
-MAX_PROCS: Final = 4096
+from kvd.settings import MAX_PROCS
 
 # epoll counts milliseconds in 32 bits: from 25 days on, a wait for nothing but
 # this one time would fail in the reactor.

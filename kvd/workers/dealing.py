@@ -99,18 +99,23 @@ class Dealing:
         self._look_call: Any = None
         self._brought: Deferred[None] | None = None
         self._bring_call: Any = None
-        self._acceptors = [
-            Acceptor(
-                # Its own descriptor: the group's is closed with the group.
-                member.dup(),
-                lambda connection, peer: self._held.append(connection),
-                reactor,
-                MAX_DESCRIPTORS,
-                self._deal,
-            )
-            for group in groups
-            for member in group.members
-        ]
+        self._acceptors: dict[tuple[int, int], Acceptor] = {}
+        self._look_for_sockets()
+
+    def _look_for_sockets(self) -> None:
+        for number, group in enumerate(self._groups):
+            for member, sock in enumerate(group.members):
+                if (number, member) not in self._acceptors:
+                    acceptor = self._acceptors[number, member] = Acceptor(
+                        # Its own descriptor: the group's is closed with the group.
+                        sock.dup(),
+                        lambda connection, peer: self._held.append(connection),
+                        self._reactor,
+                        MAX_DESCRIPTORS,
+                        self._deal,
+                    )
+                    if self._accepting:
+                        acceptor.start()
 
     def deal_by(self, decider: Decider | None) -> None:
         """
@@ -120,6 +125,7 @@ class Dealing:
         Args:
             decider: As for the constructor.
         """
+        self._look_for_sockets()
         self._accepts = decider is not None
         # Who chose so far, chooses for what has been accepted.
         self._decider = decider or self._decider
@@ -291,7 +297,7 @@ class Dealing:
     def _accept(self, accepting: bool) -> None:
         if accepting != self._accepting and not self._finished:
             self._accepting = accepting
-            for acceptor in self._acceptors:
+            for acceptor in self._acceptors.values():
                 if accepting:
                     acceptor.start()
                 else:
@@ -329,10 +335,10 @@ class Dealing:
         # Who was let in is served, as where workers empty the queues.
         self._max_connections = sys.maxsize
         if self._accepts:
-            for acceptor in self._acceptors:
+            for acceptor in self._acceptors.values():
                 acceptor.empty()
         self._finished = True
-        for acceptor in self._acceptors:
+        for acceptor in self._acceptors.values():
             acceptor.close()
         for group in self._groups:
             group.close()

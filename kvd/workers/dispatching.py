@@ -9,8 +9,8 @@ who looks at which socket: none is closed, and none is ever left to nobody, sinc
 connections may still come into one that is no longer meant. So a switch loses no
 connection.
 
-A policy that has sockets of its own for workers gets as many as there are workers, if
-the process may make them; a Unix socket is always alone.
+A policy that has sockets of its own for workers gets more of them when there are more
+workers, if this process may make them; a Unix socket is always alone.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ class Dispatching:
         self.chosen = chosen
         arrangement = chosen.arrangement
         for group in self._groups:
+            self._grow(group, arrangement.group_size)
             self._steer(group, arrangement.group_size)
         # Whoever begins, begins before the others end: a socket that nobody looked
         # at would keep its connections waiting.
@@ -106,6 +107,18 @@ class Dispatching:
         else:
             self._dealing.deal_by(Decider(chosen.name, chosen.policy))
             self._polling.arrange(None)
+
+    def _grow(self, group: ListenerGroup, size: int) -> None:
+        try:
+            group.grow(size)
+        except OSError as error:
+            self._log.warn(
+                "there are {there} sockets of {address}, and no more can be made"
+                " ({reason}); workers share them",
+                there=len(group.members),
+                address=str(group.address),
+                reason=error.strerror,
+            )
 
     def _steer(self, group: ListenerGroup, size: int) -> None:
         there = len(group.members)

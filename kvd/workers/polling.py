@@ -49,7 +49,8 @@ class Polling:
     ) -> None:
         """
         Args:
-            members: Of each group, for each worker those that it polls; None:
+            members: Of each group, for each worker those that it polls; a worker
+                beyond them polls as if it were counted from the first again. None:
                 workers poll nothing.
             groups: The sockets; closed when this finishes.
             reactor: Tells the time.
@@ -175,7 +176,7 @@ class Polling:
         own = [
             number
             for number in able
-            if polled[1] in {member % size for member in members[number]}
+            if polled[1] in {member % size for member in members[number % len(members)]}
         ]
         if own or not able:
             return own

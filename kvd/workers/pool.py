@@ -9,10 +9,11 @@ STARTING forked, or about to be              READY, or WAITING if it ends
 READY    serves                              DRAINING, or WAITING if it ends
 DRAINING takes no more, finishes and exits   ENDED, or WAITING if it was not
                                              told to by the supervisor
-ENDED    no process, none wanted             never left
+ENDED    no process, none wanted             STARTING, if one is wanted again
 ======== =================================== ==================================
 
-That a worker has ended is learnt from its control socket, whoever reaps it.
+How many are wanted may change (`kvd.workers.changing`). That a worker has ended is
+learnt from its control socket, whoever reaps it.
 Which connections the ready ones get is a `Distribution`'s to see to.
 """
 
@@ -151,6 +152,8 @@ class Slot:
     """
 
     number: int
+    wanted: bool = True
+    """Whether there should be a process; else the last one is on its way out."""
     state: State = State.WAITING
     pid: int = 0
     pidfd: int = -1
@@ -192,7 +195,8 @@ class Pool:
         self._forks = forks
         self._reactor = reactor
         self._serving: Callable[[], None] | None = serving
-        self._stopping = False
+        self.stopping = False
+        """Whether all are to end."""
         self._stopped: Deferred[None] | None = None
         self._last_call: Any = None
         self._unexplained: dict[int, tuple[int, Any]] = {}
@@ -204,6 +208,38 @@ class Pool:
         """
         for slot in self.slots:
             self._start(slot)
+
+    def want(self, number: int) -> None:
+        """
+        Have a worker of this number from now on, also if the present one leaves.
+        Numbers follow each other.
+        """
+        if number == len(self.slots):
+            self.slots.append(Slot(number, wanted=False, state=State.ENDED))
+        slot = self.slots[number]
+        slot.wanted = True
+        if slot.state is State.ENDED and not self.stopping:
+            self._start(slot)
+
+    def unwant(self, number: int) -> None:
+        """
+        Let the worker of this number finish what it does, and have none afterwards.
+        """
+        slot = self.slots[number]
+        slot.wanted = False
+        if slot.state is State.READY:
+            self._cancel(slot)
+            self._leave(slot)
+        elif slot.state in {State.WAITING, State.STARTING}:
+            self._give_up(slot)
+
+    def _give_up(self, slot: Slot) -> None:
+        self._cancel(slot)
+        if slot.channel is not None:
+            slot.channel.close()
+            slot.channel = None
+        self._bury(slot, expected=True)
+        slot.state = State.ENDED
 
     def _start(self, slot: Slot) -> None:
         slot.state = State.STARTING
@@ -306,7 +342,7 @@ class Pool:
             self._distribution.joined(slot.number, slot.channel)
             self._tell_once_serving()
         elif isinstance(message, Leaving) and slot.state is State.READY:
-            if slot.timer is None and not self._stopping:
+            if slot.timer is None and not self.stopping:
                 slot.timer = self._reactor.callLater(LEAVE_SECONDS, self._leave, slot)
         elif isinstance(message, Settled | Declined | Unplaced):
             self._distribution.heard(slot.number, message)
@@ -320,7 +356,7 @@ class Pool:
 
     def _tell_once_serving(self) -> None:
         if self._serving is not None and all(
-            slot.state is State.READY for slot in self.slots
+            slot.state is State.READY for slot in self.slots if slot.wanted
         ):
             serving, self._serving = self._serving, None
             serving()
@@ -334,11 +370,14 @@ class Pool:
         self._distribution.left(slot.number)
         worked = slot.state is not State.STARTING and not slot.failure
         told = bool(slot.failure) and not worked
-        expected = told or self._stopping or slot.state is State.DRAINING
+        expected = told or self.stopping or slot.state is State.DRAINING
         self._bury(slot, expected)
-        if self._stopping:
+        if self.stopping:
             slot.state = State.ENDED
             self._end_when_all_ended()
+            return
+        if not slot.wanted:
+            slot.state = State.ENDED
             return
         slot.state = State.WAITING
         lived_seconds = self._reactor.seconds() - slot.started
@@ -395,17 +434,13 @@ class Pool:
         Returns:
             Fires when every process has ended.
         """
-        self._stopping = True
+        self.stopping = True
         stopped = self._stopped = Deferred()
         for slot in self.slots:
             self._cancel(slot)
             # Who is draining already does so by its own clock.
-            if slot.state not in {State.READY, State.DRAINING}:
-                if slot.channel is not None:
-                    slot.channel.close()
-                    slot.channel = None
-                self._bury(slot, expected=True)
-                slot.state = State.ENDED
+            if slot.state in {State.WAITING, State.STARTING}:
+                self._give_up(slot)
         end = self._reactor.seconds() + self._settings.drain_seconds
         self._last_call = self._reactor.callLater(
             self._settings.drain_seconds + END_SECONDS, self._kill_all

@@ -1,0 +1,210 @@
+"""
+Changes while connections are served: another policy, more or fewer workers, new ones
+in the place of old ones.
+
+One change is made at a time; who asks for another meanwhile is told so. None closes a
+listening socket, and a worker that is to end finishes what it does. What a change
+waits for, it looks at again and again: workers come, go and die in every order, and
+none of the orders then needs a thought of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from kvd.errors import ChangeImpossible
+from kvd.scoreboard import Scoreboard
+from kvd.settings import MAX_PROCS
+from kvd.workers.dispatching import Dispatching, choose_policy
+from kvd.workers.pool import START_SECONDS, Pool, State
+
+LOOK_SECONDS: Final = 0.02
+
+ROWS: Final = MAX_PROCS + 1
+"""
+Of the scoreboard: one more than there may be workers, for the one that stands in while
+they are replaced.
+"""
+
+
+class Changing:
+    """
+    Makes changes.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        pool: Pool,
+        dispatching: Dispatching,
+        scoreboard: Scoreboard,
+        reactor: Any,
+    ) -> None:
+        """
+        Args:
+            pool: The workers.
+            dispatching: How connections come to them.
+            scoreboard: With `ROWS` rows.
+            reactor: Tells the time.
+        """
+        self._pool = pool
+        self._dispatching = dispatching
+        self._scoreboard = scoreboard
+        self._reactor = reactor
+        self._under_way = ""
+
+    @property
+    def procs(self) -> int:
+        """
+        How many workers there should be.
+        """
+        return len(self._dispatching.chosen.arrangement.members)
+
+    def policy(self, name: str) -> None:
+        """
+        Let another policy decide from now on.
+
+        Raises:
+            OperatorError: There is no such policy, or it cannot be used; the present
+                one goes on.
+        """
+        before = self._dispatching.chosen.name
+        self._dispatching.switch(choose_policy(name, self.procs))
+        self._log.info(
+            "policy {policy} instead of {before}", policy=name, before=before
+        )
+
+    def resize(self, procs: int) -> Deferred[None]:
+        """
+        Have so many workers.
+
+        Args:
+            procs: At least 1, at most `MAX_PROCS`.
+
+        Returns:
+            Fires when those that are new are ready, and those that are too many have
+            ended.
+
+        Raises:
+            ChangeImpossible: Another change is under way; or, in the Deferred, a new
+                worker does not get ready. The pool goes on trying.
+        """
+        return self._make(f"{procs} workers", lambda: self._resize(procs))
+
+    async def _resize(self, procs: int) -> None:
+        name = self._dispatching.chosen.name
+        chosen = choose_policy(name, procs)
+        before = len(self._pool.slots)
+        self._scoreboard.workers = max(before, procs)
+        for number in range(procs, before):
+            self._pool.unwant(number)
+        self._dispatching.switch(chosen)
+        for number in range(procs):
+            self._pool.want(number)
+        for number in range(procs):
+            await self._until_ready(number)
+        for number in range(procs, before):
+            await self._until_ended(number)
+        self._scoreboard.workers = procs
+
+    def drain(self, worker: int) -> Deferred[None]:
+        """
+        Let a worker finish what it does, and have a new one in its place.
+
+        Returns:
+            Fires when the new one is ready.
+
+        Raises:
+            ChangeImpossible: As `resize`; or there is no such worker.
+        """
+        if not 0 <= worker < self.procs:
+            raise ChangeImpossible(
+                f"there is no worker {worker}; they are numbered 0 to {self.procs - 1}"
+            )
+        return self._make(f"drain of worker {worker}", lambda: self._replace(worker))
+
+    async def _replace(self, worker: int) -> None:
+        self._pool.unwant(worker)
+        await self._until_ended(worker)
+        self._pool.want(worker)
+        await self._until_ready(worker)
+
+    def restart(self) -> Deferred[None]:
+        """
+        Replace all workers, one after the other. One more than wanted is started
+        first, so that there are never fewer.
+
+        Returns:
+            Fires when all are new.
+
+        Raises:
+            ChangeImpossible: As `resize`. If the first new worker does not get ready,
+                none of the old ones ends.
+        """
+        return self._make("restart", self._restart)
+
+    async def _restart(self) -> None:
+        procs = self.procs
+        spare = procs
+        self._scoreboard.workers = procs + 1
+        self._pool.want(spare)
+        try:
+            await self._until_ready(spare)
+        except ChangeImpossible:
+            if not self._pool.stopping:
+                self._pool.unwant(spare)
+            raise
+        for worker in range(procs):
+            # Should one not get ready, the spare one goes on in its stead.
+            await self._replace(worker)
+        self._pool.unwant(spare)
+        await self._until_ended(spare)
+        self._scoreboard.workers = procs
+
+    # -- one at a time --------------------------------------------------------
+
+    def _make(
+        self, name: str, change: Callable[[], Coroutine[Any, Any, None]]
+    ) -> Deferred[None]:
+        if self._under_way:
+            raise ChangeImpossible(
+                f"another change is under way: {self._under_way}; try again when it"
+                " is done"
+            )
+        if self._pool.stopping:
+            raise ChangeImpossible("kvd is ending")
+        self._under_way = name
+        self._log.info("{change}: begun", change=name)
+
+        def ended(result: Any) -> Any:
+            self._under_way = ""
+            self._log.info("{change}: ended", change=name)
+            return result
+
+        return Deferred.fromCoroutine(change()).addBoth(ended)
+
+    async def _until_ready(self, number: int) -> None:
+        slot = self._pool.slots[number]
+        last = self._reactor.seconds() + START_SECONDS
+        while slot.state is not State.READY:
+            if self._reactor.seconds() > last or slot.failure:
+                raise ChangeImpossible(
+                    f"worker {number} does not get ready"
+                    + (f": {slot.failure}" if slot.failure else "")
+                )
+            await self._look_again()
+
+    async def _until_ended(self, number: int) -> None:
+        while self._pool.slots[number].state is not State.ENDED:
+            await self._look_again()
+
+    async def _look_again(self) -> None:
+        await deferLater(self._reactor, LOOK_SECONDS)
+        if self._pool.stopping:
+            raise ChangeImpossible("kvd is ending")
