@@ -164,6 +164,9 @@ class Asker:
             return _Failed(told, error, False)
         except (RequestTransmissionFailed, ResponseFailed) as error:
             return self._broken(request, error)
+        finally:
+            if body is not None:
+                body.abandon()
         answered: IResponse = response
         return answered
 

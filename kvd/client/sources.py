@@ -134,13 +134,18 @@ class StreamSource:
 
     def next_piece(self) -> bytes | Deferred[bytes]:
         self._begun = True
-        self._waiting = Deferred(lambda _: self._reactor.removeReader(self))
         try:
             self._reactor.addReader(self)
         except PermissionError:
             # epoll has no regular files (epoll_ctl(2)): those never block.
             return os.read(self._descriptor, PIECE_BYTES)
+        self._waiting = Deferred(self._cancelled)
         return self._waiting
+
+    def _cancelled(self, waiting: Deferred[bytes]) -> None:
+        self._reactor.removeReader(self)
+        # The hang-up of a pipe can still come.
+        self._waiting = None
 
     def fileno(self) -> int:
         return self._descriptor

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -15,8 +16,11 @@ from typing import Any, TypeVar
 import pytest
 from treq.client import HTTPClient
 from treq.testing import RequestTraversalAgent
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactor
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import Request
 from twisted.web.resource import Resource
@@ -33,6 +37,7 @@ from kvd.client import (
     Refused,
     SourceChanged,
     Stored,
+    StreamSource,
 )
 from kvd.client.asking import PAUSES_SECONDS, Asker
 from kvd.client.connecting import AsStored
@@ -341,3 +346,61 @@ class SourceTests(SynchronousTestCase):
                 file.truncate(length)
             with pytest.raises(SourceChanged):
                 self.source.next_piece()
+
+
+class PipeTests(SynchronousTestCase):
+    """
+    Pipes that are put.
+    """
+
+    def setUp(self) -> None:
+        self.reading, self.writing = os.pipe()
+        self.addCleanup(os.close, self.reading)
+        self.reactor = MemoryReactor()
+        self.source = StreamSource(self.reading, self.reactor)
+
+    def write(self, data: bytes) -> None:
+        """
+        Let the reactor see that something can be read.
+        """
+        os.write(self.writing, data)
+        for reader in self.reactor.getReaders():
+            reader.doRead()
+
+    def next(self) -> Deferred[bytes]:
+        """
+        Ask for a piece.
+        """
+        piece = self.source.next_piece()
+        assert isinstance(piece, Deferred)
+        return piece
+
+    def test_pieces_come_as_they_are_written(self) -> None:
+        """
+        Until the other end is closed. Nobody reads what was not asked for.
+        """
+        assert self.source.rewind()
+        for data in (b"one", b"two"):
+            piece = self.next()
+            self.assertNoResult(piece)
+            self.write(data)
+            assert data == self.successResultOf(piece)
+            assert [] == self.reactor.getReaders()
+        assert not self.source.rewind()
+
+        last = self.next()
+        os.close(self.writing)
+        self.source.connectionLost(Failure(ConnectionDone()))
+        assert b"" == self.successResultOf(last)
+
+    def test_who_wants_no_more_is_not_told_of_the_end(self) -> None:
+        """
+        The reactor may have begun to tell it.
+        """
+        self.addCleanup(os.close, self.writing)
+        piece = self.next()
+        piece.cancel()
+        assert [] == self.reactor.getReaders()
+
+        self.source.connectionLost(Failure(ConnectionDone()))
+        self.failureResultOf(piece, CancelledError)

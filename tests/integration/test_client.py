@@ -215,6 +215,21 @@ def test_the_others_are_done_when_one_fails(shell: Shell) -> None:
     assert [b"some/good"] == shell.succeed("ls", "some").splitlines()
 
 
+@pytest.mark.parametrize("source", ["file", "-"])
+def test_a_refusal_does_not_wait_for_the_value(shell: Shell, source: str) -> None:
+    """
+    Nor has the part that was not sent anything to complain of.
+    """
+    shell.succeed("put", "taken", "-", given=b"before")
+    (shell.folder / "file").touch()
+    os.truncate(shell.folder / "file", 200 * MIB)
+    given = b"x" * 50 * MIB if source == "-" else b""
+    status, _, complaints = shell.run("put", "--create", "taken", source, given=given)
+
+    assert (4, 1) == (status, len(complaints))
+    assert b"before" == shell.succeed("get", "taken", "-")
+
+
 # -- what is written wrongly --------------------------------------------------
 
 
@@ -309,6 +324,61 @@ def test_another_server_is_not_taken_for_kvd(tmp_path: Path, reply: bytes) -> No
             assert 5 == status
             assert f"127.0.0.1:{port}" in complaint
     assert [] == os.listdir(tmp_path)
+
+
+@contextmanager
+def busy_at_first(bodies: list[bytes]) -> Iterator[int]:
+    """
+    A server that sends the first request away before it has read it, waits for
+    the end of that connection, and takes the second.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            first, _ = server.accept()
+            with first:
+                first.recv(1000)
+                first.sendall(BUSY)
+                try:
+                    while first.recv(MIB):
+                        pass
+                except ConnectionResetError:
+                    # The client has no need to send the rest.
+                    pass
+            second, _ = server.accept()
+            with second, second.makefile("rb") as request:
+                while (line := request.readline()) != b"\r\n":
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.split(b":")[1])
+                bodies.append(request.read(length))
+                second.sendall(CREATED)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join()
+
+
+BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
+    b'Content-Length: 19\r\nRetry-After: 0\r\n\r\n{"detail":"ending"}'
+)
+CREATED = b'HTTP/1.1 201 Created\r\nETag: "e"\r\nContent-Length: 0\r\n\r\n'
+
+
+def test_a_file_that_was_sent_away_is_sent_again_from_its_beginning(
+    tmp_path: Path,
+) -> None:
+    """
+    Also if it was still being read.
+    """
+    value = os.urandom(20 * MIB)
+    (tmp_path / "file").write_bytes(value)
+    bodies: list[bytes] = []
+    with busy_at_first(bodies) as port:
+        Shell(tmp_path, port).succeed("put", "key", "file")
+
+    assert [True] == [value == body for body in bodies]
 
 
 # -- what ends midway ---------------------------------------------------------
