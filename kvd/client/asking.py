@@ -7,6 +7,9 @@ A request is tried again after a pause if
 - the connection ended before the first byte of the reply, and doing it twice
   is the same as doing it once.
 
+A PUT whose first connection ended so may have been done, whatever the further tries
+come to: unless one of them succeeds, that is what is told.
+
 Where no connection came about nothing is tried again: a kvd that lives refuses
 none. A PUT or DELETE with a condition is not of the last kind: if the first was
 done, its own success makes the second fail. Nor is a DELETE without one, which
@@ -90,7 +93,7 @@ class _Failed:
     There is no reply.
     """
 
-    told: ClientError
+    told: BaseException
     cause: BaseException
     may_repeat: bool
 
@@ -127,6 +130,7 @@ class Asker:
             The reply, whatever its status, with its body still to come.
         """
         outcome = await self._ask_once(request)
+        doubt: _Failed | None = None
         for pause_seconds in self._pauses_seconds:
             if isinstance(outcome, _Failed):
                 wait_seconds = 0.0 if outcome.may_repeat else None
@@ -134,10 +138,14 @@ class Asker:
                 wait_seconds = _wait_seconds(outcome)
             if wait_seconds is None or not _rewind(request):
                 break
-            if not isinstance(outcome, _Failed):
-                receive(outcome).stop()
+            if isinstance(outcome, _Failed) and request.method == "PUT":
+                doubt = outcome
+            _dismiss(outcome)
             await deferLater(self._clock, max(pause_seconds, wait_seconds))
             outcome = await self._ask_once(request)
+        if doubt is not None and not _done(outcome):
+            _dismiss(outcome)
+            outcome = doubt
         if isinstance(outcome, _Failed):
             raise outcome.told from outcome.cause
         return outcome
@@ -155,10 +163,11 @@ class Asker:
                 allow_redirects=False,
                 unbuffered=True,
             )
-        except RequestGenerationFailed:
+        except RequestGenerationFailed as error:
             assert body is not None
             assert body.failure is not None
-            body.failure.raiseException()
+            assert body.failure.value is not None
+            return _Failed(body.failure.value, error, False)
         except (ConnectError, DNSLookupError) as error:
             told = Unreachable(f"{self._server} cannot be reached: {_words(error)}")
             return _Failed(told, error, False)
@@ -187,6 +196,18 @@ class Asker:
 
 def _rewind(request: Request) -> bool:
     return request.source is None or request.source.rewind()
+
+
+def _done(outcome: IResponse | _Failed) -> bool:
+    return not isinstance(outcome, _Failed) and outcome.code < 300
+
+
+def _dismiss(outcome: IResponse | _Failed) -> None:
+    """
+    Take no more of a reply.
+    """
+    if not isinstance(outcome, _Failed):
+        receive(outcome).stop()
 
 
 def _wait_seconds(response: IResponse) -> float | None:

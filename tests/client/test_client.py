@@ -16,17 +16,21 @@ from typing import Any, TypeVar
 import pytest
 from treq.client import HTTPClient
 from treq.testing import RequestTraversalAgent
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactor
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import Request
+from twisted.web.iweb import IAgent, IResponse
 from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
 
 from kvd.client import (
     Absent,
+    BrokenOff,
     BytesSource,
     Client,
     ClientError,
@@ -38,12 +42,15 @@ from kvd.client import (
     SourceChanged,
     Stored,
     StreamSource,
+    Unreachable,
 )
 from kvd.client.asking import PAUSES_SECONDS, Asker
 from kvd.client.connecting import AsStored
 from kvd.client.sources import PIECE_BYTES
 
 T = TypeVar("T")
+
+Answer = Callable[[Request], bytes | int]
 
 URL = "http://127.0.0.1:8080"
 
@@ -57,12 +64,12 @@ class Answering(Resource):
 
     def __init__(self) -> None:
         super().__init__()
-        self.answers: list[Callable[[Request], bytes]] = []
+        self.answers: list[Answer] = []
         self.asked: list[tuple[str, str]] = []
         self.fields: list[dict[str, str]] = []
         self.bodies: list[bytes] = []
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes | int:
         self.asked.append((request.method.decode(), request.uri.decode()))
         self.fields.append(
             {
@@ -75,7 +82,7 @@ class Answering(Resource):
         return self.answers.pop(0)(request)
 
 
-def answer(status: int, body: bytes = b"", **fields: str) -> Callable[[Request], bytes]:
+def answer(status: int, body: bytes = b"", **fields: str) -> Answer:
     """
     A reply; the names of fields with underscores.
     """
@@ -89,12 +96,47 @@ def answer(status: int, body: bytes = b"", **fields: str) -> Callable[[Request],
     return render
 
 
-def problem(status: int, sentence: str, **fields: str) -> Callable[[Request], bytes]:
+def problem(status: int, sentence: str, **fields: str) -> Answer:
     """
     A refusal as kvd spells it.
     """
     body = json.dumps({"status": status, "detail": sentence}).encode()
     return answer(status, body, Content_Type="application/problem+json", **fields)
+
+
+def hang_up(request: Request) -> bytes | int:
+    """
+    No reply, or no more of it.
+    """
+    assert request.transport is not None
+    request.transport.loseConnection()
+    return NOT_DONE_YET
+
+
+@implementer(IAgent)
+class Network:
+    """
+    Leads to the server while it is up.
+    """
+
+    def __init__(self, agent: RequestTraversalAgent) -> None:
+        self._agent = agent
+        self.up: int | None = None
+        """How many requests it still takes; None: all."""
+
+    def request(self, *arguments: Any) -> Deferred[IResponse]:
+        if self.up == 0:
+            return fail(ConnectionRefusedError())
+        if self.up is not None:
+            self.up -= 1
+        asked: Deferred[IResponse] = self._agent.request(*arguments)
+        return asked
+
+    def flush(self) -> None:
+        """
+        Let pass what is on the way.
+        """
+        self._agent.flush()
 
 
 class ClientCase(SynchronousTestCase):
@@ -104,7 +146,7 @@ class ClientCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.server = Answering()
-        self.agent = RequestTraversalAgent(self.server)
+        self.agent = Network(RequestTraversalAgent(self.server))
         self.clock = Clock()
         asker = Asker(URL, HTTPClient(AsStored(self.agent)), self.clock)
         self.client = Client(URL, asker)
@@ -117,6 +159,14 @@ class ClientCase(SynchronousTestCase):
         for _ in range(5):
             self.agent.flush()
         return working
+
+    def pause(self, seconds: float) -> None:
+        """
+        Let time pass, and what passes then.
+        """
+        self.clock.advance(seconds)
+        for _ in range(5):
+            self.agent.flush()
 
     def result(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
         """
@@ -273,13 +323,10 @@ class RetryTests(ClientCase):
         self.server.answers = [draining, answer(201, ETag='"e"')]
         putting = self.started(self.client.put("k", BytesSource(b"value")))
         self.assertNoResult(putting)
-        self.clock.advance(0.5)
-        self.agent.flush()
+        self.pause(0.5)
         self.assertNoResult(putting)
 
-        self.clock.advance(0.5)
-        for _ in range(5):
-            self.agent.flush()
+        self.pause(0.5)
         assert "e" == self.successResultOf(putting).etag
         assert [b"value", b"value"] == self.server.bodies
 
@@ -291,13 +338,95 @@ class RetryTests(ClientCase):
         self.server.answers = [draining] * (1 + len(PAUSES_SECONDS))
         removing = self.started(self.client.remove("k"))
         for pause in PAUSES_SECONDS:
-            self.clock.advance(pause)
-            for _ in range(5):
-                self.agent.flush()
+            self.pause(pause)
         error = self.failureResultOf(removing).value
 
         assert "ending" == error.sentence
         assert [] == self.server.answers
+
+    def test_what_can_be_repeated_is_after_a_broken_connection(self) -> None:
+        """
+        With all of the body.
+        """
+        self.server.answers = [
+            hang_up,
+            answer(201, ETag='"e"'),
+            hang_up,
+            answer(200, b"value", ETag='"e"'),
+        ]
+        putting = self.started(self.client.put("k", BytesSource(b"value")))
+        self.pause(PAUSES_SECONDS[0])
+        assert "e" == self.successResultOf(putting).etag
+        assert [b"value", b"value"] == self.server.bodies
+
+        sink = io.BytesIO()
+        getting = self.started(self.client.get("k", sink))
+        self.pause(PAUSES_SECONDS[0])
+        self.successResultOf(getting)
+        assert b"value" == sink.getvalue()
+
+    def test_what_cannot_be_repeated_is_not(self) -> None:
+        """
+        Nobody knows what became of it, and that is said.
+        """
+        for work in (
+            self.client.put("k", b"v", create=True),
+            self.client.put("k", b"v", if_match="e"),
+            self.client.remove("k"),
+        ):
+            self.server.answers = [hang_up]
+            error = self.error(work)
+            assert isinstance(error, BrokenOff)
+            assert "unknown" in error.sentence
+
+    def test_a_put_that_may_have_been_done_is_not_called_undone(self) -> None:
+        """
+        By whatever its repetition comes to.
+        """
+        cases: list[tuple[int | None, list[Answer]]] = [
+            (1, [hang_up]),
+            (None, [hang_up] * (1 + len(PAUSES_SECONDS))),
+            (None, [hang_up, problem(507, "full")]),
+        ]
+        for up, answers in cases:
+            self.agent.up = up
+            self.server.answers = answers
+            putting = self.started(self.client.put("k", b"v"))
+            for pause in PAUSES_SECONDS:
+                self.pause(pause)
+            error = self.failureResultOf(putting).value
+            assert isinstance(error, BrokenOff)
+            assert "unknown" in error.sentence
+            assert [] == self.server.answers
+
+    def test_who_is_not_there_is_not_asked_again(self) -> None:
+        """
+        A kvd that lives refuses no connection.
+        """
+        self.agent.up = 0
+        for work in (self.client.put("k", b"v"), self.client.stat("k")):
+            error = self.error(work)
+            assert isinstance(error, Unreachable)
+            assert f"{URL} cannot be reached" in error.sentence
+        assert [] == self.clock.getDelayedCalls()
+
+    def test_a_value_that_breaks_off_is_not_taken_for_a_whole_one(self) -> None:
+        """
+        It is not asked for again: the sink has its beginning.
+        """
+
+        def half(request: Request) -> bytes | int:
+            request.setHeader("Content-Length", "10")
+            request.setHeader("ETag", '"e"')
+            request.write(b"value")
+            return hang_up(request)
+
+        self.server.answers = [half]
+        sink = io.BytesIO()
+        error = self.error(self.client.get("k", sink))
+
+        assert isinstance(error, BrokenOff)
+        assert b"value" == sink.getvalue()
 
     def test_nothing_else_is_asked_twice(self) -> None:
         """
