@@ -38,7 +38,7 @@ from twisted.web.client import (
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from kvd.client.connecting import AsStored, WideEndpoints
+from kvd.client.connecting import AsStored, AsWritten, WideEndpoints
 from kvd.client.errors import BrokenOff, ClientError, NotKvd, Unreachable
 from kvd.client.receiving import receive
 from kvd.client.sending import Body
@@ -152,13 +152,12 @@ class Asker:
 
     async def _ask_once(self, request: Request) -> IResponse | _Failed:
         body = None if request.source is None else Body(request.source)
+        fields = Headers({name: [text] for name, text in request.fields.items()})
         try:
             response = await self._treq.request(
                 request.method,
-                request.url,
-                headers=Headers(
-                    {name: [text] for name, text in request.fields.items()}
-                ),
+                AsWritten.from_text(request.url),
+                headers=fields,
                 data=body,
                 allow_redirects=False,
                 unbuffered=True,
@@ -168,7 +167,8 @@ class Asker:
             assert body.failure is not None
             assert body.failure.value is not None
             return _Failed(body.failure.value, error, False)
-        except (ConnectError, DNSLookupError) as error:
+        except (ConnectError, DNSLookupError, ValueError) as error:
+            # The last: what cannot be the name of a host.
             told = Unreachable(f"{self._server} cannot be reached: {_words(error)}")
             return _Failed(told, error, False)
         except (RequestTransmissionFailed, ResponseFailed) as error:

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
+from twisted.internet.abstract import isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
@@ -245,6 +246,16 @@ class Client:
         return NotKvd(f"What answers at {self._base_url} is not kvd{said}.")
 
 
+_URL: Final = re.compile(
+    r"https?://(?:\[(?P<number>[0-9a-f:.]+)\]|(?P<name>[a-z0-9.-]{1,253}))"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+    # No query, no fragment, and nothing that would have to be escaped.
+    r"(?:/(?:[a-z0-9._~!$&'()*+,;=:@/-]|%[0-9a-f]{2})*)?",
+    re.IGNORECASE | re.ASCII,
+)
+_LABEL: Final = re.compile(r"(?!-)[^.]{1,63}(?<!-)")
+
+
 def checked_url(text: str) -> str:
     """
     A daemon's URL without a slash at its end.
@@ -252,16 +263,20 @@ def checked_url(text: str) -> str:
     Raises:
         ValueError: It is none; the sentence says what would be.
     """
-    try:
-        url = urlsplit(text)
-        plausible = url.scheme in {"http", "https"} and url.hostname and url.port != 0
-    except ValueError:
-        plausible = False
-    if not plausible or url.query or url.fragment or not text.isascii():
+    url = _URL.fullmatch(text)
+    if (
+        url is None
+        or not 0 < int(url["port"] or 80) < 1 << 16
+        or not (_is_name(url["name"]) if url["name"] else isIPv6Address(url["number"]))
+    ):
         raise ValueError(
             f"{text!r} is not the URL of a kvd: give one such as http://127.0.0.1:8080"
         )
     return text.rstrip("/")
+
+
+def _is_name(host: str) -> bool:
+    return all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))
 
 
 def _default_asker(server: str) -> Asker:

@@ -19,7 +19,7 @@ from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactor
+from twisted.internet.testing import MemoryReactor, MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import Request
@@ -44,7 +44,8 @@ from kvd.client import (
     StreamSource,
     Unreachable,
 )
-from kvd.client.asking import PAUSES_SECONDS, Asker
+from kvd.client.asking import PAUSES_SECONDS, Asker, treq_of
+from kvd.client.client import checked_url
 from kvd.client.connecting import AsStored
 from kvd.client.sources import PIECE_BYTES
 
@@ -181,6 +182,46 @@ class ClientCase(SynchronousTestCase):
         error = self.failureResultOf(self.started(work)).value
         assert isinstance(error, ClientError)
         return error
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *["http://localhost", "HTTPS://kvd.example.org.:1", "http://127.0.0.1:65535"],
+        *["http://[::1]:8080", "http://[::ffff:127.0.0.1]", "http://h/a/%41~b"],
+    ],
+)
+def test_urls_are_taken(url: str) -> None:
+    """
+    With or without a slash at the end.
+    """
+    assert url == checked_url(url) == checked_url(url + "/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *["", "localhost:8080", "//localhost", "ftp://localhost", "http:///x"],
+        *["http://a b:80", "http://a..b:80", f"http://{'a' * 64}:80", "http://-a"],
+        *[f"http://{'a.' * 130}a", "http://u:p@host", "http://u@127.0.0.1"],
+        *["http://[::1%lo]:80", "http://[1:2]", "http://::1:80", "http://[v1.a]"],
+        *[
+            "http://h:",
+            "http://h:0",
+            "http://h:65536",
+            "http://h:+1",
+            "http://h:\u0669",
+        ],
+        *["http://h/a b", "http://h/\u00fc", "http://h/%4", "http://h/?", "http://h#"],
+        *[" http://h", "http://h\n", "http://a\tb", "http://a%41", "http://a\\b"],
+    ],
+)
+def test_what_is_no_url_of_a_kvd_is_refused(url: str) -> None:
+    """
+    With what would be one.
+    """
+    with pytest.raises(ValueError, match=r"give one such as http://127\.0\.0\.1:8080"):
+        Client(url)
 
 
 class RequestTests(ClientCase):
@@ -409,6 +450,18 @@ class RetryTests(ClientCase):
             assert isinstance(error, Unreachable)
             assert f"{URL} cannot be reached" in error.sentence
         assert [] == self.clock.getDelayedCalls()
+
+    def test_what_is_no_name_of_a_host_cannot_be_reached(self) -> None:
+        """
+        Some of them are noticed by Twisted only.
+        """
+        clock: Any = MemoryReactorClock()
+        url = "http://xn--a:9"
+        client = Client(url, Asker(url, treq_of(clock), clock))
+        error = self.failureResultOf(Deferred.fromCoroutine(client.stat("k"))).value
+
+        assert isinstance(error, Unreachable)
+        assert "xn--a" in error.sentence
 
     def test_a_value_that_breaks_off_is_not_taken_for_a_whole_one(self) -> None:
         """

@@ -230,6 +230,20 @@ def test_a_refusal_does_not_wait_for_the_value(shell: Shell, source: str) -> Non
     assert b"before" == shell.succeed("get", "taken", "-")
 
 
+def test_ipv6_is_spoken(tmp_path: Path) -> None:
+    """
+    To an address in brackets.
+    """
+    port = unused_port()
+    options = [f"--listen=tcp:{port}:interface=127.0.0.1"]
+    options += [f"--listen=tcp:{port}:interface=[::1]"]
+    with Twistd([*serving(tmp_path), *options], tmp_path, port=port):
+        there = ["--url", f"http://[::1]:{port}"]
+        shell = Shell(tmp_path, port)
+        shell.succeed(*there, "put", "key", "-", given=b"value")
+        assert b"value" == shell.succeed(*there, "get", "key", "-")
+
+
 # -- what is written wrongly --------------------------------------------------
 
 
@@ -245,6 +259,7 @@ def test_a_refusal_does_not_wait_for_the_value(shell: Shell, source: str) -> Non
         (["get", "ends/"], 2, "name"),
         (["nonsense"], 2, "nonsense"),
         (["--url", "localhost:8080", "ls"], 2, "http://127.0.0.1:8080"),
+        (["--url", "http://a b:80", "ls"], 2, "http://127.0.0.1:8080"),
         (["put", "key", "missing"], 1, "No such file"),
         (["put", "key", "."], 1, "directory"),
         (["put", "a//b", "-"], 1, "empty segments"),
