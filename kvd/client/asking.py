@@ -222,10 +222,11 @@ def _wait_seconds(response: IResponse) -> float | None:
 
 def field(response: IResponse, name: str) -> str | None:
     """
-    A field of a reply.
+    A field of a reply. What is no UTF-8 in it is replaced: no name, number or entity
+    tag has such bytes.
     """
-    values: Sequence[str] = response.headers.getRawHeaders(name) or ()
-    return values[-1] if values else None
+    values = response.headers.getRawHeaders(name.encode("ascii"))
+    return values[-1].decode("utf-8", "replace") if values else None
 
 
 def _words(error: Exception) -> str:

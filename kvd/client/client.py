@@ -23,6 +23,8 @@ from kvd.client.sources import BytesSource, ISource
 from kvd.keys import escape
 
 _PROBLEM_BYTES: Final = 64 * 1024
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_ETAG: Final = re.compile(r'"[!#-~]*"')
 
 
 class ISink(Protocol):
@@ -152,7 +154,7 @@ class Client:
         """
         response = await self._ask("HEAD", key, {})
         length = field(response, "Content-Length")
-        if length is None:
+        if length is None or not _LENGTH.fullmatch(length):
             raise self._not_kvd()
         return self._value(response, int(length))
 
@@ -222,7 +224,7 @@ class Client:
             body += piece
         try:
             return refusal(response.code, str(json.loads(body)["detail"]))
-        except (ValueError, TypeError, LookupError):
+        except (ValueError, TypeError, LookupError, RecursionError):
             return self._not_kvd(response.code)
 
     def _value(self, response: IResponse, size: int) -> Value:
@@ -236,7 +238,7 @@ class Client:
 
     def _etag(self, response: IResponse) -> str:
         etag = field(response, "ETag")
-        if etag is None:
+        if etag is None or not _ETAG.fullmatch(etag):
             receive(response).stop()
             raise self._not_kvd()
         return etag.strip('"')

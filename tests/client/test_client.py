@@ -47,6 +47,7 @@ from kvd.client import (
 from kvd.client.asking import PAUSES_SECONDS, Asker, treq_of
 from kvd.client.client import checked_url
 from kvd.client.connecting import AsStored
+from kvd.client.facts import entry
 from kvd.client.sources import PIECE_BYTES
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ class Answering(Resource):
         return self.answers.pop(0)(request)
 
 
-def answer(status: int, body: bytes = b"", **fields: str) -> Answer:
+def answer(status: int, body: bytes = b"", **fields: str | bytes) -> Answer:
     """
     A reply; the names of fields with underscores.
     """
@@ -349,6 +350,55 @@ class StrangerTests(ClientCase):
             assert isinstance(error, NotKvd)
             assert URL in error.sentence
         assert b"" == sink.getvalue()
+
+    def test_nor_is_a_length_or_a_tag_that_is_none(self) -> None:
+        """
+        Bytes that are no text are no tag either.
+        """
+        for length in ("abc", "-1", "1_0", "9" * 5000):
+            self.server.answers = [answer(200, ETag='"e"', Content_Length=length)]
+            assert isinstance(self.error(self.client.stat("k")), NotKvd)
+        for etag in (b'"\xff"', b'W/"e"', b"e"):
+            self.server.answers = [answer(200, ETag=etag, Content_Length="1")]
+            assert isinstance(self.error(self.client.stat("k")), NotKvd)
+
+    def test_a_type_that_is_no_text_is_shown_as_far_as_it_is(self) -> None:
+        """
+        Somebody may have stored the value with it.
+        """
+        self.server.answers = [
+            answer(200, ETag='"e"', Content_Length="1", Content_Type=b"text/\xff")
+        ]
+        assert "text/\ufffd" == self.result(self.client.stat("k")).content_type
+
+    def test_nor_is_any_json_a_refusal(self) -> None:
+        """
+        However deep.
+        """
+        for body in (b"{", b"[]", b'{"detail"}', b"{}", b"[" * 60_000):
+            refusal = answer(400, body, Content_Type="application/problem+json")
+            self.server.answers = [refusal]
+            assert isinstance(self.error(self.client.get("k", io.BytesIO())), NotKvd)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *[b"", b"{", b"[]", b"\xff", b"[" * 60_000],
+        *[b'{"key": "k", "size": 1, "etag": "e"}'],
+        *[b'{"key": "k", "size": "1", "etag": "e", "changed": "t"}'],
+        *[b'{"key": "k", "size": Infinity, "etag": "e", "changed": "t"}'],
+        *[b'{"key": "k", "size": 1, "etag": "\\ud800", "changed": "t"}'],
+        *[b'{"key": "k", "size": 1, "etag": "e", "changed": "\\u001b[2J"}'],
+        *[b'{"key": "\\ud800", "size": 1, "etag": "e", "changed": "t"}'],
+    ],
+)
+def test_not_every_line_is_one_of_a_listing(line: bytes) -> None:
+    """
+    One of kvd's can be printed.
+    """
+    with pytest.raises(ValueError):  # noqa: PT011
+        entry(line)
 
 
 class RetryTests(ClientCase):
