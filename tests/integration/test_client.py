@@ -457,7 +457,8 @@ def slow_copy_of(port: int) -> Iterator[int]:
             connection, _ = server.accept()
             with connection, socket.create_connection(("127.0.0.1", port)) as origin:
                 origin.sendall(connection.recv(65536))
-                connection.sendall(origin.recv(200_000))
+                # More than the head, which can come alone.
+                connection.sendall(origin.recv(200_000, socket.MSG_WAITALL))
                 ended.wait(60)
 
         thread = threading.Thread(target=serve)
