@@ -13,9 +13,10 @@ from typing import Any, Final
 import click
 from twisted.internet.task import deferLater
 
+from kvd.cli.errors import LocalError
 from kvd.cli.keys import file_name, read_key, shown
 from kvd.cli.progress import Moved, bar
-from kvd.cli.running import LocalError, connect, each, run
+from kvd.cli.running import connect, each, run
 from kvd.cli.target import Target, open_target
 from kvd.client import BrokenOff, Client, Value
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
+from kvd.cli.output import is_terminal
+
 SHOWN_FROM_BYTES: Final = 16 * 1024 * 1024
 """
 Less has come before anybody could read the bar.
@@ -42,7 +44,7 @@ def bar(name: str, length: int | None, quiet: bool) -> Iterator[Moved]:
         quiet: Show nothing.
     """
     small = length is not None and length < SHOWN_FROM_BYTES
-    if quiet or small or not sys.stderr.isatty():
+    if quiet or small or not is_terminal(sys.stderr):
         yield _nobody
         return
     from rich.console import Console

@@ -16,9 +16,10 @@ from typing import Any
 import click
 from twisted.internet.defer import Deferred
 
+from kvd.cli.errors import LocalError
 from kvd.cli.keys import read_key
 from kvd.cli.progress import Moved, bar
-from kvd.cli.running import LocalError, connect, each, run
+from kvd.cli.running import connect, each, run
 from kvd.client import FileSource, ISource, StreamSource
 
 
@@ -125,6 +126,8 @@ def _open(path: str, stack: ExitStack) -> ISource:
 
     reactor: Any = installed
     if path == "-":
+        if sys.stdin is None:
+            raise LocalError("standard input is closed.")
         # A file that was redirected is read from where it stands.
         return StreamSource(sys.stdin.fileno(), reactor)
     try:

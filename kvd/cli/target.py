@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from kvd.cli.running import LocalError
+from kvd.cli.errors import LocalError
+from kvd.cli.output import standard_output
 
 
 class Target(Protocol):
@@ -82,7 +82,9 @@ def open_target(path: str) -> Iterator[Target]:
         LocalError: Nothing can be written there.
     """
     if path == "-":
-        yield _Stream("standard output", sys.stdout.fileno())
+        with standard_output() as out:
+            descriptor = out.fileno()
+        yield _Stream("standard output", descriptor)
         return
     # What a link leads to is written, not the link.
     path = os.path.realpath(path)

@@ -84,7 +84,8 @@ class Client:
         Raises:
             ConditionFailed: The key has a value, or another one.
             BrokenOff: Nobody knows whether it was stored.
-            SourceChanged: The source failed; nothing was stored.
+            SourceChanged: The source did; nothing was stored.
+            SourceUnreadable: Nothing was stored.
         """
         if isinstance(source, bytes):
             source = BytesSource(source)

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -13,7 +15,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kvd.client.errors import SourceChanged
+from kvd.client.errors import SourceChanged, SourceUnreadable
 
 PIECE_BYTES = 128 * 1024
 """
@@ -44,7 +46,18 @@ class ISource(Protocol):
 
         Raises:
             SourceChanged: The value would not be what it was at the beginning.
+            SourceUnreadable: It cannot be read.
         """
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceUnreadable(
+            f"The source cannot be read: {error.strerror}."
+        ) from error
 
 
 class BytesSource:
@@ -92,12 +105,13 @@ class FileSource:
         return True
 
     def next_piece(self) -> bytes:
-        piece = self._file.read(min(PIECE_BYTES, self._left))
-        self._left -= len(piece)
-        # Asked before the last piece is given away: without it, the daemon
-        # discards the upload.
-        if not self._left or not piece:
-            self._check_unchanged()
+        with _reading():
+            piece = self._file.read(min(PIECE_BYTES, self._left))
+            self._left -= len(piece)
+            # Asked before the last piece is given away: without it, the daemon
+            # discards the upload.
+            if not self._left or not piece:
+                self._check_unchanged()
         return piece
 
     def _check_unchanged(self) -> None:
@@ -138,7 +152,8 @@ class StreamSource:
             self._reactor.addReader(self)
         except PermissionError:
             # epoll has no regular files (epoll_ctl(2)): those never block.
-            return os.read(self._descriptor, PIECE_BYTES)
+            with _reading():
+                return os.read(self._descriptor, PIECE_BYTES)
         self._waiting = Deferred(self._cancelled)
         return self._waiting
 
@@ -158,8 +173,9 @@ class StreamSource:
         waiting, self._waiting = self._waiting, None
         assert waiting is not None
         try:
-            piece = os.read(self._descriptor, PIECE_BYTES)
-        except OSError:
+            with _reading():
+                piece = os.read(self._descriptor, PIECE_BYTES)
+        except SourceUnreadable:
             waiting.errback()
         else:
             waiting.callback(piece)

@@ -40,6 +40,7 @@ from kvd.client import (
     NotKvd,
     Refused,
     SourceChanged,
+    SourceUnreadable,
     Stored,
     StreamSource,
     Unreachable,
@@ -579,6 +580,32 @@ class SourceTests(SynchronousTestCase):
             with pytest.raises(SourceChanged):
                 self.source.next_piece()
 
+    def test_one_that_cannot_be_read_is_said(self) -> None:
+        """
+        As a failure of the client, not of Python.
+        """
+        for path in ("/", "/proc/self/mem"):
+            descriptor = os.open(path, os.O_RDONLY)
+            self.addCleanup(os.close, descriptor)
+            # Twisted's epoll takes no regular file either.
+            source = StreamSource(descriptor, NoWaiting())
+            with pytest.raises(SourceUnreadable, match=r"cannot be read: I"):
+                source.next_piece()
+
+        with open(self.path, "ab") as writing:
+            os.dup2(writing.fileno(), self.file.fileno())
+        with pytest.raises(SourceUnreadable, match=r"Bad file descriptor"):
+            self.source.next_piece()
+
+
+class NoWaiting(MemoryReactor):
+    """
+    Refuses to wait for a file, as epoll_ctl(2) does.
+    """
+
+    def addReader(self, reader: object) -> None:
+        raise PermissionError
+
 
 class PipeTests(SynchronousTestCase):
     """
@@ -624,6 +651,18 @@ class PipeTests(SynchronousTestCase):
         os.close(self.writing)
         self.source.connectionLost(Failure(ConnectionDone()))
         assert b"" == self.successResultOf(last)
+
+    def test_one_that_cannot_be_read_is_said(self) -> None:
+        """
+        Such as the other end.
+        """
+        self.addCleanup(os.close, self.writing)
+        self.source = StreamSource(self.writing, self.reactor)
+        piece = self.next()
+        self.write(b"x")
+        error = self.failureResultOf(piece, SourceUnreadable).value
+
+        assert "The source cannot be read: Bad file descriptor." == error.sentence
 
     def test_who_wants_no_more_is_not_told_of_the_end(self) -> None:
         """

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -62,7 +63,28 @@ class Shell:
         """
         return os.environ | {"KVD_URL": f"http://127.0.0.1:{self.port}"}
 
-    def start(self, *arguments: str | bytes) -> subprocess.Popen[bytes]:
+    def redirected(self, line: str) -> tuple[int, str]:
+        """
+        Run a line of sh, in which ``kvd`` is the command.
+
+        Returns:
+            Its status, and all that was said.
+        """
+        kvd = f'kvd() {{ exec {shlex.quote(sys.executable)} -m kvd.cli.main "$@"; }}'
+        done = subprocess.run(
+            ["sh", "-c", f"{kvd}; {line}"],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+        )
+        return done.returncode, done.stdout.decode("utf-8", "replace")
+
+    def start(
+        self, *arguments: str | bytes, output: int = subprocess.PIPE
+    ) -> subprocess.Popen[bytes]:
         """
         Begin a command.
         """
@@ -71,7 +93,7 @@ class Shell:
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.PIPE,
         )
 
@@ -277,6 +299,65 @@ def test_mistakes_are_answered_in_a_line(
     assert status == got
     assert words in complaint
     assert [] == list(shell.folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("kvd ls >/dev/full", "standard output cannot be written: No space left"),
+        ("kvd ls --json >/dev/full", "standard output cannot be written: No space"),
+        ("kvd stat there >/dev/full", "standard output cannot be written: No space"),
+        ("kvd get there - >/dev/full", "standard output cannot be written: No space"),
+        ("kvd --help >/dev/full", "No space left"),
+        ("kvd ls >&-", "standard output is closed"),
+        ("kvd stat there >&-", "standard output is closed"),
+        ("kvd get there - >&-", "standard output is closed"),
+        ("kvd put new - <&-", "standard input is closed"),
+        ("kvd put new - 0>file", "cannot be read: Bad file descriptor"),
+    ],
+)
+def test_streams_that_cannot_be_used_are_said_in_a_line(
+    shell: Shell, line: str, words: str
+) -> None:
+    """
+    Which one, and why.
+    """
+    shell.succeed("put", "there", "-", given=b"value")
+    status, said = shell.redirected(line)
+
+    assert 1 == status
+    assert said.startswith("kvd: ")
+    assert 1 == len(said.splitlines())
+    assert words in said
+    assert 3 == shell.fail("stat", "new")[0]
+
+
+def test_what_has_no_use_for_a_stream_can_do_without(shell: Shell) -> None:
+    """
+    And a failure still has its status.
+    """
+    (shell.folder / "file").write_bytes(b"value")
+    everything_closed = "<&- >&- 2>&-"
+
+    assert (0, "") == shell.redirected(f"kvd put closed file {everything_closed}")
+    assert (0, "") == shell.redirected(f"kvd get closed back {everything_closed}")
+    assert b"value" == (shell.folder / "back").read_bytes()
+    assert (3, "") == shell.redirected("kvd get nothing-here back 2>&-")
+    assert (3, "") == shell.redirected("kvd get nothing-here back 2>/dev/full")
+
+
+def test_what_nobody_reads_ends_quietly(shell: Shell) -> None:
+    """
+    Also if it is short.
+    """
+    shell.succeed("put", "short", "-", given=b"value")
+    for arguments in (["ls"], ["stat", "short"], ["get", "short", "-"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        process = shell.start(*arguments, output=writing)
+        os.close(writing)
+        _, err = process.communicate(timeout=60)
+        assert (128 + signal.SIGPIPE, b"") == (process.returncode, err)
 
 
 # -- others, and nobody -------------------------------------------------------
