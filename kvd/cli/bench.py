@@ -70,7 +70,7 @@ class _NewFile(click.Path):
 _FILE: Final = _NewFile()
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def bench() -> None:
     """
     Measure this machine's kvd.

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from kvd.cli.keys import read_key, shown
+from kvd.cli.keys import read_prefix, shown
 from kvd.cli.output import is_terminal, standard_output
 from kvd.cli.running import connect, run
 from kvd.client import Entry
@@ -46,7 +46,7 @@ def ls(url: str, prefix: str, long: bool, as_json: bool) -> None:
         return key
 
     async def list_keys() -> int:
-        async for entry in client.list(read_key(prefix)):
+        async for entry in client.list(read_prefix(prefix)):
             with standard_output() as out:
                 out.write(line(entry) + b"\n")
         return 0

@@ -61,6 +61,8 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
+    # Said in a line, as everything that is missing.
+    no_args_is_help=False,
     epilog=_STATUSES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -17,7 +17,7 @@ import click
 from twisted.internet.defer import Deferred
 
 from kvd.cli.errors import LocalError
-from kvd.cli.keys import read_key
+from kvd.cli.keys import read_prefix
 from kvd.cli.progress import Moved, bar
 from kvd.cli.running import connect, each, run
 from kvd.client import FileSource, ISource, StreamSource
@@ -96,7 +96,7 @@ def put(
 
 
 def _uploads(key: str, files: Sequence[str]) -> list[_Upload]:
-    prefix = read_key(key)
+    prefix = read_prefix(key)
     if not key.endswith("/"):
         if not prefix:
             raise click.UsageError("a key has at least one character")

@@ -25,6 +25,7 @@ def stat(url: str, keys: Sequence[str], as_json: bool) -> None:
     Say what is known of the value of each KEY, without fetching it.
     """
     client = connect(url)
+    given = [read_key(key) for key in keys]
 
     async def tell(key: bytes) -> None:
         facts = asdict(await client.stat(key))
@@ -37,4 +38,4 @@ def stat(url: str, keys: Sequence[str], as_json: bool) -> None:
                 if fact is not None:
                     click.echo(f"  {name.replace('_', '-'):<16} {fact}")
 
-    run(lambda: each(map(read_key, keys), tell, shown))
+    run(lambda: each(given, tell, shown))

@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from twisted.internet.abstract import isIPv6Address
@@ -218,7 +219,8 @@ class Client:
             receive(response).stop()
             return self._not_kvd(response.code)
         if method == "HEAD":
-            return refusal(response.code, "There is no value." * (response.code == 404))
+            # The daemon's own sentence is the body that a reply to HEAD has not.
+            return refusal(response.code, _sentence(response.code))
         receiver = receive(response)
         body = b""
         while (piece := await receiver.take()) and len(body) < _PROBLEM_BYTES:
@@ -280,6 +282,15 @@ def checked_url(text: str) -> str:
 
 def _is_name(host: str) -> bool:
     return all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))
+
+
+def _sentence(status: int) -> str:
+    if status == 404:
+        return "There is no value."
+    try:
+        return f"kvd refuses it: {HTTPStatus(status).phrase} ({status})."
+    except ValueError:
+        return f"kvd refuses it ({status})."
 
 
 def _default_asker(server: str) -> Asker:

@@ -321,6 +321,19 @@ class RequestTests(ClientCase):
             assert error.sentence in {"nothing", "another", "too long"}
         assert '"x"' == self.server.fields[0]["if-match"]
 
+    def test_refusals_without_a_body_have_a_sentence(self) -> None:
+        """
+        Whatever the status.
+        """
+        kind = "application/problem+json"
+        for status, sentence in (
+            (400, "kvd refuses it: Bad Request (400)."),
+            (599, "kvd refuses it (599)."),
+            (404, "There is no value."),
+        ):
+            self.server.answers = [answer(status, Content_Type=kind)]
+            assert sentence == self.error(self.client.stat("k")).sentence
+
 
 class StrangerTests(ClientCase):
     """

@@ -278,7 +278,13 @@ def test_ipv6_is_spoken(tmp_path: Path) -> None:
         (["put", "/", "file"], 1, "No such file"),
         (["put", "", "file"], 2, "at least one"),
         (["get", "a", "b", "no-folder"], 2, "no-folder"),
-        (["get", "ends/"], 2, "name"),
+        (["get", "ends/"], 2, "'ends/' is no key"),
+        (["get", "", "file"], 2, "'' is no key"),
+        (["stat", "/"], 2, "'/' is no key"),
+        (["rm", "a", "ends/"], 2, "'ends/' is no key"),
+        (["stat", "a//b"], 1, "Bad Request"),
+        ([], 2, "kvd: Missing command. Try: kvd --help"),
+        (["bench"], 2, "kvd: Missing command. Try: kvd bench --help"),
         (["nonsense"], 2, "nonsense"),
         (["--url", "localhost:8080", "ls"], 2, "http://127.0.0.1:8080"),
         (["--url", "http://a b:80", "ls"], 2, "http://127.0.0.1:8080"),
@@ -364,10 +370,11 @@ def test_what_nobody_reads_ends_quietly(shell: Shell) -> None:
 
 
 @contextmanager
-def somebody(reply: bytes) -> Iterator[int]:
+def somebody(*replies: bytes) -> Iterator[int]:
     """
-    A server that says the same to everybody.
+    A server that says one thing after the other, and the last to everybody else.
     """
+    to_say = [*replies[::-1]]
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -378,7 +385,9 @@ def somebody(reply: bytes) -> Iterator[int]:
                     return
                 with connection:
                     connection.recv(65536)
-                    connection.sendall(reply)
+                    connection.sendall(to_say[-1])
+                if len(to_say) > 1:
+                    to_say.pop()
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -547,6 +556,25 @@ def slow_copy_of(port: int) -> Iterator[int]:
         yield server.getsockname()[1]
         ended.set()
         thread.join()
+
+
+def test_a_value_that_is_replaced_meanwhile_is_not_pieced_together(
+    tmp_path: Path,
+) -> None:
+    """
+    Nor is the condition called the user's.
+    """
+    half = b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\nETag: "e"\r\n\r\nha'
+    other = (
+        b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 19\r\n"
+        b'Content-Type: application/problem+json\r\n\r\n{"detail": "other"}'
+    )
+    with somebody(half, other) as port:
+        status, complaint = Shell(tmp_path, port).fail("get", "key", "file")
+
+    assert 5 == status
+    assert "replaced" in complaint
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(shell: Shell) -> None:
