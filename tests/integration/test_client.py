@@ -161,6 +161,20 @@ def test_files_go_and_come(shell: Shell) -> None:
     assert 0o666 & ~umask() == (shell.folder / "uno").stat().st_mode & 0o777
 
 
+def test_a_file_that_is_replaced_keeps_its_permissions(shell: Shell) -> None:
+    """
+    A secret does not become public with its next version.
+    """
+    shell.succeed("put", "secret", "-", given=b"new")
+    path = shell.folder / "secret"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    shell.succeed("get", "secret")
+
+    assert b"new" == path.read_bytes()
+    assert 0o600 == path.stat().st_mode & 0o777
+
+
 def umask() -> int:
     """
     Of this process.
