@@ -19,6 +19,14 @@ As of a program that the kernel ends because nobody reads what it writes.
 """
 
 
+class NoAnswer(click.ClickException):
+    """
+    No kvd answers where one was asked; a sentence.
+    """
+
+    exit_code = NO_ANSWER
+
+
 class LocalError(click.ClickException):
     """
     Something of this machine is not as it should be; a sentence.

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from kvd.cli.errors import NoAnswer
 from kvd.cli.output import standard_output
 from kvd.control.asking import ControlSocket
 from kvd.control.places import find_control
@@ -37,7 +38,7 @@ def status(url: str, control: str | None, as_json: bool) -> None:
     try:
         told = asked.status()
     except ControlUnusable as error:
-        raise click.ClickException(error.sentence) from error
+        raise NoAnswer(error.sentence) from error
     finally:
         asked.close()
     with standard_output():

@@ -205,7 +205,7 @@ def test_what_is_no_control_socket_is_said(
         assert server.stdout is not None
         server.stdout.close()
 
-    assert 1 == tried.returncode
+    assert 5 == tried.returncode
     (line,) = tried.stderr.splitlines()
     assert words in line
     assert str(tmp_path / place) in line
