@@ -132,9 +132,13 @@ def _open(path: str, stack: ExitStack) -> ISource:
         return StreamSource(sys.stdin.fileno(), reactor)
     try:
         file = stack.enter_context(io.FileIO(path))
+        descriptor = file.fileno()
+        seen = os.fstat(descriptor)
+        # Below /proc, files that have no size have something to read.
+        if stat.S_ISREG(seen.st_mode) and (
+            seen.st_size or not os.pread(descriptor, 1, 0)
+        ):
+            return FileSource(file)
     except OSError as error:
         raise LocalError(f"it cannot be read: {error.strerror}.") from error
-    mode = os.fstat(file.fileno()).st_mode
-    if stat.S_ISREG(mode):
-        return FileSource(file)
-    return StreamSource(file.fileno(), reactor)
+    return StreamSource(descriptor, reactor)

@@ -115,14 +115,17 @@ class FileSource:
         return piece
 
     def _check_unchanged(self) -> None:
-        now = os.fstat(self._file.fileno())
-        if self._left or (now.st_size, now.st_mtime_ns) != (
-            self._seen.st_size,
-            self._seen.st_mtime_ns,
-        ):
+        seen, now = self._seen, os.fstat(self._file.fileno())
+        if (now.st_size, now.st_mtime_ns) != (seen.st_size, seen.st_mtime_ns):
             raise SourceChanged(
                 "The file was changed while it was put: it had"
-                f" {self._seen.st_size} bytes and has {now.st_size} now."
+                f" {seen.st_size} bytes and has {now.st_size} now."
+            )
+        # Some that a kernel makes up while they are read have more or less.
+        if self._left or self._file.read(1):
+            raise SourceUnreadable(
+                f"The file does not have the {seen.st_size} bytes that it seems to"
+                " have: put what a program reads from it, through a pipe."
             )
 
 

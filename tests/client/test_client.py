@@ -593,6 +593,15 @@ class SourceTests(SynchronousTestCase):
             with pytest.raises(SourceChanged):
                 self.source.next_piece()
 
+    def test_one_that_is_not_as_large_as_it_seems_is_not_put(self) -> None:
+        """
+        Below ``/proc`` a size says nothing.
+        """
+        with io.FileIO("/proc/version") as file:
+            source = FileSource(file)
+            with pytest.raises(SourceUnreadable, match=r"the 0 bytes that it seems"):
+                source.next_piece()
+
     def test_one_that_cannot_be_read_is_said(self) -> None:
         """
         As a failure of the client, not of Python.

@@ -194,6 +194,18 @@ def test_streams_go_and_come(shell: Shell) -> None:
     assert value == shell.succeed("get", "stream", "-")
 
 
+def test_a_file_without_a_size_is_read_to_its_end(shell: Shell) -> None:
+    """
+    As those are that the kernel makes up. One that is empty stays so.
+    """
+    (shell.folder / "empty").touch()
+    shell.succeed("put", "made-up", "/proc/version")
+    shell.succeed("put", "empty", "empty")
+
+    assert Path("/proc/version").read_bytes() == shell.succeed("get", "made-up", "-")
+    assert b"" == shell.succeed("get", "empty", "-")
+
+
 def test_any_name_is_a_key(shell: Shell) -> None:
     """
     Blanks, percent signs, bytes that are no text: nothing is decoded twice.
@@ -334,6 +346,7 @@ def test_mistakes_are_answered_in_a_line(
         ("kvd get there - >&-", "standard output is closed"),
         ("kvd put new - <&-", "standard input is closed"),
         ("kvd put new - 0>file", "cannot be read: Bad file descriptor"),
+        ("kvd put new /proc/self/mem", "cannot be read: Input/output error"),
     ],
 )
 def test_streams_that_cannot_be_used_are_said_in_a_line(
