@@ -206,6 +206,49 @@ def test_a_file_without_a_size_is_read_to_its_end(shell: Shell) -> None:
     assert b"" == shell.succeed("get", "empty", "-")
 
 
+def test_memory_does_not_grow_with_the_value(shell: Shell) -> None:
+    """
+    On either way.
+    """
+    piece = os.urandom(MIB)
+    putting = shell.start("put", "huge", "-")
+    assert putting.stdin is not None
+    for _ in range(HUGE_MIB):
+        putting.stdin.write(piece)
+    putting.stdin.flush()
+    # All but what is left in the pipe has been read, and the end has not.
+    assert peak_mib(putting.pid) < ENOUGH_MIB
+    _, err = putting.communicate(timeout=60)
+    assert (0, b"") == (putting.returncode, err)
+
+    getting = shell.start("get", "huge", "-")
+    assert getting.stdout is not None
+    for _ in range(HUGE_MIB - 1):
+        assert piece == getting.stdout.read(MIB)
+    # It cannot have ended: the pipe has less room than what is left.
+    assert peak_mib(getting.pid) < ENOUGH_MIB
+    assert piece == getting.stdout.read()
+    _, err = getting.communicate(timeout=60)
+    assert (0, b"") == (getting.returncode, err)
+    shell.succeed("rm", "huge")
+
+
+HUGE_MIB = 200
+ENOUGH_MIB = 120
+"""
+Half of it is Python, Twisted and treq.
+"""
+
+
+def peak_mib(pid: int) -> float:
+    """
+    The most memory that a living process has had at once.
+    """
+    with open(f"/proc/{pid}/status") as status:
+        (line,) = (line for line in status if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
 def test_any_name_is_a_key(shell: Shell) -> None:
     """
     Blanks, percent signs, bytes that are no text: nothing is decoded twice.
