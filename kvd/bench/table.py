@@ -21,6 +21,8 @@ More than the table takes. A narrower terminal wraps it, which is better than a 
 that leaves out what does not fit.
 """
 
+_FEW: Final = 8
+
 _COLUMNS: Final = (
     "policy",
     "requests\n/s",
@@ -87,7 +89,7 @@ def _cells(run: Run, body_bytes: int) -> Sequence[str]:
         f"{run.rate:.0f}",
         f"{run.rate * body_bytes / 1e9:.2f}",
         *(_milliseconds(run.latency(share)) for share in (0.5, 0.99, 1.0)),
-        f"{min(requests)}..{max(requests)}",
+        _of_each(requests),
         str(run.without_work),
         f"{run.balance:.2f}",
         _percent(run.time_under_half_busy),
@@ -95,6 +97,16 @@ def _cells(run: Run, body_bytes: int) -> Sequence[str]:
         f" {run.work.supervisor_cpu_seconds:.1f}",
         str(run.report.failed),
     )
+
+
+def _of_each(requests: Sequence[int]) -> str:
+    """
+    All where they are few, four to a line; else the least and the most.
+    """
+    if len(requests) > _FEW:
+        return f"{min(requests)}..{max(requests)}"
+    lines = (requests[at : at + 4] for at in range(0, len(requests), 4))
+    return "\n".join(" ".join(map(str, line)) for line in lines)
 
 
 def _show_failures(name: str, report: Report, console: Console) -> None:

@@ -9,10 +9,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import click
 
+from kvd.cli.errors import FAILED, LocalError
+from kvd.cli.output import standard_output
 from kvd.errors import BadSetting, OperatorError
 from kvd.options.quantities import Count, Size
 
@@ -39,10 +41,36 @@ def _quantity(read: Callable[[str], int]) -> _Callback:
 _number = _quantity(Count("a number of requests", 1, 10_000_000))
 _processes = _quantity(Count("a number of processes", 1, 4096))
 _size = _quantity(Size(1, 1 << 34))
-_FILE = click.Path(dir_okay=False, writable=True)
 
 
-@click.group()
+class _NewFile(click.Path):
+    """
+    A file that can be written when everything has been measured.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True, path_type=str)
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str:
+        path = str(super().convert(value, param, ctx))
+        if not os.path.exists(path):
+            try:
+                with open(path, "xb"):
+                    os.unlink(path)
+            except OSError as error:
+                self.fail(f"{path!r} cannot be written: {error.strerror}", param, ctx)
+        return path
+
+
+_FILE: Final = _NewFile()
+
+
+@click.group(no_args_is_help=False)
 def bench() -> None:
     """
     Measure this machine's kvd.
@@ -121,22 +149,29 @@ def article(
             check_plot(plot)
         console = Console()
         console.width = max(console.width, WIDTH)
-        show_plan(plan, console)
+        with standard_output():
+            show_plan(plan, console)
         with _ended_by_signals():
             for mode in measure(plan, _tell):
                 modes.append(mode)
-                show_mode(mode, size, console)
+                with standard_output():
+                    show_mode(mode, size, console)
     except BenchFailed as error:
         click.echo(error.said, err=True)
         raise click.ClickException(str(error)) from error
     except (OperatorError, PlotUnavailable) as error:
         raise click.ClickException(str(error)) from error
-    if record is not None:
-        write_record(record, plan, modes)
-    if plot is not None:
-        draw(plot, plan, modes)
+    try:
+        if record is not None:
+            write_record(record, plan, modes)
+        if plot is not None:
+            draw(plot, plan, modes)
+    except OSError as error:
+        raise LocalError(
+            f"{error.filename or 'a file'} cannot be written: {error.strerror}."
+        ) from error
     if any(run.report.failed for mode in modes for run in mode.runs):
-        sys.exit(1)
+        click.get_current_context().exit(FAILED)
 
 
 def _tell(what: str) -> None:

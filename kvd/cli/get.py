@@ -13,11 +13,12 @@ from typing import Any, Final
 import click
 from twisted.internet.task import deferLater
 
+from kvd.cli.errors import LocalError
 from kvd.cli.keys import file_name, read_key, shown
 from kvd.cli.progress import Moved, bar
-from kvd.cli.running import LocalError, connect, each, run
+from kvd.cli.running import connect, each, run
 from kvd.cli.target import Target, open_target
-from kvd.client import BrokenOff, Client, Value
+from kvd.client import Absent, BrokenOff, Client, ConditionFailed, Value
 
 RESUMES: Final = 3
 RESUME_SECONDS: Final = 0.2
@@ -107,9 +108,17 @@ class _Fetch:
         etag = None if self._value is None else self._value.etag
         if self._value is not None and self._written == self._value.size:
             return
-        await self._client.get(
-            self._key, self, offset=self._written, if_match=etag, begun=self._begun
-        )
+        try:
+            await self._client.get(
+                self._key, self, offset=self._written, if_match=etag, begun=self._begun
+            )
+        except (Absent, ConditionFailed) as error:
+            if etag is None:
+                raise
+            raise BrokenOff(
+                "The connection broke off, and the value was replaced or removed"
+                " before the rest of it could be fetched."
+            ) from error
 
     def _begun(self, value: Value) -> None:
         if self._value is None:

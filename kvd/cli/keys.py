@@ -9,12 +9,25 @@ import os
 import click
 
 
-def read_key(argument: str) -> bytes:
+def read_prefix(argument: str) -> bytes:
     """
-    A key as the shell gave it: not percent-encoded; a slash before it, as in a
-    URL, is left out.
+    The beginning of keys as the shell gave it: not percent-encoded; a slash before
+    it, as in a URL, is left out.
     """
     return os.fsencode(argument).removeprefix(b"/")
+
+
+def read_key(argument: str) -> bytes:
+    """
+    A key as the shell gave it, as `read_prefix` does.
+
+    Raises:
+        click.UsageError: It could only be the beginning of keys.
+    """
+    key = read_prefix(argument)
+    if not key or key.endswith(b"/"):
+        raise click.UsageError(f"{argument!r} is no key: it has to end in a name")
+    return key
 
 
 def shown(key: bytes) -> str:

@@ -9,7 +9,8 @@ import sys
 
 import click
 
-from kvd.cli.keys import read_key, shown
+from kvd.cli.keys import read_prefix, shown
+from kvd.cli.output import is_terminal, standard_output
 from kvd.cli.running import connect, run
 from kvd.client import Entry
 from kvd.keys import escape
@@ -26,9 +27,8 @@ def ls(url: str, prefix: str, long: bool, as_json: bool) -> None:
     particular order.
     """
     client = connect(url)
-    out = sys.stdout.buffer
     # Keys hold no line ends; what else a terminal would obey is escaped there.
-    on_terminal = sys.stdout.isatty()
+    on_terminal = is_terminal(sys.stdout)
 
     def line(entry: Entry) -> bytes:
         if as_json:
@@ -46,8 +46,9 @@ def ls(url: str, prefix: str, long: bool, as_json: bool) -> None:
         return key
 
     async def list_keys() -> int:
-        async for entry in client.list(read_key(prefix)):
-            out.write(line(entry) + b"\n")
+        async for entry in client.list(read_prefix(prefix)):
+            with standard_output() as out:
+                out.write(line(entry) + b"\n")
         return 0
 
     run(list_keys)

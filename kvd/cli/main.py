@@ -4,14 +4,17 @@ The command and its subcommands, each imported only when it is called.
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Final
 
 import click
 
 from kvd import __version__
+from kvd.cli.errors import FAILED, UNREAD
+from kvd.cli.output import discard, flush
 
 COMMANDS: Final = {
     "put": "Store files, or standard input.",
@@ -58,6 +61,8 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
+    # Said in a line, as everything that is missing.
+    no_args_is_help=False,
     epilog=_STATUSES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -80,19 +85,37 @@ def commands(context: click.Context, url: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """
-    Run the command and exit. Whatever goes wrong is one line on standard error.
+    Run the command and exit. Whatever goes wrong is one line on standard error;
+    whoever reads standard output and goes away ends it without a word.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A key may have letters that the terminal's encoding has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    status = _status_of(
+        lambda: commands.main(arguments, prog_name="kvd", standalone_mode=False)
+    )
+    sys.exit(status or _status_of(flush))
+
+
+def _status_of(work: Callable[[], int | None]) -> int:
     try:
-        status = commands.main(arguments, prog_name="kvd", standalone_mode=False)
+        return work() or 0
     except click.ClickException as error:
         hint = ""
         if isinstance(error, click.UsageError) and error.ctx is not None:
             hint = f" Try: {error.ctx.command_path} --help"
         complain(f"{error.format_message()}{hint}")
-        status = error.exit_code
+        return error.exit_code
+    except BrokenPipeError:
+        discard()
+        return UNREAD
+    except OSError as error:
+        # Of click, which writes the help, or of a measurement.
+        discard()
+        complain(str(error))
+        return FAILED
     except (click.Abort, KeyboardInterrupt):
-        status = 130
-    sys.exit(status or 0)
+        return 130
 
 
 def complain(sentence: str) -> None:
@@ -100,7 +123,12 @@ def complain(sentence: str) -> None:
     One line on standard error, whatever the sentence holds.
     """
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
-    sys.stderr.write(f"kvd: {line}\n")
+    if sys.stderr is not None:
+        try:
+            sys.stderr.write(f"kvd: {line}\n")
+        except OSError:
+            # Nobody can be told; the status says it.
+            pass
 
 
 if __name__ == "__main__":

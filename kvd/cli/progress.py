@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
+from kvd.cli.output import is_terminal
+
 SHOWN_FROM_BYTES: Final = 16 * 1024 * 1024
 """
 Less has come before anybody could read the bar.
@@ -33,8 +35,9 @@ def _nobody(count: int) -> None:
 @contextmanager
 def bar(name: str, length: int | None, quiet: bool) -> Iterator[Moved]:
     """
-    While this is entered, show how far something has come, if standard error is
-    a terminal and it is worth it.
+    While this is entered, show how far something has come, on standard error, if
+    it is worth it and both output streams are a terminal: who reads a pipe may
+    write there itself.
 
     Args:
         name: What moves.
@@ -42,7 +45,8 @@ def bar(name: str, length: int | None, quiet: bool) -> Iterator[Moved]:
         quiet: Show nothing.
     """
     small = length is not None and length < SHOWN_FROM_BYTES
-    if quiet or small or not sys.stderr.isatty():
+    seen = is_terminal(sys.stdout) and is_terminal(sys.stderr)
+    if quiet or small or not seen:
         yield _nobody
         return
     from rich.console import Console

@@ -16,9 +16,10 @@ from typing import Any
 import click
 from twisted.internet.defer import Deferred
 
-from kvd.cli.keys import read_key
+from kvd.cli.errors import LocalError
+from kvd.cli.keys import read_prefix
 from kvd.cli.progress import Moved, bar
-from kvd.cli.running import LocalError, connect, each, run
+from kvd.cli.running import connect, each, run
 from kvd.client import FileSource, ISource, StreamSource
 
 
@@ -95,7 +96,7 @@ def put(
 
 
 def _uploads(key: str, files: Sequence[str]) -> list[_Upload]:
-    prefix = read_key(key)
+    prefix = read_prefix(key)
     if not key.endswith("/"):
         if not prefix:
             raise click.UsageError("a key has at least one character")
@@ -125,13 +126,19 @@ def _open(path: str, stack: ExitStack) -> ISource:
 
     reactor: Any = installed
     if path == "-":
+        if sys.stdin is None:
+            raise LocalError("standard input is closed.")
         # A file that was redirected is read from where it stands.
         return StreamSource(sys.stdin.fileno(), reactor)
     try:
         file = stack.enter_context(io.FileIO(path))
+        descriptor = file.fileno()
+        seen = os.fstat(descriptor)
+        # Below /proc, files that have no size have something to read.
+        if stat.S_ISREG(seen.st_mode) and (
+            seen.st_size or not os.pread(descriptor, 1, 0)
+        ):
+            return FileSource(file)
     except OSError as error:
         raise LocalError(f"it cannot be read: {error.strerror}.") from error
-    mode = os.fstat(file.fileno()).st_mode
-    if stat.S_ISREG(mode):
-        return FileSource(file)
-    return StreamSource(file.fileno(), reactor)
+    return StreamSource(descriptor, reactor)

@@ -21,8 +21,9 @@ def rm(url: str, keys: Sequence[str], if_match: str | None) -> None:
     Remove the value of each KEY.
     """
     client = connect(url)
+    given = [read_key(key) for key in keys]
 
     async def remove(key: bytes) -> None:
         await client.remove(key, if_match=if_match)
 
-    run(lambda: each(map(read_key, keys), remove, shown))
+    run(lambda: each(given, remove, shown))

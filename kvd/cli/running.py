@@ -4,16 +4,15 @@ A subcommand's work in a reactor, and what becomes of its failures.
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from kvd.cli.errors import ABSENT, FAILED, NO_ANSWER, NOT_EXPECTED, UNREAD, LocalError
 from kvd.cli.main import complain
 from kvd.client import (
     Absent,
@@ -26,17 +25,6 @@ from kvd.client import (
 )
 
 T = TypeVar("T")
-
-FAILED: Final = 1
-ABSENT: Final = 3
-NOT_EXPECTED: Final = 4
-NO_ANSWER: Final = 5
-
-
-class LocalError(Exception):
-    """
-    Something of this machine is not as it should be; a sentence.
-    """
 
 
 def connect(url: str) -> Client:
@@ -95,8 +83,7 @@ def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
     Do the work of a subcommand and exit with the status that it returns.
 
     SIGINT and SIGTERM close it, so that it cleans up, and are told by the
-    status as a shell expects: 128 more than the signal's number. Whoever reads
-    standard output and goes away ends it without a word.
+    status as a shell expects: 128 more than the signal's number.
     """
     # Not at the top: importing the reactor installs one.
     from twisted.internet import reactor as installed
@@ -130,24 +117,15 @@ def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
 
     reactor.callWhenRunning(begin)
     reactor.run(installSignalHandlers=False)
-    _flush()
-    sys.exit(outcome[0])
+    click.get_current_context().exit(outcome[0])
 
 
 def _status(failure: Failure) -> int:
     error = failure.value
     if isinstance(error, BrokenPipeError):
-        return 128 + signal.SIGPIPE
+        return UNREAD
     if isinstance(error, ClientError | LocalError):
         complain(str(error))
         return status_of(error)
     complain(f"this is a mistake in kvd: {failure.getTraceback()}")
     return FAILED
-
-
-def _flush() -> None:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python would flush again at its end, and say so.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,6 +11,7 @@ from dataclasses import asdict
 import click
 
 from kvd.cli.keys import read_key, shown
+from kvd.cli.output import standard_output
 from kvd.cli.running import connect, each, run
 from kvd.keys import escape
 
@@ -24,15 +25,17 @@ def stat(url: str, keys: Sequence[str], as_json: bool) -> None:
     Say what is known of the value of each KEY, without fetching it.
     """
     client = connect(url)
+    given = [read_key(key) for key in keys]
 
     async def tell(key: bytes) -> None:
         facts = asdict(await client.stat(key))
-        if as_json:
-            click.echo(json.dumps({"key": escape(key)} | facts))
-            return
-        click.echo(shown(key))
-        for name, fact in facts.items():
-            if fact is not None:
-                click.echo(f"  {name.replace('_', '-'):<16} {fact}")
+        with standard_output():
+            if as_json:
+                click.echo(json.dumps({"key": escape(key)} | facts))
+                return
+            click.echo(shown(key))
+            for name, fact in facts.items():
+                if fact is not None:
+                    click.echo(f"  {name.replace('_', '-'):<16} {fact}")
 
-    run(lambda: each(map(read_key, keys), tell, shown))
+    run(lambda: each(given, tell, shown))

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from kvd.cli.errors import NoAnswer
+from kvd.cli.output import standard_output
 from kvd.control.asking import ControlSocket
 from kvd.control.places import find_control
 from kvd.errors import ControlUnusable
@@ -36,13 +38,14 @@ def status(url: str, control: str | None, as_json: bool) -> None:
     try:
         told = asked.status()
     except ControlUnusable as error:
-        raise click.ClickException(error.sentence) from error
+        raise NoAnswer(error.sentence) from error
     finally:
         asked.close()
-    if as_json:
-        click.echo(json.dumps(told))
-    else:
-        _show(told)
+    with standard_output():
+        if as_json:
+            click.echo(json.dumps(told))
+        else:
+            _show(told)
 
 
 def _path_for(url: str) -> str:

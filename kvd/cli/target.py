@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from kvd.cli.running import LocalError
+from kvd.cli.errors import LocalError
+from kvd.cli.output import standard_output
 
 
 class Target(Protocol):
@@ -54,17 +54,20 @@ class _NewFile:
     A file that is nameless to others until all has come.
     """
 
-    def __init__(self, path: str, descriptor: int, temporary: str) -> None:
+    def __init__(
+        self, path: str, descriptor: int, temporary: str, permissions: int
+    ) -> None:
         self.name = path
         self._descriptor = descriptor
         self._temporary = temporary
+        self._permissions = permissions
 
     def write(self, data: bytes) -> None:
         _write_all(self._descriptor, data)
 
     def finish(self) -> None:
         try:
-            os.fchmod(self._descriptor, 0o666 & ~_umask())
+            os.fchmod(self._descriptor, self._permissions)
             os.rename(self._temporary, self.name)
         except OSError as error:
             raise LocalError(
@@ -82,19 +85,24 @@ def open_target(path: str) -> Iterator[Target]:
         LocalError: Nothing can be written there.
     """
     if path == "-":
-        yield _Stream("standard output", sys.stdout.fileno())
+        with standard_output() as out:
+            descriptor = out.fileno()
+        yield _Stream("standard output", descriptor)
         return
     # What a link leads to is written, not the link.
     path = os.path.realpath(path)
     try:
-        descriptor, temporary = _open(path)
+        replaced = _mode(path)
+        descriptor, temporary = _open(path, replaced)
     except OSError as error:
         raise LocalError(f"{path} cannot be written: {error.strerror}.") from error
     try:
         if temporary is None:
             yield _Stream(path, descriptor)
         else:
-            yield _NewFile(path, descriptor, temporary)
+            # Whoever could not read the old file cannot read the new one.
+            permissions = 0o666 & ~_umask() if replaced is None else replaced & 0o777
+            yield _NewFile(path, descriptor, temporary, permissions)
     finally:
         os.close(descriptor)
         if temporary is not None:
@@ -105,16 +113,22 @@ def open_target(path: str) -> Iterator[Target]:
                 pass
 
 
-def _open(path: str) -> tuple[int, str | None]:
+def _mode(path: str) -> int | None:
+    """
+    Of a file; None if there is none.
+    """
     try:
-        mode = os.stat(path).st_mode
+        return os.stat(path).st_mode
     except FileNotFoundError:
-        mode = stat.S_IFREG
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return None
+
+
+def _open(path: str, mode: int | None) -> tuple[int, str | None]:
+    if mode is not None and stat.S_ISDIR(mode):
+        raise IsADirectoryError(21, "it is a folder", path)
+    if mode is not None and not stat.S_ISREG(mode):
         # To rename a file over a device would be the end of the device.
         return os.open(path, os.O_WRONLY | os.O_CLOEXEC), None
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(21, "it is a folder", path)
     folder, name = os.path.split(path)
     # The name is no longer than a file's may be.
     prefix = f".{os.fsdecode(os.fsencode(name)[:200])}."

@@ -14,6 +14,7 @@ from kvd.client.errors import (
     NotKvd,
     Refused,
     SourceChanged,
+    SourceUnreadable,
     Unreachable,
 )
 from kvd.client.facts import Entry, Stored, Value
@@ -32,6 +33,7 @@ __all__ = [
     "NotKvd",
     "Refused",
     "SourceChanged",
+    "SourceUnreadable",
     "Stored",
     "StreamSource",
     "Unreachable",

@@ -7,6 +7,9 @@ A request is tried again after a pause if
 - the connection ended before the first byte of the reply, and doing it twice
   is the same as doing it once.
 
+A PUT whose first connection ended so may have been done, whatever the further tries
+come to: unless one of them succeeds, that is what is told.
+
 Where no connection came about nothing is tried again: a kvd that lives refuses
 none. A PUT or DELETE with a condition is not of the last kind: if the first was
 done, its own success makes the second fail. Nor is a DELETE without one, which
@@ -35,7 +38,7 @@ from twisted.web.client import (
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from kvd.client.connecting import AsStored, WideEndpoints
+from kvd.client.connecting import AsStored, AsWritten, WideEndpoints
 from kvd.client.errors import BrokenOff, ClientError, NotKvd, Unreachable
 from kvd.client.receiving import receive
 from kvd.client.sending import Body
@@ -90,7 +93,7 @@ class _Failed:
     There is no reply.
     """
 
-    told: ClientError
+    told: BaseException
     cause: BaseException
     may_repeat: bool
 
@@ -127,6 +130,7 @@ class Asker:
             The reply, whatever its status, with its body still to come.
         """
         outcome = await self._ask_once(request)
+        doubt: _Failed | None = None
         for pause_seconds in self._pauses_seconds:
             if isinstance(outcome, _Failed):
                 wait_seconds = 0.0 if outcome.may_repeat else None
@@ -134,36 +138,44 @@ class Asker:
                 wait_seconds = _wait_seconds(outcome)
             if wait_seconds is None or not _rewind(request):
                 break
-            if not isinstance(outcome, _Failed):
-                receive(outcome).stop()
+            if isinstance(outcome, _Failed) and request.method == "PUT":
+                doubt = outcome
+            _dismiss(outcome)
             await deferLater(self._clock, max(pause_seconds, wait_seconds))
             outcome = await self._ask_once(request)
+        if doubt is not None and not _done(outcome):
+            _dismiss(outcome)
+            outcome = doubt
         if isinstance(outcome, _Failed):
             raise outcome.told from outcome.cause
         return outcome
 
     async def _ask_once(self, request: Request) -> IResponse | _Failed:
         body = None if request.source is None else Body(request.source)
+        fields = Headers({name: [text] for name, text in request.fields.items()})
         try:
             response = await self._treq.request(
                 request.method,
-                request.url,
-                headers=Headers(
-                    {name: [text] for name, text in request.fields.items()}
-                ),
+                AsWritten.from_text(request.url),
+                headers=fields,
                 data=body,
                 allow_redirects=False,
                 unbuffered=True,
             )
-        except RequestGenerationFailed:
+        except RequestGenerationFailed as error:
             assert body is not None
             assert body.failure is not None
-            body.failure.raiseException()
-        except (ConnectError, DNSLookupError) as error:
+            assert body.failure.value is not None
+            return _Failed(body.failure.value, error, False)
+        except (ConnectError, DNSLookupError, ValueError) as error:
+            # The last: what cannot be the name of a host.
             told = Unreachable(f"{self._server} cannot be reached: {_words(error)}")
             return _Failed(told, error, False)
         except (RequestTransmissionFailed, ResponseFailed) as error:
             return self._broken(request, error)
+        finally:
+            if body is not None:
+                body.abandon()
         answered: IResponse = response
         return answered
 
@@ -186,6 +198,18 @@ def _rewind(request: Request) -> bool:
     return request.source is None or request.source.rewind()
 
 
+def _done(outcome: IResponse | _Failed) -> bool:
+    return not isinstance(outcome, _Failed) and outcome.code < 300
+
+
+def _dismiss(outcome: IResponse | _Failed) -> None:
+    """
+    Take no more of a reply.
+    """
+    if not isinstance(outcome, _Failed):
+        receive(outcome).stop()
+
+
 def _wait_seconds(response: IResponse) -> float | None:
     """
     How long a reply asks to wait; None if it does not.
@@ -198,10 +222,11 @@ def _wait_seconds(response: IResponse) -> float | None:
 
 def field(response: IResponse, name: str) -> str | None:
     """
-    A field of a reply.
+    A field of a reply. What is no UTF-8 in it is replaced: no name, number or entity
+    tag has such bytes.
     """
-    values: Sequence[str] = response.headers.getRawHeaders(name) or ()
-    return values[-1] if values else None
+    values = response.headers.getRawHeaders(name.encode("ascii"))
+    return values[-1].decode("utf-8", "replace") if values else None
 
 
 def _words(error: Exception) -> str:

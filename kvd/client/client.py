@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
+from twisted.internet.abstract import isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
@@ -22,6 +24,8 @@ from kvd.client.sources import BytesSource, ISource
 from kvd.keys import escape
 
 _PROBLEM_BYTES: Final = 64 * 1024
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_ETAG: Final = re.compile(r'"[!#-~]*"')
 
 
 class ISink(Protocol):
@@ -81,7 +85,8 @@ class Client:
         Raises:
             ConditionFailed: The key has a value, or another one.
             BrokenOff: Nobody knows whether it was stored.
-            SourceChanged: The source failed; nothing was stored.
+            SourceChanged: The source did; nothing was stored.
+            SourceUnreadable: Nothing was stored.
         """
         if isinstance(source, bytes):
             source = BytesSource(source)
@@ -151,7 +156,7 @@ class Client:
         """
         response = await self._ask("HEAD", key, {})
         length = field(response, "Content-Length")
-        if length is None:
+        if length is None or not _LENGTH.fullmatch(length):
             raise self._not_kvd()
         return self._value(response, int(length))
 
@@ -214,14 +219,15 @@ class Client:
             receive(response).stop()
             return self._not_kvd(response.code)
         if method == "HEAD":
-            return refusal(response.code, "There is no value." * (response.code == 404))
+            # The daemon's own sentence is the body that a reply to HEAD has not.
+            return refusal(response.code, _sentence(response.code))
         receiver = receive(response)
         body = b""
         while (piece := await receiver.take()) and len(body) < _PROBLEM_BYTES:
             body += piece
         try:
             return refusal(response.code, str(json.loads(body)["detail"]))
-        except (ValueError, TypeError, LookupError):
+        except (ValueError, TypeError, LookupError, RecursionError):
             return self._not_kvd(response.code)
 
     def _value(self, response: IResponse, size: int) -> Value:
@@ -235,7 +241,7 @@ class Client:
 
     def _etag(self, response: IResponse) -> str:
         etag = field(response, "ETag")
-        if etag is None:
+        if etag is None or not _ETAG.fullmatch(etag):
             receive(response).stop()
             raise self._not_kvd()
         return etag.strip('"')
@@ -245,6 +251,16 @@ class Client:
         return NotKvd(f"What answers at {self._base_url} is not kvd{said}.")
 
 
+_URL: Final = re.compile(
+    r"https?://(?:\[(?P<number>[0-9a-f:.]+)\]|(?P<name>[a-z0-9.-]{1,253}))"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+    # No query, no fragment, and nothing that would have to be escaped.
+    r"(?:/(?:[a-z0-9._~!$&'()*+,;=:@/-]|%[0-9a-f]{2})*)?",
+    re.IGNORECASE | re.ASCII,
+)
+_LABEL: Final = re.compile(r"(?!-)[^.]{1,63}(?<!-)")
+
+
 def checked_url(text: str) -> str:
     """
     A daemon's URL without a slash at its end.
@@ -252,16 +268,29 @@ def checked_url(text: str) -> str:
     Raises:
         ValueError: It is none; the sentence says what would be.
     """
-    try:
-        url = urlsplit(text)
-        plausible = url.scheme in {"http", "https"} and url.hostname and url.port != 0
-    except ValueError:
-        plausible = False
-    if not plausible or url.query or url.fragment or not text.isascii():
+    url = _URL.fullmatch(text)
+    if (
+        url is None
+        or not 0 < int(url["port"] or 80) < 1 << 16
+        or not (_is_name(url["name"]) if url["name"] else isIPv6Address(url["number"]))
+    ):
         raise ValueError(
             f"{text!r} is not the URL of a kvd: give one such as http://127.0.0.1:8080"
         )
     return text.rstrip("/")
+
+
+def _is_name(host: str) -> bool:
+    return all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))
+
+
+def _sentence(status: int) -> str:
+    if status == 404:
+        return "There is no value."
+    try:
+        return f"kvd refuses it: {HTTPStatus(status).phrase} ({status})."
+    except ValueError:
+        return f"kvd refuses it ({status})."
 
 
 def _default_asker(server: str) -> Asker:

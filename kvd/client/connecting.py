@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from hyperlink import EncodedURL
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
@@ -109,3 +110,14 @@ class AsStored:
             response.headers.removeHeader("Content-Encoding")
             response.headers.setRawHeaders(STORED_ENCODING, codings)
         return response
+
+
+class AsWritten(EncodedURL):
+    """
+    A URL that is sent as it was given.
+
+    treq asks every one for its escaped form, which there is not for IPv6 addresses.
+    """
+
+    def to_uri(self) -> AsWritten:
+        return self

@@ -40,6 +40,12 @@ class SourceChanged(ClientError):
     """
 
 
+class SourceUnreadable(ClientError):
+    """
+    What was being put could not be read; the daemon keeps the old value.
+    """
+
+
 class Refused(ClientError):
     """
     kvd answered, and will not do it.

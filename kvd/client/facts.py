@@ -60,11 +60,14 @@ def entry(line: bytes) -> Entry:
     """
     try:
         facts = json.loads(line)
-        return Entry(
-            key=unquote_to_bytes(facts["key"]),
-            size=int(facts["size"]),
-            etag=facts["etag"].strip('"'),
-            changed=str(facts["changed"]),
-        )
-    except (TypeError, LookupError, AttributeError) as error:
-        raise ValueError(f"{line[:80]!r} is no line of a listing") from error
+    except RecursionError as error:
+        raise ValueError("a listing has no line so deep") from error
+    match facts:
+        case {
+            "key": str(key),
+            "size": int(size),
+            "etag": str(etag),
+            "changed": str(changed),
+        } if (etag + changed).isascii() and (etag + changed).isprintable():
+            return Entry(unquote_to_bytes(key), size, etag.strip('"'), changed)
+    raise ValueError(f"{line[:80]!r} is no line of a listing")

@@ -27,6 +27,7 @@ class Body:
         self.failure: Failure | None = None
         """Why the source ended early; the agent wraps and hides it."""
         self._source = source
+        self._consumer: IConsumer | None = None
         self._room: Deferred[None] | None = None
         self._paused = False
         self._sending: Deferred[None] | None = None
@@ -40,6 +41,7 @@ class Body:
                 self.failure = failure
                 finished.errback(failure)
 
+        self._consumer = consumer
         self._sending = Deferred.fromCoroutine(self._send(consumer))
         self._sending.addCallbacks(finished.callback, failed)
         return finished
@@ -68,3 +70,21 @@ class Body:
     def stopProducing(self) -> None:
         if self._sending is not None:
             self._sending.cancel()
+
+    def abandon(self) -> None:
+        """
+        Take no more from the source, which can be closed or read anew after this,
+        and end the connection of a request that is not sent wholly.
+
+        An agent that has its reply goes on sending; it reports whatever ends that
+        early as an error, and until it has ended does not close the connection.
+        """
+        if self._sending is None or self._sending.called:
+            return
+        self._sending.cancel()
+        # The agent gives its connection away under these two names only: with a
+        # chunked body, with a length.
+        for name in ("transport", "_consumer"):
+            transport = getattr(self._consumer, name, None)
+            if transport is not None:
+                transport.abortConnection()

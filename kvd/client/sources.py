@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -13,7 +15,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kvd.client.errors import SourceChanged
+from kvd.client.errors import SourceChanged, SourceUnreadable
 
 PIECE_BYTES = 128 * 1024
 """
@@ -44,7 +46,18 @@ class ISource(Protocol):
 
         Raises:
             SourceChanged: The value would not be what it was at the beginning.
+            SourceUnreadable: It cannot be read.
         """
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceUnreadable(
+            f"The source cannot be read: {error.strerror}."
+        ) from error
 
 
 class BytesSource:
@@ -92,23 +105,27 @@ class FileSource:
         return True
 
     def next_piece(self) -> bytes:
-        piece = self._file.read(min(PIECE_BYTES, self._left))
-        self._left -= len(piece)
-        # Asked before the last piece is given away: without it, the daemon
-        # discards the upload.
-        if not self._left or not piece:
-            self._check_unchanged()
+        with _reading():
+            piece = self._file.read(min(PIECE_BYTES, self._left))
+            self._left -= len(piece)
+            # Asked before the last piece is given away: without it, the daemon
+            # discards the upload.
+            if not self._left or not piece:
+                self._check_unchanged()
         return piece
 
     def _check_unchanged(self) -> None:
-        now = os.fstat(self._file.fileno())
-        if self._left or (now.st_size, now.st_mtime_ns) != (
-            self._seen.st_size,
-            self._seen.st_mtime_ns,
-        ):
+        seen, now = self._seen, os.fstat(self._file.fileno())
+        if (now.st_size, now.st_mtime_ns) != (seen.st_size, seen.st_mtime_ns):
             raise SourceChanged(
                 "The file was changed while it was put: it had"
-                f" {self._seen.st_size} bytes and has {now.st_size} now."
+                f" {seen.st_size} bytes and has {now.st_size} now."
+            )
+        # Some that a kernel makes up while they are read have more or less.
+        if self._left or self._file.read(1):
+            raise SourceUnreadable(
+                f"The file does not have the {seen.st_size} bytes that it seems to"
+                " have: put what a program reads from it, through a pipe."
             )
 
 
@@ -134,13 +151,19 @@ class StreamSource:
 
     def next_piece(self) -> bytes | Deferred[bytes]:
         self._begun = True
-        self._waiting = Deferred(lambda _: self._reactor.removeReader(self))
         try:
             self._reactor.addReader(self)
         except PermissionError:
             # epoll has no regular files (epoll_ctl(2)): those never block.
-            return os.read(self._descriptor, PIECE_BYTES)
+            with _reading():
+                return os.read(self._descriptor, PIECE_BYTES)
+        self._waiting = Deferred(self._cancelled)
         return self._waiting
+
+    def _cancelled(self, waiting: Deferred[bytes]) -> None:
+        self._reactor.removeReader(self)
+        # The hang-up of a pipe can still come.
+        self._waiting = None
 
     def fileno(self) -> int:
         return self._descriptor
@@ -153,8 +176,9 @@ class StreamSource:
         waiting, self._waiting = self._waiting, None
         assert waiting is not None
         try:
-            piece = os.read(self._descriptor, PIECE_BYTES)
-        except OSError:
+            with _reading():
+                piece = os.read(self._descriptor, PIECE_BYTES)
+        except SourceUnreadable:
             waiting.errback()
         else:
             waiting.callback(piece)

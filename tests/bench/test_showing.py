@@ -39,8 +39,20 @@ def test_a_row_has_all_figures() -> None:
         if "one" in line
     )
 
-    figures = "one 2 0.01 500 500 500 2..6 0 0.80 25 % 0.2, 1.5, 0.1 0"
+    figures = "one 2 0.01 500 500 500 6 2 0 0.80 25 % 0.2, 1.5, 0.1 0"
     assert figures == " ".join(row.split())
+
+
+def test_the_requests_of_each_worker_are_shown_while_they_are_few() -> None:
+    """
+    By worker; of many, the least and the most.
+    """
+    few = shown(Mode(True, [a_run(requests=[10, 9, 8, 7, 6, 5, 4, 3])], None))
+    many = shown(Mode(True, [a_run(requests=[10, 9, 8, 7, 6, 5, 4, 3, 2])], None))
+
+    assert " 10 9 8 7 " in few
+    assert "6 5 4 3" in [line.strip() for line in few.splitlines()]
+    assert " 2..10 " in many
 
 
 def test_failures_are_shown_with_their_reasons() -> None:

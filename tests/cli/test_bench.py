@@ -30,6 +30,11 @@ TINY = [
         ("--requests=some", "'some' is not a number of requests"),
         ("--policy=fair", "there is no policy named 'fair'"),
         ("--plot=busy.jpg", "'busy.jpg' can be neither PNG nor SVG"),
+        (
+            "--plot=no/folder/busy.png",
+            "'no/folder/busy.png' cannot be written: No such",
+        ),
+        ("--json=no/folder/figures", "'no/folder/figures' cannot be written: No such"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(
@@ -64,6 +69,19 @@ def test_everything_is_measured(tmp_path: Path) -> None:
             assert 40 == sum(run["requests_of_workers"])
             if run["policy"] == "roundrobin":
                 assert [20, 20] == run["requests_of_workers"]
+
+
+@pytest.mark.integration
+def test_a_record_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    """
+    After the table, in which everything stands.
+    """
+    tiny = [*TINY, "--policy=shared", "--no-ceiling"]
+    result = CliRunner().invoke(bench, [*tiny, "--json=/dev/full"])
+
+    assert 1 == result.exit_code
+    assert "cannot be written: No space left" in result.output
+    assert 2 == result.output.count("shared")
 
 
 @pytest.mark.integration

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -15,14 +16,21 @@ from typing import Any, TypeVar
 import pytest
 from treq.client import HTTPClient
 from treq.testing import RequestTraversalAgent
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactor, MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import Request
+from twisted.web.iweb import IAgent, IResponse
 from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
 
 from kvd.client import (
     Absent,
+    BrokenOff,
     BytesSource,
     Client,
     ClientError,
@@ -32,13 +40,20 @@ from kvd.client import (
     NotKvd,
     Refused,
     SourceChanged,
+    SourceUnreadable,
     Stored,
+    StreamSource,
+    Unreachable,
 )
-from kvd.client.asking import PAUSES_SECONDS, Asker
+from kvd.client.asking import PAUSES_SECONDS, Asker, treq_of
+from kvd.client.client import checked_url
 from kvd.client.connecting import AsStored
+from kvd.client.facts import entry
 from kvd.client.sources import PIECE_BYTES
 
 T = TypeVar("T")
+
+Answer = Callable[[Request], bytes | int]
 
 URL = "http://127.0.0.1:8080"
 
@@ -52,12 +67,12 @@ class Answering(Resource):
 
     def __init__(self) -> None:
         super().__init__()
-        self.answers: list[Callable[[Request], bytes]] = []
+        self.answers: list[Answer] = []
         self.asked: list[tuple[str, str]] = []
         self.fields: list[dict[str, str]] = []
         self.bodies: list[bytes] = []
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes | int:
         self.asked.append((request.method.decode(), request.uri.decode()))
         self.fields.append(
             {
@@ -70,7 +85,7 @@ class Answering(Resource):
         return self.answers.pop(0)(request)
 
 
-def answer(status: int, body: bytes = b"", **fields: str) -> Callable[[Request], bytes]:
+def answer(status: int, body: bytes = b"", **fields: str | bytes) -> Answer:
     """
     A reply; the names of fields with underscores.
     """
@@ -84,12 +99,47 @@ def answer(status: int, body: bytes = b"", **fields: str) -> Callable[[Request],
     return render
 
 
-def problem(status: int, sentence: str, **fields: str) -> Callable[[Request], bytes]:
+def problem(status: int, sentence: str, **fields: str) -> Answer:
     """
     A refusal as kvd spells it.
     """
     body = json.dumps({"status": status, "detail": sentence}).encode()
     return answer(status, body, Content_Type="application/problem+json", **fields)
+
+
+def hang_up(request: Request) -> bytes | int:
+    """
+    No reply, or no more of it.
+    """
+    assert request.transport is not None
+    request.transport.loseConnection()
+    return NOT_DONE_YET
+
+
+@implementer(IAgent)
+class Network:
+    """
+    Leads to the server while it is up.
+    """
+
+    def __init__(self, agent: RequestTraversalAgent) -> None:
+        self._agent = agent
+        self.up: int | None = None
+        """How many requests it still takes; None: all."""
+
+    def request(self, *arguments: Any) -> Deferred[IResponse]:
+        if self.up == 0:
+            return fail(ConnectionRefusedError())
+        if self.up is not None:
+            self.up -= 1
+        asked: Deferred[IResponse] = self._agent.request(*arguments)
+        return asked
+
+    def flush(self) -> None:
+        """
+        Let pass what is on the way.
+        """
+        self._agent.flush()
 
 
 class ClientCase(SynchronousTestCase):
@@ -99,7 +149,7 @@ class ClientCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.server = Answering()
-        self.agent = RequestTraversalAgent(self.server)
+        self.agent = Network(RequestTraversalAgent(self.server))
         self.clock = Clock()
         asker = Asker(URL, HTTPClient(AsStored(self.agent)), self.clock)
         self.client = Client(URL, asker)
@@ -112,6 +162,14 @@ class ClientCase(SynchronousTestCase):
         for _ in range(5):
             self.agent.flush()
         return working
+
+    def pause(self, seconds: float) -> None:
+        """
+        Let time pass, and what passes then.
+        """
+        self.clock.advance(seconds)
+        for _ in range(5):
+            self.agent.flush()
 
     def result(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
         """
@@ -126,6 +184,46 @@ class ClientCase(SynchronousTestCase):
         error = self.failureResultOf(self.started(work)).value
         assert isinstance(error, ClientError)
         return error
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *["http://localhost", "HTTPS://kvd.example.org.:1", "http://127.0.0.1:65535"],
+        *["http://[::1]:8080", "http://[::ffff:127.0.0.1]", "http://h/a/%41~b"],
+    ],
+)
+def test_urls_are_taken(url: str) -> None:
+    """
+    With or without a slash at the end.
+    """
+    assert url == checked_url(url) == checked_url(url + "/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *["", "localhost:8080", "//localhost", "ftp://localhost", "http:///x"],
+        *["http://a b:80", "http://a..b:80", f"http://{'a' * 64}:80", "http://-a"],
+        *[f"http://{'a.' * 130}a", "http://u:p@host", "http://u@127.0.0.1"],
+        *["http://[::1%lo]:80", "http://[1:2]", "http://::1:80", "http://[v1.a]"],
+        *[
+            "http://h:",
+            "http://h:0",
+            "http://h:65536",
+            "http://h:+1",
+            "http://h:\u0669",
+        ],
+        *["http://h/a b", "http://h/\u00fc", "http://h/%4", "http://h/?", "http://h#"],
+        *[" http://h", "http://h\n", "http://a\tb", "http://a%41", "http://a\\b"],
+    ],
+)
+def test_what_is_no_url_of_a_kvd_is_refused(url: str) -> None:
+    """
+    With what would be one.
+    """
+    with pytest.raises(ValueError, match=r"give one such as http://127\.0\.0\.1:8080"):
+        Client(url)
 
 
 class RequestTests(ClientCase):
@@ -223,6 +321,19 @@ class RequestTests(ClientCase):
             assert error.sentence in {"nothing", "another", "too long"}
         assert '"x"' == self.server.fields[0]["if-match"]
 
+    def test_refusals_without_a_body_have_a_sentence(self) -> None:
+        """
+        Whatever the status.
+        """
+        kind = "application/problem+json"
+        for status, sentence in (
+            (400, "kvd refuses it: Bad Request (400)."),
+            (599, "kvd refuses it (599)."),
+            (404, "There is no value."),
+        ):
+            self.server.answers = [answer(status, Content_Type=kind)]
+            assert sentence == self.error(self.client.stat("k")).sentence
+
 
 class StrangerTests(ClientCase):
     """
@@ -254,6 +365,55 @@ class StrangerTests(ClientCase):
             assert URL in error.sentence
         assert b"" == sink.getvalue()
 
+    def test_nor_is_a_length_or_a_tag_that_is_none(self) -> None:
+        """
+        Bytes that are no text are no tag either.
+        """
+        for length in ("abc", "-1", "1_0", "9" * 5000):
+            self.server.answers = [answer(200, ETag='"e"', Content_Length=length)]
+            assert isinstance(self.error(self.client.stat("k")), NotKvd)
+        for etag in (b'"\xff"', b'W/"e"', b"e"):
+            self.server.answers = [answer(200, ETag=etag, Content_Length="1")]
+            assert isinstance(self.error(self.client.stat("k")), NotKvd)
+
+    def test_a_type_that_is_no_text_is_shown_as_far_as_it_is(self) -> None:
+        """
+        Somebody may have stored the value with it.
+        """
+        self.server.answers = [
+            answer(200, ETag='"e"', Content_Length="1", Content_Type=b"text/\xff")
+        ]
+        assert "text/\ufffd" == self.result(self.client.stat("k")).content_type
+
+    def test_nor_is_any_json_a_refusal(self) -> None:
+        """
+        However deep.
+        """
+        for body in (b"{", b"[]", b'{"detail"}', b"{}", b"[" * 60_000):
+            refusal = answer(400, body, Content_Type="application/problem+json")
+            self.server.answers = [refusal]
+            assert isinstance(self.error(self.client.get("k", io.BytesIO())), NotKvd)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *[b"", b"{", b"[]", b"\xff", b"[" * 60_000],
+        *[b'{"key": "k", "size": 1, "etag": "e"}'],
+        *[b'{"key": "k", "size": "1", "etag": "e", "changed": "t"}'],
+        *[b'{"key": "k", "size": Infinity, "etag": "e", "changed": "t"}'],
+        *[b'{"key": "k", "size": 1, "etag": "\\ud800", "changed": "t"}'],
+        *[b'{"key": "k", "size": 1, "etag": "e", "changed": "\\u001b[2J"}'],
+        *[b'{"key": "\\ud800", "size": 1, "etag": "e", "changed": "t"}'],
+    ],
+)
+def test_not_every_line_is_one_of_a_listing(line: bytes) -> None:
+    """
+    One of kvd's can be printed.
+    """
+    with pytest.raises(ValueError):  # noqa: PT011
+        entry(line)
+
 
 class RetryTests(ClientCase):
     """
@@ -268,13 +428,10 @@ class RetryTests(ClientCase):
         self.server.answers = [draining, answer(201, ETag='"e"')]
         putting = self.started(self.client.put("k", BytesSource(b"value")))
         self.assertNoResult(putting)
-        self.clock.advance(0.5)
-        self.agent.flush()
+        self.pause(0.5)
         self.assertNoResult(putting)
 
-        self.clock.advance(0.5)
-        for _ in range(5):
-            self.agent.flush()
+        self.pause(0.5)
         assert "e" == self.successResultOf(putting).etag
         assert [b"value", b"value"] == self.server.bodies
 
@@ -286,13 +443,107 @@ class RetryTests(ClientCase):
         self.server.answers = [draining] * (1 + len(PAUSES_SECONDS))
         removing = self.started(self.client.remove("k"))
         for pause in PAUSES_SECONDS:
-            self.clock.advance(pause)
-            for _ in range(5):
-                self.agent.flush()
+            self.pause(pause)
         error = self.failureResultOf(removing).value
 
         assert "ending" == error.sentence
         assert [] == self.server.answers
+
+    def test_what_can_be_repeated_is_after_a_broken_connection(self) -> None:
+        """
+        With all of the body.
+        """
+        self.server.answers = [
+            hang_up,
+            answer(201, ETag='"e"'),
+            hang_up,
+            answer(200, b"value", ETag='"e"'),
+        ]
+        putting = self.started(self.client.put("k", BytesSource(b"value")))
+        self.pause(PAUSES_SECONDS[0])
+        assert "e" == self.successResultOf(putting).etag
+        assert [b"value", b"value"] == self.server.bodies
+
+        sink = io.BytesIO()
+        getting = self.started(self.client.get("k", sink))
+        self.pause(PAUSES_SECONDS[0])
+        self.successResultOf(getting)
+        assert b"value" == sink.getvalue()
+
+    def test_what_cannot_be_repeated_is_not(self) -> None:
+        """
+        Nobody knows what became of it, and that is said.
+        """
+        for work in (
+            self.client.put("k", b"v", create=True),
+            self.client.put("k", b"v", if_match="e"),
+            self.client.remove("k"),
+        ):
+            self.server.answers = [hang_up]
+            error = self.error(work)
+            assert isinstance(error, BrokenOff)
+            assert "unknown" in error.sentence
+
+    def test_a_put_that_may_have_been_done_is_not_called_undone(self) -> None:
+        """
+        By whatever its repetition comes to.
+        """
+        cases: list[tuple[int | None, list[Answer]]] = [
+            (1, [hang_up]),
+            (None, [hang_up] * (1 + len(PAUSES_SECONDS))),
+            (None, [hang_up, problem(507, "full")]),
+        ]
+        for up, answers in cases:
+            self.agent.up = up
+            self.server.answers = answers
+            putting = self.started(self.client.put("k", b"v"))
+            for pause in PAUSES_SECONDS:
+                self.pause(pause)
+            error = self.failureResultOf(putting).value
+            assert isinstance(error, BrokenOff)
+            assert "unknown" in error.sentence
+            assert [] == self.server.answers
+
+    def test_who_is_not_there_is_not_asked_again(self) -> None:
+        """
+        A kvd that lives refuses no connection.
+        """
+        self.agent.up = 0
+        for work in (self.client.put("k", b"v"), self.client.stat("k")):
+            error = self.error(work)
+            assert isinstance(error, Unreachable)
+            assert f"{URL} cannot be reached" in error.sentence
+        assert [] == self.clock.getDelayedCalls()
+
+    def test_what_is_no_name_of_a_host_cannot_be_reached(self) -> None:
+        """
+        Some of them are noticed by Twisted only.
+        """
+        clock: Any = MemoryReactorClock()
+        url = "http://xn--a:9"
+        client = Client(url, Asker(url, treq_of(clock), clock))
+        error = self.failureResultOf(Deferred.fromCoroutine(client.stat("k"))).value
+
+        assert isinstance(error, Unreachable)
+        assert "xn--a" in error.sentence
+
+    def test_a_value_that_breaks_off_is_not_taken_for_a_whole_one(self) -> None:
+        """
+        It is not asked for again: the sink has its beginning.
+        """
+
+        def half(request: Request) -> bytes | int:
+            request.setHeader("Content-Length", "10")
+            request.setHeader("ETag", '"e"')
+            request.write(b"value")
+            return hang_up(request)
+
+        self.server.answers = [half]
+        sink = io.BytesIO()
+        error = self.error(self.client.get("k", sink))
+
+        assert isinstance(error, BrokenOff)
+        assert b"value" == sink.getvalue()
 
     def test_nothing_else_is_asked_twice(self) -> None:
         """
@@ -341,3 +592,108 @@ class SourceTests(SynchronousTestCase):
                 file.truncate(length)
             with pytest.raises(SourceChanged):
                 self.source.next_piece()
+
+    def test_one_that_is_not_as_large_as_it_seems_is_not_put(self) -> None:
+        """
+        Below ``/proc`` a size says nothing.
+        """
+        with io.FileIO("/proc/version") as file:
+            source = FileSource(file)
+            with pytest.raises(SourceUnreadable, match=r"the 0 bytes that it seems"):
+                source.next_piece()
+
+    def test_one_that_cannot_be_read_is_said(self) -> None:
+        """
+        As a failure of the client, not of Python.
+        """
+        for path in ("/", "/proc/self/mem"):
+            descriptor = os.open(path, os.O_RDONLY)
+            self.addCleanup(os.close, descriptor)
+            # Twisted's epoll takes no regular file either.
+            source = StreamSource(descriptor, NoWaiting())
+            with pytest.raises(SourceUnreadable, match=r"cannot be read: I"):
+                source.next_piece()
+
+        with open(self.path, "ab") as writing:
+            os.dup2(writing.fileno(), self.file.fileno())
+        with pytest.raises(SourceUnreadable, match=r"Bad file descriptor"):
+            self.source.next_piece()
+
+
+class NoWaiting(MemoryReactor):
+    """
+    Refuses to wait for a file, as epoll_ctl(2) does.
+    """
+
+    def addReader(self, reader: object) -> None:
+        raise PermissionError
+
+
+class PipeTests(SynchronousTestCase):
+    """
+    Pipes that are put.
+    """
+
+    def setUp(self) -> None:
+        self.reading, self.writing = os.pipe()
+        self.addCleanup(os.close, self.reading)
+        self.reactor = MemoryReactor()
+        self.source = StreamSource(self.reading, self.reactor)
+
+    def write(self, data: bytes) -> None:
+        """
+        Let the reactor see that something can be read.
+        """
+        os.write(self.writing, data)
+        for reader in self.reactor.getReaders():
+            reader.doRead()
+
+    def next(self) -> Deferred[bytes]:
+        """
+        Ask for a piece.
+        """
+        piece = self.source.next_piece()
+        assert isinstance(piece, Deferred)
+        return piece
+
+    def test_pieces_come_as_they_are_written(self) -> None:
+        """
+        Until the other end is closed. Nobody reads what was not asked for.
+        """
+        assert self.source.rewind()
+        for data in (b"one", b"two"):
+            piece = self.next()
+            self.assertNoResult(piece)
+            self.write(data)
+            assert data == self.successResultOf(piece)
+            assert [] == self.reactor.getReaders()
+        assert not self.source.rewind()
+
+        last = self.next()
+        os.close(self.writing)
+        self.source.connectionLost(Failure(ConnectionDone()))
+        assert b"" == self.successResultOf(last)
+
+    def test_one_that_cannot_be_read_is_said(self) -> None:
+        """
+        Such as the other end.
+        """
+        self.addCleanup(os.close, self.writing)
+        self.source = StreamSource(self.writing, self.reactor)
+        piece = self.next()
+        self.write(b"x")
+        error = self.failureResultOf(piece, SourceUnreadable).value
+
+        assert "The source cannot be read: Bad file descriptor." == error.sentence
+
+    def test_who_wants_no_more_is_not_told_of_the_end(self) -> None:
+        """
+        The reactor may have begun to tell it.
+        """
+        self.addCleanup(os.close, self.writing)
+        piece = self.next()
+        piece.cancel()
+        assert [] == self.reactor.getReaders()
+
+        self.source.connectionLost(Failure(ConnectionDone()))
+        self.failureResultOf(piece, CancelledError)

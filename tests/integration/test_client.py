@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -62,7 +63,28 @@ class Shell:
         """
         return os.environ | {"KVD_URL": f"http://127.0.0.1:{self.port}"}
 
-    def start(self, *arguments: str | bytes) -> subprocess.Popen[bytes]:
+    def redirected(self, line: str) -> tuple[int, str]:
+        """
+        Run a line of sh, in which ``kvd`` is the command.
+
+        Returns:
+            Its status, and all that was said.
+        """
+        kvd = f'kvd() {{ exec {shlex.quote(sys.executable)} -m kvd.cli.main "$@"; }}'
+        done = subprocess.run(
+            ["sh", "-c", f"{kvd}; {line}"],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+        )
+        return done.returncode, done.stdout.decode("utf-8", "replace")
+
+    def start(
+        self, *arguments: str | bytes, output: int = subprocess.PIPE
+    ) -> subprocess.Popen[bytes]:
         """
         Begin a command.
         """
@@ -71,7 +93,7 @@ class Shell:
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.PIPE,
         )
 
@@ -139,6 +161,20 @@ def test_files_go_and_come(shell: Shell) -> None:
     assert 0o666 & ~umask() == (shell.folder / "uno").stat().st_mode & 0o777
 
 
+def test_a_file_that_is_replaced_keeps_its_permissions(shell: Shell) -> None:
+    """
+    A secret does not become public with its next version.
+    """
+    shell.succeed("put", "secret", "-", given=b"new")
+    path = shell.folder / "secret"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    shell.succeed("get", "secret")
+
+    assert b"new" == path.read_bytes()
+    assert 0o600 == path.stat().st_mode & 0o777
+
+
 def umask() -> int:
     """
     Of this process.
@@ -156,6 +192,61 @@ def test_streams_go_and_come(shell: Shell) -> None:
     shell.succeed("put", "stream", "-", given=value)
 
     assert value == shell.succeed("get", "stream", "-")
+
+
+def test_a_file_without_a_size_is_read_to_its_end(shell: Shell) -> None:
+    """
+    As those are that the kernel makes up. One that is empty stays so.
+    """
+    (shell.folder / "empty").touch()
+    shell.succeed("put", "made-up", "/proc/version")
+    shell.succeed("put", "empty", "empty")
+
+    assert Path("/proc/version").read_bytes() == shell.succeed("get", "made-up", "-")
+    assert b"" == shell.succeed("get", "empty", "-")
+
+
+def test_memory_does_not_grow_with_the_value(shell: Shell) -> None:
+    """
+    On either way.
+    """
+    piece = os.urandom(MIB)
+    putting = shell.start("put", "huge", "-")
+    assert putting.stdin is not None
+    for _ in range(HUGE_MIB):
+        putting.stdin.write(piece)
+    putting.stdin.flush()
+    # All but what is left in the pipe has been read, and the end has not.
+    assert peak_mib(putting.pid) < ENOUGH_MIB
+    _, err = putting.communicate(timeout=60)
+    assert (0, b"") == (putting.returncode, err)
+
+    getting = shell.start("get", "huge", "-")
+    assert getting.stdout is not None
+    for _ in range(HUGE_MIB - 1):
+        assert piece == getting.stdout.read(MIB)
+    # It cannot have ended: the pipe has less room than what is left.
+    assert peak_mib(getting.pid) < ENOUGH_MIB
+    assert piece == getting.stdout.read()
+    _, err = getting.communicate(timeout=60)
+    assert (0, b"") == (getting.returncode, err)
+    shell.succeed("rm", "huge")
+
+
+HUGE_MIB = 200
+ENOUGH_MIB = 120
+"""
+Half of it is Python, Twisted and treq.
+"""
+
+
+def peak_mib(pid: int) -> float:
+    """
+    The most memory that a living process has had at once.
+    """
+    with open(f"/proc/{pid}/status") as status:
+        (line,) = (line for line in status if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
 
 
 def test_any_name_is_a_key(shell: Shell) -> None:
@@ -215,6 +306,35 @@ def test_the_others_are_done_when_one_fails(shell: Shell) -> None:
     assert [b"some/good"] == shell.succeed("ls", "some").splitlines()
 
 
+@pytest.mark.parametrize("source", ["file", "-"])
+def test_a_refusal_does_not_wait_for_the_value(shell: Shell, source: str) -> None:
+    """
+    Nor has the part that was not sent anything to complain of.
+    """
+    shell.succeed("put", "taken", "-", given=b"before")
+    (shell.folder / "file").touch()
+    os.truncate(shell.folder / "file", 200 * MIB)
+    given = b"x" * 50 * MIB if source == "-" else b""
+    status, _, complaints = shell.run("put", "--create", "taken", source, given=given)
+
+    assert (4, 1) == (status, len(complaints))
+    assert b"before" == shell.succeed("get", "taken", "-")
+
+
+def test_ipv6_is_spoken(tmp_path: Path) -> None:
+    """
+    To an address in brackets.
+    """
+    port = unused_port()
+    options = [f"--listen=tcp:{port}:interface=127.0.0.1"]
+    options += [f"--listen=tcp:{port}:interface=[::1]"]
+    with Twistd([*serving(tmp_path), *options], tmp_path, port=port):
+        there = ["--url", f"http://[::1]:{port}"]
+        shell = Shell(tmp_path, port)
+        shell.succeed(*there, "put", "key", "-", given=b"value")
+        assert b"value" == shell.succeed(*there, "get", "key", "-")
+
+
 # -- what is written wrongly --------------------------------------------------
 
 
@@ -227,9 +347,16 @@ def test_the_others_are_done_when_one_fails(shell: Shell) -> None:
         (["put", "/", "file"], 1, "No such file"),
         (["put", "", "file"], 2, "at least one"),
         (["get", "a", "b", "no-folder"], 2, "no-folder"),
-        (["get", "ends/"], 2, "name"),
+        (["get", "ends/"], 2, "'ends/' is no key"),
+        (["get", "", "file"], 2, "'' is no key"),
+        (["stat", "/"], 2, "'/' is no key"),
+        (["rm", "a", "ends/"], 2, "'ends/' is no key"),
+        (["stat", "a//b"], 1, "Bad Request"),
+        ([], 2, "kvd: Missing command. Try: kvd --help"),
+        (["bench"], 2, "kvd: Missing command. Try: kvd bench --help"),
         (["nonsense"], 2, "nonsense"),
         (["--url", "localhost:8080", "ls"], 2, "http://127.0.0.1:8080"),
+        (["--url", "http://a b:80", "ls"], 2, "http://127.0.0.1:8080"),
         (["put", "key", "missing"], 1, "No such file"),
         (["put", "key", "."], 1, "directory"),
         (["put", "a//b", "-"], 1, "empty segments"),
@@ -249,14 +376,75 @@ def test_mistakes_are_answered_in_a_line(
     assert [] == list(shell.folder.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("kvd ls >/dev/full", "standard output cannot be written: No space left"),
+        ("kvd ls --json >/dev/full", "standard output cannot be written: No space"),
+        ("kvd stat there >/dev/full", "standard output cannot be written: No space"),
+        ("kvd get there - >/dev/full", "standard output cannot be written: No space"),
+        ("kvd --help >/dev/full", "No space left"),
+        ("kvd ls >&-", "standard output is closed"),
+        ("kvd stat there >&-", "standard output is closed"),
+        ("kvd get there - >&-", "standard output is closed"),
+        ("kvd put new - <&-", "standard input is closed"),
+        ("kvd put new - 0>file", "cannot be read: Bad file descriptor"),
+        ("kvd put new /proc/self/mem", "cannot be read: Input/output error"),
+    ],
+)
+def test_streams_that_cannot_be_used_are_said_in_a_line(
+    shell: Shell, line: str, words: str
+) -> None:
+    """
+    Which one, and why.
+    """
+    shell.succeed("put", "there", "-", given=b"value")
+    status, said = shell.redirected(line)
+
+    assert 1 == status
+    assert said.startswith("kvd: ")
+    assert 1 == len(said.splitlines())
+    assert words in said
+    assert 3 == shell.fail("stat", "new")[0]
+
+
+def test_what_has_no_use_for_a_stream_can_do_without(shell: Shell) -> None:
+    """
+    And a failure still has its status.
+    """
+    (shell.folder / "file").write_bytes(b"value")
+    everything_closed = "<&- >&- 2>&-"
+
+    assert (0, "") == shell.redirected(f"kvd put closed file {everything_closed}")
+    assert (0, "") == shell.redirected(f"kvd get closed back {everything_closed}")
+    assert b"value" == (shell.folder / "back").read_bytes()
+    assert (3, "") == shell.redirected("kvd get nothing-here back 2>&-")
+    assert (3, "") == shell.redirected("kvd get nothing-here back 2>/dev/full")
+
+
+def test_what_nobody_reads_ends_quietly(shell: Shell) -> None:
+    """
+    Also if it is short.
+    """
+    shell.succeed("put", "short", "-", given=b"value")
+    for arguments in (["ls"], ["stat", "short"], ["get", "short", "-"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        process = shell.start(*arguments, output=writing)
+        os.close(writing)
+        _, err = process.communicate(timeout=60)
+        assert (128 + signal.SIGPIPE, b"") == (process.returncode, err)
+
+
 # -- others, and nobody -------------------------------------------------------
 
 
 @contextmanager
-def somebody(reply: bytes) -> Iterator[int]:
+def somebody(*replies: bytes) -> Iterator[int]:
     """
-    A server that says the same to everybody.
+    A server that says one thing after the other, and the last to everybody else.
     """
+    to_say = [*replies[::-1]]
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -267,7 +455,9 @@ def somebody(reply: bytes) -> Iterator[int]:
                     return
                 with connection:
                     connection.recv(65536)
-                    connection.sendall(reply)
+                    connection.sendall(to_say[-1])
+                if len(to_say) > 1:
+                    to_say.pop()
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -309,6 +499,61 @@ def test_another_server_is_not_taken_for_kvd(tmp_path: Path, reply: bytes) -> No
             assert 5 == status
             assert f"127.0.0.1:{port}" in complaint
     assert [] == os.listdir(tmp_path)
+
+
+@contextmanager
+def busy_at_first(bodies: list[bytes]) -> Iterator[int]:
+    """
+    A server that sends the first request away before it has read it, waits for
+    the end of that connection, and takes the second.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            first, _ = server.accept()
+            with first:
+                first.recv(1000)
+                first.sendall(BUSY)
+                try:
+                    while first.recv(MIB):
+                        pass
+                except ConnectionResetError:
+                    # The client has no need to send the rest.
+                    pass
+            second, _ = server.accept()
+            with second, second.makefile("rb") as request:
+                while (line := request.readline()) != b"\r\n":
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.split(b":")[1])
+                bodies.append(request.read(length))
+                second.sendall(CREATED)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join()
+
+
+BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
+    b'Content-Length: 19\r\nRetry-After: 0\r\n\r\n{"detail":"ending"}'
+)
+CREATED = b'HTTP/1.1 201 Created\r\nETag: "e"\r\nContent-Length: 0\r\n\r\n'
+
+
+def test_a_file_that_was_sent_away_is_sent_again_from_its_beginning(
+    tmp_path: Path,
+) -> None:
+    """
+    Also if it was still being read.
+    """
+    value = os.urandom(20 * MIB)
+    (tmp_path / "file").write_bytes(value)
+    bodies: list[bytes] = []
+    with busy_at_first(bodies) as port:
+        Shell(tmp_path, port).succeed("put", "key", "file")
+
+    assert [True] == [value == body for body in bodies]
 
 
 # -- what ends midway ---------------------------------------------------------
@@ -372,7 +617,8 @@ def slow_copy_of(port: int) -> Iterator[int]:
             connection, _ = server.accept()
             with connection, socket.create_connection(("127.0.0.1", port)) as origin:
                 origin.sendall(connection.recv(65536))
-                connection.sendall(origin.recv(200_000))
+                # More than the head, which can come alone.
+                connection.sendall(origin.recv(200_000, socket.MSG_WAITALL))
                 ended.wait(60)
 
         thread = threading.Thread(target=serve)
@@ -380,6 +626,25 @@ def slow_copy_of(port: int) -> Iterator[int]:
         yield server.getsockname()[1]
         ended.set()
         thread.join()
+
+
+def test_a_value_that_is_replaced_meanwhile_is_not_pieced_together(
+    tmp_path: Path,
+) -> None:
+    """
+    Nor is the condition called the user's.
+    """
+    half = b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\nETag: "e"\r\n\r\nha'
+    other = (
+        b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 19\r\n"
+        b'Content-Type: application/problem+json\r\n\r\n{"detail": "other"}'
+    )
+    with somebody(half, other) as port:
+        status, complaint = Shell(tmp_path, port).fail("get", "key", "file")
+
+    assert 5 == status
+    assert "replaced" in complaint
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(shell: Shell) -> None:

@@ -130,6 +130,13 @@ def test_the_command_shows_it(tmp_path: Path) -> None:
         assert "policy roundrobin" in shown.stdout
         assert "2 of 2 workers ready" in shown.stdout
         assert 2 == len(json.loads(told.stdout)["workers"])
+        with open("/dev/full", "w") as full:
+            failed = subprocess.run(
+                command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True
+            )
+        assert 1 == failed.returncode
+        (line,) = failed.stderr.splitlines()
+        assert "standard output cannot be written: No space left" in line
 
         left = tmp_path / "kvd" / f"{daemon.port}.control"
         assert 0o600 == left.stat().st_mode & 0o777
@@ -214,7 +221,7 @@ def test_what_is_no_control_socket_is_said(
         assert server.stdout is not None
         server.stdout.close()
 
-    assert 1 == tried.returncode
+    assert 5 == tried.returncode
     (line,) = tried.stderr.splitlines()
     assert words in line
     assert str(tmp_path / place) in line
