@@ -33,7 +33,11 @@ from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway
 from kvd.store.walk import HIDDEN, Found, Span, describe, look, walk
 
-SLICE_VALUES: Final = 256
+SLICE_VALUES: Final = 64
+"""
+Their lines are made on the reactor's thread, which others wait for meanwhile.
+"""
+
 SLICE_SECONDS: Final = 0.02
 
 

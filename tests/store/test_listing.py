@@ -145,7 +145,7 @@ class FileListingTests(FileStoreCase):
         answer = begun.next_slice()
         self.pool.finish()
         assert isinstance(answer, Deferred)
-        assert 256 == len(self.successResultOf(answer))
+        assert module.SLICE_VALUES == len(self.successResultOf(answer))
         for listing in (begun, unbegun):
             listing.close()
             listing.close()
