@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -37,6 +38,31 @@ CHECK_SECONDS: Final = 1.0
 BREAK_OFF_SECONDS: Final = 1.0
 
 
+@dataclass(frozen=True)
+class Parts:
+    """
+    What the settings choose by name, imported.
+
+    Looking a name up walks through all plugins that are installed, and writes
+    into memory that forks share: a MiB for each worker, if each does it.
+    """
+
+    store: IStoreMaker
+    dialects: Dialects
+
+
+def load_parts(settings: Settings) -> Parts:
+    """
+    Import what is chosen.
+
+    Raises:
+        OperatorError: A plugin cannot be used.
+    """
+    return Parts(
+        load(IStoreDeclaration, settings.store.scheme), Dialects(settings.dialects)
+    )
+
+
 class Serving:
     """
     Accepts connections and serves them, until it is drained.
@@ -48,7 +74,12 @@ class Serving:
     _log = Logger()
 
     def __init__(
-        self, settings: Settings, worker: int, reactor: Any, row: Row | None = None
+        self,
+        settings: Settings,
+        worker: int,
+        reactor: Any,
+        row: Row | None = None,
+        parts: Parts | None = None,
     ) -> None:
         """
         Args:
@@ -56,8 +87,10 @@ class Serving:
             worker: The number of this worker, for the access log.
             reactor: Watches the sockets.
             row: Where this process counts; None: only for itself.
+            parts: Of these settings; None: they are loaded by `start`.
         """
         self._row = row
+        self._parts = parts
         self._settings = settings
         self._worker = worker
         self._reactor = reactor
@@ -76,12 +109,12 @@ class Serving:
         """
         settings = self._settings
         location = settings.store
-        maker: IStoreMaker = load(IStoreDeclaration, location.scheme)
+        parts = self._parts or load_parts(settings)
         self._access_log = self._open_access_log()
         self._pipe = Pipe() if settings.splice else None
         self._site = Site(
-            maker.open_store(location.path, settings.durability),
-            Dialects(settings.dialects),
+            parts.store.open_store(location.path, settings.durability),
+            parts.dialects,
             settings.limits,
             self._reactor,
             self._access_log,

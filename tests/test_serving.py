@@ -12,8 +12,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd import serving
 from kvd.errors import StoreUnusable
-from kvd.serving import BREAK_OFF_SECONDS, Serving, check_interval
+from kvd.serving import BREAK_OFF_SECONDS, Serving, check_interval, load_parts
 from kvd.settings import Limits, Settings, StoreLocation
 from tests.stepped import Client, SteppedReactor
 
@@ -217,6 +218,26 @@ class ServingTests(SynchronousTestCase):
         assert good.receive().startswith(b"HTTP/1.1 408 ")
         assert b"" == bad.receive()
         assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+
+
+class PartsTests(SynchronousTestCase):
+    """
+    What the settings choose by name may be loaded before.
+    """
+
+    def test_what_was_loaded_is_used(self) -> None:
+        """
+        Then nothing is looked up: a worker is forked with its parts.
+        """
+        reactor = SteppedReactor()
+        self.addCleanup(reactor.dispose)
+        settings = Settings(store=StoreLocation("null", ""))
+        parts = load_parts(settings)
+        self.patch(serving, "load_parts", None)
+        started = Serving(settings, 0, reactor, parts=parts)
+        started.start()
+
+        assert None is self.successResultOf(started.stop())
 
 
 class UnusableTests(SynchronousTestCase):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -18,6 +18,9 @@ from kvd.operations import List
 from kvd.site import Site
 
 LISTING_TYPE: Final = ("Content-Type", "application/x-ndjson")
+
+_EPOCH: Final = datetime(1970, 1, 1)  # In UTC, and the faster for not saying so.
+_quoted: Final = json.JSONEncoder().encode
 
 
 class ListExchange(Exchange):
@@ -77,19 +80,18 @@ def listing_lines(values: Sequence[ValueInfo]) -> bytes:
     JSON lines of values: key (percent-encoded), size in bytes, etag as it
     stands in the field, and the time of the last change (RFC 3339).
     """
-    return b"".join(
-        json.dumps(
-            {
-                "key": escape(info.key),
-                "size": info.size,
-                "etag": f'"{info.etag}"',
-                "changed": datetime.fromtimestamp(info.changed, UTC)
-                .isoformat(timespec="milliseconds")
-                .replace("+00:00", "Z"),
-            }
-        ).encode("ascii")
-        + b"\n"
-        for info in values
+    return "".join(map(_line, values)).encode("ascii")
+
+
+def _line(info: ValueInfo) -> str:
+    # Made on the reactor's thread, up to a thousand at once: `json.dumps` of a
+    # dictionary takes twice as long. Nothing in a percent-encoded key has
+    # to be quoted.
+    changed = _EPOCH + timedelta(seconds=info.changed)
+    etag = _quoted(f'"{info.etag}"')
+    return (
+        f'{{"key": "{escape(info.key)}", "size": {info.size}, "etag": {etag},'
+        f' "changed": "{changed.isoformat(timespec="milliseconds")}Z"}}\n'
     )
 
 

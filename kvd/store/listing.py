@@ -5,18 +5,18 @@ Both are one walk (`kvd.store.walk`), read in a thread in slices that end after
 some values or some milliseconds, whichever comes first, so that neither the
 thread nor Python's interpreter lock is held for long.
 
-A page keeps the smallest keys of the walk, as many as its limit. What cannot
-be among them is passed over: whole keys are compared, since ``a-b`` comes
-before ``a/b``, and a folder is not entered if no key in it can count. At the
-end of the walk the kept keys are described. If some turn out to be no values,
-and others may have been passed over for them, another walk begins after the
-last; so a page shorter than its limit is the end of the listing.
+A page keeps the smallest keys of the walk, at most twice as many as its limit.
+What cannot be among them is passed over by its name alone: whole keys are
+compared, since ``a-b`` comes before ``a/b``, and a folder is not entered if no
+key in it can count. At the end of the walk the kept keys are described. If some
+turn out to be no values, and others may have been passed over for them, another
+walk begins after the last; so a page shorter than its limit is the end of the
+listing.
 """
 
 from __future__ import annotations
 
 import os
-from bisect import insort
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from time import monotonic
@@ -31,9 +31,13 @@ from kvd.store.folders import Parents, open_folder
 from kvd.store.tree import Tree
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway
-from kvd.store.walk import HIDDEN, Found, describe, look, walk
+from kvd.store.walk import HIDDEN, Found, Span, describe, look, walk
 
-SLICE_VALUES: Final = 256
+SLICE_VALUES: Final = 64
+"""
+Their lines are made on the reactor's thread, which others wait for meanwhile.
+"""
+
 SLICE_SECONDS: Final = 0.02
 
 
@@ -43,13 +47,8 @@ class Stream:
     """
 
     def __init__(self) -> None:
+        self.span = Span()
         self._slice: list[ValueInfo] = []
-
-    def may_have(self, prefix: bytes) -> bool:
-        """
-        Whether a key that begins with a prefix can be wanted.
-        """
-        return True
 
     def take(self, found: Found) -> bool:
         """
@@ -91,40 +90,39 @@ class Page:
             limit: How many keys; at least 1.
             look: What is known of a value; None if it is none.
         """
-        self._after = after
+        self.span = Span(after)
         self._limit = self._missing = limit
         self._look = look
-        self._keys: list[Key] = []
+        # A value that is replaced meanwhile may be met twice.
+        self._keys: set[Key] = set()
         self._page: list[ValueInfo] = []
 
-    def may_have(self, prefix: bytes) -> bool:
-        if prefix < self._after and not self._after.startswith(prefix):
-            return False
-        return self._is_below_end(prefix)
-
     def take(self, found: Found) -> bool:
-        if found.key > self._after and self._is_below_end(found.key):
-            insort(self._keys, found.key)
-            del self._keys[self._missing :]
+        if found.key > self.span.after:
+            self._keys.add(found.key)
+            if len(self._keys) >= 2 * self._missing:
+                self._keys = set(self._smallest())
+                self.span.end = max(self._keys)
         return False
 
     def walk_again(self) -> bool:
-        keys, self._keys = self._keys, []
+        keys = self._smallest()
+        self._keys = set()
         for key in keys:
             info = self._look(key)
             if info is not None:
                 self._page.append(info)
         if len(keys) < self._missing:
             return False  # There were no others.
-        self._after = keys[-1]
+        self.span = Span(keys[-1])
         self._missing = self._limit - len(self._page)
         return self._missing > 0
 
     def hand_on(self, ended: bool) -> Sequence[ValueInfo]:
         return self._page if ended else ()
 
-    def _is_below_end(self, key: bytes) -> bool:
-        return len(self._keys) < self._missing or key < self._keys[-1]
+    def _smallest(self) -> list[Key]:
+        return sorted(self._keys)[: self._missing]
 
 
 @implementer(IListing)
@@ -209,7 +207,7 @@ class FileListing:
             if is_absence(error):
                 return
             raise
-        yield from walk(folder, self._prefix, self._taker.may_have)
+        yield from walk(folder, self._prefix, self._taker.span)
 
     def _let_go(self) -> None:
         walked, self._walk = self._walk, None

@@ -27,9 +27,39 @@ HIDDEN: Final = b".kvd"
 How the names in the root begin that are kvd's own.
 """
 
+_ABOVE_ALL: Final = b"\xff" * (MAX_KEY_BYTES + 1)
+
+_STRIDE: Final = 256
+"""
+After so many names of one folder somebody may look at the clock: every 0.1 ms.
+"""
+
 _NO_SEGMENT: Final = re.compile(rb"[\x00-\x1f\x7f]")
 
 _log = Logger()
+
+
+class Span:
+    """
+    Which keys a walk is for: those after one key, and before another that may
+    come nearer while it goes on.
+    """
+
+    __slots__ = ("after", "end")
+
+    def __init__(self, after: bytes = b"") -> None:
+        self.after = after
+        self.end: bytes = _ABOVE_ALL
+
+    def may_have(self, prefix: bytes) -> bool:
+        """
+        Whether a key that begins so can be wanted. Asked of every name in a
+        folder, most of which are passed over for it: a page has a thousand keys
+        of perhaps a million.
+        """
+        return prefix < self.end and (
+            prefix >= self.after or self.after.startswith(prefix)
+        )
 
 
 class Found(NamedTuple):
@@ -76,9 +106,7 @@ def _info_from(open_it: Callable[[], FileValue | None], key: Key) -> ValueInfo |
     return value.info
 
 
-def walk(
-    folder: int, prefix: bytes, wanted: Callable[[bytes], bool]
-) -> Iterator[Found | None]:
+def walk(folder: int, prefix: bytes, span: Span) -> Iterator[Found | None]:
     """
     Everything below a folder but folders; None from time to time, for those
     who look at the clock.
@@ -86,25 +114,27 @@ def walk(
     Args:
         folder: Where to begin; closed at the end.
         prefix: What its keys begin with.
-        wanted: Asked with the prefix of each inner folder.
+        span: What it cannot have is mostly left out, and never entered.
 
     Raises:
         OSError: It cannot go on.
     """
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
+            for count, entry in enumerate(entries, 1):
+                if count % _STRIDE == 0:
+                    yield None
                 name = os.fsencode(entry.name)
                 key = prefix + name
-                if not _is_key(key, name):
-                    yield None
-                elif not entry.is_dir(follow_symlinks=False):
+                if not span.may_have(key) or not _is_key(key, name):
+                    continue
+                if not entry.is_dir(follow_symlinks=False):
                     yield Found(folder, name, Key(key))
-                elif wanted(key + b"/"):
+                elif span.may_have(key + b"/"):
                     yield None
                     inner = _open_inner(folder, name, key)
                     if inner is not None:
-                        yield from walk(inner, key + b"/", wanted)
+                        yield from walk(inner, key + b"/", span)
     finally:
         os.close(folder)
 

@@ -21,7 +21,7 @@ from twisted.logger import (
 
 from kvd.errors import OperatorError
 from kvd.scoreboard import Row
-from kvd.serving import Serving
+from kvd.serving import Parts, Serving
 from kvd.settings import Settings
 from kvd.workers.adopting import Adopting
 from kvd.workers.channel import Channel
@@ -42,7 +42,9 @@ from kvd.workers.messages import (
 from kvd.workers.reactor import install
 
 
-def run(control: socket.socket, settings: Settings, worker: int, row: Row) -> int:
+def run(
+    control: socket.socket, settings: Settings, worker: int, row: Row, parts: Parts
+) -> int:
     """
     Be a worker, until drained or left.
 
@@ -51,6 +53,7 @@ def run(control: socket.socket, settings: Settings, worker: int, row: Row) -> in
         settings: The whole of them.
         worker: Its number.
         row: Where it counts.
+        parts: Of the settings, loaded before the fork.
 
     Returns:
         The status to exit with.
@@ -58,7 +61,7 @@ def run(control: socket.socket, settings: Settings, worker: int, row: Row) -> in
     raise_descriptor_limit()
     # In a fork, and only now: a reactor never crosses one.
     reactor = install(row)
-    child = Worker(control, settings, worker, reactor, row)
+    child = Worker(control, settings, worker, reactor, row, parts)
     reactor.callWhenRunning(child.start)
     reactor.run(installSignalHandlers=False)
     return child.status
@@ -84,13 +87,14 @@ class Worker:
         worker: int,
         reactor: Any,
         row: Row,
+        parts: Parts,
     ) -> None:
         self._settings = settings
         self._reactor = reactor
         self._channel = Channel(
             control, self._received, self._left, reactor, self._heard
         )
-        self._serving = Serving(settings, worker, reactor, row)
+        self._serving = Serving(settings, worker, reactor, row, parts)
         self._adopting = Adopting(self._channel, self._serving.serve)
         self._draining = False
         self.status = 0

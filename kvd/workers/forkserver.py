@@ -19,12 +19,14 @@ import socket
 import subprocess
 import sys
 import traceback
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from kvd.plugins import IStoreDeclaration, load
 from kvd.scoreboard import Scoreboard
 from kvd.settings import Settings
 from kvd.workers.messages import Exited, Fork, Forked, Load, receive, send
+
+if TYPE_CHECKING:
+    from kvd.serving import Parts
 
 # The supervisor's own module path, so that what it found is found here too,
 # from whichever folder it was started.
@@ -66,25 +68,25 @@ def main(descriptor: int) -> None:
     settings = message.settings
     scoreboard = Scoreboard(memory, settings.procs)
     os.close(memory)
-    _import_for(settings)
-    ForkServer(control, settings, scoreboard).run()
+    parts = _import_for(settings)
+    ForkServer(control, settings, scoreboard, parts).run()
 
 
-def _import_for(settings: Settings) -> None:
+def _import_for(settings: Settings) -> Parts:
     """
     Import what a worker will use, without installing a reactor.
     """
     import twisted.python.threadpool  # noqa: F401
 
     import kvd.workers.child  # noqa: F401
-    from kvd.dialects.choice import Dialects
+    from kvd.serving import load_parts
 
-    load(IStoreDeclaration, settings.store.scheme)
-    Dialects(settings.dialects)
+    parts = load_parts(settings)
     # What is alive now stays alive in every fork: a collector that looked at
     # it would copy its pages for nothing.
     gc.collect()
     gc.freeze()
+    return parts
 
 
 class ForkServer:
@@ -93,11 +95,16 @@ class ForkServer:
     """
 
     def __init__(
-        self, control: socket.socket, settings: Settings, scoreboard: Scoreboard
+        self,
+        control: socket.socket,
+        settings: Settings,
+        scoreboard: Scoreboard,
+        parts: Parts,
     ) -> None:
         self._control = control
         self._scoreboard = scoreboard
         self._settings = settings
+        self._parts = parts
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
 
@@ -163,7 +170,7 @@ class ForkServer:
             from kvd.workers.child import run
 
             row = self._scoreboard.own_row(worker)
-            status = run(control, self._settings, worker, row)
+            status = run(control, self._settings, worker, row, self._parts)
         except BaseException:
             traceback.print_exc()
         finally:

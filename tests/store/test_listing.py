@@ -43,13 +43,26 @@ def test_page_has_the_smallest_keys(
     walking = True
     while walking:
         for key in stored:
-            folders = [key[: end + 1] for end in range(len(key)) if key[end] == 0x2F]
-            if all(page.may_have(folder) for folder in folders):
+            ends = [end for end in range(len(key)) if key[end] == 0x2F]
+            folders = [key[:end] for end in ends] + [key[: end + 1] for end in ends]
+            if all(page.span.may_have(prefix) for prefix in [*folders, key]):
                 assert not page.take(Found(-1, b"", Key(key)))
         walking = page.walk_again()
 
     values = sorted(key for key, whole in stored.items() if whole and key > after)
     assert values[:limit] == [info.key for info in page.hand_on(ended=True)]
+
+
+def test_page_has_each_key_once() -> None:
+    """
+    Also what the walk met twice, because it was replaced meanwhile.
+    """
+    page = Page(b"", 3, lambda key: ValueInfo(key, 0, "", 0.0))
+    for key in (b"b", b"a", b"b", b"c", b"b"):
+        page.take(Found(-1, b"", Key(key)))
+    page.walk_again()
+
+    assert [b"a", b"b", b"c"] == [info.key for info in page.hand_on(ended=True)]
 
 
 class FileListingTests(FileStoreCase):
@@ -132,7 +145,7 @@ class FileListingTests(FileStoreCase):
         answer = begun.next_slice()
         self.pool.finish()
         assert isinstance(answer, Deferred)
-        assert 256 == len(self.successResultOf(answer))
+        assert module.SLICE_VALUES == len(self.successResultOf(answer))
         for listing in (begun, unbegun):
             listing.close()
             listing.close()
