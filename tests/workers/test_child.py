@@ -14,6 +14,7 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.scoreboard import lone_row
+from kvd.serving import load_parts
 from kvd.settings import Settings, StoreLocation
 from kvd.workers.child import Worker
 from kvd.workers.messages import (
@@ -52,7 +53,9 @@ class WorkerTests(SynchronousTestCase):
         self.supervisor = PlayedWorker(0, near)
         self.addCleanup(near.close)
         settings = Settings(store=StoreLocation("null", ""))
-        self.worker = Worker(far, settings, 0, self.reactor, lone_row())
+        self.worker = Worker(
+            far, settings, 0, self.reactor, lone_row(), load_parts(settings)
+        )
         self.addCleanup(self.worker._channel.close)
 
     def stop(self) -> None:

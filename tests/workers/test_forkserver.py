@@ -15,6 +15,7 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.scoreboard import Scoreboard, create_scoreboard
+from kvd.serving import load_parts
 from kvd.settings import Settings
 from kvd.workers.forkserver import ForkServer
 from kvd.workers.messages import MAX_DESCRIPTORS, Exited, Fork, Message, encode, receive
@@ -33,7 +34,9 @@ class ForkServerTests(SynchronousTestCase):
         self.addCleanup(control.close)
         memory = create_scoreboard(3)
         self.addCleanup(os.close, memory)
-        self.server = ForkServer(control, Settings(), Scoreboard(memory, 3))
+        settings = Settings()
+        board = Scoreboard(memory, 3)
+        self.server = ForkServer(control, settings, board, load_parts(settings))
         self.addCleanup(self.server._selector.close)
 
     def ask(self, descriptors: int) -> Message:
