@@ -33,7 +33,7 @@ def test_who_is_gone_does_not_count(board: Scoreboard) -> None:
         row = board.own_row(worker)
         for _ in range(requests):
             row.began()
-            row.finished()
+            row.finished(0.001)
     workers = [
         WorkerState(0, 10, "ready", 1),
         WorkerState(1, 11, "draining", 0),
