@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.application.service import IService, Service
@@ -49,18 +51,42 @@ def makeService(options: Options) -> IService:
         policy: IDispatchPolicy = load(IPolicyDeclaration, settings.policy)
         maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
         maker.prepare(settings.store.path)
-        groups = open_groups(settings, policy)
-        try:
-            control = open_control(settings, groups)
-        except BaseException:
-            for group in groups:
-                group.close()
-            raise
+        sockets = open_sockets(settings, policy)
     except OperatorError as error:
         raise SystemExit(f"kvd: {error.sentence}") from error
     if settings.procs:
-        return WorkersService(settings, groups, control, policy)
-    return OwnService(settings, groups, control)
+        return WorkersService(settings, sockets, policy)
+    return OwnService(settings, sockets)
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """
+    Everything that listens.
+    """
+
+    groups: Sequence[ListenerGroup]
+    """For clients."""
+    control: ListenerGroup | None
+    status: ListenerGroup | None
+    """Of the status site."""
+
+
+def open_sockets(settings: Settings, policy: IDispatchPolicy) -> Sockets:
+    """
+    Listen everywhere; nowhere, if one of them fails.
+    """
+    with ExitStack() as undo:
+        groups = open_groups(settings, policy)
+        for group in groups:
+            undo.callback(group.close)
+        status = None
+        if settings.status is not None:
+            status = open_group(settings.status, 1)
+            undo.callback(status.close)
+        sockets = Sockets(groups, open_control(settings, groups), status)
+        undo.pop_all()
+        return sockets
 
 
 def open_groups(settings: Settings, policy: IDispatchPolicy) -> list[ListenerGroup]:
@@ -77,6 +103,19 @@ def open_groups(settings: Settings, policy: IDispatchPolicy) -> list[ListenerGro
             group.close()
         raise
     return groups
+
+
+def announce_status(group: ListenerGroup) -> None:
+    """
+    Where the status site is, and a warning if strangers may read it.
+    """
+    _log.info("the status site is at {address}", address=str(group.address))
+    if is_public(group.address):
+        _log.warn(
+            "the status site at {address} can be reached from other machines, and"
+            " whoever reaches it may read how kvd is set up and what its workers do",
+            address=str(group.address),
+        )
 
 
 def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
@@ -129,19 +168,15 @@ def _automatic_control(first: ListenerGroup) -> str:
 
 class ServingService(Service):
     """
-    What both services have: the sockets, and the answer to ``kvd status``.
+    What both services have: the sockets, and the answers to whoever asks how it is.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        groups: Sequence[ListenerGroup],
-        control: ListenerGroup | None,
-    ) -> None:
+    def __init__(self, settings: Settings, sockets: Sockets) -> None:
         self._settings = settings
-        self._groups = groups
-        self._control = control
-        self._control_site: Any = None
+        self._groups = sockets.groups
+        self._control = sockets.control
+        self._status = sockets.status
+        self._sites: list[Any] = []
         self._rows = max(1, settings.procs)
 
     def startService(self) -> None:
@@ -150,32 +185,49 @@ class ServingService(Service):
         self._scoreboard_memory = create_scoreboard(self._rows)
         self._scoreboard = Scoreboard(self._scoreboard_memory, self._rows)
 
-    def _answer_control(self, reactor: Any) -> None:
+    def _answer(self, reactor: Any) -> None:
+        # Not at the top: workers are on their way before these are imported, and
+        # not everybody wants a status site.
+        began = reactor.seconds()
+
+        def told() -> dict[str, Any]:
+            return describe(
+                self._settings,
+                self._groups,
+                self._workers(),
+                self._scoreboard,
+                reactor.seconds() - began,
+                draining=not self.running,
+            )
+
         if self._control is not None:
-            # Not at the top: workers are on their way before this is imported.
             from kvd.control.site import ControlSite
 
-            self._began = reactor.seconds()
-            self._control_site = ControlSite(
-                self._control.members[0].dup(),
-                lambda: describe(
-                    self._settings,
-                    self._groups,
-                    self._workers(),
-                    self._scoreboard,
-                    reactor.seconds() - self._began,
-                ),
-                reactor,
+            listener = self._control.members[0].dup()
+            self._sites.append(ControlSite(listener, told, reactor))
+        if self._status is not None:
+            from kvd.admin.site import StatusSite
+
+            self._sites.append(
+                StatusSite(
+                    self._status,
+                    told,
+                    self._scoreboard.sums,
+                    lambda: self._settings.policy,
+                    reactor,
+                )
             )
+            announce_status(self._status)
 
     def _workers(self) -> list[WorkerState]:
         raise NotImplementedError
 
-    def _close_control(self) -> None:
-        if self._control_site is not None:
-            self._control_site.close()
-        if self._control is not None:
-            self._control.close()
+    def _answer_no_more(self) -> None:
+        for site in self._sites:
+            site.close()
+        for group in (self._control, self._status):
+            if group is not None:
+                group.close()
 
 
 class WorkersService(ServingService):
@@ -186,11 +238,10 @@ class WorkersService(ServingService):
     def __init__(
         self,
         settings: Settings,
-        groups: Sequence[ListenerGroup],
-        control: ListenerGroup | None,
+        sockets: Sockets,
         policy: IDispatchPolicy,
     ) -> None:
-        super().__init__(settings, groups, control)
+        super().__init__(settings, sockets)
         self._policy = policy
 
     def startService(self) -> None:
@@ -210,7 +261,7 @@ class WorkersService(ServingService):
         )
         self._forks.start(self._pool)
         self._pool.start()
-        self._answer_control(reactor)
+        self._answer(reactor)
 
     def _distribute(self, reactor: Any) -> Distribution:
         settings = self._settings
@@ -241,7 +292,7 @@ class WorkersService(ServingService):
 
         def end(_: None) -> None:
             self._forks.stop()
-            self._close_control()
+            self._answer_no_more()
 
         return stopped.addCallback(end)
 
@@ -259,7 +310,7 @@ class OwnService(ServingService):
         self._serving.start()
         for number, group in enumerate(self._groups):
             self._serving.listen(f"{number}/0", group.members[0].dup())
-        self._answer_control(reactor)
+        self._answer(reactor)
         announce(self._settings, self._groups)
 
     def _workers(self) -> list[WorkerState]:
@@ -272,7 +323,7 @@ class OwnService(ServingService):
         drained: Deferred[Any] = self._serving.drain(self._settings.drain_seconds)
 
         def end(_: None) -> Deferred[None]:
-            self._close_control()
+            self._answer_no_more()
             return self._serving.stop()
 
         return drained.addCallback(end)

@@ -9,13 +9,10 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet import unix
-from twisted.internet.address import UNIXAddress
 from twisted.web.http import Request
 from twisted.web.resource import Resource
-from twisted.web.server import Site
 
-from kvd.accepting import Acceptor
+from kvd.control.answering import Answering, QuietSite
 
 
 class StatusResource(Resource):
@@ -32,12 +29,6 @@ class StatusResource(Resource):
     def render_GET(self, request: Request) -> bytes:
         request.setHeader("Content-Type", "application/json")
         return json.dumps(self._status()).encode("ascii") + b"\n"
-
-
-class _QuietSite(Site):
-    def log(self, request: Request) -> None:
-        # Who asks for the status twenty times a second fills no log.
-        pass
 
 
 class ControlSite:
@@ -59,20 +50,11 @@ class ControlSite:
         """
         root = Resource()
         root.putChild(b"status", StatusResource(status))
-        self._site = _QuietSite(root, reactor=reactor)
-        self._reactor = reactor
-        # Not adoptStreamPort: it makes the socket's file everybody's.
-        self._acceptor = Acceptor(listener, self._accepted, reactor)
-        self._acceptor.start()
-
-    def _accepted(self, connection: socket.socket, peer: Any) -> None:
-        protocol = self._site.buildProtocol(UNIXAddress(None))
-        no_port: Any = None
-        transport = unix.Server(connection, protocol, peer, no_port, 0, self._reactor)
-        protocol.makeConnection(transport)
+        site = QuietSite(root, reactor=reactor)
+        self._answering = Answering(listener, site, reactor)
 
     def close(self) -> None:
         """
         Answer nobody new.
         """
-        self._acceptor.close()
+        self._answering.close()
