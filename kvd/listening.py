@@ -14,6 +14,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -30,6 +31,11 @@ _WORDS: Final = {
     errno.ENOTDIR: "the folder of the socket is no folder",
     errno.EAFNOSUPPORT: "this machine does not speak that family of addresses",
 }
+
+# struct tcp_info of linux/tcp.h: eight bytes, then tcpi_rto, _ato, _snd_mss and
+# _rcv_mss, then tcpi_unacked and _sacked, which tell of the queue where a socket
+# listens.
+_TCP_INFO: Final = struct.Struct("=8x16xII")
 
 
 @dataclass
@@ -78,6 +84,24 @@ class ListenerGroup:
         else:
             steer(self.members[0], program)
 
+    def waiting(self) -> list[int]:
+        """
+        How many connections wait to be accepted at each socket; none of Unix
+        sockets, of which the kernel does not tell, and of closed ones.
+        """
+        if isinstance(self.address, UNIXAddress) or self.members[0].fileno() == -1:
+            return []
+        return [_queue(member)[0] for member in self.members]
+
+    def queue_limit(self) -> int | None:
+        """
+        How many may wait at each socket, where `waiting` tells of them: the backlog
+        as far as the kernel allows it.
+        """
+        if isinstance(self.address, UNIXAddress) or self.members[0].fileno() == -1:
+            return None
+        return _queue(self.members[0])[1]
+
     def close(self) -> None:
         """
         Close this process's sockets, and remove the file of a Unix socket if
@@ -97,6 +121,12 @@ class ListenerGroup:
             except PermissionError:
                 # Made before twistd --uid; who starts next removes it.
                 pass
+
+
+def _queue(listener: socket.socket) -> tuple[int, int]:
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    waiting, limit = _TCP_INFO.unpack(info)
+    return waiting, limit
 
 
 def open_group(address: Address, size: int) -> ListenerGroup:

@@ -7,8 +7,10 @@ of each (``struct.pack_into`` copies byte by byte, and tears). The words of one
 row belong to different moments, so two of them need not fit together.
 
 Rows begin on a cache line of their own, so that no worker's counting slows
-another's. They outlive the worker: its replacement begins with a row of
-zeroes, and until then nobody should ask the row of a worker that is gone.
+another's. They belong to a worker's place and outlive its process: what has been
+counted is counted on by the replacement, so that no sum ever goes back; what was
+open or in progress has died, which the replacement says. Until then nobody should
+ask what the worker that is gone is doing now.
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ import mmap
 import os
 import time
 from dataclasses import dataclass
+from math import frexp
 from typing import Final
 
+from kvd.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
+
 WORD_BYTES: Final = 8
-ROW_WORDS: Final = 16
+ROW_WORDS: Final = 64
 """
-Two cache lines of 64 bytes, the pair that x86 prefetches together.
+Eight cache lines of 64 bytes, a whole number of the pairs that x86 prefetches
+together.
 """
 
 (
@@ -35,17 +41,32 @@ Two cache lines of 64 bytes, the pair that x86 prefetches together.
     _BUSY,
     _AWAKE,
     _BEAT,
-) = range(9)
+    _STARTS,
+    _SERVING,  # seconds, as a float of 64 bits
+    _LATENCY,
+) = range(12)
+_DELAY = _LATENCY + BUCKETS
+assert _DELAY + BUCKETS <= ROW_WORDS
+
+# The word of a duration, by its exponent.
+_LATENCY_WORD = tuple(_LATENCY + bucket for bucket in BUCKET_OF_EXPONENT)
+_DELAY_WORD = tuple(_DELAY + bucket for bucket in BUCKET_OF_EXPONENT)
+
+# The exponent of 0 is 0, which is that of 0.5 too.
+_A_NANOSECOND = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
     """
-    A row as it was read.
+    A row as it was read, of a worker that is there.
     """
 
+    starts: int
+    """Processes that have been in this place, this one included; all sums go
+    over all of them."""
     accepted: int
-    """Connections, since the worker began."""
+    """Connections."""
     open: int
     """Connections, now."""
     requests: int
@@ -57,10 +78,33 @@ class Counts:
     bytes_out: int
     """Taken by the kernel for connections, heads included."""
     busy_seconds: float
-    """In which the worker did not wait for events."""
+    """In which it did not wait for events."""
     silent_seconds: float
     """Since it last began or ended to wait: a worker waits for a second at
     most, so more than that is one event that takes long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """
+    What has been counted in a worker's place by all of its processes, whether or
+    not there is one now. None of the numbers ever becomes less.
+    """
+
+    starts: int
+    accepted: int
+    requests: int
+    bytes_in: int
+    bytes_out: int
+    busy_seconds: float
+    """In turns of the reactor that have ended."""
+    serving_seconds: float
+    """All requests together, from the end of the head to the end of the reply."""
+    latency: list[int]
+    """How many requests took how long, in the buckets of `kvd.histogram`."""
+    loop_delay: list[int]
+    """How many turns of the reactor took how long, from waking to waiting: what
+    had come meanwhile had to wait for so long."""
 
 
 class Row:
@@ -68,17 +112,20 @@ class Row:
     One worker's row, in the hands of that worker.
     """
 
-    __slots__ = ("_words",)
+    __slots__ = ("_seconds", "_words")
 
     def __init__(self, words: memoryview) -> None:
         """
         Args:
-            words: The row's words, of format ``Q``; set to zero.
+            words: The row's words, of format ``Q``, as the predecessor left them;
+                zeroes for the first.
         """
         self._words = words
-        for word in range(ROW_WORDS):
-            words[word] = 0
+        self._seconds = words.cast("B").cast("d")
+        words[_OPEN] = words[_AWAKE] = 0
+        words[_BEGUN] = words[_DONE]
         words[_BEAT] = time.monotonic_ns()
+        words[_STARTS] += 1
 
     def opened(self) -> None:
         """
@@ -99,11 +146,20 @@ class Row:
         """
         self._words[_BEGUN] += 1
 
-    def finished(self) -> None:
+    def finished(self, seconds: float) -> None:
         """
         A request has ended, or was broken off.
+
+        Args:
+            seconds: How long it took; taken for 0 if somebody set the clock back.
         """
-        self._words[_DONE] += 1
+        if seconds < 0:
+            seconds = 0.0
+        words = self._words
+        words[_DONE] += 1
+        exponent = frexp(seconds + _A_NANOSECOND)[1]
+        words[_LATENCY_WORD[exponent - LEAST_EXPONENT]] += 1
+        self._seconds[_SERVING] += seconds
 
     def received(self, count: int) -> None:
         """
@@ -124,8 +180,11 @@ class Row:
         words = self._words
         now = time.monotonic_ns()
         if words[_AWAKE]:
-            words[_BUSY] += now - words[_AWAKE]
+            took = now - words[_AWAKE]
+            words[_BUSY] += took
             words[_AWAKE] = 0
+            exponent = frexp(took * 1e-9 + _A_NANOSECOND)[1]
+            words[_DELAY_WORD[exponent - LEAST_EXPONENT]] += 1
         words[_BEAT] = now
 
     def woke(self) -> None:
@@ -157,25 +216,27 @@ class Scoreboard:
         """
         self._memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
         self._words = memoryview(self._memory).cast("Q")
+        self._seconds = memoryview(self._memory).cast("d")
         self.workers = workers
         """How many rows are in use; may change, up to as many as there are."""
 
     def own_row(self, worker: int) -> Row:
         """
-        A worker's row for the worker itself. It begins anew.
+        A worker's row for the worker itself, which begins with nothing open.
         """
         start = worker * ROW_WORDS
         return Row(self._words[start : start + ROW_WORDS])
 
     def counts(self, worker: int) -> Counts:
         """
-        Read a row.
+        What the worker in a place is doing, and has done.
         """
         words = self._words[worker * ROW_WORDS : (worker + 1) * ROW_WORDS].tolist()
         now = time.monotonic_ns()
         awake = words[_AWAKE]
         busy = words[_BUSY] + (max(0, now - awake) if awake else 0)
         return Counts(
+            starts=words[_STARTS],
             accepted=words[_ACCEPTED],
             open=words[_OPEN],
             requests=words[_DONE],
@@ -186,6 +247,28 @@ class Scoreboard:
             busy_seconds=busy / 1e9,
             silent_seconds=max(0, now - max(awake, words[_BEAT])) / 1e9,
         )
+
+    def sums(self) -> list[Sums]:
+        """
+        What was counted in every place.
+        """
+        end = self.workers * ROW_WORDS
+        words = self._words[:end].tolist()
+        seconds = self._seconds[_SERVING:end:ROW_WORDS].tolist()
+        return [
+            Sums(
+                starts=words[start + _STARTS],
+                accepted=words[start + _ACCEPTED],
+                requests=words[start + _DONE],
+                bytes_in=words[start + _BYTES_IN],
+                bytes_out=words[start + _BYTES_OUT],
+                busy_seconds=words[start + _BUSY] / 1e9,
+                serving_seconds=seconds[worker],
+                latency=words[start + _LATENCY : start + _LATENCY + BUCKETS],
+                loop_delay=words[start + _DELAY : start + _DELAY + BUCKETS],
+            )
+            for worker, start in enumerate(range(0, len(words), ROW_WORDS))
+        ]
 
     def connections(self) -> list[int]:
         """
@@ -208,6 +291,7 @@ class Scoreboard:
         Give the memory back. No row may be in use any more.
         """
         self._words.release()
+        self._seconds.release()
         self._memory.close()
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.application.service import IService, Service
@@ -53,19 +55,47 @@ def makeService(options: Options) -> IService:
         maker.prepare(settings.store.path)
         # As many as any policy may want: later, this process may not be allowed to
         # make more.
-        sockets = max(settings.procs, chosen.arrangement.group_size)
-        groups = open_groups(settings, sockets if settings.procs else 1)
-        try:
-            control = open_control(settings, groups)
-        except BaseException:
-            for group in groups:
-                group.close()
-            raise
+        size = max(settings.procs, chosen.arrangement.group_size)
+        sockets = open_sockets(settings, size if settings.procs else 1)
     except OperatorError as error:
         raise SystemExit(f"kvd: {error.sentence}") from error
     if settings.procs:
-        return WorkersService(settings, groups, control, chosen)
-    return OwnService(settings, groups, control)
+        return WorkersService(settings, sockets, chosen)
+    return OwnService(settings, sockets)
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """
+    Everything that listens.
+    """
+
+    groups: Sequence[ListenerGroup]
+    """For clients."""
+    control: ListenerGroup | None
+    status: ListenerGroup | None
+    """Of the status site."""
+
+
+def open_sockets(settings: Settings, size: int) -> Sockets:
+    """
+    Listen everywhere; nowhere, if one of them fails.
+
+    Args:
+        settings: The whole of them.
+        size: How many sockets an address for clients has.
+    """
+    with ExitStack() as undo:
+        groups = open_groups(settings, size)
+        for group in groups:
+            undo.callback(group.close)
+        status = None
+        if settings.status is not None:
+            status = open_group(settings.status, 1)
+            undo.callback(status.close)
+        sockets = Sockets(groups, open_control(settings, groups), status)
+        undo.pop_all()
+        return sockets
 
 
 def open_groups(settings: Settings, size: int) -> list[ListenerGroup]:
@@ -85,6 +115,19 @@ def open_groups(settings: Settings, size: int) -> list[ListenerGroup]:
             group.close()
         raise
     return groups
+
+
+def announce_status(group: ListenerGroup) -> None:
+    """
+    Where the status site is, and a warning if strangers may read it.
+    """
+    _log.info("the status site is at {address}", address=str(group.address))
+    if is_public(group.address):
+        _log.warn(
+            "the status site at {address} can be reached from other machines, and"
+            " whoever reaches it may read how kvd is set up and what its workers do",
+            address=str(group.address),
+        )
 
 
 def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
@@ -140,19 +183,15 @@ def _automatic_control(groups: Sequence[ListenerGroup]) -> str:
 
 class ServingService(Service):
     """
-    What both services have: the sockets, and the answer to ``kvd status``.
+    What both services have: the sockets, and the answers to whoever asks how it is.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        groups: Sequence[ListenerGroup],
-        control: ListenerGroup | None,
-    ) -> None:
+    def __init__(self, settings: Settings, sockets: Sockets) -> None:
         self._settings = settings
-        self._groups = groups
-        self._control = control
-        self._control_site: Any = None
+        self._groups = sockets.groups
+        self._control = sockets.control
+        self._status = sockets.status
+        self._sites: list[Any] = []
 
     def startService(self) -> None:
         super().startService()
@@ -162,40 +201,58 @@ class ServingService(Service):
             self._scoreboard_memory, max(1, self._settings.procs)
         )
 
-    def _answer_control(self, reactor: Any) -> None:
-        if self._control is not None:
-            # Not at the top: workers are on their way before this is imported.
-            from kvd.control.site import ControlSite
+    def _answer(self, reactor: Any) -> None:
+        # Not at the top: workers are on their way before these are imported, and
+        # not everybody wants a status site.
+        began = reactor.seconds()
 
-            self._began = reactor.seconds()
-            self._control_site = ControlSite(
-                self._control.members[0].dup(),
-                lambda: describe(
-                    self._settings,
-                    self._policy(),
-                    self._groups,
-                    self._workers(),
-                    self._scoreboard,
-                    reactor.seconds() - self._began,
-                ),
-                self._changes(),
-                reactor,
+        def told() -> dict[str, Any]:
+            return describe(
+                self._present(),
+                self._groups,
+                self._workers(),
+                self._scoreboard,
+                reactor.seconds() - began,
+                draining=not self.running,
             )
 
-    def _policy(self) -> str:
-        return self._settings.policy
+        if self._control is not None:
+            from kvd.control.site import ControlSite
 
-    def _changes(self) -> Mapping[str, Change]:
-        return {}
+            listener = self._control.members[0].dup()
+            self._sites.append(ControlSite(listener, told, self._changes(), reactor))
+        if self._status is not None:
+            from kvd.admin.site import StatusSite
+
+            self._sites.append(
+                StatusSite(
+                    self._status,
+                    told,
+                    self._scoreboard.sums,
+                    lambda: self._present().policy,
+                    reactor,
+                )
+            )
+            announce_status(self._status)
 
     def _workers(self) -> list[WorkerState]:
         raise NotImplementedError
 
-    def _close_control(self) -> None:
-        if self._control_site is not None:
-            self._control_site.close()
-        if self._control is not None:
-            self._control.close()
+    def _present(self) -> Settings:
+        """
+        The settings, with what has been changed since the start.
+        """
+        return self._settings
+
+    def _changes(self) -> Mapping[str, Change]:
+        return {}
+
+    def _answer_no_more(self) -> None:
+        for site in self._sites:
+            site.close()
+        for group in (self._control, self._status):
+            if group is not None:
+                group.close()
 
 
 class WorkersService(ServingService):
@@ -206,11 +263,10 @@ class WorkersService(ServingService):
     def __init__(
         self,
         settings: Settings,
-        groups: Sequence[ListenerGroup],
-        control: ListenerGroup | None,
+        sockets: Sockets,
         chosen: ChosenPolicy,
     ) -> None:
-        super().__init__(settings, groups, control)
+        super().__init__(settings, sockets)
         self._chosen = chosen
 
     def startService(self) -> None:
@@ -239,7 +295,7 @@ class WorkersService(ServingService):
         )
         self._forks.start(self._pool)
         self._pool.start()
-        self._answer_control(reactor)
+        self._answer(reactor)
 
     def _workers(self) -> list[WorkerState]:
         return [
@@ -253,8 +309,11 @@ class WorkersService(ServingService):
             if slot.wanted or slot.state is not State.ENDED
         ]
 
-    def _policy(self) -> str:
-        return self._distribution.chosen.name
+    def _present(self) -> Settings:
+        changing = self._changing
+        return replace(
+            self._settings, policy=self._distribution.chosen.name, procs=changing.procs
+        )
 
     def _changes(self) -> Mapping[str, Change]:
         changing = self._changing
@@ -271,7 +330,7 @@ class WorkersService(ServingService):
 
         def end(_: None) -> None:
             self._forks.stop()
-            self._close_control()
+            self._answer_no_more()
 
         return stopped.addCallback(end)
 
@@ -289,7 +348,7 @@ class OwnService(ServingService):
         self._serving.start()
         for number, group in enumerate(self._groups):
             self._serving.listen(f"{number}/0", group.members[0].dup())
-        self._answer_control(reactor)
+        self._answer(reactor)
         announce(self._settings, self._groups)
 
     def _workers(self) -> list[WorkerState]:
@@ -302,7 +361,7 @@ class OwnService(ServingService):
         drained: Deferred[Any] = self._serving.drain(self._settings.drain_seconds)
 
         def end(_: None) -> Deferred[None]:
-            self._close_control()
+            self._answer_no_more()
             return self._serving.stop()
 
         return drained.addCallback(end)

@@ -125,5 +125,7 @@ class Settings:
     """Whether the kernel moves bodies to files (splice(2)) where it can."""
     control: str | None = "auto"
     """An absolute path, ``auto`` for `kvd.control.places`, or None."""
+    status: Address | None = None
+    """Where the status site is."""
     drain_seconds: float = 10.0
     limits: Limits = field(default_factory=Limits)

@@ -411,7 +411,8 @@ class Turn:
     # -- the log --------------------------------------------------------------
 
     def _note(self) -> None:
-        self._site.row.finished()
+        seconds = self._site.clock.seconds() - self._began
+        self._site.row.finished(seconds)
         log = self._site.log
         if log is None:
             return
@@ -424,7 +425,7 @@ class Turn:
                 key="-" if request is None else _without_query(request.target),
                 status=self._status,
                 body_bytes=self._sent or self._received,
-                seconds=self._site.clock.seconds() - self._began,
+                seconds=seconds,
             )
         )
 

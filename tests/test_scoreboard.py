@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from kvd.histogram import BOUNDS_SECONDS, BUCKETS
 from kvd.scoreboard import ROW_WORDS, WORD_BYTES, Scoreboard, create_scoreboard
 
 
@@ -35,7 +38,7 @@ def test_what_one_maps_the_other_sees(memory: int) -> None:
     for _ in range(7):
         row.began()
     for _ in range(4):
-        row.finished()
+        row.finished(0.001)
     row.received(1 << 40)
     row.sent(123)
 
@@ -47,16 +50,88 @@ def test_what_one_maps_the_other_sees(memory: int) -> None:
     assert [0, 3, 0] == ours.requests()
 
 
-def test_a_replacement_begins_with_zeroes(memory: int) -> None:
+def test_a_replacement_counts_on(memory: int) -> None:
     """
-    What its predecessor had open died with it.
+    What its predecessor had open died with it, and what it had done stays done.
     """
     board = Scoreboard(memory, 3)
-    board.own_row(2).opened()
-    board.own_row(2)
+    row = board.own_row(2)
+    row.opened()
+    row.began()
+    row.began()
+    row.finished(0.001)
+    row.sent(100)
+    row.woke()
+    before = board.sums()[2]
+    row = board.own_row(2)
 
     assert [0, 0, 0] == board.connections()
-    assert 0 == board.counts(2).accepted
+    assert [0, 0, 0] == board.requests()
+    assert 0.0 == board.counts(2).busy_seconds
+    assert replace(before, starts=2) == board.sums()[2]
+
+    row.began()
+    row.finished(0.001)
+    after = board.sums()[2]
+    assert (1, 2, 100) == (after.accepted, after.requests, after.bytes_out)
+    assert 2 == after.latency[bucket_below(0.001)]
+
+
+def bucket_below(seconds: float) -> int:
+    """
+    The bucket of a duration, by looking it up.
+    """
+    return bisect_right(BOUNDS_SECONDS, seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bucket"),
+    [
+        (-1.0, 0),
+        (0.0, 0),
+        (7e-6, 0),
+        (8e-6, 1),
+        (0.0009, bucket_below(0.0009)),
+        (0.7, bucket_below(0.7)),
+        (127.0, BUCKETS - 2),
+        (129.0, BUCKETS - 1),
+        (1e9, BUCKETS - 1),
+    ],
+)
+def test_each_duration_has_its_bucket(memory: int, seconds: float, bucket: int) -> None:
+    """
+    Whatever the clock says; and the sum is that of all.
+    """
+    board = Scoreboard(memory, 3)
+    row = board.own_row(1)
+    row.finished(seconds)
+    row.finished(seconds)
+    (nobody, sums, _) = board.sums()
+
+    assert [2 * (place == bucket) for place in range(BUCKETS)] == sums.latency
+    assert max(0.0, 2 * seconds) == sums.serving_seconds
+    assert 0 == sum(nobody.latency) == sum(sums.loop_delay)
+
+
+def test_turns_of_the_reactor_are_timed(memory: int) -> None:
+    """
+    Each once, when it has ended; a wait behind a wait is none.
+    """
+    board = Scoreboard(memory, 3)
+    row = board.own_row(0)
+    row.waits()
+    row.woke()
+    row.waits()
+    row.waits()
+    row.woke()
+    time.sleep(0.02)
+    assert 1 == sum(board.sums()[0].loop_delay)
+
+    row.waits()
+    sums = board.sums()[0]
+    assert 2 == sum(sums.loop_delay)
+    assert 1 == sum(sums.loop_delay[bucket_below(0.02) :])
+    assert sums.busy_seconds >= 0.02
 
 
 def test_waiting_is_not_being_busy(memory: int) -> None:

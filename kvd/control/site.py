@@ -9,22 +9,19 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from twisted.internet import unix
-from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import NOT_DONE_YET
 
-from kvd.accepting import Acceptor
+from kvd.control.answering import Answering, QuietSite
 from kvd.errors import ChangeImpossible, OperatorError
 
-_log = Logger()
-
-
 MAX_BODY_BYTES: Final = 4096
+
+_log = Logger()
 
 
 class StatusResource(Resource):
@@ -103,12 +100,6 @@ def _json(request: Request, answer: dict[str, Any]) -> bytes:
     return json.dumps(answer).encode("ascii") + b"\n"
 
 
-class _QuietSite(Site):
-    def log(self, request: Request) -> None:
-        # Who asks for the status twenty times a second fills no log.
-        pass
-
-
 class ControlSite:
     """
     Answers on a control socket.
@@ -132,20 +123,11 @@ class ControlSite:
         root.putChild(b"status", StatusResource(status))
         for name, change in changes.items():
             root.putChild(name.encode("ascii"), ChangeResource(change))
-        self._site = _QuietSite(root, reactor=reactor)
-        self._reactor = reactor
-        # Not adoptStreamPort: it makes the socket's file everybody's.
-        self._acceptor = Acceptor(listener, self._accepted, reactor)
-        self._acceptor.start()
-
-    def _accepted(self, connection: socket.socket, peer: Any) -> None:
-        protocol = self._site.buildProtocol(UNIXAddress(None))
-        no_port: Any = None
-        transport = unix.Server(connection, protocol, peer, no_port, 0, self._reactor)
-        protocol.makeConnection(transport)
+        site = QuietSite(root, reactor=reactor)
+        self._answering = Answering(listener, site, reactor)
 
     def close(self) -> None:
         """
         Answer nobody new.
         """
-        self._acceptor.close()
+        self._answering.close()

@@ -11,8 +11,9 @@ from typing import Any
 
 from kvd import __version__
 from kvd.balance import jain_index
+from kvd.histogram import BOUNDS_SECONDS
 from kvd.listening import ListenerGroup
-from kvd.scoreboard import Scoreboard
+from kvd.scoreboard import Scoreboard, Sums
 from kvd.settings import Settings
 
 
@@ -39,31 +40,42 @@ class WorkerState:
 
 def describe(
     settings: Settings,
-    policy: str,
     groups: Sequence[ListenerGroup],
     workers: Sequence[WorkerState],
     scoreboard: Scoreboard,
     uptime_seconds: float,
+    draining: bool = False,
 ) -> dict[str, Any]:
     """
-    The status as it is sent. The numbers of a worker count from the start of
-    its process; a place without one has none.
+    The status as it is sent. The numbers of a worker are those of its place, over
+    all processes that have been in it; a place without one tells none.
     """
-    rows = [_row(worker, scoreboard) for worker in workers]
+    sums = scoreboard.sums()
+    rows = [_row(worker, scoreboard, sums[worker.worker]) for worker in workers]
     if not settings.procs:
         # twistd's own reactor does not count its waiting.
         for row in rows:
-            del row["busy_seconds"], row["silent_seconds"]
+            del row["busy_seconds"], row["silent_seconds"], row["loop_delay"]
     counted = [row for row in rows if "requests" in row]
+    queues = [queue for queue in map(_queue, groups) if queue["waiting"]]
+    for queue in queues:
+        if len(queue["waiting"]) == len(rows):
+            # Each has its own socket.
+            for row, waiting in zip(rows, queue["waiting"], strict=True):
+                row["accept_queue"] = row.get("accept_queue", 0) + waiting
     return {
         "version": __version__,
         "pid": os.getpid(),
         "addresses": [str(group.address) for group in groups],
         "store": str(settings.store),
         "durability": settings.durability,
-        "policy": policy,
+        "policy": settings.policy,
+        "procs": settings.procs,
         "uptime_seconds": round(uptime_seconds, 3),
+        "draining": draining,
         "workers": rows,
+        "bucket_seconds": BOUNDS_SECONDS,
+        "accept_queues": queues,
         "balance": {
             "connections": _balance(counted, "accepted"),
             "requests": _balance(counted, "requests"),
@@ -71,7 +83,7 @@ def describe(
     }
 
 
-def _row(worker: WorkerState, scoreboard: Scoreboard) -> dict[str, Any]:
+def _row(worker: WorkerState, scoreboard: Scoreboard, sums: Sums) -> dict[str, Any]:
     row: dict[str, Any] = {
         "worker": worker.worker,
         "pid": worker.pid or None,
@@ -80,7 +92,16 @@ def _row(worker: WorkerState, scoreboard: Scoreboard) -> dict[str, Any]:
     }
     if worker.counts:
         row |= asdict(scoreboard.counts(worker.worker))
+        row |= {"latency": sums.latency, "loop_delay": sums.loop_delay}
     return row
+
+
+def _queue(group: ListenerGroup) -> dict[str, Any]:
+    return {
+        "address": str(group.address),
+        "waiting": group.waiting(),
+        "limit": group.queue_limit(),
+    }
 
 
 def _balance(rows: Sequence[dict[str, Any]], name: str) -> float:

@@ -31,6 +31,11 @@ ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - chosen by leaving the interface out
 What ``tcp:8080`` listens on, as everywhere in Twisted.
 """
 
+LOOPBACK: Final = "127.0.0.1"
+"""
+What ``tcp:8081`` is for the status site: who wants others to read it says so.
+"""
+
 # sun_path of Linux has 108 bytes, one of them for the NUL (unix(7)).
 MAX_UNIX_PATH_BYTES: Final = 107
 
@@ -43,9 +48,13 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 
 
-def read_address(text: str) -> Address:
+def read_address(text: str, interface: str = ANY_IPV4) -> Address:
     """
     One address.
+
+    Args:
+        text: As it was written.
+        interface: Where a port is meant that has none.
 
     Raises:
         BadSetting: The text is not an address; the sentence says how one is
@@ -59,9 +68,24 @@ def read_address(text: str) -> Address:
         what = "port" if kind == "tcp" else "path"
         raise BadSetting(f"{text!r} has no {what}: {RIGHT}")
     try:
-        return read(pieces[0], _Arguments(pieces[1:]))
+        return read(pieces[0], _Arguments(pieces[1:]), interface)
     except BadSetting as error:
         raise BadSetting(f"{text!r}: {error.sentence}") from error
+
+
+def read_status(text: str) -> Address | None:
+    """
+    The address of the status site, or ``off``.
+
+    Raises:
+        BadSetting: It is neither.
+    """
+    if text == "off":
+        return None
+    try:
+        return read_address(text, LOOPBACK)
+    except BadSetting as error:
+        raise BadSetting(f"{error.sentence}, or off") from error
 
 
 def _split(text: str) -> list[str]:
@@ -111,10 +135,10 @@ class _Arguments:
         return self._values.get(name, default)
 
 
-def _read_tcp(port: str, arguments: _Arguments) -> TCPAddress:
+def _read_tcp(port: str, arguments: _Arguments, interface: str) -> TCPAddress:
     arguments.check("interface", "backlog")
     return TCPAddress(
-        interface=_read_interface(arguments.get("interface", ANY_IPV4)),
+        interface=_read_interface(arguments.get("interface", interface)),
         port=_port(port),
         backlog=_backlog(arguments.get("backlog", "4096")),
     )
@@ -132,7 +156,7 @@ def _read_interface(text: str) -> str:
         ) from error
 
 
-def _read_unix(path: str, arguments: _Arguments) -> UNIXAddress:
+def _read_unix(path: str, arguments: _Arguments, interface: str) -> UNIXAddress:
     arguments.check("mode", "backlog")
     path = os.path.abspath(_ESCAPED.sub(r"\1", path))
     length = len(os.fsencode(path))
@@ -156,7 +180,7 @@ def _read_mode(text: str) -> int:
     return int(text, 8)
 
 
-_KINDS: Mapping[str, Callable[[str, _Arguments], Address]] = {
+_KINDS: Mapping[str, Callable[[str, _Arguments, str], Address]] = {
     "tcp": _read_tcp,
     "unix": _read_unix,
 }

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final
 
 from kvd.errors import BadSetting
-from kvd.options.addresses import read_address
+from kvd.options.addresses import read_address, read_status
 from kvd.options.locations import (
     read_access_log,
     read_control,
@@ -209,6 +209,14 @@ CHOICES: Final[Sequence[Choice]] = (
         ["auto"],
         'The Unix socket that "kvd status" asks, for this user alone; auto: named by'
         " the first TCP port, in this user's runtime folder; off: none.",
+    ),
+    Choice(
+        "status",
+        "status",
+        read_status,
+        ["off"],
+        "The address of the status site, such as tcp:8081, which is this machine's"
+        " alone unless interface= says otherwise; off: none.",
     ),
     Choice(
         "drain-timeout",

@@ -22,6 +22,7 @@ Addresses:
   unix:/run/kvd.socket:mode=660   a Unix socket and its permissions
   Both take backlog=N, how many connections may wait to be accepted (4096).
   Nothing but kvd itself guards an address: whoever reaches it may write.
+  --status takes one too, where a TCP port alone is one of 127.0.0.1.
 
 Sizes, times and paths:
   Sizes are bytes, or have a unit: 16KiB or 16k is 16384, 16kB is 16000.
@@ -38,7 +39,7 @@ Examples:
   twistd -n kvd
   twistd -n kvd --procs 4 --store file:/srv/values --listen tcp:80
   twistd -n kvd --procs 0 --listen unix:/run/kvd.socket --durability process
-  twistd -n kvd --config /etc/kvd.toml --access-log -
+  twistd -n kvd --config /etc/kvd.toml --access-log - --status tcp:8081
 """
 
 

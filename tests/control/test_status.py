@@ -33,13 +33,13 @@ def test_who_is_gone_does_not_count(board: Scoreboard) -> None:
         row = board.own_row(worker)
         for _ in range(requests):
             row.began()
-            row.finished()
+            row.finished(0.001)
     workers = [
         WorkerState(0, 10, "ready", 1),
         WorkerState(1, 11, "draining", 0),
         WorkerState(2, 0, "starting", 0),
     ]
-    told = describe(Settings(procs=3), "shared", [], workers, board, 1.23456)
+    told = describe(Settings(procs=3), [], workers, board, 1.23456)
 
     assert [5, 5] == [row["requests"] for row in told["workers"] if "requests" in row]
     assert 1.0 == told["balance"]["requests"]

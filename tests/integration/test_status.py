@@ -93,9 +93,9 @@ def test_one_process_tells_the_same(tmp_path: Path) -> None:
         assert "busy_seconds" not in row
 
 
-def test_a_replaced_worker_counts_anew(tmp_path: Path) -> None:
+def test_a_replaced_worker_counts_on(tmp_path: Path) -> None:
     """
-    Its predecessor's numbers are gone with it.
+    What its predecessor did stays counted, in the place that both have.
     """
     control = tmp_path / "control"
     options = null("--policy=shared", "--procs=1", f"--control={control}")
@@ -110,7 +110,11 @@ def test_a_replaced_worker_counts_anew(tmp_path: Path) -> None:
             return bool(row["state"] == "ready" and row["pid"] != before["pid"])
 
         until(replaced)
-        assert 0 == told_by(control)["workers"][0]["requests"]
+        (after,) = told_by(control)["workers"]
+        assert (1, 0, 2) == (after["requests"], after["open"], after["starts"])
+
+        ask(daemon.port, "PUT", "/k", b"x")
+        until(lambda: told_by(control)["workers"][0]["requests"] == 2)
 
 
 def test_the_command_shows_it(tmp_path: Path) -> None:

@@ -1,0 +1,563 @@
+"use strict";
+
+// Everything that is shown comes from /status.json, each second, and what was before
+// from /history.json, once. The daemon does all sums; here they are drawn.
+
+const POLL_MS = 1000;
+const GAP_SECONDS = 3;
+
+const byId = (id) => document.getElementById(id);
+const samples = [];
+let kept = 300;
+let daemon = null;
+let cursor = null;
+
+// -- numbers as words ---------------------------------------------------------
+
+const none = "–";
+
+function short(number, base, units, digits = 3) {
+  let unit = 0;
+  while (number >= base && unit < units.length - 1) {
+    number /= base;
+    unit += 1;
+  }
+  const decimals = number >= 100 || Number.isInteger(number) ? 0 : number >= 10 ? 1 : 2;
+  return number.toFixed(Math.min(decimals, digits - 1)) + units[unit];
+}
+
+function count(number) {
+  if (number == null) return none;
+  if (number < 100000) {
+    const decimals = number < 10 && !Number.isInteger(number) ? 1 : 0;
+    return number.toLocaleString("en", { maximumFractionDigits: decimals });
+  }
+  return short(number, 1000, ["", "k", "M", "G", "T"]);
+}
+
+function bytes(number) {
+  if (number == null) return none;
+  if (number < 1000) return number.toFixed(0) + " B";
+  return short(number, 1000, [" B", " kB", " MB", " GB", " TB"]);
+}
+
+function seconds(number) {
+  if (number == null) return none;
+  if (number < 0.001) return (number * 1e6).toFixed(0) + " µs";
+  if (number < 1) return (number * 1e3).toFixed(number < 0.01 ? 1 : 0) + " ms";
+  return number.toFixed(number < 10 ? 1 : 0) + " s";
+}
+
+function share(number) {
+  return number == null ? none : Math.round(number * 100) + " %";
+}
+
+function index(number) {
+  return number == null ? none : number.toFixed(3);
+}
+
+function duration(total) {
+  const days = Math.floor(total / 86400);
+  const hours = Math.floor(total / 3600) % 24;
+  const minutes = Math.floor(total / 60) % 60;
+  if (days) return `${days} d ${hours} h`;
+  if (hours) return `${hours} h ${minutes} min`;
+  if (minutes) return `${minutes} min ${Math.floor(total % 60)} s`;
+  return `${Math.floor(total)} s`;
+}
+
+// -- elements -----------------------------------------------------------------
+
+function put(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function make(name, attributes = {}, text = "") {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    element.setAttribute(key, value);
+  }
+  element.textContent = text;
+  return element;
+}
+
+function draw(name, attributes, text = "") {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) {
+    element.setAttribute(key, value);
+  }
+  element.textContent = text;
+  return element;
+}
+
+function add(list, value) {
+  return list.reduce((sum, item) => sum + (value(item) ?? 0), 0);
+}
+
+// -- the head -----------------------------------------------------------------
+
+function showFacts(status) {
+  const facts = {
+    policy: status.policy,
+    processes: status.procs || "0, twistd serves",
+    store: status.store,
+    durability: status.durability,
+    at: status.addresses.join(", "),
+    up: duration(status.uptime_seconds),
+    process: status.pid,
+  };
+  const list = byId("facts");
+  for (const [name, value] of Object.entries(facts)) {
+    let fact = list.querySelector(`[data-fact="${name}"]`);
+    if (!fact) {
+      fact = make("div", { "data-fact": name });
+      fact.append(make("dt", {}, name), make("dd"));
+      list.append(fact);
+    }
+    put(fact.lastChild, String(value));
+  }
+  put(byId("version"), status.version);
+  document.title = `kvd: ${status.policy}, ${status.workers.length} workers`;
+}
+
+function showLive(kind, words) {
+  byId("live").className = `live ${kind}`;
+  put(byId("live").lastChild, words);
+}
+
+// -- the tiles ----------------------------------------------------------------
+
+// By Jain's index n workers are as good as so many that share evenly.
+function worth(balance, workers) {
+  if (balance == null) return "nothing to share out";
+  if (workers < 2) return "one worker";
+  return `worth ${(balance * workers).toFixed(1)} of ${workers}`;
+}
+
+function showTiles(status, now) {
+  const alive = status.workers.filter((row) => "requests" in row);
+  const tiles = [
+    ["requests", "Requests / s", count(now?.requests_per_second),
+      `${count(add(alive, (row) => row.requests))} in all`],
+    ["progress", "In progress", count(add(alive, (row) => row.in_progress)),
+      "requests, now"],
+    ["open", "Connections", count(add(alive, (row) => row.open)),
+      `${count(add(alive, (row) => row.accepted))} in all`],
+    ["in", "Received / s", bytes(now?.bytes_in_per_second),
+      `${bytes(add(alive, (row) => row.bytes_in))} in all`],
+    ["out", "Sent / s", bytes(now?.bytes_out_per_second),
+      `${bytes(add(alive, (row) => row.bytes_out))} in all`],
+    ["latency", "Latency, median", seconds(now?.latency_p50_seconds),
+      `99 % below ${seconds(now?.latency_p99_seconds)}`],
+    ["balance", "Balance of requests", index(now?.balance_requests),
+      worth(now?.balance_requests, status.workers.length)],
+  ];
+  const list = byId("tiles");
+  for (const [key, title, value, note] of tiles) {
+    let tile = list.querySelector(`[data-tile="${key}"]`);
+    if (!tile) {
+      tile = make("div", { class: "tile", "data-tile": key });
+      tile.append(make("h3", {}, title), make("b"), make("p"));
+      list.append(tile);
+    }
+    put(tile.children[1], value);
+    put(tile.children[2], note);
+  }
+}
+
+// -- charts over time ---------------------------------------------------------
+
+const MARGIN = { left: 40, right: 8, top: 8, bottom: 20 };
+
+function frame(svg) {
+  const { width, height } = svg.getBoundingClientRect();
+  const newest = samples.length ? samples[samples.length - 1].at : 0;
+  const right = width - MARGIN.right;
+  const bottom = height - MARGIN.bottom;
+  const perSecond = (right - MARGIN.left) / kept;
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.replaceChildren();
+  return {
+    svg, width, right, bottom, perSecond,
+    x: (at) => right - (newest - at) * perSecond,
+    y: (part) => bottom - part * (bottom - MARGIN.top),
+  };
+}
+
+function drawAxes(chart, most, label, steps = 4) {
+  const { svg, right, bottom, perSecond, y } = chart;
+  for (let step = 0; step <= steps; step += 1) {
+    const at = y(step / steps);
+    svg.append(
+      draw("line", { class: "grid", x1: MARGIN.left, x2: right, y1: at, y2: at }),
+      draw("text", { x: MARGIN.left - 7, y: at + 4, "text-anchor": "end" },
+        label((most * step) / steps)),
+    );
+  }
+  for (let ago = 0; ago <= kept; ago += 60) {
+    const at = right - ago * perSecond;
+    const anchor = ago ? "middle" : "end";
+    svg.append(draw("text", { x: at, y: bottom + 15, "text-anchor": anchor },
+      ago ? `${ago / 60} min ago` : "now"));
+  }
+}
+
+// A line has gaps where there is nothing to tell, or where nobody looked.
+function stretches(chart, value) {
+  const all = [];
+  let before = null;
+  for (const sample of samples) {
+    const number = value(sample);
+    const x = chart.x(sample.at);
+    if (number == null || x < MARGIN.left) {
+      before = null;
+      continue;
+    }
+    if (before === null || sample.at - before > GAP_SECONDS) all.push([]);
+    all[all.length - 1].push([x, chart.y(number)]);
+    before = sample.at;
+  }
+  return all;
+}
+
+function path(points) {
+  return "M" + points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join("L");
+}
+
+function drawLine(chart, kind, value) {
+  for (const points of stretches(chart, value)) {
+    // A point of its own would not be seen.
+    if (points.length === 1) points.push([points[0][0] + 1.5, points[0][1]]);
+    chart.svg.append(draw("path", { class: `line ${kind}`, d: path(points) }));
+  }
+}
+
+function drawArea(chart, value) {
+  for (const points of stretches(chart, value)) {
+    const last = points[points.length - 1][0];
+    const d = `${path(points)}L${last},${chart.bottom}L${points[0][0]},${chart.bottom}Z`;
+    chart.svg.append(draw("path", { class: "area", d }));
+  }
+}
+
+function pointedAt() {
+  if (!samples.length) return null;
+  if (cursor === null) return samples[samples.length - 1];
+  const newest = samples[samples.length - 1].at;
+  const at = newest - cursor;
+  return samples.reduce((best, sample) =>
+    Math.abs(sample.at - at) < Math.abs(best.at - at) ? sample : best);
+}
+
+function drawCursor(chart) {
+  if (cursor === null || !samples.length) return;
+  const x = chart.right - cursor * chart.perSecond;
+  chart.svg.append(
+    draw("line", { class: "cursor", x1: x, x2: x, y1: MARGIN.top, y2: chart.bottom }));
+}
+
+function when(sample) {
+  return cursor === null ? "" : new Date(sample.at * 1000).toLocaleTimeString() + " ";
+}
+
+function showBalance(workers) {
+  const chart = frame(byId("balance"));
+  drawAxes(chart, 1, (value) => value.toFixed(2));
+  if (workers > 1) {
+    const at = chart.y(1 / workers);
+    chart.svg.append(draw("line",
+      { class: "limit", x1: MARGIN.left, x2: chart.right, y1: at, y2: at }));
+    put(byId("one-share"), `1/${workers} (dashed)`);
+  }
+  drawLine(chart, "second", (sample) => sample.balance_busy);
+  drawLine(chart, "first", (sample) => sample.balance_requests);
+  drawCursor(chart);
+  const sample = pointedAt();
+  if (sample) {
+    byId("balance-legend").replaceChildren(
+      when(sample), make("i", { class: "first" }),
+      `requests ${index(sample.balance_requests)}`,
+      make("i", { class: "second" }), `busy time ${index(sample.balance_busy)}`);
+  }
+}
+
+// The next number above that is easy to read.
+function roundUp(number) {
+  const power = 10 ** Math.floor(Math.log10(Math.max(number, 1)));
+  return [1, 2, 4, 5, 8, 10].map((n) => n * power).find((n) => n >= number);
+}
+
+function showRate() {
+  const most = roundUp(Math.max(4, ...samples.map((s) => s.requests_per_second)));
+  const chart = frame(byId("rate"));
+  drawAxes(chart, most, (value) => short(value, 1000, ["", "k", "M"]).replace(".50", ".5"));
+  const part = (sample) => sample.requests_per_second / most;
+  drawArea(chart, part);
+  drawLine(chart, "first", part);
+  drawCursor(chart);
+  const sample = pointedAt();
+  if (sample) {
+    put(byId("rate-legend"), when(sample) + `${count(sample.requests_per_second)} / s,`
+      + ` 99 % below ${seconds(sample.latency_p99_seconds)}`);
+  }
+}
+
+// -- who worked when ----------------------------------------------------------
+
+function colour(name) {
+  const text = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  return [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16));
+}
+
+// By the root: little work can be told from none.
+function makeShades() {
+  const empty = colour("--cell-empty");
+  const full = colour("--cell-full");
+  return Array.from({ length: 101 }, (_, busy) => {
+    const part = Math.sqrt(busy / 100);
+    return `rgb(${empty.map((low, i) => Math.round(low + (full[i] - low) * part))})`;
+  });
+}
+
+function showScale(shades) {
+  const scale = byId("scale");
+  for (const busy of [0, 5, 10, 25, 50, 75, 100]) {
+    let step = scale.querySelector(`[data-busy="${busy}"]`);
+    if (!step) {
+      step = make("i", { "data-busy": busy }, `${busy} %`);
+      scale.append(step);
+    }
+    step.style.background = shades[busy];
+    step.style.color = busy >= 25 ? "var(--card)" : "var(--ink)";
+  }
+}
+
+function showMap(status) {
+  byId("map-card").hidden = !status.procs;
+  if (!status.procs) return;
+  const workers = status.workers.length;
+  const canvas = byId("map");
+  const scale = window.devicePixelRatio || 1;
+  const width = canvas.clientWidth;
+  const row = Math.max(3, Math.min(18, Math.floor(288 / workers)));
+  const gap = row > 5 ? 1 : 0;
+  canvas.style.height = `${row * workers}px`;
+  canvas.width = width * scale;
+  canvas.height = row * workers * scale;
+  const pen = canvas.getContext("2d");
+  pen.scale(scale, scale);
+  const shades = makeShades();
+  showScale(shades);
+  pen.fillStyle = shades[0];
+  for (let worker = 0; worker < workers; worker += 1) {
+    pen.fillRect(MARGIN.left, worker * row, width - MARGIN.left, row - gap);
+  }
+  const perSecond = (width - MARGIN.right - MARGIN.left) / kept;
+  const newest = samples.length ? samples[samples.length - 1].at : 0;
+  for (const sample of samples) {
+    const right = width - MARGIN.right - (newest - sample.at - 1) * perSecond;
+    sample.workers.forEach((busy, worker) => {
+      if (worker >= workers || right - perSecond < MARGIN.left) return;
+      pen.fillStyle = shades[busy];
+      pen.fillRect(right - perSecond, worker * row, perSecond + 0.5, row - gap);
+    });
+  }
+  pen.fillStyle = `rgb(${colour("--soft")})`;
+  pen.font = "11px system-ui, sans-serif";
+  pen.textAlign = "right";
+  pen.textBaseline = "middle";
+  const step = Math.ceil(13 / row);
+  for (let worker = 0; worker < workers; worker += step) {
+    pen.fillText(String(worker), MARGIN.left - 7, Math.max(6, worker * row + row / 2));
+  }
+  const sample = pointedAt();
+  if (sample) {
+    const at = sample.workers.filter((busy) => busy >= 50).length;
+    put(byId("map-legend"), when(sample) + `${at} of ${workers} more than half busy`);
+  }
+}
+
+// -- the workers --------------------------------------------------------------
+
+const SILENT_SECONDS = 2;
+
+// Key, heading, what it means, kind of cell, text, and for a bar its length.
+const COLUMNS = [
+  ["worker", "Worker", "The number of its place", "words", (w) => String(w.row.worker)],
+  ["state", "State", "What it does", "words state", (w) => w.row.state],
+  ["busy", "Busy", "The share of the last second in which it did not wait", "bar",
+    (w) => share(w.now?.busy), (w) => w.now?.busy],
+  ["rate", "Requests / s", "Ended in the last second", "bar",
+    (w) => count(w.now?.requests_per_second),
+    (w) => w.now?.requests_per_second / w.most],
+  ["progress", "Now", "Requests in progress", "", (w) => count(w.row.in_progress)],
+  ["open", "Open", "Connections", "", (w) => count(w.row.open)],
+  ["handing", "On the way", "Connections being handed over to it", "",
+    (w) => count(w.row.handing_over)],
+  ["queue", "Queue", "Connections that wait to be accepted at its socket", "",
+    (w) => count(w.row.accept_queue)],
+  ["in", "In / s", "Received in the last second", "",
+    (w) => bytes(w.now?.bytes_in_per_second)],
+  ["out", "Out / s", "Sent in the last second", "",
+    (w) => bytes(w.now?.bytes_out_per_second)],
+  ["latency", "99 % below", "How long requests took in the last second", "",
+    (w) => seconds(w.now?.latency_p99_seconds)],
+  ["delay", "Loop delay", "The longest turn of its reactor in the last second, at most",
+    "", (w) => seconds(w.now?.loop_delay_seconds)],
+  ["requests", "Requests", "Ended, in all", "", (w) => count(w.row.requests)],
+  ["pid", "Process", "Its number, and how many were in this place before it", "",
+    (w) => process(w.row)],
+];
+
+function process(row) {
+  if (row.pid == null) return none;
+  return row.starts > 1 ? `${row.pid} (+${row.starts - 1})` : String(row.pid);
+}
+
+function showHeads() {
+  for (const [, heading, meaning, kind] of COLUMNS) {
+    const words = kind.startsWith("words") ? "words" : "";
+    const head = make("th", { class: words, title: meaning, scope: "col" }, heading);
+    byId("heads").append(head);
+  }
+}
+
+// Not every number is there to be had, whatever the workers do.
+function isKnown(key, status) {
+  // twistd's own reactor does not count its waiting.
+  if (key === "busy" || key === "delay") return status.procs > 0;
+  if (key === "queue") return status.workers.some((row) => "accept_queue" in row);
+  return true;
+}
+
+function makeRow(worker) {
+  const row = make("tr", { "data-worker": worker });
+  for (const [key, , , kind] of COLUMNS) {
+    const cell = make("td", { "data-field": key, class: kind });
+    if (key === "state") cell.append(make("i"));
+    cell.append(make("span"));
+    row.append(cell);
+  }
+  return row;
+}
+
+function showWorkers(status, now) {
+  const body = byId("workers");
+  while (body.children.length > status.workers.length) body.lastChild.remove();
+  while (body.children.length < status.workers.length) {
+    body.append(makeRow(body.children.length));
+  }
+  const known = COLUMNS.map(([key]) => isKnown(key, status));
+  known.forEach((is, column) => { byId("heads").children[column].hidden = !is; });
+  const rates = now?.workers ?? [];
+  const most = Math.max(1, ...rates.map((rate) => rate.requests_per_second));
+  status.workers.forEach((row, place) => {
+    const alive = "requests" in row;
+    const worker = { row, now: alive ? rates[place] : null, most };
+    const stuck = row.silent_seconds > SILENT_SECONDS;
+    COLUMNS.forEach(([key, , , kind, text, length], column) => {
+      const cell = body.children[place].children[column];
+      cell.hidden = !known[column];
+      if (cell.hidden) return;
+      let words = text(worker);
+      if (stuck && key === "delay") words = `silent ${seconds(row.silent_seconds)}`;
+      put(cell.lastChild, words);
+      const nothing = words === none || words === "0" || words === "0 B";
+      cell.classList.toggle("nothing", nothing && key !== "worker");
+      cell.classList.toggle("alarm", stuck && key === "delay");
+      if (key === "state") cell.className = `${kind} ${row.state}`;
+      if (length) cell.style.setProperty("--share", length(worker) || 0);
+    });
+  });
+  const ready = status.workers.filter((row) => row.state === "ready").length;
+  put(byId("workers-legend"), status.draining ? "draining"
+    : `${ready} of ${status.workers.length} ready`);
+  put(byId("queues"), status.accept_queues.map((queue) => {
+    const waiting = add(queue.waiting, (n) => n);
+    const sockets = queue.waiting.length;
+    return `${waiting} wait to be accepted at ${queue.address}`
+      + ` (${sockets} ${sockets === 1 ? "socket" : "sockets"}, room for`
+      + ` ${queue.limit} at each)`;
+  }).join("; "));
+}
+
+// -- the clock ----------------------------------------------------------------
+
+let latest = null;
+
+function remember(now) {
+  const newest = samples.length ? samples[samples.length - 1].at : 0;
+  if (!now || now.at <= newest) return;
+  const workers = now.workers.map((worker) => Math.round(100 * worker.busy));
+  samples.push({ ...now, workers });
+  while (samples.length > kept) samples.shift();
+}
+
+function show() {
+  if (!latest) return;
+  const now = latest.last_second;
+  showFacts(latest);
+  showTiles(latest, now);
+  showWorkers(latest, now);
+  showCharts();
+}
+
+function showCharts() {
+  if (!latest) return;
+  showBalance(latest.workers.length);
+  showRate();
+  showMap(latest);
+}
+
+async function ask(path) {
+  const reply = await fetch(path, { signal: AbortSignal.timeout(5000) });
+  if (!reply.ok) throw new Error(`${path}: ${reply.status}`);
+  return reply.json();
+}
+
+async function look() {
+  const status = await ask("/status.json");
+  const newest = samples.length ? samples[samples.length - 1].at : 0;
+  const missed = status.last_second && status.last_second.at - newest > GAP_SECONDS;
+  if (status.pid !== daemon || missed) {
+    const past = await ask("/history.json");
+    samples.splice(0, samples.length, ...past.samples);
+    kept = past.kept_samples;
+    daemon = status.pid;
+  }
+  remember(status.last_second);
+  latest = status;
+  show();
+  showLive("on", "live");
+  document.body.dataset.live = samples.length;
+}
+
+async function watch() {
+  if (!document.hidden) {
+    try {
+      await look();
+    } catch (error) {
+      showLive("off", `no answer: ${error.message}`);
+    }
+  }
+  setTimeout(watch, POLL_MS);
+}
+
+for (const id of ["balance", "rate"]) {
+  const svg = byId(id);
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    const perSecond = (box.width - MARGIN.left - MARGIN.right) / kept;
+    const ago = (box.right - MARGIN.right - event.clientX) / perSecond;
+    cursor = Math.max(0, Math.min(kept, ago));
+    showCharts();
+  });
+  svg.addEventListener("pointerleave", () => {
+    cursor = null;
+    showCharts();
+  });
+}
+window.addEventListener("resize", showCharts);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showCharts);
+showHeads();
+watch();

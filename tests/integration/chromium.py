@@ -1,0 +1,174 @@
+"""
+A browser without a window, for tests.
+
+It is asked over a pair of pipes in the DevTools protocol: JSON, each message ended by
+a NUL. That needs no driver beside it whose version would have to match.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+WAIT_SECONDS = 60
+
+
+class Chromium:
+    """
+    A browser for the length of a ``with``.
+    """
+
+    def __init__(self, folder: Path, dark: bool = False) -> None:
+        """
+        Args:
+            folder: For its profile.
+            dark: What pages are told of the user's taste.
+        """
+        program = shutil.which("chromium")
+        assert program is not None, "chromium is not installed; .ci/run installs it"
+        self._command = [
+            program,
+            "--headless",
+            # It runs as root in builds, where it has no sandbox to offer.
+            *(["--no-sandbox"] if os.geteuid() == 0 else []),
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--no-first-run",
+            f"--user-data-dir={folder}",
+            "--remote-debugging-pipe",
+        ]
+        self._dark = dark
+        self._number = 0
+        self._session: str | None = None
+        self.complaints: list[str] = []
+        """What pages wrote to the console as an error, or did not catch."""
+
+    def __enter__(self) -> Chromium:
+        asked, self._ask = os.pipe()
+        self._answers, answer = os.pipe()
+        # It reads from descriptor 3 and writes to 4.
+        shell = ["sh", "-c", f'exec "$@" 3<&{asked} 4>&{answer}', "sh"]
+        try:
+            self.process = subprocess.Popen(
+                [*shell, *self._command],
+                pass_fds=[asked, answer],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        finally:
+            os.close(asked)
+            os.close(answer)
+        self._read = os.fdopen(self._answers, "rb")
+        self._buffer = b""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # It ends when its pipe closes.
+        os.close(self._ask)
+        try:
+            self.process.wait(WAIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._read.close()
+
+    def ask(self, method: str, **parameters: Any) -> Any:
+        """
+        Have something done, and wait until it is.
+        """
+        self._number += 1
+        message: dict[str, Any] = {
+            "id": self._number,
+            "method": method,
+            "params": parameters,
+        }
+        if self._session is not None:
+            message["sessionId"] = self._session
+        os.write(self._ask, json.dumps(message).encode() + b"\0")
+        while True:
+            heard = self._hear()
+            if heard.get("id") == self._number:
+                assert "error" not in heard, heard["error"]
+                return heard["result"]
+            self._note(heard)
+
+    def _hear(self) -> Any:
+        while b"\0" not in self._buffer:
+            piece = os.read(self._answers, 1 << 16)
+            assert piece, "chromium has ended"
+            self._buffer += piece
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        return json.loads(message)
+
+    def _note(self, heard: Any) -> None:
+        if heard.get("method") == "Runtime.exceptionThrown":
+            self.complaints.append(str(heard["params"]["exceptionDetails"]))
+        elif heard.get("method") == "Log.entryAdded":
+            entry = heard["params"]["entry"]
+            if entry["level"] == "error":
+                self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
+
+    def open(self, url: str, width: int = 1280, height: int = 900) -> None:
+        """
+        Open a page.
+        """
+        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+        self.ask("Runtime.enable")
+        self.ask("Log.enable")
+        self.ask("Page.enable")
+        self.ask(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        taste = "dark" if self._dark else "light"
+        self.ask(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": taste}],
+        )
+        self.ask("Page.navigate", url=url)
+
+    def value(self, expression: str) -> Any:
+        """
+        What a piece of JavaScript yields in the page.
+        """
+        told = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in told, told["exceptionDetails"]
+        return told["result"].get("value")
+
+    def until(self, expression: str) -> Any:
+        """
+        Wait until it yields something that is true.
+        """
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not (value := self.value(expression)):
+            assert time.monotonic() < deadline, f"it never came true: {expression}"
+            time.sleep(0.05)
+        return value
+
+    def picture(self, whole: bool = True) -> bytes:
+        """
+        The page as a PNG.
+        """
+        told = self.ask(
+            "Page.captureScreenshot", format="png", captureBeyondViewport=whole
+        )
+        return base64.b64decode(told["data"])
