@@ -206,32 +206,39 @@ class Scoreboard:
     The rows of all workers.
     """
 
-    def __init__(self, descriptor: int, workers: int) -> None:
+    def __init__(self, descriptor: int) -> None:
         """
         Map a scoreboard that `create_scoreboard` has made.
 
         Args:
             descriptor: Of its memory; the caller's to close, now or later.
-            workers: How many of its rows are in use.
         """
         self._memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
         self._words = memoryview(self._memory).cast("Q")
-        self._seconds = memoryview(self._memory).cast("d")
-        self.workers = workers
-        """How many rows are in use; may change, up to as many as there are."""
+
+    @property
+    def workers(self) -> int:
+        """
+        How many rows are in use. The supervisor may change it, up to as many as there
+        are; everybody sees it.
+        """
+        return int(self._words[0])
+
+    @workers.setter
+    def workers(self, workers: int) -> None:
+        self._words[0] = workers
 
     def own_row(self, worker: int) -> Row:
         """
         A worker's row for the worker itself, which begins with nothing open.
         """
-        start = worker * ROW_WORDS
-        return Row(self._words[start : start + ROW_WORDS])
+        return Row(self._row(worker))
 
     def counts(self, worker: int) -> Counts:
         """
         What the worker in a place is doing, and has done.
         """
-        words = self._words[worker * ROW_WORDS : (worker + 1) * ROW_WORDS].tolist()
+        words = self._row(worker).tolist()
         now = time.monotonic_ns()
         awake = words[_AWAKE]
         busy = words[_BUSY] + (max(0, now - awake) if awake else 0)
@@ -252,23 +259,8 @@ class Scoreboard:
         """
         What was counted in every place.
         """
-        end = self.workers * ROW_WORDS
-        words = self._words[:end].tolist()
-        seconds = self._seconds[_SERVING:end:ROW_WORDS].tolist()
-        return [
-            Sums(
-                starts=words[start + _STARTS],
-                accepted=words[start + _ACCEPTED],
-                requests=words[start + _DONE],
-                bytes_in=words[start + _BYTES_IN],
-                bytes_out=words[start + _BYTES_OUT],
-                busy_seconds=words[start + _BUSY] / 1e9,
-                serving_seconds=seconds[worker],
-                latency=words[start + _LATENCY : start + _LATENCY + BUCKETS],
-                loop_delay=words[start + _DELAY : start + _DELAY + BUCKETS],
-            )
-            for worker, start in enumerate(range(0, len(words), ROW_WORDS))
-        ]
+        rows = [self._row(worker) for worker in range(self.workers)]
+        return [_sums(row.tolist(), row.cast("B").cast("d")[_SERVING]) for row in rows]
 
     def connections(self) -> list[int]:
         """
@@ -283,25 +275,62 @@ class Scoreboard:
         begun, done = self._column(_BEGUN), self._column(_DONE)
         return [max(0, b - d) for b, d in zip(begun, done, strict=True)]
 
+    def silences(self) -> list[float]:
+        """
+        For how many seconds each worker has neither begun nor ended to wait.
+        """
+        now = time.monotonic_ns()
+        awake, beats = self._column(_AWAKE), self._column(_BEAT)
+        return [
+            max(0, now - max(pair)) / 1e9 for pair in zip(awake, beats, strict=True)
+        ]
+
+    def _row(self, worker: int) -> memoryview:
+        start = (worker + 1) * ROW_WORDS
+        return self._words[start : start + ROW_WORDS]
+
     def _column(self, word: int) -> list[int]:
-        return self._words[word : self.workers * ROW_WORDS : ROW_WORDS].tolist()
+        end = (self.workers + 1) * ROW_WORDS
+        return self._words[ROW_WORDS + word : end : ROW_WORDS].tolist()
 
     def close(self) -> None:
         """
         Give the memory back. No row may be in use any more.
         """
         self._words.release()
-        self._seconds.release()
         self._memory.close()
 
 
-def create_scoreboard(rows: int) -> int:
+def _sums(words: list[int], serving_seconds: float) -> Sums:
+    return Sums(
+        starts=words[_STARTS],
+        accepted=words[_ACCEPTED],
+        requests=words[_DONE],
+        bytes_in=words[_BYTES_IN],
+        bytes_out=words[_BYTES_OUT],
+        busy_seconds=words[_BUSY] / 1e9,
+        serving_seconds=serving_seconds,
+        latency=words[_LATENCY : _LATENCY + BUCKETS],
+        loop_delay=words[_DELAY : _DELAY + BUCKETS],
+    )
+
+
+def create_scoreboard(workers: int, rows: int = 0) -> int:
     """
-    Memory for a scoreboard. A row that was never written costs none.
+    Memory for a scoreboard.
+
+    Args:
+        workers: How many rows are in use.
+        rows: How many there are, if there are more. One that was never written costs
+            no memory.
 
     Returns:
         A descriptor, the caller's to close; not inherited, but it can be sent.
     """
     descriptor = os.memfd_create("kvd scoreboard", os.MFD_CLOEXEC)
-    os.ftruncate(descriptor, rows * ROW_WORDS * WORD_BYTES)
+    # Before the rows, one that says how many are in use.
+    os.ftruncate(descriptor, (1 + max(workers, rows)) * ROW_WORDS * WORD_BYTES)
+    board = Scoreboard(descriptor)
+    board.workers = workers
+    board.close()
     return descriptor

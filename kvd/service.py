@@ -196,10 +196,8 @@ class ServingService(Service):
     def startService(self) -> None:
         super().startService()
         raise_descriptor_limit()
-        self._scoreboard_memory = create_scoreboard(ROWS)
-        self._scoreboard = Scoreboard(
-            self._scoreboard_memory, max(1, self._settings.procs)
-        )
+        self._scoreboard_memory = create_scoreboard(max(1, self._settings.procs), ROWS)
+        self._scoreboard = Scoreboard(self._scoreboard_memory)
 
     def _answer(self, reactor: Any) -> None:
         # Not at the top: workers are on their way before these are imported, and

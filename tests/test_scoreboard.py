@@ -30,7 +30,7 @@ def test_what_one_maps_the_other_sees(memory: int) -> None:
     """
     Each number in its place, and in no other row.
     """
-    ours, theirs = Scoreboard(memory, 3), Scoreboard(memory, 3)
+    ours, theirs = Scoreboard(memory), Scoreboard(memory)
     row = theirs.own_row(1)
     for _ in range(5):
         row.opened()
@@ -54,7 +54,7 @@ def test_a_replacement_counts_on(memory: int) -> None:
     """
     What its predecessor had open died with it, and what it had done stays done.
     """
-    board = Scoreboard(memory, 3)
+    board = Scoreboard(memory)
     row = board.own_row(2)
     row.opened()
     row.began()
@@ -102,7 +102,7 @@ def test_each_duration_has_its_bucket(memory: int, seconds: float, bucket: int) 
     """
     Whatever the clock says; and the sum is that of all.
     """
-    board = Scoreboard(memory, 3)
+    board = Scoreboard(memory)
     row = board.own_row(1)
     row.finished(seconds)
     row.finished(seconds)
@@ -117,7 +117,7 @@ def test_turns_of_the_reactor_are_timed(memory: int) -> None:
     """
     Each once, when it has ended; a wait behind a wait is none.
     """
-    board = Scoreboard(memory, 3)
+    board = Scoreboard(memory)
     row = board.own_row(0)
     row.waits()
     row.woke()
@@ -138,7 +138,7 @@ def test_waiting_is_not_being_busy(memory: int) -> None:
     """
     Time counts from waking to waiting, and a wait that goes on counts as none.
     """
-    board = Scoreboard(memory, 3)
+    board = Scoreboard(memory)
     row = board.own_row(0)
     row.waits()
     time.sleep(0.02)
@@ -159,7 +159,7 @@ def test_silence_is_counted_from_the_last_sign_of_life(memory: int) -> None:
     """
     Which an event that takes long does not give.
     """
-    board = Scoreboard(memory, 3)
+    board = Scoreboard(memory)
     row = board.own_row(0)
     row.woke()
     time.sleep(0.02)

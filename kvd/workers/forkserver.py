@@ -66,7 +66,7 @@ def main(descriptor: int) -> None:
     message, (memory,) = loaded
     assert isinstance(message, Load)
     settings = message.settings
-    scoreboard = Scoreboard(memory, settings.procs)
+    scoreboard = Scoreboard(memory)
     os.close(memory)
     parts = _import_for(settings)
     ForkServer(control, settings, scoreboard, parts).run()

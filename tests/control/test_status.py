@@ -21,7 +21,7 @@ def board() -> Iterator[Scoreboard]:
     For three workers.
     """
     memory = create_scoreboard(3)
-    yield Scoreboard(memory, 3)
+    yield Scoreboard(memory)
     os.close(memory)
 
 

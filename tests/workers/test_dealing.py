@@ -114,7 +114,7 @@ class DealingCase(SynchronousTestCase):
         self.addCleanup(self.reactor.dispose)
         memory = create_scoreboard(WORKERS)
         self.addCleanup(os.close, memory)
-        self.board = Scoreboard(memory, WORKERS)
+        self.board = Scoreboard(memory)
         self.group = open_group(TCPAddress("127.0.0.1", 0), self.members)
         self.addCleanup(self.group.close)
         assert isinstance(self.group.address, TCPAddress)

@@ -35,7 +35,7 @@ class ForkServerTests(SynchronousTestCase):
         memory = create_scoreboard(3)
         self.addCleanup(os.close, memory)
         settings = Settings()
-        board = Scoreboard(memory, 3)
+        board = Scoreboard(memory)
         self.server = ForkServer(control, settings, board, load_parts(settings))
         self.addCleanup(self.server._selector.close)
 
