@@ -34,6 +34,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from functools import partial
+from typing import Final
 
 from twisted.internet.defer import Deferred, gatherResults
 
@@ -41,6 +42,13 @@ from kvd.errors import StoreFull, SyncFailed
 from kvd.store.faults import fault_of
 from kvd.store.folders import FOLDER_FLAGS
 from kvd.store.waiting import OffReactor
+
+MAX_THREADS: Final = 32
+"""
+So many syncs at once; further ones take turns. In the measurement above, 8 gave
+1,300 PUTs a second, 16 gave 2,040 and 32 gave 2,320. On ext4 as it is, with all
+keys in one folder, there was no difference.
+"""
 
 Path = tuple[bytes, ...]
 Failed = dict[Path, OSError]
