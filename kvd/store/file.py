@@ -51,7 +51,8 @@ from kvd.store.listing import FileListing
 from kvd.store.locks import KeyLocks
 from kvd.store.preparing import make_root, probe
 from kvd.store.recent import RecentValues
-from kvd.store.sync import Syncs
+from kvd.store.sync import MAX_THREADS, Syncs
+from kvd.store.threads import Threads
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, Premises
 from kvd.store.uploads import UploadFolder, sweep
@@ -78,13 +79,15 @@ class FileStore:
         durability: Durability,
         clock: IReactorTime,
         off_reactor: OffReactor,
+        syncing: OffReactor | None = None,
     ) -> None:
         """
         Args:
             path: The root, which exists; it may be given through a link.
             durability: What a commit promises.
             clock: For the pauses while another process has a key locked.
-            off_reactor: Where syncs and listings are done.
+            off_reactor: Where listings are read.
+            syncing: Where syncs are done; None: there too.
 
         Raises:
             StoreUnusable: It cannot be opened.
@@ -112,7 +115,9 @@ class FileStore:
             self._opened = opened.pop_all()
         self._tree = Tree(self._root)
         self._locks = KeyLocks(lock, clock, self._underway)
-        self._syncs = Syncs(self._root, off_reactor) if durability == "disk" else None
+        self._syncs = None
+        if durability == "disk":
+            self._syncs = Syncs(self._root, syncing or off_reactor)
         self._premises = Premises(
             self._tree, uploads, self._locks, self._underway, self._syncs
         )
@@ -224,8 +229,13 @@ class FileStoreMaker:
         # Not at the top: importing the reactor installs one.
         from twisted.internet import reactor
 
+        syncing = None
+        if durability == "disk":
+            syncing = Threads(reactor, MAX_THREADS)
+            # The store is closed by then, so nothing is underway.
+            reactor.addSystemEventTrigger("during", "shutdown", syncing.stop)
         clock = IReactorTime(reactor)
-        return FileStore(path, durability, clock, in_threads_of(reactor))
+        return FileStore(path, durability, clock, in_threads_of(reactor), syncing)
 
 
 maker = FileStoreMaker()

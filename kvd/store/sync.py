@@ -7,10 +7,22 @@ The folders are synced after: all of them up to the root, since any may be new
 and made by another upload that has not synced it yet (a folder without changes
 costs 36 µs on ext4, one with changes 200).
 
-Syncs block, so they are done in threads. Files are synced each on its own.
-Folders are synced in batches: one is on its way at a time, and who comes
+Syncs block, so they are done in threads, many at once: the disk then writes
+together what the waiting uploads have in common, such as a commit of its
+journal. A file is synced as soon as it is complete, each in a thread of its
+own. Folders are synced in batches: one is on its way at a time, and who comes
 meanwhile waits for the next one with all the others, so that a folder is
-synced once for many; who comes alone does not wait for anybody.
+synced once for many. In a batch each path has a thread of its own. Who
+comes alone waits for nobody.
+
+One folder after the other would be the end of sharing where keys lie in many
+folders. With 256 of them on a tmpfs whose syncs were made to last 5 ms, 64
+clients and 2 workers, that was 330 PUTs a second, 8 times the rate of one
+client; with a thread for each path it is 2,300, 50 times.
+
+One syncfs(2) for all files that wait would cost half the processor time. But it
+also writes whatever else the filesystem has to write, such as large uploads
+that have only begun, and tells each of them of anybody's failure.
 
 A sync that failed is not tried again: the kernel tells of a lost page once and
 then forgets it (fsync(2)). So when a folder's sync fails, it fails for those
@@ -20,18 +32,26 @@ too who already wait for the next sync of this folder.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
+from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 
 from kvd.errors import StoreFull, SyncFailed
 from kvd.store.faults import fault_of
 from kvd.store.folders import FOLDER_FLAGS
 from kvd.store.waiting import OffReactor
 
+MAX_THREADS: Final = 32
+"""
+So many syncs at once; further ones take turns. In the measurement above, 8 gave
+1,300 PUTs a second, 16 gave 2,040 and 32 gave 2,320. On ext4 as it is, with all
+keys in one folder, there was no difference.
+"""
+
 Path = tuple[bytes, ...]
-Failed = Mapping[Path, OSError]
+Failed = dict[Path, OSError]
 
 
 class Syncs:
@@ -78,12 +98,14 @@ class Syncs:
     def _sync_next(self) -> None:
         batch, self._waiting = self._waiting, []
         self._syncing = True
-        paths = {waiter.path for waiter in batch}
-        self._off_reactor(partial(sync_paths, self._root, paths)).addCallback(
-            self._synced, batch
-        )
+        folders = Folders(self._root)
+        syncs = [
+            self._off_reactor(partial(folders.sync, path))
+            for path in {waiter.path for waiter in batch}
+        ]
+        gatherResults(syncs).addCallback(self._synced, folders.failed, batch)
 
-    def _synced(self, failed: Failed, batch: list[_Waiter]) -> None:
+    def _synced(self, _: object, failed: Failed, batch: list[_Waiter]) -> None:
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             if waiter.error_in(failed) is None:
@@ -122,52 +144,54 @@ class _Waiter:
         return None
 
 
-def sync_paths(root: int, paths: Iterable[Path]) -> Failed:
+class Folders:
     """
-    Sync all folders on all the paths, each once.
+    The folders on the paths of one batch, each synced once.
+    """
 
-    Returns:
-        The errors of those that failed.
-    """
-    synced: set[Path] = set()
-    failed: dict[Path, OSError] = {}
-    for path in paths:
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._begun: set[Path] = set()
+        self.failed: Failed = {}
+        """The errors of those that failed."""
+
+    def sync(self, path: Path) -> None:
+        """
+        Sync the folders on a path that no other path's thread has begun to.
+
+        It blocks, and may be called in several threads at once. All folders are
+        synced when all calls have returned.
+        """
         try:
-            folder = os.dup(root)
+            folder = os.dup(self._root)
         except OSError as error:
-            return {(): error}
-        _sync_path(folder, path, synced, failed)
-    return failed
+            self.failed[()] = error
+            return
+        here: Path = ()
+        try:
+            for depth in range(len(path) + 1):
+                here = path[:depth]
+                if here:
+                    inner = os.open(here[-1], FOLDER_FLAGS, dir_fd=folder)
+                    os.close(folder)
+                    folder = inner
+                if here not in self._begun:
+                    # Two threads that come here at once both sync: so what.
+                    self._begun.add(here)
+                    os.fsync(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            # Pruned, maybe after the folder around it was synced: once more.
+            self._sync_again(folder, here[:-1])
+        except OSError as error:
+            self.failed[here] = error
+        finally:
+            os.close(folder)
 
-
-def _sync_path(
-    folder: int, path: Path, synced: set[Path], failed: dict[Path, OSError]
-) -> None:
-    here: Path = ()
-    try:
-        for depth in range(len(path) + 1):
-            here = path[:depth]
-            if here:
-                inner = os.open(here[-1], FOLDER_FLAGS, dir_fd=folder)
-                os.close(folder)
-                folder = inner
-            if here not in synced:
-                synced.add(here)
-                os.fsync(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        # Pruned, maybe after the folder around it was synced: once more.
-        _sync_again(folder, here[:-1], failed)
-    except OSError as error:
-        failed[here] = error
-    finally:
-        os.close(folder)
-
-
-def _sync_again(folder: int, path: Path, failed: dict[Path, OSError]) -> None:
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        failed[path] = error
+    def _sync_again(self, folder: int, path: Path) -> None:
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            self.failed[path] = error
 
 
 def _sync_failed(error: OSError, sentence: str) -> SyncFailed:

@@ -127,6 +127,33 @@ class WaitingTests(FileStoreCase):
         assert self.successResultOf(answer).created
         assert 0 == pool.waiting()
 
+    def test_uploads_that_wait_share_the_syncs_of_their_folder(self) -> None:
+        """
+        Their files are synced side by side, their folder once for all that
+        come while it is synced already; who came first did not wait for them.
+        """
+        pool = SteppedPool()
+        store = self.open_store("disk", pool)
+        answers = [
+            store.begin(Key(b"a/%d" % number), None).commit(UNCONDITIONAL)
+            for number in range(4)
+        ]
+        assert 4 == pool.waiting()
+        for _ in answers:
+            pool.step()
+        assert 1 == pool.waiting()
+        pool.step()
+
+        first, *others = answers
+        assert isinstance(first, Deferred)
+        assert self.successResultOf(first).created
+        assert 1 == pool.waiting()
+        pool.step()
+        for answer in others:
+            assert isinstance(answer, Deferred)
+            assert self.successResultOf(answer).created
+        assert 0 == pool.waiting()
+
     def test_cancelled_commit_comes_to_its_end(self) -> None:
         """
         Who no longer waits does not stop it, nor does a discard; the store

@@ -10,7 +10,7 @@ from unittest import mock
 from twisted.internet.defer import Deferred
 
 from kvd.errors import SyncFailed
-from kvd.store.sync import Syncs, sync_paths
+from kvd.store.sync import Folders, Syncs
 from tests.store.cases import FolderCase
 from tests.store.stepped import SteppedPool
 
@@ -71,12 +71,47 @@ class SyncsTests(FolderCase):
         for done in later:
             self.assertNoResult(done)
         self.synced.clear()
-        self.pool.step()
+        self.pool.finish()
 
         for done in later:
             self.successResultOf(done)
         assert [".", "a", "a/b", "c"] == sorted(self.synced)
-        assert 0 == self.pool.waiting()
+
+    def test_paths_of_a_batch_do_not_wait_for_each_other(self) -> None:
+        """
+        Each has a thread of its own, but those that are the same share one;
+        the next batch waits for them all.
+        """
+        self.sync()
+        batch = [self.sync(b"a", b"b"), self.sync(b"c"), self.sync(b"c")]
+        self.pool.step()
+        assert 2 == self.pool.waiting()
+        self.pool.step()
+        self.sync()
+        assert 1 == self.pool.waiting()
+        for done in batch:
+            self.assertNoResult(done)
+        self.pool.step()
+
+        for done in batch:
+            self.successResultOf(done)
+        assert 1 == self.pool.waiting()
+
+    def test_files_wait_for_nobody(self) -> None:
+        """
+        A file's sync begins at once, whatever else is on its way; and each
+        file's error is told to its own upload alone.
+        """
+        self.sync(b"a")
+        places = [self.folder("a"), self.folder("a/b"), self.folder("c")]
+        done = [Deferred.fromCoroutine(self.syncs.file(place)) for place in places]
+        assert 4 == self.pool.waiting()
+        self.broken.add("a/b")
+        self.pool.finish()
+
+        self.failureResultOf(done[1], SyncFailed)
+        self.successResultOf(done[0])
+        self.successResultOf(done[2])
 
     def test_failure_hits_those_on_its_path(self) -> None:
         """
@@ -92,7 +127,7 @@ class SyncsTests(FolderCase):
         self.pool.step()
         self.successResultOf(spared)
         self.assertNoResult(next_one)
-        self.pool.step()
+        self.pool.finish()
 
         failure = self.failureResultOf(waiting, SyncFailed)
         assert "cannot be synced: broken." in failure.value.sentence
@@ -114,8 +149,10 @@ class SyncsTests(FolderCase):
         """
         Sync paths now; the names of what failed.
         """
-        failed = sync_paths(self.root, [tuple(path) for path in paths])
-        return [b"/".join(path).decode() for path in failed]
+        folders = Folders(self.root)
+        for path in paths:
+            folders.sync(tuple(path))
+        return [b"/".join(path).decode() for path in folders.failed]
 
     def test_pruned_folder_is_synced_by_the_one_around_it(self) -> None:
         """
