@@ -44,6 +44,9 @@ _OF_THE_PEER = frozenset(
 _SHORT_OF = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _SHORT_PAUSE_SECONDS: Final = 0.1
 
+# The socket stays readable until somebody has taken the connection.
+_GATE_SECONDS: Final = 0.001
+
 # `Acceptor.empty` ends although clients may come faster than it accepts.
 _EMPTY_AT_MOST: Final = 10_000
 
@@ -65,6 +68,7 @@ class Acceptor(FileDescriptor):
         reactor: Any,
         at_once: int = 1,
         done: Callable[[], None] = lambda: None,
+        may: Callable[[], bool] = lambda: True,
     ) -> None:
         """
         Args:
@@ -73,10 +77,13 @@ class Acceptor(FileDescriptor):
             reactor: Watches the socket and tells the time.
             at_once: How many connections to accept per wake-up, if they wait.
             done: Called after them.
+            may: Whether to accept, asked before each; if not, another who polls the
+                socket may, or this one a moment later.
         """
         super().__init__(reactor)
         self._at_once = at_once
         self._done = done
+        self._may = may
         self._clock: IReactorTime = reactor
         self._listener = listener
         self._accepted = accepted
@@ -107,6 +114,9 @@ class Acceptor(FileDescriptor):
 
     def doRead(self) -> None:
         for _ in range(self._at_once):
+            if not self._may():
+                self._look_away(_GATE_SECONDS)
+                break
             if not self.accept_one():
                 break
         self._done()
@@ -140,6 +150,9 @@ class Acceptor(FileDescriptor):
                 "no connection can be accepted for now: {error}; new ones wait",
                 error=error.strerror,
             )
+        self._look_away(_SHORT_PAUSE_SECONDS)
+
+    def _look_away(self, seconds: float) -> None:
         self.stopReading()
 
         def retry() -> None:
@@ -148,7 +161,7 @@ class Acceptor(FileDescriptor):
                 self.startReading()
 
         if self._retry is None:
-            self._retry = self._clock.callLater(_SHORT_PAUSE_SECONDS, retry)
+            self._retry = self._clock.callLater(seconds, retry)
 
     def empty(self) -> None:
         """

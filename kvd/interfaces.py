@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from kvd.conditions import Conditions
+from kvd.dispatch.steering import Program
 from kvd.dispatch.view import View
 from kvd.keys import Key
 from kvd.operations import Operation
@@ -354,6 +355,55 @@ class IDispatchPolicy(Interface):
 
         Returns:
             The number of a ready worker.
+        """
+
+
+class ISteeringPolicy(IDispatchPolicy):
+    """
+    A policy in which the kernel chooses, by a program.
+    """
+
+    def program(members: Sequence[int]) -> Program:
+        """
+        The program that chooses (`kvd.dispatch.steering`).
+
+        Args:
+            members: Of the group, those whose workers are ready; ascending, never
+                empty. No other may be chosen.
+        """
+
+
+class IGatedPolicy(IDispatchPolicy):
+    """
+    A policy in which workers accept from a common socket, unless they had better
+    leave a connection to others.
+    """
+
+    def accepts(worker: int, view: View) -> bool:
+        """
+        Whether a worker may take the connection that waits. Called in the worker;
+        kept waiting for long by all of them, a connection is taken by anybody.
+
+        Args:
+            worker: The number of the one that asks.
+            view: All workers that have given a sign of life, itself included.
+        """
+
+
+class IConfigurablePolicy(Interface):
+    """
+    A policy with options.
+    """
+
+    def with_options(options: Mapping[str, str]) -> IDispatchPolicy:
+        """
+        A policy like this one that goes by options.
+
+        Args:
+            options: As the operator wrote them; not empty.
+
+        Raises:
+            BadSetting: There are no such options, or they have no such values.
         """
 
 

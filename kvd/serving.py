@@ -95,6 +95,8 @@ class Serving:
         self._worker = worker
         self._reactor = reactor
         self._acceptors: dict[str, Acceptor] = {}
+        self.may_accept: Callable[[], bool] = lambda: True
+        """Asked before each connection that this process would accept."""
         self._full = False
         self._drained: Deferred[None] | None = None
         self._checking = LoopingCall(self._check)
@@ -146,7 +148,9 @@ class Serving:
             name: For `unlisten`.
             sock: Listening and non-blocking; owned by this from here on.
         """
-        acceptor = self._acceptors[name] = Acceptor(sock, self.serve, self._reactor)
+        acceptor = self._acceptors[name] = Acceptor(
+            sock, self.serve, self._reactor, may=lambda: self.may_accept()
+        )
         if not self._full:
             acceptor.start()
 

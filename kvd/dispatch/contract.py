@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import add
 from random import Random
-from unittest import SkipTest
 
 from zope.interface.verify import verifyObject
 
@@ -68,11 +67,6 @@ def views(workers: int, count: int = 50) -> Sequence[View]:
 class PolicyContract:
     """
     Mixed into a test case that says how its policy is made.
-    """
-
-    ties_rotate = False
-    """
-    Whether the policy promises that workers with the same load take turns.
     """
 
     def make_policy(self) -> IDispatchPolicy:
@@ -147,26 +141,6 @@ class PolicyContract:
         assert 0 == chosen[3]
         assert all(chosen[worker] for worker in ready)
 
-    def test_ties_rotate_where_that_is_promised(self) -> None:
-        """
-        In one round each ready worker is chosen once, whoever begins and while
-        no load has changed yet.
-        """
-        if not self.ties_rotate:
-            raise SkipTest("it does not promise that")
-        policy = self.make_policy()
-        for workers in WORKERS:
-            for ready in (range(workers), range(0, workers, 3)):
-                for begins in range(workers):
-                    turn, chosen = begins, []
-                    for _ in ready:
-                        worker = policy.choose(
-                            view(workers, ready=tuple(ready), turn=turn)
-                        )
-                        chosen.append(worker)
-                        turn = (worker + 1) % workers
-                    assert list(ready) == sorted(chosen)
-
     def test_new_workers_get_their_part(self) -> None:
         """
         When there are more of them than the policy has seen, and when there
@@ -232,3 +206,28 @@ class PolicyContract:
             chosen[worker] += 1
             turn = (worker + 1) % workers
         return chosen
+
+
+class RotatingContract(PolicyContract):
+    """
+    What a policy promises further that takes turns among workers that are alike: mixed
+    in instead of `PolicyContract`.
+    """
+
+    def test_ties_rotate(self) -> None:
+        """
+        In one round each ready worker is chosen once, whoever begins and while
+        no load has changed yet.
+        """
+        policy = self.make_policy()
+        for workers in WORKERS:
+            for ready in (range(workers), range(0, workers, 3)):
+                for begins in range(workers):
+                    turn, chosen = begins, []
+                    for _ in ready:
+                        worker = policy.choose(
+                            view(workers, ready=tuple(ready), turn=turn)
+                        )
+                        chosen.append(worker)
+                        turn = (worker + 1) % workers
+                    assert list(ready) == sorted(chosen)

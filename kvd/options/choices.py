@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Final
 
+from kvd.dispatch.choosing import load_policy
 from kvd.errors import BadSetting
 from kvd.options.addresses import read_address, read_status
 from kvd.options.locations import (
@@ -20,7 +21,6 @@ from kvd.options.locations import (
     read_store,
 )
 from kvd.options.quantities import Count, Seconds, Size
-from kvd.plugins import IPolicyDeclaration, load
 from kvd.settings import MAX_PROCS
 
 # epoll counts milliseconds in 32 bits: from 25 days on, a wait for nothing but
@@ -79,7 +79,7 @@ class Choice:
 
 def _read_policy(text: str) -> str:
     # Loaded here, so that a broken one ends the start with its name.
-    load(IPolicyDeclaration, text)
+    load_policy(text)
     return text
 
 

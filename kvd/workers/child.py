@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -19,17 +19,20 @@ from twisted.logger import (
     globalLogBeginner,
 )
 
+from kvd.dispatch.choosing import load_policy
 from kvd.errors import OperatorError
-from kvd.scoreboard import Row
+from kvd.scoreboard import Row, Scoreboard
 from kvd.serving import Parts, Serving
 from kvd.settings import Settings
 from kvd.workers.adopting import Adopting
 from kvd.workers.channel import Channel
+from kvd.workers.gate import Gate
 from kvd.workers.messages import (
     Claims,
     Deal,
     Drain,
     Failed,
+    Gated,
     Leaving,
     Listen,
     Message,
@@ -43,7 +46,11 @@ from kvd.workers.reactor import install
 
 
 def run(
-    control: socket.socket, settings: Settings, worker: int, row: Row, parts: Parts
+    control: socket.socket,
+    settings: Settings,
+    worker: int,
+    scoreboard: Scoreboard,
+    parts: Parts,
 ) -> int:
     """
     Be a worker, until drained or left.
@@ -52,7 +59,7 @@ def run(
         control: The worker's end of its control socket.
         settings: The whole of them.
         worker: Its number.
-        row: Where it counts.
+        scoreboard: Where it counts, and sees what others do.
         parts: Of the settings, loaded before the fork.
 
     Returns:
@@ -60,8 +67,9 @@ def run(
     """
     raise_descriptor_limit()
     # In a fork, and only now: a reactor never crosses one.
+    row = scoreboard.own_row(worker)
     reactor = install(row)
-    child = Worker(control, settings, worker, reactor, row, parts)
+    child = Worker(control, settings, worker, reactor, row, scoreboard, parts)
     reactor.callWhenRunning(child.start)
     reactor.run(installSignalHandlers=False)
     return child.status
@@ -87,8 +95,11 @@ class Worker:
         worker: int,
         reactor: Any,
         row: Row,
+        scoreboard: Scoreboard,
         parts: Parts,
     ) -> None:
+        self._worker = worker
+        self._scoreboard = scoreboard
         self._settings = settings
         self._reactor = reactor
         self._channel = Channel(
@@ -142,6 +153,8 @@ class Worker:
             self._listen(message.name, descriptors)
         elif isinstance(message, Unlisten):
             self._serving.unlisten(message.name)
+        elif isinstance(message, Gated):
+            self._serving.may_accept = self._gate(message.policy)
         elif isinstance(message, Claims):
             self._claims(descriptors)
         elif isinstance(message, Deal):
@@ -150,6 +163,12 @@ class Worker:
             self._drain(message.seconds)
         else:
             raise AssertionError(f"no message for a worker: {message}")
+
+    def _gate(self, policy: str) -> Callable[[], bool]:
+        if not policy:
+            return lambda: True
+        gated: Any = load_policy(policy)
+        return Gate(gated, self._worker, self._scoreboard, self._reactor).is_open
 
     def _listen(self, name: str, descriptors: Sequence[int]) -> None:
         if not descriptors:

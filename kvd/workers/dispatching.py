@@ -23,11 +23,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kvd.dispatch.arranging import Arrangement, arrange
+from kvd.dispatch.choosing import load_policy
 from kvd.dispatch.deciding import Decider
 from kvd.dispatch.steering import Program, by_chance
-from kvd.interfaces import IDispatchPolicy
+from kvd.interfaces import IDispatchPolicy, IGatedPolicy, ISteeringPolicy
 from kvd.listening import ListenerGroup
-from kvd.plugins import IPolicyDeclaration, load
 from kvd.scoreboard import Scoreboard
 from kvd.workers.channel import Channel
 from kvd.workers.dealing import Dealing
@@ -54,8 +54,9 @@ def choose_policy(name: str, workers: int) -> ChosenPolicy:
     Raises:
         UnknownPlugin: There is none.
         BrokenPlugin: It cannot be used.
+        BadSetting: Its options are none.
     """
-    policy: IDispatchPolicy = load(IPolicyDeclaration, name)
+    policy = load_policy(name)
     return ChosenPolicy(name, policy, arrange(name, policy, workers))
 
 
@@ -87,6 +88,9 @@ class Dispatching:
         self._groups = groups
         self._polling = Polling(None, groups, reactor)
         self._dealing = Dealing(None, groups, scoreboard, max_connections, reactor)
+        self._finished = False
+        self._ready: set[int] = set()
+        self._programs: dict[int, Program | None] = {}
         self._told_unsteered = False
         self.switch(chosen)
 
@@ -98,11 +102,12 @@ class Dispatching:
         arrangement = chosen.arrangement
         for group in self._groups:
             self._grow(group, arrangement.group_size)
-            self._steer(group, arrangement.group_size)
+        self._steer()
         # Whoever begins, begins before the others end: a socket that nobody looked
         # at would keep its connections waiting.
         if arrangement.kernel_chooses:
-            self._polling.arrange(arrangement.members)
+            gate = chosen.name if IGatedPolicy.providedBy(chosen.policy) else ""
+            self._polling.arrange(arrangement.members, gate)
             self._dealing.deal_by(None)
         else:
             self._dealing.deal_by(Decider(chosen.name, chosen.policy))
@@ -120,21 +125,57 @@ class Dispatching:
                 reason=error.strerror,
             )
 
-    def _steer(self, group: ListenerGroup, size: int) -> None:
-        there = len(group.members)
-        program: Program | None = None if size >= there else by_chance(range(size))
-        try:
-            group.steer(program)
-        except OSError as error:
-            if program is not None and not self._told_unsteered:
-                self._told_unsteered = True
-                self._log.warn(
-                    "the kernel takes no program that would keep connections to the"
-                    " sockets of policy {policy} ({reason}); those that come into"
-                    " others are served by whoever looks after them",
-                    policy=self.chosen.name,
-                    reason=error.strerror,
+    def _steer(self) -> None:
+        """
+        Let connections into the sockets that are meant, and whose workers are ready.
+        """
+        for number, group in enumerate(self._groups):
+            program = self._program(len(group.members))
+            if self._programs.get(number, b"") == program:
+                continue
+            try:
+                group.steer(program)
+            except OSError as error:
+                self._tell_unsteered(error)
+            self._programs[number] = program
+
+    def _program(self, there: int) -> Program | None:
+        """
+        Args:
+            there: How many sockets the group has.
+        """
+        policy, arrangement = self.chosen.policy, self.chosen.arrangement
+        own = arrangement.members
+        meant = {
+            member % there
+            for worker in self._ready
+            for member in own[worker % len(own)]
+        }
+        members = sorted(meant) or range(min(there, arrangement.group_size))
+        if ISteeringPolicy.providedBy(policy):
+            try:
+                program: Program = policy.program(members)
+                return program
+            except Exception:
+                self._log.failure(
+                    "policy {name} has no program for its sockets; chance chooses",
+                    name=self.chosen.name,
                 )
+        elif len(members) == there:
+            return None
+        return by_chance(members)
+
+    def _tell_unsteered(self, error: OSError) -> None:
+        if not self._told_unsteered:
+            self._told_unsteered = True
+            self._log.warn(
+                "the kernel takes no program that would choose among the sockets of"
+                " policy {policy} ({reason}): it hashes instead, and connections that"
+                " come into sockets that are not meant are served by whoever looks"
+                " after them",
+                policy=self.chosen.name,
+                reason=error.strerror,
+            )
 
     def joined(self, worker: int, channel: Channel) -> None:
         """
@@ -142,11 +183,14 @@ class Dispatching:
         """
         self._dealing.joined(worker, channel)
         self._polling.joined(worker, channel)
+        self._ready.add(worker)
+        self._steer()
 
     def leaving(self, worker: int) -> None:
         """
         See `Distribution`.
         """
+        self._lose(worker)
         self._polling.leaving(worker)
         self._dealing.leaving(worker)
 
@@ -154,8 +198,14 @@ class Dispatching:
         """
         See `Distribution`.
         """
+        self._lose(worker)
         self._polling.left(worker)
         self._dealing.left(worker)
+
+    def _lose(self, worker: int) -> None:
+        if worker in self._ready and not self._finished:
+            self._ready.discard(worker)
+            self._steer()
 
     def heard(self, worker: int, message: Message) -> None:
         """
@@ -176,6 +226,7 @@ class Dispatching:
         """
         See `Distribution`.
         """
+        self._finished = True
         self._polling.finish()
         return self._dealing.finish()
 

@@ -169,8 +169,8 @@ class ForkServer:
             self._control.close()
             from kvd.workers.child import run
 
-            row = self._scoreboard.own_row(worker)
-            status = run(control, self._settings, worker, row, self._parts)
+            board, parts = self._scoreboard, self._parts
+            status = run(control, self._settings, worker, board, parts)
         except BaseException:
             traceback.print_exc()
         finally:

@@ -14,6 +14,7 @@ Forked       fork server to supervisor   a pidfd of the worker
 Exited       fork server to supervisor
 Listen       supervisor to worker        a listening socket
 Unlisten     supervisor to worker
+Gated        supervisor to worker
 Claims       supervisor to worker        an eventfd
 Deal         supervisor to worker        connections
 Drain        supervisor to worker
@@ -117,6 +118,16 @@ class Unlisten:
 
 
 @dataclass(frozen=True, slots=True)
+class Gated:
+    """
+    Accept only as this policy allows (`kvd.interfaces.IGatedPolicy`).
+    """
+
+    policy: str
+    """As the operator wrote it; empty: there is no gate."""
+
+
+@dataclass(frozen=True, slots=True)
 class Claims:
     """
     From the counter beside this, a worker takes one for each batch of
@@ -217,6 +228,7 @@ Message = (
     | Exited
     | Listen
     | Unlisten
+    | Gated
     | Claims
     | Deal
     | Drain

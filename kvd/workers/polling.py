@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from kvd.listening import ListenerGroup
 from kvd.workers.channel import Channel
-from kvd.workers.messages import Listen, Message, Unlisten, Unplaced
+from kvd.workers.messages import Gated, Listen, Message, Unlisten, Unplaced
 
 Member = tuple[int, int]
 """
@@ -56,21 +56,29 @@ class Polling:
             reactor: Tells the time.
         """
         self._members = members
+        self._gate = ""
         self._groups = groups
         self._reactor = reactor
         self._ready: dict[int, _Worker] = {}
         self._again: Any = None
         self._finished = False
 
-    def arrange(self, members: Sequence[Collection[int]] | None) -> None:
+    def arrange(
+        self, members: Sequence[Collection[int]] | None, gate: str = ""
+    ) -> None:
         """
         Let others poll from now on, or nobody. What waits in a socket's queue stays
         there for them.
 
         Args:
             members: As for the constructor.
+            gate: The policy that workers ask before they accept; empty: none.
         """
         self._members = members
+        if gate != self._gate:
+            self._gate = gate
+            for worker in self._ready.values():
+                worker.channel.send(Gated(gate))
         self._assign()
 
     def joined(self, worker: int, channel: Channel) -> None:
@@ -78,6 +86,8 @@ class Polling:
         See `Distribution`.
         """
         self._ready[worker] = _Worker(channel)
+        if self._gate:
+            channel.send(Gated(self._gate))
         self._assign()
 
     def leaving(self, worker: int) -> None:

@@ -2,15 +2,26 @@
 Tests for the policies in `kvd.dispatch`.
 """
 
+import re
+from dataclasses import replace
+from random import Random
+
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.dispatch.choosing import load_policy
+from kvd.dispatch.contract import views
+from kvd.dispatch.gated import Gated
 from kvd.dispatch.leastbusy import LeastBusy
 from kvd.dispatch.reuseport import ReusePort
 from kvd.dispatch.roundrobin import RoundRobin
 from kvd.dispatch.shared import Shared
+from kvd.dispatch.steered import Steered
+from kvd.dispatch.steering import by_chance, by_cpu, by_weight
+from kvd.errors import BadSetting, UnknownPlugin
 from kvd.interfaces import IDispatchPolicy
 from kvd.plugins import IPolicyDeclaration, declared, load
-from kvd.testing import PolicyContract, view
+from kvd.testing import PolicyContract, RotatingContract, view
 
 
 class SharedTests(PolicyContract, SynchronousTestCase):
@@ -47,12 +58,10 @@ class ReusePortTests(PolicyContract, SynchronousTestCase):
         ]
 
 
-class RoundRobinTests(PolicyContract, SynchronousTestCase):
+class RoundRobinTests(RotatingContract, SynchronousTestCase):
     """
     `RoundRobin` takes turns.
     """
-
-    ties_rotate = True
 
     def make_policy(self) -> IDispatchPolicy:
         return RoundRobin()
@@ -83,7 +92,7 @@ class RoundRobinTests(PolicyContract, SynchronousTestCase):
         )
 
 
-class LeastBusyTests(PolicyContract, SynchronousTestCase):
+class LeastBusyTests(RotatingContract, SynchronousTestCase):
     """
     `LeastBusy` looks at what each worker does.
     """
@@ -133,6 +142,136 @@ class LeastBusyTests(PolicyContract, SynchronousTestCase):
         assert 1 == self.make_policy().choose(view(2, ready=(1,), requests=(0, 9)))
 
 
+class GatedTests(PolicyContract, SynchronousTestCase):
+    """
+    `Gated` leaves connections to the least busy.
+    """
+
+    def make_policy(self) -> IDispatchPolicy:
+        return Gated()
+
+    def test_who_has_least_accepts(self) -> None:
+        """
+        Fewest requests first, then fewest connections; all of them, if several have
+        the same.
+        """
+        seen = view(4, requests=(1, 0, 0, 0), connections=(1, 5, 4, 4))
+        policy = Gated()
+
+        assert [False, False, True, True] == [policy.accepts(n, seen) for n in range(4)]
+
+    def test_who_is_gone_keeps_nobody_from_accepting(self) -> None:
+        """
+        However little it seems to do (h2o #1636: two of 23 threads did it all).
+        """
+        seen = view(2, ready=(1,), connections=(0, 9))
+
+        assert Gated().accepts(1, seen)
+
+    def test_somebody_accepts_always(self) -> None:
+        """
+        Whatever the loads are.
+        """
+        for seen in views(8):
+            assert any(Gated().accepts(worker, seen) for worker in seen.ready)
+
+
+class SteeredTests(PolicyContract, SynchronousTestCase):
+    """
+    `Steered` lets a program choose.
+    """
+
+    def make_policy(self) -> IDispatchPolicy:
+        return Steered()
+
+
+class SteeredByCpuTests(PolicyContract, SynchronousTestCase):
+    """
+    By the processor that took the packet.
+    """
+
+    def make_policy(self) -> IDispatchPolicy:
+        return Steered().with_options({"by": "cpu"})
+
+
+class SteeredProgramTests(SynchronousTestCase):
+    """
+    The programs of `Steered`, and its model.
+    """
+
+    def test_programs_are_those_of_steering(self) -> None:
+        """
+        Over the members that are ready.
+        """
+        policy = Steered()
+        assert by_chance([0, 2]) == policy.program([0, 2])
+        by_processor = Steered("cpu")
+        assert by_cpu([0, 2]) == by_processor.program([0, 2])
+        weighted = Steered("weights", (3, 0, 5))
+        assert by_weight([3, 0, 5, 1]) == weighted.program([0, 1, 2, 3])
+        assert by_weight([3]) == weighted.program([0, 1])
+
+    def test_somebody_serves_if_all_who_weigh_are_gone(self) -> None:
+        """
+        Rather than nobody.
+        """
+        policy = Steered("weights", (3, 0, 0))
+
+        assert by_chance([1, 2]) == policy.program([1, 2])
+        assert policy.choose(view(3, ready=(1, 2))) in (1, 2)
+
+    def test_the_model_follows_the_weights(self) -> None:
+        """
+        Over many connections.
+        """
+        policy = Steered("weights", (3, 0))
+        chance = Random(1)
+        chosen = [policy.choose(replace(view(3), random=chance)) for _ in range(4000)]
+
+        assert 0 == chosen.count(1)
+        assert 2800 < chosen.count(0) < 3200
+
+
+class OptionTests(SynchronousTestCase):
+    """
+    Options stand behind a policy's name.
+    """
+
+    def test_options_are_given_to_the_policy(self) -> None:
+        """
+        As many as there are.
+        """
+        policy = load_policy("steered:weights=2/1")
+
+        assert isinstance(policy, Steered)
+        assert by_weight([2, 1]) == policy.program([0, 1])
+        assert isinstance(load_policy("steered"), Steered)
+        assert isinstance(load_policy("steered:by=cpu"), Steered)
+
+    def test_what_cannot_be_is_said(self) -> None:
+        """
+        With what would be right.
+        """
+        for text, sentence in (
+            ("steered:", "are written steered:KEY=VALUE,KEY=VALUE"),
+            ("steered:by", "are written steered:KEY=VALUE,KEY=VALUE"),
+            ("steered:by=", "are written"),
+            ("steered:by=cpu,by=cpu", "each key once"),
+            ("steered:by=luck", "none of random, cpu, weights"),
+            ("steered:speed=9", "no option 'speed'; it has by and weights"),
+            ("steered:by=weights", "weights are given as"),
+            ("steered:by=cpu,weights=1/2", "not beside another way"),
+            ("steered:weights=1/x", "whole numbers"),
+            ("steered:weights=-1", "whole numbers"),
+            ("steered:weights=0/0", "gives connections to nobody"),
+            ("shared:fast=yes", "'shared' has no options"),
+        ):
+            with pytest.raises(BadSetting, match=re.escape(sentence)):
+                load_policy(text)
+        with pytest.raises(UnknownPlugin, match="no policy named 'steerd'"):
+            load_policy("steerd:by=cpu")
+
+
 class ModelTests(SynchronousTestCase):
     """
     Where the kernel chooses, `choose` is a model of it.
@@ -162,7 +301,7 @@ def test_all_are_found_by_name() -> None:
     """
     As an operator names them.
     """
-    names = ("shared", "reuseport", "roundrobin", "leastbusy")
+    names = ("shared", "reuseport", "roundrobin", "leastbusy", "gated", "steered")
     found = {name: load(IPolicyDeclaration, name) for name in names}
 
     assert found.keys() <= declared(IPolicyDeclaration).keys()

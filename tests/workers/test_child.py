@@ -13,7 +13,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.scoreboard import lone_row
+from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import load_parts
 from kvd.settings import Settings, StoreLocation
 from kvd.workers.child import Worker
@@ -53,9 +53,11 @@ class WorkerTests(SynchronousTestCase):
         self.supervisor = PlayedWorker(0, near)
         self.addCleanup(near.close)
         settings = Settings(store=StoreLocation("null", ""))
-        self.worker = Worker(
-            far, settings, 0, self.reactor, lone_row(), load_parts(settings)
-        )
+        memory = create_scoreboard(2)
+        self.addCleanup(os.close, memory)
+        board = self.board = Scoreboard(memory)
+        row, parts = board.own_row(0), load_parts(settings)
+        self.worker = Worker(far, settings, 0, self.reactor, row, board, parts)
         self.addCleanup(self.worker._channel.close)
 
     def stop(self) -> None:

@@ -28,6 +28,16 @@ roundrobin = Policy(
     "The supervisor accepts and deals connections to the workers in turn.",
     "kvd.dispatch.roundrobin.policy",
 )
+gated = Policy(
+    "gated",
+    "One listening socket for all workers; who is busier than another leaves it alone.",
+    "kvd.dispatch.gated.policy",
+)
+steered = Policy(
+    "steered",
+    "A socket for each worker; a program chooses: by=random, by=cpu, weights=2/1/1.",
+    "kvd.dispatch.steered.policy",
+)
 leastbusy = Policy(
     "leastbusy",
     "The supervisor accepts; the worker with the fewest requests gets the connection.",

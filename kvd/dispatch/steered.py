@@ -1,0 +1,106 @@
+"""
+``steered``: a socket for each worker, and a program in the kernel that chooses.
+
+As even as chance where the program throws dice, not by the accident of a hash of
+ports; ``steered:by=cpu`` gives a connection to the worker whose number is that of the
+processor which took its first packet; ``steered:weights=3/1`` gives three of four to
+worker 0. The program is told which workers are ready, so that nobody inherits the
+share of one that is gone.
+
+No privilege is needed (`kvd.dispatch.steering`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from zope.interface import implementer
+
+from kvd.dispatch.steering import Program, by_chance, by_cpu, by_weight
+from kvd.dispatch.view import View
+from kvd.errors import BadSetting
+from kvd.interfaces import IConfigurablePolicy, IDispatchPolicy, ISteeringPolicy
+
+WAYS: Final = ("random", "cpu", "weights")
+
+
+@implementer(ISteeringPolicy, IConfigurablePolicy)
+class Steered:
+    """
+    Chooses by a program.
+    """
+
+    kernel_chooses = True
+
+    def __init__(self, by: str = "random", weights: Sequence[int] = ()) -> None:
+        """
+        Args:
+            by: One of `WAYS`.
+            weights: Of the workers from 0 on; further ones weigh 1.
+        """
+        self._by = by
+        self._weights = tuple(weights)
+
+    def with_options(self, options: Mapping[str, str]) -> IDispatchPolicy:
+        unknown = options.keys() - {"by", "weights"}
+        if unknown:
+            raise BadSetting(
+                f"the policy 'steered' has no option {min(unknown)!r}; it has by and"
+                " weights"
+            )
+        weights = _weights(options["weights"]) if "weights" in options else ()
+        by = options.get("by", "weights" if weights else "random")
+        if by not in WAYS:
+            raise BadSetting(f"steered:by={by} is none of {', '.join(WAYS)}")
+        if (by == "weights") != bool(weights):
+            raise BadSetting(
+                "weights are given as steered:weights=3/1/1, one for each worker, and"
+                " not beside another way to choose"
+            )
+        return Steered(by, weights)
+
+    def group_size(self, workers: int) -> int:
+        return workers
+
+    def members_of(self, worker: int, workers: int) -> Sequence[int]:
+        return (worker,)
+
+    def program(self, members: Sequence[int]) -> Program:
+        if self._by == "cpu":
+            return by_cpu(members)
+        if self._by == "weights":
+            weights = [
+                self._weight(member) if member in members else 0
+                for member in range(max(members) + 1)
+            ]
+            if any(weights):
+                return by_weight(weights)
+            # All who weigh anything are gone: better anybody than nobody.
+        return by_chance(members)
+
+    def choose(self, view: View) -> int:
+        # A model. Which processor takes a packet is chance here too.
+        weights = [self._weight(worker) for worker in view.ready]
+        if not any(weights):
+            return view.random.choice(view.ready)
+        return view.random.choices(view.ready, weights)[0]
+
+    def _weight(self, worker: int) -> int:
+        return self._weights[worker] if worker < len(self._weights) else 1
+
+
+def _weights(text: str) -> Sequence[int]:
+    parts = text.split("/")
+    if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
+        raise BadSetting(
+            f"steered:weights={text} are no weights: whole numbers up to 999999 with"
+            " slashes between them, such as 3/1/1"
+        )
+    weights = [int(part) for part in parts]
+    if not any(weights):
+        raise BadSetting(f"steered:weights={text} gives connections to nobody")
+    return weights
+
+
+policy = Steered()

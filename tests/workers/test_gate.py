@@ -1,0 +1,96 @@
+"""
+Tests for `kvd.workers.gate`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+
+from kvd.dispatch.gated import Gated
+from kvd.scoreboard import Row, Scoreboard, create_scoreboard
+from kvd.workers.gate import CLOSED_SECONDS, SILENT_SECONDS, Gate
+
+
+class Hall:
+    """
+    Two workers and the gate of the first.
+    """
+
+    def __init__(self, board: Scoreboard) -> None:
+        self.rows: list[Row] = [board.own_row(worker) for worker in range(2)]
+        self.clock = Clock()
+        self.policy = Gated()
+        self.gate = Gate(self.policy, 0, board, self.clock)
+
+
+@pytest.fixture
+def hall() -> Iterator[Hall]:
+    """
+    A new one.
+    """
+    memory = create_scoreboard(2)
+    board = Scoreboard(memory)
+    hall = Hall(board)
+    yield hall
+    os.close(memory)
+
+
+def test_it_is_open_while_nobody_is_less_busy(hall: Hall) -> None:
+    """
+    And closed as soon as somebody is.
+    """
+    assert hall.gate.is_open()
+    hall.rows[1].opened()
+    hall.rows[0].opened()
+    assert hall.gate.is_open()
+    hall.rows[0].opened()
+    assert not hall.gate.is_open()
+    hall.rows[0].closed()
+    assert hall.gate.is_open()
+
+
+def test_it_does_not_stay_closed_for_long(hall: Hall) -> None:
+    """
+    A connection that waits is taken in the end, and the next refusal counts anew.
+    """
+    hall.rows[0].opened()
+    for _ in range(2):
+        assert not hall.gate.is_open()
+        hall.clock.advance(CLOSED_SECONDS)
+        assert not hall.gate.is_open()
+        hall.clock.advance(0.001)
+        assert hall.gate.is_open()
+
+
+def test_who_gives_no_sign_of_life_does_not_count(hall: Hall) -> None:
+    """
+    It may be stopped, with nothing to do for ever. This worker itself always counts.
+    """
+    hall.rows[0].opened()
+    later = time.monotonic_ns() + int(SILENT_SECONDS * 1e9) + 10**9
+    with mock.patch("time.monotonic_ns", return_value=later):
+        assert hall.gate.is_open()
+        hall.rows[1].woke()
+        assert not hall.gate.is_open()
+
+
+def test_a_policy_that_fails_keeps_nobody_out(hall: Hall) -> None:
+    """
+    It is said once.
+    """
+    hall.rows[0].opened()
+    with (
+        mock.patch.object(hall.policy, "accepts", side_effect=ZeroDivisionError),
+        capturedLogs() as events,
+    ):
+        assert hall.gate.is_open()
+        assert hall.gate.is_open()
+
+    assert 1 == len(events)
