@@ -83,7 +83,8 @@ def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
     Do the work of a subcommand and exit with the status that it returns.
 
     SIGINT and SIGTERM close it, so that it cleans up, and are told by the
-    status as a shell expects: 128 more than the signal's number.
+    status as a shell expects: 128 more than the signal's number. A second one ends
+    the process at once.
     """
     # Not at the top: importing the reactor installs one.
     from twisted.internet import reactor as installed
@@ -102,6 +103,9 @@ def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
         Deferred.fromCoroutine(working).addBoth(ended)
 
     def interrupted(number: int, frame: object) -> None:
+        # Into a pipe that nobody empties is written for ever, and nothing else is
+        # done: a second signal ends that.
+        signal.signal(number, signal.SIG_DFL)
         reactor.callFromThread(end, 128 + number)
 
     def end(status: int) -> None:

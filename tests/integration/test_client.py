@@ -605,6 +605,27 @@ def test_an_interrupted_get_leaves_no_half_file(shell: Shell) -> None:
         assert [] == list(shell.folder.iterdir())
 
 
+def test_who_waits_for_a_reader_is_ended_by_a_second_signal(shell: Shell) -> None:
+    """
+    The first is not enough where the reader takes nothing.
+    """
+    shell.succeed("put", "stuck", "-", given=b"x" * 5 * MIB)
+    process = shell.start("get", "stuck", "-")
+    assert process.stdout is not None
+    process.stdout.read(1)
+    try:
+        for _ in range(3000):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.01)
+            if process.poll() is not None:
+                break
+    finally:
+        process.kill()
+        process.communicate()
+
+    assert process.returncode in {128 + signal.SIGTERM, -signal.SIGTERM}
+
+
 @contextmanager
 def slow_copy_of(port: int) -> Iterator[int]:
     """
