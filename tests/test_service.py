@@ -5,8 +5,6 @@ Tests for `kvd.service`: what is refused before anything starts.
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,42 +86,6 @@ def test_an_address_that_fails_closes_the_others() -> None:
         )
 
     assert not listening(port)
-
-
-def test_a_status_site_that_fails_closes_the_addresses() -> None:
-    """
-    Even though nobody but it is in the way of anything.
-    """
-    port = unused_port()
-    with (
-        socket.create_server(("127.0.0.1", 0)) as other,
-        pytest.raises(SystemExit, match="in use"),
-    ):
-        makeService(
-            options(
-                "--store=null:",
-                f"--listen=tcp:{port}:interface=127.0.0.1",
-                f"--status=tcp:{other.getsockname()[1]}",
-            )
-        )
-
-    assert not listening(port)
-
-
-def test_who_needs_no_status_site_does_not_pay_for_it() -> None:
-    """
-    Neither the supervisor nor the fork server, whose memory all workers have.
-    """
-    program = (
-        "import sys, kvd.service, kvd.options, kvd.workers.child, kvd.control.site;"
-        " print([name for name in sys.modules"
-        " if name.startswith(('prometheus_client', 'kvd.admin'))])"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-
-    assert "[]\n" == printed.stdout
 
 
 def test_a_store_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
