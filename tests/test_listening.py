@@ -81,6 +81,41 @@ def test_impossible_addresses_are_named(
     assert str(address) in str(refused.value)
 
 
+def test_what_waits_is_counted_at_each_socket() -> None:
+    """
+    Until somebody accepts it, and up to a limit.
+    """
+    group = open_group(TCPAddress("127.0.0.1", 0, backlog=7), 1)
+    (member,) = group.members
+    try:
+        assert [0] == group.waiting()
+        with (
+            socket.create_connection(member.getsockname()),
+            socket.create_connection(member.getsockname()),
+        ):
+            assert [2] == group.waiting()
+            member.accept()[0].close()
+            assert [1] == group.waiting()
+        assert 7 == group.queue_limit()
+    finally:
+        group.close()
+
+    assert [] == group.waiting()
+    assert group.queue_limit() is None
+
+
+def test_the_kernel_tells_nothing_of_a_unix_sockets_queue(tmp_path: Path) -> None:
+    """
+    So nothing is told of it.
+    """
+    group = open_group(UNIXAddress(str(tmp_path / "socket")), 1)
+    try:
+        assert [] == group.waiting()
+        assert group.queue_limit() is None
+    finally:
+        group.close()
+
+
 def test_ipv6_leaves_ipv4_alone() -> None:
     """
     Both can listen on one port.

@@ -102,6 +102,7 @@ class ChosenTests(OptionsCase):
             durability="process",
             dialects=(DialectChoice("/", "classic"), DialectChoice("/a=b/", "plain")),
             access_log="/var/log/kvd",
+            status=TCPAddress("127.0.0.1", 8081),
             drain_seconds=0.5,
             limits=Limits(
                 head_bytes=4096,
@@ -121,6 +122,7 @@ class ChosenTests(OptionsCase):
             *["--store", "file:/srv/values", "--policy", "shared", "--procs", "0"],
             *["--durability", "process", "--dialect", "/=classic"],
             *["--dialect", "/a=b/=plain", "--access-log", "/var/log/kvd"],
+            *["--status", "tcp:8081"],
             *["--drain-timeout", "500ms", "--max-head", "4KiB", "--max-fields", "20"],
             *["--max-target", "1k", "--max-value", "5GiB", "--head-timeout", "1"],
             *["--body-timeout", "2s", "--reader-timeout", "3", "--idle-timeout", "1h"],
@@ -172,6 +174,20 @@ class ChosenTests(OptionsCase):
         assert StoreLocation("file", f"{here}/a") == chosen.store
         assert f"{here}/b" == chosen.access_log
         assert (UNIXAddress(f"{here}/c"),) == chosen.listen
+
+    def test_the_status_site_is_for_this_machine_unless_it_is_said(self) -> None:
+        """
+        A port alone is not the world's, as it is for ``--listen``.
+        """
+        assert self.settings().status is None
+        assert TCPAddress("127.0.0.1", 81) == self.settings("--status=tcp:81").status
+        assert (
+            TCPAddress("0.0.0.0", 81)
+            == self.settings("--status=tcp:81:interface=0.0.0.0").status
+        )
+        assert UNIXAddress("/run/s", 0o600) == (
+            self.settings("--status=unix:/run/s:mode=600").status
+        )
 
     def test_nothing_is_touched(self) -> None:
         """
@@ -273,6 +289,7 @@ class RefusedTests(OptionsCase):
         self.check_refusals(
             [
                 (["--listen", "8080"], ["--listen: '8080'", "give tcp:PORT"]),
+                (["--status", "on"], ["--status: 'on'", "give tcp:PORT", "or off"]),
                 (["--store", "file:"], ["--store: a folder needs a name"]),
                 (["--access-log", ""], ["--access-log: ''", "- for standard output"]),
                 (["--access-log", "/var/log/"], ["'/var/log/' is not a file"]),

@@ -128,7 +128,7 @@ class History:
         self._sums = sums
         self._clock = clock
         self.samples: deque[Sample] = deque(maxlen=KEPT_SAMPLES)
-        self._readings: deque[Reading] = deque(maxlen=BALANCE_SAMPLES + 1)
+        self._readings: deque[Reading] = deque(maxlen=BALANCE_SAMPLES)
         self._sampling = LoopingCall(self._take)
         self._sampling.clock = clock
 

@@ -1,9 +1,9 @@
 """
 ``/metrics``: what Prometheus is told.
 
-Everything is gathered in the reactor, which takes well under a millisecond, and
-spelled in a thread, which takes as long as prometheus-client takes for thousands of
-lines: the supervisor's reactor may have connections to deal meanwhile.
+Everything is gathered in the reactor, which takes a millisecond for 64 workers, and
+spelled in a thread, which takes twenty to forty: the supervisor's reactor may have
+connections to deal meanwhile.
 """
 
 from __future__ import annotations

@@ -15,7 +15,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import OK, SERVICE_UNAVAILABLE
+from twisted.web.http import (
+    NOT_ALLOWED,
+    NOT_FOUND,
+    OK,
+    RESPONSES,
+    SERVICE_UNAVAILABLE,
+)
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
@@ -50,10 +56,9 @@ _FIELDS: Final = {
 Of every answer.
 """
 
+# RFC 9110 section 15.5.20; Twisted has neither a name nor a phrase for it.
 MISDIRECTED: Final = 421
-"""
-Of RFC 9110 section 15.5.20; Twisted has no name for it.
-"""
+RESPONSES.setdefault(MISDIRECTED, b"Misdirected Request")
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
@@ -75,15 +80,20 @@ class ReadingRequest(Request):
         """
         See `Request.process`.
         """
-        if is_meant(self.address, self.getHeader("host")):
+        if not is_meant(self.address, self.getHeader("host")):
+            self._refuse(MISDIRECTED, "This is the status site of another name.\n")
+        elif self.method not in (b"GET", b"HEAD"):
+            self.setHeader("Allow", "GET, HEAD")
+            self._refuse(NOT_ALLOWED, "This can only be read.\n")
+        else:
             super().process()
-            return
-        body = b"This is the status site of another name.\n"
+
+    def _refuse(self, status: int, sentence: str) -> None:
         self._set_fields()
-        self.setResponseCode(MISDIRECTED, b"Misdirected Request")
+        self.setResponseCode(status)
         self.setHeader("Content-Type", TEXT)
-        self.setHeader("Content-Length", str(len(body)))
-        self.write(body)
+        self.setHeader("Content-Length", str(len(sentence)))
+        self.write(sentence.encode("ascii"))
         self.finish()
 
     def render(self, resrc: Any) -> None:
@@ -98,12 +108,20 @@ class ReadingRequest(Request):
             self.setHeader(name, value)
 
 
-class Told(Resource):
+class Place(Resource):
+    """
+    Something at the site; nothing is below it unless it was put there.
+    """
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        # Twisted's own answer to a name that is not there is deprecated.
+        return Told(TEXT, lambda: (NOT_FOUND, "There is nothing of this name.\n"))
+
+
+class Told(Place):
     """
     Answers with what a function tells at that moment.
     """
-
-    isLeaf = True
 
     def __init__(self, kind: str, tell: Callable[[], tuple[int, str]]) -> None:
         """
@@ -122,7 +140,7 @@ class Told(Resource):
         return text.encode("utf-8")
 
 
-class Page(Resource):
+class Page(Place):
     """
     The page for people.
     """
@@ -133,12 +151,11 @@ class Page(Resource):
         return PAGE
 
 
-class Metrics(Resource):
+class Metrics(Place):
     """
     ``/metrics``.
     """
 
-    isLeaf = True
     _log = Logger()
 
     def __init__(self, gather: Callable[[], Gathered], reactor: Any) -> None:

@@ -31,8 +31,9 @@ def status(url: str, control: str | None, as_json: bool) -> None:
     """
     Show the workers of a daemon on this machine, and how evenly they are used.
 
-    The numbers of a worker count from the start of its process. Balance is
-    Jain's index: 1 where all have the same, 1/n where one of n has everything.
+    The numbers are those of a worker's place, over all processes that have been in
+    it. Balance is Jain's index: 1 where all have the same, 1/n where one of n has
+    everything.
     """
     asked = ControlSocket(control or _path_for(url))
     try:

@@ -5,14 +5,18 @@ Tests for `kvd.control.status` and `kvd.balance`.
 from __future__ import annotations
 
 import os
+import socket
+from bisect import bisect_right
 from collections.abc import Iterator
 
 import pytest
 
 from kvd.balance import jain_index
 from kvd.control.status import WorkerState, describe
+from kvd.histogram import BOUNDS_SECONDS
+from kvd.listening import open_group
 from kvd.scoreboard import Scoreboard, create_scoreboard
-from kvd.settings import Settings
+from kvd.settings import Settings, TCPAddress
 
 
 @pytest.fixture
@@ -49,6 +53,55 @@ def test_who_is_gone_does_not_count(board: Scoreboard) -> None:
     )
     assert 1 == told["workers"][0]["handing_over"]
     assert 1.235 == told["uptime_seconds"]
+
+
+def test_histograms_are_told_with_their_bounds(board: Scoreboard) -> None:
+    """
+    Of requests and of turns of the reactor, which twistd's own does not count.
+    """
+    row = board.own_row(0)
+    row.finished(0.3)
+    row.woke()
+    row.waits()
+    workers = [WorkerState(0, 10, "ready", 0)]
+    (told,) = describe(Settings(procs=1), [], workers, board, 1.0)["workers"]
+    alone = describe(Settings(procs=0), [], workers, board, 1.0)
+
+    assert 1 == told["latency"][bisect_right(BOUNDS_SECONDS, 0.3)]
+    assert 1 == sum(told["latency"]) == sum(told["loop_delay"])
+    assert "loop_delay" not in alone["workers"][0]
+    assert len(told["latency"]) == len(alone["bucket_seconds"]) + 1
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_queues_are_told_where_they_are(board: Scoreboard, members: int) -> None:
+    """
+    For each socket; and for each worker, if each has its own.
+    """
+    group = open_group(TCPAddress("127.0.0.1", 0), members)
+    workers = [WorkerState(number, 10, "starting", 0) for number in range(3)]
+    address = group.members[0].getsockname()
+    with socket.create_connection(address), socket.create_connection(address):
+        told = describe(Settings(procs=3), [group], workers, board, 1.0)
+        group.close()
+
+    (queue,) = told["accept_queues"]
+    assert str(group.address) == queue["address"]
+    assert (members, 2) == (len(queue["waiting"]), sum(queue["waiting"]))
+    own = [row.get("accept_queue") for row in told["workers"]]
+    assert own == (queue["waiting"] if members == 3 else [None] * 3)
+
+
+def test_who_drains_says_so(board: Scoreboard) -> None:
+    """
+    And its sockets, which are closed, have no queues.
+    """
+    group = open_group(TCPAddress("127.0.0.1", 0), 1)
+    group.close()
+    told = describe(Settings(), [group], [], board, 1.0, draining=True)
+
+    assert told["draining"]
+    assert [] == told["accept_queues"]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class Chromium:
         asked, self._ask = os.pipe()
         self._answers, answer = os.pipe()
         # It reads from descriptor 3 and writes to 4.
-        shell = ["sh", "-c", f'exec "$@" 3<&{asked} 4>&{answer}', "sh"]
+        shell = ["bash", "-c", f'exec "$@" 3<&{asked} 4>&{answer}', "bash"]
         try:
             self.process = subprocess.Popen(
                 [*shell, *self._command],
@@ -124,7 +124,7 @@ class Chromium:
 
     def open(self, url: str, width: int = 1280, height: int = 900) -> None:
         """
-        Open a page.
+        Open a page, and wait until all of it is there.
         """
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
@@ -145,6 +145,9 @@ class Chromium:
             features=[{"name": "prefers-color-scheme", "value": taste}],
         )
         self.ask("Page.navigate", url=url)
+        self.until(
+            "location.href !== 'about:blank' && document.readyState == 'complete'"
+        )
 
     def value(self, expression: str) -> Any:
         """

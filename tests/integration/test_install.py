@@ -114,6 +114,17 @@ def test_all_plugins_are_there(installed: Installed, tmp_path: Path) -> None:
     assert {"reuseport", "shared", "file", "null", "classic", "plain"} <= set(names)
 
 
+def test_the_status_page_is_there(installed: Installed, tmp_path: Path) -> None:
+    """
+    With its style and its script, which are files beside the modules.
+    """
+    program = "from kvd.admin.page import PAGE; print(PAGE.decode())"
+    printed = installed.run(tmp_path, "-X", "utf8", "-c", program)
+
+    assert "<style>\n:root" in printed
+    assert '<script>\n"use strict";' in printed
+
+
 @pytest.mark.parametrize("procs", ["0", "2"])
 def test_a_value_is_kept(installed: Installed, tmp_path: Path, procs: str) -> None:
     """

@@ -1,0 +1,123 @@
+"""
+The status page of the true daemon, in a true browser.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from tests.integration.chromium import Chromium
+from tests.integration.twistd import Twistd, unused_port
+
+pytestmark = pytest.mark.integration
+
+WORKERS = 3
+
+
+@contextmanager
+def load(port: int) -> Iterator[None]:
+    """
+    Clients that go on asking, each over a connection for each request.
+    """
+    enough = threading.Event()
+
+    def go_on() -> None:
+        while not enough.is_set():
+            client = HTTPConnection("127.0.0.1", port, timeout=30)
+            client.request("PUT", "/k", b"x" * 1000)
+            client.getresponse().read()
+            client.close()
+
+    threads = [threading.Thread(target=go_on) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join()
+
+
+def cell(worker: int, field: str) -> str:
+    """
+    JavaScript for what stands in a cell of the table.
+    """
+    return (
+        f'document.querySelector(\'[data-worker="{worker}"]'
+        f' [data-field="{field}"]\').textContent'
+    )
+
+
+def number(script: str) -> str:
+    """
+    JavaScript for a text as a number.
+    """
+    return f"parseFloat({script}.replace(',', ''))"
+
+
+def test_the_page_shows_the_workers_as_they_work(tmp_path: Path) -> None:
+    """
+    Each with its numbers, which change by themselves; and the balance over time.
+    """
+    site = unused_port()
+    options = ["--store=null:", "--control=off", "--policy=roundrobin"]
+    options += [f"--procs={WORKERS}", f"--status=tcp:{site}"]
+    with (
+        Twistd(options, tmp_path) as daemon,
+        Chromium(tmp_path / "profile") as browser,
+    ):
+        browser.open(f"http://127.0.0.1:{site}/")
+        browser.until("document.querySelectorAll('#workers tr').length === 3")
+        for worker in range(WORKERS):
+            assert str(worker) == browser.value(cell(worker, "worker"))
+            assert "ready" == browser.value(cell(worker, "state"))
+            assert "0" == browser.value(cell(worker, "requests"))
+        assert "kvd: roundrobin, 3 workers" == browser.value("document.title")
+
+        with load(daemon.port):
+            for worker in range(WORKERS):
+                browser.until(f"{number(cell(worker, 'rate'))} > 0")
+                seen = browser.value(number(cell(worker, "requests")))
+                browser.until(f"{number(cell(worker, 'requests'))} > {seen}")
+            balance = "document.querySelector('[data-tile=balance] b').textContent"
+            browser.until(f"{number(balance)} > 0.9")
+            browser.until("document.querySelector('#balance .line.first') !== null")
+            browser.until("document.querySelector('#balance .line.second') !== null")
+            # Some of the picture has another colour than a worker without work.
+            browser.until(
+                "new Set(new Uint32Array(document.querySelector('#map')"
+                ".getContext('2d').getImageData(60, 0, 1200, 50).data.buffer)).size > 2"
+            )
+
+        pid = int(browser.value(cell(1, "pid")))
+        os.kill(pid, signal.SIGKILL)
+        browser.until(f"{cell(1, 'pid')}.endsWith('(+1)')")
+        assert [] == browser.complaints
+
+
+def test_the_page_says_when_nobody_answers(tmp_path: Path) -> None:
+    """
+    And goes on by itself when somebody does again.
+    """
+    site = unused_port()
+    options = ["--store=null:", "--control=off", "--procs=1", f"--status=tcp:{site}"]
+    live = "document.querySelector('#live').textContent"
+    with Chromium(tmp_path / "profile", dark=True) as browser:
+        with Twistd(options, tmp_path):
+            browser.open(f"http://127.0.0.1:{site}/")
+            browser.until(f"{live} === 'live'")
+        browser.until(f"{live}.startsWith('no answer')")
+        with Twistd(options, tmp_path) as daemon:
+            browser.until(f"{live} === 'live'")
+            browser.until(f"{cell(0, 'pid')} !== ''")
+            fact = "document.querySelector('[data-fact=process] dd').textContent"
+            browser.until(f"{fact} === '{daemon.process.pid}'")
