@@ -20,6 +20,7 @@ from kvd.interfaces import IDispatchPolicy, IStoreMaker
 from kvd.listening import ListenerGroup, is_public, open_group
 from kvd.options import Options
 from kvd.plugins import IPolicyDeclaration, IStoreDeclaration, load
+from kvd.record import check_record
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import Serving
 from kvd.settings import Settings, UNIXAddress
@@ -49,6 +50,8 @@ def makeService(options: Options) -> IService:
         policy: IDispatchPolicy = load(IPolicyDeclaration, settings.policy)
         maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
         maker.prepare(settings.store.path)
+        if settings.record is not None:
+            check_record(settings.record)
         groups = open_groups(settings, policy)
         try:
             control = open_control(settings, groups)

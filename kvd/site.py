@@ -14,6 +14,7 @@ from kvd.access_log import Entry
 from kvd.dialects.choice import Dialects
 from kvd.interfaces import IStore
 from kvd.patience import bounds_of
+from kvd.record import Recorder
 from kvd.scoreboard import Row, lone_row
 from kvd.settings import Limits
 from kvd.splicing import Pipe
@@ -51,6 +52,7 @@ class Site:
         eased: Callable[[], None] = lambda: None,
         row: Row | None = None,
         pipe: Pipe | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         """
         Args:
@@ -63,6 +65,8 @@ class Site:
             row: Where this process counts; None: only for itself.
             pipe: Through which bodies are moved to files; None: they are read
                 and written.
+            recorder: Hears of each connection that ended; None: nobody wants to
+                know.
         """
         self.store = store
         self.dialects = dialects
@@ -72,6 +76,7 @@ class Site:
         self._eased = eased
         self.row = row or lone_row()
         self.pipe = pipe
+        self.recorder = recorder
         self.heads = Heads(limits)
         self.bounds = bounds_of(limits)
         self.draining = False

@@ -65,6 +65,9 @@ class Line(Protocol):
     What a turn needs of its connection.
     """
 
+    in_service: float
+    """Seconds of the turns that have ended, where connections are recorded."""
+
     @property
     def peer_name(self) -> str:
         """
@@ -399,6 +402,8 @@ class Turn:
 
     def _note(self) -> None:
         self._site.row.finished()
+        if self._site.recorder is not None:
+            self._line.in_service += self._site.clock.seconds() - self._began
         log = self._site.log
         if log is None:
             return
