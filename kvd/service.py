@@ -20,7 +20,7 @@ from kvd.interfaces import IDispatchPolicy, IStoreMaker
 from kvd.listening import ListenerGroup, is_public, open_group
 from kvd.options import Options
 from kvd.plugins import IPolicyDeclaration, IStoreDeclaration, load
-from kvd.record import check_record
+from kvd.recording import check_record
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import Serving
 from kvd.settings import Settings, UNIXAddress

@@ -22,7 +22,7 @@ from kvd.dialects.choice import Dialects
 from kvd.interfaces import IStoreMaker
 from kvd.plugins import IStoreDeclaration, load
 from kvd.protocol import HttpConnection
-from kvd.record import Recorder, record_to
+from kvd.recording import Recorder, record_to
 from kvd.scoreboard import Row
 from kvd.settings import Limits, Settings
 from kvd.site import Site

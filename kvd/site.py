@@ -14,7 +14,7 @@ from kvd.access_log import Entry
 from kvd.dialects.choice import Dialects
 from kvd.interfaces import IStore
 from kvd.patience import bounds_of
-from kvd.record import Recorder
+from kvd.recording import Recorder
 from kvd.scoreboard import Row, lone_row
 from kvd.settings import Limits
 from kvd.splicing import Pipe

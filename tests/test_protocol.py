@@ -20,7 +20,7 @@ from kvd.gathering import FLUSH_SECONDS
 from kvd.keys import Key
 from kvd.patience import LINGER_SILENT_SECONDS
 from kvd.protocol import FRESH_SECONDS, HttpConnection
-from kvd.record import Recorder
+from kvd.recording import Recorder
 from kvd.settings import DialectChoice, Limits
 from kvd.site import Site
 from kvd.splicing import Pipe

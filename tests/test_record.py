@@ -1,5 +1,5 @@
 """
-Tests for `kvd.record`.
+Tests for `kvd.record` and `kvd.recording`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.errors import RecordUnusable
 from kvd.gathering import FLUSH_SECONDS
-from kvd.record import (
-    Connection,
-    Recorder,
-    check_record,
-    pack,
-    read_record,
-    record_to,
-)
+from kvd.record import Connection, pack, read_record
+from kvd.recording import Recorder, check_record, record_to
 from tests.stepped import inline
 
 ONE = Connection(
@@ -147,6 +141,18 @@ class RecorderTests(SynchronousTestCase):
         clock.advance(FLUSH_SECONDS)
         (records,) = written
         assert pack([replace(ONE, bytes=100, worker=3)])[8:] == records[8:]
+
+    def test_a_clock_that_is_set_back_loses_nothing(self) -> None:
+        """
+        No time is negative, or it could not be written.
+        """
+        written: list[bytes] = []
+        recorder = Recorder(31, written.append, Clock(), inline)
+        recorder.ended(-2.0, -1.5, 40_000_123, 7)
+        recorder.stop()
+
+        nothing = replace(ONE, open_ns=0, service_ns=0)
+        assert pack([nothing])[8:] == written[0][8:]
 
     def test_stop_writes_what_waits(self) -> None:
         """
