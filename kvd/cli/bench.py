@@ -7,38 +7,22 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 import click
 
-from kvd.errors import BadSetting, OperatorError
+from kvd.cli.quantity import quantity
+from kvd.errors import OperatorError
 from kvd.options.quantities import Count, Size
 
 POLICIES: Final = ("shared", "reuseport", "roundrobin")
 
 
-_Callback = Callable[[click.Context, click.Parameter, str], int]
-
-
-def _quantity(read: Callable[[str], int]) -> _Callback:
-    """
-    A setting's reader as click wants it.
-    """
-
-    def convert(context: click.Context, option: click.Parameter, text: str) -> int:
-        try:
-            return read(text)
-        except BadSetting as error:
-            raise click.BadParameter(str(error), context, option) from error
-
-    return convert
-
-
-_number = _quantity(Count("a number of requests", 1, 10_000_000))
-_processes = _quantity(Count("a number of processes", 1, 4096))
-_size = _quantity(Size(1, 1 << 34))
+_number = quantity(Count("a number of requests", 1, 10_000_000))
+_processes = quantity(Count("a number of processes", 1, 4096))
+_size = quantity(Size(1, 1 << 34))
 _FILE = click.Path(dir_okay=False, writable=True)
 
 
