@@ -88,7 +88,8 @@ def _read_reuse(text: str) -> int:
     "--runs",
     metavar="N",
     callback=_runs,
-    help="Average over so many seeds; by default 1, or those of the preset.",
+    help="Average over so many seeds; by default 1, or those of the preset. With"
+    " --check: measure so often, and take the median.",
 )
 @click.option("--json", "as_text", is_flag=True, help="For programs.")
 @click.option(
@@ -169,7 +170,7 @@ def simulate(
     try:
         policies = load_policies(names or list(declared(IPolicyDeclaration)))
         if check:
-            _check(policies, seed, as_text)
+            _check(policies, seed, runs or 1, as_text)
             return
         if preset is not None:
             plan = PRESETS[preset].adjusted(procs, runs)
@@ -213,7 +214,9 @@ def _run(
         click.echo(f"\n{plan.said}" if plan.said else "", nl=False)
 
 
-def _check(policies: Mapping[str, IDispatchPolicy], seed: int, as_text: bool) -> None:
+def _check(
+    policies: Mapping[str, IDispatchPolicy], seed: int, runs: int, as_text: bool
+) -> None:
     from rich.console import Console
 
     from kvd.bench.errors import BenchFailed
@@ -224,7 +227,7 @@ def _check(policies: Mapping[str, IDispatchPolicy], seed: int, as_text: bool) ->
     console.width = max(console.width, WIDTH)
     compared = []
     try:
-        for comparison in compare(policies, seed, tell=_tell):
+        for comparison in compare(policies, seed, runs, tell=_tell):
             compared.append(comparison)
             if not as_text:
                 show_check(comparison, console)

@@ -24,13 +24,16 @@ from kvd.bench.article import short_folder
 from kvd.bench.programs import daemon, send
 from kvd.bench.sampling import Sampler
 from kvd.interfaces import IDispatchPolicy
-from kvd.simulate.comparison import Comparison, Measures, Pair, Trial
+from kvd.simulate.comparison import Comparison, Measures, Pair, Trial, median
 from kvd.simulate.engine import Simulation
 from kvd.simulate.load import Load, closed_load
 from kvd.store.sleep import read_times, time_for
 
 WORKERS: Final = (2, 4, 8, 16)
-RUNS: Final = 50
+SIMULATED: Final = 50
+"""
+Runs of each simulation.
+"""
 REQUESTS_EACH: Final = 100
 CLIENTS_EACH: Final = 2
 """
@@ -47,11 +50,18 @@ TRIALS: Final = (
 def compare(
     policies: Mapping[str, IDispatchPolicy],
     seed: int,
+    runs: int = 1,
     workers: Sequence[int] = WORKERS,
     tell: Callable[[str], object] = lambda what: None,
 ) -> Iterator[Comparison]:
     """
     Measure and simulate all, one after the other.
+
+    Args:
+        seed: Of the first simulation.
+        runs: How often to measure each; the median of each figure counts.
+        workers: How many, one after the other.
+        tell: Is told what is measured next.
 
     Raises:
         BenchFailed: Something could not be measured.
@@ -68,11 +78,13 @@ def compare(
             pairs = {}
             for name, policy in policies.items():
                 tell(f"{name}: {trial.title}, {count} workers")
-                failed, measured = measure(name, count, sent, trial.times)
+                seen = [measure(name, count, sent, trial.times) for _ in range(runs)]
                 simulated = [
                     simulate(load, policy, count, run)
-                    for run in range(seed, seed + RUNS)
+                    for run in range(seed, seed + SIMULATED)
                 ]
+                failed = sum(failed for failed, _ in seen)
+                measured = median([measured for _, measured in seen])
                 pairs[name] = Pair(failed, measured, simulated)
             yield Comparison(trial, count, pairs, reference)
 

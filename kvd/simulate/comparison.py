@@ -4,6 +4,7 @@ What was measured beside what was simulated.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import fsum
@@ -35,6 +36,18 @@ class Measures:
     """Jain's index of the requests of the workers."""
     busiest: float
     """The requests of the busiest worker, in parts of the mean."""
+
+
+def median(runs: Sequence[Measures]) -> Measures:
+    """
+    Of each measure for itself.
+    """
+    return Measures(
+        **{
+            field.name: statistics.median(getattr(run, field.name) for run in runs)
+            for field in fields(Measures)
+        }
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,9 @@ the test. 32 clients that wait for their replies hardly ever keep 32 workers bus
 under a hash. Where all is asked at once, all are busy for three quarters of the
 time, but then the tail is short, and little is lost.
 Not explained: all three in one run. More than the hash was at work there.
+
+The model of shared is the best that one socket can be: who is idle wakes at once. A
+true one, too, leaves workers without clients (docs/article.rst).
 """
 
 PRESETS: Final[Mapping[str, Plan]] = {

@@ -9,7 +9,7 @@ import pytest
 from kvd.bench import load as bench
 from kvd.plugins import IPolicyDeclaration, load
 from kvd.simulate.check import TRIALS, as_simulated, measure, measures, simulate
-from kvd.simulate.comparison import Comparison, Line, Measures, Pair
+from kvd.simulate.comparison import Comparison, Line, Measures, Pair, median
 from kvd.store.sleep import read_times, time_for
 
 
@@ -52,6 +52,15 @@ def test_deviations_are_from_the_mean_of_the_runs() -> None:
         Line("to turns", 1.6, 1.25, 1.0, 1.5),
     ] == list(compared.lines("hash"))
     assert pytest.approx(0.6) == next(compared.lines("hash")).deviation
+
+
+def test_the_median_of_several_runs_counts() -> None:
+    """
+    Of each measure: a machine that had something else to do once spoils none.
+    """
+    runs = [Measures(9.0, 0.5, 1.0), Measures(2.0, 0.75, 2.0), Measures(3.0, 1.0, 9.0)]
+
+    assert Measures(3.0, 0.75, 2.0) == median(runs)
 
 
 @pytest.mark.integration
