@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Final
 
 import click
 
+from kvd.cli.interrupted import ended_by_signals
 from kvd.cli.quantity import quantity
 from kvd.errors import OperatorError
 from kvd.options.quantities import Count, Size
@@ -106,7 +105,7 @@ def article(
         console = Console()
         console.width = max(console.width, WIDTH)
         show_plan(plan, console)
-        with _ended_by_signals():
+        with ended_by_signals():
             for mode in measure(plan, _tell):
                 modes.append(mode)
                 show_mode(mode, size, console)
@@ -126,21 +125,3 @@ def article(
 def _tell(what: str) -> None:
     if os.isatty(2):
         click.echo(f"measuring: {what}", err=True)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """
-    Let signals that end this process end what it started first.
-    """
-
-    def interrupted(number: int, frame: object) -> None:
-        sys.exit(128 + number)
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, interrupted) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

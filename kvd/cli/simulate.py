@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from kvd.cli.interrupted import ended_by_signals
 from kvd.cli.quantity import quantity
 from kvd.errors import BadSetting, OperatorError
 from kvd.options.quantities import Count, Seconds
@@ -141,6 +142,12 @@ def _read_reuse(text: str) -> int:
     callback=_seconds,
     help="From a reply to the client's next request; by default none.",
 )
+@click.option(
+    "--lag",
+    metavar="TIME",
+    callback=_seconds,
+    help="From a connection to its first request; by default none.",
+)
 def simulate(
     preset: str | None,
     replay: Sequence[str],
@@ -227,10 +234,11 @@ def _check(
     console.width = max(console.width, WIDTH)
     compared = []
     try:
-        for comparison in compare(policies, seed, runs, tell=_tell):
-            compared.append(comparison)
-            if not as_text:
-                show_check(comparison, console)
+        with ended_by_signals():
+            for comparison in compare(policies, seed, runs, tell=_tell):
+                compared.append(comparison)
+                if not as_text:
+                    show_check(comparison, console)
     except BenchFailed as error:
         click.echo(error.said, err=True)
         raise click.ClickException(str(error)) from error

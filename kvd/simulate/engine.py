@@ -152,7 +152,11 @@ class Simulation:
             return
         worker = self._chosen()
         self._join(client, worker)
-        self._request(client, worker)
+        lag = self._load.lag
+        if lag:
+            heappush(self._events, (self._now + lag, self._workers + client))
+        else:
+            self._request(client, worker)
 
     def _chosen(self) -> int:
         try:
@@ -188,7 +192,7 @@ class Simulation:
 
     def _return(self, client: int) -> None:
         """
-        A client that had a reply sends its next request.
+        A client sends its next request, or the first behind its connection.
         """
         worker = self._worker_of[client]
         if worker == NOBODY:

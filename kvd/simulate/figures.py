@@ -82,10 +82,10 @@ def one_queue(load: Load, workers: int) -> Outcome:
     What no policy can be expected to beat: every request waits in one queue,
     and whoever is idle takes the first.
 
-    That is `Shared` with a connection for each request. In a run it may be
+    That is `Shared` with a connection for each request, and no lag. In a run it may be
     beaten by the luck of another order.
     """
-    return Simulation(replace(load, reuse=1), Shared(), workers).run()
+    return Simulation(replace(load, reuse=1, lag=0.0), Shared(), workers).run()
 
 
 def mean_wait(outcome: Outcome) -> float:

@@ -49,6 +49,9 @@ class Load:
     another; 0: all."""
     pauses: Sequence[float] | None = None
     """Seconds that each client lets pass after a reply; None: none."""
+    lag: float = 0.0
+    """Seconds from a connection to its first request. Meanwhile its worker has it,
+    and nothing to do. Who had to wait to be accepted has sent it by then."""
 
     @property
     def connections(self) -> int:

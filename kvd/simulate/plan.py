@@ -98,11 +98,15 @@ class Synthesis:
     service: str
     mean: float
     pause: float | None
+    lag: float | None
 
     def make(self, workers: int, seed: int) -> Load:
         """
         The load of one seed.
         """
+        return replace(self._make(workers, seed), lag=self.lag or 0.0)
+
+    def _make(self, workers: int, seed: int) -> Load:
         pause = self.pause or 0.0
         if self.arrivals == "closed":
             times = services(self.service, self.mean, self.requests, seed)

@@ -80,7 +80,7 @@ def test_every_load_can_be_made(arrivals: str, reuse: str) -> None:
     """
     Of any arrivals and any use of connections.
     """
-    options = [f"--arrivals={arrivals}", f"--reuse={reuse}", "--pause=5ms"]
+    options = [f"--arrivals={arrivals}", f"--reuse={reuse}", "--pause=5ms", "--lag=1ms"]
     (queue, turns) = told(*TINY, *options)
 
     assert "(one queue)" == queue["policy"]

@@ -17,7 +17,7 @@ def cases() -> list[dict[str, Figures]]:
     With keep-alive, with new connections, and all at once.
     """
     plan = PRESETS["article"]
-    policies = load_policies(["reuseport", "roundrobin"])
+    policies = load_policies(["reuseport", "roundrobin", "shared"])
     return [
         {row.policy: row.figures for row in try_out(case, policies, range(1, 11))}
         for case in plan.cases
@@ -26,10 +26,10 @@ def cases() -> list[dict[str, Figures]]:
 
 def test_turns_lose_nothing(cases: list[dict[str, Figures]]) -> None:
     """
-    But what is left over when 10,000 are divided by 32.
+    But what is left over when 10,000 are divided by 32, and the lag.
     """
     for found in cases:
-        assert found["roundrobin"].regret < 0.01
+        assert found["roundrobin"].regret < 0.02
 
 
 def test_the_rate_is_lost_to_the_hash(cases: list[dict[str, Figures]]) -> None:
@@ -61,3 +61,13 @@ def test_all_work_only_where_many_wait(cases: list[dict[str, Figures]]) -> None:
 
     assert max(shares[:2]) < 0.01
     assert pytest.approx(0.75, abs=0.06) == shares[2]
+
+
+def test_one_socket_for_all_loses_as_much_with_keep_alive(
+    cases: list[dict[str, Figures]],
+) -> None:
+    """
+    Between reuseport and turns it is only where connections are made anew.
+    """
+    assert pytest.approx(cases[0]["reuseport"].regret) == cases[0]["shared"].regret
+    assert 0.1 < cases[1]["shared"].regret < 0.4

@@ -5,6 +5,7 @@ Tests for `kvd.simulate.engine`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import fsum, isclose
 
 import pytest
@@ -143,6 +144,20 @@ def test_a_pause_is_nobodys_work() -> None:
     assert [0.0, 2.0, 0.0, 1.0] == outcome.waits
     assert 6.0 == outcome.makespan
     assert 0.0 == outcome.seconds_with_busy[0]
+
+
+def test_a_worker_that_waits_for_a_request_seems_idle() -> None:
+    """
+    Three connections come while nobody has sent anything: the common socket may
+    give them all to one. It serves the requests one after the other.
+    """
+    load = replace(open_load([1.0] * 3, [0.0] * 3), lag=0.5)
+    outcome = run(load, Odd(lambda view: view.ready[0], kernel_chooses=True))
+
+    assert [3, 0] == outcome.connections
+    assert [0.0, 1.0, 2.0] == outcome.waits
+    assert 3.5 == outcome.makespan
+    assert 0.5 == outcome.seconds_with_busy[0]
 
 
 def test_the_tail_is_the_time_at_the_end_with_few_workers() -> None:
