@@ -1,9 +1,9 @@
 """
 One line for each request, written off the request's path.
 
-A request costs an append to a list. Twice a second the list is formatted and
-written in a thread, by a file opened for that write alone, so that a log which
-was rotated away is never written to.
+Lines are gathered (`kvd.gathering`), and formatted when they are written, by a
+file opened for that write alone, so that a log which was rotated away is never
+written to.
 """
 
 from __future__ import annotations
@@ -12,17 +12,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-FLUSH_SECONDS: Final = 0.5
-
-# Lines that wait for a disk which takes none cost memory.
-MAX_WAITING: Final = 100_000
+from kvd.gathering import Gathering
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,34 +57,34 @@ def append_to(path: str) -> Callable[[bytes], None]:
 
     def append(lines: bytes) -> None:
         if path == "-":
-            _write_all(1, lines)
+            write_all(1, lines)
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o640)
         try:
-            _write_all(descriptor, lines)
+            write_all(descriptor, lines)
         finally:
             os.close(descriptor)
 
     return append
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """
+    Write, in as many calls as that takes.
+    """
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
-class AccessLog:
+class AccessLog(Gathering[Entry]):
     """
-    Gathers entries and writes them now and then.
+    The lines of one worker.
 
-    Lines of one worker stand in the order in which the requests ended; those
-    of several workers are interleaved, never mixed within a line. A worker
-    that is killed loses what it gathered in the last half second.
+    They stand in the order in which the requests ended; those of several
+    workers are interleaved, never mixed within a line.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -106,67 +100,9 @@ class AccessLog:
             clock: When to write.
             off_reactor: Runs a function elsewhere.
         """
-        self._worker = worker
-        self._append = append
-        self._clock = clock
-        self._off_reactor = off_reactor
-        self._waiting: list[Entry] = []
-        self._dropped = 0
-        self._scheduled = False
-        self._failed = False
 
-    def note(self, entry: Entry) -> None:
-        """
-        Take one entry.
-        """
-        if len(self._waiting) >= MAX_WAITING:
-            self._dropped += 1
-            return
-        self._waiting.append(entry)
-        if not self._scheduled:
-            self._scheduled = True
-            self._clock.callLater(FLUSH_SECONDS, self._flush)
+        def write(entries: list[Entry]) -> None:
+            lines = [format_entry(entry, worker) for entry in entries]
+            append(("\n".join(lines) + "\n").encode("ascii", "backslashreplace"))
 
-    def _flush(self) -> None:
-        entries, self._waiting = self._waiting, []
-        self._off_reactor(lambda: self._write(entries)).addBoth(self._flushed)
-
-    def _flushed(self, result: Failure | None) -> None:
-        # One write at a time, so that lines keep their order.
-        if isinstance(result, Failure):
-            self._complain(result.value)
-        else:
-            self._failed = False
-        if self._dropped:
-            self._log.warn(
-                "{dropped} lines of the access log were dropped: its file takes"
-                " them too slowly",
-                dropped=self._dropped,
-            )
-            self._dropped = 0
-        self._scheduled = bool(self._waiting)
-        if self._scheduled:
-            self._clock.callLater(FLUSH_SECONDS, self._flush)
-
-    def _complain(self, error: BaseException | None) -> None:
-        if not self._failed:
-            self._failed = True
-            self._log.warn(
-                "the access log cannot be written, its lines are lost: {error}",
-                error=error,
-            )
-
-    def _write(self, entries: list[Entry]) -> None:
-        lines = [format_entry(entry, self._worker) for entry in entries]
-        self._append(("\n".join(lines) + "\n").encode("ascii", "backslashreplace"))
-
-    def stop(self) -> None:
-        """
-        Write what waits, in this thread.
-        """
-        entries, self._waiting = self._waiting, []
-        if entries:
-            try:
-                self._write(entries)
-            except OSError as error:
-                self._complain(error)
+        super().__init__("the access log", write, clock, off_reactor)

@@ -262,6 +262,12 @@ class ControlUnusable(OperatorError):
     """
 
 
+class RecordUnusable(OperatorError):
+    """
+    A record of connections cannot be written, or cannot be read.
+    """
+
+
 class StoreUnusable(OperatorError):
     """
     A store cannot be opened where the settings say.

@@ -63,7 +63,8 @@ class HttpConnection(Protocol):
     def __init__(self, site: Site) -> None:
         self._site = site
         self._reader = RequestReader(site.limits, site.heads)
-        self._patience = Patience(site.bounds, site.clock.seconds())
+        self._made = site.clock.seconds()
+        self._patience = Patience(site.bounds, self._made)
         self._turn: Turn | None = None
         self._turns = 0
         self._received = self._counted_sent = 0
@@ -75,6 +76,7 @@ class HttpConnection(Protocol):
         self._lost = False
         self._fresh_until: float | None = None
         self.reads = True
+        self.in_service = 0.0
 
     # -- what Twisted calls ---------------------------------------------------
 
@@ -112,6 +114,13 @@ class HttpConnection(Protocol):
         if self._turn is not None:
             self._turn.abandon()
         self._count_sent()
+        if self._site.recorder is not None:
+            self._site.recorder.ended(
+                self._site.clock.seconds() - self._made,
+                self.in_service,
+                self._received + self.transport.bytes_sent,
+                self._turns,
+            )
         self._site.closed(self)
 
     # -- events ---------------------------------------------------------------

@@ -21,6 +21,7 @@ from kvd.interfaces import IStoreMaker
 from kvd.listening import ListenerGroup, is_public, open_group
 from kvd.options import Options
 from kvd.plugins import IStoreDeclaration, load
+from kvd.recording import check_record
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import Serving
 from kvd.settings import Settings, TCPAddress, UNIXAddress
@@ -53,6 +54,8 @@ def makeService(options: Options) -> IService:
         chosen = choose_policy(settings.policy, max(1, settings.procs))
         maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
         maker.prepare(settings.store.path)
+        if settings.record is not None:
+            check_record(settings.record)
         # As many as any policy may want: later, this process may not be allowed to
         # make more.
         size = max(settings.procs, chosen.arrangement.group_size)

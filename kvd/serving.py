@@ -23,6 +23,7 @@ from kvd.dialects.choice import Dialects
 from kvd.interfaces import IStoreMaker
 from kvd.plugins import IStoreDeclaration, load
 from kvd.protocol import HttpConnection
+from kvd.recording import Recorder, record_to
 from kvd.scoreboard import Row
 from kvd.settings import Limits, Settings
 from kvd.site import Site
@@ -84,7 +85,7 @@ class Serving:
         """
         Args:
             settings: The whole of them.
-            worker: The number of this worker, for the access log.
+            worker: The number of this worker, for its logs.
             reactor: Watches the sockets.
             row: Where this process counts; None: only for itself.
             parts: Of these settings; None: they are loaded by `start`.
@@ -113,6 +114,7 @@ class Serving:
         location = settings.store
         parts = self._parts or load_parts(settings)
         self._access_log = self._open_access_log()
+        self._recorder = self._open_record()
         self._pipe = Pipe() if settings.splice else None
         self._site = Site(
             parts.store.open_store(location.path, settings.durability),
@@ -124,6 +126,7 @@ class Serving:
             self._row,
             self._pipe,
             Warmer(self._off_reactor).warm,
+            self._recorder,
         )
         self._checking.start(check_interval(settings.limits), now=False)
 
@@ -134,6 +137,12 @@ class Serving:
         return AccessLog(
             self._worker, append_to(path), self._reactor, self._off_reactor
         )
+
+    def _open_record(self) -> Recorder | None:
+        path = self._settings.record
+        if path is None:
+            return None
+        return Recorder(self._worker, record_to(path), self._reactor, self._off_reactor)
 
     def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
@@ -254,13 +263,15 @@ class Serving:
 
     def stop(self) -> Deferred[None]:
         """
-        Close the store and write what the access log has gathered.
+        Close the store and write what was gathered for the logs.
         """
         self._checking.stop()
         if self._pipe is not None:
             self._pipe.close()
         if self._access_log is not None:
             self._access_log.stop()
+        if self._recorder is not None:
+            self._recorder.stop()
         closed = self._site.store.close()
         return closed if isinstance(closed, Deferred) else succeed(None)
 

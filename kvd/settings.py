@@ -121,6 +121,8 @@ class Settings:
     dialects: tuple[DialectChoice, ...] = ()
     access_log: str | None = None
     """An absolute path, ``-`` for standard output, or None."""
+    record: str | None = None
+    """The absolute path of a record of connections (`kvd.record`), or None."""
     splice: bool = True
     """Whether the kernel moves bodies to files (splice(2)) where it can."""
     control: str | None = "auto"

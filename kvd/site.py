@@ -15,6 +15,7 @@ from kvd.access_log import Entry
 from kvd.dialects.choice import Dialects
 from kvd.interfaces import IStore
 from kvd.patience import bounds_of
+from kvd.recording import Recorder
 from kvd.scoreboard import Row, lone_row
 from kvd.settings import Limits
 from kvd.splicing import Pipe
@@ -56,6 +57,7 @@ class Site:
         row: Row | None = None,
         pipe: Pipe | None = None,
         warm: Warm = lambda descriptor, offset, count: None,
+        recorder: Recorder | None = None,
     ) -> None:
         """
         Args:
@@ -69,6 +71,8 @@ class Site:
             pipe: Through which bodies are moved to files; None: they are read
                 and written.
             warm: See `kvd.warming.Warmer.warm`.
+            recorder: Hears of each connection that ended; None: nobody wants to
+                know.
         """
         self.store = store
         self.dialects = dialects
@@ -79,6 +83,7 @@ class Site:
         self.row = row or lone_row()
         self.pipe = pipe
         self.warm = warm
+        self.recorder = recorder
         self.heads = Heads(limits)
         self.bounds = bounds_of(limits)
         self.draining = False

@@ -65,6 +65,9 @@ class Line(Protocol):
     What a turn needs of its connection.
     """
 
+    in_service: float
+    """Seconds of the turns that have ended, where connections are recorded."""
+
     @property
     def peer_name(self) -> str:
         """
@@ -413,6 +416,8 @@ class Turn:
     def _note(self) -> None:
         seconds = self._site.clock.seconds() - self._began
         self._site.row.finished(seconds)
+        if self._site.recorder is not None:
+            self._line.in_service += seconds
         log = self._site.log
         if log is None:
             return

@@ -11,8 +11,9 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd import access_log
-from kvd.access_log import FLUSH_SECONDS, AccessLog, Entry, append_to, format_entry
+from kvd import gathering
+from kvd.access_log import AccessLog, Entry, append_to, format_entry
+from kvd.gathering import FLUSH_SECONDS
 from tests.stepped import inline
 
 ENTRY = Entry(
@@ -127,14 +128,14 @@ class AccessLogTests(SynchronousTestCase):
         """
         Memory is bounded; how many lines were dropped is said once.
         """
-        self.patch(access_log, "MAX_WAITING", 2)
+        self.patch(gathering, "MAX_WAITING", 2)
         log = self.make()
         for _ in range(5):
             log.note(ENTRY)
         self.clock.advance(FLUSH_SECONDS)
 
         assert 2 == len(self.written[0].splitlines())
-        assert ["{dropped} lines"] == [text[:15] for text in self.warnings]
+        assert ["{dropped} entries"] == [text[:17] for text in self.warnings]
 
     def test_a_file_that_cannot_be_written_is_named_once(self) -> None:
         """

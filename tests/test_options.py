@@ -103,6 +103,7 @@ class ChosenTests(OptionsCase):
             dialects=(DialectChoice("/", "classic"), DialectChoice("/a=b/", "plain")),
             access_log="/var/log/kvd",
             status=TCPAddress("127.0.0.1", 8081),
+            record="/var/log/record",
             drain_seconds=0.5,
             limits=Limits(
                 head_bytes=4096,
@@ -123,6 +124,7 @@ class ChosenTests(OptionsCase):
             *["--durability", "process", "--dialect", "/=classic"],
             *["--dialect", "/a=b/=plain", "--access-log", "/var/log/kvd"],
             *["--status", "tcp:8081"],
+            *["--record", "/var/log/record"],
             *["--drain-timeout", "500ms", "--max-head", "4KiB", "--max-fields", "20"],
             *["--max-target", "1k", "--max-value", "5GiB", "--head-timeout", "1"],
             *["--body-timeout", "2s", "--reader-timeout", "3", "--idle-timeout", "1h"],
@@ -165,15 +167,18 @@ class ChosenTests(OptionsCase):
 
     def test_places_are_made_absolute(self) -> None:
         """
-        The store, the log and the socket stay where they are when twistd goes
+        The store, the logs and the socket stay where they are when twistd goes
         to another folder.
         """
-        chosen = self.settings("-s", "file:a", "-a", "b", "-l", "unix:c")
+        chosen = self.settings(
+            *["-s", "file:a", "-a", "b", "-l", "unix:c", "--record", "d"]
+        )
 
         here = os.getcwd()
         assert StoreLocation("file", f"{here}/a") == chosen.store
         assert f"{here}/b" == chosen.access_log
         assert (UNIXAddress(f"{here}/c"),) == chosen.listen
+        assert f"{here}/d" == chosen.record
 
     def test_the_status_site_is_for_this_machine_unless_it_is_said(self) -> None:
         """
@@ -293,6 +298,8 @@ class RefusedTests(OptionsCase):
                 (["--store", "file:"], ["--store: a folder needs a name"]),
                 (["--access-log", ""], ["--access-log: ''", "- for standard output"]),
                 (["--access-log", "/var/log/"], ["'/var/log/' is not a file"]),
+                (["--record", ""], ["--record: ''", "the path of one, or off"]),
+                (["--record", "/var/log/"], ["'/var/log/' is not a file"]),
                 (["--dialect", "classic"], ["'classic'", "PREFIX=NAME"]),
             ]
         )

@@ -5,6 +5,8 @@ a connection, whatever the store.
 
 import json
 import re
+import struct
+from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
@@ -14,14 +16,16 @@ from kvd.access_log import Entry
 from kvd.conditions import UNCONDITIONAL
 from kvd.dialects.choice import Dialects
 from kvd.errors import StoreFull
+from kvd.gathering import FLUSH_SECONDS
 from kvd.keys import Key
 from kvd.patience import LINGER_SILENT_SECONDS
 from kvd.protocol import FRESH_SECONDS, HttpConnection
+from kvd.recording import Recorder
 from kvd.settings import DialectChoice, Limits
 from kvd.site import Site
 from kvd.splicing import Pipe
 from kvd.testing import MemoryStore
-from tests.stepped import Client, SteppedReactor, connect
+from tests.stepped import Client, SteppedReactor, connect, inline
 
 LIMITS = Limits(head_seconds=10, body_seconds=60, reader_seconds=60, idle_seconds=600)
 
@@ -1119,6 +1123,60 @@ class LogTests(ConnectionCase):
             ]
             for entry in self.notes.entries
         ]
+
+
+class RecordTests(ConnectionCase):
+    """
+    What is told of a connection at its end, if somebody wants to know.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.recorded: list[bytes] = []
+        self.site.recorder = Recorder(5, self.recorded.append, self.reactor, inline)
+
+    def record(self) -> Sequence[int]:
+        """
+        Of the only connection, without its arrival: how long it was open and in
+        service, its bytes, requests and worker.
+        """
+        self.client.close()
+        self.reactor.advance(FLUSH_SECONDS)
+        (record,) = self.recorded
+        return struct.unpack("<8xQQQIHxx", record)
+
+    def test_only_the_time_of_requests_is_service(self) -> None:
+        """
+        From a complete head to the end of the reply.
+        """
+        self.reactor.advance(1)
+        request = b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 2\r\n\r\n"
+        reply = self.ask(request)
+        self.reactor.advance(2)
+        reply += self.ask(b"ab")
+        self.reactor.advance(4)
+        reply += self.ask(request + b"ab")
+
+        seconds = 10**9
+        count = 2 * len(request + b"ab") + len(reply)
+        assert (7 * seconds, 2 * seconds, count, 2, 5) == self.record()
+
+    def test_a_request_that_is_broken_off_counts(self) -> None:
+        """
+        The worker was there for it.
+        """
+        request = b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 2\r\n\r\n"
+        self.client.send(request)
+        self.reactor.advance(2)
+
+        seconds = 10**9
+        assert (2 * seconds, 2 * seconds, len(request), 1, 5) == self.record()
+
+    def test_a_connection_without_a_request_is_recorded_too(self) -> None:
+        """
+        It was somebody's to accept.
+        """
+        assert (0, 0, 0, 0, 5) == self.record()
 
 
 class SomewhereClassicTests(ConnectionCase):

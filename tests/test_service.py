@@ -151,3 +151,20 @@ def test_a_store_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
         )
 
     assert not listening(port)
+
+
+def test_a_record_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
+    """
+    Before any socket listens, and before a connection would be lost to it.
+    """
+    port = unused_port()
+    with pytest.raises(SystemExit, match="record cannot be recorded to: No such"):
+        makeService(
+            options(
+                "--store=null:",
+                f"--record={tmp_path}/absent/record",
+                f"--listen=tcp:{port}:interface=127.0.0.1",
+            )
+        )
+
+    assert not listening(port)

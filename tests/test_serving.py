@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd import serving
 from kvd.errors import StoreUnusable
+from kvd.record import read_record
 from kvd.serving import BREAK_OFF_SECONDS, Serving, check_interval, load_parts
 from kvd.settings import Limits, Settings, StoreLocation
 from tests.stepped import Client, SteppedReactor
@@ -33,10 +34,12 @@ class ServingTests(SynchronousTestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.log = Path(folder.name, "access.log")
+        self.record = Path(folder.name, "record")
         self.serving = Serving(
             Settings(
                 store=StoreLocation("null", ""),
                 access_log=str(self.log),
+                record=str(self.record),
                 limits=Limits(connections=2),
             ),
             3,
@@ -190,6 +193,20 @@ class ServingTests(SynchronousTestCase):
 
         assert " worker=3 127.0.0.1:" in line
         assert " GET /k 404 " in line
+
+    def test_stop_writes_the_rest_of_the_record(self) -> None:
+        """
+        With the worker's number too.
+        """
+        client = self.connect()
+        replies = client.send(GET).receive() + client.send(GET).receive()
+        client.close()
+        self.serving.stop()
+        (connection,) = read_record(str(self.record))
+
+        assert 3 == connection.worker
+        assert 2 == connection.requests
+        assert 2 * len(GET) + len(replies) == connection.bytes
 
     def test_time_goes_on(self) -> None:
         """

@@ -147,7 +147,7 @@ def measure_policy(policy: str, workers: int, load: Load) -> Run:
     """
     Send a load to a new daemon.
     """
-    with _folder() as folder, daemon(policy, workers, folder) as served:
+    with short_folder() as folder, daemon(policy, workers, folder) as served:
         sampler = Sampler(served.control.status)
         report = send(served.port, load, folder, sampler.sample)
         return Run(policy, report, sampler.finish())
@@ -157,11 +157,14 @@ def measure_ceiling(load: Load) -> Report:
     """
     Send a load to a sink.
     """
-    with _folder() as folder, sink(load.clients) as port:
+    with short_folder() as folder, sink(load.clients) as port:
         return send(port, load, folder)
 
 
-def _folder() -> tempfile.TemporaryDirectory[str]:
+def short_folder() -> tempfile.TemporaryDirectory[str]:
+    """
+    A folder that is removed in the end.
+    """
     # Not below TMPDIR if that is long: the path of a Unix socket has at most 107
     # bytes (unix(7)).
     place = tempfile.gettempdir()

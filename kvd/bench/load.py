@@ -84,6 +84,13 @@ class Report:
         return self.ended - self.began
 
 
+def key_of(client: int, request: int) -> str:
+    """
+    The key of one request.
+    """
+    return f"bench/{client}/{request}"
+
+
 def run_load(port: int, load: Load) -> Report:
     """
     Send a load from this process's children. There must be no threads here.
@@ -165,7 +172,7 @@ def _send_share(client: PutClient, number: int, share: int) -> dict[str, Any]:
             break
         began = time.monotonic()
         try:
-            client.put(f"bench/{number}/{request}")
+            client.put(key_of(number, request))
         except RequestFailed as error:
             failures[str(error)] += 1
             timeouts = timeouts + 1 if isinstance(error, TimedOut) else 0

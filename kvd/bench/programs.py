@@ -42,14 +42,17 @@ class Daemon:
 
 
 @contextmanager
-def daemon(policy: str, workers: int, folder: str) -> Iterator[Daemon]:
+def daemon(
+    policy: str, workers: int, folder: str, store: str = "null:"
+) -> Iterator[Daemon]:
     """
-    A daemon with the null store, from when all its workers are ready.
+    A daemon, from when all its workers are ready.
 
     Args:
         policy: Its dispatch policy.
         workers: How many.
         folder: An empty one; its log and its control socket are put there.
+        store: Where it keeps values.
 
     Raises:
         BenchFailed: It ended before it served, or did not begin to.
@@ -58,7 +61,7 @@ def daemon(policy: str, workers: int, folder: str) -> Iterator[Daemon]:
     control = os.path.join(folder, "control")
     command = [
         sys.executable, "-c", _TWISTD, "-n", "--pidfile=", "kvd",
-        f"--policy={policy}", f"--procs={workers}", "--store=null:",
+        f"--policy={policy}", f"--procs={workers}", f"--store={store}",
         f"--listen=tcp:{port}:interface=127.0.0.1", f"--control={control}",
     ]  # fmt: skip
     log = os.path.join(folder, "log")

@@ -5,42 +5,24 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 import click
 
 from kvd.cli.errors import FAILED, LocalError
+from kvd.cli.interrupted import ended_by_signals
 from kvd.cli.output import standard_output
-from kvd.errors import BadSetting, OperatorError
+from kvd.cli.quantity import quantity
+from kvd.errors import OperatorError
 from kvd.options.quantities import Count, Size
 
 POLICIES: Final = ("shared", "reuseport", "roundrobin")
 
 
-_Callback = Callable[[click.Context, click.Parameter, str], int]
-
-
-def _quantity(read: Callable[[str], int]) -> _Callback:
-    """
-    A setting's reader as click wants it.
-    """
-
-    def convert(context: click.Context, option: click.Parameter, text: str) -> int:
-        try:
-            return read(text)
-        except BadSetting as error:
-            raise click.BadParameter(str(error), context, option) from error
-
-    return convert
-
-
-_number = _quantity(Count("a number of requests", 1, 10_000_000))
-_processes = _quantity(Count("a number of processes", 1, 4096))
-_size = _quantity(Size(1, 1 << 34))
+_number = quantity(Count("a number of requests", 1, 10_000_000))
+_processes = quantity(Count("a number of processes", 1, 4096))
+_size = quantity(Size(1, 1 << 34))
 
 
 class _NewFile(click.Path):
@@ -151,7 +133,7 @@ def article(
         console.width = max(console.width, WIDTH)
         with standard_output():
             show_plan(plan, console)
-        with _ended_by_signals():
+        with ended_by_signals():
             for mode in measure(plan, _tell):
                 modes.append(mode)
                 with standard_output():
@@ -177,21 +159,3 @@ def article(
 def _tell(what: str) -> None:
     if os.isatty(2):
         click.echo(f"measuring: {what}", err=True)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """
-    Let signals that end this process end what it started first.
-    """
-
-    def interrupted(number: int, frame: object) -> None:
-        sys.exit(128 + number)
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, interrupted) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

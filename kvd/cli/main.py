@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "stat": "Say what is known of a value.",
     "status": "Show the workers of a daemon on this machine.",
     "bench": "Measure this machine's kvd.",
+    "simulate": "Try policies out without a daemon.",
 }
 """
 The module of each is named like it; the object in it too.

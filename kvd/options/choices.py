@@ -18,6 +18,7 @@ from kvd.options.locations import (
     read_access_log,
     read_control,
     read_dialect,
+    read_record_file,
     read_store,
 )
 from kvd.options.quantities import Count, Seconds, Size
@@ -193,6 +194,14 @@ CHOICES: Final[Sequence[Choice]] = (
         ["off"],
         "A file that gets a line for each request; - for standard output, or off.",
         "a",
+    ),
+    Choice(
+        "record",
+        "record",
+        read_record_file,
+        ["off"],
+        'A file that gets a record of each connection for "kvd simulate", or off; at'
+        " 64 MiB it becomes FILE.1, and a new one is begun.",
     ),
     Choice(
         "splice",

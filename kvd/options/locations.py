@@ -1,5 +1,5 @@
 """
-Settings that name a place: the store, the access log, a dialect's prefix.
+Settings that name a place: the store, the logs, a dialect's prefix.
 
 Relative paths count from the folder that kvd is started from, wherever they
 are written, and are made absolute here: twistd goes to ``/`` when it becomes a
@@ -52,6 +52,17 @@ def read_access_log(text: str) -> str | None:
             f"{text!r} is not a file: give the path of one, - for standard output,"
             " or off"
         )
+    return os.path.abspath(text)
+
+
+def read_record_file(text: str) -> str | None:
+    """
+    A file, or ``off``.
+    """
+    if text == "off":
+        return None
+    if not text or text.endswith("/") or "\0" in text:
+        raise BadSetting(f"{text!r} is not a file: give the path of one, or off")
     return os.path.abspath(text)
 
 

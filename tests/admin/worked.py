@@ -44,7 +44,7 @@ def scoreboard(workers: int) -> Iterator[Scoreboard]:
     """
     memory = create_scoreboard(workers)
     try:
-        yield Scoreboard(memory, workers)
+        yield Scoreboard(memory)
     finally:
         os.close(memory)
 

@@ -55,6 +55,7 @@ SETTINGS = Settings(
     durability="process",
     dialects=(DialectChoice("/a/", "classic"),),
     access_log="-",
+    record="/var/log/record",
     drain_seconds=0.5,
     limits=Limits(value_bytes=5, idle_seconds=1.5),
 )

@@ -54,6 +54,12 @@ null_store = Store(
     "Values are written to /dev/null and forgotten, for measuring: null:",
     "kvd.store.null.maker",
 )
+sleep_store = Store(
+    "sleep",
+    "Values are forgotten, and each PUT keeps its worker for a time, for measuring"
+    " policies: sleep:10ms",
+    "kvd.store.sleep.maker",
+)
 
 plain = Dialect(
     "plain",

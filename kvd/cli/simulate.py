@@ -1,0 +1,254 @@
+"""
+``kvd simulate``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from kvd.cli.interrupted import ended_by_signals
+from kvd.cli.quantity import quantity
+from kvd.errors import BadSetting, OperatorError
+from kvd.options.quantities import Count, Seconds
+from kvd.simulate.load import ARRIVALS, SERVICES
+from kvd.simulate.presets import PRESETS
+
+if TYPE_CHECKING:
+    from kvd.interfaces import IDispatchPolicy
+    from kvd.simulate.plan import Plan
+
+MAX_WORKERS: Final = 4096
+DEFAULT_WORKERS: Final = 8
+WIDTH: Final = 112
+"""
+More than the tables take. A narrower terminal wraps them.
+"""
+
+_requests = quantity(Count("a number of requests", 1, 10_000_000))
+_workers = quantity(Count("a number of workers", 1, MAX_WORKERS))
+_clients = quantity(Count("a number of clients", 1, 1_000_000))
+_seed = quantity(Count("a seed", 0, 2**32))
+_runs = quantity(Count("a number of runs", 1, 10_000))
+_seconds = quantity(Seconds(most=86400))
+
+
+def _read_share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    # Also what is not a number fails this.
+    if 0 < share <= 100:
+        return share
+    raise BadSetting(f"{text!r} is not a share: give a number above 0, such as 0.8")
+
+
+def _read_reuse(text: str) -> int:
+    return 0 if text == "all" else Count("a number of requests", 1, 10**7)(text)
+
+
+@click.command(context_settings={"show_default": True})
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    help="A load worth knowing; the options of a load do not apply then.",
+)
+@click.option(
+    "--replay",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="What twistd kvd --record FILE wrote; may be given several times.",
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Put the simulation beside a daemon on this machine; takes minutes.",
+)
+@click.option(
+    "--policy",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="May be given several times; by default all that are installed.",
+)
+@click.option(
+    "--procs",
+    metavar="N",
+    callback=_workers,
+    help="Workers; by default 8, or those of the preset or the record.",
+)
+@click.option("--seed", metavar="N", default="1", callback=_seed, help="Of all chance.")
+@click.option(
+    "--runs",
+    metavar="N",
+    callback=_runs,
+    help="Average over so many seeds; by default 1, or those of the preset. With"
+    " --check: measure so often, and take the median.",
+)
+@click.option("--json", "as_text", is_flag=True, help="For programs.")
+@click.option(
+    "--requests", metavar="N", default="100000", callback=_requests, help="How many."
+)
+@click.option(
+    "--reuse",
+    metavar="N",
+    default="1",
+    callback=quantity(_read_reuse),
+    help="Requests over one connection; all: of one client.",
+)
+@click.option(
+    "--arrivals",
+    type=click.Choice(["closed", *ARRIVALS]),
+    default="poisson",
+    help="closed: a client's next request waits for its reply; else connections come"
+    " whatever became of others.",
+)
+@click.option(
+    "--clients", metavar="N", default="32", callback=_clients, help="Where closed."
+)
+@click.option(
+    "--utilisation",
+    metavar="SHARE",
+    default="0.8",
+    callback=quantity(_read_share),
+    help="Of the workers, by all that comes, where not closed.",
+)
+@click.option(
+    "--burst",
+    metavar="N",
+    default="64",
+    callback=_clients,
+    help="Connections that come at once, in bursts.",
+)
+@click.option(
+    "--service",
+    type=click.Choice(list(SERVICES)),
+    default="exponential",
+    help="How the times of requests are distributed.",
+)
+@click.option(
+    "--mean", metavar="TIME", default="10ms", callback=_seconds, help="Of them."
+)
+@click.option(
+    "--pause",
+    metavar="TIME",
+    callback=_seconds,
+    help="From a reply to the client's next request; by default none.",
+)
+@click.option(
+    "--lag",
+    metavar="TIME",
+    callback=_seconds,
+    help="From a connection to its first request; by default none.",
+)
+def simulate(
+    preset: str | None,
+    replay: Sequence[str],
+    check: bool,
+    names: Sequence[str],
+    procs: int | None,
+    seed: int,
+    runs: int | None,
+    as_text: bool,
+    **load: Any,
+) -> None:
+    """
+    Try policies out without a daemon: the same load to each, and their own code
+    chooses. Where the kernel chooses, the policy's model of it does.
+
+    Regret is the makespan beyond the shortest there can be, and the mean wait
+    beyond that with one queue for all.
+    """
+    # Not at the top: other subcommands need none of it.
+    from kvd.plugins import IPolicyDeclaration, declared
+    from kvd.simulate.laboratory import load_policies
+    from kvd.simulate.outcome import BadChoice
+    from kvd.simulate.plan import Synthesis, recorded_plan
+
+    if sum((preset is not None, bool(replay), check)) > 1:
+        raise click.UsageError("give one of --preset, --replay and --check")
+    try:
+        policies = load_policies(names or list(declared(IPolicyDeclaration)))
+        if check:
+            _check(policies, seed, runs or 1, as_text)
+            return
+        if preset is not None:
+            plan = PRESETS[preset].adjusted(procs, runs)
+        elif replay:
+            plan = recorded_plan(replay, procs).adjusted(None, runs)
+        else:
+            plan = Synthesis(**load).plan(procs or DEFAULT_WORKERS).adjusted(None, runs)
+        _run(plan, policies, seed, as_text)
+    except OperatorError as error:
+        raise click.ClickException(error.sentence) from error
+    except BadChoice as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _run(
+    plan: Plan, policies: Mapping[str, IDispatchPolicy], seed: int, as_text: bool
+) -> None:
+    from rich.console import Console
+
+    from kvd.simulate.laboratory import try_out
+    from kvd.simulate.table import as_json, show
+
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    cases = []
+    for case in plan.cases:
+        rows = list(
+            try_out(
+                case,
+                {**plan.further, **policies},
+                range(seed, seed + plan.runs),
+                lambda name: _tell(f"policy {name}"),
+            )
+        )
+        cases.append(as_json(case, rows))
+        if not as_text:
+            show(case.title, rows, console)
+    if as_text:
+        click.echo(json.dumps({"seed": seed, "runs": plan.runs, "cases": cases}))
+    else:
+        click.echo(f"\n{plan.said}" if plan.said else "", nl=False)
+
+
+def _check(
+    policies: Mapping[str, IDispatchPolicy], seed: int, runs: int, as_text: bool
+) -> None:
+    from rich.console import Console
+
+    from kvd.bench.errors import BenchFailed
+    from kvd.simulate.check import compare
+    from kvd.simulate.table import check_as_json, show_check
+
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    compared = []
+    try:
+        with ended_by_signals():
+            for comparison in compare(policies, seed, runs, tell=_tell):
+                compared.append(comparison)
+                if not as_text:
+                    show_check(comparison, console)
+    except BenchFailed as error:
+        click.echo(error.said, err=True)
+        raise click.ClickException(str(error)) from error
+    if as_text:
+        told = [check_as_json(comparison) for comparison in compared]
+        click.echo(json.dumps({"seed": seed, "compared": told}))
+    if any(pair.failed for one in compared for pair in one.pairs.values()):
+        sys.exit(1)
+
+
+def _tell(what: str) -> None:
+    if os.isatty(2):
+        click.echo(f"simulating: {what}", err=True)

@@ -1,0 +1,3 @@
+"""
+Policies tried without a daemon: ``kvd simulate``.
+"""

@@ -1,0 +1,111 @@
+"""
+The sleep store: keeps nothing, and each PUT keeps its worker for a time.
+
+For measuring how policies deal with work that blocks: a worker that sleeps
+needs no processor, so even two of them have as many workers busy as are wanted.
+The times are told by the setting (``sleep:10ms``, or ``sleep:19x10ms,210ms`` for
+19 of 20 requests and the last), and the key decides which of them a request
+takes, so that whoever sends it knows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from zlib import crc32
+
+from zope.interface import implementer
+
+from kvd.conditions import Conditions
+from kvd.errors import BadSetting
+from kvd.interfaces import NO_METADATA, IStore, IStoreMaker, Metadata, Published
+from kvd.keys import Key
+from kvd.options.quantities import Count, Seconds
+from kvd.settings import Durability
+from kvd.store.null import NullStore, NullStoreMaker, NullUpload
+
+_read_share = Count("how many requests of all take a time", 1, 1000)
+_read_time = Seconds(most=60)
+
+
+def read_times(text: str) -> list[float]:
+    """
+    Seconds, each as often as it stands there: ``19x10ms,210ms`` are 20.
+
+    Raises:
+        BadSetting: It is nothing of the kind.
+    """
+    times: list[float] = []
+    for part in text.split(","):
+        share, found, seconds = part.rpartition("x")
+        times += [_read_time(seconds)] * (_read_share(share) if found else 1)
+    return times
+
+
+def time_for(times: Sequence[float], key: bytes) -> float:
+    """
+    The seconds that a PUT under a key takes.
+    """
+    return times[crc32(key) % len(times)]
+
+
+class SleepUpload(NullUpload):
+    """
+    A value whose end is slept over, in the reactor's own thread.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        descriptor: int,
+        key: Key,
+        length: int | None,
+        metadata: Metadata,
+    ) -> None:
+        super().__init__(descriptor, key, length, metadata)
+        self._seconds = seconds
+
+    def commit(self, conditions: Conditions) -> Published:
+        time.sleep(self._seconds)
+        return super().commit(conditions)
+
+
+@implementer(IStore)
+class SleepStore(NullStore):
+    """
+    Takes its time.
+    """
+
+    def __init__(self, times: Sequence[float]) -> None:
+        super().__init__()
+        self._times = times
+
+    def begin(
+        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+    ) -> NullUpload:
+        return SleepUpload(
+            time_for(self._times, key), self._descriptor, key, length, metadata
+        )
+
+
+@implementer(IStoreMaker)
+class SleepStoreMaker(NullStoreMaker):
+    """
+    Opens the sleep store; the setting is ``sleep:TIMES``.
+    """
+
+    def resolve(self, path: str) -> str:
+        try:
+            read_times(path)
+        except BadSetting as error:
+            raise BadSetting(
+                "the sleep store needs its times, such as sleep:10ms or"
+                f" sleep:19x10ms,210ms: {error.sentence}"
+            ) from error
+        return path
+
+    def open_store(self, path: str, durability: Durability) -> NullStore:
+        return SleepStore(read_times(path))
+
+
+maker = SleepStoreMaker()

@@ -1,0 +1,155 @@
+"""
+Tests for ``kvd simulate``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from twisted.plugin import getPlugins
+
+from kvd import plugins
+from kvd.cli.simulate import simulate
+from kvd.plugins import Policy
+from kvd.record import read_record
+from tests.integration.http import ask
+from tests.integration.twistd import Twistd
+
+TINY = ["--requests=200", "--procs=4", "--policy=roundrobin"]
+
+
+def run(*options: str) -> str:
+    """
+    What is printed.
+    """
+    result = CliRunner().invoke(simulate, options)
+    assert 0 == result.exit_code, result.output
+    return result.output
+
+
+def told(*options: str) -> Sequence[dict[str, Any]]:
+    """
+    The policies of the only case.
+    """
+    (case,) = json.loads(run(*options, "--json"))["cases"]
+    policies: Sequence[dict[str, Any]] = case["policies"]
+    return policies
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--procs=4097", "'4097' is not a number of workers"),
+        ("--requests=0", "'0' is not a number of requests"),
+        ("--utilisation=nan", "'nan' is not a share"),
+        ("--reuse=some", "'some' is not a number of requests"),
+        ("--mean=0", "'0' is not a time"),
+        ("--policy=fair", "there is no policy named 'fair'"),
+        ("--preset=mine", "'mine' is not one of"),
+        ("--replay=/etc/passwd", "/etc/passwd is no record of connections"),
+    ],
+)
+def test_what_cannot_be_is_refused(option: str, sentence: str) -> None:
+    """
+    With a sentence.
+    """
+    result = CliRunner().invoke(simulate, [*TINY, option])
+
+    assert result.exit_code
+    assert sentence in result.output
+
+
+def test_only_one_thing_is_simulated() -> None:
+    """
+    Not a preset and a check.
+    """
+    result = CliRunner().invoke(simulate, ["--preset=article", "--check"])
+
+    assert 2 == result.exit_code
+    assert "give one of" in result.output
+
+
+@pytest.mark.parametrize("arrivals", ["closed", "poisson", "uniform", "bursts"])
+@pytest.mark.parametrize("reuse", ["1", "7", "all"])
+def test_every_load_can_be_made(arrivals: str, reuse: str) -> None:
+    """
+    Of any arrivals and any use of connections.
+    """
+    options = [f"--arrivals={arrivals}", f"--reuse={reuse}", "--pause=5ms", "--lag=1ms"]
+    (queue, turns) = told(*TINY, *options)
+
+    assert "(one queue)" == queue["policy"]
+    assert "roundrobin" == turns["policy"]
+    assert turns["regret"] > -1e-9
+    assert 0 < turns["utilisation"] <= 1 + 1e-9
+
+
+def test_the_same_seed_says_the_same() -> None:
+    """
+    To the last digit; another does not.
+    """
+    options = ["--requests=500", "--policy=reuseport", "--policy=shared"]
+
+    assert run(*options) == run(*options)
+    assert run(*options, "--json") == run(*options, "--json")
+    assert run(*options, "--json") != run(*options, "--json", "--seed=2")
+
+
+def test_models_are_labelled() -> None:
+    """
+    Where the kernel chooses, and nobody can know.
+    """
+    printed = run("--requests=50")
+
+    assert "reuseport (model)" in printed
+    assert "shared (model)" in printed
+    assert "roundrobin (model)" not in printed
+
+
+def test_a_policy_of_ones_own_is_found_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    And waits less than turns do.
+    """
+    own = Policy("own", "Fewest requests.", "tests.simulate.policies.policy")
+    monkeypatch.setattr(plugins, "getPlugins", lambda kind: [*getPlugins(kind), own])
+
+    rows = {row["policy"]: row for row in told("--requests=2000", "--service=uneven")}
+
+    assert rows["own"]["wait_mean"] < rows["roundrobin"]["wait_mean"]
+    assert not rows["own"]["model"]
+
+
+def test_the_article_is_explained() -> None:
+    """
+    In words, as far as it goes; not where other numbers are asked for.
+    """
+    options = ["--preset=article", "--policy=roundrobin"]
+
+    assert "Not explained" in run(*options)
+    assert "Not explained" not in run(*options, "--runs=1")
+
+
+@pytest.mark.integration
+def test_what_a_daemon_recorded_can_be_replayed(tmp_path: Path) -> None:
+    """
+    Every connection of every worker, and who served it.
+    """
+    record = tmp_path / "record"
+    options = ["--procs=3", "--store=null:", "--control=off", "--policy=roundrobin"]
+    with Twistd([*options, f"--record={record}"], tmp_path) as daemon:
+        for number in range(7):
+            assert 201 == ask(daemon.port, "PUT", f"/k/{number}", b"value").status
+        daemon.stop()
+
+    assert [0, 1, 2, 0, 1, 2, 0] == [one.worker for one in read_record(str(record))]
+    for name in ("(as recorded)", "roundrobin"):
+        rows = {row["policy"]: row for row in told(f"--replay={record}")}
+        assert pytest.approx(49 / 51) == rows[name]["jain_requests"]
+    assert "7 connections with 7 requests to 3 workers" in run(f"--replay={record}")

@@ -1,0 +1,81 @@
+"""
+Tests for `kvd.simulate.check`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from kvd.bench import load as bench
+from kvd.plugins import IPolicyDeclaration, load
+from kvd.simulate.check import TRIALS, as_simulated, measure, measures, simulate
+from kvd.simulate.comparison import Comparison, Line, Measures, Pair, median
+from kvd.store.sleep import read_times, time_for
+
+
+def test_the_simulation_gets_the_requests_that_are_sent() -> None:
+    """
+    Each with the time that the daemon's store takes for its key.
+    """
+    sent = bench.Load(requests=5, body_bytes=1, clients=2, keep_alive=False)
+    times = read_times("2x1s,9s")
+    keys = [b"bench/0/0", b"bench/0/1", b"bench/0/2", b"bench/1/0", b"bench/1/1"]
+    load = as_simulated(sent, "2x1s,9s")
+
+    assert [time_for(times, key) for key in keys] == load.services
+    assert [0, 3, 5] == load.first
+    assert 1 == load.reuse
+
+
+def test_measures_of_a_run() -> None:
+    """
+    Jain's index, and the busiest worker in parts of the mean.
+    """
+    assert Measures(4.0, 0.9, 4 / 3) == measures(4.0, [2, 1])
+
+
+def test_deviations_are_from_the_mean_of_the_runs() -> None:
+    """
+    Also those of the ratio to another policy.
+    """
+    even, uneven = Measures(2.0, 1.0, 1.0), Measures(3.0, 0.5, 2.0)
+    pairs = {
+        "turns": Pair(0, Measures(2.5, 1.0, 1.0), [even, even]),
+        "hash": Pair(0, Measures(4.0, 0.75, 1.5), [even, uneven]),
+    }
+    compared = Comparison(TRIALS[0], 2, pairs, "turns")
+
+    assert [
+        Line("seconds", 4.0, 2.5, 2.0, 3.0),
+        Line("jain", 0.75, 0.75, 0.5, 1.0),
+        Line("busiest", 1.5, 1.5, 1.0, 2.0),
+        Line("to turns", 1.6, 1.25, 1.0, 1.5),
+    ] == list(compared.lines("hash"))
+    assert pytest.approx(0.6) == next(compared.lines("hash")).deviation
+
+
+def test_the_median_of_several_runs_counts() -> None:
+    """
+    Of each measure: a machine that had something else to do once spoils none.
+    """
+    runs = [Measures(9.0, 0.5, 1.0), Measures(2.0, 0.75, 2.0), Measures(3.0, 1.0, 9.0)]
+
+    assert Measures(3.0, 0.75, 2.0) == median(runs)
+
+
+@pytest.mark.integration
+def test_a_daemon_does_what_the_simulation_says() -> None:
+    """
+    Where neither chance nor the machine's speed plays a part: turns, with
+    connections that stay.
+    """
+    trial = TRIALS[0]
+    sent = bench.Load(40, 1, 4, trial.keep_alive)
+    policy = load(IPolicyDeclaration, "roundrobin")
+    failed, measured = measure("roundrobin", 2, sent, trial.times)
+    simulated = simulate(as_simulated(sent, trial.times), policy, 2, 1)
+
+    assert 0 == failed
+    assert (1.0, 1.0) == (simulated.jain, simulated.busiest)
+    assert (1.0, 1.0) == (measured.jain, measured.busiest)
+    assert measured.seconds >= simulated.seconds
