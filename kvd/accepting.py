@@ -117,7 +117,8 @@ class Acceptor(FileDescriptor):
             if not self._may():
                 self._look_away(_GATE_SECONDS)
                 break
-            if not self.accept_one():
+            # The last one may have been one too many, for whoever pauses this.
+            if not (self.accept_one() and self._wanted):
                 break
         self._done()
 

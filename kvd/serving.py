@@ -34,6 +34,11 @@ from kvd.warming import Warmer
 # How often the connections are asked whether they have waited for too long.
 CHECK_SECONDS: Final = 1.0
 
+ALONE_AT_ONCE: Final = 16
+"""
+So many connections are accepted for one event, where nobody else would.
+"""
+
 # What is broken off at the end of draining ends within so many seconds, or is
 # left to the end of the process.
 BREAK_OFF_SECONDS: Final = 1.0
@@ -149,16 +154,23 @@ class Serving:
 
     # -- connections ----------------------------------------------------------
 
-    def listen(self, name: str, sock: socket.socket) -> None:
+    def listen(self, name: str, sock: socket.socket, *, alone: bool = True) -> None:
         """
         Accept from a socket.
 
         Args:
-            name: For `unlisten`.
+            name: For `unlisten`; a socket of the same name gives way.
             sock: Listening and non-blocking; owned by this from here on.
+            alone: Whether no other process accepts from it; else connections are
+                taken one at a time, so that others get theirs.
         """
+        self.unlisten(name)
         acceptor = self._acceptors[name] = Acceptor(
-            sock, self.serve, self._reactor, may=lambda: self.may_accept()
+            sock,
+            self.serve,
+            self._reactor,
+            at_once=ALONE_AT_ONCE if alone else 1,
+            may=lambda: self.may_accept(),
         )
         if not self._full:
             acceptor.start()

@@ -74,6 +74,56 @@ class AcceptorTests(SynchronousTestCase):
         self.reactor.settle()
         assert 3 == len(self.accepted)
 
+    def test_who_is_alone_takes_several_in_a_turn(self) -> None:
+        """
+        As many as it was told, and none when it is paused meanwhile.
+        """
+        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, at_once=3)
+        self.addCleanup(acceptor.close)
+        acceptor.start()
+        self.connect(5)
+        self.reactor.settle(1)
+        assert 3 == len(self.accepted)
+
+        self.reactor.settle()
+        assert 5 == len(self.accepted)
+
+        def only_one(connection: socket.socket, peer: object) -> None:
+            self.take(connection, peer)
+            acceptor.pause()
+
+        self.patch(acceptor, "_accepted", only_one)
+        self.connect(2)
+        self.reactor.settle()
+        assert 6 == len(self.accepted)
+
+    def test_a_gate_is_asked_before_each(self) -> None:
+        """
+        While it is closed, connections are left to others; it is asked again a
+        moment later, not all the time.
+        """
+        asked: list[bool] = []
+        is_open = False
+
+        def may() -> bool:
+            asked.append(is_open)
+            return is_open
+
+        acceptor = Acceptor(
+            self.held.dup(), self.take, self.reactor, at_once=3, may=may
+        )
+        self.addCleanup(acceptor.close)
+        acceptor.start()
+        self.connect(2)
+        self.reactor.settle()
+        assert [False] == asked
+        self.reactor.advance(0.01)
+        assert [False, False] == asked
+
+        is_open = True
+        self.reactor.advance(0.01)
+        assert 2 == len(self.accepted)
+
     def test_paused_leaves_connections_in_the_queue(self) -> None:
         """
         The listener waits, nothing is refused, and nothing is lost.

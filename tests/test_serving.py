@@ -112,6 +112,28 @@ class ServingTests(SynchronousTestCase):
         clients[0].close()
         assert client.receive().startswith(b"HTTP/1.1 404 ")
 
+    def test_a_socket_takes_the_place_of_one_of_its_name(self) -> None:
+        """
+        It may be the same one, which is not for one process alone any more.
+        """
+        self.serving.listen("0/0", self.listener.dup(), alone=False)
+
+        reply = self.connect().send(GET).receive()
+
+        assert reply.startswith(b"HTTP/1.1 404 ")
+
+    def test_nobody_is_let_in_while_the_gate_is_closed(self) -> None:
+        """
+        Which may come later than the socket.
+        """
+        self.serving.may_accept = lambda: False
+        client = self.connect().send(GET)
+        assert b"" == client.receive()
+
+        self.serving.may_accept = lambda: True
+        self.reactor.advance(0.01)
+        assert client.receive().startswith(b"HTTP/1.1 404 ")
+
     def test_a_socket_that_is_given_back_is_left_to_others(self) -> None:
         """
         What waits in its queue stays there.

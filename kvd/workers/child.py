@@ -150,7 +150,7 @@ class Worker:
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Listen):
-            self._listen(message.name, descriptors)
+            self._listen(message, descriptors)
         elif isinstance(message, Unlisten):
             self._serving.unlisten(message.name)
         elif isinstance(message, Gated):
@@ -170,17 +170,17 @@ class Worker:
         gated: Any = load_policy(policy)
         return Gate(gated, self._worker, self._scoreboard, self._reactor).is_open
 
-    def _listen(self, name: str, descriptors: Sequence[int]) -> None:
+    def _listen(self, message: Listen, descriptors: Sequence[int]) -> None:
         if not descriptors:
             # No room for it (unix(7)); who it was meant for serves on.
-            self._channel.send(Unplaced(name))
+            self._channel.send(Unplaced(message.name))
             return
         (descriptor,) = descriptors
         sock = socket.socket(fileno=descriptor)
         if self._draining:
             sock.close()
         else:
-            self._serving.listen(name, sock)
+            self._serving.listen(message.name, sock, alone=message.alone)
 
     def _claims(self, descriptors: Sequence[int]) -> None:
         if not descriptors:

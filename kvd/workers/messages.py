@@ -102,10 +102,12 @@ class Exited:
 @dataclass(frozen=True, slots=True)
 class Listen:
     """
-    Accept from the socket beside this.
+    Accept from the socket beside this, instead of one of the same name.
     """
 
     name: str
+    alone: bool = True
+    """Whether nobody else is meant to."""
 
 
 @dataclass(frozen=True, slots=True)

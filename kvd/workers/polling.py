@@ -28,7 +28,8 @@ A worker that had no descriptor left for a socket is given none for so long.
 @dataclass
 class _Worker:
     channel: Channel
-    polls: set[Member] = field(default_factory=set)
+    polls: dict[Member, bool] = field(default_factory=dict)
+    """And whether it is meant to be alone."""
     full: bool = False
     """Whether it had no descriptor left for a socket, a moment ago."""
 
@@ -118,7 +119,7 @@ class Polling:
         none, the same one a moment later.
         """
         group, member = name.split("/")
-        worker.polls.discard((int(group), int(member)))
+        worker.polls.pop((int(group), int(member)), None)
         worker.full = True
         # It may have been given the socket again meanwhile, and have found room.
         worker.channel.send(Unlisten(name))
@@ -159,19 +160,28 @@ class Polling:
     def _assign(self) -> None:
         if self._finished:
             return
-        wanted: dict[int, set[Member]] = {number: set() for number in self._ready}
+        wanted: dict[int, dict[Member, bool]] = {number: {} for number in self._ready}
         for group, sockets in enumerate(self._groups):
             for member in range(len(sockets.members)):
-                for number in self._pollers((group, member)):
-                    wanted[number].add((group, member))
+                polled = group, member
+                for number in self._pollers(polled):
+                    wanted[number][polled] = self._is_for_one(polled)
         for number in sorted(self._ready):
             worker = self._ready[number]
-            for polled in sorted(worker.polls - wanted[number]):
+            for polled in sorted(worker.polls.keys() - wanted[number].keys()):
                 worker.channel.send(Unlisten(_name(polled)))
-            for polled in sorted(wanted[number] - worker.polls):
+            for polled, alone in sorted(wanted[number].items() - worker.polls.items()):
                 sock = self._groups[polled[0]].members[polled[1]]
-                worker.channel.send(Listen(_name(polled)), [sock.fileno()])
+                worker.channel.send(Listen(_name(polled), alone), [sock.fileno()])
             worker.polls = wanted[number]
+
+    def _is_for_one(self, polled: Member) -> bool:
+        size = len(self._groups[polled[0]].members)
+        meant = [
+            polled[1] in {member % size for member in own}
+            for own in self._members or ()
+        ]
+        return sum(meant) <= 1
 
     def _pollers(self, polled: Member) -> list[int]:
         members = self._members

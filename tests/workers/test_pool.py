@@ -578,7 +578,7 @@ class SharedTests(PoolCase):
         """
         self.ready(0, 1, 2)
         for number in range(3):
-            assert [Listen("0/0")] == self.heard(number)
+            assert [Listen("0/0", alone=False)] == self.heard(number)
         self.last(0).end()
         self.reactor.settle()
 
