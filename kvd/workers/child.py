@@ -128,7 +128,7 @@ class Worker:
         except OperatorError as error:
             self._fail(error.sentence)
             return
-        self._channel.send(Ready())
+        self._channel.send(Ready(os.getpid()))
 
     def _fail(self, sentence: str) -> None:
         self.status = 1

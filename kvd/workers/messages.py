@@ -165,6 +165,9 @@ class Ready:
     The store is open; sockets can come.
     """
 
+    pid: int = 0
+    """Of the worker: the fork server may have died before it could tell."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:

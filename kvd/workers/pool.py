@@ -338,6 +338,10 @@ class Pool:
             self._cancel(slot)
             slot.state = State.READY
             slot.failure = ""
+            if not slot.pid and message.pid:
+                # The fork server died between making it and saying so. The worker
+                # is there, so its number is no other process's.
+                slot.pid, slot.pidfd = message.pid, _pidfd_of(message.pid)
             assert slot.channel is not None
             self._distribution.joined(slot.number, slot.channel)
             self._tell_once_serving()
@@ -484,6 +488,14 @@ class Pool:
         self._distribution.close()
         stopped, self._stopped = self._stopped, None
         stopped.callback(None)
+
+
+def _pidfd_of(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        # Then the close of its control socket alone can end it.
+        return -1
 
 
 def _kill(pidfd: int) -> None:

@@ -27,6 +27,7 @@ from kvd.workers.messages import (
     Leaving,
     Listen,
     Message,
+    Ready,
     Unplaced,
     encode,
     send,
@@ -85,6 +86,14 @@ class WorkerTests(SynchronousTestCase):
         """
         assert [Unplaced("0/1")] == self.tell_without_room(Listen("0/1"))
         assert 0 == self.stops
+
+    def test_it_says_who_it_is(self) -> None:
+        """
+        When its store is open.
+        """
+        self.worker.start()
+
+        assert [Ready(os.getpid())] == self.supervisor.hear()
 
     def test_it_asks_before_it_leaves(self) -> None:
         """

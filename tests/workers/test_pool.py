@@ -401,6 +401,26 @@ class EndTests(PoolCase):
 
         assert not os.path.exists(f"/proc/self/fd/{late}")
 
+    def test_a_worker_that_nobody_told_of_tells_of_itself(self) -> None:
+        """
+        Its fork server was killed in between. What it says counts only then.
+        """
+        for number in range(3):
+            self.last(number).end()
+        self.reactor.settle()
+        process = self.process_that_stays()
+        self.last(0).say(Ready(process.pid))
+        self.pool.forked(1, 100, -1)
+        self.last(1).say(Ready(process.pid))
+        self.last(2).say(Ready(_pid_of_nobody()))
+        self.reactor.settle()
+        assert [process.pid, 100] == [slot.pid for slot in self.pool.slots[:2]]
+        assert [State.READY] * 3 == [slot.state for slot in self.pool.slots]
+
+        self.last(0).end()
+        self.reactor.advance(END_SECONDS)
+        assert -signal.SIGKILL == process.wait(10)
+
     def test_a_worker_without_a_pidfd_is_a_worker(self) -> None:
         """
         There was no room for it; the close of its control socket ends it.
@@ -583,3 +603,9 @@ class SharedTests(PoolCase):
         self.reactor.settle()
 
         assert [] == self.heard(1) + self.heard(2)
+
+
+def _pid_of_nobody() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
