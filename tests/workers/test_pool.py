@@ -418,6 +418,7 @@ class EndTests(PoolCase):
         assert [State.READY] * 3 == [slot.state for slot in self.pool.slots]
 
         self.last(0).end()
+        self.reactor.settle()
         self.reactor.advance(END_SECONDS)
         assert -signal.SIGKILL == process.wait(10)
 
