@@ -445,6 +445,17 @@ def test_what_nobody_reads_ends_quietly(shell: Shell) -> None:
         assert (128 + signal.SIGPIPE, b"") == (process.returncode, err)
 
 
+def test_a_folder_that_is_gone_is_said(shell: Shell) -> None:
+    """
+    In which one still stands.
+    """
+    shell.succeed("put", "there", "-", given=b"value")
+    status, said = shell.redirected("mkdir gone; cd gone; rmdir ../gone; kvd get there")
+
+    assert 1 == status
+    assert "kvd: there: ./there cannot be written: No such file or directory.\n" == said
+
+
 # -- others, and nobody -------------------------------------------------------
 
 
