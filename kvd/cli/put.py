@@ -17,6 +17,7 @@ import click
 from twisted.internet.defer import Deferred
 
 from kvd.cli.errors import LocalError
+from kvd.cli.fields import printable
 from kvd.cli.keys import read_prefix
 from kvd.cli.progress import Moved, bar
 from kvd.cli.running import connect, each, run
@@ -57,8 +58,15 @@ class _Watched:
 @click.argument("key")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--create", is_flag=True, help="Only if the key has no value yet.")
-@click.option("--if-match", metavar="ETAG", help="Only if the key has this value.")
-@click.option("--content-type", metavar="TYPE", help="Kept with the value.")
+@click.option(
+    "--if-match",
+    metavar="ETAG",
+    callback=printable,
+    help="Only if the key has this value.",
+)
+@click.option(
+    "--content-type", metavar="TYPE", callback=printable, help="Kept with the value."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.pass_obj
 def put(

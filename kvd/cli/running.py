@@ -5,12 +5,21 @@ A subcommand's work in a reactor, and what becomes of its failures.
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 import click
 from twisted.internet.defer import Deferred
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    eventAsText,
+    globalLogBeginner,
+)
 from twisted.python.failure import Failure
+from zope.interface import provider
 
 from kvd.cli.errors import ABSENT, FAILED, NO_ANSWER, NOT_EXPECTED, UNREAD, LocalError
 from kvd.cli.main import complain
@@ -119,9 +128,24 @@ def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
     signal.signal(signal.SIGINT, interrupted)
     signal.signal(signal.SIGTERM, interrupted)
 
+    globalLogBeginner.beginLoggingTo([_tell_mistakes], redirectStandardIO=False)
     reactor.callWhenRunning(begin)
     reactor.run(installSignalHandlers=False)
     click.get_current_context().exit(outcome[0])
+
+
+@provider(ILogObserver)
+def _tell_mistakes(event: LogEvent) -> None:
+    """
+    As Twisted itself does while nobody takes its log. A certificate that is not
+    accepted is no mistake, and told when the connection fails of it.
+    """
+    if (
+        sys.stderr is not None
+        and event["log_level"] is LogLevel.critical
+        and event["log_namespace"] != "twisted.internet._sslverify"
+    ):
+        sys.stderr.write(f"{eventAsText(event, includeTimestamp=False)}\n")
 
 
 def _status(failure: Failure) -> int:

@@ -89,9 +89,9 @@ def open_target(path: str) -> Iterator[Target]:
             descriptor = out.fileno()
         yield _Stream("standard output", descriptor)
         return
-    # What a link leads to is written, not the link.
-    path = os.path.realpath(path)
     try:
+        # What a link leads to is written, not the link.
+        path = os.path.realpath(path)
         replaced = _mode(path)
         descriptor, temporary = _open(path, replaced)
     except OSError as error:

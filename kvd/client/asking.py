@@ -39,7 +39,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from kvd.client.connecting import AsStored, AsWritten, WideEndpoints
-from kvd.client.errors import BrokenOff, ClientError, NotKvd, Unreachable
+from kvd.client.errors import BrokenOff, NotKvd, Unreachable
 from kvd.client.receiving import receive
 from kvd.client.sending import Body
 from kvd.client.sources import ISource
@@ -183,8 +183,14 @@ class Asker:
         self, request: Request, error: RequestTransmissionFailed | ResponseFailed
     ) -> _Failed:
         if not all(reason.check(ConnectionClosed) for reason in error.reasons):
-            told: ClientError = NotKvd(f"What answers at {self._server} is not HTTP.")
-            return _Failed(told, error, False)
+            told = f"What answers at {self._server} is not HTTP."
+            # By name: OpenSSL is loaded only where it is needed.
+            if any(reason.check("OpenSSL.SSL.Error") for reason in error.reasons):
+                told = (
+                    f"What answers at {self._server} does not speak TLS, or shows no"
+                    " certificate for this name that is trusted here."
+                )
+            return _Failed(NotKvd(told), error, False)
         unanswered = not isinstance(error, ResponseFailed) or isinstance(
             error, ResponseNeverReceived
         )

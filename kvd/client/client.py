@@ -226,7 +226,8 @@ class Client:
         while (piece := await receiver.take()) and len(body) < _PROBLEM_BYTES:
             body += piece
         try:
-            return refusal(response.code, str(json.loads(body)["detail"]))
+            sentence = str(json.loads(body)["detail"])
+            return refusal(response.code, sentence or _sentence(response.code))
         except (ValueError, TypeError, LookupError, RecursionError):
             return self._not_kvd(response.code)
 

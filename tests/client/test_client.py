@@ -321,7 +321,7 @@ class RequestTests(ClientCase):
             assert error.sentence in {"nothing", "another", "too long"}
         assert '"x"' == self.server.fields[0]["if-match"]
 
-    def test_refusals_without_a_body_have_a_sentence(self) -> None:
+    def test_refusals_without_words_have_a_sentence(self) -> None:
         """
         Whatever the status.
         """
@@ -331,8 +331,12 @@ class RequestTests(ClientCase):
             (599, "kvd refuses it (599)."),
             (404, "There is no value."),
         ):
-            self.server.answers = [answer(status, Content_Type=kind)]
+            self.server.answers = [
+                answer(status, Content_Type=kind),
+                problem(status, ""),
+            ]
             assert sentence == self.error(self.client.stat("k")).sentence
+            assert sentence == self.error(self.client.remove("k")).sentence
 
 
 class StrangerTests(ClientCase):

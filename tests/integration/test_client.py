@@ -4,6 +4,7 @@ The ``kvd`` command against the true daemon, against nobody, and against others.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shlex
@@ -18,6 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
 
 from tests.integration.small_disk import tmpfs
 from tests.integration.twistd import Twistd, unused_port
@@ -352,6 +358,9 @@ def test_ipv6_is_spoken(tmp_path: Path) -> None:
         (["stat", "/"], 2, "'/' is no key"),
         (["rm", "a", "ends/"], 2, "'ends/' is no key"),
         (["stat", "a//b"], 1, "Bad Request"),
+        (["put", "key", "-", "--if-match", b"\xff"], 2, "'\\udcff' holds more than"),
+        (["put", "key", "-", "--content-type", "a\nb:c"], 2, "'a\\nb:c' holds more"),
+        (["rm", "key", "--if-match", "\x01"], 2, "'\\x01' holds more than printable"),
         ([], 2, "kvd: Missing command. Try: kvd --help"),
         (["bench"], 2, "kvd: Missing command. Try: kvd bench --help"),
         (["nonsense"], 2, "nonsense"),
@@ -364,7 +373,7 @@ def test_ipv6_is_spoken(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_answered_in_a_line(
-    shell: Shell, arguments: list[str], status: int, words: str
+    shell: Shell, arguments: list[str | bytes], status: int, words: str
 ) -> None:
     """
     With what was given, and what would be right.
@@ -436,6 +445,17 @@ def test_what_nobody_reads_ends_quietly(shell: Shell) -> None:
         assert (128 + signal.SIGPIPE, b"") == (process.returncode, err)
 
 
+def test_a_folder_that_is_gone_is_said(shell: Shell) -> None:
+    """
+    In which one still stands.
+    """
+    shell.succeed("put", "there", "-", given=b"value")
+    status, said = shell.redirected("mkdir gone; cd gone; rmdir ../gone; kvd get there")
+
+    assert 1 == status
+    assert "kvd: there: ./there cannot be written: No such file or directory.\n" == said
+
+
 # -- others, and nobody -------------------------------------------------------
 
 
@@ -499,6 +519,50 @@ def test_another_server_is_not_taken_for_kvd(tmp_path: Path, reply: bytes) -> No
             assert 5 == status
             assert f"127.0.0.1:{port}" in complaint
     assert [] == os.listdir(tmp_path)
+
+
+def test_tls_that_is_not_trusted_is_said_in_a_line(tmp_path: Path) -> None:
+    """
+    Nor is what does not speak it.
+    """
+    with somebody(b"HTTP/1.1 200 OK\r\n\r\n") as port:
+        plain = Shell(tmp_path, port).fail("--url", f"https://127.0.0.1:{port}", "ls")
+    with nobody_known() as port:
+        other = Shell(tmp_path, port).fail("--url", f"https://127.0.0.1:{port}", "ls")
+
+    for status, complaint in (plain, other):
+        assert 5 == status
+        assert "does not speak TLS, or shows no certificate" in complaint
+
+
+@contextmanager
+def nobody_known() -> Iterator[int]:
+    """
+    A server that speaks TLS, with a certificate of its own making, for nobody.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nobody")])
+    now = datetime.datetime.now(datetime.UTC)
+    day = datetime.timedelta(1)
+    certificate = x509.CertificateBuilder(
+        name, name, key.public_key(), 1, now - day, now + day
+    ).sign(key, hashes.SHA256())
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.use_certificate(certificate)
+    context.use_privatekey(key)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            tls = SSL.Connection(context, connection)
+            tls.set_accept_state()
+            with connection, pytest.raises(SSL.Error, match="unknown ca"):
+                tls.do_handshake()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join()
 
 
 @contextmanager
