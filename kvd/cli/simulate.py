@@ -53,7 +53,12 @@ def _read_reuse(text: str) -> int:
     return 0 if text == "all" else Count("a number of requests", 1, 10**7)(text)
 
 
-@click.command(context_settings={"show_default": True})
+_PRESETS: Final = "\b\nPresets:\n" + "\n".join(
+    f"  {name:12}{plan.description}" for name, plan in PRESETS.items()
+)
+
+
+@click.command(context_settings={"show_default": True}, epilog=_PRESETS)
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),

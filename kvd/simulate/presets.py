@@ -53,7 +53,7 @@ request, and until that is there its worker is as idle as any.
 
 PRESETS: Final[Mapping[str, Plan]] = {
     "article": Plan(
-        "The article's: 10,000 equal requests from 32 clients to 32 workers.",
+        "10,000 equal requests from 32 clients to 32 workers.",
         [
             Case(
                 "32 clients, keep-alive",
@@ -75,7 +75,7 @@ PRESETS: Final[Mapping[str, Plan]] = {
         said=ARTICLE_SAID,
     ),
     "keep-alive": Plan(
-        "64 connections that stay, with 100 requests each, to 8 workers.",
+        "64 connections that stay, to 8 workers.",
         [
             Case(
                 "64 clients, keep-alive, exponential times",
@@ -88,11 +88,11 @@ PRESETS: Final[Mapping[str, Plan]] = {
         runs=10,
     ),
     "uneven": Plan(
-        "Short requests, of which 1 in 20 takes 21 times as long, to 8 workers.",
+        "1 request in 20 takes 21 times as long; 8 workers.",
         [Case("32 clients, a new connection for each request", 8, _uneven)],
     ),
     "million": Plan(
-        "A million connections of one request to 32 workers, at 80 % of what they can.",
+        "a million connections to 32 workers.",
         [Case("Poisson arrivals, exponential times", 32, _million)],
     ),
 }
