@@ -8,7 +8,7 @@ places are read each second, and a few minutes of what that gave are kept.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -72,8 +72,8 @@ class Sample:
     latency_p50: float | None
     latency_p99: float | None
     balance_requests: float | None
-    """Jain's index of the requests over all places, in the last
-    `BALANCE_SAMPLES`; None without any."""
+    """Jain's index of the requests over all places that were there all along, in the
+    last `BALANCE_SAMPLES`; None without any."""
     balance_busy: float | None
     """The same of the time in which they worked."""
     workers: Sequence[WorkerRates]
@@ -122,7 +122,7 @@ class History:
     def __init__(self, sums: Callable[[], Sequence[Sums]], clock: IReactorTime) -> None:
         """
         Args:
-            sums: Reads those of all places.
+            sums: Reads those of all places that there are at the moment.
             clock: Tells the time.
         """
         self._sums = sums
@@ -165,11 +165,10 @@ def _sample(readings: Sequence[Reading], now: Reading) -> Sample:
     if seconds <= 0:
         # Somebody has set the clock.
         seconds, delay = INTERVAL_SECONDS, 0.0
-    latency = _sum_up(
-        _between(a.latency, b.latency)
-        for a, b in zip(before.sums, now.sums, strict=True)
-    )
-    long = list(zip(oldest.sums, now.sums, strict=True))
+    pairs = list(_pairs(before.sums, now.sums))
+    latency = _sum_up(_between(a.latency, b.latency) for a, b in pairs)
+    # A place that is new has not had its share yet.
+    long = list(zip(oldest.sums, now.sums, strict=False))
     return Sample(
         at=now.at,
         supervisor_delay=max(0.0, delay),
@@ -177,10 +176,17 @@ def _sample(readings: Sequence[Reading], now: Reading) -> Sample:
         latency_p99=quantile(latency, 0.99),
         balance_requests=_balance([b.requests - a.requests for a, b in long]),
         balance_busy=_balance([b.busy_seconds - a.busy_seconds for a, b in long]),
-        workers=[
-            _rates(a, b, seconds) for a, b in zip(before.sums, now.sums, strict=True)
-        ],
+        workers=[_rates(a, b, seconds) for a, b in pairs],
     )
+
+
+def _pairs(before: Sequence[Sums], now: Sequence[Sums]) -> Iterator[tuple[Sums, Sums]]:
+    """
+    The sums of each place before and now. There may be more places than before, or
+    fewer; of one that is new nothing is known to have happened.
+    """
+    for place, sums in enumerate(now):
+        yield (before[place] if place < len(before) else sums), sums
 
 
 def _rates(before: Sums, now: Sums, seconds: float) -> WorkerRates:

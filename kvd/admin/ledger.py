@@ -4,11 +4,27 @@ What was done under which policy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from kvd.histogram import BUCKETS
 from kvd.scoreboard import Sums
+
+NOTHING: Final = Sums(
+    starts=0,
+    accepted=0,
+    requests=0,
+    bytes_in=0,
+    bytes_out=0,
+    busy_seconds=0.0,
+    serving_seconds=0.0,
+    latency=[0] * BUCKETS,
+    loop_delay=[0] * BUCKETS,
+)
+"""
+Of a place in which nobody has been.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +38,22 @@ class Account:
     latency: tuple[int, ...] = (0,) * BUCKETS
     """Of requests; see `Sums`."""
 
-    def plus(self, other: Account, sign: int = 1) -> Account:
+    def plus(self, now: Sums, before: Sums) -> Account:
         """
-        The sum, or with a negative sign the difference.
+        What it is with what was added to the sums of a place.
+
+        Args:
+            now: The sums.
+            before: What they were.
         """
         return Account(
-            self.connections + sign * other.connections,
-            self.serving_seconds + sign * other.serving_seconds,
+            self.connections + now.accepted - before.accepted,
+            self.serving_seconds + now.serving_seconds - before.serving_seconds,
             tuple(
-                a + sign * b for a, b in zip(self.latency, other.latency, strict=True)
+                count + b - a
+                for count, a, b in zip(
+                    self.latency, before.latency, now.latency, strict=True
+                )
             ),
         )
 
@@ -46,7 +69,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
-        self._before = Account()
+        # Of each place, also of one that is not there at the moment.
+        self._before: dict[int, Sums] = {}
 
     def enter(self, policy: str, sums: Sequence[Sums]) -> None:
         """
@@ -54,17 +78,10 @@ class Ledger:
 
         Args:
             policy: The one in force.
-            sums: Of all places, as they are now.
+            sums: Of all places that there are, as they are now.
         """
-        now = Account(
-            sum(s.accepted for s in sums),
-            sum(s.serving_seconds for s in sums),
-            _added(s.latency for s in sums),
-        )
         account = self.accounts.get(policy, Account())
-        self.accounts[policy] = account.plus(now).plus(self._before, -1)
-        self._before = now
-
-
-def _added(histograms: Iterable[Sequence[int]]) -> tuple[int, ...]:
-    return tuple(map(sum, zip(*histograms, strict=True)))
+        for place, now in enumerate(sums):
+            account = account.plus(now, self._before.get(place, NOTHING))
+            self._before[place] = now
+        self.accounts[policy] = account

@@ -430,8 +430,8 @@ function isKnown(key, status) {
   return true;
 }
 
-function makeRow(worker) {
-  const row = make("tr", { "data-worker": worker });
+function makeRow() {
+  const row = make("tr");
   for (const [key, , , kind] of COLUMNS) {
     const cell = make("td", { "data-field": key, class: kind });
     if (key === "state") cell.append(make("i"));
@@ -445,15 +445,16 @@ function showWorkers(status, now) {
   const body = byId("workers");
   while (body.children.length > status.workers.length) body.lastChild.remove();
   while (body.children.length < status.workers.length) {
-    body.append(makeRow(body.children.length));
+    body.append(makeRow());
   }
   const known = COLUMNS.map(([key]) => isKnown(key, status));
   known.forEach((is, column) => { byId("heads").children[column].hidden = !is; });
   const rates = now?.workers ?? [];
   const most = Math.max(1, ...rates.map((rate) => rate.requests_per_second));
   status.workers.forEach((row, place) => {
+    body.children[place].dataset.worker = row.worker;
     const alive = "requests" in row;
-    const worker = { row, now: alive ? rates[place] : null, most };
+    const worker = { row, now: alive ? rates[row.worker] : null, most };
     const stuck = row.silent_seconds > SILENT_SECONDS;
     COLUMNS.forEach(([key, , , kind, text, length], column) => {
       const cell = body.children[place].children[column];

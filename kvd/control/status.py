@@ -5,7 +5,8 @@ What is known of a running daemon, as plain data.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,10 +46,21 @@ def describe(
     scoreboard: Scoreboard,
     uptime_seconds: float,
     draining: bool = False,
+    members: Sequence[Collection[int]] = (),
 ) -> dict[str, Any]:
     """
     The status as it is sent. The numbers of a worker are those of its place, over
     all processes that have been in it; a place without one tells none.
+
+    Args:
+        settings: As they are at the moment.
+        groups: Where clients come in.
+        workers: All places.
+        scoreboard: Theirs.
+        uptime_seconds: Of the daemon.
+        draining: Whether it is ending.
+        members: For each place, the sockets of each group that its worker accepts
+            from; empty where the supervisor accepts.
     """
     sums = scoreboard.sums()
     rows = [_row(worker, scoreboard, sums[worker.worker]) for worker in workers]
@@ -58,11 +70,14 @@ def describe(
             del row["busy_seconds"], row["silent_seconds"], row["loop_delay"]
     counted = [row for row in rows if "requests" in row]
     queues = [queue for queue in map(_queue, groups) if queue["waiting"]]
-    for queue in queues:
-        if len(queue["waiting"]) == len(rows):
-            # Each has its own socket.
-            for row, waiting in zip(rows, queue["waiting"], strict=True):
-                row["accept_queue"] = row.get("accept_queue", 0) + waiting
+    for row, own in zip(rows, _taken_alone(members, len(rows)), strict=True):
+        if own and queues:
+            row["accept_queue"] = sum(
+                queue["waiting"][member]
+                for queue in queues
+                for member in own
+                if member < len(queue["waiting"])
+            )
     return {
         "version": __version__,
         "pid": os.getpid(),
@@ -94,6 +109,19 @@ def _row(worker: WorkerState, scoreboard: Scoreboard, sums: Sums) -> dict[str, A
         row |= asdict(scoreboard.counts(worker.worker))
         row |= {"latency": sums.latency, "loop_delay": sums.loop_delay}
     return row
+
+
+def _taken_alone(
+    members: Sequence[Collection[int]], workers: int
+) -> list[Collection[int]]:
+    """
+    For each worker, the sockets that nobody else accepts from.
+    """
+    takers = Counter(member for of in members for member in of)
+    alone: list[Collection[int]] = [
+        [member for member in of if takers[member] == 1] for of in members[:workers]
+    ]
+    return alone + [()] * (workers - len(alone))
 
 
 def _queue(group: ListenerGroup) -> dict[str, Any]:

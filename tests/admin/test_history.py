@@ -12,9 +12,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.admin.history import BALANCE_SAMPLES, KEPT_SAMPLES, History, Sample
+from kvd.admin.ledger import NOTHING
 from kvd.histogram import BOUNDS_SECONDS, BUCKETS
 from kvd.scoreboard import Sums
-from tests.admin.worked import NOTHING, served
+from tests.admin.worked import served
 
 
 class HistoryTests(SynchronousTestCase):
@@ -109,6 +110,22 @@ class HistoryTests(SynchronousTestCase):
             requests[0] += 1
             sample = self.second(*map(served, requests))
         assert 0.5 == sample.balance_requests
+
+    def test_places_may_come_and_go(self) -> None:
+        """
+        A new one is counted from its first second on, and is uneven with nobody
+        before it has been there for as long as the others.
+        """
+        self.second(served(10), served(10))
+        sample = self.second(served(20), served(20), served(500))
+        assert [10.0, 10.0, 0.0] == [rates.requests for rates in sample.workers]
+        sample = self.second(served(30), served(30), served(505))
+        assert [10.0, 10.0, 5.0] == [rates.requests for rates in sample.workers]
+        assert 1.0 == sample.balance_requests
+
+        sample = self.second(served(40))
+        assert [10.0] == [rates.requests for rates in sample.workers]
+        assert sample.as_told()["requests_per_second"] == 10
 
     def test_nothing_is_neither_even_nor_uneven(self) -> None:
         """

@@ -4,8 +4,8 @@ Tests for `kvd.admin.ledger`.
 
 from __future__ import annotations
 
-from kvd.admin.ledger import Ledger
-from tests.admin.worked import NOTHING, served
+from kvd.admin.ledger import NOTHING, Ledger
+from tests.admin.worked import served
 
 
 def test_work_is_entered_for_the_policy_of_the_time() -> None:
@@ -22,6 +22,20 @@ def test_work_is_entered_for_the_policy_of_the_time() -> None:
         policy: account.connections for policy, account in ledger.accounts.items()
     }
     assert 16 == sum(ledger.accounts["shared"].latency)
+
+
+def test_no_account_shrinks_with_the_number_of_workers() -> None:
+    """
+    What was done stays done, and what is done in a place that comes back is added
+    to what it had.
+    """
+    ledger = Ledger()
+    ledger.enter("shared", [served(5), served(7)])
+    ledger.enter("shared", [served(6)])
+    assert 13 == ledger.accounts["shared"].connections
+
+    ledger.enter("shared", [served(6), served(9)])
+    assert 15 == ledger.accounts["shared"].connections
 
 
 def test_nothing_is_lost_however_rarely_it_is_read() -> None:

@@ -16,11 +16,12 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyChannel
 
+from kvd.admin.ledger import NOTHING
 from kvd.admin.site import ReadingRequest, StatusSite, readiness
 from kvd.control import answering
 from kvd.listening import ListenerGroup, open_group
 from kvd.settings import Address, TCPAddress, UNIXAddress
-from tests.admin.worked import NOTHING, served
+from tests.admin.worked import served
 from tests.stepped import Client, SteppedReactor
 
 STATUS: Mapping[str, Any] = {

@@ -9,23 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from kvd.admin.ledger import NOTHING
 from kvd.histogram import BUCKETS
 from kvd.scoreboard import Row, Scoreboard, Sums, create_scoreboard
-
-NOTHING = Sums(
-    starts=1,
-    accepted=0,
-    requests=0,
-    bytes_in=0,
-    bytes_out=0,
-    busy_seconds=0.0,
-    serving_seconds=0.0,
-    latency=[0] * BUCKETS,
-    loop_delay=[0] * BUCKETS,
-)
-"""
-Of a worker that has just begun.
-"""
 
 
 def served(requests: int, bucket: int = 10) -> Sums:

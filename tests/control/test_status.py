@@ -73,23 +73,36 @@ def test_histograms_are_told_with_their_bounds(board: Scoreboard) -> None:
     assert len(told["latency"]) == len(alone["bucket_seconds"]) + 1
 
 
-@pytest.mark.parametrize("members", [1, 3])
-def test_queues_are_told_where_they_are(board: Scoreboard, members: int) -> None:
+@pytest.mark.parametrize(
+    ("members", "own"),
+    [
+        ([{0}, {1}, {2}], [0, 1, 2]),
+        ([{0}, {0}, {2}], [None, None, 2]),
+        ([{0, 1, 2}] * 3, [None, None, None]),
+        ([{0}, {1}], [0, 1, None]),
+        ([], [None, None, None]),
+    ],
+)
+def test_queues_are_told_where_they_are(
+    board: Scoreboard, members: list[set[int]], own: list[int | None]
+) -> None:
     """
-    For each socket; and for each worker, if each has its own.
+    For each socket; and for each worker, if nobody else accepts from it.
     """
-    group = open_group(TCPAddress("127.0.0.1", 0), members)
+    group = open_group(TCPAddress("127.0.0.1", 0), 3)
     workers = [WorkerState(number, 10, "starting", 0) for number in range(3)]
     address = group.members[0].getsockname()
     with socket.create_connection(address), socket.create_connection(address):
-        told = describe(Settings(procs=3), [group], workers, board, 1.0)
+        told = describe(
+            Settings(procs=3), [group], workers, board, 1.0, members=members
+        )
         group.close()
 
     (queue,) = told["accept_queues"]
     assert str(group.address) == queue["address"]
-    assert (members, 2) == (len(queue["waiting"]), sum(queue["waiting"]))
-    own = [row.get("accept_queue") for row in told["workers"]]
-    assert own == (queue["waiting"] if members == 3 else [None] * 3)
+    assert (3, 2) == (len(queue["waiting"]), sum(queue["waiting"]))
+    expected = [None if of is None else queue["waiting"][of] for of in own]
+    assert expected == [row.get("accept_queue") for row in told["workers"]]
 
 
 def test_who_drains_says_so(board: Scoreboard) -> None:
