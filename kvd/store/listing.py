@@ -5,7 +5,7 @@ Both are one walk (`kvd.store.walk`), read in a thread in slices that end after
 some values or some milliseconds, whichever comes first, so that neither the
 thread nor Python's interpreter lock is held for long.
 
-A page keeps the smallest keys of the walk, at most twice as many as its limit.
+A page keeps the smallest keys of the walk, at most a few times as many as its limit.
 What cannot be among them is passed over by its name alone: whole keys are
 compared, since ``a-b`` comes before ``a/b``, and a folder is not entered if no
 key in it can count. At the end of the walk the kept keys are described. If some
@@ -17,7 +17,8 @@ listing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -31,7 +32,7 @@ from kvd.store.folders import Parents, open_folder
 from kvd.store.tree import Tree
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway
-from kvd.store.walk import HIDDEN, Found, Span, describe, look, walk
+from kvd.store.walk import HIDDEN, Batch, Span, describe, look, walk
 
 SLICE_VALUES: Final = 64
 """
@@ -50,17 +51,20 @@ class Stream:
         self.span = Span()
         self._slice: list[ValueInfo] = []
 
-    def take(self, found: Found) -> bool:
+    def steps(self, walked: Iterable[Batch]) -> Iterator[bool]:
         """
-        Take a name from the walk.
+        Take what a walk finds, little by little.
 
         Returns:
-            Whether it is enough for now.
+            After each step, whether it is enough for now.
         """
-        info = describe(found)
-        if info is not None:
-            self._slice.append(info)
-        return len(self._slice) >= SLICE_VALUES
+        for folder, prefix, names in walked:
+            yield False
+            for name in names:
+                info = describe(folder, name, Key(prefix + name))
+                if info is not None:
+                    self._slice.append(info)
+                yield len(self._slice) >= SLICE_VALUES
 
     def walk_again(self) -> bool:
         """
@@ -93,21 +97,30 @@ class Page:
         self.span = Span(after)
         self._limit = self._missing = limit
         self._look = look
-        # A value that is replaced meanwhile may be met twice.
-        self._keys: set[Key] = set()
+        self._keys: list[Key] = []
         self._page: list[ValueInfo] = []
 
-    def take(self, found: Found) -> bool:
-        if found.key > self.span.after:
-            self._keys.add(found.key)
-            if len(self._keys) >= 2 * self._missing:
-                self._keys = set(self._smallest())
-                self.span.end = max(self._keys)
-        return False
+    def steps(self, walked: Iterable[Batch]) -> Iterator[bool]:
+        for batch in walked:
+            self.take(batch)
+            yield False
+
+    def take(self, batch: Batch) -> None:
+        """
+        Keep what may be among the smallest.
+        """
+        after, prefix = self.span.after, batch.prefix
+        for name in batch.names:
+            key = Key(prefix + name)
+            if key > after:
+                self._keys.append(key)
+        if len(self._keys) >= 4 * self._missing:
+            self._keys = self._smallest()
+            if len(self._keys) == self._missing:
+                self.span.end = self._keys[-1]
 
     def walk_again(self) -> bool:
-        keys = self._smallest()
-        self._keys = set()
+        keys, self._keys = self._smallest(), []
         for key in keys:
             info = self._look(key)
             if info is not None:
@@ -122,7 +135,11 @@ class Page:
         return self._page if ended else ()
 
     def _smallest(self) -> list[Key]:
-        return sorted(self._keys)[: self._missing]
+        # Sorting is cheap: most are in order since the last time, and many folders
+        # give their names in order, or backwards. A value that was replaced
+        # meanwhile may have been met twice.
+        self._keys.sort()
+        return list(dict.fromkeys(self._keys))[: self._missing]
 
 
 @implementer(IListing)
@@ -149,7 +166,7 @@ class FileListing:
         )
         self._off_reactor = off_reactor
         self._underway = underway
-        self._walk: Generator[Found | None, None, None] | None = None
+        self._walk: Generator[bool, None, None] | None = None
         self._reading = self._ended = False
 
     def next_slice(self) -> Answer[Sequence[ValueInfo]]:
@@ -187,8 +204,7 @@ class FileListing:
         if self._walk is None:
             self._walk = self._begin()
         time_up = monotonic() + SLICE_SECONDS
-        for found in self._walk:
-            enough = found is not None and self._taker.take(found)
+        for enough in self._walk:
             if enough or self._ended or monotonic() >= time_up:
                 return self._taker.hand_on(ended=False)
         if self._taker.walk_again():
@@ -197,7 +213,7 @@ class FileListing:
         self._ended = True
         return self._taker.hand_on(ended=True)
 
-    def _begin(self) -> Generator[Found | None, None, None]:
+    def _begin(self) -> Generator[bool, None, None]:
         parents = _parents_of(self._prefix)
         if parents is None:
             return
@@ -207,7 +223,8 @@ class FileListing:
             if is_absence(error):
                 return
             raise
-        yield from walk(folder, self._prefix, self._taker.span)
+        with closing(walk(folder, self._prefix, self._taker.span)) as walked:
+            yield from self._taker.steps(walked)
 
     def _let_go(self) -> None:
         walked, self._walk = self._walk, None

@@ -17,7 +17,7 @@ from kvd.keys import MAX_KEY_BYTES, Key
 from kvd.store import attribute
 from kvd.store import listing as module
 from kvd.store.listing import Page
-from kvd.store.walk import Found
+from kvd.store.walk import Batch
 from tests.store.cases import FileStoreCase
 from tests.store.stepped import SteppedPool
 
@@ -46,7 +46,7 @@ def test_page_has_the_smallest_keys(
             ends = [end for end in range(len(key)) if key[end] == 0x2F]
             folders = [key[:end] for end in ends] + [key[: end + 1] for end in ends]
             if all(page.span.may_have(prefix) for prefix in [*folders, key]):
-                assert not page.take(Found(-1, b"", Key(key)))
+                page.take(Batch(-1, b"", [key]))
         walking = page.walk_again()
 
     values = sorted(key for key, whole in stored.items() if whole and key > after)
@@ -59,7 +59,7 @@ def test_page_has_each_key_once() -> None:
     """
     page = Page(b"", 3, lambda key: ValueInfo(key, 0, "", 0.0))
     for key in (b"b", b"a", b"b", b"c", b"b"):
-        page.take(Found(-1, b"", Key(key)))
+        page.take(Batch(-1, b"", [key]))
     page.walk_again()
 
     assert [b"a", b"b", b"c"] == [info.key for info in page.hand_on(ended=True)]

@@ -1,0 +1,43 @@
+"""
+``python -m bench.figures [NAME]...``, or ``make figures``.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.figures.get import measure_get
+from bench.figures.idle import measure_idle
+from bench.figures.listing import measure_listing
+from bench.figures.memory import measure_memory
+from bench.figures.start import measure_start
+from bench.figures.stored import measure_stored
+
+FIGURES: dict[str, Callable[[Path], None]] = {
+    "memory": measure_memory,
+    "idle": measure_idle,
+    "stored": measure_stored,
+    "listing": measure_listing,
+    "start": measure_start,
+    "get": measure_get,
+}
+
+
+def main(names: list[str]) -> None:
+    """
+    Measure what is named, or all.
+    """
+    # Thousands of connections have their other ends here.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for name in names or FIGURES:
+        with tempfile.TemporaryDirectory(prefix="kvd-figures-") as folder:
+            FIGURES[name](Path(folder))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

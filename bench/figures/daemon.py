@@ -1,0 +1,109 @@
+"""
+A daemon to measure, and what is said of it.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from bench.processes import tree
+
+_TWISTD: Final = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+
+
+@contextmanager
+def kvd(folder: Path, port: int, *options: str) -> Iterator[int]:
+    """
+    A daemon; gives its process id once it serves.
+    """
+    command = [*_TWISTD, "-n", "--pidfile=", "kvd", *options, "--control=off"]
+    command.append(f"--listen=tcp:{port}:interface=127.0.0.1")
+    process = subprocess.Popen(  # noqa: S603
+        command, cwd=folder, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if "kvd serves" in line:
+                break
+        yield process.pid
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def workers(pid: int) -> list[int]:
+    """
+    The processes of a daemon that have no children.
+    """
+    return [p for p in tree(pid) if len(tree(p)) == 1]
+
+
+def memory_mib(pid: int, field: str = "Rss") -> float:
+    """
+    Memory of a process, by what smaps_rollup counts.
+    """
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    matched = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
+    assert matched
+    return int(matched[1]) / 1024
+
+
+def forget_peak(pid: int) -> None:
+    """
+    Let the peak of a process's memory begin anew (proc(5)).
+    """
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_mib(pid: int) -> float:
+    """
+    The most memory that a process had.
+    """
+    matched = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert matched
+    return int(matched[1]) / 1024
+
+
+def connect(port: int) -> socket.socket:
+    """
+    A connection to a daemon.
+    """
+    return socket.create_connection(("127.0.0.1", port))
+
+
+def ask(sock: socket.socket, target: str, *fields: str) -> None:
+    """
+    Send a GET.
+    """
+    lines = [f"GET {target} HTTP/1.1", "Host: kvd", *fields, "", ""]
+    sock.sendall("\r\n".join(lines).encode())
+
+
+def store_small(port: int, target: str) -> None:
+    """
+    Put a value of 4 KiB.
+    """
+    with connect(port) as sock:
+        head = f"PUT {target} HTTP/1.1\r\nHost: kvd\r\nContent-Length: 4096\r\n\r\n"
+        sock.sendall(head.encode() + bytes(4096))
+        reply = sock.recv(1000)
+        assert reply.split()[1] in (b"201", b"204"), reply
+
+
+def say(what: str, value: float, unit: str, limit: float | None = None) -> None:
+    """
+    Print a figure beside its limit.
+    """
+    line = f"{what}: {value:.3g} {unit}"
+    if limit is not None:
+        missed = "" if value <= limit else "  MISSED"
+        line += f" (at most {limit:g}){missed}"
+    print(line, flush=True)

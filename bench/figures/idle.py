@@ -1,0 +1,51 @@
+"""
+What a connection costs that waits.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from bench.figures.daemon import ask, connect, kvd, memory_mib, say, store_small
+from bench.processes import tree, unused_port
+
+CONNECTIONS: Final = 10_000
+
+
+def measure_idle(folder: Path) -> None:
+    """
+    10,000 keep-alive connections over two workers, each after one small GET; the
+    memory of all processes together, before and after.
+    """
+    for policy in ("shared", "reuseport", "roundrobin"):
+        port = unused_port()
+        options = (
+            "--procs=2",
+            f"--policy={policy}",
+            f"--max-connections={CONNECTIONS}",
+        )
+        with kvd(folder, port, *options) as pid, ExitStack() as opened:
+            store_small(port, "/small")
+            for _ in range(100):
+                with ExitStack() as once:
+                    _connect_and_ask(port, once)
+            before = sum(map(memory_mib, tree(pid)))
+            for _ in range(CONNECTIONS):
+                _connect_and_ask(port, opened)
+            time.sleep(2)  # What looks after connections has seen them all.
+            each = (sum(map(memory_mib, tree(pid))) - before) * 1024 / CONNECTIONS
+        say(f"idle: {CONNECTIONS:,} connections, {policy}", each, "KiB each", 4)
+
+
+def _connect_and_ask(port: int, opened: ExitStack) -> None:
+    sock = opened.enter_context(connect(port))
+    ask(sock, "/small")
+    missing = 4096
+    head, _, body = sock.recv(8192).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 "), head
+    missing -= len(body)
+    while missing:
+        missing -= len(sock.recv(missing))

@@ -1,0 +1,48 @@
+"""
+Many values, put into a store's folder without a daemon.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from kvd.store import attribute
+
+MILLION: Final = 1_000_000
+_FOLDERS: Final = 1000
+
+
+def place(folder: Path, names: Iterable[str]) -> None:
+    """
+    Place empty values as kvd writes them, with the attribute that says so.
+    """
+    folder.mkdir(parents=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        for name in names:
+            file = os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=descriptor)
+            record = attribute.encode(attribute.new_etag(), 0, b"")
+            os.setxattr(file, attribute.NAME, record)
+            os.close(file)
+    finally:
+        os.close(descriptor)
+
+
+def place_flat(root: Path, count: int) -> None:
+    """
+    Values ``bench/k0`` and so on: as the load in C asks for them. tmpfs lists them
+    backwards, which is the worst case for a page in order.
+    """
+    place(root / "bench", (f"k{number}" for number in range(count)))
+
+
+def place_nested(root: Path, count: int) -> None:
+    """
+    As many values in a thousand folders.
+    """
+    for number in range(_FOLDERS):
+        inner = range(number, count, _FOLDERS)
+        place(root / f"{number:03}", (f"k{name}" for name in inner))

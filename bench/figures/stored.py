@@ -1,0 +1,77 @@
+"""
+What other keys cost a GET.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from bench.building import Programs, build
+from bench.errors import BenchFailed
+from bench.figures.daemon import kvd, say, workers
+from bench.figures.placing import MILLION, place_flat
+from bench.loads import Load, send
+from bench.processes import cpu_seconds, unused_port
+
+ROUNDS: Final = 9
+SECONDS: Final = 1.0
+ASKED: Final = 1000
+"""More than a worker holds open."""
+
+
+def measure_stored(folder: Path) -> None:
+    """
+    GET of a thousand empty values over 8 connections, where they are all and where
+    they are the first of a million in one folder; and of any of the million. One
+    worker each, in turns.
+    """
+    programs = build(Path("build", "bench", "programs").absolute())
+    with ExitStack() as daemons:
+        running = {
+            count: daemons.enter_context(_serving(folder / str(count), count))
+            for count in (ASKED, MILLION)
+        }
+        few, many, any_of_many = zip(
+            *(
+                (
+                    _cost(programs, *running[ASKED], ASKED),
+                    _cost(programs, *running[MILLION], ASKED),
+                    _cost(programs, *running[MILLION], MILLION),
+                )
+                for _ in range(ROUNDS)
+            ),
+            strict=True,
+        )
+    say(f"stored: GET where {ASKED:,} are stored", median(few) * 1e6, "us of CPU")
+    what = f"stored: the same keys where {MILLION:,} are stored"
+    say(what, _ratio(many, few), "times the CPU", 1.1)
+    say("stored: any of these", _ratio(any_of_many, few), "times the CPU")
+
+
+@contextmanager
+def _serving(root: Path, count: int) -> Iterator[tuple[int, list[int]]]:
+    place_flat(root, count)
+    port = unused_port()
+    options = ("--procs=1", "--durability=process", f"--store=file:{root}")
+    with kvd(root.parent, port, *options) as pid:
+        yield port, workers(pid)
+
+
+def _cost(programs: Programs, port: int, pids: list[int], keys: int) -> float:
+    """
+    Of one request, in seconds of the worker's CPU time.
+    """
+    before = cpu_seconds(pids)
+    load = Load("GET", body_bytes=0, connections=8, keys=keys)
+    report = send(programs, port, load, seconds=SECONDS)
+    if report.errors:
+        raise BenchFailed(f"a GET failed: {report.first_error}")
+    return (cpu_seconds(pids) - before) / report.requests
+
+
+def _ratio(costs: Sequence[float], others: Sequence[float]) -> float:
+    return median(a / b for a, b in zip(costs, others, strict=True))
