@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from kvd.dispatch.choosing import load_policy
 from kvd.interfaces import IDispatchPolicy
-from kvd.plugins import IPolicyDeclaration, load
 from kvd.simulate.engine import Simulation
 from kvd.simulate.figures import Figures, average, figures, mean_wait, one_queue
 from kvd.simulate.outcome import BadChoice
@@ -40,8 +40,9 @@ def load_policies(names: Sequence[str]) -> dict[str, IDispatchPolicy]:
     Raises:
         UnknownPlugin: There is none of a name.
         BrokenPlugin: One cannot be loaded.
+        BadSetting: Options are none.
     """
-    return {name: load(IPolicyDeclaration, name) for name in names}
+    return {name: load_policy(name) for name in names}
 
 
 def try_out(
