@@ -5,7 +5,7 @@ Where the parts are put together: what ``twistd kvd`` runs.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -215,6 +215,7 @@ class ServingService(Service):
                 self._scoreboard,
                 reactor.seconds() - began,
                 draining=not self.running,
+                members=self._members(),
             )
 
         if self._control is not None:
@@ -238,6 +239,12 @@ class ServingService(Service):
 
     def _workers(self) -> list[WorkerState]:
         raise NotImplementedError
+
+    def _members(self) -> Sequence[Collection[int]]:
+        """
+        For each worker, the sockets of each address that it accepts from.
+        """
+        return [{0}]
 
     def _present(self) -> Settings:
         """
@@ -309,6 +316,10 @@ class WorkersService(ServingService):
             for slot in self._pool.slots
             if slot.wanted or slot.state is not State.ENDED
         ]
+
+    def _members(self) -> Sequence[Collection[int]]:
+        arrangement = self._distribution.chosen.arrangement
+        return arrangement.members if arrangement.kernel_chooses else ()
 
     def _present(self) -> Settings:
         changing = self._changing
