@@ -14,12 +14,14 @@ TESTS ?=
 FIGURES ?=
 # How many workers die for each policy: make crash KILLS=1000
 KILLS ?= 100
+# How many requests: make soak REQUESTS=1000000
+REQUESTS ?= 100000
 # Given to the benchmark: make bench BENCH="--rounds 9 put-large get-small"
 BENCH ?=
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test lint trial coverage crash figures bench clean
+.PHONY: serve test lint trial coverage crash soak figures bench clean
 
 serve: $(VENV)/served
 	$(BIN)/twistd -n kvd $(ARGS)
@@ -48,6 +50,11 @@ coverage: $(VENV)/developed
 # a few; this says in figures what clients saw.
 crash: $(VENV)/developed
 	$(BIN)/python -m tests.crash $(KILLS)
+
+# Many requests over one connection, with and without splice. The tests send fewer.
+soak: $(VENV)/developed
+	KVD_SOAK_REQUESTS=$(REQUESTS) $(BIN)/python -m pytest \
+		tests/integration/test_bodies.py -k many_requests
 
 # Memory, start and cost of a request on this machine; nginx and wrk are needed
 # beside it for the last one. No part of the tests: a figure is no verdict.

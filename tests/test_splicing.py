@@ -134,3 +134,33 @@ def test_what_the_target_refuses_comes_back(pipe: Pipe, sockets: Sockets) -> Non
     assert b"next" == os.read(reader, 100)
     os.close(reader)
     os.close(writer)
+
+
+def test_an_ordinary_user_moves_through_small_pipes(tmp_path: Path) -> None:
+    """
+    Of large ones such a user gets 64 (pipe(7)); who comes later serves all the same.
+    """
+    path = tmp_path / "target"
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            target = os.open(path, os.O_RDWR | os.O_CREAT)
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setresgid(65534, 65534, 65534)
+                os.setresuid(65534, 65534, 65534)
+            pipes = [Pipe() for _ in range(80)]
+            far, near = socket.socketpair()
+            far.setblocking(False)
+            near.setblocking(False)
+            sent = fill(far)
+            moved = 0
+            while more := pipes[-1].move(near.fileno(), target, TURN_BYTES).count:
+                moved += more
+            assert pipes[-1]._bytes < pipes[0]._bytes
+            assert (moved, sent) == (len(sent), os.pread(target, len(sent) + 1, 0))
+            status = 0
+        finally:
+            os._exit(status)
+    assert 0 == os.waitpid(child, 0)[1]

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import load_parts
 from kvd.settings import Settings, StoreLocation
+from kvd.workers import child
 from kvd.workers.child import Worker
 from kvd.workers.messages import (
     MAX_DESCRIPTORS,
@@ -91,7 +92,9 @@ class WorkerTests(SynchronousTestCase):
         """
         When its store is open.
         """
-        self.worker.start()
+        # What a worker does to its process, and not to that of the tests.
+        with mock.patch.object(child, "globalLogBeginner"), mock.patch("signal.signal"):
+            self.worker.start()
 
         assert [Ready(os.getpid())] == self.supervisor.hear()
 
