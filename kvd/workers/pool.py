@@ -219,6 +219,8 @@ class Pool:
         slot = self.slots[number]
         slot.wanted = True
         if slot.state is State.ENDED and not self.stopping:
+            # What the last process could not do, this one may.
+            slot.failure = ""
             self._start(slot)
 
     def unwant(self, number: int) -> None:
@@ -230,8 +232,10 @@ class Pool:
         if slot.state is State.READY:
             self._cancel(slot)
             self._leave(slot)
-        elif slot.state in {State.WAITING, State.STARTING}:
+        elif slot.state is State.WAITING:
             self._give_up(slot)
+        # One that starts leaves when it is ready. If it were given up, what the fork
+        # server says of it might be taken for the next one's.
 
     def _give_up(self, slot: Slot) -> None:
         self._cancel(slot)
@@ -272,6 +276,18 @@ class Pool:
             worker=slot.number,
             seconds=START_SECONDS,
         )
+        self._part_with(slot)
+
+    def _still_there(self, slot: Slot) -> None:
+        slot.timer = None
+        self._log.warn(
+            "worker {worker} (process {pid}) did not end and is killed",
+            worker=slot.number,
+            pid=slot.pid,
+        )
+        self._part_with(slot)
+
+    def _part_with(self, slot: Slot) -> None:
         assert slot.channel is not None
         slot.channel.close()
         self._lost(slot)
@@ -338,6 +354,9 @@ class Pool:
             self._cancel(slot)
             slot.state = State.READY
             slot.failure = ""
+            if not slot.wanted:
+                self._leave(slot)
+                return
             assert slot.channel is not None
             self._distribution.joined(slot.number, slot.channel)
             self._tell_once_serving()
@@ -348,11 +367,15 @@ class Pool:
             self._distribution.heard(slot.number, message)
 
     def _leave(self, slot: Slot) -> None:
-        slot.timer = None
         slot.state = State.DRAINING
         self._distribution.leaving(slot.number)
         assert slot.channel is not None
-        slot.channel.send(Drain(self._settings.drain_seconds))
+        seconds = self._settings.drain_seconds
+        slot.channel.send(Drain(seconds, others_serve=True))
+        # One that hears nothing would never end, nor what waits for its end.
+        slot.timer = self._reactor.callLater(
+            seconds + END_SECONDS, self._still_there, slot
+        )
 
     def _tell_once_serving(self) -> None:
         if self._serving is not None and all(
