@@ -14,12 +14,15 @@ TESTS ?=
 FIGURES ?=
 # How many workers die for each policy: make crash KILLS=1000
 KILLS ?= 100
+# How often that changes which changes while kvd serves: make changes SWITCHES=20
+SWITCHES ?= 100
+RESIZES ?= 20
 # Given to the benchmark: make bench BENCH="--rounds 9 put-large get-small"
 BENCH ?=
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test lint trial coverage crash figures bench clean
+.PHONY: serve test lint trial coverage crash changes figures bench clean
 
 serve: $(VENV)/served
 	$(BIN)/twistd -n kvd $(ARGS)
@@ -48,6 +51,11 @@ coverage: $(VENV)/developed
 # a few; this says in figures what clients saw.
 crash: $(VENV)/developed
 	$(BIN)/python -m tests.crash $(KILLS)
+
+# The policy, the number of workers and all workers changed under load: what became of
+# the requests.
+changes: $(VENV)/developed
+	$(BIN)/python -m tests.changes $(SWITCHES) $(RESIZES)
 
 # Memory, start and cost of a request on this machine; nginx and wrk are needed
 # beside it for the last one. No part of the tests: a figure is no verdict.
