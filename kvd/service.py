@@ -25,6 +25,7 @@ from kvd.settings import Settings, TCPAddress, UNIXAddress
 from kvd.workers.changing import ROWS, Changing
 from kvd.workers.child import raise_descriptor_limit
 from kvd.workers.dispatching import ChosenPolicy, Dispatching, choose_policy
+from kvd.workers.polling import Member
 from kvd.workers.pool import Pool, State
 from kvd.workers.process import ForkServerProcess
 
@@ -177,6 +178,7 @@ class ServingService(Service):
                     self._workers(),
                     self._scoreboard,
                     reactor.seconds() - self._began,
+                    self._pollers(),
                 ),
                 self._changes(),
                 reactor,
@@ -184,6 +186,9 @@ class ServingService(Service):
 
     def _policy(self) -> str:
         return self._settings.policy
+
+    def _pollers(self) -> Mapping[Member, Sequence[int]]:
+        raise NotImplementedError
 
     def _changes(self) -> Mapping[str, Change]:
         return {}
@@ -256,6 +261,9 @@ class WorkersService(ServingService):
     def _policy(self) -> str:
         return self._distribution.chosen.name
 
+    def _pollers(self) -> Mapping[Member, Sequence[int]]:
+        return self._distribution.pollers()
+
     def _changes(self) -> Mapping[str, Change]:
         changing = self._changing
         return {
@@ -294,6 +302,9 @@ class OwnService(ServingService):
 
     def _workers(self) -> list[WorkerState]:
         return [WorkerState(0, os.getpid(), "ready", 0)]
+
+    def _pollers(self) -> Mapping[Member, Sequence[int]]:
+        return {(number, 0): [0] for number in range(len(self._groups))}
 
     def stopService(self) -> Deferred[None]:
         super().stopService()

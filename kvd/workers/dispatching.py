@@ -15,7 +15,7 @@ workers, if this process may make them; a Unix socket is always alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from kvd.scoreboard import Scoreboard
 from kvd.workers.channel import Channel
 from kvd.workers.dealing import Dealing
 from kvd.workers.messages import Message, Unplaced
-from kvd.workers.polling import Polling
+from kvd.workers.polling import Member, Polling
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,12 @@ class Dispatching:
         else:
             self._dealing.deal_by(Decider(chosen.name, chosen.policy))
             self._polling.arrange(None)
+
+    def pollers(self) -> Mapping[Member, Sequence[int]]:
+        """
+        Which workers accept for themselves, and from which socket.
+        """
+        return self._polling.pollers()
 
     def _grow(self, group: ListenerGroup, size: int) -> None:
         try:

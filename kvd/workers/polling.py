@@ -73,6 +73,16 @@ class Polling:
         self._members = members
         self._assign()
 
+    def pollers(self) -> dict[Member, list[int]]:
+        """
+        Who accepts from which socket.
+        """
+        polled: dict[Member, list[int]] = {}
+        for number, worker in sorted(self._ready.items()):
+            for member in worker.polls:
+                polled.setdefault(member, []).append(number)
+        return polled
+
     def joined(self, worker: int, channel: Channel) -> None:
         """
         See `Distribution`.
