@@ -12,6 +12,7 @@ of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -21,7 +22,7 @@ from twisted.python.failure import Failure
 
 from kvd.errors import ChangeImpossible
 from kvd.scoreboard import Scoreboard
-from kvd.settings import MAX_PROCS
+from kvd.settings import MAX_PROCS, Settings
 from kvd.workers.dispatching import Dispatching, choose_policy
 from kvd.workers.pool import START_SECONDS, Pool, State
 
@@ -47,6 +48,8 @@ class Changing:
         dispatching: Dispatching,
         scoreboard: Scoreboard,
         reactor: Any,
+        settings: Settings,
+        load: Callable[[Settings], None],
     ) -> None:
         """
         Args:
@@ -54,7 +57,11 @@ class Changing:
             dispatching: How connections come to them.
             scoreboard: With `ROWS` rows.
             reactor: Tells the time.
+            settings: Of the workers.
+            load: Gives others to those that are made from now on.
         """
+        self._settings = settings
+        self._load = load
         self._pool = pool
         self._dispatching = dispatching
         self._scoreboard = scoreboard
@@ -175,6 +182,40 @@ class Changing:
         self._pool.unwant(spare)
         await self._until_ended(spare)
         self._scoreboard.workers = spare
+
+    def adopt(self, settings: Settings) -> Deferred[None]:
+        """
+        Do as other settings say: have their policy, as many workers, and new workers,
+        if it makes any difference to them.
+
+        Args:
+            settings: With at least one worker.
+
+        Returns:
+            Fires when that is done.
+
+        Raises:
+            OperatorError: As `policy` and `restart`; if the first new worker does not
+                get ready, nothing but the policy has changed.
+        """
+        choose_policy(settings.policy, settings.procs)
+        return self._make("settings", lambda: self._adopt(settings))
+
+    async def _adopt(self, settings: Settings) -> None:
+        if settings.policy != self._dispatching.chosen.name:
+            self.policy(settings.policy)
+        before = self._settings
+        if settings != replace(before, policy=settings.policy, procs=settings.procs):
+            self._load(settings)
+            try:
+                await self._replace(range(self.procs))
+            except ChangeImpossible:
+                # Those that die meanwhile are replaced by what is known to work.
+                self._load(before)
+                raise
+        self._settings = settings
+        if settings.procs != self.procs:
+            await self._resize(settings.procs)
 
     # -- one at a time --------------------------------------------------------
 

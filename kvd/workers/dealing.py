@@ -86,7 +86,8 @@ class Dealing:
         self._accepts = decider is not None
         self._groups = groups
         self._scoreboard = scoreboard
-        self._max_connections = max_connections
+        self.max_connections = max_connections
+        """May change."""
         self._reactor = reactor
         self._hands: dict[int, HandOver] = {}
         self._joining: dict[int, Any] = {}
@@ -266,7 +267,7 @@ class Dealing:
                     self._hold(alike)
             if (
                 not hand.is_open(now)
-                or connections[worker] + hand.waiting >= self._max_connections
+                or connections[worker] + hand.waiting >= self.max_connections
             ):
                 self._open = _without(self._open, worker)
 
@@ -301,7 +302,7 @@ class Dealing:
                 chosen.append(worker)
                 handing_over[worker] += 1
                 self._turn = (worker + 1) % len(connections)
-                if connections[worker] + handing_over[worker] >= self._max_connections:
+                if connections[worker] + handing_over[worker] >= self.max_connections:
                     ready = _without(ready, worker)
         finally:
             decider.end()
@@ -314,7 +315,7 @@ class Dealing:
             worker
             for worker, hand in sorted(self._hands.items())
             if hand.is_open(now)
-            and connections[worker] + hand.waiting < self._max_connections
+            and connections[worker] + hand.waiting < self.max_connections
         )
 
     def _accept(self, accepting: bool) -> None:
@@ -356,7 +357,7 @@ class Dealing:
         See `Distribution`. What waits in the queues is accepted and dealt.
         """
         # Who was let in is served, as where workers empty the queues.
-        self._max_connections = sys.maxsize
+        self.max_connections = sys.maxsize
         if self._accepts:
             for acceptor in self._acceptors.values():
                 acceptor.empty()

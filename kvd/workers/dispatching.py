@@ -114,6 +114,12 @@ class Dispatching:
         """
         return self._polling.pollers()
 
+    def limit(self, max_connections: int) -> None:
+        """
+        Let a worker have so many connections open from now on.
+        """
+        self._dealing.max_connections = max_connections
+
     def _grow(self, group: ListenerGroup, size: int) -> None:
         try:
             group.grow(size)

@@ -190,7 +190,8 @@ class Pool:
             reactor: Watches control sockets and tells the time.
             serving: Called once, when every worker is ready.
         """
-        self._settings = settings
+        self.drain_seconds = settings.drain_seconds
+        """How long a worker may take to finish; may change."""
         self._distribution = distribution
         self._forks = forks
         self._reactor = reactor
@@ -370,7 +371,7 @@ class Pool:
         slot.state = State.DRAINING
         self._distribution.leaving(slot.number)
         assert slot.channel is not None
-        seconds = self._settings.drain_seconds
+        seconds = self.drain_seconds
         slot.channel.send(Drain(seconds, others_serve=True))
         # One that hears nothing would never end, nor what waits for its end.
         slot.timer = self._reactor.callLater(
@@ -464,9 +465,9 @@ class Pool:
             # Who is draining already does so by its own clock.
             if slot.state in {State.WAITING, State.STARTING}:
                 self._give_up(slot)
-        end = self._reactor.seconds() + self._settings.drain_seconds
+        end = self._reactor.seconds() + self.drain_seconds
         self._last_call = self._reactor.callLater(
-            self._settings.drain_seconds + END_SECONDS, self._kill_all
+            self.drain_seconds + END_SECONDS, self._kill_all
         )
         # First: who has drained takes nothing more.
         brought = self._distribution.finish()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -16,7 +17,7 @@ from kvd.dispatch.reuseport import ReusePort
 from kvd.dispatch.roundrobin import RoundRobin
 from kvd.errors import BrokenPlugin, ChangeImpossible, OperatorError, UnknownPlugin
 from kvd.scoreboard import Scoreboard, create_scoreboard
-from kvd.settings import MAX_PROCS
+from kvd.settings import MAX_PROCS, Settings
 from kvd.workers.changing import LOOK_SECONDS, Changing
 from kvd.workers.dispatching import Dispatching, choose_policy
 from kvd.workers.messages import Drain, Failed, Listen, Unlisten
@@ -24,6 +25,7 @@ from kvd.workers.pool import END_SECONDS, START_SECONDS, Distribution, State
 from tests.workers.test_pool import PoolCase
 
 DRAIN = Drain(5.0, others_serve=True)
+SETTINGS = Settings(policy="reuseport", procs=3)
 
 
 class ChangingCase(PoolCase):
@@ -33,8 +35,14 @@ class ChangingCase(PoolCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.loaded: list[Settings] = []
         self.changing = Changing(
-            self.pool, self.dispatching, self.scoreboard, self.reactor
+            self.pool,
+            self.dispatching,
+            self.scoreboard,
+            self.reactor,
+            SETTINGS,
+            self.loaded.append,
         )
         self.ready(0, 1, 2)
         for number in range(3):
@@ -400,6 +408,92 @@ class RestartTests(ChangingCase):
         self.leave(3)
 
         assert [""] == ended
+
+
+class AdoptTests(ChangingCase):
+    """
+    Other settings are followed.
+    """
+
+    def test_what_is_the_same_changes_nothing(self) -> None:
+        """
+        No worker hears of it.
+        """
+        assert [""] == self.begin(lambda: self.changing.adopt(SETTINGS))
+        assert [] == self.loaded
+        assert [] == self.heard(0)
+
+    def test_policy_and_number_need_no_new_workers(self) -> None:
+        """
+        But those that are more.
+        """
+        new = replace(SETTINGS, policy="roundrobin", procs=4)
+        ended = self.begin(lambda: self.changing.adopt(new))
+        self.be_ready(3)
+
+        assert [""] == ended
+        assert [] == self.loaded
+        assert "roundrobin" == self.dispatching.chosen.name
+        assert 4 == self.count_ready()
+        assert 4 == len(self.forks.made)
+
+    def test_what_was_changed_by_hand_becomes_what_is_written(self) -> None:
+        """
+        Compared with what is, not with what was read before.
+        """
+        self.changing.policy("roundrobin")
+        fewer = self.begin(lambda: self.changing.resize(2))
+        self.leave(2)
+        assert [""] == fewer
+        ended = self.begin(lambda: self.changing.adopt(SETTINGS))
+        self.be_ready(2)
+
+        assert [""] == ended
+        assert "reuseport" == self.dispatching.chosen.name
+        assert 3 == self.count_ready()
+
+    def test_what_workers_need_makes_new_ones(self) -> None:
+        """
+        One after the other, and then as many as are wanted.
+        """
+        new = replace(SETTINGS, splice=False, procs=4)
+        ended = self.begin(lambda: self.changing.adopt(new))
+        assert [new] == self.loaded
+        self.be_ready(3)
+        for number in range(3):
+            self.leave(number)
+            self.be_ready(number)
+        self.leave(3)
+        assert 3 == self.least_ready
+        self.be_ready(3)
+        assert [""] == ended
+
+        assert [""] == self.begin(lambda: self.changing.adopt(new))
+        assert [new] == self.loaded
+
+    def test_what_no_worker_can_do_with_is_taken_back(self) -> None:
+        """
+        The old ones serve on, and who dies is replaced by one that can.
+        """
+        new = replace(SETTINGS, splice=False)
+        ended = self.begin(lambda: self.changing.adopt(new))
+        self.last(3).say(Failed("no"))
+        self.look()
+
+        assert ["worker 3 does not get ready: no"] == ended
+        assert [new, SETTINGS] == self.loaded
+        assert 3 == self.count_ready()
+
+    def test_a_policy_that_cannot_be_used_changes_nothing(self) -> None:
+        """
+        Though all else could be.
+        """
+        new = replace(SETTINGS, policy="fair", procs=1, splice=False)
+        with pytest.raises(UnknownPlugin):
+            self.changing.adopt(new)
+
+        assert [] == self.loaded
+        assert [0, 1, 2] == self.there()
 
 
 class OneAtATimeTests(ChangingCase):

@@ -295,6 +295,7 @@ class GrowTests(DispatchingCase):
         Connections wait in it meanwhile.
         """
         short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.dispatching.limit(1000)
         self.switch("roundrobin")
         self.group.grow(3)
         with (
