@@ -207,7 +207,7 @@ CHOICES: Final[Sequence[Choice]] = (
         "control",
         read_control,
         ["auto"],
-        'The Unix socket that "kvd status" asks, for this user alone; auto: named by'
+        'The Unix socket of "kvd status" and its like, for this user alone; auto: named by'
         " the first TCP port, in this user's runtime folder; off: none.",
     ),
     Choice(
