@@ -14,10 +14,18 @@ from pathlib import Path
 import pytest
 
 from tests.integration.http import ask
-from tests.integration.test_status import told_by, until
+from tests.integration.test_status import told_by
 from tests.integration.twistd import RUN_TWISTD, Twistd, unused_port
 
 pytestmark = pytest.mark.integration
+
+
+def read_until(daemon: Twistd, words: str) -> None:
+    """
+    The log, until it says something.
+    """
+    assert daemon.process.stdout is not None
+    assert any(words in line for line in daemon.process.stdout), words
 
 
 def test_what_is_written_now_holds(tmp_path: Path) -> None:
@@ -35,30 +43,22 @@ def test_what_is_written_now_holds(tmp_path: Path) -> None:
             'procs = 3\npolicy = "leastbusy"\n[limits]\nmax-value = 1000\n'
         )
         daemon.process.send_signal(signal.SIGHUP)
-
-        def followed() -> bool:
-            told = told_by(control)
-            ready = {row["pid"] for row in told["workers"] if row["state"] == "ready"}
-            return (
-                told["policy"] == "leastbusy"
-                and len(told["workers"]) == len(ready) == 3
-                and not ready & before
-            )
-
-        until(followed)
+        read_until(daemon, "settings: done")
+        told = told_by(control)
+        assert "leastbusy" == told["policy"]
+        assert ["ready"] * 3 == [row["state"] for row in told["workers"]]
+        assert not before.intersection(row["pid"] for row in told["workers"])
         assert 413 == ask(daemon.port, "PUT", "/k", b"x" * 2000).status
 
         # What is broken changes nothing.
         after = told_by(control)["workers"]
         config.write_text("procs = many\n")
         daemon.process.send_signal(signal.SIGHUP)
-        daemon.process.send_signal(signal.SIGHUP)
+        read_until(daemon, f"the settings file {config} is not TOML")
         assert 413 == ask(daemon.port, "PUT", "/k", b"x" * 2000).status
         assert [row["pid"] for row in after] == [
             row["pid"] for row in told_by(control)["workers"]
         ]
-        daemon.stop()
-    assert f"the settings file {config} is not TOML" in "".join(daemon.lines)
 
 
 def test_without_workers_it_is_said(tmp_path: Path) -> None:
@@ -67,10 +67,8 @@ def test_without_workers_it_is_said(tmp_path: Path) -> None:
     """
     with Twistd(["--store=null:", "--procs=0", "--control=off"], tmp_path) as daemon:
         daemon.process.send_signal(signal.SIGHUP)
+        read_until(daemon, "without workers, settings cannot change")
         assert 404 == ask(daemon.port, "GET", "/k").status
-        daemon.stop()
-
-    assert "without workers, settings cannot change" in "".join(daemon.lines)
 
 
 def test_when_its_terminal_goes_kvd_ends(tmp_path: Path) -> None:
