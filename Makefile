@@ -16,12 +16,15 @@ FIGURES ?=
 KILLS ?= 100
 # How many requests: make soak REQUESTS=1000000
 REQUESTS ?= 100000
+# How often that changes which changes while kvd serves: make changes SWITCHES=20
+SWITCHES ?= 100
+RESIZES ?= 20
 # Given to the benchmark: make bench BENCH="--rounds 9 put-large get-small"
 BENCH ?=
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test lint trial coverage crash soak figures bench clean
+.PHONY: serve test lint trial coverage crash changes soak figures bench clean
 
 serve: $(VENV)/served
 	$(BIN)/twistd -n kvd $(ARGS)
@@ -55,6 +58,11 @@ crash: $(VENV)/developed
 soak: $(VENV)/developed
 	KVD_SOAK_REQUESTS=$(REQUESTS) $(BIN)/python -m pytest \
 		tests/integration/test_bodies.py -k many_requests
+
+# The policy, the number of workers and all workers changed under load: what became of
+# the requests.
+changes: $(VENV)/developed
+	$(BIN)/python -m tests.changes $(SWITCHES) $(RESIZES)
 
 # Memory, start and cost of a request on this machine; nginx and wrk are needed
 # beside it for the last one. No part of the tests: a figure is no verdict.

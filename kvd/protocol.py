@@ -44,7 +44,8 @@ then, and cheaper than two splices.
 
 FRESH_SECONDS: Final = 1.0
 """
-While draining: for the request of a client that has only just connected.
+While draining: for the request of a client that has only just connected; or, where
+others serve on, of any.
 """
 
 
@@ -402,11 +403,12 @@ class HttpConnection(Protocol):
         """
         if self._patience.waits is not Waits.IDLE or self.transport.has_input():
             return
-        if self._turns:
+        if self._turns and not self._site.others_serve:
             self._close()
         else:
             # Accepted a moment ago, perhaps from the queue: its request is
-            # on the way, and closing now would lose it.
+            # on the way, and closing now would lose it. So may be the next one of
+            # a client whom nothing but our close would tell that kvd changes.
             self._fresh_until = self._site.clock.seconds() + FRESH_SECONDS
 
     def abort(self) -> None:

@@ -5,7 +5,8 @@ Where the parts are put together: what ``twistd kvd`` runs.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+import signal
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +23,7 @@ from kvd.listening import ListenerGroup, is_public, open_group
 from kvd.options import Options
 from kvd.plugins import IStoreDeclaration, load
 from kvd.recording import check_record
+from kvd.rereading import Rereading, has_terminal
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import Serving
 from kvd.settings import Settings, TCPAddress, UNIXAddress
@@ -63,7 +65,7 @@ def makeService(options: Options) -> IService:
     except OperatorError as error:
         raise SystemExit(f"kvd: {error.sentence}") from error
     if settings.procs:
-        return WorkersService(settings, sockets, chosen)
+        return WorkersService(settings, sockets, chosen, options.read)
     return OwnService(settings, sockets)
 
 
@@ -237,6 +239,22 @@ class ServingService(Service):
             )
             announce_status(self._status)
 
+    def _read_again_on_hangup(self, reactor: Any) -> None:
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        at_terminal = has_terminal() and not ignored
+
+        def hung_up(number: int, frame: object) -> None:
+            if at_terminal and not has_terminal():
+                # The signal's first meaning: who started this has left.
+                reactor.callFromThread(reactor.stop)
+            else:
+                reactor.callFromThread(self._read_again)
+
+        signal.signal(signal.SIGHUP, hung_up)
+
+    def _read_again(self) -> None:
+        raise NotImplementedError
+
     def _workers(self) -> list[WorkerState]:
         raise NotImplementedError
 
@@ -273,9 +291,11 @@ class WorkersService(ServingService):
         settings: Settings,
         sockets: Sockets,
         chosen: ChosenPolicy,
+        read: Callable[[], Settings],
     ) -> None:
         super().__init__(settings, sockets)
         self._chosen = chosen
+        self._read = read
 
     def startService(self) -> None:
         # Not at the top: importing the reactor installs one.
@@ -299,11 +319,27 @@ class WorkersService(ServingService):
             lambda: announce(settings, self._groups),
         )
         self._changing = Changing(
-            self._pool, self._distribution, self._scoreboard, reactor
+            self._pool,
+            self._distribution,
+            self._scoreboard,
+            reactor,
+            settings,
+            self._load,
         )
+        self._rereading = Rereading(settings, self._read, self._changing)
         self._forks.start(self._pool)
         self._pool.start()
+        self._read_again_on_hangup(reactor)
         self._answer(reactor)
+
+    def _load(self, settings: Settings) -> None:
+        self._settings = settings
+        self._forks.load(settings)
+        self._pool.drain_seconds = settings.drain_seconds
+        self._distribution.limit(settings.limits.connections)
+
+    def _read_again(self) -> None:
+        self._rereading.read_again()
 
     def _workers(self) -> list[WorkerState]:
         return [
@@ -361,7 +397,11 @@ class OwnService(ServingService):
         for number, group in enumerate(self._groups):
             self._serving.listen(f"{number}/0", group.members[0].dup())
         self._answer(reactor)
+        self._read_again_on_hangup(reactor)
         announce(self._settings, self._groups)
+
+    def _read_again(self) -> None:
+        _log.warn("without workers, settings cannot change while kvd runs")
 
     def _workers(self) -> list[WorkerState]:
         return [WorkerState(0, os.getpid(), "ready", 0)]

@@ -224,7 +224,7 @@ class Serving:
 
     # -- the end --------------------------------------------------------------
 
-    def drain(self, seconds: float) -> Deferred[None]:
+    def drain(self, seconds: float, others_serve: bool = False) -> Deferred[None]:
         """
         Take what already waits in the accept queues, then no more; let
         requests in service finish and close idle connections.
@@ -232,14 +232,19 @@ class Serving:
         Args:
             seconds: After so many, what is left is broken off: uploads are
                 discarded, replies end early.
+            others_serve: They take what waits. Who is connected here may ask once
+                more, as whoever has only just connected, and hears in the reply
+                that the connection ends.
 
         Returns:
             Fires when no connection is left.
         """
         site = self._site
         site.draining = True
+        site.others_serve = others_serve
         for name in list(self._acceptors):
-            self._acceptors[name].empty()
+            if not others_serve:
+                self._acceptors[name].empty()
             self.unlisten(name)
         for connection in list(site.connections):
             connection.drain()

@@ -1097,6 +1097,32 @@ class DrainTests(ConnectionCase):
         assert 503 == status(reply)
         assert field(reply, b"Retry-After") is not None
 
+    def test_where_others_serve_a_client_may_ask_once_more(self) -> None:
+        """
+        Its request may be on the way when the worker is to be replaced; that the
+        connection ends, it hears in the reply. An upload is as good.
+        """
+        self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        self.site.others_serve = True
+        self.drain()
+        reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
+
+        assert 201 == status(reply)
+        assert CLOSED == field(reply, b"Connection")
+        assert set() == self.site.connections
+
+    def test_where_others_serve_who_does_not_ask_is_closed(self) -> None:
+        """
+        After a moment.
+        """
+        self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        self.site.others_serve = True
+        self.drain()
+        assert 1 == len(self.site.connections)
+        self.later(FRESH_SECONDS)
+
+        assert set() == self.site.connections
+
 
 class LogTests(ConnectionCase):
     """

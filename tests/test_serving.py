@@ -67,12 +67,12 @@ class ServingTests(SynchronousTestCase):
         self.addCleanup(sock.close)
         return Client(self.reactor, sock)
 
-    def drain(self, seconds: float = 10) -> list[None]:
+    def drain(self, seconds: float = 10, others_serve: bool = False) -> list[None]:
         """
         Begin to; the list gets an entry when it is over.
         """
         ended: list[None] = []
-        drained: Deferred[None] = self.serving.drain(seconds)
+        drained: Deferred[None] = self.serving.drain(seconds, others_serve)
         drained.addCallback(ended.append)
         self.reactor.settle()
         return ended
@@ -157,6 +157,16 @@ class ServingTests(SynchronousTestCase):
         assert reply.startswith(b"HTTP/1.1 404 ")
         assert b"Connection: close" in reply
         assert [None] == ended
+
+    def test_draining_leaves_what_waits_to_others_who_serve(self) -> None:
+        """
+        They have the same queue before them.
+        """
+        late = socket.create_connection(self.listener.getsockname())
+        self.addCleanup(late.close)
+        assert [None] == self.drain(others_serve=True)
+
+        self.listener.accept()[0].close()
 
     def test_who_is_handed_over_while_draining_is_served_and_let_go(self) -> None:
         """

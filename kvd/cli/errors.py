@@ -27,6 +27,14 @@ class NoAnswer(click.ClickException):
     exit_code = NO_ANSWER
 
 
+class Refused(click.ClickException):
+    """
+    kvd does not do what was asked; a sentence.
+    """
+
+    exit_code = FAILED
+
+
 class LocalError(click.ClickException):
     """
     Something of this machine is not as it should be; a sentence.

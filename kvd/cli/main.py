@@ -23,6 +23,11 @@ COMMANDS: Final = {
     "ls": "List keys.",
     "stat": "Say what is known of a value.",
     "status": "Show the workers of a daemon on this machine.",
+    "top": "Show them as they work.",
+    "policy": "Choose who gets the next connection, or list who can decide.",
+    "procs": "Have more workers, or fewer.",
+    "drain": "Replace a worker when it has finished what it does.",
+    "restart": "Replace all workers, one after the other.",
     "bench": "Measure this machine's kvd.",
     "simulate": "Try policies out without a daemon.",
 }

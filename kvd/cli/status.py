@@ -6,25 +6,15 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
-from kvd.cli.errors import NoAnswer
+from kvd.cli.control import asking, control_option
 from kvd.cli.output import standard_output
-from kvd.control.asking import ControlSocket
-from kvd.control.places import find_control
-from kvd.errors import ControlUnusable
 
 
 @click.command()
-@click.option(
-    "--control",
-    metavar="PATH",
-    envvar="KVD_CONTROL",
-    show_envvar=True,
-    help="The daemon's control socket; by default that of the port in --url.",
-)
+@control_option
 @click.option("--json", "as_json", is_flag=True, help="As the daemon sends it.")
 @click.pass_obj
 def status(url: str, control: str | None, as_json: bool) -> None:
@@ -35,30 +25,13 @@ def status(url: str, control: str | None, as_json: bool) -> None:
     it. Balance is Jain's index: 1 where all have the same, 1/n where one of n has
     everything.
     """
-    asked = ControlSocket(control or _path_for(url))
-    try:
+    with asking(url, control) as asked:
         told = asked.status()
-    except ControlUnusable as error:
-        raise NoAnswer(error.sentence) from error
-    finally:
-        asked.close()
     with standard_output():
         if as_json:
             click.echo(json.dumps(told))
         else:
             _show(told)
-
-
-def _path_for(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-    except (ValueError, KeyError) as error:
-        raise click.UsageError(
-            f"{url!r} names no port; give --control PATH, or a URL such as"
-            " http://127.0.0.1:8080"
-        ) from error
-    return find_control(port)
 
 
 def _show(told: dict[str, Any]) -> None:

@@ -45,14 +45,14 @@ class ControlSocket:
         Raises:
             ControlUnusable: Nobody answers there, or not as kvd does.
         """
-        code, told = self._ask("GET", "/status", None)
+        code, told = self._ask("GET", "/status", None, TIMEOUT_SECONDS)
         if code == 200 and "workers" in told:
             return told
         raise ControlUnusable(f"what answers at {self._path} is no control socket")
 
     def change(self, what: str, said: dict[str, Any]) -> None:
         """
-        Have something changed, and wait until it is.
+        Have something changed, and wait until it is, however long that takes.
 
         Args:
             what: ``policy``, ``procs``, ``drain`` or ``restart``.
@@ -62,8 +62,7 @@ class ControlSocket:
             ControlUnusable: Nobody answers there, or not as kvd does.
             ChangeImpossible: It cannot be done, or not now.
         """
-        self._connection.timeout = None
-        code, told = self._ask("POST", f"/{what}", json.dumps(said))
+        code, told = self._ask("POST", f"/{what}", json.dumps(said), None)
         if code == 200:
             return
         if "error" in told:
@@ -74,8 +73,11 @@ class ControlSocket:
         )
 
     def _ask(
-        self, method: str, path: str, body: str | None
+        self, method: str, path: str, body: str | None, seconds: float | None
     ) -> tuple[int, dict[str, Any]]:
+        self._connection.timeout = seconds
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(seconds)
         try:
             self._connection.request(method, path, body)
             reply = self._connection.getresponse()

@@ -62,16 +62,14 @@ class ChangeResource(Resource):
         request.notifyFinish().addErrback(lambda failure: gone.append(failure))
 
         def done(result: Failure | None) -> None:
-            if gone:
-                # Who asked has left; what was asked for is done all the same.
-                return
+            answer = {}
             if isinstance(result, Failure):
-                sentence = _sentence_of(result)
+                answer["error"] = _sentence_of(result)
                 request.setResponseCode(409 if result.check(OperatorError) else 500)
-                request.write(_json(request, {"error": sentence}))
-            else:
-                request.write(_json(request, {}))
-            request.finish()
+            # Who asked may have left; what was asked for is done all the same.
+            if not gone:
+                request.write(_json(request, answer))
+                request.finish()
 
         assert request.content is not None
         maybeDeferred(self._ask, request.content.read(MAX_BODY_BYTES)).addBoth(done)
@@ -80,7 +78,7 @@ class ChangeResource(Resource):
     def _ask(self, body: bytes) -> Deferred[None]:
         try:
             said = json.loads(body or b"{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ChangeImpossible("what was sent is no JSON") from error
         if not isinstance(said, dict):
             raise ChangeImpossible("what was sent is no JSON object")
@@ -96,8 +94,10 @@ def _sentence_of(failure: Failure) -> str:
 
 
 def _json(request: Request, answer: dict[str, Any]) -> bytes:
+    body = json.dumps(answer).encode("ascii") + b"\n"
     request.setHeader("Content-Type", "application/json")
-    return json.dumps(answer).encode("ascii") + b"\n"
+    request.setHeader("Content-Length", str(len(body)))
+    return body
 
 
 class ControlSite:

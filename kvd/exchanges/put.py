@@ -28,7 +28,7 @@ class PutExchange(Exchange):
         self._received = 0
 
     def begin(self) -> None:
-        if self._site.draining:
+        if self._site.draining and not self._site.others_serve:
             raise Draining("kvd is stopping here: send the value again elsewhere.")
         request = self._replier.request
         if self._operation.empty:

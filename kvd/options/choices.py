@@ -216,8 +216,8 @@ CHOICES: Final[Sequence[Choice]] = (
         "control",
         read_control,
         ["auto"],
-        'The Unix socket that "kvd status" asks, for this user alone; auto: named by'
-        " the first TCP port, in this user's runtime folder; off: none.",
+        'The Unix socket of "kvd status" and its like, for this user alone; auto: named'
+        " by the first TCP port, in this user's runtime folder; off: none.",
     ),
     Choice(
         "status",

@@ -96,10 +96,22 @@ class Options(usage.Options):
             )
 
     def postOptions(self) -> None:
+        if self["config"] is not None:
+            # A daemon may go to another folder, and read it again.
+            self["config"] = os.path.abspath(self["config"])
         try:
-            self.settings = make_settings(self._from_file() | self._from_options())
+            self.settings = self.read()
         except OperatorError as error:
             raise usage.UsageError(error.sentence) from error
+
+    def read(self) -> Settings:
+        """
+        The settings, as the options and the settings file have them now.
+
+        Raises:
+            OperatorError: Something cannot be, as `make_settings` says.
+        """
+        return make_settings(self._from_file() | self._from_options())
 
     def _from_file(self) -> dict[str, list[Given]]:
         path = self["config"]

@@ -2,24 +2,27 @@
 Changes while connections are served: another policy, more or fewer workers, new ones
 in the place of old ones.
 
-One change is made at a time; who asks for another meanwhile is told so. None closes a
-listening socket, and a worker that is to end finishes what it does. What a change
-waits for, it looks at again and again: workers come, go and die in every order, and
-none of the orders then needs a thought of its own.
+One change is made at a time, but for the policy's, which takes no time; who asks for
+another meanwhile is told so. None closes a listening socket, and a worker that is to
+end finishes what it does. What a change waits for, it looks at again and again:
+workers come, go and die in every order, and none of the orders then needs a thought
+of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kvd.errors import ChangeImpossible
 from kvd.scoreboard import Scoreboard
-from kvd.settings import MAX_PROCS
+from kvd.settings import MAX_PROCS, Settings
 from kvd.workers.dispatching import Dispatching, choose_policy
 from kvd.workers.pool import START_SECONDS, Pool, State
 
@@ -45,6 +48,8 @@ class Changing:
         dispatching: Dispatching,
         scoreboard: Scoreboard,
         reactor: Any,
+        settings: Settings,
+        load: Callable[[Settings], None],
     ) -> None:
         """
         Args:
@@ -52,7 +57,11 @@ class Changing:
             dispatching: How connections come to them.
             scoreboard: With `ROWS` rows.
             reactor: Tells the time.
+            settings: Of the workers.
+            load: Gives others to those that are made from now on.
         """
+        self._settings = settings
+        self._load = load
         self._pool = pool
         self._dispatching = dispatching
         self._scoreboard = scoreboard
@@ -68,12 +77,14 @@ class Changing:
 
     def policy(self, name: str) -> None:
         """
-        Let another policy decide from now on.
+        Let another policy decide from now on; also while another change is under way,
+        since nothing has to be waited for.
 
         Raises:
-            OperatorError: There is no such policy, or it cannot be used; the present
-                one goes on.
+            OperatorError: There is no such policy, or it cannot be used, or kvd is
+                ending; the present one goes on.
         """
+        self._check_going_on()
         before = self._dispatching.chosen.name
         self._dispatching.switch(choose_policy(name, self.procs))
         self._log.info(
@@ -92,9 +103,14 @@ class Changing:
             ended.
 
         Raises:
-            ChangeImpossible: Another change is under way; or, in the Deferred, a new
-                worker does not get ready. The pool goes on trying.
+            ChangeImpossible: There cannot be so many, or another change is under way;
+                or, in the Deferred, a new worker does not get ready. The pool goes on
+                trying.
         """
+        if not 1 <= procs <= MAX_PROCS:
+            raise ChangeImpossible(
+                f"there cannot be {procs} workers; give a number from 1 to {MAX_PROCS}"
+            )
         return self._make(f"{procs} workers", lambda: self._resize(procs))
 
     async def _resize(self, procs: int) -> None:
@@ -121,19 +137,13 @@ class Changing:
             Fires when the new one is ready.
 
         Raises:
-            ChangeImpossible: As `resize`; or there is no such worker.
+            ChangeImpossible: As `restart`; or there is no such worker.
         """
         if not 0 <= worker < self.procs:
             raise ChangeImpossible(
                 f"there is no worker {worker}; they are numbered 0 to {self.procs - 1}"
             )
-        return self._make(f"drain of worker {worker}", lambda: self._replace(worker))
-
-    async def _replace(self, worker: int) -> None:
-        self._pool.unwant(worker)
-        await self._until_ended(worker)
-        self._pool.want(worker)
-        await self._until_ready(worker)
+        return self._make(f"drain of worker {worker}", lambda: self._replace([worker]))
 
     def restart(self) -> Deferred[None]:
         """
@@ -147,44 +157,91 @@ class Changing:
             ChangeImpossible: As `resize`. If the first new worker does not get ready,
                 none of the old ones ends.
         """
-        return self._make("restart", self._restart)
+        return self._make("restart", lambda: self._replace(range(self.procs)))
 
-    async def _restart(self) -> None:
-        procs = self.procs
-        spare = procs
-        self._scoreboard.workers = procs + 1
+    async def _replace(self, workers: Iterable[int]) -> None:
+        """
+        Replace some, with one more that stands in meanwhile.
+        """
+        spare = self.procs
+        self._scoreboard.workers = spare + 1
         self._pool.want(spare)
         try:
             await self._until_ready(spare)
         except ChangeImpossible:
             if not self._pool.stopping:
                 self._pool.unwant(spare)
+                self._scoreboard.workers = spare
             raise
-        for worker in range(procs):
-            # Should one not get ready, the spare one goes on in its stead.
-            await self._replace(worker)
+        for worker in workers:
+            self._pool.unwant(worker)
+            await self._until_ended(worker)
+            self._pool.want(worker)
+            # Should it not get ready, the spare one goes on in its stead.
+            await self._until_ready(worker)
         self._pool.unwant(spare)
         await self._until_ended(spare)
-        self._scoreboard.workers = procs
+        self._scoreboard.workers = spare
+
+    def adopt(self, settings: Settings) -> Deferred[None]:
+        """
+        Do as other settings say: have their policy, as many workers, and new workers,
+        if it makes any difference to them.
+
+        Args:
+            settings: With at least one worker.
+
+        Returns:
+            Fires when that is done.
+
+        Raises:
+            OperatorError: As `policy` and `restart`; if the first new worker does not
+                get ready, nothing but the policy has changed.
+        """
+        choose_policy(settings.policy, settings.procs)
+        return self._make("settings", lambda: self._adopt(settings))
+
+    async def _adopt(self, settings: Settings) -> None:
+        if settings.policy != self._dispatching.chosen.name:
+            self.policy(settings.policy)
+        before = self._settings
+        if settings != replace(before, policy=settings.policy, procs=settings.procs):
+            self._load(settings)
+            try:
+                await self._replace(range(self.procs))
+            except ChangeImpossible:
+                # Those that die meanwhile are replaced by what is known to work.
+                self._load(before)
+                raise
+        self._settings = settings
+        if settings.procs != self.procs:
+            await self._resize(settings.procs)
 
     # -- one at a time --------------------------------------------------------
 
     def _make(
         self, name: str, change: Callable[[], Coroutine[Any, Any, None]]
     ) -> Deferred[None]:
+        self._check_going_on()
         if self._under_way:
             raise ChangeImpossible(
                 f"another change is under way: {self._under_way}; try again when it"
                 " is done"
             )
-        if self._pool.stopping:
-            raise ChangeImpossible("kvd is ending")
         self._under_way = name
         self._log.info("{change}: begun", change=name)
 
-        def ended(result: Any) -> Any:
+        def ended(result: Failure | None) -> Failure | None:
             self._under_way = ""
-            self._log.info("{change}: ended", change=name)
+            if result is None:
+                self._log.info("{change}: done", change=name)
+            else:
+                # Who asked may have left meanwhile.
+                self._log.warn(
+                    "{change}: not done: {reason}",
+                    change=name,
+                    reason=result.getErrorMessage(),
+                )
             return result
 
         return Deferred.fromCoroutine(change()).addBoth(ended)
@@ -206,5 +263,8 @@ class Changing:
 
     async def _look_again(self) -> None:
         await deferLater(self._reactor, LOOK_SECONDS)
+        self._check_going_on()
+
+    def _check_going_on(self) -> None:
         if self._pool.stopping:
             raise ChangeImpossible("kvd is ending")

@@ -160,7 +160,7 @@ class Worker:
         elif isinstance(message, Deal):
             self._adopting.dealt(message, descriptors)
         elif isinstance(message, Drain):
-            self._drain(message.seconds)
+            self._drain(message.seconds, message.others_serve)
         else:
             raise AssertionError(f"no message for a worker: {message}")
 
@@ -194,11 +194,11 @@ class Worker:
     def _heard(self) -> None:
         self._adopting.heard()
 
-    def _drain(self, seconds: float) -> None:
+    def _drain(self, seconds: float, others_serve: bool) -> None:
         if self._draining:
             return
         self._draining = True
-        drained = self._serving.drain(seconds)
+        drained = self._serving.drain(seconds, others_serve)
         drained.addCallback(self._drained)
         drained.addBoth(lambda _: self._reactor.stop())
 

@@ -36,8 +36,8 @@ What a worker has not claimed after so long is dealt again, if another is open.
 
 JOIN_SECONDS: Final = 1.0
 """
-Before another try to give a worker its counter, if the supervisor itself is out
-of descriptors.
+Before another try to give a worker its counter, or to look at a socket, if the
+supervisor itself is out of descriptors.
 """
 
 BRING_SECONDS: Final = 1.0
@@ -86,7 +86,8 @@ class Dealing:
         self._accepts = decider is not None
         self._groups = groups
         self._scoreboard = scoreboard
-        self._max_connections = max_connections
+        self.max_connections = max_connections
+        """May change."""
         self._reactor = reactor
         self._hands: dict[int, HandOver] = {}
         self._joining: dict[int, Any] = {}
@@ -100,22 +101,42 @@ class Dealing:
         self._brought: Deferred[None] | None = None
         self._bring_call: Any = None
         self._acceptors: dict[tuple[int, int], Acceptor] = {}
+        self._socket_call: Any = None
         self._look_for_sockets()
 
     def _look_for_sockets(self) -> None:
-        for number, group in enumerate(self._groups):
-            for member, sock in enumerate(group.members):
-                if (number, member) not in self._acceptors:
-                    acceptor = self._acceptors[number, member] = Acceptor(
+        self._socket_call = None
+        try:
+            for number, group in enumerate(self._groups):
+                for member, sock in enumerate(group.members):
+                    if (number, member) not in self._acceptors:
                         # Its own descriptor: the group's is closed with the group.
-                        sock.dup(),
-                        lambda connection, peer: self._held.append(connection),
-                        self._reactor,
-                        MAX_DESCRIPTORS,
-                        self._deal,
-                    )
-                    if self._accepting:
-                        acceptor.start()
+                        self._acceptors[number, member] = self._acceptor(sock.dup())
+        except OSError as error:
+            self._log.error(
+                "connections at some sockets wait for now: {error}",
+                error=error.strerror,
+            )
+            self._socket_call = self._reactor.callLater(
+                JOIN_SECONDS, self._look_for_sockets
+            )
+
+    def _acceptor(self, sock: socket.socket) -> Acceptor:
+        acceptor = Acceptor(
+            sock,
+            lambda connection, peer: self._held.append(connection),
+            self._reactor,
+            MAX_DESCRIPTORS,
+            self._deal,
+        )
+        if self._accepting:
+            acceptor.start()
+        return acceptor
+
+    def _look_for_no_more(self) -> None:
+        if self._socket_call is not None:
+            self._socket_call.cancel()
+            self._socket_call = None
 
     def deal_by(self, decider: Decider | None) -> None:
         """
@@ -125,7 +146,10 @@ class Dealing:
         Args:
             decider: As for the constructor.
         """
+        self._look_for_no_more()
         self._look_for_sockets()
+        # Workers that have accepted for themselves meanwhile may have no room left.
+        self._find_open()
         self._accepts = decider is not None
         # Who chose so far, chooses for what has been accepted.
         self._decider = decider or self._decider
@@ -243,7 +267,7 @@ class Dealing:
                     self._hold(alike)
             if (
                 not hand.is_open(now)
-                or connections[worker] + hand.waiting >= self._max_connections
+                or connections[worker] + hand.waiting >= self.max_connections
             ):
                 self._open = _without(self._open, worker)
 
@@ -278,7 +302,7 @@ class Dealing:
                 chosen.append(worker)
                 handing_over[worker] += 1
                 self._turn = (worker + 1) % len(connections)
-                if connections[worker] + handing_over[worker] >= self._max_connections:
+                if connections[worker] + handing_over[worker] >= self.max_connections:
                     ready = _without(ready, worker)
         finally:
             decider.end()
@@ -291,7 +315,7 @@ class Dealing:
             worker
             for worker, hand in sorted(self._hands.items())
             if hand.is_open(now)
-            and connections[worker] + hand.waiting < self._max_connections
+            and connections[worker] + hand.waiting < self.max_connections
         )
 
     def _accept(self, accepting: bool) -> None:
@@ -333,11 +357,12 @@ class Dealing:
         See `Distribution`. What waits in the queues is accepted and dealt.
         """
         # Who was let in is served, as where workers empty the queues.
-        self._max_connections = sys.maxsize
+        self.max_connections = sys.maxsize
         if self._accepts:
             for acceptor in self._acceptors.values():
                 acceptor.empty()
         self._finished = True
+        self._look_for_no_more()
         for acceptor in self._acceptors.values():
             acceptor.close()
         for group in self._groups:

@@ -113,6 +113,12 @@ class Dispatching:
             self._dealing.deal_by(Decider(chosen.name, chosen.policy))
             self._polling.arrange(None)
 
+    def limit(self, max_connections: int) -> None:
+        """
+        Let a worker have so many connections open from now on.
+        """
+        self._dealing.max_connections = max_connections
+
     def _grow(self, group: ListenerGroup, size: int) -> None:
         try:
             group.grow(size)

@@ -3,7 +3,8 @@ The process that workers are forked from.
 
 It has imported everything a worker needs and holds no reactor, so a fork of it
 is a working process at once, sharing nearly all of its memory. It does nothing
-but fork and wait: its life hangs on the control socket alone. Signals to all
+but fork and wait: its life hangs on the control socket alone, and on the workers that
+it has made, for whom nobody else would wait. Signals to all
 processes of a service (a terminal's ^C, a service manager's SIGTERM) are the
 supervisor's to answer, and passed over here.
 """
@@ -110,14 +111,14 @@ class ForkServer:
 
     def run(self) -> None:
         """
-        Serve, until the supervisor is gone.
+        Serve, until the supervisor is gone, and the last worker after it.
         """
-        while True:
+        while self._selector.get_map():
             for key, _ in self._selector.select():
                 if key.data is not None:
                     self._reap(key.fd, *key.data)
                 elif not self._take_message():
-                    return
+                    self._selector.unregister(self._control)
 
     def _take_message(self) -> bool:
         came = receive(self._control)

@@ -157,6 +157,8 @@ class Drain:
     """
 
     seconds: float
+    others_serve: bool = False
+    """Whether they take what still comes; else nobody will."""
 
 
 @dataclass(frozen=True, slots=True)

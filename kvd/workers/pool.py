@@ -190,7 +190,8 @@ class Pool:
             reactor: Watches control sockets and tells the time.
             serving: Called once, when every worker is ready.
         """
-        self._settings = settings
+        self.drain_seconds = settings.drain_seconds
+        """How long a worker may take to finish; may change."""
         self._distribution = distribution
         self._forks = forks
         self._reactor = reactor
@@ -219,6 +220,8 @@ class Pool:
         slot = self.slots[number]
         slot.wanted = True
         if slot.state is State.ENDED and not self.stopping:
+            # What the last process could not do, this one may.
+            slot.failure = ""
             self._start(slot)
 
     def unwant(self, number: int) -> None:
@@ -230,8 +233,10 @@ class Pool:
         if slot.state is State.READY:
             self._cancel(slot)
             self._leave(slot)
-        elif slot.state in {State.WAITING, State.STARTING}:
+        elif slot.state is State.WAITING:
             self._give_up(slot)
+        # One that starts leaves when it is ready. If it were given up, what the fork
+        # server says of it might be taken for the next one's.
 
     def _give_up(self, slot: Slot) -> None:
         self._cancel(slot)
@@ -272,6 +277,18 @@ class Pool:
             worker=slot.number,
             seconds=START_SECONDS,
         )
+        self._part_with(slot)
+
+    def _still_there(self, slot: Slot) -> None:
+        slot.timer = None
+        self._log.warn(
+            "worker {worker} (process {pid}) did not end and is killed",
+            worker=slot.number,
+            pid=slot.pid,
+        )
+        self._part_with(slot)
+
+    def _part_with(self, slot: Slot) -> None:
         assert slot.channel is not None
         slot.channel.close()
         self._lost(slot)
@@ -342,6 +359,9 @@ class Pool:
                 # The fork server died between making it and saying so. The worker
                 # is there, so its number is no other process's.
                 slot.pid, slot.pidfd = message.pid, _pidfd_of(message.pid)
+            if not slot.wanted:
+                self._leave(slot)
+                return
             assert slot.channel is not None
             self._distribution.joined(slot.number, slot.channel)
             self._tell_once_serving()
@@ -352,11 +372,15 @@ class Pool:
             self._distribution.heard(slot.number, message)
 
     def _leave(self, slot: Slot) -> None:
-        slot.timer = None
         slot.state = State.DRAINING
         self._distribution.leaving(slot.number)
         assert slot.channel is not None
-        slot.channel.send(Drain(self._settings.drain_seconds))
+        seconds = self.drain_seconds
+        slot.channel.send(Drain(seconds, others_serve=True))
+        # One that hears nothing would never end, nor what waits for its end.
+        slot.timer = self._reactor.callLater(
+            seconds + END_SECONDS, self._still_there, slot
+        )
 
     def _tell_once_serving(self) -> None:
         if self._serving is not None and all(
@@ -445,9 +469,9 @@ class Pool:
             # Who is draining already does so by its own clock.
             if slot.state in {State.WAITING, State.STARTING}:
                 self._give_up(slot)
-        end = self._reactor.seconds() + self._settings.drain_seconds
+        end = self._reactor.seconds() + self.drain_seconds
         self._last_call = self._reactor.callLater(
-            self._settings.drain_seconds + END_SECONDS, self._kill_all
+            self.drain_seconds + END_SECONDS, self._kill_all
         )
         # First: who has drained takes nothing more.
         brought = self._distribution.finish()

@@ -4,6 +4,7 @@ The fork server, seen from the supervisor: started, fed, and started anew.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -139,6 +140,19 @@ class ForkServerProcess:
             return
         with control:
             self._channel.send(Fork(worker), [control.fileno()])
+
+    def load(self, settings: Settings) -> None:
+        """
+        Make workers with other settings from now on. The present fork server ends
+        with the last of those that it has made.
+        """
+        self._settings = settings
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+            assert self._process is not None
+            self._reap(self._process, math.inf)
+            self._begin()
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Forked):

@@ -137,6 +137,7 @@ def _kill_one(asked: ControlSocket, chance: random.Random) -> int:
     finally:
         os.close(pidfd)
     assert worker["pid"] == row["pid"]
+    _await_noticed(asked, worker["pid"])
     return int(row["open"])
 
 
@@ -166,6 +167,17 @@ def _await(asked: ControlSocket, workers: int) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while len(_ready(asked)) < workers:
         assert time.monotonic() < deadline, "workers are not replaced"
+        time.sleep(0.01)
+
+
+def _await_noticed(asked: ControlSocket, pid: int) -> None:
+    """
+    Until the supervisor knows of a kill: on a busy machine, the next one might be
+    meant for the same process.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while any(row["pid"] == pid for row in asked.status()["workers"]):
+        assert time.monotonic() < deadline, "a kill is not noticed"
         time.sleep(0.01)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import random
+import select
 import threading
 import time
 import zlib
@@ -116,7 +117,7 @@ class Client(threading.Thread):
             self._promised[key] = self._writes
             self._doubtful[key].clear()
         else:
-            self._report.wrong.append(f"PUT {key}: {reply[0]}")
+            self._report.wrong.append(f"PUT {key}: {reply[0]} {reply[1][:200]!r}")
 
     def _get(self, key: int) -> None:
         reply = self._ask("GET", key)
@@ -135,6 +136,9 @@ class Client(threading.Thread):
         self, method: str, key: int, body: bytes | None = None
     ) -> tuple[int, bytes] | None:
         began = time.monotonic()
+        if self._connection is not None and _has_ended(self._connection):
+            # A connection may be closed between two requests.
+            self._hang_up()
         if self._connection is None:
             self._connection = http.client.HTTPConnection(
                 "127.0.0.1", self._port, timeout=TIMEOUT_SECONDS
@@ -168,6 +172,12 @@ class Client(threading.Thread):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _has_ended(connection: http.client.HTTPConnection) -> bool:
+    # http.client closes its end where the reply announced the end.
+    sock = connection.sock
+    return sock is not None and bool(select.select([sock], [], [], 0)[0])
 
 
 class Load:

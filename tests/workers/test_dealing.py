@@ -466,7 +466,7 @@ class FullWorkerTests(DealingCase):
         """
         A few; nothing is lost.
         """
-        self.dealing._max_connections = 10_000
+        self.dealing.max_connections = 10_000
         self.join()
         self.workers[0].stall()
         self.connect(MAX_WAITING + 40)

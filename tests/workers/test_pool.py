@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.dispatch.arranging import arrange
+from kvd.dispatch.arranging import Arrangement, arrange
 from kvd.dispatch.reuseport import ReusePort
 from kvd.dispatch.shared import Shared
 from kvd.interfaces import IDispatchPolicy
@@ -41,6 +41,7 @@ from kvd.workers.pool import (
     LEAVE_SECONDS,
     RETRY_SECONDS,
     START_SECONDS,
+    Distribution,
     Pool,
     State,
 )
@@ -69,12 +70,18 @@ class PoolCase(SynchronousTestCase):
         self.served = 0
         self.pool = Pool(
             Settings(procs=self.procs, drain_seconds=5),
-            Polling(arranged.members, self.groups, self.reactor),
+            self.distribution(arranged),
             self.forks,
             self.reactor,
             self.serve,
         )
         self.pool.start()
+
+    def distribution(self, arranged: Arrangement) -> Distribution:
+        """
+        Of connections, over the groups.
+        """
+        return Polling(arranged.members, self.groups, self.reactor)
 
     def serve(self) -> None:
         """
@@ -303,13 +310,28 @@ class EndTests(PoolCase):
             self.reactor.settle()
             self.reactor.advance(LEAVE_SECONDS)
             assert State.DRAINING is self.state(1)
-            assert [Drain(5.0)] == self.heard(1)
+            assert [Drain(5.0, others_serve=True)] == self.heard(1)
             assert [Listen("0/1")] == self.heard(0) + self.heard(2)
 
             self.last(1).end()
             self.reactor.advance(EXPLAIN_SECONDS)
         assert [] == events
         assert State.STARTING is self.state(1)
+
+    def test_who_never_ends_is_killed(self) -> None:
+        """
+        A stopped process hears no word, and its place is wanted.
+        """
+        process = self.process_that_stays()
+        self.pool.forked(1, process.pid, os.pidfd_open(process.pid))
+        self.pool.unwant(1)
+        with capturedLogs() as events:
+            self.reactor.advance(5 + END_SECONDS)
+        assert State.ENDED is self.state(1)
+        assert any("did not end" in event["log_format"] for event in events)
+
+        self.reactor.advance(END_SECONDS)
+        assert -signal.SIGKILL == process.wait(10)
 
     def test_what_cannot_serve_is_said_once(self) -> None:
         """
@@ -453,6 +475,83 @@ class EndTests(PoolCase):
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         return process
+
+
+class WantedTests(PoolCase):
+    """
+    More or fewer workers are wanted.
+    """
+
+    def test_one_more_starts_and_one_less_leaves(self) -> None:
+        """
+        And has no process afterwards.
+        """
+        self.ready(0, 1, 2)
+        self.pool.want(3)
+        self.ready(3)
+        assert State.READY is self.state(3)
+
+        self.pool.unwant(3)
+        assert Drain(5.0, others_serve=True) == self.heard(3)[-1]
+        self.last(3).end()
+        self.reactor.advance(60)
+        assert State.ENDED is self.state(3)
+        assert 4 == len(self.forks.made)
+
+    def test_who_is_wanted_again_while_it_leaves_is_replaced(self) -> None:
+        """
+        The new one starts when the old one has ended.
+        """
+        self.ready(0, 1, 2)
+        self.pool.unwant(1)
+        self.pool.want(1)
+        assert 3 == len(self.forks.made)
+
+        self.last(1).end()
+        self.reactor.settle()
+        self.reactor.advance(FIRST_SECONDS)
+        assert 4 == len(self.forks.made)
+
+    def test_who_is_not_wanted_any_more_leaves_when_it_is_ready(self) -> None:
+        """
+        It gets no socket.
+        """
+        self.pool.unwant(1)
+        self.ready(1)
+        assert [Drain(5.0, others_serve=True)] == self.heard(1)
+
+        self.last(1).end()
+        self.reactor.settle()
+        assert State.ENDED is self.state(1)
+
+    def test_who_waits_for_another_try_is_given_up(self) -> None:
+        """
+        At once: there is no process.
+        """
+        self.ready(0, 2)
+        for _ in range(3):
+            self.last(1).end()
+            self.reactor.settle()
+        self.pool.unwant(1)
+        assert State.ENDED is self.state(1)
+
+        made = len(self.forks.made)
+        self.reactor.advance(60)
+        assert made == len(self.forks.made)
+
+    def test_a_new_process_has_no_old_failure(self) -> None:
+        """
+        What the one before could not do, it may.
+        """
+        self.last(1).say(Failed("the store is gone"))
+        self.reactor.settle()
+        self.pool.unwant(1)
+        self.last(1).end()
+        self.reactor.settle()
+        self.pool.want(1)
+
+        assert "" == self.pool.slots[1].failure
+        assert State.STARTING is self.state(1)
 
 
 class StopTests(PoolCase):

@@ -152,6 +152,21 @@ class ForkServerProcessTests(SynchronousTestCase):
 
         assert [("forked", 2, 100), ("exited", 2, 100, "was killed")] == self.heard
 
+    def test_other_settings_are_another_ones(self) -> None:
+        """
+        The present one hears that it is left, and may take its time to end.
+        """
+        self.told()
+        new = Settings(splice=False)
+        self.forks.load(new)
+        assert Load(new) == self.told()
+        assert b"" == self.controls[0].recv(1)
+
+        self.reactor.advance(3600)
+        assert not self.processes[0].killed
+        self.fork(0)
+        assert Fork(0) == self.told()
+
     def test_its_end_is_followed_by_another(self) -> None:
         """
         At once, then after growing pauses; requests wait for it.

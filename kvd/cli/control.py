@@ -1,0 +1,79 @@
+"""
+What the commands for a running daemon share: where its control socket is, and what
+becomes of its refusals.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from kvd.cli.errors import NoAnswer, Refused
+from kvd.cli.output import is_terminal, standard_output
+from kvd.control.asking import ControlSocket
+from kvd.control.places import find_control
+from kvd.errors import ChangeImpossible, ControlUnusable
+
+control_option = click.option(
+    "--control",
+    metavar="PATH",
+    envvar="KVD_CONTROL",
+    show_envvar=True,
+    help="The daemon's control socket; by default that of the port in --url.",
+)
+
+
+@contextmanager
+def asking(url: str, control: str | None) -> Iterator[ControlSocket]:
+    """
+    While this is entered, a daemon can be asked.
+
+    Args:
+        url: Where it serves.
+        control: Its control socket; None: that of the port in the URL.
+
+    Raises:
+        NoAnswer: Nobody answers, or not as kvd does.
+        Refused: What is asked cannot be done, or not now.
+    """
+    with closing(ControlSocket(control or _path_for(url))) as asked:
+        try:
+            yield asked
+        except ControlUnusable as error:
+            raise NoAnswer(error.sentence) from error
+        except ChangeImpossible as error:
+            raise Refused(error.sentence) from error
+
+
+def change(url: str, control: str | None, what: str, said: dict[str, Any]) -> None:
+    """
+    Have something changed, as `ControlSocket.change`.
+    """
+    with asking(url, control) as asked:
+        asked.change(what, said)
+
+
+def tell(sentence: str) -> None:
+    """
+    Say what was done, if a person waits for it.
+    """
+    if is_terminal(sys.stdout):
+        with standard_output():
+            click.echo(sentence)
+
+
+def _path_for(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError) as error:
+        raise click.UsageError(
+            f"{url!r} names no port; give --control PATH, or a URL such as"
+            " http://127.0.0.1:8080"
+        ) from error
+    return find_control(port)

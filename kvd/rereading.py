@@ -1,0 +1,96 @@
+"""
+Reading the settings again while kvd serves: what SIGHUP asks for.
+
+What was written is checked whole before anything changes. What was changed by hand
+meanwhile (``kvd policy``, ``kvd procs``) becomes again what is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kvd.errors import OperatorError
+from kvd.settings import Settings
+from kvd.workers.changing import Changing
+
+FIXED: Final = ("listen", "store", "control")
+"""
+What cannot change: clients and commands come there, and no two workers may serve
+different values.
+"""
+
+
+class Rereading:
+    """
+    Reads the settings again, and has changed what they say.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, settings: Settings, read: Callable[[], Settings], changing: Changing
+    ) -> None:
+        """
+        Args:
+            settings: As they were read at the start.
+            read: Reads them.
+            changing: Makes the changes.
+        """
+        self._settings = settings
+        self._read = read
+        self._changing = changing
+
+    def read_again(self) -> Deferred[None]:
+        """
+        Returns:
+            Fires when all is done, or said in the log.
+        """
+        return maybeDeferred(self._begin).addErrback(self._refused)
+
+    def _begin(self) -> Deferred[None]:
+        return self._changing.adopt(self._as_far_as_possible(self._read()))
+
+    def _as_far_as_possible(self, new: Settings) -> Settings:
+        for name in FIXED:
+            if getattr(new, name) != getattr(self._settings, name):
+                self._log.warn(
+                    "{name} cannot change while kvd runs, and stays as it is until kvd"
+                    " is started anew",
+                    name=name,
+                )
+                new = replace(new, **{name: getattr(self._settings, name)})
+        if not new.procs:
+            self._log.warn(
+                "workers cannot be left out while kvd runs; there stay {procs}",
+                procs=self._changing.procs,
+            )
+            new = replace(new, procs=self._changing.procs)
+        return new
+
+    def _refused(self, failure: Failure) -> None:
+        if failure.check(OperatorError):
+            self._log.error(
+                "the settings were read again, and not followed: {reason}",
+                reason=failure.getErrorMessage(),
+            )
+        else:
+            self._log.failure("the settings cannot be read again", failure=failure)
+
+
+def has_terminal() -> bool:
+    """
+    Whether this process can be typed at. If it could and can no longer, SIGHUP says
+    that its terminal has gone.
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,3 @@
+"""
+Changes of a running daemon, under the load of `tests.crash.load`.
+"""

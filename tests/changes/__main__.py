@@ -1,0 +1,51 @@
+"""
+``python -m tests.changes [SWITCHES [RESIZES]]``: changes under load, in figures.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from kvd.plugins import IPolicyDeclaration, declared
+from tests.changes.changing import Act, restart_under, switch_and_resize, under_load
+
+CLIENTS: Final = 64
+
+
+def main() -> int:
+    """
+    Print a line for each run; fail if anything was wrong.
+    """
+    switches = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    resizes = int(sys.argv[2]) if len(sys.argv) > 2 else 20
+    acts: dict[str, Act] = {
+        f"{switches} switches of policy, {resizes} changes of the number of workers": (
+            switch_and_resize(switches, resizes)
+        )
+    }
+    for policy in declared(IPolicyDeclaration):
+        acts[f"a rolling restart, {policy}"] = restart_under(policy)
+    wrong = 0
+    for name, act in acts.items():
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="kvd-changes-") as folder:
+            report = under_load(CLIENTS, Path(folder), act)
+        print(
+            f"{name}: {time.monotonic() - began:.0f} s, {CLIENTS} clients,"
+            f" {report.requests} requests, {report.broken + report.refused} without a"
+            f" reply, {len(report.wrong)} wrong; the longest took"
+            f" {report.longest_seconds * 1000:.0f} ms",
+            flush=True,
+        )
+        for sentence in report.wrong:
+            print(f"  {sentence}")
+        wrong += len(report.wrong)
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

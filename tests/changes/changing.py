@@ -1,0 +1,92 @@
+"""
+Changing a daemon while clients check that none of their requests is lost.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import closing
+from itertools import cycle
+from pathlib import Path
+from typing import Final
+
+from kvd.control.asking import ControlSocket
+from kvd.plugins import IPolicyDeclaration, declared
+from tests.crash.load import Load, Report
+from tests.integration.twistd import Twistd
+
+WORKERS: Final = 4
+MOST_WORKERS: Final = 8
+
+Act = Callable[[ControlSocket, random.Random], None]
+
+
+def under_load(clients: int, folder: Path, act: Act, seed: int = 1) -> Report:
+    """
+    Serve, and change something meanwhile.
+
+    Args:
+        clients: How many there are; half of them keep their connections.
+        folder: Empty.
+        act: Makes the changes.
+        seed: Of chance.
+
+    Returns:
+        What the clients saw; each request that got no reply is among the wrong.
+    """
+    options = [
+        *["--policy=reuseport", f"--procs={WORKERS}", f"--store=file:{folder}/values"],
+        *["--durability=process", f"--control={folder}/control"],
+    ]
+    with (
+        closing(ControlSocket(str(folder / "control"))) as asked,
+        Twistd(options, folder) as daemon,
+    ):
+        with Load(daemon.port, clients) as load:
+            time.sleep(0.3)
+            act(asked, random.Random(seed))
+            time.sleep(0.3)
+        workers = asked.status()["workers"]
+    report = load.report
+    lost = report.broken + report.refused
+    if lost:
+        report.wrong.append(f"{lost} requests got no reply")
+    states = {row["state"] for row in workers}
+    if states != {"ready"}:
+        report.wrong.append(f"workers are {states} afterwards")
+    return report
+
+
+def switch_and_resize(switches: int, resizes: int) -> Act:
+    """
+    So many switches, through all policies, and so many numbers of workers, in an
+    order of chance.
+    """
+
+    def act(asked: ControlSocket, chance: random.Random) -> None:
+        policies = cycle(declared(IPolicyDeclaration))
+        changes = ["policy"] * switches + ["procs"] * resizes
+        chance.shuffle(changes)
+        for change in changes:
+            if change == "policy":
+                asked.change("policy", {"policy": next(policies)})
+            else:
+                procs = chance.randint(1, MOST_WORKERS)
+                asked.change("procs", {"procs": procs})
+            time.sleep(chance.uniform(0.0, 0.1))
+
+    return act
+
+
+def restart_under(policy: str) -> Act:
+    """
+    All workers, one after the other.
+    """
+
+    def act(asked: ControlSocket, chance: random.Random) -> None:
+        asked.change("policy", {"policy": policy})
+        asked.change("restart", {})
+
+    return act

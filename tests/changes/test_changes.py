@@ -1,0 +1,32 @@
+"""
+A daemon is changed under load. ``make changes`` does the same for longer, with
+figures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.changes.changing import Act, restart_under, switch_and_resize, under_load
+
+pytestmark = pytest.mark.integration
+
+CLIENTS = 16
+
+
+@pytest.mark.parametrize(
+    "act",
+    [switch_and_resize(20, 6), restart_under("reuseport"), restart_under("leastbusy")],
+    ids=["switch and resize", "restart where workers accept", "restart where dealt"],
+)
+def test_no_request_is_lost(act: Act, tmp_path: Path) -> None:
+    """
+    Half of the clients connect for each, half keep their connections.
+    """
+    report = under_load(CLIENTS, tmp_path, act)
+
+    assert [] == report.wrong
+    # Else nothing was tested.
+    assert report.requests > 100

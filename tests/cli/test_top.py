@@ -1,0 +1,127 @@
+"""
+Tests for what ``kvd top`` shows: `kvd.cli.rates` and `kvd.cli.frame`.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from kvd.cli.frame import draw
+from kvd.cli.rates import Rates
+
+
+def row(worker: int, pid: int | None = 10, **numbers: float) -> dict[str, Any]:
+    """
+    A worker in the status; without a process it has no numbers.
+    """
+    if pid is None:
+        return {"worker": worker, "pid": None, "state": "starting"}
+    counted = {
+        "accepted": 0, "open": 0, "requests": 0, "in_progress": 0,
+        "bytes_in": 0, "bytes_out": 0, "busy_seconds": 0.0, "silent_seconds": 0.0,
+    }  # fmt: skip
+    return {"worker": worker, "pid": pid, "state": "ready", **counted, **numbers}
+
+
+def status(*rows: dict[str, Any], waiting: Any = ()) -> dict[str, Any]:
+    """
+    Of a daemon.
+    """
+    return {
+        "version": "1.2", "pid": 1, "policy": "shared", "uptime_seconds": 12.3,
+        "workers": list(rows), "accept_queues": [{"waiting": waiting}],
+    }  # fmt: skip
+
+
+def drawn(rates: Rates, bars: bool, width: int = 80) -> str:
+    """
+    A frame as text.
+    """
+    screen = io.StringIO()
+    Console(file=screen, width=width).print(draw(rates, bars))
+    return screen.getvalue()
+
+
+def test_rates_are_those_since_the_last_look() -> None:
+    """
+    Whatever the time between both.
+    """
+    before = status(row(0, requests=100, bytes_in=1000), row(1))
+    now = status(row(0, requests=150, bytes_in=2000), row(1, requests=10))
+    rates = Rates(before, now, 0.5)
+
+    assert [100, 20] == [each.per_second["requests"] for each in rates.workers]
+    assert 120 == rates.total("requests")
+    assert 2000 == rates.total("bytes_in")
+    assert pytest.approx(120**2 / (2 * (100**2 + 20**2))) == rates.balance_of_requests
+
+
+def test_a_new_process_counts_from_its_start() -> None:
+    """
+    Its predecessor's numbers are nothing to it; and a place without one has none.
+    """
+    before = status(row(0, pid=10, requests=500), row(1, requests=3))
+    now = status(row(0, pid=11, requests=7), row(1, None))
+    rates = Rates(before, now, 1.0)
+
+    assert 7 == rates.total("requests")
+    assert {} == rates.workers[1].per_second
+    assert 1.0 == rates.balance_of_requests
+
+
+def test_what_waits_is_a_workers_if_nobody_else_looks_there() -> None:
+    """
+    Else it is everybody's, or the supervisor's; of some sockets nothing is known.
+    """
+    now = status(row(0, accept_queue=5), row(1), waiting=[5, 12])
+    rates = Rates(status(), now, 1.0)
+
+    assert [5, None] == [each.waiting for each in rates.workers]
+    assert 17 == rates.waiting
+
+
+def test_everything_fits_into_a_terminal_of_80_columns() -> None:
+    """
+    Large numbers too.
+    """
+    busy = row(
+        4095, pid=9, open=12345, in_progress=99, requests=123456,
+        bytes_in=987_600_000, bytes_out=987_600_000, busy_seconds=1.0,
+        silent_seconds=12.34, accept_queue=4096,
+    )  # fmt: skip
+    text = drawn(
+        Rates(status(), status(busy, row(1, None), waiting=[4096]), 1.0),
+        bars=True,
+    )
+
+    assert "…" not in text
+    for word in ("4095", "12345", "123456", "987.6 MB", "██████ 100 %", "12.34"):
+        assert word in text
+    assert "1 of 2 workers ready" in text
+    assert "starting" in text
+
+
+def test_what_nobody_counts_is_a_dash() -> None:
+    """
+    With ``--procs 0``, how busy it is; and where it shares its sockets, what waits.
+    """
+    alone = row(0)
+    del alone["busy_seconds"], alone["silent_seconds"]
+    line = drawn(Rates(status(), status(alone), 1.0), bars=True).splitlines()[-1]
+
+    assert ["-", "-", "-"] == line.split()[-3:]
+
+
+def test_a_plain_frame_has_no_bars() -> None:
+    """
+    Nor anything but letters in its rows.
+    """
+    rates = Rates(status(row(0)), status(row(0, busy_seconds=0.25)), 1.0)
+    line = drawn(rates, bars=False).splitlines()[-1]
+
+    assert "25 %" in line
+    assert line.isascii()

@@ -1,0 +1,104 @@
+"""
+SIGHUP: the settings are read again.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.http import ask
+from tests.integration.test_status import told_by
+from tests.integration.twistd import RUN_TWISTD, Twistd, unused_port
+
+pytestmark = pytest.mark.integration
+
+
+def read_until(daemon: Twistd, words: str) -> None:
+    """
+    The log, until it says something.
+    """
+    assert daemon.process.stdout is not None
+    assert any(words in line for line in daemon.process.stdout), words
+
+
+def test_what_is_written_now_holds(tmp_path: Path) -> None:
+    """
+    The policy, the number of workers, and what each of them does.
+    """
+    config = tmp_path / "kvd.toml"
+    config.write_text('procs = 2\npolicy = "shared"\n')
+    control = tmp_path / "control"
+    options = ["--store=null:", f"--control={control}", "--config=kvd.toml"]
+    with Twistd(options, tmp_path) as daemon:
+        before = {row["pid"] for row in told_by(control)["workers"]}
+        assert 201 == ask(daemon.port, "PUT", "/k", b"x" * 2000).status
+        config.write_text(
+            'procs = 3\npolicy = "leastbusy"\n[limits]\nmax-value = 1000\n'
+        )
+        daemon.process.send_signal(signal.SIGHUP)
+        read_until(daemon, "settings: done")
+        told = told_by(control)
+        assert "leastbusy" == told["policy"]
+        assert ["ready"] * 3 == [row["state"] for row in told["workers"]]
+        assert not before.intersection(row["pid"] for row in told["workers"])
+        assert 413 == ask(daemon.port, "PUT", "/k", b"x" * 2000).status
+
+        # What is broken changes nothing.
+        after = told_by(control)["workers"]
+        config.write_text("procs = many\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        read_until(daemon, f"the settings file {config} is not TOML")
+        assert 413 == ask(daemon.port, "PUT", "/k", b"x" * 2000).status
+        assert [row["pid"] for row in after] == [
+            row["pid"] for row in told_by(control)["workers"]
+        ]
+
+
+def test_without_workers_it_is_said(tmp_path: Path) -> None:
+    """
+    And kvd serves on.
+    """
+    with Twistd(["--store=null:", "--procs=0", "--control=off"], tmp_path) as daemon:
+        daemon.process.send_signal(signal.SIGHUP)
+        read_until(daemon, "without workers, settings cannot change")
+        assert 404 == ask(daemon.port, "GET", "/k").status
+
+
+def test_when_its_terminal_goes_kvd_ends(tmp_path: Path) -> None:
+    """
+    Which is what the signal means first.
+    """
+    ours, theirs = pty.openpty()
+    port = unused_port()
+    become_its_session = (
+        "import fcntl, os, sys, termios; os.setsid();"
+        " fcntl.ioctl(0, termios.TIOCSCTTY, 0); exec(sys.argv.pop(1))"
+    )
+    daemon = subprocess.Popen(
+        [
+            *[sys.executable, "-c", become_its_session, RUN_TWISTD],
+            *["-n", "--pidfile=", "kvd", "--store=null:", "--procs=1"],
+            *["--control=off", f"--listen=tcp:{port}:interface=127.0.0.1"],
+        ],
+        cwd=tmp_path,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    os.close(theirs)
+    try:
+        assert daemon.stdout is not None
+        assert any(f"127.0.0.1:{port}" in line for line in daemon.stdout)
+        os.close(ours)
+        assert 0 == daemon.wait(30)
+    finally:
+        daemon.kill()
+        daemon.communicate()

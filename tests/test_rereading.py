@@ -1,0 +1,118 @@
+"""
+Tests for `kvd.rereading`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import LogEvent, capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.errors import BadSetting, ChangeImpossible
+from kvd.rereading import Rereading
+from kvd.settings import Settings, StoreLocation, TCPAddress
+
+SETTINGS = Settings(procs=2)
+
+
+class PlayedChanging:
+    """
+    Remembers what it should do.
+    """
+
+    procs = 3
+    """As somebody has changed it by hand."""
+
+    def __init__(self) -> None:
+        self.adopted: list[Settings] = []
+        self.answer: Deferred[None] = succeed(None)
+
+    def adopt(self, settings: Settings) -> Deferred[None]:
+        """
+        See `kvd.workers.changing.Changing`.
+        """
+        self.adopted.append(settings)
+        return self.answer
+
+
+class RereadingTests(SynchronousTestCase):
+    """
+    `Rereading` has done what is written.
+    """
+
+    def setUp(self) -> None:
+        self.changing = PlayedChanging()
+
+    def read_again(self, read: Callable[[], Settings]) -> list[LogEvent]:
+        """
+        What is logged meanwhile.
+        """
+        changing: Any = self.changing
+        with capturedLogs() as events:
+            done = Rereading(SETTINGS, read, changing).read_again()
+            self.successResultOf(done)
+        return list(events)
+
+    def test_what_can_change_does(self) -> None:
+        """
+        Without a word; whoever changes has some.
+        """
+        new = replace(SETTINGS, policy="shared", procs=5, splice=False)
+
+        assert [] == self.read_again(lambda: new)
+        assert [new] == self.changing.adopted
+
+    def test_what_cannot_is_said_and_left(self) -> None:
+        """
+        All else is done.
+        """
+        new = replace(
+            SETTINGS,
+            listen=(TCPAddress("127.0.0.1", 1),),
+            store=StoreLocation("null", ""),
+            control=None,
+            procs=0,
+            splice=False,
+        )
+        events = self.read_again(lambda: new)
+
+        assert ["listen", "store", "control"] == [
+            event["name"] for event in events if "name" in event
+        ]
+        assert 3 == events[-1]["procs"]
+        assert [replace(SETTINGS, procs=3, splice=False)] == self.changing.adopted
+
+    def test_what_cannot_be_read_changes_nothing(self) -> None:
+        """
+        And the log says why.
+        """
+
+        def refuse() -> Settings:
+            raise BadSetting("there is no setting 'polcy'")
+
+        (event,) = self.read_again(refuse)
+
+        assert "there is no setting 'polcy'" == event["reason"]
+        assert [] == self.changing.adopted
+
+    def test_what_cannot_be_done_is_said(self) -> None:
+        """
+        Another change may be under way.
+        """
+        self.changing.answer = fail(ChangeImpossible("not now"))
+        (event,) = self.read_again(lambda: SETTINGS)
+
+        assert "not now" == event["reason"]
+
+    def test_a_mistake_is_logged_as_such(self) -> None:
+        """
+        With its traceback.
+        """
+        self.changing.answer = fail(ZeroDivisionError())
+        self.read_again(lambda: SETTINGS)
+
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
