@@ -24,7 +24,9 @@ from kvd.plugins import IStoreDeclaration, load
 from kvd.recording import check_record
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import Serving
-from kvd.settings import Settings, TCPAddress, UNIXAddress
+from kvd.settings import Settings, SystemdAddress, TCPAddress, UNIXAddress
+from kvd.systemd.notifying import Notifier, take_notifier
+from kvd.systemd.sockets import Inherited, adopt, leave, take_inherited
 from kvd.workers.changing import ROWS, Changing
 from kvd.workers.child import raise_descriptor_limit
 from kvd.workers.dispatching import ChosenPolicy, Dispatching, choose_policy
@@ -50,7 +52,9 @@ def makeService(options: Options) -> IService:
         SystemExit: With a sentence, where the settings ask for the impossible.
     """
     settings = options.settings
+    notifier = take_notifier(os.environ)
     try:
+        inherited = take_inherited(os.environ)
         chosen = choose_policy(settings.policy, max(1, settings.procs))
         maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
         maker.prepare(settings.store.path)
@@ -59,12 +63,13 @@ def makeService(options: Options) -> IService:
         # As many as any policy may want: later, this process may not be allowed to
         # make more.
         size = max(settings.procs, chosen.arrangement.group_size)
-        sockets = open_sockets(settings, size if settings.procs else 1)
+        sockets = open_sockets(settings, size if settings.procs else 1, inherited)
+        leave(inherited)
     except OperatorError as error:
         raise SystemExit(f"kvd: {error.sentence}") from error
     if settings.procs:
-        return WorkersService(settings, sockets, chosen)
-    return OwnService(settings, sockets)
+        return WorkersService(settings, sockets, notifier, chosen)
+    return OwnService(settings, sockets, notifier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +85,17 @@ class Sockets:
     """Of the status site."""
 
 
-def open_sockets(settings: Settings, size: int) -> Sockets:
+def open_sockets(settings: Settings, size: int, inherited: list[Inherited]) -> Sockets:
     """
     Listen everywhere; nowhere, if one of them fails.
 
     Args:
         settings: The whole of them.
         size: How many sockets an address for clients has.
+        inherited: From systemd; what is used is removed.
     """
     with ExitStack() as undo:
-        groups = open_groups(settings, size)
+        groups = open_groups(settings, size, inherited)
         for group in groups:
             undo.callback(group.close)
         status = None
@@ -101,18 +107,24 @@ def open_sockets(settings: Settings, size: int) -> Sockets:
         return sockets
 
 
-def open_groups(settings: Settings, size: int) -> list[ListenerGroup]:
+def open_groups(
+    settings: Settings, size: int, inherited: list[Inherited]
+) -> list[ListenerGroup]:
     """
     Listen on every address; on none, if one of them fails.
 
     Args:
         settings: The whole of them.
         size: How many sockets an address has.
+        inherited: From systemd; what is used is removed.
     """
     groups: list[ListenerGroup] = []
     try:
         for address in settings.listen:
-            groups.append(open_group(address, size))
+            if isinstance(address, SystemdAddress):
+                groups += adopt(address, inherited, size)
+            else:
+                groups.append(open_group(address, size))
     except BaseException:
         for group in groups:
             group.close()
@@ -181,6 +193,10 @@ def _automatic_control(groups: Sequence[ListenerGroup]) -> str:
         make_control_folder()
         return control_path(ports[0])
     paths = [address.path for address in addresses if isinstance(address, UNIXAddress)]
+    if paths[0].startswith("@"):
+        raise AddressUnusable(
+            f"{addresses[0]} has no folder; name a place with --control"
+        )
     return f"{paths[0]}.control"
 
 
@@ -189,8 +205,11 @@ class ServingService(Service):
     What both services have: the sockets, and the answers to whoever asks how it is.
     """
 
-    def __init__(self, settings: Settings, sockets: Sockets) -> None:
+    def __init__(
+        self, settings: Settings, sockets: Sockets, notifier: Notifier
+    ) -> None:
         self._settings = settings
+        self._notifier = notifier
         self._groups = sockets.groups
         self._control = sockets.control
         self._status = sockets.status
@@ -236,6 +255,19 @@ class ServingService(Service):
             )
             announce_status(self._status)
 
+    def _serves(self, reactor: Any) -> None:
+        """
+        Whoever connects is served from now on.
+        """
+        announce(self._settings, self._groups)
+        addresses = ", ".join(str(group.address) for group in self._groups)
+        self._notifier.ready(f"serves {addresses}", reactor)
+
+    def stopService(self) -> Deferred[None] | None:
+        self._notifier.stopping()
+        super().stopService()
+        return None
+
     def _workers(self) -> list[WorkerState]:
         raise NotImplementedError
 
@@ -249,6 +281,7 @@ class ServingService(Service):
         return {}
 
     def _answer_no_more(self) -> None:
+        self._notifier.close()
         for site in self._sites:
             site.close()
         for group in (self._control, self._status):
@@ -265,9 +298,10 @@ class WorkersService(ServingService):
         self,
         settings: Settings,
         sockets: Sockets,
+        notifier: Notifier,
         chosen: ChosenPolicy,
     ) -> None:
-        super().__init__(settings, sockets)
+        super().__init__(settings, sockets, notifier)
         self._chosen = chosen
 
     def startService(self) -> None:
@@ -289,7 +323,7 @@ class WorkersService(ServingService):
             self._distribution,
             self._forks,
             reactor,
-            lambda: announce(settings, self._groups),
+            lambda: self._serves(reactor),
         )
         self._changing = Changing(
             self._pool, self._distribution, self._scoreboard, reactor
@@ -350,7 +384,7 @@ class OwnService(ServingService):
         for number, group in enumerate(self._groups):
             self._serving.listen(f"{number}/0", group.members[0].dup())
         self._answer(reactor)
-        announce(self._settings, self._groups)
+        self._serves(reactor)
 
     def _workers(self) -> list[WorkerState]:
         return [WorkerState(0, os.getpid(), "ready", 0)]
