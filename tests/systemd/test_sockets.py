@@ -314,6 +314,20 @@ def test_where_it_may_not_the_socket_stays_alone(
     assert 1 == sum("kvd cannot add" in each for each in logged())
 
 
+def test_a_socket_of_one_device_stays_alone(
+    systemd: Systemd, logged: Callable[[], Sequence[str]]
+) -> None:
+    """
+    kvd's own would be reached through every device.
+    """
+    made = systemd.listen(shared=True)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+    (group,) = systemd.adopted(ALL, systemd.give(("web", made)), size=3)
+
+    assert 1 == len(group.members)
+    assert 1 == sum("kvd cannot add" in each for each in logged())
+
+
 def test_a_socket_that_the_kernel_lets_nobody_join_stays_alone(
     systemd: Systemd,
     monkeypatch: pytest.MonkeyPatch,

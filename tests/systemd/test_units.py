@@ -17,6 +17,7 @@ from kvd.options import Options
 from kvd.settings import StoreLocation, SystemdAddress
 
 ETC = Path(__file__).parent.parent.parent / "etc"
+SYSTEM_UNITS = ["/usr/lib/systemd/system", "/lib/systemd/system"]
 
 
 def setting(unit: str, name: str) -> str:
@@ -77,7 +78,8 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", "kvd.service", "kvd.socket"],
         cwd=tmp_path,
         # Units of this machine may have faults of their own.
-        env=os.environ | {"SYSTEMD_UNIT_PATH": f"{tmp_path}:/lib/systemd/system"},
+        env=os.environ
+        | {"SYSTEMD_UNIT_PATH": ":".join([str(tmp_path), *SYSTEM_UNITS])},
         capture_output=True,
         text=True,
         timeout=60,
