@@ -15,6 +15,7 @@ import os
 import socket
 import stat
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -48,20 +49,25 @@ class ListenerGroup:
     """With the port that the kernel chose, where it was left to it."""
     members: tuple[socket.socket, ...]
     inode: int | None = None
-    """Of the file of a Unix socket."""
+    """Of the file of a Unix socket, if this made it."""
+    fixed: bool = False
+    """Whether no member can be added."""
 
     def grow(self, size: int) -> None:
         """
-        Have at least so many members. Those of a Unix socket stay as they are.
+        Have at least so many members. Those of a Unix socket stay as they are, and
+        those that are fixed.
 
         Raises:
             OSError: This process may make no more, or has no descriptors.
         """
         address = self.address
-        if isinstance(address, UNIXAddress):
+        if isinstance(address, UNIXAddress) or self.fixed:
             return
         while len(self.members) < size:
-            member = _bound(_family_of(address), address, shared=True)
+            member = _bound(
+                _family_of(address), address, shared=True, like=self.members
+            )
             try:
                 member.listen(address.backlog)
             except BaseException:
@@ -166,14 +172,26 @@ def _family_of(address: TCPAddress) -> int:
     return socket.AF_INET6 if ":" in address.interface else socket.AF_INET
 
 
-def _bound(family: int, address: TCPAddress, *, shared: bool) -> socket.socket:
+def _bound(
+    family: int,
+    address: TCPAddress,
+    *,
+    shared: bool,
+    like: Sequence[socket.socket] = (),
+) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         # Connections of a predecessor in TIME_WAIT do not matter.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # One that systemd made may take IPv4 too; others are of its group only if
+            # they do the same.
+            alone = [
+                member.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+                for member in like[:1]
+            ]
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, *(alone or [1]))
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             # What is accepted inherits it (tcp(7)).

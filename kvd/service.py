@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import Deferred, execute, succeed
 from twisted.logger import Logger
 
 from kvd.control.places import control_path, make_control_folder
@@ -26,7 +26,9 @@ from kvd.recording import check_record
 from kvd.rereading import Rereading, has_terminal
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import Serving
-from kvd.settings import Settings, TCPAddress, UNIXAddress
+from kvd.settings import Settings, SystemdAddress, TCPAddress, UNIXAddress
+from kvd.systemd.notifying import Notifier, take_notifier
+from kvd.systemd.sockets import Inherited, adopt, leave, take_inherited
 from kvd.workers.changing import ROWS, Changing
 from kvd.workers.child import raise_descriptor_limit
 from kvd.workers.dispatching import ChosenPolicy, Dispatching, choose_policy
@@ -52,7 +54,9 @@ def makeService(options: Options) -> IService:
         SystemExit: With a sentence, where the settings ask for the impossible.
     """
     settings = options.settings
+    notifier = take_notifier(os.environ)
     try:
+        inherited = take_inherited(os.environ)
         chosen = choose_policy(settings.policy, max(1, settings.procs))
         maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
         maker.prepare(settings.store.path)
@@ -61,12 +65,13 @@ def makeService(options: Options) -> IService:
         # As many as any policy may want: later, this process may not be allowed to
         # make more.
         size = max(settings.procs, chosen.arrangement.group_size)
-        sockets = open_sockets(settings, size if settings.procs else 1)
+        sockets = open_sockets(settings, size if settings.procs else 1, inherited)
+        leave(inherited)
     except OperatorError as error:
         raise SystemExit(f"kvd: {error.sentence}") from error
     if settings.procs:
-        return WorkersService(settings, sockets, chosen, options.read)
-    return OwnService(settings, sockets)
+        return WorkersService(settings, sockets, notifier, chosen, options.read)
+    return OwnService(settings, sockets, notifier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +87,17 @@ class Sockets:
     """Of the status site."""
 
 
-def open_sockets(settings: Settings, size: int) -> Sockets:
+def open_sockets(settings: Settings, size: int, inherited: list[Inherited]) -> Sockets:
     """
     Listen everywhere; nowhere, if one of them fails.
 
     Args:
         settings: The whole of them.
         size: How many sockets an address for clients has.
+        inherited: From systemd; what is used is removed.
     """
     with ExitStack() as undo:
-        groups = open_groups(settings, size)
+        groups = open_groups(settings, size, inherited)
         for group in groups:
             undo.callback(group.close)
         status = None
@@ -103,18 +109,24 @@ def open_sockets(settings: Settings, size: int) -> Sockets:
         return sockets
 
 
-def open_groups(settings: Settings, size: int) -> list[ListenerGroup]:
+def open_groups(
+    settings: Settings, size: int, inherited: list[Inherited]
+) -> list[ListenerGroup]:
     """
     Listen on every address; on none, if one of them fails.
 
     Args:
         settings: The whole of them.
         size: How many sockets an address has.
+        inherited: From systemd; what is used is removed.
     """
     groups: list[ListenerGroup] = []
     try:
         for address in settings.listen:
-            groups.append(open_group(address, size))
+            if isinstance(address, SystemdAddress):
+                groups += adopt(address, inherited, size)
+            else:
+                groups.append(open_group(address, size))
     except BaseException:
         for group in groups:
             group.close()
@@ -183,6 +195,10 @@ def _automatic_control(groups: Sequence[ListenerGroup]) -> str:
         make_control_folder()
         return control_path(ports[0])
     paths = [address.path for address in addresses if isinstance(address, UNIXAddress)]
+    if paths[0].startswith("@"):
+        raise AddressUnusable(
+            f"{addresses[0]} has no folder; name a place with --control"
+        )
     return f"{paths[0]}.control"
 
 
@@ -191,8 +207,11 @@ class ServingService(Service):
     What both services have: the sockets, and the answers to whoever asks how it is.
     """
 
-    def __init__(self, settings: Settings, sockets: Sockets) -> None:
+    def __init__(
+        self, settings: Settings, sockets: Sockets, notifier: Notifier
+    ) -> None:
         self._settings = settings
+        self._notifier = notifier
         self._groups = sockets.groups
         self._control = sockets.control
         self._status = sockets.status
@@ -243,17 +262,41 @@ class ServingService(Service):
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         at_terminal = has_terminal() and not ignored
 
+        def read_again() -> None:
+            self._notifier.reloading()
+            self._read_again().addCallback(lambda _: self._tell_ready(reactor))
+
         def hung_up(number: int, frame: object) -> None:
             if at_terminal and not has_terminal():
                 # The signal's first meaning: who started this has left.
                 reactor.callFromThread(reactor.stop)
             else:
-                reactor.callFromThread(self._read_again)
+                reactor.callFromThread(read_again)
 
         signal.signal(signal.SIGHUP, hung_up)
 
-    def _read_again(self) -> None:
+    def _read_again(self) -> Deferred[None]:
+        """
+        Go by the settings as they are now; the Deferred never fails.
+        """
         raise NotImplementedError
+
+    def _serves(self, reactor: Any) -> None:
+        """
+        Whoever connects is served from now on.
+        """
+        announce(self._settings, self._groups)
+        self._tell_ready(reactor)
+
+    def _tell_ready(self, reactor: Any) -> None:
+        if self.running:
+            addresses = ", ".join(str(group.address) for group in self._groups)
+            self._notifier.ready(f"serves {addresses}", reactor)
+
+    def stopService(self) -> Deferred[None] | None:
+        self._notifier.stopping()
+        super().stopService()
+        return None
 
     def _workers(self) -> list[WorkerState]:
         raise NotImplementedError
@@ -274,6 +317,7 @@ class ServingService(Service):
         return {}
 
     def _answer_no_more(self) -> None:
+        self._notifier.close()
         for site in self._sites:
             site.close()
         for group in (self._control, self._status):
@@ -290,10 +334,11 @@ class WorkersService(ServingService):
         self,
         settings: Settings,
         sockets: Sockets,
+        notifier: Notifier,
         chosen: ChosenPolicy,
         read: Callable[[], Settings],
     ) -> None:
-        super().__init__(settings, sockets)
+        super().__init__(settings, sockets, notifier)
         self._chosen = chosen
         self._read = read
 
@@ -316,7 +361,7 @@ class WorkersService(ServingService):
             self._distribution,
             self._forks,
             reactor,
-            lambda: announce(settings, self._groups),
+            lambda: self._serves(reactor),
         )
         self._changing = Changing(
             self._pool,
@@ -338,8 +383,8 @@ class WorkersService(ServingService):
         self._pool.drain_seconds = settings.drain_seconds
         self._distribution.limit(settings.limits.connections)
 
-    def _read_again(self) -> None:
-        self._rereading.read_again()
+    def _read_again(self) -> Deferred[None]:
+        return self._rereading.read_again()
 
     def _workers(self) -> list[WorkerState]:
         return [
@@ -398,10 +443,11 @@ class OwnService(ServingService):
             self._serving.listen(f"{number}/0", group.members[0].dup())
         self._answer(reactor)
         self._read_again_on_hangup(reactor)
-        announce(self._settings, self._groups)
+        self._serves(reactor)
 
-    def _read_again(self) -> None:
+    def _read_again(self) -> Deferred[None]:
         _log.warn("without workers, settings cannot change while kvd runs")
+        return succeed(None)
 
     def _workers(self) -> list[WorkerState]:
         return [WorkerState(0, os.getpid(), "ready", 0)]

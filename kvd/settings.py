@@ -60,6 +60,19 @@ Address = TCPAddress | UNIXAddress
 
 
 @dataclass(frozen=True, slots=True)
+class SystemdAddress:
+    """
+    Wherever systemd listens for kvd (`kvd.systemd.sockets`).
+    """
+
+    name: str
+    """Of the sockets, their ``FileDescriptorName=``; empty: all of them."""
+
+    def __str__(self) -> str:
+        return f"systemd:{self.name}" if self.name else "systemd"
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """
     How much one client may ask of a worker.
@@ -112,7 +125,7 @@ class Settings:
     Everything an operator can choose.
     """
 
-    listen: tuple[Address, ...] = (TCPAddress("127.0.0.1", 8080),)
+    listen: tuple[Address | SystemdAddress, ...] = (TCPAddress("127.0.0.1", 8080),)
     store: StoreLocation = StoreLocation("file", "./values")
     policy: str = "reuseport"
     procs: int = 1

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from kvd.errors import BadSetting
-from kvd.options.addresses import MAX_UNIX_PATH_BYTES, read_address
-from kvd.settings import TCPAddress, UNIXAddress
+from kvd.options.addresses import MAX_UNIX_PATH_BYTES, read_address, read_listen
+from kvd.settings import SystemdAddress, TCPAddress, UNIXAddress
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,46 @@ def test_a_unix_path_has_to_fit_the_kernel() -> None:
     assert UNIXAddress(longest) == read_address(f"unix:{longest}")
     with pytest.raises(BadSetting, match="at most 107 bytes"):
         read_address(f"unix:{longest}x")
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        (SystemdAddress(""), "systemd"),
+        (SystemdAddress("web"), "systemd:web"),
+        (SystemdAddress("kvd.socket"), "systemd:kvd.socket"),
+    ],
+)
+def test_clients_may_come_through_systemds_sockets(
+    expected: SystemdAddress, text: str
+) -> None:
+    """
+    Those of a name, or all.
+    """
+    assert expected == read_listen(text)
+    assert text == str(expected)
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        ("is not an address: give tcp:PORT", "systemed"),
+        (" or systemd[:NAME]", "systemed"),
+        ("does not name sockets of systemd", "systemd:"),
+        ("does not name sockets of systemd", "systemd:a:b"),
+        ("does not name sockets of systemd", "systemd:a\n"),
+        ("has no port", "tcp:"),
+    ],
+)
+def test_other_places_of_clients_are_refused(reason: str, text: str) -> None:
+    """
+    With what would be right.
+    """
+    with pytest.raises(BadSetting) as caught:
+        read_listen(text)
+
+    assert reason in caught.value.sentence
+    assert repr(text) in caught.value.sentence
 
 
 def test_a_written_address_can_be_read_by_people() -> None:

@@ -22,6 +22,7 @@ from kvd.settings import (
     Limits,
     Settings,
     StoreLocation,
+    SystemdAddress,
     TCPAddress,
     UNIXAddress,
 )
@@ -95,7 +96,11 @@ class ChosenTests(OptionsCase):
         Every option reaches its setting.
         """
         expected = Settings(
-            listen=(TCPAddress("::1", 80), UNIXAddress("/run/kvd")),
+            listen=(
+                TCPAddress("::1", 80),
+                UNIXAddress("/run/kvd"),
+                SystemdAddress("web"),
+            ),
             store=StoreLocation("file", "/srv/values"),
             policy="shared",
             procs=0,
@@ -120,6 +125,7 @@ class ChosenTests(OptionsCase):
 
         assert expected == self.settings(
             *["-l", "tcp:80:interface=[::1]", "--listen=unix:/run/kvd"],
+            *["--listen", "systemd:web"],
             *["--store", "file:/srv/values", "--policy", "shared", "--procs", "0"],
             *["--durability", "process", "--dialect", "/=classic"],
             *["--dialect", "/a=b/=plain", "--access-log", "/var/log/kvd"],

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.logger import capturedLogs
 
 from kvd.control.places import find_control
 from kvd.dispatch.reuseport import ReusePort
+from kvd.listening import ListenerGroup
 from kvd.options import Options
-from kvd.service import OwnService, WorkersService, makeService
+from kvd.service import OwnService, WorkersService, makeService, open_control
+from kvd.settings import Settings, UNIXAddress
 
 
 def options(*arguments: str) -> Options:
@@ -168,3 +171,31 @@ def test_a_record_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
         )
 
     assert not listening(port)
+
+
+def test_sockets_that_nobody_gave_end_the_start() -> None:
+    """
+    And the addresses that could be had are let go.
+    """
+    port = unused_port()
+    with pytest.raises(SystemExit, match="systemd gave no sockets to this process"):
+        makeService(
+            options(
+                "--store=null:",
+                f"--listen=tcp:{port}:interface=127.0.0.1",
+                "--listen=systemd",
+            )
+        )
+
+    assert not listening(port)
+
+
+def test_an_abstract_socket_has_no_control_socket_beside_it() -> None:
+    """
+    kvd serves without, and does not make one in its working folder.
+    """
+    group = ListenerGroup(UNIXAddress("@kvd"), ())
+    with capturedLogs() as events:
+        assert open_control(Settings(), [group]) is None
+
+    assert "unix:@kvd has no folder" in events[0]["error"]

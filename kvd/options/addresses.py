@@ -20,7 +20,7 @@ from typing import Final
 
 from kvd.errors import BadSetting
 from kvd.options.quantities import Count
-from kvd.settings import Address, TCPAddress, UNIXAddress
+from kvd.settings import Address, SystemdAddress, TCPAddress, UNIXAddress
 
 RIGHT: Final = (
     "give tcp:PORT[:interface=ADDRESS][:backlog=N] or unix:PATH[:mode=660][:backlog=N]"
@@ -45,6 +45,8 @@ _backlog = Count("a number of waiting connections", 1, 65535)
 # One piece between two colons; brackets count only right behind a "=".
 _PIECE = re.compile(r"(?:=\[[^\[\]]*\]|\\.|[^\\:])*", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+# As systemd.socket(5) has it.
+_NAME = re.compile(r"[ -9;-~]{1,255}")
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 
 
@@ -71,6 +73,29 @@ def read_address(text: str, interface: str = ANY_IPV4) -> Address:
         return read(pieces[0], _Arguments(pieces[1:]), interface)
     except BadSetting as error:
         raise BadSetting(f"{text!r}: {error.sentence}") from error
+
+
+def read_listen(text: str) -> Address | SystemdAddress:
+    """
+    One address for clients: `read_address`, or ``systemd`` or ``systemd:NAME``.
+
+    Raises:
+        BadSetting: It is none of them.
+    """
+    kind, *pieces = _split(text)
+    if kind != "systemd":
+        if kind not in _KINDS:
+            raise BadSetting(f"{text!r} is not an address: {RIGHT} or systemd[:NAME]")
+        return read_address(text)
+    if not pieces:
+        return SystemdAddress("")
+    if len(pieces) > 1 or not _NAME.fullmatch(pieces[0]):
+        raise BadSetting(
+            f"{text!r} does not name sockets of systemd: give systemd for all of them,"
+            " or systemd:NAME with their FileDescriptorName= (or the name of their"
+            " unit, such as kvd.socket)"
+        )
+    return SystemdAddress(pieces[0])
 
 
 def read_status(text: str) -> Address | None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from kvd.dispatch.choosing import load_policy
 from kvd.errors import BadSetting
-from kvd.options.addresses import read_address, read_status
+from kvd.options.addresses import read_listen, read_status
 from kvd.options.locations import (
     read_access_log,
     read_control,
@@ -135,7 +135,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "listen",
         "listen",
-        read_address,
+        read_listen,
         ["tcp:8080:interface=127.0.0.1"],
         "An address to listen on; may be given several times.",
         "l",

@@ -20,9 +20,11 @@ Addresses:
   tcp:8080:interface=127.0.0.1    one interface
   tcp:8080:interface=[::]         all IPv6 interfaces; one is [::1], or \\:\\:1
   unix:/run/kvd.socket:mode=660   a Unix socket and its permissions
-  Both take backlog=N, how many connections may wait to be accepted (4096).
+  systemd:NAME, systemd           sockets that systemd gives: of a name, or all
+  Others take backlog=N, how many connections may wait to be accepted (4096).
   Nothing but kvd itself guards an address: whoever reaches it may write.
-  --status takes one too, where a TCP port alone is one of 127.0.0.1.
+  --status takes one too, but not of systemd; a TCP port alone is one of
+  127.0.0.1 there.
 
 Sizes, times and paths:
   Sizes are bytes, or have a unit: 16KiB or 16k is 16384, 16kB is 16000.

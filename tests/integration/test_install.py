@@ -164,5 +164,5 @@ def test_a_wrong_option_ends_the_start_with_a_sentence(
 
     last = ended.stdout.splitlines()[-1]
     assert 1 == ended.returncode
-    assert "--policy: there is no policy named 'rounrobin'; known: reuseport" in last
+    assert "--policy: there is no policy named 'rounrobin'; known: gated, " in last
     assert [] == list(tmp_path.iterdir())

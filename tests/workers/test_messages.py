@@ -13,6 +13,7 @@ from kvd.settings import (
     Limits,
     Settings,
     StoreLocation,
+    SystemdAddress,
     TCPAddress,
     UNIXAddress,
 )
@@ -48,6 +49,8 @@ SETTINGS = Settings(
         TCPAddress("127.0.0.1", 0),
         TCPAddress("::1", 80, 5),
         UNIXAddress("/s", 0o600),
+        SystemdAddress("web"),
+        SystemdAddress(""),
     ),
     store=StoreLocation("file", "/values\udcff"),
     policy="shared",
