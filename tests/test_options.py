@@ -98,6 +98,7 @@ class ChosenTests(OptionsCase):
             listen=(TCPAddress("::1", 80), UNIXAddress("/run/kvd")),
             store=StoreLocation("file", "/srv/values"),
             policy="shared",
+            shadow="reuseport",
             procs=0,
             durability="process",
             dialects=(DialectChoice("/", "classic"), DialectChoice("/a=b/", "plain")),
@@ -121,6 +122,7 @@ class ChosenTests(OptionsCase):
         assert expected == self.settings(
             *["-l", "tcp:80:interface=[::1]", "--listen=unix:/run/kvd"],
             *["--store", "file:/srv/values", "--policy", "shared", "--procs", "0"],
+            *["--shadow", "reuseport"],
             *["--durability", "process", "--dialect", "/=classic"],
             *["--dialect", "/a=b/=plain", "--access-log", "/var/log/kvd"],
             *["--status", "tcp:8081"],
@@ -226,6 +228,7 @@ class RefusedTests(OptionsCase):
                     ["--policy", "reuse-port"],
                     ["--policy: ", "'reuse-port'", "reuseport, shared", "Did you mean"],
                 ),
+                (["--shadow", "of"], ["--shadow: ", "no policy named 'of'"]),
                 (["--policy", ""], ["no policy named ''", "reuseport, shared"]),
                 (["--store", "file"], ["'file'", "such as file:; known: file:"]),
                 (["--store", "fil:x"], ["--store: ", "'fil'", "known: file", "mean"]),

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "ls": "List keys.",
     "stat": "Say what is known of a value.",
     "status": "Show the workers of a daemon on this machine.",
+    "shadow": "Have another policy look on in a daemon, and be counted.",
     "bench": "Measure this machine's kvd.",
     "simulate": "Try policies out without a daemon.",
 }

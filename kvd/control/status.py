@@ -5,7 +5,7 @@ What is known of a running daemon, as plain data.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,10 +45,21 @@ def describe(
     scoreboard: Scoreboard,
     uptime_seconds: float,
     draining: bool = False,
+    shadow: Callable[[Sequence[int]], dict[str, Any] | None] = lambda workers: None,
 ) -> dict[str, Any]:
     """
     The status as it is sent. The numbers of a worker are those of its place, over
     all processes that have been in it; a place without one tells none.
+
+    Args:
+        settings: As they are now.
+        groups: What listens.
+        workers: The places.
+        scoreboard: What their workers do.
+        uptime_seconds: Since the start.
+        draining: Whether the daemon ends.
+        shadow: What the shadow would have done with these workers; None: there is
+            no shadow.
     """
     sums = scoreboard.sums()
     rows = [_row(worker, scoreboard, sums[worker.worker]) for worker in workers]
@@ -70,6 +81,7 @@ def describe(
         "store": str(settings.store),
         "durability": settings.durability,
         "policy": settings.policy,
+        "shadow": shadow([row["worker"] for row in counted]),
         "procs": settings.procs,
         "uptime_seconds": round(uptime_seconds, 3),
         "draining": draining,
