@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from kvd.control.places import control_path, make_control_folder
 from kvd.control.status import WorkerState, describe
-from kvd.errors import AddressUnusable, ChangeImpossible, OperatorError
+from kvd.errors import AddressUnusable, BadSetting, ChangeImpossible, OperatorError
 from kvd.interfaces import IStoreMaker
 from kvd.listening import ListenerGroup, is_public, open_group
 from kvd.options import Options
@@ -31,7 +31,12 @@ from kvd.systemd.notifying import Notifier, take_notifier
 from kvd.systemd.sockets import Inherited, adopt, leave, take_inherited
 from kvd.workers.changing import ROWS, Changing
 from kvd.workers.child import raise_descriptor_limit
-from kvd.workers.dispatching import ChosenPolicy, Dispatching, choose_policy
+from kvd.workers.dispatching import (
+    ChosenPolicy,
+    Dispatching,
+    choose_policy,
+    choose_shadow,
+)
 from kvd.workers.pool import Pool, State
 from kvd.workers.process import ForkServerProcess
 
@@ -58,6 +63,7 @@ def makeService(options: Options) -> IService:
     try:
         inherited = take_inherited(os.environ)
         chosen = choose_policy(settings.policy, max(1, settings.procs))
+        shadow = choose_first_shadow(settings, chosen)
         maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
         maker.prepare(settings.store.path)
         if settings.record is not None:
@@ -70,8 +76,31 @@ def makeService(options: Options) -> IService:
     except OperatorError as error:
         raise SystemExit(f"kvd: {error.sentence}") from error
     if settings.procs:
-        return WorkersService(settings, sockets, notifier, chosen, options.read)
+        return WorkersService(settings, sockets, notifier, chosen, shadow, options.read)
     return OwnService(settings, sockets, notifier)
+
+
+def choose_first_shadow(
+    settings: Settings, chosen: ChosenPolicy
+) -> ChosenPolicy | None:
+    """
+    The policy that looks on from the start, if there is to be one.
+
+    Args:
+        settings: The whole of them.
+        chosen: The policy in force.
+
+    Raises:
+        OperatorError: It cannot be.
+    """
+    if settings.shadow is None:
+        return None
+    if not settings.procs:
+        raise BadSetting(
+            f"with --procs 0 there is nobody to choose among, and nothing to see for"
+            f" the shadow {settings.shadow!r}"
+        )
+    return choose_shadow(settings.shadow, chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +266,7 @@ class ServingService(Service):
                 reactor.seconds() - began,
                 draining=not self.running,
                 members=self._members(),
+                shadow=self._shadow_counts,
             )
 
         if self._control is not None:
@@ -313,6 +343,9 @@ class ServingService(Service):
         """
         return self._settings
 
+    def _shadow_counts(self, workers: Sequence[int]) -> dict[str, Any] | None:
+        return None
+
     def _changes(self) -> Mapping[str, Change]:
         return {}
 
@@ -336,11 +369,13 @@ class WorkersService(ServingService):
         sockets: Sockets,
         notifier: Notifier,
         chosen: ChosenPolicy,
+        shadow: ChosenPolicy | None,
         read: Callable[[], Settings],
     ) -> None:
         super().__init__(settings, sockets, notifier)
         self._chosen = chosen
         self._read = read
+        self._shadow = shadow
 
     def startService(self) -> None:
         # Not at the top: importing the reactor installs one.
@@ -355,6 +390,7 @@ class WorkersService(ServingService):
             self._scoreboard,
             settings.limits.connections,
             reactor,
+            self._shadow,
         )
         self._pool = Pool(
             settings,
@@ -403,15 +439,24 @@ class WorkersService(ServingService):
         return arrangement.members if arrangement.kernel_chooses else ()
 
     def _present(self) -> Settings:
-        changing = self._changing
+        shadow = self._distribution.shadow
         return replace(
-            self._settings, policy=self._distribution.chosen.name, procs=changing.procs
+            self._settings,
+            policy=self._distribution.chosen.name,
+            procs=self._changing.procs,
+            shadow=None if shadow is None else shadow.name,
         )
+
+    def _shadow_counts(self, workers: Sequence[int]) -> dict[str, Any] | None:
+        return self._distribution.shadow_counts(workers)
 
     def _changes(self) -> Mapping[str, Change]:
         changing = self._changing
         return {
             "policy": lambda said: execute(changing.policy, _said(said, "policy", str)),
+            "shadow": lambda said: execute(
+                changing.shadow, _or_off(_said(said, "shadow", str))
+            ),
             "procs": lambda said: changing.resize(_said(said, "procs", int)),
             "drain": lambda said: changing.drain(_said(said, "worker", int)),
             "restart": lambda said: changing.restart(),
@@ -475,3 +520,7 @@ def _said(said: Mapping[str, Any], name: str, kind: type[T]) -> T:
             f"{name} is {value!r}, and has to be of the type {kind.__name__}"
         )
     return value
+
+
+def _or_off(name: str) -> str | None:
+    return None if name == "off" else name

@@ -128,6 +128,8 @@ class Settings:
     listen: tuple[Address | SystemdAddress, ...] = (TCPAddress("127.0.0.1", 8080),)
     store: StoreLocation = StoreLocation("file", "./values")
     policy: str = "reuseport"
+    shadow: str | None = None
+    """A policy that is asked beside it, and only counted."""
     procs: int = 1
     """Worker processes; 0: the twistd process itself serves."""
     durability: Durability = "disk"

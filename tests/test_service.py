@@ -139,6 +139,31 @@ def test_a_policy_that_cannot_say_who_accepts_ends_the_start(
     assert not listening(port)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "sentence"),
+    [
+        (["--procs=2"], "'roundrobin' would see nothing: under the policy 'reuseport'"),
+        (["--procs=0", "--policy=roundrobin"], "nobody to choose among"),
+    ],
+)
+def test_a_shadow_with_nothing_to_see_ends_the_start(
+    chosen: Sequence[str], sentence: str
+) -> None:
+    """
+    Before any socket listens: who asked for it would wait for figures in vain.
+    """
+    port = unused_port()
+    with pytest.raises(SystemExit, match=sentence):
+        makeService(
+            options(
+                *["--store=null:", "--shadow=roundrobin", *chosen],
+                f"--listen=tcp:{port}:interface=127.0.0.1",
+            )
+        )
+
+    assert not listening(port)
+
+
 def test_a_store_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
     """
     Before any socket listens.

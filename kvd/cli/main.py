@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "procs": "Have more workers, or fewer.",
     "drain": "Replace a worker when it has finished what it does.",
     "restart": "Replace all workers, one after the other.",
+    "shadow": "Have another policy look on in a daemon, and be counted.",
     "bench": "Measure this machine's kvd.",
     "simulate": "Try policies out without a daemon.",
 }

@@ -53,6 +53,11 @@ def _show(told: dict[str, Any]) -> None:
         *("bytes in", "bytes out", "busy s", "silent s"),
     ):
         table.add_column(heading, justify="right")
+    shadow = told.get("shadow")
+    chosen = {row["worker"]: row for row in (shadow or {}).get("workers", ())}
+    if chosen:
+        table.add_column("dealt", justify="right")
+        table.add_column("shadow", justify="right")
     for row in told["workers"]:
         cells = [row["worker"], row["pid"] or "-", row["state"], row["handing_over"]]
         if "requests" in row:
@@ -61,6 +66,9 @@ def _show(told: dict[str, Any]) -> None:
             cells += [decimal(row["bytes_in"]), decimal(row["bytes_out"])]
             cells += [_seconds(row.get("busy_seconds"))]
             cells += [_seconds(row.get("silent_seconds"))]
+        if row["worker"] in chosen:
+            counted = chosen[row["worker"]]
+            cells += [counted["dealt"], counted["shadow"]]
         table.add_row(*map(str, cells))
     ready = sum(row["state"] == "ready" for row in told["workers"])
     console.print(
@@ -74,7 +82,28 @@ def _show(told: dict[str, Any]) -> None:
         f" ready; balance of connections {told['balance']['connections']:.3f},"
         f" of requests {told['balance']['requests']:.3f}"
     )
+    if shadow is not None:
+        console.print(_shadow_lines(shadow), markup=False)
     console.print(table)
+
+
+def _shadow_lines(shadow: dict[str, Any]) -> str:
+    name = f"shadow {shadow['policy']}" + (" (model)" if shadow["model"] else "")
+    if "connections" not in shadow:
+        return f"{name}: nothing to see, since the supervisor deals no connections"
+    asked = shadow["connections"] + shadow["unanswered"]
+    failed = f"; no answer for {shadow['unanswered']}" if shadow["unanswered"] else ""
+    if not shadow["connections"]:
+        return f"{name}: nothing counted yet{failed}"
+    share = shadow["agreed"] / shadow["connections"]
+    balance, found = shadow["balance"], shadow["found"]
+    return (
+        f"{name}: the same worker for {share:.0%} of {asked} connections{failed};"
+        f" {shadow['microseconds']:.0f} µs for each\n"
+        f"against the policy in force: balance {balance['shadow']:.3f} against"
+        f" {balance['dealt']:.3f}, tasks found {found['shadow']:.2f} against"
+        f" {found['dealt']:.2f}"
+    )
 
 
 def _seconds(seconds: float | None) -> str:

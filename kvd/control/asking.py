@@ -55,7 +55,7 @@ class ControlSocket:
         Have something changed, and wait until it is, however long that takes.
 
         Args:
-            what: ``policy``, ``procs``, ``drain`` or ``restart``.
+            what: ``policy``, ``shadow``, ``procs``, ``drain`` or ``restart``.
             said: What goes with it.
 
         Raises:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,6 +47,7 @@ def describe(
     uptime_seconds: float,
     draining: bool = False,
     members: Sequence[Collection[int]] = (),
+    shadow: Callable[[Sequence[int]], dict[str, Any] | None] = lambda workers: None,
 ) -> dict[str, Any]:
     """
     The status as it is sent. The numbers of a worker are those of its place, over
@@ -61,6 +62,8 @@ def describe(
         draining: Whether it is ending.
         members: For each place, the sockets of each group that its worker accepts
             from; empty where the supervisor accepts.
+        shadow: What the shadow would have done with these workers; None: there is
+            no shadow.
     """
     sums = scoreboard.sums()
     rows = [_row(worker, scoreboard, sums[worker.worker]) for worker in workers]
@@ -85,6 +88,7 @@ def describe(
         "store": str(settings.store),
         "durability": settings.durability,
         "policy": settings.policy,
+        "shadow": shadow([row["worker"] for row in counted]),
         "procs": settings.procs,
         "uptime_seconds": round(uptime_seconds, 3),
         "draining": draining,

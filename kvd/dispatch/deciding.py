@@ -50,14 +50,18 @@ class Decider:
 
     _log = Logger()
 
-    def __init__(self, name: str, policy: IDispatchPolicy) -> None:
+    def __init__(
+        self, name: str, policy: IDispatchPolicy, instead: str = "workers take turns"
+    ) -> None:
         """
         Args:
             name: As the operator chose it, for the log.
             policy: Who is asked.
+            instead: What is done where it has no answer, for the log.
         """
         self._name = name
         self._policy = policy
+        self._instead = instead
         self._asking = False
         self._complained = False
         self._dismissed = False
@@ -92,13 +96,20 @@ class Decider:
         """
         The number of a ready worker: the policy's, or whoever's turn it is.
         """
+        answer = self.ask(view)
+        return whose_turn(view) if answer is None else answer
+
+    def ask(self, view: View) -> int | None:
+        """
+        The number of a ready worker, or None if the policy names none.
+        """
         if self._dismissed:
-            return whose_turn(view)
+            return None
         answer = self._ask_in_time(view)
         if isinstance(answer, int):
             return answer
         self._complain(answer)
-        return whose_turn(view)
+        return None
 
     def _ask_in_time(self, view: View) -> int | str | None:
         """
@@ -137,19 +148,21 @@ class Decider:
         if what is None:
             self._log.error(
                 "policy {policy} did not decide within {seconds:g} seconds; it is not"
-                " asked again, and workers take turns until kvd is started anew",
+                " asked again, and {instead} until it is chosen anew",
                 policy=self._name,
                 seconds=DECIDE_SECONDS * self._rings,
+                instead=self._instead,
             )
             return
         if self._complained:
             return
         self._complained = True
         self._log.error(
-            "policy {policy} {what}; such connections go to whose turn it is, and no"
-            " more is said of it",
+            "policy {policy} {what}; for such connections {instead}, and no more is"
+            " said of it",
             policy=self._name,
             what=what,
+            instead=self._instead,
         )
 
 

@@ -84,6 +84,10 @@ def _read_policy(text: str) -> str:
     return text
 
 
+def _read_shadow(text: str) -> str | None:
+    return None if text == "off" else _read_policy(text)
+
+
 def _read_procs(text: str) -> int:
     if text == "auto":
         return len(os.sched_getaffinity(0))
@@ -156,6 +160,14 @@ CHOICES: Final[Sequence[Choice]] = (
         ["reuseport"],
         "Who gets the next connection.",
         "p",
+    ),
+    Choice(
+        "shadow",
+        "shadow",
+        _read_shadow,
+        ["off"],
+        "Another policy, asked about each connection that the supervisor deals:"
+        ' "kvd status" shows what it would have done; off: none.',
     ),
     Choice(
         "procs",

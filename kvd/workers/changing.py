@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from kvd.errors import ChangeImpossible
 from kvd.scoreboard import Scoreboard
 from kvd.settings import MAX_PROCS, Settings
-from kvd.workers.dispatching import Dispatching, choose_policy
+from kvd.workers.dispatching import Dispatching, choose_policy, choose_shadow
 from kvd.workers.pool import START_SECONDS, Pool, State
 
 LOOK_SECONDS: Final = 0.02
@@ -90,6 +90,23 @@ class Changing:
         self._log.info(
             "policy {policy} instead of {before}", policy=name, before=before
         )
+
+    def shadow(self, name: str | None) -> None:
+        """
+        Let another policy look on from now on, and be counted anew.
+
+        Args:
+            name: The policy's; None: nobody looks on.
+
+        Raises:
+            OperatorError: There is no such policy, it cannot be used, or it would see
+                nothing.
+        """
+        dispatching = self._dispatching
+        dispatching.shadow_by(
+            None if name is None else choose_shadow(name, dispatching.chosen)
+        )
+        self._log.info("shadow {shadow}", shadow=name or "off")
 
     def resize(self, procs: int) -> Deferred[None]:
         """

@@ -22,6 +22,7 @@ from twisted.logger import Logger
 
 from kvd.accepting import Acceptor
 from kvd.dispatch.deciding import Decider
+from kvd.dispatch.shadowing import Shadow
 from kvd.dispatch.view import View
 from kvd.listening import ListenerGroup
 from kvd.scoreboard import Scoreboard
@@ -82,6 +83,8 @@ class Dealing:
             max_connections: How many one worker may have open.
             reactor: Watches the sockets and tells the time.
         """
+        self.shadow: Shadow | None = None
+        """Looks on, as soon as a batch is on its way."""
         self._decider = decider
         self._accepts = decider is not None
         self._groups = groups
@@ -257,7 +260,9 @@ class Dealing:
     def _deal_batch(self) -> None:
         connections = tuple(self._scoreboard.connections())
         dealt: defaultdict[int, list[socket.socket]] = defaultdict(list)
-        for worker in self._choose(connections):
+        views: list[View] = []
+        workers = self._choose(connections, views)
+        for worker in workers:
             dealt[worker].append(self._held.popleft())
         now = self._reactor.seconds()
         for worker, chosen in dealt.items():
@@ -270,13 +275,16 @@ class Dealing:
                 or connections[worker] + hand.waiting >= self.max_connections
             ):
                 self._open = _without(self._open, worker)
+        if self.shadow is not None:
+            self.shadow.look_on(views, workers)
 
-    def _choose(self, connections: Sequence[int]) -> list[int]:
+    def _choose(self, connections: Sequence[int], views: list[View]) -> list[int]:
         """
         Choose the workers for a batch of what is held.
 
         Args:
             connections: How many each worker has open.
+            views: Gets what each decision saw, if a shadow wants it.
         """
         ready = self._open
         requests = tuple(self._scoreboard.requests())
@@ -300,6 +308,8 @@ class Dealing:
                 )
                 worker = decider.choose(view)
                 chosen.append(worker)
+                if self.shadow is not None:
+                    views.append(view)
                 handing_over[worker] += 1
                 self._turn = (worker + 1) % len(connections)
                 if connections[worker] + handing_over[worker] >= self.max_connections:

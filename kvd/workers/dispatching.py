@@ -25,7 +25,9 @@ from twisted.logger import Logger
 from kvd.dispatch.arranging import Arrangement, arrange
 from kvd.dispatch.choosing import load_policy
 from kvd.dispatch.deciding import Decider
+from kvd.dispatch.shadowing import Shadow
 from kvd.dispatch.steering import Program, by_chance
+from kvd.errors import BadSetting
 from kvd.interfaces import IDispatchPolicy, IGatedPolicy, ISteeringPolicy
 from kvd.listening import ListenerGroup
 from kvd.scoreboard import Scoreboard
@@ -60,6 +62,27 @@ def choose_policy(name: str, workers: int) -> ChosenPolicy:
     return ChosenPolicy(name, policy, arrange(name, policy, workers))
 
 
+def choose_shadow(name: str, chosen: ChosenPolicy) -> ChosenPolicy:
+    """
+    Find a policy that is to look on.
+
+    Args:
+        name: Its name.
+        chosen: The policy in force.
+
+    Raises:
+        OperatorError: As `choose_policy`; or the policy in force shows nothing.
+    """
+    shadow = choose_policy(name, len(chosen.arrangement.members))
+    if chosen.arrangement.kernel_chooses:
+        raise BadSetting(
+            f"the shadow {name!r} would see nothing: under the policy"
+            f" {chosen.name!r} the supervisor deals no connections; choose one under"
+            " which it does, such as roundrobin, or record them (--record) and simulate"
+        )
+    return shadow
+
+
 class Dispatching:
     """
     Polling and dealing, as the present policy wants it.
@@ -76,6 +99,7 @@ class Dispatching:
         scoreboard: Scoreboard,
         max_connections: int,
         reactor: Any,
+        shadow: ChosenPolicy | None = None,
     ) -> None:
         """
         Args:
@@ -84,7 +108,9 @@ class Dispatching:
             scoreboard: How busy the workers are.
             max_connections: How many one worker may have open.
             reactor: Watches the sockets and tells the time.
+            shadow: The policy that looks on.
         """
+        self.shadow = shadow
         self._groups = groups
         self._polling = Polling(None, groups, reactor)
         self._dealing = Dealing(None, groups, scoreboard, max_connections, reactor)
@@ -99,6 +125,7 @@ class Dispatching:
         Let another policy decide from now on.
         """
         self.chosen = chosen
+        self.shadow_by(self.shadow)
         arrangement = chosen.arrangement
         for group in self._groups:
             self._grow(group, arrangement.group_size)
@@ -118,6 +145,36 @@ class Dispatching:
         Let a worker have so many connections open from now on.
         """
         self._dealing.max_connections = max_connections
+
+    def shadow_by(self, shadow: ChosenPolicy | None) -> None:
+        """
+        Let a policy look on from now on, or none. Where the kernel chooses, there is
+        nothing to see: it waits until there is.
+        """
+        self.shadow = shadow
+        self._dealing.shadow = None
+        if shadow is not None and not self.chosen.arrangement.kernel_chooses:
+            self._dealing.shadow = Shadow(shadow.name, shadow.policy)
+
+    def shadow_counts(self, workers: Sequence[int]) -> dict[str, Any] | None:
+        """
+        What the shadow would have done since this policy is in force.
+
+        Args:
+            workers: Who is there.
+
+        Returns:
+            Plain data, without counts where there is nothing to see; None: nobody
+            looks on.
+        """
+        if self.shadow is None:
+            return None
+        told = {
+            "policy": self.shadow.name,
+            "model": self.shadow.arrangement.kernel_chooses,
+        }
+        looking = self._dealing.shadow
+        return told if looking is None else told | looking.counts(workers)
 
     def _grow(self, group: ListenerGroup, size: int) -> None:
         try:

@@ -10,7 +10,6 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.dispatch.choosing import load_policy
-from kvd.dispatch.contract import views
 from kvd.dispatch.gated import Gated
 from kvd.dispatch.leastbusy import LeastBusy
 from kvd.dispatch.reuseport import ReusePort
@@ -19,9 +18,15 @@ from kvd.dispatch.shared import Shared
 from kvd.dispatch.steered import Steered
 from kvd.dispatch.steering import by_chance, by_cpu, by_weight
 from kvd.errors import BadSetting, UnknownPlugin
-from kvd.interfaces import IDispatchPolicy
+from kvd.interfaces import IDispatchPolicy, IGatedPolicy
 from kvd.plugins import IPolicyDeclaration, declared, load
-from kvd.testing import PolicyContract, RotatingContract, view
+from kvd.testing import (
+    DealtByLoadContract,
+    GatedContract,
+    PolicyContract,
+    RotatingContract,
+    view,
+)
 
 
 class SharedTests(PolicyContract, SynchronousTestCase):
@@ -92,7 +97,7 @@ class RoundRobinTests(RotatingContract, SynchronousTestCase):
         )
 
 
-class LeastBusyTests(RotatingContract, SynchronousTestCase):
+class LeastBusyTests(DealtByLoadContract, RotatingContract, SynchronousTestCase):
     """
     `LeastBusy` looks at what each worker does.
     """
@@ -108,32 +113,17 @@ class LeastBusyTests(RotatingContract, SynchronousTestCase):
 
         assert 2 == self.make_policy().choose(busy)
 
-    def test_what_is_on_its_way_counts(self) -> None:
-        """
-        A worker to which three are handed over is not idle (Seastar #3514: what
-        was counted late went to one shard).
-        """
-        assert 1 == self.make_policy().choose(view(2, handing_over=(3, 2)))
-        assert 0 == self.make_policy().choose(
-            view(2, requests=(1, 0), handing_over=(0, 2))
-        )
-
     def test_among_equals_the_fewest_connections_count(self) -> None:
         """
         Each of them may ask again.
         """
         assert 2 == self.make_policy().choose(view(3, connections=(5, 4, 3)))
 
-    def test_ties_take_turns(self) -> None:
+    def test_the_turn_of_who_is_not_ready_passes_on(self) -> None:
         """
-        Nobody is everybody's first choice (Seastar #290: ties always went to
-        shard 0).
+        Among equals.
         """
-        policy = self.make_policy()
-
-        assert [0, 1, 2, 3] == [policy.choose(view(4, turn=n)) for n in range(4)]
-        assert 0 == policy.choose(view(4, ready=(0, 2), turn=3))
-        assert [8] * 8 == self._deal(policy, 8, 64)
+        assert 0 == self.make_policy().choose(view(4, ready=(0, 2), turn=3))
 
     def test_who_is_not_ready_is_not_the_least_busy(self) -> None:
         """
@@ -142,12 +132,12 @@ class LeastBusyTests(RotatingContract, SynchronousTestCase):
         assert 1 == self.make_policy().choose(view(2, ready=(1,), requests=(0, 9)))
 
 
-class GatedTests(PolicyContract, SynchronousTestCase):
+class GatedTests(GatedContract, SynchronousTestCase):
     """
     `Gated` leaves connections to the least busy.
     """
 
-    def make_policy(self) -> IDispatchPolicy:
+    def make_policy(self) -> IGatedPolicy:
         return Gated()
 
     def test_who_has_least_accepts(self) -> None:
@@ -159,21 +149,6 @@ class GatedTests(PolicyContract, SynchronousTestCase):
         policy = Gated()
 
         assert [False, False, True, True] == [policy.accepts(n, seen) for n in range(4)]
-
-    def test_who_is_gone_keeps_nobody_from_accepting(self) -> None:
-        """
-        However little it seems to do (h2o #1636: two of 23 threads did it all).
-        """
-        seen = view(2, ready=(1,), connections=(0, 9))
-
-        assert Gated().accepts(1, seen)
-
-    def test_somebody_accepts_always(self) -> None:
-        """
-        Whatever the loads are.
-        """
-        for seen in views(8):
-            assert any(Gated().accepts(worker, seen) for worker in seen.ready)
 
 
 class SteeredTests(PolicyContract, SynchronousTestCase):

@@ -27,6 +27,7 @@ from tests.integration.twistd import Twistd, unused_port
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.rst"), *ROOT.glob("docs/*.rst")])
 START = re.compile(r"(?:twistd -n kvd|make serve)(.*)", re.DOTALL)
+INSTALL = re.compile(r"pip install (\./\S+)")
 COMMAND_SECONDS = 60
 
 every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -100,6 +101,10 @@ class Reader:
         programs = os.path.dirname(sys.executable)
         self._environment = os.environ | {
             "PATH": os.pathsep.join([programs, os.environ["PATH"]]),
+            # Of this reader alone: what they install is nobody else's.
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")])
+            ),
             "COLUMNS": "80",
             "KVD_URL": f"http://127.0.0.1:{self._port}",
         }
@@ -114,6 +119,10 @@ class Reader:
         start = START.fullmatch(command)
         if start:
             self._start(shlex.split(start[1]))
+            return
+        install = INSTALL.fullmatch(command)
+        if install:
+            self._install(install[1])
             return
         ended = subprocess.run(
             ["bash", "-c", command],
@@ -130,6 +139,17 @@ class Reader:
             expected, printed, ELLIPSIS
         ), f"{command}\nshould print\n{expected}but printed\n{ended.stdout}"
         assert 0 == ended.returncode, command
+
+    def _install(self, package: str) -> None:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        # No isolation: what builds it is here already, and no network is asked.
+        alone = ["--disable-pip-version-check", "--no-build-isolation"]
+        subprocess.run(
+            [*pip, *alone, f"--target={self._folder / 'site'}", package],
+            cwd=self._folder,
+            timeout=COMMAND_SECONDS,
+            check=True,
+        )
 
     def _start(self, options: list[str]) -> None:
         self._daemons.close()

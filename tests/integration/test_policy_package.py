@@ -5,7 +5,7 @@ Somebody's own package brings policies.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 def serve(
-    installed: Installed, folder: Path, policy: str, requests: int = 6
+    installed: Installed,
+    folder: Path,
+    policy: str,
+    requests: int = 6,
+    more: Sequence[str] = (),
 ) -> tuple[Mapping[int, int], str]:
     """
     Serve some requests under a policy.
@@ -40,7 +44,7 @@ def serve(
         How many connections each worker got, and the log.
     """
     control = folder / "control"
-    options = [f"--policy={policy}", "--procs=3", "--store=null:"]
+    options = [f"--policy={policy}", "--procs=3", "--store=null:", *more]
     daemon = Twistd(
         [*options, f"--control={control}"],
         folder,
@@ -87,6 +91,22 @@ def test_one_that_never_decides_is_left(installed: Installed, tmp_path: Path) ->
 
     assert {0: 2, 1: 2, 2: 2} == accepted
     assert 1 == log.count("did not decide within")
+
+
+def test_one_that_errs_or_hangs_may_look_on(
+    installed: Installed, tmp_path: Path
+) -> None:
+    """
+    Nobody notices, except who reads the log.
+    """
+    for shadow, words in (("odd", "RuntimeError"), ("stuck", "did not decide within")):
+        accepted, log = serve(
+            installed, tmp_path, "roundrobin", more=[f"--shadow={shadow}"]
+        )
+
+        assert {0: 2, 1: 2, 2: 2} == accepted
+        assert 1 == log.count(f"policy {shadow} ")
+        assert words in log
 
 
 def test_a_broken_one_is_named_when_it_is_asked_for(

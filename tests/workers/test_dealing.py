@@ -9,6 +9,7 @@ import errno
 import os
 import resource
 import socket
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -17,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.dispatch.deciding import Decider
 from kvd.dispatch.roundrobin import RoundRobin
+from kvd.dispatch.shadowing import Shadow
 from kvd.dispatch.view import View
 from kvd.listening import open_group
 from kvd.scoreboard import Scoreboard, create_scoreboard
@@ -32,6 +34,7 @@ from kvd.workers.dealing import (
 )
 from kvd.workers.handover import BLOCKED_SECONDS, MAX_WAITING
 from kvd.workers.messages import Claims, Deal, Declined, Message, Settled
+from tests.dispatch.test_deciding import Odd, catch, fail, never
 from tests.stepped import SteppedReactor
 
 WORKERS = 3
@@ -325,6 +328,65 @@ class MistakeTests(DealingCase):
         self.reactor.advance(LOOK_SECONDS)
         self.connect(2)
         assert [2, 2] == self.served()
+
+
+class ShadowTests(DealingCase):
+    """
+    A second policy looks on.
+    """
+
+    def look_on(self, choose: Callable[[View], int]) -> Shadow:
+        """
+        From now on.
+        """
+        shadow = self.dealing.shadow = Shadow("odd", Odd(choose))
+        return shadow
+
+    def test_it_sees_what_is_dealt_and_changes_nothing(self) -> None:
+        """
+        One at a time, and many at once.
+        """
+        shadow = self.look_on(lambda view: view.ready[0])
+        self.connect(6)
+        self.join(3)
+        self.connect(1)
+        self.connect(2)
+
+        assert [3, 3, 3] == self.served()
+        told = shadow.counts(range(3))
+        assert (9, 3) == (told["connections"], told["agreed"])
+        assert [9, 0, 0] == [row["shadow"] for row in told["workers"]]
+        assert [3, 3, 3] == [row["dealt"] for row in told["workers"]]
+
+    def test_it_is_asked_when_all_are_on_their_way(self) -> None:
+        """
+        So that nobody's connection waits for it.
+        """
+        on_their_way: list[int] = []
+
+        def ask(view: View) -> int:
+            on_their_way.append(sum(map(self.dealing.handing_over, view.ready)))
+            return view.ready[0]
+
+        self.look_on(ask)
+        self.connect(6)
+        self.join(2)
+
+        assert [6] * 6 == on_their_way
+
+    def test_one_that_fails_or_hangs_costs_no_connection(self) -> None:
+        """
+        Whatever it does.
+        """
+        self.join(3)
+        for choose in (fail, never, catch):
+            with capturedLogs() as events:
+                self.look_on(choose)
+                self.connect(3)
+            assert 1 == len(list(events))
+
+        assert [3, 3, 3] == self.served()
+        assert list(range(9)) == self.all_served()
 
 
 class LostWorkerTests(DealingCase):

@@ -1,0 +1,79 @@
+"""
+What a policy promises further whose workers look before they accept.
+"""
+
+from __future__ import annotations
+
+from zope.interface.verify import verifyObject
+
+from kvd.dispatch.contract.load import LoadAwareContract
+from kvd.dispatch.contract.views import WORKERS, view, views
+from kvd.interfaces import IGatedPolicy
+
+
+class GatedContract(LoadAwareContract):
+    """
+    A connection is left to whoever is less busy, and never to nobody: mixed in instead
+    of `LoadAwareContract`.
+    """
+
+    def make_policy(self) -> IGatedPolicy:
+        """
+        The policy under test.
+        """
+        raise NotImplementedError
+
+    def test_it_provides_the_gate(self) -> None:
+        """
+        Beside what every policy has.
+        """
+        assert verifyObject(IGatedPolicy, self.make_policy())
+
+    def test_somebody_accepts_always(self) -> None:
+        """
+        Whatever the loads are: else a connection waits until gates are opened by force.
+        """
+        policy = self.make_policy()
+        for workers in WORKERS:
+            for seen in views(workers):
+                assert any(policy.accepts(worker, seen) for worker in seen.ready)
+
+    def test_a_busy_worker_leaves_a_connection_to_an_idle_one(self) -> None:
+        """
+        Wherever there is one (Puma #3961: a busy worker steals connections).
+        """
+        policy = self.make_policy()
+        for workers in WORKERS[1:]:
+            for idle in range(workers):
+                requests = [int(worker != idle) for worker in range(workers)]
+                seen = view(workers, connections=[1] * workers, requests=requests)
+                accepting = [n for n in range(workers) if policy.accepts(n, seen)]
+                assert [idle] == accepting
+
+    def test_who_is_gone_keeps_nobody_away(self) -> None:
+        """
+        However little it seems to do.
+        """
+        seen = view(3, ready=(1, 2), connections=(0, 9, 9), requests=(0, 4, 4))
+        policy = self.make_policy()
+
+        assert [True, True] == [policy.accepts(worker, seen) for worker in seen.ready]
+
+    def test_the_model_chooses_among_those_who_accept(self) -> None:
+        """
+        So that a simulation shows what the gates do.
+        """
+        policy = self.make_policy()
+        for workers in WORKERS:
+            for seen in views(workers, handing_over=False):
+                assert policy.accepts(policy.choose(seen), seen)
+
+    def test_the_same_view_opens_the_same_gates(self) -> None:
+        """
+        A policy keeps no state: each worker asks its own copy.
+        """
+        policy, other = self.make_policy(), self.make_policy()
+        for seen in views(8):
+            gates = [policy.accepts(worker, seen) for worker in seen.ready]
+            assert gates == [other.accepts(worker, seen) for worker in seen.ready]
+            assert gates == [policy.accepts(worker, seen) for worker in seen.ready]
