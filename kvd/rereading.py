@@ -20,10 +20,9 @@ from kvd.errors import OperatorError
 from kvd.settings import Settings
 from kvd.workers.changing import Changing
 
-FIXED: Final = ("listen", "store", "control")
+FIXED: Final = ("listen", "status", "control", "store")
 """
-What cannot change: clients and commands come there, and no two workers may serve
-different values.
+What cannot change: somebody comes there, and no two workers may serve different values.
 """
 
 

@@ -75,12 +75,13 @@ class RereadingTests(SynchronousTestCase):
             listen=(TCPAddress("127.0.0.1", 1),),
             store=StoreLocation("null", ""),
             control=None,
+            status=TCPAddress("127.0.0.1", 2),
             procs=0,
             splice=False,
         )
         events = self.read_again(lambda: new)
 
-        assert ["listen", "store", "control"] == [
+        assert ["listen", "status", "control", "store"] == [
             event["name"] for event in events if "name" in event
         ]
         assert 3 == events[-1]["procs"]

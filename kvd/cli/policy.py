@@ -38,8 +38,9 @@ def _list(present: str) -> None:
     known = {
         name: each.description for name, each in declared(IPolicyDeclaration).items()
     }
-    # The daemon may have others, of its own environment.
-    known.setdefault(present, "")
+    # The name may have options; and the daemon may have policies of its own
+    # environment.
+    known.setdefault(present, known.get(present.partition(":")[0], ""))
     width = max(map(len, known))
     for name, description in known.items():
         star = "*" if name == present else " "

@@ -43,7 +43,7 @@ class Rates:
             seconds: Between both.
         """
         self.told = told
-        past = {(row["worker"], row["pid"]): row for row in before["workers"]}
+        past = {row["worker"]: row for row in before["workers"]}
         self.waiting = sum(
             sum(queue["waiting"]) for queue in told.get("accept_queues", ())
         )
@@ -51,8 +51,7 @@ class Rates:
         self.workers: Sequence[WorkerRates] = [
             WorkerRates(
                 row,
-                # A new process counts from the start.
-                _per_second(past.get((row["worker"], row["pid"]), {}), row, seconds),
+                _per_second(past.get(row["worker"], {}), row, seconds),
                 row.get("accept_queue"),
             )
             for row in told["workers"]
@@ -93,8 +92,10 @@ class Rates:
 def _per_second(
     past: dict[str, Any], row: dict[str, Any], seconds: float
 ) -> dict[str, float]:
+    # A place without a process has no numbers, and those of its next one go on where
+    # they were: what was not told at the last look says nothing of the time since.
     return {
-        name: max(0.0, row[name] - past.get(name, 0)) / seconds
+        name: max(0.0, row[name] - past.get(name, row[name])) / seconds
         for name in COUNTED
         if name in row
     }

@@ -60,17 +60,18 @@ def test_rates_are_those_since_the_last_look() -> None:
     assert pytest.approx(120**2 / (2 * (100**2 + 20**2))) == rates.balance_of_requests
 
 
-def test_a_new_process_counts_from_its_start() -> None:
+def test_a_new_process_counts_on() -> None:
     """
-    Its predecessor's numbers are nothing to it; and a place without one has none.
+    What was done before the last look is no rate of its; and a place without a process
+    has none.
     """
-    before = status(row(0, pid=10, requests=500), row(1, requests=3))
-    now = status(row(0, pid=11, requests=7), row(1, None))
+    before = status(row(0, pid=10, requests=500), row(1, requests=3), row(2, None))
+    now = status(row(0, pid=11, requests=507), row(1, None), row(2, requests=900))
     rates = Rates(before, now, 1.0)
 
     assert 7 == rates.total("requests")
     assert {} == rates.workers[1].per_second
-    assert 1.0 == rates.balance_of_requests
+    assert 0 == rates.workers[2].per_second["requests"]
 
 
 def test_what_waits_is_a_workers_if_nobody_else_looks_there() -> None:
@@ -94,7 +95,7 @@ def test_everything_fits_into_a_terminal_of_80_columns() -> None:
         silent_seconds=12.34, accept_queue=4096,
     )  # fmt: skip
     text = drawn(
-        Rates(status(), status(busy, row(1, None), waiting=[4096]), 1.0),
+        Rates(status(row(4095)), status(busy, row(1, None), waiting=[4096]), 1.0),
         bars=True,
     )
 
