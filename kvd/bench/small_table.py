@@ -21,8 +21,8 @@ COLUMNS: Final = (
     "p50\nms",
     "p99\nms",
     "Jain's\nindex",
-    "CPU s/s:\nworkers",
-    "\nload",
+    "cores:\nworkers",
+    "cores:\nload",
     "failed",
 )
 

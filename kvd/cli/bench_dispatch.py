@@ -62,7 +62,7 @@ LOADS: Final = ("equal", "uneven", "uneven-many", "keep-alive", "keep-alive-few"
     " requests, the figures are the machine's.",
 )
 @click.option(
-    "--seconds", metavar="TIME", default="2", callback=seconds, help="Of each run."
+    "--seconds", metavar="TIME", default="1.5", callback=seconds, help="Of each run."
 )
 @click.option(
     "--rounds",
