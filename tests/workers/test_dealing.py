@@ -427,6 +427,29 @@ class LostWorkerTests(DealingCase):
         assert [0, 6] == self.served()
         assert list(range(6)) == self.all_served()
 
+    def test_nobody_gets_what_many_fell_behind_with(self) -> None:
+        """
+        Where all are kept, the first to be done takes over from one at a time.
+        """
+        self.join(3)
+        for worker in self.workers:
+            worker.stall()
+        self.connect(9)
+        self.reactor.advance(2 * CLAIM_SECONDS)
+        assert [0, 0, 0] == self.served()
+
+        self.workers[2].go_on()
+        self.reactor.settle()
+        assert [0, 0, 3] == self.served()
+        self.workers[2].stall()
+        self.reactor.advance(LOOK_SECONDS)
+        self.reactor.advance(LOOK_SECONDS)
+        assert [0, 3, 3] == [self.dealing.handing_over(worker) for worker in range(3)]
+
+        self.workers[2].go_on()
+        self.reactor.settle()
+        assert [0, 0, 6] == self.served()
+
     def test_who_fell_behind_gets_nothing_until_it_has_caught_up(self) -> None:
         """
         Then its turn comes again.
