@@ -50,6 +50,12 @@ class SteppedReactor(WorkerReactor):
         self._now += seconds
         self.settle()
 
+    def be_kept(self, seconds: float) -> None:
+        """
+        Let time pass within an event: nothing else is done meanwhile.
+        """
+        self._now += seconds
+
     def dispose(self) -> None:
         """
         Close every descriptor the reactor holds, its own ones included.

@@ -5,16 +5,13 @@ values into /dev/null, and who of the workers serves them.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kvd.balance import jain_index
-from kvd.bench.figures import percentile, share_of_time, under_half_busy
 from kvd.bench.load import Load, Report
-from kvd.bench.programs import daemon, send, sink
-from kvd.bench.sampling import Sampler, Work
+from kvd.bench.programs import daemon, send, short_folder, sink
+from kvd.bench.run import Run
+from kvd.bench.sampling import Sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,54 +33,6 @@ class Plan:
         The load of one mode.
         """
         return Load(self.requests, self.body_bytes, self.clients, keep_alive)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """
-    One policy under one load.
-    """
-
-    policy: str
-    report: Report
-    work: Work
-
-    @property
-    def rate(self) -> float:
-        """
-        Requests that succeeded per second.
-        """
-        return rate_of(self.report)
-
-    def latency(self, share: float) -> float:
-        """
-        A percentile of the latencies.
-        """
-        return percentile(self.report.latencies, share)
-
-    @property
-    def balance(self) -> float:
-        """
-        Jain's index of the workers' requests.
-        """
-        return jain_index(self.work.requests)
-
-    @property
-    def without_work(self) -> int:
-        """
-        Workers that served nobody.
-        """
-        return sum(not requests for requests in self.work.requests)
-
-    @property
-    def time_under_half_busy(self) -> float:
-        """
-        The share of the time in which fewer than half of the workers had a
-        request.
-        """
-        return share_of_time(
-            self.work.samples, self.report.began, self.report.ended, under_half_busy
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +58,6 @@ def mode_name(keep_alive: bool) -> str:
     How connections are used, in words.
     """
     return "keep-alive" if keep_alive else "a new connection for each request"
-
-
-def rate_of(report: Report) -> float:
-    """
-    Requests that succeeded per second.
-    """
-    return len(report.latencies) / report.seconds if report.seconds else 0.0
 
 
 def measure(plan: Plan, tell: Callable[[str], object]) -> Iterator[Mode]:
@@ -159,16 +101,3 @@ def measure_ceiling(load: Load) -> Report:
     """
     with short_folder() as folder, sink(load.clients) as port:
         return send(port, load, folder)
-
-
-def short_folder() -> tempfile.TemporaryDirectory[str]:
-    """
-    A folder that is removed in the end.
-    """
-    # Not below TMPDIR if that is long: the path of a Unix socket has at most 107
-    # bytes (unix(7)).
-    place = tempfile.gettempdir()
-    return tempfile.TemporaryDirectory(
-        prefix="kvd-",
-        dir="/tmp" if len(os.fsencode(place)) > 80 else place,  # noqa: S108
-    )

@@ -2,8 +2,9 @@
 The load: a program of its own, ``python -m kvd.bench.load``.
 
 Each client is a process and has a fixed share of the requests, as the article's
-threads had: who meets a busy worker falls behind, and nobody takes over. All
-begin at once. What they found comes on standard output, as JSON.
+threads had: who meets a busy worker falls behind, and nobody takes over. Or it
+sends for a fixed time, and who meets a busy worker sends less. All begin at once.
+What they found comes on standard output, as JSON.
 
 It is a program of its own so that nothing is forked from a process with threads.
 """
@@ -11,6 +12,7 @@ It is a program of its own so that nothing is forked from a process with threads
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import signal
@@ -19,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any, Final
 
 from kvd.bench.client import PutClient, RequestFailed, TimedOut
@@ -42,10 +45,12 @@ class Load:
     clients: int
     keep_alive: bool
     """Whether a client uses its connection again, or makes one for each request."""
+    seconds: float = 0.0
+    """If above 0, each client sends for so long, and no fixed share."""
 
     def shares(self) -> list[int]:
         """
-        How many requests each client sends.
+        How many requests each client sends, if not for a time.
         """
         each, more = divmod(self.requests, self.clients)
         return [each + (client < more) for client in range(self.clients)]
@@ -68,6 +73,19 @@ class Report:
     """How many requests failed, by the reason."""
     cpu_seconds: float
     """Of all clients."""
+    late: int = 0
+    """How many succeeded when the time that was given was over."""
+    given_seconds: float = 0.0
+    """For how long was to be sent; 0: until all was sent."""
+
+    @property
+    def rate(self) -> float:
+        """
+        Requests that succeeded per second. Where a time was given, neither what
+        ended later counts nor the time that it took: clients are then ever fewer.
+        """
+        seconds = self.given_seconds or self.seconds
+        return (len(self.latencies) - self.late) / seconds if seconds else 0.0
 
     @property
     def failed(self) -> int:
@@ -109,7 +127,7 @@ def run_load(port: int, load: Load) -> Report:
                 client = PutClient(
                     port, body, load.body_bytes, keep_alive=load.keep_alive
                 )
-                _be_client(client, number, share, start_end, result_end)
+                _be_client(client, number, share, load.seconds, start_end, result_end)
             children.append(child)
             os.close(result_end)
         for pipe in pipes:
@@ -144,7 +162,12 @@ def _body(size: int) -> int:
 
 
 def _be_client(
-    client: PutClient, number: int, share: int, start_end: int, result_end: int
+    client: PutClient,
+    number: int,
+    share: int,
+    seconds: float,
+    start_end: int,
+    result_end: int,
 ) -> None:
     """
     Live as a client, and end this process.
@@ -152,7 +175,7 @@ def _be_client(
     try:
         os.write(result_end, b"ready\n")
         os.read(start_end, 1)
-        part = _send_share(client, number, share)
+        part = _send_share(client, number, share, seconds)
         with open(result_end, "wb") as result:
             result.write(json.dumps(part).encode("ascii"))
         os._exit(0)
@@ -161,23 +184,31 @@ def _be_client(
         os._exit(1)
 
 
-def _send_share(client: PutClient, number: int, share: int) -> dict[str, Any]:
+def _send_share(
+    client: PutClient, number: int, share: int, seconds: float = 0.0
+) -> dict[str, Any]:
     before = _cpu_seconds()
+    until = time.monotonic() + seconds if seconds else math.inf
     latencies: list[float] = []
     failures: Counter[str] = Counter()
-    timeouts = 0
-    for request in range(share):
-        if timeouts == GIVE_UP_AFTER:
-            failures["not sent, since the server stood still"] += share - request
-            break
+    timeouts = late = 0
+    for request in count() if seconds else range(share):
         began = time.monotonic()
+        if began >= until:
+            break
+        if timeouts == GIVE_UP_AFTER:
+            left = 1 if seconds else share - request
+            failures["not sent, since the server stood still"] += left
+            break
         try:
             client.put(key_of(number, request))
         except RequestFailed as error:
             failures[str(error)] += 1
             timeouts = timeouts + 1 if isinstance(error, TimedOut) else 0
         else:
-            latencies.append(time.monotonic() - began)
+            ended = time.monotonic()
+            latencies.append(ended - began)
+            late += ended > until
             timeouts = 0
     ended = time.monotonic()
     client.close()
@@ -185,6 +216,7 @@ def _send_share(client: PutClient, number: int, share: int) -> dict[str, Any]:
         "ended": ended,
         "latencies": latencies,
         "failures": failures,
+        "late": late,
         "cpu_seconds": _cpu_seconds() - before,
     }
 
@@ -201,7 +233,7 @@ def _put_together(
     there = []
     for part, share in zip(parts, load.shares(), strict=True):
         if part is None:
-            failures["the client died"] += share
+            failures["the client died"] += 1 if load.seconds else share
         else:
             failures.update(part["failures"])
             there.append(part)
@@ -211,6 +243,8 @@ def _put_together(
         latencies=[seconds for part in there for seconds in part["latencies"]],
         failures=dict(failures),
         cpu_seconds=sum(part["cpu_seconds"] for part in there),
+        late=sum(part["late"] for part in there),
+        given_seconds=load.seconds,
     )
 
 

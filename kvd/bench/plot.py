@@ -8,9 +8,10 @@ import os
 from collections.abc import Sequence
 from typing import Any, Final
 
-from kvd.bench.article import Mode, Plan, Run
+from kvd.bench.article import Mode, Plan
 from kvd.bench.errors import PlotUnavailable
 from kvd.bench.figures import busy_shares, spans
+from kvd.bench.run import Run
 from kvd.bench.table import spell_bytes
 
 SUFFIXES: Final = (".png", ".svg")

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -76,6 +77,19 @@ def daemon(
         yield Daemon(port, asking)
         if process.poll() is not None:
             raise BenchFailed("the daemon ended while it was measured", _tail(log))
+
+
+def short_folder() -> tempfile.TemporaryDirectory[str]:
+    """
+    A folder that is removed in the end.
+    """
+    # Not below TMPDIR if that is long: the path of a Unix socket has at most 107
+    # bytes (unix(7)).
+    place = tempfile.gettempdir()
+    return tempfile.TemporaryDirectory(
+        prefix="kvd-",
+        dir="/tmp" if len(os.fsencode(place)) > 80 else place,  # noqa: S108
+    )
 
 
 def unused_port() -> int:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from kvd.bench.article import Mode, Plan, Run, rate_of
+from kvd.bench.article import Mode, Plan
 from kvd.bench.figures import busy_shares
+from kvd.bench.run import Run
 
 COLUMNS: Final = 200
 
@@ -30,7 +31,7 @@ def _mode(mode: Mode) -> dict[str, Any]:
     ceiling = mode.ceiling
     return {
         "keep_alive": mode.keep_alive,
-        "load_alone_requests_per_second": ceiling and rate_of(ceiling),
+        "load_alone_requests_per_second": ceiling and ceiling.rate,
         "runs": [_run(run) for run in mode.runs],
     }
 

@@ -30,6 +30,14 @@ class Sample:
     """`time.monotonic`."""
     in_progress: tuple[int, ...]
     """Requests of each worker."""
+    tasks: tuple[int, ...] = ()
+    """Clients of each worker: the connections that it has open, those handed over to
+    it that it has not claimed yet, and those in the queue of a socket of its own.
+    What waits at a socket of all is nobody's yet."""
+    ended: tuple[int, ...] = ()
+    """Requests that ended at each worker, since kvd started."""
+    busy_seconds: tuple[float, ...] = ()
+    """In which each worker did not wait for events, since kvd started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,8 @@ class Work:
     worker_cpu_seconds: float
     supervisor_cpu_seconds: float
     """Answering the samples is a part of it."""
+    connections: Sequence[int] = ()
+    """How many came to each worker."""
 
 
 class Sampler:
@@ -77,7 +87,13 @@ class Sampler:
         self._next = now + PERIOD_SECONDS
         rows = status["workers"]
         self._samples.append(
-            Sample(now, tuple(row.get("in_progress", 0) for row in rows))
+            Sample(
+                now,
+                in_progress=tuple(row.get("in_progress", 0) for row in rows),
+                tasks=tuple(map(_tasks, rows)),
+                ended=tuple(row.get("requests", 0) for row in rows),
+                busy_seconds=tuple(row.get("busy_seconds", 0.0) for row in rows),
+            )
         )
 
     def finish(self) -> Work:
@@ -89,7 +105,7 @@ class Sampler:
             self.sample()
         after = self._ask()
         cpu_after = _cpu(after)
-        pairs = zip(self._before["workers"], after["workers"], strict=True)
+        pairs = list(zip(self._before["workers"], after["workers"], strict=True))
         spent = {
             pid: seconds - self._cpu_before.get(pid, 0.0)
             for pid, seconds in cpu_after.items()
@@ -97,7 +113,8 @@ class Sampler:
         supervisor = spent.pop(after["pid"], 0.0)
         return Work(
             samples=self._samples,
-            requests=[_requests_since(before, now) for before, now in pairs],
+            requests=[_since("requests", before, now) for before, now in pairs],
+            connections=[_since("accepted", before, now) for before, now in pairs],
             worker_cpu_seconds=sum(spent.values()),
             supervisor_cpu_seconds=supervisor,
         )
@@ -107,10 +124,16 @@ class Sampler:
         return self._samples[-1].in_progress
 
 
-def _requests_since(before: Status, now: Status) -> int:
+def _tasks(row: Status) -> int:
+    # A request without a connection may be there for a moment: two words.
+    there = max(row.get("open", 0), row.get("in_progress", 0))
+    return int(there + row.get("handing_over", 0) + row.get("accept_queue", 0))
+
+
+def _since(name: str, before: Status, now: Status) -> int:
     if before["pid"] != now["pid"]:
-        return int(now.get("requests", 0))
-    return int(now.get("requests", 0)) - int(before.get("requests", 0))
+        return int(now.get(name, 0))
+    return int(now.get(name, 0)) - int(before.get(name, 0))
 
 
 def _cpu(status: Status) -> dict[int, float]:

@@ -12,8 +12,9 @@ from rich import box
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
-from kvd.bench.article import Mode, Plan, Run, rate_of
+from kvd.bench.article import Mode, Plan
 from kvd.bench.load import Report
+from kvd.bench.run import Run
 
 WIDTH: Final = 120
 """
@@ -54,17 +55,7 @@ def show_mode(mode: Mode, body_bytes: int, console: Console) -> None:
     """
     Print the figures of one mode, with all that failed.
     """
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for name in _COLUMNS:
-        justify: JustifyMethod = "left" if name == "policy" else "right"
-        table.add_column(name, justify=justify, no_wrap=True)
-    for run in mode.runs:
-        table.add_row(*_cells(run, body_bytes))
+    table = plain_table(_COLUMNS, [_cells(run, body_bytes) for run in mode.runs])
     console.print(f"\n{mode.name[0].upper()}{mode.name[1:]}\n", style="bold")
     console.print(table)
     console.print()
@@ -82,17 +73,41 @@ def show_mode(mode: Mode, body_bytes: int, console: Console) -> None:
         _show_failures("the load alone", mode.ceiling, console)
 
 
+def plain_table(
+    columns: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    words: Sequence[str] = ("policy",),
+) -> Table:
+    """
+    A table in the way of all measurements.
+
+    Args:
+        columns: Their headings.
+        lines: Of cells.
+        words: The columns that hold words; others hold numbers, and end alike.
+    """
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for name in columns:
+        justify: JustifyMethod = "left" if name in words else "right"
+        table.add_column(name, justify=justify, no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
 def _cells(run: Run, body_bytes: int) -> Sequence[str]:
     requests = run.work.requests
     return (
         run.policy,
         f"{run.rate:.0f}",
         f"{run.rate * body_bytes / 1e9:.2f}",
-        *(_milliseconds(run.latency(share)) for share in (0.5, 0.99, 1.0)),
+        *(milliseconds(run.latency(share)) for share in (0.5, 0.99, 1.0)),
         _of_each(requests),
         str(run.without_work),
         f"{run.balance:.2f}",
-        _percent(run.time_under_half_busy),
+        percent(run.time_under_half_busy),
         f"{run.report.cpu_seconds:.1f}, {run.work.worker_cpu_seconds:.1f},"
         f" {run.work.supervisor_cpu_seconds:.1f}",
         str(run.report.failed),
@@ -121,23 +136,28 @@ def ceiling_line(ceiling: Report, runs: Sequence[Run]) -> str:
     How far the load is from being the limit.
     """
     line = (
-        "The load alone, against a sink that discards:"
-        f" {rate_of(ceiling):.0f} requests/s"
+        f"The load alone, against a sink that discards: {ceiling.rate:.0f} requests/s"
     )
     fastest = max((run.rate for run in runs), default=0.0)
     if fastest:
-        line += f", {rate_of(ceiling) / fastest:.1f} times the fastest policy"
+        line += f", {ceiling.rate / fastest:.1f} times the fastest policy"
     return line
 
 
-def _milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
+    """
+    To a tenth, as long as that is worth anything.
+    """
     if math.isnan(seconds):
         return "-"
     return f"{seconds * 1e3:.1f}" if seconds < 0.1 else f"{seconds * 1e3:.0f}"
 
 
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{share * 100:.0f} %"
+def percent(share: float, digits: int = 0) -> str:
+    """
+    A share of 1.
+    """
+    return "-" if math.isnan(share) else f"{share * 100:.{digits}f} %"
 
 
 def spell_bytes(count: int) -> str:

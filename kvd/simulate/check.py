@@ -21,8 +21,7 @@ from typing import Final
 
 from kvd.balance import jain_index
 from kvd.bench import load as bench
-from kvd.bench.article import short_folder
-from kvd.bench.programs import daemon, send
+from kvd.bench.programs import daemon, send, short_folder
 from kvd.bench.sampling import Sampler
 from kvd.interfaces import IDispatchPolicy
 from kvd.simulate.comparison import Comparison, Measures, Pair, Trial, median

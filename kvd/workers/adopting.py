@@ -7,12 +7,20 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from kvd.workers.channel import Channel
 from kvd.workers.messages import Deal, Declined, Settled
+
+TELL_SECONDS: Final = 0.001
+"""
+Of batches that wait together is told together: a message costs the supervisor more
+than a connection. But a request may keep the worker while it adopts, and what it has
+served since must not count as on its way: so it tells in between after so long.
+"""
 
 
 class Adopting:
@@ -23,18 +31,24 @@ class Adopting:
     _log = Logger()
 
     def __init__(
-        self, channel: Channel, adopt: Callable[[socket.socket, Any], None]
+        self,
+        channel: Channel,
+        adopt: Callable[[socket.socket, Any], None],
+        clock: IReactorTime,
     ) -> None:
         """
         Args:
             channel: To the supervisor.
             adopt: Gets each connection and its peer.
+            clock: Tells the time.
         """
         self._channel = channel
+        self._clock = clock
         self._adopt = adopt
         self._claims = -1
         self._settled = -1
         self._told = -1
+        self._began = 0.0
         self.leaving = False
         """Whether everything is declined from now on."""
 
@@ -49,6 +63,8 @@ class Adopting:
         """
         A batch has come.
         """
+        if self._told == self._settled:
+            self._began = self._clock.seconds()
         if not self._claim():
             _close_all(descriptors)
         elif self.leaving or len(descriptors) != deal.connections:
@@ -61,6 +77,8 @@ class Adopting:
             for descriptor in descriptors:
                 self._adopt_one(descriptor, deal.family)
         self._settled = deal.batch
+        if self._clock.seconds() - self._began >= TELL_SECONDS:
+            self.heard()
 
     def _claim(self) -> bool:
         try:

@@ -106,7 +106,7 @@ class Worker:
             control, self._received, self._left, reactor, self._heard
         )
         self._serving = Serving(settings, worker, reactor, row, parts)
-        self._adopting = Adopting(self._channel, self._serving.serve)
+        self._adopting = Adopting(self._channel, self._serving.serve, reactor)
         self._draining = False
         self.status = 0
 

@@ -32,7 +32,8 @@ from kvd.workers.messages import MAX_DESCRIPTORS, Declined, Message, Settled
 
 CLAIM_SECONDS: Final = 0.15
 """
-What a worker has not claimed after so long is dealt again, if another is open.
+What a worker has not claimed after so long is dealt again, if another claims what it
+gets.
 """
 
 JOIN_SECONDS: Final = 1.0
@@ -349,15 +350,33 @@ class Dealing:
 
     def _look(self) -> None:
         self._look_call = None
-        too_old = self._reactor.seconds() - CLAIM_SECONDS
         self._find_open()
+        self._take_back()
+        self._find_open()
+        self._deal()
+
+    def _take_back(self) -> None:
+        """
+        Give what was not claimed in time to those who claim what they get; to each no
+        more than one worker had. Where requests keep all workers for long, the first
+        to be done would else get everything, and the others would be idle next.
+        """
+        now = self._reactor.seconds()
+        late: list[tuple[float, int]] = []
+        prompt: list[int] = []
         for worker, hand in sorted(self._hands.items()):
             oldest = hand.oldest()
-            if oldest is None or oldest > too_old:
-                continue
-            if any(other != worker for other in self._open):
-                self._hold(hand.revoke())
-                self._find_open()
+            if oldest is not None and oldest <= now - CLAIM_SECONDS:
+                late.append((oldest, worker))
+            elif worker in self._open and (
+                oldest is None or oldest > now - LOOK_SECONDS
+            ):
+                prompt.append(worker)
+        if not (late and prompt):
+            return
+        for _, worker in sorted(late)[: len(prompt)]:
+            self._hold(self._hands[worker].revoke())
+        self._open = tuple(prompt)
         self._deal()
 
     # -- the end --------------------------------------------------------------

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvd.bench.article import Mode, Plan, Run
+from kvd.bench.article import Mode, Plan
 from kvd.bench.load import Report
+from kvd.bench.run import Run
 from kvd.bench.sampling import Sample, Work
 
 PLAN = Plan(

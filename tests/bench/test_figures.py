@@ -9,11 +9,15 @@ import math
 import pytest
 
 from kvd.bench.figures import (
+    balances,
     busy_shares,
+    growth,
+    idle_while_others_queue,
     percentile,
     share_of_time,
     spans,
     under_half_busy,
+    utilisation,
 )
 from kvd.bench.sampling import Sample
 
@@ -126,3 +130,67 @@ def test_columns_add_up_to_the_time(columns: int) -> None:
 
     assert 0.6 == pytest.approx(sum(row) / columns)
     assert all(0 <= share <= 1 for share in row)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "expected"),
+    [
+        ((1, 1), False),
+        ((0, 1), False),
+        ((0, 2), True),
+        ((1, 9), False),
+        ((0, 0), False),
+        ((0,), False),
+        ((3, 1, 0), True),
+    ],
+)
+def test_idle_while_others_queue(tasks: tuple[int, ...], expected: bool) -> None:
+    """
+    Nobody can help the one client of another worker.
+    """
+    assert expected is idle_while_others_queue(tasks)
+
+
+def summed(*rows: tuple[float, tuple[int, ...]]) -> list[Sample]:
+    """
+    Samples of the requests that ended and of as many busy seconds.
+    """
+    return [Sample(at, (), (), sums, tuple(map(float, sums))) for at, sums in rows]
+
+
+def test_sums_grow_evenly_between_samples() -> None:
+    """
+    What was before the first sample and after the last is not known, and nothing.
+    """
+    taken = summed((1, (0, 10)), (3, (4, 10)))
+
+    grown = growth(taken, lambda sample: sample.ended, 0, 4, 4)
+
+    assert [[0, 2, 2, 0], [0, 0, 0, 0]] == grown
+
+
+def test_utilisation_is_a_share_of_each_column() -> None:
+    """
+    Never more than all of it, although samples come a little late.
+    """
+    taken = summed((0, (0, 0)), (2, (1, 0)), (4, (4, 0)))
+
+    assert [[0.5, 1.0], [0, 0]] == utilisation(taken, 0, 4, 2)
+
+
+def test_balance_over_time() -> None:
+    """
+    One worker does all at first, then both the same; where nothing ended, nobody is
+    treated unfairly.
+    """
+    taken = summed((0, (0, 0)), (1, (5, 0)), (2, (8, 3)), (3, (8, 3)))
+
+    assert [0.5, 1, 1] == balances(taken, 0, 3, 3)
+
+
+def test_without_sums_nothing_is_drawn() -> None:
+    """
+    As where the load ended before a sample was taken.
+    """
+    assert [] == utilisation([], 0, 1, 4)
+    assert [] == balances([], 0, 1, 4)

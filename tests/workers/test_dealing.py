@@ -23,7 +23,7 @@ from kvd.dispatch.view import View
 from kvd.listening import open_group
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import TCPAddress
-from kvd.workers.adopting import Adopting
+from kvd.workers.adopting import TELL_SECONDS, Adopting
 from kvd.workers.channel import Channel
 from kvd.workers.dealing import (
     BRING_SECONDS,
@@ -52,16 +52,21 @@ class Worker:
         self.served: list[socket.socket] = []
         self.dealt: list[int] = []
         """The sizes of the batches that came."""
+        self.took_seconds = 0.0
+        """For how long each connection keeps the worker."""
+        self.told: list[Message] = []
         self._dealing = dealing
+        self._reactor = reactor
         self._row = board.own_row(number)
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.near = Channel(near, self._told, self._lost, reactor)
         self.far = Channel(far, self._received, lambda: None, reactor, self._heard)
-        self.adopting = Adopting(self.far, self._serve)
+        self.adopting = Adopting(self.far, self._serve, reactor)
         dealing.joined(number, self.near)
 
     def _told(self, message: Message, descriptors: list[int]) -> None:
         assert isinstance(message, Settled | Declined)
+        self.told.append(message)
         self._dealing.heard(self.number, message)
 
     def _lost(self) -> None:
@@ -81,6 +86,7 @@ class Worker:
     def _serve(self, connection: socket.socket, peer: Any) -> None:
         self._row.opened()
         self.served.append(connection)
+        self._reactor.be_kept(self.took_seconds)
 
     def stall(self) -> None:
         """
@@ -253,6 +259,34 @@ class DealingTests(DealingCase):
         self.workers[0].go_on()
         self.reactor.settle()
         assert 0 == self.dealing.handing_over(0)
+
+    def batches_told(self, took_seconds: float) -> list[int]:
+        """
+        Let three batches wait together for a worker that a connection keeps for a
+        time, and see which of them it tells of.
+        """
+        self.join()
+        (worker,) = self.workers
+        worker.took_seconds = took_seconds
+        worker.stall()
+        for _ in range(3):
+            self.connect(1)
+        worker.go_on()
+        self.reactor.settle()
+        told = [message for message in worker.told if isinstance(message, Settled)]
+        return [message.batch for message in told]
+
+    def test_what_is_adopted_together_is_told_together(self) -> None:
+        """
+        The last batch stands for those before it.
+        """
+        assert [2] == self.batches_told(took_seconds=0)
+
+    def test_what_kept_the_worker_is_told_before_the_next(self) -> None:
+        """
+        Else the served would count as on their way for as long as all take.
+        """
+        assert [0, 1, 2] == self.batches_told(took_seconds=2 * TELL_SECONDS)
 
     def test_a_connection_that_is_gone_already_is_nobodys(self) -> None:
         """
@@ -454,6 +488,29 @@ class LostWorkerTests(DealingCase):
         self.reactor.settle()
         assert [0, 6] == self.served()
         assert list(range(6)) == self.all_served()
+
+    def test_nobody_gets_what_many_fell_behind_with(self) -> None:
+        """
+        Where all are kept, the first to be done takes over from one at a time.
+        """
+        self.join(3)
+        for worker in self.workers:
+            worker.stall()
+        self.connect(9)
+        self.reactor.advance(2 * CLAIM_SECONDS)
+        assert [0, 0, 0] == self.served()
+
+        self.workers[2].go_on()
+        self.reactor.settle()
+        assert [0, 0, 3] == self.served()
+        self.workers[2].stall()
+        self.reactor.advance(LOOK_SECONDS)
+        self.reactor.advance(LOOK_SECONDS)
+        assert [0, 3, 3] == [self.dealing.handing_over(worker) for worker in range(3)]
+
+        self.workers[2].go_on()
+        self.reactor.settle()
+        assert [0, 0, 6] == self.served()
 
     def test_who_fell_behind_gets_nothing_until_it_has_caught_up(self) -> None:
         """
