@@ -2,7 +2,7 @@
 Reading the settings again while kvd serves: what SIGHUP asks for.
 
 What was written is checked whole before anything changes. What was changed by hand
-meanwhile (``kvd policy``, ``kvd procs``) becomes again what is written.
+meanwhile (``kvd policy``, ``kvd shadow``, ``kvd procs``) becomes again what is written.
 """
 
 from __future__ import annotations

@@ -99,9 +99,10 @@ class Changing:
             name: The policy's; None: nobody looks on.
 
         Raises:
-            OperatorError: There is no such policy, it cannot be used, or it would see
-                nothing.
+            OperatorError: There is no such policy, it cannot be used, it would see
+                nothing, or kvd is ending; who looks on so far goes on.
         """
+        self._check_going_on()
         dispatching = self._dispatching
         dispatching.shadow_by(
             None if name is None else choose_shadow(name, dispatching.chosen)
@@ -202,8 +203,8 @@ class Changing:
 
     def adopt(self, settings: Settings) -> Deferred[None]:
         """
-        Do as other settings say: have their policy, as many workers, and new workers,
-        if it makes any difference to them.
+        Do as other settings say: have their policy and its shadow, as many workers,
+        and new workers, if it makes any difference to them.
 
         Args:
             settings: With at least one worker.
@@ -213,16 +214,26 @@ class Changing:
 
         Raises:
             OperatorError: As `policy` and `restart`; if the first new worker does not
-                get ready, nothing but the policy has changed.
+                get ready, nothing but the policy and its shadow has changed.
         """
-        choose_policy(settings.policy, settings.procs)
+        chosen = choose_policy(settings.policy, settings.procs)
+        if settings.shadow is not None:
+            choose_shadow(settings.shadow, chosen)
         return self._make("settings", lambda: self._adopt(settings))
 
     async def _adopt(self, settings: Settings) -> None:
         if settings.policy != self._dispatching.chosen.name:
             self.policy(settings.policy)
+        shadow = self._dispatching.shadow
+        if settings.shadow != (None if shadow is None else shadow.name):
+            self.shadow(settings.shadow)
         before = self._settings
-        if settings != replace(before, policy=settings.policy, procs=settings.procs):
+        if settings != replace(
+            before,
+            policy=settings.policy,
+            shadow=settings.shadow,
+            procs=settings.procs,
+        ):
             self._load(settings)
             try:
                 await self._replace(range(self.procs))

@@ -15,7 +15,13 @@ from twisted.logger import capturedLogs
 from kvd.dispatch.arranging import Arrangement
 from kvd.dispatch.reuseport import ReusePort
 from kvd.dispatch.roundrobin import RoundRobin
-from kvd.errors import BrokenPlugin, ChangeImpossible, OperatorError, UnknownPlugin
+from kvd.errors import (
+    BadSetting,
+    BrokenPlugin,
+    ChangeImpossible,
+    OperatorError,
+    UnknownPlugin,
+)
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import MAX_PROCS, Settings
 from kvd.workers.changing import LOOK_SECONDS, Changing
@@ -415,6 +421,13 @@ class AdoptTests(ChangingCase):
     Other settings are followed.
     """
 
+    def shadow(self) -> str | None:
+        """
+        The name of who looks on.
+        """
+        shadow = self.dispatching.shadow
+        return None if shadow is None else shadow.name
+
     def test_what_is_the_same_changes_nothing(self) -> None:
         """
         No worker hears of it.
@@ -436,6 +449,18 @@ class AdoptTests(ChangingCase):
         assert "roundrobin" == self.dispatching.chosen.name
         assert 4 == self.count_ready()
         assert 4 == len(self.forks.made)
+
+    def test_a_shadow_needs_no_new_workers(self) -> None:
+        """
+        It comes and goes.
+        """
+        dealt = replace(SETTINGS, policy="roundrobin")
+        looked_on = replace(dealt, shadow="leastbusy")
+        assert [""] == self.begin(lambda: self.changing.adopt(looked_on))
+        assert "leastbusy" == self.shadow()
+        assert [""] == self.begin(lambda: self.changing.adopt(dealt))
+        assert self.shadow() is None
+        assert [] == self.loaded
 
     def test_what_was_changed_by_hand_becomes_what_is_written(self) -> None:
         """
@@ -483,6 +508,18 @@ class AdoptTests(ChangingCase):
         assert ["worker 3 does not get ready: no"] == ended
         assert [new, SETTINGS] == self.loaded
         assert 3 == self.count_ready()
+
+    def test_a_shadow_with_nothing_to_see_changes_nothing(self) -> None:
+        """
+        Neither the policy under which it would not see anything.
+        """
+        self.changing.policy("roundrobin")
+        new = replace(SETTINGS, policy="gated", shadow="leastbusy", procs=1)
+        with pytest.raises(BadSetting, match="under the policy 'gated'"):
+            self.changing.adopt(new)
+
+        assert "roundrobin" == self.dispatching.chosen.name
+        assert [0, 1, 2] == self.there()
 
     def test_a_policy_that_cannot_be_used_changes_nothing(self) -> None:
         """
