@@ -42,7 +42,7 @@ def write_dispatch(
     sections = [
         {
             "case": compared.case,
-            "heading": dispatch.LOADS[compared.case.name],
+            "heading": dispatch.LOADS[compared.case.name].capitalize(),
             "rates": as_svg(draw_rates(compared, outcome.plan)),
             "lines": [dispatch_table.cells(seen) for seen in compared.seen],
             "timelines": as_svg(draw_timelines(compared)),
@@ -88,9 +88,9 @@ def write_small(path: str, outcome: small.Outcome, machine: Machine) -> None:
 
 def _headings(columns: Sequence[str]) -> Sequence[str]:
     """
-    A terminal's, where one heading goes on over its neighbour.
+    A terminal's in one line.
     """
-    return [" ".join(column.split()) for column in columns]
+    return [" ".join(column.split()).replace(" /s", "/s") for column in columns]
 
 
 def _write(path: str, template: str, **filled: Any) -> None:

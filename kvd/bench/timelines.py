@@ -8,7 +8,7 @@ import math
 from typing import Any, Final
 
 from kvd.bench.dispatch import Compared, Plan
-from kvd.bench.drawing import ACCENT, BUSY, FAINT, IDLE, INK, canvas, plain
+from kvd.bench.drawing import ACCENT, BUSY, IDLE, INK, canvas, plain
 from kvd.bench.figures import balances, utilisation
 from kvd.bench.run import Run
 
@@ -93,9 +93,8 @@ def _draw_balance(axes: Any, run: Run) -> None:
     width = seconds / columns
     middles = [(column + 0.5) * width for column in range(columns)]
     plain(axes, "y")
-    axes.plot(middles, seen, "-o", color=ACCENT, linewidth=1.4, markersize=2.5)
+    axes.plot(middles, seen, "-o", color=ACCENT, linewidth=1.4, markersize=3)
     axes.set_xlim(0, seconds)
     axes.set_ylim(0, 1.08)
     axes.set_yticks([0, 0.5, 1], ["0", "", "1"])
-    axes.axhline(1, color=FAINT, linewidth=0.8)
     axes.tick_params(labelsize=7)

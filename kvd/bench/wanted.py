@@ -101,8 +101,8 @@ def _idleness(compared: Compared) -> Iterator[Wanted]:
     if seen is not None:
         yield Wanted(
             f"idle while others queue, {compared.case.name}: leastbusy",
-            seen.middle(lambda run: run.idle_while_others_queue),
-            0.02, False, "{:.1%}",
+            100 * seen.middle(lambda run: run.idle_while_others_queue),
+            2, False, "{:.1f} %",
         )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def _kept(compared: Compared) -> Iterator[Wanted]:
         if seen.policy not in BY_CHANCE and len(compared.seen) > 1:
             yield Wanted(
                 f"rate by the best, {compared.case.name}: {seen.policy}",
-                ratio(seen, best), 0.95, True,
+                ratio(seen, best), 0.95, True, "{:.3f}",
             )  # fmt: skip
 
 

@@ -119,7 +119,7 @@ def figures() -> dict[str, Wanted]:
     ("name", "seen", "reached"),
     [
         ("Jain's index of requests, equal: leastbusy", 1, True),
-        ("idle while others queue, uneven: leastbusy", 0.5, False),
+        ("idle while others queue, uneven: leastbusy", 50, False),
         ("rate, uneven: leastbusy by roundrobin", 1.6, True),
         ("rate by the best, keep-alive: leastbusy", 1, True),
         ("rate by the best, keep-alive-few: roundrobin", 0.625, False),
