@@ -5,6 +5,7 @@ Tests for `kvd.warming`.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from unittest import mock
 
@@ -23,12 +24,13 @@ class WarmerTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.path = self.mktemp()
-        with open(self.path, "wb") as file:
+        descriptor, path = tempfile.mkstemp()
+        with open(descriptor, "wb") as file:
             file.write(BODY)
             file.flush()
             os.fsync(file.fileno())
-        self.descriptor = os.open(self.path, os.O_RDONLY)
+        self.descriptor = os.open(path, os.O_RDONLY)
+        os.unlink(path)
         self.addCleanup(os.close, self.descriptor)
         self.work: list[Callable[[], None]] = []
         self.warmer = Warmer(self.begin)
