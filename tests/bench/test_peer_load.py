@@ -70,13 +70,11 @@ def test_as_many_requests_are_made_as_were_asked_for(
     put = send(programs, port, PUT, requests=101)
     got = send(programs, port, GET, requests=50)
 
-    assert (101, 0, 10_100_000, 4) == (
-        put.requests,
-        put.errors,
-        put.bytes,
-        put.connects,
-    )
-    assert (50, 0, 5_000_000, 4) == (got.requests, got.errors, got.bytes, got.connects)
+    assert (101, 0, 10_100_000) == (put.requests, put.errors, put.bytes)
+    assert (50, 0, 5_000_000) == (got.requests, got.errors, got.bytes)
+    # All may be done before the last client has connected.
+    assert put.connects in range(1, 5)
+    assert got.connects in range(1, 5)
     assert 0 < put.p50_seconds <= put.p99_seconds <= put.max_seconds * 1.02
     assert put.max_seconds < put.seconds
 
