@@ -34,10 +34,10 @@ So many times fewer clients: 2 for each worker, by default, instead of 8.
 
 LOADS: Final = {
     "equal": "equal times",
-    "uneven": "uneven times, few clients",
-    "uneven-many": "uneven times",
     "keep-alive": "equal times, keep-alive",
     "keep-alive-few": "equal times, keep-alive, few clients",
+    "uneven": "uneven times, few clients",
+    "uneven-many": "uneven times, many clients",
 }
 
 _BODY_BYTES: Final = 1
@@ -118,10 +118,10 @@ class Plan:
         uneven = ((19, mean / 2), (1, mean * 10.5))
         known = (
             Case("equal", equal, many, False),
-            Case("uneven", uneven, few, False),
-            Case("uneven-many", uneven, many, False),
             Case("keep-alive", equal, many, True),
             Case("keep-alive-few", equal, few, True),
+            Case("uneven", uneven, few, False),
+            Case("uneven-many", uneven, many, False),
         )
         return [case for case in known if case.name in self.loads]
 

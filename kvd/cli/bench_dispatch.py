@@ -23,7 +23,7 @@ from kvd.cli.bench_options import (
 from kvd.cli.errors import FAILED
 from kvd.cli.output import standard_output
 
-LOADS: Final = ("equal", "uneven", "uneven-many", "keep-alive", "keep-alive-few")
+LOADS: Final = ("equal", "keep-alive", "keep-alive-few", "uneven", "uneven-many")
 
 
 @click.command(context_settings={"show_default": True})
@@ -133,7 +133,7 @@ def dispatch(
         console = Console(highlight=False)
         console.width = max(console.width, WIDTH)
         with standard_output():
-            console.print(f"{machine.line()}\n{plan_line(plan)}")
+            console.print(f"{machine.line()}\n{plan_line(plan)}", soft_wrap=True)
         for one in measure(plan, tell):
             compared.append(one)
             with standard_output():

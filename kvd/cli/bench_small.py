@@ -123,7 +123,7 @@ def small(
         console = Console(highlight=False)
         console.width = max(console.width, WIDTH)
         with standard_output():
-            console.print(f"{machine.line()}\n{plan_line(plan)}")
+            console.print(f"{machine.line()}\n{plan_line(plan)}", soft_wrap=True)
         for measured in measure(plan, tell):
             points += measured
         tell("the load alone")
