@@ -50,6 +50,27 @@ def test_what_one_maps_the_other_sees(memory: int) -> None:
     assert [0, 3, 0] == ours.requests()
 
 
+@pytest.mark.parametrize(("workers", "rows"), [(1, 0), (7, 9), (8, 8), (9, 17)])
+def test_who_takes_connections_is_marked(workers: int, rows: int) -> None:
+    """
+    Beside what the rows hold, of as many workers as there are at the moment.
+    """
+    memory = create_scoreboard(workers, rows)
+    ours, theirs = Scoreboard(memory), Scoreboard(memory)
+    os.close(memory)
+    last = max(workers, rows) - 1
+    ours.mark(0, True)
+    ours.mark(last, True)
+    assert sorted({0, last} & set(range(workers))) == theirs.takers()
+
+    theirs.own_row(last).opened()
+    ours.workers = last + 1
+    assert sorted({0, last}) == theirs.takers()
+    ours.mark(0, False)
+    assert [0] * last == theirs.connections()[:last]
+    assert {last} - {0} == set(theirs.takers())
+
+
 def test_a_replacement_counts_on(memory: int) -> None:
     """
     What its predecessor had open died with it, and what it had done stays done.

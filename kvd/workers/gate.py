@@ -3,7 +3,8 @@ A worker's gate: whether it may take a connection from a socket that others poll
 
 Nobody waits for long because of a gate: after some refusals in a row it is opened,
 whatever the policy says, since what the scoreboard tells of a worker may be old. Rows
-of workers that have not been heard of do not count at all.
+of workers that take no connections, or have not been heard of, do not count at all: who
+died has the least to do of all, and would keep everybody away.
 """
 
 from __future__ import annotations
@@ -85,17 +86,17 @@ class Gate:
 
     def _view(self) -> View:
         board = self._scoreboard
-        connections = board.connections()
-        alive = [
-            worker
-            for worker, silent in enumerate(board.silences())
-            if silent < SILENT_SECONDS or worker == self._worker
-        ]
+        connections, requests = board.connections(), board.requests()
+        silences = board.silences()
+        # Last: while places are given up, rows end sooner than marks.
+        alive = {
+            worker for worker in board.takers() if silences[worker] < SILENT_SECONDS
+        }
         return View(
-            ready=alive,
+            ready=sorted(alive | {self._worker}),
             turn=0,
             connections=connections,
-            requests=board.requests(),
+            requests=requests,
             handing_over=(0,) * len(connections),
             random=self._random,
         )

@@ -244,6 +244,26 @@ class SwitchTests(DispatchingCase):
         assert [Listen("0/0"), Listen("0/1")] == self.heard(Listen)[1][-2:]
 
 
+class TakersTests(DispatchingCase):
+    """
+    Workers that accept for themselves see who else does.
+    """
+
+    def test_who_is_about_to_end_or_gone_takes_none(self) -> None:
+        """
+        Whoever replaces it does, when it is ready.
+        """
+        assert [0, 1] == self.board.takers()
+        self.dispatching.leaving(0)
+        assert [1] == self.board.takers()
+        self.dispatching.left(0)
+        self.dispatching.left(1)
+        assert [] == self.board.takers()
+
+        self.join(1)
+        assert [1] == self.board.takers()
+
+
 class GrowTests(DispatchingCase):
     """
     More workers than there are sockets.

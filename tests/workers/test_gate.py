@@ -24,7 +24,10 @@ class Hall:
     """
 
     def __init__(self, board: Scoreboard) -> None:
+        self.board = board
         self.rows: list[Row] = [board.own_row(worker) for worker in range(2)]
+        for worker in range(2):
+            board.mark(worker, True)
         self.clock = Clock()
         self.policy = Gated()
         self.gate = Gate(self.policy, 0, board, self.clock)
@@ -79,6 +82,20 @@ def test_who_gives_no_sign_of_life_does_not_count(hall: Hall) -> None:
         assert hall.gate.is_open()
         hall.rows[1].woke()
         assert not hall.gate.is_open()
+
+
+def test_who_takes_no_connections_does_not_count(hall: Hall) -> None:
+    """
+    It has died, is about to end or not yet there: then nobody has less to do. This
+    worker itself always counts.
+    """
+    hall.rows[0].opened()
+    hall.board.mark(1, False)
+    assert hall.gate.is_open()
+
+    hall.board.mark(0, False)
+    hall.board.mark(1, True)
+    assert not hall.gate.is_open()
 
 
 def test_a_policy_that_fails_keeps_nobody_out(hall: Hall) -> None:
