@@ -9,7 +9,7 @@ from typing import Any
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.accepting import Acceptor
+from kvd.accepting import KEPT_SECONDS, Acceptor
 from tests.stepped import SteppedReactor
 
 
@@ -123,6 +123,36 @@ class AcceptorTests(SynchronousTestCase):
         is_open = True
         self.reactor.advance(0.01)
         assert 2 == len(self.accepted)
+
+    def test_a_gate_is_passed_in_the_end(self) -> None:
+        """
+        What it goes by may be old. The next connection waits anew.
+        """
+        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, may=lambda: False)
+        self.addCleanup(acceptor.close)
+        acceptor.start()
+        for accepted in (1, 2):
+            self.connect()
+            self.reactor.settle()
+            self.reactor.advance(KEPT_SECONDS)
+            assert accepted - 1 == len(self.accepted)
+            self.reactor.advance(0.01)
+            assert accepted == len(self.accepted)
+
+    def test_a_connection_that_another_took_waits_no_more(self) -> None:
+        """
+        A gate that kept it out is not passed for its sake when the next one comes.
+        """
+        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, may=lambda: False)
+        self.addCleanup(acceptor.close)
+        acceptor.start()
+        for _ in range(3):
+            self.connect()
+            self.reactor.settle()
+            self.held.accept()[0].close()
+            self.reactor.advance(KEPT_SECONDS + 0.01)
+
+        assert 0 == len(self.accepted)
 
     def test_paused_leaves_connections_in_the_queue(self) -> None:
         """

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from unittest import mock
 
 import pytest
-from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from kvd.dispatch.gated import Gated
 from kvd.scoreboard import Row, Scoreboard, create_scoreboard
-from kvd.workers.gate import CLOSED_SECONDS, SILENT_SECONDS, Gate
+from kvd.workers.gate import SILENT_SECONDS, Gate
 
 
 class Hall:
@@ -28,9 +27,8 @@ class Hall:
         self.rows: list[Row] = [board.own_row(worker) for worker in range(2)]
         for worker in range(2):
             board.mark(worker, True)
-        self.clock = Clock()
         self.policy = Gated()
-        self.gate = Gate(self.policy, 0, board, self.clock)
+        self.gate = Gate(self.policy, 0, board)
 
 
 @pytest.fixture
@@ -57,19 +55,6 @@ def test_it_is_open_while_nobody_is_less_busy(hall: Hall) -> None:
     assert not hall.gate.is_open()
     hall.rows[0].closed()
     assert hall.gate.is_open()
-
-
-def test_it_does_not_stay_closed_for_long(hall: Hall) -> None:
-    """
-    A connection that waits is taken in the end, and the next refusal counts anew.
-    """
-    hall.rows[0].opened()
-    for _ in range(2):
-        assert not hall.gate.is_open()
-        hall.clock.advance(CLOSED_SECONDS)
-        assert not hall.gate.is_open()
-        hall.clock.advance(0.001)
-        assert hall.gate.is_open()
 
 
 def test_who_gives_no_sign_of_life_does_not_count(hall: Hall) -> None:
