@@ -401,7 +401,10 @@ class HttpConnection(Protocol):
         """
         The worker stops: finish the request in service, begin no other.
         """
-        if self._patience.waits is not Waits.IDLE or self.transport.has_input():
+        if self._ending or self._patience.waits is not Waits.IDLE:
+            # It ends by itself; or has ended already, at its first bytes.
+            return
+        if self.transport.has_input():
             return
         if self._turns and not self._site.others_serve:
             self._close()
