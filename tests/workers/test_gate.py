@@ -83,6 +83,23 @@ def test_who_takes_no_connections_does_not_count(hall: Hall) -> None:
     assert not hall.gate.is_open()
 
 
+def test_a_policy_sees_what_each_worker_does(hall: Hall) -> None:
+    """
+    And never nobody.
+    """
+    for worker in range(2):
+        hall.board.mark(worker, False)
+    hall.rows[0].opened()
+    hall.rows[1].opened()
+    hall.rows[1].began()
+    with mock.patch.object(hall.policy, "accepts") as accepts:
+        hall.gate.is_open()
+    ((worker, seen), _) = accepts.call_args
+
+    assert 0 == worker
+    assert ([0], [1, 1], [0, 1]) == (seen.ready, seen.connections, seen.requests)
+
+
 def test_a_policy_that_fails_keeps_nobody_out(hall: Hall) -> None:
     """
     It is said once.
