@@ -190,6 +190,22 @@ def test_silence_is_counted_from_the_last_sign_of_life(memory: int) -> None:
     row.waits()
     assert board.counts(0).silent_seconds < before
 
+    time.sleep(0.02)
+    before = board.counts(0).silent_seconds
+    row.woke()
+    assert board.counts(0).silent_seconds < before
+
+
+def test_what_has_ended_between_two_looks_is_not_in_progress(memory: int) -> None:
+    """
+    The words of a row are not of one moment: the end may be seen, the beginning not.
+    """
+    board = Scoreboard(memory)
+    board.own_row(0).finished(0.001)
+
+    assert 0 == board.counts(0).in_progress
+    assert [0, 0, 0] == board.requests()
+
 
 def test_rows_keep_out_of_each_others_cache_lines() -> None:
     """

@@ -247,6 +247,33 @@ class SwitchTests(DispatchingCase):
         self.switch("shared")
         assert [[Gated("")]] * 3 == self.heard(Gated)
 
+    def test_who_chose_so_far_chooses_for_what_has_been_accepted(self) -> None:
+        """
+        It waits for the next worker, though the kernel chooses for those after it.
+        """
+        self.switch("roundrobin")
+        for _ in range(2):
+            self.connect()
+        for worker in range(2):
+            self.dispatching.left(worker)
+        self.switch("reuseport")
+        self.join(0)
+
+        assert 2 == self.dispatching.handing_over(0)
+
+    def test_what_waits_for_workers_is_left_to_them_at_the_end(self) -> None:
+        """
+        They have the sockets, too.
+        """
+        held = [member.dup() for member in self.group.members]
+        self.connect()
+        self.dispatching.finish()
+        came = [sock for sock in held if select.select([sock], [], [], 0)[0]]
+        for sock in held:
+            sock.close()
+
+        assert 1 == len(came)
+
     def test_the_limit_of_connections_may_change(self) -> None:
         """
         From the next connection on.
@@ -468,6 +495,19 @@ class GrowTests(DispatchingCase):
 
         self.reactor.advance(JOIN_SECONDS)
         assert 0 == self.waiting()
+
+    def test_a_socket_is_not_looked_at_any_more_at_the_end(self) -> None:
+        """
+        However often there was no descriptor for it.
+        """
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.group.grow(3)
+        with mock.patch.object(socket.socket, "dup", side_effect=short):
+            self.switch("leastbusy")
+            self.switch("reuseport")
+        assert 1 == len(self.reactor.getDelayedCalls())
+        self.dispatching.finish()
+        assert [] == self.reactor.getDelayedCalls()
 
     def fill(self) -> None:
         """
