@@ -767,6 +767,8 @@ class FullWorkerTests(DealingCase):
             os.close(filler)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert [0] == self.served()
+        # It is not asked again and again.
+        assert 1 == len(self.workers[0].told)
 
         self.reactor.advance(BLOCKED_SECONDS + LOOK_SECONDS)
         assert [4] == self.served()
