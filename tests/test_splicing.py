@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -77,6 +78,50 @@ def test_what_is_there_is_moved_and_no_more(
     assert b"0123" == os.pread(target, 100, 0)
     assert b"456789" == near.recv(100)
     assert 0 == pipe.move(near.fileno(), target, 4).count
+
+
+def test_a_pipe_that_holds_less_is_filled_again(
+    pipe: Pipe, sockets: Sockets, target: int
+) -> None:
+    """
+    And for the last time with no more than belongs there.
+    """
+    far, near = sockets
+    far.send(b"0123456789")
+    pipe._bytes = 3
+
+    assert 8 == pipe.move(near.fileno(), target, 8).count
+    assert b"01234567" == os.pread(target, 100, 0)
+    assert b"89" == near.recv(100)
+
+
+def test_a_target_that_takes_nothing_is_not_asked_for_ever(
+    pipe: Pipe, sockets: Sockets, target: int
+) -> None:
+    """
+    What was for it comes back.
+    """
+    far, near = sockets
+    far.send(b"0123")
+    splice = os.splice
+
+    def some(source: int, to: int, count: int, flags: int) -> int:
+        return 0 if to == target else splice(source, to, count, flags=flags)
+
+    with mock.patch("os.splice", some):
+        moved = pipe.move(near.fileno(), target, 4)
+
+    assert (0, b"0123") == (moved.count, moved.rest)
+
+
+def test_nothing_is_left_of_a_pipe() -> None:
+    """
+    That is closed.
+    """
+    before = os.listdir("/proc/self/fd")
+    Pipe().close()
+
+    assert before == os.listdir("/proc/self/fd")
 
 
 def test_an_end_is_told(pipe: Pipe, sockets: Sockets, target: int) -> None:

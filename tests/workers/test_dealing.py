@@ -517,14 +517,18 @@ class LostWorkerTests(DealingCase):
         """
         self.join()
         self.workers[0].stall()
-        self.connect(3)
+        came = MAX_DESCRIPTORS + 10
+        self.connect(came)
         self.workers[0].end()
         self.reactor.settle()
         self.connect(2)
-        self.join()
+        with mock.patch.object(Channel, "offer", return_value=False):
+            self.join()
+        for _ in range(3):
+            self.reactor.advance(BLOCKED_SECONDS)
 
         served = self.workers[1].served
-        assert list(range(5)) == [int(connection.recv(10)) for connection in served]
+        assert list(range(came + 2)) == [int(one.recv(10)) for one in served]
 
     def test_however_many_come_back_they_are_dealt(self) -> None:
         """
@@ -654,6 +658,7 @@ class FullWorkerTests(DealingCase):
         self.join(2)
         for _ in range(10):
             self.connect(1)
+        self.reactor.advance(LOOK_SECONDS)
         assert [4, 4] == self.served()
 
         self.workers[1].served.pop().close()
@@ -868,6 +873,19 @@ class EndTests(DealingCase):
         self.dealing.finish().addCallback(brought.append)
         self.reactor.settle()
         return brought
+
+    def test_nothing_is_left_to_be_called(self) -> None:
+        """
+        Whatever is on its way.
+        """
+        self.join()
+        self.workers[0].stall()
+        self.connect(1)
+        assert [] != self.reactor.getDelayedCalls()
+        self.dealing.finish()
+        self.dealing.close()
+
+        assert [] == self.reactor.getDelayedCalls()
 
     def test_workers_drain_when_they_have_what_waited(self) -> None:
         """

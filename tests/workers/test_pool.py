@@ -430,6 +430,7 @@ class EndTests(PoolCase):
         """
         for _ in range(2):
             self.ready(0)
+            self.reactor.advance(FIRST_SECONDS)
             self.last(0).say(Failed("no room"))
             self.reactor.settle()
             self.last(0).end()
@@ -785,10 +786,13 @@ class StopTests(PoolCase):
 
     def test_who_has_not_begun_is_left(self) -> None:
         """
-        Its control socket closes.
+        Its control socket closes, and what is heard of it later is let go of.
         """
         self.ready(0)
         ended = self.stop()
+        late = os.pidfd_open(os.getpid())
+        self.pool.forked(1, 100, late)
+        assert not os.path.exists(f"/proc/self/fd/{late}")
         self.last(0).end()
         self.reactor.settle()
 
