@@ -83,7 +83,7 @@ class ServerTransport(tcp.Connection):
             return
         # Whatever else was read here, an end or an error, is read again.
         will_read, self._will_read = self._will_read, None
-        if will_read and self.connected:
+        if will_read:
             self.startReading()
 
     def startReading(self) -> None:
@@ -131,13 +131,7 @@ class ServerTransport(tcp.Connection):
         """
         Send at once what the socket takes, queue the rest.
         """
-        if (
-            self._tempDataLen
-            or self.dataBuffer
-            or self.TLS
-            or not self.connected
-            or self._writeDisconnected
-        ):
+        if self._tempDataLen or self.dataBuffer or self.TLS or not self.connected:
             super().write(data)
             return
         try:
@@ -176,13 +170,13 @@ class ServerTransport(tcp.Connection):
         Raises:
             OSError: The file cannot be read.
         """
-        if self.queued or not self.connected or self._writeDisconnected:
+        if self.queued or not self.connected:
             return 0
         try:
             sent = os.sendfile(self.socket.fileno(), descriptor, offset, count)
         except BlockingIOError:
             return 0
-        except (BrokenPipeError, ConnectionError):
+        except ConnectionError:
             # The peer is gone; the reactor finds that in its own turn.
             return 0
         self.bytes_sent += sent
@@ -191,7 +185,8 @@ class ServerTransport(tcp.Connection):
     def after_flush(self, callback: Callable[[], None]) -> None:
         """
         Call back once, from a turn of the reactor to come, when nothing is
-        queued and the socket takes more. Forgotten if the connection is lost.
+        queued and the socket takes more. Forgotten if the connection is lost or
+        closed.
         """
         self._after_flush = callback
         self.startWriting()
@@ -204,19 +199,12 @@ class ServerTransport(tcp.Connection):
             return super().doWrite()
         if self.queued:
             result = super().doWrite()
-            if result is not None or self.queued:
+            if self.queued:
                 return result
         self.stopWriting()
         callback, self._after_flush = self._after_flush, None
         callback()
         return None
-
-    def connectionLost(self, reason: Any) -> None:
-        """
-        See `tcp.Connection.connectionLost`.
-        """
-        self._after_flush = None
-        super().connectionLost(reason)
 
     def read_by(self, reader: Callable[[], Any] | None) -> None:
         """
@@ -241,13 +229,8 @@ class ServerTransport(tcp.Connection):
         """
         Close after what was written has gone out.
         """
-        if (
-            self._in_read
-            and self.connected
-            and not self.queued
-            and self._after_flush is None
-        ):
-            self.disconnecting = True
+        self._after_flush = None
+        if self._in_read and self.connected and not self.queued:
             self._closes = True
         else:
             super().loseConnection()
