@@ -89,7 +89,7 @@ def has_terminal() -> bool:
     that its terminal has gone.
     """
     try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        os.close(os.open("/dev/tty", os.O_RDWR))
     except OSError:
         return False
     return True

@@ -4,6 +4,8 @@ Tests for `kvd.rereading`.
 
 from __future__ import annotations
 
+import os
+import pty
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +15,7 @@ from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.errors import BadSetting, ChangeImpossible
-from kvd.rereading import Rereading
+from kvd.rereading import Rereading, has_terminal
 from kvd.settings import Settings, StoreLocation, TCPAddress
 
 SETTINGS = Settings(procs=2)
@@ -37,6 +39,16 @@ class PlayedChanging:
         """
         self.adopted.append(settings)
         return self.answer
+
+
+def without_terminal() -> tuple[int, int]:
+    """
+    As `pty.fork`, but for the terminal.
+    """
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+    return child, os.open(os.devnull, os.O_RDONLY)
 
 
 class RereadingTests(SynchronousTestCase):
@@ -108,6 +120,17 @@ class RereadingTests(SynchronousTestCase):
         (event,) = self.read_again(lambda: SETTINGS)
 
         assert "not now" == event["reason"]
+
+    def test_a_terminal_is_noticed(self) -> None:
+        """
+        Its end would be told as SIGHUP, too.
+        """
+        for session, expected in ((pty.fork, True), (without_terminal, False)):
+            child, descriptor = session()
+            if child == 0:
+                os._exit(has_terminal() is not expected)
+            assert 0 == os.waitpid(child, 0)[1]
+            os.close(descriptor)
 
     def test_a_mistake_is_logged_as_such(self) -> None:
         """

@@ -5,6 +5,7 @@ Tests for `kvd.admin.metrics`, read with prometheus-client's own parsers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from prometheus_client.openmetrics.parser import (
@@ -107,6 +108,39 @@ def test_latency_is_a_histogram() -> None:
         assert 5 == seen[key(f"{name}_bucket", le="4.0", **of)]
         assert 5 == seen[key(f"{name}_bucket", le="+Inf", **of)]
         assert pytest.approx(4.2) == seen[key(f"{name}_sum", **of)]
+
+
+def test_turns_of_a_reactor_are_a_histogram() -> None:
+    """
+    Whose sum is the time in which it did not wait.
+    """
+    with scoreboard(1) as board:
+        row = board.own_row(0)
+        serve(row, 1, seconds=3.0)
+        row.woke()
+        row.waits()
+        seen = told(gather(board, "ready"))
+
+    assert 1 == seen[key("kvd_worker_loop_delay_seconds_count", worker="0")]
+    took = seen[key("kvd_worker_loop_delay_seconds_sum", worker="0")]
+    assert seen[key("kvd_worker_busy_seconds_total", worker="0")] == took < 1
+
+
+def test_what_waits_is_told_beside_what_may() -> None:
+    """
+    At each address; and no delay is a delay too.
+    """
+    with scoreboard(1) as board:
+        gathered = gather(board, "ready")
+    seen = told(replace(gathered, supervisor_delay=0.0))
+
+    assert 0 == seen[key("kvd_supervisor_delay_seconds")]
+    ((limit, _),) = [
+        (value, name) for name, value in seen.items() if name[0].endswith("_limit")
+    ]
+    assert gathered.status["accept_queues"][0]["limit"] == limit
+    seen = told(replace(gathered, supervisor_delay=None))
+    assert key("kvd_supervisor_delay_seconds") not in seen
 
 
 def test_no_counter_goes_back_when_a_worker_is_replaced() -> None:
