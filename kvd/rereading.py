@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from kvd.errors import OperatorError
 from kvd.settings import Settings
 from kvd.workers.changing import Changing
+from kvd.written_files import check_written_files
 
 FIXED: Final = ("listen", "status", "control", "store")
 """
@@ -54,7 +55,9 @@ class Rereading:
         return maybeDeferred(self._begin).addErrback(self._refused)
 
     def _begin(self) -> Deferred[None]:
-        return self._changing.adopt(self._as_far_as_possible(self._read()))
+        new = self._as_far_as_possible(self._read())
+        check_written_files(new)
+        return self._changing.adopt(new)
 
     def _as_far_as_possible(self, new: Settings) -> Settings:
         for name in FIXED:

@@ -22,7 +22,6 @@ from kvd.interfaces import IStoreMaker
 from kvd.listening import ListenerGroup, is_public, open_group
 from kvd.options import Options
 from kvd.plugins import IStoreDeclaration, load
-from kvd.recording import check_record
 from kvd.rereading import Rereading, has_terminal
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import Serving
@@ -39,6 +38,7 @@ from kvd.workers.dispatching import (
 )
 from kvd.workers.pool import Pool, State
 from kvd.workers.process import ForkServerProcess
+from kvd.written_files import check_written_files
 
 if TYPE_CHECKING:
     from kvd.control.site import Change
@@ -66,8 +66,7 @@ def makeService(options: Options) -> IService:
         shadow = choose_first_shadow(settings, chosen)
         maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
         maker.prepare(settings.store.path)
-        if settings.record is not None:
-            check_record(settings.record)
+        check_written_files(settings)
         # As many as any policy may want: later, this process may not be allowed to
         # make more.
         size = max(settings.procs, chosen.arrangement.group_size)

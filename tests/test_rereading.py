@@ -112,6 +112,19 @@ class RereadingTests(SynchronousTestCase):
         assert "there is no setting 'polcy'" == event["reason"]
         assert [] == self.changing.adopted
 
+    def test_what_cannot_be_written_changes_nothing(self) -> None:
+        """
+        Who died would be replaced by one that loses what it should write.
+        """
+        for new in (
+            replace(SETTINGS, access_log="/absent/log"),
+            replace(SETTINGS, record="/absent/record"),
+        ):
+            (event,) = self.read_again(lambda new=new: new)  # type: ignore[misc]
+            assert "/absent/" in event["reason"]
+
+        assert [] == self.changing.adopted
+
     def test_what_cannot_be_done_is_said(self) -> None:
         """
         Another change may be under way.

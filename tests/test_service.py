@@ -198,6 +198,15 @@ def test_a_record_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
     assert not listening(port)
 
 
+def test_an_access_log_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
+    """
+    Whoever wants one wants to know.
+    """
+    for path in (f"{tmp_path}/absent/log", str(tmp_path)):
+        with pytest.raises(SystemExit, match=f"the access log {path} cannot be wri"):
+            makeService(options("--store=null:", f"--access-log={path}"))
+
+
 def test_sockets_that_nobody_gave_end_the_start() -> None:
     """
     And the addresses that could be had are let go.

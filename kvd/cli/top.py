@@ -8,13 +8,21 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import count, islice
+from typing import Final
 
 import click
 
 from kvd.cli.control import asking, control_option
 from kvd.cli.output import is_terminal, standard_output
+from kvd.cli.quantity import quantity
 from kvd.cli.rates import Rates
 from kvd.control.asking import ControlSocket
+from kvd.options.quantities import Count, Seconds
+
+LEAST_SECONDS: Final = 0.05
+"""
+Shorter intervals are as long: nobody can read that fast.
+"""
 
 
 @click.command()
@@ -22,8 +30,8 @@ from kvd.control.asking import ControlSocket
 @click.option(
     "--interval",
     metavar="SECONDS",
-    type=click.FloatRange(0.05, 3600),
-    default=1.0,
+    callback=quantity(Seconds(most=3600)),
+    default="1",
     show_default=True,
     help="From one look to the next.",
 )
@@ -32,7 +40,7 @@ from kvd.control.asking import ControlSocket
     "-n",
     "times",
     metavar="COUNT",
-    type=click.IntRange(1),
+    callback=quantity(Count("a number of looks", 1, 10**9)),
     help="End after so many; else with ^C.",
 )
 @click.pass_obj
@@ -65,6 +73,7 @@ def top(url: str, control: str | None, interval: float, times: int | None) -> No
 
 
 def _looks(asked: ControlSocket, interval: float) -> Iterator[Rates]:
+    interval = max(interval, LEAST_SECONDS)
     before, then = asked.status(), time.monotonic()
     for number in count():
         # Nobody waits long for the first.

@@ -99,7 +99,10 @@ def _weights(text: str) -> Sequence[int]:
         )
     weights = [int(part) for part in parts]
     if not any(weights):
-        raise BadSetting(f"steered:weights={text} gives connections to nobody")
+        raise BadSetting(
+            f"steered:weights={text} gives connections to nobody: give one that is"
+            " above 0, such as 3/1/1"
+        )
     return weights
 
 
