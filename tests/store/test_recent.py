@@ -52,10 +52,14 @@ class RecentValueTests(FileStoreCase):
         """
         This process or another.
         """
+        others = self.open_store()
+        kept = len(os.listdir("/proc/self/fd"))
         self.publish(self.store, NESTED, b"other")
         assert b"other" == self.get(self.store, NESTED)
-        self.publish(self.open_store(), NESTED, b"third")
+        self.publish(others, NESTED, b"third")
         assert b"third" == self.get(self.store, NESTED)
+        # The other store's folder of uploads.
+        assert kept + 1 == len(os.listdir("/proc/self/fd"))
 
     def test_who_has_it_keeps_what_it_was(self) -> None:
         """
