@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from kvd.errors import BodyTimeout, HeadTimeout, KvdError, PeerError
 from kvd.patience import Patience, Waits
+from kvd.shortcuts import CLOSES, NOTHING, QUEUED, SERVED, Shortcuts
 from kvd.site import Site
 from kvd.splicing import Pipe
 from kvd.transport import ServerTransport
@@ -74,6 +75,7 @@ class HttpConnection(Protocol):
         self._paused = False
         self._ending = False
         self._moves: Pipe | None = None
+        self._usual_reader: Callable[[], Any] | None = None
         self._lost = False
         self._fresh_until: float | None = None
         self.reads = True
@@ -83,6 +85,9 @@ class HttpConnection(Protocol):
 
     def connectionMade(self) -> None:
         self._site.opened(self)
+        if self._site.shortcuts is not None:
+            self._usual_reader = self._read
+            self.transport.read_by(self._read)
 
     def dataReceived(self, data: bytes) -> None:
         self._received += len(data)
@@ -197,6 +202,56 @@ class HttpConnection(Protocol):
         elif self._reader.mid_head:
             self._wait(Waits.HEAD)
 
+    # -- shortcuts ------------------------------------------------------------
+
+    def _read(self) -> Any:
+        """
+        Called instead of `dataReceived`.
+        """
+        shortcuts = self._site.shortcuts
+        if shortcuts is None or self._patience.waits is not Waits.IDLE or self._ending:
+            return self.transport.read()
+        try:
+            outcome = shortcuts.serve(self.transport.fileno())
+        except OSError:
+            return CONNECTION_LOST
+        return self.go_on_after(shortcuts, outcome)
+
+    def go_on_after(self, shortcuts: Shortcuts, outcome: int | bytes) -> Any:
+        """
+        Do what is left to do behind a shortcut.
+
+        Args:
+            outcome: What `Shortcuts.serve` answered.
+
+        Returns:
+            As `IReadDescriptor.doRead`.
+        """
+        if isinstance(outcome, bytes):
+            if not outcome:
+                return CONNECTION_DONE
+            self.dataReceived(outcome)
+            return None
+        if outcome == NOTHING:
+            return None
+        self._turns += 1
+        if self._site.log is not None or self._site.recorder is not None:
+            told = shortcuts.told()
+            self.in_service += told.seconds
+            self._received += told.moved_bytes
+            self._site.tell(told, self.peer_name)
+        if outcome == SERVED:
+            self._wait(Waits.IDLE)
+            return None
+        if outcome & QUEUED:
+            self.transport.write(shortcuts.take_unsent())
+            self._count_sent()
+        if outcome & CLOSES:
+            self._close()
+        else:
+            self.when_taken(lambda: self._wait(Waits.IDLE))
+        return None
+
     # -- bodies that are moved ------------------------------------------------
 
     def _let_move(self) -> None:
@@ -250,7 +305,7 @@ class HttpConnection(Protocol):
         assert self._moves is not None
         self._moves.movers -= 1
         self._moves = None
-        self.transport.read_by(None)
+        self.transport.read_by(self._usual_reader)
 
     def _pause(self) -> None:
         if not self._paused:

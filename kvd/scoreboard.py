@@ -52,6 +52,18 @@ assert _DELAY + BUCKETS <= ROW_WORDS
 _LATENCY_WORD = tuple(_LATENCY + bucket for bucket in BUCKET_OF_EXPONENT)
 _DELAY_WORD = tuple(_DELAY + bucket for bucket in BUCKET_OF_EXPONENT)
 
+ROW_WORDS_OF_REQUESTS: Final = (
+    _BEGUN,
+    _DONE,
+    _BYTES_IN,
+    _BYTES_OUT,
+    _SERVING,
+    _LATENCY,
+)
+"""
+Where a request is counted, for `kvd.shortcuts`.
+"""
+
 # The exponent of 0 is 0, which is that of 0.5 too.
 _A_NANOSECOND = 1e-9
 
@@ -126,6 +138,13 @@ class Row:
         words[_BEGUN] = words[_DONE]
         words[_BEAT] = time.monotonic_ns()
         words[_STARTS] += 1
+
+    @property
+    def words(self) -> memoryview:
+        """
+        All of it, for whoever counts in a way of his own.
+        """
+        return self._words
 
     def opened(self) -> None:
         """

@@ -58,8 +58,7 @@ class ServerTransport(tcp.Connection):
         reactor: IReactorFDSet,
     ) -> None:
         super().__init__(connection, protocol, reactor)
-        # A peer on a Unix socket has no address.
-        self.client = peer if isinstance(peer, tuple) else ("unix", None)
+        self.client = peer
         self.connected = 1
         self.bytes_sent = 0
         self._read_by: Callable[[], Any] | None = None
@@ -68,13 +67,16 @@ class ServerTransport(tcp.Connection):
         # Before `begin` ends: whether the reactor is to tell of input from then on.
         self._will_read: bool | None = True
 
-    def begin(self) -> None:
+    def begin(self, first: Callable[[], Any] | None = None) -> None:
         """
         Read what has come already. Only if the connection stays, the reactor gets to
         watch it.
+
+        Args:
+            first: Called instead of the first read, by who has read before.
         """
         try:
-            self.doRead()
+            self._read_with(first or self._read_by or self.read)
         except Exception:
             self._log.failure("a connection failed at its first bytes")
             self.connectionLost(Failure())
@@ -115,10 +117,7 @@ class ServerTransport(tcp.Connection):
         """
         The client for a log: its address and port, or ``unix``.
         """
-        host, port = self.client[:2]
-        if port is None:
-            return str(host)
-        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+        return name_of(self.client)
 
     @property
     def queued(self) -> bool:
@@ -230,9 +229,18 @@ class ServerTransport(tcp.Connection):
         """
         See `tcp.Connection.doRead`.
         """
+        return self._read_with(self._read_by or self.read)
+
+    def read(self) -> Any:
+        """
+        Read for the protocol's `dataReceived`. A reader may call it.
+        """
+        return super().doRead()
+
+    def _read_with(self, reader: Callable[[], Any]) -> Any:
         self._in_read = True
         try:
-            result = super().doRead() if self._read_by is None else self._read_by()
+            result = reader()
         finally:
             self._in_read = False
         return CONNECTION_DONE if self._closes else result
@@ -271,13 +279,7 @@ class ServerTransport(tcp.Connection):
         protocol, sock = self.protocol, self.socket
         # As the base class does: so it knows that this has happened.
         del self.protocol, self.socket, self.fileno
-        try:
-            # Somebody else may have a copy of the descriptor: who handed it over.
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            # The peer was faster.
-            pass
-        sock.close()
+        close_both_ways(sock)
         protocol.connectionLost(_CLOSED)
 
     def has_input(self) -> bool:
@@ -293,11 +295,34 @@ class ServerTransport(tcp.Connection):
         return True
 
 
+def name_of(peer: Any) -> str:
+    """
+    A peer for a log, as ``accept`` said of it: its address and port, or ``unix``.
+    """
+    if not isinstance(peer, tuple):
+        return "unix"
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def close_both_ways(connection: socket.socket) -> None:
+    """
+    Close a connection, whoever else has its descriptor: who handed it over, say.
+    """
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        # The peer was faster.
+        pass
+    connection.close()
+
+
 def serve_connection(
     connection: socket.socket,
     peer: Any,
     protocol: Protocol,
     reactor: IReactorFDSet,
+    first: Callable[[], Any] | None = None,
 ) -> ServerTransport:
     """
     Join an accepted socket to a protocol, whoever accepted it.
@@ -308,8 +333,9 @@ def serve_connection(
         protocol: Serves it; its ``makeConnection`` is called, and if bytes have come
             already, its ``dataReceived``.
         reactor: Watches it.
+        first: See `ServerTransport.begin`.
     """
     transport = ServerTransport(connection, protocol, peer, reactor)
     protocol.makeConnection(transport)
-    transport.begin()
+    transport.begin(first)
     return transport
