@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <math.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -36,6 +37,7 @@
 #define MAX_HEAD_BYTES 1024
 #define MAX_FRAMES 256
 #define MAX_OFFSETS 4096
+#define FOLDERS 16
 /* A key of up to so many bytes, and a segment of it; longer ones are Python's. */
 #define MAX_KEY_BYTES 512
 #define MAX_SEGMENT_BYTES 200
@@ -45,6 +47,8 @@
 #define ATTRIBUTE_LINE_BYTES 80     /* its first line, at most */
 #define HEAD_ROOM 1024              /* for the head of a reply */
 #define DATE_BYTES 29
+/* Linux 6.13; newer than many a system's headers. The same everywhere but on alpha. */
+#define SYS_GETXATTRAT 464
 
 /* What `serve` returns beside bytes. */
 enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4 };
@@ -205,6 +209,23 @@ is_unchanged(const Value *value, const struct stat *found)
         && value->touched_ns == nanoseconds(found->st_ctim);
 }
 
+/* ---- a folder that is held open ---------------------------------------------- */
+
+typedef struct {
+    char name[64];              /* empty: none */
+    int descriptor;
+    dev_t device;
+    ino_t inode;
+} Folder;
+
+static void
+leave(Folder *folder)
+{
+    if (folder->name[0])
+        close(folder->descriptor);
+    folder->name[0] = 0;
+}
+
 /* ---- all of them in a process --------------------------------------------- */
 
 typedef struct {
@@ -228,6 +249,7 @@ typedef struct {
     unsigned char random[1024];
     size_t random_left;
     unsigned long long names;
+    Folder folders[FOLDERS];
     char buffer[BUFFER_BYTES];
 } Shortcuts;
 
@@ -341,6 +363,8 @@ Shortcuts_dealloc(Shortcuts *self)
     Shortcuts_clear(self);
     Py_CLEAR(self->bucket_of_exponent);
     Py_CLEAR(self->unsent);
+    for (int i = 0; i < FOLDERS; i++)
+        leave(&self->folders[i]);
     if (self->row.obj != NULL)
         PyBuffer_Release(&self->row);
     Py_TYPE(self)->tp_free((PyObject *)self);
@@ -591,6 +615,27 @@ new_id(Shortcuts *self, char *text)
     return 0;
 }
 
+/*
+ * The first line of an attribute, as kvd.store.attribute writes it. Returns its
+ * length, below ATTRIBUTE_LINE_BYTES.
+ */
+static size_t
+first_line(char *line, const char *id, unsigned long long size)
+{
+    char digits[20];
+    size_t at = sizeof digits, used = 2 + ID_TEXT;
+    do
+        digits[--at] = (char)('0' + size % 10);
+    while (size /= 10);
+    memcpy(line, "1 ", 2);
+    memcpy(line + 2, id, ID_TEXT);
+    line[used++] = ' ';
+    memcpy(line + used, digits + at, sizeof digits - at);
+    used += sizeof digits - at;
+    line[used++] = '\n';
+    return used;
+}
+
 static int
 set_lock(int lock, short kind, long long offset)
 {
@@ -613,37 +658,58 @@ has_room(int root, Py_ssize_t length)
 }
 
 /*
+ * Read the attribute of a name, not following links. Since Linux 6.13 that takes no
+ * open file.
+ */
+static ssize_t
+read_attribute(int folder, const char *name, char *text, size_t size)
+{
+    static int is_missing = 0;
+    if (!is_missing) {
+        struct {
+            uint64_t value;
+            uint32_t size, flags;
+        } where = {(uintptr_t)text, (uint32_t)size, 0};
+        long got = syscall(SYS_GETXATTRAT, folder, name, AT_SYMLINK_NOFOLLOW,
+                           ATTRIBUTE_NAME, &where, sizeof where);
+        if (got >= 0 || errno != ENOSYS)
+            return got;
+        is_missing = 1;
+    }
+    int file = openat(folder, name,
+                      O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (file < 0)
+        return -1;
+    ssize_t got = fgetxattr(file, ATTRIBUTE_NAME, text, size);
+    int reason = errno;
+    close(file);
+    errno = reason;
+    return got;
+}
+
+/*
  * Whether a name has a whole value of kvd's: 1; nothing: 0; anything else: -1.
  */
 static int
 has_value(int folder, const char *name)
 {
-    int file = openat(folder, name,
-                      O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    if (file < 0)
+    char text[ATTRIBUTE_BYTES], line[ATTRIBUTE_LINE_BYTES];
+    ssize_t size = read_attribute(folder, name, text, sizeof text);
+    if (size < 0)
         return errno == ENOENT ? 0 : -1;
     struct stat status;
-    char text[ATTRIBUTE_BYTES + 1];
-    int answer = -1;
-    if (fstat(file, &status) == 0 && S_ISREG(status.st_mode)) {
-        ssize_t size = fgetxattr(file, ATTRIBUTE_NAME, text, ATTRIBUTE_BYTES);
-        char expected[40];
-        int digits = snprintf(expected, sizeof expected, " %lld\n",
-                              (long long)status.st_size);
-        /* "1 " id " " size "\n": what kvd.store.attribute writes. */
-        if (size >= 2 + ID_TEXT + digits && text[0] == '1' && text[1] == ' '
-            && memcmp(text + 2 + ID_TEXT, expected, (size_t)digits) == 0)
-            answer = 1;
-        for (int i = 2; answer == 1 && i < 2 + ID_TEXT; i++)
-            if (!((text[i] >= '0' && text[i] <= '9')
-                  || (text[i] >= 'a' && text[i] <= 'f')))
-                answer = -1;
-        /* Metadata, which Python checks. */
-        if (answer == 1 && size != 2 + ID_TEXT + digits && text[size - 1] != '\n')
-            answer = -1;
-    }
-    close(file);
-    return answer;
+    if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) < 0
+        || !S_ISREG(status.st_mode) || size < 2 + ID_TEXT)
+        return -1;
+    for (int i = 2; i < 2 + ID_TEXT; i++)
+        if (!((text[i] >= '0' && text[i] <= '9')
+              || (text[i] >= 'a' && text[i] <= 'f')))
+            return -1;
+    /* What stands behind the first line is metadata, which Python checks. */
+    size_t expected = first_line(line, text + 2, (unsigned long long)status.st_size);
+    int is_whole = (size_t)size >= expected && memcmp(text, line, expected) == 0
+        && text[size - 1] == '\n';
+    return is_whole ? 1 : -1;
 }
 
 /*
@@ -673,34 +739,73 @@ place(const Shortcuts *self, const char *upload, int folder, const char *name,
 }
 
 /*
+ * Open the folder at the end of a path from the root, which must lead through
+ * folders, not through links to any.
+ *
+ * The last ones that lie in the root itself are kept open: to see that a name still
+ * is the same folder's takes less than to open and close it.
+ *
+ * Returns a descriptor, -1 for none; the caller closes one that is not kept.
+ */
+static int
+enter(Shortcuts *self, const char *path, int *is_kept)
+{
+    struct open_how how = {
+        .flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+    };
+    struct stat status;
+    size_t size = strlen(path);
+    Folder *kept = NULL;
+    if (size < sizeof kept->name && strchr(path, '/') == NULL) {
+        unsigned char sum = 0;
+        for (size_t i = 0; i < size; i++)
+            sum = (unsigned char)(31 * sum + (unsigned char)path[i]);
+        kept = &self->folders[sum % FOLDERS];
+        if (kept->name[0] && strcmp(kept->name, path) == 0) {
+            *is_kept = 1;
+            if (fstatat(self->root, path, &status, AT_SYMLINK_NOFOLLOW) == 0
+                && status.st_ino == kept->inode && status.st_dev == kept->device)
+                return kept->descriptor;
+        }
+    }
+    *is_kept = 0;
+    int folder = (int)syscall(SYS_openat2, self->root, path, &how, sizeof how);
+    if (folder >= 0 && kept != NULL && fstat(folder, &status) == 0) {
+        leave(kept);
+        memcpy(kept->name, path, size + 1);
+        kept->descriptor = folder;
+        kept->inode = status.st_ino;
+        kept->device = status.st_dev;
+        *is_kept = 1;
+    }
+    return folder;
+}
+
+/*
  * Write a value and publish it. Returns as `place`; after -1 nothing is left.
  */
 static int
 publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
         PyObject *lines, const char *id, long long offset)
 {
-    int folder = self->root, result = -1;
+    int folder = self->root, result = -1, is_kept = 1;
     char *name = strrchr(key, '/');
     if (name == NULL)
         name = key;
     else {
-        /* The folders must be folders, not links to any. */
-        struct open_how how = {
-            .flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
-            .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-        };
         *name = 0;
-        folder = (int)syscall(SYS_openat2, self->root, key, &how, sizeof how);
+        folder = enter(self, key, &is_kept);
         *name++ = '/';
         if (folder < 0)
             return -1;
     }
     if (has_room(self->root, length)) {
         char upload[24], text[ATTRIBUTE_BYTES];
-        int size = snprintf(text, sizeof text, "1 %.*s %zd\n", ID_TEXT, id, length);
+        size_t size = first_line(text, id, (unsigned long long)length);
         memcpy(text + size, PyBytes_AS_STRING(lines),
                (size_t)PyBytes_GET_SIZE(lines));
-        size += (int)PyBytes_GET_SIZE(lines);
+        size += (size_t)PyBytes_GET_SIZE(lines);
         /* Names of kvd.store.uploads have no such letter. */
         snprintf(upload, sizeof upload, "s%llx", self->names++);
         int file = openat(self->uploads, upload,
@@ -714,14 +819,14 @@ publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
                 written += count;
             }
             if (written == length
-                && fsetxattr(file, ATTRIBUTE_NAME, text, (size_t)size, 0) == 0)
+                && fsetxattr(file, ATTRIBUTE_NAME, text, size, 0) == 0)
                 result = place(self, upload, folder, name, offset);
             if (result < 0)
                 unlinkat(self->uploads, upload, 0);
             close(file);
         }
     }
-    if (folder != self->root)
+    if (!is_kept)
         close(folder);
     return result;
 }
