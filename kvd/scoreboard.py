@@ -52,16 +52,9 @@ assert _DELAY + BUCKETS <= ROW_WORDS
 _LATENCY_WORD = tuple(_LATENCY + bucket for bucket in BUCKET_OF_EXPONENT)
 _DELAY_WORD = tuple(_DELAY + bucket for bucket in BUCKET_OF_EXPONENT)
 
-ROW_WORDS_OF_REQUESTS: Final = (
-    _BEGUN,
-    _DONE,
-    _BYTES_IN,
-    _BYTES_OUT,
-    _SERVING,
-    _LATENCY,
-)
+WORDS_OF_REQUESTS: Final = (_BEGUN, _DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY)
 """
-Where a request is counted, for `kvd.shortcuts`.
+Where in a row a request is counted, for `kvd.shortcuts`.
 """
 
 # The exponent of 0 is 0, which is that of 0.5 too.

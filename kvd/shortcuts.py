@@ -13,8 +13,8 @@ A shortcut ends wherever something is not as usual, and the request goes the ord
 way, as if nothing had been tried. So the module decides nothing, and does without
 errors to tell; kvd without it, or with ``--shortcuts off``, is the same but slower.
 
-They are for the file store and the plain dialect alone. Values are written through them at durability ``process`` only: a sync
-must not be waited for here.
+They are for the file store and the plain dialect alone, and write values only at
+durability ``process``: a sync must not be waited for here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from kvd.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.interfaces import Published, ValueInfo
 from kvd.keys import Key
 from kvd.operations import Get, Put
-from kvd.scoreboard import ROW_WORDS_OF_REQUESTS
+from kvd.scoreboard import WORDS_OF_REQUESTS
 from kvd.site import Site
 from kvd.store.attribute import encode_metadata
 from kvd.store.file import FileStore
@@ -229,7 +229,7 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
         insides.swaps,
         Told,
         site.row.words,
-        ROW_WORDS_OF_REQUESTS,
+        WORDS_OF_REQUESTS,
         BUCKET_OF_EXPONENT,
         LEAST_EXPONENT,
         teacher.understand,
