@@ -20,7 +20,7 @@ import os
 import time
 from dataclasses import dataclass
 from math import frexp
-from typing import Final
+from typing import Final, NamedTuple
 
 from kvd.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
 
@@ -52,9 +52,27 @@ assert _DELAY + BUCKETS <= ROW_WORDS
 _LATENCY_WORD = tuple(_LATENCY + bucket for bucket in BUCKET_OF_EXPONENT)
 _DELAY_WORD = tuple(_DELAY + bucket for bucket in BUCKET_OF_EXPONENT)
 
-WORDS_OF_REQUESTS: Final = (_BEGUN, _DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY)
+
+class RequestWords(NamedTuple):
+    """
+    Where in a row a request is counted.
+    """
+
+    begun: int
+    done: int
+    bytes_in: int
+    bytes_out: int
+    serving: int
+    """A float of 64 bits."""
+    latency: int
+    """The first of the buckets."""
+
+
+WORDS_OF_REQUESTS: Final = RequestWords(
+    _BEGUN, _DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY
+)
 """
-Where in a row a request is counted, for `kvd.shortcuts`.
+For `kvd.shortcuts`, which counts for itself.
 """
 
 # The exponent of 0 is 0, which is that of 0.5 too.

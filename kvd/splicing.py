@@ -11,7 +11,9 @@ from __future__ import annotations
 import fcntl
 import os
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
+
+from kvd.compiled import compiled
 
 PIPE_BYTES: Final = 1024 * 1024
 """
@@ -33,9 +35,9 @@ _FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class Stopped:
     """
-    What came of moving.
+    Why no more can be moved from the socket to the file.
     """
 
     count: int
@@ -47,12 +49,85 @@ class Moved:
     """The socket has ended."""
 
 
+class Mover(Protocol):
+    """
+    Moves bytes from a socket through an empty pipe to a file.
+    """
+
+    def __call__(
+        self,
+        source: int,
+        pipe_in: int,
+        pipe_out: int,
+        pipe_bytes: int,
+        target: int,
+        limit: int,
+        /,
+    ) -> int | tuple[int, int, bool]:
+        """
+        Move what is there, without waiting for more.
+
+        Returns:
+            How many bytes have reached the file; or that, how many were left in the
+            pipe because the file did not take them, and whether the socket has
+            ended, if some were or if it has.
+
+        Raises:
+            OSError: The socket has failed.
+        """
+
+
+def move(
+    source: int, pipe_in: int, pipe_out: int, pipe_bytes: int, target: int, limit: int
+) -> int | tuple[int, int, bool]:
+    """
+    See `Mover`. What ``kvd/_splicing.c`` does too: with it, 40 MB to ``null:`` took a
+    fifth less of CPU time.
+    """
+    count = 0
+    while count < limit:
+        try:
+            filled = os.splice(
+                source, pipe_in, min(limit - count, pipe_bytes), flags=_FLAGS
+            )
+        except BlockingIOError:
+            break
+        if not filled:
+            return count, 0, True
+        emptied = _empty(pipe_out, target, filled)
+        count += emptied
+        if emptied < filled:
+            return count, filled - emptied, False
+    return count
+
+
+def _empty(pipe_out: int, target: int, filled: int) -> int:
+    emptied = 0
+    while emptied < filled:
+        try:
+            written = os.splice(pipe_out, target, filled - emptied, flags=_FLAGS)
+        except OSError:
+            break
+        if not written:
+            break
+        emptied += written
+    return emptied
+
+
+_native = compiled("_splicing")
+fastest_mover: Final[Mover] = move if _native is None else _native.move
+"""
+The compiled one, where there is one.
+"""
+
+
 class Pipe:
     """
     A pipe for all moves of one process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mover: Mover = fastest_mover) -> None:
+        self._mover = mover
         self._out, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             self._bytes = fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -62,7 +137,7 @@ class Pipe:
         self.movers = 0
         """How many bodies go through it at present."""
 
-    def move(self, source: int, target: int, limit: int) -> Moved:
+    def move(self, source: int, target: int, limit: int) -> int | Stopped:
         """
         Move what is there, without waiting for more.
 
@@ -71,40 +146,21 @@ class Pipe:
             target: A file, at the place that it is written to.
             limit: How many bytes at most; more than 0.
 
+        Returns:
+            How many bytes have reached the file, or why there will be no more.
+
         Raises:
             OSError: The socket has failed. What came before is in the file and
                 not told: it is of no use to anybody.
         """
-        count = 0
         limit = min(limit, max(LEAST_BYTES, TURN_BYTES // max(1, self.movers)))
-        while count < limit:
-            try:
-                filled = os.splice(
-                    source, self._in, min(limit - count, self._bytes), flags=_FLAGS
-                )
-            except BlockingIOError:
-                break
-            if not filled:
-                return Moved(count, b"", True)
-            emptied = self._empty(target, filled)
-            count += emptied
-            if emptied < filled:
-                return Moved(count, self._take_rest(filled - emptied), False)
-        return Moved(count, b"", False)
+        moved = self._mover(source, self._in, self._out, self._bytes, target, limit)
+        if isinstance(moved, int):
+            return moved
+        count, left, ended = moved
+        return Stopped(count, self._take(left), ended)
 
-    def _empty(self, target: int, filled: int) -> int:
-        emptied = 0
-        while emptied < filled:
-            try:
-                written = os.splice(self._out, target, filled - emptied, flags=_FLAGS)
-            except OSError:
-                break
-            if not written:
-                break
-            emptied += written
-        return emptied
-
-    def _take_rest(self, count: int) -> bytes:
+    def _take(self, count: int) -> bytes:
         """
         Read what the target refused, so that nobody else's file gets it.
         """

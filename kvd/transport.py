@@ -61,6 +61,7 @@ class ServerTransport(tcp.Connection):
         self.client = peer
         self.connected = 1
         self.bytes_sent = 0
+        self._gathers = 1
         self._read_by: Callable[[], Any] | None = None
         self._after_flush: Callable[[], None] | None = None
         self._in_read = self._closes = False
@@ -224,6 +225,16 @@ class ServerTransport(tcp.Connection):
         `IReadDescriptor.doRead` does. None: the protocol reads again.
         """
         self._read_by = reader
+
+    def gather(self, count: int) -> None:
+        """
+        Be told of input when so many bytes have come, or the end, or when the kernel
+        has room for no more (``SO_RCVLOWAT``, socket(7), tcp(7)). At first, 1. Over a
+        Unix socket, that is so always.
+        """
+        if count != self._gathers and self.connected:
+            self._gathers = count
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def doRead(self) -> Any:
         """
