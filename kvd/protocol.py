@@ -48,7 +48,7 @@ FAST_BYTES: Final = 256 * 1024
 A client that sent so much for one event may be fast.
 """
 
-GATHER_BYTES: Final = 1024 * 1024
+GATHER_BYTES: Final = 2 * 1024 * 1024
 """
 Of a fast client: so much has to come for the next event. To wake for what one packet
 brings cost a quarter more of CPU time per byte (40 MB to ``null:``). If a second brings

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -20,15 +22,17 @@ PIPE_BYTES: Final = 1024 * 1024
 What a pipe is asked to hold; /proc/sys/fs/pipe-max-size allows that much.
 """
 
-TURN_BYTES: Final = 4 * 1024 * 1024
+TURN_SECONDS: Final = 0.004
 """
-What all bodies together are given for one turn of the reactor: others wait meanwhile,
-the longer the slower the disk is. (``docs/design.rst`` has the measurement.)
+What all bodies together are given of one turn of the reactor: others wait meanwhile.
+How many bytes that is depends on where they go; it is judged by the last moves.
 """
 
+MOST_BYTES: Final = 2 * 1024 * 1024
 LEAST_BYTES: Final = 128 * 1024
 """
-What each is given at least; with less, the calls cost more than the bytes.
+What each is given for one event at most, and at least. (``docs/design.rst`` has the
+measurements.)
 """
 
 _FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
@@ -126,8 +130,20 @@ class Pipe:
     A pipe for all moves of one process.
     """
 
-    def __init__(self, mover: Mover = fastest_mover) -> None:
+    def __init__(
+        self,
+        mover: Mover = fastest_mover,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            mover: Moves.
+            clock: Tells how long that took, in seconds.
+        """
         self._mover = mover
+        self._clock = clock
+        # Seconds for each byte, as a moving average.
+        self._pace = 0.0
         self._out, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             self._bytes = fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -153,12 +169,29 @@ class Pipe:
             OSError: The socket has failed. What came before is in the file and
                 not told: it is of no use to anybody.
         """
-        limit = min(limit, max(LEAST_BYTES, TURN_BYTES // max(1, self.movers)))
+        limit = min(limit, self.share())
+        began = self._clock()
         moved = self._mover(source, self._in, self._out, self._bytes, target, limit)
         if isinstance(moved, int):
+            if moved >= LEAST_BYTES:
+                self._learn((self._clock() - began) / moved)
             return moved
         count, left, ended = moved
         return Stopped(count, self._take(left), ended)
+
+    def share(self) -> int:
+        """
+        How many bytes one of the movers gets at once.
+        """
+        share_seconds = TURN_SECONDS / max(1, self.movers)
+        if share_seconds >= MOST_BYTES * self._pace:
+            return MOST_BYTES
+        return max(LEAST_BYTES, int(share_seconds / self._pace))
+
+    def _learn(self, pace: float) -> None:
+        # A disk that stalls takes a hundred times as long: that counts at once, and is
+        # forgotten after some twenty moves.
+        self._pace += (pace - self._pace) / 4
 
     def _take(self, count: int) -> bytes:
         """

@@ -14,7 +14,8 @@ import pytest
 
 from kvd.splicing import (
     LEAST_BYTES,
-    TURN_BYTES,
+    MOST_BYTES,
+    TURN_SECONDS,
     Pipe,
     Stopped,
     fastest_mover,
@@ -50,7 +51,7 @@ def sockets() -> Iterator[Sockets]:
     with far, near:
         far.setblocking(False)
         near.setblocking(False)
-        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * TURN_BYTES)
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MOST_BYTES)
         yield far, near
 
 
@@ -119,28 +120,75 @@ def test_a_socket_that_failed_is_told(pipe: Pipe, target: int) -> None:
             pipe.move(near.fileno(), target, 10)
 
 
-def test_who_is_one_of_many_gets_a_share(
-    pipe: Pipe, sockets: Sockets, target: int
-) -> None:
+class Disk:
     """
-    So that all together take no longer, however many they are; but no share is
-    smaller than is worth a call.
+    Takes bytes at a pace, by a clock of its own.
     """
-    far, near = sockets
-    sent = fill(far)
-    assert len(sent) > 3 * LEAST_BYTES // 2
-    moved = 0
-    for pipe.movers in (1000, TURN_BYTES // LEAST_BYTES + 1):
-        moved += LEAST_BYTES
-        assert LEAST_BYTES == pipe.move(near.fileno(), target, 2 * LEAST_BYTES)
-        sent += fill(far)
-    pipe.movers = 1
-    while more := pipe.move(near.fileno(), target, TURN_BYTES):
-        assert isinstance(more, int)
-        moved += more
 
-    assert sent == os.pread(target, len(sent) + 1, 0)
-    assert len(sent) == moved
+    def __init__(self, bytes_per_second: float) -> None:
+        self.bytes_per_second = bytes_per_second
+        self.now = 100.0
+
+    def mover(self, *numbers: int) -> int:
+        """
+        All of the limit is there, and taken.
+        """
+        limit = numbers[-1]
+        self.now += limit / self.bytes_per_second
+        return limit
+
+    def clock(self) -> float:
+        """
+        Now.
+        """
+        return self.now
+
+
+@pytest.mark.parametrize("movers", [1, 2, 8, 32])
+@pytest.mark.parametrize("speed", [100e6, 1e9, 10e9])
+def test_bodies_together_take_little_time(movers: int, speed: float) -> None:
+    """
+    However fast or slow the disk is, they have their share of a turn; but none is
+    smaller than is worth a call, or larger than helps.
+    """
+    disk = Disk(speed)
+    pipe = Pipe(disk.mover, disk.clock)
+    pipe.movers = movers
+    for _ in range(200):
+        began = disk.now
+        moved = pipe.move(0, 1, 1 << 40)
+    pipe.close()
+
+    fair = TURN_SECONDS / movers
+    if moved == LEAST_BYTES:
+        assert fair <= LEAST_BYTES / speed
+    elif moved == MOST_BYTES:
+        assert fair >= MOST_BYTES / speed
+    else:
+        assert fair == pytest.approx(disk.now - began, rel=0.01)
+
+
+def test_a_disk_that_stalls_is_given_less_at_once_and_more_by_and_by() -> None:
+    """
+    It may stall again.
+    """
+    disk = Disk(10e9)
+    pipe = Pipe(disk.mover, disk.clock)
+    pipe.movers = 4
+    pipe.move(0, 1, 1 << 40)
+    assert MOST_BYTES == pipe.share()
+
+    disk.bytes_per_second = 20e6
+    pipe.move(0, 1, 1 << 40)
+    assert LEAST_BYTES == pipe.share()
+
+    disk.bytes_per_second = 10e9
+    pipe.move(0, 1, 1 << 40)
+    assert LEAST_BYTES == pipe.share()
+    for _ in range(200):
+        pipe.move(0, 1, 1 << 40)
+    assert MOST_BYTES == pipe.share()
+    pipe.close()
 
 
 def test_what_the_target_refuses_comes_back(pipe: Pipe, sockets: Sockets) -> None:
@@ -184,7 +232,7 @@ def test_an_ordinary_user_moves_through_small_pipes(tmp_path: Path) -> None:
             near.setblocking(False)
             sent = fill(far)
             moved = 0
-            while more := pipes[-1].move(near.fileno(), target, TURN_BYTES):
+            while more := pipes[-1].move(near.fileno(), target, MOST_BYTES):
                 assert isinstance(more, int)
                 moved += more
             assert pipes[-1]._bytes < pipes[0]._bytes
