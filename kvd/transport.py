@@ -64,7 +64,7 @@ class ServerTransport(tcp.Connection):
         self._gathers = 1
         self._read_by: Callable[[], Any] | None = None
         self._after_flush: Callable[[], None] | None = None
-        self._in_read = self._closes = False
+        self._in_read = self._closes = self._asked_to_write = False
         # Before `begin` ends: whether the reactor is to tell of input from then on.
         self._will_read: bool | None = True
 
@@ -97,6 +97,13 @@ class ServerTransport(tcp.Connection):
             super().startReading()
         else:
             self._will_read = True
+
+    def startWriting(self) -> None:
+        """
+        See `FileDescriptor.startWriting`.
+        """
+        self._asked_to_write = True
+        super().startWriting()
 
     def stopReading(self) -> None:
         """
@@ -206,9 +213,12 @@ class ServerTransport(tcp.Connection):
             result = super().doWrite()
             if result is not None or self.queued:
                 return result
-        self.stopWriting()
+        # Mostly there is more to send: then the reactor is not told of anything.
+        self._asked_to_write = False
         callback, self._after_flush = self._after_flush, None
         callback()
+        if not self._asked_to_write and self.connected:
+            self.stopWriting()
         return None
 
     def connectionLost(self, reason: Any) -> None:
