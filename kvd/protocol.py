@@ -30,7 +30,7 @@ from kvd.patience import Patience, Waits
 from kvd.shortcuts import CLOSES, NOTHING, QUEUED, SERVED, Shortcuts
 from kvd.site import Site
 from kvd.splicing import Pipe, Stopped
-from kvd.transport import ServerTransport
+from kvd.transport import BODY_BYTES, HEAD_BYTES, ServerTransport
 from kvd.turn import Turn
 from kvd.wire.events import END_OF_REQUEST, NEED_DATA, Mark, Request
 from kvd.wire.reader import RequestReader
@@ -199,6 +199,7 @@ class HttpConnection(Protocol):
             return
         if turn.replied and turn.body_ended:
             self._turn = None
+            self.transport.bufferSize = HEAD_BYTES
             self._wait(Waits.IDLE)
 
     def _await_input(self) -> None:
@@ -210,6 +211,7 @@ class HttpConnection(Protocol):
             self.transport.resumeProducing()
         if self._turn is not None:
             self._wait(Waits.BODY)
+            self.transport.bufferSize = BODY_BYTES
             self._let_move()
         elif self._reader.mid_head:
             self._wait(Waits.HEAD)

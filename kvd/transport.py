@@ -24,6 +24,18 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+HEAD_BYTES: Final = 64 * 1024
+"""
+What one read takes, where a head is expected.
+"""
+
+BODY_BYTES: Final = 256 * 1024
+"""
+What one read takes of a body: each costs a system call and a walk through the
+protocol, and 64 KiB cost two and a half times the CPU per byte of 1 MiB. It is returned
+to the allocator as soon as the chunk is written.
+"""
+
 _CLOSED: Final = Failure(ConnectionDone())
 
 
@@ -42,11 +54,7 @@ class ServerTransport(tcp.Connection):
       slow reader is told from a dead one.
     """
 
-    # One read takes up to so much of a body: each costs a system call and a
-    # walk through the protocol, and 64 KiB (the default) cost two and a half
-    # times the CPU per byte of 1 MiB. It is returned to the allocator as soon
-    # as the chunk is written.
-    bufferSize = 256 * 1024
+    bufferSize = HEAD_BYTES
 
     _log = Logger()
 
