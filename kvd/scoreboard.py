@@ -22,7 +22,7 @@ import sys
 import time
 from dataclasses import dataclass
 from math import frexp
-from typing import Final
+from typing import Final, NamedTuple
 
 from kvd.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
 
@@ -53,6 +53,29 @@ assert _DELAY + BUCKETS <= ROW_WORDS
 # The word of a duration, by its exponent.
 _LATENCY_WORD = tuple(_LATENCY + bucket for bucket in BUCKET_OF_EXPONENT)
 _DELAY_WORD = tuple(_DELAY + bucket for bucket in BUCKET_OF_EXPONENT)
+
+
+class RequestWords(NamedTuple):
+    """
+    Where in a row a request is counted.
+    """
+
+    begun: int
+    done: int
+    bytes_in: int
+    bytes_out: int
+    serving: int
+    """A float of 64 bits."""
+    latency: int
+    """The first of the buckets."""
+
+
+WORDS_OF_REQUESTS: Final = RequestWords(
+    _BEGUN, _DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY
+)
+"""
+For `kvd.shortcuts`, which counts for itself.
+"""
 
 # The exponent of 0 is 0, which is that of 0.5 too.
 _A_NANOSECOND = 1e-9
@@ -128,6 +151,13 @@ class Row:
         words[_BEGUN] = words[_DONE]
         words[_BEAT] = time.monotonic_ns()
         words[_STARTS] += 1
+
+    @property
+    def words(self) -> memoryview:
+        """
+        All of it, for whoever counts in a way of his own.
+        """
+        return self._words
 
     def opened(self) -> None:
         """
