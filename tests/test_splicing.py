@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from unittest import mock
 
@@ -104,13 +105,13 @@ def test_a_pipe_that_holds_less_is_filled_again(
     far.send(b"0123456789")
     pipe._bytes = 3
 
-    assert 8 == pipe.move(near.fileno(), target, 8).count
+    assert 8 == pipe.move(near.fileno(), target, 8)
     assert b"01234567" == os.pread(target, 100, 0)
     assert b"89" == near.recv(100)
 
 
 def test_a_target_that_takes_nothing_is_not_asked_for_ever(
-    pipe: Pipe, sockets: Sockets, target: int
+    sockets: Sockets, target: int
 ) -> None:
     """
     What was for it comes back.
@@ -122,10 +123,10 @@ def test_a_target_that_takes_nothing_is_not_asked_for_ever(
     def some(source: int, to: int, count: int, flags: int) -> int:
         return 0 if to == target else splice(source, to, count, flags=flags)
 
-    with mock.patch("os.splice", some):
-        moved = pipe.move(near.fileno(), target, 4)
+    with closing(Pipe(move)) as pipe, mock.patch("os.splice", some):
+        stopped = pipe.move(near.fileno(), target, 4)
 
-    assert (0, b"0123") == (moved.count, moved.rest)
+    assert Stopped(0, b"0123", False) == stopped
 
 
 def test_nothing_is_left_of_a_pipe() -> None:
