@@ -9,11 +9,12 @@ from typing import cast
 from unittest import mock
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from kvd.transport import ServerTransport, serve_connection
 from tests.stepped import SteppedReactor
@@ -402,6 +403,51 @@ class BeginningTests(SynchronousTestCase):
         assert b"" == self.far.recv(100)
         assert self.watched == len(self.reactor.getReaders())
         assert [] == self.reactor.getWriters()
+
+    def test_a_close_in_a_later_read_is_no_end_of_the_client(self) -> None:
+        """
+        Also to a protocol that goes on when the client has ended.
+        """
+
+        @implementer(IHalfCloseableProtocol)
+        class Bye(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                assert self.transport is not None
+                self.transport.loseConnection()
+
+            def readConnectionLost(self) -> None:
+                raise AssertionError("the client has not ended")
+
+            def writeConnectionLost(self) -> None:
+                raise AssertionError("nobody has asked for that")
+
+        protocol = Bye()
+        self.serve(protocol)
+        self.far.send(b"bye")
+        self.reactor.settle()
+
+        assert protocol.lost is not None
+        assert b"" == self.far.recv(1)
+
+    def test_a_close_of_what_is_lost_is_nothing(self) -> None:
+        """
+        Though it was lost in the same read.
+        """
+
+        class Twice(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                transport = cast(ServerTransport, self.transport)
+                transport.connectionLost(Failure(ConnectionDone()))
+                transport.loseConnection()
+
+        protocol = Twice()
+        self.serve(protocol)
+        self.far.send(b"bye")
+        with capturedLogs() as events:
+            self.reactor.settle()
+
+        assert protocol.lost is not None
+        assert [] == events
 
     def test_a_close_behind_a_queue_waits_for_it(self) -> None:
         """
