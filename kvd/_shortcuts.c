@@ -505,8 +505,9 @@ send_reply(Shortcuts *self, int socket, char *head, size_t head_bytes, char *bod
 {
     struct iovec parts[2] = {{head, head_bytes}, {body, body_bytes}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = body_bytes ? 2 : 1};
-    ssize_t sent = body_bytes ? sendmsg(socket, &message, MSG_NOSIGNAL)
-                              : send(socket, head, head_bytes, MSG_NOSIGNAL);
+    int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+    ssize_t sent = body_bytes ? sendmsg(socket, &message, flags)
+                              : send(socket, head, head_bytes, flags);
     size_t done = sent < 0 ? 0 : (size_t)sent;
     if (done == head_bytes + body_bytes)
         return (Py_ssize_t)done;
@@ -896,8 +897,8 @@ serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *
 PyDoc_STRVAR(serve_doc,
 "serve(socket) -> int | bytes\n"
 "\n"
-"Read from a non-blocking socket of which nothing is owed and nothing was read, and\n"
-"serve the request that came, if it is one of those that this can.\n"
+"Read from a socket to which nothing is owed and of which nothing was read, without\n"
+"waiting, and serve the request that came, if it is one of those that this can.\n"
 "\n"
 "Returns NOTHING if nothing had come; SERVED, with CLOSES if the connection ends with\n"
 "this reply, and with QUEUED if `unsent` is still to be sent; or the bytes that were\n"
@@ -912,7 +913,8 @@ Shortcuts_serve(Shortcuts *self, PyObject *argument)
     if (socket == -1 && PyErr_Occurred())
         return NULL;
     char *data = self->buffer;
-    ssize_t size = recv((int)socket, data, BUFFER_BYTES, 0);
+    /* A socket that was only just accepted may be a blocking one. */
+    ssize_t size = recv((int)socket, data, BUFFER_BYTES, MSG_DONTWAIT);
     if (size < 0) {
         if (errno == EAGAIN || errno == EINTR)
             return PyLong_FromLong(NOTHING);

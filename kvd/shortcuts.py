@@ -89,7 +89,7 @@ class Shortcuts(Protocol):
         nothing is owed; serve the request that came.
 
         Args:
-            socket: A descriptor; non-blocking.
+            socket: A descriptor; it is not waited for, even if it is a blocking one.
 
         Returns:
             `NOTHING` if nothing has come. `SERVED`, with `CLOSES` if the connection
