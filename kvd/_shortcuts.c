@@ -33,7 +33,7 @@
 
 /* What one call reads at most: a head and the body of a small PUT. */
 #define BUFFER_BYTES (64 * 1024)
-/* Heads longer than this are not looked up, so that none fills the table. */
+/* Longer heads are not looked up, so that they do not fill the table. */
 #define MAX_HEAD_BYTES 1024
 #define MAX_FRAMES 256
 #define MAX_OFFSETS 4096
@@ -231,6 +231,7 @@ leave(Folder *folder)
 typedef struct {
     PyObject_HEAD
     int root, lock, uploads, swaps;
+    Py_ssize_t most_head, most_key;     /* bytes; longer ones may be refused */
     /* Where this process counts (kvd.scoreboard). */
     Py_buffer row;
     Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
@@ -257,17 +258,19 @@ static PyObject *
 Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "root", "lock", "swaps", "told", "row", "words", "bucket_of_exponent",
-        "least_exponent", "understand", "value_of", "offset_of", NULL,
+        "root", "lock", "swaps", "head_bytes", "target_bytes", "told", "row", "words",
+        "bucket_of_exponent", "least_exponent", "understand", "value_of", "offset_of",
+        NULL,
     };
     int root, lock, swaps, least_exponent;
     PyObject *told, *row, *buckets, *understand, *value_of, *offset_of;
+    Py_ssize_t head_bytes, target_bytes;
     Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iipOO(nnnnnn)O!iOOO:Shortcuts", names, &root, &lock,
-            &swaps, &told, &row, &begun, &done, &bytes_in, &bytes_out, &serving, &latency,
-            &PyTuple_Type, &buckets, &least_exponent, &understand, &value_of,
-            &offset_of))
+            args, keywords, "iipnnOO(nnnnnn)O!iOOO:Shortcuts", names, &root, &lock,
+            &swaps, &head_bytes, &target_bytes, &told, &row, &begun, &done, &bytes_in,
+            &bytes_out, &serving, &latency, &PyTuple_Type, &buckets, &least_exponent,
+            &understand, &value_of, &offset_of))
         return NULL;
     Shortcuts *self = (Shortcuts *)type->tp_alloc(type, 0);
     if (self == NULL)
@@ -307,6 +310,8 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->lock = lock;
     self->uploads = -1;
     self->swaps = swaps;
+    self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
+    self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);
     self->begun = begun;
     self->done = done;
     self->bytes_in = bytes_in;
@@ -439,7 +444,7 @@ is_usual(unsigned char byte)
  * one that Python should look at.
  */
 static Py_ssize_t
-key_bytes(const char *text, const char *end)
+key_bytes(const char *text, const char *end, Py_ssize_t most)
 {
     const char *at = text, *segment = text;
     for (; at < end && *at != ' '; at++) {
@@ -452,7 +457,7 @@ key_bytes(const char *text, const char *end)
             return 0;
     }
     if (at == end || at == segment || at - segment > MAX_SEGMENT_BYTES
-        || at - text > MAX_KEY_BYTES)
+        || at - text > most)
         return 0;
     return at - text;
 }
@@ -924,12 +929,11 @@ Shortcuts_serve(Shortcuts *self, PyObject *argument)
     /* "GET /" or "PUT /", then a key, " HTTP/1.1" and fields. */
     if (size < 16 || (memcmp(data, "GET /", 5) && memcmp(data, "PUT /", 5)))
         goto other;
-    char *end = memmem(data, (size_t)(size < MAX_HEAD_BYTES ? size : MAX_HEAD_BYTES),
-                       "\r\n\r\n", 4);
+    char *end = memmem(data, (size_t)Py_MIN(size, self->most_head), "\r\n\r\n", 4);
     if (end == NULL)
         goto other;
     Py_ssize_t head = end + 4 - data;
-    Py_ssize_t length = key_bytes(data + 5, end);
+    Py_ssize_t length = key_bytes(data + 5, end, self->most_key);
     if (length == 0)
         goto other;
 

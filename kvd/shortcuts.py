@@ -227,6 +227,8 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
         insides.root,
         insides.lock,
         insides.swaps,
+        site.limits.head_bytes,
+        site.limits.target_bytes,
         Told,
         site.row.words,
         WORDS_OF_REQUESTS,
