@@ -146,7 +146,7 @@ put_frame(PyObject *module, PyObject *args)
 typedef struct {
     PyObject_HEAD
     unsigned long long device, inode, size;
-    long long changed_ns, touched_ns;       /* mtime, ctime */
+    unsigned long long changed_ns, touched_ns;      /* mtime, ctime; modulo 2**64 */
     PyObject *line;             /* of the reply, up to the date */
     PyObject *fields;           /* behind the date, without the last line end */
     PyObject *body;
@@ -172,10 +172,9 @@ static PyTypeObject ValueType = {
 static PyObject *
 kept_value(PyObject *module, PyObject *args)
 {
-    unsigned long long device, inode, size;
-    long long changed_ns, touched_ns;
+    unsigned long long device, inode, size, changed_ns, touched_ns;
     PyObject *line, *fields, *body;
-    if (!PyArg_ParseTuple(args, "(KKKLL)SSS:kept_value", &device, &inode, &size,
+    if (!PyArg_ParseTuple(args, "(KKKKK)SSS:kept_value", &device, &inode, &size,
                           &changed_ns, &touched_ns, &line, &fields, &body))
         return NULL;
     Value *value = PyObject_New(Value, &ValueType);
@@ -192,10 +191,11 @@ kept_value(PyObject *module, PyObject *args)
     return (PyObject *)value;
 }
 
-static long long
+static unsigned long long
 nanoseconds(struct timespec time)
 {
-    return time.tv_sec * 1000000000LL + time.tv_nsec;
+    return (unsigned long long)time.tv_sec * 1000000000ULL
+        + (unsigned long long)time.tv_nsec;
 }
 
 static int

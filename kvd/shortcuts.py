@@ -203,8 +203,13 @@ class _Teacher:
         if known is None:
             return None
         identity, value = known
-        fields = with_length(200, fields_of(value.info), value.info.size)
-        line, rest = reply_parts(200, fields, close=False, minor=1)
+        try:
+            fields = with_length(200, fields_of(value.info), value.info.size)
+            line, rest = reply_parts(200, fields, close=False, minor=1)
+        except (ValueError, OverflowError, OSError):
+            # Somebody gave the file a time that no date can say, or wrote metadata
+            # that no field can hold. The ordinary way fails too, and has the words.
+            return None
         return self.native.kept_value(
             identity, line, rest.removesuffix(b"\r\n\r\n"), value.body
         )
