@@ -241,7 +241,7 @@ typedef struct {
     PyObject *told, *understand, *value_of, *offset_of;
     PyObject *frames, *values, *offsets;
     /* Of the last request, for who logs it. */
-    PyObject *unsent;
+    PyObject *unsent;           /* NULL: nothing */
     int status, method_is_put;
     Py_ssize_t target_bytes, body_bytes, moved_bytes;
     double seconds;
@@ -327,8 +327,7 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->frames = PyDict_New();
     self->values = PyDict_New();
     self->offsets = PyDict_New();
-    self->unsent = PyBytes_FromStringAndSize(NULL, 0);
-    if (!self->frames || !self->values || !self->offsets || !self->unsent) {
+    if (!self->frames || !self->values || !self->offsets) {
         Py_DECREF(self);
         return NULL;
     }
@@ -526,7 +525,7 @@ send_reply(Shortcuts *self, int socket, char *head, size_t head_bytes, char *bod
         memcpy(into + head_bytes - done, body, body_bytes);
     } else
         memcpy(into, body + (done - head_bytes), body_bytes - (done - head_bytes));
-    Py_SETREF(self->unsent, rest);
+    self->unsent = rest;
     return (Py_ssize_t)done;
 }
 
@@ -918,6 +917,8 @@ Shortcuts_serve(Shortcuts *self, PyObject *argument)
     if (socket == -1 && PyErr_Occurred())
         return NULL;
     char *data = self->buffer;
+    /* Of a connection that nobody got to care for: never another's. */
+    Py_CLEAR(self->unsent);
     /* A socket that was only just accepted may be a blocking one. */
     ssize_t size = recv((int)socket, data, BUFFER_BYTES, MSG_DONTWAIT);
     if (size < 0) {
@@ -961,8 +962,8 @@ Shortcuts_serve(Shortcuts *self, PyObject *argument)
         return NULL;
     if (served) {
         self->target_bytes = length + 1;
-        int queued = PyBytes_GET_SIZE(self->unsent) != 0;
-        return PyLong_FromLong(SERVED | (keep ? 0 : CLOSES) | (queued ? QUEUED : 0));
+        return PyLong_FromLong(SERVED | (keep ? 0 : CLOSES)
+                               | (self->unsent != NULL ? QUEUED : 0));
     }
 other:
     return PyBytes_FromStringAndSize(data, size);
@@ -976,12 +977,9 @@ PyDoc_STRVAR(take_unsent_doc,
 static PyObject *
 Shortcuts_take_unsent(Shortcuts *self, PyObject *ignored)
 {
-    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
-    if (empty == NULL)
-        return NULL;
     PyObject *unsent = self->unsent;
-    self->unsent = empty;
-    return unsent;
+    self->unsent = NULL;
+    return unsent != NULL ? unsent : PyBytes_FromStringAndSize(NULL, 0);
 }
 
 PyDoc_STRVAR(told_doc,
