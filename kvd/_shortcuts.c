@@ -693,6 +693,25 @@ read_attribute(int folder, const char *name, char *text, size_t size)
 }
 
 /*
+ * Whether the lines of an attribute behind its first are as kvd.store.attribute
+ * writes them.
+ */
+static int
+is_metadata(const char *at, const char *end)
+{
+    while (at < end) {
+        const char *line = memchr(at, '\n', (size_t)(end - at));
+        if (line == NULL)
+            return 0;
+        const char *colon = memchr(at, ':', (size_t)(line - at));
+        if (colon == NULL || colon == at || colon[1] != ' ')
+            return 0;
+        at = line + 1;
+    }
+    return 1;
+}
+
+/*
  * Whether a name has a whole value of kvd's: 1; nothing: 0; anything else: -1.
  */
 static int
@@ -710,10 +729,9 @@ has_value(int folder, const char *name)
         if (!((text[i] >= '0' && text[i] <= '9')
               || (text[i] >= 'a' && text[i] <= 'f')))
             return -1;
-    /* What stands behind the first line is metadata, which Python checks. */
     size_t expected = first_line(line, text + 2, (unsigned long long)status.st_size);
     int is_whole = (size_t)size >= expected && memcmp(text, line, expected) == 0
-        && text[size - 1] == '\n';
+        && is_metadata(text + expected, text + size);
     return is_whole ? 1 : -1;
 }
 
