@@ -254,6 +254,13 @@ typedef struct {
     char buffer[BUFFER_BYTES];
 } Shortcuts;
 
+static void
+leave_all(Shortcuts *self)
+{
+    for (int i = 0; i < FOLDERS; i++)
+        leave(&self->folders[i]);
+}
+
 static PyObject *
 Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
@@ -334,6 +341,8 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     return (PyObject *)self;
 }
 
+/* What is not visited holds nothing that could lead back; a store that is ended by the
+   garbage collector may `forget` later than these are cleared. */
 static int
 Shortcuts_traverse(Shortcuts *self, visitproc visit, void *arg)
 {
@@ -341,9 +350,6 @@ Shortcuts_traverse(Shortcuts *self, visitproc visit, void *arg)
     Py_VISIT(self->understand);
     Py_VISIT(self->value_of);
     Py_VISIT(self->offset_of);
-    Py_VISIT(self->frames);
-    Py_VISIT(self->values);
-    Py_VISIT(self->offsets);
     return 0;
 }
 
@@ -354,9 +360,6 @@ Shortcuts_clear(Shortcuts *self)
     Py_CLEAR(self->understand);
     Py_CLEAR(self->value_of);
     Py_CLEAR(self->offset_of);
-    Py_CLEAR(self->frames);
-    Py_CLEAR(self->values);
-    Py_CLEAR(self->offsets);
     return 0;
 }
 
@@ -365,10 +368,12 @@ Shortcuts_dealloc(Shortcuts *self)
 {
     PyObject_GC_UnTrack(self);
     Shortcuts_clear(self);
+    Py_CLEAR(self->frames);
+    Py_CLEAR(self->values);
+    Py_CLEAR(self->offsets);
     Py_CLEAR(self->bucket_of_exponent);
     Py_CLEAR(self->unsent);
-    for (int i = 0; i < FOLDERS; i++)
-        leave(&self->folders[i]);
+    leave_all(self);
     if (self->row.obj != NULL)
         PyBuffer_Release(&self->row);
     Py_TYPE(self)->tp_free((PyObject *)self);
@@ -1034,7 +1039,8 @@ Shortcuts_forget(Shortcuts *self, PyObject *key)
 PyDoc_STRVAR(upload_to_doc,
 "upload_to(folder)\n"
 "\n"
-"From now on there is a folder for uploads; below 0: no longer.");
+"From now on there is a folder for uploads; below 0: no longer, as the store closes.\n"
+"Then nothing of it is held open any more.");
 
 static PyObject *
 Shortcuts_upload_to(Shortcuts *self, PyObject *argument)
@@ -1043,6 +1049,8 @@ Shortcuts_upload_to(Shortcuts *self, PyObject *argument)
     if (folder == -1 && PyErr_Occurred())
         return NULL;
     self->uploads = (int)folder;
+    if (self->uploads < 0)
+        leave_all(self);
     Py_RETURN_NONE;
 }
 

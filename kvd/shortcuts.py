@@ -245,6 +245,7 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
     )
     insides.recent.forgotten = native.forget
     insides.uploads.made = native.upload_to
+    native.upload_to(insides.uploads.descriptor)
     return cast(Shortcuts, native)
 
 
