@@ -27,6 +27,7 @@ from kvd.rereading import Rereading, has_terminal
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import Serving
 from kvd.settings import Settings, SystemdAddress, TCPAddress, UNIXAddress
+from kvd.shortcuts import are_compiled
 from kvd.systemd.notifying import Notifier, take_notifier
 from kvd.systemd.sockets import Inherited, adopt, leave, take_inherited
 from kvd.workers.changing import ROWS, Changing
@@ -178,7 +179,8 @@ def announce_status(group: ListenerGroup) -> None:
 
 def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
     """
-    One line when serving begins, and a warning if strangers may come.
+    One line when serving begins, another if it will be slower than it could be, and
+    a warning if strangers may come.
     """
     _log.info(
         "kvd serves {addresses} from {store}, durability {durability}, policy"
@@ -189,6 +191,11 @@ def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
         policy=settings.policy,
         procs=settings.procs,
     )
+    if settings.shortcuts and not are_compiled():
+        _log.info(
+            "there are no shortcuts, because kvd was installed without a C compiler:"
+            " small requests take more CPU time"
+        )
     public = [str(group.address) for group in groups if is_public(group.address)]
     if public:
         _log.warn(
