@@ -234,7 +234,11 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
 # So that there is something to fall out of.
 KNOWN = [put("k", b"value"), put("a/b", b"value"), get("k"), get("a/b")]
 
-EXAMPLES = int(os.environ.get("KVD_BOTH_EXAMPLES", "150"))
+MORE = os.environ.get("KVD_BOTH_EXAMPLES")
+EXAMPLES = int(MORE or 150)
+"""
+Always the same ones, unless more are wanted.
+"""
 
 
 def test_both_ways_come_to_the_same() -> None:
@@ -243,11 +247,7 @@ def test_both_ways_come_to_the_same() -> None:
     """
     served = [0]
 
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        derandomize=not int(os.environ.get("KVD_RANDOM", "0")),
-    )
+    @settings(deadline=None, derandomize=not MORE, max_examples=EXAMPLES)
     @given(
         st.lists(STEPS, min_size=5, max_size=30),
         st.sampled_from(["process", "process", "process", "disk"]),
