@@ -179,9 +179,14 @@ def announce_status(group: ListenerGroup) -> None:
 
 def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
     """
-    One line when serving begins, another if it will be slower than it could be, and
-    a warning if strangers may come.
+    One line when serving begins, one before it if kvd will be slower than it could be,
+    and a warning if strangers may come.
     """
+    if settings.shortcuts and not are_compiled():
+        _log.info(
+            "there are no shortcuts, because kvd was installed without a C compiler:"
+            " small requests take more CPU time"
+        )
     _log.info(
         "kvd serves {addresses} from {store}, durability {durability}, policy"
         " {policy}, {procs} processes",
@@ -191,11 +196,6 @@ def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
         policy=settings.policy,
         procs=settings.procs,
     )
-    if settings.shortcuts and not are_compiled():
-        _log.info(
-            "there are no shortcuts, because kvd was installed without a C compiler:"
-            " small requests take more CPU time"
-        )
     public = [str(group.address) for group in groups if is_public(group.address)]
     if public:
         _log.warn(
