@@ -908,7 +908,7 @@ serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *
     used = append(head, used + DATE_BYTES, parts[1]);
     memcpy(head + used, id, ID_TEXT);
     used = append(head, used + ID_TEXT, parts[2]);
-    Py_ssize_t sent = send_reply(self, socket, head, used, NULL, 0);
+    Py_ssize_t sent = send_reply(self, socket, head, used, "", 0);
     if (sent < 0)
         return -1;
     self->status = replaced ? frame->replaced_status : frame->created_status;

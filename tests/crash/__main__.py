@@ -37,8 +37,8 @@ def main() -> int:
         report, spared = reports
         print(
             f"{policy}, {durability}: {kills} workers killed, {report.requests}"
-            f" requests, {report.broken} broken, {len(report.wrong)} wrong; the longest that"
-            f" succeeded took {report.longest_seconds * 1000:.0f} ms, and"
+            f" requests, {report.broken} broken, {len(report.wrong)} wrong; the longest"
+            f" that succeeded took {report.longest_seconds * 1000:.0f} ms, and"
             f" {spared.longest_seconds * 1000:.0f} ms where nobody was killed",
             flush=True,
         )
