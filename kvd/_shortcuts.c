@@ -33,7 +33,7 @@
 
 /* What one call reads at most: a head and the body of a small PUT. */
 #define BUFFER_BYTES (64 * 1024)
-/* Heads longer than this are not looked up, so that none fills the table. */
+/* Longer heads are not looked up, so that they do not fill the table. */
 #define MAX_HEAD_BYTES 1024
 #define MAX_FRAMES 256
 #define MAX_OFFSETS 4096
@@ -146,7 +146,7 @@ put_frame(PyObject *module, PyObject *args)
 typedef struct {
     PyObject_HEAD
     unsigned long long device, inode, size;
-    long long changed_ns, touched_ns;       /* mtime, ctime */
+    unsigned long long changed_ns, touched_ns;      /* mtime, ctime; modulo 2**64 */
     PyObject *line;             /* of the reply, up to the date */
     PyObject *fields;           /* behind the date, without the last line end */
     PyObject *body;
@@ -172,10 +172,9 @@ static PyTypeObject ValueType = {
 static PyObject *
 kept_value(PyObject *module, PyObject *args)
 {
-    unsigned long long device, inode, size;
-    long long changed_ns, touched_ns;
+    unsigned long long device, inode, size, changed_ns, touched_ns;
     PyObject *line, *fields, *body;
-    if (!PyArg_ParseTuple(args, "(KKKLL)SSS:kept_value", &device, &inode, &size,
+    if (!PyArg_ParseTuple(args, "(KKKKK)SSS:kept_value", &device, &inode, &size,
                           &changed_ns, &touched_ns, &line, &fields, &body))
         return NULL;
     Value *value = PyObject_New(Value, &ValueType);
@@ -192,10 +191,11 @@ kept_value(PyObject *module, PyObject *args)
     return (PyObject *)value;
 }
 
-static long long
+static unsigned long long
 nanoseconds(struct timespec time)
 {
-    return time.tv_sec * 1000000000LL + time.tv_nsec;
+    return (unsigned long long)time.tv_sec * 1000000000ULL
+        + (unsigned long long)time.tv_nsec;
 }
 
 static int
@@ -231,6 +231,7 @@ leave(Folder *folder)
 typedef struct {
     PyObject_HEAD
     int root, lock, uploads, swaps;
+    Py_ssize_t most_head, most_key;     /* bytes; longer ones may be refused */
     /* Where this process counts (kvd.scoreboard). */
     Py_buffer row;
     Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
@@ -240,7 +241,7 @@ typedef struct {
     PyObject *told, *understand, *value_of, *offset_of;
     PyObject *frames, *values, *offsets;
     /* Of the last request, for who logs it. */
-    PyObject *unsent;
+    PyObject *unsent;           /* NULL: nothing */
     int status, method_is_put;
     Py_ssize_t target_bytes, body_bytes, moved_bytes;
     double seconds;
@@ -253,21 +254,30 @@ typedef struct {
     char buffer[BUFFER_BYTES];
 } Shortcuts;
 
+static void
+leave_all(Shortcuts *self)
+{
+    for (int i = 0; i < FOLDERS; i++)
+        leave(&self->folders[i]);
+}
+
 static PyObject *
 Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "root", "lock", "swaps", "told", "row", "words", "bucket_of_exponent",
-        "least_exponent", "understand", "value_of", "offset_of", NULL,
+        "root", "lock", "swaps", "head_bytes", "target_bytes", "told", "row", "words",
+        "bucket_of_exponent", "least_exponent", "understand", "value_of", "offset_of",
+        NULL,
     };
     int root, lock, swaps, least_exponent;
     PyObject *told, *row, *buckets, *understand, *value_of, *offset_of;
+    Py_ssize_t head_bytes, target_bytes;
     Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iipOO(nnnnnn)O!iOOO:Shortcuts", names, &root, &lock,
-            &swaps, &told, &row, &begun, &done, &bytes_in, &bytes_out, &serving, &latency,
-            &PyTuple_Type, &buckets, &least_exponent, &understand, &value_of,
-            &offset_of))
+            args, keywords, "iipnnOO(nnnnnn)O!iOOO:Shortcuts", names, &root, &lock,
+            &swaps, &head_bytes, &target_bytes, &told, &row, &begun, &done, &bytes_in,
+            &bytes_out, &serving, &latency, &PyTuple_Type, &buckets, &least_exponent,
+            &understand, &value_of, &offset_of))
         return NULL;
     Shortcuts *self = (Shortcuts *)type->tp_alloc(type, 0);
     if (self == NULL)
@@ -307,6 +317,8 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->lock = lock;
     self->uploads = -1;
     self->swaps = swaps;
+    self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
+    self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);
     self->begun = begun;
     self->done = done;
     self->bytes_in = bytes_in;
@@ -322,14 +334,15 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->frames = PyDict_New();
     self->values = PyDict_New();
     self->offsets = PyDict_New();
-    self->unsent = PyBytes_FromStringAndSize(NULL, 0);
-    if (!self->frames || !self->values || !self->offsets || !self->unsent) {
+    if (!self->frames || !self->values || !self->offsets) {
         Py_DECREF(self);
         return NULL;
     }
     return (PyObject *)self;
 }
 
+/* What is not visited holds nothing that could lead back; a store that is ended by the
+   garbage collector may `forget` later than these are cleared. */
 static int
 Shortcuts_traverse(Shortcuts *self, visitproc visit, void *arg)
 {
@@ -337,9 +350,6 @@ Shortcuts_traverse(Shortcuts *self, visitproc visit, void *arg)
     Py_VISIT(self->understand);
     Py_VISIT(self->value_of);
     Py_VISIT(self->offset_of);
-    Py_VISIT(self->frames);
-    Py_VISIT(self->values);
-    Py_VISIT(self->offsets);
     return 0;
 }
 
@@ -350,9 +360,6 @@ Shortcuts_clear(Shortcuts *self)
     Py_CLEAR(self->understand);
     Py_CLEAR(self->value_of);
     Py_CLEAR(self->offset_of);
-    Py_CLEAR(self->frames);
-    Py_CLEAR(self->values);
-    Py_CLEAR(self->offsets);
     return 0;
 }
 
@@ -361,10 +368,12 @@ Shortcuts_dealloc(Shortcuts *self)
 {
     PyObject_GC_UnTrack(self);
     Shortcuts_clear(self);
+    Py_CLEAR(self->frames);
+    Py_CLEAR(self->values);
+    Py_CLEAR(self->offsets);
     Py_CLEAR(self->bucket_of_exponent);
     Py_CLEAR(self->unsent);
-    for (int i = 0; i < FOLDERS; i++)
-        leave(&self->folders[i]);
+    leave_all(self);
     if (self->row.obj != NULL)
         PyBuffer_Release(&self->row);
     Py_TYPE(self)->tp_free((PyObject *)self);
@@ -439,7 +448,7 @@ is_usual(unsigned char byte)
  * one that Python should look at.
  */
 static Py_ssize_t
-key_bytes(const char *text, const char *end)
+key_bytes(const char *text, const char *end, Py_ssize_t most)
 {
     const char *at = text, *segment = text;
     for (; at < end && *at != ' '; at++) {
@@ -452,7 +461,7 @@ key_bytes(const char *text, const char *end)
             return 0;
     }
     if (at == end || at == segment || at - segment > MAX_SEGMENT_BYTES
-        || at - text > MAX_KEY_BYTES)
+        || at - text > most)
         return 0;
     return at - text;
 }
@@ -505,8 +514,9 @@ send_reply(Shortcuts *self, int socket, char *head, size_t head_bytes, char *bod
 {
     struct iovec parts[2] = {{head, head_bytes}, {body, body_bytes}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = body_bytes ? 2 : 1};
-    ssize_t sent = body_bytes ? sendmsg(socket, &message, MSG_NOSIGNAL)
-                              : send(socket, head, head_bytes, MSG_NOSIGNAL);
+    int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+    ssize_t sent = body_bytes ? sendmsg(socket, &message, flags)
+                              : send(socket, head, head_bytes, flags);
     size_t done = sent < 0 ? 0 : (size_t)sent;
     if (done == head_bytes + body_bytes)
         return (Py_ssize_t)done;
@@ -520,7 +530,7 @@ send_reply(Shortcuts *self, int socket, char *head, size_t head_bytes, char *bod
         memcpy(into + head_bytes - done, body, body_bytes);
     } else
         memcpy(into, body + (done - head_bytes), body_bytes - (done - head_bytes));
-    Py_SETREF(self->unsent, rest);
+    self->unsent = rest;
     return (Py_ssize_t)done;
 }
 
@@ -672,7 +682,8 @@ read_attribute(int folder, const char *name, char *text, size_t size)
         } where = {(uintptr_t)text, (uint32_t)size, 0};
         long got = syscall(SYS_GETXATTRAT, folder, name, AT_SYMLINK_NOFOLLOW,
                            ATTRIBUTE_NAME, &where, sizeof where);
-        if (got >= 0 || errno != ENOSYS)
+        /* EPERM: of a filter of system calls that is older than this one. */
+        if (got >= 0 || (errno != ENOSYS && errno != EPERM))
             return got;
         is_missing = 1;
     }
@@ -685,6 +696,25 @@ read_attribute(int folder, const char *name, char *text, size_t size)
     close(file);
     errno = reason;
     return got;
+}
+
+/*
+ * Whether the lines of an attribute behind its first are as kvd.store.attribute
+ * writes them.
+ */
+static int
+is_metadata(const char *at, const char *end)
+{
+    while (at < end) {
+        const char *line = memchr(at, '\n', (size_t)(end - at));
+        if (line == NULL)
+            return 0;
+        const char *colon = memchr(at, ':', (size_t)(line - at));
+        if (colon == NULL || colon == at || colon[1] != ' ')
+            return 0;
+        at = line + 1;
+    }
+    return 1;
 }
 
 /*
@@ -705,10 +735,9 @@ has_value(int folder, const char *name)
         if (!((text[i] >= '0' && text[i] <= '9')
               || (text[i] >= 'a' && text[i] <= 'f')))
             return -1;
-    /* What stands behind the first line is metadata, which Python checks. */
     size_t expected = first_line(line, text + 2, (unsigned long long)status.st_size);
     int is_whole = (size_t)size >= expected && memcmp(text, line, expected) == 0
-        && text[size - 1] == '\n';
+        && is_metadata(text + expected, text + size);
     return is_whole ? 1 : -1;
 }
 
@@ -879,7 +908,7 @@ serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *
     used = append(head, used + DATE_BYTES, parts[1]);
     memcpy(head + used, id, ID_TEXT);
     used = append(head, used + ID_TEXT, parts[2]);
-    Py_ssize_t sent = send_reply(self, socket, head, used, NULL, 0);
+    Py_ssize_t sent = send_reply(self, socket, head, used, "", 0);
     if (sent < 0)
         return -1;
     self->status = replaced ? frame->replaced_status : frame->created_status;
@@ -896,8 +925,8 @@ serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *
 PyDoc_STRVAR(serve_doc,
 "serve(socket) -> int | bytes\n"
 "\n"
-"Read from a non-blocking socket of which nothing is owed and nothing was read, and\n"
-"serve the request that came, if it is one of those that this can.\n"
+"Read from a socket to which nothing is owed and of which nothing was read, without\n"
+"waiting, and serve the request that came, if it is one of those that this can.\n"
 "\n"
 "Returns NOTHING if nothing had come; SERVED, with CLOSES if the connection ends with\n"
 "this reply, and with QUEUED if `unsent` is still to be sent; or the bytes that were\n"
@@ -912,7 +941,10 @@ Shortcuts_serve(Shortcuts *self, PyObject *argument)
     if (socket == -1 && PyErr_Occurred())
         return NULL;
     char *data = self->buffer;
-    ssize_t size = recv((int)socket, data, BUFFER_BYTES, 0);
+    /* Of a connection that nobody got to care for: never another's. */
+    Py_CLEAR(self->unsent);
+    /* A socket that was only just accepted may be a blocking one. */
+    ssize_t size = recv((int)socket, data, BUFFER_BYTES, MSG_DONTWAIT);
     if (size < 0) {
         if (errno == EAGAIN || errno == EINTR)
             return PyLong_FromLong(NOTHING);
@@ -922,12 +954,11 @@ Shortcuts_serve(Shortcuts *self, PyObject *argument)
     /* "GET /" or "PUT /", then a key, " HTTP/1.1" and fields. */
     if (size < 16 || (memcmp(data, "GET /", 5) && memcmp(data, "PUT /", 5)))
         goto other;
-    char *end = memmem(data, (size_t)(size < MAX_HEAD_BYTES ? size : MAX_HEAD_BYTES),
-                       "\r\n\r\n", 4);
+    char *end = memmem(data, (size_t)Py_MIN(size, self->most_head), "\r\n\r\n", 4);
     if (end == NULL)
         goto other;
     Py_ssize_t head = end + 4 - data;
-    Py_ssize_t length = key_bytes(data + 5, end);
+    Py_ssize_t length = key_bytes(data + 5, end, self->most_key);
     if (length == 0)
         goto other;
 
@@ -955,8 +986,8 @@ Shortcuts_serve(Shortcuts *self, PyObject *argument)
         return NULL;
     if (served) {
         self->target_bytes = length + 1;
-        int queued = PyBytes_GET_SIZE(self->unsent) != 0;
-        return PyLong_FromLong(SERVED | (keep ? 0 : CLOSES) | (queued ? QUEUED : 0));
+        return PyLong_FromLong(SERVED | (keep ? 0 : CLOSES)
+                               | (self->unsent != NULL ? QUEUED : 0));
     }
 other:
     return PyBytes_FromStringAndSize(data, size);
@@ -970,12 +1001,9 @@ PyDoc_STRVAR(take_unsent_doc,
 static PyObject *
 Shortcuts_take_unsent(Shortcuts *self, PyObject *ignored)
 {
-    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
-    if (empty == NULL)
-        return NULL;
     PyObject *unsent = self->unsent;
-    self->unsent = empty;
-    return unsent;
+    self->unsent = NULL;
+    return unsent != NULL ? unsent : PyBytes_FromStringAndSize(NULL, 0);
 }
 
 PyDoc_STRVAR(told_doc,
@@ -1012,7 +1040,8 @@ Shortcuts_forget(Shortcuts *self, PyObject *key)
 PyDoc_STRVAR(upload_to_doc,
 "upload_to(folder)\n"
 "\n"
-"From now on there is a folder for uploads; below 0: no longer.");
+"From now on there is a folder for uploads; below 0: no longer, as the store closes.\n"
+"Then nothing of it is held open any more.");
 
 static PyObject *
 Shortcuts_upload_to(Shortcuts *self, PyObject *argument)
@@ -1021,6 +1050,8 @@ Shortcuts_upload_to(Shortcuts *self, PyObject *argument)
     if (folder == -1 && PyErr_Occurred())
         return NULL;
     self->uploads = (int)folder;
+    if (self->uploads < 0)
+        leave_all(self);
     Py_RETURN_NONE;
 }
 

@@ -167,7 +167,12 @@ class Acceptor(FileDescriptor):
             self._wait_for_resources(error)
             return False
         self._complained = False
-        self._accepted(connection, peer)
+        try:
+            self._accepted(connection, peer)
+        except Exception:
+            # A mistake of ours; raised from here, it would end the listening.
+            self._log.failure("a connection that was accepted cannot be served")
+            connection.close()
         return True
 
     def _wait_for_resources(self, error: OSError) -> None:

@@ -26,6 +26,7 @@ from kvd.rereading import Rereading, has_terminal
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import Serving
 from kvd.settings import Settings, SystemdAddress, TCPAddress, UNIXAddress
+from kvd.shortcuts import are_compiled
 from kvd.systemd.notifying import Notifier, take_notifier
 from kvd.systemd.sockets import Inherited, adopt, leave, take_inherited
 from kvd.workers.changing import ROWS, Changing
@@ -177,8 +178,14 @@ def announce_status(group: ListenerGroup) -> None:
 
 def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
     """
-    One line when serving begins, and a warning if strangers may come.
+    One line when serving begins, one before it if kvd will be slower than it could be,
+    and a warning if strangers may come.
     """
+    if settings.shortcuts and not are_compiled():
+        _log.info(
+            "there are no shortcuts, because kvd was installed without a C compiler:"
+            " small requests take more CPU time"
+        )
     _log.info(
         "kvd serves {addresses} from {store}, durability {durability}, policy"
         " {policy}, {procs} processes",

@@ -193,7 +193,7 @@ class Serving:
         Serve a connection, whoever accepted it; also while draining.
 
         Args:
-            connection: Non-blocking; owned by this from here on.
+            connection: Owned by this from here on.
             peer: What ``accept`` said of the other end.
         """
         site = self._site

@@ -89,7 +89,7 @@ class Shortcuts(Protocol):
         nothing is owed; serve the request that came.
 
         Args:
-            socket: A descriptor; non-blocking.
+            socket: A descriptor; it is not waited for, even if it is a blocking one.
 
         Returns:
             `NOTHING` if nothing has come. `SERVED`, with `CLOSES` if the connection
@@ -203,8 +203,13 @@ class _Teacher:
         if known is None:
             return None
         identity, value = known
-        fields = with_length(200, fields_of(value.info), value.info.size)
-        line, rest = reply_parts(200, fields, close=False, minor=1)
+        try:
+            fields = with_length(200, fields_of(value.info), value.info.size)
+            line, rest = reply_parts(200, fields, close=False, minor=1)
+        except (ValueError, OverflowError, OSError):
+            # Somebody gave the file a time that no date can say, or wrote metadata
+            # that no field can hold. The ordinary way fails too, and has the words.
+            return None
         return self.native.kept_value(
             identity, line, rest.removesuffix(b"\r\n\r\n"), value.body
         )
@@ -227,6 +232,8 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
         insides.root,
         insides.lock,
         insides.swaps,
+        site.limits.head_bytes,
+        site.limits.target_bytes,
         Told,
         site.row.words,
         WORDS_OF_REQUESTS,
@@ -238,6 +245,7 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
     )
     insides.recent.forgotten = native.forget
     insides.uploads.made = native.upload_to
+    native.upload_to(insides.uploads.descriptor)
     return cast(Shortcuts, native)
 
 

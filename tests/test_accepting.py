@@ -97,6 +97,24 @@ class AcceptorTests(SynchronousTestCase):
         self.reactor.settle()
         assert 6 == len(self.accepted)
 
+    def test_a_mistake_with_one_connection_is_not_the_others(self) -> None:
+        """
+        It is closed; the next is accepted.
+        """
+        takers = [lambda connection, peer: 1 // 0, self.take]
+        self.patch(
+            self.acceptor, "_accepted", lambda *accepted: takers.pop(0)(*accepted)
+        )
+        self.acceptor.start()
+        first = socket.create_connection(self.held.getsockname())
+        self.addCleanup(first.close)
+        self.connect()
+        self.reactor.settle()
+
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+        assert b"" == first.recv(1)
+        assert 1 == len(self.accepted)
+
     def test_a_gate_is_asked_before_each(self) -> None:
         """
         While it is closed, connections are left to others; it is asked again a

@@ -50,7 +50,7 @@ class UploadFolder:
         """Of the folder; it is made for the first upload, so that a store
         whose disk is full can still be opened and read."""
         self.made: Callable[[int], None] = lambda descriptor: None
-        """Called when it is made."""
+        """Called with its descriptor when it is made, and with -1 when it is closed."""
 
     def create(self) -> tuple[int, bytes]:
         """
@@ -87,6 +87,8 @@ class UploadFolder:
         Remove the folder, with what may be left in it.
         """
         if self.descriptor >= 0:
+            # First: another file can get the number.
+            self.made(-1)
             _remove(self._hidden, self._name, self.descriptor)
             os.close(self.descriptor)
             self.descriptor = -1
