@@ -1,0 +1,49 @@
+"""
+The gates of simulated workers, as `kvd.workers.gate` has them: none stays closed for
+long while a connection waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kvd.dispatch.view import View
+from kvd.simulate.outcome import BadChoice
+from kvd.workers.gate import CLOSED_SECONDS
+
+
+class Gates:
+    """
+    One for each worker.
+    """
+
+    def __init__(self, accepts: Callable[[int, View], bool], view: View) -> None:
+        """
+        Args:
+            accepts: The policy's.
+            view: All workers, now and whenever it is looked at.
+        """
+        self._accepts = accepts
+        self._view = view
+        self._closed_since: dict[int, float] = {}
+
+    def is_open(self, worker: int, now: float) -> bool:
+        """
+        Whether a worker may take the connection that waits.
+
+        Raises:
+            BadChoice: By the policy.
+        """
+        since = self._closed_since.get(worker)
+        if since is not None and now - since > CLOSED_SECONDS:
+            del self._closed_since[worker]
+            return True
+        try:
+            accepts = bool(self._accepts(worker, self._view))
+        except Exception as error:
+            raise BadChoice(f"failed with {type(error).__name__}: {error}") from error
+        if accepts:
+            self._closed_since.pop(worker, None)
+        else:
+            self._closed_since.setdefault(worker, now)
+        return accepts
