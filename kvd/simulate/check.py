@@ -168,15 +168,15 @@ def measure(policy: str, workers: int, sent: bench.Load, times: str) -> Run:
 
 def measure_lag(port: int, times: str, folder: str) -> float:
     """
-    What a request with a new connection takes beside its sleep where nobody else is
-    there: nearly all of it passes before the sleep.
+    How long it is from a connection to its service where nobody else is there: half of
+    what such a request takes beside its sleep, as the other half is the way back.
     """
     sent = bench.Load(LONE_REQUESTS, 1, 1, False)
     known = as_simulated(sent, times).services
     latencies = send(port, sent, folder).latencies
     # Those that failed have none.
     beside = [took - slept for took, slept in zip(latencies, known, strict=False)]
-    return max(0.0, statistics.median(beside or [0.0]))
+    return max(0.0, statistics.median(beside or [0.0])) / 2
 
 
 def measures(makespan: float, requests: Sequence[int]) -> Measures:

@@ -22,11 +22,13 @@ and gates          the same, but whoever it is asks its own gate before, the
                    millisecond (`kvd.workers.gate`)
 =================  =========================================================
 
-The view is exact: every worker has heard of what came to it, nothing is on its
-way, and a close is seen before the next choice. Its requests are those that have
-come; where the socket is common, those in service, since nobody has read others. It
-is one `View` whose sequences are the very lists that are counted in, since a new one
-for each of a million choices would cost more than most choices do.
+The view is exact: every worker has heard of what came to it, and a close is seen
+before the next choice. A connection that was dealt is on its way until its first
+request (`Load.lag`), since a worker reads right after it has claimed one. Requests
+are those that have come; where the socket is common, those in service, since nobody
+has read others. It is one `View` whose sequences are the very lists that are counted
+in, since a new one for each of a million choices would cost more than most choices
+do.
 
 Equal times come in the order: gates that are asked again and ends of requests, by
 the worker's number, then returning clients, then new ones. So one seed has one
@@ -70,6 +72,7 @@ class Simulation:
         self._load = load
         self._workers = workers
         self._choose = policy.choose
+        self._deals = not policy.kernel_chooses
         # Whether connections wait for a worker, rather than at one.
         self._common = policy.kernel_chooses and policy.group_size(workers) < workers
         self._accept_queue: deque[int] = deque()
@@ -88,13 +91,15 @@ class Simulation:
         self._busy = self._waiting = 0
 
         self._open = [0] * workers
+        self._handing_over = [0] * workers
+        self._on_its_way: set[int] = set()
         self._requests = [0] * workers
         self._view = View(
             ready=self._idle if self._common else tuple(range(workers)),
             turn=0,
             connections=self._open,
             requests=self._requests,
-            handing_over=(0,) * workers,
+            handing_over=self._handing_over,
             random=Random(seed),
         )
 
@@ -175,6 +180,10 @@ class Simulation:
         self._join(client, worker)
         lag = self._load.lag
         if lag:
+            if self._deals:
+                self._on_its_way.add(client)
+                self._open[worker] -= 1
+                self._handing_over[worker] += 1
             heappush(self._events, (self._now + lag, self._workers + client))
         else:
             self._request(client, worker)
@@ -222,8 +231,12 @@ class Simulation:
         worker = self._worker_of[client]
         if worker == NOBODY:
             self._connect(client)
-        else:
-            self._request(client, worker)
+            return
+        if client in self._on_its_way:
+            self._on_its_way.discard(client)
+            self._handing_over[worker] -= 1
+            self._open[worker] += 1
+        self._request(client, worker)
 
     # -- workers --------------------------------------------------------------
 

@@ -161,6 +161,22 @@ def test_a_worker_that_waits_for_a_request_seems_idle() -> None:
     assert 0.5 == outcome.seconds_with_busy[0]
 
 
+def test_a_dealt_connection_is_on_its_way_until_its_request() -> None:
+    """
+    As the supervisor counts it; then it is open.
+    """
+    seen = []
+
+    def choose(view: View) -> int:
+        seen.append((list(view.handing_over), list(view.connections)))
+        return 0
+
+    load = replace(open_load([1.0] * 3, [0.0, 0.25, 0.5]), lag=0.375)
+    run(load, Odd(choose))
+
+    assert [([0, 0], [0, 0]), ([1, 0], [0, 0]), ([1, 0], [1, 0])] == seen
+
+
 def test_the_tail_is_the_time_at_the_end_with_few_workers() -> None:
     """
     Ten workers; one of them, which is few, has twice as much as the others.
