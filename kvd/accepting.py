@@ -45,8 +45,11 @@ _OF_THE_PEER = frozenset(
 _SHORT_OF = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _SHORT_PAUSE_SECONDS: Final = 0.1
 
-# The socket stays readable until somebody has taken the connection.
-_GATE_SECONDS: Final = 0.001
+GATE_SECONDS: Final = 0.001
+"""
+After so long, who may not accept asks again: the socket stays readable until somebody
+has taken the connection.
+"""
 
 KEPT_SECONDS: Final = 0.02
 """
@@ -124,7 +127,7 @@ class Acceptor(FileDescriptor):
     def doRead(self) -> None:
         for _ in range(self._at_once):
             if not self._may_now():
-                self._look_away(_GATE_SECONDS)
+                self._look_away(GATE_SECONDS)
                 break
             # The last one may have been one too many, for whoever pauses this.
             if not (self.accept_one() and self._wanted):

@@ -7,7 +7,6 @@ meanwhile (``kvd policy``, ``kvd shadow``, ``kvd procs``) becomes again what is 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -84,15 +83,3 @@ class Rereading:
             )
         else:
             self._log.failure("the settings cannot be read again", failure=failure)
-
-
-def has_terminal() -> bool:
-    """
-    Whether this process can be typed at. If it could and can no longer, SIGHUP says
-    that its terminal has gone.
-    """
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR))
-    except OSError:
-        return False
-    return True

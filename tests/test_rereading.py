@@ -15,7 +15,8 @@ from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.errors import BadSetting, ChangeImpossible
-from kvd.rereading import Rereading, has_terminal
+from kvd.hangup import has_terminal
+from kvd.rereading import Rereading
 from kvd.settings import Settings, StoreLocation, TCPAddress
 
 SETTINGS = Settings(procs=2)

@@ -81,6 +81,8 @@ class Steered:
 
     def choose(self, view: View) -> int:
         # A model. Which processor takes a packet is chance here too.
+        if not self._weights:
+            return view.random.choice(view.ready)
         weights = [self._weight(worker) for worker in view.ready]
         if not any(weights):
             return view.random.choice(view.ready)
