@@ -39,7 +39,8 @@ def main() -> int:
             f"{policy}, {durability}: {kills} workers killed, {report.requests}"
             f" requests, {report.broken} broken, {len(report.wrong)} wrong; the longest"
             f" that succeeded took {report.longest_seconds * 1000:.0f} ms, and"
-            f" {spared.longest_seconds * 1000:.0f} ms where nobody was killed",
+            f" {spared.longest_seconds * 1000:.0f} ms where nobody was killed; a worker"
+            f" was stopped for {report.stopped_seconds * 1000:.0f} ms at most before",
             flush=True,
         )
         for sentence in report.wrong:

@@ -59,6 +59,7 @@ def kill_workers(
     """
     chance = random.Random(seed)
     open_on_killed = 0
+    longest_stop = 0.0
     with (
         closing(ControlSocket(str(folder / "control"))) as asked,
         Twistd(_options(policy, folder, durability), folder) as daemon,
@@ -72,13 +73,16 @@ def kill_workers(
                     continue
                 if number % FORK_SERVER_EVERY == FORK_SERVER_EVERY - 1:
                     _kill_fork_server(daemon.process.pid)
-                open_on_killed += _kill_one(asked, chance)
+                open_there, stopped_seconds = _kill_one(asked, chance)
+                open_on_killed += open_there
+                longest_stop = max(longest_stop, stopped_seconds)
             time.sleep(0.1)
         _await(asked, WORKERS)
         # What the supervisor puts off a little, such as letting go of the dead.
         time.sleep(END_SECONDS + 0.1)
         after = _descriptors(daemon.process.pid)
     report = load.report
+    report.stopped_seconds = longest_stop
     if report.refused:
         report.wrong.append(f"{report.refused} connections were refused")
     if report.broken > open_on_killed:
@@ -130,9 +134,12 @@ def _options(
     ]
 
 
-def _kill_one(asked: ControlSocket, chance: random.Random) -> int:
+def _kill_one(asked: ControlSocket, chance: random.Random) -> tuple[int, float]:
     """
     Stop a ready worker, count its connections, and end it.
+
+    Returns:
+        The connections, and for how many seconds it was stopped.
     """
     # Not the last: without any, it is clear who waits for whom.
     _await(asked, 2)
@@ -140,14 +147,16 @@ def _kill_one(asked: ControlSocket, chance: random.Random) -> int:
     pidfd = os.pidfd_open(worker["pid"])
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+        stopped = time.monotonic()
         time.sleep(STOPPED_SECONDS)
         row = asked.status()["workers"][worker["worker"]]
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        stopped_seconds = time.monotonic() - stopped
     finally:
         os.close(pidfd)
     assert worker["pid"] == row["pid"]
     _await_noticed(asked, worker["pid"])
-    return int(row["open"])
+    return int(row["open"]), stopped_seconds
 
 
 def _kill_fork_server(supervisor: int) -> None:

@@ -48,6 +48,9 @@ class Report:
     """Requests for which no connection came about."""
     longest_seconds: float = 0.0
     """From the connect to the end of the reply, of those that succeeded."""
+    stopped_seconds: float = 0.0
+    """For how long a worker was stopped at most before its end: on a busy machine long
+    enough for clients to notice that, rather than the death."""
 
 
 def value_of(client: int, key: int, number: int, rng: random.Random) -> bytes:
