@@ -165,10 +165,7 @@ class _Teacher:
             or self.store.durability != "process"
         ):
             return None
-        try:
-            lines = encode_metadata(operation.metadata)
-        except ValueError:
-            return None
+        lines = encode_metadata(operation.metadata)
         created = self._reply_to_put(request, created=True)
         replaced = self._reply_to_put(request, created=False)
         return self.native.put_frame(
