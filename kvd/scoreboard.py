@@ -10,17 +10,19 @@ Rows begin on a cache line of their own, so that no worker's counting slows
 another's. They belong to a worker's place and outlive its process: what has been
 counted is counted on by the replacement, so that no sum ever goes back; what was
 open or in progress has died, which the replacement says. Until then nobody should
-ask what the worker that is gone is doing now.
+ask what the worker that is gone is doing now: who is there, the supervisor marks behind
+the rows.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import sys
 import time
 from dataclasses import dataclass
 from math import frexp
-from typing import Final
+from typing import Final, NamedTuple
 
 from kvd.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
 
@@ -52,9 +54,27 @@ assert _DELAY + BUCKETS <= ROW_WORDS
 _LATENCY_WORD = tuple(_LATENCY + bucket for bucket in BUCKET_OF_EXPONENT)
 _DELAY_WORD = tuple(_DELAY + bucket for bucket in BUCKET_OF_EXPONENT)
 
-WORDS_OF_REQUESTS: Final = (_BEGUN, _DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY)
+
+class RequestWords(NamedTuple):
+    """
+    Where in a row a request is counted.
+    """
+
+    begun: int
+    done: int
+    bytes_in: int
+    bytes_out: int
+    serving: int
+    """A float of 64 bits."""
+    latency: int
+    """The first of the buckets."""
+
+
+WORDS_OF_REQUESTS: Final = RequestWords(
+    _BEGUN, _DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY
+)
 """
-Where in a row a request is counted, for `kvd.shortcuts`.
+For `kvd.shortcuts`, which counts for itself.
 """
 
 # The exponent of 0 is 0, which is that of 0.5 too.
@@ -227,6 +247,7 @@ class Scoreboard:
         """
         self._memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
         self._words = memoryview(self._memory).cast("Q")
+        self._marks = memoryview(self._memory)[_marks_start(self._words[1]) :]
 
     @property
     def workers(self) -> int:
@@ -239,6 +260,20 @@ class Scoreboard:
     @workers.setter
     def workers(self, workers: int) -> None:
         self._words[0] = workers
+
+    def mark(self, worker: int, takes: bool) -> None:
+        """
+        Say whether a worker takes connections. The supervisor does, which knows at
+        once who is gone, and who is about to go; its row tells neither.
+        """
+        self._marks[worker] = takes
+
+    def takers(self) -> list[int]:
+        """
+        The numbers of the workers that take connections, ascending.
+        """
+        marks = self._marks[: self.workers].tolist()
+        return [worker for worker, takes in enumerate(marks) if takes]
 
     def own_row(self, worker: int) -> Row:
         """
@@ -309,6 +344,7 @@ class Scoreboard:
         """
         Give the memory back. No row may be in use any more.
         """
+        self._marks.release()
         self._words.release()
         self._memory.close()
 
@@ -327,6 +363,10 @@ def _sums(words: list[int], serving_seconds: float) -> Sums:
     )
 
 
+def _marks_start(rows: int) -> int:
+    return (1 + rows) * ROW_WORDS * WORD_BYTES
+
+
 def create_scoreboard(workers: int, rows: int = 0) -> int:
     """
     Memory for a scoreboard.
@@ -340,8 +380,11 @@ def create_scoreboard(workers: int, rows: int = 0) -> int:
         A descriptor, the caller's to close; not inherited, but it can be sent.
     """
     descriptor = os.memfd_create("kvd scoreboard", os.MFD_CLOEXEC)
-    # Before the rows, one that says how many are in use.
-    os.ftruncate(descriptor, (1 + max(workers, rows)) * ROW_WORDS * WORD_BYTES)
+    rows = max(workers, rows)
+    # Before the rows, one that says how many are in use, and how many there are;
+    # behind them a byte for each, in whole words.
+    os.ftruncate(descriptor, _marks_start(rows) + -(-rows // WORD_BYTES) * WORD_BYTES)
+    os.pwrite(descriptor, rows.to_bytes(WORD_BYTES, sys.byteorder), WORD_BYTES)
     board = Scoreboard(descriptor)
     board.workers = workers
     board.close()

@@ -125,7 +125,7 @@ class FileStore:
                 opened.callback(uploads.close)
             except OSError as error:
                 raise StoreUnusable(
-                    f"the store {path} cannot be opened: {error}"
+                    f"the store {path} cannot be opened: {_reason(error)}"
                 ) from error
             recent = self._recent = RecentValues(self._root)
             opened.callback(recent.close)
@@ -222,6 +222,12 @@ def _open_hidden(root: int) -> int:
     except FileExistsError:
         pass
     return os.open(".kvd", FOLDER_FLAGS, dir_fd=root)
+
+
+def _reason(error: OSError) -> str:
+    # Where it is something in the folder, which is kvd's own then.
+    of = "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
+    return f"{error.strerror}{of}"
 
 
 @implementer(IStoreMaker)

@@ -126,8 +126,6 @@ class RecentValues:
         body = os.pread(descriptor, size + 1, 0)
         if len(body) != size:
             return value
-        if key in self._values:
-            self._forget(key)
         recent = RecentValue(value.info, body)
         self._values[key] = identity(status), descriptor, recent
         self._bytes += size

@@ -271,4 +271,4 @@ def test_both_ways_come_to_the_same() -> None:
     compare()
 
     # Else nothing was compared.
-    assert EXAMPLES < served[0]
+    assert EXAMPLES // 10 < served[0]

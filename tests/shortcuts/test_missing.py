@@ -12,9 +12,9 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from kvd import shortcuts
+from kvd.announcing import announce
 from kvd.dialects.choice import Dialects
 from kvd.interfaces import IStore
-from kvd.service import announce
 from kvd.settings import DialectChoice, Limits, Settings
 from kvd.shortcuts import are_compiled, shortcuts_to
 from kvd.site import Site
@@ -75,7 +75,7 @@ class MissingTests(FileStoreCase):
 
         assert not without.are_compiled()
         assert None is without.shortcuts_to(self.site(self.open_store()))
-        with mock.patch("kvd.service.are_compiled", without.are_compiled):
+        with mock.patch("kvd.announcing.are_compiled", without.are_compiled):
             assert 1 == self.said(Settings())
             assert 0 == self.said(Settings(shortcuts=False))
 
