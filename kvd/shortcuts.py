@@ -124,7 +124,8 @@ class _Teacher:
 
     def understand(self, head: bytes) -> object:
         """
-        What a head means, whatever its key; None if it is not for shortcuts.
+        What a head means, whatever its key; None if it is not for shortcuts. Nothing
+        but GET and PUT of a key is asked about.
         """
         try:
             request = self.site.heads.parse(head)
@@ -136,9 +137,8 @@ class _Teacher:
             return None
         if isinstance(operation, Get):
             return self._understand_get(operation, request)
-        if isinstance(operation, Put):
-            return self._understand_put(operation, request)
-        return None
+        assert isinstance(operation, Put)
+        return self._understand_put(operation, request)
 
     def _understand_get(self, operation: Get, request: Request) -> object:
         if (
@@ -165,10 +165,7 @@ class _Teacher:
             or self.store.durability != "process"
         ):
             return None
-        try:
-            lines = encode_metadata(operation.metadata)
-        except ValueError:
-            return None
+        lines = encode_metadata(operation.metadata)
         created = self._reply_to_put(request, created=True)
         replaced = self._reply_to_put(request, created=False)
         return self.native.put_frame(

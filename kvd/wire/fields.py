@@ -163,7 +163,8 @@ def metadata_of(request: Request) -> Metadata:
         for name in _KEPT
         if name in fields
     }
-    size = sum(len(name) + len(value) for name, value in kept.items())
+    # As stores count it: a byte beyond ASCII becomes two.
+    size = sum(len(name) + len(value.encode()) for name, value in kept.items())
     if size > MAX_METADATA_BYTES:
         raise BadRequest(
             "Content-Type and Content-Encoding, which are kept with the value, have"

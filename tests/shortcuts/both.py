@@ -125,18 +125,22 @@ class Worker:
 
     def send(self, number: int, data: bytes, *, reads: bool = True) -> None:
         """
-        A client sends something, unless it heard that nobody listens.
+        One of the last clients sends something; if it has ended, another does.
         """
-        number %= len(self._clients)
+        number = self._one_of_the_last(number)
+        if self._clients[number].ended:
+            self.connect(b"")
+            number = len(self._clients) - 1
         client = self._clients[number]
-        if client.ended or client.socket.fileno() < 0:
-            return
         try:
             client.send(data)
         except (BrokenPipeError, ConnectionResetError):
             client.ended = True
         if reads:
             self._hear(number)
+
+    def _one_of_the_last(self, number: int) -> int:
+        return len(self._clients) - 1 - number % min(3, len(self._clients))
 
     def _hear(self, number: int) -> None:
         client = self._clients[number]
@@ -147,16 +151,16 @@ class Worker:
         """
         A client sends no more.
         """
-        client = self._clients[number % len(self._clients)]
-        if not client.ended and client.socket.fileno() >= 0:
-            client.half_close()
-            self._hear(number % len(self._clients))
+        number = self._one_of_the_last(number)
+        if not self._clients[number].ended:
+            self._clients[number].half_close()
+            self._hear(number)
 
     def leave(self, number: int) -> None:
         """
         A client is gone.
         """
-        client = self._clients[number % len(self._clients)]
+        client = self._clients[self._one_of_the_last(number)]
         client.ended = True
         client.close()
 
@@ -177,14 +181,12 @@ class Worker:
         Drain, and say what was.
         """
         for number in range(len(self._clients)):
-            if self._clients[number].socket.fileno() >= 0:
-                self._hear(number)
+            self._hear(number)
         drained: list[Any] = []
         self._serving.drain(1).addCallback(drained.append)
         self._reactor.settle()
-        for number, client in enumerate(self._clients):
-            if client.socket.fileno() >= 0:
-                self._hear(number)
+        for number in range(len(self._clients)):
+            self._hear(number)
         ended = [client.ended for client in self._clients]
         for client in self._clients:
             client.socket.close()

@@ -235,7 +235,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
 KNOWN = [put("k", b"value"), put("a/b", b"value"), get("k"), get("a/b")]
 
 MORE = os.environ.get("KVD_BOTH_EXAMPLES")
-EXAMPLES = int(MORE or 150)
+EXAMPLES = int(MORE or 100)
 """
 Always the same ones, unless more are wanted.
 """

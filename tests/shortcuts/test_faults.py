@@ -133,7 +133,9 @@ def run_without_getxattrat(error: int) -> None:
     forbid_getxattrat(error)
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(test_puts.InTheWayTests)
     suite.addTest(test_puts.StoringTests("test_a_value_is_replaced"))
+    before = len(os.listdir("/proc/self/fd"))
     result = unittest.TextTestRunner().run(suite)
+    assert before == len(os.listdir("/proc/self/fd"))
     sys.exit(not result.wasSuccessful())
 
 

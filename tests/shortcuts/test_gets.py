@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import os
 import re
+import time
 
 from kvd.conditions import UNCONDITIONAL
 from kvd.keys import Key
 from kvd.shortcuts import CLOSES, SERVED
 from kvd.store import attribute
+from kvd.wire.replies import http_date
 from tests.shortcuts.cases import ShortcutCase, body_of, field, get
 
 
@@ -36,6 +38,16 @@ class KeptValueTests(ShortcutCase):
             rb"Content-Length: 5\r\n\r\nvalue",
             reply,
         )
+
+    def test_its_date_is_now(self) -> None:
+        """
+        As all replies say it.
+        """
+        self.keep("k", b"v")
+        before = int(time.time())
+        said = field(self.served(get("k")), "Date")
+
+        assert said in {http_date(before + seconds) for seconds in (-1, 0, 1)}
 
     def test_an_empty_one_too(self) -> None:
         """

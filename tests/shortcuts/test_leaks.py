@@ -11,6 +11,8 @@ import sys
 import tracemalloc
 import weakref
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 
 from twisted.internet.defer import execute
 
@@ -23,6 +25,11 @@ REQUESTS = 1024
 """
 As often as that, what is remembered up to a number is forgotten a whole number of
 times.
+"""
+
+MAX_OFFSETS = 4096
+"""
+What the compiled module remembers of locks.
 """
 
 SLACK_BYTES = 20_000
@@ -74,9 +81,15 @@ class LeakTests(ShortcutCase):
         """
         Into a folder, or not.
         """
-        self.publish(self.store, Key(b"a/first"), b"v")
-        self.assert_steady(lambda _: self.served(put("a/k", bytes(1000))))
-        self.assert_steady(lambda _: self.served(put("k", bytes(1000))))
+        self.publish(self.store, Key(b"a/b/first"), b"v")
+        for key in ("k", "a/b/k"):
+            self.assert_steady(partial(self.put_at, key))
+
+    def put_at(self, key: str, _: int) -> None:
+        """
+        Store something.
+        """
+        self.served(put(key, bytes(1000)))
 
     def test_what_is_left_alone(self) -> None:
         """
@@ -99,9 +112,14 @@ class LeakTests(ShortcutCase):
         for number in range(40):
             self.publish(self.store, Key(b"folder%d/first" % number), b"v")
 
+        numbers = count()
+
         def varied(number: int) -> None:
-            fields = b"User-Agent: %d\r\n" % (number % 300)
+            fields = b"User-Agent: %d\r\n" % next(numbers)
             self.served(put(f"folder{number % 40}/k", b"v", fields))
+            for _ in range(MAX_OFFSETS // REQUESTS):
+                # So far that its lock is looked up.
+                self.serve(put(f"none/{next(numbers)}", b"v"))
 
         self.assert_steady(varied)
 

@@ -232,9 +232,12 @@ class TightTests(ShortcutCase):
         """
         To be refused with 414.
         """
-        self.keep("x" * 63, b"v")
+        for length in (63, 64):
+            self.keep("x" * length, b"v")
         self.served(get("x" * 63))
+        self.served(put("x" * 63, b"v"))
         self.assert_left(get("x" * 64))
+        self.assert_left(put("x" * 64, b"v"))
 
     def test_longer_heads_than_allowed_are_left(self) -> None:
         """

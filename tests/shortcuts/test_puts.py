@@ -251,6 +251,11 @@ class InTheWayTests(ShortcutCase):
         self.place("file")
         for key in ("folder", "link", "pipe", "file"):
             self.assert_left(put(key, b"v"))
+        # Even if it says that it is one.
+        size = os.stat(self.path_of("folder")).st_size
+        said = attribute.encode("a" * 32, size, b"")
+        os.setxattr(self.path_of("folder"), attribute.NAME, said)
+        self.assert_left(put("folder", b"v"))
 
     def test_what_is_there_is_no_whole_value(self) -> None:
         """

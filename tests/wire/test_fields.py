@@ -198,3 +198,5 @@ def test_too_much_metadata_is_refused() -> None:
     """
     with pytest.raises(BadRequest, match=str(MAX_METADATA_BYTES)):
         metadata_of(with_fields(content_type=b"x" * MAX_METADATA_BYTES))
+    with pytest.raises(BadRequest, match=str(MAX_METADATA_BYTES)):
+        metadata_of(with_fields(content_type=b"\xff" * (MAX_METADATA_BYTES // 2)))
