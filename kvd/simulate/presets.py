@@ -47,8 +47,9 @@ under a hash. Where all is asked at once, all are busy for three quarters of the
 time, but then the tail is short, and little is lost.
 Not explained: all three in one run. More than the hash was at work there.
 
-One socket for all does no better with keep-alive: a connection comes before its
-request, and until that is there its worker is as idle as any.
+One socket for all does no better with keep-alive where all connect at one moment: a
+connection comes before its request, and until that is there its worker is as idle as
+any.
 """
 
 PRESETS: Final[Mapping[str, Plan]] = {
