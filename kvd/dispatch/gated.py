@@ -10,13 +10,12 @@ looks instead.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 
 from zope.interface import implementer
 
 from kvd.dispatch.view import View
-from kvd.dispatch.weighing import weigh
+from kvd.dispatch.weighing import weigh, weigh_one
 from kvd.interfaces import IGatedPolicy
 
 
@@ -35,12 +34,11 @@ class Gated:
         return (0,)
 
     def accepts(self, worker: int, view: View) -> bool:
-        loads = weigh(view)
-        return loads[bisect_left(view.ready, worker)] == min(loads)
+        return weigh_one(view, worker) <= min(weigh(view))
 
     def choose(self, view: View) -> int:
         # A model: any of those who may can be the first to wake.
-        loads = weigh(view)
+        loads = list(weigh(view))
         least = min(loads)
         open_gates = [
             worker

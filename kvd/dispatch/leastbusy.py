@@ -36,7 +36,7 @@ class LeastBusy:
         return ()
 
     def choose(self, view: View) -> int:
-        ready, loads = view.ready, weigh(view)
+        ready, loads = view.ready, list(weigh(view))
         least = min(loads)
         try:
             return ready[loads.index(least, bisect_left(ready, view.turn))]
