@@ -11,17 +11,22 @@ another's. They belong to a worker's place and outlive its process: what has bee
 counted is counted on by the replacement, so that no sum ever goes back; what was
 open or in progress has died, which the replacement says. Until then nobody should
 ask what the worker that is gone is doing now.
+
+Where this process may have it, the memory is one that programs in the kernel read too
+(`kvd.dispatch.weighing`).
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import sys
 import time
 from dataclasses import dataclass
 from math import frexp
 from typing import Final
 
+from kvd.dispatch.bpf import create_map
 from kvd.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
 
 WORD_BYTES: Final = 8
@@ -32,10 +37,10 @@ together.
 """
 
 (
-    _ACCEPTED,
-    _OPEN,
-    _BEGUN,
-    _DONE,
+    ACCEPTED,
+    OPEN,
+    BEGUN,
+    DONE,
     _BYTES_IN,
     _BYTES_OUT,
     _BUSY,
@@ -47,6 +52,9 @@ together.
 ) = range(12)
 _DELAY = _LATENCY + BUCKETS
 assert _DELAY + BUCKETS <= ROW_WORDS
+
+# Before the rows, one that says how many are in use, and how many there are.
+_IN_USE, _ROWS = range(2)
 
 # The word of a duration, by its exponent.
 _LATENCY_WORD = tuple(_LATENCY + bucket for bucket in BUCKET_OF_EXPONENT)
@@ -122,8 +130,8 @@ class Row:
         """
         self._words = words
         self._seconds = words.cast("B").cast("d")
-        words[_OPEN] = words[_AWAKE] = 0
-        words[_BEGUN] = words[_DONE]
+        words[OPEN] = words[_AWAKE] = 0
+        words[BEGUN] = words[DONE]
         words[_BEAT] = time.monotonic_ns()
         words[_STARTS] += 1
 
@@ -131,20 +139,20 @@ class Row:
         """
         A connection has begun.
         """
-        self._words[_ACCEPTED] += 1
-        self._words[_OPEN] += 1
+        self._words[ACCEPTED] += 1
+        self._words[OPEN] += 1
 
     def closed(self) -> None:
         """
         A connection has ended.
         """
-        self._words[_OPEN] -= 1
+        self._words[OPEN] -= 1
 
     def began(self) -> None:
         """
         A request has begun.
         """
-        self._words[_BEGUN] += 1
+        self._words[BEGUN] += 1
 
     def finished(self, seconds: float) -> None:
         """
@@ -156,7 +164,7 @@ class Row:
         if seconds < 0:
             seconds = 0.0
         words = self._words
-        words[_DONE] += 1
+        words[DONE] += 1
         exponent = frexp(seconds + _A_NANOSECOND)[1]
         words[_LATENCY_WORD[exponent - LEAST_EXPONENT]] += 1
         self._seconds[_SERVING] += seconds
@@ -213,8 +221,19 @@ class Scoreboard:
         Args:
             descriptor: Of its memory; the caller's to close, now or later.
         """
-        self._memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+        # Of the kernel's memory nobody else says how large it is.
+        at = _ROWS * WORD_BYTES
+        with mmap.mmap(descriptor, _size(0)) as head:
+            rows = int.from_bytes(head[at : at + WORD_BYTES], sys.byteorder)
+        self._memory = mmap.mmap(descriptor, _size(rows))
         self._words = memoryview(self._memory).cast("Q")
+
+    @property
+    def rows(self) -> int:
+        """
+        How many there are.
+        """
+        return int(self._words[_ROWS])
 
     @property
     def workers(self) -> int:
@@ -222,11 +241,11 @@ class Scoreboard:
         How many rows are in use. The supervisor may change it, up to as many as there
         are; everybody sees it.
         """
-        return int(self._words[0])
+        return int(self._words[_IN_USE])
 
     @workers.setter
     def workers(self, workers: int) -> None:
-        self._words[0] = workers
+        self._words[_IN_USE] = workers
 
     def own_row(self, worker: int) -> Row:
         """
@@ -244,11 +263,11 @@ class Scoreboard:
         busy = words[_BUSY] + (max(0, now - awake) if awake else 0)
         return Counts(
             starts=words[_STARTS],
-            accepted=words[_ACCEPTED],
-            open=words[_OPEN],
-            requests=words[_DONE],
+            accepted=words[ACCEPTED],
+            open=words[OPEN],
+            requests=words[DONE],
             # The two are not of one moment.
-            in_progress=max(0, words[_BEGUN] - words[_DONE]),
+            in_progress=max(0, words[BEGUN] - words[DONE]),
             bytes_in=words[_BYTES_IN],
             bytes_out=words[_BYTES_OUT],
             busy_seconds=busy / 1e9,
@@ -262,17 +281,23 @@ class Scoreboard:
         rows = [self._row(worker) for worker in range(self.workers)]
         return [_sums(row.tolist(), row.cast("B").cast("d")[_SERVING]) for row in rows]
 
+    def accepted_by(self, worker: int) -> int:
+        """
+        How many connections there have been in a worker's place.
+        """
+        return int(self._words[(worker + 1) * ROW_WORDS + ACCEPTED])
+
     def connections(self) -> list[int]:
         """
         The open connections of every worker.
         """
-        return self._column(_OPEN)
+        return self._column(OPEN)
 
     def requests(self) -> list[int]:
         """
         The requests in progress of every worker.
         """
-        begun, done = self._column(_BEGUN), self._column(_DONE)
+        begun, done = self._column(BEGUN), self._column(DONE)
         return [max(0, b - d) for b, d in zip(begun, done, strict=True)]
 
     def silences(self) -> list[float]:
@@ -304,8 +329,8 @@ class Scoreboard:
 def _sums(words: list[int], serving_seconds: float) -> Sums:
     return Sums(
         starts=words[_STARTS],
-        accepted=words[_ACCEPTED],
-        requests=words[_DONE],
+        accepted=words[ACCEPTED],
+        requests=words[DONE],
         bytes_in=words[_BYTES_IN],
         bytes_out=words[_BYTES_OUT],
         busy_seconds=words[_BUSY] / 1e9,
@@ -321,16 +346,24 @@ def create_scoreboard(workers: int, rows: int = 0) -> int:
 
     Args:
         workers: How many rows are in use.
-        rows: How many there are, if there are more. One that was never written costs
-            no memory.
+        rows: How many there are, if there are more. Unless the memory is the kernel's,
+            one that was never written costs none.
 
     Returns:
         A descriptor, the caller's to close; not inherited, but it can be sent.
     """
-    descriptor = os.memfd_create("kvd scoreboard", os.MFD_CLOEXEC)
-    # Before the rows, one that says how many are in use.
-    os.ftruncate(descriptor, (1 + max(workers, rows)) * ROW_WORDS * WORD_BYTES)
-    board = Scoreboard(descriptor)
-    board.workers = workers
-    board.close()
+    rows = max(workers, rows)
+    try:
+        descriptor = create_map(_size(rows))
+    except OSError:
+        # Nothing is amiss until somebody wants a program that reads it, which the
+        # kernel then refuses too.
+        descriptor = os.memfd_create("kvd scoreboard", os.MFD_CLOEXEC)
+        os.ftruncate(descriptor, _size(rows))
+    with mmap.mmap(descriptor, _size(0)) as head, memoryview(head).cast("Q") as words:
+        words[_IN_USE], words[_ROWS] = workers, rows
     return descriptor
+
+
+def _size(rows: int) -> int:
+    return (1 + rows) * ROW_WORDS * WORD_BYTES

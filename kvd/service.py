@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from kvd.control.places import control_path, make_control_folder
 from kvd.control.status import WorkerState, describe
+from kvd.dispatch.arranging import ChosenPolicy
 from kvd.errors import AddressUnusable, BadSetting, ChangeImpossible, OperatorError
 from kvd.interfaces import IStoreMaker
 from kvd.listening import ListenerGroup, is_public, open_group
@@ -32,13 +33,13 @@ from kvd.systemd.sockets import Inherited, adopt, leave, take_inherited
 from kvd.workers.changing import ROWS, Changing
 from kvd.workers.child import raise_descriptor_limit
 from kvd.workers.dispatching import (
-    ChosenPolicy,
     Dispatching,
     choose_policy,
     choose_shadow,
 )
 from kvd.workers.pool import Pool, State
 from kvd.workers.process import ForkServerProcess
+from kvd.workers.steering import Instead, Steering
 
 if TYPE_CHECKING:
     from kvd.control.site import Change
@@ -75,9 +76,15 @@ def makeService(options: Options) -> IService:
         leave(inherited)
     except OperatorError as error:
         raise SystemExit(f"kvd: {error.sentence}") from error
-    if settings.procs:
-        return WorkersService(settings, sockets, notifier, chosen, shadow, options.read)
-    return OwnService(settings, sockets, notifier)
+    memory = create_scoreboard(max(1, settings.procs), ROWS)
+    if not settings.procs:
+        return OwnService(settings, sockets, notifier, memory)
+    steering = Steering(sockets.groups, memory)
+    # Now: twistd --uid gives the privilege up that this may take.
+    steering.prepare(chosen)
+    return WorkersService(
+        settings, sockets, notifier, memory, steering, chosen, shadow, options.read
+    )
 
 
 def choose_first_shadow(
@@ -237,10 +244,11 @@ class ServingService(Service):
     """
 
     def __init__(
-        self, settings: Settings, sockets: Sockets, notifier: Notifier
+        self, settings: Settings, sockets: Sockets, notifier: Notifier, memory: int
     ) -> None:
         self._settings = settings
         self._notifier = notifier
+        self._scoreboard_memory = memory
         self._groups = sockets.groups
         self._control = sockets.control
         self._status = sockets.status
@@ -249,7 +257,6 @@ class ServingService(Service):
     def startService(self) -> None:
         super().startService()
         raise_descriptor_limit()
-        self._scoreboard_memory = create_scoreboard(max(1, self._settings.procs), ROWS)
         self._scoreboard = Scoreboard(self._scoreboard_memory)
 
     def _answer(self, reactor: Any) -> None:
@@ -267,6 +274,7 @@ class ServingService(Service):
                 draining=not self.running,
                 members=self._members(),
                 shadow=self._shadow_counts,
+                instead=self._instead(),
             )
 
         if self._control is not None:
@@ -346,6 +354,9 @@ class ServingService(Service):
     def _shadow_counts(self, workers: Sequence[int]) -> dict[str, Any] | None:
         return None
 
+    def _instead(self) -> Sequence[Instead]:
+        return ()
+
     def _changes(self) -> Mapping[str, Change]:
         return {}
 
@@ -368,11 +379,14 @@ class WorkersService(ServingService):
         settings: Settings,
         sockets: Sockets,
         notifier: Notifier,
+        memory: int,
+        steering: Steering,
         chosen: ChosenPolicy,
         shadow: ChosenPolicy | None,
         read: Callable[[], Settings],
     ) -> None:
-        super().__init__(settings, sockets, notifier)
+        super().__init__(settings, sockets, notifier, memory)
+        self._steering = steering
         self._chosen = chosen
         self._read = read
         self._shadow = shadow
@@ -387,6 +401,7 @@ class WorkersService(ServingService):
         self._distribution = Dispatching(
             self._chosen,
             self._groups,
+            self._steering,
             self._scoreboard,
             settings.limits.connections,
             reactor,
@@ -449,6 +464,9 @@ class WorkersService(ServingService):
 
     def _shadow_counts(self, workers: Sequence[int]) -> dict[str, Any] | None:
         return self._distribution.shadow_counts(workers)
+
+    def _instead(self) -> Sequence[Instead]:
+        return self._distribution.instead
 
     def _changes(self) -> Mapping[str, Change]:
         changing = self._changing

@@ -26,6 +26,7 @@ from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import MAX_PROCS, Settings
 from kvd.workers.changing import LOOK_SECONDS, Changing
 from kvd.workers.dispatching import Dispatching, choose_policy
+from kvd.workers.steering import Steering
 from kvd.workers.messages import Drain, Failed, Listen, Unlisten
 from kvd.workers.pool import END_SECONDS, START_SECONDS, Distribution, State
 from tests.workers.test_pool import PoolCase
@@ -65,6 +66,7 @@ class ChangingCase(PoolCase):
         self.dispatching = Dispatching(
             choose_policy("reuseport", self.procs),
             self.groups,
+            Steering(self.groups, memory),
             self.scoreboard,
             1000,
             self.reactor,

@@ -22,6 +22,7 @@ from kvd.settings import TCPAddress, UNIXAddress
 from kvd.workers.channel import Channel
 from kvd.workers.dealing import JOIN_SECONDS
 from kvd.workers.dispatching import Dispatching, choose_policy
+from kvd.workers.steering import Steering
 from kvd.workers.messages import Deal, Listen, Unlisten, Unplaced
 from tests.stepped import SteppedReactor
 from tests.workers.played import PlayedWorker
@@ -49,6 +50,7 @@ class DispatchingCase(SynchronousTestCase):
         self.dispatching = Dispatching(
             choose_policy("reuseport", self.workers),
             [self.group],
+            Steering([self.group], memory),
             self.board,
             LIMIT,
             self.reactor,
