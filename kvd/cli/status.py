@@ -96,8 +96,8 @@ def sentences_of_instead(told: dict[str, Any]) -> Iterator[str]:
     """
     for instead in told.get("instead", ()):
         yield (
-            f"{instead['address']}: not {told['policy']} but {instead['by']}"
-            f" ({instead['reason']})"
+            f"{instead['address']}: not {told['policy']} but {instead['by']}, since"
+            f" {instead['reason']}"
         )
 
 

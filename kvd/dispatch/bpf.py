@@ -28,7 +28,7 @@ The descriptor of a program that the kernel has taken.
 WORD_BYTES: Final = 8
 
 # asm/unistd.h.
-_SYSCALL: Final = {"x86_64": 321, "aarch64": 280}
+SYSCALL: Final = {"x86_64": 321, "aarch64": 280}
 
 # linux/bpf.h: enum bpf_cmd, bpf_map_type and bpf_prog_type, and a flag (Linux 5.5).
 _MAP_CREATE: Final = 0
@@ -85,7 +85,7 @@ def load(instructions: bytes) -> Loaded:
 
 
 def _bpf(command: int, attribute: bytes) -> int:
-    number = _SYSCALL.get(platform.machine())
+    number = SYSCALL.get(platform.machine())
     if number is None:
         raise OSError(0, f"kvd knows no bpf(2) on {platform.machine()}")
     buffer = ctypes.create_string_buffer(attribute, _ATTRIBUTE_BYTES)

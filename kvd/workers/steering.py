@@ -18,6 +18,7 @@ since a daemon may give its privileges up before it serves.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
@@ -67,7 +68,7 @@ class Steering:
         self._attached: dict[int, tuple[Program | Loaded | None, str | None]] = {}
         self._without_extended: dict[int, str] = {}
         self._instead: dict[int, Instead] = {}
-        self._told: set[tuple[str, str, str]] = set()
+        self._told: set[tuple[str, str]] = set()
         self._told_unsteered = False
 
     def prepare(self, chosen: ChosenPolicy) -> None:
@@ -81,10 +82,13 @@ class Steering:
         try:
             program = policy.load(len(self._groups), self._scoreboard)
         except OSError as error:
-            self._not_loaded[name] = error.strerror or str(error)
+            allowed = "; CAP_BPF allows it" if error.errno == errno.EPERM else ""
+            self._not_loaded[name] = (
+                f"the kernel does not take its program ({_words(error)}{allowed})"
+            )
         except Exception:
             self._log.failure("policy {name} cannot load its program", name=name)
-            self._not_loaded[name] = "the policy is broken"
+            self._not_loaded[name] = "it fails"
         else:
             self._loaded[name] = program
 
@@ -132,7 +136,8 @@ class Steering:
                 return
         refused = self._attach(number, self._classic(number, sockets))
         if refused is not None:
-            self._use_instead(number, HASH, reason or refused)
+            reason = reason or f"the kernel attaches no program ({refused})"
+            self._use_instead(number, HASH, reason)
         elif reason is not None:
             self._use_instead(number, instead, reason)
 
@@ -155,7 +160,8 @@ class Steering:
             reason = f"there are {there} sockets for {wanted} workers"
         else:
             program.admit(number, {worker: own[0] for worker, own in sockets.items()})
-            reason = self._attach(number, program.program(number))
+            refused = self._attach(number, program.program(number))
+            reason = refused and f"the kernel attaches no such program ({refused})"
         if reason is not None:
             self._without_extended[number] = reason
         return reason
@@ -197,39 +203,39 @@ class Steering:
             self._groups[number].steer(program)
             reason = None
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = _words(error)
         self._attached[number] = program, reason
         return reason
 
     def _use_instead(self, number: int, by: str, reason: str) -> None:
         assert self._chosen is not None
-        address = str(self._groups[number].address)
-        self._instead[number] = Instead(address, by, reason)
-        name = self._chosen.name
-        if not ISteeringPolicy.providedBy(self._chosen.policy):
-            self._tell_unsteered(reason)
-        elif (name, by, reason) not in self._told:
-            self._told.add((name, by, reason))
+        if self._chosen.arrangement.kernel_chooses:
+            # Else the supervisor takes connections from whichever socket.
+            address = str(self._groups[number].address)
+            self._instead[number] = Instead(address, by, reason)
+        if ISteeringPolicy.providedBy(self._chosen.policy):
+            self._tell_instead(by, reason)
+        elif not self._told_unsteered:
+            self._told_unsteered = True
             self._log.warn(
-                "the kernel takes no program of policy {policy} for {address}"
-                " ({reason}); {instead} is used instead",
-                policy=name,
-                address=address,
+                "{reason}, by which policy {policy} would keep connections to the"
+                " sockets that are meant: it hashes instead, and whoever looks after"
+                " the others serves what comes into them",
                 reason=reason,
-                instead=by,
+                policy=self._chosen.name,
             )
 
-    def _tell_unsteered(self, reason: str) -> None:
-        if not self._told_unsteered:
-            self._told_unsteered = True
+    def _tell_instead(self, by: str, reason: str) -> None:
+        # Once for all addresses, and not again when workers come and go.
+        if (by, reason) not in self._told:
+            self._told.add((by, reason))
             assert self._chosen is not None
             self._log.warn(
-                "the kernel takes no program that would choose among the sockets of"
-                " policy {policy} ({reason}): it hashes instead, and connections that"
-                " come into sockets that are not meant are served by whoever looks"
-                " after them",
+                "policy {policy} cannot be had, since {reason}; {instead} is used"
+                " instead",
                 policy=self._chosen.name,
                 reason=reason,
+                instead=by,
             )
 
     @property
@@ -280,3 +286,7 @@ class Steering:
         for program in self._loaded.values():
             program.close()
         self._loaded.clear()
+
+
+def _words(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -26,9 +26,9 @@ from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import MAX_PROCS, Settings
 from kvd.workers.changing import LOOK_SECONDS, Changing
 from kvd.workers.dispatching import Dispatching, choose_policy
-from kvd.workers.steering import Steering
 from kvd.workers.messages import Drain, Failed, Listen, Unlisten
 from kvd.workers.pool import END_SECONDS, START_SECONDS, Distribution, State
+from kvd.workers.steering import Steering
 from tests.workers.test_pool import PoolCase
 
 DRAIN = Drain(5.0, others_serve=True)
