@@ -139,8 +139,10 @@ class Row:
         """
         A connection has begun.
         """
-        self._words[ACCEPTED] += 1
+        # In this order: whoever takes what is accepted for no longer on its way finds
+        # it here.
         self._words[OPEN] += 1
+        self._words[ACCEPTED] += 1
 
     def closed(self) -> None:
         """

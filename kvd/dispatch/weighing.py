@@ -12,11 +12,11 @@ workers cannot tell of is what is on its way to them: the program itself counts 
 
 Not everything that was assigned is ever accepted: the program counts the first packet
 of a connection that may come to nothing, or be sent again because a queue is full; and
-a worker accepts what others were assigned while it stands in for them. So such a
-difference is *settled* a few times a second: what is on the way is then what the
-kernel's queues say. Nothing is carried on for longer than that, and whoever replaces a
-worker that was lost begins with nothing on its way. Handshakes that take place at the
-moment of a look are forgotten until their connection is accepted.
+a worker accepts what others were assigned while it stands in for them. So a few times a
+second the counts are compared with the kernel's queues, and such a difference is
+*settled*: one that was there at the last look too, since it takes a moment until what
+a worker takes from its queue is counted, and until a connection is in one. Whoever
+replaces a worker that was lost begins with nothing on its way.
 
 Ties take turns, as in `kvd.dispatch.leastbusy`, whose choice this is word by word.
 Connections that come to several processors at once may meet the same load and turn.
@@ -218,6 +218,8 @@ class Least:
             self._board.close()
             raise
         self._sockets: Mapping[int, int] = {}
+        self._surplus: dict[int, int] = {}
+        """What did not seem to be on the way at the last look, for each worker."""
 
     @property
     def look_seconds(self) -> float:
@@ -229,8 +231,9 @@ class Least:
     def admit(self, group: int, sockets: Mapping[int, int]) -> None:
         words = self._words
         for worker in sockets.keys() - self._sockets.keys():
-            # What a predecessor did not take is others', until a look says else.
-            self._settle(worker, self._counted(worker), 0)
+            # What a predecessor did not take is others'.
+            words[_entry(worker) + _SETTLED] = self._counted(worker) % _MODULUS
+            self._surplus[worker] = 0
         for worker, _ in self._sockets.items() ^ sockets.items():
             words[_entry(worker) + _SOCKET] = sockets.get(worker, -1) + 1
         words[_WORKERS] = max(sockets) + 1
@@ -245,27 +248,35 @@ class Least:
             if counted == self._counted(worker):
                 socket = self._sockets[worker]
                 waits = sum(queue[socket] for queue in queues)
-                self._settle(worker, counted, waits // sharing[socket])
+                self._compare(worker, waits // sharing[socket])
 
-    def _counted(self, worker: int) -> tuple[int, int]:
+    def _counted(self, worker: int) -> int:
         """
-        How many connections a worker was assigned, and has accepted.
+        How many more connections a worker was assigned than it has accepted.
         """
-        assigned = self._words[_entry(worker) + _ASSIGNED]
-        return assigned, self._board.accepted_by(worker)
+        return self._words[_entry(worker) + _ASSIGNED] - self._board.accepted_by(worker)
 
-    def _settle(self, worker: int, counted: tuple[int, int], waits: int) -> None:
+    def _compare(self, worker: int, waits: int) -> None:
         """
-        So many are on the way to a worker.
+        So many are on the way to a worker, unless some have not arrived yet.
         """
-        assigned, accepted = counted
-        settled = (assigned - accepted - waits) % _MODULUS
-        self._words[_entry(worker) + _SETTLED] = settled
+        at = _entry(worker) + _SETTLED
+        surplus = _signed(self._counted(worker) - waits - self._words[at])
+        settled = min(surplus, self._surplus.get(worker, 0))
+        self._words[at] = (self._words[at] + settled) % _MODULUS
+        self._surplus[worker] = surplus - settled
 
     def close(self) -> None:
         os.close(self._program)
         self._words.close()
         self._board.close()
+
+
+def _signed(number: int) -> int:
+    """
+    The number that is meant, where only its lower 64 bits are known.
+    """
+    return (number + _MODULUS // 2) % _MODULUS - _MODULUS // 2
 
 
 def _entry(worker: int) -> int:

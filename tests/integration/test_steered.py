@@ -157,13 +157,16 @@ def test_the_least_busy_gets_it(tmp_path: Path, control: Path) -> None:
             address = "127.0.0.1", daemon.port
             return staying.enter_context(socket.create_connection(address))
 
-        first = [connect() for _ in range(3 * WORKERS)]
+        first = []
+        for total in range(1, 3 * WORKERS + 1):
+            # What is on its way counts like a request, which outweighs connections.
+            first.append(connect())
+            opened(control, total)
         assert [3] * WORKERS == opened(control, 3 * WORKERS)
         for connection in first[1::WORKERS]:
             connection.close()
         assert [0, 3, 3, 3] == sorted(opened(control, 3 * WORKERS - 3))
         for total in range(3 * WORKERS - 2, 3 * WORKERS + 1):
-            # What is on its way counts like a request, which outweighs connections.
             connect()
             opened(control, total)
         assert [3] * WORKERS == opened(control, 3 * WORKERS)
