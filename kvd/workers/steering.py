@@ -219,8 +219,8 @@ class Steering:
             self._told_unsteered = True
             self._log.warn(
                 "{reason}, by which policy {policy} would keep connections to the"
-                " sockets that are meant: it hashes instead, and whoever looks after"
-                " the others serves what comes into them",
+                " sockets that are meant: its hash is used instead, and whoever looks"
+                " after the other sockets serves what comes into them",
                 reason=reason,
                 policy=self._chosen.name,
             )

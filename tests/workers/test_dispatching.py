@@ -230,7 +230,7 @@ class SwitchTests(DispatchingCase):
             self.connect()
 
         (event,) = events
-        assert "it hashes instead" in event["log_format"]
+        assert "hash is used instead" in event["log_format"]
         assert [LIMIT, LIMIT] == [
             self.dispatching.handing_over(number) for number in range(2)
         ]
