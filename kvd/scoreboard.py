@@ -36,6 +36,12 @@ Eight cache lines of 64 bytes, a whole number of the pairs that x86 prefetches
 together.
 """
 
+ROWS_TOGETHER: Final = 8
+"""
+There is memory for a multiple of so many rows, and for one behind them: whoever reads
+so many at once stays within.
+"""
+
 (
     ACCEPTED,
     OPEN,
@@ -367,5 +373,12 @@ def create_scoreboard(workers: int, rows: int = 0) -> int:
     return descriptor
 
 
+def rounded_up(rows: int) -> int:
+    """
+    To a multiple of `ROWS_TOGETHER`.
+    """
+    return -(-rows // ROWS_TOGETHER) * ROWS_TOGETHER
+
+
 def _size(rows: int) -> int:
-    return (1 + rows) * ROW_WORDS * WORD_BYTES
+    return (1 + rounded_up(rows) + 1) * ROW_WORDS * WORD_BYTES

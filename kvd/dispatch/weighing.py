@@ -21,9 +21,9 @@ replaces a worker that was lost begins with nothing on its way.
 Ties take turns, as in `kvd.dispatch.leastbusy`, whose choice this is word by word.
 Connections that come to several processors at once may meet the same load and turn.
 
-The program looks at all workers in a loop without a jump but its end: 0.1 µs with 32
-workers and 10 µs with 4,096, where the verifier, which follows all rounds, looks at a
-fifth of the million instructions that it looks at, for 70 ms.
+The program looks at all workers in a loop: 0.1 µs with 32 of them and 22 µs with 4,096,
+for which the verifier, who follows all rounds, looks at a sixth of the million
+instructions that it is ready to look at, in 50 ms.
 """
 
 from __future__ import annotations
@@ -38,7 +38,16 @@ from zope.interface import implementer
 from kvd.dispatch.assembly import Assembly, If, Operation, Register
 from kvd.dispatch.bpf import WORD_BYTES, Loaded, Words, load
 from kvd.interfaces import ILoadedProgram
-from kvd.scoreboard import ACCEPTED, BEGUN, DONE, OPEN, ROW_WORDS, Scoreboard
+from kvd.scoreboard import (
+    ACCEPTED,
+    BEGUN,
+    DONE,
+    OPEN,
+    ROW_WORDS,
+    ROWS_TOGETHER,
+    Scoreboard,
+    rounded_up,
+)
 
 R0, R1, R2, R3 = list(Register)[:4]
 ROW, ENTRY, WORKERS, WORKER, BEST, TURN = list(Register)[4:]
@@ -80,10 +89,15 @@ def weighing(scoreboard: int, entries: int, rows: int) -> bytes:
     """
     The program.
 
+    What is odd about it is for verifiers of kernels that guard against guessing
+    processors, as they do unless a process has CAP_PERFMON too: each jump costs them
+    a further state, so rows are taken several at once; and no address may be outside
+    of the memory, even if nothing is read there.
+
     Args:
         scoreboard: The descriptor of its map.
         entries: That of the program's own.
-        rows: How many workers there may be.
+        rows: How many workers there may be; a multiple of `ROWS_TOGETHER`.
     """
     code = Assembly()
     code.address(R1, entries)
@@ -96,11 +110,13 @@ def weighing(scoreboard: int, entries: int, rows: int) -> bytes:
     code.do(Operation.SET, WORKER, 0)
     code.label("next worker")
     code.jump(If.AT_LEAST, WORKER, WORKERS, "all seen")
-    _weigh(code)
-    _take_lesser(code)
-    code.do(Operation.ADD, ROW, ROW_WORDS * WORD_BYTES)
-    code.do(Operation.ADD, ENTRY, _ENTRY_WORDS * WORD_BYTES)
-    code.do(Operation.ADD, WORKER, 1)
+    # Who is beyond them has no socket.
+    for _ in range(ROWS_TOGETHER):
+        _weigh(code)
+        _take_lesser(code)
+        code.do(Operation.ADD, ROW, ROW_WORDS * WORD_BYTES)
+        code.do(Operation.ADD, ENTRY, _ENTRY_WORDS * WORD_BYTES)
+        code.do(Operation.ADD, WORKER, 1)
     code.jump(If.BELOW, WORKER, rows, "next worker")
     code.label("all seen")
     _assign(code, entries, rows)
@@ -206,8 +222,9 @@ class Least:
         """
         self._board = Scoreboard(scoreboard)
         try:
-            rows = self._board.rows
-            self._words = Words(_ENTRIES + _ENTRY_WORDS * rows)
+            rows = rounded_up(self._board.rows)
+            # And one, as no address may be beyond all words (see `weighing`).
+            self._words = Words(_ENTRIES + _ENTRY_WORDS * (rows + 1))
             try:
                 own = self._words.descriptor
                 self._program = load(weighing(scoreboard, own, rows))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from unittest import mock
 
@@ -38,6 +40,22 @@ ROWS = 64
 BEFORE = 1 << 20
 """
 So many connections each worker has accepted before; fewer are on their way.
+"""
+
+LOAD_WITH_ONE_CAPABILITY = f"""
+import ctypes, os, struct
+from kvd.dispatch.turning import Turns
+from kvd.dispatch.weighing import Least
+from kvd.scoreboard import create_scoreboard
+from tests.dispatch.kernels import CAP_BPF
+low, high = (1 << CAP_BPF) & 0xFFFFFFFF, (1 << CAP_BPF) >> 32
+header = struct.pack("=Ii", 0x20080522, 0)
+capabilities = struct.pack("=6I", low, low, 0, high, high, 0)
+libc = ctypes.CDLL(None, use_errno=True)
+assert 0 == libc.capset(header, capabilities)
+Turns(2)
+Least(create_scoreboard({MAX_PROCS + 1}))
+print(CAP_BPF)
 """
 
 needs_privilege = pytest.mark.skipif(
@@ -390,3 +408,16 @@ class ProgramInKernelTests(ProgramTests):
         turns = self.turns()
         turns.admit(range(MAX_PROCS))
         assert list(range(MAX_PROCS)) == [turns.run() for _ in range(MAX_PROCS)]
+
+    def test_one_capability_is_enough(self) -> None:
+        """
+        With it alone, the verifier is stricter than with all.
+        """
+        loaded = subprocess.run(
+            [sys.executable, "-c", LOAD_WITH_ONE_CAPABILITY],
+            env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+        )
+
+        assert ("39\n", "") == (loaded.stdout, loaded.stderr)
