@@ -35,8 +35,14 @@ LOAD, IF_EQUAL, RETURN, REFUSE, ALLOW = 0x20, 0x15, 0x06, 0x00050001, 0x7FFF0000
 NUMBER, LEVEL, OPTION = 0, 24, 32
 BPF, SETSOCKOPT = {"x86_64": (321, 54), "aarch64": (280, 208)}[os.uname().machine]
 code = []
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+CAPBSET_DROP, CAPABILITIES = 24, 64
 for denied in sys.argv[1].split(","):
-    if denied == "bpf":
+    if denied == "capabilities":
+        for capability in range(CAPABILITIES):
+            # Who is unprivileged may not even do this, and need not.
+            prctl(CAPBSET_DROP, capability, 0, 0, 0)
+    elif denied == "bpf":
         code += [(LOAD, 0, 0, NUMBER), (IF_EQUAL, 0, 1, BPF), (RETURN, 0, 0, REFUSE)]
     else:
         code += [
@@ -50,7 +56,6 @@ buffer = ctypes.create_string_buffer(raw, len(raw))
 program = ctypes.create_string_buffer(
     struct.pack("@HP", len(code), ctypes.addressof(buffer))
 )
-prctl = ctypes.CDLL(None, use_errno=True).prctl
 NO_NEW_PRIVS, SECCOMP, FILTER = 38, 22, 2
 assert 0 == prctl(NO_NEW_PRIVS, 1, 0, 0, 0)
 assert 0 == prctl(SECCOMP, FILTER, program, 0, 0)
@@ -191,6 +196,7 @@ def opened(control: Path, total: int) -> list[int]:
 @pytest.mark.parametrize(
     ("denied", "by"),
     [
+        (("capabilities",), "steered:by=random"),
         (("bpf",), "steered:by=random"),
         ((EBPF,), "steered:by=random"),
         (("bpf", CBPF), "the kernel's hash"),
@@ -235,3 +241,25 @@ def test_a_switch_to_what_is_denied_says_so(tmp_path: Path, control: Path) -> No
         assert [] == told_by(control)["instead"]
         daemon.stop()
         assert 3 == len(told(daemon))
+
+
+@pytest.mark.parametrize(
+    "policy", ["shared", "gated", "reuseport", "steered", "roundrobin", "leastbusy"]
+)
+def test_no_policy_needs_a_privilege(
+    tmp_path: Path, control: Path, policy: str
+) -> None:
+    """
+    Each serves without, and is what it is said to be.
+    """
+    with Denied(options(control, policy), tmp_path, "capabilities") as daemon:
+        assert 20 == sum(shares(daemon, control, 20))
+        assert [] == told_by(control)["instead"]
+        (capabilities,) = [
+            line.split()[1]
+            for line in Path(f"/proc/{daemon.process.pid}/status")
+            .read_text()
+            .splitlines()
+            if line.startswith("CapEff")
+        ]
+        assert 0 == int(capabilities, 16)
