@@ -19,7 +19,7 @@ since a daemon may give its privileges up before it serves.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,6 +62,8 @@ class Steering:
         self._groups = groups
         self._scoreboard = scoreboard
         self._chosen: ChosenPolicy | None = None
+        # For each group, and in it for each worker, the sockets that are its.
+        self._own: dict[int, Sequence[Sequence[int]]] = {}
         self._loaded: dict[str, ILoadedProgram] = {}
         self._not_loaded: dict[str, str] = {}
         # For each group: what was attached last, and why not, where it was refused.
@@ -105,6 +107,12 @@ class Steering:
         self._chosen = chosen
         self._without_extended.clear()
         self._instead.clear()
+        self._own = {
+            number: _own(chosen.arrangement.members, len(group.members))
+            for number, group in enumerate(self._groups)
+            # Else there is no choice.
+            if len(group.members) > 1
+        }
         self.prepare(chosen)
         self.admit(ready)
 
@@ -112,19 +120,10 @@ class Steering:
         """
         Let connections come to these workers from now on.
         """
-        assert self._chosen is not None
-        own = self._chosen.arrangement.members
-        for number, group in enumerate(self._groups):
-            there = len(group.members)
-            if there == 1:
-                # There is no choice.
-                continue
+        for number, own in self._own.items():
             # Before anybody is ready, all that will be.
-            sockets = {
-                worker: sorted(member % there for member in own[worker % len(own)])
-                for worker in sorted(ready) or range(len(own))
-            }
-            self._admit(number, sockets)
+            workers = ready or range(len(own))
+            self._admit(number, {worker: own[worker % len(own)] for worker in workers})
 
     def _admit(self, number: int, sockets: Mapping[int, Sequence[int]]) -> None:
         assert self._chosen is not None
@@ -286,6 +285,13 @@ class Steering:
         for program in self._loaded.values():
             program.close()
         self._loaded.clear()
+
+
+def _own(members: Sequence[Collection[int]], there: int) -> Sequence[Sequence[int]]:
+    """
+    For each worker the sockets that are its, where there are so many.
+    """
+    return [sorted(member % there for member in own) for own in members]
 
 
 def _words(error: OSError) -> str:

@@ -10,10 +10,10 @@ import mmap
 import os
 import subprocess
 import sys
+import unittest
 from collections.abc import Sequence
 from unittest import mock
 
-import pytest
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -58,8 +58,8 @@ Least(create_scoreboard({MAX_PROCS + 1}))
 print(CAP_BPF)
 """
 
-needs_privilege = pytest.mark.skipif(
-    not may_load(), reason="programs of extended BPF take CAP_BPF"
+needs_privilege = unittest.skipUnless(
+    may_load(), "programs of extended BPF take CAP_BPF"
 )
 
 
