@@ -13,7 +13,7 @@ open or in progress has died, which the replacement says. Until then nobody shou
 ask what the worker that is gone is doing now.
 
 Where this process may have it, the memory is one that programs in the kernel read too
-(`kvd.dispatch.weighing`).
+(`kvd.dispatch.least`).
 """
 
 from __future__ import annotations

@@ -20,11 +20,11 @@ from typing import Final
 
 from zope.interface import implementer
 
+from kvd.dispatch.least import Least
 from kvd.dispatch.leastbusy import policy as leastbusy
 from kvd.dispatch.steering import Program, by_chance, by_cpu, by_weight
-from kvd.dispatch.turning import Turns
+from kvd.dispatch.turns import Turns
 from kvd.dispatch.view import View, whose_turn
-from kvd.dispatch.weighing import Least
 from kvd.errors import BadSetting
 from kvd.interfaces import (
     IConfigurablePolicy,

@@ -1,6 +1,6 @@
 """
-Tests for the programs of extended BPF, `kvd.dispatch.turning` and
-`kvd.dispatch.weighing`: they choose as their models say, in the kernel and in its
+Tests for the programs of extended BPF, `kvd.dispatch.turns` and
+`kvd.dispatch.least`: they choose as their models say, in the kernel and in its
 double, and in the kernel they hold every contract that the models hold.
 """
 
@@ -44,8 +44,8 @@ So many connections each worker has accepted before; fewer are on their way.
 
 LOAD_WITH_ONE_CAPABILITY = f"""
 import ctypes, os, struct
-from kvd.dispatch.turning import Turns
-from kvd.dispatch.weighing import Least
+from kvd.dispatch.turns import Turns
+from kvd.dispatch.least import Least
 from kvd.scoreboard import create_scoreboard
 from tests.dispatch.kernels import CAP_BPF
 low, high = (1 << CAP_BPF) & 0xFFFFFFFF, (1 << CAP_BPF) >> 32
@@ -83,8 +83,8 @@ class InKernel(SteeredByTurns):
         self.words = memoryview(self._memory).cast("Q")
         with (
             mock.patch("kvd.dispatch.bpf.create_map", kernel.create_map),
-            mock.patch("kvd.dispatch.turning.load", kernel.load),
-            mock.patch("kvd.dispatch.weighing.load", kernel.load),
+            mock.patch("kvd.dispatch.turns.load", kernel.load),
+            mock.patch("kvd.dispatch.least.load", kernel.load),
         ):
             self.program_ = self.extended().load(1, self.descriptor)
         case.addCleanup(self.program_.close)
