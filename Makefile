@@ -1,5 +1,5 @@
 # Everything runs in .venv, which is made here and brought up to date whenever
-# pyproject.toml changes. All that has to be there before: make, and a Python
+# pyproject.toml or what is compiled changes. All that has to be there before: make, and a Python
 # from 3.11 with its venv module; another than python3 is chosen with PYTHON.
 
 PYTHON ?= python3
@@ -75,7 +75,7 @@ bench: $(VENV)/developed
 	$(BIN)/python -m bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) build dist _trial_temp* .coverage .coverage.* .hypothesis \
+	rm -rf $(VENV) build dist *.egg-info kvd/*.so _trial_temp* .coverage .coverage.* .hypothesis \
 		.mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name dropin.cache -delete
@@ -89,10 +89,10 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Editable, so that a change is served and tested without installing again.
-$(VENV)/served: pyproject.toml | $(BIN)/python
+$(VENV)/served: pyproject.toml $(wildcard kvd/*.c) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
-$(VENV)/developed: pyproject.toml | $(BIN)/python
+$(VENV)/developed: pyproject.toml $(wildcard kvd/*.c) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@ $(VENV)/served

@@ -13,6 +13,7 @@ connections.
 from __future__ import annotations
 
 import errno
+import select
 import socket
 from collections.abc import Callable
 from typing import Any, Final
@@ -44,8 +45,17 @@ _OF_THE_PEER = frozenset(
 _SHORT_OF = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _SHORT_PAUSE_SECONDS: Final = 0.1
 
-# The socket stays readable until somebody has taken the connection.
-_GATE_SECONDS: Final = 0.001
+GATE_SECONDS: Final = 0.001
+"""
+After so long, who may not accept asks again: the socket stays readable until somebody
+has taken the connection.
+"""
+
+KEPT_SECONDS: Final = 0.02
+"""
+Nobody waits for longer because of a gate: then it is passed, whatever it says, since
+what it goes by may be old.
+"""
 
 # `Acceptor.empty` ends although clients may come faster than it accepts.
 _EMPTY_AT_MOST: Final = 10_000
@@ -78,7 +88,8 @@ class Acceptor(FileDescriptor):
             at_once: How many connections to accept per wake-up, if they wait.
             done: Called after them.
             may: Whether to accept, asked before each; if not, another who polls the
-                socket may, or this one a moment later.
+                socket may, or this one a moment later, and after `KEPT_SECONDS` in
+                any case.
         """
         super().__init__(reactor)
         self._at_once = at_once
@@ -88,6 +99,7 @@ class Acceptor(FileDescriptor):
         self._listener = listener
         self._accepted = accepted
         self._retry: Any = None
+        self._kept_since: float | None = None
         self._complained = False
         self._wanted = False
 
@@ -114,13 +126,30 @@ class Acceptor(FileDescriptor):
 
     def doRead(self) -> None:
         for _ in range(self._at_once):
-            if not self._may():
-                self._look_away(_GATE_SECONDS)
+            if not self._may_now():
+                self._look_away(GATE_SECONDS)
                 break
             # The last one may have been one too many, for whoever pauses this.
             if not (self.accept_one() and self._wanted):
                 break
         self._done()
+
+    def _may_now(self) -> bool:
+        if self._may():
+            self._kept_since = None
+            return True
+        now = self._clock.seconds()
+        if self._kept_since is None:
+            self._kept_since = now
+        if now - self._kept_since <= KEPT_SECONDS:
+            return False
+        self._kept_since = None
+        return True
+
+    def _somebody_waits(self) -> bool:
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        return bool(poll.poll(0))
 
     def accept_one(self) -> bool:
         """
@@ -141,7 +170,12 @@ class Acceptor(FileDescriptor):
             self._wait_for_resources(error)
             return False
         self._complained = False
-        self._accepted(connection, peer)
+        try:
+            self._accepted(connection, peer)
+        except Exception:
+            # A mistake of ours; raised from here, it would end the listening.
+            self._log.failure("a connection that was accepted cannot be served")
+            connection.close()
         return True
 
     def _wait_for_resources(self, error: OSError) -> None:
@@ -158,6 +192,9 @@ class Acceptor(FileDescriptor):
 
         def retry() -> None:
             self._retry = None
+            if not self._somebody_waits():
+                # Another has taken it; who comes later waits anew.
+                self._kept_since = None
             if self._wanted:
                 self.startReading()
 

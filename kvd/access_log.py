@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from kvd.errors import AccessLogUnusable
 from kvd.gathering import Gathering
 
 
@@ -59,14 +60,35 @@ def append_to(path: str) -> Callable[[bytes], None]:
         if path == "-":
             write_all(1, lines)
             return
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o640)
+        descriptor = _open(path)
         try:
             write_all(descriptor, lines)
         finally:
             os.close(descriptor)
 
     return append
+
+
+def _open(path: str) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    return os.open(path, flags, 0o640)
+
+
+def check_access_log(path: str) -> None:
+    """
+    Begin a file, or see that it can be continued; ``-`` always can.
+
+    Raises:
+        AccessLogUnusable: It cannot.
+    """
+    if path == "-":
+        return
+    try:
+        os.close(_open(path))
+    except OSError as error:
+        raise AccessLogUnusable(
+            f"the access log {path} cannot be written: {error.strerror}"
+        ) from error
 
 
 def write_all(descriptor: int, data: bytes) -> None:

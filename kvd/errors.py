@@ -262,6 +262,12 @@ class ControlUnusable(OperatorError):
     """
 
 
+class AccessLogUnusable(OperatorError):
+    """
+    A file cannot be written to as the access log.
+    """
+
+
 class RecordUnusable(OperatorError):
     """
     A record of connections cannot be written, or cannot be read.

@@ -457,7 +457,8 @@ class IGatedPolicy(IDispatchPolicy):
 
         Args:
             worker: The number of the one that asks.
-            view: All workers that have given a sign of life, itself included.
+            view: All workers that take connections and have given a sign of life,
+                itself included.
         """
 
 

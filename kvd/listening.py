@@ -25,7 +25,8 @@ from kvd.errors import AddressUnusable
 from kvd.settings import Address, TCPAddress, UNIXAddress
 
 _WORDS: Final = {
-    errno.EADDRINUSE: "it is in use; another kvd or another server has it",
+    errno.EADDRINUSE: "it is in use; another kvd or another server has it, or this one"
+    " at another of its addresses",
     errno.EADDRNOTAVAIL: "no interface of this machine has that address",
     errno.EACCES: "this user may not; ports below 1024 need a privilege",
     errno.EPERM: "this user may not",

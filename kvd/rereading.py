@@ -7,7 +7,6 @@ meanwhile (``kvd policy``, ``kvd shadow``, ``kvd procs``) becomes again what is 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -19,6 +18,7 @@ from twisted.python.failure import Failure
 from kvd.errors import OperatorError
 from kvd.settings import Settings
 from kvd.workers.changing import Changing
+from kvd.written_files import check_written_files
 
 FIXED: Final = ("listen", "status", "control", "store")
 """
@@ -54,7 +54,9 @@ class Rereading:
         return maybeDeferred(self._begin).addErrback(self._refused)
 
     def _begin(self) -> Deferred[None]:
-        return self._changing.adopt(self._as_far_as_possible(self._read()))
+        new = self._as_far_as_possible(self._read())
+        check_written_files(new)
+        return self._changing.adopt(new)
 
     def _as_far_as_possible(self, new: Settings) -> Settings:
         for name in FIXED:
@@ -81,15 +83,3 @@ class Rereading:
             )
         else:
             self._log.failure("the settings cannot be read again", failure=failure)
-
-
-def has_terminal() -> bool:
-    """
-    Whether this process can be typed at. If it could and can no longer, SIGHUP says
-    that its terminal has gone.
-    """
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True

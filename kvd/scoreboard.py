@@ -10,7 +10,8 @@ Rows begin on a cache line of their own, so that no worker's counting slows
 another's. They belong to a worker's place and outlive its process: what has been
 counted is counted on by the replacement, so that no sum ever goes back; what was
 open or in progress has died, which the replacement says. Until then nobody should
-ask what the worker that is gone is doing now.
+ask what the worker that is gone is doing now: who is there, the supervisor marks behind
+the rows.
 
 Where this process may have it, the memory is one that programs in the kernel read too
 (`kvd.dispatch.least`).
@@ -24,7 +25,7 @@ import sys
 import time
 from dataclasses import dataclass
 from math import frexp
-from typing import Final
+from typing import Final, NamedTuple
 
 from kvd.dispatch.bpf import create_map
 from kvd.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
@@ -61,10 +62,34 @@ assert _DELAY + BUCKETS <= ROW_WORDS
 
 # Before the rows, one that says how many are in use, and how many there are.
 _IN_USE, _ROWS = range(2)
+_HEAD_BYTES: Final = ROW_WORDS * WORD_BYTES
 
 # The word of a duration, by its exponent.
 _LATENCY_WORD = tuple(_LATENCY + bucket for bucket in BUCKET_OF_EXPONENT)
 _DELAY_WORD = tuple(_DELAY + bucket for bucket in BUCKET_OF_EXPONENT)
+
+
+class RequestWords(NamedTuple):
+    """
+    Where in a row a request is counted.
+    """
+
+    begun: int
+    done: int
+    bytes_in: int
+    bytes_out: int
+    serving: int
+    """A float of 64 bits."""
+    latency: int
+    """The first of the buckets."""
+
+
+WORDS_OF_REQUESTS: Final = RequestWords(
+    BEGUN, DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY
+)
+"""
+For `kvd.shortcuts`, which counts for itself.
+"""
 
 # The exponent of 0 is 0, which is that of 0.5 too.
 _A_NANOSECOND = 1e-9
@@ -140,6 +165,13 @@ class Row:
         words[BEGUN] = words[DONE]
         words[_BEAT] = time.monotonic_ns()
         words[_STARTS] += 1
+
+    @property
+    def words(self) -> memoryview:
+        """
+        All of it, for whoever counts in a way of his own.
+        """
+        return self._words
 
     def opened(self) -> None:
         """
@@ -231,10 +263,11 @@ class Scoreboard:
         """
         # Of the kernel's memory nobody else says how large it is.
         at = _ROWS * WORD_BYTES
-        with mmap.mmap(descriptor, _size(0)) as head:
+        with mmap.mmap(descriptor, _HEAD_BYTES) as head:
             rows = int.from_bytes(head[at : at + WORD_BYTES], sys.byteorder)
         self._memory = mmap.mmap(descriptor, _size(rows))
         self._words = memoryview(self._memory).cast("Q")
+        self._marks = memoryview(self._memory)[_marks_start(rows) :]
 
     @property
     def rows(self) -> int:
@@ -254,6 +287,20 @@ class Scoreboard:
     @workers.setter
     def workers(self, workers: int) -> None:
         self._words[_IN_USE] = workers
+
+    def mark(self, worker: int, takes: bool) -> None:
+        """
+        Say whether a worker takes connections. The supervisor does, which knows at
+        once who is gone, and who is about to go; its row tells neither.
+        """
+        self._marks[worker] = takes
+
+    def takers(self) -> list[int]:
+        """
+        The numbers of the workers that take connections, ascending.
+        """
+        marks = self._marks[: self.workers].tolist()
+        return [worker for worker, takes in enumerate(marks) if takes]
 
     def own_row(self, worker: int) -> Row:
         """
@@ -330,6 +377,7 @@ class Scoreboard:
         """
         Give the memory back. No row may be in use any more.
         """
+        self._marks.release()
         self._words.release()
         self._memory.close()
 
@@ -346,6 +394,10 @@ def _sums(words: list[int], serving_seconds: float) -> Sums:
         latency=words[_LATENCY : _LATENCY + BUCKETS],
         loop_delay=words[_DELAY : _DELAY + BUCKETS],
     )
+
+
+def _marks_start(rows: int) -> int:
+    return (1 + rounded_up(rows) + 1) * ROW_WORDS * WORD_BYTES
 
 
 def create_scoreboard(workers: int, rows: int = 0) -> int:
@@ -368,7 +420,10 @@ def create_scoreboard(workers: int, rows: int = 0) -> int:
         # kernel then refuses too.
         descriptor = os.memfd_create("kvd scoreboard", os.MFD_CLOEXEC)
         os.ftruncate(descriptor, _size(rows))
-    with mmap.mmap(descriptor, _size(0)) as head, memoryview(head).cast("Q") as words:
+    with (
+        mmap.mmap(descriptor, _HEAD_BYTES) as head,
+        memoryview(head).cast("Q") as words,
+    ):
         words[_IN_USE], words[_ROWS] = workers, rows
     return descriptor
 
@@ -381,4 +436,5 @@ def rounded_up(rows: int) -> int:
 
 
 def _size(rows: int) -> int:
-    return (1 + rounded_up(rows) + 1) * ROW_WORDS * WORD_BYTES
+    # Behind the rows a byte for each, in whole words.
+    return _marks_start(rows) + -(-rows // WORD_BYTES) * WORD_BYTES

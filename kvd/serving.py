@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -26,9 +27,10 @@ from kvd.protocol import HttpConnection
 from kvd.recording import Recorder, record_to
 from kvd.scoreboard import Row
 from kvd.settings import Limits, Settings
+from kvd.shortcuts import CLOSES, NOTHING, SERVED, Shortcuts, shortcuts_to
 from kvd.site import Site
 from kvd.splicing import Pipe
-from kvd.transport import serve_connection
+from kvd.transport import close_both_ways, name_of, serve_connection
 from kvd.warming import Warmer
 
 # How often the connections are asked whether they have waited for too long.
@@ -133,6 +135,8 @@ class Serving:
             Warmer(self._off_reactor).warm,
             self._recorder,
         )
+        if settings.shortcuts:
+            self._site.shortcuts = shortcuts_to(self._site)
         self._checking.start(check_interval(settings.limits), now=False)
 
     def _open_access_log(self) -> AccessLog | None:
@@ -189,17 +193,44 @@ class Serving:
         Serve a connection, whoever accepted it; also while draining.
 
         Args:
-            connection: Non-blocking; owned by this from here on.
+            connection: Owned by this from here on.
             peer: What ``accept`` said of the other end.
         """
-        protocol = HttpConnection(self._site)
-        serve_connection(connection, peer, protocol, self._reactor)
+        site = self._site
+        shortcuts = site.shortcuts
+        first = None
+        if shortcuts is None:
+            protocol = HttpConnection(site)
+        else:
+            began = self._reactor.seconds()
+            outcome = _first_of(shortcuts, connection)
+            if outcome == SERVED | CLOSES:
+                close_both_ways(connection)
+                self._passed(shortcuts, peer, self._reactor.seconds() - began)
+                return
+            protocol = HttpConnection(site)
+            first = partial(protocol.go_on_after, shortcuts, outcome)
+        serve_connection(connection, peer, protocol, self._reactor, first)
         if self._site.draining:
             protocol.drain()
         if len(self._site.connections) >= self._settings.limits.connections:
             self._full = True
             for acceptor in self._acceptors.values():
                 acceptor.pause()
+
+    def _passed(self, shortcuts: Shortcuts, peer: Any, seconds: float) -> None:
+        """
+        Count a connection that was no longer than its only request.
+        """
+        site = self._site
+        site.row.opened()
+        site.row.closed()
+        if site.log is None and site.recorder is None:
+            return
+        told = shortcuts.told()
+        site.tell(told, name_of(peer))
+        if site.recorder is not None:
+            site.recorder.ended(seconds, told.seconds, told.moved_bytes, 1)
 
     def _eased(self) -> None:
         """
@@ -241,6 +272,7 @@ class Serving:
         """
         site = self._site
         site.draining = True
+        site.shortcuts = None
         site.others_serve = others_serve
         for name in list(self._acceptors):
             if not others_serve:
@@ -291,6 +323,17 @@ class Serving:
             self._recorder.stop()
         closed = self._site.store.close()
         return closed if isinstance(closed, Deferred) else succeed(None)
+
+
+def _first_of(shortcuts: Shortcuts, connection: socket.socket) -> int | bytes:
+    """
+    What comes of a shortcut for a new connection.
+    """
+    try:
+        return shortcuts.serve(connection.fileno())
+    except OSError:
+        # Reading again will show an end.
+        return NOTHING
 
 
 def check_interval(limits: Limits) -> float:

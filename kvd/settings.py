@@ -140,6 +140,8 @@ class Settings:
     """The absolute path of a record of connections (`kvd.record`), or None."""
     splice: bool = True
     """Whether the kernel moves bodies to files (splice(2)) where it can."""
+    shortcuts: bool = True
+    """Whether small requests are served by a compiled module where they can be."""
     control: str | None = "auto"
     """An absolute path, ``auto`` for `kvd.control.places`, or None."""
     status: Address | None = None

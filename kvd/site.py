@@ -4,6 +4,7 @@ What all connections of one process share.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +24,7 @@ from kvd.wire.heads import Heads
 
 if TYPE_CHECKING:
     from kvd.protocol import HttpConnection
+    from kvd.shortcuts import Shortcuts, Told
 
 
 Warm = Callable[[int, int, int], Deferred[None] | None]
@@ -85,6 +87,8 @@ class Site:
         self.warm = warm
         self.recorder = recorder
         self.heads = Heads(limits)
+        self.shortcuts: Shortcuts | None = None
+        """Which requests take where they can; None while draining too."""
         self.bounds = bounds_of(limits)
         self.draining = False
         self.others_serve = False
@@ -107,6 +111,23 @@ class Site:
         self.connections.discard(connection)
         self.row.closed()
         self._eased()
+
+    def tell(self, told: Told, peer_name: str) -> None:
+        """
+        Log a request that a shortcut has served.
+        """
+        if self.log is not None:
+            self.log.note(
+                Entry(
+                    ended=time.time(),
+                    peer=peer_name,
+                    method=told.method,
+                    key=told.target,
+                    status=told.status,
+                    body_bytes=told.body_bytes,
+                    seconds=told.seconds,
+                )
+            )
 
     def stop_moving(self) -> None:
         """

@@ -24,6 +24,18 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+HEAD_BYTES: Final = 64 * 1024
+"""
+What one read takes, where a head is expected.
+"""
+
+BODY_BYTES: Final = 256 * 1024
+"""
+What one read takes of a body: each costs a system call and a walk through the
+protocol, and 64 KiB cost two and a half times the CPU per byte of 1 MiB. It is returned
+to the allocator as soon as the chunk is written.
+"""
+
 _CLOSED: Final = Failure(ConnectionDone())
 
 
@@ -42,11 +54,7 @@ class ServerTransport(tcp.Connection):
       slow reader is told from a dead one.
     """
 
-    # One read takes up to so much of a body: each costs a system call and a
-    # walk through the protocol, and 64 KiB (the default) cost two and a half
-    # times the CPU per byte of 1 MiB. It is returned to the allocator as soon
-    # as the chunk is written.
-    bufferSize = 256 * 1024
+    bufferSize = HEAD_BYTES
 
     _log = Logger()
 
@@ -58,23 +66,26 @@ class ServerTransport(tcp.Connection):
         reactor: IReactorFDSet,
     ) -> None:
         super().__init__(connection, protocol, reactor)
-        # A peer on a Unix socket has no address.
-        self.client = peer if isinstance(peer, tuple) else ("unix", None)
+        self.client = peer
         self.connected = 1
         self.bytes_sent = 0
+        self._gathers = 1
         self._read_by: Callable[[], Any] | None = None
         self._after_flush: Callable[[], None] | None = None
-        self._in_read = self._closes = False
+        self._in_read = self._closes = self._asked_to_write = False
         # Before `begin` ends: whether the reactor is to tell of input from then on.
         self._will_read: bool | None = True
 
-    def begin(self) -> None:
+    def begin(self, first: Callable[[], Any] | None = None) -> None:
         """
         Read what has come already. Only if the connection stays, the reactor gets to
         watch it.
+
+        Args:
+            first: Called instead of the first read, by who has read before.
         """
         try:
-            self.doRead()
+            self._read_with(first or self._read_by or self.read)
         except Exception:
             self._log.failure("a connection failed at its first bytes")
             self.connectionLost(Failure())
@@ -83,7 +94,7 @@ class ServerTransport(tcp.Connection):
             return
         # Whatever else was read here, an end or an error, is read again.
         will_read, self._will_read = self._will_read, None
-        if will_read and self.connected:
+        if will_read:
             self.startReading()
 
     def startReading(self) -> None:
@@ -94,6 +105,13 @@ class ServerTransport(tcp.Connection):
             super().startReading()
         else:
             self._will_read = True
+
+    def startWriting(self) -> None:
+        """
+        See `FileDescriptor.startWriting`.
+        """
+        self._asked_to_write = True
+        super().startWriting()
 
     def stopReading(self) -> None:
         """
@@ -115,10 +133,7 @@ class ServerTransport(tcp.Connection):
         """
         The client for a log: its address and port, or ``unix``.
         """
-        host, port = self.client[:2]
-        if port is None:
-            return str(host)
-        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+        return name_of(self.client)
 
     @property
     def queued(self) -> bool:
@@ -131,13 +146,7 @@ class ServerTransport(tcp.Connection):
         """
         Send at once what the socket takes, queue the rest.
         """
-        if (
-            self._tempDataLen
-            or self.dataBuffer
-            or self.TLS
-            or not self.connected
-            or self._writeDisconnected
-        ):
+        if self._tempDataLen or self.dataBuffer or self.TLS or not self.connected:
             super().write(data)
             return
         try:
@@ -176,13 +185,13 @@ class ServerTransport(tcp.Connection):
         Raises:
             OSError: The file cannot be read.
         """
-        if self.queued or not self.connected or self._writeDisconnected:
+        if self.queued or not self.connected:
             return 0
         try:
             sent = os.sendfile(self.socket.fileno(), descriptor, offset, count)
         except BlockingIOError:
             return 0
-        except (BrokenPipeError, ConnectionError):
+        except ConnectionError:
             # The peer is gone; the reactor finds that in its own turn.
             return 0
         self.bytes_sent += sent
@@ -191,7 +200,8 @@ class ServerTransport(tcp.Connection):
     def after_flush(self, callback: Callable[[], None]) -> None:
         """
         Call back once, from a turn of the reactor to come, when nothing is
-        queued and the socket takes more. Forgotten if the connection is lost.
+        queued and the socket takes more. Forgotten if the connection is lost or
+        closed.
         """
         self._after_flush = callback
         self.startWriting()
@@ -204,19 +214,15 @@ class ServerTransport(tcp.Connection):
             return super().doWrite()
         if self.queued:
             result = super().doWrite()
-            if result is not None or self.queued:
+            if self.queued:
                 return result
-        self.stopWriting()
+        # Mostly there is more to send: then the reactor is not told of anything.
+        self._asked_to_write = False
         callback, self._after_flush = self._after_flush, None
         callback()
+        if not self._asked_to_write and self.connected:
+            self.stopWriting()
         return None
-
-    def connectionLost(self, reason: Any) -> None:
-        """
-        See `tcp.Connection.connectionLost`.
-        """
-        self._after_flush = None
-        super().connectionLost(reason)
 
     def read_by(self, reader: Callable[[], Any] | None) -> None:
         """
@@ -226,13 +232,32 @@ class ServerTransport(tcp.Connection):
         """
         self._read_by = reader
 
+    def gather(self, count: int) -> None:
+        """
+        Be told of input when so many bytes have come, or the end, or when the kernel
+        has room for no more (``SO_RCVLOWAT``, socket(7), tcp(7)). At first, 1. Over a
+        Unix socket, that is so always.
+        """
+        if count != self._gathers and self.connected:
+            self._gathers = count
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
     def doRead(self) -> Any:
         """
         See `tcp.Connection.doRead`.
         """
+        return self._read_with(self._read_by or self.read)
+
+    def read(self) -> Any:
+        """
+        Read for the protocol's `dataReceived`. A reader may call it.
+        """
+        return super().doRead()
+
+    def _read_with(self, reader: Callable[[], Any]) -> Any:
         self._in_read = True
         try:
-            result = super().doRead() if self._read_by is None else self._read_by()
+            result = reader()
         finally:
             self._in_read = False
         return CONNECTION_DONE if self._closes else result
@@ -241,13 +266,8 @@ class ServerTransport(tcp.Connection):
         """
         Close after what was written has gone out.
         """
-        if (
-            self._in_read
-            and self.connected
-            and not self.queued
-            and self._after_flush is None
-        ):
-            self.disconnecting = True
+        self._after_flush = None
+        if self._in_read and self.connected and not self.queued:
             self._closes = True
         else:
             super().loseConnection()
@@ -271,13 +291,7 @@ class ServerTransport(tcp.Connection):
         protocol, sock = self.protocol, self.socket
         # As the base class does: so it knows that this has happened.
         del self.protocol, self.socket, self.fileno
-        try:
-            # Somebody else may have a copy of the descriptor: who handed it over.
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            # The peer was faster.
-            pass
-        sock.close()
+        close_both_ways(sock)
         protocol.connectionLost(_CLOSED)
 
     def has_input(self) -> bool:
@@ -293,11 +307,34 @@ class ServerTransport(tcp.Connection):
         return True
 
 
+def name_of(peer: Any) -> str:
+    """
+    A peer for a log, as ``accept`` said of it: its address and port, or ``unix``.
+    """
+    if not isinstance(peer, tuple):
+        return "unix"
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def close_both_ways(connection: socket.socket) -> None:
+    """
+    Close a connection, whoever else has its descriptor: who handed it over, say.
+    """
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        # The peer was faster.
+        pass
+    connection.close()
+
+
 def serve_connection(
     connection: socket.socket,
     peer: Any,
     protocol: Protocol,
     reactor: IReactorFDSet,
+    first: Callable[[], Any] | None = None,
 ) -> ServerTransport:
     """
     Join an accepted socket to a protocol, whoever accepted it.
@@ -308,8 +345,9 @@ def serve_connection(
         protocol: Serves it; its ``makeConnection`` is called, and if bytes have come
             already, its ``dataReceived``.
         reactor: Watches it.
+        first: See `ServerTransport.begin`.
     """
     transport = ServerTransport(connection, protocol, peer, reactor)
     protocol.makeConnection(transport)
-    transport.begin()
+    transport.begin(first)
     return transport

@@ -35,7 +35,14 @@ from kvd.interfaces import Answer, IDialect
 from kvd.operations import Operation
 from kvd.site import Site
 from kvd.wire.events import Request
-from kvd.wire.replies import CONTINUE, LAST_CHUNK, chunk, problem, reply_head
+from kvd.wire.replies import (
+    CONTINUE,
+    LAST_CHUNK,
+    chunk,
+    problem,
+    reply_head,
+    with_length,
+)
 
 T = TypeVar("T")
 
@@ -261,9 +268,7 @@ class Turn:
         See `Replier`.
         """
         status = self._spell(status)
-        if status not in (204, 304):
-            fields = [*fields, ("Content-Length", str(len(body)))]
-        head = self._head(status, fields)
+        head = self._head(status, with_length(status, fields, len(body)))
         if not self._sends_body():
             body = b""
         self._sent = len(body)

@@ -18,7 +18,10 @@ from twisted.internet.defer import Deferred
 
 OffReactor = Callable[[Callable[[], None]], Deferred[None]]
 
-_PIECE_BYTES: Final = 256 * 1024
+PIECE_BYTES: Final = 256 * 1024
+"""
+So many are read at once: what is read is thrown away.
+"""
 
 
 class Warmer:
@@ -64,7 +67,7 @@ class Warmer:
 
 
 def _read(descriptor: int, offset: int, count: int) -> None:
-    buffer = bytearray(min(count, _PIECE_BYTES))
+    buffer = bytearray(min(count, PIECE_BYTES))
     end = offset + count
     while offset < end:
         try:

@@ -138,14 +138,27 @@ class Client:
         self._reactor.settle()
 
 
-def connect(reactor: SteppedReactor, protocol: Protocol) -> Client:
+def connect(
+    reactor: SteppedReactor, protocol: Protocol, over_tcp: bool = False
+) -> Client:
     """
     A client connected to a protocol, through the shipped transport.
     """
-    near, far = socket.socketpair()
+    near, far = tcp_pair() if over_tcp else socket.socketpair()
+    near.setblocking(False)
     serve_connection(near, "", protocol, reactor)
     reactor.settle()
     return Client(reactor, far)
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """
+    What ``socket.socketpair`` gives, over TCP.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        far = socket.create_connection(server.getsockname())
+        near, _ = server.accept()
+    return near, far
 
 
 def inline(function: Callable[[], T]) -> Deferred[T]:

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.accepting import Acceptor
+from kvd.accepting import KEPT_SECONDS, Acceptor
 from tests.stepped import SteppedReactor
 
 
@@ -97,6 +97,24 @@ class AcceptorTests(SynchronousTestCase):
         self.reactor.settle()
         assert 6 == len(self.accepted)
 
+    def test_a_mistake_with_one_connection_is_not_the_others(self) -> None:
+        """
+        It is closed; the next is accepted.
+        """
+        takers = [lambda connection, peer: 1 // 0, self.take]
+        self.patch(
+            self.acceptor, "_accepted", lambda *accepted: takers.pop(0)(*accepted)
+        )
+        self.acceptor.start()
+        first = socket.create_connection(self.held.getsockname())
+        self.addCleanup(first.close)
+        self.connect()
+        self.reactor.settle()
+
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+        assert b"" == first.recv(1)
+        assert 1 == len(self.accepted)
+
     def test_a_gate_is_asked_before_each(self) -> None:
         """
         While it is closed, connections are left to others; it is asked again a
@@ -123,6 +141,55 @@ class AcceptorTests(SynchronousTestCase):
         is_open = True
         self.reactor.advance(0.01)
         assert 2 == len(self.accepted)
+
+    def test_a_gate_is_passed_in_the_end(self) -> None:
+        """
+        What it goes by may be old. The next connection waits anew.
+        """
+        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, may=lambda: False)
+        self.addCleanup(acceptor.close)
+        acceptor.start()
+        for accepted in (1, 2):
+            self.connect()
+            self.reactor.settle()
+            self.reactor.advance(KEPT_SECONDS)
+            assert accepted - 1 == len(self.accepted)
+            self.reactor.advance(0.01)
+            assert accepted == len(self.accepted)
+
+    def test_who_was_let_in_waits_no_more(self) -> None:
+        """
+        The next one waits anew.
+        """
+        answers = [False, True, False]
+        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, may=answers.pop)
+        self.addCleanup(acceptor.close)
+        acceptor.start()
+        self.connect()
+        self.reactor.settle()
+        self.reactor.advance(KEPT_SECONDS)
+        assert 1 == len(self.accepted)
+
+        self.reactor.advance(KEPT_SECONDS)
+        self.connect()
+        self.reactor.settle()
+        assert [] == answers
+        assert 1 == len(self.accepted)
+
+    def test_a_connection_that_another_took_waits_no_more(self) -> None:
+        """
+        A gate that kept it out is not passed for its sake when the next one comes.
+        """
+        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, may=lambda: False)
+        self.addCleanup(acceptor.close)
+        acceptor.start()
+        for _ in range(3):
+            self.connect()
+            self.reactor.settle()
+            self.held.accept()[0].close()
+            self.reactor.advance(KEPT_SECONDS + 0.01)
+
+        assert 0 == len(self.accepted)
 
     def test_paused_leaves_connections_in_the_queue(self) -> None:
         """
@@ -167,8 +234,12 @@ class AcceptorTests(SynchronousTestCase):
         self.connect(2)
         self.acceptor.start()
         self.reactor.settle()
-
         assert 2 == len(self.accepted)
+
+        self.listener.failures = [errno.ECONNABORTED]
+        self.connect(2)
+        self.acceptor.empty()
+        assert 4 == len(self.accepted)
 
     def test_out_of_descriptors_waits_without_spinning(self) -> None:
         """
@@ -188,6 +259,12 @@ class AcceptorTests(SynchronousTestCase):
         assert 1 == len(self.accepted)
         assert 1 == len(warnings)
 
+        self.listener.failures = [errno.EMFILE]
+        self.connect()
+        with capturedLogs() as warnings:
+            self.reactor.settle()
+        assert 1 == len(warnings)
+
     def test_a_pause_during_the_wait_for_descriptors_lasts(self) -> None:
         """
         The end of the wait does not start what was paused meanwhile.
@@ -204,14 +281,29 @@ class AcceptorTests(SynchronousTestCase):
         self.reactor.settle()
         assert 1 == len(self.accepted)
 
-    def test_closing_ends_the_wait_for_descriptors(self) -> None:
+    def test_a_start_does_not_end_the_wait_for_descriptors(self) -> None:
         """
-        Nothing is left to be called.
+        There are no more of them because somebody has room for a connection.
         """
-        self.listener.failures = [errno.EMFILE]
+        self.listener.failures = [errno.EMFILE, errno.EMFILE]
         self.connect()
         self.acceptor.start()
         self.reactor.settle()
+        self.acceptor.pause()
+        self.acceptor.start()
+        self.reactor.settle()
+
+        assert 1 == len(self.listener.failures)
+
+    def test_closing_ends_the_wait_for_descriptors(self) -> None:
+        """
+        Nothing is left to be called, however often there were none.
+        """
+        self.listener.failures = [errno.EMFILE, errno.EMFILE]
+        self.connect()
+        self.acceptor.start()
+        self.reactor.settle()
+        self.acceptor.empty()
         self.acceptor.close()
 
         assert [] == self.reactor.getDelayedCalls()

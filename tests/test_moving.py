@@ -27,6 +27,7 @@ from kvd.interfaces import (
     ValueInfo,
 )
 from kvd.keys import Key
+from kvd.scoreboard import WORDS_OF_REQUESTS
 from kvd.splicing import Pipe
 from kvd.store.memory import MemoryStore, MemoryUpload, MemoryValue
 from kvd.testing import StoreContract
@@ -368,6 +369,105 @@ class MovingTests(MovingCase):
         self.client.send(b"x" * 999).receive()
 
         assert 999 == self.store.written
+
+
+class GatheringTests(MovingCase):
+    """
+    Over TCP, what a fast client sends is waited for until it is worth the while.
+    """
+
+    over_tcp = True
+
+    def setUp(self) -> None:
+        # So little that it arrives whole.
+        self.patch(protocol, "FAST_BYTES", 1000)
+        self.patch(protocol, "GATHER_BYTES", 10_000)
+        super().setUp()
+
+    def taken(self) -> int:
+        """
+        How many bytes the server has read.
+        """
+        return int(self.site.row.words[WORDS_OF_REQUESTS.bytes_in])
+
+    def begin_fast(self, body_bytes: int) -> int:
+        """
+        A client that has sent enough at once; gives how much is left.
+        """
+        self.client.send(put(body_bytes))
+        self.client.send(b"x" * protocol.FAST_BYTES)
+        return body_bytes - protocol.FAST_BYTES
+
+    def test_little_of_a_fast_client_waits_for_more(self) -> None:
+        """
+        Until there is enough for an event.
+        """
+        rest = self.begin_fast(3 * protocol.GATHER_BYTES)
+        before = self.taken()
+        self.client.send(b"y")
+        assert before == self.taken()
+
+        self.client.send(b"y" * protocol.GATHER_BYTES)
+        assert before + protocol.GATHER_BYTES + 1 == self.taken()
+        rest -= protocol.GATHER_BYTES + 1
+        assert 201 == status(self.client.send(b"z" * rest).receive())
+
+    def test_the_end_of_a_body_is_not_waited_for(self) -> None:
+        """
+        Behind it, nothing may come.
+        """
+        rest = self.begin_fast(2 * protocol.GATHER_BYTES)
+        self.client.send(b"y" * (rest - 2))
+        self.client.send(b"y")
+        assert 201 == status(self.client.send(b"z").receive())
+
+    def test_what_a_client_sent_that_became_slow_is_taken(self) -> None:
+        """
+        After two checks at the latest; and from then on, as it comes.
+        """
+        rest = self.begin_fast(3 * protocol.GATHER_BYTES)
+        self.client.send(b"y" * 10)
+        before = self.taken()
+        self.later(1)
+        self.later(1)
+        assert before + 10 == self.taken()
+        self.client.send(b"y" * 10)
+        assert before + 20 == self.taken()
+
+        assert 201 == status(self.client.send(b"z" * (rest - 20)).receive())
+
+    def test_a_client_that_trickles_is_not_given_up(self) -> None:
+        """
+        What it sends counts as progress, although it waits to be taken.
+        """
+        rest = self.begin_fast(3 * protocol.GATHER_BYTES)
+        for _ in range(100):
+            self.client.send(b"y")
+            self.later(self.limits.body_seconds / 3)
+
+        assert 201 == status(self.client.send(b"z" * (rest - 100)).receive())
+
+    def test_an_end_is_told_at_once(self) -> None:
+        """
+        However little came before it.
+        """
+        self.begin_fast(3 * protocol.GATHER_BYTES)
+        self.client.send(b"y")
+        self.client.socket.close()
+        self.reactor.settle()
+
+        assert 0 == self.store.uploads
+
+    def test_the_next_request_is_taken_as_it_comes(self) -> None:
+        """
+        On the same connection.
+        """
+        rest = self.begin_fast(3 * protocol.GATHER_BYTES)
+        assert 201 == status(self.client.send(b"y" * rest).receive())
+
+        assert 200 == status(
+            self.client.send(b"GET /k HTTP/1.1\r\nHost: h\r\n\r\n").receive()
+        )
 
 
 class RefusingTests(MovingCase):

@@ -236,7 +236,10 @@ class RefusedTests(OptionsCase):
                 ),
                 (["--shadow", "of"], ["--shadow: ", "no policy named 'of'"]),
                 (["--policy", ""], ["no policy named ''", "reuseport, shared"]),
-                (["--store", "file"], ["'file'", "such as file:; known: file:"]),
+                (
+                    ["--store", "file"],
+                    ["'file'", "such as file:./values; known: file:"],
+                ),
                 (["--store", "fil:x"], ["--store: ", "'fil'", "known: file", "mean"]),
                 (
                     ["--store", "./values"],
@@ -358,6 +361,12 @@ class RefusedTests(OptionsCase):
         """
         self.check_refusals([(["./values"], ["'./values' belongs to no option"])])
 
+    def test_an_option_without_its_value_is_no_other(self) -> None:
+        """
+        It is known; what it misses is said.
+        """
+        assert self.refusal("--procs").endswith("--procs requires argument")
+
     def test_unknown_options_are_refused(self) -> None:
         """
         The option is named, and the nearest one.
@@ -366,7 +375,6 @@ class RefusedTests(OptionsCase):
             [
                 (["--prcs", "4"], ["--prcs not recognized; did you mean --procs?"]),
                 (["--zzz"], ["--zzz not recognized"]),
-                (["--procs"], ["--procs requires argument"]),
             ]
         )
 

@@ -52,6 +52,7 @@ class ConnectionCase(SynchronousTestCase):
 
     limits = LIMITS
     dialects: tuple[DialectChoice, ...] = ()
+    over_tcp = False
 
     def setUp(self) -> None:
         self.reactor = SteppedReactor()
@@ -84,7 +85,7 @@ class ConnectionCase(SynchronousTestCase):
         """
         One more client.
         """
-        client = connect(self.reactor, HttpConnection(self.site))
+        client = connect(self.reactor, HttpConnection(self.site), self.over_tcp)
         self.addCleanup(client.socket.close)
         return client
 

@@ -5,7 +5,7 @@ Counts, sizes and times as an operator writes them.
 import pytest
 
 from kvd.errors import BadSetting
-from kvd.options.quantities import Count, Seconds, Size, spell_size
+from kvd.options.quantities import Count, Seconds, Size, spell_seconds, spell_size
 
 size = Size(1, 1024**4)
 seconds = Seconds(most=7 * 86400)
@@ -112,6 +112,17 @@ def test_times_that_cannot_be_waited_are_refused(text: str) -> None:
         seconds(text)
 
     assert repr(text) in caught.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("expected", "seconds"),
+    [("7d", 604800), ("1h", 3600), ("90m", 5400), ("1m", 60), ("61s", 61)],
+)
+def test_times_are_spelled_with_the_largest_unit(expected: str, seconds: float) -> None:
+    """
+    That leaves them whole.
+    """
+    assert expected == spell_seconds(seconds)
 
 
 def test_counts_are_whole_numbers_within_bounds() -> None:

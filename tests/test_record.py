@@ -4,7 +4,10 @@ Tests for `kvd.record` and `kvd.recording`.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +66,39 @@ def test_a_full_file_is_set_aside(tmp_path: Path) -> None:
     assert [4] == [one.arrived_ns for one in read_record(path)]
     assert [2, 3] == [one.arrived_ns for one in read_record(f"{path}.1")]
     assert {"record", "record.1"} == set(os.listdir(tmp_path))
+
+
+def test_what_is_longer_than_a_file_may_be_is_written(tmp_path: Path) -> None:
+    """
+    Alone, rather than nowhere.
+    """
+    path = str(tmp_path / "record")
+    append = record_to(path, max_bytes=10)
+    append(pack([ONE, LATER]))
+    append(pack([ONE]))
+
+    assert [ONE, LATER] == read_record(f"{path}.1")
+    assert [ONE] == read_record(path)
+
+
+def test_who_waited_for_another_writes_to_the_new_file(tmp_path: Path) -> None:
+    """
+    What has been set aside meanwhile is complete.
+    """
+    path = str(tmp_path / "record")
+    append = record_to(path)
+    append(pack([ONE]))
+    with open(path, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        writer = threading.Thread(target=append, args=[pack([LATER])])
+        writer.start()
+        # If it is not there yet, it waits for nobody, and this tells less.
+        time.sleep(0.05)
+        os.rename(path, f"{path}.1")
+    writer.join()
+
+    assert [ONE] == read_record(f"{path}.1")
+    assert [LATER] == read_record(path)
 
 
 def test_a_record_cut_short_spoils_no_other(tmp_path: Path) -> None:
@@ -135,11 +171,15 @@ class RecorderTests(SynchronousTestCase):
         clock = Clock()
         written: list[bytes] = []
         recorder = Recorder(3, written.append, clock, inline)
+        before = time.time_ns()
         recorder.ended(2.0, 1.5, 100, 7)
+        after = time.time_ns()
         assert [] == written
 
         clock.advance(FLUSH_SECONDS)
         (records,) = written
+        arrived = int.from_bytes(records[:8], "little")
+        assert before <= arrived + 2_000_000_000 <= after
         assert pack([replace(ONE, bytes=100, worker=3)])[8:] == records[8:]
 
     def test_a_clock_that_is_set_back_loses_nothing(self) -> None:

@@ -4,6 +4,8 @@ Tests for `kvd.rereading`.
 
 from __future__ import annotations
 
+import os
+import pty
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +15,7 @@ from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.errors import BadSetting, ChangeImpossible
+from kvd.hangup import has_terminal
 from kvd.rereading import Rereading
 from kvd.settings import Settings, StoreLocation, TCPAddress
 
@@ -37,6 +40,16 @@ class PlayedChanging:
         """
         self.adopted.append(settings)
         return self.answer
+
+
+def without_terminal() -> tuple[int, int]:
+    """
+    As `pty.fork`, but for the terminal.
+    """
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+    return child, os.open(os.devnull, os.O_RDONLY)
 
 
 class RereadingTests(SynchronousTestCase):
@@ -100,6 +113,19 @@ class RereadingTests(SynchronousTestCase):
         assert "there is no setting 'polcy'" == event["reason"]
         assert [] == self.changing.adopted
 
+    def test_what_cannot_be_written_changes_nothing(self) -> None:
+        """
+        Who died would be replaced by one that loses what it should write.
+        """
+        for new in (
+            replace(SETTINGS, access_log="/absent/log"),
+            replace(SETTINGS, record="/absent/record"),
+        ):
+            (event,) = self.read_again(lambda new=new: new)  # type: ignore[misc]
+            assert "/absent/" in event["reason"]
+
+        assert [] == self.changing.adopted
+
     def test_what_cannot_be_done_is_said(self) -> None:
         """
         Another change may be under way.
@@ -108,6 +134,17 @@ class RereadingTests(SynchronousTestCase):
         (event,) = self.read_again(lambda: SETTINGS)
 
         assert "not now" == event["reason"]
+
+    def test_a_terminal_is_noticed(self) -> None:
+        """
+        Its end would be told as SIGHUP, too.
+        """
+        for session, expected in ((pty.fork, True), (without_terminal, False)):
+            child, descriptor = session()
+            if child == 0:
+                os._exit(has_terminal() is not expected)
+            assert 0 == os.waitpid(child, 0)[1]
+            os.close(descriptor)
 
     def test_a_mistake_is_logged_as_such(self) -> None:
         """

@@ -62,6 +62,27 @@ def test_what_one_maps_the_other_sees(memory: int) -> None:
     assert [0, 3, 0] == ours.requests()
 
 
+@pytest.mark.parametrize(("workers", "rows"), [(1, 0), (7, 9), (8, 8), (9, 17)])
+def test_who_takes_connections_is_marked(workers: int, rows: int) -> None:
+    """
+    Beside what the rows hold, of as many workers as there are at the moment.
+    """
+    memory = create_scoreboard(workers, rows)
+    ours, theirs = Scoreboard(memory), Scoreboard(memory)
+    os.close(memory)
+    last = max(workers, rows) - 1
+    ours.mark(0, True)
+    ours.mark(last, True)
+    assert sorted({0, last} & set(range(workers))) == theirs.takers()
+
+    theirs.own_row(last).opened()
+    ours.workers = last + 1
+    assert sorted({0, last}) == theirs.takers()
+    ours.mark(0, False)
+    assert [0] * last == theirs.connections()[:last]
+    assert {last} - {0} == set(theirs.takers())
+
+
 def test_a_replacement_counts_on(memory: int) -> None:
     """
     What its predecessor had open died with it, and what it had done stays done.
@@ -180,6 +201,22 @@ def test_silence_is_counted_from_the_last_sign_of_life(memory: int) -> None:
     before = board.counts(0).silent_seconds
     row.waits()
     assert board.counts(0).silent_seconds < before
+
+    time.sleep(0.02)
+    before = board.counts(0).silent_seconds
+    row.woke()
+    assert board.counts(0).silent_seconds < before
+
+
+def test_what_has_ended_between_two_looks_is_not_in_progress(memory: int) -> None:
+    """
+    The words of a row are not of one moment: the end may be seen, the beginning not.
+    """
+    board = Scoreboard(memory)
+    board.own_row(0).finished(0.001)
+
+    assert 0 == board.counts(0).in_progress
+    assert [0, 0, 0] == board.requests()
 
 
 def test_rows_keep_out_of_each_others_cache_lines() -> None:

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.logger import capturedLogs
 
+from kvd.alone import OwnService
 from kvd.control.places import find_control
 from kvd.dispatch.reuseport import ReusePort
-from kvd.listening import ListenerGroup
 from kvd.options import Options
-from kvd.service import OwnService, WorkersService, makeService, open_control
-from kvd.settings import Settings, UNIXAddress
+from kvd.service import makeService
+from kvd.supervisor import WorkersService
 
 
 def options(*arguments: str) -> Options:
@@ -198,6 +197,15 @@ def test_a_record_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
     assert not listening(port)
 
 
+def test_an_access_log_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
+    """
+    Whoever wants one wants to know.
+    """
+    for path in (f"{tmp_path}/absent/log", str(tmp_path)):
+        with pytest.raises(SystemExit, match=f"the access log {path} cannot be wri"):
+            makeService(options("--store=null:", f"--access-log={path}"))
+
+
 def test_sockets_that_nobody_gave_end_the_start() -> None:
     """
     And the addresses that could be had are let go.
@@ -213,14 +221,3 @@ def test_sockets_that_nobody_gave_end_the_start() -> None:
         )
 
     assert not listening(port)
-
-
-def test_an_abstract_socket_has_no_control_socket_beside_it() -> None:
-    """
-    kvd serves without, and does not make one in its working folder.
-    """
-    group = ListenerGroup(UNIXAddress("@kvd"), ())
-    with capturedLogs() as events:
-        assert open_control(Settings(), [group]) is None
-
-    assert "unix:@kvd has no folder" in events[0]["error"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import socket
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
@@ -17,6 +18,7 @@ from kvd.errors import StoreUnusable
 from kvd.record import read_record
 from kvd.serving import BREAK_OFF_SECONDS, Serving, check_interval, load_parts
 from kvd.settings import Limits, Settings, StoreLocation
+from kvd.wire.reader import RequestReader
 from tests.stepped import Client, SteppedReactor
 
 GET = b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n"
@@ -188,6 +190,24 @@ class ServingTests(SynchronousTestCase):
         assert client.ended
         assert [] == ended
         first.send(b"x").receive()
+        assert [None] == ended
+
+    def test_a_mistake_at_the_first_bytes_does_not_end_the_draining(self) -> None:
+        """
+        There is nothing left of that connection to be let go.
+        """
+        first = self.connect().send(BEGUN)
+        ended = self.drain()
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        self.addCleanup(far.close)
+        far.send(GET)
+        with mock.patch.object(RequestReader, "feed", side_effect=ZeroDivisionError):
+            self.serving.serve(near, "")
+        assert b"" == Client(self.reactor, far).receive()
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+
+        first.send(b"cde").receive()
         assert [None] == ended
 
     def test_draining_without_connections_is_over_at_once(self) -> None:

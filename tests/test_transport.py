@@ -2,16 +2,19 @@
 Tests for `kvd.transport`.
 """
 
+import os
 import socket
+import struct
 from typing import cast
 from unittest import mock
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from kvd.transport import ServerTransport, serve_connection
 from tests.stepped import SteppedReactor
@@ -164,6 +167,89 @@ class ServerTransportTests(SynchronousTestCase):
         assert self.protocol.lost is not None
         assert [] == calls
 
+    def test_after_flush_is_forgotten_by_a_close(self) -> None:
+        """
+        Which is done all the same, with something queued and without.
+        """
+        calls: list[int] = []
+        self.transport.write(LARGE)
+        self.transport.after_flush(lambda: calls.append(1))
+        self.transport.loseConnection()
+        assert LARGE == self.read_all()
+        assert self.protocol.lost is not None
+
+        near, self.far = socket.socketpair()
+        self.addCleanup(self.far.close)
+        protocol = Recorder()
+        transport = serve_connection(near, "", protocol, self.reactor)
+        transport.after_flush(lambda: calls.append(1))
+        transport.loseConnection()
+        self.reactor.settle()
+        assert protocol.lost is not None
+        assert [] == calls
+
+    def test_after_flush_wants_nothing_more_of_the_reactor(self) -> None:
+        """
+        Else it would call again and again.
+        """
+        self.transport.after_flush(lambda: None)
+        self.reactor.settle()
+
+        assert [] == self.reactor.getWriters()
+
+    def test_what_waits_is_not_overtaken(self) -> None:
+        """
+        Also if the client has made room before the reactor turns, and whether or
+        not it had turned before.
+        """
+        for turns in (0, 1):
+            self.transport.write(LARGE)
+            self.reactor.settle(turns)
+            received = self.far.recv(1 << 20)
+            self.transport.write(b"end")
+            assert 0 == self.transport.send_file(self.file(b"file"), 0, 4)
+
+            assert LARGE + b"end" == received + self.read_all()
+
+    def file(self, body: bytes) -> int:
+        """
+        A descriptor of one.
+        """
+        descriptor = os.memfd_create("file")
+        self.addCleanup(os.close, descriptor)
+        os.write(descriptor, body)
+        return descriptor
+
+    def test_files_are_sent(self) -> None:
+        """
+        From a place, so much as is there and is taken; each byte is counted.
+        """
+        file = self.file(b"0123456789")
+        assert 4 == self.transport.send_file(file, 3, 4)
+        assert b"3456" == self.far.recv(100)
+        assert None is self.transport.send_file(file, 10, 4)
+
+        large = self.file(LARGE)
+        sent = self.transport.send_file(large, 0, len(LARGE))
+        assert sent
+        assert 0 < sent < len(LARGE)
+        assert 0 == self.transport.send_file(large, sent, len(LARGE))
+        assert 4 + sent == self.transport.bytes_sent
+
+    def test_nothing_goes_to_who_is_gone(self) -> None:
+        """
+        Neither before the reactor has found out nor afterwards.
+        """
+        file = self.file(b"file")
+        self.far.close()
+        assert 0 == self.transport.send_file(file, 0, 4)
+        self.reactor.settle()
+        assert self.protocol.lost is not None
+
+        self.transport.write(b"more")
+        assert 0 == self.transport.send_file(file, 0, 4)
+        assert 0 == self.transport.bytes_sent
+
     def test_close_follows_what_was_written(self) -> None:
         """
         `loseConnection` sends the queue first.
@@ -186,6 +272,12 @@ class ServerTransportTests(SynchronousTestCase):
         self.reactor.settle()
         assert b"more" == self.protocol.data
 
+        self.transport.write(b"no more")
+        assert 0 == self.transport.send_file(self.file(b"file"), 0, 4)
+        self.reactor.settle()
+        assert None is self.protocol.lost
+        assert b"" == self.far.recv(1)
+
     def test_input_is_seen_before_it_is_read(self) -> None:
         """
         `has_input` looks without taking.
@@ -196,6 +288,22 @@ class ServerTransportTests(SynchronousTestCase):
         assert self.transport.has_input()
         self.reactor.settle()
         assert b"x" == self.protocol.data
+
+    def test_an_error_is_input_too(self) -> None:
+        """
+        The reactor is to find it.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            far = socket.create_connection(listener.getsockname())
+            near, peer = listener.accept()
+        near.setblocking(False)
+        transport = serve_connection(near, peer, Recorder(), self.reactor)
+        # So that its close is a reset.
+        linger = struct.pack("ii", 1, 0)
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        far.close()
+
+        assert transport.has_input()
 
     def test_a_peer_on_a_unix_socket_has_a_name(self) -> None:
         """
@@ -296,6 +404,51 @@ class BeginningTests(SynchronousTestCase):
         assert self.watched == len(self.reactor.getReaders())
         assert [] == self.reactor.getWriters()
 
+    def test_a_close_in_a_later_read_is_no_end_of_the_client(self) -> None:
+        """
+        Also to a protocol that goes on when the client has ended.
+        """
+
+        @implementer(IHalfCloseableProtocol)
+        class Bye(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                assert self.transport is not None
+                self.transport.loseConnection()
+
+            def readConnectionLost(self) -> None:
+                raise AssertionError("the client has not ended")
+
+            def writeConnectionLost(self) -> None:
+                raise AssertionError("nobody has asked for that")
+
+        protocol = Bye()
+        self.serve(protocol)
+        self.far.send(b"bye")
+        self.reactor.settle()
+
+        assert protocol.lost is not None
+        assert b"" == self.far.recv(1)
+
+    def test_a_close_of_what_is_lost_is_nothing(self) -> None:
+        """
+        Though it was lost in the same read.
+        """
+
+        class Twice(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                transport = cast(ServerTransport, self.transport)
+                transport.connectionLost(Failure(ConnectionDone()))
+                transport.loseConnection()
+
+        protocol = Twice()
+        self.serve(protocol)
+        self.far.send(b"bye")
+        with capturedLogs() as events:
+            self.reactor.settle()
+
+        assert protocol.lost is not None
+        assert [] == events
+
     def test_a_close_behind_a_queue_waits_for_it(self) -> None:
         """
         All of the reply comes before the end.
@@ -352,6 +505,41 @@ class BeginningTests(SynchronousTestCase):
         self.reactor.settle()
         assert b"firstsecond" == protocol.data
 
+    def test_who_wants_input_again_gets_it(self) -> None:
+        """
+        Also if it was all at the first bytes.
+        """
+
+        class Hesitating(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                cast(IPushProducer, self.transport).pauseProducing()
+                cast(IPushProducer, self.transport).resumeProducing()
+
+        protocol = Hesitating()
+        self.far.send(b"first")
+        self.serve(protocol)
+        self.far.send(b"second")
+        self.reactor.settle()
+
+        assert b"firstsecond" == protocol.data
+
+    def test_the_client_hears_the_end_whoever_has_the_socket_too(self) -> None:
+        """
+        As who has handed it over, until it hears that it is served.
+        """
+
+        class Bye(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                assert self.transport is not None
+                self.transport.loseConnection()
+
+        with self.near.dup():
+            self.far.send(b"request")
+            self.serve(Bye())
+
+            assert b"" == self.far.recv(1)
+
     def test_a_mistake_ends_its_connection_and_no_other(self) -> None:
         """
         Whoever accepts goes on.
@@ -370,4 +558,27 @@ class BeginningTests(SynchronousTestCase):
         assert ["a connection failed at its first bytes"] == [
             event["log_format"] for event in events
         ]
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+        assert self.watched == len(self.reactor.getReaders())
+
+    def test_a_mistake_after_a_close_is_no_second_end(self) -> None:
+        """
+        It is told once.
+        """
+        lost: list[Failure] = []
+
+        class Broken(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                assert self.transport is not None
+                self.transport.loseConnection()
+                raise ZeroDivisionError
+
+            def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+                lost.append(reason)
+
+        self.far.send(b"first")
+        self.serve(Broken())
+        self.reactor.settle()
+
+        assert 1 == len(lost)
         assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))

@@ -13,7 +13,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.warming import Warmer
+from kvd.warming import PIECE_BYTES, Warmer
 
 BODY = bytes(range(256)) * 4096
 
@@ -54,10 +54,10 @@ class WarmerTests(SynchronousTestCase):
 
     def test_what_is_not_is_read_by_a_thread(self) -> None:
         """
-        Whichever end of the part is missing; all of it, and nothing else.
+        Whichever end of the part is missing; all of it, nothing else, and in pieces.
         """
         preadv = os.preadv
-        for missing in (1000, 300_999):
+        for missing in (500_000, 999_999):
             read: list[tuple[int, int]] = []
 
             def some(
@@ -77,10 +77,11 @@ class WarmerTests(SynchronousTestCase):
                 return got
 
             with mock.patch("os.preadv", some):
-                assert self.warmer.warm(self.descriptor, 1000, 300_000) is not None
+                assert self.warmer.warm(self.descriptor, 500_000, 500_000) is not None
                 self.work.pop()()
-            assert 1000 == read[0][0]
-            assert 300_000 <= sum(got for _, got in read) < 600_000
+            assert 500_000 == read[0][0]
+            assert 500_000 <= sum(got for _, got in read) < 700_000
+            assert max(got for _, got in read) <= PIECE_BYTES
 
     def test_who_cannot_say_is_not_waited_for(self) -> None:
         """

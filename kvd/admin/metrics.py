@@ -82,6 +82,8 @@ class _Told(Collector):
         gathered = self._gathered
         yield from _of_the_daemon(gathered)
         yield from _of_the_policies(gathered)
+        if gathered.status["shadow"] is not None:
+            yield from _of_the_shadow(gathered.status)
         yield from _of_the_queues(gathered.status["accept_queues"])
         yield from _summed(gathered.sums)
         yield from _of_the_moment(gathered.status["workers"])
@@ -141,6 +143,68 @@ def _of_the_policies(gathered: Gathered) -> Iterator[Metric]:
         )
     yield connections
     yield latency
+
+
+def _of_the_shadow(status: Mapping[str, Any]) -> Iterator[Metric]:
+    """
+    What it would have done. All counts begin anew with it and with the policy in
+    force, so both are labels.
+    """
+    shadow = status["shadow"]
+    model = "true" if shadow["model"] else "false"
+    pair = {"policy": status["policy"], "shadow": shadow["policy"]}
+    yield InfoMetricFamily(
+        "kvd_shadow",
+        "A policy that looks on; a model, if it is one of the kernel.",
+        {**pair, "model": model},
+    )
+    if "connections" not in shadow:
+        # The supervisor deals nothing.
+        return
+
+    def counter(name: str, description: str, *labels: str) -> CounterMetricFamily:
+        return CounterMetricFamily(name, description, labels=[*pair, *labels])
+
+    both = list(pair.values())
+    connections = counter(
+        "kvd_shadow_connections",
+        "Connections that the policy in force dealt, by the shadow's answer: the same"
+        " worker, another, or none.",
+        "answer",
+    )
+    connections.add_metric([*both, "same"], shadow["agreed"])
+    connections.add_metric([*both, "another"], shadow["connections"] - shadow["agreed"])
+    connections.add_metric([*both, "none"], shadow["unanswered"])
+    yield connections
+    dealt = counter(
+        "kvd_shadow_dealt",
+        "Of those with an answer, what each worker was dealt.",
+        "worker",
+    )
+    chosen = counter(
+        "kvd_shadow_chosen",
+        "Of the same, what the shadow would have dealt it.",
+        "worker",
+    )
+    for row in shadow["workers"]:
+        dealt.add_metric([*both, str(row["worker"])], row["dealt"])
+        chosen.add_metric([*both, str(row["worker"])], row["shadow"])
+    yield dealt
+    yield chosen
+    tasks = counter(
+        "kvd_shadow_found_tasks",
+        "Requests in progress, and connections on their way, at the worker that was"
+        " dealt, and at the one that the shadow chose.",
+        "at",
+    )
+    for at, found in shadow["tasks"].items():
+        tasks.add_metric([*both, at], found)
+    yield tasks
+    seconds = counter(
+        "kvd_shadow_seconds", "The supervisor's processor time for its answers."
+    )
+    seconds.add_metric(both, shadow["seconds"])
+    yield seconds
 
 
 def _of_the_queues(queues: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:

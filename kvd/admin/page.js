@@ -99,6 +99,7 @@ function add(list, value) {
 function showFacts(status) {
   const facts = {
     policy: policyInForce(status),
+    shadow: status.shadow ? shadowName(status.shadow) : "none",
     processes: status.procs || "0, twistd serves",
     store: status.store,
     durability: status.durability,
@@ -190,8 +191,7 @@ function frame(svg) {
   };
 }
 
-function drawAxes(chart, most, label, steps = 4) {
-  const { svg, right, bottom, perSecond, y } = chart;
+function drawScale({ svg, right, y }, most, label, steps = 4) {
   for (let step = 0; step <= steps; step += 1) {
     const at = y(step / steps);
     svg.append(
@@ -200,6 +200,9 @@ function drawAxes(chart, most, label, steps = 4) {
         label((most * step) / steps)),
     );
   }
+}
+
+function drawTimes({ svg, right, bottom, perSecond }) {
   for (let ago = 0; ago <= kept; ago += 60) {
     const at = right - ago * perSecond;
     const anchor = ago ? "middle" : "end";
@@ -268,7 +271,8 @@ function when(sample) {
 
 function showBalance(workers) {
   const chart = frame(byId("balance"));
-  drawAxes(chart, 1, (value) => value.toFixed(2));
+  drawScale(chart, 1, (value) => value.toFixed(2));
+  drawTimes(chart);
   if (workers > 1) {
     const at = chart.y(1 / workers);
     chart.svg.append(draw("line",
@@ -296,7 +300,8 @@ function roundUp(number) {
 function showRate() {
   const most = roundUp(Math.max(4, ...samples.map((s) => s.requests_per_second)));
   const chart = frame(byId("rate"));
-  drawAxes(chart, most, (value) => short(value, 1000, ["", "k", "M"]).replace(".50", ".5"));
+  drawScale(chart, most, (value) => short(value, 1000, ["", "k", "M"]).replace(".50", ".5"));
+  drawTimes(chart);
   const part = (sample) => sample.requests_per_second / most;
   drawArea(chart, part);
   drawLine(chart, "first", part);
@@ -356,16 +361,16 @@ function showMap(status) {
   showScale(shades);
   pen.fillStyle = shades[0];
   for (let worker = 0; worker < workers; worker += 1) {
-    pen.fillRect(MARGIN.left, worker * row, width - MARGIN.left, row - gap);
+    pen.fillRect(MARGIN.left, worker * row, width - MARGIN.left - MARGIN.right, row - gap);
   }
   const perSecond = (width - MARGIN.right - MARGIN.left) / kept;
   const newest = samples.length ? samples[samples.length - 1].at : 0;
   for (const sample of samples) {
-    const right = width - MARGIN.right - (newest - sample.at - 1) * perSecond;
+    const right = width - MARGIN.right - (newest - sample.at) * perSecond;
     sample.workers.forEach((busy, worker) => {
       if (worker >= workers || right - perSecond < MARGIN.left) return;
       pen.fillStyle = shades[busy];
-      pen.fillRect(right - perSecond, worker * row, perSecond + 0.5, row - gap);
+      pen.fillRect(right - perSecond - 0.5, worker * row, perSecond + 0.5, row - gap);
     });
   }
   pen.fillStyle = `rgb(${colour("--soft")})`;
@@ -381,6 +386,110 @@ function showMap(status) {
     const at = sample.workers.filter((busy) => busy >= 50).length;
     put(byId("map-legend"), when(sample) + `${at} of ${workers} more than half busy`);
   }
+}
+
+// -- the shadow ---------------------------------------------------------------
+
+let pointedWorker = null;
+
+function shadowName(shadow) {
+  return shadow.model ? `${shadow.policy} (model)` : shadow.policy;
+}
+
+function showShadow(status) {
+  const shadow = status.shadow;
+  byId("shadow-card").hidden = !shadow;
+  if (!shadow) return;
+  put(byId("shadow-name"), shadowName(shadow));
+  const asked = (shadow.connections ?? 0) + (shadow.unanswered ?? 0);
+  byId("shadow-counts").hidden = byId("shadow-note").hidden = !asked;
+  byId("shadow-words").hidden = Boolean(asked);
+  if (!asked) {
+    put(byId("shadow-words"), "connections" in shadow
+      ? "No connection has been dealt yet."
+      : `Nothing to see: under ${status.policy} the supervisor deals no connections.`);
+    byId("shadow-legend").replaceChildren();
+    return;
+  }
+  showAgreement(shadow, asked);
+  showShadowFigures(status, shadow);
+  showShares(status, shadow);
+}
+
+function showAgreement(shadow, asked) {
+  const another = shadow.connections - shadow.agreed;
+  const parts = [shadow.agreed, another, shadow.unanswered];
+  parts.forEach((part, at) => {
+    const bar = byId("agreement").children[at];
+    bar.hidden = !part;
+    bar.style.setProperty("--share", part / asked);
+  });
+  const words = `The same worker for ${share(shadow.agreed / asked)}, another for`
+    + ` ${share(another / asked)} of ${count(asked)} connections`
+    + (shadow.unanswered ? `; no answer for ${count(shadow.unanswered)}.` : ".");
+  byId("agreement").setAttribute("aria-label", words);
+  put(byId("agreement-words"), words);
+}
+
+function showShadowFigures(status, shadow) {
+  const rows = [
+    ["", status.policy, shadowName(shadow)],
+    ["Balance", index(shadow.balance.dealt), index(shadow.balance.shadow)],
+    ["Tasks found", shadow.found.dealt.toFixed(2), shadow.found.shadow.toFixed(2)],
+    ["Time to choose", none, seconds(shadow.microseconds / 1e6)],
+  ];
+  const body = byId("shadow-figures").tBodies[0];
+  rows.forEach((texts, at) => {
+    if (!body.rows[at]) {
+      const row = make("tr");
+      const rest = at ? "td" : "th";
+      row.append(make("th", { scope: "row" }), make(rest), make(rest));
+      body.append(row);
+    }
+    texts.forEach((text, column) => put(body.rows[at].cells[column], text));
+  });
+}
+
+// For each worker what it was dealt, and beside it what the shadow would have dealt it.
+function showShares(status, shadow) {
+  const rows = shadow.workers;
+  // While kvd ends, nobody may be left.
+  if (!rows.length) return;
+  const all = Math.max(1, shadow.connections);
+  const most = roundUp(
+    100 * Math.max(...rows.map((row) => Math.max(row.dealt, row.shadow))) / all) / 100;
+  const chart = frame(byId("shadow"));
+  drawScale(chart, most, (part) => `${+(100 * part).toPrecision(2)} %`, 2);
+  const each = (chart.right - MARGIN.left) / rows.length;
+  const bar = Math.min(28, Math.max(1, each * 0.38));
+  const room = Math.ceil(22 / each);
+  rows.forEach((row, place) => {
+    const middle = MARGIN.left + (place + 0.5) * each;
+    if (place === pointedWorker) {
+      chart.svg.append(draw("rect", { class: "here", x: middle - each / 2, width: each,
+        y: MARGIN.top, height: chart.bottom - MARGIN.top }));
+    }
+    for (const [kind, got, x] of
+      [["first", row.dealt, middle - bar], ["second", row.shadow, middle]]) {
+      const top = chart.y(got / all / most);
+      chart.svg.append(draw("rect", { class: `bar ${kind}`, x, width: bar * 0.94, y: top,
+        height: chart.bottom - top }));
+    }
+    if (place % room === 0) {
+      chart.svg.append(draw("text", { x: middle, y: chart.bottom + 15,
+        "text-anchor": "middle" }, row.worker));
+    }
+  });
+  const even = chart.y(1 / rows.length / most);
+  chart.svg.append(draw("line",
+    { class: "limit", x1: MARGIN.left, x2: chart.right, y1: even, y2: even }));
+  const row = rows[pointedWorker];
+  byId("shadow-legend").replaceChildren(
+    row ? `worker ${row.worker}` : "",
+    make("i", { class: "first" }),
+    row ? `${status.policy} ${count(row.dealt)}` : `dealt by ${status.policy}`,
+    make("i", { class: "second" }),
+    row ? `${shadowName(shadow)} ${count(row.shadow)}` : `by ${shadowName(shadow)}`);
 }
 
 // -- the workers --------------------------------------------------------------
@@ -514,6 +623,7 @@ function showCharts() {
   showBalance(latest.workers.length);
   showRate();
   showMap(latest);
+  showShadow(latest);
 }
 
 async function ask(path) {
@@ -564,6 +674,18 @@ for (const id of ["balance", "rate"]) {
     showCharts();
   });
 }
+byId("shadow").addEventListener("pointermove", (event) => {
+  const box = byId("shadow").getBoundingClientRect();
+  const workers = latest.shadow.workers.length;
+  const each = (box.width - MARGIN.left - MARGIN.right) / workers;
+  const place = Math.floor((event.clientX - box.left - MARGIN.left) / each);
+  pointedWorker = Math.max(0, Math.min(workers - 1, place));
+  showShadow(latest);
+});
+byId("shadow").addEventListener("pointerleave", () => {
+  pointedWorker = null;
+  showShadow(latest);
+});
 window.addEventListener("resize", showCharts);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showCharts);
 showHeads();

@@ -179,8 +179,7 @@ class Metrics(Place):
                 body, content_type = result
                 request.setHeader("Content-Type", content_type)
                 request.setHeader("Content-Length", str(len(body)))
-                if request.method != b"HEAD":
-                    request.write(body)
+                request.write(body)
                 request.finish()
 
         def fail(failure: Failure) -> None:

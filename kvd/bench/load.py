@@ -20,7 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from typing import Any, Final
 
@@ -77,6 +77,9 @@ class Report:
     """How many succeeded when the time that was given was over."""
     given_seconds: float = 0.0
     """For how long was to be sent; 0: until all was sent."""
+    begins: list[float] = field(default_factory=list)
+    """Seconds from `began` to the first request of each client, in their order:
+    however many are let go at once, they need processors to begin."""
 
     @property
     def rate(self) -> float:
@@ -188,7 +191,8 @@ def _send_share(
     client: PutClient, number: int, share: int, seconds: float = 0.0
 ) -> dict[str, Any]:
     before = _cpu_seconds()
-    until = time.monotonic() + seconds if seconds else math.inf
+    begins = time.monotonic()
+    until = begins + seconds if seconds else math.inf
     latencies: list[float] = []
     failures: Counter[str] = Counter()
     timeouts = late = 0
@@ -213,6 +217,7 @@ def _send_share(
     ended = time.monotonic()
     client.close()
     return {
+        "begins": begins,
         "ended": ended,
         "latencies": latencies,
         "failures": failures,
@@ -245,6 +250,7 @@ def _put_together(
         cpu_seconds=sum(part["cpu_seconds"] for part in there),
         late=sum(part["late"] for part in there),
         given_seconds=load.seconds,
+        begins=[part["begins"] - began for part in there],
     )
 
 

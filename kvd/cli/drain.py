@@ -7,11 +7,16 @@ from __future__ import annotations
 import click
 
 from kvd.cli.control import change, control_option, tell
+from kvd.cli.quantity import quantity
+from kvd.options.quantities import Count
+from kvd.settings import MAX_PROCS
 
 
 @click.command()
 @control_option
-@click.argument("worker", type=click.IntRange(0))
+@click.argument(
+    "worker", callback=quantity(Count("the number of a worker", 0, MAX_PROCS - 1))
+)
 @click.pass_obj
 def drain(url: str, control: str | None, worker: int) -> None:
     """

@@ -4,6 +4,8 @@ One frame of ``kvd top``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import ceil, floor
 from typing import Final
 
 from rich.box import SIMPLE_HEAD
@@ -14,7 +16,12 @@ from rich.text import Text
 
 from kvd.cli.rates import Rates, WorkerRates
 
-BAR_CELLS: Final = 6
+LEAST_BAR_CELLS: Final = 6
+MOST_BAR_CELLS: Final = 30
+OTHER_CELLS: Final = 74
+"""
+What the rest of a row may take. With the shortest bar, 80 columns are enough.
+"""
 SILENT_SECONDS: Final = 1.5
 """
 A worker gives a sign of life every second; from so long on, it is conspicuous.
@@ -22,7 +29,7 @@ A worker gives a sign of life every second; from so long on, it is conspicuous.
 
 _HEADINGS: Final = (
     *("open", "now", "req/s", "in/s", "out/s"),
-    *("busy", "silent", "waiting"),
+    *("busy", "delay", "waiting"),
 )
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 
@@ -34,19 +41,40 @@ def plain_console() -> Console:
     return Console(highlight=False, width=200)
 
 
-def draw(rates: Rates, bars: bool) -> Group:
+def draw(rates: Rates, screen: Console | None = None) -> Group:
     """
     A frame.
 
     Args:
         rates: What is in it.
-        bars: Whether the busy share is drawn too.
+        screen: What it has to fit on; the busy share is drawn there too. None:
+            there is room for everything, and only what is a letter is wanted.
     """
+    head = _head(rates)
+    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("worker", justify="right", no_wrap=True)
+    table.add_column("state", min_width=8, no_wrap=True)
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    if screen is None:
+        bar_cells, shown, last = 0, rates.workers, Text()
+    else:
+        spare = screen.width - OTHER_CELLS
+        bar_cells = max(LEAST_BAR_CELLS, min(MOST_BAR_CELLS, spare))
+        # Between them are a blank line, the headings and a rule.
+        lines = screen.height - len(head.wrap(screen, screen.width)) - 3
+        shown, last = _as_many_as_fit(rates.workers, lines)
+    for worker in shown:
+        table.add_row(*_cells(worker, bar_cells))
+    return Group(head, Text(), table, *([last] if last else []))
+
+
+def _head(rates: Rates) -> Text:
     told = rates.told
     ready = sum(row["state"] == "ready" for row in told["workers"])
     replaced = {instead["by"]: None for instead in told.get("instead", ())}
     policy = " but ".join([("not " if replaced else "") + told["policy"], *replaced])
-    head = Text(
+    return Text(
         f"kvd {told['version']}, process {told['pid']}, policy {policy},"
         f" up {told['uptime_seconds']:.0f} s: {ready} of {len(told['workers'])} workers"
         " ready\n"
@@ -58,18 +86,42 @@ def draw(rates: Rates, bars: bool) -> Group:
         f" {rates.balance_of_requests:.3f},"
         f" of connections {rates.balance_of_connections:.3f}"
     )
-    # 80 columns are enough.
-    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("worker", justify="right", no_wrap=True)
-    table.add_column("state", min_width=8, no_wrap=True)
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for worker in rates.workers:
-        table.add_row(*_cells(worker, bars))
-    return Group(head, Text(), table)
 
 
-def _cells(worker: WorkerRates, bars: bool) -> list[Text | str]:
+def _as_many_as_fit(
+    workers: Sequence[WorkerRates], lines: int
+) -> tuple[Sequence[WorkerRates], Text]:
+    """
+    All of them; or the busiest, and a line about the others.
+    """
+    if len(workers) <= lines:
+        return workers, Text()
+    busiest_first = sorted(workers, key=_activity, reverse=True)
+    shown, others = (
+        busiest_first[: max(0, lines - 1)],
+        busiest_first[max(0, lines - 1) :],
+    )
+    most = max(worker.per_second.get("busy_seconds", 0.0) for worker in others)
+    return shown, Text(
+        f"… and {len(others)} less busy workers, at most {min(most, 1) * 100:.0f} %",
+        "dim",
+    )
+
+
+def _activity(worker: WorkerRates) -> tuple[bool, float, float]:
+    """
+    What is not ready, or stuck, comes first: somebody may have to do something.
+    """
+    conspicuous = worker.row["state"] != "ready" or _is_stuck(worker)
+    rate = worker.per_second
+    return conspicuous, rate.get("busy_seconds", 0.0), rate.get("requests", 0.0)
+
+
+def _is_stuck(worker: WorkerRates) -> bool:
+    return bool(worker.row.get("silent_seconds", 0.0) >= SILENT_SECONDS)
+
+
+def _cells(worker: WorkerRates, bar_cells: int) -> list[Text | str]:
     row, rate = worker.row, worker.per_second
     state = Text(row["state"], "" if row["state"] == "ready" else "yellow")
     cells: list[Text | str] = [str(row["worker"]), state]
@@ -82,26 +134,31 @@ def _cells(worker: WorkerRates, bars: bool) -> list[Text | str]:
         f"{rate['requests']:.0f}",
         decimal(int(rate["bytes_in"])),
         decimal(int(rate["bytes_out"])),
-        _busy(rate.get("busy_seconds"), bars),
-        _silent(row.get("silent_seconds")),
+        _busy(rate.get("busy_seconds"), bar_cells),
+        _delay(worker),
         "-" if worker.waiting is None else str(worker.waiting),
     ]
 
 
-def _busy(share: float | None, bars: bool) -> Text | str:
+def _busy(share: float | None, bar_cells: int) -> Text | str:
     if share is None:
         return "-"
     share = min(share, 1.0)
     percent = f"{share * 100:.0f} %"
-    if not bars:
+    if not bar_cells:
         return percent
-    eighths = round(share * BAR_CELLS * 8)
+    eighths = round(share * bar_cells * 8)
     bar = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
     style = "green" if share < 0.7 else "yellow" if share < 0.95 else "red"
-    return Text.assemble((bar.ljust(BAR_CELLS), style), f" {percent:>5}")
+    return Text.assemble((bar.ljust(bar_cells), style), f" {percent:>5}")
 
 
-def _silent(seconds: float | None) -> Text | str:
-    if seconds is None:
+def _delay(worker: WorkerRates) -> Text | str:
+    if _is_stuck(worker):
+        return Text(f">{floor(worker.row['silent_seconds'])} s", "red")
+    if worker.loop_delay is None:
         return "-"
-    return Text(f"{seconds:.2f}", "red" if seconds >= SILENT_SECONDS else "")
+    for unit, seconds in (("s", 1.0), ("ms", 1e-3)):
+        if worker.loop_delay >= seconds:
+            return f"<{ceil(worker.loop_delay / seconds)} {unit}"
+    return f"<{ceil(worker.loop_delay * 1e6)} µs"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Final
 
@@ -59,6 +60,17 @@ class _Commands(click.Group):
         command: click.Command = getattr(import_module(f"kvd.cli.{cmd_name}"), cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(
+                f"there is no command {args[0]!r}; known: {', '.join(COMMANDS)}.{hint}"
+            )
+        return super().resolve_command(ctx, args)
+
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
@@ -108,10 +120,7 @@ def _status_of(work: Callable[[], int | None]) -> int:
     try:
         return work() or 0
     except click.ClickException as error:
-        hint = ""
-        if isinstance(error, click.UsageError) and error.ctx is not None:
-            hint = f" Try: {error.ctx.command_path} --help"
-        complain(f"{error.format_message()}{hint}")
+        complain(f"{error.format_message()}{_hint(error)}")
         return error.exit_code
     except BrokenPipeError:
         discard()
@@ -123,6 +132,17 @@ def _status_of(work: Callable[[], int | None]) -> int:
         return FAILED
     except (click.Abort, KeyboardInterrupt):
         return 130
+
+
+def _hint(error: click.ClickException) -> str:
+    if not isinstance(error, click.UsageError) or error.ctx is None:
+        return ""
+    path = error.ctx.command_path
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--url":
+        name = path.removeprefix("kvd ")
+        return f" It stands before the command: kvd --url URL {name}"
+    end = "" if error.format_message().endswith((".", "?")) else "."
+    return f"{end} Try: {path} --help"
 
 
 def complain(sentence: str) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 import click
 
 from kvd.cli.control import change, control_option, tell
+from kvd.cli.quantity import quantity
+from kvd.options.quantities import Count
 from kvd.settings import MAX_PROCS
 
 
 @click.command()
 @control_option
-@click.argument("number", type=click.IntRange(1, MAX_PROCS))
+@click.argument("number", callback=quantity(Count("a number of workers", 1, MAX_PROCS)))
 @click.pass_obj
 def procs(url: str, control: str | None, number: int) -> None:
     """

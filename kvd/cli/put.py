@@ -147,6 +147,11 @@ def _open(path: str, stack: ExitStack) -> ISource:
             seen.st_size or not os.pread(descriptor, 1, 0)
         ):
             return FileSource(file)
+    except FileNotFoundError as error:
+        raise LocalError(
+            f"it cannot be read: {error.strerror}; the key comes first, and then files:"
+            " kvd put KEY FILE..."
+        ) from error
     except OSError as error:
         raise LocalError(f"it cannot be read: {error.strerror}.") from error
     return StreamSource(descriptor, reactor)

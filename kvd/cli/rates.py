@@ -9,8 +9,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kvd.balance import jain_index
+from kvd.histogram import highest
 
 COUNTED: Final = ("accepted", "requests", "bytes_in", "bytes_out", "busy_seconds")
+
+BALANCE_SECONDS: Final = 10.0
+"""
+How evenly requests were shared out for about so long. In a second alone chance is
+all there is to see: of eight requests to eight workers, some worker gets two.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,9 @@ class WorkerRates:
     """As in the status."""
     per_second: dict[str, float]
     """Of what is `COUNTED`, if there is a process; ``busy_seconds`` may be missing."""
+    loop_delay: float | None
+    """A bound of the longest turn of its reactor that ended, in seconds; None: none
+    did, or nobody counts."""
     waiting: int | None
     """Connections at the sockets that it alone looks at; None: there are none, or
     nobody knows."""
@@ -34,16 +44,22 @@ class Rates:
     """
 
     def __init__(
-        self, before: dict[str, Any], told: dict[str, Any], seconds: float
+        self,
+        before: dict[str, Any],
+        told: dict[str, Any],
+        seconds: float,
+        long_before: dict[str, Any] | None = None,
     ) -> None:
         """
         Args:
             before: The status at the last look.
             told: The status now.
             seconds: Between both.
+            long_before: The status `BALANCE_SECONDS` ago, if that was looked at.
         """
         self.told = told
-        past = {row["worker"]: row for row in before["workers"]}
+        self._long_before = _by_worker(long_before or before)
+        past = _by_worker(before)
         self.waiting = sum(
             sum(queue["waiting"]) for queue in told.get("accept_queues", ())
         )
@@ -52,6 +68,7 @@ class Rates:
             WorkerRates(
                 row,
                 _per_second(past.get(row["worker"], {}), row, seconds),
+                _longest_turn(past.get(row["worker"], {}), row),
                 row.get("accept_queue"),
             )
             for row in told["workers"]
@@ -72,9 +89,18 @@ class Rates:
     @property
     def balance_of_requests(self) -> float:
         """
-        Since the last look.
+        In the last `BALANCE_SECONDS`. A worker that is new has not had its share yet,
+        and does not count.
         """
-        return jain_index(self._of_ready("requests"))
+        past = self._long_before
+        return jain_index(
+            [
+                each.row["requests"] - past[each.row["worker"]]["requests"]
+                for each in self.workers
+                if each.row["state"] == "ready"
+                and "requests" in past.get(each.row["worker"], {})
+            ]
+        )
 
     @property
     def balance_of_connections(self) -> float:
@@ -85,8 +111,9 @@ class Rates:
             [w.row["open"] for w in self.workers if w.row["state"] == "ready"]
         )
 
-    def _of_ready(self, name: str) -> list[float]:
-        return [w.per_second[name] for w in self.workers if w.row["state"] == "ready"]
+
+def _by_worker(told: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    return {row["worker"]: row for row in told["workers"]}
 
 
 def _per_second(
@@ -99,3 +126,10 @@ def _per_second(
         for name in COUNTED
         if name in row
     }
+
+
+def _longest_turn(past: dict[str, Any], row: dict[str, Any]) -> float | None:
+    if "loop_delay" not in row or "loop_delay" not in past:
+        return None
+    counted = zip(past["loop_delay"], row["loop_delay"], strict=True)
+    return highest([now - then for then, now in counted])

@@ -6,15 +6,24 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from itertools import count, islice
+from typing import Final
 
 import click
 
 from kvd.cli.control import asking, control_option
 from kvd.cli.output import is_terminal, standard_output
-from kvd.cli.rates import Rates
+from kvd.cli.quantity import quantity
+from kvd.cli.rates import BALANCE_SECONDS, Rates
 from kvd.control.asking import ControlSocket
+from kvd.options.quantities import Count, Seconds
+
+LEAST_SECONDS: Final = 0.05
+"""
+Shorter intervals are as long: nobody can read that fast.
+"""
 
 
 @click.command()
@@ -22,8 +31,8 @@ from kvd.control.asking import ControlSocket
 @click.option(
     "--interval",
     metavar="SECONDS",
-    type=click.FloatRange(0.05, 3600),
-    default=1.0,
+    callback=quantity(Seconds(most=3600)),
+    default="1",
     show_default=True,
     help="From one look to the next.",
 )
@@ -32,7 +41,7 @@ from kvd.control.asking import ControlSocket
     "-n",
     "times",
     metavar="COUNT",
-    type=click.IntRange(1),
+    callback=quantity(Count("a number of looks", 1, 10**9)),
     help="End after so many; else with ^C.",
 )
 @click.pass_obj
@@ -40,11 +49,15 @@ def top(url: str, control: str | None, interval: float, times: int | None) -> No
     """
     Show the workers of a daemon on this machine as they work.
 
-    Rates and the balance of requests are those since the last look; "now" are the
-    requests in progress. A worker is silent for a second at most, unless it is at one
-    piece of work all the time, or stopped. Waiting are connections that nobody has
-    accepted yet; they are a worker's where it alone looks at a socket. Balance is
-    Jain's index: 1 where all have the same, 1/n where one of n has everything.
+    Rates are those since the last look; "now" are the requests in progress. Delay is
+    the longest turn of a worker's reactor since then, for which whatever else had come
+    had to wait: it was shorter than what is shown, and at least half as long. With a
+    ">" the worker has been at one piece of work for longer than that, or is stopped.
+    Waiting are connections that nobody has accepted yet; they are a worker's where it
+    alone looks at a socket. Balance is Jain's index, of requests over ten seconds: 1
+    where all have the same, 1/n where one of n has everything.
+
+    Where not all workers fit into the window, the busiest are shown.
     """
     # Not at the top: only who looks needs it.
     from kvd.cli.frame import draw, plain_console
@@ -57,7 +70,7 @@ def top(url: str, control: str | None, interval: float, times: int | None) -> No
             else:
                 console = plain_console()
                 for rates in looks:
-                    console.print(draw(rates, bars=False))
+                    console.print(draw(rates))
                     sys.stdout.flush()
         except KeyboardInterrupt:
             # As whoever looks ends looking.
@@ -65,15 +78,19 @@ def top(url: str, control: str | None, interval: float, times: int | None) -> No
 
 
 def _looks(asked: ControlSocket, interval: float) -> Iterator[Rates]:
-    before, then = asked.status(), time.monotonic()
+    interval = max(interval, LEAST_SECONDS)
+    looks = deque([(asked.status(), time.monotonic())])
     for number in count():
         # Nobody waits long for the first.
         time.sleep(interval if number else min(interval, 1.0))
         # The daemon hangs up on whoever is silent for long.
         asked.close()
         told, now = asked.status(), time.monotonic()
-        yield Rates(before, told, now - then)
-        before, then = told, now
+        while len(looks) > 1 and now - looks[1][1] >= BALANCE_SECONDS:
+            looks.popleft()
+        before, then = looks[-1]
+        yield Rates(before, told, now - then, looks[0][0])
+        looks.append((told, now))
 
 
 def _show(looks: Iterator[Rates], alone: bool) -> None:
@@ -83,4 +100,4 @@ def _show(looks: Iterator[Rates], alone: bool) -> None:
 
     with Live(auto_refresh=False, screen=alone) as live:
         for rates in looks:
-            live.update(draw(rates, bars=True), refresh=True)
+            live.update(draw(rates, live.console), refresh=True)

@@ -33,6 +33,13 @@ class Dialects:
             by_prefix.items(), key=lambda item: len(item[0]), reverse=True
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """
+        Whether all requests are ``plain``.
+        """
+        return not self._by_prefix
+
     def of(self, target: bytes) -> IDialect:
         """
         The dialect for a request target. Two spellings of one path get the

@@ -10,11 +10,13 @@ looks instead.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from zope.interface import implementer
 
 from kvd.dispatch.view import View
+from kvd.dispatch.weighing import weigh
 from kvd.interfaces import IGatedPolicy
 
 
@@ -33,19 +35,19 @@ class Gated:
         return (0,)
 
     def accepts(self, worker: int, view: View) -> bool:
-        own = _load(worker, view)
-        return all(_load(other, view) >= own for other in view.ready)
+        loads = weigh(view)
+        return loads[bisect_left(view.ready, worker)] == min(loads)
 
     def choose(self, view: View) -> int:
         # A model: any of those who may can be the first to wake.
-        least = min(_load(worker, view) for worker in view.ready)
-        return view.random.choice(
-            [worker for worker in view.ready if _load(worker, view) == least]
-        )
-
-
-def _load(worker: int, view: View) -> tuple[int, int]:
-    return view.requests[worker], view.connections[worker]
+        loads = weigh(view)
+        least = min(loads)
+        open_gates = [
+            worker
+            for worker, load in zip(view.ready, loads, strict=True)
+            if load == least
+        ]
+        return view.random.choice(open_gates)
 
 
 policy = Gated()

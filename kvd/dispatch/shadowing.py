@@ -104,7 +104,9 @@ class Shadow:
             "connections": compared,
             "agreed": self._agreed,
             "unanswered": self._unanswered,
+            "seconds": round(self._seconds, 6),
             "microseconds": round(1e6 * self._seconds / max(1, asked), 1),
+            "tasks": {"dealt": self._found_dealt, "shadow": self._found_chosen},
             "found": {
                 "dealt": round(self._found_dealt / max(1, compared), 3),
                 "shadow": round(self._found_chosen / max(1, compared), 3),

@@ -93,6 +93,8 @@ class Steered:
 
     def choose(self, view: View) -> int:
         # A model. Which processor takes a packet is chance here too.
+        if not self._weights:
+            return view.random.choice(view.ready)
         weights = [self._weight(worker) for worker in view.ready]
         if not any(weights):
             return view.random.choice(view.ready)
@@ -144,7 +146,10 @@ def _weights(text: str) -> Sequence[int]:
         )
     weights = [int(part) for part in parts]
     if not any(weights):
-        raise BadSetting(f"steered:weights={text} gives connections to nobody")
+        raise BadSetting(
+            f"steered:weights={text} gives connections to nobody: give one that is"
+            " above 0, such as 3/1/1"
+        )
     return weights
 
 

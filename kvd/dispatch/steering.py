@@ -110,8 +110,6 @@ def by_weight(weights: Sequence[int]) -> Program:
 def _spread(source: int, members: Sequence[int]) -> Program:
     if not members:
         raise ValueError("no members: somebody has to get the connections")
-    if len(members) == 1:
-        return _assemble([(_RETURN, 0, 0, members[0])])
     instructions = [(_LOAD_WORD, 0, 0, source), (_MODULO, 0, 0, len(members))]
     if list(members) == list(range(len(members))):
         return _assemble([*instructions, (_RETURN_ACCUMULATOR, 0, 0, 0)])

@@ -58,8 +58,7 @@ class GetExchange(Exchange):
             value.close()
             self._replier.reply(304, _validators(info))
             return
-        # Small values that are read again come with the same information.
-        fields = _FIELDS.find(info) or _FIELDS.keep(info, _described(info))
+        fields = fields_of(info)
         status, first, length = 200, 0, info.size
         if self._operation.ranges and self._operation.body:
             part = range_of(self._replier.request, info)
@@ -89,6 +88,14 @@ class GetExchange(Exchange):
 
 
 _FIELDS: Final[Kept[ValueInfo, Fields]] = Kept(512)
+
+
+def fields_of(info: ValueInfo) -> Fields:
+    """
+    What is said of a value, but for the length of what is sent of it.
+    """
+    # Small values that are read again come with the same information.
+    return _FIELDS.find(info) or _FIELDS.keep(info, _described(info))
 
 
 def _validators(info: ValueInfo) -> Fields:

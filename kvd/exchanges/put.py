@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from kvd.conditions import UNCONDITIONAL
 from kvd.errors import Draining, KeyAbsent, LengthRequired, ValueTooLarge
-from kvd.exchanges.contract import Exchange, Replier
+from kvd.exchanges.contract import Exchange, Fields, Replier
 from kvd.interfaces import Answer, IStore, IUpload, Published, ValueInfo
 from kvd.keys import Key
 from kvd.operations import Put
@@ -93,18 +93,23 @@ class PutExchange(Exchange):
         self._replier.when(upload.commit(self._operation.conditions), self._published)
 
     def _published(self, published: Published) -> None:
-        self._replier.reply(
-            201 if published.created else 204,
-            [
-                ("ETag", f'"{published.info.etag}"'),
-                ("Kvd-Durability", self._site.store.durability),
-            ],
-        )
+        status, fields = published_reply(published, self._site.store.durability)
+        self._replier.reply(status, fields)
 
     def abandon(self) -> None:
         if self._upload is not None:
             upload, self._upload = self._upload, None
             upload.discard()
+
+
+def published_reply(published: Published, durability: str) -> tuple[int, Fields]:
+    """
+    The status and the fields of the reply to a PUT.
+    """
+    return 201 if published.created else 204, [
+        ("ETag", f'"{published.info.etag}"'),
+        ("Kvd-Durability", durability),
+    ]
 
 
 def _or_absent(store: IStore, key: Key) -> Answer[ValueInfo | None]:

@@ -224,6 +224,14 @@ CHOICES: Final[Sequence[Choice]] = (
         " and written.",
     ),
     Choice(
+        "shortcuts",
+        "shortcuts",
+        _read_switch,
+        ["on"],
+        "on: small requests that look like earlier ones are served by a compiled"
+        " module, where it is installed; off: all go the same way.",
+    ),
+    Choice(
         "control",
         "control",
         read_control,

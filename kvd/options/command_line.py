@@ -68,6 +68,9 @@ class Options(usage.Options):
         if not isinstance(error.__context__, GetoptError):
             return ""
         known = [name.rstrip("=") for name in self.longOpt]
+        if error.__context__.opt in known:
+            # It misses its value, which the sentence says.
+            return ""
         near = get_close_matches(error.__context__.opt, known, n=1)
         return f"; did you mean --{near[0]}?" if near else ""
 

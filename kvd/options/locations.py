@@ -30,7 +30,9 @@ def read_store(text: str) -> StoreLocation:
     scheme, colon, path = text.partition(":")
     if not colon:
         known = declared(IStoreDeclaration)
-        near = f"{text}:" if text in known else f"file:{text or './values'}"
+        near = f"file:{'./values' if text in ('', 'file') else text}"
+        if text in known and text != "file":
+            near = f"{text}:"
         raise BadSetting(
             f"{text!r} does not say what kind of store it is: give SCHEME:PATH, such"
             f" as {near}; known: {', '.join(f'{name}:' for name in known)}"

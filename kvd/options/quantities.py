@@ -115,6 +115,16 @@ class Seconds:
                 return seconds
         raise BadSetting(
             f"{text!r} is not a time that can be waited: give seconds above 0, or a"
-            f" number with a unit, such as 10, 0.5, 500ms, 10s, 5m, 1h or"
-            f" {self.most / 86400:g}d, which is the longest"
+            f" number with a unit, such as 10, 0.5, 500ms, 10s, 5m, 1h; the longest is"
+            f" {spell_seconds(self.most)}"
         )
+
+
+def spell_seconds(seconds: float) -> str:
+    """
+    A time with the largest unit that leaves it whole.
+    """
+    for unit in ("d", "h", "m"):
+        if seconds % _UNIT_SECONDS[unit] == 0:
+            return f"{seconds / _UNIT_SECONDS[unit]:g}{unit}"
+    return f"{seconds:g}s"

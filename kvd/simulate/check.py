@@ -9,14 +9,22 @@ dispatch alone decides: how long the load takes, how evenly the workers' request
 are spread, and how many the busiest has. What a request costs beside its sleep
 is the machine's, and makes every measured time a little longer.
 
+The simulation also gets the moments at which the clients came, and the lag from a
+connection to its service as it was just before. However many clients are let go at
+once, two processors have them come one after the other, half a millisecond apart;
+and with one socket for all it is that and the lag which decide who is still idle
+for the next. If all came at once, every connection would be dealt by dice.
+
 Where chance decides there is no one true figure: the simulation is run many
 times, and the daemon's figure should lie where nine tenths of those do.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 from kvd.balance import jain_index
@@ -26,7 +34,7 @@ from kvd.bench.sampling import Sampler
 from kvd.interfaces import IDispatchPolicy
 from kvd.simulate.comparison import Comparison, Measures, Pair, Trial, median
 from kvd.simulate.engine import Simulation
-from kvd.simulate.load import Load, closed_load
+from kvd.simulate.load import Load
 from kvd.store.sleep import read_times, time_for
 
 WORKERS: Final = (2, 4, 8, 16)
@@ -40,11 +48,10 @@ CLIENTS_EACH: Final = 2
 Per worker.
 """
 
-LAG_SECONDS: Final = 0.0003
+LONE_REQUESTS: Final = 9
 """
-From a connection to its first request, about: two processes take turns for it.
+Sent one after the other before the load, to see what one takes beside its sleep.
 """
-
 
 TRIALS: Final = (
     Trial("equal times, keep-alive", "20ms", True),
@@ -79,17 +86,16 @@ def compare(
             sent = bench.Load(
                 REQUESTS_EACH * count, 1, CLIENTS_EACH * count, trial.keep_alive
             )
-            load = as_simulated(sent, trial.times)
             pairs = {}
             for name, policy in policies.items():
                 tell(f"{name}: {trial.title}, {count} workers")
                 seen = [measure(name, count, sent, trial.times) for _ in range(runs)]
                 simulated = [
-                    simulate(load, policy, count, run)
-                    for run in range(seed, seed + SIMULATED)
+                    simulate(seen[number % runs].load, policy, count, seed + number)
+                    for number in range(SIMULATED)
                 ]
-                failed = sum(failed for failed, _ in seen)
-                measured = median([measured for _, measured in seen])
+                failed = sum(run.failed for run in seen)
+                measured = median([run.measures for run in seen])
                 pairs[name] = Pair(failed, measured, simulated)
             yield Comparison(trial, count, pairs, reference)
 
@@ -102,36 +108,75 @@ def simulate(load: Load, policy: IDispatchPolicy, workers: int, seed: int) -> Me
     return measures(outcome.makespan, outcome.requests)
 
 
-def as_simulated(sent: bench.Load, times: str) -> Load:
+def as_simulated(
+    sent: bench.Load, times: str, begins: Sequence[float] = (), lag: float = 0.0
+) -> Load:
     """
     A load of `kvd.bench` as the simulation takes it.
+
+    Args:
+        begins: When each client came; empty: all at once.
+        lag: See `Load`.
     """
     known = read_times(times)
-    seconds = [
-        time_for(known, bench.key_of(client, request).encode("ascii"))
-        for client, share in enumerate(sent.shares())
-        for request in range(share)
-    ]
-    load = closed_load(seconds, sent.clients, 0 if sent.keep_alive else 1)
-    return replace(load, lag=LAG_SECONDS)
+    shares = sent.shares()
+    came = sorted(zip(begins or [0.0] * sent.clients, range(sent.clients), strict=True))
+    return Load(
+        [begin for begin, _ in came],
+        [0, *accumulate(shares[client] for _, client in came)],
+        [
+            time_for(known, bench.key_of(client, request).encode("ascii"))
+            for _, client in came
+            for request in range(shares[client])
+        ],
+        0 if sent.keep_alive else 1,
+        lag=lag,
+    )
 
 
-def measure(
-    policy: str, workers: int, sent: bench.Load, times: str
-) -> tuple[int, Measures]:
+@dataclass(frozen=True, slots=True)
+class Run:
+    """
+    A load that a daemon had.
+    """
+
+    failed: int
+    """Requests."""
+    measures: Measures
+    load: Load
+    """As it came."""
+
+
+def measure(policy: str, workers: int, sent: bench.Load, times: str) -> Run:
     """
     Send a load to a new daemon.
-
-    Returns:
-        How many requests failed, and what was seen.
     """
     with (
         short_folder() as folder,
         daemon(policy, workers, folder, f"sleep:{times}") as served,
     ):
+        lag = measure_lag(served.port, times, folder)
         sampler = Sampler(served.control.status)
         report = send(served.port, sent, folder)
-        return report.failed, measures(report.seconds, sampler.finish().requests)
+        complete = len(report.begins) == sent.clients
+        return Run(
+            report.failed,
+            measures(report.seconds, sampler.finish().requests),
+            as_simulated(sent, times, report.begins if complete else (), lag),
+        )
+
+
+def measure_lag(port: int, times: str, folder: str) -> float:
+    """
+    How long it is from a connection to its service where nobody else is there: half of
+    what such a request takes beside its sleep, as the other half is the way back.
+    """
+    sent = bench.Load(LONE_REQUESTS, 1, 1, False)
+    known = as_simulated(sent, times).services
+    latencies = send(port, sent, folder).latencies
+    # Those that failed have none.
+    beside = [took - slept for took, slept in zip(latencies, known, strict=False)]
+    return max(0.0, statistics.median(beside or [0.0])) / 2
 
 
 def measures(makespan: float, requests: Sequence[int]) -> Measures:

@@ -16,27 +16,38 @@ one socket for     in the common queue until a worker is there for it.
 all                Idle workers: `choose`, the policy's model, says which of
                    them is first. None: a worker takes one connection
                    between two requests (`kvd.accepting`)
+and gates          the same, but whoever it is asks its own gate before, the
+                   policy's `accepts`. Where that is closed, the connection
+                   stays, and every worker that is idle asks again each
+                   millisecond (`kvd.workers.gate`)
 =================  =========================================================
 
-The view is exact: every worker has heard of what came to it, nothing is on its
-way, and a close is seen before the next choice. It is one `View` whose
-sequences are the very lists that are counted in, since a new one for each of a
-million choices would cost more than most choices do.
+The view is exact: every worker has heard of what came to it, and a close is seen
+before the next choice. A connection that was dealt is on its way until its first
+request (`Load.lag`), since a worker reads right after it has claimed one. Requests
+are those that have come; where the socket is common, those in service, since nobody
+has read others. It is one `View` whose sequences are the very lists that are counted
+in, since a new one for each of a million choices would cost more than most choices
+do.
 
-Equal times come in the order: ends of requests by their worker's number, then
-returning clients, then new ones. So one seed has one outcome.
+Equal times come in the order: gates that are asked again and ends of requests, by
+the worker's number, then returning clients, then new ones. So one seed has one
+outcome.
 """
 
 from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from dataclasses import replace
 from heapq import heappop, heappush
 from random import Random
 from typing import Final
 
+from kvd.accepting import GATE_SECONDS
 from kvd.dispatch.view import View
-from kvd.interfaces import IDispatchPolicy
+from kvd.interfaces import IDispatchPolicy, IGatedPolicy
+from kvd.simulate.gating import Gates
 from kvd.simulate.load import Load
 from kvd.simulate.outcome import FEW, BadChoice, Outcome
 
@@ -61,6 +72,7 @@ class Simulation:
         self._load = load
         self._workers = workers
         self._choose = policy.choose
+        self._deals = not policy.kernel_chooses
         # Whether connections wait for a worker, rather than at one.
         self._common = policy.kernel_chooses and policy.group_size(workers) < workers
         self._accept_queue: deque[int] = deque()
@@ -79,15 +91,24 @@ class Simulation:
         self._busy = self._waiting = 0
 
         self._open = [0] * workers
+        self._handing_over = [0] * workers
+        self._on_its_way: set[int] = set()
         self._requests = [0] * workers
         self._view = View(
             ready=self._idle if self._common else tuple(range(workers)),
             turn=0,
             connections=self._open,
             requests=self._requests,
-            handing_over=(0,) * workers,
+            handing_over=self._handing_over,
             random=Random(seed),
         )
+
+        self._gates: Gates | None = None
+        if self._common and IGatedPolicy.providedBy(policy):
+            all_workers = replace(self._view, ready=tuple(range(workers)))
+            self._gates = Gates(policy.accepts, all_workers)
+        # Idle workers that ask their gate again in a moment.
+        self._asking: set[int] = set()
 
         self._waits: list[float] = []
         self._got = [0] * workers
@@ -109,10 +130,12 @@ class Simulation:
             if events and (come == clients or events[0][0] <= begins[come]):
                 now, code = heappop(events)
                 self._pass_time(now)
-                if code < workers:
+                if code >= workers:
+                    self._return(code - workers)
+                elif code >= 0:
                     self._end(code)
                 else:
-                    self._return(code - workers)
+                    self._ask_again(-1 - code)
             else:
                 self._pass_time(begins[come])
                 self._connect(come)
@@ -146,17 +169,29 @@ class Simulation:
 
     def _connect(self, client: int) -> None:
         if self._common and not self._idle:
-            self._since[client] = self._now
-            self._accept_queue.append(client)
-            self._waiting += 1
+            self._queue(client)
             return
         worker = self._chosen()
+        if self._gates and (self._accept_queue or not self._may(worker)):
+            self._queue(client)
+            for idle in tuple(self._idle):
+                self._ask(idle)
+            return
         self._join(client, worker)
         lag = self._load.lag
         if lag:
+            if self._deals:
+                self._on_its_way.add(client)
+                self._open[worker] -= 1
+                self._handing_over[worker] += 1
             heappush(self._events, (self._now + lag, self._workers + client))
         else:
             self._request(client, worker)
+
+    def _queue(self, client: int) -> None:
+        self._since[client] = self._now
+        self._accept_queue.append(client)
+        self._waiting += 1
 
     def _chosen(self) -> int:
         try:
@@ -179,12 +214,11 @@ class Simulation:
         object.__setattr__(self._view, "turn", (worker + 1) % self._workers)
 
     def _request(self, client: int, worker: int) -> None:
-        self._requests[worker] += 1
+        if not self._common:
+            self._requests[worker] += 1
         self._since[client] = self._now
         if self._serves[worker] == NOBODY:
-            self._busy += 1
-            if self._common:
-                self._idle.remove(worker)
+            self._wake(worker)
             self._begin(client, worker)
         else:
             self._queues[worker].append(client)
@@ -197,12 +231,23 @@ class Simulation:
         worker = self._worker_of[client]
         if worker == NOBODY:
             self._connect(client)
-        else:
-            self._request(client, worker)
+            return
+        if client in self._on_its_way:
+            self._on_its_way.discard(client)
+            self._handing_over[worker] -= 1
+            self._open[worker] += 1
+        self._request(client, worker)
 
     # -- workers --------------------------------------------------------------
 
+    def _wake(self, worker: int) -> None:
+        self._busy += 1
+        if self._common:
+            self._idle.remove(worker)
+
     def _begin(self, client: int, worker: int) -> None:
+        if self._common:
+            self._requests[worker] += 1
         number = self._next[client]
         self._next[client] = number + 1
         self._waits.append(self._now - self._since[client])
@@ -235,10 +280,9 @@ class Simulation:
         Between two requests.
         """
         queue = self._queues[worker]
-        if self._accept_queue:
+        if self._accept_queue and self._may(worker):
             client = self._accept_queue.popleft()
             self._join(client, worker)
-            self._requests[worker] += 1
             queue.append(client)
         if queue:
             self._waiting -= 1
@@ -248,3 +292,39 @@ class Simulation:
         self._busy -= 1
         if self._common:
             insort(self._idle, worker)
+            if self._accept_queue:
+                self._ask_later(worker)
+
+    # -- gates ----------------------------------------------------------------
+
+    def _may(self, worker: int) -> bool:
+        return self._gates is None or self._gates.is_open(worker, self._now)
+
+    def _ask_later(self, worker: int) -> None:
+        if worker not in self._asking:
+            self._asking.add(worker)
+            heappush(self._events, (self._now + GATE_SECONDS, -1 - worker))
+
+    def _ask_again(self, worker: int) -> None:
+        self._asking.discard(worker)
+        if self._serves[worker] == NOBODY:
+            self._ask(worker)
+
+    def _ask(self, worker: int) -> None:
+        """
+        An idle worker asks its gate, and takes what has waited longest.
+        """
+        if worker in self._asking:
+            return
+        if not self._accept_queue:
+            if self._gates is not None:
+                self._gates.nobody_waits(worker)
+            return
+        if not self._may(worker):
+            self._ask_later(worker)
+            return
+        client = self._accept_queue.popleft()
+        self._waiting -= 1
+        self._join(client, worker)
+        self._wake(worker)
+        self._begin(client, worker)

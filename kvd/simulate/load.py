@@ -51,7 +51,8 @@ class Load:
     """Seconds that each client lets pass after a reply; None: none."""
     lag: float = 0.0
     """Seconds from a connection to its first request. Meanwhile its worker has it,
-    and nothing to do. Who had to wait to be accepted has sent it by then."""
+    and nothing to do; or it is on its way to a worker to which it was dealt. Who had to
+    wait to be accepted has sent it by then."""
 
     @property
     def connections(self) -> int:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -61,6 +62,22 @@ from kvd.store.waiting import OffReactor, Underway, in_threads_of, resolved
 
 _ROOT_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Insides:
+    """
+    What `kvd.shortcuts` works with, which do the same as the store.
+    """
+
+    root: int
+    """A descriptor of the folder."""
+    lock: int
+    """A descriptor of the file with the keys' locks."""
+    swaps: bool
+    """How a value is replaced; see `kvd.store.swapping`."""
+    recent: RecentValues
+    uploads: UploadFolder
 
 
 @implementer(IStore)
@@ -108,12 +125,13 @@ class FileStore:
                 opened.callback(uploads.close)
             except OSError as error:
                 raise StoreUnusable(
-                    f"the store {path} cannot be opened: {error}"
+                    f"the store {path} cannot be opened: {_reason(error)}"
                 ) from error
-            self._recent = RecentValues(self._root)
-            opened.callback(self._recent.close)
+            recent = self._recent = RecentValues(self._root)
+            opened.callback(recent.close)
             self._opened = opened.pop_all()
-        self._tree = Tree(self._root)
+        tree = self._tree = Tree(self._root)
+        self.insides = Insides(self._root, lock, tree.swaps, recent, uploads)
         self._locks = KeyLocks(lock, clock, self._underway)
         self._syncs = None
         if durability == "disk":
@@ -204,6 +222,12 @@ def _open_hidden(root: int) -> int:
     except FileExistsError:
         pass
     return os.open(".kvd", FOLDER_FLAGS, dir_fd=root)
+
+
+def _reason(error: OSError) -> str:
+    # Where it is something in the folder, which is kvd's own then.
+    of = "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
+    return f"{error.strerror}{of}"
 
 
 @implementer(IStoreMaker)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from zope.interface import implementer
@@ -47,17 +48,17 @@ class RecentValue:
     A value in memory. Several readers may have it.
     """
 
-    __slots__ = ("_body", "info")
+    __slots__ = ("body", "info")
 
     def __init__(self, info: ValueInfo, body: bytes) -> None:
         self.info = info
-        self._body = body
+        self.body = body
 
     def fileno(self) -> int | None:
         return None
 
     def read(self, offset: int, count: int) -> bytes:
-        return self._body[offset : offset + count]
+        return self.body[offset : offset + count]
 
     def close(self) -> None:
         pass
@@ -76,8 +77,18 @@ class RecentValues:
         self._root = root
         self._values: dict[Key, tuple[Identity, int, RecentValue]] = {}
         self._bytes = 0
+        self.forgotten: Callable[[Key], None] = lambda key: None
+        """Called with each key whose value is kept no longer."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = min(MAX_VALUES, descriptors // 8)
+
+    def known(self, key: Key) -> tuple[Identity, RecentValue] | None:
+        """
+        What is kept under a key, and of which file: it need not be its value any
+        more. It must not be taken for it once it is `forgotten`.
+        """
+        kept = self._values.get(key)
+        return None if kept is None else (kept[0], kept[2])
 
     def find(self, key: Key) -> RecentValue | None:
         """
@@ -115,8 +126,6 @@ class RecentValues:
         body = os.pread(descriptor, size + 1, 0)
         if len(body) != size:
             return value
-        if key in self._values:
-            self._forget(key)
         recent = RecentValue(value.info, body)
         self._values[key] = identity(status), descriptor, recent
         self._bytes += size
@@ -126,6 +135,8 @@ class RecentValues:
         return recent
 
     def _forget(self, key: Key) -> None:
+        # First: once the descriptor is closed, another file can be the same inode.
+        self.forgotten(key)
         _, descriptor, value = self._values.pop(key)
         self._bytes -= value.info.size
         os.close(descriptor)

@@ -39,7 +39,8 @@ class Tree:
             root: Stays the caller's.
         """
         self._root = root
-        self._swaps = swapping_is_cheaper(root)
+        self.swaps = swapping_is_cheaper(root)
+        """How a value is replaced; see `kvd.store.swapping`."""
 
     def _enter(self, parents: Parents, *, make: bool = False) -> int:
         """
@@ -131,7 +132,7 @@ class Tree:
         try:
             current = _info_of(folder, name, key)
             conditions.check_change(current)
-            if self._swaps and current is not None:
+            if self.swaps and current is not None:
                 swap(uploads.descriptor, upload, folder, name)
                 uploads.remove(upload)
             else:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+from collections.abc import Callable
 from itertools import count
 from typing import Final
 
@@ -48,10 +49,12 @@ class UploadFolder:
         self.descriptor = -1
         """Of the folder; it is made for the first upload, so that a store
         whose disk is full can still be opened and read."""
+        self.made: Callable[[int], None] = lambda descriptor: None
+        """Called with its descriptor when it is made, and with -1 when it is closed."""
 
     def create(self) -> tuple[int, bytes]:
         """
-        Create an empty file.
+        Create an empty file. `kvd.shortcuts` creates others, by names of its own.
 
         Returns:
             Its descriptor, open for writing, and its name in the folder.
@@ -61,6 +64,7 @@ class UploadFolder:
         """
         if self.descriptor < 0:
             self._name, self.descriptor = _make(self._hidden)
+            self.made(self.descriptor)
         name = b"%x" % next(self._names)
         return os.open(name, _FILE_FLAGS, 0o666, dir_fd=self.descriptor), name
 
@@ -83,6 +87,8 @@ class UploadFolder:
         Remove the folder, with what may be left in it.
         """
         if self.descriptor >= 0:
+            # First: another file can get the number.
+            self.made(-1)
             _remove(self._hidden, self._name, self.descriptor)
             os.close(self.descriptor)
             self.descriptor = -1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
@@ -35,6 +35,11 @@ BATCH_NAMES: Final = 64
 """
 Names of one folder are looked at so many at once: a step of the walk for each
 took more than twice as long.
+"""
+
+WAITING_FOLDERS: Final = 4096
+"""
+So many of a folder's folders are put in order before they are entered.
 """
 
 # What os.fsencode would ask for each name.
@@ -125,10 +130,9 @@ def walk(folder: int, prefix: bytes, span: Span) -> Generator[Batch, None, None]
     """
     try:
         with os.scandir(folder) as entries:
-            while batch := list(islice(entries, BATCH_NAMES)):
-                names, folders = _look_through(batch, prefix, span)
-                yield Batch(folder, prefix, _keys_only(prefix, names))
-                for name in _keys_only(prefix, folders):
+            for names, folders in _read(entries, prefix, span):
+                yield Batch(folder, prefix, names)
+                for name in folders:
                     inner_prefix = prefix + name + b"/"
                     if span.may_have(inner_prefix):
                         inner = _open_inner(folder, name, prefix + name)
@@ -136,6 +140,26 @@ def walk(folder: int, prefix: bytes, span: Span) -> Generator[Batch, None, None]
                             yield from walk(inner, inner_prefix, span)
     finally:
         os.close(folder)
+
+
+def _read(
+    entries: Iterator[os.DirEntry[str]], prefix: bytes, span: Span
+) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """
+    The names in a folder that can be wanted: those of folders apart, many at once and
+    in order. Those whose keys are smallest may end a page, and then the others need
+    not be entered.
+    """
+    waiting: list[bytes] = []
+    while batch := list(islice(entries, BATCH_NAMES)):
+        names, folders = _look_through(batch, prefix, span)
+        waiting += _keys_only(prefix, folders)
+        if len(waiting) < WAITING_FOLDERS:
+            yield _keys_only(prefix, names), []
+        else:
+            yield _keys_only(prefix, names), sorted(waiting)
+            waiting = []
+    yield [], sorted(waiting)
 
 
 def _look_through(

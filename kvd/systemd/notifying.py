@@ -110,6 +110,6 @@ def take_notifier(environ: MutableMapping[str, str]) -> Notifier:
     place = environ.pop("NOTIFY_SOCKET", "")
     microseconds = environ.pop("WATCHDOG_USEC", "")
     watched = environ.pop("WATCHDOG_PID", "") in ("", str(os.getpid()))
-    if not (watched and microseconds.isdecimal() and int(microseconds)):
+    if not (watched and microseconds.isdecimal()):
         return Notifier(place)
     return Notifier(place, int(microseconds) / 1_000_000)

@@ -64,6 +64,18 @@ def http_date(seconds: float) -> str:
 _CLOCK: Final = _Clock()
 
 
+def with_length(
+    status: int, fields: Sequence[tuple[str, str]], length: int
+) -> list[tuple[str, str]]:
+    """
+    The fields of a reply with how long its body is, where the status leaves that open
+    (RFC 9110 section 8.6).
+    """
+    if status in (204, 304):
+        return list(fields)
+    return [*fields, ("Content-Length", str(length))]
+
+
 def reply_head(
     status: int, fields: Sequence[tuple[str, str]], *, close: bool, minor: int
 ) -> bytes:
@@ -81,18 +93,33 @@ def reply_head(
     Raises:
         ValueError: A value would end its line.
     """
-    head = _LINES[status] + _CLOCK.text()
+    rest = _behind_date(fields, close, minor)
+    return (_LINES[status] + _CLOCK.text() + rest).encode("latin-1")
+
+
+def reply_parts(
+    status: int, fields: Sequence[tuple[str, str]], *, close: bool, minor: int
+) -> tuple[bytes, bytes]:
+    """
+    What stands before the date in `reply_head`, and what behind it.
+    """
+    rest = _behind_date(fields, close, minor)
+    return _LINES[status].encode("ascii"), rest.encode("latin-1")
+
+
+def _behind_date(fields: Sequence[tuple[str, str]], close: bool, minor: int) -> str:
+    rest = ""
     for name, value in fields:
-        head += f"\r\n{name}: {value}"
+        rest += f"\r\n{name}: {value}"
     if close:
-        head += "\r\nConnection: close"
+        rest += "\r\nConnection: close"
     elif minor == 0:
-        head += "\r\nConnection: keep-alive"
-    if head.count("\r\n") != len(fields) + 1 + (close or minor == 0) or "\0" in head:
+        rest += "\r\nConnection: keep-alive"
+    if rest.count("\r\n") != len(fields) + (close or minor == 0) or "\0" in rest:
         # Checked at the source too: kvd has no way to make such a value.
         bad = [name for name, value in fields if _INJECTION.search(value)]
         raise ValueError(f"a field's value holds a line end: {', '.join(bad)}")
-    return (head + "\r\n\r\n").encode("latin-1")
+    return rest + "\r\n\r\n"
 
 
 def problem(status: int, sentence: str) -> bytes:

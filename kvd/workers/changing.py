@@ -187,9 +187,8 @@ class Changing:
         try:
             await self._until_ready(spare)
         except ChangeImpossible:
-            if not self._pool.stopping:
-                self._pool.unwant(spare)
-                self._scoreboard.workers = spare
+            self._pool.unwant(spare)
+            self._scoreboard.workers = spare
             raise
         for worker in workers:
             self._pool.unwant(worker)

@@ -168,7 +168,7 @@ class Worker:
         if not policy:
             return lambda: True
         gated: Any = load_policy(policy)
-        return Gate(gated, self._worker, self._scoreboard, self._reactor).is_open
+        return Gate(gated, self._worker, self._scoreboard).is_open
 
     def _listen(self, message: Listen, descriptors: Sequence[int]) -> None:
         if not descriptors:

@@ -269,7 +269,7 @@ class Dealing:
         for worker, chosen in dealt.items():
             hand = self._hands[worker]
             for alike in _by_family(chosen):
-                if not (hand.is_open(now) and hand.offer(alike, now)):
+                if not hand.offer(alike, now):
                     self._hold(alike)
             if (
                 not hand.is_open(now)

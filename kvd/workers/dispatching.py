@@ -94,12 +94,13 @@ class Dispatching:
             chosen: The first policy.
             groups: The sockets; closed when this finishes.
             steering: Of them; closed when the last worker has ended.
-            scoreboard: How busy the workers are.
+            scoreboard: How busy the workers are; gets to know who is there.
             max_connections: How many one worker may have open.
             reactor: Watches the sockets and tells the time.
             shadow: The policy that looks on.
         """
         self.shadow = shadow
+        self._scoreboard = scoreboard
         self._groups = groups
         self._polling = Polling(None, groups, reactor)
         self._dealing = Dealing(None, groups, scoreboard, max_connections, reactor)
@@ -203,6 +204,7 @@ class Dispatching:
         self._dealing.joined(worker, channel)
         self._polling.joined(worker, channel)
         self._ready.add(worker)
+        self._scoreboard.mark(worker, True)
         self._steering.admit(self._ready)
 
     def leaving(self, worker: int) -> None:
@@ -222,6 +224,7 @@ class Dispatching:
         self._dealing.left(worker)
 
     def _lose(self, worker: int) -> None:
+        self._scoreboard.mark(worker, False)
         if worker in self._ready and not self._finished:
             self._ready.discard(worker)
             self._steering.admit(self._ready)

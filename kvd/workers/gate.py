@@ -1,9 +1,8 @@
 """
 A worker's gate: whether it may take a connection from a socket that others poll too.
 
-Nobody waits for long because of a gate: after some refusals in a row it is opened,
-whatever the policy says, since what the scoreboard tells of a worker may be old. Rows
-of workers that have not been heard of do not count at all.
+Rows of workers that take no connections, or have not been heard of, do not count: who
+died has the least to do of all, and would keep everybody away.
 """
 
 from __future__ import annotations
@@ -11,17 +10,11 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from kvd.dispatch.view import View
 from kvd.interfaces import IGatedPolicy
 from kvd.scoreboard import Scoreboard
-
-CLOSED_SECONDS: Final = 0.02
-"""
-So long may it stay closed while a connection waits.
-"""
 
 SILENT_SECONDS: Final = 1.5
 """
@@ -42,60 +35,47 @@ class Gate:
         policy: IGatedPolicy,
         worker: int,
         scoreboard: Scoreboard,
-        clock: IReactorTime,
     ) -> None:
         """
         Args:
             policy: Who is asked.
             worker: This worker's number.
             scoreboard: What the others do.
-            clock: Tells the time.
         """
         self._policy = policy
         self._worker = worker
         self._scoreboard = scoreboard
-        self._clock = clock
         self._random = Random()
-        self._closed_since: float | None = None
         self._complained = False
 
     def is_open(self) -> bool:
         """
         Whether to accept now. Asked whenever a connection seems to wait.
         """
-        now = self._clock.seconds()
-        if self._closed_since is not None and now - self._closed_since > CLOSED_SECONDS:
-            self._closed_since = None
-            return True
         try:
-            accepts = bool(self._policy.accepts(self._worker, self._view()))
+            return bool(self._policy.accepts(self._worker, self._view()))
         except Exception:
-            accepts = True
             if not self._complained:
                 self._complained = True
                 self._log.failure(
                     "the policy cannot say whether this worker may accept; it does,"
                     " and no more is said of it"
                 )
-        if accepts:
-            self._closed_since = None
-        elif self._closed_since is None:
-            self._closed_since = now
-        return accepts
+            return True
 
     def _view(self) -> View:
         board = self._scoreboard
-        connections = board.connections()
-        alive = [
-            worker
-            for worker, silent in enumerate(board.silences())
-            if silent < SILENT_SECONDS or worker == self._worker
-        ]
+        connections, requests = board.connections(), board.requests()
+        silences = board.silences()
+        # Last: while places are given up, rows end sooner than marks.
+        alive = {
+            worker for worker in board.takers() if silences[worker] < SILENT_SECONDS
+        }
         return View(
-            ready=alive,
+            ready=sorted(alive | {self._worker}),
             turn=0,
             connections=connections,
-            requests=board.requests(),
+            requests=requests,
             handing_over=(0,) * len(connections),
             random=self._random,
         )

@@ -237,6 +237,7 @@ class Pool:
             self._give_up(slot)
         # One that starts leaves when it is ready. If it were given up, what the fork
         # server says of it might be taken for the next one's.
+        self._tell_once_serving()
 
     def _give_up(self, slot: Slot) -> None:
         self._cancel(slot)
@@ -249,7 +250,6 @@ class Pool:
     def _start(self, slot: Slot) -> None:
         slot.state = State.STARTING
         slot.started = self._reactor.seconds()
-        slot.pid = 0
         try:
             near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
@@ -259,7 +259,7 @@ class Pool:
                 error=error.strerror,
             )
             slot.state = State.WAITING
-            slot.timer = self._reactor.callLater(RETRY_SECONDS, self._restart, slot)
+            slot.timer = self._reactor.callLater(RETRY_SECONDS, self._start, slot)
             return
         slot.channel = Channel(
             near,
@@ -351,7 +351,7 @@ class Pool:
                     reason=message.sentence,
                 )
             slot.failure = message.sentence
-        elif isinstance(message, Ready) and slot.state is State.STARTING:
+        elif isinstance(message, Ready):
             self._cancel(slot)
             slot.state = State.READY
             slot.failure = ""
@@ -411,13 +411,9 @@ class Pool:
         lived_seconds = self._reactor.seconds() - slot.started
         pause = slot.backoff.pause_after(lived_seconds, worked)
         if pause:
-            slot.timer = self._reactor.callLater(pause, self._restart, slot)
+            slot.timer = self._reactor.callLater(pause, self._start, slot)
         else:
             self._start(slot)
-
-    def _restart(self, slot: Slot) -> None:
-        slot.timer = None
-        self._start(slot)
 
     def _bury(self, slot: Slot, expected: bool) -> None:
         """

@@ -70,6 +70,28 @@ class HistoryTests(SynchronousTestCase):
         assert 80.0 == newest.workers[0].requests
         assert pytest.approx(0.25) == newest.supervisor_delay
 
+    def test_a_clock_that_is_set_tells_no_rates_that_cannot_be(self) -> None:
+        """
+        Nor a delay.
+        """
+        for by in (-3600, -1, -0.5):
+            self.sums = [served(self.sums[0].requests + 100), NOTHING]
+            self.clock.rightNow += 1 + by
+            self.history._take()
+            newest = self.history.newest
+            assert newest is not None
+            assert newest.workers[0].requests in (100.0, 200.0)
+            assert 0.0 == newest.supervisor_delay
+
+    def test_no_worker_is_busier_than_all_the_time(self) -> None:
+        """
+        A turn counts when it ends, and may have begun in another second.
+        """
+        sample = self.second(replace(NOTHING, busy_seconds=1.25), NOTHING)
+
+        assert 1.0 == sample.workers[0].busy
+        assert [100, 0] == sample.as_remembered()["workers"]
+
     def test_latency_is_that_of_the_second(self) -> None:
         """
         What was slow before does not count.
@@ -83,6 +105,13 @@ class HistoryTests(SynchronousTestCase):
         sample = self.second(slow_and_fast, NOTHING)
         assert sample.latency_p99 is not None
         assert sample.latency_p99 <= BOUNDS_SECONDS[5]
+        more = replace(slow_and_fast, latency=list(slow_and_fast.latency))
+        more.latency[5] += 60
+        more.latency[20] += 40
+        sample = self.second(more, NOTHING)
+        assert sample.latency_p50 is not None
+        assert sample.latency_p99 is not None
+        assert sample.latency_p50 <= BOUNDS_SECONDS[5] < sample.latency_p99
         assert sample.workers[1].latency_p99 is None
 
     def test_the_longest_turn_is_that_of_the_second(self) -> None:
@@ -95,6 +124,8 @@ class HistoryTests(SynchronousTestCase):
 
         assert BOUNDS_SECONDS[9] == sample.workers[0].loop_delay
         assert sample.workers[1].loop_delay is None
+        sample = self.second(replace(NOTHING, loop_delay=turned), NOTHING)
+        assert sample.workers[0].loop_delay is None
 
     def test_balance_goes_over_several_seconds(self) -> None:
         """
@@ -110,6 +141,10 @@ class HistoryTests(SynchronousTestCase):
             requests[0] += 1
             sample = self.second(*map(served, requests))
         assert 0.5 == sample.balance_requests
+
+        works = replace(served(requests[0] + 1), busy_seconds=0.25)
+        as_much = replace(served(requests[1]), busy_seconds=0.25)
+        assert 1.0 == self.second(works, as_much).balance_busy
 
     def test_places_may_come_and_go(self) -> None:
         """

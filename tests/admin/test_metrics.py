@@ -5,6 +5,8 @@ Tests for `kvd.admin.metrics`, read with prometheus-client's own parsers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from prometheus_client.openmetrics.parser import (
@@ -15,23 +17,34 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from kvd.admin.ledger import Ledger
 from kvd.admin.metrics import Gathered, spell
 from kvd.control.status import WorkerState, describe
+from kvd.dispatch.leastbusy import LeastBusy
+from kvd.dispatch.shadowing import Shadow
 from kvd.listening import open_group
 from kvd.scoreboard import Scoreboard
 from kvd.settings import Settings, TCPAddress
+from kvd.testing import view
 from tests.admin.worked import scoreboard, serve
 
 Labels = Mapping[str, str]
 
 
-def gather(board: Scoreboard, *states: str, procs: int | None = None) -> Gathered:
+def gather(
+    board: Scoreboard,
+    *states: str,
+    procs: int | None = None,
+    shadow: Mapping[str, Any] | None = None,
+) -> Gathered:
     """
     What would be told of workers in these states.
     """
+    counts = None if shadow is None else dict(shadow)
     workers = [WorkerState(n, 100 + n, state, 0) for n, state in enumerate(states)]
     settings = Settings(procs=len(states) if procs is None else procs)
     group = open_group(TCPAddress("127.0.0.1", 0), len(states))
     try:
-        status = describe(settings, [group], workers, board, 12.5)
+        status = describe(
+            settings, [group], workers, board, 12.5, shadow=lambda workers: counts
+        )
     finally:
         group.close()
     sums = board.sums()
@@ -109,6 +122,39 @@ def test_latency_is_a_histogram() -> None:
         assert pytest.approx(4.2) == seen[key(f"{name}_sum", **of)]
 
 
+def test_turns_of_a_reactor_are_a_histogram() -> None:
+    """
+    Whose sum is the time in which it did not wait.
+    """
+    with scoreboard(1) as board:
+        row = board.own_row(0)
+        serve(row, 1, seconds=3.0)
+        row.woke()
+        row.waits()
+        seen = told(gather(board, "ready"))
+
+    assert 1 == seen[key("kvd_worker_loop_delay_seconds_count", worker="0")]
+    took = seen[key("kvd_worker_loop_delay_seconds_sum", worker="0")]
+    assert seen[key("kvd_worker_busy_seconds_total", worker="0")] == took < 1
+
+
+def test_what_waits_is_told_beside_what_may() -> None:
+    """
+    At each address; and no delay is a delay too.
+    """
+    with scoreboard(1) as board:
+        gathered = gather(board, "ready")
+    seen = told(replace(gathered, supervisor_delay=0.0))
+
+    assert 0 == seen[key("kvd_supervisor_delay_seconds")]
+    ((limit, _),) = [
+        (value, name) for name, value in seen.items() if name[0].endswith("_limit")
+    ]
+    assert gathered.status["accept_queues"][0]["limit"] == limit
+    seen = told(replace(gathered, supervisor_delay=None))
+    assert key("kvd_supervisor_delay_seconds") not in seen
+
+
 def test_no_counter_goes_back_when_a_worker_is_replaced() -> None:
     """
     Nor is any missing while there is none in its place.
@@ -150,6 +196,45 @@ def test_one_process_has_no_reactor_that_is_watched() -> None:
 
     assert 1 == seen[key("kvd_request_seconds_count", worker="0")]
     assert not [name for name, _ in seen if "loop_delay" in name or "busy" in name]
+
+
+def test_a_shadow_is_told_beside_what_was_dealt() -> None:
+    """
+    How often it agreed, and what each worker would have had.
+    """
+    shadow = Shadow("leastbusy", LeastBusy())
+    busy = view(2, requests=(1, 0), handing_over=(2, 0))
+    shadow.look_on([busy, busy, busy], [0, 1, 0])
+    with scoreboard(2) as board:
+        counts = {"policy": "leastbusy", "model": False, **shadow.counts([0, 1])}
+        seen = told(gather(board, "ready", "ready", shadow=counts))
+
+    pair = {"policy": "reuseport", "shadow": "leastbusy"}
+    assert 1 == seen[key("kvd_shadow_info", model="false", **pair)]
+    for answer, count in (("same", 1), ("another", 2), ("none", 0)):
+        name = "kvd_shadow_connections_total"
+        assert count == seen[key(name, answer=answer, **pair)]
+    for worker, dealt, chosen in (("0", 2, 0), ("1", 1, 3)):
+        name = "kvd_shadow_dealt_total"
+        assert dealt == seen[key(name, worker=worker, **pair)]
+        name = "kvd_shadow_chosen_total"
+        assert chosen == seen[key(name, worker=worker, **pair)]
+    for at, tasks in (("dealt", 6), ("shadow", 0)):
+        assert tasks == seen[key("kvd_shadow_found_tasks_total", at=at, **pair)]
+    assert 0 < seen[key("kvd_shadow_seconds_total", **pair)]
+
+
+def test_a_shadow_that_sees_nothing_has_a_name_only() -> None:
+    """
+    Without one there is nothing at all.
+    """
+    waiting = {"policy": "shared", "model": True}
+    with scoreboard(1) as board:
+        seen = told(gather(board, "ready", shadow=waiting))
+        without = told(gather(board, "ready"))
+
+    assert ["kvd_shadow_info"] == [name for name, _ in seen if "shadow" in name]
+    assert not [name for name, _ in without if "shadow" in name]
 
 
 def test_the_format_is_the_one_that_is_asked_for() -> None:

@@ -13,11 +13,13 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyChannel
 
 from kvd.admin.ledger import NOTHING
-from kvd.admin.site import ReadingRequest, StatusSite, readiness
+from kvd.admin.site import Metrics, ReadingRequest, StatusSite, readiness
 from kvd.control import answering
 from kvd.listening import ListenerGroup, open_group
 from kvd.settings import Address, TCPAddress, UNIXAddress
@@ -163,8 +165,13 @@ class StatusSiteTests(SynchronousTestCase):
         """
         No browser is to guess at it, keep it, or show it in a frame.
         """
-        for path in ("/", "/health", "/status.json", "/nothing", "/health/x"):
-            fields = self.ask(path).fields
+        replies = [
+            self.ask(path)
+            for path in ("/", "/health", "/status.json", "/nothing", "/health/x")
+        ]
+        replies.append(self.ask("/", method="PUT"))
+        for reply in replies:
+            fields = reply.fields
             assert "nosniff" == fields["x-content-type-options"]
             assert "no-store" == fields["cache-control"]
             assert "frame-ancestors 'none'" in fields["content-security-policy"]
@@ -197,6 +204,7 @@ class StatusSiteTests(SynchronousTestCase):
         request.handleContentChunk(b"x" * 200_000)
         assert request.content is not None
         with request.content as content:
+            content.seek(0)
             assert b"" == content.read()
 
     def test_a_mistake_of_ours_tells_no_details(self) -> None:
@@ -210,6 +218,52 @@ class StatusSiteTests(SynchronousTestCase):
         assert b"secret" not in reply.body
         assert b"Traceback" not in reply.body
         assert 1 == len(self.flushLoggedErrors(ValueError))
+
+    def test_metrics_are_gathered_when_they_are_asked_for(self) -> None:
+        """
+        What was done since the last second, too. Spelling them takes a thread.
+        """
+        self.sums = [served(7), served(3)]
+        for method, expected in (("GET", b"spelled"), ("HEAD", b"")):
+            spelled: Deferred[tuple[bytes, str]] = Deferred()
+            with mock.patch.object(Metrics, "_spell", return_value=spelled) as spell:
+                client = self.connect()
+                head = f"{method} /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                client.send(head.encode())
+                (gathered, _), _ = spell.call_args
+            assert 10 == gathered.accounts["shared"].connections
+            spelled.callback((b"spelled", "text/odd"))
+            reply, _, body = client.receive().partition(b"\r\n\r\n")
+            assert b"text/odd" in reply
+            assert b"Content-Length: 7" in reply
+            assert expected == body
+
+    def test_metrics_for_who_has_left_are_nobodys(self) -> None:
+        """
+        Whatever became of them.
+        """
+        for outcome in ((b"spelled", "text/odd"), Failure(ZeroDivisionError())):
+            spelled: Deferred[tuple[bytes, str]] = Deferred()
+            with mock.patch.object(Metrics, "_spell", return_value=spelled):
+                client = self.connect()
+                client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                client.close()
+            spelled.callback(outcome)
+            self.reactor.settle()
+
+        assert 1 == len(self.flushLoggedErrors())
+
+    def test_nothing_is_read_after_the_end(self) -> None:
+        """
+        And the socket is whose it was.
+        """
+        self.reactor.advance(1)
+        before = len(self.site._history.samples)
+        self.close()
+        self.reactor.advance(5)
+
+        assert 1 <= before == len(self.site._history.samples)
+        assert -1 != self.group.members[0].fileno()
 
     def test_it_takes_no_more_connections_than_it_may(self) -> None:
         """

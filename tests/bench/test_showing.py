@@ -147,7 +147,6 @@ def test_the_suffix_chooses_the_kind_of_drawing(
     """
     Whatever its case.
     """
-    pytest.importorskip("matplotlib")
     path = tmp_path / name
     check_plot(str(path))
 

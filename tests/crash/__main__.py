@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from kvd.plugins import IPolicyDeclaration, declared
+from kvd.settings import Durability
 from tests.crash.killing import kill_workers
 
 
@@ -18,15 +19,26 @@ def main() -> int:
     """
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     wrong = 0
-    for policy in declared(IPolicyDeclaration):
-        with tempfile.TemporaryDirectory(prefix="kvd-crash-") as folder:
-            report = kill_workers(policy, kills, Path(folder))
-        with tempfile.TemporaryDirectory(prefix="kvd-crash-") as folder:
-            spared = kill_workers(policy, kills, Path(folder), spare=True)
+    runs: list[tuple[str, Durability]]
+    runs = [(policy, "process") for policy in declared(IPolicyDeclaration)]
+    for policy, durability in (*runs, ("reuseport", "disk")):
+        reports = []
+        for spare in (False, True):
+            with tempfile.TemporaryDirectory(prefix="kvd-crash-") as folder:
+                reports.append(
+                    kill_workers(
+                        policy,
+                        kills,
+                        Path(folder),
+                        spare=spare,
+                        durability=durability,
+                    )
+                )
+        report, spared = reports
         print(
-            f"{policy}: {kills} workers killed, {report.requests} requests,"
-            f" {report.broken} broken, {len(report.wrong)} wrong; the longest that"
-            f" succeeded took {report.longest_seconds * 1000:.0f} ms, and"
+            f"{policy}, {durability}: {kills} workers killed, {report.requests}"
+            f" requests, {report.broken} broken, {len(report.wrong)} wrong; the longest"
+            f" that succeeded took {report.longest_seconds * 1000:.0f} ms, and"
             f" {spared.longest_seconds * 1000:.0f} ms where nobody was killed",
             flush=True,
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kvd.control.asking import ControlSocket
+from kvd.settings import Durability
 from kvd.workers.pool import END_SECONDS
 from tests.crash.load import Load, Report
 from tests.integration.twistd import Twistd, unused_port
@@ -34,7 +35,12 @@ end.
 
 
 def kill_workers(
-    policy: str, kills: int, folder: Path, seed: int = 1, spare: bool = False
+    policy: str,
+    kills: int,
+    folder: Path,
+    seed: int = 1,
+    spare: bool = False,
+    durability: Durability = "process",
 ) -> Report:
     """
     Serve under load and kill workers.
@@ -45,6 +51,7 @@ def kill_workers(
         folder: Empty.
         seed: Of chance.
         spare: Kill none of them, to compare with.
+        durability: Of what they store.
 
     Returns:
         What the clients saw; more broken requests than there were connections
@@ -54,7 +61,7 @@ def kill_workers(
     open_on_killed = 0
     with (
         closing(ControlSocket(str(folder / "control"))) as asked,
-        Twistd(_options(policy, folder), folder) as daemon,
+        Twistd(_options(policy, folder, durability), folder) as daemon,
     ):
         asked.status()
         before = _descriptors(daemon.process.pid)
@@ -113,10 +120,12 @@ def kill_daemon(policy: str, kills: int, folder: Path) -> Report:
     return load.report
 
 
-def _options(policy: str, folder: Path) -> list[str]:
+def _options(
+    policy: str, folder: Path, durability: Durability = "process"
+) -> list[str]:
     return [
         *["--policy", policy, "--procs", str(WORKERS)],
-        *["--store", f"file:{folder}/values", "--durability", "process"],
+        *["--store", f"file:{folder}/values", "--durability", durability],
         *["--control", f"{folder}/control"],
     ]
 

@@ -17,12 +17,19 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.integration.http import ask_over
+
 KEYS: Final = 20
 """
 Per client: few, so that they are overwritten often.
 """
 
 MAX_BYTES: Final = 200_000
+SMALL_BYTES: Final = 5_000
+"""
+Half of the values are no longer: they go another way (`kvd.shortcuts`).
+"""
+
 TIMEOUT_SECONDS: Final = 20
 
 
@@ -47,7 +54,7 @@ def value_of(client: int, key: int, number: int, rng: random.Random) -> bytes:
     """
     The bytes of one write.
     """
-    body = rng.randbytes(rng.randrange(MAX_BYTES))
+    body = rng.randbytes(rng.randrange(rng.choice((SMALL_BYTES, MAX_BYTES))))
     head = f"{client} {key} {number} {len(body)}\n".encode()
     return head + body + zlib.crc32(head + body).to_bytes(4, "big")
 
@@ -145,9 +152,8 @@ class Client(threading.Thread):
             )
         self._report.requests += 1
         try:
-            self._connection.request(method, f"/{self.number}/{key}", body)
-            response = self._connection.getresponse()
-            reply = response.status, response.read()
+            got = ask_over(self._connection, method, f"/{self.number}/{key}", body)
+            reply = got.status, got.body
         except (
             ConnectionRefusedError,
             BrokenPipeError,

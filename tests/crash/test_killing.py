@@ -30,6 +30,16 @@ def test_only_requests_in_service_on_a_killed_worker_fail(
     assert report.requests > 100
 
 
+def test_the_same_holds_of_what_is_synced(tmp_path: Path) -> None:
+    """
+    Those values go another way, by threads.
+    """
+    report = kill_workers("reuseport", KILLS, tmp_path, durability="disk")
+
+    assert [] == report.wrong
+    assert report.requests > 100
+
+
 @pytest.mark.parametrize("policy", sorted(declared(IPolicyDeclaration)))
 def test_what_was_acknowledged_outlives_the_supervisor(
     policy: str, tmp_path: Path

@@ -71,6 +71,8 @@ def test_kvds_own_policies_can_be_arranged() -> None:
         (Says(True, 2, [[0], [2]]), "names socket 2 for worker 1; there are 0 to 1"),
         (Says(True, 2, [[0], [-1]]), "names socket -1 for worker 1"),
         (Says(True, 2, [["0"], [1]]), "names socket '0' for worker 0"),
+        (Says(True, 2, [[0], [True]]), "names socket True for worker 1"),
+        (Says(True, 2, [[0.0], [1]]), "names socket 0.0 for worker 0"),
         (Says(True, 2, [[0, 1], []]), "names none for worker 1"),
         (Says(True, 2, [[0], [0]]), "names nobody for socket 1"),
         (Says(False, 1, [[], [0]]), "names some for worker 1, although"),

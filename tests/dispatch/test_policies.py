@@ -238,7 +238,7 @@ class OptionTests(SynchronousTestCase):
             ("steered:by=cpu,weights=1/2", "not beside another way"),
             ("steered:weights=1/x", "whole numbers"),
             ("steered:weights=-1", "whole numbers"),
-            ("steered:weights=0/0", "gives connections to nobody"),
+            ("steered:weights=0/0", "to nobody: give one that is above 0"),
             ("shared:fast=yes", "'shared' has no options"),
         ):
             with pytest.raises(BadSetting, match=re.escape(sentence)):

@@ -94,6 +94,32 @@ class ShadowTests(SynchronousTestCase):
 
         assert [2, 2, 2] == [row["shadow"] for row in told["workers"]]
 
+    def test_its_turn_is_somebodys(self) -> None:
+        """
+        As the number of a worker that there should be, ready or not.
+        """
+        turns: list[int] = []
+
+        def choose(view: View) -> int:
+            turns.append(view.turn)
+            return view.ready[-1]
+
+        self.deal(Odd(choose), RoundRobin(), [view(4, ready=(0, 2))] * 2)
+        self.deal(Odd(choose), RoundRobin(), [view(3)] * 2)
+
+        assert [0, 3, 0, 0] == turns
+
+    def test_what_it_takes_is_told(self) -> None:
+        """
+        For each time that it is asked; and no alarm is left to ring.
+        """
+        shadow = self.deal(Odd(fail), RoundRobin(), [view(3)] * 6)
+        took = shadow.counts(range(3))["microseconds"]
+
+        assert took > 0
+        assert round(1e6 * shadow._seconds / 6, 1) == took
+        assert (0.0, 0.0) == signal.getitimer(signal.ITIMER_REAL)
+
     def test_it_cannot_spoil_what_others_saw(self) -> None:
         """
         Chance is its own too, so that looking on changes nobody's dice.

@@ -104,13 +104,15 @@ def test_weights_are_shares(group: list[socket.socket]) -> None:
     """
     0 is never, also between others and at either end.
     """
-    steer(group[0], by_weight([1, 0, 3, 0]))
+    for weights in ([1, 0, 3, 0], [0, 1, 1, 2]):
+        steer(group[0], by_weight(weights))
 
-    got = shares(group, CONNECTIONS)
+        got = shares(group, CONNECTIONS)
 
-    assert [0, 0] == [got[1], got[3]]
-    assert CONNECTIONS == sum(got)
-    assert abs(got[0] - 100) < 5 * (CONNECTIONS * 3 / 16) ** 0.5
+        assert CONNECTIONS == sum(got)
+        for weight, share in zip(weights, got, strict=True):
+            allowed = 5 * (CONNECTIONS * weight * (4 - weight) / 16) ** 0.5
+            assert abs(share - CONNECTIONS * weight / 4) <= allowed
 
 
 def test_a_processor_has_its_member(group: list[socket.socket]) -> None:
@@ -145,11 +147,12 @@ def test_what_cannot_be_said_is_refused() -> None:
     """
     with pytest.raises(ValueError, match="somebody has to get"):
         by_chance([])
-    for weights in ([], [0, 0], [1, -1]):
+    for weights in ([], [0, 0], [1, -1], [3, -1]):
         with pytest.raises(ValueError, match="no weights"):
             by_weight(weights)
     with pytest.raises(ValueError, match="6002 instructions; the kernel takes 4096"):
         by_weight([1] * 3001)
+    assert by_weight([1] * 2048)
     assert by_chance(range(4096))
 
 

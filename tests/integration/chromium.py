@@ -41,6 +41,8 @@ class Chromium:
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
             "--no-first-run",
             f"--user-data-dir={folder}",
             "--remote-debugging-pipe",

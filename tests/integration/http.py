@@ -49,9 +49,15 @@ def ask_over(
     fields: Mapping[str, str] | None = None,
 ) -> Reply:
     """
-    One request over a connection that stays.
+    One request over a connection that stays. Head and body go out together, as far
+    as a packet takes them.
     """
+    if connection.sock is None:
+        connection.connect()
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
     connection.request(method, target, body, dict(fields or {}))
+    if connection.sock is not None:
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
     response = connection.getresponse()
     lowered = {name.lower(): value for name, value in response.getheaders()}
     return Reply(response.status, lowered, response.read())

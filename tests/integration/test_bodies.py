@@ -1,6 +1,6 @@
 """
-Bodies on the real daemon, moved by the kernel or read and written: the same holds for
-both.
+Bodies on the real daemon, moved by the kernel or read and written, small ones with
+shortcuts or without: the same holds for all.
 """
 
 from __future__ import annotations
@@ -28,22 +28,30 @@ SOAK_REQUESTS = int(os.environ.get("KVD_SOAK_REQUESTS", "5000"))
 SPLICE = pytest.mark.parametrize("splice", ["on", "off"])
 
 
-def options(splice: str, store: Path | str) -> list[str]:
+WAYS = [("on", "on"), ("on", "off"), ("off", "on")]
+"""
+``--splice`` and ``--shortcuts``.
+"""
+
+
+def options(splice: str, store: Path | str, shortcuts: str = "on") -> list[str]:
     """
     One worker, so that all connections meet in it.
     """
     return [
         *["--procs=1", "--durability=process", "--control=off"],
-        *[f"--store=file:{store}", f"--splice={splice}"],
+        *[f"--store=file:{store}", f"--splice={splice}", f"--shortcuts={shortcuts}"],
     ]
 
 
-@pytest.fixture(params=["on", "off"])
+@pytest.fixture(params=WAYS, ids=["both", "splice", "shortcuts"])
 def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Twistd]:
     """
-    With ``--splice`` on and off.
+    With ``--splice`` and ``--shortcuts``, or one of them.
     """
-    with Twistd(options(request.param, tmp_path / "values"), tmp_path) as daemon:
+    splice, shortcuts = request.param
+    chosen = options(splice, tmp_path / "values", shortcuts)
+    with Twistd(chosen, tmp_path) as daemon:
         yield daemon
 
 
@@ -215,6 +223,33 @@ def test_many_requests_over_one_connection(daemon: Twistd) -> None:
                 assert body == replies.read(skip_fields(replies))
 
 
+def test_many_requests_one_after_the_other(daemon: Twistd) -> None:
+    """
+    Each sent when the reply to the one before has come; some on connections of their
+    own, some in two pieces.
+    """
+    with talk(daemon.port) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        replies = sock.makefile("rb")
+        for turn in range(SOAK_REQUESTS // 5):
+            key, body = f"folder/{turn % 50}", b"%d" % turn * (turn % 1000)
+            whole = head(key, len(body)) + body
+            end = turn % len(whole) if turn % 10 == 0 else len(whole)
+            sock.sendall(whole[:end])
+            sock.sendall(whole[end:])
+            assert replies.readline().split()[1] in (b"201", b"204")
+            assert 0 == skip_fields(replies)
+            for _ in range(3):
+                sock.sendall(f"GET /{key} HTTP/1.1\r\nHost: kvd\r\n\r\n".encode())
+                assert replies.readline().startswith(b"HTTP/1.1 200 ")
+                assert body == replies.read(skip_fields(replies))
+            if turn % 20 == 0:
+                assert body == ask(daemon.port, "GET", f"/{key}").body
+                fields = {"Connection": "close"}
+                put = ask(daemon.port, "PUT", f"/{key}", body, fields)
+                assert (204, "close") == (put.status, put.fields["connection"])
+
+
 def skip_fields(replies: object) -> int:
     """
     Read past the fields of a reply; gives its length.
@@ -231,8 +266,10 @@ def test_what_was_stored_is_what_was_sent(daemon: Twistd) -> None:
     """
     Byte for byte, at sizes around those at which ways part.
     """
-    for size in (0, 1, 16_384, 16_385, 65_535, 65_536, 65_537, 1 << 20, 5_000_001):
+    parting = [0, 16_384, 60 * 1024, 65_536]
+    for size in (*parting, *(n + 1 for n in parting), 65_535, 1 << 20, 5_000_001):
         body = os.urandom(size)
         assert 201 == ask(daemon.port, "PUT", f"/{size}", body).status
-        got = ask(daemon.port, "GET", f"/{size}").body
+        for _ in range(2):
+            got = ask(daemon.port, "GET", f"/{size}").body
         assert hashlib.sha256(body).digest() == hashlib.sha256(got).digest()

@@ -5,6 +5,7 @@ Installed, kvd is found from any folder: as a wheel and editable.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import site
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from kvd import __version__
+from tests.integration.http import ask
 from tests.integration.twistd import RUN_TWISTD, Twistd
 
 pytestmark = pytest.mark.integration
@@ -37,7 +39,13 @@ class Installed:
     A Python of its own, with kvd installed; all else is that of this one.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, compiler: str = "") -> None:
+        """
+        Args:
+            folder: Of its own.
+            options: For ``pip install``.
+            compiler: Of C; empty: the usual one.
+        """
         venv.create(folder, symlinks=True, with_pip=False)
         self.python = str(folder / "bin" / "python")
         [packages] = (folder / "lib").glob("python*/site-packages")
@@ -54,7 +62,8 @@ class Installed:
         # No isolation: what builds the wheel is here already, and no network
         # is asked for it.
         alone = ["--ignore-installed", "--no-build-isolation"]
-        subprocess.run([*pip, *quietly, *alone, *options], check=True)
+        building = {**os.environ, "CC": compiler} if compiler else None
+        subprocess.run([*pip, *quietly, *alone, *options], env=building, check=True)
 
     def run(self, folder: Path, *words: str) -> str:
         """
@@ -83,6 +92,47 @@ def installed(
     where = made.run(folder, "-c", "import kvd; print(kvd.__file__)").strip()
     assert Path(where).is_relative_to(folder if request.param == "wheel" else ROOT)
     return made
+
+
+@pytest.fixture(scope="module")
+def uncompiled(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """
+    Where no compiler works, from a copy that was never built.
+    """
+    folder = tmp_path_factory.mktemp("uncompiled")
+    sources = folder / "sources"
+    sources.mkdir()
+    for name in ("kvd", "twisted"):
+        leave = shutil.ignore_patterns("*.so", "__pycache__")
+        shutil.copytree(ROOT / name, sources / name, ignore=leave)
+    for name in ("pyproject.toml", "README.rst", "LICENSE"):
+        shutil.copy(ROOT / name, sources)
+    return Installed(folder / "python", str(sources), compiler="false")
+
+
+def test_what_is_compiled_is_there(installed: Installed, tmp_path: Path) -> None:
+    """
+    Beside the modules, and can be loaded.
+    """
+    program = "from kvd import shortcuts; print(shortcuts.are_compiled())"
+
+    assert "True\n" == installed.run(tmp_path, "-c", program)
+
+
+def test_kvd_needs_no_compiler(uncompiled: Installed, tmp_path: Path) -> None:
+    """
+    It serves without what one would have made, and says so.
+    """
+    options = ["--procs=1", "--durability=process"]
+    daemon = Twistd(options, tmp_path, uncompiled.python, uncompiled.environment)
+    with daemon:
+        for status in (201, 204):
+            assert status == ask(daemon.port, "PUT", "/a/key", b"value").status
+            for _ in range(2):
+                assert b"value" == ask(daemon.port, "GET", "/a/key").body
+        daemon.stop()
+
+    assert 1 == "".join(daemon.lines).count("there are no shortcuts")
 
 
 def test_twistd_lists_kvd(installed: Installed, tmp_path: Path) -> None:

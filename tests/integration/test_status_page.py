@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from kvd.control.asking import ControlSocket
 from tests.integration.chromium import Chromium
 from tests.integration.twistd import Twistd, unused_port
 
@@ -101,6 +102,47 @@ def test_the_page_shows_the_workers_as_they_work(tmp_path: Path) -> None:
         pid = int(browser.value(cell(1, "pid")))
         os.kill(pid, signal.SIGKILL)
         browser.until(f"{cell(1, 'pid')}.endsWith('(+1)')")
+        assert [] == browser.complaints
+
+
+def test_the_page_shows_what_a_shadow_would_have_done(tmp_path: Path) -> None:
+    """
+    How often it agreed, and beside what each worker was dealt what it would have had;
+    that there is nothing to see; and nothing, where there is none.
+    """
+    site, control = unused_port(), tmp_path / "control"
+    options = ["--store=null:", f"--control={control}", "--policy=roundrobin"]
+    options += [f"--procs={WORKERS}", f"--status=tcp:{site}", "--shadow=leastbusy"]
+    hidden = "document.querySelector('#shadow-card').hidden"
+    words = "document.querySelector('#shadow-words')"
+    with (
+        Twistd(options, tmp_path) as daemon,
+        Chromium(tmp_path / "profile") as browser,
+    ):
+        browser.open(f"http://127.0.0.1:{site}/")
+        browser.until(f"{words}.textContent === 'No connection has been dealt yet.'")
+        fact = "document.querySelector('[data-fact=shadow] dd').textContent"
+        assert "leastbusy" == browser.value(fact)
+
+        with load(daemon.port):
+            agreed = "document.querySelector('#agreement-words').textContent"
+            browser.until(f"/^The same worker for \\d+ %, another/.test({agreed})")
+            for kind in ("first", "second"):
+                bars = f"[...document.querySelectorAll('#shadow .bar.{kind}')]"
+                seen = f"{bars}.filter((bar) => bar.height.baseVal.value > 9)"
+                browser.until(f"{seen}.length === {WORKERS}")
+            assert browser.value(f"{words}.hidden")
+
+        asked = ControlSocket(str(control))
+        asked.change("policy", {"policy": "reuseport"})
+        browser.until(
+            f"!{words}.hidden && {words}.textContent === 'Nothing to see: under"
+            " reuseport the supervisor deals no connections.'"
+        )
+        asked.change("shadow", {"shadow": "off"})
+        asked.close()
+        browser.until(hidden)
+        assert "none" == browser.value(fact)
         assert [] == browser.complaints
 
 

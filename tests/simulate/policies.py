@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from zope.interface import implementer
 
 from kvd.dispatch.view import View
-from kvd.interfaces import IDispatchPolicy
+from kvd.interfaces import IDispatchPolicy, IGatedPolicy
 
 
 @implementer(IDispatchPolicy)
@@ -55,3 +55,20 @@ class Odd(LeastLoaded):
 
     def choose(self, view: View) -> int:
         return self._choose(view)
+
+
+@implementer(IGatedPolicy)
+class Picky(Odd):
+    """
+    A gate that is open as the test says, at a socket for all.
+    """
+
+    def __init__(self, accepts: Callable[[int, View], bool]) -> None:
+        super().__init__(lambda view: view.ready[0], kernel_chooses=True)
+        self._accepts = accepts
+
+    def members_of(self, worker: int, workers: int) -> Sequence[int]:
+        return (0,)
+
+    def accepts(self, worker: int, view: View) -> bool:
+        return self._accepts(worker, view)

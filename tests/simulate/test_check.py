@@ -27,6 +27,20 @@ def test_the_simulation_gets_the_requests_that_are_sent() -> None:
     assert 1 == load.reuse
 
 
+def test_clients_come_when_they_came() -> None:
+    """
+    In the order of their coming, each with its own requests.
+    """
+    sent = bench.Load(requests=3, body_bytes=1, clients=2, keep_alive=True)
+    load = as_simulated(sent, "2x1s,9s", begins=[0.25, 0.125], lag=0.0625)
+    alike = as_simulated(sent, "2x1s,9s")
+
+    assert [0.125, 0.25] == load.begins
+    assert [0, 1, 3] == load.first
+    assert [*alike.services[2:], *alike.services[:2]] == load.services
+    assert (0, 0.0625) == (load.reuse, load.lag)
+
+
 def test_measures_of_a_run() -> None:
     """
     Jain's index, and the busiest worker in parts of the mean.
@@ -72,10 +86,12 @@ def test_a_daemon_does_what_the_simulation_says() -> None:
     trial = TRIALS[0]
     sent = bench.Load(40, 1, 4, trial.keep_alive)
     policy = load(IPolicyDeclaration, "roundrobin")
-    failed, measured = measure("roundrobin", 2, sent, trial.times)
-    simulated = simulate(as_simulated(sent, trial.times), policy, 2, 1)
+    run = measure("roundrobin", 2, sent, trial.times)
+    simulated = simulate(run.load, policy, 2, 1)
 
-    assert 0 == failed
+    assert 0 == run.failed
     assert (1.0, 1.0) == (simulated.jain, simulated.busiest)
-    assert (1.0, 1.0) == (measured.jain, measured.busiest)
-    assert measured.seconds >= simulated.seconds
+    assert (1.0, 1.0) == (run.measures.jain, run.measures.busiest)
+    assert run.measures.seconds >= simulated.seconds
+    assert 0.0 < run.load.begins[0] < run.load.begins[-1]
+    assert run.load.lag > 0

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvd.dispatch.gated import Gated
 from kvd.dispatch.reuseport import ReusePort
 from kvd.dispatch.roundrobin import RoundRobin
 from kvd.dispatch.shared import Shared
@@ -21,10 +22,10 @@ from kvd.simulate.engine import Simulation
 from kvd.simulate.figures import one_queue
 from kvd.simulate.load import Load, closed_load, open_load
 from kvd.simulate.outcome import BadChoice, Outcome
-from tests.simulate.policies import LeastLoaded, Odd
+from tests.simulate.policies import LeastLoaded, Odd, Picky
 
 NOTHING: dict[str, int] = {}
-POLICIES = (RoundRobin(), ReusePort(), Shared(), LeastLoaded())
+POLICIES = (RoundRobin(), ReusePort(), Shared(), Gated(), LeastLoaded())
 
 
 def run(load: Load, policy: IDispatchPolicy, workers: int = 2) -> Outcome:
@@ -160,6 +161,22 @@ def test_a_worker_that_waits_for_a_request_seems_idle() -> None:
     assert 0.5 == outcome.seconds_with_busy[0]
 
 
+def test_a_dealt_connection_is_on_its_way_until_its_request() -> None:
+    """
+    As the supervisor counts it; then it is open.
+    """
+    seen = []
+
+    def choose(view: View) -> int:
+        seen.append((list(view.handing_over), list(view.connections)))
+        return 0
+
+    load = replace(open_load([1.0] * 3, [0.0, 0.25, 0.5]), lag=0.375)
+    run(load, Odd(choose))
+
+    assert [([0, 0], [0, 0]), ([1, 0], [0, 0]), ([1, 0], [1, 0])] == seen
+
+
 def test_the_tail_is_the_time_at_the_end_with_few_workers() -> None:
     """
     Ten workers; one of them, which is few, has twice as much as the others.
@@ -211,12 +228,64 @@ def test_a_busy_worker_is_not_ready_where_the_socket_is_common() -> None:
         run(UNEVEN, Odd(lambda view: 0, kernel_chooses=True))
 
 
+def test_gates_let_the_idle_come_first() -> None:
+    """
+    Three clients that stay come while nobody has sent anything: each worker has one,
+    where without gates any of them may have several.
+    """
+    load = replace(open_load([1.0] * 3, [0.0] * 3), lag=0.5)
+
+    assert [1, 1, 1] == run(load, Gated(), workers=3).connections
+
+
+def test_a_connection_goes_to_an_open_gate() -> None:
+    """
+    Though another is first to wake.
+    """
+    policy = Picky(lambda worker, view: worker == 1)
+    outcome = run(open_load([1.0], [0.0]), policy)
+
+    assert [0, 1] == outcome.connections
+    assert [0.0] == outcome.waits
+
+
+def test_no_gate_stays_closed_while_a_connection_waits() -> None:
+    """
+    After 20 ms an idle worker takes it, whatever the policy says.
+    """
+    outcome = run(open_load([1.0], [0.0]), Picky(lambda worker, view: False))
+
+    assert 0.02 < outcome.waits[0] < 0.0225
+
+
+def test_a_busy_worker_asks_its_gate_between_two_requests() -> None:
+    """
+    It is closed after the first of its own client's, and open after the second, which
+    ends before it would be opened by force.
+    """
+    seen: list[int] = []
+
+    def accepts(worker: int, view: View) -> bool:
+        assert [0, 1] == list(view.ready)
+        seen.append(worker)
+        return len(seen) != 3
+
+    own, short = [1.0, 1 / 128, 1.0], [1.0]
+    load = Load([0.0, 0.0, 0.5], [0, 3, 6, 7], own + [2.0] * 3 + short)
+    outcome = run(load, Picky(accepts))
+
+    assert [0, 1, 0, 0] == seen
+    assert 0.5 + 1 / 128 in outcome.waits
+
+
 def test_a_policy_that_fails_is_an_error() -> None:
     """
     In words.
     """
     with pytest.raises(BadChoice, match="failed with KeyError: 'missing'"):
         run(UNEVEN, Odd(lambda view: NOTHING["missing"]))
+    with pytest.raises(BadChoice, match="failed with KeyError: 'gate'"):
+        run(UNEVEN, Picky(lambda worker, view: bool(NOTHING["gate"])))
 
 
 # Quarters are exact in binary, so that sums are exact too.

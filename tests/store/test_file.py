@@ -101,6 +101,12 @@ class FileStoreMakerTests(FolderCase):
                 pytest.raises(StoreUnusable, match=f"{self.path} .*Read-only"),
             ):
                 maker.prepare(self.path)
+        forbidden = OSError(errno.EACCES, "Permission denied", ".kvd")
+        with (
+            mock.patch("os.mkdir", side_effect=forbidden),
+            pytest.raises(StoreUnusable, match=r"opened: Permission denied \(\.kvd\)$"),
+        ):
+            maker.prepare(self.path)
         unsupported = OSError(errno.EOPNOTSUPP, "Operation not supported")
         with (
             mock.patch("os.setxattr", side_effect=unsupported),

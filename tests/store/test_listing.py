@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs
 from kvd.errors import StoreFault
 from kvd.interfaces import ValueInfo
 from kvd.keys import MAX_KEY_BYTES, Key
-from kvd.store import attribute
+from kvd.store import attribute, walk
 from kvd.store import listing as module
 from kvd.store.listing import Page
 from kvd.store.walk import Batch
@@ -134,6 +134,34 @@ class FileListingTests(FileStoreCase):
         page = self.walk(self.open_store(), limit=5)
 
         assert [b"10", b"11", b"12", b"13", b"14"] == [info.key for info in page]
+
+    def test_a_page_enters_no_folder_in_vain(self) -> None:
+        """
+        However the file system orders them: once the first ones have filled it, the
+        others are passed over.
+        """
+        names = [f"{number:02}" for number in range(20)]
+        for name in [*names[1::2], *reversed(names[::2])]:
+            for inner in range(4):
+                self.place(f"{name}/{inner}")
+        entered = []
+        enter = walk._open_inner
+
+        def noting(folder: int, name: bytes, key: bytes) -> int | None:
+            entered.append(name.decode())
+            return enter(folder, name, key)
+
+        self.patch(walk, "_open_inner", noting)
+        page = self.walk(self.open_store(), limit=2)
+
+        assert [b"00/0", b"00/1"] == [info.key for info in page]
+        assert names[: len(entered)] == entered
+        assert len(entered) <= 3
+
+        self.patch(walk, "WAITING_FOLDERS", 2)
+        self.patch(walk, "BATCH_NAMES", 3)
+        page = self.walk(self.open_store(), limit=9)
+        assert [b"00/0", b"01/0", b"02/0"] == [info.key for info in page][::4]
 
     def test_close_between_slices_ends_the_walk(self) -> None:
         """

@@ -52,10 +52,14 @@ class RecentValueTests(FileStoreCase):
         """
         This process or another.
         """
+        others = self.open_store()
+        kept = len(os.listdir("/proc/self/fd"))
         self.publish(self.store, NESTED, b"other")
         assert b"other" == self.get(self.store, NESTED)
-        self.publish(self.open_store(), NESTED, b"third")
+        self.publish(others, NESTED, b"third")
         assert b"third" == self.get(self.store, NESTED)
+        # The other store's folder of uploads.
+        assert kept + 1 == len(os.listdir("/proc/self/fd"))
 
     def test_who_has_it_keeps_what_it_was(self) -> None:
         """
@@ -71,8 +75,11 @@ class RecentValueTests(FileStoreCase):
         """
         With its folders, or by somebody who takes no locks.
         """
+        kept = len(os.listdir("/proc/self/fd"))
         self.store.remove(NESTED, UNCONDITIONAL)
         self.error(KeyAbsent, lambda: self.store.open(NESTED))
+        # Its bytes are free again on the disk, too.
+        assert kept - 1 == len(os.listdir("/proc/self/fd"))
 
         self.publish(self.store, NESTED, b"again")
         self.get(self.store, NESTED)
@@ -99,6 +106,33 @@ class RecentValueTests(FileStoreCase):
         assert b"FIRST" == self.get(self.store, NESTED)
         os.truncate(self.file, 3)
         self.error(KeyAbsent, lambda: self.store.open(NESTED))
+
+    def test_what_changes_while_it_is_read_is_not_kept(self) -> None:
+        """
+        Shorter or longer than it was when it was opened.
+        """
+        pread = os.pread
+        for change in (-1, 1):
+
+            def change_and_read(
+                descriptor: int, count: int, offset: int, change: int = change
+            ) -> bytes:
+                os.truncate(self.file, len(b"value") + change)
+                return pread(descriptor, count, offset)
+
+            self.publish(self.store, NESTED, b"value")
+            with mock.patch("os.pread", change_and_read):
+                value = self.store.open(NESTED)
+            assert not isinstance(value, RecentValue)
+            value.close()
+
+    def test_a_part_can_be_read(self) -> None:
+        """
+        As of any value.
+        """
+        value = self.store.open(NESTED)
+
+        assert b"irs" == value.read(1, 3)
 
     def test_files_of_others_are_not_kept(self) -> None:
         """

@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.systemd import notifying
 from kvd.systemd.notifying import Notifier, take_notifier
 
 
@@ -137,6 +138,25 @@ class NotifierTests(SynchronousTestCase):
         notifier.stopping()
 
         assert [] == self.clock.getDelayedCalls()
+
+    def test_kvd_goes_on_where_there_is_no_room(self) -> None:
+        """
+        systemd may hang; it is not waited for.
+        """
+        self.patch(notifying, "SEND_SECONDS", 0.01)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.connect(self.place)
+            try:
+                while True:
+                    sock.send(b"STATUS=full")
+            except BlockingIOError:
+                # Its queue is.
+                pass
+        with capturedLogs() as events:
+            self.notifier().ready("serves", self.clock)
+
+        assert 1 == len(events)
 
     def test_kvd_goes_on_where_nobody_hears(self) -> None:
         """

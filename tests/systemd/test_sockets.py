@@ -70,6 +70,7 @@ class Systemd:
             "LISTEN_PID": str(os.getpid() if pid is None else pid),
             "LISTEN_FDS": str(len(given)),
             "LISTEN_FDNAMES": ":".join(name for name, _ in given),
+            "LISTEN_PIDFDID": "4711",
         }
         return take_inherited(self.environ, FIRST)
 
@@ -100,7 +101,9 @@ def logged() -> Iterator[Callable[[], Sequence[str]]]:
     The formats of what was logged.
     """
     with capturedLogs() as events:
-        yield lambda: [event["log_format"] for event in events]
+        yield lambda: [
+            event["log_format"] + f" {event.get('reason')}" for event in events
+        ]
 
 
 def test_sockets_are_taken_for_this_process_alone(systemd: Systemd) -> None:
@@ -242,16 +245,17 @@ def test_what_takes_no_connections_is_refused(systemd: Systemd) -> None:
 
 
 def test_the_file_of_a_unix_socket_is_systemds(
-    systemd: Systemd, tmp_path: Path
+    systemd: Systemd, tmp_path: Path, logged: Callable[[], Sequence[str]]
 ) -> None:
     """
-    It stays, and so does the socket behind it.
+    It stays, and so does the socket behind it, of which there is never but one.
     """
     path = str(tmp_path / "socket")
     made = systemd.listen(socket.AF_UNIX, path)
     (group,) = systemd.adopted(ALL, systemd.give(("web", made)), size=4)
     group.close()
 
+    assert [] == logged()
     assert f"unix:{path}" == str(group.address)
     assert 1 == len(group.members)
     with socket.socket(socket.AF_UNIX) as client:
@@ -307,11 +311,18 @@ def test_where_it_may_not_the_socket_stays_alone(
     """
     For good, and it is said once.
     """
+    (enough,) = systemd.adopted(ALL, systemd.give(("web", systemd.listen())), size=1)
+    enough.grow(4)
+    assert 1 == len(enough.members)
+    assert [] == logged()
+
+    enough.close()
     (group,) = systemd.adopted(ALL, systemd.give(("web", systemd.listen())), size=3)
     group.grow(4)
-
     assert 1 == len(group.members)
-    assert 1 == sum("kvd cannot add" in each for each in logged())
+    (said,) = logged()
+    assert "kvd cannot add" in said
+    assert said.endswith("ReusePort=yes is not set")
 
 
 def test_a_socket_of_one_device_stays_alone(

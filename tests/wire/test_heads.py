@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvd.errors import PeerError
+from kvd.errors import PeerError, TargetTooLong
 from kvd.settings import Limits
 from kvd.wire.head import parse_head
 from kvd.wire.heads import KEPT_FIELDS, KEPT_HEAD_BYTES, KEPT_HEADS, Heads
@@ -57,7 +57,7 @@ def test_known_fields_with_another_target_mean_the_same() -> None:
             whole = line % target + b"\r\nHost: kvd\r\nContent-Length: 5\r\n\r\n"
 
             assert parse_head(whole, limits) == heads.parse(whole)
-    assert 3 >= len(heads._examples)
+    assert 3 == len(heads._examples)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,17 @@ def test_known_fields_excuse_no_request_line(line: bytes) -> None:
         heads.parse(line + b"\r\nHost: kvd\r\n\r\n")
 
     assert str(expected.value) == str(caught.value)
+
+
+def test_known_fields_excuse_no_long_target() -> None:
+    """
+    Where the limit is shorter than what is kept.
+    """
+    heads = Heads(Limits(target_bytes=8))
+    for number in (1, 1_234_567):
+        assert b"/%d" % number == heads.parse(head(number)).target
+    with pytest.raises(TargetTooLong):
+        heads.parse(head(12_345_678))
 
 
 def test_only_so_much_is_kept() -> None:

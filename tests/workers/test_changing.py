@@ -24,6 +24,7 @@ from kvd.errors import (
 )
 from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import MAX_PROCS, Settings
+from kvd.workers import changing
 from kvd.workers.changing import LOOK_SECONDS, Changing
 from kvd.workers.dispatching import Dispatching, choose_policy
 from kvd.workers.messages import Drain, Failed, Listen, Unlisten
@@ -252,6 +253,18 @@ class ResizeTests(ChangingCase):
 
         assert [0, 1, 2] == self.there()
 
+    def test_there_are_as_many_as_can_be(self) -> None:
+        """
+        The last number is right, and the next is not.
+        """
+        self.patch(changing, "MAX_PROCS", 4)
+        with pytest.raises(ChangeImpossible, match="from 1 to 4"):
+            self.changing.resize(5)
+        ended = self.begin(lambda: self.changing.resize(4))
+        self.be_ready(3)
+
+        assert [""] == ended
+
     def test_a_policy_that_cannot_do_with_so_many_is_refused(self) -> None:
         """
         All stays as it is.
@@ -434,9 +447,11 @@ class AdoptTests(ChangingCase):
         """
         No worker hears of it.
         """
-        assert [""] == self.begin(lambda: self.changing.adopt(SETTINGS))
+        with capturedLogs() as events:
+            assert [""] == self.begin(lambda: self.changing.adopt(SETTINGS))
         assert [] == self.loaded
         assert [] == self.heard(0)
+        assert not any("policy" in event for event in events)
 
     def test_policy_and_number_need_no_new_workers(self) -> None:
         """

@@ -33,7 +33,14 @@ from kvd.workers.dealing import (
     Dealing,
 )
 from kvd.workers.handover import BLOCKED_SECONDS, MAX_WAITING
-from kvd.workers.messages import Claims, Deal, Declined, Message, Settled
+from kvd.workers.messages import (
+    MAX_DESCRIPTORS,
+    Claims,
+    Deal,
+    Declined,
+    Message,
+    Settled,
+)
 from tests.dispatch.test_deciding import Odd, catch, fail, never
 from tests.stepped import SteppedReactor
 
@@ -363,6 +370,39 @@ class MistakeTests(DealingCase):
         self.connect(2)
         assert [2, 2] == self.served()
 
+    def test_a_failure_leaves_the_rest_in_the_kernels_queue(self) -> None:
+        """
+        Else all that comes would be taken, and wait here.
+        """
+        self.join()
+        self.patch(self.board, "requests", lambda: 1 // 0)
+        for _ in range(3):
+            self.connect(1)
+
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+
+    def test_a_policy_is_shown_what_is_on_its_way(self) -> None:
+        """
+        From earlier batches and from this one, and a turn that is somebody's.
+        """
+        seen: list[View] = []
+
+        def choose(view: View) -> int:
+            seen.append(view)
+            return view.ready[-1]
+
+        self.dealing.deal_by(Decider("odd", Odd(choose)))
+        self.join(3)
+        self.workers[2].stall()
+        self.connect(1)
+        self.connect(1)
+        self.dealing.left(0)
+        self.dealing.left(1)
+        self.dealing.left(2)
+
+        assert [(0, 0, 0), (0, 0, 1)] == [view.handing_over for view in seen]
+        assert [0, 0] == [view.turn for view in seen]
+
 
 class ShadowTests(DealingCase):
     """
@@ -471,6 +511,50 @@ class LostWorkerTests(DealingCase):
         assert [0, 3] == self.served()
         assert list(range(3)) == self.all_served()
 
+    def test_first_come_first_served(self) -> None:
+        """
+        What comes back is older than what has not been dealt yet.
+        """
+        self.join()
+        self.workers[0].stall()
+        came = MAX_DESCRIPTORS + 10
+        self.connect(came)
+        self.workers[0].end()
+        self.reactor.settle()
+        self.connect(2)
+        with mock.patch.object(Channel, "offer", return_value=False):
+            self.join()
+        for _ in range(3):
+            self.reactor.advance(BLOCKED_SECONDS)
+
+        served = self.workers[1].served
+        assert list(range(came + 2)) == [int(one.recv(10)) for one in served]
+
+    def test_however_many_come_back_they_are_dealt(self) -> None:
+        """
+        A message takes only so many.
+        """
+        self.join(3)
+        for worker in self.workers:
+            worker.stall()
+        self.connect(MAX_DESCRIPTORS + 10)
+        for worker in self.workers:
+            worker.end()
+        self.reactor.settle()
+        self.dealing.joined(0, self.channel())
+
+        assert MAX_DESCRIPTORS + 10 == self.dealing.handing_over(0)
+
+    def channel(self) -> Channel:
+        """
+        To a worker that only listens.
+        """
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(far.close)
+        channel = Channel(near, lambda m, d: None, lambda: None, self.reactor)
+        self.addCleanup(channel.close)
+        return channel
+
     def test_what_is_not_claimed_in_time_goes_to_others(self) -> None:
         """
         And nobody has it twice when the worker wakes.
@@ -574,11 +658,26 @@ class FullWorkerTests(DealingCase):
         self.join(2)
         for _ in range(10):
             self.connect(1)
+        self.reactor.advance(LOOK_SECONDS)
         assert [4, 4] == self.served()
 
         self.workers[1].served.pop().close()
         self.workers[1]._row.closed()
         self.reactor.advance(LOOK_SECONDS)
+        assert [4, 4] == self.served()
+
+    def test_who_had_its_limit_is_asked_again_while_others_are_not(self) -> None:
+        """
+        Nobody tells the supervisor that a connection has ended.
+        """
+        self.join(2)
+        self.connect(7)
+        for _ in range(2):
+            self.workers[0].served.pop().close()
+            self.workers[0]._row.closed()
+        self.reactor.advance(LOOK_SECONDS)
+        self.connect(3)
+
         assert [4, 4] == self.served()
 
     def test_who_has_too_many_unclaimed_is_passed_over(self) -> None:
@@ -640,6 +739,16 @@ class FullWorkerTests(DealingCase):
         assert [0, 2] == self.served()
         assert list(range(2)) == self.all_served()
 
+    def test_a_leaving_worker_is_given_nothing_new(self) -> None:
+        """
+        Also if nothing was on its way.
+        """
+        self.join(2)
+        self.dealing.leaving(0)
+        self.connect(4)
+
+        assert [0, 4] == self.served()
+
     def test_a_worker_out_of_descriptors_gives_the_batch_back(self) -> None:
         """
         The kernel dropped what had no room; the supervisor has it still.
@@ -663,6 +772,8 @@ class FullWorkerTests(DealingCase):
             os.close(filler)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert [0] == self.served()
+        # It is not asked again and again.
+        assert 1 == len(self.workers[0].told)
 
         self.reactor.advance(BLOCKED_SECONDS + LOOK_SECONDS)
         assert [4] == self.served()
@@ -711,7 +822,9 @@ class FullWorkerTests(DealingCase):
             self.join(2)
         self.workers[0].far.close()
         self.reactor.settle()
+        assert 1 == len(self.reactor.getDelayedCalls())
         self.dealing.close()
+        assert [] == self.reactor.getDelayedCalls()
         self.reactor.advance(JOIN_SECONDS)
 
         self.connect(1)
@@ -760,6 +873,19 @@ class EndTests(DealingCase):
         self.dealing.finish().addCallback(brought.append)
         self.reactor.settle()
         return brought
+
+    def test_nothing_is_left_to_be_called(self) -> None:
+        """
+        Whatever is on its way.
+        """
+        self.join()
+        self.workers[0].stall()
+        self.connect(1)
+        assert [] != self.reactor.getDelayedCalls()
+        self.dealing.finish()
+        self.dealing.close()
+
+        assert [] == self.reactor.getDelayedCalls()
 
     def test_workers_drain_when_they_have_what_waited(self) -> None:
         """

@@ -22,7 +22,7 @@ from kvd.settings import TCPAddress, UNIXAddress
 from kvd.workers.channel import Channel
 from kvd.workers.dealing import JOIN_SECONDS
 from kvd.workers.dispatching import Dispatching, choose_policy
-from kvd.workers.messages import Deal, Listen, Unlisten, Unplaced
+from kvd.workers.messages import Deal, Gated, Listen, Unlisten, Unplaced
 from kvd.workers.steering import Steering
 from tests.stepped import SteppedReactor
 from tests.workers.played import PlayedWorker
@@ -235,6 +235,68 @@ class SwitchTests(DispatchingCase):
             self.dispatching.handing_over(number) for number in range(2)
         ]
 
+    def test_workers_hear_of_a_gate(self) -> None:
+        """
+        Also that there is none any more, and whoever becomes ready later.
+        """
+        self.heard()
+        self.switch("gated")
+        assert [[Gated("gated")]] * 2 == self.heard(Gated)
+        self.board.workers = 3
+        self.played.append(self.join(2))
+        assert [[], [], [Gated("gated")]] == self.heard(Gated)
+
+        self.switch("shared")
+        assert [[Gated("")]] * 3 == self.heard(Gated)
+
+    def test_who_chose_so_far_chooses_for_what_has_been_accepted(self) -> None:
+        """
+        It waits for the next worker, though the kernel chooses for those after it.
+        """
+        self.switch("roundrobin")
+        for _ in range(2):
+            self.connect()
+        for worker in range(2):
+            self.dispatching.left(worker)
+        self.switch("reuseport")
+        self.join(0)
+
+        assert 2 == self.dispatching.handing_over(0)
+
+    def test_what_waits_for_workers_is_left_to_them_at_the_end(self) -> None:
+        """
+        They have the sockets, too.
+        """
+        held = [member.dup() for member in self.group.members]
+        self.connect()
+        self.dispatching.finish()
+        came = [sock for sock in held if select.select([sock], [], [], 0)[0]]
+        for sock in held:
+            sock.close()
+
+        assert 1 == len(came)
+
+    def test_the_limit_of_connections_may_change(self) -> None:
+        """
+        From the next connection on.
+        """
+        self.switch("roundrobin")
+        self.dispatching.limit(1)
+        for _ in range(4):
+            self.connect()
+
+        assert 2 == self.waiting()
+
+    def test_a_program_that_is_there_is_not_loaded_again(self) -> None:
+        """
+        Whoever leaves, if it makes no difference.
+        """
+        self.switch("roundrobin")
+        before = list(self.programs)
+        self.dispatching.left(0)
+
+        assert before == self.programs
+
     def test_a_worker_without_room_is_heard_under_every_policy(self) -> None:
         """
         Its word may come when nobody polls any more.
@@ -287,6 +349,123 @@ class LookTests(DispatchingCase):
         assert [] == self.looks
 
 
+class TakersTests(DispatchingCase):
+    """
+    Workers that accept for themselves see who else does.
+    """
+
+    def test_who_is_about_to_end_or_gone_takes_none(self) -> None:
+        """
+        Whoever replaces it does, when it is ready.
+        """
+        assert [0, 1] == self.board.takers()
+        self.dispatching.leaving(0)
+        assert [1] == self.board.takers()
+        self.dispatching.left(0)
+        self.dispatching.left(1)
+        assert [] == self.board.takers()
+
+        self.join(1)
+        assert [1] == self.board.takers()
+
+
+class LeaveTests(DispatchingCase):
+    """
+    A worker is about to end, or gone.
+    """
+
+    def test_another_looks_after_the_socket_of_who_is_gone(self) -> None:
+        """
+        Until it is replaced.
+        """
+        self.heard()
+        self.dispatching.left(0)
+        assert [Listen("0/0")] == self.heard()[1]
+
+        self.join(0)
+        assert [Unlisten("0/0")] == self.heard()[1]
+
+    def test_what_is_on_its_way_to_who_leaves_goes_to_another(self) -> None:
+        """
+        At once.
+        """
+        self.switch("roundrobin")
+        self.connect()
+        assert 1 == self.dispatching.handing_over(0)
+        self.dispatching.leaving(0)
+
+        assert 1 == self.dispatching.handing_over(1)
+
+    def test_who_stands_in_counts_from_the_first_again(self) -> None:
+        """
+        While workers are replaced, one more serves: it polls, and connections come,
+        as if it were the first.
+        """
+        self.board.workers = 3
+        self.join(2)
+        self.dispatching.left(0)
+
+        assert None is self.programs[-1]
+
+    def test_who_leaves_at_the_end_changes_nothing_more(self) -> None:
+        """
+        The sockets are closed.
+        """
+        before = list(self.programs)
+        self.dispatching.finish()
+        with capturedLogs() as events:
+            self.dispatching.left(0)
+
+        assert [] == events
+        assert before == self.programs
+
+    def test_nothing_is_left_to_be_called_at_the_end(self) -> None:
+        """
+        Neither what was to be tried again.
+        """
+        for worker in range(2):
+            self.dispatching.heard(worker, Unplaced("0/0"))
+        assert [] != self.reactor.getDelayedCalls()
+        self.dispatching.finish()
+        self.dispatching.close()
+
+        assert [] == self.reactor.getDelayedCalls()
+
+
+class ShadowTests(DispatchingCase):
+    """
+    A policy that looks on.
+    """
+
+    def counts(self) -> dict[str, Any] | None:
+        """
+        What is told of it.
+        """
+        return self.dispatching.shadow_counts(range(2))
+
+    def test_it_looks_on_wherever_there_is_something_to_see(self) -> None:
+        """
+        Under each policy it counts anew; where the kernel chooses it waits.
+        """
+        assert None is self.counts()
+        self.switch("roundrobin")
+        self.dispatching.shadow_by(choose_policy("leastbusy", 2))
+        for name in ("roundrobin", "leastbusy"):
+            self.switch(name)
+            self.connect()
+            told = self.counts()
+            assert told is not None
+            assert ("leastbusy", 1) == (told["policy"], told["connections"])
+
+        self.switch("reuseport")
+        assert {"policy": "leastbusy", "model": False} == self.counts()
+        self.dispatching.shadow_by(choose_policy("steered", 2))
+        assert {"policy": "steered", "model": True} == self.counts()
+
+        self.dispatching.shadow_by(None)
+        assert None is self.counts()
+
+
 class GrowTests(DispatchingCase):
     """
     More workers than there are sockets.
@@ -335,6 +514,12 @@ class GrowTests(DispatchingCase):
         shared = Listen("0/0", alone=False)
         assert [[shared], [], [shared]] == self.heard()
 
+        # And no program chooses one that there is not.
+        assert None is self.programs[-1]
+        for worker in range(3):
+            self.dispatching.left(worker)
+        assert None is self.programs[-1]
+
     def test_a_supervisor_out_of_descriptors_looks_at_a_socket_later(self) -> None:
         """
         Connections wait in it meanwhile.
@@ -353,6 +538,19 @@ class GrowTests(DispatchingCase):
 
         self.reactor.advance(JOIN_SECONDS)
         assert 0 == self.waiting()
+
+    def test_a_socket_is_not_looked_at_any_more_at_the_end(self) -> None:
+        """
+        However often there was no descriptor for it.
+        """
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.group.grow(3)
+        with mock.patch.object(socket.socket, "dup", side_effect=short):
+            self.switch("leastbusy")
+            self.switch("reuseport")
+        assert 1 == len(self.reactor.getDelayedCalls())
+        self.dispatching.finish()
+        assert [] == self.reactor.getDelayedCalls()
 
     def fill(self) -> None:
         """

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from unittest import mock
 
 import pytest
-from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from kvd.dispatch.gated import Gated
 from kvd.scoreboard import Row, Scoreboard, create_scoreboard
-from kvd.workers.gate import CLOSED_SECONDS, SILENT_SECONDS, Gate
+from kvd.workers.gate import SILENT_SECONDS, Gate
 
 
 class Hall:
@@ -24,10 +23,12 @@ class Hall:
     """
 
     def __init__(self, board: Scoreboard) -> None:
+        self.board = board
         self.rows: list[Row] = [board.own_row(worker) for worker in range(2)]
-        self.clock = Clock()
+        for worker in range(2):
+            board.mark(worker, True)
         self.policy = Gated()
-        self.gate = Gate(self.policy, 0, board, self.clock)
+        self.gate = Gate(self.policy, 0, board)
 
 
 @pytest.fixture
@@ -56,19 +57,6 @@ def test_it_is_open_while_nobody_is_less_busy(hall: Hall) -> None:
     assert hall.gate.is_open()
 
 
-def test_it_does_not_stay_closed_for_long(hall: Hall) -> None:
-    """
-    A connection that waits is taken in the end, and the next refusal counts anew.
-    """
-    hall.rows[0].opened()
-    for _ in range(2):
-        assert not hall.gate.is_open()
-        hall.clock.advance(CLOSED_SECONDS)
-        assert not hall.gate.is_open()
-        hall.clock.advance(0.001)
-        assert hall.gate.is_open()
-
-
 def test_who_gives_no_sign_of_life_does_not_count(hall: Hall) -> None:
     """
     It may be stopped, with nothing to do for ever. This worker itself always counts.
@@ -79,6 +67,37 @@ def test_who_gives_no_sign_of_life_does_not_count(hall: Hall) -> None:
         assert hall.gate.is_open()
         hall.rows[1].woke()
         assert not hall.gate.is_open()
+
+
+def test_who_takes_no_connections_does_not_count(hall: Hall) -> None:
+    """
+    It has died, is about to end or not yet there: then nobody has less to do. This
+    worker itself always counts.
+    """
+    hall.rows[0].opened()
+    hall.board.mark(1, False)
+    assert hall.gate.is_open()
+
+    hall.board.mark(0, False)
+    hall.board.mark(1, True)
+    assert not hall.gate.is_open()
+
+
+def test_a_policy_sees_what_each_worker_does(hall: Hall) -> None:
+    """
+    And never nobody.
+    """
+    for worker in range(2):
+        hall.board.mark(worker, False)
+    hall.rows[0].opened()
+    hall.rows[1].opened()
+    hall.rows[1].began()
+    with mock.patch.object(hall.policy, "accepts") as accepts:
+        hall.gate.is_open()
+    ((worker, seen), _) = accepts.call_args
+
+    assert 0 == worker
+    assert ([0], [1, 1], [0, 1]) == (seen.ready, seen.connections, seen.requests)
 
 
 def test_a_policy_that_fails_keeps_nobody_out(hall: Hall) -> None:

@@ -179,6 +179,24 @@ class StartTests(PoolCase):
         self.ready(0)
         assert 1 == self.served
 
+    def test_who_is_not_wanted_is_not_waited_for(self) -> None:
+        """
+        It may be what never gets ready.
+        """
+        self.ready(0)
+        self.pool.unwant(2)
+        assert 0 == self.served
+        self.ready(1)
+        assert 1 == self.served
+
+    def test_serving_begins_when_the_last_that_is_missing_is_not_wanted(self) -> None:
+        """
+        Nothing else would tell.
+        """
+        self.ready(0, 1)
+        self.pool.unwant(2)
+        assert 1 == self.served
+
     def test_who_is_not_ready_in_time_is_replaced(self) -> None:
         """
         The operator is told.
@@ -256,6 +274,25 @@ class EndTests(PoolCase):
             reasons = [event["reason"] for event in events if "reason" in event]
             assert ["was killed"] == reasons
 
+    def test_a_reason_is_of_one_process(self) -> None:
+        """
+        Not of the next in its place, be it told twice or late.
+        """
+        self.pool.forked(0, 100, -1)
+        with capturedLogs() as events:
+            self.pool.exited(0, 100, "was killed")
+            for pid in (101, 102):
+                self.last(0).end()
+                self.reactor.settle()
+                self.reactor.advance(FIRST_SECONDS)
+                self.pool.forked(0, pid, -1)
+                self.ready(0)
+                self.pool.exited(0, 100, "was killed")
+            self.reactor.advance(EXPLAIN_SECONDS)
+
+        told = [(e["pid"], e.get("reason")) for e in events if "pid" in e]
+        assert [(100, "was killed"), (101, None)] == told
+
     def test_a_reason_that_nobody_saw_is_told_as_such(self) -> None:
         """
         When the fork server is gone too.
@@ -278,8 +315,10 @@ class EndTests(PoolCase):
         self.reactor.settle()
         assert process.poll() is None
 
+        pidfds = _pidfds()
         self.reactor.advance(END_SECONDS)
         assert -signal.SIGKILL == process.wait(10)
+        assert pidfds - 1 == _pidfds()
 
     def test_a_supervisor_out_of_descriptors_tries_again(self) -> None:
         """
@@ -391,12 +430,62 @@ class EndTests(PoolCase):
         """
         for _ in range(2):
             self.ready(0)
+            self.reactor.advance(FIRST_SECONDS)
             self.last(0).say(Failed("no room"))
             self.reactor.settle()
             self.last(0).end()
             self.reactor.settle()
 
         assert State.WAITING is self.state(0)
+
+    def test_what_it_could_not_do_is_forgotten_when_it_can(self) -> None:
+        """
+        It is replaced at once when it dies of something else.
+        """
+        self.last(0).say(Failed("no room"))
+        self.last(0).end()
+        self.reactor.settle()
+        self.reactor.advance(FIRST_SECONDS)
+        self.ready(0)
+        self.pool.forked(0, 100, -1)
+        self.reactor.advance(FIRST_SECONDS)
+        with capturedLogs() as events:
+            self.last(0).end()
+            self.reactor.settle()
+            assert State.STARTING is self.state(0)
+            self.pool.exited(0, 100, "was killed")
+
+        assert ["was killed"] == [e["reason"] for e in events if "reason" in e]
+
+    def test_who_could_not_serve_needs_no_other_reason(self) -> None:
+        """
+        It has said why it ended.
+        """
+        self.last(0).end()
+        self.reactor.settle()
+        self.pool.forked(0, 100, -1)
+        with capturedLogs() as events:
+            self.last(0).say(Failed("no room"))
+            self.last(0).end()
+            self.reactor.settle()
+            self.reactor.advance(EXPLAIN_SECONDS)
+
+        assert ["no room"] == [event.get("reason") for event in events]
+
+    def test_who_says_twice_that_it_leaves_leaves_once(self) -> None:
+        """
+        Also if it is not wanted any more meanwhile.
+        """
+        for _ in range(2):
+            self.last(0).say(Leaving())
+            self.last(1).say(Leaving())
+        self.reactor.settle()
+        self.pool.unwant(1)
+        self.reactor.advance(LEAVE_SECONDS)
+
+        leave = [Drain(5.0, others_serve=True)]
+        assert leave == [told for told in self.heard(0) if isinstance(told, Drain)]
+        assert leave == [told for told in self.heard(1) if isinstance(told, Drain)]
 
     def test_what_a_worker_tells_is_logged(self) -> None:
         """
@@ -491,10 +580,14 @@ class WantedTests(PoolCase):
         self.ready(3)
         assert State.READY is self.state(3)
 
+        self.pool.forked(3, 100, -1)
         self.pool.unwant(3)
         assert Drain(5.0, others_serve=True) == self.heard(3)[-1]
-        self.last(3).end()
-        self.reactor.advance(60)
+        with capturedLogs() as events:
+            self.last(3).end()
+            self.reactor.settle()
+            self.reactor.advance(60)
+        assert [] == events
         assert State.ENDED is self.state(3)
         assert 4 == len(self.forks.made)
 
@@ -582,9 +675,42 @@ class StopTests(PoolCase):
 
         for number in range(3):
             self.last(number).end()
+        assert State.DRAINING is self.state(0)
         self.reactor.settle()
         assert [None] == ended
         assert 3 == len(self.forks.made)
+
+    def test_nothing_is_left_to_be_called_or_made(self) -> None:
+        """
+        Nor to be explained.
+        """
+        self.ready(0, 1, 2)
+        self.reactor.advance(FIRST_SECONDS)
+        self.pool.forked(0, 100, -1)
+        self.last(0).end()
+        self.reactor.settle()
+        closed: list[None] = []
+        self.patch(self.pool._distribution, "close", lambda: closed.append(None))
+        ended = self.stop()
+        for number in (1, 2):
+            self.last(number).end()
+        self.reactor.settle()
+        assert [None] == ended == closed
+        assert [] == self.reactor.getDelayedCalls()
+
+        self.pool.want(0)
+        assert 4 == len(self.forks.made)
+
+    def test_without_any_that_is_ready_it_ends_at_once(self) -> None:
+        """
+        There is nothing to wait for, neither where a pause had begun.
+        """
+        for _ in range(3):
+            self.last(1).end()
+            self.reactor.settle()
+        assert State.WAITING is self.state(1)
+
+        assert [None] == self.stop()
 
     def test_who_is_told_to_end_with_all_others_serves_until_all_do(self) -> None:
         """
@@ -617,8 +743,27 @@ class StopTests(PoolCase):
         self.reactor.advance(1)
         assert [] == self.heard(0)
 
+        # A worker that is told to end too knows nothing better.
+        self.last(0).say(Leaving())
+        self.reactor.settle()
+        self.reactor.advance(LEAVE_SECONDS)
         brought.callback(None)
-        assert [Drain(4.0)] == self.heard(0)
+        assert [Drain(4.0 - LEAVE_SECONDS)] == self.heard(0)
+
+    def test_workers_are_drained_at_once_if_no_time_is_left(self) -> None:
+        """
+        Since what waited took longer.
+        """
+        self.pool.drain_seconds = 0.5
+        self.ready(0, 1, 2)
+        self.heard(0)
+        brought: Deferred[None] = Deferred()
+        self.patch(self.pool._distribution, "finish", lambda: brought)
+        self.stop()
+        self.reactor.advance(1)
+        brought.callback(None)
+
+        assert [Drain(0.0)] == self.heard(0)
 
     def test_who_dies_while_the_daemon_ends_is_not_replaced(self) -> None:
         """
@@ -641,10 +786,13 @@ class StopTests(PoolCase):
 
     def test_who_has_not_begun_is_left(self) -> None:
         """
-        Its control socket closes.
+        Its control socket closes, and what is heard of it later is let go of.
         """
         self.ready(0)
         ended = self.stop()
+        late = os.pidfd_open(os.getpid())
+        self.pool.forked(1, 100, late)
+        assert not os.path.exists(f"/proc/self/fd/{late}")
         self.last(0).end()
         self.reactor.settle()
 
@@ -703,6 +851,20 @@ class SharedTests(PoolCase):
         self.reactor.settle()
 
         assert [] == self.heard(1) + self.heard(2)
+
+
+def _pidfds() -> int:
+    """
+    How many this process has.
+    """
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found += os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[pidfd]"
+        except FileNotFoundError:
+            # The listing's own.
+            pass
+    return found
 
 
 def _pid_of_nobody() -> int:

@@ -1,0 +1,1119 @@
+/*
+ * Whole requests served in one call: small GETs and small PUTs that came in one
+ * piece, of a form that was understood before (kvd/shortcuts.py says which, and
+ * tells this module what their forms mean and what the replies look like).
+ *
+ * Nothing is decided here that Python has not decided before for the same bytes,
+ * and whatever is not as expected is left to Python, as if nothing had happened:
+ * a form that is new, a key of unusual spelling, a second request behind the
+ * first, a body that is not all there, a value that changed, a folder that has to
+ * be made, a lock that somebody holds, an error of any kind. So there is no error
+ * handling here but cleaning up.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <sys/xattr.h>
+#include <time.h>
+#include <unistd.h>
+
+/* What one call reads at most: a head and the body of a small PUT. */
+#define BUFFER_BYTES (64 * 1024)
+/* Longer heads are not looked up, so that they do not fill the table. */
+#define MAX_HEAD_BYTES 1024
+#define MAX_FRAMES 256
+#define MAX_OFFSETS 4096
+#define FOLDERS 16
+/* A key of up to so many bytes, and a segment of it; longer ones are Python's. */
+#define MAX_KEY_BYTES 512
+#define MAX_SEGMENT_BYTES 200
+#define ID_BYTES 16
+#define ID_TEXT (2 * ID_BYTES)
+#define ATTRIBUTE_BYTES 1400
+#define ATTRIBUTE_LINE_BYTES 80     /* its first line, at most */
+#define HEAD_ROOM 1024              /* for the head of a reply */
+#define DATE_BYTES 29
+/* Linux 6.13; newer than many a system's headers. The same everywhere but on alpha. */
+#define SYS_GETXATTRAT 464
+
+/* What `serve` returns beside bytes. */
+enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4 };
+
+static const char ATTRIBUTE_NAME[] = "user.kvd";
+
+/* ---- what a form of requests means --------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    int is_put;
+    int keep;                   /* whether the connection stays */
+    Py_ssize_t length;          /* of the body of a PUT */
+    PyObject *tail;             /* of a GET: ends the head of its reply */
+    PyObject *lines;            /* of a PUT: its metadata, for the attribute */
+    PyObject *created[3];       /* up to the date, to the id, to the end */
+    PyObject *replaced[3];
+    int created_status, replaced_status;
+} Frame;
+
+static void
+Frame_dealloc(Frame *self)
+{
+    Py_XDECREF(self->tail);
+    Py_XDECREF(self->lines);
+    for (int i = 0; i < 3; i++) {
+        Py_XDECREF(self->created[i]);
+        Py_XDECREF(self->replaced[i]);
+    }
+    PyObject_Free(self);
+}
+
+static PyTypeObject FrameType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "kvd._shortcuts.Frame",
+    .tp_basicsize = sizeof(Frame),
+    .tp_dealloc = (destructor)Frame_dealloc,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+};
+
+static PyObject *
+get_frame(PyObject *module, PyObject *args)
+{
+    int keep;
+    PyObject *tail;
+    if (!PyArg_ParseTuple(args, "pS:get_frame", &keep, &tail))
+        return NULL;
+    Frame *frame = PyObject_New(Frame, &FrameType);
+    if (frame == NULL)
+        return NULL;
+    memset((char *)frame + sizeof(PyObject), 0, sizeof(Frame) - sizeof(PyObject));
+    frame->keep = keep;
+    frame->tail = Py_NewRef(tail);
+    return (PyObject *)frame;
+}
+
+static PyObject *
+put_frame(PyObject *module, PyObject *args)
+{
+    int keep, created_status, replaced_status;
+    Py_ssize_t length;
+    PyObject *lines, *created[3], *replaced[3];
+    if (!PyArg_ParseTuple(args, "pnSi(SSS)i(SSS):put_frame", &keep, &length, &lines,
+                          &created_status, &created[0], &created[1], &created[2],
+                          &replaced_status, &replaced[0], &replaced[1],
+                          &replaced[2]))
+        return NULL;
+    Py_ssize_t most = HEAD_ROOM - DATE_BYTES - ID_TEXT;
+    for (int i = 0; i < 3; i++)
+        most -= Py_MAX(PyBytes_GET_SIZE(created[i]), PyBytes_GET_SIZE(replaced[i]));
+    if (most < 0 || length < 0
+        || PyBytes_GET_SIZE(lines) > ATTRIBUTE_BYTES - ATTRIBUTE_LINE_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "no room for a part of this form");
+        return NULL;
+    }
+    Frame *frame = PyObject_New(Frame, &FrameType);
+    if (frame == NULL)
+        return NULL;
+    memset((char *)frame + sizeof(PyObject), 0, sizeof(Frame) - sizeof(PyObject));
+    frame->is_put = 1;
+    frame->keep = keep;
+    frame->length = length;
+    frame->created_status = created_status;
+    frame->replaced_status = replaced_status;
+    frame->lines = Py_NewRef(lines);
+    for (int i = 0; i < 3; i++) {
+        frame->created[i] = Py_NewRef(created[i]);
+        frame->replaced[i] = Py_NewRef(replaced[i]);
+    }
+    return (PyObject *)frame;
+}
+
+/* ---- a value that is held in memory --------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    unsigned long long device, inode, size;
+    unsigned long long changed_ns, touched_ns;      /* mtime, ctime; modulo 2**64 */
+    PyObject *line;             /* of the reply, up to the date */
+    PyObject *fields;           /* behind the date, without the last line end */
+    PyObject *body;
+} Value;
+
+static void
+Value_dealloc(Value *self)
+{
+    Py_XDECREF(self->line);
+    Py_XDECREF(self->fields);
+    Py_XDECREF(self->body);
+    PyObject_Free(self);
+}
+
+static PyTypeObject ValueType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "kvd._shortcuts.Value",
+    .tp_basicsize = sizeof(Value),
+    .tp_dealloc = (destructor)Value_dealloc,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+};
+
+static PyObject *
+kept_value(PyObject *module, PyObject *args)
+{
+    unsigned long long device, inode, size, changed_ns, touched_ns;
+    PyObject *line, *fields, *body;
+    if (!PyArg_ParseTuple(args, "(KKKKK)SSS:kept_value", &device, &inode, &size,
+                          &changed_ns, &touched_ns, &line, &fields, &body))
+        return NULL;
+    Value *value = PyObject_New(Value, &ValueType);
+    if (value == NULL)
+        return NULL;
+    value->device = device;
+    value->inode = inode;
+    value->size = size;
+    value->changed_ns = changed_ns;
+    value->touched_ns = touched_ns;
+    value->line = Py_NewRef(line);
+    value->fields = Py_NewRef(fields);
+    value->body = Py_NewRef(body);
+    return (PyObject *)value;
+}
+
+static unsigned long long
+nanoseconds(struct timespec time)
+{
+    return (unsigned long long)time.tv_sec * 1000000000ULL
+        + (unsigned long long)time.tv_nsec;
+}
+
+static int
+is_unchanged(const Value *value, const struct stat *found)
+{
+    return S_ISREG(found->st_mode)
+        && value->device == (unsigned long long)found->st_dev
+        && value->inode == (unsigned long long)found->st_ino
+        && value->size == (unsigned long long)found->st_size
+        && value->changed_ns == nanoseconds(found->st_mtim)
+        && value->touched_ns == nanoseconds(found->st_ctim);
+}
+
+/* ---- a folder that is held open ---------------------------------------------- */
+
+typedef struct {
+    char name[64];              /* empty: none */
+    int descriptor;
+    dev_t device;
+    ino_t inode;
+} Folder;
+
+static void
+leave(Folder *folder)
+{
+    if (folder->name[0])
+        close(folder->descriptor);
+    folder->name[0] = 0;
+}
+
+/* ---- all of them in a process --------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    int root, lock, uploads, swaps;
+    Py_ssize_t most_head, most_key;     /* bytes; longer ones may be refused */
+    /* Where this process counts (kvd.scoreboard). */
+    Py_buffer row;
+    Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
+    PyObject *bucket_of_exponent;
+    int least_exponent;
+    /* What Python said. */
+    PyObject *told, *understand, *value_of, *offset_of;
+    PyObject *frames, *values, *offsets;
+    /* Of the last request, for who logs it. */
+    PyObject *unsent;           /* NULL: nothing */
+    int status, method_is_put;
+    Py_ssize_t target_bytes, body_bytes, moved_bytes;
+    double seconds;
+    time_t date_second;
+    char date[DATE_BYTES + 1];
+    unsigned char random[1024];
+    size_t random_left;
+    unsigned long long names;
+    Folder folders[FOLDERS];
+    char buffer[BUFFER_BYTES];
+} Shortcuts;
+
+static void
+leave_all(Shortcuts *self)
+{
+    for (int i = 0; i < FOLDERS; i++)
+        leave(&self->folders[i]);
+}
+
+static PyObject *
+Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {
+        "root", "lock", "swaps", "head_bytes", "target_bytes", "told", "row", "words",
+        "bucket_of_exponent", "least_exponent", "understand", "value_of", "offset_of",
+        NULL,
+    };
+    int root, lock, swaps, least_exponent;
+    PyObject *told, *row, *buckets, *understand, *value_of, *offset_of;
+    Py_ssize_t head_bytes, target_bytes;
+    Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
+    if (!PyArg_ParseTupleAndKeywords(
+            args, keywords, "iipnnOO(nnnnnn)O!iOOO:Shortcuts", names, &root, &lock,
+            &swaps, &head_bytes, &target_bytes, &told, &row, &begun, &done, &bytes_in,
+            &bytes_out, &serving, &latency, &PyTuple_Type, &buckets, &least_exponent,
+            &understand, &value_of, &offset_of))
+        return NULL;
+    Shortcuts *self = (Shortcuts *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    if (PyObject_GetBuffer(row, &self->row, PyBUF_WRITABLE) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    Py_ssize_t words = self->row.len / 8;
+    Py_ssize_t most = latency;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(buckets); i++) {
+        Py_ssize_t bucket = PyLong_AsSsize_t(PyTuple_GET_ITEM(buckets, i));
+        if (bucket < 0) {
+            if (!PyErr_Occurred())
+                PyErr_SetString(PyExc_ValueError, "a bucket is negative");
+            Py_DECREF(self);
+            return NULL;
+        }
+        if (latency + bucket > most)
+            most = latency + bucket;
+    }
+    Py_ssize_t least = begun < done ? begun : done;
+    Py_ssize_t each[] = {bytes_in, bytes_out, serving, latency};
+    for (int i = 0; i < 4; i++)
+        if (each[i] < least)
+            least = each[i];
+    Py_ssize_t all[] = {begun, done, bytes_in, bytes_out, serving};
+    for (int i = 0; i < 5; i++)
+        if (all[i] > most)
+            most = all[i];
+    if (least < 0 || most >= words || PyTuple_GET_SIZE(buckets) == 0) {
+        PyErr_SetString(PyExc_ValueError, "the row has no room for these words");
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->root = root;
+    self->lock = lock;
+    self->uploads = -1;
+    self->swaps = swaps;
+    self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
+    self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);
+    self->begun = begun;
+    self->done = done;
+    self->bytes_in = bytes_in;
+    self->bytes_out = bytes_out;
+    self->serving = serving;
+    self->latency = latency;
+    self->bucket_of_exponent = Py_NewRef(buckets);
+    self->least_exponent = least_exponent;
+    self->told = Py_NewRef(told);
+    self->understand = Py_NewRef(understand);
+    self->value_of = Py_NewRef(value_of);
+    self->offset_of = Py_NewRef(offset_of);
+    self->frames = PyDict_New();
+    self->values = PyDict_New();
+    self->offsets = PyDict_New();
+    if (!self->frames || !self->values || !self->offsets) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+/* What is not visited holds nothing that could lead back; a store that is ended by the
+   garbage collector may `forget` later than these are cleared. */
+static int
+Shortcuts_traverse(Shortcuts *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->told);
+    Py_VISIT(self->understand);
+    Py_VISIT(self->value_of);
+    Py_VISIT(self->offset_of);
+    return 0;
+}
+
+static int
+Shortcuts_clear(Shortcuts *self)
+{
+    Py_CLEAR(self->told);
+    Py_CLEAR(self->understand);
+    Py_CLEAR(self->value_of);
+    Py_CLEAR(self->offset_of);
+    return 0;
+}
+
+static void
+Shortcuts_dealloc(Shortcuts *self)
+{
+    PyObject_GC_UnTrack(self);
+    Shortcuts_clear(self);
+    Py_CLEAR(self->frames);
+    Py_CLEAR(self->values);
+    Py_CLEAR(self->offsets);
+    Py_CLEAR(self->bucket_of_exponent);
+    Py_CLEAR(self->unsent);
+    leave_all(self);
+    if (self->row.obj != NULL)
+        PyBuffer_Release(&self->row);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+/* ---- the clock -------------------------------------------------------------- */
+
+static double
+now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+/* The present as RFC 9110 section 5.6.7 wants it; formatted once a second. */
+static const char *
+http_date(Shortcuts *self)
+{
+    static const char DAYS[] = "SunMonTueWedThuFriSat";
+    static const char MONTHS[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    time_t second = time(NULL);
+    if (second != self->date_second) {
+        struct tm at;
+        gmtime_r(&second, &at);
+        char text[80];
+        snprintf(text, sizeof text, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT",
+                 DAYS + 3 * at.tm_wday, at.tm_mday, MONTHS + 3 * at.tm_mon,
+                 at.tm_year + 1900, at.tm_hour, at.tm_min, at.tm_sec);
+        memcpy(self->date, text, sizeof self->date - 1);
+        self->date_second = second;
+    }
+    return self->date;
+}
+
+/* ---- counting --------------------------------------------------------------- */
+
+static void
+count(Shortcuts *self, Py_ssize_t received, Py_ssize_t sent)
+{
+    unsigned long long *words = self->row.buf;
+    int exponent;
+    words[self->begun] += 1;
+    words[self->done] += 1;
+    words[self->bytes_in] += (unsigned long long)received;
+    words[self->bytes_out] += (unsigned long long)sent;
+    ((double *)self->row.buf)[self->serving] += self->seconds;
+    frexp(self->seconds + 1e-9, &exponent);
+    Py_ssize_t at = exponent - self->least_exponent;
+    Py_ssize_t last = PyTuple_GET_SIZE(self->bucket_of_exponent) - 1;
+    at = at < 0 ? 0 : at > last ? last : at;
+    PyObject *bucket = PyTuple_GET_ITEM(self->bucket_of_exponent, at);
+    words[self->latency + PyLong_AsSsize_t(bucket)] += 1;
+}
+
+/* ---- heads ------------------------------------------------------------------ */
+
+/*
+ * Whether a byte may stand in a segment of a target. What this leaves out, the
+ * percent sign above all, is not wrong, only unusual.
+ */
+static int
+is_usual(unsigned char byte)
+{
+    return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z')
+        || (byte >= '0' && byte <= '9')
+        || (byte != 0 && strchr("_~!$&'()*+,;=:@.-", byte) != NULL);
+}
+
+/*
+ * How long the key is that a target begins with, its first slash left out; 0 for
+ * one that Python should look at.
+ */
+static Py_ssize_t
+key_bytes(const char *text, const char *end, Py_ssize_t most)
+{
+    const char *at = text, *segment = text;
+    for (; at < end && *at != ' '; at++) {
+        if (*at == '/') {
+            if (at == segment || at - segment > MAX_SEGMENT_BYTES)
+                return 0;
+            segment = at + 1;
+        } else if (!is_usual((unsigned char)*at)
+                   || (at == segment && *at == '.'))
+            return 0;
+    }
+    if (at == end || at == segment || at - segment > MAX_SEGMENT_BYTES
+        || at - text > most)
+        return 0;
+    return at - text;
+}
+
+/*
+ * The form of a head: all of it but the target. A new reference; None for one
+ * that is Python's.
+ */
+static PyObject *
+frame_of(Shortcuts *self, const char *head, Py_ssize_t line, Py_ssize_t rest,
+         Py_ssize_t size)
+{
+    PyObject *form = PyBytes_FromStringAndSize(NULL, line + size - rest);
+    if (form == NULL)
+        return NULL;
+    memcpy(PyBytes_AS_STRING(form), head, (size_t)line);
+    memcpy(PyBytes_AS_STRING(form) + line, head + rest, (size_t)(size - rest));
+    PyObject *frame = PyDict_GetItemWithError(self->frames, form);
+    if (frame != NULL || PyErr_Occurred()) {
+        Py_XINCREF(frame);
+        Py_DECREF(form);
+        return frame;
+    }
+    frame = PyObject_CallFunction(self->understand, "y#", head, size);
+    if (frame != NULL && frame != Py_None && !Py_IS_TYPE(frame, &FrameType)) {
+        PyErr_SetString(PyExc_TypeError, "understand gave no frame");
+        Py_CLEAR(frame);
+    }
+    if (frame != NULL) {
+        if (PyDict_GET_SIZE(self->frames) >= MAX_FRAMES)
+            PyDict_Clear(self->frames);
+        if (PyDict_SetItem(self->frames, form, frame) < 0)
+            Py_CLEAR(frame);
+    }
+    Py_DECREF(form);
+    return frame;
+}
+
+/* ---- replies ---------------------------------------------------------------- */
+
+/*
+ * Send a head and a body. What the socket does not take, or cannot, is left in
+ * `unsent`, for the reactor to try: it finds out whether the peer is gone.
+ *
+ * Returns how much was sent, or -1 with an exception.
+ */
+static Py_ssize_t
+send_reply(Shortcuts *self, int socket, char *head, size_t head_bytes, char *body,
+           size_t body_bytes)
+{
+    struct iovec parts[2] = {{head, head_bytes}, {body, body_bytes}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = body_bytes ? 2 : 1};
+    int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+    ssize_t sent = body_bytes ? sendmsg(socket, &message, flags)
+                              : send(socket, head, head_bytes, flags);
+    size_t done = sent < 0 ? 0 : (size_t)sent;
+    if (done == head_bytes + body_bytes)
+        return (Py_ssize_t)done;
+    PyObject *rest
+        = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(head_bytes + body_bytes - done));
+    if (rest == NULL)
+        return -1;
+    char *into = PyBytes_AS_STRING(rest);
+    if (done < head_bytes) {
+        memcpy(into, head + done, head_bytes - done);
+        memcpy(into + head_bytes - done, body, body_bytes);
+    } else
+        memcpy(into, body + (done - head_bytes), body_bytes - (done - head_bytes));
+    self->unsent = rest;
+    return (Py_ssize_t)done;
+}
+
+static size_t
+append(char *head, size_t used, PyObject *bytes)
+{
+    size_t size = (size_t)PyBytes_GET_SIZE(bytes);
+    if (used + size > HEAD_ROOM)
+        return HEAD_ROOM + 1;
+    memcpy(head + used, PyBytes_AS_STRING(bytes), size);
+    return used + size;
+}
+
+/* ---- GET ---------------------------------------------------------------------- */
+
+/*
+ * Returns 1 if the request was served, 0 if it is Python's, -1 with an exception.
+ */
+static int
+serve_get(Shortcuts *self, int socket, Frame *frame, PyObject *key,
+          Py_ssize_t received, double began)
+{
+    PyObject *found = PyDict_GetItemWithError(self->values, key);
+    if (found == NULL) {
+        if (PyErr_Occurred())
+            return -1;
+        found = PyObject_CallOneArg(self->value_of, key);
+        if (found == NULL)
+            return -1;
+        if (found == Py_None) {
+            Py_DECREF(found);
+            return 0;
+        }
+        if (!Py_IS_TYPE(found, &ValueType)) {
+            PyErr_SetString(PyExc_TypeError, "value_of gave no value");
+            Py_DECREF(found);
+            return -1;
+        }
+        int kept = PyDict_SetItem(self->values, key, found);
+        Py_DECREF(found);
+        if (kept < 0)
+            return -1;
+    }
+    Value *value = (Value *)found;
+    struct stat status;
+    if (fstatat(self->root, PyBytes_AS_STRING(key), &status, AT_SYMLINK_NOFOLLOW) < 0
+        || !is_unchanged(value, &status))
+        return 0;
+
+    char head[HEAD_ROOM];
+    size_t used = append(head, 0, value->line);
+    if (used + DATE_BYTES > HEAD_ROOM)
+        return 0;
+    memcpy(head + used, http_date(self), DATE_BYTES);
+    used = append(head, used + DATE_BYTES, value->fields);
+    if (used <= HEAD_ROOM)
+        used = append(head, used, frame->tail);
+    if (used > HEAD_ROOM)
+        return 0;
+    Py_ssize_t body_bytes = PyBytes_GET_SIZE(value->body);
+    Py_ssize_t sent = send_reply(self, socket, head, used,
+                                 PyBytes_AS_STRING(value->body), (size_t)body_bytes);
+    if (sent < 0)
+        return -1;
+    self->status = 200;
+    self->method_is_put = 0;
+    self->body_bytes = body_bytes;
+    self->moved_bytes = received + sent;
+    self->seconds = now() - began;
+    count(self, received, sent);
+    return 1;
+}
+
+/* ---- PUT ---------------------------------------------------------------------- */
+
+static int
+new_id(Shortcuts *self, char *text)
+{
+    static const char DIGITS[] = "0123456789abcdef";
+    if (self->random_left < ID_BYTES) {
+        if (getrandom(self->random, sizeof self->random, 0)
+            != (ssize_t)sizeof self->random)
+            return -1;
+        self->random_left = sizeof self->random;
+    }
+    self->random_left -= ID_BYTES;
+    const unsigned char *id = self->random + self->random_left;
+    for (int i = 0; i < ID_BYTES; i++) {
+        text[2 * i] = DIGITS[id[i] >> 4];
+        text[2 * i + 1] = DIGITS[id[i] & 15];
+    }
+    return 0;
+}
+
+/*
+ * The first line of an attribute, as kvd.store.attribute writes it. Returns its
+ * length, below ATTRIBUTE_LINE_BYTES.
+ */
+static size_t
+first_line(char *line, const char *id, unsigned long long size)
+{
+    char digits[20];
+    size_t at = sizeof digits, used = 2 + ID_TEXT;
+    do
+        digits[--at] = (char)('0' + size % 10);
+    while (size /= 10);
+    memcpy(line, "1 ", 2);
+    memcpy(line + 2, id, ID_TEXT);
+    line[used++] = ' ';
+    memcpy(line + used, digits + at, sizeof digits - at);
+    used += sizeof digits - at;
+    line[used++] = '\n';
+    return used;
+}
+
+static int
+set_lock(int lock, short kind, long long offset)
+{
+    struct flock request = {
+        .l_type = kind, .l_whence = SEEK_SET, .l_start = offset, .l_len = 1,
+    };
+    return fcntl(lock, F_OFD_SETLK, &request);
+}
+
+static int
+has_room(int root, Py_ssize_t length)
+{
+    struct statfs space;
+    if (fstatfs(root, &space) < 0)
+        return 0;
+    unsigned long long unit
+        = (unsigned long long)(space.f_frsize ? space.f_frsize : space.f_bsize);
+    return space.f_blocks == 0
+        || (unsigned long long)length <= (unsigned long long)space.f_bavail * unit;
+}
+
+/*
+ * Read the attribute of a name, not following links. Since Linux 6.13 that takes no
+ * open file.
+ */
+static ssize_t
+read_attribute(int folder, const char *name, char *text, size_t size)
+{
+    static int is_missing = 0;
+    if (!is_missing) {
+        struct {
+            uint64_t value;
+            uint32_t size, flags;
+        } where = {(uintptr_t)text, (uint32_t)size, 0};
+        long got = syscall(SYS_GETXATTRAT, folder, name, AT_SYMLINK_NOFOLLOW,
+                           ATTRIBUTE_NAME, &where, sizeof where);
+        /* EPERM: of a filter of system calls that is older than this one. */
+        if (got >= 0 || (errno != ENOSYS && errno != EPERM))
+            return got;
+        is_missing = 1;
+    }
+    int file = openat(folder, name,
+                      O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (file < 0)
+        return -1;
+    ssize_t got = fgetxattr(file, ATTRIBUTE_NAME, text, size);
+    int reason = errno;
+    close(file);
+    errno = reason;
+    return got;
+}
+
+/*
+ * Whether the lines of an attribute behind its first are as kvd.store.attribute
+ * writes them.
+ */
+static int
+is_metadata(const char *at, const char *end)
+{
+    while (at < end) {
+        const char *line = memchr(at, '\n', (size_t)(end - at));
+        if (line == NULL)
+            return 0;
+        const char *colon = memchr(at, ':', (size_t)(line - at));
+        if (colon == NULL || colon == at || colon[1] != ' ')
+            return 0;
+        at = line + 1;
+    }
+    return 1;
+}
+
+/*
+ * Whether a name has a whole value of kvd's: 1; nothing: 0; anything else: -1.
+ */
+static int
+has_value(int folder, const char *name)
+{
+    char text[ATTRIBUTE_BYTES], line[ATTRIBUTE_LINE_BYTES];
+    ssize_t size = read_attribute(folder, name, text, sizeof text);
+    if (size < 0)
+        return errno == ENOENT ? 0 : -1;
+    struct stat status;
+    if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) < 0
+        || !S_ISREG(status.st_mode) || size < 2 + ID_TEXT)
+        return -1;
+    for (int i = 2; i < 2 + ID_TEXT; i++)
+        if (!((text[i] >= '0' && text[i] <= '9')
+              || (text[i] >= 'a' && text[i] <= 'f')))
+            return -1;
+    size_t expected = first_line(line, text + 2, (unsigned long long)status.st_size);
+    int is_whole = (size_t)size >= expected && memcmp(text, line, expected) == 0
+        && is_metadata(text + expected, text + size);
+    return is_whole ? 1 : -1;
+}
+
+/*
+ * Give a written file its key's name, while the key is locked.
+ *
+ * Returns 1 if it replaced a value, 0 if there was none, -1 if it was not done.
+ */
+static int
+place(const Shortcuts *self, const char *upload, int folder, const char *name,
+      long long offset)
+{
+    if (set_lock(self->lock, F_WRLCK, offset) < 0)
+        return -1;
+    int replaces = has_value(folder, name);
+    if (replaces >= 0) {
+        if (replaces && self->swaps) {
+            if (renameat2(self->uploads, upload, folder, name, RENAME_EXCHANGE) < 0)
+                replaces = -1;
+            else
+                /* Left over if that fails: swept with the folder. */
+                unlinkat(self->uploads, upload, 0);
+        } else if (renameat(self->uploads, upload, folder, name) < 0)
+            replaces = -1;
+    }
+    set_lock(self->lock, F_UNLCK, offset);
+    return replaces;
+}
+
+/*
+ * Open the folder at the end of a path from the root, which must lead through
+ * folders, not through links to any.
+ *
+ * The last ones that lie in the root itself are kept open: to see that a name still
+ * is the same folder's takes less than to open and close it.
+ *
+ * Returns a descriptor, -1 for none; the caller closes one that is not kept.
+ */
+static int
+enter(Shortcuts *self, const char *path, int *is_kept)
+{
+    struct open_how how = {
+        .flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+    };
+    struct stat status;
+    size_t size = strlen(path);
+    Folder *kept = NULL;
+    if (size < sizeof kept->name && strchr(path, '/') == NULL) {
+        unsigned char sum = 0;
+        for (size_t i = 0; i < size; i++)
+            sum = (unsigned char)(31 * sum + (unsigned char)path[i]);
+        kept = &self->folders[sum % FOLDERS];
+        if (kept->name[0] && strcmp(kept->name, path) == 0) {
+            *is_kept = 1;
+            if (fstatat(self->root, path, &status, AT_SYMLINK_NOFOLLOW) == 0
+                && status.st_ino == kept->inode && status.st_dev == kept->device)
+                return kept->descriptor;
+        }
+    }
+    *is_kept = 0;
+    int folder = (int)syscall(SYS_openat2, self->root, path, &how, sizeof how);
+    if (folder >= 0 && kept != NULL && fstat(folder, &status) == 0) {
+        leave(kept);
+        memcpy(kept->name, path, size + 1);
+        kept->descriptor = folder;
+        kept->inode = status.st_ino;
+        kept->device = status.st_dev;
+        *is_kept = 1;
+    }
+    return folder;
+}
+
+/*
+ * Write a value and publish it. Returns as `place`; after -1 nothing is left.
+ */
+static int
+publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
+        PyObject *lines, const char *id, long long offset)
+{
+    int folder = self->root, result = -1, is_kept = 1;
+    char *name = strrchr(key, '/');
+    if (name == NULL)
+        name = key;
+    else {
+        *name = 0;
+        folder = enter(self, key, &is_kept);
+        *name++ = '/';
+        if (folder < 0)
+            return -1;
+    }
+    if (has_room(self->root, length)) {
+        char upload[24], text[ATTRIBUTE_BYTES];
+        size_t size = first_line(text, id, (unsigned long long)length);
+        memcpy(text + size, PyBytes_AS_STRING(lines),
+               (size_t)PyBytes_GET_SIZE(lines));
+        size += (size_t)PyBytes_GET_SIZE(lines);
+        /* Names of kvd.store.uploads have no such letter. */
+        snprintf(upload, sizeof upload, "s%llx", self->names++);
+        int file = openat(self->uploads, upload,
+                          O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+        if (file >= 0) {
+            Py_ssize_t written = 0;
+            while (written < length) {
+                ssize_t count = write(file, body + written, (size_t)(length - written));
+                if (count <= 0)
+                    break;
+                written += count;
+            }
+            if (written == length
+                && fsetxattr(file, ATTRIBUTE_NAME, text, size, 0) == 0)
+                result = place(self, upload, folder, name, offset);
+            if (result < 0)
+                unlinkat(self->uploads, upload, 0);
+            close(file);
+        }
+    }
+    if (!is_kept)
+        close(folder);
+    return result;
+}
+
+static int
+lock_offset(Shortcuts *self, PyObject *key, long long *offset)
+{
+    PyObject *found = PyDict_GetItemWithError(self->offsets, key);
+    if (found != NULL) {
+        *offset = PyLong_AsLongLong(found);
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    if (PyErr_Occurred())
+        return -1;
+    found = PyObject_CallOneArg(self->offset_of, key);
+    if (found == NULL)
+        return -1;
+    *offset = PyLong_AsLongLong(found);
+    int kept = PyErr_Occurred() ? -1 : 0;
+    if (kept == 0) {
+        if (PyDict_GET_SIZE(self->offsets) >= MAX_OFFSETS)
+            PyDict_Clear(self->offsets);
+        kept = PyDict_SetItem(self->offsets, key, found);
+    }
+    Py_DECREF(found);
+    return kept;
+}
+
+/* Returns as `serve_get`. */
+static int
+serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *body,
+          Py_ssize_t received, double began)
+{
+    char name[MAX_KEY_BYTES + 1], id[ID_TEXT], head[HEAD_ROOM];
+    long long offset;
+    if (self->uploads < 0 || new_id(self, id) < 0)
+        return 0;
+    if (lock_offset(self, key, &offset) < 0)
+        return -1;
+    memcpy(name, PyBytes_AS_STRING(key), (size_t)PyBytes_GET_SIZE(key) + 1);
+    int replaced;
+    Py_BEGIN_ALLOW_THREADS
+    replaced = publish(self, name, body, frame->length, frame->lines, id, offset);
+    Py_END_ALLOW_THREADS
+    if (replaced < 0)
+        return 0;
+    PyObject **parts = replaced ? frame->replaced : frame->created;
+    size_t used = append(head, 0, parts[0]);
+    memcpy(head + used, http_date(self), DATE_BYTES);
+    used = append(head, used + DATE_BYTES, parts[1]);
+    memcpy(head + used, id, ID_TEXT);
+    used = append(head, used + ID_TEXT, parts[2]);
+    Py_ssize_t sent = send_reply(self, socket, head, used, "", 0);
+    if (sent < 0)
+        return -1;
+    self->status = replaced ? frame->replaced_status : frame->created_status;
+    self->method_is_put = 1;
+    self->body_bytes = frame->length;
+    self->moved_bytes = received + sent;
+    self->seconds = now() - began;
+    count(self, received, sent);
+    return 1;
+}
+
+/* ---- one event ------------------------------------------------------------------ */
+
+PyDoc_STRVAR(serve_doc,
+"serve(socket) -> int | bytes\n"
+"\n"
+"Read from a socket to which nothing is owed and of which nothing was read, without\n"
+"waiting, and serve the request that came, if it is one of those that this can.\n"
+"\n"
+"Returns NOTHING if nothing had come; SERVED, with CLOSES if the connection ends with\n"
+"this reply, and with QUEUED if `unsent` is still to be sent; or the bytes that were\n"
+"read, of which nothing was done, empty where the client ended.\n"
+"\n"
+"Raises OSError: it cannot be read.");
+
+static PyObject *
+Shortcuts_serve(Shortcuts *self, PyObject *argument)
+{
+    long socket = PyLong_AsLong(argument);
+    if (socket == -1 && PyErr_Occurred())
+        return NULL;
+    char *data = self->buffer;
+    /* Of a connection that nobody got to care for: never another's. */
+    Py_CLEAR(self->unsent);
+    /* A socket that was only just accepted may be a blocking one. */
+    ssize_t size = recv((int)socket, data, BUFFER_BYTES, MSG_DONTWAIT);
+    if (size < 0) {
+        if (errno == EAGAIN || errno == EINTR)
+            return PyLong_FromLong(NOTHING);
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    double began = now();
+    /* "GET /" or "PUT /", then a key, " HTTP/1.1" and fields. */
+    if (size < 16 || (memcmp(data, "GET /", 5) && memcmp(data, "PUT /", 5)))
+        goto other;
+    char *end = memmem(data, (size_t)Py_MIN(size, self->most_head), "\r\n\r\n", 4);
+    if (end == NULL)
+        goto other;
+    Py_ssize_t head = end + 4 - data;
+    Py_ssize_t length = key_bytes(data + 5, end, self->most_key);
+    if (length == 0)
+        goto other;
+
+    int served = 0, keep = 0;
+    PyObject *frame = frame_of(self, data, 5, 5 + length, head);
+    if (frame == NULL)
+        return NULL;
+    if (frame != Py_None) {
+        Frame *known = (Frame *)frame;
+        keep = known->keep;
+        if (size == head + known->length) {
+            PyObject *key = PyBytes_FromStringAndSize(data + 5, length);
+            if (key == NULL)
+                served = -1;
+            else if (known->is_put)
+                served = serve_put(self, (int)socket, known, key, data + head, size,
+                                   began);
+            else
+                served = serve_get(self, (int)socket, known, key, size, began);
+            Py_XDECREF(key);
+        }
+    }
+    Py_DECREF(frame);
+    if (served < 0)
+        return NULL;
+    if (served) {
+        self->target_bytes = length + 1;
+        return PyLong_FromLong(SERVED | (keep ? 0 : CLOSES)
+                               | (self->unsent != NULL ? QUEUED : 0));
+    }
+other:
+    return PyBytes_FromStringAndSize(data, size);
+}
+
+PyDoc_STRVAR(take_unsent_doc,
+"take_unsent() -> bytes\n"
+"\n"
+"The end of the reply that the socket did not take.");
+
+static PyObject *
+Shortcuts_take_unsent(Shortcuts *self, PyObject *ignored)
+{
+    PyObject *unsent = self->unsent;
+    self->unsent = NULL;
+    return unsent != NULL ? unsent : PyBytes_FromStringAndSize(NULL, 0);
+}
+
+PyDoc_STRVAR(told_doc,
+"told() -> Told\n"
+"\n"
+"Of the request that was served last.");
+
+static PyObject *
+Shortcuts_told(Shortcuts *self, PyObject *ignored)
+{
+    /* The request is still in the buffer. */
+    return PyObject_CallFunction(self->told, "ss#indn",
+                                 self->method_is_put ? "PUT" : "GET",
+                                 self->buffer + 4, self->target_bytes, self->status,
+                                 self->body_bytes, self->seconds, self->moved_bytes);
+}
+
+PyDoc_STRVAR(forget_doc,
+"forget(key)\n"
+"\n"
+"Hold a value no longer, if it is held.");
+
+static PyObject *
+Shortcuts_forget(Shortcuts *self, PyObject *key)
+{
+    if (PyDict_DelItem(self->values, key) < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_KeyError))
+            return NULL;
+        PyErr_Clear();
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(upload_to_doc,
+"upload_to(folder)\n"
+"\n"
+"From now on there is a folder for uploads; below 0: no longer, as the store closes.\n"
+"Then nothing of it is held open any more.");
+
+static PyObject *
+Shortcuts_upload_to(Shortcuts *self, PyObject *argument)
+{
+    long folder = PyLong_AsLong(argument);
+    if (folder == -1 && PyErr_Occurred())
+        return NULL;
+    self->uploads = (int)folder;
+    if (self->uploads < 0)
+        leave_all(self);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef Shortcuts_methods[] = {
+    {"serve", (PyCFunction)Shortcuts_serve, METH_O, serve_doc},
+    {"take_unsent", (PyCFunction)Shortcuts_take_unsent, METH_NOARGS, take_unsent_doc},
+    {"told", (PyCFunction)Shortcuts_told, METH_NOARGS, told_doc},
+    {"forget", (PyCFunction)Shortcuts_forget, METH_O, forget_doc},
+    {"upload_to", (PyCFunction)Shortcuts_upload_to, METH_O, upload_to_doc},
+    {NULL},
+};
+
+static PyTypeObject ShortcutsType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "kvd._shortcuts.Shortcuts",
+    .tp_doc = "Serves what was understood before; see kvd.shortcuts.",
+    .tp_basicsize = sizeof(Shortcuts),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = Shortcuts_new,
+    .tp_dealloc = (destructor)Shortcuts_dealloc,
+    .tp_traverse = (traverseproc)Shortcuts_traverse,
+    .tp_clear = (inquiry)Shortcuts_clear,
+    .tp_methods = Shortcuts_methods,
+};
+
+static PyMethodDef functions[] = {
+    {"get_frame", get_frame, METH_VARARGS,
+     "get_frame(keep, tail)\n\nThe form of a GET."},
+    {"put_frame", put_frame, METH_VARARGS,
+     "put_frame(keep, length, lines, created_status, created, replaced_status,"
+     " replaced)\n\nThe form of a PUT."},
+    {"kept_value", kept_value, METH_VARARGS,
+     "kept_value(identity, line, fields, body)\n\nA value in memory."},
+    {NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "kvd._shortcuts",
+    .m_doc = "Whole requests served in one call; see kvd.shortcuts.",
+    .m_size = -1,
+    .m_methods = functions,
+};
+
+PyMODINIT_FUNC
+PyInit__shortcuts(void)
+{
+    if (PyType_Ready(&FrameType) < 0 || PyType_Ready(&ValueType) < 0
+        || PyType_Ready(&ShortcutsType) < 0)
+        return NULL;
+    PyObject *self = PyModule_Create(&module);
+    if (self == NULL)
+        return NULL;
+    if (PyModule_AddObjectRef(self, "Frame", (PyObject *)&FrameType) < 0
+        || PyModule_AddObjectRef(self, "Value", (PyObject *)&ValueType) < 0
+        || PyModule_AddObjectRef(self, "Shortcuts", (PyObject *)&ShortcutsType) < 0
+        || PyModule_AddIntMacro(self, NOTHING) < 0
+        || PyModule_AddIntMacro(self, SERVED) < 0
+        || PyModule_AddIntMacro(self, CLOSES) < 0
+        || PyModule_AddIntMacro(self, QUEUED) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return self;
+}

@@ -1,0 +1,54 @@
+"""
+A daemon without workers: the process that twistd starts serves.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from kvd.control.status import WorkerState
+from kvd.daemon import ServingService
+from kvd.serving import Serving
+
+_log = Logger()
+
+
+class OwnService(ServingService):
+    """
+    Serves in this very process (``--procs 0``).
+    """
+
+    def startService(self) -> None:
+        from twisted.internet import reactor
+
+        super().startService()
+        self._serving = Serving(self._settings, 0, reactor, self._scoreboard.own_row(0))
+        self._serving.start()
+        for number, group in enumerate(self._groups):
+            self._serving.listen(f"{number}/0", group.members[0].dup())
+        self._answer(reactor)
+        self._read_again_on_hangup(reactor)
+        self._serves(reactor)
+
+    def _read_again(self) -> Deferred[None]:
+        _log.warn("without workers, settings cannot change while kvd runs")
+        return succeed(None)
+
+    def _workers(self) -> list[WorkerState]:
+        return [WorkerState(0, os.getpid(), "ready", 0)]
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        for group in self._groups:
+            group.close()
+        drained: Deferred[Any] = self._serving.drain(self._settings.drain_seconds)
+
+        def end(_: None) -> Deferred[None]:
+            self._answer_no_more()
+            return self._serving.stop()
+
+        return drained.addCallback(end)

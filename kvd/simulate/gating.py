@@ -1,0 +1,55 @@
+"""
+The gates of simulated workers, as `kvd.accepting` asks them: none keeps a connection
+for long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kvd.accepting import KEPT_SECONDS
+from kvd.dispatch.view import View
+from kvd.simulate.outcome import BadChoice
+
+
+class Gates:
+    """
+    One for each worker.
+    """
+
+    def __init__(self, accepts: Callable[[int, View], bool], view: View) -> None:
+        """
+        Args:
+            accepts: The policy's.
+            view: All workers, now and whenever it is looked at.
+        """
+        self._accepts = accepts
+        self._view = view
+        self._kept_since: dict[int, float] = {}
+
+    def is_open(self, worker: int, now: float) -> bool:
+        """
+        Whether a worker may take the connection that waits.
+
+        Raises:
+            BadChoice: By the policy.
+        """
+        since = self._kept_since.get(worker)
+        if since is not None and now - since > KEPT_SECONDS:
+            del self._kept_since[worker]
+            return True
+        try:
+            accepts = bool(self._accepts(worker, self._view))
+        except Exception as error:
+            raise BadChoice(f"failed with {type(error).__name__}: {error}") from error
+        if accepts:
+            self._kept_since.pop(worker, None)
+        else:
+            self._kept_since.setdefault(worker, now)
+        return accepts
+
+    def nobody_waits(self, worker: int) -> None:
+        """
+        A worker that would have asked has seen that no connection waits.
+        """
+        self._kept_since.pop(worker, None)

@@ -1,0 +1,141 @@
+"""
+The supervisor: holds the sockets and the workers, and never touches a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+
+from kvd.control.changes import changes_by
+from kvd.control.status import WorkerState
+from kvd.daemon import ServingService
+from kvd.dispatch.arranging import ChosenPolicy
+from kvd.opening import Sockets
+from kvd.rereading import Rereading
+from kvd.settings import Settings
+from kvd.systemd.notifying import Notifier
+from kvd.workers.changing import Changing
+from kvd.workers.dispatching import Dispatching
+from kvd.workers.pool import Pool, State
+from kvd.workers.process import ForkServerProcess
+from kvd.workers.steering import Instead, Steering
+
+if TYPE_CHECKING:
+    from kvd.control.site import Change
+
+
+class WorkersService(ServingService):
+    """
+    Serves through worker processes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sockets: Sockets,
+        notifier: Notifier,
+        memory: int,
+        steering: Steering,
+        chosen: ChosenPolicy,
+        shadow: ChosenPolicy | None,
+        read: Callable[[], Settings],
+    ) -> None:
+        super().__init__(settings, sockets, notifier, memory)
+        self._steering = steering
+        self._chosen = chosen
+        self._read = read
+        self._shadow = shadow
+
+    def startService(self) -> None:
+        # Not at the top: importing the reactor installs one.
+        from twisted.internet import reactor
+
+        super().startService()
+        settings = self._settings
+        self._forks = ForkServerProcess(settings, self._scoreboard_memory, reactor)
+        self._distribution = Dispatching(
+            self._chosen,
+            self._groups,
+            self._steering,
+            self._scoreboard,
+            settings.limits.connections,
+            reactor,
+            self._shadow,
+        )
+        self._pool = Pool(
+            settings,
+            self._distribution,
+            self._forks,
+            reactor,
+            lambda: self._serves(reactor),
+        )
+        self._changing = Changing(
+            self._pool,
+            self._distribution,
+            self._scoreboard,
+            reactor,
+            settings,
+            self._load,
+        )
+        self._rereading = Rereading(settings, self._read, self._changing)
+        self._forks.start(self._pool)
+        self._pool.start()
+        self._read_again_on_hangup(reactor)
+        self._answer(reactor)
+
+    def _load(self, settings: Settings) -> None:
+        self._settings = settings
+        self._forks.load(settings)
+        self._pool.drain_seconds = settings.drain_seconds
+        self._distribution.limit(settings.limits.connections)
+
+    def _read_again(self) -> Deferred[None]:
+        return self._rereading.read_again()
+
+    def _workers(self) -> list[WorkerState]:
+        return [
+            WorkerState(
+                slot.number,
+                slot.pid,
+                slot.state.value,
+                self._distribution.handing_over(slot.number),
+            )
+            for slot in self._pool.slots
+            if slot.wanted or slot.state is not State.ENDED
+        ]
+
+    def _members(self) -> Sequence[Collection[int]]:
+        arrangement = self._distribution.chosen.arrangement
+        return arrangement.members if arrangement.kernel_chooses else ()
+
+    def _present(self) -> Settings:
+        shadow = self._distribution.shadow
+        return replace(
+            self._settings,
+            policy=self._distribution.chosen.name,
+            procs=self._changing.procs,
+            shadow=None if shadow is None else shadow.name,
+        )
+
+    def _shadow_counts(self, workers: Sequence[int]) -> dict[str, Any] | None:
+        return self._distribution.shadow_counts(workers)
+
+    def _instead(self) -> Sequence[Instead]:
+        return self._distribution.instead
+
+    def _changes(self) -> Mapping[str, Change]:
+        return changes_by(self._changing)
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        stopped = self._pool.stop()
+
+        def end(_: None) -> None:
+            self._forks.stop()
+            self._answer_no_more()
+
+        return stopped.addCallback(end)

@@ -1,0 +1,3 @@
+"""
+Tests for `kvd.shortcuts` and the compiled module behind it.
+"""

@@ -1,0 +1,256 @@
+"""
+Two workers side by side, with shortcuts and without, whose clients do the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, execute
+from zope.interface import implementer
+
+from kvd.dialects.choice import Dialects
+from kvd.interfaces import IStoreMaker
+from kvd.record import read_record
+from kvd.scoreboard import WORDS_OF_REQUESTS, lone_row
+from kvd.serving import Parts, Serving
+from kvd.settings import Durability, Limits, Settings, StoreLocation
+from kvd.store.file import FileStore
+from tests.shortcuts.cases import attribute_of
+from tests.shortcuts.watched import WatchedShortcuts
+from tests.stepped import Client, SteppedReactor
+
+LIMITS = Limits(value_bytes=5_000, idle_seconds=100, head_seconds=50)
+
+
+@implementer(IStoreMaker)
+class SteppedStoreMaker:
+    """
+    Opens file stores that go by a reactor which steps.
+    """
+
+    def __init__(self, reactor: SteppedReactor) -> None:
+        self._reactor = reactor
+
+    def resolve(self, path: str) -> str:
+        return path
+
+    def prepare(self, path: str) -> None:
+        pass
+
+    def open_store(self, path: str, durability: Durability) -> FileStore:
+        return FileStore(path, durability, self._reactor, execute)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What is the same on both ways.
+    """
+
+    replies: list[bytes]
+    """Of each connection, without what differs from one moment to the next."""
+    ended: list[bool]
+    files: dict[str, tuple[bytes, bytes]]
+    """What is stored, without its ids."""
+    entries: list[str]
+    """Of the access log, without times."""
+    connections: list[tuple[int, int]]
+    """Of the record: bytes and requests of each."""
+    counts: list[int]
+
+
+class ServingAtOnce(Serving):
+    """
+    Writes its logs without a thread.
+    """
+
+    def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
+        return execute(function)
+
+
+class Worker:
+    """
+    A worker over a folder of its own, and its clients.
+    """
+
+    def __init__(self, *, shortcuts: bool, durability: Durability) -> None:
+        self.folder = tempfile.mkdtemp(prefix="kvd-test-")
+        self.root = os.path.join(self.folder, "values")
+        os.mkdir(self.root)
+        self._reactor = SteppedReactor()
+        self._row = lone_row()
+        settings = Settings(
+            store=StoreLocation("file", self.root),
+            durability=durability,
+            access_log=os.path.join(self.folder, "log"),
+            record=os.path.join(self.folder, "record"),
+            limits=LIMITS,
+            shortcuts=shortcuts,
+        )
+        parts = Parts(SteppedStoreMaker(self._reactor), Dialects(()))
+        self._serving = ServingAtOnce(settings, 0, self._reactor, self._row, parts)
+        self._serving.start()
+        self.watched: WatchedShortcuts | None = None
+        site = self._serving._site
+        if site.shortcuts is not None:
+            self.watched = site.shortcuts = WatchedShortcuts(site.shortcuts)
+        self._clients: list[Client] = []
+        self._replies: list[bytes] = []
+
+    def connect(self, request: bytes, room: int | None = None) -> None:
+        """
+        One more client.
+
+        Args:
+            request: What it has said when it is accepted.
+            room: How much may be sent ahead to it; None: much.
+        """
+        near, far = socket.socketpair()
+        if room is not None:
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+        far.sendall(request)
+        self._clients.append(Client(self._reactor, far))
+        self._replies.append(b"")
+        self._serving.serve(near, "")
+        self._hear(len(self._clients) - 1)
+
+    def send(self, number: int, data: bytes, *, reads: bool = True) -> None:
+        """
+        A client sends something, unless it heard that nobody listens.
+        """
+        number %= len(self._clients)
+        client = self._clients[number]
+        if client.ended or client.socket.fileno() < 0:
+            return
+        try:
+            client.send(data)
+        except (BrokenPipeError, ConnectionResetError):
+            client.ended = True
+        if reads:
+            self._hear(number)
+
+    def _hear(self, number: int) -> None:
+        client = self._clients[number]
+        if not client.ended:
+            self._replies[number] += client.receive()
+
+    def half_close(self, number: int) -> None:
+        """
+        A client sends no more.
+        """
+        client = self._clients[number % len(self._clients)]
+        if not client.ended and client.socket.fileno() >= 0:
+            client.half_close()
+            self._hear(number % len(self._clients))
+
+    def leave(self, number: int) -> None:
+        """
+        A client is gone.
+        """
+        client = self._clients[number % len(self._clients)]
+        client.ended = True
+        client.close()
+
+    def wait(self, seconds: float) -> None:
+        """
+        Time passes.
+        """
+        self._reactor.advance(seconds)
+
+    def path(self, name: str) -> str:
+        """
+        Of something in the store.
+        """
+        return os.path.join(self.root, name)
+
+    def end(self) -> Outcome:
+        """
+        Drain, and say what was.
+        """
+        for number in range(len(self._clients)):
+            if self._clients[number].socket.fileno() >= 0:
+                self._hear(number)
+        drained: list[Any] = []
+        self._serving.drain(1).addCallback(drained.append)
+        self._reactor.settle()
+        for number, client in enumerate(self._clients):
+            if client.socket.fileno() >= 0:
+                self._hear(number)
+        ended = [client.ended for client in self._clients]
+        for client in self._clients:
+            client.socket.close()
+        self._reactor.settle()
+        assert drained
+        self._serving.stop()
+        self._reactor.dispose()
+        words = self._row.words.tolist()
+        begun, done, bytes_in, bytes_out, _, latency = WORDS_OF_REQUESTS
+        return Outcome(
+            [_without_moments(reply) for reply in self._replies],
+            ended,
+            self._files(),
+            [_without_times(line) for line in self._lines("log")],
+            sorted(
+                (connection.bytes, connection.requests)
+                for connection in read_record(os.path.join(self.folder, "record"))
+            ),
+            [
+                *(words[word] for word in (0, 1, begun, done, bytes_in, bytes_out)),
+                sum(words[latency : latency + 26]),
+            ],
+        )
+
+    def clean_up(self) -> None:
+        """
+        Leave nothing.
+        """
+        shutil.rmtree(self.folder)
+
+    def _lines(self, name: str) -> list[str]:
+        path = Path(self.folder, name)
+        return path.read_text().splitlines() if path.exists() else []
+
+    def _files(self) -> dict[str, tuple[bytes, bytes]]:
+        files: dict[str, tuple[bytes, bytes]] = {}
+        for folder, folders, names in os.walk(self.root):
+            for name in (*folders, *names):
+                path = os.path.join(folder, name)
+                if path.endswith("/.kvd") or "/.kvd/" in path:
+                    continue
+                body = b"no file"
+                if os.path.isfile(path) and not os.path.islink(path):
+                    body = Path(path).read_bytes()
+                said = _without_id(attribute_of(path) or b"")
+                files[os.path.relpath(path, self.root)] = body, said
+        hidden = os.listdir(os.path.join(self.root, ".kvd"))
+        assert ["lock"] == hidden, hidden
+        return files
+
+
+def _without_moments(reply: bytes) -> bytes:
+    """
+    A time becomes the word for it; so does an entity tag, also within a sentence.
+    """
+    reply = re.sub(rb"[A-Z][a-z]{2}, \d\d \w{3} \d{4} [\d:]{8} GMT", b"(date)", reply)
+    reply = re.sub(rb"\d{4}-\d\d-\d\dT[\d:.]+Z", b"(date)", reply)
+    reply = re.sub(rb'"[0-9a-f]{32}\\?"', b"(id)", reply)
+    # Of files of others, whose length is not always the same.
+    return re.sub(rb'"[0-9a-f]+-[0-9a-f]+-[0-9a-f]+\\?"', b"(other)", reply)
+
+
+def _without_id(attribute: bytes) -> bytes:
+    return re.sub(rb"^1 [0-9a-f]{32} ", b"1 (id) ", attribute)
+
+
+def _without_times(line: str) -> str:
+    _, rest = line.split(" ", 1)
+    return rest.rpartition(" ")[0]

@@ -1,0 +1,353 @@
+"""
+Tests for `kvd.shortcuts`: small values that are stored.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+
+from kvd.keys import Key
+from kvd.shortcuts import CLOSES, MAX_BODY_BYTES, SERVED
+from kvd.store import attribute
+from tests.shortcuts.cases import ShortcutCase, attribute_of, field, put
+
+
+class StoringTests(ShortcutCase):
+    """
+    A small body that has come whole is stored and published at once.
+    """
+
+    def stored(self, key: str, body: bytes, fields: bytes = b"") -> bytes:
+        """
+        Store a value and look at what is there; the reply.
+        """
+        reply = self.served(put(key, body, fields))
+        value = self.open_store().open(Key(key.encode()))
+        assert body == self.body(self.result(value))
+        assert field(reply, "ETag") == f'"{value.info.etag}"'
+        assert [] == self.debris()
+        return reply
+
+    def test_a_new_key_is_created(self) -> None:
+        """
+        201, and all that the ordinary way says.
+        """
+        reply = self.stored("k", b"value")
+
+        assert re.fullmatch(
+            rb"HTTP/1\.1 201 Created\r\nDate: [^\r]{29}\r\n"
+            rb'ETag: "[0-9a-f]{32}"\r\nKvd-Durability: process\r\n'
+            rb"Content-Length: 0\r\n\r\n",
+            reply,
+        )
+
+    def test_a_value_is_replaced(self) -> None:
+        """
+        204, another entity tag, and no length, as RFC 9110 has it.
+        """
+        created = self.stored("k", b"value")
+        reply = self.stored("k", b"other")
+
+        assert reply.startswith(b"HTTP/1.1 204 No Content\r\n")
+        assert None is field(reply, "Content-Length")
+        assert field(created, "ETag") != field(reply, "ETag")
+
+    def test_any_size_that_comes_in_one_piece(self) -> None:
+        """
+        From nothing on.
+        """
+        for size in (0, 1, 1000, MAX_BODY_BYTES):
+            # From a socket that holds so much.
+            self.stored(f"{size}", os.urandom(size))
+
+    def test_its_metadata_is_kept(self) -> None:
+        """
+        In the very bytes of the ordinary way.
+        """
+        fields = b"Content-Type: text/plain\r\nContent-Encoding: br\r\n"
+        self.stored("k", b"value", fields)
+        etag = self.publish(self.store, Key(b"other"), b"value").info.etag
+        lines = attribute.encode_metadata(
+            {"content-type": "text/plain", "content-encoding": "br"}
+        )
+        found = attribute_of(os.path.join(self.path, "k"))
+
+        assert found is not None
+        assert attribute.encode(etag, 5, lines)[34:] == found[34:]
+
+    def test_its_mode_is_that_of_all_values(self) -> None:
+        """
+        Whatever the umask says.
+        """
+        self.publish(self.store, Key(b"ordinary"), b"v")
+        self.stored("k", b"v")
+        modes = {
+            stat.S_IMODE(os.stat(os.path.join(self.path, name)).st_mode)
+            for name in ("k", "ordinary")
+        }
+
+        assert 1 == len(modes)
+
+    def test_connections_end_as_the_client_asks(self) -> None:
+        """
+        Which the reply repeats.
+        """
+        table = [
+            (1, b"Connection: close\r\n", SERVED | CLOSES, "close"),
+            (0, b"", SERVED | CLOSES, "close"),
+            (0, b"Connection: keep-alive\r\n", SERVED, "keep-alive"),
+        ]
+        for minor, fields, outcome, said in table:
+            assert outcome == self.serve(put("k", b"v", fields, minor))
+            assert said == field(self.reply(), "Connection")
+
+    def test_no_two_have_the_same_entity_tag(self) -> None:
+        """
+        However many are made from one draw of chance.
+        """
+        tags = {field(self.served(put("k", b"v")), "ETag") for _ in range(300)}
+
+        assert 300 == len(tags)
+
+    def test_a_folder_that_is_there_is_used(self) -> None:
+        """
+        However deep, and however long its name.
+        """
+        for folder in ("a", "b/c/d", "x" * 63, "y" * 64, "z" * 200):
+            self.publish(self.store, Key(f"{folder}/first".encode()), b"v")
+            self.stored(f"{folder}/k", b"value")
+            self.stored(f"{folder}/k", b"other")
+
+    def test_many_folders_are_used(self) -> None:
+        """
+        More than are held open, and none of them stays so without limit.
+        """
+        for number in range(100):
+            self.publish(self.store, Key(b"folder%d/first" % number), b"v")
+        before = len(os.listdir("/proc/self/fd"))
+        for number in [*range(100), *range(100)]:
+            self.served(put(f"folder{number}/k", b"%d" % number))
+        assert before + 16 >= len(os.listdir("/proc/self/fd"))
+        for number in range(100):
+            key = Key(b"folder%d/k" % number)
+            assert b"%d" % number == self.get(self.store, key)
+
+    def test_many_keys_are_locked(self) -> None:
+        """
+        More than are remembered.
+        """
+        for number in range(5000):
+            request = put(f"none/{number}", b"")
+            assert request == self.serve(request)
+        self.served(put("k", b"v"))
+        self.while_locked(Key(b"k"), lambda: self.assert_left(put("k", b"v")))
+
+
+class SwappingTests(StoringTests):
+    """
+    See there; values are replaced as on ext4.
+    """
+
+    swaps = True
+
+
+class LimitedTests(ShortcutCase):
+    """
+    Of what is refused, nothing is stored.
+    """
+
+    def setUp(self) -> None:
+        self.limits = type(self.limits)(value_bytes=5)
+        super().setUp()
+
+    def test_longer_ones_than_allowed_are_left(self) -> None:
+        """
+        To be refused.
+        """
+        self.served(put("k", b"12345"))
+        self.assert_left(put("k", b"123456"))
+
+
+class OnDiskTests(ShortcutCase):
+    """
+    At durability ``disk`` a sync has to be waited for.
+    """
+
+    durability = "disk"
+
+    def test_none_are_stored(self) -> None:
+        """
+        Values in memory are sent all the same.
+        """
+        self.assert_left(put("k", b"v"))
+
+
+class InTheWayTests(ShortcutCase):
+    """
+    Where it is not as simple, the upload is discarded and the request left alone.
+    """
+
+    def path_of(self, name: str) -> str:
+        """
+        A file below the root.
+        """
+        return os.path.join(self.path, name)
+
+    def test_a_folder_is_missing(self) -> None:
+        """
+        It has to be made.
+        """
+        self.assert_left(put("a/k", b"v"))
+        self.assert_left(put("a/b/k", b"v"))
+
+    def test_a_folder_has_gone(self) -> None:
+        """
+        It was held open; a new one of its name is another.
+        """
+        self.publish(self.store, Key(b"a/first"), b"v")
+        self.served(put("a/k", b"old"))
+        shutil.rmtree(self.path_of("a"))
+        self.assert_left(put("a/k", b"v"))
+        os.mkdir(self.path_of("a"))
+        self.served(put("a/k", b"new"))
+
+        assert ["a/k"] == self.found()
+        assert b"new" == self.get(self.open_store(), Key(b"a/k"))
+
+    def test_a_folder_was_moved(self) -> None:
+        """
+        What has its name now counts, unless that is a link or a value.
+        """
+        self.publish(self.store, Key(b"a/first"), b"v")
+        self.served(put("a/k", b"old"))
+        os.rename(self.path_of("a"), self.path_of("moved"))
+        self.assert_left(put("a/k", b"v"))
+        os.symlink("moved", self.path_of("a"))
+        self.assert_left(put("a/k", b"v"))
+        os.unlink(self.path_of("a"))
+        self.publish(self.store, Key(b"a"), b"v")
+        self.assert_left(put("a/k", b"v"))
+
+    def test_a_link_is_on_the_way(self) -> None:
+        """
+        Further down, too; nothing leads out of the store.
+        """
+        os.mkdir(self.path_of("a"))
+        os.symlink("/tmp", self.path_of("a/b"))
+        os.symlink("/tmp", self.path_of("c"))
+        for key in ("a/b/k", "c/k"):
+            self.assert_left(put(key, b"v"))
+
+    def test_the_key_is_something_else(self) -> None:
+        """
+        A folder, a link, a pipe, or a file of others.
+        """
+        os.mkdir(self.path_of("folder"))
+        os.symlink("nowhere", self.path_of("link"))
+        os.mkfifo(self.path_of("pipe"))
+        self.place("file")
+        for key in ("folder", "link", "pipe", "file"):
+            self.assert_left(put(key, b"v"))
+
+    def test_what_is_there_is_no_whole_value(self) -> None:
+        """
+        It counts as absent, which is to be said, or was written by a later kvd.
+        """
+        self.served(put("k", b"value", b"Content-Type: text/plain\r\n"))
+        path = self.path_of("k")
+        good = attribute_of(path)
+        assert good is not None
+        etag = good[2:34]
+        bad = [
+            b"",
+            b"1",
+            good[:33],
+            good[:34],
+            good[:36],
+            b"2" + good[1:],
+            b"1 " + etag.upper().replace(b"0", b"A") + good[34:],
+            b"1 " + b"g" * 32 + good[34:],
+            b"1 " + b"/" * 32 + good[34:],
+            b"1 " + b":" * 32 + good[34:],
+            b"1 " + b"`" * 32 + good[34:],
+            good.replace(b" 5\n", b" 05\n"),
+            good.replace(b" 5\n", b" 6\n"),
+            good.replace(b" 5\n", b"  5\n"),
+            good[:-1],
+            good + b"x",
+            good + b"x\n",
+            good + b": x\n",
+            good + b"x:y\n",
+            good + b"x:\n",
+            good + b"\n",
+            good + b"name: " + b"x" * 1400 + b"\n",
+        ]
+        for text in bad:
+            os.setxattr(path, attribute.NAME, text)
+            self.assert_left(put("k", b"v"))
+        for text in (good, good + b"x: \n", good + b"x: y: z\n"):
+            os.setxattr(path, attribute.NAME, text)
+            assert self.served(put("k", b"value")).startswith(b"HTTP/1.1 204 ")
+        os.truncate(path, 4)
+        self.assert_left(put("k", b"v"))
+
+    def test_another_process_has_the_key_locked(self) -> None:
+        """
+        It is not waited for, and the lock is free afterwards.
+        """
+        self.served(put("k", b"old"))
+        self.while_locked(Key(b"k"), lambda: self.assert_left(put("k", b"new")))
+
+        self.served(put("k", b"new"))
+        self.while_locked(Key(b"k"), lambda: None)
+        self.while_locked(Key(b"k"), lambda: self.served(put("other", b"new")))
+
+    def test_the_folder_of_uploads_was_removed(self) -> None:
+        """
+        By somebody who cleans up.
+        """
+        for name in os.listdir(self.path_of(".kvd")):
+            if name != "lock":
+                shutil.rmtree(self.path_of(f".kvd/{name}"))
+        self.assert_left(put("k", b"v"))
+
+    def test_there_is_no_folder_of_uploads_yet(self) -> None:
+        """
+        The ordinary way makes it. From then on, none is left alone; a store that was
+        used before is as good.
+        """
+        self.store = self.open_store()
+        self.shortcuts = self.make_shortcuts(self.make_site(self.store))
+        self.assert_left(put("k", b"v"))
+        self.publish(self.store, Key(b"other"), b"v")
+        self.served(put("k", b"v"))
+        self.shortcuts = self.make_shortcuts(self.make_site(self.store))
+        self.served(put("k", b"v"))
+
+    def test_the_store_is_closed(self) -> None:
+        """
+        Nothing is done with descriptors that may be others' by then, and none is
+        held.
+        """
+        before = len(os.listdir("/proc/self/fd"))
+        self.store = self.open_store()
+        self.shortcuts = self.make_shortcuts(self.make_site(self.store))
+        self.publish(self.store, Key(b"a/b"), b"v")
+        self.keep("k", b"v")
+        self.served(put("a/k", b"v"))
+        self.store.close()
+
+        assert before == len(os.listdir("/proc/self/fd"))
+        self.assert_left(put("a/k", b"v"))
+        self.assert_left(put("k", b"v"))
+
+
+class InTheWayOfSwapsTests(InTheWayTests):
+    """
+    See there; values are replaced as on ext4.
+    """
+
+    swaps = True
