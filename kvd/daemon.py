@@ -15,11 +15,11 @@ from kvd.announcing import announce, announce_status
 from kvd.control.status import WorkerState, describe
 from kvd.hangup import on_hangup
 from kvd.opening import Sockets
-from kvd.scoreboard import Scoreboard, create_scoreboard
+from kvd.scoreboard import Scoreboard
 from kvd.settings import Settings
 from kvd.systemd.notifying import Notifier
-from kvd.workers.changing import ROWS
 from kvd.workers.child import raise_descriptor_limit
+from kvd.workers.steering import Instead
 
 if TYPE_CHECKING:
     from kvd.control.site import Change
@@ -31,10 +31,18 @@ class ServingService(Service):
     """
 
     def __init__(
-        self, settings: Settings, sockets: Sockets, notifier: Notifier
+        self, settings: Settings, sockets: Sockets, notifier: Notifier, memory: int
     ) -> None:
+        """
+        Args:
+            settings: The whole of them.
+            sockets: All that listen; closed in the end.
+            notifier: Tells the service manager.
+            memory: The descriptor of the scoreboard's.
+        """
         self._settings = settings
         self._notifier = notifier
+        self._scoreboard_memory = memory
         self._groups = sockets.groups
         self._control = sockets.control
         self._status = sockets.status
@@ -43,7 +51,6 @@ class ServingService(Service):
     def startService(self) -> None:
         super().startService()
         raise_descriptor_limit()
-        self._scoreboard_memory = create_scoreboard(max(1, self._settings.procs), ROWS)
         self._scoreboard = Scoreboard(self._scoreboard_memory)
 
     def _answer(self, reactor: Any) -> None:
@@ -61,6 +68,7 @@ class ServingService(Service):
                 draining=not self.running,
                 members=self._members(),
                 shadow=self._shadow_counts,
+                instead=self._instead(),
             )
 
         if self._control is not None:
@@ -129,6 +137,12 @@ class ServingService(Service):
 
     def _shadow_counts(self, workers: Sequence[int]) -> dict[str, Any] | None:
         return None
+
+    def _instead(self) -> Sequence[Instead]:
+        """
+        Where a program of the policy cannot be had, what chooses in its stead.
+        """
+        return ()
 
     def _changes(self) -> Mapping[str, Change]:
         return {}

@@ -8,7 +8,7 @@ An exception may come either way too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from kvd.conditions import Conditions
+from kvd.dispatch.bpf import Loaded
 from kvd.dispatch.steering import Program
 from kvd.dispatch.view import View
 from kvd.keys import Key
@@ -370,6 +371,76 @@ class ISteeringPolicy(IDispatchPolicy):
         Args:
             members: Of the group, those whose workers are ready; ascending, never
                 empty. No other may be chosen.
+        """
+
+
+class ILoadedProgram(Interface):
+    """
+    A program of extended BPF that the kernel has taken, and the memory by which it
+    is told which sockets are meant. The latter takes no privilege.
+    """
+
+    needs_own_sockets: bool = Attribute(
+        """
+        Whether it is of no use to an address with fewer sockets than the policy
+        wants (`IDispatchPolicy.group_size`).
+        """
+    )
+    look_seconds: float | None = Attribute("How often it wants `look`; None: never.")
+
+    def program(group: int) -> Loaded:
+        """
+        What is to be attached.
+
+        Args:
+            group: The number of the address.
+        """
+
+    def admit(group: int, sockets: Mapping[int, int]) -> None:
+        """
+        Let only these sockets be chosen from now on.
+
+        Args:
+            group: The number of the address.
+            sockets: Of the ready workers, the socket of each; never empty.
+        """
+
+    def look(waiting: Callable[[], Sequence[Sequence[int]]]) -> None:
+        """
+        Compare what was counted with what is.
+
+        Args:
+            waiting: Asks, for each address where it chooses, how many connections
+                wait at each socket.
+        """
+
+    def close() -> None:
+        """
+        Let go of it; where it is attached it goes on.
+        """
+
+
+class IExtendedPolicy(ISteeringPolicy):
+    """
+    A policy in which a program of extended BPF chooses, which can know more than a
+    packet tells. Where it cannot be had, `program` is used.
+    """
+
+    instead: str = Attribute(
+        "What `program` makes of it: a policy, as an operator would write it."
+    )
+
+    def load(groups: int, scoreboard: int) -> ILoadedProgram:
+        """
+        Have the kernel take the program.
+
+        Args:
+            groups: How many addresses there are.
+            scoreboard: The descriptor of its memory (`kvd.scoreboard`), which the
+                kernel may read if it lets this process have such programs.
+
+        Raises:
+            OSError: It does not.
         """
 
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from kvd.dispatch.bpf import Loaded
 from kvd.dispatch.steering import Program, steer, stop_steering
 from kvd.errors import AddressUnusable
 from kvd.settings import Address, TCPAddress, UNIXAddress
@@ -76,7 +77,7 @@ class ListenerGroup:
                 raise
             self.members += (member,)
 
-    def steer(self, program: Program | None) -> None:
+    def steer(self, program: Program | Loaded | None) -> None:
         """
         Have a program choose among the members, or the kernel's hash (None). A group
         of one has no choice.

@@ -12,6 +12,9 @@ counted is counted on by the replacement, so that no sum ever goes back; what wa
 open or in progress has died, which the replacement says. Until then nobody should
 ask what the worker that is gone is doing now: who is there, the supervisor marks behind
 the rows.
+
+Where this process may have it, the memory is one that programs in the kernel read too
+(`kvd.dispatch.least`).
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from dataclasses import dataclass
 from math import frexp
 from typing import Final, NamedTuple
 
+from kvd.dispatch.bpf import create_map
 from kvd.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
 
 WORD_BYTES: Final = 8
@@ -33,11 +37,17 @@ Eight cache lines of 64 bytes, a whole number of the pairs that x86 prefetches
 together.
 """
 
+ROWS_TOGETHER: Final = 8
+"""
+There is memory for a multiple of so many rows, and for one behind them: whoever reads
+so many at once stays within.
+"""
+
 (
-    _ACCEPTED,
-    _OPEN,
-    _BEGUN,
-    _DONE,
+    ACCEPTED,
+    OPEN,
+    BEGUN,
+    DONE,
     _BYTES_IN,
     _BYTES_OUT,
     _BUSY,
@@ -49,6 +59,10 @@ together.
 ) = range(12)
 _DELAY = _LATENCY + BUCKETS
 assert _DELAY + BUCKETS <= ROW_WORDS
+
+# Before the rows, one that says how many are in use, and how many there are.
+_IN_USE, _ROWS = range(2)
+_HEAD_BYTES: Final = ROW_WORDS * WORD_BYTES
 
 # The word of a duration, by its exponent.
 _LATENCY_WORD = tuple(_LATENCY + bucket for bucket in BUCKET_OF_EXPONENT)
@@ -71,7 +85,7 @@ class RequestWords(NamedTuple):
 
 
 WORDS_OF_REQUESTS: Final = RequestWords(
-    _BEGUN, _DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY
+    BEGUN, DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY
 )
 """
 For `kvd.shortcuts`, which counts for itself.
@@ -147,8 +161,8 @@ class Row:
         """
         self._words = words
         self._seconds = words.cast("B").cast("d")
-        words[_OPEN] = words[_AWAKE] = 0
-        words[_BEGUN] = words[_DONE]
+        words[OPEN] = words[_AWAKE] = 0
+        words[BEGUN] = words[DONE]
         words[_BEAT] = time.monotonic_ns()
         words[_STARTS] += 1
 
@@ -163,20 +177,22 @@ class Row:
         """
         A connection has begun.
         """
-        self._words[_ACCEPTED] += 1
-        self._words[_OPEN] += 1
+        # In this order: whoever takes what is accepted for no longer on its way finds
+        # it here.
+        self._words[OPEN] += 1
+        self._words[ACCEPTED] += 1
 
     def closed(self) -> None:
         """
         A connection has ended.
         """
-        self._words[_OPEN] -= 1
+        self._words[OPEN] -= 1
 
     def began(self) -> None:
         """
         A request has begun.
         """
-        self._words[_BEGUN] += 1
+        self._words[BEGUN] += 1
 
     def finished(self, seconds: float) -> None:
         """
@@ -188,7 +204,7 @@ class Row:
         if seconds < 0:
             seconds = 0.0
         words = self._words
-        words[_DONE] += 1
+        words[DONE] += 1
         exponent = frexp(seconds + _A_NANOSECOND)[1]
         words[_LATENCY_WORD[exponent - LEAST_EXPONENT]] += 1
         self._seconds[_SERVING] += seconds
@@ -245,9 +261,20 @@ class Scoreboard:
         Args:
             descriptor: Of its memory; the caller's to close, now or later.
         """
-        self._memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+        # Of the kernel's memory nobody else says how large it is.
+        at = _ROWS * WORD_BYTES
+        with mmap.mmap(descriptor, _HEAD_BYTES) as head:
+            rows = int.from_bytes(head[at : at + WORD_BYTES], sys.byteorder)
+        self._memory = mmap.mmap(descriptor, _size(rows))
         self._words = memoryview(self._memory).cast("Q")
-        self._marks = memoryview(self._memory)[_marks_start(self._words[1]) :]
+        self._marks = memoryview(self._memory)[_marks_start(rows) :]
+
+    @property
+    def rows(self) -> int:
+        """
+        How many there are.
+        """
+        return int(self._words[_ROWS])
 
     @property
     def workers(self) -> int:
@@ -255,11 +282,11 @@ class Scoreboard:
         How many rows are in use. The supervisor may change it, up to as many as there
         are; everybody sees it.
         """
-        return int(self._words[0])
+        return int(self._words[_IN_USE])
 
     @workers.setter
     def workers(self, workers: int) -> None:
-        self._words[0] = workers
+        self._words[_IN_USE] = workers
 
     def mark(self, worker: int, takes: bool) -> None:
         """
@@ -291,11 +318,11 @@ class Scoreboard:
         busy = words[_BUSY] + (max(0, now - awake) if awake else 0)
         return Counts(
             starts=words[_STARTS],
-            accepted=words[_ACCEPTED],
-            open=words[_OPEN],
-            requests=words[_DONE],
+            accepted=words[ACCEPTED],
+            open=words[OPEN],
+            requests=words[DONE],
             # The two are not of one moment.
-            in_progress=max(0, words[_BEGUN] - words[_DONE]),
+            in_progress=max(0, words[BEGUN] - words[DONE]),
             bytes_in=words[_BYTES_IN],
             bytes_out=words[_BYTES_OUT],
             busy_seconds=busy / 1e9,
@@ -309,17 +336,23 @@ class Scoreboard:
         rows = [self._row(worker) for worker in range(self.workers)]
         return [_sums(row.tolist(), row.cast("B").cast("d")[_SERVING]) for row in rows]
 
+    def accepted_by(self, worker: int) -> int:
+        """
+        How many connections there have been in a worker's place.
+        """
+        return int(self._words[(worker + 1) * ROW_WORDS + ACCEPTED])
+
     def connections(self) -> list[int]:
         """
         The open connections of every worker.
         """
-        return self._column(_OPEN)
+        return self._column(OPEN)
 
     def requests(self) -> list[int]:
         """
         The requests in progress of every worker.
         """
-        begun, done = self._column(_BEGUN), self._column(_DONE)
+        begun, done = self._column(BEGUN), self._column(DONE)
         return [max(0, b - d) for b, d in zip(begun, done, strict=True)]
 
     def silences(self) -> list[float]:
@@ -352,8 +385,8 @@ class Scoreboard:
 def _sums(words: list[int], serving_seconds: float) -> Sums:
     return Sums(
         starts=words[_STARTS],
-        accepted=words[_ACCEPTED],
-        requests=words[_DONE],
+        accepted=words[ACCEPTED],
+        requests=words[DONE],
         bytes_in=words[_BYTES_IN],
         bytes_out=words[_BYTES_OUT],
         busy_seconds=words[_BUSY] / 1e9,
@@ -364,7 +397,7 @@ def _sums(words: list[int], serving_seconds: float) -> Sums:
 
 
 def _marks_start(rows: int) -> int:
-    return (1 + rows) * ROW_WORDS * WORD_BYTES
+    return (1 + rounded_up(rows) + 1) * ROW_WORDS * WORD_BYTES
 
 
 def create_scoreboard(workers: int, rows: int = 0) -> int:
@@ -373,19 +406,35 @@ def create_scoreboard(workers: int, rows: int = 0) -> int:
 
     Args:
         workers: How many rows are in use.
-        rows: How many there are, if there are more. One that was never written costs
-            no memory.
+        rows: How many there are, if there are more. Unless the memory is the kernel's,
+            one that was never written costs none.
 
     Returns:
         A descriptor, the caller's to close; not inherited, but it can be sent.
     """
-    descriptor = os.memfd_create("kvd scoreboard", os.MFD_CLOEXEC)
     rows = max(workers, rows)
-    # Before the rows, one that says how many are in use, and how many there are;
-    # behind them a byte for each, in whole words.
-    os.ftruncate(descriptor, _marks_start(rows) + -(-rows // WORD_BYTES) * WORD_BYTES)
-    os.pwrite(descriptor, rows.to_bytes(WORD_BYTES, sys.byteorder), WORD_BYTES)
-    board = Scoreboard(descriptor)
-    board.workers = workers
-    board.close()
+    try:
+        descriptor = create_map(_size(rows))
+    except OSError:
+        # Nothing is amiss until somebody wants a program that reads it, which the
+        # kernel then refuses too.
+        descriptor = os.memfd_create("kvd scoreboard", os.MFD_CLOEXEC)
+        os.ftruncate(descriptor, _size(rows))
+    with (
+        mmap.mmap(descriptor, _HEAD_BYTES) as head,
+        memoryview(head).cast("Q") as words,
+    ):
+        words[_IN_USE], words[_ROWS] = workers, rows
     return descriptor
+
+
+def rounded_up(rows: int) -> int:
+    """
+    To a multiple of `ROWS_TOGETHER`.
+    """
+    return -(-rows // ROWS_TOGETHER) * ROWS_TOGETHER
+
+
+def _size(rows: int) -> int:
+    # Behind the rows a byte for each, in whole words.
+    return _marks_start(rows) + -(-rows // WORD_BYTES) * WORD_BYTES

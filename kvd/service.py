@@ -9,16 +9,20 @@ import os
 from twisted.application.service import IService
 
 from kvd.alone import OwnService
+from kvd.dispatch.arranging import ChosenPolicy
 from kvd.errors import BadSetting, OperatorError
 from kvd.interfaces import IStoreMaker
 from kvd.opening import open_sockets
 from kvd.options import Options
 from kvd.plugins import IStoreDeclaration, load
+from kvd.scoreboard import create_scoreboard
 from kvd.settings import Settings
 from kvd.supervisor import WorkersService
 from kvd.systemd.notifying import take_notifier
 from kvd.systemd.sockets import leave, take_inherited
-from kvd.workers.dispatching import ChosenPolicy, choose_policy, choose_shadow
+from kvd.workers.changing import ROWS
+from kvd.workers.dispatching import choose_policy, choose_shadow
+from kvd.workers.steering import Steering
 from kvd.written_files import check_written_files
 
 __all__ = ["Options", "makeService"]
@@ -50,9 +54,15 @@ def makeService(options: Options) -> IService:
         leave(inherited)
     except OperatorError as error:
         raise SystemExit(f"kvd: {error.sentence}") from error
-    if settings.procs:
-        return WorkersService(settings, sockets, notifier, chosen, shadow, options.read)
-    return OwnService(settings, sockets, notifier)
+    memory = create_scoreboard(max(1, settings.procs), ROWS)
+    if not settings.procs:
+        return OwnService(settings, sockets, notifier, memory)
+    steering = Steering(sockets.groups, memory)
+    # Now: twistd --uid gives the privilege up that this may take.
+    steering.prepare(chosen)
+    return WorkersService(
+        settings, sockets, notifier, memory, steering, chosen, shadow, options.read
+    )
 
 
 def choose_first_shadow(

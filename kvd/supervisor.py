@@ -13,14 +13,16 @@ from twisted.internet.defer import Deferred
 from kvd.control.changes import changes_by
 from kvd.control.status import WorkerState
 from kvd.daemon import ServingService
+from kvd.dispatch.arranging import ChosenPolicy
 from kvd.opening import Sockets
 from kvd.rereading import Rereading
 from kvd.settings import Settings
 from kvd.systemd.notifying import Notifier
 from kvd.workers.changing import Changing
-from kvd.workers.dispatching import ChosenPolicy, Dispatching
+from kvd.workers.dispatching import Dispatching
 from kvd.workers.pool import Pool, State
 from kvd.workers.process import ForkServerProcess
+from kvd.workers.steering import Instead, Steering
 
 if TYPE_CHECKING:
     from kvd.control.site import Change
@@ -36,11 +38,14 @@ class WorkersService(ServingService):
         settings: Settings,
         sockets: Sockets,
         notifier: Notifier,
+        memory: int,
+        steering: Steering,
         chosen: ChosenPolicy,
         shadow: ChosenPolicy | None,
         read: Callable[[], Settings],
     ) -> None:
-        super().__init__(settings, sockets, notifier)
+        super().__init__(settings, sockets, notifier, memory)
+        self._steering = steering
         self._chosen = chosen
         self._read = read
         self._shadow = shadow
@@ -55,6 +60,7 @@ class WorkersService(ServingService):
         self._distribution = Dispatching(
             self._chosen,
             self._groups,
+            self._steering,
             self._scoreboard,
             settings.limits.connections,
             reactor,
@@ -117,6 +123,9 @@ class WorkersService(ServingService):
 
     def _shadow_counts(self, workers: Sequence[int]) -> dict[str, Any] | None:
         return self._distribution.shadow_counts(workers)
+
+    def _instead(self) -> Sequence[Instead]:
+        return self._distribution.instead
 
     def _changes(self) -> Mapping[str, Change]:
         return changes_by(self._changing)

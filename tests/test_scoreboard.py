@@ -4,24 +4,36 @@ Tests for `kvd.scoreboard`.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 
 from kvd.histogram import BOUNDS_SECONDS, BUCKETS
 from kvd.scoreboard import ROW_WORDS, WORD_BYTES, Scoreboard, create_scoreboard
+from tests.dispatch.kernels import may_load
 
 
-@pytest.fixture
-def memory() -> Iterator[int]:
+@pytest.fixture(params=["the kernel's", "plain"])
+def memory(request: pytest.FixtureRequest) -> Iterator[int]:
     """
     Of a scoreboard for three workers.
     """
-    descriptor = create_scoreboard(3)
+    if request.param == "plain":
+        refused = OSError(errno.EPERM, os.strerror(errno.EPERM))
+        with mock.patch("kvd.scoreboard.create_map", side_effect=refused):
+            descriptor = create_scoreboard(3)
+    elif may_load():
+        descriptor = create_scoreboard(3)
+    else:
+        pytest.skip("memory of the kernel's takes CAP_BPF")
+    kind = os.readlink(f"/proc/self/fd/{descriptor}")
+    assert ("bpf-map" in kind) == (request.param != "plain")
     yield descriptor
     os.close(descriptor)
 

@@ -98,7 +98,7 @@ function add(list, value) {
 
 function showFacts(status) {
   const facts = {
-    policy: status.policy,
+    policy: policyInForce(status),
     shadow: status.shadow ? shadowName(status.shadow) : "none",
     processes: status.procs || "0, twistd serves",
     store: status.store,
@@ -119,6 +119,12 @@ function showFacts(status) {
   }
   put(byId("version"), status.version);
   document.title = `kvd: ${status.policy}, ${status.workers.length} workers`;
+}
+
+// Where the policy's own program cannot be had, what chooses in its stead.
+function policyInForce(status) {
+  const others = new Set(status.instead.map((instead) => instead.by));
+  return [others.size ? `not ${status.policy}` : status.policy, ...others].join(" but ");
 }
 
 function showLive(kind, words) {

@@ -56,7 +56,8 @@ def daemon(
         store: Where it keeps values.
 
     Raises:
-        BenchFailed: It ended before it served, or did not begin to.
+        BenchFailed: It ended before it served, or did not begin to; or the kernel
+            does not let it have the policy.
     """
     port = unused_port()
     control = os.path.join(folder, "control")
@@ -74,6 +75,7 @@ def daemon(
     ):
         _wait_until(process, log, lambda: _SERVES in _read(log))
         _wait_until(process, log, lambda: _all_ready(asking))
+        _check_policy(policy, asking)
         yield Daemon(port, asking)
         if process.poll() is not None:
             raise BenchFailed("the daemon ended while it was measured", _tail(log))
@@ -103,6 +105,14 @@ def unused_port() -> int:
 
 def _all_ready(control: ControlSocket) -> bool:
     return all(row["state"] == "ready" for row in control.status()["workers"])
+
+
+def _check_policy(policy: str, control: ControlSocket) -> None:
+    for instead in control.status()["instead"]:
+        raise BenchFailed(
+            f"the policy {policy} cannot be measured here, where {instead['by']}"
+            f" would be used instead, since {instead['reason']}"
+        )
 
 
 def _wait_until(

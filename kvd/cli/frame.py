@@ -72,8 +72,10 @@ def draw(rates: Rates, screen: Console | None = None) -> Group:
 def _head(rates: Rates) -> Text:
     told = rates.told
     ready = sum(row["state"] == "ready" for row in told["workers"])
+    replaced = {instead["by"]: None for instead in told.get("instead", ())}
+    policy = " but ".join([("not " if replaced else "") + told["policy"], *replaced])
     return Text(
-        f"kvd {told['version']}, process {told['pid']}, policy {told['policy']},"
+        f"kvd {told['version']}, process {told['pid']}, policy {policy},"
         f" up {told['uptime_seconds']:.0f} s: {ready} of {len(told['workers'])} workers"
         " ready\n"
         f"{rates.total('requests'):.0f} requests/s, {rates.sum_of('open')} connections,"

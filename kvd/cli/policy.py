@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import click
 
-from kvd.cli.control import asking, change, control_option, tell
+from kvd.cli.control import asking, control_option, tell
 from kvd.cli.output import standard_output
+from kvd.cli.status import sentences_of_instead
 
 
 @click.command()
@@ -27,8 +28,12 @@ def policy(url: str, control: str | None, name: str | None) -> None:
         with standard_output():
             _list(present)
     else:
-        change(url, control, "policy", {"policy": name})
+        with asking(url, control) as asked:
+            asked.change("policy", {"policy": name})
+            told = asked.status()
         tell(f"policy {name}")
+        for sentence in sentences_of_instead(told):
+            click.echo(sentence, err=True)
 
 
 def _list(present: str) -> None:

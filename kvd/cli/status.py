@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -82,9 +83,22 @@ def _show(told: dict[str, Any]) -> None:
         f" ready; balance of connections {told['balance']['connections']:.3f},"
         f" of requests {told['balance']['requests']:.3f}"
     )
+    for sentence in sentences_of_instead(told):
+        console.print(sentence, markup=False)
     if shadow is not None:
         console.print(_shadow_lines(shadow), markup=False)
     console.print(table)
+
+
+def sentences_of_instead(told: dict[str, Any]) -> Iterator[str]:
+    """
+    Where another way than the policy's own decides, which and why.
+    """
+    for instead in told.get("instead", ()):
+        yield (
+            f"{instead['address']}: not {told['policy']} but {instead['by']}, since"
+            f" {instead['reason']}"
+        )
 
 
 def _shadow_lines(shadow: dict[str, Any]) -> str:

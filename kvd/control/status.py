@@ -16,6 +16,7 @@ from kvd.histogram import BOUNDS_SECONDS
 from kvd.listening import ListenerGroup
 from kvd.scoreboard import Scoreboard, Sums
 from kvd.settings import Settings
+from kvd.workers.steering import Instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ def describe(
     draining: bool = False,
     members: Sequence[Collection[int]] = (),
     shadow: Callable[[Sequence[int]], dict[str, Any] | None] = lambda workers: None,
+    instead: Sequence[Instead] = (),
 ) -> dict[str, Any]:
     """
     The status as it is sent. The numbers of a worker are those of its place, over
@@ -88,6 +90,7 @@ def describe(
         "store": str(settings.store),
         "durability": settings.durability,
         "policy": settings.policy,
+        "instead": [asdict(each) for each in instead],
         "shadow": shadow([row["worker"] for row in counted]),
         "procs": settings.procs,
         "uptime_seconds": round(uptime_seconds, 3),

@@ -28,6 +28,18 @@ class Arrangement:
     """Of the group, for each worker those that it accepts from."""
 
 
+@dataclass(frozen=True, slots=True)
+class ChosenPolicy:
+    """
+    A policy, and how it is arranged for a number of workers.
+    """
+
+    name: str
+    """As the operator wrote it."""
+    policy: IDispatchPolicy
+    arrangement: Arrangement
+
+
 def arrange(name: str, policy: IDispatchPolicy, workers: int) -> Arrangement:
     """
     Ask a policy.

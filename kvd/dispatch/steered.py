@@ -7,7 +7,10 @@ processor which took its first packet; ``steered:weights=3/1`` gives three of fo
 worker 0. The program is told which workers are ready, so that nobody inherits the
 share of one that is gone.
 
-No privilege is needed (`kvd.dispatch.steering`).
+For these no privilege is needed (`kvd.dispatch.steering`). Two further ways need one,
+since their programs remember (`kvd.dispatch.bpf`): ``steered:by=turns`` lets workers
+take turns, and ``steered:by=least`` gives a connection to the one with the least to do.
+Where they cannot be had, chance decides.
 """
 
 from __future__ import annotations
@@ -17,12 +20,21 @@ from typing import Final
 
 from zope.interface import implementer
 
+from kvd.dispatch.least import Least
+from kvd.dispatch.leastbusy import policy as leastbusy
 from kvd.dispatch.steering import Program, by_chance, by_cpu, by_weight
-from kvd.dispatch.view import View
+from kvd.dispatch.turns import Turns
+from kvd.dispatch.view import View, whose_turn
 from kvd.errors import BadSetting
-from kvd.interfaces import IConfigurablePolicy, IDispatchPolicy, ISteeringPolicy
+from kvd.interfaces import (
+    IConfigurablePolicy,
+    IDispatchPolicy,
+    IExtendedPolicy,
+    ILoadedProgram,
+    ISteeringPolicy,
+)
 
-WAYS: Final = ("random", "cpu", "weights")
+WAYS: Final = ("random", "cpu", "weights", "turns", "least")
 
 
 @implementer(ISteeringPolicy, IConfigurablePolicy)
@@ -58,7 +70,7 @@ class Steered:
                 "weights are given as steered:weights=3/1/1, one for each worker, and"
                 " not beside another way to choose"
             )
-        return Steered(by, weights)
+        return _EXTENDED[by] if by in _EXTENDED else Steered(by, weights)
 
     def group_size(self, workers: int) -> int:
         return workers
@@ -92,6 +104,39 @@ class Steered:
         return self._weights[worker] if worker < len(self._weights) else 1
 
 
+@implementer(IExtendedPolicy)
+class SteeredByTurns(Steered):
+    """
+    Everybody gets the same number of connections, counted in the kernel.
+    """
+
+    instead = "steered:by=random"
+
+    def load(self, groups: int, scoreboard: int) -> ILoadedProgram:
+        return Turns(groups)
+
+    def choose(self, view: View) -> int:
+        # A model, and exact for connections that come one after the other.
+        return whose_turn(view)
+
+
+@implementer(IExtendedPolicy)
+class SteeredByLeast(Steered):
+    """
+    The worker with the fewest requests gets it, then the one with the fewest
+    connections.
+    """
+
+    instead = "steered:by=random"
+
+    def load(self, groups: int, scoreboard: int) -> ILoadedProgram:
+        return Least(scoreboard)
+
+    def choose(self, view: View) -> int:
+        # A model, and exact for connections that come one after the other.
+        return leastbusy.choose(view)
+
+
 def _weights(text: str) -> Sequence[int]:
     parts = text.split("/")
     if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
@@ -109,3 +154,5 @@ def _weights(text: str) -> Sequence[int]:
 
 
 policy = Steered()
+
+_EXTENDED: Final = {"turns": SteeredByTurns(), "least": SteeredByLeast()}

@@ -9,6 +9,8 @@ privilege, it may be replaced at any time through any member, and the next hands
 already follows the new one. A handshake that has begun ends where it began, so a
 member that gets no more may still get a few. If the number is of no member, the
 kernel hashes as if there were no program.
+
+A program of extended BPF may be attached in its place (`kvd.dispatch.bpf`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Final, NewType
 
+from kvd.dispatch.bpf import Loaded
+
 Program = NewType("Program", bytes)
 """
 Instructions, as the kernel wants them.
@@ -27,6 +31,7 @@ Instructions, as the kernel wants them.
 
 # asm-generic/socket.h; the socket module has no names for them.
 _SO_ATTACH_REUSEPORT_CBPF: Final = 51
+_SO_ATTACH_REUSEPORT_EBPF: Final = 52
 _SO_DETACH_REUSEPORT_BPF: Final = 68
 
 # linux/filter.h: offsets from here are no bytes of the packet.
@@ -123,13 +128,16 @@ def _assemble(instructions: Iterable[tuple[int, int, int, int]]) -> Program:
     return Program(program)
 
 
-def steer(member: socket.socket, program: Program) -> None:
+def steer(member: socket.socket, program: Program | Loaded) -> None:
     """
     Have a program choose from now on, for the whole group of a socket.
 
     Raises:
         OSError: The kernel, or whoever guards it, does not take programs.
     """
+    if isinstance(program, int):
+        member.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_EBPF, program)
+        return
     instructions = ctypes.create_string_buffer(program, len(program))
     fprog = _Fprog(len(program) // _INSTRUCTION.size, ctypes.addressof(instructions))
     failed = _libc.setsockopt(

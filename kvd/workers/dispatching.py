@@ -16,37 +16,24 @@ workers, if this process may make them; a Unix socket is always alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from kvd.dispatch.arranging import Arrangement, arrange
+from kvd.dispatch.arranging import ChosenPolicy, arrange
 from kvd.dispatch.choosing import load_policy
 from kvd.dispatch.deciding import Decider
 from kvd.dispatch.shadowing import Shadow
-from kvd.dispatch.steering import Program, by_chance
 from kvd.errors import BadSetting
-from kvd.interfaces import IDispatchPolicy, IGatedPolicy, ISteeringPolicy
+from kvd.interfaces import IGatedPolicy
 from kvd.listening import ListenerGroup
 from kvd.scoreboard import Scoreboard
 from kvd.workers.channel import Channel
 from kvd.workers.dealing import Dealing
 from kvd.workers.messages import Message, Unplaced
 from kvd.workers.polling import Polling
-
-
-@dataclass(frozen=True, slots=True)
-class ChosenPolicy:
-    """
-    A policy, and how it is arranged for a number of workers.
-    """
-
-    name: str
-    """As the operator wrote it."""
-    policy: IDispatchPolicy
-    arrangement: Arrangement
+from kvd.workers.steering import Instead, Steering
 
 
 def choose_policy(name: str, workers: int) -> ChosenPolicy:
@@ -96,6 +83,7 @@ class Dispatching:
         self,
         chosen: ChosenPolicy,
         groups: Sequence[ListenerGroup],
+        steering: Steering,
         scoreboard: Scoreboard,
         max_connections: int,
         reactor: Any,
@@ -105,6 +93,7 @@ class Dispatching:
         Args:
             chosen: The first policy.
             groups: The sockets; closed when this finishes.
+            steering: Of them; closed when the last worker has ended.
             scoreboard: How busy the workers are; gets to know who is there.
             max_connections: How many one worker may have open.
             reactor: Watches the sockets and tells the time.
@@ -117,8 +106,9 @@ class Dispatching:
         self._dealing = Dealing(None, groups, scoreboard, max_connections, reactor)
         self._finished = False
         self._ready: set[int] = set()
-        self._programs: dict[int, Program | None] = {}
-        self._told_unsteered = False
+        self._steering = steering
+        self._reactor = reactor
+        self._looking: Any = None
         self.switch(chosen)
 
     def switch(self, chosen: ChosenPolicy) -> None:
@@ -130,7 +120,8 @@ class Dispatching:
         arrangement = chosen.arrangement
         for group in self._groups:
             self._grow(group, arrangement.group_size)
-        self._steer()
+        self._steering.switch(chosen, self._ready)
+        self._look_later()
         # Whoever begins, begins before the others end: a socket that nobody looked
         # at would keep its connections waiting.
         if arrangement.kernel_chooses:
@@ -189,57 +180,22 @@ class Dispatching:
                 reason=error.strerror,
             )
 
-    def _steer(self) -> None:
-        """
-        Let connections into the sockets that are meant, and whose workers are ready.
-        """
-        for number, group in enumerate(self._groups):
-            program = self._program(len(group.members))
-            if self._programs.get(number, b"") == program:
-                continue
-            try:
-                group.steer(program)
-            except OSError as error:
-                self._tell_unsteered(error)
-            self._programs[number] = program
+    def _look(self) -> None:
+        self._looking = None
+        self._steering.look()
+        self._look_later()
 
-    def _program(self, there: int) -> Program | None:
-        """
-        Args:
-            there: How many sockets the group has.
-        """
-        policy, arrangement = self.chosen.policy, self.chosen.arrangement
-        own = arrangement.members
-        meant = {
-            member % there
-            for worker in self._ready
-            for member in own[worker % len(own)]
-        }
-        members = sorted(meant) or range(min(there, arrangement.group_size))
-        if ISteeringPolicy.providedBy(policy):
-            try:
-                program: Program = policy.program(members)
-                return program
-            except Exception:
-                self._log.failure(
-                    "policy {name} has no program for its sockets; chance chooses",
-                    name=self.chosen.name,
-                )
-        elif len(members) == there:
-            return None
-        return by_chance(members)
+    def _look_later(self) -> None:
+        seconds = self._steering.look_seconds
+        if self._looking is None and seconds is not None and not self._finished:
+            self._looking = self._reactor.callLater(seconds, self._look)
 
-    def _tell_unsteered(self, error: OSError) -> None:
-        if not self._told_unsteered:
-            self._told_unsteered = True
-            self._log.warn(
-                "the kernel takes no program that would choose among the sockets of"
-                " policy {policy} ({reason}): it hashes instead, and connections that"
-                " come into sockets that are not meant are served by whoever looks"
-                " after them",
-                policy=self.chosen.name,
-                reason=error.strerror,
-            )
+    @property
+    def instead(self) -> Sequence[Instead]:
+        """
+        Where a program of the policy cannot be had, what chooses in its stead.
+        """
+        return self._steering.instead
 
     def joined(self, worker: int, channel: Channel) -> None:
         """
@@ -249,7 +205,7 @@ class Dispatching:
         self._polling.joined(worker, channel)
         self._ready.add(worker)
         self._scoreboard.mark(worker, True)
-        self._steer()
+        self._steering.admit(self._ready)
 
     def leaving(self, worker: int) -> None:
         """
@@ -271,7 +227,7 @@ class Dispatching:
         self._scoreboard.mark(worker, False)
         if worker in self._ready and not self._finished:
             self._ready.discard(worker)
-            self._steer()
+            self._steering.admit(self._ready)
 
     def heard(self, worker: int, message: Message) -> None:
         """
@@ -293,6 +249,9 @@ class Dispatching:
         See `Distribution`.
         """
         self._finished = True
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         self._polling.finish()
         return self._dealing.finish()
 
@@ -302,3 +261,4 @@ class Dispatching:
         """
         self._polling.close()
         self._dealing.close()
+        self._steering.close()

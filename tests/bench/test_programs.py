@@ -8,11 +8,13 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kvd.bench.errors import BenchFailed
 from kvd.bench.programs import daemon, sink
+from kvd.control.asking import ControlSocket
 
 
 @pytest.mark.integration
@@ -68,3 +70,24 @@ def test_an_interruption_while_a_program_starts_ends_it(
         pass
 
     assert [-signal.SIGKILL] == [process.returncode for process in started]
+
+
+@pytest.mark.integration
+def test_a_policy_that_is_replaced_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The figures would be those of another.
+    """
+
+    def told(control: ControlSocket) -> dict[str, Any]:
+        worker = {"worker": 0, "state": "ready"}
+        instead = {"by": "steered:by=random", "reason": "it is forbidden"}
+        return {"workers": [worker], "instead": [instead]}
+
+    monkeypatch.setattr(ControlSocket, "status", told)
+    with (
+        pytest.raises(BenchFailed, match="by=least cannot be measured here, where"),
+        daemon("steered:by=least", 2, str(tmp_path)),
+    ):
+        pass

@@ -66,7 +66,8 @@ def switch_and_resize(switches: int, resizes: int) -> Act:
     """
 
     def act(asked: ControlSocket, chance: random.Random) -> None:
-        policies = cycle(declared(IPolicyDeclaration))
+        further = "steered:by=turns", "steered:by=least"
+        policies = cycle([*declared(IPolicyDeclaration), *further])
         changes = ["policy"] * switches + ["procs"] * resizes
         chance.shuffle(changes)
         for change in changes:

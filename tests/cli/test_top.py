@@ -176,6 +176,18 @@ def test_everything_fits_into_a_terminal_of_80_columns() -> None:
     assert "starting" in text
 
 
+def test_what_chooses_in_the_stead_of_a_policy_is_named() -> None:
+    """
+    Once, however many addresses there are.
+    """
+    told = status(row(0))
+    assert "policy shared, up" in drawn(Rates(told, told, 1.0))
+
+    told["instead"] = [{"by": "the kernel's hash"}, {"by": "the kernel's hash"}]
+    text = drawn(Rates(told, told, 1.0))
+    assert "policy not shared but the kernel's hash, up" in " ".join(text.split())
+
+
 def test_what_nobody_counts_is_a_dash() -> None:
     """
     With ``--procs 0``, how busy it is; and where it shares its sockets, what waits.

@@ -26,7 +26,10 @@ from tests.integration.twistd import RUN_TWISTD, Twistd, unused_port
 
 pytestmark = pytest.mark.integration
 
-POLICIES = ["shared", "reuseport", "roundrobin", "leastbusy"]
+POLICIES = [
+    *("shared", "reuseport", "roundrobin", "leastbusy"),
+    *("steered:by=turns", "steered:by=least"),
+]
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:

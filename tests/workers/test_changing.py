@@ -29,6 +29,7 @@ from kvd.workers.changing import LOOK_SECONDS, Changing
 from kvd.workers.dispatching import Dispatching, choose_policy
 from kvd.workers.messages import Drain, Failed, Listen, Unlisten
 from kvd.workers.pool import END_SECONDS, START_SECONDS, Distribution, State
+from kvd.workers.steering import Steering
 from tests.workers.test_pool import PoolCase
 
 DRAIN = Drain(5.0, others_serve=True)
@@ -66,6 +67,7 @@ class ChangingCase(PoolCase):
         self.dispatching = Dispatching(
             choose_policy("reuseport", self.procs),
             self.groups,
+            Steering(self.groups, memory),
             self.scoreboard,
             1000,
             self.reactor,

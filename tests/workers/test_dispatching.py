@@ -23,6 +23,7 @@ from kvd.workers.channel import Channel
 from kvd.workers.dealing import JOIN_SECONDS
 from kvd.workers.dispatching import Dispatching, choose_policy
 from kvd.workers.messages import Deal, Gated, Listen, Unlisten, Unplaced
+from kvd.workers.steering import Steering
 from tests.stepped import SteppedReactor
 from tests.workers.played import PlayedWorker
 
@@ -49,6 +50,7 @@ class DispatchingCase(SynchronousTestCase):
         self.dispatching = Dispatching(
             choose_policy("reuseport", self.workers),
             [self.group],
+            Steering([self.group], memory),
             self.board,
             LIMIT,
             self.reactor,
@@ -228,7 +230,7 @@ class SwitchTests(DispatchingCase):
             self.connect()
 
         (event,) = events
-        assert "takes no program" in event["log_format"]
+        assert "hash is used instead" in event["log_format"]
         assert [LIMIT, LIMIT] == [
             self.dispatching.handing_over(number) for number in range(2)
         ]
@@ -304,6 +306,47 @@ class SwitchTests(DispatchingCase):
         self.switch("reuseport")
 
         assert [Listen("0/0"), Listen("0/1")] == self.heard(Listen)[1][-2:]
+
+
+class LookTests(DispatchingCase):
+    """
+    A program in the kernel counts, and what it counted is compared with what is.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.looks: list[float] = []
+        self.seconds: float | None = 0.5
+        self.patch(
+            Steering, "look", lambda steering: self.looks.append(self.reactor.seconds())
+        )
+        self.patch(Steering, "look_seconds", property(lambda steering: self.seconds))
+
+    def test_it_is_looked_at_as_often_as_it_wants(self) -> None:
+        """
+        From the switch to its policy on, until another is chosen.
+        """
+        self.switch("steered")
+        began = self.reactor.seconds()
+        for _ in range(4):
+            self.reactor.advance(0.25)
+        assert [began + 0.5, began + 1] == self.looks
+
+        self.seconds = None
+        self.switch("reuseport")
+        for _ in range(4):
+            self.reactor.advance(0.5)
+        assert 3 == len(self.looks)
+
+    def test_nobody_looks_when_the_sockets_are_closed(self) -> None:
+        """
+        There is nothing to be seen.
+        """
+        self.switch("steered")
+        self.dispatching.finish()
+        self.reactor.advance(1)
+
+        assert [] == self.looks
 
 
 class TakersTests(DispatchingCase):

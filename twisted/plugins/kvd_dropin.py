@@ -35,7 +35,8 @@ gated = Policy(
 )
 steered = Policy(
     "steered",
-    "A socket for each worker; a program chooses: by=random, by=cpu, weights=2/1/1.",
+    "A socket for each worker; a program in the kernel chooses: by=random, by=cpu,"
+    " weights=2/1/1; with CAP_BPF also by=turns, by=least.",
     "kvd.dispatch.steered.policy",
 )
 leastbusy = Policy(

@@ -1,0 +1,265 @@
+"""
+Programs that choose in the kernel, in a true daemon: where they are allowed, and where
+they are not.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvd.control.asking import ControlSocket
+from tests.dispatch.kernels import may_load
+from tests.integration.http import ask
+from tests.integration.test_shadow import kvd
+from tests.integration.test_status import null, told_by
+from tests.integration.twistd import Twistd
+
+pytestmark = pytest.mark.integration
+
+needs_privilege = pytest.mark.skipif(
+    not may_load(), reason="programs of extended BPF take CAP_BPF"
+)
+
+# Begins what stands behind it, for which some system calls fail with EPERM.
+DENY = """
+import ctypes, os, struct, sys
+
+LOAD, IF_EQUAL, RETURN, REFUSE, ALLOW = 0x20, 0x15, 0x06, 0x00050001, 0x7FFF0000
+NUMBER, LEVEL, OPTION = 0, 24, 32
+BPF, SETSOCKOPT = {"x86_64": (321, 54), "aarch64": (280, 208)}[os.uname().machine]
+code = []
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+CAPBSET_DROP, CAPABILITIES = 24, 64
+for denied in sys.argv[1].split(","):
+    if denied == "capabilities":
+        for capability in range(CAPABILITIES):
+            # Who is unprivileged may not even do this, and need not.
+            prctl(CAPBSET_DROP, capability, 0, 0, 0)
+    elif denied == "bpf":
+        code += [(LOAD, 0, 0, NUMBER), (IF_EQUAL, 0, 1, BPF), (RETURN, 0, 0, REFUSE)]
+    else:
+        code += [
+            (LOAD, 0, 0, NUMBER), (IF_EQUAL, 0, 5, SETSOCKOPT),
+            (LOAD, 0, 0, LEVEL), (IF_EQUAL, 0, 3, 1),
+            (LOAD, 0, 0, OPTION), (IF_EQUAL, 0, 1, int(denied)), (RETURN, 0, 0, REFUSE),
+        ]
+code.append((RETURN, 0, 0, ALLOW))
+raw = b"".join(struct.pack("=HBBI", *each) for each in code)
+buffer = ctypes.create_string_buffer(raw, len(raw))
+program = ctypes.create_string_buffer(
+    struct.pack("@HP", len(code), ctypes.addressof(buffer))
+)
+NO_NEW_PRIVS, SECCOMP, FILTER = 38, 22, 2
+assert 0 == prctl(NO_NEW_PRIVS, 1, 0, 0, 0)
+assert 0 == prctl(SECCOMP, FILTER, program, 0, 0)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+CBPF, EBPF = "51", "52"
+"""
+The options of a socket that attach a program.
+"""
+
+WORKERS = 4
+
+
+class Denied(Twistd):
+    """
+    A daemon that may not do everything.
+    """
+
+    def __init__(self, options: Sequence[str], folder: Path, *denied: str) -> None:
+        super().__init__(options, folder)
+        self._command = [sys.executable, "-c", DENY, ",".join(denied), *self._command]
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Path:
+    """
+    Where the daemon is asked.
+    """
+    return tmp_path / "control"
+
+
+def options(control: Path, policy: str) -> list[str]:
+    """
+    Of a daemon.
+    """
+    return null(f"--policy={policy}", f"--procs={WORKERS}", f"--control={control}")
+
+
+def shares(daemon: Twistd, control: Path, connections: int) -> list[int]:
+    """
+    Connect and ask, one after the other.
+
+    Returns:
+        How many each worker got.
+    """
+    before = accepted(control)
+    for _ in range(connections):
+        assert 201 == ask(daemon.port, "PUT", "/k", b"x").status
+    return [now - then for now, then in zip(accepted(control), before, strict=True)]
+
+
+def accepted(control: Path) -> list[int]:
+    """
+    How many connections each worker has had.
+    """
+    return [row["accepted"] for row in told_by(control)["workers"]]
+
+
+def change(control: Path, what: str, said: dict[str, Any]) -> None:
+    """
+    Have something changed.
+    """
+    with closing(ControlSocket(str(control))) as asked:
+        asked.change(what, said)
+
+
+def told(daemon: Twistd) -> list[str]:
+    """
+    What was said of what cannot be had.
+    """
+    return [line for line in "".join(daemon.lines).splitlines() if "cannot be" in line]
+
+
+@needs_privilege
+def test_turns_are_exact(tmp_path: Path, control: Path) -> None:
+    """
+    Also after a switch to them, with more workers, and when a worker was lost.
+    """
+    with Twistd(options(control, "steered:by=turns"), tmp_path) as daemon:
+        assert [5] * WORKERS == shares(daemon, control, 5 * WORKERS)
+        change(control, "policy", {"policy": "reuseport"})
+        change(control, "policy", {"policy": "steered:by=turns"})
+        change(control, "procs", {"procs": WORKERS + 2})
+        assert [5] * (WORKERS + 2) == shares(daemon, control, 5 * (WORKERS + 2))
+        change(control, "drain", {"worker": 1})
+        assert [5] * (WORKERS + 2) == shares(daemon, control, 5 * (WORKERS + 2))
+        assert [] == told_by(control)["instead"]
+        daemon.stop()
+        assert [] == told(daemon)
+
+
+@needs_privilege
+def test_the_least_busy_gets_it(tmp_path: Path, control: Path) -> None:
+    """
+    Who has connections that stay gets nothing until the others have as many.
+    """
+    with (
+        Twistd(options(control, "steered:by=least"), tmp_path) as daemon,
+        ExitStack() as staying,
+    ):
+
+        def connect() -> socket.socket:
+            address = "127.0.0.1", daemon.port
+            return staying.enter_context(socket.create_connection(address))
+
+        first = []
+        for total in range(1, 3 * WORKERS + 1):
+            # What is on its way counts like a request, which outweighs connections.
+            first.append(connect())
+            opened(control, total)
+        assert [3] * WORKERS == opened(control, 3 * WORKERS)
+        for connection in first[1::WORKERS]:
+            connection.close()
+        assert [0, 3, 3, 3] == sorted(opened(control, 3 * WORKERS - 3))
+        for total in range(3 * WORKERS - 2, 3 * WORKERS + 1):
+            connect()
+            opened(control, total)
+        assert [3] * WORKERS == opened(control, 3 * WORKERS)
+        staying.close()
+        assert [0] * WORKERS == opened(control, 0)
+        assert [5] * WORKERS == shares(daemon, control, 5 * WORKERS)
+        assert [] == told_by(control)["instead"]
+
+
+def opened(control: Path, total: int) -> list[int]:
+    """
+    How many connections each worker has open, when so many are.
+    """
+    while True:
+        rows: list[dict[str, Any]] = told_by(control)["workers"]
+        found = [row["open"] for row in rows]
+        if sum(found) == total:
+            return found
+
+
+@pytest.mark.parametrize("way", ["turns", "least"])
+@pytest.mark.parametrize(
+    ("denied", "by"),
+    [
+        (("capabilities",), "steered:by=random"),
+        (("bpf",), "steered:by=random"),
+        ((EBPF,), "steered:by=random"),
+        (("bpf", CBPF), "the kernel's hash"),
+        ((CBPF, EBPF), "the kernel's hash"),
+    ],
+)
+def test_what_is_denied_is_said_and_replaced(
+    tmp_path: Path, control: Path, way: str, denied: Sequence[str], by: str
+) -> None:
+    """
+    In one sentence at the start, and in the status for as long as it is so.
+    """
+    policy = f"steered:by={way}"
+    with Denied(options(control, policy), tmp_path, *denied) as daemon:
+        assert 20 == sum(shares(daemon, control, 20))
+        (instead,) = told_by(control)["instead"]
+        assert by == instead["by"]
+        assert "not permitted" in instead["reason"]
+        assert (
+            f": not {policy} but {by}, since the kernel"
+            in kvd(control, "status").stdout
+        )
+        daemon.stop()
+        (sentence,) = told(daemon)
+        assert f"policy {policy} cannot be had, since the kernel" in sentence
+        assert sentence.endswith(f"; {by} is used instead")
+
+
+def test_a_switch_to_what_is_denied_says_so(tmp_path: Path, control: Path) -> None:
+    """
+    To whoever asks for it, and in the log.
+    """
+    denied = "bpf", CBPF
+    with Denied(options(control, "reuseport"), tmp_path, *denied) as daemon:
+        for policy in ("steered:by=least", "steered:by=turns", "steered"):
+            switched = kvd(control, "policy", policy)
+            assert 0 == switched.returncode
+            assert f"not {policy} but the kernel's hash, since" in switched.stderr
+            assert 10 == sum(shares(daemon, control, 10))
+        switched = kvd(control, "policy", "leastbusy")
+        assert "" == switched.stderr
+        assert [] == told_by(control)["instead"]
+        daemon.stop()
+        assert 3 == len(told(daemon))
+
+
+@pytest.mark.parametrize(
+    "policy", ["shared", "gated", "reuseport", "steered", "roundrobin", "leastbusy"]
+)
+def test_no_policy_needs_a_privilege(
+    tmp_path: Path, control: Path, policy: str
+) -> None:
+    """
+    Each serves without, and is what it is said to be.
+    """
+    with Denied(options(control, policy), tmp_path, "capabilities") as daemon:
+        assert 20 == sum(shares(daemon, control, 20))
+        assert [] == told_by(control)["instead"]
+        (capabilities,) = [
+            line.split()[1]
+            for line in Path(f"/proc/{daemon.process.pid}/status")
+            .read_text()
+            .splitlines()
+            if line.startswith("CapEff")
+        ]
+        assert 0 == int(capabilities, 16)
