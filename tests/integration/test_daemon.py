@@ -328,12 +328,21 @@ def test_sigterm_finishes_what_is_in_service(tmp_path: Path, policy: str) -> Non
     """
     The upload in progress is stored, and says that the connection ends.
     """
-    options = ["--policy", policy, "--procs", "2"]
-    with Twistd(options, tmp_path) as daemon, talk(daemon.port) as sock:
+    options = ["--policy", policy, "--procs", "1"]
+    with (
+        Twistd(options, tmp_path) as daemon,
+        talk(daemon.port) as sock,
+        talk(daemon.port) as idle,
+    ):
         sock.sendall(b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 4\r\n\r\nab")
         store = tmp_path / "values"
         eventually(lambda: len(debris(store)) == 1, "the upload has begun")
+        idle.sendall(b"OPTIONS * HTTP/1.1\r\nHost: kvd\r\n\r\n")
+        while not idle.recv(4096).endswith(b"\r\n\r\n"):
+            pass
         daemon.process.send_signal(signal.SIGTERM)
+        # The worker has heard of the end.
+        assert b"" == idle.recv(1)
 
         def refused() -> bool:
             try:
