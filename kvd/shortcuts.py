@@ -20,10 +20,10 @@ durability ``process``: a sync must not be waited for here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from types import ModuleType
 from typing import Final, NamedTuple, Protocol, cast
 
+from kvd.compiled import compiled
 from kvd.conditions import UNCONDITIONAL
 from kvd.errors import KvdError
 from kvd.exchanges.get import fields_of
@@ -40,12 +40,7 @@ from kvd.store.locks import offset_of
 from kvd.wire.events import Request
 from kvd.wire.replies import reply_parts, with_length
 
-_native: ModuleType | None
-try:
-    _native = import_module("kvd._shortcuts")
-except ImportError:
-    # kvd was installed where nothing could compile it.
-    _native = None
+_native = compiled("_shortcuts")
 
 NOTHING: Final = 0
 SERVED: Final = 1
