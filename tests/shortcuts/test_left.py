@@ -21,6 +21,8 @@ class LeftTests(ShortcutCase):
     def setUp(self) -> None:
         super().setUp()
         self.keep("k", b"value")
+        # So that no folder is missing for what is spelled otherwise.
+        self.publish(self.store, Key(b"a/first"), b"v")
 
     def test_other_methods(self) -> None:
         """
