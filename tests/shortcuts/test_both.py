@@ -69,10 +69,13 @@ def requests(draw: st.DrawFn) -> bytes:
 
 # Those that a shortcut may serve, again and again.
 PLAIN = st.builds(
-    lambda method, key, body: method(key, body) if method is put else get(key),
+    lambda method, key, body, fields: (
+        put(key, body, fields) if method is put else get(key, fields)
+    ),
     st.sampled_from([get, put, put]),
     st.sampled_from(["k", "k", "a/b", "a/c"]),
     st.sampled_from([b"value", b"other", b""]),
+    st.sampled_from([b"", b"", b"", b"Connection: close\r\n"]),
 )
 
 

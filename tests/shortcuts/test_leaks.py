@@ -19,6 +19,7 @@ from twisted.internet.defer import execute
 from kvd.keys import Key
 from kvd.shortcuts import QUEUED, SERVED
 from kvd.store.file import FileStore
+from kvd.wire.heads import KEPT_HEADS
 from tests.shortcuts.cases import ShortcutCase, get, put
 
 REQUESTS = 1024
@@ -105,23 +106,24 @@ class LeakTests(ShortcutCase):
         ]
         self.assert_steady(lambda n: self.serve(requests[n % len(requests)]))
 
-    def test_forms_folders_and_keys(self) -> None:
+    def test_forms_and_keys(self) -> None:
         """
         Of which there are more and more, up to what is remembered.
         """
-        for number in range(40):
-            self.publish(self.store, Key(b"folder%d/first" % number), b"v")
-
         numbers = count()
 
-        def varied(number: int) -> None:
-            fields = b"User-Agent: %d\r\n" % next(numbers)
-            self.served(put(f"folder{number % 40}/k", b"v", fields))
+        # Of a folder that is not there: they are left alone late.
+        def forms(_: int) -> None:
+            for _ in range(KEPT_HEADS // REQUESTS):
+                fields = b"User-Agent: %d\r\n" % next(numbers)
+                self.serve(put("none/k", b"v", fields))
+
+        def keys(_: int) -> None:
             for _ in range(MAX_OFFSETS // REQUESTS):
-                # So far that its lock is looked up.
                 self.serve(put(f"none/{next(numbers)}", b"v"))
 
-        self.assert_steady(varied)
+        self.assert_steady(forms)
+        self.assert_steady(keys)
 
     def test_rests_of_replies(self) -> None:
         """

@@ -21,6 +21,8 @@ class LeftTests(ShortcutCase):
     def setUp(self) -> None:
         super().setUp()
         self.keep("k", b"value")
+        # So that no folder is missing for what is spelled otherwise.
+        self.publish(self.store, Key(b"a/first"), b"v")
 
     def test_other_methods(self) -> None:
         """
@@ -73,6 +75,9 @@ class LeftTests(ShortcutCase):
             f"a/{'x' * 201}/k",
             "x/" * 256 + "x",
         ):
+            # Their forms are known by others.
+            self.served(get("k"))
+            self.served(put("other", b"v"))
             self.assert_left(get(key))
             self.assert_left(put(key, b"v"))
 
@@ -163,7 +168,8 @@ class LeftTests(ShortcutCase):
         """
         Which is read past; one that is said to be empty is none.
         """
-        self.assert_left(get("k", b"Content-Length: 1\r\n") + b"v")
+        for body in (b"", b"v"):
+            self.assert_left(get("k", b"Content-Length: 1\r\n") + body)
         self.served(get("k", b"Content-Length: 0\r\n"))
 
     def test_what_is_not_whole(self) -> None:

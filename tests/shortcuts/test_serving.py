@@ -13,7 +13,7 @@ from kvd.protocol import HttpConnection
 from kvd.serving import Serving
 from kvd.settings import Settings
 from kvd.shortcuts import Shortcuts
-from tests.shortcuts.cases import body_of, get, put
+from tests.shortcuts.cases import body_of, field, get, put
 from tests.shortcuts.test_connections import ConnectionCase
 from tests.stepped import Client
 
@@ -55,11 +55,13 @@ class NewConnectionTests(ConnectionCase):
         """
         And it is closed.
         """
+        accepted, open_now = self.site.row.words[:2]
         with mock.patch("kvd.serving.HttpConnection", side_effect=AssertionError):
             client = self.come(get("k", b"Connection: close\r\n"))
 
         assert b"value" == body_of(client.receive())
         assert client.ended
+        assert [accepted + 1, open_now] == self.site.row.words[:2].tolist()
 
     def test_a_connection_that_stays_is_made_after_its_first_request(self) -> None:
         """
@@ -71,6 +73,18 @@ class NewConnectionTests(ConnectionCase):
 
         assert b"value" == body_of(client.send(get("k")).receive())
         assert 2 == self.watched.served
+
+    def test_while_draining_the_end_is_announced(self) -> None:
+        """
+        So requests go the ordinary way.
+        """
+        client = self.come(b"")
+        self.serving.drain(10)
+        for asking in (client, self.come(b"")):
+            reply = asking.send(get("k")).receive()
+            assert b"value" == body_of(reply)
+            assert "close" == field(reply, "Connection")
+        assert 0 == self.watched.served
 
     def test_what_is_no_shortcuts_is_not_lost(self) -> None:
         """
