@@ -115,7 +115,8 @@ def _behind_date(fields: Sequence[tuple[str, str]], close: bool, minor: int) -> 
         rest += "\r\nConnection: close"
     elif minor == 0:
         rest += "\r\nConnection: keep-alive"
-    if rest.count("\r\n") != len(fields) + (close or minor == 0) or "\0" in rest:
+    lines = len(fields) + (close or minor == 0)
+    if not rest.count("\r") == rest.count("\n") == lines or "\0" in rest:
         # Checked at the source too: kvd has no way to make such a value.
         bad = [name for name, value in fields if _INJECTION.search(value)]
         raise ValueError(f"a field's value holds a line end: {', '.join(bad)}")

@@ -44,7 +44,9 @@ def test_the_end_of_the_connection_is_announced(
     ]
 
 
-@pytest.mark.parametrize("value", ["a\r\nX: y", "a\r\n", "a\n\r\nb", "a\0"])
+@pytest.mark.parametrize(
+    "value", ["a\r\nX: y", "a\r\n", "a\n\r\nb", "a\0", "a\rb", "a\nb"]
+)
 def test_no_value_can_end_its_line(value: str) -> None:
     """
     Not even one that should never have come here.
