@@ -293,6 +293,9 @@ class HttpConnection(Protocol):
             # The reply came early, or the store is to be waited for.
             self._stop_moving()
             return self.transport.doRead()
+        if not pipe.may_move(self, self._site.row.turn):
+            # There is still input, so the reactor comes back.
+            return None
         assert turn is not None
         limit = self._reader.remaining_body
         assert limit
@@ -331,6 +334,7 @@ class HttpConnection(Protocol):
     def _stop_moving(self) -> None:
         assert self._moves is not None
         self._moves.movers -= 1
+        self._moves.forget(self)
         self._moves = None
         self.transport.gather(1)
         self.transport.read_by(self._usual_reader)

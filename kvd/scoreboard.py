@@ -235,6 +235,14 @@ class Row:
             words[_DELAY_WORD[exponent - LEAST_EXPONENT]] += 1
         words[_BEAT] = now
 
+    @property
+    def turn(self) -> int:
+        """
+        A number that the present turn of the reactor has, and no earlier one had; 0
+        where no reactor says when it waits.
+        """
+        return int(self._words[_AWAKE])
+
     def woke(self) -> None:
         """
         The worker has events, or nothing to wait for.

@@ -152,6 +152,9 @@ class Pipe:
             self._bytes = fcntl.fcntl(self._in, fcntl.F_GETPIPE_SZ)
         self.movers = 0
         """How many bodies go through it at present."""
+        self._turn = -1
+        self._spent_seconds = 0.0
+        self._passed_over: set[object] = set()
 
     def move(self, source: int, target: int, limit: int) -> int | Stopped:
         """
@@ -172,12 +175,48 @@ class Pipe:
         limit = min(limit, self.share())
         began = self._clock()
         moved = self._mover(source, self._in, self._out, self._bytes, target, limit)
+        seconds = self._clock() - began
+        self._spent_seconds += seconds
         if isinstance(moved, int):
             if moved >= LEAST_BYTES:
-                self._learn((self._clock() - began) / moved)
+                self._learn(seconds / moved)
             return moved
         count, left, ended = moved
         return Stopped(count, self._take(left), ended)
+
+    def may_move(self, who: object, turn: int) -> bool:
+        """
+        Whether a body may be moved in a turn of the reactor; if not, it is asked about
+        again in the next. A disk that stalls ends the turn of all, so that others wait
+        for one move and not for one of each body. Who was passed over comes first then.
+
+        Args:
+            who: The body, by something that is its own; until `forget`.
+            turn: A number of the reactor's present turn; 0 where nobody counts them,
+                and then it may.
+        """
+        if not turn:
+            return True
+        if turn != self._turn:
+            if not self._spent_seconds:
+                # Nobody of them came: whatever they wait for, others need not.
+                self._passed_over.clear()
+            self._turn = turn
+            self._spent_seconds = 0.0
+        if self._spent_seconds > TURN_SECONDS:
+            self._passed_over.add(who)
+            return False
+        if self._passed_over:
+            if who not in self._passed_over:
+                return False
+            self._passed_over.discard(who)
+        return True
+
+    def forget(self, who: object) -> None:
+        """
+        A body is moved no longer.
+        """
+        self._passed_over.discard(who)
 
     def share(self) -> int:
         """

@@ -14,6 +14,7 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Protocol
 
+from kvd.scoreboard import lone_row
 from kvd.transport import ServerTransport, serve_connection
 from kvd.workers.reactor import WorkerReactor
 
@@ -30,7 +31,8 @@ class SteppedReactor(WorkerReactor):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        self.row = lone_row()
+        super().__init__(self.row)
         self._now = 1000.0
 
     def seconds(self) -> float:

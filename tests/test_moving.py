@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kvd import protocol, turn
+from kvd import protocol, splicing, turn
 from kvd.conditions import Conditions
 from kvd.exchanges import get
 from kvd.interfaces import (
@@ -342,6 +342,19 @@ class MovingTests(MovingCase):
 
         (entry,) = self.notes.entries
         assert 200_000 == entry.body_bytes
+
+    def test_bodies_to_a_disk_that_stalls_come_to_their_ends(self) -> None:
+        """
+        Each move takes a whole turn of all.
+        """
+        self.patch(splicing, "TURN_SECONDS", 0.0)
+        clients = [self.connect() for _ in range(4)]
+        for number, client in enumerate(clients):
+            client.socket.setblocking(False)
+            client.socket.send(put(100_000, f"k{number}") + bytes(100_000))
+        self.reactor.settle(60)
+
+        assert [201] * 4 == [status(client.receive()) for client in clients]
 
     def test_who_moves_is_counted(self) -> None:
         """

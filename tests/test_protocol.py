@@ -65,6 +65,7 @@ class ConnectionCase(SynchronousTestCase):
             self.limits,
             self.reactor,
             self.notes,
+            row=self.reactor.row,
             pipe=self.make_pipe(),
         )
         self.client = self.connect()

@@ -237,6 +237,58 @@ def test_a_disk_that_stalls_is_given_less_at_once_and_more_by_and_by() -> None:
     pipe.close()
 
 
+@pytest.fixture
+def stalling() -> Iterator[Pipe]:
+    """
+    A pipe to a disk for which each move takes longer than a turn.
+    """
+    disk = Disk(LEAST_BYTES / TURN_SECONDS / 2)
+    pipe = Pipe(disk.mover, disk.clock)
+    yield pipe
+    pipe.close()
+
+
+def test_a_stall_ends_the_turn_of_all(stalling: Pipe) -> None:
+    """
+    Who was passed over comes before who was not, and each once; so nobody starves,
+    though they are asked about in the same order each time.
+    """
+    names = ["a", "b", "c"]
+    moved = []
+    for turn in range(1, 13):
+        for name in names:
+            if stalling.may_move(name, turn):
+                moved.append(name)
+                stalling.move(0, 1, 1 << 40)
+
+    assert 12 == len(moved)
+    assert dict.fromkeys(names, 4) == {name: moved.count(name) for name in names}
+
+
+def test_who_is_forgotten_is_not_waited_for(stalling: Pipe) -> None:
+    """
+    Neither is who does not come again.
+    """
+    assert stalling.may_move("a", 1)
+    stalling.move(0, 1, 1 << 40)
+    assert not stalling.may_move("b", 1)
+    assert not stalling.may_move("c", 1)
+    stalling.forget("b")
+
+    assert not stalling.may_move("a", 2)
+    assert stalling.may_move("a", 3)
+    stalling.move(0, 1, 1 << 40)
+
+
+def test_without_turns_everybody_may(stalling: Pipe) -> None:
+    """
+    As with ``--procs 0``.
+    """
+    for _ in range(3):
+        assert stalling.may_move("a", 0)
+        stalling.move(0, 1, 1 << 40)
+
+
 def test_what_the_target_refuses_comes_back(pipe: Pipe, sockets: Sockets) -> None:
     """
     And is in nobody else's way.
