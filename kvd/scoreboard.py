@@ -146,6 +146,19 @@ class Sums:
     had come meanwhile had to wait for so long."""
 
 
+class Loads(NamedTuple):
+    """
+    What each worker has to do at this moment.
+    """
+
+    ready: list[int]
+    """The numbers of those who count, ascending."""
+    connections: list[int]
+    """Open ones, of every worker."""
+    requests: list[int]
+    """Those in progress, of every worker."""
+
+
 class Row:
     """
     One worker's row, in the hands of that worker.
@@ -303,12 +316,30 @@ class Scoreboard:
         """
         self._marks[worker] = takes
 
-    def takers(self) -> list[int]:
+    def loads(self, seconds: float) -> Loads:
         """
-        The numbers of the workers that take connections, ascending.
+        What all workers have to do, and who of them counts: who takes connections and
+        has begun or ended to wait in the last seconds.
+
+        As many workers in each part, also while their number is being changed.
         """
-        marks = self._marks[: self.workers].tolist()
-        return [worker for worker, takes in enumerate(marks) if takes]
+        count = self.workers
+        since = time.monotonic_ns() - seconds * 1e9
+        signs = zip(
+            self._column(_AWAKE, count), self._column(_BEAT, count), strict=True
+        )
+        marks = self._marks[:count].tolist()
+        return Loads(
+            ready=[
+                worker
+                for worker, (takes, (woke, beat)) in enumerate(
+                    zip(marks, signs, strict=True)
+                )
+                if takes and (woke > since or beat > since)
+            ],
+            connections=self._column(OPEN, count),
+            requests=self._in_progress(count),
+        )
 
     def own_row(self, worker: int) -> Row:
         """
@@ -354,31 +385,24 @@ class Scoreboard:
         """
         The open connections of every worker.
         """
-        return self._column(OPEN)
+        return self._column(OPEN, self.workers)
 
     def requests(self) -> list[int]:
         """
         The requests in progress of every worker.
         """
-        begun, done = self._column(BEGUN), self._column(DONE)
-        return [max(0, b - d) for b, d in zip(begun, done, strict=True)]
+        return self._in_progress(self.workers)
 
-    def silences(self) -> list[float]:
-        """
-        For how many seconds each worker has neither begun nor ended to wait.
-        """
-        now = time.monotonic_ns()
-        awake, beats = self._column(_AWAKE), self._column(_BEAT)
-        return [
-            max(0, now - max(pair)) / 1e9 for pair in zip(awake, beats, strict=True)
-        ]
+    def _in_progress(self, count: int) -> list[int]:
+        begun, done = self._column(BEGUN, count), self._column(DONE, count)
+        return [max(0, b - d) for b, d in zip(begun, done, strict=True)]
 
     def _row(self, worker: int) -> memoryview:
         start = (worker + 1) * ROW_WORDS
         return self._words[start : start + ROW_WORDS]
 
-    def _column(self, word: int) -> list[int]:
-        end = (self.workers + 1) * ROW_WORDS
+    def _column(self, word: int, count: int) -> list[int]:
+        end = (count + 1) * ROW_WORDS
         return self._words[ROW_WORDS + word : end : ROW_WORDS].tolist()
 
     def close(self) -> None:

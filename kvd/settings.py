@@ -127,7 +127,7 @@ class Settings:
 
     listen: tuple[Address | SystemdAddress, ...] = (TCPAddress("127.0.0.1", 8080),)
     store: StoreLocation = StoreLocation("file", "./values")
-    policy: str = "reuseport"
+    policy: str = "gated"
     shadow: str | None = None
     """A policy that is asked beside it, and only counted."""
     procs: int = 1

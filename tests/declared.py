@@ -77,6 +77,7 @@ wrong_kind = object()
 
 DECLARATIONS = [
     Store("file", "Values are files.", "tests.declared.folder_maker"),
+    Policy("gated", "One socket, with gates.", "tests.declared.one_for_all"),
     Policy("reuseport", "Own sockets.", "tests.declared.one_for_all"),
     Policy("shared", "One socket.", "tests.declared.one_for_all"),
     Policy("broken", "Cannot be loaded.", "tests.declared.missing"),

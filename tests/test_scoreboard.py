@@ -10,6 +10,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
 from unittest import mock
 
 import pytest
@@ -73,14 +74,37 @@ def test_who_takes_connections_is_marked(workers: int, rows: int) -> None:
     last = max(workers, rows) - 1
     ours.mark(0, True)
     ours.mark(last, True)
-    assert sorted({0, last} & set(range(workers))) == theirs.takers()
+    assert sorted({0, last} & set(range(workers))) == theirs.loads(inf).ready
 
     theirs.own_row(last).opened()
     ours.workers = last + 1
-    assert sorted({0, last}) == theirs.takers()
+    assert sorted({0, last}) == theirs.loads(inf).ready
     ours.mark(0, False)
     assert [0] * last == theirs.connections()[:last]
-    assert {last} - {0} == set(theirs.takers())
+    assert {last} - {0} == set(theirs.loads(inf).ready)
+
+
+def test_loads_are_of_all_who_are_heard_of(memory: int) -> None:
+    """
+    Who has not given a sign for so long has loads, and does not count. One that neither
+    waits nor ends to wait is as silent as one that is stopped.
+    """
+    board = Scoreboard(memory)
+    with mock.patch("time.monotonic_ns", return_value=10**12):
+        rows = [board.own_row(worker) for worker in range(3)]
+    for worker, row in enumerate(rows):
+        board.mark(worker, True)
+        for _ in range(worker):
+            row.opened()
+    rows[1].began()
+    with mock.patch("time.monotonic_ns", return_value=10**12 + 10**9):
+        rows[0].woke()
+        rows[1].waits()
+
+    with mock.patch("time.monotonic_ns", return_value=10**12 + 3 * 10**9):
+        assert ([0, 1], [0, 1, 2], [0, 1, 0]) == board.loads(2.5)
+        assert ([], [0, 1, 2], [0, 1, 0]) == board.loads(1.5)
+        assert [0, 1, 2] == board.loads(3.5).ready
 
 
 def test_a_replacement_counts_on(memory: int) -> None:

@@ -129,8 +129,7 @@ def test_a_policy_that_cannot_say_who_accepts_ends_the_start(
     with pytest.raises(SystemExit, match=r"'reuseport'.* fails with KeyError"):
         makeService(
             options(
-                "--store=null:",
-                "--procs=2",
+                *["--store=null:", "--policy=reuseport", "--procs=2"],
                 f"--listen=tcp:{port}:interface=127.0.0.1",
             )
         )
@@ -141,7 +140,7 @@ def test_a_policy_that_cannot_say_who_accepts_ends_the_start(
 @pytest.mark.parametrize(
     ("chosen", "sentence"),
     [
-        (["--procs=2"], "'roundrobin' would see nothing: under the policy 'reuseport'"),
+        (["--procs=2"], "'roundrobin' would see nothing: under the policy 'gated'"),
         (["--procs=0", "--policy=roundrobin"], "nobody to choose among"),
     ],
 )

@@ -157,7 +157,7 @@ CHOICES: Final[Sequence[Choice]] = (
         "policy",
         "policy",
         _read_policy,
-        ["reuseport"],
+        ["gated"],
         "Who gets the next connection.",
         "p",
     ),

@@ -7,6 +7,7 @@ died has the least to do of all, and would keep everybody away.
 
 from __future__ import annotations
 
+from bisect import insort
 from random import Random
 from typing import Final
 
@@ -64,15 +65,11 @@ class Gate:
             return True
 
     def _view(self) -> View:
-        board = self._scoreboard
-        connections, requests = board.connections(), board.requests()
-        silences = board.silences()
-        # Last: while places are given up, rows end sooner than marks.
-        alive = {
-            worker for worker in board.takers() if silences[worker] < SILENT_SECONDS
-        }
+        ready, connections, requests = self._scoreboard.loads(SILENT_SECONDS)
+        if self._worker not in ready:
+            insort(ready, self._worker)
         return View(
-            ready=sorted(alive | {self._worker}),
+            ready=ready,
             turn=0,
             connections=connections,
             requests=requests,

@@ -111,7 +111,7 @@ def test_latency_is_a_histogram() -> None:
 
     for of in (
         {"name": "kvd_request_seconds", "worker": "0"},
-        {"name": "kvd_policy_request_seconds", "policy": "reuseport"},
+        {"name": "kvd_policy_request_seconds", "policy": "gated"},
     ):
         name = of.pop("name")
         assert 0 == seen[key(f"{name}_bucket", le="0.25", **of)]
@@ -209,7 +209,7 @@ def test_a_shadow_is_told_beside_what_was_dealt() -> None:
         counts = {"policy": "leastbusy", "model": False, **shadow.counts([0, 1])}
         seen = told(gather(board, "ready", "ready", shadow=counts))
 
-    pair = {"policy": "reuseport", "shadow": "leastbusy"}
+    pair = {"policy": "gated", "shadow": "leastbusy"}
     assert 1 == seen[key("kvd_shadow_info", model="false", **pair)]
     for answer, count in (("same", 1), ("another", 2), ("none", 0)):
         name = "kvd_shadow_connections_total"

@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import tempfile
+from math import inf
 from typing import Any
 from unittest import mock
 
@@ -358,15 +359,15 @@ class TakersTests(DispatchingCase):
         """
         Whoever replaces it does, when it is ready.
         """
-        assert [0, 1] == self.board.takers()
+        assert [0, 1] == self.board.loads(inf).ready
         self.dispatching.leaving(0)
-        assert [1] == self.board.takers()
+        assert [1] == self.board.loads(inf).ready
         self.dispatching.left(0)
         self.dispatching.left(1)
-        assert [] == self.board.takers()
+        assert [] == self.board.loads(inf).ready
 
         self.join(1)
-        assert [1] == self.board.takers()
+        assert [1] == self.board.loads(inf).ready
 
 
 class LeaveTests(DispatchingCase):
