@@ -251,7 +251,8 @@ typedef struct {
     size_t random_left;
     unsigned long long names;
     Folder folders[FOLDERS];
-    char buffer[BUFFER_BYTES];
+    /* Not within: there, a process that serves nothing would touch all of it. */
+    char *buffer;
 } Shortcuts;
 
 static void
@@ -338,6 +339,11 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_DECREF(self);
         return NULL;
     }
+    self->buffer = PyMem_RawMalloc(BUFFER_BYTES);
+    if (self->buffer == NULL) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
     return (PyObject *)self;
 }
 
@@ -374,6 +380,7 @@ Shortcuts_dealloc(Shortcuts *self)
     Py_CLEAR(self->bucket_of_exponent);
     Py_CLEAR(self->unsent);
     leave_all(self);
+    PyMem_RawFree(self->buffer);
     if (self->row.obj != NULL)
         PyBuffer_Release(&self->row);
     Py_TYPE(self)->tp_free((PyObject *)self);

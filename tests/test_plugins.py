@@ -4,9 +4,6 @@ What kvd finds through Twisted's plugin system.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,8 +18,7 @@ from kvd.plugins import (
     load,
 )
 from tests.declared import declare_doubles, folder_maker, one_for_all
-
-ROOT = Path(__file__).parent.parent
+from tests.new_python import run_python
 
 LIST_ALL = """
 import sys
@@ -32,20 +28,6 @@ for kind in IPolicyDeclaration, IStoreDeclaration, IDialectDeclaration:
     print(*declared(kind))
 print(*sorted(name for name in sys.modules if name.startswith("kvd.")))
 """
-
-
-def run_python(code: str, *paths: Path) -> str:
-    """
-    What a new Python prints that finds kvd, and what else is on the paths.
-    """
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*paths, ROOT]))},
-        cwd="/",
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout
 
 
 class LoadTests(SynchronousTestCase):

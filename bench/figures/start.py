@@ -19,7 +19,7 @@ def measure_start(folder: Path) -> None:
     """
     From the command to the line that says that all 32 workers serve.
     """
-    for policy in ("shared", "reuseport", "roundrobin"):
+    for policy in ("gated", "reuseport", "roundrobin"):
         taken, spent, pss = [], [], []
         for _ in range(ROUNDS):
             begun = time.monotonic()

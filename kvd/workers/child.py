@@ -19,14 +19,13 @@ from twisted.logger import (
     globalLogBeginner,
 )
 
-from kvd.dispatch.choosing import load_policy
 from kvd.errors import OperatorError
 from kvd.scoreboard import Row, Scoreboard
 from kvd.serving import Parts, Serving
 from kvd.settings import Settings
 from kvd.workers.adopting import Adopting
 from kvd.workers.channel import Channel
-from kvd.workers.gate import Gate
+from kvd.workers.gate import Gate, policy_of_gates
 from kvd.workers.messages import (
     Claims,
     Deal,
@@ -167,7 +166,7 @@ class Worker:
     def _gate(self, policy: str) -> Callable[[], bool]:
         if not policy:
             return lambda: True
-        gated: Any = load_policy(policy)
+        gated: Any = policy_of_gates(policy)
         return Gate(gated, self._worker, self._scoreboard).is_open
 
     def _listen(self, message: Listen, descriptors: Sequence[int]) -> None:

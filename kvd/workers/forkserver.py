@@ -69,11 +69,11 @@ def main(descriptor: int) -> None:
     settings = message.settings
     scoreboard = Scoreboard(memory)
     os.close(memory)
-    parts = _import_for(settings)
+    parts = import_for(settings)
     ForkServer(control, settings, scoreboard, parts).run()
 
 
-def _import_for(settings: Settings) -> Parts:
+def import_for(settings: Settings) -> Parts:
     """
     Import what a worker will use, without installing a reactor.
     """
@@ -81,8 +81,10 @@ def _import_for(settings: Settings) -> Parts:
 
     import kvd.workers.child  # noqa: F401
     from kvd.serving import load_parts
+    from kvd.workers.gate import policy_of_gates
 
     parts = load_parts(settings)
+    policy_of_gates(settings.policy)
     # What is alive now stays alive in every fork: a collector that looked at
     # it would copy its pages for nothing.
     gc.collect()

@@ -8,13 +8,15 @@ died has the least to do of all, and would keep everybody away.
 from __future__ import annotations
 
 from bisect import insort
+from functools import cache
 from random import Random
 from typing import Final
 
 from twisted.logger import Logger
 
+from kvd.dispatch.choosing import load_policy
 from kvd.dispatch.view import View
-from kvd.interfaces import IGatedPolicy
+from kvd.interfaces import IDispatchPolicy, IGatedPolicy
 from kvd.scoreboard import Scoreboard
 
 SILENT_SECONDS: Final = 1.5
@@ -22,6 +24,18 @@ SILENT_SECONDS: Final = 1.5
 A worker waits for a second at most; after so long without a sign it is stopped, dead,
 or busy with something that takes long.
 """
+
+
+@cache
+def policy_of_gates(text: str) -> IDispatchPolicy:
+    """
+    The policy that is meant, loaded once in this process and all that are forked from
+    it: looking through the plugins and importing one takes each worker 1.5 MiB.
+
+    Raises:
+        OperatorError: See `load_policy`.
+    """
+    return load_policy(text)
 
 
 class Gate:

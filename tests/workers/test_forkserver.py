@@ -19,6 +19,30 @@ from kvd.serving import load_parts
 from kvd.settings import Settings
 from kvd.workers.forkserver import ForkServer
 from kvd.workers.messages import MAX_DESCRIPTORS, Exited, Fork, Message, encode, receive
+from tests.new_python import run_python
+
+IMPORT_AND_LOOK = """
+import sys
+from kvd import plugins
+from kvd.settings import Settings
+from kvd.workers.forkserver import import_for
+
+import_for(Settings())
+before = set(sys.modules)
+plugins.getPlugins = None
+from kvd.workers.gate import policy_of_gates
+
+policy_of_gates(Settings().policy)
+print(*(set(sys.modules) - before), "twisted.internet.reactor" in before)
+"""
+
+
+def test_a_worker_of_the_default_policy_has_nothing_to_import() -> None:
+    """
+    Whatever it looked for and imported by itself, it would not share with the others.
+    The fork server has no reactor for all that.
+    """
+    assert "False\n" == run_python(IMPORT_AND_LOOK)
 
 
 class ForkServerTests(SynchronousTestCase):
