@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -34,6 +35,30 @@ BODY_BYTES: Final = 256 * 1024
 What one read takes of a body: each costs a system call and a walk through the
 protocol, and 64 KiB cost two and a half times the CPU per byte of 1 MiB. It is returned
 to the allocator as soon as the chunk is written.
+"""
+
+NEAR_MICROSECONDS: Final = 100
+"""
+Who answers sooner is on this machine, or next to it (the least round trip seen).
+"""
+
+NEAR_SEND_BUFFER: Final = 192 * 1024
+"""
+How much of a file the kernel takes at once for a near peer; it doubles the number
+(socket(7)). Left alone, it takes 4 MiB, which are out of the processor's cache before
+they are read: half the rate, and a third more processor time on both sides (40 MB to 8
+clients on the same machine). A buffer has to hold what is under way in a round trip;
+twice this in 100 microseconds is 3.9 GB/s.
+"""
+
+_ASKS: Final = 16
+"""
+For so many pieces of files it is looked up whether the peer is near.
+"""
+
+_LEAST_ROUND_TRIP: Final = struct.Struct("=148xI")
+"""
+``tcpi_min_rtt`` of ``struct tcp_info``, Linux 4.6.
 """
 
 _CLOSED: Final = Failure(ConnectionDone())
@@ -70,6 +95,7 @@ class ServerTransport(tcp.Connection):
         self.connected = 1
         self.bytes_sent = 0
         self._gathers = 1
+        self._asks = _ASKS
         self._read_by: Callable[[], Any] | None = None
         self._after_flush: Callable[[], None] | None = None
         self._in_read = self._closes = self._asked_to_write = False
@@ -187,6 +213,8 @@ class ServerTransport(tcp.Connection):
         """
         if self.queued or not self.connected:
             return 0
+        if self._asks:
+            self._fit_buffer()
         try:
             sent = os.sendfile(self.socket.fileno(), descriptor, offset, count)
         except BlockingIOError:
@@ -196,6 +224,22 @@ class ServerTransport(tcp.Connection):
             return 0
         self.bytes_sent += sent
         return sent or None
+
+    def _fit_buffer(self) -> None:
+        """
+        Have the kernel take little at once for a peer that is near. Asked more than
+        once: the first round trip may have met a busy moment.
+        """
+        self._asks -= 1
+        try:
+            if least_round_trip(self.socket) <= NEAR_MICROSECONDS:
+                self.socket.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_SNDBUF, NEAR_SEND_BUFFER
+                )
+                self._asks = 0
+        except OSError:
+            # A Unix socket, whose buffer does not grow; or the peer is gone.
+            self._asks = 0
 
     def after_flush(self, callback: Callable[[], None]) -> None:
         """
@@ -315,6 +359,21 @@ def name_of(peer: Any) -> str:
         return "unix"
     host, port = peer[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def least_round_trip(connection: socket.socket) -> int:
+    """
+    Of all round trips of a connection so far, in microseconds; a very great number if
+    there was none.
+
+    Raises:
+        OSError: It is none over TCP, or has been closed.
+    """
+    info = connection.getsockopt(
+        socket.IPPROTO_TCP, socket.TCP_INFO, _LEAST_ROUND_TRIP.size
+    )
+    (microseconds,) = _LEAST_ROUND_TRIP.unpack(info)
+    return int(microseconds)
 
 
 def close_both_ways(connection: socket.socket) -> None:

@@ -16,7 +16,13 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kvd.transport import ServerTransport, serve_connection
+import kvd.transport
+from kvd.transport import (
+    NEAR_SEND_BUFFER,
+    ServerTransport,
+    least_round_trip,
+    serve_connection,
+)
 from tests.stepped import SteppedReactor
 
 LARGE = b"x" * 4_000_000
@@ -235,6 +241,55 @@ class ServerTransportTests(SynchronousTestCase):
         assert 0 < sent < len(LARGE)
         assert 0 == self.transport.send_file(large, sent, len(LARGE))
         assert 4 + sent == self.transport.bytes_sent
+
+    def send_buffer_after(self, *nears: int) -> int:
+        """
+        Of a connection over TCP, after a file for each; peers whose round trip takes no
+        more microseconds than that are near.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            far = socket.create_connection(listener.getsockname())
+            near, peer = listener.accept()
+        near.setblocking(False)
+        transport = serve_connection(near, peer, Recorder(), self.reactor)
+        for microseconds in nears:
+            self.patch(kvd.transport, "NEAR_MICROSECONDS", microseconds)
+            assert 4 == transport.send_file(self.file(b"file"), 0, 4)
+        buffer = near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        far.close()
+        self.reactor.settle()
+        return buffer
+
+    def test_little_is_kept_for_a_peer_that_is_near(self) -> None:
+        """
+        From its first file on, or a later one: the first round trip may have met a busy
+        moment.
+        """
+        everybody, nobody = 10**8, -1
+        assert 2 * NEAR_SEND_BUFFER == self.send_buffer_after(everybody)
+        assert 2 * NEAR_SEND_BUFFER == self.send_buffer_after(nobody, everybody)
+
+    def test_who_is_far_has_what_the_kernel_gives(self) -> None:
+        """
+        And is not asked for ever.
+        """
+        everybody, nobody = 10**8, -1
+        kernels = self.send_buffer_after()
+        assert 2 * NEAR_SEND_BUFFER != kernels
+        assert kernels == self.send_buffer_after(nobody)
+        assert kernels == self.send_buffer_after(*[nobody] * 16, everybody)
+
+    def test_the_least_round_trip_is_that_of_the_kernel(self) -> None:
+        """
+        Which tells the last ones, too, from which it differs by little here.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            far = socket.create_connection(listener.getsockname())
+            near, _ = listener.accept()
+        with far, near:
+            info = near.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 72)
+            (smoothed,) = struct.unpack("=68xI", info)
+            assert 0 < least_round_trip(near) <= smoothed
 
     def test_nothing_goes_to_who_is_gone(self) -> None:
         """
