@@ -48,11 +48,11 @@ FAST_BYTES: Final = 256 * 1024
 A client that sent so much for one event may be fast.
 """
 
-GATHER_BYTES: Final = 2 * 1024 * 1024
+GATHER_BYTES: Final = 4 * 1024 * 1024
 """
-Of a fast client: so much has to come for the next event. To wake for what one packet
-brings cost a quarter more of CPU time per byte (40 MB to ``null:``). If a second brings
-nothing, what has come is taken.
+Of a fast client: so much, or the rest of the body, has to come for the next event. To
+wake for every 2 MiB cost half as much again of CPU time per byte (40 MB to ``null:``).
+If a second brings nothing, what has come is taken.
 """
 
 FRESH_SECONDS: Final = 1.0
@@ -310,13 +310,13 @@ class HttpConnection(Protocol):
         self._reader.skip_body(count)
         if not isinstance(moved, int):
             return self._stop_at(moved, turn)
-        if count == limit:
+        rest = limit - count
+        if not rest:
             self._stop_moving()
             self._advance()
-        elif limit - count < GATHER_BYTES:
-            self.transport.gather(1)
-        elif count >= FAST_BYTES:
-            self.transport.gather(GATHER_BYTES)
+            return None
+        gathers = GATHER_BYTES if count >= FAST_BYTES else self.transport.gathers
+        self.transport.gather(min(gathers, rest))
         return None
 
     def _stop_at(self, stopped: Stopped, turn: Turn) -> Any:

@@ -28,7 +28,7 @@ What all bodies together are given of one turn of the reactor: others wait meanw
 How many bytes that is depends on where they go; it is judged by the last moves.
 """
 
-MOST_BYTES: Final = 2 * 1024 * 1024
+MOST_BYTES: Final = 4 * 1024 * 1024
 LEAST_BYTES: Final = 128 * 1024
 """
 What each is given for one event at most, and at least. (``docs/design.rst`` has the

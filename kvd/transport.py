@@ -75,6 +75,7 @@ class ServerTransport(tcp.Connection):
       is queued;
     - `after_flush` tells when everything written has been taken by the kernel,
       so that who sends much holds one chunk at a time;
+    - `gathers` is what `gather` was called with;
     - `bytes_sent` grows with every byte that the kernel took, which is how a
       slow reader is told from a dead one.
     """
@@ -94,7 +95,7 @@ class ServerTransport(tcp.Connection):
         self.client = peer
         self.connected = 1
         self.bytes_sent = 0
-        self._gathers = 1
+        self.gathers = 1
         self._asks = _ASKS
         self._read_by: Callable[[], Any] | None = None
         self._after_flush: Callable[[], None] | None = None
@@ -282,8 +283,8 @@ class ServerTransport(tcp.Connection):
         has room for no more (``SO_RCVLOWAT``, socket(7), tcp(7)). At first, 1. Over a
         Unix socket, that is so always.
         """
-        if count != self._gathers and self.connected:
-            self._gathers = count
+        if count != self.gathers and self.connected:
+            self.gathers = count
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def doRead(self) -> Any:

@@ -427,12 +427,25 @@ class GatheringTests(MovingCase):
 
     def test_the_end_of_a_body_is_not_waited_for(self) -> None:
         """
-        Behind it, nothing may come.
+        Behind it, nothing may come. Only all of it together is worth an event.
         """
         rest = self.begin_fast(2 * protocol.GATHER_BYTES)
-        self.client.send(b"y" * (rest - 2))
-        self.client.send(b"y")
+        self.client.send(b"y" * (rest - 2000))
+        before = self.taken()
+        self.client.send(b"y" * 1999)
+        assert before == self.taken()
         assert 201 == status(self.client.send(b"z").receive())
+
+    def test_an_end_that_comes_slowly_is_taken_as_it_comes(self) -> None:
+        """
+        Where the client is not known to be fast, little is not waited for.
+        """
+        self.client.send(put(3000))
+        self.client.send(b"x" * 999)
+        before = self.taken()
+        self.client.send(b"y")
+        assert before + 1 == self.taken()
+        assert 201 == status(self.client.send(b"z" * 2000).receive())
 
     def test_what_a_client_sent_that_became_slow_is_taken(self) -> None:
         """
