@@ -16,10 +16,11 @@ import pytest
 
 from kvd.control.asking import ControlSocket
 from tests.dispatch.kernels import may_load
+from tests.integration.chromium import Chromium
 from tests.integration.http import ask
 from tests.integration.test_shadow import kvd
 from tests.integration.test_status import null, told_by
-from tests.integration.twistd import Twistd
+from tests.integration.twistd import Twistd, unused_port
 
 pytestmark = pytest.mark.integration
 
@@ -223,6 +224,23 @@ def test_what_is_denied_is_said_and_replaced(
         (sentence,) = told(daemon)
         assert f"policy {policy} cannot be had, since the kernel" in sentence
         assert sentence.endswith(f"; {by} is used instead")
+
+
+def test_the_page_says_what_chooses_instead(tmp_path: Path, control: Path) -> None:
+    """
+    For as long as it is so.
+    """
+    site = unused_port()
+    chosen = [*options(control, "steered:by=least"), f"--status=tcp:{site}"]
+    fact = "document.querySelector('[data-fact=policy] dd')?.textContent"
+    with (
+        Denied(chosen, tmp_path, "bpf"),
+        Chromium(tmp_path / "profile") as browser,
+    ):
+        browser.open(f"http://127.0.0.1:{site}/")
+        browser.until(f"{fact} === 'not steered:by=least but steered:by=random'")
+        ControlSocket(str(control)).change("policy", {"policy": "leastbusy"})
+        browser.until(f"{fact} === 'leastbusy'")
 
 
 def test_a_switch_to_what_is_denied_says_so(tmp_path: Path, control: Path) -> None:
