@@ -239,7 +239,7 @@ def test_the_page_says_what_chooses_instead(tmp_path: Path, control: Path) -> No
     ):
         browser.open(f"http://127.0.0.1:{site}/")
         browser.until(f"{fact} === 'not steered:by=least but steered:by=random'")
-        ControlSocket(str(control)).change("policy", {"policy": "leastbusy"})
+        change(control, "policy", {"policy": "leastbusy"})
         browser.until(f"{fact} === 'leastbusy'")
 
 
