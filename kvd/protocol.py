@@ -50,9 +50,12 @@ A client that sent so much for one event may be fast.
 
 GATHER_BYTES: Final = 4 * 1024 * 1024
 """
-Of a fast client: so much, or the rest of the body, has to come for the next event. To
-wake for every 2 MiB cost half as much again of CPU time per byte (40 MB to ``null:``).
-If a second brings nothing, what has come is taken.
+Of a fast client that is near: so much, or the rest of the body, has to come for the
+next event. To wake for every 2 MiB cost half as much again of CPU time per byte (40 MB
+to ``null:``). If a second brings nothing, what has come is taken, and the rest of the
+body as it comes. One that is farther away would fill its window (``tcp_rmem``) and wait
+for a round trip until it hears that there is room again: with 20 ms, 1 Gbit/s and 6 MiB
+it sent 88 MB/s instead of 122.
 """
 
 FRESH_SECONDS: Final = 1.0
@@ -82,6 +85,7 @@ class HttpConnection(Protocol):
         self._turn: Turn | None = None
         self._turns = 0
         self._received = self._counted_sent = self._checked_received = 0
+        self._stalled = False
         self._owed = False
         self._advancing = False
         self._paused = False
@@ -281,6 +285,7 @@ class HttpConnection(Protocol):
         if self._turn.descriptor() is not None:
             self._moves = self._site.pipe
             self._moves.movers += 1
+            self._stalled = False
             self.transport.read_by(self._move)
 
     def _move(self) -> Any:
@@ -315,9 +320,18 @@ class HttpConnection(Protocol):
             self._stop_moving()
             self._advance()
             return None
-        gathers = GATHER_BYTES if count >= FAST_BYTES else self.transport.gathers
-        self.transport.gather(min(gathers, rest))
+        self.transport.gather(min(self._worth_waiting_for(count), rest))
         return None
+
+    def _worth_waiting_for(self, count: int) -> int:
+        """
+        How much has to come for the next event, after so much for this one.
+        """
+        if self._stalled:
+            return 1
+        if count >= FAST_BYTES and self.transport.is_near():
+            return GATHER_BYTES
+        return self.transport.gathers
 
     def _stop_at(self, stopped: Stopped, turn: Turn) -> Any:
         """
@@ -517,6 +531,7 @@ class HttpConnection(Protocol):
         """
         if self._moves is not None and self._received == self._checked_received:
             # Less than what is gathered may have come.
+            self._stalled = True
             self.transport.gather(1)
         self._checked_received = self._received
         patience = self._patience

@@ -174,7 +174,8 @@ class Serving:
             self.serve,
             self._reactor,
             at_once=ALONE_AT_ONCE if alone else 1,
-            may=lambda: self.may_accept(),
+            # What nobody else polls, nobody else would take.
+            may=(lambda: True) if alone else (lambda: self.may_accept()),
         )
         if not self._full:
             acceptor.start()

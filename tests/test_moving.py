@@ -6,6 +6,7 @@ are read and written holds for them, and something more.
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kvd import protocol, splicing, turn
+from kvd import protocol, splicing, transport, turn
 from kvd.conditions import Conditions
 from kvd.exchanges import get
 from kvd.interfaces import (
@@ -395,7 +396,10 @@ class GatheringTests(MovingCase):
         # So little that it arrives whole.
         self.patch(protocol, "FAST_BYTES", 1000)
         self.patch(protocol, "GATHER_BYTES", 10_000)
+        self.patch(transport, "NEAR_MICROSECONDS", 10**8)
         super().setUp()
+        # Else a small packet waits for the acknowledgement of the one before.
+        self.client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def taken(self) -> int:
         """
@@ -457,10 +461,39 @@ class GatheringTests(MovingCase):
         self.later(1)
         self.later(1)
         assert before + 10 == self.taken()
+        self.client.send(b"y" * 2 * protocol.FAST_BYTES)
         self.client.send(b"y" * 10)
-        assert before + 20 == self.taken()
+        rest -= 20 + 2 * protocol.FAST_BYTES
+        assert before + 20 + 2 * protocol.FAST_BYTES == self.taken()
 
-        assert 201 == status(self.client.send(b"z" * (rest - 20)).receive())
+        assert 201 == status(self.client.send(b"z" * rest).receive())
+
+    def test_the_next_body_of_who_was_slow_is_a_new_chance(self) -> None:
+        """
+        It may only have had to wait itself.
+        """
+        rest = self.begin_fast(3 * protocol.GATHER_BYTES)
+        self.later(1)
+        self.later(1)
+        assert 201 == status(self.client.send(b"z" * rest).receive())
+
+        self.begin_fast(3 * protocol.GATHER_BYTES)
+        before = self.taken()
+        self.client.send(b"y")
+        assert before == self.taken()
+        self.client.send(b"y" * protocol.GATHER_BYTES)
+        assert before + protocol.GATHER_BYTES + 1 == self.taken()
+
+    def test_a_client_that_is_far_is_not_waited_for(self) -> None:
+        """
+        It would wait as well, once its window is full, and hear late that it is not.
+        """
+        self.patch(transport, "NEAR_MICROSECONDS", -1)
+        rest = self.begin_fast(3 * protocol.GATHER_BYTES)
+        before = self.taken()
+        self.client.send(b"y")
+        assert before + 1 == self.taken()
+        assert 201 == status(self.client.send(b"z" * (rest - 1)).receive())
 
     def test_a_client_that_trickles_is_not_given_up(self) -> None:
         """

@@ -128,6 +128,7 @@ class ServingTests(SynchronousTestCase):
         """
         Which may come later than the socket.
         """
+        self.serving.listen("0/0", self.listener.dup(), alone=False)
         self.serving.may_accept = lambda: False
         client = self.connect().send(GET)
         assert b"" == client.receive()
@@ -135,6 +136,13 @@ class ServingTests(SynchronousTestCase):
         self.serving.may_accept = lambda: True
         self.reactor.advance(0.01)
         assert client.receive().startswith(b"HTTP/1.1 404 ")
+
+    def test_a_gate_closes_no_socket_that_nobody_else_polls(self) -> None:
+        """
+        Who waits there waits for this process.
+        """
+        self.serving.may_accept = lambda: False
+        assert self.connect().send(GET).receive().startswith(b"HTTP/1.1 404 ")
 
     def test_a_socket_that_is_given_back_is_left_to_others(self) -> None:
         """

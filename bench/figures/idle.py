@@ -20,7 +20,7 @@ def measure_idle(folder: Path) -> None:
     10,000 keep-alive connections over two workers, each after one small GET; the
     memory of all processes together, before and after.
     """
-    for policy in ("shared", "reuseport", "roundrobin"):
+    for policy in ("gated", "reuseport", "roundrobin"):
         port = unused_port()
         options = (
             "--procs=2",

@@ -81,10 +81,10 @@ def import_for(settings: Settings) -> Parts:
 
     import kvd.workers.child  # noqa: F401
     from kvd.serving import load_parts
-    from kvd.workers.gate import policy_of_gates
+    from kvd.workers.gate import load_before_forks
 
     parts = load_parts(settings)
-    policy_of_gates(settings.policy)
+    load_before_forks(settings.policy)
     # What is alive now stays alive in every fork: a collector that looked at
     # it would copy its pages for nothing.
     gc.collect()

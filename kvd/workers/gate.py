@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from kvd.dispatch.choosing import load_policy
 from kvd.dispatch.view import View
 from kvd.interfaces import IDispatchPolicy, IGatedPolicy
+from kvd.plugins import IPolicyDeclaration, declared
 from kvd.scoreboard import Scoreboard
 
 SILENT_SECONDS: Final = 1.5
@@ -30,12 +31,22 @@ or busy with something that takes long.
 def policy_of_gates(text: str) -> IDispatchPolicy:
     """
     The policy that is meant, loaded once in this process and all that are forked from
-    it: looking through the plugins and importing one takes each worker 1.5 MiB.
+    it then: looking through the plugins and importing one takes a worker 1.5 MiB.
 
     Raises:
         OperatorError: See `load_policy`.
     """
     return load_policy(text)
+
+
+def load_before_forks(text: str) -> None:
+    """
+    Load a policy for all workers to come, if it is one of kvd's own. Those of others
+    may import a reactor, of which there must be none yet.
+    """
+    declaration = declared(IPolicyDeclaration).get(text.partition(":")[0])
+    if declaration is not None and declaration.code.startswith("kvd."):
+        policy_of_gates(text)
 
 
 class Gate:

@@ -13,8 +13,15 @@ import pytest
 from twisted.logger import capturedLogs
 
 from kvd.dispatch.gated import Gated
+from kvd.errors import BrokenPlugin
+from kvd.plugins import Policy
 from kvd.scoreboard import Row, Scoreboard, create_scoreboard
-from kvd.workers.gate import SILENT_SECONDS, Gate
+from kvd.workers.gate import (
+    SILENT_SECONDS,
+    Gate,
+    load_before_forks,
+    policy_of_gates,
+)
 
 
 class Hall:
@@ -41,6 +48,19 @@ def hall() -> Iterator[Hall]:
     hall = Hall(board)
     yield hall
     os.close(memory)
+
+
+def test_policies_of_others_are_left_to_the_workers() -> None:
+    """
+    A fork server loads none of them: what they import may be a reactor.
+    """
+    theirs = Policy("theirs", "Somebody's.", "nobody.has.this.policy")
+    with mock.patch("kvd.plugins.getPlugins", return_value=[theirs]):
+        load_before_forks("theirs")
+        load_before_forks("theirs:key=value")
+        load_before_forks("unknown")
+        with pytest.raises(BrokenPlugin):
+            policy_of_gates("theirs")
 
 
 def test_it_is_open_while_nobody_is_less_busy(hall: Hall) -> None:
