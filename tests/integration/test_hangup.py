@@ -78,8 +78,10 @@ def test_when_its_terminal_goes_kvd_ends(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     port = unused_port()
     become_its_session = (
-        "import fcntl, os, sys, termios; os.setsid();"
-        " fcntl.ioctl(0, termios.TIOCSCTTY, 0); exec(sys.argv.pop(1))"
+        "import fcntl, os, signal, sys, termios; os.setsid();"
+        " fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+        # Who runs the tests may have ignored it.
+        " signal.signal(signal.SIGHUP, signal.SIG_DFL); exec(sys.argv.pop(1))"
     )
     daemon = subprocess.Popen(
         [
