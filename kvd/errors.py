@@ -169,7 +169,7 @@ class UnknownMethod(PeerError):
 
 class UnsupportedVersion(PeerError):
     """
-    The request's HTTP version is neither 1.0 nor 1.1.
+    The request's version of HTTP is none of 1.x.
     """
 
     status = 505

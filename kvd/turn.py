@@ -189,8 +189,9 @@ class Turn:
         """
         request = self.request
         dialects = self._site.dialects
-        dialect = self._dialect = dialects.of(request.target)
-        self._operation = dialects.understand(dialect, request)
+        place = dialects.of(request.target)
+        self._dialect = place.dialect
+        self._operation = dialects.understand(place, request)
         self._exchange = exchange_for(self._operation, self, self._site)
         self._exchange.begin()
 

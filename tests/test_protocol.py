@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Sequence
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.access_log import Entry
 from kvd.conditions import UNCONDITIONAL
 from kvd.dialects.choice import Dialects
-from kvd.errors import StoreFull
+from kvd.errors import KeyAbsent, StoreFull
 from kvd.gathering import FLUSH_SECONDS
 from kvd.keys import Key
 from kvd.patience import LINGER_SILENT_SECONDS
@@ -1212,28 +1213,60 @@ class SomewhereClassicTests(ConnectionCase):
     A dialect counts below its prefix alone; the longest prefix wins.
     """
 
-    dialects = (DialectChoice("/old/", "classic"), DialectChoice("/old/new/", "plain"))
+    dialects = (
+        DialectChoice("/old/", "classic"),
+        DialectChoice("/old/new/", "plain"),
+        DialectChoice("/o%6cd/two/segments/", "classic"),
+    )
+
+    def store_at(self, target: bytes) -> int:
+        """
+        PUT a value; the status.
+        """
+        lines = b" HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx"
+        return status(self.ask(b"PUT " + target + lines))
 
     def test_each_path_has_its_dialect(self) -> None:
         """
-        However it is spelled.
+        However it is spelled, and the value is there: the prefix is a part of the key,
+        but none of the segments that the dialect counts.
         """
         table = [
-            (b"/k", 201),
-            (b"/old/k", 204),
-            (b"/%6fld/k", 204),
-            (b"http://h/old/k", 204),
-            (b"/old/new/k", 201),
+            (b"/k", 201, b"k"),
+            (b"/old/a", 200, b"old/a"),
+            (b"/%6fld/b", 200, b"old/b"),
+            (b"http://h/old/c", 200, b"old/c"),
+            (b"/./old/./d", 200, b"old/d"),
+            (b"/old//e/", 200, b"old/e"),
+            (b"/old/new/f", 201, b"old/new/f"),
+            (b"/old/new/g/h", 201, b"old/new/g/h"),
+            (b"/old/two/segments/i", 200, b"old/two/segments/i"),
         ]
-        for target, expected in table:
-            reply = self.ask(
-                b"PUT "
-                + target
-                + b" HTTP/1.1\r\n"
-                + HOST
-                + b"Content-Length: 1\r\n\r\nx"
-            )
-            assert (target, expected) == (target, status(reply))
+        for target, expected, key in table:
+            assert (target, expected) == (target, self.store_at(target))
+            assert b"x" == self.value(key)
+            reply = self.ask(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert (target, b"x") == (target, body(reply))
+
+    def test_one_segment_behind_the_prefix_is_a_key(self) -> None:
+        """
+        None and several are not, and nothing is stored then.
+        """
+        for target in (b"/old/", b"/old/a/b", b"/old/new", b"/old//"):
+            if target != b"/old/new":
+                assert (target, 204) == (target, self.store_at(target))
+            reply = self.ask(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert (target, 404) == (target, status(reply))
+        assert b"" == body(self.ask(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"))
+
+    def test_what_is_no_path_has_the_dialect_of_all_others(self) -> None:
+        """
+        Nor is a path that is wrongly encoded anywhere.
+        """
+        table = [(b"OPTIONS *", 204), (b"CONNECT h:1", 405), (b"GET /old/%zz", 400)]
+        for line, expected in table:
+            reply = self.ask(line + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert (line, expected) == (line, status(reply))
 
 
 class ClassicTests(ConnectionCase):
@@ -1264,11 +1297,15 @@ class ClassicTests(ConnectionCase):
             (b"HEAD /k", b"\r\n", 404),
             (b"POST /k", length, 404),
             (b"DELETE /none", b"\r\n", 404),
-            (b"DELETE /k", b"\r\n", 200),
         ]
         for line, rest, expected in table:
             reply = self.ask(line + b" HTTP/1.1\r\n" + HOST + rest)
             assert (line, expected) == (line, status(reply))
+        assert (b"x", b"") == (self.value(b"k"), self.value(b"empty"))
+        assert 200 == status(self.ask(b"DELETE /k HTTP/1.1\r\n" + HOST + b"\r\n"))
+        assert 404 == status(self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"))
+        with pytest.raises(KeyAbsent):
+            self.value(b"a/b")
 
     def test_without_a_length_the_key_is_empty(self) -> None:
         """

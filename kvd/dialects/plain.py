@@ -24,7 +24,7 @@ class Plain:
     The default dialect.
     """
 
-    def understand(self, request: Request) -> Operation:
+    def understand(self, request: Request, prefix: bytes) -> Operation:
         method = request.method
         if method not in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS"):
             raise MethodNotAllowed(f"{method} is not served here; {ALLOWED} are.")
