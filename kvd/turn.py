@@ -38,6 +38,7 @@ from kvd.wire.events import Request
 from kvd.wire.replies import (
     CONTINUE,
     LAST_CHUNK,
+    NO_SNIFFING,
     chunk,
     problem,
     reply_head,
@@ -407,7 +408,7 @@ class Turn:
             return
         self._let_go()
         assert isinstance(error, PeerError | Fault)
-        fields: Fields = [("Content-Type", "application/problem+json")]
+        fields: Fields = [("Content-Type", "application/problem+json"), NO_SNIFFING]
         if isinstance(error, MethodNotAllowed):
             fields.append(("Allow", ALLOWED))
         elif isinstance(error, RangeNotSatisfiable):
