@@ -21,11 +21,12 @@ from kvd.dialects.choice import Dialects
 from kvd.errors import KeyAbsent, StoreFull
 from kvd.exchanges.get import CHUNK_BYTES
 from kvd.gathering import FLUSH_SECONDS
+from kvd.hosts import HostGuard
 from kvd.keys import Key
 from kvd.patience import LINGER_SILENT_SECONDS
 from kvd.protocol import FRESH_SECONDS, HttpConnection
 from kvd.recording import Recorder
-from kvd.settings import DialectChoice, Limits
+from kvd.settings import DialectChoice, Limits, TCPAddress
 from kvd.site import Site
 from kvd.splicing import Pipe
 from kvd.testing import MemoryStore
@@ -685,6 +686,71 @@ class GetTests(ConnectionCase):
                 + b"\r\n\r\n"
             )
             assert (zone, 200) == (zone, status(reply))
+
+
+class GuardedTests(ConnectionCase):
+    """
+    At a loopback address, only who means this machine is answered.
+    """
+
+    over_tcp = True
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put(b"k", b"value")
+        (connection,) = self.site.connections
+        self.site.guard = HostGuard([TCPAddress(*connection.local)], ["kvd"])
+
+    def ask_for(self, host: bytes, line: bytes, rest: bytes = b"\r\n") -> bytes:
+        """
+        A request with a ``Host``.
+        """
+        return self.ask(line + b" HTTP/1.1\r\nHost: " + host + b"\r\n" + rest)
+
+    def test_names_of_others_are_misdirected(self) -> None:
+        """
+        Whatever is asked, nothing is told or done; the connection goes on.
+        """
+        for line, rest in (
+            (b"GET /k", b"\r\n"),
+            (b"GET /", b"\r\n"),
+            (b"DELETE /k", b"\r\n"),
+            (b"OPTIONS *", b"\r\n"),
+            (b"PUT /k", b"Content-Length: 3\r\n\r\nnew"),
+            (b"PUT /new", b"Content-Length: 3\r\n\r\nnew"),
+            (b"GET http://evil.example/k", b"\r\n"),
+        ):
+            reply = self.ask_for(b"evil.example", line, rest)
+            assert (line, 421) == (line, status(reply))
+            assert "evil.example" in detail(reply)
+            assert b"value" == self.value(b"k")
+            assert [b"k"] == list(self.store.values)
+        assert b"value" == body(self.ask_for(b"localhost", b"GET /k"))
+
+    def test_no_body_is_asked_for(self) -> None:
+        """
+        The refusal comes instead of 100.
+        """
+        more = b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+
+        assert 421 == status(self.ask_for(b"evil.example", b"PUT /k", more))
+
+    def test_this_machine_and_what_is_allowed_are_answered(self) -> None:
+        """
+        As is who names nobody.
+        """
+        for host in (b"localhost:1", b"127.0.0.1", b"[::1]:8080", b"kvd", b"KVD:80"):
+            assert b"value" == body(self.ask_for(host, b"GET /k"))
+        assert b"value" == body(self.ask(b"GET /k HTTP/1.0\r\n\r\n"))
+
+    def test_at_other_addresses_all_are_answered(self) -> None:
+        """
+        A connection belongs to the address that it came to.
+        """
+        self.over_tcp = False
+        self.client = self.connect()
+
+        assert b"value" == body(self.ask_for(b"evil.example", b"GET /k"))
 
 
 class NoSniffingTests(ConnectionCase):

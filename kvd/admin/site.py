@@ -32,14 +32,12 @@ from kvd.admin.history import (
     KEPT_SAMPLES,
     History,
 )
-from kvd.admin.hosts import is_meant
 from kvd.admin.ledger import Ledger
 from kvd.admin.metrics import Gathered, spell
 from kvd.admin.page import PAGE, PAGE_POLICY
 from kvd.control.answering import Answering, QuietSite
 from kvd.listening import ListenerGroup
 from kvd.scoreboard import Sums
-from kvd.settings import Address
 
 Describe = Callable[[], dict[str, Any]]
 
@@ -69,7 +67,7 @@ class ReadingRequest(Request):
     A request that may only read.
     """
 
-    address: Address
+    is_known: Callable[[bytes | None], bool]
 
     def handleContentChunk(self, data: bytes) -> None:
         """
@@ -80,7 +78,7 @@ class ReadingRequest(Request):
         """
         See `Request.process`.
         """
-        if not is_meant(self.address, self.getHeader("host")):
+        if not self.is_known(self.getHeader(b"host")):
             self._refuse(MISDIRECTED, "This is the status site of another name.\n")
         elif self.method not in (b"GET", b"HEAD"):
             self.setHeader("Allow", "GET, HEAD")
@@ -207,6 +205,7 @@ class StatusSite:
         describe: Describe,
         sums: Callable[[], Sequence[Sums]],
         policy: Callable[[], str],
+        knows: Callable[[bytes | None], bool],
         reactor: Any,
     ) -> None:
         """
@@ -215,6 +214,7 @@ class StatusSite:
             describe: The status.
             sums: What the scoreboard has summed up.
             policy: The one in force.
+            knows: Whether the site may be asked by a name in ``Host``.
             reactor: Watches the socket and tells the time.
         """
         self._describe = describe
@@ -231,7 +231,7 @@ class StatusSite:
         root.putChild(b"metrics", Metrics(self._gather, reactor))
 
         class RequestHere(ReadingRequest):
-            address = group.address
+            is_known = staticmethod(knows)
 
         site = QuietSite(root, requestFactory=RequestHere, reactor=reactor)
         self._answering = Answering(group.members[0].dup(), site, reactor)

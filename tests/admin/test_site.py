@@ -21,6 +21,7 @@ from twisted.web.test.requesthelper import DummyChannel
 from kvd.admin.ledger import NOTHING
 from kvd.admin.site import Metrics, ReadingRequest, StatusSite, readiness
 from kvd.control import answering
+from kvd.hosts import HostGuard
 from kvd.listening import ListenerGroup, open_group
 from kvd.settings import Address, TCPAddress, UNIXAddress
 from tests.admin.worked import served
@@ -64,6 +65,7 @@ class StatusSiteTests(SynchronousTestCase):
             lambda: dict(STATUS),
             lambda: self.sums,
             lambda: "shared",
+            HostGuard([self.group.address], ["status.example"]).knows,
             self.reactor,
         )
         self.closed = False

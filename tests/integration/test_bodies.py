@@ -60,7 +60,8 @@ def head(key: str, body_bytes: int) -> bytes:
     Of a PUT.
     """
     return (
-        f"PUT /{key} HTTP/1.1\r\nHost: kvd\r\nContent-Length: {body_bytes}\r\n\r\n"
+        f"PUT /{key} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Length: {body_bytes}\r\n\r\n"
     ).encode()
 
 
@@ -169,7 +170,7 @@ def test_a_range_of_a_value_that_is_replaced_meanwhile(daemon: Twistd) -> None:
     with talk(daemon.port) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         sock.sendall(
-            b"GET /k HTTP/1.1\r\nHost: kvd\r\nRange: bytes=1000000-\r\n"
+            b"GET /k HTTP/1.1\r\nHost: localhost\r\nRange: bytes=1000000-\r\n"
             b"Connection: close\r\n\r\n"
         )
         begun = sock.recv(4096)
@@ -191,7 +192,7 @@ def test_requests_that_come_right_behind_a_body(daemon: Twistd) -> None:
         head(f"k{number}", len(body)) + body for number, body in enumerate(bodies)
     )
     with talk(daemon.port) as sock:
-        sock.sendall(sent + b"GET /k2 HTTP/1.1\r\nHost: kvd\r\n\r\n")
+        sock.sendall(sent + b"GET /k2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert [201] * 5 == [status_of(sock) for _ in bodies]
         assert 200 == status_of(sock)
         assert bodies[2] == sock.recv(10)
@@ -212,7 +213,7 @@ def test_many_requests_over_one_connection(daemon: Twistd) -> None:
                 b"".join(
                     head(f"k{n}", len(body))
                     + body
-                    + b"GET /k%d HTTP/1.1\r\nHost: kvd\r\n\r\n" % n
+                    + b"GET /k%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % n
                     for n, body in enumerate(bodies)
                 )
             )
@@ -240,7 +241,7 @@ def test_many_requests_one_after_the_other(daemon: Twistd) -> None:
             assert replies.readline().split()[1] in (b"201", b"204")
             assert 0 == skip_fields(replies)
             for _ in range(3):
-                sock.sendall(f"GET /{key} HTTP/1.1\r\nHost: kvd\r\n\r\n".encode())
+                sock.sendall(f"GET /{key} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
                 assert replies.readline().startswith(b"HTTP/1.1 200 ")
                 assert body == replies.read(skip_fields(replies))
             if turn % 20 == 0:

@@ -250,7 +250,7 @@ def test_uploads_of_a_killed_daemon_are_swept_and_live_ones_are_not(
     """
     store = tmp_path / "values"
     options = ["--procs", "2", "--store", f"file:{store}"]
-    begin = b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 10\r\n\r\n12345"
+    begin = b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12345"
     with Twistd(options, tmp_path) as first, talk(first.port) as upload:
         upload.sendall(begin)
         eventually(lambda: len(debris(store)) == 1, "the upload has begun")
@@ -280,7 +280,9 @@ def test_a_worker_told_to_end_gives_its_place_to_others(
     options = ["--policy", policy, "--procs", "2", "--durability", "process"]
     with Twistd(options, tmp_path) as daemon, talk(daemon.port) as sock:
         ask(daemon.port, "PUT", "/k", b"v")
-        sock.sendall(b"PUT /slow HTTP/1.1\r\nHost: kvd\r\nContent-Length: 4\r\n\r\nab")
+        sock.sendall(
+            b"PUT /slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab"
+        )
         store = tmp_path / "values"
         eventually(lambda: len(debris(store)) == 1, "the upload has begun")
         before = set(workers_of(daemon))
@@ -334,10 +336,12 @@ def test_sigterm_finishes_what_is_in_service(tmp_path: Path, policy: str) -> Non
         talk(daemon.port) as sock,
         talk(daemon.port) as idle,
     ):
-        sock.sendall(b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 4\r\n\r\nab")
+        sock.sendall(
+            b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab"
+        )
         store = tmp_path / "values"
         eventually(lambda: len(debris(store)) == 1, "the upload has begun")
-        idle.sendall(b"OPTIONS * HTTP/1.1\r\nHost: kvd\r\n\r\n")
+        idle.sendall(b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while not idle.recv(4096).endswith(b"\r\n\r\n"):
             pass
         daemon.process.send_signal(signal.SIGTERM)
@@ -367,7 +371,9 @@ def test_draining_is_bounded(tmp_path: Path) -> None:
     """
     options = ["--procs", "1", "--drain-timeout", "0.3"]
     with Twistd(options, tmp_path) as daemon, talk(daemon.port) as sock:
-        sock.sendall(b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 4\r\n\r\nab")
+        sock.sendall(
+            b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab"
+        )
         store = tmp_path / "values"
         eventually(lambda: len(debris(store)) == 1, "the upload has begun")
         daemon.stop()
@@ -392,10 +398,10 @@ def test_connections_above_the_limit_wait(tmp_path: Path, policy: str) -> None:
     """
     options = ["--policy", policy, "--procs", "1", "--max-connections", "1"]
     with Twistd(options, tmp_path) as daemon, talk(daemon.port) as first:
-        first.sendall(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
+        first.sendall(b"GET /k HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert first.recv(1000).startswith(b"HTTP/1.1 404 ")
         with talk(daemon.port) as second:
-            second.sendall(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
+            second.sendall(b"GET /k HTTP/1.1\r\nHost: localhost\r\n\r\n")
             second.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 second.recv(1000)
@@ -514,7 +520,7 @@ def test_a_full_disk_is_507_and_leaves_nothing(tmp_path: Path, procs: str) -> No
         assert 507 == early.status
         with talk(daemon.port) as sock:
             sock.sendall(
-                b"PUT /chunked HTTP/1.1\r\nHost: kvd\r\n"
+                b"PUT /chunked HTTP/1.1\r\nHost: localhost\r\n"
                 b"Transfer-Encoding: chunked\r\n\r\n"
             )
             for _ in range(20):

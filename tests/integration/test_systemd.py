@@ -80,7 +80,9 @@ def test_the_socket_outlives_the_daemon(systemd: Systemd, options: list[str]) ->
         assert "WATCHDOG=1" == systemd.hear()
     assert systemd.hear().startswith("STOPPING=1")
     with talk(systemd.port) as client:
-        client.sendall(b"GET /key HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        client.sendall(
+            b"GET /key HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
         client.shutdown(socket.SHUT_WR)
         with systemd.start(options):
             reply = read_to_end(client)
