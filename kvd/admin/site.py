@@ -35,7 +35,7 @@ from kvd.admin.history import (
 from kvd.admin.ledger import Ledger
 from kvd.admin.metrics import Gathered, spell
 from kvd.admin.page import PAGE, PAGE_POLICY
-from kvd.control.answering import Answering, QuietSite
+from kvd.control.answering import Answering, BoundedRequest, QuietSite
 from kvd.listening import ListenerGroup
 from kvd.scoreboard import Sums
 
@@ -62,16 +62,16 @@ JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 
 
-class ReadingRequest(Request):
+class ReadingRequest(BoundedRequest):
     """
     A request that may only read.
     """
 
     is_known: Callable[[bytes | None], bool]
 
-    def handleContentChunk(self, data: bytes) -> None:
+    def keep(self, data: bytes) -> None:
         """
-        Read past it: Twisted would keep the body, however long it is.
+        Read past it.
         """
 
     def process(self) -> None:
