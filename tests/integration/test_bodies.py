@@ -9,6 +9,7 @@ import hashlib
 import os
 import socket
 import struct
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,32 @@ def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Twistd]:
     chosen = options(splice, tmp_path / "values", shortcuts)
     with Twistd(chosen, tmp_path) as daemon:
         yield daemon
+
+
+def test_a_body_is_verified_by_its_digest(daemon: Twistd, tmp_path: Path) -> None:
+    """
+    However long it is, and though the kernel could move it; nothing of another one is
+    left, and the old value stays.
+    """
+    for size in (0, 5, 5_000, 300_000, 9_000_000):
+        value = os.urandom(size)
+        digest = b64encode(hashlib.sha256(value).digest()).decode()
+        md5 = b64encode(hashlib.md5(value, usedforsecurity=False).digest()).decode()
+        for fields in (
+            {"Content-Digest": f"sha-256=:{digest}:"},
+            {"Repr-Digest": f"md5=:AAAA:, sha-256=:{digest}:"},
+            {"Content-MD5": md5},
+        ):
+            assert ask(daemon.port, "PUT", "/k", value, fields).status in (201, 204)
+            assert value == ask(daemon.port, "GET", "/k").body
+            damaged = value[:-1] + bytes([value[-1] ^ 1]) if value else b"x"
+            for key in ("/k", "/new"):
+                assert 400 == ask(daemon.port, "PUT", key, damaged, fields).status
+            assert value == ask(daemon.port, "GET", "/k").body
+    values = tmp_path / "values"
+    assert ["k"] == [path.name for path in values.iterdir() if path.name != ".kvd"]
+    left = [path for path in values.rglob("*") if path.is_file()]
+    assert {"k", "lock"} == {path.name for path in left}
 
 
 def head(key: str, body_bytes: int) -> bytes:

@@ -77,6 +77,8 @@ def test_the_socket_outlives_the_daemon(systemd: Systemd, options: list[str]) ->
     """
     with systemd.start(options):
         assert 201 == ask(systemd.port, "PUT", "/key", b"value").status
+        evil = {"Host": "evil.example"}
+        assert 421 == ask(systemd.port, "GET", "/key", None, evil).status
         assert "WATCHDOG=1" == systemd.hear()
     assert systemd.hear().startswith("STOPPING=1")
     with talk(systemd.port) as client:
