@@ -50,6 +50,8 @@ class HostGuard:
         }
         self._allows_all = ANY_HOST in allowed or not self._guarded
         self._allowed = {name.encode("ascii") for name in allowed}
+        # Most requests are for the same one.
+        self._known_last: bytes | None = None
 
     def knows(self, host: bytes | None) -> bool:
         """
@@ -58,13 +60,16 @@ class HostGuard:
         Args:
             host: See `Request.host`; None where there is none, which no browser does.
         """
-        if self._allows_all or host is None:
+        if self._allows_all or host is None or host == self._known_last:
             return True
         parts = _PARTS.fullmatch(host)
         if parts is None:
             return False
         name = parts[1]
-        return bool(_THIS_MACHINE.fullmatch(name)) or name.lower() in self._allowed
+        if _THIS_MACHINE.fullmatch(name) is None and name.lower() not in self._allowed:
+            return False
+        self._known_last = host
+        return True
 
     def check(self, request: Request, local: Any) -> None:
         """

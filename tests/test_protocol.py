@@ -725,7 +725,17 @@ class GuardedTests(ConnectionCase):
             assert "evil.example" in detail(reply)
             assert b"value" == self.value(b"k")
             assert [b"k"] == list(self.store.values)
-        assert b"value" == body(self.ask_for(b"localhost", b"GET /k"))
+        for line in (b"GET /k", b"GET http://localhost:1/k"):
+            assert b"value" == body(self.ask_for(b"localhost", line))
+
+    def test_a_whole_url_says_who_is_meant(self) -> None:
+        """
+        Whatever ``Host`` says.
+        """
+        evil, good = b"GET http://evil.example/k", b"GET http://localhost/k"
+
+        assert 421 == status(self.ask_for(b"localhost", evil))
+        assert b"value" == body(self.ask_for(b"evil.example", good))
 
     def test_no_body_is_asked_for(self) -> None:
         """
