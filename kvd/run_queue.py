@@ -1,17 +1,17 @@
 """
 Time slices of connections that have sent more than can be done at once.
 
-One read may bring thousands of chunks or requests, and whoever sends them without end
-has more of them ready whenever the reactor looks. So a connection goes on until its
-time slice is over, and then waits in a queue of all such, reading nothing meanwhile.
-In each turn of the reactor the queue gets a bounded time, whoever is first in it before
-the others; the rest of the turn belongs to connections that have just sent something.
-A request of one of these therefore waits for a few milliseconds, however many make work
-at full speed.
+One read may bring thousands of chunks or requests, and a client that sends them without
+end has more of them ready whenever the reactor looks. So a connection goes on until its
+time slice is over, then waits in a queue of all such, and reads nothing meanwhile. In
+each turn of the reactor the queue gets a bounded time, and whoever was not reached is
+first in the next; the rest of the turn belongs to connections that have just sent
+something. So a normal request waits for some milliseconds, however many clients make
+work at full speed.
 
-A slice also ends with the time that a turn of the reactor may last. When that is over,
-because many connections had something to do, each of the others still gets one step: the
-rest of one request, or some chunks.
+A slice also ends with the time that a turn of the reactor may last. Where that is over,
+because many connections had something to do, each of the others still gets one step:
+the rest of a request, or some chunks.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Final
-
-from twisted.internet.interfaces import IReactorTime
 
 from kvd.scoreboard import Row
 
@@ -47,17 +45,17 @@ class RunQueue:
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        call_later: Callable[[float, Callable[[], None]], object],
         row: Row,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
-            reactor: Has turns.
-            row: Knows when the present one began.
+            call_later: See `IReactorTime.callLater`.
+            row: Knows when the present turn of the reactor began.
             seconds: Tells how long something takes.
         """
-        self._reactor = reactor
+        self._call_later = call_later
         self._row = row
         self.seconds = seconds
         # In the order of their turns; a set would forget that.
@@ -94,7 +92,7 @@ class RunQueue:
     def _call(self) -> None:
         if not self._is_called:
             self._is_called = True
-            self._reactor.callLater(0, self._run)
+            self._call_later(0, self._run)
 
     def _run(self) -> None:
         self._is_called = False

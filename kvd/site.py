@@ -91,7 +91,7 @@ class Site:
         self.shortcuts: Shortcuts | None = None
         """Which requests take where they can; None while draining too."""
         self.bounds = bounds_of(limits)
-        self.run_queue = RunQueue(clock, self.row)
+        self.run_queue = RunQueue(clock.callLater, self.row)
         self.draining = False
         self.others_serve = False
         """While draining: whether other processes take what still comes."""
