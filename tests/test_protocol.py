@@ -1408,7 +1408,9 @@ class RecordTests(ConnectionCase):
     def setUp(self) -> None:
         super().setUp()
         self.recorded: list[bytes] = []
-        self.site.recorder = Recorder(5, self.recorded.append, self.reactor, inline)
+        self.site.recorder = Recorder(
+            5, self.recorded.append, self.reactor, inline, self.site.row.epoch_ns
+        )
 
     def record(self) -> Sequence[int]:
         """

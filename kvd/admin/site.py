@@ -204,6 +204,7 @@ class StatusSite:
         group: ListenerGroup,
         describe: Describe,
         sums: Callable[[], Sequence[Sums]],
+        places: Callable[[], int],
         policy: Callable[[], str],
         knows: Callable[[bytes | None], bool],
         reactor: Any,
@@ -213,6 +214,7 @@ class StatusSite:
             group: Of one socket; stays the caller's.
             describe: The status.
             sums: What the scoreboard has summed up.
+            places: How many of these are in use, and come first.
             policy: The one in force.
             knows: Whether the site may be asked by a name in ``Host``.
             reactor: Watches the socket and tells the time.
@@ -221,7 +223,7 @@ class StatusSite:
         self._read = sums
         self._policy = policy
         self._ledger = Ledger()
-        self._history = History(self._sums, reactor)
+        self._history = History(lambda: self._sums()[: places()], reactor)
         root = Page()
         root.putChild(b"", root)
         root.putChild(b"health", Told(TEXT, lambda: (OK, "ok\n")))

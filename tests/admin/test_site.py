@@ -65,6 +65,7 @@ class StatusSiteTests(SynchronousTestCase):
             self.group,
             lambda: dict(STATUS),
             lambda: self.sums,
+            lambda: 2,
             lambda: "shared",
             HostGuard([self.group.address], ["status.example"]).knows,
             self.reactor,
