@@ -354,6 +354,7 @@ class PutTests(ConnectionCase):
         expect = b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n"
         assert b"HTTP/1.1 100 Continue\r\n\r\n" == self.ask(head + expect)
         assert 201 == status(self.ask(b"hello"))
+        assert b"hello" == self.value(b"k")
 
         refused = self.ask(head + b"If-None-Match: *\r\n" + expect)
         assert 412 == status(refused)
@@ -386,6 +387,7 @@ class PutTests(ConnectionCase):
         assert 412 == status(swap(b"other"))
         assert b"1" == self.value(b"k")
         assert 204 == status(swap(etag))
+        assert b"2" == self.value(b"k")
         assert 412 == status(swap(etag))
 
     def test_a_client_that_vanishes_leaves_the_old_value(self) -> None:
@@ -1252,6 +1254,7 @@ class TimeTests(ConnectionCase):
         self.later(59)
 
         assert 201 == status(self.ask(b"c"))
+        assert b"abc" == self.value(b"k")
 
     def test_a_reader_that_stands_still_is_left(self) -> None:
         """
@@ -1357,6 +1360,7 @@ class DrainTests(ConnectionCase):
         reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
 
         assert 201 == status(reply)
+        assert b"x" == self.value(b"k")
         assert CLOSED == field(reply, b"Connection")
         assert set() == self.site.connections
 

@@ -319,6 +319,8 @@ def test_connections_dealt_to_a_stopped_worker_go_to_others(tmp_path: Path) -> N
         for number in range(60, 90):
             assert 201 == ask(daemon.port, "PUT", f"/{number}", b"v").status
         daemon.stop()
+    values = [tmp_path / "values" / str(number) for number in range(90)]
+    assert [b"v"] * 90 == [value.read_bytes() for value in values]
     lines = (tmp_path / "log").read_text().splitlines()
     worker_of = {line.split()[4]: line.split()[1] for line in lines}
     assert 90 == len(lines) == len(worker_of)
@@ -530,6 +532,7 @@ def test_a_full_disk_is_507_and_leaves_nothing(tmp_path: Path, procs: str) -> No
         assert [] == debris(disk)
         assert 404 == ask(daemon.port, "GET", "/chunked").status
         assert 201 == ask(daemon.port, "PUT", "/fits", bytes(500_000)).status
+        assert bytes(500_000) == ask(daemon.port, "GET", "/fits").body
 
 
 def test_no_inode_left_is_507(tmp_path: Path) -> None:
@@ -545,7 +548,9 @@ def test_no_inode_left_is_507(tmp_path: Path) -> None:
         assert {201, 507} == set(statuses)
         assert [] == debris(disk)
         assert 204 == ask(daemon.port, "DELETE", "/0").status
+        assert 404 == ask(daemon.port, "GET", "/0").status
         assert 201 == ask(daemon.port, "PUT", "/again", b"x").status
+        assert b"x" == ask(daemon.port, "GET", "/again").body
 
 
 def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -619,6 +624,7 @@ def test_no_spelling_leads_out_of_the_store(tmp_path: Path) -> None:
                 reply = ask(daemon.port, "PUT", spelling, b"changed")
                 assert reply.status in (400, 409), spelling
         assert 201 == ask(daemon.port, "PUT", "/file", b"changed").status
+        assert b"changed" == ask(daemon.port, "GET", "/file").body
         listing = ask(daemon.port, "GET", "/").body.splitlines()
 
     assert "secret" == (tmp_path / "secret").read_text()

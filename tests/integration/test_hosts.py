@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.http import Reply, ask
-from tests.integration.twistd import Twistd, unused_port
+from tests.integration.twistd import Twistd
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 

@@ -57,10 +57,13 @@ def test_a_daemon_serves_over_the_socket_it_is_given(
             ask(systemd.port, "PUT", f"/key{number}", b"value").status
             for number in range(20)
         ]
+        values = [
+            ask(systemd.port, "GET", f"/key{number}").body for number in range(20)
+        ]
         environments = environments_below(process)
     told = systemd.hear()
 
-    assert [201] * 20 == replies
+    assert ([201] * 20, [b"value"] * 20) == (replies, values)
     assert min(1, int(options[0][-1])) == len(environments)
     for each in environments:
         assert b"NOTIFY_SOCKET" not in each
