@@ -552,6 +552,15 @@ class HttpConnection(Protocol):
     def _wait(self, waits: Waits) -> None:
         self._patience.wait(waits, self._site.clock.seconds())
 
+    def _progress(self, waits: Waits) -> tuple[int, int]:
+        """
+        See `Patience.is_over`. Each look at what the kernel knows is a system call.
+        """
+        if waits is Waits.READER:
+            moved = self._received + self.transport.bytes_delivered
+            return moved, self.transport.unheard_bytes()
+        return self._received + self.transport.bytes_sent, 0
+
     def check_time(self, now: float) -> None:
         """
         Called a few times a second: end what has waited for too long.
@@ -563,7 +572,7 @@ class HttpConnection(Protocol):
         self._checked_received = self._received
         patience = self._patience
         waits = patience.waits
-        over = patience.is_over(now, self._received + self.transport.bytes_sent)
+        over = patience.is_over(now, *self._progress(waits))
         if waits is Waits.IDLE and self._fresh_until is not None:
             over = over or now >= self._fresh_until
         if not over:
