@@ -34,8 +34,18 @@ So many chunks are joined at most: of the smallest ones, that is a sixth of a
 work.
 """
 
-_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
-_TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED: Final = (
+    rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+)
+_EXTENSION: Final = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (
+    _TOKEN,
+    _TOKEN,
+    _QUOTED,
+)
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:" + _EXTENSION + rb")*")
+_DIGITS: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?=[ \t]*;)")
+_TRAILER: Final = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*")
 
 
 class _State(Enum):
@@ -185,6 +195,12 @@ def _size_of(line: bytes) -> int:
     matched = _SIZE.fullmatch(size)
     if matched is None:
         shown = size[:40].decode("ascii", "backslashreplace")
+        if _DIGITS.match(size):
+            raise BadFraming(
+                f"{shown!r} is no size of a chunk with extensions: each of them is"
+                " a semicolon and a name, then perhaps an equals sign and a token"
+                " or a quoted string."
+            )
         raise BadFraming(
             f"{shown!r} is no size of a chunk: 1 to 16 hexadecimal digits are."
         )
