@@ -119,7 +119,7 @@ class Patience:
         Args:
             now: The time.
             moved: How many bytes the connection has moved in its life.
-            unheard_bytes: For a reader: what it may have read without our knowing.
+            unheard_bytes: What a reader may have read without our knowing.
         """
         if moved != self._moved:
             self._moved = moved

@@ -559,6 +559,8 @@ class HttpConnection(Protocol):
         if waits is Waits.READER:
             moved = self._received + self.transport.bytes_delivered
             return moved, self.transport.unheard_bytes()
+        if waits is Waits.LINGER:
+            return self._received + self.transport.bytes_delivered, 0
         return self._received + self.transport.bytes_sent, 0
 
     def check_time(self, now: float) -> None:
