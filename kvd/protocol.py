@@ -156,8 +156,7 @@ class HttpConnection(Protocol):
         if self._advancing:
             return
         self._advancing = True
-        run_queue = self._site.run_queue
-        began = run_queue.seconds()
+        slice_end = 0.0
         try:
             while not self._owed and not self._ending:
                 try:
@@ -169,12 +168,13 @@ class HttpConnection(Protocol):
                     self._await_input()
                     break
                 self._pass_on(event)
-                # What begins with a head goes on with it, at least once.
-                if (
-                    not isinstance(event, Request)
-                    and self._reader.buffered
-                    and run_queue.is_over(began)
-                ):
+                if event.__class__ is Request or not self._reader.buffered:
+                    # What begins with a head goes on with it; and most requests end
+                    # without a look at the clock.
+                    continue
+                run_queue = self._site.run_queue
+                slice_end = slice_end or run_queue.slice_end()
+                if run_queue.seconds() >= slice_end:
                     self._give_way()
         finally:
             self._advancing = False
