@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from kvd.accepting import Acceptor
 from kvd.access_log import AccessLog, append_to
 from kvd.dialects.choice import Dialects
+from kvd.hosts import HostGuard
 from kvd.interfaces import IStoreMaker
 from kvd.plugins import IStoreDeclaration, load
 from kvd.protocol import HttpConnection
@@ -91,7 +92,7 @@ class Serving:
     ) -> None:
         """
         Args:
-            settings: The whole of them.
+            settings: The whole of them, with the addresses that sockets really have.
             worker: The number of this worker, for its logs.
             reactor: Watches the sockets.
             row: Where this process counts; None: only for itself.
@@ -134,6 +135,7 @@ class Serving:
             self._pipe,
             Warmer(self._off_reactor).warm,
             self._recorder,
+            HostGuard(settings.listen, settings.allowed_hosts),
         )
         if settings.shortcuts:
             self._site.shortcuts = shortcuts_to(self._site)

@@ -56,7 +56,9 @@ class WorkersService(ServingService):
 
         super().startService()
         settings = self._settings
-        self._forks = ForkServerProcess(settings, self._scoreboard_memory, reactor)
+        self._forks = ForkServerProcess(
+            self._for_serving(settings), self._scoreboard_memory, reactor
+        )
         self._distribution = Dispatching(
             self._chosen,
             self._groups,
@@ -89,7 +91,7 @@ class WorkersService(ServingService):
 
     def _load(self, settings: Settings) -> None:
         self._settings = settings
-        self._forks.load(settings)
+        self._forks.load(self._for_serving(settings))
         self._pool.drain_seconds = settings.drain_seconds
         self._distribution.limit(settings.limits.connections)
 
