@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -33,6 +33,7 @@ from kvd.site import Site
 from kvd.splicing import Pipe
 from kvd.transport import close_both_ways, name_of, serve_connection
 from kvd.warming import Warmer
+from kvd.writer import Writer
 
 # How often the connections are asked whether they have waited for too long.
 CHECK_SECONDS: Final = 1.0
@@ -146,7 +147,7 @@ class Serving:
         if path is None:
             return None
         return AccessLog(
-            self._worker, append_to(path), self._reactor, self._off_reactor
+            self._worker, append_to(path), self._reactor, self._thread_for(path)
         )
 
     def _open_record(self) -> Recorder | None:
@@ -157,9 +158,16 @@ class Serving:
             self._worker,
             record_to(path),
             self._reactor,
-            self._off_reactor,
+            self._thread_for(path),
             self._row.epoch_ns,
         )
+
+    def _thread_for(self, path: str) -> Callable[[Callable[[], None]], Deferred[None]]:
+        """
+        Where a file is written that may never take what is written.
+        """
+        writer = Writer(path)
+        return lambda function: writer.defer(function, self._reactor)
 
     def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
@@ -326,12 +334,18 @@ class Serving:
         self._checking.stop()
         if self._pipe is not None:
             self._pipe.close()
-        if self._access_log is not None:
-            self._access_log.stop()
-        if self._recorder is not None:
-            self._recorder.stop()
-        closed = self._site.store.close()
-        return closed if isinstance(closed, Deferred) else succeed(None)
+        written = [log.stop() for log in (self._access_log, self._recorder) if log]
+        closed = maybeDeferred(self._site.store.close)
+
+        async def ended() -> None:
+            try:
+                await closed
+            finally:
+                # All have begun; these never fail.
+                for one in written:
+                    await one
+
+        return Deferred.fromCoroutine(ended())
 
 
 def _first_of(shortcuts: Shortcuts, connection: socket.socket) -> int | bytes:
