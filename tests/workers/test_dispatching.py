@@ -82,7 +82,7 @@ class DispatchingCase(SynchronousTestCase):
         self.addCleanup(channel.close)
         self.addCleanup(far.close)
         self.dispatching.joined(number, channel)
-        return PlayedWorker(number, far)
+        return PlayedWorker(number, 1, far)
 
     def switch(self, name: str, workers: int | None = None) -> None:
         """
