@@ -354,6 +354,17 @@ class Scoreboard:
             requests=self._in_progress(count),
         )
 
+    def silent_seconds(self) -> list[float]:
+        """
+        For how long each worker has neither begun nor ended to wait.
+        """
+        count = self.workers
+        now = time.monotonic_ns()
+        signs = zip(
+            self._column(_AWAKE, count), self._column(_BEAT, count), strict=True
+        )
+        return [max(0, now - max(sign)) / 1e9 for sign in signs]
+
     def own_row(self, worker: int) -> Row:
         """
         A worker's row for the worker itself, which begins with nothing open.
