@@ -38,11 +38,6 @@ from kvd.writer import Writer
 # How often the connections are asked whether they have waited for too long.
 CHECK_SECONDS: Final = 1.0
 
-ALONE_AT_ONCE: Final = 16
-"""
-So many connections are accepted for one event, where nobody else would.
-"""
-
 # What is broken off at the end of draining ends within so many seconds, or is
 # left to the end of the process.
 BREAK_OFF_SECONDS: Final = 1.0
@@ -105,8 +100,12 @@ class Serving:
         self._worker = worker
         self._reactor = reactor
         self._acceptors: dict[str, Acceptor] = {}
-        self.may_accept: Callable[[], bool] = lambda: True
-        """Asked before each connection that this process would accept."""
+        self.may_accept: Callable[[int], bool] = lambda waiting: True
+        """Asked before each connection that this process would accept from a socket
+        that others accept from too, with how many wait there."""
+        self.share_of: Callable[[int], int] = lambda waiting: waiting
+        """Asked how many of those that wait there are this process's to take in one
+        turn."""
         self._full = False
         self._drained: Deferred[None] | None = None
         self._checking = LoopingCall(self._check)
@@ -181,17 +180,17 @@ class Serving:
         Args:
             name: For `unlisten`; a socket of the same name gives way.
             sock: Listening and non-blocking; owned by this from here on.
-            alone: Whether no other process accepts from it; else connections are
-                taken one at a time, so that others get theirs.
+            alone: Whether no other process accepts from it; else others get their
+                share of the connections.
         """
         self.unlisten(name)
         acceptor = self._acceptors[name] = Acceptor(
             sock,
             self.serve,
             self._reactor,
-            at_once=ALONE_AT_ONCE if alone else 1,
             # What nobody else polls, nobody else would take.
-            may=(lambda: True) if alone else (lambda: self.may_accept()),
+            at_once=lambda waiting: waiting if alone else self.share_of(waiting),
+            may=lambda waiting: alone or self.may_accept(waiting),
         )
         if not self._full:
             acceptor.start()
