@@ -16,11 +16,12 @@ from twisted.internet.defer import Deferred
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from kvd.client.asking import Asker, Request, field, treq_of
-from kvd.client.connecting import STORED_ENCODING
+from kvd.client.connecting import CONNECT_SECONDS, STORED_ENCODING
 from kvd.client.errors import BrokenOff, NotKvd, refusal
 from kvd.client.facts import Entry, Stored, Value, entry
-from kvd.client.receiving import lines, receive
+from kvd.client.receiving import discard, lines
 from kvd.client.sources import BytesSource, ISource
+from kvd.client.waiting import TIMEOUT_SECONDS
 from kvd.keys import escape
 
 _PROBLEM_BYTES: Final = 64 * 1024
@@ -47,21 +48,29 @@ class Client:
     A key is bytes, or text as the file system has it (UTF-8 with
     surrogateescape), not percent-encoded. Requests that failed are tried again
     only where that is safe (`kvd.client.asking`). All of them raise
-    `kvd.client.errors.ClientError`.
+    `kvd.client.errors.ClientError`; those that are cancelled, `CancelledError`.
     """
 
-    def __init__(self, base_url: str, asker: Asker | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        asker: Asker | None = None,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
         """
         Args:
             base_url: Such as ``http://127.0.0.1:8080``; keys are put behind it.
             asker: What sends the requests, for instance through a treq of your
                 own; by default over connections of this process's reactor.
+            timeout_seconds: How long nothing may move before a server that is waited
+                for is given up; an asker of your own has its own.
 
         Raises:
             ValueError: The URL cannot be.
         """
         self._base_url = checked_url(base_url)
-        self._asker = asker or _default_asker(self._base_url)
+        self._asker = asker or _default_asker(self._base_url, timeout_seconds)
 
     async def put(
         self,
@@ -132,11 +141,12 @@ class Client:
             fields["If-Match"] = _quoted(if_match)
         response = await self._ask("GET", key, fields)
         if response.length is UNKNOWN_LENGTH or (offset and response.code != 206):
+            discard(response)
             raise self._not_kvd()
         value = self._value(response, offset + response.length)
         if begun is not None:
             begun(value)
-        receiver = receive(response)
+        receiver = self._asker.receive(response)
         missing = response.length
         try:
             while piece := await receiver.take():
@@ -185,8 +195,9 @@ class Client:
         path = os.fsencode(prefix).rstrip(b"/")
         response = await self._ask("GET", path + b"/" if path else b"", {})
         if field(response, "Content-Type") != "application/x-ndjson":
+            discard(response)
             raise self._not_kvd()
-        receiver = receive(response)
+        receiver = self._asker.receive(response)
         try:
             async for line in lines(receiver):
                 try:
@@ -216,15 +227,18 @@ class Client:
 
     async def _refusal(self, method: str, response: IResponse) -> Exception:
         if field(response, "Content-Type") != "application/problem+json":
-            receive(response).stop()
+            discard(response)
             return self._not_kvd(response.code)
         if method == "HEAD":
             # The daemon's own sentence is the body that a reply to HEAD has not.
             return refusal(response.code, _sentence(response.code))
-        receiver = receive(response)
+        receiver = self._asker.receive(response)
         body = b""
-        while (piece := await receiver.take()) and len(body) < _PROBLEM_BYTES:
-            body += piece
+        try:
+            while (piece := await receiver.take()) and len(body) < _PROBLEM_BYTES:
+                body += piece
+        finally:
+            receiver.stop()
         try:
             sentence = str(json.loads(body)["detail"])
             return refusal(response.code, sentence or _sentence(response.code))
@@ -243,7 +257,7 @@ class Client:
     def _etag(self, response: IResponse) -> str:
         etag = field(response, "ETag")
         if etag is None or not _ETAG.fullmatch(etag):
-            receive(response).stop()
+            discard(response)
             raise self._not_kvd()
         return etag.strip('"')
 
@@ -294,12 +308,13 @@ def _sentence(status: int) -> str:
         return f"kvd refuses it ({status})."
 
 
-def _default_asker(server: str) -> Asker:
+def _default_asker(server: str, timeout_seconds: float) -> Asker:
     # Not at the top: importing the reactor installs one.
     from twisted.internet import reactor
 
     clock: Any = reactor
-    return Asker(server, treq_of(clock), clock)
+    treq = treq_of(clock, min(CONNECT_SECONDS, timeout_seconds))
+    return Asker(server, treq, clock, timeout_seconds=timeout_seconds)
 
 
 def _quoted(etag: str) -> str:
