@@ -17,7 +17,6 @@ from zope.interface import implementer
 
 from kvd.client.sources import ISource
 
-
 _INFO: Final = struct.Struct("120xQ")
 """
 Of `tcp_info` in ``linux/tcp.h`` what comes before ``tcpi_bytes_acked``, and that.

@@ -374,4 +374,3 @@ class SilentServerTests(GivenUpCase):
         self.reactor.advance(TIMEOUT_SECONDS)
         self.failureResultOf(calling, TimedOut)
         self.lose(protocol)
-
