@@ -38,7 +38,7 @@ def get(url: str, keys: Sequence[str], quiet: bool) -> None:
     """
     Fetch the value of KEY into a file of its name, or into TARGET: a file, a
     folder, or - for standard output. Of several arguments the last is TARGET,
-    and with several keys it is a folder.
+    and with several keys it is a folder; keys that end in the same name are refused.
 
     A file gets its name when all of the value has come, and not before.
     """
@@ -61,11 +61,18 @@ def _downloads(arguments: Sequence[str]) -> list[_Download]:
         raise click.UsageError(
             f"{len(keys)} values cannot go into one file: {target!r} is no folder"
         )
-    downloads = []
+    downloads: dict[str, _Download] = {}
     for key in map(read_key, keys):
         path = os.path.join(target, file_name(key)) if into_folder else target
-        downloads.append(_Download(key, path))
-    return downloads
+        download = _Download(key, path)
+        # What a link leads to is written: two names can be one file.
+        first = downloads.setdefault(os.path.realpath(path), download)
+        if first is not download:
+            raise click.UsageError(
+                f"{shown(first.key)!r} and {shown(key)!r} would both be written to"
+                f" {path!r}, and one be lost: get them apart"
+            )
+    return list(downloads.values())
 
 
 class _Fetch:

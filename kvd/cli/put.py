@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 
 from kvd.cli.errors import LocalError
 from kvd.cli.fields import printable
-from kvd.cli.keys import read_prefix
+from kvd.cli.keys import read_prefix, shown
 from kvd.cli.progress import Moved, bar
 from kvd.cli.running import connect, each, run
 from kvd.client import FileSource, ISource, StreamSource
@@ -82,7 +82,7 @@ def put(
     Store FILE under KEY; - is standard input.
 
     With a slash at its end KEY is a prefix, and each FILE is stored under its
-    own name behind it: kvd put films/ one two
+    own name behind it: kvd put films/ one two. Files of the same name are refused.
     """
     client = connect(url)
     uploads = _uploads(key, files)
@@ -114,15 +114,21 @@ def _uploads(key: str, files: Sequence[str]) -> list[_Upload]:
                 f" write a slash behind it: {key}/"
             )
         return [_Upload(prefix, files[0])]
-    uploads = []
+    uploads: dict[bytes, _Upload] = {}
     for path in files:
         name = os.path.basename(path.rstrip("/"))
         if path == "-" or name in ("", ".", ".."):
             raise click.UsageError(
                 f"{path!r} has no name to be stored under; write one behind {key}"
             )
-        uploads.append(_Upload(prefix + os.fsencode(name), path))
-    return uploads
+        upload = _Upload(prefix + os.fsencode(name), path)
+        first = uploads.setdefault(upload.key, upload)
+        if first is not upload:
+            raise click.UsageError(
+                f"{first.path!r} and {path!r} would both be stored under"
+                f" {shown(upload.key)!r}, and one be lost: put them apart"
+            )
+    return list(uploads.values())
 
 
 def _open(path: str, stack: ExitStack) -> ISource:

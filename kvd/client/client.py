@@ -7,8 +7,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from http import HTTPStatus
+from itertools import pairwise
 from typing import Any, Final, Protocol
 
 from twisted.internet.abstract import isIPv6Address
@@ -17,12 +18,22 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from kvd.client.asking import Asker, Request, field, treq_of
 from kvd.client.connecting import CONNECT_SECONDS, STORED_ENCODING
-from kvd.client.errors import BrokenOff, NotKvd, refusal
+from kvd.client.errors import BrokenOff, NotKvd, TimedOut, refusal
 from kvd.client.facts import Entry, Stored, Value, entry
 from kvd.client.receiving import discard, lines
 from kvd.client.sources import BytesSource, ISource
 from kvd.client.waiting import TIMEOUT_SECONDS
 from kvd.keys import escape
+
+PAGE_KEYS: Final = 1000
+"""
+As many as kvd gives at most.
+"""
+
+PAGE_TRIES: Final = 3
+"""
+So often a page that breaks off is asked for again.
+"""
 
 _PROBLEM_BYTES: Final = 64 * 1024
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
@@ -185,15 +196,65 @@ class Client:
         fields = {} if if_match is None else {"If-Match": _quoted(if_match)}
         await self._ask("DELETE", key, fields)
 
+    async def list_in_order(
+        self, prefix: bytes | str = b"", *, after: bytes = b""
+    ) -> AsyncIterator[Entry]:
+        """
+        All keys below a prefix in the order of their bytes, page by page.
+
+        Take as long as you like for each key: no reply is held open meanwhile. A page
+        that breaks off is asked for again. Each page costs the daemon a look at the
+        whole folder that the keys are in, so that `list` is faster where one folder
+        has tens of thousands.
+
+        Args:
+            prefix: Whole segments; a slash at the end makes no difference.
+            after: Only keys behind this one.
+        """
+        breaks = 0
+        while True:
+            try:
+                page = await self._page(prefix, after)
+            except TimedOut:
+                raise
+            except BrokenOff:
+                breaks += 1
+                if breaks > PAGE_TRIES:
+                    raise
+                continue
+            breaks = 0
+            for found in page:
+                yield found
+            if len(page) < PAGE_KEYS:
+                return
+            after = page[-1].key
+
+    async def _page(self, prefix: bytes | str, after: bytes) -> Sequence[Entry]:
+        query = f"?limit={PAGE_KEYS}&after={escape(after)}"
+        page = [entry async for entry in self._entries(prefix, query)]
+        keys = [after, *(entry.key for entry in page)]
+        # What is in another order might have no end.
+        if any(key <= before for before, key in pairwise(keys)):
+            raise self._not_kvd()
+        return page
+
     async def list(self, prefix: bytes | str = b"") -> AsyncIterator[Entry]:
         """
-        All keys below a prefix, in no particular order.
+        All keys below a prefix, in no particular order, in one reply.
+
+        The daemon ends a reply that is not read for a time (``--reader-timeout``), so
+        take each key without delay, or use `list_in_order`.
 
         Args:
             prefix: Whole segments; a slash at the end makes no difference.
         """
+        async for found in self._entries(prefix, ""):
+            yield found
+
+    async def _entries(self, prefix: bytes | str, query: str) -> AsyncIterator[Entry]:
         path = os.fsencode(prefix).rstrip(b"/")
-        response = await self._ask("GET", path + b"/" if path else b"", {})
+        key = path + b"/" if path else b""
+        response = await self._ask("GET", key, {}, query=query)
         if field(response, "Content-Type") != "application/x-ndjson":
             discard(response)
             raise self._not_kvd()
@@ -214,11 +275,12 @@ class Client:
         key: bytes | str,
         fields: dict[str, str],
         source: ISource | None = None,
+        query: str = "",
     ) -> IResponse:
         """
         Send a request; whatever is no success is raised.
         """
-        url = f"{self._base_url}/{escape(os.fsencode(key))}"
+        url = f"{self._base_url}/{escape(os.fsencode(key))}{query}"
         response = await self._asker.ask(Request(method, url, fields, source))
         expected = {"GET": {200, 206}, "HEAD": {200}}.get(method, {201, 204})
         if response.code in expected:

@@ -299,6 +299,49 @@ def test_conditions_have_their_own_status(shell: Shell) -> None:
     shell.succeed("put", "--if-match", etag, "first", "file")
 
 
+def test_files_of_one_name_are_refused_before_any_is_stored(shell: Shell) -> None:
+    """
+    One of them would be lost. A slash before the key makes no other key of it.
+    """
+    for folder in "a", "b":
+        (shell.folder / folder).mkdir()
+        (shell.folder / folder / "one").write_text(folder)
+    (shell.folder / "two").write_text("two")
+    for files in (["two", "a/one", "b/one"], ["two", "a/one", "./a/one"]):
+        status, out, complaints = shell.run("put", "same/", *files)
+        assert (2, b"") == (status, out)
+        [complaint] = complaints
+        assert f"{files[1]!r} and {files[2]!r} would both be stored" in complaint
+        assert "under 'same/one'" in complaint
+    assert b"" == shell.succeed("ls", "same/")
+
+
+@pytest.mark.parametrize(
+    "keys", [["p/n", "q/n"], ["p/n", "/p/n"], ["p/n", "p/link"]], ids=" ".join
+)
+def test_keys_for_one_file_are_refused_before_any_is_fetched(
+    shell: Shell, keys: list[str]
+) -> None:
+    """
+    Whether they have the same name, or a link leads from one to the other.
+    """
+    shell.succeed("put", "here/k", "-", given=b"k")
+    for key in {*keys, "p/n"}:
+        shell.succeed("put", f"here/{key.lstrip('/')}", "-", given=key.encode())
+    folder = shell.folder / "folder"
+    folder.mkdir()
+    (folder / "link").symlink_to("n")
+    status, out, complaints = shell.run(
+        "get", "here/k", *(f"here/{key}".replace("here//", "/here/") for key in keys),
+        "folder",
+    )  # fmt: skip
+
+    assert (2, b"") == (status, out)
+    [complaint] = complaints
+    assert "would both be written to" in complaint
+    assert ["link"] == [path.name for path in folder.iterdir()]
+
+
 def test_the_others_are_done_when_one_fails(shell: Shell) -> None:
     """
     Each failure has a line, the first decides the status.
@@ -756,6 +799,35 @@ def test_a_reader_that_goes_away_ends_it_quietly(shell: Shell) -> None:
     process.stderr.close()
     assert process.stdin is not None
     process.stdin.close()
+
+
+def test_a_listing_waits_for_a_slow_pager(tmp_path: Path) -> None:
+    """
+    It may stand still for longer than the daemon waits for a reader. All keys come,
+    in their order: many more bytes than there is room for on the way.
+    """
+    letters = "é" * 120
+    folder = tmp_path / "values" / letters / letters / letters
+    folder.mkdir(parents=True)
+    names = [f"{number:04}{'é' * 100}" for number in range(3500)]
+    for name in names:
+        (folder / name).touch()
+    options = [*serving(tmp_path), "--reader-timeout", "0.5s"]
+    with (
+        Twistd(options, tmp_path) as daemon,
+        Shell(tmp_path, daemon.port).start("ls") as process,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = process.stdout.readline()
+        # Only what waits for a reader can notice that nobody reads.
+        time.sleep(2)
+        keys = [first, *process.stdout]
+        said = process.stderr.read()
+
+    assert (0, b"") == (process.returncode, said)
+    expected = [f"{letters}/{letters}/{letters}/{name}\n" for name in names]
+    assert "".join(expected) == b"".join(keys).decode()
 
 
 def test_a_full_disk_leaves_no_half_file(shell: Shell) -> None:
