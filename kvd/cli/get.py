@@ -51,7 +51,7 @@ def get(url: str, keys: Sequence[str], quiet: bool) -> None:
             await _Fetch(client, download.key, target, quiet, stack).run()
             target.finish()
 
-    run(lambda: each(downloads, fetch, lambda download: shown(download.key)))
+    run(lambda: each(downloads, fetch, lambda download, _: shown(download.key)))
 
 
 def _downloads(arguments: Sequence[str]) -> list[_Download]:
@@ -65,14 +65,24 @@ def _downloads(arguments: Sequence[str]) -> list[_Download]:
     for key in map(read_key, keys):
         path = os.path.join(target, file_name(key)) if into_folder else target
         download = _Download(key, path)
-        # What a link leads to is written: two names can be one file.
-        first = downloads.setdefault(os.path.realpath(path), download)
+        first = downloads.setdefault(_written(path), download)
         if first is not download:
             raise click.UsageError(
                 f"{shown(first.key)!r} and {shown(key)!r} would both be written to"
                 f" {path!r}, and one be lost: get them apart"
             )
     return list(downloads.values())
+
+
+def _written(path: str) -> str:
+    """
+    The file that is written, which may have several names.
+    """
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        # The present folder is gone; whoever writes there will say so.
+        return path
 
 
 class _Fetch:

@@ -21,13 +21,26 @@ from kvd.cli.fields import printable
 from kvd.cli.keys import read_prefix, shown
 from kvd.cli.progress import Moved, bar
 from kvd.cli.running import connect, each, run
-from kvd.client import FileSource, ISource, StreamSource
+from kvd.client import (
+    FileSource,
+    ISource,
+    SourceChanged,
+    SourceUnreadable,
+    StreamSource,
+)
 
 
 @dataclass(frozen=True)
 class _Upload:
     key: bytes
     path: str
+
+    @property
+    def source(self) -> str:
+        """
+        What is read, for a person.
+        """
+        return "standard input" if self.path == "-" else self.path
 
 
 class _Watched:
@@ -90,8 +103,7 @@ def put(
     async def store(upload: _Upload) -> None:
         with ExitStack() as stack:
             source = _open(upload.path, stack)
-            name = "standard input" if upload.path == "-" else upload.path
-            moved = stack.enter_context(bar(name, source.length, quiet))
+            moved = stack.enter_context(bar(upload.source, source.length, quiet))
             await client.put(
                 upload.key,
                 _Watched(source, moved),
@@ -100,7 +112,14 @@ def put(
                 content_type=content_type,
             )
 
-    run(lambda: each(uploads, store, lambda upload: upload.path))
+    run(lambda: each(uploads, store, _name))
+
+
+def _name(upload: _Upload, error: Exception) -> str:
+    # The daemon refuses a key, whatever file was meant for it.
+    if isinstance(error, LocalError | SourceChanged | SourceUnreadable):
+        return upload.source
+    return shown(upload.key)
 
 
 def _uploads(key: str, files: Sequence[str]) -> list[_Upload]:
@@ -141,7 +160,7 @@ def _open(path: str, stack: ExitStack) -> ISource:
     reactor: Any = installed
     if path == "-":
         if sys.stdin is None:
-            raise LocalError("standard input is closed.")
+            raise LocalError("it is closed.")
         # A file that was redirected is read from where it stands.
         return StreamSource(sys.stdin.fileno(), reactor)
     try:

@@ -63,11 +63,16 @@ def _timeout_seconds() -> float:
 async def each(
     things: Iterable[T],
     work: Callable[[T], Awaitable[object]],
-    name: Callable[[T], str],
+    name: Callable[[T, Exception], str],
 ) -> int:
     """
     Do something with each of several things, and go on after failures, each of
     which is told.
+
+    Args:
+        things: All of them.
+        work: What is done with one.
+        name: What a failure of it is about.
 
     Returns:
         The exit status: that of the first failure, or 0.
@@ -77,7 +82,7 @@ async def each(
         try:
             await work(thing)
         except (ClientError, LocalError) as error:
-            complain(f"{name(thing)}: {error}")
+            complain(f"{name(thing, error)}: {error}")
             first = first or status_of(error)
             if isinstance(error, Unreachable | TimedOut):
                 # Nor will the next be reached, or answered.

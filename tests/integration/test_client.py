@@ -342,6 +342,23 @@ def test_keys_for_one_file_are_refused_before_any_is_fetched(
     assert ["link"] == [path.name for path in folder.iterdir()]
 
 
+@pytest.mark.parametrize("source", ["-", "file"])
+def test_a_refusal_is_about_the_key(shell: Shell, source: str) -> None:
+    """
+    Wherever its value would have come from.
+    """
+    (shell.folder / "file").write_text("two")
+    shell.succeed("put", "started", "-", given=b"one")
+    status, out, complaints = shell.run(
+        "put", "--create", "started", source, given=b"two"
+    )
+
+    assert (4, b"") == (status, out)
+    [complaint] = complaints
+    assert complaint.startswith("kvd: started: ")
+    assert b"one" == shell.succeed("get", "started", "-")
+
+
 def test_the_others_are_done_when_one_fails(shell: Shell) -> None:
     """
     Each failure has a line, the first decides the status.
@@ -447,7 +464,7 @@ def test_mistakes_are_answered_in_a_line(
         ("kvd ls >&-", "standard output is closed"),
         ("kvd stat there >&-", "standard output is closed"),
         ("kvd get there - >&-", "standard output is closed"),
-        ("kvd put new - <&-", "standard input is closed"),
+        ("kvd put new - <&-", "standard input: it is closed"),
         ("kvd put new - 0>file", "cannot be read: Bad file descriptor"),
         ("kvd put new /proc/self/mem", "cannot be read: Input/output error"),
     ],
@@ -542,12 +559,36 @@ def test_nobody_there_is_said(tmp_path: Path) -> None:
     At once, and once.
     """
     shell = Shell(tmp_path, unused_port())
-    (tmp_path / "a").write_bytes(b"")
-    for arguments in (["ls"], ["get", "a", "b", "./"], ["put", "p/", "a", "a"]):
+    for name in "a", "b":
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "back").mkdir()
+    for arguments in (["ls"], ["get", "a", "b", "back"], ["put", "p/", "a", "b"]):
         status, complaint = shell.fail(*arguments)
         assert 5 == status
-        assert f"127.0.0.1:{shell.port} cannot be reached" in complaint
-    assert ["a"] == os.listdir(tmp_path)
+        assert complaint.endswith(
+            f"127.0.0.1:{shell.port} cannot be reached: Connection refused."
+        )
+    assert [] == os.listdir(tmp_path / "back")
+
+
+def test_silence_is_said(tmp_path: Path) -> None:
+    """
+    By a server that accepts and never answers, once for all that is asked.
+    """
+    for name in "a", "b":
+        (tmp_path / name).write_bytes(b"value")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        shell = Shell(tmp_path, silent.getsockname()[1])
+        for arguments in (
+            *(["ls"], ["ls", "-U"], ["get", "a", "c"], ["stat", "a", "b"]),
+            *(["rm", "a", "b"], ["put", "p/", "a", "b"]),
+        ):
+            status, complaint = shell.fail("--timeout=200ms", *arguments)
+            assert 5 == status
+            assert "has not answered: nothing moved for 0.2 seconds" in complaint
+            changes = arguments[0] in {"put", "rm"}
+            assert changes == complaint.endswith("is unknown.")
+    assert ["a", "b"] == sorted(os.listdir(tmp_path))
 
 
 @pytest.mark.parametrize(
