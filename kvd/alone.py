@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from kvd.control.status import WorkerState
 from kvd.daemon import ServingService
+from kvd.ending import end_once
 from kvd.serving import Serving
 
 _log = Logger()
@@ -32,6 +33,7 @@ class OwnService(ServingService):
         for number, group in enumerate(self._groups):
             self._serving.listen(f"{number}/0", group.members[0].dup())
         self._answer(reactor)
+        end_once(reactor)
         self._read_again_on_hangup(reactor)
         self._serves(reactor)
 

@@ -16,6 +16,7 @@ from kvd.announcing import announce, announce_status
 from kvd.control.status import WorkerState, describe
 from kvd.hangup import on_hangup
 from kvd.hosts import HostGuard
+from kvd.log.writing import write_log_later
 from kvd.opening import Sockets
 from kvd.scoreboard import Scoreboard
 from kvd.settings import Settings
@@ -51,7 +52,11 @@ class ServingService(Service):
         self._sites: list[Any] = []
 
     def startService(self) -> None:
+        # Not at the top: importing the reactor installs one.
+        from twisted.internet import reactor
+
         super().startService()
+        write_log_later(reactor)
         raise_descriptor_limit()
         self._scoreboard = Scoreboard(self._scoreboard_memory)
 

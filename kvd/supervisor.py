@@ -14,6 +14,7 @@ from kvd.control.changes import changes_by
 from kvd.control.status import WorkerState
 from kvd.daemon import ServingService
 from kvd.dispatch.arranging import ChosenPolicy
+from kvd.ending import end_once
 from kvd.opening import Sockets
 from kvd.rereading import Rereading
 from kvd.settings import Settings
@@ -86,6 +87,7 @@ class WorkersService(ServingService):
         self._rereading = Rereading(settings, self._read, self._changing)
         self._forks.start(self._pool)
         self._pool.start()
+        end_once(reactor)
         self._read_again_on_hangup(reactor)
         self._answer(reactor)
 
@@ -105,6 +107,7 @@ class WorkersService(ServingService):
                 slot.pid,
                 slot.state.value,
                 self._distribution.handing_over(slot.number),
+                self._distribution.stalls(slot.number),
             )
             for slot in self._pool.slots
             if slot.wanted or slot.state is not State.ENDED

@@ -410,7 +410,12 @@ class Turn:
             self._log.failure("a request failed", failure=Failure(error))
             error = Fault("kvd made a mistake, which its log describes.")
         elif isinstance(error, Fault) and not isinstance(error, Draining):
-            self._log.warn("a request failed: {error}", error=error.sentence)
+            # Some kinds a client can cause at will, such as too large a value.
+            self._log.warn(
+                "a request failed: {error}",
+                error=error.sentence,
+                kind=type(error).__name__,
+            )
         if self._status:
             self._line.break_off()
             return

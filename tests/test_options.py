@@ -339,6 +339,19 @@ class RefusedTests(OptionsCase):
                 [([f"--allowed-host={text}"], [repr(text), "is not a host"])]
             )
 
+    def test_two_logs_in_one_file_are_refused(self) -> None:
+        """
+        However its name is spelled.
+        """
+        self.check_refusals(
+            [
+                (
+                    ["--access-log=log", "--record=./log"],
+                    ["--access-log and --record both write", "/log'"],
+                )
+            ]
+        )
+
     def test_the_same_twice_is_refused(self) -> None:
         """
         Two spellings of one address or one prefix are one.

@@ -6,6 +6,7 @@ a connection, whatever the store.
 import hashlib
 import json
 import re
+import socket
 import struct
 from base64 import b64encode
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from kvd.settings import DialectChoice, Limits, TCPAddress
 from kvd.site import Site
 from kvd.splicing import Pipe
 from kvd.testing import MemoryStore
+from kvd.transport import NEAR_SEND_BUFFER
 from tests.stepped import Client, SteppedReactor, connect, inline
 
 LIMITS = Limits(head_seconds=10, body_seconds=60, reader_seconds=60, idle_seconds=600)
@@ -1258,14 +1260,31 @@ class TimeTests(ConnectionCase):
 
     def test_a_reader_that_stands_still_is_left(self) -> None:
         """
-        Its value is closed.
+        Its value is closed. It may have read a little that the kernel does not know of.
         """
         self.put(b"k", b"x" * 5_000_000)
         self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
         self.later(1)
-        self.later(60)
+        self.later(59)
+        assert 1 == len(self.site.connections)
 
+        self.later(300)
         assert set() == self.site.connections
+
+    def test_a_reader_of_a_thousand_bytes_a_second_is_waited_for(self) -> None:
+        """
+        Though the kernels move them in pieces that take longer than a minute.
+        """
+        value = bytes(range(256)) * 5000
+        self.put(b"k", value)
+        self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        received = b""
+        while len(received) < len(value) and self.site.connections:
+            received += self.client.socket.recv(5_000)
+            self.later(5)
+        received += self.client.receive()
+
+        assert value == body(received)
 
     def test_a_slow_reader_is_waited_for(self) -> None:
         """
@@ -1282,6 +1301,23 @@ class TimeTests(ConnectionCase):
         received += self.client.receive()
 
         assert value == body(received)
+
+
+class TcpTimeTests(TimeTests):
+    """
+    The same over TCP, whose segments have up to 64 KiB on the same machine.
+    """
+
+    over_tcp = True
+
+    def connect(self) -> Client:
+        client = super().connect()
+        for connection in self.site.connections:
+            # Else it takes more than any value here has.
+            connection.transport.socket.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDBUF, NEAR_SEND_BUFFER
+            )
+        return client
 
 
 class DrainTests(ConnectionCase):
