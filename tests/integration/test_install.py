@@ -219,17 +219,20 @@ def test_a_wrong_option_ends_the_start_with_a_sentence(
     installed: Installed, tmp_path: Path
 ) -> None:
     """
-    The last line says what is wrong; the status says that nothing runs.
+    On standard error, and without all that --help says; the status says that nothing
+    runs.
     """
     ended = subprocess.run(
         [installed.python, "-c", RUN_TWISTD, "-n", "kvd", "--policy", "rounrobin"],
         cwd=tmp_path,
         env=installed.environment,
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
 
-    last = ended.stdout.splitlines()[-1]
-    assert 1 == ended.returncode
-    assert "--policy: there is no policy named 'rounrobin'; known: gated, " in last
+    assert (1, "") == (ended.returncode, ended.stdout)
+    [line] = ended.stderr.splitlines()
+    assert line.startswith(
+        "kvd: --policy: there is no policy named 'rounrobin'; known: gated, "
+    )
     assert [] == list(tmp_path.iterdir())
