@@ -23,6 +23,7 @@ from kvd.options.choosing import Given, make_settings
 from kvd.options.help_text import installed_and_examples
 from kvd.options.settings_file import read_file
 from kvd.paths import absolute
+from kvd.plugins import forget_unwritable_cache
 from kvd.settings import Settings
 
 
@@ -64,6 +65,7 @@ class Options(usage.Options):
             super().parseOptions(options)
             if self.parent is not None:
                 check_folder(self.parent)
+                forget_unwritable_cache()
         except usage.UsageError as error:
             sentence = f"{error}{self._hint(error)}"
             if self.parent is None:
