@@ -27,7 +27,8 @@ class OwnService(ServingService):
         from twisted.internet import reactor
 
         super().startService()
-        self._serving = Serving(self._settings, 0, reactor, self._scoreboard.own_row(0))
+        settings = self._for_serving(self._settings)
+        self._serving = Serving(settings, 0, reactor, self._scoreboard.own_row(0))
         self._serving.start()
         for number, group in enumerate(self._groups):
             self._serving.listen(f"{number}/0", group.members[0].dup())

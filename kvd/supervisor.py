@@ -57,7 +57,9 @@ class WorkersService(ServingService):
 
         super().startService()
         settings = self._settings
-        self._forks = ForkServerProcess(settings, self._scoreboard_memory, reactor)
+        self._forks = ForkServerProcess(
+            self._for_serving(settings), self._scoreboard_memory, reactor
+        )
         self._distribution = Dispatching(
             self._chosen,
             self._groups,
@@ -91,7 +93,7 @@ class WorkersService(ServingService):
 
     def _load(self, settings: Settings) -> None:
         self._settings = settings
-        self._forks.load(settings)
+        self._forks.load(self._for_serving(settings))
         self._pool.drain_seconds = settings.drain_seconds
         self._distribution.limit(settings.limits.connections)
 
@@ -105,6 +107,7 @@ class WorkersService(ServingService):
                 slot.pid,
                 slot.state.value,
                 self._distribution.handing_over(slot.number),
+                self._distribution.stalls(slot.number),
             )
             for slot in self._pool.slots
             if slot.wanted or slot.state is not State.ENDED

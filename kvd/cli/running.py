@@ -34,6 +34,7 @@ from kvd.client import (
     TimedOut,
     Unreachable,
 )
+from kvd.clock import measure_monotonically
 from kvd.options.quantities import Seconds
 
 T = TypeVar("T")
@@ -115,6 +116,7 @@ def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
+    measure_monotonically(reactor)
     outcome: list[int] = []
 
     def ended(result: int | Failure) -> None:

@@ -56,6 +56,7 @@ def make_settings(given: Mapping[str, Sequence[Given]]) -> Settings:
         into[choice.field] = values if choice.repeatable else values[-1]
     _check_once(given.get("listen", ()), top["listen"])
     _check_once(given.get("dialect", ()), map(_decoded, top["dialects"]))
+    _check_once(given.get("allowed-host", ()), top["allowed_hosts"])
     _check_apart(top["access_log"], top["record"])
     _fit_target(given, limits)
     return Settings(**top, limits=Limits(**limits))

@@ -22,7 +22,8 @@ from docutils import nodes
 from docutils.core import publish_doctree
 
 from tests.integration.http import ask
-from tests.integration.twistd import Twistd, unused_port
+from tests.integration.twistd import Twistd
+from tests.ports import unused_port
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.rst"), *ROOT.glob("docs/*.rst")])
