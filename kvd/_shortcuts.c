@@ -566,6 +566,25 @@ append(char *head, size_t used, PyObject *bytes)
 /* ---- GET ---------------------------------------------------------------------- */
 
 /*
+ * What a key leads to, through folders alone. Returns 0; -1 for nothing.
+ */
+static int
+look(int root, const char *key, struct stat *found)
+{
+    char path[MAX_KEY_BYTES + 1];
+    const char *end = key;
+    while ((end = strchr(end, '/')) != NULL) {
+        size_t size = (size_t)(end++ - key);
+        memcpy(path, key, size);
+        path[size] = 0;
+        if (fstatat(root, path, found, AT_SYMLINK_NOFOLLOW) < 0
+            || !S_ISDIR(found->st_mode))
+            return -1;
+    }
+    return fstatat(root, key, found, AT_SYMLINK_NOFOLLOW);
+}
+
+/*
  * Returns 1 if the request was served, 0 if it is Python's, -1 with an exception.
  */
 static int
@@ -595,7 +614,7 @@ serve_get(Shortcuts *self, int socket, Frame *frame, PyObject *key,
     }
     Value *value = (Value *)found;
     struct stat status;
-    if (fstatat(self->root, PyBytes_AS_STRING(key), &status, AT_SYMLINK_NOFOLLOW) < 0
+    if (look(self->root, PyBytes_AS_STRING(key), &status) < 0
         || !is_unchanged(value, &status))
         return 0;
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kvd.conditions import Conditions
-from kvd.errors import KeyAbsent, StoreFault
+from kvd.errors import KeyAbsent, KeyConflict, StoreFault
 from kvd.keys import Key, escape
 from kvd.store.faults import folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
@@ -81,12 +81,31 @@ class Tree:
         except FileNotFoundError:
             return
         except NotADirectoryError as error:
-            raise path_conflict(key) from error
+            raise self._path_conflict(key) from error
         try:
             if _is_folder(folder, name) and not remove_empty(folder, name):
                 raise folder_conflict(key)
         finally:
             self._leave(folder)
+
+    def _path_conflict(self, key: Key) -> KeyConflict:
+        """
+        What to raise where a key leads through something that is no folder.
+        """
+        parents, _ = split(key)
+        for depth in range(1, len(parents) + 1):
+            way = b"/".join(parents[:depth])
+            try:
+                status = os.stat(way, dir_fd=self._root, follow_symlinks=False)
+            except OSError:
+                break  # It was, a moment ago.
+            if stat.S_ISREG(status.st_mode):
+                return path_conflict(key, way)
+            if stat.S_ISLNK(status.st_mode):
+                return path_conflict(key, way, "a link, which kvd does not follow,")
+            if not stat.S_ISDIR(status.st_mode):
+                return path_conflict(key, way, "neither a value nor a folder")
+        return path_conflict(key, b"/".join(parents), "no folder")
 
     def publish(
         self,
@@ -140,7 +159,7 @@ class Tree:
         except FileNotFoundError:
             return None  # Pruned between being made and being opened.
         except NotADirectoryError as error:
-            raise path_conflict(key) from error
+            raise self._path_conflict(key) from error
         try:
             current = _current(folder, name, key)
             conditions.check_change(None if current is None else current.info)
