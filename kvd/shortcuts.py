@@ -222,6 +222,7 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
         insides.root,
         insides.lock,
         insides.swaps,
+        insides.file_mode,
         site.limits.head_bytes,
         site.limits.target_bytes,
         Told,
