@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from kvd.errors import BadSetting
+
 
 @dataclass(frozen=True, slots=True)
 class User:
@@ -30,6 +32,9 @@ def user_to_be(twistd: Mapping[str, Any] | None) -> User | None:
     """
     Whom twistd's own options (``--uid``, ``--gid``) make of this process; None if it
     stays who it is.
+
+    Raises:
+        BadSetting: There is no such user.
     """
     if twistd is None or os.geteuid() != 0:
         return None
@@ -38,10 +43,15 @@ def user_to_be(twistd: Mapping[str, Any] | None) -> User | None:
         return None
     if uid is None:
         uid = os.getuid()
-    if gid is None:
-        # As twistd has it.
-        gid = pwd.getpwuid(uid).pw_gid
-    return User(uid, gid)
+    try:
+        known = pwd.getpwuid(uid)
+    except KeyError as error:
+        raise BadSetting(
+            f"twistd --uid {uid}: there is no user of this number; give a user's name,"
+            " or a number that getent passwd shows"
+        ) from error
+    # As twistd has it.
+    return User(uid, known.pw_gid if gid is None else gid)
 
 
 @contextmanager
@@ -65,9 +75,4 @@ def acting_as(user: User | None) -> Iterator[None]:
 
 
 def _groups_of(user: User) -> list[int]:
-    try:
-        name = pwd.getpwuid(user.uid).pw_name
-    except KeyError:
-        # A number without a name is nobody's in any group.
-        return [user.gid]
-    return os.getgrouplist(name, user.gid)
+    return os.getgrouplist(pwd.getpwuid(user.uid).pw_name, user.gid)
