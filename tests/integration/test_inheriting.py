@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.http import ask
-from tests.integration.twistd import RUN_TWISTD, Twistd, unused_port
+from tests.integration.twistd import RUN_TWISTD, Twistd
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 
