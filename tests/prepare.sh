@@ -15,6 +15,8 @@ needed() {
     command -v make >/dev/null || echo make
     command -v curl >/dev/null || echo curl  # the examples of the docs
     command -v mount >/dev/null || echo mount  # tests of a full disk
+    PATH="$PATH:/usr/sbin" command -v mkfs.ext4 >/dev/null || echo e2fsprogs  # and of small blocks
+    command -v rsync >/dev/null || echo rsync  # what keeps the attributes of values
     # What kvd compiles, and the benchmark's peers and load.
     command -v gcc >/dev/null || echo gcc
     echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1 || echo libc6-dev
