@@ -21,7 +21,8 @@ from kvd.dispatch.steering import Program
 from kvd.dispatch.view import View
 from kvd.keys import Key
 from kvd.operations import Operation
-from kvd.settings import Durability
+from kvd.privileges import User
+from kvd.settings import Durability, Modes
 from kvd.wire.events import Request
 
 T = TypeVar("T")
@@ -30,10 +31,25 @@ Answer: TypeAlias = T | Deferred[T]
 Metadata: TypeAlias = Mapping[str, str]
 """
 What a client said of a value and gets back with it: lower-case field names of
-HTTP (``content-type``, ``content-encoding``) and their values.
+HTTP, those of `METADATA_FIELDS`, and their values.
 """
 
 NO_METADATA: Metadata = {}
+
+METADATA_FIELDS = frozenset(
+    (
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "content-type",
+        "expires",
+    )
+)
+"""
+The names that metadata may have: fields that describe a representation, and none
+that frames a message.
+"""
 
 MAX_METADATA_BYTES = 1024
 """
@@ -286,6 +302,22 @@ class IStoreMaker(Interface):
 
         Raises:
             StoreUnusable: It cannot be opened.
+        """
+
+
+class IFileStoreMaker(IStoreMaker):
+    """
+    An `IStoreMaker` whose store makes files.
+    """
+
+    def making(modes: Modes, user: User | None) -> IStoreMaker:
+        """
+        The same, for a store in which everything is made so.
+
+        Args:
+            modes: The permissions of files and folders, whatever the umask.
+            user: Whom this process will be when it opens the store: what `prepare`
+                makes is that user's, and is tried as that user. None: as it is.
         """
 
 

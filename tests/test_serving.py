@@ -258,13 +258,24 @@ class ServingTests(SynchronousTestCase):
         assert [1] == [event["count"] for event in events if "count" in event]
         assert b"" == client.receive()
 
+    def stop(self) -> None:
+        """
+        Stop, and let the threads that write come to their end.
+        """
+        stopped = self.serving.stop()
+        for _ in range(1000):
+            if stopped.called:
+                break
+            self.reactor.iterate(0.01)
+        self.successResultOf(stopped)
+
     def test_stop_writes_the_rest_of_the_access_log(self) -> None:
         """
         With the worker's number.
         """
         self.connect().send(GET).receive()
         self.drain()
-        self.serving.stop()
+        self.stop()
         (line,) = self.log.read_text().splitlines()
 
         assert " worker=3 127.0.0.1:" in line
@@ -277,7 +288,7 @@ class ServingTests(SynchronousTestCase):
         client = self.connect()
         replies = client.send(GET).receive() + client.send(GET).receive()
         client.close()
-        self.serving.stop()
+        self.stop()
         (connection,) = read_record(str(self.record))
 
         assert 3 == connection.worker

@@ -43,12 +43,17 @@ def spawn(control: socket.socket) -> subprocess.Popen[bytes]:
 
     Args:
         control: Its end of the control socket; the caller closes its copy.
+
+    Returns:
+        Its process. What it and its workers print to standard error is the caller's to
+        read: whatever this process has there may be read by nobody.
     """
     path = json.dumps([os.path.abspath(folder) for folder in sys.path])
     return subprocess.Popen(  # noqa: S603  # all of it is ours
         [sys.executable, "-c", _BOOT, path, str(control.fileno())],
         pass_fds=[control.fileno()],
         stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         process_group=0,
     )
 

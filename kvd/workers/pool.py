@@ -31,6 +31,7 @@ from typing import Any, Final, Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
 
+from kvd.log.limiting import PASSES
 from kvd.settings import Settings
 from kvd.workers.backoff import Backoff
 from kvd.workers.channel import Channel
@@ -352,6 +353,8 @@ class Pool:
                 "worker {worker}: {text}",
                 worker=slot.number,
                 text=message.text,
+                # The worker has done so.
+                **{PASSES: True},
             )
         elif isinstance(message, Failed):
             # Said again only if it is something else: it will be tried often.

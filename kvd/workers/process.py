@@ -18,6 +18,7 @@ from kvd.workers.backoff import Backoff
 from kvd.workers.channel import Channel
 from kvd.workers.forkserver import spawn
 from kvd.workers.messages import Exited, Fork, Forked, Load, Message
+from kvd.workers.printed import Printed
 
 END_SECONDS: Final = 5.0
 """
@@ -125,10 +126,12 @@ class ForkServerProcess:
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
             try:
-                self._process = self._spawn(far)
+                process = self._process = self._spawn(far)
             except OSError:
                 near.close()
                 raise
+        if process.stderr is not None:
+            Printed(process.stderr, self._reactor)
         return near
 
     def fork(self, worker: int, request: int, control: socket.socket) -> None:

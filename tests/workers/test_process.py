@@ -37,6 +37,8 @@ class PlayedProcess:
     What a Popen is to whoever reaps it.
     """
 
+    stderr = None
+
     def __init__(self, stubborn: bool) -> None:
         self.stubborn = stubborn
         self.killed = False
