@@ -286,11 +286,11 @@ class SlowReaderTests(ConnectionCase):
 
     def test_who_does_not_read_is_left(self) -> None:
         """
-        After his time.
+        When he cannot have read anything that the kernel does not know of.
         """
         self.fill()
         self.later(1)
-        self.later(60)
+        self.later(300)
 
         assert 1 == len(self.site.connections)
 
