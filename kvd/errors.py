@@ -144,6 +144,14 @@ class CodingUnsupported(PeerError):
     status = 415
 
 
+class Misdirected(PeerError):
+    """
+    The request is for a host that this address does not stand for.
+    """
+
+    status = 421
+
+
 class RangeNotSatisfiable(PeerError):
     """
     The range asked for lies wholly behind the end of the value.
@@ -168,6 +176,15 @@ class HeadTooLarge(PeerError):
     """
     The head of the request, or the trailers of its body, has more bytes or
     more fields than the limit.
+    """
+
+    status = 431
+
+
+class MetadataTooLarge(PeerError):
+    """
+    The fields that are to be kept with a value have more bytes than the store's file
+    system keeps for a file.
     """
 
     status = 431

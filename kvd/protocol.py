@@ -394,6 +394,13 @@ class HttpConnection(Protocol):
         return self.transport.peer_name
 
     @property
+    def local(self) -> Any:
+        """
+        See `Line`.
+        """
+        return self.transport.socket.getsockname()
+
+    @property
     def remaining_body(self) -> int | None:
         """
         See `Line`.

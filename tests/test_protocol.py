@@ -22,11 +22,12 @@ from kvd.dialects.choice import Dialects
 from kvd.errors import KeyAbsent, StoreFull
 from kvd.exchanges.get import CHUNK_BYTES
 from kvd.gathering import FLUSH_SECONDS
+from kvd.hosts import HostGuard
 from kvd.keys import Key
 from kvd.patience import LINGER_SILENT_SECONDS
 from kvd.protocol import FRESH_SECONDS, HttpConnection
 from kvd.recording import Recorder
-from kvd.settings import DialectChoice, Limits
+from kvd.settings import DialectChoice, Limits, TCPAddress
 from kvd.site import Site
 from kvd.splicing import Pipe
 from kvd.testing import MemoryStore
@@ -355,6 +356,7 @@ class PutTests(ConnectionCase):
         expect = b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n"
         assert b"HTTP/1.1 100 Continue\r\n\r\n" == self.ask(head + expect)
         assert 201 == status(self.ask(b"hello"))
+        assert b"hello" == self.value(b"k")
 
         refused = self.ask(head + b"If-None-Match: *\r\n" + expect)
         assert 412 == status(refused)
@@ -387,6 +389,7 @@ class PutTests(ConnectionCase):
         assert 412 == status(swap(b"other"))
         assert b"1" == self.value(b"k")
         assert 204 == status(swap(etag))
+        assert b"2" == self.value(b"k")
         assert 412 == status(swap(etag))
 
     def test_a_client_that_vanishes_leaves_the_old_value(self) -> None:
@@ -687,6 +690,81 @@ class GetTests(ConnectionCase):
                 + b"\r\n\r\n"
             )
             assert (zone, 200) == (zone, status(reply))
+
+
+class GuardedTests(ConnectionCase):
+    """
+    At a loopback address, only who means this machine is answered.
+    """
+
+    over_tcp = True
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put(b"k", b"value")
+        (connection,) = self.site.connections
+        self.site.guard = HostGuard([TCPAddress(*connection.local)], ["kvd"])
+
+    def ask_for(self, host: bytes, line: bytes, rest: bytes = b"\r\n") -> bytes:
+        """
+        A request with a ``Host``.
+        """
+        return self.ask(line + b" HTTP/1.1\r\nHost: " + host + b"\r\n" + rest)
+
+    def test_names_of_others_are_misdirected(self) -> None:
+        """
+        Whatever is asked, nothing is told or done; the connection goes on.
+        """
+        for line, rest in (
+            (b"GET /k", b"\r\n"),
+            (b"GET /", b"\r\n"),
+            (b"DELETE /k", b"\r\n"),
+            (b"OPTIONS *", b"\r\n"),
+            (b"PUT /k", b"Content-Length: 3\r\n\r\nnew"),
+            (b"PUT /new", b"Content-Length: 3\r\n\r\nnew"),
+            (b"GET http://evil.example/k", b"\r\n"),
+        ):
+            reply = self.ask_for(b"evil.example", line, rest)
+            assert (line, 421) == (line, status(reply))
+            assert "evil.example" in detail(reply)
+            assert b"value" == self.value(b"k")
+            assert [b"k"] == list(self.store.values)
+        for line in (b"GET /k", b"GET http://localhost:1/k"):
+            assert b"value" == body(self.ask_for(b"localhost", line))
+
+    def test_a_whole_url_says_who_is_meant(self) -> None:
+        """
+        Whatever ``Host`` says.
+        """
+        evil, good = b"GET http://evil.example/k", b"GET http://localhost/k"
+
+        assert 421 == status(self.ask_for(b"localhost", evil))
+        assert b"value" == body(self.ask_for(b"evil.example", good))
+
+    def test_no_body_is_asked_for(self) -> None:
+        """
+        The refusal comes instead of 100.
+        """
+        more = b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+
+        assert 421 == status(self.ask_for(b"evil.example", b"PUT /k", more))
+
+    def test_this_machine_and_what_is_allowed_are_answered(self) -> None:
+        """
+        As is who names nobody.
+        """
+        for host in (b"localhost:1", b"127.0.0.1", b"[::1]:8080", b"kvd", b"KVD:80"):
+            assert b"value" == body(self.ask_for(host, b"GET /k"))
+        assert b"value" == body(self.ask(b"GET /k HTTP/1.0\r\n\r\n"))
+
+    def test_at_other_addresses_all_are_answered(self) -> None:
+        """
+        A connection belongs to the address that it came to.
+        """
+        self.over_tcp = False
+        self.client = self.connect()
+
+        assert b"value" == body(self.ask_for(b"evil.example", b"GET /k"))
 
 
 class NoSniffingTests(ConnectionCase):
@@ -1178,6 +1256,7 @@ class TimeTests(ConnectionCase):
         self.later(59)
 
         assert 201 == status(self.ask(b"c"))
+        assert b"abc" == self.value(b"k")
 
     def test_a_reader_that_stands_still_is_left(self) -> None:
         """
@@ -1317,6 +1396,7 @@ class DrainTests(ConnectionCase):
         reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
 
         assert 201 == status(reply)
+        assert b"x" == self.value(b"k")
         assert CLOSED == field(reply, b"Connection")
         assert set() == self.site.connections
 
