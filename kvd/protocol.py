@@ -8,8 +8,12 @@ that the socket has not yet taken). Bytes that arrive meanwhile stop the
 reading, so that a client which sends ahead costs one read's worth of memory.
 
 A close with unread bytes makes the kernel send a reset, which may overtake the
-reply (RFC 9112 section 9.6). So where the client may still be sending, our
-half is closed first and theirs is awaited, for a while.
+reply (RFC 9112 section 9.6); so does whatever comes after the close. So where the
+client may still be sending, the kernel holds something of it, or not all of the reply
+has arrived, our half is closed first and theirs is awaited, for a while.
+
+A client that has left is served to the end of what it had sent: whoever does not wait
+for replies has its values stored all the same.
 """
 
 from __future__ import annotations
@@ -368,6 +372,13 @@ class HttpConnection(Protocol):
         return self.transport.peer_name
 
     @property
+    def peer_left(self) -> bool:
+        """
+        See `Line`.
+        """
+        return self.transport.peer_left
+
+    @property
     def remaining_body(self) -> int | None:
         """
         See `Line`.
@@ -489,14 +500,26 @@ class HttpConnection(Protocol):
         if self._paused:
             self._paused = False
             self.transport.resumeProducing()
-        self._wait(Waits.LINGER)
+        self._linger()
         self.transport.loseWriteConnection()
+
+    def _linger(self) -> None:
+        """
+        Wait for the client to close, once it has the reply.
+        """
+        delivered = self.transport.is_delivered()
+        self._wait(Waits.LINGER if delivered else Waits.READER)
 
     def _may_hear_more(self) -> bool:
         if not self.reads:
             return False
         unread = self._turn is not None and not self._turn.body_ended
-        return unread or self._paused or bool(self._reader.buffered)
+        return (
+            unread
+            or self._paused
+            or bool(self._reader.buffered)
+            or not self.transport.is_settled()
+        )
 
     def drain(self) -> None:
         """
@@ -535,8 +558,13 @@ class HttpConnection(Protocol):
             self.transport.gather(1)
         self._checked_received = self._received
         patience = self._patience
+        if self._ending and patience.waits is Waits.READER and not self._lost:
+            self._linger()
         waits = patience.waits
-        over = patience.is_over(now, self._received + self.transport.bytes_sent)
+        moved = self.transport.bytes_sent
+        if waits is not Waits.READER:
+            moved += self._received
+        over = patience.is_over(now, moved)
         if waits is Waits.IDLE and self._fresh_until is not None:
             over = over or now >= self._fresh_until
         if not over:

@@ -88,6 +88,12 @@ class Line(Protocol):
         """
 
     @property
+    def peer_left(self) -> bool:
+        """
+        Whether nothing of a reply reaches the client any more.
+        """
+
+    @property
     def remaining_body(self) -> int | None:
         """
         How much of a body of known length has not been seen yet.
@@ -333,6 +339,9 @@ class Turn:
 
     def _next_chunk(self) -> None:
         assert self._source is not None
+        if self._line.peer_left:
+            self._end_source()
+            return
         try:
             part = None if self._framed else self._source.file()
             if part is not None:

@@ -5,6 +5,7 @@ a connection, whatever the store.
 
 import json
 import re
+import socket
 import struct
 from collections.abc import Sequence
 
@@ -87,6 +88,17 @@ class ConnectionCase(SynchronousTestCase):
         One more client.
         """
         client = connect(self.reactor, HttpConnection(self.site), self.over_tcp)
+        self.addCleanup(client.socket.close)
+        return client
+
+    def connect_over_tcp(self, window: int | None = None) -> Client:
+        """
+        One more client.
+
+        Args:
+            window: How much it takes before it reads; None: as is usual.
+        """
+        client = connect(self.reactor, HttpConnection(self.site), True, window)
         self.addCleanup(client.socket.close)
         return client
 
@@ -870,6 +882,84 @@ class ConnectionTests(ConnectionCase):
             self.reactor.advance(1)
 
         assert b"abcdef" == body(self.client.receive())
+
+    def test_bytes_behind_the_last_request_do_not_cut_its_reply(self) -> None:
+        """
+        What comes when all is written would reset a closed connection, and drop what
+        the client has not received yet; so does what is there already and unread.
+        """
+        value = b"v" * 60_000
+        self.put(b"k", value)
+        asked = b"GET /k HTTP/1.1\r\n" + HOST
+        for sent in (b"", asked + b"\r\n", (asked + b"\r\n") * 4_000):
+            client = self.connect_over_tcp(window=4_096)
+            client.send(asked + b"Connection: close\r\n\r\n" + sent)
+            client.send(asked + b"\r\n")
+            reply = client.receive()
+
+            assert (len(value), False) == (len(body(reply)), client.reset)
+            assert 1 == reply.count(b"HTTP/1.1 200 OK")
+            client.close()
+        assert 1 == len(self.site.connections)
+
+    def test_who_has_all_of_the_reply_is_closed_at_once(self) -> None:
+        """
+        There is nothing that a reset could cut.
+        """
+        self.put(b"k", b"v")
+        client = self.connect_over_tcp()
+        client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+
+        assert b"v" == body(client.receive())
+        assert client.ended
+        assert 1 == len(self.site.connections)
+
+    def test_what_a_client_sent_before_it_left_is_done(self) -> None:
+        """
+        All whole requests, whether it closed or reset the connection, and whether they
+        were read, or are more than is read at once. What is not whole is not.
+        """
+        requests = [
+            b"PUT /%d HTTP/1.1\r\n%sContent-Length: 4\r\n\r\n%04d" % (n, HOST, n)
+            for n in range(2_000)
+        ]
+        half = b"PUT /half HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nh"
+        for delay, abrupt in [(0, False), (0, True), (1, False), (1, True)]:
+            store = self.store = self.site.store = (
+                MemoryStore(self.reactor, delay_seconds=delay)
+                if delay
+                else MemoryStore()
+            )
+            # A store that answers later takes a turn of the clock for each.
+            many = requests[: 5 if delay else None]
+            client = self.connect_over_tcp()
+            client.socket.sendall(b"".join(many) + half)
+            if abrupt:
+                linger = struct.pack("ii", 1, 0)
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            client.close()
+            for _ in range(3 * len(many) + 3 if delay else 20):
+                self.reactor.advance(1)
+
+            case = delay, abrupt
+            assert (case, len(many)) == (case, len(store.values))
+            for number in range(len(many)):
+                assert b"%04d" % number == store.values[Key(b"%d" % number)][1]
+            assert (case, 0) == (case, store.uploads)
+            assert (case, 1) == (case, len(self.site.connections))
+
+    def test_a_download_of_a_client_that_left_ends(self) -> None:
+        """
+        Its rest is neither read nor sent.
+        """
+        self.put(b"k", b"x" * 9_000_000)
+        client = self.connect_over_tcp()
+        client.send((b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n") * 3)
+        client.close()
+        self.reactor.advance(1)
+
+        assert 1 == len(self.site.connections)
+        assert self.notes.entries[0].body_bytes < 9_000_000
 
     def test_answers_that_come_too_late_are_taken_back(self) -> None:
         """
