@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -40,10 +41,11 @@ _OF_THE_PEER = frozenset(
     )
 )
 
-# This process or machine has run out of something. The connection stays in the
-# queue; trying at once again would spin.
-_SHORT_OF = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-_SHORT_PAUSE_SECONDS: Final = 0.1
+# After any other error. Mostly this process or machine has run out of something; but
+# accept(2) can fail in more ways than its manual tells (a filter of system calls, a
+# security module, a network file system below a Unix socket), and whoever gives up is
+# deaf for ever. The connection stays in the queue; trying at once again would spin.
+_PAUSE_SECONDS: Final = 0.1
 
 GATE_SECONDS: Final = 0.001
 """
@@ -57,8 +59,34 @@ Nobody waits for longer because of a gate: then it is passed, whatever it says, 
 what it goes by may be old.
 """
 
-# `Acceptor.empty` ends although clients may come faster than it accepts.
-_EMPTY_AT_MOST: Final = 10_000
+# struct tcp_info of linux/tcp.h: eight bytes, then tcpi_rto, _ato, _snd_mss and
+# _rcv_mss, then tcpi_unacked and _sacked, which tell of the queue where a socket
+# listens.
+_TCP_INFO: Final = struct.Struct("=8x16xII")
+
+_UNIX_AT_MOST: Final = 10_000
+"""
+Of a Unix socket the kernel does not tell how many wait. kvd removes its file before it
+takes them, so nobody comes meanwhile.
+"""
+
+
+def queue_of(listener: socket.socket) -> tuple[int, int]:
+    """
+    How many connections wait to be accepted at a TCP socket, and how many may.
+    """
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    waiting, limit = _TCP_INFO.unpack(info)
+    return waiting, limit
+
+
+def waiting_at(listener: socket.socket) -> int:
+    """
+    How many connections wait at a socket; of a Unix socket, at the most.
+    """
+    if listener.family == socket.AF_UNIX:
+        return _UNIX_AT_MOST
+    return queue_of(listener)[0]
 
 
 class Acceptor(FileDescriptor):
@@ -115,7 +143,14 @@ class Acceptor(FileDescriptor):
         """
         self._wanted = True
         if self._retry is None:
+            self._watch()
+
+    def _watch(self) -> None:
+        try:
             self.startReading()
+        except OSError as error:
+            # The kernel watches no more for this user (epoll_ctl(2): ENOSPC, ENOMEM).
+            self._pause_after(error)
 
     def pause(self) -> None:
         """
@@ -165,9 +200,7 @@ class Acceptor(FileDescriptor):
         except OSError as error:
             if error.errno in _OF_THE_PEER:
                 return True
-            if error.errno not in _SHORT_OF:
-                raise
-            self._wait_for_resources(error)
+            self._pause_after(error)
             return False
         self._complained = False
         try:
@@ -178,14 +211,14 @@ class Acceptor(FileDescriptor):
             connection.close()
         return True
 
-    def _wait_for_resources(self, error: OSError) -> None:
+    def _pause_after(self, error: OSError) -> None:
         if not self._complained:
             self._complained = True
             self._log.warn(
                 "no connection can be accepted for now: {error}; new ones wait",
-                error=error.strerror,
+                error=error.strerror or str(error),
             )
-        self._look_away(_SHORT_PAUSE_SECONDS)
+        self._look_away(_PAUSE_SECONDS)
 
     def _look_away(self, seconds: float) -> None:
         self.stopReading()
@@ -196,16 +229,16 @@ class Acceptor(FileDescriptor):
                 # Another has taken it; who comes later waits anew.
                 self._kept_since = None
             if self._wanted:
-                self.startReading()
+                self._watch()
 
         if self._retry is None:
             self._retry = self._clock.callLater(seconds, retry)
 
     def empty(self) -> None:
         """
-        Accept all that waits in the queue now.
+        Accept what waits in the queue now, and no more, however many come meanwhile.
         """
-        for _ in range(_EMPTY_AT_MOST):
+        for _ in range(waiting_at(self._listener)):
             if not self.accept_one():
                 break
 

@@ -14,11 +14,11 @@ import errno
 import os
 import socket
 import stat
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from kvd.accepting import queue_of
 from kvd.dispatch.bpf import Loaded
 from kvd.dispatch.steering import Program, steer, stop_steering
 from kvd.errors import AddressUnusable
@@ -34,11 +34,6 @@ _WORDS: Final = {
     errno.ENOTDIR: "the folder of the socket is no folder",
     errno.EAFNOSUPPORT: "this machine does not speak that family of addresses",
 }
-
-# struct tcp_info of linux/tcp.h: eight bytes, then tcpi_rto, _ato, _snd_mss and
-# _rcv_mss, then tcpi_unacked and _sacked, which tell of the queue where a socket
-# listens.
-_TCP_INFO: Final = struct.Struct("=8x16xII")
 
 
 @dataclass
@@ -99,7 +94,7 @@ class ListenerGroup:
         """
         if isinstance(self.address, UNIXAddress) or self.members[0].fileno() == -1:
             return []
-        return [_queue(member)[0] for member in self.members]
+        return [queue_of(member)[0] for member in self.members]
 
     def queue_limit(self) -> int | None:
         """
@@ -108,7 +103,7 @@ class ListenerGroup:
         """
         if isinstance(self.address, UNIXAddress) or self.members[0].fileno() == -1:
             return None
-        return _queue(self.members[0])[1]
+        return queue_of(self.members[0])[1]
 
     def close(self) -> None:
         """
@@ -129,12 +124,6 @@ class ListenerGroup:
             except PermissionError:
                 # Made before twistd --uid; who starts next removes it.
                 pass
-
-
-def _queue(listener: socket.socket) -> tuple[int, int]:
-    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    waiting, limit = _TCP_INFO.unpack(info)
-    return waiting, limit
 
 
 def open_group(address: Address, size: int) -> ListenerGroup:
