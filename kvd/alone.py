@@ -29,7 +29,8 @@ class OwnService(ServingService):
         self._serving = Serving(self._settings, 0, reactor, self._scoreboard.own_row(0))
         self._serving.start()
         for number, group in enumerate(self._groups):
-            self._serving.listen(f"{number}/0", group.members[0].dup())
+            for member, sock in enumerate(group.members):
+                self._serving.listen(f"{number}/{member}", sock.dup())
         self._answer(reactor)
         self._read_again_on_hangup(reactor)
         self._serves(reactor)
@@ -43,7 +44,9 @@ class OwnService(ServingService):
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
-        for group in self._groups:
+        for number, group in enumerate(self._groups):
+            for member in range(group.given):
+                self._serving.unlisten(f"{number}/{member}")
             group.close()
         drained: Deferred[Any] = self._serving.drain(self._settings.drain_seconds)
 

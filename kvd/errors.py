@@ -199,9 +199,10 @@ class SyncFailed(StoreFault):
     """
 
 
-class Draining(Fault):
+class OutOfResources(Fault):
     """
-    The worker is on its way out and begins nothing new.
+    This process or its machine has no descriptor or no memory left for a request, for
+    the moment.
     """
 
     status = 503

@@ -47,6 +47,9 @@ class ListenerGroup:
     members: tuple[socket.socket, ...]
     inode: int | None = None
     """Of the file of a Unix socket, if this made it."""
+    given: int = 0
+    """How many of the members, the first ones, are another's, who keeps them: what waits
+    at their end is for whoever gets them next."""
     fixed: bool = False
     """Whether no member can be added."""
 

@@ -62,12 +62,6 @@ for a round trip until it hears that there is room again: with 20 ms, 1 Gbit/s a
 it sent 88 MB/s instead of 122.
 """
 
-FRESH_SECONDS: Final = 1.0
-"""
-While draining: for the request of a client that has only just connected; or, where
-others serve on, of any.
-"""
-
 
 @implementer(IHalfCloseableProtocol)
 class HttpConnection(Protocol):
@@ -521,22 +515,19 @@ class HttpConnection(Protocol):
             or not self.transport.is_settled()
         )
 
-    def drain(self) -> None:
+    def drain(self, seconds: float) -> None:
         """
         The worker stops: finish the request in service, begin no other.
+
+        Args:
+            seconds: So long a client that is idle may take for one more. It may be on
+                its way, as that of a client that was accepted a moment ago is, and
+                closing now would lose it. Its reply tells that the connection ends.
         """
         if self._ending or self._patience.waits is not Waits.IDLE:
             # It ends by itself; or has ended already, at its first bytes.
             return
-        if self.transport.has_input():
-            return
-        if self._turns and not self._site.others_serve:
-            self._close()
-        else:
-            # Accepted a moment ago, perhaps from the queue: its request is
-            # on the way, and closing now would lose it. So may be the next one of
-            # a client whom nothing but our close would tell that kvd changes.
-            self._fresh_until = self._site.clock.seconds() + FRESH_SECONDS
+        self._fresh_until = self._site.clock.seconds() + seconds
 
     def abort(self) -> None:
         """
@@ -566,7 +557,8 @@ class HttpConnection(Protocol):
             moved += self._received
         over = patience.is_over(now, moved)
         if waits is Waits.IDLE and self._fresh_until is not None:
-            over = over or now >= self._fresh_until
+            # What is there already is read first.
+            over = over or (now >= self._fresh_until and not self.transport.has_input())
         if not over:
             return
         if waits is Waits.IDLE:

@@ -91,8 +91,6 @@ class Site:
         """Which requests take where they can; None while draining too."""
         self.bounds = bounds_of(limits)
         self.draining = False
-        self.others_serve = False
-        """While draining: whether other processes take what still comes."""
         self.connections: set[HttpConnection] = set()
         self.answers_due = 0
         """Answers that the store owes, also to connections that are gone."""

@@ -21,7 +21,6 @@ from twisted.python.failure import Failure
 from kvd.access_log import Entry
 from kvd.dialects.plain import ALLOWED
 from kvd.errors import (
-    Draining,
     Fault,
     KvdError,
     MethodNotAllowed,
@@ -63,6 +62,7 @@ CLIENT_LEFT: Final = 499
 In the access log, never on the wire: the client broke off before the reply.
 """
 
+SERVICE_UNAVAILABLE: Final = 503
 
 _NOTHING: Final = Exchange()
 
@@ -408,7 +408,7 @@ class Turn:
         if not isinstance(error, KvdError):
             self._log.failure("a request failed", failure=Failure(error))
             error = Fault("kvd made a mistake, which its log describes.")
-        elif isinstance(error, Fault) and not isinstance(error, Draining):
+        elif isinstance(error, Fault):
             self._log.warn("a request failed: {error}", error=error.sentence)
         if self._status:
             self._line.break_off()
@@ -420,7 +420,7 @@ class Turn:
             fields.append(("Allow", ALLOWED))
         elif isinstance(error, RangeNotSatisfiable):
             fields.append(("Content-Range", f"bytes */{error.size}"))
-        elif isinstance(error, Draining):
+        elif error.status == SERVICE_UNAVAILABLE:
             fields.append(("Retry-After", "1"))
         status = error.status
         self.reply(status, fields, problem(self._spell(status), error.sentence))

@@ -142,9 +142,14 @@ class Polling:
     def finish(self) -> Deferred[None]:
         """
         See `Distribution`. The workers hold the only copies of the sockets
-        then: each empties its queues before it closes them.
+        then: each empties its queues before it closes them. But of those that are
+        another's, who keeps them, nothing more is taken.
         """
         self._finished = True
+        for _, worker in sorted(self._ready.items()):
+            for group, member in sorted(worker.polls):
+                if member < self._groups[group].given:
+                    worker.channel.send(Unlisten(_name((group, member))))
         for group in self._groups:
             group.close()
         return succeed(None)
