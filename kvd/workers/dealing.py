@@ -389,8 +389,8 @@ class Dealing:
         # Who was let in is served, as where workers empty the queues.
         self.max_connections = sys.maxsize
         if self._accepts:
-            for (group, member), acceptor in self._acceptors.items():
-                if member >= self._groups[group].given:
+            for (number, member), acceptor in self._acceptors.items():
+                if member >= self._groups[number].given:
                     acceptor.empty()
         self._finished = True
         self._look_for_no_more()

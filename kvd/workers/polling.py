@@ -147,9 +147,9 @@ class Polling:
         """
         self._finished = True
         for _, worker in sorted(self._ready.items()):
-            for group, member in sorted(worker.polls):
-                if member < self._groups[group].given:
-                    worker.channel.send(Unlisten(_name((group, member))))
+            for polled in sorted(worker.polls):
+                if polled[1] < self._groups[polled[0]].given:
+                    worker.channel.send(Unlisten(_name(polled)))
         for group in self._groups:
             group.close()
         return succeed(None)

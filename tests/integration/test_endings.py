@@ -121,11 +121,11 @@ def test_what_clients_sent_before_they_left_is_stored(
         }
         values = tmp_path / "values"
         eventually(
-            lambda: all((values / key).exists() for key in expected),
+            lambda: all((values / path).exists() for path in expected),
             f"all {len(expected)} values are stored",
         )
-        for key, body in expected.items():
-            assert body == ask(daemon.port, "GET", f"/{key}").body
+        for path, value in expected.items():
+            assert value == ask(daemon.port, "GET", f"/{path}").body
 
 
 @pytest.mark.parametrize("size", SIZES)
