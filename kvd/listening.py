@@ -20,13 +20,13 @@ import fcntl
 import os
 import socket
 import stat
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from kvd.accepting import queue_of
 from kvd.dispatch.bpf import Loaded
 from kvd.dispatch.steering import Program, steer, stop_steering
 from kvd.errors import AddressUnusable
@@ -43,6 +43,11 @@ _WORDS: Final = {
     errno.EAFNOSUPPORT: "this machine does not speak that family of addresses",
 }
 
+
+# struct tcp_info of linux/tcp.h: eight bytes, then tcpi_rto, _ato, _snd_mss and
+# _rcv_mss, then tcpi_unacked and _sacked, which tell of the queue where a socket
+# listens.
+_TCP_INFO: Final = struct.Struct("=8x16xII")
 
 ALONE_SECONDS: Final = 5.0
 """
@@ -110,7 +115,7 @@ class ListenerGroup:
         """
         if isinstance(self.address, UNIXAddress) or self.members[0].fileno() == -1:
             return []
-        return [queue_of(member)[0] for member in self.members]
+        return [accept_queue(member)[0] for member in self.members]
 
     def queue_limit(self) -> int | None:
         """
@@ -119,7 +124,7 @@ class ListenerGroup:
         """
         if isinstance(self.address, UNIXAddress) or self.members[0].fileno() == -1:
             return None
-        return queue_of(self.members[0])[1]
+        return accept_queue(self.members[0])[1]
 
     def close(self) -> None:
         """
@@ -144,6 +149,15 @@ class ListenerGroup:
             except PermissionError:
                 # Made before twistd --uid; who starts next removes it.
                 pass
+
+
+def accept_queue(listener: socket.socket) -> tuple[int, int]:
+    """
+    How many connections wait to be accepted at a socket of TCP, and how many may.
+    """
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    waiting, limit = _TCP_INFO.unpack(info)
+    return waiting, limit
 
 
 def open_group(address: Address, size: int) -> ListenerGroup:

@@ -107,6 +107,7 @@ class ChosenTests(OptionsCase):
             procs=0,
             durability="process",
             dialects=(DialectChoice("/", "classic"), DialectChoice("/a=b/", "plain")),
+            allowed_hosts=("kvd.example", "[2001:db8::1]"),
             access_log="/var/log/kvd",
             status=TCPAddress("127.0.0.1", 8081),
             record="/var/log/record",
@@ -131,6 +132,7 @@ class ChosenTests(OptionsCase):
             *["--shadow", "reuseport"],
             *["--durability", "process", "--dialect", "/=classic"],
             *["--dialect", "/a=b/=plain", "--access-log", "/var/log/kvd"],
+            *["--allowed-host", "KVD.example.", "--allowed-host=[2001:DB8::1]"],
             *["--status", "tcp:8081"],
             *["--record", "/var/log/record"],
             *["--drain-timeout", "500ms", "--max-head", "4KiB", "--max-fields", "20"],
@@ -320,10 +322,35 @@ class RefusedTests(OptionsCase):
         """
         A prefix is spelled as a path in a URL, with a slash at both ends.
         """
-        for prefix in ["", "a/", "/a", "//", "/a//b/", "/a?/", "/a%2Fb/", "/%/", "/ /"]:
+        shapes = ["", "a/", "/a", "//", "/a//b/", "/a?/", "/a%2Fb/", "/%/", "/ /"]
+        for prefix in [*shapes, "/./", "/a/../", "/%2e/", "/.%2E/a/"]:
             self.check_refusals(
                 [([f"--dialect={prefix}=plain"], [repr(prefix), "begins and ends"])]
             )
+
+    def test_what_is_no_host_is_refused(self) -> None:
+        """
+        Ports do not count, and only a lone star stands for others.
+        """
+        assert ("*",) == self.settings("--allowed-host", "*").allowed_hosts
+        wrong = ["", ".", "kvd:80", "[::1]:80", "::1", "[::g]", "*.kvd", "a b", "a/b"]
+        for text in [*wrong, "http://kvd", "b\xfccher.example", "u@h", "%zz", "[]"]:
+            self.check_refusals(
+                [([f"--allowed-host={text}"], [repr(text), "is not a host"])]
+            )
+
+    def test_two_logs_in_one_file_are_refused(self) -> None:
+        """
+        However its name is spelled.
+        """
+        self.check_refusals(
+            [
+                (
+                    ["--access-log=log", "--record=./log"],
+                    ["--access-log and --record both write", "/log'"],
+                )
+            ]
+        )
 
     def test_the_same_twice_is_refused(self) -> None:
         """
@@ -338,6 +365,10 @@ class RefusedTests(OptionsCase):
                 (
                     ["--dialect", "/a/=plain", "--dialect", "/%61/=classic"],
                     ["--dialect: '/%61/=classic' says the same as '/a/=plain'"],
+                ),
+                (
+                    ["--allowed-host", "kvd", "--allowed-host", "KVD."],
+                    ["--allowed-host: 'KVD.' says the same as 'kvd'"],
                 ),
             ]
         )

@@ -107,6 +107,42 @@ def test_loads_are_of_all_who_are_heard_of(memory: int) -> None:
         assert [0, 1, 2] == board.loads(3.5).ready
 
 
+def test_who_has_been_awake_for_long_does_not_count_where_that_is_asked(
+    memory: int,
+) -> None:
+    """
+    Who waits for events counts, since when it may have done so.
+    """
+    board = Scoreboard(memory)
+    with mock.patch("time.monotonic_ns", return_value=10**12):
+        rows = [board.own_row(worker) for worker in range(3)]
+        for worker in range(3):
+            board.mark(worker, True)
+        rows[0].woke()
+    with mock.patch("time.monotonic_ns", return_value=10**12 + 10**9):
+        rows[1].woke()
+
+    with mock.patch("time.monotonic_ns", return_value=10**12 + 2 * 10**9):
+        assert [1, 2] == board.loads(2.5, 1.5).ready
+        assert [2] == board.loads(2.5, 0.5).ready
+        assert [1] == board.loads(1.5, 1.5).ready
+        assert [] == board.loads(0.5, 1.5).ready
+
+
+def test_takers_are_those_who_are_marked(memory: int) -> None:
+    """
+    As far as rows are in use.
+    """
+    board = Scoreboard(memory)
+    assert 0 == board.takers()
+    board.mark(0, True)
+    board.mark(2, True)
+    assert 2 == board.takers()
+
+    board.workers = 2
+    assert 1 == board.takers()
+
+
 def test_a_replacement_counts_on(memory: int) -> None:
     """
     What its predecessor had open died with it, and what it had done stays done.
@@ -144,7 +180,6 @@ def bucket_below(seconds: float) -> int:
 @pytest.mark.parametrize(
     ("seconds", "bucket"),
     [
-        (-1.0, 0),
         (0.0, 0),
         (7e-6, 0),
         (8e-6, 1),
@@ -157,7 +192,7 @@ def bucket_below(seconds: float) -> int:
 )
 def test_each_duration_has_its_bucket(memory: int, seconds: float, bucket: int) -> None:
     """
-    Whatever the clock says; and the sum is that of all.
+    And the sum is that of all.
     """
     board = Scoreboard(memory)
     row = board.own_row(1)
@@ -166,7 +201,7 @@ def test_each_duration_has_its_bucket(memory: int, seconds: float, bucket: int) 
     (nobody, sums, _) = board.sums()
 
     assert [2 * (place == bucket) for place in range(BUCKETS)] == sums.latency
-    assert max(0.0, 2 * seconds) == sums.serving_seconds
+    assert 2 * seconds == sums.serving_seconds
     assert 0 == sum(nobody.latency) == sum(sums.loop_delay)
 
 
@@ -255,3 +290,33 @@ def test_the_memory_is_inherited_by_nobody(memory: int) -> None:
     It is sent to those who need it.
     """
     assert not os.get_inheritable(memory)
+
+
+def test_places_that_are_no_longer_wanted_keep_their_sums(memory: int) -> None:
+    """
+    Behind those that are in use, for everybody who maps the memory; a place that was
+    never in use has none.
+    """
+    with mock.patch("kvd.scoreboard.create_map", side_effect=OSError):
+        descriptor = create_scoreboard(2, rows=8)
+    board, supervisor = Scoreboard(descriptor), Scoreboard(descriptor)
+    os.close(descriptor)
+    supervisor.workers = 4
+    for worker in range(4):
+        board.own_row(worker).finished(0.001)
+    supervisor.workers = 1
+
+    assert [1, 1, 1, 1] == [of.requests for of in board.sums()]
+    assert 1 == len(board.requests())
+
+
+def test_all_processes_date_by_the_same_clock(memory: int) -> None:
+    """
+    However often that of the machine is set.
+    """
+    first = Scoreboard(memory).own_row(0).epoch_ns
+    with mock.patch("time.time_ns", return_value=1):
+        second = Scoreboard(memory).own_row(1).epoch_ns
+
+    assert first == second
+    assert abs(first + time.monotonic_ns() - time.time_ns()) < 3600 * 10**9

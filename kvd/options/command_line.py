@@ -82,6 +82,9 @@ class Options(usage.Options):
     def opt_dialect(self, text: str) -> None:
         self._repeated.setdefault("dialect", []).append(text)
 
+    def opt_allowed_host(self, text: str) -> None:
+        self._repeated.setdefault("allowed-host", []).append(text)
+
     def opt_version(self) -> None:
         """
         Print kvd's version and exit.

@@ -85,7 +85,7 @@ def _texts(choice: Choice, value: Any, where: str) -> list[Given]:
         if isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
             return [Given(f"{k}={v}", where) for k, v in value.items()]
     elif choice.form is Form.LIST:
-        if value == []:
+        if value == [] and choice.defaults:
             raise BadSetting(f"{where} is empty: give at least one, or leave it out")
         if isinstance(value, list) and all(isinstance(v, str) for v in value):
             return [Given(text, where) for text in value]

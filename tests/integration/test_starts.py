@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.twistd import RUN_TWISTD, STOP_SECONDS, unused_port
+from tests.integration.twistd import RUN_TWISTD, STOP_SECONDS
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 
