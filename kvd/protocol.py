@@ -29,7 +29,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kvd.errors import BodyTimeout, HeadTimeout, KvdError, PeerError
+from kvd.errors import BodyTimeout, HeadTimeout, KvdError, OutOfResources, PeerError
 from kvd.patience import Patience, Waits
 from kvd.shortcuts import CLOSES, NOTHING, QUEUED, SERVED, Shortcuts
 from kvd.site import Site
@@ -127,6 +127,17 @@ class HttpConnection(Protocol):
         Our half is closed, as `_close` wanted.
         """
 
+    def unwatched(self) -> None:
+        """
+        The transport is about to end, since it cannot wait for anything.
+        """
+        if self._turn is not None and not self._owed and not self._ending:
+            self._give_up(
+                OutOfResources(
+                    "kvd has no room to wait for the rest of this request; try again."
+                )
+            )
+
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._lost = self._ending = True
         self._site.run_queue.discard(self._have_turn)
@@ -213,7 +224,7 @@ class HttpConnection(Protocol):
             turn.fail(error)
         self._end_turn()
 
-    def _give_up(self, error: PeerError) -> None:
+    def _give_up(self, error: PeerError | OutOfResources) -> None:
         """
         Answer to bytes behind which nothing can be trusted, and close.
         """

@@ -132,6 +132,7 @@ class ServerTransport(tcp.Connection):
         self._read_by: Callable[[], Any] | None = None
         self._after_flush: Callable[[], None] | None = None
         self._in_read = self._closes = self._asked_to_write = False
+        self._unwatched = False
         # Before `begin` ends: whether the reactor is to tell of input from then on.
         self._will_read: bool | None = True
 
@@ -160,17 +161,46 @@ class ServerTransport(tcp.Connection):
         """
         See `FileDescriptor.startReading`.
         """
-        if self._will_read is None:
-            super().startReading()
-        else:
+        if self._will_read is not None:
             self._will_read = True
+            return
+        try:
+            super().startReading()
+        except OSError as error:
+            self._be_unwatched(error)
 
     def startWriting(self) -> None:
         """
         See `FileDescriptor.startWriting`.
         """
         self._asked_to_write = True
-        super().startWriting()
+        try:
+            super().startWriting()
+        except OSError as error:
+            self._be_unwatched(error)
+
+    def _be_unwatched(self, error: OSError) -> None:
+        """
+        The kernel watches no more (epoll_ctl(2): ENOSPC, ENOMEM), so this can neither
+        go on nor wait: it ends, out of a turn of the reactor to come.
+        """
+        if self._unwatched:
+            return
+        self._unwatched = True
+        self._log.warn(
+            "a connection ends, since the kernel watches no more of them: {error}",
+            error=error.strerror,
+        )
+
+        def end() -> None:
+            if self.connected:
+                unwatched = getattr(self.protocol, "unwatched", None)
+                if unwatched is not None:
+                    unwatched()
+                self.connectionLost(Failure(error))
+
+        reactor: Any = self.reactor
+        reactor.callLater(0, end)
 
     def stopReading(self) -> None:
         """

@@ -3,6 +3,7 @@ Tests for `kvd.protocol`, `kvd.turn` and `kvd.exchanges`: what a client sees of
 a connection, whatever the store.
 """
 
+import errno
 import hashlib
 import json
 import re
@@ -32,7 +33,7 @@ from kvd.settings import DialectChoice, Limits, TCPAddress
 from kvd.site import Site
 from kvd.splicing import Pipe
 from kvd.testing import MemoryStore
-from kvd.transport import NEAR_SEND_BUFFER
+from kvd.transport import NEAR_SEND_BUFFER, serve_connection
 from tests.stepped import Client, SteppedReactor, connect, inline
 
 LIMITS = Limits(head_seconds=10, body_seconds=60, reader_seconds=60, idle_seconds=600)
@@ -1213,6 +1214,52 @@ class ConnectionTests(ConnectionCase):
 
         assert 1 == len(self.site.connections)
         assert self.notes.entries[0].body_bytes < 9_000_000
+
+    def refuse_to_watch(self, method: str) -> None:
+        """
+        As where the kernel watches no more for this user (epoll_ctl(2)).
+        """
+
+        def refuse(selectable: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.patch(self.reactor, method, refuse)
+
+    def test_an_upload_that_cannot_be_waited_for_is_503(self) -> None:
+        """
+        Nothing of it is left, and the connection ends.
+        """
+        self.refuse_to_watch("addReader")
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        near.setblocking(False)
+        far.sendall(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nx")
+        with capturedLogs() as told:
+            serve_connection(near, "", HttpConnection(self.site), self.reactor)
+            assert 1 == self.store.uploads
+            self.reactor.settle()
+        client = Client(self.reactor, far)
+        reply = client.receive()
+
+        assert 503 == status(reply)
+        assert b"1" == field(reply, b"Retry-After")
+        assert CLOSED == field(reply, b"Connection")
+        assert client.ended
+        assert 0 == self.store.uploads
+        assert 1 == len(self.site.connections)
+        assert any("watches no more" in event["log_format"] for event in told)
+
+    def test_a_download_that_cannot_be_waited_for_ends(self) -> None:
+        """
+        Its value is closed.
+        """
+        self.put(b"k", b"v" * 5_000_000)
+        self.refuse_to_watch("addWriter")
+        self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert len(body(self.client.receive())) < 5_000_000
+        assert self.client.ended
+        assert set() == self.site.connections
 
     def test_answers_that_come_too_late_are_taken_back(self) -> None:
         """

@@ -121,7 +121,7 @@ class Pipelines:
 
     def _run(self, number: int) -> None:
         size = SIZES[number % len(SIZES)]
-        request = b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % size
+        request = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % size
         while not self._stop.is_set():
             replies = Replies()
             try:

@@ -110,8 +110,8 @@ def test_what_clients_sent_before_they_left_is_stored(
                 for key in range(AHEAD):
                     body = b"%d of %d" % (key, number)
                     client.sendall(
-                        b"PUT /%d/%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-                        % (number, key, len(body))
+                        b"PUT /%d/%d HTTP/1.1\r\nHost: localhost\r\n" % (number, key)
+                        + b"Content-Length: %d\r\n\r\n" % len(body)
                         + body
                     )
         expected = {
@@ -136,7 +136,7 @@ def test_requests_behind_the_last_do_not_cut_its_reply(
     """
     They come before, during and after the reply to one with ``Connection: close``.
     """
-    asked = b"GET /v HTTP/1.1\r\nHost: x\r\n"
+    asked = b"GET /v HTTP/1.1\r\nHost: localhost\r\n"
     with Twistd(["--procs=2", *way], tmp_path) as daemon:
         assert 201 == ask(daemon.port, "PUT", "/v", b"v" * size).status
 
@@ -216,12 +216,15 @@ def test_who_waits_at_sigterm_waits_for_the_next_daemon(
         for _ in range(count):
             sock = socket.create_connection(("127.0.0.1", systemd.port), 30)
             sock.sendall(
-                b"PUT /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nv" % len(late)
+                b"PUT /%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv"
+                % len(late)
             )
             late.append(sock)
 
     with systemd.start(options) as process, talk(systemd.port) as last:
-        last.sendall(b"PUT /last HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+        last.sendall(
+            b"PUT /last HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab"
+        )
         eventually(lambda: any((tmp_path / "values/.kvd").glob("*/*")), "it is begun")
         assert "WATCHDOG=1" == systemd.hear()
         come(10)

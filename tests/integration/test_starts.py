@@ -73,7 +73,7 @@ def test_of_daemons_that_start_at_once_one_serves(tmp_path: Path, place: str) ->
     """
     At a port, at a Unix socket, and where a killed daemon left the file of one.
     """
-    url = "http://x/k"
+    url = "http://localhost/k"
     via = ["--unix-socket", "kvd.socket"]
     if place.startswith("tcp"):
         port = unused_port()
