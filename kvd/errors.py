@@ -39,6 +39,8 @@ class PeerError(KvdError):
     """
 
     status: ClassVar[int]
+    line: tuple[str, bytes] | None = None
+    """Method and target, where the head was refused and they could be read in it."""
 
 
 class BadRequest(PeerError):

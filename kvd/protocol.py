@@ -229,7 +229,8 @@ class HttpConnection(Protocol):
         Answer to bytes behind which nothing can be trusted, and close.
         """
         if self._turn is None:
-            self._turn = Turn(self, self._site, None)
+            line = error.line if isinstance(error, PeerError) else None
+            self._turn = Turn(self, self._site, None, line)
         self._turn.keep = False
         self._turn.fail(error)
 

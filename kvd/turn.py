@@ -171,16 +171,24 @@ class Turn:
     replied = False
     """All of the reply is written; the body may not have ended."""
 
-    def __init__(self, line: Line, site: Site, request: Request | None) -> None:
+    def __init__(
+        self,
+        line: Line,
+        site: Site,
+        request: Request | None,
+        refused: tuple[str, bytes] | None = None,
+    ) -> None:
         """
         Args:
             line: The connection.
             site: What all connections share.
-            request: None for a head that could not be read.
+            request: None for a head that could not be read, or was refused.
+            refused: Method and target of that, as far as they are known.
         """
         self._line = line
         self._site = site
         self._request = request
+        self._refused = refused
         self._began = site.clock.seconds()
         site.row.began()
         self.keep = request is not None and request.keep_alive
@@ -316,7 +324,9 @@ class Turn:
     # -- the reply ------------------------------------------------------------
 
     def _sends_body(self) -> bool:
-        return self._request is None or self._request.method != "HEAD"
+        if self._request is not None:
+            return self._request.method != "HEAD"
+        return self._refused is None or self._refused[0] != "HEAD"
 
     def _spell(self, status: int) -> int:
         if self._dialect is None:
@@ -451,12 +461,15 @@ class Turn:
         if log is None:
             return
         request = self._request
+        method, target = self._refused or ("-", b"-")
+        if request is not None:
+            method, target = request.method, request.target
         log.note(
             Entry(
                 ended=time.time(),
                 peer=self._line.peer_name,
-                method="-" if request is None else request.method,
-                key="-" if request is None else _without_query(request.target),
+                method=method,
+                key=_without_query(target),
                 status=self._status,
                 body_bytes=self._sent or self._received,
                 seconds=seconds,

@@ -1569,6 +1569,33 @@ class LogTests(ConnectionCase):
             for entry in self.notes.entries
         ]
 
+    def test_entries_of_refused_heads_tell_what_could_be_read(self) -> None:
+        """
+        Method and key, whatever the refusal; and a HEAD has no body then either.
+        """
+        many = b"X: y\r\n" * 200
+        table = [
+            (b"BREW /pot?x HTTP/1.1\r\n" + HOST, "BREW", "/pot", 501),
+            (b"GET /k HTTP/1.1\r\n", "GET", "/k", 400),
+            (b"HEAD /k HTTP/1.1\r\n", "HEAD", "/k", 400),
+            (b"PUT /k HTTP/1.1\r\n" + HOST + b"Expect: x\r\n", "PUT", "/k", 417),
+            (b"GET /k HTTP/1.1\r\n" + HOST + many, "GET", "/k", 431),
+            (b"GET /k HTTP/2.0\r\n" + HOST, "GET", "/k", 505),
+            (b"GET /k#x HTTP/1.1\r\n" + HOST, "GET", "/k#x", 400),
+            (b"GET /k HTTP/1.1\r\n" + HOST + b"bad\r\n", "GET", "/k", 400),
+            (b"A" * 40 + b" /k HTTP/1.1\r\n" + HOST, "-", "-", 501),
+            (b"GET /\xff HTTP/1.1\r\n" + HOST, "-", "-", 400),
+            (b"GET /k HTTP/1.1\r\nX: " + b"y" * 20_000, "GET", "/k", 431),
+        ]
+        for head, method, key, expected in table:
+            client = self.connect().send(head + b"\r\n")
+            reply = client.receive()
+            assert (head, expected) == (head, status(reply))
+            assert (head, b"" != body(reply)) == (head, method != "HEAD")
+            entry = self.notes.entries[-1]
+            assert (method, key, expected) == (entry.method, entry.key, entry.status)
+        assert len(table) == len(self.notes.entries)
+
 
 class RecordTests(ConnectionCase):
     """
