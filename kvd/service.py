@@ -12,6 +12,7 @@ from kvd.alone import OwnService
 from kvd.clock import measure_monotonically
 from kvd.dispatch.arranging import ChosenPolicy
 from kvd.errors import BadSetting, OperatorError
+from kvd.inherited import forget_inherited_signals
 from kvd.interfaces import IStoreMaker
 from kvd.opening import open_sockets
 from kvd.options import Options
@@ -44,6 +45,7 @@ def makeService(options: Options) -> IService:
 
     # Before anything of kvd's is scheduled.
     measure_monotonically(reactor)
+    forget_inherited_signals()
     settings = options.settings
     notifier = take_notifier(os.environ)
     try:

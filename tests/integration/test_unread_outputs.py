@@ -40,6 +40,8 @@ class Unread(Twistd):
 
     def __enter__(self) -> Unread:
         end, pipe = os.pipe()
+        # The least that there is: it is full again and again while it is read.
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
         # Another opening of the same pipe: to wait for nothing is its own.
         self._filler = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
         try:
@@ -71,11 +73,6 @@ class Unread(Twistd):
             How many bytes that took.
         """
         count = 0
-        try:
-            while True:
-                count += os.write(self._filler, b"\n" * 4096)
-        except BlockingIOError:
-            pass
         try:
             while True:
                 count += os.write(self._filler, b"\n")
