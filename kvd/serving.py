@@ -104,6 +104,7 @@ class Serving:
         self._worker = worker
         self._reactor = reactor
         self._acceptors: dict[str, Acceptor] = {}
+        self._writers: list[Writer] = []
         self.may_accept: Callable[[], bool] = lambda: True
         """Asked before each connection that this process would accept."""
         self._full = False
@@ -165,6 +166,7 @@ class Serving:
         Where a file is written that may never take what is written.
         """
         writer = Writer(path)
+        self._writers.append(writer)
         return lambda function: writer.defer(function, self._reactor)
 
     def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
@@ -342,6 +344,8 @@ class Serving:
                 # All have begun; these never fail.
                 for one in written:
                     await one
+                for writer in self._writers:
+                    writer.end()
 
         return Deferred.fromCoroutine(ended())
 

@@ -158,13 +158,14 @@ def test_standard_streams_that_are_closed(
     options = ["--store=file:values", f"--procs={procs}"]
     daemon = Launched(options, tmp_path, closed=closed)
     # Whatever it prints, and where: it is asked until it serves.
-    process = subprocess.Popen(
+    daemon.process = subprocess.Popen(
         daemon._command,
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
+        text=True,
     )
-    daemon.process = process
+    process = daemon.process
     try:
         eventually(lambda: listens(daemon.port), "it served")
         serves(daemon)
