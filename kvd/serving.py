@@ -21,8 +21,10 @@ from twisted.logger import Logger
 from kvd.accepting import Acceptor
 from kvd.access_log import AccessLog, append_to
 from kvd.dialects.choice import Dialects
-from kvd.interfaces import IStoreMaker
+from kvd.hosts import HostGuard
+from kvd.interfaces import IFileStoreMaker, IStoreMaker
 from kvd.plugins import IStoreDeclaration, load
+from kvd.privileges import User
 from kvd.protocol import HttpConnection
 from kvd.recording import Recorder, record_to
 from kvd.scoreboard import Row, lone_row
@@ -36,11 +38,6 @@ from kvd.writer import Writer
 
 # How often the connections are asked whether they have waited for too long.
 CHECK_SECONDS: Final = 1.0
-
-ALONE_AT_ONCE: Final = 16
-"""
-So many connections are accepted for one event, where nobody else would.
-"""
 
 # What is broken off at the end of draining ends within so many seconds, or is
 # left to the end of the process.
@@ -67,9 +64,24 @@ def load_parts(settings: Settings) -> Parts:
     Raises:
         OperatorError: A plugin cannot be used.
     """
-    return Parts(
-        load(IStoreDeclaration, settings.store.scheme), Dialects(settings.dialects)
-    )
+    return Parts(load_store(settings), Dialects(settings.dialects))
+
+
+def load_store(settings: Settings, user: User | None = None) -> IStoreMaker:
+    """
+    Import the store that is chosen.
+
+    Args:
+        settings: The whole of them.
+        user: Whom this process will be when it opens the store, if it is another.
+
+    Raises:
+        OperatorError: It cannot be used.
+    """
+    maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
+    if IFileStoreMaker.providedBy(maker):
+        return IFileStoreMaker(maker).making(settings.modes, user)
+    return maker
 
 
 class Serving:
@@ -92,7 +104,7 @@ class Serving:
     ) -> None:
         """
         Args:
-            settings: The whole of them.
+            settings: The whole of them, with the addresses that sockets really have.
             worker: The number of this worker, for its logs.
             reactor: Watches the sockets.
             row: Where this process counts; None: only for itself.
@@ -105,8 +117,12 @@ class Serving:
         self._reactor = reactor
         self._acceptors: dict[str, Acceptor] = {}
         self._writers: list[Writer] = []
-        self.may_accept: Callable[[], bool] = lambda: True
-        """Asked before each connection that this process would accept."""
+        self.may_accept: Callable[[int], bool] = lambda waiting: True
+        """Asked before each connection that this process would accept from a socket
+        that others accept from too, with how many wait there."""
+        self.share_of: Callable[[int], int] = lambda waiting: waiting
+        """Asked how many of those that wait there are this process's to take in one
+        turn."""
         self._full = False
         self._drained: Deferred[None] | None = None
         self._checking = LoopingCall(self._check)
@@ -136,6 +152,7 @@ class Serving:
             self._pipe,
             Warmer(self._off_reactor).warm,
             self._recorder,
+            HostGuard(settings.listen, settings.allowed_hosts),
         )
         if settings.shortcuts:
             self._site.shortcuts = shortcuts_to(self._site)
@@ -181,17 +198,17 @@ class Serving:
         Args:
             name: For `unlisten`; a socket of the same name gives way.
             sock: Listening and non-blocking; owned by this from here on.
-            alone: Whether no other process accepts from it; else connections are
-                taken one at a time, so that others get theirs.
+            alone: Whether no other process accepts from it; else others get their
+                share of the connections.
         """
         self.unlisten(name)
         acceptor = self._acceptors[name] = Acceptor(
             sock,
             self.serve,
             self._reactor,
-            at_once=ALONE_AT_ONCE if alone else 1,
             # What nobody else polls, nobody else would take.
-            may=(lambda: True) if alone else (lambda: self.may_accept()),
+            at_once=lambda waiting: waiting if alone else self.share_of(waiting),
+            may=lambda waiting: alone or self.may_accept(waiting),
         )
         if not self._full:
             acceptor.start()

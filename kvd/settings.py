@@ -16,6 +16,11 @@ What a reply promises: the value survives a power cut, or a kill of kvd.
 """
 
 
+ANY_HOST: Final = "*"
+"""
+Among `Settings.allowed_hosts`: whatever a request names.
+"""
+
 MAX_PROCS: Final = 4096
 """
 Of the workers that may be asked for.
@@ -96,6 +101,19 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Modes:
+    """
+    The permission bits of what a store makes, whatever the umask.
+    """
+
+    file: int = 0o644
+    folder: int = 0o755
+
+
+DEFAULT_MODES: Final = Modes()
+
+
+@dataclass(frozen=True, slots=True)
 class StoreLocation:
     """
     Where values live: which store plugin, and its own part of the setting.
@@ -133,7 +151,12 @@ class Settings:
     procs: int = 1
     """Worker processes; 0: the twistd process itself serves."""
     durability: Durability = "disk"
+    file_mode: int = DEFAULT_MODES.file
+    folder_mode: int = DEFAULT_MODES.folder
     dialects: tuple[DialectChoice, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    """Names beside this machine's own by which loopback addresses may be asked: in
+    small letters, without ports; or `ANY_HOST`."""
     access_log: str | None = None
     """An absolute path, ``-`` for standard output, or None."""
     record: str | None = None
@@ -148,3 +171,10 @@ class Settings:
     """Where the status site is."""
     drain_seconds: float = 10.0
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def modes(self) -> Modes:
+        """
+        Of what the store makes.
+        """
+        return Modes(self.file_mode, self.folder_mode)

@@ -26,7 +26,7 @@ from typing import Final, NamedTuple, Protocol, cast
 from kvd.compiled import compiled
 from kvd.conditions import UNCONDITIONAL
 from kvd.errors import KvdError
-from kvd.exchanges.get import fields_of
+from kvd.exchanges.get import fields_of, is_ahead
 from kvd.exchanges.put import published_reply
 from kvd.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.interfaces import Published, ValueInfo
@@ -130,6 +130,9 @@ class _Teacher:
             return None
         if request.chunked or request.expects_continue:
             return None
+        if not self.site.guard.knows(request.host):
+            # It depends on where a connection came in, which is nothing to look up.
+            return None
         if isinstance(operation, Get):
             return self._understand_get(operation, request)
         assert isinstance(operation, Put)
@@ -154,6 +157,7 @@ class _Teacher:
         if (
             operation.conditions is not UNCONDITIONAL
             or operation.empty
+            or operation.digests
             or length is None
             or length > MAX_BODY_BYTES
             or (limit is not None and length > limit)
@@ -195,13 +199,11 @@ class _Teacher:
         if known is None:
             return None
         identity, value = known
-        try:
-            fields = with_length(200, fields_of(value.info), value.info.size)
-            line, rest = reply_parts(200, fields, close=False, minor=1)
-        except (ValueError, OverflowError, OSError):
-            # Somebody gave the file a time that no date can say, or wrote metadata
-            # that no field can hold. The ordinary way fails too, and has the words.
+        if is_ahead(value.info):
+            # It is said to be of the present, which changes.
             return None
+        fields = with_length(200, fields_of(value.info), value.info.size)
+        line, rest = reply_parts(200, fields, close=False, minor=1)
         return self.native.kept_value(
             identity, line, rest.removesuffix(b"\r\n\r\n"), value.body
         )
@@ -224,6 +226,7 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
         insides.root,
         insides.lock,
         insides.swaps,
+        insides.file_mode,
         site.limits.head_bytes,
         site.limits.target_bytes,
         Told,

@@ -14,9 +14,11 @@ from twisted.logger import Logger
 
 from kvd.access_log import Entry
 from kvd.dialects.choice import Dialects
+from kvd.hosts import HostGuard
 from kvd.interfaces import IStore
 from kvd.patience import bounds_of
 from kvd.recording import Recorder
+from kvd.run_queue import RunQueue
 from kvd.scoreboard import Row, lone_row
 from kvd.settings import Limits
 from kvd.splicing import Pipe
@@ -60,6 +62,7 @@ class Site:
         pipe: Pipe | None = None,
         warm: Warm = lambda descriptor, offset, count: None,
         recorder: Recorder | None = None,
+        guard: HostGuard | None = None,
     ) -> None:
         """
         Args:
@@ -75,6 +78,7 @@ class Site:
             warm: See `kvd.warming.Warmer.warm`.
             recorder: Hears of each connection that ended; None: nobody wants to
                 know.
+            guard: Says which hosts may be asked for; None: all.
         """
         self.store = store
         self.dialects = dialects
@@ -86,10 +90,12 @@ class Site:
         self.pipe = pipe
         self.warm = warm
         self.recorder = recorder
+        self.guard = guard or HostGuard()
         self.heads = Heads(limits)
         self.shortcuts: Shortcuts | None = None
         """Which requests take where they can; None while draining too."""
         self.bounds = bounds_of(limits)
+        self.run_queue = RunQueue(clock.callLater, self.row)
         self.draining = False
         self.others_serve = False
         """While draining: whether other processes take what still comes."""

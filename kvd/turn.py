@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -38,6 +38,7 @@ from kvd.wire.events import Request
 from kvd.wire.replies import (
     CONTINUE,
     LAST_CHUNK,
+    NO_SNIFFING,
     chunk,
     problem,
     reply_head,
@@ -79,6 +80,12 @@ class Line(Protocol):
     def peer_name(self) -> str:
         """
         The client, for the log.
+        """
+
+    @property
+    def local(self) -> Any:
+        """
+        This end's address, as ``getsockname`` says it.
         """
 
     @property
@@ -188,9 +195,12 @@ class Turn:
         Understand the head.
         """
         request = self.request
+        if not self._site.guard.knows(request.host):
+            self._site.guard.check(request, self._line.local)
         dialects = self._site.dialects
-        dialect = self._dialect = dialects.of(request.target)
-        self._operation = dialects.understand(dialect, request)
+        place = dialects.of(request.target)
+        self._dialect = place.dialect
+        self._operation = dialects.understand(place, request)
         self._exchange = exchange_for(self._operation, self, self._site)
         self._exchange.begin()
 
@@ -411,7 +421,7 @@ class Turn:
             return
         self._let_go()
         assert isinstance(error, PeerError | Fault)
-        fields: Fields = [("Content-Type", "application/problem+json")]
+        fields: Fields = [("Content-Type", "application/problem+json"), NO_SNIFFING]
         if isinstance(error, MethodNotAllowed):
             fields.append(("Allow", ALLOWED))
         elif isinstance(error, RangeNotSatisfiable):

@@ -130,11 +130,11 @@ class ServingTests(SynchronousTestCase):
         Which may come later than the socket.
         """
         self.serving.listen("0/0", self.listener.dup(), alone=False)
-        self.serving.may_accept = lambda: False
+        self.serving.may_accept = lambda waiting: False
         client = self.connect().send(GET)
         assert b"" == client.receive()
 
-        self.serving.may_accept = lambda: True
+        self.serving.may_accept = lambda waiting: True
         self.reactor.advance(0.01)
         assert client.receive().startswith(b"HTTP/1.1 404 ")
 
@@ -142,8 +142,24 @@ class ServingTests(SynchronousTestCase):
         """
         Who waits there waits for this process.
         """
-        self.serving.may_accept = lambda: False
+        self.serving.may_accept = lambda waiting: False
         assert self.connect().send(GET).receive().startswith(b"HTTP/1.1 404 ")
+
+    def test_a_share_of_a_common_queue_is_taken_in_a_turn(self) -> None:
+        """
+        And all of one that nobody else takes from.
+        """
+        self.serving.share_of = lambda waiting: waiting // 2
+        for alone, taken in ((False, 1), (True, 2)):
+            self.serving.listen("0/0", self.listener.dup(), alone=alone)
+            clients = [self.connect() for _ in range(2)]
+            self.reactor.settle(1)
+            assert taken == len(self.serving._site.connections)
+
+            for client in clients:
+                client.close()
+            self.reactor.settle()
+            assert 0 == len(self.serving._site.connections)
 
     def test_a_socket_that_is_given_back_is_left_to_others(self) -> None:
         """

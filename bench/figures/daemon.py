@@ -15,15 +15,20 @@ from typing import Final
 
 from bench.processes import tree
 
-_TWISTD: Final = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+_TWISTD: Final = ("-c", "from twisted.scripts.twistd import run; run()")
 
 
 @contextmanager
-def kvd(folder: Path, port: int, *options: str) -> Iterator[int]:
+def kvd(
+    folder: Path, port: int, *options: str, python: str = sys.executable
+) -> Iterator[int]:
     """
     A daemon; gives its process id once it serves.
+
+    Args:
+        python: The interpreter of the installation that is meant.
     """
-    command = [*_TWISTD, "-n", "--pidfile=", "kvd", *options, "--control=off"]
+    command = [python, *_TWISTD, "-n", "--pidfile=", "kvd", *options, "--control=off"]
     command.append(f"--listen=tcp:{port}:interface=127.0.0.1")
     process = subprocess.Popen(  # noqa: S603
         command, cwd=folder, stdout=subprocess.PIPE, text=True
@@ -83,7 +88,7 @@ def ask(sock: socket.socket, target: str, *fields: str) -> None:
     """
     Send a GET.
     """
-    lines = [f"GET {target} HTTP/1.1", "Host: kvd", *fields, "", ""]
+    lines = [f"GET {target} HTTP/1.1", "Host: localhost", *fields, "", ""]
     sock.sendall("\r\n".join(lines).encode())
 
 
@@ -92,7 +97,9 @@ def store_small(port: int, target: str) -> None:
     Put a value of 4 KiB.
     """
     with connect(port) as sock:
-        head = f"PUT {target} HTTP/1.1\r\nHost: kvd\r\nContent-Length: 4096\r\n\r\n"
+        head = (
+            f"PUT {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4096\r\n\r\n"
+        )
         sock.sendall(head.encode() + bytes(4096))
         reply = sock.recv(1000)
         assert reply.split()[1] in (b"201", b"204"), reply

@@ -38,7 +38,7 @@ class Request:
     target: bytes
     """As sent: origin, absolute, authority or asterisk form."""
     minor: int
-    """The minor version: 0 or 1."""
+    """The minor version: 0, or 1 for all later ones."""
     fields: dict[bytes, bytes]
     """By lower-case name; several of one name joined by ``", "``."""
     length: int | None
@@ -49,6 +49,9 @@ class Request:
     """The client wants the connection to stay (RFC 9112 section 9.3)."""
     expects_continue: bool
     """The client waits for ``100 Continue`` before the body."""
+    host: bytes | None = None
+    """Whom it is for, perhaps with a port: what a whole URL as target says, else
+    ``Host`` (RFC 9112 section 3.2.2)."""
 
     @property
     def has_body(self) -> bool:

@@ -107,6 +107,7 @@ class Worker:
             control, self._received, self._left, reactor, self._heard
         )
         self._serving = Serving(settings, worker, reactor, row, parts)
+        self._serving.share_of = self._share_of
         self._adopting = Adopting(self._channel, self._serving.serve, reactor)
         self._limited = Limited(cast(ILogObserver, self._tell), in_reactor(reactor))
         self._draining = False
@@ -167,9 +168,12 @@ class Worker:
         else:
             raise AssertionError(f"no message for a worker: {message}")
 
-    def _gate(self, policy: str) -> Callable[[], bool]:
+    def _share_of(self, waiting: int) -> int:
+        return -(-waiting // max(1, self._scoreboard.takers()))
+
+    def _gate(self, policy: str) -> Callable[[int], bool]:
         if not policy:
-            return lambda: True
+            return lambda waiting: True
         gated: Any = policy_of_gates(policy)
         return Gate(gated, self._worker, self._scoreboard).is_open
 

@@ -146,10 +146,10 @@ class ForkServer:
             return True
         (descriptor,) = descriptors
         with socket.socket(fileno=descriptor) as control:
-            self._fork(message.worker, control)
+            self._fork(message.worker, message.request, control)
         return True
 
-    def _fork(self, worker: int, control: socket.socket) -> None:
+    def _fork(self, worker: int, request: int, control: socket.socket) -> None:
         try:
             pid = os.fork()
         except OSError as error:
@@ -168,7 +168,7 @@ class ForkServer:
             self._tell(Exited(worker, 0, reason))
             return
         self._selector.register(pidfd, selectors.EVENT_READ, (worker, pid))
-        self._tell(Forked(worker, pid), [pidfd])
+        self._tell(Forked(worker, pid, request), [pidfd])
 
     def _be_worker(self, worker: int, control: socket.socket) -> None:
         """

@@ -36,10 +36,10 @@ class Hearer(Protocol):
     Who wants to know of workers made and ended.
     """
 
-    def forked(self, worker: int, pid: int, pidfd: int) -> None:
+    def forked(self, worker: int, pid: int, pidfd: int, request: int) -> None:
         """
-        A worker is made; the pidfd is the hearer's, or -1 if there was no room
-        for it.
+        A worker is made, as this request asked; the pidfd is the hearer's, or -1 if
+        there was no room for it.
         """
 
     def exited(self, worker: int, pid: int, reason: str) -> None:
@@ -83,7 +83,7 @@ class ForkServerProcess:
         self._worked = False
         self._backoff = Backoff()
         self._timer: Any = None
-        self._waiting: list[tuple[int, socket.socket]] = []
+        self._waiting: list[tuple[Fork, socket.socket]] = []
         self._hearer: Hearer
 
     def start(self, hearer: Hearer) -> None:
@@ -114,9 +114,9 @@ class ForkServerProcess:
         )
         channel.send(Load(self._settings), [self._scoreboard])
         waiting, self._waiting = self._waiting, []
-        for worker, control in waiting:
+        for fork, control in waiting:
             with control:
-                channel.send(Fork(worker), [control.fileno()])
+                channel.send(fork, [control.fileno()])
 
     def _spawn_one(self) -> socket.socket:
         """
@@ -134,15 +134,16 @@ class ForkServerProcess:
             Printed(process.stderr, self._reactor)
         return near
 
-    def fork(self, worker: int, control: socket.socket) -> None:
+    def fork(self, worker: int, request: int, control: socket.socket) -> None:
         """
         See `kvd.workers.pool.Forks`. While there is no fork server, it waits.
         """
+        fork = Fork(worker, request)
         if self._channel is None:
-            self._waiting.append((worker, control))
+            self._waiting.append((fork, control))
             return
         with control:
-            self._channel.send(Fork(worker), [control.fileno()])
+            self._channel.send(fork, [control.fileno()])
 
     def load(self, settings: Settings) -> None:
         """
@@ -162,7 +163,7 @@ class ForkServerProcess:
             # Dropped where there is no room for it.
             (pidfd,) = descriptors or (-1,)
             self._worked = True
-            self._hearer.forked(message.worker, message.pid, pidfd)
+            self._hearer.forked(message.worker, message.pid, pidfd, message.request)
             return
         for descriptor in descriptors:
             os.close(descriptor)

@@ -17,13 +17,14 @@ from tests.integration.http import TIMEOUT_SECONDS, ask, read_to_end, talk
 from tests.integration.small_disk import tmpfs
 from tests.integration.test_bodies import debris
 from tests.integration.test_status import told_by
-from tests.integration.twistd import Twistd, unused_port
+from tests.integration.twistd import Twistd
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 
 SHORTCUTS = pytest.mark.parametrize("shortcuts", ["on", "off"])
-PUT = b"PUT /a/k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 5\r\n"
-GET = b"GET /a/k HTTP/1.1\r\nHost: kvd\r\n"
+PUT = b"PUT /a/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+GET = b"GET /a/k HTTP/1.1\r\nHost: localhost\r\n"
 CLOSE = b"Connection: close\r\n"
 
 

@@ -19,7 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kvd.control.asking import ControlSocket
 from tests.integration.http import ask, talk
-from tests.integration.twistd import Twistd, unused_port
+from tests.integration.twistd import Twistd
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 
@@ -121,7 +122,9 @@ def test_a_daemon_that_drains_is_not_ready(tmp_path: Path) -> None:
     site = unused_port()
     options = null("--procs=1", f"--status=tcp:{site}")
     with Twistd(options, tmp_path) as daemon, talk(daemon.port) as client:
-        client.sendall(b"PUT /k HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nx")
+        client.sendall(
+            b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx"
+        )
         until(lambda: told(site)["workers"][0]["in_progress"] == 1)
         assert b"1 of 1 workers are ready.\n" == ask(site, "GET", "/ready").body
 

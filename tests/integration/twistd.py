@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+
+from tests.ports import unused_port
 
 RUN_TWISTD = """
 import sys
@@ -42,16 +43,6 @@ than one.
 """
 
 
-def unused_port() -> int:
-    """
-    A port of this machine that was free a moment ago.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class Twistd:
     """
     ``twistd -n kvd`` for the length of a ``with``: serving when it begins,
@@ -65,6 +56,7 @@ class Twistd:
         python: str = sys.executable,
         environment: Mapping[str, str] = os.environ,
         port: int | None = None,
+        before: Sequence[str] = (),
     ) -> None:
         """
         Args:
@@ -75,11 +67,13 @@ class Twistd:
             python: Whose twistd it is.
             environment: Of the process.
             port: Where it will listen on 127.0.0.1; an unused one by default.
+            before: What stands between ``twistd -n`` and ``kvd``.
         """
         self.port = unused_port() if port is None else port
         self.lines: list[str] = []
         """What it printed until it served."""
-        self._command = [python, "-c", RUN_TWISTD, "-n", "--pidfile=", "kvd", *options]
+        self._command = [python, "-c", RUN_TWISTD, "-n", "--pidfile=", *before]
+        self._command += ["kvd", *options]
         if not any(option.startswith(("-l", "--listen")) for option in options):
             self._command += [f"--listen=tcp:{self.port}:interface=127.0.0.1"]
         self._folder = folder
