@@ -24,7 +24,7 @@ from tests.integration.twistd import STOP_SECONDS, Twistd
 pytestmark = pytest.mark.integration
 
 TOO_LARGE = (
-    b"PUT /key HTTP/1.1\r\nHost: x\r\nContent-Length: 90000000000000000\r\n"
+    b"PUT /key HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000000000000000\r\n"
     b"Connection: close\r\n\r\n"
 )
 """
