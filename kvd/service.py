@@ -13,6 +13,7 @@ from kvd.clock import measure_monotonically
 from kvd.descriptors import check_descriptor_limit, raise_descriptor_limit
 from kvd.dispatch.arranging import ChosenPolicy
 from kvd.errors import BadSetting, OperatorError
+from kvd.inherited import forget_inherited_signals
 from kvd.opening import open_sockets
 from kvd.options import Options
 from kvd.privileges import user_to_be
@@ -45,6 +46,7 @@ def makeService(options: Options) -> IService:
 
     # Before anything of kvd's is scheduled.
     measure_monotonically(reactor)
+    forget_inherited_signals()
     settings = options.settings
     notifier = take_notifier(os.environ)
     raise_descriptor_limit()

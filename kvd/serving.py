@@ -122,6 +122,7 @@ class Serving:
         self._worker = worker
         self._reactor = reactor
         self._acceptors: dict[str, Acceptor] = {}
+        self._writers: list[Writer] = []
         self.may_accept: Callable[[int], bool] = lambda waiting: True
         """Asked before each connection that this process would accept from a socket
         that others accept from too, with how many wait there."""
@@ -188,6 +189,7 @@ class Serving:
         Where a file is written that may never take what is written.
         """
         writer = Writer(path)
+        self._writers.append(writer)
         return lambda function: writer.defer(function, self._reactor)
 
     def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
@@ -366,6 +368,8 @@ class Serving:
                 # All have begun; these never fail.
                 for one in written:
                     await one
+                for writer in self._writers:
+                    writer.end()
 
         return Deferred.fromCoroutine(ended())
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
@@ -27,7 +28,7 @@ from kvd.settings import Durability, Limits, Settings, StoreLocation, TCPAddress
 from kvd.store.file import FileStore
 from tests.shortcuts.cases import attribute_of
 from tests.shortcuts.watched import WatchedShortcuts
-from tests.stepped import Client, SteppedReactor
+from tests.stepped import Client, InlineWriter, SteppedReactor
 
 LIMITS = Limits(value_bytes=5_000, idle_seconds=100, head_seconds=50)
 
@@ -113,7 +114,8 @@ class Worker:
         )
         parts = Parts(SteppedStoreMaker(self._reactor), Dialects(()))
         self._serving = ServingAtOnce(settings, 0, self._reactor, self._row, parts)
-        self._serving.start()
+        with mock.patch("kvd.serving.Writer", InlineWriter):
+            self._serving.start()
         self.watched: WatchedShortcuts | None = None
         site = self._serving._site
         if guarded:
