@@ -49,6 +49,7 @@
 #define ATTRIBUTE_LINE_BYTES 80     /* its first line, at most */
 #define HEAD_ROOM 1024              /* for the head of a reply */
 #define DATE_BYTES 29
+#define LATEST_SECOND 253402300799LL    /* 9999-12-31T23:59:59Z, as kvd.store.value */
 /* Linux 6.13; newer than many a system's headers. The same everywhere but on alpha. */
 #define SYS_GETXATTRAT 464
 
@@ -200,6 +201,14 @@ nanoseconds(struct timespec time)
         + (unsigned long long)time.tv_nsec;
 }
 
+/* Of a time that is not before 1970. */
+static unsigned long long
+microseconds(struct timespec time)
+{
+    return (unsigned long long)time.tv_sec * 1000000ULL
+        + (unsigned long long)time.tv_nsec / 1000;
+}
+
 static int
 is_unchanged(const Value *value, const struct stat *found)
 {
@@ -228,11 +237,49 @@ leave(Folder *folder)
     folder->name[0] = 0;
 }
 
+/* ---- what a folder gives to what is created in it (kvd.store.conferring) ------- */
+
+#define LIST_BYTES 256
+static const char LIST_NAME[] = "system.posix_acl_default";
+
+typedef struct {
+    long long group;            /* -1: that of the process */
+    ssize_t list_bytes;         /* of its default access control list */
+    char list[LIST_BYTES];
+} Conferred;
+
+/*
+ * Returns 0; -1 if it cannot be said.
+ */
+static int
+find_conferred(int folder, const struct stat *status, Conferred *found)
+{
+    found->group = status->st_mode & S_ISGID ? (long long)status->st_gid : -1;
+    found->list_bytes = fgetxattr(folder, LIST_NAME, found->list, LIST_BYTES);
+    if (found->list_bytes >= 0)
+        return 0;
+    found->list_bytes = 0;
+    return errno == ENODATA || errno == EOPNOTSUPP ? 0 : -1;
+}
+
+/*
+ * Whether a file is the same wherever of two folders it is created.
+ */
+static int
+is_conferred_alike(const Conferred *one, int folder, const struct stat *status)
+{
+    Conferred other;
+    return find_conferred(folder, status, &other) == 0
+        && one->group == other.group && one->list_bytes == other.list_bytes
+        && memcmp(one->list, other.list, (size_t)one->list_bytes) == 0;
+}
+
 /* ---- all of them in a process --------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD
-    int root, lock, uploads, swaps;
+    int root, lock, uploads, swaps, mode;
+    Conferred conferred;        /* by the folder of uploads */
     Py_ssize_t most_head, most_key;     /* bytes; longer ones may be refused */
     /* Where this process counts (kvd.scoreboard). */
     Py_buffer row;
@@ -268,17 +315,17 @@ static PyObject *
 Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "root", "lock", "swaps", "head_bytes", "target_bytes", "told", "row", "words",
+        "root", "lock", "swaps", "mode", "head_bytes", "target_bytes", "told", "row", "words",
         "bucket_of_exponent", "least_exponent", "understand", "value_of", "offset_of",
         NULL,
     };
-    int root, lock, swaps, least_exponent;
+    int root, lock, swaps, mode, least_exponent;
     PyObject *told, *row, *buckets, *understand, *value_of, *offset_of;
     Py_ssize_t head_bytes, target_bytes;
     Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iipnnOO(nnnnnn)O!iOOO:Shortcuts", names, &root, &lock,
-            &swaps, &head_bytes, &target_bytes, &told, &row, &begun, &done, &bytes_in,
+            args, keywords, "iipinnOO(nnnnnn)O!iOOO:Shortcuts", names, &root, &lock,
+            &swaps, &mode, &head_bytes, &target_bytes, &told, &row, &begun, &done, &bytes_in,
             &bytes_out, &serving, &latency, &PyTuple_Type, &buckets, &least_exponent,
             &understand, &value_of, &offset_of))
         return NULL;
@@ -320,6 +367,7 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->lock = lock;
     self->uploads = -1;
     self->swaps = swaps;
+    self->mode = mode;
     self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
     self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);
     self->begun = begun;
@@ -404,7 +452,10 @@ http_date(Shortcuts *self)
 {
     static const char DAYS[] = "SunMonTueWedThuFriSat";
     static const char MONTHS[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    time_t second = time(NULL);
+    /* Not time(2): that can be a tick behind, and so before a date of publication. */
+    struct timespec present;
+    clock_gettime(CLOCK_REALTIME, &present);
+    time_t second = present.tv_sec;
     if (second != self->date_second) {
         struct tm at;
         gmtime_r(&second, &at);
@@ -556,6 +607,25 @@ append(char *head, size_t used, PyObject *bytes)
 /* ---- GET ---------------------------------------------------------------------- */
 
 /*
+ * What a key leads to, through folders alone. Returns 0; -1 for nothing.
+ */
+static int
+look(int root, const char *key, struct stat *found)
+{
+    char path[MAX_KEY_BYTES + 1];
+    const char *end = key;
+    while ((end = strchr(end, '/')) != NULL) {
+        size_t size = (size_t)(end++ - key);
+        memcpy(path, key, size);
+        path[size] = 0;
+        if (fstatat(root, path, found, AT_SYMLINK_NOFOLLOW) < 0
+            || !S_ISDIR(found->st_mode))
+            return -1;
+    }
+    return fstatat(root, key, found, AT_SYMLINK_NOFOLLOW);
+}
+
+/*
  * Returns 1 if the request was served, 0 if it is Python's, -1 with an exception.
  */
 static int
@@ -585,15 +655,20 @@ serve_get(Shortcuts *self, int socket, Frame *frame, PyObject *key,
     }
     Value *value = (Value *)found;
     struct stat status;
-    if (fstatat(self->root, PyBytes_AS_STRING(key), &status, AT_SYMLINK_NOFOLLOW) < 0
+    if (look(self->root, PyBytes_AS_STRING(key), &status) < 0
         || !is_unchanged(value, &status))
+        return 0;
+
+    const char *date = http_date(self);
+    /* Its fields say when it was published, which must not be later than the date. */
+    if (value->changed_ns / 1000000000ULL > (unsigned long long)self->date_second)
         return 0;
 
     char head[HEAD_ROOM];
     size_t used = append(head, 0, value->line);
     if (used + DATE_BYTES > HEAD_ROOM)
         return 0;
-    memcpy(head + used, http_date(self), DATE_BYTES);
+    memcpy(head + used, date, DATE_BYTES);
     used = append(head, used + DATE_BYTES, value->fields);
     if (used <= HEAD_ROOM)
         used = append(head, used, frame->tail);
@@ -634,23 +709,40 @@ new_id(Shortcuts *self, char *text)
     return 0;
 }
 
+static char *
+digits_of(char *end, unsigned long long number)
+{
+    do
+        *--end = (char)('0' + number % 10);
+    while (number /= 10);
+    return end;
+}
+
 /*
  * The first line of an attribute, as kvd.store.attribute writes it. Returns its
  * length, below ATTRIBUTE_LINE_BYTES.
  */
 static size_t
-first_line(char *line, const char *id, unsigned long long size)
+first_line(char *line, const char *id, unsigned long long size,
+           unsigned long long published_us)
 {
-    char digits[20];
-    size_t at = sizeof digits, used = 2 + ID_TEXT;
-    do
-        digits[--at] = (char)('0' + size % 10);
-    while (size /= 10);
-    memcpy(line, "1 ", 2);
+    char digits[20], *end = digits + sizeof digits, *at;
+    size_t used = 2 + ID_TEXT;
+    memcpy(line, "2 ", 2);
     memcpy(line + 2, id, ID_TEXT);
     line[used++] = ' ';
-    memcpy(line + used, digits + at, sizeof digits - at);
-    used += sizeof digits - at;
+    at = digits_of(end, size);
+    memcpy(line + used, at, (size_t)(end - at));
+    used += (size_t)(end - at);
+    line[used++] = ' ';
+    at = digits_of(end, published_us / 1000000);
+    memcpy(line + used, at, (size_t)(end - at));
+    used += (size_t)(end - at);
+    /* A one before it, for the zeros that it may begin with. */
+    at = digits_of(end, 1000000 + published_us % 1000000);
+    *at = '.';
+    memcpy(line + used, at, (size_t)(end - at));
+    used += (size_t)(end - at);
     line[used++] = '\n';
     return used;
 }
@@ -721,16 +813,21 @@ is_metadata(const char *at, const char *end)
         const char *colon = memchr(at, ':', (size_t)(line - at));
         if (colon == NULL || colon == at || colon[1] != ' ')
             return 0;
+        /* What else a value may hold is looked at by Python. */
+        for (const char *each = colon + 2; each < line; each++)
+            if (*each < ' ' || *each > '~')
+                return 0;
         at = line + 1;
     }
     return 1;
 }
 
 /*
- * Whether a name has a whole value of kvd's: 1; nothing: 0; anything else: -1.
+ * Whether a name has a whole value of kvd's, which nobody else has changed: 1, and when
+ * it was published; nothing: 0; anything else: -1.
  */
 static int
-has_value(int folder, const char *name)
+has_value(int folder, const char *name, unsigned long long *published_us)
 {
     char text[ATTRIBUTE_BYTES], line[ATTRIBUTE_LINE_BYTES];
     ssize_t size = read_attribute(folder, name, text, sizeof text);
@@ -738,16 +835,44 @@ has_value(int folder, const char *name)
         return errno == ENOENT ? 0 : -1;
     struct stat status;
     if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) < 0
-        || !S_ISREG(status.st_mode) || size < 2 + ID_TEXT)
+        || !S_ISREG(status.st_mode) || size < 2 + ID_TEXT
+        || status.st_mtim.tv_sec < 0 || status.st_mtim.tv_sec > LATEST_SECOND
+        || status.st_mtim.tv_nsec % 1000)
         return -1;
     for (int i = 2; i < 2 + ID_TEXT; i++)
         if (!((text[i] >= '0' && text[i] <= '9')
               || (text[i] >= 'a' && text[i] <= 'f')))
             return -1;
-    size_t expected = first_line(line, text + 2, (unsigned long long)status.st_size);
+    *published_us = microseconds(status.st_mtim);
+    size_t expected = first_line(line, text + 2, (unsigned long long)status.st_size,
+                                 *published_us);
     int is_whole = (size_t)size >= expected && memcmp(text, line, expected) == 0
         && is_metadata(text + expected, text + size);
     return is_whole ? 1 : -1;
+}
+
+/*
+ * Give a written file its attribute and its date: that of the present, but not earlier
+ * than that of the value before it.
+ */
+static int
+seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
+     unsigned long long earliest_us)
+{
+    char text[ATTRIBUTE_BYTES];
+    struct timespec times[2];
+    clock_gettime(CLOCK_REALTIME, &times[1]);
+    unsigned long long published_us = microseconds(times[1]);
+    if (published_us < earliest_us)
+        published_us = earliest_us;
+    size_t size = first_line(text, id, (unsigned long long)length, published_us);
+    memcpy(text + size, PyBytes_AS_STRING(lines), (size_t)PyBytes_GET_SIZE(lines));
+    size += (size_t)PyBytes_GET_SIZE(lines);
+    times[0].tv_nsec = UTIME_OMIT;
+    times[1].tv_sec = (time_t)(published_us / 1000000);
+    times[1].tv_nsec = (long)(published_us % 1000000) * 1000;
+    return fsetxattr(file, ATTRIBUTE_NAME, text, size, 0) < 0 ? -1
+        : futimens(file, times);
 }
 
 /*
@@ -756,12 +881,15 @@ has_value(int folder, const char *name)
  * Returns 1 if it replaced a value, 0 if there was none, -1 if it was not done.
  */
 static int
-place(const Shortcuts *self, const char *upload, int folder, const char *name,
-      long long offset)
+place(const Shortcuts *self, const char *upload, int file, Py_ssize_t length,
+      PyObject *lines, const char *id, int folder, const char *name, long long offset)
 {
     if (set_lock(self->lock, F_WRLCK, offset) < 0)
         return -1;
-    int replaces = has_value(folder, name);
+    unsigned long long earliest_us = 0;
+    int replaces = has_value(folder, name, &earliest_us);
+    if (replaces >= 0 && seal(file, id, length, lines, earliest_us) < 0)
+        replaces = -1;
     if (replaces >= 0) {
         if (replaces && self->swaps) {
             if (renameat2(self->uploads, upload, folder, name, RENAME_EXCHANGE) < 0)
@@ -783,16 +911,16 @@ place(const Shortcuts *self, const char *upload, int folder, const char *name,
  * The last ones that lie in the root itself are kept open: to see that a name still
  * is the same folder's takes less than to open and close it.
  *
- * Returns a descriptor, -1 for none; the caller closes one that is not kept.
+ * Returns a descriptor, and its status; -1 for none. The caller closes one that is not
+ * kept.
  */
 static int
-enter(Shortcuts *self, const char *path, int *is_kept)
+enter(Shortcuts *self, const char *path, int *is_kept, struct stat *status)
 {
     struct open_how how = {
         .flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
     };
-    struct stat status;
     size_t size = strlen(path);
     Folder *kept = NULL;
     if (size < sizeof kept->name && strchr(path, '/') == NULL) {
@@ -802,19 +930,23 @@ enter(Shortcuts *self, const char *path, int *is_kept)
         kept = &self->folders[sum % FOLDERS];
         if (kept->name[0] && strcmp(kept->name, path) == 0) {
             *is_kept = 1;
-            if (fstatat(self->root, path, &status, AT_SYMLINK_NOFOLLOW) == 0
-                && status.st_ino == kept->inode && status.st_dev == kept->device)
+            if (fstatat(self->root, path, status, AT_SYMLINK_NOFOLLOW) == 0
+                && status->st_ino == kept->inode && status->st_dev == kept->device)
                 return kept->descriptor;
         }
     }
     *is_kept = 0;
     int folder = (int)syscall(SYS_openat2, self->root, path, &how, sizeof how);
-    if (folder >= 0 && kept != NULL && fstat(folder, &status) == 0) {
+    if (folder >= 0 && fstat(folder, status) < 0) {
+        close(folder);
+        return -1;
+    }
+    if (folder >= 0 && kept != NULL) {
         leave(kept);
         memcpy(kept->name, path, size + 1);
         kept->descriptor = folder;
-        kept->inode = status.st_ino;
-        kept->device = status.st_dev;
+        kept->inode = status->st_ino;
+        kept->device = status->st_dev;
         *is_kept = 1;
     }
     return folder;
@@ -828,26 +960,27 @@ publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
         PyObject *lines, const char *id, long long offset)
 {
     int folder = self->root, result = -1, is_kept = 1;
+    struct stat status;
     char *name = strrchr(key, '/');
-    if (name == NULL)
+    if (name == NULL) {
         name = key;
-    else {
+        if (fstat(folder, &status) < 0)
+            return -1;
+    } else {
         *name = 0;
-        folder = enter(self, key, &is_kept);
+        folder = enter(self, key, &is_kept, &status);
         *name++ = '/';
         if (folder < 0)
             return -1;
     }
-    if (has_room(self->root, length)) {
-        char upload[24], text[ATTRIBUTE_BYTES];
-        size_t size = first_line(text, id, (unsigned long long)length);
-        memcpy(text + size, PyBytes_AS_STRING(lines),
-               (size_t)PyBytes_GET_SIZE(lines));
-        size += (size_t)PyBytes_GET_SIZE(lines);
+    if (has_room(self->root, length)
+        && is_conferred_alike(&self->conferred, folder, &status)) {
+        char upload[24];
         /* Names of kvd.store.uploads have no such letter. */
         snprintf(upload, sizeof upload, "s%llx", self->names++);
         int file = openat(self->uploads, upload,
-                          O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+                          O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                          self->conferred.list_bytes ? 0666 : self->mode);
         if (file >= 0) {
             Py_ssize_t written = 0;
             while (written < length) {
@@ -856,9 +989,9 @@ publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
                     break;
                 written += count;
             }
-            if (written == length
-                && fsetxattr(file, ATTRIBUTE_NAME, text, size, 0) == 0)
-                result = place(self, upload, folder, name, offset);
+            if (written == length)
+                result = place(self, upload, file, length, lines, id, folder, name,
+                               offset);
             if (result < 0)
                 unlinkat(self->uploads, upload, 0);
             close(file);
@@ -1077,9 +1210,13 @@ Shortcuts_upload_to(Shortcuts *self, PyObject *argument)
     long folder = PyLong_AsLong(argument);
     if (folder == -1 && PyErr_Occurred())
         return NULL;
+    struct stat status;
     self->uploads = (int)folder;
     if (self->uploads < 0)
         leave_all(self);
+    else if (fstat(self->uploads, &status) < 0
+             || find_conferred(self->uploads, &status, &self->conferred) < 0)
+        self->uploads = -1;
     Py_RETURN_NONE;
 }
 

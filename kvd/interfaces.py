@@ -21,7 +21,8 @@ from kvd.dispatch.steering import Program
 from kvd.dispatch.view import View
 from kvd.keys import Key
 from kvd.operations import Operation
-from kvd.settings import Durability
+from kvd.privileges import User
+from kvd.settings import Durability, Modes
 from kvd.wire.events import Request
 
 T = TypeVar("T")
@@ -30,10 +31,25 @@ Answer: TypeAlias = T | Deferred[T]
 Metadata: TypeAlias = Mapping[str, str]
 """
 What a client said of a value and gets back with it: lower-case field names of
-HTTP (``content-type``, ``content-encoding``) and their values.
+HTTP, those of `METADATA_FIELDS`, and their values.
 """
 
 NO_METADATA: Metadata = {}
+
+METADATA_FIELDS = frozenset(
+    (
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "content-type",
+        "expires",
+    )
+)
+"""
+The names that metadata may have: fields that describe a representation, and none
+that frames a message.
+"""
 
 MAX_METADATA_BYTES = 1024
 """
@@ -289,6 +305,22 @@ class IStoreMaker(Interface):
         """
 
 
+class IFileStoreMaker(IStoreMaker):
+    """
+    An `IStoreMaker` whose store makes files.
+    """
+
+    def making(modes: Modes, user: User | None) -> IStoreMaker:
+        """
+        The same, for a store in which everything is made so.
+
+        Args:
+            modes: The permissions of files and folders, whatever the umask.
+            user: Whom this process will be when it opens the store: what `prepare`
+                makes is that user's, and is tried as that user. None: as it is.
+        """
+
+
 # -- dispatch -----------------------------------------------------------------
 
 
@@ -452,12 +484,17 @@ class IGatedPolicy(IDispatchPolicy):
 
     def accepts(worker: int, view: View) -> bool:
         """
-        Whether a worker may take the connection that waits. Called in the worker;
-        kept waiting for long by all of them, a connection is taken by anybody.
+        Whether a worker may take one of the connections that wait (``view.waiting``).
+        Called in the worker; kept waiting for long by all of them, a connection is
+        taken by anybody.
+
+        With one that waits, it is a matter of who takes it. With many, each worker
+        should take its share at once: who waits in a long queue while a gate is closed
+        waits for ever longer turns of those who are in.
 
         Args:
             worker: The number of the one that asks.
-            view: All workers that take connections and have given a sign of life,
+            view: All workers that take connections and are there to take one soon,
                 itself included.
         """
 

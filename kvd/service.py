@@ -13,11 +13,11 @@ from kvd.clock import measure_monotonically
 from kvd.descriptors import check_descriptor_limit, raise_descriptor_limit
 from kvd.dispatch.arranging import ChosenPolicy
 from kvd.errors import BadSetting, OperatorError
-from kvd.interfaces import IStoreMaker
 from kvd.opening import open_sockets
 from kvd.options import Options
-from kvd.plugins import IStoreDeclaration, load
+from kvd.privileges import user_to_be
 from kvd.scoreboard import create_scoreboard
+from kvd.serving import load_store
 from kvd.settings import Settings
 from kvd.supervisor import WorkersService
 from kvd.systemd.notifying import take_notifier
@@ -57,9 +57,9 @@ def makeService(options: Options) -> IService:
         size = max(settings.procs, chosen.arrangement.group_size)
         size = size if settings.procs else 1
         check_descriptor_limit(settings, size)
-        maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
-        maker.prepare(settings.store.path)
-        check_written_files(settings)
+        user = user_to_be(options.parent)
+        load_store(settings, user).prepare(settings.store.path)
+        check_written_files(settings, user)
         sockets = open_sockets(settings, size, inherited)
         leave(inherited)
     except OperatorError as error:

@@ -168,6 +168,35 @@ class AcceptorTests(SynchronousTestCase):
         assert [5, 4, 2, 1] == told
         assert 4 == len(self.accepted)
 
+    def test_of_many_a_part_is_taken_between_two_questions(self) -> None:
+        """
+        And no more than was to be taken in all.
+        """
+        told: list[int] = []
+
+        def may(waiting: int) -> bool:
+            told.append(waiting)
+            return True
+
+        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.addCleanup(listener.close)
+        listener.setblocking(False)
+        acceptor = Acceptor(
+            listener.dup(),
+            self.take,
+            self.reactor,
+            at_once=lambda waiting: 66,
+            may=may,
+        )
+        self.addCleanup(acceptor.close)
+        for _ in range(70):
+            self.addCleanup(socket.create_connection(listener.getsockname()).close)
+        acceptor.start()
+        self.reactor.settle(1)
+
+        assert 64 == len(self.accepted)
+        assert list(range(70, 6, -4)) == told
+
     def test_who_comes_too_late_asks_nobody(self) -> None:
         """
         Another was faster, and nothing waits any more: what the gate would say of

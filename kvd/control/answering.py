@@ -12,6 +12,7 @@ from twisted.internet import unix
 from twisted.internet.address import UNIXAddress
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web import http
+from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
 from kvd.accepting import Acceptor
@@ -19,6 +20,11 @@ from kvd.accepting import Acceptor
 MAX_CONNECTIONS: Final = 256
 """
 The supervisor needs its descriptors for other things than being asked how it is.
+"""
+
+MAX_LENGTH_BYTES: Final = 100
+"""
+Of the value of a ``Content-Length``.
 """
 
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -84,12 +90,43 @@ class BoundedRequest(Request):
         self.channel.loseConnection()
 
 
+class _Channel(HTTPChannel):
+    """
+    Refuses a length of so many digits that Python makes no number of it: Twisted would
+    log a traceback for each.
+    """
+
+    _is_refused = False
+
+    def headerReceived(self, line: bytes) -> bool:
+        """
+        See `HTTPChannel.headerReceived`.
+        """
+        name, _, value = line.partition(b":")
+        if name.lower() != b"content-length" or len(value) <= MAX_LENGTH_BYTES:
+            return bool(super().headerReceived(line))
+        self._is_refused = True
+        assert self.transport is not None
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        self.loseConnection()
+        return False
+
+    def lineReceived(self, line: bytes) -> None:
+        """
+        See `HTTPChannel.lineReceived`.
+        """
+        if not self._is_refused:
+            super().lineReceived(line)
+
+
 class QuietSite(Site):
     """
     A site without a log: who asks for the status twenty times a second fills none.
     """
 
     noisy = False
+    # No HTTP/2, for which Twisted has another in between.
+    protocol: Any = _Channel
 
     def log(self, request: http.Request) -> None:
         pass

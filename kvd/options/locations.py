@@ -8,12 +8,12 @@ daemon. Nothing on the disk is looked at.
 
 from __future__ import annotations
 
-import os
 import re
 from urllib.parse import unquote_to_bytes
 
 from kvd.errors import BadSetting
 from kvd.interfaces import IStoreMaker
+from kvd.paths import absolute
 from kvd.plugins import IDialectDeclaration, IStoreDeclaration, declared, load
 from kvd.settings import ANY_HOST, DialectChoice, StoreLocation
 from kvd.wire.hosts import is_host
@@ -45,6 +45,8 @@ def read_store(text: str) -> StoreLocation:
             f" as {near}; known: {', '.join(f'{name}:' for name in known)}"
         )
     maker: IStoreMaker = load(IStoreDeclaration, scheme)
+    if path.startswith("~"):
+        path = absolute(path)
     return StoreLocation(scheme, maker.resolve(path))
 
 
@@ -61,7 +63,7 @@ def read_access_log(text: str) -> str | None:
             f"{text!r} is not a file: give the path of one, - for standard output,"
             " or off"
         )
-    return os.path.abspath(text)
+    return absolute(text)
 
 
 def read_record_file(text: str) -> str | None:
@@ -72,7 +74,7 @@ def read_record_file(text: str) -> str | None:
         return None
     if not text or text.endswith("/") or "\0" in text:
         raise BadSetting(f"{text!r} is not a file: give the path of one, or off")
-    return os.path.abspath(text)
+    return absolute(text)
 
 
 def read_control(text: str) -> str | None:
@@ -88,7 +90,7 @@ def read_control(text: str) -> str | None:
             f"{text!r} is no place for a socket: give the path of a file to be made,"
             " auto, or off"
         )
-    return os.path.abspath(text)
+    return absolute(text)
 
 
 def read_dialect(text: str) -> DialectChoice:

@@ -38,14 +38,16 @@ from kvd.errors import BadSetting, KeyAbsent, StoreFull, StoreUnusable
 from kvd.interfaces import (
     NO_METADATA,
     Answer,
+    IFileStoreMaker,
     IStore,
-    IStoreMaker,
     IValue,
     Metadata,
     ValueInfo,
 )
 from kvd.keys import Key, escape
-from kvd.settings import Durability
+from kvd.privileges import User, acting_as
+from kvd.settings import DEFAULT_MODES, Durability, Modes
+from kvd.store.conferring import conferred, make_folder
 from kvd.store.faults import fault_of
 from kvd.store.folders import FOLDER_FLAGS, split
 from kvd.store.listing import FileListing
@@ -78,6 +80,8 @@ class Insides:
     """How a value is replaced; see `kvd.store.swapping`."""
     recent: RecentValues
     uploads: UploadFolder
+    file_mode: int
+    """Of a value in a folder that confers nothing else."""
 
 
 @implementer(IStore)
@@ -97,6 +101,7 @@ class FileStore:
         clock: IReactorTime,
         off_reactor: OffReactor,
         syncing: OffReactor | None = None,
+        modes: Modes = DEFAULT_MODES,
     ) -> None:
         """
         Args:
@@ -105,6 +110,8 @@ class FileStore:
             clock: For the pauses while another process has a key locked.
             off_reactor: Where listings are read.
             syncing: Where syncs are done; None: there too.
+            modes: Of the files and folders that it makes. The umask of this process
+                must let those of files through.
 
         Raises:
             StoreUnusable: It cannot be opened.
@@ -116,12 +123,12 @@ class FileStore:
             try:
                 self._root = os.open(path, _ROOT_FLAGS)
                 opened.callback(os.close, self._root)
-                hidden = _open_hidden(self._root)
+                hidden = _open_hidden(self._root, modes.folder)
                 opened.callback(os.close, hidden)
-                lock = os.open("lock", _LOCK_FLAGS, 0o666, dir_fd=hidden)
+                lock = _open_lock(hidden, modes.file)
                 opened.callback(os.close, lock)
                 sweep(hidden)
-                uploads = UploadFolder(hidden)
+                uploads = UploadFolder(hidden, modes)
                 opened.callback(uploads.close)
             except OSError as error:
                 raise StoreUnusable(
@@ -130,8 +137,10 @@ class FileStore:
             recent = self._recent = RecentValues(self._root)
             opened.callback(recent.close)
             self._opened = opened.pop_all()
-        tree = self._tree = Tree(self._root)
-        self.insides = Insides(self._root, lock, tree.swaps, recent, uploads)
+        tree = self._tree = Tree(self._root, modes)
+        self.insides = Insides(
+            self._root, lock, tree.swaps, recent, uploads, modes.file
+        )
         self._locks = KeyLocks(lock, clock, self._underway)
         self._syncs = None
         if durability == "disk":
@@ -144,10 +153,13 @@ class FileStore:
         self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
     ) -> FileUpload:
         try:
-            self._tree.expect_room_for(key)
-            if length is not None:
-                self._expect_space(length)
-            return FileUpload(key, length, metadata, self._premises)
+            folder = self._tree.enter_near(key)
+            try:
+                if length is not None:
+                    self._expect_space(length)
+                return FileUpload(key, length, metadata, self._premises, folder)
+            finally:
+                self._tree.leave(folder)
         except OSError as error:
             sentence = f"The upload of /{escape(key)} cannot begin"
             raise fault_of(error, sentence) from error
@@ -216,12 +228,21 @@ class FileStore:
         await syncs.folders(split(key)[0])
 
 
-def _open_hidden(root: int) -> int:
+def _open_hidden(root: int, mode: int) -> int:
     try:
-        os.mkdir(".kvd", dir_fd=root)
+        return make_folder(root, ".kvd", mode)
     except FileExistsError:
-        pass
-    return os.open(".kvd", FOLDER_FLAGS, dir_fd=root)
+        return os.open(".kvd", FOLDER_FLAGS, dir_fd=root)
+
+
+def _open_lock(hidden: int, mode: int) -> int:
+    try:
+        lock = os.open("lock", _LOCK_FLAGS | os.O_EXCL, mode, dir_fd=hidden)
+    except FileExistsError:
+        return os.open("lock", _LOCK_FLAGS, mode, dir_fd=hidden)
+    if not conferred(hidden).access:
+        os.fchmod(lock, mode)
+    return lock
 
 
 def _reason(error: OSError) -> str:
@@ -230,11 +251,18 @@ def _reason(error: OSError) -> str:
     return f"{error.strerror}{of}"
 
 
-@implementer(IStoreMaker)
+@implementer(IFileStoreMaker)
+@dataclass(frozen=True, slots=True)
 class FileStoreMaker:
     """
     Opens the store in a folder: ``file:./values``.
     """
+
+    modes: Modes = DEFAULT_MODES
+    user: User | None = None
+
+    def making(self, modes: Modes, user: User | None) -> FileStoreMaker:
+        return FileStoreMaker(modes, user)
 
     def resolve(self, path: str) -> str:
         if not path or "\0" in path:
@@ -244,22 +272,37 @@ class FileStoreMaker:
         return os.path.abspath(path)
 
     def prepare(self, path: str) -> None:
-        make_root(path)
-        # Nothing in it waits: the key is locked by nobody else.
-        with closing(FileStore(path, "process", Clock(), execute)) as store:
+        # This may take privileges: the folder around it can be root's.
+        make_root(path, self.modes.folder, self.user)
+        with (
+            acting_as(self.user),
+            # Nothing in it waits: the key is locked by nobody else.
+            closing(
+                FileStore(path, "process", Clock(), execute, modes=self.modes)
+            ) as store,
+        ):
             probe(store, path)
 
     def open_store(self, path: str, durability: Durability) -> FileStore:
         # Not at the top: importing the reactor installs one.
         from twisted.internet import reactor
 
+        # twistd sets 077 as a daemon. This process makes nothing without saying its
+        # permissions; to set those of each value anew would be one more call.
+        os.umask(os.umask(0o077) & ~self.modes.file)
         syncing = None
         if durability == "disk":
             syncing = Threads(reactor, MAX_THREADS)
             # The store is closed by then, so nothing is underway.
             reactor.addSystemEventTrigger("during", "shutdown", syncing.stop)
-        clock = IReactorTime(reactor)
-        return FileStore(path, durability, clock, in_threads_of(reactor), syncing)
+        return FileStore(
+            path,
+            durability,
+            IReactorTime(reactor),
+            in_threads_of(reactor),
+            syncing,
+            self.modes,
+        )
 
 
 maker = FileStoreMaker()

@@ -82,8 +82,9 @@ class MemoryStore:
         """
         if any(other.startswith(key + b"/") for other in self.values):
             raise folder_conflict(key)
-        if any(key.startswith(other + b"/") for other in self.values):
-            raise path_conflict(key)
+        for other in self.values:
+            if key.startswith(other + b"/"):
+                raise path_conflict(key, other)
 
     def current(self, key: Key) -> ValueInfo | None:
         """
@@ -173,7 +174,10 @@ class MemoryUpload:
         replaced = store.current(key)
         conditions.check_change(replaced)
         store.expect_place_for(key)
-        info = ValueInfo(key, size, new_etag(), time.time(), self._metadata)
+        changed = time.time()
+        if replaced is not None:
+            changed = max(changed, replaced.changed)
+        info = ValueInfo(key, size, new_etag(), changed, self._metadata)
         store.values[key] = info, bytes(self._body)
         return Published(info, created=replaced is None)
 

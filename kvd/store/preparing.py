@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger
 
 from kvd.conditions import UNCONDITIONAL
-from kvd.errors import Fault, StoreFull, StoreUnusable
+from kvd.errors import Fault, MetadataTooLarge, StoreFull, StoreUnusable
 from kvd.interfaces import MAX_METADATA_BYTES
 from kvd.keys import Key
+from kvd.privileges import User
+from kvd.settings import DEFAULT_MODES
 from kvd.store.attribute import new_etag
+from kvd.store.conferring import make_folder
 
 if TYPE_CHECKING:
     from kvd.store.file import FileStore
@@ -26,9 +29,16 @@ if TYPE_CHECKING:
 _log = Logger()
 
 
-def make_root(path: str) -> None:
+def make_root(
+    path: str, mode: int = DEFAULT_MODES.folder, user: User | None = None
+) -> None:
     """
     Make the folder, if it is missing.
+
+    Args:
+        path: Its absolute path.
+        mode: Its permissions.
+        user: Whose it will be; None: this process's.
 
     Raises:
         StoreUnusable: There cannot be one.
@@ -39,6 +49,9 @@ def make_root(path: str) -> None:
             f" and extended attributes, which {sys.platform} has not"
         )
     try:
+        if not os.path.lexists(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _make_own(path, mode, user)
         os.makedirs(path, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise StoreUnusable(
@@ -50,6 +63,22 @@ def make_root(path: str) -> None:
         ) from error
 
 
+def _make_own(path: str, mode: int, user: User | None) -> None:
+    name = os.path.basename(path)
+    around = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        folder = make_folder(around, name, mode)
+    except FileExistsError:
+        return  # Another daemon starts too.
+    finally:
+        os.close(around)
+    try:
+        if user is not None:
+            os.fchown(folder, user.uid, user.gid)
+    finally:
+        os.close(folder)
+
+
 def probe(store: FileStore, path: str) -> None:
     """
     Try whether a store keeps values.
@@ -59,9 +88,19 @@ def probe(store: FileStore, path: str) -> None:
     """
     key = Key(b".kvd-probe-" + new_etag().encode("ascii"))
     # As large as an attribute may get: filesystems differ in what they take.
-    metadata = {"x": "x" * (MAX_METADATA_BYTES - 1)}
+    name = "content-type"
+    metadata = {name: "x" * (MAX_METADATA_BYTES - len(name))}
     try:
-        store.begin(key, 0, metadata).commit(UNCONDITIONAL)
+        try:
+            store.begin(key, 0, metadata).commit(UNCONDITIONAL)
+        except MetadataTooLarge:
+            _log.warn(
+                "the file system of the store {path} keeps less than {bytes} bytes of"
+                " metadata with a value; more than it keeps is refused",
+                path=path,
+                bytes=MAX_METADATA_BYTES,
+            )
+            store.begin(key, 0).commit(UNCONDITIONAL)
         store.remove(key, UNCONDITIONAL)
     except StoreFull as full:
         # What is there can still be read, and removed to make room.

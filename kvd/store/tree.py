@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from typing import Final
 
 from kvd.conditions import Conditions
-from kvd.errors import KeyAbsent, StoreFault
-from kvd.interfaces import ValueInfo
+from kvd.errors import KeyAbsent, KeyConflict, StoreFault
 from kvd.keys import Key, escape
+from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.faults import folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
 from kvd.store.swapping import swap, swapping_is_cheaper
@@ -33,22 +34,29 @@ class Tree:
     The files below one root.
     """
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, modes: Modes = DEFAULT_MODES) -> None:
         """
         Args:
             root: Stays the caller's.
+            modes: Of what is made.
         """
         self._root = root
+        self._modes = modes
         self.swaps = swapping_is_cheaper(root)
         """How a value is replaced; see `kvd.store.swapping`."""
 
     def _enter(self, parents: Parents, *, make: bool = False) -> int:
         """
-        Open the folder of a key; see `open_folder`. Then `_leave` it.
+        Open the folder of a key; see `open_folder`. Then `leave` it.
         """
-        return open_folder(self._root, parents, make=make) if parents else self._root
+        if not parents:
+            return self._root
+        return open_folder(self._root, parents, make=make, mode=self._modes.folder)
 
-    def _leave(self, folder: int) -> None:
+    def leave(self, folder: int) -> None:
+        """
+        Let go of what was entered.
+        """
         if folder != self._root:
             os.close(folder)
 
@@ -62,15 +70,16 @@ class Tree:
             try:
                 return open_value(folder, name, key)
             finally:
-                self._leave(folder)
+                self.leave(folder)
         except OSError as error:
             if is_absence(error):
                 return None
             raise
 
-    def expect_room_for(self, key: Key) -> None:
+    def enter_near(self, key: Key) -> int:
         """
-        Find out early that a value cannot have this key.
+        Open the folder in which a value will be, or the last on the way to it that
+        exists; then `leave` it. Finds out early that a value cannot have this key.
 
         Raises:
             KeyConflict: See `IStore.begin`.
@@ -79,17 +88,51 @@ class Tree:
         try:
             folder = self._enter(parents)
         except FileNotFoundError:
-            return
+            return self._enter_last(parents)
         except NotADirectoryError as error:
-            raise path_conflict(key) from error
+            raise self._path_conflict(key) from error
         try:
             if _is_folder(folder, name) and not remove_empty(folder, name):
                 raise folder_conflict(key)
-        finally:
-            self._leave(folder)
+        except BaseException:
+            self.leave(folder)
+            raise
+        return folder
+
+    def _enter_last(self, parents: Parents) -> int:
+        for depth in range(len(parents) - 1, 0, -1):
+            try:
+                return self._enter(parents[:depth])
+            except FileNotFoundError:
+                continue
+        return self._root
+
+    def _path_conflict(self, key: Key) -> KeyConflict:
+        """
+        What to raise where a key leads through something that is no folder.
+        """
+        parents, _ = split(key)
+        for depth in range(1, len(parents) + 1):
+            way = b"/".join(parents[:depth])
+            try:
+                status = os.stat(way, dir_fd=self._root, follow_symlinks=False)
+            except OSError:
+                break  # It was, a moment ago.
+            if stat.S_ISREG(status.st_mode):
+                return path_conflict(key, way)
+            if stat.S_ISLNK(status.st_mode):
+                return path_conflict(key, way, "a link, which kvd does not follow,")
+            if not stat.S_ISDIR(status.st_mode):
+                return path_conflict(key, way, "neither a value nor a folder")
+        return path_conflict(key, b"/".join(parents), "no folder")
 
     def publish(
-        self, uploads: UploadFolder, upload: bytes, key: Key, conditions: Conditions
+        self,
+        uploads: UploadFolder,
+        upload: bytes,
+        key: Key,
+        conditions: Conditions,
+        seal: Callable[[float | None], object],
     ) -> bool:
         """
         Give a finished file its name.
@@ -99,13 +142,15 @@ class Tree:
             upload: Its name there; gone afterwards.
             key: Where it goes.
             conditions: What must hold of the value that is there.
+            seal: Called before it gets its name, with the date of the value that is
+                there, if kvd wrote it: the new one's must not be earlier.
 
         Returns:
             Whether a value was there.
         """
         try:
             for _ in range(_TRIES):
-                replaced = self._place(uploads, upload, key, conditions)
+                replaced = self._place(uploads, upload, key, conditions, seal)
                 if replaced is not None:
                     return replaced
             raise StoreFault(
@@ -117,7 +162,12 @@ class Tree:
             raise
 
     def _place(
-        self, uploads: UploadFolder, upload: bytes, key: Key, conditions: Conditions
+        self,
+        uploads: UploadFolder,
+        upload: bytes,
+        key: Key,
+        conditions: Conditions,
+        seal: Callable[[float | None], object],
     ) -> bool | None:
         """
         Try to; None if the way was not clear but may be now.
@@ -128,10 +178,14 @@ class Tree:
         except FileNotFoundError:
             return None  # Pruned between being made and being opened.
         except NotADirectoryError as error:
-            raise path_conflict(key) from error
+            raise self._path_conflict(key) from error
         try:
-            current = _info_of(folder, name, key)
-            conditions.check_change(current)
+            current = _current(folder, name, key)
+            conditions.check_change(None if current is None else current.info)
+            # What a file of others says may be any time. If it is in the future, no
+            # client was told (`kvd.exchanges.get`).
+            ours = current if current is not None and current.is_ours else None
+            seal(None if ours is None else ours.info.changed)
             if self.swaps and current is not None:
                 swap(uploads.descriptor, upload, folder, name)
                 uploads.remove(upload)
@@ -146,7 +200,7 @@ class Tree:
                 raise folder_conflict(key) from error
             return None
         finally:
-            self._leave(folder)
+            self.leave(folder)
         return current is not None
 
     def remove(self, key: Key, conditions: Conditions) -> None:
@@ -160,13 +214,13 @@ class Tree:
         parents, name = split(key)
         folder = self._enter(parents)
         try:
-            current = _info_of(folder, name, key)
+            current = _current(folder, name, key)
             if current is None:
                 raise KeyAbsent(f"/{escape(key)} has no value.")
-            conditions.check_change(current)
+            conditions.check_change(current.info)
             os.unlink(name, dir_fd=folder)
         finally:
-            self._leave(folder)
+            self.leave(folder)
         # Within the key's lock, though it needs none: so a sync that follows
         # finds the folders as they stay.
         prune(self._root, parents)
@@ -184,17 +238,17 @@ def open_value(folder: int, name: bytes, key: Key) -> FileValue | None:
     try:
         described = describe(descriptor, key)
         if described is not None:
-            info, is_ours = described
-            value = FileValue(descriptor, info, is_ours=is_ours)
+            value = FileValue(descriptor, described)
     finally:
         if value is None:
             os.close(descriptor)
     return value
 
 
-def _info_of(folder: int, name: bytes, key: Key) -> ValueInfo | None:
+def _current(folder: int, name: bytes, key: Key) -> FileValue | None:
     """
-    What is known of the value that a file of a folder is; None if it is none.
+    The value that a file of a folder is, closed: for what is known of it. None if it
+    is none.
     """
     try:
         value = open_value(folder, name, key)
@@ -202,10 +256,9 @@ def _info_of(folder: int, name: bytes, key: Key) -> ValueInfo | None:
         if is_absence(error):
             return None
         raise
-    if value is None:
-        return None
-    value.close()
-    return value.info
+    if value is not None:
+        value.close()
+    return value
 
 
 def _is_folder(folder: int, name: bytes) -> bool:

@@ -236,6 +236,20 @@ class StatusSiteTests(SynchronousTestCase):
                 assert not said or said.startswith(b"HTTP/1.1 413 ")
                 assert 1 >= said.count(b"HTTP/")
 
+    def test_a_length_that_is_no_number_for_python_is_refused(self) -> None:
+        """
+        Wherever it stands, once, and without a word in the log.
+        """
+        length = b"Content-Length: " + b"9" * 5_000 + b"\r\n"
+        for fields in (length, length + b"A: b\r\nC: d\r\n", b"A: b\r\n" + length):
+            client = self.connect()
+            client.send(b"POST / HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n")
+            said = client.receive()
+            assert client.ended
+            assert said.startswith(b"HTTP/1.1 400 ")
+            assert 1 == said.count(b"HTTP/")
+        assert [] == self.flushLoggedErrors()
+
     def test_chunks_without_end_end_the_connection(self) -> None:
         """
         However small they are, and whatever comes with them.

@@ -27,9 +27,11 @@ Of others beside them.
 """
 
 CHUNK: Final = b"1\r\nz\r\n"
-HEAD: Final = "PUT /{} HTTP/1.1\r\nHost: kvd\r\nTransfer-Encoding: chunked\r\n\r\n"
-GET: Final = b"GET /v HTTP/1.1\r\nHost: kvd\r\n\r\n"
-LAST_GET: Final = b"GET /v HTTP/1.1\r\nHost: kvd\r\nConnection: close\r\n\r\n"
+HEAD: Final = (
+    "PUT /{} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+GET: Final = b"GET /v HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LAST_GET: Final = b"GET /v HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 AT_ONCE: Final = 20_000
 
 SEND_BUFFER_BYTES: Final = 64 * 1024

@@ -43,19 +43,16 @@ def start(name: str, port: int, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize(
-    "path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name
-)
-def test_without_its_arguments_it_says_how_it_is_called(path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_without_its_arguments_it_says_how_it_is_called(name: str) -> None:
     """
     In the words that it begins with.
     """
-    ended = subprocess.run(
-        [sys.executable, str(path)], capture_output=True, text=True, timeout=60
-    )
+    command = [sys.executable, str(EXAMPLES / name)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
 
     assert (1, "") == (ended.returncode, ended.stdout)
-    assert f"python {path.name} http://127.0.0.1:8080" in ended.stderr
+    assert f"python {name} http://127.0.0.1:8080" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

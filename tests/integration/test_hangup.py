@@ -90,7 +90,7 @@ def test_a_second_signal_to_end_is_no_mistake(
         client = socket.create_connection(("127.0.0.1", daemon.port), timeout=30)
         with client:
             client.sendall(
-                b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 2\r\n"
+                b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
                 b"Expect: 100-continue\r\n\r\n"
             )
             assert client.recv(1000).startswith(b"HTTP/1.1 100 ")

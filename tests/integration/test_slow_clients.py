@@ -99,7 +99,9 @@ class SlowWriter(SlowClient):
         super().__init__(name, sock)
         self._port = port
         self._rest = body
-        sock.sendall(f"PUT /{name} HTTP/1.1\r\nHost: kvd\r\n{fields}\r\n\r\n".encode())
+        sock.sendall(
+            f"PUT /{name} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n".encode()
+        )
 
     def step(self) -> None:
         self.socket.sendall(self._rest[:1])
@@ -119,7 +121,7 @@ def get(key: str, *fields: str) -> bytes:
     """
     A GET.
     """
-    lines = [f"GET /{key} HTTP/1.1", "Host: kvd", *fields, "", ""]
+    lines = [f"GET /{key} HTTP/1.1", "Host: localhost", *fields, "", ""]
     return "\r\n".join(lines).encode()
 
 
@@ -258,7 +260,7 @@ def test_clients_that_stand_still_are_not_waited_for(tmp_path: Path) -> None:
             sock.sendall(get("great"))
         writer = tcp()
         writer.sendall(
-            b"PUT /great HTTP/1.1\r\nHost: kvd\r\nContent-Length: 9\r\n\r\nz"
+            b"PUT /great HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nz"
         )
         assert writer.recv(1000).startswith(b"HTTP/1.1 408 ")
         for sock in readers:

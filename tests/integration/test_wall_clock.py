@@ -90,15 +90,15 @@ def test_who_waits_waits_no_longer_and_no_less(
     ):
         assert 201 == ask(daemon.port, "PUT", "/value", VALUE).status
         upload.sendall(
-            f"PUT /up HTTP/1.1\r\nHost: x\r\nContent-Length: {len(VALUE)}\r\n"
+            f"PUT /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(VALUE)}\r\n"
             "Connection: close\r\n\r\n".encode()
             + VALUE[:100_000]
         )
-        get = b"GET /value HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        get = b"GET /value HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         download.sendall(get)
         beginning = download.recv(1000)
         # A first request, so that the idle one is not before its first head.
-        idle.sendall(b"HEAD /value HTTP/1.1\r\nHost: x\r\n\r\n")
+        idle.sendall(b"HEAD /value HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert idle.recv(1000).startswith(b"HTTP/1.1 200 ")
         silent.sendall(b"GET /value HT")
         clock.step(step)

@@ -73,6 +73,9 @@ class ServingAtOnce(Serving):
     Writes its logs without a thread.
     """
 
+    def _thread_for(self, path: str) -> Callable[[Callable[[], None]], Deferred[None]]:
+        return execute
+
     def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
         return execute(function)
 
@@ -261,7 +264,8 @@ def _without_moments(reply: bytes) -> bytes:
 
 
 def _without_id(attribute: bytes) -> bytes:
-    return re.sub(rb"^1 [0-9a-f]{32} ", b"1 (id) ", attribute)
+    said = re.sub(rb"^([12]) [0-9a-f]{32} ", rb"\1 (id) ", attribute)
+    return re.sub(rb"^(2 \(id\) \d+) \d+\.\d{6}\n", rb"\1 (date)\n", said)
 
 
 def _without_times(line: str) -> str:

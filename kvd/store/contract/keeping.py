@@ -85,19 +85,33 @@ class ValueContract(Asking):
         value has its own.
         """
         store = self.make_store()
-        metadata = {"content-type": 'text/plain; charset="utf-8"', "x-empty": ""}
-        metadata["x-mark"] = ": \u00e9 \u20ac \udcff :"
-        used = sum(
-            len(name) + len(value.encode("utf-8", "surrogateescape"))
-            for name, value in metadata.items()
-        )
-        metadata["x"] = "v" * (MAX_METADATA_BYTES - used - 1)
+        metadata = {
+            "content-type": 'text/plain; charset="utf-8"',
+            "content-language": "",
+            "content-disposition": ": \u00e9 \u00ff :",
+        }
+        used = sum(len(name) + len(value.encode()) for name, value in metadata.items())
+        room = MAX_METADATA_BYTES - used - len("cache-control")
+        metadata["cache-control"] = "v" * room
 
         self.put(store, metadata=metadata)
         assert metadata == self.result(store.stat(KEY)).metadata
 
         self.put(store)
         assert {} == self.result(store.stat(KEY)).metadata
+
+    def test_time_of_change_is_that_of_publication(self) -> None:
+        """
+        An upload that was overtaken by another is the newer value.
+        """
+        store = self.make_store()
+        slow = self.begin(store)
+        self.result(slow.write(b"slow"))
+        fast = self.put(store, body=b"fast").info
+        published = self.result(slow.commit(UNCONDITIONAL)).info
+
+        assert fast.changed <= published.changed
+        assert published == self.result(store.stat(KEY))
 
     def test_time_of_change_stays(self) -> None:
         """
