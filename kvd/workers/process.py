@@ -98,7 +98,7 @@ class ForkServerProcess:
         self._started = self._reactor.seconds()
         self._worked = False
         try:
-            near = self._spawn_one()
+            channel = self._channel = self._spawn_one()
         except OSError as error:
             pause = self._backoff.pause_after(0.0, worked=False)
             self._log.error(
@@ -109,30 +109,33 @@ class ForkServerProcess:
             )
             self._timer = self._reactor.callLater(pause, self._begin)
             return
-        channel = self._channel = Channel(
-            near, self._received, self._lost, self._reactor
-        )
         channel.send(Load(self._settings), [self._scoreboard])
         waiting, self._waiting = self._waiting, []
         for fork, control in waiting:
             with control:
                 channel.send(fork, [control.fileno()])
 
-    def _spawn_one(self) -> socket.socket:
+    def _spawn_one(self) -> Channel:
         """
         Returns:
-            This end of its control socket.
+            To it.
         """
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
             try:
-                process = self._process = self._spawn(far)
+                # First: the kernel may watch no more (epoll_ctl(2)).
+                channel = Channel(near, self._received, self._lost, self._reactor)
             except OSError:
                 near.close()
                 raise
+            try:
+                process = self._process = self._spawn(far)
+            except OSError:
+                channel.close()
+                raise
         if process.stderr is not None:
             Printed(process.stderr, self._reactor)
-        return near
+        return channel
 
     def fork(self, worker: int, request: int, control: socket.socket) -> None:
         """
