@@ -32,7 +32,7 @@ class Entry:
     peer: str
     method: str
     key: str
-    """Escaped; ``-`` where the request was not understood."""
+    """Escaped; ``-`` where the request line was not understood."""
     status: int
     body_bytes: int
     """Of the body, in whichever direction it went."""
