@@ -192,6 +192,14 @@ class StoreFault(Fault):
     """
 
 
+class StoreExhausted(StoreFault):
+    """
+    The process or the machine has no descriptor or no memory left for now.
+    """
+
+    status = 503
+
+
 class SyncFailed(StoreFault):
     """
     The disk did not confirm a write. Never tried again on the same data: the

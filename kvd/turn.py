@@ -411,7 +411,7 @@ class Turn:
             fields.append(("Allow", ALLOWED))
         elif isinstance(error, RangeNotSatisfiable):
             fields.append(("Content-Range", f"bytes */{error.size}"))
-        elif isinstance(error, Draining):
+        elif error.status == 503:
             fields.append(("Retry-After", "1"))
         status = error.status
         self.reply(status, fields, problem(self._spell(status), error.sentence))

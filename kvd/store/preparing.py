@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
@@ -19,9 +19,13 @@ from kvd.errors import Fault, StoreFull, StoreUnusable
 from kvd.interfaces import MAX_METADATA_BYTES
 from kvd.keys import Key
 from kvd.store.attribute import new_etag
+from kvd.store.sync import sync
 
 if TYPE_CHECKING:
     from kvd.store.file import FileStore
+
+# Not `FOLDER_FLAGS`: outside of the store, links are followed.
+_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _log = Logger()
 
@@ -39,7 +43,7 @@ def make_root(path: str) -> None:
             f" and extended attributes, which {sys.platform} has not"
         )
     try:
-        os.makedirs(path, exist_ok=True)
+        _make_synced(path)
     except (FileExistsError, NotADirectoryError) as error:
         raise StoreUnusable(
             f"the store {path} cannot be a folder: a file is in its place"
@@ -48,6 +52,33 @@ def make_root(path: str) -> None:
         raise StoreUnusable(
             f"the store {path} cannot be made: {error.strerror}"
         ) from error
+
+
+def _make_synced(path: str) -> None:
+    """
+    Make a folder and those around it, with names that a power cut leaves: what is
+    synced in a folder is lost with its name.
+    """
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            if not os.path.isdir(folder):
+                raise  # Else somebody who needs it too was faster.
+    for folder in missing:
+        try:
+            around = os.open(os.path.dirname(folder), _FOLDER_FLAGS)
+        except PermissionError:
+            os.sync()  # It may be written and not read.
+            continue
+        try:
+            sync(around)
+        finally:
+            os.close(around)
 
 
 def probe(store: FileStore, path: str) -> None:

@@ -123,6 +123,10 @@ def _make(hidden: int) -> tuple[str, int]:
             folder = os.open(name, FOLDER_FLAGS, dir_fd=hidden)
         except FileNotFoundError:
             continue
+        except OSError:
+            # Mostly for want of descriptors: each request would leave another one.
+            os.rmdir(name, dir_fd=hidden)
+            raise
         if _hold(folder):
             return name, folder
         os.close(folder)
