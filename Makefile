@@ -1,6 +1,7 @@
 # Everything runs in .venv, which is made here and brought up to date whenever
 # pyproject.toml or what is compiled changes. All that has to be there before: make, and a Python
-# from 3.11 with its venv module; another than python3 is chosen with PYTHON.
+# from 3.11 with its venv module; another than python3 is chosen with PYTHON. What the tests need
+# beside these, "make test" installs, or says how.
 
 PYTHON ?= python3
 VENV := .venv
@@ -24,13 +25,17 @@ BENCH ?=
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test lint trial coverage crash changes soak figures bench clean
+.PHONY: serve test prepared lint trial coverage crash changes soak figures bench clean
 
 serve: $(VENV)/served
 	$(BIN)/twistd -n kvd $(ARGS)
 
-# Quick checks first.
-test: lint trial coverage
+# Quick checks first. In a make of its own, which sees what has been installed.
+test: prepared
+	$(MAKE) lint trial coverage
+
+prepared:
+	@PYTHON="$(PYTHON)" tests/prepare.sh
 
 lint: $(VENV)/developed
 	$(BIN)/ruff check

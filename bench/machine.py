@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.building import Programs
+from kvd import __version__
 
 
 def describe(programs: Programs, disk: Path, tmpfs: Path) -> Mapping[str, str]:
@@ -65,9 +66,8 @@ def file_system(path: Path) -> str:
 
 
 def _kvd() -> str:
-    version = importlib.metadata.version("kvd")
     commit = _said(["git", "describe", "--always", "--dirty", "--abbrev=10"])
-    return f"{version} ({commit.strip()})" if commit else version
+    return f"{__version__} ({commit.strip()})" if commit else __version__
 
 
 def _version(command: Sequence[str]) -> str:

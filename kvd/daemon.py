@@ -84,6 +84,7 @@ class ServingService(Service):
                     self._status,
                     told,
                     self._scoreboard.sums,
+                    lambda: self._scoreboard.workers,
                     lambda: self._present().policy,
                     reactor,
                 )

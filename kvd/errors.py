@@ -58,6 +58,12 @@ class BadFraming(BadRequest):
     """
 
 
+class DigestMismatch(BadRequest):
+    """
+    A body is not the one that its digest is of.
+    """
+
+
 class KeyAbsent(PeerError):
     """
     No value is stored under the key.
@@ -130,6 +136,14 @@ class TargetTooLong(PeerError):
     status = 414
 
 
+class CodingUnsupported(PeerError):
+    """
+    A value comes in a coding that kvd would have to take off.
+    """
+
+    status = 415
+
+
 class RangeNotSatisfiable(PeerError):
     """
     The range asked for lies wholly behind the end of the value.
@@ -167,9 +181,17 @@ class UnknownMethod(PeerError):
     status = 501
 
 
+class OperationUnsupported(PeerError):
+    """
+    The request is one of another protocol, such as that to copy a value.
+    """
+
+    status = 501
+
+
 class UnsupportedVersion(PeerError):
     """
-    The request's HTTP version is neither 1.0 nor 1.1.
+    The request's version of HTTP is none of 1.x.
     """
 
     status = 505

@@ -488,9 +488,14 @@ class IDialect(Interface):
     are spelled. A provider keeps no state.
     """
 
-    def understand(request: Request) -> Operation:
+    def understand(request: Request, prefix: bytes) -> Operation:
         """
-        What the request asks for. Looks at nothing but the request.
+        What the request asks for. Looks at nothing but the arguments.
+
+        Args:
+            request: Its path begins with the prefix.
+            prefix: Of the keys that this dialect was chosen for: empty for all, or
+                percent-decoded and ending with a slash. It is a part of each key.
 
         Raises:
             PeerError: It asks for nothing that can be done.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from kvd.conditions import UNCONDITIONAL, Conditions
 from kvd.keys import Key
+from kvd.wire.digests import Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Put:
     key: Key
     conditions: Conditions = UNCONDITIONAL
     metadata: Mapping[str, str] = field(default_factory=dict)
+    digests: tuple[Digest, ...] = ()
+    """What the body has to have; else nothing is stored."""
     empty: bool = False
     """Store an empty value, and read past whatever body there is."""
 

@@ -10,6 +10,7 @@ IDLE    the first byte of a head      closed
 HEAD    the head is complete          408, closed
 BODY    the body is complete          408, upload discarded, closed
 STORE   the store answers             (the store has bounds of its own)
+TURN    others had their time         (we are slow then, not the client)
 READER  the kernel took the reply     aborted
 LINGER  the client closed             aborted
 ======  ============================  =================================
@@ -43,6 +44,7 @@ class Waits(Enum):
     HEAD = "the rest of a head"
     BODY = "the rest of a body"
     STORE = "an answer of the store"
+    TURN = "its next time slice"
     READER = "the client to read"
     LINGER = "the client to close"
 
@@ -65,6 +67,7 @@ def bounds_of(limits: Limits) -> Bounds:
         Waits.HEAD: limits.head_seconds,
         Waits.BODY: limits.body_seconds,
         Waits.STORE: float("inf"),
+        Waits.TURN: float("inf"),
         Waits.READER: limits.reader_seconds,
         Waits.LINGER: LINGER_SILENT_SECONDS,
     }

@@ -131,6 +131,7 @@ class HttpConnection(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._lost = self._ending = True
+        self._site.run_queue.discard(self._have_turn)
         if self._moves is not None:
             self._stop_moving()
         if self._turn is not None:
@@ -149,11 +150,14 @@ class HttpConnection(Protocol):
 
     def _advance(self) -> None:
         """
-        Take events for as long as there are any and nothing is owed.
+        Take events for as long as there are any, nothing is owed, and the time
+        slice lasts.
         """
         if self._advancing:
             return
         self._advancing = True
+        run_queue = self._site.run_queue
+        began = run_queue.seconds()
         try:
             while not self._owed and not self._ending:
                 try:
@@ -165,8 +169,31 @@ class HttpConnection(Protocol):
                     self._await_input()
                     break
                 self._pass_on(event)
+                # What begins with a head goes on with it, at least once.
+                if (
+                    not isinstance(event, Request)
+                    and self._reader.buffered
+                    and run_queue.is_over(began)
+                ):
+                    self._give_way()
         finally:
             self._advancing = False
+
+    def _give_way(self) -> None:
+        """
+        Go on with what has come after others had their turn.
+        """
+        if self._owed or self._ending:
+            return
+        self._owed = True
+        self._wait(Waits.TURN)
+        self._pause()
+        self._site.run_queue.add(self._have_turn)
+
+    def _have_turn(self) -> None:
+        self._owed = False
+        self._wait(Waits.IDLE)
+        self._advance()
 
     def _pass_on(self, event: Request | bytes | Mark) -> None:
         """

@@ -50,7 +50,8 @@ class Connection:
     """
 
     arrived_ns: int
-    """Since the epoch, by the clock of the machine."""
+    """Since the epoch, by the clock of the machine as it was when the daemon started:
+    setting it later makes no difference."""
     open_ns: int
     """From its arrival to its end."""
     service_ns: int

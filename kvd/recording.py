@@ -42,6 +42,7 @@ class Recorder(Gathering[Connection]):
         append: Callable[[bytes], None],
         clock: IReactorTime,
         off_reactor: Callable[[Callable[[], None]], Deferred[None]],
+        epoch_ns: int,
     ) -> None:
         """
         Args:
@@ -49,6 +50,7 @@ class Recorder(Gathering[Connection]):
             append: Writes whole records; may block.
             clock: When to write.
             off_reactor: Runs a function elsewhere.
+            epoch_ns: See `Scoreboard.epoch_ns`.
         """
         super().__init__(
             "the record of connections",
@@ -57,6 +59,7 @@ class Recorder(Gathering[Connection]):
             off_reactor,
         )
         self._worker = worker
+        self._epoch_ns = epoch_ns
 
     def ended(
         self, open_seconds: float, service_seconds: float, count: int, requests: int
@@ -67,13 +70,14 @@ class Recorder(Gathering[Connection]):
         Args:
             count: Of its bytes.
         """
-        # The reactor's clock can be set back.
-        open_ns = max(0, round(open_seconds * 1e9))
+        open_ns = round(open_seconds * 1e9)
         self.note(
             Connection(
-                time.time_ns() - open_ns,
+                # Not the time of day: if that were set, whoever replays the record
+                # would wait, or see connections come in another order.
+                self._epoch_ns + time.monotonic_ns() - open_ns,
                 open_ns,
-                max(0, round(service_seconds * 1e9)),
+                round(service_seconds * 1e9),
                 count,
                 requests,
                 self._worker,

@@ -60,8 +60,9 @@ so many at once stays within.
 _DELAY = _LATENCY + BUCKETS
 assert _DELAY + BUCKETS <= ROW_WORDS
 
-# Before the rows, one that says how many are in use, and how many there are.
-_IN_USE, _ROWS = range(2)
+# Before the rows, one that says how many are in use, how many there are, how many have
+# ever been in use, and which date it was when the monotonic clock began.
+_IN_USE, _ROWS, _EVER, _EPOCH = range(4)
 _HEAD_BYTES: Final = ROW_WORDS * WORD_BYTES
 
 # The word of a duration, by its exponent.
@@ -164,14 +165,16 @@ class Row:
     One worker's row, in the hands of that worker.
     """
 
-    __slots__ = ("_seconds", "_words")
+    __slots__ = ("_seconds", "_words", "epoch_ns")
 
-    def __init__(self, words: memoryview) -> None:
+    def __init__(self, words: memoryview, epoch_ns: int) -> None:
         """
         Args:
             words: The row's words, of format ``Q``, as the predecessor left them;
                 zeroes for the first.
+            epoch_ns: See `Scoreboard.epoch_ns`.
         """
+        self.epoch_ns = epoch_ns
         self._words = words
         self._seconds = words.cast("B").cast("d")
         words[OPEN] = words[_AWAKE] = 0
@@ -212,10 +215,8 @@ class Row:
         A request has ended, or was broken off.
 
         Args:
-            seconds: How long it took; taken for 0 if somebody set the clock back.
+            seconds: How long it took.
         """
-        if seconds < 0:
-            seconds = 0.0
         words = self._words
         words[DONE] += 1
         exponent = frexp(seconds + _A_NANOSECOND)[1]
@@ -267,7 +268,12 @@ def lone_row() -> Row:
     """
     A row that nobody else can read.
     """
-    return Row(memoryview(bytearray(ROW_WORDS * WORD_BYTES)).cast("Q"))
+    words = memoryview(bytearray(ROW_WORDS * WORD_BYTES)).cast("Q")
+    return Row(words, _epoch_ns())
+
+
+def _epoch_ns() -> int:
+    return time.time_ns() - time.monotonic_ns()
 
 
 class Scoreboard:
@@ -307,7 +313,17 @@ class Scoreboard:
 
     @workers.setter
     def workers(self, workers: int) -> None:
+        self._words[_EVER] = max(self._words[_EVER], workers)
         self._words[_IN_USE] = workers
+
+    @property
+    def epoch_ns(self) -> int:
+        """
+        The date at which the monotonic clock began, in nanoseconds since the epoch, as
+        it was when the daemon started. What all its processes date by it stays in
+        order, whoever sets the clock.
+        """
+        return int(self._words[_EPOCH])
 
     def mark(self, worker: int, takes: bool) -> None:
         """
@@ -345,7 +361,7 @@ class Scoreboard:
         """
         A worker's row for the worker itself, which begins with nothing open.
         """
-        return Row(self._row(worker))
+        return Row(self._row(worker), self.epoch_ns)
 
     def counts(self, worker: int) -> Counts:
         """
@@ -370,9 +386,10 @@ class Scoreboard:
 
     def sums(self) -> list[Sums]:
         """
-        What was counted in every place.
+        What was counted in every place that was ever in use. Those that still are come
+        first; the others keep what was done in them, so that no total ever goes back.
         """
-        rows = [self._row(worker) for worker in range(self.workers)]
+        rows = [self._row(worker) for worker in range(self._words[_EVER])]
         return [_sums(row.tolist(), row.cast("B").cast("d")[_SERVING]) for row in rows]
 
     def accepted_by(self, worker: int) -> int:
@@ -456,7 +473,10 @@ def create_scoreboard(workers: int, rows: int = 0) -> int:
         mmap.mmap(descriptor, _HEAD_BYTES) as head,
         memoryview(head).cast("Q") as words,
     ):
-        words[_IN_USE], words[_ROWS] = workers, rows
+        words[_IN_USE] = words[_EVER] = workers
+        words[_ROWS] = rows
+        # A machine without a clock of its own may not know the date yet.
+        words[_EPOCH] = max(0, _epoch_ns())
     return descriptor
 
 

@@ -9,6 +9,7 @@ import os
 from twisted.application.service import IService
 
 from kvd.alone import OwnService
+from kvd.clock import measure_monotonically
 from kvd.dispatch.arranging import ChosenPolicy
 from kvd.errors import BadSetting, OperatorError
 from kvd.interfaces import IStoreMaker
@@ -38,6 +39,11 @@ def makeService(options: Options) -> IService:
     Raises:
         SystemExit: With a sentence, where the settings ask for the impossible.
     """
+    # Not at the top: importing the reactor installs one.
+    from twisted.internet import reactor
+
+    # Before anything of kvd's is scheduled.
+    measure_monotonically(reactor)
     settings = options.settings
     notifier = take_notifier(os.environ)
     try:

@@ -25,7 +25,7 @@ from kvd.interfaces import IStoreMaker
 from kvd.plugins import IStoreDeclaration, load
 from kvd.protocol import HttpConnection
 from kvd.recording import Recorder, record_to
-from kvd.scoreboard import Row
+from kvd.scoreboard import Row, lone_row
 from kvd.settings import Limits, Settings
 from kvd.shortcuts import CLOSES, NOTHING, SERVED, Shortcuts, shortcuts_to
 from kvd.site import Site
@@ -97,7 +97,7 @@ class Serving:
             row: Where this process counts; None: only for itself.
             parts: Of these settings; None: they are loaded by `start`.
         """
-        self._row = row
+        self._row = row or lone_row()
         self._parts = parts
         self._settings = settings
         self._worker = worker
@@ -151,7 +151,13 @@ class Serving:
         path = self._settings.record
         if path is None:
             return None
-        return Recorder(self._worker, record_to(path), self._reactor, self._off_reactor)
+        return Recorder(
+            self._worker,
+            record_to(path),
+            self._reactor,
+            self._off_reactor,
+            self._row.epoch_ns,
+        )
 
     def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)

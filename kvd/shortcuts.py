@@ -154,6 +154,7 @@ class _Teacher:
         if (
             operation.conditions is not UNCONDITIONAL
             or operation.empty
+            or operation.digests
             or length is None
             or length > MAX_BODY_BYTES
             or (limit is not None and length > limit)

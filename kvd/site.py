@@ -17,6 +17,7 @@ from kvd.dialects.choice import Dialects
 from kvd.interfaces import IStore
 from kvd.patience import bounds_of
 from kvd.recording import Recorder
+from kvd.run_queue import RunQueue
 from kvd.scoreboard import Row, lone_row
 from kvd.settings import Limits
 from kvd.splicing import Pipe
@@ -90,6 +91,7 @@ class Site:
         self.shortcuts: Shortcuts | None = None
         """Which requests take where they can; None while draining too."""
         self.bounds = bounds_of(limits)
+        self.run_queue = RunQueue(clock.callLater, self.row)
         self.draining = False
         self.others_serve = False
         """While draining: whether other processes take what still comes."""

@@ -38,6 +38,7 @@ from kvd.wire.events import Request
 from kvd.wire.replies import (
     CONTINUE,
     LAST_CHUNK,
+    NO_SNIFFING,
     chunk,
     problem,
     reply_head,
@@ -189,8 +190,9 @@ class Turn:
         """
         request = self.request
         dialects = self._site.dialects
-        dialect = self._dialect = dialects.of(request.target)
-        self._operation = dialects.understand(dialect, request)
+        place = dialects.of(request.target)
+        self._dialect = place.dialect
+        self._operation = dialects.understand(place, request)
         self._exchange = exchange_for(self._operation, self, self._site)
         self._exchange.begin()
 
@@ -406,7 +408,7 @@ class Turn:
             return
         self._let_go()
         assert isinstance(error, PeerError | Fault)
-        fields: Fields = [("Content-Type", "application/problem+json")]
+        fields: Fields = [("Content-Type", "application/problem+json"), NO_SNIFFING]
         if isinstance(error, MethodNotAllowed):
             fields.append(("Allow", ALLOWED))
         elif isinstance(error, RangeNotSatisfiable):

@@ -63,7 +63,7 @@ class Silent:
     Understands nothing.
     """
 
-    def understand(self, request: Request) -> Operation:
+    def understand(self, request: Request, prefix: bytes) -> Operation:
         raise AssertionError("options ask nothing")
 
     def spell(self, status: int, operation: Operation | None, writing: bool) -> int:

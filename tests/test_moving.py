@@ -5,8 +5,10 @@ are read and written holds for them, and something more.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -289,6 +291,22 @@ class MovingTests(MovingCase):
         assert 201 == status(reply)
         assert value == self.value(b"k")
         assert 1000 == self.store.written
+
+    def test_a_body_with_a_digest_is_read(self) -> None:
+        """
+        All of it, as nobody could verify what the kernel moves.
+        """
+        value = os.urandom(300_000)
+        digest = b64encode(hashlib.sha256(value).digest())
+        head = (
+            put(len(value))[:-2] + b"Content-Digest: sha-256=:" + digest + b":\r\n\r\n"
+        )
+        for sent, expected in ((value, 201), (value[1:] + b"x", 400)):
+            self.client.send(head + sent[:1000])
+            assert expected == status(self.client.send(sent[1000:]).receive())
+            assert value == self.value(b"k")
+        assert 2 * len(value) == self.store.written
+        assert 0 == self.store.uploads
 
     def test_a_body_in_drops_is_moved_too(self) -> None:
         """

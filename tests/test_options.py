@@ -320,7 +320,8 @@ class RefusedTests(OptionsCase):
         """
         A prefix is spelled as a path in a URL, with a slash at both ends.
         """
-        for prefix in ["", "a/", "/a", "//", "/a//b/", "/a?/", "/a%2Fb/", "/%/", "/ /"]:
+        shapes = ["", "a/", "/a", "//", "/a//b/", "/a?/", "/a%2Fb/", "/%/", "/ /"]
+        for prefix in [*shapes, "/./", "/a/../", "/%2e/", "/.%2E/a/"]:
             self.check_refusals(
                 [([f"--dialect={prefix}=plain"], [repr(prefix), "begins and ends"])]
             )

@@ -3,11 +3,14 @@ Tests for `kvd.protocol`, `kvd.turn` and `kvd.exchanges`: what a client sees of
 a connection, whatever the store.
 """
 
+import hashlib
 import json
 import re
 import struct
+from base64 import b64encode
 from collections.abc import Sequence
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.access_log import Entry
 from kvd.conditions import UNCONDITIONAL
 from kvd.dialects.choice import Dialects
-from kvd.errors import StoreFull
+from kvd.errors import KeyAbsent, StoreFull
+from kvd.exchanges.get import CHUNK_BYTES
 from kvd.gathering import FLUSH_SECONDS
 from kvd.keys import Key
 from kvd.patience import LINGER_SILENT_SECONDS
@@ -164,6 +168,16 @@ def detail(reply: bytes) -> str:
 
 HOST = b"Host: kvd\r\n"
 CLOSED = b"close"
+HELLO_IN_CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
+IN_SHA256 = b64encode(hashlib.sha256(b"hello").digest())
+IN_SHA512 = b64encode(hashlib.sha512(b"hello").digest())
+DIGESTS_OF_HELLO = [
+    b"Content-MD5: XUFAKrxLKna5cZ2REBfFkg==",
+    b"Content-Digest: sha-256=:" + IN_SHA256 + b":",
+    b"Repr-Digest: crc32c=:AAAA:, sha-512=:" + IN_SHA512 + b":",
+    b"Content-Digest: sha-256=:%b:\r\nRepr-Digest: sha-256=:%b:"
+    % (IN_SHA256, IN_SHA256),
+]
 
 
 class PutTests(ConnectionCase):
@@ -248,6 +262,67 @@ class PutTests(ConnectionCase):
         )
 
         assert 400 == status(reply)
+
+    def test_what_kvd_does_not_speak_stores_nothing(self) -> None:
+        """
+        And leaves what is stored; it is told before the body.
+        """
+        self.put(b"k", b"old")
+        table = [
+            (b"/k", b"Content-Encoding: gzip, aws-chunked", 415),
+            (b"/k", b"x-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER", 415),
+            (b"/k", b"x-amz-copy-source: /bucket/other", 501),
+            (b"/k", b"Destination: http://kvd/other", 501),
+            (b"/k?uploadId=x&partNumber=1", b"A: b", 501),
+            (b"/k?acl", b"A: b", 501),
+            (b"/k", b"Content-MD5: x", 400),
+            (b"/k", b"Content-Digest: sha-256=abc", 400),
+            (b"/k", b"Repr-Digest: sha-256=:AAAA:", 400),
+        ]
+        for target, line, expected in table:
+            client = self.connect()
+            head = b"PUT " + target + b" HTTP/1.1\r\n" + HOST + line
+            reply = client.send(
+                head + b"\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+            ).receive()
+            assert (line, expected) == (line, status(reply))
+            assert detail(reply)
+            assert b"old" == self.value(b"k")
+        assert [b"k"] == list(self.store.values)
+        assert 0 == self.store.uploads
+
+    def test_a_digest_that_matches_stores_the_value(self) -> None:
+        """
+        Whichever field brings it, with a length and in chunks.
+        """
+        for number, line in enumerate(DIGESTS_OF_HELLO):
+            for framed in (b"Content-Length: 5\r\n\r\nhello", HELLO_IN_CHUNKS):
+                key = b"k%d" % number
+                head = b"PUT /" + key + b" HTTP/1.1\r\n" + HOST + line + b"\r\n"
+                assert status(self.ask(head + framed)) in (201, 204)
+                assert b"hello" == self.value(key)
+
+    def test_a_digest_of_another_body_stores_nothing(self) -> None:
+        """
+        The old value stays, and so does the connection.
+        """
+        self.put(b"k", b"old")
+        chunks = HELLO_IN_CHUNKS.replace(b"lo", b"l0")
+        for line in DIGESTS_OF_HELLO:
+            for framed in (
+                b"Content-Length: 5\r\n\r\nhell0",
+                b"Content-Length: 0\r\n\r\n",
+                chunks,
+            ):
+                for key in (b"k", b"new"):
+                    head = b"PUT /" + key + b" HTTP/1.1\r\n" + HOST + line + b"\r\n"
+                    reply = self.ask(head + framed)
+                    assert (line, 400) == (line, status(reply))
+                    assert "nothing is stored" in detail(reply)
+        assert b"old" == self.value(b"k")
+        assert [b"k"] == list(self.store.values)
+        assert 0 == self.store.uploads
+        assert b"old" == body(self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"))
 
     def test_a_folder_of_keys_is_no_key(self) -> None:
         """
@@ -354,16 +429,44 @@ class PutTests(ConnectionCase):
 
     def test_metadata_is_kept(self) -> None:
         """
-        The type and the coding that a value came with are given back.
+        And given back with the value, or a part of it; with a 304, what tells how long
+        it is fresh (RFC 9110 section 15.4.5).
+        """
+        fresh = b"Cache-Control: max-age=60\r\nExpires: 0\r\n"
+        others = (
+            b'Content-Type: text/plain\r\nContent-Disposition: inline; filename="a b"'
+            b"\r\nContent-Encoding: br\r\nContent-Language: de\r\n"
+        )
+        line = b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n"
+        self.ask(line + others + fresh + b"\r\nhi")
+
+        for method, more, expected in (
+            (b"GET", b"", 200),
+            (b"HEAD", b"", 200),
+            (b"GET", b"Range: bytes=0-0\r\n", 206),
+            (b"GET", b"If-None-Match: *\r\n", 304),
+        ):
+            reply = self.ask(method + b" /k HTTP/1.1\r\n" + HOST + more + b"\r\n")
+            assert expected == status(reply)
+            for told in (fresh if expected == 304 else fresh + others).splitlines():
+                name, _, value = told.partition(b": ")
+                assert (name, value) == (name, field(reply, name))
+        assert None is field(reply, b"Content-Type")
+
+    def test_an_empty_type_is_none(self) -> None:
+        """
+        So nobody guesses.
         """
         self.ask(
-            b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Type: text/plain\r\n"
-            b"Content-Encoding: zstd\r\nContent-Length: 1\r\n\r\nx"
+            b"PUT /k HTTP/1.1\r\n"
+            + HOST
+            + b"Content-Length: 2\r\nContent-Type:\r\nContent-Encoding: \r\n\r\nhi"
         )
-        reply = self.ask(b"HEAD /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        reply = self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
 
-        assert b"text/plain" == field(reply, b"Content-Type")
-        assert b"zstd" == field(reply, b"Content-Encoding")
+        assert b"application/octet-stream" == field(reply, b"Content-Type")
+        assert None is field(reply, b"Content-Encoding")
+        assert b"hi" == body(reply)
 
     def test_a_full_disk_in_the_middle_is_507(self) -> None:
         """
@@ -551,6 +654,74 @@ class GetTests(ConnectionCase):
 
         assert [] == self.notes.entries, "the value fits into the socket's buffer"
         assert waiting <= 64 * 1024
+
+    def test_a_date_chooses_no_part(self) -> None:
+        """
+        Two values of one second have one date: their parts are never joined.
+        """
+        self.put(b"k", b"AAAAAAAAAA")
+        ask = b"GET /k HTTP/1.1\r\n" + HOST
+        told = field(self.ask(ask + b"\r\n"), b"Last-Modified")
+        assert told is not None
+        self.put(b"k", b"BBBBBBBBBB")
+        reply = self.ask(ask + b"Range: bytes=5-\r\nIf-Range: " + told + b"\r\n\r\n")
+
+        assert 200 == status(reply)
+        assert b"BBBBBBBBBB" == body(reply)
+
+    def test_a_date_of_no_zone_is_no_condition(self) -> None:
+        """
+        Nor is one of another zone (RFC 9110 section 13.1.3).
+        """
+        self.put(b"k", b"v")
+        for zone in (b"", b" +0000", b" EST", b" UTC"):
+            reply = self.ask(
+                b"GET /k HTTP/1.1\r\n"
+                + HOST
+                + b"If-Modified-Since: Fri, 01 Jan 2999 00:00:00"
+                + zone
+                + b"\r\nIf-Unmodified-Since: Thu, 01 Jan 1970 00:00:00"
+                + zone
+                + b"\r\n\r\n"
+            )
+            assert (zone, 200) == (zone, status(reply))
+
+
+class NoSniffingTests(ConnectionCase):
+    """
+    Browsers are told to believe what a reply says that its body is.
+    """
+
+    def test_all_replies_with_a_body_say_so(self) -> None:
+        """
+        Values, their parts, listings, pages of them, and refusals.
+        """
+        self.put(b"k", b"value")
+        self.put(b"empty", b"")
+        self.put(b"large", bytes(CHUNK_BYTES + 1))
+        table = [
+            (b"GET /k", b"", 200),
+            (b"HEAD /k", b"", 200),
+            (b"GET /empty", b"", 200),
+            (b"GET /large", b"", 200),
+            (b"GET /k", b"Range: bytes=1-2\r\n", 206),
+            (b"GET /k", b"Range: bytes=9-\r\n", 416),
+            (b"GET /", b"", 200),
+            (b"HEAD /", b"", 200),
+            (b"GET /?limit=1", b"", 200),
+            (b"GET /?limit=0", b"", 400),
+            (b"GET /none", b"", 404),
+            (b"POST /k", b"", 405),
+            (b"PUT /k", b"", 411),
+            (b"BREW /k", b"", 501),
+            (b"GET /k", b"", 200),
+        ]
+        for line, fields, expected in table:
+            if self.client.ended:
+                self.client = self.connect()
+            reply = self.ask(line + b" HTTP/1.1\r\n" + HOST + fields + b"\r\n")
+            assert (line, expected) == (line, status(reply))
+            assert (line, b"nosniff") == (line, field(reply, b"X-Content-Type-Options"))
 
 
 class DeleteTests(ConnectionCase):
@@ -1161,7 +1332,9 @@ class RecordTests(ConnectionCase):
     def setUp(self) -> None:
         super().setUp()
         self.recorded: list[bytes] = []
-        self.site.recorder = Recorder(5, self.recorded.append, self.reactor, inline)
+        self.site.recorder = Recorder(
+            5, self.recorded.append, self.reactor, inline, self.site.row.epoch_ns
+        )
 
     def record(self) -> Sequence[int]:
         """
@@ -1212,28 +1385,60 @@ class SomewhereClassicTests(ConnectionCase):
     A dialect counts below its prefix alone; the longest prefix wins.
     """
 
-    dialects = (DialectChoice("/old/", "classic"), DialectChoice("/old/new/", "plain"))
+    dialects = (
+        DialectChoice("/old/", "classic"),
+        DialectChoice("/old/new/", "plain"),
+        DialectChoice("/o%6cd/two/segments/", "classic"),
+    )
+
+    def store_at(self, target: bytes) -> int:
+        """
+        PUT a value; the status.
+        """
+        lines = b" HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx"
+        return status(self.ask(b"PUT " + target + lines))
 
     def test_each_path_has_its_dialect(self) -> None:
         """
-        However it is spelled.
+        However it is spelled, and the value is there: the prefix is a part of the key,
+        but none of the segments that the dialect counts.
         """
         table = [
-            (b"/k", 201),
-            (b"/old/k", 204),
-            (b"/%6fld/k", 204),
-            (b"http://h/old/k", 204),
-            (b"/old/new/k", 201),
+            (b"/k", 201, b"k"),
+            (b"/old/a", 200, b"old/a"),
+            (b"/%6fld/b", 200, b"old/b"),
+            (b"http://h/old/c", 200, b"old/c"),
+            (b"/./old/./d", 200, b"old/d"),
+            (b"/old//e/", 200, b"old/e"),
+            (b"/old/new/f", 201, b"old/new/f"),
+            (b"/old/new/g/h", 201, b"old/new/g/h"),
+            (b"/old/two/segments/i", 200, b"old/two/segments/i"),
         ]
-        for target, expected in table:
-            reply = self.ask(
-                b"PUT "
-                + target
-                + b" HTTP/1.1\r\n"
-                + HOST
-                + b"Content-Length: 1\r\n\r\nx"
-            )
-            assert (target, expected) == (target, status(reply))
+        for target, expected, key in table:
+            assert (target, expected) == (target, self.store_at(target))
+            assert b"x" == self.value(key)
+            reply = self.ask(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert (target, b"x") == (target, body(reply))
+
+    def test_one_segment_behind_the_prefix_is_a_key(self) -> None:
+        """
+        None and several are not, and nothing is stored then.
+        """
+        for target in (b"/old/", b"/old/a/b", b"/old/new", b"/old//"):
+            if target != b"/old/new":
+                assert (target, 204) == (target, self.store_at(target))
+            reply = self.ask(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert (target, 404) == (target, status(reply))
+        assert b"" == body(self.ask(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"))
+
+    def test_what_is_no_path_has_the_dialect_of_all_others(self) -> None:
+        """
+        Nor is a path that is wrongly encoded anywhere.
+        """
+        table = [(b"OPTIONS *", 204), (b"CONNECT h:1", 405), (b"GET /old/%zz", 400)]
+        for line, expected in table:
+            reply = self.ask(line + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert (line, expected) == (line, status(reply))
 
 
 class ClassicTests(ConnectionCase):
@@ -1264,11 +1469,15 @@ class ClassicTests(ConnectionCase):
             (b"HEAD /k", b"\r\n", 404),
             (b"POST /k", length, 404),
             (b"DELETE /none", b"\r\n", 404),
-            (b"DELETE /k", b"\r\n", 200),
         ]
         for line, rest, expected in table:
             reply = self.ask(line + b" HTTP/1.1\r\n" + HOST + rest)
             assert (line, expected) == (line, status(reply))
+        assert (b"x", b"") == (self.value(b"k"), self.value(b"empty"))
+        assert 200 == status(self.ask(b"DELETE /k HTTP/1.1\r\n" + HOST + b"\r\n"))
+        assert 404 == status(self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"))
+        with pytest.raises(KeyAbsent):
+            self.value(b"a/b")
 
     def test_without_a_length_the_key_is_empty(self) -> None:
         """

@@ -17,6 +17,7 @@ from kvd.dispatch.reuseport import ReusePort
 from kvd.options import Options
 from kvd.service import makeService
 from kvd.supervisor import WorkersService
+from tests.ports import unused_port
 
 
 def options(*arguments: str) -> Options:
@@ -34,16 +35,6 @@ def listening(port: int) -> bool:
     """
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def unused_port() -> int:
-    """
-    Free a moment ago.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize(

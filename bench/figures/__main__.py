@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.figures.get import measure_get
+from bench.figures.hostile import measure_hostile
 from bench.figures.idle import measure_idle
 from bench.figures.listing import measure_listing
 from bench.figures.memory import measure_memory
@@ -24,6 +25,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     "listing": measure_listing,
     "start": measure_start,
     "get": measure_get,
+    "hostile": measure_hostile,
 }
 
 

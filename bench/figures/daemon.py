@@ -15,15 +15,20 @@ from typing import Final
 
 from bench.processes import tree
 
-_TWISTD: Final = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+_TWISTD: Final = ("-c", "from twisted.scripts.twistd import run; run()")
 
 
 @contextmanager
-def kvd(folder: Path, port: int, *options: str) -> Iterator[int]:
+def kvd(
+    folder: Path, port: int, *options: str, python: str = sys.executable
+) -> Iterator[int]:
     """
     A daemon; gives its process id once it serves.
+
+    Args:
+        python: The interpreter of the installation that is meant.
     """
-    command = [*_TWISTD, "-n", "--pidfile=", "kvd", *options, "--control=off"]
+    command = [python, *_TWISTD, "-n", "--pidfile=", "kvd", *options, "--control=off"]
     command.append(f"--listen=tcp:{port}:interface=127.0.0.1")
     process = subprocess.Popen(  # noqa: S603
         command, cwd=folder, stdout=subprocess.PIPE, text=True

@@ -23,7 +23,7 @@ SECONDS: Final = 3
 @contextmanager
 def nginx(folder: Path, port: int, workers: int) -> Iterator[int]:
     """
-    An nginx that serves the files of a folder; gives its process id.
+    An nginx that serves the files of a folder, and takes values; gives its process id.
     """
     config = folder / "nginx.conf"
     config.write_text(
@@ -33,7 +33,11 @@ def nginx(folder: Path, port: int, workers: int) -> Iterator[int]:
         events {{ worker_connections 1024; }}
         http {{
             access_log off; keepalive_requests 1000000000; sendfile on;
-            server {{ listen 127.0.0.1:{port} reuseport; root {folder}/values; }}
+            client_max_body_size 0; client_body_temp_path {folder}/incoming;
+            server {{
+                listen 127.0.0.1:{port} reuseport; root {folder}/values;
+                dav_methods PUT;
+            }}
         }}
         """
     )

@@ -7,6 +7,7 @@ places are read each second, and a few minutes of what that gave are kept.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Reading:
     The sums at a moment.
     """
 
-    at: float
+    monotonic_seconds: float
     sums: Sequence[Sums]
 
 
@@ -66,7 +67,10 @@ class Sample:
     """
 
     at: float
-    """Its end, in seconds since the epoch."""
+    """Its end, in seconds since the epoch: a date to show. Somebody may set the clock,
+    so it says nothing of which sample is newer."""
+    monotonic_seconds: float
+    """Its end, by the machine's monotonic clock."""
     supervisor_delay: float
     """How many seconds later than asked for the supervisor's reactor took it."""
     latency_p50: float | None
@@ -84,6 +88,7 @@ class Sample:
         """
         return {
             "at": round(self.at, 3),
+            "monotonic_seconds": round(self.monotonic_seconds, 3),
             "supervisor_delay_seconds": _digits(self.supervisor_delay),
             "requests_per_second": _digits(sum(w.requests for w in self.workers)),
             "bytes_in_per_second": _digits(sum(w.bytes_in for w in self.workers)),
@@ -119,14 +124,21 @@ class History:
     Takes a sample each second and keeps the last `KEPT_SAMPLES`.
     """
 
-    def __init__(self, sums: Callable[[], Sequence[Sums]], clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        sums: Callable[[], Sequence[Sums]],
+        clock: IReactorTime,
+        date: Callable[[], float] = time.time,
+    ) -> None:
         """
         Args:
             sums: Reads those of all places that there are at the moment.
-            clock: Tells the time.
+            clock: Measures the time between two samples.
+            date: Tells the date of a sample.
         """
         self._sums = sums
         self._clock = clock
+        self._date = date
         self.samples: deque[Sample] = deque(maxlen=KEPT_SAMPLES)
         self._readings: deque[Reading] = deque(maxlen=BALANCE_SAMPLES)
         self._sampling = LoopingCall(self._take)
@@ -154,23 +166,21 @@ class History:
     def _take(self) -> None:
         now = Reading(self._clock.seconds(), self._sums())
         if self._readings:
-            self.samples.append(_sample(self._readings, now))
+            self.samples.append(_sample(self._readings, now, self._date()))
         self._readings.append(now)
 
 
-def _sample(readings: Sequence[Reading], now: Reading) -> Sample:
+def _sample(readings: Sequence[Reading], now: Reading, date: float) -> Sample:
     before, oldest = readings[-1], readings[0]
-    seconds = now.at - before.at
+    seconds = now.monotonic_seconds - before.monotonic_seconds
     delay = seconds - INTERVAL_SECONDS
-    if seconds <= 0:
-        # Somebody has set the clock.
-        seconds, delay = INTERVAL_SECONDS, 0.0
     pairs = list(_pairs(before.sums, now.sums))
     latency = _sum_up(_between(a.latency, b.latency) for a, b in pairs)
     # A place that is new has not had its share yet.
     long = list(zip(oldest.sums, now.sums, strict=False))
     return Sample(
-        at=now.at,
+        at=date,
+        monotonic_seconds=now.monotonic_seconds,
         supervisor_delay=max(0.0, delay),
         latency_p50=quantile(latency, 0.5),
         latency_p99=quantile(latency, 0.99),

@@ -69,7 +69,6 @@ class Ledger:
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
-        # Of each place, also of one that is not there at the moment.
         self._before: dict[int, Sums] = {}
 
     def enter(self, policy: str, sums: Sequence[Sums]) -> None:
@@ -78,7 +77,7 @@ class Ledger:
 
         Args:
             policy: The one in force.
-            sums: Of all places that there are, as they are now.
+            sums: Of all places that there have ever been, as they are now.
         """
         account = self.accounts.get(policy, Account())
         for place, now in enumerate(sums):

@@ -143,17 +143,18 @@ function worth(balance, workers) {
 
 function showTiles(status, now) {
   const alive = status.workers.filter((row) => "requests" in row);
+  const { totals } = status;
   const tiles = [
     ["requests", "Requests / s", count(now?.requests_per_second),
-      `${count(add(alive, (row) => row.requests))} in all`],
+      `${count(totals.requests)} in all`],
     ["progress", "In progress", count(add(alive, (row) => row.in_progress)),
       "requests, now"],
     ["open", "Connections", count(add(alive, (row) => row.open)),
-      `${count(add(alive, (row) => row.accepted))} in all`],
+      `${count(totals.accepted)} in all`],
     ["in", "Received / s", bytes(now?.bytes_in_per_second),
-      `${bytes(add(alive, (row) => row.bytes_in))} in all`],
+      `${bytes(totals.bytes_in)} in all`],
     ["out", "Sent / s", bytes(now?.bytes_out_per_second),
-      `${bytes(add(alive, (row) => row.bytes_out))} in all`],
+      `${bytes(totals.bytes_out)} in all`],
     ["latency", "Latency, median", seconds(now?.latency_p50_seconds),
       `99 % below ${seconds(now?.latency_p99_seconds)}`],
     ["balance", "Balance of requests", index(now?.balance_requests),
@@ -178,7 +179,7 @@ const MARGIN = { left: 40, right: 8, top: 8, bottom: 20 };
 
 function frame(svg) {
   const { width, height } = svg.getBoundingClientRect();
-  const newest = samples.length ? samples[samples.length - 1].at : 0;
+  const newest = samples.length ? samples[samples.length - 1].monotonic_seconds : 0;
   const right = width - MARGIN.right;
   const bottom = height - MARGIN.bottom;
   const perSecond = (right - MARGIN.left) / kept;
@@ -217,14 +218,14 @@ function stretches(chart, value) {
   let before = null;
   for (const sample of samples) {
     const number = value(sample);
-    const x = chart.x(sample.at);
+    const x = chart.x(sample.monotonic_seconds);
     if (number == null || x < MARGIN.left) {
       before = null;
       continue;
     }
-    if (before === null || sample.at - before > GAP_SECONDS) all.push([]);
+    if (before === null || sample.monotonic_seconds - before > GAP_SECONDS) all.push([]);
     all[all.length - 1].push([x, chart.y(number)]);
-    before = sample.at;
+    before = sample.monotonic_seconds;
   }
   return all;
 }
@@ -252,10 +253,9 @@ function drawArea(chart, value) {
 function pointedAt() {
   if (!samples.length) return null;
   if (cursor === null) return samples[samples.length - 1];
-  const newest = samples[samples.length - 1].at;
-  const at = newest - cursor;
-  return samples.reduce((best, sample) =>
-    Math.abs(sample.at - at) < Math.abs(best.at - at) ? sample : best);
+  const newest = samples[samples.length - 1].monotonic_seconds;
+  const from = (sample) => Math.abs(sample.monotonic_seconds - (newest - cursor));
+  return samples.reduce((best, sample) => (from(sample) < from(best) ? sample : best));
 }
 
 function drawCursor(chart) {
@@ -364,9 +364,9 @@ function showMap(status) {
     pen.fillRect(MARGIN.left, worker * row, width - MARGIN.left - MARGIN.right, row - gap);
   }
   const perSecond = (width - MARGIN.right - MARGIN.left) / kept;
-  const newest = samples.length ? samples[samples.length - 1].at : 0;
+  const newest = samples.length ? samples[samples.length - 1].monotonic_seconds : 0;
   for (const sample of samples) {
-    const right = width - MARGIN.right - (newest - sample.at) * perSecond;
+    const right = width - MARGIN.right - (newest - sample.monotonic_seconds) * perSecond;
     sample.workers.forEach((busy, worker) => {
       if (worker >= workers || right - perSecond < MARGIN.left) return;
       pen.fillStyle = shades[busy];
@@ -602,8 +602,8 @@ function showWorkers(status, now) {
 let latest = null;
 
 function remember(now) {
-  const newest = samples.length ? samples[samples.length - 1].at : 0;
-  if (!now || now.at <= newest) return;
+  const newest = samples.length ? samples[samples.length - 1].monotonic_seconds : 0;
+  if (!now || now.monotonic_seconds <= newest) return;
   const workers = now.workers.map((worker) => Math.round(100 * worker.busy));
   samples.push({ ...now, workers });
   while (samples.length > kept) samples.shift();
@@ -634,8 +634,9 @@ async function ask(path) {
 
 async function look() {
   const status = await ask("/status.json");
-  const newest = samples.length ? samples[samples.length - 1].at : 0;
-  const missed = status.last_second && status.last_second.at - newest > GAP_SECONDS;
+  const newest = samples.length ? samples[samples.length - 1].monotonic_seconds : 0;
+  const missed = status.last_second
+    && status.last_second.monotonic_seconds - newest > GAP_SECONDS;
   if (status.pid !== daemon || missed) {
     const past = await ask("/history.json");
     samples.splice(0, samples.length, ...past.samples);

@@ -206,6 +206,7 @@ class StatusSite:
         group: ListenerGroup,
         describe: Describe,
         sums: Callable[[], Sequence[Sums]],
+        places: Callable[[], int],
         policy: Callable[[], str],
         reactor: Any,
     ) -> None:
@@ -214,6 +215,7 @@ class StatusSite:
             group: Of one socket; stays the caller's.
             describe: The status.
             sums: What the scoreboard has summed up.
+            places: How many of these are in use, and come first.
             policy: The one in force.
             reactor: Watches the socket and tells the time.
         """
@@ -221,7 +223,7 @@ class StatusSite:
         self._read = sums
         self._policy = policy
         self._ledger = Ledger()
-        self._history = History(self._sums, reactor)
+        self._history = History(lambda: self._sums()[: places()], reactor)
         root = Page()
         root.putChild(b"", root)
         root.putChild(b"health", Told(TEXT, lambda: (OK, "ok\n")))

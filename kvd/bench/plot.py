@@ -36,7 +36,8 @@ def check_plot(path: str) -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise PlotUnavailable(
-            "drawing needs matplotlib: pip install 'kvd[plot]'"
+            "drawing needs matplotlib: run pip install '.[plot]' in the folder of kvd's"
+            " sources"
         ) from error
 
 

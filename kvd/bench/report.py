@@ -27,7 +27,8 @@ def check_report() -> None:
         del jinja2
     except ImportError as error:
         raise PlotUnavailable(
-            "a report needs matplotlib and jinja2: pip install 'kvd[plot]'"
+            "a report needs matplotlib and jinja2: run pip install '.[plot]' in the"
+            " folder of kvd's sources"
         ) from error
 
 

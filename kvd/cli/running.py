@@ -32,6 +32,7 @@ from kvd.client import (
     NotKvd,
     Unreachable,
 )
+from kvd.clock import measure_monotonically
 
 T = TypeVar("T")
 
@@ -99,6 +100,7 @@ def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
+    measure_monotonically(reactor)
     outcome: list[int] = []
 
     def ended(result: int | Failure) -> None:

@@ -83,6 +83,11 @@ def _show(told: dict[str, Any]) -> None:
         f" ready; balance of connections {told['balance']['connections']:.3f},"
         f" of requests {told['balance']['requests']:.3f}"
     )
+    totals = told["totals"]
+    console.print(
+        f"in all {totals['requests']} requests over {totals['accepted']} connections,"
+        f" {decimal(totals['bytes_in'])} in, {decimal(totals['bytes_out'])} out"
+    )
     for sentence in sentences_of_instead(told):
         console.print(sentence, markup=False)
     if shadow is not None:

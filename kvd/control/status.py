@@ -53,7 +53,8 @@ def describe(
 ) -> dict[str, Any]:
     """
     The status as it is sent. The numbers of a worker are those of its place, over
-    all processes that have been in it; a place without one tells none.
+    all processes that have been in it; a place without one tells none. The totals are
+    those of the daemon, over all places that it has ever had, and never become less.
 
     Args:
         settings: As they are at the moment.
@@ -68,11 +69,14 @@ def describe(
             no shadow.
     """
     sums = scoreboard.sums()
+    totals = _totals(sums)
     rows = [_row(worker, scoreboard, sums[worker.worker]) for worker in workers]
     if not settings.procs:
         # twistd's own reactor does not count its waiting.
         for row in rows:
-            del row["busy_seconds"], row["silent_seconds"], row["loop_delay"]
+            for name in ("busy_seconds", "silent_seconds", "loop_delay"):
+                row.pop(name, None)
+        del totals["busy_seconds"]
     counted = [row for row in rows if "requests" in row]
     queues = [queue for queue in map(_queue, groups) if queue["waiting"]]
     for row, own in zip(rows, _taken_alone(members, len(rows)), strict=True):
@@ -95,6 +99,7 @@ def describe(
         "procs": settings.procs,
         "uptime_seconds": round(uptime_seconds, 3),
         "draining": draining,
+        "totals": totals,
         "workers": rows,
         "bucket_seconds": BOUNDS_SECONDS,
         "accept_queues": queues,
@@ -116,6 +121,16 @@ def _row(worker: WorkerState, scoreboard: Scoreboard, sums: Sums) -> dict[str, A
         row |= asdict(scoreboard.counts(worker.worker))
         row |= {"latency": sums.latency, "loop_delay": sums.loop_delay}
     return row
+
+
+def _totals(sums: Sequence[Sums]) -> dict[str, float]:
+    return {
+        name: sum(getattr(of, name) for of in sums)
+        for name in (
+            *("starts", "accepted", "requests"),
+            *("bytes_in", "bytes_out", "busy_seconds"),
+        )
+    }
 
 
 def _taken_alone(

@@ -5,6 +5,7 @@ Which dialect answers: the one of the longest prefix that the path begins with.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from kvd.interfaces import IDialect
@@ -14,7 +15,17 @@ from kvd.plugins import IDialectDeclaration, load
 from kvd.settings import DialectChoice
 from kvd.wire.events import Request
 from kvd.wire.heads import KEPT_HEADS
-from kvd.wire.targets import raw_path
+from kvd.wire.targets import is_path, path_segments
+
+
+class Place(NamedTuple):
+    """
+    A dialect, and where it answers.
+    """
+
+    dialect: IDialect
+    prefix: bytes
+    """Of keys, as in `IDialect.understand`."""
 
 
 class Dialects:
@@ -23,14 +34,16 @@ class Dialects:
     """
 
     def __init__(self, choices: Sequence[DialectChoice]) -> None:
-        self._default: IDialect = load(IDialectDeclaration, "plain")
+        self._elsewhere = Place(load(IDialectDeclaration, "plain"), b"")
         by_prefix = {
-            unquote_to_bytes(choice.prefix): load(IDialectDeclaration, choice.name)
+            unquote_to_bytes(choice.prefix)[1:]: load(IDialectDeclaration, choice.name)
             for choice in choices
         }
         self._understood: Kept[Request, Operation] = Kept(KEPT_HEADS)
-        self._by_prefix: list[tuple[bytes, IDialect]] = sorted(
-            by_prefix.items(), key=lambda item: len(item[0]), reverse=True
+        self._places: list[Place] = sorted(
+            (Place(dialect, prefix) for prefix, dialect in by_prefix.items()),
+            key=lambda place: len(place.prefix),
+            reverse=True,
         )
 
     @property
@@ -38,27 +51,32 @@ class Dialects:
         """
         Whether all requests are ``plain``.
         """
-        return not self._by_prefix
+        return not self._places
 
-    def of(self, target: bytes) -> IDialect:
+    def of(self, target: bytes) -> Place:
         """
         The dialect for a request target. Two spellings of one path get the
         same answer.
-        """
-        if self._by_prefix:
-            path = unquote_to_bytes(raw_path(target))
-            for prefix, dialect in self._by_prefix:
-                if path.startswith(prefix):
-                    return dialect
-        return self._default
 
-    def understand(self, dialect: IDialect, request: Request) -> Operation:
+        Raises:
+            BadRequest: The path is wrongly encoded.
         """
-        What a request asks for in its dialect; see `IDialect.understand`.
+        if self._places and is_path(target):
+            path = b"/".join(path_segments(target))
+            for place in self._places:
+                if path.startswith(place.prefix):
+                    return place
+        return self._elsewhere
+
+    def understand(self, place: Place, request: Request) -> Operation:
+        """
+        What a request asks for in the dialect of its place; see
+        `IDialect.understand`.
 
         A request that comes again (`kvd.wire.heads`) is not asked about again.
         """
         known = self._understood.find(request)
         if known is not None:
             return known
-        return self._understood.keep(request, dialect.understand(request))
+        operation = place.dialect.understand(request, place.prefix)
+        return self._understood.keep(request, operation)

@@ -4,7 +4,8 @@ What the file server of 2017 answered, whose load the article describes.
 For whoever compares: statuses and the reading of paths are its own, while
 publication stays atomic. It knew no conditions, ranges or listings.
 
-- Empty segments do not count: ``//k/`` is ``k``. Keys have one segment.
+- Empty segments do not count: ``//k/`` is ``k``. Keys have one segment, behind the
+  prefix that the dialect was chosen for.
 - PUT: without a key, or with several segments, 204 and nothing is stored;
   without a length, or with length 0, 304 and the key holds an empty value;
   500 where the file cannot be opened, 507 where it cannot be written, else 200.
@@ -19,7 +20,7 @@ from kvd.errors import KeyAbsent
 from kvd.interfaces import IDialect
 from kvd.operations import Delete, Get, Operation, Put, Tell
 from kvd.wire.events import Request
-from kvd.wire.targets import decode_segments, key_of_segments, raw_path
+from kvd.wire.targets import key_of_segments, path_segments
 
 
 @implementer(IDialect)
@@ -28,17 +29,18 @@ class Classic:
     The dialect of the article.
     """
 
-    def understand(self, request: Request) -> Operation:
+    def understand(self, request: Request, prefix: bytes) -> Operation:
         method = request.method
         if method not in ("GET", "PUT", "DELETE"):
             raise KeyAbsent(f"This dialect knows GET, PUT and DELETE, not {method}.")
-        path = raw_path(request.target)
-        segments = decode_segments([part for part in path.split(b"/") if part])
-        if len(segments) != 1:
+        folders = prefix.split(b"/")[:-1]
+        segments = path_segments(request.target)[len(folders) :]
+        own = [segment for segment in segments if segment]
+        if len(own) != 1:
             if method == "PUT":
                 return Tell(204)
             raise KeyAbsent("In this dialect a key has exactly one segment.")
-        key = key_of_segments(segments)
+        key = key_of_segments([*folders, *own])
         if method == "PUT":
             return Put(key, empty=not request.length)
         if method == "DELETE":

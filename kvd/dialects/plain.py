@@ -11,9 +11,11 @@ from zope.interface import implementer
 from kvd.errors import BadRequest, MethodNotAllowed
 from kvd.interfaces import IDialect
 from kvd.operations import Delete, Get, List, Operation, Put, Tell
+from kvd.wire.digests import digests_of
 from kvd.wire.events import Request
 from kvd.wire.fields import conditions_of, metadata_of
 from kvd.wire.targets import page_of, parse_target
+from kvd.wire.unsupported import refuse_unsupported
 
 ALLOWED: Final = "GET, HEAD, PUT, DELETE, OPTIONS"
 
@@ -24,7 +26,7 @@ class Plain:
     The default dialect.
     """
 
-    def understand(self, request: Request) -> Operation:
+    def understand(self, request: Request, prefix: bytes) -> Operation:
         method = request.method
         if method not in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS"):
             raise MethodNotAllowed(f"{method} is not served here; {ALLOWED} are.")
@@ -47,7 +49,9 @@ class Plain:
                 raise BadRequest(
                     "PUT with Content-Range is not supported: send the whole value."
                 )
-            return Put(target.key, conditions, metadata_of(request))
+            refuse_unsupported(request, target.query)
+            metadata, digests = metadata_of(request), digests_of(request)
+            return Put(target.key, conditions, metadata, digests)
         if method == "DELETE":
             return Delete(target.key, conditions)
         return Get(target.key, conditions, body=method == "GET")

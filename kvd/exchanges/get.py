@@ -16,7 +16,7 @@ from kvd.kept import Kept
 from kvd.operations import Get
 from kvd.site import Site
 from kvd.wire.fields import range_of
-from kvd.wire.replies import http_date
+from kvd.wire.replies import NO_SNIFFING, http_date
 
 # Up to here a body goes out with its head in one piece; from here on it is
 # sent in pieces of this size, one at a time.
@@ -56,7 +56,7 @@ class GetExchange(Exchange):
         conditions = self._operation.conditions
         if conditions is not UNCONDITIONAL and conditions.is_unchanged(info):
             value.close()
-            self._replier.reply(304, _validators(info))
+            self._replier.reply(304, _unchanged(info))
             return
         fields = fields_of(info)
         status, first, length = 200, 0, info.size
@@ -105,10 +105,21 @@ def _validators(info: ValueInfo) -> Fields:
     ]
 
 
+def _unchanged(info: ValueInfo) -> Fields:
+    """
+    What a 304 says: of what came with the value, all that is about keeping it (RFC 9110
+    section 15.4.5).
+    """
+    kept = [(name, info.metadata.get(name)) for name in ("cache-control", "expires")]
+    told = [(name.title(), value) for name, value in kept if value]
+    return [*_validators(info), *told]
+
+
 def _described(info: ValueInfo) -> Fields:
-    fields = [*_validators(info), ("Accept-Ranges", "bytes")]
-    fields += [(name.title(), value) for name, value in info.metadata.items()]
-    if "content-type" not in info.metadata:
+    fields = [*_validators(info), ("Accept-Ranges", "bytes"), NO_SNIFFING]
+    # An older kvd kept fields without a value.
+    fields += [(name.title(), value) for name, value in info.metadata.items() if value]
+    if not info.metadata.get("content-type"):
         fields.append(DEFAULT_TYPE)
     return fields
 

@@ -16,8 +16,9 @@ from kvd.interfaces import Answer, IListing, ValueInfo
 from kvd.keys import escape
 from kvd.operations import List
 from kvd.site import Site
+from kvd.wire.replies import NO_SNIFFING
 
-LISTING_TYPE: Final = ("Content-Type", "application/x-ndjson")
+_FIELDS: Final = [("Content-Type", "application/x-ndjson"), NO_SNIFFING]
 
 _EPOCH: Final = datetime(1970, 1, 1)  # In UTC, and the faster for not saying so.
 _quoted: Final = json.JSONEncoder().encode
@@ -43,7 +44,7 @@ class ListExchange(Exchange):
             operation.prefix, operation.after, operation.limit
         )
         if not operation.body:
-            self._replier.stream(200, [LISTING_TYPE], None, ListingSource(listing))
+            self._replier.stream(200, [*_FIELDS], None, ListingSource(listing))
             return
         # The first slice is awaited before anything is said, so that a walk
         # that cannot begin is a 500 and not a listing that breaks off.
@@ -59,11 +60,11 @@ class ListExchange(Exchange):
         lines = listing_lines(values)
         if self._operation.limit is None and values:
             self._replier.stream(
-                200, [LISTING_TYPE], None, Rest(lines, ListingSource(listing))
+                200, [*_FIELDS], None, Rest(lines, ListingSource(listing))
             )
             return
         listing.close()
-        fields: Fields = [LISTING_TYPE]
+        fields: Fields = [*_FIELDS]
         if len(values) == self._operation.limit:
             fields.append(("Link", self._next_page(values[-1].key)))
         self._replier.reply(200, fields, lines)

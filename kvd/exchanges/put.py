@@ -13,6 +13,7 @@ from kvd.interfaces import Answer, IStore, IUpload, Published, ValueInfo
 from kvd.keys import Key
 from kvd.operations import Put
 from kvd.site import Site
+from kvd.wire.digests import Verification
 
 
 class PutExchange(Exchange):
@@ -26,6 +27,10 @@ class PutExchange(Exchange):
         self._site = site
         self._upload: IUpload | None = None
         self._received = 0
+        # Looked at here alone: a body with digests is never moved by the kernel.
+        self._verification = (
+            Verification(operation.digests) if operation.digests else None
+        )
 
     def begin(self) -> None:
         if self._site.draining and not self._site.others_serve:
@@ -78,15 +83,19 @@ class PutExchange(Exchange):
         self._received += len(data)
         if self._replier.request.chunked:
             self._check_size(self._received)
+        if self._verification is not None:
+            self._verification.update(data)
         assert self._upload is not None
         self._replier.when(self._upload.write(data), lambda _: None)
 
     def descriptor(self) -> int | None:
-        if self._upload is None or self._operation.empty:
+        if self._upload is None or self._operation.empty or self._verification:
             return None
         return self._upload.fileno()
 
     def end(self) -> None:
+        if self._verification is not None:
+            self._verification.check()
         assert self._upload is not None
         # A commit that fails has discarded the upload itself.
         upload, self._upload = self._upload, None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from urllib.parse import unquote_to_bytes
 
 from kvd.errors import BadSetting
 from kvd.interfaces import IStoreMaker
@@ -21,6 +22,8 @@ from kvd.settings import DialectChoice, StoreLocation
 _PREFIX = re.compile(
     r"/(?:(?:[^/?#%\x00-\x20\x7f]|%(?!2[Ff])[0-9A-Fa-f]{2})+/)*", re.ASCII
 )
+
+_NO_SEGMENTS = {b".", b".."}
 
 
 def read_store(text: str) -> StoreLocation:
@@ -91,10 +94,13 @@ def read_dialect(text: str) -> DialectChoice:
     prefix, equals, name = text.rpartition("=")
     if not equals:
         raise BadSetting(f"{text!r} is not of the form PREFIX=NAME, such as /=classic")
-    if not _PREFIX.fullmatch(prefix):
+    if not _PREFIX.fullmatch(prefix) or _NO_SEGMENTS & set(
+        unquote_to_bytes(prefix).split(b"/")
+    ):
         raise BadSetting(
             f"{prefix!r} is not a prefix of keys: it begins and ends with a slash, is"
-            " percent-encoded, and has no empty segment, such as / or /cache/"
+            " percent-encoded, and has no empty segment, no . and no .., such as / or"
+            " /cache/"
         )
     load(IDialectDeclaration, name)
     return DialectChoice(prefix, name)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
+from kvd.wire.targets import authority_of
+
 
 class Mark(Enum):
     """
@@ -38,7 +40,7 @@ class Request:
     target: bytes
     """As sent: origin, absolute, authority or asterisk form."""
     minor: int
-    """The minor version: 0 or 1."""
+    """The minor version: 0, or 1 for all later ones."""
     fields: dict[bytes, bytes]
     """By lower-case name; several of one name joined by ``", "``."""
     length: int | None
@@ -49,6 +51,15 @@ class Request:
     """The client wants the connection to stay (RFC 9112 section 9.3)."""
     expects_continue: bool
     """The client waits for ``100 Continue`` before the body."""
+
+    @property
+    def host(self) -> bytes | None:
+        """
+        Whom the request is for, perhaps with a port: what a whole URL as target says,
+        else ``Host`` (RFC 9112 section 3.2.2).
+        """
+        authority = authority_of(self.target)
+        return self.fields.get(b"host") if authority is None else authority
 
     @property
     def has_body(self) -> bool:

@@ -5,8 +5,7 @@ What the fields of a request say: conditions, ranges, metadata.
 from __future__ import annotations
 
 import re
-from datetime import UTC
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from kvd.conditions import UNCONDITIONAL, Conditions, EntityTags
@@ -20,7 +19,23 @@ _TAGS: Final = re.compile(
 )
 _ONE_TAG: Final = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 _RANGE: Final = re.compile(rb"bytes=[ \t]*([0-9]*)-([0-9]*)[ \t]*")
-_DATE_WORDS: Final = re.compile(r"[A-Za-z]{3,9},? [0-9A-Za-z :-]+")
+# RFC 9110 section 5.6.7: IMF-fixdate, and the two forms that are obsolete.
+_DAY: Final = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_LONG_DAY: Final = rb"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
+_TIME: Final = rb"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
+_MONTHS: Final = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTH: Final = rb"(?P<month>" + b"|".join(_MONTHS) + rb")"
+_DATES: Final = [
+    re.compile(form)
+    for form in (
+        _DAY + rb", (?P<day>[0-9]{2}) " + _MONTH + rb" (?P<year>[0-9]{4}) " + _TIME
+        + rb" GMT",
+        _LONG_DAY + rb", (?P<day>[0-9]{2})-" + _MONTH + rb"-(?P<year>[0-9]{2}) " + _TIME
+        + rb" GMT",
+        _DAY + rb" " + _MONTH + rb" (?P<day>[0-9 ][0-9]) " + _TIME
+        + rb" (?P<year>[0-9]{4})",
+    )
+]  # fmt: skip
 
 # A number of bytes that no file reaches; int() is not asked about longer ones.
 _MAX_DIGITS: Final = 19
@@ -28,7 +43,10 @@ _MAX_DIGITS: Final = 19
 _CONDITIONAL: Final = frozenset(
     (b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
 )
-_KEPT: Final = (b"content-type", b"content-encoding")
+_KEPT: Final = (
+    *(b"content-type", b"content-encoding", b"content-language"),
+    *(b"content-disposition", b"cache-control", b"expires"),
+)
 
 
 def conditions_of(request: Request) -> Conditions:
@@ -78,20 +96,39 @@ def entity_tags(value: bytes) -> EntityTags:
 def parse_http_date(value: bytes | None) -> int | None:
     """
     Seconds since the epoch of an HTTP date in any of its three forms (RFC 9110
-    section 5.6.7); None for anything else.
+    section 5.6.7); None for anything else, such as a date of another zone.
     """
     if value is None:
         return None
-    text = value.decode("latin-1")
-    if not _DATE_WORDS.fullmatch(text):
+    for form in _DATES:
+        matched = form.fullmatch(value)
+        if matched is not None:
+            return _seconds_of(matched)
+    return None
+
+
+def _seconds_of(date: re.Match[bytes]) -> int | None:
+    year = int(date["year"])
+    if len(date["year"]) == 2:
+        # More than 50 years ahead is the past that ends with the same digits.
+        latest = datetime.now(UTC).year + 50
+        year = latest - (latest - year) % 100
+    second = int(date["second"])
+    if second > 60:
         return None
     try:
-        date = parsedate_to_datetime(text)
-    except (ValueError, TypeError, OverflowError):
+        minute = datetime(
+            year,
+            _MONTHS.index(date["month"]) + 1,
+            int(date["day"]),
+            int(date["hour"]),
+            int(date["minute"]),
+            tzinfo=UTC,
+        )
+    except ValueError:
         return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return int(date.timestamp())
+    # A leap second has the number 60.
+    return int(minute.timestamp()) + second
 
 
 def range_of(request: Request, info: ValueInfo) -> tuple[int, int] | None:
@@ -134,12 +171,10 @@ def range_of(request: Request, info: ValueInfo) -> tuple[int, int] | None:
 
 def _range_applies(request: Request, info: ValueInfo) -> bool:
     condition = request.fields.get(b"if-range")
-    if condition is None:
-        return True
-    if condition.startswith((b'"', b"W/")):
-        # A strong comparison: a weak tag never matches (section 13.1.5).
-        return condition == f'"{info.etag}"'.encode("latin-1")
-    return parse_http_date(condition) == int(info.changed)
+    # A strong comparison (RFC 9110 section 13.1.5): a weak tag never matches, nor does
+    # a date, since another value may have been published within its second (section
+    # 8.8.2.2), and the parts of two would be taken for one.
+    return condition is None or condition == f'"{info.etag}"'.encode("latin-1")
 
 
 def _unsatisfiable(info: ValueInfo) -> RangeNotSatisfiable:
@@ -150,24 +185,25 @@ def _unsatisfiable(info: ValueInfo) -> RangeNotSatisfiable:
 
 def metadata_of(request: Request) -> Metadata:
     """
-    What is kept with the value that a request brings.
+    What is kept with the value that a request brings. A field without a value says
+    nothing, and is not kept: a client that is given it back would have to guess.
 
     Raises:
         BadRequest: It is too much.
     """
     fields = request.fields
-    if not any(name in fields for name in _KEPT):
-        return NO_METADATA
     kept = {
         name.decode("ascii"): fields[name].decode("latin-1")
         for name in _KEPT
-        if name in fields
+        if fields.get(name)
     }
+    if not kept:
+        return NO_METADATA
     # As stores count it: a byte beyond ASCII becomes two.
     size = sum(len(name) + len(value.encode()) for name, value in kept.items())
     if size > MAX_METADATA_BYTES:
         raise BadRequest(
-            "Content-Type and Content-Encoding, which are kept with the value, have"
+            f"The fields that are kept with the value ({', '.join(kept).title()}) have"
             f" {size} bytes together; at most {MAX_METADATA_BYTES} can be kept."
         )
     return kept

@@ -31,6 +31,8 @@ from kvd.errors import (
 )
 from kvd.settings import Limits
 from kvd.wire.events import Request
+from kvd.wire.hosts import is_host
+from kvd.wire.targets import authority_of
 
 KNOWN_METHODS: Final = frozenset(
     # The HTTP method registry at IANA, as far as llhttp knows it.
@@ -40,7 +42,7 @@ KNOWN_METHODS: Final = frozenset(
 )
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_LINE: Final = rb"(" + _TOKEN + rb") ([\x21\x22\x24-\x7e]+) HTTP/1\.([01])\r\n"
+_LINE: Final = rb"(" + _TOKEN + rb") ([\x21\x22\x24-\x7e]+) HTTP/1\.([0-9])\r\n"
 _FIELD: Final = rb"(" + _TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*)\r\n"
 _HEAD: Final = re.compile(
     _LINE + rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
@@ -48,9 +50,6 @@ _HEAD: Final = re.compile(
 _ONE_LINE: Final = re.compile(_LINE)
 _ONE_FIELD: Final = re.compile(_FIELD)
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
-# uri-host [":" port] (RFC 9110 section 7.2), loosely: nothing that could be
-# taken for another part of a URL.
-_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%:-]|\[[0-9A-Fa-f:.]+\])*")
 _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _LENGTH: Final = re.compile(rb"[0-9]+")
 _MAX_LENGTH_DIGITS: Final = 18
@@ -83,8 +82,6 @@ class _Fields:
         """
         self.count += 1
         name = name.lower()
-        # llhttp leaves a tab at the end where it is.
-        value = value.rstrip(b" \t")
         if name in self.fields:
             if name in _ALONE:
                 self.repeated.append(name)
@@ -116,15 +113,30 @@ def parse_head(head: bytes, limits: Limits) -> Request:
         )
     if method not in KNOWN_METHODS:
         raise UnknownMethod(f"{_shown(method)} is no method of HTTP that kvd knows.")
+    authority_of(target)
+    # A later 1.x is served as the latest one known (RFC 9110 section 2.5).
+    minor = min(int(line[3]), 1)
     parsed = _Fields()
     try:
-        HttpRequestParser(parsed).feed_data(head)
+        HttpRequestParser(parsed).feed_data(_as_llhttp_reads_it(head, line.end(3)))
     except HttpParserUpgrade:
         # Also for CONNECT. kvd passes over the wish; the head is complete.
         pass
     except HttpParserError as error:
-        _refuse(head, int(line[3]), limits, error)
-    return _understand(method, parsed, int(line[3]), limits)
+        _refuse(head, minor, limits, error)
+    return _understand(method, parsed, minor, limits)
+
+
+def _as_llhttp_reads_it(head: bytes, version_end: int) -> bytes:
+    """
+    The same head, without what llhttp refuses although RFC 9112 allows it: versions
+    beyond 1.1, and a tab behind ``chunked``.
+    """
+    if head[version_end - 1] > ord("1"):
+        head = head[: version_end - 1] + b"1" + head[version_end:]
+    if b"\t" in head:
+        head = b"\r\n".join(field.rstrip(b" \t") for field in head.split(b"\r\n"))
+    return head
 
 
 def _understand(method: bytes, parsed: _Fields, minor: int, limits: Limits) -> Request:
@@ -158,8 +170,11 @@ def _check_host(host: bytes | None, minor: int) -> None:
     if host is None:
         if minor == 1:
             raise BadFraming("HTTP/1.1 needs a Host field, and there is none.")
-    elif not _HOST.fullmatch(host):
-        raise BadFraming(f"Host is {_shown(host)}, which is no host with a port.")
+    elif not is_host(host):
+        raise BadFraming(
+            f"Host is {_shown(host)}, but has to be a host and perhaps a port, such as"
+            " kvd.example, 127.0.0.1:8080 or [::1]:8080."
+        )
 
 
 def _check_coding(coding: bytes, length: bytes | None, minor: int) -> None:
@@ -278,7 +293,7 @@ def _explain_line(line: bytes) -> NoReturn:
         raise BadFraming(f"{_shown(method)} cannot be a method.")
     if not _VERSION.fullmatch(version):
         raise BadFraming(f"{_shown(version)} is no version of HTTP, such as HTTP/1.1.")
-    if version not in (b"HTTP/1.0", b"HTTP/1.1"):
+    if not version.startswith(b"HTTP/1."):
         raise UnsupportedVersion(
             f"{_shown(version)} is not spoken here; HTTP/1.1 and HTTP/1.0 are."
         )

@@ -6,7 +6,7 @@ state       event                               next state
 ==========  ==================================  ============================
 HEAD        Request, when its blank line came   LENGTH, CHUNKED, or END
 LENGTH      bytes, as they come                 END at the last one
-CHUNKED     bytes, as they come                 END after the trailers
+CHUNKED     bytes, of many chunks together      END after the trailers
 END         END_OF_REQUEST                      HEAD
 BROKEN      raises what it raised before        never left
 ==========  ==================================  ============================
@@ -62,10 +62,10 @@ class RequestReader:
         self._limits = limits
         self._heads = heads or Heads(limits)
         self._state = _HEAD
-        # Fed and not consumed: first `_fresh`, if any, then nothing; or all of
-        # `_buffer`. At most one of the two holds anything.
-        self._fresh = b""
-        self._buffer = bytearray()
+        # Fed and not consumed: what stands in `_data` from `_at` on.
+        self._data = b""
+        self._at = 0
+        # In the rest of `_data`, so many bytes have no end of a head.
         self._searched = 0
         self._left = 0
         self._chunks: ChunkedBody | None = None
@@ -76,7 +76,7 @@ class RequestReader:
         """
         How many bytes were fed and not consumed.
         """
-        return len(self._fresh) + len(self._buffer)
+        return len(self._data) - self._at
 
     @property
     def mid_head(self) -> bool:
@@ -99,11 +99,9 @@ class RequestReader:
         """
         Take bytes, to be asked for events afterwards.
         """
-        if self._fresh or self._buffer:
-            self._thaw()
-            self._buffer += data
-        else:
-            self._fresh = data
+        rest = self._data[self._at :]
+        self._data = rest + data if rest else data
+        self._at = 0
 
     def skip_body(self, count: int) -> None:
         """
@@ -144,44 +142,44 @@ class RequestReader:
     # -- heads ----------------------------------------------------------------
 
     def _take_head(self) -> Event:
-        data: bytes | bytearray = self._fresh or self._buffer
+        data, begin = self._data, self._at
         if not data:
             return NEED_DATA
-        begin = 0
-        if data[:1] == b"\r":
+        if data.startswith(b"\r", begin):
             # One empty line before a request line is read past (RFC 9112
             # section 2.2): old clients send it after a body.
-            if data[1:2] == b"":
-                return NEED_DATA
-            if data[:2] == b"\r\n":
-                begin = 2
-        end = data.find(b"\r\n\r\n", max(begin, self._searched - 3))
+            if begin + 1 == len(data):
+                return self._need_data()
+            if data.startswith(b"\r\n", begin):
+                begin += 2
+        unsearched = self._at + self._searched - 3
+        end = data.find(b"\r\n\r\n", max(begin, unsearched))
         if end < 0 or end + 4 - begin > self._limits.head_bytes:
             self._check_unfinished(data, begin, end)
-            self._searched = len(data)
-            return NEED_DATA
+            self._searched = len(data) - self._at
+            return self._need_data()
         if end - begin > self._limits.target_bytes:
             self._check_line(data, begin)
-        head = bytes(data[begin : end + 4])
-        self._consume(end + 4)
+        head = data[begin : end + 4]
+        self._use(end + 4)
         self._searched = 0
         return self._begin_request(self._heads.parse(head))
 
-    def _check_unfinished(self, data: bytes | bytearray, begin: int, end: int) -> None:
+    def _check_unfinished(self, data: bytes, begin: int, end: int) -> None:
         """
         Refuse what cannot become a head, without waiting for its end.
         """
         limits = self._limits
         # A last CR may still get its LF.
         stop = len(data) - (data[-1:] == b"\r") if end < 0 else end
-        refuse_bare(data, max(begin, self._searched - 1), stop)
+        refuse_bare(data, max(begin, self._at + self._searched - 1), stop)
         self._check_line(data, begin)
         if end >= 0 or len(data) - begin >= limits.head_bytes:
             raise HeadTooLarge(
                 f"The head has more than {limits.head_bytes} bytes, which is the limit."
             )
 
-    def _check_line(self, data: bytes | bytearray, begin: int) -> None:
+    def _check_line(self, data: bytes, begin: int) -> None:
         limit = self._limits.target_bytes
         line_end = data.find(b"\r\n", begin)
         line_bytes = (line_end if line_end >= 0 else len(data)) - begin
@@ -204,17 +202,11 @@ class RequestReader:
     # -- bodies ---------------------------------------------------------------
 
     def _take_length(self) -> Event:
-        if self._fresh:
-            data = self._fresh
-            if len(data) <= self._left:
-                self._fresh = b""
-            else:
-                data, self._fresh = data[: self._left], data[self._left :]
-        elif self._buffer:
-            data = bytes(memoryview(self._buffer)[: self._left])
-            del self._buffer[: len(data)]
-        else:
-            return NEED_DATA
+        # The very object, where that is all there is.
+        data = self._data[self._at : self._at + self._left]
+        if not data:
+            return self._need_data()
+        self._use(self._at + len(data))
         self._left -= len(data)
         if not self._left:
             self._state = _END
@@ -222,23 +214,26 @@ class RequestReader:
 
     def _take_chunked(self) -> Event:
         assert self._chunks is not None
-        self._thaw()
-        data = self._chunks.take(self._buffer)
-        if data is not None:
+        data, at = self._chunks.take(self._data, self._at)
+        self._use(at)
+        if data:
             return data
         if self._chunks.ended:
             self._chunks = None
             self._state = _HEAD
             return END_OF_REQUEST
-        return NEED_DATA
+        return self._need_data()
 
-    def _consume(self, count: int) -> None:
-        if self._fresh:
-            self._fresh = self._fresh[count:]
+    def _use(self, at: int) -> None:
+        """
+        Everything before has been consumed, and is held no longer if that is all.
+        """
+        if at == len(self._data):
+            self._data, self._at = b"", 0
         else:
-            del self._buffer[:count]
+            self._at = at
 
-    def _thaw(self) -> None:
-        if self._fresh:
-            self._buffer += self._fresh
-            self._fresh = b""
+    def _need_data(self) -> Event:
+        # A short rest may be the end of much.
+        self._data, self._at = self._data[self._at :], 0
+        return NEED_DATA

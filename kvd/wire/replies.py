@@ -16,6 +16,12 @@ from typing import Final
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
+NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
+"""
+Of each reply with a body: a browser believes its type and guesses no other, such as
+that of a page or a script.
+"""
+
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus} | {
     413: "Content Too Large",
     414: "URI Too Long",

@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from kvd.errors import BadRequest, TargetTooLong
 from kvd.keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Key
+from kvd.wire.hosts import is_host
 
 MAX_PAGE: Final = 1000
 """
@@ -26,7 +27,8 @@ _HARMLESS: Final = re.compile(
     rb"/([A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9_~!$&'()*+,;=:@.-]{0,200}"
     rb"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9_~!$&'()*+,;=:@.-]{0,200}){0,3})"
 )
-_ABSOLUTE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
+_ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]*)")
+_SCHEMES: Final = (b"http", b"https")
 _BAD_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 _RESERVED: Final = b".kvd"
@@ -43,9 +45,48 @@ class Target(NamedTuple):
     query: Mapping[str, bytes] = MappingProxyType({})
 
 
-def raw_path(target: bytes) -> bytes:
+def authority_of(target: bytes) -> bytes | None:
     """
-    The path as it was sent, without scheme, authority and query.
+    The host, perhaps with a port, in a target that is a whole URL; None in any other.
+
+    Raises:
+        BadRequest: It is no URL of HTTP (RFC 9110 sections 4.2.1 and 4.2.4).
+    """
+    absolute = None if target.startswith(b"/") else _ABSOLUTE.match(target)
+    if absolute is None:
+        return None
+    scheme, authority = absolute.groups()
+    if scheme.lower() not in _SCHEMES:
+        raise BadRequest(
+            f"The target {_shown(target)} is no URL of HTTP: it begins with http:// or"
+            " https://."
+        )
+    if not is_host(authority) or authority[:1] in (b"", b":"):
+        raise BadRequest(
+            f"In the target {_shown(target)}, {_shown(authority)} has to be a host and"
+            " perhaps a port, without a user."
+        )
+    return authority
+
+
+def is_path(target: bytes) -> bool:
+    """
+    Whether a target has a path: neither ``*`` nor what CONNECT is sent.
+    """
+    return target.startswith(b"/") or _ABSOLUTE.match(target) is not None
+
+
+def path_segments(target: bytes) -> list[bytes]:
+    """
+    The path of a target, taken apart at its slashes and percent-decoded once, without
+    scheme, authority and query. ``.`` segments are removed (RFC 3986 section 6.2.2.3).
+
+    Returns:
+        At least one; the last one is empty if the path ends with a slash.
+
+    Raises:
+        BadRequest: The target has no path, or one whose encoding is broken or hides a
+            slash.
     """
     if not target.startswith(b"/"):
         absolute = _ABSOLUTE.match(target)
@@ -57,7 +98,12 @@ def raw_path(target: bytes) -> bytes:
         target = target[absolute.end() :]
         if not target.startswith(b"/"):
             target = b"/" + target
-    return target.partition(b"?")[0]
+    path = target.partition(b"?")[0]
+    segments = [_decoded(segment) for segment in path[1:].split(b"/")]
+    if b"." not in segments:
+        return segments
+    kept = [segment for segment in segments if segment != b"."]
+    return [*kept, b""] if segments[-1] == b"." else kept
 
 
 def parse_target(target: bytes, method: str) -> Target:
@@ -73,40 +119,30 @@ def parse_target(target: bytes, method: str) -> Target:
         return Target(Key(harmless[1]))
     if target == b"*" and method == "OPTIONS":
         return Target()
-    path = raw_path(target)
     query = _parse_query(target.partition(b"?")[2])
-    *parts, last = path[1:].split(b"/")
+    *parts, last = path_segments(target)
     if last:
-        return Target(key_of_segments(decode_segments([*parts, last])), None, query)
+        return Target(key_of_segments([*parts, last]), None, query)
     if not parts:
         return Target(None, b"", query)
-    return Target(None, key_of_segments(decode_segments(parts)) + b"/", query)
+    return Target(None, key_of_segments(parts) + b"/", query)
 
 
-def decode_segments(parts: Sequence[bytes]) -> list[bytes]:
-    """
-    Percent-decode the segments of a path.
-
-    Raises:
-        BadRequest: The encoding is broken, or hides a slash.
-    """
-    segments = []
-    for part in parts:
-        if b"%" in part:
-            if _BAD_PERCENT.search(part):
-                raise BadRequest(
-                    f"In {_shown(part)} a percent sign is not followed by two"
-                    " hexadecimal digits; the sign itself is written %25."
-                )
-            decoded = unquote_to_bytes(part)
-            if b"/" in decoded:
-                raise BadRequest(
-                    f"{_shown(part)} holds an encoded slash (%2F), which would give"
-                    " one key two spellings."
-                )
-            part = decoded
-        segments.append(part)
-    return segments
+def _decoded(segment: bytes) -> bytes:
+    if b"%" not in segment:
+        return segment
+    if _BAD_PERCENT.search(segment):
+        raise BadRequest(
+            f"In {_shown(segment)} a percent sign is not followed by two hexadecimal"
+            " digits; the sign itself is written %25."
+        )
+    decoded = unquote_to_bytes(segment)
+    if b"/" in decoded:
+        raise BadRequest(
+            f"{_shown(segment)} holds an encoded slash (%2F), which would give one key"
+            " two spellings."
+        )
+    return decoded
 
 
 def key_of_segments(segments: Sequence[bytes]) -> Key:

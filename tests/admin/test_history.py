@@ -26,7 +26,8 @@ class HistoryTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.sums: Sequence[Sums] = [NOTHING, NOTHING]
-        self.history = History(lambda: self.sums, self.clock)
+        self.date = 2000.0
+        self.history = History(lambda: self.sums, self.clock, lambda: self.date)
         self.history.start()
 
     def second(self, *sums: Sums) -> Sample:
@@ -70,18 +71,17 @@ class HistoryTests(SynchronousTestCase):
         assert 80.0 == newest.workers[0].requests
         assert pytest.approx(0.25) == newest.supervisor_delay
 
-    def test_a_clock_that_is_set_tells_no_rates_that_cannot_be(self) -> None:
+    def test_a_date_that_is_set_changes_what_is_shown_alone(self) -> None:
         """
-        Nor a delay.
+        Not the rates, nor which sample is newer.
         """
-        for by in (-3600, -1, -0.5):
-            self.sums = [served(self.sums[0].requests + 100), NOTHING]
-            self.clock.rightNow += 1 + by
-            self.history._take()
-            newest = self.history.newest
-            assert newest is not None
-            assert newest.workers[0].requests in (100.0, 200.0)
-            assert 0.0 == newest.supervisor_delay
+        for count, date in enumerate((-3600.0, 3600.0, 0.0), 1):
+            self.date = date
+            told = self.second(served(100 * count), NOTHING).as_told()
+
+            assert (date, count) == (told["at"], told["monotonic_seconds"])
+            assert 100.0 == told["requests_per_second"]
+            assert 0.0 == told["supervisor_delay_seconds"]
 
     def test_no_worker_is_busier_than_all_the_time(self) -> None:
         """

@@ -63,6 +63,7 @@ class StatusSiteTests(SynchronousTestCase):
             self.group,
             lambda: dict(STATUS),
             lambda: self.sums,
+            lambda: 2,
             lambda: "shared",
             self.reactor,
         )

@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from kvd.service import makeService
-from tests.test_service import listening, options, unused_port
+from tests.ports import unused_port
+from tests.test_service import listening, options
 
 
 def test_a_site_that_cannot_be_closes_the_addresses() -> None:

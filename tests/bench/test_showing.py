@@ -171,5 +171,5 @@ def test_without_matplotlib_it_is_said_how_to_get_it(
     """
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
-    with pytest.raises(PlotUnavailable, match=r"pip install 'kvd\[plot\]'"):
+    with pytest.raises(PlotUnavailable, match=r"pip install '\.\[plot\]'"):
         check_plot("busy.png")

@@ -55,6 +55,44 @@ def test_who_is_gone_does_not_count(board: Scoreboard) -> None:
     assert 1.235 == told["uptime_seconds"]
 
 
+def test_totals_never_become_less() -> None:
+    """
+    Whether a worker is being replaced, or no longer wanted.
+    """
+    memory = create_scoreboard(1, rows=8)
+    board = Scoreboard(memory)
+    os.close(memory)
+    board.workers = 3
+    for worker in range(3):
+        row = board.own_row(worker)
+        row.opened()
+        row.received(10)
+        row.sent(20)
+        row.began()
+        row.finished(0.001)
+
+    def totals(*states: str) -> object:
+        workers = [
+            WorkerState(number, 0, state, 0) for number, state in enumerate(states)
+        ]
+        told = describe(Settings(procs=3), [], workers, board, 1.0)["totals"]
+        return {name: value for name, value in told.items() if name != "busy_seconds"}
+
+    all_of_them = {
+        "starts": 3,
+        "accepted": 3,
+        "requests": 3,
+        "bytes_in": 30,
+        "bytes_out": 60,
+    }
+    assert all_of_them == totals("ready", "ready", "ready")
+    assert all_of_them == totals("ready", "starting", "ended")
+    board.workers = 1
+    assert all_of_them == totals("ready")
+    board.workers = 2
+    assert all_of_them == totals("ready", "starting")
+
+
 def test_histograms_are_told_with_their_bounds(board: Scoreboard) -> None:
     """
     Of requests and of turns of the reactor, which twistd's own does not count.

@@ -17,7 +17,8 @@ from kvd.control.asking import ControlSocket
 from kvd.settings import Durability
 from kvd.workers.pool import END_SECONDS
 from tests.crash.load import Load, Report
-from tests.integration.twistd import Twistd, unused_port
+from tests.integration.twistd import Twistd
+from tests.ports import unused_port
 
 CLIENTS: Final = 12
 WORKERS: Final = 4

@@ -26,7 +26,8 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from tests.integration.small_disk import tmpfs
-from tests.integration.twistd import Twistd, unused_port
+from tests.integration.twistd import Twistd
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 

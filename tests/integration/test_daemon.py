@@ -22,7 +22,8 @@ import pytest
 
 from tests.integration.http import ask, ask_over, read_to_end, talk
 from tests.integration.small_disk import tmpfs
-from tests.integration.twistd import RUN_TWISTD, Twistd, unused_port
+from tests.integration.twistd import RUN_TWISTD, Twistd
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 

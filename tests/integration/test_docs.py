@@ -22,12 +22,14 @@ from docutils import nodes
 from docutils.core import publish_doctree
 
 from tests.integration.http import ask
-from tests.integration.twistd import Twistd, unused_port
+from tests.integration.twistd import Twistd
+from tests.ports import unused_port
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.rst"), *ROOT.glob("docs/*.rst")])
 START = re.compile(r"(?:twistd -n kvd|make serve)(.*)", re.DOTALL)
 INSTALL = re.compile(r"pip install (\./\S+)")
+ACTIVATE = ". .venv/bin/activate"
 COMMAND_SECONDS = 60
 
 every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -84,23 +86,30 @@ def examples(block: str) -> Iterator[Example]:
         yield example
 
 
+def no_kvd(folder: str) -> bool:
+    """
+    Whether a folder of programs has none of kvd.
+    """
+    return not os.path.exists(os.path.join(folder, "kvd"))
+
+
 class Reader:
     """
     Somebody who types what a document shows.
     """
 
-    def __init__(self, folder: Path, daemons: ExitStack) -> None:
+    def __init__(self, folder: Path, daemons: ExitStack, activated: bool) -> None:
         """
         Args:
             folder: Where they are.
             daemons: Ends what they started.
+            activated: Whether their shell finds what is installed beside kvd.
         """
         self._folder = folder
         self._daemons = daemons
         self._port = unused_port()
-        programs = os.path.dirname(sys.executable)
         self._environment = os.environ | {
-            "PATH": os.pathsep.join([programs, os.environ["PATH"]]),
+            "PATH": os.pathsep.join(filter(no_kvd, os.environ["PATH"].split(":"))),
             # Of this reader alone: what they install is nobody else's.
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")])
@@ -108,6 +117,8 @@ class Reader:
             "COLUMNS": "80",
             "KVD_URL": f"http://127.0.0.1:{self._port}",
         }
+        if activated:
+            self._activate()
 
     def try_out(self, example: Example) -> None:
         """
@@ -115,6 +126,9 @@ class Reader:
         """
         command = example.command.replace("8080", str(self._port))
         if command == "make test":
+            return
+        if command == ACTIVATE:
+            self._activate()
             return
         start = START.fullmatch(command)
         if start:
@@ -139,6 +153,10 @@ class Reader:
             expected, printed, ELLIPSIS
         ), f"{command}\nshould print\n{expected}but printed\n{ended.stdout}"
         assert 0 == ended.returncode, command
+
+    def _activate(self) -> None:
+        programs = os.path.dirname(sys.executable)
+        self._environment["PATH"] = f"{programs}:{self._environment['PATH']}"
 
     def _install(self, package: str) -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
@@ -194,10 +212,12 @@ def test_shell_is_proper(path: Path) -> None:
 @every_document
 def test_examples_are_true(path: Path, tmp_path: Path) -> None:
     """
-    Every command succeeds, and prints what is shown.
+    Every command succeeds, and prints what is shown. What the README's reader has
+    not been told to make or to activate is not there.
     """
     with ExitStack() as daemons:
-        reader = Reader(tmp_path, daemons)
+        # The README says how kvd is found; the other documents are read afterwards.
+        reader = Reader(tmp_path, daemons, activated=path.name != "README.rst")
         for block in blocks(path, "console"):
             for example in examples(block):
                 reader.try_out(example)
@@ -239,7 +259,7 @@ def test_the_first_commands_are_those_of_the_makefile() -> None:
 
 def test_the_build_runs_what_the_readme_says() -> None:
     """
-    ``.ci/run`` ends with the README's own test command.
+    ``.ci/run`` ends with the README's own test command, which knows what it needs.
     """
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 

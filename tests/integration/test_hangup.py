@@ -15,7 +15,8 @@ import pytest
 
 from tests.integration.http import ask
 from tests.integration.test_status import told_by
-from tests.integration.twistd import RUN_TWISTD, Twistd, unused_port
+from tests.integration.twistd import RUN_TWISTD, Twistd
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 

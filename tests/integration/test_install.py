@@ -135,6 +135,23 @@ def test_kvd_needs_no_compiler(uncompiled: Installed, tmp_path: Path) -> None:
     assert 1 == "".join(daemon.lines).count("there are no shortcuts")
 
 
+def test_it_is_installed_under_its_own_name(
+    installed: Installed, tmp_path: Path
+) -> None:
+    """
+    pip knows it as txkvd, and the commands are named kvd.
+    """
+    program = (
+        "from importlib.metadata import distribution;"
+        " txkvd = distribution('txkvd');"
+        " print(txkvd.version, *(script.name for script in txkvd.entry_points))"
+    )
+
+    assert f"{__version__} kvd\n" == installed.run(tmp_path, "-c", program)
+    command = Path(installed.python).with_name("kvd")
+    assert f"kvd {__version__}\n" == installed.run(tmp_path, str(command), "--version")
+
+
 def test_twistd_lists_kvd(installed: Installed, tmp_path: Path) -> None:
     """
     ``twistd --help`` shows the command from a folder that has nothing of kvd.

@@ -17,7 +17,8 @@ from tests.integration.http import TIMEOUT_SECONDS, ask, read_to_end, talk
 from tests.integration.small_disk import tmpfs
 from tests.integration.test_bodies import debris
 from tests.integration.test_status import told_by
-from tests.integration.twistd import Twistd, unused_port
+from tests.integration.twistd import Twistd
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 

@@ -20,7 +20,8 @@ import pytest
 
 from kvd.control.asking import ControlSocket
 from tests.integration.http import ask
-from tests.integration.twistd import Twistd, unused_port
+from tests.integration.twistd import Twistd
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 

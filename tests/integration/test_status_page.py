@@ -16,7 +16,8 @@ import pytest
 
 from kvd.control.asking import ControlSocket
 from tests.integration.chromium import Chromium
-from tests.integration.twistd import Twistd, unused_port
+from tests.integration.twistd import Twistd
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 

@@ -19,7 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kvd.control.asking import ControlSocket
 from tests.integration.http import ask, talk
-from tests.integration.twistd import Twistd, unused_port
+from tests.integration.twistd import Twistd
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 

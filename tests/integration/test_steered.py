@@ -20,7 +20,8 @@ from tests.integration.chromium import Chromium
 from tests.integration.http import ask
 from tests.integration.test_shadow import kvd
 from tests.integration.test_status import null, told_by
-from tests.integration.twistd import Twistd, unused_port
+from tests.integration.twistd import Twistd
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+
+from tests.ports import unused_port
 
 RUN_TWISTD = """
 import sys
@@ -40,16 +41,6 @@ STOP_SECONDS = 30
 How long a daemon may take to end before a test fails; a working one takes less
 than one.
 """
-
-
-def unused_port() -> int:
-    """
-    A port of this machine that was free a moment ago.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Twistd:

@@ -25,8 +25,8 @@ Step: TypeAlias = Callable[[Worker], None]
 KEYS = st.sampled_from([
     "k", "k", "k", "a/b", "a/b", "a/c", "a", "deep/er/k", "k.", "~", "-k", "*",
     "folder", "foreign", "k/below", "?limit=9", "a/?limit=9", "k?x=y", "%6b", "a%2fb",
-    "a/", "a//b", "..", ".kvd/lock", ".k", "#", "k\xe9", "x" * 255, "y" * 256,
-    "a/" * 30 + "k",
+    "a/", "a//b", "..", "a/./b", "./k", ".kvd/lock", ".k", "#", "k\xe9",
+    "x" * 255, "y" * 256, "a/" * 30 + "k",
 ])  # fmt: skip
 METHODS = st.sampled_from(
     ["GET"] * 6 + ["PUT"] * 8 + ["HEAD", "DELETE", "DELETE", "OPTIONS", "POST", "NONE"]
@@ -42,7 +42,13 @@ FIELDS: st.SearchStrategy[list[bytes]] = st.lists(
             *[b"Expect: 100-continue", b"Expect: none", b"Content-Range: bytes 0-1/2"],
             *[b"Content-Length: 3", b"Host: second", b"folded: a\r\n b", b"no colon"],
             *[b"blank : x", b"Transfer-Encoding: chunked", b"X: " + b"x" * 1100],
-            *[b"Content-Type: " + b"\xff" * 600, b"Upgrade: h2c"],
+            *[b"Content-Type: " + b"\xff" * 600, b"Upgrade: h2c", b"Content-Type: \t"],
+            *[b"Content-Language: de", b"Cache-Control: max-age=9", b"Expires: 0"],
+            *[b"Content-Disposition: inline; filename=\xff", b"Destination: /k"],
+            *[b"Content-Encoding: aws-chunked", b"x-amz-copy-source: /b/k"],
+            *[b"Content-MD5: x", b"Content-MD5: 1B2M2Y8AsgTpgAmY7PhCfg=="],
+            b"Content-Digest: sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:",
+            *[b"Repr-Digest: crc32c=:AAAA:", b"Repr-Digest: sha-256=:AAAA:"],
         ]
     ),
     max_size=1,
@@ -59,9 +65,14 @@ def requests(draw: st.DrawFn) -> bytes:
     A request as a client might send it, mostly a good one.
     """
     method, key, fields = draw(METHODS), draw(KEYS), draw(FIELDS)
-    minor = draw(st.sampled_from([1, 1, 1, 0]))
+    minor = draw(st.sampled_from([1, 1, 1, 0, 2]))
+    host = draw(st.sampled_from([b"kvd"] * 9 + [b"kvd:80", b"[::1]", b"a:b", b""]))
     body = draw(BODIES) if method in ("PUT", "POST") else b""
-    lines = [f"{method} /{key} HTTP/1.{minor}".encode("latin-1"), b"Host: kvd", *fields]
+    lines = [
+        f"{method} /{key} HTTP/1.{minor}".encode("latin-1"),
+        b"Host: " + host,
+        *fields,
+    ]
     if body or method == "PUT":
         lines.append(b"Content-Length: %d" % len(body))
     return b"\r\n".join([*lines, b"", b""]) + body

@@ -34,6 +34,7 @@ class KeptValueTests(ShortcutCase):
             rb'ETag: "' + etag.encode() + rb'"\r\n'
             rb"Last-Modified: [^\r]{29}\r\n"
             rb"Accept-Ranges: bytes\r\n"
+            rb"X-Content-Type-Options: nosniff\r\n"
             rb"Content-Type: application/octet-stream\r\n"
             rb"Content-Length: 5\r\n\r\nvalue",
             reply,
@@ -63,13 +64,29 @@ class KeptValueTests(ShortcutCase):
         """
         As it was stored.
         """
-        fields = {"content-type": "text/plain", "content-encoding": "br"}
+        fields = {
+            "content-type": "text/plain",
+            "content-encoding": "br",
+            "content-language": "de",
+            "content-disposition": "inline",
+            "cache-control": "no-cache",
+            "expires": "0",
+        }
         self.put(self.store, Key(b"k"), b"v", metadata=fields)
         self.get(self.store, Key(b"k"))
         reply = self.served(get("k"))
 
-        assert "text/plain" == field(reply, "Content-Type")
-        assert "br" == field(reply, "Content-Encoding")
+        assert fields == {name: field(reply, name) for name in fields}
+
+    def test_an_empty_type_is_none(self) -> None:
+        """
+        It may stand in the store.
+        """
+        self.put(self.store, Key(b"k"), b"v", metadata={"content-type": ""})
+        self.get(self.store, Key(b"k"))
+        reply = self.served(get("k"))
+
+        assert "application/octet-stream" == field(reply, "Content-Type")
 
     def test_connections_end_as_the_client_asks(self) -> None:
         """

@@ -4,12 +4,17 @@ Tests for `kvd.shortcuts`: which requests are not for them.
 
 from __future__ import annotations
 
+import hashlib
 import socket
+from base64 import b64encode
 
 from kvd.keys import Key
 from kvd.settings import Limits
 from kvd.shortcuts import MAX_BODY_BYTES, NOTHING, SERVED
-from tests.shortcuts.cases import HOST, ShortcutCase, get, put
+from tests.shortcuts.cases import HOST, ShortcutCase, body_of, get, put
+
+SHA256_OF_V = b64encode(hashlib.sha256(b"v").digest())
+MD5_OF_V = b64encode(hashlib.md5(b"v", usedforsecurity=False).digest())
 
 
 class LeftTests(ShortcutCase):
@@ -104,7 +109,6 @@ class LeftTests(ShortcutCase):
         """
         for request in (
             b"GET /k HTTP/1.1\r\n\r\n",
-            b"GET /k HTTP/1.2\r\n" + HOST + b"\r\n",
             b"GET /k HTTP/2.0\r\n" + HOST + b"\r\n",
             b"GET /k\r\n" + HOST + b"\r\n",
             b"GET /k k HTTP/1.1\r\n" + HOST + b"\r\n",
@@ -143,10 +147,47 @@ class LeftTests(ShortcutCase):
         for field in (
             b"Content-Range: bytes 0-0/1\r\n",
             b"Content-Length: 1\r\n",
+            b"Content-Encoding: aws-chunked\r\n",
+            b"x-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\n",
+            b"x-amz-copy-source: /b/k\r\n",
+            b"Destination: /other\r\n",
+            b"Content-MD5: " + MD5_OF_V + b"\r\n",
+            b"Content-MD5: x\r\n",
+            b"Content-Digest: sha-256=:" + SHA256_OF_V + b":\r\n",
+            b"Repr-Digest: sha-256=:" + SHA256_OF_V + b":\r\n",
+            b"Repr-Digest: x\r\n",
             b"Content-Type: " + b"x" * 520 + b"\xff" * 520 + b"\r\n",
             b"Content-Type: " + b"\xff" * 700 + b"\r\n",
         ):
             self.assert_left(put("k", b"v", field))
+
+    def test_fields_that_change_nothing(self) -> None:
+        """
+        A later version is 1.1, digests of other algorithms are nobody's, and a field
+        without a value says nothing.
+        """
+        reply = self.served(b"GET /k HTTP/1.7\r\n" + HOST + b"\r\n")
+        assert b"value" == body_of(reply)
+        for field in (
+            b"Content-Digest: crc32c=:AAAA:\r\n",
+            b"Repr-Digest:\r\n",
+            b"Content-Type:\r\n",
+            b"Content-Type: \t\r\n",
+        ):
+            self.served(put("k", b"v", field))
+            assert b"v" == self.get(self.store, Key(b"k"))
+            assert b"v" == body_of(self.served(get("k", field)))
+
+    def test_hosts_that_are_none(self) -> None:
+        """
+        Whoever is asked.
+        """
+        for host in (b"a:b", b"%zz", b"[::1]x", b"[1.2.3]", b"a:80a", b"u@h"):
+            for method in (b"GET", b"PUT"):
+                self.assert_left(
+                    method + b" /k HTTP/1.1\r\nHost: " + host + b"\r\n"
+                    b"Content-Length: 0\r\n\r\n"
+                )
 
     def test_lengths_that_are_none(self) -> None:
         """

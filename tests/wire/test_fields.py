@@ -2,6 +2,8 @@
 Tests for `kvd.wire.fields`.
 """
 
+from datetime import UTC, datetime
+
 import pytest
 
 from kvd.conditions import UNCONDITIONAL, EntityTags
@@ -65,6 +67,34 @@ DATES = [
     (b"Sun, 06 Nov 1994 08:49:37 GMT", WHEN),
     (b"Sunday, 06-Nov-94 08:49:37 GMT", WHEN),
     (b"Sun Nov  6 08:49:37 1994", WHEN),
+    (b"Sun Nov 06 08:49:37 1994", WHEN),
+    (b"Sat, 31 Dec 2016 23:59:60 GMT", 1483228800),
+    (b"Thu, 01 Jan 1970 00:00:00 GMT", 0),
+    (b"Mon, 31 Dec 1956 23:59:59 GMT", -410227201),
+    # No other zone, nor none.
+    (b"Sun, 06 Nov 1994 08:49:37", None),
+    (b"Sun, 06 Nov 1994 08:49:37 +0000", None),
+    (b"Sun, 06 Nov 1994 08:49:37 -0500", None),
+    (b"Sun, 06 Nov 1994 08:49:37 EST", None),
+    (b"Sun, 06 Nov 1994 08:49:37 UTC", None),
+    (b"Sun Nov  6 08:49:37 1994 GMT", None),
+    (b"Sunday, 06-Nov-94 08:49:37 PST", None),
+    # Nor another spelling.
+    (b"06 Nov 1994 08:49:37 GMT", None),
+    (b"Sun, 6 Nov 1994 08:49:37 GMT", None),
+    (b"Sun, 06 Nov 94 08:49:37 GMT", None),
+    (b"Sun, 06-Nov-1994 08:49:37 GMT", None),
+    (b"Sun, 06 Nov 1994 08:49 GMT", None),
+    (b"sun, 06 nov 1994 08:49:37 gmt", None),
+    (b"Sun, 06 Nov 1994  08:49:37 GMT", None),
+    (b"Son, 06 Nov 1994 08:49:37 GMT", None),
+    (b"Sun, 06 Nov 1994 08:49:37 GMT, Sun, 06 Nov 1994 08:49:37 GMT", None),
+    (b"1994-11-06T08:49:37Z", None),
+    (b"784111777", None),
+    (b"Sun, 31 Feb 1994 08:49:37 GMT", None),
+    (b"Sun, 06 Nov 0000 08:49:37 GMT", None),
+    (b"Sun, 06 Nov 1994 08:49:61 GMT", None),
+    (b"Sun, 06 Nov 1994 24:00:00 GMT", None),
     (b"yesterday", None),
     (b"0", None),
     (b"", None),
@@ -83,6 +113,17 @@ def test_dates_are_read_in_three_forms(
     RFC 9110 section 5.6.7; what is no date is none.
     """
     assert seconds == parse_http_date(value)
+
+
+def test_two_digits_are_a_year_of_today_or_of_the_past() -> None:
+    """
+    At most 50 years ahead (RFC 9110 section 5.6.7).
+    """
+    now = datetime.now(UTC).year
+    for year in range(now - 49, now + 51):
+        value = b"Sunday, 06-Nov-%02d 08:49:37 GMT" % (year % 100)
+        expected = datetime(year, 11, 6, 8, 49, 37, tzinfo=UTC).timestamp()
+        assert (year, expected) == (year, parse_http_date(value))
 
 
 def test_conditions_are_gathered() -> None:
@@ -164,8 +205,14 @@ IF_RANGES = [
     (b'"tag"', (0, 1)),
     (b'"other"', None),
     (b'W/"tag"', None),
-    (b"Sun, 06 Nov 1994 08:49:37 GMT", (0, 1)),
+    # Another value may have been published within the same second.
+    (b"Sun, 06 Nov 1994 08:49:37 GMT", None),
     (b"Sun, 06 Nov 1994 08:49:38 GMT", None),
+    (b"Sun, 06 Nov 1994 08:49:37", None),
+    (b'"tag", "tag"', None),
+    (b"tag", None),
+    (b"*", None),
+    (b"", None),
     (b"nonsense", None),
 ]
 
@@ -184,12 +231,40 @@ def test_a_range_of_another_value_is_the_whole(
 
 def test_metadata_is_what_a_value_came_with() -> None:
     """
-    Its type and its coding, and nothing else.
+    What tells clients what it is and how long it is fresh, and nothing else.
     """
-    request = with_fields(content_type=b"text/plain; x=\xe9", accept=b"*/*")
+    request = with_fields(
+        content_type=b"text/plain; x=\xe9",
+        content_encoding=b"br",
+        content_language=b"de, en",
+        content_disposition=b'attachment; filename="\xe9"',
+        cache_control=b"max-age=60",
+        expires=b"0",
+        accept=b"*/*",
+        content_length=b"3",
+        content_location=b"/k",
+        connection=b"close",
+    )
 
-    assert {"content-type": "text/plain; x=\xe9"} == metadata_of(request)
+    assert {
+        "content-type": "text/plain; x=\xe9",
+        "content-encoding": "br",
+        "content-language": "de, en",
+        "content-disposition": 'attachment; filename="\xe9"',
+        "cache-control": "max-age=60",
+        "expires": "0",
+    } == metadata_of(request)
     assert {} == metadata_of(with_fields(accept=b"*/*"))
+
+
+def test_a_field_without_a_value_says_nothing() -> None:
+    """
+    It is not kept: browsers would guess at an empty type.
+    """
+    request = with_fields(content_type=b"", content_encoding=b"", expires=b"0")
+
+    assert {"expires": "0"} == metadata_of(request)
+    assert {} == metadata_of(with_fields(content_type=b""))
 
 
 def test_too_much_metadata_is_refused() -> None:

@@ -100,7 +100,7 @@ LINES: list[tuple[bytes, type[PeerError], str]] = [
     (b"GET /k http/1.1\r\n", BadFraming, "version"),
     (b"GET /k HTTP/1,1\r\n", BadFraming, "version"),
     (b"GET /k HTTP/2.0\r\n", UnsupportedVersion, "HTTP/1.1"),
-    (b"GET /k HTTP/1.2\r\n", UnsupportedVersion, "HTTP/1.1"),
+    (b"GET /k HTTP/3.1\r\n", UnsupportedVersion, "HTTP/1.1"),
     (b"GET /k HTTP/0.9\r\n", UnsupportedVersion, "HTTP/1.1"),
     (b"BREW /k HTTP/1.1\r\n", UnknownMethod, "BREW"),
     (b"get /k HTTP/1.1\r\n", UnknownMethod, "get"),
@@ -123,7 +123,15 @@ def test_malformed_request_lines_are_refused(
 
 
 @pytest.mark.parametrize(
-    "host", [b"a b", b"a/b", b"a,b:\x80", b"user@kvd", b"kvd?x", b"kvd#x", b"[::1"]
+    "host",
+    [
+        *(b"a b", b"a/b", b"a,b:\x80", b"user@kvd", b"kvd?x", b"kvd#x", b"[::1"),
+        *(b"a:b", b"a:b:c", b"a:80a", b"a:80:80", b"a:-1", b"a: 80", b"%zz", b"%"),
+        *(b"[::1]x", b"x[::1]", b"[::1]:x", b"[1.2.3]", b"[]", b"[:]", b"[1:2]"),
+        *(b"::1", b"a%4", b"[::g]"),
+        *(b"[1:2:3:4:5:6:7:8:9]", b"[::1%25eth0]", b"[::1::]", b"[::1.2.3]", b"[v1]"),
+        *(b"[v1.]", b"[vx.a]", b"a]", b"kvd, kvd:b", b"http://kvd"),
+    ],
 )
 def test_what_is_no_host_is_refused(host: bytes) -> None:
     """
@@ -135,13 +143,90 @@ def test_what_is_no_host_is_refused(host: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", [b"kvd", b"kvd:8080", b"127.0.0.1:1", b"[::1]:8080", b"", b"a_b.example"]
+    "host",
+    [
+        *(b"kvd", b"kvd:8080", b"127.0.0.1:1", b"[::1]:8080", b"", b"a_b.example"),
+        *(b"kvd:", b":80", b"kvd.", b"%c3%a9.example:1", b"a,b", b"999.1.1.1", b"[::]"),
+        *(b"[2001:DB8::192.0.2.1]", b"[1:2:3:4:5:6:7::]", b"[v1F.a:b]:80", b"xn--9ca"),
+    ],
 )
 def test_hosts_are_taken(host: bytes) -> None:
     """
     Names and addresses with or without ports; an empty one is allowed.
     """
     assert host == request(GET + b"Host: " + host + b"\r\n\r\n").fields[b"host"]
+
+
+ABSOLUTE = [
+    (b"http://h/k", b"h"),
+    (b"HTTP://h:8080/k", b"h:8080"),
+    (b"https://[::1]:/k?x", b"[::1]:"),
+    (b"http://h", b"h"),
+    (b"http://h?x", b"h"),
+    (b"/http://h/k", b"kvd"),
+    (b"/k?http://h/", b"kvd"),
+]
+
+
+@pytest.mark.parametrize(("target", "host"), ABSOLUTE)
+def test_a_whole_url_says_which_host_is_meant(target: bytes, host: bytes) -> None:
+    """
+    Whatever the field says (RFC 9112 section 3.2.2).
+    """
+    assert host == request(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n").host
+
+
+@pytest.mark.parametrize(
+    ("target", "word"),
+    [
+        *((b"http:///k", "host"), (b"http://", "host"), (b"http://?x", "host")),
+        *((b"http://:80/k", "host"), (b"http://user@h/k", "user")),
+        *((b"http://user:word@h/k", "user"), (b"http://h:x/k", "host")),
+        *((b"http://a:b:c/k", "host"), (b"http://[::1/k", "host")),
+        *((b"http://%zz/k", "host"), (b"http://h:80@evil/k", "user")),
+        *((b"ftp://h/k", "http://"), (b"file:///k", "http://"), (b"x://h", "http://")),
+        *((b"ws://h/k", "http://"), (b"httpx://h/k", "http://")),
+    ],
+)
+@pytest.mark.parametrize("method", [b"GET", b"OPTIONS", b"CONNECT", b"POST"])
+def test_no_other_url_is_a_target(target: bytes, word: str, method: bytes) -> None:
+    """
+    RFC 9110 sections 4.2.1 and 4.2.4, whatever is asked of it.
+    """
+    refused = refusal(method + b" " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+
+    assert 400 == refused.status
+    assert word in str(refused)
+
+
+@pytest.mark.parametrize("minor", range(2, 10))
+def test_later_versions_are_served_as_11(minor: int) -> None:
+    """
+    As the latest one that is known (RFC 9110 section 2.5), with all its rules.
+    """
+    line = b"GET /k HTTP/1.%d\r\n" % minor
+    read = request(line + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+
+    assert (1, True, True) == (read.minor, read.chunked, read.keep_alive)
+    assert "Host" in str(refusal(line + b"\r\n"))
+    assert request(line + HOST + b"Expect: 100-continue\r\n\r\n").expects_continue
+
+
+@pytest.mark.parametrize("blanks", [b"\t", b" \t", b"\t ", b" \t \t "])
+def test_tabs_are_blanks_like_any(blanks: bytes) -> None:
+    """
+    Around every value (RFC 9112 section 5).
+    """
+    lines = [b"Transfer-Encoding:%bchunked%b", b"Connection:%bclose%b", b"A:%b%bb\tc%b"]
+    fields = b"\r\n".join(
+        line.replace(b"%b", blanks) for line in (b"Host:%bkvd%b", *lines)
+    )
+    read = request(GET + fields + b"\r\n\r\n0\r\n\r\n")
+
+    assert (True, False) == (read.chunked, read.keep_alive)
+    assert (b"kvd", b"b\tc") == (read.fields[b"host"], read.fields[b"a"])
+    length = GET + HOST + b"Content-Length:%b3%b\r\n\r\nabc".replace(b"%b", blanks)
+    assert 3 == request(length).length
 
 
 def test_http_11_needs_a_host_and_10_does_not() -> None:

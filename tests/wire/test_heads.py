@@ -52,7 +52,8 @@ def test_known_fields_with_another_target_mean_the_same() -> None:
     limits = Limits()
     heads = Heads(limits)
     targets = [b"/", b"/a", b"/%41/b.c", b"/a?b=c", b"*", b"http://kvd/a", b'/"', b"//"]
-    for line in (b"GET %b HTTP/1.1", b"PUT %b HTTP/1.1", b"GET %b HTTP/1.0"):
+    versions = (b"GET %b HTTP/1.1", b"GET %b HTTP/1.0", b"GET %b HTTP/1.2")
+    for line in (b"PUT %b HTTP/1.1", *versions):
         for target in targets:
             whole = line % target + b"\r\nHost: kvd\r\nContent-Length: 5\r\n\r\n"
 
@@ -69,7 +70,7 @@ def test_known_fields_with_another_target_mean_the_same() -> None:
         b"GET /" + b"x" * 9000 + b" HTTP/1.1",
         b"GETS /a HTTP/1.1",
         b"GET a HTTP/1.1",
-        b"GET /a HTTP/1.2",
+        b"GET /a HTTP/2.1",
         b"GET /a HTTP/1.1\r",
         b"get /a HTTP/1.1",
     ],

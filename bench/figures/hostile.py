@@ -1,0 +1,131 @@
+"""
+How long a normal client waits beside clients that make as much work as they can.
+
+``OTHER_PYTHON=/path/to/bin/python`` names the interpreter of another installation of
+kvd, which is then measured too, and ``ATTACKS="chunks gets"`` the kinds of attack.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from bench.figures.attackers import ATTACKS
+from bench.figures.daemon import ask, kvd, store_small
+from bench.figures.get import nginx
+from bench.processes import unused_port
+
+ATTACKERS: Final = 20
+WORKERS: Final = 2
+WARM_UP_SECONDS: Final = 1.0
+ATTACK_SECONDS: Final = 8.0
+AFTER_SECONDS: Final = 4.0
+PAUSE_SECONDS: Final = 0.01
+VALUE_BYTES: Final = 4096
+PATIENCE_SECONDS: Final = 10.0
+"""
+A client that has no reply by then gives up.
+"""
+
+_Start = Callable[[Path, int], AbstractContextManager[int]]
+
+
+def measure_hostile(folder: Path) -> None:
+    """
+    GETs of 4 KiB beside 20 attackers of each kind, and after these left.
+    """
+    for kind in os.environ.get("ATTACKS", " ".join(ATTACKS)).split():
+        for name, start in _servers().items():
+            with tempfile.TemporaryDirectory(dir=folder) as own:
+                _measure(f"hostile: {kind}: {name}", kind, Path(own), start)
+
+
+def _servers() -> dict[str, _Start]:
+    servers: dict[str, _Start] = {"kvd": partial(_kvd, sys.executable)}
+    if "OTHER_PYTHON" in os.environ:
+        servers["other"] = partial(_kvd, os.environ["OTHER_PYTHON"])
+    servers["nginx"] = partial(nginx, workers=WORKERS)
+    return servers
+
+
+@contextmanager
+def _kvd(python: str, folder: Path, port: int) -> Iterator[int]:
+    with kvd(folder, port, f"--procs={WORKERS}", python=python) as pid:
+        yield pid
+
+
+def _measure(title: str, kind: str, folder: Path, start: _Start) -> None:
+    port = unused_port()
+    (folder / "values").mkdir()
+    with start(folder, port):
+        store_small(port, "/small")
+        with _attackers(kind, port):
+            time.sleep(WARM_UP_SECONDS)
+            _say(title, _waits(port, ATTACK_SECONDS))
+        _say(f"{title}, after they left", _waits(port, AFTER_SECONDS))
+
+
+@contextmanager
+def _attackers(kind: str, port: int) -> Iterator[None]:
+    command = [sys.executable, "-m", "bench.figures.attackers"]
+    command += [kind, str(port), str(ATTACKERS)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _waits(port: int, seconds: float) -> list[float]:
+    """
+    How long each GET took, half of them with the connection that they need.
+    """
+    waits = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        began = time.monotonic()
+        with socket.socket() as sock:
+            sock.settimeout(PATIENCE_SECONDS)
+            try:
+                sock.connect(("127.0.0.1", port))
+                for _ in range(2):
+                    _get(sock)
+                    waits.append(time.monotonic() - began)
+                    time.sleep(PAUSE_SECONDS)
+                    began = time.monotonic()
+            except TimeoutError:
+                waits.append(time.monotonic() - began)
+    return sorted(waits)
+
+
+def _get(sock: socket.socket) -> None:
+    ask(sock, "/small")
+    reply = b""
+    while len(reply.partition(b"\r\n\r\n")[2]) < VALUE_BYTES:
+        piece = sock.recv(8192)
+        if not piece:
+            raise ConnectionError("the server closed the connection of a normal client")
+        reply += piece
+
+
+def _say(title: str, waits: list[float]) -> None:
+    def share(part: float) -> str:
+        return f"{waits[min(len(waits) - 1, int(part * len(waits)))] * 1e3:.1f}"
+
+    print(
+        f"{title}: a GET takes {share(0.5)} ms at the median,"
+        f" {share(0.99)} at p99, {share(1)} at most ({len(waits)} of them)",
+        flush=True,
+    )

@@ -1,0 +1,69 @@
+#!/bin/bash
+# What the tests need of the system. "make test" runs this first.
+#
+# As root on Debian this installs what is missing. Elsewhere it names the command that
+# would, and fails. This is the only list: a test that needs one more program brings a
+# line in needed().
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-python3}
+[[ -x .venv/bin/python ]] && python=.venv/bin/python
+
+# Prints the Debian package of everything that is missing.
+needed() {
+    command -v make >/dev/null || echo make
+    command -v curl >/dev/null || echo curl  # the examples of the docs
+    command -v mount >/dev/null || echo mount  # tests of a full disk
+    # Tests of power cuts.
+    PATH="$PATH:/usr/sbin" command -v mkfs.ext4 >/dev/null || echo e2fsprogs
+    PATH="$PATH:/usr/sbin" command -v mkfs.xfs >/dev/null || echo xfsprogs
+    # What kvd compiles, and the benchmark's peers and load.
+    command -v gcc >/dev/null || echo gcc
+    echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1 || echo libc6-dev
+    command -v chromium >/dev/null || echo chromium  # the status page
+    # Only a program of it is used: whether the units in etc/ can be understood.
+    command -v systemd-analyze >/dev/null || echo systemd
+    PATH="$PATH:/usr/sbin" command -v nginx >/dev/null || echo nginx
+    command -v "$python" >/dev/null || echo python3
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    "$python" -c '
+import os, sys, sysconfig
+header = os.path.join(sysconfig.get_path("include"), "Python.h")
+sys.exit(not os.path.exists(header))' 2>/dev/null || echo python3-dev
+}
+
+mapfile -t missing < <(needed)
+((${#missing[@]})) || exit 0
+
+if ! command -v apt-get >/dev/null; then
+    echo "make test needs what is not installed here: ${missing[*]}" >&2
+    echo "These are the names of Debian's packages: install what contains the same." >&2
+    exit 1
+fi
+
+install="apt-get install --yes --no-install-recommends ca-certificates ${missing[*]}"
+if [[ $(id -u) != 0 ]]; then
+    echo "make test needs what is not installed, and only root may install it:" >&2
+    echo "${missing[*]}" >&2
+    echo "This command installs it:" >&2
+    echo "    sudo sh -c 'apt-get update && $install'" >&2
+    exit 1
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+# A runlevel that starts nothing: the tests start an nginx of their own.
+export RUNLEVEL=1
+echo "Installing what the tests need: ${missing[*]}"
+apt-get update -qq
+$install -qq
+# Without a compiler, parts of kvd were left out.
+rm -f .venv/served .venv/developed
+
+mapfile -t missing < <(needed)
+if ((${#missing[@]})); then
+    echo "Installed, but still not found: ${missing[*]}" >&2
+    echo "A Python that is not Debian's ($python) needs a venv module and headers of" \
+        "its own." >&2
+    exit 1
+fi

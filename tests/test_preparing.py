@@ -1,0 +1,176 @@
+"""
+``make test`` first sees to what it needs of the system.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+NEEDED = ["chromium", "curl", "gcc", "make", "mount", "nginx", "systemd-analyze"]
+
+APT_GET = """\
+echo "$@" >> {folder}/asked
+[[ "$*" == *systemd* ]] && ln -s /bin/true {folder}/bin/systemd-analyze
+true
+"""
+
+
+class System:
+    """
+    A system with some programs, in a copy of the sources.
+    """
+
+    def __init__(self, folder: Path, without: list[str]) -> None:
+        self.folder = folder
+        (folder / "bin").mkdir()
+        (folder / "tests").mkdir()
+        shutil.copy(ROOT / "tests" / "prepare.sh", folder / "tests")
+        for name in NEEDED:
+            if name not in without:
+                self.have(name, "cat > /dev/null")
+        for name in "bash", "cat", "dirname", "id", "ln", "rm":
+            found = shutil.which(name)
+            assert found is not None
+            (folder / "bin" / name).symlink_to(found)
+        # With its headers, whether this machine has them or not.
+        self.have("python", "cat > /dev/null")
+
+    def have(self, name: str, script: str) -> None:
+        """
+        Have a program.
+        """
+        path = self.folder / "bin" / name
+        path.unlink(missing_ok=True)
+        path.write_text(f"#!/bin/bash\n{script}\n")
+        path.chmod(0o755)
+
+    def be(self, user: int) -> None:
+        """
+        Be a user of this number.
+        """
+        self.have("id", f"echo {user}")
+
+    def have_apt_get(self) -> None:
+        """
+        Have the package manager of Debian, which installs only systemd.
+        """
+        self.have("apt-get", APT_GET.replace("{folder}", str(self.folder)))
+
+    def prepare(self) -> subprocess.CompletedProcess[str]:
+        """
+        Run the script.
+        """
+        return subprocess.run(
+            ["/bin/bash", str(self.folder / "tests" / "prepare.sh")],
+            env={"PATH": str(self.folder / "bin"), "PYTHON": "python"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def asked(self) -> str:
+        """
+        What the package manager was asked.
+        """
+        path = self.folder / "asked"
+        return path.read_text() if path.exists() else ""
+
+
+def test_where_all_is_there_nothing_happens(tmp_path: Path) -> None:
+    """
+    Not a word is said.
+    """
+    system = System(tmp_path, without=[])
+    system.have_apt_get()
+    done = system.prepare()
+
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+    assert "" == system.asked()
+
+
+def test_root_installs_what_is_missing(tmp_path: Path) -> None:
+    """
+    That, and no more; afterwards kvd is compiled anew.
+    """
+    system = System(tmp_path, without=["systemd-analyze"])
+    system.have_apt_get()
+    system.be(0)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "developed").touch()
+    done = system.prepare()
+
+    assert (0, "") == (done.returncode, done.stderr)
+    update, install = system.asked().splitlines()
+    assert "update" == update.split()[0]
+    assert ["ca-certificates", "systemd"] == [
+        word for word in install.split()[1:] if not word.startswith("-")
+    ]
+    assert not (tmp_path / ".venv" / "developed").exists()
+
+
+def test_others_are_told_the_one_command(tmp_path: Path) -> None:
+    """
+    And nothing is run.
+    """
+    system = System(tmp_path, without=["chromium", "systemd-analyze"])
+    system.have_apt_get()
+    system.be(1000)
+    done = system.prepare()
+
+    assert 1 == done.returncode
+    assert "" == system.asked()
+    assert "only root may install it" in done.stderr
+    assert (
+        "    sudo sh -c 'apt-get update && apt-get install --yes"
+        " --no-install-recommends ca-certificates chromium systemd'"
+    ) == done.stderr.splitlines()[-1]
+
+
+def test_where_there_is_no_apt_get_the_packages_are_named(tmp_path: Path) -> None:
+    """
+    Whoever uses another system knows what to look for.
+    """
+    system = System(tmp_path, without=["gcc"])
+    system.be(0)
+    done = system.prepare()
+
+    assert 1 == done.returncode
+    assert "not installed here: gcc libc6-dev" in done.stderr
+
+
+def test_what_is_still_missing_after_that_is_named(tmp_path: Path) -> None:
+    """
+    No test begins without it.
+    """
+    system = System(tmp_path, without=["systemd-analyze"])
+    system.have("apt-get", "true")
+    system.be(0)
+    done = system.prepare()
+
+    assert 1 == done.returncode
+    assert "Installed, but still not found: systemd" in done.stderr
+
+
+@pytest.mark.parametrize("target", ["test", ""], ids=["make test", "make"])
+def test_it_comes_before_anything_else(target: str) -> None:
+    """
+    Before a virtual environment is made, and before any check.
+    """
+    planned = subprocess.run(
+        ["make", "--dry-run", "--always-make", *filter(None, [target])],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    first, *others = planned.splitlines()
+    assert 'PYTHON="python3" tests/prepare.sh' == first
+    assert any("ruff check" in line for line in others)
