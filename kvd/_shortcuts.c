@@ -47,6 +47,7 @@
 #define ATTRIBUTE_LINE_BYTES 80     /* its first line, at most */
 #define HEAD_ROOM 1024              /* for the head of a reply */
 #define DATE_BYTES 29
+#define LATEST_SECOND 253402300799LL    /* 9999-12-31T23:59:59Z, as kvd.store.value */
 /* Linux 6.13; newer than many a system's headers. The same everywhere but on alpha. */
 #define SYS_GETXATTRAT 464
 
@@ -196,6 +197,14 @@ nanoseconds(struct timespec time)
 {
     return (unsigned long long)time.tv_sec * 1000000000ULL
         + (unsigned long long)time.tv_nsec;
+}
+
+/* Of a time that is not before 1970. */
+static unsigned long long
+microseconds(struct timespec time)
+{
+    return (unsigned long long)time.tv_sec * 1000000ULL
+        + (unsigned long long)time.tv_nsec / 1000;
 }
 
 static int
@@ -402,7 +411,10 @@ http_date(Shortcuts *self)
 {
     static const char DAYS[] = "SunMonTueWedThuFriSat";
     static const char MONTHS[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    time_t second = time(NULL);
+    /* Not time(2): that can be a tick behind, and so before a date of publication. */
+    struct timespec present;
+    clock_gettime(CLOCK_REALTIME, &present);
+    time_t second = present.tv_sec;
     if (second != self->date_second) {
         struct tm at;
         gmtime_r(&second, &at);
@@ -587,11 +599,16 @@ serve_get(Shortcuts *self, int socket, Frame *frame, PyObject *key,
         || !is_unchanged(value, &status))
         return 0;
 
+    const char *date = http_date(self);
+    /* Its fields say when it was published, which must not be later than the date. */
+    if (value->changed_ns / 1000000000ULL > (unsigned long long)self->date_second)
+        return 0;
+
     char head[HEAD_ROOM];
     size_t used = append(head, 0, value->line);
     if (used + DATE_BYTES > HEAD_ROOM)
         return 0;
-    memcpy(head + used, http_date(self), DATE_BYTES);
+    memcpy(head + used, date, DATE_BYTES);
     used = append(head, used + DATE_BYTES, value->fields);
     if (used <= HEAD_ROOM)
         used = append(head, used, frame->tail);
@@ -632,23 +649,40 @@ new_id(Shortcuts *self, char *text)
     return 0;
 }
 
+static char *
+digits_of(char *end, unsigned long long number)
+{
+    do
+        *--end = (char)('0' + number % 10);
+    while (number /= 10);
+    return end;
+}
+
 /*
  * The first line of an attribute, as kvd.store.attribute writes it. Returns its
  * length, below ATTRIBUTE_LINE_BYTES.
  */
 static size_t
-first_line(char *line, const char *id, unsigned long long size)
+first_line(char *line, const char *id, unsigned long long size,
+           unsigned long long published_us)
 {
-    char digits[20];
-    size_t at = sizeof digits, used = 2 + ID_TEXT;
-    do
-        digits[--at] = (char)('0' + size % 10);
-    while (size /= 10);
-    memcpy(line, "1 ", 2);
+    char digits[20], *end = digits + sizeof digits, *at;
+    size_t used = 2 + ID_TEXT;
+    memcpy(line, "2 ", 2);
     memcpy(line + 2, id, ID_TEXT);
     line[used++] = ' ';
-    memcpy(line + used, digits + at, sizeof digits - at);
-    used += sizeof digits - at;
+    at = digits_of(end, size);
+    memcpy(line + used, at, (size_t)(end - at));
+    used += (size_t)(end - at);
+    line[used++] = ' ';
+    at = digits_of(end, published_us / 1000000);
+    memcpy(line + used, at, (size_t)(end - at));
+    used += (size_t)(end - at);
+    /* A one before it, for the zeros that it may begin with. */
+    at = digits_of(end, 1000000 + published_us % 1000000);
+    *at = '.';
+    memcpy(line + used, at, (size_t)(end - at));
+    used += (size_t)(end - at);
     line[used++] = '\n';
     return used;
 }
@@ -719,16 +753,21 @@ is_metadata(const char *at, const char *end)
         const char *colon = memchr(at, ':', (size_t)(line - at));
         if (colon == NULL || colon == at || colon[1] != ' ')
             return 0;
+        /* What else a value may hold is looked at by Python. */
+        for (const char *each = colon + 2; each < line; each++)
+            if (*each < ' ' || *each > '~')
+                return 0;
         at = line + 1;
     }
     return 1;
 }
 
 /*
- * Whether a name has a whole value of kvd's: 1; nothing: 0; anything else: -1.
+ * Whether a name has a whole value of kvd's, which nobody else has changed: 1, and when
+ * it was published; nothing: 0; anything else: -1.
  */
 static int
-has_value(int folder, const char *name)
+has_value(int folder, const char *name, unsigned long long *published_us)
 {
     char text[ATTRIBUTE_BYTES], line[ATTRIBUTE_LINE_BYTES];
     ssize_t size = read_attribute(folder, name, text, sizeof text);
@@ -736,16 +775,44 @@ has_value(int folder, const char *name)
         return errno == ENOENT ? 0 : -1;
     struct stat status;
     if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) < 0
-        || !S_ISREG(status.st_mode) || size < 2 + ID_TEXT)
+        || !S_ISREG(status.st_mode) || size < 2 + ID_TEXT
+        || status.st_mtim.tv_sec < 0 || status.st_mtim.tv_sec > LATEST_SECOND
+        || status.st_mtim.tv_nsec % 1000)
         return -1;
     for (int i = 2; i < 2 + ID_TEXT; i++)
         if (!((text[i] >= '0' && text[i] <= '9')
               || (text[i] >= 'a' && text[i] <= 'f')))
             return -1;
-    size_t expected = first_line(line, text + 2, (unsigned long long)status.st_size);
+    *published_us = microseconds(status.st_mtim);
+    size_t expected = first_line(line, text + 2, (unsigned long long)status.st_size,
+                                 *published_us);
     int is_whole = (size_t)size >= expected && memcmp(text, line, expected) == 0
         && is_metadata(text + expected, text + size);
     return is_whole ? 1 : -1;
+}
+
+/*
+ * Give a written file its attribute and its date: that of the present, but not earlier
+ * than that of the value before it.
+ */
+static int
+seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
+     unsigned long long earliest_us)
+{
+    char text[ATTRIBUTE_BYTES];
+    struct timespec times[2];
+    clock_gettime(CLOCK_REALTIME, &times[1]);
+    unsigned long long published_us = microseconds(times[1]);
+    if (published_us < earliest_us)
+        published_us = earliest_us;
+    size_t size = first_line(text, id, (unsigned long long)length, published_us);
+    memcpy(text + size, PyBytes_AS_STRING(lines), (size_t)PyBytes_GET_SIZE(lines));
+    size += (size_t)PyBytes_GET_SIZE(lines);
+    times[0].tv_nsec = UTIME_OMIT;
+    times[1].tv_sec = (time_t)(published_us / 1000000);
+    times[1].tv_nsec = (long)(published_us % 1000000) * 1000;
+    return fsetxattr(file, ATTRIBUTE_NAME, text, size, 0) < 0 ? -1
+        : futimens(file, times);
 }
 
 /*
@@ -754,12 +821,15 @@ has_value(int folder, const char *name)
  * Returns 1 if it replaced a value, 0 if there was none, -1 if it was not done.
  */
 static int
-place(const Shortcuts *self, const char *upload, int folder, const char *name,
-      long long offset)
+place(const Shortcuts *self, const char *upload, int file, Py_ssize_t length,
+      PyObject *lines, const char *id, int folder, const char *name, long long offset)
 {
     if (set_lock(self->lock, F_WRLCK, offset) < 0)
         return -1;
-    int replaces = has_value(folder, name);
+    unsigned long long earliest_us = 0;
+    int replaces = has_value(folder, name, &earliest_us);
+    if (replaces >= 0 && seal(file, id, length, lines, earliest_us) < 0)
+        replaces = -1;
     if (replaces >= 0) {
         if (replaces && self->swaps) {
             if (renameat2(self->uploads, upload, folder, name, RENAME_EXCHANGE) < 0)
@@ -837,11 +907,7 @@ publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
             return -1;
     }
     if (has_room(self->root, length)) {
-        char upload[24], text[ATTRIBUTE_BYTES];
-        size_t size = first_line(text, id, (unsigned long long)length);
-        memcpy(text + size, PyBytes_AS_STRING(lines),
-               (size_t)PyBytes_GET_SIZE(lines));
-        size += (size_t)PyBytes_GET_SIZE(lines);
+        char upload[24];
         /* Names of kvd.store.uploads have no such letter. */
         snprintf(upload, sizeof upload, "s%llx", self->names++);
         int file = openat(self->uploads, upload,
@@ -854,9 +920,9 @@ publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
                     break;
                 written += count;
             }
-            if (written == length
-                && fsetxattr(file, ATTRIBUTE_NAME, text, size, 0) == 0)
-                result = place(self, upload, folder, name, offset);
+            if (written == length)
+                result = place(self, upload, file, length, lines, id, folder, name,
+                               offset);
             if (result < 0)
                 unlinkat(self->uploads, upload, 0);
             close(file);

@@ -173,6 +173,15 @@ class HeadTooLarge(PeerError):
     status = 431
 
 
+class MetadataTooLarge(PeerError):
+    """
+    The fields that are to be kept with a value have more bytes than the store's file
+    system keeps for a file.
+    """
+
+    status = 431
+
+
 class UnknownMethod(PeerError):
     """
     No method of this name is registered.

@@ -30,10 +30,25 @@ Answer: TypeAlias = T | Deferred[T]
 Metadata: TypeAlias = Mapping[str, str]
 """
 What a client said of a value and gets back with it: lower-case field names of
-HTTP (``content-type``, ``content-encoding``) and their values.
+HTTP, those of `METADATA_FIELDS`, and their values.
 """
 
 NO_METADATA: Metadata = {}
+
+METADATA_FIELDS = frozenset(
+    (
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "content-type",
+        "expires",
+    )
+)
+"""
+The names that metadata may have: fields that describe a representation, and none
+that frames a message.
+"""
 
 MAX_METADATA_BYTES = 1024
 """

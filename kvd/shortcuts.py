@@ -26,7 +26,7 @@ from typing import Final, NamedTuple, Protocol, cast
 from kvd.compiled import compiled
 from kvd.conditions import UNCONDITIONAL
 from kvd.errors import KvdError
-from kvd.exchanges.get import fields_of
+from kvd.exchanges.get import fields_of, is_ahead
 from kvd.exchanges.put import published_reply
 from kvd.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.interfaces import Published, ValueInfo
@@ -196,13 +196,11 @@ class _Teacher:
         if known is None:
             return None
         identity, value = known
-        try:
-            fields = with_length(200, fields_of(value.info), value.info.size)
-            line, rest = reply_parts(200, fields, close=False, minor=1)
-        except (ValueError, OverflowError, OSError):
-            # Somebody gave the file a time that no date can say, or wrote metadata
-            # that no field can hold. The ordinary way fails too, and has the words.
+        if is_ahead(value.info):
+            # It is said to be of the present, which changes.
             return None
+        fields = with_length(200, fields_of(value.info), value.info.size)
+        line, rest = reply_parts(200, fields, close=False, minor=1)
         return self.native.kept_value(
             identity, line, rest.removesuffix(b"\r\n\r\n"), value.body
         )

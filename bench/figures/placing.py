@@ -5,6 +5,7 @@ Many values, put into a store's folder without a daemon.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -24,8 +25,10 @@ def place(folder: Path, names: Iterable[str]) -> None:
     try:
         for name in names:
             file = os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=descriptor)
-            record = attribute.encode(attribute.new_etag(), 0, b"")
+            now_us = time.time_ns() // 1000
+            record = attribute.encode(attribute.new_etag(), 0, now_us, b"")
             os.setxattr(file, attribute.NAME, record)
+            os.utime(file, ns=(1000 * now_us, 1000 * now_us))
             os.close(file)
     finally:
         os.close(descriptor)

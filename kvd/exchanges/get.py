@@ -4,6 +4,7 @@ GET and HEAD of a key: a value on its way out.
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -94,14 +95,25 @@ def fields_of(info: ValueInfo) -> Fields:
     """
     What is said of a value, but for the length of what is sent of it.
     """
+    if is_ahead(info):
+        return _described(info)
     # Small values that are read again come with the same information.
     return _FIELDS.find(info) or _FIELDS.keep(info, _described(info))
 
 
+def is_ahead(info: ValueInfo) -> bool:
+    """
+    Whether a value has a date that is still to come: the clock was set back, or
+    somebody has given the file its date.
+    """
+    return info.changed > time.time()
+
+
 def _validators(info: ValueInfo) -> Fields:
+    # Never later than the reply's own date (RFC 9110 section 8.8.2.1).
     return [
         ("ETag", f'"{info.etag}"'),
-        ("Last-Modified", http_date(info.changed)),
+        ("Last-Modified", http_date(min(info.changed, time.time()))),
     ]
 
 

@@ -9,11 +9,21 @@ cut left shorter than it was is known by the length that does not match.
 
 It is text, for whoever looks with ``getfattr -n user.kvd``:
 
-    1 6f1cdd0b22a04a3f8a1f6a54ac0f3a1e 4096
+    2 6f1cdd0b22a04a3f8a1f6a54ac0f3a1e 4096 1795890600.123456
     content-type: text/plain
 
-that is the version of this format, the unique id and the length in bytes,
-then one line for each field of the metadata.
+that is the version of this format, the unique id, the length in bytes and the
+time of publication, then one line for each field of the metadata.
+
+The time is what tells a value from a file whose content others have changed since:
+kvd gives the file this very time, and whoever writes to the file moves its time on,
+but leaves the attribute alone. Microseconds, because some file systems keep no more;
+some, and some archives, keep whole seconds.
+
+Anybody may write such an attribute, or damage it. So what is read is held to the same
+rules as what is written, and a file whose attribute breaks one is a file of others.
+
+Attributes of version 1 had no time. They are read, and believed.
 """
 
 from __future__ import annotations
@@ -23,15 +33,27 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from kvd.interfaces import MAX_METADATA_BYTES, NO_METADATA, Metadata
+from kvd.interfaces import (
+    MAX_METADATA_BYTES,
+    METADATA_FIELDS,
+    NO_METADATA,
+    Metadata,
+)
 
 NAME: Final = "user.kvd"
 
 _ID_BYTES: Final = 16
 
+_MICROSECONDS: Final = 1_000_000
+
 _FORM: Final = re.compile(
-    rb"1 ([0-9a-f]{32}) (0|[1-9][0-9]{0,18})\n((?:[^:\n]+: [^\n]*\n)*)"
+    rb"(?:1|(?P<dated>2)) (?P<etag>[0-9a-f]{32}) (?P<size>0|[1-9][0-9]{0,18})"
+    rb"(?(dated) (?P<seconds>0|[1-9][0-9]{0,11})\.(?P<fraction>[0-9]{6}))\n"
+    rb"(?P<lines>(?:[^:\n]+: [^\n]*\n)*)"
 )
+
+# What a field's value may hold (RFC 9110 section 5.5); replies are in Latin-1.
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 class MalformedAttribute(ValueError):
@@ -47,6 +69,8 @@ class Record(NamedTuple):
 
     etag: str
     size: int
+    published_us: int | None
+    """Microseconds since the epoch; None: this version did not say."""
     metadata: Metadata
 
 
@@ -62,16 +86,14 @@ def encode_metadata(metadata: Metadata) -> bytes:
     The lines of the metadata. Fields of HTTP cannot hold what is refused.
 
     Raises:
-        ValueError: A name or value has a character that ends it, or all
-            together are longer than the contract allows.
+        ValueError: A name is none of `METADATA_FIELDS`, a value has a character that
+            no field has, or all together are longer than the contract allows.
     """
     lines = []
     total_bytes = 0
     for name, value in metadata.items():
-        if not name or ":" in name or "\n" in name or "\n" in value:
-            raise ValueError(f"{name!r}: {value!r} cannot be kept as metadata")
-        # Whatever text the bytes of a field became, it becomes the same again.
-        line = f"{name}: {value}\n".encode("utf-8", "surrogateescape")
+        _check_field(name, value)
+        line = f"{name}: {value}\n".encode()
         total_bytes += len(line) - len(": \n")
         lines.append(line)
     if total_bytes > MAX_METADATA_BYTES:
@@ -81,16 +103,29 @@ def encode_metadata(metadata: Metadata) -> bytes:
     return b"".join(lines)
 
 
-def encode(etag: str, size: int, metadata_lines: bytes) -> bytes:
+def _check_field(name: str, value: str) -> None:
+    if name not in METADATA_FIELDS or not _VALUE.fullmatch(value):
+        raise ValueError(f"{name!r}: {value!r} cannot be kept as metadata")
+
+
+def encode(etag: str, size: int, published_us: int, metadata_lines: bytes) -> bytes:
     """
     The attribute of a value.
 
     Args:
         etag: From `new_etag`.
         size: Of the value, in bytes.
+        published_us: In microseconds since the epoch; the file is given it too.
         metadata_lines: From `encode_metadata`.
     """
-    return b"1 %b %d\n%b" % (etag.encode("ascii"), size, metadata_lines)
+    seconds, fraction = divmod(published_us, _MICROSECONDS)
+    return b"2 %b %d %d.%06d\n%b" % (
+        etag.encode("ascii"),
+        size,
+        seconds,
+        fraction,
+        metadata_lines,
+    )
 
 
 @lru_cache(512)
@@ -104,16 +139,40 @@ def decode(attribute: bytes) -> Record:
     """
     match = _FORM.fullmatch(attribute)
     if match is None:
-        raise MalformedAttribute(f"its attribute {NAME} begins {attribute[:60]!r}")
-    etag, size, lines = match.groups()
-    return Record(etag.decode("ascii"), int(size), _decode_metadata(lines))
+        raise MalformedAttribute(f"the attribute {NAME} begins {attribute[:60]!r}")
+    published_us = None
+    if match["dated"]:
+        published_us = int(match["seconds"]) * _MICROSECONDS + int(match["fraction"])
+    return Record(
+        match["etag"].decode("ascii"),
+        int(match["size"]),
+        published_us,
+        _decode_metadata(match["lines"]),
+    )
+
+
+def is_dated(published_us: int, changed_ns: int) -> bool:
+    """
+    Whether the time of a file is the one that its attribute says, as exactly as the
+    file system, or the archive that the file came from, keeps times.
+
+    Args:
+        published_us: What the attribute says.
+        changed_ns: When the file was changed, in nanoseconds since the epoch.
+    """
+    whole_seconds = published_us - published_us % _MICROSECONDS
+    return changed_ns in (1000 * published_us, 1000 * whole_seconds)
 
 
 def _decode_metadata(lines: bytes) -> Metadata:
     if not lines:
         return NO_METADATA
     metadata = {}
-    for line in lines.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n"):
-        name, _, value = line.partition(": ")
-        metadata[name] = value
+    try:
+        for line in lines.decode().removesuffix("\n").split("\n"):
+            name, _, value = line.partition(": ")
+            _check_field(name, value)
+            metadata[name] = value
+    except ValueError as error:
+        raise MalformedAttribute(f"the attribute {NAME}: {error}") from error
     return metadata

@@ -173,7 +173,10 @@ class MemoryUpload:
         replaced = store.current(key)
         conditions.check_change(replaced)
         store.expect_place_for(key)
-        info = ValueInfo(key, size, new_etag(), time.time(), self._metadata)
+        changed = time.time()
+        if replaced is not None:
+            changed = max(changed, replaced.changed)
+        info = ValueInfo(key, size, new_etag(), changed, self._metadata)
         store.values[key] = info, bytes(self._body)
         return Published(info, created=replaced is None)
 

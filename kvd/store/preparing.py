@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from twisted.logger import Logger
 
 from kvd.conditions import UNCONDITIONAL
-from kvd.errors import Fault, StoreFull, StoreUnusable
+from kvd.errors import Fault, MetadataTooLarge, StoreFull, StoreUnusable
 from kvd.interfaces import MAX_METADATA_BYTES
 from kvd.keys import Key
 from kvd.store.attribute import new_etag
@@ -90,9 +90,19 @@ def probe(store: FileStore, path: str) -> None:
     """
     key = Key(b".kvd-probe-" + new_etag().encode("ascii"))
     # As large as an attribute may get: filesystems differ in what they take.
-    metadata = {"x": "x" * (MAX_METADATA_BYTES - 1)}
+    name = "content-type"
+    metadata = {name: "x" * (MAX_METADATA_BYTES - len(name))}
     try:
-        store.begin(key, 0, metadata).commit(UNCONDITIONAL)
+        try:
+            store.begin(key, 0, metadata).commit(UNCONDITIONAL)
+        except MetadataTooLarge:
+            _log.warn(
+                "the file system of the store {path} keeps less than {bytes} bytes of"
+                " metadata with a value; more than it keeps is refused",
+                path=path,
+                bytes=MAX_METADATA_BYTES,
+            )
+            store.begin(key, 0).commit(UNCONDITIONAL)
         store.remove(key, UNCONDITIONAL)
     except StoreFull as full:
         # What is there can still be read, and removed to make room.

@@ -122,12 +122,13 @@ class RecentValues:
         if size > MAX_BYTES or not value.is_ours:
             return value
         descriptor = value.fileno()
-        status = os.fstat(descriptor)
         body = os.pread(descriptor, size + 1, 0)
-        if len(body) != size:
+        found = identity(value.status)
+        # Somebody may have written to it after it was described.
+        if len(body) != size or identity(os.fstat(descriptor)) != found:
             return value
         recent = RecentValue(value.info, body)
-        self._values[key] = identity(status), descriptor, recent
+        self._values[key] = found, descriptor, recent
         self._bytes += size
         while len(self._values) > self._most or self._bytes > MAX_TOTAL_BYTES:
             # The one that was read first.

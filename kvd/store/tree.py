@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from typing import Final
 
 from kvd.conditions import Conditions
 from kvd.errors import KeyAbsent, StoreFault
-from kvd.interfaces import ValueInfo
 from kvd.keys import Key, escape
 from kvd.store.faults import folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
@@ -89,7 +89,12 @@ class Tree:
             self._leave(folder)
 
     def publish(
-        self, uploads: UploadFolder, upload: bytes, key: Key, conditions: Conditions
+        self,
+        uploads: UploadFolder,
+        upload: bytes,
+        key: Key,
+        conditions: Conditions,
+        seal: Callable[[float | None], object],
     ) -> bool:
         """
         Give a finished file its name.
@@ -99,13 +104,15 @@ class Tree:
             upload: Its name there; gone afterwards.
             key: Where it goes.
             conditions: What must hold of the value that is there.
+            seal: Called before it gets its name, with the date of the value that is
+                there, if kvd wrote it: the new one's must not be earlier.
 
         Returns:
             Whether a value was there.
         """
         try:
             for _ in range(_TRIES):
-                replaced = self._place(uploads, upload, key, conditions)
+                replaced = self._place(uploads, upload, key, conditions, seal)
                 if replaced is not None:
                     return replaced
             raise StoreFault(
@@ -117,7 +124,12 @@ class Tree:
             raise
 
     def _place(
-        self, uploads: UploadFolder, upload: bytes, key: Key, conditions: Conditions
+        self,
+        uploads: UploadFolder,
+        upload: bytes,
+        key: Key,
+        conditions: Conditions,
+        seal: Callable[[float | None], object],
     ) -> bool | None:
         """
         Try to; None if the way was not clear but may be now.
@@ -130,8 +142,12 @@ class Tree:
         except NotADirectoryError as error:
             raise path_conflict(key) from error
         try:
-            current = _info_of(folder, name, key)
-            conditions.check_change(current)
+            current = _current(folder, name, key)
+            conditions.check_change(None if current is None else current.info)
+            # What a file of others says may be any time. If it is in the future, no
+            # client was told (`kvd.exchanges.get`).
+            ours = current if current is not None and current.is_ours else None
+            seal(None if ours is None else ours.info.changed)
             if self.swaps and current is not None:
                 swap(uploads.descriptor, upload, folder, name)
                 uploads.remove(upload)
@@ -160,10 +176,10 @@ class Tree:
         parents, name = split(key)
         folder = self._enter(parents)
         try:
-            current = _info_of(folder, name, key)
+            current = _current(folder, name, key)
             if current is None:
                 raise KeyAbsent(f"/{escape(key)} has no value.")
-            conditions.check_change(current)
+            conditions.check_change(current.info)
             os.unlink(name, dir_fd=folder)
         finally:
             self._leave(folder)
@@ -184,17 +200,17 @@ def open_value(folder: int, name: bytes, key: Key) -> FileValue | None:
     try:
         described = describe(descriptor, key)
         if described is not None:
-            info, is_ours = described
-            value = FileValue(descriptor, info, is_ours=is_ours)
+            value = FileValue(descriptor, described)
     finally:
         if value is None:
             os.close(descriptor)
     return value
 
 
-def _info_of(folder: int, name: bytes, key: Key) -> ValueInfo | None:
+def _current(folder: int, name: bytes, key: Key) -> FileValue | None:
     """
-    What is known of the value that a file of a folder is; None if it is none.
+    The value that a file of a folder is, closed: for what is known of it. None if it
+    is none.
     """
     try:
         value = open_value(folder, name, key)
@@ -202,10 +218,9 @@ def _info_of(folder: int, name: bytes, key: Key) -> ValueInfo | None:
         if is_absence(error):
             return None
         raise
-    if value is None:
-        return None
-    value.close()
-    return value.info
+    if value is not None:
+        value.close()
+    return value
 
 
 def _is_folder(folder: int, name: bytes) -> bool:

@@ -7,11 +7,19 @@ A value of the file store while it is written.
 While a commit is on its way, `discard` does nothing: a thread may be syncing
 the file, and the commit alone says what becomes of it. When it ends, for
 whatever reason, the file is either under its key or gone.
+
+A value is *sealed* with its attribute and its date, while the key is locked: the date
+is that of publication, and never earlier than that of the value before it. At
+durability ``disk`` it is sealed before its sync too, so that one sync has all. If it
+is published in a later second than that, or behind a value of a later date, it is
+sealed anew, and synced again before the folders are.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +27,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from kvd.conditions import Conditions
-from kvd.errors import StoreFault
+from kvd.errors import MetadataTooLarge, StoreFault
 from kvd.interfaces import Answer, IUpload, Metadata, Published, ValueInfo
 from kvd.keys import Key, escape
 from kvd.store import attribute
@@ -66,6 +74,9 @@ class FileUpload:
         self._metadata_lines = attribute.encode_metadata(metadata)
         self._premises = premises
         self._committing = False
+        self._etag = attribute.new_etag()
+        self._size = 0
+        self._sealed: ValueInfo | None = None
         self._descriptor, self._name = premises.uploads.create()
 
     def write(self, chunk: bytes) -> None:
@@ -91,7 +102,8 @@ class FileUpload:
             work = self._commit_to_disk(conditions, premises.syncs)
             return premises.underway.shield(work)
         try:
-            answer = self._publish(self._seal(), conditions)
+            self._measure()
+            answer = self._publish(conditions)
         except BaseException:
             self._end()
             raise
@@ -102,9 +114,12 @@ class FileUpload:
 
     async def _commit_to_disk(self, conditions: Conditions, syncs: Syncs) -> Published:
         try:
-            info = self._seal()
+            self._measure()
+            synced = self._seal(None)
             await syncs.file(self._descriptor)
-            published = await resolved(self._publish(info, conditions))
+            published = await resolved(self._publish(conditions))
+            if published.info is not synced:
+                await syncs.file(self._descriptor)
         finally:
             self._end()
         await syncs.folders(split(self._key)[0])
@@ -116,43 +131,81 @@ class FileUpload:
         finally:
             self._end()
 
-    def _seal(self) -> ValueInfo:
+    def _measure(self) -> None:
         """
-        Say in the file's attribute which value it is.
+        See how long the value has become.
         """
         try:
-            status = os.fstat(self._descriptor)
-            if self._length not in (None, status.st_size):
-                raise StoreFault(
-                    f"The upload of /{escape(self._key)} has {status.st_size} bytes;"
-                    f" it was begun with {self._length}."
-                )
-            etag = attribute.new_etag()
-            os.setxattr(
-                self._descriptor,
-                attribute.NAME,
-                attribute.encode(etag, status.st_size, self._metadata_lines),
-            )
+            self._size = os.fstat(self._descriptor).st_size
         except OSError as error:
-            raise self._fault_of(error, "sealed") from error
-        return ValueInfo(
-            self._key, status.st_size, etag, status.st_mtime, self._metadata
-        )
+            raise self._fault_of(error, "measured") from error
+        if self._length not in (None, self._size):
+            raise StoreFault(
+                f"The upload of /{escape(self._key)} has {self._size} bytes;"
+                f" it was begun with {self._length}."
+            )
 
-    def _publish(self, info: ValueInfo, conditions: Conditions) -> Answer[Published]:
-        act = partial(self._publish_now, info, conditions)
+    def _seal(self, earliest: float | None) -> ValueInfo:
+        """
+        Say in the file's attribute which value it is, and give the file its date,
+        unless they say so already.
+
+        Args:
+            earliest: What the date must not be before; None: anything.
+        """
+        now_us = time.time_ns() // 1000
+        sealed = self._sealed
+        if (
+            sealed is not None
+            and int(sealed.changed) == now_us // 1_000_000
+            and (earliest is None or earliest <= sealed.changed)
+        ):
+            return sealed
+        published_us = now_us
+        if earliest is not None:
+            published_us = max(now_us, round(earliest * 1_000_000))
+        text = attribute.encode(
+            self._etag, self._size, published_us, self._metadata_lines
+        )
+        try:
+            os.setxattr(self._descriptor, attribute.NAME, text)
+            os.utime(self._descriptor, ns=(1000 * published_us, 1000 * published_us))
+        except OSError as error:
+            if error.errno == errno.ENOSPC and self._has_room():
+                raise MetadataTooLarge(
+                    f"Fields of {len(self._metadata_lines)} bytes are to be kept with"
+                    f" /{escape(self._key)}: that is more than the file system of the"
+                    " store keeps for one file. Send fewer or shorter ones."
+                ) from error
+            raise self._fault_of(error, "sealed") from error
+        self._sealed = ValueInfo(
+            self._key, self._size, self._etag, published_us / 1_000_000, self._metadata
+        )
+        return self._sealed
+
+    def _has_room(self) -> bool:
+        """
+        Whether it is not the disk that is full, but what a file has room for beside
+        its content: ext4 has one block for it.
+        """
+        space = os.fstatvfs(self._descriptor)
+        return bool(self._metadata_lines) and space.f_bavail > 0
+
+    def _publish(self, conditions: Conditions) -> Answer[Published]:
+        act = partial(self._publish_now, conditions)
         return self._premises.locks.holding(self._key, act)
 
-    def _publish_now(self, info: ValueInfo, conditions: Conditions) -> Published:
+    def _publish_now(self, conditions: Conditions) -> Published:
         premises = self._premises
         try:
             replaced = premises.tree.publish(
-                premises.uploads, self._name, self._key, conditions
+                premises.uploads, self._name, self._key, conditions, self._seal
             )
         except OSError as error:
             raise self._fault_of(error, "published") from error
         self._name = b""
-        return Published(info, created=not replaced)
+        assert self._sealed is not None
+        return Published(self._sealed, created=not replaced)
 
     def _end(self) -> None:
         """

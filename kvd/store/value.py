@@ -8,8 +8,11 @@ attribute promises: at durability ``process`` a power cut can leave such files
 (ext4 then shows length 0), and showing them would break the promise that a
 value is wholly there or absent.
 
-A file without the attribute was placed by others; its entity tag is made of
-its inode, size and time, which is the best that there is.
+A file without the attribute was placed by others, and one whose time is not the one
+in its attribute was changed by others since: both are *foreign*, as is one whose
+attribute is none that kvd writes. A foreign file's entity tag is made of its inode,
+size and time, which is the best that there is, and it has no metadata. A power cut
+that tears a value leaves its time, so a torn value is not taken for a foreign one.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import Final
+from typing import Final, NamedTuple
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -45,6 +48,13 @@ _ABSENT: Final = frozenset(
 
 _NO_ATTRIBUTE: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 
+EARLIEST: Final = -62135596800
+LATEST: Final = 253402300799
+"""
+The first second of the year 1 and the last of the year 9999: what a date can say. The
+times of foreign files are taken for the nearest of those.
+"""
+
 _log = Logger()
 
 
@@ -65,26 +75,32 @@ def open_file(folder: int, name: bytes) -> int:
     return os.open(name, _FLAGS, dir_fd=folder)
 
 
-def describe(descriptor: int, key: Key) -> tuple[ValueInfo, bool] | None:
+class Described(NamedTuple):
     """
-    What an open file says of itself as the value of a key, and whether kvd wrote
-    it; None if it is no value, or a torn one, which is logged.
+    What an open file says of itself.
+    """
+
+    info: ValueInfo
+    is_ours: bool
+    """Whether kvd wrote it, and nobody else has since."""
+    status: os.stat_result
+
+
+def describe(descriptor: int, key: Key) -> Described | None:
+    """
+    What an open file says of itself as the value of a key; None if it is no value, or
+    a torn one, which is logged.
     """
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         return None
-    try:
-        raw = os.getxattr(descriptor, attribute.NAME)
-    except OSError as error:
-        if error.errno not in _NO_ATTRIBUTE:
-            raise
-        etag = f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
-        return ValueInfo(key, status.st_size, etag, status.st_mtime), False
-    try:
-        record = attribute.decode(raw)
-    except attribute.MalformedAttribute as error:
-        _log.warn("/{key} counts as absent: {reason}", key=escape(key), reason=error)
-        return None
+    record = _record_of(descriptor)
+    published_us = None if record is None else record.published_us
+    if record is None or (
+        published_us is not None
+        and not attribute.is_dated(published_us, status.st_mtime_ns)
+    ):
+        return Described(_foreign(key, status), False, status)
     if record.size != status.st_size:
         _log.warn(
             "/{key} counts as absent: it has {size} bytes and was written with"
@@ -94,8 +110,34 @@ def describe(descriptor: int, key: Key) -> tuple[ValueInfo, bool] | None:
             expected=record.size,
         )
         return None
-    info = ValueInfo(key, record.size, record.etag, status.st_mtime, record.metadata)
-    return info, True
+    changed = _nearest(
+        status.st_mtime if published_us is None else published_us / 1_000_000
+    )
+    info = ValueInfo(key, record.size, record.etag, changed, record.metadata)
+    return Described(info, True, status)
+
+
+def _record_of(descriptor: int) -> attribute.Record | None:
+    """
+    What the attribute of a file says; None if it has none, or none that kvd writes.
+    """
+    try:
+        return attribute.decode(os.getxattr(descriptor, attribute.NAME))
+    except attribute.MalformedAttribute:
+        return None
+    except OSError as error:
+        if error.errno in _NO_ATTRIBUTE:
+            return None
+        raise
+
+
+def _foreign(key: Key, status: os.stat_result) -> ValueInfo:
+    etag = f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
+    return ValueInfo(key, status.st_size, etag, _nearest(status.st_mtime))
+
+
+def _nearest(changed: float) -> float:
+    return min(max(changed, EARLIEST), LATEST)
 
 
 @implementer(IValue)
@@ -104,18 +146,16 @@ class FileValue:
     A value of the file store: an open file.
     """
 
-    __slots__ = ("_descriptor", "info", "is_ours")
+    __slots__ = ("_descriptor", "info", "is_ours", "status")
 
-    def __init__(self, descriptor: int, info: ValueInfo, *, is_ours: bool) -> None:
+    def __init__(self, descriptor: int, described: Described) -> None:
         """
         Args:
             descriptor: Of the file; owned by this.
-            info: What the file says of itself.
-            is_ours: Whether kvd wrote it; else somebody may be writing to it.
+            described: What the file says of itself.
         """
         self._descriptor = descriptor
-        self.info = info
-        self.is_ours = is_ours
+        self.info, self.is_ours, self.status = described
 
     def fileno(self) -> int:
         return self._descriptor

@@ -250,7 +250,8 @@ def _without_moments(reply: bytes) -> bytes:
 
 
 def _without_id(attribute: bytes) -> bytes:
-    return re.sub(rb"^1 [0-9a-f]{32} ", b"1 (id) ", attribute)
+    said = re.sub(rb"^([12]) [0-9a-f]{32} ", rb"\1 (id) ", attribute)
+    return re.sub(rb"^(2 \(id\) \d+) \d+\.\d{6}\n", rb"\1 (date)\n", said)
 
 
 def _without_times(line: str) -> str:

@@ -208,15 +208,22 @@ def shorten(path: str) -> None:
     os.truncate(path, os.path.getsize(path) // 2)
 
 
-ID = b"1 " + b"a" * 32
+OLD = b"1 " + b"a" * 32
+NEW = b"2 " + b"a" * 32
+# What `place` and `touch` make the date of a file.
+DATE = b" 1000000000.000000\n"
 MEDDLING = st.sampled_from(
     [
         *[take_away, move_away, put_a_link, put_a_folder, touch, shorten],
         *(
             partial(place, said)
             for said in (
-                *(None, b"rubbish", ID + b" 3\n", ID + b" 4\n", ID + b" 3\nx\n"),
-                ID + b" 3\ncontent-type: x\n",
+                *(None, b"rubbish", OLD + b" 3\n", OLD + b" 4\n", OLD + b" 3\nx\n"),
+                *(OLD + b" 3\ncontent-type: x\n", NEW + b" 3" + DATE),
+                *(NEW + b" 4" + DATE, NEW + b" 3 1000000001.000000\n"),
+                *(NEW + b" 3" + DATE + b"x\n", NEW + b" 3" + DATE + b"age: 1\n"),
+                NEW + b" 3" + DATE + b"content-type: x\n",
+                NEW + b" 3" + DATE + b"content-type: x\r\xff\n",
             )
         ),
     ]

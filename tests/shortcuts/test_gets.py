@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from unittest import mock
 
 from kvd.conditions import UNCONDITIONAL
 from kvd.keys import Key
@@ -220,25 +221,54 @@ class OtherValueTests(ShortcutCase):
         self.store.insides.recent.close()
         self.assert_left(get("a/b"))
 
-    def test_it_cannot_be_told(self) -> None:
+    def test_it_is_of_others(self) -> None:
         """
-        Others have given it a time beyond all calendars, or metadata that no field
-        can hold: the ordinary way has the words for that.
+        Who have given it a time beyond all calendars, or metadata that no field can
+        hold.
         """
+        path = os.path.join(self.path, "k")
         for seconds in (-(2**33), 2**40, 2**62 // 10**9):
             self.keep("k", b"v")
-            os.utime(os.path.join(self.path, "k"), (seconds, seconds))
-            if os.stat(os.path.join(self.path, "k")).st_mtime == seconds:
-                self.get(self.store, Key(b"k"))
-                outcome = self.serve(get("k"))
-                assert outcome in (SERVED, get("k"))
-                self.reply()
-        for value in ("a\0b", "\N{SNOWMAN}"):
-            etag = self.keep("k", b"v")
-            lines = attribute.encode(etag, 1, f"content-type: {value}\n".encode())
-            os.setxattr(os.path.join(self.path, "k"), attribute.NAME, lines)
+            os.utime(path, (seconds, seconds))
             self.get(self.store, Key(b"k"))
             self.assert_left(get("k"))
+        for line in ("content-type: a\0b", "content-type: \N{SNOWMAN}", "age: 1"):
+            etag = self.keep("k", b"v")
+            published_us = os.stat(path).st_mtime_ns // 1000
+            lines = f"{line}\n".encode()
+            text = attribute.encode(etag, 1, published_us, lines)
+            os.setxattr(path, attribute.NAME, text)
+            self.get(self.store, Key(b"k"))
+            self.assert_left(get("k"))
+
+    def keep_of_an_hour_ahead(self) -> None:
+        """
+        A value from when the clock was ahead.
+        """
+        self.keep("k", b"v")
+        path = os.path.join(self.path, "k")
+        ahead_us = time.time_ns() // 1000 + 3_600_000_000
+        os.setxattr(path, attribute.NAME, attribute.encode("a" * 32, 1, ahead_us, b""))
+        os.utime(path, ns=(0, 1000 * ahead_us))
+        assert b"v" == self.get(self.store, Key(b"k"))
+        assert "a" * 32 == self.result(self.store.stat(Key(b"k"))).etag
+
+    def test_its_date_is_to_come(self) -> None:
+        """
+        It is said to be of the present, which goes on.
+        """
+        self.keep_of_an_hour_ahead()
+        self.assert_left(get("k"))
+
+    def test_its_date_is_to_come_again(self) -> None:
+        """
+        The clock was set back after a reply to it was composed.
+        """
+        self.keep_of_an_hour_ahead()
+        with mock.patch("time.time", return_value=time.time() + 7200):
+            # The native clock is the true one.
+            self.assert_left(get("k"))
+        assert Key(b"k") in self.store.insides.recent._values
 
     def test_its_head_is_too_long(self) -> None:
         """

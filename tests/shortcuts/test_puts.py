@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import stat
+import time
 
 from kvd.keys import Key
 from kvd.shortcuts import CLOSES, MAX_BODY_BYTES, SERVED
@@ -69,14 +70,16 @@ class StoringTests(ShortcutCase):
         """
         fields = b"Content-Type: text/plain\r\nContent-Encoding: br\r\n"
         self.stored("k", b"value", fields)
-        etag = self.publish(self.store, Key(b"other"), b"value").info.etag
         lines = attribute.encode_metadata(
             {"content-type": "text/plain", "content-encoding": "br"}
         )
-        found = attribute_of(os.path.join(self.path, "k"))
-
+        path = os.path.join(self.path, "k")
+        found = attribute_of(path)
         assert found is not None
-        assert attribute.encode(etag, 5, lines)[34:] == found[34:]
+        etag = found[2:34].decode()
+        published_us = os.stat(path).st_mtime_ns // 1000
+
+        assert attribute.encode(etag, 5, published_us, lines) == found
 
     def test_its_mode_is_that_of_all_values(self) -> None:
         """
@@ -255,34 +258,44 @@ class InTheWayTests(ShortcutCase):
             self.assert_left(put(key, b"v"))
         # Even if it says that it is one.
         size = os.stat(self.path_of("folder")).st_size
-        said = attribute.encode("a" * 32, size, b"")
+        changed_us = 1_000_000_000_000_001
+        os.utime(self.path_of("folder"), ns=(0, 1000 * changed_us))
+        said = attribute.encode("a" * 32, size, changed_us, b"")
         os.setxattr(self.path_of("folder"), attribute.NAME, said)
         self.assert_left(put("folder", b"v"))
 
     def test_what_is_there_is_no_whole_value(self) -> None:
         """
-        It counts as absent, which is to be said, or was written by a later kvd.
+        It is torn, or of others, or was written by an earlier kvd, or a later one.
         """
         self.served(put("k", b"value", b"Content-Type: text/plain\r\n"))
         path = self.path_of("k")
         good = attribute_of(path)
         assert good is not None
         etag = good[2:34]
+        date = good[36 : good.index(b"\n")]
         bad = [
             b"",
-            b"1",
+            b"2",
             good[:33],
             good[:34],
             good[:36],
-            b"2" + good[1:],
-            b"1 " + etag.upper().replace(b"0", b"A") + good[34:],
-            b"1 " + b"g" * 32 + good[34:],
-            b"1 " + b"/" * 32 + good[34:],
-            b"1 " + b":" * 32 + good[34:],
-            b"1 " + b"`" * 32 + good[34:],
-            good.replace(b" 5\n", b" 05\n"),
-            good.replace(b" 5\n", b" 6\n"),
-            good.replace(b" 5\n", b"  5\n"),
+            b"1 " + etag + b" 5\n",
+            b"1" + good[1:],
+            b"3" + good[1:],
+            b"2 " + etag.upper().replace(b"0", b"A") + good[34:],
+            b"2 " + b"g" * 32 + good[34:],
+            b"2 " + b"/" * 32 + good[34:],
+            b"2 " + b":" * 32 + good[34:],
+            b"2 " + b"`" * 32 + good[34:],
+            good.replace(b" 5 ", b" 05 "),
+            good.replace(b" 5 ", b" 6 "),
+            good.replace(b" 5 ", b"  5 "),
+            good.replace(date, date[:-1]),
+            good.replace(date, date + b"0"),
+            good.replace(date, b" 0" + date[1:]),
+            good.replace(date, b""),
+            good.replace(date, b" 1.000000"),
             good[:-1],
             good + b"x",
             good + b"x\n",
@@ -290,16 +303,40 @@ class InTheWayTests(ShortcutCase):
             good + b"x:y\n",
             good + b"x:\n",
             good + b"\n",
-            good + b"name: " + b"x" * 1400 + b"\n",
+            good + b"expires: a\rb\n",
+            good + b"expires: a\xff\n",
+            good + b"expires: " + b"x" * 1400 + b"\n",
         ]
         for text in bad:
             os.setxattr(path, attribute.NAME, text)
             self.assert_left(put("k", b"v"))
-        for text in (good, good + b"x: \n", good + b"x: y: z\n"):
-            os.setxattr(path, attribute.NAME, text)
+        # Others may have given it such a date.
+        times = os.stat(path)
+        os.setxattr(path, attribute.NAME, good)
+        for changed_ns in (-1, times.st_mtime_ns + 1, times.st_mtime_ns - 1000):
+            os.utime(path, ns=(0, changed_ns))
+            self.assert_left(put("k", b"v"))
+        for more in (b"", b"expires: \n", b"expires: y: z\n"):
+            os.utime(path, ns=(0, times.st_mtime_ns))
+            os.setxattr(path, attribute.NAME, good + more)
             assert self.served(put("k", b"value")).startswith(b"HTTP/1.1 204 ")
         os.truncate(path, 4)
         self.assert_left(put("k", b"v"))
+
+    def test_it_is_not_older_than_the_one_before(self) -> None:
+        """
+        Though the clock was set back.
+        """
+        self.served(put("k", b"value"))
+        path = self.path_of("k")
+        for ahead_us in (3_600_000_000, 999_999, 1):
+            date_us = (time.time_ns() // 10**9) * 1_000_000 + 5_000_000 + ahead_us
+            text = attribute.encode("a" * 32, os.stat(path).st_size, date_us, b"")
+            os.setxattr(path, attribute.NAME, text)
+            os.utime(path, ns=(0, 1000 * date_us))
+            self.served(put("k", b"other"))
+            assert 1000 * date_us == os.stat(path).st_mtime_ns
+            assert date_us / 1e6 == self.result(self.store.stat(Key(b"k"))).changed
 
     def test_another_process_has_the_key_locked(self) -> None:
         """

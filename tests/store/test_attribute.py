@@ -6,25 +6,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvd.store.attribute import MalformedAttribute, decode, encode, encode_metadata
+from kvd.interfaces import METADATA_FIELDS
+from kvd.store.attribute import (
+    MalformedAttribute,
+    Record,
+    decode,
+    encode,
+    encode_metadata,
+    is_dated,
+)
 
 ETAG = "0123456789abcdef" * 2
 
-NAMES = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=20)
-# Text as it comes from any bytes of a field, which has no line feed.
-VALUES = st.binary(max_size=60).map(
-    lambda value: value.replace(b"\n", b"").decode("utf-8", "surrogateescape")
+# Text as it comes from any bytes that a field may have.
+VALUES = st.text(
+    st.sampled_from(
+        "\t" + bytes([*range(0x20, 0x7F), *range(0x80, 0x100)]).decode("latin-1")
+    ),
+    max_size=60,
 )
 
 
-@given(st.integers(0, 1 << 62), st.dictionaries(NAMES, VALUES, max_size=5))
-def test_what_was_encoded_is_decoded(size: int, metadata: dict[str, str]) -> None:
+@given(
+    st.integers(0, 1 << 62),
+    st.integers(0, 253402300799_999999),
+    st.dictionaries(st.sampled_from(sorted(METADATA_FIELDS)), VALUES, max_size=5),
+)
+def test_what_was_encoded_is_decoded(
+    size: int, published_us: int, metadata: dict[str, str]
+) -> None:
     """
     An attribute gives back what it was made of, whatever the text.
     """
-    record = decode(encode(ETAG, size, encode_metadata(metadata)))
+    record = decode(encode(ETAG, size, published_us, encode_metadata(metadata)))
 
-    assert (ETAG, size, metadata) == (record.etag, record.size, record.metadata)
+    assert Record(ETAG, size, published_us, metadata) == record
 
 
 def test_attribute_is_text() -> None:
@@ -33,35 +49,57 @@ def test_attribute_is_text() -> None:
     """
     lines = encode_metadata({"content-type": "text/plain"})
 
-    assert b"1 %b 4096\ncontent-type: text/plain\n" % ETAG.encode() == encode(
-        ETAG, 4096, lines
-    )
+    assert b"2 %b 4096 1795890600.000456\ncontent-type: text/plain\n" % (
+        ETAG.encode()
+    ) == encode(ETAG, 4096, 1_795_890_600_000_456, lines)
+
+
+def test_attribute_of_the_first_version_is_read() -> None:
+    """
+    It says all but when it was published.
+    """
+    attribute = b"1 %b 4096\ncontent-type: text/plain\n" % ETAG.encode()
+
+    assert Record(ETAG, 4096, None, {"content-type": "text/plain"}) == decode(attribute)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_decoded_or_refused(attribute: bytes) -> None:
     """
-    Garbage gives a record or `MalformedAttribute`, nothing else.
+    Garbage gives a record or `MalformedAttribute`, nothing else; and a record has no
+    metadata that could not be written, or sent.
     """
-    for raw in (attribute, b"1 %b 7\n%b" % (ETAG.encode(), attribute)):
+    for raw in (
+        attribute,
+        b"1 %b 7\n%b" % (ETAG.encode(), attribute),
+        b"2 %b 7 1.000001\ncontent-type: %b\n" % (ETAG.encode(), attribute),
+    ):
         try:
-            assert decode(raw).size >= 0
+            record = decode(raw)
         except MalformedAttribute:
             continue
+        assert record.size >= 0
+        encode_metadata(record.metadata)
 
 
 @pytest.mark.parametrize(
     "attribute",
     [
         b"",
-        b"1 %b 5" % ETAG.encode(),
+        b"2 %b 5 1.000000" % ETAG.encode(),
+        b"3 %b 5 1.000000\n" % ETAG.encode(),
+        b"2 %b 05 1.000000\n" % ETAG.encode(),
+        b"2 %b -5 1.000000\n" % ETAG.encode(),
         b"2 %b 5\n" % ETAG.encode(),
-        b"1 %b 05\n" % ETAG.encode(),
-        b"1 %b -5\n" % ETAG.encode(),
-        b"1 %b 5\nno colon\n" % ETAG.encode(),
-        b"1 %b 5\nx: unended" % ETAG.encode(),
-        b"1 %b 5\n" % ETAG.upper().encode(),
-        b"1 %b 5\n" % ETAG[1:].encode(),
+        b"1 %b 5 1.000000\n" % ETAG.encode(),
+        b"2 %b 5 1\n" % ETAG.encode(),
+        b"2 %b 5 1.00000\n" % ETAG.encode(),
+        b"2 %b 5 01.000000\n" % ETAG.encode(),
+        b"2 %b 5 -1.000000\n" % ETAG.encode(),
+        b"2 %b 5 1.000000\nno colon\n" % ETAG.encode(),
+        b"2 %b 5 1.000000\ncontent-type: unended" % ETAG.encode(),
+        b"2 %b 5 1.000000\n" % ETAG.upper().encode(),
+        b"2 %b 5 1.000000\n" % ETAG[1:].encode(),
     ],
 )
 def test_other_formats_are_refused(attribute: bytes) -> None:
@@ -70,3 +108,50 @@ def test_other_formats_are_refused(attribute: bytes) -> None:
     """
     with pytest.raises(MalformedAttribute):
         decode(attribute)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"content-type: a\rset-cookie: b",
+        b"content-type: a\0",
+        b"content-type: \x7f",
+        b"content-type: \xe9",
+        "content-type: \u20ac".encode(),
+        b"transfer-encoding: chunked",
+        b"content-length: 5",
+        b"connection: close",
+        b"set-cookie: a",
+        b"Content-Type: a",
+        b"x-other: a",
+        b" content-type: a",
+    ],
+)
+def test_metadata_that_kvd_never_writes_is_refused(line: bytes) -> None:
+    """
+    What no field may hold, or is no metadata, is refused in both directions.
+    """
+    for version in (b"1 %b 5\n%b\n", b"2 %b 5 1.000000\n%b\n"):
+        with pytest.raises(MalformedAttribute):
+            decode(version % (ETAG.encode(), line))
+    name, _, value = line.decode("utf-8", "surrogateescape").partition(": ")
+    with pytest.raises(ValueError, match="cannot be kept as metadata"):
+        encode_metadata({name: value})
+
+
+def test_a_file_has_the_date_of_its_attribute() -> None:
+    """
+    To the microsecond, or to the second where no more is kept.
+    """
+    published_us = 1_795_890_600_123_456
+
+    assert is_dated(published_us, 1000 * published_us)
+    assert is_dated(published_us, 1_795_890_600_000_000_000)
+    for changed_ns in (
+        1000 * published_us + 1,
+        1000 * published_us - 1000,
+        1_795_890_600_100_000_000,
+        1_795_890_601_000_000_000,
+        1_795_890_599_000_000_000,
+    ):
+        assert not is_dated(published_us, changed_ns)

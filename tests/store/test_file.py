@@ -15,6 +15,7 @@ from zope.interface.verify import verifyObject
 from kvd.conditions import UNCONDITIONAL
 from kvd.errors import (
     BadSetting,
+    MetadataTooLarge,
     StoreUnusable,
 )
 from kvd.interfaces import IStoreMaker
@@ -162,11 +163,42 @@ class FileStoreMakerTests(FolderCase):
         What is stored can still be read and removed, so it is only logged.
         """
         full = OSError(errno.ENOSPC, "No space left on device")
-        with mock.patch("os.setxattr", side_effect=full), capturedLogs() as events:
+        space = mock.Mock(f_bavail=0, f_blocks=9, f_frsize=4096)
+        with (
+            mock.patch("os.setxattr", side_effect=full),
+            mock.patch("os.fstatvfs", return_value=space),
+            capturedLogs() as events,
+        ):
             maker.prepare(self.path)
 
         (event,) = events
         assert "the store {path} is full: {reason}" == event["log_format"]
+
+    def test_little_room_for_metadata_does_not_keep_it_from_starting(self) -> None:
+        """
+        ext4 with blocks of 1 KiB has less than others: that is not a full disk.
+        """
+        setxattr = os.setxattr
+
+        def small_block(descriptor: int, name: str, text: bytes) -> None:
+            if len(text) > 900:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            setxattr(descriptor, name, text)
+
+        with mock.patch("os.setxattr", small_block), capturedLogs() as events:
+            maker.prepare(self.path)
+            store = FileStore(self.path, "process", Clock(), execute)
+            self.addCleanup(store.close)
+            upload = store.begin(KEY, 0, {"content-type": "x" * 900})
+            with pytest.raises(
+                MetadataTooLarge, match="file system of the store keeps"
+            ):
+                upload.commit(UNCONDITIONAL)
+            store.begin(KEY, 0, {"content-type": "x" * 800}).commit(UNCONDITIONAL)
+
+        (event,) = events
+        assert event["log_format"].startswith("the file system of the store {path}")
+        assert ["key"] == self.found()
 
     def test_missing_folder_cannot_be_opened(self) -> None:
         """

@@ -230,7 +230,8 @@ class RoomTests(FileStoreCase):
         What the contract does not allow is the caller's mistake.
         """
         with pytest.raises(ValueError, match="1025 bytes"):
-            self.store.begin(KEY, None, {"x": "v" * 1024})
-        with pytest.raises(ValueError, match="cannot be kept"):
-            self.store.begin(KEY, None, {"x": "1\n2"})
+            self.store.begin(KEY, None, {"expires": "v" * 1018})
+        for name, value in (("expires", "1\n2"), ("content-length", "1")):
+            with pytest.raises(ValueError, match="cannot be kept"):
+                self.store.begin(KEY, None, {name: value})
         assert [] == self.debris()

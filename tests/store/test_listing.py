@@ -130,7 +130,8 @@ class FileListingTests(FileStoreCase):
             self.place(f"{number:02}")
             if number < 10:
                 path = os.path.join(self.path, f"{number:02}")
-                os.setxattr(path, attribute.NAME, b"torn")
+                torn = b"1 %032x 1\n" % number
+                os.setxattr(path, attribute.NAME, torn)
         page = self.walk(self.open_store(), limit=5)
 
         assert [b"10", b"11", b"12", b"13", b"14"] == [info.key for info in page]

@@ -85,13 +85,14 @@ class ValueContract(Asking):
         value has its own.
         """
         store = self.make_store()
-        metadata = {"content-type": 'text/plain; charset="utf-8"', "x-empty": ""}
-        metadata["x-mark"] = ": \u00e9 \u20ac \udcff :"
-        used = sum(
-            len(name) + len(value.encode("utf-8", "surrogateescape"))
-            for name, value in metadata.items()
-        )
-        metadata["x"] = "v" * (MAX_METADATA_BYTES - used - 1)
+        metadata = {
+            "content-type": 'text/plain; charset="utf-8"',
+            "content-language": "",
+            "content-disposition": ": \u00e9 \u00ff :",
+        }
+        used = sum(len(name) + len(value.encode()) for name, value in metadata.items())
+        room = MAX_METADATA_BYTES - used - len("cache-control")
+        metadata["cache-control"] = "v" * room
 
         self.put(store, metadata=metadata)
         assert metadata == self.result(store.stat(KEY)).metadata

@@ -1,0 +1,265 @@
+"""
+Uploads that overtake each other, seen through dates: `kvd.store.upload` on a clock
+that goes as it likes.
+"""
+
+import os
+import random
+import time
+from unittest import mock
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from kvd.conditions import Conditions
+from kvd.errors import PreconditionFailed
+from kvd.interfaces import Published, ValueInfo
+from kvd.keys import Key
+from kvd.store.attribute import NAME, decode
+from tests.store.cases import KEY, FileStoreCase
+from tests.store.stepped import SteppedPool
+
+SECOND = 1_000_000_000
+NOON = 1_795_867_200 * SECOND
+
+
+class Wall:
+    """
+    A clock on the wall that is set at will.
+    """
+
+    def __init__(self) -> None:
+        self.ns = NOON
+
+    def time_ns(self) -> int:
+        """
+        See `time.time_ns`.
+        """
+        return self.ns
+
+
+class DatedCase(FileStoreCase):
+    """
+    A test with a clock on the wall.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.wall = Wall()
+        patched = mock.patch.object(time, "time_ns", self.wall.time_ns)
+        patched.start()
+        self.addCleanup(patched.stop)
+
+    def date_of(self, key: Key = KEY) -> float:
+        """
+        Of a value, as all tell it: the store, its file and its attribute.
+        """
+        path = os.path.join(os.fsencode(self.path), key)
+        info = self.result(self.open_store().stat(key))
+        published_us = decode(os.getxattr(path, NAME)).published_us
+        assert published_us is not None
+        assert 1000 * published_us == os.stat(path).st_mtime_ns
+        assert published_us / 1e6 == info.changed
+        return info.changed - NOON // SECOND
+
+
+class DateTests(DatedCase):
+    """
+    A value has the date of its publication, whenever its bytes came.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store = self.open_store()
+
+    def test_the_date_is_that_of_publication(self) -> None:
+        """
+        A slow upload that is published last is the newest.
+        """
+        slow = self.store.begin(KEY, None)
+        slow.write(b"A")
+        self.wall.ns += 2 * SECOND
+        self.publish(self.store, body=b"B")
+        assert 2 == self.date_of()
+        self.wall.ns += 2 * SECOND
+        slow.commit(Conditions())
+
+        assert 4 == self.date_of()
+        assert b"A" == self.get(self.store)
+
+    def test_a_date_decides(self) -> None:
+        """
+        Who has the overtaken value does not overwrite the one that overtook it.
+        """
+        slow = self.store.begin(KEY, None)
+        self.publish(self.store, body=b"B")
+        seen = int(self.store.stat(KEY).changed)
+        self.wall.ns += 2 * SECOND
+        slow.commit(Conditions())
+
+        late = self.store.begin(KEY, None)
+        with pytest.raises(PreconditionFailed):
+            late.commit(Conditions(if_unmodified_since=seen))
+        modified = Conditions(if_modified_since=seen)
+        assert not modified.is_unchanged(self.store.stat(KEY))
+
+    def test_dates_never_go_back(self) -> None:
+        """
+        Nor does that of a key if the clock does; it goes on when the clock has come
+        so far.
+        """
+        for at, date in ((0, 0), (-3600, 0), (-1, 0), (0.5, 0.5), (0.25, 0.5), (9, 9)):
+            self.wall.ns = NOON + int(at * SECOND)
+            self.publish(self.store)
+            assert date == self.date_of()
+        self.wall.ns = NOON
+        self.publish(self.store, Key(b"other"))
+        assert 0 == self.date_of(Key(b"other"))
+
+    def test_what_others_say_does_not_count(self) -> None:
+        """
+        A file of others may have any time.
+        """
+        self.place("key")
+        for seconds in (2**33, 2**36, -(2**31)):
+            os.utime(os.path.join(self.path, "key"), (seconds, seconds))
+            self.publish(self.store)
+            assert 0 == self.date_of()
+
+    def test_a_waiting_publication_is_dated_when_it_comes(self) -> None:
+        """
+        After the key's lock was held by another process.
+        """
+        upload = self.store.begin(KEY, None)
+        waiting: list[Deferred[Published]] = []
+
+        def commit() -> None:
+            answer = upload.commit(Conditions())
+            assert isinstance(answer, Deferred)
+            waiting.append(answer)
+
+        self.while_locked(KEY, commit)
+        self.wall.ns += 3 * SECOND
+        self.clock.advance(1)
+
+        assert 3 == self.date_of()
+        info = self.successResultOf(waiting[0]).info
+        assert 3 == info.changed - NOON // SECOND
+
+
+class DiskDateTests(DatedCase):
+    """
+    At durability ``disk`` the date is on the disk with the value.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pool = SteppedPool()
+        self.store = self.open_store("disk", self.pool)
+        self.synced: list[tuple[str, float]] = []
+        fsync = os.fsync
+
+        def sync(descriptor: int) -> None:
+            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            of = "folder" if os.path.isdir(path) else "file"
+            date = os.fstat(descriptor).st_mtime - NOON // SECOND
+            self.synced.append((of, date if of == "file" else 0))
+            fsync(descriptor)
+
+        patched = mock.patch("os.fsync", sync)
+        patched.start()
+        self.addCleanup(patched.stop)
+
+    def begin_commit(self, body: bytes) -> Deferred[Published]:
+        """
+        A commit whose file is about to be synced.
+        """
+        upload = self.store.begin(KEY, None)
+        upload.write(body)
+        answer = upload.commit(Conditions())
+        assert isinstance(answer, Deferred)
+        return answer
+
+    def test_one_sync_has_all(self) -> None:
+        """
+        Where the file's sync ends within the second in which it began.
+        """
+        done = self.begin_commit(b"v")
+        self.wall.ns += SECOND // 2
+        self.pool.finish()
+
+        assert 0 == self.date_of()
+        assert 0 == self.successResultOf(done).info.changed - NOON // SECOND
+        assert [("file", 0.0), ("folder", 0)] == self.synced
+
+    def test_a_slow_sync_is_not_in_its_way(self) -> None:
+        """
+        A value that is published in a later second has that date, on the disk too,
+        before the reply.
+        """
+        done = self.begin_commit(b"v")
+        self.wall.ns += 2 * SECOND
+        self.pool.finish()
+
+        assert 2 == self.date_of()
+        assert 2 == self.successResultOf(done).info.changed - NOON // SECOND
+        assert [("file", 0.0), ("file", 2.0), ("folder", 0)] == self.synced
+
+    def test_a_value_that_was_published_meanwhile(self) -> None:
+        """
+        Is not the newer one by its date, even within a second.
+        """
+        done = self.begin_commit(b"A")
+        self.wall.ns += SECOND // 2
+        self.publish(self.open_store("process"), body=b"B")
+        self.pool.finish()
+
+        assert 0.5 == self.date_of()
+        assert 0.5 == self.successResultOf(done).info.changed - NOON // SECOND
+        assert [("file", 0.0), ("file", 0.5), ("folder", 0)] == self.synced
+        assert b"A" == self.get(self.store)
+
+
+class OvertakingTests(DatedCase):
+    """
+    Whatever uploads overtake which, and wherever the clock goes.
+    """
+
+    def test_no_client_is_misled(self) -> None:
+        """
+        Dates do not go back, and are of the present unless that has gone back. The
+        entity tag, the date and the bytes belong together.
+        """
+        for seed in range(30):
+            self.overtake(seed)
+
+    def overtake(self, seed: int) -> None:
+        """
+        Some uploads of one key, in any order.
+        """
+        chance = random.Random(seed)
+        stores = [self.open_store(), self.open_store()]
+        key = Key(b"seed/%d" % seed)
+        uploads = []
+        last: ValueInfo | None = None
+        for number in range(40):
+            self.wall.ns += chance.choice([0, 1, 1000, SECOND // 3, SECOND, 5 * SECOND])
+            self.wall.ns -= chance.choice([0, 0, 0, 0, SECOND, 60 * SECOND])
+            upload = chance.choice(stores).begin(key, None)
+            upload.write(b"%d" % number)
+            uploads.append((number, upload))
+            while uploads and chance.random() < 0.6:
+                which, upload = uploads.pop(chance.randrange(len(uploads)))
+                present = self.wall.ns / SECOND
+                published = upload.commit(Conditions())
+                assert isinstance(published, Published)
+                info, value = published.info, stores[0].open(key)
+                assert info == value.info, seed
+                assert b"%d" % which == self.body(value), seed
+                assert info.changed >= present - 1e-6, seed
+                assert last is None or info.changed >= last.changed, seed
+                past = 0.0 if last is None else last.changed
+                assert info.changed <= max(past, present), seed
+                last = info
+        for _, upload in uploads:
+            upload.discard()
