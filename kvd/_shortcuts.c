@@ -38,6 +38,8 @@
 #define MAX_FRAMES 256
 #define MAX_OFFSETS 4096
 #define FOLDERS 16
+#define UPLOAD_NAME_BYTES 256       /* with the zero at its end */
+#define SLASH '\x1f'                /* as kvd.store.uploads writes a key in a name */
 /* A key of up to so many bytes, and a segment of it; longer ones are Python's. */
 #define MAX_KEY_BYTES 512
 #define MAX_SEGMENT_BYTES 200
@@ -249,6 +251,8 @@ typedef struct {
     /* What Python said. */
     PyObject *told, *understand, *value_of, *offset_of;
     PyObject *frames, *values, *offsets;
+    PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
+    PyObject *nothing;          /* no bytes */
     /* Of the last request, for who logs it. */
     PyObject *unsent;           /* NULL: nothing */
     int status, method_is_put;
@@ -275,17 +279,17 @@ static PyObject *
 Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "root", "lock", "swaps", "head_bytes", "target_bytes", "told", "row", "words",
+        "root", "lock", "swaps", "kept", "head_bytes", "target_bytes", "told", "row", "words",
         "bucket_of_exponent", "least_exponent", "understand", "value_of", "offset_of",
         NULL,
     };
     int root, lock, swaps, least_exponent;
-    PyObject *told, *row, *buckets, *understand, *value_of, *offset_of;
+    PyObject *kept, *told, *row, *buckets, *understand, *value_of, *offset_of;
     Py_ssize_t head_bytes, target_bytes;
     Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iipnnOO(nnnnnn)O!iOOO:Shortcuts", names, &root, &lock,
-            &swaps, &head_bytes, &target_bytes, &told, &row, &begun, &done, &bytes_in,
+            args, keywords, "iipOnnOO(nnnnnn)O!iOOO:Shortcuts", names, &root, &lock,
+            &swaps, &kept, &head_bytes, &target_bytes, &told, &row, &begun, &done, &bytes_in,
             &bytes_out, &serving, &latency, &PyTuple_Type, &buckets, &least_exponent,
             &understand, &value_of, &offset_of))
         return NULL;
@@ -341,10 +345,17 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->understand = Py_NewRef(understand);
     self->value_of = Py_NewRef(value_of);
     self->offset_of = Py_NewRef(offset_of);
+    if (kept != Py_None && !PyDict_CheckExact(kept)) {
+        PyErr_SetString(PyExc_TypeError, "kept is no dict");
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->kept = kept == Py_None ? NULL : Py_NewRef(kept);
+    self->nothing = PyBytes_FromStringAndSize(NULL, 0);
     self->frames = PyDict_New();
     self->values = PyDict_New();
     self->offsets = PyDict_New();
-    if (!self->frames || !self->values || !self->offsets) {
+    if (!self->nothing || !self->frames || !self->values || !self->offsets) {
         Py_DECREF(self);
         return NULL;
     }
@@ -387,6 +398,8 @@ Shortcuts_dealloc(Shortcuts *self)
     Py_CLEAR(self->values);
     Py_CLEAR(self->offsets);
     Py_CLEAR(self->bucket_of_exponent);
+    Py_CLEAR(self->kept);
+    Py_CLEAR(self->nothing);
     Py_CLEAR(self->unsent);
     leave_all(self);
     PyMem_RawFree(self->buffer);
@@ -818,11 +831,14 @@ seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
 /*
  * Give a written file its key's name, while the key is locked.
  *
+ * With `keeps`, what it replaces gets the upload's name and stays.
+ *
  * Returns 1 if it replaced a value, 0 if there was none, -1 if it was not done.
  */
 static int
 place(const Shortcuts *self, const char *upload, int file, Py_ssize_t length,
-      PyObject *lines, const char *id, int folder, const char *name, long long offset)
+      PyObject *lines, const char *id, int folder, const char *name, long long offset,
+      int keeps)
 {
     if (set_lock(self->lock, F_WRLCK, offset) < 0)
         return -1;
@@ -831,10 +847,10 @@ place(const Shortcuts *self, const char *upload, int file, Py_ssize_t length,
     if (replaces >= 0 && seal(file, id, length, lines, earliest_us) < 0)
         replaces = -1;
     if (replaces >= 0) {
-        if (replaces && self->swaps) {
+        if (replaces && (keeps || self->swaps)) {
             if (renameat2(self->uploads, upload, folder, name, RENAME_EXCHANGE) < 0)
                 replaces = -1;
-            else
+            else if (!keeps)
                 /* Left over if that fails: swept with the folder. */
                 unlinkat(self->uploads, upload, 0);
         } else if (renameat(self->uploads, upload, folder, name) < 0)
@@ -892,8 +908,8 @@ enter(Shortcuts *self, const char *path, int *is_kept)
  * Write a value and publish it. Returns as `place`; after -1 nothing is left.
  */
 static int
-publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
-        PyObject *lines, const char *id, long long offset)
+publish(Shortcuts *self, const char *upload, char *key, const char *body,
+        Py_ssize_t length, PyObject *lines, const char *id, long long offset, int keeps)
 {
     int folder = self->root, result = -1, is_kept = 1;
     char *name = strrchr(key, '/');
@@ -907,9 +923,6 @@ publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
             return -1;
     }
     if (has_room(self->root, length)) {
-        char upload[24];
-        /* Names of kvd.store.uploads have no such letter. */
-        snprintf(upload, sizeof upload, "s%llx", self->names++);
         int file = openat(self->uploads, upload,
                           O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
         if (file >= 0) {
@@ -922,7 +935,7 @@ publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
             }
             if (written == length)
                 result = place(self, upload, file, length, lines, id, folder, name,
-                               offset);
+                               offset, keeps);
             if (result < 0)
                 unlinkat(self->uploads, upload, 0);
             close(file);
@@ -931,6 +944,42 @@ publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
     if (!is_kept)
         close(folder);
     return result;
+}
+
+/*
+ * Name an upload. kvd.store.uploads uses other letters; behind a dot stands the key, if
+ * what it replaces is to be kept under this name.
+ *
+ * Returns whether there is room for the key.
+ */
+static int
+name_upload(Shortcuts *self, char *upload, const char *key, int keeps)
+{
+    unsigned long long number = self->names++;
+    if (!keeps) {
+        snprintf(upload, UPLOAD_NAME_BYTES, "s%llx", number);
+        return 1;
+    }
+    int size = snprintf(upload, UPLOAD_NAME_BYTES, "c%llx.%s", number, key);
+    for (char *at = upload; *at; at++)
+        if (*at == '/')
+            *at = SLASH;
+    return size < UPLOAD_NAME_BYTES;
+}
+
+/* Remember that a key was written to, and what is kept for it (SOMETHING of
+   kvd.store.tree: nothing is). */
+static int
+keep(Shortcuts *self, PyObject *key, const char *upload, int replaced)
+{
+    if (!replaced)
+        return PyDict_SetItem(self->kept, self->nothing, self->nothing);
+    PyObject *name = PyBytes_FromString(upload);
+    if (name == NULL)
+        return -1;
+    int done = PyDict_SetItem(self->kept, key, name);
+    Py_DECREF(name);
+    return done;
 }
 
 static int
@@ -969,12 +1018,24 @@ serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *
     if (lock_offset(self, key, &offset) < 0)
         return -1;
     memcpy(name, PyBytes_AS_STRING(key), (size_t)PyBytes_GET_SIZE(key) + 1);
-    int replaced;
+    int replaced, keeps = 0;
+    if (self->kept != NULL) {
+        int is_kept = PyDict_Contains(self->kept, key);
+        if (is_kept < 0)
+            return -1;
+        keeps = !is_kept;
+    }
+    char upload[UPLOAD_NAME_BYTES];
+    if (!name_upload(self, upload, name, keeps))
+        return 0;
     Py_BEGIN_ALLOW_THREADS
-    replaced = publish(self, name, body, frame->length, frame->lines, id, offset);
+    replaced = publish(self, upload, name, body, frame->length, frame->lines, id, offset,
+                       keeps);
     Py_END_ALLOW_THREADS
     if (replaced < 0)
         return 0;
+    if (keeps && keep(self, key, upload, replaced) < 0)
+        return -1;
     PyObject **parts = replaced ? frame->replaced : frame->created;
     size_t used = append(head, 0, parts[0]);
     memcpy(head + used, http_date(self), DATE_BYTES);

@@ -223,6 +223,7 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
         insides.root,
         insides.lock,
         insides.swaps,
+        insides.kept,
         site.limits.head_bytes,
         site.limits.target_bytes,
         Told,

@@ -31,6 +31,7 @@ from typing import Final
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from kvd.conditions import Conditions
@@ -52,16 +53,21 @@ from kvd.store.listing import FileListing
 from kvd.store.locks import KeyLocks
 from kvd.store.preparing import make_root, probe
 from kvd.store.recent import RecentValues
+from kvd.store.swapping import is_on_a_disk
 from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.threads import Threads
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, Premises
-from kvd.store.uploads import UploadFolder, sweep
+from kvd.store.uploads import Left, UploadFolder, sweep
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway, in_threads_of, resolved
+from kvd.store.writeback import Writeback
 
 _ROOT_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+_log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,8 @@ class Insides:
     """A descriptor of the file with the keys' locks."""
     swaps: bool
     """How a value is replaced; see `kvd.store.swapping`."""
+    kept: dict[Key, bytes] | None
+    """Where replaced values are kept; see `kvd.store.writeback`."""
     recent: RecentValues
     uploads: UploadFolder
 
@@ -97,6 +105,8 @@ class FileStore:
         clock: IReactorTime,
         off_reactor: OffReactor,
         syncing: OffReactor | None = None,
+        *,
+        writes_back: bool = True,
     ) -> None:
         """
         Args:
@@ -105,6 +115,8 @@ class FileStore:
             clock: For the pauses while another process has a key locked.
             off_reactor: Where listings are read.
             syncing: Where syncs are done; None: there too.
+            writes_back: Whether to sync what is published, where nobody waits for it
+                (`kvd.store.writeback`); else others do.
 
         Raises:
             StoreUnusable: It cannot be opened.
@@ -120,7 +132,7 @@ class FileStore:
                 opened.callback(os.close, hidden)
                 lock = os.open("lock", _LOCK_FLAGS, 0o666, dir_fd=hidden)
                 opened.callback(os.close, lock)
-                sweep(hidden)
+                left = sweep(hidden)
                 uploads = UploadFolder(hidden)
                 opened.callback(uploads.close)
             except OSError as error:
@@ -131,8 +143,18 @@ class FileStore:
             opened.callback(recent.close)
             self._opened = opened.pop_all()
         tree = self._tree = Tree(self._root)
-        self.insides = Insides(self._root, lock, tree.swaps, recent, uploads)
         self._locks = KeyLocks(lock, clock, self._underway)
+        for each in left:
+            self._restore(each)
+        self._writeback = None
+        if writes_back and is_on_a_disk(self._root):
+            self._writeback = Writeback(self._root, uploads, left, clock, off_reactor)
+            if durability == "process":
+                tree.kept = self._writeback.kept
+        else:
+            for each in left:
+                each.release()
+        self.insides = Insides(self._root, lock, tree.swaps, tree.kept, recent, uploads)
         self._syncs = None
         if durability == "disk":
             self._syncs = Syncs(self._root, syncing or off_reactor)
@@ -188,15 +210,45 @@ class FileStore:
     def close(self) -> Answer[None]:
         ended = self._underway.ended()
         if isinstance(ended, Deferred):
-            return ended.addCallback(lambda _: self._opened.close())
+            return ended.addCallback(lambda _: self._close())
+        return self._close()
+
+    def _close(self) -> Answer[None]:
+        written = None if self._writeback is None else self._writeback.stop()
+        if isinstance(written, Deferred):
+            return written.addCallback(lambda _: self._opened.close())
         self._opened.close()
         return None
+
+    def _restore(self, left: Left) -> None:
+        """
+        Look for values that a power cut has torn, among those that were replaced just
+        before.
+        """
+        for key, name in left.kept():
+            act = partial(self._restore_one, key, left.folder, name)
+            if not self._locks.hold_briefly(key, act):
+                _log.warn("/{key} is locked by another process", key=escape(key))
+
+    def _restore_one(self, key: Key, folder: int, name: bytes) -> None:
+        try:
+            if self._tree.restore(key, folder, name):
+                _log.warn(
+                    "/{key} has its older value again: a power cut tore the newer one",
+                    key=escape(key),
+                )
+        except OSError as error:
+            _log.warn(
+                "/{key} cannot be restored: {reason}", key=escape(key), reason=error
+            )
 
     def _expect_space(self, length: int) -> None:
         space = os.fstatvfs(self._root)
         free = space.f_bavail * space.f_frsize
         # A tmpfs without a limit says that it has no blocks at all.
         if length > free and space.f_blocks:
+            if self._writeback is not None:
+                self._writeback.soon()
             raise StoreFull(
                 f"The value has {length} bytes; the store has room for {free}."
             )
@@ -246,7 +298,9 @@ class FileStoreMaker:
     def prepare(self, path: str) -> None:
         make_root(path)
         # Nothing in it waits: the key is locked by nobody else.
-        with closing(FileStore(path, "process", Clock(), execute)) as store:
+        with closing(
+            FileStore(path, "process", Clock(), execute, writes_back=False)
+        ) as store:
             probe(store, path)
 
     def open_store(self, path: str, durability: Durability) -> FileStore:

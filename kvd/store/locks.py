@@ -26,6 +26,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final, TypeVar
@@ -44,6 +45,8 @@ T = TypeVar("T")
 FIRST_PAUSE_SECONDS: Final = 0.0005
 LONGEST_PAUSE_SECONDS: Final = 0.02
 PATIENCE_SECONDS: Final = 10.0
+
+_BRIEF_TRIES: Final = 200
 
 # struct flock: type, whence, start, length, pid, which must be 0 for this kind
 # of lock; padded to the size of the C structure.
@@ -88,6 +91,22 @@ class KeyLocks:
         if self._take(offset):
             return self._act(offset, act)
         return self._underway.shield(self._later(key, offset, act))
+
+    def hold_briefly(self, key: Key, act: Callable[[], object]) -> bool:
+        """
+        Call something while the key's lock is held, where the reactor does not run yet
+        and may wait.
+
+        Returns:
+            Whether it was called: another process may not let go.
+        """
+        offset = offset_of(key)
+        for _ in range(_BRIEF_TRIES):
+            if self._take(offset):
+                self._act(offset, act)
+                return True
+            time.sleep(FIRST_PAUSE_SECONDS)
+        return False
 
     async def _later(self, key: Key, offset: int, act: Callable[[], T]) -> T:
         deadline = self._clock.seconds() + PATIENCE_SECONDS

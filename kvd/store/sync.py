@@ -38,6 +38,7 @@ looks behind each fsync whether there still is a file system that writes.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from collections.abc import Iterable
@@ -58,6 +59,9 @@ So many syncs at once; further ones take turns. In the measurement above, 8 gave
 keys in one folder, there was no difference.
 """
 
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syncfs.argtypes = (ctypes.c_int,)
+
 Path = tuple[bytes, ...]
 Failed = dict[Path, OSError]
 
@@ -70,7 +74,24 @@ def sync(descriptor: int) -> None:
         OSError: What was written may be lost.
     """
     os.fsync(descriptor)
-    # The order matters: what ended the file system may have come with the sync.
+    _look_behind(descriptor)
+
+
+def sync_all(folder: int) -> None:
+    """
+    Sync everything in the file system of a folder. It blocks.
+
+    Raises:
+        OSError: Something that was written may be lost; it may be somebody else's.
+    """
+    if _libc.syncfs(folder):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    _look_behind(folder)
+
+
+def _look_behind(descriptor: int) -> None:
+    # After the sync: what ended the file system may have come with it.
     os.fstat(descriptor)
     if os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

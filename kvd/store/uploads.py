@@ -23,6 +23,7 @@ from typing import Final
 
 from twisted.logger import Logger
 
+from kvd.keys import Key
 from kvd.store.folders import FOLDER_FLAGS
 
 # Somebody sweeps for some milliseconds, once, when a process starts.
@@ -31,6 +32,65 @@ _TRIES: Final = 100
 _FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _log = Logger()
+
+
+_KEY_BEHIND: Final = b"."
+_SLASH: Final = b"\x1f"  # In no key.
+_MAX_NAME_BYTES: Final = 255
+
+
+def key_of(name: bytes) -> Key | None:
+    """
+    The key of which a file in an upload folder is the value that was replaced; None if
+    it is not kept for any.
+    """
+    _, behind, text = name.partition(_KEY_BEHIND)
+    key = text.replace(_SLASH, b"/")
+    # Anybody may have made it.
+    if not behind or key.startswith(b".kvd") or not _is_path(key):
+        return None
+    return Key(key)
+
+
+def _is_path(key: bytes) -> bool:
+    return not any(part in (b"", b".", b"..") for part in key.split(b"/"))
+
+
+class Left:
+    """
+    A folder with replaced values that a process left, held by this one.
+    """
+
+    def __init__(self, hidden: int, name: str, folder: int) -> None:
+        self._hidden = hidden
+        self._name = name
+        self.folder = folder
+
+    def remove(self) -> None:
+        """
+        Remove it with all that is in it.
+        """
+        _remove(self._hidden, self._name, self.folder)
+        self.release()
+
+    def release(self) -> None:
+        """
+        Leave it to others.
+        """
+        os.close(self.folder)
+
+    def kept(self) -> list[tuple[Key, bytes]]:
+        """
+        The keys for which something is kept, and its name; what was written last comes
+        first.
+        """
+        found = []
+        for name in os.listdir(self.folder):
+            key = key_of(os.fsencode(name))
+            if key is not None:
+                status = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
+                found.append((status.st_mtime_ns, key, os.fsencode(name)))
+        return [(key, name) for _, key, name in sorted(found, reverse=True)]
 
 
 class UploadFolder:
@@ -68,6 +128,15 @@ class UploadFolder:
         name = b"%x" % next(self._names)
         return os.open(name, _FILE_FLAGS, 0o666, dir_fd=self.descriptor), name
 
+    def name_to_keep(self, key: Key) -> bytes | None:
+        """
+        A new name for the value of a key that is about to be replaced; None if the key
+        is too long for that. `kvd.shortcuts` gives others, beginning with ``c``.
+        """
+        text = key.replace(b"/", _SLASH)
+        name = b"k%x%b%b" % (next(self._names), _KEY_BEHIND, text)
+        return name if len(name) <= _MAX_NAME_BYTES else None
+
     def remove(self, name: bytes) -> None:
         """
         Remove a file that will not be published, or a value that was replaced.
@@ -94,13 +163,17 @@ class UploadFolder:
             self.descriptor = -1
 
 
-def sweep(hidden: int) -> None:
+def sweep(hidden: int) -> list[Left]:
     """
     Remove the upload folders of processes that are no more.
 
     Args:
-        hidden: The folder ``.kvd``.
+        hidden: The folder ``.kvd``, open for as long as what is returned is used.
+
+    Returns:
+        Those with replaced values: they must not be removed before a sync.
     """
+    found = []
     with os.scandir(hidden) as entries:
         names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     for name in names:
@@ -108,11 +181,14 @@ def sweep(hidden: int) -> None:
             folder = os.open(name, FOLDER_FLAGS, dir_fd=hidden)
         except FileNotFoundError:
             continue  # Somebody else sweeps too.
-        try:
-            if _hold(folder):
-                _remove(hidden, name, folder)
-        finally:
-            os.close(folder)
+        left = Left(hidden, name, folder)
+        if not _hold(folder):
+            left.release()
+        elif any(key_of(os.fsencode(each)) for each in os.listdir(folder)):
+            found.append(left)
+        else:
+            left.remove()
+    return found
 
 
 def _make(hidden: int) -> tuple[str, int]:

@@ -120,6 +120,45 @@ def lost_is_not_acknowledged(disk: DiskImage) -> None:
             assert there == sorted(os.listdir(folder)), (key, doing)
 
 
+def replaced_is_old_or_new(disk: DiskImage) -> None:
+    """
+    At durability ``process`` a value that was on the disk stays there until what
+    replaced it is, also where the names get to the disk at once, as an fsync of
+    anybody makes them, and where a key is too long to keep its value under. What was
+    removed is the old value or none.
+    """
+    keys = [Key(b"folder/%d" % number) for number in range(20)]
+    keys += [Key(b"name with spaces.and.dots"), Key(b"long/" * 60 + b"key")]
+    for swaps in (False, True):
+        store = open_store(disk, "process")
+        store._tree.swaps = swaps
+        for key in (*keys, Key(b"removed")):
+            put(store, b"old %b" % key, key)
+        os.sync()
+        for times in range(3):
+            for key in keys:
+                put(store, b"new %d " % times * 1000, key)
+        finished(store.remove(Key(b"removed"), UNCONDITIONAL))
+        other = os.open(disk.path / "other", os.O_CREAT | os.O_WRONLY)
+        os.fsync(other)
+        os.close(other)
+        disk.shut_down()
+        store.close()
+        disk.unmount()
+        disk.mount()
+        store = open_store(disk, "process")
+        bodies = {key: body_of(store, key) for key in keys}
+        news = {b"new %d " % times * 1000 for times in range(3)}
+        for key, body in bodies.items():
+            assert body in news | {b"old %b" % key}, (key, body[:20], len(body))
+        store.close()
+        # A second start finds nothing to do, and nothing is left.
+        store = open_store(disk, "process")
+        assert bodies == {key: body_of(store, key) for key in keys}
+        assert ["lock"] == os.listdir(disk.path / "values/.kvd")
+        store.close()
+
+
 @contextmanager
 def cut_behind(disk: DiskImage, store: FileStore) -> Iterator[None]:
     """
@@ -159,6 +198,7 @@ CASES: dict[str, Callable[[DiskImage], None]] = {
     for case in (
         acknowledged_is_there,
         lost_is_not_acknowledged,
+        replaced_is_old_or_new,
     )
 }
 
