@@ -57,6 +57,7 @@
 enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4 };
 
 static const char ATTRIBUTE_NAME[] = "user.kvd";
+static const char LOCK_PATH[] = ".kvd/lock";
 
 /* ---- what a form of requests means --------------------------------------- */
 
@@ -242,6 +243,8 @@ leave(Folder *folder)
 typedef struct {
     PyObject_HEAD
     int root, lock, uploads, swaps;
+    dev_t lock_device;
+    ino_t lock_inode;
     Py_ssize_t most_head, most_key;     /* bytes; longer ones may be refused */
     /* Where this process counts (kvd.scoreboard). */
     Py_buffer row;
@@ -273,6 +276,19 @@ leave_all(Shortcuts *self)
 {
     for (int i = 0; i < FOLDERS; i++)
         leave(&self->folders[i]);
+}
+
+static int
+look_at_lock(Shortcuts *self)
+{
+    struct stat status;
+    if (fstat(self->lock, &status) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    self->lock_device = status.st_dev;
+    self->lock_inode = status.st_ino;
+    return 0;
 }
 
 static PyObject *
@@ -329,6 +345,10 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     self->root = root;
     self->lock = lock;
+    if (look_at_lock(self) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
     self->uploads = -1;
     self->swaps = swaps;
     self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
@@ -700,6 +720,18 @@ first_line(char *line, const char *id, unsigned long long size,
     return used;
 }
 
+/*
+ * Whether the file of locks is still the one that is found by its name. Who opens it
+ * after somebody has replaced it locks another one.
+ */
+static int
+is_found(int root, dev_t device, ino_t inode)
+{
+    struct stat status;
+    return fstatat(root, LOCK_PATH, &status, AT_SYMLINK_NOFOLLOW) == 0
+        && status.st_ino == inode && status.st_dev == device;
+}
+
 static int
 set_lock(int lock, short kind, long long offset)
 {
@@ -843,7 +875,9 @@ place(const Shortcuts *self, const char *upload, int file, Py_ssize_t length,
     if (set_lock(self->lock, F_WRLCK, offset) < 0)
         return -1;
     unsigned long long earliest_us = 0;
-    int replaces = has_value(folder, name, &earliest_us);
+    int replaces = -1;
+    if (is_found(self->root, self->lock_device, self->lock_inode))
+        replaces = has_value(folder, name, &earliest_us);
     if (replaces >= 0 && seal(file, id, length, lines, earliest_us) < 0)
         replaces = -1;
     if (replaces >= 0) {
@@ -1189,12 +1223,27 @@ Shortcuts_upload_to(Shortcuts *self, PyObject *argument)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(lock_renewed_doc,
+"lock_renewed()\n"
+"\n"
+"The file of locks has become another one, behind the same descriptor.");
+
+static PyObject *
+Shortcuts_lock_renewed(Shortcuts *self, PyObject *ignored)
+{
+    if (look_at_lock(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef Shortcuts_methods[] = {
     {"serve", (PyCFunction)Shortcuts_serve, METH_O, serve_doc},
     {"take_unsent", (PyCFunction)Shortcuts_take_unsent, METH_NOARGS, take_unsent_doc},
     {"told", (PyCFunction)Shortcuts_told, METH_NOARGS, told_doc},
     {"forget", (PyCFunction)Shortcuts_forget, METH_O, forget_doc},
     {"upload_to", (PyCFunction)Shortcuts_upload_to, METH_O, upload_to_doc},
+    {"lock_renewed", (PyCFunction)Shortcuts_lock_renewed, METH_NOARGS,
+     lock_renewed_doc},
     {NULL},
 };
 

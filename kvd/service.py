@@ -12,7 +12,7 @@ from kvd.alone import OwnService
 from kvd.clock import measure_monotonically
 from kvd.dispatch.arranging import ChosenPolicy
 from kvd.errors import BadSetting, OperatorError
-from kvd.interfaces import IStoreMaker
+from kvd.interfaces import IHeldStoreMaker, IStoreMaker
 from kvd.opening import open_sockets
 from kvd.options import Options
 from kvd.plugins import IStoreDeclaration, load
@@ -52,6 +52,9 @@ def makeService(options: Options) -> IService:
         shadow = choose_first_shadow(settings, chosen)
         maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
         maker.prepare(settings.store.path)
+        held = None
+        if settings.procs and IHeldStoreMaker.providedBy(maker):
+            held = IHeldStoreMaker(maker).hold(settings.store.path)
         check_written_files(settings)
         # As many as any policy may want: later, this process may not be allowed to
         # make more.
@@ -67,7 +70,15 @@ def makeService(options: Options) -> IService:
     # Now: twistd --uid gives the privilege up that this may take.
     steering.prepare(chosen)
     return WorkersService(
-        settings, sockets, notifier, memory, steering, chosen, shadow, options.read
+        settings,
+        sockets,
+        notifier,
+        memory,
+        steering,
+        chosen,
+        shadow,
+        options.read,
+        held,
     )
 
 

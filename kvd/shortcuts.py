@@ -221,7 +221,7 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
     insides = store.insides
     native = _native.Shortcuts(
         insides.root,
-        insides.lock,
+        insides.lock.descriptor,
         insides.swaps,
         insides.kept,
         site.limits.head_bytes,
@@ -237,6 +237,7 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
     )
     insides.recent.forgotten = native.forget
     insides.uploads.made = native.upload_to
+    insides.lock.renewed = native.lock_renewed
     native.upload_to(insides.uploads.descriptor)
     return cast(Shortcuts, native)
 

@@ -39,8 +39,8 @@ from kvd.errors import BadSetting, KeyAbsent, StoreFull, StoreUnusable
 from kvd.interfaces import (
     NO_METADATA,
     Answer,
+    IHeldStoreMaker,
     IStore,
-    IStoreMaker,
     IValue,
     Metadata,
     ValueInfo,
@@ -48,9 +48,10 @@ from kvd.interfaces import (
 from kvd.keys import Key, escape
 from kvd.settings import Durability
 from kvd.store.faults import fault_of
-from kvd.store.folders import FOLDER_FLAGS, split
+from kvd.store.folders import split
+from kvd.store.hidden import open_hidden, renew_hidden
 from kvd.store.listing import FileListing
-from kvd.store.locks import KeyLocks
+from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.preparing import make_root, probe
 from kvd.store.recent import RecentValues
 from kvd.store.swapping import is_on_a_disk
@@ -64,7 +65,6 @@ from kvd.store.waiting import OffReactor, Underway, in_threads_of, resolved
 from kvd.store.writeback import Writeback
 
 _ROOT_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 _log = Logger()
@@ -78,8 +78,7 @@ class Insides:
 
     root: int
     """A descriptor of the folder."""
-    lock: int
-    """A descriptor of the file with the keys' locks."""
+    lock: LockFile
     swaps: bool
     """How a value is replaced; see `kvd.store.swapping`."""
     kept: dict[Key, bytes] | None
@@ -100,7 +99,7 @@ class FileStore:
 
     def __init__(
         self,
-        path: str,
+        path: str | int,
         durability: Durability,
         clock: IReactorTime,
         off_reactor: OffReactor,
@@ -110,7 +109,8 @@ class FileStore:
     ) -> None:
         """
         Args:
-            path: The root, which exists; it may be given through a link.
+            path: The root, which exists; it may be given through a link. Or a
+                descriptor of it, which stays the caller's.
             durability: What a commit promises.
             clock: For the pauses while another process has a key locked.
             off_reactor: Where listings are read.
@@ -126,14 +126,16 @@ class FileStore:
         self._underway = Underway()
         with ExitStack() as opened:
             try:
-                self._root = os.open(path, _ROOT_FLAGS)
+                self._root = _open_root(path)
                 opened.callback(os.close, self._root)
-                hidden = _open_hidden(self._root)
+                hidden = open_hidden(self._root)
                 opened.callback(os.close, hidden)
-                lock = os.open("lock", _LOCK_FLAGS, 0o666, dir_fd=hidden)
-                opened.callback(os.close, lock)
+                lock = LockFile(self._root)
+                opened.callback(lock.close)
                 left = sweep(hidden)
-                uploads = UploadFolder(hidden)
+                uploads = UploadFolder(
+                    hidden, partial(renew_hidden, self._root, hidden)
+                )
                 opened.callback(uploads.close)
             except OSError as error:
                 raise StoreUnusable(
@@ -172,6 +174,8 @@ class FileStore:
             return FileUpload(key, length, metadata, self._premises)
         except OSError as error:
             sentence = f"The upload of /{escape(key)} cannot begin"
+            if not os.fstat(self._root).st_nlink:
+                sentence += ", as the folder of the store was removed; restart kvd"
             raise fault_of(error, sentence) from error
 
     def open(self, key: Key) -> IValue:
@@ -268,12 +272,18 @@ class FileStore:
         await syncs.folders(split(key)[0])
 
 
-def _open_hidden(root: int) -> int:
+def _open_root(path: str | int) -> int:
+    if isinstance(path, int):
+        # No duplicate: two of these must not share their place in a listing.
+        return os.open(".", _ROOT_FLAGS, dir_fd=path)
+    return os.open(path, _ROOT_FLAGS)
+
+
+def _is_same(path: str, folder: int) -> bool:
     try:
-        os.mkdir(".kvd", dir_fd=root)
-    except FileExistsError:
-        pass
-    return os.open(".kvd", FOLDER_FLAGS, dir_fd=root)
+        return os.path.samestat(os.stat(path), os.fstat(folder))
+    except OSError:
+        return False
 
 
 def _reason(error: OSError) -> str:
@@ -282,7 +292,7 @@ def _reason(error: OSError) -> str:
     return f"{error.strerror}{of}"
 
 
-@implementer(IStoreMaker)
+@implementer(IHeldStoreMaker)
 class FileStoreMaker:
     """
     Opens the store in a folder: ``file:./values``.
@@ -303,7 +313,28 @@ class FileStoreMaker:
         ) as store:
             probe(store, path)
 
+    def hold(self, path: str) -> int:
+        try:
+            return os.open(path, _ROOT_FLAGS)
+        except OSError as error:
+            raise StoreUnusable(
+                f"the store {path} cannot be opened: {_reason(error)}"
+            ) from error
+
+    def open_held(self, path: str, durability: Durability, held: int) -> FileStore:
+        if not _is_same(path, held):
+            _log.warn(
+                "{path} is no longer the folder that kvd found at its start: it goes on"
+                " with that one, wherever it is now; restart kvd to use what is in"
+                " its place",
+                path=path,
+            )
+        return self._open(held, durability)
+
     def open_store(self, path: str, durability: Durability) -> FileStore:
+        return self._open(path, durability)
+
+    def _open(self, path: str | int, durability: Durability) -> FileStore:
         # Not at the top: importing the reactor installs one.
         from twisted.internet import reactor
 

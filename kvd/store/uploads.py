@@ -98,12 +98,17 @@ class UploadFolder:
     This process's own folder.
     """
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(
+        self, hidden: int, renew_hidden: Callable[[], None] = lambda: None
+    ) -> None:
         """
         Args:
             hidden: The folder ``.kvd``, open for as long as this one is used.
+            renew_hidden: Makes that anew, behind the same descriptor, where somebody
+                has removed it.
         """
         self._hidden = hidden
+        self._renew_hidden = renew_hidden
         self._names = count()
         self._name = ""
         self.descriptor = -1
@@ -123,10 +128,29 @@ class UploadFolder:
             OSError: It cannot be created.
         """
         if self.descriptor < 0:
-            self._name, self.descriptor = _make(self._hidden)
-            self.made(self.descriptor)
+            self._make()
         name = b"%x" % next(self._names)
-        return os.open(name, _FILE_FLAGS, 0o666, dir_fd=self.descriptor), name
+        try:
+            descriptor = self._create(name)
+        except FileNotFoundError:
+            # Somebody has removed the folder. What was uploaded in it is lost.
+            self._make()
+            descriptor = self._create(name)
+        return descriptor, name
+
+    def _create(self, name: bytes) -> int:
+        return os.open(name, _FILE_FLAGS, 0o666, dir_fd=self.descriptor)
+
+    def _make(self) -> None:
+        old = self.descriptor
+        try:
+            self._name, self.descriptor = _make(self._hidden)
+        except FileNotFoundError:
+            self._renew_hidden()
+            self._name, self.descriptor = _make(self._hidden)
+        self.made(self.descriptor)
+        if old >= 0:
+            os.close(old)
 
     def name_to_keep(self, key: Key) -> bytes | None:
         """

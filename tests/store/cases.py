@@ -19,7 +19,7 @@ from kvd.keys import Key
 from kvd.settings import Durability
 from kvd.store.contract.asking import Asking
 from kvd.store.file import FileStore
-from kvd.store.locks import KeyLocks
+from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.uploads import key_of
 from kvd.store.waiting import OffReactor, Underway
 
@@ -123,14 +123,16 @@ class FileStoreCase(Asking, FolderCase):
         """
         Do something while another process has a key locked.
         """
-        lock = os.open(os.path.join(self.path, ".kvd", "lock"), os.O_RDWR)
+        root = os.open(self.path, os.O_RDONLY)
+        lock = LockFile(root)
         try:
             results: list[T] = []
             locks = KeyLocks(lock, self.clock, Underway())
             locks.holding(key, lambda: results.append(act()))
             return results[0]
         finally:
-            os.close(lock)
+            lock.close()
+            os.close(root)
 
     def debris(self) -> list[str]:
         """
