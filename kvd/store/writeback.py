@@ -164,7 +164,8 @@ class Writeback:
         """
         Sync what is left to sync. Nothing may be published any more.
         """
-        self._checking.stop()
+        if self._checking.running:
+            self._checking.stop()
         if self._syncing is not None:
             return self._syncing.addCallback(lambda _: self._last())
         return self._last()
