@@ -3,10 +3,11 @@ Which call gives a finished upload the name of an older value.
 
 ``rename`` does it everywhere. ext4 flushes the blocks of a file when a rename
 replaces another by it (its option ``auto_da_alloc``): a write that kvd did not ask
-for, since at durability ``disk`` the file was synced before, and ``process``
-promises nothing of a power cut. To swap the two names and remove the old file does
-the same without it. CPU time of a publication of 4 KiB, storage calls alone, in one
-interleaved run each (Linux 6.18, medians of four):
+for, since at durability ``disk`` the file was synced before, and at ``process`` what
+is replaced is kept until what replaces it is synced (`kvd.store.writeback`). To swap
+the two names and remove the old file does the same without it. CPU time of a
+publication of 4 KiB, storage calls alone, in one interleaved run each (Linux 6.18,
+medians of four):
 
 ==========================  ==========  ================
 file system                 ``rename``  swap and remove
