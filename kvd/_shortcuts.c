@@ -238,13 +238,51 @@ leave(Folder *folder)
     folder->name[0] = 0;
 }
 
+/* ---- what a folder gives to what is created in it (kvd.store.conferring) ------- */
+
+#define LIST_BYTES 256
+static const char LIST_NAME[] = "system.posix_acl_default";
+
+typedef struct {
+    long long group;            /* -1: that of the process */
+    ssize_t list_bytes;         /* of its default access control list */
+    char list[LIST_BYTES];
+} Conferred;
+
+/*
+ * Returns 0; -1 if it cannot be said.
+ */
+static int
+find_conferred(int folder, const struct stat *status, Conferred *found)
+{
+    found->group = status->st_mode & S_ISGID ? (long long)status->st_gid : -1;
+    found->list_bytes = fgetxattr(folder, LIST_NAME, found->list, LIST_BYTES);
+    if (found->list_bytes >= 0)
+        return 0;
+    found->list_bytes = 0;
+    return errno == ENODATA || errno == EOPNOTSUPP ? 0 : -1;
+}
+
+/*
+ * Whether a file is the same wherever of two folders it is created.
+ */
+static int
+is_conferred_alike(const Conferred *one, int folder, const struct stat *status)
+{
+    Conferred other;
+    return find_conferred(folder, status, &other) == 0
+        && one->group == other.group && one->list_bytes == other.list_bytes
+        && memcmp(one->list, other.list, (size_t)one->list_bytes) == 0;
+}
+
 /* ---- all of them in a process --------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD
-    int root, lock, uploads, swaps;
+    int root, lock, uploads, swaps, mode;
     dev_t lock_device;
     ino_t lock_inode;
+    Conferred conferred;        /* by the folder of uploads */
     Py_ssize_t most_head, most_key;     /* bytes; longer ones may be refused */
     /* Where this process counts (kvd.scoreboard). */
     Py_buffer row;
@@ -295,17 +333,18 @@ static PyObject *
 Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "root", "lock", "swaps", "kept", "head_bytes", "target_bytes", "told", "row", "words",
-        "bucket_of_exponent", "least_exponent", "understand", "value_of", "offset_of",
-        NULL,
+        "root", "lock", "swaps", "kept", "mode", "head_bytes", "target_bytes", "told",
+        "row", "words", "bucket_of_exponent", "least_exponent", "understand",
+        "value_of", "offset_of", NULL,
     };
-    int root, lock, swaps, least_exponent;
+    int root, lock, swaps, mode, least_exponent;
     PyObject *kept, *told, *row, *buckets, *understand, *value_of, *offset_of;
     Py_ssize_t head_bytes, target_bytes;
     Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iipOnnOO(nnnnnn)O!iOOO:Shortcuts", names, &root, &lock,
-            &swaps, &kept, &head_bytes, &target_bytes, &told, &row, &begun, &done, &bytes_in,
+            args, keywords, "iipOinnOO(nnnnnn)O!iOOO:Shortcuts", names, &root, &lock,
+            &swaps, &kept, &mode, &head_bytes, &target_bytes, &told, &row, &begun,
+            &done, &bytes_in,
             &bytes_out, &serving, &latency, &PyTuple_Type, &buckets, &least_exponent,
             &understand, &value_of, &offset_of))
         return NULL;
@@ -351,6 +390,7 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     self->uploads = -1;
     self->swaps = swaps;
+    self->mode = mode;
     self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
     self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);
     self->begun = begun;
@@ -599,6 +639,25 @@ append(char *head, size_t used, PyObject *bytes)
 /* ---- GET ---------------------------------------------------------------------- */
 
 /*
+ * What a key leads to, through folders alone. Returns 0; -1 for nothing.
+ */
+static int
+look(int root, const char *key, struct stat *found)
+{
+    char path[MAX_KEY_BYTES + 1];
+    const char *end = key;
+    while ((end = strchr(end, '/')) != NULL) {
+        size_t size = (size_t)(end++ - key);
+        memcpy(path, key, size);
+        path[size] = 0;
+        if (fstatat(root, path, found, AT_SYMLINK_NOFOLLOW) < 0
+            || !S_ISDIR(found->st_mode))
+            return -1;
+    }
+    return fstatat(root, key, found, AT_SYMLINK_NOFOLLOW);
+}
+
+/*
  * Returns 1 if the request was served, 0 if it is Python's, -1 with an exception.
  */
 static int
@@ -628,7 +687,7 @@ serve_get(Shortcuts *self, int socket, Frame *frame, PyObject *key,
     }
     Value *value = (Value *)found;
     struct stat status;
-    if (fstatat(self->root, PyBytes_AS_STRING(key), &status, AT_SYMLINK_NOFOLLOW) < 0
+    if (look(self->root, PyBytes_AS_STRING(key), &status) < 0
         || !is_unchanged(value, &status))
         return 0;
 
@@ -901,16 +960,16 @@ place(const Shortcuts *self, const char *upload, int file, Py_ssize_t length,
  * The last ones that lie in the root itself are kept open: to see that a name still
  * is the same folder's takes less than to open and close it.
  *
- * Returns a descriptor, -1 for none; the caller closes one that is not kept.
+ * Returns a descriptor, and its status; -1 for none. The caller closes one that is not
+ * kept.
  */
 static int
-enter(Shortcuts *self, const char *path, int *is_kept)
+enter(Shortcuts *self, const char *path, int *is_kept, struct stat *status)
 {
     struct open_how how = {
         .flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
     };
-    struct stat status;
     size_t size = strlen(path);
     Folder *kept = NULL;
     if (size < sizeof kept->name && strchr(path, '/') == NULL) {
@@ -920,19 +979,23 @@ enter(Shortcuts *self, const char *path, int *is_kept)
         kept = &self->folders[sum % FOLDERS];
         if (kept->name[0] && strcmp(kept->name, path) == 0) {
             *is_kept = 1;
-            if (fstatat(self->root, path, &status, AT_SYMLINK_NOFOLLOW) == 0
-                && status.st_ino == kept->inode && status.st_dev == kept->device)
+            if (fstatat(self->root, path, status, AT_SYMLINK_NOFOLLOW) == 0
+                && status->st_ino == kept->inode && status->st_dev == kept->device)
                 return kept->descriptor;
         }
     }
     *is_kept = 0;
     int folder = (int)syscall(SYS_openat2, self->root, path, &how, sizeof how);
-    if (folder >= 0 && kept != NULL && fstat(folder, &status) == 0) {
+    if (folder >= 0 && fstat(folder, status) < 0) {
+        close(folder);
+        return -1;
+    }
+    if (folder >= 0 && kept != NULL) {
         leave(kept);
         memcpy(kept->name, path, size + 1);
         kept->descriptor = folder;
-        kept->inode = status.st_ino;
-        kept->device = status.st_dev;
+        kept->inode = status->st_ino;
+        kept->device = status->st_dev;
         *is_kept = 1;
     }
     return folder;
@@ -946,19 +1009,24 @@ publish(Shortcuts *self, const char *upload, char *key, const char *body,
         Py_ssize_t length, PyObject *lines, const char *id, long long offset, int keeps)
 {
     int folder = self->root, result = -1, is_kept = 1;
+    struct stat status;
     char *name = strrchr(key, '/');
-    if (name == NULL)
+    if (name == NULL) {
         name = key;
-    else {
+        if (fstat(folder, &status) < 0)
+            return -1;
+    } else {
         *name = 0;
-        folder = enter(self, key, &is_kept);
+        folder = enter(self, key, &is_kept, &status);
         *name++ = '/';
         if (folder < 0)
             return -1;
     }
-    if (has_room(self->root, length)) {
+    if (has_room(self->root, length)
+        && is_conferred_alike(&self->conferred, folder, &status)) {
         int file = openat(self->uploads, upload,
-                          O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+                          O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                          self->conferred.list_bytes ? 0666 : self->mode);
         if (file >= 0) {
             Py_ssize_t written = 0;
             while (written < length) {
@@ -1217,9 +1285,13 @@ Shortcuts_upload_to(Shortcuts *self, PyObject *argument)
     long folder = PyLong_AsLong(argument);
     if (folder == -1 && PyErr_Occurred())
         return NULL;
+    struct stat status;
     self->uploads = (int)folder;
     if (self->uploads < 0)
         leave_all(self);
+    else if (fstat(self->uploads, &status) < 0
+             || find_conferred(self->uploads, &status, &self->conferred) < 0)
+        self->uploads = -1;
     Py_RETURN_NONE;
 }
 

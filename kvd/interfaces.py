@@ -21,7 +21,8 @@ from kvd.dispatch.steering import Program
 from kvd.dispatch.view import View
 from kvd.keys import Key
 from kvd.operations import Operation
-from kvd.settings import Durability
+from kvd.privileges import User
+from kvd.settings import Durability, Modes
 from kvd.wire.events import Request
 
 T = TypeVar("T")
@@ -333,6 +334,22 @@ class IHeldStoreMaker(IStoreMaker):
 
         Raises:
             StoreUnusable: It cannot be opened.
+        """
+
+
+class IFileStoreMaker(IStoreMaker):
+    """
+    An `IStoreMaker` whose store makes files.
+    """
+
+    def making(modes: Modes, user: User | None) -> IStoreMaker:
+        """
+        The same, for a store in which everything is made so.
+
+        Args:
+            modes: The permissions of files and folders, whatever the umask.
+            user: Whom this process will be when it opens the store: what `prepare`
+                makes is that user's, and is tried as that user. None: as it is.
         """
 
 

@@ -8,7 +8,8 @@ whether or not the whole is UTF-8.
 
 from __future__ import annotations
 
-from typing import NewType
+import re
+from typing import Final, NewType
 from urllib.parse import quote_from_bytes
 
 Key = NewType("Key", bytes)
@@ -18,6 +19,18 @@ A checked key: decoded bytes, segments joined by ``/``, no ``/`` at either end.
 
 MAX_SEGMENT_BYTES = 255
 MAX_KEY_BYTES = 1024
+
+
+_LEFTOVER: Final = re.compile(rb"(?:.*/)?\.(?:nfs[0-9a-f]{24}|fuse_hidden[0-9a-f]{16})")
+
+
+def is_leftover(key: bytes) -> bool:
+    """
+    Whether the last segment is the name that a file system gives to a file which is
+    removed while somebody has it open: NFS, and FUSE without ``hard_remove``. It is no
+    key, or a removed value would be one under another name.
+    """
+    return _LEFTOVER.fullmatch(key) is not None
 
 
 def escape(key: bytes) -> str:

@@ -12,11 +12,12 @@ from kvd.alone import OwnService
 from kvd.clock import measure_monotonically
 from kvd.dispatch.arranging import ChosenPolicy
 from kvd.errors import BadSetting, OperatorError
-from kvd.interfaces import IHeldStoreMaker, IStoreMaker
+from kvd.interfaces import IHeldStoreMaker
 from kvd.opening import open_sockets
 from kvd.options import Options
-from kvd.plugins import IStoreDeclaration, load
+from kvd.privileges import user_to_be
 from kvd.scoreboard import create_scoreboard
+from kvd.serving import load_store
 from kvd.settings import Settings
 from kvd.supervisor import WorkersService
 from kvd.systemd.notifying import take_notifier
@@ -50,12 +51,13 @@ def makeService(options: Options) -> IService:
         inherited = take_inherited(os.environ)
         chosen = choose_policy(settings.policy, max(1, settings.procs))
         shadow = choose_first_shadow(settings, chosen)
-        maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
+        user = user_to_be(options.parent)
+        maker = load_store(settings, user)
         maker.prepare(settings.store.path)
         held = None
         if settings.procs and IHeldStoreMaker.providedBy(maker):
             held = IHeldStoreMaker(maker).hold(settings.store.path)
-        check_written_files(settings)
+        check_written_files(settings, user)
         # As many as any policy may want: later, this process may not be allowed to
         # make more.
         size = max(settings.procs, chosen.arrangement.group_size)

@@ -21,8 +21,9 @@ from twisted.logger import Logger
 from kvd.accepting import Acceptor
 from kvd.access_log import AccessLog, append_to
 from kvd.dialects.choice import Dialects
-from kvd.interfaces import IHeldStoreMaker, IStore, IStoreMaker
+from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
 from kvd.plugins import IStoreDeclaration, load
+from kvd.privileges import User
 from kvd.protocol import HttpConnection
 from kvd.recording import Recorder, record_to
 from kvd.scoreboard import Row, lone_row
@@ -81,9 +82,24 @@ def load_parts(settings: Settings) -> Parts:
     Raises:
         OperatorError: A plugin cannot be used.
     """
-    return Parts(
-        load(IStoreDeclaration, settings.store.scheme), Dialects(settings.dialects)
-    )
+    return Parts(load_store(settings), Dialects(settings.dialects))
+
+
+def load_store(settings: Settings, user: User | None = None) -> IStoreMaker:
+    """
+    Import the store that is chosen.
+
+    Args:
+        settings: The whole of them.
+        user: Whom this process will be when it opens the store, if it is another.
+
+    Raises:
+        OperatorError: It cannot be used.
+    """
+    maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
+    if IFileStoreMaker.providedBy(maker):
+        return IFileStoreMaker(maker).making(settings.modes, user)
+    return maker
 
 
 class Serving:

@@ -96,6 +96,19 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Modes:
+    """
+    The permission bits of what a store makes, whatever the umask.
+    """
+
+    file: int = 0o644
+    folder: int = 0o755
+
+
+DEFAULT_MODES: Final = Modes()
+
+
+@dataclass(frozen=True, slots=True)
 class StoreLocation:
     """
     Where values live: which store plugin, and its own part of the setting.
@@ -133,6 +146,8 @@ class Settings:
     procs: int = 1
     """Worker processes; 0: the twistd process itself serves."""
     durability: Durability = "disk"
+    file_mode: int = DEFAULT_MODES.file
+    folder_mode: int = DEFAULT_MODES.folder
     dialects: tuple[DialectChoice, ...] = ()
     access_log: str | None = None
     """An absolute path, ``-`` for standard output, or None."""
@@ -148,3 +163,10 @@ class Settings:
     """Where the status site is."""
     drain_seconds: float = 10.0
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def modes(self) -> Modes:
+        """
+        Of what the store makes.
+        """
+        return Modes(self.file_mode, self.folder_mode)

@@ -224,6 +224,7 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
         insides.lock.descriptor,
         insides.swaps,
         insides.kept,
+        insides.file_mode,
         site.limits.head_bytes,
         site.limits.target_bytes,
         Told,

@@ -5,6 +5,7 @@ Everything that can be chosen: one row for each setting.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -109,6 +110,30 @@ def _read_durability(text: str) -> str:
     return text
 
 
+_MODE: Final = re.compile("[0-7]{3,4}")
+
+
+def _read_file_mode(text: str) -> int:
+    mode = int(text, 8) if _MODE.fullmatch(text) else 0
+    if not 0o600 <= mode <= 0o777:
+        raise BadSetting(
+            f"{text!r} cannot be the mode of a value: give three octal digits of which"
+            " the first is 6 or 7, such as 640, so that kvd can read and write it"
+        )
+    return mode
+
+
+def _read_folder_mode(text: str) -> int:
+    mode = int(text, 8) if _MODE.fullmatch(text) else 0
+    if mode & 0o700 != 0o700 or mode > 0o3777:
+        raise BadSetting(
+            f"{text!r} cannot be the mode of a folder: give three octal digits of which"
+            " the first is 7, such as 750, so that kvd can use it; a 2 before them"
+            " hands the folder's group on"
+        )
+    return mode
+
+
 def _read_switch(text: str) -> bool:
     if text not in ("on", "off"):
         raise BadSetting(f"{text!r} is neither on nor off")
@@ -187,6 +212,21 @@ CHOICES: Final[Sequence[Choice]] = (
         "What a reply to PUT and DELETE promises to survive: disk: a power cut;"
         " process: a kill of kvd.",
         "d",
+    ),
+    Choice(
+        "file-mode",
+        "file_mode",
+        _read_file_mode,
+        ["644"],
+        "The permissions of values, whatever the umask, unless their folder has a"
+        " default access control list.",
+    ),
+    Choice(
+        "folder-mode",
+        "folder_mode",
+        _read_folder_mode,
+        ["755"],
+        "The permissions of folders that kvd makes; likewise.",
     ),
     Choice(
         "dialect",

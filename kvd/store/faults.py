@@ -43,10 +43,16 @@ def folder_conflict(key: Key) -> KeyConflict:
     return KeyConflict(f"/{escape(key)} is a folder of other keys, not a value.")
 
 
-def path_conflict(key: Key) -> KeyConflict:
+def path_conflict(key: Key, way: bytes, what: str = "a value") -> KeyConflict:
     """
-    The key leads through a value.
+    The key leads through something that is no folder.
+
+    Args:
+        key: That cannot be.
+        way: What is in its way; the beginning of the key.
+        what: That is.
     """
     return KeyConflict(
-        f"/{escape(key)} leads through the key of a value, which cannot be a folder."
+        f"/{escape(key)} leads through /{escape(way)}, which is {what} and cannot be a"
+        " folder."
     )

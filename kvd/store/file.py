@@ -39,6 +39,7 @@ from kvd.errors import BadSetting, KeyAbsent, StoreFull, StoreUnusable
 from kvd.interfaces import (
     NO_METADATA,
     Answer,
+    IFileStoreMaker,
     IHeldStoreMaker,
     IStore,
     IValue,
@@ -46,7 +47,8 @@ from kvd.interfaces import (
     ValueInfo,
 )
 from kvd.keys import Key, escape
-from kvd.settings import Durability
+from kvd.privileges import User, acting_as
+from kvd.settings import DEFAULT_MODES, Durability, Modes
 from kvd.store.faults import fault_of
 from kvd.store.folders import split
 from kvd.store.hidden import open_hidden, renew_hidden
@@ -85,6 +87,8 @@ class Insides:
     """Where replaced values are kept; see `kvd.store.writeback`."""
     recent: RecentValues
     uploads: UploadFolder
+    file_mode: int
+    """Of a value in a folder that confers nothing else."""
 
 
 @implementer(IStore)
@@ -104,6 +108,7 @@ class FileStore:
         clock: IReactorTime,
         off_reactor: OffReactor,
         syncing: OffReactor | None = None,
+        modes: Modes = DEFAULT_MODES,
         *,
         writes_back: bool = True,
     ) -> None:
@@ -115,6 +120,8 @@ class FileStore:
             clock: For the pauses while another process has a key locked.
             off_reactor: Where listings are read.
             syncing: Where syncs are done; None: there too.
+            modes: Of the files and folders that it makes. The umask of this process
+                must let those of files through.
             writes_back: Whether to sync what is published, where nobody waits for it
                 (`kvd.store.writeback`); else others do.
 
@@ -128,14 +135,13 @@ class FileStore:
             try:
                 self._root = _open_root(path)
                 opened.callback(os.close, self._root)
-                hidden = open_hidden(self._root)
+                hidden = open_hidden(self._root, modes.folder)
                 opened.callback(os.close, hidden)
-                lock = LockFile(self._root)
+                lock = LockFile(self._root, modes)
                 opened.callback(lock.close)
                 left = sweep(hidden)
-                uploads = UploadFolder(
-                    hidden, partial(renew_hidden, self._root, hidden)
-                )
+                renew = partial(renew_hidden, self._root, hidden, modes.folder)
+                uploads = UploadFolder(hidden, modes, renew)
                 opened.callback(uploads.close)
             except OSError as error:
                 raise StoreUnusable(
@@ -144,7 +150,7 @@ class FileStore:
             recent = self._recent = RecentValues(self._root)
             opened.callback(recent.close)
             self._opened = opened.pop_all()
-        tree = self._tree = Tree(self._root)
+        tree = self._tree = Tree(self._root, modes)
         self._locks = KeyLocks(lock, clock, self._underway)
         for each in left:
             self._restore(each)
@@ -156,7 +162,9 @@ class FileStore:
         else:
             for each in left:
                 each.release()
-        self.insides = Insides(self._root, lock, tree.swaps, tree.kept, recent, uploads)
+        self.insides = Insides(
+            self._root, lock, tree.swaps, tree.kept, recent, uploads, modes.file
+        )
         self._syncs = None
         if durability == "disk":
             self._syncs = Syncs(self._root, syncing or off_reactor)
@@ -168,10 +176,13 @@ class FileStore:
         self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
     ) -> FileUpload:
         try:
-            self._tree.expect_room_for(key)
-            if length is not None:
-                self._expect_space(length)
-            return FileUpload(key, length, metadata, self._premises)
+            folder = self._tree.enter_near(key)
+            try:
+                if length is not None:
+                    self._expect_space(length)
+                return FileUpload(key, length, metadata, self._premises, folder)
+            finally:
+                self._tree.leave(folder)
         except OSError as error:
             sentence = f"The upload of /{escape(key)} cannot begin"
             if not os.fstat(self._root).st_nlink:
@@ -292,11 +303,18 @@ def _reason(error: OSError) -> str:
     return f"{error.strerror}{of}"
 
 
-@implementer(IHeldStoreMaker)
+@implementer(IFileStoreMaker, IHeldStoreMaker)
+@dataclass(frozen=True, slots=True)
 class FileStoreMaker:
     """
     Opens the store in a folder: ``file:./values``.
     """
+
+    modes: Modes = DEFAULT_MODES
+    user: User | None = None
+
+    def making(self, modes: Modes, user: User | None) -> FileStoreMaker:
+        return FileStoreMaker(modes, user)
 
     def resolve(self, path: str) -> str:
         if not path or "\0" in path:
@@ -306,11 +324,22 @@ class FileStoreMaker:
         return os.path.abspath(path)
 
     def prepare(self, path: str) -> None:
-        make_root(path)
-        # Nothing in it waits: the key is locked by nobody else.
-        with closing(
-            FileStore(path, "process", Clock(), execute, writes_back=False)
-        ) as store:
+        # This may take privileges: the folder around it can be root's.
+        make_root(path, self.modes.folder, self.user)
+        with (
+            acting_as(self.user),
+            # Nothing in it waits: the key is locked by nobody else.
+            closing(
+                FileStore(
+                    path,
+                    "process",
+                    Clock(),
+                    execute,
+                    modes=self.modes,
+                    writes_back=False,
+                )
+            ) as store,
+        ):
             probe(store, path)
 
     def hold(self, path: str) -> int:
@@ -338,13 +367,22 @@ class FileStoreMaker:
         # Not at the top: importing the reactor installs one.
         from twisted.internet import reactor
 
+        # twistd sets 077 as a daemon. This process makes nothing without saying its
+        # permissions; to set those of each value anew would be one more call.
+        os.umask(os.umask(0o077) & ~self.modes.file)
         syncing = None
         if durability == "disk":
             syncing = Threads(reactor, MAX_THREADS)
             # The store is closed by then, so nothing is underway.
             reactor.addSystemEventTrigger("during", "shutdown", syncing.stop)
-        clock = IReactorTime(reactor)
-        return FileStore(path, durability, clock, in_threads_of(reactor), syncing)
+        return FileStore(
+            path,
+            durability,
+            IReactorTime(reactor),
+            in_threads_of(reactor),
+            syncing,
+            self.modes,
+        )
 
 
 maker = FileStoreMaker()

@@ -11,6 +11,8 @@ emptied, in any process, without a lock. This is safe because the kernel
 decides: ``rmdir`` fails on a folder that holds something, and nothing can be
 put into a folder that is gone (ENOENT), which tells whoever tries to make it
 again.
+
+Only folders that kvd made come and go (`kvd.store.conferring`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from kvd.keys import MAX_KEY_BYTES, Key
+from kvd.settings import DEFAULT_MODES
+from kvd.store.conferring import is_own, is_plain, make_folder, mark
 
 FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -42,7 +46,9 @@ def split(key: Key) -> tuple[Parents, bytes]:
     return parents, name
 
 
-def open_folder(root: int, parents: Parents, *, make: bool = False) -> int:
+def open_folder(
+    root: int, parents: Parents, *, make: bool = False, mode: int = DEFAULT_MODES.folder
+) -> int:
     """
     Open the folder at the end of a path; the caller closes it.
 
@@ -50,6 +56,7 @@ def open_folder(root: int, parents: Parents, *, make: bool = False) -> int:
         root: Where the path begins.
         parents: May be empty: the root itself.
         make: Make what is missing.
+        mode: The permissions of what is made.
 
     Raises:
         FileNotFoundError: A folder is missing; with `make`, it was removed
@@ -63,7 +70,7 @@ def open_folder(root: int, parents: Parents, *, make: bool = False) -> int:
     folder = root
     for name in parents:
         try:
-            inner = _enter(folder, name, make)
+            inner = _enter(folder, name, make, mode)
         finally:
             if folder != root:
                 os.close(folder)
@@ -71,7 +78,7 @@ def open_folder(root: int, parents: Parents, *, make: bool = False) -> int:
     return folder
 
 
-def _enter(folder: int, name: bytes, make: bool) -> int:
+def _enter(folder: int, name: bytes, make: bool, mode: int) -> int:
     try:
         return os.open(name, FOLDER_FLAGS, dir_fd=folder)
     except FileNotFoundError:
@@ -82,18 +89,25 @@ def _enter(folder: int, name: bytes, make: bool) -> int:
     put_by = os.dup(folder)
     try:
         os.close(os.dup(folder))
-        os.mkdir(name, dir_fd=folder)
+        inner = make_folder(folder, name, mode)
     except FileExistsError:
-        pass  # Somebody who needs it too was faster.
+        # Somebody who needs it too was faster.
+        return os.open(name, FOLDER_FLAGS, dir_fd=folder)
     finally:
         os.close(put_by)
-    return os.open(name, FOLDER_FLAGS, dir_fd=folder)
+    try:
+        mark(inner)
+    except OSError:
+        os.close(inner)
+        os.rmdir(name, dir_fd=folder)
+        raise
+    return inner
 
 
 def prune(root: int, parents: Parents) -> None:
     """
     Remove the folder at the end of a path and those around it, as far as they
-    are empty; never the root.
+    are empty and kvd made them; never the root.
 
     An empty folder is as good as none, so a failure is none either. Whoever
     empties a folder prunes it: where another was faster, that one goes on.
@@ -114,6 +128,8 @@ def prune(root: int, parents: Parents) -> None:
             folder = inner
         for name, container in reversed(walked):
             try:
+                if not is_own(folder):
+                    return
                 outer = os.open("..", FOLDER_FLAGS, dir_fd=folder)
                 os.close(folder)
                 folder = outer
@@ -134,7 +150,8 @@ def _identity(descriptor: int) -> tuple[int, int]:
 
 def remove_empty(folder: int, name: bytes, depth: int = MAX_DEPTH) -> bool:
     """
-    Remove a folder that holds nothing but folders, however deep.
+    Remove a folder that holds nothing but folders, however deep, unless somebody made
+    one of them to confer something on what is created in it.
 
     Args:
         folder: Where it is.
@@ -143,8 +160,8 @@ def remove_empty(folder: int, name: bytes, depth: int = MAX_DEPTH) -> bool:
             were made by others and are left to them.
 
     Returns:
-        Whether it is gone. If it is not, it holds something, and only empty
-        folders may have been removed from it.
+        Whether it is gone. If it is not, it holds or confers something, and only
+        empty folders may have been removed from it.
     """
     try:
         inner = os.open(name, FOLDER_FLAGS, dir_fd=folder)
@@ -153,6 +170,8 @@ def remove_empty(folder: int, name: bytes, depth: int = MAX_DEPTH) -> bool:
     except NotADirectoryError:
         return False
     try:
+        if not (is_own(inner) or is_plain(inner)):
+            return False
         with os.scandir(inner) as entries:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False) or depth == 0:

@@ -10,27 +10,27 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from kvd.store.conferring import make_folder
 from kvd.store.folders import FOLDER_FLAGS
 
 HIDDEN_NAME: Final = ".kvd"
 
 
-def open_hidden(root: int) -> int:
+def open_hidden(root: int, mode: int) -> int:
     """
     Open the folder below a root, and make it if it is missing.
     """
     try:
-        os.mkdir(HIDDEN_NAME, dir_fd=root)
+        return make_folder(root, HIDDEN_NAME, mode)
     except FileExistsError:
-        pass
-    return os.open(HIDDEN_NAME, FOLDER_FLAGS, dir_fd=root)
+        return os.open(HIDDEN_NAME, FOLDER_FLAGS, dir_fd=root)
 
 
-def renew_hidden(root: int, hidden: int) -> None:
+def renew_hidden(root: int, hidden: int, mode: int) -> None:
     """
     Open it once more, behind the same descriptor.
     """
-    folder = open_hidden(root)
+    folder = open_hidden(root, mode)
     try:
         os.dup2(folder, hidden, inheritable=False)
     finally:

@@ -42,6 +42,8 @@ from twisted.internet.task import deferLater
 from kvd.errors import StoreBusy
 from kvd.interfaces import Answer
 from kvd.keys import Key, escape
+from kvd.settings import DEFAULT_MODES, Modes
+from kvd.store.conferring import conferred
 from kvd.store.faults import fault_of
 from kvd.store.hidden import HIDDEN_NAME, open_hidden
 from kvd.store.waiting import Underway
@@ -81,15 +83,17 @@ class LockFile:
     The file in which the bytes are locked, as it is found below the root.
     """
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, modes: Modes = DEFAULT_MODES) -> None:
         """
         Args:
             root: The store's folder; stays the caller's.
+            modes: Of the file, and of the folder that it is in, if they are made.
 
         Raises:
             OSError: It cannot be opened.
         """
         self._root = root
+        self._modes = modes
         self.descriptor = self._open()
         """For writing; the same for as long as this lives."""
         self.renewed: Callable[[], object] = lambda: None
@@ -97,9 +101,9 @@ class LockFile:
         self._look()
 
     def _open(self) -> int:
-        hidden = open_hidden(self._root)
+        hidden = open_hidden(self._root, self._modes.folder)
         try:
-            return os.open(_NAME, _FLAGS, 0o666, dir_fd=hidden)
+            return _open_or_make(hidden, self._modes.file)
         finally:
             os.close(hidden)
 
@@ -137,6 +141,16 @@ class LockFile:
         Let go of it.
         """
         os.close(self.descriptor)
+
+
+def _open_or_make(hidden: int, mode: int) -> int:
+    try:
+        lock = os.open(_NAME, _FLAGS | os.O_EXCL, mode, dir_fd=hidden)
+    except FileExistsError:
+        return os.open(_NAME, _FLAGS, mode, dir_fd=hidden)
+    if not conferred(hidden).access:
+        os.fchmod(lock, mode)
+    return lock
 
 
 class KeyLocks:

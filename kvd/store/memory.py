@@ -82,8 +82,9 @@ class MemoryStore:
         """
         if any(other.startswith(key + b"/") for other in self.values):
             raise folder_conflict(key)
-        if any(key.startswith(other + b"/") for other in self.values):
-            raise path_conflict(key)
+        for other in self.values:
+            if key.startswith(other + b"/"):
+                raise path_conflict(key, other)
 
     def current(self, key: Key) -> ValueInfo | None:
         """

@@ -18,7 +18,10 @@ from kvd.conditions import UNCONDITIONAL
 from kvd.errors import Fault, MetadataTooLarge, StoreFull, StoreUnusable
 from kvd.interfaces import MAX_METADATA_BYTES
 from kvd.keys import Key
+from kvd.privileges import User
+from kvd.settings import DEFAULT_MODES
 from kvd.store.attribute import new_etag
+from kvd.store.conferring import make_folder
 from kvd.store.sync import sync
 
 if TYPE_CHECKING:
@@ -30,9 +33,16 @@ _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _log = Logger()
 
 
-def make_root(path: str) -> None:
+def make_root(
+    path: str, mode: int = DEFAULT_MODES.folder, user: User | None = None
+) -> None:
     """
     Make the folder, if it is missing.
+
+    Args:
+        path: Its absolute path.
+        mode: Its permissions.
+        user: Whose it will be; None: this process's.
 
     Raises:
         StoreUnusable: There cannot be one.
@@ -43,7 +53,13 @@ def make_root(path: str) -> None:
             f" and extended attributes, which {sys.platform} has not"
         )
     try:
-        _make_synced(path)
+        missing = _missing(path)
+        if not os.path.lexists(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _make_own(path, mode, user)
+        os.makedirs(path, exist_ok=True)
+        for folder in missing:
+            _sync_name(folder)
     except (FileExistsError, NotADirectoryError) as error:
         raise StoreUnusable(
             f"the store {path} cannot be a folder: a file is in its place"
@@ -54,31 +70,42 @@ def make_root(path: str) -> None:
         ) from error
 
 
-def _make_synced(path: str) -> None:
+def _missing(path: str) -> list[str]:
     """
-    Make a folder and those around it, with names that a power cut leaves: what is
-    synced in a folder is lost with its name.
+    Those of a folder and of the folders around it that are not there.
     """
     missing = []
     while not os.path.isdir(path):
         missing.append(path)
         path = os.path.dirname(path)
-    for folder in reversed(missing):
-        try:
-            os.mkdir(folder)
-        except FileExistsError:
-            if not os.path.isdir(folder):
-                raise  # Else somebody who needs it too was faster.
-    for folder in missing:
-        try:
-            around = os.open(os.path.dirname(folder), _FOLDER_FLAGS)
-        except PermissionError:
-            os.sync()  # It may be written and not read.
-            continue
-        try:
-            sync(around)
-        finally:
-            os.close(around)
+    return missing
+
+
+def _sync_name(path: str) -> None:
+    """
+    Sync that a folder has its name: what is synced in it would be lost with that.
+    """
+    around = os.open(os.path.dirname(path), _FOLDER_FLAGS)
+    try:
+        sync(around)
+    finally:
+        os.close(around)
+
+
+def _make_own(path: str, mode: int, user: User | None) -> None:
+    name = os.path.basename(path)
+    around = os.open(os.path.dirname(path), _FOLDER_FLAGS)
+    try:
+        folder = make_folder(around, name, mode)
+    except FileExistsError:
+        return  # Another daemon starts too.
+    finally:
+        os.close(around)
+    try:
+        if user is not None:
+            os.fchown(folder, user.uid, user.gid)
+    finally:
+        os.close(folder)
 
 
 def probe(store: FileStore, path: str) -> None:

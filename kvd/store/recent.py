@@ -2,10 +2,10 @@
 Small values that were read last: held open, and held in memory.
 
 Whether one of them is still its key's value is asked of the file system each time:
-one call instead of five, and for a key with folders instead of many. What is kept is
-right if the name still leads to the same inode, unchanged. An inode's number is not
-given to another file while the first is open, and kvd never writes to a published
-file; should somebody else, its times tell.
+one call instead of five, and one more for each folder that the key leads through, which
+must be no link. What is kept is right if the name still leads to the same inode,
+unchanged. An inode's number is not given to another file while the first is open, and
+kvd never writes to a published file; should somebody else, its times tell.
 
 What is kept is only what kvd wrote. A removed value can stay on the disk, nameless,
 until something else takes its place here.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import resource
+import stat
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
@@ -97,15 +98,26 @@ class RecentValues:
         kept = self._values.get(key)
         if kept is None:
             return None
-        try:
-            found = os.stat(key, dir_fd=self._root, follow_symlinks=False)
-        except OSError:
-            self._forget(key)
-            return None
-        if kept[0] == identity(found):
+        found = self._look(key)
+        if found is not None and kept[0] == identity(found):
             return kept[2]
         self._forget(key)
         return None
+
+    def _look(self, key: Key) -> os.stat_result | None:
+        """
+        What a key leads to, through folders alone; None for nothing.
+        """
+        end = key.find(b"/")
+        try:
+            while end >= 0:
+                folder = os.stat(key[:end], dir_fd=self._root, follow_symlinks=False)
+                if not stat.S_ISDIR(folder.st_mode):
+                    return None
+                end = key.find(b"/", end + 1)
+            return os.stat(key, dir_fd=self._root, follow_symlinks=False)
+        except OSError:
+            return None
 
     def kept(self, key: Key, value: FileValue) -> RecentValue | FileValue:
         """

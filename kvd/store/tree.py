@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import Final
 
 from kvd.conditions import Conditions
-from kvd.errors import KeyAbsent, StoreFault
+from kvd.errors import KeyAbsent, KeyConflict, StoreFault
 from kvd.keys import Key, escape
+from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.faults import folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
 from kvd.store.swapping import swap, swapping_is_cheaper, tells_unwritten_parts
@@ -40,12 +41,14 @@ class Tree:
     The files below one root.
     """
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, modes: Modes = DEFAULT_MODES) -> None:
         """
         Args:
             root: Stays the caller's.
+            modes: Of what is made.
         """
         self._root = root
+        self._modes = modes
         self.swaps = swapping_is_cheaper(root)
         """How a value is replaced; see `kvd.store.swapping`."""
         self.kept: dict[Key, bytes] | None = None
@@ -53,11 +56,16 @@ class Tree:
 
     def _enter(self, parents: Parents, *, make: bool = False) -> int:
         """
-        Open the folder of a key; see `open_folder`. Then `_leave` it.
+        Open the folder of a key; see `open_folder`. Then `leave` it.
         """
-        return open_folder(self._root, parents, make=make) if parents else self._root
+        if not parents:
+            return self._root
+        return open_folder(self._root, parents, make=make, mode=self._modes.folder)
 
-    def _leave(self, folder: int) -> None:
+    def leave(self, folder: int) -> None:
+        """
+        Let go of what was entered.
+        """
         if folder != self._root:
             os.close(folder)
 
@@ -71,15 +79,16 @@ class Tree:
             try:
                 return open_value(folder, name, key)
             finally:
-                self._leave(folder)
+                self.leave(folder)
         except OSError as error:
             if is_absence(error):
                 return None
             raise
 
-    def expect_room_for(self, key: Key) -> None:
+    def enter_near(self, key: Key) -> int:
         """
-        Find out early that a value cannot have this key.
+        Open the folder in which a value will be, or the last on the way to it that
+        exists; then `leave` it. Finds out early that a value cannot have this key.
 
         Raises:
             KeyConflict: See `IStore.begin`.
@@ -88,14 +97,43 @@ class Tree:
         try:
             folder = self._enter(parents)
         except FileNotFoundError:
-            return
+            return self._enter_last(parents)
         except NotADirectoryError as error:
-            raise path_conflict(key) from error
+            raise self._path_conflict(key) from error
         try:
             if _is_folder(folder, name) and not remove_empty(folder, name):
                 raise folder_conflict(key)
-        finally:
-            self._leave(folder)
+        except BaseException:
+            self.leave(folder)
+            raise
+        return folder
+
+    def _enter_last(self, parents: Parents) -> int:
+        for depth in range(len(parents) - 1, 0, -1):
+            try:
+                return self._enter(parents[:depth])
+            except FileNotFoundError:
+                continue
+        return self._root
+
+    def _path_conflict(self, key: Key) -> KeyConflict:
+        """
+        What to raise where a key leads through something that is no folder.
+        """
+        parents, _ = split(key)
+        for depth in range(1, len(parents) + 1):
+            way = b"/".join(parents[:depth])
+            try:
+                status = os.stat(way, dir_fd=self._root, follow_symlinks=False)
+            except OSError:
+                break  # It was, a moment ago.
+            if stat.S_ISREG(status.st_mode):
+                return path_conflict(key, way)
+            if stat.S_ISLNK(status.st_mode):
+                return path_conflict(key, way, "a link, which kvd does not follow,")
+            if not stat.S_ISDIR(status.st_mode):
+                return path_conflict(key, way, "neither a value nor a folder")
+        return path_conflict(key, b"/".join(parents), "no folder")
 
     def publish(
         self,
@@ -149,7 +187,7 @@ class Tree:
         except FileNotFoundError:
             return None  # Pruned between being made and being opened.
         except NotADirectoryError as error:
-            raise path_conflict(key) from error
+            raise self._path_conflict(key) from error
         try:
             current = _current(folder, name, key)
             conditions.check_change(None if current is None else current.info)
@@ -171,7 +209,7 @@ class Tree:
                 raise folder_conflict(key) from error
             return None
         finally:
-            self._leave(folder)
+            self.leave(folder)
         return current is not None
 
     def _replace(
@@ -224,7 +262,7 @@ class Tree:
             if not is_absence(error):
                 raise
         finally:
-            self._leave(folder)
+            self.leave(folder)
         return False
 
     def remove(self, key: Key, conditions: Conditions) -> None:
@@ -244,7 +282,7 @@ class Tree:
             conditions.check_change(current.info)
             os.unlink(name, dir_fd=folder)
         finally:
-            self._leave(folder)
+            self.leave(folder)
         self._changed()
         # Within the key's lock, though it needs none: so a sync that follows
         # finds the folders as they stay.

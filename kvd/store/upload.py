@@ -61,9 +61,21 @@ class FileUpload:
     """
 
     def __init__(
-        self, key: Key, length: int | None, metadata: Metadata, premises: Premises
+        self,
+        key: Key,
+        length: int | None,
+        metadata: Metadata,
+        premises: Premises,
+        near: int | None = None,
     ) -> None:
         """
+        Args:
+            key: Where it will be.
+            length: See `IStore.begin`.
+            metadata: See there.
+            premises: What all uploads use.
+            near: The folder in which it will be, or the nearest that exists.
+
         Raises:
             OSError: The file cannot be created.
             ValueError: The metadata cannot be kept.
@@ -77,7 +89,7 @@ class FileUpload:
         self._etag = attribute.new_etag()
         self._size = 0
         self._sealed: ValueInfo | None = None
-        self._descriptor, self._name = premises.uploads.create()
+        self._descriptor, self._name = premises.uploads.create(near)
 
     def write(self, chunk: bytes) -> None:
         try:

@@ -10,6 +10,10 @@ and whoever opens the store sweeps it away.
 Between making a folder and holding it, somebody who sweeps may take it. So the
 maker looks again once it holds the lock, and makes another if the folder is
 gone; and whoever sweeps keeps the lock until the folder is removed.
+
+A value is to be as if it had been created in the folder of its key. Where that confers
+something else than the folder of uploads does (`kvd.store.conferring`), its file is
+created there, without a name (O_TMPFILE), and then given one here.
 """
 
 from __future__ import annotations
@@ -24,12 +28,16 @@ from typing import Final
 from twisted.logger import Logger
 
 from kvd.keys import Key
+from kvd.settings import DEFAULT_MODES, Modes
+from kvd.store.conferring import ALL_OF_A_FILE, Conferred, conferred, make_folder
 from kvd.store.folders import FOLDER_FLAGS
 
 # Somebody sweeps for some milliseconds, once, when a process starts.
 _TRIES: Final = 100
 
 _FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_NAMELESS_FLAGS: Final = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
 
 _log = Logger()
 
@@ -99,16 +107,23 @@ class UploadFolder:
     """
 
     def __init__(
-        self, hidden: int, renew_hidden: Callable[[], None] = lambda: None
+        self,
+        hidden: int,
+        modes: Modes = DEFAULT_MODES,
+        renew_hidden: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
             hidden: The folder ``.kvd``, open for as long as this one is used.
-            renew_hidden: Makes that anew, behind the same descriptor, where somebody
-                has removed it.
+            modes: Of files and folders that are made. This process's umask must let
+                those of files through.
+            renew_hidden: Makes the folder ``.kvd`` anew, behind the same descriptor,
+                where somebody has removed it.
         """
         self._hidden = hidden
+        self._modes = modes
         self._renew_hidden = renew_hidden
+        self._conferred = Conferred(None, b"")
         self._names = count()
         self._name = ""
         self.descriptor = -1
@@ -117,9 +132,12 @@ class UploadFolder:
         self.made: Callable[[int], None] = lambda descriptor: None
         """Called with its descriptor when it is made, and with -1 when it is closed."""
 
-    def create(self) -> tuple[int, bytes]:
+    def create(self, near: int | None = None) -> tuple[int, bytes]:
         """
         Create an empty file. `kvd.shortcuts` creates others, by names of its own.
+
+        Args:
+            near: The folder in which it will be a value, or that around it; None: any.
 
         Returns:
             Its descriptor, open for writing, and its name in the folder.
@@ -131,26 +149,57 @@ class UploadFolder:
             self._make()
         name = b"%x" % next(self._names)
         try:
-            descriptor = self._create(name)
+            return self._create(name, near), name
         except FileNotFoundError:
             # Somebody has removed the folder. What was uploaded in it is lost.
             self._make()
-            descriptor = self._create(name)
-        return descriptor, name
-
-    def _create(self, name: bytes) -> int:
-        return os.open(name, _FILE_FLAGS, 0o666, dir_fd=self.descriptor)
+            return self._create(name, near), name
 
     def _make(self) -> None:
         old = self.descriptor
         try:
-            self._name, self.descriptor = _make(self._hidden)
+            self._name, self.descriptor = _make(self._hidden, self._modes.folder)
         except FileNotFoundError:
             self._renew_hidden()
-            self._name, self.descriptor = _make(self._hidden)
+            self._name, self.descriptor = _make(self._hidden, self._modes.folder)
+        self._conferred = conferred(self.descriptor)
         self.made(self.descriptor)
         if old >= 0:
             os.close(old)
+
+    def _create(self, name: bytes, near: int | None) -> int:
+        if near is not None:
+            other = conferred(near)
+            if other != self._conferred:
+                try:
+                    return self._create_in(near, name, self._mode(other))
+                except OSError:
+                    # Not every file system has files without names, and the folder
+                    # may be gone. If there is another reason, what follows fails too.
+                    pass
+        mode = self._mode(self._conferred)
+        return os.open(name, _FILE_FLAGS, mode, dir_fd=self.descriptor)
+
+    def _create_in(self, folder: int, name: bytes, mode: int) -> int:
+        """
+        Create a file in another folder, with a name in this one.
+        """
+        descriptor = os.open(".", _NAMELESS_FLAGS, mode, dir_fd=folder)
+        try:
+            # A link to the link in /proc would be a link to that.
+            os.link(
+                f"/proc/self/fd/{descriptor}",
+                name,
+                dst_dir_fd=self.descriptor,
+                follow_symlinks=True,
+            )
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _mode(self, given: Conferred) -> int:
+        return ALL_OF_A_FILE if given.access else self._modes.file
 
     def name_to_keep(self, key: Key) -> bytes | None:
         """
@@ -215,18 +264,15 @@ def sweep(hidden: int) -> list[Left]:
     return found
 
 
-def _make(hidden: int) -> tuple[str, int]:
+def _make(hidden: int, mode: int) -> tuple[str, int]:
     for _ in range(_TRIES):
         name = f"{os.getpid()}-{secrets.token_hex(8)}"
-        os.mkdir(name, dir_fd=hidden)
         try:
-            folder = os.open(name, FOLDER_FLAGS, dir_fd=hidden)
+            folder = make_folder(hidden, name, mode)
         except FileNotFoundError:
+            if not os.fstat(hidden).st_nlink:
+                raise  # It is not this one that was removed.
             continue
-        except OSError:
-            # Mostly for want of descriptors: each request would leave another one.
-            os.rmdir(name, dir_fd=hidden)
-            raise
         if _hold(folder):
             return name, folder
         os.close(folder)

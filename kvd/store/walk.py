@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from twisted.logger import Logger
 
 from kvd.interfaces import ValueInfo
-from kvd.keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Key, escape
+from kvd.keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Key, escape, is_leftover
 from kvd.store.folders import FOLDER_FLAGS
 from kvd.store.tree import Tree, open_value
 from kvd.store.value import FileValue, is_absence
@@ -46,6 +46,9 @@ So many of a folder's folders are put in order before they are entered.
 _ENCODING: Final = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 
 _NO_SEGMENT: Final = re.compile(rb"[\x00-\x1f\x7f]")
+
+# The same, or what a name begins with that may be no key either.
+_NO_KEY: Final = re.compile(rb"[\x00-\x1f\x7f]|\.nfs|\.fuse_hidden")
 
 _log = Logger()
 
@@ -192,7 +195,7 @@ def _keys_only(prefix: bytes, names: list[bytes]) -> list[bytes]:
     together = b"".join(names)
     if (
         room >= MAX_SEGMENT_BYTES
-        and not _NO_SEGMENT.search(together)
+        and not _NO_KEY.search(together)
         and (prefix or HIDDEN not in together)
     ):
         return names  # Nearly always: a look at each would take ten times as long.
@@ -202,6 +205,7 @@ def _keys_only(prefix: bytes, names: list[bytes]) -> list[bytes]:
         if len(name) <= room
         and not _NO_SEGMENT.search(name)
         and (prefix or not name.startswith(HIDDEN))
+        and not is_leftover(name)
     ]
 
 

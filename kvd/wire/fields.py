@@ -10,7 +10,13 @@ from typing import Final
 
 from kvd.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.errors import BadRequest, RangeNotSatisfiable
-from kvd.interfaces import MAX_METADATA_BYTES, NO_METADATA, Metadata, ValueInfo
+from kvd.interfaces import (
+    MAX_METADATA_BYTES,
+    METADATA_FIELDS,
+    NO_METADATA,
+    Metadata,
+    ValueInfo,
+)
 from kvd.wire.events import Request
 
 _TAG: Final = rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
@@ -43,10 +49,7 @@ _MAX_DIGITS: Final = 19
 _CONDITIONAL: Final = frozenset(
     (b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
 )
-_KEPT: Final = (
-    *(b"content-type", b"content-encoding", b"content-language"),
-    *(b"content-disposition", b"cache-control", b"expires"),
-)
+_KEPT: Final = tuple(name.encode() for name in sorted(METADATA_FIELDS))
 
 
 def conditions_of(request: Request) -> Conditions:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from kvd.errors import BadRequest, TargetTooLong
-from kvd.keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Key
+from kvd.keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Key, is_leftover
 from kvd.wire.hosts import is_host
 
 MAX_PAGE: Final = 1000
@@ -151,7 +151,7 @@ def key_of_segments(segments: Sequence[bytes]) -> Key:
 
     Raises:
         BadRequest: A segment is empty, ``.``, ``..``, or holds control bytes,
-            or the first one is kvd's own.
+            the first one is kvd's own, or the last one a file system's.
         TargetTooLong: One, or all together, are too long.
     """
     for segment in segments:
@@ -168,6 +168,11 @@ def key_of_segments(segments: Sequence[bytes]) -> Key:
             )
     if segments[0].startswith(_RESERVED):
         raise BadRequest("Keys that begin with .kvd are kvd's own.")
+    if is_leftover(segments[-1]):
+        raise BadRequest(
+            f"{_shown(segments[-1])} cannot be stored: file systems give such names to"
+            " files that are removed while they are read."
+        )
     key = b"/".join(segments)
     if len(key) > MAX_KEY_BYTES:
         raise TargetTooLong(f"A key has at most {MAX_KEY_BYTES} bytes, not {len(key)}.")

@@ -17,9 +17,10 @@ from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
 from kvd.conditions import UNCONDITIONAL
-from kvd.errors import StoreFull, StoreUnusable
+from kvd.errors import MetadataTooLarge, StoreFull, StoreUnusable
 from kvd.keys import Key
 from kvd.store.file import FileStore, maker
+from kvd.store.uploads import key_of
 
 CHUNK = b"x" * 65536
 
@@ -55,9 +56,14 @@ def put(store: FileStore, key: bytes, chunks: int, length: int | None) -> None:
 
 def files(path: str) -> list[str]:
     """
-    All files there but the locks.
+    All files there but the locks, and what is kept of replaced values for a while.
     """
-    return [name for _, _, names in os.walk(path) for name in names if name != "lock"]
+    return [
+        name
+        for _, _, names in os.walk(path)
+        for name in names
+        if name != "lock" and key_of(os.fsencode(name)) is None
+    ]
 
 
 def is_full(act: Callable[[], object]) -> bool:
@@ -173,12 +179,38 @@ def not_permitted(path: str) -> None:
     unusable(f"{path}/new", "Permission denied")
 
 
+def small_blocks(path: str) -> None:
+    """
+    ext4 with blocks of 1 KiB keeps less metadata than others: an empty one is not
+    full, and what it does not keep is refused as that.
+    """
+    image = f"{path}/image"
+    with open(image, "wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-b", "1024", image], check=True)
+    os.mkdir(f"{path}/mounted")
+    subprocess.run(["mount", "-o", "loop", image, f"{path}/mounted"], check=True)
+    store = open_store(f"{path}/mounted")
+    for size in (0, 100, 800):
+        upload = store.begin(Key(b"k"), 0, {"content-type": "x" * size})
+        upload.commit(UNCONDITIONAL)
+        assert size == len(store.stat(Key(b"k")).metadata["content-type"])
+    upload = store.begin(Key(b"k"), 0, {"content-type": "x" * 1000})
+    with pytest.raises(MetadataTooLarge, match="more than the file system of the"):
+        upload.commit(UNCONDITIONAL)
+    assert 800 == len(store.stat(Key(b"k")).metadata["content-type"])
+    assert ["k"] == files(f"{path}/mounted")
+    while not is_full(lambda: put(store, b"fill", 1, None)):
+        os.rename(f"{path}/mounted/fill", f"{path}/mounted/{os.urandom(8).hex()}")
+
+
 CASES = {
     case.__name__: case
     for case in (
         full_disk,
         no_inodes,
         full_at_start,
+        small_blocks,
         read_only,
         no_attributes,
         not_permitted,

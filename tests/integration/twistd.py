@@ -56,6 +56,7 @@ class Twistd:
         python: str = sys.executable,
         environment: Mapping[str, str] = os.environ,
         port: int | None = None,
+        before: Sequence[str] = (),
     ) -> None:
         """
         Args:
@@ -66,11 +67,13 @@ class Twistd:
             python: Whose twistd it is.
             environment: Of the process.
             port: Where it will listen on 127.0.0.1; an unused one by default.
+            before: What stands between ``twistd -n`` and ``kvd``.
         """
         self.port = unused_port() if port is None else port
         self.lines: list[str] = []
         """What it printed until it served."""
-        self._command = [python, "-c", RUN_TWISTD, "-n", "--pidfile=", "kvd", *options]
+        self._command = [python, "-c", RUN_TWISTD, "-n", "--pidfile=", *before]
+        self._command += ["kvd", *options]
         if not any(option.startswith(("-l", "--listen")) for option in options):
             self._command += [f"--listen=tcp:{self.port}:interface=127.0.0.1"]
         self._folder = folder

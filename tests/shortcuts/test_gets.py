@@ -213,6 +213,18 @@ class OtherValueTests(ShortcutCase):
         os.mkdir(self.file)
         self.assert_left(get("a/b"))
 
+    def test_a_link_leads_to_it(self) -> None:
+        """
+        It is no value, whatever is remembered, until there is a folder again.
+        """
+        folder = os.path.dirname(self.file)
+        os.rename(folder, folder + "-away")
+        os.symlink("a-away", folder)
+        self.assert_left(get("a/b"))
+        os.unlink(folder)
+        os.rename(folder + "-away", folder)
+        self.served(get("a/b"))
+
     def test_it_is_held_no_more(self) -> None:
         """
         From the moment that its inode could be another's: what was forgotten is not

@@ -32,7 +32,7 @@ class StrangersTests(FileStoreCase):
     def test_file_of_others_is_a_value(self) -> None:
         """
         A file without our attribute is served, listed and removed; its entity
-        tag stays while it does not change.
+        tag stays while it does not change. Its folder is left to them.
         """
         self.place("a/b", b"12345")
         info = self.store.stat(Key(b"a/b"))
@@ -44,7 +44,7 @@ class StrangersTests(FileStoreCase):
         os.utime(os.path.join(self.path, "a/b"), (1, 1))
         assert info.etag != self.store.stat(Key(b"a/b")).etag
         self.store.remove(Key(b"a/b"), UNCONDITIONAL)
-        assert [] == self.found()
+        assert ["a"] == self.found()
 
     def test_links_are_not_followed(self) -> None:
         """
@@ -78,6 +78,48 @@ class StrangersTests(FileStoreCase):
         with pytest.raises(KeyConflict):
             upload.commit(UNCONDITIONAL)
         assert [] == self.debris()
+
+    def test_links_above_a_value_are_not_followed(self) -> None:
+        """
+        Whether a worker remembers the value or not, and wherever on the way the link
+        is; when the folder is back, so is the value.
+        """
+        for key, moved in (("a/k", "a"), ("b/c/d/k", "b"), ("e/f/g/k", "e/f")):
+            name = Key(key.encode())
+            self.publish(self.store, name, b"value")
+            assert b"value" == self.get(self.store, name)
+            path = os.path.join(self.path, moved)
+            os.rename(path, path + "-moved")
+            os.symlink(os.path.basename(path) + "-moved", path)
+            for store in (self.store, self.open_store()):
+                self.error(KeyAbsent, lambda: store.open(name))  # noqa: B023
+                self.error(KeyAbsent, lambda: store.stat(name))  # noqa: B023
+                self.error(KeyAbsent, lambda: store.remove(name, UNCONDITIONAL))  # noqa: B023
+                assert [key.replace(moved, moved + "-moved", 1).encode()] == [
+                    info.key for info in self.walk(store)
+                ]
+            os.unlink(path)
+            os.rename(path + "-moved", path)
+            assert b"value" == self.get(self.store, name)
+            self.store.remove(name, UNCONDITIONAL)
+
+    def test_the_refusal_names_what_is_in_the_way(self) -> None:
+        """
+        A link, a value, or anything else; not always the first folder.
+        """
+        self.publish(self.store, Key(b"a/value"))
+        os.symlink("a", os.path.join(self.path, "link"))
+        os.symlink("nowhere", os.path.join(self.path, "a/dangling"))
+        os.mkfifo(os.path.join(self.path, "fifo"))
+        for key, sentence in (
+            (b"a/value/k", "/a/value/k leads through /a/value, which is a value and"),
+            (b"link/k", "/link/k leads through /link, which is a link, which kvd does"),
+            (b"link/value/k", "leads through /link, which is a link"),
+            (b"a/dangling/x/k", "leads through /a/dangling, which is a link"),
+            (b"fifo/k", "leads through /fifo, which is neither a value nor a folder"),
+        ):
+            with pytest.raises(KeyConflict, match=sentence):
+                self.store.begin(Key(key), None)
 
     def test_nothing_blocks(self) -> None:
         """

@@ -67,9 +67,9 @@ class FoldersTests(FolderCase):
         """
         mkdir = os.mkdir
 
-        def make_twice(name: bytes, *, dir_fd: int) -> None:
-            mkdir(name, dir_fd=dir_fd)
-            mkdir(name, dir_fd=dir_fd)
+        def make_twice(name: bytes, mode: int, *, dir_fd: int) -> None:
+            mkdir(name, mode, dir_fd=dir_fd)
+            mkdir(name, mode, dir_fd=dir_fd)
 
         with mock.patch("os.mkdir", make_twice):
             self.make(b"a", b"b")

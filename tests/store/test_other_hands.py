@@ -378,3 +378,41 @@ class TimeTests(OtherHandsCase):
 
         for seconds, changed in listed.items():
             assert -62135596800 <= changed <= 253402300799, seconds
+
+
+class LeftoverTests(OtherHandsCase):
+    """
+    NFS, and FUSE without ``hard_remove``, give another name to a file that is removed
+    while it is open.
+    """
+
+    NAMES = (".nfs000000000000002a00000001", ".fuse_hidden0000002a00000001")
+
+    def test_a_removed_value_is_not_listed(self) -> None:
+        """
+        Under the name that it has until it is closed.
+        """
+        for name in self.NAMES:
+            for folder in (b"", b"folder/"):
+                key = Key(folder + b"k")
+                self.publish(self.store, key)
+                value = self.value(self.store, key)
+                path = os.path.join(self.path, os.fsdecode(folder))
+                os.rename(path + "k", path + name)
+                self.error(KeyAbsent, lambda: self.store.open(key))  # noqa: B023
+                for limit in (None, 9):
+                    assert [] == [*self.walk(self.store, limit=limit)]
+                assert b"v" == self.body(value)
+                os.unlink(path + name)
+
+    def test_other_names_are_listed(self) -> None:
+        """
+        However much they look like those.
+        """
+        names = [name + "0" for name in self.NAMES] + [name[:-1] for name in self.NAMES]
+        names += ["x" + name for name in self.NAMES] + [".nfs", ".fuse_hidden"]
+        for name in names:
+            self.publish(self.store, Key(name.encode()))
+
+        listed = [info.key.decode() for info in self.walk(self.store, limit=99)]
+        assert sorted(names) == listed

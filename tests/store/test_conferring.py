@@ -1,0 +1,394 @@
+"""
+What folders confer on values, and what replacement and removal take away:
+`kvd.store.conferring` and who uses it.
+"""
+
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+from twisted.internet.defer import execute
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.errors import KeyConflict
+from kvd.keys import Key
+from kvd.settings import Modes
+from kvd.store.file import FileStore, FileStoreMaker
+from tests.shortcuts.cases import ShortcutCase, put
+from tests.store.cases import FileStoreCase
+
+GROUP = 4242
+
+_OWNER, _GROUP, _MASK, _OTHERS, _ANY = 1, 4, 0x10, 0x20, 0xFFFFFFFF
+
+
+def access_list(*entries: tuple[int, int, int]) -> bytes:
+    """
+    An access control list as the kernel reads it (``linux/posix_acl_xattr.h``), of
+    tags, permissions and ids.
+    """
+    packed = [struct.pack("<HHI", *entry) for entry in entries]
+    return struct.pack("<I", 2) + b"".join(packed)
+
+
+SHARED = access_list((_OWNER, 6, _ANY), (_GROUP, 6, _ANY), (_OTHERS, 0, _ANY))
+"""
+0660 for files, whatever the umask.
+"""
+
+NAMED = access_list(
+    *((_OWNER, 7, _ANY), (_GROUP, 5, _ANY), (8, 6, GROUP), (_MASK, 7, _ANY)),
+    (_OTHERS, 0, _ANY),
+)
+"""
+A group of another number may read and write.
+"""
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """
+    Another umask for a while.
+    """
+    old = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(old)
+
+
+class ConferringCase(FileStoreCase):
+    """
+    A test with folders of an administrator.
+    """
+
+    def path_of(self, name: str) -> str:
+        """
+        A file or folder below the root.
+        """
+        return os.path.join(self.path, name)
+
+    def make(
+        self, name: str, mode: int = 0o755, group: int = -1, listed: bytes = b""
+    ) -> None:
+        """
+        An administrator makes a folder.
+        """
+        os.mkdir(self.path_of(name))
+        os.chown(self.path_of(name), -1, group)
+        os.chmod(self.path_of(name), mode)
+        if listed:
+            os.setxattr(self.path_of(name), "system.posix_acl_default", listed)
+
+    def access(self, name: str) -> tuple[str, int, bytes]:
+        """
+        Who may do what with a file or folder.
+        """
+        path = self.path_of(name)
+        status = os.stat(path)
+        try:
+            listed = os.getxattr(path, "system.posix_acl_access")
+        except OSError:
+            listed = b""
+        return f"{stat.S_IMODE(status.st_mode):o}", status.st_gid, listed
+
+    def created(self, folder: str) -> tuple[str, int, bytes]:
+        """
+        What a file that any program creates in a folder is like.
+        """
+        path = self.path_of(f"{folder}/.created")
+        with open(path, "wb"):
+            pass
+        access = self.access(f"{folder}/.created")
+        os.unlink(path)
+        return access
+
+
+class ValuesTests(ConferringCase):
+    """
+    A value is like a file that was created in its folder.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store = self.open_store()
+        self.make("group", 0o2775, GROUP)
+        self.make("shared", 0o2770, GROUP, SHARED)
+        self.make("named", 0o755, -1, NAMED)
+        self.make("plain")
+
+    def store_value(self, key: str) -> None:
+        """
+        Create it and replace it.
+        """
+        name = Key(key.encode())
+        assert self.publish(self.store, name).created
+        created = self.access(key)
+        assert not self.publish(self.store, name, b"other").created
+        assert created == self.access(key)
+        assert [] == self.debris()
+
+    def test_a_value_is_as_a_file_created_there(self) -> None:
+        """
+        Of the group, and with the list, that the folder confers; for a list, the
+        umask does not count.
+        """
+        for folder in ("group", "shared", "named", "plain"):
+            self.store_value(f"{folder}/k")
+            with umask(0o022):
+                assert self.created(folder) == self.access(f"{folder}/k"), folder
+        assert ("644", GROUP, b"") == self.access("group/k")
+        assert ("660", GROUP, b"") == self.access("shared/k")
+        assert self.access("named/k")[2]
+
+    def test_folders_pass_it_on(self) -> None:
+        """
+        To those that kvd makes in them, also while the upload goes on.
+        """
+        for folder in ("group", "shared", "named"):
+            self.store_value(f"{folder}/a/b/k")
+            os.mkdir(self.path_of(f"{folder}/by-hand"))
+            expected = self.access(f"{folder}/by-hand")
+            if folder != "group":
+                assert expected == self.access(f"{folder}/a")
+            else:
+                assert ("2755", GROUP, b"") == self.access(f"{folder}/a")
+            assert self.created(f"{folder}/a/b") == self.access(f"{folder}/a/b/k")
+
+    def test_what_is_conferred_may_change(self) -> None:
+        """
+        At any time.
+        """
+        self.store_value("plain/k")
+        os.chown(self.path_of("plain"), -1, GROUP)
+        os.chmod(self.path_of("plain"), 0o2775)
+        self.store_value("plain/other")
+        assert ("644", GROUP, b"") == self.access("plain/other")
+        os.setxattr(self.path_of("plain"), "system.posix_acl_default", SHARED)
+        self.publish(self.store, Key(b"plain/k"))
+
+        assert ("660", GROUP, b"") == self.access("plain/k")
+
+    def test_the_root_confers_too(self) -> None:
+        """
+        On all keys.
+        """
+        os.chown(self.path, -1, GROUP)
+        os.chmod(self.path, 0o2775)
+        for store in (self.store, self.open_store()):
+            self.publish(store, Key(b"k"))
+            self.publish(store, Key(b"a/k"))
+            assert ("644", GROUP, b"") == self.access("k")
+            assert ("2755", GROUP, b"") == self.access("a")
+            assert ("644", GROUP, b"") == self.access("a/k")
+
+    def test_where_files_need_names(self) -> None:
+        """
+        On a file system without O_TMPFILE, values are stored all the same.
+        """
+        opened = os.open
+
+        def refuse(path: bytes, flags: int, *rest: int, dir_fd: int) -> int:
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                raise OSError(95, "Operation not supported")
+            return opened(path, flags, *rest, dir_fd=dir_fd)
+
+        with mock.patch("os.open", refuse):
+            self.publish(self.store, Key(b"shared/k"))
+        assert b"v" == self.get(self.store, Key(b"shared/k"))
+
+    def test_a_discarded_upload_leaves_nothing(self) -> None:
+        """
+        Wherever its file was created.
+        """
+        for key in (b"shared/k", b"shared/a/k", b"plain/k"):
+            self.store.begin(Key(key), None).discard()
+
+        assert [] == self.debris()
+        assert [] == [name for name in self.found() if "/" in name]
+
+
+class SwappedValuesTests(ValuesTests):
+    """
+    See there; values are replaced as on ext4.
+    """
+
+    swaps = True
+
+
+class PruningTests(ConferringCase):
+    """
+    Only folders that kvd made are removed.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store = self.open_store()
+
+    def put_and_remove(self, key: bytes) -> None:
+        """
+        The first and last value of a folder.
+        """
+        self.publish(self.store, Key(key))
+        self.result(self.store.remove(Key(key), UNCONDITIONAL))
+
+    def test_a_folder_of_others_stays(self) -> None:
+        """
+        As it was, whatever it is like; those that kvd made in it go.
+        """
+        self.make("group", 0o2775, GROUP)
+        self.make("plain")
+        for folder in ("group", "plain"):
+            before = self.access(folder), os.stat(self.path_of(folder)).st_ino
+            for key in ("k", "a/b/k"):
+                self.put_and_remove(f"{folder}/{key}".encode())
+                assert folder in self.found()
+                after = self.access(folder), os.stat(self.path_of(folder)).st_ino
+                assert before == after
+
+    def test_a_folder_that_others_have_changed_stays(self) -> None:
+        """
+        It is as good as theirs: by its mode, its owner, or its list.
+        """
+
+        def give_a_list(path: str) -> None:
+            os.setxattr(path, "system.posix_acl_default", SHARED)
+
+        for name, change in (
+            ("mode", lambda path: os.chmod(path, 0o2775)),
+            ("group", lambda path: os.chown(path, -1, GROUP)),
+            ("user", lambda path: os.chown(path, GROUP, -1)),
+            ("list", give_a_list),
+        ):
+            self.publish(self.store, Key(f"{name}/first".encode()))
+            change(self.path_of(name))
+            self.result(self.store.remove(Key(f"{name}/first".encode()), UNCONDITIONAL))
+            assert name in self.found()
+
+    def test_folders_that_kvd_made_go(self) -> None:
+        """
+        Whichever process made them, and however the umask was.
+        """
+        for mask in (0, 0o022, 0o077):
+            with umask(mask):
+                self.put_and_remove(b"a/b/k")
+                self.publish(self.open_store(), Key(b"c/d/k"))
+                self.result(self.store.remove(Key(b"c/d/k"), UNCONDITIONAL))
+            assert [] == self.found()
+
+    def test_no_value_takes_the_place_of_what_confers(self) -> None:
+        """
+        An empty folder is as good as none only if nothing is lost with it.
+        """
+        self.make("group", 0o2775, GROUP)
+        self.make("named", 0o755, -1, NAMED)
+        self.make("outer")
+        self.make("outer/named", 0o755, -1, NAMED)
+        self.make("plain")
+        for folder in (b"group", b"named", b"outer"):
+            self.error(KeyConflict, lambda: self.store.begin(Key(folder), None))  # noqa: B023
+        self.publish(self.store, Key(b"plain"))
+
+        assert ["group", "named", "outer/named", "plain"] == self.found()
+
+
+class ModesTests(ConferringCase):
+    """
+    The settings say who may do what, and no umask.
+    """
+
+    def open_with(self, modes: Modes) -> FileStore:
+        """
+        Open the store with other modes.
+        """
+        store = FileStore(self.path, "process", self.clock, execute, modes=modes)
+        self.addCleanup(store.close)
+        return store
+
+    def test_values_and_folders_have_their_modes(self) -> None:
+        """
+        Also kvd's own files.
+        """
+        with umask(0):
+            store = self.open_with(Modes(0o640, 0o750))
+            self.publish(store, Key(b"a/k"))
+            assert "640" == self.access("a/k")[0]
+            assert "750" == self.access("a")[0]
+            assert "640" == self.access(".kvd/lock")[0]
+            assert "750" == self.access(".kvd")[0]
+
+    def test_the_umask_does_not_decide(self) -> None:
+        """
+        Not about folders at all, and about values not in a process of kvd's own.
+        """
+        maker = FileStoreMaker().making(Modes(0o664, 0o2775), None)
+        path = self.path_of("values")
+        for mask in (0, 0o077, 0o777):
+            with umask(mask):
+                maker.prepare(path)
+                assert "2775" == self.access("values")[0]
+                store = maker.open_store(path, "process")
+                self.addCleanup(store.close)
+                name = f"a{mask}"
+                self.publish(store, Key(f"{name}/k".encode()))
+            assert "664" == self.access(f"values/{name}/k")[0]
+            assert "2775" == self.access(f"values/{name}")[0]
+            assert "664" == self.access("values/.kvd/lock")[0]
+
+
+class ShortcutTests(ConferringCase, ShortcutCase):
+    """
+    A shortcut stores values where its own folder confers what that of the key does;
+    else the ordinary way does.
+    """
+
+    def test_plain_folders_are_served(self) -> None:
+        """
+        With the mode of all values.
+        """
+        self.make("plain")
+        self.served(put("plain/k", b"v"))
+
+        assert ("644", os.getegid(), b"") == self.access("plain/k")
+
+    def test_what_confers_is_left(self) -> None:
+        """
+        At any depth, from the moment that it does.
+        """
+        self.make("group", 0o2775, GROUP)
+        self.make("named", 0o755, -1, NAMED)
+        self.make("plain")
+        self.publish(self.store, Key(b"plain/deep/first"))
+        for key in ("group/k", "named/k"):
+            self.assert_left(put(key, b"v"))
+        for folder in ("plain", "plain/deep", "."):
+            key = os.path.normpath(f"{folder}/k")
+            self.served(put(key, b"v"))
+            path = self.path_of(folder)
+            os.setxattr(path, "system.posix_acl_default", NAMED)
+            self.assert_left(put(key, b"v"))
+            os.removexattr(path, "system.posix_acl_default")
+            self.served(put(key, b"v"))
+            os.chmod(path, 0o2755)
+            self.assert_left(put(key, b"v"))
+            os.chmod(path, 0o755)
+
+    def test_a_root_that_confers_is_served(self) -> None:
+        """
+        If the folder of uploads was made after it was made so.
+        """
+        os.chown(self.path, -1, GROUP)
+        os.chmod(self.path, 0o2775)
+        os.setxattr(self.path, "system.posix_acl_default", SHARED)
+        self.result(self.store.close())
+        os.unlink(self.path_of(".kvd/lock"))
+        os.rmdir(self.path_of(".kvd"))
+        self.store = self.open_store()
+        self.shortcuts = self.make_shortcuts(self.make_site(self.store))
+        self.publish(self.store, Key(b"a/first"))
+        for key in ("k", "a/k"):
+            self.served(put(key, b"v"))
+            assert ("660", GROUP, b"") == self.access(key)
