@@ -8,14 +8,16 @@ key is, plain to ``ls``, ``rsync`` and nginx.
             lock             the keys' locks           (kvd.store.locks)
             4711-09fe…/      what a process uploads    (kvd.store.uploads)
                 0, 1, …
+                k2.ab␟cdef   what was ab/cdef before   (kvd.store.writeback)
 
 A value is written into the upload folder of the process. A commit gives it an
 attribute that says which value it is (`kvd.store.attribute`) and renames it to
 its place while it holds the key's lock. At durability ``disk`` the file is
 synced before and the folders after (`kvd.store.sync`), away from the reactor's
-thread; all else is done at once. So a value is wholly old, wholly new or
-absent, and a kill at any moment leaves at most an upload that the next process
-sweeps away.
+thread; all else is done at once. At durability ``process`` everything is synced
+some seconds later, and what was replaced is kept until then. So a value is wholly
+old, wholly new or absent, and a kill at any moment leaves at most what the next
+process sweeps away.
 
 Any number of processes may have one root open.
 """

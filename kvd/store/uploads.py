@@ -7,6 +7,11 @@ as it lives, which the kernel ends however the process does. So a folder that
 can be locked belongs to nobody: it is the rest of a process that was killed,
 and whoever opens the store sweeps it away.
 
+At durability ``process`` it also keeps values that were replaced a moment ago
+(`kvd.store.writeback`). Their names have a dot, and behind it the key they had, whose
+slashes are the control character US. Folders that hold such files are not removed
+before a sync.
+
 Between making a folder and holding it, somebody who sweeps may take it. So the
 maker looks again once it holds the lock, and makes another if the folder is
 gone; and whoever sweeps keeps the lock until the folder is removed.
