@@ -34,7 +34,7 @@ serve: $(VENV)/served
 
 # Quick checks first. In a make of its own, which sees what has been installed.
 test: prepared
-	$(MAKE) lint trial coverage
+	@$(MAKE) --no-print-directory lint trial coverage
 
 prepared:
 	@PYTHON="$(PYTHON)" tests/prepare.sh

@@ -34,4 +34,6 @@ async def add_one(url):
     return reply.code in (201, 204)
 
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__.strip())
 react(main, sys.argv[1:])

@@ -1,6 +1,6 @@
 """
 List the keys below a prefix, page by page in their order:
-python list_pages.py http://127.0.0.1:8080 PREFIX/
+python list_pages.py http://127.0.0.1:8080 PREFIX/ [KEYS]
 """
 
 import json
@@ -24,4 +24,6 @@ async def main(reactor, url, prefix, page="100"):
         after = json.loads(lines[-1])["key"]
 
 
+if len(sys.argv) not in (3, 4):
+    sys.exit(__doc__.strip())
 react(main, sys.argv[1:])

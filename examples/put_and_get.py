@@ -19,4 +19,6 @@ async def main(reactor, url):
     print("removed" if reply.code == 204 else await reply.text())
 
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__.strip())
 react(main, sys.argv[1:])

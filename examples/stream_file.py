@@ -25,4 +25,6 @@ async def main(reactor, url, path, copy):
     print(f"{reply.length} bytes went and came")
 
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__.strip())
 react(main, sys.argv[1:])

@@ -9,9 +9,10 @@ written to.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from select import PIPE_BUF, select
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -53,13 +54,13 @@ def format_entry(entry: Entry, worker: int) -> str:
 
 def append_to(path: str) -> Callable[[bytes], None]:
     """
-    A function that appends to a file, or writes to standard output for ``-``.
+    A function that appends whole lines to a file, or writes them to standard output
+    for ``-``.
     """
+    if path == "-":
+        return _print
 
     def append(lines: bytes) -> None:
-        if path == "-":
-            write_all(1, lines)
-            return
         descriptor = _open(path)
         try:
             write_all(descriptor, lines)
@@ -67,6 +68,29 @@ def append_to(path: str) -> Callable[[bytes], None]:
             os.close(descriptor)
 
     return append
+
+
+def _print(lines: bytes) -> None:
+    """
+    Write lines to standard output, which others write to as well.
+    """
+    for piece in in_pieces(lines):
+        write_all(1, piece)
+
+
+def in_pieces(lines: bytes) -> Iterator[bytes]:
+    """
+    As many whole lines at a time as a pipe takes in one piece (pipe(7)): of more, some
+    could get between those of others. A line that is longer comes alone.
+    """
+    begin, size = 0, len(lines)
+    while begin < size:
+        end = size
+        if size - begin > PIPE_BUF:
+            end = lines.rfind(b"\n", begin, begin + PIPE_BUF) + 1
+            end = end or lines.index(b"\n", begin) + 1
+        yield lines[begin:end]
+        begin = end
 
 
 def _open(path: str) -> int:
@@ -97,7 +121,11 @@ def write_all(descriptor: int, data: bytes) -> None:
     """
     rest = memoryview(data)
     while rest:
-        rest = rest[os.write(descriptor, rest) :]
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            # Somebody else who has the pipe wants it so.
+            select([], [descriptor], [])
 
 
 class AccessLog(Gathering[Entry]):
@@ -127,4 +155,9 @@ class AccessLog(Gathering[Entry]):
             lines = [format_entry(entry, worker) for entry in entries]
             append(("\n".join(lines) + "\n").encode("ascii", "backslashreplace"))
 
-        super().__init__("the access log", write, clock, off_reactor)
+        super().__init__("the access log", write, clock, off_reactor, _size)
+
+
+def _size(entry: Entry) -> int:
+    # The rest is short.
+    return len(entry.key)

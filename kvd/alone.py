@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from kvd.control.status import WorkerState
 from kvd.daemon import ServingService
+from kvd.ending import end_once
 from kvd.serving import Serving
 
 _log = Logger()
@@ -26,11 +27,13 @@ class OwnService(ServingService):
         from twisted.internet import reactor
 
         super().startService()
-        self._serving = Serving(self._settings, 0, reactor, self._scoreboard.own_row(0))
+        settings = self._for_serving(self._settings)
+        self._serving = Serving(settings, 0, reactor, self._scoreboard.own_row(0))
         self._serving.start()
         for number, group in enumerate(self._groups):
             self._serving.listen(f"{number}/0", group.members[0].dup())
         self._answer(reactor)
+        end_once(reactor)
         self._read_again_on_hangup(reactor)
         self._serves(reactor)
 

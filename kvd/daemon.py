@@ -6,6 +6,7 @@ its end.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
@@ -14,6 +15,8 @@ from twisted.internet.defer import Deferred
 from kvd.announcing import announce, announce_status
 from kvd.control.status import WorkerState, describe
 from kvd.hangup import on_hangup
+from kvd.hosts import HostGuard
+from kvd.log.writing import write_log_later
 from kvd.opening import Sockets
 from kvd.scoreboard import Scoreboard
 from kvd.settings import Settings
@@ -49,7 +52,11 @@ class ServingService(Service):
         self._sites: list[Any] = []
 
     def startService(self) -> None:
+        # Not at the top: importing the reactor installs one.
+        from twisted.internet import reactor
+
         super().startService()
+        write_log_later(reactor)
         raise_descriptor_limit()
         self._scoreboard = Scoreboard(self._scoreboard_memory)
 
@@ -86,10 +93,26 @@ class ServingService(Service):
                     self._scoreboard.sums,
                     lambda: self._scoreboard.workers,
                     lambda: self._present().policy,
+                    self._is_known,
                     reactor,
                 )
             )
             announce_status(self._status)
+
+    def _is_known(self, host: bytes | None) -> bool:
+        """
+        Whether the status site may be asked by a name.
+        """
+        assert self._status is not None
+        guard = HostGuard([self._status.address], self._settings.allowed_hosts)
+        return guard.knows(host)
+
+    def _for_serving(self, settings: Settings) -> Settings:
+        """
+        Settings for the processes that serve: with the addresses that there are, in
+        place of those whose port the kernel chose, or which systemd gave.
+        """
+        return replace(settings, listen=tuple(group.address for group in self._groups))
 
     def _read_again_on_hangup(self, reactor: Any) -> None:
         def read_again() -> None:

@@ -144,6 +144,14 @@ class CodingUnsupported(PeerError):
     status = 415
 
 
+class Misdirected(PeerError):
+    """
+    The request is for a host that this address does not stand for.
+    """
+
+    status = 421
+
+
 class RangeNotSatisfiable(PeerError):
     """
     The range asked for lies wholly behind the end of the value.

@@ -2,8 +2,9 @@
 Writing off the path of what is written about.
 
 To tell something costs an append to a list. Twice a second the list is written
-in a thread. What a slow disk does not take is dropped and counted: requests do
-not wait for it, and memory is bounded.
+in a thread. What a slow disk, or a pipe that nobody reads, does not take is dropped and
+counted: requests do not wait for it, nor does the end of the process, and memory is
+bounded.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -20,8 +21,15 @@ T = TypeVar("T")
 
 FLUSH_SECONDS: Final = 0.5
 
-# What waits for a disk which takes none costs memory.
+# What waits for a disk which takes none costs memory: as many entries, and as much of
+# what varies in them. As much again may be with the thread.
 MAX_WAITING: Final = 100_000
+MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
+
+STOP_SECONDS: Final = 1.0
+"""
+How long the last entries may take.
+"""
 
 
 class Gathering(Generic[T]):
@@ -40,45 +48,68 @@ class Gathering(Generic[T]):
         write: Callable[[list[T]], None],
         clock: IReactorTime,
         off_reactor: Callable[[Callable[[], None]], Deferred[None]],
+        size: Callable[[T], int] = lambda entry: 0,
     ) -> None:
         """
         Args:
             name: Of the file, for the log: "the access log".
             write: Writes entries; may block, and fail with OSError.
             clock: When to write.
-            off_reactor: Runs a function elsewhere.
+            off_reactor: Runs functions elsewhere, in order; some may never end.
+            size: How many bytes of an entry clients choose.
         """
         self._name = name
         self._write = write
         self._clock = clock
         self._off_reactor = off_reactor
+        self._size = size
         self._waiting: list[T] = []
+        self._waiting_bytes = 0
         self._dropped = 0
-        self._scheduled = False
+        self._scheduled: IDelayedCall | None = None
+        self._writing = False
         self._failed = False
 
     def note(self, entry: T) -> None:
         """
         Take one entry.
         """
-        if len(self._waiting) >= MAX_WAITING:
+        if (
+            len(self._waiting) >= MAX_WAITING
+            or self._waiting_bytes >= MAX_WAITING_BYTES
+        ):
             self._dropped += 1
             return
         self._waiting.append(entry)
-        if not self._scheduled:
-            self._scheduled = True
-            self._clock.callLater(FLUSH_SECONDS, self._flush)
+        self._waiting_bytes += self._size(entry)
+        # One write at a time, so that what waits is bounded.
+        if self._scheduled is None and not self._writing:
+            self._scheduled = self._clock.callLater(FLUSH_SECONDS, self._flush)
 
     def _flush(self) -> None:
-        entries, self._waiting = self._waiting, []
-        self._off_reactor(lambda: self._write(entries)).addBoth(self._flushed)
+        self._scheduled = None
+        self._writing = True
+        self._write_waiting().addCallback(self._flushed)
 
-    def _flushed(self, result: Failure | None) -> None:
-        # One write at a time, so that entries keep their order.
+    def _write_waiting(self) -> Deferred[None]:
+        entries, self._waiting = self._waiting, []
+        self._waiting_bytes = 0
+        written = self._off_reactor(lambda: self._write(entries))
+        return written.addBoth(self._written)
+
+    def _written(self, result: Failure | None) -> None:
         if isinstance(result, Failure):
             self._complain(result.value)
         else:
             self._failed = False
+
+    def _flushed(self, _: None) -> None:
+        self._writing = False
+        self._tell_dropped()
+        if self._waiting:
+            self._scheduled = self._clock.callLater(FLUSH_SECONDS, self._flush)
+
+    def _tell_dropped(self) -> None:
         if self._dropped:
             self._log.warn(
                 "{dropped} entries of {name} were dropped: its file takes them too"
@@ -87,9 +118,6 @@ class Gathering(Generic[T]):
                 name=self._name,
             )
             self._dropped = 0
-        self._scheduled = bool(self._waiting)
-        if self._scheduled:
-            self._clock.callLater(FLUSH_SECONDS, self._flush)
 
     def _complain(self, error: BaseException | None) -> None:
         if not self._failed:
@@ -100,13 +128,33 @@ class Gathering(Generic[T]):
                 error=error,
             )
 
-    def stop(self) -> None:
+    def stop(self) -> Deferred[None]:
         """
-        Write what waits, in this thread.
+        Write what waits. Nothing may be told any more.
+
+        Returns:
+            Fires when all is written, or after `STOP_SECONDS`; never fails.
         """
-        entries, self._waiting = self._waiting, []
-        if entries:
-            try:
-                self._write(entries)
-            except OSError as error:
-                self._complain(error)
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
+        if not (self._writing or self._waiting):
+            return succeed(None)
+        stopped: Deferred[None] = Deferred()
+        count = len(self._waiting)
+        late = self._clock.callLater(STOP_SECONDS, self._late, count, stopped)
+
+        def written(_: None) -> None:
+            if late.active():
+                late.cancel()
+                self._tell_dropped()
+                stopped.callback(None)
+
+        self._write_waiting().addCallback(written)
+        return stopped
+
+    def _late(self, count: int, stopped: Deferred[None]) -> None:
+        # What is being written besides, nobody can count.
+        self._dropped += count
+        self._tell_dropped()
+        stopped.callback(None)

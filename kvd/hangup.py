@@ -9,6 +9,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from kvd.ending import stop
+
 
 def on_hangup(read_again: Callable[[], None], reactor: Any) -> None:
     """
@@ -25,7 +27,7 @@ def on_hangup(read_again: Callable[[], None], reactor: Any) -> None:
     def hung_up(number: int, frame: object) -> None:
         if at_terminal and not has_terminal():
             # The signal's first meaning: who started this has left.
-            reactor.callFromThread(reactor.stop)
+            reactor.callFromThread(stop, reactor)
         else:
             reactor.callFromThread(read_again)
 

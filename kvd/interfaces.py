@@ -516,12 +516,17 @@ class IGatedPolicy(IDispatchPolicy):
 
     def accepts(worker: int, view: View) -> bool:
         """
-        Whether a worker may take the connection that waits. Called in the worker;
-        kept waiting for long by all of them, a connection is taken by anybody.
+        Whether a worker may take one of the connections that wait (``view.waiting``).
+        Called in the worker; kept waiting for long by all of them, a connection is
+        taken by anybody.
+
+        With one that waits, it is a matter of who takes it. With many, each worker
+        should take its share at once: who waits in a long queue while a gate is closed
+        waits for ever longer turns of those who are in.
 
         Args:
             worker: The number of the one that asks.
-            view: All workers that take connections and have given a sign of life,
+            view: All workers that take connections and are there to take one soon,
                 itself included.
         """
 

@@ -99,7 +99,7 @@ class ListenerGroup:
         """
         if isinstance(self.address, UNIXAddress) or self.members[0].fileno() == -1:
             return []
-        return [_queue(member)[0] for member in self.members]
+        return [accept_queue(member)[0] for member in self.members]
 
     def queue_limit(self) -> int | None:
         """
@@ -108,7 +108,7 @@ class ListenerGroup:
         """
         if isinstance(self.address, UNIXAddress) or self.members[0].fileno() == -1:
             return None
-        return _queue(self.members[0])[1]
+        return accept_queue(self.members[0])[1]
 
     def close(self) -> None:
         """
@@ -131,7 +131,10 @@ class ListenerGroup:
                 pass
 
 
-def _queue(listener: socket.socket) -> tuple[int, int]:
+def accept_queue(listener: socket.socket) -> tuple[int, int]:
+    """
+    How many connections wait to be accepted at a socket of TCP, and how many may.
+    """
     info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     waiting, limit = _TCP_INFO.unpack(info)
     return waiting, limit

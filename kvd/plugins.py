@@ -12,7 +12,9 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any
 
+from twisted.logger import globalLogBeginner
 from twisted.plugin import IPlugin, getPlugins
+from twisted.python import log
 from twisted.python.reflect import namedAny
 from zope.interface import Attribute, implementer
 
@@ -93,7 +95,10 @@ def declared(kind: type[IDeclaration]) -> dict[str, IDeclaration]:
     All declarations of a kind by name, in the order of their names. Imports
     none of the code behind them.
     """
-    found = sorted(getPlugins(kind), key=lambda declaration: declaration.name)
+    # An event without a text is not written. A traceback still is: a module that cannot
+    # be loaded is somebody's mistake.
+    plugins = log.callWithContext({"log_format": ""}, lambda: list(getPlugins(kind)))
+    found = sorted(plugins, key=lambda declaration: declaration.name)
     return {declaration.name: declaration for declaration in found}
 
 
@@ -129,3 +134,27 @@ def load(kind: type[IDeclaration], name: str) -> Any:
             f" {contract}"
         )
     return loaded
+
+
+_UNWRITABLE = "Unable to write to plugin cache"
+
+
+def forget_unwritable_cache() -> None:
+    """
+    Let the log begin without Twisted's own complaints that it may not write its cache
+    of plugins. That is so wherever one user installs kvd and another runs it, on every
+    start, and nobody has to do anything about it.
+
+    Nothing is lost where a Twisted keeps what was logged before the log began in
+    another place: the complaints stay.
+    """
+    history = getattr(globalLogBeginner, "_initialBuffer", None)
+    events = getattr(history, "_buffer", None)
+    if events is not None:
+        kept = [event for event in events if not _is_about_the_cache(event)]
+        events.clear()
+        events.extend(kept)
+
+
+def _is_about_the_cache(event: Any) -> bool:
+    return str(event.get("format", "")).startswith(_UNWRITABLE)

@@ -156,8 +156,7 @@ class HttpConnection(Protocol):
         if self._advancing:
             return
         self._advancing = True
-        run_queue = self._site.run_queue
-        began = run_queue.seconds()
+        slice_end = 0.0
         try:
             while not self._owed and not self._ending:
                 try:
@@ -169,12 +168,13 @@ class HttpConnection(Protocol):
                     self._await_input()
                     break
                 self._pass_on(event)
-                # What begins with a head goes on with it, at least once.
-                if (
-                    not isinstance(event, Request)
-                    and self._reader.buffered
-                    and run_queue.is_over(began)
-                ):
+                if event.__class__ is Request or not self._reader.buffered:
+                    # What begins with a head goes on with it; and most requests end
+                    # without a look at the clock.
+                    continue
+                run_queue = self._site.run_queue
+                slice_end = slice_end or run_queue.slice_end()
+                if run_queue.seconds() >= slice_end:
                     self._give_way()
         finally:
             self._advancing = False
@@ -395,6 +395,13 @@ class HttpConnection(Protocol):
         return self.transport.peer_name
 
     @property
+    def local(self) -> Any:
+        """
+        See `Line`.
+        """
+        return self.transport.socket.getsockname()
+
+    @property
     def remaining_body(self) -> int | None:
         """
         See `Line`.
@@ -552,6 +559,17 @@ class HttpConnection(Protocol):
     def _wait(self, waits: Waits) -> None:
         self._patience.wait(waits, self._site.clock.seconds())
 
+    def _progress(self, waits: Waits) -> tuple[int, int]:
+        """
+        See `Patience.is_over`. Each look at what the kernel knows is a system call.
+        """
+        if waits is Waits.READER:
+            moved = self._received + self.transport.bytes_delivered
+            return moved, self.transport.unheard_bytes()
+        if waits is Waits.LINGER:
+            return self._received + self.transport.bytes_delivered, 0
+        return self._received + self.transport.bytes_sent, 0
+
     def check_time(self, now: float) -> None:
         """
         Called a few times a second: end what has waited for too long.
@@ -563,7 +581,7 @@ class HttpConnection(Protocol):
         self._checked_received = self._received
         patience = self._patience
         waits = patience.waits
-        over = patience.is_over(now, self._received + self.transport.bytes_sent)
+        over = patience.is_over(now, *self._progress(waits))
         if waits is Waits.IDLE and self._fresh_until is not None:
             over = over or now >= self._fresh_until
         if not over:

@@ -62,18 +62,13 @@ class RunQueue:
         self._waiting: dict[Callable[[], None], None] = {}
         self._is_called = False
 
-    def is_over(self, began: float) -> bool:
+    def slice_end(self) -> float:
         """
-        Whether a time slice is over.
-
-        Args:
-            began: When it began, by `seconds`.
+        When a time slice is over that begins now, by `seconds`.
         """
-        now = self.seconds()
-        if now - began >= SLICE_SECONDS:
-            return True
-        turn_began = self._row.turn * 1e-9
-        return now - turn_began >= TURN_SECONDS if turn_began else False
+        end = self.seconds() + SLICE_SECONDS
+        turn_began = self._row.turn
+        return min(end, turn_began * 1e-9 + TURN_SECONDS) if turn_began else end
 
     def add(self, run: Callable[[], None]) -> None:
         """

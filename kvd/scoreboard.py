@@ -24,7 +24,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
-from math import frexp
+from math import frexp, inf
 from typing import Final, NamedTuple
 
 from kvd.dispatch.bpf import create_map
@@ -332,15 +332,28 @@ class Scoreboard:
         """
         self._marks[worker] = takes
 
-    def loads(self, seconds: float) -> Loads:
+    def takers(self) -> int:
         """
-        What all workers have to do, and who of them counts: who takes connections and
-        has begun or ended to wait in the last seconds.
+        How many workers take connections.
+        """
+        return sum(self._marks[: self.workers])
+
+    def loads(self, seconds: float, turn_seconds: float = inf) -> Loads:
+        """
+        What all workers have to do, and who of them counts: who takes connections, and
+        is there to take one soon.
 
         As many workers in each part, also while their number is being changed.
+
+        Args:
+            seconds: Who waits for events counts if that has begun so recently.
+            turn_seconds: Who has events counts if it has woken so recently, and within
+                `seconds`.
         """
         count = self.workers
-        since = time.monotonic_ns() - seconds * 1e9
+        now = time.monotonic_ns()
+        since = now - seconds * 1e9
+        woken_since = now - min(seconds, turn_seconds) * 1e9
         signs = zip(
             self._column(_AWAKE, count), self._column(_BEAT, count), strict=True
         )
@@ -351,11 +364,22 @@ class Scoreboard:
                 for worker, (takes, (woke, beat)) in enumerate(
                     zip(marks, signs, strict=True)
                 )
-                if takes and (woke > since or beat > since)
+                if takes and (woke > woken_since if woke else beat > since)
             ],
             connections=self._column(OPEN, count),
             requests=self._in_progress(count),
         )
+
+    def silent_seconds(self) -> list[float]:
+        """
+        For how long each worker has neither begun nor ended to wait.
+        """
+        count = self.workers
+        now = time.monotonic_ns()
+        signs = zip(
+            self._column(_AWAKE, count), self._column(_BEAT, count), strict=True
+        )
+        return [max(0, now - max(sign)) / 1e9 for sign in signs]
 
     def own_row(self, worker: int) -> Row:
         """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from kvd.accepting import Acceptor
 from kvd.access_log import AccessLog, append_to
 from kvd.dialects.choice import Dialects
+from kvd.hosts import HostGuard
 from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
 from kvd.plugins import IStoreDeclaration, load
 from kvd.privileges import User
@@ -33,14 +34,10 @@ from kvd.site import Site
 from kvd.splicing import Pipe
 from kvd.transport import close_both_ways, name_of, serve_connection
 from kvd.warming import Warmer
+from kvd.writer import Writer
 
 # How often the connections are asked whether they have waited for too long.
 CHECK_SECONDS: Final = 1.0
-
-ALONE_AT_ONCE: Final = 16
-"""
-So many connections are accepted for one event, where nobody else would.
-"""
 
 # What is broken off at the end of draining ends within so many seconds, or is
 # left to the end of the process.
@@ -122,7 +119,7 @@ class Serving:
     ) -> None:
         """
         Args:
-            settings: The whole of them.
+            settings: The whole of them, with the addresses that sockets really have.
             worker: The number of this worker, for its logs.
             reactor: Watches the sockets.
             row: Where this process counts; None: only for itself.
@@ -134,8 +131,12 @@ class Serving:
         self._worker = worker
         self._reactor = reactor
         self._acceptors: dict[str, Acceptor] = {}
-        self.may_accept: Callable[[], bool] = lambda: True
-        """Asked before each connection that this process would accept."""
+        self.may_accept: Callable[[int], bool] = lambda waiting: True
+        """Asked before each connection that this process would accept from a socket
+        that others accept from too, with how many wait there."""
+        self.share_of: Callable[[int], int] = lambda waiting: waiting
+        """Asked how many of those that wait there are this process's to take in one
+        turn."""
         self._full = False
         self._drained: Deferred[None] | None = None
         self._checking = LoopingCall(self._check)
@@ -164,6 +165,7 @@ class Serving:
             self._pipe,
             Warmer(self._off_reactor).warm,
             self._recorder,
+            HostGuard(settings.listen, settings.allowed_hosts),
         )
         if settings.shortcuts:
             self._site.shortcuts = shortcuts_to(self._site)
@@ -174,7 +176,7 @@ class Serving:
         if path is None:
             return None
         return AccessLog(
-            self._worker, append_to(path), self._reactor, self._off_reactor
+            self._worker, append_to(path), self._reactor, self._thread_for(path)
         )
 
     def _open_record(self) -> Recorder | None:
@@ -185,9 +187,16 @@ class Serving:
             self._worker,
             record_to(path),
             self._reactor,
-            self._off_reactor,
+            self._thread_for(path),
             self._row.epoch_ns,
         )
+
+    def _thread_for(self, path: str) -> Callable[[Callable[[], None]], Deferred[None]]:
+        """
+        Where a file is written that may never take what is written.
+        """
+        writer = Writer(path)
+        return lambda function: writer.defer(function, self._reactor)
 
     def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
@@ -201,17 +210,17 @@ class Serving:
         Args:
             name: For `unlisten`; a socket of the same name gives way.
             sock: Listening and non-blocking; owned by this from here on.
-            alone: Whether no other process accepts from it; else connections are
-                taken one at a time, so that others get theirs.
+            alone: Whether no other process accepts from it; else others get their
+                share of the connections.
         """
         self.unlisten(name)
         acceptor = self._acceptors[name] = Acceptor(
             sock,
             self.serve,
             self._reactor,
-            at_once=ALONE_AT_ONCE if alone else 1,
             # What nobody else polls, nobody else would take.
-            may=(lambda: True) if alone else (lambda: self.may_accept()),
+            at_once=lambda waiting: waiting if alone else self.share_of(waiting),
+            may=lambda waiting: alone or self.may_accept(waiting),
         )
         if not self._full:
             acceptor.start()
@@ -354,12 +363,18 @@ class Serving:
         self._checking.stop()
         if self._pipe is not None:
             self._pipe.close()
-        if self._access_log is not None:
-            self._access_log.stop()
-        if self._recorder is not None:
-            self._recorder.stop()
-        closed = self._site.store.close()
-        return closed if isinstance(closed, Deferred) else succeed(None)
+        written = [log.stop() for log in (self._access_log, self._recorder) if log]
+        closed = maybeDeferred(self._site.store.close)
+
+        async def ended() -> None:
+            try:
+                await closed
+            finally:
+                # All have begun; these never fail.
+                for one in written:
+                    await one
+
+        return Deferred.fromCoroutine(ended())
 
 
 def _first_of(shortcuts: Shortcuts, connection: socket.socket) -> int | bytes:

@@ -16,6 +16,11 @@ What a reply promises: the value survives a power cut, or a kill of kvd.
 """
 
 
+ANY_HOST: Final = "*"
+"""
+Among `Settings.allowed_hosts`: whatever a request names.
+"""
+
 MAX_PROCS: Final = 4096
 """
 Of the workers that may be asked for.
@@ -149,6 +154,9 @@ class Settings:
     file_mode: int = DEFAULT_MODES.file
     folder_mode: int = DEFAULT_MODES.folder
     dialects: tuple[DialectChoice, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    """Names beside this machine's own by which loopback addresses may be asked: in
+    small letters, without ports; or `ANY_HOST`."""
     access_log: str | None = None
     """An absolute path, ``-`` for standard output, or None."""
     record: str | None = None

@@ -130,6 +130,9 @@ class _Teacher:
             return None
         if request.chunked or request.expects_continue:
             return None
+        if not self.site.guard.knows(request.host):
+            # It depends on where a connection came in, which is nothing to look up.
+            return None
         if isinstance(operation, Get):
             return self._understand_get(operation, request)
         assert isinstance(operation, Put)

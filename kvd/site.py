@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from kvd.access_log import Entry
 from kvd.dialects.choice import Dialects
+from kvd.hosts import HostGuard
 from kvd.interfaces import IStore
 from kvd.patience import bounds_of
 from kvd.recording import Recorder
@@ -61,6 +62,7 @@ class Site:
         pipe: Pipe | None = None,
         warm: Warm = lambda descriptor, offset, count: None,
         recorder: Recorder | None = None,
+        guard: HostGuard | None = None,
     ) -> None:
         """
         Args:
@@ -76,6 +78,7 @@ class Site:
             warm: See `kvd.warming.Warmer.warm`.
             recorder: Hears of each connection that ended; None: nobody wants to
                 know.
+            guard: Says which hosts may be asked for; None: all.
         """
         self.store = store
         self.dialects = dialects
@@ -87,6 +90,7 @@ class Site:
         self.pipe = pipe
         self.warm = warm
         self.recorder = recorder
+        self.guard = guard or HostGuard()
         self.heads = Heads(limits)
         self.shortcuts: Shortcuts | None = None
         """Which requests take where they can; None while draining too."""

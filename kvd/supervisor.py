@@ -14,6 +14,7 @@ from kvd.control.changes import changes_by
 from kvd.control.status import WorkerState
 from kvd.daemon import ServingService
 from kvd.dispatch.arranging import ChosenPolicy
+from kvd.ending import end_once
 from kvd.opening import Sockets
 from kvd.rereading import Rereading
 from kvd.settings import Settings
@@ -59,7 +60,10 @@ class WorkersService(ServingService):
         super().startService()
         settings = self._settings
         self._forks = ForkServerProcess(
-            settings, self._scoreboard_memory, reactor, held=self._held
+            self._for_serving(settings),
+            self._scoreboard_memory,
+            reactor,
+            held=self._held,
         )
         self._distribution = Dispatching(
             self._chosen,
@@ -88,12 +92,13 @@ class WorkersService(ServingService):
         self._rereading = Rereading(settings, self._read, self._changing)
         self._forks.start(self._pool)
         self._pool.start()
+        end_once(reactor)
         self._read_again_on_hangup(reactor)
         self._answer(reactor)
 
     def _load(self, settings: Settings) -> None:
         self._settings = settings
-        self._forks.load(settings)
+        self._forks.load(self._for_serving(settings))
         self._pool.drain_seconds = settings.drain_seconds
         self._distribution.limit(settings.limits.connections)
 
@@ -107,6 +112,7 @@ class WorkersService(ServingService):
                 slot.pid,
                 slot.state.value,
                 self._distribution.handing_over(slot.number),
+                self._distribution.stalls(slot.number),
             )
             for slot in self._pool.slots
             if slot.wanted or slot.state is not State.ENDED

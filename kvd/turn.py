@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -80,6 +80,12 @@ class Line(Protocol):
     def peer_name(self) -> str:
         """
         The client, for the log.
+        """
+
+    @property
+    def local(self) -> Any:
+        """
+        This end's address, as ``getsockname`` says it.
         """
 
     @property
@@ -189,6 +195,8 @@ class Turn:
         Understand the head.
         """
         request = self.request
+        if not self._site.guard.knows(request.host):
+            self._site.guard.check(request, self._line.local)
         dialects = self._site.dialects
         place = dialects.of(request.target)
         self._dialect = place.dialect
@@ -402,7 +410,12 @@ class Turn:
             self._log.failure("a request failed", failure=Failure(error))
             error = Fault("kvd made a mistake, which its log describes.")
         elif isinstance(error, Fault) and not isinstance(error, Draining):
-            self._log.warn("a request failed: {error}", error=error.sentence)
+            # Some kinds a client can cause at will, such as too large a value.
+            self._log.warn(
+                "a request failed: {error}",
+                error=error.sentence,
+                kind=type(error).__name__,
+            )
         if self._status:
             self._line.break_off()
             return

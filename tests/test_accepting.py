@@ -9,7 +9,7 @@ from typing import Any
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.accepting import KEPT_SECONDS, Acceptor
+from kvd.accepting import AT_ONCE_AT_MOST, KEPT_SECONDS, Acceptor
 from tests.stepped import SteppedReactor
 
 
@@ -74,11 +74,13 @@ class AcceptorTests(SynchronousTestCase):
         self.reactor.settle()
         assert 3 == len(self.accepted)
 
-    def test_who_is_alone_takes_several_in_a_turn(self) -> None:
+    def test_several_are_taken_in_a_turn_where_that_is_meant(self) -> None:
         """
         As many as it was told, and none when it is paused meanwhile.
         """
-        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, at_once=3)
+        acceptor = Acceptor(
+            self.held.dup(), self.take, self.reactor, at_once=lambda waiting: 3
+        )
         self.addCleanup(acceptor.close)
         acceptor.start()
         self.connect(5)
@@ -96,6 +98,122 @@ class AcceptorTests(SynchronousTestCase):
         self.connect(2)
         self.reactor.settle()
         assert 6 == len(self.accepted)
+
+    def test_a_part_of_those_that_wait_is_taken_in_a_turn(self) -> None:
+        """
+        However many they are: else who waits in a long queue would wait for ever more
+        turns of those who are in.
+        """
+        told: list[int] = []
+
+        def half(waiting: int) -> int:
+            told.append(waiting)
+            return waiting // 2
+
+        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, at_once=half)
+        self.addCleanup(acceptor.close)
+        self.connect(16)
+        acceptor.start()
+        self.reactor.settle(1)
+        assert 8 == len(self.accepted)
+
+        self.reactor.settle()
+        assert 16 == len(self.accepted)
+        assert [16, 8, 4, 2, 1] == told[:5]
+
+    def test_a_turn_ends_however_many_wait(self) -> None:
+        """
+        Those who are in want to be served, too.
+        """
+        acceptor = Acceptor(
+            self.held.dup(), self.take, self.reactor, at_once=lambda waiting: 10**6
+        )
+        self.addCleanup(acceptor.close)
+        attempts: list[None] = []
+
+        def accept_one() -> bool:
+            attempts.append(None)
+            return True
+
+        self.patch(acceptor, "accept_one", accept_one)
+        acceptor.start()
+        acceptor.doRead()
+
+        assert AT_ONCE_AT_MOST == len(attempts)
+
+    def test_a_gate_is_told_how_many_wait(self) -> None:
+        """
+        At that moment: others take theirs meanwhile.
+        """
+        told: list[int] = []
+
+        def may(waiting: int) -> bool:
+            told.append(waiting)
+            if len(told) == 2:
+                self.held.accept()[0].close()
+            return True
+
+        acceptor = Acceptor(
+            self.held.dup(),
+            self.take,
+            self.reactor,
+            at_once=lambda waiting: waiting,
+            may=may,
+        )
+        self.addCleanup(acceptor.close)
+        self.connect(5)
+        acceptor.start()
+        self.reactor.settle()
+
+        assert [5, 4, 2, 1] == told
+        assert 4 == len(self.accepted)
+
+    def test_of_many_a_part_is_taken_between_two_questions(self) -> None:
+        """
+        And no more than was to be taken in all.
+        """
+        told: list[int] = []
+
+        def may(waiting: int) -> bool:
+            told.append(waiting)
+            return True
+
+        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.addCleanup(listener.close)
+        listener.setblocking(False)
+        acceptor = Acceptor(
+            listener.dup(),
+            self.take,
+            self.reactor,
+            at_once=lambda waiting: 66,
+            may=may,
+        )
+        self.addCleanup(acceptor.close)
+        for _ in range(70):
+            self.addCleanup(socket.create_connection(listener.getsockname()).close)
+        acceptor.start()
+        self.reactor.settle(1)
+
+        assert 64 == len(self.accepted)
+        assert list(range(70, 6, -4)) == told
+
+    def test_who_comes_too_late_asks_nobody(self) -> None:
+        """
+        Another was faster, and nothing waits any more: what the gate would say of
+        nothing does not keep the next one out.
+        """
+        asked: list[int] = []
+
+        def may(waiting: int) -> bool:
+            asked.append(waiting)
+            return False
+
+        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, may=may)
+        self.addCleanup(acceptor.close)
+        acceptor.doRead()
+
+        assert [] == asked
+        assert [] == self.reactor.getDelayedCalls()
 
     def test_a_mistake_with_one_connection_is_not_the_others(self) -> None:
         """
@@ -123,12 +241,16 @@ class AcceptorTests(SynchronousTestCase):
         asked: list[bool] = []
         is_open = False
 
-        def may() -> bool:
+        def may(waiting: int) -> bool:
             asked.append(is_open)
             return is_open
 
         acceptor = Acceptor(
-            self.held.dup(), self.take, self.reactor, at_once=3, may=may
+            self.held.dup(),
+            self.take,
+            self.reactor,
+            at_once=lambda waiting: 3,
+            may=may,
         )
         self.addCleanup(acceptor.close)
         acceptor.start()
@@ -146,7 +268,9 @@ class AcceptorTests(SynchronousTestCase):
         """
         What it goes by may be old. The next connection waits anew.
         """
-        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, may=lambda: False)
+        acceptor = Acceptor(
+            self.held.dup(), self.take, self.reactor, may=lambda waiting: False
+        )
         self.addCleanup(acceptor.close)
         acceptor.start()
         for accepted in (1, 2):
@@ -162,7 +286,9 @@ class AcceptorTests(SynchronousTestCase):
         The next one waits anew.
         """
         answers = [False, True, False]
-        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, may=answers.pop)
+        acceptor = Acceptor(
+            self.held.dup(), self.take, self.reactor, may=lambda waiting: answers.pop()
+        )
         self.addCleanup(acceptor.close)
         acceptor.start()
         self.connect()
@@ -180,7 +306,9 @@ class AcceptorTests(SynchronousTestCase):
         """
         A gate that kept it out is not passed for its sake when the next one comes.
         """
-        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, may=lambda: False)
+        acceptor = Acceptor(
+            self.held.dup(), self.take, self.reactor, may=lambda waiting: False
+        )
         self.addCleanup(acceptor.close)
         acceptor.start()
         for _ in range(3):
@@ -307,3 +435,98 @@ class AcceptorTests(SynchronousTestCase):
         self.acceptor.close()
 
         assert [] == self.reactor.getDelayedCalls()
+
+
+class UnixAcceptorTests(SynchronousTestCase):
+    """
+    Of a Unix socket the kernel does not tell how many wait.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        self.held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.addCleanup(self.held.close)
+        self.held.bind("")
+        self.held.listen(64)
+        self.held.setblocking(False)
+        self.told: list[int] = []
+        self.accepted: list[socket.socket] = []
+        self.is_open = True
+
+    def accept(self) -> None:
+        """
+        Accept from now on, half of those that seem to wait.
+        """
+
+        def may(waiting: int) -> bool:
+            self.told.append(waiting)
+            return self.is_open
+
+        def take(connection: socket.socket, peer: Any) -> None:
+            self.addCleanup(connection.close)
+            self.accepted.append(connection)
+
+        acceptor = Acceptor(
+            self.held.dup(),
+            take,
+            self.reactor,
+            at_once=lambda waiting: waiting // 2,
+            may=may,
+        )
+        self.addCleanup(acceptor.close)
+        acceptor.start()
+
+    def connect(self, count: int) -> None:
+        """
+        Some clients come.
+        """
+        for _ in range(count):
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.addCleanup(client.close)
+            client.connect(self.held.getsockname())
+
+    def test_ever_more_are_taken_while_some_are_left(self) -> None:
+        """
+        Twice as many as in the turn before.
+        """
+        self.accept()
+        self.connect(20)
+        taken = []
+        while len(self.accepted) < 20:
+            before = len(self.accepted)
+            self.reactor.settle(1)
+            taken.append(len(self.accepted) - before)
+
+        assert [1, 1, 2, 4, 8, 4] == taken
+
+    def test_the_next_one_is_alone_again(self) -> None:
+        """
+        Where none is left, nobody seems to wait but who comes then.
+        """
+        self.accept()
+        self.connect(8)
+        self.reactor.settle()
+        self.connect(1)
+        self.reactor.settle()
+
+        assert 9 == len(self.accepted)
+        assert 1 == self.told[-1]
+
+    def test_ever_more_seem_to_wait_while_the_gate_is_closed(self) -> None:
+        """
+        Others take none, or too few.
+        """
+        self.is_open = False
+        self.accept()
+        self.connect(1)
+        self.reactor.settle()
+        for _ in range(3):
+            self.reactor.advance(0.002)
+        assert [1, 2, 4, 8] == self.told
+
+        self.held.accept()[0].close()
+        self.reactor.advance(0.002)
+        self.connect(1)
+        self.reactor.settle()
+        assert 1 == self.told[-1]

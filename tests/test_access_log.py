@@ -2,9 +2,12 @@
 Tests for `kvd.access_log`.
 """
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from select import PIPE_BUF
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -12,8 +15,15 @@ from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd import gathering
-from kvd.access_log import AccessLog, Entry, append_to, format_entry
-from kvd.gathering import FLUSH_SECONDS
+from kvd.access_log import (
+    AccessLog,
+    Entry,
+    append_to,
+    format_entry,
+    in_pieces,
+    write_all,
+)
+from kvd.gathering import FLUSH_SECONDS, STOP_SECONDS
 from tests.stepped import inline
 
 ENTRY = Entry(
@@ -176,6 +186,63 @@ class AccessLogTests(SynchronousTestCase):
         log.stop()
         assert 1 == len(self.warnings)
 
+    def test_what_clients_choose_is_bounded_too(self) -> None:
+        """
+        A key may be long.
+        """
+        self.patch(gathering, "MAX_WAITING_BYTES", 5000)
+        log = self.make()
+        for _ in range(20):
+            log.note(replace(ENTRY, key="/" + "k" * 999))
+        self.clock.advance(FLUSH_SECONDS)
+        assert 5 == len(self.written[0].splitlines())
+
+        log.note(ENTRY)
+        self.clock.advance(FLUSH_SECONDS)
+        assert 1 == len(self.written[1].splitlines())
+
+    def test_the_end_does_not_wait_for_ever(self) -> None:
+        """
+        A pipe may be read by nobody; what is lost is counted.
+        """
+        never: Deferred[None] = Deferred()
+        log = self.make(off_reactor=lambda function: never)
+        log.note(ENTRY)
+        self.clock.advance(FLUSH_SECONDS)
+        log.note(ENTRY)
+        log.note(ENTRY)
+        stopped = log.stop()
+        self.assertNoResult(stopped)
+        self.clock.advance(STOP_SECONDS)
+        self.successResultOf(stopped)
+
+        assert ["{dropped} entries"] == [text[:17] for text in self.warnings]
+        assert [] == self.clock.getDelayedCalls()
+
+    def test_the_end_waits_for_a_slow_disk(self) -> None:
+        """
+        What is being written, and what waits behind it.
+        """
+        writes: list[Deferred[None]] = []
+
+        def slow(function: Callable[[], None]) -> Deferred[None]:
+            function()
+            writes.append(Deferred())
+            return writes[-1]
+
+        log = self.make(off_reactor=slow)
+        log.note(ENTRY)
+        self.clock.advance(FLUSH_SECONDS)
+        log.note(replace(ENTRY, key="/second"))
+        stopped = log.stop()
+        writes[0].callback(None)
+        self.assertNoResult(stopped)
+        writes[1].callback(None)
+        self.successResultOf(stopped)
+
+        assert 2 == len(self.written)
+        assert [] == list(self.warnings)
+
 
 def test_appending_follows_a_rotated_file(tmp_path: Path) -> None:
     """
@@ -189,3 +256,37 @@ def test_appending_follows_a_rotated_file(tmp_path: Path) -> None:
 
     assert b"one\n" == (tmp_path / "access.log.1").read_bytes()
     assert b"two\n" == path.read_bytes()
+
+
+def test_what_is_printed_goes_out_in_pieces_that_a_pipe_keeps_whole() -> None:
+    """
+    Of whole lines; all of them, in order.
+    """
+    lines = [b"%d %s\n" % (number, b"x" * (number % 300)) for number in range(500)]
+    lines[250] = b"x" * (2 * PIPE_BUF) + b"\n"
+    pieces = list(in_pieces(b"".join(lines)))
+
+    assert b"".join(lines) == b"".join(pieces)
+    assert all(piece.endswith(b"\n") for piece in pieces)
+    assert [lines[250]] == [piece for piece in pieces if len(piece) > PIPE_BUF]
+    # As few as it takes.
+    assert len(pieces) < 3 + 2 * len(b"".join(lines)) // PIPE_BUF
+
+
+def test_a_pipe_that_is_full_at_the_moment_is_waited_for() -> None:
+    """
+    Somebody else who has it may want to wait for nothing himself.
+    """
+    end, pipe = os.pipe()
+    os.set_blocking(pipe, False)
+    data = os.urandom(1 << 20)
+    writer = threading.Thread(target=write_all, args=(pipe, data))
+    writer.start()
+    got = b""
+    while len(got) < len(data):
+        got += os.read(end, 1 << 16)
+    writer.join()
+    os.close(pipe)
+    os.close(end)
+
+    assert data == got

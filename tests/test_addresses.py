@@ -7,7 +7,12 @@ import os
 import pytest
 
 from kvd.errors import BadSetting
-from kvd.options.addresses import MAX_UNIX_PATH_BYTES, read_address, read_listen
+from kvd.options.addresses import (
+    MAX_UNIX_PATH_BYTES,
+    read_address,
+    read_listen,
+    read_status,
+)
 from kvd.settings import SystemdAddress, TCPAddress, UNIXAddress
 
 
@@ -22,6 +27,12 @@ from kvd.settings import SystemdAddress, TCPAddress, UNIXAddress
         (TCPAddress("::", 80, 7), "tcp:80:interface=[::]:backlog=7"),
         (TCPAddress("fe80::1%eth0", 80), "tcp:80:interface=[fe80::1%eth0]"),
         (TCPAddress("127.0.0.1", 80, 7), "tcp:80:backlog=7:interface=127.0.0.1"),
+        (TCPAddress("::1", 80), "tcp:80:interface=::1"),
+        (TCPAddress("::", 80, 7), "tcp:80:interface=:::backlog=7"),
+        (TCPAddress("fe80::1%eth0", 80), "tcp:80:interface=fe80::1%eth0"),
+        (TCPAddress("127.0.0.1", 8080), "127.0.0.1:8080"),
+        (TCPAddress("0.0.0.0", 8080, 7), "0.0.0.0:8080:backlog=7"),
+        (TCPAddress("::1", 8080), "[::1]:8080"),
     ],
 )
 def test_tcp_addresses(expected: TCPAddress, text: str) -> None:
@@ -55,7 +66,7 @@ def test_unix_addresses(expected: UNIXAddress, text: str) -> None:
     [
         ("is not an address: give tcp:PORT", ""),
         ("is not an address: give tcp:PORT", "8080"),
-        ("is not an address: give tcp:PORT", "127.0.0.1:8080"),
+        ("is not an address: give tcp:PORT", "http://example.org/"),
         ("is not an address: give tcp:PORT", "TCP:8080"),
         ("is not an address: give tcp:PORT", "ssl:443"),
         ("has no port", "tcp"),
@@ -67,7 +78,22 @@ def test_unix_addresses(expected: UNIXAddress, text: str) -> None:
         ("'localhost' is not a numeric address", "tcp:80:interface=localhost"),
         ("'' is not a numeric address", "tcp:80:interface="),
         ("'256.0.0.1' is not a numeric address", "tcp:80:interface=256.0.0.1"),
-        ("is not of the form name=value", "tcp:80:interface=::1"),
+        ("'::x' is not a numeric address", "tcp:80:interface=::x"),
+        ("'256.0.0.1' is not a numeric address", "256.0.0.1:80"),
+        ("'65536' is not a TCP port", "127.0.0.1:65536"),
+        (
+            "did you mean 127.0.0.1:8080 (this machine alone) or tcp:8080 (all",
+            "8080",
+        ),
+        ("did you mean [::1]:8080?", "::1:8080"),
+        ("did you mean [::1]:8080?", "::1"),
+        ("did you mean 127.0.0.1:8080?", "127.0.0.1"),
+        ("did you mean 127.0.0.1:8080?", "localhost:8080"),
+        ("did you mean 127.0.0.1:8080?", "http://localhost:8080/"),
+        ("did you mean tcp:8080 (all interfaces)?", ":8080"),
+        ("did you mean tcp:8080 (all interfaces)?", "*:8080"),
+        ("did you mean unix:/run/kvd.socket?", "/run/kvd.socket"),
+        ("did you mean tcp:8080?", "TCP:8080"),
         ("did you mean 'interface'", "tcp:80:interfaces=127.0.0.1"),
         ("interface and backlog", "tcp:80:mode=660"),
         ("backlog is given twice", "tcp:80:backlog=1:backlog=2"),
@@ -90,6 +116,13 @@ def test_other_addresses_are_refused(reason: str, text: str) -> None:
 
     assert reason in caught.value.sentence
     assert repr(text) in caught.value.sentence
+
+
+def test_the_status_site_may_be_a_port_alone() -> None:
+    """
+    It can only be this machine's.
+    """
+    assert TCPAddress("127.0.0.1", 8081, 7) == read_status("8081:backlog=7")
 
 
 def test_a_unix_path_has_to_fit_the_kernel() -> None:

@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 
 import pytest
 from twisted.python import usage
+from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd import __version__
@@ -75,6 +76,58 @@ class OptionsCase(SynchronousTestCase):
                 assert part in sentence, f"{words}: {sentence}"
 
 
+class UnderTwistdTests(OptionsCase):
+    """
+    What twistd is told of a mistake.
+    """
+
+    def ended(self, *words: str, **twistd: object) -> str:
+        """
+        What a start ends with.
+
+        Args:
+            words: Behind ``kvd``.
+            twistd: Options before it that are not as by default.
+        """
+        options = Options()
+        options.parent = ServerOptions()
+        options.parent.update({"nodaemon": True, "rundir": self.folder} | twistd)
+        with pytest.raises(SystemExit) as caught:
+            options.parseOptions(words)
+        return str(caught.value)
+
+    def test_it_is_one_sentence(self) -> None:
+        """
+        twistd would print all that --help says first.
+        """
+        for words, sentence in (
+            (["--procs=x"], "kvd: --procs: 'x' is not a number of processes: "),
+            (["--prox=1"], "kvd: option --prox not recognized; did you mean --procs?"),
+            (["there"], "kvd: 'there' belongs to no option: "),
+        ):
+            said = self.ended(*words)
+            assert said.startswith(sentence)
+            assert said.endswith(" Try: twistd kvd --help")
+            assert 1 == len(said.splitlines())
+
+    def test_a_folder_where_twistd_may_not_write_is_named(self) -> None:
+        """
+        Before anything is opened; its own words would be a traceback.
+        """
+        allowed = os.access
+        self.patch(
+            os,
+            "access",
+            lambda path, mode: path != self.folder and allowed(path, mode),
+        )
+        said = self.ended()
+        assert f"may not write its number to {self.folder}/twistd.pid" in said
+        assert "with --pidfile= before kvd" in said
+
+        said = self.ended(pidfile="", nodaemon=False)
+        assert f"may not write its log to {self.folder}/twistd.log" in said
+
+
 class ChosenTests(OptionsCase):
     """
     What can be chosen.
@@ -107,6 +160,7 @@ class ChosenTests(OptionsCase):
             procs=0,
             durability="process",
             dialects=(DialectChoice("/", "classic"), DialectChoice("/a=b/", "plain")),
+            allowed_hosts=("kvd.example", "[2001:db8::1]"),
             access_log="/var/log/kvd",
             status=TCPAddress("127.0.0.1", 8081),
             record="/var/log/record",
@@ -131,6 +185,7 @@ class ChosenTests(OptionsCase):
             *["--shadow", "reuseport"],
             *["--durability", "process", "--dialect", "/=classic"],
             *["--dialect", "/a=b/=plain", "--access-log", "/var/log/kvd"],
+            *["--allowed-host", "KVD.example.", "--allowed-host=[2001:DB8::1]"],
             *["--status", "tcp:8081"],
             *["--record", "/var/log/record"],
             *["--drain-timeout", "500ms", "--max-head", "4KiB", "--max-fields", "20"],
@@ -326,6 +381,55 @@ class RefusedTests(OptionsCase):
                 [([f"--dialect={prefix}=plain"], [repr(prefix), "begins and ends"])]
             )
 
+    def test_a_tilde_is_the_home_folder(self) -> None:
+        """
+        A shell replaces it only where it begins a word.
+        """
+        home = os.path.expanduser("~")
+        config = self.write('record = "~/record"\n')
+        settings = self.settings(
+            *["--store=file:~/values", "--access-log=~/log", "--control=~/control"],
+            *["--listen=unix:~/socket", f"--config={config}"],
+        )
+        assert StoreLocation("file", f"{home}/values") == settings.store
+        assert f"{home}/log" == settings.access_log
+        assert f"{home}/control" == settings.control
+        assert f"{home}/record" == settings.record
+        assert (UNIXAddress(f"{home}/socket"),) == settings.listen
+        self.check_refusals(
+            [
+                (
+                    [f"--{option}~nobody.there/x"],
+                    ["'~nobody.there/x'", "~nobody.there is no user's home folder"],
+                )
+                for option in ("store=file:", "record=", "config=", "listen=unix:")
+            ]
+        )
+
+    def test_what_is_no_host_is_refused(self) -> None:
+        """
+        Ports do not count, and only a lone star stands for others.
+        """
+        assert ("*",) == self.settings("--allowed-host", "*").allowed_hosts
+        wrong = ["", ".", "kvd:80", "[::1]:80", "::1", "[::g]", "*.kvd", "a b", "a/b"]
+        for text in [*wrong, "http://kvd", "b\xfccher.example", "u@h", "%zz", "[]"]:
+            self.check_refusals(
+                [([f"--allowed-host={text}"], [repr(text), "is not a host"])]
+            )
+
+    def test_two_logs_in_one_file_are_refused(self) -> None:
+        """
+        However its name is spelled.
+        """
+        self.check_refusals(
+            [
+                (
+                    ["--access-log=log", "--record=./log"],
+                    ["--access-log and --record both write", "/log'"],
+                )
+            ]
+        )
+
     def test_the_same_twice_is_refused(self) -> None:
         """
         Two spellings of one address or one prefix are one.
@@ -339,6 +443,10 @@ class RefusedTests(OptionsCase):
                 (
                     ["--dialect", "/a/=plain", "--dialect", "/%61/=classic"],
                     ["--dialect: '/%61/=classic' says the same as '/a/=plain'"],
+                ),
+                (
+                    ["--allowed-host", "kvd", "--allowed-host", "KVD."],
+                    ["--allowed-host: 'KVD.' says the same as 'kvd'"],
                 ),
             ]
         )

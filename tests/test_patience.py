@@ -7,6 +7,7 @@ import pytest
 from kvd.patience import (
     LINGER_SECONDS,
     LINGER_SILENT_SECONDS,
+    READER_BYTES,
     Patience,
     Waits,
     bounds_of,
@@ -46,6 +47,18 @@ def test_progress_starts_the_wait_anew(waits: Waits) -> None:
 
     for moved in range(1, 50):
         assert not patience.is_over(moved * 29.0, moved)
+
+
+def test_a_reader_has_more_time_where_less_is_heard_of_it() -> None:
+    """
+    As many times its bound as it may read `READER_BYTES` unheard, and once at least.
+    """
+    for unheard, times in ((0, 1), (READER_BYTES // 2, 1), (READER_BYTES * 4, 4)):
+        patience = Patience(bounds_of(LIMITS), now=0)
+        patience.wait(Waits.READER, now=0)
+
+        assert not patience.is_over(30 * times - 0.01, 0, unheard)
+        assert patience.is_over(30 * times, 0, unheard)
 
 
 def test_a_head_has_its_time_in_all() -> None:

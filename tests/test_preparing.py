@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -163,9 +164,16 @@ def test_it_comes_before_anything_else(target: str) -> None:
     """
     Before a virtual environment is made, and before any check.
     """
+    # Not a part of the make that runs the tests.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
     planned = subprocess.run(
         ["make", "--dry-run", "--always-make", *filter(None, [target])],
         cwd=ROOT,
+        env=environment,
         capture_output=True,
         text=True,
         check=True,

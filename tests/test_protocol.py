@@ -6,6 +6,7 @@ a connection, whatever the store.
 import hashlib
 import json
 import re
+import socket
 import struct
 from base64 import b64encode
 from collections.abc import Sequence
@@ -21,14 +22,16 @@ from kvd.dialects.choice import Dialects
 from kvd.errors import KeyAbsent, StoreFull
 from kvd.exchanges.get import CHUNK_BYTES
 from kvd.gathering import FLUSH_SECONDS
+from kvd.hosts import HostGuard
 from kvd.keys import Key
 from kvd.patience import LINGER_SILENT_SECONDS
 from kvd.protocol import FRESH_SECONDS, HttpConnection
 from kvd.recording import Recorder
-from kvd.settings import DialectChoice, Limits
+from kvd.settings import DialectChoice, Limits, TCPAddress
 from kvd.site import Site
 from kvd.splicing import Pipe
 from kvd.testing import MemoryStore
+from kvd.transport import NEAR_SEND_BUFFER
 from tests.stepped import Client, SteppedReactor, connect, inline
 
 LIMITS = Limits(head_seconds=10, body_seconds=60, reader_seconds=60, idle_seconds=600)
@@ -353,6 +356,7 @@ class PutTests(ConnectionCase):
         expect = b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n"
         assert b"HTTP/1.1 100 Continue\r\n\r\n" == self.ask(head + expect)
         assert 201 == status(self.ask(b"hello"))
+        assert b"hello" == self.value(b"k")
 
         refused = self.ask(head + b"If-None-Match: *\r\n" + expect)
         assert 412 == status(refused)
@@ -385,6 +389,7 @@ class PutTests(ConnectionCase):
         assert 412 == status(swap(b"other"))
         assert b"1" == self.value(b"k")
         assert 204 == status(swap(etag))
+        assert b"2" == self.value(b"k")
         assert 412 == status(swap(etag))
 
     def test_a_client_that_vanishes_leaves_the_old_value(self) -> None:
@@ -685,6 +690,81 @@ class GetTests(ConnectionCase):
                 + b"\r\n\r\n"
             )
             assert (zone, 200) == (zone, status(reply))
+
+
+class GuardedTests(ConnectionCase):
+    """
+    At a loopback address, only who means this machine is answered.
+    """
+
+    over_tcp = True
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put(b"k", b"value")
+        (connection,) = self.site.connections
+        self.site.guard = HostGuard([TCPAddress(*connection.local)], ["kvd"])
+
+    def ask_for(self, host: bytes, line: bytes, rest: bytes = b"\r\n") -> bytes:
+        """
+        A request with a ``Host``.
+        """
+        return self.ask(line + b" HTTP/1.1\r\nHost: " + host + b"\r\n" + rest)
+
+    def test_names_of_others_are_misdirected(self) -> None:
+        """
+        Whatever is asked, nothing is told or done; the connection goes on.
+        """
+        for line, rest in (
+            (b"GET /k", b"\r\n"),
+            (b"GET /", b"\r\n"),
+            (b"DELETE /k", b"\r\n"),
+            (b"OPTIONS *", b"\r\n"),
+            (b"PUT /k", b"Content-Length: 3\r\n\r\nnew"),
+            (b"PUT /new", b"Content-Length: 3\r\n\r\nnew"),
+            (b"GET http://evil.example/k", b"\r\n"),
+        ):
+            reply = self.ask_for(b"evil.example", line, rest)
+            assert (line, 421) == (line, status(reply))
+            assert "evil.example" in detail(reply)
+            assert b"value" == self.value(b"k")
+            assert [b"k"] == list(self.store.values)
+        for line in (b"GET /k", b"GET http://localhost:1/k"):
+            assert b"value" == body(self.ask_for(b"localhost", line))
+
+    def test_a_whole_url_says_who_is_meant(self) -> None:
+        """
+        Whatever ``Host`` says.
+        """
+        evil, good = b"GET http://evil.example/k", b"GET http://localhost/k"
+
+        assert 421 == status(self.ask_for(b"localhost", evil))
+        assert b"value" == body(self.ask_for(b"evil.example", good))
+
+    def test_no_body_is_asked_for(self) -> None:
+        """
+        The refusal comes instead of 100.
+        """
+        more = b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+
+        assert 421 == status(self.ask_for(b"evil.example", b"PUT /k", more))
+
+    def test_this_machine_and_what_is_allowed_are_answered(self) -> None:
+        """
+        As is who names nobody.
+        """
+        for host in (b"localhost:1", b"127.0.0.1", b"[::1]:8080", b"kvd", b"KVD:80"):
+            assert b"value" == body(self.ask_for(host, b"GET /k"))
+        assert b"value" == body(self.ask(b"GET /k HTTP/1.0\r\n\r\n"))
+
+    def test_at_other_addresses_all_are_answered(self) -> None:
+        """
+        A connection belongs to the address that it came to.
+        """
+        self.over_tcp = False
+        self.client = self.connect()
+
+        assert b"value" == body(self.ask_for(b"evil.example", b"GET /k"))
 
 
 class NoSniffingTests(ConnectionCase):
@@ -1176,17 +1256,35 @@ class TimeTests(ConnectionCase):
         self.later(59)
 
         assert 201 == status(self.ask(b"c"))
+        assert b"abc" == self.value(b"k")
 
     def test_a_reader_that_stands_still_is_left(self) -> None:
         """
-        Its value is closed.
+        Its value is closed. It may have read a little that the kernel does not know of.
         """
         self.put(b"k", b"x" * 5_000_000)
         self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
         self.later(1)
-        self.later(60)
+        self.later(59)
+        assert 1 == len(self.site.connections)
 
+        self.later(300)
         assert set() == self.site.connections
+
+    def test_a_reader_of_a_thousand_bytes_a_second_is_waited_for(self) -> None:
+        """
+        Though the kernels move them in pieces that take longer than a minute.
+        """
+        value = bytes(range(256)) * 5000
+        self.put(b"k", value)
+        self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        received = b""
+        while len(received) < len(value) and self.site.connections:
+            received += self.client.socket.recv(5_000)
+            self.later(5)
+        received += self.client.receive()
+
+        assert value == body(received)
 
     def test_a_slow_reader_is_waited_for(self) -> None:
         """
@@ -1203,6 +1301,23 @@ class TimeTests(ConnectionCase):
         received += self.client.receive()
 
         assert value == body(received)
+
+
+class TcpTimeTests(TimeTests):
+    """
+    The same over TCP, whose segments have up to 64 KiB on the same machine.
+    """
+
+    over_tcp = True
+
+    def connect(self) -> Client:
+        client = super().connect()
+        for connection in self.site.connections:
+            # Else it takes more than any value here has.
+            connection.transport.socket.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDBUF, NEAR_SEND_BUFFER
+            )
+        return client
 
 
 class DrainTests(ConnectionCase):
@@ -1281,6 +1396,7 @@ class DrainTests(ConnectionCase):
         reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
 
         assert 201 == status(reply)
+        assert b"x" == self.value(b"k")
         assert CLOSED == field(reply, b"Connection")
         assert set() == self.site.connections
 

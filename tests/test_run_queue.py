@@ -134,27 +134,22 @@ class RunQueueTests(SynchronousTestCase):
 
         assert ["b"] == self.turn()
 
-    def test_a_slice_is_over_after_its_time(self) -> None:
+    def test_a_slice_has_its_time(self) -> None:
         """
         By its own clock.
         """
-        began = self.now
-        self.now += SLICE_SECONDS * 0.9
-        assert not self.queue.is_over(began)
-
-        self.now += SLICE_SECONDS * 0.2
-        assert self.queue.is_over(began)
+        assert self.now + SLICE_SECONDS == self.queue.slice_end()
 
     def test_a_slice_is_over_when_the_turn_has_lasted(self) -> None:
         """
         However little of it this one has had.
         """
         self.row.woke()
-        self.now = self.row.turn * 1e-9 + TURN_SECONDS * 0.9
-        assert not self.queue.is_over(self.now)
-
-        self.now += TURN_SECONDS * 0.2
-        assert self.queue.is_over(self.now)
+        turn_began = self.row.turn * 1e-9
+        for passed in (0.0, TURN_SECONDS - SLICE_SECONDS / 2, TURN_SECONDS * 2):
+            self.now = turn_began + passed
+            expected = turn_began + min(passed + SLICE_SECONDS, TURN_SECONDS)
+            assert abs(expected - self.queue.slice_end()) < 1e-9
 
 
 class CountingStore(MemoryStore):

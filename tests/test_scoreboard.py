@@ -107,6 +107,42 @@ def test_loads_are_of_all_who_are_heard_of(memory: int) -> None:
         assert [0, 1, 2] == board.loads(3.5).ready
 
 
+def test_who_has_been_awake_for_long_does_not_count_where_that_is_asked(
+    memory: int,
+) -> None:
+    """
+    Who waits for events counts, since when it may have done so.
+    """
+    board = Scoreboard(memory)
+    with mock.patch("time.monotonic_ns", return_value=10**12):
+        rows = [board.own_row(worker) for worker in range(3)]
+        for worker in range(3):
+            board.mark(worker, True)
+        rows[0].woke()
+    with mock.patch("time.monotonic_ns", return_value=10**12 + 10**9):
+        rows[1].woke()
+
+    with mock.patch("time.monotonic_ns", return_value=10**12 + 2 * 10**9):
+        assert [1, 2] == board.loads(2.5, 1.5).ready
+        assert [2] == board.loads(2.5, 0.5).ready
+        assert [1] == board.loads(1.5, 1.5).ready
+        assert [] == board.loads(0.5, 1.5).ready
+
+
+def test_takers_are_those_who_are_marked(memory: int) -> None:
+    """
+    As far as rows are in use.
+    """
+    board = Scoreboard(memory)
+    assert 0 == board.takers()
+    board.mark(0, True)
+    board.mark(2, True)
+    assert 2 == board.takers()
+
+    board.workers = 2
+    assert 1 == board.takers()
+
+
 def test_a_replacement_counts_on(memory: int) -> None:
     """
     What its predecessor had open died with it, and what it had done stays done.

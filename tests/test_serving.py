@@ -129,11 +129,11 @@ class ServingTests(SynchronousTestCase):
         Which may come later than the socket.
         """
         self.serving.listen("0/0", self.listener.dup(), alone=False)
-        self.serving.may_accept = lambda: False
+        self.serving.may_accept = lambda waiting: False
         client = self.connect().send(GET)
         assert b"" == client.receive()
 
-        self.serving.may_accept = lambda: True
+        self.serving.may_accept = lambda waiting: True
         self.reactor.advance(0.01)
         assert client.receive().startswith(b"HTTP/1.1 404 ")
 
@@ -141,8 +141,24 @@ class ServingTests(SynchronousTestCase):
         """
         Who waits there waits for this process.
         """
-        self.serving.may_accept = lambda: False
+        self.serving.may_accept = lambda waiting: False
         assert self.connect().send(GET).receive().startswith(b"HTTP/1.1 404 ")
+
+    def test_a_share_of_a_common_queue_is_taken_in_a_turn(self) -> None:
+        """
+        And all of one that nobody else takes from.
+        """
+        self.serving.share_of = lambda waiting: waiting // 2
+        for alone, taken in ((False, 1), (True, 2)):
+            self.serving.listen("0/0", self.listener.dup(), alone=alone)
+            clients = [self.connect() for _ in range(2)]
+            self.reactor.settle(1)
+            assert taken == len(self.serving._site.connections)
+
+            for client in clients:
+                client.close()
+            self.reactor.settle()
+            assert 0 == len(self.serving._site.connections)
 
     def test_a_socket_that_is_given_back_is_left_to_others(self) -> None:
         """
@@ -242,13 +258,24 @@ class ServingTests(SynchronousTestCase):
         assert [1] == [event["count"] for event in events if "count" in event]
         assert b"" == client.receive()
 
+    def stop(self) -> None:
+        """
+        Stop, and let the threads that write come to their end.
+        """
+        stopped = self.serving.stop()
+        for _ in range(1000):
+            if stopped.called:
+                break
+            self.reactor.iterate(0.01)
+        self.successResultOf(stopped)
+
     def test_stop_writes_the_rest_of_the_access_log(self) -> None:
         """
         With the worker's number.
         """
         self.connect().send(GET).receive()
         self.drain()
-        self.serving.stop()
+        self.stop()
         (line,) = self.log.read_text().splitlines()
 
         assert " worker=3 127.0.0.1:" in line
@@ -261,7 +288,7 @@ class ServingTests(SynchronousTestCase):
         client = self.connect()
         replies = client.send(GET).receive() + client.send(GET).receive()
         client.close()
-        self.serving.stop()
+        self.stop()
         (connection,) = read_record(str(self.record))
 
         assert 3 == connection.worker

@@ -68,6 +68,15 @@ def test_an_empty_file_says_nothing(path: Path) -> None:
     assert {} == read_file(str(path))
 
 
+def test_what_may_be_none_may_be_an_empty_list(path: Path) -> None:
+    """
+    A daemon without an address would be nobody's; one without further names is not.
+    """
+    path.write_text("allowed-hosts = []\n")
+
+    assert {"allowed-host": []} == read_file(str(path))
+
+
 @pytest.mark.parametrize(
     ("expected", "text"),
     [

@@ -17,10 +17,10 @@ from typing import Final
 PIECE_BYTES: Final = 256 * 1024
 
 _CHUNKED_PUT: Final = (
-    b"PUT /attacked HTTP/1.1\r\nHost: kvd\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"PUT /attacked HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
-_GET: Final = b"GET /small HTTP/1.1\r\nHost: kvd\r\n\r\n"
-_PUT: Final = b"PUT /attacked HTTP/1.1\r\nHost: kvd\r\nContent-Length: 1\r\n\r\nz"
+_GET: Final = b"GET /small HTTP/1.1\r\nHost: localhost\r\n\r\n"
+_PUT: Final = b"PUT /attacked HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nz"
 _TRAILERS: Final = b"".join(b"t%d:\r\n" % number for number in range(100))
 
 

@@ -88,7 +88,7 @@ def ask(sock: socket.socket, target: str, *fields: str) -> None:
     """
     Send a GET.
     """
-    lines = [f"GET {target} HTTP/1.1", "Host: kvd", *fields, "", ""]
+    lines = [f"GET {target} HTTP/1.1", "Host: localhost", *fields, "", ""]
     sock.sendall("\r\n".join(lines).encode())
 
 
@@ -97,7 +97,9 @@ def store_small(port: int, target: str) -> None:
     Put a value of 4 KiB.
     """
     with connect(port) as sock:
-        head = f"PUT {target} HTTP/1.1\r\nHost: kvd\r\nContent-Length: 4096\r\n\r\n"
+        head = (
+            f"PUT {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4096\r\n\r\n"
+        )
         sock.sendall(head.encode() + bytes(4096))
         reply = sock.recv(1000)
         assert reply.split()[1] in (b"201", b"204"), reply

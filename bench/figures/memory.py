@@ -71,7 +71,7 @@ def _all_done(uploads: Sequence[Future[None]]) -> bool:
 def _upload(port: int, target: str) -> None:
     with connect(port) as sock:
         sock.sendall(
-            f"PUT {target} HTTP/1.1\r\nHost: kvd\r\n"
+            f"PUT {target} HTTP/1.1\r\nHost: localhost\r\n"
             f"Content-Length: {VALUE_BYTES}\r\n\r\n".encode()
         )
         piece = bytes(1_000_000)

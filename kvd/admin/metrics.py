@@ -283,6 +283,14 @@ def _of_the_moment(rows: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     for row in rows:
         ready.add_metric([str(row["worker"])], row["state"] == "ready")
     yield ready
+    stalls = CounterMetricFamily(
+        "kvd_worker_stalls",
+        "How often a worker made no turn, and others took its connections.",
+        labels=["worker"],
+    )
+    for row in rows:
+        stalls.add_metric([str(row["worker"])], row["stalls"])
+    yield stalls
 
 
 def _of_the_reactors(gathered: Gathered) -> Iterator[Metric]:

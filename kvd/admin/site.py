@@ -32,14 +32,12 @@ from kvd.admin.history import (
     KEPT_SAMPLES,
     History,
 )
-from kvd.admin.hosts import is_meant
 from kvd.admin.ledger import Ledger
 from kvd.admin.metrics import Gathered, spell
 from kvd.admin.page import PAGE, PAGE_POLICY
-from kvd.control.answering import Answering, QuietSite
+from kvd.control.answering import Answering, BoundedRequest, QuietSite
 from kvd.listening import ListenerGroup
 from kvd.scoreboard import Sums
-from kvd.settings import Address
 
 Describe = Callable[[], dict[str, Any]]
 
@@ -64,23 +62,23 @@ JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 
 
-class ReadingRequest(Request):
+class ReadingRequest(BoundedRequest):
     """
     A request that may only read.
     """
 
-    address: Address
+    is_known: Callable[[bytes | None], bool]
 
-    def handleContentChunk(self, data: bytes) -> None:
+    def keep(self, data: bytes) -> None:
         """
-        Read past it: Twisted would keep the body, however long it is.
+        Read past it.
         """
 
     def process(self) -> None:
         """
         See `Request.process`.
         """
-        if not is_meant(self.address, self.getHeader("host")):
+        if not self.is_known(self.getHeader(b"host")):
             self._refuse(MISDIRECTED, "This is the status site of another name.\n")
         elif self.method not in (b"GET", b"HEAD"):
             self.setHeader("Allow", "GET, HEAD")
@@ -208,6 +206,7 @@ class StatusSite:
         sums: Callable[[], Sequence[Sums]],
         places: Callable[[], int],
         policy: Callable[[], str],
+        knows: Callable[[bytes | None], bool],
         reactor: Any,
     ) -> None:
         """
@@ -217,6 +216,7 @@ class StatusSite:
             sums: What the scoreboard has summed up.
             places: How many of these are in use, and come first.
             policy: The one in force.
+            knows: Whether the site may be asked by a name in ``Host``.
             reactor: Watches the socket and tells the time.
         """
         self._describe = describe
@@ -233,7 +233,7 @@ class StatusSite:
         root.putChild(b"metrics", Metrics(self._gather, reactor))
 
         class RequestHere(ReadingRequest):
-            address = group.address
+            is_known = staticmethod(knows)
 
         site = QuietSite(root, requestFactory=RequestHere, reactor=reactor)
         self._answering = Answering(group.members[0].dup(), site, reactor)

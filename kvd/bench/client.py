@@ -38,7 +38,7 @@ class TimedOut(RequestFailed):
     """
 
 
-class _Reply:
+class Reply:
     """
     What the parser reports.
     """
@@ -157,7 +157,7 @@ class PutClient:
             )
 
     def _read_reply(self, connection: socket.socket) -> bool:
-        reply = _Reply()
+        reply = Reply()
         while not reply.complete:
             data = connection.recv(_REPLY_BYTES)
             if not data:

@@ -32,12 +32,18 @@ FEW: Final = 4
 So many times fewer clients: 2 for each worker, by default, instead of 8.
 """
 
+STORM: Final = 16
+"""
+So many times more connections: 1,024 by default, from a few clients.
+"""
+
 LOADS: Final = {
     "equal": "equal times",
     "keep-alive": "equal times, keep-alive",
     "keep-alive-few": "equal times, keep-alive, few clients",
     "uneven": "uneven times, few clients",
     "uneven-many": "uneven times, many clients",
+    "storm": "tiny requests, very many connections at once",
 }
 
 _BODY_BYTES: Final = 1
@@ -55,12 +61,16 @@ class Case:
     """How many requests of all take how many seconds."""
     clients: int
     keep_alive: bool
+    at_once: int = 1
+    """How many connections each client opens at once."""
 
     @property
     def store(self) -> str:
         """
         The setting of a store that takes these times.
         """
+        if not any(seconds for _, seconds in self.times):
+            return "null:"
         return "sleep:" + ",".join(
             f"{many}x{seconds:.6f}" for many, seconds in self.times
         )
@@ -77,6 +87,11 @@ class Case:
             for many, seconds in self.times
         )
         connections = "kept" if self.keep_alive else "new for each request"
+        if self.at_once > 1:
+            return (
+                f"tiny requests over {self.clients * self.at_once:,} connections, all"
+                f" opened at once and {connections}"
+            )
         return (
             f"requests of {times} from {self.clients} clients, connections"
             f" {connections}"
@@ -122,6 +137,7 @@ class Plan:
             Case("keep-alive-few", equal, few, True),
             Case("uneven", uneven, few, False),
             Case("uneven-many", uneven, many, False),
+            Case("storm", ((1, 0.0),), few, True, max(2, many * STORM // few)),
         )
         return [case for case in known if case.name in self.loads]
 
@@ -232,7 +248,9 @@ def _daemons(plan: Plan, store: str) -> Iterator[dict[str, Daemon]]:
 def _compare(
     plan: Plan, case: Case, daemons: dict[str, Daemon], tell: Callable[[str], object]
 ) -> Compared:
-    load = Load(0, _BODY_BYTES, case.clients, case.keep_alive, plan.seconds)
+    load = Load(
+        0, _BODY_BYTES, case.clients, case.keep_alive, plan.seconds, case.at_once
+    )
     runs: dict[str, list[Run]] = {policy: [] for policy in plan.policies}
     for number in range(plan.rounds):
         for policy in rotated(plan.policies, number):

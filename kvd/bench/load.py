@@ -19,12 +19,14 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any, Final
 
 from kvd.bench.client import PutClient, RequestFailed, TimedOut
+from kvd.bench.storm import Storm
 
 GIVE_UP_AFTER: Final = 2
 """
@@ -47,6 +49,8 @@ class Load:
     """Whether a client uses its connection again, or makes one for each request."""
     seconds: float = 0.0
     """If above 0, each client sends for so long, and no fixed share."""
+    at_once: int = 1
+    """How many connections a client that sends for a time opens at once, and keeps."""
 
     def shares(self) -> list[int]:
         """
@@ -130,7 +134,12 @@ def run_load(port: int, load: Load) -> Report:
                 client = PutClient(
                     port, body, load.body_bytes, keep_alive=load.keep_alive
                 )
-                _be_client(client, number, share, load.seconds, start_end, result_end)
+                send: Callable[[], dict[str, Any]]
+                if load.at_once > 1:
+                    send = partial(_send_storm, port, body, number, load)
+                else:
+                    send = partial(_send_share, client, number, share, load.seconds)
+                _be_client(number, send, start_end, result_end)
             children.append(child)
             os.close(result_end)
         for pipe in pipes:
@@ -165,12 +174,7 @@ def _body(size: int) -> int:
 
 
 def _be_client(
-    client: PutClient,
-    number: int,
-    share: int,
-    seconds: float,
-    start_end: int,
-    result_end: int,
+    number: int, send: Callable[[], dict[str, Any]], start_end: int, result_end: int
 ) -> None:
     """
     Live as a client, and end this process.
@@ -178,7 +182,7 @@ def _be_client(
     try:
         os.write(result_end, b"ready\n")
         os.read(start_end, 1)
-        part = _send_share(client, number, share, seconds)
+        part = send()
         with open(result_end, "wb") as result:
             result.write(json.dumps(part).encode("ascii"))
         os._exit(0)
@@ -224,6 +228,21 @@ def _send_share(
         "late": late,
         "cpu_seconds": _cpu_seconds() - before,
     }
+
+
+def _send_storm(port: int, body: int, number: int, load: Load) -> dict[str, Any]:
+    before = _cpu_seconds()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    value = os.pread(body, load.body_bytes, 0)
+    storm = Storm(port, value, lambda connection: key_of(number, connection))
+    begins = time.monotonic()
+    storm.blow(load.at_once, begins + load.seconds)
+    return {
+        "begins": begins,
+        "ended": time.monotonic(),
+        "cpu_seconds": _cpu_seconds() - before,
+    } | storm.told()
 
 
 def _cpu_seconds() -> float:

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Final
 
 from kvd.bench.dispatch import Compared, Outcome, Seen
+from kvd.settings import Settings
 
 BY_CHANCE: Final = ("reuseport", "shared")
 """
@@ -68,6 +69,8 @@ def wanted(outcome: Outcome) -> list[Wanted]:
             found += _idleness(compared)
             if name == "uneven":
                 found += _gain(compared)
+        elif name == "storm":
+            found += _storm(compared)
         else:
             found += _kept(compared)
     for cost in outcome.hand_over:
@@ -124,6 +127,16 @@ def _kept(compared: Compared) -> Iterator[Wanted]:
                 f"rate by the best, {compared.case.name}: {seen.policy}",
                 ratio(seen, best), 0.95, True, "{:.3f}",
             )  # fmt: skip
+
+
+def _storm(compared: Compared) -> Iterator[Wanted]:
+    default = compared.by(Settings().policy)
+    if default is not None and len(compared.seen) > 1:
+        best = min(seen.latency(1.0) for seen in compared.seen)
+        yield Wanted(
+            f"longest request by the best, storm: {default.policy}",
+            default.latency(1.0) / best, 2, False,
+        )  # fmt: skip
 
 
 def ratio(one: Seen, other: Seen) -> float:

@@ -23,7 +23,14 @@ from kvd.cli.bench_options import (
 from kvd.cli.errors import FAILED
 from kvd.cli.output import standard_output
 
-LOADS: Final = ("equal", "keep-alive", "keep-alive-few", "uneven", "uneven-many")
+LOADS: Final = (
+    "equal",
+    "keep-alive",
+    "keep-alive-few",
+    "uneven",
+    "uneven-many",
+    "storm",
+)
 
 
 @click.command(context_settings={"show_default": True})
@@ -91,11 +98,13 @@ def dispatch(
     report: str | None,
 ) -> None:
     """
-    Compare policies under equal, uneven and keep-alive loads.
+    Compare policies under equal, uneven and keep-alive loads, and in a storm.
 
     A request sleeps in its worker (the store is sleep:), so that even two processors
     show what eight workers do. Uneven: 19 of 20 requests take half of the mean, one
-    10.5 times the mean. Takes about five minutes.
+    10.5 times the mean. Storm: requests that take no time, over 16 times as many
+    connections as there are clients else, all of which are opened at once. Takes about
+    six minutes.
     """
     from rich.console import Console
 

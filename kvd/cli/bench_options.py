@@ -43,6 +43,11 @@ class _NewFile(click.Path):
                     os.unlink(path)
             except OSError as error:
                 self.fail(f"{path!r} cannot be written: {error.strerror}", param, ctx)
+        if ctx is not None and param is not None:
+            written = ctx.meta.setdefault(f"{__name__}.written", {})
+            first = written.setdefault(os.path.realpath(path), param)
+            if first is not param:
+                self.fail(f"{path!r} is what {first.opts[0]} writes, too", param, ctx)
         return path
 
 

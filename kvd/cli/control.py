@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,9 +41,10 @@ def asking(url: str, control: str | None) -> Iterator[ControlSocket]:
         NoAnswer: Nobody answers, or not as kvd does.
         Refused: What is asked cannot be done, or not now.
     """
-    with closing(ControlSocket(control or _path_for(url))) as asked:
+    with ExitStack() as stack:
         try:
-            yield asked
+            asked = ControlSocket(control or _path_for(url))
+            yield stack.enter_context(closing(asked))
         except ControlUnusable as error:
             raise NoAnswer(error.sentence) from error
         except ChangeImpossible as error:

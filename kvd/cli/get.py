@@ -38,7 +38,7 @@ def get(url: str, keys: Sequence[str], quiet: bool) -> None:
     """
     Fetch the value of KEY into a file of its name, or into TARGET: a file, a
     folder, or - for standard output. Of several arguments the last is TARGET,
-    and with several keys it is a folder.
+    and with several keys it is a folder; keys that end in the same name are refused.
 
     A file gets its name when all of the value has come, and not before.
     """
@@ -51,7 +51,7 @@ def get(url: str, keys: Sequence[str], quiet: bool) -> None:
             await _Fetch(client, download.key, target, quiet, stack).run()
             target.finish()
 
-    run(lambda: each(downloads, fetch, lambda download: shown(download.key)))
+    run(lambda: each(downloads, fetch, lambda download, _: shown(download.key)))
 
 
 def _downloads(arguments: Sequence[str]) -> list[_Download]:
@@ -61,11 +61,28 @@ def _downloads(arguments: Sequence[str]) -> list[_Download]:
         raise click.UsageError(
             f"{len(keys)} values cannot go into one file: {target!r} is no folder"
         )
-    downloads = []
+    downloads: dict[str, _Download] = {}
     for key in map(read_key, keys):
         path = os.path.join(target, file_name(key)) if into_folder else target
-        downloads.append(_Download(key, path))
-    return downloads
+        download = _Download(key, path)
+        first = downloads.setdefault(_written(path), download)
+        if first is not download:
+            raise click.UsageError(
+                f"{shown(first.key)!r} and {shown(key)!r} would both be written to"
+                f" {path!r}, and one be lost: get them apart"
+            )
+    return list(downloads.values())
+
+
+def _written(path: str) -> str:
+    """
+    The file that is written, which may have several names.
+    """
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        # The present folder is gone; whoever writes there will say so.
+        return path
 
 
 class _Fetch:

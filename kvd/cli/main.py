@@ -37,6 +37,11 @@ COMMANDS: Final = {
 The module of each is named like it; the object in it too.
 """
 
+_BEFORE: Final = {"--url": "URL", "--timeout": "TIME"}
+"""
+Options that stand before the command, and what they take.
+"""
+
 _STATUSES: Final = """\
 \b
 Exit statuses:
@@ -93,9 +98,18 @@ class _Commands(click.Group):
     show_envvar=True,
     help="Where the daemon serves.",
 )
+@click.option(
+    "--timeout",
+    metavar="TIME",
+    envvar="KVD_TIMEOUT",
+    default="2m",
+    show_default=True,
+    show_envvar=True,
+    help="How long put, get, rm, ls and stat wait for a daemon that is silent.",
+)
 @click.version_option(__version__, prog_name="kvd", message="%(prog)s %(version)s")
 @click.pass_context
-def commands(context: click.Context, url: str) -> None:
+def commands(context: click.Context, url: str, timeout: str) -> None:
     """
     Keep values under keys in a kvd daemon, and look after the daemon.
     """
@@ -138,9 +152,10 @@ def _hint(error: click.ClickException) -> str:
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return ""
     path = error.ctx.command_path
-    if isinstance(error, click.NoSuchOption) and error.option_name == "--url":
+    if isinstance(error, click.NoSuchOption) and error.option_name in _BEFORE:
         name = path.removeprefix("kvd ")
-        return f" It stands before the command: kvd --url URL {name}"
+        option = f"{error.option_name} {_BEFORE[error.option_name]}"
+        return f" It stands before the command: kvd {option} {name}"
     end = "" if error.format_message().endswith((".", "?")) else "."
     return f"{end} Try: {path} --help"
 

@@ -18,16 +18,29 @@ from twisted.internet.defer import Deferred
 
 from kvd.cli.errors import LocalError
 from kvd.cli.fields import printable
-from kvd.cli.keys import read_prefix
+from kvd.cli.keys import read_prefix, shown
 from kvd.cli.progress import Moved, bar
 from kvd.cli.running import connect, each, run
-from kvd.client import FileSource, ISource, StreamSource
+from kvd.client import (
+    FileSource,
+    ISource,
+    SourceChanged,
+    SourceUnreadable,
+    StreamSource,
+)
 
 
 @dataclass(frozen=True)
 class _Upload:
     key: bytes
     path: str
+
+    @property
+    def source(self) -> str:
+        """
+        What is read, for a person.
+        """
+        return "standard input" if self.path == "-" else self.path
 
 
 class _Watched:
@@ -82,7 +95,7 @@ def put(
     Store FILE under KEY; - is standard input.
 
     With a slash at its end KEY is a prefix, and each FILE is stored under its
-    own name behind it: kvd put films/ one two
+    own name behind it: kvd put films/ one two. Files of the same name are refused.
     """
     client = connect(url)
     uploads = _uploads(key, files)
@@ -90,8 +103,7 @@ def put(
     async def store(upload: _Upload) -> None:
         with ExitStack() as stack:
             source = _open(upload.path, stack)
-            name = "standard input" if upload.path == "-" else upload.path
-            moved = stack.enter_context(bar(name, source.length, quiet))
+            moved = stack.enter_context(bar(upload.source, source.length, quiet))
             await client.put(
                 upload.key,
                 _Watched(source, moved),
@@ -100,7 +112,14 @@ def put(
                 content_type=content_type,
             )
 
-    run(lambda: each(uploads, store, lambda upload: upload.path))
+    run(lambda: each(uploads, store, _name))
+
+
+def _name(upload: _Upload, error: Exception) -> str:
+    # The daemon refuses a key, whatever file was meant for it.
+    if isinstance(error, LocalError | SourceChanged | SourceUnreadable):
+        return upload.source
+    return shown(upload.key)
 
 
 def _uploads(key: str, files: Sequence[str]) -> list[_Upload]:
@@ -114,15 +133,21 @@ def _uploads(key: str, files: Sequence[str]) -> list[_Upload]:
                 f" write a slash behind it: {key}/"
             )
         return [_Upload(prefix, files[0])]
-    uploads = []
+    uploads: dict[bytes, _Upload] = {}
     for path in files:
         name = os.path.basename(path.rstrip("/"))
         if path == "-" or name in ("", ".", ".."):
             raise click.UsageError(
                 f"{path!r} has no name to be stored under; write one behind {key}"
             )
-        uploads.append(_Upload(prefix + os.fsencode(name), path))
-    return uploads
+        upload = _Upload(prefix + os.fsencode(name), path)
+        first = uploads.setdefault(upload.key, upload)
+        if first is not upload:
+            raise click.UsageError(
+                f"{first.path!r} and {path!r} would both be stored under"
+                f" {shown(upload.key)!r}, and one be lost: put them apart"
+            )
+    return list(uploads.values())
 
 
 def _open(path: str, stack: ExitStack) -> ISource:
@@ -135,7 +160,7 @@ def _open(path: str, stack: ExitStack) -> ISource:
     reactor: Any = installed
     if path == "-":
         if sys.stdin is None:
-            raise LocalError("standard input is closed.")
+            raise LocalError("it is closed.")
         # A file that was redirected is read from where it stands.
         return StreamSource(sys.stdin.fileno(), reactor)
     try:

@@ -32,4 +32,4 @@ def rm(url: str, keys: Sequence[str], if_match: str | None) -> None:
     async def remove(key: bytes) -> None:
         await client.remove(key, if_match=if_match)
 
-    run(lambda: each(given, remove, shown))
+    run(lambda: each(given, remove, lambda key, _: shown(key)))

@@ -23,6 +23,7 @@ from zope.interface import provider
 
 from kvd.cli.errors import ABSENT, FAILED, NO_ANSWER, NOT_EXPECTED, UNREAD, LocalError
 from kvd.cli.main import complain
+from kvd.cli.quantity import quantity
 from kvd.client import (
     Absent,
     BrokenOff,
@@ -30,34 +31,49 @@ from kvd.client import (
     ClientError,
     ConditionFailed,
     NotKvd,
+    TimedOut,
     Unreachable,
 )
 from kvd.clock import measure_monotonically
+from kvd.options.quantities import Seconds
 
 T = TypeVar("T")
 
 
 def connect(url: str) -> Client:
     """
-    A client for a URL.
+    A client for a URL, with the patience that ``--timeout`` says.
 
     Raises:
         click.UsageError: It is none.
     """
     try:
-        return Client(url)
+        return Client(url, timeout_seconds=_timeout_seconds())
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _timeout_seconds() -> float:
+    root = click.get_current_context().find_root()
+    [option] = [option for option in root.command.params if option.name == "timeout"]
+    seconds = quantity(Seconds(most=7 * 86400))(root, option, root.params["timeout"])
+    assert seconds is not None, "it has a default"
+    return seconds
 
 
 async def each(
     things: Iterable[T],
     work: Callable[[T], Awaitable[object]],
-    name: Callable[[T], str],
+    name: Callable[[T, Exception], str],
 ) -> int:
     """
     Do something with each of several things, and go on after failures, each of
     which is told.
+
+    Args:
+        things: All of them.
+        work: What is done with one.
+        name: What a failure of it is about.
 
     Returns:
         The exit status: that of the first failure, or 0.
@@ -67,10 +83,10 @@ async def each(
         try:
             await work(thing)
         except (ClientError, LocalError) as error:
-            complain(f"{name(thing)}: {error}")
+            complain(f"{name(thing, error)}: {error}")
             first = first or status_of(error)
-            if isinstance(error, Unreachable):
-                # Nor will the next be reached.
+            if isinstance(error, Unreachable | TimedOut):
+                # Nor will the next be reached, or answered.
                 break
     return first
 

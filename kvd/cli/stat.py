@@ -38,4 +38,4 @@ def stat(url: str, keys: Sequence[str], as_json: bool) -> None:
                 if fact is not None:
                     click.echo(f"  {name.replace('_', '-'):<16} {fact}")
 
-    run(lambda: each(given, tell, shown))
+    run(lambda: each(given, tell, lambda key, _: shown(key)))

@@ -15,6 +15,7 @@ from kvd.client.errors import (
     Refused,
     SourceChanged,
     SourceUnreadable,
+    TimedOut,
     Unreachable,
 )
 from kvd.client.facts import Entry, Stored, Value
@@ -36,6 +37,7 @@ __all__ = [
     "SourceUnreadable",
     "Stored",
     "StreamSource",
+    "TimedOut",
     "Unreachable",
     "Value",
 ]

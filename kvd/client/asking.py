@@ -10,6 +10,9 @@ A request is tried again after a pause if
 A PUT whose first connection ended so may have been done, whatever the further tries
 come to: unless one of them succeeds, that is what is told.
 
+A server that is silent for as long as the client waits is not asked again, and what
+became of the request is unknown, too.
+
 Where no connection came about nothing is tried again: a kvd that lives refuses
 none. A PUT or DELETE with a condition is not of the last kind: if the first was
 done, its own success makes the second fail. Nor is a DELETE without one, which
@@ -19,12 +22,19 @@ from a pipe.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from treq.client import HTTPClient
-from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
+from twisted.internet.defer import Deferred
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionClosed,
+    DNSLookupError,
+    TimeoutError,
+)
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.client import (
@@ -38,11 +48,17 @@ from twisted.web.client import (
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from kvd.client.connecting import AsStored, AsWritten, WideEndpoints
-from kvd.client.errors import BrokenOff, NotKvd, Unreachable
-from kvd.client.receiving import receive
+from kvd.client.connecting import (
+    CONNECT_SECONDS,
+    AsStored,
+    AsWritten,
+    WideEndpoints,
+)
+from kvd.client.errors import BrokenOff, NotKvd, TimedOut, Unreachable
+from kvd.client.receiving import Receiver, discard, receive
 from kvd.client.sending import Body
 from kvd.client.sources import ISource
+from kvd.client.waiting import TIMEOUT_SECONDS, Patience, Silence
 
 PAUSES_SECONDS: Final = (0.1, 0.3, 1.0)
 """
@@ -77,13 +93,15 @@ class Request:
         )
 
 
-def treq_of(reactor: IReactorTCP) -> HTTPClient:
+def treq_of(
+    reactor: IReactorTCP, connect_seconds: float = CONNECT_SECONDS
+) -> HTTPClient:
     """
     A treq that keeps connections, and leaves it to us to try again.
     """
     pool = HTTPConnectionPool(reactor)
     pool.retryAutomatically = False
-    endpoints = WideEndpoints(reactor)
+    endpoints = WideEndpoints(reactor, connect_seconds)
     return HTTPClient(AsStored(Agent.usingEndpointFactory(reactor, endpoints, pool)))
 
 
@@ -109,18 +127,22 @@ class Asker:
         treq: HTTPClient,
         clock: IReactorTime,
         pauses_seconds: Sequence[float] = PAUSES_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         """
         Args:
             server: How it is called in sentences.
             treq: What sends them.
-            clock: For the pauses.
+            clock: For the pauses, and for silence.
             pauses_seconds: Before each further try.
+            timeout_seconds: How long nothing may move before a server that is waited
+                for is given up.
         """
         self._server = server
         self._treq = treq
         self._clock = clock
         self._pauses_seconds = pauses_seconds
+        self._patience = Patience(clock, timeout_seconds)
 
     async def ask(self, request: Request) -> IResponse:
         """
@@ -150,11 +172,17 @@ class Asker:
             raise outcome.told from outcome.cause
         return outcome
 
+    def receive(self, response: IResponse) -> Receiver:
+        """
+        Begin to take the body of a reply.
+        """
+        return receive(response, self._patience)
+
     async def _ask_once(self, request: Request) -> IResponse | _Failed:
         body = None if request.source is None else Body(request.source)
         fields = Headers({name: [text] for name, text in request.fields.items()})
         try:
-            response = await self._treq.request(
+            asked: Deferred[Any] = self._treq.request(
                 request.method,
                 AsWritten.from_text(request.url),
                 headers=fields,
@@ -162,6 +190,16 @@ class Asker:
                 allow_redirects=False,
                 unbuffered=True,
             )
+            progress = (lambda: None) if body is None else body.progress
+            answered: IResponse = await self._patience.wait_for(
+                asked, progress, discard
+            )
+        except Silence as error:
+            sentence = (
+                f"{self._server} has not answered: nothing moved for"
+                f" {self._patience.seconds:g} seconds.{_doubt(request)}"
+            )
+            return _Failed(TimedOut(sentence), error, False)
         except RequestGenerationFailed as error:
             assert body is not None
             assert body.failure is not None
@@ -176,7 +214,6 @@ class Asker:
         finally:
             if body is not None:
                 body.abandon()
-        answered: IResponse = response
         return answered
 
     def _broken(
@@ -194,10 +231,16 @@ class Asker:
         unanswered = not isinstance(error, ResponseFailed) or isinstance(
             error, ResponseNeverReceived
         )
-        sentence = f"{self._server} ended the connection before it answered."
-        if request.method not in {"GET", "HEAD"}:
-            sentence += " Whether it did what it was asked is unknown."
+        sentence = (
+            f"{self._server} ended the connection before it answered.{_doubt(request)}"
+        )
         return _Failed(BrokenOff(sentence), error, unanswered and request.repeatable)
+
+
+def _doubt(request: Request) -> str:
+    if request.method in {"GET", "HEAD"}:
+        return ""
+    return " Whether it did what it was asked is unknown."
 
 
 def _rewind(request: Request) -> bool:
@@ -213,7 +256,7 @@ def _dismiss(outcome: IResponse | _Failed) -> None:
     Take no more of a reply.
     """
     if not isinstance(outcome, _Failed):
-        receive(outcome).stop()
+        discard(outcome)
 
 
 def _wait_seconds(response: IResponse) -> float | None:
@@ -236,4 +279,10 @@ def field(response: IResponse, name: str) -> str | None:
 
 
 def _words(error: Exception) -> str:
+    # Twisted's own words, and behind them the system's for the same.
+    number = getattr(error, "osError", None)
+    if isinstance(number, int):
+        return f"{os.strerror(number)}."
+    if isinstance(error, TimeoutError):
+        return "it accepts no connection within the time that is waited for one."
     return " ".join(str(error).split()).rstrip(".") + "."

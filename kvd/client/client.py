@@ -7,8 +7,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from http import HTTPStatus
+from itertools import pairwise
 from typing import Any, Final, Protocol
 
 from twisted.internet.abstract import isIPv6Address
@@ -16,12 +17,23 @@ from twisted.internet.defer import Deferred
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from kvd.client.asking import Asker, Request, field, treq_of
-from kvd.client.connecting import STORED_ENCODING
-from kvd.client.errors import BrokenOff, NotKvd, refusal
+from kvd.client.connecting import CONNECT_SECONDS, STORED_ENCODING
+from kvd.client.errors import BrokenOff, NotKvd, TimedOut, refusal
 from kvd.client.facts import Entry, Stored, Value, entry
-from kvd.client.receiving import lines, receive
+from kvd.client.receiving import discard, lines
 from kvd.client.sources import BytesSource, ISource
+from kvd.client.waiting import TIMEOUT_SECONDS
 from kvd.keys import escape
+
+PAGE_KEYS: Final = 1000
+"""
+As many as kvd gives at most.
+"""
+
+PAGE_TRIES: Final = 3
+"""
+So often a page that breaks off is asked for again.
+"""
 
 _PROBLEM_BYTES: Final = 64 * 1024
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
@@ -47,21 +59,29 @@ class Client:
     A key is bytes, or text as the file system has it (UTF-8 with
     surrogateescape), not percent-encoded. Requests that failed are tried again
     only where that is safe (`kvd.client.asking`). All of them raise
-    `kvd.client.errors.ClientError`.
+    `kvd.client.errors.ClientError`; those that are cancelled, `CancelledError`.
     """
 
-    def __init__(self, base_url: str, asker: Asker | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        asker: Asker | None = None,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
         """
         Args:
             base_url: Such as ``http://127.0.0.1:8080``; keys are put behind it.
             asker: What sends the requests, for instance through a treq of your
                 own; by default over connections of this process's reactor.
+            timeout_seconds: How long nothing may move before a server that is waited
+                for is given up; an asker of your own has its own.
 
         Raises:
             ValueError: The URL cannot be.
         """
         self._base_url = checked_url(base_url)
-        self._asker = asker or _default_asker(self._base_url)
+        self._asker = asker or _default_asker(self._base_url, timeout_seconds)
 
     async def put(
         self,
@@ -132,11 +152,12 @@ class Client:
             fields["If-Match"] = _quoted(if_match)
         response = await self._ask("GET", key, fields)
         if response.length is UNKNOWN_LENGTH or (offset and response.code != 206):
+            discard(response)
             raise self._not_kvd()
         value = self._value(response, offset + response.length)
         if begun is not None:
             begun(value)
-        receiver = receive(response)
+        receiver = self._asker.receive(response)
         missing = response.length
         try:
             while piece := await receiver.take():
@@ -175,18 +196,69 @@ class Client:
         fields = {} if if_match is None else {"If-Match": _quoted(if_match)}
         await self._ask("DELETE", key, fields)
 
+    async def list_in_order(
+        self, prefix: bytes | str = b"", *, after: bytes = b""
+    ) -> AsyncIterator[Entry]:
+        """
+        All keys below a prefix in the order of their bytes, page by page.
+
+        Take as long as you like for each key: no reply is held open meanwhile. A page
+        that breaks off is asked for again. Each page costs the daemon a look at the
+        whole folder that the keys are in, so that `list` is faster where one folder
+        has tens of thousands.
+
+        Args:
+            prefix: Whole segments; a slash at the end makes no difference.
+            after: Only keys behind this one.
+        """
+        breaks = 0
+        while True:
+            try:
+                page = await self._page(prefix, after)
+            except TimedOut:
+                raise
+            except BrokenOff:
+                breaks += 1
+                if breaks > PAGE_TRIES:
+                    raise
+                continue
+            breaks = 0
+            for found in page:
+                yield found
+            if len(page) < PAGE_KEYS:
+                return
+            after = page[-1].key
+
+    async def _page(self, prefix: bytes | str, after: bytes) -> Sequence[Entry]:
+        query = f"?limit={PAGE_KEYS}&after={escape(after)}"
+        page = [entry async for entry in self._entries(prefix, query)]
+        keys = [after, *(entry.key for entry in page)]
+        # What is in another order might have no end.
+        if any(key <= before for before, key in pairwise(keys)):
+            raise self._not_kvd()
+        return page
+
     async def list(self, prefix: bytes | str = b"") -> AsyncIterator[Entry]:
         """
-        All keys below a prefix, in no particular order.
+        All keys below a prefix, in no particular order, in one reply.
+
+        The daemon ends a reply that is not read for a time (``--reader-timeout``), so
+        take each key without delay, or use `list_in_order`.
 
         Args:
             prefix: Whole segments; a slash at the end makes no difference.
         """
+        async for found in self._entries(prefix, ""):
+            yield found
+
+    async def _entries(self, prefix: bytes | str, query: str) -> AsyncIterator[Entry]:
         path = os.fsencode(prefix).rstrip(b"/")
-        response = await self._ask("GET", path + b"/" if path else b"", {})
+        key = path + b"/" if path else b""
+        response = await self._ask("GET", key, {}, query=query)
         if field(response, "Content-Type") != "application/x-ndjson":
+            discard(response)
             raise self._not_kvd()
-        receiver = receive(response)
+        receiver = self._asker.receive(response)
         try:
             async for line in lines(receiver):
                 try:
@@ -203,11 +275,12 @@ class Client:
         key: bytes | str,
         fields: dict[str, str],
         source: ISource | None = None,
+        query: str = "",
     ) -> IResponse:
         """
         Send a request; whatever is no success is raised.
         """
-        url = f"{self._base_url}/{escape(os.fsencode(key))}"
+        url = f"{self._base_url}/{escape(os.fsencode(key))}{query}"
         response = await self._asker.ask(Request(method, url, fields, source))
         expected = {"GET": {200, 206}, "HEAD": {200}}.get(method, {201, 204})
         if response.code in expected:
@@ -216,15 +289,18 @@ class Client:
 
     async def _refusal(self, method: str, response: IResponse) -> Exception:
         if field(response, "Content-Type") != "application/problem+json":
-            receive(response).stop()
+            discard(response)
             return self._not_kvd(response.code)
         if method == "HEAD":
             # The daemon's own sentence is the body that a reply to HEAD has not.
             return refusal(response.code, _sentence(response.code))
-        receiver = receive(response)
+        receiver = self._asker.receive(response)
         body = b""
-        while (piece := await receiver.take()) and len(body) < _PROBLEM_BYTES:
-            body += piece
+        try:
+            while (piece := await receiver.take()) and len(body) < _PROBLEM_BYTES:
+                body += piece
+        finally:
+            receiver.stop()
         try:
             sentence = str(json.loads(body)["detail"])
             return refusal(response.code, sentence or _sentence(response.code))
@@ -243,7 +319,7 @@ class Client:
     def _etag(self, response: IResponse) -> str:
         etag = field(response, "ETag")
         if etag is None or not _ETAG.fullmatch(etag):
-            receive(response).stop()
+            discard(response)
             raise self._not_kvd()
         return etag.strip('"')
 
@@ -294,12 +370,13 @@ def _sentence(status: int) -> str:
         return f"kvd refuses it ({status})."
 
 
-def _default_asker(server: str) -> Asker:
+def _default_asker(server: str, timeout_seconds: float) -> Asker:
     # Not at the top: importing the reactor installs one.
     from twisted.internet import reactor
 
     clock: Any = reactor
-    return Asker(server, treq_of(clock), clock)
+    treq = treq_of(clock, min(CONNECT_SECONDS, timeout_seconds))
+    return Asker(server, treq, clock, timeout_seconds=timeout_seconds)
 
 
 def _quoted(etag: str) -> str:

@@ -58,8 +58,9 @@ class WideEndpoints:
     Endpoints for HTTP and HTTPS, the latter with the system's authorities.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, connect_seconds: float = CONNECT_SECONDS) -> None:
         self._reactor = reactor
+        self._seconds = connect_seconds
         self._policy = BrowserLikePolicyForHTTPS()
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
@@ -72,10 +73,10 @@ class WideEndpoints:
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
         # A number needs no lookup, which would take a thread.
         if isIPAddress(host):
-            return TCP4ClientEndpoint(self._reactor, host, port, CONNECT_SECONDS)
+            return TCP4ClientEndpoint(self._reactor, host, port, self._seconds)
         if isIPv6Address(host):
-            return TCP6ClientEndpoint(self._reactor, host, port, CONNECT_SECONDS)
-        return HostnameEndpoint(self._reactor, host, port, CONNECT_SECONDS)
+            return TCP6ClientEndpoint(self._reactor, host, port, self._seconds)
+        return HostnameEndpoint(self._reactor, host, port, self._seconds)
 
 
 STORED_ENCODING: Final = "Kvd-Stored-Encoding"

@@ -34,6 +34,12 @@ class BrokenOff(ClientError):
     """
 
 
+class TimedOut(BrokenOff):
+    """
+    Nothing moved for as long as the client waits.
+    """
+
+
 class SourceChanged(ClientError):
     """
     What was being put changed meanwhile; the daemon keeps the old value.

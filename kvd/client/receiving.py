@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.iweb import IResponse
 
-from kvd.client.errors import BrokenOff, NotKvd
+from kvd.client.errors import BrokenOff, NotKvd, TimedOut
+from kvd.client.waiting import Patience, Silence
 
 HELD_BYTES: Final = 256 * 1024
 MAX_LINE_BYTES: Final = 64 * 1024
@@ -26,7 +27,12 @@ class Receiver(Protocol):
     enough, the connection is not read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: Patience) -> None:
+        """
+        Args:
+            patience: How long nothing may come while somebody waits for it.
+        """
+        self._patience = patience
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._paused = False
@@ -39,11 +45,19 @@ class Receiver(Protocol):
 
         Raises:
             BrokenOff: The end came too early.
+            TimedOut: Nothing came; the connection has been ended.
         """
         if not self._held and self._end is None:
             self._resume()
             self._taker = Deferred()
-            await self._taker
+            try:
+                await self._patience.wait_for(self._taker)
+            except Silence as error:
+                self.stop()
+                raise TimedOut(
+                    "The server stopped in the middle of the reply: nothing came for"
+                    f" {self._patience.seconds:g} seconds."
+                ) from error
         if self._held:
             held, self._held, self._held_bytes = self._held, [], 0
             return held[0] if len(held) == 1 else b"".join(held)
@@ -84,13 +98,35 @@ class Receiver(Protocol):
             taker.callback(None)
 
 
-def receive(response: IResponse) -> Receiver:
+def receive(response: IResponse, patience: Patience) -> Receiver:
     """
     Begin to take the body of a reply.
     """
-    receiver = Receiver()
+    receiver = Receiver(patience)
     response.deliverBody(receiver)
     return receiver
+
+
+class _Unread(Protocol):
+    """
+    Takes nothing.
+    """
+
+    ended = False
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.ended = True
+
+
+def discard(response: IResponse) -> None:
+    """
+    Take no more of a reply.
+    """
+    reader = _Unread()
+    response.deliverBody(reader)
+    # What has come whole leaves a connection for the next request.
+    if not reader.ended and reader.transport is not None:
+        reader.transport.loseConnection()
 
 
 async def lines(receiver: Receiver) -> AsyncIterator[bytes]:

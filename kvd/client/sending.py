@@ -4,13 +4,23 @@ The body of a PUT on its way out.
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError, Deferred
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
 from kvd.client.sources import ISource
+
+_INFO: Final = struct.Struct("120xQ")
+"""
+Of `tcp_info` in ``linux/tcp.h`` what comes before ``tcpi_bytes_acked``, and that.
+"""
 
 
 @implementer(IBodyProducer)
@@ -31,13 +41,16 @@ class Body:
         self._room: Deferred[None] | None = None
         self._paused = False
         self._sending: Deferred[None] | None = None
+        self._stopped = False
+        self._waits_for_source = False
+        self._given_bytes = 0
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         finished: Deferred[None] = Deferred()
 
         def failed(failure: Failure) -> None:
-            # Cancelled by stopProducing, after which nobody may hear of us.
-            if not failure.check(CancelledError):
+            # After stopProducing nobody may hear of us.
+            if not self._stopped:
                 self.failure = failure
                 finished.errback(failure)
 
@@ -50,9 +63,12 @@ class Body:
         while True:
             piece = self._source.next_piece()
             if isinstance(piece, Deferred):
+                self._waits_for_source = True
                 piece = await piece
+                self._waits_for_source = False
             if not piece:
                 return
+            self._given_bytes += len(piece)
             consumer.write(piece)
             if self._paused:
                 self._room = Deferred()
@@ -68,8 +84,21 @@ class Body:
             room.callback(None)
 
     def stopProducing(self) -> None:
+        self._stopped = True
         if self._sending is not None:
             self._sending.cancel()
+
+    def progress(self) -> object:
+        """
+        Something else whenever a byte has moved, and as long as it is the source
+        that is waited for.
+
+        What the connection was given may take long to go through a slow network, so
+        what the other end has acknowledged counts.
+        """
+        if self._waits_for_source:
+            return object()
+        return self._given_bytes, *map(_acknowledged_bytes, self._transports())
 
     def abandon(self) -> None:
         """
@@ -81,10 +110,27 @@ class Body:
         """
         if self._sending is None or self._sending.called:
             return
-        self._sending.cancel()
+        self.stopProducing()
+        for transport in self._transports():
+            transport.abortConnection()
+
+    def _transports(self) -> Iterator[Any]:
         # The agent gives its connection away under these two names only: with a
         # chunked body, with a length.
         for name in ("transport", "_consumer"):
             transport = getattr(self._consumer, name, None)
             if transport is not None:
-                transport.abortConnection()
+                yield transport
+
+
+def _acknowledged_bytes(transport: Any) -> int:
+    connection = getattr(transport, "socket", None)
+    if connection is None:
+        return 0
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+        acknowledged: int = _INFO.unpack(info)[0]
+    except (OSError, struct.error):
+        # It is closed, or the kernel is older than this number.
+        return 0
+    return acknowledged

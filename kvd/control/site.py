@@ -16,7 +16,7 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from kvd.control.answering import Answering, QuietSite
+from kvd.control.answering import Answering, BoundedRequest, QuietSite
 from kvd.errors import ChangeImpossible, OperatorError
 
 MAX_BODY_BYTES: Final = 4096
@@ -123,7 +123,7 @@ class ControlSite:
         root.putChild(b"status", StatusResource(status))
         for name, change in changes.items():
             root.putChild(name.encode("ascii"), ChangeResource(change))
-        site = QuietSite(root, reactor=reactor)
+        site = QuietSite(root, requestFactory=BoundedRequest, reactor=reactor)
         self._answering = Answering(listener, site, reactor)
 
     def close(self) -> None:

@@ -31,6 +31,8 @@ class WorkerState:
     state: str
     handing_over: int
     """Connections on their way to it."""
+    stalls: int = 0
+    """How often it made no turn, and others took its connections."""
 
     @property
     def counts(self) -> bool:
@@ -116,6 +118,7 @@ def _row(worker: WorkerState, scoreboard: Scoreboard, sums: Sums) -> dict[str, A
         "pid": worker.pid or None,
         "state": worker.state,
         "handing_over": worker.handing_over,
+        "stalls": worker.stalls,
     }
     if worker.counts:
         row |= asdict(scoreboard.counts(worker.worker))

@@ -6,6 +6,10 @@ Each worker looks at the scoreboard before it accepts. If another has fewer requ
 in progress, or as many and fewer connections, that one is to take the connection. So
 the load is even although nobody hands anything over; it costs the workers some vain
 looks instead.
+
+Where more connections wait than it takes for all of the less busy to have as much to do
+as this one, one of the rest is taken: it will be its share in the end, and nobody in a
+long queue waits for a worker that has enough to take already.
 """
 
 from __future__ import annotations
@@ -34,7 +38,18 @@ class Gated:
         return (0,)
 
     def accepts(self, worker: int, view: View) -> bool:
-        return weigh_one(view, worker) <= min(weigh(view))
+        mine = weigh_one(view, worker)
+        loads = list(weigh(view))
+        if mine <= min(loads):
+            return True
+        requests, connections = mine
+        # Each connection that another takes is one more for it, and mostly a request.
+        lacking = sum(
+            max(requests - load[0], connections - load[1])
+            for load in loads
+            if load < mine
+        )
+        return lacking < view.waiting
 
     def choose(self, view: View) -> int:
         # A model: any of those who may can be the first to wake.

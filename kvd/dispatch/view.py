@@ -44,6 +44,9 @@ class View:
     """How many connections are on their way to each worker."""
     random: Random
     """The only source of chance that a policy may use."""
+    waiting: int = 1
+    """How many connections wait to be taken by workers that take them for themselves,
+    the one in question included."""
 
 
 def whose_turn(view: View) -> int:

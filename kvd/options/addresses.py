@@ -4,9 +4,10 @@ Addresses to listen on, as an operator writes them.
 They are spelled like Twisted's server endpoints: a kind and its main argument,
 then further arguments as ``name=value``, all separated by colons. A colon that
 belongs to an argument is written ``\:``; an IPv6 address may stand in brackets
-instead. Twisted's own parser is not used, because it looks for plugins, takes
-host names and certificates, and makes endpoints that listen by themselves,
-while the supervisor wants sockets of its own making.
+instead, or as it is. What other programs take is in `plain_addresses`. Twisted's own
+parser is not used, because it looks for plugins, takes host names and certificates,
+and makes endpoints that listen by themselves, while the supervisor wants sockets of
+its own making.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from ipaddress import ip_address
 from typing import Final
 
 from kvd.errors import BadSetting
+from kvd.options.plain_addresses import hint, spell_out
 from kvd.options.quantities import Count
+from kvd.paths import absolute
 from kvd.settings import Address, SystemdAddress, TCPAddress, UNIXAddress
 
 RIGHT: Final = (
@@ -62,15 +65,15 @@ def read_address(text: str, interface: str = ANY_IPV4) -> Address:
         BadSetting: The text is not an address; the sentence says how one is
             written.
     """
-    kind, *pieces = _split(text)
+    kind, *pieces = _split(spell_out(text, interface != ANY_IPV4))
     read = _KINDS.get(kind)
     if read is None:
-        raise BadSetting(f"{text!r} is not an address: {RIGHT}")
+        raise BadSetting(f"{text!r} is not an address: {RIGHT}{hint(text)}")
     if not pieces or not pieces[0]:
         what = "port" if kind == "tcp" else "path"
         raise BadSetting(f"{text!r} has no {what}: {RIGHT}")
     try:
-        return read(pieces[0], _Arguments(pieces[1:]), interface)
+        return read(pieces[0], _Arguments(_joined(pieces[1:])), interface)
     except BadSetting as error:
         raise BadSetting(f"{text!r}: {error.sentence}") from error
 
@@ -82,10 +85,12 @@ def read_listen(text: str) -> Address | SystemdAddress:
     Raises:
         BadSetting: It is none of them.
     """
-    kind, *pieces = _split(text)
+    kind, *pieces = _split(spell_out(text, False))
     if kind != "systemd":
         if kind not in _KINDS:
-            raise BadSetting(f"{text!r} is not an address: {RIGHT} or systemd[:NAME]")
+            raise BadSetting(
+                f"{text!r} is not an address: {RIGHT} or systemd[:NAME]{hint(text)}"
+            )
         return read_address(text)
     if not pieces:
         return SystemdAddress("")
@@ -111,6 +116,19 @@ def read_status(text: str) -> Address | None:
         return read_address(text, LOOPBACK)
     except BadSetting as error:
         raise BadSetting(f"{error.sentence}, or off") from error
+
+
+def _joined(pieces: list[str]) -> list[str]:
+    """
+    The arguments of an address, with the colons of an IPv6 address in its own.
+    """
+    joined: list[str] = []
+    for piece in pieces:
+        if joined and joined[-1].startswith("interface=") and "=" not in piece:
+            joined[-1] += f":{piece}"
+        else:
+            joined.append(piece)
+    return joined
 
 
 def _split(text: str) -> list[str]:
@@ -183,7 +201,7 @@ def _read_interface(text: str) -> str:
 
 def _read_unix(path: str, arguments: _Arguments, interface: str) -> UNIXAddress:
     arguments.check("mode", "backlog")
-    path = os.path.abspath(_ESCAPED.sub(r"\1", path))
+    path = absolute(_ESCAPED.sub(r"\1", path))
     length = len(os.fsencode(path))
     if "\0" in path or length > MAX_UNIX_PATH_BYTES:
         raise BadSetting(

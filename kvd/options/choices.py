@@ -17,6 +17,7 @@ from kvd.errors import BadSetting
 from kvd.options.addresses import read_listen, read_status
 from kvd.options.locations import (
     read_access_log,
+    read_allowed_host,
     read_control,
     read_dialect,
     read_record_file,
@@ -238,6 +239,18 @@ CHOICES: Final[Sequence[Choice]] = (
         None,
         Form.TABLE,
         key="dialects",
+    ),
+    Choice(
+        "allowed-host",
+        "allowed_hosts",
+        read_allowed_host,
+        [],
+        "A name by which clients may ask at a loopback address, beside localhost and"
+        " 127.0.0.1 (else 421), as behind a proxy; may be given several times, * allows"
+        " all.",
+        None,
+        Form.LIST,
+        key="allowed-hosts",
     ),
     Choice(
         "access-log",

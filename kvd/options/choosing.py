@@ -56,6 +56,8 @@ def make_settings(given: Mapping[str, Sequence[Given]]) -> Settings:
         into[choice.field] = values if choice.repeatable else values[-1]
     _check_once(given.get("listen", ()), top["listen"])
     _check_once(given.get("dialect", ()), map(_decoded, top["dialects"]))
+    _check_once(given.get("allowed-host", ()), top["allowed_hosts"])
+    _check_apart(top["access_log"], top["record"])
     _fit_target(given, limits)
     return Settings(**top, limits=Limits(**limits))
 
@@ -81,6 +83,14 @@ def _check_once(given: Sequence[Given], values: Iterable[object]) -> None:
                 f"{text.where}: {text.text!r} says the same as {first.text!r}"
                 " before it: give it once"
             )
+
+
+def _check_apart(access_log: str | None, record: str | None) -> None:
+    if access_log is not None and access_log == record:
+        raise BadSetting(
+            f"--access-log and --record both write {record!r}, and neither could be"
+            " read again: give each a file of its own"
+        )
 
 
 def _fit_target(given: Mapping[str, Sequence[Given]], limits: dict[str, Any]) -> None:

@@ -9,9 +9,10 @@ order of options never matters.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from getopt import GetoptError
+from typing import Any
 
 from twisted.python import usage
 
@@ -21,6 +22,8 @@ from kvd.options.choices import CHOICES, Choice
 from kvd.options.choosing import Given, make_settings
 from kvd.options.help_text import installed_and_examples
 from kvd.options.settings_file import read_file
+from kvd.paths import absolute
+from kvd.plugins import forget_unwritable_cache
 from kvd.settings import Settings
 
 
@@ -60,8 +63,16 @@ class Options(usage.Options):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:
             super().parseOptions(options)
+            if self.parent is not None:
+                check_folder(self.parent)
+                forget_unwritable_cache()
         except usage.UsageError as error:
-            raise usage.UsageError(f"{error}{self._hint(error)}") from error
+            sentence = f"{error}{self._hint(error)}"
+            if self.parent is None:
+                raise usage.UsageError(sentence) from error
+            # twistd itself would print all of its usage before the sentence.
+            end = "" if sentence.endswith((".", "?")) else "."
+            raise SystemExit(f"kvd: {sentence}{end} Try: twistd kvd --help") from error
 
     def _hint(self, error: usage.UsageError) -> str:
         # getopt knows only which option it does not know.
@@ -82,6 +93,9 @@ class Options(usage.Options):
     def opt_dialect(self, text: str) -> None:
         self._repeated.setdefault("dialect", []).append(text)
 
+    def opt_allowed_host(self, text: str) -> None:
+        self._repeated.setdefault("allowed-host", []).append(text)
+
     def opt_version(self) -> None:
         """
         Print kvd's version and exit.
@@ -99,10 +113,10 @@ class Options(usage.Options):
             )
 
     def postOptions(self) -> None:
-        if self["config"] is not None:
-            # A daemon may go to another folder, and read it again.
-            self["config"] = os.path.abspath(self["config"])
         try:
+            if self["config"] is not None:
+                # A daemon may go to another folder, and read it again.
+                self["config"] = absolute(self["config"])
             self.settings = self.read()
         except OperatorError as error:
             raise usage.UsageError(error.sentence) from error
@@ -134,3 +148,27 @@ class Options(usage.Options):
     def getUsage(self, width: int | None = None) -> str:
         columns = width or int(os.environ.get("COLUMNS", "80"))
         return f"{super().getUsage(columns)}\n{installed_and_examples(columns)}"
+
+
+def check_folder(twistd: Mapping[str, Any]) -> None:
+    """
+    Make sure that twistd can write what it writes where it is started. It would fail
+    with a traceback, after the service has been made.
+
+    Args:
+        twistd: The options that stand before ``kvd``.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    written = [(twistd["pidfile"], "number", "--pidfile=")]
+    if not (twistd["nodaemon"] or twistd["logfile"] or twistd["syslog"]):
+        written += [("twistd.log", "log", "--logfile=PATH")]
+    for name, what, option in written:
+        path = os.path.join(twistd["rundir"] or ".", name)
+        there = path if os.path.exists(path) else os.path.dirname(path)
+        if name and not os.access(there, os.W_OK):
+            raise usage.UsageError(
+                f"twistd may not write its {what} to {os.path.abspath(path)}: start it"
+                f" in a folder where it may, or with {option} before kvd"
+            )

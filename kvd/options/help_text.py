@@ -18,7 +18,8 @@ _WRITING = """\
 Addresses:
   tcp:8080                        all IPv4 interfaces
   tcp:8080:interface=127.0.0.1    one interface
-  tcp:8080:interface=[::]         all IPv6 interfaces; one is [::1], or \\:\\:1
+  tcp:8080:interface=::           all IPv6 interfaces; one is ::1, or [::1]
+  127.0.0.1:8080, [::1]:8080      the same for one interface, in short
   unix:/run/kvd.socket:mode=660   a Unix socket and its permissions
   systemd:NAME, systemd           sockets that systemd gives: of a name, or all
   Others take backlog=N, how many connections may wait to be accepted (4096).
@@ -29,7 +30,8 @@ Addresses:
 Sizes, times and paths:
   Sizes are bytes, or have a unit: 16KiB or 16k is 16384, 16kB is 16000.
   Times are seconds, or have a unit: 500ms, 10s, 5m, 1h, 1d; 7d is the most.
-  Relative paths count from the current folder, in the settings file too.
+  Relative paths count from the current folder, in the settings file too; ~ is
+  your home folder.
 
 The settings file:
   TOML with the names of these options as keys; the limits (--max-... and the

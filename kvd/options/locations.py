@@ -1,5 +1,5 @@
 """
-Settings that name a place: the store, the logs, a dialect's prefix.
+Settings that name a place: the store, the logs, a dialect's prefix, a host.
 
 Relative paths count from the folder that kvd is started from, wherever they
 are written, and are made absolute here: twistd goes to ``/`` when it becomes a
@@ -8,14 +8,15 @@ daemon. Nothing on the disk is looked at.
 
 from __future__ import annotations
 
-import os
 import re
 from urllib.parse import unquote_to_bytes
 
 from kvd.errors import BadSetting
 from kvd.interfaces import IStoreMaker
+from kvd.paths import absolute
 from kvd.plugins import IDialectDeclaration, IStoreDeclaration, declared, load
-from kvd.settings import DialectChoice, StoreLocation
+from kvd.settings import ANY_HOST, DialectChoice, StoreLocation
+from kvd.wire.hosts import is_host
 
 # Whole segments, spelled as in a request target (RFC 3986 section 3.3); a
 # "%2F" is refused as it is in a key.
@@ -24,6 +25,9 @@ _PREFIX = re.compile(
 )
 
 _NO_SEGMENTS = {b".", b".."}
+
+# Without a port.
+_ALLOWED_HOST = re.compile(r"[^:*\[\]]+|\[[^*\[\]]+\]")
 
 
 def read_store(text: str) -> StoreLocation:
@@ -41,6 +45,8 @@ def read_store(text: str) -> StoreLocation:
             f" as {near}; known: {', '.join(f'{name}:' for name in known)}"
         )
     maker: IStoreMaker = load(IStoreDeclaration, scheme)
+    if path.startswith("~"):
+        path = absolute(path)
     return StoreLocation(scheme, maker.resolve(path))
 
 
@@ -57,7 +63,7 @@ def read_access_log(text: str) -> str | None:
             f"{text!r} is not a file: give the path of one, - for standard output,"
             " or off"
         )
-    return os.path.abspath(text)
+    return absolute(text)
 
 
 def read_record_file(text: str) -> str | None:
@@ -68,7 +74,7 @@ def read_record_file(text: str) -> str | None:
         return None
     if not text or text.endswith("/") or "\0" in text:
         raise BadSetting(f"{text!r} is not a file: give the path of one, or off")
-    return os.path.abspath(text)
+    return absolute(text)
 
 
 def read_control(text: str) -> str | None:
@@ -84,7 +90,7 @@ def read_control(text: str) -> str | None:
             f"{text!r} is no place for a socket: give the path of a file to be made,"
             " auto, or off"
         )
-    return os.path.abspath(text)
+    return absolute(text)
 
 
 def read_dialect(text: str) -> DialectChoice:
@@ -104,3 +110,23 @@ def read_dialect(text: str) -> DialectChoice:
         )
     load(IDialectDeclaration, name)
     return DialectChoice(prefix, name)
+
+
+def read_allowed_host(text: str) -> str:
+    """
+    A name or a numeric address without a port, or ``*``.
+    """
+    if text == ANY_HOST:
+        return text
+    name = text.lower().removesuffix(".")
+    if not (
+        name.isascii()
+        and _ALLOWED_HOST.fullmatch(name)
+        and is_host(name.encode("ascii"))
+    ):
+        raise BadSetting(
+            f"{text!r} is not a host: give a name or an address as clients send it in"
+            " Host, without a port, such as kvd.example, 192.0.2.1 or [2001:db8::1];"
+            f" {ANY_HOST} alone allows all"
+        )
+    return name

@@ -7,7 +7,6 @@ and ``"4"`` in the file are what ``4`` is on the command line.
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -16,6 +15,7 @@ from typing import Any
 from kvd.errors import BadSetting
 from kvd.options.choices import CHOICES, Choice, Form
 from kvd.options.choosing import Given
+from kvd.paths import absolute
 
 _BY_KEY = {(choice.table, choice.key or choice.name): choice for choice in CHOICES}
 _TABLES = {choice.table for choice in CHOICES} - {None}
@@ -44,7 +44,7 @@ def read_file(path: str) -> dict[str, list[Given]]:
         BadSetting: The file cannot be read, is not TOML, or holds a key or a
             kind of value that no setting has.
     """
-    path = os.path.abspath(path)
+    path = absolute(path)
     given: dict[str, list[Given]] = {}
     for key, value in _parse(path).items():
         if key not in _TABLES:
@@ -85,7 +85,7 @@ def _texts(choice: Choice, value: Any, where: str) -> list[Given]:
         if isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
             return [Given(f"{k}={v}", where) for k, v in value.items()]
     elif choice.form is Form.LIST:
-        if value == []:
+        if value == [] and choice.defaults:
             raise BadSetting(f"{where} is empty: give at least one, or leave it out")
         if isinstance(value, list) and all(isinstance(v, str) for v in value):
             return [Given(text, where) for text in value]

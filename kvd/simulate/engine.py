@@ -298,7 +298,11 @@ class Simulation:
     # -- gates ----------------------------------------------------------------
 
     def _may(self, worker: int) -> bool:
-        return self._gates is None or self._gates.is_open(worker, self._now)
+        if self._gates is None:
+            return True
+        # Who has only just come is not queued yet.
+        waiting = max(1, len(self._accept_queue))
+        return self._gates.is_open(worker, self._now, waiting)
 
     def _ask_later(self, worker: int) -> None:
         if worker not in self._asking:

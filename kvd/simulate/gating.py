@@ -27,9 +27,9 @@ class Gates:
         self._view = view
         self._kept_since: dict[int, float] = {}
 
-    def is_open(self, worker: int, now: float) -> bool:
+    def is_open(self, worker: int, now: float, waiting: int) -> bool:
         """
-        Whether a worker may take the connection that waits.
+        Whether a worker may take one of the connections that wait.
 
         Raises:
             BadChoice: By the policy.
@@ -38,6 +38,8 @@ class Gates:
         if since is not None and now - since > KEPT_SECONDS:
             del self._kept_since[worker]
             return True
+        # As with the turn of `kvd.simulate.engine`: policies see it as frozen.
+        object.__setattr__(self._view, "waiting", waiting)
         try:
             accepts = bool(self._accepts(worker, self._view))
         except Exception as error:

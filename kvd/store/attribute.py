@@ -47,9 +47,9 @@ _ID_BYTES: Final = 16
 _MICROSECONDS: Final = 1_000_000
 
 _FORM: Final = re.compile(
-    rb"(?:1|(?P<dated>2)) (?P<etag>[0-9a-f]{32}) (?P<size>0|[1-9][0-9]{0,18})"
-    rb"(?(dated) (?P<seconds>0|[1-9][0-9]{0,11})\.(?P<fraction>[0-9]{6}))\n"
-    rb"(?P<lines>(?:[^:\n]+: [^\n]*\n)*)"
+    rb"(?:1|(2)) ([0-9a-f]{32}) (0|[1-9][0-9]{0,18})"
+    rb"(?(1) (0|[1-9][0-9]{0,11})\.([0-9]{6}))\n"
+    rb"((?:[^:\n]+: [^\n]*\n)*)"
 )
 
 # What a field's value may hold (RFC 9110 section 5.5); replies are in Latin-1.
@@ -140,14 +140,12 @@ def decode(attribute: bytes) -> Record:
     match = _FORM.fullmatch(attribute)
     if match is None:
         raise MalformedAttribute(f"the attribute {NAME} begins {attribute[:60]!r}")
+    dated, etag, size, seconds, fraction, lines = match.groups()
     published_us = None
-    if match["dated"]:
-        published_us = int(match["seconds"]) * _MICROSECONDS + int(match["fraction"])
+    if dated is not None:
+        published_us = int(seconds) * _MICROSECONDS + int(fraction)
     return Record(
-        match["etag"].decode("ascii"),
-        int(match["size"]),
-        published_us,
-        _decode_metadata(match["lines"]),
+        etag.decode("ascii"), int(size), published_us, _decode_metadata(lines)
     )
 
 

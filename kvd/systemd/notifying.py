@@ -2,7 +2,8 @@
 Telling systemd how the daemon is (sd_notify(3)).
 
 Each state is one datagram to the socket that ``NOTIFY_SOCKET`` names. Nobody is waited
-for, and nothing depends on it: without systemd nothing is sent.
+for, and nothing depends on it: without systemd nothing is sent. Where systemd has no
+room for a state at the moment, a thread waits for it.
 """
 
 from __future__ import annotations
@@ -10,16 +11,23 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from kvd.writer import Writer
+
 SEND_SECONDS: Final = 1.0
 """
 How long systemd may take to have room for a state. That it is busy must not cost it
 the news that kvd serves; nor kvd its life.
+"""
+
+MOST_WAITING: Final = 8
+"""
+So many states wait for room; those that come then are left out.
 """
 
 
@@ -41,6 +49,7 @@ class Notifier:
         self._place = place
         self._watchdog_seconds = watchdog_seconds
         self._watchdog: LoopingCall | None = None
+        self._writer = Writer("systemd")
 
     def ready(self, status: str, reactor: Any) -> None:
         """
@@ -52,7 +61,7 @@ class Notifier:
         """
         self._tell("READY=1", f"STATUS={status}")
         if self._place and self._watchdog_seconds and self._watchdog is None:
-            watchdog = self._watchdog = LoopingCall(self._tell, "WATCHDOG=1")
+            watchdog = self._watchdog = LoopingCall(self._alive)
             watchdog.clock = reactor
             # It ends with `close` only.
             watchdog.start(self._watchdog_seconds / 2)
@@ -81,23 +90,49 @@ class Notifier:
             self._watchdog.stop()
             self._watchdog = None
 
+    def _alive(self) -> None:
+        # Behind what waits for room, it would say nothing new.
+        if not self._writer.waiting:
+            self._tell("WATCHDOG=1")
+
     def _tell(self, *state: str) -> None:
         if not self._place:
             return
+        waiting = self._writer.waiting
+        if not waiting and self._send(state, 0.0):
+            return
+        if waiting < MOST_WAITING:
+            # In order, behind those that wait already.
+            self._writer.call(lambda: self._send(state, SEND_SECONDS))
+
+    def _send(self, state: Sequence[str], seconds: float) -> bool:
+        """
+        Send a state.
+
+        Args:
+            state: Its lines.
+            seconds: How long to wait for room.
+
+        Returns:
+            Whether it was sent, or never can be.
+        """
         place = os.fsencode(self._place)
         if place.startswith(b"@"):
             place = b"\0" + place[1:]
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.settimeout(SEND_SECONDS)
+                sock.settimeout(seconds)
                 sock.sendto("\n".join(state).encode("utf-8", "replace"), place)
         except OSError as error:
+            if isinstance(error, BlockingIOError):
+                return False
             # It is told for its own good: kvd serves just as well.
             self._log.debug(
                 "systemd could not be told {state}: {error}",
                 state=state[0],
                 error=str(error),
             )
+        return True
 
 
 def take_notifier(environ: MutableMapping[str, str]) -> Notifier:

@@ -30,8 +30,13 @@ The size of a chunk with its extensions. Who sends more wastes our time.
 
 PIECES_AT_ONCE: Final = 256
 """
-So many chunks are joined at most: of the smallest ones, that is a sixth of a
-work.
+So many chunks are joined at most: with the smallest ones, that takes a sixth of a
+millisecond.
+"""
+
+LARGE_BYTES: Final = 16 * 1024
+"""
+So much of one chunk is given alone: to copy it costs more than to write it does.
 """
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -87,7 +92,7 @@ class ChunkedBody:
     def take(self, data: bytes, at: int) -> tuple[bytes, int]:
         """
         Take the next part of the body: what the next chunks hold of it, as far as they
-        are there, and no more of them than `PIECES_AT_ONCE`.
+        are there, and no more of them than `PIECES_AT_ONCE`, or than one large one.
 
         Args:
             data: Where the chunks are.
@@ -133,23 +138,21 @@ class ChunkedBody:
                         break
                     state = _AT_DATA
                 if state is _AT_DATA:
-                    piece = data[at : at + left]
-                    if not piece:
+                    size = min(left, len(data) - at)
+                    if not size or (size >= LARGE_BYTES and pieces):
                         break
-                    pieces.append(piece)
-                    at += len(piece)
-                    left -= len(piece)
+                    pieces.append(data[at : at + size])
+                    at += size
+                    left -= size
                     if left:
                         break
                     state = _AT_CRLF
+                    if size >= LARGE_BYTES:
+                        break
                 if state is not _AT_CRLF:
                     break
-                end_of_chunk = data[at : at + 2]
-                if end_of_chunk != b"\r\n":
-                    if end_of_chunk not in (b"", b"\r"):
-                        raise BadFraming(
-                            "A chunk is longer than its size: CRLF has to follow it."
-                        )
+                if data[at : at + 2] != b"\r\n":
+                    _check_unfinished_end(data[at : at + 2])
                     break
                 at += 2
                 state = _AT_SIZE
@@ -205,6 +208,11 @@ def _size_of(line: bytes) -> int:
             f"{shown!r} is no size of a chunk: 1 to 16 hexadecimal digits are."
         )
     return int(matched[1], 16)
+
+
+def _check_unfinished_end(end: bytes) -> None:
+    if end not in (b"", b"\r"):
+        raise BadFraming("A chunk is longer than its size: CRLF has to follow it.")
 
 
 def _check_unfinished_size(data: bytes, at: int) -> None:

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
-from kvd.wire.targets import authority_of
-
 
 class Mark(Enum):
     """
@@ -51,15 +49,9 @@ class Request:
     """The client wants the connection to stay (RFC 9112 section 9.3)."""
     expects_continue: bool
     """The client waits for ``100 Continue`` before the body."""
-
-    @property
-    def host(self) -> bytes | None:
-        """
-        Whom the request is for, perhaps with a port: what a whole URL as target says,
-        else ``Host`` (RFC 9112 section 3.2.2).
-        """
-        authority = authority_of(self.target)
-        return self.fields.get(b"host") if authority is None else authority
+    host: bytes | None = None
+    """Whom it is for, perhaps with a port: what a whole URL as target says, else
+    ``Host`` (RFC 9112 section 3.2.2)."""
 
     @property
     def has_body(self) -> bool:

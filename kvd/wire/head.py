@@ -113,7 +113,7 @@ def parse_head(head: bytes, limits: Limits) -> Request:
         )
     if method not in KNOWN_METHODS:
         raise UnknownMethod(f"{_shown(method)} is no method of HTTP that kvd knows.")
-    authority_of(target)
+    authority = authority_of(target)
     # A later 1.x is served as the latest one known (RFC 9110 section 2.5).
     minor = min(int(line[3]), 1)
     parsed = _Fields()
@@ -124,7 +124,7 @@ def parse_head(head: bytes, limits: Limits) -> Request:
         pass
     except HttpParserError as error:
         _refuse(head, minor, limits, error)
-    return _understand(method, parsed, minor, limits)
+    return _understand(method, parsed, minor, limits, authority)
 
 
 def _as_llhttp_reads_it(head: bytes, version_end: int) -> bytes:
@@ -139,7 +139,13 @@ def _as_llhttp_reads_it(head: bytes, version_end: int) -> bytes:
     return head
 
 
-def _understand(method: bytes, parsed: _Fields, minor: int, limits: Limits) -> Request:
+def _understand(
+    method: bytes,
+    parsed: _Fields,
+    minor: int,
+    limits: Limits,
+    authority: bytes | None = None,
+) -> Request:
     fields = parsed.fields
     if parsed.count > limits.head_fields:
         raise HeadTooLarge(
@@ -149,7 +155,8 @@ def _understand(method: bytes, parsed: _Fields, minor: int, limits: Limits) -> R
     if parsed.repeated:
         name = parsed.repeated[0].decode("ascii").title()
         raise BadFraming(f"{name} stands there more than once; once would be right.")
-    _check_host(fields.get(b"host"), minor)
+    host = fields.get(b"host")
+    _check_host(host, minor)
     length = fields.get(b"content-length")
     coding = fields.get(b"transfer-encoding")
     if coding is not None:
@@ -163,6 +170,7 @@ def _understand(method: bytes, parsed: _Fields, minor: int, limits: Limits) -> R
         chunked=coding is not None,
         keep_alive=_keeps_alive(fields.get(b"connection"), minor),
         expects_continue=_expects_continue(fields.get(b"expect"), minor),
+        host=host if authority is None else authority,
     )
 
 

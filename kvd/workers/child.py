@@ -18,8 +18,10 @@ from twisted.logger import (
     eventAsText,
     globalLogBeginner,
 )
+from twisted.python.threadable import isInIOThread
 
 from kvd.errors import OperatorError
+from kvd.log.limiting import Limited, in_reactor
 from kvd.scoreboard import Row, Scoreboard
 from kvd.serving import Parts, Serving
 from kvd.settings import Settings
@@ -105,7 +107,9 @@ class Worker:
             control, self._received, self._left, reactor, self._heard
         )
         self._serving = Serving(settings, worker, reactor, row, parts)
+        self._serving.share_of = self._share_of
         self._adopting = Adopting(self._channel, self._serving.serve, reactor)
+        self._limited = Limited(cast(ILogObserver, self._tell), in_reactor(reactor))
         self._draining = False
         self.status = 0
 
@@ -113,11 +117,8 @@ class Worker:
         """
         Open the store and tell that sockets can come.
         """
-        globalLogBeginner.beginLoggingTo(
-            [cast(ILogObserver, self._tell)],
-            discardBuffer=True,
-            redirectStandardIO=False,
-        )
+        # What is printed too: standard error may be a pipe that nobody reads.
+        globalLogBeginner.beginLoggingTo([self._limited], discardBuffer=True)
         # ^C reaches the whole group of a terminal; the supervisor answers it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -140,7 +141,11 @@ class Worker:
         if name == "debug" or "log_namespace" not in event:
             return
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-        self._channel.send(Told(name, shortened(text)))
+        told = Told(name, shortened(text))
+        if isInIOThread():
+            self._channel.send(told)
+        else:
+            self._reactor.callFromThread(self._channel.send, told)
 
     def _terminated(self, number: int, frame: object) -> None:
         # The supervisor decides: it may have been told the same, and then there
@@ -163,9 +168,12 @@ class Worker:
         else:
             raise AssertionError(f"no message for a worker: {message}")
 
-    def _gate(self, policy: str) -> Callable[[], bool]:
+    def _share_of(self, waiting: int) -> int:
+        return -(-waiting // max(1, self._scoreboard.takers()))
+
+    def _gate(self, policy: str) -> Callable[[int], bool]:
         if not policy:
-            return lambda: True
+            return lambda waiting: True
         gated: Any = policy_of_gates(policy)
         return Gate(gated, self._worker, self._scoreboard).is_open
 
@@ -202,6 +210,7 @@ class Worker:
         drained.addBoth(lambda _: self._reactor.stop())
 
     def _drained(self, _: None) -> Deferred[None]:
+        self._limited.finish()
         # What is still to be read would be dropped.
         self._adopting.leaving = True
         return self._serving.stop()

@@ -130,7 +130,7 @@ class Dealing:
             sock,
             lambda connection, peer: self._held.append(connection),
             self._reactor,
-            MAX_DESCRIPTORS,
+            lambda waiting: MAX_DESCRIPTORS,
             self._deal,
         )
         if self._accepting:

@@ -15,7 +15,7 @@ workers, if this process may make them; a Unix socket is always alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence, Set
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -33,6 +33,7 @@ from kvd.workers.channel import Channel
 from kvd.workers.dealing import Dealing
 from kvd.workers.messages import Message, Unplaced
 from kvd.workers.polling import Polling
+from kvd.workers.stalling import LOOK_SECONDS, Stalls
 from kvd.workers.steering import Instead, Steering
 
 
@@ -109,6 +110,10 @@ class Dispatching:
         self._steering = steering
         self._reactor = reactor
         self._looking: Any = None
+        self._max_connections = max_connections
+        self._stalls = Stalls(scoreboard)
+        self._looked = 0.0
+        self._look_for_stalls_later()
         self.switch(chosen)
 
     def switch(self, chosen: ChosenPolicy) -> None:
@@ -120,7 +125,7 @@ class Dispatching:
         arrangement = chosen.arrangement
         for group in self._groups:
             self._grow(group, arrangement.group_size)
-        self._steering.switch(chosen, self._ready)
+        self._steering.switch(chosen, self._prompt())
         self._look_later()
         # Whoever begins, begins before the others end: a socket that nobody looked
         # at would keep its connections waiting.
@@ -136,7 +141,7 @@ class Dispatching:
         """
         Let a worker have so many connections open from now on.
         """
-        self._dealing.max_connections = max_connections
+        self._max_connections = self._dealing.max_connections = max_connections
 
     def shadow_by(self, shadow: ChosenPolicy | None) -> None:
         """
@@ -190,6 +195,44 @@ class Dispatching:
         if self._looking is None and seconds is not None and not self._finished:
             self._looking = self._reactor.callLater(seconds, self._look)
 
+    # -- who makes no turn ----------------------------------------------------
+
+    def _look_for_stalls_later(self) -> None:
+        self._looked = self._reactor.seconds()
+        self._stall_call = self._reactor.callLater(LOOK_SECONDS, self._look_for_stalls)
+
+    def _look_for_stalls(self) -> None:
+        seconds = self._reactor.seconds() - self._looked
+        self._look_for_stalls_later()
+        if seconds > 2 * LOOK_SECONDS:
+            # This process stood still itself, and so may all have done; who still
+            # does, is found the next time.
+            return
+        if self._stalls.look(seconds, self._ready, self._awaited):
+            for worker in self._ready:
+                self._scoreboard.mark(worker, worker not in self._stalls.stalled)
+            self._steering.admit(self._prompt())
+            self._polling.stalled(self._stalls.stalled)
+
+    def _awaited(self, workers: Collection[int]) -> Collection[int]:
+        connections = self._scoreboard.connections()
+        # Who has no room for more leaves connections in the queue, and may wait. What
+        # the supervisor deals does not wait for long (`kvd.workers.dealing`).
+        able = [w for w in workers if connections[w] < self._max_connections]
+        return self._polling.awaited(able)
+
+    def _prompt(self) -> Set[int]:
+        """
+        Who is to get new connections: who makes turns, if anybody does.
+        """
+        return self._ready - self._stalls.stalled or self._ready
+
+    def stalls(self, worker: int) -> int:
+        """
+        How often a worker's place had one who made no turn.
+        """
+        return self._stalls.counts[worker]
+
     @property
     def instead(self) -> Sequence[Instead]:
         """
@@ -205,7 +248,7 @@ class Dispatching:
         self._polling.joined(worker, channel)
         self._ready.add(worker)
         self._scoreboard.mark(worker, True)
-        self._steering.admit(self._ready)
+        self._steering.admit(self._prompt())
 
     def leaving(self, worker: int) -> None:
         """
@@ -227,7 +270,9 @@ class Dispatching:
         self._scoreboard.mark(worker, False)
         if worker in self._ready and not self._finished:
             self._ready.discard(worker)
-            self._steering.admit(self._ready)
+            self._stalls.forget(worker)
+            self._polling.stalled(self._stalls.stalled)
+            self._steering.admit(self._prompt())
 
     def heard(self, worker: int, message: Message) -> None:
         """
@@ -252,6 +297,8 @@ class Dispatching:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
+        if self._stall_call.active():
+            self._stall_call.cancel()
         self._polling.finish()
         return self._dealing.finish()
 

@@ -44,12 +44,17 @@ def spawn(control: socket.socket) -> subprocess.Popen[bytes]:
 
     Args:
         control: Its end of the control socket; the caller closes its copy.
+
+    Returns:
+        Its process. What it and its workers print to standard error is the caller's to
+        read: whatever this process has there may be read by nobody.
     """
     path = json.dumps([os.path.abspath(folder) for folder in sys.path])
     return subprocess.Popen(  # noqa: S603  # all of it is ours
         [sys.executable, "-c", _BOOT, path, str(control.fileno())],
         pass_fds=[control.fileno()],
         stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         process_group=0,
     )
 
@@ -135,10 +140,10 @@ class ForkServer:
             return True
         (descriptor,) = descriptors
         with socket.socket(fileno=descriptor) as control:
-            self._fork(message.worker, control)
+            self._fork(message.worker, message.request, control)
         return True
 
-    def _fork(self, worker: int, control: socket.socket) -> None:
+    def _fork(self, worker: int, request: int, control: socket.socket) -> None:
         try:
             pid = os.fork()
         except OSError as error:
@@ -157,7 +162,7 @@ class ForkServer:
             self._tell(Exited(worker, 0, reason))
             return
         self._selector.register(pidfd, selectors.EVENT_READ, (worker, pid))
-        self._tell(Forked(worker, pid), [pidfd])
+        self._tell(Forked(worker, pid, request), [pidfd])
 
     def _be_worker(self, worker: int, control: socket.socket) -> None:
         """

@@ -2,7 +2,9 @@
 A worker's gate: whether it may take a connection from a socket that others poll too.
 
 Rows of workers that take no connections, or have not been heard of, do not count: who
-died has the least to do of all, and would keep everybody away.
+died has the least to do of all, and would keep everybody away. Nor does a worker in a
+long turn of its reactor: it may have the fewest requests, but it takes nothing until
+the turn is over.
 """
 
 from __future__ import annotations
@@ -24,6 +26,11 @@ SILENT_SECONDS: Final = 1.5
 """
 A worker waits for a second at most; after so long without a sign it is stopped, dead,
 or busy with something that takes long.
+"""
+
+TURN_SECONDS: Final = 0.002
+"""
+A turn that takes longer is a long one: no connection waits for its worker.
 """
 
 
@@ -74,12 +81,15 @@ class Gate:
         self._random = Random()
         self._complained = False
 
-    def is_open(self) -> bool:
+    def is_open(self, waiting: int) -> bool:
         """
         Whether to accept now. Asked whenever a connection seems to wait.
+
+        Args:
+            waiting: How many do.
         """
         try:
-            return bool(self._policy.accepts(self._worker, self._view()))
+            return bool(self._policy.accepts(self._worker, self._view(waiting)))
         except Exception:
             if not self._complained:
                 self._complained = True
@@ -89,8 +99,10 @@ class Gate:
                 )
             return True
 
-    def _view(self) -> View:
-        ready, connections, requests = self._scoreboard.loads(SILENT_SECONDS)
+    def _view(self, waiting: int) -> View:
+        ready, connections, requests = self._scoreboard.loads(
+            SILENT_SECONDS, TURN_SECONDS
+        )
         if self._worker not in ready:
             insort(ready, self._worker)
         return View(
@@ -100,4 +112,5 @@ class Gate:
             requests=requests,
             handing_over=(0,) * len(connections),
             random=self._random,
+            waiting=waiting,
         )

@@ -77,6 +77,9 @@ class Fork:
     """
 
     worker: int
+    request: int
+    """Each has another number: an answer may come late, when the worker has been asked
+    for anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ class Forked:
 
     worker: int
     pid: int
+    request: int
+    """Of the `Fork` that this answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Who accepts from which socket, where the kernel chooses.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,7 +37,8 @@ class _Worker:
 class Polling:
     """
     Gives each listening socket to the workers that the policy names. One that is
-    nobody's, or whose workers are not ready, goes to a ready one in their stead.
+    nobody's, or whose workers are not ready, goes to a ready one in their stead; one
+    whose workers make no turn goes to another as well.
 
     Provides `kvd.workers.pool.Distribution`.
     """
@@ -61,6 +62,7 @@ class Polling:
         self._groups = groups
         self._reactor = reactor
         self._ready: dict[int, _Worker] = {}
+        self._stalled: Set[int] = frozenset()
         self._again: Any = None
         self._finished = False
 
@@ -81,6 +83,29 @@ class Polling:
             for worker in self._ready.values():
                 worker.channel.send(Gated(gate))
         self._assign()
+
+    def stalled(self, workers: Set[int]) -> None:
+        """
+        These make no turn; all others do.
+        """
+        self._stalled = workers
+        self._assign()
+
+    def awaited(self, workers: Collection[int]) -> Set[int]:
+        """
+        Of some workers, those who have a socket at which connections wait.
+        """
+        waiting = {
+            (group, member)
+            for group, sockets in enumerate(self._groups)
+            for member, count in enumerate(sockets.waiting() if workers else ())
+            if count
+        }
+        return {
+            worker
+            for worker in workers
+            if worker in self._ready and waiting & self._ready[worker].polls.keys()
+        }
 
     def joined(self, worker: int, channel: Channel) -> None:
         """
@@ -198,13 +223,18 @@ class Polling:
             for number in able
             if polled[1] in {member % size for member in members[number % len(members)]}
         ]
-        if own or not able:
+        others = [number for number in able if number not in self._stalled]
+        if not set(own).isdisjoint(others):
+            return own
+        # Where nobody makes a turn, anybody may be the first to do so.
+        others = others or able
+        if not others:
             return own
         # Who took it over keeps it, so that a wave of starts moves it once.
-        for number in able:
+        for number in others:
             if polled in self._ready[number].polls:
-                return [number]
-        return [able[polled[1] % len(able)]]
+                return sorted({*own, number})
+        return sorted({*own, others[polled[1] % len(others)]})
 
 
 def _name(polled: Member) -> str:

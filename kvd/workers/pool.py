@@ -25,11 +25,13 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import count
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
 
+from kvd.log.limiting import PASSES
 from kvd.settings import Settings
 from kvd.workers.backoff import Backoff
 from kvd.workers.channel import Channel
@@ -90,10 +92,13 @@ class Forks(Protocol):
     What makes workers.
     """
 
-    def fork(self, worker: int, control: socket.socket) -> None:
+    def fork(self, worker: int, request: int, control: socket.socket) -> None:
         """
         Make a worker that gets this end of its control socket; owned by this
         from here on.
+
+        Args:
+            request: Told with the answer, which may come late.
         """
 
 
@@ -158,6 +163,8 @@ class Slot:
     pid: int = 0
     pidfd: int = -1
     channel: Channel | None = None
+    request: int = 0
+    """Of the fork server, for the present process."""
     started: float = 0.0
     backoff: Backoff = field(default_factory=Backoff)
     timer: Any = None
@@ -201,6 +208,7 @@ class Pool:
         self._stopped: Deferred[None] | None = None
         self._last_call: Any = None
         self._unexplained: dict[int, tuple[int, Any]] = {}
+        self._requests = count(1)
         self.slots = [Slot(number) for number in range(settings.procs)]
 
     def start(self) -> None:
@@ -235,8 +243,7 @@ class Pool:
             self._leave(slot)
         elif slot.state is State.WAITING:
             self._give_up(slot)
-        # One that starts leaves when it is ready. If it were given up, what the fork
-        # server says of it might be taken for the next one's.
+        # One that starts leaves when it is ready.
         self._tell_once_serving()
 
     def _give_up(self, slot: Slot) -> None:
@@ -267,7 +274,8 @@ class Pool:
             lambda: self._lost(slot),
             self._reactor,
         )
-        self._forks.fork(slot.number, far)
+        slot.request = next(self._requests)
+        self._forks.fork(slot.number, slot.request, far)
         slot.timer = self._reactor.callLater(START_SECONDS, self._too_slow, slot)
 
     def _too_slow(self, slot: Slot) -> None:
@@ -295,21 +303,25 @@ class Pool:
 
     # -- what is heard --------------------------------------------------------
 
-    def forked(self, worker: int, pid: int, pidfd: int) -> None:
+    def forked(self, worker: int, pid: int, pidfd: int, request: int) -> None:
         """
         The fork server has made a worker.
 
         Args:
             pidfd: Of its process; the pool's to close. Or -1: then the close of
                 its control socket alone can end it.
+            request: Which one this answers.
         """
         slot = self.slots[worker]
-        if slot.channel is None or slot.pid:
-            # Given up before it was heard of; its control socket is closed.
-            if pidfd != -1:
-                os.close(pidfd)
-            return
-        slot.pid, slot.pidfd = pid, pidfd
+        if slot.channel is None or request != slot.request:
+            # Given up before it was heard of. It ends when it finds its control socket
+            # closed, if it gets as far as that.
+            self._see_to_the_end_of(pidfd)
+        elif not slot.pid:
+            slot.pid, slot.pidfd = pid, pidfd
+        elif pidfd != -1:
+            # The worker itself was faster to tell.
+            os.close(pidfd)
 
     def exited(self, worker: int, pid: int, reason: str) -> None:
         """
@@ -341,6 +353,8 @@ class Pool:
                 "worker {worker}: {text}",
                 worker=slot.number,
                 text=message.text,
+                # The worker has done so.
+                **{PASSES: True},
             )
         elif isinstance(message, Failed):
             # Said again only if it is something else: it will be tried often.
@@ -355,9 +369,10 @@ class Pool:
             self._cancel(slot)
             slot.state = State.READY
             slot.failure = ""
-            if not slot.pid and message.pid:
-                # The fork server died between making it and saying so. The worker
-                # is there, so its number is no other process's.
+            if slot.pidfd == -1 and message.pid and slot.pid in {0, message.pid}:
+                # The fork server died between making it and saying so, or there was
+                # no room for a descriptor. The worker is there, so its number is no
+                # other process's.
                 slot.pid, slot.pidfd = message.pid, _pidfd_of(message.pid)
             if not slot.wanted:
                 self._leave(slot)
@@ -421,8 +436,7 @@ class Pool:
         """
         pid, pidfd, reason = slot.pid, slot.pidfd, slot.reason
         slot.pid, slot.pidfd, slot.reason = 0, -1, ""
-        if pidfd != -1:
-            self._reactor.callLater(END_SECONDS, _kill_and_close, pidfd)
+        self._see_to_the_end_of(pidfd)
         if expected or not pid:
             return
         if reason:
@@ -435,6 +449,10 @@ class Pool:
             return
         timer = self._reactor.callLater(EXPLAIN_SECONDS, self._unexplain, pid)
         self._unexplained[pid] = (slot.number, timer)
+
+    def _see_to_the_end_of(self, pidfd: int) -> None:
+        if pidfd != -1:
+            self._reactor.callLater(END_SECONDS, _kill_and_close, pidfd)
 
     def _unexplain(self, pid: int) -> None:
         worker, _ = self._unexplained.pop(pid)

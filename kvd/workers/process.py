@@ -18,6 +18,7 @@ from kvd.workers.backoff import Backoff
 from kvd.workers.channel import Channel
 from kvd.workers.forkserver import spawn
 from kvd.workers.messages import Exited, Fork, Forked, Load, Message
+from kvd.workers.printed import Printed
 
 END_SECONDS: Final = 5.0
 """
@@ -35,10 +36,10 @@ class Hearer(Protocol):
     Who wants to know of workers made and ended.
     """
 
-    def forked(self, worker: int, pid: int, pidfd: int) -> None:
+    def forked(self, worker: int, pid: int, pidfd: int, request: int) -> None:
         """
-        A worker is made; the pidfd is the hearer's, or -1 if there was no room
-        for it.
+        A worker is made, as this request asked; the pidfd is the hearer's, or -1 if
+        there was no room for it.
         """
 
     def exited(self, worker: int, pid: int, reason: str) -> None:
@@ -85,7 +86,7 @@ class ForkServerProcess:
         self._worked = False
         self._backoff = Backoff()
         self._timer: Any = None
-        self._waiting: list[tuple[int, socket.socket]] = []
+        self._waiting: list[tuple[Fork, socket.socket]] = []
         self._hearer: Hearer
 
     def start(self, hearer: Hearer) -> None:
@@ -116,9 +117,9 @@ class ForkServerProcess:
         )
         channel.send(Load(self._settings), self._loaded_with)
         waiting, self._waiting = self._waiting, []
-        for worker, control in waiting:
+        for fork, control in waiting:
             with control:
-                channel.send(Fork(worker), [control.fileno()])
+                channel.send(fork, [control.fileno()])
 
     def _spawn_one(self) -> socket.socket:
         """
@@ -128,21 +129,24 @@ class ForkServerProcess:
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
             try:
-                self._process = self._spawn(far)
+                process = self._process = self._spawn(far)
             except OSError:
                 near.close()
                 raise
+        if process.stderr is not None:
+            Printed(process.stderr, self._reactor)
         return near
 
-    def fork(self, worker: int, control: socket.socket) -> None:
+    def fork(self, worker: int, request: int, control: socket.socket) -> None:
         """
         See `kvd.workers.pool.Forks`. While there is no fork server, it waits.
         """
+        fork = Fork(worker, request)
         if self._channel is None:
-            self._waiting.append((worker, control))
+            self._waiting.append((fork, control))
             return
         with control:
-            self._channel.send(Fork(worker), [control.fileno()])
+            self._channel.send(fork, [control.fileno()])
 
     def load(self, settings: Settings) -> None:
         """
@@ -162,7 +166,7 @@ class ForkServerProcess:
             # Dropped where there is no room for it.
             (pidfd,) = descriptors or (-1,)
             self._worked = True
-            self._hearer.forked(message.worker, message.pid, pidfd)
+            self._hearer.forked(message.worker, message.pid, pidfd, message.request)
             return
         for descriptor in descriptors:
             os.close(descriptor)

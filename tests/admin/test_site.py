@@ -21,6 +21,8 @@ from twisted.web.test.requesthelper import DummyChannel
 from kvd.admin.ledger import NOTHING
 from kvd.admin.site import Metrics, ReadingRequest, StatusSite, readiness
 from kvd.control import answering
+from kvd.control.answering import MAX_BODY_BYTES
+from kvd.hosts import HostGuard
 from kvd.listening import ListenerGroup, open_group
 from kvd.settings import Address, TCPAddress, UNIXAddress
 from tests.admin.worked import served
@@ -65,6 +67,7 @@ class StatusSiteTests(SynchronousTestCase):
             lambda: self.sums,
             lambda: 2,
             lambda: "shared",
+            HostGuard([self.group.address], ["status.example"]).knows,
             self.reactor,
         )
         self.closed = False
@@ -196,17 +199,78 @@ class StatusSiteTests(SynchronousTestCase):
 
     def test_it_is_only_read(self) -> None:
         """
-        A body is read past, and kept nowhere.
+        A short body is read past, and kept nowhere; the connection goes on.
         """
         for method in ("POST", "PUT", "DELETE", "OPTIONS", "TRACE"):
             assert 405 == self.ask("/status.json", method=method).status
+        client = self.connect()
+        for body in (b"x" * MAX_BODY_BYTES, b""):
+            client.send(
+                b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
+                % (len(body), body)
+            )
+            assert client.receive().startswith(b"HTTP/1.1 405 ")
         request = ReadingRequest(DummyChannel())
-        request.gotLength(200_000)
-        request.handleContentChunk(b"x" * 200_000)
+        request.gotLength(1000)
+        request.handleContentChunk(b"x" * 1000)
         assert request.content is not None
         with request.content as content:
             content.seek(0)
             assert b"" == content.read()
+
+    def test_a_long_body_ends_the_connection(self) -> None:
+        """
+        It is not asked for, nor read.
+        """
+        length = b"Content-Length: %d\r\n" % (MAX_BODY_BYTES + 1)
+        for fields in (
+            length + b"\r\n",
+            length + b"Expect: 100-continue\r\n\r\n",
+            b"Content-Length: 900000000000000\r\n\r\nxyz",
+        ):
+            for host in (b"localhost", b"evil.example"):
+                client = self.connect()
+                client.send(b"POST / HTTP/1.1\r\nHost: " + host + b"\r\n" + fields)
+                said = client.receive()
+                assert client.ended or client.reset
+                assert not said or said.startswith(b"HTTP/1.1 413 ")
+                assert 1 >= said.count(b"HTTP/")
+
+    def test_a_length_that_is_no_number_for_python_is_refused(self) -> None:
+        """
+        Wherever it stands, once, and without a word in the log.
+        """
+        length = b"Content-Length: " + b"9" * 5_000 + b"\r\n"
+        for fields in (length, length + b"A: b\r\nC: d\r\n", b"A: b\r\n" + length):
+            client = self.connect()
+            client.send(b"POST / HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n")
+            said = client.receive()
+            assert client.ended
+            assert said.startswith(b"HTTP/1.1 400 ")
+            assert 1 == said.count(b"HTTP/")
+        assert [] == self.flushLoggedErrors()
+
+    def test_chunks_without_end_end_the_connection(self) -> None:
+        """
+        However small they are, and whatever comes with them.
+        """
+        for size in (1, 5_000):
+            chunk = b"%x\r\n%b\r\n" % (size, b"x" * size)
+            client = self.connect()
+            client.send(
+                b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked"
+                b"\r\n\r\n"
+            )
+            at_once = max(1, 2_000 // size)
+            sent = 0
+            while sent <= MAX_BODY_BYTES:
+                assert not client.ended
+                client.send(chunk * at_once)
+                sent += size * at_once
+            said = client.receive()
+            assert client.ended
+            assert not said or said.startswith(b"HTTP/1.1 413 ")
+        assert 200 == self.ask("/health").status
 
     def test_a_mistake_of_ours_tells_no_details(self) -> None:
         """
@@ -266,19 +330,33 @@ class StatusSiteTests(SynchronousTestCase):
         assert 1 <= before == len(self.site._history.samples)
         assert -1 != self.group.members[0].fileno()
 
-    def test_it_takes_no_more_connections_than_it_may(self) -> None:
+    def test_who_comes_takes_the_place_of_who_waits(self) -> None:
         """
-        The others are closed, until one of those ends.
+        Of the one that was answered, or came, longest ago.
         """
-        self.patch(answering, "MAX_CONNECTIONS", 2)
-        first, second = self.connect(), self.connect()
-        third = self.connect()
-        third.receive()
-        assert third.ended or third.reset
+        self.patch(answering, "MAX_CONNECTIONS", 3)
+        answered, silent, begun = self.connect(), self.connect(), self.connect()
+        get = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        begun.send(b"GET /health HTTP/1.1\r\n")
+        assert answered.send(get).receive().endswith(b"ok\n")
 
-        first.close()
-        assert 200 == self.ask("/health").status
-        second.close()
+        for number, gone in enumerate((silent, begun)):
+            assert self.connect().send(get).receive().endswith(b"ok\n"), number
+            gone.receive()
+            assert gone.ended or gone.reset
+            assert answered.send(get).receive().endswith(b"ok\n")
+
+    def test_idle_connections_lock_nobody_out(self) -> None:
+        """
+        Be they as many as may be, or more.
+        """
+        idle = [self.connect() for _ in range(answering.MAX_CONNECTIONS + 20)]
+        for _ in range(3):
+            assert 200 == self.ask("/health").status
+        for client in idle:
+            client.receive()
+        closed = sum(client.ended or client.reset for client in idle)
+        assert 20 <= closed <= 23
 
     def test_nobody_is_answered_after_the_end(self) -> None:
         """

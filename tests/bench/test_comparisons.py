@@ -14,7 +14,7 @@ from rich.console import Console
 
 from kvd.bench import comparison_record, report
 from kvd.bench.curve import draw_curve
-from kvd.bench.dispatch import Case, Seen, rotated
+from kvd.bench.dispatch import Case, Outcome, Seen, rotated
 from kvd.bench.dispatch_table import show_compared, show_hand_over, show_wanted
 from kvd.bench.drawing import save
 from kvd.bench.small import doubled
@@ -40,7 +40,7 @@ def test_what_ended_late_does_not_count_for_the_rate() -> None:
     assert 100 == timed(100, late=30).rate
 
 
-@pytest.mark.parametrize("case", PLAN.cases(), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", PLAN.cases()[:-1], ids=lambda case: case.name)
 def test_requests_take_the_mean_under_every_load(case: Case) -> None:
     """
     So all can reach the same rate.
@@ -48,6 +48,33 @@ def test_requests_take_the_mean_under_every_load(case: Case) -> None:
     times = read_times(case.store.removeprefix("sleep:"))
 
     assert pytest.approx(PLAN.mean_seconds) == sum(times) / len(times)
+
+
+def test_a_storm_is_of_requests_that_take_no_time() -> None:
+    """
+    Over far more connections than there are clients.
+    """
+    storm = PLAN.cases()[-1]
+
+    assert "null:" == storm.store
+    assert "tiny requests over 128 connections, all opened at once and kept" == (
+        storm.title
+    )
+
+
+def test_the_default_is_held_against_the_best_in_a_storm() -> None:
+    """
+    By the longest request, which is what somebody waited who was not let in.
+    """
+    rates = {policy: [100.0] for policy in ("gated", "shared")}
+    for longest, reached in ((0.019, True), (0.021, False)):
+        storm = compared("storm", rates)
+        storm.seen[0].runs[0].report.latencies[7] = longest
+        (figure,) = wanted(Outcome(PLAN, [storm], []))
+        assert "longest request by the best, storm: gated" == figure.name
+        assert reached is figure.reached
+
+    assert [] == wanted(Outcome(PLAN, [compared("storm", {"gated": [100.0]})], []))
 
 
 def test_every_round_begins_with_another() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from kvd.bench.errors import BenchFailed
 from kvd.bench.load import Load, _send_share
 from kvd.bench.programs import send, sink, unused_port
 from kvd.bench.sink import listen, serve
+from kvd.bench.storm import Storm
 
 BODY_BYTES = 300_000
 
@@ -224,3 +226,79 @@ def test_a_load_that_cannot_be_sent_says_why(tmp_path: Path) -> None:
         send(1, Load(1, 1, 0, True), str(tmp_path))
 
     assert "ZeroDivisionError" in caught.value.said
+
+
+def blow(port: int, connections: int, seconds: float) -> Storm:
+    """
+    A storm that is over.
+    """
+    storm = Storm(port, b"x", lambda connection: f"key/{connection}")
+    storm.blow(connections, time.monotonic() + seconds)
+    return storm
+
+
+def test_a_storm_has_many_connections_at_once() -> None:
+    """
+    Each sends one request after another until the time is over: one at least, whose
+    latency has the opening of its connection in it.
+    """
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    came: list[bytes] = []
+
+    def work() -> None:
+        connections = [listener.accept()[0] for _ in range(20)]
+        for connection in connections:
+            with connection:
+                came.append(connection.recv(1000))
+                connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+                while connection.recv(1000):
+                    connection.sendall(b"HTTP/1.1 201 Created\r\n")
+                    connection.sendall(b"Content-Length: 0\r\n\r\n")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    storm = blow(listener.getsockname()[1], 20, 0.2)
+    thread.join()
+    listener.close()
+
+    assert {} == storm.failures
+    assert {f"PUT /key/{number} HTTP/1.1" for number in range(20)} == {
+        head.split(b"\r\n")[0].decode() for head in came
+    }
+    assert all(head.endswith(b"\r\nContent-Length: 1\r\n\r\nx") for head in came)
+    assert len(storm.latencies) > 20
+    # Those that were served when the time was over were begun before.
+    assert 20 >= storm.late >= 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+            "status 503",
+        ),
+        (b"HTTP/1.1 204 No", "the connection ended before the reply did"),
+        (b"FTP\r\n\r\n", "HttpParser"),
+    ],
+)
+def test_what_fails_in_a_storm(reply: bytes, reason: str) -> None:
+    """
+    Each failure ends its connection, and is counted.
+    """
+    with answering(reply) as port:
+        storm = blow(port, 1, 0.1)
+
+    ((found, count),) = storm.failures.items()
+    assert reason in found
+    assert 1 == count
+    assert [] == storm.latencies
+
+
+def test_a_storm_that_nobody_takes() -> None:
+    """
+    All of its connections are refused.
+    """
+    storm = blow(unused_port(), 3, 0.1)
+
+    assert {3} == set(storm.failures.values())

@@ -49,6 +49,22 @@ def test_what_cannot_be_is_refused_before_anything_runs(
     assert sentence in result.output
 
 
+@pytest.mark.parametrize("other", ["both.png", "./both.png", "link.png"])
+def test_two_results_in_one_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    """
+    One would be lost, after all has been measured.
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "both.png").touch()
+    (tmp_path / "link.png").symlink_to("both.png")
+    result = CliRunner().invoke(bench, [*TINY, "--plot=both.png", f"--json={other}"])
+
+    assert 2 == result.exit_code
+    assert f"{other!r} is what --plot writes, too" in result.output
+
+
 @pytest.mark.integration
 def test_everything_is_measured(tmp_path: Path) -> None:
     """

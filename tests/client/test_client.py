@@ -9,7 +9,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,10 +46,11 @@ from kvd.client import (
     Unreachable,
 )
 from kvd.client.asking import PAUSES_SECONDS, Asker, treq_of
-from kvd.client.client import checked_url
+from kvd.client.client import PAGE_KEYS, PAGE_TRIES, checked_url
 from kvd.client.connecting import AsStored
 from kvd.client.facts import entry
 from kvd.client.sources import PIECE_BYTES
+from kvd.keys import escape
 
 T = TypeVar("T")
 
@@ -337,6 +338,95 @@ class RequestTests(ClientCase):
             ]
             assert sentence == self.error(self.client.stat("k")).sentence
             assert sentence == self.error(self.client.remove("k")).sentence
+
+
+def listed(keys: Sequence[str]) -> bytes:
+    """
+    Lines of a listing.
+    """
+    return "".join(
+        json.dumps({"key": key, "size": 1, "etag": '"e"', "changed": "t"}) + "\n"
+        for key in keys
+    ).encode()
+
+
+class PageTests(ClientCase):
+    """
+    A listing that comes page by page.
+    """
+
+    keys = tuple(f"p/{number:04}%26" for number in range(PAGE_KEYS + 1))
+
+    def list(self) -> Deferred[list[Entry]]:
+        """
+        Begin to list everything below ``p/``.
+        """
+
+        async def entries() -> list[Entry]:
+            return [entry async for entry in self.client.list_in_order("p/")]
+
+        return self.started(entries())
+
+    def page(self, *keys: str) -> Answer:
+        """
+        What kvd answers.
+        """
+        return answer(200, listed(keys), Content_Type="application/x-ndjson")
+
+    def test_each_goes_on_behind_the_last_key(self) -> None:
+        """
+        Until one comes short. What stands in a key does not change the question.
+        """
+        self.server.answers = [self.page(*self.keys[:-1]), self.page(self.keys[-1])]
+
+        entries = self.successResultOf(self.list())
+        assert list(self.keys) == [escape(entry.key) for entry in entries]
+        assert [
+            ("GET", f"/p/?limit={PAGE_KEYS}&after="),
+            ("GET", f"/p/?limit={PAGE_KEYS}&after={self.keys[-2]}"),
+        ] == self.server.asked
+
+    def test_one_that_breaks_off_is_asked_for_again(self) -> None:
+        """
+        No key is missing, and none comes twice.
+        """
+
+        def half(request: Request) -> bytes | int:
+            request.setHeader("Content-Type", "application/x-ndjson")
+            request.setHeader("Content-Length", "10000")
+            request.write(listed(self.keys[:3]))
+            return hang_up(request)
+
+        self.server.answers = [half, half, self.page(*self.keys[:5])]
+        entries = self.successResultOf(self.list())
+
+        assert list(self.keys[:5]) == [escape(entry.key) for entry in entries]
+
+    def test_in_the_end_it_has_broken_off(self) -> None:
+        """
+        Nobody asks for ever.
+        """
+
+        def none(request: Request) -> bytes | int:
+            request.setHeader("Content-Type", "application/x-ndjson")
+            request.setHeader("Content-Length", "10000")
+            request.write(b"{")
+            return hang_up(request)
+
+        self.server.answers = [none] * (1 + PAGE_TRIES)
+        self.failureResultOf(self.list(), BrokenOff)
+        assert [] == self.server.answers
+
+    def test_what_does_not_go_on_is_no_kvd(self) -> None:
+        """
+        A server that knows no pages would give the first for ever.
+        """
+        page = self.page(*self.keys[:-1])
+        self.server.answers = [page, page]
+        self.failureResultOf(self.list(), NotKvd)
+
+        self.server.answers = [self.page("p/b", "p/a")]
+        self.failureResultOf(self.list(), NotKvd)
 
 
 class StrangerTests(ClientCase):

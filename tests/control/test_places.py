@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from kvd.control.places import (
     find_control,
     make_control_folder,
 )
-from kvd.errors import AddressUnusable
+from kvd.errors import AddressUnusable, ControlUnusable
 
 
 def test_it_is_in_the_users_own_folder(
@@ -53,13 +54,80 @@ def test_a_service_is_found_from_a_session(
     """
     Which has a folder that the service had not.
     """
-    monkeypatch.setattr(os, "geteuid", lambda: 4711)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    theirs = f"/tmp/kvd-4711/{os.getpid()}.control"
-    assert f"{tmp_path}/kvd/{os.getpid()}.control" == find_control(os.getpid())
+    session, service = tmp_path / "session", tmp_path / "service"
+    service.mkdir(0o700)
+    monkeypatch.setattr(places, "control_folders", lambda: [str(session), str(service)])
+    assert f"{session}/8080.control" == find_control(8080)
 
-    monkeypatch.setattr(os.path, "exists", lambda path: path == theirs)
-    assert theirs == find_control(os.getpid())
+    (service / "8080.control").touch()
+    assert f"{service}/8080.control" == find_control(8080)
+
+
+def test_a_session_of_another_user_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It may be left in the environment; its owner can change all that is in it.
+    """
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert f"{tmp_path}/kvd" == control_folders()[0]
+
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 4711)
+    assert [f"/tmp/kvd-{user + 4711}"] == control_folders()
+
+
+def spoil_mode(folder: Path) -> None:
+    """
+    Let others write there.
+    """
+    folder.chmod(0o777)
+
+
+def spoil_place(folder: Path) -> None:
+    """
+    Put a link to a folder in its place.
+    """
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("spoil", [spoil_mode, spoil_place])
+def test_a_command_asks_nobody_in_a_folder_that_others_may_change(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path], None],
+) -> None:
+    """
+    Whoever answers there may be anybody.
+    """
+    folder = tmp_path / "kvd"
+    folder.mkdir(0o700)
+    (folder / "8080.control").touch()
+    monkeypatch.setattr(places, "control_folders", lambda: [str(folder)])
+    assert f"{folder}/8080.control" == find_control(8080)
+
+    spoil(folder)
+    with pytest.raises(ControlUnusable, match="may be anybody"):
+        find_control(8080)
+    assert f"{folder}/8081.control" == find_control(8081)
+
+
+def test_a_command_asks_nobody_in_a_folder_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Who made it before this user's daemon did.
+    """
+    folder = tmp_path / "kvd"
+    folder.mkdir(0o700)
+    (folder / "8080.control").touch()
+    monkeypatch.setattr(places, "control_folders", lambda: [str(folder)])
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 4711)
+
+    with pytest.raises(ControlUnusable, match="is not this user's alone"):
+        find_control(8080)
 
 
 def test_what_a_killed_daemon_left_hides_no_living_one(

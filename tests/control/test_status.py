@@ -39,7 +39,7 @@ def test_who_is_gone_does_not_count(board: Scoreboard) -> None:
             row.began()
             row.finished(0.001)
     workers = [
-        WorkerState(0, 10, "ready", 1),
+        WorkerState(0, 10, "ready", 1, 2),
         WorkerState(1, 11, "draining", 0),
         WorkerState(2, 0, "starting", 0),
     ]

@@ -1,5 +1,6 @@
 """
-``python -m tests.crash [KILLS]``: kills under load, for every policy, in figures.
+``python -m tests.crash [KILLS]``: kills under load, and a worker that is stopped, for
+every policy, in figures.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from pathlib import Path
 from kvd.plugins import IPolicyDeclaration, declared
 from kvd.settings import Durability
 from tests.crash.killing import kill_workers
+from tests.crash.stopping import stop_a_worker
+
+STOP_REQUESTS = 2000
 
 
 def main() -> int:
@@ -46,6 +50,16 @@ def main() -> int:
         for sentence in report.wrong:
             print(f"  {sentence}")
         wrong += len(report.wrong)
+    for policy in declared(IPolicyDeclaration):
+        with tempfile.TemporaryDirectory(prefix="kvd-crash-") as folder:
+            stop = stop_a_worker(policy, Path(folder), STOP_REQUESTS)
+        print(
+            f"{policy}: {STOP_REQUESTS} new connections while a worker was stopped,"
+            f" statuses {sorted(stop.statuses)}; the longest request took"
+            f" {stop.longest_seconds * 1000:.0f} ms",
+            flush=True,
+        )
+        wrong += {200} != stop.statuses
     return bool(wrong)
 
 

@@ -235,6 +235,8 @@ BREAKS = {
     "test_it_provides_the_gate": Dealt,
     "test_somebody_accepts_always": Closed,
     "test_a_busy_worker_leaves_a_connection_to_an_idle_one": Gate,
+    "test_a_long_queue_is_for_all": Closed,
+    "test_a_queue_is_shared_evenly": Gate,
     "test_who_is_gone_keeps_nobody_away": HeldBack,
     "test_the_model_chooses_among_those_who_accept": Closed,
     "test_the_same_view_opens_the_same_gates": Undecided,

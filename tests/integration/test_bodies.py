@@ -9,6 +9,7 @@ import hashlib
 import os
 import socket
 import struct
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,12 +56,39 @@ def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Twistd]:
         yield daemon
 
 
+def test_a_body_is_verified_by_its_digest(daemon: Twistd, tmp_path: Path) -> None:
+    """
+    However long it is, and though the kernel could move it; nothing of another one is
+    left, and the old value stays.
+    """
+    for size in (0, 5, 5_000, 300_000, 9_000_000):
+        value = os.urandom(size)
+        digest = b64encode(hashlib.sha256(value).digest()).decode()
+        md5 = b64encode(hashlib.md5(value, usedforsecurity=False).digest()).decode()
+        for fields in (
+            {"Content-Digest": f"sha-256=:{digest}:"},
+            {"Repr-Digest": f"md5=:AAAA:, sha-256=:{digest}:"},
+            {"Content-MD5": md5},
+        ):
+            assert ask(daemon.port, "PUT", "/k", value, fields).status in (201, 204)
+            assert value == ask(daemon.port, "GET", "/k").body
+            damaged = value[:-1] + bytes([value[-1] ^ 1]) if value else b"x"
+            for key in ("/k", "/new"):
+                assert 400 == ask(daemon.port, "PUT", key, damaged, fields).status
+            assert value == ask(daemon.port, "GET", "/k").body
+    values = tmp_path / "values"
+    assert ["k"] == [path.name for path in values.iterdir() if path.name != ".kvd"]
+    left = [path for path in values.rglob("*") if path.is_file()]
+    assert {"k", "lock"} == {path.name for path in left}
+
+
 def head(key: str, body_bytes: int) -> bytes:
     """
     Of a PUT.
     """
     return (
-        f"PUT /{key} HTTP/1.1\r\nHost: kvd\r\nContent-Length: {body_bytes}\r\n\r\n"
+        f"PUT /{key} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Length: {body_bytes}\r\n\r\n"
     ).encode()
 
 
@@ -169,7 +197,7 @@ def test_a_range_of_a_value_that_is_replaced_meanwhile(daemon: Twistd) -> None:
     with talk(daemon.port) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         sock.sendall(
-            b"GET /k HTTP/1.1\r\nHost: kvd\r\nRange: bytes=1000000-\r\n"
+            b"GET /k HTTP/1.1\r\nHost: localhost\r\nRange: bytes=1000000-\r\n"
             b"Connection: close\r\n\r\n"
         )
         begun = sock.recv(4096)
@@ -191,7 +219,7 @@ def test_requests_that_come_right_behind_a_body(daemon: Twistd) -> None:
         head(f"k{number}", len(body)) + body for number, body in enumerate(bodies)
     )
     with talk(daemon.port) as sock:
-        sock.sendall(sent + b"GET /k2 HTTP/1.1\r\nHost: kvd\r\n\r\n")
+        sock.sendall(sent + b"GET /k2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert [201] * 5 == [status_of(sock) for _ in bodies]
         assert 200 == status_of(sock)
         assert bodies[2] == sock.recv(10)
@@ -212,7 +240,7 @@ def test_many_requests_over_one_connection(daemon: Twistd) -> None:
                 b"".join(
                     head(f"k{n}", len(body))
                     + body
-                    + b"GET /k%d HTTP/1.1\r\nHost: kvd\r\n\r\n" % n
+                    + b"GET /k%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % n
                     for n, body in enumerate(bodies)
                 )
             )
@@ -240,7 +268,7 @@ def test_many_requests_one_after_the_other(daemon: Twistd) -> None:
             assert replies.readline().split()[1] in (b"201", b"204")
             assert 0 == skip_fields(replies)
             for _ in range(3):
-                sock.sendall(f"GET /{key} HTTP/1.1\r\nHost: kvd\r\n\r\n".encode())
+                sock.sendall(f"GET /{key} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
                 assert replies.readline().startswith(b"HTTP/1.1 200 ")
                 assert body == replies.read(skip_fields(replies))
             if turn % 20 == 0:

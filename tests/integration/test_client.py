@@ -300,6 +300,66 @@ def test_conditions_have_their_own_status(shell: Shell) -> None:
     shell.succeed("put", "--if-match", etag, "first", "file")
 
 
+def test_files_of_one_name_are_refused_before_any_is_stored(shell: Shell) -> None:
+    """
+    One of them would be lost. A slash before the key makes no other key of it.
+    """
+    for folder in "a", "b":
+        (shell.folder / folder).mkdir()
+        (shell.folder / folder / "one").write_text(folder)
+    (shell.folder / "two").write_text("two")
+    for files in (["two", "a/one", "b/one"], ["two", "a/one", "./a/one"]):
+        status, out, complaints = shell.run("put", "same/", *files)
+        assert (2, b"") == (status, out)
+        [complaint] = complaints
+        assert f"{files[1]!r} and {files[2]!r} would both be stored" in complaint
+        assert "under 'same/one'" in complaint
+    assert b"" == shell.succeed("ls", "same/")
+
+
+@pytest.mark.parametrize(
+    "keys", [["p/n", "q/n"], ["p/n", "/p/n"], ["p/n", "p/link"]], ids=" ".join
+)
+def test_keys_for_one_file_are_refused_before_any_is_fetched(
+    shell: Shell, keys: list[str]
+) -> None:
+    """
+    Whether they have the same name, or a link leads from one to the other.
+    """
+    shell.succeed("put", "here/k", "-", given=b"k")
+    for key in {*keys, "p/n"}:
+        shell.succeed("put", f"here/{key.lstrip('/')}", "-", given=key.encode())
+    folder = shell.folder / "folder"
+    folder.mkdir()
+    (folder / "link").symlink_to("n")
+    status, out, complaints = shell.run(
+        "get", "here/k", *(f"here/{key}".replace("here//", "/here/") for key in keys),
+        "folder",
+    )  # fmt: skip
+
+    assert (2, b"") == (status, out)
+    [complaint] = complaints
+    assert "would both be written to" in complaint
+    assert ["link"] == [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize("source", ["-", "file"])
+def test_a_refusal_is_about_the_key(shell: Shell, source: str) -> None:
+    """
+    Wherever its value would have come from.
+    """
+    (shell.folder / "file").write_text("two")
+    shell.succeed("put", "started", "-", given=b"one")
+    status, out, complaints = shell.run(
+        "put", "--create", "started", source, given=b"two"
+    )
+
+    assert (4, b"") == (status, out)
+    [complaint] = complaints
+    assert complaint.startswith("kvd: started: ")
+    assert b"one" == shell.succeed("get", "started", "-")
+
+
 def test_the_others_are_done_when_one_fails(shell: Shell) -> None:
     """
     Each failure has a line, the first decides the status.
@@ -405,7 +465,7 @@ def test_mistakes_are_answered_in_a_line(
         ("kvd ls >&-", "standard output is closed"),
         ("kvd stat there >&-", "standard output is closed"),
         ("kvd get there - >&-", "standard output is closed"),
-        ("kvd put new - <&-", "standard input is closed"),
+        ("kvd put new - <&-", "standard input: it is closed"),
         ("kvd put new - 0>file", "cannot be read: Bad file descriptor"),
         ("kvd put new /proc/self/mem", "cannot be read: Input/output error"),
     ],
@@ -500,12 +560,36 @@ def test_nobody_there_is_said(tmp_path: Path) -> None:
     At once, and once.
     """
     shell = Shell(tmp_path, unused_port())
-    (tmp_path / "a").write_bytes(b"")
-    for arguments in (["ls"], ["get", "a", "b", "./"], ["put", "p/", "a", "a"]):
+    for name in "a", "b":
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "back").mkdir()
+    for arguments in (["ls"], ["get", "a", "b", "back"], ["put", "p/", "a", "b"]):
         status, complaint = shell.fail(*arguments)
         assert 5 == status
-        assert f"127.0.0.1:{shell.port} cannot be reached" in complaint
-    assert ["a"] == os.listdir(tmp_path)
+        assert complaint.endswith(
+            f"127.0.0.1:{shell.port} cannot be reached: Connection refused."
+        )
+    assert [] == os.listdir(tmp_path / "back")
+
+
+def test_silence_is_said(tmp_path: Path) -> None:
+    """
+    By a server that accepts and never answers, once for all that is asked.
+    """
+    for name in "a", "b":
+        (tmp_path / name).write_bytes(b"value")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        shell = Shell(tmp_path, silent.getsockname()[1])
+        for arguments in (
+            *(["ls"], ["ls", "-U"], ["get", "a", "c"], ["stat", "a", "b"]),
+            *(["rm", "a", "b"], ["put", "p/", "a", "b"]),
+        ):
+            status, complaint = shell.fail("--timeout=200ms", *arguments)
+            assert 5 == status
+            assert "has not answered: nothing moved for 0.2 seconds" in complaint
+            changes = arguments[0] in {"put", "rm"}
+            assert changes == complaint.endswith("is unknown.")
+    assert ["a", "b"] == sorted(os.listdir(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -757,6 +841,35 @@ def test_a_reader_that_goes_away_ends_it_quietly(shell: Shell) -> None:
     process.stderr.close()
     assert process.stdin is not None
     process.stdin.close()
+
+
+def test_a_listing_waits_for_a_slow_pager(tmp_path: Path) -> None:
+    """
+    It may stand still for longer than the daemon waits for a reader. All keys come,
+    in their order: many more bytes than there is room for on the way.
+    """
+    letters = "é" * 120
+    folder = tmp_path / "values" / letters / letters / letters
+    folder.mkdir(parents=True)
+    names = [f"{number:04}{'é' * 100}" for number in range(3500)]
+    for name in names:
+        (folder / name).touch()
+    options = [*serving(tmp_path), "--reader-timeout", "0.5s"]
+    with (
+        Twistd(options, tmp_path) as daemon,
+        Shell(tmp_path, daemon.port).start("ls") as process,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = process.stdout.readline()
+        # Only what waits for a reader can notice that nobody reads.
+        time.sleep(2)
+        keys = [first, *process.stdout]
+        said = process.stderr.read()
+
+    assert (0, b"") == (process.returncode, said)
+    expected = [f"{letters}/{letters}/{letters}/{name}\n" for name in names]
+    assert "".join(expected) == b"".join(keys).decode()
 
 
 def test_a_full_disk_leaves_no_half_file(shell: Shell) -> None:

@@ -251,7 +251,7 @@ def test_uploads_of_a_killed_daemon_are_swept_and_live_ones_are_not(
     """
     store = tmp_path / "values"
     options = ["--procs", "2", "--store", f"file:{store}"]
-    begin = b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 10\r\n\r\n12345"
+    begin = b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12345"
     with Twistd(options, tmp_path) as first, talk(first.port) as upload:
         upload.sendall(begin)
         eventually(lambda: len(debris(store)) == 1, "the upload has begun")
@@ -281,7 +281,9 @@ def test_a_worker_told_to_end_gives_its_place_to_others(
     options = ["--policy", policy, "--procs", "2", "--durability", "process"]
     with Twistd(options, tmp_path) as daemon, talk(daemon.port) as sock:
         ask(daemon.port, "PUT", "/k", b"v")
-        sock.sendall(b"PUT /slow HTTP/1.1\r\nHost: kvd\r\nContent-Length: 4\r\n\r\nab")
+        sock.sendall(
+            b"PUT /slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab"
+        )
         store = tmp_path / "values"
         eventually(lambda: len(debris(store)) == 1, "the upload has begun")
         before = set(workers_of(daemon))
@@ -317,6 +319,8 @@ def test_connections_dealt_to_a_stopped_worker_go_to_others(tmp_path: Path) -> N
         for number in range(60, 90):
             assert 201 == ask(daemon.port, "PUT", f"/{number}", b"v").status
         daemon.stop()
+    values = [tmp_path / "values" / str(number) for number in range(90)]
+    assert [b"v"] * 90 == [value.read_bytes() for value in values]
     lines = (tmp_path / "log").read_text().splitlines()
     worker_of = {line.split()[4]: line.split()[1] for line in lines}
     assert 90 == len(lines) == len(worker_of)
@@ -335,10 +339,12 @@ def test_sigterm_finishes_what_is_in_service(tmp_path: Path, policy: str) -> Non
         talk(daemon.port) as sock,
         talk(daemon.port) as idle,
     ):
-        sock.sendall(b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 4\r\n\r\nab")
+        sock.sendall(
+            b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab"
+        )
         store = tmp_path / "values"
         eventually(lambda: len(debris(store)) == 1, "the upload has begun")
-        idle.sendall(b"OPTIONS * HTTP/1.1\r\nHost: kvd\r\n\r\n")
+        idle.sendall(b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while not idle.recv(4096).endswith(b"\r\n\r\n"):
             pass
         daemon.process.send_signal(signal.SIGTERM)
@@ -368,7 +374,9 @@ def test_draining_is_bounded(tmp_path: Path) -> None:
     """
     options = ["--procs", "1", "--drain-timeout", "0.3"]
     with Twistd(options, tmp_path) as daemon, talk(daemon.port) as sock:
-        sock.sendall(b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 4\r\n\r\nab")
+        sock.sendall(
+            b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab"
+        )
         store = tmp_path / "values"
         eventually(lambda: len(debris(store)) == 1, "the upload has begun")
         daemon.stop()
@@ -393,10 +401,10 @@ def test_connections_above_the_limit_wait(tmp_path: Path, policy: str) -> None:
     """
     options = ["--policy", policy, "--procs", "1", "--max-connections", "1"]
     with Twistd(options, tmp_path) as daemon, talk(daemon.port) as first:
-        first.sendall(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
+        first.sendall(b"GET /k HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert first.recv(1000).startswith(b"HTTP/1.1 404 ")
         with talk(daemon.port) as second:
-            second.sendall(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
+            second.sendall(b"GET /k HTTP/1.1\r\nHost: localhost\r\n\r\n")
             second.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 second.recv(1000)
@@ -515,7 +523,7 @@ def test_a_full_disk_is_507_and_leaves_nothing(tmp_path: Path, procs: str) -> No
         assert 507 == early.status
         with talk(daemon.port) as sock:
             sock.sendall(
-                b"PUT /chunked HTTP/1.1\r\nHost: kvd\r\n"
+                b"PUT /chunked HTTP/1.1\r\nHost: localhost\r\n"
                 b"Transfer-Encoding: chunked\r\n\r\n"
             )
             for _ in range(20):
@@ -524,6 +532,7 @@ def test_a_full_disk_is_507_and_leaves_nothing(tmp_path: Path, procs: str) -> No
         assert [] == debris(disk)
         assert 404 == ask(daemon.port, "GET", "/chunked").status
         assert 201 == ask(daemon.port, "PUT", "/fits", bytes(500_000)).status
+        assert bytes(500_000) == ask(daemon.port, "GET", "/fits").body
 
 
 def test_no_inode_left_is_507(tmp_path: Path) -> None:
@@ -539,7 +548,9 @@ def test_no_inode_left_is_507(tmp_path: Path) -> None:
         assert {201, 507} == set(statuses)
         assert [] == debris(disk)
         assert 204 == ask(daemon.port, "DELETE", "/0").status
+        assert 404 == ask(daemon.port, "GET", "/0").status
         assert 201 == ask(daemon.port, "PUT", "/again", b"x").status
+        assert b"x" == ask(daemon.port, "GET", "/again").body
 
 
 def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -597,7 +608,7 @@ def test_no_spelling_leads_out_of_the_store(tmp_path: Path) -> None:
             "/a/../../secret",
             "/a/%2e%2e/%2e%2e/secret",
             "//secret",
-            "/./secret",
+            "/./../secret",
             f"//{tmp_path}/secret",
             "/link/secret",
             "/file",
@@ -613,6 +624,7 @@ def test_no_spelling_leads_out_of_the_store(tmp_path: Path) -> None:
                 reply = ask(daemon.port, "PUT", spelling, b"changed")
                 assert reply.status in (400, 409), spelling
         assert 201 == ask(daemon.port, "PUT", "/file", b"changed").status
+        assert b"changed" == ask(daemon.port, "GET", "/file").body
         listing = ask(daemon.port, "GET", "/").body.splitlines()
 
     assert "secret" == (tmp_path / "secret").read_text()
@@ -635,15 +647,20 @@ def test_the_articles_dialect_is_spoken_where_it_was_chosen(tmp_path: Path) -> N
     """
     Below its prefix.
     """
-    with Twistd(["--procs", "1", "--dialect", "/=classic"], tmp_path) as daemon:
-        statuses = [
-            ask(daemon.port, "PUT", "//k/", b"v").status,
-            ask(daemon.port, "GET", "/k").status,
-            ask(daemon.port, "HEAD", "/k").status,
-            ask(daemon.port, "DELETE", "/k").status,
-        ]
-
-    assert [200, 200, 404, 200] == statuses
+    for prefix in ("/", "/old/"):
+        options = ["--procs", "1", "--dialect", f"{prefix}=classic"]
+        folder = tmp_path / f"at{prefix.count('/')}"
+        folder.mkdir()
+        with Twistd(options, folder) as daemon:
+            key = f"{prefix}k"
+            assert 200 == ask(daemon.port, "PUT", f"{prefix}/k/", b"v").status
+            stored = folder / "values" / key[1:]
+            assert b"v" == stored.read_bytes()
+            reply = ask(daemon.port, "GET", key)
+            assert (200, b"v") == (reply.status, reply.body)
+            assert 404 == ask(daemon.port, "HEAD", key).status
+            assert 200 == ask(daemon.port, "DELETE", key).status
+            assert not stored.exists()
 
 
 def test_a_store_that_goes_away_is_named_and_comes_back(tmp_path: Path) -> None:

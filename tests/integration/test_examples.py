@@ -43,6 +43,19 @@ def start(name: str, port: int, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_without_its_arguments_it_says_how_it_is_called(name: str) -> None:
+    """
+    In the words that it begins with.
+    """
+    command = [sys.executable, str(EXAMPLES / name)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert (1, "") == (ended.returncode, ended.stdout)
+    assert f"python {name} http://127.0.0.1:8080" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def run(name: str, port: int, *arguments: str) -> str:
     """
     What an example prints.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,10 +24,14 @@ pytestmark = pytest.mark.integration
 
 def read_until(daemon: Twistd, words: str) -> None:
     """
-    The log, until it says something.
+    The log, until it says something; kept in its lines.
     """
     assert daemon.process.stdout is not None
-    assert any(words in line for line in daemon.process.stdout), words
+    for line in daemon.process.stdout:
+        daemon.lines.append(line)
+        if words in line:
+            return
+    raise AssertionError(words)
 
 
 def test_what_is_written_now_holds(tmp_path: Path) -> None:
@@ -70,6 +75,35 @@ def test_without_workers_it_is_said(tmp_path: Path) -> None:
         daemon.process.send_signal(signal.SIGHUP)
         read_until(daemon, "without workers, settings cannot change")
         assert 404 == ask(daemon.port, "GET", "/k").status
+
+
+@pytest.mark.parametrize("procs", ["0", "1"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_to_end_is_no_mistake(
+    tmp_path: Path, procs: str, number: signal.Signals
+) -> None:
+    """
+    The request in flight is finished, and no traceback is in the log.
+    """
+    options = ["--store=null:", f"--procs={procs}", "--control=off"]
+    with Twistd(options, tmp_path) as daemon:
+        client = socket.create_connection(("127.0.0.1", daemon.port), timeout=30)
+        with client:
+            client.sendall(
+                b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
+                b"Expect: 100-continue\r\n\r\n"
+            )
+            assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
+            daemon.process.send_signal(number)
+            read_until(daemon, f"Received {number.name}")
+            for _ in range(3):
+                daemon.process.send_signal(number)
+                read_until(daemon, f"{number.name} again: kvd is ending")
+            client.sendall(b"xy")
+            assert client.recv(1000).startswith(b"HTTP/1.1 201 ")
+        daemon.stop()
+
+    assert "Traceback" not in "".join(daemon.lines)
 
 
 def test_when_its_terminal_goes_kvd_ends(tmp_path: Path) -> None:

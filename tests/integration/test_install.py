@@ -215,21 +215,48 @@ def test_a_value_is_kept(installed: Installed, tmp_path: Path, procs: str) -> No
     assert b"value" == (tmp_path / "values" / "a" / "key").read_bytes()
 
 
+def test_nothing_is_said_of_a_cache_that_cannot_be_written(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """
+    Which is so wherever one user installs kvd and another runs it. What does not work
+    is still said.
+    """
+    folder = tmp_path_factory.mktemp("unwritable")
+    installed = Installed(folder, str(ROOT))
+    [plugins] = folder.glob("lib/python*/site-packages/twisted/plugins")
+    # Nobody can write it, not even root.
+    (plugins / "dropin.cache").mkdir()
+    (plugins / "broken_dropin.py").write_text("raise ZeroDivisionError")
+    options = ["--procs=2", "--control=off"]
+    daemon = Twistd(options, tmp_path, installed.python, installed.environment)
+    with daemon:
+        assert 201 == ask(daemon.port, "PUT", "/a/key", b"value").status
+        daemon.stop()
+
+    said = "".join(daemon.lines)
+    assert "plugin cache" not in said
+    assert "ZeroDivisionError" in said
+
+
 def test_a_wrong_option_ends_the_start_with_a_sentence(
     installed: Installed, tmp_path: Path
 ) -> None:
     """
-    The last line says what is wrong; the status says that nothing runs.
+    On standard error, and without all that --help says; the status says that nothing
+    runs.
     """
     ended = subprocess.run(
         [installed.python, "-c", RUN_TWISTD, "-n", "kvd", "--policy", "rounrobin"],
         cwd=tmp_path,
         env=installed.environment,
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
 
-    last = ended.stdout.splitlines()[-1]
-    assert 1 == ended.returncode
-    assert "--policy: there is no policy named 'rounrobin'; known: gated, " in last
+    assert (1, "") == (ended.returncode, ended.stdout)
+    [line] = ended.stderr.splitlines()
+    assert line.startswith(
+        "kvd: --policy: there is no policy named 'rounrobin'; known: gated, "
+    )
     assert [] == list(tmp_path.iterdir())

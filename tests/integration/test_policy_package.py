@@ -119,12 +119,12 @@ def test_a_broken_one_is_named_when_it_is_asked_for(
         [installed.python, "-c", RUN_TWISTD, "-n", "kvd", "--policy=broken"],
         cwd=tmp_path,
         env=installed.environment,
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
 
     assert 1 == tried.returncode
-    last = tried.stdout.splitlines()[-1]
+    [last] = tried.stderr.splitlines()
     assert "'broken'" in last
     assert "someones.broken.policy" in last
     assert "no_such_module" in last

@@ -23,8 +23,8 @@ from tests.ports import unused_port
 pytestmark = pytest.mark.integration
 
 SHORTCUTS = pytest.mark.parametrize("shortcuts", ["on", "off"])
-PUT = b"PUT /a/k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 5\r\n"
-GET = b"GET /a/k HTTP/1.1\r\nHost: kvd\r\n"
+PUT = b"PUT /a/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+GET = b"GET /a/k HTTP/1.1\r\nHost: localhost\r\n"
 CLOSE = b"Connection: close\r\n"
 
 

@@ -122,7 +122,9 @@ def test_a_daemon_that_drains_is_not_ready(tmp_path: Path) -> None:
     site = unused_port()
     options = null("--procs=1", f"--status=tcp:{site}")
     with Twistd(options, tmp_path) as daemon, talk(daemon.port) as client:
-        client.sendall(b"PUT /k HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nx")
+        client.sendall(
+            b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx"
+        )
         until(lambda: told(site)["workers"][0]["in_progress"] == 1)
         assert b"1 of 1 workers are ready.\n" == ask(site, "GET", "/ready").body
 

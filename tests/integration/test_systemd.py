@@ -57,10 +57,13 @@ def test_a_daemon_serves_over_the_socket_it_is_given(
             ask(systemd.port, "PUT", f"/key{number}", b"value").status
             for number in range(20)
         ]
+        values = [
+            ask(systemd.port, "GET", f"/key{number}").body for number in range(20)
+        ]
         environments = environments_below(process)
     told = systemd.hear()
 
-    assert [201] * 20 == replies
+    assert ([201] * 20, [b"value"] * 20) == (replies, values)
     assert min(1, int(options[0][-1])) == len(environments)
     for each in environments:
         assert b"NOTIFY_SOCKET" not in each
@@ -77,10 +80,14 @@ def test_the_socket_outlives_the_daemon(systemd: Systemd, options: list[str]) ->
     """
     with systemd.start(options):
         assert 201 == ask(systemd.port, "PUT", "/key", b"value").status
+        evil = {"Host": "evil.example"}
+        assert 421 == ask(systemd.port, "GET", "/key", None, evil).status
         assert "WATCHDOG=1" == systemd.hear()
     assert systemd.hear().startswith("STOPPING=1")
     with talk(systemd.port) as client:
-        client.sendall(b"GET /key HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        client.sendall(
+            b"GET /key HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
         client.shutdown(socket.SHUT_WR)
         with systemd.start(options):
             reply = read_to_end(client)

@@ -22,7 +22,7 @@ from kvd.interfaces import IStoreMaker
 from kvd.record import read_record
 from kvd.scoreboard import WORDS_OF_REQUESTS, lone_row
 from kvd.serving import Parts, Serving
-from kvd.settings import Durability, Limits, Settings, StoreLocation
+from kvd.settings import Durability, Limits, Settings, StoreLocation, TCPAddress
 from kvd.store.file import FileStore
 from tests.shortcuts.cases import attribute_of
 from tests.shortcuts.watched import WatchedShortcuts
@@ -88,6 +88,7 @@ class Worker:
         os.mkdir(self.root)
         self._reactor = SteppedReactor()
         self._row = lone_row()
+        self._listener = socket.create_server(("127.0.0.1", 0))
         settings = Settings(
             store=StoreLocation("file", self.root),
             durability=durability,
@@ -95,6 +96,8 @@ class Worker:
             record=os.path.join(self.folder, "record"),
             limits=LIMITS,
             shortcuts=shortcuts,
+            listen=(TCPAddress(*self._listener.getsockname()),),
+            allowed_hosts=("kvd",),
         )
         parts = Parts(SteppedStoreMaker(self._reactor), Dialects(()))
         self._serving = ServingAtOnce(settings, 0, self._reactor, self._row, parts)
@@ -106,15 +109,22 @@ class Worker:
         self._clients: list[Client] = []
         self._replies: list[bytes] = []
 
-    def connect(self, request: bytes, room: int | None = None) -> None:
+    def connect(
+        self, request: bytes, room: int | None = None, *, over_tcp: bool = False
+    ) -> None:
         """
         One more client.
 
         Args:
             request: What it has said when it is accepted.
             room: How much may be sent ahead to it; None: much.
+            over_tcp: It comes to a loopback address, not to a Unix socket.
         """
-        near, far = socket.socketpair()
+        if over_tcp:
+            far = socket.create_connection(self._listener.getsockname())
+            near, _ = self._listener.accept()
+        else:
+            near, far = socket.socketpair()
         if room is not None:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
         far.sendall(request)
@@ -193,6 +203,7 @@ class Worker:
         self._reactor.settle()
         assert drained
         self._serving.stop()
+        self._listener.close()
         self._reactor.dispose()
         words = self._row.words.tolist()
         begun, done, bytes_in, bytes_out, _, latency = WORDS_OF_REQUESTS

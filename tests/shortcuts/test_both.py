@@ -66,7 +66,9 @@ def requests(draw: st.DrawFn) -> bytes:
     """
     method, key, fields = draw(METHODS), draw(KEYS), draw(FIELDS)
     minor = draw(st.sampled_from([1, 1, 1, 0, 2]))
-    host = draw(st.sampled_from([b"kvd"] * 9 + [b"kvd:80", b"[::1]", b"a:b", b""]))
+    host = draw(
+        st.sampled_from([b"kvd"] * 9 + [b"kvd:80", b"[::1]", b"a:b", b"", b"evil"])
+    )
     body = draw(BODIES) if method in ("PUT", "POST") else b""
     lines = [
         f"{method} /{key} HTTP/1.{minor}".encode("latin-1"),
@@ -109,11 +111,11 @@ def send(number: int, pieces: Sequence[bytes], reads: bool, worker: Worker) -> N
         worker.send(number, piece, reads=reads)
 
 
-def connect(request: bytes, room: int | None, worker: Worker) -> None:
+def connect(request: bytes, room: int | None, over_tcp: bool, worker: Worker) -> None:
     """
     Somebody connects, and may have said something when he is accepted.
     """
-    worker.connect(request, room)
+    worker.connect(request, room, over_tcp=over_tcp)
 
 
 def half_close(number: int, worker: Worker) -> None:
@@ -245,7 +247,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     *[step(send, NUMBERS, st.lists(PLAIN, min_size=1, max_size=8), READS)] * 4,
     *[step(send, NUMBERS, st.tuples(requests()), READS)] * 3,
     *[step(send, NUMBERS, streams(), READS)] * 3,
-    step(connect, st.just(b"") | PLAIN | requests(), ROOM),
+    step(connect, st.just(b"") | PLAIN | requests(), ROOM, st.booleans()),
     step(half_close, NUMBERS),
     step(leave, NUMBERS),
     step(wait, st.sampled_from([1, 60, 99])),

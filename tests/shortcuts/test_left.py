@@ -8,9 +8,12 @@ import hashlib
 import socket
 from base64 import b64encode
 
+from kvd.hosts import HostGuard
 from kvd.keys import Key
-from kvd.settings import Limits
+from kvd.settings import Limits, TCPAddress
 from kvd.shortcuts import MAX_BODY_BYTES, NOTHING, SERVED
+from kvd.site import Site
+from kvd.store.file import FileStore
 from tests.shortcuts.cases import HOST, ShortcutCase, body_of, get, put
 
 SHA256_OF_V = b64encode(hashlib.sha256(b"v").digest())
@@ -296,3 +299,31 @@ class TightTests(ShortcutCase):
         assert 256 == len(get("x", fill))
         self.served(get("x", fill))
         self.assert_left(get("xx", fill))
+
+
+class GuardedTests(ShortcutCase):
+    """
+    Who names this machine otherwise is asked where he came in.
+    """
+
+    def make_site(self, store: FileStore) -> Site:
+        site = super().make_site(store)
+        site.guard = HostGuard([TCPAddress("127.0.0.1", 8080)], ["kvd"])
+        return site
+
+    def test_names_of_others(self) -> None:
+        """
+        Before and behind one that is known.
+        """
+        self.keep("k", b"value")
+        for _ in range(2):
+            for host in (b"evil.example", b"", b"localhost.evil"):
+                self.assert_left(b"GET /k HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+                self.assert_left(
+                    b"PUT /k HTTP/1.1\r\nContent-Length: 1\r\nHost: "
+                    + host
+                    + b"\r\n\r\nv"
+                )
+            self.served(get("k"))
+            for host in (b"localhost:8080", b"127.0.0.1", b"[::1]", b"kvd:1"):
+                self.served(b"GET /k HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")

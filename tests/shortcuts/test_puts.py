@@ -73,7 +73,7 @@ class StoringTests(ShortcutCase):
         fields = b"Content-Type: text/plain\r\nContent-Encoding: br\r\n"
         self.stored("k", b"value", fields)
         lines = attribute.encode_metadata(
-            {"content-type": "text/plain", "content-encoding": "br"}
+            {"content-encoding": "br", "content-type": "text/plain"}
         )
         path = os.path.join(self.path, "k")
         found = attribute_of(path)

@@ -139,22 +139,71 @@ class NotifierTests(SynchronousTestCase):
 
         assert [] == self.clock.getDelayedCalls()
 
-    def test_kvd_goes_on_where_there_is_no_room(self) -> None:
+    def fill(self) -> int:
         """
-        systemd may hang; it is not waited for.
+        Leave no room for a state; how many there are then.
         """
-        self.patch(notifying, "SEND_SECONDS", 0.01)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             sock.connect(self.place)
-            try:
-                while True:
+            for count in range(100_000):
+                try:
                     sock.send(b"STATUS=full")
-            except BlockingIOError:
-                # Its queue is.
-                pass
+                except BlockingIOError:
+                    return count
+        raise AssertionError("the queue has no end")
+
+    def test_kvd_goes_on_where_there_is_no_room(self) -> None:
+        """
+        systemd may hang. It is told when it goes on, all that there is to tell, in
+        order.
+        """
+        self.patch(notifying, "SEND_SECONDS", 60.0)
+        count = self.fill()
+        notifier = self.notifier(WATCHDOG_USEC="3000000")
+        notifier.ready("serves", self.clock)
+        self.clock.pump([1.5] * 100)
+        notifier.stopping()
+        self.systemd.setblocking(True)
+        told = [self.systemd.recv(4096).decode() for _ in range(count + 2)]
+        self.systemd.setblocking(False)
+
+        assert ["STATUS=full"] * count == told[:count]
+        ready, stopping = told[count:]
+        assert "READY=1\nSTATUS=serves" == ready
+        assert stopping.startswith("STOPPING=1\n")
+        assert notifier._writer.wait(60.0)
+        self.clock.advance(1.5)
+        assert ["WATCHDOG=1"] == self.heard()
+
+    def test_what_waits_for_room_is_bounded(self) -> None:
+        """
+        However often kvd is to read its settings again.
+        """
+        self.patch(notifying, "SEND_SECONDS", 60.0)
+        count = self.fill()
+        notifier = self.notifier()
+        for _ in range(100):
+            notifier.reloading()
+        assert notifying.MOST_WAITING == notifier._writer.waiting
+        self.systemd.setblocking(True)
+        for _ in range(count + notifying.MOST_WAITING):
+            self.systemd.recv(4096)
+        self.systemd.setblocking(False)
+
+        assert notifier._writer.wait(60.0)
+        assert [] == self.heard()
+
+    def test_systemd_that_hangs_is_given_up(self) -> None:
+        """
+        With one line for developers.
+        """
+        self.patch(notifying, "SEND_SECONDS", 0.01)
+        self.fill()
         with capturedLogs() as events:
-            self.notifier().ready("serves", self.clock)
+            notifier = self.notifier()
+            notifier.ready("serves", self.clock)
+            assert notifier._writer.wait(60.0)
 
         assert 1 == len(events)
 

@@ -5,6 +5,10 @@ Tests for `kvd.wire.chunked`, through the reader.
 import pytest
 
 from kvd.errors import BadFraming, HeadTooLarge, PeerError
+from kvd.settings import Limits
+from kvd.wire.chunked import LARGE_BYTES, PIECES_AT_ONCE
+from kvd.wire.events import NEED_DATA
+from kvd.wire.reader import RequestReader
 from tests.wire.feeding import read, ways
 
 HEAD = b"PUT /k HTTP/1.1\r\nHost: kvd\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -97,6 +101,32 @@ def test_what_are_no_chunks_is_refused(
         kinds.add(type(last))
 
     assert {error} == kinds
+
+
+def test_small_chunks_are_joined() -> None:
+    """
+    So many at once as take a moment; large ones are given alone.
+    """
+    reader = RequestReader(Limits())
+    small, large = b"1;a\r\nx\r\n", b"%x\r\n%b\r\n" % (LARGE_BYTES, bytes(LARGE_BYTES))
+    reader.feed(HEAD + small * (PIECES_AT_ONCE + 1) + large + large + small)
+    events = [reader.next_event() for _ in range(6)][1:]
+
+    assert [PIECES_AT_ONCE, 1, LARGE_BYTES, LARGE_BYTES, 1] == [
+        len(event) for event in events if isinstance(event, bytes)
+    ]
+    assert NEED_DATA is reader.next_event()
+
+
+def test_what_stands_before_a_mistake_comes_first() -> None:
+    """
+    However the bytes came, the body is the same up to there.
+    """
+    for pieces in ways(HEAD + b"1\r\nx\r\n2\r\nyz\r\nnonsense\r\n"):
+        _, body, error = read(pieces)
+
+        assert b"xyz" == body
+        assert isinstance(error, BadFraming)
 
 
 def test_the_largest_size_is_only_a_number() -> None:

@@ -15,8 +15,9 @@ class PlayedWorker:
     A worker's end of its control socket.
     """
 
-    def __init__(self, number: int, control: socket.socket) -> None:
+    def __init__(self, number: int, request: int, control: socket.socket) -> None:
         self.number = number
+        self.request = request
         self.control = control
         control.setblocking(False)
 
@@ -57,8 +58,8 @@ class PlayedForks:
     def __init__(self) -> None:
         self.made: list[PlayedWorker] = []
 
-    def fork(self, worker: int, control: socket.socket) -> None:
+    def fork(self, worker: int, request: int, control: socket.socket) -> None:
         """
         See `kvd.workers.pool.Forks`.
         """
-        self.made.append(PlayedWorker(worker, control))
+        self.made.append(PlayedWorker(worker, request, control))

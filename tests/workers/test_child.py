@@ -52,7 +52,7 @@ class WorkerTests(SynchronousTestCase):
         exits.start()
         self.addCleanup(exits.stop)
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.supervisor = PlayedWorker(0, near)
+        self.supervisor = PlayedWorker(0, 1, near)
         self.addCleanup(near.close)
         settings = Settings(store=StoreLocation("null", ""))
         memory = create_scoreboard(2)

@@ -24,6 +24,7 @@ from kvd.workers.channel import Channel
 from kvd.workers.dealing import JOIN_SECONDS
 from kvd.workers.dispatching import Dispatching, choose_policy
 from kvd.workers.messages import Deal, Gated, Listen, Unlisten, Unplaced
+from kvd.workers.stalling import AWAITED_LOOKS, LOOK_SECONDS
 from kvd.workers.steering import Steering
 from tests.stepped import SteppedReactor
 from tests.workers.played import PlayedWorker
@@ -82,7 +83,7 @@ class DispatchingCase(SynchronousTestCase):
         self.addCleanup(channel.close)
         self.addCleanup(far.close)
         self.dispatching.joined(number, channel)
-        return PlayedWorker(number, far)
+        return PlayedWorker(number, 1, far)
 
     def switch(self, name: str, workers: int | None = None) -> None:
         """
@@ -370,6 +371,195 @@ class TakersTests(DispatchingCase):
         assert [1] == self.board.loads(inf).ready
 
 
+class StallTests(DispatchingCase):
+    """
+    A worker makes no turn: it is stopped, or busy with one thing.
+    """
+
+    workers = 3
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.silent = [0.0, 0.0, 0.0]
+        self.patch(Scoreboard, "silent_seconds", lambda board: list(self.silent))
+        self.look()
+        self.heard()
+
+    def look(self) -> None:
+        """
+        The supervisor looks once.
+        """
+        self.reactor.advance(LOOK_SECONDS)
+
+    def wait_at(self, member: int) -> None:
+        """
+        Let connections come until one waits in a socket.
+        """
+        while not select.select([self.group.members[member]], [], [], 0)[0]:
+            self.connect()
+
+    def stall(self) -> None:
+        """
+        Worker 1 gives no sign, although a connection waits for it.
+        """
+        self.wait_at(1)
+        for looks in range(AWAITED_LOOKS):
+            self.silent[1] = 0.3 + LOOK_SECONDS * looks
+            self.look()
+
+    def test_another_looks_after_its_socket_and_nothing_more_comes_there(self) -> None:
+        """
+        It keeps the socket, too.
+        """
+        self.stall()
+        told = self.heard()
+        assert [] == told[1]
+        assert [Listen("0/1")] == told[0] + told[2]
+        assert by_chance([0, 2]) == self.programs[-1]
+        assert [0, 2] == self.board.loads(inf).ready
+        assert [0, 1, 0] == [self.dispatching.stalls(worker) for worker in range(3)]
+
+    def test_it_gets_its_share_again_when_it_lives(self) -> None:
+        """
+        As soon as it gives a sign. All is told once.
+        """
+        with capturedLogs() as events:
+            self.stall()
+            self.silent[1] = 20.25
+            self.look()
+            self.heard()
+            self.silent[1] = 0.1
+            self.look()
+            self.look()
+        told = self.heard()
+        assert [] == told[1]
+        assert [Unlisten("0/1")] == told[0] + told[2]
+        assert None is self.programs[-1]
+        assert [0, 1, 2] == self.board.loads(inf).ready
+        assert [(1, 0.7), (1, 20.25)] == [
+            (event["worker"], round(event["seconds"], 3)) for event in events
+        ]
+        assert 1 == self.dispatching.stalls(1)
+
+    def test_who_waits_for_nobody_may_be_silent_for_longer(self) -> None:
+        """
+        For a second, and what a busy machine takes; not for ever.
+        """
+        self.silent = [0.0, 1.2, 0.0]
+        self.look()
+        assert [[], [], []] == self.heard()
+
+        self.silent[1] = 1.6
+        self.look()
+        assert 1 == self.dispatching.stalls(1)
+
+    def test_who_is_just_about_to_wake_is_not_taken_for_one(self) -> None:
+        """
+        It has slept for long, and a connection has only just come for it.
+        """
+        self.silent[1] = 0.9
+        for _ in range(2 * AWAITED_LOOKS):
+            self.wait_at(1)
+            self.look()
+            self.silent[1] = 0.1
+            self.waiting()
+            self.look()
+            self.silent[1] = 0.9
+
+        assert 0 == self.dispatching.stalls(1)
+        assert [[], [], []] == self.heard()
+
+    def test_who_has_no_room_for_more_is_not_taken_for_one(self) -> None:
+        """
+        Connections wait for it until one of its own ends.
+        """
+        row = self.board.own_row(1)
+        for _ in range(LIMIT):
+            row.opened()
+        self.stall()
+
+        assert [[], [], []] == self.heard()
+
+    def test_who_stands_in_may_come_to_stand_still_too(self) -> None:
+        """
+        Then the last one looks after all of the sockets.
+        """
+        self.stall()
+        told = self.heard()
+        other = 2 if told[0] else 0
+        stands_in = 2 - other
+        self.silent[stands_in] = 2.0
+        self.look()
+
+        told = self.heard()
+        assert [Unlisten("0/1")] == told[stands_in]
+        assert [Listen("0/1"), Listen(f"0/{stands_in}")] == sorted(
+            told[other], key=lambda message: str(message.name == f"0/{stands_in}")
+        )
+        assert by_chance([other]) == self.programs[-1]
+
+    def test_where_nobody_makes_a_turn_all_get_what_comes(self) -> None:
+        """
+        Whoever is first to live again has something to do.
+        """
+        self.silent = [2.0, 2.0, 2.0]
+        self.look()
+
+        assert None is self.programs[-1]
+        assert [1, 1, 1] == [self.dispatching.stalls(worker) for worker in range(3)]
+
+    def test_a_supervisor_that_stood_still_judges_nobody(self) -> None:
+        """
+        All of the service may have been stopped.
+        """
+        self.silent = [0.0, 2.0, 2.0]
+        self.reactor.advance(5)
+        assert [0, 0, 0] == [self.dispatching.stalls(worker) for worker in range(3)]
+
+        self.look()
+        assert [0, 1, 1] == [self.dispatching.stalls(worker) for worker in range(3)]
+
+    def test_what_comes_in_its_place_is_not_it(self) -> None:
+        """
+        It gets its share as soon as it is ready, and nothing is said of it.
+        """
+        self.stall()
+        with capturedLogs() as events:
+            self.dispatching.left(1)
+            self.heard()
+            self.silent[1] = 0.0
+            self.join(1)
+            told = self.heard()
+            self.look()
+
+        assert [Unlisten("0/1")] == told[0] + told[2]
+        assert None is self.programs[-1]
+        assert [] == events
+
+    def test_another_policy_keeps_away_from_it_too(self) -> None:
+        """
+        It is known already.
+        """
+        self.stall()
+        self.switch("roundrobin")
+        self.heard()
+        self.switch("steered")
+
+        told = self.heard()
+        assert Listen("0/1") in told[0] + told[2]
+        assert by_chance([0, 2]) == self.programs[-1]
+
+    def test_nobody_looks_at_the_end(self) -> None:
+        """
+        The sockets are closed.
+        """
+        self.silent[1] = 9.0
+        self.dispatching.finish()
+        self.look()
+
+        assert 0 == self.dispatching.stalls(1)
+
+
 class LeaveTests(DispatchingCase):
     """
     A worker is about to end, or gone.
@@ -549,7 +739,7 @@ class GrowTests(DispatchingCase):
         with mock.patch.object(socket.socket, "dup", side_effect=short):
             self.switch("leastbusy")
             self.switch("reuseport")
-        assert 1 == len(self.reactor.getDelayedCalls())
+        assert 2 == len(self.reactor.getDelayedCalls())
         self.dispatching.finish()
         assert [] == self.reactor.getDelayedCalls()
 

@@ -68,7 +68,7 @@ class ForkServerTests(SynchronousTestCase):
         What it answers when it is asked for worker 2.
         """
         beside = [self.supervisor.fileno()] * descriptors
-        socket.send_fds(self.supervisor, [encode(Fork(2))], beside)
+        socket.send_fds(self.supervisor, [encode(Fork(2, 7))], beside)
         assert self.server._take_message()
         came = receive(self.supervisor)
         assert came is not None

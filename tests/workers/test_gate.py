@@ -18,6 +18,7 @@ from kvd.plugins import Policy
 from kvd.scoreboard import Row, Scoreboard, create_scoreboard
 from kvd.workers.gate import (
     SILENT_SECONDS,
+    TURN_SECONDS,
     Gate,
     load_before_forks,
     policy_of_gates,
@@ -67,14 +68,14 @@ def test_it_is_open_while_nobody_is_less_busy(hall: Hall) -> None:
     """
     And closed as soon as somebody is.
     """
-    assert hall.gate.is_open()
+    assert hall.gate.is_open(1)
     hall.rows[1].opened()
     hall.rows[0].opened()
-    assert hall.gate.is_open()
+    assert hall.gate.is_open(1)
     hall.rows[0].opened()
-    assert not hall.gate.is_open()
+    assert not hall.gate.is_open(1)
     hall.rows[0].closed()
-    assert hall.gate.is_open()
+    assert hall.gate.is_open(1)
 
 
 def test_who_gives_no_sign_of_life_does_not_count(hall: Hall) -> None:
@@ -84,9 +85,33 @@ def test_who_gives_no_sign_of_life_does_not_count(hall: Hall) -> None:
     hall.rows[0].opened()
     later = time.monotonic_ns() + int(SILENT_SECONDS * 1e9) + 10**9
     with mock.patch("time.monotonic_ns", return_value=later):
-        assert hall.gate.is_open()
+        assert hall.gate.is_open(1)
         hall.rows[1].woke()
-        assert not hall.gate.is_open()
+        assert not hall.gate.is_open(1)
+
+
+def test_who_is_busy_with_a_long_turn_does_not_count(hall: Hall) -> None:
+    """
+    It has fewer requests, and takes no connection until the turn is over.
+    """
+    hall.rows[0].opened()
+    hall.rows[1].woke()
+    assert not hall.gate.is_open(1)
+    later = time.monotonic_ns() + int(TURN_SECONDS * 1e9) + 10**6
+    with mock.patch("time.monotonic_ns", return_value=later):
+        assert hall.gate.is_open(1)
+        hall.rows[1].waits()
+        assert not hall.gate.is_open(1)
+
+
+def test_a_long_queue_opens_it(hall: Hall) -> None:
+    """
+    There is more than another needs to have as much to do.
+    """
+    for _ in range(5):
+        hall.rows[0].opened()
+    assert not hall.gate.is_open(5)
+    assert hall.gate.is_open(6)
 
 
 def test_who_takes_no_connections_does_not_count(hall: Hall) -> None:
@@ -96,11 +121,11 @@ def test_who_takes_no_connections_does_not_count(hall: Hall) -> None:
     """
     hall.rows[0].opened()
     hall.board.mark(1, False)
-    assert hall.gate.is_open()
+    assert hall.gate.is_open(1)
 
     hall.board.mark(0, False)
     hall.board.mark(1, True)
-    assert not hall.gate.is_open()
+    assert not hall.gate.is_open(1)
 
 
 def test_a_policy_sees_what_each_worker_does(hall: Hall) -> None:
@@ -113,10 +138,11 @@ def test_a_policy_sees_what_each_worker_does(hall: Hall) -> None:
     hall.rows[1].opened()
     hall.rows[1].began()
     with mock.patch.object(hall.policy, "accepts") as accepts:
-        hall.gate.is_open()
+        hall.gate.is_open(7)
     ((worker, seen), _) = accepts.call_args
 
     assert 0 == worker
+    assert 7 == seen.waiting
     assert ([0], [1, 1], [0, 1]) == (seen.ready, seen.connections, seen.requests)
 
 
@@ -129,7 +155,7 @@ def test_a_policy_that_fails_keeps_nobody_out(hall: Hall) -> None:
         mock.patch.object(hall.policy, "accepts", side_effect=ZeroDivisionError),
         capturedLogs() as events,
     ):
-        assert hall.gate.is_open()
-        assert hall.gate.is_open()
+        assert hall.gate.is_open(1)
+        assert hall.gate.is_open(1)
 
     assert 1 == len(events)

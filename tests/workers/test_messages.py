@@ -66,8 +66,8 @@ SETTINGS = Settings(
 MESSAGES: list[Message] = [
     Load(SETTINGS),
     Load(Settings()),
-    Fork(3),
-    Forked(3, 4711),
+    Fork(3, 7),
+    Forked(3, 4711, 7),
     Exited(3, 4711, "was killed by SIGKILL (9)"),
     Listen("0/3"),
     Unlisten("0/3"),

@@ -121,6 +121,12 @@ class PoolCase(SynchronousTestCase):
         """
         return self.last(number).hear()
 
+    def forked(self, number: int, pid: int, pidfd: int) -> None:
+        """
+        The fork server has made the newest process in a worker's place.
+        """
+        self.pool.forked(number, pid, pidfd, self.last(number).request)
+
     def state(self, number: int) -> State:
         """
         Of a worker.
@@ -207,6 +213,47 @@ class StartTests(PoolCase):
         assert 6 == len(self.forks.made)
         assert any("not ready" in event["log_format"] for event in events)
 
+    def test_a_late_answer_is_none_for_the_next_attempt(self) -> None:
+        """
+        Else a process that is about to end would be shown, and could be killed in place
+        of the one that serves. It is ended, also if it does not end by itself.
+        """
+        self.reactor.advance(START_SECONDS)
+        slow, prompt = (made for made in self.forks.made if made.number == 0)
+        with (
+            subprocess.Popen(["sleep", "60"]) as late,
+            subprocess.Popen(["sleep", "60"]) as serving,
+        ):
+            self.addCleanup(serving.kill)
+            self.pool.forked(0, late.pid, os.pidfd_open(late.pid), slow.request)
+            assert 0 == self.pool.slots[0].pid
+
+            pidfd = os.pidfd_open(serving.pid)
+            self.pool.forked(0, serving.pid, pidfd, prompt.request)
+            self.pool.exited(0, late.pid, "exited with status 0")
+            self.ready(0)
+            self.reactor.advance(END_SECONDS)
+            assert -signal.SIGKILL == late.wait(10)
+            assert (serving.pid, "") == (
+                self.pool.slots[0].pid,
+                self.pool.slots[0].reason,
+            )
+            assert serving.poll() is None
+            serving.kill()
+
+    def test_a_worker_is_known_though_there_was_no_room_for_its_pidfd(self) -> None:
+        """
+        What it says of itself gets another, so that it can be killed.
+        """
+        with subprocess.Popen(["sleep", "60"]) as process:
+            self.forked(0, process.pid, -1)
+            self.last(0).say(Ready(process.pid))
+            self.reactor.settle()
+            self.last(0).end()
+            self.reactor.settle()
+            self.reactor.advance(END_SECONDS)
+            assert -signal.SIGKILL == process.wait(10)
+
 
 class EndTests(PoolCase):
     """
@@ -262,7 +309,7 @@ class EndTests(PoolCase):
         The closed socket, or the fork server's word.
         """
         for number, word_first in ((0, True), (1, False)):
-            self.pool.forked(number, 100 + number, self.pidfd_of_nobody())
+            self.forked(number, 100 + number, self.pidfd_of_nobody())
             with capturedLogs() as events:
                 if word_first:
                     self.pool.exited(number, 100 + number, "was killed")
@@ -278,14 +325,14 @@ class EndTests(PoolCase):
         """
         Not of the next in its place, be it told twice or late.
         """
-        self.pool.forked(0, 100, -1)
+        self.forked(0, 100, -1)
         with capturedLogs() as events:
             self.pool.exited(0, 100, "was killed")
             for pid in (101, 102):
                 self.last(0).end()
                 self.reactor.settle()
                 self.reactor.advance(FIRST_SECONDS)
-                self.pool.forked(0, pid, -1)
+                self.forked(0, pid, -1)
                 self.ready(0)
                 self.pool.exited(0, 100, "was killed")
             self.reactor.advance(EXPLAIN_SECONDS)
@@ -297,7 +344,7 @@ class EndTests(PoolCase):
         """
         When the fork server is gone too.
         """
-        self.pool.forked(0, 100, self.pidfd_of_nobody())
+        self.forked(0, 100, self.pidfd_of_nobody())
         with capturedLogs() as events:
             self.last(0).end()
             self.reactor.settle()
@@ -310,7 +357,7 @@ class EndTests(PoolCase):
         After a while in which it could have ended by itself.
         """
         process = self.process_that_stays()
-        self.pool.forked(0, process.pid, os.pidfd_open(process.pid))
+        self.forked(0, process.pid, os.pidfd_open(process.pid))
         self.last(0).end()
         self.reactor.settle()
         assert process.poll() is None
@@ -343,7 +390,7 @@ class EndTests(PoolCase):
         Others take its socket at once; when it has ended, it is replaced and
         nothing is complained of.
         """
-        self.pool.forked(1, 100, self.pidfd_of_nobody())
+        self.forked(1, 100, self.pidfd_of_nobody())
         with capturedLogs() as events:
             self.last(1).say(Leaving())
             self.reactor.settle()
@@ -362,7 +409,7 @@ class EndTests(PoolCase):
         A stopped process hears no word, and its place is wanted.
         """
         process = self.process_that_stays()
-        self.pool.forked(1, process.pid, os.pidfd_open(process.pid))
+        self.forked(1, process.pid, os.pidfd_open(process.pid))
         self.pool.unwant(1)
         with capturedLogs() as events:
             self.reactor.advance(5 + END_SECONDS)
@@ -447,7 +494,7 @@ class EndTests(PoolCase):
         self.reactor.settle()
         self.reactor.advance(FIRST_SECONDS)
         self.ready(0)
-        self.pool.forked(0, 100, -1)
+        self.forked(0, 100, -1)
         self.reactor.advance(FIRST_SECONDS)
         with capturedLogs() as events:
             self.last(0).end()
@@ -463,7 +510,7 @@ class EndTests(PoolCase):
         """
         self.last(0).end()
         self.reactor.settle()
-        self.pool.forked(0, 100, -1)
+        self.forked(0, 100, -1)
         with capturedLogs() as events:
             self.last(0).say(Failed("no room"))
             self.last(0).end()
@@ -502,13 +549,13 @@ class EndTests(PoolCase):
             event["text"],
         )
 
-    def test_a_worker_that_was_given_up_before_it_was_made_is_let_go(self) -> None:
+    def test_a_worker_that_told_of_itself_is_not_told_of_again(self) -> None:
         """
-        Its pidfd is closed.
+        The second pidfd is closed.
         """
-        self.pool.forked(0, 100, self.pidfd_of_nobody())
+        self.forked(0, 100, self.pidfd_of_nobody())
         late = self.pidfd_of_nobody()
-        self.pool.forked(0, 101, late)
+        self.forked(0, 100, late)
 
         assert not os.path.exists(f"/proc/self/fd/{late}")
 
@@ -521,7 +568,7 @@ class EndTests(PoolCase):
         self.reactor.settle()
         process = self.process_that_stays()
         self.last(0).say(Ready(process.pid))
-        self.pool.forked(1, 100, -1)
+        self.forked(1, 100, -1)
         self.last(1).say(Ready(process.pid))
         self.last(2).say(Ready(_pid_of_nobody()))
         self.reactor.settle()
@@ -537,8 +584,8 @@ class EndTests(PoolCase):
         """
         There was no room for it; the close of its control socket ends it.
         """
-        self.pool.forked(0, 100, -1)
-        self.pool.forked(0, 101, -1)
+        self.forked(0, 100, -1)
+        self.forked(0, 101, -1)
         assert 100 == self.pool.slots[0].pid
 
         with capturedLogs() as events:
@@ -580,7 +627,7 @@ class WantedTests(PoolCase):
         self.ready(3)
         assert State.READY is self.state(3)
 
-        self.pool.forked(3, 100, -1)
+        self.forked(3, 100, -1)
         self.pool.unwant(3)
         assert Drain(5.0, others_serve=True) == self.heard(3)[-1]
         with capturedLogs() as events:
@@ -686,7 +733,7 @@ class StopTests(PoolCase):
         """
         self.ready(0, 1, 2)
         self.reactor.advance(FIRST_SECONDS)
-        self.pool.forked(0, 100, -1)
+        self.forked(0, 100, -1)
         self.last(0).end()
         self.reactor.settle()
         closed: list[None] = []
@@ -790,13 +837,16 @@ class StopTests(PoolCase):
         """
         self.ready(0)
         ended = self.stop()
-        late = os.pidfd_open(os.getpid())
-        self.pool.forked(1, 100, late)
-        assert not os.path.exists(f"/proc/self/fd/{late}")
-        self.last(0).end()
-        self.reactor.settle()
+        with subprocess.Popen(["sleep", "60"]) as process:
+            late = os.pidfd_open(process.pid)
+            self.forked(1, process.pid, late)
+            self.last(0).end()
+            self.reactor.settle()
+            assert [None] == ended
 
-        assert [None] == ended
+            self.reactor.advance(END_SECONDS)
+            assert -signal.SIGKILL == process.wait(10)
+        assert not os.path.exists(f"/proc/self/fd/{late}")
         assert receive(self.last(1).control) is None
 
     def test_no_replacement_is_started(self) -> None:
@@ -821,7 +871,7 @@ class StopTests(PoolCase):
         process = subprocess.Popen(["sleep", "60"])
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
-        self.pool.forked(1, process.pid, os.pidfd_open(process.pid))
+        self.forked(1, process.pid, os.pidfd_open(process.pid))
         ended = self.stop()
         for number in (0, 2):
             self.last(number).end()

@@ -37,6 +37,8 @@ class PlayedProcess:
     What a Popen is to whoever reaps it.
     """
 
+    stderr = None
+
     def __init__(self, stubborn: bool) -> None:
         self.stubborn = stubborn
         self.killed = False
@@ -100,13 +102,13 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.processes.append(PlayedProcess(self.stubborn))
         return cast("subprocess.Popen[bytes]", self.processes[-1])
 
-    def forked(self, worker: int, pid: int, pidfd: int) -> None:
+    def forked(self, worker: int, pid: int, pidfd: int, request: int) -> None:
         """
         See `kvd.workers.process.Hearer`.
         """
         if pidfd != -1:
             os.close(pidfd)
-        self.heard.append(("forked", worker, pid))
+        self.heard.append(("forked", worker, pid, request))
 
     def exited(self, worker: int, pid: int, reason: str) -> None:
         """
@@ -130,7 +132,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         """
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.addCleanup(near.close)
-        self.forks.fork(worker, far)
+        self.forks.fork(worker, 10 + worker, far)
         return near
 
     def test_it_is_told_the_settings_first(self) -> None:
@@ -139,18 +141,18 @@ class ForkServerProcessTests(SynchronousTestCase):
         """
         self.fork(2)
 
-        assert [Load(Settings()), Fork(2)] == [self.told(), self.told()]
+        assert [Load(Settings()), Fork(2, 12)] == [self.told(), self.told()]
 
     def test_what_it_says_is_passed_on(self) -> None:
         """
         Workers made, and workers ended.
         """
         with open(os.devnull) as file:
-            send(self.controls[0], Forked(2, 100), [file.fileno()])
+            send(self.controls[0], Forked(2, 100, 12), [file.fileno()])
         send(self.controls[0], Exited(2, 100, "was killed"))
         self.reactor.settle()
 
-        assert [("forked", 2, 100), ("exited", 2, 100, "was killed")] == self.heard
+        assert [("forked", 2, 100, 12), ("exited", 2, 100, "was killed")] == self.heard
 
     def test_other_settings_are_another_ones(self) -> None:
         """
@@ -165,7 +167,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.reactor.advance(3600)
         assert not self.processes[0].killed
         self.fork(0)
-        assert Fork(0) == self.told()
+        assert Fork(0, 10) == self.told()
 
     def test_its_end_is_followed_by_another(self) -> None:
         """
@@ -181,7 +183,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.fork(1)
         self.reactor.advance(0.1)
         assert 3 == len(self.controls)
-        assert [Load(Settings()), Fork(1)] == [self.told(), self.told()]
+        assert [Load(Settings()), Fork(1, 11)] == [self.told(), self.told()]
 
     def test_who_cannot_start_one_tries_again(self) -> None:
         """
@@ -202,7 +204,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.short = False
         self.reactor.advance(0.2)
         assert 2 == len(self.controls)
-        assert [Load(Settings()), Fork(1)] == [self.told(), self.told()]
+        assert [Load(Settings()), Fork(1, 11)] == [self.told(), self.told()]
 
     def test_who_has_no_room_for_its_control_socket_tries_again(self) -> None:
         """
@@ -224,10 +226,10 @@ class ForkServerProcessTests(SynchronousTestCase):
         """
         There was no room for that here.
         """
-        send(self.controls[0], Forked(2, 100))
+        send(self.controls[0], Forked(2, 100, 12))
         self.reactor.settle()
 
-        assert [("forked", 2, 100)] == self.heard
+        assert [("forked", 2, 100, 12)] == self.heard
 
     def test_who_does_not_end_is_killed(self) -> None:
         """

@@ -4,6 +4,8 @@ What a policy promises further whose workers look before they accept.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from zope.interface.verify import verifyObject
 
 from kvd.dispatch.contract.load import LoadAwareContract
@@ -49,6 +51,41 @@ class GatedContract(LoadAwareContract):
                 seen = view(workers, connections=[1] * workers, requests=requests)
                 accepting = [n for n in range(workers) if policy.accepts(n, seen)]
                 assert [idle] == accepting
+
+    def test_a_long_queue_is_for_all(self) -> None:
+        """
+        However busy one is: there is more than the others can take before they are as
+        busy. Else the gates would let a storm of connections in by ones.
+        """
+        policy = self.make_policy()
+        for workers in WORKERS:
+            for seen in views(workers):
+                storm = replace(seen, waiting=1000)
+                assert all(policy.accepts(worker, storm) for worker in storm.ready)
+
+    def test_a_queue_is_shared_evenly(self) -> None:
+        """
+        Whoever of those who may is the first to take the next one.
+        """
+        policy = self.make_policy()
+        for workers in WORKERS[1:]:
+            for waiting in (1, workers - 1, workers, 5 * workers, 200):
+                taken = self._take(policy, workers, waiting)
+                assert waiting == sum(taken)
+                assert max(taken) - min(taken) <= 1, (workers, waiting, taken)
+
+    @staticmethod
+    def _take(policy: IGatedPolicy, workers: int, waiting: int) -> list[int]:
+        """
+        What each takes where one is always faster than those of higher numbers.
+        """
+        taken = [0] * workers
+        while waiting:
+            seen = replace(view(workers, connections=taken), waiting=waiting)
+            first = next(n for n in seen.ready if policy.accepts(n, seen))
+            taken[first] += 1
+            waiting -= 1
+        return taken
 
     def test_who_is_gone_keeps_nobody_away(self) -> None:
         """

@@ -1,0 +1,3 @@
+"""
+The daemon's log: limited where clients could fill it, and written by a thread.
+"""

@@ -1,0 +1,81 @@
+"""
+What a fork server and its workers print to standard error, in the log.
+
+That is little: a worker's log comes over its control socket. It is what Python or a
+library says when it cannot go on, and workers must not wait for somebody to read it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import IO, Any, Final
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.logger import Logger
+
+READ_BYTES: Final = 64 * 1024
+"""
+For one event.
+"""
+
+MAX_LINE_BYTES: Final = 8192
+"""
+What is longer is told in pieces.
+"""
+
+
+class Printed(FileDescriptor):
+    """
+    Reads a pipe until all who can write to it have ended.
+    """
+
+    _log = Logger()
+
+    def __init__(self, pipe: IO[bytes], reactor: Any) -> None:
+        """
+        Args:
+            pipe: Owned by this.
+            reactor: Watches it.
+        """
+        super().__init__(reactor)
+        self._pipe = pipe
+        os.set_blocking(pipe.fileno(), False)
+        self._rest = b""
+        self.startReading()
+
+    def fileno(self) -> int:
+        return -1 if self._pipe.closed else self._pipe.fileno()
+
+    def logPrefix(self) -> str:
+        return "kvd"
+
+    def doRead(self) -> None:
+        try:
+            data = os.read(self._pipe.fileno(), READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._end()
+            return
+        *lines, rest = (self._rest + data).split(b"\n")
+        while len(rest) >= MAX_LINE_BYTES:
+            lines.append(rest[:MAX_LINE_BYTES])
+            rest = rest[MAX_LINE_BYTES:]
+        self._rest = rest
+        self._tell(lines)
+
+    def _tell(self, lines: list[bytes]) -> None:
+        # Together, as a traceback is: the log is limited by the line.
+        text = b"\n".join(lines).decode("utf-8", "backslashreplace")
+        if text.strip():
+            self._log.error("printed by the fork server or a worker: {text}", text=text)
+
+    def connectionLost(self, reason: Any) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._pipe.closed:
+            return
+        self.stopReading()
+        self._pipe.close()
+        self._tell([self._rest])
