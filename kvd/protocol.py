@@ -187,7 +187,6 @@ class HttpConnection(Protocol):
             return
         self._owed = True
         self._wait(Waits.TURN)
-        self._pause()
         self._site.run_queue.add(self._have_turn)
 
     def _have_turn(self) -> None:

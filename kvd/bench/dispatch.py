@@ -271,7 +271,10 @@ def _run(policy: str, served: Daemon, load: Load) -> Run:
     with short_folder() as folder:
         sampler = Sampler(served.control.status)
         report = send(served.port, load, folder, sampler.sample)
-        return Run(policy, report, sampler.finish())
+        work = sampler.finish()
+        # Until the next round it may be idle for longer than the daemon keeps it.
+        served.control.close()
+        return Run(policy, report, work)
 
 
 def measure_hand_overs(

@@ -126,9 +126,9 @@ def _mark_of(folder: int) -> bytes:
 
 def _default_list(folder: int) -> bytes:
     # Mostly there is none; to be told so by an exception takes three times as long.
-    if _DEFAULT_LIST not in os.listxattr(folder):
-        return b""
     try:
+        if _DEFAULT_LIST not in os.listxattr(folder):
+            return b""
         return os.getxattr(folder, _DEFAULT_LIST)
     except OSError as error:
         if error.errno in _NONE:

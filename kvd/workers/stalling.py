@@ -88,22 +88,24 @@ class Stalls:
             or silent[worker] > SILENT_SECONDS
             or self._awaited.get(worker, 0) >= AWAITED_LOOKS
         }
+        others = len(self.stalled) < len(workers)
         for worker in sorted(self.stalled - before):
-            self._tell_of(worker, silent[worker])
+            self._tell_of(worker, silent[worker], others)
         for worker in sorted(before - self.stalled):
             self._tell_of_the_end(worker)
         for worker in self.stalled:
             self._longest[worker] = silent[worker]
         return before != self.stalled
 
-    def _tell_of(self, worker: int, seconds: float) -> None:
+    def _tell_of(self, worker: int, seconds: float, others: bool) -> None:
         self.counts[worker] += 1
         self._log.warn(
             "worker {worker} has made no turn for {seconds:.1f} seconds: it is stopped,"
-            " or busy with one thing; others take its new connections until it lives"
+            " or busy with one thing; {others} its new connections until it lives"
             " again",
             worker=worker,
             seconds=seconds,
+            others="others take" if others else "nobody takes",
         )
 
     def _tell_of_the_end(self, worker: int) -> None:

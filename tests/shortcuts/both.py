@@ -73,6 +73,9 @@ class ServingAtOnce(Serving):
     Writes its logs without a thread.
     """
 
+    def _thread_for(self, path: str) -> Callable[[Callable[[], None]], Deferred[None]]:
+        return execute
+
     def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
         return execute(function)
 

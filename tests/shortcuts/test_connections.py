@@ -286,11 +286,11 @@ class SlowReaderTests(ConnectionCase):
 
     def test_who_does_not_read_is_left(self) -> None:
         """
-        After his time.
+        After its time, and what it may have read unheard takes.
         """
         self.fill()
         self.later(1)
-        self.later(60)
+        self.later(90)
 
         assert 1 == len(self.site.connections)
 

@@ -127,6 +127,22 @@ def test_each_stall_is_counted_and_told_once(watched: Watched) -> None:
     assert {1: 1} == watched.stalls.counts
 
 
+def test_who_takes_what_comes_meanwhile_is_told(watched: Watched) -> None:
+    """
+    Others, or nobody.
+    """
+    with capturedLogs() as events:
+        watched.wakes(0)
+        watched.now += 10**9
+        watched.wakes(0)
+        watched.look(1)
+        watched.look(2)
+
+    assert [(1, "others take"), (0, "nobody takes")] == [
+        (event["worker"], event["others"]) for event in events
+    ]
+
+
 def test_who_is_gone_is_forgotten(watched: Watched) -> None:
     """
     Nothing is told of what comes in its place.
