@@ -17,10 +17,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <linux/sockios.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -54,7 +56,7 @@
 #define SYS_GETXATTRAT 464
 
 /* What `serve` returns beside bytes. */
-enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4 };
+enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8 };
 
 static const char ATTRIBUTE_NAME[] = "user.kvd";
 static const char LOCK_PATH[] = ".kvd/lock";
@@ -1158,6 +1160,20 @@ serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *
 
 /* ---- one event ------------------------------------------------------------------ */
 
+/* Whether nothing is lost if a connection is closed now; as kvd.transport.is_settled. */
+static int
+is_settled(int socket)
+{
+    int count, domain;
+    socklen_t size = sizeof domain;
+    if (ioctl(socket, SIOCINQ, &count) < 0 || count)
+        return 0;
+    if (ioctl(socket, SIOCOUTQ, &count) < 0)
+        return 0;
+    return !count || (getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0
+                      && domain == AF_UNIX);
+}
+
 PyDoc_STRVAR(serve_doc,
 "serve(socket) -> int | bytes\n"
 "\n"
@@ -1165,8 +1181,9 @@ PyDoc_STRVAR(serve_doc,
 "waiting, and serve the request that came, if it is one of those that this can.\n"
 "\n"
 "Returns NOTHING if nothing had come; SERVED, with CLOSES if the connection ends with\n"
-"this reply, and with QUEUED if `unsent` is still to be sent; or the bytes that were\n"
-"read, of which nothing was done, empty where the client ended.\n"
+"this reply, LINGERS if it must not be closed at once then, and QUEUED if `unsent` is\n"
+"still to be sent; or the bytes that were read, of which nothing was done, empty where\n"
+"the client ended.\n"
 "\n"
 "Raises OSError: it cannot be read.");
 
@@ -1222,8 +1239,12 @@ Shortcuts_serve(Shortcuts *self, PyObject *argument)
         return NULL;
     if (served) {
         self->target_bytes = length + 1;
-        return PyLong_FromLong(SERVED | (keep ? 0 : CLOSES)
-                               | (self->unsent != NULL ? QUEUED : 0));
+        int outcome = SERVED;
+        if (!keep)
+            outcome |= is_settled((int)socket) ? CLOSES : CLOSES | LINGERS;
+        if (self->unsent != NULL)
+            outcome |= QUEUED;
+        return PyLong_FromLong(outcome);
     }
 other:
     return PyBytes_FromStringAndSize(data, size);
@@ -1366,7 +1387,8 @@ PyInit__shortcuts(void)
         || PyModule_AddIntMacro(self, NOTHING) < 0
         || PyModule_AddIntMacro(self, SERVED) < 0
         || PyModule_AddIntMacro(self, CLOSES) < 0
-        || PyModule_AddIntMacro(self, QUEUED) < 0) {
+        || PyModule_AddIntMacro(self, QUEUED) < 0
+        || PyModule_AddIntMacro(self, LINGERS) < 0) {
         Py_DECREF(self);
         return NULL;
     }

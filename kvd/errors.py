@@ -39,6 +39,8 @@ class PeerError(KvdError):
     """
 
     status: ClassVar[int]
+    line: tuple[str, bytes] | None = None
+    """Method and target, where the head was refused and they could be read in it."""
 
 
 class BadRequest(PeerError):
@@ -246,9 +248,10 @@ class SyncFailed(StoreFault):
     """
 
 
-class Draining(Fault):
+class OutOfResources(Fault):
     """
-    The worker is on its way out and begins nothing new.
+    This process or its machine has no descriptor or no memory left for a request, for
+    the moment.
     """
 
     status = 503

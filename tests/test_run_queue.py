@@ -14,6 +14,7 @@ from kvd.interfaces import NO_METADATA, Answer, IUpload, IValue, Metadata
 from kvd.keys import Key
 from kvd.run_queue import QUEUE_SECONDS, SLICE_SECONDS, TURN_SECONDS, RunQueue
 from kvd.scoreboard import WORDS_OF_REQUESTS, lone_row
+from kvd.serving import FRESH_SECONDS
 from kvd.store.memory import MemoryStore, MemoryUpload
 from tests.test_protocol import HOST, ConnectionCase, status
 
@@ -359,7 +360,7 @@ class TimeSliceTests(ConnectionCase):
         answered = self.done
         self.site.draining = True
         for connection in list(self.site.connections):
-            connection.drain()
+            connection.drain(FRESH_SECONDS)
         replies = self.receive()
 
         assert 1 < replies.count(b"HTTP/1.1 200 ") < 500
