@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import traceback
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from kvd.inherited import forget_inherited_signals
@@ -76,12 +77,12 @@ def main(descriptor: int) -> None:
     loaded = receive(control)
     if loaded is None:
         return
-    message, (memory,) = loaded
+    message, (memory, *held) = loaded
     assert isinstance(message, Load)
     settings = message.settings
     scoreboard = Scoreboard(memory)
     os.close(memory)
-    parts = import_for(settings)
+    parts = replace(import_for(settings), held=held[0] if held else None)
     ForkServer(control, settings, scoreboard, parts).run()
 
 
