@@ -112,6 +112,12 @@ class Patience:
         """
         return self._bounds[self.waits]
 
+    def lasted(self, now: float) -> float:
+        """
+        How many seconds the present wait has lasted, or since something moved in it.
+        """
+        return now - self._since
+
     def is_over(self, now: float, moved: int, unheard_bytes: int = 0) -> bool:
         """
         Whether the present wait has lasted too long.
@@ -128,4 +134,4 @@ class Patience:
         if self.waits is Waits.LINGER and now - self._began >= LINGER_SECONDS:
             return True
         times = max(1.0, unheard_bytes / READER_BYTES)
-        return now - self._since >= self._bounds[self.waits] * times
+        return self.lasted(now) >= self._bounds[self.waits] * times

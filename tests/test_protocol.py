@@ -1530,6 +1530,27 @@ class DrainTests(ConnectionCase):
 
         assert set() == self.site.connections
 
+    def test_who_was_reading_may_ask_once_more(self) -> None:
+        """
+        The reply had begun when the end did, and said nothing of it. Once it is read, a
+        moment later the connection is closed.
+        """
+        value = bytes(8 * 1024 * 1024)
+        self.put(b"large", value)
+        clients = [self.connect(), self.connect()]
+        for client in clients:
+            client.send(b"GET /large HTTP/1.1\r\n" + HOST + b"\r\n")
+        self.drain()
+        self.later(FRESH_SECONDS)
+        for client in clients:
+            assert value == body(client.receive())
+        clients[0].send(b"GET /none HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert CLOSED == field(clients[0].receive(), b"Connection")
+        assert 1 == len(self.site.connections)
+        self.later(FRESH_SECONDS)
+        assert set() == self.site.connections
+
     def test_what_came_in_the_last_moment_is_read_first(self) -> None:
         """
         The worker may have been busy with others.
