@@ -12,7 +12,7 @@ BODY    the body is complete          408, upload discarded, closed
 STORE   the store answers             (the store has bounds of its own)
 TURN    others had their time         (we are slow then, not the client)
 READER  the kernel took the reply     aborted
-LINGER  the client closed             aborted
+LINGER  the client closed             closed
 ======  ============================  =================================
 
 BODY, READER and LINGER start anew with every byte that moves: out of the kernel, not

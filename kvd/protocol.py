@@ -620,6 +620,10 @@ class HttpConnection(Protocol):
             return
         if waits is Waits.IDLE:
             self._close()
+        elif waits is Waits.LINGER:
+            # Not a reset: the client may still read what its kernel has of the reply,
+            # and not every kernel keeps that then.
+            self.transport.loseConnection()
         elif waits is Waits.HEAD:
             self._give_up(
                 HeadTimeout(

@@ -1082,6 +1082,25 @@ class ConnectionTests(ConnectionCase):
         self.later(LINGER_SILENT_SECONDS)
         assert set() == self.site.connections
 
+    def test_who_reads_slowly_is_not_reset(self) -> None:
+        """
+        All of the reply is with the client's kernel, some of which drop what a program
+        has not read yet when a reset comes.
+        """
+        value = bytes(20_000)
+        self.put(b"k", value)
+        others = set(self.site.connections)
+        client = self.connect_over_tcp()
+        client.send(
+            b"GET /k HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n" + b"more"
+        )
+        self.later(0)
+        self.later(LINGER_SILENT_SECONDS)
+        assert others == self.site.connections
+
+        assert 0 == client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        assert value == body(client.receive())
+
     def test_an_answer_that_takes_its_time_holds_up_what_follows(self) -> None:
         """
         Pipelined requests wait for the store, and come in order.
