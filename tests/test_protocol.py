@@ -1091,6 +1091,8 @@ class ConnectionTests(ConnectionCase):
         self.put(b"k", value)
         others = set(self.site.connections)
         client = self.connect_over_tcp()
+        # What comes is acknowledged at once, and not some milliseconds later.
+        client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         client.send(
             b"GET /k HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n" + b"more"
         )
