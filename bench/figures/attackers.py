@@ -21,6 +21,11 @@ _CHUNKED_PUT: Final = (
 )
 _GET: Final = b"GET /small HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _PUT: Final = b"PUT /attacked HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nz"
+# As many of the shortest extensions as there may be, and no line like one of a thousand
+# before it, whose meaning a server may have kept.
+_EXTENDED: Final = b"".join(
+    b"1;%04d" % number + b";a" * 120 + b"\r\nz\r\n" for number in range(2000)
+)
 _TRAILERS: Final = b"".join(b"t%d:\r\n" % number for number in range(100))
 
 
@@ -38,7 +43,7 @@ class Attack:
 
 ATTACKS: Final = {
     "chunks": Attack(_CHUNKED_PUT, b"1\r\nz\r\n"),
-    "extensions": Attack(_CHUNKED_PUT, b"1;" + b"a" * 200 + b"\r\nz\r\n"),
+    "extensions": Attack(_CHUNKED_PUT, _EXTENDED),
     "gets": Attack(b"", _GET),
     "puts": Attack(b"", _PUT),
     "empty-lines": Attack(b"", b"\r\n" + _GET),
@@ -50,7 +55,7 @@ class _Attacker:
     def __init__(self, attack: Attack, port: int) -> None:
         self._port = port
         self._first = attack.first
-        self._then = attack.then * (PIECE_BYTES // len(attack.then))
+        self._then = attack.then * -(-PIECE_BYTES // len(attack.then))
         self.connect()
 
     def connect(self) -> None:
