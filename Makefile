@@ -68,6 +68,7 @@ soak: $(VENV)/developed
 # the requests.
 changes: $(VENV)/developed
 	$(BIN)/python -m tests.changes $(SWITCHES) $(RESIZES)
+	$(BIN)/python -m tests.changes.pipelining $(RESIZES)
 
 # Memory, start and cost of a request on this machine; nginx and wrk are needed
 # beside it for the last one. No part of the tests: a figure is no verdict.
