@@ -15,6 +15,8 @@ TESTS ?=
 FIGURES ?=
 # How many workers die for each policy: make crash KILLS=1000
 KILLS ?= 100
+# How often the power is cut: make powercuts CUTS=100
+CUTS ?= 20
 # How many requests: make soak REQUESTS=1000000
 REQUESTS ?= 100000
 # How often that changes which changes while kvd serves: make changes SWITCHES=20
@@ -25,7 +27,7 @@ BENCH ?=
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared lint trial coverage crash changes soak figures bench clean
+.PHONY: serve test prepared lint trial coverage crash powercuts changes soak figures bench clean
 
 serve: $(VENV)/served
 	$(BIN)/twistd -n kvd $(ARGS)
@@ -58,6 +60,11 @@ coverage: $(VENV)/developed
 # a few; this says in figures what clients saw.
 crash: $(VENV)/developed
 	$(BIN)/python -m tests.crash $(KILLS)
+
+# The power cut under load, on ext4 and XFS: what was lost. The tests do the same a few
+# times.
+powercuts: $(VENV)/developed
+	$(BIN)/python -m tests.power_cuts $(CUTS)
 
 # Many requests over one connection, with and without splice. The tests send fewer.
 soak: $(VENV)/developed

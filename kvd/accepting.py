@@ -48,10 +48,11 @@ _OF_THE_PEER = frozenset(
     )
 )
 
-# This process or machine has run out of something. The connection stays in the
-# queue; trying at once again would spin.
-_SHORT_OF = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-_SHORT_PAUSE_SECONDS: Final = 0.1
+# After any other error. Mostly this process or machine has run out of something; but
+# accept(2) can fail in more ways than its manual tells (a filter of system calls, a
+# security module, a network file system below a Unix socket), and whoever gives up is
+# deaf for ever. The connection stays in the queue; trying at once again would spin.
+_PAUSE_SECONDS: Final = 0.1
 
 GATE_SECONDS: Final = 0.001
 """
@@ -77,8 +78,20 @@ Of what is accepted per wake-up, a part is taken between two questions to the ga
 for each connection costs a fifth of what it takes to let it in.
 """
 
-# `Acceptor.empty` ends although clients may come faster than it accepts.
-_EMPTY_AT_MOST: Final = 10_000
+_UNIX_AT_MOST: Final = 10_000
+"""
+Of a Unix socket the kernel does not tell how many wait. kvd removes its file before it
+takes them, so nobody comes meanwhile.
+"""
+
+
+def waiting_at(listener: socket.socket) -> int:
+    """
+    How many connections wait at a socket; of a Unix socket, at the most.
+    """
+    if listener.family == socket.AF_UNIX:
+        return _UNIX_AT_MOST
+    return accept_queue(listener)[0]
 
 
 class Acceptor(FileDescriptor):
@@ -136,7 +149,14 @@ class Acceptor(FileDescriptor):
         """
         self._wanted = True
         if self._retry is None:
+            self._watch()
+
+    def _watch(self) -> None:
+        try:
             self.startReading()
+        except OSError as error:
+            # The kernel watches no more for this user (epoll_ctl(2): ENOSPC, ENOMEM).
+            self._pause_after(error)
 
     def pause(self) -> None:
         """
@@ -225,9 +245,7 @@ class Acceptor(FileDescriptor):
         except OSError as error:
             if error.errno in _OF_THE_PEER:
                 return True
-            if error.errno not in _SHORT_OF:
-                raise
-            self._wait_for_resources(error)
+            self._pause_after(error)
             return False
         self._complained = False
         try:
@@ -238,14 +256,14 @@ class Acceptor(FileDescriptor):
             connection.close()
         return True
 
-    def _wait_for_resources(self, error: OSError) -> None:
+    def _pause_after(self, error: OSError) -> None:
         if not self._complained:
             self._complained = True
             self._log.warn(
                 "no connection can be accepted for now: {error}; new ones wait",
-                error=error.strerror,
+                error=error.strerror or str(error),
             )
-        self._look_away(_SHORT_PAUSE_SECONDS)
+        self._look_away(_PAUSE_SECONDS)
 
     def _look_away(self, seconds: float) -> None:
         self.stopReading()
@@ -256,16 +274,16 @@ class Acceptor(FileDescriptor):
                 # Another has taken it; who comes later waits anew.
                 self._kept_since = None
             if self._wanted:
-                self.startReading()
+                self._watch()
 
         if self._retry is None:
             self._retry = self._clock.callLater(seconds, retry)
 
     def empty(self) -> None:
         """
-        Accept all that waits in the queue now.
+        Accept what waits in the queue now, and no more, however many come meanwhile.
         """
-        for _ in range(_EMPTY_AT_MOST):
+        for _ in range(waiting_at(self._listener)):
             if not self.accept_one():
                 break
 

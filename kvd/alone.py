@@ -31,7 +31,8 @@ class OwnService(ServingService):
         self._serving = Serving(settings, 0, reactor, self._scoreboard.own_row(0))
         self._serving.start()
         for number, group in enumerate(self._groups):
-            self._serving.listen(f"{number}/0", group.members[0].dup())
+            for member, sock in enumerate(group.members):
+                self._serving.listen(f"{number}/{member}", sock.dup())
         self._answer(reactor)
         end_once(reactor)
         self._read_again_on_hangup(reactor)
@@ -46,7 +47,9 @@ class OwnService(ServingService):
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
-        for group in self._groups:
+        for number, group in enumerate(self._groups):
+            for member in range(group.given):
+                self._serving.unlisten(f"{number}/{member}")
             group.close()
         drained: Deferred[Any] = self._serving.drain(self._settings.drain_seconds)
 

@@ -21,7 +21,6 @@ from kvd.opening import Sockets
 from kvd.scoreboard import Scoreboard
 from kvd.settings import Settings
 from kvd.systemd.notifying import Notifier
-from kvd.workers.child import raise_descriptor_limit
 from kvd.workers.steering import Instead
 
 if TYPE_CHECKING:
@@ -57,7 +56,6 @@ class ServingService(Service):
 
         super().startService()
         write_log_later(reactor)
-        raise_descriptor_limit()
         self._scoreboard = Scoreboard(self._scoreboard_memory)
 
     def _answer(self, reactor: Any) -> None:

@@ -39,6 +39,8 @@ class PeerError(KvdError):
     """
 
     status: ClassVar[int]
+    line: tuple[str, bytes] | None = None
+    """Method and target, where the head was refused and they could be read in it."""
 
 
 class BadRequest(PeerError):
@@ -231,6 +233,14 @@ class StoreFault(Fault):
     """
 
 
+class StoreExhausted(StoreFault):
+    """
+    The process or the machine has no descriptor or no memory left for now.
+    """
+
+    status = 503
+
+
 class SyncFailed(StoreFault):
     """
     The disk did not confirm a write. Never tried again on the same data: the
@@ -238,9 +248,10 @@ class SyncFailed(StoreFault):
     """
 
 
-class Draining(Fault):
+class OutOfResources(Fault):
     """
-    The worker is on its way out and begins nothing new.
+    This process or its machine has no descriptor or no memory left for a request, for
+    the moment.
     """
 
     status = 503

@@ -4,18 +4,26 @@ The listening sockets of one address, made by the supervisor and held for life.
 A worker that dies takes no queued connection with it, since the supervisor
 holds every socket too. For TCP the sockets are made with ``SO_REUSEPORT``, and
 the kernel spreads connections over them. With that option the kernel no longer
-says that a port is in use, if both are the same user's: so each address is
-first probed without it.
+says that a port is in use, if both are the same user's: so the first socket of an
+address listens before it gets the option. Of two daemons that start at the same moment,
+the kernel lets one do that.
+
+Whether the file of a Unix socket has a server, one has to try, and only then remove it
+and make another. Two daemons that did so at the same moment could remove each other's:
+so whoever makes one locks its folder meanwhile.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import stat
 import struct
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -35,10 +43,17 @@ _WORDS: Final = {
     errno.EAFNOSUPPORT: "this machine does not speak that family of addresses",
 }
 
+
 # struct tcp_info of linux/tcp.h: eight bytes, then tcpi_rto, _ato, _snd_mss and
 # _rcv_mss, then tcpi_unacked and _sacked, which tell of the queue where a socket
 # listens.
 _TCP_INFO: Final = struct.Struct("=8x16xII")
+
+ALONE_SECONDS: Final = 5.0
+"""
+Making a socket takes less than a millisecond; whoever locks its folder for longer is
+no kvd.
+"""
 
 
 @dataclass
@@ -52,6 +67,9 @@ class ListenerGroup:
     members: tuple[socket.socket, ...]
     inode: int | None = None
     """Of the file of a Unix socket, if this made it."""
+    given: int = 0
+    """How many of the members, the first ones, are another's, who keeps them: what
+    waits at their end is for whoever gets them next."""
     fixed: bool = False
     """Whether no member can be added."""
 
@@ -67,9 +85,7 @@ class ListenerGroup:
         if isinstance(address, UNIXAddress) or self.fixed:
             return
         while len(self.members) < size:
-            member = _bound(
-                _family_of(address), address, shared=True, like=self.members
-            )
+            member = _bound(_family_of(address), address, like=self.members)
             try:
                 member.listen(address.backlog)
             except BaseException:
@@ -117,8 +133,12 @@ class ListenerGroup:
         """
         if any(member.fileno() == -1 for member in self.members):
             return
+        # First the file: as long as this listens, nobody puts another in its place.
+        self._remove_file()
         for member in self.members:
             member.close()
+
+    def _remove_file(self) -> None:
         if isinstance(self.address, UNIXAddress):
             try:
                 if os.stat(self.address.path).st_ino == self.inode:
@@ -162,9 +182,16 @@ def open_group(address: Address, size: int) -> ListenerGroup:
 
 
 def _open_tcp(address: TCPAddress, size: int) -> ListenerGroup:
-    with _bound(_family_of(address), address, shared=False) as probe:
-        address = replace(address, port=probe.getsockname()[1])
-    group = ListenerGroup(address, ())
+    first = _bound(_family_of(address), address)
+    try:
+        # Without SO_REUSEPORT, so that nobody else listens there, or begins to.
+        first.listen(address.backlog)
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except BaseException:
+        first.close()
+        raise
+    address = replace(address, port=first.getsockname()[1])
+    group = ListenerGroup(address, (first,))
     try:
         group.grow(size)
     except BaseException:
@@ -180,10 +207,12 @@ def _family_of(address: TCPAddress) -> int:
 def _bound(
     family: int,
     address: TCPAddress,
-    *,
-    shared: bool,
     like: Sequence[socket.socket] = (),
 ) -> socket.socket:
+    """
+    Args:
+        like: The sockets that it joins; none: it is the first there.
+    """
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -197,10 +226,10 @@ def _bound(
                 for member in like[:1]
             ]
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, *(alone or [1]))
-        if shared:
+        # What is accepted inherits it (tcp(7)).
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if like:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            # What is accepted inherits it (tcp(7)).
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind((address.interface, address.port))
     except BaseException:
         sock.close()
@@ -209,6 +238,54 @@ def _bound(
 
 
 def _open_unix(address: UNIXAddress) -> ListenerGroup:
+    with _alone_in(os.path.dirname(address.path) or "."):
+        return _make_unix(address)
+
+
+@contextmanager
+def _alone_in(folder: str) -> Iterator[None]:
+    """
+    Make no socket in a folder while another process does.
+
+    Raises:
+        OSError: There is no such folder.
+        AddressUnusable: Somebody else holds it for too long.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        # One that may be written to and not read: then nobody can lock it, and a race
+        # is as likely as it was. Whether it may be written to is found out next.
+        yield
+        return
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        # Which unlocks it.
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: str) -> None:
+    end = time.monotonic() + ALONE_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() >= end:
+                raise AddressUnusable(
+                    f"cannot make a socket in {folder}: another process has the folder"
+                    f" locked for more than {ALONE_SECONDS:g} seconds (flock); fuser"
+                    " tells which"
+                ) from error
+        except OSError:
+            # A file system without locks.
+            return
+        time.sleep(ALONE_SECONDS / 200)
+
+
+def _make_unix(address: UNIXAddress) -> ListenerGroup:
     _remove_stale(address.path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -244,11 +321,16 @@ def _remove_stale(path: str) -> None:
             f"cannot listen on unix:{path}: there is something that is no socket"
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # One whose queue is full would keep a blocking one waiting, for ever if its
+        # server is stopped.
+        probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
             return
+        except BlockingIOError:
+            pass
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 

@@ -8,8 +8,12 @@ that the socket has not yet taken). Bytes that arrive meanwhile stop the
 reading, so that a client which sends ahead costs one read's worth of memory.
 
 A close with unread bytes makes the kernel send a reset, which may overtake the
-reply (RFC 9112 section 9.6). So where the client may still be sending, our
-half is closed first and theirs is awaited, for a while.
+reply (RFC 9112 section 9.6); so does whatever comes after the close. So where the
+client may still be sending, the kernel holds something of it, or not all of the reply
+has arrived, our half is closed first and theirs is awaited, for a while.
+
+A client that has left is served to the end of what it had sent: whoever does not wait
+for replies has its values stored all the same.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kvd.errors import BodyTimeout, HeadTimeout, KvdError, PeerError
+from kvd.errors import BodyTimeout, HeadTimeout, KvdError, OutOfResources, PeerError
 from kvd.patience import Patience, Waits
 from kvd.shortcuts import CLOSES, NOTHING, QUEUED, SERVED, Shortcuts
 from kvd.site import Site
@@ -56,12 +60,6 @@ to ``null:``). If a second brings nothing, what has come is taken, and the rest 
 body as it comes. One that is farther away would fill its window (``tcp_rmem``) and wait
 for a round trip until it hears that there is room again: with 20 ms, 1 Gbit/s and 6 MiB
 it sent 88 MB/s instead of 122.
-"""
-
-FRESH_SECONDS: Final = 1.0
-"""
-While draining: for the request of a client that has only just connected; or, where
-others serve on, of any.
 """
 
 
@@ -129,6 +127,17 @@ class HttpConnection(Protocol):
         Our half is closed, as `_close` wanted.
         """
 
+    def unwatched(self) -> None:
+        """
+        The transport is about to end, since it cannot wait for anything.
+        """
+        if self._turn is not None and not self._owed and not self._ending:
+            self._give_up(
+                OutOfResources(
+                    "kvd has no room to wait for the rest of this request; try again."
+                )
+            )
+
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._lost = self._ending = True
         self._site.run_queue.discard(self._have_turn)
@@ -187,7 +196,6 @@ class HttpConnection(Protocol):
             return
         self._owed = True
         self._wait(Waits.TURN)
-        self._pause()
         self._site.run_queue.add(self._have_turn)
 
     def _have_turn(self) -> None:
@@ -215,12 +223,13 @@ class HttpConnection(Protocol):
             turn.fail(error)
         self._end_turn()
 
-    def _give_up(self, error: PeerError) -> None:
+    def _give_up(self, error: PeerError | OutOfResources) -> None:
         """
         Answer to bytes behind which nothing can be trusted, and close.
         """
         if self._turn is None:
-            self._turn = Turn(self, self._site, None)
+            line = error.line if isinstance(error, PeerError) else None
+            self._turn = Turn(self, self._site, None, line)
         self._turn.keep = False
         self._turn.fail(error)
 
@@ -395,6 +404,13 @@ class HttpConnection(Protocol):
         return self.transport.peer_name
 
     @property
+    def peer_left(self) -> bool:
+        """
+        See `Line`.
+        """
+        return self.transport.peer_left
+
+    @property
     def local(self) -> Any:
         """
         See `Line`.
@@ -523,31 +539,40 @@ class HttpConnection(Protocol):
         if self._paused:
             self._paused = False
             self.transport.resumeProducing()
-        self._wait(Waits.LINGER)
+        self._linger()
         self.transport.loseWriteConnection()
+
+    def _linger(self) -> None:
+        """
+        Wait for the client to close, once it has the reply.
+        """
+        delivered = self.transport.is_delivered()
+        self._wait(Waits.LINGER if delivered else Waits.READER)
 
     def _may_hear_more(self) -> bool:
         if not self.reads:
             return False
         unread = self._turn is not None and not self._turn.body_ended
-        return unread or self._paused or bool(self._reader.buffered)
+        return (
+            unread
+            or self._paused
+            or bool(self._reader.buffered)
+            or not self.transport.is_settled()
+        )
 
-    def drain(self) -> None:
+    def drain(self, seconds: float) -> None:
         """
         The worker stops: finish the request in service, begin no other.
+
+        Args:
+            seconds: So long a client that is idle may take for one more. It may be on
+                its way, as that of a client that was accepted a moment ago is, and
+                closing now would lose it. Its reply tells that the connection ends.
         """
         if self._ending or self._patience.waits is not Waits.IDLE:
             # It ends by itself; or has ended already, at its first bytes.
             return
-        if self.transport.has_input():
-            return
-        if self._turns and not self._site.others_serve:
-            self._close()
-        else:
-            # Accepted a moment ago, perhaps from the queue: its request is
-            # on the way, and closing now would lose it. So may be the next one of
-            # a client whom nothing but our close would tell that kvd changes.
-            self._fresh_until = self._site.clock.seconds() + FRESH_SECONDS
+        self._fresh_until = self._site.clock.seconds() + seconds
 
     def abort(self) -> None:
         """
@@ -564,8 +589,8 @@ class HttpConnection(Protocol):
         See `Patience.is_over`. Each look at what the kernel knows is a system call.
         """
         if waits is Waits.READER:
-            moved = self._received + self.transport.bytes_delivered
-            return moved, self.transport.unheard_bytes()
+            # Not what comes meanwhile: who only sends reads nothing.
+            return self.transport.bytes_delivered, self.transport.unheard_bytes()
         if waits is Waits.LINGER:
             return self._received + self.transport.bytes_delivered, 0
         return self._received + self.transport.bytes_sent, 0
@@ -580,10 +605,13 @@ class HttpConnection(Protocol):
             self.transport.gather(1)
         self._checked_received = self._received
         patience = self._patience
+        if self._ending and patience.waits is Waits.READER and not self._lost:
+            self._linger()
         waits = patience.waits
         over = patience.is_over(now, *self._progress(waits))
         if waits is Waits.IDLE and self._fresh_until is not None:
-            over = over or now >= self._fresh_until
+            # What is there already is read first.
+            over = over or (now >= self._fresh_until and not self.transport.has_input())
         if not over:
             return
         if waits is Waits.IDLE:

@@ -3,7 +3,7 @@ Time slices of connections that have sent more than can be done at once.
 
 One read may bring thousands of chunks or requests, and a client that sends them without
 end has more of them ready whenever the reactor looks. So a connection goes on until its
-time slice is over, then waits in a queue of all such, and reads nothing meanwhile. In
+time slice is over, then waits in a queue of all such, and reads once more at most. In
 each turn of the reactor the queue gets a bounded time, and whoever was not reached is
 first in the next; the rest of the turn belongs to connections that have just sent
 something. So a normal request waits for some milliseconds, however many clients make
@@ -32,7 +32,7 @@ QUEUE_SECONDS: Final = 0.002
 What all that are in the queue get in one turn of the reactor, and a step more.
 """
 
-TURN_SECONDS: Final = 0.004
+TURN_SECONDS: Final = 0.02
 """
 After so long, whoever has something to do in this turn of the reactor gets one step.
 """

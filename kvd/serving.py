@@ -22,7 +22,7 @@ from kvd.accepting import Acceptor
 from kvd.access_log import AccessLog, append_to
 from kvd.dialects.choice import Dialects
 from kvd.hosts import HostGuard
-from kvd.interfaces import IFileStoreMaker, IStoreMaker
+from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
 from kvd.plugins import IStoreDeclaration, load
 from kvd.privileges import User
 from kvd.protocol import HttpConnection
@@ -38,6 +38,12 @@ from kvd.writer import Writer
 
 # How often the connections are asked whether they have waited for too long.
 CHECK_SECONDS: Final = 1.0
+
+FRESH_SECONDS: Final = 1.0
+"""
+While draining: so long is a request of a client that is idle waited for, but no longer
+than half of the time that there is.
+"""
 
 # What is broken off at the end of draining ends within so many seconds, or is
 # left to the end of the process.
@@ -55,6 +61,21 @@ class Parts:
 
     store: IStoreMaker
     dialects: Dialects
+    held: int | None = None
+    """What the store is in, as the supervisor has opened it; see `IHeldStoreMaker`."""
+
+    def open_store(self, settings: Settings) -> IStore:
+        """
+        Open the store of this process.
+
+        Raises:
+            StoreUnusable: It cannot be opened.
+        """
+        path = settings.store.path
+        if self.held is None:
+            return self.store.open_store(path, settings.durability)
+        maker = IHeldStoreMaker(self.store)
+        return maker.open_held(path, settings.durability, self.held)
 
 
 def load_parts(settings: Settings) -> Parts:
@@ -116,6 +137,7 @@ class Serving:
         self._worker = worker
         self._reactor = reactor
         self._acceptors: dict[str, Acceptor] = {}
+        self._writers: list[Writer] = []
         self.may_accept: Callable[[int], bool] = lambda waiting: True
         """Asked before each connection that this process would accept from a socket
         that others accept from too, with how many wait there."""
@@ -135,13 +157,12 @@ class Serving:
             OperatorError: The store or a plugin cannot be used.
         """
         settings = self._settings
-        location = settings.store
         parts = self._parts or load_parts(settings)
         self._access_log = self._open_access_log()
         self._recorder = self._open_record()
         self._pipe = Pipe() if settings.splice else None
         self._site = Site(
-            parts.store.open_store(location.path, settings.durability),
+            parts.open_store(settings),
             parts.dialects,
             settings.limits,
             self._reactor,
@@ -182,6 +203,7 @@ class Serving:
         Where a file is written that may never take what is written.
         """
         writer = Writer(path)
+        self._writers.append(writer)
         return lambda function: writer.defer(function, self._reactor)
 
     def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
@@ -244,7 +266,7 @@ class Serving:
             first = partial(protocol.go_on_after, shortcuts, outcome)
         serve_connection(connection, peer, protocol, self._reactor, first)
         if self._site.draining:
-            protocol.drain()
+            protocol.drain(self._fresh_seconds)
         if len(self._site.connections) >= self._settings.limits.connections:
             self._full = True
             for acceptor in self._acceptors.values():
@@ -289,15 +311,14 @@ class Serving:
 
     def drain(self, seconds: float, others_serve: bool = False) -> Deferred[None]:
         """
-        Take what already waits in the accept queues, then no more; let
-        requests in service finish and close idle connections.
+        Take what already waits in the accept queues, then no more; let requests in
+        service finish, and close idle connections. Whoever is connected may ask once
+        more, within `FRESH_SECONDS`, and hears in the reply that the connection ends.
 
         Args:
             seconds: After so many, what is left is broken off: uploads are
                 discarded, replies end early.
-            others_serve: They take what waits. Who is connected here may ask once
-                more, as whoever has only just connected, and hears in the reply
-                that the connection ends.
+            others_serve: They take what waits.
 
         Returns:
             Fires when no connection is left.
@@ -305,15 +326,16 @@ class Serving:
         site = self._site
         site.draining = True
         site.shortcuts = None
-        site.others_serve = others_serve
+        self._fresh_seconds = min(FRESH_SECONDS, seconds / 2)
         for name in list(self._acceptors):
             if not others_serve:
                 self._acceptors[name].empty()
             self.unlisten(name)
         for connection in list(site.connections):
-            connection.drain()
+            connection.drain(self._fresh_seconds)
         drained = self._drained = Deferred()
         self._bound = self._reactor.callLater(seconds, self._break_off, seconds)
+        self._last_look = self._reactor.callLater(self._fresh_seconds, self._check)
         self._check_drained()
         return drained
 
@@ -325,8 +347,9 @@ class Serving:
     def _end_drain(self) -> None:
         if self._drained is not None:
             drained, self._drained = self._drained, None
-            if self._bound.active():
-                self._bound.cancel()
+            for call in (self._bound, self._last_look):
+                if call.active():
+                    call.cancel()
             drained.callback(None)
 
     def _break_off(self, seconds: float) -> None:
@@ -359,6 +382,8 @@ class Serving:
                 # All have begun; these never fail.
                 for one in written:
                     await one
+                for writer in self._writers:
+                    writer.end()
 
         return Deferred.fromCoroutine(ended())
 

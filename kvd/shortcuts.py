@@ -46,6 +46,7 @@ NOTHING: Final = 0
 SERVED: Final = 1
 CLOSES: Final = 2
 QUEUED: Final = 4
+LINGERS: Final = 8
 """
 What `Shortcuts.serve` answers, but for bytes.
 """
@@ -88,9 +89,10 @@ class Shortcuts(Protocol):
 
         Returns:
             `NOTHING` if nothing has come. `SERVED`, with `CLOSES` if the connection
-            is to end with this reply, and with `QUEUED` if a rest of it is still to
-            be sent (`take_unsent`). Else the bytes that were read, with which
-            nothing was done: they are somebody else's; empty if the client ended.
+            is to end with this reply, `LINGERS` if it must not be closed at once then
+            (`kvd.transport.is_settled`), and `QUEUED` if a rest of it is still to be
+            sent (`take_unsent`). Else the bytes that were read, with which nothing was
+            done: they are somebody else's; empty if the client ended.
 
         Raises:
             OSError: It cannot be read.
@@ -224,8 +226,9 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
     insides = store.insides
     native = _native.Shortcuts(
         insides.root,
-        insides.lock,
+        insides.lock.descriptor,
         insides.swaps,
+        insides.kept,
         insides.file_mode,
         site.limits.head_bytes,
         site.limits.target_bytes,
@@ -240,6 +243,7 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
     )
     insides.recent.forgotten = native.forget
     insides.uploads.made = native.upload_to
+    insides.lock.renewed = native.lock_renewed
     native.upload_to(insides.uploads.descriptor)
     return cast(Shortcuts, native)
 

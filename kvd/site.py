@@ -97,8 +97,6 @@ class Site:
         self.bounds = bounds_of(limits)
         self.run_queue = RunQueue(clock.callLater, self.row)
         self.draining = False
-        self.others_serve = False
-        """While draining: whether other processes take what still comes."""
         self.connections: set[HttpConnection] = set()
         self.answers_due = 0
         """Answers that the store owes, also to connections that are gone."""

@@ -7,6 +7,12 @@ is told that it may write. Here each is done at once where it can be, and left t
 reactor where it cannot: the first read, as the request of a new connection has
 mostly come with it; a reply, as long as nothing is queued before it; and the close
 after it. So a request with a connection of its own needs no call of epoll at all.
+
+Twisted's transport also ends at the first error of a write. But what a client had sent
+before it left is still in the kernel, behind a reset too (the receive queue outlives
+it), and may be whole requests. So an error of a write ends only the writing: from then
+on nothing that is written goes anywhere, and the connection ends when all that had come
+has been read.
 """
 
 from __future__ import annotations
@@ -16,13 +22,13 @@ import socket
 import struct
 from collections.abc import Callable
 from fcntl import ioctl
-from termios import TIOCOUTQ
+from termios import FIONREAD, TIOCOUTQ
 from typing import Any, Final
 
 from twisted.internet import tcp
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReactorFDSet
-from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -97,6 +103,8 @@ class ServerTransport(tcp.Connection):
     - `after_flush` tells when everything written has been taken by the kernel,
       so that who sends much holds one chunk at a time;
     - `gathers` is what `gather` was called with;
+    - `peer_left` tells whether the peer reads no more: what is written then is
+      dropped, as if it had been taken, and what it had sent is still read;
     - `bytes_sent` grows with every byte that the kernel took;
     - `bytes_delivered` grows with every byte that the kernel got rid of, which is how
       a slow reader is told from a dead one.
@@ -117,12 +125,14 @@ class ServerTransport(tcp.Connection):
         self.client = peer
         self.connected = 1
         self.bytes_sent = 0
+        self.peer_left = False
         self.gathers = 1
         self._asks = _ASKS
         self._near = self._fitted = False
         self._read_by: Callable[[], Any] | None = None
         self._after_flush: Callable[[], None] | None = None
         self._in_read = self._closes = self._asked_to_write = False
+        self._unwatched = False
         # Before `begin` ends: whether the reactor is to tell of input from then on.
         self._will_read: bool | None = True
 
@@ -151,17 +161,46 @@ class ServerTransport(tcp.Connection):
         """
         See `FileDescriptor.startReading`.
         """
-        if self._will_read is None:
-            super().startReading()
-        else:
+        if self._will_read is not None:
             self._will_read = True
+            return
+        try:
+            super().startReading()
+        except OSError as error:
+            self._be_unwatched(error)
 
     def startWriting(self) -> None:
         """
         See `FileDescriptor.startWriting`.
         """
         self._asked_to_write = True
-        super().startWriting()
+        try:
+            super().startWriting()
+        except OSError as error:
+            self._be_unwatched(error)
+
+    def _be_unwatched(self, error: OSError) -> None:
+        """
+        The kernel watches no more (epoll_ctl(2): ENOSPC, ENOMEM), so this can neither
+        go on nor wait: it ends, out of a turn of the reactor to come.
+        """
+        if self._unwatched:
+            return
+        self._unwatched = True
+        self._log.warn(
+            "a connection ends, since the kernel watches no more of them: {error}",
+            error=error.strerror,
+        )
+
+        def end() -> None:
+            if self.connected:
+                unwatched = getattr(self.protocol, "unwatched", None)
+                if unwatched is not None:
+                    unwatched()
+                self.connectionLost(Failure(error))
+
+        reactor: Any = self.reactor
+        reactor.callLater(0, end)
 
     def stopReading(self) -> None:
         """
@@ -223,14 +262,18 @@ class ServerTransport(tcp.Connection):
         """
         Send at once what the socket takes, queue the rest.
         """
+        if self.peer_left:
+            return
         if self._tempDataLen or self.dataBuffer or self.TLS or not self.connected:
             super().write(data)
             return
         try:
             sent = self.socket.send(data)
+        except ConnectionError:
+            self.peer_left = True
+            return
         except OSError:
-            # Full, or the peer is gone: then the reactor finds the same when it
-            # tries, and reports it from its own turn, never from within a write.
+            # Full, or an error that the reactor finds too when it tries.
             sent = 0
         self.bytes_sent += sent
         if sent < len(data):
@@ -243,7 +286,10 @@ class ServerTransport(tcp.Connection):
         sent = super().writeSomeData(data)
         if isinstance(sent, int):
             self.bytes_sent += sent
-        return sent
+            return sent
+        self.peer_left = True
+        self._tempDataBuffer, self._tempDataLen = [], 0
+        return len(data)
 
     def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
         """
@@ -271,7 +317,7 @@ class ServerTransport(tcp.Connection):
         except BlockingIOError:
             return 0
         except ConnectionError:
-            # The peer is gone; the reactor finds that in its own turn.
+            self.peer_left = True
             return 0
         self.bytes_sent += sent
         return sent or None
@@ -311,7 +357,20 @@ class ServerTransport(tcp.Connection):
         closed.
         """
         self._after_flush = callback
-        self.startWriting()
+        if self.peer_left:
+            self._flush_later()
+        else:
+            self.startWriting()
+
+    def _flush_later(self) -> None:
+        # Not when the socket takes more: to the reactor, one that was reset is lost.
+        reactor: Any = self.reactor
+        reactor.callLater(0, self._flushed)
+
+    def _flushed(self) -> None:
+        callback, self._after_flush = self._after_flush, None
+        if callback is not None and not self._aborting:
+            callback()
 
     def doWrite(self) -> Any:
         """
@@ -367,7 +426,30 @@ class ServerTransport(tcp.Connection):
             result = reader()
         finally:
             self._in_read = False
-        return CONNECTION_DONE if self._closes else result
+        if self._closes:
+            return CONNECTION_DONE
+        if result is CONNECTION_LOST:
+            # All that had come was read before. Whoever reads is told of an end, as of
+            # a peer that sends no more.
+            self.peer_left = True
+            self._drop_queue()
+            return CONNECTION_DONE
+        return result
+
+    def _drop_queue(self) -> None:
+        self.dataBuffer, self.offset = b"", 0
+        self._tempDataBuffer, self._tempDataLen = [], 0
+
+    def loseWriteConnection(self) -> None:
+        """
+        Close our half after what was written has gone out.
+        """
+        self._after_flush = None
+        if self.queued or not self.connected:
+            super().loseWriteConnection()
+            return
+        self._writeDisconnecting = self._writeDisconnected = True
+        self._closeWriteConnection()
 
     def loseConnection(self) -> None:
         """
@@ -389,6 +471,24 @@ class ServerTransport(tcp.Connection):
         else:
             super().readConnectionLost(reason)
 
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        See `tcp.Connection.connectionLost`. Where the reactor tells of the loss while
+        nobody reads, what had come is read first.
+        """
+        lost = type(reason.value) is ConnectionLost
+        if self.peer_left or self.disconnecting or not lost:
+            self._after_flush = None
+            super().connectionLost(reason)
+            return
+        self.peer_left = True
+        self._drop_queue()
+        if self._after_flush is not None:
+            # Whoever waits for it goes on, and reads.
+            self._flush_later()
+        else:
+            self.startReading()
+
     def _close(self) -> None:
         """
         What `connectionLost` does, for a connection that the reactor watches no more
@@ -400,6 +500,18 @@ class ServerTransport(tcp.Connection):
         del self.protocol, self.socket, self.fileno
         close_both_ways(sock)
         protocol.connectionLost(_CLOSED)
+
+    def is_settled(self) -> bool:
+        """
+        Whether nothing is lost if both halves are closed now; see the function.
+        """
+        return not self.queued and is_settled(self.socket)
+
+    def is_delivered(self) -> bool:
+        """
+        Whether the peer, or its kernel, has everything that was written.
+        """
+        return self.peer_left or not (self.queued or bytes_held(self.socket))
 
     def has_input(self) -> bool:
         """
@@ -439,11 +551,28 @@ def least_round_trip(connection: socket.socket) -> int:
     return int(microseconds)
 
 
+def is_settled(connection: socket.socket) -> bool:
+    """
+    Whether nothing is lost if a connection is closed now: nothing that came is unread,
+    and the peer's kernel has all that was sent. Else the close is, or the peer's next
+    bytes make it, a reset, which overtakes what is still on its way.
+
+    Over a Unix socket, what was sent is with the peer at once.
+    """
+    if _asked(connection, FIONREAD):
+        return False
+    return connection.family == socket.AF_UNIX or not bytes_held(connection)
+
+
 def bytes_held(connection: socket.socket) -> int:
     """
     How many bytes that were sent the kernel still has (``SIOCOUTQ``, tcp(7), unix(7)).
     """
-    (count,) = _INT.unpack(ioctl(connection, TIOCOUTQ, bytes(_INT.size)))
+    return _asked(connection, TIOCOUTQ)
+
+
+def _asked(connection: socket.socket, what: int) -> int:
+    (count,) = _INT.unpack(ioctl(connection, what, bytes(_INT.size)))
     return int(count)
 
 

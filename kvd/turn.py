@@ -21,7 +21,6 @@ from twisted.python.failure import Failure
 from kvd.access_log import Entry
 from kvd.dialects.plain import ALLOWED
 from kvd.errors import (
-    Draining,
     Fault,
     KvdError,
     MethodNotAllowed,
@@ -64,6 +63,7 @@ CLIENT_LEFT: Final = 499
 In the access log, never on the wire: the client broke off before the reply.
 """
 
+SERVICE_UNAVAILABLE: Final = 503
 
 _NOTHING: Final = Exchange()
 
@@ -92,6 +92,12 @@ class Line(Protocol):
     def reads(self) -> bool:
         """
         Whether more bytes of the client may come.
+        """
+
+    @property
+    def peer_left(self) -> bool:
+        """
+        Whether nothing of a reply reaches the client any more.
         """
 
     @property
@@ -165,16 +171,24 @@ class Turn:
     replied = False
     """All of the reply is written; the body may not have ended."""
 
-    def __init__(self, line: Line, site: Site, request: Request | None) -> None:
+    def __init__(
+        self,
+        line: Line,
+        site: Site,
+        request: Request | None,
+        refused: tuple[str, bytes] | None = None,
+    ) -> None:
         """
         Args:
             line: The connection.
             site: What all connections share.
-            request: None for a head that could not be read.
+            request: None for a head that could not be read, or was refused.
+            refused: Method and target of that, as far as they are known.
         """
         self._line = line
         self._site = site
         self._request = request
+        self._refused = refused
         self._began = site.clock.seconds()
         site.row.began()
         self.keep = request is not None and request.keep_alive
@@ -310,7 +324,9 @@ class Turn:
     # -- the reply ------------------------------------------------------------
 
     def _sends_body(self) -> bool:
-        return self._request is None or self._request.method != "HEAD"
+        if self._request is not None:
+            return self._request.method != "HEAD"
+        return self._refused is None or self._refused[0] != "HEAD"
 
     def _spell(self, status: int) -> int:
         if self._dialect is None:
@@ -343,6 +359,9 @@ class Turn:
 
     def _next_chunk(self) -> None:
         assert self._source is not None
+        if self._line.peer_left:
+            self._end_source()
+            return
         try:
             part = None if self._framed else self._source.file()
             if part is not None:
@@ -409,7 +428,7 @@ class Turn:
         if not isinstance(error, KvdError):
             self._log.failure("a request failed", failure=Failure(error))
             error = Fault("kvd made a mistake, which its log describes.")
-        elif isinstance(error, Fault) and not isinstance(error, Draining):
+        elif isinstance(error, Fault):
             # Some kinds a client can cause at will, such as too large a value.
             self._log.warn(
                 "a request failed: {error}",
@@ -426,7 +445,7 @@ class Turn:
             fields.append(("Allow", ALLOWED))
         elif isinstance(error, RangeNotSatisfiable):
             fields.append(("Content-Range", f"bytes */{error.size}"))
-        elif isinstance(error, Draining):
+        elif error.status == SERVICE_UNAVAILABLE:
             fields.append(("Retry-After", "1"))
         status = error.status
         self.reply(status, fields, problem(self._spell(status), error.sentence))
@@ -442,12 +461,15 @@ class Turn:
         if log is None:
             return
         request = self._request
+        method, target = self._refused or ("-", b"-")
+        if request is not None:
+            method, target = request.method, request.target
         log.note(
             Entry(
                 ended=time.time(),
                 peer=self._line.peer_name,
-                method="-" if request is None else request.method,
-                key="-" if request is None else _without_query(request.target),
+                method=method,
+                key=_without_query(target),
                 status=self._status,
                 body_bytes=self._sent or self._received,
                 seconds=seconds,

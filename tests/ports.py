@@ -4,8 +4,10 @@ Ports that a test may listen on.
 
 from __future__ import annotations
 
+import atexit
 import random
 import socket
+from contextlib import ExitStack
 
 _PORTS = range(10_000, 30_000)
 """
@@ -13,10 +15,11 @@ Below those that the kernel gives to clients (``ip_local_port_range``, from 3276
 listener cannot have a port that a connection has.
 """
 
-_claims: list[socket.socket] = []
+_claims = ExitStack()
 """
 Held until this process ends.
 """
+atexit.register(_claims.close)
 
 
 def unused_port() -> int:
@@ -33,7 +36,7 @@ def unused_port() -> int:
         except OSError:
             claim.close()
             continue
-        _claims.append(claim)
+        _claims.enter_context(claim)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

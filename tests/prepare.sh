@@ -15,6 +15,9 @@ needed() {
     command -v make >/dev/null || echo make
     command -v curl >/dev/null || echo curl  # the examples of the docs
     command -v mount >/dev/null || echo mount  # tests of a full disk
+    # Tests of power cuts.
+    PATH="$PATH:/usr/sbin" command -v mkfs.ext4 >/dev/null || echo e2fsprogs
+    PATH="$PATH:/usr/sbin" command -v mkfs.xfs >/dev/null || echo xfsprogs
     # What kvd compiles, and the benchmark's peers and load.
     command -v gcc >/dev/null || echo gcc
     echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1 || echo libc6-dev
@@ -22,6 +25,7 @@ needed() {
     # Only a program of it is used: whether the units in etc/ can be understood.
     command -v systemd-analyze >/dev/null || echo systemd
     PATH="$PATH:/usr/sbin" command -v nginx >/dev/null || echo nginx
+    command -v rsync >/dev/null || echo rsync  # what keeps the attributes of values
     command -v "$python" >/dev/null || echo python3
     "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     "$python" -c '

@@ -141,24 +141,36 @@ class Client:
 
 
 def connect(
-    reactor: SteppedReactor, protocol: Protocol, over_tcp: bool = False
+    reactor: SteppedReactor,
+    protocol: Protocol,
+    over_tcp: bool = False,
+    window: int | None = None,
 ) -> Client:
     """
     A client connected to a protocol, through the shipped transport.
+
+    Args:
+        window: How much the kernel of a client over TCP takes for it.
     """
-    near, far = tcp_pair() if over_tcp else socket.socketpair()
+    near, far = tcp_pair(window) if over_tcp else socket.socketpair()
     near.setblocking(False)
     serve_connection(near, "", protocol, reactor)
     reactor.settle()
     return Client(reactor, far)
 
 
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
+def tcp_pair(window: int | None = None) -> tuple[socket.socket, socket.socket]:
     """
     What ``socket.socketpair`` gives, over TCP.
+
+    Args:
+        window: How much the second's kernel takes for it; None: as is usual.
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
-        far = socket.create_connection(server.getsockname())
+        far = socket.socket()
+        if window is not None:
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        far.connect(server.getsockname())
         near, _ = server.accept()
     return near, far
 
@@ -168,3 +180,23 @@ def inline(function: Callable[[], T]) -> Deferred[T]:
     Run at once what would otherwise run off the reactor.
     """
     return maybeDeferred(function)
+
+
+class InlineWriter:
+    """
+    A `kvd.writer.Writer` without a thread, for where nothing blocks.
+    """
+
+    def __init__(self, name: str) -> None:
+        pass
+
+    def defer(self, function: Callable[[], None], reactor: object) -> Deferred[None]:
+        """
+        Call it at once.
+        """
+        return inline(function)
+
+    def end(self) -> None:
+        """
+        There is nothing to end.
+        """

@@ -342,6 +342,21 @@ class AcceptorTests(SynchronousTestCase):
 
         assert 5 == len(self.accepted)
 
+    def test_empty_takes_nobody_who_comes_later(self) -> None:
+        """
+        Else clients that are let go and come again would keep it at it.
+        """
+
+        def take(connection: socket.socket, peer: object) -> None:
+            self.take(connection, peer)
+            self.connect()
+
+        self.patch(self.acceptor, "_accepted", take)
+        self.connect(3)
+        self.acceptor.empty()
+
+        assert 3 == len(self.accepted)
+
     def test_closing_leaves_the_socket_to_those_who_hold_it(self) -> None:
         """
         A worker's end closes no queue.
@@ -364,10 +379,58 @@ class AcceptorTests(SynchronousTestCase):
         self.reactor.settle()
         assert 2 == len(self.accepted)
 
+        # The kernel takes it from the queue; this listener does not.
         self.listener.failures = [errno.ECONNABORTED]
-        self.connect(2)
+        self.connect(3)
         self.acceptor.empty()
         assert 4 == len(self.accepted)
+
+    def test_no_error_of_accept_makes_deaf(self) -> None:
+        """
+        Whatever its number: it is told once at most, accepting goes on after a pause at
+        the latest, and while that lasts nothing spins.
+        """
+        self.acceptor.start()
+        for number in sorted(errno.errorcode):
+            self.listener.failures = [number] * 3
+            before = len(self.accepted)
+            self.connect()
+            with capturedLogs() as told:
+                self.reactor.settle()
+                for _ in range(3):
+                    self.reactor.advance(0.1)
+            name = errno.errorcode[number]
+            assert (name, before + 1) == (name, len(self.accepted))
+            lines = [line for line in told if "error" in line]
+            assert (name, len(lines)) == (name, len(told))
+            assert len(lines) <= 1, name
+
+        self.listener.failures = [errno.ETIMEDOUT] * 3
+        self.connect()
+        self.reactor.settle()
+        assert 2 == len(self.listener.failures)
+
+    def test_what_the_kernel_does_not_watch_is_looked_at_later(self) -> None:
+        """
+        It may have room for no more (epoll_ctl(2)); then that is tried again.
+        """
+        failures = [errno.ENOSPC, errno.ENOMEM]
+        add = self.reactor.addReader
+
+        def add_later(reader: Any) -> None:
+            if failures:
+                raise OSError(failures.pop(), "no room")
+            add(reader)
+
+        self.patch(self.reactor, "addReader", add_later)
+        self.connect()
+        with capturedLogs() as told:
+            self.acceptor.start()
+            self.reactor.advance(0.1)
+            assert 0 == len(self.accepted)
+            self.reactor.advance(0.1)
+        assert 1 == len(self.accepted)
+        assert 1 == len(told)
 
     def test_out_of_descriptors_waits_without_spinning(self) -> None:
         """

@@ -2,14 +2,18 @@
 Tests for `kvd.listening`.
 """
 
+import fcntl
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+import kvd.listening
 from kvd.errors import AddressUnusable
-from kvd.listening import is_public, open_group
+from kvd.listening import ListenerGroup, is_public, open_group
 from kvd.settings import TCPAddress, UNIXAddress
 
 ANY_PORT = TCPAddress("127.0.0.1", 0)
@@ -79,6 +83,45 @@ def test_impossible_addresses_are_named(
         open_group(address, 1)
 
     assert str(address) in str(refused.value)
+
+
+def test_of_two_that_start_at_once_one_has_the_port(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    From the moment on at which the first listens, before it has all its sockets.
+    """
+    grow = ListenerGroup.grow
+
+    def grow_late(group: ListenerGroup, size: int) -> None:
+        monkeypatch.setattr(ListenerGroup, "grow", grow)
+        with pytest.raises(AddressUnusable, match="in use"):
+            open_group(group.address, size)
+        grow(group, size)
+
+    monkeypatch.setattr(ListenerGroup, "grow", grow_late)
+    group = open_group(ANY_PORT, 4)
+    members = len(group.members)
+    group.close()
+
+    assert 4 == members
+
+
+def test_connections_come_to_all_members() -> None:
+    """
+    To the first one too, which listened before the kernel knew of others.
+    """
+    group = open_group(ANY_PORT, 4)
+    assert isinstance(group.address, TCPAddress)
+    place = group.address.interface, group.address.port
+    clients = [socket.create_connection(place) for _ in range(200)]
+    waiting = group.waiting()
+    for client in clients:
+        client.close()
+    group.close()
+
+    assert 200 == sum(waiting)
+    assert min(waiting) > 20
 
 
 def test_what_waits_is_counted_at_each_socket() -> None:
@@ -168,6 +211,101 @@ def test_a_live_socket_is_not(tmp_path: Path) -> None:
             open_group(address, 1)
     finally:
         group.close()
+
+
+def test_a_stopped_server_with_a_full_queue_is_live(tmp_path: Path) -> None:
+    """
+    Whoever would wait until it takes one more would wait for ever.
+    """
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as stopped, ExitStack() as clients:
+        stopped.bind(path)
+        stopped.listen(1)
+        while True:
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            try:
+                client.connect(path)
+            except BlockingIOError:
+                break
+        with pytest.raises(AddressUnusable, match="in use"):
+            open_group(UNIXAddress(path), 1)
+
+
+def test_of_two_that_start_at_once_one_has_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Also while the first has its file and does not listen yet.
+    """
+    path = str(tmp_path / "socket")
+    made: list[ListenerGroup | AddressUnusable] = []
+
+    def make() -> None:
+        try:
+            made.append(open_group(UNIXAddress(path), 1))
+        except AddressUnusable as error:
+            made.append(error)
+
+    second = Thread(target=make)
+    chmod = os.chmod
+
+    def chmod_late(name: str, mode: int) -> None:
+        monkeypatch.setattr(os, "chmod", chmod)
+        second.start()
+        # Without a lock it would be done by then.
+        second.join(0.3)
+        chmod(name, mode)
+
+    monkeypatch.setattr(os, "chmod", chmod_late)
+    make()
+    second.join()
+    (group,) = [each for each in made if isinstance(each, ListenerGroup)]
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        group.members[0].accept()[0].close()
+    group.close()
+
+    (error,) = [each for each in made if isinstance(each, AddressUnusable)]
+    assert "in use" in error.sentence
+
+
+def test_a_folder_that_somebody_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    After a while, with what to do.
+    """
+    monkeypatch.setattr(kvd.listening, "ALONE_SECONDS", 0.05)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with pytest.raises(AddressUnusable, match="another process has the folder locked"):
+        open_group(UNIXAddress(str(tmp_path / "socket")), 1)
+    os.close(folder)
+
+    open_group(UNIXAddress(str(tmp_path / "socket")), 1).close()
+
+
+def test_a_successor_keeps_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Whoever ends removes its file before others can tell that it does not listen.
+    """
+    path = str(tmp_path / "socket")
+    group = open_group(UNIXAddress(path), 1)
+    states: list[bool] = []
+    unlink = os.unlink
+
+    def unlink_late(name: str) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            states.append(0 == client.connect_ex(path))
+        unlink(name)
+
+    monkeypatch.setattr(os, "unlink", unlink_late)
+    group.close()
+
+    assert [True] == states
 
 
 def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:

@@ -223,6 +223,7 @@ class ColdGetTests(GetTests):
         self.reactor.settle()
 
         warm.callback(None)
+        self.reactor.settle()
 
         (descriptor,) = asked
         with pytest.raises(OSError, match="Bad file descriptor"):

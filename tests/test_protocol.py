@@ -3,6 +3,7 @@ Tests for `kvd.protocol`, `kvd.turn` and `kvd.exchanges`: what a client sees of
 a connection, whatever the store.
 """
 
+import errno
 import hashlib
 import json
 import re
@@ -25,13 +26,14 @@ from kvd.gathering import FLUSH_SECONDS
 from kvd.hosts import HostGuard
 from kvd.keys import Key
 from kvd.patience import LINGER_SILENT_SECONDS
-from kvd.protocol import FRESH_SECONDS, HttpConnection
+from kvd.protocol import HttpConnection
 from kvd.recording import Recorder
+from kvd.serving import FRESH_SECONDS
 from kvd.settings import DialectChoice, Limits, TCPAddress
 from kvd.site import Site
 from kvd.splicing import Pipe
 from kvd.testing import MemoryStore
-from kvd.transport import NEAR_SEND_BUFFER
+from kvd.transport import NEAR_SEND_BUFFER, serve_connection
 from tests.stepped import Client, SteppedReactor, connect, inline
 
 LIMITS = Limits(head_seconds=10, body_seconds=60, reader_seconds=60, idle_seconds=600)
@@ -94,6 +96,17 @@ class ConnectionCase(SynchronousTestCase):
         One more client.
         """
         client = connect(self.reactor, HttpConnection(self.site), self.over_tcp)
+        self.addCleanup(client.socket.close)
+        return client
+
+    def connect_over_tcp(self, window: int | None = None) -> Client:
+        """
+        One more client.
+
+        Args:
+            window: How much it takes before it reads; None: as is usual.
+        """
+        client = connect(self.reactor, HttpConnection(self.site), True, window)
         self.addCleanup(client.socket.close)
         return client
 
@@ -1122,6 +1135,132 @@ class ConnectionTests(ConnectionCase):
 
         assert b"abcdef" == body(self.client.receive())
 
+    def test_bytes_behind_the_last_request_do_not_cut_its_reply(self) -> None:
+        """
+        What comes when all is written would reset a closed connection, and drop what
+        the client has not received yet; so does what is there already and unread.
+        """
+        value = b"v" * 60_000
+        self.put(b"k", value)
+        asked = b"GET /k HTTP/1.1\r\n" + HOST
+        for sent in (b"", asked + b"\r\n", (asked + b"\r\n") * 4_000):
+            client = self.connect_over_tcp(window=4_096)
+            client.send(asked + b"Connection: close\r\n\r\n" + sent)
+            client.send(asked + b"\r\n")
+            reply = client.receive()
+
+            assert (len(value), False) == (len(body(reply)), client.reset)
+            assert 1 == reply.count(b"HTTP/1.1 200 OK")
+            client.close()
+        assert 1 == len(self.site.connections)
+
+    def test_who_has_all_of_the_reply_is_closed_at_once(self) -> None:
+        """
+        There is nothing that a reset could cut.
+        """
+        self.put(b"k", b"v")
+        client = self.connect_over_tcp()
+        client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+
+        assert b"v" == body(client.receive())
+        assert client.ended
+        assert 1 == len(self.site.connections)
+
+    def test_what_a_client_sent_before_it_left_is_done(self) -> None:
+        """
+        All whole requests, whether it closed or reset the connection, and whether they
+        were read, or are more than is read at once. What is not whole is not.
+        """
+        requests = [
+            b"PUT /%d HTTP/1.1\r\n%sContent-Length: 4\r\n\r\n%04d" % (n, HOST, n)
+            for n in range(2_000)
+        ]
+        half = b"PUT /half HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nh"
+        for delay, abrupt in [(0, False), (0, True), (1, False), (1, True)]:
+            store = self.store = self.site.store = (
+                MemoryStore(self.reactor, delay_seconds=delay)
+                if delay
+                else MemoryStore()
+            )
+            # A store that answers later takes a turn of the clock for each.
+            many = requests[: 5 if delay else None]
+            client = self.connect_over_tcp()
+            client.socket.sendall(b"".join(many) + half)
+            if abrupt:
+                linger = struct.pack("ii", 1, 0)
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            client.close()
+            for _ in range(2_000):
+                self.reactor.advance(1)
+                if len(self.site.connections) == 1:
+                    break
+
+            case = delay, abrupt
+            assert (case, len(many)) == (case, len(store.values))
+            for number in range(len(many)):
+                assert b"%04d" % number == store.values[Key(b"%d" % number)][1]
+            assert (case, 0) == (case, store.uploads)
+            assert (case, 1) == (case, len(self.site.connections))
+
+    def test_a_download_of_a_client_that_left_ends(self) -> None:
+        """
+        Its rest is neither read nor sent.
+        """
+        self.put(b"k", b"x" * 9_000_000)
+        client = self.connect_over_tcp()
+        client.send((b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n") * 3)
+        client.close()
+        self.reactor.advance(1)
+
+        assert 1 == len(self.site.connections)
+        assert self.notes.entries[0].body_bytes < 9_000_000
+
+    def refuse_to_watch(self, method: str) -> None:
+        """
+        As where the kernel watches no more for this user (epoll_ctl(2)).
+        """
+
+        def refuse(selectable: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.patch(self.reactor, method, refuse)
+
+    def test_an_upload_that_cannot_be_waited_for_is_503(self) -> None:
+        """
+        Nothing of it is left, and the connection ends.
+        """
+        self.refuse_to_watch("addReader")
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        near.setblocking(False)
+        far.sendall(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nx")
+        with capturedLogs() as told:
+            serve_connection(near, "", HttpConnection(self.site), self.reactor)
+            assert 1 == self.store.uploads
+            self.reactor.settle()
+        client = Client(self.reactor, far)
+        reply = client.receive()
+
+        assert 503 == status(reply)
+        assert b"1" == field(reply, b"Retry-After")
+        assert CLOSED == field(reply, b"Connection")
+        assert client.ended
+        assert 0 == self.store.uploads
+        assert 1 == len(self.site.connections)
+        assert any("watches no more" in event["log_format"] for event in told)
+
+    def test_a_download_that_cannot_be_waited_for_ends(self) -> None:
+        """
+        Its value is closed.
+        """
+        self.put(b"k", b"v" * 5_000_000)
+        self.refuse_to_watch("addWriter")
+        self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert len(body(self.client.receive())) < 5_000_000
+        assert self.client.ended
+        assert set() == self.site.connections
+
     def test_answers_that_come_too_late_are_taken_back(self) -> None:
         """
         An upload is discarded, a value closed, a refusal passed over.
@@ -1331,17 +1470,8 @@ class DrainTests(ConnectionCase):
         """
         self.site.draining = True
         for connection in list(self.site.connections):
-            connection.drain()
+            connection.drain(FRESH_SECONDS)
         self.reactor.settle()
-
-    def test_idle_connections_are_closed(self) -> None:
-        """
-        At once.
-        """
-        self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
-        self.drain()
-
-        assert set() == self.site.connections
 
     def test_the_request_in_service_is_finished(self) -> None:
         """
@@ -1375,23 +1505,12 @@ class DrainTests(ConnectionCase):
 
         assert set() == self.site.connections
 
-    def test_a_new_upload_is_turned_away(self) -> None:
+    def test_an_idle_client_may_ask_once_more(self) -> None:
         """
-        503, so that the client sends it elsewhere.
-        """
-        self.drain()
-        reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
-
-        assert 503 == status(reply)
-        assert field(reply, b"Retry-After") is not None
-
-    def test_where_others_serve_a_client_may_ask_once_more(self) -> None:
-        """
-        Its request may be on the way when the worker is to be replaced; that the
-        connection ends, it hears in the reply. An upload is as good.
+        Its request may be on the way; that the connection ends, it hears in the reply.
+        An upload is as good.
         """
         self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
-        self.site.others_serve = True
         self.drain()
         reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
 
@@ -1400,17 +1519,28 @@ class DrainTests(ConnectionCase):
         assert CLOSED == field(reply, b"Connection")
         assert set() == self.site.connections
 
-    def test_where_others_serve_who_does_not_ask_is_closed(self) -> None:
+    def test_an_idle_client_that_does_not_ask_is_closed(self) -> None:
         """
         After a moment.
         """
         self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
-        self.site.others_serve = True
         self.drain()
         assert 1 == len(self.site.connections)
         self.later(FRESH_SECONDS)
 
         assert set() == self.site.connections
+
+    def test_what_came_in_the_last_moment_is_read_first(self) -> None:
+        """
+        The worker may have been busy with others.
+        """
+        self.drain()
+        self.client.socket.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        self.reactor.be_kept(FRESH_SECONDS)
+        for connection in list(self.site.connections):
+            connection.check_time(self.reactor.seconds())
+
+        assert 404 == status(self.client.receive())
 
 
 class LogTests(ConnectionCase):
@@ -1438,6 +1568,33 @@ class LogTests(ConnectionCase):
             ]
             for entry in self.notes.entries
         ]
+
+    def test_entries_of_refused_heads_tell_what_could_be_read(self) -> None:
+        """
+        Method and key, whatever the refusal; and a HEAD has no body then either.
+        """
+        many = b"X: y\r\n" * 200
+        table = [
+            (b"BREW /pot?x HTTP/1.1\r\n" + HOST, "BREW", "/pot", 501),
+            (b"GET /k HTTP/1.1\r\n", "GET", "/k", 400),
+            (b"HEAD /k HTTP/1.1\r\n", "HEAD", "/k", 400),
+            (b"PUT /k HTTP/1.1\r\n" + HOST + b"Expect: x\r\n", "PUT", "/k", 417),
+            (b"GET /k HTTP/1.1\r\n" + HOST + many, "GET", "/k", 431),
+            (b"GET /k HTTP/2.0\r\n" + HOST, "GET", "/k", 505),
+            (b"GET /k#x HTTP/1.1\r\n" + HOST, "GET", "/k#x", 400),
+            (b"GET /k HTTP/1.1\r\n" + HOST + b"bad\r\n", "GET", "/k", 400),
+            (b"A" * 40 + b" /k HTTP/1.1\r\n" + HOST, "-", "-", 501),
+            (b"GET /\xff HTTP/1.1\r\n" + HOST, "-", "-", 400),
+            (b"GET /k HTTP/1.1\r\nX: " + b"y" * 20_000, "GET", "/k", 431),
+        ]
+        for head, method, key, expected in table:
+            client = self.connect().send(head + b"\r\n")
+            reply = client.receive()
+            assert (head, expected) == (head, status(reply))
+            assert (head, b"" != body(reply)) == (head, method != "HEAD")
+            entry = self.notes.entries[-1]
+            assert (method, key, expected) == (entry.method, entry.key, entry.status)
+        assert len(table) == len(self.notes.entries)
 
 
 class RecordTests(ConnectionCase):

@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from kvd.conditions import UNCONDITIONAL
-from kvd.errors import Draining, KeyAbsent, LengthRequired, ValueTooLarge
+from kvd.errors import KeyAbsent, LengthRequired, ValueTooLarge
 from kvd.exchanges.contract import Exchange, Fields, Replier
 from kvd.interfaces import Answer, IStore, IUpload, Published, ValueInfo
 from kvd.keys import Key
@@ -33,8 +33,6 @@ class PutExchange(Exchange):
         )
 
     def begin(self) -> None:
-        if self._site.draining and not self._site.others_serve:
-            raise Draining("kvd is stopping here: send the value again elsewhere.")
         request = self._replier.request
         if self._operation.empty:
             self._begin_upload(0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 from typing import Final
 
-from kvd.errors import Fault, KeyConflict, StoreFault, StoreFull
+from kvd.errors import Fault, KeyConflict, StoreExhausted, StoreFault, StoreFull
 from kvd.keys import Key, escape
 
 # No block, no inode, no quota; longer than a file may be (of the filesystem or
@@ -15,6 +15,9 @@ from kvd.keys import Key, escape
 _NO_ROOM: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMLINK, errno.EOVERFLOW}
 )
+
+# No descriptor, of the process or the machine; no memory of the kernel's. They pass.
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def fault_of(error: OSError, sentence: str) -> Fault:
@@ -25,7 +28,11 @@ def fault_of(error: OSError, sentence: str) -> Fault:
         error: What happened.
         sentence: What could not be done, without its full stop.
     """
-    kind = StoreFull if error.errno in _NO_ROOM else StoreFault
+    kind: type[Fault] = StoreFault
+    if error.errno in _NO_ROOM:
+        kind = StoreFull
+    elif error.errno in _EXHAUSTED:
+        kind = StoreExhausted
     return kind(f"{sentence}: {error.strerror}.")
 
 

@@ -106,6 +106,7 @@ def adopt(
             place = _place_of(sock)
             group = groups.setdefault(place, ListenerGroup(place, ()))
             group.members += (sock,)
+            group.given += 1
     except BaseException:
         for group in groups.values():
             group.close()

@@ -49,6 +49,10 @@ _HEAD: Final = re.compile(
 )
 _ONE_LINE: Final = re.compile(_LINE)
 _ONE_FIELD: Final = re.compile(_FIELD)
+_REFUSED_LINE: Final = re.compile(
+    rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/[0-9]\.[0-9]\r\n"
+)
+_MAX_METHOD_BYTES: Final = 32
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _LENGTH: Final = re.compile(rb"[0-9]+")
@@ -246,6 +250,26 @@ def _refuse(head: bytes, minor: int, limits: Limits, error: Exception) -> NoRetu
         parsed.on_header(name, value.rstrip(b" \t"))
     _understand(b"GET", parsed, minor, limits)
     raise BadFraming(f"The head is malformed: {error}.") from error
+
+
+def line_of(data: bytes, begin: int, limits: Limits) -> tuple[str, bytes] | None:
+    """
+    What can be told of a request whose head was refused: its method and its target.
+
+    Args:
+        data: Holds as much of the head as has come.
+        begin: Where it begins there.
+        limits: How long the target may be.
+
+    Returns:
+        None, if its first line is none, or longer than should stand in a log.
+    """
+    line = _REFUSED_LINE.match(data, begin)
+    if line is None or len(line[1]) > _MAX_METHOD_BYTES:
+        return None
+    if len(line[2]) > limits.target_bytes:
+        return None
+    return line[1].decode("ascii"), line[2]
 
 
 def refuse_bare(data: bytes | bytearray, start: int, stop: int) -> None:

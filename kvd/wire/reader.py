@@ -24,7 +24,7 @@ from kvd.errors import HeadTooLarge, PeerError, TargetTooLong
 from kvd.settings import Limits
 from kvd.wire.chunked import ChunkedBody
 from kvd.wire.events import END_OF_REQUEST, NEED_DATA, Event, Request
-from kvd.wire.head import refuse_bare
+from kvd.wire.head import line_of, refuse_bare
 from kvd.wire.heads import Heads
 
 # Of the request line beside its target: a method, two blanks, a version.
@@ -154,16 +154,20 @@ class RequestReader:
                 begin += 2
         unsearched = self._at + self._searched - 3
         end = data.find(b"\r\n\r\n", max(begin, unsearched))
-        if end < 0 or end + 4 - begin > self._limits.head_bytes:
-            self._check_unfinished(data, begin, end)
-            self._searched = len(data) - self._at
-            return self._need_data()
-        if end - begin > self._limits.target_bytes:
-            self._check_line(data, begin)
-        head = data[begin : end + 4]
-        self._use(end + 4)
-        self._searched = 0
-        return self._begin_request(self._heads.parse(head))
+        try:
+            if end < 0 or end + 4 - begin > self._limits.head_bytes:
+                self._check_unfinished(data, begin, end)
+                self._searched = len(data) - self._at
+                return self._need_data()
+            if end - begin > self._limits.target_bytes:
+                self._check_line(data, begin)
+            head = data[begin : end + 4]
+            self._use(end + 4)
+            self._searched = 0
+            return self._begin_request(self._heads.parse(head))
+        except PeerError as error:
+            error.line = line_of(data, begin, self._limits)
+            raise
 
     def _check_unfinished(self, data: bytes, begin: int, end: int) -> None:
         """

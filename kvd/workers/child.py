@@ -5,7 +5,6 @@ A worker: a fork that gets a reactor and serves.
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from twisted.logger import (
 )
 from twisted.python.threadable import isInIOThread
 
+from kvd.descriptors import raise_descriptor_limit
 from kvd.errors import OperatorError
 from kvd.log.limiting import Limited, in_reactor
 from kvd.scoreboard import Row, Scoreboard
@@ -74,14 +74,6 @@ def run(
     reactor.callWhenRunning(child.start)
     reactor.run(installSignalHandlers=False)
     return child.status
-
-
-def raise_descriptor_limit() -> None:
-    """
-    Allow as many descriptors as may be: each connection has one or two.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Worker:

@@ -383,13 +383,15 @@ class Dealing:
 
     def finish(self) -> Deferred[None]:
         """
-        See `Distribution`. What waits in the queues is accepted and dealt.
+        See `Distribution`. What waits in the queues is accepted and dealt, but not in
+        those of sockets that are another's, who keeps them.
         """
         # Who was let in is served, as where workers empty the queues.
         self.max_connections = sys.maxsize
         if self._accepts:
-            for acceptor in self._acceptors.values():
-                acceptor.empty()
+            for (number, member), acceptor in self._acceptors.items():
+                if member >= self._groups[number].given:
+                    acceptor.empty()
         self._finished = True
         self._look_for_no_more()
         for acceptor in self._acceptors.values():

@@ -167,9 +167,14 @@ class Polling:
     def finish(self) -> Deferred[None]:
         """
         See `Distribution`. The workers hold the only copies of the sockets
-        then: each empties its queues before it closes them.
+        then: each empties its queues before it closes them. But of those that are
+        another's, who keeps them, nothing more is taken.
         """
         self._finished = True
+        for _, worker in sorted(self._ready.items()):
+            for polled in sorted(worker.polls):
+                if polled[1] < self._groups[polled[0]].given:
+                    worker.channel.send(Unlisten(_name(polled)))
         for group in self._groups:
             group.close()
         return succeed(None)

@@ -258,7 +258,7 @@ class Pool:
         slot.state = State.STARTING
         slot.started = self._reactor.seconds()
         try:
-            near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            slot.channel, far = self._connect(slot)
         except OSError as error:
             self._log.error(
                 "worker {worker} cannot be started for now: {error}",
@@ -268,15 +268,29 @@ class Pool:
             slot.state = State.WAITING
             slot.timer = self._reactor.callLater(RETRY_SECONDS, self._start, slot)
             return
-        slot.channel = Channel(
-            near,
-            lambda message, descriptors: self._received(slot, message, descriptors),
-            lambda: self._lost(slot),
-            self._reactor,
-        )
         slot.request = next(self._requests)
         self._forks.fork(slot.number, slot.request, far)
         slot.timer = self._reactor.callLater(START_SECONDS, self._too_slow, slot)
+
+    def _connect(self, slot: Slot) -> tuple[Channel, socket.socket]:
+        """
+        Returns:
+            Our end of a control socket, and the worker's.
+        """
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            channel = Channel(
+                near,
+                lambda message, descriptors: self._received(slot, message, descriptors),
+                lambda: self._lost(slot),
+                self._reactor,
+            )
+        except OSError:
+            # The kernel watches no more (epoll_ctl(2)).
+            near.close()
+            far.close()
+            raise
+        return channel, far
 
     def _too_slow(self, slot: Slot) -> None:
         slot.timer = None

@@ -64,6 +64,7 @@ class ForkServerProcess:
         scoreboard: int,
         reactor: Any,
         spawn: Callable[[socket.socket], subprocess.Popen[bytes]] = spawn,
+        held: int | None = None,
     ) -> None:
         """
         Args:
@@ -71,11 +72,13 @@ class ForkServerProcess:
             scoreboard: A descriptor of its memory, which stays the caller's.
             reactor: Watches the control socket.
             spawn: Starts a process.
+            held: What the store is in, which stays the caller's (`IHeldStoreMaker`);
+                None: it has nothing of that kind.
         """
         self._settings = settings
-        self._scoreboard = scoreboard
         self._reactor = reactor
         self._spawn = spawn
+        self._loaded_with = [scoreboard] if held is None else [scoreboard, held]
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._ending: dict[subprocess.Popen[bytes], Any] = {}
@@ -98,7 +101,7 @@ class ForkServerProcess:
         self._started = self._reactor.seconds()
         self._worked = False
         try:
-            near = self._spawn_one()
+            channel = self._channel = self._spawn_one()
         except OSError as error:
             pause = self._backoff.pause_after(0.0, worked=False)
             self._log.error(
@@ -109,30 +112,33 @@ class ForkServerProcess:
             )
             self._timer = self._reactor.callLater(pause, self._begin)
             return
-        channel = self._channel = Channel(
-            near, self._received, self._lost, self._reactor
-        )
-        channel.send(Load(self._settings), [self._scoreboard])
+        channel.send(Load(self._settings), self._loaded_with)
         waiting, self._waiting = self._waiting, []
         for fork, control in waiting:
             with control:
                 channel.send(fork, [control.fileno()])
 
-    def _spawn_one(self) -> socket.socket:
+    def _spawn_one(self) -> Channel:
         """
         Returns:
-            This end of its control socket.
+            To it.
         """
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
             try:
-                process = self._process = self._spawn(far)
+                # First: the kernel may watch no more (epoll_ctl(2)).
+                channel = Channel(near, self._received, self._lost, self._reactor)
             except OSError:
                 near.close()
                 raise
+            try:
+                process = self._process = self._spawn(far)
+            except OSError:
+                channel.close()
+                raise
         if process.stderr is not None:
             Printed(process.stderr, self._reactor)
-        return near
+        return channel
 
     def fork(self, worker: int, request: int, control: socket.socket) -> None:
         """

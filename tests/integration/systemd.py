@@ -22,6 +22,8 @@ count = int(sys.argv[1])
 given = [int(number) for number in sys.argv[2:2 + count]]
 # Out of the way first: one's place may be another's number.
 above = [fcntl.fcntl(number, fcntl.F_DUPFD, 3 + count) for number in given]
+for number in given:
+    os.close(number)
 for at, number in enumerate(above):
     os.dup2(number, 3 + at)
     os.close(number)

@@ -843,6 +843,80 @@ def test_a_reader_that_goes_away_ends_it_quietly(shell: Shell) -> None:
     process.stdin.close()
 
 
+CANCEL = """
+import io, sys
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater, react
+from kvd.client import Client
+
+class Source:
+    length = None
+    def __init__(self):
+        self.asked = Deferred()
+        self.given = 0
+    def rewind(self):
+        return False
+    def next_piece(self):
+        self.given += 1
+        if self.given < 20:
+            return b"new" * 50_000
+        self.asked.callback(None)
+        return Deferred()
+
+class Sink(io.BytesIO):
+    def __init__(self):
+        super().__init__()
+        self.begun = Deferred()
+    def write(self, data):
+        self.begun.callback(None)
+        return Deferred()
+
+async def cancelled(reactor, call, when):
+    calling = Deferred.fromCoroutine(call)
+    await when
+    # Nobody can cancel himself: not from within the source or the sink.
+    await deferLater(reactor, 0)
+    calling.cancel()
+    try:
+        await calling
+    except CancelledError:
+        return
+    raise AssertionError("it was not cancelled")
+
+async def main(reactor, url):
+    client = Client(url)
+    await client.put("k", b"old" * 1_000_000)
+    source, sink = Source(), Sink()
+    await cancelled(reactor, client.put("k", source), source.asked)
+    await cancelled(reactor, client.get("k", sink), sink.begun)
+    again = io.BytesIO()
+    await client.get("k", again)
+    assert again.getvalue() == b"old" * 1_000_000
+    await client.put("k", b"newer")
+    assert [entry.size async for entry in client.list_in_order()] == [5]
+
+react(lambda reactor: Deferred.fromCoroutine(main(reactor, sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("procs", ["0", "2"])
+def test_calls_that_are_cancelled_leave_values_as_they_were(
+    tmp_path: Path, procs: str
+) -> None:
+    """
+    In the middle of a body on its way in, and of one on its way out; the client serves
+    on.
+    """
+    options = [f"--store=file:{tmp_path}/values", f"--procs={procs}", "--control=off"]
+    with Twistd(options, tmp_path) as daemon:
+        url = f"http://127.0.0.1:{daemon.port}"
+        subprocess.run([sys.executable, "-c", CANCEL, url], check=True, timeout=60)
+
+    assert b"newer" == (tmp_path / "values" / "k").read_bytes()
+    uploads = [path for path in tmp_path.glob("values/.kvd/**/*") if path.is_file()]
+    assert [] == [path for path in uploads if path.stat().st_size]
+
+
 def test_a_listing_waits_for_a_slow_pager(tmp_path: Path) -> None:
     """
     It may stand still for longer than the daemon waits for a reader. All keys come,

@@ -14,13 +14,13 @@ from kvd.dialects.choice import Dialects
 from kvd.keys import Key
 from kvd.protocol import HttpConnection
 from kvd.settings import Limits
-from kvd.shortcuts import CLOSES, QUEUED, SERVED
+from kvd.shortcuts import CLOSES, LINGERS, QUEUED, SERVED
 from kvd.site import Site
 from kvd.store.file import FileStore
 from kvd.transport import serve_connection
 from tests.shortcuts.cases import ShortcutCase, body_of, field, get, put
 from tests.shortcuts.watched import WatchedShortcuts
-from tests.stepped import Client, SteppedReactor, connect
+from tests.stepped import Client, SteppedReactor, connect, tcp_pair
 from tests.test_protocol import LIMITS, Notes
 
 
@@ -286,11 +286,11 @@ class SlowReaderTests(ConnectionCase):
 
     def test_who_does_not_read_is_left(self) -> None:
         """
-        After his time.
+        After its time, and what it may have read unheard takes.
         """
         self.fill()
         self.later(1)
-        self.later(60)
+        self.later(90)
 
         assert 1 == len(self.site.connections)
 
@@ -336,6 +336,42 @@ class SlowReaderTests(ConnectionCase):
             whole = far.recv(1 << 20) + self.shortcuts.take_unsent()
             assert asked == whole.count(self.large) == whole.count(b"HTTP/1.1 200 OK")
             assert whole.endswith(self.large)
+
+    def test_who_has_not_received_all_is_not_closed_at_once(self) -> None:
+        """
+        Else a reset would overtake the reply. Over a Unix socket, it is there at once.
+        """
+        last = get("k", b"Connection: close\r\n")
+        cases = [
+            (None, put("p", b"v"), SERVED),
+            (None, put("p", b"v", b"Connection: close\r\n"), SERVED | CLOSES),
+            (2_048, last, SERVED | CLOSES | LINGERS),
+        ]
+        for window, request, expected in cases:
+            near, far = tcp_pair(window)
+            self.addCleanup(near.close)
+            self.addCleanup(far.close)
+            far.sendall(request)
+            assert (request, expected) == (request, self.shortcuts.serve(near.fileno()))
+
+        near, far = self.pair()
+        far.sendall(last)
+        assert SERVED | CLOSES == self.shortcuts.serve(near.fileno())
+
+    def test_bytes_behind_the_last_request_do_not_cut_its_reply(self) -> None:
+        """
+        As without shortcuts: our half is closed first.
+        """
+        near, far = tcp_pair(2_048)
+        self.addCleanup(far.close)
+        client = Client(self.reactor, far)
+        near.setblocking(False)
+        serve_connection(near, "", HttpConnection(self.site), self.reactor)
+        client.send(get("k", b"Connection: close\r\n")).send(get("k"))
+
+        reply = client.receive()
+        assert (True, False) == (reply.endswith(self.large), client.reset)
+        assert 1 == self.watched.served
 
     def test_to_whom_nothing_can_be_sent(self) -> None:
         """

@@ -295,6 +295,39 @@ class PruningTests(ConferringCase):
         assert ["group", "named", "outer/named", "plain"] == self.found()
 
 
+class ReplacementTests(ConferringCase):
+    """
+    A replacement is a new file; what was done to the old one stays with that.
+    """
+
+    def test_permissions_are_not_taken_over(self) -> None:
+        """
+        Those of the folder count.
+        """
+        store = self.open_store()
+        self.publish(store, Key(b"k"))
+        path = self.path_of("k")
+        fresh = self.access("k")
+        os.chown(path, -1, GROUP)
+        os.chmod(path, 0o600)
+        os.setxattr(path, "system.posix_acl_access", NAMED)
+        self.publish(store, Key(b"k"), b"other")
+
+        assert fresh == self.access("k")
+
+    def test_a_hard_link_keeps_what_it_was(self) -> None:
+        """
+        With its entity tag.
+        """
+        store = self.open_store()
+        etag = self.publish(store, Key(b"k"), b"old").info.etag
+        os.link(self.path_of("k"), self.path_of("linked"))
+        self.publish(store, Key(b"k"), b"new")
+
+        assert b"old" == self.get(store, Key(b"linked"))
+        assert etag == self.result(store.stat(Key(b"linked"))).etag
+
+
 class ModesTests(ConferringCase):
     """
     The settings say who may do what, and no umask.

@@ -852,6 +852,18 @@ class EndTests(DealingCase):
         with socket.socket() as probe:
             assert 0 != probe.connect_ex(("127.0.0.1", self.port))
 
+    def test_what_waits_in_anothers_socket_is_left_there(self) -> None:
+        """
+        Its next daemon serves it.
+        """
+        self.group.given = 1
+        held = self.group.members[0].dup()
+        self.addCleanup(held.close)
+        self.connect(1)
+        self.dealing.finish()
+
+        held.accept()[0].close()
+
     def test_what_nobody_will_take_is_closed(self) -> None:
         """
         The last worker died while the daemon ended.

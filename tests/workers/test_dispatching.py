@@ -278,6 +278,17 @@ class SwitchTests(DispatchingCase):
 
         assert 1 == len(came)
 
+    def test_what_is_anothers_is_left_to_whoever_gets_it_next(self) -> None:
+        """
+        The workers let go of its sockets first, and take nothing more of them.
+        """
+        self.heard()
+        self.group.given = 1
+        self.dispatching.finish()
+        self.reactor.settle()
+
+        assert [[Unlisten("0/0")], []] == self.heard()
+
     def test_the_limit_of_connections_may_change(self) -> None:
         """
         From the next connection on.

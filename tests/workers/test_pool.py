@@ -369,21 +369,25 @@ class EndTests(PoolCase):
 
     def test_a_supervisor_out_of_descriptors_tries_again(self) -> None:
         """
-        It says so, and goes on.
+        It says so, and goes on. So does one for whom the kernel watches no more.
         """
-        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        with (
-            mock.patch("socket.socketpair", side_effect=short),
-            capturedLogs() as events,
+        for number, where in enumerate(
+            [
+                mock.patch("socket.socketpair", side_effect=_error(errno.EMFILE)),
+                mock.patch.object(
+                    self.reactor, "addReader", side_effect=_error(errno.ENOSPC)
+                ),
+            ]
         ):
-            self.last(0).end()
-            self.reactor.settle()
-        assert State.WAITING is self.state(0)
-        assert any("cannot be started" in event["log_format"] for event in events)
+            with where, capturedLogs() as events:
+                self.last(number).end()
+                self.reactor.settle()
+            assert State.WAITING is self.state(number)
+            assert any("cannot be started" in event["log_format"] for event in events)
 
-        made = len(self.forks.made)
-        self.reactor.advance(RETRY_SECONDS)
-        assert made + 1 == len(self.forks.made)
+            made = len(self.forks.made)
+            self.reactor.advance(RETRY_SECONDS)
+            assert made + 1 == len(self.forks.made)
 
     def test_who_leaves_is_no_longer_given_anything(self) -> None:
         """
@@ -901,6 +905,10 @@ class SharedTests(PoolCase):
         self.reactor.settle()
 
         assert [] == self.heard(1) + self.heard(2)
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
 
 
 def _pidfds() -> int:

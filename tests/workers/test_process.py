@@ -222,6 +222,23 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.reactor.advance(0.1)
         assert 2 == len(self.controls)
 
+    def test_who_cannot_be_watched_is_tried_again(self) -> None:
+        """
+        The kernel watches no more for this user, for the moment.
+        """
+        short = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with (
+            mock.patch.object(self.reactor, "addReader", side_effect=short),
+            capturedLogs() as events,
+        ):
+            self.controls[-1].close()
+            self.reactor.settle()
+        assert any("cannot be started" in event["log_format"] for event in events)
+        assert 1 == len(self.controls)
+
+        self.reactor.advance(0.1)
+        assert 2 == len(self.controls)
+
     def test_a_worker_without_its_pidfd_is_made_all_the_same(self) -> None:
         """
         There was no room for that here.

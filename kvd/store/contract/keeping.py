@@ -100,6 +100,19 @@ class ValueContract(Asking):
         self.put(store)
         assert {} == self.result(store.stat(KEY)).metadata
 
+    def test_time_of_change_is_that_of_publication(self) -> None:
+        """
+        An upload that was overtaken by another is the newer value.
+        """
+        store = self.make_store()
+        slow = self.begin(store)
+        self.result(slow.write(b"slow"))
+        fast = self.put(store, body=b"fast").info
+        published = self.result(slow.commit(UNCONDITIONAL)).info
+
+        assert fast.changed <= published.changed
+        assert published == self.result(store.stat(KEY))
+
     def test_time_of_change_stays(self) -> None:
         """
         When a value changed is the same whenever one asks.
