@@ -11,10 +11,16 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Given to pytest: make test TESTS="-m 'not integration'"
 TESTS ?=
+# How many tests run side by side; they wait more than they compute.
+JOBS ?= 4
+# What trial runs: make trial TRIAL=tests
+TRIAL ?= tests.client tests.log tests.store tests.workers
 # Given to the measurements: make figures FIGURES="memory start"
 FIGURES ?=
 # How many workers die for each policy: make crash KILLS=1000
 KILLS ?= 100
+# How often the power is cut: make powercuts CUTS=100
+CUTS ?= 20
 # How many requests: make soak REQUESTS=1000000
 REQUESTS ?= 100000
 # How often that changes which changes while kvd serves: make changes SWITCHES=20
@@ -25,14 +31,15 @@ BENCH ?=
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared lint trial coverage crash changes soak figures bench clean
+.PHONY: serve test prepared lint trial coverage crash powercuts changes soak figures bench clean
 
 serve: $(VENV)/served
 	$(BIN)/twistd -n kvd $(ARGS)
 
 # Quick checks first. In a make of its own, which sees what has been installed.
 test: prepared
-	@$(MAKE) --no-print-directory lint trial coverage
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint trial
+	@$(MAKE) --no-print-directory coverage
 
 prepared:
 	@PYTHON="$(PYTHON)" tests/prepare.sh
@@ -42,15 +49,16 @@ lint: $(VENV)/developed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# pytest runs the test cases too; trial shows that they need nothing of pytest.
+# pytest runs all test cases too. That they need nothing of pytest, a share shows: those
+# with the most Deferreds, threads and log events. TRIAL=tests runs all of them.
 trial: $(VENV)/developed
-	$(BIN)/python -m twisted.trial --reporter=text tests
+	$(BIN)/python -m twisted.trial --reporter=text $(TRIAL)
 
 # The fork server, the workers and every daemon that a test starts are measured
 # too (tool.coverage.run in pyproject.toml).
 coverage: $(VENV)/developed
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(TESTS)
+	$(BIN)/coverage run -m pytest --numprocesses=$(JOBS) --dist=worksteal $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -58,6 +66,11 @@ coverage: $(VENV)/developed
 # a few; this says in figures what clients saw.
 crash: $(VENV)/developed
 	$(BIN)/python -m tests.crash $(KILLS)
+
+# The power cut under load, on ext4 and XFS: what was lost. The tests do the same a few
+# times.
+powercuts: $(VENV)/developed
+	$(BIN)/python -m tests.power_cuts $(CUTS)
 
 # Many requests over one connection, with and without splice. The tests send fewer.
 soak: $(VENV)/developed

@@ -40,6 +40,8 @@
 #define MAX_FRAMES 256
 #define MAX_OFFSETS 4096
 #define FOLDERS 16
+#define UPLOAD_NAME_BYTES 256       /* with the zero at its end */
+#define SLASH '\x1f'                /* as kvd.store.uploads writes a key in a name */
 /* A key of up to so many bytes, and a segment of it; longer ones are Python's. */
 #define MAX_KEY_BYTES 512
 #define MAX_SEGMENT_BYTES 200
@@ -57,6 +59,7 @@
 enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8 };
 
 static const char ATTRIBUTE_NAME[] = "user.kvd";
+static const char LOCK_PATH[] = ".kvd/lock";
 
 /* ---- what a form of requests means --------------------------------------- */
 
@@ -279,6 +282,8 @@ is_conferred_alike(const Conferred *one, int folder, const struct stat *status)
 typedef struct {
     PyObject_HEAD
     int root, lock, uploads, swaps, mode;
+    dev_t lock_device;
+    ino_t lock_inode;
     Conferred conferred;        /* by the folder of uploads */
     Py_ssize_t most_head, most_key;     /* bytes; longer ones may be refused */
     /* Where this process counts (kvd.scoreboard). */
@@ -289,6 +294,8 @@ typedef struct {
     /* What Python said. */
     PyObject *told, *understand, *value_of, *offset_of;
     PyObject *frames, *values, *offsets;
+    PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
+    PyObject *nothing;          /* no bytes */
     /* Of the last request, for who logs it. */
     PyObject *unsent;           /* NULL: nothing */
     int status, method_is_put;
@@ -311,21 +318,35 @@ leave_all(Shortcuts *self)
         leave(&self->folders[i]);
 }
 
+static int
+look_at_lock(Shortcuts *self)
+{
+    struct stat status;
+    if (fstat(self->lock, &status) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    self->lock_device = status.st_dev;
+    self->lock_inode = status.st_ino;
+    return 0;
+}
+
 static PyObject *
 Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "root", "lock", "swaps", "mode", "head_bytes", "target_bytes", "told", "row", "words",
-        "bucket_of_exponent", "least_exponent", "understand", "value_of", "offset_of",
-        NULL,
+        "root", "lock", "swaps", "kept", "mode", "head_bytes", "target_bytes", "told",
+        "row", "words", "bucket_of_exponent", "least_exponent", "understand",
+        "value_of", "offset_of", NULL,
     };
     int root, lock, swaps, mode, least_exponent;
-    PyObject *told, *row, *buckets, *understand, *value_of, *offset_of;
+    PyObject *kept, *told, *row, *buckets, *understand, *value_of, *offset_of;
     Py_ssize_t head_bytes, target_bytes;
     Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iipinnOO(nnnnnn)O!iOOO:Shortcuts", names, &root, &lock,
-            &swaps, &mode, &head_bytes, &target_bytes, &told, &row, &begun, &done, &bytes_in,
+            args, keywords, "iipOinnOO(nnnnnn)O!iOOO:Shortcuts", names, &root, &lock,
+            &swaps, &kept, &mode, &head_bytes, &target_bytes, &told, &row, &begun,
+            &done, &bytes_in,
             &bytes_out, &serving, &latency, &PyTuple_Type, &buckets, &least_exponent,
             &understand, &value_of, &offset_of))
         return NULL;
@@ -365,6 +386,10 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     self->root = root;
     self->lock = lock;
+    if (look_at_lock(self) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
     self->uploads = -1;
     self->swaps = swaps;
     self->mode = mode;
@@ -382,10 +407,17 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->understand = Py_NewRef(understand);
     self->value_of = Py_NewRef(value_of);
     self->offset_of = Py_NewRef(offset_of);
+    if (kept != Py_None && !PyDict_CheckExact(kept)) {
+        PyErr_SetString(PyExc_TypeError, "kept is no dict");
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->kept = kept == Py_None ? NULL : Py_NewRef(kept);
+    self->nothing = PyBytes_FromStringAndSize(NULL, 0);
     self->frames = PyDict_New();
     self->values = PyDict_New();
     self->offsets = PyDict_New();
-    if (!self->frames || !self->values || !self->offsets) {
+    if (!self->nothing || !self->frames || !self->values || !self->offsets) {
         Py_DECREF(self);
         return NULL;
     }
@@ -428,6 +460,8 @@ Shortcuts_dealloc(Shortcuts *self)
     Py_CLEAR(self->values);
     Py_CLEAR(self->offsets);
     Py_CLEAR(self->bucket_of_exponent);
+    Py_CLEAR(self->kept);
+    Py_CLEAR(self->nothing);
     Py_CLEAR(self->unsent);
     leave_all(self);
     PyMem_RawFree(self->buffer);
@@ -747,6 +781,18 @@ first_line(char *line, const char *id, unsigned long long size,
     return used;
 }
 
+/*
+ * Whether the file of locks is still the one that is found by its name. Who opens it
+ * after somebody has replaced it locks another one.
+ */
+static int
+is_found(int root, dev_t device, ino_t inode)
+{
+    struct stat status;
+    return fstatat(root, LOCK_PATH, &status, AT_SYMLINK_NOFOLLOW) == 0
+        && status.st_ino == inode && status.st_dev == device;
+}
+
 static int
 set_lock(int lock, short kind, long long offset)
 {
@@ -878,23 +924,28 @@ seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
 /*
  * Give a written file its key's name, while the key is locked.
  *
+ * With `keeps`, what it replaces gets the upload's name and stays.
+ *
  * Returns 1 if it replaced a value, 0 if there was none, -1 if it was not done.
  */
 static int
 place(const Shortcuts *self, const char *upload, int file, Py_ssize_t length,
-      PyObject *lines, const char *id, int folder, const char *name, long long offset)
+      PyObject *lines, const char *id, int folder, const char *name, long long offset,
+      int keeps)
 {
     if (set_lock(self->lock, F_WRLCK, offset) < 0)
         return -1;
     unsigned long long earliest_us = 0;
-    int replaces = has_value(folder, name, &earliest_us);
+    int replaces = -1;
+    if (is_found(self->root, self->lock_device, self->lock_inode))
+        replaces = has_value(folder, name, &earliest_us);
     if (replaces >= 0 && seal(file, id, length, lines, earliest_us) < 0)
         replaces = -1;
     if (replaces >= 0) {
-        if (replaces && self->swaps) {
+        if (replaces && (keeps || self->swaps)) {
             if (renameat2(self->uploads, upload, folder, name, RENAME_EXCHANGE) < 0)
                 replaces = -1;
-            else
+            else if (!keeps)
                 /* Left over if that fails: swept with the folder. */
                 unlinkat(self->uploads, upload, 0);
         } else if (renameat(self->uploads, upload, folder, name) < 0)
@@ -956,8 +1007,8 @@ enter(Shortcuts *self, const char *path, int *is_kept, struct stat *status)
  * Write a value and publish it. Returns as `place`; after -1 nothing is left.
  */
 static int
-publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
-        PyObject *lines, const char *id, long long offset)
+publish(Shortcuts *self, const char *upload, char *key, const char *body,
+        Py_ssize_t length, PyObject *lines, const char *id, long long offset, int keeps)
 {
     int folder = self->root, result = -1, is_kept = 1;
     struct stat status;
@@ -975,9 +1026,6 @@ publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
     }
     if (has_room(self->root, length)
         && is_conferred_alike(&self->conferred, folder, &status)) {
-        char upload[24];
-        /* Names of kvd.store.uploads have no such letter. */
-        snprintf(upload, sizeof upload, "s%llx", self->names++);
         int file = openat(self->uploads, upload,
                           O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
                           self->conferred.list_bytes ? 0666 : self->mode);
@@ -991,7 +1039,7 @@ publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
             }
             if (written == length)
                 result = place(self, upload, file, length, lines, id, folder, name,
-                               offset);
+                               offset, keeps);
             if (result < 0)
                 unlinkat(self->uploads, upload, 0);
             close(file);
@@ -1000,6 +1048,42 @@ publish(Shortcuts *self, char *key, const char *body, Py_ssize_t length,
     if (!is_kept)
         close(folder);
     return result;
+}
+
+/*
+ * Name an upload. kvd.store.uploads uses other letters; behind a dot stands the key, if
+ * what it replaces is to be kept under this name.
+ *
+ * Returns whether there is room for the key.
+ */
+static int
+name_upload(Shortcuts *self, char *upload, const char *key, int keeps)
+{
+    unsigned long long number = self->names++;
+    if (!keeps) {
+        snprintf(upload, UPLOAD_NAME_BYTES, "s%llx", number);
+        return 1;
+    }
+    int size = snprintf(upload, UPLOAD_NAME_BYTES, "c%llx.%s", number, key);
+    for (char *at = upload; *at; at++)
+        if (*at == '/')
+            *at = SLASH;
+    return size < UPLOAD_NAME_BYTES;
+}
+
+/* Remember that a key was written to, and what is kept for it (SOMETHING of
+   kvd.store.tree: nothing is). */
+static int
+keep(Shortcuts *self, PyObject *key, const char *upload, int replaced)
+{
+    if (!replaced)
+        return PyDict_SetItem(self->kept, self->nothing, self->nothing);
+    PyObject *name = PyBytes_FromString(upload);
+    if (name == NULL)
+        return -1;
+    int done = PyDict_SetItem(self->kept, key, name);
+    Py_DECREF(name);
+    return done;
 }
 
 static int
@@ -1038,12 +1122,24 @@ serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *
     if (lock_offset(self, key, &offset) < 0)
         return -1;
     memcpy(name, PyBytes_AS_STRING(key), (size_t)PyBytes_GET_SIZE(key) + 1);
-    int replaced;
+    int replaced, keeps = 0;
+    if (self->kept != NULL) {
+        int is_kept = PyDict_Contains(self->kept, key);
+        if (is_kept < 0)
+            return -1;
+        keeps = !is_kept;
+    }
+    char upload[UPLOAD_NAME_BYTES];
+    if (!name_upload(self, upload, name, keeps))
+        return 0;
     Py_BEGIN_ALLOW_THREADS
-    replaced = publish(self, name, body, frame->length, frame->lines, id, offset);
+    replaced = publish(self, upload, name, body, frame->length, frame->lines, id, offset,
+                       keeps);
     Py_END_ALLOW_THREADS
     if (replaced < 0)
         return 0;
+    if (keeps && keep(self, key, upload, replaced) < 0)
+        return -1;
     PyObject **parts = replaced ? frame->replaced : frame->created;
     size_t used = append(head, 0, parts[0]);
     memcpy(head + used, http_date(self), DATE_BYTES);
@@ -1220,12 +1316,27 @@ Shortcuts_upload_to(Shortcuts *self, PyObject *argument)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(lock_renewed_doc,
+"lock_renewed()\n"
+"\n"
+"The file of locks has become another one, behind the same descriptor.");
+
+static PyObject *
+Shortcuts_lock_renewed(Shortcuts *self, PyObject *ignored)
+{
+    if (look_at_lock(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef Shortcuts_methods[] = {
     {"serve", (PyCFunction)Shortcuts_serve, METH_O, serve_doc},
     {"take_unsent", (PyCFunction)Shortcuts_take_unsent, METH_NOARGS, take_unsent_doc},
     {"told", (PyCFunction)Shortcuts_told, METH_NOARGS, told_doc},
     {"forget", (PyCFunction)Shortcuts_forget, METH_O, forget_doc},
     {"upload_to", (PyCFunction)Shortcuts_upload_to, METH_O, upload_to_doc},
+    {"lock_renewed", (PyCFunction)Shortcuts_lock_renewed, METH_NOARGS,
+     lock_renewed_doc},
     {NULL},
 };
 

@@ -9,6 +9,7 @@ written to.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -100,12 +101,18 @@ def _open(path: str) -> int:
 
 def check_access_log(path: str) -> None:
     """
-    Begin a file, or see that it can be continued; ``-`` always can.
+    Begin a file, or see that it can be continued; ``-`` can unless it is closed.
 
     Raises:
         AccessLogUnusable: It cannot.
     """
     if path == "-":
+        if sys.__stdout__ is None:
+            # Its number may be that of anything else by now.
+            raise AccessLogUnusable(
+                "the access log cannot be written to standard output (-), which is"
+                " closed; name a file instead"
+            )
         return
     try:
         os.close(_open(path))

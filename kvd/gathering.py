@@ -94,7 +94,8 @@ class Gathering(Generic[T]):
     def _write_waiting(self) -> Deferred[None]:
         entries, self._waiting = self._waiting, []
         self._waiting_bytes = 0
-        written = self._off_reactor(lambda: self._write(entries))
+        # With nothing to write, it still comes behind what is being written.
+        written = self._off_reactor(lambda: self._write(entries) if entries else None)
         return written.addBoth(self._written)
 
     def _written(self, result: Failure | None) -> None:

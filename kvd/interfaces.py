@@ -305,6 +305,38 @@ class IStoreMaker(Interface):
         """
 
 
+class IHeldStoreMaker(IStoreMaker):
+    """
+    A store plugin whose stores are in something that has a name, which may lead to
+    something else one day: a folder that was moved away and made anew. The supervisor
+    holds what it found at the start, and all workers open the store in that.
+    """
+
+    def hold(path: str) -> int:
+        """
+        Open what the store is in. Called once in the supervisor, after `prepare`.
+
+        Returns:
+            A descriptor.
+
+        Raises:
+            StoreUnusable: It cannot be opened.
+        """
+
+    def open_held(path: str, durability: Durability, held: int) -> IStore:
+        """
+        The same as `open_store`, wherever the path leads by now.
+
+        Args:
+            path: For what is told; that it leads elsewhere is worth a warning.
+            durability: What the store promises.
+            held: A copy of what `hold` returned; stays the caller's.
+
+        Raises:
+            StoreUnusable: It cannot be opened.
+        """
+
+
 class IFileStoreMaker(IStoreMaker):
     """
     An `IStoreMaker` whose store makes files.

@@ -32,7 +32,7 @@ QUEUE_SECONDS: Final = 0.002
 What all that are in the queue get in one turn of the reactor, and a step more.
 """
 
-TURN_SECONDS: Final = 0.01
+TURN_SECONDS: Final = 0.02
 """
 After so long, whoever has something to do in this turn of the reactor gets one step.
 """

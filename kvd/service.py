@@ -13,6 +13,8 @@ from kvd.clock import measure_monotonically
 from kvd.descriptors import check_descriptor_limit, raise_descriptor_limit
 from kvd.dispatch.arranging import ChosenPolicy
 from kvd.errors import BadSetting, OperatorError
+from kvd.inherited import forget_inherited_signals
+from kvd.interfaces import IHeldStoreMaker
 from kvd.opening import open_sockets
 from kvd.options import Options
 from kvd.privileges import user_to_be
@@ -45,6 +47,7 @@ def makeService(options: Options) -> IService:
 
     # Before anything of kvd's is scheduled.
     measure_monotonically(reactor)
+    forget_inherited_signals()
     settings = options.settings
     notifier = take_notifier(os.environ)
     raise_descriptor_limit()
@@ -58,7 +61,11 @@ def makeService(options: Options) -> IService:
         size = size if settings.procs else 1
         check_descriptor_limit(settings, size)
         user = user_to_be(options.parent)
-        load_store(settings, user).prepare(settings.store.path)
+        maker = load_store(settings, user)
+        maker.prepare(settings.store.path)
+        held = None
+        if settings.procs and IHeldStoreMaker.providedBy(maker):
+            held = IHeldStoreMaker(maker).hold(settings.store.path)
         check_written_files(settings, user)
         sockets = open_sockets(settings, size, inherited)
         leave(inherited)
@@ -71,7 +78,15 @@ def makeService(options: Options) -> IService:
     # Now: twistd --uid gives the privilege up that this may take.
     steering.prepare(chosen)
     return WorkersService(
-        settings, sockets, notifier, memory, steering, chosen, shadow, options.read
+        settings,
+        sockets,
+        notifier,
+        memory,
+        steering,
+        chosen,
+        shadow,
+        options.read,
+        held,
     )
 
 

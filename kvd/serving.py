@@ -22,7 +22,7 @@ from kvd.accepting import Acceptor
 from kvd.access_log import AccessLog, append_to
 from kvd.dialects.choice import Dialects
 from kvd.hosts import HostGuard
-from kvd.interfaces import IFileStoreMaker, IStoreMaker
+from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
 from kvd.plugins import IStoreDeclaration, load
 from kvd.privileges import User
 from kvd.protocol import HttpConnection
@@ -61,6 +61,21 @@ class Parts:
 
     store: IStoreMaker
     dialects: Dialects
+    held: int | None = None
+    """What the store is in, as the supervisor has opened it; see `IHeldStoreMaker`."""
+
+    def open_store(self, settings: Settings) -> IStore:
+        """
+        Open the store of this process.
+
+        Raises:
+            StoreUnusable: It cannot be opened.
+        """
+        path = settings.store.path
+        if self.held is None:
+            return self.store.open_store(path, settings.durability)
+        maker = IHeldStoreMaker(self.store)
+        return maker.open_held(path, settings.durability, self.held)
 
 
 def load_parts(settings: Settings) -> Parts:
@@ -122,6 +137,7 @@ class Serving:
         self._worker = worker
         self._reactor = reactor
         self._acceptors: dict[str, Acceptor] = {}
+        self._writers: list[Writer] = []
         self.may_accept: Callable[[int], bool] = lambda waiting: True
         """Asked before each connection that this process would accept from a socket
         that others accept from too, with how many wait there."""
@@ -141,13 +157,12 @@ class Serving:
             OperatorError: The store or a plugin cannot be used.
         """
         settings = self._settings
-        location = settings.store
         parts = self._parts or load_parts(settings)
         self._access_log = self._open_access_log()
         self._recorder = self._open_record()
         self._pipe = Pipe() if settings.splice else None
         self._site = Site(
-            parts.store.open_store(location.path, settings.durability),
+            parts.open_store(settings),
             parts.dialects,
             settings.limits,
             self._reactor,
@@ -188,6 +203,7 @@ class Serving:
         Where a file is written that may never take what is written.
         """
         writer = Writer(path)
+        self._writers.append(writer)
         return lambda function: writer.defer(function, self._reactor)
 
     def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
@@ -366,6 +382,8 @@ class Serving:
                 # All have begun; these never fail.
                 for one in written:
                     await one
+                for writer in self._writers:
+                    writer.end()
 
         return Deferred.fromCoroutine(ended())
 

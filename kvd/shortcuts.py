@@ -226,8 +226,9 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
     insides = store.insides
     native = _native.Shortcuts(
         insides.root,
-        insides.lock,
+        insides.lock.descriptor,
         insides.swaps,
+        insides.kept,
         insides.file_mode,
         site.limits.head_bytes,
         site.limits.target_bytes,
@@ -242,6 +243,7 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
     )
     insides.recent.forgotten = native.forget
     insides.uploads.made = native.upload_to
+    insides.lock.renewed = native.lock_renewed
     native.upload_to(insides.uploads.descriptor)
     return cast(Shortcuts, native)
 

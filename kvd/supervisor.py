@@ -44,11 +44,13 @@ class WorkersService(ServingService):
         chosen: ChosenPolicy,
         shadow: ChosenPolicy | None,
         read: Callable[[], Settings],
+        held: int | None = None,
     ) -> None:
         super().__init__(settings, sockets, notifier, memory)
         self._steering = steering
         self._chosen = chosen
         self._read = read
+        self._held = held
         self._shadow = shadow
 
     def startService(self) -> None:
@@ -58,7 +60,10 @@ class WorkersService(ServingService):
         super().startService()
         settings = self._settings
         self._forks = ForkServerProcess(
-            self._for_serving(settings), self._scoreboard_memory, reactor
+            self._for_serving(settings),
+            self._scoreboard_memory,
+            reactor,
+            held=self._held,
         )
         self._distribution = Dispatching(
             self._chosen,

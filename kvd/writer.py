@@ -31,7 +31,7 @@ class Writer:
             name: Of the thread, for whoever debugs.
         """
         self._name = name
-        self._waiting: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._waiting: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         # Reentrant: a signal's handler may log while this thread logs.
         self._changed = threading.Condition(threading.RLock())
         self._count = 0
@@ -60,6 +60,8 @@ class Writer:
     def _run(self) -> None:
         while True:
             function = self._waiting.get()
+            if function is None:
+                return
             try:
                 function()
             finally:
@@ -82,6 +84,12 @@ class Writer:
             return False
         with self._changed:
             return self._changed.wait_for(lambda: not self._count, seconds)
+
+    def end(self) -> None:
+        """
+        Let the thread end when everything has been called. Nothing may follow.
+        """
+        self._waiting.put(None)
 
     def defer(self, function: Callable[[], None], reactor: Any) -> Deferred[None]:
         """

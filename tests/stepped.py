@@ -180,3 +180,23 @@ def inline(function: Callable[[], T]) -> Deferred[T]:
     Run at once what would otherwise run off the reactor.
     """
     return maybeDeferred(function)
+
+
+class InlineWriter:
+    """
+    A `kvd.writer.Writer` without a thread, for where nothing blocks.
+    """
+
+    def __init__(self, name: str) -> None:
+        pass
+
+    def defer(self, function: Callable[[], None], reactor: object) -> Deferred[None]:
+        """
+        Call it at once.
+        """
+        return inline(function)
+
+    def end(self) -> None:
+        """
+        There is nothing to end.
+        """

@@ -243,6 +243,27 @@ class AccessLogTests(SynchronousTestCase):
         assert 2 == len(self.written)
         assert [] == list(self.warnings)
 
+    def test_the_end_adds_nothing_to_what_is_being_written(self) -> None:
+        """
+        No empty line, either.
+        """
+        writes: list[Deferred[None]] = []
+
+        def slow(function: Callable[[], None]) -> Deferred[None]:
+            function()
+            writes.append(Deferred())
+            return writes[-1]
+
+        log = self.make(off_reactor=slow)
+        log.note(ENTRY)
+        self.clock.advance(FLUSH_SECONDS)
+        stopped = log.stop()
+        for write in writes:
+            write.callback(None)
+        self.successResultOf(stopped)
+
+        assert 1 == len(self.written)
+
 
 def test_appending_follows_a_rotated_file(tmp_path: Path) -> None:
     """

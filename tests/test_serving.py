@@ -19,7 +19,7 @@ from kvd.record import read_record
 from kvd.serving import BREAK_OFF_SECONDS, Serving, check_interval, load_parts
 from kvd.settings import Limits, Settings, StoreLocation
 from kvd.wire.reader import RequestReader
-from tests.stepped import Client, SteppedReactor
+from tests.stepped import Client, InlineWriter, SteppedReactor
 
 GET = b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n"
 BEGUN = b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 5\r\n\r\nab"
@@ -47,7 +47,8 @@ class ServingTests(SynchronousTestCase):
             3,
             self.reactor,
         )
-        self.serving.start()
+        with mock.patch("kvd.serving.Writer", InlineWriter):
+            self.serving.start()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.addCleanup(self.listener.close)
@@ -260,14 +261,9 @@ class ServingTests(SynchronousTestCase):
 
     def stop(self) -> None:
         """
-        Stop, and let the threads that write come to their end.
+        Stop, and have all that there was written.
         """
-        stopped = self.serving.stop()
-        for _ in range(1000):
-            if stopped.called:
-                break
-            self.reactor.iterate(0.01)
-        self.successResultOf(stopped)
+        self.successResultOf(self.serving.stop())
 
     def test_stop_writes_the_rest_of_the_access_log(self) -> None:
         """

@@ -78,6 +78,24 @@ class WriterTests(SynchronousTestCase):
         assert self.writer.wait(MANY_SECONDS)
         assert [False] == told
 
+    def test_the_thread_ends_behind_what_waits(self) -> None:
+        """
+        Where nothing was called, there is none.
+        """
+        called: list[str] = []
+        self.writer.call(lambda: called.append("first"))
+        self.writer.call(lambda: called.append("second"))
+        self.writer.end()
+        thread = self.writer._thread
+        assert thread is not None
+        thread.join(MANY_SECONDS)
+        assert not thread.is_alive()
+        assert ["first", "second"] == called
+        unused = Writer("unused")
+        unused.end()
+
+        assert unused._thread is None
+
     def test_what_became_of_a_function_is_told_in_the_reactor(self) -> None:
         """
         Its end or its failure.

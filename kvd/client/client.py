@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from kvd.client.asking import Asker, Request, field, treq_of
+from kvd.client.clock import monotonic_clock
 from kvd.client.connecting import CONNECT_SECONDS, STORED_ENCODING
 from kvd.client.errors import BrokenOff, NotKvd, TimedOut, refusal
 from kvd.client.facts import Entry, Stored, Value, entry
@@ -374,8 +375,9 @@ def _default_asker(server: str, timeout_seconds: float) -> Asker:
     # Not at the top: importing the reactor installs one.
     from twisted.internet import reactor
 
-    clock: Any = reactor
-    treq = treq_of(clock, min(CONNECT_SECONDS, timeout_seconds))
+    own: Any = reactor
+    treq = treq_of(own, min(CONNECT_SECONDS, timeout_seconds))
+    clock = monotonic_clock(own)
     return Asker(server, treq, clock, timeout_seconds=timeout_seconds)
 
 

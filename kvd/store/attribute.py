@@ -119,13 +119,8 @@ def encode(etag: str, size: int, published_us: int, metadata_lines: bytes) -> by
         metadata_lines: From `encode_metadata`.
     """
     seconds, fraction = divmod(published_us, _MICROSECONDS)
-    return b"2 %b %d %d.%06d\n%b" % (
-        etag.encode("ascii"),
-        size,
-        seconds,
-        fraction,
-        metadata_lines,
-    )
+    line = f"2 {etag} {size} {seconds}.{fraction:06d}\n"
+    return line.encode("ascii") + metadata_lines
 
 
 @lru_cache(512)
@@ -158,8 +153,9 @@ def is_dated(published_us: int, changed_ns: int) -> bool:
         published_us: What the attribute says.
         changed_ns: When the file was changed, in nanoseconds since the epoch.
     """
-    whole_seconds = published_us - published_us % _MICROSECONDS
-    return changed_ns in (1000 * published_us, 1000 * whole_seconds)
+    if changed_ns == 1000 * published_us:
+        return True
+    return changed_ns == 1000 * (published_us - published_us % _MICROSECONDS)
 
 
 def _decode_metadata(lines: bytes) -> Metadata:

@@ -20,6 +20,8 @@ from zlib import crc32
 
 _DEFAULT_LIST: Final = "system.posix_acl_default"
 
+_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
 _MARK: Final = "user.kvd"
 
 _NONE: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
@@ -67,9 +69,14 @@ def make_folder(folder: int, name: str | bytes, mode: int) -> int:
     """
     listed = bool(_default_list(folder))
     os.mkdir(name, ALL_OF_A_FOLDER if listed else mode, dir_fd=folder)
-    inner = os.open(
-        name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder
-    )
+    try:
+        inner = os.open(name, _FLAGS, dir_fd=folder)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        # Mostly for want of descriptors: each request would leave another one.
+        os.rmdir(name, dir_fd=folder)
+        raise
     if not listed:
         os.fchmod(inner, mode | (os.fstat(inner).st_mode & stat.S_ISGID))
     return inner

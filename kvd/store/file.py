@@ -8,14 +8,16 @@ key is, plain to ``ls``, ``rsync`` and nginx.
             lock             the keys' locks           (kvd.store.locks)
             4711-09fe…/      what a process uploads    (kvd.store.uploads)
                 0, 1, …
+                k2.ab␟cdef   what was ab/cdef before   (kvd.store.writeback)
 
 A value is written into the upload folder of the process. A commit gives it an
 attribute that says which value it is (`kvd.store.attribute`) and renames it to
 its place while it holds the key's lock. At durability ``disk`` the file is
 synced before and the folders after (`kvd.store.sync`), away from the reactor's
-thread; all else is done at once. So a value is wholly old, wholly new or
-absent, and a kill at any moment leaves at most an upload that the next process
-sweeps away.
+thread; all else is done at once. At durability ``process`` everything is synced
+some seconds later, and what was replaced is kept until then. So a value is wholly
+old, wholly new or absent, and a kill at any moment leaves at most what the next
+process sweeps away.
 
 Any number of processes may have one root open.
 """
@@ -31,6 +33,7 @@ from typing import Final
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from kvd.conditions import Conditions
@@ -39,6 +42,7 @@ from kvd.interfaces import (
     NO_METADATA,
     Answer,
     IFileStoreMaker,
+    IHeldStoreMaker,
     IStore,
     IValue,
     Metadata,
@@ -47,23 +51,27 @@ from kvd.interfaces import (
 from kvd.keys import Key, escape
 from kvd.privileges import User, acting_as
 from kvd.settings import DEFAULT_MODES, Durability, Modes
-from kvd.store.conferring import conferred, make_folder
 from kvd.store.faults import fault_of
-from kvd.store.folders import FOLDER_FLAGS, split
+from kvd.store.folders import split
+from kvd.store.hidden import open_hidden, renew_hidden
 from kvd.store.listing import FileListing
-from kvd.store.locks import KeyLocks
+from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.preparing import make_root, probe
 from kvd.store.recent import RecentValues
+from kvd.store.swapping import is_on_a_disk
 from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.threads import Threads
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, Premises
-from kvd.store.uploads import UploadFolder, sweep
+from kvd.store.uploads import Left, UploadFolder, sweep
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway, in_threads_of, resolved
+from kvd.store.writeback import Writeback
 
 _ROOT_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+_log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +82,11 @@ class Insides:
 
     root: int
     """A descriptor of the folder."""
-    lock: int
-    """A descriptor of the file with the keys' locks."""
+    lock: LockFile
     swaps: bool
     """How a value is replaced; see `kvd.store.swapping`."""
+    kept: dict[Key, bytes] | None
+    """Where replaced values are kept; see `kvd.store.writeback`."""
     recent: RecentValues
     uploads: UploadFolder
     file_mode: int
@@ -96,22 +105,27 @@ class FileStore:
 
     def __init__(
         self,
-        path: str,
+        path: str | int,
         durability: Durability,
         clock: IReactorTime,
         off_reactor: OffReactor,
         syncing: OffReactor | None = None,
         modes: Modes = DEFAULT_MODES,
+        *,
+        writes_back: bool = True,
     ) -> None:
         """
         Args:
-            path: The root, which exists; it may be given through a link.
+            path: The root, which exists; it may be given through a link. Or a
+                descriptor of it, which stays the caller's.
             durability: What a commit promises.
             clock: For the pauses while another process has a key locked.
             off_reactor: Where listings are read.
             syncing: Where syncs are done; None: there too.
             modes: Of the files and folders that it makes. The umask of this process
                 must let those of files through.
+            writes_back: Whether to sync what is published, where nobody waits for it
+                (`kvd.store.writeback`); else others do.
 
         Raises:
             StoreUnusable: It cannot be opened.
@@ -121,14 +135,15 @@ class FileStore:
         self._underway = Underway()
         with ExitStack() as opened:
             try:
-                self._root = os.open(path, _ROOT_FLAGS)
+                self._root = _open_root(path)
                 opened.callback(os.close, self._root)
-                hidden = _open_hidden(self._root, modes.folder)
+                hidden = open_hidden(self._root, modes.folder)
                 opened.callback(os.close, hidden)
-                lock = _open_lock(hidden, modes.file)
-                opened.callback(os.close, lock)
-                sweep(hidden)
-                uploads = UploadFolder(hidden, modes)
+                lock = LockFile(self._root, modes)
+                opened.callback(lock.close)
+                left = sweep(hidden)
+                renew = partial(renew_hidden, self._root, hidden, modes.folder)
+                uploads = UploadFolder(hidden, modes, renew)
                 opened.callback(uploads.close)
             except OSError as error:
                 raise StoreUnusable(
@@ -138,10 +153,20 @@ class FileStore:
             opened.callback(recent.close)
             self._opened = opened.pop_all()
         tree = self._tree = Tree(self._root, modes)
-        self.insides = Insides(
-            self._root, lock, tree.swaps, recent, uploads, modes.file
-        )
         self._locks = KeyLocks(lock, clock, self._underway)
+        for each in left:
+            self._restore(each)
+        self._writeback = None
+        if writes_back and is_on_a_disk(self._root):
+            self._writeback = Writeback(self._root, uploads, left, clock, off_reactor)
+            if durability == "process":
+                tree.kept = self._writeback.kept
+        else:
+            for each in left:
+                each.release()
+        self.insides = Insides(
+            self._root, lock, tree.swaps, tree.kept, recent, uploads, modes.file
+        )
         self._syncs = None
         if durability == "disk":
             self._syncs = Syncs(self._root, syncing or off_reactor)
@@ -162,6 +187,8 @@ class FileStore:
                 self._tree.leave(folder)
         except OSError as error:
             sentence = f"The upload of /{escape(key)} cannot begin"
+            if not os.fstat(self._root).st_nlink:
+                sentence += ", as the folder of the store was removed; restart kvd"
             raise fault_of(error, sentence) from error
 
     def open(self, key: Key) -> IValue:
@@ -200,15 +227,45 @@ class FileStore:
     def close(self) -> Answer[None]:
         ended = self._underway.ended()
         if isinstance(ended, Deferred):
-            return ended.addCallback(lambda _: self._opened.close())
+            return ended.addCallback(lambda _: self._close())
+        return self._close()
+
+    def _close(self) -> Answer[None]:
+        written = None if self._writeback is None else self._writeback.stop()
+        if isinstance(written, Deferred):
+            return written.addCallback(lambda _: self._opened.close())
         self._opened.close()
         return None
+
+    def _restore(self, left: Left) -> None:
+        """
+        Look for values that a power cut has torn, among those that were replaced just
+        before.
+        """
+        for key, name in left.kept():
+            act = partial(self._restore_one, key, left.folder, name)
+            if not self._locks.hold_briefly(key, act):
+                _log.warn("/{key} is locked by another process", key=escape(key))
+
+    def _restore_one(self, key: Key, folder: int, name: bytes) -> None:
+        try:
+            if self._tree.restore(key, folder, name):
+                _log.warn(
+                    "/{key} has its older value again: a power cut tore the newer one",
+                    key=escape(key),
+                )
+        except OSError as error:
+            _log.warn(
+                "/{key} cannot be restored: {reason}", key=escape(key), reason=error
+            )
 
     def _expect_space(self, length: int) -> None:
         space = os.fstatvfs(self._root)
         free = space.f_bavail * space.f_frsize
         # A tmpfs without a limit says that it has no blocks at all.
         if length > free and space.f_blocks:
+            if self._writeback is not None:
+                self._writeback.soon()
             raise StoreFull(
                 f"The value has {length} bytes; the store has room for {free}."
             )
@@ -228,21 +285,18 @@ class FileStore:
         await syncs.folders(split(key)[0])
 
 
-def _open_hidden(root: int, mode: int) -> int:
-    try:
-        return make_folder(root, ".kvd", mode)
-    except FileExistsError:
-        return os.open(".kvd", FOLDER_FLAGS, dir_fd=root)
+def _open_root(path: str | int) -> int:
+    if isinstance(path, int):
+        # No duplicate: two of these must not share their place in a listing.
+        return os.open(".", _ROOT_FLAGS, dir_fd=path)
+    return os.open(path, _ROOT_FLAGS)
 
 
-def _open_lock(hidden: int, mode: int) -> int:
+def _is_same(path: str, folder: int) -> bool:
     try:
-        lock = os.open("lock", _LOCK_FLAGS | os.O_EXCL, mode, dir_fd=hidden)
-    except FileExistsError:
-        return os.open("lock", _LOCK_FLAGS, mode, dir_fd=hidden)
-    if not conferred(hidden).access:
-        os.fchmod(lock, mode)
-    return lock
+        return os.path.samestat(os.stat(path), os.fstat(folder))
+    except OSError:
+        return False
 
 
 def _reason(error: OSError) -> str:
@@ -251,7 +305,7 @@ def _reason(error: OSError) -> str:
     return f"{error.strerror}{of}"
 
 
-@implementer(IFileStoreMaker)
+@implementer(IFileStoreMaker, IHeldStoreMaker)
 @dataclass(frozen=True, slots=True)
 class FileStoreMaker:
     """
@@ -278,12 +332,40 @@ class FileStoreMaker:
             acting_as(self.user),
             # Nothing in it waits: the key is locked by nobody else.
             closing(
-                FileStore(path, "process", Clock(), execute, modes=self.modes)
+                FileStore(
+                    path,
+                    "process",
+                    Clock(),
+                    execute,
+                    modes=self.modes,
+                    writes_back=False,
+                )
             ) as store,
         ):
             probe(store, path)
 
+    def hold(self, path: str) -> int:
+        try:
+            return os.open(path, _ROOT_FLAGS)
+        except OSError as error:
+            raise StoreUnusable(
+                f"the store {path} cannot be opened: {_reason(error)}"
+            ) from error
+
+    def open_held(self, path: str, durability: Durability, held: int) -> FileStore:
+        if not _is_same(path, held):
+            _log.warn(
+                "{path} is no longer the folder that kvd found at its start: it goes on"
+                " with that one, wherever it is now; restart kvd to use what is in"
+                " its place",
+                path=path,
+            )
+        return self._open(held, durability)
+
     def open_store(self, path: str, durability: Durability) -> FileStore:
+        return self._open(path, durability)
+
+    def _open(self, path: str | int, durability: Durability) -> FileStore:
         # Not at the top: importing the reactor installs one.
         from twisted.internet import reactor
 

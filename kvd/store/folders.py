@@ -84,11 +84,17 @@ def _enter(folder: int, name: bytes, make: bool, mode: int) -> int:
     except FileNotFoundError:
         if not make:
             raise
+    # Two descriptors are put by for what follows: one to open the folder, one more
+    # to `prune` it if the next step fails. Else want of them would leave it empty.
+    put_by = os.dup(folder)
     try:
+        os.close(os.dup(folder))
         inner = make_folder(folder, name, mode)
     except FileExistsError:
         # Somebody who needs it too was faster.
         return os.open(name, FOLDER_FLAGS, dir_fd=folder)
+    finally:
+        os.close(put_by)
     try:
         mark(inner)
     except OSError:
@@ -106,7 +112,7 @@ def prune(root: int, parents: Parents) -> None:
     An empty folder is as good as none, so a failure is none either. Whoever
     empties a folder prunes it: where another was faster, that one goes on.
     """
-    folder = os.dup(root)
+    folder = root
     try:
         # Which folder contains each name. Numbers, not descriptors: a key may
         # lead through more folders than a process may have files open.
@@ -117,7 +123,8 @@ def prune(root: int, parents: Parents) -> None:
             except OSError:
                 break  # Pruned by another, or made by nobody: begin above it.
             walked.append((name, _identity(folder)))
-            os.close(folder)
+            if folder != root:
+                os.close(folder)
             folder = inner
         for name, container in reversed(walked):
             try:
@@ -132,7 +139,8 @@ def prune(root: int, parents: Parents) -> None:
             except OSError:
                 return  # Mostly ENOTEMPTY.
     finally:
-        os.close(folder)
+        if folder != root:
+            os.close(folder)
 
 
 def _identity(descriptor: int) -> tuple[int, int]:

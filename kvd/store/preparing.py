@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
@@ -22,9 +22,13 @@ from kvd.privileges import User
 from kvd.settings import DEFAULT_MODES
 from kvd.store.attribute import new_etag
 from kvd.store.conferring import make_folder
+from kvd.store.sync import sync
 
 if TYPE_CHECKING:
     from kvd.store.file import FileStore
+
+# Not `FOLDER_FLAGS`: outside of the store, links are followed.
+_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _log = Logger()
 
@@ -49,10 +53,13 @@ def make_root(
             f" and extended attributes, which {sys.platform} has not"
         )
     try:
+        missing = _missing(path)
         if not os.path.lexists(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             _make_own(path, mode, user)
         os.makedirs(path, exist_ok=True)
+        for folder in missing:
+            _sync_name(folder)
     except (FileExistsError, NotADirectoryError) as error:
         raise StoreUnusable(
             f"the store {path} cannot be a folder: a file is in its place"
@@ -63,9 +70,31 @@ def make_root(
         ) from error
 
 
+def _missing(path: str) -> list[str]:
+    """
+    Those of a folder and of the folders around it that are not there.
+    """
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return missing
+
+
+def _sync_name(path: str) -> None:
+    """
+    Sync that a folder has its name: what is synced in it would be lost with that.
+    """
+    around = os.open(os.path.dirname(path), _FOLDER_FLAGS)
+    try:
+        sync(around)
+    finally:
+        os.close(around)
+
+
 def _make_own(path: str, mode: int, user: User | None) -> None:
     name = os.path.basename(path)
-    around = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    around = os.open(os.path.dirname(path), _FOLDER_FLAGS)
     try:
         folder = make_folder(around, name, mode)
     except FileExistsError:

@@ -3,10 +3,11 @@ Which call gives a finished upload the name of an older value.
 
 ``rename`` does it everywhere. ext4 flushes the blocks of a file when a rename
 replaces another by it (its option ``auto_da_alloc``): a write that kvd did not ask
-for, since at durability ``disk`` the file was synced before, and ``process``
-promises nothing of a power cut. To swap the two names and remove the old file does
-the same without it. CPU time of a publication of 4 KiB, storage calls alone, in one
-interleaved run each (Linux 6.18, medians of four):
+for, since at durability ``disk`` the file was synced before, and at ``process`` what
+is replaced is kept until what replaces it is synced (`kvd.store.writeback`). To swap
+the two names and remove the old file does the same without it. CPU time of a
+publication of 4 KiB, storage calls alone, in one interleaved run each (Linux 6.18,
+medians of four):
 
 ==========================  ==========  ================
 file system                 ``rename``  swap and remove
@@ -26,6 +27,9 @@ import os
 from typing import Final
 
 _EXT4_SUPER_MAGIC: Final = 0xEF53
+_XFS_SUPER_MAGIC: Final = 0x58465342
+_TMPFS_MAGIC: Final = 0x01021994
+_RAMFS_MAGIC: Final = 0x858458F6
 _RENAME_EXCHANGE: Final = 2
 
 # struct statfs begins with the magic number of the file system, a long; the whole
@@ -47,10 +51,29 @@ def swapping_is_cheaper(folder: int) -> bool:
     """
     Whether to `swap` instead of renaming, in the file system of a folder.
     """
+    return _magic_of(folder) == _EXT4_SUPER_MAGIC
+
+
+def tells_unwritten_parts(folder: int) -> bool:
+    """
+    Whether lseek(2) finds, in the file system of a folder, those parts of a file that
+    were never written, and only those.
+    """
+    return _magic_of(folder) in (_EXT4_SUPER_MAGIC, _XFS_SUPER_MAGIC)
+
+
+def is_on_a_disk(folder: int) -> bool:
+    """
+    Whether a power cut leaves anything of the file system of a folder.
+    """
+    return _magic_of(folder) not in (_TMPFS_MAGIC, _RAMFS_MAGIC)
+
+
+def _magic_of(folder: int) -> int:
     found = ctypes.create_string_buffer(_STATFS_BYTES)
     if _libc.fstatfs(folder, found):
-        return False
-    return ctypes.c_long.from_buffer(found).value == _EXT4_SUPER_MAGIC
+        return 0
+    return ctypes.c_long.from_buffer(found).value
 
 
 def swap(folder: int, name: bytes, other_folder: int, other_name: bytes) -> None:

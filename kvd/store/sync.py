@@ -27,10 +27,19 @@ that have only begun, and tells each of them of anybody's failure.
 A sync that failed is not tried again: the kernel tells of a lost page once and
 then forgets it (fsync(2)). So when a folder's sync fails, it fails for those
 too who already wait for the next sync of this folder.
+
+Nor is a sync believed that says nothing. XFS answers fsync of a folder with success
+when the file system was shut down before, by an error of its log or its device, and
+the rename is gone (Linux 6.18); what it says of anything else, fstat(2) for one, is
+EIO from then on. Other file systems become read-only after an error, and some of them
+(f2fs) then answer every fsync with success, as there is nothing to write. So `sync`
+looks behind each fsync whether there still is a file system that writes.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 from collections.abc import Iterable
 from functools import partial
@@ -38,7 +47,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from kvd.errors import StoreFull, SyncFailed
+from kvd.errors import StoreExhausted, StoreFault, StoreFull, SyncFailed
 from kvd.store.faults import fault_of
 from kvd.store.folders import FOLDER_FLAGS
 from kvd.store.waiting import OffReactor
@@ -50,8 +59,42 @@ So many syncs at once; further ones take turns. In the measurement above, 8 gave
 keys in one folder, there was no difference.
 """
 
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syncfs.argtypes = (ctypes.c_int,)
+
 Path = tuple[bytes, ...]
 Failed = dict[Path, OSError]
+
+
+def sync(descriptor: int) -> None:
+    """
+    Sync a file or a folder. It blocks.
+
+    Raises:
+        OSError: What was written may be lost.
+    """
+    os.fsync(descriptor)
+    _look_behind(descriptor)
+
+
+def sync_all(folder: int) -> None:
+    """
+    Sync everything in the file system of a folder. It blocks.
+
+    Raises:
+        OSError: Something that was written may be lost; it may be somebody else's.
+    """
+    if _libc.syncfs(folder):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    _look_behind(folder)
+
+
+def _look_behind(descriptor: int) -> None:
+    # After the sync: what ended the file system may have come with it.
+    os.fstat(descriptor)
+    if os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 class Syncs:
@@ -74,7 +117,7 @@ class Syncs:
             SyncFailed: The file is lost.
         """
         try:
-            await self._off_reactor(partial(os.fsync, descriptor))
+            await self._off_reactor(partial(sync, descriptor))
         except OSError as error:
             fault = fault_of(error, "The upload cannot be synced")
             if isinstance(fault, StoreFull):
@@ -178,7 +221,7 @@ class Folders:
                 if here not in self._begun:
                     # Two threads that come here at once both sync: so what.
                     self._begun.add(here)
-                    os.fsync(folder)
+                    sync(folder)
         except (FileNotFoundError, NotADirectoryError):
             # Pruned, maybe after the folder around it was synced: once more.
             self._sync_again(folder, here[:-1])
@@ -189,12 +232,14 @@ class Folders:
 
     def _sync_again(self, folder: int, path: Path) -> None:
         try:
-            os.fsync(folder)
+            sync(folder)
         except OSError as error:
             self.failed[path] = error
 
 
-def _sync_failed(error: OSError, sentence: str) -> SyncFailed:
-    failed = SyncFailed(f"{sentence}: {error.strerror}.")
+def _sync_failed(error: OSError, sentence: str) -> StoreFault:
+    failed = fault_of(error, sentence)
+    if not isinstance(failed, StoreExhausted):
+        failed = SyncFailed(f"{sentence}: {error.strerror}.")
     failed.__cause__ = error
     return failed

@@ -20,13 +20,20 @@ from kvd.keys import Key, escape
 from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.faults import folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
-from kvd.store.swapping import swap, swapping_is_cheaper
+from kvd.store.swapping import swap, swapping_is_cheaper, tells_unwritten_parts
+from kvd.store.sync import sync
 from kvd.store.uploads import UploadFolder
 from kvd.store.value import FileValue, describe, is_absence, open_file
 
 # How often a folder may be pruned by others between being made and being used.
 # Two processes that did nothing else but that lost twice in a row at the most.
 _TRIES: Final = 100
+
+SOMETHING: Final = Key(b"")
+"""
+What is entered in `Tree.kept` when something has changed, whether or not anything is
+kept for it.
+"""
 
 
 class Tree:
@@ -44,6 +51,8 @@ class Tree:
         self._modes = modes
         self.swaps = swapping_is_cheaper(root)
         """How a value is replaced; see `kvd.store.swapping`."""
+        self.kept: dict[Key, bytes] | None = None
+        """Where what is replaced is kept for a while; see `kvd.store.writeback`."""
 
     def _enter(self, parents: Parents, *, make: bool = False) -> int:
         """
@@ -186,13 +195,13 @@ class Tree:
             # client was told (`kvd.exchanges.get`).
             ours = current if current is not None and current.is_ours else None
             seal(None if ours is None else ours.info.changed)
-            if self.swaps and current is not None:
-                swap(uploads.descriptor, upload, folder, name)
-                uploads.remove(upload)
-            else:
+            if current is None:
                 os.rename(
                     upload, name, src_dir_fd=uploads.descriptor, dst_dir_fd=folder
                 )
+                self._changed()
+            else:
+                self._replace(uploads, upload, folder, name, key)
         except FileNotFoundError:
             return None  # Pruned after it was opened, or removed by a stranger.
         except IsADirectoryError as error:
@@ -202,6 +211,59 @@ class Tree:
         finally:
             self.leave(folder)
         return current is not None
+
+    def _replace(
+        self, uploads: UploadFolder, upload: bytes, folder: int, name: bytes, key: Key
+    ) -> None:
+        keeps = self.kept is not None and key not in self.kept
+        kept = _keep(uploads, upload, folder, name, key) if keeps else b""
+        try:
+            if self.swaps:
+                swap(uploads.descriptor, upload, folder, name)
+                uploads.remove(upload)
+            else:
+                os.rename(
+                    upload, name, src_dir_fd=uploads.descriptor, dst_dir_fd=folder
+                )
+        except OSError:
+            if kept:
+                uploads.remove(kept)
+            raise
+        if self.kept is not None and kept:
+            self.kept[key] = kept
+        self._changed()
+
+    def _changed(self) -> None:
+        if self.kept is not None:
+            self.kept[SOMETHING] = b""
+
+    def restore(self, key: Key, kept: int, kept_name: bytes) -> bool:
+        """
+        Give a key back the value that is kept for it, if its own was torn.
+
+        Args:
+            key: Locked.
+            kept: The folder with what is kept.
+            kept_name: Its name there.
+
+        Returns:
+            Whether it got it.
+        """
+        parents, name = split(key)
+        try:
+            folder = self._enter(parents)
+        except OSError:
+            return False
+        try:
+            if _is_torn(folder, name, key) and not _is_torn(kept, kept_name, key):
+                os.rename(kept_name, name, src_dir_fd=kept, dst_dir_fd=folder)
+                return True
+        except OSError as error:
+            if not is_absence(error):
+                raise
+        finally:
+            self.leave(folder)
+        return False
 
     def remove(self, key: Key, conditions: Conditions) -> None:
         """
@@ -221,6 +283,7 @@ class Tree:
             os.unlink(name, dir_fd=folder)
         finally:
             self.leave(folder)
+        self._changed()
         # Within the key's lock, though it needs none: so a sync that follows
         # finds the folders as they stay.
         prune(self._root, parents)
@@ -259,6 +322,62 @@ def _current(folder: int, name: bytes, key: Key) -> FileValue | None:
     if value is not None:
         value.close()
     return value
+
+
+def _keep(
+    uploads: UploadFolder, upload: bytes, folder: int, name: bytes, key: Key
+) -> bytes:
+    """
+    Give a value a second name, before it is replaced.
+
+    Returns:
+        Its name among the uploads; empty if there can be none. Then what will replace
+        it has been synced instead, whoever waits for it.
+    """
+    kept = uploads.name_to_keep(key)
+    if kept is not None:
+        try:
+            os.link(
+                name,
+                kept,
+                src_dir_fd=folder,
+                dst_dir_fd=uploads.descriptor,
+                follow_symlinks=False,
+            )
+            return kept
+        except FileNotFoundError:
+            raise
+        except OSError:
+            pass  # Forbidden, unknown here, or one too many.
+    descriptor = os.open(upload, os.O_RDONLY | os.O_CLOEXEC, dir_fd=uploads.descriptor)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+    return b""
+
+
+def _is_torn(folder: int, name: bytes, key: Key) -> bool:
+    """
+    Whether a file is less than what kvd wrote.
+
+    Raises:
+        OSError: It cannot be opened; see `is_absence`.
+    """
+    descriptor = open_file(folder, name)
+    try:
+        described = describe(descriptor, key)
+        if described is None:
+            return True
+        size = described.info.size
+        return (
+            described.is_ours
+            and size > 0
+            and tells_unwritten_parts(descriptor)
+            and os.lseek(descriptor, 0, os.SEEK_HOLE) < size
+        )
+    finally:
+        os.close(descriptor)
 
 
 def _is_folder(folder: int, name: bytes) -> bool:

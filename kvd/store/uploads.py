@@ -7,6 +7,11 @@ as it lives, which the kernel ends however the process does. So a folder that
 can be locked belongs to nobody: it is the rest of a process that was killed,
 and whoever opens the store sweeps it away.
 
+At durability ``process`` it also keeps values that were replaced a moment ago
+(`kvd.store.writeback`). Their names have a dot, and behind it the key they had, whose
+slashes are the control character US. Folders that hold such files are not removed
+before a sync.
+
 Between making a folder and holding it, somebody who sweeps may take it. So the
 maker looks again once it holds the lock, and makes another if the folder is
 gone; and whoever sweeps keeps the lock until the folder is removed.
@@ -27,6 +32,7 @@ from typing import Final
 
 from twisted.logger import Logger
 
+from kvd.keys import Key
 from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.conferring import ALL_OF_A_FILE, Conferred, conferred, make_folder
 from kvd.store.folders import FOLDER_FLAGS
@@ -41,20 +47,87 @@ _NAMELESS_FLAGS: Final = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
 _log = Logger()
 
 
+_KEY_BEHIND: Final = b"."
+_SLASH: Final = b"\x1f"  # In no key.
+_MAX_NAME_BYTES: Final = 255
+
+
+def key_of(name: bytes) -> Key | None:
+    """
+    The key of which a file in an upload folder is the value that was replaced; None if
+    it is not kept for any.
+    """
+    _, behind, text = name.partition(_KEY_BEHIND)
+    key = text.replace(_SLASH, b"/")
+    # Anybody may have made it.
+    if not behind or key.startswith(b".kvd") or not _is_path(key):
+        return None
+    return Key(key)
+
+
+def _is_path(key: bytes) -> bool:
+    return not any(part in (b"", b".", b"..") for part in key.split(b"/"))
+
+
+class Left:
+    """
+    A folder with replaced values that a process left, held by this one.
+    """
+
+    def __init__(self, hidden: int, name: str, folder: int) -> None:
+        self._hidden = hidden
+        self._name = name
+        self.folder = folder
+
+    def remove(self) -> None:
+        """
+        Remove it with all that is in it.
+        """
+        _remove(self._hidden, self._name, self.folder)
+        self.release()
+
+    def release(self) -> None:
+        """
+        Leave it to others.
+        """
+        os.close(self.folder)
+
+    def kept(self) -> list[tuple[Key, bytes]]:
+        """
+        The keys for which something is kept, and its name; what was written last comes
+        first.
+        """
+        found = []
+        for name in os.listdir(self.folder):
+            key = key_of(os.fsencode(name))
+            if key is not None:
+                status = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
+                found.append((status.st_mtime_ns, key, os.fsencode(name)))
+        return [(key, name) for _, key, name in sorted(found, reverse=True)]
+
+
 class UploadFolder:
     """
     This process's own folder.
     """
 
-    def __init__(self, hidden: int, modes: Modes = DEFAULT_MODES) -> None:
+    def __init__(
+        self,
+        hidden: int,
+        modes: Modes = DEFAULT_MODES,
+        renew_hidden: Callable[[], None] = lambda: None,
+    ) -> None:
         """
         Args:
             hidden: The folder ``.kvd``, open for as long as this one is used.
             modes: Of files and folders that are made. This process's umask must let
                 those of files through.
+            renew_hidden: Makes the folder ``.kvd`` anew, behind the same descriptor,
+                where somebody has removed it.
         """
         self._hidden = hidden
         self._modes = modes
+        self._renew_hidden = renew_hidden
         self._conferred = Conferred(None, b"")
         self._names = count()
         self._name = ""
@@ -78,21 +151,39 @@ class UploadFolder:
             OSError: It cannot be created.
         """
         if self.descriptor < 0:
-            self._name, self.descriptor = _make(self._hidden, self._modes.folder)
-            self._conferred = conferred(self.descriptor)
-            self.made(self.descriptor)
+            self._make()
         name = b"%x" % next(self._names)
+        try:
+            return self._create(name, near), name
+        except FileNotFoundError:
+            # Somebody has removed the folder. What was uploaded in it is lost.
+            self._make()
+            return self._create(name, near), name
+
+    def _make(self) -> None:
+        old = self.descriptor
+        try:
+            self._name, self.descriptor = _make(self._hidden, self._modes.folder)
+        except FileNotFoundError:
+            self._renew_hidden()
+            self._name, self.descriptor = _make(self._hidden, self._modes.folder)
+        self._conferred = conferred(self.descriptor)
+        self.made(self.descriptor)
+        if old >= 0:
+            os.close(old)
+
+    def _create(self, name: bytes, near: int | None) -> int:
         if near is not None:
             other = conferred(near)
             if other != self._conferred:
                 try:
-                    return self._create_in(near, name, self._mode(other)), name
+                    return self._create_in(near, name, self._mode(other))
                 except OSError:
                     # Not every file system has files without names, and the folder
                     # may be gone. If there is another reason, what follows fails too.
                     pass
         mode = self._mode(self._conferred)
-        return os.open(name, _FILE_FLAGS, mode, dir_fd=self.descriptor), name
+        return os.open(name, _FILE_FLAGS, mode, dir_fd=self.descriptor)
 
     def _create_in(self, folder: int, name: bytes, mode: int) -> int:
         """
@@ -114,6 +205,15 @@ class UploadFolder:
 
     def _mode(self, given: Conferred) -> int:
         return ALL_OF_A_FILE if given.access else self._modes.file
+
+    def name_to_keep(self, key: Key) -> bytes | None:
+        """
+        A new name for the value of a key that is about to be replaced; None if the key
+        is too long for that. `kvd.shortcuts` gives others, beginning with ``c``.
+        """
+        text = key.replace(b"/", _SLASH)
+        name = b"k%x%b%b" % (next(self._names), _KEY_BEHIND, text)
+        return name if len(name) <= _MAX_NAME_BYTES else None
 
     def remove(self, name: bytes) -> None:
         """
@@ -141,13 +241,17 @@ class UploadFolder:
             self.descriptor = -1
 
 
-def sweep(hidden: int) -> None:
+def sweep(hidden: int) -> list[Left]:
     """
     Remove the upload folders of processes that are no more.
 
     Args:
-        hidden: The folder ``.kvd``.
+        hidden: The folder ``.kvd``, open for as long as what is returned is used.
+
+    Returns:
+        Those with replaced values: they must not be removed before a sync.
     """
+    found = []
     with os.scandir(hidden) as entries:
         names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     for name in names:
@@ -155,11 +259,14 @@ def sweep(hidden: int) -> None:
             folder = os.open(name, FOLDER_FLAGS, dir_fd=hidden)
         except FileNotFoundError:
             continue  # Somebody else sweeps too.
-        try:
-            if _hold(folder):
-                _remove(hidden, name, folder)
-        finally:
-            os.close(folder)
+        left = Left(hidden, name, folder)
+        if not _hold(folder):
+            left.release()
+        elif any(key_of(os.fsencode(each)) for each in os.listdir(folder)):
+            found.append(left)
+        else:
+            left.remove()
+    return found
 
 
 def _make(hidden: int, mode: int) -> tuple[str, int]:
@@ -168,6 +275,8 @@ def _make(hidden: int, mode: int) -> tuple[str, int]:
         try:
             folder = make_folder(hidden, name, mode)
         except FileNotFoundError:
+            if not os.fstat(hidden).st_nlink:
+                raise  # It is not this one that was removed.
             continue
         if _hold(folder):
             return name, folder

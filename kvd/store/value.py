@@ -137,7 +137,9 @@ def _foreign(key: Key, status: os.stat_result) -> ValueInfo:
 
 
 def _nearest(changed: float) -> float:
-    return min(max(changed, EARLIEST), LATEST)
+    if EARLIEST <= changed <= LATEST:
+        return changed
+    return EARLIEST if changed < EARLIEST else LATEST
 
 
 @implementer(IValue)

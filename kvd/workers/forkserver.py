@@ -20,8 +20,10 @@ import socket
 import subprocess
 import sys
 import traceback
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from kvd.inherited import forget_inherited_signals
 from kvd.scoreboard import Scoreboard
 from kvd.settings import Settings
 from kvd.workers.messages import Exited, Fork, Forked, Load, receive, send
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
     from kvd.serving import Parts
 
 # The supervisor's own module path, so that what it found is found here too,
-# from whichever folder it was started.
+# from whichever folder it was started; worked out while that folder is there.
+_PATH: Final = [
+    folder if os.path.isabs(folder) else os.path.abspath(folder) for folder in sys.path
+]
 _BOOT: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
     " from kvd.workers.forkserver import main; main(int(sys.argv[2]))"
@@ -48,11 +53,13 @@ def spawn(control: socket.socket) -> subprocess.Popen[bytes]:
         Its process. What it and its workers print to standard error is the caller's to
         read: whatever this process has there may be read by nobody.
     """
-    path = json.dumps([os.path.abspath(folder) for folder in sys.path])
+    path = json.dumps(_PATH)
     return subprocess.Popen(  # noqa: S603  # all of it is ours
         [sys.executable, "-c", _BOOT, path, str(control.fileno())],
         pass_fds=[control.fileno()],
         stdin=subprocess.DEVNULL,
+        # Where there is none, the number would be some socket's.
+        stdout=subprocess.DEVNULL if sys.__stdout__ is None else None,
         stderr=subprocess.PIPE,
         process_group=0,
     )
@@ -62,6 +69,7 @@ def main(descriptor: int) -> None:
     """
     Be a fork server, until the control socket closes.
     """
+    forget_inherited_signals()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=descriptor)
@@ -69,12 +77,12 @@ def main(descriptor: int) -> None:
     loaded = receive(control)
     if loaded is None:
         return
-    message, (memory,) = loaded
+    message, (memory, *held) = loaded
     assert isinstance(message, Load)
     settings = message.settings
     scoreboard = Scoreboard(memory)
     os.close(memory)
-    parts = import_for(settings)
+    parts = replace(import_for(settings), held=held[0] if held else None)
     ForkServer(control, settings, scoreboard, parts).run()
 
 

@@ -63,7 +63,8 @@ _DESCRIPTORS_SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_BYTES)
 @dataclass(frozen=True, slots=True)
 class Load:
     """
-    Import what workers with these settings need.
+    Import what workers with these settings need. With it come the scoreboard's memory
+    and, where there is one, what the store is in (`IHeldStoreMaker`).
     """
 
     settings: Settings

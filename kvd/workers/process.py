@@ -64,6 +64,7 @@ class ForkServerProcess:
         scoreboard: int,
         reactor: Any,
         spawn: Callable[[socket.socket], subprocess.Popen[bytes]] = spawn,
+        held: int | None = None,
     ) -> None:
         """
         Args:
@@ -71,11 +72,13 @@ class ForkServerProcess:
             scoreboard: A descriptor of its memory, which stays the caller's.
             reactor: Watches the control socket.
             spawn: Starts a process.
+            held: What the store is in, which stays the caller's (`IHeldStoreMaker`);
+                None: it has nothing of that kind.
         """
         self._settings = settings
-        self._scoreboard = scoreboard
         self._reactor = reactor
         self._spawn = spawn
+        self._loaded_with = [scoreboard] if held is None else [scoreboard, held]
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._ending: dict[subprocess.Popen[bytes], Any] = {}
@@ -109,7 +112,7 @@ class ForkServerProcess:
             )
             self._timer = self._reactor.callLater(pause, self._begin)
             return
-        channel.send(Load(self._settings), [self._scoreboard])
+        channel.send(Load(self._settings), self._loaded_with)
         waiting, self._waiting = self._waiting, []
         for fork, control in waiting:
             with control:

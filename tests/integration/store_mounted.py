@@ -20,6 +20,7 @@ from kvd.conditions import UNCONDITIONAL
 from kvd.errors import MetadataTooLarge, StoreFull, StoreUnusable
 from kvd.keys import Key
 from kvd.store.file import FileStore, maker
+from kvd.store.uploads import key_of
 
 CHUNK = b"x" * 65536
 
@@ -55,9 +56,14 @@ def put(store: FileStore, key: bytes, chunks: int, length: int | None) -> None:
 
 def files(path: str) -> list[str]:
     """
-    All files there but the locks.
+    All files there but the locks, and what is kept of replaced values for a while.
     """
-    return [name for _, _, names in os.walk(path) for name in names if name != "lock"]
+    return [
+        name
+        for _, _, names in os.walk(path)
+        for name in names
+        if name != "lock" and key_of(os.fsencode(name)) is None
+    ]
 
 
 def is_full(act: Callable[[], object]) -> bool:

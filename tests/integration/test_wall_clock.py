@@ -270,3 +270,52 @@ def reply_to_next(server: socket.socket, head: bytes, body: bytes = b"") -> None
         connection.recv(10_000)
         fields = b"Connection: close\r\nServer: kvd/1\r\n\r\n"
         connection.sendall(head + fields + body)
+
+
+CALLER = """
+import sys, time
+from twisted.internet import defer, reactor, task
+from kvd.client import Client
+
+async def ask():
+    client = Client(sys.argv[1], timeout_seconds=2.0)
+    began = time.monotonic()
+    try:
+        await client.stat("key")
+    except Exception as error:
+        print(type(error).__name__, time.monotonic() - began >= 2.0, flush=True)
+
+assert abs(reactor.seconds() - time.time()) < 1000, "the reactor is the caller's"
+task.react(lambda _: defer.Deferred.fromCoroutine(ask()))
+"""
+"""
+A program of somebody else's, in whose reactor the client runs.
+"""
+
+
+@pytest.mark.parametrize("step", [BACK, FORWARD])
+def test_the_client_gives_up_in_its_time(
+    tmp_path: Path, clock: WallClock, step: int
+) -> None:
+    """
+    Also in the reactor of a caller, whose clock can be set.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with subprocess.Popen(
+            [sys.executable, "-c", CALLER, url],
+            cwd=tmp_path,
+            env=clock.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as program:
+            try:
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(10_000)
+                    clock.step(step)
+                    printed, _ = program.communicate(timeout=TIMEOUT_SECONDS)
+            finally:
+                program.kill()
+
+    assert ("TimedOut True\n", 0) == (printed, program.returncode)

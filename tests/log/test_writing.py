@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import cast
 
 from twisted.internet.testing import MemoryReactorClock
@@ -184,6 +185,15 @@ class WrittenLaterTests(SynchronousTestCase):
         assert [] == self.pipe.texts
 
 
+class Reactor(MemoryReactorClock):
+    """
+    Remembers what is to happen at its end.
+    """
+
+    def callFromThread(self, function: Callable[..., object], *rest: object) -> None:
+        function(*rest)
+
+
 class WriteLogLaterTests(SynchronousTestCase):
     """
     `write_log_later` takes twistd's observers over.
@@ -202,8 +212,7 @@ class WriteLogLaterTests(SynchronousTestCase):
 
         publisher = LogPublisher(cast(ILogObserver, observe))
         self.patch(writing, "globalLogPublisher", publisher)
-        reactor = MemoryReactorClock()
-        reactor.callFromThread = lambda function, *rest: function(*rest)
+        reactor = Reactor()
         write_log_later(reactor)
         log = Logger("here", observer=publisher)
         for _ in range(100):

@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
 from kvd.dialects.choice import Dialects
+from kvd.hosts import HostGuard
 from kvd.interfaces import IStoreMaker
 from kvd.record import read_record
 from kvd.scoreboard import WORDS_OF_REQUESTS, lone_row
@@ -26,7 +28,7 @@ from kvd.settings import Durability, Limits, Settings, StoreLocation, TCPAddress
 from kvd.store.file import FileStore
 from tests.shortcuts.cases import attribute_of
 from tests.shortcuts.watched import WatchedShortcuts
-from tests.stepped import Client, SteppedReactor
+from tests.stepped import Client, InlineWriter, SteppedReactor
 
 LIMITS = Limits(value_bytes=5_000, idle_seconds=100, head_seconds=50)
 
@@ -68,6 +70,15 @@ class Outcome:
     counts: list[int]
 
 
+class LoopbackGuard(HostGuard):
+    """
+    Takes all connections for ones to a loopback address.
+    """
+
+    def _guards(self, local: Any) -> bool:
+        return True
+
+
 class ServingAtOnce(Serving):
     """
     Writes its logs without a thread.
@@ -85,13 +96,14 @@ class Worker:
     A worker over a folder of its own, and its clients.
     """
 
-    def __init__(self, *, shortcuts: bool, durability: Durability) -> None:
+    def __init__(
+        self, *, shortcuts: bool, durability: Durability, guarded: bool = False
+    ) -> None:
         self.folder = tempfile.mkdtemp(prefix="kvd-test-")
         self.root = os.path.join(self.folder, "values")
         os.mkdir(self.root)
         self._reactor = SteppedReactor()
         self._row = lone_row()
-        self._listener = socket.create_server(("127.0.0.1", 0))
         settings = Settings(
             store=StoreLocation("file", self.root),
             durability=durability,
@@ -99,35 +111,29 @@ class Worker:
             record=os.path.join(self.folder, "record"),
             limits=LIMITS,
             shortcuts=shortcuts,
-            listen=(TCPAddress(*self._listener.getsockname()),),
-            allowed_hosts=("kvd",),
         )
         parts = Parts(SteppedStoreMaker(self._reactor), Dialects(()))
         self._serving = ServingAtOnce(settings, 0, self._reactor, self._row, parts)
-        self._serving.start()
+        with mock.patch("kvd.serving.Writer", InlineWriter):
+            self._serving.start()
         self.watched: WatchedShortcuts | None = None
         site = self._serving._site
+        if guarded:
+            site.guard = LoopbackGuard([TCPAddress("127.0.0.1", 8080)], ["kvd"])
         if site.shortcuts is not None:
             self.watched = site.shortcuts = WatchedShortcuts(site.shortcuts)
         self._clients: list[Client] = []
         self._replies: list[bytes] = []
 
-    def connect(
-        self, request: bytes, room: int | None = None, *, over_tcp: bool = False
-    ) -> None:
+    def connect(self, request: bytes, room: int | None = None) -> None:
         """
         One more client.
 
         Args:
             request: What it has said when it is accepted.
             room: How much may be sent ahead to it; None: much.
-            over_tcp: It comes to a loopback address, not to a Unix socket.
         """
-        if over_tcp:
-            far = socket.create_connection(self._listener.getsockname())
-            near, _ = self._listener.accept()
-        else:
-            near, far = socket.socketpair()
+        near, far = socket.socketpair()
         if room is not None:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
         far.sendall(request)
@@ -206,7 +212,6 @@ class Worker:
         self._reactor.settle()
         assert drained
         self._serving.stop()
-        self._listener.close()
         self._reactor.dispose()
         words = self._row.words.tolist()
         begun, done, bytes_in, bytes_out, _, latency = WORDS_OF_REQUESTS

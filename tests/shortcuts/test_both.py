@@ -111,11 +111,11 @@ def send(number: int, pieces: Sequence[bytes], reads: bool, worker: Worker) -> N
         worker.send(number, piece, reads=reads)
 
 
-def connect(request: bytes, room: int | None, over_tcp: bool, worker: Worker) -> None:
+def connect(request: bytes, room: int | None, worker: Worker) -> None:
     """
     Somebody connects, and may have said something when he is accepted.
     """
-    worker.connect(request, room, over_tcp=over_tcp)
+    worker.connect(request, room)
 
 
 def half_close(number: int, worker: Worker) -> None:
@@ -247,7 +247,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     *[step(send, NUMBERS, st.lists(PLAIN, min_size=1, max_size=8), READS)] * 4,
     *[step(send, NUMBERS, st.tuples(requests()), READS)] * 3,
     *[step(send, NUMBERS, streams(), READS)] * 3,
-    step(connect, st.just(b"") | PLAIN | requests(), ROOM, st.booleans()),
+    step(connect, st.just(b"") | PLAIN | requests(), ROOM),
     step(half_close, NUMBERS),
     step(leave, NUMBERS),
     step(wait, st.sampled_from([1, 60, 99])),
@@ -274,11 +274,12 @@ def test_both_ways_come_to_the_same() -> None:
     @given(
         st.lists(STEPS, min_size=5, max_size=30),
         st.sampled_from(["process", "process", "process", "disk"]),
+        st.booleans(),
     )
-    def compare(steps: list[Step], durability: Durability) -> None:
+    def compare(steps: list[Step], durability: Durability, guarded: bool) -> None:
         outcomes = []
         for shortcuts in (True, False):
-            worker = Worker(shortcuts=shortcuts, durability=durability)
+            worker = Worker(shortcuts=shortcuts, durability=durability, guarded=guarded)
             try:
                 worker.connect(b"")
                 send(0, KNOWN, True, worker)

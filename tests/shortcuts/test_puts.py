@@ -9,10 +9,12 @@ import re
 import shutil
 import stat
 import time
+from unittest import mock
 
 from kvd.keys import Key
 from kvd.shortcuts import CLOSES, MAX_BODY_BYTES, SERVED
 from kvd.store import attribute
+from kvd.store.uploads import key_of
 from tests.shortcuts.cases import ShortcutCase, attribute_of, field, put
 
 
@@ -395,3 +397,99 @@ class InTheWayOfSwapsTests(InTheWayTests):
     """
 
     swaps = True
+
+
+class KeepingTests(StoringTests):
+    """
+    See there; on a disk, replaced values are kept for a while.
+    """
+
+    keeps = True
+    swaps = True
+
+    def kept(self) -> dict[bytes, bytes]:
+        """
+        What is kept for each key.
+        """
+        kept = self.store.insides.kept
+        assert kept is not None
+        bodies = {}
+        for key, name in kept.items():
+            if name:
+                assert key == key_of(name)
+                file = os.open(name, os.O_RDONLY, dir_fd=self.uploads())
+                bodies[bytes(key)] = os.read(file, 100)
+                os.close(file)
+        return bodies
+
+    def uploads(self) -> int:
+        """
+        The folder of uploads.
+        """
+        return self.store.insides.uploads.descriptor
+
+    def test_what_is_replaced_first_is_kept(self) -> None:
+        """
+        Whether a shortcut replaced it or not; what comes in its place meanwhile is not.
+        """
+        self.publish(self.store, Key(b"a/b.c"), b"first")
+        self.served(put("a/b.c", b"second"))
+        self.served(put("a/b.c", b"third"))
+        self.publish(self.store, Key(b"a/b.c"), b"fourth")
+        self.publish(self.store, Key(b"k"), b"first")
+        self.publish(self.store, Key(b"k"), b"second")
+        self.served(put("k", b"third"))
+        assert {b"a/b.c": b"first", b"k": b"first"} == self.kept()
+        assert 2 == len(os.listdir(self.uploads()))
+
+        with mock.patch("kvd.store.writeback.sync_all"):
+            self.clock.pump([1.0] * 5)
+        assert {} == self.kept()
+        assert [] == os.listdir(self.uploads())
+        self.served(put("k", b"fourth"))
+        assert {b"k": b"third"} == self.kept()
+
+    def test_what_is_created_is_synced(self) -> None:
+        """
+        There is nothing to keep.
+        """
+        with mock.patch("kvd.store.writeback.sync_all") as sync:
+            self.clock.pump([1.0] * 5)
+            before = sync.call_count
+            self.served(put("new", b"value"))
+            assert {} == self.kept()
+            self.clock.pump([1.0] * 5)
+            assert before + 1 == sync.call_count
+
+    def test_too_long_a_key_is_left(self) -> None:
+        """
+        The ordinary way syncs what it cannot keep.
+        """
+        folder = "x" * 150
+        self.publish(self.store, Key(f"{folder}/first".encode()), b"v")
+        self.served(put(f"{folder}/{'y' * 80}", b"v"))
+        self.assert_left(put(f"{folder}/{'y' * 120}", b"v"))
+
+
+class OtherLockTests(ShortcutCase):
+    """
+    A lock is one only if everybody finds it.
+    """
+
+    def test_a_removed_or_replaced_one_is_left(self) -> None:
+        """
+        To the ordinary way, which opens the one that is there now; then shortcuts use
+        it too.
+        """
+        self.served(put("k", b"1"))
+        lock = os.path.join(self.path, ".kvd", "lock")
+        another = put("k", b"5")
+        for is_replaced in (False, True):
+            os.unlink(lock)
+            if is_replaced:
+                self.place(".kvd/lock", b"")
+            self.assert_left(put("k", b"2"))
+            self.publish(self.store, Key(b"k"), b"3")
+            self.served(put("k", b"4"))
+            assert b"4" == self.get(self.store, Key(b"k"))
+            assert another == self.while_locked(Key(b"k"), lambda: self.serve(another))

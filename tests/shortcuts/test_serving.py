@@ -161,7 +161,8 @@ class MistakeTests(ConnectionCase):
             """
             insides = self.store.insides
             made = native(
-                *(insides.root, insides.lock, False, 0o644, 9000, 9000, tuple),
+                *(insides.root, insides.lock.descriptor, False, None, 0o644),
+                *(9000, 9000, tuple),
                 *(self.site.row.words, (0, 1, 2, 3, 4, 5), (0,), 0),
                 *(understand, value_of, offset_of),
             )

@@ -19,7 +19,8 @@ from kvd.keys import Key
 from kvd.settings import Durability
 from kvd.store.contract.asking import Asking
 from kvd.store.file import FileStore
-from kvd.store.locks import KeyLocks
+from kvd.store.locks import KeyLocks, LockFile
+from kvd.store.uploads import key_of
 from kvd.store.waiting import OffReactor, Underway
 
 T = TypeVar("T")
@@ -76,6 +77,9 @@ class FileStoreCase(Asking, FolderCase):
     swaps = False
     """Whether the file system is one in which names are swapped."""
 
+    keeps = False
+    """Whether it is one on a disk, so that what is replaced is kept for a while."""
+
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
@@ -92,7 +96,11 @@ class FileStoreCase(Asking, FolderCase):
         Open the store in the folder, as one more process would.
         """
         choice = "kvd.store.tree.swapping_is_cheaper"
-        with mock.patch(choice, return_value=self.swaps):
+        disk = "kvd.store.file.is_on_a_disk"
+        with (
+            mock.patch(choice, return_value=self.swaps),
+            mock.patch(disk, return_value=self.keeps),
+        ):
             store = FileStore(
                 self.path, durability or self.durability, self.clock, off_reactor
             )
@@ -115,20 +123,25 @@ class FileStoreCase(Asking, FolderCase):
         """
         Do something while another process has a key locked.
         """
-        lock = os.open(os.path.join(self.path, ".kvd", "lock"), os.O_RDWR)
+        root = os.open(self.path, os.O_RDONLY)
+        lock = LockFile(root)
         try:
             results: list[T] = []
             locks = KeyLocks(lock, self.clock, Underway())
             locks.holding(key, lambda: results.append(act()))
             return results[0]
         finally:
-            os.close(lock)
+            lock.close()
+            os.close(root)
 
     def debris(self) -> list[str]:
+        """
+        What uploads have left behind; what is kept of replaced values is none.
+        """
         hidden = os.path.join(self.path, ".kvd")
         return [
             os.path.join(folder, file)
             for folder, _, files in os.walk(hidden)
             for file in files
-            if file != "lock"
+            if file != "lock" and key_of(os.fsencode(file)) is None
         ]

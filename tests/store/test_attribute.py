@@ -3,7 +3,7 @@ The tests of `kvd.store.attribute`.
 """
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvd.interfaces import METADATA_FIELDS
@@ -27,6 +27,7 @@ VALUES = st.text(
 )
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 1 << 62),
     st.integers(0, 253402300799_999999),
@@ -63,6 +64,7 @@ def test_attribute_of_the_first_version_is_read() -> None:
     assert Record(ETAG, 4096, None, {"content-type": "text/plain"}) == decode(attribute)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_decoded_or_refused(attribute: bytes) -> None:
     """

@@ -82,6 +82,34 @@ class FileStoreMakerTests(FolderCase):
         assert [".kvd"] == os.listdir(path)
         assert ["lock"] == os.listdir(os.path.join(path, ".kvd"))
 
+    def test_names_of_new_folders_are_synced(self) -> None:
+        """
+        Of each folder that is made, in the one around it, once it is there; none
+        where it was there before.
+        """
+        synced = []
+
+        def fsync(descriptor: int) -> None:
+            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            synced.append((os.path.relpath(path, self.path), os.listdir(path)))
+
+        with mock.patch("os.fsync", fsync):
+            maker.prepare(os.path.join(self.path, "a/b/c"))
+            assert [("a/b", ["c"]), ("a", ["b"]), (".", ["a"])] == synced
+            maker.prepare(os.path.join(self.path, "a/b/c"))
+            assert 3 == len(synced)
+
+    def test_names_that_cannot_be_synced_are_no_store(self) -> None:
+        """
+        Where the disk fails, kvd does not start.
+        """
+        path = os.path.join(self.path, "a")
+        with (
+            mock.patch("os.fsync", side_effect=OSError(errno.EIO, "broken")),
+            pytest.raises(StoreUnusable, match="cannot be made: broken"),
+        ):
+            maker.prepare(path)
+
     def test_file_in_the_way_is_told(self) -> None:
         """
         A store that is a file, or below one, cannot be.
@@ -96,7 +124,7 @@ class FileStoreMakerTests(FolderCase):
         What cannot be made, opened or written names the folder and why.
         """
         broken = OSError(errno.EROFS, "Read-only file system")
-        for call in ("os.makedirs", "os.mkdir", "os.rename"):
+        for call in ("os.mkdir", "os.rename"):
             with (
                 mock.patch(call, side_effect=broken),
                 pytest.raises(StoreUnusable, match=f"{self.path} .*Read-only"),

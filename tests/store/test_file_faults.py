@@ -4,17 +4,44 @@ The file store on a disk that is full or broken (`kvd.store.upload`).
 
 import errno
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import pytest
 
 from kvd.conditions import UNCONDITIONAL
 from kvd.errors import (
+    StoreExhausted,
     StoreFault,
     StoreFull,
 )
 from kvd.keys import Key
 from tests.store.cases import KEY, FileStoreCase
+
+
+@contextmanager
+def few_descriptors(free: int) -> Iterator[None]:
+    """
+    So many more descriptors may be opened, and no more.
+    """
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(map(int, os.listdir("/proc/self/fd"))) + 10
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        with ExitStack() as opened:
+            taken = []
+            while True:
+                try:
+                    taken.append(opened.enter_context(open(os.devnull)))
+                except OSError:
+                    break
+            for file in taken[:free]:
+                file.close()
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 class RoomTests(FileStoreCase):
@@ -104,6 +131,43 @@ class RoomTests(FileStoreCase):
         assert b"old" == self.store.open(Key(b"a/b")).read(0, 100)
         assert ["a/b"] == self.found()
         assert [] == self.debris()
+
+    def test_want_of_descriptors_passes_and_leaves_nothing(self) -> None:
+        """
+        However many there are left, a value is stored or the client is told to come
+        again, and neither an upload, nor its folder, nor a folder of the key stays.
+        The same for as long as it lasts, and afterwards.
+        """
+        outcomes = []
+        told = set()
+        for free in range(8):
+            store = self.open_store()
+            for _ in range(3):
+                with few_descriptors(free):
+                    try:
+                        self.put(store, Key(b"a/b/c/d"), b"value")
+                        outcomes.append(True)
+                    except StoreExhausted as error:
+                        told.add(error.sentence.rpartition(": ")[2])
+                        outcomes.append(False)
+                assert (["a/b/c/d"] if outcomes[-1] else []) == self.found()
+                assert [] == self.debris()
+                if outcomes[-1]:
+                    self.result(store.remove(Key(b"a/b/c/d"), UNCONDITIONAL))
+            store.close()
+            assert ["lock"] == os.listdir(os.path.join(self.path, ".kvd"))
+        assert {True, False} == set(outcomes)
+        assert {"Too many open files."} == told
+        assert 503 == StoreExhausted.status
+
+    def test_want_of_memory_passes(self) -> None:
+        """
+        Of the kernel's, or of the machine's descriptors.
+        """
+        for number in (errno.ENOMEM, errno.ENFILE):
+            with mock.patch("os.open", side_effect=OSError(number, "none left")):
+                self.error(StoreExhausted, lambda: self.store.open(KEY))
+                self.error(StoreExhausted, lambda: self.store.begin(KEY, None))
 
     def test_failures_elsewhere_are_faults(self) -> None:
         """

@@ -9,7 +9,7 @@ from unittest import mock
 
 from twisted.internet.defer import Deferred
 
-from kvd.errors import SyncFailed
+from kvd.errors import StoreExhausted, SyncFailed
 from kvd.store.sync import Folders, Syncs
 from tests.store.cases import FolderCase
 from tests.store.stepped import SteppedPool
@@ -163,6 +163,32 @@ class SyncsTests(FolderCase):
 
         self.broken.add("a")
         assert ["a"] == self.paths([b"a"], [b"a", b"gone"])
+
+    def test_a_file_system_that_ended_is_noticed(self) -> None:
+        """
+        Some answer fsync with success then (XFS for folders; f2fs when it became
+        read-only): what they say of anything else tells.
+        """
+        ended = OSError(errno.EIO, "ended")
+        with mock.patch("os.fstat", side_effect=ended):
+            assert [""] == self.paths([])
+            done = Deferred.fromCoroutine(self.syncs.file(self.root))
+            self.pool.finish()
+            self.failureResultOf(done, SyncFailed)
+        with mock.patch("os.fstatvfs", return_value=mock.Mock(f_flag=os.ST_RDONLY)):
+            assert [""] == self.paths([])
+
+    def test_want_of_descriptors_is_no_failed_sync(self) -> None:
+        """
+        Nothing was asked of the disk: who tries again may succeed.
+        """
+        done = self.sync(b"a")
+        with mock.patch("os.dup", side_effect=OSError(errno.EMFILE, "too many")):
+            self.pool.finish()
+        self.failureResultOf(done, StoreExhausted)
+        again = self.sync(b"a")
+        self.pool.finish()
+        self.successResultOf(again)
 
     def test_failing_to_reach_a_folder_fails(self) -> None:
         """

@@ -1,0 +1,244 @@
+"""
+The true daemon, started by somebody who leaves it strange things.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.integration.http import ask
+from tests.integration.test_daemon import alive, children, eventually, workers_of
+from tests.integration.twistd import STOP_SECONDS, Twistd
+
+pytestmark = pytest.mark.integration
+
+LAUNCH = """
+import os, signal, sys
+
+blocked = {getattr(signal, name) for name in sys.argv[1].split()}
+signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+for name in sys.argv[2].split():
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
+for number in sys.argv[3].split():
+    os.close(int(number))
+os.execv(sys.executable, [sys.executable, *sys.argv[4:]])
+"""
+"""
+What is done between fork and exec.
+"""
+
+
+class Launched(Twistd):
+    """
+    A daemon that inherits what the test says.
+    """
+
+    def __init__(
+        self,
+        options: Sequence[str],
+        folder: Path,
+        blocked: str = "",
+        ignored: str = "",
+        closed: str = "",
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        super().__init__(options, folder, environment=environment)
+        launch = [sys.executable, "-c", LAUNCH, blocked, ignored, closed]
+        self._command = [*launch, *self._command[1:]]
+
+
+def ended(pid: int) -> bool:
+    """
+    Whether a process has.
+    """
+    return not alive(pid)
+
+
+def serves(daemon: Twistd) -> None:
+    """
+    Values come back as they went, also from a worker that is new.
+    """
+    for number in range(3):
+        key, value = f"/k%C3%A4y{number}", os.urandom(1000)
+        assert 201 == ask(daemon.port, "PUT", key, value).status
+        assert value == ask(daemon.port, "GET", key).body
+        before = set(workers_of(daemon))
+        if not before:
+            continue
+        os.kill(min(before), signal.SIGKILL)
+
+        def replaced(before: set[int] = before) -> bool:
+            now = set(workers_of(daemon))
+            return len(now) == len(before) and min(before) not in now
+
+        eventually(replaced, "a worker was replaced")
+
+
+BLOCKED = "SIGTERM SIGCHLD SIGHUP SIGINT SIGUSR1 SIGALRM SIGPIPE SIGSEGV"
+
+
+@pytest.mark.parametrize("procs", ["0", "2"])
+@pytest.mark.parametrize(
+    ("blocked", "ignored"),
+    [(BLOCKED, ""), ("", "SIGPIPE SIGCHLD"), (BLOCKED, "SIGPIPE SIGCHLD")],
+)
+def test_signals_that_were_blocked_or_ignored(
+    tmp_path: Path, procs: str, blocked: str, ignored: str
+) -> None:
+    """
+    kvd reads its settings again, replaces workers, says why they ended, leaves no
+    process behind, and ends.
+    """
+    options = ["--store=file:values", f"--procs={procs}", "--status=unix:status"]
+    with Launched(options, tmp_path, blocked, ignored) as daemon:
+        serves(daemon)
+        daemon.process.send_signal(signal.SIGHUP)
+        said = " settings " if procs == "0" else "nothing"
+        assert 201 == ask(daemon.port, "PUT", "/key", b"value").status
+        for worker in workers_of(daemon):
+            # A worker that is told to end leaves, and is replaced.
+            os.kill(worker, signal.SIGTERM)
+            eventually(partial(ended, worker), "a worker left")
+        family = children(daemon.process.pid)
+        assert -signal.SIGTERM == daemon.stop()
+    text = "".join(daemon.lines)
+
+    assert not any(alive(pid) for pid in family)
+    assert "Traceback" not in text
+    assert 3 * (procs != "0") == text.count("was killed by SIGKILL (9); it is replaced")
+    assert said == "nothing" or said in text
+
+
+@pytest.mark.parametrize("procs", ["0", "2"])
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {"LC_ALL": "C"},
+        {"LC_ALL": "xx_YY.UTF-8"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"LC_ALL": "", "LANG": "", "LANGUAGE": "xx"},
+    ],
+)
+def test_any_locale_or_none(
+    tmp_path: Path, procs: str, locale: Mapping[str, str]
+) -> None:
+    """
+    Keys and the names of folders are bytes.
+    """
+    environment = {**os.environ, **locale}
+    options = ["--store=file:välües", f"--procs={procs}", "--access-log=zugänge"]
+    with Launched(options, tmp_path, environment=environment) as daemon:
+        serves(daemon)
+        # Of the others, a worker that was killed may have taken the line with it.
+        assert 404 == ask(daemon.port, "GET", "/l%C3%A4st").status
+        assert -signal.SIGTERM == daemon.stop()
+
+    assert (tmp_path / "välües" / "käy1").is_file()
+    assert "/l%C3%A4st" in (tmp_path / "zugänge").read_text()
+    assert "Traceback" not in "".join(daemon.lines)
+
+
+@pytest.mark.parametrize("procs", ["0", "2"])
+@pytest.mark.parametrize("closed", ["0", "0 1", "0 2", "0 1 2"])
+def test_standard_streams_that_are_closed(
+    tmp_path: Path, procs: str, closed: str
+) -> None:
+    """
+    Nothing that would have gone there goes anywhere else.
+    """
+    options = ["--store=file:values", f"--procs={procs}"]
+    daemon = Launched(options, tmp_path, closed=closed)
+    # Whatever it prints, and where: it is asked until it serves.
+    daemon.process = subprocess.Popen(
+        daemon._command,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    process = daemon.process
+    try:
+        eventually(lambda: listens(daemon.port), "it served")
+        serves(daemon)
+        process.terminate()
+        assert -signal.SIGTERM == process.wait(STOP_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def listens(port: int) -> bool:
+    """
+    Whether somebody answers.
+    """
+    try:
+        return ask(port, "GET", "/nothing").status == 404
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("procs", ["0", "2"])
+def test_an_access_log_needs_the_standard_output(tmp_path: Path, procs: str) -> None:
+    """
+    Its number would be that of something else.
+    """
+    options = ["--store=file:values", f"--procs={procs}", "--access-log=-"]
+    daemon = Launched(options, tmp_path, closed="0 1")
+    done = subprocess.run(
+        daemon._command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=30
+    )
+
+    assert 0 != done.returncode
+    assert "kvd: the access log cannot be written to standard output (-)" in done.stderr
+
+
+def gone(folder: Path) -> None:
+    """
+    A working folder that is removed while it is one.
+    """
+    shutil.rmtree(folder)
+
+
+def unreadable(folder: Path) -> None:
+    """
+    One that nobody may enter.
+    """
+    folder.chmod(0)
+
+
+@pytest.mark.parametrize("lose", [gone, unreadable])
+@pytest.mark.parametrize("procs", ["0", "2"])
+def test_a_working_folder_that_is_lost(
+    tmp_path: Path, procs: str, lose: Callable[[Path], None]
+) -> None:
+    """
+    With a store of an absolute name, workers and the fork server are replaced.
+    """
+    folder, store = tmp_path / "here", tmp_path / "store"
+    folder.mkdir()
+    options = [f"--store=file:{store}", f"--procs={procs}"]
+    with Launched(options, folder) as daemon:
+        lose(folder)
+        serves(daemon)
+        for server in children(daemon.process.pid):
+            before = set(workers_of(daemon))
+            os.kill(server, signal.SIGKILL)
+            eventually(partial(ended, server), "the fork server ended")
+            eventually(lambda: children(daemon.process.pid) != [], "there was another")
+            for worker in before:
+                os.kill(worker, signal.SIGKILL)
+            eventually(lambda: len(workers_of(daemon)) == 2, "workers were replaced")
+        assert 201 == ask(daemon.port, "PUT", "/key", b"value").status
+        assert b"value" == ask(daemon.port, "GET", "/key").body
+        assert -signal.SIGTERM == daemon.stop()
+
+    assert b"value" == (store / "key").read_bytes()

@@ -1,0 +1,3 @@
+"""
+What a daemon keeps when the power is cut at any moment.
+"""

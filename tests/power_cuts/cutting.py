@@ -1,0 +1,315 @@
+"""
+A daemon under load, on a disk of which copies are made, each as it is at one moment.
+
+The disk is an image in an XFS of its own, which copies a file in one step however large
+it is (``cp --reflink``). A copy has all that the file system had written by then and
+nothing else, as after a power cut; what a disk holds in a cache of its own is taken for
+written.
+
+Each value says which key it is of, and a number that grows with each PUT of the key. So
+what is found in a copy tells what was lost: the PUTs behind it that had been
+acknowledged before the copy was begun.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+from typing import Final
+
+from twisted.internet.defer import execute
+from twisted.internet.task import Clock
+
+from kvd.errors import KeyAbsent
+from kvd.keys import Key
+from kvd.store.file import FileStore, FileStoreMaker
+from tests.integration.twistd import Twistd
+
+_OUTER_BYTES: Final = 4 << 30
+_IMAGE_BYTES: Final = 400 << 20
+_CLIENTS: Final = 4
+_SIZES: Final = (100, 4096, 4096, 4096, 20_000, 200_000)
+
+
+@dataclass
+class Written:
+    """
+    What became of one key.
+    """
+
+    acknowledged: list[tuple[float, int]] = field(default_factory=list)
+    """When, and which number; in order."""
+
+
+@dataclass
+class Cut:
+    """
+    What one copy of the disk lacks.
+    """
+
+    keys: int = 0
+    absent: int = 0
+    """Keys that had been on the disk before, and have no value."""
+    torn: int = 0
+    """Values that are none that was ever sent."""
+    older: int = 0
+    """Keys with an older value than the last that was acknowledged."""
+    lost_seconds: float = 0.0
+    """How long before the cut the oldest PUT that is lost was acknowledged."""
+
+
+def body_of(key: str, number: int, size: int) -> bytes:
+    """
+    A value that says what it is, in all of its parts.
+    """
+    line = f"{key} {number} {size}\n".encode()
+    return (line * (size // len(line) + 1))[:size]
+
+
+def number_in(key: str, body: bytes) -> int | None:
+    """
+    Which PUT a value is of; None if it is none that was sent.
+    """
+    words = body.partition(b"\n")[0].split()
+    if len(words) != 3 or not (words[1].isdigit() and words[2].isdigit()):
+        return None
+    number = int(words[1])
+    return number if body == body_of(key, number, int(words[2])) else None
+
+
+class Disk:
+    """
+    The image, where it is mounted, and its copies.
+    """
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self._kind = kind
+        self._outer = folder / "outer"
+        self._outer.mkdir()
+        self.path = folder / "mounted"
+        self.path.mkdir()
+        with (folder / "disk").open("wb") as file:
+            file.truncate(_OUTER_BYTES)
+        _run("mkfs.xfs", "-q", "-m", "reflink=1", str(folder / "disk"))
+        _run("mount", "-o", "loop", str(folder / "disk"), str(self._outer))
+        self.image = self._outer / "image"
+        with self.image.open("wb") as file:
+            file.truncate(_IMAGE_BYTES)
+        _run(f"mkfs.{kind}", "-q", str(self.image))
+
+    def copy(self, number: int) -> Path:
+        """
+        What is on it at this moment.
+        """
+        copy = self._outer / f"copy-{number}"
+        _run("cp", "--reflink=always", str(self.image), str(copy))
+        return copy
+
+    @contextmanager
+    def mounted(self, image: Path) -> Iterator[Path]:
+        """
+        Mount an image; one at a time.
+        """
+        _run("mount", "-o", "loop", str(image), str(self.path))
+        try:
+            yield self.path
+        finally:
+            _run("umount", str(self.path))
+
+
+class Load:
+    """
+    Clients that PUT until they are told to stop, each under keys of its own.
+    """
+
+    def __init__(self, port: int, keys: int, seed: int) -> None:
+        self._port = port
+        self._stop = Event()
+        names = [f"folder-{number % 7}/key-{number}" for number in range(keys)]
+        self.written = {name: Written() for name in names}
+        self._errors: list[BaseException] = []
+        self._threads = [
+            Thread(target=self._put, args=(names[number::_CLIENTS], seed + number))
+            for number in range(_CLIENTS)
+        ]
+
+    def begin(self) -> None:
+        """
+        Store each value once.
+        """
+        connection = http.client.HTTPConnection("127.0.0.1", self._port)
+        for name in self.written:
+            self._put_one(connection, name, 0, 4096)
+        connection.close()
+
+    def start(self) -> None:
+        """
+        Store all of them again and again.
+        """
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """
+        No more.
+        """
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def _put(self, names: list[str], seed: int) -> None:
+        choose = random.Random(seed)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port)
+        number = 0
+        try:
+            while not self._stop.is_set():
+                number += 1
+                # Some keys are written to all the time, most once in a while.
+                name = names[int(len(names) * choose.random() ** 3)]
+                self._put_one(connection, name, number, choose.choice(_SIZES))
+        except BaseException as error:
+            self._errors.append(error)
+        finally:
+            connection.close()
+
+    def _put_one(
+        self, connection: http.client.HTTPConnection, name: str, number: int, size: int
+    ) -> None:
+        connection.request("PUT", f"/{name}", body_of(name, number, size))
+        response = connection.getresponse()
+        response.read()
+        if response.status not in (201, 204):
+            raise AssertionError(f"PUT /{name}: {response.status}")
+        self.written[name].acknowledged.append((time.monotonic(), number))
+
+
+def run(
+    kind: str, folder: Path, durability: str, delays: list[float], keys: int, seed: int
+) -> list[Cut]:
+    """
+    Serve from a new disk, cut the power after each delay, and see what is left.
+
+    Args:
+        kind: ``ext4`` or ``xfs``.
+        folder: Empty.
+        durability: Of the daemon.
+        delays: Seconds from the start of the load, ascending.
+        keys: How many.
+        seed: Of all that is random.
+    """
+    disk = Disk(kind, folder)
+    copies: list[tuple[float, Path]] = []
+    with disk.mounted(disk.image) as path:
+        options = [
+            f"--store=file:{path}/values",
+            f"--durability={durability}",
+            "--procs=2",
+            "--control=off",
+        ]
+        with Twistd(options, folder) as daemon:
+            load = Load(daemon.port, keys, seed)
+            load.begin()
+            os.sync()
+            load.start()
+            began = time.monotonic()
+            try:
+                for number, delay in enumerate(delays):
+                    if delay > delays[-1] / 2:
+                        # The second half is quiet: what is lost then is what nobody
+                        # writes to the disk unless kvd does.
+                        load.stop()
+                    time.sleep(max(0.0, began + delay - time.monotonic()))
+                    now = time.monotonic()
+                    copies.append((now, disk.copy(number)))
+            finally:
+                load.stop()
+    cuts = []
+    for moment, copy in copies:
+        with disk.mounted(copy) as path:
+            cuts.append(look(str(path / "values"), load.written, moment))
+        copy.unlink()
+    return cuts
+
+
+def is_wrong(durability: str, cuts: list[Cut]) -> bool:
+    """
+    Whether anything is missing that may not be.
+    """
+    return any(
+        cut.absent or cut.torn or (durability == "disk" and cut.older) for cut in cuts
+    )
+
+
+def look(path: str, written: dict[str, Written], moment: float) -> Cut:
+    """
+    Start kvd's store again, and read everything.
+    """
+    FileStoreMaker().prepare(path)
+    store = FileStore(path, "disk", Clock(), execute)
+    cut = Cut()
+    try:
+        for name, became in written.items():
+            before = [each for each in became.acknowledged if each[0] <= moment]
+            cut.keys += 1
+            try:
+                value = store.open(Key(name.encode()))
+            except KeyAbsent:
+                cut.absent += 1
+                continue
+            body = b""
+            while len(body) < value.info.size:
+                part = value.read(len(body), 1 << 20)
+                assert isinstance(part, bytes)
+                body += part
+            value.close()
+            number = number_in(name, body)
+            if number is None:
+                cut.torn += 1
+                continue
+            lost = [when for when, which in before if which > number]
+            if lost:
+                cut.older += 1
+                cut.lost_seconds = max(cut.lost_seconds, moment - min(lost))
+    finally:
+        store.close()
+    return cut
+
+
+def _run(*command: str) -> None:
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise AssertionError(
+            f"{' '.join(command)} failed: {done.stderr.strip()}; power cuts need to be"
+            " root, loop devices, e2fsprogs and xfsprogs"
+        )
+
+
+def report(kind: str, durability: str, cuts: list[Cut]) -> str:
+    """
+    In one line.
+    """
+    worst = max(cut.lost_seconds for cut in cuts)
+    return (
+        f"{kind:5} {durability:8} {len(cuts):4} cuts of {cuts[0].keys} keys:"
+        f" {sum(cut.absent for cut in cuts)} absent,"
+        f" {sum(cut.torn for cut in cuts)} torn,"
+        f" {sum(cut.older for cut in cuts)} older than acknowledged, of the last"
+        f" {worst:.1f} seconds"
+    )

@@ -1,0 +1,42 @@
+"""
+A few power cuts; ``make powercuts`` makes many.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.power_cuts.cutting import body_of, number_in
+
+pytestmark = pytest.mark.integration
+
+
+def test_what_was_synced_is_never_lost_with_what_replaces_it() -> None:
+    """
+    On ext4 and XFS, at durability ``process``; at ``disk`` nothing is lost at all.
+    """
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.power_cuts", "3", "2", "50"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert 0 == ended.returncode, ended.stdout + ended.stderr
+    assert 4 == ended.stdout.count("cuts of 50 keys: 0 absent, 0 torn")
+
+
+def test_a_torn_value_is_told() -> None:
+    """
+    Each value says all that it is, so that none is taken for another.
+    """
+    body = body_of("key", 7, 100)
+    assert 100 == len(body)
+    assert 7 == number_in("key", body)
+    for torn in (b"", bytes(100), body[:50], body[:50] + bytes(50), body + b"x"):
+        assert number_in("key", torn) is None
+    assert number_in("other", body) is None

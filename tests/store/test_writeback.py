@@ -1,0 +1,439 @@
+"""
+The tests of `kvd.store.writeback`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import nullcontext
+from unittest import mock
+
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+
+from kvd.conditions import UNCONDITIONAL
+from kvd.errors import StoreFault, StoreFull
+from kvd.keys import Key
+from kvd.store.file import FileStore
+from kvd.store.uploads import key_of
+from kvd.store.writeback import MAX_KEPT
+from kvd.testing import StoreContract
+from tests.store.cases import KEY, FileStoreCase
+from tests.store.stepped import SteppedPool
+
+INNER = Key(b"a/b.c/d")
+
+
+class KeepingContractTests(StoreContract, FileStoreCase):
+    """
+    `FileStore` is a store where it keeps what is replaced.
+    """
+
+    keeps = True
+
+
+class SwappingContractTests(StoreContract, FileStoreCase):
+    """
+    So it is where it swaps names for it.
+    """
+
+    keeps = True
+    swaps = True
+
+
+class WritebackCase(FileStoreCase):
+    """
+    A store that keeps what it replaces, in which every sync is noted.
+    """
+
+    keeps = True
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.synced: list[int] = []
+        self.patch_sync(lambda folder: self.synced.append(len(self.kept())))
+
+    def patch_sync(self, sync: object) -> None:
+        """
+        Do something else instead.
+        """
+        patched = mock.patch("kvd.store.writeback.sync_all", sync)
+        patched.start()
+        self.addCleanup(patched.stop)
+
+    def kept(self) -> dict[str, list[bytes]]:
+        """
+        What is kept for which key, whoever keeps it.
+        """
+        kept: dict[str, list[bytes]] = {}
+        for folder, _, names in os.walk(os.path.join(self.path, ".kvd")):
+            for name in names:
+                key = key_of(os.fsencode(name))
+                if key is not None:
+                    with open(os.path.join(folder, name), "rb") as file:
+                        kept.setdefault(key.decode(), []).append(file.read())
+        return kept
+
+    def pass_seconds(self, seconds: int) -> None:
+        """
+        One after the other.
+        """
+        self.clock.pump([1.0] * seconds)
+
+
+class KeptTests(WritebackCase):
+    """
+    A replaced value is kept until what replaced it is on the disk.
+    """
+
+    def test_until_the_sync(self) -> None:
+        """
+        It is synced within five seconds; then what was kept is removed, and nothing is
+        synced any more until something changes.
+        """
+        store = self.open_store()
+        self.publish(store, INNER, b"old")
+        self.pass_seconds(5)
+        assert [0] == self.synced
+        self.publish(store, INNER, b"new")
+        assert {"a/b.c/d": [b"old"]} == self.kept()
+        self.pass_seconds(5)
+        assert [0, 1] == self.synced
+        assert {} == self.kept()
+        self.pass_seconds(60)
+
+        assert [0, 1] == self.synced
+        assert b"new" == self.get(store, INNER)
+
+    def test_the_first_one_only(self) -> None:
+        """
+        What came between two syncs was never on the disk.
+        """
+        store = self.open_store()
+        for body in (b"1", b"2", b"3"):
+            self.publish(store, body=body)
+        assert {"key": [b"1"]} == self.kept()
+        self.pass_seconds(5)
+        self.publish(store, body=b"4")
+
+        assert {"key": [b"3"]} == self.kept()
+
+    def test_everything_that_changes_is_synced(self) -> None:
+        """
+        New values and removals too; what is only looked at is not.
+        """
+        store = self.open_store()
+        self.publish(store)
+        self.pass_seconds(5)
+        assert 1 == len(self.synced)
+        store.remove(KEY, UNCONDITIONAL)
+        self.pass_seconds(5)
+        assert 2 == len(self.synced)
+        self.error(Exception, lambda: store.remove(KEY, UNCONDITIONAL))
+        store.begin(KEY, None).discard()
+        self.pass_seconds(60)
+
+        assert 2 == len(self.synced)
+
+    def test_what_is_published_during_a_sync_is_for_the_next(self) -> None:
+        """
+        Nobody knows whether it was in time for this one. There is one at a time.
+        """
+        pool = SteppedPool()
+        store = self.open_store(off_reactor=pool)
+        self.publish(store, body=b"1")
+        self.publish(store, body=b"2")
+        self.pass_seconds(5)
+        assert 1 == pool.waiting()
+        self.publish(store, body=b"3")
+        self.pass_seconds(60)
+        assert 1 == pool.waiting()
+        assert [b"1", b"2"] == sorted(self.kept()["key"])
+        pool.step()
+        assert {"key": [b"2"]} == self.kept()
+        self.pass_seconds(5)
+        pool.step()
+
+        assert {} == self.kept()
+        assert 0 == pool.waiting()
+
+    def test_many_are_synced_earlier(self) -> None:
+        """
+        What is kept takes room.
+        """
+        store = self.open_store()
+        self.publish(store)
+        kept = store.insides.kept
+        assert kept is not None
+        kept.update((Key(b"%d" % number), b"gone") for number in range(MAX_KEPT))
+        self.pass_seconds(1)
+
+        assert 1 == len(self.synced)
+
+    def test_a_full_disk_is_synced_earlier(self) -> None:
+        """
+        The next one who tries may find the room that was kept.
+        """
+        store = self.open_store()
+        self.publish(store)
+        self.publish(store)
+        self.error(StoreFull, lambda: store.begin(KEY, 1 << 62))
+        self.pass_seconds(1)
+
+        assert {} == self.kept()
+
+    def test_closing_syncs(self) -> None:
+        """
+        Nothing is left then, neither to sync nor of what was kept.
+        """
+        store = self.open_store()
+        self.publish(store)
+        self.publish(store)
+        self.result(store.close())
+
+        assert [1] == self.synced
+        assert ["lock"] == os.listdir(os.path.join(self.path, ".kvd"))
+
+    def test_closing_waits_for_a_sync(self) -> None:
+        """
+        And syncs what came during that.
+        """
+        pool = SteppedPool()
+        store = self.open_store(off_reactor=pool)
+        self.publish(store)
+        self.pass_seconds(5)
+        self.publish(store)
+        closed = store.close()
+        assert isinstance(closed, Deferred)
+        self.assertNoResult(closed)
+        pool.step()
+        self.assertNoResult(closed)
+        pool.step()
+
+        self.successResultOf(closed)
+        assert ["lock"] == os.listdir(os.path.join(self.path, ".kvd"))
+
+    def test_a_publication_that_fails_keeps_nothing(self) -> None:
+        """
+        The value is still the key's.
+        """
+        store = self.open_store()
+        self.publish(store, body=b"old")
+        change = "kvd.store.tree.swap" if self.swaps else "os.rename"
+        with mock.patch(change, side_effect=OSError(errno.EIO, "broken")):
+            self.error(StoreFault, lambda: self.publish(store, body=b"new"))
+
+        assert {} == self.kept()
+        assert b"old" == self.get(store)
+
+    def test_what_cannot_be_kept_is_replaced_by_what_is_synced(self) -> None:
+        """
+        A key may be too long for a name, a file system or its owner may allow no second
+        name: then the new value is on the disk before it is the key's, each time.
+        """
+        store = self.open_store()
+        long = Key(b"long/" * 60 + b"key")
+        forbidden = mock.patch("os.link", side_effect=OSError(errno.EPERM, "no"))
+        for key, how in ((long, nullcontext()), (KEY, forbidden)):
+            self.publish(store, key, b"old")
+            with mock.patch("kvd.store.tree.sync") as sync, how:
+                self.publish(store, key, b"new")
+                assert 1 == sync.call_count
+                self.publish(store, key, b"newer")
+                assert 2 == sync.call_count
+            assert {} == self.kept()
+            assert b"newer" == self.get(store, key)
+            with (
+                mock.patch("kvd.store.tree.sync", side_effect=OSError(5, "broken")),
+                how,
+            ):
+                self.error(StoreFault, lambda: self.publish(store, key))  # noqa: B023
+            assert b"newer" == self.get(store, key)
+
+    def test_a_failed_sync_is_told(self) -> None:
+        """
+        What is kept stays: whoever opens the store next may need it.
+        """
+        self.patch_sync(mock.Mock(side_effect=OSError(errno.EIO, "broken")))
+        store = self.open_store()
+        self.publish(store)
+        self.publish(store)
+        with capturedLogs() as events:
+            self.pass_seconds(5)
+
+        (event,) = events
+        assert "error" == event["log_level"].name
+        assert "may be lost" in event["log_format"]
+        assert {"key": [b"v"]} == self.kept()
+
+    def test_at_durability_disk_nothing_is_kept(self) -> None:
+        """
+        The new value is on the disk before it has a name.
+        """
+        store = self.open_store("disk")
+        self.put(store)
+        self.put(store)
+        self.pass_seconds(60)
+
+        assert {} == self.kept()
+        assert [] == self.synced
+
+
+class SwappingKeptTests(KeptTests):
+    """
+    The same where names are swapped.
+    """
+
+    swaps = True
+
+
+class LeftTests(WritebackCase):
+    """
+    What a process that was killed had kept.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        patched = mock.patch("kvd.store.tree.tells_unwritten_parts", return_value=True)
+        patched.start()
+        self.addCleanup(patched.stop)
+
+    def leave(self, key: Key, body: bytes, name: bytes) -> str:
+        """
+        Let somebody have kept a value for a key; its path.
+        """
+        self.write(key, body)
+        path = os.path.join(self.path, ".kvd", "4711-dead", os.fsdecode(name))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.rename(os.path.join(self.path, key.decode()), path)
+        return path
+
+    def write(self, key: Key, body: bytes) -> None:
+        """
+        Store a value, and touch nothing that was left.
+        """
+        with mock.patch("kvd.store.file.sweep", return_value=[]):
+            store = self.open_store("disk")
+        self.put(store, key, body)
+        store.close()
+
+    def tear(self, path: str, size: int) -> None:
+        """
+        Make a file as a power cut leaves it: nothing of it is written.
+        """
+        status = os.stat(path)
+        os.truncate(path, 0)
+        os.truncate(path, size)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def open_anew(self, key: Key, torn_to: int | None) -> FileStore:
+        """
+        Open the store, in which the key has a new value that may be torn.
+        """
+        self.write(key, b"newer")
+        if torn_to is not None:
+            self.tear(os.path.join(self.path, key.decode()), torn_to)
+        return self.open_store()
+
+    def test_a_torn_value_is_replaced_by_it(self) -> None:
+        """
+        Shorter than it was, or of the right length and not written; the log says so.
+        """
+        for size in (0, 5):
+            self.leave(INNER, b"older", b"k0.a\x1fb.c\x1fd")
+            with capturedLogs() as events:
+                store = self.open_anew(INNER, size)
+            assert b"older" == self.get(store, INNER)
+            assert "older value again" in events[-1]["log_format"]
+            assert {} == self.kept()
+            self.pass_seconds(5)
+            assert ["lock"] == os.listdir(os.path.join(self.path, ".kvd"))
+            store.close()
+
+    def test_a_whole_value_stays(self) -> None:
+        """
+        What was kept is removed, but only after a sync: the process may have been
+        killed, and the machine be next.
+        """
+        self.leave(INNER, b"older", b"k0.a\x1fb.c\x1fd")
+        store = self.open_anew(INNER, None)
+        assert b"newer" == self.get(store, INNER)
+        assert {"a/b.c/d": [b"older"]} == self.kept()
+        self.pass_seconds(5)
+
+        assert {} == self.kept()
+        assert [1] == self.synced
+
+    def test_an_absent_value_stays_absent(self) -> None:
+        """
+        It was removed since.
+        """
+        self.leave(INNER, b"older", b"k0.a\x1fb.c\x1fd")
+        store = self.open_store()
+
+        assert [] == self.keys(store)
+
+    def test_what_others_have_put_there_stays(self) -> None:
+        """
+        It is not kvd's, however short it is.
+        """
+        self.leave(KEY, b"older", b"k0.key")
+        self.place("key", b"")
+        store = self.open_store()
+
+        assert b"" == self.get(store)
+
+    def test_the_last_one_that_is_whole(self) -> None:
+        """
+        Several processes may have kept something for a key.
+        """
+        self.leave(KEY, b"oldest", b"k0.key")
+        self.leave(KEY, b"older", b"k1.key")
+        torn = self.leave(KEY, b"torn too", b"c2.key")
+        self.tear(torn, 8)
+        store = self.open_anew(KEY, 0)
+
+        assert b"older" == self.get(store)
+
+    def test_a_probe_leaves_it_to_workers(self) -> None:
+        """
+        It restores, and waits for no sync.
+        """
+        self.leave(KEY, b"older", b"k0.key")
+        self.write(KEY, b"newer")
+        with mock.patch("kvd.store.file.is_on_a_disk", return_value=True):
+            FileStore(
+                self.path, "process", self.clock, SteppedPool(), writes_back=False
+            ).close()
+
+        assert [] == self.synced
+        assert {"key": [b"older"]} == self.kept()
+
+    def test_names_that_lead_elsewhere_are_no_keys(self) -> None:
+        """
+        Anybody may have made them. They are swept as everything else.
+        """
+        for name in (
+            "k0...\x1fx",
+            "k1..kvd\x1flock",
+            "k2.a\x1f\x1fb",
+            "k3.",
+            "c4..",
+            "5",
+        ):
+            self.place(f".kvd/4711-dead/{name}")
+        store = self.open_store()
+
+        assert [] == self.keys(store)
+        assert ["lock"] == os.listdir(os.path.join(self.path, ".kvd"))
+
+    def test_a_locked_key_is_told(self) -> None:
+        """
+        By a process that does not go on; kvd starts all the same.
+        """
+        self.leave(KEY, b"older", b"k0.key")
+        with mock.patch("time.sleep"), capturedLogs() as events:
+            self.while_locked(KEY, self.open_store)
+
+        assert "/{key} is locked by another process" == events[0]["log_format"]
