@@ -25,6 +25,7 @@ Any number of processes may have one root open.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -63,7 +64,7 @@ from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.threads import Threads
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, Premises
-from kvd.store.uploads import Left, UploadFolder, sweep
+from kvd.store.uploads import Kept, Left, UploadFolder, sweep
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway, in_threads_of, resolved
 from kvd.store.writeback import Writeback
@@ -154,8 +155,7 @@ class FileStore:
             self._opened = opened.pop_all()
         tree = self._tree = Tree(self._root, modes)
         self._locks = KeyLocks(lock, clock, self._underway)
-        for each in left:
-            self._restore(each)
+        self._restore(left)
         self._writeback = None
         if writes_back and is_on_a_disk(self._root):
             self._writeback = Writeback(self._root, uploads, left, clock, off_reactor)
@@ -237,27 +237,27 @@ class FileStore:
         self._opened.close()
         return None
 
-    def _restore(self, left: Left) -> None:
+    def _restore(self, left: Iterable[Left]) -> None:
         """
         Look for values that a power cut has torn, among those that were replaced just
-        before.
+        before. Of several that were kept for a key, the last comes first, whoever has
+        kept it.
         """
-        for key, name in left.kept():
-            act = partial(self._restore_one, key, left.folder, name)
-            if not self._locks.hold_briefly(key, act):
-                _log.warn("/{key} is locked by another process", key=escape(key))
+        found = [kept for each in left for kept in each.kept()]
+        for kept in sorted(found, reverse=True):
+            if not self._locks.hold_briefly(kept.key, partial(self._restore_one, kept)):
+                _log.warn("/{key} is locked by another process", key=escape(kept.key))
 
-    def _restore_one(self, key: Key, folder: int, name: bytes) -> None:
+    def _restore_one(self, kept: Kept) -> None:
+        key = escape(kept.key)
         try:
-            if self._tree.restore(key, folder, name):
+            if self._tree.restore(kept):
                 _log.warn(
                     "/{key} has its older value again: a power cut tore the newer one",
-                    key=escape(key),
+                    key=key,
                 )
         except OSError as error:
-            _log.warn(
-                "/{key} cannot be restored: {reason}", key=escape(key), reason=error
-            )
+            _log.warn("/{key} cannot be restored: {reason}", key=key, reason=error)
 
     def _expect_space(self, length: int) -> None:
         space = os.fstatvfs(self._root)

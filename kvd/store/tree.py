@@ -22,8 +22,14 @@ from kvd.store.faults import folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
 from kvd.store.swapping import swap, swapping_is_cheaper, tells_unwritten_parts
 from kvd.store.sync import sync
-from kvd.store.uploads import UploadFolder
-from kvd.store.value import FileValue, describe, is_absence, open_file
+from kvd.store.uploads import Kept, UploadFolder
+from kvd.store.value import (
+    Described,
+    FileValue,
+    describe,
+    is_absence,
+    open_file,
+)
 
 # How often a folder may be pruned by others between being made and being used.
 # Two processes that did nothing else but that lost twice in a row at the most.
@@ -237,26 +243,22 @@ class Tree:
         if self.kept is not None:
             self.kept[SOMETHING] = b""
 
-    def restore(self, key: Key, kept: int, kept_name: bytes) -> bool:
+    def restore(self, kept: Kept) -> bool:
         """
-        Give a key back the value that is kept for it, if its own was torn.
-
-        Args:
-            key: Locked.
-            kept: The folder with what is kept.
-            kept_name: Its name there.
+        Give a key back the value that is kept for it, if its own was torn. The key is
+        locked.
 
         Returns:
             Whether it got it.
         """
-        parents, name = split(key)
+        parents, name = split(kept.key)
         try:
             folder = self._enter(parents)
         except OSError:
             return False
         try:
-            if _is_torn(folder, name, key) and not _is_torn(kept, kept_name, key):
-                os.rename(kept_name, name, src_dir_fd=kept, dst_dir_fd=folder)
+            if _is_torn(folder, name, kept.key) and _is_whole(kept):
+                os.rename(kept.name, name, src_dir_fd=kept.folder, dst_dir_fd=folder)
                 return True
         except OSError as error:
             if not is_absence(error):
@@ -368,16 +370,39 @@ def _is_torn(folder: int, name: bytes, key: Key) -> bool:
     try:
         described = describe(descriptor, key)
         if described is None:
-            return True
-        size = described.info.size
+            return stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return _has_unwritten_parts(descriptor, described)
+    finally:
+        os.close(descriptor)
+
+
+def _is_whole(kept: Kept) -> bool:
+    """
+    Whether a file is a value, with all that was written.
+
+    Raises:
+        OSError: It cannot be opened; see `is_absence`.
+    """
+    descriptor = open_file(kept.folder, kept.name)
+    try:
+        described = describe(descriptor, kept.key)
         return (
-            described.is_ours
-            and size > 0
-            and tells_unwritten_parts(descriptor)
-            and os.lseek(descriptor, 0, os.SEEK_HOLE) < size
+            described is not None
+            and (described.is_ours or not kept.may_be_unfinished)
+            and not _has_unwritten_parts(descriptor, described)
         )
     finally:
         os.close(descriptor)
+
+
+def _has_unwritten_parts(descriptor: int, described: Described) -> bool:
+    size = described.info.size
+    return (
+        described.is_ours
+        and size > 0
+        and tells_unwritten_parts(descriptor)
+        and os.lseek(descriptor, 0, os.SEEK_HOLE) < size
+    )
 
 
 def _is_folder(folder: int, name: bytes) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import nullcontext
 from unittest import mock
 
@@ -395,6 +396,54 @@ class LeftTests(WritebackCase):
         store = self.open_anew(KEY, 0)
 
         assert b"older" == self.get(store)
+
+    def test_an_upload_that_was_not_finished_is_no_value(self) -> None:
+        """
+        A shortcut writes it under the name by which it keeps what it replaces: it has
+        no attribute yet, but is no file of others.
+        """
+        self.write(KEY, b"newer")
+        self.tear(os.path.join(self.path, "key"), 0)
+        self.place(".kvd/4711-dead/c7.key", b"unfini")
+        store = self.open_store()
+
+        assert [] == self.keys(store)
+        assert ["key"] == self.found()
+
+    def test_a_file_of_others_is_kept_as_well(self) -> None:
+        """
+        The ordinary way replaces it and keeps it, though it has no attribute.
+        """
+        self.write(KEY, b"newer")
+        self.tear(os.path.join(self.path, "key"), 0)
+        self.place(".kvd/4711-dead/k7.key", b"by others")
+        store = self.open_store()
+
+        assert b"by others" == self.get(store)
+
+    def test_the_last_one_of_all_processes(self) -> None:
+        """
+        Whichever folder is found first.
+        """
+        for number, body in enumerate((b"oldest", b"older", b"old", b"elder")):
+            path = self.leave(KEY, body, b"k%d.key" % number)
+            folder = os.path.join(self.path, ".kvd", f"{number}-dead")
+            os.mkdir(folder)
+            os.utime(path, ns=(0, os.stat(path).st_mtime_ns))
+            os.rename(path, os.path.join(folder, os.path.basename(path)))
+        store = self.open_anew(KEY, 0)
+
+        assert b"elder" == self.get(store)
+
+    def test_what_is_neither_value_nor_file_stays(self) -> None:
+        """
+        Somebody has put a FIFO in the place of the value.
+        """
+        self.leave(KEY, b"older", b"k0.key")
+        os.mkfifo(os.path.join(self.path, "key"))
+        self.open_store()
+
+        assert stat.S_ISFIFO(os.stat(os.path.join(self.path, "key")).st_mode)
 
     def test_a_probe_leaves_it_to_workers(self) -> None:
         """
