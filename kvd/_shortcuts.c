@@ -41,6 +41,7 @@
 #define MAX_OFFSETS 4096
 #define FOLDERS 16
 #define UPLOAD_NAME_BYTES 256       /* with the zero at its end */
+#define MOST_KEPT 65536             /* as kvd.store.tree */
 #define SLASH '\x1f'                /* as kvd.store.uploads writes a key in a name */
 /* A key of up to so many bytes, and a segment of it; longer ones are Python's. */
 #define MAX_KEY_BYTES 512
@@ -1128,6 +1129,8 @@ serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *
         if (is_kept < 0)
             return -1;
         keeps = !is_kept;
+        if (keeps && PyDict_GET_SIZE(self->kept) >= MOST_KEPT)
+            return 0;
     }
     char upload[UPLOAD_NAME_BYTES];
     if (!name_upload(self, upload, name, keeps))

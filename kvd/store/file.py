@@ -171,7 +171,7 @@ class FileStore:
         if durability == "disk":
             self._syncs = Syncs(self._root, syncing or off_reactor)
         self._premises = Premises(
-            self._tree, uploads, self._locks, self._underway, self._syncs
+            self._tree, uploads, self._locks, self._underway, off_reactor, self._syncs
         )
 
     def begin(

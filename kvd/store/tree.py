@@ -21,7 +21,6 @@ from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.faults import folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
 from kvd.store.swapping import swap, swapping_is_cheaper, tells_unwritten_parts
-from kvd.store.sync import sync
 from kvd.store.uploads import Kept, UploadFolder
 from kvd.store.value import (
     Described,
@@ -40,6 +39,19 @@ SOMETHING: Final = Key(b"")
 What is entered in `Tree.kept` when something has changed, whether or not anything is
 kept for it.
 """
+
+
+MOST_KEPT: Final = 65536
+"""
+So many replaced values are kept at once, however long a sync takes; the same in
+`kvd.shortcuts`.
+"""
+
+
+class CannotBeKept(Exception):
+    """
+    What is to be replaced cannot be kept: what replaces it must be synced before.
+    """
 
 
 class Tree:
@@ -148,6 +160,8 @@ class Tree:
         key: Key,
         conditions: Conditions,
         seal: Callable[[float | None], object],
+        *,
+        synced: bool = False,
     ) -> bool:
         """
         Give a finished file its name.
@@ -159,13 +173,20 @@ class Tree:
             conditions: What must hold of the value that is there.
             seal: Called before it gets its name, with the date of the value that is
                 there, if kvd wrote it: the new one's must not be earlier.
+            synced: Whether the file is on the disk: then what it replaces need not be
+                kept.
 
         Returns:
             Whether a value was there.
+
+        Raises:
+            CannotBeKept: It must be synced before.
         """
         try:
             for _ in range(_TRIES):
-                replaced = self._place(uploads, upload, key, conditions, seal)
+                replaced = self._place(
+                    uploads, upload, key, conditions, seal, synced=synced
+                )
                 if replaced is not None:
                     return replaced
             raise StoreFault(
@@ -183,6 +204,8 @@ class Tree:
         key: Key,
         conditions: Conditions,
         seal: Callable[[float | None], object],
+        *,
+        synced: bool,
     ) -> bool | None:
         """
         Try to; None if the way was not clear but may be now.
@@ -207,7 +230,7 @@ class Tree:
                 )
                 self._changed()
             else:
-                self._replace(uploads, upload, folder, name, key)
+                self._replace(uploads, upload, folder, name, key, synced=synced)
         except FileNotFoundError:
             return None  # Pruned after it was opened, or removed by a stranger.
         except IsADirectoryError as error:
@@ -219,10 +242,20 @@ class Tree:
         return current is not None
 
     def _replace(
-        self, uploads: UploadFolder, upload: bytes, folder: int, name: bytes, key: Key
+        self,
+        uploads: UploadFolder,
+        upload: bytes,
+        folder: int,
+        name: bytes,
+        key: Key,
+        *,
+        synced: bool,
     ) -> None:
-        keeps = self.kept is not None and key not in self.kept
-        kept = _keep(uploads, upload, folder, name, key) if keeps else b""
+        kept = b""
+        if self.kept is not None and key not in self.kept and not synced:
+            if len(self.kept) >= MOST_KEPT:
+                raise CannotBeKept
+            kept = _keep(uploads, folder, name, key)
         try:
             if self.swaps:
                 swap(uploads.descriptor, upload, folder, name)
@@ -326,37 +359,34 @@ def _current(folder: int, name: bytes, key: Key) -> FileValue | None:
     return value
 
 
-def _keep(
-    uploads: UploadFolder, upload: bytes, folder: int, name: bytes, key: Key
-) -> bytes:
+def _keep(uploads: UploadFolder, folder: int, name: bytes, key: Key) -> bytes:
     """
     Give a value a second name, before it is replaced.
 
     Returns:
-        Its name among the uploads; empty if there can be none. Then what will replace
-        it has been synced instead, whoever waits for it.
+        Its name among the uploads.
+
+    Raises:
+        CannotBeKept: There can be none.
+        FileNotFoundError: The value is gone, or the folder of uploads.
     """
     kept = uploads.name_to_keep(key)
-    if kept is not None:
-        try:
-            os.link(
-                name,
-                kept,
-                src_dir_fd=folder,
-                dst_dir_fd=uploads.descriptor,
-                follow_symlinks=False,
-            )
-            return kept
-        except FileNotFoundError:
-            raise
-        except OSError:
-            pass  # Forbidden, unknown here, or one too many.
-    descriptor = os.open(upload, os.O_RDONLY | os.O_CLOEXEC, dir_fd=uploads.descriptor)
+    if kept is None:
+        raise CannotBeKept
     try:
-        sync(descriptor)
-    finally:
-        os.close(descriptor)
-    return b""
+        os.link(
+            name,
+            kept,
+            src_dir_fd=folder,
+            dst_dir_fd=uploads.descriptor,
+            follow_symlinks=False,
+        )
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        # Forbidden, unknown here, or one too many.
+        raise CannotBeKept from error
+    return kept
 
 
 def _is_torn(folder: int, name: bytes, key: Key) -> bool:

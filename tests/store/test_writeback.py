@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
 from kvd.conditions import UNCONDITIONAL
-from kvd.errors import StoreFault, StoreFull
+from kvd.errors import StoreFault, StoreFull, SyncFailed
+from kvd.interfaces import Published
 from kvd.keys import Key
 from kvd.store.file import FileStore
 from kvd.store.uploads import key_of
@@ -231,26 +232,64 @@ class KeptTests(WritebackCase):
     def test_what_cannot_be_kept_is_replaced_by_what_is_synced(self) -> None:
         """
         A key may be too long for a name, a file system or its owner may allow no second
-        name: then the new value is on the disk before it is the key's, each time.
+        name, there may be too many: then the new value is on the disk before it is the
+        key's, each time. Nothing but its client waits for that.
         """
-        store = self.open_store()
+        pool = SteppedPool()
+        store = self.open_store(off_reactor=pool)
         long = Key(b"long/" * 60 + b"key")
         forbidden = mock.patch("os.link", side_effect=OSError(errno.EPERM, "no"))
-        for key, how in ((long, nullcontext()), (KEY, forbidden)):
+        many = mock.patch("kvd.store.tree.MOST_KEPT", 1)
+        for key, how in ((long, nullcontext()), (KEY, forbidden), (INNER, many)):
             self.publish(store, key, b"old")
-            with mock.patch("kvd.store.tree.sync") as sync, how:
-                self.publish(store, key, b"new")
-                assert 1 == sync.call_count
-                self.publish(store, key, b"newer")
-                assert 2 == sync.call_count
-            assert {} == self.kept()
+            for body in (b"new", b"newer"):
+                with mock.patch("kvd.store.sync.sync") as sync, how:
+                    answer = self.begin_to_publish(store, key, body)
+                    assert 0 == sync.call_count
+                    assert body != self.get(store, key)
+                    pool.step()
+                    assert 1 == sync.call_count
+                assert not self.successResultOf(answer).created
+                assert body == self.get(store, key)
+            broken = mock.patch("kvd.store.sync.sync", side_effect=OSError(5, "broken"))
+            with broken, how:
+                answer = self.begin_to_publish(store, key, b"newest")
+                pool.step()
+                self.failureResultOf(answer, SyncFailed)
             assert b"newer" == self.get(store, key)
-            with (
-                mock.patch("kvd.store.tree.sync", side_effect=OSError(5, "broken")),
-                how,
-            ):
-                self.error(StoreFault, lambda: self.publish(store, key))  # noqa: B023
-            assert b"newer" == self.get(store, key)
+            assert [] == self.debris()
+        assert {} == self.kept()
+
+    def test_so_it_is_behind_a_lock(self) -> None:
+        """
+        Of another process; and what was synced need not be kept, whoever came before.
+        """
+        pool = SteppedPool()
+        store = self.open_store(off_reactor=pool)
+        self.publish(store, body=b"old")
+        with mock.patch("os.link", side_effect=OSError(errno.EPERM, "no")):
+            answer = self.while_locked(
+                KEY, lambda: self.begin_to_publish(store, KEY, b"new")
+            )
+            self.clock.advance(0.001)
+            assert b"old" == self.get(store)
+            pool.step()
+
+        assert not self.successResultOf(answer).created
+        assert b"new" == self.get(store)
+        assert [] == self.debris()
+
+    def begin_to_publish(
+        self, store: FileStore, key: Key, body: bytes
+    ) -> Deferred[Published]:
+        """
+        Store a value that is not yet stored when this returns.
+        """
+        upload = store.begin(key, len(body))
+        upload.write(body)
+        answer = upload.commit(UNCONDITIONAL)
+        assert isinstance(answer, Deferred)
+        return answer
 
     def test_a_failed_sync_is_told(self) -> None:
         """
