@@ -45,6 +45,7 @@ from kvd.interfaces import (
     IFileStoreMaker,
     IHeldStoreMaker,
     IStore,
+    IUpload,
     IValue,
     Metadata,
     ValueInfo,
@@ -171,12 +172,57 @@ class FileStore:
         if durability == "disk":
             self._syncs = Syncs(self._root, syncing or off_reactor)
         self._premises = Premises(
-            self._tree, uploads, self._locks, self._underway, off_reactor, self._syncs
+            self._tree,
+            uploads,
+            self._locks,
+            self._underway,
+            off_reactor,
+            self._syncs,
+            self._full,
         )
 
     def begin(
         self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+    ) -> Answer[IUpload]:
+        try:
+            return self.begin_at_once(key, length, metadata)
+        except StoreFull as full:
+            room = None if self._writeback is None else self._writeback.make_room()
+            if room is None:
+                raise
+            work = self._begin_behind(room, full, key, length, metadata)
+            return self._underway.shield(work)
+
+    async def _begin_behind(
+        self,
+        room: Deferred[None] | None,
+        full: StoreFull,
+        key: Key,
+        length: int | None,
+        metadata: Metadata,
+    ) -> IUpload:
+        """
+        Begin when what was kept makes room: what is kept after the first sync may be
+        what was replaced during that, so a second one is waited for too.
+        """
+        assert self._writeback is not None
+        for _ in range(2):
+            if room is None:
+                break
+            await room
+            try:
+                return self.begin_at_once(key, length, metadata)
+            except StoreFull as still_full:
+                full = still_full
+                room = self._writeback.make_room()
+        raise full
+
+    def begin_at_once(
+        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
     ) -> FileUpload:
+        """
+        The same, without waiting for room.
+        """
         try:
             folder = self._tree.enter_near(key)
             try:
@@ -264,11 +310,13 @@ class FileStore:
         free = space.f_bavail * space.f_frsize
         # A tmpfs without a limit says that it has no blocks at all.
         if length > free and space.f_blocks:
-            if self._writeback is not None:
-                self._writeback.soon()
             raise StoreFull(
                 f"The value has {length} bytes; the store has room for {free}."
             )
+
+    def _full(self) -> None:
+        if self._writeback is not None:
+            self._writeback.soon()
 
     def _remove_now(self, key: Key, conditions: Conditions) -> None:
         try:

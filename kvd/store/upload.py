@@ -22,6 +22,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,7 +30,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from kvd.conditions import Conditions
-from kvd.errors import MetadataTooLarge, StoreFault
+from kvd.errors import MetadataTooLarge, StoreFault, StoreFull
 from kvd.interfaces import Answer, IUpload, Metadata, Published, ValueInfo
 from kvd.keys import Key, escape
 from kvd.store import attribute
@@ -56,6 +57,8 @@ class Premises:
     """Where a file is synced at durability ``process``, if it must be."""
     syncs: Syncs | None
     """None at durability ``process``."""
+    full: Callable[[], None]
+    """Called where there was no room."""
 
 
 @implementer(IUpload)
@@ -255,4 +258,7 @@ class FileUpload:
             self._premises.uploads.remove(self._name)
 
     def _fault_of(self, error: OSError, done: str) -> Exception:
-        return fault_of(error, f"The upload of /{escape(self._key)} cannot be {done}")
+        fault = fault_of(error, f"The upload of /{escape(self._key)} cannot be {done}")
+        if isinstance(fault, StoreFull):
+            self._premises.full()
+        return fault

@@ -154,6 +154,9 @@ class UploadFolder:
         self.descriptor = -1
         """Of the folder; it is made for the first upload, so that a store
         whose disk is full can still be opened and read."""
+        self.stays = False
+        """Set where replaced values in it may still be needed; then `close` leaves the
+        folder as those leave theirs who are killed."""
         self.made: Callable[[int], None] = lambda descriptor: None
         """Called with its descriptor when it is made, and with -1 when it is closed."""
 
@@ -251,12 +254,13 @@ class UploadFolder:
 
     def close(self) -> None:
         """
-        Remove the folder, with what may be left in it.
+        Remove the folder, with what may be left in it, unless it `stays`.
         """
         if self.descriptor >= 0:
             # First: another file can get the number.
             self.made(-1)
-            _remove(self._hidden, self._name, self.descriptor)
+            if not self.stays:
+                _remove(self._hidden, self._name, self.descriptor)
             os.close(self.descriptor)
             self.descriptor = -1
 

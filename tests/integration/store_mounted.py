@@ -44,7 +44,7 @@ def put(store: FileStore, key: bytes, chunks: int, length: int | None) -> None:
     """
     Store a value of some chunks, or discard it.
     """
-    upload = store.begin(Key(key), length)
+    upload = store.begin_at_once(Key(key), length)
     try:
         for _ in range(chunks):
             upload.write(CHUNK)
@@ -85,7 +85,7 @@ def full_disk(path: str) -> None:
     mount("tmpfs", path, "size=1m")
     store = open_store(path)
     put(store, b"old", 1, len(CHUNK))
-    assert is_full(lambda: store.begin(Key(b"a/b"), 2 << 20))
+    assert is_full(lambda: store.begin_at_once(Key(b"a/b"), 2 << 20))
     assert is_full(lambda: put(store, b"a/b", 20, None))
     assert is_full(lambda: put(store, b"old", 20, None))
     assert ["old"] == files(path)
@@ -192,10 +192,10 @@ def small_blocks(path: str) -> None:
     subprocess.run(["mount", "-o", "loop", image, f"{path}/mounted"], check=True)
     store = open_store(f"{path}/mounted")
     for size in (0, 100, 800):
-        upload = store.begin(Key(b"k"), 0, {"content-type": "x" * size})
+        upload = store.begin_at_once(Key(b"k"), 0, {"content-type": "x" * size})
         upload.commit(UNCONDITIONAL)
         assert size == len(store.stat(Key(b"k")).metadata["content-type"])
-    upload = store.begin(Key(b"k"), 0, {"content-type": "x" * 1000})
+    upload = store.begin_at_once(Key(b"k"), 0, {"content-type": "x" * 1000})
     with pytest.raises(MetadataTooLarge, match="more than the file system of the"):
         upload.commit(UNCONDITIONAL)
     assert 800 == len(store.stat(Key(b"k")).metadata["content-type"])

@@ -10,7 +10,7 @@ import stat
 from contextlib import nullcontext
 from unittest import mock
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.logger import capturedLogs
 
 from kvd.conditions import UNCONDITIONAL
@@ -133,7 +133,7 @@ class KeptTests(WritebackCase):
         self.pass_seconds(5)
         assert 2 == len(self.synced)
         self.error(Exception, lambda: store.remove(KEY, UNCONDITIONAL))
-        store.begin(KEY, None).discard()
+        self.result(store.begin(KEY, None)).discard()
         self.pass_seconds(60)
 
         assert 2 == len(self.synced)
@@ -173,14 +173,79 @@ class KeptTests(WritebackCase):
 
         assert 1 == len(self.synced)
 
-    def test_a_full_disk_is_synced_earlier(self) -> None:
+    def test_a_value_waits_for_the_room_that_is_kept(self) -> None:
+        """
+        What is announced, or needs an inode, and has no room: refused only if there is
+        none after a sync either.
+        """
+        pool = SteppedPool()
+        store = self.open_store(off_reactor=pool)
+        full = OSError(errno.ENOSPC, "full")
+        for shortage in (
+            mock.patch("kvd.store.uploads.UploadFolder.create", side_effect=full),
+            mock.patch("kvd.store.file.FileStore._expect_space", side_effect=full),
+        ):
+            self.publish(store, INNER, b"1")
+            self.publish(store, INNER, b"2")
+            with shortage:
+                room = store.begin(KEY, 3)
+                none = store.begin(KEY, 3)
+                assert isinstance(room, Deferred)
+                assert isinstance(none, Deferred)
+                assert 1 == pool.waiting()
+            pool.step()
+            assert {} == self.kept()
+            self.successResultOf(room).discard()
+            self.successResultOf(none).discard()
+
+            self.publish(store, INNER, b"3")
+            with shortage:
+                none = store.begin(KEY, 3)
+                assert isinstance(none, Deferred)
+                pool.step()
+                self.failureResultOf(none, StoreFull)
+                # Nothing is kept: nothing is waited for.
+                self.error(StoreFull, lambda: store.begin(KEY, 3))
+            assert 0 == pool.waiting()
+            assert {} == self.kept()
+
+    def test_room_is_waited_for_twice_at_most(self) -> None:
+        """
+        What is replaced during a sync is kept for the next one.
+        """
+        pool = SteppedPool()
+        store = self.open_store(off_reactor=pool)
+        self.publish(store, INNER)
+        self.publish(store, INNER)
+        self.pass_seconds(5)
+        with mock.patch(
+            "kvd.store.file.FileStore._expect_space",
+            side_effect=OSError(errno.ENOSPC, "full"),
+        ):
+            answer = store.begin(KEY, 3)
+        assert isinstance(answer, Deferred)
+        self.publish(store, INNER)
+        with mock.patch(
+            "kvd.store.uploads.UploadFolder.create",
+            side_effect=OSError(errno.ENOSPC, "full"),
+        ):
+            pool.step()
+            self.assertNoResult(answer)
+            pool.step()
+            self.failureResultOf(answer, StoreFull)
+        assert 0 == pool.waiting()
+
+    def test_a_disk_that_becomes_full_is_synced_earlier(self) -> None:
         """
         The next one who tries may find the room that was kept.
         """
         store = self.open_store()
         self.publish(store)
         self.publish(store)
-        self.error(StoreFull, lambda: store.begin(KEY, 1 << 62))
+        upload = self.result(store.begin(INNER, None))
+        with mock.patch("os.write", side_effect=OSError(errno.ENOSPC, "full")):
+            self.error(StoreFull, lambda: upload.write(b"v"))
+        upload.discard()
         self.pass_seconds(1)
 
         assert {} == self.kept()
@@ -285,7 +350,7 @@ class KeptTests(WritebackCase):
         """
         Store a value that is not yet stored when this returns.
         """
-        upload = store.begin(key, len(body))
+        upload = self.result(store.begin(key, len(body)))
         upload.write(body)
         answer = upload.commit(UNCONDITIONAL)
         assert isinstance(answer, Deferred)
@@ -306,6 +371,63 @@ class KeptTests(WritebackCase):
         assert "error" == event["log_level"].name
         assert "may be lost" in event["log_format"]
         assert {"key": [b"v"]} == self.kept()
+
+    def test_what_stays_after_a_failed_sync_outlives_the_process(self) -> None:
+        """
+        However it ends. The next one removes it, when a sync succeeds.
+        """
+        sync = mock.Mock(side_effect=OSError(errno.EIO, "broken"))
+        self.patch_sync(sync)
+        store = self.open_store()
+        self.publish(store)
+        self.publish(store, body=b"new")
+        self.result(store.close())
+        assert {"key": [b"v"]} == self.kept()
+        sync.side_effect = None
+        store = self.open_store()
+        assert {"key": [b"v"]} == self.kept()
+        self.pass_seconds(5)
+
+        assert {} == self.kept()
+        assert b"new" == self.get(store)
+
+    def test_a_disk_that_fails_for_long_is_not_filled(self) -> None:
+        """
+        There is a bound to what stays.
+        """
+        self.patch_sync(mock.Mock(side_effect=OSError(errno.EIO, "broken")))
+        store = self.open_store()
+        with mock.patch("kvd.store.writeback.MAX_KEPT", 2):
+            for body in (b"1", b"2", b"3", b"4", b"5"):
+                self.publish(store, body=body)
+                self.pass_seconds(5)
+
+        assert [b"1", b"2"] == sorted(self.kept()["key"])
+
+    def test_without_a_thread_it_is_tried_again(self) -> None:
+        """
+        This process may have no more of them for the moment.
+        """
+        pool = mock.Mock(side_effect=RuntimeError("can't start new thread"))
+        store = self.open_store(off_reactor=pool)
+        self.publish(store)
+        self.publish(store)
+        with capturedLogs() as events:
+            self.pass_seconds(5)
+        assert "no thread to sync in" in events[0]["log_format"]
+        assert {"key": [b"v"]} == self.kept()
+        self.result(store.close())
+        assert {"key": [b"v"]} == self.kept()
+        pool.side_effect = None
+        store = self.open_store(off_reactor=pool)
+        self.publish(store, INNER)
+        pool.side_effect = RuntimeError("can't start new thread")
+        self.pass_seconds(5)
+        pool.side_effect = execute
+        self.pass_seconds(1)
+
+        assert {} == self.kept()
+        assert [1] == self.synced
 
     def test_at_durability_disk_nothing_is_kept(self) -> None:
         """
