@@ -48,6 +48,27 @@ So many replaced values are kept at once, however long a sync takes; the same in
 """
 
 
+_SPARE_SHARE: Final = 16
+_SPARE_BYTES: Final = 1 << 30
+_SPARE_TIMES: Final = 4
+
+
+def is_scarce(size: int, root: int) -> bool:
+    """
+    Whether there is too little room to keep a value that is replaced: most of it would
+    be taken, or there is little anyway, however small the value. `kvd.shortcuts` goes
+    by the same.
+
+    Args:
+        size: Of the value, in bytes.
+        root: In the file system in question.
+    """
+    space = os.fstatvfs(root)
+    free = space.f_bavail * space.f_frsize
+    least = min(space.f_blocks * space.f_frsize // _SPARE_SHARE, _SPARE_BYTES)
+    return free < max(least, _SPARE_TIMES * size)
+
+
 class CannotBeKept(Exception):
     """
     What is to be replaced cannot be kept: what replaces it must be synced before.
@@ -230,7 +251,8 @@ class Tree:
                 )
                 self._changed()
             else:
-                self._replace(uploads, upload, folder, name, key, synced=synced)
+                size = current.info.size
+                self._replace(uploads, upload, folder, name, key, size, synced=synced)
         except FileNotFoundError:
             return None  # Pruned after it was opened, or removed by a stranger.
         except IsADirectoryError as error:
@@ -248,12 +270,13 @@ class Tree:
         folder: int,
         name: bytes,
         key: Key,
+        size: int,
         *,
         synced: bool,
     ) -> None:
         kept = b""
         if self.kept is not None and key not in self.kept and not synced:
-            if len(self.kept) >= MOST_KEPT:
+            if len(self.kept) >= MOST_KEPT or is_scarce(size, self._root):
                 raise CannotBeKept
             kept = _keep(uploads, folder, name, key)
         try:

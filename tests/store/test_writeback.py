@@ -18,6 +18,7 @@ from kvd.errors import StoreFault, StoreFull, SyncFailed
 from kvd.interfaces import Published
 from kvd.keys import Key
 from kvd.store.file import FileStore
+from kvd.store.tree import is_scarce
 from kvd.store.uploads import key_of
 from kvd.store.writeback import MAX_KEPT
 from kvd.testing import StoreContract
@@ -324,6 +325,36 @@ class KeptTests(WritebackCase):
             assert b"newer" == self.get(store, key)
             assert [] == self.debris()
         assert {} == self.kept()
+
+    def test_what_would_take_most_of_the_room_is_not_kept(self) -> None:
+        """
+        Nor anything, if there is little room; what others keep takes some as well.
+        """
+        unit, blocks = 4096, 1600
+        for free, size, scarce in (
+            (100, 1, False),
+            (99, 1, True),
+            (100, 25 * unit, False),
+            (100, 25 * unit + 1, True),
+        ):
+            said = mock.Mock(f_bavail=free, f_frsize=unit, f_blocks=blocks)
+            with mock.patch("os.fstatvfs", return_value=said):
+                assert scarce is is_scarce(size, 0), (free, size)
+        # Of a large disk, a gigabyte is enough.
+        large = mock.Mock(f_bavail=1 << 18, f_frsize=unit, f_blocks=1 << 30)
+        with mock.patch("os.fstatvfs", return_value=large):
+            assert not is_scarce(1, 0)
+
+        pool = SteppedPool()
+        store = self.open_store(off_reactor=pool)
+        self.publish(store, body=b"old")
+        with mock.patch("kvd.store.tree.is_scarce", return_value=True) as is_asked:
+            answer = self.begin_to_publish(store, KEY, b"new")
+            pool.step()
+        assert not self.successResultOf(answer).created
+        assert 3 == is_asked.call_args.args[0]
+        assert {} == self.kept()
+        assert b"new" == self.get(store)
 
     def test_so_it_is_behind_a_lock(self) -> None:
         """
