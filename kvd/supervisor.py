@@ -112,7 +112,6 @@ class WorkersService(ServingService):
                 slot.pid,
                 slot.state.value,
                 self._distribution.handing_over(slot.number),
-                self._distribution.stalls(slot.number),
             )
             for slot in self._pool.slots
             if slot.wanted or slot.state is not State.ENDED
