@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 from kvd.errors import OperatorError
 from kvd.settings import Settings
 from kvd.workers.changing import Changing
-from kvd.written_files import check_written_files
 
 FIXED: Final = ("listen", "status", "control", "store")
 """
@@ -34,17 +33,24 @@ class Rereading:
     _log = Logger()
 
     def __init__(
-        self, settings: Settings, read: Callable[[], Settings], changing: Changing
+        self,
+        settings: Settings,
+        read: Callable[[], Settings],
+        check: Callable[[Settings], Deferred[None]],
+        changing: Changing,
     ) -> None:
         """
         Args:
             settings: As they were read at the start.
             read: Reads them.
+            check: Sees whether what they name can be written, which may take some time.
             changing: Makes the changes.
         """
         self._settings = settings
         self._read = read
+        self._check = check
         self._changing = changing
+        self._count = 0
 
     def read_again(self) -> Deferred[None]:
         """
@@ -55,8 +61,12 @@ class Rereading:
 
     def _begin(self) -> Deferred[None]:
         new = self._as_far_as_possible(self._read())
-        check_written_files(new)
-        return self._changing.adopt(new)
+        self._count += 1
+        return self._check(new).addCallback(self._adopt, new, self._count)
+
+    def _adopt(self, _: None, new: Settings, number: int) -> Deferred[None] | None:
+        # Else they have been read again meanwhile, and are older.
+        return self._changing.adopt(new) if number == self._count else None
 
     def _as_far_as_possible(self, new: Settings) -> Settings:
         for name in FIXED:

@@ -11,7 +11,7 @@ another's. They belong to a worker's place and outlive its process: what has bee
 counted is counted on by the replacement, so that no sum ever goes back; what was
 open or in progress has died, which the replacement says. Until then nobody should
 ask what the worker that is gone is doing now: who is there, the supervisor marks behind
-the rows.
+the rows, and counts there what a worker that stands still cannot count.
 
 Where this process may have it, the memory is one that programs in the kernel read too
 (`kvd.dispatch.least`).
@@ -132,6 +132,8 @@ class Sums:
     """
 
     starts: int
+    stalls: int
+    """How often a process made no turn, and others took its connections."""
     accepted: int
     requests: int
     bytes_in: int
@@ -295,6 +297,7 @@ class Scoreboard:
         self._memory = mmap.mmap(descriptor, _size(rows))
         self._words = memoryview(self._memory).cast("Q")
         self._marks = memoryview(self._memory)[_marks_start(rows) :]
+        self._stalls = self._words[_stalls_start(rows) // WORD_BYTES :]
 
     @property
     def rows(self) -> int:
@@ -331,6 +334,13 @@ class Scoreboard:
         once who is gone, and who is about to go; its row tells neither.
         """
         self._marks[worker] = takes
+
+    def count_stall(self, worker: int) -> None:
+        """
+        A worker has made no turn for so long that others take its connections. The
+        supervisor sees that.
+        """
+        self._stalls[worker] += 1
 
     def takers(self) -> int:
         """
@@ -414,7 +424,10 @@ class Scoreboard:
         first; the others keep what was done in them, so that no total ever goes back.
         """
         rows = [self._row(worker) for worker in range(self._words[_EVER])]
-        return [_sums(row.tolist(), row.cast("B").cast("d")[_SERVING]) for row in rows]
+        return [
+            _sums(row.tolist(), row.cast("B").cast("d")[_SERVING], stalls)
+            for row, stalls in zip(rows, self._stalls, strict=False)
+        ]
 
     def accepted_by(self, worker: int) -> int:
         """
@@ -451,13 +464,15 @@ class Scoreboard:
         Give the memory back. No row may be in use any more.
         """
         self._marks.release()
+        self._stalls.release()
         self._words.release()
         self._memory.close()
 
 
-def _sums(words: list[int], serving_seconds: float) -> Sums:
+def _sums(words: list[int], serving_seconds: float, stalls: int) -> Sums:
     return Sums(
         starts=words[_STARTS],
+        stalls=stalls,
         accepted=words[ACCEPTED],
         requests=words[DONE],
         bytes_in=words[_BYTES_IN],
@@ -511,6 +526,10 @@ def rounded_up(rows: int) -> int:
     return -(-rows // ROWS_TOGETHER) * ROWS_TOGETHER
 
 
-def _size(rows: int) -> int:
-    # Behind the rows a byte for each, in whole words.
+def _stalls_start(rows: int) -> int:
+    # Behind a byte for each row, in whole words.
     return _marks_start(rows) + -(-rows // WORD_BYTES) * WORD_BYTES
+
+
+def _size(rows: int) -> int:
+    return _stalls_start(rows) + rows * WORD_BYTES

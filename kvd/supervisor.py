@@ -24,6 +24,7 @@ from kvd.workers.dispatching import Dispatching
 from kvd.workers.pool import Pool, State
 from kvd.workers.process import ForkServerProcess
 from kvd.workers.steering import Instead, Steering
+from kvd.written_files import check_off_reactor
 
 if TYPE_CHECKING:
     from kvd.control.site import Change
@@ -89,7 +90,12 @@ class WorkersService(ServingService):
             settings,
             self._load,
         )
-        self._rereading = Rereading(settings, self._read, self._changing)
+        self._rereading = Rereading(
+            settings,
+            self._read,
+            lambda new: check_off_reactor(new, reactor),
+            self._changing,
+        )
         self._forks.start(self._pool)
         self._pool.start()
         end_once(reactor)
@@ -112,7 +118,6 @@ class WorkersService(ServingService):
                 slot.pid,
                 slot.state.value,
                 self._distribution.handing_over(slot.number),
-                self._distribution.stalls(slot.number),
             )
             for slot in self._pool.slots
             if slot.wanted or slot.state is not State.ENDED

@@ -6,11 +6,22 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.python.failure import Failure
 
 from kvd.access_log import check_access_log
+from kvd.errors import BadSetting
 from kvd.privileges import User, acting_as
 from kvd.recording import check_record
 from kvd.settings import Settings
+from kvd.writer import Writer
+
+CHECK_SECONDS: Final = 5.0
+"""
+How long the check may take while kvd serves.
+"""
 
 
 def check_written_files(settings: Settings, user: User | None = None) -> None:
@@ -33,6 +44,34 @@ def check_written_files(settings: Settings, user: User | None = None) -> None:
             check_access_log(settings.access_log)
         if settings.record is not None:
             check_record(settings.record)
+
+
+def check_off_reactor(settings: Settings, reactor: Any) -> Deferred[None]:
+    """
+    `check_written_files` while a reactor turns: a pipe that nobody reads, a stalled
+    disk or somebody else's lock may keep it for ever.
+
+    Args:
+        settings: The whole of them.
+        reactor: In which the Deferred fires.
+
+    Returns:
+        Fires when they can be written; fails with OperatorError, also after
+        `CHECK_SECONDS`.
+    """
+    thread = Writer("check")
+    checked = thread.defer(lambda: check_written_files(settings), reactor)
+    thread.end()
+
+    def too_long(failure: Failure) -> None:
+        failure.trap(TimeoutError)
+        raise BadSetting(
+            "the access log or the record cannot be opened within"
+            f" {CHECK_SECONDS:g} seconds: a pipe that nobody reads, a stalled disk, or"
+            " another process that has it locked (flock); fuser tells which"
+        ) from failure.value
+
+    return checked.addTimeout(CHECK_SECONDS, reactor).addErrback(too_long)
 
 
 def _begin_for(user: User, path: str) -> None:

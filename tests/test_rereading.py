@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,6 +18,7 @@ from kvd.errors import BadSetting, ChangeImpossible
 from kvd.hangup import has_terminal
 from kvd.rereading import Rereading
 from kvd.settings import Settings, StoreLocation, TCPAddress
+from kvd.written_files import check_written_files
 
 SETTINGS = Settings(procs=2)
 
@@ -40,6 +41,13 @@ class PlayedChanging:
         """
         self.adopted.append(settings)
         return self.answer
+
+
+def check_at_once(settings: Settings) -> Deferred[None]:
+    """
+    Where nothing can block.
+    """
+    return maybeDeferred(check_written_files, settings)
 
 
 def without_terminal() -> tuple[int, int]:
@@ -66,8 +74,8 @@ class RereadingTests(SynchronousTestCase):
         """
         changing: Any = self.changing
         with capturedLogs() as events:
-            done = Rereading(SETTINGS, read, changing).read_again()
-            self.successResultOf(done)
+            rereading = Rereading(SETTINGS, read, check_at_once, changing)
+            self.successResultOf(rereading.read_again())
         return list(events)
 
     def test_what_can_change_does(self) -> None:
@@ -125,6 +133,28 @@ class RereadingTests(SynchronousTestCase):
             assert "/absent/" in event["reason"]
 
         assert [] == self.changing.adopted
+
+    def test_of_two_readings_the_later_counts(self) -> None:
+        """
+        Also where the check of the earlier takes longer.
+        """
+        checks: list[Deferred[None]] = []
+        read = [replace(SETTINGS, procs=procs) for procs in (5, 4)]
+
+        def check(settings: Settings) -> Deferred[None]:
+            checks.append(Deferred())
+            return checks[-1]
+
+        changing: Any = self.changing
+        rereading = Rereading(SETTINGS, read.pop, check, changing)
+        ended = [rereading.read_again() for _ in range(2)]
+        assert [] == self.changing.adopted
+        for checked in reversed(checks):
+            checked.callback(None)
+        for one in ended:
+            self.successResultOf(one)
+
+        assert [5] == [settings.procs for settings in self.changing.adopted]
 
     def test_what_cannot_be_done_is_said(self) -> None:
         """

@@ -292,6 +292,22 @@ def test_the_memory_is_inherited_by_nobody(memory: int) -> None:
     assert not os.get_inheritable(memory)
 
 
+def test_stalls_are_counted_apart_from_all_else(memory: int) -> None:
+    """
+    By the supervisor, whatever the rows and marks beside them say.
+    """
+    ours, theirs = Scoreboard(memory), Scoreboard(memory)
+    for worker in range(3):
+        theirs.mark(worker, True)
+        theirs.own_row(worker).opened()
+        for _ in range(worker):
+            ours.count_stall(worker)
+
+    assert [0, 1, 2] == [of.stalls for of in theirs.sums()]
+    assert 3 == ours.takers()
+    assert [1, 1, 1] == ours.connections()
+
+
 def test_places_that_are_no_longer_wanted_keep_their_sums(memory: int) -> None:
     """
     Behind those that are in use, for everybody who maps the memory; a place that was

@@ -13,6 +13,7 @@ from kvd.scoreboard import Sums
 
 NOTHING: Final = Sums(
     starts=0,
+    stalls=0,
     accepted=0,
     requests=0,
     bytes_in=0,

@@ -235,6 +235,10 @@ def _summed(sums: Sequence[Sums]) -> Iterator[Metric]:
             "Processes that were started in a worker's place.",
             [s.starts for s in sums],
         ),
+        "kvd_worker_stalls": (
+            "How often a worker made no turn, and others took its connections.",
+            [s.stalls for s in sums],
+        ),
         "kvd_connections": ("Connections accepted.", [s.accepted for s in sums]),
         "kvd_received_bytes": (
             "Read from connections, heads included.",
@@ -283,14 +287,6 @@ def _of_the_moment(rows: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     for row in rows:
         ready.add_metric([str(row["worker"])], row["state"] == "ready")
     yield ready
-    stalls = CounterMetricFamily(
-        "kvd_worker_stalls",
-        "How often a worker made no turn, and others took its connections.",
-        labels=["worker"],
-    )
-    for row in rows:
-        stalls.add_metric([str(row["worker"])], row["stalls"])
-    yield stalls
 
 
 def _of_the_reactors(gathered: Gathered) -> Iterator[Metric]:

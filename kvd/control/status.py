@@ -31,8 +31,6 @@ class WorkerState:
     state: str
     handing_over: int
     """Connections on their way to it."""
-    stalls: int = 0
-    """How often it made no turn, and others took its connections."""
 
     @property
     def counts(self) -> bool:
@@ -118,7 +116,7 @@ def _row(worker: WorkerState, scoreboard: Scoreboard, sums: Sums) -> dict[str, A
         "pid": worker.pid or None,
         "state": worker.state,
         "handing_over": worker.handing_over,
-        "stalls": worker.stalls,
+        "stalls": sums.stalls,
     }
     if worker.counts:
         row |= asdict(scoreboard.counts(worker.worker))
@@ -130,7 +128,7 @@ def _totals(sums: Sequence[Sums]) -> dict[str, float]:
     return {
         name: sum(getattr(of, name) for of in sums)
         for name in (
-            *("starts", "accepted", "requests"),
+            *("starts", "stalls", "accepted", "requests"),
             *("bytes_in", "bytes_out", "busy_seconds"),
         )
     }

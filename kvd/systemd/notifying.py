@@ -50,6 +50,11 @@ class Notifier:
         self._watchdog_seconds = watchdog_seconds
         self._watchdog: LoopingCall | None = None
         self._writer = Writer("systemd")
+        # Kept: where clients take all descriptors that there are, the watchdog would
+        # otherwise hear nothing, and end the daemon.
+        self._socket: socket.socket | None = None
+        if place:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
     def ready(self, status: str, reactor: Any) -> None:
         """
@@ -84,11 +89,20 @@ class Notifier:
 
     def close(self) -> None:
         """
-        Nobody watches from now on. Further calls do nothing.
+        Nobody watches from now on, and nothing more can be told. Further calls do
+        nothing.
         """
         if self._watchdog is not None:
             self._watchdog.stop()
             self._watchdog = None
+        sock, self._socket = self._socket, None
+        if sock is None:
+            return
+        if self._writer.waiting:
+            self._writer.call(sock.close)
+            self._writer.end()
+        else:
+            sock.close()
 
     def _alive(self) -> None:
         # Behind what waits for room, it would say nothing new.
@@ -96,20 +110,22 @@ class Notifier:
             self._tell("WATCHDOG=1")
 
     def _tell(self, *state: str) -> None:
-        if not self._place:
+        sock = self._socket
+        if sock is None:
             return
         waiting = self._writer.waiting
-        if not waiting and self._send(state, 0.0):
+        if not waiting and self._send(sock, state, 0.0):
             return
         if waiting < MOST_WAITING:
             # In order, behind those that wait already.
-            self._writer.call(lambda: self._send(state, SEND_SECONDS))
+            self._writer.call(lambda: self._send(sock, state, SEND_SECONDS))
 
-    def _send(self, state: Sequence[str], seconds: float) -> bool:
+    def _send(self, sock: socket.socket, state: Sequence[str], seconds: float) -> bool:
         """
         Send a state.
 
         Args:
+            sock: Used by one thread at a time.
             state: Its lines.
             seconds: How long to wait for room.
 
@@ -120,9 +136,8 @@ class Notifier:
         if place.startswith(b"@"):
             place = b"\0" + place[1:]
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.settimeout(seconds)
-                sock.sendto("\n".join(state).encode("utf-8", "replace"), place)
+            sock.settimeout(seconds)
+            sock.sendto("\n".join(state).encode("utf-8", "replace"), place)
         except OSError as error:
             if isinstance(error, BlockingIOError):
                 return False

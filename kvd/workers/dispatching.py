@@ -227,12 +227,6 @@ class Dispatching:
         """
         return self._ready - self._stalls.stalled or self._ready
 
-    def stalls(self, worker: int) -> int:
-        """
-        How often a worker's place had one who made no turn.
-        """
-        return self._stalls.counts[worker]
-
     @property
     def instead(self) -> Sequence[Instead]:
         """

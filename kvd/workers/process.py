@@ -136,8 +136,16 @@ class ForkServerProcess:
             except OSError:
                 channel.close()
                 raise
-        if process.stderr is not None:
+        if process.stderr is None:
+            return channel
+        try:
             Printed(process.stderr, self._reactor)
+        except OSError:
+            process.stderr.close()
+            # By which it is told to end.
+            channel.close()
+            self._reap(process, self._reactor.seconds() + END_SECONDS)
+            raise
         return channel
 
     def fork(self, worker: int, request: int, control: socket.socket) -> None:

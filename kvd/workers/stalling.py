@@ -12,7 +12,6 @@ none for longer than it ever waits.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Set
 from typing import Final
 
@@ -43,13 +42,11 @@ class Stalls:
     def __init__(self, scoreboard: Scoreboard) -> None:
         """
         Args:
-            scoreboard: Where workers give signs.
+            scoreboard: Where workers give signs, and stalls are counted.
         """
         self._scoreboard = scoreboard
         self.stalled: Set[int] = frozenset()
         """Who makes no turn."""
-        self.counts: Counter[int] = Counter()
-        """How often each worker's place had one who did not."""
         self._awaited: dict[int, int] = {}
         self._longest: dict[int, float] = {}
 
@@ -98,7 +95,7 @@ class Stalls:
         return before != self.stalled
 
     def _tell_of(self, worker: int, seconds: float, others: bool) -> None:
-        self.counts[worker] += 1
+        self._scoreboard.count_stall(worker)
         self._log.warn(
             "worker {worker} has made no turn for {seconds:.1f} seconds: it is stopped,"
             " or busy with one thing; {others} its new connections until it lives"

@@ -98,6 +98,21 @@ def test_each_worker_has_its_numbers() -> None:
     assert key("kvd_requests_in_progress", worker="1") not in seen
 
 
+def test_stalls_of_a_place_that_is_no_longer_wanted_are_told() -> None:
+    """
+    A counter that disappeared would make the sum over all workers fall.
+    """
+    with scoreboard(2) as board:
+        board.count_stall(1)
+        board.workers = 1
+        gathered = gather(board, "ready")
+        seen = told(gathered)
+
+    assert 0 == seen[key("kvd_worker_stalls_total", worker="0")]
+    assert 1 == seen[key("kvd_worker_stalls_total", worker="1")]
+    assert 1 == gathered.status["totals"]["stalls"]
+
+
 def test_latency_is_a_histogram() -> None:
     """
     Of requests at or below each bound, with their sum and their number, for each

@@ -39,7 +39,7 @@ def test_who_is_gone_does_not_count(board: Scoreboard) -> None:
             row.began()
             row.finished(0.001)
     workers = [
-        WorkerState(0, 10, "ready", 1, 2),
+        WorkerState(0, 10, "ready", 1),
         WorkerState(1, 11, "draining", 0),
         WorkerState(2, 0, "starting", 0),
     ]
@@ -70,6 +70,7 @@ def test_totals_never_become_less() -> None:
         row.sent(20)
         row.began()
         row.finished(0.001)
+        board.count_stall(worker)
 
     def totals(*states: str) -> object:
         workers = [
@@ -80,6 +81,7 @@ def test_totals_never_become_less() -> None:
 
     all_of_them = {
         "starts": 3,
+        "stalls": 3,
         "accepted": 3,
         "requests": 3,
         "bytes_in": 30,

@@ -260,7 +260,7 @@ def test_an_access_log_that_takes_nothing_stops_nothing(
 @pytest.mark.parametrize("procs", ["0", "2"])
 def test_a_record_that_takes_nothing_stops_nothing(tmp_path: Path, procs: str) -> None:
     """
-    Not requests, nor the end.
+    Not requests, nor reading the settings again, nor the end.
     """
     path = tmp_path / "record"
     with (
@@ -270,6 +270,7 @@ def test_a_record_that_takes_nothing_stops_nothing(tmp_path: Path, procs: str) -
         path.open("r+b") as file,
     ):
         fcntl.flock(file, fcntl.LOCK_EX)
+        daemon.process.send_signal(signal.SIGHUP)
         for _ in range(100):
             assert 404 == ask(daemon.port, "GET", "/key").status
         assert -signal.SIGTERM == daemon.end()

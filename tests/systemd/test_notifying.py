@@ -4,11 +4,13 @@ Tests for `kvd.systemd.notifying`, with a socket that stands for systemd's.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest import mock
 
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
@@ -107,6 +109,37 @@ class NotifierTests(SynchronousTestCase):
         notifier.close()
 
         assert [] == self.clock.getDelayedCalls()
+
+    def test_the_watchdog_hears_where_there_are_no_descriptors_left(self) -> None:
+        """
+        Clients may have taken them all; the daemon lives all the same.
+        """
+        notifier = self.notifier(WATCHDOG_USEC="3000000")
+        none_left = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with mock.patch("socket.socket", side_effect=none_left):
+            notifier.ready("serves", self.clock)
+            self.clock.advance(1.5)
+
+        assert ["READY=1\nSTATUS=serves", *["WATCHDOG=1"] * 2] == self.heard()
+
+    def test_the_end_comes_behind_what_waits(self) -> None:
+        """
+        Nothing can be told after it.
+        """
+        self.patch(notifying, "SEND_SECONDS", 60.0)
+        count = self.fill()
+        notifier = self.notifier()
+        notifier.stopping()
+        notifier.close()
+        notifier.close()
+        notifier.stopping()
+        self.systemd.setblocking(True)
+        told = [self.systemd.recv(4096).decode() for _ in range(count + 1)]
+        self.systemd.setblocking(False)
+        assert told[-1].startswith("STOPPING=1\n")
+        assert notifier._writer.wait(60.0)
+
+        assert [] == self.heard()
 
     def test_the_watchdog_of_another_process_hears_nothing(self) -> None:
         """

@@ -409,6 +409,12 @@ class StallTests(DispatchingCase):
         while not select.select([self.group.members[member]], [], [], 0)[0]:
             self.connect()
 
+    def stalls(self) -> list[int]:
+        """
+        How often each worker's place had one who made no turn.
+        """
+        return [of.stalls for of in self.board.sums()]
+
     def stall(self) -> None:
         """
         Worker 1 gives no sign, although a connection waits for it.
@@ -428,7 +434,7 @@ class StallTests(DispatchingCase):
         assert [Listen("0/1")] == told[0] + told[2]
         assert by_chance([0, 2]) == self.programs[-1]
         assert [0, 2] == self.board.loads(inf).ready
-        assert [0, 1, 0] == [self.dispatching.stalls(worker) for worker in range(3)]
+        assert [0, 1, 0] == self.stalls()
 
     def test_it_gets_its_share_again_when_it_lives(self) -> None:
         """
@@ -450,7 +456,7 @@ class StallTests(DispatchingCase):
         assert [(1, 0.7), (1, 20.25)] == [
             (event["worker"], round(event["seconds"], 3)) for event in events
         ]
-        assert 1 == self.dispatching.stalls(1)
+        assert 1 == self.stalls()[1]
 
     def test_who_waits_for_nobody_may_be_silent_for_longer(self) -> None:
         """
@@ -462,7 +468,7 @@ class StallTests(DispatchingCase):
 
         self.silent[1] = 1.6
         self.look()
-        assert 1 == self.dispatching.stalls(1)
+        assert 1 == self.stalls()[1]
 
     def test_who_is_just_about_to_wake_is_not_taken_for_one(self) -> None:
         """
@@ -477,7 +483,7 @@ class StallTests(DispatchingCase):
             self.look()
             self.silent[1] = 0.9
 
-        assert 0 == self.dispatching.stalls(1)
+        assert 0 == self.stalls()[1]
         assert [[], [], []] == self.heard()
 
     def test_who_has_no_room_for_more_is_not_taken_for_one(self) -> None:
@@ -517,7 +523,7 @@ class StallTests(DispatchingCase):
         self.look()
 
         assert None is self.programs[-1]
-        assert [1, 1, 1] == [self.dispatching.stalls(worker) for worker in range(3)]
+        assert [1, 1, 1] == self.stalls()
 
     def test_a_supervisor_that_stood_still_judges_nobody(self) -> None:
         """
@@ -525,10 +531,10 @@ class StallTests(DispatchingCase):
         """
         self.silent = [0.0, 2.0, 2.0]
         self.reactor.advance(5)
-        assert [0, 0, 0] == [self.dispatching.stalls(worker) for worker in range(3)]
+        assert [0, 0, 0] == self.stalls()
 
         self.look()
-        assert [0, 1, 1] == [self.dispatching.stalls(worker) for worker in range(3)]
+        assert [0, 1, 1] == self.stalls()
 
     def test_what_comes_in_its_place_is_not_it(self) -> None:
         """
@@ -568,7 +574,7 @@ class StallTests(DispatchingCase):
         self.dispatching.finish()
         self.look()
 
-        assert 0 == self.dispatching.stalls(1)
+        assert 0 == self.stalls()[1]
 
 
 class LeaveTests(DispatchingCase):

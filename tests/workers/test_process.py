@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import subprocess
-from typing import Any, cast
+from typing import IO, Any, cast
 from unittest import mock
 
 from twisted.logger import capturedLogs
@@ -19,6 +19,7 @@ from kvd.scoreboard import create_scoreboard
 from kvd.settings import Settings
 from kvd.workers.forkserver import describe
 from kvd.workers.messages import Exited, Fork, Forked, Load, Message, receive, send
+from kvd.workers.printed import Printed
 from kvd.workers.process import END_SECONDS, REAP_SECONDS, ForkServerProcess
 from tests.stepped import SteppedReactor
 
@@ -37,10 +38,9 @@ class PlayedProcess:
     What a Popen is to whoever reaps it.
     """
 
-    stderr = None
-
-    def __init__(self, stubborn: bool) -> None:
+    def __init__(self, stubborn: bool, stderr: IO[bytes] | None) -> None:
         self.stubborn = stubborn
+        self.stderr = stderr
         self.killed = False
 
     def wait(self, timeout: float | None = None) -> int:
@@ -75,6 +75,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.addCleanup(self.reactor.dispose)
         self.stubborn = False
         self.short = False
+        self.stderr: IO[bytes] | None = None
         self.controls: list[socket.socket] = []
         self.processes: list[PlayedProcess] = []
         self.heard: list[tuple[Any, ...]] = []
@@ -99,7 +100,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         if self.short:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         self.controls.append(control.dup())
-        self.processes.append(PlayedProcess(self.stubborn))
+        self.processes.append(PlayedProcess(self.stubborn, self.stderr))
         return cast("subprocess.Popen[bytes]", self.processes[-1])
 
     def forked(self, worker: int, pid: int, pidfd: int, request: int) -> None:
@@ -238,6 +239,39 @@ class ForkServerProcessTests(SynchronousTestCase):
 
         self.reactor.advance(0.1)
         assert 2 == len(self.controls)
+
+    def test_one_whose_output_cannot_be_watched_is_not_left_behind(self) -> None:
+        """
+        It is told to end, and its end is not taken for that of the next one.
+        """
+        end, pipe = os.pipe()
+        self.addCleanup(os.close, pipe)
+        self.stderr = os.fdopen(end, "rb", buffering=0)
+        self.stubborn = True
+        watch = self.reactor.addReader
+
+        def watch_no_output(reader: Any) -> None:
+            if isinstance(reader, Printed):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            watch(reader)
+
+        with (
+            mock.patch.object(self.reactor, "addReader", watch_no_output),
+            capturedLogs() as events,
+        ):
+            self.controls[-1].close()
+            self.reactor.settle()
+        assert any("cannot be started" in event["log_format"] for event in events)
+        assert self.stderr.closed
+        assert None is receive(self.controls[1])
+
+        self.stderr, self.stubborn = None, False
+        self.reactor.advance(END_SECONDS)
+        assert [False, True, False] == [process.killed for process in self.processes]
+        self.controls[1].close()
+        self.reactor.settle()
+        self.fork(0)
+        assert [Load(Settings()), Fork(0, 10)] == [self.told(), self.told()]
 
     def test_a_worker_without_its_pidfd_is_made_all_the_same(self) -> None:
         """

@@ -1,0 +1,74 @@
+"""
+Tests for `kvd.written_files`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.errors import AccessLogUnusable, BadSetting
+from kvd.settings import Settings
+from kvd.written_files import CHECK_SECONDS, check_off_reactor
+from tests.stepped import SteppedReactor
+
+MANY_SECONDS = 60.0
+
+
+class CheckTests(SynchronousTestCase):
+    """
+    `check_off_reactor` holds no reactor up.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = os.path.join(folder.name, "log")
+
+    def check(self, path: str) -> Deferred[None]:
+        """
+        Of an access log.
+        """
+        return check_off_reactor(Settings(access_log=path), self.reactor)
+
+    def finish(self) -> None:
+        """
+        Wait until no check is under way, and have it told.
+        """
+        for thread in threading.enumerate():
+            if thread.name == "check":
+                thread.join(MANY_SECONDS)
+                assert not thread.is_alive()
+        self.reactor.settle()
+
+    def test_it_is_told_in_the_reactor(self) -> None:
+        """
+        That it can be written, or why it cannot.
+        """
+        good, bad = self.check(self.path), self.check("/absent/log")
+        self.finish()
+        self.successResultOf(good)
+        self.failureResultOf(bad, AccessLogUnusable)
+
+        assert os.path.exists(self.path)
+        assert [] == self.reactor.getDelayedCalls()
+
+    def test_what_takes_too_long_is_told_too(self) -> None:
+        """
+        A pipe without a reader may never be opened.
+        """
+        os.mkfifo(self.path)
+        checked = self.check(self.path)
+        self.reactor.advance(CHECK_SECONDS - 1)
+        self.assertNoResult(checked)
+        self.reactor.advance(1)
+        self.failureResultOf(checked, BadSetting)
+
+        os.close(os.open(self.path, os.O_RDONLY))
+        self.finish()
