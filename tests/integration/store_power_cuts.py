@@ -167,8 +167,8 @@ def cut_behind(disk: DiskImage, store: FileStore) -> Iterator[None]:
     tree = store._tree
     publish, remove = tree.publish, tree.remove
 
-    def publish_and_cut(*args: Any) -> bool:
-        replaced = publish(*args)
+    def publish_and_cut(*args: Any, **named: Any) -> bool:
+        replaced = publish(*args, **named)
         disk.shut_down()
         return replaced
 
