@@ -11,6 +11,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Given to pytest: make test TESTS="-m 'not integration'"
 TESTS ?=
+# How many tests run side by side; they wait more than they compute.
+JOBS ?= 4
+# What trial runs: make trial TRIAL=tests
+TRIAL ?= tests.client tests.log tests.store tests.workers
 # Given to the measurements: make figures FIGURES="memory start"
 FIGURES ?=
 # How many workers die for each policy: make crash KILLS=1000
@@ -34,7 +38,8 @@ serve: $(VENV)/served
 
 # Quick checks first. In a make of its own, which sees what has been installed.
 test: prepared
-	@$(MAKE) --no-print-directory lint trial coverage
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint trial
+	@$(MAKE) --no-print-directory coverage
 
 prepared:
 	@PYTHON="$(PYTHON)" tests/prepare.sh
@@ -44,15 +49,16 @@ lint: $(VENV)/developed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# pytest runs the test cases too; trial shows that they need nothing of pytest.
+# pytest runs all test cases too. That they need nothing of pytest, a share shows: those
+# with the most Deferreds, threads and log events. TRIAL=tests runs all of them.
 trial: $(VENV)/developed
-	$(BIN)/python -m twisted.trial --reporter=text tests
+	$(BIN)/python -m twisted.trial --reporter=text $(TRIAL)
 
 # The fork server, the workers and every daemon that a test starts are measured
 # too (tool.coverage.run in pyproject.toml).
 coverage: $(VENV)/developed
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(TESTS)
+	$(BIN)/coverage run -m pytest --numprocesses=$(JOBS) --dist=worksteal $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -75,6 +81,7 @@ soak: $(VENV)/developed
 # the requests.
 changes: $(VENV)/developed
 	$(BIN)/python -m tests.changes $(SWITCHES) $(RESIZES)
+	$(BIN)/python -m tests.changes.pipelining $(RESIZES)
 
 # Memory, start and cost of a request on this machine; nginx and wrk are needed
 # beside it for the last one. No part of the tests: a figure is no verdict.

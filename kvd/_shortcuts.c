@@ -41,6 +41,10 @@
 #define MAX_OFFSETS 4096
 #define FOLDERS 16
 #define UPLOAD_NAME_BYTES 256       /* with the zero at its end */
+#define MOST_KEPT 65536             /* these four as kvd.store.tree */
+#define SPARE_SHARE 16
+#define SPARE_BYTES (1ULL << 30)
+#define SPARE_TIMES 4
 #define SLASH '\x1f'                /* as kvd.store.uploads writes a key in a name */
 /* A key of up to so many bytes, and a segment of it; longer ones are Python's. */
 #define MAX_KEY_BYTES 512
@@ -802,16 +806,24 @@ set_lock(int lock, short kind, long long offset)
     return fcntl(lock, F_OFD_SETLK, &request);
 }
 
+/*
+ * Whether there is room for a value, and how much; with `keeps`, enough to keep what it
+ * replaces too, if that is not larger than can be kept (kvd.store.tree).
+ */
 static int
-has_room(int root, Py_ssize_t length)
+has_room(int root, Py_ssize_t length, int keeps, unsigned long long *room)
 {
     struct statfs space;
     if (fstatfs(root, &space) < 0)
         return 0;
     unsigned long long unit
         = (unsigned long long)(space.f_frsize ? space.f_frsize : space.f_bsize);
-    return space.f_blocks == 0
-        || (unsigned long long)length <= (unsigned long long)space.f_bavail * unit;
+    *room = (unsigned long long)space.f_bavail * unit;
+    if (space.f_blocks == 0)
+        return !keeps;
+    return (unsigned long long)length <= *room
+        && (!keeps || *room >= Py_MIN((unsigned long long)space.f_blocks * unit
+                                      / SPARE_SHARE, SPARE_BYTES));
 }
 
 /*
@@ -869,11 +881,12 @@ is_metadata(const char *at, const char *end)
 }
 
 /*
- * Whether a name has a whole value of kvd's, which nobody else has changed: 1, and when
- * it was published; nothing: 0; anything else: -1.
+ * Whether a name has a whole value of kvd's, which nobody else has changed: 1, when it
+ * was published, and how large it is; nothing: 0; anything else: -1.
  */
 static int
-has_value(int folder, const char *name, unsigned long long *published_us)
+has_value(int folder, const char *name, unsigned long long *published_us,
+          unsigned long long *bytes)
 {
     char text[ATTRIBUTE_BYTES], line[ATTRIBUTE_LINE_BYTES];
     ssize_t size = read_attribute(folder, name, text, sizeof text);
@@ -890,6 +903,7 @@ has_value(int folder, const char *name, unsigned long long *published_us)
               || (text[i] >= 'a' && text[i] <= 'f')))
             return -1;
     *published_us = microseconds(status.st_mtim);
+    *bytes = (unsigned long long)status.st_size;
     size_t expected = first_line(line, text + 2, (unsigned long long)status.st_size,
                                  *published_us);
     int is_whole = (size_t)size >= expected && memcmp(text, line, expected) == 0
@@ -924,21 +938,24 @@ seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
 /*
  * Give a written file its key's name, while the key is locked.
  *
- * With `keeps`, what it replaces gets the upload's name and stays.
+ * With `keeps`, what it replaces gets the upload's name and stays; `room` says how much
+ * there is.
  *
  * Returns 1 if it replaced a value, 0 if there was none, -1 if it was not done.
  */
 static int
 place(const Shortcuts *self, const char *upload, int file, Py_ssize_t length,
       PyObject *lines, const char *id, int folder, const char *name, long long offset,
-      int keeps)
+      int keeps, unsigned long long room)
 {
     if (set_lock(self->lock, F_WRLCK, offset) < 0)
         return -1;
-    unsigned long long earliest_us = 0;
+    unsigned long long earliest_us = 0, bytes = 0;
     int replaces = -1;
     if (is_found(self->root, self->lock_device, self->lock_inode))
-        replaces = has_value(folder, name, &earliest_us);
+        replaces = has_value(folder, name, &earliest_us, &bytes);
+    if (replaces > 0 && keeps && bytes > room / SPARE_TIMES)
+        replaces = -1;
     if (replaces >= 0 && seal(file, id, length, lines, earliest_us) < 0)
         replaces = -1;
     if (replaces >= 0) {
@@ -1012,6 +1029,7 @@ publish(Shortcuts *self, const char *upload, char *key, const char *body,
 {
     int folder = self->root, result = -1, is_kept = 1;
     struct stat status;
+    unsigned long long room;
     char *name = strrchr(key, '/');
     if (name == NULL) {
         name = key;
@@ -1024,7 +1042,7 @@ publish(Shortcuts *self, const char *upload, char *key, const char *body,
         if (folder < 0)
             return -1;
     }
-    if (has_room(self->root, length)
+    if (has_room(self->root, length, keeps, &room)
         && is_conferred_alike(&self->conferred, folder, &status)) {
         int file = openat(self->uploads, upload,
                           O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
@@ -1039,7 +1057,7 @@ publish(Shortcuts *self, const char *upload, char *key, const char *body,
             }
             if (written == length)
                 result = place(self, upload, file, length, lines, id, folder, name,
-                               offset, keeps);
+                               offset, keeps, room);
             if (result < 0)
                 unlinkat(self->uploads, upload, 0);
             close(file);
@@ -1128,6 +1146,8 @@ serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *
         if (is_kept < 0)
             return -1;
         keeps = !is_kept;
+        if (keeps && PyDict_GET_SIZE(self->kept) >= MOST_KEPT)
+            return 0;
     }
     char upload[UPLOAD_NAME_BYTES];
     if (!name_upload(self, upload, name, keeps))

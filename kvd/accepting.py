@@ -48,6 +48,12 @@ _OF_THE_PEER = frozenset(
     )
 )
 
+OF_PEERS_IN_A_ROW: Final = 100
+"""
+After so many such errors in a row the peers are not to blame: a filter of system calls
+may say EPERM, for one, and leave the connection in the queue.
+"""
+
 # After any other error. Mostly this process or machine has run out of something; but
 # accept(2) can fail in more ways than its manual tells (a filter of system calls, a
 # security module, a network file system below a Unix socket), and whoever gives up is
@@ -135,6 +141,7 @@ class Acceptor(FileDescriptor):
         self._retry: Any = None
         self._kept_since: float | None = None
         self._complained = False
+        self._of_peers = 0
         self._wanted = False
 
     def fileno(self) -> int:
@@ -243,11 +250,13 @@ class Acceptor(FileDescriptor):
         except BlockingIOError:
             return False
         except OSError as error:
-            if error.errno in _OF_THE_PEER:
+            self._of_peers += 1
+            if error.errno in _OF_THE_PEER and self._of_peers < OF_PEERS_IN_A_ROW:
                 return True
             self._pause_after(error)
             return False
         self._complained = False
+        self._of_peers = 0
         try:
             self._accepted(connection, peer)
         except Exception:

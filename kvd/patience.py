@@ -12,7 +12,7 @@ BODY    the body is complete          408, upload discarded, closed
 STORE   the store answers             (the store has bounds of its own)
 TURN    others had their time         (we are slow then, not the client)
 READER  the kernel took the reply     aborted
-LINGER  the client closed             aborted
+LINGER  the client closed             closed
 ======  ============================  =================================
 
 BODY, READER and LINGER start anew with every byte that moves: out of the kernel, not
@@ -112,6 +112,12 @@ class Patience:
         """
         return self._bounds[self.waits]
 
+    def lasted(self, now: float) -> float:
+        """
+        How many seconds the present wait has lasted, or since something moved in it.
+        """
+        return now - self._since
+
     def is_over(self, now: float, moved: int, unheard_bytes: int = 0) -> bool:
         """
         Whether the present wait has lasted too long.
@@ -128,4 +134,4 @@ class Patience:
         if self.waits is Waits.LINGER and now - self._began >= LINGER_SECONDS:
             return True
         times = max(1.0, unheard_bytes / READER_BYTES)
-        return now - self._since >= self._bounds[self.waits] * times
+        return self.lasted(now) >= self._bounds[self.waits] * times

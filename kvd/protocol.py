@@ -91,7 +91,7 @@ class HttpConnection(Protocol):
         self._moves: Pipe | None = None
         self._usual_reader: Callable[[], Any] | None = None
         self._lost = False
-        self._fresh_until: float | None = None
+        self._fresh_seconds: float | None = None
         self.reads = True
         self.in_service = 0.0
 
@@ -565,14 +565,17 @@ class HttpConnection(Protocol):
         The worker stops: finish the request in service, begin no other.
 
         Args:
-            seconds: So long a client that is idle may take for one more. It may be on
-                its way, as that of a client that was accepted a moment ago is, and
-                closing now would lose it. Its reply tells that the connection ends.
+            seconds: So long a client may be idle from now on before it sends one more:
+                also one that reads a reply which began before and did not tell that the
+                connection ends. The next request may be on its way, as that of a client
+                that was accepted a moment ago is, and closing now would lose it. Its
+                reply tells.
         """
-        if self._ending or self._patience.waits is not Waits.IDLE:
-            # It ends by itself; or has ended already, at its first bytes.
+        if self._ending:
             return
-        self._fresh_until = self._site.clock.seconds() + seconds
+        self._fresh_seconds = seconds
+        if self._patience.waits is Waits.IDLE:
+            self._wait(Waits.IDLE)
 
     def abort(self) -> None:
         """
@@ -609,13 +612,18 @@ class HttpConnection(Protocol):
             self._linger()
         waits = patience.waits
         over = patience.is_over(now, *self._progress(waits))
-        if waits is Waits.IDLE and self._fresh_until is not None:
+        if waits is Waits.IDLE and self._fresh_seconds is not None:
+            is_stale = patience.lasted(now) >= self._fresh_seconds
             # What is there already is read first.
-            over = over or (now >= self._fresh_until and not self.transport.has_input())
+            over = over or (is_stale and not self.transport.has_input())
         if not over:
             return
         if waits is Waits.IDLE:
             self._close()
+        elif waits is Waits.LINGER:
+            # Not a reset: the client may still read what its kernel has of the reply,
+            # and not every kernel keeps that then.
+            self.transport.loseConnection()
         elif waits is Waits.HEAD:
             self._give_up(
                 HeadTimeout(

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.accepting import AT_ONCE_AT_MOST, KEPT_SECONDS, Acceptor
+from kvd.accepting import AT_ONCE_AT_MOST, KEPT_SECONDS, OF_PEERS_IN_A_ROW, Acceptor
 from tests.stepped import SteppedReactor
 
 
@@ -409,6 +409,23 @@ class AcceptorTests(SynchronousTestCase):
         self.connect()
         self.reactor.settle()
         assert 2 == len(self.listener.failures)
+
+    def test_what_looks_like_the_peers_fault_again_and_again_is_not(self) -> None:
+        """
+        It is told, and does not spin. Whenever it is over, accepting goes on.
+        """
+        self.listener.failures = [errno.EPERM] * (OF_PEERS_IN_A_ROW + 20)
+        self.connect()
+        self.acceptor.start()
+        with capturedLogs() as told:
+            self.reactor.settle(OF_PEERS_IN_A_ROW + 20)
+            assert 20 == len(self.listener.failures)
+            for _ in range(30):
+                self.reactor.advance(0.1)
+
+        assert 1 == len(told)
+        assert [] == self.listener.failures
+        assert 1 == len(self.accepted)
 
     def test_what_the_kernel_does_not_watch_is_looked_at_later(self) -> None:
         """

@@ -1082,6 +1082,27 @@ class ConnectionTests(ConnectionCase):
         self.later(LINGER_SILENT_SECONDS)
         assert set() == self.site.connections
 
+    def test_who_reads_slowly_is_not_reset(self) -> None:
+        """
+        All of the reply is with the client's kernel, some of which drop what a program
+        has not read yet when a reset comes.
+        """
+        value = bytes(20_000)
+        self.put(b"k", value)
+        others = set(self.site.connections)
+        client = self.connect_over_tcp()
+        # What comes is acknowledged at once, and not some milliseconds later.
+        client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        client.send(
+            b"GET /k HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n" + b"more"
+        )
+        self.later(0)
+        self.later(LINGER_SILENT_SECONDS)
+        assert others == self.site.connections
+
+        assert 0 == client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        assert value == body(client.receive())
+
     def test_an_answer_that_takes_its_time_holds_up_what_follows(self) -> None:
         """
         Pipelined requests wait for the store, and come in order.
@@ -1528,6 +1549,27 @@ class DrainTests(ConnectionCase):
         assert 1 == len(self.site.connections)
         self.later(FRESH_SECONDS)
 
+        assert set() == self.site.connections
+
+    def test_who_was_reading_may_ask_once_more(self) -> None:
+        """
+        The reply had begun when the end did, and said nothing of it. Once it is read, a
+        moment later the connection is closed.
+        """
+        value = bytes(8 * 1024 * 1024)
+        self.put(b"large", value)
+        clients = [self.connect(), self.connect()]
+        for client in clients:
+            client.send(b"GET /large HTTP/1.1\r\n" + HOST + b"\r\n")
+        self.drain()
+        self.later(FRESH_SECONDS)
+        for client in clients:
+            assert value == body(client.receive())
+        clients[0].send(b"GET /none HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert CLOSED == field(clients[0].receive(), b"Connection")
+        assert 1 == len(self.site.connections)
+        self.later(FRESH_SECONDS)
         assert set() == self.site.connections
 
     def test_what_came_in_the_last_moment_is_read_first(self) -> None:

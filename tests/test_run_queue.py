@@ -286,7 +286,7 @@ class TimeSliceTests(ConnectionCase):
         """
         assert isinstance(self.store, CountingStore)
         before = self.store.calls
-        digits = b"0123456789abcdef" * 10
+        digits = b"0123456789abcdef" * 9
         chunks = b"".join(b"1;a=b\r\n%c\r\n" % digit for digit in digits)
         reply = self.ask(CHUNKED + chunks + b"3\r\nend\r\n0\r\nA: b\r\n\r\n")
 

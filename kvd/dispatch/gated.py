@@ -3,9 +3,9 @@
 from it.
 
 Each worker looks at the scoreboard before it accepts. If another has fewer requests
-in progress, or as many and fewer connections, that one is to take the connection. So
-the load is even although nobody hands anything over; it costs the workers some vain
-looks instead.
+in progress, or as many and clearly fewer connections, that one is to take the
+connection. So the load is even although nobody hands anything over; it costs the
+workers some vain looks instead.
 
 Where more connections wait than it takes for all of the less busy to have as much to do
 as this one, one of the rest is taken: it will be its share in the end, and nobody in a
@@ -15,12 +15,20 @@ long queue waits for a worker that has enough to take already.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from zope.interface import implementer
 
 from kvd.dispatch.view import View
 from kvd.dispatch.weighing import weigh, weigh_one
 from kvd.interfaces import IGatedPolicy
+
+ALIKE: Final = 16
+"""
+Connections that differ by less than so small a part are as many: a worker with 50 that
+stay is no busier than one with 49, and if it were, the one would serve all that are
+short.
+"""
 
 
 @implementer(IGatedPolicy)
@@ -38,11 +46,10 @@ class Gated:
         return (0,)
 
     def accepts(self, worker: int, view: View) -> bool:
-        mine = weigh_one(view, worker)
+        mine = requests, connections = weigh_one(view, worker)
         loads = list(weigh(view))
-        if mine <= min(loads):
+        if (requests, connections - connections // ALIKE) <= min(loads):
             return True
-        requests, connections = mine
         # Each connection that another takes is one more for it, and mostly a request.
         lacking = sum(
             max(requests - load[0], connections - load[1])

@@ -25,6 +25,7 @@ Any number of processes may have one root open.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,7 @@ from kvd.interfaces import (
     IFileStoreMaker,
     IHeldStoreMaker,
     IStore,
+    IUpload,
     IValue,
     Metadata,
     ValueInfo,
@@ -63,7 +65,7 @@ from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.threads import Threads
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, Premises
-from kvd.store.uploads import Left, UploadFolder, sweep
+from kvd.store.uploads import Kept, Left, UploadFolder, sweep
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway, in_threads_of, resolved
 from kvd.store.writeback import Writeback
@@ -154,8 +156,7 @@ class FileStore:
             self._opened = opened.pop_all()
         tree = self._tree = Tree(self._root, modes)
         self._locks = KeyLocks(lock, clock, self._underway)
-        for each in left:
-            self._restore(each)
+        self._restore(left)
         self._writeback = None
         if writes_back and is_on_a_disk(self._root):
             self._writeback = Writeback(self._root, uploads, left, clock, off_reactor)
@@ -171,12 +172,57 @@ class FileStore:
         if durability == "disk":
             self._syncs = Syncs(self._root, syncing or off_reactor)
         self._premises = Premises(
-            self._tree, uploads, self._locks, self._underway, self._syncs
+            self._tree,
+            uploads,
+            self._locks,
+            self._underway,
+            off_reactor,
+            self._syncs,
+            self._full,
         )
 
     def begin(
         self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+    ) -> Answer[IUpload]:
+        try:
+            return self.begin_at_once(key, length, metadata)
+        except StoreFull as full:
+            room = None if self._writeback is None else self._writeback.make_room()
+            if room is None:
+                raise
+            work = self._begin_behind(room, full, key, length, metadata)
+            return self._underway.shield(work)
+
+    async def _begin_behind(
+        self,
+        room: Deferred[None] | None,
+        full: StoreFull,
+        key: Key,
+        length: int | None,
+        metadata: Metadata,
+    ) -> IUpload:
+        """
+        Begin when what was kept makes room: what is kept after the first sync may be
+        what was replaced during that, so a second one is waited for too.
+        """
+        assert self._writeback is not None
+        for _ in range(2):
+            if room is None:
+                break
+            await room
+            try:
+                return self.begin_at_once(key, length, metadata)
+            except StoreFull as still_full:
+                full = still_full
+                room = self._writeback.make_room()
+        raise full
+
+    def begin_at_once(
+        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
     ) -> FileUpload:
+        """
+        The same, without waiting for room.
+        """
         try:
             folder = self._tree.enter_near(key)
             try:
@@ -237,38 +283,40 @@ class FileStore:
         self._opened.close()
         return None
 
-    def _restore(self, left: Left) -> None:
+    def _restore(self, left: Iterable[Left]) -> None:
         """
         Look for values that a power cut has torn, among those that were replaced just
-        before.
+        before. Of several that were kept for a key, the last comes first, whoever has
+        kept it.
         """
-        for key, name in left.kept():
-            act = partial(self._restore_one, key, left.folder, name)
-            if not self._locks.hold_briefly(key, act):
-                _log.warn("/{key} is locked by another process", key=escape(key))
+        found = [kept for each in left for kept in each.kept()]
+        for kept in sorted(found, reverse=True):
+            if not self._locks.hold_briefly(kept.key, partial(self._restore_one, kept)):
+                _log.warn("/{key} is locked by another process", key=escape(kept.key))
 
-    def _restore_one(self, key: Key, folder: int, name: bytes) -> None:
+    def _restore_one(self, kept: Kept) -> None:
+        key = escape(kept.key)
         try:
-            if self._tree.restore(key, folder, name):
+            if self._tree.restore(kept):
                 _log.warn(
                     "/{key} has its older value again: a power cut tore the newer one",
-                    key=escape(key),
+                    key=key,
                 )
         except OSError as error:
-            _log.warn(
-                "/{key} cannot be restored: {reason}", key=escape(key), reason=error
-            )
+            _log.warn("/{key} cannot be restored: {reason}", key=key, reason=error)
 
     def _expect_space(self, length: int) -> None:
         space = os.fstatvfs(self._root)
         free = space.f_bavail * space.f_frsize
         # A tmpfs without a limit says that it has no blocks at all.
         if length > free and space.f_blocks:
-            if self._writeback is not None:
-                self._writeback.soon()
             raise StoreFull(
                 f"The value has {length} bytes; the store has room for {free}."
             )
+
+    def _full(self) -> None:
+        if self._writeback is not None:
+            self._writeback.soon()
 
     def _remove_now(self, key: Key, conditions: Conditions) -> None:
         try:

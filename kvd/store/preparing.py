@@ -121,7 +121,7 @@ def probe(store: FileStore, path: str) -> None:
     metadata = {name: "x" * (MAX_METADATA_BYTES - len(name))}
     try:
         try:
-            store.begin(key, 0, metadata).commit(UNCONDITIONAL)
+            store.begin_at_once(key, 0, metadata).commit(UNCONDITIONAL)
         except MetadataTooLarge:
             _log.warn(
                 "the file system of the store {path} keeps less than {bytes} bytes of"
@@ -129,7 +129,7 @@ def probe(store: FileStore, path: str) -> None:
                 path=path,
                 bytes=MAX_METADATA_BYTES,
             )
-            store.begin(key, 0).commit(UNCONDITIONAL)
+            store.begin_at_once(key, 0).commit(UNCONDITIONAL)
         store.remove(key, UNCONDITIONAL)
     except StoreFull as full:
         # What is there can still be read, and removed to make room.

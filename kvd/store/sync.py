@@ -97,6 +97,23 @@ def _look_behind(descriptor: int) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
+async def sync_file(descriptor: int, off_reactor: OffReactor) -> None:
+    """
+    Sync a file that has no name yet.
+
+    Raises:
+        StoreFull: The filesystem found out only now.
+        SyncFailed: The file is lost.
+    """
+    try:
+        await off_reactor(partial(sync, descriptor))
+    except OSError as error:
+        fault = fault_of(error, "The upload cannot be synced")
+        if isinstance(fault, StoreFull):
+            raise fault from error
+        raise _sync_failed(error, "The upload was lost at its sync") from error
+
+
 class Syncs:
     """
     Syncs what one store changes.
@@ -110,19 +127,9 @@ class Syncs:
 
     async def file(self, descriptor: int) -> None:
         """
-        Sync a file that has no name yet.
-
-        Raises:
-            StoreFull: The filesystem found out only now.
-            SyncFailed: The file is lost.
+        Sync a file that has no name yet; see `sync_file`.
         """
-        try:
-            await self._off_reactor(partial(sync, descriptor))
-        except OSError as error:
-            fault = fault_of(error, "The upload cannot be synced")
-            if isinstance(fault, StoreFull):
-                raise fault from error
-            raise _sync_failed(error, "The upload was lost at its sync") from error
+        await sync_file(descriptor, self._off_reactor)
 
     async def folders(self, path: Iterable[bytes]) -> None:
         """

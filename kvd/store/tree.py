@@ -21,9 +21,14 @@ from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.faults import folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
 from kvd.store.swapping import swap, swapping_is_cheaper, tells_unwritten_parts
-from kvd.store.sync import sync
-from kvd.store.uploads import UploadFolder
-from kvd.store.value import FileValue, describe, is_absence, open_file
+from kvd.store.uploads import Kept, UploadFolder
+from kvd.store.value import (
+    Described,
+    FileValue,
+    describe,
+    is_absence,
+    open_file,
+)
 
 # How often a folder may be pruned by others between being made and being used.
 # Two processes that did nothing else but that lost twice in a row at the most.
@@ -34,6 +39,40 @@ SOMETHING: Final = Key(b"")
 What is entered in `Tree.kept` when something has changed, whether or not anything is
 kept for it.
 """
+
+
+MOST_KEPT: Final = 65536
+"""
+So many replaced values are kept at once, however long a sync takes; the same in
+`kvd.shortcuts`.
+"""
+
+
+_SPARE_SHARE: Final = 16
+_SPARE_BYTES: Final = 1 << 30
+_SPARE_TIMES: Final = 4
+
+
+def is_scarce(size: int, root: int) -> bool:
+    """
+    Whether there is too little room to keep a value that is replaced: most of it would
+    be taken, or there is little anyway, however small the value. `kvd.shortcuts` goes
+    by the same.
+
+    Args:
+        size: Of the value, in bytes.
+        root: In the file system in question.
+    """
+    space = os.fstatvfs(root)
+    free = space.f_bavail * space.f_frsize
+    least = min(space.f_blocks * space.f_frsize // _SPARE_SHARE, _SPARE_BYTES)
+    return free < max(least, _SPARE_TIMES * size)
+
+
+class CannotBeKept(Exception):
+    """
+    What is to be replaced cannot be kept: what replaces it must be synced before.
+    """
 
 
 class Tree:
@@ -142,6 +181,8 @@ class Tree:
         key: Key,
         conditions: Conditions,
         seal: Callable[[float | None], object],
+        *,
+        synced: bool = False,
     ) -> bool:
         """
         Give a finished file its name.
@@ -153,13 +194,20 @@ class Tree:
             conditions: What must hold of the value that is there.
             seal: Called before it gets its name, with the date of the value that is
                 there, if kvd wrote it: the new one's must not be earlier.
+            synced: Whether the file is on the disk: then what it replaces need not be
+                kept.
 
         Returns:
             Whether a value was there.
+
+        Raises:
+            CannotBeKept: It must be synced before.
         """
         try:
             for _ in range(_TRIES):
-                replaced = self._place(uploads, upload, key, conditions, seal)
+                replaced = self._place(
+                    uploads, upload, key, conditions, seal, synced=synced
+                )
                 if replaced is not None:
                     return replaced
             raise StoreFault(
@@ -177,6 +225,8 @@ class Tree:
         key: Key,
         conditions: Conditions,
         seal: Callable[[float | None], object],
+        *,
+        synced: bool,
     ) -> bool | None:
         """
         Try to; None if the way was not clear but may be now.
@@ -201,7 +251,8 @@ class Tree:
                 )
                 self._changed()
             else:
-                self._replace(uploads, upload, folder, name, key)
+                size = current.info.size
+                self._replace(uploads, upload, folder, name, key, size, synced=synced)
         except FileNotFoundError:
             return None  # Pruned after it was opened, or removed by a stranger.
         except IsADirectoryError as error:
@@ -213,10 +264,21 @@ class Tree:
         return current is not None
 
     def _replace(
-        self, uploads: UploadFolder, upload: bytes, folder: int, name: bytes, key: Key
+        self,
+        uploads: UploadFolder,
+        upload: bytes,
+        folder: int,
+        name: bytes,
+        key: Key,
+        size: int,
+        *,
+        synced: bool,
     ) -> None:
-        keeps = self.kept is not None and key not in self.kept
-        kept = _keep(uploads, upload, folder, name, key) if keeps else b""
+        kept = b""
+        if self.kept is not None and key not in self.kept and not synced:
+            if len(self.kept) >= MOST_KEPT or is_scarce(size, self._root):
+                raise CannotBeKept
+            kept = _keep(uploads, folder, name, key)
         try:
             if self.swaps:
                 swap(uploads.descriptor, upload, folder, name)
@@ -237,26 +299,22 @@ class Tree:
         if self.kept is not None:
             self.kept[SOMETHING] = b""
 
-    def restore(self, key: Key, kept: int, kept_name: bytes) -> bool:
+    def restore(self, kept: Kept) -> bool:
         """
-        Give a key back the value that is kept for it, if its own was torn.
-
-        Args:
-            key: Locked.
-            kept: The folder with what is kept.
-            kept_name: Its name there.
+        Give a key back the value that is kept for it, if its own was torn. The key is
+        locked.
 
         Returns:
             Whether it got it.
         """
-        parents, name = split(key)
+        parents, name = split(kept.key)
         try:
             folder = self._enter(parents)
         except OSError:
             return False
         try:
-            if _is_torn(folder, name, key) and not _is_torn(kept, kept_name, key):
-                os.rename(kept_name, name, src_dir_fd=kept, dst_dir_fd=folder)
+            if _is_torn(folder, name, kept.key) and _is_whole(kept):
+                os.rename(kept.name, name, src_dir_fd=kept.folder, dst_dir_fd=folder)
                 return True
         except OSError as error:
             if not is_absence(error):
@@ -324,37 +382,34 @@ def _current(folder: int, name: bytes, key: Key) -> FileValue | None:
     return value
 
 
-def _keep(
-    uploads: UploadFolder, upload: bytes, folder: int, name: bytes, key: Key
-) -> bytes:
+def _keep(uploads: UploadFolder, folder: int, name: bytes, key: Key) -> bytes:
     """
     Give a value a second name, before it is replaced.
 
     Returns:
-        Its name among the uploads; empty if there can be none. Then what will replace
-        it has been synced instead, whoever waits for it.
+        Its name among the uploads.
+
+    Raises:
+        CannotBeKept: There can be none.
+        FileNotFoundError: The value is gone, or the folder of uploads.
     """
     kept = uploads.name_to_keep(key)
-    if kept is not None:
-        try:
-            os.link(
-                name,
-                kept,
-                src_dir_fd=folder,
-                dst_dir_fd=uploads.descriptor,
-                follow_symlinks=False,
-            )
-            return kept
-        except FileNotFoundError:
-            raise
-        except OSError:
-            pass  # Forbidden, unknown here, or one too many.
-    descriptor = os.open(upload, os.O_RDONLY | os.O_CLOEXEC, dir_fd=uploads.descriptor)
+    if kept is None:
+        raise CannotBeKept
     try:
-        sync(descriptor)
-    finally:
-        os.close(descriptor)
-    return b""
+        os.link(
+            name,
+            kept,
+            src_dir_fd=folder,
+            dst_dir_fd=uploads.descriptor,
+            follow_symlinks=False,
+        )
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        # Forbidden, unknown here, or one too many.
+        raise CannotBeKept from error
+    return kept
 
 
 def _is_torn(folder: int, name: bytes, key: Key) -> bool:
@@ -368,16 +423,39 @@ def _is_torn(folder: int, name: bytes, key: Key) -> bool:
     try:
         described = describe(descriptor, key)
         if described is None:
-            return True
-        size = described.info.size
+            return stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return _has_unwritten_parts(descriptor, described)
+    finally:
+        os.close(descriptor)
+
+
+def _is_whole(kept: Kept) -> bool:
+    """
+    Whether a file is a value, with all that was written.
+
+    Raises:
+        OSError: It cannot be opened; see `is_absence`.
+    """
+    descriptor = open_file(kept.folder, kept.name)
+    try:
+        described = describe(descriptor, kept.key)
         return (
-            described.is_ours
-            and size > 0
-            and tells_unwritten_parts(descriptor)
-            and os.lseek(descriptor, 0, os.SEEK_HOLE) < size
+            described is not None
+            and (described.is_ours or not kept.may_be_unfinished)
+            and not _has_unwritten_parts(descriptor, described)
         )
     finally:
         os.close(descriptor)
+
+
+def _has_unwritten_parts(descriptor: int, described: Described) -> bool:
+    size = described.info.size
+    return (
+        described.is_ours
+        and size > 0
+        and tells_unwritten_parts(descriptor)
+        and os.lseek(descriptor, 0, os.SEEK_HOLE) < size
+    )
 
 
 def _is_folder(folder: int, name: bytes) -> bool:

@@ -12,7 +12,9 @@ A value is *sealed* with its attribute and its date, while the key is locked: th
 is that of publication, and never earlier than that of the value before it. At
 durability ``disk`` it is sealed before its sync too, so that one sync has all. If it
 is published in a later second than that, or behind a value of a later date, it is
-sealed anew, and synced again before the folders are.
+sealed anew, and synced again before the folders are. At durability ``process`` it is
+synced only where what it replaces cannot be kept; its seal then need not be, since it
+gets to the disk before its name, in the journal.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,17 +30,17 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from kvd.conditions import Conditions
-from kvd.errors import MetadataTooLarge, StoreFault
+from kvd.errors import MetadataTooLarge, StoreFault, StoreFull
 from kvd.interfaces import Answer, IUpload, Metadata, Published, ValueInfo
 from kvd.keys import Key, escape
 from kvd.store import attribute
 from kvd.store.faults import fault_of
 from kvd.store.folders import split
 from kvd.store.locks import KeyLocks
-from kvd.store.sync import Syncs
-from kvd.store.tree import Tree
+from kvd.store.sync import Syncs, sync_file
+from kvd.store.tree import CannotBeKept, Tree
 from kvd.store.uploads import UploadFolder
-from kvd.store.waiting import Underway, resolved
+from kvd.store.waiting import OffReactor, Underway, resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,12 @@ class Premises:
     uploads: UploadFolder
     locks: KeyLocks
     underway: Underway
+    off_reactor: OffReactor
+    """Where a file is synced at durability ``process``, if it must be."""
     syncs: Syncs | None
     """None at durability ``process``."""
+    full: Callable[[], None]
+    """Called where there was no room."""
 
 
 @implementer(IUpload)
@@ -116,11 +123,13 @@ class FileUpload:
         try:
             self._measure()
             answer = self._publish(conditions)
+        except CannotBeKept:
+            return premises.underway.shield(self._publish_synced(conditions))
         except BaseException:
             self._end()
             raise
         if isinstance(answer, Deferred):
-            return premises.underway.shield(self._end_after(answer))
+            return premises.underway.shield(self._end_after(answer, conditions))
         self._end()
         return answer
 
@@ -137,9 +146,20 @@ class FileUpload:
         await syncs.folders(split(self._key)[0])
         return published
 
-    async def _end_after(self, answer: Deferred[Published]) -> Published:
+    async def _end_after(
+        self, answer: Deferred[Published], conditions: Conditions
+    ) -> Published:
         try:
             return await answer
+        except CannotBeKept:
+            return await self._publish_synced(conditions)
+        finally:
+            self._end()
+
+    async def _publish_synced(self, conditions: Conditions) -> Published:
+        try:
+            await sync_file(self._descriptor, self._premises.off_reactor)
+            return await resolved(self._publish(conditions, synced=True))
         finally:
             self._end()
 
@@ -203,15 +223,22 @@ class FileUpload:
         space = os.fstatvfs(self._descriptor)
         return bool(self._metadata_lines) and space.f_bavail > 0
 
-    def _publish(self, conditions: Conditions) -> Answer[Published]:
-        act = partial(self._publish_now, conditions)
+    def _publish(
+        self, conditions: Conditions, *, synced: bool = False
+    ) -> Answer[Published]:
+        act = partial(self._publish_now, conditions, synced=synced)
         return self._premises.locks.holding(self._key, act)
 
-    def _publish_now(self, conditions: Conditions) -> Published:
+    def _publish_now(self, conditions: Conditions, *, synced: bool) -> Published:
         premises = self._premises
         try:
             replaced = premises.tree.publish(
-                premises.uploads, self._name, self._key, conditions, self._seal
+                premises.uploads,
+                self._name,
+                self._key,
+                conditions,
+                self._seal,
+                synced=synced,
             )
         except OSError as error:
             raise self._fault_of(error, "published") from error
@@ -231,4 +258,7 @@ class FileUpload:
             self._premises.uploads.remove(self._name)
 
     def _fault_of(self, error: OSError, done: str) -> Exception:
-        return fault_of(error, f"The upload of /{escape(self._key)} cannot be {done}")
+        fault = fault_of(error, f"The upload of /{escape(self._key)} cannot be {done}")
+        if isinstance(fault, StoreFull):
+            self._premises.full()
+        return fault

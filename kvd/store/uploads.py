@@ -26,9 +26,9 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Final
+from typing import Final, NamedTuple
 
 from twisted.logger import Logger
 
@@ -47,6 +47,8 @@ _NAMELESS_FLAGS: Final = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
 _log = Logger()
 
 
+# How what the ordinary way keeps begins; `kvd.shortcuts` has another letter.
+_ORDINARY: Final = b"k"
 _KEY_BEHIND: Final = b"."
 _SLASH: Final = b"\x1f"  # In no key.
 _MAX_NAME_BYTES: Final = 255
@@ -67,6 +69,21 @@ def key_of(name: bytes) -> Key | None:
 
 def _is_path(key: bytes) -> bool:
     return not any(part in (b"", b".", b"..") for part in key.split(b"/"))
+
+
+class Kept(NamedTuple):
+    """
+    A file that may be a value which was replaced.
+    """
+
+    changed_ns: int
+    key: Key
+    """Whose value it was."""
+    folder: int
+    name: bytes
+    may_be_unfinished: bool
+    """Whether it may be an upload of `kvd.shortcuts` that never became a value. Such a
+    file has no attribute yet."""
 
 
 class Left:
@@ -92,18 +109,21 @@ class Left:
         """
         os.close(self.folder)
 
-    def kept(self) -> list[tuple[Key, bytes]]:
+    def kept(self) -> Iterator[Kept]:
         """
-        The keys for which something is kept, and its name; what was written last comes
-        first.
+        What may be a value that was replaced, in no order.
         """
-        found = []
-        for name in os.listdir(self.folder):
-            key = key_of(os.fsencode(name))
+        for name in map(os.fsencode, os.listdir(self.folder)):
+            key = key_of(name)
             if key is not None:
                 status = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
-                found.append((status.st_mtime_ns, key, os.fsencode(name)))
-        return [(key, name) for _, key, name in sorted(found, reverse=True)]
+                yield Kept(
+                    status.st_mtime_ns,
+                    key,
+                    self.folder,
+                    name,
+                    not name.startswith(_ORDINARY),
+                )
 
 
 class UploadFolder:
@@ -134,6 +154,9 @@ class UploadFolder:
         self.descriptor = -1
         """Of the folder; it is made for the first upload, so that a store
         whose disk is full can still be opened and read."""
+        self.stays = False
+        """Set where replaced values in it may still be needed; then `close` leaves the
+        folder as those leave theirs who are killed."""
         self.made: Callable[[int], None] = lambda descriptor: None
         """Called with its descriptor when it is made, and with -1 when it is closed."""
 
@@ -212,7 +235,7 @@ class UploadFolder:
         is too long for that. `kvd.shortcuts` gives others, beginning with ``c``.
         """
         text = key.replace(b"/", _SLASH)
-        name = b"k%x%b%b" % (next(self._names), _KEY_BEHIND, text)
+        name = b"%b%x%b%b" % (_ORDINARY, next(self._names), _KEY_BEHIND, text)
         return name if len(name) <= _MAX_NAME_BYTES else None
 
     def remove(self, name: bytes) -> None:
@@ -231,12 +254,13 @@ class UploadFolder:
 
     def close(self) -> None:
         """
-        Remove the folder, with what may be left in it.
+        Remove the folder, with what may be left in it, unless it `stays`.
         """
         if self.descriptor >= 0:
             # First: another file can get the number.
             self.made(-1)
-            _remove(self._hidden, self._name, self.descriptor)
+            if not self.stays:
+                _remove(self._hidden, self._name, self.descriptor)
             os.close(self.descriptor)
             self.descriptor = -1
 

@@ -16,7 +16,8 @@ does not end it: what was on its way when the names were written is still lost. 
   cost; else it gets a second name before it loses the first. Of a key that is written
   again before the sync, only the first is kept: what came between was never synced.
 
-What is kept is removed after the sync. If none comes, since the process or the machine
+What is kept is removed after the sync. If that fails, what is kept stays until the next
+start, up to a bound. If none comes, since the process or the machine
 was killed, whoever opens the store next finds the folder (`kvd.store.uploads`). A key
 whose value was torn then gets back what is kept for it, if that is whole; the folder
 is removed after the next sync.
@@ -29,7 +30,7 @@ written reads as zeros; on these two, lseek(2) tells it from zeros that were wri
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -95,6 +96,8 @@ class Writeback:
         """
         self._since: float | None = None
         self._syncing: Deferred[None] | None = None
+        self._waiting: list[Deferred[None]] = []
+        self._staying = 0  # Of what was kept, since its sync failed.
         self._checking = LoopingCall(self._check)
         self._checking.clock = clock
         self._checking.start(_CHECK_SECONDS, now=False)
@@ -123,42 +126,79 @@ class Writeback:
         if self.kept:
             self._since = self._clock.seconds() - SYNC_SECONDS
 
-    def _sync(self) -> Deferred[None]:
-        kept, left, self._left = dict(self.kept), self._left, []
+    def make_room(self) -> Deferred[None] | None:
+        """
+        Sync now, for want of room.
+
+        Returns:
+            When something that was kept has been removed; None if nothing is kept.
+        """
+        if self._syncing is None and (self._left or any(self.kept.values())):
+            self._sync()
+        if self._syncing is None:
+            return None
+        room: Deferred[None] = Deferred()
+        self._waiting.append(room)
+        return room
+
+    def _sync(self) -> Answer[None]:
+        left = self._left
+        names = [name for name in self.kept.values() if name]
+        work = partial(self._sync_and_remove, self._uploads.descriptor, names, left)
+        try:
+            syncing = self._off_reactor(work)
+        except RuntimeError as error:
+            self._log.warn("no thread to sync in can be had: {reason}", reason=error)
+            return None
         # In place: it is shared. From here on what is published is not in this sync for
         # certain, so what it replaces is kept anew.
         self.kept.clear()
+        self._left = []
         self._since = None
-        names = [name for name in kept.values() if name]
-        work = partial(self._sync_and_remove, self._uploads.descriptor, names, left)
-        self._syncing = self._off_reactor(work).addErrback(self._failed, left)
-        return self._syncing.addCallback(self._synced)
+        self._syncing = syncing
+        syncing.addErrback(self._failed, left)
+        return syncing.addCallback(self._synced)
 
     def _sync_and_remove(
-        self, folder: int, names: Iterable[bytes], left: Iterable[Left]
+        self, folder: int, names: Sequence[bytes], left: Iterable[Left]
     ) -> None:
-        sync_all(self._root)
+        try:
+            sync_all(self._root)
+        except OSError:
+            # What is kept stays where it is: whoever opens the store next may need it.
+            # But a disk that fails for long must not be filled.
+            if self._staying < MAX_KEPT:
+                self._staying += len(names)
+                self._uploads.stays = True
+            else:
+                self._remove(folder, names)
+            raise
+        self._remove(folder, names)
+        for each in left:
+            each.remove()
+
+    def _remove(self, folder: int, names: Iterable[bytes]) -> None:
         for name in names:
             try:
                 os.unlink(name, dir_fd=folder)
             except OSError:
                 pass  # Removed by hand, or it goes with its folder.
-        for each in left:
-            each.remove()
 
     def _failed(self, failure: Failure, left: Iterable[Left]) -> None:
-        failure.trap(OSError)
         self._log.error(
             "what was published in the last seconds cannot be synced, and may be lost"
-            " with the next power cut: {reason}",
+            " with the next power cut; what it replaced stays in .kvd until the next"
+            " start: {reason}",
             reason=failure.value,
         )
-        # What is kept stays where it is: whoever opens the store next may need it.
         for each in left:
             each.release()
 
     def _synced(self, _: None) -> None:
         self._syncing = None
+        waiting, self._waiting = self._waiting, []
+        for room in waiting:
+            room.callback(None)
 
     def stop(self) -> Answer[None]:
         """
@@ -171,4 +211,9 @@ class Writeback:
         return self._last()
 
     def _last(self) -> Answer[None]:
-        return self._sync() if self.kept or self._left else None
+        if not self.kept and not self._left:
+            return None
+        answer = self._sync()
+        if self.kept:  # There was no thread.
+            self._uploads.stays = True
+        return answer

@@ -28,10 +28,11 @@ MAX_SIZE_LINE_BYTES: Final = 256
 The size of a chunk with its extensions. Who sends more wastes our time.
 """
 
-PIECES_AT_ONCE: Final = 256
+LINE_BYTES_AT_ONCE: Final = 1024
 """
-So many chunks are joined at most: with the smallest ones, that takes a sixth of a
-millisecond.
+Chunks are joined until the lines before them have so many bytes: 342 of the smallest
+ones, or five with as many extensions as they may have. The former take a fifth of a
+millisecond, the latter a twentieth; 342 of the latter would take four.
 """
 
 LARGE_BYTES: Final = 16 * 1024
@@ -92,7 +93,8 @@ class ChunkedBody:
     def take(self, data: bytes, at: int) -> tuple[bytes, int]:
         """
         Take the next part of the body: what the next chunks hold of it, as far as they
-        are there, and no more of them than `PIECES_AT_ONCE`, or than one large one.
+        are there, and no more of them than `LINE_BYTES_AT_ONCE` allows, or than one
+        large one.
 
         Args:
             data: Where the chunks are.
@@ -122,16 +124,18 @@ class ChunkedBody:
 
     def _take_pieces(self, data: bytes, at: int, pieces: list[bytes]) -> int:
         state, left = self._state, self._left
+        line_bytes = 0
         try:
             while True:
                 if state is _AT_SIZE:
-                    if len(pieces) >= PIECES_AT_ONCE:
+                    if line_bytes >= LINE_BYTES_AT_ONCE:
                         break
                     end = data.find(b"\n", at, at + MAX_SIZE_LINE_BYTES + 1) + 1
                     if not end:
                         _check_unfinished_size(data, at)
                         break
                     left = _size_of(data[at:end])
+                    line_bytes += end - at
                     at = end
                     if not left:
                         state = _AT_TRAILER

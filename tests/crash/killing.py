@@ -79,6 +79,8 @@ def kill_workers(
                 longest_stop = max(longest_stop, stopped_seconds)
             time.sleep(0.1)
         _await(asked, WORKERS)
+        # What a fork server prints is read for as long as a worker of its is left.
+        asked.change("restart", {})
         # What the supervisor puts off a little, such as letting go of the dead.
         time.sleep(END_SECONDS + 0.1)
         after = _descriptors(daemon.process.pid)

@@ -11,14 +11,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from socket import socketpair
 
 import pytest
-from twisted.internet.defer import execute
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 
 from kvd.conditions import UNCONDITIONAL
+from kvd.dialects.choice import Dialects
 from kvd.errors import MetadataTooLarge, StoreFull, StoreUnusable
+from kvd.interfaces import Published
 from kvd.keys import Key
+from kvd.settings import Limits
+from kvd.shortcuts import shortcuts_to
+from kvd.site import Site
 from kvd.store.file import FileStore, maker
 from kvd.store.uploads import key_of
 
@@ -44,14 +50,18 @@ def put(store: FileStore, key: bytes, chunks: int, length: int | None) -> None:
     """
     Store a value of some chunks, or discard it.
     """
-    upload = store.begin(Key(key), length)
+    upload = store.begin_at_once(Key(key), length)
     try:
         for _ in range(chunks):
             upload.write(CHUNK)
     except StoreFull:
         upload.discard()
         raise
-    upload.commit(UNCONDITIONAL)
+    answer = upload.commit(UNCONDITIONAL)
+    if isinstance(answer, Deferred):
+        results: list[object] = []
+        answer.addBoth(results.append)
+        assert isinstance(results[0], Published), results
 
 
 def files(path: str) -> list[str]:
@@ -60,10 +70,16 @@ def files(path: str) -> list[str]:
     """
     return [
         name
-        for _, _, names in os.walk(path)
-        for name in names
+        for name in all_files(path)
         if name != "lock" and key_of(os.fsencode(name)) is None
     ]
+
+
+def all_files(path: str) -> list[str]:
+    """
+    The names of all files there.
+    """
+    return [name for _, _, names in os.walk(path) for name in names]
 
 
 def is_full(act: Callable[[], object]) -> bool:
@@ -85,7 +101,7 @@ def full_disk(path: str) -> None:
     mount("tmpfs", path, "size=1m")
     store = open_store(path)
     put(store, b"old", 1, len(CHUNK))
-    assert is_full(lambda: store.begin(Key(b"a/b"), 2 << 20))
+    assert is_full(lambda: store.begin_at_once(Key(b"a/b"), 2 << 20))
     assert is_full(lambda: put(store, b"a/b", 20, None))
     assert is_full(lambda: put(store, b"old", 20, None))
     assert ["old"] == files(path)
@@ -192,16 +208,55 @@ def small_blocks(path: str) -> None:
     subprocess.run(["mount", "-o", "loop", image, f"{path}/mounted"], check=True)
     store = open_store(f"{path}/mounted")
     for size in (0, 100, 800):
-        upload = store.begin(Key(b"k"), 0, {"content-type": "x" * size})
+        upload = store.begin_at_once(Key(b"k"), 0, {"content-type": "x" * size})
         upload.commit(UNCONDITIONAL)
         assert size == len(store.stat(Key(b"k")).metadata["content-type"])
-    upload = store.begin(Key(b"k"), 0, {"content-type": "x" * 1000})
+    upload = store.begin_at_once(Key(b"k"), 0, {"content-type": "x" * 1000})
     with pytest.raises(MetadataTooLarge, match="more than the file system of the"):
         upload.commit(UNCONDITIONAL)
     assert 800 == len(store.stat(Key(b"k")).metadata["content-type"])
     assert ["k"] == files(f"{path}/mounted")
     while not is_full(lambda: put(store, b"fill", 1, None)):
         os.rename(f"{path}/mounted/fill", f"{path}/mounted/{os.urandom(8).hex()}")
+
+
+def scarce_room(path: str) -> None:
+    """
+    Values that fill most of a disk can be replaced again and again, by two processes in
+    turns: neither keeps what there is no room for. The shortcuts see it alike.
+    """
+    image, mounted = f"{path}/image", f"{path}/mounted"
+    with open(image, "wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    os.mkdir(mounted)
+    subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
+    store, other = open_store(mounted), open_store(mounted)
+    for _ in range(5):
+        put(store, b"large", 300, 300 * len(CHUNK))
+        put(other, b"large", 300, 300 * len(CHUNK))
+    site = Site(store, Dialects(()), Limits(), Clock())
+    shortcuts = shortcuts_to(site)
+    assert shortcuts is not None
+    near, far = socketpair()
+
+    def is_served(key: bytes) -> bool:
+        head = b"PUT /%b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n"
+        far.sendall(head % key + b"x")
+        return 1 == shortcuts.serve(near.fileno())
+
+    put(other, b"small", 1, None)
+    assert not is_served(b"large"), "it is too large to be kept"
+    assert is_served(b"small")
+    put(other, b"a", 1, None)
+    put(other, b"b", 1, None)
+    space = os.statvfs(mounted)
+    room = space.f_bavail * space.f_frsize - (64 << 20) // 20
+    put(other, b"filling", room // len(CHUNK), None)
+    assert not is_served(b"a")
+    put(store, b"b", 1, None)
+    kept = [key_of(os.fsencode(name)) for name in all_files(mounted)]
+    assert [b"small"] == [key for key in kept if key]
 
 
 CASES = {
@@ -211,6 +266,7 @@ CASES = {
         no_inodes,
         full_at_start,
         small_blocks,
+        scarce_room,
         read_only,
         no_attributes,
         not_permitted,

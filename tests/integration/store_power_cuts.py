@@ -57,7 +57,7 @@ def put(store: FileStore, body: bytes, key: Key = KEY) -> None:
     """
     Store a value.
     """
-    upload = store.begin(key, len(body))
+    upload = store.begin_at_once(key, len(body))
     upload.write(body)
     finished(upload.commit(UNCONDITIONAL))
 

@@ -76,6 +76,7 @@ def test_a_body_is_verified_by_its_digest(daemon: Twistd, tmp_path: Path) -> Non
             for key in ("/k", "/new"):
                 assert 400 == ask(daemon.port, "PUT", key, damaged, fields).status
             assert value == ask(daemon.port, "GET", "/k").body
+    daemon.stop()
     values = tmp_path / "values"
     assert ["k"] == [path.name for path in values.iterdir() if path.name != ".kvd"]
     left = [path for path in values.rglob("*") if path.is_file()]

@@ -152,7 +152,7 @@ def test_no_raise_of_a_counter_is_lost(
     Sixteen loops in four processes raise a number by compare-and-swap; each
     raise counts once.
     """
-    upload = store.begin(KEY, None)
+    upload = store.begin_at_once(KEY, None)
     upload.write(b"0")
     upload.commit(UNCONDITIONAL)
     lost = together("count", tmp_path, times, durability)

@@ -75,7 +75,7 @@ class ShortcutCase(FileStoreCase):
         self.site = self.make_site(self.store)
         self.shortcuts = self.make_shortcuts(self.site)
         # The folder of uploads is made, as the ordinary way does it.
-        self.store.begin(Key(b"first"), 0).discard()
+        self.result(self.store.begin(Key(b"first"), 0)).discard()
         self.near, self.far = self.pair()
 
     def make_site(self, store: FileStore) -> Site:

@@ -14,6 +14,7 @@ from unittest import mock
 from kvd.keys import Key
 from kvd.shortcuts import CLOSES, MAX_BODY_BYTES, SERVED
 from kvd.store import attribute
+from kvd.store.tree import MOST_KEPT
 from kvd.store.uploads import key_of
 from tests.shortcuts.cases import ShortcutCase, attribute_of, field, put
 
@@ -463,12 +464,23 @@ class KeepingTests(StoringTests):
 
     def test_too_long_a_key_is_left(self) -> None:
         """
-        The ordinary way syncs what it cannot keep.
+        The ordinary way syncs what takes the place of what it cannot keep.
         """
         folder = "x" * 150
         self.publish(self.store, Key(f"{folder}/first".encode()), b"v")
         self.served(put(f"{folder}/{'y' * 80}", b"v"))
         self.assert_left(put(f"{folder}/{'y' * 120}", b"v"))
+
+    def test_too_many_are_left(self) -> None:
+        """
+        But for keys of which something is kept: that is as much as before.
+        """
+        kept = self.store.insides.kept
+        assert kept is not None
+        kept.update((Key(b"%d" % number), b"") for number in range(MOST_KEPT - 1))
+        self.served(put("k", b"v"))
+        self.assert_left(put("l", b"v"))
+        self.served(put("7", b"v"))
 
 
 class OtherLockTests(ShortcutCase):

@@ -113,7 +113,7 @@ class FileStoreCase(Asking, FolderCase):
         """
         Store a value, at once.
         """
-        upload = store.begin(key, len(body))
+        upload = self.result(store.begin(key, len(body)))
         upload.write(body)
         published = upload.commit(UNCONDITIONAL)
         assert not isinstance(published, Deferred)

@@ -205,7 +205,7 @@ class ValuesTests(ConferringCase):
         Wherever its file was created.
         """
         for key in (b"shared/k", b"shared/a/k", b"plain/k"):
-            self.store.begin(Key(key), None).discard()
+            self.result(self.store.begin(Key(key), None)).discard()
 
         assert [] == self.debris()
         assert [] == [name for name in self.found() if "/" in name]

@@ -76,7 +76,7 @@ class DateTests(DatedCase):
         """
         A slow upload that is published last is the newest.
         """
-        slow = self.store.begin(KEY, None)
+        slow = self.result(self.store.begin(KEY, None))
         slow.write(b"A")
         self.wall.ns += 2 * SECOND
         self.publish(self.store, body=b"B")
@@ -91,13 +91,13 @@ class DateTests(DatedCase):
         """
         Who has the overtaken value does not overwrite the one that overtook it.
         """
-        slow = self.store.begin(KEY, None)
+        slow = self.result(self.store.begin(KEY, None))
         self.publish(self.store, body=b"B")
         seen = int(self.store.stat(KEY).changed)
         self.wall.ns += 2 * SECOND
         slow.commit(Conditions())
 
-        late = self.store.begin(KEY, None)
+        late = self.result(self.store.begin(KEY, None))
         with pytest.raises(PreconditionFailed):
             late.commit(Conditions(if_unmodified_since=seen))
         modified = Conditions(if_modified_since=seen)
@@ -130,7 +130,7 @@ class DateTests(DatedCase):
         """
         After the key's lock was held by another process.
         """
-        upload = self.store.begin(KEY, None)
+        upload = self.result(self.store.begin(KEY, None))
         waiting: list[Deferred[Published]] = []
 
         def commit() -> None:
@@ -174,7 +174,7 @@ class DiskDateTests(DatedCase):
         """
         A commit whose file is about to be synced.
         """
-        upload = self.store.begin(KEY, None)
+        upload = self.result(self.store.begin(KEY, None))
         upload.write(body)
         answer = upload.commit(Conditions())
         assert isinstance(answer, Deferred)
@@ -245,7 +245,7 @@ class OvertakingTests(DatedCase):
         for number in range(40):
             self.wall.ns += chance.choice([0, 1, 1000, SECOND // 3, SECOND, 5 * SECOND])
             self.wall.ns -= chance.choice([0, 0, 0, 0, SECOND, 60 * SECOND])
-            upload = chance.choice(stores).begin(key, None)
+            upload = self.result(chance.choice(stores).begin(key, None))
             upload.write(b"%d" % number)
             uploads.append((number, upload))
             while uploads and chance.random() < 0.6:

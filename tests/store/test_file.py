@@ -179,12 +179,14 @@ class FileStoreMakerTests(FolderCase):
             maker.prepare(self.path)
             store = FileStore(self.path, "process", Clock(), execute)
             self.addCleanup(store.close)
-            upload = store.begin(KEY, 0, {"content-type": "x" * 900})
+            upload = store.begin_at_once(KEY, 0, {"content-type": "x" * 900})
             with pytest.raises(
                 MetadataTooLarge, match="file system of the store keeps"
             ):
                 upload.commit(UNCONDITIONAL)
-            store.begin(KEY, 0, {"content-type": "x" * 800}).commit(UNCONDITIONAL)
+            store.begin_at_once(KEY, 0, {"content-type": "x" * 800}).commit(
+                UNCONDITIONAL
+            )
 
         (event,) = events
         assert event["log_format"].startswith("the file system of the store {path}")
@@ -212,4 +214,4 @@ class FileStoreMakerTests(FolderCase):
         self.addCleanup(store.close)
 
         assert isinstance(store, FileStore)
-        store.begin(KEY, 0).commit(UNCONDITIONAL)
+        store.begin_at_once(KEY, 0).commit(UNCONDITIONAL)

@@ -60,8 +60,8 @@ class RoomTests(FileStoreCase):
         """
         for length in (1 << 62, 1 << 80):
             with pytest.raises(StoreFull):
-                self.store.begin(KEY, length)
-        self.store.begin(KEY, 1).discard()
+                self.result(self.store.begin(KEY, length))
+        self.result(self.store.begin(KEY, 1)).discard()
         assert [] == self.debris()
 
     def test_unlimited_filesystem_is_never_full(self) -> None:
@@ -70,7 +70,7 @@ class RoomTests(FileStoreCase):
         """
         unlimited = mock.Mock(f_bavail=0, f_blocks=0, f_frsize=4096)
         with mock.patch("os.fstatvfs", return_value=unlimited):
-            self.store.begin(KEY, 1 << 40).discard()
+            self.result(self.store.begin(KEY, 1 << 40)).discard()
 
     def test_errors_of_room_are_told_apart(self) -> None:
         """
@@ -78,14 +78,14 @@ class RoomTests(FileStoreCase):
         else is a fault, with the kernel's words.
         """
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            upload = self.store.begin(KEY, None)
+            upload = self.result(self.store.begin(KEY, None))
             with (
                 mock.patch("os.write", side_effect=OSError(number, "full")),
                 pytest.raises(StoreFull),
             ):
                 upload.write(b"x")
             upload.discard()
-        upload = self.store.begin(KEY, None)
+        upload = self.result(self.store.begin(KEY, None))
         with (
             mock.patch("os.write", side_effect=OSError(errno.EIO, "broken")),
             pytest.raises(StoreFault, match=r"The upload of /key .* broken\."),
@@ -99,7 +99,7 @@ class RoomTests(FileStoreCase):
         A write that took a part is followed by one of the rest.
         """
         write = os.write
-        upload = self.store.begin(KEY, None)
+        upload = self.result(self.store.begin(KEY, None))
         with mock.patch("os.write", lambda fd, chunk: write(fd, chunk[:3])):
             upload.write(b"12345678")
         upload.commit(UNCONDITIONAL)
@@ -114,14 +114,14 @@ class RoomTests(FileStoreCase):
         rename = "kvd.store.tree.swap" if self.swaps else "os.rename"
         self.publish(self.store, Key(b"a/b"), b"old")
         for call in ("os.fstat", "os.setxattr", rename, "os.open"):
-            upload = self.store.begin(Key(b"a/b"), None)
+            upload = self.result(self.store.begin(Key(b"a/b"), None))
             with (
                 mock.patch(call, side_effect=OSError(errno.EIO, "broken")),
                 pytest.raises(StoreFault, match="broken"),
             ):
                 upload.commit(UNCONDITIONAL)
         for call in ("os.mkdir", "os.rename"):
-            upload = self.store.begin(Key(b"c/d/e"), None)
+            upload = self.result(self.store.begin(Key(b"c/d/e"), None))
             with (
                 mock.patch(call, side_effect=OSError(errno.ENOSPC, "full")),
                 pytest.raises(StoreFull),
@@ -205,7 +205,7 @@ class RoomTests(FileStoreCase):
                 os.rmdir(os.path.join(self.path, "a"))
             renamed(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
-        upload = self.store.begin(Key(b"a/b"), None)
+        upload = self.result(self.store.begin(Key(b"a/b"), None))
         with mock.patch("os.open", prune_before), mock.patch("os.rename", prune_after):
             upload.commit(UNCONDITIONAL)
 
@@ -217,7 +217,7 @@ class RoomTests(FileStoreCase):
         If somebody removes the uploads, a commit gives up after a while and
         leaves no folder behind.
         """
-        upload = self.store.begin(Key(b"a/b"), None)
+        upload = self.result(self.store.begin(Key(b"a/b"), None))
         (file,) = self.debris()
         os.unlink(file)
 
@@ -230,8 +230,8 @@ class RoomTests(FileStoreCase):
         What the contract does not allow is the caller's mistake.
         """
         with pytest.raises(ValueError, match="1025 bytes"):
-            self.store.begin(KEY, None, {"expires": "v" * 1018})
+            self.result(self.store.begin(KEY, None, {"expires": "v" * 1018}))
         for name, value in (("expires", "1\n2"), ("content-length", "1")):
             with pytest.raises(ValueError, match="cannot be kept"):
-                self.store.begin(KEY, None, {name: value})
+                self.result(self.store.begin(KEY, None, {name: value}))
         assert [] == self.debris()

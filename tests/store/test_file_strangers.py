@@ -63,7 +63,7 @@ class StrangersTests(FileStoreCase):
         for prefix in (b"", b"folder/"):
             assert [] == [*self.walk(self.store, prefix)]
         with pytest.raises(KeyConflict):
-            self.store.begin(Key(b"folder/x"), None)
+            self.result(self.store.begin(Key(b"folder/x"), None))
         assert self.publish(self.store).created
         with open(outside.name, "rb") as untouched:
             assert b"secret" == untouched.read()
@@ -72,7 +72,7 @@ class StrangersTests(FileStoreCase):
         """
         A link that came after the upload had begun is not followed either.
         """
-        upload = self.store.begin(Key(b"folder/x"), None)
+        upload = self.result(self.store.begin(Key(b"folder/x"), None))
         os.symlink("/tmp", os.path.join(self.path, "folder"))
 
         with pytest.raises(KeyConflict):
@@ -119,7 +119,7 @@ class StrangersTests(FileStoreCase):
             (b"fifo/k", "leads through /fifo, which is neither a value nor a folder"),
         ):
             with pytest.raises(KeyConflict, match=sentence):
-                self.store.begin(Key(key), None)
+                self.result(self.store.begin(Key(key), None))
 
     def test_nothing_blocks(self) -> None:
         """
@@ -142,7 +142,7 @@ class StrangersTests(FileStoreCase):
         """
         os.makedirs(os.path.join(self.path, "key/a/b/c"))
         os.makedirs(os.path.join(self.path, "key/d"))
-        upload = self.store.begin(KEY, None)
+        upload = self.result(self.store.begin(KEY, None))
         os.makedirs(os.path.join(self.path, "key/late"))
 
         assert upload.commit(UNCONDITIONAL)
@@ -157,7 +157,7 @@ class StrangersTests(FileStoreCase):
         os.symlink("nowhere", os.path.join(self.path, "key/a/link"))
 
         with pytest.raises(KeyConflict):
-            self.store.begin(KEY, None)
+            self.result(self.store.begin(KEY, None))
         assert ["key/a/link"] == self.found()
 
     def test_root_may_be_a_link(self) -> None:

@@ -36,7 +36,7 @@ class WaitingTests(FileStoreCase):
         decides by what it then finds. Other keys do not wait.
         """
         store, other = self.open_store(), self.open_store()
-        upload = store.begin(KEY, None)
+        upload = self.result(store.begin(KEY, None))
 
         def commit() -> Answer[Published]:
             self.publish(other, Key(b"another"))
@@ -55,7 +55,7 @@ class WaitingTests(FileStoreCase):
         Who no longer waits for a locked key does not stop the commit.
         """
         store = self.open_store()
-        upload = store.begin(KEY, None)
+        upload = self.result(store.begin(KEY, None))
         answer = self.while_locked(KEY, lambda: upload.commit(UNCONDITIONAL))
         assert isinstance(answer, Deferred)
         answer.cancel()
@@ -72,7 +72,7 @@ class WaitingTests(FileStoreCase):
         """
         store = self.open_store()
         self.publish(store, body=b"old")
-        upload = store.begin(KEY, None)
+        upload = self.result(store.begin(KEY, None))
 
         def wait() -> None:
             answers = upload.commit(UNCONDITIONAL), store.remove(KEY, UNCONDITIONAL)
@@ -101,7 +101,7 @@ class WaitingTests(FileStoreCase):
         A lock file that cannot be locked at all fails the commit at once.
         """
         store = self.open_store()
-        upload = store.begin(KEY, None)
+        upload = self.result(store.begin(KEY, None))
         with (
             mock.patch("fcntl.fcntl", side_effect=OSError(errno.ENOLCK, "no locks")),
             pytest.raises(StoreFault, match="no locks"),
@@ -116,7 +116,7 @@ class WaitingTests(FileStoreCase):
         """
         pool = SteppedPool()
         store = self.open_store("disk", pool)
-        answer = store.begin(Key(b"a/b"), None).commit(UNCONDITIONAL)
+        answer = self.result(store.begin(Key(b"a/b"), None)).commit(UNCONDITIONAL)
         assert isinstance(answer, Deferred)
 
         self.error(KeyAbsent, lambda: store.open(Key(b"a/b")))
@@ -135,7 +135,7 @@ class WaitingTests(FileStoreCase):
         pool = SteppedPool()
         store = self.open_store("disk", pool)
         answers = [
-            store.begin(Key(b"a/%d" % number), None).commit(UNCONDITIONAL)
+            self.result(store.begin(Key(b"a/%d" % number), None)).commit(UNCONDITIONAL)
             for number in range(4)
         ]
         assert 4 == pool.waiting()
@@ -161,7 +161,7 @@ class WaitingTests(FileStoreCase):
         """
         pool = SteppedPool()
         store = self.open_store("disk", pool)
-        upload = store.begin(KEY, None)
+        upload = self.result(store.begin(KEY, None))
         answer = upload.commit(UNCONDITIONAL)
         assert isinstance(answer, Deferred)
         answer.cancel()
@@ -183,7 +183,7 @@ class WaitingTests(FileStoreCase):
         store = self.open_store("disk")
         self.publish_on_disk(store, b"old")
         for number, kind in ((errno.EIO, SyncFailed), (errno.ENOSPC, StoreFull)):
-            upload = store.begin(KEY, None)
+            upload = self.result(store.begin(KEY, None))
             failing = mock.patch("os.fsync", side_effect=OSError(number, "broken"))
             with failing as fsync:
                 answer = upload.commit(UNCONDITIONAL)
@@ -198,7 +198,7 @@ class WaitingTests(FileStoreCase):
         """
         Store a value at durability ``disk``.
         """
-        upload = store.begin(KEY, None)
+        upload = self.result(store.begin(KEY, None))
         upload.write(body)
         answer = upload.commit(UNCONDITIONAL)
         assert isinstance(answer, Deferred)

@@ -75,7 +75,7 @@ class ChangedTests(OtherHandsCase):
         assert {} == info.metadata
         stale = Conditions(if_none_match=EntityTags(frozenset({old.etag})))
         assert not stale.is_unchanged(info)
-        upload = self.store.begin(KEY, None)
+        upload = self.result(self.store.begin(KEY, None))
         self.error(PreconditionFailed, lambda: upload.commit(holds(old.etag)))
         self.error(PreconditionFailed, lambda: self.store.remove(KEY, holds(old.etag)))
         self.result(self.store.remove(KEY, holds(info.etag)))

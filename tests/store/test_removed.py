@@ -66,7 +66,7 @@ class RemovedTests(FileStoreCase):
         """
         store = self.open_store()
         self.publish(store, body=b"old")
-        upload = store.begin(KEY, None)
+        upload = self.result(store.begin(KEY, None))
         shutil.rmtree(self.hidden())
         self.error(StoreFault, lambda: upload.commit(UNCONDITIONAL))
 
@@ -90,7 +90,7 @@ class RemovedTests(FileStoreCase):
         """
         What commits a value in a store.
         """
-        upload = store.begin(KEY, None)
+        upload = self.result(store.begin(KEY, None))
         return lambda: upload.commit(UNCONDITIONAL)
 
     def in_lock_of(self, store: FileStore, act: Callable[[], object]) -> object:

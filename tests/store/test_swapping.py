@@ -110,7 +110,7 @@ class SwappedValueTests(FileStoreCase):
         """
         store = self.open_store()
         self.publish(store, body=b"old")
-        upload = store.begin(KEY, None)
+        upload = self.result(store.begin(KEY, None))
         upload.write(b"new")
         with mock.patch("os.unlink", side_effect=OSError(errno.EIO, "broken")):
             upload.commit(UNCONDITIONAL)

@@ -149,7 +149,7 @@ class UploadFilesTests(FileStoreCase):
         """
         The discard itself does not fail.
         """
-        upload = self.open_store().begin(KEY, None)
+        upload = self.result(self.open_store().begin(KEY, None))
         with (
             mock.patch("os.unlink", side_effect=OSError(errno.EIO, "broken")),
             capturedLogs() as events,
@@ -167,7 +167,7 @@ class UploadFilesTests(FileStoreCase):
         """
         self.place(".kvd/4711-dead/0")
         living = self.open_store()
-        upload = living.begin(KEY, 4)
+        upload = self.result(living.begin(KEY, 4))
         upload.write(b"live")
         self.place(".kvd/4712-dead/0")
         self.open_store()

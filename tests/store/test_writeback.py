@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import nullcontext
 from unittest import mock
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.logger import capturedLogs
 
 from kvd.conditions import UNCONDITIONAL
-from kvd.errors import StoreFault, StoreFull
+from kvd.errors import StoreFault, StoreFull, SyncFailed
+from kvd.interfaces import Published
 from kvd.keys import Key
 from kvd.store.file import FileStore
+from kvd.store.tree import is_scarce
 from kvd.store.uploads import key_of
 from kvd.store.writeback import MAX_KEPT
 from kvd.testing import StoreContract
@@ -131,7 +134,7 @@ class KeptTests(WritebackCase):
         self.pass_seconds(5)
         assert 2 == len(self.synced)
         self.error(Exception, lambda: store.remove(KEY, UNCONDITIONAL))
-        store.begin(KEY, None).discard()
+        self.result(store.begin(KEY, None)).discard()
         self.pass_seconds(60)
 
         assert 2 == len(self.synced)
@@ -171,14 +174,79 @@ class KeptTests(WritebackCase):
 
         assert 1 == len(self.synced)
 
-    def test_a_full_disk_is_synced_earlier(self) -> None:
+    def test_a_value_waits_for_the_room_that_is_kept(self) -> None:
+        """
+        What is announced, or needs an inode, and has no room: refused only if there is
+        none after a sync either.
+        """
+        pool = SteppedPool()
+        store = self.open_store(off_reactor=pool)
+        full = OSError(errno.ENOSPC, "full")
+        for shortage in (
+            mock.patch("kvd.store.uploads.UploadFolder.create", side_effect=full),
+            mock.patch("kvd.store.file.FileStore._expect_space", side_effect=full),
+        ):
+            self.publish(store, INNER, b"1")
+            self.publish(store, INNER, b"2")
+            with shortage:
+                room = store.begin(KEY, 3)
+                none = store.begin(KEY, 3)
+                assert isinstance(room, Deferred)
+                assert isinstance(none, Deferred)
+                assert 1 == pool.waiting()
+            pool.step()
+            assert {} == self.kept()
+            self.successResultOf(room).discard()
+            self.successResultOf(none).discard()
+
+            self.publish(store, INNER, b"3")
+            with shortage:
+                none = store.begin(KEY, 3)
+                assert isinstance(none, Deferred)
+                pool.step()
+                self.failureResultOf(none, StoreFull)
+                # Nothing is kept: nothing is waited for.
+                self.error(StoreFull, lambda: store.begin(KEY, 3))
+            assert 0 == pool.waiting()
+            assert {} == self.kept()
+
+    def test_room_is_waited_for_twice_at_most(self) -> None:
+        """
+        What is replaced during a sync is kept for the next one.
+        """
+        pool = SteppedPool()
+        store = self.open_store(off_reactor=pool)
+        self.publish(store, INNER)
+        self.publish(store, INNER)
+        self.pass_seconds(5)
+        with mock.patch(
+            "kvd.store.file.FileStore._expect_space",
+            side_effect=OSError(errno.ENOSPC, "full"),
+        ):
+            answer = store.begin(KEY, 3)
+        assert isinstance(answer, Deferred)
+        self.publish(store, INNER)
+        with mock.patch(
+            "kvd.store.uploads.UploadFolder.create",
+            side_effect=OSError(errno.ENOSPC, "full"),
+        ):
+            pool.step()
+            self.assertNoResult(answer)
+            pool.step()
+            self.failureResultOf(answer, StoreFull)
+        assert 0 == pool.waiting()
+
+    def test_a_disk_that_becomes_full_is_synced_earlier(self) -> None:
         """
         The next one who tries may find the room that was kept.
         """
         store = self.open_store()
         self.publish(store)
         self.publish(store)
-        self.error(StoreFull, lambda: store.begin(KEY, 1 << 62))
+        upload = self.result(store.begin(INNER, None))
+        with mock.patch("os.write", side_effect=OSError(errno.ENOSPC, "full")):
+            self.error(StoreFull, lambda: upload.write(b"v"))
+        upload.discard()
         self.pass_seconds(1)
 
         assert {} == self.kept()
@@ -230,26 +298,94 @@ class KeptTests(WritebackCase):
     def test_what_cannot_be_kept_is_replaced_by_what_is_synced(self) -> None:
         """
         A key may be too long for a name, a file system or its owner may allow no second
-        name: then the new value is on the disk before it is the key's, each time.
+        name, there may be too many: then the new value is on the disk before it is the
+        key's, each time. Nothing but its client waits for that.
         """
-        store = self.open_store()
+        pool = SteppedPool()
+        store = self.open_store(off_reactor=pool)
         long = Key(b"long/" * 60 + b"key")
         forbidden = mock.patch("os.link", side_effect=OSError(errno.EPERM, "no"))
-        for key, how in ((long, nullcontext()), (KEY, forbidden)):
+        many = mock.patch("kvd.store.tree.MOST_KEPT", 1)
+        for key, how in ((long, nullcontext()), (KEY, forbidden), (INNER, many)):
             self.publish(store, key, b"old")
-            with mock.patch("kvd.store.tree.sync") as sync, how:
-                self.publish(store, key, b"new")
-                assert 1 == sync.call_count
-                self.publish(store, key, b"newer")
-                assert 2 == sync.call_count
-            assert {} == self.kept()
+            for body in (b"new", b"newer"):
+                with mock.patch("kvd.store.sync.sync") as sync, how:
+                    answer = self.begin_to_publish(store, key, body)
+                    assert 0 == sync.call_count
+                    assert body != self.get(store, key)
+                    pool.step()
+                    assert 1 == sync.call_count
+                assert not self.successResultOf(answer).created
+                assert body == self.get(store, key)
+            broken = mock.patch("kvd.store.sync.sync", side_effect=OSError(5, "broken"))
+            with broken, how:
+                answer = self.begin_to_publish(store, key, b"newest")
+                pool.step()
+                self.failureResultOf(answer, SyncFailed)
             assert b"newer" == self.get(store, key)
-            with (
-                mock.patch("kvd.store.tree.sync", side_effect=OSError(5, "broken")),
-                how,
-            ):
-                self.error(StoreFault, lambda: self.publish(store, key))  # noqa: B023
-            assert b"newer" == self.get(store, key)
+            assert [] == self.debris()
+        assert {} == self.kept()
+
+    def test_what_would_take_most_of_the_room_is_not_kept(self) -> None:
+        """
+        Nor anything, if there is little room; what others keep takes some as well.
+        """
+        unit, blocks = 4096, 1600
+        for free, size, scarce in (
+            (100, 1, False),
+            (99, 1, True),
+            (100, 25 * unit, False),
+            (100, 25 * unit + 1, True),
+        ):
+            said = mock.Mock(f_bavail=free, f_frsize=unit, f_blocks=blocks)
+            with mock.patch("os.fstatvfs", return_value=said):
+                assert scarce is is_scarce(size, 0), (free, size)
+        # Of a large disk, a gigabyte is enough.
+        large = mock.Mock(f_bavail=1 << 18, f_frsize=unit, f_blocks=1 << 30)
+        with mock.patch("os.fstatvfs", return_value=large):
+            assert not is_scarce(1, 0)
+
+        pool = SteppedPool()
+        store = self.open_store(off_reactor=pool)
+        self.publish(store, body=b"old")
+        with mock.patch("kvd.store.tree.is_scarce", return_value=True) as is_asked:
+            answer = self.begin_to_publish(store, KEY, b"new")
+            pool.step()
+        assert not self.successResultOf(answer).created
+        assert 3 == is_asked.call_args.args[0]
+        assert {} == self.kept()
+        assert b"new" == self.get(store)
+
+    def test_so_it_is_behind_a_lock(self) -> None:
+        """
+        Of another process; and what was synced need not be kept, whoever came before.
+        """
+        pool = SteppedPool()
+        store = self.open_store(off_reactor=pool)
+        self.publish(store, body=b"old")
+        with mock.patch("os.link", side_effect=OSError(errno.EPERM, "no")):
+            answer = self.while_locked(
+                KEY, lambda: self.begin_to_publish(store, KEY, b"new")
+            )
+            self.clock.advance(0.001)
+            assert b"old" == self.get(store)
+            pool.step()
+
+        assert not self.successResultOf(answer).created
+        assert b"new" == self.get(store)
+        assert [] == self.debris()
+
+    def begin_to_publish(
+        self, store: FileStore, key: Key, body: bytes
+    ) -> Deferred[Published]:
+        """
+        Store a value that is not yet stored when this returns.
+        """
+        upload = self.result(store.begin(key, len(body)))
+        upload.write(body)
+        answer = upload.commit(UNCONDITIONAL)
+        assert isinstance(answer, Deferred)
+        return answer
 
     def test_a_failed_sync_is_told(self) -> None:
         """
@@ -266,6 +402,63 @@ class KeptTests(WritebackCase):
         assert "error" == event["log_level"].name
         assert "may be lost" in event["log_format"]
         assert {"key": [b"v"]} == self.kept()
+
+    def test_what_stays_after_a_failed_sync_outlives_the_process(self) -> None:
+        """
+        However it ends. The next one removes it, when a sync succeeds.
+        """
+        sync = mock.Mock(side_effect=OSError(errno.EIO, "broken"))
+        self.patch_sync(sync)
+        store = self.open_store()
+        self.publish(store)
+        self.publish(store, body=b"new")
+        self.result(store.close())
+        assert {"key": [b"v"]} == self.kept()
+        sync.side_effect = None
+        store = self.open_store()
+        assert {"key": [b"v"]} == self.kept()
+        self.pass_seconds(5)
+
+        assert {} == self.kept()
+        assert b"new" == self.get(store)
+
+    def test_a_disk_that_fails_for_long_is_not_filled(self) -> None:
+        """
+        There is a bound to what stays.
+        """
+        self.patch_sync(mock.Mock(side_effect=OSError(errno.EIO, "broken")))
+        store = self.open_store()
+        with mock.patch("kvd.store.writeback.MAX_KEPT", 2):
+            for body in (b"1", b"2", b"3", b"4", b"5"):
+                self.publish(store, body=body)
+                self.pass_seconds(5)
+
+        assert [b"1", b"2"] == sorted(self.kept()["key"])
+
+    def test_without_a_thread_it_is_tried_again(self) -> None:
+        """
+        This process may have no more of them for the moment.
+        """
+        pool = mock.Mock(side_effect=RuntimeError("can't start new thread"))
+        store = self.open_store(off_reactor=pool)
+        self.publish(store)
+        self.publish(store)
+        with capturedLogs() as events:
+            self.pass_seconds(5)
+        assert "no thread to sync in" in events[0]["log_format"]
+        assert {"key": [b"v"]} == self.kept()
+        self.result(store.close())
+        assert {"key": [b"v"]} == self.kept()
+        pool.side_effect = None
+        store = self.open_store(off_reactor=pool)
+        self.publish(store, INNER)
+        pool.side_effect = RuntimeError("can't start new thread")
+        self.pass_seconds(5)
+        pool.side_effect = execute
+        self.pass_seconds(1)
+
+        assert {} == self.kept()
+        assert [1] == self.synced
 
     def test_at_durability_disk_nothing_is_kept(self) -> None:
         """
@@ -395,6 +588,54 @@ class LeftTests(WritebackCase):
         store = self.open_anew(KEY, 0)
 
         assert b"older" == self.get(store)
+
+    def test_an_upload_that_was_not_finished_is_no_value(self) -> None:
+        """
+        A shortcut writes it under the name by which it keeps what it replaces: it has
+        no attribute yet, but is no file of others.
+        """
+        self.write(KEY, b"newer")
+        self.tear(os.path.join(self.path, "key"), 0)
+        self.place(".kvd/4711-dead/c7.key", b"unfini")
+        store = self.open_store()
+
+        assert [] == self.keys(store)
+        assert ["key"] == self.found()
+
+    def test_a_file_of_others_is_kept_as_well(self) -> None:
+        """
+        The ordinary way replaces it and keeps it, though it has no attribute.
+        """
+        self.write(KEY, b"newer")
+        self.tear(os.path.join(self.path, "key"), 0)
+        self.place(".kvd/4711-dead/k7.key", b"by others")
+        store = self.open_store()
+
+        assert b"by others" == self.get(store)
+
+    def test_the_last_one_of_all_processes(self) -> None:
+        """
+        Whichever folder is found first.
+        """
+        for number, body in enumerate((b"oldest", b"older", b"old", b"elder")):
+            path = self.leave(KEY, body, b"k%d.key" % number)
+            folder = os.path.join(self.path, ".kvd", f"{number}-dead")
+            os.mkdir(folder)
+            os.utime(path, ns=(0, os.stat(path).st_mtime_ns))
+            os.rename(path, os.path.join(folder, os.path.basename(path)))
+        store = self.open_anew(KEY, 0)
+
+        assert b"elder" == self.get(store)
+
+    def test_what_is_neither_value_nor_file_stays(self) -> None:
+        """
+        Somebody has put a FIFO in the place of the value.
+        """
+        self.leave(KEY, b"older", b"k0.key")
+        os.mkfifo(os.path.join(self.path, "key"))
+        self.open_store()
+
+        assert stat.S_ISFIFO(os.stat(os.path.join(self.path, "key")).st_mode)
 
     def test_a_probe_leaves_it_to_workers(self) -> None:
         """

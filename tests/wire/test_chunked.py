@@ -6,7 +6,7 @@ import pytest
 
 from kvd.errors import BadFraming, HeadTooLarge, PeerError
 from kvd.settings import Limits
-from kvd.wire.chunked import LARGE_BYTES, PIECES_AT_ONCE
+from kvd.wire.chunked import LARGE_BYTES, LINE_BYTES_AT_ONCE
 from kvd.wire.events import NEED_DATA
 from kvd.wire.reader import RequestReader
 from tests.wire.feeding import read, ways
@@ -108,14 +108,29 @@ def test_small_chunks_are_joined() -> None:
     So many at once as take a moment; large ones are given alone.
     """
     reader = RequestReader(Limits())
-    small, large = b"1;a\r\nx\r\n", b"%x\r\n%b\r\n" % (LARGE_BYTES, bytes(LARGE_BYTES))
-    reader.feed(HEAD + small * (PIECES_AT_ONCE + 1) + large + large + small)
+    small, large = b"01\r\nx\r\n", b"%x\r\n%b\r\n" % (LARGE_BYTES, bytes(LARGE_BYTES))
+    at_once = LINE_BYTES_AT_ONCE // len(b"01\r\n")
+    reader.feed(HEAD + small * (at_once + 1) + large + large + small)
     events = [reader.next_event() for _ in range(6)][1:]
 
-    assert [PIECES_AT_ONCE, 1, LARGE_BYTES, LARGE_BYTES, 1] == [
+    assert [at_once, 1, LARGE_BYTES, LARGE_BYTES, 1] == [
         len(event) for event in events if isinstance(event, bytes)
     ]
     assert NEED_DATA is reader.next_event()
+
+
+def test_few_chunks_are_joined_whose_extensions_are_long() -> None:
+    """
+    They take a moment each.
+    """
+    reader = RequestReader(Limits())
+    line = b"1" + b";a" * 126 + b"\r\n"
+    reader.feed(HEAD + (line + b"x\r\n") * 100)
+    reader.next_event()
+    joined = reader.next_event()
+
+    assert isinstance(joined, bytes)
+    assert 1 <= len(joined) <= 1 + LINE_BYTES_AT_ONCE // len(line)
 
 
 def test_what_stands_before_a_mistake_comes_first() -> None:

@@ -114,6 +114,18 @@ def test_a_long_queue_opens_it(hall: Hall) -> None:
     assert hall.gate.is_open(6)
 
 
+def test_one_of_many_connections_makes_no_difference(hall: Hall) -> None:
+    """
+    Else whoever has the fewest that stay would serve all that are short.
+    """
+    for _ in range(50):
+        for row in hall.rows:
+            row.opened()
+    for more in range(1, 5):
+        hall.rows[0].opened()
+        assert hall.gate.is_open(1) == (more < 4)
+
+
 def test_who_takes_no_connections_does_not_count(hall: Hall) -> None:
     """
     It has died, is about to end or not yet there: then nobody has less to do. This

@@ -65,14 +65,16 @@ class GatedContract(LoadAwareContract):
 
     def test_a_queue_is_shared_evenly(self) -> None:
         """
-        Whoever of those who may is the first to take the next one.
+        Whoever of those who may is the first to take the next one; where there are
+        many, to an eighth.
         """
         policy = self.make_policy()
         for workers in WORKERS[1:]:
             for waiting in (1, workers - 1, workers, 5 * workers, 200):
                 taken = self._take(policy, workers, waiting)
                 assert waiting == sum(taken)
-                assert max(taken) - min(taken) <= 1, (workers, waiting, taken)
+                spread = max(taken) - min(taken)
+                assert spread <= max(1, waiting / workers / 8), (waiting, taken)
 
     @staticmethod
     def _take(policy: IGatedPolicy, workers: int, waiting: int) -> list[int]:
