@@ -8,7 +8,9 @@ written to.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -94,14 +96,15 @@ def in_pieces(lines: bytes) -> Iterator[bytes]:
         begin = end
 
 
-def _open(path: str) -> int:
+def _open(path: str, more_flags: int = 0) -> int:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    return os.open(path, flags, 0o640)
+    return os.open(path, flags | more_flags, 0o640)
 
 
 def check_access_log(path: str) -> None:
     """
-    Begin a file, or see that it can be continued; ``-`` can unless it is closed.
+    Begin a file, or see that it can be continued; ``-`` can unless it is closed. A
+    named pipe can, also while nobody reads it yet.
 
     Raises:
         AccessLogUnusable: It cannot.
@@ -115,8 +118,11 @@ def check_access_log(path: str) -> None:
             )
         return
     try:
-        os.close(_open(path))
+        # A blocking one would wait for the reader of a pipe, and the start with it.
+        os.close(_open(path, os.O_NONBLOCK))
     except OSError as error:
+        if error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode):
+            return
         raise AccessLogUnusable(
             f"the access log {path} cannot be written: {error.strerror}"
         ) from error

@@ -48,8 +48,8 @@ def check_written_files(settings: Settings, user: User | None = None) -> None:
 
 def check_off_reactor(settings: Settings, reactor: Any) -> Deferred[None]:
     """
-    `check_written_files` while a reactor turns: a pipe that nobody reads, a stalled
-    disk or somebody else's lock may keep it for ever.
+    `check_written_files` while a reactor turns: a stalled disk or somebody else's lock
+    may keep it for ever.
 
     Args:
         settings: The whole of them.
@@ -67,8 +67,8 @@ def check_off_reactor(settings: Settings, reactor: Any) -> Deferred[None]:
         failure.trap(TimeoutError)
         raise BadSetting(
             "the access log or the record cannot be opened within"
-            f" {CHECK_SECONDS:g} seconds: a pipe that nobody reads, a stalled disk, or"
-            " another process that has it locked (flock); fuser tells which"
+            f" {CHECK_SECONDS:g} seconds: its disk is stalled, or another process has"
+            " it locked (flock); fuser tells which"
         ) from failure.value
 
     return checked.addTimeout(CHECK_SECONDS, reactor).addErrback(too_long)

@@ -81,29 +81,47 @@ def test_what_may_be_none_may_be_an_empty_list(path: Path) -> None:
     ("expected", "text"),
     [
         (
-            "procs in FILE is a whole number, or a string, not a number: 4.0",
+            "procs in FILE has to be a whole number, or a string, and is a number: 4.0",
             "procs = 4.0",
         ),
-        ("procs in FILE is a whole number, or a string, not a boolean", "procs = true"),
-        ("procs in FILE is a whole number, or a string, not an array", "procs = [4]"),
-        ("store in FILE is a string, not a whole number: 1", "store = 1"),
-        ("store in FILE is a string, not a table", "[store]"),
-        ("policy in FILE is a string, not a date or a time", "policy = 2020-02-02"),
-        ("drain-timeout in FILE is a number, or a string", "drain-timeout = false"),
-        ("listen in FILE is an array of strings, not a string", 'listen = "tcp:1"'),
         (
-            "listen in FILE is an array of strings, not an array of other",
+            "splice in FILE has to be a string, and is a boolean: false",
+            "splice = false",
+        ),
+        (
+            "procs in FILE has to be a whole number, or a string, and is an array",
+            "procs = [4]",
+        ),
+        ("store in FILE has to be a string, and is a whole number: 1", "store = 1"),
+        ("store in FILE has to be a string, and is a table", "[store]"),
+        (
+            "policy in FILE has to be a string, and is a date or a time",
+            "policy = 2020-02-02",
+        ),
+        (
+            "drain-timeout in FILE has to be a number, or a string",
+            "drain-timeout = false",
+        ),
+        (
+            "listen in FILE has to be an array of strings, and is a string",
+            'listen = "tcp:1"',
+        ),
+        (
+            "listen in FILE has to be an array of strings, and is an array of other",
             "listen = [1]",
         ),
         ("listen in FILE is empty", "listen = []"),
         (
-            "dialects in FILE is a table of strings, not a table of",
+            "dialects in FILE has to be a table of strings, and is a table of",
             "dialects = {a = 1}",
         ),
-        ("dialects in FILE is a table of strings, not an array", "dialects = []"),
-        ("limits in FILE is a table, not a whole number: 1", "limits = 1"),
         (
-            "limits.max-head in FILE is a whole number, or a st",
+            "dialects in FILE has to be a table of strings, and is an array",
+            "dialects = []",
+        ),
+        ("limits in FILE has to be a table, and is a whole number: 1", "limits = 1"),
+        (
+            "limits.max-head in FILE has to be a whole number, or a st",
             "limits = {max-head=1.0}",
         ),
     ],

@@ -4,7 +4,9 @@ Tests for `kvd.written_files`.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
 import tempfile
 import threading
 
@@ -61,14 +63,29 @@ class CheckTests(SynchronousTestCase):
 
     def test_what_takes_too_long_is_told_too(self) -> None:
         """
-        A pipe without a reader may never be opened.
+        Another process may have a record locked.
+        """
+        with open(self.path, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            checked = check_off_reactor(Settings(record=self.path), self.reactor)
+            self.reactor.advance(CHECK_SECONDS - 1)
+            self.assertNoResult(checked)
+            self.reactor.advance(1)
+            self.failureResultOf(checked, BadSetting)
+        self.finish()
+
+    def test_a_pipe_needs_no_reader_yet(self) -> None:
+        """
+        What is written waits for one, as far as there is room; requests do not, nor
+        does the start. A socket is no pipe.
         """
         os.mkfifo(self.path)
         checked = self.check(self.path)
-        self.reactor.advance(CHECK_SECONDS - 1)
-        self.assertNoResult(checked)
-        self.reactor.advance(1)
-        self.failureResultOf(checked, BadSetting)
-
-        os.close(os.open(self.path, os.O_RDONLY))
         self.finish()
+        self.successResultOf(checked)
+
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(f"{self.path}.socket")
+        checked = self.check(f"{self.path}.socket")
+        self.finish()
+        self.failureResultOf(checked, AccessLogUnusable)

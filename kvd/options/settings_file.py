@@ -99,7 +99,9 @@ def _wrong_type(where: str, right: str, value: Any) -> BadSetting:
     seen = _TYPES.get(type(value), "a date or a time")
     if isinstance(value, list | dict):
         seen += " of other things" if seen in right else ""
-    return BadSetting(f"{where} is {right}, not {seen}: {value!r}")
+    # As TOML writes it.
+    spelled = str(value).lower() if isinstance(value, bool) else repr(value)
+    return BadSetting(f"{where} has to be {right}, and is {seen}: {spelled}")
 
 
 def _unknown(table: str | None, key: str, path: str) -> BadSetting:
