@@ -42,6 +42,9 @@ _BOOT: Final = (
 )
 
 
+_TRACED_SECONDS: Final = 1.0
+
+
 def spawn(control: socket.socket) -> subprocess.Popen[bytes]:
     """
     Start a fork server.
@@ -123,17 +126,28 @@ class ForkServer:
         self._parts = parts
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
+        self._traced: list[tuple[int, int]] = []  # Ended, but not to be reaped yet.
 
     def run(self) -> None:
         """
         Serve, until the supervisor is gone, and the last worker after it.
         """
         while self._selector.get_map():
-            for key, _ in self._selector.select():
-                if key.data is not None:
-                    self._reap(key.fd, *key.data)
-                elif not self._take_message():
-                    self._selector.unregister(self._control)
+            self._serve_once()
+
+    def _serve_once(self) -> None:
+        traced, self._traced = self._traced, []
+        # Nothing tells when a tracer has let go.
+        pause = _TRACED_SECONDS if traced else None
+        for key, _ in self._selector.select(pause):
+            if key.data is not None:
+                self._selector.unregister(key.fd)
+                os.close(key.fd)
+                self._reap(*key.data)
+            elif not self._take_message():
+                self._selector.unregister(self._control)
+        for worker, pid in traced:
+            self._reap(worker, pid)
 
     def _take_message(self) -> bool:
         came = receive(self._control)
@@ -195,11 +209,14 @@ class ForkServer:
             # Not sys.exit: the frames above are the fork server's.
             os._exit(status)
 
-    def _reap(self, pidfd: int, worker: int, pid: int) -> None:
-        self._selector.unregister(pidfd)
-        os.close(pidfd)
-        _, status = os.waitpid(pid, 0)
-        self._tell(Exited(worker, pid, describe(status)))
+    def _reap(self, worker: int, pid: int) -> None:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            self._tell(Exited(worker, pid, describe(status)))
+        else:
+            # A debugger that traces it is told first (ptrace(2)), and may have stopped
+            # to look; to wait for it would keep all others from being replaced.
+            self._traced.append((worker, pid))
 
     def _tell(self, message: Any, descriptors: list[int] | None = None) -> None:
         try:

@@ -18,7 +18,15 @@ from kvd.scoreboard import Scoreboard, create_scoreboard
 from kvd.serving import load_parts
 from kvd.settings import Settings
 from kvd.workers.forkserver import ForkServer
-from kvd.workers.messages import MAX_DESCRIPTORS, Exited, Fork, Message, encode, receive
+from kvd.workers.messages import (
+    MAX_DESCRIPTORS,
+    Exited,
+    Fork,
+    Forked,
+    Message,
+    encode,
+    receive,
+)
 from tests.new_python import run_python
 
 IMPORT_AND_LOOK = """
@@ -98,3 +106,41 @@ class ForkServerTests(SynchronousTestCase):
 
         assert Exited(2, 0, "could not be watched: no room") == answer
         kill.assert_called_once_with(process.pid, signal.SIGKILL)
+
+    def test_a_worker_that_is_traced_holds_up_nobody(self) -> None:
+        """
+        A debugger is told of its end first. It is reaped when the debugger lets go.
+        """
+        process = subprocess.Popen(["false"])
+        with mock.patch("os.fork", return_value=process.pid):
+            assert isinstance(self.ask(1), Forked)
+        waitpid = os.waitpid
+        told_first = [(0, 0)]
+
+        def waitpid_of_traced(pid: int, flags: int) -> tuple[int, int]:
+            assert os.WNOHANG == flags, "it would wait for the debugger"
+            return told_first.pop() if told_first else waitpid(pid, flags)
+
+        with mock.patch("os.waitpid", waitpid_of_traced):
+            self.server._serve_once()
+            with mock.patch("kvd.workers.forkserver._TRACED_SECONDS", 0):
+                self.server._serve_once()
+        process.returncode = 1  # It is reaped.
+        came = receive(self.supervisor)
+        assert came is not None
+
+        assert Exited(2, process.pid, "exited with status 1") == came[0]
+
+    def test_a_worker_that_stays_traced_is_asked_for_again(self) -> None:
+        """
+        And others are forked meanwhile.
+        """
+        self.server._traced.append((1, os.getpid()))
+        with (
+            mock.patch("os.waitpid", return_value=(0, 0)) as waitpid,
+            mock.patch("kvd.workers.forkserver._TRACED_SECONDS", 0),
+        ):
+            self.server._serve_once()
+            self.server._serve_once()
+
+        assert 2 == waitpid.call_count
