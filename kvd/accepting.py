@@ -116,7 +116,7 @@ class Acceptor(FileDescriptor):
         reactor: Any,
         at_once: Callable[[int], int] = lambda waiting: 1,
         done: Callable[[], None] = lambda: None,
-        may: Callable[[int], bool] = lambda waiting: True,
+        may: Callable[[int], bool] | None = None,
     ) -> None:
         """
         Args:
@@ -128,7 +128,8 @@ class Acceptor(FileDescriptor):
             done: Called after them.
             may: Given how many wait, whether to accept, asked before each, or before
                 some of many (`PARTS`); if not, another who polls the socket may, or
-                this one a moment later, and after `KEPT_SECONDS` in any case.
+                this one a moment later, and after `KEPT_SECONDS` in any case. None:
+                always.
         """
         super().__init__(reactor)
         self._guessed = None if _tells_its_queue(listener) else 1
@@ -175,7 +176,7 @@ class Acceptor(FileDescriptor):
     def doRead(self) -> None:
         waiting = self._waiting()
         left = min(max(1, self._at_once(waiting)), AT_ONCE_AT_MOST)
-        part = max(1, left // PARTS)
+        part = left if self._may is None else max(1, left // PARTS)
         while True:
             # Of none at all, since another was faster, nobody is asked.
             if waiting and not self._may_now(waiting):
@@ -222,7 +223,7 @@ class Acceptor(FileDescriptor):
         return left
 
     def _may_now(self, waiting: int) -> bool:
-        if self._may(waiting):
+        if self._may is None or self._may(waiting):
             self._kept_since = None
             return True
         now = self._clock.seconds()
