@@ -137,11 +137,11 @@ def _status_of(work: Callable[[], int | None]) -> int:
         complain(f"{error.format_message()}{_hint(error)}")
         return error.exit_code
     except BrokenPipeError:
-        discard()
+        discard(sys.stdout)
         return UNREAD
     except OSError as error:
         # Of click, which writes the help, or of a measurement.
-        discard()
+        discard(sys.stdout)
         complain(str(error))
         return FAILED
     except (click.Abort, KeyboardInterrupt):
@@ -170,7 +170,7 @@ def complain(sentence: str) -> None:
             sys.stderr.write(f"kvd: {line}\n")
         except OSError:
             # Nobody can be told; the status says it.
-            pass
+            discard(sys.stderr)
 
 
 if __name__ == "__main__":

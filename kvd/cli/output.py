@@ -1,5 +1,5 @@
 """
-Standard output, which may be closed, full, or read by nobody.
+Standard streams, which may be closed, full, or read by nobody.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def standard_output() -> Iterator[BinaryIO]:
     try:
         yield sys.stdout.buffer
     except OSError as error:
-        discard()
+        discard(sys.stdout)
         if isinstance(error, BrokenPipeError):
             raise
         raise LocalError(
@@ -36,12 +36,13 @@ def standard_output() -> Iterator[BinaryIO]:
         ) from error
 
 
-def discard() -> None:
+def discard(stream: TextIO | None) -> None:
     """
-    Write nothing more. Python would try again at its end, and say that it failed.
+    Write nothing more to a standard stream. Python would try again at its end, and end
+    with a status of its own if that failed.
     """
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if stream is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def flush() -> None:
