@@ -161,6 +161,25 @@ class ServingTests(SynchronousTestCase):
             self.reactor.settle()
             assert 0 == len(self.serving._site.connections)
 
+    def test_a_client_that_comes_meanwhile_is_accepted_in_the_same_turn(self) -> None:
+        """
+        From a socket that nobody else takes from: a turn for each would cost more.
+        """
+        others: list[Client] = []
+        serve = self.serving.serve
+
+        def serve_while_another_comes(connection: socket.socket, peer: object) -> None:
+            serve(connection, peer)
+            if not others:
+                others.append(self.connect())
+
+        self.patch(self.serving, "serve", serve_while_another_comes)
+        self.serving.listen("0/0", self.listener.dup())
+        self.connect()
+        self.reactor.settle(1)
+
+        assert 2 == len(self.serving._site.connections)
+
     def test_a_socket_that_is_given_back_is_left_to_others(self) -> None:
         """
         What waits in its queue stays there.
