@@ -1,6 +1,6 @@
 /*
  * Whole requests served in one call: small GETs and small PUTs that came in one
- * piece, of a form that was understood before (kvd/shortcuts.py says which, and
+ * piece, of a form that was understood before (kvd/http/fast_path.py says which, and
  * tells this module what their forms mean and what the replies look like).
  *
  * Nothing is decided here that Python has not decided before for the same bytes,
@@ -290,7 +290,7 @@ typedef struct {
     ino_t lock_inode;
     Conferred conferred;        /* by the folder of uploads */
     Py_ssize_t most_head, most_key;     /* bytes; longer ones may be refused */
-    /* Where this process counts (kvd.scoreboard). */
+    /* Where this process counts (kvd.dispatch.scoreboard). */
     Py_buffer row;
     Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
     PyObject *bucket_of_exponent;
@@ -1180,7 +1180,7 @@ serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *
 
 /* ---- one event ------------------------------------------------------------------ */
 
-/* Whether nothing is lost if a connection is closed now; as kvd.transport.is_settled. */
+/* Whether nothing is lost if a connection is closed now; as kvd.net.transport.is_settled. */
 static int
 is_settled(int socket)
 {
@@ -1363,7 +1363,7 @@ static PyMethodDef Shortcuts_methods[] = {
 static PyTypeObject ShortcutsType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "kvd._shortcuts.Shortcuts",
-    .tp_doc = "Serves what was understood before; see kvd.shortcuts.",
+    .tp_doc = "Serves what was understood before; see kvd.http.fast_path.",
     .tp_basicsize = sizeof(Shortcuts),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = Shortcuts_new,
@@ -1387,7 +1387,7 @@ static PyMethodDef functions[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "kvd._shortcuts",
-    .m_doc = "Whole requests served in one call; see kvd.shortcuts.",
+    .m_doc = "Whole requests served in one call; see kvd.http.fast_path.",
     .m_size = -1,
     .m_methods = functions,
 };

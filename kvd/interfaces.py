@@ -15,15 +15,15 @@ from typing import TypeAlias, TypeVar
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from kvd.conditions import Conditions
-from kvd.dispatch.bpf import Loaded
-from kvd.dispatch.steering import Program
-from kvd.dispatch.view import View
-from kvd.keys import Key
-from kvd.operations import Operation
-from kvd.privileges import User
+from kvd.http.wire.events import Request
+from kvd.model.conditions import Conditions
+from kvd.model.keys import Key
+from kvd.model.operations import Operation
+from kvd.model.view import View
+from kvd.net.bpf import Loaded
+from kvd.net.reuseport import Program
 from kvd.settings import Durability, Modes
-from kvd.wire.events import Request
+from kvd.system.privileges import User
 
 T = TypeVar("T")
 Answer: TypeAlias = T | Deferred[T]
@@ -430,7 +430,7 @@ class ISteeringPolicy(IDispatchPolicy):
 
     def program(members: Sequence[int]) -> Program:
         """
-        The program that chooses (`kvd.dispatch.steering`).
+        The program that chooses (`kvd.net.reuseport`).
 
         Args:
             members: Of the group, those whose workers are ready; ascending, never
@@ -500,8 +500,8 @@ class IExtendedPolicy(ISteeringPolicy):
 
         Args:
             groups: How many addresses there are.
-            scoreboard: The descriptor of its memory (`kvd.scoreboard`), which the
-                kernel may read if it lets this process have such programs.
+            scoreboard: The descriptor of its memory (`kvd.dispatch.scoreboard`), which
+                the kernel may read if it lets this process have such programs.
 
         Raises:
             OSError: It does not.

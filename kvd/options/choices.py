@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Final
 
-from kvd.dispatch.choosing import load_policy
+from kvd.dispatch.selection import load_policy
 from kvd.errors import BadSetting
 from kvd.options.addresses import read_listen, read_status
 from kvd.options.locations import (

@@ -37,7 +37,6 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from kvd.conditions import Conditions
 from kvd.errors import BadSetting, KeyAbsent, StoreFull, StoreUnusable
 from kvd.interfaces import (
     NO_METADATA,
@@ -50,9 +49,10 @@ from kvd.interfaces import (
     Metadata,
     ValueInfo,
 )
-from kvd.keys import Key, escape
-from kvd.privileges import User, acting_as
+from kvd.model.conditions import Conditions
+from kvd.model.keys import Key, escape
 from kvd.settings import DEFAULT_MODES, Durability, Modes
+from kvd.store.exchange import is_on_a_disk
 from kvd.store.faults import fault_of
 from kvd.store.folders import split
 from kvd.store.hidden import open_hidden, renew_hidden
@@ -60,7 +60,6 @@ from kvd.store.listing import FileListing
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.preparing import make_root, probe
 from kvd.store.recent import RecentValues
-from kvd.store.swapping import is_on_a_disk
 from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.threads import Threads
 from kvd.store.tree import Tree
@@ -69,6 +68,7 @@ from kvd.store.uploads import Kept, Left, UploadFolder, sweep
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway, in_threads_of, resolved
 from kvd.store.writeback import Writeback
+from kvd.system.privileges import User, acting_as
 
 _ROOT_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -79,14 +79,14 @@ _log = Logger()
 @dataclass(frozen=True, slots=True)
 class Insides:
     """
-    What `kvd.shortcuts` works with, which do the same as the store.
+    What `kvd.http.fast_path` works with, which do the same as the store.
     """
 
     root: int
     """A descriptor of the folder."""
     lock: LockFile
     swaps: bool
-    """How a value is replaced; see `kvd.store.swapping`."""
+    """How a value is replaced; see `kvd.store.exchange`."""
     kept: dict[Key, bytes] | None
     """Where replaced values are kept; see `kvd.store.writeback`."""
     recent: RecentValues

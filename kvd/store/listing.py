@@ -26,7 +26,7 @@ from typing import Final
 from zope.interface import implementer
 
 from kvd.interfaces import Answer, IListing, ValueInfo
-from kvd.keys import Key
+from kvd.model.keys import Key
 from kvd.store.faults import fault_of
 from kvd.store.folders import Parents, open_folder
 from kvd.store.tree import Tree

@@ -16,7 +16,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from kvd.conditions import Conditions
 from kvd.errors import KeyAbsent, StoreFault
 from kvd.interfaces import (
     NO_METADATA,
@@ -29,7 +28,8 @@ from kvd.interfaces import (
     Published,
     ValueInfo,
 )
-from kvd.keys import Key, escape
+from kvd.model.conditions import Conditions
+from kvd.model.keys import Key, escape
 from kvd.store.attribute import new_etag
 from kvd.store.faults import folder_conflict, path_conflict
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from zope.interface import implementer
 
-from kvd.conditions import Conditions
 from kvd.errors import BadSetting, KeyAbsent, StoreUnusable
 from kvd.interfaces import (
     NO_METADATA,
@@ -26,7 +25,8 @@ from kvd.interfaces import (
     Published,
     ValueInfo,
 )
-from kvd.keys import Key, escape
+from kvd.model.conditions import Conditions
+from kvd.model.keys import Key, escape
 from kvd.settings import Durability
 from kvd.store.attribute import new_etag
 from kvd.store.faults import fault_of

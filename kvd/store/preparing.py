@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import Fault, MetadataTooLarge, StoreFull, StoreUnusable
 from kvd.interfaces import MAX_METADATA_BYTES
-from kvd.keys import Key
-from kvd.privileges import User
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
 from kvd.settings import DEFAULT_MODES
 from kvd.store.attribute import new_etag
 from kvd.store.conferring import make_folder
 from kvd.store.sync import sync
+from kvd.system.privileges import User
 
 if TYPE_CHECKING:
     from kvd.store.file import FileStore

@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 from zope.interface import implementer
 
 from kvd.interfaces import IValue, ValueInfo
-from kvd.keys import Key
+from kvd.model.keys import Key
 from kvd.store.value import FileValue
 
 MAX_BYTES: Final = 16 * 1024

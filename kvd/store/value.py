@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from kvd.errors import StoreFault
 from kvd.interfaces import IValue, ValueInfo
-from kvd.keys import Key, escape
+from kvd.model.keys import Key, escape
 from kvd.store import attribute
 from kvd.store.faults import fault_of
 

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from kvd.dispatch.bpf import SYSCALL, Loaded, create_map, load
+from kvd.net.bpf import SYSCALL, Loaded, create_map, load
 
 PROG_TEST_RUN: Final = 10
 PACKET_BYTES: Final = 64

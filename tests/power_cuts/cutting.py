@@ -29,7 +29,7 @@ from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
 from kvd.errors import KeyAbsent
-from kvd.keys import Key
+from kvd.model.keys import Key
 from kvd.store.file import FileStore, FileStoreMaker
 from tests.integration.twistd import Twistd
 

@@ -13,7 +13,7 @@ from twisted.logger import capturedLogs
 
 from kvd.errors import StoreFault
 from kvd.interfaces import ValueInfo
-from kvd.keys import MAX_KEY_BYTES, Key
+from kvd.model.keys import MAX_KEY_BYTES, Key
 from kvd.store import attribute, walk
 from kvd.store import listing as module
 from kvd.store.listing import Page

@@ -10,7 +10,6 @@ from typing import Final, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from kvd.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.interfaces import (
     NO_METADATA,
     Answer,
@@ -21,7 +20,8 @@ from kvd.interfaces import (
     Published,
     ValueInfo,
 )
-from kvd.keys import Key
+from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
+from kvd.model.keys import Key
 
 T = TypeVar("T")
 
