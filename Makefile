@@ -48,6 +48,7 @@ lint: $(VENV)/developed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # pytest runs all test cases too. That they need nothing of pytest, a share shows: those
 # with the most Deferreds, threads and log events. TRIAL=tests runs all of them.

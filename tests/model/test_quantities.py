@@ -5,7 +5,7 @@ Counts, sizes and times as an operator writes them.
 import pytest
 
 from kvd.errors import BadSetting
-from kvd.options.quantities import Count, Seconds, Size, spell_seconds, spell_size
+from kvd.model.quantities import Count, Seconds, Size, spell_seconds, spell_size
 
 size = Size(1, 1024**4)
 seconds = Seconds(most=7 * 86400)
