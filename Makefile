@@ -48,6 +48,7 @@ lint: $(VENV)/developed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # The documents as a site, in build/docs; whatever Sphinx warns of is an error.
 docs: $(VENV)/developed

@@ -15,8 +15,8 @@ from kvd.errors import BadSetting
 from kvd.http.access_log import check_access_log
 from kvd.http.recorder import check_record
 from kvd.log.writer import Writer
-from kvd.settings import Settings
-from kvd.system.privileges import User, acting_as
+from kvd.settings import Settings, User
+from kvd.system.privileges import acting_as
 
 CHECK_SECONDS: Final = 5.0
 """

@@ -34,8 +34,9 @@ from kvd.http.fast_path import CLOSES, NOTHING, QUEUED, SERVED, Shortcuts
 from kvd.http.site import Site
 from kvd.http.timeouts import Patience, Waits
 from kvd.http.turn import Turn
-from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Mark, Request
+from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Mark
 from kvd.http.wire.reader import RequestReader
+from kvd.model.requests import Request
 from kvd.net.splice import Pipe, Stopped
 from kvd.net.transport import BODY_BYTES, HEAD_BYTES, ServerTransport
 

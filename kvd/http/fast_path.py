@@ -30,12 +30,12 @@ from kvd.errors import KvdError
 from kvd.http.methods.get import fields_of, is_ahead
 from kvd.http.methods.put import published_reply
 from kvd.http.site import Site
-from kvd.http.wire.events import Request
 from kvd.http.wire.replies import reply_parts, with_length
-from kvd.interfaces import Published, ValueInfo
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.operations import Get, Put
+from kvd.model.requests import Request
+from kvd.model.values import Published, ValueInfo
 from kvd.store.attribute import encode_metadata
 from kvd.store.file import FileStore
 from kvd.store.locks import offset_of

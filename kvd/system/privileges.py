@@ -12,20 +12,10 @@ import os
 import pwd
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from kvd.errors import BadSetting
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """
-    Whom this process will be.
-    """
-
-    uid: int
-    gid: int
+from kvd.settings import User
 
 
 def user_to_be(twistd: Mapping[str, Any] | None) -> User | None:

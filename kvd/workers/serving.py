@@ -33,8 +33,7 @@ from kvd.net.readahead import Warmer
 from kvd.net.splice import Pipe
 from kvd.net.transport import close_both_ways, name_of, serve_connection
 from kvd.plugins import IStoreDeclaration, load
-from kvd.settings import Limits, Settings
-from kvd.system.privileges import User
+from kvd.settings import Limits, Settings, User
 
 # How often the connections are asked whether they have waited for too long.
 CHECK_SECONDS: Final = 1.0
