@@ -94,7 +94,7 @@ bench: $(VENV)/developed
 	$(BIN)/python -m bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info kvd/*.so _trial_temp* .coverage .coverage.* .hypothesis \
+	rm -rf $(VENV) build dist *.egg-info kvd/native/*.so _trial_temp* .coverage .coverage.* .hypothesis \
 		.mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name dropin.cache -delete
@@ -108,10 +108,10 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Editable, so that a change is served and tested without installing again.
-$(VENV)/served: pyproject.toml $(wildcard kvd/*.c) | $(BIN)/python
+$(VENV)/served: pyproject.toml $(wildcard kvd/native/*.c) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
-$(VENV)/developed: pyproject.toml $(wildcard kvd/*.c) | $(BIN)/python
+$(VENV)/developed: pyproject.toml $(wildcard kvd/native/*.c) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@ $(VENV)/served

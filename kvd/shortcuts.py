@@ -1,5 +1,5 @@
 """
-Small requests, served in one call of a compiled module (``kvd/_shortcuts.c``).
+Small requests, served in one call of a compiled module (``kvd/native/fast_path.c``).
 
 Most of what a small GET or PUT costs is the way through Python: objects and calls
 for its connection, its head, its turn, its exchange and its upload. A shortcut is
@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Final, NamedTuple, Protocol, cast
 
-from kvd.compiled import compiled
 from kvd.conditions import UNCONDITIONAL
 from kvd.errors import KvdError
 from kvd.exchanges.get import fields_of, is_ahead
@@ -31,6 +30,7 @@ from kvd.exchanges.put import published_reply
 from kvd.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.interfaces import Published, ValueInfo
 from kvd.keys import Key
+from kvd.native import compiled
 from kvd.operations import Get, Put
 from kvd.scoreboard import WORDS_OF_REQUESTS
 from kvd.site import Site
@@ -40,7 +40,7 @@ from kvd.store.locks import offset_of
 from kvd.wire.events import Request
 from kvd.wire.replies import reply_parts, with_length
 
-_native = compiled("_shortcuts")
+_native = compiled("_fast_path")
 
 NOTHING: Final = 0
 SERVED: Final = 1

@@ -93,7 +93,7 @@ Frame_dealloc(Frame *self)
 
 static PyTypeObject FrameType = {
     PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "kvd._shortcuts.Frame",
+    .tp_name = "kvd.native._fast_path.Frame",
     .tp_basicsize = sizeof(Frame),
     .tp_dealloc = (destructor)Frame_dealloc,
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
@@ -173,7 +173,7 @@ Value_dealloc(Value *self)
 
 static PyTypeObject ValueType = {
     PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "kvd._shortcuts.Value",
+    .tp_name = "kvd.native._fast_path.Value",
     .tp_basicsize = sizeof(Value),
     .tp_dealloc = (destructor)Value_dealloc,
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
@@ -1362,7 +1362,7 @@ static PyMethodDef Shortcuts_methods[] = {
 
 static PyTypeObject ShortcutsType = {
     PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "kvd._shortcuts.Shortcuts",
+    .tp_name = "kvd.native._fast_path.Shortcuts",
     .tp_doc = "Serves what was understood before; see kvd.shortcuts.",
     .tp_basicsize = sizeof(Shortcuts),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
@@ -1386,14 +1386,14 @@ static PyMethodDef functions[] = {
 
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
-    .m_name = "kvd._shortcuts",
+    .m_name = "kvd.native._fast_path",
     .m_doc = "Whole requests served in one call; see kvd.shortcuts.",
     .m_size = -1,
     .m_methods = functions,
 };
 
 PyMODINIT_FUNC
-PyInit__shortcuts(void)
+PyInit__fast_path(void)
 {
     if (PyType_Ready(&FrameType) < 0 || PyType_Ready(&ValueType) < 0
         || PyType_Ready(&ShortcutsType) < 0)

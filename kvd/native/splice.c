@@ -79,14 +79,14 @@ static PyMethodDef functions[] = {
 
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
-    .m_name = "kvd._splicing",
+    .m_name = "kvd.native._splice",
     .m_doc = "The loop of kvd.splicing.Pipe.move, compiled.",
     .m_size = -1,
     .m_methods = functions,
 };
 
 PyMODINIT_FUNC
-PyInit__splicing(void)
+PyInit__splice(void)
 {
     return PyModule_Create(&module);
 }
