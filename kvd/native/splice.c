@@ -39,7 +39,7 @@ PyDoc_STRVAR(move_doc,
 "Raises OSError: the source has failed.");
 
 static PyObject *
-move(PyObject *module, PyObject *args)
+move(PyObject *Py_UNUSED(module), PyObject *args)
 {
     int source, pipe_in, pipe_out, target;
     Py_ssize_t pipe_bytes, limit, count = 0, left = 0;

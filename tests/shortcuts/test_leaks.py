@@ -148,7 +148,7 @@ class LeakTests(ShortcutCase):
         """
         self.keep("k", b"v")
         self.served(get("k"))
-        self.assert_steady(lambda _: self.shortcuts.told())
+        self.assert_steady(lambda _: self.shortcuts.report())
 
     def test_references_to_the_arguments(self) -> None:
         """
