@@ -35,7 +35,7 @@ NATIVE := $(wildcard kvd/native/*.[ch])
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wformat=2 -Wundef \
 	-Wpointer-arith -Wstrict-prototypes -Wvla -Werror
 # Its tests, in which as many random examples are compared as fit into seconds.
-NATIVE_TESTS := tests/shortcuts tests/test_splicing.py
+NATIVE_TESTS := tests/http/fast_path tests/net/test_splice.py
 SANITIZED_EXAMPLES ?= 25
 
 .DEFAULT_GOAL := test
@@ -57,6 +57,7 @@ lint: $(VENV)/developed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # pytest runs all test cases too. That they need nothing of pytest, a share shows: those
 # with the most Deferreds, threads and log events. TRIAL=tests runs all of them.

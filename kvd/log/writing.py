@@ -26,7 +26,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from kvd.log.limiting import Limited, in_reactor
-from kvd.writer import Writer
+from kvd.log.writer import Writer
 
 MAX_WAITING_CHARACTERS: Final = 1024 * 1024
 """

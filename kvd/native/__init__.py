@@ -2,7 +2,8 @@
 What is compiled of kvd, and how it is found.
 
 kvd is whole without it: each of these modules does what Python code elsewhere does
-too, faster. ``fast_path.c`` belongs to `kvd.shortcuts`, ``splice.c`` to `kvd.splicing`.
+too, faster. ``fast_path.c`` belongs to `kvd.http.fast_path`, ``splice.c`` to
+`kvd.net.splice`.
 """
 
 from __future__ import annotations

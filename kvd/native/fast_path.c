@@ -3,7 +3,7 @@
  * and its head, but for the key, has a template.
  *
  * A template says what such a head means and what the head of its reply looks like.
- * Python makes it, once for each such head (kvd/shortcuts.py). So nothing is decided
+ * Python makes it, once for each such head (kvd/http/fast_path.py). So nothing is decided
  * here that Python has not decided before for the same bytes. Whatever is not as
  * expected is left to Python, as if nothing had happened: a head without a template, a
  * key of unusual spelling, a second request behind the first, a body that is not
@@ -322,7 +322,7 @@ typedef struct {
     ino_t lock_inode;
     Conferred conferred;        /* by the folder of uploads */
     Py_ssize_t most_head, most_key;     /* bytes; longer ones may be refused */
-    /* Where this process counts (kvd.scoreboard). */
+    /* Where this process counts (kvd.dispatch.scoreboard). */
     Py_buffer row;
     Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
     PyObject *bucket_of_exponent;
@@ -1216,7 +1216,7 @@ serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
 
 /* ---- one event ------------------------------------------------------------------ */
 
-/* Whether nothing is lost if a connection is closed now; as kvd.transport.is_settled. */
+/* Whether a connection can be closed now without loss; as kvd.net.transport.is_settled. */
 static int
 is_settled(int socket)
 {
@@ -1397,7 +1397,7 @@ static PyMethodDef FastPath_methods[] = {
 };
 
 static PyType_Slot FastPath_slots[] = {
-    {Py_tp_doc, "Serves requests whose heads have templates; see kvd.shortcuts."},
+    {Py_tp_doc, "Serves requests whose heads have templates; see kvd.http.fast_path."},
     {Py_tp_new, FastPath_new},
     {Py_tp_dealloc, FastPath_dealloc},
     {Py_tp_traverse, FastPath_traverse},
@@ -1427,7 +1427,7 @@ static PyMethodDef functions[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "kvd.native._fast_path",
-    .m_doc = "Whole requests served in one call; see kvd.shortcuts.",
+    .m_doc = "Whole requests served in one call; see kvd.http.fast_path.",
     .m_size = -1,
     .m_methods = functions,
 };

@@ -1,5 +1,5 @@
 /*
- * The loop of kvd.splicing.Pipe.move, compiled: two system calls for some hundred
+ * The loop of kvd.net.splice.Pipe.move, compiled: two system calls for some hundred
  * kilobytes, and as much again for the interpreter between them.
  */
 
@@ -80,7 +80,7 @@ static PyMethodDef functions[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "kvd.native._splice",
-    .m_doc = "The loop of kvd.splicing.Pipe.move, compiled.",
+    .m_doc = "The loop of kvd.net.splice.Pipe.move, compiled.",
     .m_size = -1,
     .m_methods = functions,
 };

@@ -20,9 +20,9 @@ from ipaddress import ip_address
 from typing import Final
 
 from kvd.errors import BadSetting
+from kvd.model.quantities import Count
+from kvd.options.paths import absolute
 from kvd.options.plain_addresses import hint, spell_out
-from kvd.options.quantities import Count
-from kvd.paths import absolute
 from kvd.settings import Address, SystemdAddress, TCPAddress, UNIXAddress
 
 RIGHT: Final = (

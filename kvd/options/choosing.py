@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from kvd.errors import BadSetting, OperatorError
+from kvd.model.quantities import spell_size
 from kvd.options.choices import CHOICES, Choice
-from kvd.options.quantities import spell_size
 from kvd.settings import DialectChoice, Limits, Settings
 
 

@@ -21,8 +21,9 @@ from typing import Final, TypeAlias
 
 from zope.interface import implementer
 
-from kvd.interfaces import IValue, ValueInfo
-from kvd.keys import Key
+from kvd.interfaces import IValue
+from kvd.model.keys import Key
+from kvd.model.values import ValueInfo
 from kvd.store.value import FileValue
 
 MAX_BYTES: Final = 16 * 1024

@@ -114,7 +114,7 @@ def test_what_is_compiled_is_there(installed: Installed, tmp_path: Path) -> None
     """
     Beside the modules, and can be loaded.
     """
-    program = "from kvd import shortcuts; print(shortcuts.are_compiled())"
+    program = "from kvd.http import fast_path; print(fast_path.are_compiled())"
 
     assert "True\n" == installed.run(tmp_path, "-c", program)
 
@@ -185,7 +185,7 @@ def test_the_status_page_is_there(installed: Installed, tmp_path: Path) -> None:
     """
     With its style and its script, which are files beside the modules.
     """
-    program = "from kvd.admin.page import PAGE; print(PAGE.decode())"
+    program = "from kvd.admin.status.page import PAGE; print(PAGE.decode())"
     printed = installed.run(tmp_path, "-X", "utf8", "-c", program)
 
     assert "<style>\n:root" in printed

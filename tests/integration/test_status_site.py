@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kvd.control.asking import ControlSocket
+from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask, talk
 from tests.integration.twistd import Twistd
 from tests.ports import unused_port

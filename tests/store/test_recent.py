@@ -10,9 +10,9 @@ from unittest import mock
 
 from twisted.internet.defer import execute
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import KeyAbsent
-from kvd.keys import Key
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
 from kvd.store import recent
 from kvd.store.file import FileStore
 from kvd.store.recent import MAX_BYTES, RecentValue
