@@ -74,7 +74,7 @@ def is_on_a_disk(folder: int) -> bool:
 def renames_removed_files(folder: int) -> bool:
     """
     Whether a file that is removed while somebody has it open may stay in its folder
-    under another name until it is closed (`kvd.keys.is_leftover`).
+    under another name until it is closed (`kvd.model.keys.is_leftover`).
     """
     return _magic_of(folder) in (_NFS_SUPER_MAGIC, _FUSE_SUPER_MAGIC)
 

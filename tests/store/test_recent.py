@@ -8,8 +8,6 @@ import os
 import resource
 from unittest import mock
 
-from twisted.internet.defer import execute
-
 from kvd.errors import KeyAbsent
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
