@@ -24,7 +24,7 @@ from kvd.options import Options
 from kvd.settings import Settings
 from kvd.system.clock import measure_monotonically
 from kvd.system.descriptors import check_descriptor_limit, raise_descriptor_limit
-from kvd.system.inherited import forget_inherited_signals
+from kvd.system.inherited import reset_signals
 from kvd.system.privileges import user_to_be
 from kvd.workers.changes import ROWS
 from kvd.workers.serving import load_store
@@ -47,7 +47,7 @@ def makeService(options: Options) -> IService:
 
     # Before anything of kvd's is scheduled.
     measure_monotonically(reactor)
-    forget_inherited_signals()
+    reset_signals()
     settings = options.settings
     notifier = take_notifier(os.environ)
     raise_descriptor_limit()
