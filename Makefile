@@ -40,14 +40,14 @@ SANITIZED_EXAMPLES ?= 25
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared lint trial coverage sanitize wheel crash powercuts changes soak figures bench clean
+.PHONY: serve test prepared lint docs trial coverage sanitize wheel crash powercuts changes soak figures bench clean
 
 serve: $(VENV)/served
 	$(BIN)/twistd -n kvd $(ARGS)
 
 # Quick checks first. In a make of its own, which sees what has been installed.
 test: prepared
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint trial sanitize
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint docs trial sanitize
 	@$(MAKE) --no-print-directory coverage
 
 prepared:
@@ -58,6 +58,11 @@ lint: $(VENV)/developed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The documents as a site, in build/docs; whatever Sphinx warns of is an error.
+docs: $(VENV)/developed
+	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going \
+		--jobs=auto --doctree-dir=build/doctrees --conf-dir=docs . build/docs
 
 # pytest runs all test cases too. That they need nothing of pytest, a share shows: those
 # with the most Deferreds, threads and log events. TRIAL=tests runs all of them.
