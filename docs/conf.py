@@ -33,6 +33,7 @@ html_theme = "furo"
 html_title = f"kvd {release}"
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 html_use_index = False
 
 # The order of the pages, which no document says.
@@ -87,7 +88,8 @@ class RelativeLinks(SphinxTransform):
                     refdomain="std",
                     reftype="doc",
                     refdoc=self.env.docname,
-                    refexplicit=True,
+                    # A file's name is for the code host; here a page has a title.
+                    refexplicit=not link.astext().endswith(".rst"),
                     reftarget=f"/{name}",
                     refwarn=True,
                 )

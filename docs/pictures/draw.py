@@ -1,5 +1,6 @@
 """
-Draws the pictures of the documents: ``python docs/pictures/draw.py``.
+Draws the pictures of the documents: ``python docs/pictures/draw.py``, or into another
+folder that is named behind it.
 
 Each is an SVG of 520 units with text of 15 or 16, so that it can be read on a phone. It
 has a background of its own, light or dark as the reader's system is, since a code host
@@ -8,10 +9,13 @@ and a site may be dark where the system is not.
 
 from __future__ import annotations
 
+import sys
+from configparser import ConfigParser
 from html import escape
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+CONTRACTS = FOLDER.parent.parent / ".importlinter"
 WIDTH = 520
 STYLE = """
 text { fill: #22313a; font: 15px system-ui, "Segoe UI", Roboto, sans-serif; }
@@ -90,6 +94,15 @@ class Picture:
             self.text(x + width / 2, y + 22 + 20 * number, words, kind=style)
         return y + height
 
+    def label(self, x: float, y: float, width: float, words: str, kind: str) -> None:
+        """
+        A flat box with one line of plain text.
+        """
+        self._parts.append(
+            f'<rect class="{kind}" x="{x}" y="{y}" width="{width}" height="34" rx="5"/>'
+        )
+        self.text(x + width / 2, y + 22, words)
+
     def arrow(self, points: str, kind: str = "", *, both: bool = False) -> None:
         """
         A line through points ("x y x y") with a head at its end.
@@ -105,15 +118,14 @@ class Picture:
         """
         self._parts.append(f'<path class="line {kind}" d="M{points}"/>')
 
-    def save(self, name: str) -> None:
+    def text_of(self) -> str:
         """
-        Write it beside this module.
+        The picture as a file.
         """
-        text = "\n".join([*self._parts, "</svg>", ""])
-        (FOLDER / name).write_text(text, encoding="utf-8")
+        return "\n".join([*self._parts, "</svg>", ""])
 
 
-def processes() -> None:
+def processes() -> Picture:
     """
     What runs, and where a policy decides.
     """
@@ -148,10 +160,10 @@ def processes() -> None:
     picture.arrow("168 277 198 277")
     picture.text(92, 318, "forks workers,")
     picture.text(92, 338, "replaces lost ones")
-    picture.save("processes.svg")
+    return picture
 
 
-def dispatch() -> None:
+def dispatch() -> Picture:
     """
     The three ways of a connection to a worker.
     """
@@ -210,10 +222,10 @@ def dispatch() -> None:
                 picture.arrow(f"334 {middle} 406 {y}")
     picture.line("16 204 504 204")
     picture.line("16 404 504 404")
-    picture.save("dispatch.svg")
+    return picture
 
 
-def put() -> None:
+def put() -> Picture:
     """
     The way of a PUT.
     """
@@ -300,10 +312,10 @@ def put() -> None:
         ],
         "quiet",
     )
-    picture.save("put.svg")
+    return picture
 
 
-def handover() -> None:
+def handover() -> Picture:
     """
     A hand-over as a sequence.
     """
@@ -348,9 +360,72 @@ def handover() -> None:
     )
     message(662, supervisor, worker, "counter + 1")
     picture.text((client + supervisor) / 2 - 18, 660, "sees nothing of it")
-    picture.save("handover.svg")
+    return picture
+
+
+MEANINGS = {
+    "testing": "doubles, contract suites",
+    "cli": "the kvd command",
+    "lab": "bench, simulate",
+    "client": "for programs",
+    "daemon": "service, supervisor",
+    "options": "command line",
+    "admin": "status, control",
+    "workers": "processes, pool",
+    "http": "connections, requests",
+    "dispatch": "policies, hand-over",
+    "ipc": "messages",
+    "net": "sockets",
+    "store": "values",
+    "model": "keys, conditions, views",
+    "settings": "checked, frozen",
+    "errors": "every exception",
+}
+
+
+def layers() -> Picture:
+    """
+    Which package imports which, as the import contract says.
+    """
+    contracts = ConfigParser(interpolation=None)
+    contracts.read(CONTRACTS, encoding="utf-8")
+    lines = contracts["importlinter:contract:layers"]["layers"].split("\n")
+    rows = [[name.strip() for name in line.split("|")] for line in lines if line]
+    picture = Picture(
+        "The packages of kvd in layers; each imports only from the layers below it.",
+        28 + 42 * len(rows),
+    )
+    for number, names in enumerate(rows):
+        y = 14 + 42 * number
+        gap = 8
+        wide = (462 - gap * (len(names) - 1)) / len(names)
+        for place, name in enumerate(names):
+            words = name
+            if len(names) <= 3 and name in MEANINGS:
+                words = f"{name}: {MEANINGS[name]}"
+            x = 14 + place * (wide + gap)
+            kind = "quiet" if len(names) > 3 else "box"
+            picture.label(round(x, 1), y, round(wide, 1), words, kind)
+    picture.arrow(f"494 18 494 {10 + 42 * len(rows)}")
+    return picture
+
+
+PICTURES = {
+    "processes.svg": processes,
+    "dispatch.svg": dispatch,
+    "put.svg": put,
+    "handover.svg": handover,
+    "layers.svg": layers,
+}
+
+
+def main(folder: Path = FOLDER) -> None:
+    """
+    Draw all of them.
+    """
+    for name, draw in PICTURES.items():
+        (folder / name).write_text(draw().text_of(), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    for draw in (processes, dispatch, put, handover):
-        draw()
+    main(*map(Path, sys.argv[1:]))

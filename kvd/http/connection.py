@@ -291,10 +291,10 @@ class HttpConnection(Protocol):
             return None
         self._turns += 1
         if self._site.log is not None or self._site.recorder is not None:
-            told = shortcuts.told()
-            self.in_service += told.seconds
-            self._received += told.moved_bytes
-            self._site.tell(told, self.peer_name)
+            report = shortcuts.report()
+            self.in_service += report.seconds
+            self._received += report.moved_bytes
+            self._site.tell(report, self.peer_name)
         if outcome == SERVED:
             self._wait(Waits.IDLE)
             return None

@@ -286,10 +286,10 @@ class Serving:
         site.row.closed()
         if site.log is None and site.recorder is None:
             return
-        told = shortcuts.told()
-        site.tell(told, name_of(peer))
+        report = shortcuts.report()
+        site.tell(report, name_of(peer))
         if site.recorder is not None:
-            site.recorder.ended(seconds, told.seconds, told.moved_bytes, 1)
+            site.recorder.ended(seconds, report.seconds, report.moved_bytes, 1)
 
     def _eased(self) -> None:
         """
