@@ -67,7 +67,7 @@ Address = TCPAddress | UNIXAddress
 @dataclass(frozen=True, slots=True)
 class SystemdAddress:
     """
-    Wherever systemd listens for kvd (`kvd.systemd.sockets`).
+    Wherever systemd listens for kvd (`kvd.daemon.systemd.sockets`).
     """
 
     name: str
@@ -98,6 +98,16 @@ class Limits:
     """Between the end of a reply and the first byte of the next request."""
     connections: int = 8192
     """Open connections per worker; at the limit the listener waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """
+    Whom this process will be.
+    """
+
+    uid: int
+    gid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +170,13 @@ class Settings:
     access_log: str | None = None
     """An absolute path, ``-`` for standard output, or None."""
     record: str | None = None
-    """The absolute path of a record of connections (`kvd.record`), or None."""
+    """The absolute path of a record of connections (`kvd.http.record`), or None."""
     splice: bool = True
     """Whether the kernel moves bodies to files (splice(2)) where it can."""
     shortcuts: bool = True
     """Whether small requests are served by a compiled module where they can be."""
     control: str | None = "auto"
-    """An absolute path, ``auto`` for `kvd.control.places`, or None."""
+    """An absolute path, ``auto`` for `kvd.admin.control.places`, or None."""
     status: Address | None = None
     """Where the status site is."""
     drain_seconds: float = 10.0

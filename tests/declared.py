@@ -12,13 +12,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from kvd import plugins
-from kvd.dispatch.view import View
 from kvd.errors import BadSetting
 from kvd.interfaces import IDialect, IDispatchPolicy, IStore, IStoreMaker
-from kvd.operations import Operation
+from kvd.model.operations import Operation
+from kvd.model.requests import Request
+from kvd.model.view import View
 from kvd.plugins import Dialect, Policy, Store
 from kvd.settings import Durability
-from kvd.wire.events import Request
 
 
 @implementer(IStoreMaker)

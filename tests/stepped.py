@@ -14,9 +14,9 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Protocol
 
-from kvd.scoreboard import lone_row
-from kvd.transport import ServerTransport, serve_connection
-from kvd.workers.reactor import WorkerReactor
+from kvd.dispatch.scoreboard import lone_row
+from kvd.net.reactor import WorkerReactor
+from kvd.net.transport import ServerTransport, serve_connection
 
 T = TypeVar("T")
 
@@ -184,7 +184,7 @@ def inline(function: Callable[[], T]) -> Deferred[T]:
 
 class InlineWriter:
     """
-    A `kvd.writer.Writer` without a thread, for where nothing blocks.
+    A `kvd.log.writer.Writer` without a thread, for where nothing blocks.
     """
 
     def __init__(self, name: str) -> None:

@@ -1,5 +1,3 @@
 """
-The status site: for browsers, for Prometheus, and for whoever balances load.
-
-Nothing of this is imported by a daemon without one, nor by any worker.
+How a running daemon is seen and changed: the status site and the control socket.
 """

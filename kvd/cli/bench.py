@@ -23,7 +23,7 @@ from kvd.cli.bench_small import small
 from kvd.cli.errors import FAILED
 from kvd.cli.output import standard_output
 from kvd.cli.quantity import quantity
-from kvd.options.quantities import Count, Size
+from kvd.model.quantities import Count, Size
 
 POLICIES: Final = ("shared", "reuseport", "roundrobin")
 
@@ -95,10 +95,10 @@ def article(
     """
     from rich.console import Console
 
-    from kvd.bench.article import Mode, Plan, measure
-    from kvd.bench.plot import check_plot, draw
-    from kvd.bench.record import write_record
-    from kvd.bench.table import WIDTH, show_mode, show_plan
+    from kvd.lab.bench.article import Mode, Plan, measure
+    from kvd.lab.bench.plot import check_plot, draw
+    from kvd.lab.bench.record import write_record
+    from kvd.lab.bench.table import WIDTH, show_mode, show_plan
 
     plan = Plan(requests, size, clients, procs, policies, ceiling)
     modes: list[Mode] = []

@@ -108,25 +108,25 @@ def dispatch(
     """
     from rich.console import Console
 
-    from kvd.bench.comparison_record import write_dispatch
-    from kvd.bench.dispatch import (
+    from kvd.lab.bench.comparison_record import write_dispatch
+    from kvd.lab.bench.dispatch import (
         Compared,
         Outcome,
         Plan,
         measure,
         measure_hand_overs,
     )
-    from kvd.bench.dispatch_table import (
+    from kvd.lab.bench.dispatch_table import (
         plan_line,
         show_compared,
         show_hand_over,
         show_wanted,
     )
-    from kvd.bench.machine import this_machine
-    from kvd.bench.report import check_report
-    from kvd.bench.report import write_dispatch as write_page
-    from kvd.bench.table import WIDTH
-    from kvd.bench.wanted import wanted
+    from kvd.lab.bench.machine import this_machine
+    from kvd.lab.bench.report import check_report
+    from kvd.lab.bench.report import write_dispatch as write_page
+    from kvd.lab.bench.table import WIDTH
+    from kvd.lab.bench.wanted import wanted
     from kvd.plugins import IPolicyDeclaration, declared
 
     policies = list(dict.fromkeys(policies or declared(IPolicyDeclaration)))

@@ -15,7 +15,7 @@ from kvd.cli.errors import LocalError
 from kvd.cli.interrupted import ended_by_signals
 from kvd.cli.quantity import quantity
 from kvd.errors import OperatorError
-from kvd.options.quantities import Count, Seconds
+from kvd.model.quantities import Count, Seconds
 
 MAX_PROCESSES: Final = 4096
 
@@ -78,7 +78,7 @@ def check_policies(policies: Sequence[str]) -> None:
     Raises:
         OperatorError: One of them cannot be used.
     """
-    from kvd.dispatch.choosing import load_policy
+    from kvd.dispatch.selection import load_policy
 
     for policy in policies:
         load_policy(policy)
@@ -89,7 +89,7 @@ def measuring() -> Iterator[None]:
     """
     What is started in here ends with it, and what cannot be measured is said.
     """
-    from kvd.bench.errors import BenchFailed, PlotUnavailable
+    from kvd.lab.bench.errors import BenchFailed, PlotUnavailable
 
     try:
         with ended_by_signals():

@@ -26,7 +26,7 @@ from kvd.cli.bench_options import (
 from kvd.cli.errors import FAILED
 from kvd.cli.output import standard_output
 from kvd.cli.quantity import quantity
-from kvd.options.quantities import Count
+from kvd.model.quantities import Count
 
 POLICIES: Final = ("shared", "reuseport")
 
@@ -35,7 +35,7 @@ def _read_workers(text: str) -> Sequence[int]:
     """
     ``8``: doubled up to there; ``1,2,6``: these.
     """
-    from kvd.bench.small import doubled
+    from kvd.lab.bench.small import doubled
 
     count = Count("a number of workers", 1, MAX_PROCESSES)
     if "," not in text:
@@ -98,16 +98,23 @@ def small(
     """
     from rich.console import Console
 
-    from kvd.bench.comparison_record import write_small
-    from kvd.bench.curve import draw_curve
-    from kvd.bench.drawing import save
-    from kvd.bench.machine import this_machine
-    from kvd.bench.plot import check_plot
-    from kvd.bench.report import check_report
-    from kvd.bench.report import write_small as write_page
-    from kvd.bench.small import Outcome, Plan, Point, doubled, measure, measure_alone
-    from kvd.bench.small_table import alone_line, plan_line, show_points
-    from kvd.bench.table import WIDTH
+    from kvd.lab.bench.comparison_record import write_small
+    from kvd.lab.bench.curve import draw_curve
+    from kvd.lab.bench.drawing import save
+    from kvd.lab.bench.machine import this_machine
+    from kvd.lab.bench.plot import check_plot
+    from kvd.lab.bench.report import check_report
+    from kvd.lab.bench.report import write_small as write_page
+    from kvd.lab.bench.small import (
+        Outcome,
+        Plan,
+        Point,
+        doubled,
+        measure,
+        measure_alone,
+    )
+    from kvd.lab.bench.small_table import alone_line, plan_line, show_points
+    from kvd.lab.bench.table import WIDTH
 
     workers = procs or doubled(2 * (os.cpu_count() or 1))
     policies = list(dict.fromkeys(policies))

@@ -13,7 +13,7 @@ from kvd.cli.keys import read_prefix, shown
 from kvd.cli.output import is_terminal, standard_output
 from kvd.cli.running import connect, run
 from kvd.client import Entry
-from kvd.keys import escape
+from kvd.model.keys import escape
 
 
 @click.command()

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kvd.balance import jain_index
-from kvd.histogram import highest
+from kvd.dispatch.balance import jain_index
+from kvd.dispatch.histogram import highest
 
 COUNTED: Final = ("accepted", "requests", "bytes_in", "bytes_out", "busy_seconds")
 

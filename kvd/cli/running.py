@@ -34,8 +34,8 @@ from kvd.client import (
     TimedOut,
     Unreachable,
 )
-from kvd.clock import measure_monotonically
-from kvd.options.quantities import Seconds
+from kvd.model.quantities import Seconds
+from kvd.system.clock import measure_monotonically
 
 T = TypeVar("T")
 

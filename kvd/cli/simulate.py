@@ -15,13 +15,13 @@ import click
 from kvd.cli.interrupted import ended_by_signals
 from kvd.cli.quantity import quantity
 from kvd.errors import BadSetting, OperatorError
-from kvd.options.quantities import Count, Seconds
-from kvd.simulate.load import ARRIVALS, SERVICES
-from kvd.simulate.presets import PRESETS
+from kvd.lab.simulate.load import ARRIVALS, SERVICES
+from kvd.lab.simulate.presets import PRESETS
+from kvd.model.quantities import Count, Seconds
 
 if TYPE_CHECKING:
     from kvd.interfaces import IDispatchPolicy
-    from kvd.simulate.plan import Plan
+    from kvd.lab.simulate.plan import Plan
 
 MAX_WORKERS: Final = 4096
 DEFAULT_WORKERS: Final = 8
@@ -172,10 +172,10 @@ def simulate(
     beyond that with one queue for all.
     """
     # Not at the top: other subcommands need none of it.
+    from kvd.lab.simulate.laboratory import load_policies
+    from kvd.lab.simulate.outcome import BadChoice
+    from kvd.lab.simulate.plan import Synthesis, recorded_plan
     from kvd.plugins import IPolicyDeclaration, declared
-    from kvd.simulate.laboratory import load_policies
-    from kvd.simulate.outcome import BadChoice
-    from kvd.simulate.plan import Synthesis, recorded_plan
 
     if sum((preset is not None, bool(replay), check)) > 1:
         raise click.UsageError("give one of --preset, --replay and --check")
@@ -202,8 +202,8 @@ def _run(
 ) -> None:
     from rich.console import Console
 
-    from kvd.simulate.laboratory import try_out
-    from kvd.simulate.table import as_json, show
+    from kvd.lab.simulate.laboratory import try_out
+    from kvd.lab.simulate.table import as_json, show
 
     console = Console()
     console.width = max(console.width, WIDTH)
@@ -231,9 +231,9 @@ def _check(
 ) -> None:
     from rich.console import Console
 
-    from kvd.bench.errors import BenchFailed
-    from kvd.simulate.check import compare
-    from kvd.simulate.table import check_as_json, show_check
+    from kvd.lab.bench.errors import BenchFailed
+    from kvd.lab.simulate.check import compare
+    from kvd.lab.simulate.table import check_as_json, show_check
 
     console = Console()
     console.width = max(console.width, WIDTH)

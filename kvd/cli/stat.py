@@ -13,7 +13,7 @@ import click
 from kvd.cli.keys import read_key, shown
 from kvd.cli.output import standard_output
 from kvd.cli.running import connect, each, run
-from kvd.keys import escape
+from kvd.model.keys import escape
 
 
 @click.command()

@@ -24,7 +24,7 @@ from kvd.client.facts import Entry, Stored, Value, entry
 from kvd.client.receiving import discard, lines
 from kvd.client.sources import BytesSource, ISource
 from kvd.client.waiting import TIMEOUT_SECONDS
-from kvd.keys import escape
+from kvd.model.keys import escape
 
 PAGE_KEYS: Final = 1000
 """

@@ -22,8 +22,8 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
-from kvd.dispatch.view import View, whose_turn
 from kvd.interfaces import IDispatchPolicy
+from kvd.model.view import View, whose_turn
 
 DECIDE_SECONDS: Final = 0.1
 """

@@ -21,8 +21,8 @@ from kvd.errors import OperatorError
 from kvd.options.choices import CHOICES, Choice
 from kvd.options.choosing import Given, make_settings
 from kvd.options.help_text import installed_and_examples
+from kvd.options.paths import absolute
 from kvd.options.settings_file import read_file
-from kvd.paths import absolute
 from kvd.plugins import forget_unwritable_cache
 from kvd.settings import Settings
 

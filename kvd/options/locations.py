@@ -12,11 +12,11 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from kvd.errors import BadSetting
+from kvd.http.wire.hosts import is_host
 from kvd.interfaces import IStoreMaker
-from kvd.paths import absolute
+from kvd.options.paths import absolute
 from kvd.plugins import IDialectDeclaration, IStoreDeclaration, declared, load
 from kvd.settings import ANY_HOST, DialectChoice, StoreLocation
-from kvd.wire.hosts import is_host
 
 # Whole segments, spelled as in a request target (RFC 3986 section 3.3); a
 # "%2F" is refused as it is in a key.

@@ -15,7 +15,7 @@ from typing import Any
 from kvd.errors import BadSetting
 from kvd.options.choices import CHOICES, Choice, Form
 from kvd.options.choosing import Given
-from kvd.paths import absolute
+from kvd.options.paths import absolute
 
 _BY_KEY = {(choice.table, choice.key or choice.name): choice for choice in CHOICES}
 _TABLES = {choice.table for choice in CHOICES} - {None}

@@ -8,7 +8,7 @@ import errno
 from typing import Final
 
 from kvd.errors import Fault, KeyConflict, StoreExhausted, StoreFault, StoreFull
-from kvd.keys import Key, escape
+from kvd.model.keys import Key, escape
 
 # No block, no inode, no quota; longer than a file may be (of the filesystem or
 # by RLIMIT_FSIZE); more folders than a folder may hold.

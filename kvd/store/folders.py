@@ -21,7 +21,7 @@ import os
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-from kvd.keys import MAX_KEY_BYTES, Key
+from kvd.model.keys import MAX_KEY_BYTES, Key
 from kvd.settings import DEFAULT_MODES
 from kvd.store.conferring import is_own, is_plain, make_folder, mark
 

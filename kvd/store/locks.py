@@ -41,7 +41,7 @@ from twisted.internet.task import deferLater
 
 from kvd.errors import StoreBusy
 from kvd.interfaces import Answer
-from kvd.keys import Key, escape
+from kvd.model.keys import Key, escape
 from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.conferring import conferred
 from kvd.store.faults import fault_of

@@ -22,9 +22,10 @@ from typing import Final, TypeAlias
 
 from zope.interface import implementer
 
-from kvd.interfaces import IValue, ValueInfo
-from kvd.keys import Key
-from kvd.store.swapping import renames_removed_files
+from kvd.interfaces import IValue
+from kvd.model.keys import Key
+from kvd.model.values import ValueInfo
+from kvd.store.exchange import renames_removed_files
 from kvd.store.value import FileValue
 
 MAX_BYTES: Final = 16 * 1024

@@ -14,13 +14,13 @@ import stat
 from collections.abc import Callable
 from typing import Final
 
-from kvd.conditions import Conditions
 from kvd.errors import KeyAbsent, KeyConflict, StoreFault
-from kvd.keys import Key, escape
+from kvd.model.conditions import Conditions
+from kvd.model.keys import Key, escape
 from kvd.settings import DEFAULT_MODES, Modes
+from kvd.store.exchange import swap, swapping_is_cheaper, tells_unwritten_parts
 from kvd.store.faults import folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
-from kvd.store.swapping import swap, swapping_is_cheaper, tells_unwritten_parts
 from kvd.store.uploads import Kept, UploadFolder
 from kvd.store.value import (
     Described,
@@ -44,7 +44,7 @@ kept for it.
 MOST_KEPT: Final = 65536
 """
 So many replaced values are kept at once, however long a sync takes; the same in
-`kvd.shortcuts`.
+`kvd.http.fast_path`.
 """
 
 
@@ -56,8 +56,8 @@ _SPARE_TIMES: Final = 4
 def is_scarce(size: int, root: int) -> bool:
     """
     Whether there is too little room to keep a value that is replaced: most of it would
-    be taken, or there is little anyway, however small the value. `kvd.shortcuts` goes
-    by the same.
+    be taken, or there is little anyway, however small the value. `kvd.http.fast_path`
+    goes by the same.
 
     Args:
         size: Of the value, in bytes.
@@ -89,7 +89,7 @@ class Tree:
         self._root = root
         self._modes = modes
         self.swaps = swapping_is_cheaper(root)
-        """How a value is replaced; see `kvd.store.swapping`."""
+        """How a value is replaced; see `kvd.store.exchange`."""
         self.kept: dict[Key, bytes] | None = None
         """Where what is replaced is kept for a while; see `kvd.store.writeback`."""
 
@@ -242,7 +242,7 @@ class Tree:
             current = _current(folder, name, key)
             conditions.check_change(None if current is None else current.info)
             # What a file of others says may be any time. If it is in the future, no
-            # client was told (`kvd.exchanges.get`).
+            # client was told (`kvd.http.methods.get`).
             ours = current if current is not None and current.is_ours else None
             seal(None if ours is None else ours.info.changed)
             if current is None:

@@ -32,7 +32,7 @@ from typing import Final, NamedTuple
 
 from twisted.logger import Logger
 
-from kvd.keys import Key
+from kvd.model.keys import Key
 from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.conferring import ALL_OF_A_FILE, Conferred, conferred, make_folder
 from kvd.store.folders import FOLDER_FLAGS
@@ -47,7 +47,7 @@ _NAMELESS_FLAGS: Final = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
 _log = Logger()
 
 
-# How what the ordinary way keeps begins; `kvd.shortcuts` has another letter.
+# How what the ordinary way keeps begins; `kvd.http.fast_path` has another letter.
 _ORDINARY: Final = b"k"
 _KEY_BEHIND: Final = b"."
 _SLASH: Final = b"\x1f"  # In no key.
@@ -82,8 +82,8 @@ class Kept(NamedTuple):
     folder: int
     name: bytes
     may_be_unfinished: bool
-    """Whether it may be an upload of `kvd.shortcuts` that never became a value. Such a
-    file has no attribute yet."""
+    """Whether it may be an upload of `kvd.http.fast_path` that never became a value.
+    Such a file has no attribute yet."""
 
 
 class Left:
@@ -162,7 +162,7 @@ class UploadFolder:
 
     def create(self, near: int | None = None) -> tuple[int, bytes]:
         """
-        Create an empty file. `kvd.shortcuts` creates others, by names of its own.
+        Create an empty file. `kvd.http.fast_path` creates others, by names of its own.
 
         Args:
             near: The folder in which it will be a value, or that around it; None: any.
@@ -232,7 +232,7 @@ class UploadFolder:
     def name_to_keep(self, key: Key) -> bytes | None:
         """
         A new name for the value of a key that is about to be replaced; None if the key
-        is too long for that. `kvd.shortcuts` gives others, beginning with ``c``.
+        is too long for that. `kvd.http.fast_path` gives others, beginning with ``c``.
         """
         text = key.replace(b"/", _SLASH)
         name = b"%b%x%b%b" % (_ORDINARY, next(self._names), _KEY_BEHIND, text)

@@ -12,7 +12,7 @@ does not end it: what was on its way when the names were written is still lost. 
 - everything is synced a few seconds after it was published (syncfs(2), in a thread):
   no more is lost than was written in these seconds;
 - the file that had a key's name is *kept* until then, in the upload folder, under a
-  name that says the key. Swapping names (`kvd.store.swapping`) puts it there at no
+  name that says the key. Swapping names (`kvd.store.exchange`) puts it there at no
   cost; else it gets a second name before it loses the first. Of a key that is written
   again before the sync, only the first is kept: what came between was never synced.
 
@@ -41,7 +41,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvd.interfaces import Answer
-from kvd.keys import Key
+from kvd.model.keys import Key
 from kvd.store.sync import sync_all
 from kvd.store.uploads import Left, UploadFolder
 from kvd.store.waiting import OffReactor
@@ -92,7 +92,7 @@ class Writeback:
         """
         The keys whose values were replaced since the last sync, and the name under
         which the upload folder keeps the one that each had. `kvd.store.tree` and
-        `kvd.shortcuts` enter them; if something else has changed, it is not empty.
+        `kvd.http.fast_path` enter them; if something else has changed, it is not empty.
         """
         self._since: float | None = None
         self._syncing: Deferred[None] | None = None

@@ -19,16 +19,12 @@ from twisted.logger import (
 )
 from twisted.python.threadable import isInIOThread
 
-from kvd.descriptors import raise_descriptor_limit
+from kvd.dispatch.adopting import Adopting
+from kvd.dispatch.gate import Gate, policy_of_gates
+from kvd.dispatch.scoreboard import Row, Scoreboard
 from kvd.errors import OperatorError
-from kvd.log.limiting import Limited, in_reactor
-from kvd.scoreboard import Row, Scoreboard
-from kvd.serving import Parts, Serving
-from kvd.settings import Settings
-from kvd.workers.adopting import Adopting
-from kvd.workers.channel import Channel
-from kvd.workers.gate import Gate, policy_of_gates
-from kvd.workers.messages import (
+from kvd.ipc.channel import Channel
+from kvd.ipc.messages import (
     Claims,
     Deal,
     Drain,
@@ -43,7 +39,11 @@ from kvd.workers.messages import (
     Unplaced,
     shortened,
 )
-from kvd.workers.reactor import install
+from kvd.log.limiting import Limited, in_reactor
+from kvd.net.reactor import install
+from kvd.settings import Settings
+from kvd.system.descriptors import raise_descriptor_limit
+from kvd.workers.serving import Parts, Serving
 
 
 def run(

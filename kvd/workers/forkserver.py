@@ -23,13 +23,13 @@ import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from kvd.inherited import forget_inherited_signals
-from kvd.scoreboard import Scoreboard
+from kvd.dispatch.scoreboard import Scoreboard
+from kvd.ipc.messages import Exited, Fork, Forked, Load, receive, send
 from kvd.settings import Settings
-from kvd.workers.messages import Exited, Fork, Forked, Load, receive, send
+from kvd.system.inherited import reset_signals
 
 if TYPE_CHECKING:
-    from kvd.serving import Parts
+    from kvd.workers.serving import Parts
 
 # The supervisor's own module path, so that what it found is found here too,
 # from whichever folder it was started; worked out while that folder is there.
@@ -72,7 +72,7 @@ def main(descriptor: int) -> None:
     """
     Be a fork server, until the control socket closes.
     """
-    forget_inherited_signals()
+    reset_signals()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=descriptor)
@@ -96,8 +96,8 @@ def import_for(settings: Settings) -> Parts:
     import twisted.python.threadpool  # noqa: F401
 
     import kvd.workers.child  # noqa: F401
-    from kvd.serving import load_parts
-    from kvd.workers.gate import load_before_forks
+    from kvd.dispatch.gate import load_before_forks
+    from kvd.workers.serving import load_parts
 
     parts = load_parts(settings)
     load_before_forks(settings.policy)

@@ -12,7 +12,7 @@ DRAINING takes no more, finishes and exits   ENDED, or WAITING if it was not
 ENDED    no process, none wanted             STARTING, if one is wanted again
 ======== =================================== ==================================
 
-How many are wanted may change (`kvd.workers.changing`). That a worker has ended is
+How many are wanted may change (`kvd.workers.changes`). That a worker has ended is
 learnt from its control socket, whoever reaps it.
 Which connections the ready ones get is a `Distribution`'s to see to.
 """
@@ -31,11 +31,8 @@ from typing import Any, Final, Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
 
-from kvd.log.limiting import PASSES
-from kvd.settings import Settings
-from kvd.workers.backoff import Backoff
-from kvd.workers.channel import Channel
-from kvd.workers.messages import (
+from kvd.ipc.channel import Channel
+from kvd.ipc.messages import (
     Declined,
     Drain,
     Failed,
@@ -46,6 +43,9 @@ from kvd.workers.messages import (
     Told,
     Unplaced,
 )
+from kvd.log.limiting import PASSES
+from kvd.settings import Settings
+from kvd.workers.backoff import Backoff
 
 LEAVE_SECONDS: Final = 0.25
 """

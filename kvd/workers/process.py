@@ -13,11 +13,11 @@ from typing import Any, Final, Protocol
 
 from twisted.logger import Logger
 
+from kvd.ipc.channel import Channel
+from kvd.ipc.messages import Exited, Fork, Forked, Load, Message
 from kvd.settings import Settings
 from kvd.workers.backoff import Backoff
-from kvd.workers.channel import Channel
 from kvd.workers.forkserver import spawn
-from kvd.workers.messages import Exited, Fork, Forked, Load, Message
 from kvd.workers.printed import Printed
 
 END_SECONDS: Final = 5.0

@@ -12,7 +12,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Final
 
-from kvd.control.asking import ControlSocket
+from kvd.admin.control.asking import ControlSocket
 from kvd.plugins import IPolicyDeclaration, declared
 from tests.crash.load import Load, Report
 from tests.integration.twistd import Twistd

@@ -18,7 +18,7 @@ from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Final
 
-from kvd.control.asking import ControlSocket
+from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask
 from tests.integration.twistd import Twistd
 

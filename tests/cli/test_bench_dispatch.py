@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from kvd.bench import dispatch
 from kvd.cli.bench import bench
 from kvd.cli.bench_dispatch import LOADS
+from kvd.lab.bench import dispatch
 
 DISPATCH = [
     "dispatch", "--procs=2", "--clients=4", "--seconds=0.2", "--rounds=1", "--mean=1ms",

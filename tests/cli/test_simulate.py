@@ -15,8 +15,8 @@ from twisted.plugin import getPlugins
 
 from kvd import plugins
 from kvd.cli.simulate import simulate
+from kvd.http.record import read_record
 from kvd.plugins import Policy
-from kvd.record import read_record
 from tests.integration.http import ask
 from tests.integration.twistd import Twistd
 
@@ -117,7 +117,7 @@ def test_a_policy_of_ones_own_is_found_by_its_name(
     """
     And waits less than turns do.
     """
-    own = Policy("own", "Fewest requests.", "tests.simulate.policies.policy")
+    own = Policy("own", "Fewest requests.", "tests.lab.simulate.policies.policy")
     monkeypatch.setattr(plugins, "getPlugins", lambda kind: [*getPlugins(kind), own])
 
     rows = {row["policy"]: row for row in told("--requests=2000", "--service=uneven")}

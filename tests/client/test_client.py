@@ -50,7 +50,7 @@ from kvd.client.client import PAGE_KEYS, PAGE_TRIES, checked_url
 from kvd.client.connecting import AsStored
 from kvd.client.facts import entry
 from kvd.client.sources import PIECE_BYTES
-from kvd.keys import escape
+from kvd.model.keys import escape
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.client import clock
 from kvd.client.clock import Alarm, MonotonicClock, monotonic_clock
-from kvd.scoreboard import lone_row
-from kvd.workers.reactor import WorkerReactor
+from kvd.dispatch.scoreboard import lone_row
+from kvd.net.reactor import WorkerReactor
 from tests.stepped import SteppedReactor
 
 MANY_SECONDS = 60.0

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from kvd.control.asking import ControlSocket
+from kvd.admin.control.asking import ControlSocket
 from kvd.settings import Durability
 from kvd.workers.pool import END_SECONDS
 from tests.crash.load import Load, Report

@@ -27,7 +27,7 @@ Per client: few, so that they are overwritten often.
 MAX_BYTES: Final = 200_000
 SMALL_BYTES: Final = 5_000
 """
-Half of the values are no longer: they go another way (`kvd.shortcuts`).
+Half of the values are no longer: they go another way (`kvd.http.fast_path`).
 """
 
 TIMEOUT_SECONDS: Final = 20

@@ -19,9 +19,9 @@ from kvd.dispatch.contract import (
     PolicyContract,
     RotatingContract,
 )
-from kvd.dispatch.view import View, whose_turn
 from kvd.errors import BrokenPlugin
 from kvd.interfaces import IDispatchPolicy, IGatedPolicy
+from kvd.model.view import View, whose_turn
 
 CONTRACTS = (
     PolicyContract,

@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from kvd.dispatch.deciding import Decider
-from kvd.dispatch.view import View
 from kvd.interfaces import IDispatchPolicy
+from kvd.model.view import View
 from kvd.testing import view
 
 

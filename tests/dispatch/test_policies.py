@@ -9,16 +9,16 @@ from random import Random
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.dispatch.choosing import load_policy
-from kvd.dispatch.gated import Gated
-from kvd.dispatch.leastbusy import LeastBusy
-from kvd.dispatch.reuseport import ReusePort
-from kvd.dispatch.roundrobin import RoundRobin
-from kvd.dispatch.shared import Shared
-from kvd.dispatch.steered import Steered
-from kvd.dispatch.steering import by_chance, by_cpu, by_weight
+from kvd.dispatch.policies.gated import Gated
+from kvd.dispatch.policies.leastbusy import LeastBusy
+from kvd.dispatch.policies.reuseport import ReusePort
+from kvd.dispatch.policies.roundrobin import RoundRobin
+from kvd.dispatch.policies.shared import Shared
+from kvd.dispatch.policies.steered import Steered
+from kvd.dispatch.selection import load_policy
 from kvd.errors import BadSetting, UnknownPlugin
 from kvd.interfaces import IDispatchPolicy, IGatedPolicy
+from kvd.net.reuseport import by_chance, by_cpu, by_weight
 from kvd.plugins import IPolicyDeclaration, declared, load
 from kvd.testing import (
     DealtByLoadContract,

@@ -1,10 +1,10 @@
 """
-Tests for `kvd.dispatch.weighing`.
+Tests for `kvd.dispatch.policies.weighing`.
 """
 
 from __future__ import annotations
 
-from kvd.dispatch.weighing import weigh
+from kvd.dispatch.policies.weighing import weigh
 from kvd.testing import view
 
 

@@ -15,12 +15,12 @@ import time
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import react
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import KeyAbsent, PreconditionFailed
 from kvd.interfaces import IStore
-from kvd.keys import Key
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
 from kvd.store.contract.asking import ABSENT, holds
-from kvd.store.file import maker
+from kvd.store.file_maker import maker
 from kvd.store.waiting import resolved
 
 KEY = Key(b"counted/key")

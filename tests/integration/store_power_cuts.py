@@ -21,12 +21,13 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import SyncFailed
 from kvd.interfaces import Answer
-from kvd.keys import Key
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
 from kvd.settings import Durability
-from kvd.store.file import FileStore, maker
+from kvd.store.file import FileStore
+from kvd.store.file_maker import maker
 from tests.integration.disk_image import DiskImage
 
 KEY = Key(b"folder/key")

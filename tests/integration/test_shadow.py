@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kvd.control.asking import ControlSocket
+from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask
 from tests.integration.test_status import KVD, null, told_by
 from tests.integration.twistd import Twistd

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kvd.record import read_record
+from kvd.http.record import read_record
 from tests.integration.http import TIMEOUT_SECONDS, ask, read_to_end, talk
 from tests.integration.small_disk import tmpfs
 from tests.integration.test_bodies import debris

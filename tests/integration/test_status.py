@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from kvd.control.asking import ControlSocket
+from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask
 from tests.integration.twistd import Twistd
 from tests.ports import unused_port

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kvd.control.asking import ControlSocket
+from kvd.admin.control.asking import ControlSocket
 from tests.integration.chromium import Chromium
 from tests.integration.twistd import Twistd
 from tests.ports import unused_port

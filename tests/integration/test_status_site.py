@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kvd.control.asking import ControlSocket
+from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask, talk
 from tests.integration.twistd import Twistd
 from tests.ports import unused_port
@@ -146,9 +146,7 @@ def test_strangers_are_let_in_only_with_a_warning(tmp_path: Path) -> None:
     site = unused_port()
     options = null("--procs=1", f"--status=tcp:{site}:interface=0.0.0.0")
     with Twistd(options, tmp_path) as daemon:
-        warnings = [
-            line for line in daemon.lines if "whoever reaches it may read" in line
-        ]
+        warnings = [line for line in daemon.lines if "anybody there may read" in line]
         assert 1 == len(warnings)
         assert f"0.0.0.0:{site}" in warnings[0]
         named = {"Host": "metrics.example"}

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kvd.control.asking import ControlSocket
+from kvd.admin.control.asking import ControlSocket
 from tests.dispatch.kernels import may_load
 from tests.integration.chromium import Chromium
 from tests.integration.http import ask

@@ -13,7 +13,7 @@ import pytest
 from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
-from kvd.conditions import UNCONDITIONAL
+from kvd.model.conditions import UNCONDITIONAL
 from kvd.store.file import FileStore
 from tests.integration.store_child import KEY, LOOPS
 

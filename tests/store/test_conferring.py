@@ -12,12 +12,13 @@ from unittest import mock
 
 from twisted.internet.defer import execute
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import KeyConflict
-from kvd.keys import Key
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
 from kvd.settings import Modes
-from kvd.store.file import FileStore, FileStoreMaker
-from tests.shortcuts.cases import ShortcutCase, put
+from kvd.store.file import FileStore
+from kvd.store.file_maker import FileStoreMaker
+from tests.http.fast_path.cases import ShortcutCase, put
 from tests.store.cases import FileStoreCase
 
 GROUP = 4242

@@ -11,10 +11,10 @@ from unittest import mock
 import pytest
 from twisted.internet.defer import Deferred
 
-from kvd.conditions import Conditions
 from kvd.errors import PreconditionFailed
-from kvd.interfaces import Published, ValueInfo
-from kvd.keys import Key
+from kvd.model.conditions import Conditions
+from kvd.model.keys import Key
+from kvd.model.values import Published, ValueInfo
 from kvd.store.attribute import NAME, decode
 from tests.store.cases import KEY, FileStoreCase
 from tests.store.stepped import SteppedPool

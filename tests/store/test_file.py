@@ -12,14 +12,15 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import (
     BadSetting,
     MetadataTooLarge,
     StoreUnusable,
 )
 from kvd.interfaces import IStoreMaker
-from kvd.store.file import FileStore, maker
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.store.file import FileStore
+from kvd.store.file_maker import maker
 from kvd.testing import StoreContract
 from tests.store.cases import KEY, FileStoreCase, FolderCase
 

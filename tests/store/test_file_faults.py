@@ -11,13 +11,13 @@ from unittest import mock
 
 import pytest
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import (
     StoreExhausted,
     StoreFault,
     StoreFull,
 )
-from kvd.keys import Key
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
 from tests.store.cases import KEY, FileStoreCase
 
 

@@ -10,12 +10,12 @@ from unittest import mock
 import pytest
 from twisted.internet.defer import execute
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import (
     KeyAbsent,
     KeyConflict,
 )
-from kvd.keys import Key
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
 from kvd.store.file import FileStore
 from tests.store.cases import KEY, FileStoreCase
 

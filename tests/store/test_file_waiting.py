@@ -9,7 +9,6 @@ from unittest import mock
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import (
     KeyAbsent,
     StoreBusy,
@@ -17,8 +16,10 @@ from kvd.errors import (
     StoreFull,
     SyncFailed,
 )
-from kvd.interfaces import Answer, Published
-from kvd.keys import Key
+from kvd.interfaces import Answer
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
+from kvd.model.values import Published
 from kvd.store.contract.asking import ABSENT
 from kvd.store.file import FileStore
 from tests.store.cases import KEY, FileStoreCase

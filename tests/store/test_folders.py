@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 
-from kvd.keys import Key
+from kvd.model.keys import Key
 from kvd.store.folders import MAX_DEPTH, open_folder, prune, remove_empty, split
 from tests.store.cases import FolderCase
 

@@ -7,10 +7,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import StoreFault, StoreFull
 from kvd.interfaces import IStore
-from kvd.keys import Key
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
 from kvd.store.contract.asking import T
 from kvd.testing import MemoryStore, StoreContract
 

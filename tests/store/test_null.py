@@ -9,10 +9,10 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import BadSetting, StoreFault, StoreUnusable
 from kvd.interfaces import IStore, IStoreMaker
-from kvd.keys import Key
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
 from kvd.store.null import NullStore, maker
 from kvd.testing import UploadContract
 

@@ -8,9 +8,9 @@ import os
 import resource
 from unittest import mock
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import KeyAbsent
-from kvd.keys import Key
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
 from kvd.store import recent
 from kvd.store.recent import MAX_BYTES, RecentValue
 from tests.store.cases import FileStoreCase

@@ -14,11 +14,12 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import StoreFault
 from kvd.interfaces import IHeldStoreMaker
-from kvd.keys import Key
-from kvd.store.file import FileStore, maker
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
+from kvd.store.file import FileStore
+from kvd.store.file_maker import maker
 from tests.store.cases import KEY, FileStoreCase
 
 

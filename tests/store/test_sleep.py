@@ -10,10 +10,10 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import BadSetting
 from kvd.interfaces import IStore, IStoreMaker
-from kvd.keys import Key
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
 from kvd.store.sleep import maker, read_times, time_for
 from kvd.testing import UploadContract
 

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 from twisted.logger import capturedLogs
 
-from kvd.conditions import UNCONDITIONAL
+from kvd.model.conditions import UNCONDITIONAL
 from kvd.store.uploads import UploadFolder, sweep
 from tests.store.cases import KEY, FileStoreCase, FolderCase
 

@@ -9,8 +9,8 @@ from unittest import mock
 import pytest
 from twisted.logger import capturedLogs
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import KeyAbsent, StoreFault
+from kvd.model.conditions import UNCONDITIONAL
 from kvd.store.attribute import NAME
 from kvd.store.recent import MAX_BYTES
 from tests.store.cases import KEY, FileStoreCase

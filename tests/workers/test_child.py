@@ -13,12 +13,8 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.scoreboard import Scoreboard, create_scoreboard
-from kvd.serving import load_parts
-from kvd.settings import Settings, StoreLocation
-from kvd.workers import child
-from kvd.workers.child import Worker
-from kvd.workers.messages import (
+from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
+from kvd.ipc.messages import (
     MAX_DESCRIPTORS,
     Claims,
     Deal,
@@ -33,8 +29,12 @@ from kvd.workers.messages import (
     encode,
     send,
 )
+from kvd.settings import Settings, StoreLocation
+from kvd.workers import child
+from kvd.workers.child import Worker
+from kvd.workers.serving import load_parts
+from tests.ipc.played import PlayedWorker
 from tests.stepped import SteppedReactor
-from tests.workers.played import PlayedWorker
 
 
 class WorkerTests(SynchronousTestCase):

@@ -14,11 +14,8 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.scoreboard import Scoreboard, create_scoreboard
-from kvd.serving import load_parts
-from kvd.settings import Settings
-from kvd.workers.forkserver import ForkServer
-from kvd.workers.messages import (
+from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
+from kvd.ipc.messages import (
     MAX_DESCRIPTORS,
     Exited,
     Fork,
@@ -27,6 +24,9 @@ from kvd.workers.messages import (
     encode,
     receive,
 )
+from kvd.settings import Settings
+from kvd.workers.forkserver import ForkServer
+from kvd.workers.serving import load_parts
 from tests.new_python import run_python
 
 IMPORT_AND_LOOK = """
@@ -38,7 +38,7 @@ from kvd.workers.forkserver import import_for
 import_for(Settings())
 before = set(sys.modules)
 plugins.getPlugins = None
-from kvd.workers.gate import policy_of_gates
+from kvd.dispatch.gate import policy_of_gates
 
 policy_of_gates(Settings().policy)
 print(*(set(sys.modules) - before), "twisted.internet.reactor" in before)

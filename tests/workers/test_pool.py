@@ -15,14 +15,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.dispatch.arranging import Arrangement, arrange
-from kvd.dispatch.reuseport import ReusePort
-from kvd.dispatch.shared import Shared
+from kvd.dispatch.arrangement import Arrangement, arrange
+from kvd.dispatch.listener_assignment import ROOM_SECONDS, Polling
+from kvd.dispatch.policies.reuseport import ReusePort
+from kvd.dispatch.policies.shared import Shared
 from kvd.interfaces import IDispatchPolicy
-from kvd.listening import ListenerGroup, open_group
-from kvd.settings import Settings, TCPAddress
-from kvd.workers.backoff import FIRST_SECONDS
-from kvd.workers.messages import (
+from kvd.ipc.messages import (
     Drain,
     Failed,
     Leaving,
@@ -34,7 +32,9 @@ from kvd.workers.messages import (
     Unplaced,
     receive,
 )
-from kvd.workers.polling import ROOM_SECONDS, Polling
+from kvd.net.listening import ListenerGroup, open_group
+from kvd.settings import Settings, TCPAddress
+from kvd.workers.backoff import FIRST_SECONDS
 from kvd.workers.pool import (
     END_SECONDS,
     EXPLAIN_SECONDS,
@@ -45,8 +45,8 @@ from kvd.workers.pool import (
     Pool,
     State,
 )
+from tests.ipc.played import PlayedForks, PlayedWorker
 from tests.stepped import SteppedReactor
-from tests.workers.played import PlayedForks, PlayedWorker
 
 
 class PoolCase(SynchronousTestCase):

@@ -15,10 +15,10 @@ from unittest import mock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.scoreboard import create_scoreboard
+from kvd.dispatch.scoreboard import create_scoreboard
+from kvd.ipc.messages import Exited, Fork, Forked, Load, Message, receive, send
 from kvd.settings import Settings
 from kvd.workers.forkserver import describe
-from kvd.workers.messages import Exited, Fork, Forked, Load, Message, receive, send
 from kvd.workers.printed import Printed
 from kvd.workers.process import END_SECONDS, REAP_SECONDS, ForkServerProcess
 from tests.stepped import SteppedReactor

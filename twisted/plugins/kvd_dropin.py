@@ -8,7 +8,7 @@ from kvd.plugins import Dialect, Policy, Store
 
 kvd = ServiceMaker(
     "kvd",
-    "kvd.service",
+    "kvd.daemon.service",
     "An HTTP daemon that keeps values under keys, over N processes.",
     "kvd",
 )
@@ -16,39 +16,39 @@ kvd = ServiceMaker(
 shared = Policy(
     "shared",
     "One listening socket for all workers; the first to wake takes the connection.",
-    "kvd.dispatch.shared.policy",
+    "kvd.dispatch.policies.shared.policy",
 )
 reuseport = Policy(
     "reuseport",
     "One SO_REUSEPORT socket for each worker; the kernel's hash chooses.",
-    "kvd.dispatch.reuseport.policy",
+    "kvd.dispatch.policies.reuseport.policy",
 )
 roundrobin = Policy(
     "roundrobin",
     "The supervisor accepts and deals connections to the workers in turn.",
-    "kvd.dispatch.roundrobin.policy",
+    "kvd.dispatch.policies.roundrobin.policy",
 )
 gated = Policy(
     "gated",
     "One listening socket for all workers; who is busier than another leaves it alone.",
-    "kvd.dispatch.gated.policy",
+    "kvd.dispatch.policies.gated.policy",
 )
 steered = Policy(
     "steered",
     "A socket for each worker; a program in the kernel chooses: by=random, by=cpu,"
     " weights=2/1/1; with CAP_BPF also by=turns, by=least.",
-    "kvd.dispatch.steered.policy",
+    "kvd.dispatch.policies.steered.policy",
 )
 leastbusy = Policy(
     "leastbusy",
     "The supervisor accepts; the worker with the fewest requests gets the connection.",
-    "kvd.dispatch.leastbusy.policy",
+    "kvd.dispatch.policies.leastbusy.policy",
 )
 
 file_store = Store(
     "file",
     "Values are files below a folder: file:./values",
-    "kvd.store.file.maker",
+    "kvd.store.file_maker.maker",
 )
 null_store = Store(
     "null",
@@ -65,10 +65,10 @@ sleep_store = Store(
 plain = Dialect(
     "plain",
     "HTTP as RFC 9110 has it; the default.",
-    "kvd.dialects.plain.dialect",
+    "kvd.http.dialects.plain.dialect",
 )
 classic = Dialect(
     "classic",
     "The replies of the 2017 file server that kvd descends from.",
-    "kvd.dialects.classic.dialect",
+    "kvd.http.dialects.classic.dialect",
 )

@@ -10,10 +10,10 @@ from random import Random
 
 from zope.interface.verify import verifyObject
 
-from kvd.dispatch.arranging import arrange
+from kvd.dispatch.arrangement import arrange
 from kvd.dispatch.contract.views import WORKERS, views
-from kvd.dispatch.view import View
 from kvd.interfaces import IDispatchPolicy
+from kvd.model.view import View
 
 
 class PolicyContract:

@@ -9,8 +9,8 @@ from random import Random
 
 from kvd.dispatch.contract.every import PolicyContract
 from kvd.dispatch.contract.views import WORKERS, view, views
-from kvd.dispatch.view import View
 from kvd.interfaces import IDispatchPolicy
+from kvd.model.view import View
 
 
 class LoadAwareContract(PolicyContract):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
-from kvd.dispatch.view import View
+from kvd.model.view import View
 
 WORKERS: Final = (1, 2, 3, 8, 32, 64)
 """

@@ -4,9 +4,9 @@ What a store promises of its listings.
 
 from __future__ import annotations
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.interfaces import IListing
-from kvd.keys import Key
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
 from kvd.store.contract.asking import Asking
 
 # "-" < "." < "/" < "0": the order of whole keys is not that of folders.

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from zope.interface.verify import verifyObject
 
-from kvd.conditions import UNCONDITIONAL
 from kvd.errors import KeyAbsent, PreconditionFailed
 from kvd.interfaces import IListing, IStore, IUpload
-from kvd.keys import Key
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
 from kvd.store.contract.asking import KEY, PRESENT, Asking, holds
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from zope.interface import implementer
 
-from kvd.dispatch.view import View
 from kvd.interfaces import IDispatchPolicy
+from kvd.model.view import View
 
 
 @implementer(IDispatchPolicy)

@@ -1,0 +1,115 @@
+"""
+The owner's end of the control socket: plain and blocking.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import Any, Final
+
+from kvd.errors import ChangeImpossible, ControlUnusable
+
+TIMEOUT_SECONDS: Final = 10.0
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("kvd", timeout=TIMEOUT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._path)
+        except BaseException:
+            self.close()
+            raise
+
+
+class ControlSocket:
+    """
+    A connection to a daemon's control socket, made when it is needed.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection = _UnixConnection(path)
+
+    def status(self) -> dict[str, Any]:
+        """
+        What the daemon knows of itself, as `kvd.admin.control.status.describe` says.
+
+        Raises:
+            ControlUnusable: Nobody answers there, or not as kvd does.
+        """
+        code, content = self._ask("GET", "/status", None, TIMEOUT_SECONDS)
+        if code == 200 and "workers" in content:
+            return content
+        raise ControlUnusable(f"what answers at {self._path} is no control socket")
+
+    def change(self, what: str, said: dict[str, Any]) -> None:
+        """
+        Have something changed, and wait until it is, however long that takes.
+
+        Args:
+            what: ``policy``, ``shadow``, ``procs``, ``drain`` or ``restart``.
+            said: What goes with it.
+
+        Raises:
+            ControlUnusable: Nobody answers there, or not as kvd does.
+            ChangeImpossible: It cannot be done, or not now.
+        """
+        code, content = self._ask("POST", f"/{what}", json.dumps(said), None)
+        if code == 200:
+            return
+        if "error" in content:
+            raise ChangeImpossible(str(content["error"]))
+        raise ControlUnusable(
+            f"the kvd at {self._path} has no workers, or is of a version that does not"
+            f" know what {what} is"
+        )
+
+    def _ask(
+        self, method: str, path: str, body: str | None, seconds: float | None
+    ) -> tuple[int, dict[str, Any]]:
+        self._connection.timeout = seconds
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(seconds)
+        try:
+            self._connection.request(method, path, body)
+            reply = self._connection.getresponse()
+            answer = reply.read()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self._connection.close()
+            raise ControlUnusable(self._sentence(error)) from error
+        try:
+            content = json.loads(answer)
+        except ValueError:
+            content = None
+        return reply.status, content if isinstance(content, dict) else {}
+
+    def _sentence(self, error: Exception) -> str:
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+            return (
+                f"no kvd answers at the control socket {self._path}; is it running,"
+                " as this user?"
+            )
+        if isinstance(error, PermissionError):
+            return (
+                f"the control socket {self._path} is another user's; only its owner"
+                " may ask"
+            )
+        if isinstance(error, TimeoutError):
+            return (
+                f"kvd did not answer at {self._path} within {TIMEOUT_SECONDS:g} seconds"
+            )
+        return f"the control socket {self._path} cannot be used: {error}"
+
+    def close(self) -> None:
+        """
+        Hang up.
+        """
+        self._connection.close()

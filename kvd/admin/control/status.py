@@ -1,0 +1,159 @@
+"""
+What is known of a running daemon, as plain data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kvd import __version__
+from kvd.dispatch.balance import jain_index
+from kvd.dispatch.histogram import BOUNDS_SECONDS
+from kvd.dispatch.reuseport_programs import Instead
+from kvd.dispatch.scoreboard import Scoreboard, Sums
+from kvd.net.listening import ListenerGroup
+from kvd.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """
+    What the supervisor knows of one worker's place.
+    """
+
+    worker: int
+    pid: int
+    """0 while there is no process."""
+    state: str
+    handing_over: int
+    """Connections on their way to it."""
+
+    @property
+    def counts(self) -> bool:
+        """
+        Whether the row on the scoreboard is a living process's.
+        """
+        return self.state in {"ready", "draining"}
+
+
+def describe(
+    settings: Settings,
+    groups: Sequence[ListenerGroup],
+    workers: Sequence[WorkerState],
+    scoreboard: Scoreboard,
+    uptime_seconds: float,
+    draining: bool = False,
+    members: Sequence[Collection[int]] = (),
+    shadow: Callable[[Sequence[int]], dict[str, Any] | None] = lambda workers: None,
+    instead: Sequence[Instead] = (),
+) -> dict[str, Any]:
+    """
+    The status as it is sent. The numbers of a worker are those of its place, over
+    all processes that have been in it; a place without one tells none. The totals are
+    those of the daemon, over all places that it has ever had, and never become less.
+
+    Args:
+        settings: As they are at the moment.
+        groups: Where clients come in.
+        workers: All places.
+        scoreboard: Theirs.
+        uptime_seconds: Of the daemon.
+        draining: Whether it is ending.
+        members: For each place, the sockets of each group that its worker accepts
+            from; empty where the supervisor accepts.
+        shadow: What the shadow would have done with these workers; None: there is
+            no shadow.
+    """
+    sums = scoreboard.sums()
+    totals = _totals(sums)
+    rows = [_row(worker, scoreboard, sums[worker.worker]) for worker in workers]
+    if not settings.procs:
+        # twistd's own reactor does not count its waiting.
+        for row in rows:
+            for name in ("busy_seconds", "silent_seconds", "loop_delay"):
+                row.pop(name, None)
+        del totals["busy_seconds"]
+    counted = [row for row in rows if "requests" in row]
+    queues = [queue for queue in map(_queue, groups) if queue["waiting"]]
+    for row, own in zip(rows, _taken_alone(members, len(rows)), strict=True):
+        if own and queues:
+            row["accept_queue"] = sum(
+                queue["waiting"][member]
+                for queue in queues
+                for member in own
+                if member < len(queue["waiting"])
+            )
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "addresses": [str(group.address) for group in groups],
+        "store": str(settings.store),
+        "durability": settings.durability,
+        "policy": settings.policy,
+        "instead": [asdict(each) for each in instead],
+        "shadow": shadow([row["worker"] for row in counted]),
+        "procs": settings.procs,
+        "uptime_seconds": round(uptime_seconds, 3),
+        "draining": draining,
+        "totals": totals,
+        "workers": rows,
+        "bucket_seconds": BOUNDS_SECONDS,
+        "accept_queues": queues,
+        "balance": {
+            "connections": _balance(counted, "accepted"),
+            "requests": _balance(counted, "requests"),
+        },
+    }
+
+
+def _row(worker: WorkerState, scoreboard: Scoreboard, sums: Sums) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "worker": worker.worker,
+        "pid": worker.pid or None,
+        "state": worker.state,
+        "handing_over": worker.handing_over,
+        "stalls": sums.stalls,
+    }
+    if worker.counts:
+        row |= asdict(scoreboard.counts(worker.worker))
+        row |= {"latency": sums.latency, "loop_delay": sums.loop_delay}
+    return row
+
+
+def _totals(sums: Sequence[Sums]) -> dict[str, float]:
+    return {
+        name: sum(getattr(of, name) for of in sums)
+        for name in (
+            *("starts", "stalls", "accepted", "requests"),
+            *("bytes_in", "bytes_out", "busy_seconds"),
+        )
+    }
+
+
+def _taken_alone(
+    members: Sequence[Collection[int]], workers: int
+) -> list[Collection[int]]:
+    """
+    For each worker, the sockets that nobody else accepts from.
+    """
+    takers = Counter(member for of in members for member in of)
+    alone: list[Collection[int]] = [
+        [member for member in of if takers[member] == 1] for of in members[:workers]
+    ]
+    return alone + [()] * (workers - len(alone))
+
+
+def _queue(group: ListenerGroup) -> dict[str, Any]:
+    return {
+        "address": str(group.address),
+        "waiting": group.waiting(),
+        "limit": group.queue_limit(),
+    }
+
+
+def _balance(rows: Sequence[dict[str, Any]], name: str) -> float:
+    return round(jain_index([row[name] for row in rows]), 4)

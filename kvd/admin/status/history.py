@@ -1,0 +1,229 @@
+"""
+What the workers did lately, second by second.
+
+Sums only grow; what happened is the difference of two of them. So the sums of all
+places are read each second, and a few minutes of what that gave are kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from kvd.dispatch.balance import jain_index
+from kvd.dispatch.histogram import highest, quantile
+from kvd.dispatch.scoreboard import Sums
+
+INTERVAL_SECONDS: Final = 1.0
+KEPT_SAMPLES: Final = 300
+"""
+Five minutes.
+"""
+
+BALANCE_SAMPLES: Final = 10
+"""
+How evenly so many seconds were shared out. In one alone chance is all there is to
+see: of eight requests to eight workers, some worker gets two.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """
+    The sums at a moment.
+    """
+
+    monotonic_seconds: float
+    sums: Sequence[Sums]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRates:
+    """
+    What the worker in one place did, each second.
+    """
+
+    requests: float
+    bytes_in: float
+    bytes_out: float
+    busy: float
+    """The share of the time in which it did not wait; from 0 to 1."""
+    latency_p99: float | None
+    """Of the requests that ended, in seconds; None if there were none."""
+    loop_delay: float | None
+    """A bound of the longest turn of its reactor, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """
+    A second.
+    """
+
+    at: float
+    """Its end, in seconds since the epoch: a date to show. Somebody may set the clock,
+    so it says nothing of which sample is newer."""
+    monotonic_seconds: float
+    """Its end, by the machine's monotonic clock."""
+    supervisor_delay: float
+    """How many seconds later than asked for the supervisor's reactor took it."""
+    latency_p50: float | None
+    latency_p99: float | None
+    balance_requests: float | None
+    """Jain's index of the requests over all places that were there all along, in the
+    last `BALANCE_SAMPLES`; None without any."""
+    balance_busy: float | None
+    """The same of the time in which they worked."""
+    workers: Sequence[WorkerRates]
+
+    def summary(self) -> dict[str, Any]:
+        """
+        All of it, as plain data.
+        """
+        return {
+            "at": round(self.at, 3),
+            "monotonic_seconds": round(self.monotonic_seconds, 3),
+            "supervisor_delay_seconds": _digits(self.supervisor_delay),
+            "requests_per_second": _digits(sum(w.requests for w in self.workers)),
+            "bytes_in_per_second": _digits(sum(w.bytes_in for w in self.workers)),
+            "bytes_out_per_second": _digits(sum(w.bytes_out for w in self.workers)),
+            "latency_p50_seconds": _digits(self.latency_p50),
+            "latency_p99_seconds": _digits(self.latency_p99),
+            "balance_requests": _digits(self.balance_requests),
+            "balance_busy": _digits(self.balance_busy),
+            "workers": [
+                {
+                    "requests_per_second": _digits(rates.requests),
+                    "bytes_in_per_second": _digits(rates.bytes_in),
+                    "bytes_out_per_second": _digits(rates.bytes_out),
+                    "busy": _digits(rates.busy),
+                    "latency_p99_seconds": _digits(rates.latency_p99),
+                    "loop_delay_seconds": _digits(rates.loop_delay),
+                }
+                for rates in self.workers
+            ],
+        }
+
+    def as_remembered(self) -> dict[str, Any]:
+        """
+        Of each worker, only how busy it was, in hundredths.
+        """
+        remembered = self.summary()
+        remembered["workers"] = [round(100 * rates.busy) for rates in self.workers]
+        return remembered
+
+
+class History:
+    """
+    Takes a sample each second and keeps the last `KEPT_SAMPLES`.
+    """
+
+    def __init__(
+        self,
+        sums: Callable[[], Sequence[Sums]],
+        clock: IReactorTime,
+        date: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        Args:
+            sums: Reads those of all places that there are at the moment.
+            clock: Measures the time between two samples.
+            date: Tells the date of a sample.
+        """
+        self._sums = sums
+        self._clock = clock
+        self._date = date
+        self.samples: deque[Sample] = deque(maxlen=KEPT_SAMPLES)
+        self._readings: deque[Reading] = deque(maxlen=BALANCE_SAMPLES)
+        self._sampling = LoopingCall(self._take)
+        self._sampling.clock = clock
+
+    def start(self) -> None:
+        """
+        Read from now on.
+        """
+        self._sampling.start(INTERVAL_SECONDS)
+
+    def stop(self) -> None:
+        """
+        Read no more.
+        """
+        self._sampling.stop()
+
+    @property
+    def newest(self) -> Sample | None:
+        """
+        The last second; None in the first.
+        """
+        return self.samples[-1] if self.samples else None
+
+    def _take(self) -> None:
+        now = Reading(self._clock.seconds(), self._sums())
+        if self._readings:
+            self.samples.append(_sample(self._readings, now, self._date()))
+        self._readings.append(now)
+
+
+def _sample(readings: Sequence[Reading], now: Reading, date: float) -> Sample:
+    before, oldest = readings[-1], readings[0]
+    seconds = now.monotonic_seconds - before.monotonic_seconds
+    delay = seconds - INTERVAL_SECONDS
+    pairs = list(_pairs(before.sums, now.sums))
+    latency = _sum_up(_between(a.latency, b.latency) for a, b in pairs)
+    # A place that is new has not had its share yet.
+    long = list(zip(oldest.sums, now.sums, strict=False))
+    return Sample(
+        at=date,
+        monotonic_seconds=now.monotonic_seconds,
+        supervisor_delay=max(0.0, delay),
+        latency_p50=quantile(latency, 0.5),
+        latency_p99=quantile(latency, 0.99),
+        balance_requests=_balance([b.requests - a.requests for a, b in long]),
+        balance_busy=_balance([b.busy_seconds - a.busy_seconds for a, b in long]),
+        workers=[_rates(a, b, seconds) for a, b in pairs],
+    )
+
+
+def _pairs(before: Sequence[Sums], now: Sequence[Sums]) -> Iterator[tuple[Sums, Sums]]:
+    """
+    The sums of each place before and now. There may be more places than before, or
+    fewer; of one that is new nothing is known to have happened.
+    """
+    for place, sums in enumerate(now):
+        yield (before[place] if place < len(before) else sums), sums
+
+
+def _rates(before: Sums, now: Sums, seconds: float) -> WorkerRates:
+    return WorkerRates(
+        requests=(now.requests - before.requests) / seconds,
+        bytes_in=(now.bytes_in - before.bytes_in) / seconds,
+        bytes_out=(now.bytes_out - before.bytes_out) / seconds,
+        busy=min(1.0, (now.busy_seconds - before.busy_seconds) / seconds),
+        latency_p99=quantile(_between(before.latency, now.latency), 0.99),
+        loop_delay=highest(_between(before.loop_delay, now.loop_delay)),
+    )
+
+
+def _between(before: Sequence[int], now: Sequence[int]) -> list[int]:
+    return [b - a for a, b in zip(before, now, strict=True)]
+
+
+def _sum_up(histograms: Iterable[Sequence[int]]) -> list[int]:
+    return [sum(counts) for counts in zip(*histograms, strict=True)]
+
+
+def _balance(shares: Sequence[float]) -> float | None:
+    return jain_index(shares) if any(shares) else None
+
+
+def _digits(number: float | None) -> float | None:
+    """
+    As many digits as mean something.
+    """
+    return None if number is None else float(f"{number:.4g}")

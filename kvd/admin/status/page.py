@@ -1,0 +1,49 @@
+"""
+The page for people, as it goes over the wire.
+
+It is one document with its style and its script in it, and needs nothing of anywhere
+else but the numbers that it fetches from here. The browser is told to run nothing
+that is not in it: the policy names both by their hashes.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from hashlib import sha256
+from importlib.resources import files
+from typing import Final
+
+
+def _read(name: str) -> str:
+    return (files("kvd.admin.status") / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode('utf-8')).digest()).decode()}'"
+
+
+_STYLE = "\n" + _read("page.css")
+_SCRIPT = "\n" + _read("page.js")
+
+PAGE: Final = (
+    _read("page.html")
+    .replace("<style></style>", f"<style>{_STYLE}</style>")
+    .replace("<script></script>", f"<script>{_SCRIPT}</script>")
+    .encode("utf-8")
+)
+
+PAGE_POLICY: Final = "; ".join(
+    [
+        "default-src 'none'",
+        f"style-src {_hash(_STYLE)}",
+        f"script-src {_hash(_SCRIPT)}",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+)
+"""
+The page's ``Content-Security-Policy``.
+"""

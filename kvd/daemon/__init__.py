@@ -1,0 +1,3 @@
+"""
+The daemon: the service that twistd runs, with a supervisor or in a single process.
+"""

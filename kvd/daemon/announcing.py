@@ -1,0 +1,56 @@
+"""
+What the log says when serving begins: where kvd can be reached, and by whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.logger import Logger
+
+from kvd.http.fast_path import are_compiled
+from kvd.net.listening import ListenerGroup, is_public
+from kvd.settings import Settings
+
+_log = Logger()
+
+
+def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
+    """
+    Log the addresses, whether kvd is slower than it could be, and a warning if other
+    machines can reach it.
+    """
+    if settings.shortcuts and not are_compiled():
+        _log.info(
+            "there are no shortcuts, because kvd was installed without a C compiler:"
+            " small requests take more CPU time"
+        )
+    _log.info(
+        "kvd serves {addresses} from {store}, durability {durability}, policy"
+        " {policy}, {procs} processes",
+        addresses=", ".join(str(group.address) for group in groups),
+        store=str(settings.store),
+        durability=settings.durability,
+        policy=settings.policy,
+        procs=settings.procs,
+    )
+    public = [str(group.address) for group in groups if is_public(group.address)]
+    if public:
+        _log.warn(
+            "{addresses} can be reached from other machines, and any client that"
+            " reaches it may read, write and delete: no authorisation is configured",
+            addresses=", ".join(public),
+        )
+
+
+def announce_status(group: ListenerGroup) -> None:
+    """
+    Log the address of the status site, and a warning if other machines can read it.
+    """
+    _log.info("the status site is at {address}", address=str(group.address))
+    if is_public(group.address):
+        _log.warn(
+            "the status site at {address} can be reached from other machines:"
+            " anybody there may read how kvd is set up and what its workers do",
+            address=str(group.address),
+        )

@@ -1,0 +1,178 @@
+"""
+What the supervisor and the single process have in common: the sockets, the control
+socket, the status site, and the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+
+from kvd.admin.control.status import WorkerState, describe
+from kvd.daemon.announcing import announce, announce_status
+from kvd.daemon.hangup import on_hangup
+from kvd.daemon.opening import Sockets
+from kvd.daemon.systemd.notifying import Notifier
+from kvd.dispatch.reuseport_programs import Instead
+from kvd.dispatch.scoreboard import Scoreboard
+from kvd.http.host_guard import HostGuard
+from kvd.log.writing import write_log_later
+from kvd.settings import Settings
+
+if TYPE_CHECKING:
+    from kvd.admin.control.site import Change
+
+
+class ServingService(Service):
+    """
+    The base of both services.
+    """
+
+    def __init__(
+        self, settings: Settings, sockets: Sockets, notifier: Notifier, memory: int
+    ) -> None:
+        """
+        Args:
+            settings: All settings.
+            sockets: The listening sockets; closed by `stopService`.
+            notifier: Reports to the service manager.
+            memory: The descriptor of the scoreboard's memory.
+        """
+        self._settings = settings
+        self._notifier = notifier
+        self._scoreboard_memory = memory
+        self._groups = sockets.groups
+        self._control = sockets.control
+        self._status = sockets.status
+        self._sites: list[Any] = []
+
+    def startService(self) -> None:
+        # Not at the top: importing the reactor installs one.
+        from twisted.internet import reactor
+
+        super().startService()
+        write_log_later(reactor)
+        self._scoreboard = Scoreboard(self._scoreboard_memory)
+
+    def _open_sites(self, reactor: Any) -> None:
+        # Imported here: the workers are being started by now, and a daemon without a
+        # status site need not load it.
+        began = reactor.seconds()
+
+        def status() -> dict[str, Any]:
+            return describe(
+                self._present(),
+                self._groups,
+                self._workers(),
+                self._scoreboard,
+                reactor.seconds() - began,
+                draining=not self.running,
+                members=self._members(),
+                shadow=self._shadow_counts,
+                instead=self._instead(),
+            )
+
+        if self._control is not None:
+            from kvd.admin.control.site import ControlSite
+
+            listener = self._control.members[0].dup()
+            self._sites.append(ControlSite(listener, status, self._changes(), reactor))
+        if self._status is not None:
+            from kvd.admin.status.site import StatusSite
+
+            self._sites.append(
+                StatusSite(
+                    self._status,
+                    status,
+                    self._scoreboard.sums,
+                    lambda: self._scoreboard.workers,
+                    lambda: self._present().policy,
+                    self._is_known,
+                    reactor,
+                )
+            )
+            announce_status(self._status)
+
+    def _is_known(self, host: bytes | None) -> bool:
+        """
+        Whether requests to the status site may name this host.
+        """
+        assert self._status is not None
+        guard = HostGuard([self._status.address], self._settings.allowed_hosts)
+        return guard.knows(host)
+
+    def _for_serving(self, settings: Settings) -> Settings:
+        """
+        The settings for the serving processes: with the addresses that the sockets
+        really have, where the kernel chose a port or systemd gave a socket.
+        """
+        return replace(settings, listen=tuple(group.address for group in self._groups))
+
+    def _reload_on_hangup(self, reactor: Any) -> None:
+        def reload() -> None:
+            self._notifier.reloading()
+            self._reload().addCallback(lambda _: self._report_ready(reactor))
+
+        on_hangup(reload, reactor)
+
+    def _reload(self) -> Deferred[None]:
+        """
+        Reload the settings. The Deferred never fails.
+        """
+        raise NotImplementedError
+
+    def _serves(self, reactor: Any) -> None:
+        """
+        Clients that connect are served from now on.
+        """
+        announce(self._settings, self._groups)
+        self._report_ready(reactor)
+
+    def _report_ready(self, reactor: Any) -> None:
+        if self.running:
+            addresses = ", ".join(str(group.address) for group in self._groups)
+            self._notifier.ready(f"serves {addresses}", reactor)
+
+    def stopService(self) -> Deferred[None] | None:
+        self._notifier.stopping()
+        super().stopService()
+        return None
+
+    def _workers(self) -> list[WorkerState]:
+        raise NotImplementedError
+
+    def _members(self) -> Sequence[Collection[int]]:
+        """
+        For each worker, the sockets of each address that it accepts from.
+        """
+        return [{0}]
+
+    def _present(self) -> Settings:
+        """
+        The settings in force, with the changes made since the start.
+        """
+        return self._settings
+
+    def _shadow_counts(self, workers: Sequence[int]) -> dict[str, Any] | None:
+        return None
+
+    def _instead(self) -> Sequence[Instead]:
+        """
+        The fallbacks in use where a program of the policy cannot be loaded.
+        """
+        return ()
+
+    def _changes(self) -> Mapping[str, Change]:
+        return {}
+
+    def _close_sites(self) -> None:
+        self._notifier.close()
+        for site in self._sites:
+            site.close()
+        for group in (self._control, self._status):
+            if group is not None:
+                group.close()

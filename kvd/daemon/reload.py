@@ -1,0 +1,98 @@
+"""
+Reloading the settings while kvd serves, on SIGHUP.
+
+All settings are checked before any of them changes. Changes made by command meanwhile
+(``kvd policy``, ``kvd shadow``, ``kvd procs``) are undone: the settings file rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kvd.errors import OperatorError
+from kvd.settings import Settings
+from kvd.workers.changes import Changing
+
+FIXED: Final = ("listen", "status", "control", "store")
+"""
+What cannot change: clients connect to the addresses, and two workers must not serve
+different stores.
+"""
+
+
+class Reload:
+    """
+    Reads the settings again and applies what changed.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: Settings,
+        read: Callable[[], Settings],
+        check: Callable[[Settings], Deferred[None]],
+        changing: Changing,
+    ) -> None:
+        """
+        Args:
+            settings: The settings at the start.
+            read: Reads the settings file and the command line again.
+            check: Checks that the files they name can be written; may take a while.
+            changing: Makes the changes.
+        """
+        self._settings = settings
+        self._read = read
+        self._check = check
+        self._changing = changing
+        self._count = 0
+
+    def start(self) -> Deferred[None]:
+        """
+        Reload.
+
+        Returns:
+            Fires when the changes are made, or when the log says why they are not.
+        """
+        return maybeDeferred(self._begin).addErrback(self._refused)
+
+    def _begin(self) -> Deferred[None]:
+        new = self._without_fixed(self._read())
+        self._count += 1
+        return self._check(new).addCallback(self._adopt, new, self._count)
+
+    def _adopt(self, _: None, new: Settings, number: int) -> Deferred[None] | None:
+        # Otherwise a later reload has overtaken this one.
+        return self._changing.adopt(new) if number == self._count else None
+
+    def _without_fixed(self, new: Settings) -> Settings:
+        for name in FIXED:
+            if getattr(new, name) != getattr(self._settings, name):
+                self._log.warn(
+                    "{name} cannot change while kvd runs: it stays as it is until kvd"
+                    " is restarted",
+                    name=name,
+                )
+                new = replace(new, **{name: getattr(self._settings, name)})
+        if not new.procs:
+            self._log.warn(
+                "procs cannot become 0 while kvd runs: there are still {procs} workers",
+                procs=self._changing.procs,
+            )
+            new = replace(new, procs=self._changing.procs)
+        return new
+
+    def _refused(self, failure: Failure) -> None:
+        if failure.check(OperatorError):
+            self._log.error(
+                "the settings were read again but not applied: {reason}",
+                reason=failure.getErrorMessage(),
+            )
+        else:
+            self._log.failure("the settings cannot be read again", failure=failure)

@@ -1,0 +1,113 @@
+"""
+Puts the parts together: the service that ``twistd kvd`` runs.
+"""
+
+from __future__ import annotations
+
+import os
+
+from twisted.application.service import IService
+
+from kvd.daemon.opening import open_sockets
+from kvd.daemon.single_process import SingleProcessService
+from kvd.daemon.supervisor import SupervisorService
+from kvd.daemon.systemd.notifying import take_notifier
+from kvd.daemon.systemd.sockets import leave, take_inherited
+from kvd.daemon.written_files import check_written_files
+from kvd.dispatch.arrangement import ChosenPolicy
+from kvd.dispatch.distribution import choose_policy, choose_shadow
+from kvd.dispatch.reuseport_programs import Steering
+from kvd.dispatch.scoreboard import create_scoreboard
+from kvd.errors import BadSetting, OperatorError
+from kvd.interfaces import IHeldStoreMaker
+from kvd.options import Options
+from kvd.settings import Settings
+from kvd.system.clock import measure_monotonically
+from kvd.system.descriptors import check_descriptor_limit, raise_descriptor_limit
+from kvd.system.inherited import reset_signals
+from kvd.system.privileges import user_to_be
+from kvd.workers.changes import ROWS
+from kvd.workers.serving import load_store
+
+__all__ = ["Options", "makeService"]
+
+
+def makeService(options: Options) -> IService:
+    """
+    Make the service for the settings.
+
+    Opens the listening sockets and prepares the store now, because twistd has not left
+    its terminal yet and the operator still sees an error.
+
+    Raises:
+        SystemExit: The settings ask for something impossible; a sentence says what.
+    """
+    # Not at the top: importing the reactor installs one.
+    from twisted.internet import reactor
+
+    # Before anything of kvd's is scheduled.
+    measure_monotonically(reactor)
+    reset_signals()
+    settings = options.settings
+    notifier = take_notifier(os.environ)
+    raise_descriptor_limit()
+    try:
+        inherited = take_inherited(os.environ)
+        chosen = choose_policy(settings.policy, max(1, settings.procs))
+        shadow = choose_first_shadow(settings, chosen)
+        # As many as any policy may need: later this process may have no right to make
+        # more.
+        size = max(settings.procs, chosen.arrangement.group_size)
+        size = size if settings.procs else 1
+        check_descriptor_limit(settings, size)
+        user = user_to_be(options.parent)
+        maker = load_store(settings, user)
+        maker.prepare(settings.store.path)
+        held = None
+        if settings.procs and IHeldStoreMaker.providedBy(maker):
+            held = IHeldStoreMaker(maker).hold(settings.store.path)
+        check_written_files(settings, user)
+        sockets = open_sockets(settings, size, inherited)
+        leave(inherited)
+    except OperatorError as error:
+        raise SystemExit(f"kvd: {error.sentence}") from error
+    memory = create_scoreboard(max(1, settings.procs), ROWS)
+    if not settings.procs:
+        return SingleProcessService(settings, sockets, notifier, memory)
+    steering = Steering(sockets.groups, memory)
+    # Now, because twistd --uid drops the privilege that loading a program may need.
+    steering.prepare(chosen)
+    return SupervisorService(
+        settings,
+        sockets,
+        notifier,
+        memory,
+        steering,
+        chosen,
+        shadow,
+        options.read,
+        held,
+    )
+
+
+def choose_first_shadow(
+    settings: Settings, chosen: ChosenPolicy
+) -> ChosenPolicy | None:
+    """
+    The shadow policy of the settings, if they name one.
+
+    Args:
+        settings: All settings.
+        chosen: The policy in force.
+
+    Raises:
+        OperatorError: It cannot be used.
+    """
+    if settings.shadow is None:
+        return None
+    if not settings.procs:
+        raise BadSetting(
+            f"--shadow {settings.shadow} needs workers to choose among, and --procs 0"
+            " has none: leave one of the two out"
+        )
+    return choose_shadow(settings.shadow, chosen)

@@ -1,0 +1,156 @@
+"""
+The supervisor: holds the sockets and the workers, and never touches a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+
+from kvd.admin.control.changes import changes_by
+from kvd.admin.control.status import WorkerState
+from kvd.daemon.base import ServingService
+from kvd.daemon.opening import Sockets
+from kvd.daemon.reload import Reload
+from kvd.daemon.systemd.notifying import Notifier
+from kvd.daemon.written_files import check_off_reactor
+from kvd.dispatch.arrangement import ChosenPolicy
+from kvd.dispatch.distribution import Dispatching
+from kvd.dispatch.reuseport_programs import Instead, Steering
+from kvd.settings import Settings
+from kvd.system.signals import end_once
+from kvd.workers.changes import Changing
+from kvd.workers.pool import Pool, State
+from kvd.workers.process import ForkServerProcess
+
+if TYPE_CHECKING:
+    from kvd.admin.control.site import Change
+
+
+class SupervisorService(ServingService):
+    """
+    Serves through worker processes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sockets: Sockets,
+        notifier: Notifier,
+        memory: int,
+        steering: Steering,
+        chosen: ChosenPolicy,
+        shadow: ChosenPolicy | None,
+        read: Callable[[], Settings],
+        held: int | None = None,
+    ) -> None:
+        super().__init__(settings, sockets, notifier, memory)
+        self._steering = steering
+        self._chosen = chosen
+        self._read = read
+        self._held = held
+        self._shadow = shadow
+
+    def startService(self) -> None:
+        # Not at the top: importing the reactor installs one.
+        from twisted.internet import reactor
+
+        super().startService()
+        settings = self._settings
+        self._forks = ForkServerProcess(
+            self._for_serving(settings),
+            self._scoreboard_memory,
+            reactor,
+            held=self._held,
+        )
+        self._distribution = Dispatching(
+            self._chosen,
+            self._groups,
+            self._steering,
+            self._scoreboard,
+            settings.limits.connections,
+            reactor,
+            self._shadow,
+        )
+        self._pool = Pool(
+            settings,
+            self._distribution,
+            self._forks,
+            reactor,
+            lambda: self._serves(reactor),
+        )
+        self._changing = Changing(
+            self._pool,
+            self._distribution,
+            self._scoreboard,
+            reactor,
+            settings,
+            self._load,
+        )
+        self._reloading = Reload(
+            settings,
+            self._read,
+            lambda new: check_off_reactor(new, reactor),
+            self._changing,
+        )
+        self._forks.start(self._pool)
+        self._pool.start()
+        end_once(reactor)
+        self._reload_on_hangup(reactor)
+        self._open_sites(reactor)
+
+    def _load(self, settings: Settings) -> None:
+        self._settings = settings
+        self._forks.load(self._for_serving(settings))
+        self._pool.drain_seconds = settings.drain_seconds
+        self._distribution.limit(settings.limits.connections)
+
+    def _reload(self) -> Deferred[None]:
+        return self._reloading.start()
+
+    def _workers(self) -> list[WorkerState]:
+        return [
+            WorkerState(
+                slot.number,
+                slot.pid,
+                slot.state.value,
+                self._distribution.handing_over(slot.number),
+            )
+            for slot in self._pool.slots
+            if slot.wanted or slot.state is not State.ENDED
+        ]
+
+    def _members(self) -> Sequence[Collection[int]]:
+        arrangement = self._distribution.chosen.arrangement
+        return arrangement.members if arrangement.kernel_chooses else ()
+
+    def _present(self) -> Settings:
+        shadow = self._distribution.shadow
+        return replace(
+            self._settings,
+            policy=self._distribution.chosen.name,
+            procs=self._changing.procs,
+            shadow=None if shadow is None else shadow.name,
+        )
+
+    def _shadow_counts(self, workers: Sequence[int]) -> dict[str, Any] | None:
+        return self._distribution.shadow_counts(workers)
+
+    def _instead(self) -> Sequence[Instead]:
+        return self._distribution.instead
+
+    def _changes(self) -> Mapping[str, Change]:
+        return changes_by(self._changing)
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        stopped = self._pool.stop()
+
+        def end(_: None) -> None:
+            self._forks.stop()
+            self._close_sites()
+
+        return stopped.addCallback(end)

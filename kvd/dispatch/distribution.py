@@ -1,0 +1,305 @@
+"""
+How connections come to workers, by whichever policy, and by another a moment later.
+
+One construction carries all policies. The listening sockets of an address are made
+once and held for life. A policy says which of them a connection gets into, by the
+kernel's hash or by a program; and who takes it from there: workers that poll the
+socket, or the supervisor, which hands it over. All that changes with the policy is
+who looks at which socket: none is closed, and none is ever left to nobody, since
+connections may still come into one that is no longer meant. So a switch loses no
+connection.
+
+A policy that has sockets of its own for workers gets more of them when there are more
+workers, if this process may make them; a Unix socket is always alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence, Set
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from kvd.dispatch.arrangement import ChosenPolicy, arrange
+from kvd.dispatch.deciding import Decider
+from kvd.dispatch.dispatcher import Dealing
+from kvd.dispatch.listener_assignment import Polling
+from kvd.dispatch.reuseport_programs import Instead, Steering
+from kvd.dispatch.scoreboard import Scoreboard
+from kvd.dispatch.selection import load_policy
+from kvd.dispatch.shadow import Shadow
+from kvd.dispatch.stalling import LOOK_SECONDS, Stalls
+from kvd.errors import BadSetting
+from kvd.interfaces import IGatedPolicy
+from kvd.ipc.channel import Channel
+from kvd.ipc.messages import Message, Unplaced
+from kvd.net.listening import ListenerGroup
+
+
+def choose_policy(name: str, workers: int) -> ChosenPolicy:
+    """
+    Find a policy by its name.
+
+    Raises:
+        UnknownPlugin: There is none.
+        BrokenPlugin: It cannot be used.
+        BadSetting: Its options are none.
+    """
+    policy = load_policy(name)
+    return ChosenPolicy(name, policy, arrange(name, policy, workers))
+
+
+def choose_shadow(name: str, chosen: ChosenPolicy) -> ChosenPolicy:
+    """
+    Find a policy that is to look on.
+
+    Args:
+        name: Its name.
+        chosen: The policy in force.
+
+    Raises:
+        OperatorError: As `choose_policy`; or the policy in force shows nothing.
+    """
+    shadow = choose_policy(name, len(chosen.arrangement.members))
+    if chosen.arrangement.kernel_chooses:
+        raise BadSetting(
+            f"the shadow {name!r} would see nothing: under the policy"
+            f" {chosen.name!r} the supervisor deals no connections; choose one under"
+            " which it does, such as roundrobin, or record them (--record) and simulate"
+        )
+    return shadow
+
+
+class Dispatching:
+    """
+    Polling and dealing, as the present policy wants it.
+
+    Provides `kvd.workers.pool.Distribution`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        chosen: ChosenPolicy,
+        groups: Sequence[ListenerGroup],
+        steering: Steering,
+        scoreboard: Scoreboard,
+        max_connections: int,
+        reactor: Any,
+        shadow: ChosenPolicy | None = None,
+    ) -> None:
+        """
+        Args:
+            chosen: The first policy.
+            groups: The sockets; closed when this finishes.
+            steering: Of them; closed when the last worker has ended.
+            scoreboard: How busy the workers are; gets to know who is there.
+            max_connections: How many one worker may have open.
+            reactor: Watches the sockets and tells the time.
+            shadow: The policy that looks on.
+        """
+        self.shadow = shadow
+        self._scoreboard = scoreboard
+        self._groups = groups
+        self._polling = Polling(None, groups, reactor)
+        self._dealing = Dealing(None, groups, scoreboard, max_connections, reactor)
+        self._finished = False
+        self._ready: set[int] = set()
+        self._steering = steering
+        self._reactor = reactor
+        self._looking: Any = None
+        self._max_connections = max_connections
+        self._stalls = Stalls(scoreboard)
+        self._looked = 0.0
+        self._look_for_stalls_later()
+        self.switch(chosen)
+
+    def switch(self, chosen: ChosenPolicy) -> None:
+        """
+        Let another policy decide from now on.
+        """
+        self.chosen = chosen
+        self.shadow_by(self.shadow)
+        arrangement = chosen.arrangement
+        for group in self._groups:
+            self._grow(group, arrangement.group_size)
+        self._steering.switch(chosen, self._prompt())
+        self._look_later()
+        # Whoever begins, begins before the others end: a socket that nobody looked
+        # at would keep its connections waiting.
+        if arrangement.kernel_chooses:
+            gate = chosen.name if IGatedPolicy.providedBy(chosen.policy) else ""
+            self._polling.arrange(arrangement.members, gate)
+            self._dealing.deal_by(None)
+        else:
+            self._dealing.deal_by(Decider(chosen.name, chosen.policy))
+            self._polling.arrange(None)
+
+    def limit(self, max_connections: int) -> None:
+        """
+        Let a worker have so many connections open from now on.
+        """
+        self._max_connections = self._dealing.max_connections = max_connections
+
+    def shadow_by(self, shadow: ChosenPolicy | None) -> None:
+        """
+        Let a policy look on from now on, or none. Where the kernel chooses, there is
+        nothing to see: it waits until there is.
+        """
+        self.shadow = shadow
+        self._dealing.shadow = None
+        if shadow is not None and not self.chosen.arrangement.kernel_chooses:
+            self._dealing.shadow = Shadow(shadow.name, shadow.policy)
+
+    def shadow_counts(self, workers: Sequence[int]) -> dict[str, Any] | None:
+        """
+        What the shadow would have done since this policy is in force.
+
+        Args:
+            workers: Who is there.
+
+        Returns:
+            Plain data, without counts where there is nothing to see; None: nobody
+            looks on.
+        """
+        if self.shadow is None:
+            return None
+        told = {
+            "policy": self.shadow.name,
+            "model": self.shadow.arrangement.kernel_chooses,
+        }
+        looking = self._dealing.shadow
+        return told if looking is None else told | looking.counts(workers)
+
+    def _grow(self, group: ListenerGroup, size: int) -> None:
+        try:
+            group.grow(size)
+        except OSError as error:
+            self._log.warn(
+                "there are {there} sockets of {address}, and no more can be made"
+                " ({reason}); workers share them",
+                there=len(group.members),
+                address=str(group.address),
+                reason=error.strerror,
+            )
+
+    def _look(self) -> None:
+        self._looking = None
+        self._steering.look()
+        self._look_later()
+
+    def _look_later(self) -> None:
+        seconds = self._steering.look_seconds
+        if self._looking is None and seconds is not None and not self._finished:
+            self._looking = self._reactor.callLater(seconds, self._look)
+
+    # -- who makes no turn ----------------------------------------------------
+
+    def _look_for_stalls_later(self) -> None:
+        self._looked = self._reactor.seconds()
+        self._stall_call = self._reactor.callLater(LOOK_SECONDS, self._look_for_stalls)
+
+    def _look_for_stalls(self) -> None:
+        seconds = self._reactor.seconds() - self._looked
+        self._look_for_stalls_later()
+        if seconds > 2 * LOOK_SECONDS:
+            # This process stood still itself, and so may all have done; who still
+            # does, is found the next time.
+            return
+        if self._stalls.look(seconds, self._ready, self._awaited):
+            for worker in self._ready:
+                self._scoreboard.mark(worker, worker not in self._stalls.stalled)
+            self._steering.admit(self._prompt())
+            self._polling.stalled(self._stalls.stalled)
+
+    def _awaited(self, workers: Collection[int]) -> Collection[int]:
+        connections = self._scoreboard.connections()
+        # Who has no room for more leaves connections in the queue, and may wait. What
+        # the supervisor deals does not wait for long (`kvd.dispatch.dispatcher`).
+        able = [w for w in workers if connections[w] < self._max_connections]
+        return self._polling.awaited(able)
+
+    def _prompt(self) -> Set[int]:
+        """
+        Who is to get new connections: who makes turns, if anybody does.
+        """
+        return self._ready - self._stalls.stalled or self._ready
+
+    @property
+    def instead(self) -> Sequence[Instead]:
+        """
+        Where a program of the policy cannot be had, what chooses in its stead.
+        """
+        return self._steering.instead
+
+    def joined(self, worker: int, channel: Channel) -> None:
+        """
+        See `Distribution`.
+        """
+        self._dealing.joined(worker, channel)
+        self._polling.joined(worker, channel)
+        self._ready.add(worker)
+        self._scoreboard.mark(worker, True)
+        self._steering.admit(self._prompt())
+
+    def leaving(self, worker: int) -> None:
+        """
+        See `Distribution`.
+        """
+        self._lose(worker)
+        self._polling.leaving(worker)
+        self._dealing.leaving(worker)
+
+    def left(self, worker: int) -> None:
+        """
+        See `Distribution`.
+        """
+        self._lose(worker)
+        self._polling.left(worker)
+        self._dealing.left(worker)
+
+    def _lose(self, worker: int) -> None:
+        self._scoreboard.mark(worker, False)
+        if worker in self._ready and not self._finished:
+            self._ready.discard(worker)
+            self._stalls.forget(worker)
+            self._polling.stalled(self._stalls.stalled)
+            self._steering.admit(self._prompt())
+
+    def heard(self, worker: int, message: Message) -> None:
+        """
+        See `Distribution`.
+        """
+        if isinstance(message, Unplaced):
+            self._polling.heard(worker, message)
+        else:
+            self._dealing.heard(worker, message)
+
+    def handing_over(self, worker: int) -> int:
+        """
+        See `Distribution`.
+        """
+        return self._dealing.handing_over(worker)
+
+    def finish(self) -> Deferred[None]:
+        """
+        See `Distribution`.
+        """
+        self._finished = True
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        if self._stall_call.active():
+            self._stall_call.cancel()
+        self._polling.finish()
+        return self._dealing.finish()
+
+    def close(self) -> None:
+        """
+        See `Distribution`.
+        """
+        self._polling.close()
+        self._dealing.close()
+        self._steering.close()

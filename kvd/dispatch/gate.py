@@ -1,0 +1,116 @@
+"""
+A worker's gate: whether it may take a connection from a socket that others poll too.
+
+Rows of workers that take no connections, or have not been heard of, do not count: who
+died has the least to do of all, and would keep everybody away. Nor does a worker in a
+long turn of its reactor: it may have the fewest requests, but it takes nothing until
+the turn is over.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from functools import cache
+from random import Random
+from typing import Final
+
+from twisted.logger import Logger
+
+from kvd.dispatch.scoreboard import Scoreboard
+from kvd.dispatch.selection import load_policy
+from kvd.interfaces import IDispatchPolicy, IGatedPolicy
+from kvd.model.view import View
+from kvd.plugins import IPolicyDeclaration, declared
+
+SILENT_SECONDS: Final = 1.5
+"""
+A worker waits for a second at most; after so long without a sign it is stopped, dead,
+or busy with something that takes long.
+"""
+
+TURN_SECONDS: Final = 0.002
+"""
+A turn that takes longer is a long one: no connection waits for its worker.
+"""
+
+
+@cache
+def policy_of_gates(text: str) -> IDispatchPolicy:
+    """
+    The policy that is meant, loaded once in this process and all that are forked from
+    it then: looking through the plugins and importing one takes a worker 1.5 MiB.
+
+    Raises:
+        OperatorError: See `load_policy`.
+    """
+    return load_policy(text)
+
+
+def load_before_forks(text: str) -> None:
+    """
+    Load a policy for all workers to come, if it is one of kvd's own. Those of others
+    may import a reactor, of which there must be none yet.
+    """
+    declaration = declared(IPolicyDeclaration).get(text.partition(":")[0])
+    if declaration is not None and declaration.code.startswith("kvd."):
+        policy_of_gates(text)
+
+
+class Gate:
+    """
+    Asks a policy.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        policy: IGatedPolicy,
+        worker: int,
+        scoreboard: Scoreboard,
+    ) -> None:
+        """
+        Args:
+            policy: Who is asked.
+            worker: This worker's number.
+            scoreboard: What the others do.
+        """
+        self._policy = policy
+        self._worker = worker
+        self._scoreboard = scoreboard
+        self._random = Random()
+        self._complained = False
+
+    def is_open(self, waiting: int) -> bool:
+        """
+        Whether to accept now. Asked whenever a connection seems to wait.
+
+        Args:
+            waiting: How many do.
+        """
+        try:
+            return bool(self._policy.accepts(self._worker, self._view(waiting)))
+        except Exception:
+            if not self._complained:
+                self._complained = True
+                self._log.failure(
+                    "the policy cannot say whether this worker may accept; it does,"
+                    " and no more is said of it"
+                )
+            return True
+
+    def _view(self, waiting: int) -> View:
+        ready, connections, requests = self._scoreboard.loads(
+            SILENT_SECONDS, TURN_SECONDS
+        )
+        if self._worker not in ready:
+            insort(ready, self._worker)
+        return View(
+            ready=ready,
+            turn=0,
+            connections=connections,
+            requests=requests,
+            handing_over=(0,) * len(connections),
+            random=self._random,
+            waiting=waiting,
+        )

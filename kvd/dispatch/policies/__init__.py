@@ -1,0 +1,3 @@
+"""
+The policies: one file for each.
+"""

@@ -1,0 +1,36 @@
+"""
+``roundrobin``: the supervisor accepts and deals connections to workers in turn.
+
+Every worker gets the same number of connections, give or take one, whatever
+they cost: even where all cost the same, blind where they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zope.interface import implementer
+
+from kvd.interfaces import IDispatchPolicy
+from kvd.model.view import View, whose_turn
+
+
+@implementer(IDispatchPolicy)
+class RoundRobin:
+    """
+    Takes turns. The turn of a worker that cannot take it is lost, not saved.
+    """
+
+    kernel_chooses = False
+
+    def group_size(self, workers: int) -> int:
+        return 1
+
+    def members_of(self, worker: int, workers: int) -> Sequence[int]:
+        return ()
+
+    def choose(self, view: View) -> int:
+        return whose_turn(view)
+
+
+policy = RoundRobin()

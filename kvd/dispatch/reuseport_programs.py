@@ -1,0 +1,302 @@
+"""
+Which sockets of an address connections come into, and by whose choice.
+
+Where a policy has a program, it is attached to each address, and told again whenever a
+worker becomes ready or is lost. Not everything can be had: what is used instead is the
+next of
+
+=================================  ====================================================
+the policy's extended program      needs a privilege, or a kernel that asks for none,
+                                   and mostly a socket for each worker
+its program of classic BPF         needs none, but may be forbidden all the same
+the kernel's hash                  is always there
+=================================  ====================================================
+
+What an extended program needs is asked for as early as possible (`Steering.prepare`),
+since a daemon may give its privileges up before it serves.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Collection, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Final
+
+from twisted.logger import Logger
+
+from kvd.dispatch.arrangement import ChosenPolicy
+from kvd.interfaces import IExtendedPolicy, ILoadedProgram, ISteeringPolicy
+from kvd.model.programs import ClassicProgram, LoadedProgram
+from kvd.net.listening import ListenerGroup
+from kvd.net.reuseport import by_chance
+
+HASH: Final = "the kernel's hash"
+
+
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """
+    What chooses at an address where the policy's own way cannot be had.
+    """
+
+    address: str
+    by: str
+    """A policy, as an operator would write it, or `HASH`."""
+    reason: str
+
+
+class Steering:
+    """
+    Lets connections into the sockets that are meant.
+    """
+
+    _log = Logger()
+
+    def __init__(self, groups: Sequence[ListenerGroup], scoreboard: int) -> None:
+        """
+        Args:
+            groups: The sockets of all addresses.
+            scoreboard: The descriptor of its memory, which stays the caller's.
+        """
+        self._groups = groups
+        self._scoreboard = scoreboard
+        self._chosen: ChosenPolicy | None = None
+        # For each group, and in it for each worker, the sockets that are its.
+        self._own: dict[int, Sequence[Sequence[int]]] = {}
+        self._loaded: dict[str, ILoadedProgram] = {}
+        self._not_loaded: dict[str, str] = {}
+        # For each group: what was attached last, and why not, where it was refused.
+        self._attached: dict[
+            int, tuple[ClassicProgram | LoadedProgram | None, str | None]
+        ] = {}
+        self._without_extended: dict[int, str] = {}
+        self._instead: dict[int, Instead] = {}
+        self._told: set[tuple[str, str]] = set()
+        self._told_unsteered = False
+
+    def prepare(self, chosen: ChosenPolicy) -> None:
+        """
+        Have the extended program of a policy, if it has one.
+        """
+        name, policy = chosen.name, chosen.policy
+        if not IExtendedPolicy.providedBy(policy) or name in self._loaded:
+            return
+        self._not_loaded.pop(name, None)
+        try:
+            program = policy.load(len(self._groups), self._scoreboard)
+        except OSError as error:
+            allowed = "; CAP_BPF allows it" if error.errno == errno.EPERM else ""
+            self._not_loaded[name] = (
+                f"the kernel does not take its program ({_words(error)}{allowed})"
+            )
+        except Exception:
+            self._log.failure("policy {name} cannot load its program", name=name)
+            self._not_loaded[name] = "it fails"
+        else:
+            self._loaded[name] = program
+
+    def switch(self, chosen: ChosenPolicy, ready: Set[int]) -> None:
+        """
+        Another policy decides from now on, or another number of workers serves.
+
+        Args:
+            chosen: The policy.
+            ready: The workers.
+        """
+        if self._chosen is None or chosen.name != self._chosen.name:
+            self._told.clear()
+        self._chosen = chosen
+        self._without_extended.clear()
+        self._instead.clear()
+        self._own = {
+            number: _own(chosen.arrangement.members, len(group.members))
+            for number, group in enumerate(self._groups)
+            # Else there is no choice.
+            if len(group.members) > 1
+        }
+        self.prepare(chosen)
+        self.admit(ready)
+
+    def admit(self, ready: Set[int]) -> None:
+        """
+        Let connections come to these workers from now on.
+        """
+        for number, own in self._own.items():
+            # Before anybody is ready, all that will be.
+            workers = ready or range(len(own))
+            self._admit(number, {worker: own[worker % len(own)] for worker in workers})
+
+    def _admit(self, number: int, sockets: Mapping[int, Sequence[int]]) -> None:
+        assert self._chosen is not None
+        policy = self._chosen.policy
+        reason, instead = None, ""
+        if IExtendedPolicy.providedBy(policy):
+            reason, instead = self._extend(number, sockets), policy.instead
+            if reason is None:
+                return
+        refused = self._attach(number, self._classic(number, sockets))
+        if refused is not None:
+            reason = reason or f"the kernel attaches no program ({refused})"
+            self._use_instead(number, HASH, reason)
+        elif reason is not None:
+            self._use_instead(number, instead, reason)
+
+    def _extend(self, number: int, sockets: Mapping[int, Sequence[int]]) -> str | None:
+        """
+        Have the policy's extended program choose.
+
+        Returns:
+            None; or why it does not.
+        """
+        assert self._chosen is not None
+        if number in self._without_extended:
+            return self._without_extended[number]
+        there = len(self._groups[number].members)
+        wanted = self._chosen.arrangement.group_size
+        program = self._loaded.get(self._chosen.name)
+        if program is None:
+            reason: str | None = self._not_loaded[self._chosen.name]
+        elif program.needs_own_sockets and there < wanted:
+            reason = f"there are {there} sockets for {wanted} workers"
+        else:
+            program.admit(number, {worker: own[0] for worker, own in sockets.items()})
+            refused = self._attach(number, program.program(number))
+            reason = refused and f"the kernel attaches no such program ({refused})"
+        if reason is not None:
+            self._without_extended[number] = reason
+        return reason
+
+    def _classic(
+        self, number: int, sockets: Mapping[int, Sequence[int]]
+    ) -> ClassicProgram | None:
+        """
+        The program of classic BPF that chooses, or None: the hash is meant.
+        """
+        assert self._chosen is not None
+        policy = self._chosen.policy
+        members = sorted({member for own in sockets.values() for member in own})
+        there = len(self._groups[number].members)
+        if not members:
+            # The supervisor accepts.
+            members = list(range(min(there, self._chosen.arrangement.group_size)))
+        if ISteeringPolicy.providedBy(policy):
+            try:
+                program: ClassicProgram = policy.program(members)
+                return program
+            except Exception:
+                self._log.failure(
+                    "policy {name} has no program for its sockets; chance chooses",
+                    name=self._chosen.name,
+                )
+        elif len(members) == there:
+            return None
+        return by_chance(members)
+
+    def _attach(
+        self, number: int, program: ClassicProgram | LoadedProgram | None
+    ) -> str | None:
+        """
+        Returns:
+            None; or why it is not possible.
+        """
+        if number in self._attached and self._attached[number][0] == program:
+            return self._attached[number][1]
+        try:
+            self._groups[number].steer(program)
+            reason = None
+        except OSError as error:
+            reason = _words(error)
+        self._attached[number] = program, reason
+        return reason
+
+    def _use_instead(self, number: int, by: str, reason: str) -> None:
+        assert self._chosen is not None
+        if self._chosen.arrangement.kernel_chooses:
+            # Else the supervisor takes connections from whichever socket.
+            address = str(self._groups[number].address)
+            self._instead[number] = Instead(address, by, reason)
+        if ISteeringPolicy.providedBy(self._chosen.policy):
+            self._tell_instead(by, reason)
+        elif not self._told_unsteered:
+            self._told_unsteered = True
+            self._log.warn(
+                "{reason}, by which policy {policy} would keep connections to the"
+                " sockets that are meant: its hash is used instead, and whoever looks"
+                " after the other sockets serves what comes into them",
+                reason=reason,
+                policy=self._chosen.name,
+            )
+
+    def _tell_instead(self, by: str, reason: str) -> None:
+        # Once for all addresses, and not again when workers come and go.
+        if (by, reason) not in self._told:
+            self._told.add((by, reason))
+            assert self._chosen is not None
+            self._log.warn(
+                "policy {policy} cannot be had, since {reason}; {instead} is used"
+                " instead",
+                policy=self._chosen.name,
+                reason=reason,
+                instead=by,
+            )
+
+    @property
+    def instead(self) -> Sequence[Instead]:
+        """
+        Where not the policy's own way is in force.
+        """
+        return list(self._instead.values())
+
+    @property
+    def look_seconds(self) -> float | None:
+        """
+        How often the program in force wants `look`; None: never.
+        """
+        program = self._in_force()
+        return None if program is None else program.look_seconds
+
+    def look(self) -> None:
+        """
+        Have the program in force compare what it counted with what waits.
+        """
+        program = self._in_force()
+        if program is not None:
+            program.look(self._waiting)
+
+    def _in_force(self) -> ILoadedProgram | None:
+        """
+        The extended program that chooses somewhere.
+        """
+        assert self._chosen is not None
+        program = self._loaded.get(self._chosen.name)
+        return program if program is not None and self._extended() else None
+
+    def _waiting(self) -> Sequence[Sequence[int]]:
+        return [group.waiting() for group in self._extended()]
+
+    def _extended(self) -> Sequence[ListenerGroup]:
+        return [
+            group
+            for number, group in enumerate(self._groups)
+            if number not in self._without_extended and len(group.members) > 1
+        ]
+
+    def close(self) -> None:
+        """
+        Let go of all programs.
+        """
+        for program in self._loaded.values():
+            program.close()
+        self._loaded.clear()
+
+
+def _own(members: Sequence[Collection[int]], there: int) -> Sequence[Sequence[int]]:
+    """
+    For each worker the sockets that are its, where there are so many.
+    """
+    return [sorted(member % there for member in own) for own in members]
+
+
+def _words(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,0 +1,3 @@
+"""
+A connection, its requests, and what each method does.
+"""

@@ -1,0 +1,176 @@
+"""
+One line for each request, written off the request's path.
+
+Lines are gathered (`kvd.log.buffered`), and formatted when they are written, by a
+file opened for that write alone, so that a log which was rotated away is never
+written to.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from select import PIPE_BUF, select
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from kvd.errors import AccessLogUnusable
+from kvd.log.buffered import BufferedWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """
+    What is told of one request.
+    """
+
+    ended: float
+    """Seconds since the epoch."""
+    peer: str
+    method: str
+    key: str
+    """Escaped; ``-`` where the request line was not understood."""
+    status: int
+    body_bytes: int
+    """Of the body, in whichever direction it went."""
+    seconds: float
+    """From the complete head to the last byte of the reply that was written."""
+
+
+def format_entry(entry: Entry, worker: int) -> str:
+    """
+    One line, without its end: blanks separate, and no field has any.
+    """
+    ended = datetime.fromtimestamp(entry.ended, UTC)
+    return (
+        f"{ended:%Y-%m-%dT%H:%M:%S}.{ended.microsecond // 1000:03d}Z"
+        f" worker={worker} {entry.peer} {entry.method} {entry.key}"
+        f" {entry.status} {entry.body_bytes} {entry.seconds:.6f}"
+    )
+
+
+def append_to(path: str) -> Callable[[bytes], None]:
+    """
+    A function that appends whole lines to a file, or writes them to standard output
+    for ``-``.
+    """
+    if path == "-":
+        return _print
+
+    def append(lines: bytes) -> None:
+        descriptor = _open(path)
+        try:
+            write_all(descriptor, lines)
+        finally:
+            os.close(descriptor)
+
+    return append
+
+
+def _print(lines: bytes) -> None:
+    """
+    Write lines to standard output, which others write to as well.
+    """
+    for piece in in_pieces(lines):
+        write_all(1, piece)
+
+
+def in_pieces(lines: bytes) -> Iterator[bytes]:
+    """
+    As many whole lines at a time as a pipe takes in one piece (pipe(7)): of more, some
+    could get between those of others. A line that is longer comes alone.
+    """
+    begin, size = 0, len(lines)
+    while begin < size:
+        end = size
+        if size - begin > PIPE_BUF:
+            end = lines.rfind(b"\n", begin, begin + PIPE_BUF) + 1
+            end = end or lines.index(b"\n", begin) + 1
+        yield lines[begin:end]
+        begin = end
+
+
+def _open(path: str, more_flags: int = 0) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    return os.open(path, flags | more_flags, 0o640)
+
+
+def check_access_log(path: str) -> None:
+    """
+    Begin a file, or see that it can be continued; ``-`` can unless it is closed. A
+    named pipe can, also while nobody reads it yet.
+
+    Raises:
+        AccessLogUnusable: It cannot.
+    """
+    if path == "-":
+        if sys.__stdout__ is None:
+            # Its number may be that of anything else by now.
+            raise AccessLogUnusable(
+                "the access log cannot be written to standard output (-), which is"
+                " closed; name a file instead"
+            )
+        return
+    try:
+        # A blocking one would wait for the reader of a pipe, and the start with it.
+        os.close(_open(path, os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode):
+            return
+        raise AccessLogUnusable(
+            f"the access log {path} cannot be written: {error.strerror}"
+        ) from error
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """
+    Write, in as many calls as that takes.
+    """
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            # Somebody else who has the pipe wants it so.
+            select([], [descriptor], [])
+
+
+class AccessLog(BufferedWriter[Entry]):
+    """
+    The lines of one worker.
+
+    They stand in the order in which the requests ended; those of several
+    workers are interleaved, never mixed within a line.
+    """
+
+    def __init__(
+        self,
+        worker: int,
+        append: Callable[[bytes], None],
+        clock: IReactorTime,
+        off_reactor: Callable[[Callable[[], None]], Deferred[None]],
+    ) -> None:
+        """
+        Args:
+            worker: Whose requests these are.
+            append: Writes whole lines; may block.
+            clock: When to write.
+            off_reactor: Runs a function elsewhere.
+        """
+
+        def write(entries: list[Entry]) -> None:
+            lines = [format_entry(entry, worker) for entry in entries]
+            append(("\n".join(lines) + "\n").encode("ascii", "backslashreplace"))
+
+        super().__init__("the access log", write, clock, off_reactor, _size)
+
+
+def _size(entry: Entry) -> int:
+    # The rest is short.
+    return len(entry.key)

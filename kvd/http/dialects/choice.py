@@ -1,0 +1,82 @@
+"""
+Which dialect answers: the one of the longest prefix that the path begins with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from kvd.http.memo import Kept
+from kvd.http.wire.heads import KEPT_HEADS
+from kvd.http.wire.targets import is_path, path_segments
+from kvd.interfaces import IDialect
+from kvd.model.operations import Operation
+from kvd.model.requests import Request
+from kvd.plugins import IDialectDeclaration, load
+from kvd.settings import DialectChoice
+
+
+class Place(NamedTuple):
+    """
+    A dialect, and where it answers.
+    """
+
+    dialect: IDialect
+    prefix: bytes
+    """Of keys, as in `IDialect.understand`."""
+
+
+class Dialects:
+    """
+    The dialects of a daemon by prefix; ``plain`` where none was chosen.
+    """
+
+    def __init__(self, choices: Sequence[DialectChoice]) -> None:
+        self._elsewhere = Place(load(IDialectDeclaration, "plain"), b"")
+        by_prefix = {
+            unquote_to_bytes(choice.prefix)[1:]: load(IDialectDeclaration, choice.name)
+            for choice in choices
+        }
+        self._understood: Kept[Request, Operation] = Kept(KEPT_HEADS)
+        self._places: list[Place] = sorted(
+            (Place(dialect, prefix) for prefix, dialect in by_prefix.items()),
+            key=lambda place: len(place.prefix),
+            reverse=True,
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """
+        Whether all requests are ``plain``.
+        """
+        return not self._places
+
+    def of(self, target: bytes) -> Place:
+        """
+        The dialect for a request target. Two spellings of one path get the
+        same answer.
+
+        Raises:
+            BadRequest: The path is wrongly encoded.
+        """
+        if self._places and is_path(target):
+            path = b"/".join(path_segments(target))
+            for place in self._places:
+                if path.startswith(place.prefix):
+                    return place
+        return self._elsewhere
+
+    def understand(self, place: Place, request: Request) -> Operation:
+        """
+        What a request asks for in the dialect of its place; see
+        `IDialect.understand`.
+
+        A request that comes again (`kvd.http.wire.heads`) is not asked about again.
+        """
+        known = self._understood.find(request)
+        if known is not None:
+            return known
+        operation = place.dialect.understand(request, place.prefix)
+        return self._understood.keep(request, operation)

@@ -1,0 +1,63 @@
+"""
+HTTP as RFC 9110 has it, with the choices written down in ``docs/wire.rst``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from zope.interface import implementer
+
+from kvd.errors import BadRequest, MethodNotAllowed
+from kvd.http.wire.digests import digests_of
+from kvd.http.wire.fields import conditions_of, metadata_of
+from kvd.http.wire.targets import page_of, parse_target
+from kvd.http.wire.unsupported import refuse_unsupported
+from kvd.interfaces import IDialect
+from kvd.model.operations import Delete, Get, List, Operation, Put, Tell
+from kvd.model.requests import Request
+
+ALLOWED: Final = "GET, HEAD, PUT, DELETE, OPTIONS"
+
+
+@implementer(IDialect)
+class Plain:
+    """
+    The default dialect.
+    """
+
+    def understand(self, request: Request, prefix: bytes) -> Operation:
+        method = request.method
+        if method not in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS"):
+            raise MethodNotAllowed(f"{method} is not served here; {ALLOWED} are.")
+        target = parse_target(request.target, method)
+        if method == "OPTIONS":
+            return Tell(204, (("Allow", ALLOWED),))
+        if target.key is None:
+            if method in ("GET", "HEAD"):
+                after, limit = page_of(target.query)
+                assert target.prefix is not None
+                return List(target.prefix, after, limit, body=method == "GET")
+            raise BadRequest(
+                f"{method} needs a key, and a key does not end with a slash:"
+                " leave the last one out."
+            )
+        conditions = conditions_of(request)
+        if method == "PUT":
+            if b"content-range" in request.fields:
+                # RFC 9110 section 14.4: a part must not be taken for the whole.
+                raise BadRequest(
+                    "PUT with Content-Range is not supported: send the whole value."
+                )
+            refuse_unsupported(request, target.query)
+            metadata, digests = metadata_of(request), digests_of(request)
+            return Put(target.key, conditions, metadata, digests)
+        if method == "DELETE":
+            return Delete(target.key, conditions)
+        return Get(target.key, conditions, body=method == "GET")
+
+    def spell(self, status: int, operation: Operation | None, writing: bool) -> int:
+        return status
+
+
+dialect = Plain()

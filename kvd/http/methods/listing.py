@@ -1,0 +1,121 @@
+"""
+GET of a prefix: a listing of keys.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from twisted.internet.defer import Deferred
+
+from kvd.http.methods.contract import Exchange, Fields, Replier, Rest, Source
+from kvd.http.site import Site
+from kvd.http.wire.replies import NO_SNIFFING
+from kvd.interfaces import Answer, IListing
+from kvd.model.keys import escape
+from kvd.model.operations import List
+from kvd.model.values import ValueInfo
+
+_FIELDS: Final = [("Content-Type", "application/x-ndjson"), NO_SNIFFING]
+
+_EPOCH: Final = datetime(1970, 1, 1)  # In UTC, and the faster for not saying so.
+_quoted: Final = json.JSONEncoder().encode
+
+
+class ListExchange(Exchange):
+    """
+    Sends a listing: a stream of all keys, or a page of them.
+    """
+
+    def __init__(self, operation: List, replier: Replier, site: Site) -> None:
+        self._operation = operation
+        self._replier = replier
+        self._site = site
+        self._listing: IListing | None = None
+
+    def begin(self) -> None:
+        self._replier.proceed()
+
+    def end(self) -> None:
+        operation = self._operation
+        listing = self._listing = self._site.store.list(
+            operation.prefix, operation.after, operation.limit
+        )
+        if not operation.body:
+            self._replier.stream(200, [*_FIELDS], None, ListingSource(listing))
+            return
+        # The first slice is awaited before anything is said, so that a walk
+        # that cannot begin is a 500 and not a listing that breaks off.
+        self._replier.when(
+            listing.next_slice(), lambda values: self._begun(listing, values)
+        )
+
+    def abandon(self) -> None:
+        if self._listing is not None:
+            self._listing.close()
+
+    def _begun(self, listing: IListing, values: Sequence[ValueInfo]) -> None:
+        lines = listing_lines(values)
+        if self._operation.limit is None and values:
+            self._replier.stream(
+                200, [*_FIELDS], None, Rest(lines, ListingSource(listing))
+            )
+            return
+        listing.close()
+        fields: Fields = [*_FIELDS]
+        if len(values) == self._operation.limit:
+            fields.append(("Link", self._next_page(values[-1].key)))
+        self._replier.reply(200, fields, lines)
+
+    def _next_page(self, last: bytes) -> str:
+        # RFC 8288. A page that came short has none after it.
+        prefix = escape(self._operation.prefix)
+        after = escape(last)
+        return f'</{prefix}?limit={self._operation.limit}&after={after}>; rel="next"'
+
+
+def listing_lines(values: Sequence[ValueInfo]) -> bytes:
+    """
+    JSON lines of values: key (percent-encoded), size in bytes, etag as it
+    stands in the field, and the time of the last change (RFC 3339).
+    """
+    return "".join(map(_line, values)).encode("ascii")
+
+
+def _line(info: ValueInfo) -> str:
+    # Made on the reactor's thread, up to a thousand at once: `json.dumps` of a
+    # dictionary takes twice as long. Nothing in a percent-encoded key has
+    # to be quoted.
+    changed = _EPOCH + timedelta(seconds=info.changed)
+    etag = _quoted(f'"{info.etag}"')
+    return (
+        f'{{"key": "{escape(info.key)}", "size": {info.size}, "etag": {etag},'
+        f' "changed": "{changed.isoformat(timespec="milliseconds")}Z"}}\n'
+    )
+
+
+class ListingSource(Source):
+    """
+    The lines of a listing, slice by slice.
+    """
+
+    def __init__(self, listing: IListing) -> None:
+        self._listing = listing
+
+    def next_chunk(self) -> Answer[bytes]:
+        """
+        See `Source`.
+        """
+        values = self._listing.next_slice()
+        if isinstance(values, Deferred):
+            return values.addCallback(listing_lines)
+        return listing_lines(values)
+
+    def close(self) -> None:
+        """
+        See `Source`.
+        """
+        self._listing.close()

@@ -1,0 +1,136 @@
+"""
+Digests of a body: ``Content-Digest`` and ``Repr-Digest`` (RFC 9530), ``Content-MD5``
+(RFC 1864).
+
+A PUT brings the whole representation, so both of RFC 9530 are about the same bytes. Of
+their algorithms, those that nobody can forge are verified; all others are ignored, as
+it says.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from kvd.errors import BadRequest, DigestMismatch
+from kvd.model.digests import Digest
+from kvd.model.requests import Request
+
+# A dictionary of structured fields (RFC 9651 section 3.2) whose values are byte
+# sequences; parameters mean nothing here.
+_KEY: Final = rb"[a-z*][a-z0-9_.*-]*"
+_BYTES: Final = rb":[A-Za-z0-9+/=]*:"
+_ITEM: Final = (
+    rb'(?:"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"|' + _BYTES + rb"|\?[01]"
+    rb"|@?-?[0-9]{1,15}(?:\.[0-9]{1,3})?|[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*)"
+)
+_MEMBER: Final = re.compile(
+    rb"(" + _KEY + rb")=:([A-Za-z0-9+/=]*):"
+    rb"(?:; *" + _KEY + rb"(?:=" + _ITEM + rb")?)*"
+)
+_COMMA: Final = re.compile(rb"[ \t]*,[ \t]*")
+
+_ALGORITHMS: Final = {b"sha-256": "sha256", b"sha-512": "sha512"}
+
+
+def digests_of(request: Request) -> tuple[Digest, ...]:
+    """
+    The digests that a request brings and kvd verifies.
+
+    Raises:
+        BadRequest: One is malformed.
+    """
+    fields = request.fields
+    digests: list[Digest] = []
+    for name in ("Content-Digest", "Repr-Digest"):
+        value = fields.get(name.lower().encode())
+        if value:
+            # Of two values of one algorithm the later one counts (RFC 9651).
+            digests += {each.algorithm: each for each in _listed(name, value)}.values()
+    md5 = fields.get(b"content-md5")
+    if md5 is not None:
+        digests.append(_digest("Content-MD5", "md5", md5))
+    return tuple(digests)
+
+
+def _listed(name: str, value: bytes) -> Iterator[Digest]:
+    at = 0
+    while True:
+        member = _MEMBER.match(value, at)
+        if member is None:
+            raise _malformed(name, value)
+        if member[1] in _ALGORITHMS:
+            yield _digest(name, _ALGORITHMS[member[1]], member[2])
+        if member.end() == len(value):
+            return
+        comma = _COMMA.match(value, member.end())
+        if comma is None:
+            raise _malformed(name, value)
+        at = comma.end()
+
+
+def _digest(name: str, algorithm: str, text: bytes) -> Digest:
+    try:
+        # Padding may be left out (RFC 9651 section 4.2.7).
+        value = b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except binascii.Error as error:
+        raise _malformed(name, text) from error
+    if len(value) != _new(algorithm).digest_size:
+        raise _malformed(name, text)
+    return Digest(name, algorithm, value)
+
+
+def _malformed(name: str, value: bytes) -> BadRequest:
+    shown = value[:100].decode("ascii", "backslashreplace")
+    right = (
+        "the base64 of 16 bytes"
+        if name == "Content-MD5"
+        else f"such as {name}: sha-256=:BASE64:, with the base64 of 32 bytes"
+    )
+    return BadRequest(f"{name} is {shown!r}, but has to be {right}.")
+
+
+def _new(algorithm: str) -> hashlib._Hash:
+    # MD5 is asked for by whoever knows nothing better, against bad lines and disks.
+    return hashlib.new(algorithm, usedforsecurity=False)
+
+
+class Verification:
+    """
+    Of one body.
+    """
+
+    def __init__(self, digests: Iterable[Digest]) -> None:
+        self._digests = digests
+        self._hashes = {each.algorithm: _new(each.algorithm) for each in digests}
+
+    def update(self, data: bytes) -> None:
+        """
+        A piece of the body.
+        """
+        for each in self._hashes.values():
+            each.update(data)
+
+    def check(self) -> None:
+        """
+        The body has ended.
+
+        Raises:
+            DigestMismatch: It is another one.
+        """
+        for digest in self._digests:
+            found = self._hashes[digest.algorithm].digest()
+            if found != digest.value:
+                raise DigestMismatch(
+                    f"By {digest.field}, the {digest.algorithm} of the body is"
+                    f" {_text(digest.value)}, but what came has {_text(found)}: it was"
+                    " damaged on its way, and nothing is stored."
+                )
+
+
+def _text(value: bytes) -> str:
+    return b64encode(value).decode("ascii")

@@ -1,0 +1,212 @@
+"""
+What the fields of a request say: conditions, ranges, metadata.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+from kvd.errors import BadRequest, RangeNotSatisfiable
+from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
+from kvd.model.requests import Request
+from kvd.model.values import (
+    MAX_METADATA_BYTES,
+    METADATA_FIELDS,
+    NO_METADATA,
+    Metadata,
+    ValueInfo,
+)
+
+_TAG: Final = rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_TAGS: Final = re.compile(
+    rb"[ \t,]*" + _TAG + rb"(?:[ \t]*,[ \t,]*" + _TAG + rb")*[ \t,]*"
+)
+_ONE_TAG: Final = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+_RANGE: Final = re.compile(rb"bytes=[ \t]*([0-9]*)-([0-9]*)[ \t]*")
+# RFC 9110 section 5.6.7: IMF-fixdate, and the two forms that are obsolete.
+_DAY: Final = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_LONG_DAY: Final = rb"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
+_TIME: Final = rb"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
+_MONTHS: Final = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTH: Final = rb"(?P<month>" + b"|".join(_MONTHS) + rb")"
+_DATES: Final = [
+    re.compile(form)
+    for form in (
+        _DAY + rb", (?P<day>[0-9]{2}) " + _MONTH + rb" (?P<year>[0-9]{4}) " + _TIME
+        + rb" GMT",
+        _LONG_DAY + rb", (?P<day>[0-9]{2})-" + _MONTH + rb"-(?P<year>[0-9]{2}) " + _TIME
+        + rb" GMT",
+        _DAY + rb" " + _MONTH + rb" (?P<day>[0-9 ][0-9]) " + _TIME
+        + rb" (?P<year>[0-9]{4})",
+    )
+]  # fmt: skip
+
+# A number of bytes that no file reaches; int() is not asked about longer ones.
+_MAX_DIGITS: Final = 19
+
+_CONDITIONAL: Final = frozenset(
+    (b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
+)
+_KEPT: Final = tuple(name.encode() for name in sorted(METADATA_FIELDS))
+
+
+def conditions_of(request: Request) -> Conditions:
+    """
+    The conditions of a request.
+
+    Raises:
+        BadRequest: An entity tag is malformed: to pass over it could overwrite
+            what the client meant to protect.
+    """
+    fields = request.fields
+    if _CONDITIONAL.isdisjoint(fields):
+        return UNCONDITIONAL
+    match = fields.get(b"if-match")
+    none_match = fields.get(b"if-none-match")
+    return Conditions(
+        None if match is None else entity_tags(match),
+        None if none_match is None else entity_tags(none_match),
+        # A date that is none is passed over (RFC 9110 section 13.1.3).
+        parse_http_date(fields.get(b"if-modified-since")),
+        parse_http_date(fields.get(b"if-unmodified-since")),
+    )
+
+
+def entity_tags(value: bytes) -> EntityTags:
+    """
+    ``*`` or a list of entity tags (RFC 9110 section 8.8.3).
+
+    Raises:
+        BadRequest: It is neither.
+    """
+    if value == b"*":
+        return EntityTags(any=True)
+    if not _TAGS.fullmatch(value):
+        shown = value[:80].decode("ascii", "backslashreplace")
+        raise BadRequest(
+            f"{shown} is no list of entity tags: each stands in double quotes, as in"
+            ' If-Match: "0123abcd", or the whole is *.'
+        )
+    strong: set[str] = set()
+    weak: set[str] = set()
+    for is_weak, tag in _ONE_TAG.findall(value):
+        (weak if is_weak else strong).add(tag.decode("latin-1"))
+    return EntityTags(frozenset(strong), frozenset(weak))
+
+
+def parse_http_date(value: bytes | None) -> int | None:
+    """
+    Seconds since the epoch of an HTTP date in any of its three forms (RFC 9110
+    section 5.6.7); None for anything else, such as a date of another zone.
+    """
+    if value is None:
+        return None
+    for form in _DATES:
+        matched = form.fullmatch(value)
+        if matched is not None:
+            return _seconds_of(matched)
+    return None
+
+
+def _seconds_of(date: re.Match[bytes]) -> int | None:
+    year = int(date["year"])
+    if len(date["year"]) == 2:
+        # More than 50 years ahead is the past that ends with the same digits.
+        latest = datetime.now(UTC).year + 50
+        year = latest - (latest - year) % 100
+    second = int(date["second"])
+    if second > 60:
+        return None
+    try:
+        minute = datetime(
+            year,
+            _MONTHS.index(date["month"]) + 1,
+            int(date["day"]),
+            int(date["hour"]),
+            int(date["minute"]),
+            tzinfo=UTC,
+        )
+    except ValueError:
+        return None
+    # A leap second has the number 60.
+    return int(minute.timestamp()) + second
+
+
+def range_of(request: Request, info: ValueInfo) -> tuple[int, int] | None:
+    """
+    The one part of the value that is asked for (RFC 9110 section 14.2).
+
+    Returns:
+        Where it begins and how many bytes it has; None for the whole: no range
+        is asked for, several are, it is not one of bytes, or ``If-Range`` names
+        another value.
+
+    Raises:
+        RangeNotSatisfiable: It lies wholly behind the end. An empty value has
+            no part at all.
+    """
+    asked = request.fields.get(b"range")
+    if asked is None:
+        return None
+    matched = _RANGE.fullmatch(asked)
+    if matched is None or not _range_applies(request, info):
+        return None
+    first, last = matched[1], matched[2]
+    if max(len(first), len(last)) > _MAX_DIGITS:
+        first, last = first[:_MAX_DIGITS], last[:_MAX_DIGITS]
+    if not first:
+        if not last:
+            return None
+        length = min(int(last), info.size)
+        if length == 0:
+            raise _unsatisfiable(info)
+        return info.size - length, length
+    begin = int(first)
+    end = int(last) if last else info.size - 1
+    if last and end < begin:
+        return None
+    if begin >= info.size:
+        raise _unsatisfiable(info)
+    return begin, min(end, info.size - 1) - begin + 1
+
+
+def _range_applies(request: Request, info: ValueInfo) -> bool:
+    condition = request.fields.get(b"if-range")
+    # A strong comparison (RFC 9110 section 13.1.5): a weak tag never matches, nor does
+    # a date, since another value may have been published within its second (section
+    # 8.8.2.2), and the parts of two would be taken for one.
+    return condition is None or condition == f'"{info.etag}"'.encode("latin-1")
+
+
+def _unsatisfiable(info: ValueInfo) -> RangeNotSatisfiable:
+    return RangeNotSatisfiable(
+        f"The value has {info.size} bytes; the range begins behind them.", info.size
+    )
+
+
+def metadata_of(request: Request) -> Metadata:
+    """
+    What is kept with the value that a request brings. A field without a value says
+    nothing, and is not kept: a client that is given it back would have to guess.
+
+    Raises:
+        BadRequest: It is too much.
+    """
+    fields = request.fields
+    kept = {
+        name.decode("ascii"): fields[name].decode("latin-1")
+        for name in _KEPT
+        if fields.get(name)
+    }
+    if not kept:
+        return NO_METADATA
+    # As stores count it: a byte beyond ASCII becomes two.
+    size = sum(len(name) + len(value.encode()) for name, value in kept.items())
+    if size > MAX_METADATA_BYTES:
+        raise BadRequest(
+            f"The fields that are kept with the value ({', '.join(kept).title()}) have"
+            f" {size} bytes together; at most {MAX_METADATA_BYTES} can be kept."
+        )
+    return kept

@@ -1,0 +1,244 @@
+"""
+Bytes to events.
+
+==========  ==================================  ============================
+state       event                               next state
+==========  ==================================  ============================
+HEAD        Request, when its blank line came   LENGTH, CHUNKED, or END
+LENGTH      bytes, as they come                 END at the last one
+CHUNKED     bytes, of many chunks together      END after the trailers
+END         END_OF_REQUEST                      HEAD
+BROKEN      raises what it raised before        never left
+==========  ==================================  ============================
+
+A piece of a body of known length that finds nothing buffered before it is
+handed on as the very object that was fed: large values are not copied here.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Final
+
+from kvd.errors import HeadTooLarge, PeerError, TargetTooLong
+from kvd.http.wire.chunked import ChunkedBody
+from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Event
+from kvd.http.wire.head import line_of, refuse_bare
+from kvd.http.wire.heads import Heads
+from kvd.model.requests import Request
+from kvd.settings import Limits
+
+# Of the request line beside its target: a method, two blanks, a version.
+_LINE_EXTRA_BYTES: Final = 64
+
+
+class _State(Enum):
+    HEAD = auto()
+    LENGTH = auto()
+    CHUNKED = auto()
+    END = auto()
+    BROKEN = auto()
+
+
+# Asked for several times in each request; a member of an enumeration costs
+# ten times a global.
+_HEAD: Final = _State.HEAD
+_LENGTH: Final = _State.LENGTH
+_CHUNKED: Final = _State.CHUNKED
+_END: Final = _State.END
+_BROKEN: Final = _State.BROKEN
+
+
+class RequestReader:
+    """
+    Reads the requests of one connection.
+    """
+
+    def __init__(self, limits: Limits, heads: Heads | None = None) -> None:
+        """
+        Args:
+            limits: What is refused.
+            heads: Parses heads, for several connections; None: for this one.
+        """
+        self._limits = limits
+        self._heads = heads or Heads(limits)
+        self._state = _HEAD
+        # Fed and not consumed: what stands in `_data` from `_at` on.
+        self._data = b""
+        self._at = 0
+        # In the rest of `_data`, so many bytes have no end of a head.
+        self._searched = 0
+        self._left = 0
+        self._chunks: ChunkedBody | None = None
+        self._error: PeerError | None = None
+
+    @property
+    def buffered(self) -> int:
+        """
+        How many bytes were fed and not consumed.
+        """
+        return len(self._data) - self._at
+
+    @property
+    def mid_head(self) -> bool:
+        """
+        Some but not all bytes of a head have come.
+        """
+        return self._state is _HEAD and self.buffered > 0
+
+    @property
+    def remaining_body(self) -> int | None:
+        """
+        How many bytes of a body of known length were not given as events yet;
+        None in a chunked body.
+        """
+        if self._state is _LENGTH:
+            return self._left
+        return None if self._state is _CHUNKED else 0
+
+    def feed(self, data: bytes) -> None:
+        """
+        Take bytes, to be asked for events afterwards.
+        """
+        rest = self._data[self._at :]
+        self._data = rest + data if rest else data
+        self._at = 0
+
+    def skip_body(self, count: int) -> None:
+        """
+        So many bytes of a body of known length went another way. Nothing may
+        be buffered.
+        """
+        assert self._state is _LENGTH
+        assert not self.buffered
+        assert 0 <= count <= self._left
+        self._left -= count
+        if not self._left:
+            self._state = _END
+
+    def next_event(self) -> Event:
+        """
+        The next event, or `NEED_DATA`.
+
+        Raises:
+            PeerError: The bytes are refused, now and whenever asked again.
+        """
+        state = self._state
+        try:
+            if state is _HEAD:
+                return self._take_head()
+            if state is _LENGTH:
+                return self._take_length()
+            if state is _CHUNKED:
+                return self._take_chunked()
+            if self._error is not None:
+                raise self._error
+        except PeerError as error:
+            self._error = error
+            self._state = _BROKEN
+            raise
+        self._state = _HEAD
+        return END_OF_REQUEST
+
+    # -- heads ----------------------------------------------------------------
+
+    def _take_head(self) -> Event:
+        data, begin = self._data, self._at
+        if not data:
+            return NEED_DATA
+        if data.startswith(b"\r", begin):
+            # One empty line before a request line is read past (RFC 9112
+            # section 2.2): old clients send it after a body.
+            if begin + 1 == len(data):
+                return self._need_data()
+            if data.startswith(b"\r\n", begin):
+                begin += 2
+        unsearched = self._at + self._searched - 3
+        end = data.find(b"\r\n\r\n", max(begin, unsearched))
+        try:
+            if end < 0 or end + 4 - begin > self._limits.head_bytes:
+                self._check_unfinished(data, begin, end)
+                self._searched = len(data) - self._at
+                return self._need_data()
+            if end - begin > self._limits.target_bytes:
+                self._check_line(data, begin)
+            head = data[begin : end + 4]
+            self._use(end + 4)
+            self._searched = 0
+            return self._begin_request(self._heads.parse(head))
+        except PeerError as error:
+            error.line = line_of(data, begin, self._limits)
+            raise
+
+    def _check_unfinished(self, data: bytes, begin: int, end: int) -> None:
+        """
+        Refuse what cannot become a head, without waiting for its end.
+        """
+        limits = self._limits
+        # A last CR may still get its LF.
+        stop = len(data) - (data[-1:] == b"\r") if end < 0 else end
+        refuse_bare(data, max(begin, self._at + self._searched - 1), stop)
+        self._check_line(data, begin)
+        if end >= 0 or len(data) - begin >= limits.head_bytes:
+            raise HeadTooLarge(
+                f"The head has more than {limits.head_bytes} bytes, which is the limit."
+            )
+
+    def _check_line(self, data: bytes, begin: int) -> None:
+        limit = self._limits.target_bytes
+        line_end = data.find(b"\r\n", begin)
+        line_bytes = (line_end if line_end >= 0 else len(data)) - begin
+        if line_bytes > limit + _LINE_EXTRA_BYTES:
+            raise TargetTooLong(
+                f"The request line has more than {limit} bytes of target."
+            )
+
+    def _begin_request(self, request: Request) -> Request:
+        if request.chunked:
+            self._chunks = ChunkedBody(self._limits)
+            self._state = _CHUNKED
+        elif request.length:
+            self._left = request.length
+            self._state = _LENGTH
+        else:
+            self._state = _END
+        return request
+
+    # -- bodies ---------------------------------------------------------------
+
+    def _take_length(self) -> Event:
+        # The very object, where that is all there is.
+        data = self._data[self._at : self._at + self._left]
+        if not data:
+            return self._need_data()
+        self._use(self._at + len(data))
+        self._left -= len(data)
+        if not self._left:
+            self._state = _END
+        return data
+
+    def _take_chunked(self) -> Event:
+        assert self._chunks is not None
+        data, at = self._chunks.take(self._data, self._at)
+        self._use(at)
+        if data:
+            return data
+        if self._chunks.ended:
+            self._chunks = None
+            self._state = _HEAD
+            return END_OF_REQUEST
+        return self._need_data()
+
+    def _use(self, at: int) -> None:
+        """
+        Everything before has been consumed, and is held no longer if that is all.
+        """
+        if at == len(self._data):
+            self._data, self._at = b"", 0
+        else:
+            self._at = at
+
+    def _need_data(self) -> Event:
+        # A short rest may be the end of much.
+        self._data, self._at = self._data[self._at :], 0
+        return NEED_DATA

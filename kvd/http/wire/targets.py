@@ -1,0 +1,226 @@
+"""
+Request targets: what a request is about (RFC 9112 section 3.2).
+
+The path is percent-decoded once, segment by segment. Whatever could make two
+spellings name one value, or lead out of the store, is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from kvd.errors import BadRequest, TargetTooLong
+from kvd.http.wire.hosts import is_host
+from kvd.model.keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Key, is_leftover
+
+MAX_PAGE: Final = 1000
+"""
+The longest page of a listing.
+"""
+
+# Nearly every key: nothing to decode, no dots at the beginning of a segment.
+_HARMLESS: Final = re.compile(
+    rb"/([A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9_~!$&'()*+,;=:@.-]{0,200}"
+    rb"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9_~!$&'()*+,;=:@.-]{0,200}){0,3})"
+)
+_ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]*)")
+_SCHEMES: Final = (b"http", b"https")
+_BAD_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
+_RESERVED: Final = b".kvd"
+
+
+class Target(NamedTuple):
+    """
+    What a target names: a key, a prefix of keys, or the server (``*``).
+    """
+
+    key: Key | None = None
+    prefix: bytes | None = None
+    """Of a path that ends with a slash: empty, or ending with one."""
+    query: Mapping[str, bytes] = MappingProxyType({})
+
+
+def authority_of(target: bytes) -> bytes | None:
+    """
+    The host, perhaps with a port, in a target that is a whole URL; None in any other.
+
+    Raises:
+        BadRequest: It is no URL of HTTP (RFC 9110 sections 4.2.1 and 4.2.4).
+    """
+    absolute = None if target.startswith(b"/") else _ABSOLUTE.match(target)
+    if absolute is None:
+        return None
+    scheme, authority = absolute.groups()
+    if scheme.lower() not in _SCHEMES:
+        raise BadRequest(
+            f"The target {_shown(target)} is no URL of HTTP: it begins with http:// or"
+            " https://."
+        )
+    if not is_host(authority) or authority[:1] in (b"", b":"):
+        raise BadRequest(
+            f"In the target {_shown(target)}, {_shown(authority)} has to be a host and"
+            " perhaps a port, without a user."
+        )
+    return authority
+
+
+def is_path(target: bytes) -> bool:
+    """
+    Whether a target has a path: neither ``*`` nor what CONNECT is sent.
+    """
+    return target.startswith(b"/") or _ABSOLUTE.match(target) is not None
+
+
+def path_segments(target: bytes) -> list[bytes]:
+    """
+    The path of a target, taken apart at its slashes and percent-decoded once, without
+    scheme, authority and query. ``.`` segments are removed (RFC 3986 section 6.2.2.3).
+
+    Returns:
+        At least one; the last one is empty if the path ends with a slash.
+
+    Raises:
+        BadRequest: The target has no path, or one whose encoding is broken or hides a
+            slash.
+    """
+    if not target.startswith(b"/"):
+        absolute = _ABSOLUTE.match(target)
+        if absolute is None:
+            raise BadRequest(
+                f"The target {_shown(target)} is neither a path that begins with a"
+                " slash nor a whole URL."
+            )
+        target = target[absolute.end() :]
+        if not target.startswith(b"/"):
+            target = b"/" + target
+    path = target.partition(b"?")[0]
+    segments = [_decoded(segment) for segment in path[1:].split(b"/")]
+    if b"." not in segments:
+        return segments
+    kept = [segment for segment in segments if segment != b"."]
+    return [*kept, b""] if segments[-1] == b"." else kept
+
+
+def parse_target(target: bytes, method: str) -> Target:
+    """
+    Understand a target.
+
+    Raises:
+        BadRequest: It can name no key.
+        TargetTooLong: The key, or a segment of it, is too long.
+    """
+    harmless = _HARMLESS.fullmatch(target)
+    if harmless is not None:
+        return Target(Key(harmless[1]))
+    if target == b"*" and method == "OPTIONS":
+        return Target()
+    query = _parse_query(target.partition(b"?")[2])
+    *parts, last = path_segments(target)
+    if last:
+        return Target(key_of_segments([*parts, last]), None, query)
+    if not parts:
+        return Target(None, b"", query)
+    return Target(None, key_of_segments(parts) + b"/", query)
+
+
+def _decoded(segment: bytes) -> bytes:
+    if b"%" not in segment:
+        return segment
+    if _BAD_PERCENT.search(segment):
+        raise BadRequest(
+            f"In {_shown(segment)} a percent sign is not followed by two hexadecimal"
+            " digits; the sign itself is written %25."
+        )
+    decoded = unquote_to_bytes(segment)
+    if b"/" in decoded:
+        raise BadRequest(
+            f"{_shown(segment)} holds an encoded slash (%2F), which would give one key"
+            " two spellings."
+        )
+    return decoded
+
+
+def key_of_segments(segments: Sequence[bytes]) -> Key:
+    """
+    Check decoded segments and join them.
+
+    Raises:
+        BadRequest: A segment is empty, ``.``, ``..``, or holds control bytes,
+            the first one is kvd's own, or the last one a file system's.
+        TargetTooLong: One, or all together, are too long.
+    """
+    for segment in segments:
+        if not segment:
+            raise BadRequest("A key has no empty segments: write single slashes.")
+        if segment in (b".", b".."):
+            raise BadRequest(f"A key has no segment {_shown(segment)}.")
+        if _CONTROL.search(segment):
+            raise BadRequest(f"The segment {_shown(segment)} holds a control byte.")
+        if len(segment) > MAX_SEGMENT_BYTES:
+            raise TargetTooLong(
+                f"A segment of a key has at most {MAX_SEGMENT_BYTES} bytes, not"
+                f" {len(segment)}."
+            )
+    if segments[0].startswith(_RESERVED):
+        raise BadRequest("Keys that begin with .kvd are kvd's own.")
+    if is_leftover(segments[-1]):
+        raise BadRequest(
+            f"{_shown(segments[-1])} cannot be stored: file systems give such names to"
+            " files that are removed while they are read."
+        )
+    key = b"/".join(segments)
+    if len(key) > MAX_KEY_BYTES:
+        raise TargetTooLong(f"A key has at most {MAX_KEY_BYTES} bytes, not {len(key)}.")
+    return Key(key)
+
+
+def _parse_query(query: bytes) -> dict[str, bytes]:
+    """
+    The parameters of a query, by name. What kvd does not know means nothing
+    to it, so of a repeated name the later one counts, except for pages.
+    """
+    parameters: dict[str, bytes] = {}
+    for pair in query.split(b"&") if query else ():
+        name, _, value = pair.partition(b"=")
+        text = unquote_to_bytes(name).decode("latin-1")
+        if text in parameters and text in ("limit", "after"):
+            raise BadRequest(f"The parameter {text!r} is given twice.")
+        parameters[text] = value
+    return parameters
+
+
+def page_of(query: Mapping[str, bytes]) -> tuple[bytes, int | None]:
+    """
+    Which page of a listing is asked for.
+
+    Returns:
+        The key after which it begins, and how many keys it may have; None for
+        the whole listing.
+
+    Raises:
+        BadRequest: A parameter has a value that it cannot have.
+    """
+    limit = query.get("limit")
+    after = query.get("after")
+    if limit is None:
+        if after is not None:
+            raise BadRequest("The parameter 'after' needs a 'limit' beside it.")
+        return b"", None
+    if not re.fullmatch(rb"[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_PAGE:
+        raise BadRequest(
+            f"The parameter 'limit' is {_shown(limit)}, but has to be a number from"
+            f" 1 to {MAX_PAGE}."
+        )
+    if after is not None and _BAD_PERCENT.search(after):
+        raise BadRequest("The parameter 'after' is not percent-encoded correctly.")
+    return unquote_to_bytes(after or b""), int(limit)
+
+
+def _shown(data: bytes) -> str:
+    text = data[:80].decode("ascii", "backslashreplace")
+    return repr(text + ("..." if len(data) > 80 else ""))

@@ -1,0 +1,56 @@
+"""
+What clients of other protocols ask for in a PUT. As an ordinary one it would store
+something else than they mean: so it is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from kvd.errors import CodingUnsupported, OperationUnsupported
+from kvd.model.requests import Request
+
+# Of S3 and those like it, Azure, Swift and WebDAV.
+_SOURCE: Final = re.compile(
+    rb"x-(?:[a-z0-9]+-)*(?:copy|rename)-(?:source|from)|x-copy-from|destination"
+)
+_PARAMETERS: Final = {
+    *("acl", "comp", "legal-hold", "multipart-manifest", "partNumber"),
+    *("retention", "tagging", "uploadId"),
+}
+
+
+def refuse_unsupported(request: Request, query: Mapping[str, bytes]) -> None:
+    """
+    Refuse a PUT that does not bring a value as it is.
+
+    Args:
+        request: With the method PUT.
+        query: Its parameters.
+
+    Raises:
+        CodingUnsupported: The body is wrapped.
+        OperationUnsupported: It is about something other than a body that is a value.
+    """
+    fields = request.fields
+    coding = fields.get(b"content-encoding", b"").lower()
+    hashed = fields.get(b"x-amz-content-sha256", b"")
+    if b"aws-chunked" in coding or hashed.startswith(b"STREAMING-"):
+        raise CodingUnsupported(
+            "The body is coded as aws-chunked, which kvd does not take apart: send the"
+            " value as it is, with a Content-Length or in chunks of HTTP."
+        )
+    for name in fields:
+        if _SOURCE.fullmatch(name):
+            raise OperationUnsupported(
+                f"{name.decode('ascii').title()} asks for a copy of another value,"
+                " which kvd does not make: get that value and put it here."
+            )
+    for parameter in query:
+        if parameter in _PARAMETERS:
+            raise OperationUnsupported(
+                f"The parameter {parameter!r} asks for something else than to store a"
+                " whole value, in a protocol that kvd does not speak."
+            )

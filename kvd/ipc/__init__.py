@@ -1,0 +1,3 @@
+"""
+What supervisor, fork server and workers say to each other.
+"""

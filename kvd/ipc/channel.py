@@ -1,0 +1,180 @@
+"""
+One end of a control socket, in a reactor.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.logger import Logger
+
+from kvd.ipc.messages import BadMessage, Message, receive, send
+
+MAX_QUEUED: Final = 4096
+"""
+Who takes no message for so long is as good as gone.
+"""
+
+# No room in the socket, for more descriptors on their way (unix(7)), or for
+# anything.
+_NOT_NOW: Final = frozenset(
+    (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
+)
+
+# The other side; reading tells, in its own turn.
+_GONE: Final = frozenset((errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN))
+
+
+class Channel(FileDescriptor):
+    """
+    Sends and receives messages. Those that the socket does not take at once
+    are queued, in order.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        received: Callable[[Message, list[int]], None],
+        lost: Callable[[], None],
+        reactor: Any,
+        heard: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            sock: One end of a ``SOCK_SEQPACKET`` pair; owned by this.
+            received: Gets each message and the descriptors that came with it,
+                which are its own then.
+            lost: Called once, when the other side is gone; not after `close`.
+            reactor: Watches the socket.
+            heard: Called after all the messages that were there.
+        """
+        super().__init__(reactor)
+        sock.setblocking(False)
+        self._sock = sock
+        self._received = received
+        self._lost = lost
+        self._heard = heard
+        self._queue: deque[tuple[Message, list[int]]] = deque()
+        self._open = True
+        self.startReading()
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def logPrefix(self) -> str:
+        return "kvd"
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """
+        Send a message with copies of descriptors. Forgotten when the other
+        side is gone: `lost` tells that.
+        """
+        if not self._open:
+            return
+        if self.offer(message, descriptors):
+            return
+        copies: list[int] = []
+        try:
+            for number in descriptors:
+                copies.append(os.dup(number))
+        except OSError as error:
+            self._close_all(copies)
+            self._give_up(f"{error.strerror}")
+            return
+        self._queue.append((message, copies))
+        if len(self._queue) > MAX_QUEUED:
+            self._give_up(f"{MAX_QUEUED} wait")
+        else:
+            self.startWriting()
+
+    def _give_up(self, why: str) -> None:
+        self._log.error(
+            "a control socket takes no messages, and is given up: {why}", why=why
+        )
+        self._forget_queue()
+        # Reading tells, in its own turn: who sends does not expect to lose the
+        # channel meanwhile.
+        self._sock.shutdown(socket.SHUT_RDWR)
+
+    def offer(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
+        """
+        Send a message if that is possible now.
+
+        Returns:
+            Whether it was sent, or never will be: the other side is gone, which
+            `lost` tells, or the message is a mistake of ours, which is logged.
+        """
+        if not self._open:
+            return True
+        return not self._queue and self._try_send(message, descriptors)
+
+    def _try_send(self, message: Message, descriptors: Sequence[int]) -> bool:
+        try:
+            send(self._sock, message, descriptors)
+        except OSError as error:
+            if error.errno in _NOT_NOW:
+                return False
+            if error.errno not in _GONE:
+                self._log.failure("a control message cannot be sent")
+        except BadMessage:
+            self._log.failure("a control message cannot be sent")
+        return True
+
+    def doWrite(self) -> None:
+        while self._queue and self._try_send(*self._queue[0]):
+            self._close_all(self._queue.popleft()[1])
+        if not self._queue:
+            self.stopWriting()
+
+    def doRead(self) -> None:
+        while self._open:
+            try:
+                came = receive(self._sock)
+            except BlockingIOError:
+                self._heard()
+                return
+            except BadMessage:
+                self._log.failure("a control message was not understood")
+                came = None
+            if came is None:
+                self._end()
+                return
+            self._received(*came)
+
+    def connectionLost(self, reason: Any) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._open:
+            self.close()
+            self._lost()
+
+    def close(self) -> None:
+        """
+        Close this end; the other side notices.
+        """
+        if not self._open:
+            return
+        self._open = False
+        self.stopReading()
+        self.stopWriting()
+        self._sock.close()
+        self._forget_queue()
+
+    def _forget_queue(self) -> None:
+        for _, descriptors in self._queue:
+            self._close_all(descriptors)
+        self._queue.clear()
+
+    @staticmethod
+    def _close_all(descriptors: Sequence[int]) -> None:
+        for descriptor in descriptors:
+            os.close(descriptor)

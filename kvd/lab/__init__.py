@@ -1,0 +1,3 @@
+"""
+Measuring and simulating: ``kvd bench``, ``kvd simulate``.
+"""

@@ -1,0 +1,124 @@
+"""
+What was measured beside what was simulated.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import fsum
+
+from kvd.lab.bench.figures import percentile
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """
+    A load that is measured and simulated.
+    """
+
+    title: str
+    times: str
+    """As the sleep store reads them."""
+    keep_alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """
+    What can be seen of both.
+    """
+
+    seconds: float
+    """The makespan."""
+    jain: float
+    """Jain's index of the requests of the workers."""
+    busiest: float
+    """The requests of the busiest worker, in parts of the mean."""
+
+
+def median(runs: Sequence[Measures]) -> Measures:
+    """
+    Of each measure for itself.
+    """
+    return Measures(
+        **{
+            field.name: statistics.median(getattr(run, field.name) for run in runs)
+            for field in fields(Measures)
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """
+    One policy with one load, as it was and as it would be.
+    """
+
+    failed: int
+    """Requests that the daemon did not answer as it should."""
+    measured: Measures
+    simulated: Sequence[Measures]
+    """One for each run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """
+    One measure of both.
+    """
+
+    name: str
+    measured: float
+    simulated: float
+    """The mean."""
+    low: float
+    """Nine tenths of the runs lie between this ..."""
+    high: float
+    """... and this."""
+
+    @property
+    def deviation(self) -> float:
+        """
+        By what part the measured value is more than the simulated one.
+        """
+        return self.measured / self.simulated - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """
+    All policies with one load.
+    """
+
+    trial: Trial
+    workers: int
+    pairs: Mapping[str, Pair]
+    reference: str
+    """The policy whose makespan the others' are divided by."""
+
+    def lines(self, policy: str) -> Iterator[Line]:
+        """
+        All measures of one policy.
+        """
+        pair, reference = self.pairs[policy], self.pairs[self.reference]
+        for field in fields(Measures):
+            yield _line(
+                field.name,
+                getattr(pair.measured, field.name),
+                [getattr(run, field.name) for run in pair.simulated],
+            )
+        yield _line(
+            f"to {self.reference}",
+            pair.measured.seconds / reference.measured.seconds,
+            [
+                run.seconds / other.seconds
+                for run, other in zip(pair.simulated, reference.simulated, strict=True)
+            ],
+        )
+
+
+def _line(name: str, measured: float, runs: Sequence[float]) -> Line:
+    mean = fsum(runs) / len(runs)
+    return Line(name, measured, mean, percentile(runs, 0.05), percentile(runs, 0.95))

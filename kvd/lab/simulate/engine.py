@@ -1,0 +1,334 @@
+"""
+Workers and their queues, moved from event to event.
+
+A worker serves one request at a time. What comes to it meanwhile waits in its
+own queue, in the order of coming. A connection belongs to the worker that got
+it for as long as it lasts.
+
+=================  =========================================================
+policy             where a connection waits
+=================  =========================================================
+the supervisor     at the worker that `choose` named when it came
+deals
+a socket for       the same: the kernel's choice is final, and `choose` is
+each worker        the policy's model of it
+one socket for     in the common queue until a worker is there for it.
+all                Idle workers: `choose`, the policy's model, says which of
+                   them is first. None: a worker takes one connection
+                   between two requests (`kvd.net.port`)
+and gates          the same, but whoever it is asks its own gate before, the
+                   policy's `accepts`. Where that is closed, the connection
+                   stays, and every worker that is idle asks again each
+                   millisecond (`kvd.dispatch.gate`)
+=================  =========================================================
+
+The view is exact: every worker has heard of what came to it, and a close is seen
+before the next choice. A connection that was dealt is on its way until its first
+request (`Load.lag`), since a worker reads right after it has claimed one. Requests
+are those that have come; where the socket is common, those in service, since nobody
+has read others. It is one `View` whose sequences are the very lists that are counted
+in, since a new one for each of a million choices would cost more than most choices
+do.
+
+Equal times come in the order: gates that are asked again and ends of requests, by
+the worker's number, then returning clients, then new ones. So one seed has one
+outcome.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from dataclasses import replace
+from heapq import heappop, heappush
+from random import Random
+from typing import Final
+
+from kvd.interfaces import IDispatchPolicy, IGatedPolicy
+from kvd.lab.simulate.gating import Gates
+from kvd.lab.simulate.load import Load
+from kvd.lab.simulate.outcome import FEW, BadChoice, Outcome
+from kvd.model.view import View
+from kvd.net.port import GATE_SECONDS
+
+NOBODY: Final = -1
+
+
+class Simulation:
+    """
+    One load under one policy.
+    """
+
+    def __init__(
+        self, load: Load, policy: IDispatchPolicy, workers: int, seed: int = 0
+    ) -> None:
+        """
+        Args:
+            load: Who comes.
+            policy: Who chooses.
+            workers: How many.
+            seed: Of the chance that the policy may use.
+        """
+        self._load = load
+        self._workers = workers
+        self._choose = policy.choose
+        self._deals = not policy.kernel_chooses
+        # Whether connections wait for a worker, rather than at one.
+        self._common = policy.kernel_chooses and policy.group_size(workers) < workers
+        self._accept_queue: deque[int] = deque()
+        self._queues: list[deque[int]] = [deque() for _ in range(workers)]
+        self._idle = list(range(workers))
+        self._few = int(FEW * workers)
+
+        clients = len(load.begins)
+        self._next = list(load.first[:clients])
+        self._worker_of = [NOBODY] * clients
+        self._since = [0.0] * clients
+        self._serves = [NOBODY] * workers
+
+        self._now = 0.0
+        self._events: list[tuple[float, int]] = []
+        self._busy = self._waiting = 0
+
+        self._open = [0] * workers
+        self._handing_over = [0] * workers
+        self._on_its_way: set[int] = set()
+        self._requests = [0] * workers
+        self._view = View(
+            ready=self._idle if self._common else tuple(range(workers)),
+            turn=0,
+            connections=self._open,
+            requests=self._requests,
+            handing_over=self._handing_over,
+            random=Random(seed),
+        )
+
+        self._gates: Gates | None = None
+        if self._common and IGatedPolicy.providedBy(policy):
+            all_workers = replace(self._view, ready=tuple(range(workers)))
+            self._gates = Gates(policy.accepts, all_workers)
+        # Idle workers that ask their gate again in a moment.
+        self._asking: set[int] = set()
+
+        self._waits: list[float] = []
+        self._got = [0] * workers
+        self._served = [0] * workers
+        self._busy_seconds = [0.0] * workers
+        self._seconds_with_busy = [0.0] * (workers + 1)
+        self._idle_while_queued = self._wasted = self._many_until = 0.0
+
+    def run(self) -> Outcome:
+        """
+        From the first connection to the last reply; once.
+
+        Raises:
+            BadChoice: By the policy.
+        """
+        events, begins, workers = self._events, self._load.begins, self._workers
+        come, clients = 0, len(begins)
+        while events or come < clients:
+            if events and (come == clients or events[0][0] <= begins[come]):
+                now, code = heappop(events)
+                self._pass_time(now)
+                if code >= workers:
+                    self._return(code - workers)
+                elif code >= 0:
+                    self._end(code)
+                else:
+                    self._ask_again(-1 - code)
+            else:
+                self._pass_time(begins[come])
+                self._connect(come)
+                come += 1
+        return Outcome(
+            self._now,
+            self._waits,
+            self._got,
+            self._served,
+            self._busy_seconds,
+            self._seconds_with_busy,
+            self._idle_while_queued,
+            self._wasted,
+            self._now - self._many_until,
+        )
+
+    def _pass_time(self, now: float) -> None:
+        seconds = now - self._now
+        if not seconds:
+            return
+        busy = self._busy
+        self._seconds_with_busy[busy] += seconds
+        if busy > self._few:
+            self._many_until = now
+        if self._waiting and busy < self._workers:
+            self._idle_while_queued += seconds
+            self._wasted += seconds * min(self._waiting, self._workers - busy)
+        self._now = now
+
+    # -- clients --------------------------------------------------------------
+
+    def _connect(self, client: int) -> None:
+        if self._common and not self._idle:
+            self._queue(client)
+            return
+        worker = self._chosen()
+        if self._gates and (self._accept_queue or not self._may(worker)):
+            self._queue(client)
+            for idle in tuple(self._idle):
+                self._ask(idle)
+            return
+        self._join(client, worker)
+        lag = self._load.lag
+        if lag:
+            if self._deals:
+                self._on_its_way.add(client)
+                self._open[worker] -= 1
+                self._handing_over[worker] += 1
+            heappush(self._events, (self._now + lag, self._workers + client))
+        else:
+            self._request(client, worker)
+
+    def _queue(self, client: int) -> None:
+        self._since[client] = self._now
+        self._accept_queue.append(client)
+        self._waiting += 1
+
+    def _chosen(self) -> int:
+        try:
+            worker = self._choose(self._view)
+        except Exception as error:
+            raise BadChoice(f"failed with {type(error).__name__}: {error}") from error
+        if (
+            type(worker) is int
+            and 0 <= worker < self._workers
+            and not (self._common and self._serves[worker] != NOBODY)
+        ):
+            return worker
+        raise BadChoice(f"chose {worker!r}, which is no ready worker")
+
+    def _join(self, client: int, worker: int) -> None:
+        self._worker_of[client] = worker
+        self._open[worker] += 1
+        self._got[worker] += 1
+        # The one field that is no sequence; policies see it as frozen.
+        object.__setattr__(self._view, "turn", (worker + 1) % self._workers)
+
+    def _request(self, client: int, worker: int) -> None:
+        if not self._common:
+            self._requests[worker] += 1
+        self._since[client] = self._now
+        if self._serves[worker] == NOBODY:
+            self._wake(worker)
+            self._begin(client, worker)
+        else:
+            self._queues[worker].append(client)
+            self._waiting += 1
+
+    def _return(self, client: int) -> None:
+        """
+        A client sends its next request, or the first behind its connection.
+        """
+        worker = self._worker_of[client]
+        if worker == NOBODY:
+            self._connect(client)
+            return
+        if client in self._on_its_way:
+            self._on_its_way.discard(client)
+            self._handing_over[worker] -= 1
+            self._open[worker] += 1
+        self._request(client, worker)
+
+    # -- workers --------------------------------------------------------------
+
+    def _wake(self, worker: int) -> None:
+        self._busy += 1
+        if self._common:
+            self._idle.remove(worker)
+
+    def _begin(self, client: int, worker: int) -> None:
+        if self._common:
+            self._requests[worker] += 1
+        number = self._next[client]
+        self._next[client] = number + 1
+        self._waits.append(self._now - self._since[client])
+        self._serves[worker] = client
+        self._served[worker] += 1
+        seconds = self._load.services[number]
+        self._busy_seconds[worker] += seconds
+        heappush(self._events, (self._now + seconds, worker))
+
+    def _end(self, worker: int) -> None:
+        load = self._load
+        client = self._serves[worker]
+        first, number = load.first[client], self._next[client]
+        stays = number < load.first[client + 1]
+        self._requests[worker] -= 1
+        if not stays or (load.reuse and (number - first) % load.reuse == 0):
+            self._open[worker] -= 1
+            self._worker_of[client] = NOBODY
+        self._go_on(worker)
+        if not stays:
+            return
+        pause = 0.0 if load.pauses is None else load.pauses[client]
+        if pause:
+            heappush(self._events, (self._now + pause, self._workers + client))
+        else:
+            self._return(client)
+
+    def _go_on(self, worker: int) -> None:
+        """
+        Between two requests.
+        """
+        queue = self._queues[worker]
+        if self._accept_queue and self._may(worker):
+            client = self._accept_queue.popleft()
+            self._join(client, worker)
+            queue.append(client)
+        if queue:
+            self._waiting -= 1
+            self._begin(queue.popleft(), worker)
+            return
+        self._serves[worker] = NOBODY
+        self._busy -= 1
+        if self._common:
+            insort(self._idle, worker)
+            if self._accept_queue:
+                self._ask_later(worker)
+
+    # -- gates ----------------------------------------------------------------
+
+    def _may(self, worker: int) -> bool:
+        if self._gates is None:
+            return True
+        # Who has only just come is not queued yet.
+        waiting = max(1, len(self._accept_queue))
+        return self._gates.is_open(worker, self._now, waiting)
+
+    def _ask_later(self, worker: int) -> None:
+        if worker not in self._asking:
+            self._asking.add(worker)
+            heappush(self._events, (self._now + GATE_SECONDS, -1 - worker))
+
+    def _ask_again(self, worker: int) -> None:
+        self._asking.discard(worker)
+        if self._serves[worker] == NOBODY:
+            self._ask(worker)
+
+    def _ask(self, worker: int) -> None:
+        """
+        An idle worker asks its gate, and takes what has waited longest.
+        """
+        if worker in self._asking:
+            return
+        if not self._accept_queue:
+            if self._gates is not None:
+                self._gates.nobody_waits(worker)
+            return
+        if not self._may(worker):
+            self._ask_later(worker)
+            return
+        client = self._accept_queue.popleft()
+        self._waiting -= 1
+        self._join(client, worker)
+        self._wake(worker)
+        self._begin(client, worker)

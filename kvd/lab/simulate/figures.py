@@ -1,0 +1,107 @@
+"""
+From what happened to the figures that are shown, averaged over runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from math import fsum
+
+from kvd.dispatch.balance import jain_index
+from kvd.dispatch.policies.shared import Shared
+from kvd.lab.bench.figures import percentile
+from kvd.lab.simulate.engine import Simulation
+from kvd.lab.simulate.load import Load
+from kvd.lab.simulate.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """
+    How one policy did with one load. Shares are of the makespan.
+    """
+
+    makespan: float
+    """Seconds from the first connection to the last reply."""
+    regret: float
+    """By what part that is longer than the bound (`Load.bound`)."""
+    wait_mean: float
+    """Seconds from the coming of a request to its service."""
+    wait_p50: float
+    wait_p99: float
+    wait_regret: float
+    """Seconds by which the mean is longer than with one queue for all."""
+    utilisation: float
+    """The share of the time in which a worker serves, over all of them."""
+    jain_connections: float
+    """Jain's index of what each worker got."""
+    jain_requests: float
+    all_busy: float
+    """The share in which all workers serve."""
+    tail: float
+    """The share at the end in which few workers serve (`outcome.FEW`)."""
+    idle_while_queued: float
+    """The share in which a worker is idle while a request waits."""
+    wasted: float
+    """The share of the workers' time that is spent so."""
+
+
+def figures(outcome: Outcome, bound: float, reference: float) -> Figures:
+    """
+    The figures of one run.
+
+    Args:
+        bound: The shortest makespan there can be.
+        reference: The mean wait with one queue for all.
+    """
+    waits = sorted(outcome.waits)
+    mean = fsum(waits) / len(waits)
+    # Where nothing takes any time, nothing was lost either.
+    span = outcome.makespan or 1.0
+    workers = len(outcome.requests)
+    return Figures(
+        makespan=outcome.makespan,
+        regret=outcome.makespan / bound - 1 if bound else 0.0,
+        wait_mean=mean,
+        wait_p50=percentile(waits, 0.5),
+        wait_p99=percentile(waits, 0.99),
+        wait_regret=mean - reference,
+        utilisation=fsum(outcome.busy_seconds) / workers / span,
+        jain_connections=jain_index(outcome.connections),
+        jain_requests=jain_index(outcome.requests),
+        all_busy=outcome.seconds_with_busy[-1] / span,
+        tail=outcome.tail / span,
+        idle_while_queued=outcome.idle_while_queued / span,
+        wasted=outcome.wasted / workers / span,
+    )
+
+
+def one_queue(load: Load, workers: int) -> Outcome:
+    """
+    What no policy can be expected to beat: every request waits in one queue,
+    and whoever is idle takes the first.
+
+    That is `Shared` with a connection for each request, and no lag. In a run it may be
+    beaten by the luck of another order.
+    """
+    return Simulation(replace(load, reuse=1, lag=0.0), Shared(), workers).run()
+
+
+def mean_wait(outcome: Outcome) -> float:
+    """
+    Seconds that a request waited.
+    """
+    return fsum(outcome.waits) / len(outcome.waits)
+
+
+def average(runs: Sequence[Figures]) -> Figures:
+    """
+    The mean of each figure.
+    """
+    return Figures(
+        **{
+            field.name: fsum(getattr(run, field.name) for run in runs) / len(runs)
+            for field in fields(Figures)
+        }
+    )

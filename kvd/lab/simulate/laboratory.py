@@ -1,0 +1,87 @@
+"""
+Policies by name, and each case under all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kvd.dispatch.selection import load_policy
+from kvd.interfaces import IDispatchPolicy
+from kvd.lab.simulate.engine import Simulation
+from kvd.lab.simulate.figures import Figures, average, figures, mean_wait, one_queue
+from kvd.lab.simulate.outcome import BadChoice
+from kvd.lab.simulate.plan import Case
+
+ONE_QUEUE: Final = "(one queue)"
+"""
+In place of a policy's name: the reference.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """
+    A policy and its figures, averaged over runs.
+    """
+
+    policy: str
+    model: bool
+    """Whether the kernel chooses, and the policy has only a model of it."""
+    figures: Figures
+
+
+def load_policies(names: Sequence[str]) -> dict[str, IDispatchPolicy]:
+    """
+    Policies by their names, as the daemon loads them.
+
+    Raises:
+        UnknownPlugin: There is none of a name.
+        BrokenPlugin: One cannot be loaded.
+        BadSetting: Options are none.
+    """
+    return {name: load_policy(name) for name in names}
+
+
+def try_out(
+    case: Case,
+    policies: Mapping[str, IDispatchPolicy],
+    seeds: Sequence[int],
+    tell: Callable[[str], object] = lambda name: None,
+) -> Iterator[Row]:
+    """
+    One case under each policy, over so many runs: the reference first.
+
+    Every policy gets the same load, and the same chance.
+
+    Args:
+        case: The load, of each seed.
+        policies: By the names that they are shown with.
+        seeds: One for each run.
+        tell: Is told which policy is tried next.
+
+    Raises:
+        BadChoice: By a policy, which is named.
+    """
+    runs: dict[str, list[Figures]] = {name: [] for name in (ONE_QUEUE, *policies)}
+    for seed in seeds:
+        made = case.make(seed)
+        bound = made.bound(case.workers)
+        tell(ONE_QUEUE)
+        outcome = one_queue(made, case.workers)
+        reference = mean_wait(outcome)
+        runs[ONE_QUEUE].append(figures(outcome, bound, reference))
+        for name, policy in policies.items():
+            # A million waits are better not held twice.
+            del outcome
+            tell(name)
+            try:
+                outcome = Simulation(made, policy, case.workers, seed).run()
+            except BadChoice as error:
+                raise BadChoice(f"policy {name} {error}") from error
+            runs[name].append(figures(outcome, bound, reference))
+    for name, each in runs.items():
+        model = name in policies and policies[name].kernel_chooses
+        yield Row(name, model, average(each))

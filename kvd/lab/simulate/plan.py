@@ -1,0 +1,133 @@
+"""
+What is to be simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from kvd.errors import RecordUnusable
+from kvd.http.record import read_record
+from kvd.interfaces import IDispatchPolicy
+from kvd.lab.simulate.load import Load, arrivals, closed_load, open_load, services
+from kvd.lab.simulate.replay import AsRecorded, load_of, with_requests, workers_in
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """
+    One load.
+    """
+
+    title: str
+    workers: int
+    make: Callable[[int], Load]
+    """Of a seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    Loads that are looked at together.
+    """
+
+    description: str
+    cases: Sequence[Case]
+    runs: int = 1
+    """Over how many seeds the figures are averaged."""
+    said: str = ""
+    """What they mean, printed after them."""
+    further: Mapping[str, IDispatchPolicy] = field(default_factory=dict)
+    """Who chooses beside the policies that were asked for."""
+
+    def adjusted(self, workers: int | None, runs: int | None) -> Plan:
+        """
+        The same with other numbers. What is said of the figures is then not
+        said of these.
+        """
+        if workers is None and runs is None:
+            return self
+        cases = [replace(case, workers=workers or case.workers) for case in self.cases]
+        return replace(self, cases=cases, runs=runs or self.runs, said="")
+
+
+def recorded_plan(paths: Sequence[str], workers: int | None) -> Plan:
+    """
+    What a daemon recorded.
+
+    Args:
+        paths: Of the files.
+        workers: How many there are to be; None: as many as were recorded.
+
+    Raises:
+        RecordUnusable: A file is none, or nothing is in any.
+    """
+    record = with_requests([one for path in paths for one in read_record(path)])
+    if not record:
+        raise RecordUnusable(f"no requests are recorded in {', '.join(paths)}")
+    recorded = workers_in(record)
+    count = workers or recorded
+    load = load_of(record)
+    further = {"(as recorded)": AsRecorded(record)} if count >= recorded else {}
+    title = (
+        f"{len(record)} connections with {len(load.services)} requests to"
+        f" {count} workers"
+    )
+    return Plan(
+        "As it was recorded.",
+        [Case(title, count, lambda seed: load)],
+        further=further,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Synthesis:
+    """
+    How to make a load.
+    """
+
+    requests: int
+    reuse: int
+    """Requests over one connection; 0: all of one client."""
+    arrivals: str
+    """One of `load.ARRIVALS`, or "closed"."""
+    clients: int
+    utilisation: float
+    burst: int
+    service: str
+    mean: float
+    pause: float | None
+    lag: float | None
+
+    def make(self, workers: int, seed: int) -> Load:
+        """
+        The load of one seed.
+        """
+        return replace(self._make(workers, seed), lag=self.lag or 0.0)
+
+    def _make(self, workers: int, seed: int) -> Load:
+        pause = self.pause or 0.0
+        if self.arrivals == "closed":
+            times = services(self.service, self.mean, self.requests, seed)
+            return closed_load(times, self.clients, self.reuse, pause)
+        reuse = self.reuse or self.requests
+        connections = -(-self.requests // reuse)
+        times = services(self.service, self.mean, connections * reuse, seed)
+        per_second = self.utilisation * workers / (self.mean * reuse)
+        begins = arrivals(self.arrivals, connections, per_second, seed, self.burst)
+        return open_load(times, begins, pause)
+
+    def plan(self, workers: int) -> Plan:
+        """
+        For so many workers.
+        """
+        if self.arrivals == "closed":
+            come = f"{self.clients} clients"
+        else:
+            come = f"arrivals {self.arrivals} at {self.utilisation:g} of capacity"
+        title = (
+            f"{self.requests} requests to {workers} workers, {come}, service times"
+            f" {self.service} with mean {self.mean * 1e3:g} ms"
+        )
+        return Plan("", [Case(title, workers, lambda seed: self.make(workers, seed))])

@@ -1,0 +1,160 @@
+"""
+A buffered log writer, so that no request waits for a log.
+
+To note an entry costs an append to a list. Twice a second a thread writes the list. If
+a slow disk, or a pipe that nobody reads, takes less than what comes, entries are
+dropped and counted: neither requests nor the end of the process wait, and memory is
+bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+FLUSH_SECONDS: Final = 0.5
+
+# The bounds of what waits in memory: the number of entries, and the bytes in them that
+# clients choose. The thread may hold as much again.
+MAX_WAITING: Final = 100_000
+MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
+
+STOP_SECONDS: Final = 1.0
+"""
+How long writing the last entries may take.
+"""
+
+
+class BufferedWriter(Generic[T]):
+    """
+    Keeps entries and writes them twice a second, in their order.
+
+    A process that is killed loses the entries of the last half second.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        write: Callable[[list[T]], None],
+        clock: IReactorTime,
+        off_reactor: Callable[[Callable[[], None]], Deferred[None]],
+        size: Callable[[T], int] = lambda entry: 0,
+    ) -> None:
+        """
+        Args:
+            name: What the file is called in messages: "the access log".
+            write: Writes entries; may block, and may raise OSError.
+            clock: Schedules the writing.
+            off_reactor: Runs functions in a thread, in order; some may never return.
+            size: How many bytes of an entry clients choose.
+        """
+        self._name = name
+        self._write = write
+        self._clock = clock
+        self._off_reactor = off_reactor
+        self._size = size
+        self._waiting: list[T] = []
+        self._waiting_bytes = 0
+        self._dropped = 0
+        self._scheduled: IDelayedCall | None = None
+        self._writing = False
+        self._failed = False
+
+    def note(self, entry: T) -> None:
+        """
+        Add an entry.
+        """
+        if (
+            len(self._waiting) >= MAX_WAITING
+            or self._waiting_bytes >= MAX_WAITING_BYTES
+        ):
+            self._dropped += 1
+            return
+        self._waiting.append(entry)
+        self._waiting_bytes += self._size(entry)
+        # One write at a time, so that what waits is bounded.
+        if self._scheduled is None and not self._writing:
+            self._scheduled = self._clock.callLater(FLUSH_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = None
+        self._writing = True
+        self._write_waiting().addCallback(self._flushed)
+
+    def _write_waiting(self) -> Deferred[None]:
+        entries, self._waiting = self._waiting, []
+        self._waiting_bytes = 0
+        # Called even with nothing to write: it fires after what is being written.
+        written = self._off_reactor(lambda: self._write(entries) if entries else None)
+        return written.addBoth(self._written)
+
+    def _written(self, result: Failure | None) -> None:
+        if isinstance(result, Failure):
+            self._complain(result.value)
+        else:
+            self._failed = False
+
+    def _flushed(self, _: None) -> None:
+        self._writing = False
+        self._report_dropped()
+        if self._waiting:
+            self._scheduled = self._clock.callLater(FLUSH_SECONDS, self._flush)
+
+    def _report_dropped(self) -> None:
+        if self._dropped:
+            self._log.warn(
+                "{dropped} entries of {name} were dropped: its file takes them too"
+                " slowly",
+                dropped=self._dropped,
+                name=self._name,
+            )
+            self._dropped = 0
+
+    def _complain(self, error: BaseException | None) -> None:
+        if not self._failed:
+            self._failed = True
+            self._log.warn(
+                "{name} cannot be written, its entries are lost: {error}",
+                name=self._name,
+                error=error,
+            )
+
+    def stop(self) -> Deferred[None]:
+        """
+        Write the entries that wait. No entry may follow.
+
+        Returns:
+            Fires when all is written, or after `STOP_SECONDS`; never fails.
+        """
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
+        if not (self._writing or self._waiting):
+            return succeed(None)
+        stopped: Deferred[None] = Deferred()
+        count = len(self._waiting)
+        late = self._clock.callLater(STOP_SECONDS, self._late, count, stopped)
+
+        def written(_: None) -> None:
+            if late.active():
+                late.cancel()
+                self._report_dropped()
+                stopped.callback(None)
+
+        self._write_waiting().addCallback(written)
+        return stopped
+
+    def _late(self, count: int, stopped: Deferred[None]) -> None:
+        # How much of what is being written gets there, nobody can count.
+        self._dropped += count
+        self._report_dropped()
+        stopped.callback(None)

@@ -1,0 +1,3 @@
+"""
+What the contracts speak of: keys, conditions, operations, views.
+"""

@@ -1,0 +1,23 @@
+"""
+What is compiled of kvd, and how it is found.
+
+kvd is whole without it: each of these modules does what Python code elsewhere does
+too, faster. ``fast_path.c`` belongs to `kvd.http.fast_path`, ``splice.c`` to
+`kvd.net.splice`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+
+def compiled(name: str) -> ModuleType | None:
+    """
+    A compiled module of this package; None if kvd was installed where nothing could
+    compile it.
+    """
+    try:
+        return import_module(f"{__name__}.{name}")
+    except ImportError:
+        return None

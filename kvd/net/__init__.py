@@ -1,0 +1,3 @@
+"""
+Listening sockets, the transport, and the bytes that the kernel moves.
+"""

@@ -1,0 +1,3 @@
+"""
+What the operating system gives a process: clock, descriptors, privileges, signals.
+"""

@@ -1,0 +1,422 @@
+"""
+What one process serves: a store, the sockets it accepts from, and the
+connections that came of them.
+
+The twistd process itself has one with ``--procs 0``, otherwise each worker.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from kvd.dispatch.scoreboard import Row, lone_row
+from kvd.http.access_log import AccessLog, append_to
+from kvd.http.connection import HttpConnection
+from kvd.http.dialects.choice import Dialects
+from kvd.http.fast_path import CLOSES, NOTHING, SERVED, Shortcuts, shortcuts_to
+from kvd.http.host_guard import HostGuard
+from kvd.http.recorder import Recorder, record_to
+from kvd.http.site import Site
+from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
+from kvd.log.writer import Writer
+from kvd.net.port import Acceptor
+from kvd.net.readahead import Warmer
+from kvd.net.splice import Pipe
+from kvd.net.transport import close_both_ways, name_of, serve_connection
+from kvd.plugins import IStoreDeclaration, load
+from kvd.settings import Limits, Settings, User
+
+# How often the connections are asked whether they have waited for too long.
+CHECK_SECONDS: Final = 1.0
+
+FRESH_SECONDS: Final = 1.0
+"""
+While draining: so long is a request of a client that is idle waited for, but no longer
+than half of the time that there is.
+"""
+
+ALONE_AT_ONCE: Final = 16
+"""
+So many are accepted for one event where nobody else would, if they come meanwhile: a
+turn of the reactor for each would cost a sixth more for each short connection.
+"""
+
+# What is broken off at the end of draining ends within so many seconds, or is
+# left to the end of the process.
+BREAK_OFF_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """
+    What the settings choose by name, imported.
+
+    Looking a name up walks through all plugins that are installed, and writes
+    into memory that forks share: a MiB for each worker, if each does it.
+    """
+
+    store: IStoreMaker
+    dialects: Dialects
+    held: int | None = None
+    """What the store is in, as the supervisor has opened it; see `IHeldStoreMaker`."""
+
+    def open_store(self, settings: Settings) -> IStore:
+        """
+        Open the store of this process.
+
+        Raises:
+            StoreUnusable: It cannot be opened.
+        """
+        path = settings.store.path
+        if self.held is None:
+            return self.store.open_store(path, settings.durability)
+        maker = IHeldStoreMaker(self.store)
+        return maker.open_held(path, settings.durability, self.held)
+
+
+def load_parts(settings: Settings) -> Parts:
+    """
+    Import what is chosen.
+
+    Raises:
+        OperatorError: A plugin cannot be used.
+    """
+    return Parts(load_store(settings), Dialects(settings.dialects))
+
+
+def load_store(settings: Settings, user: User | None = None) -> IStoreMaker:
+    """
+    Import the store that is chosen.
+
+    Args:
+        settings: The whole of them.
+        user: Whom this process will be when it opens the store, if it is another.
+
+    Raises:
+        OperatorError: It cannot be used.
+    """
+    maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
+    if IFileStoreMaker.providedBy(maker):
+        return IFileStoreMaker(maker).making(settings.modes, user)
+    return maker
+
+
+class Serving:
+    """
+    Accepts connections and serves them, until it is drained.
+
+    The order of its life: `start`, any number of `listen` and `unlisten`,
+    `drain`, `stop`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker: int,
+        reactor: Any,
+        row: Row | None = None,
+        parts: Parts | None = None,
+    ) -> None:
+        """
+        Args:
+            settings: The whole of them, with the addresses that sockets really have.
+            worker: The number of this worker, for its logs.
+            reactor: Watches the sockets.
+            row: Where this process counts; None: only for itself.
+            parts: Of these settings; None: they are loaded by `start`.
+        """
+        self._row = row or lone_row()
+        self._parts = parts
+        self._settings = settings
+        self._worker = worker
+        self._reactor = reactor
+        self._acceptors: dict[str, Acceptor] = {}
+        self._writers: list[Writer] = []
+        self.may_accept: Callable[[int], bool] = lambda waiting: True
+        """Asked before each connection that this process would accept from a socket
+        that others accept from too, with how many wait there."""
+        self.share_of: Callable[[int], int] = lambda waiting: waiting
+        """Asked how many of those that wait there are this process's to take in one
+        turn."""
+        self._full = False
+        self._drained: Deferred[None] | None = None
+        self._checking = LoopingCall(self._check)
+        self._checking.clock = reactor
+
+    def start(self) -> None:
+        """
+        Open the store.
+
+        Raises:
+            OperatorError: The store or a plugin cannot be used.
+        """
+        settings = self._settings
+        parts = self._parts or load_parts(settings)
+        self._access_log = self._open_access_log()
+        self._recorder = self._open_record()
+        self._pipe = Pipe() if settings.splice else None
+        self._site = Site(
+            parts.open_store(settings),
+            parts.dialects,
+            settings.limits,
+            self._reactor,
+            self._access_log,
+            self._eased,
+            self._row,
+            self._pipe,
+            Warmer(self._off_reactor).warm,
+            self._recorder,
+            HostGuard(settings.listen, settings.allowed_hosts),
+        )
+        if settings.shortcuts:
+            self._site.shortcuts = shortcuts_to(self._site)
+        self._checking.start(check_interval(settings.limits), now=False)
+
+    def _open_access_log(self) -> AccessLog | None:
+        path = self._settings.access_log
+        if path is None:
+            return None
+        return AccessLog(
+            self._worker, append_to(path), self._reactor, self._thread_for(path)
+        )
+
+    def _open_record(self) -> Recorder | None:
+        path = self._settings.record
+        if path is None:
+            return None
+        return Recorder(
+            self._worker,
+            record_to(path),
+            self._reactor,
+            self._thread_for(path),
+            self._row.epoch_ns,
+        )
+
+    def _thread_for(self, path: str) -> Callable[[Callable[[], None]], Deferred[None]]:
+        """
+        Where a file is written that may never take what is written.
+        """
+        writer = Writer(path)
+        self._writers.append(writer)
+        return lambda function: writer.defer(function, self._reactor)
+
+    def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
+
+    # -- connections ----------------------------------------------------------
+
+    def listen(self, name: str, sock: socket.socket, *, alone: bool = True) -> None:
+        """
+        Accept from a socket.
+
+        Args:
+            name: For `unlisten`; a socket of the same name gives way.
+            sock: Listening and non-blocking; owned by this from here on.
+            alone: Whether no other process accepts from it; else others get their
+                share of the connections.
+        """
+        self.unlisten(name)
+        acceptor = self._acceptors[name] = Acceptor(
+            sock,
+            self.serve,
+            self._reactor,
+            # What nobody else polls, nobody else would take.
+            at_once=_all_of if alone else lambda waiting: self.share_of(waiting),
+            may=None if alone else lambda waiting: self.may_accept(waiting),
+        )
+        if not self._full:
+            acceptor.start()
+
+    def unlisten(self, name: str) -> None:
+        """
+        Accept no more from a socket. What waits in its queue stays there for
+        others who hold it. A name that is not known is none of this process's.
+        """
+        acceptor = self._acceptors.pop(name, None)
+        if acceptor is not None:
+            acceptor.close()
+
+    def serve(self, connection: socket.socket, peer: Any) -> None:
+        """
+        Serve a connection, whoever accepted it; also while draining.
+
+        Args:
+            connection: Owned by this from here on.
+            peer: What ``accept`` said of the other end.
+        """
+        site = self._site
+        shortcuts = site.shortcuts
+        first = None
+        if shortcuts is None:
+            protocol = HttpConnection(site)
+        else:
+            began = self._reactor.seconds()
+            outcome = _first_of(shortcuts, connection)
+            if outcome == SERVED | CLOSES:
+                close_both_ways(connection)
+                self._passed(shortcuts, peer, self._reactor.seconds() - began)
+                return
+            protocol = HttpConnection(site)
+            first = partial(protocol.go_on_after, shortcuts, outcome)
+        serve_connection(connection, peer, protocol, self._reactor, first)
+        if self._site.draining:
+            protocol.drain(self._fresh_seconds)
+        if len(self._site.connections) >= self._settings.limits.connections:
+            self._full = True
+            for acceptor in self._acceptors.values():
+                acceptor.pause()
+
+    def _passed(self, shortcuts: Shortcuts, peer: Any, seconds: float) -> None:
+        """
+        Count a connection that was no longer than its only request.
+        """
+        site = self._site
+        site.row.opened()
+        site.row.closed()
+        if site.log is None and site.recorder is None:
+            return
+        report = shortcuts.report()
+        site.tell(report, name_of(peer))
+        if site.recorder is not None:
+            site.recorder.ended(seconds, report.seconds, report.moved_bytes, 1)
+
+    def _eased(self) -> None:
+        """
+        A connection ended, or the store answered.
+        """
+        limit = self._settings.limits.connections
+        if self._full and len(self._site.connections) < limit:
+            self._full = False
+            for acceptor in self._acceptors.values():
+                acceptor.start()
+        self._check_drained()
+
+    def _check(self) -> None:
+        now = self._reactor.seconds()
+        for connection in list(self._site.connections):
+            try:
+                connection.check_time(now)
+            except Exception:
+                # A mistake of ours; the others' time must go on all the same.
+                self._log.failure("the time of a connection cannot be checked")
+                connection.abort()
+
+    # -- the end --------------------------------------------------------------
+
+    def drain(self, seconds: float, others_serve: bool = False) -> Deferred[None]:
+        """
+        Take what already waits in the accept queues, then no more; let requests in
+        service finish, and close idle connections. Whoever is connected may ask once
+        more, within `FRESH_SECONDS`, and hears in the reply that the connection ends.
+
+        Args:
+            seconds: After so many, what is left is broken off: uploads are
+                discarded, replies end early.
+            others_serve: They take what waits.
+
+        Returns:
+            Fires when no connection is left.
+        """
+        site = self._site
+        site.draining = True
+        site.shortcuts = None
+        self._fresh_seconds = min(FRESH_SECONDS, seconds / 2)
+        for name in list(self._acceptors):
+            if not others_serve:
+                self._acceptors[name].empty()
+            self.unlisten(name)
+        for connection in list(site.connections):
+            connection.drain(self._fresh_seconds)
+        drained = self._drained = Deferred()
+        self._bound = self._reactor.callLater(seconds, self._break_off, seconds)
+        self._last_look = self._reactor.callLater(self._fresh_seconds, self._check)
+        self._check_drained()
+        return drained
+
+    def _check_drained(self) -> None:
+        site = self._site
+        if not (site.connections or site.answers_due):
+            self._end_drain()
+
+    def _end_drain(self) -> None:
+        if self._drained is not None:
+            drained, self._drained = self._drained, None
+            for call in (self._bound, self._last_look):
+                if call.active():
+                    call.cancel()
+            drained.callback(None)
+
+    def _break_off(self, seconds: float) -> None:
+        connections = list(self._site.connections)
+        self._log.warn(
+            "{count} connections were still busy after {seconds} seconds of"
+            " draining and are broken off",
+            count=len(connections),
+            seconds=seconds,
+        )
+        # Aborting takes a turn of the reactor, and the store may owe an answer.
+        self._bound = self._reactor.callLater(BREAK_OFF_SECONDS, self._end_drain)
+        for connection in connections:
+            connection.abort()
+
+    def stop(self) -> Deferred[None]:
+        """
+        Close the store and write what was gathered for the logs.
+        """
+        self._checking.stop()
+        if self._pipe is not None:
+            self._pipe.close()
+        written = [log.stop() for log in (self._access_log, self._recorder) if log]
+        closed = maybeDeferred(self._site.store.close)
+
+        async def ended() -> None:
+            try:
+                await closed
+            finally:
+                # All have begun; these never fail.
+                for one in written:
+                    await one
+                for writer in self._writers:
+                    writer.end()
+
+        return Deferred.fromCoroutine(ended())
+
+
+def _all_of(waiting: int) -> int:
+    return max(waiting, ALONE_AT_ONCE)
+
+
+def _first_of(shortcuts: Shortcuts, connection: socket.socket) -> int | bytes:
+    """
+    What comes of a shortcut for a new connection.
+    """
+    try:
+        return shortcuts.serve(connection.fileno())
+    except OSError:
+        # Reading again will show an end.
+        return NOTHING
+
+
+def check_interval(limits: Limits) -> float:
+    """
+    How often to look for waits that are over: a quarter of the shortest
+    bound, at most a second.
+    """
+    shortest = min(
+        limits.idle_seconds,
+        limits.head_seconds,
+        limits.body_seconds,
+        limits.reader_seconds,
+    )
+    return max(0.02, min(CHECK_SECONDS, shortest / 4))

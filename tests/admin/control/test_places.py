@@ -1,0 +1,178 @@
+"""
+Tests for `kvd.admin.control.places`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kvd.admin.control import places
+from kvd.admin.control.places import (
+    control_folders,
+    control_path,
+    find_control,
+    make_control_folder,
+)
+from kvd.errors import AddressUnusable, ControlUnusable
+
+
+def test_it_is_in_the_users_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Made for this user alone.
+    """
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    make_control_folder()
+    make_control_folder()
+
+    assert f"{tmp_path}/kvd/8080.control" == control_path(8080)
+    assert 0o700 == (tmp_path / "kvd").stat().st_mode & 0o777
+
+
+def test_without_a_session_there_is_a_place_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Of root, or below /tmp with the user's number.
+    """
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/does/not/exist")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert ["/run/kvd"] == control_folders()
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    assert ["/tmp/kvd-1234"] == control_folders()
+
+
+def test_a_service_is_found_from_a_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Which has a folder that the service had not.
+    """
+    session, service = tmp_path / "session", tmp_path / "service"
+    service.mkdir(0o700)
+    monkeypatch.setattr(places, "control_folders", lambda: [str(session), str(service)])
+    assert f"{session}/8080.control" == find_control(8080)
+
+    (service / "8080.control").touch()
+    assert f"{service}/8080.control" == find_control(8080)
+
+
+def test_a_session_of_another_user_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It may be left in the environment; its owner can change all that is in it.
+    """
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert f"{tmp_path}/kvd" == control_folders()[0]
+
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 4711)
+    assert [f"/tmp/kvd-{user + 4711}"] == control_folders()
+
+
+def spoil_mode(folder: Path) -> None:
+    """
+    Let others write there.
+    """
+    folder.chmod(0o777)
+
+
+def spoil_place(folder: Path) -> None:
+    """
+    Put a link to a folder in its place.
+    """
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("spoil", [spoil_mode, spoil_place])
+def test_a_command_asks_nobody_in_a_folder_that_others_may_change(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path], None],
+) -> None:
+    """
+    Whoever answers there may be anybody.
+    """
+    folder = tmp_path / "kvd"
+    folder.mkdir(0o700)
+    (folder / "8080.control").touch()
+    monkeypatch.setattr(places, "control_folders", lambda: [str(folder)])
+    assert f"{folder}/8080.control" == find_control(8080)
+
+    spoil(folder)
+    with pytest.raises(ControlUnusable, match="may be anybody"):
+        find_control(8080)
+    assert f"{folder}/8081.control" == find_control(8081)
+
+
+def test_a_command_asks_nobody_in_a_folder_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Who made it before this user's daemon did.
+    """
+    folder = tmp_path / "kvd"
+    folder.mkdir(0o700)
+    (folder / "8080.control").touch()
+    monkeypatch.setattr(places, "control_folders", lambda: [str(folder)])
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 4711)
+
+    with pytest.raises(ControlUnusable, match="is not this user's alone"):
+        find_control(8080)
+
+
+def test_what_a_killed_daemon_left_hides_no_living_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Who answers comes first; if nobody does, the first place.
+    """
+    folders = [str(tmp_path / "session"), str(tmp_path / "service")]
+    monkeypatch.setattr(places, "control_folders", lambda: folders)
+    sockets = []
+    for folder in folders:
+        os.mkdir(folder)
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(f"{folder}/8080.control")
+        sock.listen()
+        sockets.append(sock)
+    assert f"{folders[0]}/8080.control" == find_control(8080)
+
+    sockets[0].close()
+    assert f"{folders[1]}/8080.control" == find_control(8080)
+    sockets[1].close()
+    assert f"{folders[0]}/8080.control" == find_control(8080)
+
+
+def test_a_folder_that_others_may_change_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Or a link to somewhere, or a file: somebody may have put it there.
+    """
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = tmp_path / "kvd"
+    folder.mkdir()
+    folder.chmod(0o770)
+    with pytest.raises(AddressUnusable, match="not this user's alone"):
+        make_control_folder()
+
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to("elsewhere")
+    with pytest.raises(AddressUnusable, match="not this user's alone"):
+        make_control_folder()
+
+    folder.unlink()
+    folder.write_text("")
+    with pytest.raises(AddressUnusable, match="cannot be made"):
+        make_control_folder()

@@ -1,0 +1,176 @@
+"""
+Tests for `kvd.admin.control.status` and `kvd.dispatch.balance`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from bisect import bisect_right
+from collections.abc import Iterator
+
+import pytest
+
+from kvd.admin.control.status import WorkerState, describe
+from kvd.dispatch.balance import jain_index
+from kvd.dispatch.histogram import BOUNDS_SECONDS
+from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
+from kvd.net.listening import open_group
+from kvd.settings import Settings, TCPAddress
+
+
+@pytest.fixture
+def board() -> Iterator[Scoreboard]:
+    """
+    For three workers.
+    """
+    memory = create_scoreboard(3)
+    yield Scoreboard(memory)
+    os.close(memory)
+
+
+def test_who_is_gone_does_not_count(board: Scoreboard) -> None:
+    """
+    Its row still holds what it last did.
+    """
+    for worker, requests in enumerate((5, 5, 100)):
+        row = board.own_row(worker)
+        for _ in range(requests):
+            row.began()
+            row.finished(0.001)
+    workers = [
+        WorkerState(0, 10, "ready", 1),
+        WorkerState(1, 11, "draining", 0),
+        WorkerState(2, 0, "starting", 0),
+    ]
+    told = describe(Settings(procs=3), [], workers, board, 1.23456)
+
+    assert [5, 5] == [row["requests"] for row in told["workers"] if "requests" in row]
+    assert 1.0 == told["balance"]["requests"]
+    assert (None, "starting") == (
+        told["workers"][2]["pid"],
+        told["workers"][2]["state"],
+    )
+    assert 1 == told["workers"][0]["handing_over"]
+    assert 1.235 == told["uptime_seconds"]
+
+
+def test_totals_never_become_less() -> None:
+    """
+    Whether a worker is being replaced, or no longer wanted.
+    """
+    memory = create_scoreboard(1, rows=8)
+    board = Scoreboard(memory)
+    os.close(memory)
+    board.workers = 3
+    for worker in range(3):
+        row = board.own_row(worker)
+        row.opened()
+        row.received(10)
+        row.sent(20)
+        row.began()
+        row.finished(0.001)
+        board.count_stall(worker)
+
+    def totals(*states: str) -> object:
+        workers = [
+            WorkerState(number, 0, state, 0) for number, state in enumerate(states)
+        ]
+        told = describe(Settings(procs=3), [], workers, board, 1.0)["totals"]
+        return {name: value for name, value in told.items() if name != "busy_seconds"}
+
+    all_of_them = {
+        "starts": 3,
+        "stalls": 3,
+        "accepted": 3,
+        "requests": 3,
+        "bytes_in": 30,
+        "bytes_out": 60,
+    }
+    assert all_of_them == totals("ready", "ready", "ready")
+    assert all_of_them == totals("ready", "starting", "ended")
+    board.workers = 1
+    assert all_of_them == totals("ready")
+    board.workers = 2
+    assert all_of_them == totals("ready", "starting")
+
+
+def test_histograms_are_told_with_their_bounds(board: Scoreboard) -> None:
+    """
+    Of requests and of turns of the reactor, which twistd's own does not count.
+    """
+    row = board.own_row(0)
+    row.finished(0.3)
+    row.woke()
+    row.waits()
+    workers = [WorkerState(0, 10, "ready", 0)]
+    (told,) = describe(Settings(procs=1), [], workers, board, 1.0)["workers"]
+    alone = describe(Settings(procs=0), [], workers, board, 1.0)
+
+    assert 1 == told["latency"][bisect_right(BOUNDS_SECONDS, 0.3)]
+    assert 1 == sum(told["latency"]) == sum(told["loop_delay"])
+    assert "loop_delay" not in alone["workers"][0]
+    assert len(told["latency"]) == len(alone["bucket_seconds"]) + 1
+
+
+@pytest.mark.parametrize(
+    ("members", "own"),
+    [
+        ([{0}, {1}, {2}], [0, 1, 2]),
+        ([{0}, {0}, {2}], [None, None, 2]),
+        ([{0, 1, 2}] * 3, [None, None, None]),
+        ([{0}, {1}], [0, 1, None]),
+        ([], [None, None, None]),
+    ],
+)
+def test_queues_are_told_where_they_are(
+    board: Scoreboard, members: list[set[int]], own: list[int | None]
+) -> None:
+    """
+    For each socket; and for each worker, if nobody else accepts from it.
+    """
+    group = open_group(TCPAddress("127.0.0.1", 0), 3)
+    workers = [WorkerState(number, 10, "starting", 0) for number in range(3)]
+    address = group.members[0].getsockname()
+    with socket.create_connection(address), socket.create_connection(address):
+        told = describe(
+            Settings(procs=3), [group], workers, board, 1.0, members=members
+        )
+        group.close()
+
+    (queue,) = told["accept_queues"]
+    assert str(group.address) == queue["address"]
+    assert (3, 2) == (len(queue["waiting"]), sum(queue["waiting"]))
+    expected = [None if of is None else queue["waiting"][of] for of in own]
+    assert expected == [row.get("accept_queue") for row in told["workers"]]
+
+
+def test_who_drains_says_so(board: Scoreboard) -> None:
+    """
+    And its sockets, which are closed, have no queues.
+    """
+    group = open_group(TCPAddress("127.0.0.1", 0), 1)
+    group.close()
+    told = describe(Settings(), [group], [], board, 1.0, draining=True)
+
+    assert told["draining"]
+    assert [] == told["accept_queues"]
+
+
+@pytest.mark.parametrize(
+    ("shares", "index"),
+    [
+        ([], 1.0),
+        ([0, 0], 1.0),
+        ([7], 1.0),
+        ([3, 3, 3], 1.0),
+        ([9, 0, 0], 1 / 3),
+        ([1, 0, 1, 0], 0.5),
+        ([1, 2, 3], 36 / 42),
+    ],
+)
+def test_jains_index(shares: list[float], index: float) -> None:
+    """
+    From one over n to one.
+    """
+    assert index == pytest.approx(jain_index(shares))

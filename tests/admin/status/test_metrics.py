@@ -1,0 +1,300 @@
+"""
+Tests for `kvd.admin.status.metrics`, read with prometheus-client's own parsers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as read_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as read_text
+
+from kvd.admin.control.status import WorkerState, describe
+from kvd.admin.status.ledger import Ledger
+from kvd.admin.status.metrics import Snapshot, render
+from kvd.dispatch.policies.leastbusy import LeastBusy
+from kvd.dispatch.scoreboard import Scoreboard
+from kvd.dispatch.shadow import Shadow
+from kvd.net.listening import open_group
+from kvd.settings import Settings, TCPAddress
+from kvd.testing import view
+from tests.admin.status.worked import scoreboard, serve
+
+Labels = Mapping[str, str]
+
+
+def taken(
+    board: Scoreboard,
+    *states: str,
+    procs: int | None = None,
+    shadow: Mapping[str, Any] | None = None,
+) -> Snapshot:
+    """
+    What a snapshot holds of workers in these states.
+    """
+    counts = None if shadow is None else dict(shadow)
+    workers = [WorkerState(n, 100 + n, state, 0) for n, state in enumerate(states)]
+    settings = Settings(procs=len(states) if procs is None else procs)
+    group = open_group(TCPAddress("127.0.0.1", 0), len(states))
+    try:
+        status = describe(
+            settings, [group], workers, board, 12.5, shadow=lambda workers: counts
+        )
+    finally:
+        group.close()
+    sums = board.sums()
+    ledger = Ledger()
+    ledger.enter(settings.policy, sums)
+    return Snapshot(status, sums, ledger.accounts, 0.001)
+
+
+def rendered(snapshot: Snapshot) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """
+    Every sample by its name and labels.
+    """
+    body, _ = render(snapshot, "")
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in read_text(body.decode())
+        for sample in family.samples
+    }
+
+
+def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    """
+    As in `rendered`.
+    """
+    return name, frozenset(labels.items())
+
+
+def test_each_worker_has_its_numbers() -> None:
+    """
+    As they stand on the scoreboard.
+    """
+    with scoreboard(2) as board:
+        serve(board.own_row(0), 3)
+        row = board.own_row(1)
+        row.opened()
+        row.began()
+        row.received(500)
+        row.waits()
+        seen = rendered(taken(board, "ready", "starting"))
+
+    assert 3 == seen[key("kvd_request_seconds_count", worker="0")]
+    assert 1 == seen[key("kvd_connections_total", worker="0")]
+    assert 500 == seen[key("kvd_received_bytes_total", worker="1")]
+    assert (1, 0) == (
+        seen[key("kvd_worker_ready", worker="0")],
+        seen[key("kvd_worker_ready", worker="1")],
+    )
+    assert 1 == seen[key("kvd_workers", state="starting")]
+    # What a worker is doing is reported of those that are there.
+    assert 0 == seen[key("kvd_requests_in_progress", worker="0")]
+    assert key("kvd_requests_in_progress", worker="1") not in seen
+
+
+def test_stalls_of_a_place_that_is_no_longer_wanted_are_told() -> None:
+    """
+    A counter that disappeared would make the sum over all workers fall.
+    """
+    with scoreboard(2) as board:
+        board.count_stall(1)
+        board.workers = 1
+        snapshot = taken(board, "ready")
+        seen = rendered(snapshot)
+
+    assert 0 == seen[key("kvd_worker_stalls_total", worker="0")]
+    assert 1 == seen[key("kvd_worker_stalls_total", worker="1")]
+    assert 1 == snapshot.status["totals"]["stalls"]
+
+
+def test_latency_is_a_histogram() -> None:
+    """
+    Of requests at or below each bound, with their sum and their number, for each
+    worker and for the policy.
+    """
+    with scoreboard(1) as board:
+        row = board.own_row(0)
+        serve(row, 4, seconds=0.3)
+        serve(row, 1, seconds=3.0)
+        seen = rendered(taken(board, "ready"))
+
+    for of in (
+        {"name": "kvd_request_seconds", "worker": "0"},
+        {"name": "kvd_policy_request_seconds", "policy": "gated"},
+    ):
+        name = of.pop("name")
+        assert 0 == seen[key(f"{name}_bucket", le="0.25", **of)]
+        assert 4 == seen[key(f"{name}_bucket", le="0.5", **of)]
+        assert 4 == seen[key(f"{name}_bucket", le="2.0", **of)]
+        assert 5 == seen[key(f"{name}_bucket", le="4.0", **of)]
+        assert 5 == seen[key(f"{name}_bucket", le="+Inf", **of)]
+        assert pytest.approx(4.2) == seen[key(f"{name}_sum", **of)]
+
+
+def test_turns_of_a_reactor_are_a_histogram() -> None:
+    """
+    Whose sum is the time in which it did not wait.
+    """
+    with scoreboard(1) as board:
+        row = board.own_row(0)
+        serve(row, 1, seconds=3.0)
+        row.woke()
+        row.waits()
+        seen = rendered(taken(board, "ready"))
+
+    assert 1 == seen[key("kvd_worker_loop_delay_seconds_count", worker="0")]
+    took = seen[key("kvd_worker_loop_delay_seconds_sum", worker="0")]
+    assert seen[key("kvd_worker_busy_seconds_total", worker="0")] == took < 1
+
+
+def test_what_waits_is_told_beside_what_may() -> None:
+    """
+    At each address; and no delay is a delay too.
+    """
+    with scoreboard(1) as board:
+        snapshot = taken(board, "ready")
+    seen = rendered(replace(snapshot, supervisor_delay=0.0))
+
+    assert 0 == seen[key("kvd_supervisor_delay_seconds")]
+    ((limit, _),) = [
+        (value, name) for name, value in seen.items() if name[0].endswith("_limit")
+    ]
+    assert snapshot.status["accept_queues"][0]["limit"] == limit
+    seen = rendered(replace(snapshot, supervisor_delay=None))
+    assert key("kvd_supervisor_delay_seconds") not in seen
+
+
+def test_no_counter_goes_back_when_a_worker_is_replaced() -> None:
+    """
+    Nor is any missing while there is none in its place.
+    """
+    with scoreboard(1) as board:
+        row = board.own_row(0)
+        serve(row, 3)
+        row.woke()
+        row.waits()
+        row.woke()
+        row.began()
+        seen = [rendered(taken(board, "ready")), rendered(taken(board, "waiting"))]
+        row = board.own_row(0)
+        seen.append(rendered(taken(board, "ready")))
+        serve(row, 1)
+        seen.append(rendered(taken(board, "ready")))
+
+    counters = [
+        sample
+        for sample in seen[0]
+        if sample[0].startswith("kvd_")
+        and sample[0].endswith(("_total", "_bucket", "_count", "_sum"))
+    ]
+    assert len(counters) > 50
+    for counter in counters:
+        values = [metrics[counter] for metrics in seen]
+        assert sorted(values) == values, counter
+    assert 4 == seen[-1][key("kvd_request_seconds_count", worker="0")]
+    assert 2 == seen[-1][key("kvd_worker_starts_total", worker="0")]
+
+
+def test_one_process_has_no_reactor_that_is_watched() -> None:
+    """
+    Where twistd itself serves, nobody counts its waiting.
+    """
+    with scoreboard(1) as board:
+        serve(board.own_row(0), 1)
+        seen = rendered(taken(board, "ready", procs=0))
+
+    assert 1 == seen[key("kvd_request_seconds_count", worker="0")]
+    assert not [name for name, _ in seen if "loop_delay" in name or "busy" in name]
+
+
+def test_a_shadow_is_told_beside_what_was_dealt() -> None:
+    """
+    How often it agreed, and what each worker would have had.
+    """
+    shadow = Shadow("leastbusy", LeastBusy())
+    busy = view(2, requests=(1, 0), handing_over=(2, 0))
+    shadow.look_on([busy, busy, busy], [0, 1, 0])
+    with scoreboard(2) as board:
+        counts = {"policy": "leastbusy", "model": False, **shadow.counts([0, 1])}
+        seen = rendered(taken(board, "ready", "ready", shadow=counts))
+
+    pair = {"policy": "gated", "shadow": "leastbusy"}
+    assert 1 == seen[key("kvd_shadow_info", model="false", **pair)]
+    for answer, count in (("same", 1), ("another", 2), ("none", 0)):
+        name = "kvd_shadow_connections_total"
+        assert count == seen[key(name, answer=answer, **pair)]
+    for worker, dealt, chosen in (("0", 2, 0), ("1", 1, 3)):
+        name = "kvd_shadow_dealt_total"
+        assert dealt == seen[key(name, worker=worker, **pair)]
+        name = "kvd_shadow_chosen_total"
+        assert chosen == seen[key(name, worker=worker, **pair)]
+    for at, tasks in (("dealt", 6), ("shadow", 0)):
+        assert tasks == seen[key("kvd_shadow_found_tasks_total", at=at, **pair)]
+    assert 0 < seen[key("kvd_shadow_seconds_total", **pair)]
+
+
+def test_a_shadow_that_sees_nothing_has_a_name_only() -> None:
+    """
+    Without one there is nothing at all.
+    """
+    waiting = {"policy": "shared", "model": True}
+    with scoreboard(1) as board:
+        seen = rendered(taken(board, "ready", shadow=waiting))
+        without = rendered(taken(board, "ready"))
+
+    assert ["kvd_shadow_info"] == [name for name, _ in seen if "shadow" in name]
+    assert not [name for name, _ in without if "shadow" in name]
+
+
+def test_the_format_is_the_one_that_is_asked_for() -> None:
+    """
+    Prometheus asks for OpenMetrics, a browser for nothing in particular.
+    """
+    asked = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+    with scoreboard(2) as board:
+        snapshot = taken(board, "ready", "ready")
+        body, kind = render(snapshot, asked)
+        plain, plain_kind = render(snapshot, "text/html,*/*")
+
+    assert kind.startswith("application/openmetrics-text")
+    names = {family.name for family in read_openmetrics(body.decode())}
+    assert {"kvd_request_seconds", "kvd_connections", "kvd_accept_queue"} <= names
+    assert plain_kind.startswith("text/plain")
+    assert b"kvd_connections_total" in plain
+
+
+def test_the_supervisor_is_measured_as_any_process() -> None:
+    """
+    Under the names that dashboards know, and without Python's own.
+    """
+    with scoreboard(1) as board:
+        names = {name for name, _ in rendered(taken(board, "ready"))}
+
+    assert {"process_cpu_seconds_total", "process_open_fds"} <= names
+    assert not [name for name in names if name.startswith("python_")]
+
+
+def test_all_metrics_are_documented() -> None:
+    """
+    In the table of ``docs/running.rst``, and it has no others.
+    """
+    document = Path(__file__).parents[3] / "docs" / "running.rst"
+    documented = set(
+        re.findall(r"^``(kvd_\w+)`` ", document.read_text(encoding="utf-8"), re.M)
+    )
+    shadow = Shadow("leastbusy", LeastBusy())
+    with scoreboard(1) as board:
+        counts = {"policy": "leastbusy", "model": False, **shadow.counts([0])}
+        body, _ = render(taken(board, "ready", shadow=counts), "")
+
+    families = list(read_text(body.decode()))
+    names = {f.name + "_total" * (f.type == "counter") for f in families}
+    assert {name for name in names if name.startswith("kvd_")} == documented

@@ -1,0 +1,46 @@
+"""
+Scoreboards with work on them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from kvd.admin.status.ledger import NOTHING
+from kvd.dispatch.histogram import BUCKETS
+from kvd.dispatch.scoreboard import Row, Scoreboard, Sums, create_scoreboard
+
+
+def served(requests: int, bucket: int = 10) -> Sums:
+    """
+    The sums of a worker that has served so many alike.
+    """
+    latency = [0] * BUCKETS
+    latency[bucket] = requests
+    return replace(NOTHING, accepted=requests, requests=requests, latency=latency)
+
+
+@contextmanager
+def scoreboard(workers: int) -> Iterator[Scoreboard]:
+    """
+    An empty one.
+    """
+    memory = create_scoreboard(workers)
+    try:
+        yield Scoreboard(memory)
+    finally:
+        os.close(memory)
+
+
+def serve(row: Row, requests: int, seconds: float = 0.001) -> None:
+    """
+    Count requests of one connection, each of which took so long.
+    """
+    row.opened()
+    for _ in range(requests):
+        row.began()
+        row.finished(seconds)
+    row.closed()

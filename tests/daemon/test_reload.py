@@ -1,0 +1,186 @@
+"""
+Tests for `kvd.daemon.reload`.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.logger import LogEvent, capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.daemon.hangup import has_terminal
+from kvd.daemon.reload import Reload
+from kvd.daemon.written_files import check_written_files
+from kvd.errors import BadSetting, ChangeImpossible
+from kvd.settings import Settings, StoreLocation, TCPAddress
+
+SETTINGS = Settings(procs=2)
+
+
+class PlayedChanging:
+    """
+    Remembers what it should do.
+    """
+
+    procs = 3
+    """As somebody has changed it by hand."""
+
+    def __init__(self) -> None:
+        self.adopted: list[Settings] = []
+        self.answer: Deferred[None] = succeed(None)
+
+    def adopt(self, settings: Settings) -> Deferred[None]:
+        """
+        See `kvd.workers.changes.Changing`.
+        """
+        self.adopted.append(settings)
+        return self.answer
+
+
+def check_at_once(settings: Settings) -> Deferred[None]:
+    """
+    Where nothing can block.
+    """
+    return maybeDeferred(check_written_files, settings)
+
+
+def without_terminal() -> tuple[int, int]:
+    """
+    As `pty.fork`, but for the terminal.
+    """
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+    return child, os.open(os.devnull, os.O_RDONLY)
+
+
+class ReloadTests(SynchronousTestCase):
+    """
+    `Reload` applies what the settings say.
+    """
+
+    def setUp(self) -> None:
+        self.changing = PlayedChanging()
+
+    def reload(self, read: Callable[[], Settings]) -> list[LogEvent]:
+        """
+        What is logged meanwhile.
+        """
+        changing: Any = self.changing
+        with capturedLogs() as events:
+            reloading = Reload(SETTINGS, read, check_at_once, changing)
+            self.successResultOf(reloading.start())
+        return list(events)
+
+    def test_what_can_change_does(self) -> None:
+        """
+        Without a word; whoever changes has some.
+        """
+        new = replace(SETTINGS, policy="shared", procs=5, splice=False)
+
+        assert [] == self.reload(lambda: new)
+        assert [new] == self.changing.adopted
+
+    def test_what_cannot_is_said_and_left(self) -> None:
+        """
+        All else is done.
+        """
+        new = replace(
+            SETTINGS,
+            listen=(TCPAddress("127.0.0.1", 1),),
+            store=StoreLocation("null", ""),
+            control=None,
+            status=TCPAddress("127.0.0.1", 2),
+            procs=0,
+            splice=False,
+        )
+        events = self.reload(lambda: new)
+
+        assert ["listen", "status", "control", "store"] == [
+            event["name"] for event in events if "name" in event
+        ]
+        assert 3 == events[-1]["procs"]
+        assert [replace(SETTINGS, procs=3, splice=False)] == self.changing.adopted
+
+    def test_what_cannot_be_read_changes_nothing(self) -> None:
+        """
+        And the log says why.
+        """
+
+        def refuse() -> Settings:
+            raise BadSetting("there is no setting 'polcy'")
+
+        (event,) = self.reload(refuse)
+
+        assert "there is no setting 'polcy'" == event["reason"]
+        assert [] == self.changing.adopted
+
+    def test_what_cannot_be_written_changes_nothing(self) -> None:
+        """
+        Who died would be replaced by one that loses what it should write.
+        """
+        for new in (
+            replace(SETTINGS, access_log="/absent/log"),
+            replace(SETTINGS, record="/absent/record"),
+        ):
+            (event,) = self.reload(lambda new=new: new)  # type: ignore[misc]
+            assert "/absent/" in event["reason"]
+
+        assert [] == self.changing.adopted
+
+    def test_of_two_readings_the_later_counts(self) -> None:
+        """
+        Also where the check of the earlier takes longer.
+        """
+        checks: list[Deferred[None]] = []
+        read = [replace(SETTINGS, procs=procs) for procs in (5, 4)]
+
+        def check(settings: Settings) -> Deferred[None]:
+            checks.append(Deferred())
+            return checks[-1]
+
+        changing: Any = self.changing
+        reloading = Reload(SETTINGS, read.pop, check, changing)
+        ended = [reloading.start() for _ in range(2)]
+        assert [] == self.changing.adopted
+        for checked in reversed(checks):
+            checked.callback(None)
+        for one in ended:
+            self.successResultOf(one)
+
+        assert [5] == [settings.procs for settings in self.changing.adopted]
+
+    def test_what_cannot_be_done_is_said(self) -> None:
+        """
+        Another change may be under way.
+        """
+        self.changing.answer = fail(ChangeImpossible("not now"))
+        (event,) = self.reload(lambda: SETTINGS)
+
+        assert "not now" == event["reason"]
+
+    def test_a_terminal_is_noticed(self) -> None:
+        """
+        Its end would be told as SIGHUP, too.
+        """
+        for session, expected in ((pty.fork, True), (without_terminal, False)):
+            child, descriptor = session()
+            if child == 0:
+                os._exit(has_terminal() is not expected)
+            assert 0 == os.waitpid(child, 0)[1]
+            os.close(descriptor)
+
+    def test_a_mistake_is_logged_as_such(self) -> None:
+        """
+        With its traceback.
+        """
+        self.changing.answer = fail(ZeroDivisionError())
+        self.reload(lambda: SETTINGS)
+
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))

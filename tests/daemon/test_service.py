@@ -1,0 +1,214 @@
+"""
+Tests for `kvd.daemon.service`: what is refused before anything starts.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvd.admin.control.places import find_control
+from kvd.daemon.service import makeService
+from kvd.daemon.single_process import SingleProcessService
+from kvd.daemon.supervisor import SupervisorService
+from kvd.dispatch.policies.reuseport import ReusePort
+from kvd.options import Options
+from tests.ports import unused_port
+
+
+def options(*arguments: str) -> Options:
+    """
+    As twistd gives them.
+    """
+    parsed = Options()
+    parsed.parseOptions(list(arguments))
+    return parsed
+
+
+def listening(port: int) -> bool:
+    """
+    Whether somebody listens.
+    """
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize(
+    ("procs", "members", "kind"),
+    [("0", 1, SingleProcessService), ("3", 3, SupervisorService)],
+)
+def test_sockets_listen_before_anything_starts(
+    procs: str, members: int, kind: type[SingleProcessService | SupervisorService]
+) -> None:
+    """
+    While whoever starts it still reads what is wrong.
+    """
+    port = unused_port()
+    service: Any = makeService(
+        options(
+            "--store=null:",
+            "--control=off",
+            f"--procs={procs}",
+            f"--listen=tcp:{port}:interface=127.0.0.1",
+        )
+    )
+    assert isinstance(service, kind)
+    (group,) = service._groups
+    try:
+        assert members == len(group.members)
+        assert listening(port)
+    finally:
+        group.close()
+
+
+@pytest.mark.parametrize("tcp", [True, False])
+def test_the_control_socket_is_named_by_the_first_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tcp: bool
+) -> None:
+    """
+    Wherever that stands among the addresses; where there is none, beside the
+    first Unix socket.
+    """
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    port = unused_port()
+    more = [f"--listen=tcp:{port}:interface=127.0.0.1"] if tcp else []
+    service: Any = makeService(
+        options("--store=null:", f"--listen=unix:{tmp_path}/socket", *more)
+    )
+    place = service._control.address.path
+    for group in (*service._groups, service._control):
+        group.close()
+
+    assert (find_control(port) if tcp else f"{tmp_path}/socket.control") == place
+
+
+def test_an_address_that_fails_closes_the_others() -> None:
+    """
+    And ends the start with a sentence.
+    """
+    port = unused_port()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        pytest.raises(SystemExit, match="in use"),
+    ):
+        makeService(
+            options(
+                "--store=null:",
+                f"--listen=tcp:{port}:interface=127.0.0.1",
+                f"--listen=tcp:{other.getsockname()[1]}:interface=127.0.0.1",
+            )
+        )
+
+    assert not listening(port)
+
+
+def test_a_policy_that_cannot_say_who_accepts_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Before any socket listens, with a sentence.
+    """
+
+    def fail(self: ReusePort, worker: int, workers: int) -> Sequence[int]:
+        raise KeyError("missing")
+
+    port = unused_port()
+    monkeypatch.setattr(ReusePort, "members_of", fail)
+    with pytest.raises(SystemExit, match=r"'reuseport'.* fails with KeyError"):
+        makeService(
+            options(
+                *["--store=null:", "--policy=reuseport", "--procs=2"],
+                f"--listen=tcp:{port}:interface=127.0.0.1",
+            )
+        )
+
+    assert not listening(port)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sentence"),
+    [
+        (["--procs=2"], "'roundrobin' would see nothing: under the policy 'gated'"),
+        (["--procs=0", "--policy=roundrobin"], "needs workers to choose among"),
+    ],
+)
+def test_a_shadow_with_nothing_to_see_ends_the_start(
+    chosen: Sequence[str], sentence: str
+) -> None:
+    """
+    Before any socket listens: who asked for it would wait for figures in vain.
+    """
+    port = unused_port()
+    with pytest.raises(SystemExit, match=sentence):
+        makeService(
+            options(
+                *["--store=null:", "--shadow=roundrobin", *chosen],
+                f"--listen=tcp:{port}:interface=127.0.0.1",
+            )
+        )
+
+    assert not listening(port)
+
+
+def test_a_store_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
+    """
+    Before any socket listens.
+    """
+    port = unused_port()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="folder"):
+        makeService(
+            options(
+                f"--store=file:{tmp_path}/file",
+                f"--listen=tcp:{port}:interface=127.0.0.1",
+            )
+        )
+
+    assert not listening(port)
+
+
+def test_a_record_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
+    """
+    Before any socket listens, and before a connection would be lost to it.
+    """
+    port = unused_port()
+    with pytest.raises(SystemExit, match="record cannot be recorded to: No such"):
+        makeService(
+            options(
+                "--store=null:",
+                f"--record={tmp_path}/absent/record",
+                f"--listen=tcp:{port}:interface=127.0.0.1",
+            )
+        )
+
+    assert not listening(port)
+
+
+def test_an_access_log_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
+    """
+    Whoever wants one wants to know.
+    """
+    for path in (f"{tmp_path}/absent/log", str(tmp_path)):
+        with pytest.raises(SystemExit, match=f"the access log {path} cannot be wri"):
+            makeService(options("--store=null:", f"--access-log={path}"))
+
+
+def test_sockets_that_nobody_gave_end_the_start() -> None:
+    """
+    And the addresses that could be had are let go.
+    """
+    port = unused_port()
+    with pytest.raises(SystemExit, match="systemd gave no sockets to this process"):
+        makeService(
+            options(
+                "--store=null:",
+                f"--listen=tcp:{port}:interface=127.0.0.1",
+                "--listen=systemd",
+            )
+        )
+
+    assert not listening(port)

@@ -1,0 +1,91 @@
+"""
+Tests for `kvd.daemon.written_files`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import tempfile
+import threading
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.daemon.written_files import CHECK_SECONDS, check_off_reactor
+from kvd.errors import AccessLogUnusable, BadSetting
+from kvd.settings import Settings
+from tests.stepped import SteppedReactor
+
+MANY_SECONDS = 60.0
+
+
+class CheckTests(SynchronousTestCase):
+    """
+    `check_off_reactor` holds no reactor up.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = os.path.join(folder.name, "log")
+
+    def check(self, path: str) -> Deferred[None]:
+        """
+        Of an access log.
+        """
+        return check_off_reactor(Settings(access_log=path), self.reactor)
+
+    def finish(self) -> None:
+        """
+        Wait until no check is under way, and have it told.
+        """
+        for thread in threading.enumerate():
+            if thread.name == "check":
+                thread.join(MANY_SECONDS)
+                assert not thread.is_alive()
+        self.reactor.settle()
+
+    def test_it_is_told_in_the_reactor(self) -> None:
+        """
+        That it can be written, or why it cannot.
+        """
+        good, bad = self.check(self.path), self.check("/absent/log")
+        self.finish()
+        self.successResultOf(good)
+        self.failureResultOf(bad, AccessLogUnusable)
+
+        assert os.path.exists(self.path)
+        assert [] == self.reactor.getDelayedCalls()
+
+    def test_what_takes_too_long_is_told_too(self) -> None:
+        """
+        Another process may have a record locked.
+        """
+        with open(self.path, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            checked = check_off_reactor(Settings(record=self.path), self.reactor)
+            self.reactor.advance(CHECK_SECONDS - 1)
+            self.assertNoResult(checked)
+            self.reactor.advance(1)
+            self.failureResultOf(checked, BadSetting)
+        self.finish()
+
+    def test_a_pipe_needs_no_reader_yet(self) -> None:
+        """
+        What is written waits for one, as far as there is room; requests do not, nor
+        does the start. A socket is no pipe.
+        """
+        os.mkfifo(self.path)
+        checked = self.check(self.path)
+        self.finish()
+        self.successResultOf(checked)
+
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(f"{self.path}.socket")
+        checked = self.check(f"{self.path}.socket")
+        self.finish()
+        self.failureResultOf(checked, AccessLogUnusable)

@@ -1,0 +1,801 @@
+"""
+Tests for `kvd.dispatch.distribution`: true sockets, and workers that the test plays.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import tempfile
+from math import inf
+from typing import Any
+from unittest import mock
+
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.dispatch.dispatcher import JOIN_SECONDS
+from kvd.dispatch.distribution import Dispatching, choose_policy
+from kvd.dispatch.reuseport_programs import Steering
+from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
+from kvd.dispatch.stalling import AWAITED_LOOKS, LOOK_SECONDS
+from kvd.ipc.channel import Channel
+from kvd.ipc.messages import Deal, Gated, Listen, Unlisten, Unplaced
+from kvd.model.programs import ClassicProgram
+from kvd.net.listening import ListenerGroup, open_group
+from kvd.net.reuseport import by_chance
+from kvd.settings import TCPAddress, UNIXAddress
+from tests.ipc.played import PlayedWorker
+from tests.stepped import SteppedReactor
+
+LIMIT = 2
+
+
+class DispatchingCase(SynchronousTestCase):
+    """
+    Two workers that have joined, under policy ``reuseport``.
+    """
+
+    workers = 2
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        memory = create_scoreboard(self.workers, 4)
+        self.addCleanup(os.close, memory)
+        self.board = Scoreboard(memory)
+        self.group = self.open()
+        self.addCleanup(self.group.close)
+        self.programs: list[ClassicProgram | None] = []
+        self.patch(ListenerGroup, "steer", self.steer)
+        self.dispatching = Dispatching(
+            choose_policy("reuseport", self.workers),
+            [self.group],
+            Steering([self.group], memory),
+            self.board,
+            LIMIT,
+            self.reactor,
+        )
+        self.addCleanup(self.dispatching.close)
+        self.addCleanup(self.dispatching.finish)
+        self.played = [self.join(number) for number in range(self.workers)]
+        self.reactor.settle()
+
+    def open(self) -> ListenerGroup:
+        """
+        Where clients come.
+        """
+        return open_group(TCPAddress("127.0.0.1", 0), self.workers)
+
+    def steer(self, program: ClassicProgram | None) -> None:
+        """
+        Remember.
+        """
+        self.programs.append(program)
+
+    def join(self, number: int) -> PlayedWorker:
+        """
+        A worker is ready.
+        """
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        channel = Channel(near, lambda m, d: None, lambda: None, self.reactor)
+        self.addCleanup(channel.close)
+        self.addCleanup(far.close)
+        self.dispatching.joined(number, channel)
+        return PlayedWorker(number, 1, far)
+
+    def switch(self, name: str, workers: int | None = None) -> None:
+        """
+        To a policy.
+        """
+        self.dispatching.switch(choose_policy(name, workers or self.workers))
+        self.reactor.settle()
+
+    def heard(self, kinds: Any = Listen | Unlisten) -> list[list[Any]]:
+        """
+        What each worker was told since the last time, of these kinds.
+        """
+        return [
+            [message for message in worker.hear() if isinstance(message, kinds)]
+            for worker in self.played
+        ]
+
+    def connect(self) -> None:
+        """
+        One more client.
+        """
+        member = self.group.members[0]
+        client = socket.socket(member.family)
+        self.addCleanup(client.close)
+        client.connect(member.getsockname())
+        self.reactor.settle()
+
+    def waiting(self) -> int:
+        """
+        How many connections wait in the kernel's queues; they do no longer.
+        """
+        count = 0
+        for member in self.group.members:
+            while True:
+                try:
+                    connection, _ = member.accept()
+                except BlockingIOError:
+                    break
+                connection.close()
+                count += 1
+        return count
+
+
+class SwitchTests(DispatchingCase):
+    """
+    Another policy decides.
+    """
+
+    def test_workers_that_accept_leave_off_when_the_supervisor_begins(self) -> None:
+        """
+        From then on connections are dealt, wherever the kernel puts them.
+        """
+        self.heard()
+        self.connect()
+        assert 1 == self.waiting()
+
+        self.switch("roundrobin")
+        assert [[Unlisten("0/0")], [Unlisten("0/1")]] == self.heard()
+        for _ in range(2):
+            self.connect()
+        assert [1, 1] == [len(told) for told in self.heard(Deal)]
+        assert 0 == self.waiting()
+
+    def test_the_supervisor_leaves_off_when_workers_begin(self) -> None:
+        """
+        What is on its way to a worker arrives there.
+        """
+        self.switch("roundrobin")
+        self.connect()
+        self.heard()
+        self.switch("reuseport")
+        assert 1 == self.dispatching.handing_over(0)
+        assert [[Listen("0/0")], [Listen("0/1")]] == self.heard()
+
+        self.connect()
+        assert 1 == self.waiting()
+
+    def test_what_waited_for_a_worker_is_dealt(self) -> None:
+        """
+        The kernel's queue goes over to whoever looks at it.
+        """
+        for _ in range(2):
+            self.connect()
+        self.switch("leastbusy")
+
+        assert 2 == sum(self.dispatching.handing_over(number) for number in range(2))
+
+    def test_connections_are_kept_to_the_sockets_that_are_meant(self) -> None:
+        """
+        By a program; where all are meant, by the kernel's hash. So it is while
+        workers become ready, too.
+        """
+        for name in ("shared", "reuseport", "roundrobin"):
+            self.switch(name)
+
+        one = by_chance(range(1))
+        assert [None, one, None, one, None, one] == self.programs
+
+    def test_sockets_that_are_not_meant_are_looked_after(self) -> None:
+        """
+        Something may still be in their queues.
+        """
+        self.heard()
+        self.switch("shared")
+
+        told = self.heard()
+        polled: list[set[str]] = [{"0/0"}, {"0/1"}]
+        for worker, messages in enumerate(told):
+            for message in messages:
+                if isinstance(message, Listen):
+                    polled[worker].add(message.name)
+                else:
+                    polled[worker].discard(message.name)
+        assert all("0/0" in names for names in polled)
+        assert 1 == sum("0/1" in names for names in polled)
+
+    def test_who_is_full_is_not_chosen_by_a_policy_that_never_saw_it(self) -> None:
+        """
+        It had accepted for itself until now.
+        """
+        row = self.board.own_row(0)
+        for _ in range(LIMIT):
+            row.opened()
+        self.switch("roundrobin")
+        for _ in range(3):
+            self.connect()
+
+        assert [0, LIMIT] == [
+            self.dispatching.handing_over(number) for number in range(2)
+        ]
+        assert 1 == self.waiting()
+
+    def test_a_kernel_that_takes_no_program_is_told_of_once(self) -> None:
+        """
+        All sockets are looked after all the same.
+        """
+
+        def refuse(group: ListenerGroup, program: ClassicProgram | None) -> None:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        self.patch(ListenerGroup, "steer", refuse)
+        with capturedLogs() as events:
+            for name in ("shared", "reuseport", "shared", "roundrobin"):
+                self.switch(name)
+        for _ in range(2 * LIMIT):
+            self.connect()
+
+        (event,) = events
+        assert "hash is used instead" in event["log_format"]
+        assert [LIMIT, LIMIT] == [
+            self.dispatching.handing_over(number) for number in range(2)
+        ]
+
+    def test_workers_hear_of_a_gate(self) -> None:
+        """
+        Also that there is none any more, and whoever becomes ready later.
+        """
+        self.heard()
+        self.switch("gated")
+        assert [[Gated("gated")]] * 2 == self.heard(Gated)
+        self.board.workers = 3
+        self.played.append(self.join(2))
+        assert [[], [], [Gated("gated")]] == self.heard(Gated)
+
+        self.switch("shared")
+        assert [[Gated("")]] * 3 == self.heard(Gated)
+
+    def test_who_chose_so_far_chooses_for_what_has_been_accepted(self) -> None:
+        """
+        It waits for the next worker, though the kernel chooses for those after it.
+        """
+        self.switch("roundrobin")
+        for _ in range(2):
+            self.connect()
+        for worker in range(2):
+            self.dispatching.left(worker)
+        self.switch("reuseport")
+        self.join(0)
+
+        assert 2 == self.dispatching.handing_over(0)
+
+    def test_what_waits_for_workers_is_left_to_them_at_the_end(self) -> None:
+        """
+        They have the sockets, too.
+        """
+        held = [member.dup() for member in self.group.members]
+        self.connect()
+        self.dispatching.finish()
+        came = [sock for sock in held if select.select([sock], [], [], 0)[0]]
+        for sock in held:
+            sock.close()
+
+        assert 1 == len(came)
+
+    def test_what_is_anothers_is_left_to_whoever_gets_it_next(self) -> None:
+        """
+        The workers let go of its sockets first, and take nothing more of them.
+        """
+        self.heard()
+        self.group.given = 1
+        self.dispatching.finish()
+        self.reactor.settle()
+
+        assert [[Unlisten("0/0")], []] == self.heard()
+
+    def test_the_limit_of_connections_may_change(self) -> None:
+        """
+        From the next connection on.
+        """
+        self.switch("roundrobin")
+        self.dispatching.limit(1)
+        for _ in range(4):
+            self.connect()
+
+        assert 2 == self.waiting()
+
+    def test_a_program_that_is_there_is_not_loaded_again(self) -> None:
+        """
+        Whoever leaves, if it makes no difference.
+        """
+        self.switch("roundrobin")
+        before = list(self.programs)
+        self.dispatching.left(0)
+
+        assert before == self.programs
+
+    def test_a_worker_without_room_is_heard_under_every_policy(self) -> None:
+        """
+        Its word may come when nobody polls any more.
+        """
+        self.switch("roundrobin")
+        self.dispatching.heard(0, Unplaced("0/0"))
+        self.switch("reuseport")
+
+        assert [Listen("0/0"), Listen("0/1")] == self.heard(Listen)[1][-2:]
+
+
+class LookTests(DispatchingCase):
+    """
+    A program in the kernel counts, and what it counted is compared with what is.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.looks: list[float] = []
+        self.seconds: float | None = 0.5
+        self.patch(
+            Steering, "look", lambda steering: self.looks.append(self.reactor.seconds())
+        )
+        self.patch(Steering, "look_seconds", property(lambda steering: self.seconds))
+
+    def test_it_is_looked_at_as_often_as_it_wants(self) -> None:
+        """
+        From the switch to its policy on, until another is chosen.
+        """
+        self.switch("steered")
+        began = self.reactor.seconds()
+        for _ in range(4):
+            self.reactor.advance(0.25)
+        assert [began + 0.5, began + 1] == self.looks
+
+        self.seconds = None
+        self.switch("reuseport")
+        for _ in range(4):
+            self.reactor.advance(0.5)
+        assert 3 == len(self.looks)
+
+    def test_nobody_looks_when_the_sockets_are_closed(self) -> None:
+        """
+        There is nothing to be seen.
+        """
+        self.switch("steered")
+        self.dispatching.finish()
+        self.reactor.advance(1)
+
+        assert [] == self.looks
+
+
+class TakersTests(DispatchingCase):
+    """
+    Workers that accept for themselves see who else does.
+    """
+
+    def test_who_is_about_to_end_or_gone_takes_none(self) -> None:
+        """
+        Whoever replaces it does, when it is ready.
+        """
+        assert [0, 1] == self.board.loads(inf).ready
+        self.dispatching.leaving(0)
+        assert [1] == self.board.loads(inf).ready
+        self.dispatching.left(0)
+        self.dispatching.left(1)
+        assert [] == self.board.loads(inf).ready
+
+        self.join(1)
+        assert [1] == self.board.loads(inf).ready
+
+
+class StallTests(DispatchingCase):
+    """
+    A worker makes no turn: it is stopped, or busy with one thing.
+    """
+
+    workers = 3
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.silent = [0.0, 0.0, 0.0]
+        self.patch(Scoreboard, "silent_seconds", lambda board: list(self.silent))
+        self.look()
+        self.heard()
+
+    def look(self) -> None:
+        """
+        The supervisor looks once.
+        """
+        self.reactor.advance(LOOK_SECONDS)
+
+    def wait_at(self, member: int) -> None:
+        """
+        Let connections come until one waits in a socket.
+        """
+        while not select.select([self.group.members[member]], [], [], 0)[0]:
+            self.connect()
+
+    def stalls(self) -> list[int]:
+        """
+        How often each worker's place had one who made no turn.
+        """
+        return [of.stalls for of in self.board.sums()]
+
+    def stall(self) -> None:
+        """
+        Worker 1 gives no sign, although a connection waits for it.
+        """
+        self.wait_at(1)
+        for looks in range(AWAITED_LOOKS):
+            self.silent[1] = 0.3 + LOOK_SECONDS * looks
+            self.look()
+
+    def test_another_looks_after_its_socket_and_nothing_more_comes_there(self) -> None:
+        """
+        It keeps the socket, too.
+        """
+        self.stall()
+        told = self.heard()
+        assert [] == told[1]
+        assert [Listen("0/1")] == told[0] + told[2]
+        assert by_chance([0, 2]) == self.programs[-1]
+        assert [0, 2] == self.board.loads(inf).ready
+        assert [0, 1, 0] == self.stalls()
+
+    def test_it_gets_its_share_again_when_it_lives(self) -> None:
+        """
+        As soon as it gives a sign. All is told once.
+        """
+        with capturedLogs() as events:
+            self.stall()
+            self.silent[1] = 20.25
+            self.look()
+            self.heard()
+            self.silent[1] = 0.1
+            self.look()
+            self.look()
+        told = self.heard()
+        assert [] == told[1]
+        assert [Unlisten("0/1")] == told[0] + told[2]
+        assert None is self.programs[-1]
+        assert [0, 1, 2] == self.board.loads(inf).ready
+        assert [(1, 0.7), (1, 20.25)] == [
+            (event["worker"], round(event["seconds"], 3)) for event in events
+        ]
+        assert 1 == self.stalls()[1]
+
+    def test_who_waits_for_nobody_may_be_silent_for_longer(self) -> None:
+        """
+        For a second, and what a busy machine takes; not for ever.
+        """
+        self.silent = [0.0, 1.2, 0.0]
+        self.look()
+        assert [[], [], []] == self.heard()
+
+        self.silent[1] = 1.6
+        self.look()
+        assert 1 == self.stalls()[1]
+
+    def test_who_is_just_about_to_wake_is_not_taken_for_one(self) -> None:
+        """
+        It has slept for long, and a connection has only just come for it.
+        """
+        self.silent[1] = 0.9
+        for _ in range(2 * AWAITED_LOOKS):
+            self.wait_at(1)
+            self.look()
+            self.silent[1] = 0.1
+            self.waiting()
+            self.look()
+            self.silent[1] = 0.9
+
+        assert 0 == self.stalls()[1]
+        assert [[], [], []] == self.heard()
+
+    def test_who_has_no_room_for_more_is_not_taken_for_one(self) -> None:
+        """
+        Connections wait for it until one of its own ends.
+        """
+        row = self.board.own_row(1)
+        for _ in range(LIMIT):
+            row.opened()
+        self.stall()
+
+        assert [[], [], []] == self.heard()
+
+    def test_who_stands_in_may_come_to_stand_still_too(self) -> None:
+        """
+        Then the last one looks after all of the sockets.
+        """
+        self.stall()
+        told = self.heard()
+        other = 2 if told[0] else 0
+        stands_in = 2 - other
+        self.silent[stands_in] = 2.0
+        self.look()
+
+        told = self.heard()
+        assert [Unlisten("0/1")] == told[stands_in]
+        assert [Listen("0/1"), Listen(f"0/{stands_in}")] == sorted(
+            told[other], key=lambda message: str(message.name == f"0/{stands_in}")
+        )
+        assert by_chance([other]) == self.programs[-1]
+
+    def test_where_nobody_makes_a_turn_all_get_what_comes(self) -> None:
+        """
+        Whoever is first to live again has something to do.
+        """
+        self.silent = [2.0, 2.0, 2.0]
+        self.look()
+
+        assert None is self.programs[-1]
+        assert [1, 1, 1] == self.stalls()
+
+    def test_a_supervisor_that_stood_still_judges_nobody(self) -> None:
+        """
+        All of the service may have been stopped.
+        """
+        self.silent = [0.0, 2.0, 2.0]
+        self.reactor.advance(5)
+        assert [0, 0, 0] == self.stalls()
+
+        self.look()
+        assert [0, 1, 1] == self.stalls()
+
+    def test_what_comes_in_its_place_is_not_it(self) -> None:
+        """
+        It gets its share as soon as it is ready, and nothing is said of it.
+        """
+        self.stall()
+        with capturedLogs() as events:
+            self.dispatching.left(1)
+            self.heard()
+            self.silent[1] = 0.0
+            self.join(1)
+            told = self.heard()
+            self.look()
+
+        assert [Unlisten("0/1")] == told[0] + told[2]
+        assert None is self.programs[-1]
+        assert [] == events
+
+    def test_another_policy_keeps_away_from_it_too(self) -> None:
+        """
+        It is known already.
+        """
+        self.stall()
+        self.switch("roundrobin")
+        self.heard()
+        self.switch("steered")
+
+        told = self.heard()
+        assert Listen("0/1") in told[0] + told[2]
+        assert by_chance([0, 2]) == self.programs[-1]
+
+    def test_nobody_looks_at_the_end(self) -> None:
+        """
+        The sockets are closed.
+        """
+        self.silent[1] = 9.0
+        self.dispatching.finish()
+        self.look()
+
+        assert 0 == self.stalls()[1]
+
+
+class LeaveTests(DispatchingCase):
+    """
+    A worker is about to end, or gone.
+    """
+
+    def test_another_looks_after_the_socket_of_who_is_gone(self) -> None:
+        """
+        Until it is replaced.
+        """
+        self.heard()
+        self.dispatching.left(0)
+        assert [Listen("0/0")] == self.heard()[1]
+
+        self.join(0)
+        assert [Unlisten("0/0")] == self.heard()[1]
+
+    def test_what_is_on_its_way_to_who_leaves_goes_to_another(self) -> None:
+        """
+        At once.
+        """
+        self.switch("roundrobin")
+        self.connect()
+        assert 1 == self.dispatching.handing_over(0)
+        self.dispatching.leaving(0)
+
+        assert 1 == self.dispatching.handing_over(1)
+
+    def test_who_stands_in_counts_from_the_first_again(self) -> None:
+        """
+        While workers are replaced, one more serves: it polls, and connections come,
+        as if it were the first.
+        """
+        self.board.workers = 3
+        self.join(2)
+        self.dispatching.left(0)
+
+        assert None is self.programs[-1]
+
+    def test_who_leaves_at_the_end_changes_nothing_more(self) -> None:
+        """
+        The sockets are closed.
+        """
+        before = list(self.programs)
+        self.dispatching.finish()
+        with capturedLogs() as events:
+            self.dispatching.left(0)
+
+        assert [] == events
+        assert before == self.programs
+
+    def test_nothing_is_left_to_be_called_at_the_end(self) -> None:
+        """
+        Neither what was to be tried again.
+        """
+        for worker in range(2):
+            self.dispatching.heard(worker, Unplaced("0/0"))
+        assert [] != self.reactor.getDelayedCalls()
+        self.dispatching.finish()
+        self.dispatching.close()
+
+        assert [] == self.reactor.getDelayedCalls()
+
+
+class ShadowTests(DispatchingCase):
+    """
+    A policy that looks on.
+    """
+
+    def counts(self) -> dict[str, Any] | None:
+        """
+        What is told of it.
+        """
+        return self.dispatching.shadow_counts(range(2))
+
+    def test_it_looks_on_wherever_there_is_something_to_see(self) -> None:
+        """
+        Under each policy it counts anew; where the kernel chooses it waits.
+        """
+        assert None is self.counts()
+        self.switch("roundrobin")
+        self.dispatching.shadow_by(choose_policy("leastbusy", 2))
+        for name in ("roundrobin", "leastbusy"):
+            self.switch(name)
+            self.connect()
+            told = self.counts()
+            assert told is not None
+            assert ("leastbusy", 1) == (told["policy"], told["connections"])
+
+        self.switch("reuseport")
+        assert {"policy": "leastbusy", "model": False} == self.counts()
+        self.dispatching.shadow_by(choose_policy("steered", 2))
+        assert {"policy": "steered", "model": True} == self.counts()
+
+        self.dispatching.shadow_by(None)
+        assert None is self.counts()
+
+
+class GrowTests(DispatchingCase):
+    """
+    More workers than there are sockets.
+    """
+
+    def test_each_gets_its_own_socket(self) -> None:
+        """
+        The new one is looked after by another until its worker is there.
+        """
+        self.heard()
+        self.switch("reuseport", 3)
+        assert 3 == len(self.group.members)
+        assert [Listen("0/2")] == [told for each in self.heard() for told in each]
+
+        self.board.workers = 3
+        self.played.append(self.join(2))
+        assert [Listen("0/2")] == self.heard()[2]
+
+    def test_the_supervisor_accepts_from_new_ones_too(self) -> None:
+        """
+        A program may not be had, and then connections come to all.
+        """
+        self.switch("reuseport", 4)
+        self.switch("roundrobin", 4)
+        for _ in range(2 * LIMIT):
+            self.connect()
+
+        assert 0 == self.waiting()
+
+    def test_where_no_more_can_be_made_workers_share(self) -> None:
+        """
+        And that is said.
+        """
+
+        def refuse(group: ListenerGroup, size: int) -> None:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+        self.heard()
+        self.patch(ListenerGroup, "grow", refuse)
+        with capturedLogs() as events:
+            self.switch("reuseport", 3)
+        assert any("workers share them" in event["log_format"] for event in events)
+
+        self.board.workers = 3
+        self.played.append(self.join(2))
+        shared = Listen("0/0", alone=False)
+        assert [[shared], [], [shared]] == self.heard()
+
+        # And no program chooses one that there is not.
+        assert None is self.programs[-1]
+        for worker in range(3):
+            self.dispatching.left(worker)
+        assert None is self.programs[-1]
+
+    def test_a_supervisor_out_of_descriptors_looks_at_a_socket_later(self) -> None:
+        """
+        Connections wait in it meanwhile.
+        """
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.dispatching.limit(1000)
+        self.switch("roundrobin")
+        self.group.grow(3)
+        with (
+            mock.patch.object(socket.socket, "dup", side_effect=short),
+            capturedLogs() as events,
+        ):
+            self.switch("leastbusy")
+        assert any("wait for now" in event["log_format"] for event in events)
+        self.fill()
+
+        self.reactor.advance(JOIN_SECONDS)
+        assert 0 == self.waiting()
+
+    def test_a_socket_is_not_looked_at_any_more_at_the_end(self) -> None:
+        """
+        However often there was no descriptor for it.
+        """
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.group.grow(3)
+        with mock.patch.object(socket.socket, "dup", side_effect=short):
+            self.switch("leastbusy")
+            self.switch("reuseport")
+        assert 2 == len(self.reactor.getDelayedCalls())
+        self.dispatching.finish()
+        assert [] == self.reactor.getDelayedCalls()
+
+    def fill(self) -> None:
+        """
+        Let connections come until one waits in the newest socket.
+        """
+        newest = self.group.members[-1]
+        while not select.select([newest], [], [], 0)[0]:
+            self.connect()
+
+
+class UnixTests(DispatchingCase):
+    """
+    A Unix socket is alone.
+    """
+
+    def open(self) -> ListenerGroup:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        return open_group(UNIXAddress(f"{folder.name}/socket"), self.workers)
+
+    def test_all_workers_look_at_it(self) -> None:
+        """
+        Also where each would have a socket of its own.
+        """
+        shared = Listen("0/0", alone=False)
+        assert [[shared], [shared]] == self.heard()
+
+        self.switch("reuseport", 3)
+        assert 1 == len(self.group.members)
+        assert [[], []] == self.heard()
+
+    def test_it_is_dealt_from(self) -> None:
+        """
+        As any other.
+        """
+        self.switch("roundrobin")
+        self.connect()
+
+        assert 1 == self.dispatching.handing_over(0)

@@ -1,0 +1,158 @@
+"""
+Tests for `kvd.dispatch.stalling`, on a true scoreboard.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterator
+from unittest import mock
+
+import pytest
+from twisted.logger import capturedLogs
+
+from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
+from kvd.dispatch.stalling import AWAITED_LOOKS, Stalls
+
+
+class Watched:
+    """
+    Two workers, and a clock that moves when told.
+    """
+
+    def __init__(self, board: Scoreboard) -> None:
+        self.now = time.monotonic_ns()
+        with self.time():
+            self.rows = [board.own_row(worker) for worker in range(2)]
+        self.now += 10**7
+        self.board = board
+        self.stalls = Stalls(board)
+        self.waits_for: set[int] = set()
+
+    def time(self) -> mock._patch[mock.MagicMock]:
+        """
+        As the clock says.
+        """
+        return mock.patch("time.monotonic_ns", side_effect=lambda: self.now)
+
+    def look(self, seconds: float = 0.2) -> bool:
+        """
+        After so long.
+        """
+        self.now += int(seconds * 1e9)
+
+        def awaited(workers: Collection[int]) -> set[int]:
+            return self.waits_for & set(workers)
+
+        with self.time():
+            return self.stalls.look(seconds, [0, 1], awaited)
+
+    def wakes(self, worker: int) -> None:
+        """
+        A sign.
+        """
+        with self.time():
+            self.rows[worker].woke()
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    """
+    New ones.
+    """
+    memory = create_scoreboard(2)
+    yield Watched(Scoreboard(memory))
+    os.close(memory)
+
+
+def test_who_gives_no_sign_while_a_connection_waits_makes_no_turn(
+    watched: Watched,
+) -> None:
+    """
+    Less than a second after it came.
+    """
+    watched.waits_for = {0, 1}
+    for _ in range(AWAITED_LOOKS - 1):
+        assert not watched.look()
+        watched.wakes(0)
+    assert watched.look()
+    assert {1} == watched.stalls.stalled
+    assert AWAITED_LOOKS * 0.2 < 0.7
+
+
+def test_what_another_took_waited_all_the_same(watched: Watched) -> None:
+    """
+    A worker that lives would have given a sign.
+    """
+    watched.waits_for = {1}
+    watched.look()
+    watched.waits_for = set()
+    watched.wakes(0)
+    for _ in range(AWAITED_LOOKS - 1):
+        watched.look()
+        watched.wakes(0)
+
+    assert {1} == watched.stalls.stalled
+
+
+def test_a_sign_is_a_turn(watched: Watched) -> None:
+    """
+    Both when it wakes and when it begins to wait.
+    """
+    watched.waits_for = {0}
+    for sign in (watched.rows[0].woke, watched.rows[0].waits):
+        for _ in range(AWAITED_LOOKS):
+            watched.look()
+            watched.wakes(1)
+        assert {0} == watched.stalls.stalled
+        with watched.time():
+            sign()
+        assert watched.look()
+        assert set() == watched.stalls.stalled
+
+
+def test_each_stall_is_counted_and_told_once(watched: Watched) -> None:
+    """
+    With its length at its end.
+    """
+    with capturedLogs() as events:
+        for _ in range(10):
+            watched.look()
+            watched.wakes(0)
+        watched.wakes(1)
+        watched.look()
+    told = [(e["log_level"].name, e["worker"], round(e["seconds"], 1)) for e in events]
+
+    assert [("warn", 1, 1.6), ("info", 1, 2.0)] == told
+    assert [0, 1] == [of.stalls for of in watched.board.sums()]
+
+
+def test_who_takes_what_comes_meanwhile_is_told(watched: Watched) -> None:
+    """
+    Others, or nobody.
+    """
+    with capturedLogs() as events:
+        watched.wakes(0)
+        watched.now += 10**9
+        watched.wakes(0)
+        watched.look(1)
+        watched.look(2)
+
+    assert [(1, "others take"), (0, "nobody takes")] == [
+        (event["worker"], event["others"]) for event in events
+    ]
+
+
+def test_who_is_gone_is_forgotten(watched: Watched) -> None:
+    """
+    Nothing is told of what comes in its place.
+    """
+    watched.look(3)
+    with capturedLogs() as events:
+        for worker in (0, 1):
+            watched.stalls.forget(worker)
+            watched.wakes(worker)
+        assert not watched.look()
+
+    assert [] == events

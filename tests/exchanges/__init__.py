@@ -1,3 +1,0 @@
-"""
-The tests of `kvd.exchanges`.
-"""

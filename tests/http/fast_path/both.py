@@ -1,0 +1,278 @@
+"""
+Two workers side by side, with shortcuts and without, whose clients do the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from twisted.internet.defer import Deferred, execute
+from zope.interface import implementer
+
+from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS, lone_row
+from kvd.http.dialects.choice import Dialects
+from kvd.http.host_guard import HostGuard
+from kvd.http.record import read_record
+from kvd.interfaces import IStoreMaker
+from kvd.settings import Durability, Limits, Settings, StoreLocation, TCPAddress
+from kvd.store.file import FileStore
+from kvd.workers.serving import Parts, Serving
+from tests.http.fast_path.cases import attribute_of
+from tests.http.fast_path.watched import WatchedShortcuts
+from tests.stepped import Client, InlineWriter, SteppedReactor
+
+LIMITS = Limits(value_bytes=5_000, idle_seconds=100, head_seconds=50)
+
+
+@implementer(IStoreMaker)
+class SteppedStoreMaker:
+    """
+    Opens file stores that go by a reactor which steps.
+    """
+
+    def __init__(self, reactor: SteppedReactor) -> None:
+        self._reactor = reactor
+
+    def resolve(self, path: str) -> str:
+        return path
+
+    def prepare(self, path: str) -> None:
+        pass
+
+    def open_store(self, path: str, durability: Durability) -> FileStore:
+        return FileStore(path, durability, self._reactor, execute)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What is the same on both ways.
+    """
+
+    replies: list[bytes]
+    """Of each connection, without what differs from one moment to the next."""
+    ended: list[bool]
+    files: dict[str, tuple[bytes, bytes]]
+    """What is stored, without its ids."""
+    entries: list[str]
+    """Of the access log, without times."""
+    connections: list[tuple[int, int]]
+    """Of the record: bytes and requests of each."""
+    counts: list[int]
+
+
+class LoopbackGuard(HostGuard):
+    """
+    Takes all connections for ones to a loopback address.
+    """
+
+    def _guards(self, local: Any) -> bool:
+        return True
+
+
+class ServingAtOnce(Serving):
+    """
+    Writes its logs without a thread.
+    """
+
+    def _thread_for(self, path: str) -> Callable[[Callable[[], None]], Deferred[None]]:
+        return execute
+
+    def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
+        return execute(function)
+
+
+class Worker:
+    """
+    A worker over a folder of its own, and its clients.
+    """
+
+    def __init__(
+        self, *, shortcuts: bool, durability: Durability, guarded: bool = False
+    ) -> None:
+        self.folder = tempfile.mkdtemp(prefix="kvd-test-")
+        self.root = os.path.join(self.folder, "values")
+        os.mkdir(self.root)
+        self._reactor = SteppedReactor()
+        self._row = lone_row()
+        settings = Settings(
+            store=StoreLocation("file", self.root),
+            durability=durability,
+            access_log=os.path.join(self.folder, "log"),
+            record=os.path.join(self.folder, "record"),
+            limits=LIMITS,
+            shortcuts=shortcuts,
+        )
+        parts = Parts(SteppedStoreMaker(self._reactor), Dialects(()))
+        self._serving = ServingAtOnce(settings, 0, self._reactor, self._row, parts)
+        with mock.patch("kvd.workers.serving.Writer", InlineWriter):
+            self._serving.start()
+        self.watched: WatchedShortcuts | None = None
+        site = self._serving._site
+        if guarded:
+            site.guard = LoopbackGuard([TCPAddress("127.0.0.1", 8080)], ["kvd"])
+        if site.shortcuts is not None:
+            self.watched = site.shortcuts = WatchedShortcuts(site.shortcuts)
+        self._clients: list[Client] = []
+        self._replies: list[bytes] = []
+
+    def connect(self, request: bytes, room: int | None = None) -> None:
+        """
+        One more client.
+
+        Args:
+            request: What it has said when it is accepted.
+            room: How much may be sent ahead to it; None: much.
+        """
+        near, far = socket.socketpair()
+        if room is not None:
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+        far.sendall(request)
+        self._clients.append(Client(self._reactor, far))
+        self._replies.append(b"")
+        self._serving.serve(near, "")
+        self._hear(len(self._clients) - 1)
+
+    def send(self, number: int, data: bytes, *, reads: bool = True) -> None:
+        """
+        One of the last clients sends something; if it has ended, another does.
+        """
+        number = self._one_of_the_last(number)
+        if self._clients[number].ended:
+            self.connect(b"")
+            number = len(self._clients) - 1
+        client = self._clients[number]
+        try:
+            client.send(data)
+        except (BrokenPipeError, ConnectionResetError):
+            client.ended = True
+        if reads:
+            self._hear(number)
+
+    def _one_of_the_last(self, number: int) -> int:
+        return len(self._clients) - 1 - number % min(3, len(self._clients))
+
+    def _hear(self, number: int) -> None:
+        client = self._clients[number]
+        if not client.ended:
+            self._replies[number] += client.receive()
+
+    def half_close(self, number: int) -> None:
+        """
+        A client sends no more.
+        """
+        number = self._one_of_the_last(number)
+        if not self._clients[number].ended:
+            self._clients[number].half_close()
+            self._hear(number)
+
+    def leave(self, number: int) -> None:
+        """
+        A client is gone.
+        """
+        client = self._clients[self._one_of_the_last(number)]
+        client.ended = True
+        client.close()
+
+    def wait(self, seconds: float) -> None:
+        """
+        Time passes.
+        """
+        self._reactor.advance(seconds)
+
+    def path(self, name: str) -> str:
+        """
+        Of something in the store.
+        """
+        return os.path.join(self.root, name)
+
+    def end(self) -> Outcome:
+        """
+        Drain, and say what was.
+        """
+        for number in range(len(self._clients)):
+            self._hear(number)
+        drained: list[Any] = []
+        self._serving.drain(1).addCallback(drained.append)
+        self._reactor.settle()
+        for number in range(len(self._clients)):
+            self._hear(number)
+        ended = [client.ended for client in self._clients]
+        for client in self._clients:
+            client.socket.close()
+        self._reactor.settle()
+        assert drained
+        self._serving.stop()
+        self._reactor.dispose()
+        words = self._row.words.tolist()
+        begun, done, bytes_in, bytes_out, _, latency = WORDS_OF_REQUESTS
+        return Outcome(
+            [_without_moments(reply) for reply in self._replies],
+            ended,
+            self._files(),
+            [_without_times(line) for line in self._lines("log")],
+            sorted(
+                (connection.bytes, connection.requests)
+                for connection in read_record(os.path.join(self.folder, "record"))
+            ),
+            [
+                *(words[word] for word in (0, 1, begun, done, bytes_in, bytes_out)),
+                sum(words[latency : latency + 26]),
+            ],
+        )
+
+    def clean_up(self) -> None:
+        """
+        Leave nothing.
+        """
+        shutil.rmtree(self.folder)
+
+    def _lines(self, name: str) -> list[str]:
+        path = Path(self.folder, name)
+        return path.read_text().splitlines() if path.exists() else []
+
+    def _files(self) -> dict[str, tuple[bytes, bytes]]:
+        files: dict[str, tuple[bytes, bytes]] = {}
+        for folder, folders, names in os.walk(self.root):
+            for name in (*folders, *names):
+                path = os.path.join(folder, name)
+                if path.endswith("/.kvd") or "/.kvd/" in path:
+                    continue
+                body = b"no file"
+                if os.path.isfile(path) and not os.path.islink(path):
+                    body = Path(path).read_bytes()
+                said = _without_id(attribute_of(path) or b"")
+                files[os.path.relpath(path, self.root)] = body, said
+        hidden = os.listdir(os.path.join(self.root, ".kvd"))
+        assert ["lock"] == hidden, hidden
+        return files
+
+
+def _without_moments(reply: bytes) -> bytes:
+    """
+    A time becomes the word for it; so does an entity tag, also within a sentence.
+    """
+    reply = re.sub(rb"[A-Z][a-z]{2}, \d\d \w{3} \d{4} [\d:]{8} GMT", b"(date)", reply)
+    reply = re.sub(rb"\d{4}-\d\d-\d\dT[\d:.]+Z", b"(date)", reply)
+    reply = re.sub(rb'"[0-9a-f]{32}\\?"', b"(id)", reply)
+    # Of files of others, whose length is not always the same.
+    return re.sub(rb'"[0-9a-f]+-[0-9a-f]+-[0-9a-f]+\\?"', b"(other)", reply)
+
+
+def _without_id(attribute: bytes) -> bytes:
+    said = re.sub(rb"^([12]) [0-9a-f]{32} ", rb"\1 (id) ", attribute)
+    return re.sub(rb"^(2 \(id\) \d+) \d+\.\d{6}\n", rb"\1 (date)\n", said)
+
+
+def _without_times(line: str) -> str:
+    _, rest = line.split(" ", 1)
+    return rest.rpartition(" ")[0]

@@ -1,0 +1,172 @@
+"""
+Shortcuts to a true file store, and one client.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+
+from twisted.internet.task import Clock
+
+from kvd.http.dialects.choice import Dialects
+from kvd.http.fast_path import Shortcuts, shortcuts_to
+from kvd.http.site import Site
+from kvd.model.keys import Key
+from kvd.settings import Limits
+from kvd.store import attribute
+from kvd.store.file import FileStore
+from tests.store.cases import FileStoreCase
+
+HOST = b"Host: kvd\r\n"
+
+
+def get(key: str | bytes, fields: bytes = b"", minor: int = 1) -> bytes:
+    """
+    A whole GET.
+    """
+    return _line("GET", key, minor) + HOST + fields + b"\r\n"
+
+
+def put(key: str | bytes, body: bytes, fields: bytes = b"", minor: int = 1) -> bytes:
+    """
+    A whole PUT.
+    """
+    length = b"Content-Length: %d\r\n" % len(body)
+    return _line("PUT", key, minor) + HOST + length + fields + b"\r\n" + body
+
+
+def _line(method: str, key: str | bytes, minor: int) -> bytes:
+    return b"%b /%b HTTP/1.%d\r\n" % (method.encode(), _bytes(key), minor)
+
+
+def _bytes(key: str | bytes) -> bytes:
+    return key.encode("latin-1") if isinstance(key, str) else key
+
+
+def field(reply: bytes, name: str) -> str | None:
+    """
+    What a field of a reply says.
+    """
+    head = reply.partition(b"\r\n\r\n")[0].decode("latin-1")
+    found = re.search(rf"(?im)^{name}: ([^\r]*)", head)
+    return found[1] if found else None
+
+
+def body_of(reply: bytes) -> bytes:
+    """
+    What stands behind the head of a reply.
+    """
+    return reply.partition(b"\r\n\r\n")[2]
+
+
+class ShortcutCase(FileStoreCase):
+    """
+    A test in which one client has a connection, and nobody but a shortcut reads
+    from it.
+    """
+
+    limits = Limits()
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store = self.open_store()
+        self.site = self.make_site(self.store)
+        self.shortcuts = self.make_shortcuts(self.site)
+        # The folder of uploads is made, as the ordinary way does it.
+        self.result(self.store.begin(Key(b"first"), 0)).discard()
+        self.near, self.far = self.pair()
+
+    def make_site(self, store: FileStore) -> Site:
+        """
+        What a worker would have around the store.
+        """
+        return Site(store, Dialects(()), self.limits, Clock())
+
+    def make_shortcuts(self, site: Site) -> Shortcuts:
+        """
+        As a worker has them.
+        """
+        made = shortcuts_to(site)
+        assert made is not None, "kvd is installed without what a C compiler makes"
+        site.shortcuts = made
+        return made
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        """
+        Two ends of a connection: ours, and a client's.
+        """
+        near, far = socket.socketpair()
+        for end in (near, far):
+            self.addCleanup(end.close)
+        far.setblocking(False)
+        return near, far
+
+    def keep(self, key: str, body: bytes) -> str:
+        """
+        Publish a value and read it, so that it is held in memory; its entity tag.
+        """
+        etag = self.publish(self.store, Key(key.encode()), body).info.etag
+        assert body == self.get(self.store, Key(key.encode()))
+        return etag
+
+    def serve(self, request: bytes) -> int | bytes:
+        """
+        What comes of a request.
+        """
+        self.far.sendall(request)
+        return self.shortcuts.serve(self.near.fileno())
+
+    def reply(self) -> bytes:
+        """
+        What the client has got.
+        """
+        try:
+            return self.far.recv(1 << 20)
+        except BlockingIOError:
+            return b""
+
+    def served(self, request: bytes) -> bytes:
+        """
+        The reply to a request that a shortcut serves, on a connection that stays.
+        """
+        outcome = self.serve(request)
+        assert 1 == outcome, outcome
+        return self.reply()
+
+    def assert_left(self, request: bytes) -> None:
+        """
+        Nothing is done with a request, neither at the first time nor when its form
+        is known; whoever is asked next has it whole.
+        """
+        before = self.contents()
+        for _ in range(2):
+            assert request == self.serve(request)
+            assert b"" == self.reply()
+        assert before == self.contents()
+        assert [] == self.debris()
+
+    def contents(self) -> dict[str, tuple[bytes | None, bytes | None]]:
+        """
+        The body and the attribute of each file below the root.
+        """
+        contents: dict[str, tuple[bytes | None, bytes | None]] = {}
+        for name in self.found():
+            path = os.path.join(self.path, name)
+            if os.path.islink(path) or not os.path.isfile(path):
+                contents[name] = None, None
+                continue
+            with open(path, "rb") as file:
+                contents[name] = file.read(), attribute_of(path)
+        return contents
+
+
+def attribute_of(path: str) -> bytes | None:
+    """
+    What kvd has said of a file; None for nothing.
+    """
+    try:
+        return os.getxattr(path, attribute.NAME, follow_symlinks=False)
+    except OSError:
+        return None

@@ -1,0 +1,298 @@
+"""
+Tests for `kvd.http.fast_path`: whatever clients and others do, it comes to the same
+with shortcuts and without.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvd.settings import Durability
+from kvd.store import attribute
+from tests.http.fast_path.both import Worker
+from tests.http.fast_path.cases import get, put
+
+Step: TypeAlias = Callable[[Worker], None]
+
+KEYS = st.sampled_from([
+    "k", "k", "k", "a/b", "a/b", "a/c", "a", "deep/er/k", "k.", "~", "-k", "*",
+    "folder", "foreign", "k/below", "?limit=9", "a/?limit=9", "k?x=y", "%6b", "a%2fb",
+    "a/", "a//b", "..", "a/./b", "./k", ".kvd/lock", ".k", "#", "k\xe9",
+    "x" * 255, "y" * 256, "a/" * 30 + "k",
+])  # fmt: skip
+METHODS = st.sampled_from(
+    ["GET"] * 6 + ["PUT"] * 8 + ["HEAD", "DELETE", "DELETE", "OPTIONS", "POST", "NONE"]
+)
+FIELDS: st.SearchStrategy[list[bytes]] = st.lists(
+    st.sampled_from(
+        [
+            *[b"Connection: close", b"Connection: keep-alive", b"connection: Close"],
+            *[b"User-Agent: one", b"User-Agent: two", b"Content-Type: text/plain"],
+            *[b"Content-Encoding: br", b"Range: bytes=1-2", b"Range: bytes=9-"],
+            *[b"If-Match: *", b"If-None-Match: *", b'If-Match: "none"'],
+            *[b"If-Modified-Since: Thu, 01 Jan 2099 00:00:00 GMT"],
+            *[b"Expect: 100-continue", b"Expect: none", b"Content-Range: bytes 0-1/2"],
+            *[b"Content-Length: 3", b"Host: second", b"folded: a\r\n b", b"no colon"],
+            *[b"blank : x", b"Transfer-Encoding: chunked", b"X: " + b"x" * 1100],
+            *[b"Content-Type: " + b"\xff" * 600, b"Upgrade: h2c", b"Content-Type: \t"],
+            *[b"Content-Language: de", b"Cache-Control: max-age=9", b"Expires: 0"],
+            *[b"Content-Disposition: inline; filename=\xff", b"Destination: /k"],
+            *[b"Content-Encoding: aws-chunked", b"x-amz-copy-source: /b/k"],
+            *[b"Content-MD5: x", b"Content-MD5: 1B2M2Y8AsgTpgAmY7PhCfg=="],
+            b"Content-Digest: sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:",
+            *[b"Repr-Digest: crc32c=:AAAA:", b"Repr-Digest: sha-256=:AAAA:"],
+        ]
+    ),
+    max_size=1,
+) | st.just([])
+BODIES = st.one_of(
+    st.binary(max_size=12),
+    st.sampled_from([b"", b"GET /k HTTP/1.1\r\n\r\n", b"b" * 4_999, b"c" * 5_001]),
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    """
+    A request as a client might send it, mostly a good one.
+    """
+    method, key, fields = draw(METHODS), draw(KEYS), draw(FIELDS)
+    minor = draw(st.sampled_from([1, 1, 1, 0, 2]))
+    host = draw(
+        st.sampled_from([b"kvd"] * 9 + [b"kvd:80", b"[::1]", b"a:b", b"", b"evil"])
+    )
+    body = draw(BODIES) if method in ("PUT", "POST") else b""
+    lines = [
+        f"{method} /{key} HTTP/1.{minor}".encode("latin-1"),
+        b"Host: " + host,
+        *fields,
+    ]
+    if body or method == "PUT":
+        lines.append(b"Content-Length: %d" % len(body))
+    return b"\r\n".join([*lines, b"", b""]) + body
+
+
+# Those that a shortcut may serve, again and again.
+PLAIN = st.builds(
+    lambda method, key, body, fields: (
+        put(key, body, fields) if method is put else get(key, fields)
+    ),
+    st.sampled_from([get, put, put]),
+    st.sampled_from(["k", "k", "a/b", "a/c"]),
+    st.sampled_from([b"value", b"other", b""]),
+    st.sampled_from([b"", b"", b"", b"Connection: close\r\n"]),
+)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[bytes]:
+    """
+    A few requests, in pieces or in one.
+    """
+    data = b"".join(draw(st.lists(PLAIN | requests(), min_size=1, max_size=3)))
+    ends = draw(st.lists(st.integers(0, len(data)), max_size=2))
+    cuts = [0, *sorted(ends), len(data)]
+    return [data[a:b] for a, b in pairwise(cuts) if a < b]
+
+
+def send(number: int, pieces: Sequence[bytes], reads: bool, worker: Worker) -> None:
+    """
+    A client sends, and may read what comes.
+    """
+    for piece in pieces:
+        worker.send(number, piece, reads=reads)
+
+
+def connect(request: bytes, room: int | None, worker: Worker) -> None:
+    """
+    Somebody connects, and may have said something when he is accepted.
+    """
+    worker.connect(request, room)
+
+
+def half_close(number: int, worker: Worker) -> None:
+    """
+    A client sends no more.
+    """
+    worker.half_close(number)
+
+
+def leave(number: int, worker: Worker) -> None:
+    """
+    A client is gone.
+    """
+    worker.leave(number)
+
+
+def wait(seconds: float, worker: Worker) -> None:
+    """
+    Time passes.
+    """
+    worker.wait(seconds)
+
+
+def meddle(act: Callable[[str], None], name: str, worker: Worker) -> None:
+    """
+    Somebody else does something with a file of the store, if it is there.
+    """
+    try:
+        act(worker.path(name))
+    except OSError:
+        # It is not, or something is in his way: on both sides the same.
+        pass
+
+
+def place(said: bytes | None, path: str) -> None:
+    """
+    A file of his own, which may say that it is kvd's.
+    """
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(b"abc")
+    os.utime(path, ns=(10**18, 10**18))
+    if said is not None:
+        os.setxattr(path, attribute.NAME, said)
+
+
+def take_away(path: str) -> None:
+    """
+    A file, or a folder with all that is in it.
+    """
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+def move_away(path: str) -> None:
+    """
+    It has another name then.
+    """
+    os.rename(path, path + "-moved")
+
+
+def put_a_link(path: str) -> None:
+    """
+    To what was there.
+    """
+    move_away(path)
+    os.symlink(os.path.basename(path) + "-moved", path)
+
+
+def put_a_folder(path: str) -> None:
+    """
+    In place of what was there.
+    """
+    if os.path.lexists(path):
+        move_away(path)
+    os.mkdir(path)
+
+
+def touch(path: str) -> None:
+    """
+    It is older then.
+    """
+    os.utime(path, ns=(10**18, 10**18))
+
+
+def shorten(path: str) -> None:
+    """
+    As a power cut might.
+    """
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+OLD = b"1 " + b"a" * 32
+NEW = b"2 " + b"a" * 32
+# What `place` and `touch` make the date of a file.
+DATE = b" 1000000000.000000\n"
+MEDDLING = st.sampled_from(
+    [
+        *[take_away, move_away, put_a_link, put_a_folder, touch, shorten],
+        *(
+            partial(place, said)
+            for said in (
+                *(None, b"rubbish", OLD + b" 3\n", OLD + b" 4\n", OLD + b" 3\nx\n"),
+                *(OLD + b" 3\ncontent-type: x\n", NEW + b" 3" + DATE),
+                *(NEW + b" 4" + DATE, NEW + b" 3 1000000001.000000\n"),
+                *(NEW + b" 3" + DATE + b"x\n", NEW + b" 3" + DATE + b"age: 1\n"),
+                NEW + b" 3" + DATE + b"content-type: x\n",
+                NEW + b" 3" + DATE + b"content-type: x\r\xff\n",
+            )
+        ),
+    ]
+)
+NUMBERS = st.integers(0, 2)
+NAMES = st.sampled_from(["k", "a", "a/b", "a/c", "foreign", "folder"])
+READS = st.sampled_from([True, True, True, False])
+ROOM = st.sampled_from([None, None, 1])
+
+
+def step(act: Callable[..., None], *parts: st.SearchStrategy[Any]) -> Any:
+    """
+    Something that is done with both.
+    """
+    return st.builds(partial, st.just(act), *parts)
+
+
+STEPS: st.SearchStrategy[Step] = st.one_of(
+    *[step(send, NUMBERS, st.lists(PLAIN, min_size=1, max_size=8), READS)] * 4,
+    *[step(send, NUMBERS, st.tuples(requests()), READS)] * 3,
+    *[step(send, NUMBERS, streams(), READS)] * 3,
+    step(connect, st.just(b"") | PLAIN | requests(), ROOM),
+    step(half_close, NUMBERS),
+    step(leave, NUMBERS),
+    step(wait, st.sampled_from([1, 60, 99])),
+    *[step(meddle, MEDDLING, NAMES)] * 2,
+)
+
+# So that there is something to fall out of.
+KNOWN = [put("k", b"value"), put("a/b", b"value"), get("k"), get("a/b")]
+
+MORE = os.environ.get("KVD_BOTH_EXAMPLES")
+EXAMPLES = int(MORE or 100)
+"""
+Always the same ones, unless more are wanted.
+"""
+
+
+def test_both_ways_come_to_the_same() -> None:
+    """
+    Replies, files, the access log, the record and all counts.
+    """
+    served = [0]
+
+    @settings(deadline=None, derandomize=not MORE, max_examples=EXAMPLES)
+    @given(
+        st.lists(STEPS, min_size=5, max_size=30),
+        st.sampled_from(["process", "process", "process", "disk"]),
+        st.booleans(),
+    )
+    def compare(steps: list[Step], durability: Durability, guarded: bool) -> None:
+        outcomes = []
+        for shortcuts in (True, False):
+            worker = Worker(shortcuts=shortcuts, durability=durability, guarded=guarded)
+            try:
+                worker.connect(b"")
+                send(0, KNOWN, True, worker)
+                for step in steps:
+                    step(worker)
+                outcomes.append(worker.end())
+            finally:
+                worker.clean_up()
+            if worker.watched is not None:
+                served[0] += worker.watched.served
+        assert outcomes[0] == outcomes[1]
+
+    compare()
+
+    # Else nothing was compared.
+    assert EXAMPLES // 10 < served[0]

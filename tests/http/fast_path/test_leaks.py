@@ -1,0 +1,186 @@
+"""
+Tests for `kvd.http.fast_path`: many requests leave nothing behind.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import tracemalloc
+import weakref
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+
+from twisted.internet.defer import execute
+
+from kvd.http.fast_path import QUEUED, SERVED
+from kvd.http.wire.heads import KEPT_HEADS
+from kvd.model.keys import Key
+from kvd.store.file import FileStore
+from tests.http.fast_path.cases import ShortcutCase, get, put
+
+REQUESTS = 1024
+"""
+As often as that, what is remembered up to a number is forgotten a whole number of
+times.
+"""
+
+MAX_OFFSETS = 4096
+"""
+What the compiled module remembers of locks.
+"""
+
+SLACK_BYTES = 20_000
+"""
+Less than a short object for each request.
+"""
+
+
+class LeakTests(ShortcutCase):
+    """
+    Nothing grows with the number of requests.
+    """
+
+    def assert_steady(self, act: Callable[[int], object]) -> None:
+        """
+        Doing something often holds no more descriptors and memory than doing it
+        seldom.
+        """
+        gc.collect()
+        tracemalloc.start()
+        try:
+            before, after = self._held_after(act), self._held_after(act)
+        finally:
+            tracemalloc.stop()
+        assert before[0] == after[0]
+        assert after[1] < before[1] + SLACK_BYTES
+
+    def _held_after(self, act: Callable[[int], object]) -> tuple[int, int]:
+        for number in range(REQUESTS):
+            act(number)
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")), tracemalloc.get_traced_memory()[0]
+
+    def test_gets(self) -> None:
+        """
+        Of a value in memory, however it changes.
+        """
+        body = bytes(1000)
+        self.keep("a/k", body)
+        self.assert_steady(lambda _: self.served(get("a/k")))
+
+        def changing(_: int) -> None:
+            self.keep("a/k", body)
+            self.served(get("a/k"))
+
+        self.assert_steady(changing)
+
+    def test_puts(self) -> None:
+        """
+        Into a folder, or not.
+        """
+        self.publish(self.store, Key(b"a/b/first"), b"v")
+        for key in ("k", "a/b/k"):
+            self.assert_steady(partial(self.put_at, key))
+
+    def put_at(self, key: str, _: int) -> None:
+        """
+        Store something.
+        """
+        self.served(put(key, bytes(1000)))
+
+    def test_what_is_left_alone(self) -> None:
+        """
+        For whatever reason.
+        """
+        self.place("others")
+        os.mkdir(os.path.join(self.path, "folder"))
+        whole = put("k", b"value")
+        requests = [
+            *(whole[:-1], whole + b"x", get("none"), get("k", b"Range: bytes=0-\r\n")),
+            *(put("others", bytes(1000)), put("folder", b"v"), put("none/k", b"v")),
+            *(b"garbage\r\n\r\n", get("%6b"), get("k", b"X: " + bytes(8) + b"\r\n")),
+        ]
+        self.assert_steady(lambda n: self.serve(requests[n % len(requests)]))
+
+    def test_forms_and_keys(self) -> None:
+        """
+        Of which there are more and more, up to what is remembered.
+        """
+        numbers = count()
+
+        # Of a folder that is not there: they are left alone late.
+        def forms(_: int) -> None:
+            for _ in range(KEPT_HEADS // REQUESTS):
+                fields = b"User-Agent: %d\r\n" % next(numbers)
+                self.serve(put("none/k", b"v", fields))
+
+        def keys(_: int) -> None:
+            for _ in range(MAX_OFFSETS // REQUESTS):
+                self.serve(put(f"none/{next(numbers)}", b"v"))
+
+        self.assert_steady(forms)
+        self.assert_steady(keys)
+
+    def test_rests_of_replies(self) -> None:
+        """
+        Whether somebody takes them or not.
+        """
+        self.keep("k", bytes(1000))
+
+        def to_nobody(number: int) -> None:
+            near, far = socket.socketpair()
+            far.sendall(get("k"))
+            far.close()
+            assert SERVED | QUEUED == self.shortcuts.serve(near.fileno())
+            if number % 2:
+                self.shortcuts.take_unsent()
+            near.close()
+
+        self.assert_steady(to_nobody)
+
+    def test_what_is_told(self) -> None:
+        """
+        Of each request.
+        """
+        self.keep("k", b"v")
+        self.served(get("k"))
+        self.assert_steady(lambda _: self.shortcuts.report())
+
+    def test_references_to_the_arguments(self) -> None:
+        """
+        Are those that are needed.
+        """
+        key = Key(b"a key of some length")
+        self.keep(key.decode(), b"v")
+        forget = type(self.shortcuts).forget  # type: ignore[attr-defined]
+        before = sys.getrefcount(key)
+        for _ in range(10):
+            forget(self.shortcuts, key)
+        assert before == sys.getrefcount(key)
+
+    def test_all_of_it_ends(self) -> None:
+        """
+        A store that nobody has any more takes its shortcuts with it, and what they
+        hold open.
+        """
+        # A store's clock loads it, and it holds descriptors of its own.
+        import twisted.internet.reactor  # noqa: F401
+
+        before = len(os.listdir("/proc/self/fd"))
+        store = FileStore(self.path, "process", self.clock, execute)
+        site = self.make_site(store)
+        self.shortcuts = self.make_shortcuts(site)
+        self.publish(store, Key(b"a/first"), b"v")
+        self.served(put("a/k", b"v"))
+        store.close()
+        ended = weakref.ref(store)
+        del store, site
+        self.shortcuts = None  # type: ignore[assignment]
+        gc.collect()
+
+        assert None is ended()
+        assert before == len(os.listdir("/proc/self/fd"))

@@ -1,0 +1,224 @@
+"""
+Tests for `kvd.http.fast_path`: connections that are new to a worker, and what may fail.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, cast
+from unittest import mock
+
+from kvd.http import fast_path
+from kvd.http.connection import HttpConnection
+from kvd.http.fast_path import Shortcuts
+from kvd.settings import Settings
+from kvd.workers.serving import Serving
+from tests.http.fast_path.cases import body_of, field, get, put
+from tests.http.fast_path.test_connections import ConnectionCase
+from tests.stepped import Client
+
+
+class NewConnectionTests(ConnectionCase):
+    """
+    A connection that was just accepted is looked at before anything is made for it.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.keep("k", b"value")
+        self.serving = Serving(Settings(), 0, self.reactor)
+        self.serving._site = self.site
+
+    def come(self, request: bytes) -> Client:
+        """
+        A client that has sent something already.
+        """
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        client = Client(self.reactor, far)
+        far.sendall(request)
+        # As from ``accept``: it would wait.
+        assert near.getblocking()
+        self.serving.serve(near, "")
+        return client
+
+    def test_who_says_nothing_holds_up_nobody(self) -> None:
+        """
+        His request is served when it comes.
+        """
+        client = self.come(b"")
+
+        assert b"value" == body_of(client.send(get("k")).receive())
+        assert 1 == self.watched.served
+
+    def test_for_its_only_request_nothing_is_made(self) -> None:
+        """
+        And it is closed.
+        """
+        accepted, open_now = self.site.row.words[:2]
+        with mock.patch(
+            "kvd.workers.serving.HttpConnection", side_effect=AssertionError
+        ):
+            client = self.come(get("k", b"Connection: close\r\n"))
+
+        assert b"value" == body_of(client.receive())
+        assert client.ended
+        assert [accepted + 1, open_now] == self.site.row.words[:2].tolist()
+
+    def test_a_connection_that_stays_is_made_after_its_first_request(self) -> None:
+        """
+        The next ones are served alike.
+        """
+        client = self.come(get("k"))
+        assert 1 == self.watched.served
+        assert b"value" == body_of(client.receive())
+
+        assert b"value" == body_of(client.send(get("k")).receive())
+        assert 2 == self.watched.served
+
+    def test_while_draining_the_end_is_announced(self) -> None:
+        """
+        So requests go the ordinary way.
+        """
+        client = self.come(b"")
+        self.serving.drain(10)
+        for asking in (client, self.come(b"")):
+            reply = asking.send(get("k")).receive()
+            assert b"value" == body_of(reply)
+            assert "close" == field(reply, "Connection")
+        assert 0 == self.watched.served
+
+    def test_what_is_no_shortcuts_is_not_lost(self) -> None:
+        """
+        All bytes that came with the connection.
+        """
+        client = self.come(put("new", b"1") + get("new"))
+
+        assert client.receive().endswith(b"\r\n\r\n1")
+        assert 0 == self.watched.served
+
+    def test_who_is_gone_already(self) -> None:
+        """
+        Leaves nothing behind.
+        """
+        before = len(self.site.connections)
+        near, far = socket.socketpair()
+        far.close()
+        self.serving.serve(near, "")
+        self.reactor.settle()
+
+        assert before == len(self.site.connections)
+
+    def test_a_socket_that_cannot_be_read(self) -> None:
+        """
+        Is found to have ended by whoever reads it next.
+        """
+        with mock.patch.object(self.watched, "serve", side_effect=OSError):
+            client = self.come(get("k"))
+            assert b"" == client.receive()
+        assert client.ended
+
+    def test_nobody_needs_to_know(self) -> None:
+        """
+        Without a log and a record nothing is told.
+        """
+        self.site.log = None
+        with mock.patch.object(self.watched, "report", side_effect=AssertionError):
+            for fields in (b"", b"Connection: close\r\n"):
+                assert b"value" == body_of(self.come(get("k", fields)).receive())
+
+
+class MistakeTests(ConnectionCase):
+    """
+    What a shortcut was told wrong ends the connection that asked, and is logged.
+    """
+
+    def test_in_what_is_asked_of_python(self) -> None:
+        """
+        Whatever it is.
+        """
+        self.keep("k", b"value")
+        asked = [
+            ("kvd.http.fast_path.reply_parts", get("k")),
+            ("kvd.http.fast_path.published_reply", put("k", b"v")),
+        ]
+        for name, request in asked:
+            client = self.connect()
+            with mock.patch(name, side_effect=ZeroDivisionError):
+                assert b"" == client.send(request).receive()
+            assert client.ended
+            assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+        client = self.connect()
+        assert b"value" == body_of(client.send(get("k")).receive())
+
+    def test_in_what_python_answers(self) -> None:
+        """
+        Something else than was asked for.
+        """
+        native: Any = type(self.shortcuts)
+
+        def again(
+            make_template: object, value_of: object, offset_of: object
+        ) -> Shortcuts:
+            """
+            With other answers.
+            """
+            insides = self.store.insides
+            made = native(
+                *(insides.root, insides.lock.descriptor, False, None, 0o644),
+                *(9000, 9000, tuple),
+                *(self.site.row.words, (0, 1, 2, 3, 4, 5), (0,), 0),
+                *(make_template, value_of, offset_of),
+            )
+            made.upload_to(insides.uploads.descriptor)
+            return cast(Shortcuts, made)
+
+        assert fast_path._native is not None
+        parts = b"", b"", b""
+        a_get = fast_path._native.get_template(True, b"\r\n\r\n")
+        a_put = fast_path._native.put_template(True, 1, b"", 201, parts, 204, parts)
+        table = [
+            (get("k"), lambda head: 1, None, None, TypeError),
+            (get("k"), lambda head: 1 // 0, None, None, ZeroDivisionError),
+            (get("k"), lambda head: a_get, lambda key: 1, None, TypeError),
+            (get("k"), lambda head: a_get, lambda k: 1 // 0, None, ZeroDivisionError),
+            (put("k", b"v"), lambda head: a_put, None, lambda key: "1", TypeError),
+            (
+                put("k", b"v"),
+                lambda head: a_put,
+                None,
+                lambda k: 1 << 70,
+                OverflowError,
+            ),
+            (put("k", b"v"), lambda head: a_put, None, lambda key: {}[key], KeyError),
+        ]
+        for request, make_template, value_of, offset_of, error in table:
+            self.shortcuts = again(make_template, value_of, offset_of)
+            for _ in range(2):
+                with self.assertRaises(error):  # noqa: PT027  # trial runs it too
+                    self.serve(request)
+        assert b"" == self.reply()
+
+
+class OtherReadersTests(ConnectionCase):
+    """
+    A connection that waits for something else is read the ordinary way.
+    """
+
+    def test_errors_of_the_socket(self) -> None:
+        """
+        End the connection.
+        """
+        with mock.patch.object(self.watched, "serve", side_effect=OSError):
+            self.client.send(get("k"))
+
+        assert set() == self.site.connections
+
+    def test_a_site_without_them(self) -> None:
+        """
+        Its connections do not ask.
+        """
+        self.site.shortcuts = None
+        client = self.connect()
+        with mock.patch.object(HttpConnection, "_read", side_effect=AssertionError):
+            assert client.send(get("none")).receive().startswith(b"HTTP/1.1 404 ")

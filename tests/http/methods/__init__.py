@@ -1,0 +1,3 @@
+"""
+The tests of `kvd.http.methods`.
+"""

@@ -1,0 +1,277 @@
+"""
+Tests for `kvd.http.wire.fields`.
+"""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from kvd.errors import BadRequest, RangeNotSatisfiable
+from kvd.http.wire.fields import (
+    conditions_of,
+    entity_tags,
+    metadata_of,
+    parse_http_date,
+    range_of,
+)
+from kvd.model.conditions import UNCONDITIONAL, EntityTags
+from kvd.model.keys import Key
+from kvd.model.requests import Request
+from kvd.model.values import MAX_METADATA_BYTES, ValueInfo
+
+WHEN = 784111777
+INFO = ValueInfo(Key(b"k"), 10, "tag", WHEN + 0.5)
+
+
+def with_fields(**fields: bytes) -> Request:
+    """
+    A request with some fields.
+    """
+    named = {name.replace("_", "-").encode(): value for name, value in fields.items()}
+    return Request("GET", b"/k", 1, named, None, False, True, False)
+
+
+TAGS = [
+    (b"*", EntityTags(any=True)),
+    (b'"a"', EntityTags(frozenset({"a"}))),
+    (b'"a", "b"', EntityTags(frozenset({"a", "b"}))),
+    (b'"a","b"', EntityTags(frozenset({"a", "b"}))),
+    (b', "a",, "b" ,', EntityTags(frozenset({"a", "b"}))),
+    (b'W/"a", "b"', EntityTags(frozenset({"b"}), frozenset({"a"}))),
+    (b'""', EntityTags(frozenset({""}))),
+    (b'"a,b"', EntityTags(frozenset({"a,b"}))),
+]
+
+
+@pytest.mark.parametrize(("value", "tags"), TAGS)
+def test_entity_tags_are_read(value: bytes, tags: EntityTags) -> None:
+    """
+    RFC 9110 section 8.8.3, with empty elements in the list.
+    """
+    assert tags == entity_tags(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"a", b'"a', b'a"', b'"a" "b"', b'*, "a"', b'w/"a"', b"'a'", b'"a b"'],
+)
+def test_what_are_no_entity_tags_is_refused(value: bytes) -> None:
+    """
+    To pass over it could overwrite what the client meant to protect.
+    """
+    with pytest.raises(BadRequest, match="double quotes"):
+        entity_tags(value)
+
+
+DATES = [
+    (b"Sun, 06 Nov 1994 08:49:37 GMT", WHEN),
+    (b"Sunday, 06-Nov-94 08:49:37 GMT", WHEN),
+    (b"Sun Nov  6 08:49:37 1994", WHEN),
+    (b"Sun Nov 06 08:49:37 1994", WHEN),
+    (b"Sat, 31 Dec 2016 23:59:60 GMT", 1483228800),
+    (b"Thu, 01 Jan 1970 00:00:00 GMT", 0),
+    (b"Mon, 31 Dec 1956 23:59:59 GMT", -410227201),
+    # No other zone, nor none.
+    (b"Sun, 06 Nov 1994 08:49:37", None),
+    (b"Sun, 06 Nov 1994 08:49:37 +0000", None),
+    (b"Sun, 06 Nov 1994 08:49:37 -0500", None),
+    (b"Sun, 06 Nov 1994 08:49:37 EST", None),
+    (b"Sun, 06 Nov 1994 08:49:37 UTC", None),
+    (b"Sun Nov  6 08:49:37 1994 GMT", None),
+    (b"Sunday, 06-Nov-94 08:49:37 PST", None),
+    # Nor another spelling.
+    (b"06 Nov 1994 08:49:37 GMT", None),
+    (b"Sun, 6 Nov 1994 08:49:37 GMT", None),
+    (b"Sun, 06 Nov 94 08:49:37 GMT", None),
+    (b"Sun, 06-Nov-1994 08:49:37 GMT", None),
+    (b"Sun, 06 Nov 1994 08:49 GMT", None),
+    (b"sun, 06 nov 1994 08:49:37 gmt", None),
+    (b"Sun, 06 Nov 1994  08:49:37 GMT", None),
+    (b"Son, 06 Nov 1994 08:49:37 GMT", None),
+    (b"Sun, 06 Nov 1994 08:49:37 GMT, Sun, 06 Nov 1994 08:49:37 GMT", None),
+    (b"1994-11-06T08:49:37Z", None),
+    (b"784111777", None),
+    (b"Sun, 31 Feb 1994 08:49:37 GMT", None),
+    (b"Sun, 06 Nov 0000 08:49:37 GMT", None),
+    (b"Sun, 06 Nov 1994 08:49:61 GMT", None),
+    (b"Sun, 06 Nov 1994 24:00:00 GMT", None),
+    (b"yesterday", None),
+    (b"0", None),
+    (b"", None),
+    (b"Sun, 06 Nov 1994 99:99:99 GMT", None),
+    (b"Sun, 99 Nov 9999999999 08:49:37 GMT", None),
+    (b"\xff", None),
+    (None, None),
+]
+
+
+@pytest.mark.parametrize(("value", "seconds"), DATES)
+def test_dates_are_read_in_three_forms(
+    value: bytes | None, seconds: int | None
+) -> None:
+    """
+    RFC 9110 section 5.6.7; what is no date is none.
+    """
+    assert seconds == parse_http_date(value)
+
+
+def test_two_digits_are_a_year_of_today_or_of_the_past() -> None:
+    """
+    At most 50 years ahead (RFC 9110 section 5.6.7).
+    """
+    now = datetime.now(UTC).year
+    for year in range(now - 49, now + 51):
+        value = b"Sunday, 06-Nov-%02d 08:49:37 GMT" % (year % 100)
+        expected = datetime(year, 11, 6, 8, 49, 37, tzinfo=UTC).timestamp()
+        assert (year, expected) == (year, parse_http_date(value))
+
+
+def test_conditions_are_gathered() -> None:
+    """
+    A date that is none is passed over (RFC 9110 section 13.1.3).
+    """
+    conditions = conditions_of(
+        with_fields(
+            if_match=b'"a"',
+            if_none_match=b"*",
+            if_modified_since=b"Sun, 06 Nov 1994 08:49:37 GMT",
+            if_unmodified_since=b"never",
+        )
+    )
+
+    assert EntityTags(frozenset({"a"})) == conditions.if_match
+    assert EntityTags(any=True) == conditions.if_none_match
+    assert WHEN == conditions.if_modified_since
+    assert conditions.if_unmodified_since is None
+
+
+def test_most_requests_have_no_conditions() -> None:
+    """
+    They share one.
+    """
+    assert UNCONDITIONAL is conditions_of(with_fields(host=b"kvd"))
+
+
+RANGES = [
+    (b"bytes=0-", (0, 10)),
+    (b"bytes=0-9", (0, 10)),
+    (b"bytes=0-0", (0, 1)),
+    (b"bytes=9-9", (9, 1)),
+    (b"bytes=5-100", (5, 5)),
+    (b"bytes=-3", (7, 3)),
+    (b"bytes=-100", (0, 10)),
+    (b"bytes=2-99999999999999999999999999999", (2, 8)),
+    (b"bytes=-99999999999999999999999999999", (0, 10)),
+    (b"bytes=5-4", None),
+    (b"bytes=-", None),
+    (b"bytes=", None),
+    (b"bytes=a-b", None),
+    (b"bytes=1-2,4-5", None),
+    (b"bytes=+1-2", None),
+    (b"Bytes=1-2", None),
+    (b"pages=1-2", None),
+]
+
+
+@pytest.mark.parametrize(("value", "part"), RANGES)
+def test_ranges_are_read(value: bytes, part: tuple[int, int] | None) -> None:
+    """
+    Where it begins and how long it is; None is the whole value.
+    """
+    assert part == range_of(with_fields(range=value), INFO)
+
+
+@pytest.mark.parametrize("value", [b"bytes=10-", b"bytes=10-20", b"bytes=-0"])
+def test_a_range_behind_the_end_cannot_be_met(value: bytes) -> None:
+    """
+    The size is told.
+    """
+    with pytest.raises(RangeNotSatisfiable) as refused:
+        range_of(with_fields(range=value), INFO)
+
+    assert 10 == refused.value.size
+
+
+@pytest.mark.parametrize("value", [b"bytes=0-", b"bytes=-1", b"bytes=0-0"])
+def test_an_empty_value_has_no_part(value: bytes) -> None:
+    """
+    Whatever is asked for (RFC 9110 section 14.1.2).
+    """
+    with pytest.raises(RangeNotSatisfiable):
+        range_of(with_fields(range=value), ValueInfo(Key(b"k"), 0, "tag", 0))
+
+
+IF_RANGES = [
+    (b'"tag"', (0, 1)),
+    (b'"other"', None),
+    (b'W/"tag"', None),
+    # Another value may have been published within the same second.
+    (b"Sun, 06 Nov 1994 08:49:37 GMT", None),
+    (b"Sun, 06 Nov 1994 08:49:38 GMT", None),
+    (b"Sun, 06 Nov 1994 08:49:37", None),
+    (b'"tag", "tag"', None),
+    (b"tag", None),
+    (b"*", None),
+    (b"", None),
+    (b"nonsense", None),
+]
+
+
+@pytest.mark.parametrize(("condition", "part"), IF_RANGES)
+def test_a_range_of_another_value_is_the_whole(
+    condition: bytes, part: tuple[int, int] | None
+) -> None:
+    """
+    If-Range (RFC 9110 section 13.1.5).
+    """
+    request = with_fields(range=b"bytes=0-0", if_range=condition)
+
+    assert part == range_of(request, INFO)
+
+
+def test_metadata_is_what_a_value_came_with() -> None:
+    """
+    What tells clients what it is and how long it is fresh, and nothing else.
+    """
+    request = with_fields(
+        content_type=b"text/plain; x=\xe9",
+        content_encoding=b"br",
+        content_language=b"de, en",
+        content_disposition=b'attachment; filename="\xe9"',
+        cache_control=b"max-age=60",
+        expires=b"0",
+        accept=b"*/*",
+        content_length=b"3",
+        content_location=b"/k",
+        connection=b"close",
+    )
+
+    assert {
+        "content-type": "text/plain; x=\xe9",
+        "content-encoding": "br",
+        "content-language": "de, en",
+        "content-disposition": 'attachment; filename="\xe9"',
+        "cache-control": "max-age=60",
+        "expires": "0",
+    } == metadata_of(request)
+    assert {} == metadata_of(with_fields(accept=b"*/*"))
+
+
+def test_a_field_without_a_value_says_nothing() -> None:
+    """
+    It is not kept: browsers would guess at an empty type.
+    """
+    request = with_fields(content_type=b"", content_encoding=b"", expires=b"0")
+
+    assert {"expires": "0"} == metadata_of(request)
+    assert {} == metadata_of(with_fields(content_type=b""))
+
+
+def test_too_much_metadata_is_refused() -> None:
+    """
+    In one sentence with the bound.
+    """
+    with pytest.raises(BadRequest, match=str(MAX_METADATA_BYTES)):
+        metadata_of(with_fields(content_type=b"x" * MAX_METADATA_BYTES))
+    with pytest.raises(BadRequest, match=str(MAX_METADATA_BYTES)):
+        metadata_of(with_fields(content_type=b"\xff" * (MAX_METADATA_BYTES // 2)))

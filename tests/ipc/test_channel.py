@@ -1,0 +1,195 @@
+"""
+Tests for `kvd.ipc.channel`.
+"""
+
+import errno
+import os
+import socket
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.ipc import channel
+from kvd.ipc.channel import Channel
+from kvd.ipc.messages import (
+    BadMessage,
+    Listen,
+    Message,
+    Ready,
+    Told,
+    receive,
+    send,
+)
+from tests.stepped import SteppedReactor
+
+
+class ChannelTests(SynchronousTestCase):
+    """
+    `Channel` is one end of a control socket.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(self.far.close)
+        self.heard: list[tuple[Message, list[int]]] = []
+        self.losses = 0
+        self.channel = Channel(near, self.hear, self.lose, self.reactor)
+        self.addCleanup(self.channel.close)
+
+    def hear(self, message: Message, descriptors: list[int]) -> None:
+        """
+        Remember a message.
+        """
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self.heard.append((message, descriptors))
+
+    def lose(self) -> None:
+        """
+        Count.
+        """
+        self.losses += 1
+
+    def test_messages_are_heard_in_order(self) -> None:
+        """
+        Several in one turn.
+        """
+        messages: list[Message] = [Ready(), Told("info", "a"), Told("info", "b")]
+        for message in messages:
+            send(self.far, message)
+        self.reactor.settle()
+
+        assert messages == [message for message, _ in self.heard]
+
+    def test_descriptors_are_heard_too(self) -> None:
+        """
+        The receiver's own.
+        """
+        with open(os.devnull) as file:
+            send(self.far, Listen("0/0"), [file.fileno()])
+        self.reactor.settle()
+
+        assert 1 == len(self.heard[0][1])
+
+    def test_what_the_socket_does_not_take_follows(self) -> None:
+        """
+        In order, with the descriptors as they were when it was sent.
+        """
+        self.far.setblocking(False)
+        count = 2000
+        for number in range(count):
+            self.channel.send(Told("info", str(number)))
+        with open(os.devnull) as file:
+            self.channel.send(Listen("last"), [file.fileno()])
+        texts = []
+        last = None
+        while last is None:
+            try:
+                came = receive(self.far)
+            except BlockingIOError:
+                self.reactor.settle()
+                continue
+            assert came is not None
+            message, descriptors = came
+            if isinstance(message, Told):
+                texts.append(message.text)
+            else:
+                last = descriptors
+        for descriptor in last:
+            os.close(descriptor)
+
+        assert [str(number) for number in range(count)] == texts
+        assert 1 == len(last)
+
+    def test_the_other_sides_end_is_told_once(self) -> None:
+        """
+        And sending goes on to mean nothing.
+        """
+        self.far.close()
+        self.channel.send(Ready())
+        self.reactor.settle()
+        self.channel.send(Ready())
+
+        assert 1 == self.losses
+
+    def test_what_was_sent_before_the_end_is_heard(self) -> None:
+        """
+        Last words count.
+        """
+        send(self.far, Ready())
+        self.far.close()
+        self.reactor.settle()
+
+        assert [Ready()] == [message for message, _ in self.heard]
+        assert 1 == self.losses
+
+    def test_our_own_close_is_no_loss(self) -> None:
+        """
+        The other side notices.
+        """
+        self.channel.close()
+        self.channel.close()
+        self.reactor.settle()
+
+        assert 0 == self.losses
+        assert receive(self.far) is None
+
+    def test_nonsense_ends_it(self) -> None:
+        """
+        With a traceback: a mistake of ours.
+        """
+        self.far.send(b"nonsense")
+        self.reactor.settle()
+
+        assert 1 == self.losses
+        assert 1 == len(self.flushLoggedErrors())
+
+    def test_who_takes_nothing_is_given_up(self) -> None:
+        """
+        The queue is bounded, and its descriptors are closed. That is told in its
+        own turn, not amid what somebody sends.
+        """
+        self.patch(channel, "MAX_QUEUED", 10)
+        before = len(os.listdir("/proc/self/fd"))
+        with open(os.devnull) as file:
+            for _ in range(2000):
+                self.channel.send(Listen("0/0"), [file.fileno()])
+        assert 0 == self.losses
+        self.reactor.settle()
+        self.far.close()
+
+        assert 1 == self.losses
+        assert before - 2 == len(os.listdir("/proc/self/fd"))
+
+    def test_who_takes_nothing_is_given_up_if_nothing_can_be_kept_either(self) -> None:
+        """
+        Out of descriptors, what was to be sent cannot wait.
+        """
+        while self.channel.offer(Ready()):
+            pass
+        before = len(os.listdir("/proc/self/fd"))
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with open(os.devnull) as file:
+            descriptors = [file.fileno()] * 2
+            with mock.patch("os.dup", side_effect=[os.dup(0), short]):
+                self.channel.send(Listen("0/0"), descriptors)
+        assert before == len(os.listdir("/proc/self/fd"))
+
+        self.reactor.settle()
+        assert 1 == self.losses
+
+    def test_what_can_never_be_sent_is_said(self) -> None:
+        """
+        With a traceback: a mistake of ours. What comes after it is sent.
+        """
+        self.channel.send(Told("info", "x" * 70_000))
+        with open(os.devnull) as file:
+            closed = os.dup(file.fileno())
+        os.close(closed)
+        self.channel.send(Listen("0/0"), [closed])
+        self.channel.send(Ready())
+
+        assert 2 == len(self.flushLoggedErrors(BadMessage, OSError))
+        assert (Ready(), []) == receive(self.far)

@@ -1,0 +1,97 @@
+"""
+Tests for the daemon that `kvd.lab.bench.programs` starts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvd.admin.control.asking import ControlSocket
+from kvd.lab.bench.errors import BenchFailed
+from kvd.lab.bench.programs import daemon, sink
+
+
+@pytest.mark.integration
+def test_a_daemon_that_does_not_start_says_why(tmp_path: Path) -> None:
+    """
+    With the end of its log.
+    """
+    with (
+        pytest.raises(BenchFailed, match="did not begin to serve") as caught,
+        daemon("fair", 1, str(tmp_path)),
+    ):
+        pass
+
+    assert "no policy named 'fair'" in caught.value.said
+
+
+@pytest.mark.integration
+def test_a_daemon_serves_until_the_end_of_the_with(tmp_path: Path) -> None:
+    """
+    Also when the measurement fails.
+    """
+    seen = []
+
+    def measure() -> None:
+        with daemon("shared", 2, str(tmp_path)) as served:
+            seen.append(served.control.status())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        measure()
+
+    assert ["ready", "ready"] == [row["state"] for row in seen[0]["workers"]]
+    assert not os.path.exists(f"/proc/{seen[0]['pid']}")
+
+
+def test_an_interruption_while_a_program_starts_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    The signal waits until there is something to end.
+    """
+    started = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[call-overload]
+            started.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    # Who runs the tests in the background may have ignored it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), sink(1):
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert [-signal.SIGKILL] == [process.returncode for process in started]
+
+
+@pytest.mark.integration
+def test_a_policy_that_is_replaced_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The figures would be those of another.
+    """
+
+    def told(control: ControlSocket) -> dict[str, Any]:
+        worker = {"worker": 0, "state": "ready"}
+        instead = {"by": "steered:by=random", "reason": "it is forbidden"}
+        return {"workers": [worker], "instead": [instead]}
+
+    monkeypatch.setattr(ControlSocket, "status", told)
+    with (
+        pytest.raises(BenchFailed, match="by=least cannot be measured here, where"),
+        daemon("steered:by=least", 2, str(tmp_path)),
+    ):
+        pass

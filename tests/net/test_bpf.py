@@ -1,0 +1,46 @@
+"""
+Tests for `kvd.net.bpf`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import pytest
+
+from kvd.net.bpf import Words, create_map, load
+from tests.dispatch.kernels import may_load
+
+
+def test_a_machine_that_is_not_known_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The number of the system call is another there.
+    """
+    monkeypatch.setattr(platform, "machine", lambda: "vax")
+    with pytest.raises(OSError, match=r"knows no bpf\(2\) on vax") as caught:
+        create_map(8)
+
+    assert "kvd knows no bpf(2) on vax" == caught.value.strerror
+
+
+def test_what_is_no_program_is_refused() -> None:
+    """
+    By the kernel, whoever asks.
+    """
+    with pytest.raises(OSError, match="Errno"):
+        load(bytes(8))
+
+
+@pytest.mark.skipif(not may_load(), reason="maps take CAP_BPF")
+def test_words_are_let_go_of() -> None:
+    """
+    With their descriptors.
+    """
+    before = os.listdir("/proc/self/fd")
+    words = Words(3)
+    words[2] = 7
+    assert [0, 0, 7] == [words[at] for at in range(3)]
+
+    words.close()
+    assert before == os.listdir("/proc/self/fd")

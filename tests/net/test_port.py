@@ -1,0 +1,612 @@
+"""
+Tests for `kvd.net.port`.
+"""
+
+import errno
+import socket
+from typing import Any
+
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.net.port import AT_ONCE_AT_MOST, KEPT_SECONDS, OF_PEERS_IN_A_ROW, Acceptor
+from tests.stepped import SteppedReactor
+
+
+class FailingListener(socket.socket):
+    """
+    A listening socket whose next attempts to accept fail.
+    """
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.failures: list[int] = []
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.failures:
+            number = self.failures.pop(0)
+            raise OSError(number, errno.errorcode[number])
+        return super().accept()
+
+
+class AcceptorTests(SynchronousTestCase):
+    """
+    `Acceptor` takes connections from a socket that others may hold too.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        self.listener = FailingListener()
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(16)
+        self.listener.setblocking(False)
+        # What the supervisor keeps.
+        self.held = self.listener.dup()
+        self.addCleanup(self.held.close)
+        self.accepted: list[socket.socket] = []
+        self.acceptor = Acceptor(self.listener, self.take, self.reactor)
+        self.addCleanup(self.acceptor.close)
+
+    def take(self, connection: socket.socket, peer: Any) -> None:
+        """
+        Keep an accepted connection.
+        """
+        self.addCleanup(connection.close)
+        self.accepted.append(connection)
+
+    def connect(self, count: int = 1) -> None:
+        """
+        Some clients come.
+        """
+        for _ in range(count):
+            self.addCleanup(socket.create_connection(self.held.getsockname()).close)
+
+    def test_connections_are_accepted_one_per_turn(self) -> None:
+        """
+        Others on the same socket get their share of a burst.
+        """
+        self.acceptor.start()
+        self.connect(3)
+        self.reactor.settle(1)
+        assert 1 == len(self.accepted)
+
+        self.reactor.settle()
+        assert 3 == len(self.accepted)
+
+    def test_several_are_taken_in_a_turn_where_that_is_meant(self) -> None:
+        """
+        As many as it was told, and none when it is paused meanwhile.
+        """
+        acceptor = Acceptor(
+            self.held.dup(), self.take, self.reactor, at_once=lambda waiting: 3
+        )
+        self.addCleanup(acceptor.close)
+        acceptor.start()
+        self.connect(5)
+        self.reactor.settle(1)
+        assert 3 == len(self.accepted)
+
+        self.reactor.settle()
+        assert 5 == len(self.accepted)
+
+        def only_one(connection: socket.socket, peer: object) -> None:
+            self.take(connection, peer)
+            acceptor.pause()
+
+        self.patch(acceptor, "_accepted", only_one)
+        self.connect(2)
+        self.reactor.settle()
+        assert 6 == len(self.accepted)
+
+    def test_a_part_of_those_that_wait_is_taken_in_a_turn(self) -> None:
+        """
+        However many they are: else who waits in a long queue would wait for ever more
+        turns of those who are in.
+        """
+        told: list[int] = []
+
+        def half(waiting: int) -> int:
+            told.append(waiting)
+            return waiting // 2
+
+        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, at_once=half)
+        self.addCleanup(acceptor.close)
+        self.connect(16)
+        acceptor.start()
+        self.reactor.settle(1)
+        assert 8 == len(self.accepted)
+
+        self.reactor.settle()
+        assert 16 == len(self.accepted)
+        assert [16, 8, 4, 2, 1] == told[:5]
+
+    def test_a_turn_ends_however_many_wait(self) -> None:
+        """
+        Those who are in want to be served, too.
+        """
+        acceptor = Acceptor(
+            self.held.dup(), self.take, self.reactor, at_once=lambda waiting: 10**6
+        )
+        self.addCleanup(acceptor.close)
+        attempts: list[None] = []
+
+        def accept_one() -> bool:
+            attempts.append(None)
+            return True
+
+        self.patch(acceptor, "accept_one", accept_one)
+        acceptor.start()
+        acceptor.doRead()
+
+        assert AT_ONCE_AT_MOST == len(attempts)
+
+    def test_a_gate_is_told_how_many_wait(self) -> None:
+        """
+        At that moment: others take theirs meanwhile.
+        """
+        told: list[int] = []
+
+        def may(waiting: int) -> bool:
+            told.append(waiting)
+            if len(told) == 2:
+                self.held.accept()[0].close()
+            return True
+
+        acceptor = Acceptor(
+            self.held.dup(),
+            self.take,
+            self.reactor,
+            at_once=lambda waiting: waiting,
+            may=may,
+        )
+        self.addCleanup(acceptor.close)
+        self.connect(5)
+        acceptor.start()
+        self.reactor.settle()
+
+        assert [5, 4, 2, 1] == told
+        assert 4 == len(self.accepted)
+
+    def test_of_many_a_part_is_taken_between_two_questions(self) -> None:
+        """
+        And no more than was to be taken in all.
+        """
+        told: list[int] = []
+
+        def may(waiting: int) -> bool:
+            told.append(waiting)
+            return True
+
+        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.addCleanup(listener.close)
+        listener.setblocking(False)
+        acceptor = Acceptor(
+            listener.dup(),
+            self.take,
+            self.reactor,
+            at_once=lambda waiting: 66,
+            may=may,
+        )
+        self.addCleanup(acceptor.close)
+        for _ in range(70):
+            self.addCleanup(socket.create_connection(listener.getsockname()).close)
+        acceptor.start()
+        self.reactor.settle(1)
+
+        assert 64 == len(self.accepted)
+        assert list(range(70, 6, -4)) == told
+
+    def test_who_comes_too_late_asks_nobody(self) -> None:
+        """
+        Another was faster, and nothing waits any more: what the gate would say of
+        nothing does not keep the next one out.
+        """
+        asked: list[int] = []
+
+        def may(waiting: int) -> bool:
+            asked.append(waiting)
+            return False
+
+        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, may=may)
+        self.addCleanup(acceptor.close)
+        acceptor.doRead()
+
+        assert [] == asked
+        assert [] == self.reactor.getDelayedCalls()
+
+    def test_a_mistake_with_one_connection_is_not_the_others(self) -> None:
+        """
+        It is closed; the next is accepted.
+        """
+        takers = [lambda connection, peer: 1 // 0, self.take]
+        self.patch(
+            self.acceptor, "_accepted", lambda *accepted: takers.pop(0)(*accepted)
+        )
+        self.acceptor.start()
+        first = socket.create_connection(self.held.getsockname())
+        self.addCleanup(first.close)
+        self.connect()
+        self.reactor.settle()
+
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+        assert b"" == first.recv(1)
+        assert 1 == len(self.accepted)
+
+    def test_a_gate_is_asked_before_each(self) -> None:
+        """
+        While it is closed, connections are left to others; it is asked again a
+        moment later, not all the time.
+        """
+        asked: list[bool] = []
+        is_open = False
+
+        def may(waiting: int) -> bool:
+            asked.append(is_open)
+            return is_open
+
+        acceptor = Acceptor(
+            self.held.dup(),
+            self.take,
+            self.reactor,
+            at_once=lambda waiting: 3,
+            may=may,
+        )
+        self.addCleanup(acceptor.close)
+        acceptor.start()
+        self.connect(2)
+        self.reactor.settle()
+        assert [False] == asked
+        self.reactor.advance(0.01)
+        assert [False, False] == asked
+
+        is_open = True
+        self.reactor.advance(0.01)
+        assert 2 == len(self.accepted)
+
+    def test_a_gate_is_passed_in_the_end(self) -> None:
+        """
+        What it goes by may be old. The next connection waits anew.
+        """
+        acceptor = Acceptor(
+            self.held.dup(), self.take, self.reactor, may=lambda waiting: False
+        )
+        self.addCleanup(acceptor.close)
+        acceptor.start()
+        for accepted in (1, 2):
+            self.connect()
+            self.reactor.settle()
+            self.reactor.advance(KEPT_SECONDS)
+            assert accepted - 1 == len(self.accepted)
+            self.reactor.advance(0.01)
+            assert accepted == len(self.accepted)
+
+    def test_who_was_let_in_waits_no_more(self) -> None:
+        """
+        The next one waits anew.
+        """
+        answers = [False, True, False]
+        acceptor = Acceptor(
+            self.held.dup(), self.take, self.reactor, may=lambda waiting: answers.pop()
+        )
+        self.addCleanup(acceptor.close)
+        acceptor.start()
+        self.connect()
+        self.reactor.settle()
+        self.reactor.advance(KEPT_SECONDS)
+        assert 1 == len(self.accepted)
+
+        self.reactor.advance(KEPT_SECONDS)
+        self.connect()
+        self.reactor.settle()
+        assert [] == answers
+        assert 1 == len(self.accepted)
+
+    def test_a_connection_that_another_took_waits_no_more(self) -> None:
+        """
+        A gate that kept it out is not passed for its sake when the next one comes.
+        """
+        acceptor = Acceptor(
+            self.held.dup(), self.take, self.reactor, may=lambda waiting: False
+        )
+        self.addCleanup(acceptor.close)
+        acceptor.start()
+        for _ in range(3):
+            self.connect()
+            self.reactor.settle()
+            self.held.accept()[0].close()
+            self.reactor.advance(KEPT_SECONDS + 0.01)
+
+        assert 0 == len(self.accepted)
+
+    def test_paused_leaves_connections_in_the_queue(self) -> None:
+        """
+        The listener waits, nothing is refused, and nothing is lost.
+        """
+        self.acceptor.start()
+        self.acceptor.pause()
+        self.connect(2)
+        self.reactor.settle()
+        assert 0 == len(self.accepted)
+
+        self.acceptor.start()
+        self.reactor.settle()
+        assert 2 == len(self.accepted)
+
+    def test_empty_takes_all_that_waits(self) -> None:
+        """
+        Before it stops, a worker takes the whole queue at once.
+        """
+        self.connect(5)
+        self.acceptor.empty()
+
+        assert 5 == len(self.accepted)
+
+    def test_empty_takes_nobody_who_comes_later(self) -> None:
+        """
+        Else clients that are let go and come again would keep it at it.
+        """
+
+        def take(connection: socket.socket, peer: object) -> None:
+            self.take(connection, peer)
+            self.connect()
+
+        self.patch(self.acceptor, "_accepted", take)
+        self.connect(3)
+        self.acceptor.empty()
+
+        assert 3 == len(self.accepted)
+
+    def test_closing_leaves_the_socket_to_those_who_hold_it(self) -> None:
+        """
+        A worker's end closes no queue.
+        """
+        self.acceptor.start()
+        self.acceptor.close()
+        self.connect()
+        connection, _ = self.held.accept()
+        connection.close()
+
+        assert [] == self.accepted
+
+    def test_a_connection_that_died_in_the_queue_is_passed_over(self) -> None:
+        """
+        The next one is taken.
+        """
+        self.listener.failures = [errno.ECONNABORTED, errno.EPROTO]
+        self.connect(2)
+        self.acceptor.start()
+        self.reactor.settle()
+        assert 2 == len(self.accepted)
+
+        # The kernel takes it from the queue; this listener does not.
+        self.listener.failures = [errno.ECONNABORTED]
+        self.connect(3)
+        self.acceptor.empty()
+        assert 4 == len(self.accepted)
+
+    def test_no_error_of_accept_makes_deaf(self) -> None:
+        """
+        Whatever its number: it is told once at most, accepting goes on after a pause at
+        the latest, and while that lasts nothing spins.
+        """
+        self.acceptor.start()
+        for number in sorted(errno.errorcode):
+            self.listener.failures = [number] * 3
+            before = len(self.accepted)
+            self.connect()
+            with capturedLogs() as told:
+                self.reactor.settle()
+                for _ in range(3):
+                    self.reactor.advance(0.1)
+            name = errno.errorcode[number]
+            assert (name, before + 1) == (name, len(self.accepted))
+            lines = [line for line in told if "error" in line]
+            assert (name, len(lines)) == (name, len(told))
+            assert len(lines) <= 1, name
+
+        self.listener.failures = [errno.ETIMEDOUT] * 3
+        self.connect()
+        self.reactor.settle()
+        assert 2 == len(self.listener.failures)
+
+    def test_what_looks_like_the_peers_fault_again_and_again_is_not(self) -> None:
+        """
+        It is told, and does not spin. Whenever it is over, accepting goes on.
+        """
+        self.listener.failures = [errno.EPERM] * (OF_PEERS_IN_A_ROW + 20)
+        self.connect()
+        self.acceptor.start()
+        with capturedLogs() as told:
+            self.reactor.settle(OF_PEERS_IN_A_ROW + 20)
+            assert 20 == len(self.listener.failures)
+            for _ in range(30):
+                self.reactor.advance(0.1)
+
+        assert 1 == len(told)
+        assert [] == self.listener.failures
+        assert 1 == len(self.accepted)
+
+    def test_what_the_kernel_does_not_watch_is_looked_at_later(self) -> None:
+        """
+        It may have room for no more (epoll_ctl(2)); then that is tried again.
+        """
+        failures = [errno.ENOSPC, errno.ENOMEM]
+        add = self.reactor.addReader
+
+        def add_later(reader: Any) -> None:
+            if failures:
+                raise OSError(failures.pop(), "no room")
+            add(reader)
+
+        self.patch(self.reactor, "addReader", add_later)
+        self.connect()
+        with capturedLogs() as told:
+            self.acceptor.start()
+            self.reactor.advance(0.1)
+            assert 0 == len(self.accepted)
+            self.reactor.advance(0.1)
+        assert 1 == len(self.accepted)
+        assert 1 == len(told)
+
+    def test_out_of_descriptors_waits_without_spinning(self) -> None:
+        """
+        The connection stays in the queue, the operator is told once, and
+        accepting goes on after a pause.
+        """
+        self.listener.failures = [errno.EMFILE, errno.EMFILE]
+        self.connect()
+        with capturedLogs() as warnings:
+            self.acceptor.start()
+            self.reactor.settle()
+            assert 1 == len(self.listener.failures)
+
+            self.reactor.advance(0.1)
+            assert 0 == len(self.listener.failures)
+            self.reactor.advance(0.1)
+        assert 1 == len(self.accepted)
+        assert 1 == len(warnings)
+
+        self.listener.failures = [errno.EMFILE]
+        self.connect()
+        with capturedLogs() as warnings:
+            self.reactor.settle()
+        assert 1 == len(warnings)
+
+    def test_a_pause_during_the_wait_for_descriptors_lasts(self) -> None:
+        """
+        The end of the wait does not start what was paused meanwhile.
+        """
+        self.listener.failures = [errno.EMFILE]
+        self.connect()
+        self.acceptor.start()
+        self.reactor.settle()
+        self.acceptor.pause()
+        self.reactor.advance(1)
+        assert 0 == len(self.accepted)
+
+        self.acceptor.start()
+        self.reactor.settle()
+        assert 1 == len(self.accepted)
+
+    def test_a_start_does_not_end_the_wait_for_descriptors(self) -> None:
+        """
+        There are no more of them because somebody has room for a connection.
+        """
+        self.listener.failures = [errno.EMFILE, errno.EMFILE]
+        self.connect()
+        self.acceptor.start()
+        self.reactor.settle()
+        self.acceptor.pause()
+        self.acceptor.start()
+        self.reactor.settle()
+
+        assert 1 == len(self.listener.failures)
+
+    def test_closing_ends_the_wait_for_descriptors(self) -> None:
+        """
+        Nothing is left to be called, however often there were none.
+        """
+        self.listener.failures = [errno.EMFILE, errno.EMFILE]
+        self.connect()
+        self.acceptor.start()
+        self.reactor.settle()
+        self.acceptor.empty()
+        self.acceptor.close()
+
+        assert [] == self.reactor.getDelayedCalls()
+
+
+class UnixAcceptorTests(SynchronousTestCase):
+    """
+    Of a Unix socket the kernel does not tell how many wait.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        self.held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.addCleanup(self.held.close)
+        self.held.bind("")
+        self.held.listen(64)
+        self.held.setblocking(False)
+        self.told: list[int] = []
+        self.accepted: list[socket.socket] = []
+        self.is_open = True
+
+    def accept(self) -> None:
+        """
+        Accept from now on, half of those that seem to wait.
+        """
+
+        def may(waiting: int) -> bool:
+            self.told.append(waiting)
+            return self.is_open
+
+        def take(connection: socket.socket, peer: Any) -> None:
+            self.addCleanup(connection.close)
+            self.accepted.append(connection)
+
+        acceptor = Acceptor(
+            self.held.dup(),
+            take,
+            self.reactor,
+            at_once=lambda waiting: waiting // 2,
+            may=may,
+        )
+        self.addCleanup(acceptor.close)
+        acceptor.start()
+
+    def connect(self, count: int) -> None:
+        """
+        Some clients come.
+        """
+        for _ in range(count):
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.addCleanup(client.close)
+            client.connect(self.held.getsockname())
+
+    def test_ever_more_are_taken_while_some_are_left(self) -> None:
+        """
+        Twice as many as in the turn before.
+        """
+        self.accept()
+        self.connect(20)
+        taken = []
+        while len(self.accepted) < 20:
+            before = len(self.accepted)
+            self.reactor.settle(1)
+            taken.append(len(self.accepted) - before)
+
+        assert [1, 1, 2, 4, 8, 4] == taken
+
+    def test_the_next_one_is_alone_again(self) -> None:
+        """
+        Where none is left, nobody seems to wait but who comes then.
+        """
+        self.accept()
+        self.connect(8)
+        self.reactor.settle()
+        self.connect(1)
+        self.reactor.settle()
+
+        assert 9 == len(self.accepted)
+        assert 1 == self.told[-1]
+
+    def test_ever_more_seem_to_wait_while_the_gate_is_closed(self) -> None:
+        """
+        Others take none, or too few.
+        """
+        self.is_open = False
+        self.accept()
+        self.connect(1)
+        self.reactor.settle()
+        for _ in range(3):
+            self.reactor.advance(0.002)
+        assert [1, 2, 4, 8] == self.told
+
+        self.held.accept()[0].close()
+        self.reactor.advance(0.002)
+        self.connect(1)
+        self.reactor.settle()
+        assert 1 == self.told[-1]

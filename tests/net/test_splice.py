@@ -1,0 +1,341 @@
+"""
+Tests for `kvd.net.splice`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from kvd.net.splice import (
+    LEAST_BYTES,
+    MOST_BYTES,
+    TURN_SECONDS,
+    Pipe,
+    Stopped,
+    fastest_mover,
+    move,
+)
+
+Sockets = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture(params=[move, fastest_mover], ids=["Python", "compiled"])
+def pipe(request: pytest.FixtureRequest) -> Iterator[Pipe]:
+    """
+    A pipe like a worker's, with either way to move.
+    """
+    pipe = Pipe(request.param)
+    yield pipe
+    pipe.close()
+
+
+def test_the_faster_way_is_compiled() -> None:
+    """
+    Else it would not be tested here.
+    """
+    assert fastest_mover is not move
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    """
+    One to send at, and one to move from, which hold as much as is asked for.
+    """
+    far, near = socket.socketpair()
+    with far, near:
+        far.setblocking(False)
+        near.setblocking(False)
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MOST_BYTES)
+        yield far, near
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[int]:
+    """
+    A file to move to.
+    """
+    descriptor = os.open(tmp_path / "target", os.O_RDWR | os.O_CREAT)
+    yield descriptor
+    os.close(descriptor)
+
+
+def fill(far: socket.socket) -> bytes:
+    """
+    Send until nothing more is taken.
+    """
+    sent = b""
+    try:
+        while True:
+            piece = os.urandom(65536)
+            sent += piece[: far.send(piece)]
+    except BlockingIOError:
+        return sent
+
+
+def test_what_is_there_is_moved_and_no_more(
+    pipe: Pipe, sockets: Sockets, target: int
+) -> None:
+    """
+    Up to the limit; what is behind it stays in the socket.
+    """
+    far, near = sockets
+    far.send(b"0123456789")
+
+    assert 4 == pipe.move(near.fileno(), target, 4)
+    assert b"0123" == os.pread(target, 100, 0)
+    assert b"456789" == near.recv(100)
+    assert 0 == pipe.move(near.fileno(), target, 4)
+
+
+def test_a_pipe_that_holds_less_is_filled_again(
+    pipe: Pipe, sockets: Sockets, target: int
+) -> None:
+    """
+    And for the last time with no more than belongs there.
+    """
+    far, near = sockets
+    far.send(b"0123456789")
+    pipe._bytes = 3
+
+    assert 8 == pipe.move(near.fileno(), target, 8)
+    assert b"01234567" == os.pread(target, 100, 0)
+    assert b"89" == near.recv(100)
+
+
+def test_a_target_that_takes_nothing_is_not_asked_for_ever(
+    sockets: Sockets, target: int
+) -> None:
+    """
+    What was for it comes back.
+    """
+    far, near = sockets
+    far.send(b"0123")
+    splice = os.splice
+
+    def some(source: int, to: int, count: int, flags: int) -> int:
+        return 0 if to == target else splice(source, to, count, flags=flags)
+
+    with closing(Pipe(move)) as pipe, mock.patch("os.splice", some):
+        stopped = pipe.move(near.fileno(), target, 4)
+
+    assert Stopped(0, b"0123", False) == stopped
+
+
+def test_nothing_is_left_of_a_pipe() -> None:
+    """
+    That is closed.
+    """
+    before = os.listdir("/proc/self/fd")
+    Pipe().close()
+
+    assert before == os.listdir("/proc/self/fd")
+
+
+def test_an_end_is_told(pipe: Pipe, sockets: Sockets, target: int) -> None:
+    """
+    With what came before it.
+    """
+    far, near = sockets
+    far.send(b"0123")
+    far.shutdown(socket.SHUT_WR)
+
+    assert Stopped(4, b"", True) == pipe.move(near.fileno(), target, 10)
+
+
+def test_a_socket_that_failed_is_told(pipe: Pipe, target: int) -> None:
+    """
+    By its own error.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        far = socket.create_connection(server.getsockname())
+        near, _ = server.accept()
+    with near:
+        near.setblocking(False)
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()
+
+        with pytest.raises(ConnectionResetError):
+            pipe.move(near.fileno(), target, 10)
+
+
+class Disk:
+    """
+    Takes bytes at a pace, by a clock of its own.
+    """
+
+    def __init__(self, bytes_per_second: float) -> None:
+        self.bytes_per_second = bytes_per_second
+        self.now = 100.0
+
+    def mover(self, *numbers: int) -> int:
+        """
+        All of the limit is there, and taken.
+        """
+        limit = numbers[-1]
+        self.now += limit / self.bytes_per_second
+        return limit
+
+    def clock(self) -> float:
+        """
+        Now.
+        """
+        return self.now
+
+
+@pytest.mark.parametrize("movers", [1, 2, 8, 32])
+@pytest.mark.parametrize("speed", [100e6, 1e9, 10e9])
+def test_bodies_together_take_little_time(movers: int, speed: float) -> None:
+    """
+    However fast or slow the disk is, they have their share of a turn; but none is
+    smaller than is worth a call, or larger than helps.
+    """
+    disk = Disk(speed)
+    pipe = Pipe(disk.mover, disk.clock)
+    pipe.movers = movers
+    for _ in range(200):
+        began = disk.now
+        moved = pipe.move(0, 1, 1 << 40)
+    pipe.close()
+
+    fair = TURN_SECONDS / movers
+    if moved == LEAST_BYTES:
+        assert fair <= LEAST_BYTES / speed
+    elif moved == MOST_BYTES:
+        assert fair >= MOST_BYTES / speed
+    else:
+        assert fair == pytest.approx(disk.now - began, rel=0.01)
+
+
+def test_a_disk_that_stalls_is_given_less_at_once_and_more_by_and_by() -> None:
+    """
+    It may stall again.
+    """
+    disk = Disk(10e9)
+    pipe = Pipe(disk.mover, disk.clock)
+    pipe.movers = 4
+    pipe.move(0, 1, 1 << 40)
+    assert MOST_BYTES == pipe.share()
+
+    disk.bytes_per_second = 20e6
+    pipe.move(0, 1, 1 << 40)
+    assert LEAST_BYTES == pipe.share()
+
+    disk.bytes_per_second = 10e9
+    pipe.move(0, 1, 1 << 40)
+    assert LEAST_BYTES == pipe.share()
+    for _ in range(200):
+        pipe.move(0, 1, 1 << 40)
+    assert MOST_BYTES == pipe.share()
+    pipe.close()
+
+
+@pytest.fixture
+def stalling() -> Iterator[Pipe]:
+    """
+    A pipe to a disk for which each move takes longer than a turn.
+    """
+    disk = Disk(LEAST_BYTES / TURN_SECONDS / 2)
+    pipe = Pipe(disk.mover, disk.clock)
+    yield pipe
+    pipe.close()
+
+
+def test_a_stall_ends_the_turn_of_all(stalling: Pipe) -> None:
+    """
+    Who was passed over comes before who was not, and each once; so nobody starves,
+    though they are asked about in the same order each time.
+    """
+    names = ["a", "b", "c"]
+    moved = []
+    for turn in range(1, 13):
+        for name in names:
+            if stalling.may_move(name, turn):
+                moved.append(name)
+                stalling.move(0, 1, 1 << 40)
+
+    assert 12 == len(moved)
+    assert dict.fromkeys(names, 4) == {name: moved.count(name) for name in names}
+
+
+def test_who_is_forgotten_is_not_waited_for(stalling: Pipe) -> None:
+    """
+    Neither is who does not come again.
+    """
+    assert stalling.may_move("a", 1)
+    stalling.move(0, 1, 1 << 40)
+    assert not stalling.may_move("b", 1)
+    assert not stalling.may_move("c", 1)
+    stalling.forget("b")
+
+    assert not stalling.may_move("a", 2)
+    assert stalling.may_move("a", 3)
+    stalling.move(0, 1, 1 << 40)
+
+
+def test_without_turns_everybody_may(stalling: Pipe) -> None:
+    """
+    As with ``--procs 0``.
+    """
+    for _ in range(3):
+        assert stalling.may_move("a", 0)
+        stalling.move(0, 1, 1 << 40)
+
+
+def test_what_the_target_refuses_comes_back(pipe: Pipe, sockets: Sockets) -> None:
+    """
+    And is in nobody else's way.
+    """
+    far, near = sockets
+    far.send(b"0123")
+    refusing = os.open("/dev/null", os.O_RDONLY)
+    try:
+        moved = pipe.move(near.fileno(), refusing, 4)
+    finally:
+        os.close(refusing)
+    assert Stopped(0, b"0123", False) == moved
+
+    reader, writer = os.pipe()
+    far.send(b"next")
+    assert 4 == pipe.move(near.fileno(), writer, 4)
+    assert b"next" == os.read(reader, 100)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_an_ordinary_user_moves_through_small_pipes(tmp_path: Path) -> None:
+    """
+    Of large ones such a user gets 64 (pipe(7)); who comes later serves all the same.
+    """
+    path = tmp_path / "target"
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            target = os.open(path, os.O_RDWR | os.O_CREAT)
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setresgid(65534, 65534, 65534)
+                os.setresuid(65534, 65534, 65534)
+            pipes = [Pipe() for _ in range(80)]
+            far, near = socket.socketpair()
+            far.setblocking(False)
+            near.setblocking(False)
+            sent = fill(far)
+            moved = 0
+            while more := pipes[-1].move(near.fileno(), target, MOST_BYTES):
+                assert isinstance(more, int)
+                moved += more
+            assert pipes[-1]._bytes < pipes[0]._bytes
+            assert (moved, sent) == (len(sent), os.pread(target, len(sent) + 1, 0))
+            status = 0
+        finally:
+            os._exit(status)
+    assert 0 == os.waitpid(child, 0)[1]

@@ -1,3 +1,0 @@
-"""
-Tests for `kvd.shortcuts` and the compiled module behind it.
-"""

@@ -1,0 +1,119 @@
+"""
+The tests of `kvd.store.exchange`.
+"""
+
+import errno
+import os
+import sys
+from unittest import mock
+
+import pytest
+
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.store import exchange
+from kvd.store.exchange import swap, swapping_is_cheaper
+from tests.store import test_file_faults
+from tests.store.cases import KEY, FileStoreCase, FolderCase
+
+
+class SwapTests(FolderCase):
+    """
+    `swap` exchanges two names.
+    """
+
+    def test_each_name_gets_what_the_other_had(self) -> None:
+        """
+        In different folders.
+        """
+        self.place("here/a", b"one")
+        self.place("there/b", b"two")
+
+        swap(self.folder("here"), b"a", self.folder("there"), b"b")
+
+        for name, body in (("here/a", b"two"), ("there/b", b"one")):
+            with open(os.path.join(self.path, name), "rb") as file:
+                assert body == file.read()
+
+    def test_a_missing_name_is_told(self) -> None:
+        """
+        And nothing is done.
+        """
+        self.place("a")
+        folder = self.folder()
+
+        with pytest.raises(FileNotFoundError, match="'a' -> b'b'"):
+            swap(folder, b"a", folder, b"b")
+
+        assert ["a"] == self.found()
+
+
+class ChoiceTests(FolderCase):
+    """
+    `swapping_is_cheaper` knows the file system.
+    """
+
+    def test_only_ext4_gains(self) -> None:
+        """
+        /proc and /sys are none, and what cannot be asked is renamed in.
+        """
+        for path in ("/proc", "/sys"):
+            folder = os.open(path, os.O_RDONLY)
+            self.addCleanup(os.close, folder)
+            assert not swapping_is_cheaper(folder)
+        assert not swapping_is_cheaper(-1)
+
+    def test_ext4_is_known_by_its_number(self) -> None:
+        """
+        The first word of what fstatfs(2) tells.
+        """
+
+        def fstatfs(folder: int, found: bytearray) -> int:
+            found[:8] = (0xEF53).to_bytes(8, sys.byteorder)
+            return 0
+
+        with mock.patch.object(exchange, "_libc") as libc:
+            libc.fstatfs = fstatfs
+            assert swapping_is_cheaper(self.folder())
+
+
+class SwappingRoomTests(test_file_faults.RoomTests):
+    """
+    Faults where names are swapped.
+    """
+
+    swaps = True
+
+
+class SwappedValueTests(FileStoreCase):
+    """
+    Publication by swapping.
+    """
+
+    swaps = True
+
+    def test_what_was_replaced_is_removed(self) -> None:
+        """
+        Its file does not stay where the upload was.
+        """
+        store = self.open_store()
+        self.publish(store, body=b"old")
+        with mock.patch("os.rename") as rename:
+            assert not self.publish(store, body=b"new").created
+
+        assert not rename.called
+        assert b"new" == store.open(KEY).read(0, 10)
+        assert [] == self.debris()
+
+    def test_a_replaced_value_that_cannot_be_removed_is_left(self) -> None:
+        """
+        The publication has succeeded; the next start sweeps.
+        """
+        store = self.open_store()
+        self.publish(store, body=b"old")
+        upload = self.result(store.begin(KEY, None))
+        upload.write(b"new")
+        with mock.patch("os.unlink", side_effect=OSError(errno.EIO, "broken")):
+            upload.commit(UNCONDITIONAL)
+
+        assert b"new" == store.open(KEY).read(0, 10)
+        assert 1 == len(self.debris())
