@@ -32,7 +32,7 @@ class OwnService(ServingService):
         self._serving.start()
         for number, group in enumerate(self._groups):
             for member, sock in enumerate(group.members):
-                self._serving.listen(f"{number}/{member}", sock.dup())
+                self._serving.listen(f"{number}/{member}", sock)
         self._answer(reactor)
         end_once(reactor)
         self._read_again_on_hangup(reactor)
