@@ -21,6 +21,7 @@ from kvd.dispatch.reuseport_programs import Steering
 from kvd.dispatch.scoreboard import create_scoreboard
 from kvd.errors import BadSetting, OperatorError
 from kvd.interfaces import IHeldStoreMaker
+from kvd.net.reactor import adopt_in_kvds_way
 from kvd.options import Options
 from kvd.settings import Settings
 from kvd.system.clock import measure_monotonically
@@ -48,6 +49,7 @@ def makeService(options: Options) -> IService:
 
     # Before anything of kvd's is scheduled.
     measure_monotonically(reactor)
+    adopt_in_kvds_way(reactor)
     reset_signals()
     settings = options.settings
     notifier = take_notifier(os.environ)
