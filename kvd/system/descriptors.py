@@ -29,12 +29,19 @@ by itself, some connections.
 """
 
 
-def raise_descriptor_limit() -> None:
+def raise_descriptor_limit(most: int | None = None) -> None:
     """
     Allow as many descriptors as may be: each connection has one or two.
+
+    Args:
+        most: As many as this process can use, if there is such a number. Others that
+            it starts may have more.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft = hard
+    if most is not None and (hard == resource.RLIM_INFINITY or hard > most):
+        soft = most
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def check_descriptor_limit(settings: Settings, group_size: int) -> None:
