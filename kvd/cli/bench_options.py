@@ -15,7 +15,7 @@ from kvd.cli.errors import LocalError
 from kvd.cli.interrupted import ended_by_signals
 from kvd.cli.quantity import quantity
 from kvd.errors import OperatorError
-from kvd.options.quantities import Count, Seconds
+from kvd.model.quantities import Count, Seconds
 
 MAX_PROCESSES: Final = 4096
 

@@ -107,6 +107,7 @@ class Reader:
         """
         self._folder = folder
         self._daemons = daemons
+        # Known before: it stands in the commands and in what they print.
         self._port = unused_port()
         self._environment = os.environ | {
             "PATH": os.pathsep.join(filter(no_kvd, os.environ["PATH"].split(":"))),
@@ -174,9 +175,9 @@ class Reader:
 
     def _start(self, options: list[str]) -> None:
         self._daemons.close()
-        daemon = Twistd(
-            options, self._folder, environment=self._environment, port=self._port
-        )
+        if not any(option.startswith(("-l", "--listen")) for option in options):
+            options = [*options, f"--listen=tcp:{self._port}:interface=127.0.0.1"]
+        daemon = Twistd(options, self._folder, environment=self._environment)
         self._daemons.enter_context(daemon)
 
 
@@ -245,6 +246,20 @@ def test_programs_are_true(path: Path, tmp_path: Path) -> None:
             )
         assert 0 == ended.returncode
         assert b"value" == (tmp_path / "file").read_bytes()
+
+
+def test_pictures_are_drawn_from_what_is_there(tmp_path: Path) -> None:
+    """
+    One of them shows the layers of the import contract. ``python
+    docs/pictures/draw.py`` draws them again.
+    """
+    pictures = ROOT / "docs" / "pictures"
+
+    subprocess.run([sys.executable, pictures / "draw.py", tmp_path], check=True)
+
+    drawn = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert drawn
+    assert drawn == {name: (pictures / name).read_text() for name in drawn}
 
 
 def test_the_first_commands_are_those_of_the_makefile() -> None:

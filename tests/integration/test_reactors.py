@@ -15,7 +15,6 @@ import pytest
 from tests.integration.http import TIMEOUT_SECONDS, ask, read_to_end
 from tests.integration.test_status import told_by, until
 from tests.integration.twistd import Twistd
-from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 
@@ -38,13 +37,13 @@ def test_every_reactor_serves(tmp_path: Path, reactor: str, options: list[str]) 
     Over a port, over a Unix socket and over the control socket; and it ends when it is
     told to.
     """
-    port, path = unused_port(), str(tmp_path / "socket")
-    listen = [f"--listen=tcp:{port}:interface=127.0.0.1", f"--listen=unix:{path}"]
+    path = str(tmp_path / "socket")
+    listen = ["--listen=tcp:0:interface=127.0.0.1", f"--listen=unix:{path}"]
     chosen = [*options, *listen, "--control=control"]
     before = ["--reactor", reactor]
-    with Twistd(chosen, tmp_path, port=port, before=before) as daemon:
-        put = ask(port, "PUT", "/k", b"value")
-        got = ask(port, "GET", "/k")
+    with Twistd(chosen, tmp_path, before=before) as daemon:
+        put = ask(daemon.port, "PUT", "/k", b"value")
+        got = ask(daemon.port, "GET", "/k")
         over_unix = [get_over(path) for _ in range(3)]
         # They are counted when they have been served.
         until(lambda: accepted(tmp_path / "control") == 5)

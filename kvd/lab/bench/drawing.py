@@ -5,7 +5,6 @@ What all drawings have in common.
 from __future__ import annotations
 
 import io
-import os
 from typing import Any, Final
 
 INK: Final = "#22313a"
@@ -16,6 +15,13 @@ ACCENT: Final = "#c4552d"
 COLORS: Final = (
     "#c4552d", "#1b5e7b", "#6a8f3c", "#8a5a96", "#c79a2b", "#4a9a96", "#7a6a58",
 )  # fmt: skip
+
+_XML: Final = '<?xml version="1.0" encoding="utf-8"?>\n'
+_DARK: Final = """
+@media (prefers-color-scheme: dark) {
+  svg { filter: invert(0.9) hue-rotate(180deg); }
+}
+"""
 
 
 def canvas(width: float, height: float) -> Any:
@@ -64,8 +70,14 @@ def as_svg(figure: Any) -> str:
 
 def save(figure: Any, path: str) -> None:
     """
-    Write a figure as PNG or SVG, by the name of the file.
+    Write a figure as PNG or SVG, by the name of the file. An SVG is dark where its
+    reader's system is.
     """
-    # Elsewhere the paper may be dark.
+    # What it is shown on may be of any colour.
     figure.patch.set_alpha(1)
-    figure.savefig(path, format=os.path.splitext(path)[1][1:].lower(), dpi=130)
+    if path.lower().endswith(".png"):
+        figure.savefig(path, dpi=200)
+        return
+    head, _, body = as_svg(figure).partition("<defs>")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"{_XML}{head}<style>{_DARK}</style><defs>{body}")

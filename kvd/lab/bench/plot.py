@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from kvd.lab.bench.article import Mode, Plan
+from kvd.lab.bench.drawing import BUSY, FAINT, IDLE, INK, canvas, plain, save
 from kvd.lab.bench.errors import PlotUnavailable
 from kvd.lab.bench.figures import busy_shares, spans
 from kvd.lab.bench.run import Run
@@ -16,11 +17,7 @@ from kvd.lab.bench.table import spell_bytes
 
 SUFFIXES: Final = (".png", ".svg")
 
-_COLUMNS: Final = 240
-_BUSY: Final = "#1b5e7b"
-_IDLE: Final = "#f3efe6"
-_INK: Final = "#22313a"
-_FAINT: Final = "#9aa3a8"
+_COLUMNS: Final = 120
 
 
 def check_plot(path: str) -> None:
@@ -43,47 +40,41 @@ def check_plot(path: str) -> None:
 
 def draw(path: str, plan: Plan, modes: Sequence[Mode]) -> None:
     """
-    Draw a panel for each policy and mode into a file, PNG or SVG by its suffix.
+    Draw a panel for each policy and mode into a file, PNG or SVG by its suffix. Panels
+    are small, so that a telephone shows them whole.
     """
-    # Imported late: nobody else waits for it. The figure is made without pyplot,
-    # which would look for a screen.
-    from matplotlib.figure import Figure
-
-    policies = [run.policy for run in modes[0].runs]
-    rows = len(policies)
-    figure = Figure(
-        figsize=(6.4 * len(modes), 1.1 + 2.5 * rows), dpi=130, layout="constrained"
-    )
+    rows = len(modes[0].runs)
+    figure = canvas(2.7 * len(modes), 1.0 + 1.75 * rows)
     figure.suptitle(
-        f"Which workers have a request: {plan.requests} PUTs of"
-        f" {spell_bytes(plan.body_bytes)} from {plan.clients} clients\n"
-        "dark: all of the time; light: none of it",
-        color=_INK,
-        fontsize=12,
+        f"Workers with a request in progress\n{plan.requests} PUTs of"
+        f" {spell_bytes(plan.body_bytes)}, {plan.clients} clients,"
+        f" {plan.workers} workers",
+        color=INK,
+        fontsize=11,
     )
     # Two rows for each policy: the workers, and below them how many are busy.
-    grid = figure.add_gridspec(2 * rows, len(modes), height_ratios=[3, 1] * rows)
+    grid = figure.add_gridspec(2 * rows, len(modes), height_ratios=[3, 1.2] * rows)
     for column, mode in enumerate(modes):
         kind = "keep-alive" if mode.keep_alive else "new connections"
         seconds = max(run.report.seconds for run in mode.runs)
         for row, run in enumerate(mode.runs):
             workers = figure.add_subplot(grid[2 * row, column])
             count = figure.add_subplot(grid[2 * row + 1, column], sharex=workers)
-            _draw_workers(workers, run)
-            _draw_count(count, run)
+            _draw_workers(workers, run, labelled=not column)
+            _draw_count(count, run, labelled=not column)
             count.set_xlim(0, seconds)
-            workers.set_title(
-                f"{run.policy}, {kind}: {run.rate:.0f} requests/s",
-                loc="left",
-                fontsize=10,
-                color=_INK,
-            )
+            heading = f"{run.policy}: {run.rate:.0f}/s"
+            if row == 0:
+                heading = f"{kind}\n{heading}"
+            workers.set_title(heading, loc="left", fontsize=10, color=INK)
             if row == rows - 1:
-                count.set_xlabel("seconds", color=_INK)
-    figure.savefig(path, format=os.path.splitext(path)[1][1:].lower())
+                count.set_xlabel("seconds", color=INK, fontsize=10)
+            else:
+                count.tick_params(labelbottom=False)
+    save(figure, path)
 
 
-def _draw_workers(axes: Any, run: Run) -> None:
+def _draw_workers(axes: Any, run: Run, *, labelled: bool) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
     report, samples = run.report, run.work.samples
@@ -94,20 +85,17 @@ def _draw_workers(axes: Any, run: Run) -> None:
         aspect="auto",
         interpolation="nearest",
         origin="upper",
-        cmap=LinearSegmentedColormap.from_list("busy", [_IDLE, _BUSY]),
+        cmap=LinearSegmentedColormap.from_list("busy", [IDLE, BUSY]),
         vmin=0,
         vmax=1,
         extent=(0, report.seconds, len(shares) - 0.5, -0.5),
     )
-    for border in range(1, len(shares)):
-        width = min(0.8, 24 / len(shares))
-        axes.axhline(border - 0.5, color="white", linewidth=width)
-    axes.set_ylabel("worker", color=_INK, fontsize=9)
-    axes.tick_params(labelbottom=False, length=0, labelsize=8, colors=_INK)
-    _bare(axes)
+    plain(axes)
+    axes.tick_params(labelbottom=False)
+    _label(axes, "worker", [0, len(shares) - 1], labelled)
 
 
-def _draw_count(axes: Any, run: Run) -> None:
+def _draw_count(axes: Any, run: Run, *, labelled: bool) -> None:
     report = run.report
     edges = [0.0]
     counts = []
@@ -115,16 +103,16 @@ def _draw_count(axes: Any, run: Run) -> None:
         edges.append(end - report.began)
         counts.append(sum(map(bool, in_progress)))
     workers = len(run.work.requests)
-    axes.stairs(counts, edges, fill=True, color=_BUSY, alpha=0.25, linewidth=0)
-    axes.stairs(counts, edges, color=_BUSY, linewidth=0.9, baseline=None)
-    axes.axhline(workers / 2, color=_FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.stairs(counts, edges, fill=True, color=BUSY, alpha=0.25, linewidth=0)
+    axes.stairs(counts, edges, color=BUSY, linewidth=0.9, baseline=None)
+    axes.axhline(workers / 2, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_ylim(0, workers * 1.05)
-    axes.set_yticks([0, workers / 2, workers], ["0", "half", "all"])
-    axes.set_ylabel("busy", color=_INK, fontsize=9)
-    axes.tick_params(labelsize=8, colors=_INK)
-    _bare(axes)
+    plain(axes)
+    _label(axes, "busy", [0, workers], labelled)
 
 
-def _bare(axes: Any) -> None:
-    for side in ("top", "right", "left", "bottom"):
-        axes.spines[side].set_visible(False)
+def _label(axes: Any, name: str, ticks: Sequence[int], labelled: bool) -> None:
+    axes.set_yticks(ticks)
+    axes.tick_params(labelleft=labelled, labelsize=9)
+    if labelled:
+        axes.set_ylabel(name, color=INK, fontsize=10)

@@ -155,6 +155,17 @@ def test_the_suffix_chooses_the_kind_of_drawing(
     assert path.read_bytes().startswith(signature)
 
 
+def test_an_svg_is_dark_where_its_reader_is(tmp_path: Path) -> None:
+    """
+    A document shows it on a dark page as on a light one.
+    """
+    path = tmp_path / "busy.svg"
+
+    draw(str(path), PLAN, modes())
+
+    assert "prefers-color-scheme: dark" in path.read_text()
+
+
 def test_other_suffixes_are_refused() -> None:
     """
     Before anything is measured.
