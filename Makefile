@@ -42,8 +42,10 @@ SANITIZED_EXAMPLES ?= 25
 .DELETE_ON_ERROR:
 .PHONY: serve test prepared lint docs oldest trial coverage sanitize wheel crash powercuts changes soak figures bench clean
 
+# Without a file of the process number, which would keep a second one, on another port,
+# from starting here.
 serve: $(VENV)/served
-	$(BIN)/twistd -n kvd $(ARGS)
+	$(BIN)/twistd -n --pidfile= kvd $(ARGS)
 
 # Quick checks first. In a make of its own, which sees what has been installed.
 test: prepared
