@@ -137,7 +137,7 @@ $(BIN)/python:
 
 # Editable, so that a change is served and tested without installing again.
 $(VENV)/served: pyproject.toml $(NATIVE) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[status]'
 	touch $@
 
 $(VENV)/developed: pyproject.toml $(NATIVE) | $(BIN)/python

@@ -10,13 +10,15 @@ import socket
 
 from twisted.internet.task import Clock
 
+from kvd.http.connection import HttpConnection
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import Shortcuts, shortcuts_to
+from kvd.http.fast_path import CLOSES, SERVED, Shortcuts, shortcuts_to
 from kvd.http.site import Site
 from kvd.model.keys import Key
 from kvd.settings import Limits
 from kvd.store import attribute
 from kvd.store.file import FileStore
+from tests.stepped import Client, SteppedReactor, connect
 from tests.store.cases import FileStoreCase
 
 HOST = b"Host: kvd\r\n"
@@ -160,6 +162,37 @@ class ShortcutCase(FileStoreCase):
             with open(path, "rb") as file:
                 contents[name] = file.read(), attribute_of(path)
         return contents
+
+
+class FallbackCase(ShortcutCase):
+    """
+    The same without the fast path: put before a suite, it has the suite's requests take
+    the ordinary way through Python, on one connection after the other.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        super().setUp()
+        self.site.shortcuts = None
+        self._client: Client | None = None
+        self._reply = b""
+
+    def make_site(self, store: FileStore) -> Site:
+        return Site(store, Dialects(()), self.limits, self.reactor)
+
+    def serve(self, request: bytes) -> int | bytes:
+        if self._client is None:
+            self._client = connect(self.reactor, HttpConnection(self.site))
+            self.addCleanup(self._client.socket.close)
+        self._reply = self._client.send(request).receive()
+        if not self._client.ended:
+            return SERVED
+        self._client = None
+        return SERVED | CLOSES
+
+    def reply(self) -> bytes:
+        return self._reply
 
 
 def attribute_of(path: str) -> bytes | None:
