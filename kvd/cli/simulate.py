@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from kvd.cli.interrupted import ended_by_signals
+from kvd.cli.bench_options import measuring
+from kvd.cli.output import is_terminal
 from kvd.cli.quantity import quantity
 from kvd.errors import BadSetting, OperatorError
 from kvd.lab.simulate.load import ARRIVALS, SERVICES
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
 MAX_WORKERS: Final = 4096
 DEFAULT_WORKERS: Final = 8
-WIDTH: Final = 112
-"""
-More than the tables take. A narrower terminal wraps them.
-"""
 
 _requests = quantity(Count("a number of requests", 1, 10_000_000))
 _workers = quantity(Count("a number of workers", 1, MAX_WORKERS))
@@ -200,13 +196,11 @@ def simulate(
 def _run(
     plan: Plan, policies: Mapping[str, IDispatchPolicy], seed: int, as_text: bool
 ) -> None:
-    from rich.console import Console
-
+    from kvd.lab.measuring.table import wide_console
     from kvd.lab.simulate.laboratory import try_out
     from kvd.lab.simulate.table import as_json, show
 
-    console = Console()
-    console.width = max(console.width, WIDTH)
+    console = wide_console()
     cases = []
     for case in plan.cases:
         rows = list(
@@ -214,7 +208,7 @@ def _run(
                 case,
                 {**plan.further, **policies},
                 range(seed, seed + plan.runs),
-                lambda name: _tell(f"policy {name}"),
+                lambda name: _progress(f"policy {name}"),
             )
         )
         cases.append(as_json(case, rows))
@@ -229,31 +223,24 @@ def _run(
 def _check(
     policies: Mapping[str, IDispatchPolicy], seed: int, runs: int, as_text: bool
 ) -> None:
-    from rich.console import Console
-
-    from kvd.lab.bench.errors import BenchFailed
+    from kvd.lab.measuring.table import wide_console
     from kvd.lab.simulate.check import compare
     from kvd.lab.simulate.table import check_as_json, show_check
 
-    console = Console()
-    console.width = max(console.width, WIDTH)
+    console = wide_console()
     compared = []
-    try:
-        with ended_by_signals():
-            for comparison in compare(policies, seed, runs, tell=_tell):
-                compared.append(comparison)
-                if not as_text:
-                    show_check(comparison, console)
-    except BenchFailed as error:
-        click.echo(error.said, err=True)
-        raise click.ClickException(str(error)) from error
+    with measuring():
+        for comparison in compare(policies, seed, runs, progress=_progress):
+            compared.append(comparison)
+            if not as_text:
+                show_check(comparison, console)
     if as_text:
-        told = [check_as_json(comparison) for comparison in compared]
-        click.echo(json.dumps({"seed": seed, "compared": told}))
+        comparisons = [check_as_json(comparison) for comparison in compared]
+        click.echo(json.dumps({"seed": seed, "compared": comparisons}))
     if any(pair.failed for one in compared for pair in one.pairs.values()):
         sys.exit(1)
 
 
-def _tell(what: str) -> None:
-    if os.isatty(2):
+def _progress(what: str) -> None:
+    if is_terminal(sys.stderr):
         click.echo(f"simulating: {what}", err=True)

@@ -4,17 +4,18 @@ What the workers of a daemon did while a load was sent.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kvd.lab.measuring.processes import cpu_seconds
+
 PERIOD_SECONDS: Final = 0.02
 SETTLE_SECONDS: Final = 2.0
 """
-How long is waited for the workers to have counted what their clients have
-already been told.
+The longest wait until the workers have counted the requests that their clients already
+have replies to.
 """
 
 Status = dict[str, Any]
@@ -33,11 +34,11 @@ class Sample:
     tasks: tuple[int, ...] = ()
     """Clients of each worker: the connections that it has open, those handed over to
     it that it has not claimed yet, and those in the queue of a socket of its own.
-    What waits at a socket of all is nobody's yet."""
+    What waits at a shared socket belongs to no worker yet."""
     ended: tuple[int, ...] = ()
     """Requests that ended at each worker, since kvd started."""
     busy_seconds: tuple[float, ...] = ()
-    """In which each worker did not wait for events, since kvd started."""
+    """Time in which each worker did not wait for events, since kvd started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,8 @@ class Sampler:
 
 
 def _tasks(row: Status) -> int:
-    # A request without a connection may be there for a moment: two words.
+    # The two are not read at the same moment: there may be more requests than
+    # connections.
     there = max(row.get("open", 0), row.get("in_progress", 0))
     return int(there + row.get("handing_over", 0) + row.get("accept_queue", 0))
 
@@ -146,11 +148,7 @@ def _cpu(status: Status) -> dict[int, float]:
 
 def _cpu_seconds(pid: int) -> float:
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            # The name stands in brackets and may hold blanks.
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
+        return cpu_seconds([pid])
+    except (FileNotFoundError, ProcessLookupError):
         # It has ended.
         return 0.0
-    # utime and stime, the fields 14 and 15 of proc_pid_stat(5).
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -30,7 +30,7 @@ from typing import Final
 from kvd.dispatch.balance import jain_index
 from kvd.interfaces import IDispatchPolicy
 from kvd.lab.bench import load as bench
-from kvd.lab.bench.programs import daemon, send, short_folder
+from kvd.lab.bench.programs import send, serving
 from kvd.lab.bench.sampling import Sampler
 from kvd.lab.simulate.comparison import Comparison, Measures, Pair, Trial, median
 from kvd.lab.simulate.engine import Simulation
@@ -64,7 +64,7 @@ def compare(
     seed: int,
     runs: int = 1,
     workers: Sequence[int] = WORKERS,
-    tell: Callable[[str], object] = lambda what: None,
+    progress: Callable[[str], object] = lambda what: None,
 ) -> Iterator[Comparison]:
     """
     Measure and simulate all, one after the other.
@@ -73,7 +73,7 @@ def compare(
         seed: Of the first simulation.
         runs: How often to measure each; the median of each figure counts.
         workers: How many, one after the other.
-        tell: Is told what is measured next.
+        progress: Gets a few words about what is measured next.
 
     Raises:
         BenchFailed: Something could not be measured.
@@ -88,7 +88,7 @@ def compare(
             )
             pairs = {}
             for name, policy in policies.items():
-                tell(f"{name}: {trial.title}, {count} workers")
+                progress(f"{name}: {trial.title}, {count} workers")
                 seen = [measure(name, count, sent, trial.times) for _ in range(runs)]
                 simulated = [
                     simulate(seen[number % runs].load, policy, count, seed + number)
@@ -151,13 +151,10 @@ def measure(policy: str, workers: int, sent: bench.Load, times: str) -> Run:
     """
     Send a load to a new daemon.
     """
-    with (
-        short_folder() as folder,
-        daemon(policy, workers, folder, f"sleep:{times}") as served,
-    ):
-        lag = measure_lag(served.port, times, folder)
+    with serving(policy, workers, f"sleep:{times}") as served:
+        lag = measure_lag(served.port, times)
         sampler = Sampler(served.control.status)
-        report = send(served.port, sent, folder)
+        report = send(served.port, sent)
         complete = len(report.begins) == sent.clients
         return Run(
             report.failed,
@@ -166,14 +163,14 @@ def measure(policy: str, workers: int, sent: bench.Load, times: str) -> Run:
         )
 
 
-def measure_lag(port: int, times: str, folder: str) -> float:
+def measure_lag(port: int, times: str) -> float:
     """
     How long it is from a connection to its service where nobody else is there: half of
     what such a request takes beside its sleep, as the other half is the way back.
     """
     sent = bench.Load(LONE_REQUESTS, 1, 1, False)
     known = as_simulated(sent, times).services
-    latencies = send(port, sent, folder).latencies
+    latencies = send(port, sent).latencies
     # Those that failed have none.
     beside = [took - slept for took, slept in zip(latencies, known, strict=False)]
     return max(0.0, statistics.median(beside or [0.0])) / 2

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import fsum
 
-from kvd.lab.bench.figures import percentile
+from kvd.lab.measuring.figures import percentile
 
 
 @dataclass(frozen=True, slots=True)

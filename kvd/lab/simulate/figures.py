@@ -10,7 +10,7 @@ from math import fsum
 
 from kvd.dispatch.balance import jain_index
 from kvd.dispatch.policies.shared import Shared
-from kvd.lab.bench.figures import percentile
+from kvd.lab.measuring.figures import percentile
 from kvd.lab.simulate.engine import Simulation
 from kvd.lab.simulate.load import Load
 from kvd.lab.simulate.outcome import Outcome

@@ -49,7 +49,7 @@ def try_out(
     case: Case,
     policies: Mapping[str, IDispatchPolicy],
     seeds: Sequence[int],
-    tell: Callable[[str], object] = lambda name: None,
+    progress: Callable[[str], object] = lambda name: None,
 ) -> Iterator[Row]:
     """
     One case under each policy, over so many runs: the reference first.
@@ -60,7 +60,7 @@ def try_out(
         case: The load, of each seed.
         policies: By the names that they are shown with.
         seeds: One for each run.
-        tell: Is told which policy is tried next.
+        progress: Gets the policy that is simulated next.
 
     Raises:
         BadChoice: By a policy, which is named.
@@ -69,14 +69,14 @@ def try_out(
     for seed in seeds:
         made = case.make(seed)
         bound = made.bound(case.workers)
-        tell(ONE_QUEUE)
+        progress(ONE_QUEUE)
         outcome = one_queue(made, case.workers)
         reference = mean_wait(outcome)
         runs[ONE_QUEUE].append(figures(outcome, bound, reference))
         for name, policy in policies.items():
             # A million waits are better not held twice.
             del outcome
-            tell(name)
+            progress(name)
             try:
                 outcome = Simulation(made, policy, case.workers, seed).run()
             except BadChoice as error:

@@ -1,5 +1,5 @@
 """
-From what was seen to the figures that are shown; nothing here measures.
+From samples to what the workers did over time; nothing here measures.
 """
 
 from __future__ import annotations
@@ -11,17 +11,6 @@ from itertools import pairwise
 
 from kvd.dispatch.balance import jain_index
 from kvd.lab.bench.sampling import Sample
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """
-    The smallest of the values that at least this share of them does not exceed
-    (the nearest rank): always one that was seen. Not a number where nothing was.
-    """
-    if not values:
-        return math.nan
-    rank = max(1, math.ceil(share * len(values)))
-    return sorted(values)[rank - 1]
 
 
 def _in_progress(sample: Sample) -> Sequence[int]:
@@ -120,9 +109,9 @@ def growth(
 
 
 def _between(
-    times: Sequence[float], values: Sequence[float], wanted: Sequence[float]
+    times: Sequence[float], values: Sequence[float], moments: Sequence[float]
 ) -> Iterator[float]:
-    for moment in wanted:
+    for moment in moments:
         after = bisect_left(times, moment)
         if after == 0 or after == len(times):
             yield values[min(after, len(values) - 1)]
