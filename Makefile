@@ -29,16 +29,25 @@ RESIZES ?= 20
 # Given to the benchmark: make bench BENCH="--rounds 9 put-large get-small"
 BENCH ?=
 
+# What is compiled. A user's compiler may warn of other things than ours, so it is only
+# here that a warning is an error.
+NATIVE := $(wildcard kvd/native/*.[ch])
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wformat=2 -Wundef \
+	-Wpointer-arith -Wstrict-prototypes -Wvla -Werror
+# Its tests, in which as many random examples are compared as fit into seconds.
+NATIVE_TESTS := tests/http/fast_path tests/net/test_splice.py
+SANITIZED_EXAMPLES ?= 25
+
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared lint trial coverage crash powercuts changes soak figures bench clean
+.PHONY: serve test prepared lint docs trial coverage sanitize wheel crash powercuts changes soak figures bench clean
 
 serve: $(VENV)/served
 	$(BIN)/twistd -n kvd $(ARGS)
 
 # Quick checks first. In a make of its own, which sees what has been installed.
 test: prepared
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint trial
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint docs trial sanitize
 	@$(MAKE) --no-print-directory coverage
 
 prepared:
@@ -48,11 +57,30 @@ lint: $(VENV)/developed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The documents as a site, in build/docs; whatever Sphinx warns of is an error.
+docs: $(VENV)/developed
+	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going \
+		--jobs=auto --doctree-dir=build/doctrees --conf-dir=docs . build/docs
 
 # pytest runs all test cases too. That they need nothing of pytest, a share shows: those
 # with the most Deferreds, threads and log events. TRIAL=tests runs all of them.
 trial: $(VENV)/developed
 	$(BIN)/python -m twisted.trial --reporter=text $(TRIAL)
+
+# The tests of what is compiled under AddressSanitizer and UndefinedBehaviorSanitizer, in a
+# copy that is built with them.
+sanitize: $(VENV)/developed
+	KVD_BOTH_EXAMPLES=$(SANITIZED_EXAMPLES) tests/native/sanitize.sh $(NATIVE_TESTS)
+
+# What is published, but for its platform's tag: in dist/, checked and tried. The tests do
+# the same with one of their own. KVD_PYTHONS names further Pythons to try it with.
+wheel: $(VENV)/developed
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation >/dev/null
+	KVD_WHEEL="$$(echo dist/*.whl)" $(BIN)/python -m pytest tests/integration/test_wheel.py
+	$(BIN)/auditwheel show dist/*.whl
 
 # The fork server, the workers and every daemon that a test starts are measured
 # too (tool.coverage.run in pyproject.toml).
@@ -94,7 +122,7 @@ bench: $(VENV)/developed
 	$(BIN)/python -m bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info kvd/*.so _trial_temp* .coverage .coverage.* .hypothesis \
+	rm -rf $(VENV) build dist *.egg-info kvd/native/*.so _trial_temp* .coverage .coverage.* .hypothesis \
 		.mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name dropin.cache -delete
@@ -108,10 +136,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Editable, so that a change is served and tested without installing again.
-$(VENV)/served: pyproject.toml $(wildcard kvd/*.c) | $(BIN)/python
+$(VENV)/served: pyproject.toml $(NATIVE) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
-$(VENV)/developed: pyproject.toml $(wildcard kvd/*.c) | $(BIN)/python
+$(VENV)/developed: pyproject.toml $(NATIVE) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	CFLAGS="$(WARNINGS)" $(BIN)/python -W ignore -m tests.native.build
 	touch $@ $(VENV)/served

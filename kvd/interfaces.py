@@ -9,83 +9,25 @@ An exception may come either way too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from kvd.http.wire.events import Request
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key
 from kvd.model.operations import Operation
+from kvd.model.programs import ClassicProgram, LoadedProgram
+from kvd.model.requests import Request
+from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.model.view import View
-from kvd.net.bpf import Loaded
-from kvd.net.reuseport import Program
-from kvd.settings import Durability, Modes
-from kvd.system.privileges import User
+from kvd.settings import Durability, Modes, User
 
 T = TypeVar("T")
 Answer: TypeAlias = T | Deferred[T]
 
-Metadata: TypeAlias = Mapping[str, str]
-"""
-What a client said of a value and gets back with it: lower-case field names of
-HTTP, those of `METADATA_FIELDS`, and their values.
-"""
-
-NO_METADATA: Metadata = {}
-
-METADATA_FIELDS = frozenset(
-    (
-        "cache-control",
-        "content-disposition",
-        "content-encoding",
-        "content-language",
-        "content-type",
-        "expires",
-    )
-)
-"""
-The names that metadata may have: fields that describe a representation, and none
-that frames a message.
-"""
-
-MAX_METADATA_BYTES = 1024
-"""
-All names and values of one value's metadata together: it has to fit into an
-extended attribute beside the id, and ext4 has one block for all of them.
-"""
-
 
 # -- stores -------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ValueInfo:
-    """
-    What is known of one stored value.
-    """
-
-    key: Key
-    size: int
-    """Bytes."""
-    etag: str
-    """The strong entity tag without its quotes; unique per write."""
-    changed: float
-    """When it was published, in seconds since the epoch."""
-    metadata: Metadata = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """
-    What a commit did.
-    """
-
-    info: ValueInfo
-    created: bool
-    """Nothing was stored under the key before."""
 
 
 class IValue(Interface):
@@ -428,7 +370,7 @@ class ISteeringPolicy(IDispatchPolicy):
     A policy in which the kernel chooses, by a program.
     """
 
-    def program(members: Sequence[int]) -> Program:
+    def program(members: Sequence[int]) -> ClassicProgram:
         """
         The program that chooses (`kvd.net.reuseport`).
 
@@ -452,7 +394,7 @@ class ILoadedProgram(Interface):
     )
     look_seconds: float | None = Attribute("How often it wants `look`; None: never.")
 
-    def program(group: int) -> Loaded:
+    def program(group: int) -> LoadedProgram:
         """
         What is to be attached.
 

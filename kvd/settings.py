@@ -101,6 +101,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class User:
+    """
+    Whom this process will be.
+    """
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Modes:
     """
     The permission bits of what a store makes, whatever the umask.

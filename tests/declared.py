@@ -13,9 +13,9 @@ from zope.interface import implementer
 
 from kvd import plugins
 from kvd.errors import BadSetting
-from kvd.http.wire.events import Request
 from kvd.interfaces import IDialect, IDispatchPolicy, IStore, IStoreMaker
 from kvd.model.operations import Operation
+from kvd.model.requests import Request
 from kvd.model.view import View
 from kvd.plugins import Dialect, Policy, Store
 from kvd.settings import Durability

@@ -25,7 +25,7 @@ from kvd.cli.bench_small import small
 from kvd.cli.errors import FAILED
 from kvd.cli.output import standard_output
 from kvd.cli.quantity import quantity
-from kvd.options.quantities import Count, Size
+from kvd.model.quantities import Count, Size
 
 POLICIES: Final = ("shared", "reuseport", "roundrobin")
 

@@ -16,7 +16,7 @@ from kvd.cli.errors import LocalError
 from kvd.cli.output import is_terminal, standard_output
 from kvd.cli.quantity import quantity
 from kvd.errors import OperatorError
-from kvd.options.quantities import Count, Seconds
+from kvd.model.quantities import Count, Seconds
 
 if TYPE_CHECKING:
     from rich.console import Console

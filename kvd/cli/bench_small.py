@@ -28,7 +28,7 @@ from kvd.cli.bench_options import (
 from kvd.cli.errors import FAILED
 from kvd.cli.output import standard_output
 from kvd.cli.quantity import quantity
-from kvd.options.quantities import Count
+from kvd.model.quantities import Count
 
 POLICIES: Final = ("shared", "reuseport")
 

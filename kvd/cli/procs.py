@@ -8,7 +8,7 @@ import click
 
 from kvd.cli.control import change, control_option, tell
 from kvd.cli.quantity import quantity
-from kvd.options.quantities import Count
+from kvd.model.quantities import Count
 from kvd.settings import MAX_PROCS
 
 

@@ -34,7 +34,7 @@ from kvd.client import (
     TimedOut,
     Unreachable,
 )
-from kvd.options.quantities import Seconds
+from kvd.model.quantities import Seconds
 from kvd.system.clock import measure_monotonically
 
 T = TypeVar("T")

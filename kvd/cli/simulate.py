@@ -17,7 +17,7 @@ from kvd.cli.quantity import quantity
 from kvd.errors import BadSetting, OperatorError
 from kvd.lab.simulate.load import ARRIVALS, SERVICES
 from kvd.lab.simulate.presets import PRESETS
-from kvd.options.quantities import Count, Seconds
+from kvd.model.quantities import Count, Seconds
 
 if TYPE_CHECKING:
     from kvd.interfaces import IDispatchPolicy

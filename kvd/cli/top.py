@@ -18,7 +18,7 @@ from kvd.cli.control import asking, control_option
 from kvd.cli.output import is_terminal, standard_output
 from kvd.cli.quantity import quantity
 from kvd.cli.rates import BALANCE_SECONDS, Rates
-from kvd.options.quantities import Count, Seconds
+from kvd.model.quantities import Count, Seconds
 
 LEAST_SECONDS: Final = 0.05
 """

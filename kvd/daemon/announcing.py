@@ -1,5 +1,5 @@
 """
-What the log says of where kvd can be reached, and by whom.
+What the log says when serving begins: where kvd can be reached, and by whom.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _log = Logger()
 
 def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
     """
-    One line when serving begins, one before it if kvd will be slower than it could be,
-    and a warning if strangers may come.
+    Log the addresses, whether kvd is slower than it could be, and a warning if other
+    machines can reach it.
     """
     if settings.shortcuts and not are_compiled():
         _log.info(
@@ -37,20 +37,20 @@ def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
     public = [str(group.address) for group in groups if is_public(group.address)]
     if public:
         _log.warn(
-            "{addresses} can be reached from other machines, and whoever reaches it"
-            " may read, write and delete: no authorisation is configured",
+            "{addresses} can be reached from other machines, and any client that"
+            " reaches it may read, write and delete: no authorisation is configured",
             addresses=", ".join(public),
         )
 
 
 def announce_status(group: ListenerGroup) -> None:
     """
-    Where the status site is, and a warning if strangers may read it.
+    Log the address of the status site, and a warning if other machines can read it.
     """
     _log.info("the status site is at {address}", address=str(group.address))
     if is_public(group.address):
         _log.warn(
-            "the status site at {address} can be reached from other machines, and"
-            " whoever reaches it may read how kvd is set up and what its workers do",
+            "the status site at {address} can be reached from other machines:"
+            " anybody there may read how kvd is set up and what its workers do",
             address=str(group.address),
         )

@@ -1,6 +1,6 @@
 """
-What a daemon has however it serves: its sockets, answers to whoever asks how it is, and
-its end.
+What the supervisor and the single process have in common: the sockets, the control
+socket, the status site, and the end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 class ServingService(Service):
     """
-    What both services have: the sockets, and the answers to whoever asks how it is.
+    The base of both services.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class ServingService(Service):
     ) -> None:
         """
         Args:
-            settings: The whole of them.
-            sockets: All that listen; closed in the end.
-            notifier: Tells the service manager.
-            memory: The descriptor of the scoreboard's.
+            settings: All settings.
+            sockets: The listening sockets; closed by `stopService`.
+            notifier: Reports to the service manager.
+            memory: The descriptor of the scoreboard's memory.
         """
         self._settings = settings
         self._notifier = notifier
@@ -58,12 +58,12 @@ class ServingService(Service):
         write_log_later(reactor)
         self._scoreboard = Scoreboard(self._scoreboard_memory)
 
-    def _answer(self, reactor: Any) -> None:
-        # Not at the top: workers are on their way before these are imported, and
-        # not everybody wants a status site.
+    def _open_sites(self, reactor: Any) -> None:
+        # Imported here: the workers are being started by now, and a daemon without a
+        # status site need not load it.
         began = reactor.seconds()
 
-        def told() -> dict[str, Any]:
+        def status() -> dict[str, Any]:
             return describe(
                 self._present(),
                 self._groups,
@@ -80,14 +80,14 @@ class ServingService(Service):
             from kvd.admin.control.site import ControlSite
 
             listener = self._control.members[0].dup()
-            self._sites.append(ControlSite(listener, told, self._changes(), reactor))
+            self._sites.append(ControlSite(listener, status, self._changes(), reactor))
         if self._status is not None:
             from kvd.admin.status.site import StatusSite
 
             self._sites.append(
                 StatusSite(
                     self._status,
-                    told,
+                    status,
                     self._scoreboard.sums,
                     lambda: self._scoreboard.workers,
                     lambda: self._present().policy,
@@ -99,7 +99,7 @@ class ServingService(Service):
 
     def _is_known(self, host: bytes | None) -> bool:
         """
-        Whether the status site may be asked by a name.
+        Whether requests to the status site may name this host.
         """
         assert self._status is not None
         guard = HostGuard([self._status.address], self._settings.allowed_hosts)
@@ -107,32 +107,32 @@ class ServingService(Service):
 
     def _for_serving(self, settings: Settings) -> Settings:
         """
-        Settings for the processes that serve: with the addresses that there are, in
-        place of those whose port the kernel chose, or which systemd gave.
+        The settings for the serving processes: with the addresses that the sockets
+        really have, where the kernel chose a port or systemd gave a socket.
         """
         return replace(settings, listen=tuple(group.address for group in self._groups))
 
-    def _read_again_on_hangup(self, reactor: Any) -> None:
-        def read_again() -> None:
+    def _reload_on_hangup(self, reactor: Any) -> None:
+        def reload() -> None:
             self._notifier.reloading()
-            self._read_again().addCallback(lambda _: self._tell_ready(reactor))
+            self._reload().addCallback(lambda _: self._report_ready(reactor))
 
-        on_hangup(read_again, reactor)
+        on_hangup(reload, reactor)
 
-    def _read_again(self) -> Deferred[None]:
+    def _reload(self) -> Deferred[None]:
         """
-        Go by the settings as they are now; the Deferred never fails.
+        Reload the settings. The Deferred never fails.
         """
         raise NotImplementedError
 
     def _serves(self, reactor: Any) -> None:
         """
-        Whoever connects is served from now on.
+        Clients that connect are served from now on.
         """
         announce(self._settings, self._groups)
-        self._tell_ready(reactor)
+        self._report_ready(reactor)
 
-    def _tell_ready(self, reactor: Any) -> None:
+    def _report_ready(self, reactor: Any) -> None:
         if self.running:
             addresses = ", ".join(str(group.address) for group in self._groups)
             self._notifier.ready(f"serves {addresses}", reactor)
@@ -153,7 +153,7 @@ class ServingService(Service):
 
     def _present(self) -> Settings:
         """
-        The settings, with what has been changed since the start.
+        The settings in force, with the changes made since the start.
         """
         return self._settings
 
@@ -162,14 +162,14 @@ class ServingService(Service):
 
     def _instead(self) -> Sequence[Instead]:
         """
-        Where a program of the policy cannot be had, what chooses in its stead.
+        The fallbacks in use where a program of the policy cannot be loaded.
         """
         return ()
 
     def _changes(self) -> Mapping[str, Change]:
         return {}
 
-    def _answer_no_more(self) -> None:
+    def _close_sites(self) -> None:
         self._notifier.close()
         for site in self._sites:
             site.close()

@@ -1,5 +1,5 @@
 """
-SIGHUP, which has two meanings: the terminal has gone, and read your settings again.
+SIGHUP, which has two meanings: the terminal is gone, and reload the settings.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from typing import Any
 from kvd.system.signals import stop
 
 
-def on_hangup(read_again: Callable[[], None], reactor: Any) -> None:
+def on_hangup(reload: Callable[[], None], reactor: Any) -> None:
     """
-    Say what SIGHUP does from now on: it ends the reactor where this process was started
-    at a terminal that has gone since.
+    Handle SIGHUP from now on. It stops the reactor if this process was started at a
+    terminal that is gone since.
 
     Args:
-        read_again: Called in the reactor otherwise.
-        reactor: This process's.
+        reload: Called in the reactor otherwise.
+        reactor: The reactor of this process.
     """
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     at_terminal = has_terminal() and not ignored
 
     def hung_up(number: int, frame: object) -> None:
         if at_terminal and not has_terminal():
-            # The signal's first meaning: who started this has left.
+            # The signal's first meaning: its terminal was closed.
             reactor.callFromThread(stop, reactor)
         else:
-            reactor.callFromThread(read_again)
+            reactor.callFromThread(reload)
 
     signal.signal(signal.SIGHUP, hung_up)
 
 
 def has_terminal() -> bool:
     """
-    Whether this process can be typed at. If it could and can no longer, SIGHUP says
-    that its terminal has gone.
+    Whether this process has a controlling terminal. If it had one and has none now,
+    SIGHUP means that the terminal was closed.
     """
     try:
         os.close(os.open("/dev/tty", os.O_RDWR))

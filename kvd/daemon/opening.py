@@ -1,6 +1,6 @@
 """
-Opening everything that listens, before anything starts: whoever starts kvd still reads
-what is wrong.
+Opens all listening sockets before anything starts, while errors still reach the
+terminal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = Logger()
 @dataclass(frozen=True, slots=True)
 class Sockets:
     """
-    Everything that listens.
+    All listening sockets.
     """
 
     groups: Sequence[ListenerGroup]
@@ -35,12 +35,12 @@ class Sockets:
 
 def open_sockets(settings: Settings, size: int, inherited: list[Inherited]) -> Sockets:
     """
-    Listen everywhere; nowhere, if one of them fails.
+    Open all sockets, or none if one fails.
 
     Args:
-        settings: The whole of them.
+        settings: All settings.
         size: How many sockets an address for clients has.
-        inherited: From systemd; what is used is removed.
+        inherited: The sockets from systemd; those that are used are removed.
     """
     with ExitStack() as undo:
         groups = open_groups(settings, size, inherited)
@@ -59,12 +59,12 @@ def open_groups(
     settings: Settings, size: int, inherited: list[Inherited]
 ) -> list[ListenerGroup]:
     """
-    Listen on every address; on none, if one of them fails.
+    Open the sockets for clients, or none if one fails.
 
     Args:
-        settings: The whole of them.
+        settings: All settings.
         size: How many sockets an address has.
-        inherited: From systemd; what is used is removed.
+        inherited: The sockets from systemd; those that are used are removed.
     """
     groups: list[ListenerGroup] = []
     try:
@@ -84,8 +84,8 @@ def open_control(
     settings: Settings, groups: Sequence[ListenerGroup]
 ) -> ListenerGroup | None:
     """
-    The control socket, if there is to be one. Nobody chose the place of an
-    automatic one: if it cannot be had, kvd serves without.
+    Open the control socket, if the settings ask for one. Nobody chose the path of an
+    automatic one: if it cannot be opened, kvd logs that and serves without.
     """
     if settings.control is None:
         return None

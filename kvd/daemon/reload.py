@@ -1,8 +1,8 @@
 """
-Reading the settings again while kvd serves: what SIGHUP asks for.
+Reloading the settings while kvd serves, on SIGHUP.
 
-What was written is checked whole before anything changes. What was changed by hand
-meanwhile (``kvd policy``, ``kvd shadow``, ``kvd procs``) becomes again what is written.
+All settings are checked before any of them changes. Changes made by command meanwhile
+(``kvd policy``, ``kvd shadow``, ``kvd procs``) are undone: the settings file rules.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from kvd.workers.changes import Changing
 
 FIXED: Final = ("listen", "status", "control", "store")
 """
-What cannot change: somebody comes there, and no two workers may serve different values.
+What cannot change: clients connect to the addresses, and two workers must not serve
+different stores.
 """
 
 
-class Rereading:
+class Reload:
     """
-    Reads the settings again, and has changed what they say.
+    Reads the settings again and applies what changed.
     """
 
     _log = Logger()
@@ -41,9 +42,9 @@ class Rereading:
     ) -> None:
         """
         Args:
-            settings: As they were read at the start.
-            read: Reads them.
-            check: Sees whether what they name can be written, which may take some time.
+            settings: The settings at the start.
+            read: Reads the settings file and the command line again.
+            check: Checks that the files they name can be written; may take a while.
             changing: Makes the changes.
         """
         self._settings = settings
@@ -52,34 +53,36 @@ class Rereading:
         self._changing = changing
         self._count = 0
 
-    def read_again(self) -> Deferred[None]:
+    def start(self) -> Deferred[None]:
         """
+        Reload.
+
         Returns:
-            Fires when all is done, or said in the log.
+            Fires when the changes are made, or when the log says why they are not.
         """
         return maybeDeferred(self._begin).addErrback(self._refused)
 
     def _begin(self) -> Deferred[None]:
-        new = self._as_far_as_possible(self._read())
+        new = self._without_fixed(self._read())
         self._count += 1
         return self._check(new).addCallback(self._adopt, new, self._count)
 
     def _adopt(self, _: None, new: Settings, number: int) -> Deferred[None] | None:
-        # Else they have been read again meanwhile, and are older.
+        # Otherwise a later reload has overtaken this one.
         return self._changing.adopt(new) if number == self._count else None
 
-    def _as_far_as_possible(self, new: Settings) -> Settings:
+    def _without_fixed(self, new: Settings) -> Settings:
         for name in FIXED:
             if getattr(new, name) != getattr(self._settings, name):
                 self._log.warn(
-                    "{name} cannot change while kvd runs, and stays as it is until kvd"
-                    " is started anew",
+                    "{name} cannot change while kvd runs: it stays as it is until kvd"
+                    " is restarted",
                     name=name,
                 )
                 new = replace(new, **{name: getattr(self._settings, name)})
         if not new.procs:
             self._log.warn(
-                "workers cannot be left out while kvd runs; there stay {procs}",
+                "procs cannot become 0 while kvd runs: there are still {procs} workers",
                 procs=self._changing.procs,
             )
             new = replace(new, procs=self._changing.procs)
@@ -88,7 +91,7 @@ class Rereading:
     def _refused(self, failure: Failure) -> None:
         if failure.check(OperatorError):
             self._log.error(
-                "the settings were read again, and not followed: {reason}",
+                "the settings were read again but not applied: {reason}",
                 reason=failure.getErrorMessage(),
             )
         else:

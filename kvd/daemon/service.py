@@ -1,5 +1,5 @@
 """
-Where the parts are put together: what ``twistd kvd`` runs.
+Puts the parts together: the service that ``twistd kvd`` runs.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import os
 from twisted.application.service import IService
 
 from kvd.daemon.opening import open_sockets
-from kvd.daemon.single_process import OwnService
-from kvd.daemon.supervisor import WorkersService
+from kvd.daemon.single_process import SingleProcessService
+from kvd.daemon.supervisor import SupervisorService
 from kvd.daemon.systemd.notifying import take_notifier
 from kvd.daemon.systemd.sockets import leave, take_inherited
 from kvd.daemon.written_files import check_written_files
@@ -24,7 +24,7 @@ from kvd.options import Options
 from kvd.settings import Settings
 from kvd.system.clock import measure_monotonically
 from kvd.system.descriptors import check_descriptor_limit, raise_descriptor_limit
-from kvd.system.inherited import forget_inherited_signals
+from kvd.system.inherited import reset_signals
 from kvd.system.privileges import user_to_be
 from kvd.workers.changes import ROWS
 from kvd.workers.serving import load_store
@@ -34,20 +34,20 @@ __all__ = ["Options", "makeService"]
 
 def makeService(options: Options) -> IService:
     """
-    The service for the settings.
+    Make the service for the settings.
 
-    Opens the listening sockets and prepares the store: twistd has not left its
-    terminal yet, so whoever starts it reads what is wrong.
+    Opens the listening sockets and prepares the store now, because twistd has not left
+    its terminal yet and the operator still sees an error.
 
     Raises:
-        SystemExit: With a sentence, where the settings ask for the impossible.
+        SystemExit: The settings ask for something impossible; a sentence says what.
     """
     # Not at the top: importing the reactor installs one.
     from twisted.internet import reactor
 
     # Before anything of kvd's is scheduled.
     measure_monotonically(reactor)
-    forget_inherited_signals()
+    reset_signals()
     settings = options.settings
     notifier = take_notifier(os.environ)
     raise_descriptor_limit()
@@ -55,8 +55,8 @@ def makeService(options: Options) -> IService:
         inherited = take_inherited(os.environ)
         chosen = choose_policy(settings.policy, max(1, settings.procs))
         shadow = choose_first_shadow(settings, chosen)
-        # As many as any policy may want: later, this process may not be allowed to
-        # make more.
+        # As many as any policy may need: later this process may have no right to make
+        # more.
         size = max(settings.procs, chosen.arrangement.group_size)
         size = size if settings.procs else 1
         check_descriptor_limit(settings, size)
@@ -73,11 +73,11 @@ def makeService(options: Options) -> IService:
         raise SystemExit(f"kvd: {error.sentence}") from error
     memory = create_scoreboard(max(1, settings.procs), ROWS)
     if not settings.procs:
-        return OwnService(settings, sockets, notifier, memory)
+        return SingleProcessService(settings, sockets, notifier, memory)
     steering = Steering(sockets.groups, memory)
-    # Now: twistd --uid gives the privilege up that this may take.
+    # Now, because twistd --uid drops the privilege that loading a program may need.
     steering.prepare(chosen)
-    return WorkersService(
+    return SupervisorService(
         settings,
         sockets,
         notifier,
@@ -94,20 +94,20 @@ def choose_first_shadow(
     settings: Settings, chosen: ChosenPolicy
 ) -> ChosenPolicy | None:
     """
-    The policy that looks on from the start, if there is to be one.
+    The shadow policy of the settings, if they name one.
 
     Args:
-        settings: The whole of them.
+        settings: All settings.
         chosen: The policy in force.
 
     Raises:
-        OperatorError: It cannot be.
+        OperatorError: It cannot be used.
     """
     if settings.shadow is None:
         return None
     if not settings.procs:
         raise BadSetting(
-            f"with --procs 0 there is nobody to choose among, and nothing to see for"
-            f" the shadow {settings.shadow!r}"
+            f"--shadow {settings.shadow} needs workers to choose among, and --procs 0"
+            " has none: leave one of the two out"
         )
     return choose_shadow(settings.shadow, chosen)

@@ -1,5 +1,5 @@
 """
-A daemon without workers: the process that twistd starts serves.
+The daemon without workers: the process that twistd starts serves (``--procs 0``).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from kvd.workers.serving import Serving
 _log = Logger()
 
 
-class OwnService(ServingService):
+class SingleProcessService(ServingService):
     """
-    Serves in this very process (``--procs 0``).
+    Serves in this process.
     """
 
     def startService(self) -> None:
@@ -33,13 +33,15 @@ class OwnService(ServingService):
         for number, group in enumerate(self._groups):
             for member, sock in enumerate(group.members):
                 self._serving.listen(f"{number}/{member}", sock.dup())
-        self._answer(reactor)
+        self._open_sites(reactor)
         end_once(reactor)
-        self._read_again_on_hangup(reactor)
+        self._reload_on_hangup(reactor)
         self._serves(reactor)
 
-    def _read_again(self) -> Deferred[None]:
-        _log.warn("without workers, settings cannot change while kvd runs")
+    def _reload(self) -> Deferred[None]:
+        _log.warn(
+            "without workers (--procs 0) settings cannot be reloaded: restart kvd"
+        )
         return succeed(None)
 
     def _workers(self) -> list[WorkerState]:
@@ -54,7 +56,7 @@ class OwnService(ServingService):
         drained: Deferred[Any] = self._serving.drain(self._settings.drain_seconds)
 
         def end(_: None) -> Deferred[None]:
-            self._answer_no_more()
+            self._close_sites()
             return self._serving.stop()
 
         return drained.addCallback(end)

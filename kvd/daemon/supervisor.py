@@ -14,7 +14,7 @@ from kvd.admin.control.changes import changes_by
 from kvd.admin.control.status import WorkerState
 from kvd.daemon.base import ServingService
 from kvd.daemon.opening import Sockets
-from kvd.daemon.reload import Rereading
+from kvd.daemon.reload import Reload
 from kvd.daemon.systemd.notifying import Notifier
 from kvd.daemon.written_files import check_off_reactor
 from kvd.dispatch.arrangement import ChosenPolicy
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kvd.admin.control.site import Change
 
 
-class WorkersService(ServingService):
+class SupervisorService(ServingService):
     """
     Serves through worker processes.
     """
@@ -90,7 +90,7 @@ class WorkersService(ServingService):
             settings,
             self._load,
         )
-        self._rereading = Rereading(
+        self._reloading = Reload(
             settings,
             self._read,
             lambda new: check_off_reactor(new, reactor),
@@ -99,8 +99,8 @@ class WorkersService(ServingService):
         self._forks.start(self._pool)
         self._pool.start()
         end_once(reactor)
-        self._read_again_on_hangup(reactor)
-        self._answer(reactor)
+        self._reload_on_hangup(reactor)
+        self._open_sites(reactor)
 
     def _load(self, settings: Settings) -> None:
         self._settings = settings
@@ -108,8 +108,8 @@ class WorkersService(ServingService):
         self._pool.drain_seconds = settings.drain_seconds
         self._distribution.limit(settings.limits.connections)
 
-    def _read_again(self) -> Deferred[None]:
-        return self._rereading.read_again()
+    def _reload(self) -> Deferred[None]:
+        return self._reloading.start()
 
     def _workers(self) -> list[WorkerState]:
         return [
@@ -151,6 +151,6 @@ class WorkersService(ServingService):
 
         def end(_: None) -> None:
             self._forks.stop()
-            self._answer_no_more()
+            self._close_sites()
 
         return stopped.addCallback(end)

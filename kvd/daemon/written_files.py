@@ -1,5 +1,5 @@
 """
-The files that a daemon adds to while it serves: whether it can, before it has to.
+Checks, before kvd serves, that it can write the files that it will append to.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from kvd.errors import BadSetting
 from kvd.http.access_log import check_access_log
 from kvd.http.recorder import check_record
 from kvd.log.writer import Writer
-from kvd.settings import Settings
-from kvd.system.privileges import User, acting_as
+from kvd.settings import Settings, User
+from kvd.system.privileges import acting_as
 
 CHECK_SECONDS: Final = 5.0
 """
@@ -26,14 +26,14 @@ How long the check may take while kvd serves.
 
 def check_written_files(settings: Settings, user: User | None = None) -> None:
     """
-    See that the access log and the record can be written, if there are to be any.
+    Check that the access log and the record can be written, if the settings name them.
 
     Args:
-        settings: The whole of them.
-        user: Who will write them; None: this process as it is.
+        settings: All settings.
+        user: The user who will write them; None: the user of this process.
 
     Raises:
-        OperatorError: One cannot.
+        OperatorError: One of them cannot be written.
     """
     if user is not None:
         for path in (settings.access_log, settings.record):
@@ -48,12 +48,12 @@ def check_written_files(settings: Settings, user: User | None = None) -> None:
 
 def check_off_reactor(settings: Settings, reactor: Any) -> Deferred[None]:
     """
-    `check_written_files` while a reactor turns: a stalled disk or somebody else's lock
-    may keep it for ever.
+    `check_written_files` in a thread: a stalled disk, or the lock of another process,
+    may block it for ever.
 
     Args:
-        settings: The whole of them.
-        reactor: In which the Deferred fires.
+        settings: All settings.
+        reactor: Where the Deferred fires.
 
     Returns:
         Fires when they can be written; fails with OperatorError, also after
@@ -76,10 +76,10 @@ def check_off_reactor(settings: Settings, reactor: Any) -> Deferred[None]:
 
 def _begin_for(user: User, path: str) -> None:
     """
-    Make a file in a folder in which its user may make none; if it cannot be made, or
-    is there, the user will find out.
+    Create a file for a user who may create none in that folder. If that fails, or the
+    file exists, the check finds out.
     """
-    # Exclusively: others may write to the folder, and put a link there.
+    # Exclusively, because another user may have put a link there.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with suppress(OSError):
         descriptor = os.open(path, flags, 0o640)

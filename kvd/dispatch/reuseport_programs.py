@@ -27,9 +27,9 @@ from twisted.logger import Logger
 
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.interfaces import IExtendedPolicy, ILoadedProgram, ISteeringPolicy
-from kvd.net.bpf import Loaded
+from kvd.model.programs import ClassicProgram, LoadedProgram
 from kvd.net.listening import ListenerGroup
-from kvd.net.reuseport import Program, by_chance
+from kvd.net.reuseport import by_chance
 
 HASH: Final = "the kernel's hash"
 
@@ -67,7 +67,9 @@ class Steering:
         self._loaded: dict[str, ILoadedProgram] = {}
         self._not_loaded: dict[str, str] = {}
         # For each group: what was attached last, and why not, where it was refused.
-        self._attached: dict[int, tuple[Program | Loaded | None, str | None]] = {}
+        self._attached: dict[
+            int, tuple[ClassicProgram | LoadedProgram | None, str | None]
+        ] = {}
         self._without_extended: dict[int, str] = {}
         self._instead: dict[int, Instead] = {}
         self._told: set[tuple[str, str]] = set()
@@ -167,7 +169,7 @@ class Steering:
 
     def _classic(
         self, number: int, sockets: Mapping[int, Sequence[int]]
-    ) -> Program | None:
+    ) -> ClassicProgram | None:
         """
         The program of classic BPF that chooses, or None: the hash is meant.
         """
@@ -180,7 +182,7 @@ class Steering:
             members = list(range(min(there, self._chosen.arrangement.group_size)))
         if ISteeringPolicy.providedBy(policy):
             try:
-                program: Program = policy.program(members)
+                program: ClassicProgram = policy.program(members)
                 return program
             except Exception:
                 self._log.failure(
@@ -191,7 +193,9 @@ class Steering:
             return None
         return by_chance(members)
 
-    def _attach(self, number: int, program: Program | Loaded | None) -> str | None:
+    def _attach(
+        self, number: int, program: ClassicProgram | LoadedProgram | None
+    ) -> str | None:
         """
         Returns:
             None; or why it is not possible.

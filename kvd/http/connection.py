@@ -34,8 +34,9 @@ from kvd.http.fast_path import CLOSES, NOTHING, QUEUED, SERVED, Shortcuts
 from kvd.http.site import Site
 from kvd.http.timeouts import Patience, Waits
 from kvd.http.turn import Turn
-from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Mark, Request
+from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Mark
 from kvd.http.wire.reader import RequestReader
+from kvd.model.requests import Request
 from kvd.net.splice import Pipe, Stopped
 from kvd.net.transport import BODY_BYTES, HEAD_BYTES, ServerTransport
 
@@ -290,10 +291,10 @@ class HttpConnection(Protocol):
             return None
         self._turns += 1
         if self._site.log is not None or self._site.recorder is not None:
-            told = shortcuts.told()
-            self.in_service += told.seconds
-            self._received += told.moved_bytes
-            self._site.tell(told, self.peer_name)
+            report = shortcuts.report()
+            self.in_service += report.seconds
+            self._received += report.moved_bytes
+            self._site.tell(report, self.peer_name)
         if outcome == SERVED:
             self._wait(Waits.IDLE)
             return None

@@ -1,5 +1,5 @@
 """
-Small requests, served in one call of a compiled module (``kvd/_shortcuts.c``).
+Small requests, served in one call of a compiled module (``kvd/native/fast_path.c``).
 
 Most of what a small GET or PUT costs is the way through Python: objects and calls
 for its connection, its head, its turn, its exchange and its upload. A shortcut is
@@ -23,24 +23,24 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Final, NamedTuple, Protocol, cast
 
-from kvd.compiled import compiled
 from kvd.dispatch.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS
 from kvd.errors import KvdError
 from kvd.http.methods.get import fields_of, is_ahead
 from kvd.http.methods.put import published_reply
 from kvd.http.site import Site
-from kvd.http.wire.events import Request
 from kvd.http.wire.replies import reply_parts, with_length
-from kvd.interfaces import Published, ValueInfo
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.operations import Get, Put
+from kvd.model.requests import Request
+from kvd.model.values import Published, ValueInfo
+from kvd.native import compiled
 from kvd.store.attribute import encode_metadata
 from kvd.store.file import FileStore
 from kvd.store.locks import offset_of
 
-_native = compiled("_shortcuts")
+_native = compiled("_fast_path")
 
 NOTHING: Final = 0
 SERVED: Final = 1
@@ -60,7 +60,7 @@ Of a PUT: head and body have to come in one read of 64 KiB.
 _SOME_ID: Final = "0" * 32
 
 
-class Told(NamedTuple):
+class Report(NamedTuple):
     """
     What is known of a request that was served.
     """
@@ -103,26 +103,27 @@ class Shortcuts(Protocol):
         What the socket did not take of the last reply.
         """
 
-    def told(self) -> Told:
+    def report(self) -> Report:
         """
         Of the request served last.
         """
 
 
 @dataclass(frozen=True, slots=True)
-class _Teacher:
+class _Templates:
     """
-    Says what the compiled module asks, once for each form and value.
+    Makes what the compiled module looks up: the template of a head, the reply of a
+    value. It asks once for each.
     """
 
     native: ModuleType
     store: FileStore
     site: Site
 
-    def understand(self, head: bytes) -> object:
+    def make_template(self, head: bytes) -> object:
         """
-        What a head means, whatever its key; None if it is not for shortcuts. Nothing
-        but GET and PUT of a key is asked about.
+        What a head means, whatever its key; None if the fast path does not serve such
+        requests. It asks only about GET and PUT of a key.
         """
         try:
             request = self.site.heads.parse(head)
@@ -136,11 +137,11 @@ class _Teacher:
             # It depends on where a connection came in, which is nothing to look up.
             return None
         if isinstance(operation, Get):
-            return self._understand_get(operation, request)
+            return self._template_of_get(operation, request)
         assert isinstance(operation, Put)
-        return self._understand_put(operation, request)
+        return self._template_of_put(operation, request)
 
-    def _understand_get(self, operation: Get, request: Request) -> object:
+    def _template_of_get(self, operation: Get, request: Request) -> object:
         if (
             operation.conditions is not UNCONDITIONAL
             or not operation.body
@@ -151,9 +152,9 @@ class _Teacher:
         _, tail = reply_parts(
             200, [], close=not request.keep_alive, minor=request.minor
         )
-        return self.native.get_frame(request.keep_alive, tail)
+        return self.native.get_template(request.keep_alive, tail)
 
-    def _understand_put(self, operation: Put, request: Request) -> object:
+    def _template_of_put(self, operation: Put, request: Request) -> object:
         length = request.length
         limit = self.site.limits.value_bytes
         if (
@@ -169,7 +170,7 @@ class _Teacher:
         lines = encode_metadata(operation.metadata)
         created = self._reply_to_put(request, created=True)
         replaced = self._reply_to_put(request, created=False)
-        return self.native.put_frame(
+        return self.native.put_template(
             request.keep_alive, length, lines, *created, *replaced
         )
 
@@ -206,7 +207,7 @@ class _Teacher:
             return None
         fields = with_length(200, fields_of(value.info), value.info.size)
         line, rest = reply_parts(200, fields, close=False, minor=1)
-        return self.native.kept_value(
+        return self.native.cached_value(
             identity, line, rest.removesuffix(b"\r\n\r\n"), value.body
         )
 
@@ -222,9 +223,9 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
         or not site.dialects.is_plain
     ):
         return None
-    teacher = _Teacher(_native, store, site)
+    templates = _Templates(_native, store, site)
     insides = store.insides
-    native = _native.Shortcuts(
+    native = _native.FastPath(
         insides.root,
         insides.lock.descriptor,
         insides.swaps,
@@ -232,13 +233,13 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
         insides.file_mode,
         site.limits.head_bytes,
         site.limits.target_bytes,
-        Told,
+        Report,
         site.row.words,
         WORDS_OF_REQUESTS,
         BUCKET_OF_EXPONENT,
         LEAST_EXPONENT,
-        teacher.understand,
-        teacher.value_of,
+        templates.make_template,
+        templates.value_of,
         offset_of,
     )
     insides.recent.forgotten = native.forget

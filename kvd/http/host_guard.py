@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from kvd.errors import Misdirected
-from kvd.http.wire.events import Request
+from kvd.model.requests import Request
 from kvd.net.listening import is_public
 from kvd.settings import ANY_HOST, Address, SystemdAddress, TCPAddress
 

@@ -26,7 +26,7 @@ from kvd.settings import Limits
 
 if TYPE_CHECKING:
     from kvd.http.connection import HttpConnection
-    from kvd.http.fast_path import Shortcuts, Told
+    from kvd.http.fast_path import Report, Shortcuts
 
 
 Warm = Callable[[int, int, int], Deferred[None] | None]
@@ -116,7 +116,7 @@ class Site:
         self.row.closed()
         self._eased()
 
-    def tell(self, told: Told, peer_name: str) -> None:
+    def tell(self, report: Report, peer_name: str) -> None:
         """
         Log a request that a shortcut has served.
         """
@@ -125,11 +125,11 @@ class Site:
                 Entry(
                     ended=time.time(),
                     peer=peer_name,
-                    method=told.method,
-                    key=told.target,
-                    status=told.status,
-                    body_bytes=told.body_bytes,
-                    seconds=told.seconds,
+                    method=report.method,
+                    key=report.target,
+                    status=report.status,
+                    body_bytes=report.body_bytes,
+                    seconds=report.seconds,
                 )
             )
 

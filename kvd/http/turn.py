@@ -31,7 +31,6 @@ from kvd.http.dialects.plain import ALLOWED
 from kvd.http.methods import exchange_for
 from kvd.http.methods.contract import Exchange, Fields, FilePart, Source
 from kvd.http.site import Site
-from kvd.http.wire.events import Request
 from kvd.http.wire.replies import (
     CONTINUE,
     LAST_CHUNK,
@@ -43,6 +42,7 @@ from kvd.http.wire.replies import (
 )
 from kvd.interfaces import Answer, IDialect
 from kvd.model.operations import Operation
+from kvd.model.requests import Request
 
 T = TypeVar("T")
 

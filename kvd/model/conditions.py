@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from kvd.errors import PreconditionFailed
 
 if TYPE_CHECKING:
-    from kvd.interfaces import ValueInfo
+    from kvd.model.values import ValueInfo
 
 
 @dataclass(frozen=True, slots=True)

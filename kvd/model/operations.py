@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kvd.http.wire.digests import Digest
 from kvd.model.conditions import UNCONDITIONAL, Conditions
+from kvd.model.digests import Digest
 from kvd.model.keys import Key
 
 

@@ -18,12 +18,9 @@ import mmap
 import os
 import platform
 import struct
-from typing import Final, NewType
+from typing import Final
 
-Loaded = NewType("Loaded", int)
-"""
-The descriptor of a program that the kernel has taken.
-"""
+from kvd.model.programs import LoadedProgram
 
 WORD_BYTES: Final = 8
 
@@ -65,7 +62,7 @@ def create_map(size: int) -> int:
     return _bpf(_MAP_CREATE, _MAP.pack(_MAP_TYPE_ARRAY, 4, size, 1, _MMAPABLE))
 
 
-def load(instructions: bytes) -> Loaded:
+def load(instructions: bytes) -> LoadedProgram:
     """
     Have the kernel take a program that chooses a socket.
 
@@ -81,7 +78,7 @@ def load(instructions: bytes) -> Loaded:
         ctypes.addressof(code),
         ctypes.addressof(licence),
     )
-    return Loaded(_bpf(_PROG_LOAD, attribute))
+    return LoadedProgram(_bpf(_PROG_LOAD, attribute))
 
 
 def _bpf(command: int, attribute: bytes) -> int:

@@ -28,8 +28,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from kvd.errors import AddressUnusable
-from kvd.net.bpf import Loaded
-from kvd.net.reuseport import Program, steer, stop_steering
+from kvd.model.programs import ClassicProgram, LoadedProgram
+from kvd.net.reuseport import steer, stop_steering
 from kvd.settings import Address, TCPAddress, UNIXAddress
 
 _WORDS: Final = {
@@ -93,7 +93,7 @@ class ListenerGroup:
                 raise
             self.members += (member,)
 
-    def steer(self, program: Program | Loaded | None) -> None:
+    def steer(self, program: ClassicProgram | LoadedProgram | None) -> None:
         """
         Have a program choose among the members, or the kernel's hash (None). A group
         of one has no choice.

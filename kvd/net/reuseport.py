@@ -20,14 +20,9 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final, NewType
+from typing import Final
 
-from kvd.net.bpf import Loaded
-
-Program = NewType("Program", bytes)
-"""
-Instructions, as the kernel wants them.
-"""
+from kvd.model.programs import ClassicProgram, LoadedProgram
 
 # asm-generic/socket.h; the socket module has no names for them.
 _SO_ATTACH_REUSEPORT_CBPF: Final = 51
@@ -67,14 +62,14 @@ class _Fprog(ctypes.Structure):
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def by_chance(members: Sequence[int]) -> Program:
+def by_chance(members: Sequence[int]) -> ClassicProgram:
     """
     Each of these members alike, by chance.
     """
     return _spread(_RANDOM, members)
 
 
-def by_cpu(members: Sequence[int]) -> Program:
+def by_cpu(members: Sequence[int]) -> ClassicProgram:
     """
     The processor that took the packet chooses: the first has the first member, and
     where there are fewer members than processors, they begin anew.
@@ -82,7 +77,7 @@ def by_cpu(members: Sequence[int]) -> Program:
     return _spread(_CPU, members)
 
 
-def by_weight(weights: Sequence[int]) -> Program:
+def by_weight(weights: Sequence[int]) -> ClassicProgram:
     """
     By chance, each member as often as its weight says among all.
 
@@ -107,7 +102,7 @@ def by_weight(weights: Sequence[int]) -> Program:
     return _assemble([*instructions, (_RETURN, 0, 0, chosen[-1])])
 
 
-def _spread(source: int, members: Sequence[int]) -> Program:
+def _spread(source: int, members: Sequence[int]) -> ClassicProgram:
     if not members:
         raise ValueError("no members: somebody has to get the connections")
     instructions = [(_LOAD_WORD, 0, 0, source), (_MODULO, 0, 0, len(members))]
@@ -118,17 +113,17 @@ def _spread(source: int, members: Sequence[int]) -> Program:
     return _assemble([*instructions, (_RETURN, 0, 0, members[-1])])
 
 
-def _assemble(instructions: Iterable[tuple[int, int, int, int]]) -> Program:
+def _assemble(instructions: Iterable[tuple[int, int, int, int]]) -> ClassicProgram:
     program = b"".join(_INSTRUCTION.pack(*each) for each in instructions)
     count = len(program) // _INSTRUCTION.size
     if count > MAX_INSTRUCTIONS:
         raise ValueError(
             f"a program of {count} instructions; the kernel takes {MAX_INSTRUCTIONS}"
         )
-    return Program(program)
+    return ClassicProgram(program)
 
 
-def steer(member: socket.socket, program: Program | Loaded) -> None:
+def steer(member: socket.socket, program: ClassicProgram | LoadedProgram) -> None:
     """
     Have a program choose from now on, for the whole group of a socket.
 

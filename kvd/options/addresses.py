@@ -20,9 +20,9 @@ from ipaddress import ip_address
 from typing import Final
 
 from kvd.errors import BadSetting
+from kvd.model.quantities import Count
 from kvd.options.paths import absolute
-from kvd.options.plain_addresses import hint, spell_out
-from kvd.options.quantities import Count
+from kvd.options.plain_addresses import hint, in_full
 from kvd.settings import Address, SystemdAddress, TCPAddress, UNIXAddress
 
 RIGHT: Final = (
@@ -65,7 +65,7 @@ def read_address(text: str, interface: str = ANY_IPV4) -> Address:
         BadSetting: The text is not an address; the sentence says how one is
             written.
     """
-    kind, *pieces = _split(spell_out(text, interface != ANY_IPV4))
+    kind, *pieces = _split(in_full(text, interface != ANY_IPV4))
     read = _KINDS.get(kind)
     if read is None:
         raise BadSetting(f"{text!r} is not an address: {RIGHT}{hint(text)}")
@@ -85,7 +85,7 @@ def read_listen(text: str) -> Address | SystemdAddress:
     Raises:
         BadSetting: It is none of them.
     """
-    kind, *pieces = _split(spell_out(text, False))
+    kind, *pieces = _split(in_full(text, False))
     if kind != "systemd":
         if kind not in _KINDS:
             raise BadSetting(

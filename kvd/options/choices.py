@@ -14,6 +14,7 @@ from typing import Final
 
 from kvd.dispatch.selection import load_policy
 from kvd.errors import BadSetting
+from kvd.model.quantities import Count, Seconds, Size
 from kvd.options.addresses import read_listen, read_status
 from kvd.options.locations import (
     read_access_log,
@@ -23,7 +24,6 @@ from kvd.options.locations import (
     read_record_file,
     read_store,
 )
-from kvd.options.quantities import Count, Seconds, Size
 from kvd.settings import MAX_PROCS
 
 # epoll counts milliseconds in 32 bits: from 25 days on, a wait for nothing but

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from kvd.errors import BadSetting, OperatorError
+from kvd.model.quantities import format_size
 from kvd.options.choices import CHOICES, Choice
-from kvd.options.quantities import spell_size
 from kvd.settings import DialectChoice, Limits, Settings
 
 
@@ -101,6 +101,6 @@ def _fit_target(given: Mapping[str, Sequence[Given]], limits: dict[str, Any]) ->
         text = given["max-target"][-1]
         raise BadSetting(
             f"{text.where}: {text.text!r} is more than a whole head may have (max-head"
-            f" is {spell_size(limits['head_bytes'])}): give less, or raise max-head"
+            f" is {format_size(limits['head_bytes'])}): give less, or raise max-head"
         )
     limits["target_bytes"] = limits["head_bytes"]

@@ -23,7 +23,7 @@ Addresses:
   unix:/run/kvd.socket:mode=660   a Unix socket and its permissions
   systemd:NAME, systemd           sockets that systemd gives: of a name, or all
   Others take backlog=N, how many connections may wait to be accepted (4096).
-  Nothing but kvd itself guards an address: whoever reaches it may write.
+  Nothing but kvd guards an address: any client that reaches it may write.
   --status takes one too, but not of systemd; a TCP port alone is one of
   127.0.0.1 there.
 

@@ -16,7 +16,7 @@ _PORT = re.compile(r"([0-9]+)(:.*)?", re.DOTALL)
 _URL = re.compile(r"[a-z]+://([^/]*).*", re.DOTALL)
 
 
-def spell_out(text: str, port_alone: bool) -> str:
+def in_full(text: str, port_alone: bool) -> str:
     """
     An address as kvd spells it, where it is written plainly; any other text as it is.
 

@@ -33,12 +33,7 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from kvd.interfaces import (
-    MAX_METADATA_BYTES,
-    METADATA_FIELDS,
-    NO_METADATA,
-    Metadata,
-)
+from kvd.model.values import MAX_METADATA_BYTES, METADATA_FIELDS, NO_METADATA, Metadata
 
 NAME: Final = "user.kvd"
 

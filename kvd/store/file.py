@@ -25,32 +25,27 @@ Any number of processes may have one root open.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import Clock
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from kvd.errors import BadSetting, KeyAbsent, StoreFull, StoreUnusable
+from kvd.errors import KeyAbsent, StoreFull, StoreUnusable
 from kvd.interfaces import (
-    NO_METADATA,
     Answer,
-    IFileStoreMaker,
-    IHeldStoreMaker,
     IStore,
     IUpload,
     IValue,
-    Metadata,
-    ValueInfo,
 )
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
+from kvd.model.values import NO_METADATA, Metadata, ValueInfo
 from kvd.settings import DEFAULT_MODES, Durability, Modes
 from kvd.store.exchange import is_on_a_disk
 from kvd.store.faults import fault_of
@@ -58,17 +53,14 @@ from kvd.store.folders import split
 from kvd.store.hidden import open_hidden, renew_hidden
 from kvd.store.listing import FileListing
 from kvd.store.locks import KeyLocks, LockFile
-from kvd.store.preparing import make_root, probe
 from kvd.store.recent import RecentValues
-from kvd.store.sync import MAX_THREADS, Syncs
-from kvd.store.threads import Threads
+from kvd.store.sync import Syncs
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, Premises
 from kvd.store.uploads import Kept, Left, UploadFolder, sweep
 from kvd.store.value import is_absence
-from kvd.store.waiting import OffReactor, Underway, in_threads_of, resolved
+from kvd.store.waiting import OffReactor, Underway, resolved
 from kvd.store.writeback import Writeback
-from kvd.system.privileges import User, acting_as
 
 _ROOT_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -136,8 +128,8 @@ class FileStore:
         self._off_reactor = off_reactor
         self._underway = Underway()
         with ExitStack() as opened:
-            try:
-                self._root = _open_root(path)
+            with opening(path):
+                self._root = open_root(path)
                 opened.callback(os.close, self._root)
                 hidden = open_hidden(self._root, modes.folder)
                 opened.callback(os.close, hidden)
@@ -147,10 +139,6 @@ class FileStore:
                 renew = partial(renew_hidden, self._root, hidden, modes.folder)
                 uploads = UploadFolder(hidden, modes, renew)
                 opened.callback(uploads.close)
-            except OSError as error:
-                raise StoreUnusable(
-                    f"the store {path} cannot be opened: {_reason(error)}"
-                ) from error
             recent = self._recent = RecentValues(self._root)
             opened.callback(recent.close)
             self._opened = opened.pop_all()
@@ -333,106 +321,29 @@ class FileStore:
         await syncs.folders(split(key)[0])
 
 
-def _open_root(path: str | int) -> int:
+def open_root(path: str | int) -> int:
+    """
+    Open the folder of a store, by its path or by a descriptor of it.
+    """
     if isinstance(path, int):
         # No duplicate: two of these must not share their place in a listing.
         return os.open(".", _ROOT_FLAGS, dir_fd=path)
     return os.open(path, _ROOT_FLAGS)
 
 
-def _is_same(path: str, folder: int) -> bool:
+@contextmanager
+def opening(path: str | int) -> Iterator[None]:
+    """
+    Turn an error of the system into a sentence about the store.
+
+    Raises:
+        StoreUnusable: It cannot be opened.
+    """
     try:
-        return os.path.samestat(os.stat(path), os.fstat(folder))
-    except OSError:
-        return False
-
-
-def _reason(error: OSError) -> str:
-    # Where it is something in the folder, which is kvd's own then.
-    of = "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
-    return f"{error.strerror}{of}"
-
-
-@implementer(IFileStoreMaker, IHeldStoreMaker)
-@dataclass(frozen=True, slots=True)
-class FileStoreMaker:
-    """
-    Opens the store in a folder: ``file:./values``.
-    """
-
-    modes: Modes = DEFAULT_MODES
-    user: User | None = None
-
-    def making(self, modes: Modes, user: User | None) -> FileStoreMaker:
-        return FileStoreMaker(modes, user)
-
-    def resolve(self, path: str) -> str:
-        if not path or "\0" in path:
-            raise BadSetting(
-                f"the file store needs a folder, but got {path!r}; write file:./values"
-            )
-        return os.path.abspath(path)
-
-    def prepare(self, path: str) -> None:
-        # This may take privileges: the folder around it can be root's.
-        make_root(path, self.modes.folder, self.user)
-        with (
-            acting_as(self.user),
-            # Nothing in it waits: the key is locked by nobody else.
-            closing(
-                FileStore(
-                    path,
-                    "process",
-                    Clock(),
-                    execute,
-                    modes=self.modes,
-                    writes_back=False,
-                )
-            ) as store,
-        ):
-            probe(store, path)
-
-    def hold(self, path: str) -> int:
-        try:
-            return os.open(path, _ROOT_FLAGS)
-        except OSError as error:
-            raise StoreUnusable(
-                f"the store {path} cannot be opened: {_reason(error)}"
-            ) from error
-
-    def open_held(self, path: str, durability: Durability, held: int) -> FileStore:
-        if not _is_same(path, held):
-            _log.warn(
-                "{path} is no longer the folder that kvd found at its start: it goes on"
-                " with that one, wherever it is now; restart kvd to use what is in"
-                " its place",
-                path=path,
-            )
-        return self._open(held, durability)
-
-    def open_store(self, path: str, durability: Durability) -> FileStore:
-        return self._open(path, durability)
-
-    def _open(self, path: str | int, durability: Durability) -> FileStore:
-        # Not at the top: importing the reactor installs one.
-        from twisted.internet import reactor
-
-        # twistd sets 077 as a daemon. This process makes nothing without saying its
-        # permissions; to set those of each value anew would be one more call.
-        os.umask(os.umask(0o077) & ~self.modes.file)
-        syncing = None
-        if durability == "disk":
-            syncing = Threads(reactor, MAX_THREADS)
-            # The store is closed by then, so nothing is underway.
-            reactor.addSystemEventTrigger("during", "shutdown", syncing.stop)
-        return FileStore(
-            path,
-            durability,
-            IReactorTime(reactor),
-            in_threads_of(reactor),
-            syncing,
-            self.modes,
-        )
-
-
-maker = FileStoreMaker()
+        yield
+    except OSError as error:
+        # A file that is named is one in the folder, and kvd's own.
+        of = "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
+        raise StoreUnusable(
+            f"the store {path} cannot be opened: {error.strerror}{of}"
+        ) from error

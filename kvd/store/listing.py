@@ -25,8 +25,9 @@ from typing import Final
 
 from zope.interface import implementer
 
-from kvd.interfaces import Answer, IListing, ValueInfo
+from kvd.interfaces import Answer, IListing
 from kvd.model.keys import Key
+from kvd.model.values import ValueInfo
 from kvd.store.faults import fault_of
 from kvd.store.folders import Parents, open_folder
 from kvd.store.tree import Tree

@@ -17,19 +17,10 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from kvd.errors import KeyAbsent, StoreFault
-from kvd.interfaces import (
-    NO_METADATA,
-    Answer,
-    IListing,
-    IStore,
-    IUpload,
-    IValue,
-    Metadata,
-    Published,
-    ValueInfo,
-)
+from kvd.interfaces import Answer, IListing, IStore, IUpload, IValue
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
+from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.store.attribute import new_etag
 from kvd.store.faults import folder_conflict, path_conflict
 

@@ -14,19 +14,10 @@ from collections.abc import Sequence
 from zope.interface import implementer
 
 from kvd.errors import BadSetting, KeyAbsent, StoreUnusable
-from kvd.interfaces import (
-    NO_METADATA,
-    IListing,
-    IStore,
-    IStoreMaker,
-    IUpload,
-    IValue,
-    Metadata,
-    Published,
-    ValueInfo,
-)
+from kvd.interfaces import IListing, IStore, IStoreMaker, IUpload, IValue
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
+from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.settings import Durability
 from kvd.store.attribute import new_etag
 from kvd.store.faults import fault_of

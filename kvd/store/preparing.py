@@ -10,22 +10,19 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from twisted.logger import Logger
 
 from kvd.errors import Fault, MetadataTooLarge, StoreFull, StoreUnusable
-from kvd.interfaces import MAX_METADATA_BYTES
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
-from kvd.settings import DEFAULT_MODES
+from kvd.model.values import MAX_METADATA_BYTES
+from kvd.settings import DEFAULT_MODES, User
 from kvd.store.attribute import new_etag
 from kvd.store.conferring import make_folder
+from kvd.store.file import FileStore
 from kvd.store.sync import sync
-from kvd.system.privileges import User
-
-if TYPE_CHECKING:
-    from kvd.store.file import FileStore
 
 # Not `FOLDER_FLAGS`: outside of the store, links are followed.
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

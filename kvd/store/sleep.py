@@ -17,10 +17,11 @@ from zlib import crc32
 from zope.interface import implementer
 
 from kvd.errors import BadSetting
-from kvd.interfaces import NO_METADATA, IStore, IStoreMaker, Metadata, Published
+from kvd.interfaces import IStore, IStoreMaker
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key
-from kvd.options.quantities import Count, Seconds
+from kvd.model.quantities import Count, Seconds
+from kvd.model.values import NO_METADATA, Metadata, Published
 from kvd.settings import Durability
 from kvd.store.null import NullStore, NullStoreMaker, NullUpload
 

@@ -30,9 +30,10 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from kvd.errors import MetadataTooLarge, StoreFault, StoreFull
-from kvd.interfaces import Answer, IUpload, Metadata, Published, ValueInfo
+from kvd.interfaces import Answer, IUpload
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
+from kvd.model.values import Metadata, Published, ValueInfo
 from kvd.store import attribute
 from kvd.store.faults import fault_of
 from kvd.store.folders import split

@@ -26,8 +26,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from kvd.errors import StoreFault
-from kvd.interfaces import IValue, ValueInfo
+from kvd.interfaces import IValue
 from kvd.model.keys import Key, escape
+from kvd.model.values import ValueInfo
 from kvd.store import attribute
 from kvd.store.faults import fault_of
 

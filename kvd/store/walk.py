@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 
 from twisted.logger import Logger
 
-from kvd.interfaces import ValueInfo
 from kvd.model.keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Key, escape, is_leftover
+from kvd.model.values import ValueInfo
 from kvd.store.folders import FOLDER_FLAGS
 from kvd.store.tree import Tree, open_value
 from kvd.store.value import FileValue, is_absence

@@ -33,8 +33,7 @@ from kvd.net.readahead import Warmer
 from kvd.net.splice import Pipe
 from kvd.net.transport import close_both_ways, name_of, serve_connection
 from kvd.plugins import IStoreDeclaration, load
-from kvd.settings import Limits, Settings
-from kvd.system.privileges import User
+from kvd.settings import Limits, Settings, User
 
 # How often the connections are asked whether they have waited for too long.
 CHECK_SECONDS: Final = 1.0
@@ -287,10 +286,10 @@ class Serving:
         site.row.closed()
         if site.log is None and site.recorder is None:
             return
-        told = shortcuts.told()
-        site.tell(told, name_of(peer))
+        report = shortcuts.report()
+        site.tell(report, name_of(peer))
         if site.recorder is not None:
-            site.recorder.ended(seconds, told.seconds, told.moved_bytes, 1)
+            site.recorder.ended(seconds, report.seconds, report.moved_bytes, 1)
 
     def _eased(self) -> None:
         """

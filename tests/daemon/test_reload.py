@@ -15,7 +15,7 @@ from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.daemon.hangup import has_terminal
-from kvd.daemon.reload import Rereading
+from kvd.daemon.reload import Reload
 from kvd.daemon.written_files import check_written_files
 from kvd.errors import BadSetting, ChangeImpossible
 from kvd.settings import Settings, StoreLocation, TCPAddress
@@ -60,22 +60,22 @@ def without_terminal() -> tuple[int, int]:
     return child, os.open(os.devnull, os.O_RDONLY)
 
 
-class RereadingTests(SynchronousTestCase):
+class ReloadTests(SynchronousTestCase):
     """
-    `Rereading` has done what is written.
+    `Reload` applies what the settings say.
     """
 
     def setUp(self) -> None:
         self.changing = PlayedChanging()
 
-    def read_again(self, read: Callable[[], Settings]) -> list[LogEvent]:
+    def reload(self, read: Callable[[], Settings]) -> list[LogEvent]:
         """
         What is logged meanwhile.
         """
         changing: Any = self.changing
         with capturedLogs() as events:
-            rereading = Rereading(SETTINGS, read, check_at_once, changing)
-            self.successResultOf(rereading.read_again())
+            reloading = Reload(SETTINGS, read, check_at_once, changing)
+            self.successResultOf(reloading.start())
         return list(events)
 
     def test_what_can_change_does(self) -> None:
@@ -84,7 +84,7 @@ class RereadingTests(SynchronousTestCase):
         """
         new = replace(SETTINGS, policy="shared", procs=5, splice=False)
 
-        assert [] == self.read_again(lambda: new)
+        assert [] == self.reload(lambda: new)
         assert [new] == self.changing.adopted
 
     def test_what_cannot_is_said_and_left(self) -> None:
@@ -100,7 +100,7 @@ class RereadingTests(SynchronousTestCase):
             procs=0,
             splice=False,
         )
-        events = self.read_again(lambda: new)
+        events = self.reload(lambda: new)
 
         assert ["listen", "status", "control", "store"] == [
             event["name"] for event in events if "name" in event
@@ -116,7 +116,7 @@ class RereadingTests(SynchronousTestCase):
         def refuse() -> Settings:
             raise BadSetting("there is no setting 'polcy'")
 
-        (event,) = self.read_again(refuse)
+        (event,) = self.reload(refuse)
 
         assert "there is no setting 'polcy'" == event["reason"]
         assert [] == self.changing.adopted
@@ -129,7 +129,7 @@ class RereadingTests(SynchronousTestCase):
             replace(SETTINGS, access_log="/absent/log"),
             replace(SETTINGS, record="/absent/record"),
         ):
-            (event,) = self.read_again(lambda new=new: new)  # type: ignore[misc]
+            (event,) = self.reload(lambda new=new: new)  # type: ignore[misc]
             assert "/absent/" in event["reason"]
 
         assert [] == self.changing.adopted
@@ -146,8 +146,8 @@ class RereadingTests(SynchronousTestCase):
             return checks[-1]
 
         changing: Any = self.changing
-        rereading = Rereading(SETTINGS, read.pop, check, changing)
-        ended = [rereading.read_again() for _ in range(2)]
+        reloading = Reload(SETTINGS, read.pop, check, changing)
+        ended = [reloading.start() for _ in range(2)]
         assert [] == self.changing.adopted
         for checked in reversed(checks):
             checked.callback(None)
@@ -161,7 +161,7 @@ class RereadingTests(SynchronousTestCase):
         Another change may be under way.
         """
         self.changing.answer = fail(ChangeImpossible("not now"))
-        (event,) = self.read_again(lambda: SETTINGS)
+        (event,) = self.reload(lambda: SETTINGS)
 
         assert "not now" == event["reason"]
 
@@ -181,6 +181,6 @@ class RereadingTests(SynchronousTestCase):
         With its traceback.
         """
         self.changing.answer = fail(ZeroDivisionError())
-        self.read_again(lambda: SETTINGS)
+        self.reload(lambda: SETTINGS)
 
         assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))

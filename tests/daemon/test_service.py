@@ -13,8 +13,8 @@ import pytest
 
 from kvd.admin.control.places import find_control
 from kvd.daemon.service import makeService
-from kvd.daemon.single_process import OwnService
-from kvd.daemon.supervisor import WorkersService
+from kvd.daemon.single_process import SingleProcessService
+from kvd.daemon.supervisor import SupervisorService
 from kvd.dispatch.policies.reuseport import ReusePort
 from kvd.options import Options
 from tests.ports import unused_port
@@ -38,10 +38,11 @@ def listening(port: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("procs", "members", "kind"), [("0", 1, OwnService), ("3", 3, WorkersService)]
+    ("procs", "members", "kind"),
+    [("0", 1, SingleProcessService), ("3", 3, SupervisorService)],
 )
 def test_sockets_listen_before_anything_starts(
-    procs: str, members: int, kind: type[OwnService | WorkersService]
+    procs: str, members: int, kind: type[SingleProcessService | SupervisorService]
 ) -> None:
     """
     While whoever starts it still reads what is wrong.
@@ -132,7 +133,7 @@ def test_a_policy_that_cannot_say_who_accepts_ends_the_start(
     ("chosen", "sentence"),
     [
         (["--procs=2"], "'roundrobin' would see nothing: under the policy 'gated'"),
-        (["--procs=0", "--policy=roundrobin"], "nobody to choose among"),
+        (["--procs=0", "--policy=roundrobin"], "needs workers to choose among"),
     ],
 )
 def test_a_shadow_with_nothing_to_see_ends_the_start(

@@ -12,7 +12,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from kvd.net.bpf import SYSCALL, Loaded, create_map, load
+from kvd.model.programs import LoadedProgram
+from kvd.net.bpf import SYSCALL, create_map, load
 
 PROG_TEST_RUN: Final = 10
 PACKET_BYTES: Final = 64
@@ -47,12 +48,12 @@ class Kernel(Protocol):
         As `bpf.create_map`.
         """
 
-    def load(self, instructions: bytes) -> Loaded:
+    def load(self, instructions: bytes) -> LoadedProgram:
         """
         As `bpf.load`.
         """
 
-    def run(self, program: Loaded) -> int:
+    def run(self, program: LoadedProgram) -> int:
         """
         The socket that a program chooses; -1: none.
         """
@@ -66,10 +67,10 @@ class TrueKernel:
     def create_map(self, size: int) -> int:
         return create_map(size)
 
-    def load(self, instructions: bytes) -> Loaded:
+    def load(self, instructions: bytes) -> LoadedProgram:
         return load(instructions)
 
-    def run(self, program: Loaded) -> int:
+    def run(self, program: LoadedProgram) -> int:
         packet = ctypes.create_string_buffer(PACKET_BYTES)
         attribute = ctypes.create_string_buffer(
             TEST.pack(program, 0, PACKET_BYTES, 0, ctypes.addressof(packet), 0, 1, 0),
@@ -95,12 +96,12 @@ class PlayedKernel:
         os.ftruncate(descriptor, size)
         return descriptor
 
-    def load(self, instructions: bytes) -> Loaded:
+    def load(self, instructions: bytes) -> LoadedProgram:
         descriptor = os.memfd_create("program")
         self._programs[descriptor] = instructions
-        return Loaded(descriptor)
+        return LoadedProgram(descriptor)
 
-    def run(self, program: Loaded) -> int:
+    def run(self, program: LoadedProgram) -> int:
         return Machine(self._programs[program]).run()
 
 

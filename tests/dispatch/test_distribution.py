@@ -23,8 +23,9 @@ from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.dispatch.stalling import AWAITED_LOOKS, LOOK_SECONDS
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import Deal, Gated, Listen, Unlisten, Unplaced
+from kvd.model.programs import ClassicProgram
 from kvd.net.listening import ListenerGroup, open_group
-from kvd.net.reuseport import Program, by_chance
+from kvd.net.reuseport import by_chance
 from kvd.settings import TCPAddress, UNIXAddress
 from tests.ipc.played import PlayedWorker
 from tests.stepped import SteppedReactor
@@ -47,7 +48,7 @@ class DispatchingCase(SynchronousTestCase):
         self.board = Scoreboard(memory)
         self.group = self.open()
         self.addCleanup(self.group.close)
-        self.programs: list[Program | None] = []
+        self.programs: list[ClassicProgram | None] = []
         self.patch(ListenerGroup, "steer", self.steer)
         self.dispatching = Dispatching(
             choose_policy("reuseport", self.workers),
@@ -68,7 +69,7 @@ class DispatchingCase(SynchronousTestCase):
         """
         return open_group(TCPAddress("127.0.0.1", 0), self.workers)
 
-    def steer(self, program: Program | None) -> None:
+    def steer(self, program: ClassicProgram | None) -> None:
         """
         Remember.
         """
@@ -221,7 +222,7 @@ class SwitchTests(DispatchingCase):
         All sockets are looked after all the same.
         """
 
-        def refuse(group: ListenerGroup, program: Program | None) -> None:
+        def refuse(group: ListenerGroup, program: ClassicProgram | None) -> None:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
         self.patch(ListenerGroup, "steer", refuse)

@@ -22,13 +22,13 @@ from kvd.dispatch.policies.steered import SteeredByLeast, SteeredByTurns
 from kvd.dispatch.reuseport_programs import HASH, Steering
 from kvd.dispatch.scoreboard import create_scoreboard
 from kvd.interfaces import ILoadedProgram
-from kvd.net.bpf import Loaded
+from kvd.model.programs import ClassicProgram, LoadedProgram
 from kvd.net.listening import ListenerGroup, open_group
-from kvd.net.reuseport import Program, by_chance
+from kvd.net.reuseport import by_chance
 from kvd.settings import TCPAddress, UNIXAddress
 
 WORKERS = 3
-EXTENDED = Loaded(1000)
+EXTENDED = LoadedProgram(1000)
 
 
 @implementer(ILoadedProgram)
@@ -45,8 +45,8 @@ class PlayedProgram:
         self.looks: list[Sequence[Sequence[int]]] = []
         self.closed = False
 
-    def program(self, group: int) -> Loaded:
-        return Loaded(EXTENDED + group)
+    def program(self, group: int) -> LoadedProgram:
+        return LoadedProgram(EXTENDED + group)
 
     def admit(self, group: int, sockets: Mapping[int, int]) -> None:
         self.admitted[group] = sockets
@@ -66,7 +66,7 @@ class SteeringTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.groups = [self.open(WORKERS), self.open(WORKERS)]
         self.refused: tuple[type, ...] = ()
-        self.attached: list[Program | Loaded | None] = []
+        self.attached: list[ClassicProgram | LoadedProgram | None] = []
         self.patch(ListenerGroup, "steer", self.steer)
         self.loaded = PlayedProgram()
         self.load: Any = self.give
@@ -94,7 +94,7 @@ class SteeringTests(SynchronousTestCase):
         """
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
-    def steer(self, program: Program | Loaded | None) -> None:
+    def steer(self, program: ClassicProgram | LoadedProgram | None) -> None:
         """
         Remember, or refuse.
         """

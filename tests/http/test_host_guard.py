@@ -10,7 +10,7 @@ import pytest
 
 from kvd.errors import Misdirected
 from kvd.http.host_guard import HostGuard
-from kvd.http.wire.events import Request
+from kvd.model.requests import Request
 from kvd.settings import ANY_HOST, Address, TCPAddress, UNIXAddress
 
 LOOPBACK = TCPAddress("127.0.0.1", 8080)

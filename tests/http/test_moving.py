@@ -20,17 +20,10 @@ from zope.interface import implementer
 from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS
 from kvd.http import connection, turn
 from kvd.http.methods import get
-from kvd.interfaces import (
-    NO_METADATA,
-    Answer,
-    IUpload,
-    IValue,
-    Metadata,
-    Published,
-    ValueInfo,
-)
+from kvd.interfaces import Answer, IUpload, IValue
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key
+from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.net import splice, transport
 from kvd.net.splice import Pipe
 from kvd.store.memory import MemoryStore, MemoryUpload, MemoryValue

@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS, lone_row
 from kvd.http.run_queue import QUEUE_SECONDS, SLICE_SECONDS, TURN_SECONDS, RunQueue
-from kvd.interfaces import NO_METADATA, Answer, IUpload, IValue, Metadata
+from kvd.interfaces import Answer, IUpload, IValue
 from kvd.model.keys import Key
+from kvd.model.values import NO_METADATA, Metadata
 from kvd.store.memory import MemoryStore, MemoryUpload
 from kvd.workers.serving import FRESH_SECONDS
 from tests.http.test_connection import HOST, ConnectionCase, status

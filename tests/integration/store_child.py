@@ -20,7 +20,7 @@ from kvd.interfaces import IStore
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store.contract.asking import ABSENT, holds
-from kvd.store.file import maker
+from kvd.store.file_maker import maker
 from kvd.store.waiting import resolved
 
 KEY = Key(b"counted/key")

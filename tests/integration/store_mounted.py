@@ -21,11 +21,12 @@ from kvd.errors import MetadataTooLarge, StoreFull, StoreUnusable
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import shortcuts_to
 from kvd.http.site import Site
-from kvd.interfaces import Published
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
+from kvd.model.values import Published
 from kvd.settings import Limits
-from kvd.store.file import FileStore, maker
+from kvd.store.file import FileStore
+from kvd.store.file_maker import maker
 from kvd.store.uploads import key_of
 
 CHUNK = b"x" * 65536

@@ -26,7 +26,8 @@ from kvd.interfaces import Answer
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.settings import Durability
-from kvd.store.file import FileStore, maker
+from kvd.store.file import FileStore
+from kvd.store.file_maker import maker
 from tests.integration.disk_image import DiskImage
 
 KEY = Key(b"folder/key")

@@ -247,6 +247,20 @@ def test_programs_are_true(path: Path, tmp_path: Path) -> None:
         assert b"value" == (tmp_path / "file").read_bytes()
 
 
+def test_pictures_are_drawn_from_what_is_there(tmp_path: Path) -> None:
+    """
+    One of them shows the layers of the import contract. ``python
+    docs/pictures/draw.py`` draws them again.
+    """
+    pictures = ROOT / "docs" / "pictures"
+
+    subprocess.run([sys.executable, pictures / "draw.py", tmp_path], check=True)
+
+    drawn = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert drawn
+    assert drawn == {name: (pictures / name).read_text() for name in drawn}
+
+
 def test_the_first_commands_are_those_of_the_makefile() -> None:
     """
     The first screen of the README has two commands, which make knows.

@@ -73,7 +73,7 @@ def test_without_workers_it_is_said(tmp_path: Path) -> None:
     """
     with Twistd(["--store=null:", "--procs=0", "--control=off"], tmp_path) as daemon:
         daemon.process.send_signal(signal.SIGHUP)
-        read_until(daemon, "without workers, settings cannot change")
+        read_until(daemon, "settings cannot be reloaded")
         assert 404 == ask(daemon.port, "GET", "/k").status
 
 

@@ -4,13 +4,8 @@ Installed, kvd is found from any folder: as a wheel and editable.
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
-import site
 import subprocess
-import sys
-import venv
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -18,11 +13,10 @@ import pytest
 
 from kvd import __version__
 from tests.integration.http import ask
+from tests.integration.installing import Installed, copied_sources, the_wheel
 from tests.integration.twistd import RUN_TWISTD, Twistd
 
 pytestmark = pytest.mark.integration
-
-ROOT = Path(__file__).parent.parent.parent
 
 LIST_PLUGINS = """
 from kvd.plugins import IDialectDeclaration, IPolicyDeclaration, IStoreDeclaration
@@ -34,51 +28,6 @@ for kind in IPolicyDeclaration, IStoreDeclaration, IDialectDeclaration:
 """
 
 
-class Installed:
-    """
-    A Python of its own, with kvd installed; all else is that of this one.
-    """
-
-    def __init__(self, folder: Path, *options: str, compiler: str = "") -> None:
-        """
-        Args:
-            folder: Of its own.
-            options: For ``pip install``.
-            compiler: Of C; empty: the usual one.
-        """
-        venv.create(folder, symlinks=True, with_pip=False)
-        self.python = str(folder / "bin" / "python")
-        [packages] = (folder / "lib").glob("python*/site-packages")
-        # Behind its own packages, and as plain folders: whatever is installed
-        # editable here stays invisible there.
-        (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
-        self.environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("PYTHON", "COV"))
-        }
-        pip = [sys.executable, "-m", "pip", "--python", self.python, "install"]
-        quietly = ["--quiet", "--disable-pip-version-check", "--no-deps"]
-        # No isolation: what builds the wheel is here already, and no network
-        # is asked for it.
-        alone = ["--ignore-installed", "--no-build-isolation"]
-        building = {**os.environ, "CC": compiler} if compiler else None
-        subprocess.run([*pip, *quietly, *alone, *options], env=building, check=True)
-
-    def run(self, folder: Path, *words: str) -> str:
-        """
-        What its Python prints, started in a folder.
-        """
-        return subprocess.run(
-            [self.python, *words],
-            cwd=folder,
-            env=self.environment,
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        ).stdout
-
-
 @pytest.fixture(scope="module", params=["wheel", "editable"])
 def installed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -87,27 +36,24 @@ def installed(
     Both ways of installing.
     """
     folder = tmp_path_factory.mktemp(request.param)
-    options = [str(ROOT)] if request.param == "wheel" else ["--editable", str(ROOT)]
-    made = Installed(folder, *options)
+    if request.param == "wheel":
+        options = [str(the_wheel(tmp_path_factory))]
+    else:
+        options = ["--editable", str(copied_sources(folder))]
+    made = Installed(folder / "python", *options)
     where = made.run(folder, "-c", "import kvd; print(kvd.__file__)").strip()
-    assert Path(where).is_relative_to(folder if request.param == "wheel" else ROOT)
+    assert Path(where).is_relative_to(folder)
     return made
 
 
 @pytest.fixture(scope="module")
 def uncompiled(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """
-    Where no compiler works, from a copy that was never built.
+    Where no compiler works.
     """
     folder = tmp_path_factory.mktemp("uncompiled")
-    sources = folder / "sources"
-    sources.mkdir()
-    for name in ("kvd", "twisted"):
-        leave = shutil.ignore_patterns("*.so", "__pycache__")
-        shutil.copytree(ROOT / name, sources / name, ignore=leave)
-    for name in ("pyproject.toml", "README.rst", "LICENSE"):
-        shutil.copy(ROOT / name, sources)
-    return Installed(folder / "python", str(sources), compiler="false")
+    sources = str(copied_sources(folder))
+    return Installed(folder / "python", sources, environment={"CC": "false"})
 
 
 def test_what_is_compiled_is_there(installed: Installed, tmp_path: Path) -> None:
@@ -223,7 +169,7 @@ def test_nothing_is_said_of_a_cache_that_cannot_be_written(
     is still said.
     """
     folder = tmp_path_factory.mktemp("unwritable")
-    installed = Installed(folder, str(ROOT))
+    installed = Installed(folder, str(the_wheel(tmp_path_factory)))
     [plugins] = folder.glob("lib/python*/site-packages/twisted/plugins")
     # Nobody can write it, not even root.
     (plugins / "dropin.cache").mkdir()

@@ -5,9 +5,9 @@ Tests for `kvd.model.conditions`, in the order of RFC 9110 section 13.2.2.
 import pytest
 
 from kvd.errors import PreconditionFailed
-from kvd.interfaces import ValueInfo
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key, escape
+from kvd.model.values import ValueInfo
 
 STORED = ValueInfo(Key(b"k"), 1, "now", 1000.7)
 NOW = EntityTags(frozenset({"now"}))

@@ -30,7 +30,8 @@ from twisted.internet.task import Clock
 
 from kvd.errors import KeyAbsent
 from kvd.model.keys import Key
-from kvd.store.file import FileStore, FileStoreMaker
+from kvd.store.file import FileStore
+from kvd.store.file_maker import FileStoreMaker
 from tests.integration.twistd import Twistd
 
 _OUTER_BYTES: Final = 4 << 30

@@ -13,9 +13,10 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.interfaces import IStore, Published
+from kvd.interfaces import IStore
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
+from kvd.model.values import Published
 from kvd.settings import Durability
 from kvd.store.contract.asking import Asking
 from kvd.store.file import FileStore

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvd.interfaces import METADATA_FIELDS
+from kvd.model.values import METADATA_FIELDS
 from kvd.store.attribute import (
     MalformedAttribute,
     Record,

@@ -16,7 +16,8 @@ from kvd.errors import KeyConflict
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.settings import Modes
-from kvd.store.file import FileStore, FileStoreMaker
+from kvd.store.file import FileStore
+from kvd.store.file_maker import FileStoreMaker
 from tests.http.fast_path.cases import ShortcutCase, put
 from tests.store.cases import FileStoreCase
 

@@ -12,9 +12,9 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from kvd.errors import PreconditionFailed
-from kvd.interfaces import Published, ValueInfo
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key
+from kvd.model.values import Published, ValueInfo
 from kvd.store.attribute import NAME, decode
 from tests.store.cases import KEY, FileStoreCase
 from tests.store.stepped import SteppedPool

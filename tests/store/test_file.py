@@ -19,7 +19,8 @@ from kvd.errors import (
 )
 from kvd.interfaces import IStoreMaker
 from kvd.model.conditions import UNCONDITIONAL
-from kvd.store.file import FileStore, maker
+from kvd.store.file import FileStore
+from kvd.store.file_maker import maker
 from kvd.testing import StoreContract
 from tests.store.cases import KEY, FileStoreCase, FolderCase
 

@@ -16,9 +16,10 @@ from kvd.errors import (
     StoreFull,
     SyncFailed,
 )
-from kvd.interfaces import Answer, Published
+from kvd.interfaces import Answer
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
+from kvd.model.values import Published
 from kvd.store.contract.asking import ABSENT
 from kvd.store.file import FileStore
 from tests.store.cases import KEY, FileStoreCase

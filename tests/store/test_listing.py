@@ -12,8 +12,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import capturedLogs
 
 from kvd.errors import StoreFault
-from kvd.interfaces import ValueInfo
 from kvd.model.keys import MAX_KEY_BYTES, Key
+from kvd.model.values import ValueInfo
 from kvd.store import attribute, walk
 from kvd.store import listing as module
 from kvd.store.listing import Page

@@ -9,9 +9,9 @@ import shutil
 import subprocess
 
 from kvd.errors import KeyAbsent, PreconditionFailed
-from kvd.interfaces import ValueInfo
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key
+from kvd.model.values import ValueInfo
 from kvd.store.attribute import NAME, encode
 from kvd.store.contract.asking import holds
 from tests.store.cases import KEY, FileStoreCase

@@ -18,7 +18,8 @@ from kvd.errors import StoreFault
 from kvd.interfaces import IHeldStoreMaker
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
-from kvd.store.file import FileStore, maker
+from kvd.store.file import FileStore
+from kvd.store.file_maker import maker
 from tests.store.cases import KEY, FileStoreCase
 
 

@@ -14,9 +14,9 @@ from twisted.internet.defer import Deferred, execute
 from twisted.logger import capturedLogs
 
 from kvd.errors import StoreFault, StoreFull, SyncFailed
-from kvd.interfaces import Published
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
+from kvd.model.values import Published
 from kvd.store.file import FileStore
 from kvd.store.tree import is_scarce
 from kvd.store.uploads import key_of

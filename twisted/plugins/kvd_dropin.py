@@ -48,7 +48,7 @@ leastbusy = Policy(
 file_store = Store(
     "file",
     "Values are files below a folder: file:./values",
-    "kvd.store.file.maker",
+    "kvd.store.file_maker.maker",
 )
 null_store = Store(
     "null",

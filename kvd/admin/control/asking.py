@@ -45,9 +45,9 @@ class ControlSocket:
         Raises:
             ControlUnusable: Nobody answers there, or not as kvd does.
         """
-        code, told = self._ask("GET", "/status", None, TIMEOUT_SECONDS)
-        if code == 200 and "workers" in told:
-            return told
+        code, content = self._ask("GET", "/status", None, TIMEOUT_SECONDS)
+        if code == 200 and "workers" in content:
+            return content
         raise ControlUnusable(f"what answers at {self._path} is no control socket")
 
     def change(self, what: str, said: dict[str, Any]) -> None:
@@ -62,11 +62,11 @@ class ControlSocket:
             ControlUnusable: Nobody answers there, or not as kvd does.
             ChangeImpossible: It cannot be done, or not now.
         """
-        code, told = self._ask("POST", f"/{what}", json.dumps(said), None)
+        code, content = self._ask("POST", f"/{what}", json.dumps(said), None)
         if code == 200:
             return
-        if "error" in told:
-            raise ChangeImpossible(str(told["error"]))
+        if "error" in content:
+            raise ChangeImpossible(str(content["error"]))
         raise ControlUnusable(
             f"the kvd at {self._path} has no workers, or is of a version that does not"
             f" know what {what} is"
@@ -86,10 +86,10 @@ class ControlSocket:
             self._connection.close()
             raise ControlUnusable(self._sentence(error)) from error
         try:
-            told = json.loads(answer)
+            content = json.loads(answer)
         except ValueError:
-            told = None
-        return reply.status, told if isinstance(told, dict) else {}
+            content = None
+        return reply.status, content if isinstance(content, dict) else {}
 
     def _sentence(self, error: Exception) -> str:
         if isinstance(error, FileNotFoundError | ConnectionRefusedError):

@@ -82,7 +82,7 @@ class Sample:
     """The same of the time in which they worked."""
     workers: Sequence[WorkerRates]
 
-    def as_told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """
         All of it, as plain data.
         """
@@ -114,9 +114,9 @@ class Sample:
         """
         Of each worker, only how busy it was, in hundredths.
         """
-        told = self.as_told()
-        told["workers"] = [round(100 * rates.busy) for rates in self.workers]
-        return told
+        remembered = self.summary()
+        remembered["workers"] = [round(100 * rates.busy) for rates in self.workers]
+        return remembered
 
 
 class History:

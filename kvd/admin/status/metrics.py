@@ -1,7 +1,7 @@
 """
 ``/metrics``: what Prometheus is told.
 
-Everything is gathered in the reactor, which takes a millisecond for 64 workers, and
+Everything is snapshot in the reactor, which takes a millisecond for 64 workers, and
 spelled in a thread, which takes twenty to forty: the supervisor's reactor may have
 connections to deal meanwhile.
 """
@@ -35,7 +35,7 @@ _LABELS: Final = [*map(str, BOUNDS_SECONDS), "+Inf"]
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class Snapshot:
     """
     What is told in one answer.
     """
@@ -48,12 +48,12 @@ class Gathered:
     supervisor_delay: float | None
 
 
-def spell(gathered: Gathered, accept: str) -> tuple[bytes, str]:
+def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
     """
     The metrics in the format that is asked for.
 
     Args:
-        gathered: Nobody may change it meanwhile.
+        snapshot: Nobody may change it meanwhile.
         accept: The request's field of this name.
 
     Returns:
@@ -62,7 +62,7 @@ def spell(gathered: Gathered, accept: str) -> tuple[bytes, str]:
     # A registry of this answer's own: what a library registers elsewhere is no
     # business of kvd's.
     registry = CollectorRegistry()
-    registry.register(_Told(gathered))
+    registry.register(_SnapshotCollector(snapshot))
     # The supervisor's processor time, memory and descriptors, under the names that
     # everybody's dashboards know.
     ProcessCollector(registry=registry)
@@ -70,30 +70,30 @@ def spell(gathered: Gathered, accept: str) -> tuple[bytes, str]:
     return encode(registry), content_type
 
 
-class _Told(Collector):
-    def __init__(self, gathered: Gathered) -> None:
-        self._gathered = gathered
+class _SnapshotCollector(Collector):
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._gathered = snapshot
 
     def describe(self) -> list[Metric]:
         # So that registering does not collect.
         return []
 
     def collect(self) -> Iterator[Metric]:
-        gathered = self._gathered
-        yield from _of_the_daemon(gathered)
-        yield from _of_the_policies(gathered)
-        if gathered.status["shadow"] is not None:
-            yield from _of_the_shadow(gathered.status)
-        yield from _of_the_queues(gathered.status["accept_queues"])
-        yield from _summed(gathered.sums)
-        yield from _of_the_moment(gathered.status["workers"])
-        if gathered.status["procs"]:
+        snapshot = self._gathered
+        yield from _of_the_daemon(snapshot)
+        yield from _of_the_policies(snapshot)
+        if snapshot.status["shadow"] is not None:
+            yield from _of_the_shadow(snapshot.status)
+        yield from _of_the_queues(snapshot.status["accept_queues"])
+        yield from _summed(snapshot.sums)
+        yield from _of_the_moment(snapshot.status["workers"])
+        if snapshot.status["procs"]:
             # twistd's own reactor does not count its waiting.
-            yield from _of_the_reactors(gathered)
+            yield from _of_the_reactors(snapshot)
 
 
-def _of_the_daemon(gathered: Gathered) -> Iterator[Metric]:
-    status = gathered.status
+def _of_the_daemon(snapshot: Snapshot) -> Iterator[Metric]:
+    status = snapshot.status
     yield InfoMetricFamily(
         "kvd",
         "What is running.",
@@ -117,15 +117,15 @@ def _of_the_daemon(gathered: Gathered) -> Iterator[Metric]:
     for of, index in status["balance"].items():
         balance.add_metric([of], index)
     yield balance
-    if gathered.supervisor_delay is not None:
+    if snapshot.supervisor_delay is not None:
         yield GaugeMetricFamily(
             "kvd_supervisor_delay_seconds",
             "How late the supervisor's reactor was, when it last looked.",
-            gathered.supervisor_delay,
+            snapshot.supervisor_delay,
         )
 
 
-def _of_the_policies(gathered: Gathered) -> Iterator[Metric]:
+def _of_the_policies(snapshot: Snapshot) -> Iterator[Metric]:
     connections = CounterMetricFamily(
         "kvd_policy_connections",
         "Connections accepted while a policy was in force.",
@@ -136,7 +136,7 @@ def _of_the_policies(gathered: Gathered) -> Iterator[Metric]:
         "Requests that ended while a policy was in force, by how long they took.",
         labels=["policy"],
     )
-    for policy, account in gathered.accounts.items():
+    for policy, account in snapshot.accounts.items():
         connections.add_metric([policy], account.connections)
         latency.add_metric(
             [policy], _cumulated(account.latency), account.serving_seconds
@@ -289,7 +289,7 @@ def _of_the_moment(rows: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     yield ready
 
 
-def _of_the_reactors(gathered: Gathered) -> Iterator[Metric]:
+def _of_the_reactors(snapshot: Snapshot) -> Iterator[Metric]:
     busy = CounterMetricFamily(
         "kvd_worker_busy_seconds",
         "In which a worker did not wait for anything.",
@@ -300,7 +300,7 @@ def _of_the_reactors(gathered: Gathered) -> Iterator[Metric]:
         "Turns of a worker's reactor, by how long whatever came meanwhile had to wait.",
         labels=["worker"],
     )
-    for worker, of in enumerate(gathered.sums):
+    for worker, of in enumerate(snapshot.sums):
         busy.add_metric([str(worker)], of.busy_seconds)
         delay.add_metric([str(worker)], _cumulated(of.loop_delay), of.busy_seconds)
     yield busy

@@ -34,7 +34,7 @@ from kvd.admin.status.history import (
     History,
 )
 from kvd.admin.status.ledger import Ledger
-from kvd.admin.status.metrics import Gathered, spell
+from kvd.admin.status.metrics import Snapshot, render
 from kvd.admin.status.page import PAGE, PAGE_POLICY
 from kvd.dispatch.scoreboard import Sums
 from kvd.net.listening import ListenerGroup
@@ -113,26 +113,26 @@ class Place(Resource):
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         # Twisted's own answer to a name that is not there is deprecated.
-        return Told(TEXT, lambda: (NOT_FOUND, "There is nothing of this name.\n"))
+        return Report(TEXT, lambda: (NOT_FOUND, "There is nothing of this name.\n"))
 
 
-class Told(Place):
+class Report(Place):
     """
-    Answers with what a function tells at that moment.
+    Answers with what a function returns at that moment.
     """
 
-    def __init__(self, kind: str, tell: Callable[[], tuple[int, str]]) -> None:
+    def __init__(self, kind: str, report: Callable[[], tuple[int, str]]) -> None:
         """
         Args:
             kind: The content type.
-            tell: The status and the text.
+            report: Gives the status and the text.
         """
         super().__init__()
         self._kind = kind
-        self._tell = tell
+        self._report = report
 
     def render_GET(self, request: Request) -> bytes:
-        status, text = self._tell()
+        status, text = self._report()
         request.setResponseCode(status)
         request.setHeader("Content-Type", self._kind)
         return text.encode("utf-8")
@@ -156,21 +156,21 @@ class Metrics(Place):
 
     _log = Logger()
 
-    def __init__(self, gather: Callable[[], Gathered], reactor: Any) -> None:
+    def __init__(self, take: Callable[[], Snapshot], reactor: Any) -> None:
         """
         Args:
-            gather: What is to be told.
-            reactor: Has the threads in which it is spelled.
+            take: What there is to report.
+            reactor: Has the threads in which it is rendered.
         """
         super().__init__()
-        self._gather = gather
+        self._take = take
         self._reactor = reactor
 
     def render_GET(self, request: Request) -> Any:
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
         accept = request.getHeader("accept") or ""
-        spelled = self._spell(self._gather(), accept)
+        rendered = self._render(self._take(), accept)
 
         def answer(result: tuple[bytes, str]) -> None:
             if not gone:
@@ -181,16 +181,16 @@ class Metrics(Place):
                 request.finish()
 
         def fail(failure: Failure) -> None:
-            self._log.failure("the metrics cannot be told", failure=failure)
+            self._log.failure("the metrics cannot be rendered", failure=failure)
             if not gone:
                 request.processingFailed(failure)
 
-        spelled.addCallback(answer).addErrback(fail)
+        rendered.addCallback(answer).addErrback(fail)
         return NOT_DONE_YET
 
-    def _spell(self, gathered: Gathered, accept: str) -> Deferred[tuple[bytes, str]]:
+    def _render(self, snapshot: Snapshot, accept: str) -> Deferred[tuple[bytes, str]]:
         return deferToThreadPool(
-            self._reactor, self._reactor.getThreadPool(), spell, gathered, accept
+            self._reactor, self._reactor.getThreadPool(), render, snapshot, accept
         )
 
 
@@ -226,11 +226,11 @@ class StatusSite:
         self._history = History(lambda: self._sums()[: places()], reactor)
         root = Page()
         root.putChild(b"", root)
-        root.putChild(b"health", Told(TEXT, lambda: (OK, "ok\n")))
-        root.putChild(b"ready", Told(TEXT, lambda: readiness(describe())))
-        root.putChild(b"status.json", Told(JSON, self._status))
-        root.putChild(b"history.json", Told(JSON, self._past))
-        root.putChild(b"metrics", Metrics(self._gather, reactor))
+        root.putChild(b"health", Report(TEXT, lambda: (OK, "ok\n")))
+        root.putChild(b"ready", Report(TEXT, lambda: readiness(describe())))
+        root.putChild(b"status.json", Report(JSON, self._status))
+        root.putChild(b"history.json", Report(JSON, self._past))
+        root.putChild(b"metrics", Metrics(self._snapshot, reactor))
 
         class RequestHere(ReadingRequest):
             is_known = staticmethod(knows)
@@ -246,23 +246,23 @@ class StatusSite:
 
     def _status(self) -> tuple[int, str]:
         newest = self._history.newest
-        told = self._describe()
-        told["last_second"] = None if newest is None else newest.as_told()
-        return OK, json.dumps(told) + "\n"
+        status = self._describe()
+        status["last_second"] = None if newest is None else newest.summary()
+        return OK, json.dumps(status) + "\n"
 
     def _past(self) -> tuple[int, str]:
-        told = {
+        past = {
             "interval_seconds": INTERVAL_SECONDS,
             "kept_samples": KEPT_SAMPLES,
             "balance_seconds": BALANCE_SAMPLES * INTERVAL_SECONDS,
             "samples": [sample.as_remembered() for sample in self._history.samples],
         }
-        return OK, json.dumps(told) + "\n"
+        return OK, json.dumps(past) + "\n"
 
-    def _gather(self) -> Gathered:
+    def _snapshot(self) -> Snapshot:
         sums = self._sums()
         newest = self._history.newest
-        return Gathered(
+        return Snapshot(
             self._describe(),
             sums,
             dict(self._ledger.accounts),

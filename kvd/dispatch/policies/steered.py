@@ -31,8 +31,9 @@ from kvd.interfaces import (
     ILoadedProgram,
     ISteeringPolicy,
 )
+from kvd.model.programs import ClassicProgram
 from kvd.model.view import View, whose_turn
-from kvd.net.reuseport import Program, by_chance, by_cpu, by_weight
+from kvd.net.reuseport import by_chance, by_cpu, by_weight
 
 WAYS: Final = ("random", "cpu", "weights", "turns", "least")
 
@@ -78,7 +79,7 @@ class Steered:
     def members_of(self, worker: int, workers: int) -> Sequence[int]:
         return (worker,)
 
-    def program(self, members: Sequence[int]) -> Program:
+    def program(self, members: Sequence[int]) -> ClassicProgram:
         if self._by == "cpu":
             return by_cpu(members)
         if self._by == "weights":

@@ -49,7 +49,8 @@ from kvd.dispatch.scoreboard import (
     rounded_up,
 )
 from kvd.interfaces import ILoadedProgram
-from kvd.net.bpf import WORD_BYTES, Loaded, Words, load
+from kvd.model.programs import LoadedProgram
+from kvd.net.bpf import WORD_BYTES, Words, load
 
 R0, R1, R2, R3 = list(Register)[:4]
 ROW, ENTRY, WORKERS, WORKER, BEST, TURN = list(Register)[4:]
@@ -244,7 +245,7 @@ class Least:
     def look_seconds(self) -> float:
         return max(LOOK_SECONDS, LOOK_SECONDS_FOR_EACH * len(self._sockets))
 
-    def program(self, group: int) -> Loaded:
+    def program(self, group: int) -> LoadedProgram:
         return self._program
 
     def admit(self, group: int, sockets: Mapping[int, int]) -> None:

@@ -19,7 +19,8 @@ from zope.interface import implementer
 
 from kvd.dispatch.programs.assembly import Assembly, If, Operation, Register
 from kvd.interfaces import ILoadedProgram
-from kvd.net.bpf import WORD_BYTES, Loaded, Words, load
+from kvd.model.programs import LoadedProgram
+from kvd.net.bpf import WORD_BYTES, Words, load
 from kvd.settings import MAX_PROCS
 
 R0, R1, R2, R3, R4 = list(Register)[:5]
@@ -138,7 +139,7 @@ class Turns:
             self.close()
             raise
 
-    def program(self, group: int) -> Loaded:
+    def program(self, group: int) -> LoadedProgram:
         return self._groups[group].program
 
     def admit(self, group: int, sockets: Mapping[int, int]) -> None:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from kvd.http.memo import Kept
-from kvd.http.wire.events import Request
 from kvd.http.wire.heads import KEPT_HEADS
 from kvd.http.wire.targets import is_path, path_segments
 from kvd.interfaces import IDialect
 from kvd.model.operations import Operation
+from kvd.model.requests import Request
 from kvd.plugins import IDialectDeclaration, load
 from kvd.settings import DialectChoice
 

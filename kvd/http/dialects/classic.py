@@ -17,10 +17,10 @@ from __future__ import annotations
 from zope.interface import implementer
 
 from kvd.errors import KeyAbsent
-from kvd.http.wire.events import Request
 from kvd.http.wire.targets import key_of_segments, path_segments
 from kvd.interfaces import IDialect
 from kvd.model.operations import Delete, Get, Operation, Put, Tell
+from kvd.model.requests import Request
 
 
 @implementer(IDialect)

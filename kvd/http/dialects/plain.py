@@ -10,12 +10,12 @@ from zope.interface import implementer
 
 from kvd.errors import BadRequest, MethodNotAllowed
 from kvd.http.wire.digests import digests_of
-from kvd.http.wire.events import Request
 from kvd.http.wire.fields import conditions_of, metadata_of
 from kvd.http.wire.targets import page_of, parse_target
 from kvd.http.wire.unsupported import refuse_unsupported
 from kvd.interfaces import IDialect
 from kvd.model.operations import Delete, Get, List, Operation, Put, Tell
+from kvd.model.requests import Request
 
 ALLOWED: Final = "GET, HEAD, PUT, DELETE, OPTIONS"
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from kvd.http.wire.events import Request
 from kvd.interfaces import Answer
+from kvd.model.requests import Request
 
 T = TypeVar("T")
 Fields = list[tuple[str, str]]

@@ -15,9 +15,10 @@ from kvd.http.methods.contract import Exchange, Fields, FilePart, Replier, Rest,
 from kvd.http.site import Site
 from kvd.http.wire.fields import range_of
 from kvd.http.wire.replies import NO_SNIFFING, http_date
-from kvd.interfaces import Answer, IValue, ValueInfo
+from kvd.interfaces import Answer, IValue
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.operations import Get
+from kvd.model.values import ValueInfo
 
 # Up to here a body goes out with its head in one piece; from here on it is
 # sent in pieces of this size, one at a time.

@@ -14,9 +14,10 @@ from twisted.internet.defer import Deferred
 from kvd.http.methods.contract import Exchange, Fields, Replier, Rest, Source
 from kvd.http.site import Site
 from kvd.http.wire.replies import NO_SNIFFING
-from kvd.interfaces import Answer, IListing, ValueInfo
+from kvd.interfaces import Answer, IListing
 from kvd.model.keys import escape
 from kvd.model.operations import List
+from kvd.model.values import ValueInfo
 
 _FIELDS: Final = [("Content-Type", "application/x-ndjson"), NO_SNIFFING]
 

@@ -10,10 +10,11 @@ from kvd.errors import KeyAbsent, LengthRequired, ValueTooLarge
 from kvd.http.methods.contract import Exchange, Fields, Replier
 from kvd.http.site import Site
 from kvd.http.wire.digests import Verification
-from kvd.interfaces import Answer, IStore, IUpload, Published, ValueInfo
+from kvd.interfaces import Answer, IStore, IUpload
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.operations import Put
+from kvd.model.values import Published, ValueInfo
 
 
 class PutExchange(Exchange):

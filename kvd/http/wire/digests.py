@@ -14,11 +14,11 @@ import hashlib
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from kvd.errors import BadRequest, DigestMismatch
-from kvd.http.wire.events import Request
+from kvd.model.digests import Digest
+from kvd.model.requests import Request
 
 # A dictionary of structured fields (RFC 9651 section 3.2) whose values are byte
 # sequences; parameters mean nothing here.
@@ -35,19 +35,6 @@ _MEMBER: Final = re.compile(
 _COMMA: Final = re.compile(rb"[ \t]*,[ \t]*")
 
 _ALGORITHMS: Final = {b"sha-256": "sha256", b"sha-512": "sha512"}
-
-
-@dataclass(frozen=True, slots=True)
-class Digest:
-    """
-    What a body has to have.
-    """
-
-    field: str
-    """That says so."""
-    algorithm: str
-    """As `hashlib` names it."""
-    value: bytes
 
 
 def digests_of(request: Request) -> tuple[Digest, ...]:

@@ -10,9 +10,10 @@ with `NEED_DATA` wherever the next event is not there yet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
+
+from kvd.model.requests import Request
 
 
 class Mark(Enum):
@@ -26,39 +27,6 @@ class Mark(Enum):
 
 NEED_DATA: Final[Literal[Mark.NEED_DATA]] = Mark.NEED_DATA
 END_OF_REQUEST: Final[Literal[Mark.END_OF_REQUEST]] = Mark.END_OF_REQUEST
-
-
-@dataclass(slots=True)
-class Request:
-    """
-    The head of a request: strictly checked, but not yet understood.
-    """
-
-    method: str
-    target: bytes
-    """As sent: origin, absolute, authority or asterisk form."""
-    minor: int
-    """The minor version: 0, or 1 for all later ones."""
-    fields: dict[bytes, bytes]
-    """By lower-case name; several of one name joined by ``", "``."""
-    length: int | None
-    """The body's length where ``Content-Length`` gives one."""
-    chunked: bool
-    """The body comes in chunks. Neither length nor chunks: no body."""
-    keep_alive: bool
-    """The client wants the connection to stay (RFC 9112 section 9.3)."""
-    expects_continue: bool
-    """The client waits for ``100 Continue`` before the body."""
-    host: bytes | None = None
-    """Whom it is for, perhaps with a port: what a whole URL as target says, else
-    ``Host`` (RFC 9112 section 3.2.2)."""
-
-    @property
-    def has_body(self) -> bool:
-        """
-        Whether bytes of a body follow.
-        """
-        return self.chunked or bool(self.length)
 
 
 Event = Request | bytes | Literal[Mark.NEED_DATA] | Literal[Mark.END_OF_REQUEST]

@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 from typing import Final
 
 from kvd.errors import BadRequest, RangeNotSatisfiable
-from kvd.http.wire.events import Request
-from kvd.interfaces import (
+from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
+from kvd.model.requests import Request
+from kvd.model.values import (
     MAX_METADATA_BYTES,
     METADATA_FIELDS,
     NO_METADATA,
     Metadata,
     ValueInfo,
 )
-from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 
 _TAG: Final = rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _TAGS: Final = re.compile(

@@ -29,9 +29,9 @@ from kvd.errors import (
     UnsupportedVersion,
     ValueTooLarge,
 )
-from kvd.http.wire.events import Request
 from kvd.http.wire.hosts import is_host
 from kvd.http.wire.targets import authority_of
+from kvd.model.requests import Request
 from kvd.settings import Limits
 
 KNOWN_METHODS: Final = frozenset(

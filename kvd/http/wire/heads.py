@@ -13,8 +13,8 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from kvd.http.wire.events import Request
 from kvd.http.wire.head import parse_head
+from kvd.model.requests import Request
 from kvd.settings import Limits
 
 KEPT_HEADS: Final = 2048

@@ -22,9 +22,10 @@ from typing import Final
 
 from kvd.errors import HeadTooLarge, PeerError, TargetTooLong
 from kvd.http.wire.chunked import ChunkedBody
-from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Event, Request
+from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Event
 from kvd.http.wire.head import line_of, refuse_bare
 from kvd.http.wire.heads import Heads
+from kvd.model.requests import Request
 from kvd.settings import Limits
 
 # Of the request line beside its target: a method, two blanks, a version.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from kvd.errors import CodingUnsupported, OperationUnsupported
-from kvd.http.wire.events import Request
+from kvd.model.requests import Request
 
 # Of S3 and those like it, Azure, Swift and WebDAV.
 _SOURCE: Final = re.compile(

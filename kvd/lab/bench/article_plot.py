@@ -1,5 +1,5 @@
 """
-The workers' busy time as a drawing: which of them are busy when, and how many at once.
+The workers' busy time as a drawing: which are busy when, and how many at once.
 """
 
 from __future__ import annotations
@@ -13,55 +13,54 @@ from kvd.lab.bench.timeline import busy_shares, spans
 from kvd.lab.measuring.plot import BUSY, FAINT, INK, canvas, draw_heat, plain
 from kvd.lab.measuring.table import decimal_size
 
-_COLUMNS: Final = 240
+_COLUMNS: Final = 120
 
 
 def draw_busy_time(plan: Plan, modes: Sequence[Mode]) -> Any:
     """
-    A panel for each policy and mode.
+    A panel for each policy and mode. Panels are small, so that a telephone shows them
+    whole.
     """
-    policies = [run.policy for run in modes[0].runs]
-    rows = len(policies)
-    figure = canvas(1.1 + 2.5 * rows, width=6.4 * len(modes))
+    rows = len(modes[0].runs)
+    figure = canvas(1.0 + 1.75 * rows, width=2.7 * len(modes))
     figure.suptitle(
-        f"Which workers have a request: {plan.requests} PUTs of"
-        f" {decimal_size(plan.body_bytes)} from {plan.clients} clients\n"
-        "dark: all of the time; light: none of it",
+        f"Workers with a request in progress\n{plan.requests} PUTs of"
+        f" {decimal_size(plan.body_bytes)}, {plan.clients} clients,"
+        f" {plan.workers} workers",
         color=INK,
-        fontsize=12,
+        fontsize=11,
     )
     # Two rows for each policy: the workers, and below them how many are busy.
-    grid = figure.add_gridspec(2 * rows, len(modes), height_ratios=[3, 1] * rows)
+    grid = figure.add_gridspec(2 * rows, len(modes), height_ratios=[3, 1.2] * rows)
     for column, mode in enumerate(modes):
         kind = "keep-alive" if mode.keep_alive else "new connections"
         seconds = max(run.report.seconds for run in mode.runs)
         for row, run in enumerate(mode.runs):
             workers = figure.add_subplot(grid[2 * row, column])
             count = figure.add_subplot(grid[2 * row + 1, column], sharex=workers)
-            _draw_workers(workers, run)
-            _draw_count(count, run)
+            _draw_workers(workers, run, labelled=not column)
+            _draw_count(count, run, labelled=not column)
             count.set_xlim(0, seconds)
-            workers.set_title(
-                f"{run.policy}, {kind}: {run.rate:.0f} requests/s",
-                loc="left",
-                fontsize=10,
-                color=INK,
-            )
+            heading = f"{run.policy}: {run.rate:.0f}/s"
+            if row == 0:
+                heading = f"{kind}\n{heading}"
+            workers.set_title(heading, loc="left", fontsize=10, color=INK)
             if row == rows - 1:
-                count.set_xlabel("seconds", color=INK)
+                count.set_xlabel("seconds", color=INK, fontsize=10)
+            else:
+                count.tick_params(labelbottom=False)
     return figure
 
 
-def _draw_workers(axes: Any, run: Run) -> None:
+def _draw_workers(axes: Any, run: Run, *, labelled: bool) -> None:
     report, samples = run.report, run.work.samples
     columns = max(1, min(_COLUMNS, len(samples) // 2))
     shares = busy_shares(samples, report.began, report.ended, columns)
     draw_heat(axes, shares, report.seconds)
-    axes.set_ylabel("worker", color=INK, fontsize=9)
+    _label(axes, "worker", [0, len(shares) - 1], labelled)
 
 
-def _draw_count(axes: Any, run: Run) -> None:
-    plain(axes)
+def _draw_count(axes: Any, run: Run, *, labelled: bool) -> None:
     report = run.report
     edges = [0.0]
     counts = []
@@ -73,5 +72,12 @@ def _draw_count(axes: Any, run: Run) -> None:
     axes.stairs(counts, edges, color=BUSY, linewidth=0.9, baseline=None)
     axes.axhline(workers / 2, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_ylim(0, workers * 1.05)
-    axes.set_yticks([0, workers / 2, workers], ["0", "half", "all"])
-    axes.set_ylabel("busy", color=INK, fontsize=9)
+    plain(axes)
+    _label(axes, "busy", [0, workers], labelled)
+
+
+def _label(axes: Any, name: str, ticks: Sequence[int], labelled: bool) -> None:
+    axes.set_yticks(ticks)
+    axes.tick_params(labelleft=labelled, labelsize=9)
+    if labelled:
+        axes.set_ylabel(name, color=INK, fontsize=10)

@@ -76,6 +76,8 @@ def _draw_busy(axes: Any, run: Run) -> None:
     columns = max(1, round(seconds / _COLUMN_SECONDS))
     shares = utilisation(run.work.samples, run.report.began, run.until, columns)
     draw_heat(axes, shares, seconds)
+    for border in range(1, len(shares)):
+        axes.axhline(border - 0.5, color="white", linewidth=min(0.8, 12 / len(shares)))
 
 
 def _draw_balance(axes: Any, run: Run) -> None:

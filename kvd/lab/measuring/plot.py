@@ -30,6 +30,13 @@ COLORS: Final = (
 
 SUFFIXES: Final = (".png", ".svg")
 
+_XML: Final = '<?xml version="1.0" encoding="utf-8"?>\n'
+_DARK: Final = """
+@media (prefers-color-scheme: dark) {
+  svg { filter: invert(0.9) hue-rotate(180deg); }
+}
+"""
+
 
 def check_plot(path: str) -> None:
     """
@@ -131,8 +138,6 @@ def draw_heat(axes: Any, shares: Sequence[Sequence[float]], seconds: float) -> N
         vmax=1,
         extent=(0, seconds, len(shares) - 0.5, -0.5),
     )
-    for border in range(1, len(shares)):
-        axes.axhline(border - 0.5, color="white", linewidth=min(0.8, 24 / len(shares)))
     plain(axes)
     axes.tick_params(labelbottom=False)
 
@@ -153,8 +158,14 @@ def as_svg(figure: Any) -> str:
 
 def save(figure: Any, path: str) -> None:
     """
-    Write a figure as PNG or SVG, by the name of the file.
+    Write a figure as PNG or SVG, by the name of the file. An SVG is dark where its
+    reader's system is.
     """
-    # Elsewhere the page may be dark.
+    # What it is shown on may be of any colour.
     figure.patch.set_alpha(1)
-    figure.savefig(path, format=os.path.splitext(path)[1][1:].lower(), dpi=130)
+    if path.lower().endswith(".png"):
+        figure.savefig(path, dpi=200)
+        return
+    head, _, body = as_svg(figure).partition("<defs>")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"{_XML}{head}<style>{_DARK}</style><defs>{body}")

@@ -10,18 +10,10 @@ from typing import Final, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from kvd.interfaces import (
-    NO_METADATA,
-    Answer,
-    IStore,
-    IUpload,
-    IValue,
-    Metadata,
-    Published,
-    ValueInfo,
-)
+from kvd.interfaces import Answer, IStore, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key
+from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 
 T = TypeVar("T")
 

@@ -9,9 +9,10 @@ import os
 from zope.interface.verify import verifyObject
 
 from kvd.errors import KeyAbsent, KeyConflict, PreconditionFailed, StoreFault
-from kvd.interfaces import MAX_METADATA_BYTES, IValue
+from kvd.interfaces import IValue
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Key
+from kvd.model.values import MAX_METADATA_BYTES
 from kvd.store.contract.asking import ABSENT, KEY, PRESENT, Asking, holds
 
 

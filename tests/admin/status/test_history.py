@@ -57,7 +57,7 @@ class HistoryTests(SynchronousTestCase):
 
         assert [30.0, 0.0] == [rates.requests for rates in sample.workers]
         assert (5000.0, 0.25) == (sample.workers[0].bytes_in, sample.workers[0].busy)
-        assert 30.0 == sample.as_told()["requests_per_second"]
+        assert 30.0 == sample.summary()["requests_per_second"]
 
     def test_a_late_second_is_as_long_as_it_was(self) -> None:
         """
@@ -77,11 +77,11 @@ class HistoryTests(SynchronousTestCase):
         """
         for count, date in enumerate((-3600.0, 3600.0, 0.0), 1):
             self.date = date
-            told = self.second(served(100 * count), NOTHING).as_told()
+            summary = self.second(served(100 * count), NOTHING).summary()
 
-            assert (date, count) == (told["at"], told["monotonic_seconds"])
-            assert 100.0 == told["requests_per_second"]
-            assert 0.0 == told["supervisor_delay_seconds"]
+            assert (date, count) == (summary["at"], summary["monotonic_seconds"])
+            assert 100.0 == summary["requests_per_second"]
+            assert 0.0 == summary["supervisor_delay_seconds"]
 
     def test_no_worker_is_busier_than_all_the_time(self) -> None:
         """
@@ -160,7 +160,7 @@ class HistoryTests(SynchronousTestCase):
 
         sample = self.second(served(40))
         assert [10.0] == [rates.requests for rates in sample.workers]
-        assert sample.as_told()["requests_per_second"] == 10
+        assert sample.summary()["requests_per_second"] == 10
 
     def test_nothing_is_neither_even_nor_uneven(self) -> None:
         """

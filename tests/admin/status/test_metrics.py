@@ -4,8 +4,10 @@ Tests for `kvd.admin.status.metrics`, read with prometheus-client's own parsers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from kvd.admin.control.status import WorkerState, describe
 from kvd.admin.status.ledger import Ledger
-from kvd.admin.status.metrics import Gathered, spell
+from kvd.admin.status.metrics import Snapshot, render
 from kvd.dispatch.policies.leastbusy import LeastBusy
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.shadow import Shadow
@@ -28,14 +30,14 @@ from tests.admin.status.worked import scoreboard, serve
 Labels = Mapping[str, str]
 
 
-def gather(
+def taken(
     board: Scoreboard,
     *states: str,
     procs: int | None = None,
     shadow: Mapping[str, Any] | None = None,
-) -> Gathered:
+) -> Snapshot:
     """
-    What would be told of workers in these states.
+    What a snapshot holds of workers in these states.
     """
     counts = None if shadow is None else dict(shadow)
     workers = [WorkerState(n, 100 + n, state, 0) for n, state in enumerate(states)]
@@ -50,14 +52,14 @@ def gather(
     sums = board.sums()
     ledger = Ledger()
     ledger.enter(settings.policy, sums)
-    return Gathered(status, sums, ledger.accounts, 0.001)
+    return Snapshot(status, sums, ledger.accounts, 0.001)
 
 
-def told(gathered: Gathered) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+def rendered(snapshot: Snapshot) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """
     Every sample by its name and labels.
     """
-    body, _ = spell(gathered, "")
+    body, _ = render(snapshot, "")
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in read_text(body.decode())
@@ -67,7 +69,7 @@ def told(gathered: Gathered) -> dict[tuple[str, frozenset[tuple[str, str]]], flo
 
 def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
     """
-    As in `told`.
+    As in `rendered`.
     """
     return name, frozenset(labels.items())
 
@@ -83,7 +85,7 @@ def test_each_worker_has_its_numbers() -> None:
         row.began()
         row.received(500)
         row.waits()
-        seen = told(gather(board, "ready", "starting"))
+        seen = rendered(taken(board, "ready", "starting"))
 
     assert 3 == seen[key("kvd_request_seconds_count", worker="0")]
     assert 1 == seen[key("kvd_connections_total", worker="0")]
@@ -93,7 +95,7 @@ def test_each_worker_has_its_numbers() -> None:
         seen[key("kvd_worker_ready", worker="1")],
     )
     assert 1 == seen[key("kvd_workers", state="starting")]
-    # What a worker is doing is told of those that are there.
+    # What a worker is doing is reported of those that are there.
     assert 0 == seen[key("kvd_requests_in_progress", worker="0")]
     assert key("kvd_requests_in_progress", worker="1") not in seen
 
@@ -105,12 +107,12 @@ def test_stalls_of_a_place_that_is_no_longer_wanted_are_told() -> None:
     with scoreboard(2) as board:
         board.count_stall(1)
         board.workers = 1
-        gathered = gather(board, "ready")
-        seen = told(gathered)
+        snapshot = taken(board, "ready")
+        seen = rendered(snapshot)
 
     assert 0 == seen[key("kvd_worker_stalls_total", worker="0")]
     assert 1 == seen[key("kvd_worker_stalls_total", worker="1")]
-    assert 1 == gathered.status["totals"]["stalls"]
+    assert 1 == snapshot.status["totals"]["stalls"]
 
 
 def test_latency_is_a_histogram() -> None:
@@ -122,7 +124,7 @@ def test_latency_is_a_histogram() -> None:
         row = board.own_row(0)
         serve(row, 4, seconds=0.3)
         serve(row, 1, seconds=3.0)
-        seen = told(gather(board, "ready"))
+        seen = rendered(taken(board, "ready"))
 
     for of in (
         {"name": "kvd_request_seconds", "worker": "0"},
@@ -146,7 +148,7 @@ def test_turns_of_a_reactor_are_a_histogram() -> None:
         serve(row, 1, seconds=3.0)
         row.woke()
         row.waits()
-        seen = told(gather(board, "ready"))
+        seen = rendered(taken(board, "ready"))
 
     assert 1 == seen[key("kvd_worker_loop_delay_seconds_count", worker="0")]
     took = seen[key("kvd_worker_loop_delay_seconds_sum", worker="0")]
@@ -158,15 +160,15 @@ def test_what_waits_is_told_beside_what_may() -> None:
     At each address; and no delay is a delay too.
     """
     with scoreboard(1) as board:
-        gathered = gather(board, "ready")
-    seen = told(replace(gathered, supervisor_delay=0.0))
+        snapshot = taken(board, "ready")
+    seen = rendered(replace(snapshot, supervisor_delay=0.0))
 
     assert 0 == seen[key("kvd_supervisor_delay_seconds")]
     ((limit, _),) = [
         (value, name) for name, value in seen.items() if name[0].endswith("_limit")
     ]
-    assert gathered.status["accept_queues"][0]["limit"] == limit
-    seen = told(replace(gathered, supervisor_delay=None))
+    assert snapshot.status["accept_queues"][0]["limit"] == limit
+    seen = rendered(replace(snapshot, supervisor_delay=None))
     assert key("kvd_supervisor_delay_seconds") not in seen
 
 
@@ -181,11 +183,11 @@ def test_no_counter_goes_back_when_a_worker_is_replaced() -> None:
         row.waits()
         row.woke()
         row.began()
-        seen = [told(gather(board, "ready")), told(gather(board, "waiting"))]
+        seen = [rendered(taken(board, "ready")), rendered(taken(board, "waiting"))]
         row = board.own_row(0)
-        seen.append(told(gather(board, "ready")))
+        seen.append(rendered(taken(board, "ready")))
         serve(row, 1)
-        seen.append(told(gather(board, "ready")))
+        seen.append(rendered(taken(board, "ready")))
 
     counters = [
         sample
@@ -195,7 +197,7 @@ def test_no_counter_goes_back_when_a_worker_is_replaced() -> None:
     ]
     assert len(counters) > 50
     for counter in counters:
-        values = [told[counter] for told in seen]
+        values = [metrics[counter] for metrics in seen]
         assert sorted(values) == values, counter
     assert 4 == seen[-1][key("kvd_request_seconds_count", worker="0")]
     assert 2 == seen[-1][key("kvd_worker_starts_total", worker="0")]
@@ -207,7 +209,7 @@ def test_one_process_has_no_reactor_that_is_watched() -> None:
     """
     with scoreboard(1) as board:
         serve(board.own_row(0), 1)
-        seen = told(gather(board, "ready", procs=0))
+        seen = rendered(taken(board, "ready", procs=0))
 
     assert 1 == seen[key("kvd_request_seconds_count", worker="0")]
     assert not [name for name, _ in seen if "loop_delay" in name or "busy" in name]
@@ -222,7 +224,7 @@ def test_a_shadow_is_told_beside_what_was_dealt() -> None:
     shadow.look_on([busy, busy, busy], [0, 1, 0])
     with scoreboard(2) as board:
         counts = {"policy": "leastbusy", "model": False, **shadow.counts([0, 1])}
-        seen = told(gather(board, "ready", "ready", shadow=counts))
+        seen = rendered(taken(board, "ready", "ready", shadow=counts))
 
     pair = {"policy": "gated", "shadow": "leastbusy"}
     assert 1 == seen[key("kvd_shadow_info", model="false", **pair)]
@@ -245,8 +247,8 @@ def test_a_shadow_that_sees_nothing_has_a_name_only() -> None:
     """
     waiting = {"policy": "shared", "model": True}
     with scoreboard(1) as board:
-        seen = told(gather(board, "ready", shadow=waiting))
-        without = told(gather(board, "ready"))
+        seen = rendered(taken(board, "ready", shadow=waiting))
+        without = rendered(taken(board, "ready"))
 
     assert ["kvd_shadow_info"] == [name for name, _ in seen if "shadow" in name]
     assert not [name for name, _ in without if "shadow" in name]
@@ -258,9 +260,9 @@ def test_the_format_is_the_one_that_is_asked_for() -> None:
     """
     asked = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
     with scoreboard(2) as board:
-        gathered = gather(board, "ready", "ready")
-        body, kind = spell(gathered, asked)
-        plain, plain_kind = spell(gathered, "text/html,*/*")
+        snapshot = taken(board, "ready", "ready")
+        body, kind = render(snapshot, asked)
+        plain, plain_kind = render(snapshot, "text/html,*/*")
 
     assert kind.startswith("application/openmetrics-text")
     names = {family.name for family in read_openmetrics(body.decode())}
@@ -274,7 +276,25 @@ def test_the_supervisor_is_measured_as_any_process() -> None:
     Under the names that dashboards know, and without Python's own.
     """
     with scoreboard(1) as board:
-        names = {name for name, _ in told(gather(board, "ready"))}
+        names = {name for name, _ in rendered(taken(board, "ready"))}
 
     assert {"process_cpu_seconds_total", "process_open_fds"} <= names
     assert not [name for name in names if name.startswith("python_")]
+
+
+def test_all_metrics_are_documented() -> None:
+    """
+    In the table of ``docs/running.rst``, and it has no others.
+    """
+    document = Path(__file__).parents[3] / "docs" / "running.rst"
+    documented = set(
+        re.findall(r"^``(kvd_\w+)`` ", document.read_text(encoding="utf-8"), re.M)
+    )
+    shadow = Shadow("leastbusy", LeastBusy())
+    with scoreboard(1) as board:
+        counts = {"policy": "leastbusy", "model": False, **shadow.counts([0])}
+        body, _ = render(taken(board, "ready", shadow=counts), "")
+
+    families = list(read_text(body.decode()))
+    names = {f.name + "_total" * (f.type == "counter") for f in families}
+    assert {name for name in names if name.startswith("kvd_")} == documented

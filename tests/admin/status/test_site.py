@@ -289,31 +289,31 @@ class StatusSiteTests(SynchronousTestCase):
         What was done since the last second, too. Spelling them takes a thread.
         """
         self.sums = [served(7), served(3)]
-        for method, expected in (("GET", b"spelled"), ("HEAD", b"")):
-            spelled: Deferred[tuple[bytes, str]] = Deferred()
-            with mock.patch.object(Metrics, "_spell", return_value=spelled) as spell:
+        for method, expected in (("GET", b"rendered"), ("HEAD", b"")):
+            rendered: Deferred[tuple[bytes, str]] = Deferred()
+            with mock.patch.object(Metrics, "_render", return_value=rendered) as render:
                 client = self.connect()
                 head = f"{method} /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
                 client.send(head.encode())
-                (gathered, _), _ = spell.call_args
-            assert 10 == gathered.accounts["shared"].connections
-            spelled.callback((b"spelled", "text/odd"))
+                (snapshot, _), _ = render.call_args
+            assert 10 == snapshot.accounts["shared"].connections
+            rendered.callback((b"rendered", "text/odd"))
             reply, _, body = client.receive().partition(b"\r\n\r\n")
             assert b"text/odd" in reply
-            assert b"Content-Length: 7" in reply
+            assert b"Content-Length: 8" in reply
             assert expected == body
 
     def test_metrics_for_who_has_left_are_nobodys(self) -> None:
         """
         Whatever became of them.
         """
-        for outcome in ((b"spelled", "text/odd"), Failure(ZeroDivisionError())):
-            spelled: Deferred[tuple[bytes, str]] = Deferred()
-            with mock.patch.object(Metrics, "_spell", return_value=spelled):
+        for outcome in ((b"rendered", "text/odd"), Failure(ZeroDivisionError())):
+            rendered: Deferred[tuple[bytes, str]] = Deferred()
+            with mock.patch.object(Metrics, "_render", return_value=rendered):
                 client = self.connect()
                 client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 client.close()
-            spelled.callback(outcome)
+            rendered.callback(outcome)
             self.reactor.settle()
 
         assert 1 == len(self.flushLoggedErrors())

@@ -148,7 +148,7 @@ class LeakTests(ShortcutCase):
         """
         self.keep("k", b"v")
         self.served(get("k"))
-        self.assert_steady(lambda _: self.shortcuts.told())
+        self.assert_steady(lambda _: self.shortcuts.report())
 
     def test_references_to_the_arguments(self) -> None:
         """
@@ -167,6 +167,9 @@ class LeakTests(ShortcutCase):
         A store that nobody has any more takes its shortcuts with it, and what they
         hold open.
         """
+        # A store's clock loads it, and it holds descriptors of its own.
+        import twisted.internet.reactor  # noqa: F401
+
         before = len(os.listdir("/proc/self/fd"))
         store = FileStore(self.path, "process", self.clock, execute)
         site = self.make_site(store)

@@ -64,7 +64,7 @@ class MissingTests(FileStoreCase):
         """
         That is no error, and is said once at the start, if they were wanted.
         """
-        with mock.patch.dict(sys.modules, {"kvd._shortcuts": None}):
+        with mock.patch.dict(sys.modules, {"kvd.native._fast_path": None}):
             path = fast_path.__file__
             spec = importlib.util.spec_from_file_location("kvd.without", path)
             assert spec is not None

@@ -123,7 +123,7 @@ class NewConnectionTests(ConnectionCase):
         Without a log and a record nothing is told.
         """
         self.site.log = None
-        with mock.patch.object(self.watched, "told", side_effect=AssertionError):
+        with mock.patch.object(self.watched, "report", side_effect=AssertionError):
             for fields in (b"", b"Connection: close\r\n"):
                 assert b"value" == body_of(self.come(get("k", fields)).receive())
 
@@ -157,7 +157,9 @@ class MistakeTests(ConnectionCase):
         """
         native: Any = type(self.shortcuts)
 
-        def again(understand: object, value_of: object, offset_of: object) -> Shortcuts:
+        def again(
+            make_template: object, value_of: object, offset_of: object
+        ) -> Shortcuts:
             """
             With other answers.
             """
@@ -166,15 +168,15 @@ class MistakeTests(ConnectionCase):
                 *(insides.root, insides.lock.descriptor, False, None, 0o644),
                 *(9000, 9000, tuple),
                 *(self.site.row.words, (0, 1, 2, 3, 4, 5), (0,), 0),
-                *(understand, value_of, offset_of),
+                *(make_template, value_of, offset_of),
             )
             made.upload_to(insides.uploads.descriptor)
             return cast(Shortcuts, made)
 
         assert fast_path._native is not None
         parts = b"", b"", b""
-        a_get = fast_path._native.get_frame(True, b"\r\n\r\n")
-        a_put = fast_path._native.put_frame(True, 1, b"", 201, parts, 204, parts)
+        a_get = fast_path._native.get_template(True, b"\r\n\r\n")
+        a_put = fast_path._native.put_template(True, 1, b"", 201, parts, 204, parts)
         table = [
             (get("k"), lambda head: 1, None, None, TypeError),
             (get("k"), lambda head: 1 // 0, None, None, ZeroDivisionError),
@@ -190,8 +192,8 @@ class MistakeTests(ConnectionCase):
             ),
             (put("k", b"v"), lambda head: a_put, None, lambda key: {}[key], KeyError),
         ]
-        for request, understand, value_of, offset_of, error in table:
-            self.shortcuts = again(understand, value_of, offset_of)
+        for request, make_template, value_of, offset_of, error in table:
+            self.shortcuts = again(make_template, value_of, offset_of)
             for _ in range(2):
                 with self.assertRaises(error):  # noqa: PT027  # trial runs it too
                     self.serve(request)

@@ -4,7 +4,7 @@ Shortcuts that tell what they did.
 
 from __future__ import annotations
 
-from kvd.http.fast_path import SERVED, Shortcuts, Told
+from kvd.http.fast_path import SERVED, Report, Shortcuts
 
 
 class WatchedShortcuts:
@@ -35,8 +35,8 @@ class WatchedShortcuts:
         """
         return self._shortcuts.take_unsent()
 
-    def told(self) -> Told:
+    def report(self) -> Report:
         """
         See `Shortcuts`.
         """
-        return self._shortcuts.told()
+        return self._shortcuts.report()

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvd.http.methods.listing import listing_lines
-from kvd.interfaces import ValueInfo
 from kvd.model.keys import Key
+from kvd.model.values import ValueInfo
 
 TIMES = st.floats(-60_000_000_000, 250_000_000_000)
 

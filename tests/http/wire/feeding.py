@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kvd.errors import PeerError
-from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Request
+from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA
 from kvd.http.wire.reader import RequestReader
+from kvd.model.requests import Request
 from kvd.settings import Limits
 
 Seen = list[Request | bytes | str | PeerError]

@@ -10,8 +10,9 @@ from base64 import b64encode
 import pytest
 
 from kvd.errors import BadRequest, DigestMismatch
-from kvd.http.wire.digests import Digest, Verification, digests_of
-from kvd.http.wire.events import Request
+from kvd.http.wire.digests import Verification, digests_of
+from kvd.model.digests import Digest
+from kvd.model.requests import Request
 
 BODY = b"hello"
 SHA256 = hashlib.sha256(BODY).digest()

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 import pytest
 
 from kvd.errors import BadRequest, RangeNotSatisfiable
-from kvd.http.wire.events import Request
 from kvd.http.wire.fields import (
     conditions_of,
     entity_tags,
@@ -15,9 +14,10 @@ from kvd.http.wire.fields import (
     parse_http_date,
     range_of,
 )
-from kvd.interfaces import MAX_METADATA_BYTES, ValueInfo
 from kvd.model.conditions import UNCONDITIONAL, EntityTags
 from kvd.model.keys import Key
+from kvd.model.requests import Request
+from kvd.model.values import MAX_METADATA_BYTES, ValueInfo
 
 WHEN = 784111777
 INFO = ValueInfo(Key(b"k"), 10, "tag", WHEN + 0.5)

@@ -5,8 +5,9 @@ Tests for `kvd.http.wire.reader`.
 import pytest
 
 from kvd.errors import BadFraming
-from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Request
+from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA
 from kvd.http.wire.reader import RequestReader
+from kvd.model.requests import Request
 from kvd.settings import Limits
 from tests.http.wire.feeding import read, refusal, request, ways
 

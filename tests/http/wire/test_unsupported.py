@@ -7,8 +7,8 @@ from __future__ import annotations
 import pytest
 
 from kvd.errors import CodingUnsupported, OperationUnsupported
-from kvd.http.wire.events import Request
 from kvd.http.wire.unsupported import refuse_unsupported
+from kvd.model.requests import Request
 
 
 def put(fields: dict[bytes, bytes]) -> Request:

@@ -140,3 +140,14 @@ def test_the_suffix_chooses_the_kind_of_drawing(
     save(draw_busy_time(PLAN, modes()), str(path))
 
     assert path.read_bytes().startswith(signature)
+
+
+def test_an_svg_is_dark_where_its_reader_is(tmp_path: Path) -> None:
+    """
+    A document shows it on a dark page as on a light one.
+    """
+    path = tmp_path / "busy.svg"
+
+    save(draw_busy_time(PLAN, modes()), str(path))
+
+    assert "prefers-color-scheme: dark" in path.read_text()

@@ -39,7 +39,7 @@ PyDoc_STRVAR(move_doc,
 "Raises OSError: the source has failed.");
 
 static PyObject *
-move(PyObject *module, PyObject *args)
+move(PyObject *Py_UNUSED(module), PyObject *args)
 {
     int source, pipe_in, pipe_out, target;
     Py_ssize_t pipe_bytes, limit, count = 0, left = 0;
@@ -79,14 +79,14 @@ static PyMethodDef functions[] = {
 
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
-    .m_name = "kvd._splicing",
+    .m_name = "kvd.native._splice",
     .m_doc = "The loop of kvd.net.splice.Pipe.move, compiled.",
     .m_size = -1,
     .m_methods = functions,
 };
 
 PyMODINIT_FUNC
-PyInit__splicing(void)
+PyInit__splice(void)
 {
     return PyModule_Create(&module);
 }

@@ -70,8 +70,8 @@ class Size:
             )
         if not self.least <= size <= self.most:
             raise BadSetting(
-                f"{text!r} is out of bounds: give a size from {spell_size(self.least)}"
-                f" to {spell_size(self.most)}"
+                f"{text!r} is out of bounds: give a size from {format_size(self.least)}"
+                f" to {format_size(self.most)}"
             )
         return size
 
@@ -88,7 +88,7 @@ def _bytes_in(text: str) -> int | None:
     return size
 
 
-def spell_size(size: int) -> str:
+def format_size(size: int) -> str:
     """
     A size with the largest unit that leaves it whole.
     """
@@ -116,11 +116,11 @@ class Seconds:
         raise BadSetting(
             f"{text!r} is not a time that can be waited: give seconds above 0, or a"
             f" number with a unit, such as 10, 0.5, 500ms, 10s, 5m, 1h; the longest is"
-            f" {spell_seconds(self.most)}"
+            f" {format_seconds(self.most)}"
         )
 
 
-def spell_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """
     A time with the largest unit that leaves it whole.
     """

@@ -5,7 +5,7 @@ Counts, sizes and times as an operator writes them.
 import pytest
 
 from kvd.errors import BadSetting
-from kvd.options.quantities import Count, Seconds, Size, spell_seconds, spell_size
+from kvd.model.quantities import Count, Seconds, Size, format_seconds, format_size
 
 size = Size(1, 1024**4)
 seconds = Seconds(most=7 * 86400)
@@ -75,7 +75,7 @@ def test_sizes_are_spelled_with_the_largest_unit(expected: str, bytes_: int) -> 
     """
     A size in a sentence is as short as it can be without rounding.
     """
-    assert expected == spell_size(bytes_)
+    assert expected == format_size(bytes_)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_times_are_spelled_with_the_largest_unit(expected: str, seconds: float) 
     """
     That leaves them whole.
     """
-    assert expected == spell_seconds(seconds)
+    assert expected == format_seconds(seconds)
 
 
 def test_counts_are_whole_numbers_within_bounds() -> None:

@@ -1,14 +1,16 @@
 /*
- * Whole requests served in one call: small GETs and small PUTs that came in one
- * piece, of a form that was understood before (kvd/http/fast_path.py says which, and
- * tells this module what their forms mean and what the replies look like).
+ * The fast path: serves a whole small GET or PUT in one call, if it came in one piece
+ * and its head, but for the key, has a template.
  *
- * Nothing is decided here that Python has not decided before for the same bytes,
- * and whatever is not as expected is left to Python, as if nothing had happened:
- * a form that is new, a key of unusual spelling, a second request behind the
- * first, a body that is not all there, a value that changed, a folder that has to
- * be made, a lock that somebody holds, an error of any kind. So there is no error
- * handling here but cleaning up.
+ * A template says what such a head means and what the head of its reply looks like.
+ * Python makes it, once for each such head (kvd/http/fast_path.py). So nothing is decided
+ * here that Python has not decided before for the same bytes. Whatever is not as
+ * expected is left to Python, as if nothing had happened: a head without a template, a
+ * key of unusual spelling, a second request behind the first, a body that is not
+ * complete, a value that has changed, a folder that has to be made, a lock that is
+ * held, an error of any kind. So the only error handling here is cleaning up.
+ *
+ * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -16,7 +18,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <linux/sockios.h>
 #include <math.h>
 #include <stdint.h>
@@ -37,7 +38,7 @@
 #define BUFFER_BYTES (64 * 1024)
 /* Longer heads are not looked up, so that they do not fill the table. */
 #define MAX_HEAD_BYTES 1024
-#define MAX_FRAMES 256
+#define MAX_TEMPLATES 256
 #define MAX_OFFSETS 4096
 #define FOLDERS 16
 #define UPLOAD_NAME_BYTES 256       /* with the zero at its end */
@@ -56,8 +57,12 @@
 #define HEAD_ROOM 1024              /* for the head of a reply */
 #define DATE_BYTES 29
 #define LATEST_SECOND 253402300799LL    /* 9999-12-31T23:59:59Z, as kvd.store.value */
-/* Linux 6.13; newer than many a system's headers. The same everywhere but on alpha. */
+/*
+ * These system calls, of Linux 6.13 and 5.6, are newer than the headers of many systems.
+ * Their numbers are the same everywhere but on alpha.
+ */
 #define SYS_GETXATTRAT 464
+#define SYS_OPENAT2 437
 
 /* What `serve` returns beside bytes. */
 enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8 };
@@ -65,23 +70,29 @@ enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8 };
 static const char ATTRIBUTE_NAME[] = "user.kvd";
 static const char LOCK_PATH[] = ".kvd/lock";
 
-/* ---- what a form of requests means --------------------------------------- */
+/* ---- head templates -------------------------------------------------------- */
 
+/*
+ * Everything about a request that its key and its body do not change.
+ */
 typedef struct {
     PyObject_HEAD
     int is_put;
     int keep;                   /* whether the connection stays */
     Py_ssize_t length;          /* of the body of a PUT */
-    PyObject *tail;             /* of a GET: ends the head of its reply */
+    PyObject *tail;             /* of a GET: the end of the reply's head */
     PyObject *lines;            /* of a PUT: its metadata, for the attribute */
-    PyObject *created[3];       /* up to the date, to the id, to the end */
+    PyObject *created[3];       /* reply: up to the date, to the id, to the end */
     PyObject *replaced[3];
     int created_status, replaced_status;
-} Frame;
+} HeadTemplate;
+
+static PyTypeObject *HeadTemplateType;
 
 static void
-Frame_dealloc(Frame *self)
+HeadTemplate_dealloc(HeadTemplate *self)
 {
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
     Py_XDECREF(self->tail);
     Py_XDECREF(self->lines);
     for (int i = 0; i < 3; i++) {
@@ -89,69 +100,82 @@ Frame_dealloc(Frame *self)
         Py_XDECREF(self->replaced[i]);
     }
     PyObject_Free(self);
+    Py_DECREF((PyObject *)type);
 }
 
-static PyTypeObject FrameType = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "kvd._shortcuts.Frame",
-    .tp_basicsize = sizeof(Frame),
-    .tp_dealloc = (destructor)Frame_dealloc,
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+static PyType_Slot HeadTemplate_slots[] = {
+    {Py_tp_dealloc, HeadTemplate_dealloc},
+    {0, NULL},
 };
 
+static PyType_Spec HeadTemplate_spec = {
+    .name = "kvd.native._fast_path.HeadTemplate",
+    .basicsize = sizeof(HeadTemplate),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = HeadTemplate_slots,
+};
+
+static HeadTemplate *
+new_template(void)
+{
+    HeadTemplate *template = PyObject_New(HeadTemplate, HeadTemplateType);
+    if (template != NULL)
+        memset((char *)template + sizeof(PyObject), 0,
+               sizeof(HeadTemplate) - sizeof(PyObject));
+    return template;
+}
+
 static PyObject *
-get_frame(PyObject *module, PyObject *args)
+get_template(PyObject *Py_UNUSED(module), PyObject *args)
 {
     int keep;
     PyObject *tail;
-    if (!PyArg_ParseTuple(args, "pS:get_frame", &keep, &tail))
+    if (!PyArg_ParseTuple(args, "pS:get_template", &keep, &tail))
         return NULL;
-    Frame *frame = PyObject_New(Frame, &FrameType);
-    if (frame == NULL)
+    HeadTemplate *template = new_template();
+    if (template == NULL)
         return NULL;
-    memset((char *)frame + sizeof(PyObject), 0, sizeof(Frame) - sizeof(PyObject));
-    frame->keep = keep;
-    frame->tail = Py_NewRef(tail);
-    return (PyObject *)frame;
+    template->keep = keep;
+    template->tail = Py_NewRef(tail);
+    return (PyObject *)template;
 }
 
 static PyObject *
-put_frame(PyObject *module, PyObject *args)
+put_template(PyObject *Py_UNUSED(module), PyObject *args)
 {
     int keep, created_status, replaced_status;
     Py_ssize_t length;
     PyObject *lines, *created[3], *replaced[3];
-    if (!PyArg_ParseTuple(args, "pnSi(SSS)i(SSS):put_frame", &keep, &length, &lines,
+    if (!PyArg_ParseTuple(args, "pnSi(SSS)i(SSS):put_template", &keep, &length, &lines,
                           &created_status, &created[0], &created[1], &created[2],
                           &replaced_status, &replaced[0], &replaced[1],
                           &replaced[2]))
         return NULL;
     Py_ssize_t most = HEAD_ROOM - DATE_BYTES - ID_TEXT;
     for (int i = 0; i < 3; i++)
-        most -= Py_MAX(PyBytes_GET_SIZE(created[i]), PyBytes_GET_SIZE(replaced[i]));
+        most -= Py_MAX(PyBytes_Size(created[i]), PyBytes_Size(replaced[i]));
     if (most < 0 || length < 0
-        || PyBytes_GET_SIZE(lines) > ATTRIBUTE_BYTES - ATTRIBUTE_LINE_BYTES) {
-        PyErr_SetString(PyExc_ValueError, "no room for a part of this form");
+        || PyBytes_Size(lines) > ATTRIBUTE_BYTES - ATTRIBUTE_LINE_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "no room for a part of this template");
         return NULL;
     }
-    Frame *frame = PyObject_New(Frame, &FrameType);
-    if (frame == NULL)
+    HeadTemplate *template = new_template();
+    if (template == NULL)
         return NULL;
-    memset((char *)frame + sizeof(PyObject), 0, sizeof(Frame) - sizeof(PyObject));
-    frame->is_put = 1;
-    frame->keep = keep;
-    frame->length = length;
-    frame->created_status = created_status;
-    frame->replaced_status = replaced_status;
-    frame->lines = Py_NewRef(lines);
+    template->is_put = 1;
+    template->keep = keep;
+    template->length = length;
+    template->created_status = created_status;
+    template->replaced_status = replaced_status;
+    template->lines = Py_NewRef(lines);
     for (int i = 0; i < 3; i++) {
-        frame->created[i] = Py_NewRef(created[i]);
-        frame->replaced[i] = Py_NewRef(replaced[i]);
+        template->created[i] = Py_NewRef(created[i]);
+        template->replaced[i] = Py_NewRef(replaced[i]);
     }
-    return (PyObject *)frame;
+    return (PyObject *)template;
 }
 
-/* ---- a value that is held in memory --------------------------------------- */
+/* ---- the value cache -------------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD
@@ -160,34 +184,42 @@ typedef struct {
     PyObject *line;             /* of the reply, up to the date */
     PyObject *fields;           /* behind the date, without the last line end */
     PyObject *body;
-} Value;
+} CachedValue;
+
+static PyTypeObject *CachedValueType;
 
 static void
-Value_dealloc(Value *self)
+CachedValue_dealloc(CachedValue *self)
 {
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
     Py_XDECREF(self->line);
     Py_XDECREF(self->fields);
     Py_XDECREF(self->body);
     PyObject_Free(self);
+    Py_DECREF((PyObject *)type);
 }
 
-static PyTypeObject ValueType = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "kvd._shortcuts.Value",
-    .tp_basicsize = sizeof(Value),
-    .tp_dealloc = (destructor)Value_dealloc,
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+static PyType_Slot CachedValue_slots[] = {
+    {Py_tp_dealloc, CachedValue_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec CachedValue_spec = {
+    .name = "kvd.native._fast_path.CachedValue",
+    .basicsize = sizeof(CachedValue),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = CachedValue_slots,
 };
 
 static PyObject *
-kept_value(PyObject *module, PyObject *args)
+cached_value(PyObject *Py_UNUSED(module), PyObject *args)
 {
     unsigned long long device, inode, size, changed_ns, touched_ns;
     PyObject *line, *fields, *body;
-    if (!PyArg_ParseTuple(args, "(KKKKK)SSS:kept_value", &device, &inode, &size,
+    if (!PyArg_ParseTuple(args, "(KKKKK)SSS:cached_value", &device, &inode, &size,
                           &changed_ns, &touched_ns, &line, &fields, &body))
         return NULL;
-    Value *value = PyObject_New(Value, &ValueType);
+    CachedValue *value = PyObject_New(CachedValue, CachedValueType);
     if (value == NULL)
         return NULL;
     value->device = device;
@@ -217,7 +249,7 @@ microseconds(struct timespec time)
 }
 
 static int
-is_unchanged(const Value *value, const struct stat *found)
+is_unchanged(const CachedValue *value, const struct stat *found)
 {
     return S_ISREG(found->st_mode)
         && value->device == (unsigned long long)found->st_dev
@@ -227,7 +259,7 @@ is_unchanged(const Value *value, const struct stat *found)
         && value->touched_ns == nanoseconds(found->st_ctim);
 }
 
-/* ---- a folder that is held open ---------------------------------------------- */
+/* ---- open folders ------------------------------------------------------------ */
 
 typedef struct {
     char name[64];              /* empty: none */
@@ -237,7 +269,7 @@ typedef struct {
 } Folder;
 
 static void
-leave(Folder *folder)
+close_folder(Folder *folder)
 {
     if (folder->name[0])
         close(folder->descriptor);
@@ -281,7 +313,7 @@ is_conferred_alike(const Conferred *one, int folder, const struct stat *status)
         && memcmp(one->list, other.list, (size_t)one->list_bytes) == 0;
 }
 
-/* ---- all of them in a process --------------------------------------------- */
+/* ---- the fast path of a process ------------------------------------------------ */
 
 typedef struct {
     PyObject_HEAD
@@ -295,12 +327,12 @@ typedef struct {
     Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
     PyObject *bucket_of_exponent;
     int least_exponent;
-    /* What Python said. */
-    PyObject *told, *understand, *value_of, *offset_of;
-    PyObject *frames, *values, *offsets;
+    /* What Python is asked, and what it has answered. */
+    PyObject *report, *make_template, *value_of, *offset_of;
+    PyObject *templates, *values, *offsets;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
     PyObject *nothing;          /* no bytes */
-    /* Of the last request, for who logs it. */
+    /* Of the last request, for the log. */
     PyObject *unsent;           /* NULL: nothing */
     int status, method_is_put;
     Py_ssize_t target_bytes, body_bytes, moved_bytes;
@@ -313,17 +345,17 @@ typedef struct {
     Folder folders[FOLDERS];
     /* Not within: there, a process that serves nothing would touch all of it. */
     char *buffer;
-} Shortcuts;
+} FastPath;
 
 static void
-leave_all(Shortcuts *self)
+close_folders(FastPath *self)
 {
     for (int i = 0; i < FOLDERS; i++)
-        leave(&self->folders[i]);
+        close_folder(&self->folders[i]);
 }
 
 static int
-look_at_lock(Shortcuts *self)
+find_lock(FastPath *self)
 {
     struct stat status;
     if (fstat(self->lock, &status) < 0) {
@@ -336,25 +368,25 @@ look_at_lock(Shortcuts *self)
 }
 
 static PyObject *
-Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "root", "lock", "swaps", "kept", "mode", "head_bytes", "target_bytes", "told",
-        "row", "words", "bucket_of_exponent", "least_exponent", "understand",
+        "root", "lock", "swaps", "kept", "mode", "head_bytes", "target_bytes", "report",
+        "row", "words", "bucket_of_exponent", "least_exponent", "make_template",
         "value_of", "offset_of", NULL,
     };
     int root, lock, swaps, mode, least_exponent;
-    PyObject *kept, *told, *row, *buckets, *understand, *value_of, *offset_of;
+    PyObject *kept, *report, *row, *buckets, *make_template, *value_of, *offset_of;
     Py_ssize_t head_bytes, target_bytes;
     Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iipOinnOO(nnnnnn)O!iOOO:Shortcuts", names, &root, &lock,
-            &swaps, &kept, &mode, &head_bytes, &target_bytes, &told, &row, &begun,
+            args, keywords, "iipOinnOO(nnnnnn)O!iOOO:FastPath", names, &root, &lock,
+            &swaps, &kept, &mode, &head_bytes, &target_bytes, &report, &row, &begun,
             &done, &bytes_in,
             &bytes_out, &serving, &latency, &PyTuple_Type, &buckets, &least_exponent,
-            &understand, &value_of, &offset_of))
+            &make_template, &value_of, &offset_of))
         return NULL;
-    Shortcuts *self = (Shortcuts *)type->tp_alloc(type, 0);
+    FastPath *self = (FastPath *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
         return NULL;
     if (PyObject_GetBuffer(row, &self->row, PyBUF_WRITABLE) < 0) {
@@ -363,8 +395,8 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     Py_ssize_t words = self->row.len / 8;
     Py_ssize_t most = latency;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(buckets); i++) {
-        Py_ssize_t bucket = PyLong_AsSsize_t(PyTuple_GET_ITEM(buckets, i));
+    for (Py_ssize_t i = 0; i < PyTuple_Size(buckets); i++) {
+        Py_ssize_t bucket = PyLong_AsSsize_t(PyTuple_GetItem(buckets, i));
         if (bucket < 0) {
             if (!PyErr_Occurred())
                 PyErr_SetString(PyExc_ValueError, "a bucket is negative");
@@ -383,14 +415,14 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     for (int i = 0; i < 5; i++)
         if (all[i] > most)
             most = all[i];
-    if (least < 0 || most >= words || PyTuple_GET_SIZE(buckets) == 0) {
+    if (least < 0 || most >= words || PyTuple_Size(buckets) == 0) {
         PyErr_SetString(PyExc_ValueError, "the row has no room for these words");
         Py_DECREF(self);
         return NULL;
     }
     self->root = root;
     self->lock = lock;
-    if (look_at_lock(self) < 0) {
+    if (find_lock(self) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -407,8 +439,8 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->latency = latency;
     self->bucket_of_exponent = Py_NewRef(buckets);
     self->least_exponent = least_exponent;
-    self->told = Py_NewRef(told);
-    self->understand = Py_NewRef(understand);
+    self->report = Py_NewRef(report);
+    self->make_template = Py_NewRef(make_template);
     self->value_of = Py_NewRef(value_of);
     self->offset_of = Py_NewRef(offset_of);
     if (kept != Py_None && !PyDict_CheckExact(kept)) {
@@ -418,14 +450,14 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     self->kept = kept == Py_None ? NULL : Py_NewRef(kept);
     self->nothing = PyBytes_FromStringAndSize(NULL, 0);
-    self->frames = PyDict_New();
+    self->templates = PyDict_New();
     self->values = PyDict_New();
     self->offsets = PyDict_New();
-    if (!self->nothing || !self->frames || !self->values || !self->offsets) {
+    if (!self->nothing || !self->templates || !self->values || !self->offsets) {
         Py_DECREF(self);
         return NULL;
     }
-    self->buffer = PyMem_RawMalloc(BUFFER_BYTES);
+    self->buffer = PyMem_Malloc(BUFFER_BYTES);
     if (self->buffer == NULL) {
         Py_DECREF(self);
         return PyErr_NoMemory();
@@ -436,42 +468,45 @@ Shortcuts_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 /* What is not visited holds nothing that could lead back; a store that is ended by the
    garbage collector may `forget` later than these are cleared. */
 static int
-Shortcuts_traverse(Shortcuts *self, visitproc visit, void *arg)
+FastPath_traverse(FastPath *self, visitproc visit, void *arg)
 {
-    Py_VISIT(self->told);
-    Py_VISIT(self->understand);
+    Py_VISIT(Py_TYPE((PyObject *)self));
+    Py_VISIT(self->report);
+    Py_VISIT(self->make_template);
     Py_VISIT(self->value_of);
     Py_VISIT(self->offset_of);
     return 0;
 }
 
 static int
-Shortcuts_clear(Shortcuts *self)
+FastPath_clear(FastPath *self)
 {
-    Py_CLEAR(self->told);
-    Py_CLEAR(self->understand);
+    Py_CLEAR(self->report);
+    Py_CLEAR(self->make_template);
     Py_CLEAR(self->value_of);
     Py_CLEAR(self->offset_of);
     return 0;
 }
 
 static void
-Shortcuts_dealloc(Shortcuts *self)
+FastPath_dealloc(FastPath *self)
 {
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
     PyObject_GC_UnTrack(self);
-    Shortcuts_clear(self);
-    Py_CLEAR(self->frames);
+    FastPath_clear(self);
+    Py_CLEAR(self->templates);
     Py_CLEAR(self->values);
     Py_CLEAR(self->offsets);
     Py_CLEAR(self->bucket_of_exponent);
     Py_CLEAR(self->kept);
     Py_CLEAR(self->nothing);
     Py_CLEAR(self->unsent);
-    leave_all(self);
-    PyMem_RawFree(self->buffer);
+    close_folders(self);
+    PyMem_Free(self->buffer);
     if (self->row.obj != NULL)
         PyBuffer_Release(&self->row);
-    Py_TYPE(self)->tp_free((PyObject *)self);
+    PyObject_GC_Del(self);
+    Py_DECREF((PyObject *)type);
 }
 
 /* ---- the clock -------------------------------------------------------------- */
@@ -486,7 +521,7 @@ now(void)
 
 /* The present as RFC 9110 section 5.6.7 wants it; formatted once a second. */
 static const char *
-http_date(Shortcuts *self)
+http_date(FastPath *self)
 {
     static const char DAYS[] = "SunMonTueWedThuFriSat";
     static const char MONTHS[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
@@ -510,7 +545,7 @@ http_date(Shortcuts *self)
 /* ---- counting --------------------------------------------------------------- */
 
 static void
-count(Shortcuts *self, Py_ssize_t received, Py_ssize_t sent)
+count(FastPath *self, Py_ssize_t received, Py_ssize_t sent)
 {
     unsigned long long *words = self->row.buf;
     int exponent;
@@ -521,9 +556,9 @@ count(Shortcuts *self, Py_ssize_t received, Py_ssize_t sent)
     ((double *)self->row.buf)[self->serving] += self->seconds;
     frexp(self->seconds + 1e-9, &exponent);
     Py_ssize_t at = exponent - self->least_exponent;
-    Py_ssize_t last = PyTuple_GET_SIZE(self->bucket_of_exponent) - 1;
+    Py_ssize_t last = PyTuple_Size(self->bucket_of_exponent) - 1;
     at = at < 0 ? 0 : at > last ? last : at;
-    PyObject *bucket = PyTuple_GET_ITEM(self->bucket_of_exponent, at);
+    PyObject *bucket = PyTuple_GetItem(self->bucket_of_exponent, at);
     words[self->latency + PyLong_AsSsize_t(bucket)] += 1;
 }
 
@@ -565,37 +600,38 @@ key_bytes(const char *text, const char *end, Py_ssize_t most)
 }
 
 /*
- * The form of a head: all of it but the target. A new reference; None for one
- * that is Python's.
+ * The template of a head, looked up by all of the head but the target. A new
+ * reference; None for a head that is left to Python.
  */
 static PyObject *
-frame_of(Shortcuts *self, const char *head, Py_ssize_t line, Py_ssize_t rest,
-         Py_ssize_t size)
+template_of(FastPath *self, const char *head, Py_ssize_t line, Py_ssize_t rest,
+            Py_ssize_t size)
 {
-    PyObject *form = PyBytes_FromStringAndSize(NULL, line + size - rest);
-    if (form == NULL)
+    PyObject *shape = PyBytes_FromStringAndSize(NULL, line + size - rest);
+    if (shape == NULL)
         return NULL;
-    memcpy(PyBytes_AS_STRING(form), head, (size_t)line);
-    memcpy(PyBytes_AS_STRING(form) + line, head + rest, (size_t)(size - rest));
-    PyObject *frame = PyDict_GetItemWithError(self->frames, form);
-    if (frame != NULL || PyErr_Occurred()) {
-        Py_XINCREF(frame);
-        Py_DECREF(form);
-        return frame;
+    memcpy(PyBytes_AsString(shape), head, (size_t)line);
+    memcpy(PyBytes_AsString(shape) + line, head + rest, (size_t)(size - rest));
+    PyObject *template = PyDict_GetItemWithError(self->templates, shape);
+    if (template != NULL || PyErr_Occurred()) {
+        Py_XINCREF(template);
+        Py_DECREF(shape);
+        return template;
     }
-    frame = PyObject_CallFunction(self->understand, "y#", head, size);
-    if (frame != NULL && frame != Py_None && !Py_IS_TYPE(frame, &FrameType)) {
-        PyErr_SetString(PyExc_TypeError, "understand gave no frame");
-        Py_CLEAR(frame);
+    template = PyObject_CallFunction(self->make_template, "y#", head, size);
+    if (template != NULL && template != Py_None
+        && !Py_IS_TYPE(template, HeadTemplateType)) {
+        PyErr_SetString(PyExc_TypeError, "make_template gave no template");
+        Py_CLEAR(template);
     }
-    if (frame != NULL) {
-        if (PyDict_GET_SIZE(self->frames) >= MAX_FRAMES)
-            PyDict_Clear(self->frames);
-        if (PyDict_SetItem(self->frames, form, frame) < 0)
-            Py_CLEAR(frame);
+    if (template != NULL) {
+        if (PyDict_Size(self->templates) >= MAX_TEMPLATES)
+            PyDict_Clear(self->templates);
+        if (PyDict_SetItem(self->templates, shape, template) < 0)
+            Py_CLEAR(template);
     }
-    Py_DECREF(form);
-    return frame;
+    Py_DECREF(shape);
+    return template;
 }
 
 /* ---- replies ---------------------------------------------------------------- */
@@ -607,7 +643,7 @@ frame_of(Shortcuts *self, const char *head, Py_ssize_t line, Py_ssize_t rest,
  * Returns how much was sent, or -1 with an exception.
  */
 static Py_ssize_t
-send_reply(Shortcuts *self, int socket, char *head, size_t head_bytes, char *body,
+send_reply(FastPath *self, int socket, char *head, size_t head_bytes, char *body,
            size_t body_bytes)
 {
     struct iovec parts[2] = {{head, head_bytes}, {body, body_bytes}};
@@ -622,7 +658,7 @@ send_reply(Shortcuts *self, int socket, char *head, size_t head_bytes, char *bod
         = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(head_bytes + body_bytes - done));
     if (rest == NULL)
         return -1;
-    char *into = PyBytes_AS_STRING(rest);
+    char *into = PyBytes_AsString(rest);
     if (done < head_bytes) {
         memcpy(into, head + done, head_bytes - done);
         memcpy(into + head_bytes - done, body, body_bytes);
@@ -635,10 +671,10 @@ send_reply(Shortcuts *self, int socket, char *head, size_t head_bytes, char *bod
 static size_t
 append(char *head, size_t used, PyObject *bytes)
 {
-    size_t size = (size_t)PyBytes_GET_SIZE(bytes);
+    size_t size = (size_t)PyBytes_Size(bytes);
     if (used + size > HEAD_ROOM)
         return HEAD_ROOM + 1;
-    memcpy(head + used, PyBytes_AS_STRING(bytes), size);
+    memcpy(head + used, PyBytes_AsString(bytes), size);
     return used + size;
 }
 
@@ -648,7 +684,7 @@ append(char *head, size_t used, PyObject *bytes)
  * What a key leads to, through folders alone. Returns 0; -1 for nothing.
  */
 static int
-look(int root, const char *key, struct stat *found)
+stat_key(int root, const char *key, struct stat *found)
 {
     char path[MAX_KEY_BYTES + 1];
     const char *end = key;
@@ -667,21 +703,21 @@ look(int root, const char *key, struct stat *found)
  * Returns 1 if the request was served, 0 if it is Python's, -1 with an exception.
  */
 static int
-serve_get(Shortcuts *self, int socket, Frame *frame, PyObject *key,
+serve_get(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
           Py_ssize_t received, double began)
 {
     PyObject *found = PyDict_GetItemWithError(self->values, key);
     if (found == NULL) {
         if (PyErr_Occurred())
             return -1;
-        found = PyObject_CallOneArg(self->value_of, key);
+        found = PyObject_CallFunctionObjArgs(self->value_of, key, NULL);
         if (found == NULL)
             return -1;
         if (found == Py_None) {
             Py_DECREF(found);
             return 0;
         }
-        if (!Py_IS_TYPE(found, &ValueType)) {
+        if (!Py_IS_TYPE(found, CachedValueType)) {
             PyErr_SetString(PyExc_TypeError, "value_of gave no value");
             Py_DECREF(found);
             return -1;
@@ -691,9 +727,9 @@ serve_get(Shortcuts *self, int socket, Frame *frame, PyObject *key,
         if (kept < 0)
             return -1;
     }
-    Value *value = (Value *)found;
+    CachedValue *value = (CachedValue *)found;
     struct stat status;
-    if (look(self->root, PyBytes_AS_STRING(key), &status) < 0
+    if (stat_key(self->root, PyBytes_AsString(key), &status) < 0
         || !is_unchanged(value, &status))
         return 0;
 
@@ -709,12 +745,12 @@ serve_get(Shortcuts *self, int socket, Frame *frame, PyObject *key,
     memcpy(head + used, date, DATE_BYTES);
     used = append(head, used + DATE_BYTES, value->fields);
     if (used <= HEAD_ROOM)
-        used = append(head, used, frame->tail);
+        used = append(head, used, template->tail);
     if (used > HEAD_ROOM)
         return 0;
-    Py_ssize_t body_bytes = PyBytes_GET_SIZE(value->body);
+    Py_ssize_t body_bytes = PyBytes_Size(value->body);
     Py_ssize_t sent = send_reply(self, socket, head, used,
-                                 PyBytes_AS_STRING(value->body), (size_t)body_bytes);
+                                 PyBytes_AsString(value->body), (size_t)body_bytes);
     if (sent < 0)
         return -1;
     self->status = 200;
@@ -729,7 +765,7 @@ serve_get(Shortcuts *self, int socket, Frame *frame, PyObject *key,
 /* ---- PUT ---------------------------------------------------------------------- */
 
 static int
-new_id(Shortcuts *self, char *text)
+new_id(FastPath *self, char *text)
 {
     static const char DIGITS[] = "0123456789abcdef";
     if (self->random_left < ID_BYTES) {
@@ -926,8 +962,8 @@ seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
     if (published_us < earliest_us)
         published_us = earliest_us;
     size_t size = first_line(text, id, (unsigned long long)length, published_us);
-    memcpy(text + size, PyBytes_AS_STRING(lines), (size_t)PyBytes_GET_SIZE(lines));
-    size += (size_t)PyBytes_GET_SIZE(lines);
+    memcpy(text + size, PyBytes_AsString(lines), (size_t)PyBytes_Size(lines));
+    size += (size_t)PyBytes_Size(lines);
     times[0].tv_nsec = UTIME_OMIT;
     times[1].tv_sec = (time_t)(published_us / 1000000);
     times[1].tv_nsec = (long)(published_us % 1000000) * 1000;
@@ -944,7 +980,7 @@ seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
  * Returns 1 if it replaced a value, 0 if there was none, -1 if it was not done.
  */
 static int
-place(const Shortcuts *self, const char *upload, int file, Py_ssize_t length,
+place(const FastPath *self, const char *upload, int file, Py_ssize_t length,
       PyObject *lines, const char *id, int folder, const char *name, long long offset,
       int keeps, unsigned long long room)
 {
@@ -983,12 +1019,12 @@ place(const Shortcuts *self, const char *upload, int file, Py_ssize_t length,
  * kept.
  */
 static int
-enter(Shortcuts *self, const char *path, int *is_kept, struct stat *status)
+open_folder(FastPath *self, const char *path, int *is_kept, struct stat *status)
 {
-    struct open_how how = {
-        .flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
-        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-    };
+    /* struct open_how; it is to stay BENEATH the root and to follow NO_SYMLINKS. */
+    struct {
+        uint64_t flags, mode, resolve;
+    } how = {O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, 0x08 | 0x04};
     size_t size = strlen(path);
     Folder *kept = NULL;
     if (size < sizeof kept->name && strchr(path, '/') == NULL) {
@@ -1004,13 +1040,13 @@ enter(Shortcuts *self, const char *path, int *is_kept, struct stat *status)
         }
     }
     *is_kept = 0;
-    int folder = (int)syscall(SYS_openat2, self->root, path, &how, sizeof how);
+    int folder = (int)syscall(SYS_OPENAT2, self->root, path, &how, sizeof how);
     if (folder >= 0 && fstat(folder, status) < 0) {
         close(folder);
         return -1;
     }
     if (folder >= 0 && kept != NULL) {
-        leave(kept);
+        close_folder(kept);
         memcpy(kept->name, path, size + 1);
         kept->descriptor = folder;
         kept->inode = status->st_ino;
@@ -1024,7 +1060,7 @@ enter(Shortcuts *self, const char *path, int *is_kept, struct stat *status)
  * Write a value and publish it. Returns as `place`; after -1 nothing is left.
  */
 static int
-publish(Shortcuts *self, const char *upload, char *key, const char *body,
+publish(FastPath *self, const char *upload, char *key, const char *body,
         Py_ssize_t length, PyObject *lines, const char *id, long long offset, int keeps)
 {
     int folder = self->root, result = -1, is_kept = 1;
@@ -1037,7 +1073,7 @@ publish(Shortcuts *self, const char *upload, char *key, const char *body,
             return -1;
     } else {
         *name = 0;
-        folder = enter(self, key, &is_kept, &status);
+        folder = open_folder(self, key, &is_kept, &status);
         *name++ = '/';
         if (folder < 0)
             return -1;
@@ -1075,7 +1111,7 @@ publish(Shortcuts *self, const char *upload, char *key, const char *body,
  * Returns whether there is room for the key.
  */
 static int
-name_upload(Shortcuts *self, char *upload, const char *key, int keeps)
+name_upload(FastPath *self, char *upload, const char *key, int keeps)
 {
     unsigned long long number = self->names++;
     if (!keeps) {
@@ -1092,7 +1128,7 @@ name_upload(Shortcuts *self, char *upload, const char *key, int keeps)
 /* Remember that a key was written to, and what is kept for it (SOMETHING of
    kvd.store.tree: nothing is). */
 static int
-keep(Shortcuts *self, PyObject *key, const char *upload, int replaced)
+keep(FastPath *self, PyObject *key, const char *upload, int replaced)
 {
     if (!replaced)
         return PyDict_SetItem(self->kept, self->nothing, self->nothing);
@@ -1105,7 +1141,7 @@ keep(Shortcuts *self, PyObject *key, const char *upload, int replaced)
 }
 
 static int
-lock_offset(Shortcuts *self, PyObject *key, long long *offset)
+lock_offset(FastPath *self, PyObject *key, long long *offset)
 {
     PyObject *found = PyDict_GetItemWithError(self->offsets, key);
     if (found != NULL) {
@@ -1114,13 +1150,13 @@ lock_offset(Shortcuts *self, PyObject *key, long long *offset)
     }
     if (PyErr_Occurred())
         return -1;
-    found = PyObject_CallOneArg(self->offset_of, key);
+    found = PyObject_CallFunctionObjArgs(self->offset_of, key, NULL);
     if (found == NULL)
         return -1;
     *offset = PyLong_AsLongLong(found);
     int kept = PyErr_Occurred() ? -1 : 0;
     if (kept == 0) {
-        if (PyDict_GET_SIZE(self->offsets) >= MAX_OFFSETS)
+        if (PyDict_Size(self->offsets) >= MAX_OFFSETS)
             PyDict_Clear(self->offsets);
         kept = PyDict_SetItem(self->offsets, key, found);
     }
@@ -1130,8 +1166,8 @@ lock_offset(Shortcuts *self, PyObject *key, long long *offset)
 
 /* Returns as `serve_get`. */
 static int
-serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *body,
-          Py_ssize_t received, double began)
+serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
+          const char *body, Py_ssize_t received, double began)
 {
     char name[MAX_KEY_BYTES + 1], id[ID_TEXT], head[HEAD_ROOM];
     long long offset;
@@ -1139,28 +1175,28 @@ serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *
         return 0;
     if (lock_offset(self, key, &offset) < 0)
         return -1;
-    memcpy(name, PyBytes_AS_STRING(key), (size_t)PyBytes_GET_SIZE(key) + 1);
+    memcpy(name, PyBytes_AsString(key), (size_t)PyBytes_Size(key) + 1);
     int replaced, keeps = 0;
     if (self->kept != NULL) {
         int is_kept = PyDict_Contains(self->kept, key);
         if (is_kept < 0)
             return -1;
         keeps = !is_kept;
-        if (keeps && PyDict_GET_SIZE(self->kept) >= MOST_KEPT)
+        if (keeps && PyDict_Size(self->kept) >= MOST_KEPT)
             return 0;
     }
     char upload[UPLOAD_NAME_BYTES];
     if (!name_upload(self, upload, name, keeps))
         return 0;
     Py_BEGIN_ALLOW_THREADS
-    replaced = publish(self, upload, name, body, frame->length, frame->lines, id, offset,
-                       keeps);
+    replaced = publish(self, upload, name, body, template->length, template->lines, id,
+                       offset, keeps);
     Py_END_ALLOW_THREADS
     if (replaced < 0)
         return 0;
     if (keeps && keep(self, key, upload, replaced) < 0)
         return -1;
-    PyObject **parts = replaced ? frame->replaced : frame->created;
+    PyObject **parts = replaced ? template->replaced : template->created;
     size_t used = append(head, 0, parts[0]);
     memcpy(head + used, http_date(self), DATE_BYTES);
     used = append(head, used + DATE_BYTES, parts[1]);
@@ -1169,9 +1205,9 @@ serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *
     Py_ssize_t sent = send_reply(self, socket, head, used, "", 0);
     if (sent < 0)
         return -1;
-    self->status = replaced ? frame->replaced_status : frame->created_status;
+    self->status = replaced ? template->replaced_status : template->created_status;
     self->method_is_put = 1;
-    self->body_bytes = frame->length;
+    self->body_bytes = template->length;
     self->moved_bytes = received + sent;
     self->seconds = now() - began;
     count(self, received, sent);
@@ -1180,7 +1216,7 @@ serve_put(Shortcuts *self, int socket, Frame *frame, PyObject *key, const char *
 
 /* ---- one event ------------------------------------------------------------------ */
 
-/* Whether nothing is lost if a connection is closed now; as kvd.net.transport.is_settled. */
+/* Whether a connection can be closed now without loss; as kvd.net.transport.is_settled. */
 static int
 is_settled(int socket)
 {
@@ -1208,7 +1244,7 @@ PyDoc_STRVAR(serve_doc,
 "Raises OSError: it cannot be read.");
 
 static PyObject *
-Shortcuts_serve(Shortcuts *self, PyObject *argument)
+FastPath_serve(FastPath *self, PyObject *argument)
 {
     long socket = PyLong_AsLong(argument);
     if (socket == -1 && PyErr_Occurred())
@@ -1236,11 +1272,11 @@ Shortcuts_serve(Shortcuts *self, PyObject *argument)
         goto other;
 
     int served = 0, keep = 0;
-    PyObject *frame = frame_of(self, data, 5, 5 + length, head);
-    if (frame == NULL)
+    PyObject *template = template_of(self, data, 5, 5 + length, head);
+    if (template == NULL)
         return NULL;
-    if (frame != Py_None) {
-        Frame *known = (Frame *)frame;
+    if (template != Py_None) {
+        HeadTemplate *known = (HeadTemplate *)template;
         keep = known->keep;
         if (size == head + known->length) {
             PyObject *key = PyBytes_FromStringAndSize(data + 5, length);
@@ -1254,7 +1290,7 @@ Shortcuts_serve(Shortcuts *self, PyObject *argument)
             Py_XDECREF(key);
         }
     }
-    Py_DECREF(frame);
+    Py_DECREF(template);
     if (served < 0)
         return NULL;
     if (served) {
@@ -1276,23 +1312,23 @@ PyDoc_STRVAR(take_unsent_doc,
 "The end of the reply that the socket did not take.");
 
 static PyObject *
-Shortcuts_take_unsent(Shortcuts *self, PyObject *ignored)
+FastPath_take_unsent(FastPath *self, PyObject *Py_UNUSED(none))
 {
     PyObject *unsent = self->unsent;
     self->unsent = NULL;
     return unsent != NULL ? unsent : PyBytes_FromStringAndSize(NULL, 0);
 }
 
-PyDoc_STRVAR(told_doc,
-"told() -> Told\n"
+PyDoc_STRVAR(report_doc,
+"report() -> Report\n"
 "\n"
 "Of the request that was served last.");
 
 static PyObject *
-Shortcuts_told(Shortcuts *self, PyObject *ignored)
+FastPath_report(FastPath *self, PyObject *Py_UNUSED(none))
 {
     /* The request is still in the buffer. */
-    return PyObject_CallFunction(self->told, "ss#indn",
+    return PyObject_CallFunction(self->report, "ss#indn",
                                  self->method_is_put ? "PUT" : "GET",
                                  self->buffer + 4, self->target_bytes, self->status,
                                  self->body_bytes, self->seconds, self->moved_bytes);
@@ -1304,7 +1340,7 @@ PyDoc_STRVAR(forget_doc,
 "Hold a value no longer, if it is held.");
 
 static PyObject *
-Shortcuts_forget(Shortcuts *self, PyObject *key)
+FastPath_forget(FastPath *self, PyObject *key)
 {
     if (PyDict_DelItem(self->values, key) < 0) {
         if (!PyErr_ExceptionMatches(PyExc_KeyError))
@@ -1321,7 +1357,7 @@ PyDoc_STRVAR(upload_to_doc,
 "Then nothing of it is held open any more.");
 
 static PyObject *
-Shortcuts_upload_to(Shortcuts *self, PyObject *argument)
+FastPath_upload_to(FastPath *self, PyObject *argument)
 {
     long folder = PyLong_AsLong(argument);
     if (folder == -1 && PyErr_Occurred())
@@ -1329,7 +1365,7 @@ Shortcuts_upload_to(Shortcuts *self, PyObject *argument)
     struct stat status;
     self->uploads = (int)folder;
     if (self->uploads < 0)
-        leave_all(self);
+        close_folders(self);
     else if (fstat(self->uploads, &status) < 0
              || find_conferred(self->uploads, &status, &self->conferred) < 0)
         self->uploads = -1;
@@ -1342,75 +1378,87 @@ PyDoc_STRVAR(lock_renewed_doc,
 "The file of locks has become another one, behind the same descriptor.");
 
 static PyObject *
-Shortcuts_lock_renewed(Shortcuts *self, PyObject *ignored)
+FastPath_lock_renewed(FastPath *self, PyObject *Py_UNUSED(none))
 {
-    if (look_at_lock(self) < 0)
+    if (find_lock(self) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
 
-static PyMethodDef Shortcuts_methods[] = {
-    {"serve", (PyCFunction)Shortcuts_serve, METH_O, serve_doc},
-    {"take_unsent", (PyCFunction)Shortcuts_take_unsent, METH_NOARGS, take_unsent_doc},
-    {"told", (PyCFunction)Shortcuts_told, METH_NOARGS, told_doc},
-    {"forget", (PyCFunction)Shortcuts_forget, METH_O, forget_doc},
-    {"upload_to", (PyCFunction)Shortcuts_upload_to, METH_O, upload_to_doc},
-    {"lock_renewed", (PyCFunction)Shortcuts_lock_renewed, METH_NOARGS,
+static PyMethodDef FastPath_methods[] = {
+    {"serve", (PyCFunction)FastPath_serve, METH_O, serve_doc},
+    {"take_unsent", (PyCFunction)FastPath_take_unsent, METH_NOARGS, take_unsent_doc},
+    {"report", (PyCFunction)FastPath_report, METH_NOARGS, report_doc},
+    {"forget", (PyCFunction)FastPath_forget, METH_O, forget_doc},
+    {"upload_to", (PyCFunction)FastPath_upload_to, METH_O, upload_to_doc},
+    {"lock_renewed", (PyCFunction)FastPath_lock_renewed, METH_NOARGS,
      lock_renewed_doc},
     {NULL},
 };
 
-static PyTypeObject ShortcutsType = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "kvd._shortcuts.Shortcuts",
-    .tp_doc = "Serves what was understood before; see kvd.http.fast_path.",
-    .tp_basicsize = sizeof(Shortcuts),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-    .tp_new = Shortcuts_new,
-    .tp_dealloc = (destructor)Shortcuts_dealloc,
-    .tp_traverse = (traverseproc)Shortcuts_traverse,
-    .tp_clear = (inquiry)Shortcuts_clear,
-    .tp_methods = Shortcuts_methods,
+static PyType_Slot FastPath_slots[] = {
+    {Py_tp_doc, "Serves requests whose heads have templates; see kvd.http.fast_path."},
+    {Py_tp_new, FastPath_new},
+    {Py_tp_dealloc, FastPath_dealloc},
+    {Py_tp_traverse, FastPath_traverse},
+    {Py_tp_clear, FastPath_clear},
+    {Py_tp_methods, FastPath_methods},
+    {0, NULL},
+};
+
+static PyType_Spec FastPath_spec = {
+    .name = "kvd.native._fast_path.FastPath",
+    .basicsize = sizeof(FastPath),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = FastPath_slots,
 };
 
 static PyMethodDef functions[] = {
-    {"get_frame", get_frame, METH_VARARGS,
-     "get_frame(keep, tail)\n\nThe form of a GET."},
-    {"put_frame", put_frame, METH_VARARGS,
-     "put_frame(keep, length, lines, created_status, created, replaced_status,"
-     " replaced)\n\nThe form of a PUT."},
-    {"kept_value", kept_value, METH_VARARGS,
-     "kept_value(identity, line, fields, body)\n\nA value in memory."},
+    {"get_template", get_template, METH_VARARGS,
+     "get_template(keep, tail)\n\nThe template of a GET."},
+    {"put_template", put_template, METH_VARARGS,
+     "put_template(keep, length, lines, created_status, created, replaced_status,"
+     " replaced)\n\nThe template of a PUT."},
+    {"cached_value", cached_value, METH_VARARGS,
+     "cached_value(identity, line, fields, body)\n\nA value in memory."},
     {NULL},
 };
 
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
-    .m_name = "kvd._shortcuts",
+    .m_name = "kvd.native._fast_path",
     .m_doc = "Whole requests served in one call; see kvd.http.fast_path.",
     .m_size = -1,
     .m_methods = functions,
 };
 
-PyMODINIT_FUNC
-PyInit__shortcuts(void)
+static PyTypeObject *
+add_type(PyObject *to, PyType_Spec *spec)
 {
-    if (PyType_Ready(&FrameType) < 0 || PyType_Ready(&ValueType) < 0
-        || PyType_Ready(&ShortcutsType) < 0)
+    PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(to, spec, NULL);
+    if (type != NULL && PyModule_AddType(to, type) < 0) {
+        Py_DECREF((PyObject *)type);
         return NULL;
+    }
+    return type;
+}
+
+PyMODINIT_FUNC
+PyInit__fast_path(void)
+{
     PyObject *self = PyModule_Create(&module);
     if (self == NULL)
         return NULL;
-    if (PyModule_AddObjectRef(self, "Frame", (PyObject *)&FrameType) < 0
-        || PyModule_AddObjectRef(self, "Value", (PyObject *)&ValueType) < 0
-        || PyModule_AddObjectRef(self, "Shortcuts", (PyObject *)&ShortcutsType) < 0
+    PyTypeObject *type = NULL;
+    if ((HeadTemplateType = add_type(self, &HeadTemplate_spec)) == NULL
+        || (CachedValueType = add_type(self, &CachedValue_spec)) == NULL
+        || (type = add_type(self, &FastPath_spec)) == NULL
         || PyModule_AddIntMacro(self, NOTHING) < 0
         || PyModule_AddIntMacro(self, SERVED) < 0
         || PyModule_AddIntMacro(self, CLOSES) < 0
         || PyModule_AddIntMacro(self, QUEUED) < 0
-        || PyModule_AddIntMacro(self, LINGERS) < 0) {
-        Py_DECREF(self);
-        return NULL;
-    }
+        || PyModule_AddIntMacro(self, LINGERS) < 0)
+        Py_CLEAR(self);
+    Py_XDECREF((PyObject *)type);
     return self;
 }

@@ -1,7 +1,9 @@
 """
-The parts of kvd that are compiled, where they are.
+What is compiled of kvd, and how it is found.
 
-kvd is whole without them: each does what Python code beside it does too, faster.
+kvd is whole without it: each of these modules does what Python code elsewhere does
+too, faster. ``fast_path.c`` belongs to `kvd.http.fast_path`, ``splice.c`` to
+`kvd.net.splice`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,6 @@ def compiled(name: str) -> ModuleType | None:
     compile it.
     """
     try:
-        return import_module(f"kvd.{name}")
+        return import_module(f"{__name__}.{name}")
     except ImportError:
         return None

@@ -1,0 +1,116 @@
+"""
+How a file store begins: its folder is made and tried before the first worker starts,
+and each worker opens it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from dataclasses import dataclass
+
+from twisted.internet.defer import execute
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Clock
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from kvd.errors import BadSetting
+from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker
+from kvd.settings import DEFAULT_MODES, Durability, Modes, User
+from kvd.store.file import FileStore, open_root, opening
+from kvd.store.preparing import make_root, probe
+from kvd.store.sync import MAX_THREADS
+from kvd.store.threads import Threads
+from kvd.store.waiting import in_threads_of
+from kvd.system.privileges import acting_as
+
+_log = Logger()
+
+
+@implementer(IFileStoreMaker, IHeldStoreMaker)
+@dataclass(frozen=True, slots=True)
+class FileStoreMaker:
+    """
+    Opens the store in a folder: ``file:./values``.
+    """
+
+    modes: Modes = DEFAULT_MODES
+    user: User | None = None
+
+    def making(self, modes: Modes, user: User | None) -> FileStoreMaker:
+        return FileStoreMaker(modes, user)
+
+    def resolve(self, path: str) -> str:
+        if not path or "\0" in path:
+            raise BadSetting(
+                f"the file store needs a folder, but got {path!r}; write file:./values"
+            )
+        return os.path.abspath(path)
+
+    def prepare(self, path: str) -> None:
+        # This may take privileges: the folder around it can be root's.
+        make_root(path, self.modes.folder, self.user)
+        with (
+            acting_as(self.user),
+            # Nothing in it waits: the key is locked by nobody else.
+            closing(
+                FileStore(
+                    path,
+                    "process",
+                    Clock(),
+                    execute,
+                    modes=self.modes,
+                    writes_back=False,
+                )
+            ) as store,
+        ):
+            probe(store, path)
+
+    def hold(self, path: str) -> int:
+        with opening(path):
+            return open_root(path)
+
+    def open_held(self, path: str, durability: Durability, held: int) -> FileStore:
+        if not _is_same(path, held):
+            _log.warn(
+                "{path} is no longer the folder that kvd found at its start: it goes on"
+                " with that one, wherever it is now; restart kvd to use what is in"
+                " its place",
+                path=path,
+            )
+        return self._open(held, durability)
+
+    def open_store(self, path: str, durability: Durability) -> FileStore:
+        return self._open(path, durability)
+
+    def _open(self, path: str | int, durability: Durability) -> FileStore:
+        # Not at the top: importing the reactor installs one.
+        from twisted.internet import reactor
+
+        # twistd sets 077 as a daemon. This process makes nothing without saying its
+        # permissions; to set those of each value anew would be one more call.
+        os.umask(os.umask(0o077) & ~self.modes.file)
+        syncing = None
+        if durability == "disk":
+            syncing = Threads(reactor, MAX_THREADS)
+            # The store is closed by then, so nothing is underway.
+            reactor.addSystemEventTrigger("during", "shutdown", syncing.stop)
+        return FileStore(
+            path,
+            durability,
+            IReactorTime(reactor),
+            in_threads_of(reactor),
+            syncing,
+            self.modes,
+        )
+
+
+maker = FileStoreMaker()
+
+
+def _is_same(path: str, folder: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(folder))
+    except OSError:
+        return False

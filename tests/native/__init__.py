@@ -1,0 +1,3 @@
+"""
+Tests for `kvd.native`, and what builds it for them.
+"""

@@ -1,0 +1,36 @@
+#!/bin/bash
+# Runs the tests of what is compiled with AddressSanitizer and UndefinedBehaviorSanitizer:
+# a copy of the sources is built with them in build/sanitized and tested there. Any report
+# ends the run.
+#
+# Python itself is not built with them, so their library is loaded before it. It gets each
+# object from malloc (PYTHONMALLOC), where an access beyond it is noticed. What is left at
+# the end is not looked at, since that is much of Python; what grows is found by
+# test_leaks.py, which is no different here and is left out.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+python=$PWD/.venv/bin/python
+copy=build/sanitized
+rm -rf "$copy"
+mkdir -p "$copy"
+cp -R pyproject.toml README.rst LICENSE kvd tests twisted "$copy"
+cd "$copy"
+find kvd -name '*.so' -delete
+
+sanitizers='-fsanitize=address,undefined -fno-sanitize-recover=all'
+CFLAGS="$sanitizers -fno-omit-frame-pointer -O1 -g" LDFLAGS=$sanitizers \
+    "$python" -W ignore -m tests.native.build
+for module in kvd/native/*.so; do
+    grep -q __asan_init "$module" && grep -q __ubsan_handle "$module" \
+        || { echo "$module has no sanitizers" >&2; exit 1; }
+done
+
+export LD_PRELOAD
+LD_PRELOAD=$(gcc -print-file-name=libasan.so)
+export PYTHONMALLOC=malloc
+export ASAN_OPTIONS=detect_leaks=0
+export UBSAN_OPTIONS=print_stacktrace=1
+# Not "fd": a report is written to standard error as the process ends.
+exec "$python" -m pytest --capture=sys --quiet -p no:cacheprovider \
+    --ignore-glob='*/test_leaks.py' "$@"

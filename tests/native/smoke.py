@@ -1,0 +1,102 @@
+"""
+Whether the kvd that is installed has what is compiled, and whether that works here:
+``python tests/native/smoke.py``. Needs nothing but kvd itself, whatever it requires.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+from typing import Any
+
+from kvd.native import compiled
+
+BODY = b"value"
+REQUEST = b"GET /key HTTP/1.1\r\nHost: kvd\r\n\r\n"
+
+
+def check_splice(splice: Any) -> None:
+    """
+    Bytes go from a socket through a pipe into a file.
+    """
+    near, far = socket.socketpair()
+    far.send(BODY)
+    pipe_out, pipe_in = os.pipe()
+    with near, far, tempfile.TemporaryFile() as target:
+        moved = splice.move(
+            near.fileno(), pipe_in, pipe_out, 4096, target.fileno(), len(BODY)
+        )
+        assert len(BODY) == moved
+        assert os.pread(target.fileno(), 100, 0) == BODY
+    os.close(pipe_in)
+    os.close(pipe_out)
+
+
+def check_fast_path(fast_path: Any) -> None:
+    """
+    A GET is answered from the cache, and reported; a value that has changed is left.
+    """
+    with tempfile.TemporaryDirectory() as path:
+        file = os.path.join(path, "key")
+        with open(file, "wb") as value:
+            value.write(BODY)
+        root = os.open(path, os.O_RDONLY)
+        template = fast_path.get_template(True, b"\r\nConnection: keep-alive\r\n\r\n")
+        row = memoryview(bytearray(64)).cast("Q")
+
+        def value_of(key: bytes) -> object:
+            """
+            What is cached of the file.
+            """
+            found = os.stat(key, dir_fd=root)
+            identity = (
+                *(found.st_dev, found.st_ino, found.st_size),
+                *(found.st_mtime_ns, found.st_ctime_ns),
+            )
+            return fast_path.cached_value(
+                identity, b"HTTP/1.1 200 OK\r\nDate: ", b"\r\nLength: 5", BODY
+            )
+
+        served = fast_path.FastPath(
+            *(root, root, False, None, 0o644, 9000, 9000, tuple_of),
+            *(row, (0, 1, 2, 3, 4, 5), (0,), 0),
+            *(lambda head: template, value_of, len),
+        )
+        near, far = socket.socketpair()
+        with near, far:
+            for _ in range(1000):
+                far.send(REQUEST)
+                assert fast_path.SERVED == served.serve(near.fileno())
+                reply = far.recv(1000)
+            assert reply.endswith(b"\r\nConnection: keep-alive\r\n\r\n" + BODY), reply
+            assert ("GET", "/key", 200, len(BODY)) == served.report()[:4]
+            assert 1000 == row[1]
+            os.truncate(file, 0)
+            far.send(REQUEST)
+            assert REQUEST == served.serve(near.fileno())
+        os.close(root)
+
+
+def tuple_of(*parts: object) -> tuple[object, ...]:
+    """
+    What is reported.
+    """
+    return parts
+
+
+def main() -> None:
+    """
+    Check both.
+    """
+    splice, fast_path = compiled("_splice"), compiled("_fast_path")
+    if splice is None or fast_path is None:
+        sys.exit("kvd is installed without what is compiled")
+    check_splice(splice)
+    check_fast_path(fast_path)
+    print(os.path.basename(fast_path.__file__ or ""), "works with", sys.version)
+
+
+if __name__ == "__main__":
+    main()
