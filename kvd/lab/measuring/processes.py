@@ -183,6 +183,19 @@ def tree(pid: int) -> list[int]:
     return [pid, *(below for child in children for below in tree(int(child)))]
 
 
+def are_asleep(pids: Iterable[int]) -> bool:
+    """
+    Whether all threads of processes wait for something other than a processor.
+    """
+    # See proc_pid_stat(5): the state is the first field behind the name in brackets.
+    return all(
+        Path(f"/proc/{p}/task/{t}/stat").read_text().rpartition(")")[2].split()[0]
+        == "S"
+        for p in pids
+        for t in os.listdir(f"/proc/{p}/task")
+    )
+
+
 def cpu_seconds(pids: Iterable[int]) -> float:
     """
     CPU time of processes as the scheduler counts it, to the nanosecond.
