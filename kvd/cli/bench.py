@@ -18,12 +18,12 @@ from kvd.cli.bench_options import (
     measuring,
     policy_option,
     processes,
-    progress,
     write_to,
 )
 from kvd.cli.bench_small import small
 from kvd.cli.errors import FAILED
 from kvd.cli.output import standard_output
+from kvd.cli.progress import progress
 from kvd.cli.quantity import quantity
 from kvd.model.quantities import Count, Size
 

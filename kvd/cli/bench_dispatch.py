@@ -15,7 +15,6 @@ from kvd.cli.bench_options import (
     measuring,
     policy_option,
     processes,
-    progress,
     report_option,
     rounds_option,
     seconds,
@@ -23,6 +22,7 @@ from kvd.cli.bench_options import (
 )
 from kvd.cli.errors import FAILED
 from kvd.cli.output import standard_output
+from kvd.cli.progress import progress
 from kvd.lab.bench.dispatch_plan import LOADS
 
 

@@ -1,19 +1,18 @@
 """
-What the measurements of ``kvd bench`` have in common on the command line.
+The options and steps that all measurements of ``kvd bench`` share.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from kvd.cli.errors import LocalError
-from kvd.cli.output import is_terminal, standard_output
+from kvd.cli.errors import unwritable
+from kvd.cli.output import standard_output
 from kvd.cli.quantity import quantity
 from kvd.errors import OperatorError
 from kvd.model.quantities import Count, Seconds
@@ -96,14 +95,6 @@ def policy_option(default: Sequence[str] = ()) -> Callable[[F], F]:
     )
 
 
-def progress(what: str) -> None:
-    """
-    Print what is measured now, if a person watches.
-    """
-    if is_terminal(sys.stderr):
-        click.echo(f"measuring: {what}", err=True)
-
-
 def introduce(plan: str) -> tuple[Mapping[str, str], Console]:
     """
     Print the machine and the plan.
@@ -152,7 +143,7 @@ def measuring() -> Iterator[None]:
 
 def write_to(path: str | None, write: Callable[[str], object]) -> None:
     """
-    Write a file that was asked for.
+    Write a file, if an option names one.
 
     Raises:
         LocalError: It cannot be written.
@@ -162,6 +153,4 @@ def write_to(path: str | None, write: Callable[[str], object]) -> None:
     try:
         write(path)
     except OSError as error:
-        raise LocalError(
-            f"{error.filename or 'a file'} cannot be written: {error.strerror}."
-        ) from error
+        raise unwritable(error.filename or "a file", error) from error

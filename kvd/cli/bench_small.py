@@ -19,7 +19,6 @@ from kvd.cli.bench_options import (
     measuring,
     policy_option,
     processes,
-    progress,
     report_option,
     rounds_option,
     seconds,
@@ -27,6 +26,7 @@ from kvd.cli.bench_options import (
 )
 from kvd.cli.errors import FAILED
 from kvd.cli.output import standard_output
+from kvd.cli.progress import progress
 from kvd.cli.quantity import quantity
 from kvd.model.quantities import Count
 
