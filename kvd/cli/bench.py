@@ -37,13 +37,17 @@ _size = quantity(Size(1, 1 << 34))
 @click.group(no_args_is_help=False)
 def bench() -> None:
     """
-    Measure this machine's kvd.
+    Measure kvd on this machine.
     """
 
 
 @bench.command(context_settings={"show_default": True})
 @click.option(
-    "--requests", metavar="N", default="2000", callback=_number, help="How many."
+    "--requests",
+    metavar="N",
+    default="2000",
+    callback=_number,
+    help="Number of requests.",
 )
 @click.option(
     "--size", metavar="SIZE", default="4MB", callback=_size, help="Of each body."

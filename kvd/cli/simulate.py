@@ -211,14 +211,14 @@ def _run(
     plan: Plan, policies: Mapping[str, IDispatchPolicy], seed: int, as_text: bool
 ) -> None:
     from kvd.lab.measuring.table import wide_console
-    from kvd.lab.simulate.laboratory import try_out
+    from kvd.lab.simulate.laboratory import simulate_case
     from kvd.lab.simulate.table import as_json, show
 
     console = wide_console()
     cases = []
     for case in plan.cases:
         rows = list(
-            try_out(
+            simulate_case(
                 case,
                 {**plan.further, **policies},
                 range(seed, seed + plan.runs),
@@ -231,7 +231,7 @@ def _run(
     if as_text:
         click.echo(json.dumps({"seed": seed, "runs": plan.runs, "cases": cases}))
     else:
-        click.echo(f"\n{plan.said}" if plan.said else "", nl=False)
+        click.echo(f"\n{plan.conclusion}" if plan.conclusion else "", nl=False)
 
 
 def _check(

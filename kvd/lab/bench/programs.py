@@ -30,10 +30,10 @@ def serving(policy: str, workers: int, store: str = "null:") -> Iterator[Daemon]
     """
     options = (f"--policy={policy}", f"--procs={workers}", f"--store={store}")
     with daemon(*options) as served:
-        for instead in served.control.status()["instead"]:
+        for fallback in served.control.status()["instead"]:
             raise BenchFailed(
-                f"the policy {policy} cannot be measured here, where {instead['by']}"
-                f" would be used instead, since {instead['reason']}"
+                f"the policy {policy} cannot be measured here, where {fallback['by']}"
+                f" would be used instead, since {fallback['reason']}"
             )
         yield served
 
@@ -60,8 +60,7 @@ def send(
     Args:
         port: Of the server, on 127.0.0.1.
         load: What is sent.
-        meanwhile: Called again and again until the load has ended; decides how
-            often by taking its time.
+        meanwhile: Called again and again until the load has ended.
 
     Raises:
         BenchFailed: The load could not be sent at all.

@@ -56,7 +56,7 @@ class Run:
     @property
     def without_work(self) -> int:
         """
-        Workers that served nobody.
+        Workers that served no request.
         """
         return sum(not requests for requests in self.work.requests)
 
@@ -102,7 +102,7 @@ class Run:
     @property
     def until(self) -> float:
         """
-        When the load was meant to end, or ended.
+        The given end of the load, or its actual end.
         """
         report = self.report
         if report.given_seconds:
@@ -112,14 +112,14 @@ class Run:
     @property
     def worker_cores(self) -> float:
         """
-        Processors that the workers kept busy.
+        The number of processors that the workers used on average.
         """
         return self._cores(self.work.worker_cpu_seconds)
 
     @property
     def load_cores(self) -> float:
         """
-        Processors that the clients kept busy.
+        The number of processors that the clients used on average.
         """
         return self._cores(self.report.cpu_seconds)
 

@@ -1,5 +1,5 @@
 """
-What the workers of a daemon did while a load was sent.
+What the workers of a daemon did under a load.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Status = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Sample:
     """
-    How much every worker had to do at one moment.
+    The state of all workers at one moment.
     """
 
     seconds: float
@@ -54,19 +54,19 @@ class Work:
     supervisor_cpu_seconds: float
     """Answering the samples is a part of it."""
     connections: Sequence[int] = ()
-    """How many came to each worker."""
+    """How many each worker got."""
 
 
 class Sampler:
     """
-    Asks a daemon for its status again and again.
+    Reads a daemon's status again and again.
 
-    Leaves out what workers that died in between had counted.
+    It leaves out what workers counted that died meanwhile.
     """
 
     def __init__(self, ask: Callable[[], Status]) -> None:
         """
-        Begin to count.
+        Start to count.
 
         Args:
             ask: Gives the daemon's status.
@@ -84,7 +84,7 @@ class Sampler:
         time.sleep(max(0.0, self._next - time.monotonic()))
         status = self._ask()
         now = time.monotonic()
-        # Not a fixed grid: what is late must not be followed by a burst.
+        # Not a fixed grid: a late sample must not cause a burst.
         self._next = now + PERIOD_SECONDS
         rows = status["workers"]
         self._samples.append(
@@ -99,7 +99,7 @@ class Sampler:
 
     def finish(self) -> Work:
         """
-        Count what was done since the beginning.
+        Count the work since the beginning.
         """
         end = time.monotonic() + SETTLE_SECONDS
         while any(self._latest()) and time.monotonic() < end:
@@ -140,7 +140,7 @@ def _since(name: str, before: Status, now: Status) -> int:
 
 def _cpu(status: Status) -> dict[int, float]:
     """
-    The CPU time of the daemon's processes that are there.
+    The CPU time of the daemon's processes.
     """
     pids = [status["pid"], *(row["pid"] for row in status["workers"])]
     return {pid: _cpu_seconds(pid) for pid in pids if pid}

@@ -229,12 +229,12 @@ def test_a_load_that_cannot_be_sent_says_why(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in caught.value.output
 
 
-def blow(port: int, connections: int, seconds: float) -> Storm:
+def send_storm(port: int, connections: int, seconds: float) -> Storm:
     """
     A storm that is over.
     """
     storm = Storm(port, b"x", lambda connection: f"key/{connection}")
-    storm.blow(connections, time.monotonic() + seconds)
+    storm.run(connections, time.monotonic() + seconds)
     return storm
 
 
@@ -258,7 +258,7 @@ def test_a_storm_has_many_connections_at_once() -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    storm = blow(listener.getsockname()[1], 20, 0.2)
+    storm = send_storm(listener.getsockname()[1], 20, 0.2)
     thread.join()
     listener.close()
 
@@ -288,7 +288,7 @@ def test_what_fails_in_a_storm(reply: bytes, reason: str) -> None:
     Each failure ends its connection, and is counted.
     """
     with answering(reply) as port:
-        storm = blow(port, 1, 0.1)
+        storm = send_storm(port, 1, 0.1)
 
     ((found, count),) = storm.failures.items()
     assert reason in found
@@ -300,6 +300,6 @@ def test_a_storm_that_nobody_takes() -> None:
     """
     All of its connections are refused.
     """
-    storm = blow(unused_port(), 3, 0.1)
+    storm = send_storm(unused_port(), 3, 0.1)
 
     assert {3} == set(storm.failures.values())
