@@ -21,11 +21,12 @@ from twisted.logger import Logger
 from kvd.dispatch.scoreboard import Row, lone_row
 from kvd.http.access_log import AccessLog, append_to
 from kvd.http.connection import HttpConnection
+from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import CLOSES, NOTHING, SERVED, Shortcuts, shortcuts_to
+from kvd.http.fast_path import CLOSES, NOTHING, SERVED, FastPath, entry_of
 from kvd.http.host_guard import HostGuard
 from kvd.http.recorder import Recorder, record_to
-from kvd.http.site import Site
+from kvd.http.templates import fast_path_to
 from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
 from kvd.log.writer import Writer
 from kvd.net.port import Acceptor
@@ -166,7 +167,7 @@ class Serving:
         self._access_log = self._open_access_log()
         self._recorder = self._open_record()
         self._pipe = Pipe() if settings.splice else None
-        self._site = Site(
+        self._process = ProcessContext(
             parts.open_store(settings),
             parts.dialects,
             settings.limits,
@@ -177,10 +178,11 @@ class Serving:
             self._pipe,
             Warmer(self._off_reactor).warm,
             self._recorder,
-            HostGuard(settings.listen, settings.allowed_hosts),
         )
+        guard = HostGuard(settings.listen, settings.allowed_hosts)
+        self._listener = ListenerContext(self._process, guard)
         if settings.shortcuts:
-            self._site.shortcuts = shortcuts_to(self._site)
+            self._process.fast_path = fast_path_to(self._listener)
         self._checking.start(check_interval(settings.limits), now=False)
 
     def _open_access_log(self) -> AccessLog | None:
@@ -255,48 +257,49 @@ class Serving:
             connection: Owned by this from here on.
             peer: What ``accept`` said of the other end.
         """
-        site = self._site
-        shortcuts = site.shortcuts
+        process = self._process
+        fast_path = process.fast_path
         first = None
-        if shortcuts is None:
-            protocol = HttpConnection(site)
+        if fast_path is None:
+            protocol = HttpConnection(self._listener)
         else:
             began = self._reactor.seconds()
-            outcome = _first_of(shortcuts, connection)
+            outcome = _first_of(fast_path, connection)
             if outcome == SERVED | CLOSES:
                 close_both_ways(connection)
-                self._passed(shortcuts, peer, self._reactor.seconds() - began)
+                self._passed(fast_path, peer, self._reactor.seconds() - began)
                 return
-            protocol = HttpConnection(site)
-            first = partial(protocol.go_on_after, shortcuts, outcome)
+            protocol = HttpConnection(self._listener)
+            first = partial(protocol.go_on_after, fast_path, outcome)
         serve_connection(connection, peer, protocol, self._reactor, first)
-        if self._site.draining:
+        if process.draining:
             protocol.drain(self._fresh_seconds)
-        if len(self._site.connections) >= self._settings.limits.connections:
+        if len(process.connections) >= self._settings.limits.connections:
             self._full = True
             for acceptor in self._acceptors.values():
                 acceptor.pause()
 
-    def _passed(self, shortcuts: Shortcuts, peer: Any, seconds: float) -> None:
+    def _passed(self, fast_path: FastPath, peer: Any, seconds: float) -> None:
         """
         Count a connection that was no longer than its only request.
         """
-        site = self._site
-        site.row.opened()
-        site.row.closed()
-        if site.log is None and site.recorder is None:
+        process = self._process
+        process.row.opened()
+        process.row.closed()
+        if process.log is None and process.recorder is None:
             return
-        report = shortcuts.report()
-        site.tell(report, name_of(peer))
-        if site.recorder is not None:
-            site.recorder.ended(seconds, report.seconds, report.moved_bytes, 1)
+        report = fast_path.report()
+        if process.log is not None:
+            process.log.note(entry_of(report, name_of(peer)))
+        if process.recorder is not None:
+            process.recorder.ended(seconds, report.seconds, report.moved_bytes, 1)
 
     def _eased(self) -> None:
         """
         A connection ended, or the store answered.
         """
         limit = self._settings.limits.connections
-        if self._full and len(self._site.connections) < limit:
+        if self._full and len(self._process.connections) < limit:
             self._full = False
             for acceptor in self._acceptors.values():
                 acceptor.start()
@@ -304,7 +307,7 @@ class Serving:
 
     def _check(self) -> None:
         now = self._reactor.seconds()
-        for connection in list(self._site.connections):
+        for connection in list(self._process.connections):
             try:
                 connection.check_time(now)
             except Exception:
@@ -328,15 +331,15 @@ class Serving:
         Returns:
             Fires when no connection is left.
         """
-        site = self._site
-        site.draining = True
-        site.shortcuts = None
+        process = self._process
+        process.draining = True
+        process.fast_path = None
         self._fresh_seconds = min(FRESH_SECONDS, seconds / 2)
         for name in list(self._acceptors):
             if not others_serve:
                 self._acceptors[name].empty()
             self.unlisten(name)
-        for connection in list(site.connections):
+        for connection in list(process.connections):
             connection.drain(self._fresh_seconds)
         drained = self._drained = Deferred()
         self._bound = self._reactor.callLater(seconds, self._break_off, seconds)
@@ -345,8 +348,8 @@ class Serving:
         return drained
 
     def _check_drained(self) -> None:
-        site = self._site
-        if not (site.connections or site.answers_due):
+        process = self._process
+        if not (process.connections or process.answers_due):
             self._end_drain()
 
     def _end_drain(self) -> None:
@@ -358,7 +361,7 @@ class Serving:
             drained.callback(None)
 
     def _break_off(self, seconds: float) -> None:
-        connections = list(self._site.connections)
+        connections = list(self._process.connections)
         self._log.warn(
             "{count} connections were still busy after {seconds} seconds of"
             " draining and are broken off",
@@ -378,7 +381,7 @@ class Serving:
         if self._pipe is not None:
             self._pipe.close()
         written = [log.stop() for log in (self._access_log, self._recorder) if log]
-        closed = maybeDeferred(self._site.store.close)
+        closed = maybeDeferred(self._process.store.close)
 
         async def ended() -> None:
             try:
@@ -397,12 +400,12 @@ def _all_of(waiting: int) -> int:
     return max(waiting, ALONE_AT_ONCE)
 
 
-def _first_of(shortcuts: Shortcuts, connection: socket.socket) -> int | bytes:
+def _first_of(fast_path: FastPath, connection: socket.socket) -> int | bytes:
     """
-    What comes of a shortcut for a new connection.
+    What the fast path makes of a new connection.
     """
     try:
-        return shortcuts.serve(connection.fileno())
+        return fast_path.serve(connection.fileno())
     except OSError:
         # Reading again will show an end.
         return NOTHING
