@@ -40,7 +40,7 @@ SANITIZED_EXAMPLES ?= 25
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared lint docs trial coverage sanitize crash powercuts changes soak figures bench clean
+.PHONY: serve test prepared lint docs trial coverage sanitize wheel crash powercuts changes soak figures bench clean
 
 serve: $(VENV)/served
 	$(BIN)/twistd -n kvd $(ARGS)
@@ -73,6 +73,14 @@ trial: $(VENV)/developed
 # copy that is built with them.
 sanitize: $(VENV)/developed
 	KVD_BOTH_EXAMPLES=$(SANITIZED_EXAMPLES) tests/native/sanitize.sh $(NATIVE_TESTS)
+
+# What is published, but for its platform's tag: in dist/, checked and tried. The tests do
+# the same with one of their own. KVD_PYTHONS names further Pythons to try it with.
+wheel: $(VENV)/developed
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation >/dev/null
+	KVD_WHEEL="$$(echo dist/*.whl)" $(BIN)/python -m pytest tests/integration/test_wheel.py
+	$(BIN)/auditwheel show dist/*.whl
 
 # The fork server, the workers and every daemon that a test starts are measured
 # too (tool.coverage.run in pyproject.toml).
@@ -129,7 +137,7 @@ $(BIN)/python:
 
 # Editable, so that a change is served and tested without installing again.
 $(VENV)/served: pyproject.toml $(NATIVE) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[status]'
 	touch $@
 
 $(VENV)/developed: pyproject.toml $(NATIVE) | $(BIN)/python

@@ -18,6 +18,8 @@ needed() {
     # Tests of power cuts.
     PATH="$PATH:/usr/sbin" command -v mkfs.ext4 >/dev/null || echo e2fsprogs
     PATH="$PATH:/usr/sbin" command -v mkfs.xfs >/dev/null || echo xfsprogs
+    # A file system that renames what is removed while it is open.
+    command -v bindfs >/dev/null || echo bindfs
     # What kvd compiles, and the benchmark's peers and load.
     command -v gcc >/dev/null || echo gcc
     echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1 || echo libc6-dev

@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from kvd.errors import AccessLogUnusable
-from kvd.log.buffered import Gathering
+from kvd.log.buffered import BufferedWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def write_all(descriptor: int, data: bytes) -> None:
             select([], [descriptor], [])
 
 
-class AccessLog(Gathering[Entry]):
+class AccessLog(BufferedWriter[Entry]):
     """
     The lines of one worker.
 

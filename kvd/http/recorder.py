@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 from kvd.errors import RecordUnusable
 from kvd.http.access_log import write_all
 from kvd.http.record import BEGINNING, HEADER, RECORD, Connection, pack
-from kvd.log.buffered import Gathering
+from kvd.log.buffered import BufferedWriter
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 """
@@ -31,7 +31,7 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 """
 
 
-class Recorder(Gathering[Connection]):
+class Recorder(BufferedWriter[Connection]):
     """
     What one worker adds to a record.
     """

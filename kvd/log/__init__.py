@@ -1,3 +1,3 @@
 """
-The daemon's log: limited where clients could fill it, and written by a thread.
+The daemon's logs: limited where clients could fill them, and written by threads.
 """

@@ -1,9 +1,9 @@
 """
-Writing off the path of what is written about.
+A buffered log writer, so that no request waits for a log.
 
-To tell something costs an append to a list. Twice a second the list is written
-in a thread. What a slow disk, or a pipe that nobody reads, does not take is dropped and
-counted: requests do not wait for it, nor does the end of the process, and memory is
+To note an entry costs an append to a list. Twice a second a thread writes the list. If
+a slow disk, or a pipe that nobody reads, takes less than what comes, entries are
+dropped and counted: neither requests nor the end of the process wait, and memory is
 bounded.
 """
 
@@ -21,23 +21,22 @@ T = TypeVar("T")
 
 FLUSH_SECONDS: Final = 0.5
 
-# What waits for a disk which takes none costs memory: as many entries, and as much of
-# what varies in them. As much again may be with the thread.
+# The bounds of what waits in memory: the number of entries, and the bytes in them that
+# clients choose. The thread may hold as much again.
 MAX_WAITING: Final = 100_000
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
 
 STOP_SECONDS: Final = 1.0
 """
-How long the last entries may take.
+How long writing the last entries may take.
 """
 
 
-class Gathering(Generic[T]):
+class BufferedWriter(Generic[T]):
     """
-    Gathers entries and writes them now and then.
+    Keeps entries and writes them twice a second, in their order.
 
-    They are written in the order in which they were told. A process that is
-    killed loses what it gathered in the last half second.
+    A process that is killed loses the entries of the last half second.
     """
 
     _log = Logger()
@@ -52,10 +51,10 @@ class Gathering(Generic[T]):
     ) -> None:
         """
         Args:
-            name: Of the file, for the log: "the access log".
-            write: Writes entries; may block, and fail with OSError.
-            clock: When to write.
-            off_reactor: Runs functions elsewhere, in order; some may never end.
+            name: What the file is called in messages: "the access log".
+            write: Writes entries; may block, and may raise OSError.
+            clock: Schedules the writing.
+            off_reactor: Runs functions in a thread, in order; some may never return.
             size: How many bytes of an entry clients choose.
         """
         self._name = name
@@ -72,7 +71,7 @@ class Gathering(Generic[T]):
 
     def note(self, entry: T) -> None:
         """
-        Take one entry.
+        Add an entry.
         """
         if (
             len(self._waiting) >= MAX_WAITING
@@ -94,7 +93,7 @@ class Gathering(Generic[T]):
     def _write_waiting(self) -> Deferred[None]:
         entries, self._waiting = self._waiting, []
         self._waiting_bytes = 0
-        # With nothing to write, it still comes behind what is being written.
+        # Called even with nothing to write: it fires after what is being written.
         written = self._off_reactor(lambda: self._write(entries) if entries else None)
         return written.addBoth(self._written)
 
@@ -106,11 +105,11 @@ class Gathering(Generic[T]):
 
     def _flushed(self, _: None) -> None:
         self._writing = False
-        self._tell_dropped()
+        self._report_dropped()
         if self._waiting:
             self._scheduled = self._clock.callLater(FLUSH_SECONDS, self._flush)
 
-    def _tell_dropped(self) -> None:
+    def _report_dropped(self) -> None:
         if self._dropped:
             self._log.warn(
                 "{dropped} entries of {name} were dropped: its file takes them too"
@@ -131,7 +130,7 @@ class Gathering(Generic[T]):
 
     def stop(self) -> Deferred[None]:
         """
-        Write what waits. Nothing may be told any more.
+        Write the entries that wait. No entry may follow.
 
         Returns:
             Fires when all is written, or after `STOP_SECONDS`; never fails.
@@ -148,14 +147,14 @@ class Gathering(Generic[T]):
         def written(_: None) -> None:
             if late.active():
                 late.cancel()
-                self._tell_dropped()
+                self._report_dropped()
                 stopped.callback(None)
 
         self._write_waiting().addCallback(written)
         return stopped
 
     def _late(self, count: int, stopped: Deferred[None]) -> None:
-        # What is being written besides, nobody can count.
+        # How much of what is being written gets there, nobody can count.
         self._dropped += count
-        self._tell_dropped()
+        self._report_dropped()
         stopped.callback(None)

@@ -1,8 +1,9 @@
 """
-A limit for how often the log says the same.
+A rate limit for lines of the log.
 
-Clients can cause lines, as many as they like: a value that is too large for the disk,
-say, is one line for each request. The first few of a kind are what an operator needs.
+Clients can cause as many lines as they like: each PUT of a value that is too large for
+the disk, for example, is a warning. An operator needs the first few of a kind, and the
+number of the others.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from zope.interface import implementer
 PERIOD_SECONDS: Final = 10.0
 MOST_LINES: Final = 10
 """
-Of a kind in a period.
+Of one kind, in one period.
 """
 
 MOST_KINDS: Final = 500
 """
-Of which count is kept; the others are counted as one.
+How many kinds are counted; all further ones are counted as one.
 """
 
 PASSES: Final = "log_limited"
 """
-The field of an event that somebody else has limited already.
+The field of an event that has passed a limit already.
 """
 
-# Of what has no format of its own, so many characters tell the kind.
+# The kind of an event without a format is this many characters of its text.
 _KIND_CHARACTERS: Final = 60
 
 
@@ -50,11 +51,11 @@ class _Kind:
 @implementer(ILogObserver)
 class Limited:
     """
-    Passes on `MOST_LINES` of a kind in `PERIOD_SECONDS`, and tells at the end of the
-    period how many more there were.
+    Passes on `MOST_LINES` events of a kind in `PERIOD_SECONDS`, and reports at the end
+    of the period how many more there were.
 
-    Of a kind are events with the same format from the same place; where one format
-    tells of several things, the field ``kind`` sets them apart.
+    Events are of one kind if they have the same format and come from the same module;
+    where one format serves several conditions, the field ``kind`` sets them apart.
     """
 
     def __init__(
@@ -64,8 +65,9 @@ class Limited:
     ) -> None:
         """
         Args:
-            observer: Gets what passes, from whichever thread logs.
-            call_later: Calls a function after some seconds; called from any thread.
+            observer: Gets the events that pass, in the thread that logs.
+            call_later: Calls a function after some seconds; may be called from any
+                thread.
         """
         self._observer = observer
         self._call_later = call_later
@@ -107,7 +109,7 @@ class Limited:
 
     def finish(self) -> None:
         """
-        Tell now how many lines were left out. Their periods end.
+        Report now how many lines were left out, and end all periods.
         """
         with self._lock:
             names = list(self._kinds)
@@ -125,7 +127,7 @@ def _kind_of(event: LogEvent) -> object:
 
 def in_reactor(reactor: Any) -> Callable[[float, Callable[[], None]], object]:
     """
-    Calls a function in a reactor after some seconds, from whichever thread it is asked.
+    A ``call_later`` that can be called from any thread and calls in the reactor.
     """
 
     def call_later(seconds: float, function: Callable[[], None]) -> None:

@@ -1,9 +1,9 @@
 """
-A thread for what may block: writing to a pipe that nobody reads, to a disk that is
-stalled, to a service manager that hangs.
+A thread for calls that may block: writing to a pipe that nobody reads, to a stalled
+disk, to a service manager that hangs.
 
-The reactor's own pool of threads will not do. The process waits for those threads when
-it ends, and such a write may never return.
+The reactor's own thread pool will not do: the process waits for its threads when it
+ends, and such a write may never return.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Writer:
     """
     Calls functions in a thread of its own, one after the other.
 
-    The thread begins with the first of them, and keeps no process alive. How many
-    functions wait is the caller's to bound.
+    The thread starts with the first call and does not keep the process alive. It is up
+    to the caller to bound how many functions wait.
     """
 
     def __init__(self, name: str) -> None:
         """
         Args:
-            name: Of the thread, for whoever debugs.
+            name: The name of the thread, for debugging.
         """
         self._name = name
         self._waiting: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
@@ -39,7 +39,7 @@ class Writer:
 
     def call(self, function: Callable[[], object]) -> None:
         """
-        Call a function later. It may not raise.
+        Call a function, which must not raise, in the thread.
         """
         with self._changed:
             self._count += 1
@@ -53,7 +53,7 @@ class Writer:
     @property
     def waiting(self) -> int:
         """
-        How many functions have not been called, or not come back.
+        How many functions have not returned yet.
         """
         return self._count
 
@@ -75,10 +75,11 @@ class Writer:
         Block until everything has been called.
 
         Args:
-            seconds: For so long at most.
+            seconds: How long at most.
 
         Returns:
-            Whether it has. Its own thread, which cannot wait for itself, is told no.
+            Whether everything has been called. Always False in the thread itself, which
+            cannot wait for itself.
         """
         if threading.current_thread() is self._thread:
             return False
@@ -87,17 +88,20 @@ class Writer:
 
     def end(self) -> None:
         """
-        Let the thread end when everything has been called. Nothing may follow.
+        End the thread when everything has been called. No call may follow.
         """
         self._waiting.put(None)
 
     def defer(self, function: Callable[[], None], reactor: Any) -> Deferred[None]:
         """
-        Call a function later, and tell what became of it.
+        Call a function in the thread.
 
         Args:
             function: May raise.
-            reactor: In which the Deferred fires.
+            reactor: Where the Deferred fires.
+
+        Returns:
+            Fires when the function has returned; fails with what it raised.
         """
         called: Deferred[None] = Deferred()
 

@@ -1,12 +1,12 @@
 """
-Writing the log in a thread, whatever twistd was told to write it to.
+Writes the log in a thread, wherever twistd writes it.
 
 twistd's observers write at once: to standard output, a file, syslog(3), or what
-``--logger`` names. A pipe that nobody reads, or a disk that is stalled, would stop the
-reactor at the next line, and with it connections, timeouts and the answer to SIGTERM.
-So each event is given its text at once, and a thread hands it to the observers. What
-waits for the thread is bounded; what comes beyond is counted, and that is written where
-it is missing.
+``--logger`` names. A pipe that nobody reads, or a stalled disk, would stop the reactor
+at the next line, and with it connections, timeouts and the response to SIGTERM. So each
+event is formatted at once, and a thread passes it to the observers. The text that waits
+for the thread is bounded; events beyond the bound are counted, and the count is written
+where they are missing.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from kvd.log.writer import Writer
 
 MAX_WAITING_CHARACTERS: Final = 1024 * 1024
 """
-Of the text that waits; as much again may be with the thread.
+How much text may wait; the thread may hold as much again.
 """
 
 LEAST_CHARACTERS: Final = 256
 """
-What an event counts for at least. What waits is then no more than 4,096 of them.
+The least that an event counts for, so that no more than 4,096 events wait.
 """
 
 FAILURE_CHARACTERS: Final = 64 * 1024
@@ -52,7 +52,7 @@ How long the end of the process may wait for the log.
 @implementer(ILogObserver)
 class WrittenLater:
     """
-    Hands events to other observers, in a thread.
+    Passes events to other observers, in a thread.
     """
 
     def __init__(self, *observers: ILogObserver) -> None:
@@ -80,9 +80,9 @@ class WrittenLater:
                 self._left_out += 1
             else:
                 self._characters += characters
-                # What it is about may have changed when the thread gets to it.
-                told = {"log_format": "{log_text}", "log_text": text}
-                self._waiting.append(event | told)
+                # Formatted now: its fields may change before the thread gets to it.
+                formatted = {"log_format": "{log_text}", "log_text": text}
+                self._waiting.append(event | formatted)
             if not self._called:
                 self._called = True
                 self._writer.call(self._write)
@@ -102,15 +102,15 @@ class WrittenLater:
                 self._publish(event)
             if left_out:
                 Logger(__name__, observer=self._publish).warn(
-                    "{count} lines of the log are missing here: nobody took it as fast"
-                    " as it came",
+                    "{count} lines of the log are missing here: it was not read or"
+                    " written as fast as they came",
                     count=left_out,
                 )
 
     def end(self) -> None:
         """
-        Wait for the thread from now on, with each event, `END_SECONDS` in all: nothing
-        else is left to do, and the process may end behind any line.
+        Wait for the thread with each event from now on, `END_SECONDS` in all: the
+        process may end after any line.
         """
         self._end = time.monotonic() + END_SECONDS
         self._writer.wait(END_SECONDS)
@@ -118,13 +118,13 @@ class WrittenLater:
 
 def write_log_later(reactor: Any) -> None:
     """
-    Have the log written in a thread, and limited, until this process ends.
+    Write the log in a thread, and limit it, until this process ends.
 
     Args:
-        reactor: This process's, which runs or is about to.
+        reactor: The reactor of this process, which runs or is about to.
     """
     publisher = globalLogPublisher
-    # twistd has made them, and nobody else knows them.
+    # twistd has made them; there is no public way to get at them.
     observers = list(publisher._observers)
     later = WrittenLater(*observers)
     limited = Limited(later, in_reactor(reactor))

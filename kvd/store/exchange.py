@@ -30,6 +30,8 @@ _EXT4_SUPER_MAGIC: Final = 0xEF53
 _XFS_SUPER_MAGIC: Final = 0x58465342
 _TMPFS_MAGIC: Final = 0x01021994
 _RAMFS_MAGIC: Final = 0x858458F6
+_NFS_SUPER_MAGIC: Final = 0x6969
+_FUSE_SUPER_MAGIC: Final = 0x65735546
 _RENAME_EXCHANGE: Final = 2
 
 # struct statfs begins with the magic number of the file system, a long; the whole
@@ -67,6 +69,14 @@ def is_on_a_disk(folder: int) -> bool:
     Whether a power cut leaves anything of the file system of a folder.
     """
     return _magic_of(folder) not in (_TMPFS_MAGIC, _RAMFS_MAGIC)
+
+
+def renames_removed_files(folder: int) -> bool:
+    """
+    Whether a file that is removed while somebody has it open may stay in its folder
+    under another name until it is closed (`kvd.model.keys.is_leftover`).
+    """
+    return _magic_of(folder) in (_NFS_SUPER_MAGIC, _FUSE_SUPER_MAGIC)
 
 
 def _magic_of(folder: int) -> int:

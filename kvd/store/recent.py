@@ -8,7 +8,8 @@ unchanged. An inode's number is not given to another file while the first is ope
 kvd never writes to a published file; should somebody else, its times tell.
 
 What is kept is only what kvd wrote. A removed value can stay on the disk, nameless,
-until something else takes its place here.
+until something else takes its place here. Where the file system would give it another
+name (NFS, FUSE), and so keep its folder from being removed, nothing is kept.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from zope.interface import implementer
 from kvd.interfaces import IValue
 from kvd.model.keys import Key
 from kvd.model.values import ValueInfo
+from kvd.store.exchange import renames_removed_files
 from kvd.store.value import FileValue
 
 MAX_BYTES: Final = 16 * 1024
@@ -83,6 +85,8 @@ class RecentValues:
         """Called with each key whose value is kept no longer."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = min(MAX_VALUES, descriptors // 8)
+        if renames_removed_files(root):
+            self._most = 0
 
     def known(self, key: Key) -> tuple[Identity, RecentValue] | None:
         """
@@ -132,7 +136,7 @@ class RecentValues:
             OSError: It cannot be read.
         """
         size = value.info.size
-        if size > MAX_BYTES or not value.is_ours:
+        if not self._most or size > MAX_BYTES or not value.is_ours:
             return value
         descriptor = value.fileno()
         body = os.pread(descriptor, size + 1, 0)

@@ -1,5 +1,5 @@
 """
-How many descriptors there are, and how many a daemon needs to begin.
+The limit of open descriptors, and how many a daemon needs to begin.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ In the supervisor: its control socket, its process, and its counter of batches.
 
 FOR_A_SOCKET: Final = 2
 """
-In the supervisor: itself, and what accepts from it.
+In the supervisor: the socket, and the duplicate of the port that accepts from it.
 """
 
 FOR_THE_REST: Final = 32
 """
-The store, the logs, the scoreboard, a fork server and what it takes to start it, the
-control socket and the status site with some who ask there; or, in a process that serves
-by itself, some connections.
+The store, the logs, the scoreboard, the fork server and its pipes, the control socket
+and the status site with a few connections; in a single process, a few clients.
 """
 
 
 def raise_descriptor_limit() -> None:
     """
-    Allow as many descriptors as may be: each connection has one or two.
+    Raise the soft limit to the hard limit: each connection takes one or two
+    descriptors.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -39,14 +39,14 @@ def raise_descriptor_limit() -> None:
 
 def check_descriptor_limit(settings: Settings, group_size: int) -> None:
     """
-    See that there are enough to begin.
+    Check that there are enough to begin.
 
     Args:
-        settings: The whole of them.
+        settings: All settings.
         group_size: How many sockets each address for clients gets.
 
     Raises:
-        BadSetting: There are not.
+        BadSetting: There are too few.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     sockets = len(settings.listen) * group_size
@@ -60,6 +60,6 @@ def check_descriptor_limit(settings: Settings, group_size: int) -> None:
         raise BadSetting(
             f"the limit of open files is {limit} (ulimit -n, or LimitNOFILE= of"
             f" systemd), and kvd with {settings.procs} workers and {sockets} listening"
-            f" sockets needs {needed} to begin; each connection takes one or two more,"
-            " so thousands would be right"
+            f" sockets needs {needed} to begin; each connection takes one or two more:"
+            " set the limit to some thousands"
         )

@@ -1,5 +1,5 @@
 """
-What a process gets from whoever starts it, and kvd does not want.
+What a process inherits from its parent and kvd must reset.
 """
 
 from __future__ import annotations
@@ -7,14 +7,13 @@ from __future__ import annotations
 import signal
 
 
-def forget_inherited_signals() -> None:
+def reset_signals() -> None:
     """
-    Let signals come as they do to a process that a shell starts.
+    Reset signal masks and dispositions to those of a process that a shell starts.
 
-    Whoever starts kvd may have blocked some, and would so keep it from ending or from
-    reading its settings again; or have ignored SIGCHLD, and the kernel would then reap
-    workers unseen. SIGHUP and SIGINT may be ignored on purpose (nohup(1)), and SIGPIPE
-    always is, by Python.
+    The parent may have blocked signals, which would keep kvd from ending or reloading;
+    or it may have ignored SIGCHLD, so that the kernel would reap workers unseen. SIGHUP
+    and SIGINT may be ignored on purpose (nohup(1)), and Python itself ignores SIGPIPE.
     """
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:

@@ -1,9 +1,9 @@
 """
-Whom the daemon will be: ``twistd --uid`` gives root's privileges up only after the
-service was made.
+The user that the daemon will run as: ``twistd --uid`` drops root's privileges only
+after the service was made.
 
-What is made until then, for what comes after, has to be that user's; and whether it
-can be used is to be found out as that user.
+Files that are made before that, for use after it, must belong to that user; and whether
+they can be used must be checked as that user.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from kvd.settings import User
 
 def user_to_be(twistd: Mapping[str, Any] | None) -> User | None:
     """
-    Whom twistd's own options (``--uid``, ``--gid``) make of this process; None if it
-    stays who it is.
+    The user that twistd's own options (``--uid``, ``--gid``) will make this process run
+    as; None if it stays as it is.
 
     Raises:
         BadSetting: There is no such user.
@@ -40,14 +40,14 @@ def user_to_be(twistd: Mapping[str, Any] | None) -> User | None:
             f"twistd --uid {uid}: there is no user of this number; give a user's name,"
             " or a number that getent passwd shows"
         ) from error
-    # As twistd has it.
+    # As twistd does it.
     return User(uid, known.pw_gid if gid is None else gid)
 
 
 @contextmanager
 def acting_as(user: User | None) -> Iterator[None]:
     """
-    Have the rights of a user for a while, and no others; of None: those one has.
+    Run with the rights of a user, and no others; None changes nothing.
     """
     if user is None:
         yield

@@ -1,5 +1,5 @@
 """
-SIGINT and SIGTERM, which may come more than once.
+SIGINT and SIGTERM, and what happens when one comes a second time.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ _log = Logger()
 
 def end_once(reactor: Any) -> None:
     """
-    Let a second SIGINT or SIGTERM say that kvd is ending. Twisted would stop its
-    reactor again, which fails with a traceback.
+    Log a second SIGINT or SIGTERM while kvd is ending. Twisted would stop its reactor
+    again, which fails with a traceback.
 
     Args:
-        reactor: This process's; its own handlers are there when it runs.
+        reactor: The reactor of this process, which installs its own handlers when it
+            starts.
     """
     ending = False
 
@@ -28,21 +29,21 @@ def end_once(reactor: Any) -> None:
         nonlocal ending
         ending = True
 
-    def tell(number: int) -> None:
+    def report(number: int) -> None:
         _log.info(
-            "{name} again: kvd is ending, and requests in flight have their time",
+            "{name} again: kvd is ending already, and waits for requests in progress",
             name=signal.Signals(number).name,
         )
 
     def once(first: Callable[[int, Any], Any]) -> Callable[[int, Any], Any]:
-        def came(number: int, frame: object) -> None:
+        def handle(number: int, frame: object) -> None:
             if ending:
-                reactor.callFromThread(tell, number)
+                reactor.callFromThread(report, number)
             else:
                 begin()
                 first(number, frame)
 
-        return came
+        return handle
 
     def take_over() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):

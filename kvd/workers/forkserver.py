@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.ipc.messages import Exited, Fork, Forked, Load, receive, send
 from kvd.settings import Settings
-from kvd.system.inherited import forget_inherited_signals
+from kvd.system.inherited import reset_signals
 
 if TYPE_CHECKING:
     from kvd.workers.serving import Parts
@@ -72,7 +72,7 @@ def main(descriptor: int) -> None:
     """
     Be a fork server, until the control socket closes.
     """
-    forget_inherited_signals()
+    reset_signals()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=descriptor)

@@ -105,9 +105,13 @@ def kill_daemon(policy: str, kills: int, folder: Path) -> Report:
     Returns:
         What the clients saw.
     """
+    # Known before: the clients go on at the same port, which nobody else may have while
+    # no daemon does.
     port = unused_port()
+    listening = f"--listen=tcp:{port}:interface=127.0.0.1"
+    options = [*_options(policy, folder), listening]
     control = ControlSocket(str(folder / "control"))
-    daemon = Twistd(_options(policy, folder), folder, port=port)
+    daemon = Twistd(options, folder)
     daemon.__enter__()
     try:
         with Load(port, CLIENTS) as load:
@@ -118,7 +122,7 @@ def kill_daemon(policy: str, kills: int, folder: Path) -> Report:
                 daemon.process.kill()
                 daemon.__exit__(None, None, None)
                 _await_end(workers)
-                daemon = Twistd(_options(policy, folder), folder, port=port)
+                daemon = Twistd(options, folder)
                 daemon.__enter__()
             time.sleep(0.3)
     finally:

@@ -4,13 +4,8 @@ Installed, kvd is found from any folder: as a wheel and editable.
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
-import site
 import subprocess
-import sys
-import venv
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -18,11 +13,24 @@ import pytest
 
 from kvd import __version__
 from tests.integration.http import ask
+from tests.integration.installing import (
+    Installed,
+    copied_sources,
+    only_required,
+    the_wheel,
+)
 from tests.integration.twistd import RUN_TWISTD, Twistd
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parent.parent.parent
+IMPORT_ALL = """
+import importlib, pkgutil, kvd
+for module in pkgutil.walk_packages(kvd.__path__, "kvd."):
+    try:
+        importlib.import_module(module.name)
+    except ModuleNotFoundError as error:
+        print(error.name.partition(".")[0])
+"""
 
 LIST_PLUGINS = """
 from kvd.plugins import IDialectDeclaration, IPolicyDeclaration, IStoreDeclaration
@@ -34,51 +42,6 @@ for kind in IPolicyDeclaration, IStoreDeclaration, IDialectDeclaration:
 """
 
 
-class Installed:
-    """
-    A Python of its own, with kvd installed; all else is that of this one.
-    """
-
-    def __init__(self, folder: Path, *options: str, compiler: str = "") -> None:
-        """
-        Args:
-            folder: Of its own.
-            options: For ``pip install``.
-            compiler: Of C; empty: the usual one.
-        """
-        venv.create(folder, symlinks=True, with_pip=False)
-        self.python = str(folder / "bin" / "python")
-        [packages] = (folder / "lib").glob("python*/site-packages")
-        # Behind its own packages, and as plain folders: whatever is installed
-        # editable here stays invisible there.
-        (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
-        self.environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("PYTHON", "COV"))
-        }
-        pip = [sys.executable, "-m", "pip", "--python", self.python, "install"]
-        quietly = ["--quiet", "--disable-pip-version-check", "--no-deps"]
-        # No isolation: what builds the wheel is here already, and no network
-        # is asked for it.
-        alone = ["--ignore-installed", "--no-build-isolation"]
-        building = {**os.environ, "CC": compiler} if compiler else None
-        subprocess.run([*pip, *quietly, *alone, *options], env=building, check=True)
-
-    def run(self, folder: Path, *words: str) -> str:
-        """
-        What its Python prints, started in a folder.
-        """
-        return subprocess.run(
-            [self.python, *words],
-            cwd=folder,
-            env=self.environment,
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        ).stdout
-
-
 @pytest.fixture(scope="module", params=["wheel", "editable"])
 def installed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -87,27 +50,24 @@ def installed(
     Both ways of installing.
     """
     folder = tmp_path_factory.mktemp(request.param)
-    options = [str(ROOT)] if request.param == "wheel" else ["--editable", str(ROOT)]
-    made = Installed(folder, *options)
+    if request.param == "wheel":
+        options = [str(the_wheel(tmp_path_factory))]
+    else:
+        options = ["--editable", str(copied_sources(folder))]
+    made = Installed(folder / "python", *options)
     where = made.run(folder, "-c", "import kvd; print(kvd.__file__)").strip()
-    assert Path(where).is_relative_to(folder if request.param == "wheel" else ROOT)
+    assert Path(where).is_relative_to(folder)
     return made
 
 
 @pytest.fixture(scope="module")
 def uncompiled(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """
-    Where no compiler works, from a copy that was never built.
+    Where no compiler works.
     """
     folder = tmp_path_factory.mktemp("uncompiled")
-    sources = folder / "sources"
-    sources.mkdir()
-    for name in ("kvd", "twisted"):
-        leave = shutil.ignore_patterns("*.so", "__pycache__")
-        shutil.copytree(ROOT / name, sources / name, ignore=leave)
-    for name in ("pyproject.toml", "README.rst", "LICENSE"):
-        shutil.copy(ROOT / name, sources)
-    return Installed(folder / "python", str(sources), compiler="false")
+    sources = str(copied_sources(folder))
+    return Installed(folder / "python", sources, environment={"CC": "false"})
 
 
 def test_what_is_compiled_is_there(installed: Installed, tmp_path: Path) -> None:
@@ -133,6 +93,66 @@ def test_kvd_needs_no_compiler(uncompiled: Installed, tmp_path: Path) -> None:
         daemon.stop()
 
     assert 1 == "".join(daemon.lines).count("there are no shortcuts")
+
+
+@pytest.fixture(scope="module")
+def required(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """
+    Where nothing is installed but kvd and what it requires: no extras.
+    """
+    folder = tmp_path_factory.mktemp("required")
+    return Installed(folder, str(the_wheel(tmp_path_factory)), beside=only_required)
+
+
+def test_what_it_requires_is_enough(required: Installed, tmp_path: Path) -> None:
+    """
+    For all modules but those of the extras. The first that is missing hides others.
+    """
+    printed = required.run(tmp_path, "-c", IMPORT_ALL)
+
+    assert {"jinja2", "matplotlib", "prometheus_client"} >= set(printed.split())
+    assert "" != printed
+
+
+def test_the_daily_program_needs_no_extra(required: Installed, tmp_path: Path) -> None:
+    """
+    The daemon, and the command that talks to it.
+    """
+    (tmp_path / "one").write_text("value")
+    with Twistd(["--procs=2"], tmp_path, required.python, required.environment) as at:
+        url = f"--url=http://127.0.0.1:{at.port}"
+        kvd = [str(Path(required.python).with_name("kvd")), url]
+        required.run(tmp_path, *kvd, "put", "a/key", "one")
+        assert "a/key\n" == required.run(tmp_path, *kvd, "ls")
+        assert "value" == required.run(tmp_path, *kvd, "get", "a/key", "-")
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (["-c", RUN_TWISTD, "-n", "kvd", "--status=unix:./site"], "status"),
+        (["-m", "kvd.cli.main", "bench", "article", "--plot=plot.svg"], "plot"),
+        (["-m", "kvd.cli.main", "bench", "small", "--report=report.html"], "plot"),
+    ],
+)
+def test_what_needs_an_extra_names_it(
+    required: Installed, tmp_path: Path, words: list[str], extra: str
+) -> None:
+    """
+    In a sentence, before anything is done.
+    """
+    ended = subprocess.run(
+        [required.python, *words],
+        cwd=tmp_path,
+        env=required.environment,
+        capture_output=True,
+        text=True,
+    )
+
+    assert 0 != ended.returncode
+    assert f"pip install '.[{extra}]'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_it_is_installed_under_its_own_name(
@@ -223,7 +243,7 @@ def test_nothing_is_said_of_a_cache_that_cannot_be_written(
     is still said.
     """
     folder = tmp_path_factory.mktemp("unwritable")
-    installed = Installed(folder, str(ROOT))
+    installed = Installed(folder, str(the_wheel(tmp_path_factory)))
     [plugins] = folder.glob("lib/python*/site-packages/twisted/plugins")
     # Nobody can write it, not even root.
     (plugins / "dropin.cache").mkdir()

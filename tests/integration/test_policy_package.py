@@ -13,7 +13,7 @@ import pytest
 
 from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask
-from tests.integration.test_install import ROOT, Installed
+from tests.integration.installing import ROOT, Installed, the_wheel
 from tests.integration.twistd import RUN_TWISTD, Twistd
 
 pytestmark = pytest.mark.integration
@@ -27,7 +27,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     Beside kvd.
     """
     folder = tmp_path_factory.mktemp("installed")
-    return Installed(folder, str(ROOT), str(PACKAGE))
+    return Installed(folder, str(the_wheel(tmp_path_factory)), str(PACKAGE))
 
 
 def serve(

@@ -236,6 +236,7 @@ def test_a_place_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
     """
     And leaves no address behind that nobody serves.
     """
+    # Known before: the daemon never comes to say which it has.
     port = unused_port()
     tried = subprocess.run(
         [

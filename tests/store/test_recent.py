@@ -8,13 +8,10 @@ import os
 import resource
 from unittest import mock
 
-from twisted.internet.defer import execute
-
 from kvd.errors import KeyAbsent
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store import recent
-from kvd.store.file import FileStore
 from kvd.store.recent import MAX_BYTES, RecentValue
 from tests.store.cases import FileStoreCase
 
@@ -194,12 +191,26 @@ class RecentValueTests(FileStoreCase):
         # The folder of uploads is one more.
         assert before + most + 1 == len(os.listdir("/proc/self/fd"))
 
+    def test_nothing_is_held_where_it_would_stay_in_its_folder(self) -> None:
+        """
+        When it is removed: on file systems that rename what somebody has open.
+        """
+        self.patch(recent, "renames_removed_files", lambda folder: True)
+        store = self.open_store()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(2):
+            value = store.open(NESTED)
+            assert not isinstance(value, RecentValue)
+            value.close()
+
+        assert before == len(os.listdir("/proc/self/fd"))
+
     def test_a_closed_store_holds_nothing(self) -> None:
         """
         Of what it kept, either.
         """
         before = len(os.listdir("/proc/self/fd"))
-        store = FileStore(self.path, "process", self.clock, execute)
+        store = self.open_store()
         self.get(store, NESTED)
         store.close()
 

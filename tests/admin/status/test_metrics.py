@@ -4,8 +4,10 @@ Tests for `kvd.admin.status.metrics`, read with prometheus-client's own parsers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -278,3 +280,21 @@ def test_the_supervisor_is_measured_as_any_process() -> None:
 
     assert {"process_cpu_seconds_total", "process_open_fds"} <= names
     assert not [name for name in names if name.startswith("python_")]
+
+
+def test_all_metrics_are_documented() -> None:
+    """
+    In the table of ``docs/running.rst``, and it has no others.
+    """
+    document = Path(__file__).parents[3] / "docs" / "running.rst"
+    documented = set(
+        re.findall(r"^``(kvd_\w+)`` ", document.read_text(encoding="utf-8"), re.M)
+    )
+    shadow = Shadow("leastbusy", LeastBusy())
+    with scoreboard(1) as board:
+        counts = {"policy": "leastbusy", "model": False, **shadow.counts([0])}
+        body, _ = render(taken(board, "ready", shadow=counts), "")
+
+    families = list(read_text(body.decode()))
+    names = {f.name + "_total" * (f.type == "counter") for f in families}
+    assert {name for name in names if name.startswith("kvd_")} == documented

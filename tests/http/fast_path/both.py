@@ -141,7 +141,10 @@ class Worker:
         far.sendall(request)
         self._clients.append(Client(self._reactor, far))
         self._replies.append(b"")
-        self._serving.serve(near, "")
+        with near:
+            self._reactor.adoptStreamConnection(
+                near.fileno(), near.family, self._serving.factory
+            )
         self._hear(len(self._clients) - 1)
 
     def send(self, number: int, data: bytes, *, reads: bool = True) -> None:

@@ -10,15 +10,17 @@ import socket
 
 from twisted.internet.task import Clock
 
+from kvd.http.connection import HttpConnection
 from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import FastPath
+from kvd.http.fast_path import CLOSES, SERVED, FastPath
 from kvd.http.host_guard import HostGuard
 from kvd.http.templates import fast_path_to
 from kvd.model.keys import Key
 from kvd.settings import Limits
 from kvd.store import attribute
 from kvd.store.file import FileStore
+from tests.stepped import Client, SteppedReactor, connect
 from tests.store.cases import FileStoreCase
 
 HOST = b"Host: kvd\r\n"
@@ -164,6 +166,38 @@ class FastPathCase(FileStoreCase):
             with open(path, "rb") as file:
                 contents[name] = file.read(), attribute_of(path)
         return contents
+
+
+class FallbackCase(FastPathCase):
+    """
+    The same without the fast path: put before a suite, it has the suite's requests take
+    the ordinary way through Python, on one connection after the other.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        super().setUp()
+        self.process.fast_path = None
+        self._client: Client | None = None
+        self._reply = b""
+
+    def make_listener(self, store: FileStore) -> ListenerContext:
+        process = ProcessContext(store, Dialects(()), self.limits, self.reactor)
+        return ListenerContext(process, HostGuard())
+
+    def serve(self, request: bytes) -> int | bytes:
+        if self._client is None:
+            self._client = connect(self.reactor, HttpConnection(self.listener))
+            self.addCleanup(self._client.socket.close)
+        self._reply = self._client.send(request).receive()
+        if not self._client.ended:
+            return SERVED
+        self._client = None
+        return SERVED | CLOSES
+
+    def reply(self) -> bytes:
+        return self._reply
 
 
 def attribute_of(path: str) -> bytes | None:

@@ -14,7 +14,7 @@ from kvd.http.wire.replies import http_date
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store import attribute
-from tests.http.fast_path.cases import FastPathCase, body_of, field, get
+from tests.http.fast_path.cases import FallbackCase, FastPathCase, body_of, field, get
 
 
 class KeptValueTests(FastPathCase):
@@ -121,6 +121,12 @@ class KeptValueTests(FastPathCase):
         for number in range(600):
             request = get("k", b"User-Agent: %d\r\n" % number)
             assert b"v" == body_of(self.served(request))
+
+
+class KeptValueFallbackTests(FallbackCase, KeptValueTests):
+    """
+    See there; without the fast path.
+    """
 
 
 class OtherValueTests(FastPathCase):

@@ -16,7 +16,13 @@ from kvd.model.keys import Key
 from kvd.store import attribute
 from kvd.store.tree import MOST_KEPT
 from kvd.store.uploads import key_of
-from tests.http.fast_path.cases import FastPathCase, attribute_of, field, put
+from tests.http.fast_path.cases import (
+    FallbackCase,
+    FastPathCase,
+    attribute_of,
+    field,
+    put,
+)
 
 
 class StoringTests(FastPathCase):
@@ -143,15 +149,20 @@ class StoringTests(FastPathCase):
             key = Key(b"folder%d/k" % number)
             assert b"%d" % number == self.get(self.store, key)
 
-    def test_many_keys_are_locked(self) -> None:
+    def test_it_is_not_older_than_the_one_before(self) -> None:
         """
-        More than are remembered.
+        Though the clock was set back.
         """
-        for number in range(5000):
-            request = put(f"none/{number}", b"")
-            assert request == self.serve(request)
-        self.served(put("k", b"v"))
-        self.while_locked(Key(b"k"), lambda: self.assert_left(put("k", b"v")))
+        self.served(put("k", b"value"))
+        path = os.path.join(self.path, "k")
+        for ahead_us in (3_600_000_000, 999_999, 1):
+            date_us = (time.time_ns() // 10**9) * 1_000_000 + 5_000_000 + ahead_us
+            text = attribute.encode("a" * 32, os.stat(path).st_size, date_us, b"")
+            os.setxattr(path, attribute.NAME, text)
+            os.utime(path, ns=(0, 1000 * date_us))
+            self.served(put("k", b"other"))
+            assert 1000 * date_us == os.stat(path).st_mtime_ns
+            assert date_us / 1e6 == self.result(self.store.stat(Key(b"k"))).changed
 
 
 class SwappingTests(StoringTests):
@@ -326,21 +337,6 @@ class InTheWayTests(FastPathCase):
         os.truncate(path, 4)
         self.assert_left(put("k", b"v"))
 
-    def test_it_is_not_older_than_the_one_before(self) -> None:
-        """
-        Though the clock was set back.
-        """
-        self.served(put("k", b"value"))
-        path = self.path_of("k")
-        for ahead_us in (3_600_000_000, 999_999, 1):
-            date_us = (time.time_ns() // 10**9) * 1_000_000 + 5_000_000 + ahead_us
-            text = attribute.encode("a" * 32, os.stat(path).st_size, date_us, b"")
-            os.setxattr(path, attribute.NAME, text)
-            os.utime(path, ns=(0, 1000 * date_us))
-            self.served(put("k", b"other"))
-            assert 1000 * date_us == os.stat(path).st_mtime_ns
-            assert date_us / 1e6 == self.result(self.store.stat(Key(b"k"))).changed
-
     def test_another_process_has_the_key_locked(self) -> None:
         """
         It is not waited for, and the lock is free afterwards.
@@ -360,6 +356,16 @@ class InTheWayTests(FastPathCase):
             if name != "lock":
                 shutil.rmtree(self.path_of(f".kvd/{name}"))
         self.assert_left(put("k", b"v"))
+
+    def test_many_keys_are_locked(self) -> None:
+        """
+        More than are remembered.
+        """
+        for number in range(5000):
+            request = put(f"none/{number}", b"")
+            assert request == self.serve(request)
+        self.served(put("k", b"v"))
+        self.while_locked(Key(b"k"), lambda: self.assert_left(put("k", b"v")))
 
     def test_there_is_no_folder_of_uploads_yet(self) -> None:
         """
@@ -461,6 +467,33 @@ class KeepingTests(StoringTests):
             assert {} == self.kept()
             self.clock.pump([1.0] * 5)
             assert before + 1 == sync.call_count
+
+
+class StoringFallbackTests(FallbackCase, StoringTests):
+    """
+    See there; without the fast path.
+    """
+
+
+class SwappingFallbackTests(FallbackCase, SwappingTests):
+    """
+    See there; without the fast path.
+    """
+
+
+class KeepingFallbackTests(FallbackCase, KeepingTests):
+    """
+    See there; without the fast path.
+    """
+
+
+class NotKeptTests(FastPathCase):
+    """
+    Where what is replaced cannot be kept, the request is left alone.
+    """
+
+    keeps = True
+    swaps = True
 
     def test_too_long_a_key_is_left(self) -> None:
         """

@@ -40,8 +40,17 @@ class NewConnectionTests(ConnectionCase):
         far.sendall(request)
         # As from ``accept``: it would wait.
         assert near.getblocking()
-        self.serving.serve(near, "")
+        self.hand_over(near)
         return client
+
+    def hand_over(self, connection: socket.socket) -> None:
+        """
+        Another process has accepted it.
+        """
+        with connection:
+            self.reactor.adoptStreamConnection(
+                connection.fileno(), connection.family, self.serving.factory
+            )
 
     def test_who_says_nothing_holds_up_nobody(self) -> None:
         """
@@ -105,7 +114,7 @@ class NewConnectionTests(ConnectionCase):
         before = len(self.process.connections)
         near, far = socket.socketpair()
         far.close()
-        self.serving.serve(near, "")
+        self.hand_over(near)
         self.reactor.settle()
 
         assert before == len(self.process.connections)

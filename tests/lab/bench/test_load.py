@@ -17,9 +17,10 @@ import pytest
 from kvd.lab.bench.client import PutClient, RequestFailed, TimedOut
 from kvd.lab.bench.errors import BenchFailed
 from kvd.lab.bench.load import Load, _send_share
-from kvd.lab.bench.programs import send, sink, unused_port
+from kvd.lab.bench.programs import send, sink
 from kvd.lab.bench.sink import listen, serve
 from kvd.lab.bench.storm import Storm
+from tests.ports import unused_port
 
 BODY_BYTES = 300_000
 
