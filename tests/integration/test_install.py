@@ -74,7 +74,7 @@ def test_what_is_compiled_is_there(installed: Installed, tmp_path: Path) -> None
     """
     Beside the modules, and can be loaded.
     """
-    program = "from kvd.http import fast_path; print(fast_path.are_compiled())"
+    program = "from kvd.http import fast_path; print(fast_path.is_compiled())"
 
     assert "True\n" == installed.run(tmp_path, "-c", program)
 

@@ -14,10 +14,10 @@ from kvd.http.wire.replies import http_date
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store import attribute
-from tests.http.fast_path.cases import FallbackCase, ShortcutCase, body_of, field, get
+from tests.http.fast_path.cases import FallbackCase, FastPathCase, body_of, field, get
 
 
-class KeptValueTests(ShortcutCase):
+class KeptValueTests(FastPathCase):
     """
     A value that was read is sent from memory.
     """
@@ -129,7 +129,7 @@ class KeptValueFallbackTests(FallbackCase, KeptValueTests):
     """
 
 
-class OtherValueTests(ShortcutCase):
+class OtherValueTests(FastPathCase):
     """
     What is no more, or not, the value in memory, is left to who can say.
     """
@@ -298,7 +298,7 @@ class OtherValueTests(ShortcutCase):
         self.assert_left(get("k"))
 
 
-class ManyValuesTests(ShortcutCase):
+class ManyValuesTests(FastPathCase):
     """
     As many are held as the store holds.
     """

@@ -18,14 +18,14 @@ from kvd.store.tree import MOST_KEPT
 from kvd.store.uploads import key_of
 from tests.http.fast_path.cases import (
     FallbackCase,
-    ShortcutCase,
+    FastPathCase,
     attribute_of,
     field,
     put,
 )
 
 
-class StoringTests(ShortcutCase):
+class StoringTests(FastPathCase):
     """
     A small body that has come whole is stored and published at once.
     """
@@ -173,7 +173,7 @@ class SwappingTests(StoringTests):
     swaps = True
 
 
-class LimitedTests(ShortcutCase):
+class LimitedTests(FastPathCase):
     """
     Of what is refused, nothing is stored.
     """
@@ -190,7 +190,7 @@ class LimitedTests(ShortcutCase):
         self.assert_left(put("k", b"123456"))
 
 
-class OnDiskTests(ShortcutCase):
+class OnDiskTests(FastPathCase):
     """
     At durability ``disk`` a sync has to be waited for.
     """
@@ -204,7 +204,7 @@ class OnDiskTests(ShortcutCase):
         self.assert_left(put("k", b"v"))
 
 
-class InTheWayTests(ShortcutCase):
+class InTheWayTests(FastPathCase):
     """
     Where it is not as simple, the upload is discarded and the request left alone.
     """
@@ -373,11 +373,11 @@ class InTheWayTests(ShortcutCase):
         used before is as good.
         """
         self.store = self.open_store()
-        self.shortcuts = self.make_shortcuts(self.make_site(self.store))
+        self.fast_path = self.make_fast_path(self.make_listener(self.store))
         self.assert_left(put("k", b"v"))
         self.publish(self.store, Key(b"other"), b"v")
         self.served(put("k", b"v"))
-        self.shortcuts = self.make_shortcuts(self.make_site(self.store))
+        self.fast_path = self.make_fast_path(self.make_listener(self.store))
         self.served(put("k", b"v"))
 
     def test_the_store_is_closed(self) -> None:
@@ -387,7 +387,7 @@ class InTheWayTests(ShortcutCase):
         """
         before = len(os.listdir("/proc/self/fd"))
         self.store = self.open_store()
-        self.shortcuts = self.make_shortcuts(self.make_site(self.store))
+        self.fast_path = self.make_fast_path(self.make_listener(self.store))
         self.publish(self.store, Key(b"a/b"), b"v")
         self.keep("k", b"v")
         self.served(put("a/k", b"v"))
@@ -487,7 +487,7 @@ class KeepingFallbackTests(FallbackCase, KeepingTests):
     """
 
 
-class NotKeptTests(ShortcutCase):
+class NotKeptTests(FastPathCase):
     """
     Where what is replaced cannot be kept, the request is left alone.
     """
@@ -516,7 +516,7 @@ class NotKeptTests(ShortcutCase):
         self.served(put("7", b"v"))
 
 
-class OtherLockTests(ShortcutCase):
+class OtherLockTests(FastPathCase):
     """
     A lock is one only if everybody finds it.
     """
