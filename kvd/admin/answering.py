@@ -5,17 +5,16 @@ A listening socket and a twisted.web site, put together.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-from twisted.internet import unix
-from twisted.internet.address import UNIXAddress
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web import http
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
-from kvd.net.port import Acceptor
+from kvd.net.factory import ServerFactory
+from kvd.net.port import Port
 
 MAX_CONNECTIONS: Final = 256
 """
@@ -148,14 +147,14 @@ class _Connection(ProtocolWrapper):
         super().writeSequence(data)
 
 
-class _Bounded(WrappingFactory):
+class _Bounded(ServerFactory, WrappingFactory):
     """
     Whoever comes when `MAX_CONNECTIONS` are open takes the place of the one that has
     waited longest since it came or was answered: that is idle, or sends no request.
     """
 
-    noisy = False
     protocol = _Connection
+    batch_size = 16
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
@@ -194,32 +193,15 @@ class Answering:
         Args:
             listener: Listening and non-blocking; owned by this.
             site: Answers.
-            reactor: Watches the socket.
+            reactor: Adopts the socket, in kvd's way (`kvd.net.reactor`).
         """
-        self._factory = _Bounded(site)
-        self._reactor = reactor
-        self._end: Callable[[], object]
-        if listener.family == socket.AF_UNIX:
-            # Not adoptStreamPort: it makes the socket's file everybody's.
-            acceptor = Acceptor(listener, self._accepted, reactor)
-            acceptor.start()
-            self._end = acceptor.close
-            return
         with listener:
-            port = reactor.adoptStreamPort(
-                listener.fileno(), listener.family, self._factory
+            self._port: Port = reactor.adoptStreamPort(
+                listener.fileno(), listener.family, _Bounded(site)
             )
-        self._end = port.stopListening
-
-    def _accepted(self, connection: socket.socket, peer: Any) -> None:
-        protocol = self._factory.buildProtocol(UNIXAddress(None))
-        assert protocol is not None
-        no_port: Any = None
-        transport = unix.Server(connection, protocol, peer, no_port, 0, self._reactor)
-        protocol.makeConnection(transport)
 
     def close(self) -> None:
         """
         Answer nobody new.
         """
-        self._end()
+        self._port.stopListening()

@@ -5,6 +5,7 @@ Puts the parts together: the service that ``twistd kvd`` runs.
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 from twisted.application.service import IService
 
@@ -20,6 +21,7 @@ from kvd.dispatch.reuseport_programs import Steering
 from kvd.dispatch.scoreboard import create_scoreboard
 from kvd.errors import BadSetting, OperatorError
 from kvd.interfaces import IHeldStoreMaker
+from kvd.net.reactor import adopt_in_kvds_way, most_descriptors
 from kvd.options import Options
 from kvd.settings import Settings
 from kvd.system.clock import measure_monotonically
@@ -47,11 +49,13 @@ def makeService(options: Options) -> IService:
 
     # Before anything of kvd's is scheduled.
     measure_monotonically(reactor)
+    adopt_in_kvds_way(reactor)
     reset_signals()
     settings = options.settings
     notifier = take_notifier(os.environ)
-    raise_descriptor_limit()
+    raise_descriptor_limit(most_descriptors(reactor))
     try:
+        check_status_site(settings)
         inherited = take_inherited(os.environ)
         chosen = choose_policy(settings.policy, max(1, settings.procs))
         shadow = choose_first_shadow(settings, chosen)
@@ -88,6 +92,18 @@ def makeService(options: Options) -> IService:
         options.read,
         held,
     )
+
+
+def check_status_site(settings: Settings) -> None:
+    """
+    Raises:
+        BadSetting: A status site is asked for, and what it needs is not installed.
+    """
+    if settings.status is not None and find_spec("prometheus_client") is None:
+        raise BadSetting(
+            "--status needs prometheus-client: run pip install '.[status]' in the"
+            " folder of kvd's sources"
+        )
 
 
 def choose_first_shadow(

@@ -4,12 +4,12 @@ The worker's half of a hand-over; `kvd.dispatch.handover` has the theory.
 
 from __future__ import annotations
 
+import errno
 import os
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
 from kvd.ipc.channel import Channel
@@ -30,22 +30,18 @@ class Adopting:
 
     _log = Logger()
 
-    def __init__(
-        self,
-        channel: Channel,
-        adopt: Callable[[socket.socket, Any], None],
-        clock: IReactorTime,
-    ) -> None:
+    def __init__(self, channel: Channel, factory: ServerFactory, reactor: Any) -> None:
         """
         Args:
             channel: To the supervisor.
-            adopt: Gets each connection and its peer.
-            clock: Tells the time.
+            factory: Serves each connection.
+            reactor: Adopts the connections and tells the time.
         """
         self._channel = channel
-        self._clock = clock
-        self._adopt = adopt
+        self._factory = factory
+        self._reactor = reactor
         self._claims = -1
+        self._spare = -1
         self._settled = -1
         self._told = -1
         self._began = 0.0
@@ -58,13 +54,14 @@ class Adopting:
         """
         assert self._claims == -1
         self._claims = descriptor
+        self._keep_spare()
 
     def dealt(self, deal: Deal, descriptors: Sequence[int]) -> None:
         """
         A batch has come.
         """
         if self._told == self._settled:
-            self._began = self._clock.seconds()
+            self._began = self._reactor.seconds()
         if not self._claim():
             _close_all(descriptors)
         elif self.leaving or len(descriptors) != deal.connections:
@@ -77,7 +74,7 @@ class Adopting:
             for descriptor in descriptors:
                 self._adopt_one(descriptor, deal.family)
         self._settled = deal.batch
-        if self._clock.seconds() - self._began >= TELL_SECONDS:
+        if self._reactor.seconds() - self._began >= TELL_SECONDS:
             self.heard()
 
     def _claim(self) -> bool:
@@ -88,19 +85,40 @@ class Adopting:
         return True
 
     def _adopt_one(self, descriptor: int, family: int) -> None:
-        connection = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
-        connection.setblocking(False)
+        adopt = self._reactor.adoptStreamConnection
         try:
-            peer = connection.getpeername()
-        except OSError:
-            # Reset while it was on its way: nobody is left to serve.
-            connection.close()
-            return
-        try:
-            self._adopt(connection, peer)
+            try:
+                adopt(descriptor, family, self._factory)
+            except OSError as error:
+                if error.errno != errno.EMFILE or self._spare == -1:
+                    raise
+                # To adopt is to duplicate, and the supervisor lets go of this one.
+                os.close(self._spare)
+                self._spare = -1
+                adopt(descriptor, family, self._factory)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                self._log_failure()
+            # Else reset while it was on its way: nobody is left to serve.
         except Exception:
-            self._log.failure("a connection that was handed over cannot be served")
-            connection.close()
+            self._log_failure()
+        finally:
+            os.close(descriptor)
+            if self._spare == -1:
+                self._keep_spare()
+
+    def _log_failure(self) -> None:
+        self._log.failure("a connection that was handed over cannot be served")
+
+    def _keep_spare(self) -> None:
+        """
+        Keep a descriptor in reserve, for when there is no other.
+        """
+        try:
+            self._spare = os.dup(self._claims)
+        except OSError:
+            # The next close of a connection makes room.
+            pass
 
     def heard(self) -> None:
         """

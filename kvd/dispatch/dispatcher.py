@@ -13,7 +13,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -21,14 +21,15 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kvd.dispatch.deciding import Decider
-from kvd.dispatch.handover import HandOver
+from kvd.dispatch.handover import Accepted, HandOver, close_all
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import MAX_DESCRIPTORS, Declined, Message, Settled
 from kvd.model.view import View
+from kvd.net.factory import ServerFactory
 from kvd.net.listening import ListenerGroup
-from kvd.net.port import Acceptor
+from kvd.net.port import Port
 
 CLAIM_SECONDS: Final = 0.15
 """
@@ -53,6 +54,34 @@ LOOK_SECONDS: Final = 0.025
 How often that is looked at, and whether workers are open again, while there is
 something to wait for.
 """
+
+
+class _Holding(ServerFactory):
+    """
+    Keeps what the supervisor accepts, for workers.
+    """
+
+    batch_size = MAX_DESCRIPTORS
+
+    def __init__(
+        self, family: int, held: deque[Accepted], deal: Callable[[], None]
+    ) -> None:
+        self._family = family
+        self._held = held
+        self._deal = deal
+
+    def take_descriptor(self, descriptor: int, peer: Any) -> bool:
+        """
+        See `ServerFactory.take_descriptor`.
+        """
+        self._held.append(Accepted(descriptor, self._family))
+        return True
+
+    def batch_accepted(self) -> None:
+        """
+        See `ServerFactory.batch_accepted`.
+        """
+        self._deal()
 
 
 class Dealing:
@@ -82,7 +111,8 @@ class Dealing:
             groups: The sockets; closed when this finishes.
             scoreboard: How busy the workers are.
             max_connections: How many one worker may have open.
-            reactor: Watches the sockets and tells the time.
+            reactor: Adopts the sockets, in kvd's way (`kvd.net.reactor`), and tells the
+                time.
         """
         self.shadow: Shadow | None = None
         """Looks on, as soon as a batch is on its way."""
@@ -96,7 +126,7 @@ class Dealing:
         self._hands: dict[int, HandOver] = {}
         self._joining: dict[int, Any] = {}
         self._open: tuple[int, ...] = ()
-        self._held: deque[socket.socket] = deque()
+        self._held: deque[Accepted] = deque()
         self._turn = 0
         self._random = Random()
         self._accepting = False
@@ -104,7 +134,7 @@ class Dealing:
         self._look_call: Any = None
         self._brought: Deferred[None] | None = None
         self._bring_call: Any = None
-        self._acceptors: dict[tuple[int, int], Acceptor] = {}
+        self._ports: dict[tuple[int, int], Port] = {}
         self._socket_call: Any = None
         self._look_for_sockets()
 
@@ -113,9 +143,8 @@ class Dealing:
         try:
             for number, group in enumerate(self._groups):
                 for member, sock in enumerate(group.members):
-                    if (number, member) not in self._acceptors:
-                        # Its own descriptor: the group's is closed with the group.
-                        self._acceptors[number, member] = self._acceptor(sock.dup())
+                    if (number, member) not in self._ports:
+                        self._ports[number, member] = self._adopt(sock)
         except OSError as error:
             self._log.error(
                 "connections at some sockets wait for now: {error}",
@@ -125,17 +154,14 @@ class Dealing:
                 JOIN_SECONDS, self._look_for_sockets
             )
 
-    def _acceptor(self, sock: socket.socket) -> Acceptor:
-        acceptor = Acceptor(
-            sock,
-            lambda connection, peer: self._held.append(connection),
-            self._reactor,
-            lambda waiting: MAX_DESCRIPTORS,
-            self._deal,
+    def _adopt(self, sock: socket.socket) -> Port:
+        family = int(sock.family)
+        port: Port = self._reactor.adoptStreamPort(
+            sock.fileno(), family, _Holding(family, self._held, self._deal)
         )
-        if self._accepting:
-            acceptor.start()
-        return acceptor
+        if not self._accepting:
+            port.pauseProducing()
+        return port
 
     def _look_for_no_more(self) -> None:
         if self._socket_call is not None:
@@ -236,7 +262,7 @@ class Dealing:
 
     # -- dealing --------------------------------------------------------------
 
-    def _hold(self, connections: Sequence[socket.socket]) -> None:
+    def _hold(self, connections: Sequence[Accepted]) -> None:
         """
         Keep connections that came first for whoever is open next.
         """
@@ -260,7 +286,7 @@ class Dealing:
 
     def _deal_batch(self) -> None:
         connections = tuple(self._scoreboard.connections())
-        dealt: defaultdict[int, list[socket.socket]] = defaultdict(list)
+        dealt: defaultdict[int, list[Accepted]] = defaultdict(list)
         views: list[View] = []
         workers = self._choose(connections, views)
         for worker in workers:
@@ -332,11 +358,11 @@ class Dealing:
     def _accept(self, accepting: bool) -> None:
         if accepting != self._accepting and not self._finished:
             self._accepting = accepting
-            for acceptor in self._acceptors.values():
+            for port in self._ports.values():
                 if accepting:
-                    acceptor.start()
+                    port.resumeProducing()
                 else:
-                    acceptor.pause()
+                    port.pauseProducing()
 
     # -- what takes too long --------------------------------------------------
 
@@ -389,13 +415,13 @@ class Dealing:
         # Who was let in is served, as where workers empty the queues.
         self.max_connections = sys.maxsize
         if self._accepts:
-            for (number, member), acceptor in self._acceptors.items():
+            for (number, member), port in self._ports.items():
                 if member >= self._groups[number].given:
-                    acceptor.empty()
+                    port.empty()
         self._finished = True
         self._look_for_no_more()
-        for acceptor in self._acceptors.values():
-            acceptor.close()
+        for port in self._ports.values():
+            port.stopListening()
         for group in self._groups:
             group.close()
         brought = self._brought = Deferred()
@@ -433,8 +459,7 @@ class Dealing:
         self._close_held()
 
     def _close_held(self) -> None:
-        for connection in self._held:
-            connection.close()
+        close_all(self._held)
         self._held.clear()
 
 
@@ -442,11 +467,11 @@ def _without(workers: tuple[int, ...], worker: int) -> tuple[int, ...]:
     return tuple(other for other in workers if other != worker)
 
 
-def _by_family(connections: Sequence[socket.socket]) -> Iterable[list[socket.socket]]:
+def _by_family(connections: Sequence[Accepted]) -> Iterable[list[Accepted]]:
     """
     The connections in lists of one family each; as a rule there is one.
     """
-    families: dict[int, list[socket.socket]] = {}
+    families: dict[int, list[Accepted]] = {}
     for connection in connections:
         families.setdefault(connection.family, []).append(connection)
     return families.values()

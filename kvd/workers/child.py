@@ -100,7 +100,7 @@ class Worker:
         )
         self._serving = Serving(settings, worker, reactor, row, parts)
         self._serving.share_of = self._share_of
-        self._adopting = Adopting(self._channel, self._serving.serve, reactor)
+        self._adopting = Adopting(self._channel, self._serving.factory, reactor)
         self._limited = Limited(cast(ILogObserver, self._tell), in_reactor(reactor))
         self._draining = False
         self.status = 0
@@ -175,11 +175,13 @@ class Worker:
             self._channel.send(Unplaced(message.name))
             return
         (descriptor,) = descriptors
-        sock = socket.socket(fileno=descriptor)
-        if self._draining:
-            sock.close()
-        else:
-            self._serving.listen(message.name, sock, alone=message.alone)
+        with socket.socket(fileno=descriptor) as sock:
+            if self._draining:
+                return
+            try:
+                self._serving.listen(message.name, sock, exclusive=message.alone)
+            except OSError:
+                self._channel.send(Unplaced(message.name))
 
     def _claims(self, descriptors: Sequence[int]) -> None:
         if not descriptors:

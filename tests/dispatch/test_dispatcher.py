@@ -39,6 +39,7 @@ from kvd.ipc.messages import (
     Settled,
 )
 from kvd.model.view import View
+from kvd.net.factory import ServerFactory
 from kvd.net.listening import open_group
 from kvd.settings import TCPAddress
 from tests.dispatch.test_deciding import Odd, catch, fail, never
@@ -47,9 +48,10 @@ from tests.stepped import SteppedReactor
 WORKERS = 3
 
 
-class Worker:
+class Worker(ServerFactory):
     """
-    Both ends of a control socket, with what the pool and a worker do there.
+    Both ends of a control socket, with what the pool and a worker do there; and the
+    factory of the worker's connections.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Worker:
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.near = Channel(near, self._told, self._lost, reactor)
         self.far = Channel(far, self._received, lambda: None, reactor, self._heard)
-        self.adopting = Adopting(self.far, self._serve, reactor)
+        self.adopting = Adopting(self.far, self, reactor)
         dealing.joined(number, self.near)
 
     def _told(self, message: Message, descriptors: list[int]) -> None:
@@ -90,10 +92,14 @@ class Worker:
     def _heard(self) -> None:
         self.adopting.heard()
 
-    def _serve(self, connection: socket.socket, peer: Any) -> None:
+    def take(self, connection: socket.socket, peer: Any) -> bool:
+        """
+        See `ServerFactory.take`.
+        """
         self._row.opened()
         self.served.append(connection)
         self._reactor.be_kept(self.took_seconds)
+        return True
 
     def stall(self) -> None:
         """
@@ -155,6 +161,7 @@ class DealingCase(SynchronousTestCase):
             worker.end()
             if worker.adopting._claims != -1:
                 os.close(worker.adopting._claims)
+                os.close(worker.adopting._spare)
         for client in self.clients:
             client.close()
         if self.group.members[0].fileno() != -1:
@@ -776,6 +783,33 @@ class FullWorkerTests(DealingCase):
         assert 1 == len(self.workers[0].told)
 
         self.reactor.advance(BLOCKED_SECONDS + LOOK_SECONDS)
+        assert [4] == self.served()
+        assert list(range(4)) == self.all_served()
+
+    def test_a_worker_at_its_limit_of_descriptors_loses_no_connection(self) -> None:
+        """
+        There is room for the batch, and for nothing beside it.
+        """
+        self.join()
+        self.workers[0].stall()
+        self.connect(4)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 6, hard))
+        fillers = []
+        try:
+            while True:
+                fillers.append(os.dup(0))
+        except OSError:
+            for _ in range(4):
+                os.close(fillers.pop())
+        self.workers[0].go_on()
+        self.reactor.settle()
+        for filler in fillers:
+            os.close(filler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
         assert [4] == self.served()
         assert list(range(4)) == self.all_served()
 

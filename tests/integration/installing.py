@@ -10,11 +10,14 @@ import shutil
 import site
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 from typing import Final
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT: Final = Path(__file__).parent.parent.parent
 
@@ -128,3 +131,30 @@ def _all_of_ours(packages: Path) -> None:
     # Behind its own packages, and as plain folders: whatever is installed editable here
     # stays invisible there.
     (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
+
+
+def only_required(packages: Path) -> None:
+    """
+    Put there what kvd requires, what that requires in turn, and nothing else.
+    """
+    for package in _required_by("txkvd", frozenset(), set()):
+        names = {file.parts[0] for file in package.files or ()}
+        for name in names - {"..", "__pycache__"}:
+            if not (packages / name).exists():
+                (packages / name).symlink_to(str(package.locate_file(name)))
+
+
+def _required_by(
+    name: str, extras: frozenset[str], seen: set[tuple[str, frozenset[str]]]
+) -> Iterator[Distribution]:
+    for line in distribution(name).requires or ():
+        wanted = Requirement(line)
+        if wanted.marker is not None and not any(
+            wanted.marker.evaluate({"extra": extra}) for extra in extras or {""}
+        ):
+            continue
+        key = canonicalize_name(wanted.name), frozenset(wanted.extras)
+        if key not in seen:
+            seen.add(key)
+            yield distribution(wanted.name)
+            yield from _required_by(wanted.name, key[1], seen)

@@ -392,12 +392,10 @@ def test_ipv6_is_spoken(tmp_path: Path) -> None:
     """
     To an address in brackets.
     """
-    port = unused_port()
-    options = [f"--listen=tcp:{port}:interface=127.0.0.1"]
-    options += [f"--listen=tcp:{port}:interface=[::1]"]
-    with Twistd([*serving(tmp_path), *options], tmp_path, port=port):
-        there = ["--url", f"http://[::1]:{port}"]
-        shell = Shell(tmp_path, port)
+    options = [*serving(tmp_path), "--listen=tcp:0:interface=[::1]"]
+    with Twistd(options, tmp_path) as daemon:
+        there = ["--url", f"http://[::1]:{daemon.port}"]
+        shell = Shell(tmp_path, daemon.port)
         shell.succeed(*there, "put", "key", "-", given=b"value")
         assert b"value" == shell.succeed(*there, "get", "key", "-")
 

@@ -24,7 +24,6 @@ import pytest
 from tests.integration.http import ask, ask_over, read_to_end, talk
 from tests.integration.small_disk import tmpfs
 from tests.integration.twistd import RUN_TWISTD, Twistd
-from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 
@@ -434,20 +433,20 @@ def test_other_addresses_serve_too(tmp_path: Path, policy: str) -> None:
     """
     IPv6 and a Unix socket beside IPv4; the socket's file goes at the end.
     """
-    port = unused_port()
     options = [
         "--policy", policy, "--procs", "2",
         "--listen", "tcp:0:interface=127.0.0.1",
-        "--listen", f"tcp:{port}:interface=[::1]",
+        "--listen", "tcp:0:interface=[::1]",
         "--listen", "unix:kvd.sock",
-        "--listen", f"tcp:{port}:interface=127.0.0.1",
+        "--listen", "tcp:0:interface=127.0.0.2",
     ]  # fmt: skip
+    interfaces = "127.0.0.1", "::1", "127.0.0.2"
     path = tmp_path / "kvd.sock"
-    with Twistd(options, tmp_path, port=port) as daemon:
-        assert 404 == ask(port, "GET", "/k").status
-        with socket.create_connection(("::1", port)) as six:
-            six.sendall(b"GET /k HTTP/1.0\r\n\r\n")
-            assert read_to_end(six).startswith(b"HTTP/1.1 404 ")
+    with Twistd(options, tmp_path) as daemon:
+        for address in zip(interfaces, daemon.ports, strict=True):
+            with socket.create_connection(address) as remote:
+                remote.sendall(b"GET /k HTTP/1.0\r\n\r\n")
+                assert read_to_end(remote).startswith(b"HTTP/1.1 404 ")
         for _ in range(4):
             with socket.socket(socket.AF_UNIX) as local:
                 local.connect(str(path))

@@ -13,10 +13,24 @@ import pytest
 
 from kvd import __version__
 from tests.integration.http import ask
-from tests.integration.installing import Installed, copied_sources, the_wheel
+from tests.integration.installing import (
+    Installed,
+    copied_sources,
+    only_required,
+    the_wheel,
+)
 from tests.integration.twistd import RUN_TWISTD, Twistd
 
 pytestmark = pytest.mark.integration
+
+IMPORT_ALL = """
+import importlib, pkgutil, kvd
+for module in pkgutil.walk_packages(kvd.__path__, "kvd."):
+    try:
+        importlib.import_module(module.name)
+    except ModuleNotFoundError as error:
+        print(error.name.partition(".")[0])
+"""
 
 LIST_PLUGINS = """
 from kvd.plugins import IDialectDeclaration, IPolicyDeclaration, IStoreDeclaration
@@ -60,7 +74,7 @@ def test_what_is_compiled_is_there(installed: Installed, tmp_path: Path) -> None
     """
     Beside the modules, and can be loaded.
     """
-    program = "from kvd.http import fast_path; print(fast_path.are_compiled())"
+    program = "from kvd.http import fast_path; print(fast_path.is_compiled())"
 
     assert "True\n" == installed.run(tmp_path, "-c", program)
 
@@ -79,6 +93,66 @@ def test_kvd_needs_no_compiler(uncompiled: Installed, tmp_path: Path) -> None:
         daemon.stop()
 
     assert 1 == "".join(daemon.lines).count("there are no shortcuts")
+
+
+@pytest.fixture(scope="module")
+def required(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """
+    Where nothing is installed but kvd and what it requires: no extras.
+    """
+    folder = tmp_path_factory.mktemp("required")
+    return Installed(folder, str(the_wheel(tmp_path_factory)), beside=only_required)
+
+
+def test_what_it_requires_is_enough(required: Installed, tmp_path: Path) -> None:
+    """
+    For all modules but those of the extras. The first that is missing hides others.
+    """
+    printed = required.run(tmp_path, "-c", IMPORT_ALL)
+
+    assert {"jinja2", "matplotlib", "prometheus_client"} >= set(printed.split())
+    assert "" != printed
+
+
+def test_the_daily_program_needs_no_extra(required: Installed, tmp_path: Path) -> None:
+    """
+    The daemon, and the command that talks to it.
+    """
+    (tmp_path / "one").write_text("value")
+    with Twistd(["--procs=2"], tmp_path, required.python, required.environment) as at:
+        url = f"--url=http://127.0.0.1:{at.port}"
+        kvd = [str(Path(required.python).with_name("kvd")), url]
+        required.run(tmp_path, *kvd, "put", "a/key", "one")
+        assert "a/key\n" == required.run(tmp_path, *kvd, "ls")
+        assert "value" == required.run(tmp_path, *kvd, "get", "a/key", "-")
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (["-c", RUN_TWISTD, "-n", "kvd", "--status=unix:./site"], "status"),
+        (["-m", "kvd.cli.main", "bench", "article", "--plot=plot.svg"], "plot"),
+        (["-m", "kvd.cli.main", "bench", "small", "--report=report.html"], "plot"),
+    ],
+)
+def test_what_needs_an_extra_names_it(
+    required: Installed, tmp_path: Path, words: list[str], extra: str
+) -> None:
+    """
+    In a sentence, before anything is done.
+    """
+    ended = subprocess.run(
+        [required.python, *words],
+        cwd=tmp_path,
+        env=required.environment,
+        capture_output=True,
+        text=True,
+    )
+
+    assert 0 != ended.returncode
+    assert f"pip install '.[{extra}]'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_it_is_installed_under_its_own_name(

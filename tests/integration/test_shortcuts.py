@@ -18,7 +18,6 @@ from tests.integration.small_disk import tmpfs
 from tests.integration.test_bodies import debris
 from tests.integration.test_status import told_by
 from tests.integration.twistd import Twistd
-from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 
@@ -34,13 +33,14 @@ def seen(folder: Path, shortcuts: str, *options: str) -> dict[str, object]:
     and what it tells of them.
     """
     folder.mkdir()
-    port, path = unused_port(), str(folder / "socket")
+    path = str(folder / "socket")
     chosen = [
         *["--durability=process", f"--shortcuts={shortcuts}", "--access-log=log"],
         *[f"--control={folder}/control", f"--record={folder}/record", *options],
-        *[f"--listen=tcp:{port}:interface=127.0.0.1", f"--listen=unix:{path}"],
+        *["--listen=tcp:0:interface=127.0.0.1", f"--listen=unix:{path}"],
     ]
-    with Twistd(chosen, folder, port=port) as daemon:
+    with Twistd(chosen, folder) as daemon:
+        port = daemon.port
         ask(port, "PUT", "/a/first", b"v")
         replies = exchange(socket.AF_INET, ("127.0.0.1", port))
         replies += exchange(socket.AF_UNIX, path)

@@ -21,7 +21,6 @@ from tests.integration.http import ask
 from tests.integration.test_shadow import kvd
 from tests.integration.test_status import null, told_by
 from tests.integration.twistd import Twistd
-from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 
@@ -231,14 +230,13 @@ def test_the_page_says_what_chooses_instead(tmp_path: Path, control: Path) -> No
     """
     For as long as it is so.
     """
-    site = unused_port()
-    chosen = [*options(control, "steered:by=least"), f"--status=tcp:{site}"]
+    chosen = [*options(control, "steered:by=least"), "--status=tcp:0"]
     fact = "document.querySelector('[data-fact=policy] dd')?.textContent"
     with (
-        Denied(chosen, tmp_path, "bpf"),
+        Denied(chosen, tmp_path, "bpf") as daemon,
         Chromium(tmp_path / "profile") as browser,
     ):
-        browser.open(f"http://127.0.0.1:{site}/")
+        browser.open(f"http://127.0.0.1:{daemon.status_port}/")
         browser.until(f"{fact} === 'not steered:by=least but steered:by=random'")
         change(control, "policy", {"policy": "leastbusy"})
         browser.until(f"{fact} === 'leastbusy'")

@@ -1,5 +1,5 @@
 """
-Shortcuts to a true file store, and one client.
+FastPath to a true file store, and one client.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ import socket
 
 from twisted.internet.task import Clock
 
+from kvd.http.connection import HttpConnection
+from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import Shortcuts, shortcuts_to
-from kvd.http.site import Site
+from kvd.http.fast_path import CLOSES, SERVED, FastPath
+from kvd.http.host_guard import HostGuard
+from kvd.http.templates import fast_path_to
 from kvd.model.keys import Key
 from kvd.settings import Limits
 from kvd.store import attribute
 from kvd.store.file import FileStore
+from tests.stepped import Client, SteppedReactor, connect
 from tests.store.cases import FileStoreCase
 
 HOST = b"Host: kvd\r\n"
@@ -61,7 +65,7 @@ def body_of(reply: bytes) -> bytes:
     return reply.partition(b"\r\n\r\n")[2]
 
 
-class ShortcutCase(FileStoreCase):
+class FastPathCase(FileStoreCase):
     """
     A test in which one client has a connection, and nobody but a shortcut reads
     from it.
@@ -72,25 +76,27 @@ class ShortcutCase(FileStoreCase):
     def setUp(self) -> None:
         super().setUp()
         self.store = self.open_store()
-        self.site = self.make_site(self.store)
-        self.shortcuts = self.make_shortcuts(self.site)
+        self.listener = self.make_listener(self.store)
+        self.process = self.listener.process
+        self.fast_path = self.make_fast_path(self.listener)
         # The folder of uploads is made, as the ordinary way does it.
         self.result(self.store.begin(Key(b"first"), 0)).discard()
         self.near, self.far = self.pair()
 
-    def make_site(self, store: FileStore) -> Site:
+    def make_listener(self, store: FileStore) -> ListenerContext:
         """
         What a worker would have around the store.
         """
-        return Site(store, Dialects(()), self.limits, Clock())
+        process = ProcessContext(store, Dialects(()), self.limits, Clock())
+        return ListenerContext(process, HostGuard())
 
-    def make_shortcuts(self, site: Site) -> Shortcuts:
+    def make_fast_path(self, listener: ListenerContext) -> FastPath:
         """
         As a worker has them.
         """
-        made = shortcuts_to(site)
+        made = fast_path_to(listener)
         assert made is not None, "kvd is installed without what a C compiler makes"
-        site.shortcuts = made
+        listener.process.fast_path = made
         return made
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
@@ -116,7 +122,7 @@ class ShortcutCase(FileStoreCase):
         What comes of a request.
         """
         self.far.sendall(request)
-        return self.shortcuts.serve(self.near.fileno())
+        return self.fast_path.serve(self.near.fileno())
 
     def reply(self) -> bytes:
         """
@@ -160,6 +166,38 @@ class ShortcutCase(FileStoreCase):
             with open(path, "rb") as file:
                 contents[name] = file.read(), attribute_of(path)
         return contents
+
+
+class FallbackCase(FastPathCase):
+    """
+    The same without the fast path: put before a suite, it has the suite's requests take
+    the ordinary way through Python, on one connection after the other.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        super().setUp()
+        self.process.fast_path = None
+        self._client: Client | None = None
+        self._reply = b""
+
+    def make_listener(self, store: FileStore) -> ListenerContext:
+        process = ProcessContext(store, Dialects(()), self.limits, self.reactor)
+        return ListenerContext(process, HostGuard())
+
+    def serve(self, request: bytes) -> int | bytes:
+        if self._client is None:
+            self._client = connect(self.reactor, HttpConnection(self.listener))
+            self.addCleanup(self._client.socket.close)
+        self._reply = self._client.send(request).receive()
+        if not self._client.ended:
+            return SERVED
+        self._client = None
+        return SERVED | CLOSES
+
+    def reply(self) -> bytes:
+        return self._reply
 
 
 def attribute_of(path: str) -> bytes | None:

@@ -14,10 +14,10 @@ from kvd.http.wire.replies import http_date
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store import attribute
-from tests.http.fast_path.cases import ShortcutCase, body_of, field, get
+from tests.http.fast_path.cases import FallbackCase, FastPathCase, body_of, field, get
 
 
-class KeptValueTests(ShortcutCase):
+class KeptValueTests(FastPathCase):
     """
     A value that was read is sent from memory.
     """
@@ -123,7 +123,13 @@ class KeptValueTests(ShortcutCase):
             assert b"v" == body_of(self.served(request))
 
 
-class OtherValueTests(ShortcutCase):
+class KeptValueFallbackTests(FallbackCase, KeptValueTests):
+    """
+    See there; without the fast path.
+    """
+
+
+class OtherValueTests(FastPathCase):
     """
     What is no more, or not, the value in memory, is left to who can say.
     """
@@ -292,7 +298,7 @@ class OtherValueTests(ShortcutCase):
         self.assert_left(get("k"))
 
 
-class ManyValuesTests(ShortcutCase):
+class ManyValuesTests(FastPathCase):
     """
     As many are held as the store holds.
     """

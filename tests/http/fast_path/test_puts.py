@@ -16,10 +16,16 @@ from kvd.model.keys import Key
 from kvd.store import attribute
 from kvd.store.tree import MOST_KEPT
 from kvd.store.uploads import key_of
-from tests.http.fast_path.cases import ShortcutCase, attribute_of, field, put
+from tests.http.fast_path.cases import (
+    FallbackCase,
+    FastPathCase,
+    attribute_of,
+    field,
+    put,
+)
 
 
-class StoringTests(ShortcutCase):
+class StoringTests(FastPathCase):
     """
     A small body that has come whole is stored and published at once.
     """
@@ -143,15 +149,20 @@ class StoringTests(ShortcutCase):
             key = Key(b"folder%d/k" % number)
             assert b"%d" % number == self.get(self.store, key)
 
-    def test_many_keys_are_locked(self) -> None:
+    def test_it_is_not_older_than_the_one_before(self) -> None:
         """
-        More than are remembered.
+        Though the clock was set back.
         """
-        for number in range(5000):
-            request = put(f"none/{number}", b"")
-            assert request == self.serve(request)
-        self.served(put("k", b"v"))
-        self.while_locked(Key(b"k"), lambda: self.assert_left(put("k", b"v")))
+        self.served(put("k", b"value"))
+        path = os.path.join(self.path, "k")
+        for ahead_us in (3_600_000_000, 999_999, 1):
+            date_us = (time.time_ns() // 10**9) * 1_000_000 + 5_000_000 + ahead_us
+            text = attribute.encode("a" * 32, os.stat(path).st_size, date_us, b"")
+            os.setxattr(path, attribute.NAME, text)
+            os.utime(path, ns=(0, 1000 * date_us))
+            self.served(put("k", b"other"))
+            assert 1000 * date_us == os.stat(path).st_mtime_ns
+            assert date_us / 1e6 == self.result(self.store.stat(Key(b"k"))).changed
 
 
 class SwappingTests(StoringTests):
@@ -162,7 +173,7 @@ class SwappingTests(StoringTests):
     swaps = True
 
 
-class LimitedTests(ShortcutCase):
+class LimitedTests(FastPathCase):
     """
     Of what is refused, nothing is stored.
     """
@@ -179,7 +190,7 @@ class LimitedTests(ShortcutCase):
         self.assert_left(put("k", b"123456"))
 
 
-class OnDiskTests(ShortcutCase):
+class OnDiskTests(FastPathCase):
     """
     At durability ``disk`` a sync has to be waited for.
     """
@@ -193,7 +204,7 @@ class OnDiskTests(ShortcutCase):
         self.assert_left(put("k", b"v"))
 
 
-class InTheWayTests(ShortcutCase):
+class InTheWayTests(FastPathCase):
     """
     Where it is not as simple, the upload is discarded and the request left alone.
     """
@@ -326,21 +337,6 @@ class InTheWayTests(ShortcutCase):
         os.truncate(path, 4)
         self.assert_left(put("k", b"v"))
 
-    def test_it_is_not_older_than_the_one_before(self) -> None:
-        """
-        Though the clock was set back.
-        """
-        self.served(put("k", b"value"))
-        path = self.path_of("k")
-        for ahead_us in (3_600_000_000, 999_999, 1):
-            date_us = (time.time_ns() // 10**9) * 1_000_000 + 5_000_000 + ahead_us
-            text = attribute.encode("a" * 32, os.stat(path).st_size, date_us, b"")
-            os.setxattr(path, attribute.NAME, text)
-            os.utime(path, ns=(0, 1000 * date_us))
-            self.served(put("k", b"other"))
-            assert 1000 * date_us == os.stat(path).st_mtime_ns
-            assert date_us / 1e6 == self.result(self.store.stat(Key(b"k"))).changed
-
     def test_another_process_has_the_key_locked(self) -> None:
         """
         It is not waited for, and the lock is free afterwards.
@@ -361,17 +357,27 @@ class InTheWayTests(ShortcutCase):
                 shutil.rmtree(self.path_of(f".kvd/{name}"))
         self.assert_left(put("k", b"v"))
 
+    def test_many_keys_are_locked(self) -> None:
+        """
+        More than are remembered.
+        """
+        for number in range(5000):
+            request = put(f"none/{number}", b"")
+            assert request == self.serve(request)
+        self.served(put("k", b"v"))
+        self.while_locked(Key(b"k"), lambda: self.assert_left(put("k", b"v")))
+
     def test_there_is_no_folder_of_uploads_yet(self) -> None:
         """
         The ordinary way makes it. From then on, none is left alone; a store that was
         used before is as good.
         """
         self.store = self.open_store()
-        self.shortcuts = self.make_shortcuts(self.make_site(self.store))
+        self.fast_path = self.make_fast_path(self.make_listener(self.store))
         self.assert_left(put("k", b"v"))
         self.publish(self.store, Key(b"other"), b"v")
         self.served(put("k", b"v"))
-        self.shortcuts = self.make_shortcuts(self.make_site(self.store))
+        self.fast_path = self.make_fast_path(self.make_listener(self.store))
         self.served(put("k", b"v"))
 
     def test_the_store_is_closed(self) -> None:
@@ -381,7 +387,7 @@ class InTheWayTests(ShortcutCase):
         """
         before = len(os.listdir("/proc/self/fd"))
         self.store = self.open_store()
-        self.shortcuts = self.make_shortcuts(self.make_site(self.store))
+        self.fast_path = self.make_fast_path(self.make_listener(self.store))
         self.publish(self.store, Key(b"a/b"), b"v")
         self.keep("k", b"v")
         self.served(put("a/k", b"v"))
@@ -462,6 +468,33 @@ class KeepingTests(StoringTests):
             self.clock.pump([1.0] * 5)
             assert before + 1 == sync.call_count
 
+
+class StoringFallbackTests(FallbackCase, StoringTests):
+    """
+    See there; without the fast path.
+    """
+
+
+class SwappingFallbackTests(FallbackCase, SwappingTests):
+    """
+    See there; without the fast path.
+    """
+
+
+class KeepingFallbackTests(FallbackCase, KeepingTests):
+    """
+    See there; without the fast path.
+    """
+
+
+class NotKeptTests(FastPathCase):
+    """
+    Where what is replaced cannot be kept, the request is left alone.
+    """
+
+    keeps = True
+    swaps = True
+
     def test_too_long_a_key_is_left(self) -> None:
         """
         The ordinary way syncs what takes the place of what it cannot keep.
@@ -483,7 +516,7 @@ class KeepingTests(StoringTests):
         self.served(put("7", b"v"))
 
 
-class OtherLockTests(ShortcutCase):
+class OtherLockTests(FastPathCase):
     """
     A lock is one only if everybody finds it.
     """

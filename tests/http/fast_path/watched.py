@@ -1,18 +1,18 @@
 """
-Shortcuts that tell what they did.
+FastPath that tell what they did.
 """
 
 from __future__ import annotations
 
-from kvd.http.fast_path import SERVED, Report, Shortcuts
+from kvd.http.fast_path import SERVED, FastPath, Report
 
 
-class WatchedShortcuts:
+class WatchedFastPath:
     """
     Counts what goes which way.
     """
 
-    def __init__(self, shortcuts: Shortcuts) -> None:
+    def __init__(self, shortcuts: FastPath) -> None:
         self._shortcuts = shortcuts
         self.served = 0
         self.left = 0
@@ -20,7 +20,7 @@ class WatchedShortcuts:
 
     def serve(self, socket: int) -> int | bytes:
         """
-        See `Shortcuts`.
+        See `FastPath`.
         """
         outcome = self._shortcuts.serve(socket)
         if isinstance(outcome, bytes):
@@ -31,12 +31,12 @@ class WatchedShortcuts:
 
     def take_unsent(self) -> bytes:
         """
-        See `Shortcuts`.
+        See `FastPath`.
         """
         return self._shortcuts.take_unsent()
 
     def report(self) -> Report:
         """
-        See `Shortcuts`.
+        See `FastPath`.
         """
         return self._shortcuts.report()

@@ -20,7 +20,7 @@ from kvd.lab.bench.programs import send, sink
 from kvd.lab.bench.sink import listen, serve
 from kvd.lab.bench.storm import Storm
 from kvd.lab.measuring.errors import BenchFailed
-from kvd.lab.measuring.processes import unused_port
+from tests.ports import unused_port
 
 BODY_BYTES = 300_000
 

@@ -10,6 +10,9 @@ from kvd.lab.simulate.figures import Figures
 from kvd.lab.simulate.laboratory import load_policies, simulate_case
 from kvd.lab.simulate.presets import PRESETS
 
+# Millions of choices.
+pytestmark = pytest.mark.untraced
+
 
 @pytest.fixture(scope="module")
 def cases() -> list[dict[str, Figures]]:

@@ -1,12 +1,14 @@
 """
-What all connections of one process share.
+What connections share, by how long it lives: as long as the process, or as long as a
+socket that they come from. (What lives as long as one connection is in
+`kvd.http.connection`, and as long as one request in `kvd.http.request`.)
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -15,6 +17,7 @@ from twisted.logger import Logger
 from kvd.dispatch.scoreboard import Row, lone_row
 from kvd.http.access_log import Entry
 from kvd.http.dialects.choice import Dialects
+from kvd.http.fast_path import FastPath
 from kvd.http.host_guard import HostGuard
 from kvd.http.recorder import Recorder
 from kvd.http.run_queue import RunQueue
@@ -22,19 +25,18 @@ from kvd.http.timeouts import bounds_of
 from kvd.http.wire.heads import Heads
 from kvd.interfaces import IStore
 from kvd.net.splice import Pipe
+from kvd.net.transport import ServerTransport
 from kvd.settings import Limits
 
-if TYPE_CHECKING:
-    from kvd.http.connection import HttpConnection
-    from kvd.http.fast_path import Report, Shortcuts
-
-
-Warm = Callable[[int, int, int], Deferred[None] | None]
+Readahead = Callable[[int, int, int], Deferred[None] | None]
+"""
+See `kvd.net.readahead.Warmer.warm`.
+"""
 
 
 class IRequestLog(Protocol):
     """
-    Where finished requests are told.
+    Where finished requests are logged.
     """
 
     def note(self, entry: Entry) -> None:
@@ -43,9 +45,36 @@ class IRequestLog(Protocol):
         """
 
 
-class Site:
+class OpenConnection(Protocol):
     """
-    The parts that a connection works with, and the connections there are.
+    A connection, as its process sees it.
+    """
+
+    transport: ServerTransport
+
+    def check_time(self, now: float) -> None:
+        """
+        Called a few times a second: end what has waited for too long.
+        """
+
+    def drain(self, seconds: float) -> None:
+        """
+        The process stops: finish the request in service, and begin no other but one
+        that is on its way.
+
+        Args:
+            seconds: How long a request may be on its way.
+        """
+
+    def abort(self) -> None:
+        """
+        Break off at once.
+        """
+
+
+class ProcessContext:
+    """
+    What all connections of a process work with, and what is known of them together.
     """
 
     _log = Logger()
@@ -60,25 +89,22 @@ class Site:
         eased: Callable[[], None] = lambda: None,
         row: Row | None = None,
         pipe: Pipe | None = None,
-        warm: Warm = lambda descriptor, offset, count: None,
+        readahead: Readahead = lambda descriptor, offset, count: None,
         recorder: Recorder | None = None,
-        guard: HostGuard | None = None,
     ) -> None:
         """
         Args:
             store: Keeps the values.
-            dialects: Understand requests and spell replies.
+            dialects: Understand requests and choose the statuses of replies.
             limits: What one client may ask.
             clock: Tells the time.
-            log: Hears of each request; None: nobody wants to know.
+            log: Gets an entry for each request; None: there is no access log.
             eased: Called when a connection ended or the store answered.
             row: Where this process counts; None: only for itself.
             pipe: Through which bodies are moved to files; None: they are read
                 and written.
-            warm: See `kvd.net.readahead.Warmer.warm`.
-            recorder: Hears of each connection that ended; None: nobody wants to
-                know.
-            guard: Says which hosts may be asked for; None: all.
+            readahead: Reads a part of a file into memory before it is sent.
+            recorder: Records each connection that ended; None: nothing is recorded.
         """
         self.store = store
         self.dialects = dialects
@@ -88,27 +114,26 @@ class Site:
         self._eased = eased
         self.row = row or lone_row()
         self.pipe = pipe
-        self.warm = warm
+        self.readahead = readahead
         self.recorder = recorder
-        self.guard = guard or HostGuard()
         self.heads = Heads(limits)
-        self.shortcuts: Shortcuts | None = None
-        """Which requests take where they can; None while draining too."""
         self.bounds = bounds_of(limits)
         self.run_queue = RunQueue(clock.callLater, self.row)
+        self.fast_path: FastPath | None = None
+        """Takes the requests that it can; None while draining too."""
         self.draining = False
-        self.connections: set[HttpConnection] = set()
+        self.connections: set[OpenConnection] = set()
         self.answers_due = 0
-        """Answers that the store owes, also to connections that are gone."""
+        """How many answers the store owes, also to connections that are gone."""
 
-    def opened(self, connection: HttpConnection) -> None:
+    def opened(self, connection: OpenConnection) -> None:
         """
         A connection has begun.
         """
         self.connections.add(connection)
         self.row.opened()
 
-    def closed(self, connection: HttpConnection) -> None:
+    def closed(self, connection: OpenConnection) -> None:
         """
         A connection has ended.
         """
@@ -116,22 +141,18 @@ class Site:
         self.row.closed()
         self._eased()
 
-    def tell(self, report: Report, peer_name: str) -> None:
+    def asked(self) -> None:
         """
-        Log a request that a shortcut has served.
+        The store owes an answer.
         """
-        if self.log is not None:
-            self.log.note(
-                Entry(
-                    ended=time.time(),
-                    peer=peer_name,
-                    method=report.method,
-                    key=report.target,
-                    status=report.status,
-                    body_bytes=report.body_bytes,
-                    seconds=report.seconds,
-                )
-            )
+        self.answers_due += 1
+
+    def answered(self) -> None:
+        """
+        An answer that was due has come.
+        """
+        self.answers_due -= 1
+        self._eased()
 
     def stop_moving(self) -> None:
         """
@@ -144,9 +165,14 @@ class Site:
                 " are read and written instead"
             )
 
-    def settled(self) -> None:
-        """
-        An answer that was due has come.
-        """
-        self.answers_due -= 1
-        self._eased()
+
+@dataclass
+class ListenerContext:
+    """
+    What the connections that come from one listening socket share, or from several
+    that are guarded alike.
+    """
+
+    process: ProcessContext
+    guard: HostGuard
+    """Knows which hosts may be asked for here."""
