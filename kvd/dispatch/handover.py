@@ -29,11 +29,10 @@ before it: their messages would claim the units of newer ones.
 from __future__ import annotations
 
 import os
-import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import MAX_DESCRIPTORS, Claims, Deal
@@ -51,10 +50,20 @@ Who could not take a batch is not asked for so long.
 """
 
 
+class Accepted(NamedTuple):
+    """
+    A connection that this process has accepted, and not looked at.
+    """
+
+    descriptor: int
+    family: int
+    """As in `socket.socket`."""
+
+
 @dataclass(slots=True)
 class _Batch:
     number: int
-    connections: Sequence[socket.socket]
+    connections: Sequence[Accepted]
     offered: float
 
 
@@ -92,7 +101,7 @@ class HandOver:
             and now >= self._blocked_until
         )
 
-    def offer(self, connections: Sequence[socket.socket], now: float) -> bool:
+    def offer(self, connections: Sequence[Accepted], now: float) -> bool:
         """
         Send a batch.
 
@@ -110,7 +119,7 @@ class HandOver:
         deal = Deal(batch.number, len(connections), connections[0].family)
         # First, so that the worker never finds a batch before its unit.
         os.eventfd_write(self._claims, 1)
-        if not self._channel.offer(deal, [c.fileno() for c in connections]):
+        if not self._channel.offer(deal, [c.descriptor for c in connections]):
             os.eventfd_read(self._claims)
             self._blocked_until = now + BLOCKED_SECONDS
             return False
@@ -127,11 +136,11 @@ class HandOver:
             batch = self._batches.popleft()
             if batch.connections:
                 self.waiting -= len(batch.connections)
-                _close_all(batch.connections)
+                close_all(batch.connections)
             else:
                 self._revoked -= 1
 
-    def declined(self, number: int, now: float) -> Sequence[socket.socket]:
+    def declined(self, number: int, now: float) -> Sequence[Accepted]:
         """
         The worker gives a batch back.
 
@@ -154,7 +163,7 @@ class HandOver:
                 return batch.offered
         return None
 
-    def revoke(self) -> list[socket.socket]:
+    def revoke(self) -> list[Accepted]:
         """
         Take back what the worker has not claimed.
 
@@ -167,7 +176,7 @@ class HandOver:
                 units += os.eventfd_read(self._claims)
             except BlockingIOError:
                 break
-        taken: list[socket.socket] = []
+        taken: list[Accepted] = []
         for batch in list(self._batches)[len(self._batches) - units :]:
             taken += batch.connections
             self.waiting -= len(batch.connections)
@@ -175,7 +184,7 @@ class HandOver:
             self._revoked += 1
         return taken
 
-    def close(self) -> list[socket.socket]:
+    def close(self) -> list[Accepted]:
         """
         The worker is gone.
 
@@ -185,13 +194,16 @@ class HandOver:
         """
         unclaimed = self.revoke()
         for batch in self._batches:
-            _close_all(batch.connections)
+            close_all(batch.connections)
         self._batches.clear()
         self.waiting = 0
         os.close(self._claims)
         return unclaimed
 
 
-def _close_all(connections: Sequence[socket.socket]) -> None:
+def close_all(connections: Iterable[Accepted]) -> None:
+    """
+    Let go of connections.
+    """
     for connection in connections:
-        connection.close()
+        os.close(connection.descriptor)

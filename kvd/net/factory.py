@@ -47,13 +47,27 @@ class ServerFactory(protocol.ServerFactory):
         The connections of one wake-up are accepted.
         """
 
+    def take_descriptor(self, descriptor: int, peer: Any) -> bool:
+        """
+        Take a connection that a port has accepted, before a socket object is made for
+        it.
+
+        Args:
+            descriptor: The factory's, if it takes it.
+            peer: What ``accept`` said of the other end.
+
+        Returns:
+            Whether it was taken; else `take` is asked next.
+        """
+        return False
+
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
         Take a connection as it is, before a protocol is made for it.
 
         Args:
             connection: The factory's, if it takes it.
-            peer: What ``accept`` said of the other end.
+            peer: What ``accept`` or ``getpeername`` said of the other end.
 
         Returns:
             Whether it was taken; else `buildProtocol` is asked next.

@@ -138,6 +138,7 @@ class Port(tcp.Port):
             host, number = listener.getsockname()[:2]
         super().__init__(number, factory, interface=host, reactor=reactor)
         self._listener = listener
+        self._family = int(listener.family)
         self._guessed = None if _tells_its_queue(listener) else 1
         self._retry: Any = None
         self._kept_since: float | None = None
@@ -270,7 +271,9 @@ class Port(tcp.Port):
             Whether another attempt makes sense right away.
         """
         try:
-            connection, peer = self.socket.accept()
+            # As `socket.accept` does it, which takes longer: it looks up the family by
+            # its name, and always makes an object.
+            descriptor, peer = self._listener._accept()  # type: ignore[attr-defined]  # not in typeshed
         except BlockingIOError:
             return False
         except OSError as error:
@@ -281,9 +284,13 @@ class Port(tcp.Port):
             return False
         self._complained = False
         self._of_peers = 0
+        factory = self.factory
+        if factory.take_descriptor(descriptor, peer):
+            return True
+        connection = socket.socket(self._family, socket.SOCK_STREAM, 0, descriptor)
         try:
-            if not self.factory.take(connection, peer):
-                make_connection(connection, peer, self.factory, self.reactor)
+            if not factory.take(connection, peer):
+                make_connection(connection, peer, factory, self.reactor)
         except Exception:
             # A mistake of ours; raised from here, it would end the listening.
             self._log.failure("a connection that was accepted cannot be served")

@@ -9,6 +9,7 @@ order of options never matters.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from getopt import GetoptError
@@ -103,7 +104,18 @@ class Options(usage.Options):
         print(f"kvd {__version__}")
         raise SystemExit(0)
 
-    opt_h = usage.Options.opt_help
+    def opt_help(self) -> None:
+        """
+        Display this help and exit.
+        """
+        try:
+            print(self, flush=True)
+        except BrokenPipeError:
+            # "| head" has seen enough. Python would try again at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0)
+
+    opt_h = opt_help
 
     def parseArgs(self, *args: str) -> None:
         if args:

@@ -4,9 +4,9 @@ One file seen as a value.
 What is opened here may be anything that somebody else put below the root: a
 link is not followed, a FIFO or device must not block, and all of these count
 as absent. So does a *torn* value, whose length is not the one that its
-attribute promises: at durability ``process`` a power cut can leave such files
-(ext4 then shows length 0), and showing them would break the promise that a
-value is wholly there or absent.
+attribute promises, or of which a part was never written (`kvd.store.unwritten`):
+at durability ``process`` a power cut can leave such files, and showing them would
+break the promise that a value is wholly there or absent.
 
 A file without the attribute was placed by others, and one whose time is not the one
 in its attribute was changed by others since: both are *foreign*, as is one whose
@@ -31,6 +31,7 @@ from kvd.model.keys import Key, escape
 from kvd.model.values import ValueInfo
 from kvd.store import attribute
 from kvd.store.faults import fault_of
+from kvd.store.unwritten import has_unwritten_parts
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -109,6 +110,14 @@ def describe(descriptor: int, key: Key) -> Described | None:
             key=escape(key),
             size=status.st_size,
             expected=record.size,
+        )
+        return None
+    if has_unwritten_parts(descriptor, status):
+        _log.warn(
+            "/{key} counts as absent: it has all {size} bytes, but some were never"
+            " written; a power cut has torn it",
+            key=escape(key),
+            size=status.st_size,
         )
         return None
     changed = _nearest(

@@ -22,9 +22,7 @@ was killed, whoever opens the store next finds the folder (`kvd.store.uploads`).
 whose value was torn then gets back what is kept for it, if that is whole; the folder
 is removed after the next sync.
 
-A file can be torn without being shorter than it should be: ext4 and XFS write first
-where the content will be, then the content, and last that it is there. What was not
-written reads as zeros; on these two, lseek(2) tells it from zeros that were written.
+A file can be torn without being shorter than it should be (`kvd.store.unwritten`).
 """
 
 from __future__ import annotations

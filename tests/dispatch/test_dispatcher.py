@@ -786,6 +786,33 @@ class FullWorkerTests(DealingCase):
         assert [4] == self.served()
         assert list(range(4)) == self.all_served()
 
+    def test_a_worker_at_its_limit_of_descriptors_loses_no_connection(self) -> None:
+        """
+        There is room for the batch, and for nothing beside it.
+        """
+        self.join()
+        self.workers[0].stall()
+        self.connect(4)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 6, hard))
+        fillers = []
+        try:
+            while True:
+                fillers.append(os.dup(0))
+        except OSError:
+            for _ in range(4):
+                os.close(fillers.pop())
+        self.workers[0].go_on()
+        self.reactor.settle()
+        for filler in fillers:
+            os.close(filler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+        assert [4] == self.served()
+        assert list(range(4)) == self.all_served()
+
     def test_a_control_socket_that_takes_no_message_is_passed_over(self) -> None:
         """
         It is tried again after a while.

@@ -125,6 +125,8 @@ class DescriptorStoreTests(StoreContract, SynchronousTestCase):
     `DescriptorStore` is a store.
     """
 
+    has_descriptors = True
+
     def make_store(self) -> DescriptorStore:
         return DescriptorStore()
 

@@ -584,7 +584,7 @@ def test_silence_is_said(tmp_path: Path) -> None:
         ):
             status, complaint = shell.fail("--timeout=200ms", *arguments)
             assert 5 == status
-            assert "has not answered: nothing moved for 0.2 seconds" in complaint
+            assert "has not answered: no byte moved for 0.2 seconds" in complaint
             changes = arguments[0] in {"put", "rm"}
             assert changes == complaint.endswith("is unknown.")
     assert ["a", "b"] == sorted(os.listdir(tmp_path))

@@ -15,6 +15,7 @@ from random import Random
 
 import pytest
 
+from tests.chance import new_seed
 from tests.integration.fuse import fuse, needs_fuse, renamed_by_fuse
 from tests.integration.http import ask, read_to_end
 from tests.integration.test_daemon import eventually
@@ -239,9 +240,7 @@ def test_values_that_change_while_they_are_read_are_whole(
     """
     Many clients read them, and one lists them, while they are replaced and removed.
     """
-    seed = int.from_bytes(os.urandom(4))
-    print("seed", seed)
-    random = Random(seed)
+    random = Random(new_seed())
     targets = [f"/{folder}/{name}" for folder in "ab" for name in "xy"]
     with (
         fuse(tmp_path / "values") as values,

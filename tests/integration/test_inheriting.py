@@ -22,6 +22,7 @@ import pytest
 
 from tests.integration.http import ask
 from tests.integration.twistd import RUN_TWISTD, Twistd
+from tests.privileges import take_root
 
 pytestmark = pytest.mark.integration
 
@@ -162,7 +163,7 @@ def start_as_nobody(options: Sequence[str], folder: Path) -> Twistd:
     """
     A daemon that root starts, and that goes on as nobody.
     """
-    assert 0 == os.geteuid(), "only root can become another: run this test as root"
+    take_root("becoming another user")
     options = [*options, "--store=file:values", "--control=off"]
     return Twistd(options, folder, python_for_all(folder), before=BECOMING)
 

@@ -73,6 +73,8 @@ class FileStoreCase(Asking, FolderCase):
     A test that has file stores in its folder.
     """
 
+    has_descriptors = True
+
     durability: Durability = "process"
 
     swaps = False

@@ -5,6 +5,7 @@ the supervisor.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -87,6 +88,21 @@ class WorkerTests(SynchronousTestCase):
         """
         assert [Unplaced("0/1")] == self.tell_without_room(Listen("0/1"))
         assert 0 == self.stops
+
+    def test_a_socket_that_it_cannot_adopt_is_left_to_others(self) -> None:
+        """
+        It takes another descriptor for a moment.
+        """
+        self.worker._serving.start()
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with (
+            socket.create_server(("127.0.0.1", 0)) as sock,
+            mock.patch.object(socket, "fromfd", side_effect=short),
+        ):
+            send(self.supervisor.control, Listen("0/1"), [sock.fileno()])
+            self.reactor.settle()
+
+        assert [Unplaced("0/1")] == self.supervisor.hear()
 
     def test_it_says_who_it_is(self) -> None:
         """

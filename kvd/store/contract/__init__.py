@@ -7,7 +7,8 @@ test case of theirs.
             return ShelfStore(...)
 
 `UploadContract` holds even for a store that keeps nothing; `StoreContract` is
-for all others. A store whose answers take time overrides `wait_for`.
+for all others. A store whose answers take time overrides `wait_for`; one whose values
+have descriptors sets `has_descriptors`.
 """
 
 from kvd.store.contract.keeping import ValueContract

@@ -42,6 +42,13 @@ class Asking:
     A store in a test, and its answers.
     """
 
+    has_descriptors = False
+    """
+    Whether uploads and values are files, through whose descriptors their bytes can be
+    moved; small values may come from memory all the same. The tests of such a store set
+    this.
+    """
+
     def make_store(self) -> IStore:
         """
         A new, empty store. Whoever makes it also cleans it up.

@@ -41,26 +41,30 @@ class ValueContract(Asking):
 
     def test_descriptor_holds_the_value(self) -> None:
         """
-        A descriptor, where there is one, has the value from its start.
+        A store that has descriptors gives one with each large value, and the file is
+        that value; any other gives none.
         """
         store = self.make_store()
-        self.put(store, KEY, b"as a file")
+        body = bytes(range(256)) * 4096
+        self.put(store, KEY, body)
         value = self.value(store)
         descriptor = value.fileno()
 
+        assert self.has_descriptors == (descriptor is not None)
         if descriptor is not None:
-            assert b"as a file" == os.pread(descriptor, 100, 0)
+            assert body == os.pread(descriptor, 2 * len(body), 0)
         value.close()
 
     def test_descriptor_continues_the_upload(self) -> None:
         """
-        What is written to an upload's descriptor, where there is one, follows
-        what was written to the upload.
+        What is written to an upload's descriptor follows what was written to the
+        upload; a store without descriptors gives none.
         """
         store = self.make_store()
         upload = self.begin(store)
         self.result(upload.write(b"written, "))
         descriptor = upload.fileno()
+        assert self.has_descriptors == (descriptor is not None)
         if descriptor is None:
             self.result(upload.write(b"spliced"))
         else:

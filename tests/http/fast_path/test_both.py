@@ -12,11 +12,13 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kvd.settings import Durability
 from kvd.store import attribute
+from tests.exploring import exploring
 from tests.http.fast_path.both import Worker
 from tests.http.fast_path.cases import get, put
 
@@ -257,20 +259,17 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
 # So that there is something to fall out of.
 KNOWN = [put("k", b"value"), put("a/b", b"value"), get("k"), get("a/b")]
 
-MORE = os.environ.get("KVD_BOTH_EXAMPLES")
-EXAMPLES = int(MORE or 100)
-"""
-Always the same ones, unless more are wanted.
-"""
+EXAMPLES = int(os.environ.get("KVD_BOTH_EXAMPLES", "100"))
 
 
+@pytest.mark.explores
 def test_both_ways_come_to_the_same() -> None:
     """
     Replies, files, the access log, the record and all counts.
     """
     served = [0]
 
-    @settings(deadline=None, derandomize=not MORE, max_examples=EXAMPLES)
+    @exploring(EXAMPLES)
     @given(
         st.lists(STEPS, min_size=5, max_size=30),
         st.sampled_from(["process", "process", "process", "disk"]),

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 
+import pytest
 from twisted.internet.defer import execute
 
 from kvd.http.fast_path import QUEUED, SERVED
@@ -39,6 +40,7 @@ Less than a short object for each request.
 """
 
 
+@pytest.mark.untraced
 class LeakTests(FastPathCase):
     """
     Nothing grows with the number of requests.

@@ -1,5 +1,5 @@
 """
-From what was seen to the figures that are shown; nothing here measures.
+From samples to what the workers did over time; nothing here measures.
 """
 
 from __future__ import annotations
@@ -13,17 +13,6 @@ from kvd.dispatch.balance import jain_index
 from kvd.lab.bench.sampling import Sample
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """
-    The smallest of the values that at least this share of them does not exceed
-    (the nearest rank): always one that was seen. Not a number where nothing was.
-    """
-    if not values:
-        return math.nan
-    rank = max(1, math.ceil(share * len(values)))
-    return sorted(values)[rank - 1]
-
-
 def _in_progress(sample: Sample) -> Sequence[int]:
     return sample.in_progress
 
@@ -35,11 +24,13 @@ def spans(
     of: Callable[[Sample], Sequence[int]] = _in_progress,
 ) -> Iterator[tuple[float, float, Sequence[int]]]:
     """
-    Take each sample for the truth until the next, and the first for what was
-    before it.
+    Take each sample to hold until the next one, and the first one also before it.
+
+    Args:
+        of: What is read of each sample.
 
     Returns:
-        Beginning, end and what is asked of the sample, without gaps.
+        Beginning, end and value, without gaps.
     """
     inside = [sample for sample in samples if sample.seconds < ended]
     start = began
@@ -60,8 +51,11 @@ def share_of_time(
     of: Callable[[Sample], Sequence[int]] = _in_progress,
 ) -> float:
     """
-    For how much of the time something held of the requests in progress, or of what
-    else is asked of the samples; from 0 to 1.
+    The share of the time in which a condition held, from 0 to 1.
+
+    Args:
+        holds: The condition.
+        of: What is read of each sample.
     """
     total = held = 0.0
     for start, end, seen in spans(samples, began, ended, of):
@@ -80,11 +74,11 @@ def under_half_busy(in_progress: Sequence[int]) -> bool:
 
 def idle_while_others_queue(tasks: Sequence[int]) -> bool:
     """
-    Whether a worker has no client at all while another has more than one.
+    Whether a worker has no client while another has more than one.
 
-    Clients, not requests: a worker that blocks for its work has one request in
-    progress, and has not yet read those of its other clients. And a worker that is
-    between two requests of one client is not idle for want of work.
+    Clients count, not requests: a worker that blocks for its work has one request in
+    progress, and has not yet read those of its other clients. And a worker that waits
+    for the next request of its client is not idle because of the policy.
     """
     return min(tasks) == 0 and max(tasks) > 1
 
@@ -97,14 +91,13 @@ def growth(
     columns: int,
 ) -> list[list[float]]:
     """
-    Divide the time into columns, and take sums to have grown evenly between two
-    samples.
+    Divide the time into columns, and take sums to grow evenly between two samples.
 
     Args:
-        of: A sum of each worker that never gets less.
+        of: A sum of each worker that never decreases.
 
     Returns:
-        For each worker and column, by how much its sum grew.
+        The growth of the sum for each worker and column.
     """
     inside = [sample for sample in samples if of(sample)]
     if not inside:
@@ -120,9 +113,9 @@ def growth(
 
 
 def _between(
-    times: Sequence[float], values: Sequence[float], wanted: Sequence[float]
+    times: Sequence[float], values: Sequence[float], moments: Sequence[float]
 ) -> Iterator[float]:
-    for moment in wanted:
+    for moment in moments:
         after = bisect_left(times, moment)
         if after == 0 or after == len(times):
             yield values[min(after, len(values) - 1)]
@@ -138,8 +131,8 @@ def utilisation(
     Divide the time into columns.
 
     Returns:
-        For each worker and column, for how much of it the worker did not wait for
-        events, from 0 to 1.
+        For each worker and column, the share in which the worker did not wait for
+        events.
     """
     width = (ended - began) / columns
     grown = growth(samples, lambda sample: sample.busy_seconds, began, ended, columns)
@@ -153,7 +146,7 @@ def balances(
     Divide the time into columns.
 
     Returns:
-        For each, Jain's index of the requests that ended at the workers in it.
+        For each column, Jain's index of the requests that ended at the workers.
     """
     grown = growth(samples, lambda sample: sample.ended, began, ended, columns)
     return [jain_index(column) for column in zip(*grown, strict=True)]
@@ -166,8 +159,7 @@ def busy_shares(
     Divide the time into columns.
 
     Returns:
-        For each worker and column, for how much of it the worker had a request,
-        from 0 to 1.
+        For each worker and column, the share in which the worker had a request.
     """
     workers = len(samples[0].in_progress) if samples else 0
     shares = [[0.0] * columns for _ in range(workers)]

@@ -1,5 +1,5 @@
 """
-How long a server may be silent, and what becomes of a wait that is given up.
+The timeout of a wait for a server, and what happens to a wait that is given up.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ T = TypeVar("T")
 TIMEOUT_SECONDS: Final = 120.0
 """
 Longer than a busy disk needs for the last sync of a large value, and shorter than a
-person's patience.
+person is willing to wait.
 """
 
 
 class Silence(Exception):
     """
-    Nothing has moved for as long as was to be waited.
+    No byte has moved until the timeout.
     """
 
 
-class Patience:
+class Timeout:
     """
-    Waits for a server for some time.
+    Waits for a server until no byte has moved for some time.
     """
 
     def __init__(self, clock: IReactorTime, seconds: float) -> None:
         """
         Args:
             clock: Measures the time.
-            seconds: How long nothing may move.
+            seconds: The longest time without a byte.
         """
         self._clock = clock
         self.seconds = seconds
@@ -44,20 +44,20 @@ class Patience:
         self,
         asked: Deferred[T],
         progress: Callable[[], object] = lambda: None,
-        unwanted: Callable[[T], object] = lambda result: None,
+        late: Callable[[T], object] = lambda result: None,
     ) -> Deferred[T]:
         """
         The result of a call, or `Silence`.
 
-        A wait that is cancelled ends with `CancelledError` at once, whatever the call
-        makes of its own cancellation.
+        A wait that is cancelled ends with `CancelledError` at once, however the call
+        responds to its own cancellation.
 
         Args:
-            asked: The call; cancelled where it is given up.
-            progress: Returns something else whenever something has moved.
-            unwanted: Gets a result that comes after the end of the wait.
+            asked: The call; cancelled when the wait is given up.
+            progress: Returns another value whenever a byte has moved.
+            late: Gets a result that comes after the end of the wait.
         """
-        return _Wait(self._clock, self.seconds, asked, progress, unwanted).result
+        return _Wait(self._clock, self.seconds, asked, progress, late).result
 
 
 class _Wait(Generic[T]):
@@ -71,14 +71,14 @@ class _Wait(Generic[T]):
         seconds: float,
         asked: Deferred[T],
         progress: Callable[[], object],
-        unwanted: Callable[[T], object],
+        late: Callable[[T], object],
     ) -> None:
         self.result: Deferred[T] = Deferred(lambda _: self._give_up())
         self._clock = clock
         self._seconds = seconds
         self._asked = asked
         self._progress = progress
-        self._unwanted = unwanted
+        self._late = late
         self._given_up = False
         self._seen = progress()
         self._timer: IDelayedCall = clock.callLater(seconds, self._look)
@@ -104,13 +104,13 @@ class _Wait(Generic[T]):
 
     def _came(self, result: T) -> None:
         if self._given_up:
-            self._unwanted(result)
+            self._late(result)
             return
         self._stop_timer()
         self.result.callback(result)
 
     def _failed(self, failure: Failure) -> None:
-        # What a call says of its own cancellation, nobody asked.
+        # The failure of a call that was cancelled here tells nothing new.
         if not self._given_up:
             self._stop_timer()
             self.result.errback(failure)

@@ -10,17 +10,17 @@ class BenchFailed(Exception):
     Nothing was measured; a sentence.
     """
 
-    def __init__(self, sentence: str, said: str = "") -> None:
+    def __init__(self, sentence: str, output: str = "") -> None:
         """
         Args:
             sentence: What went wrong.
-            said: What the program that failed printed last.
+            output: The last lines that the failed program printed.
         """
         super().__init__(sentence)
-        self.said = said
+        self.output = output
 
 
 class PlotUnavailable(Exception):
     """
-    A drawing was asked for that cannot be made here; a sentence.
+    A drawing or a page was asked for that cannot be made here; a sentence.
     """

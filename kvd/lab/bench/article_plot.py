@@ -1,53 +1,31 @@
 """
-The workers' busy time as a drawing: who works when, and how many at once.
+The workers' busy time as a drawing: which are busy when, and how many at once.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, Final
 
 from kvd.lab.bench.article import Mode, Plan
-from kvd.lab.bench.drawing import BUSY, FAINT, IDLE, INK, canvas, plain, save
-from kvd.lab.bench.errors import PlotUnavailable
-from kvd.lab.bench.figures import busy_shares, spans
 from kvd.lab.bench.run import Run
-from kvd.lab.bench.table import spell_bytes
-
-SUFFIXES: Final = (".png", ".svg")
+from kvd.lab.bench.timeline import busy_shares, spans
+from kvd.lab.measuring.plot import BUSY, FAINT, INK, canvas, draw_heat, plain
+from kvd.lab.measuring.table import decimal_size
 
 _COLUMNS: Final = 120
 
 
-def check_plot(path: str) -> None:
+def draw_busy_time(plan: Plan, modes: Sequence[Mode]) -> Any:
     """
-    Raises:
-        PlotUnavailable: The file could not be drawn.
-    """
-    if os.path.splitext(path)[1].lower() not in SUFFIXES:
-        raise PlotUnavailable(
-            f"{path!r} can be neither PNG nor SVG: its name has to end in .png or .svg"
-        )
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise PlotUnavailable(
-            "drawing needs matplotlib: run pip install '.[plot]' in the folder of kvd's"
-            " sources"
-        ) from error
-
-
-def draw(path: str, plan: Plan, modes: Sequence[Mode]) -> None:
-    """
-    Draw a panel for each policy and mode into a file, PNG or SVG by its suffix. Panels
-    are small, so that a telephone shows them whole.
+    A panel for each policy and mode. Panels are small, so that a telephone shows them
+    whole.
     """
     rows = len(modes[0].runs)
-    figure = canvas(2.7 * len(modes), 1.0 + 1.75 * rows)
+    figure = canvas(1.0 + 1.75 * rows, width=2.7 * len(modes))
     figure.suptitle(
         f"Workers with a request in progress\n{plan.requests} PUTs of"
-        f" {spell_bytes(plan.body_bytes)}, {plan.clients} clients,"
+        f" {decimal_size(plan.body_bytes)}, {plan.clients} clients,"
         f" {plan.workers} workers",
         color=INK,
         fontsize=11,
@@ -71,27 +49,14 @@ def draw(path: str, plan: Plan, modes: Sequence[Mode]) -> None:
                 count.set_xlabel("seconds", color=INK, fontsize=10)
             else:
                 count.tick_params(labelbottom=False)
-    save(figure, path)
+    return figure
 
 
 def _draw_workers(axes: Any, run: Run, *, labelled: bool) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
-
     report, samples = run.report, run.work.samples
     columns = max(1, min(_COLUMNS, len(samples) // 2))
     shares = busy_shares(samples, report.began, report.ended, columns)
-    axes.imshow(
-        shares,
-        aspect="auto",
-        interpolation="nearest",
-        origin="upper",
-        cmap=LinearSegmentedColormap.from_list("busy", [IDLE, BUSY]),
-        vmin=0,
-        vmax=1,
-        extent=(0, report.seconds, len(shares) - 0.5, -0.5),
-    )
-    plain(axes)
-    axes.tick_params(labelbottom=False)
+    draw_heat(axes, shares, report.seconds)
     _label(axes, "worker", [0, len(shares) - 1], labelled)
 
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kvd.lab.bench.drawing import COLORS, FAINT, INK, canvas, plain
 from kvd.lab.bench.small import Outcome
+from kvd.lab.measuring.plot import COLORS, FAINT, INK, canvas, plain
 
 _NEAR: Final = 1.6
 """
-The load alone is shown if it is no more than so many times the fastest: else it would
-press the curve flat.
+The ceiling is shown if it is no more than so many times the fastest: else the curve
+would be flat.
 """
 
 
@@ -20,7 +20,7 @@ def draw_curve(outcome: Outcome) -> Any:
     """
     Requests/s over workers, a line for each policy, with a dot for each round.
     """
-    figure = canvas(8.6, 4.4)
+    figure = canvas(4.4)
     axes = figure.subplots()
     plain(axes, "both")
     axes.set_xscale("log", base=2)
@@ -31,7 +31,7 @@ def draw_curve(outcome: Outcome) -> Any:
         rates = [point.rate for point in points]
         axes.plot(workers, rates, "-o", color=color, linewidth=2, label=policy)
         for point in points:
-            rounds = [run.rate for run in point.runs]
+            rounds = point.rates
             highest = max(highest, *rounds)
             axes.plot(
                 [point.workers] * len(rounds),
@@ -41,9 +41,9 @@ def draw_curve(outcome: Outcome) -> Any:
                 markersize=3,
                 alpha=0.45,
             )
-    if outcome.alone.rate <= _NEAR * highest:
-        highest = max(highest, outcome.alone.rate)
-        _draw_alone(axes, outcome.alone.rate)
+    if outcome.ceiling.rate <= _NEAR * highest:
+        highest = max(highest, outcome.ceiling.rate)
+        _draw_ceiling(axes, outcome.ceiling.rate)
     axes.set_xticks(outcome.plan.workers, [str(n) for n in outcome.plan.workers])
     axes.minorticks_off()
     axes.set_ylim(0, highest * 1.1)
@@ -55,10 +55,10 @@ def draw_curve(outcome: Outcome) -> Any:
     return figure
 
 
-def _draw_alone(axes: Any, rate: float) -> None:
+def _draw_ceiling(axes: Any, rate: float) -> None:
     axes.axhline(rate, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)
     axes.annotate(
-        "the load alone",
+        "ceiling of the load",
         (1, rate),
         xycoords=("axes fraction", "data"),
         xytext=(0, 4),

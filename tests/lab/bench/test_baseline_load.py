@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from bench.building import Programs
-from bench.errors import BenchFailed
 from bench.loads import Load, send, sending
 from bench.servers import CServer
+from kvd.lab.measuring.errors import BenchFailed
 
 pytestmark = pytest.mark.integration
 

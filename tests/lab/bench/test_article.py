@@ -1,22 +1,24 @@
 """
-Tests for what is made of the figures: table, record, drawing.
+Tests for what ``kvd bench article`` makes of its figures: table, record, drawing.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from kvd.lab.bench.article import Mode
-from kvd.lab.bench.errors import PlotUnavailable
-from kvd.lab.bench.plot import check_plot, draw
-from kvd.lab.bench.record import write_record
-from kvd.lab.bench.table import WIDTH, ceiling_line, show_mode, show_plan, spell_bytes
+from kvd.lab.bench.article_plot import draw_busy_time
+from kvd.lab.bench.article_table import plan_line, show_mode
+from kvd.lab.bench.records import article_record
+from kvd.lab.bench.run import ceiling_line
+from kvd.lab.measuring.plot import check_plot, save
+from kvd.lab.measuring.record import write_record
+from kvd.lab.measuring.table import WIDTH
 from tests.lab.bench.runs import PLAN, a_report, a_run, modes
 
 
@@ -92,33 +94,18 @@ def test_the_load_is_compared_with_the_fastest() -> None:
     fast = a_run(report=a_report([0.1] * 16))
 
     assert "20 requests/s, 5.0 times the fastest policy" in ceiling_line(
-        a_report([0.1] * 80), [a_run(), fast]
+        a_report([0.1] * 80), [a_run().rate, fast.rate]
     )
 
 
-def test_the_plan_is_told_in_a_line() -> None:
+def test_the_plan_is_one_line() -> None:
     """
     So that a table can be understood by itself.
     """
-    written = io.StringIO()
-
-    show_plan(PLAN, Console(file=written, width=WIDTH))
-
     assert (
-        "8 PUTs of 4 MB from 2 clients to 2 workers with the null store\n"
-        == written.getvalue()
+        "8 PUTs of 4 MB from 2 clients to 2 workers with the null store"
+        == plan_line(PLAN)
     )
-
-
-@pytest.mark.parametrize(
-    ("count", "expected"),
-    [(1, "1 B"), (1000, "1 kB"), (40_000_000, "40 MB"), (1 << 30, "1.07374 GB")],
-)
-def test_sizes_are_decimal(count: int, expected: str) -> None:
-    """
-    As the articles give them.
-    """
-    assert expected == spell_bytes(count)
 
 
 def test_the_record_is_json(tmp_path: Path) -> None:
@@ -128,14 +115,14 @@ def test_the_record_is_json(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     lost = Mode(True, [a_run(report=a_report([], {"status 507": 8}))], None)
 
-    write_record(str(path), PLAN, [*modes(), lost])
+    write_record(str(path), article_record(PLAN, [*modes(), lost], {}))
 
     record = json.loads(path.read_text(), parse_constant=pytest.fail)
     run = record["modes"][0]["runs"][1]
     assert "two" == run["policy"]
     assert [6, 2] == run["requests_of_workers"]
     assert 0.25 == run["share_of_time_under_half_busy"]
-    assert record["modes"][2]["runs"][0]["latency_seconds"]["p50"] is None
+    assert record["modes"][2]["runs"][0]["p50_seconds"] is None
 
 
 @pytest.mark.parametrize(
@@ -150,7 +137,7 @@ def test_the_suffix_chooses_the_kind_of_drawing(
     path = tmp_path / name
     check_plot(str(path))
 
-    draw(str(path), PLAN, modes())
+    save(draw_busy_time(PLAN, modes()), str(path))
 
     assert path.read_bytes().startswith(signature)
 
@@ -161,26 +148,6 @@ def test_an_svg_is_dark_where_its_reader_is(tmp_path: Path) -> None:
     """
     path = tmp_path / "busy.svg"
 
-    draw(str(path), PLAN, modes())
+    save(draw_busy_time(PLAN, modes()), str(path))
 
     assert "prefers-color-scheme: dark" in path.read_text()
-
-
-def test_other_suffixes_are_refused() -> None:
-    """
-    Before anything is measured.
-    """
-    with pytest.raises(PlotUnavailable, match=r"neither PNG nor SVG"):
-        check_plot("busy.jpg")
-
-
-def test_without_matplotlib_it_is_said_how_to_get_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """
-    In one sentence.
-    """
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-
-    with pytest.raises(PlotUnavailable, match=r"pip install '\.\[plot\]'"):
-        check_plot("busy.png")

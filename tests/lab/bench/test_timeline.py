@@ -1,5 +1,5 @@
 """
-Tests for `kvd.lab.bench.figures`.
+Tests for `kvd.lab.bench.timeline`.
 """
 
 from __future__ import annotations
@@ -8,46 +8,17 @@ import math
 
 import pytest
 
-from kvd.lab.bench.figures import (
+from kvd.lab.bench.sampling import Sample
+from kvd.lab.bench.timeline import (
     balances,
     busy_shares,
     growth,
     idle_while_others_queue,
-    percentile,
     share_of_time,
     spans,
     under_half_busy,
     utilisation,
 )
-from kvd.lab.bench.sampling import Sample
-
-
-@pytest.mark.parametrize(
-    ("values", "share", "expected"),
-    [
-        ([3.0], 0.5, 3.0),
-        ([3.0], 0.0, 3.0),
-        ([2.0, 1.0], 0.5, 1.0),
-        ([2.0, 1.0, 3.0], 0.5, 2.0),
-        ([float(n) for n in range(1, 101)], 0.99, 99.0),
-        ([float(n) for n in range(1, 101)], 1.0, 100.0),
-        ([1.0] * 999 + [7.0], 0.99, 1.0),
-    ],
-)
-def test_percentile_is_a_value_that_was_seen(
-    values: list[float], share: float, expected: float
-) -> None:
-    """
-    The nearest rank, whatever the order.
-    """
-    assert expected == percentile(values, share)
-
-
-def test_nothing_has_no_percentile() -> None:
-    """
-    As when every request failed.
-    """
-    assert math.isnan(percentile([], 0.5))
 
 
 def samples(*rows: tuple[float, tuple[int, ...]]) -> list[Sample]:

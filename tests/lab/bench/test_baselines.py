@@ -1,5 +1,5 @@
 """
-Tests that put kvd beside its peers for a moment: that it can be done, not how fast
+Tests that put kvd beside its baselines for a moment: that it can be done, not how fast
 they are.
 """
 
@@ -16,17 +16,18 @@ from bench.building import Programs
 from bench.loads import Load
 from bench.machine import describe, file_system
 from bench.measuring import Bench
-from bench.ratios import ratios
-from bench.record import read_record
+from bench.ratios import ratios_of
+from bench.record import Record
 from bench.servers import CServer, Kvd, Nginx
-from bench.workloads import Contender, Target, Workload
+from bench.workloads import Contender, Targets, Workload
+from kvd.lab.measuring.record import read_record
 
 pytestmark = pytest.mark.integration
 
-PEERS = [
-    (Contender("nginx", Nginx()), Target(rate=0)),
-    (Contender("read", CServer()), Target(work=0)),
-    (Contender("splice", CServer(put="splice")), Target(p99=0)),
+BASELINES = [
+    (Contender("nginx", Nginx()), Targets(rate=0)),
+    (Contender("read", CServer()), Targets(work=0)),
+    (Contender("splice", CServer(put="splice")), Targets(p99=0)),
 ]
 
 
@@ -35,7 +36,7 @@ def a_workload(load: Load, background: Load | None = None) -> Workload:
     All servers under a load, with files.
     """
     kvd = Contender("kvd", Kvd())
-    return Workload("tiny", "A little", load, kvd, PEERS, "disk", background)
+    return Workload("tiny", "A little", load, kvd, BASELINES, "disk", background)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_every_server_does_every_kind_of_request(
     assert expected == [run.contender for run in outcome.runs]
     assert [0] * 8 == [run.report.errors for run in outcome.runs]
     assert all(run.server_cpu_seconds > 0 for run in outcome.runs)
-    assert len(PEERS) * 3 == len(ratios(outcome))
+    assert len(BASELINES) * 3 == len(ratios_of(outcome))
     assert [] == os.listdir(tmp_path)
     assert "tiny, round 2: nginx" in said
 
@@ -94,7 +95,7 @@ def test_kvd_can_have_slower_syncs(programs: Programs, tmp_path: Path) -> None:
         "A little",
         Load("PUT", 100, connections=1, keys=1),
         Contender("kvd", kvd),
-        [(Contender("nginx", Nginx()), Target())],
+        [(Contender("nginx", Nginx()), Targets())],
     )
     bench = Bench(programs, tmp_path, seconds=0.05)
 
@@ -118,7 +119,7 @@ def test_the_command_shows_and_keeps_what_it_measured(
     assert 0 == done.exit_code, done.output
     assert "tiny: A little" in done.output
     assert "reached" in done.output
-    record = read_record(tmp_path / "out" / "result.json")
+    record = read_record(str(tmp_path / "out" / "result.json"), Record)
     assert ["tiny"] == [summary.name for summary in record.workloads]
     assert (tmp_path / "out" / "report.html").stat().st_size
 
