@@ -495,8 +495,8 @@ class IConfigurablePolicy(Interface):
 
 class IDialect(Interface):
     """
-    How the requests of one kind of client are understood, and how the replies
-    are spelled. A provider keeps no state.
+    How the requests of one kind of client are understood, and which statuses its
+    replies have. A provider keeps no state.
     """
 
     def understand(request: Request, prefix: bytes) -> Operation:
@@ -512,7 +512,7 @@ class IDialect(Interface):
             PeerError: It asks for nothing that can be done.
         """
 
-    def spell(status: int, operation: Operation | None, writing: bool) -> int:
+    def render_status(status: int, operation: Operation | None, writing: bool) -> int:
         """
         The status that this kind of client expects.
 

@@ -173,7 +173,7 @@ class Settings:
     """The absolute path of a record of connections (`kvd.http.record`), or None."""
     splice: bool = True
     """Whether the kernel moves bodies to files (splice(2)) where it can."""
-    shortcuts: bool = True
+    fast_path: bool = True
     """Whether small requests are served by a compiled module where they can be."""
     control: str | None = "auto"
     """An absolute path, ``auto`` for `kvd.admin.control.places`, or None."""

@@ -235,7 +235,7 @@ class RequestHandler:
         """
         if self._dialect is None:
             return status
-        return self._dialect.spell(status, self._operation, bool(self.received))
+        return self._dialect.render_status(status, self._operation, bool(self.received))
 
     def _head(self, status: int, fields: Fields) -> bytes:
         self._status = status

@@ -186,7 +186,7 @@ class Serving:
         )
         guard = HostGuard(settings.listen, settings.allowed_hosts)
         self._listener = ListenerContext(self._process, guard)
-        if settings.shortcuts:
+        if settings.fast_path:
             self._process.fast_path = fast_path_to(self._listener)
         self._checking.start(check_interval(settings.limits), now=False)
 

@@ -373,9 +373,9 @@ class ModesTests(ConferringCase):
             assert "664" == self.access("values/.kvd/lock")[0]
 
 
-class ShortcutTests(ConferringCase, FastPathCase):
+class FastPathTests(ConferringCase, FastPathCase):
     """
-    A shortcut stores values where its own folder confers what that of the key does;
+    The fast path stores values where its own folder confers what that of the key does;
     else the ordinary way does.
     """
 

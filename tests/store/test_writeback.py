@@ -598,8 +598,8 @@ class LeftTests(WritebackCase):
 
     def test_an_upload_that_was_not_finished_is_no_value(self) -> None:
         """
-        A shortcut writes it under the name by which it keeps what it replaces: it has
-        no attribute yet, but is no file of others.
+        The fast path writes it under the name by which it keeps what it replaces: it
+        has no attribute yet, but is no file of others.
         """
         self.write(KEY, b"newer")
         self.tear(os.path.join(self.path, "key"), 0)

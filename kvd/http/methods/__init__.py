@@ -14,11 +14,11 @@ from kvd.http.methods.put import PutHandler
 from kvd.http.methods.without_store import FixedReplyHandler, RefusalHandler
 from kvd.http.request import RequestHandler
 from kvd.interfaces import IDialect
-from kvd.model.operations import Delete, Get, List, Put, Tell
+from kvd.model.operations import Delete, FixedReply, Get, List, Put
 from kvd.model.requests import Request
 
 _HANDLERS: Final[dict[type, type[RequestHandler]]] = {
-    Tell: FixedReplyHandler,
+    FixedReply: FixedReplyHandler,
     Put: PutHandler,
     Get: GetHandler,
     Delete: DeleteHandler,

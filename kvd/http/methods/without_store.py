@@ -7,7 +7,7 @@ from __future__ import annotations
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.request import RequestHandler
 from kvd.interfaces import IDialect
-from kvd.model.operations import Tell
+from kvd.model.operations import FixedReply
 from kvd.model.requests import Request
 
 
@@ -16,7 +16,7 @@ class FixedReplyHandler(RequestHandler):
     Sends a reply that is known from the head alone.
     """
 
-    _operation: Tell
+    _operation: FixedReply
 
     def begin(self) -> None:
         self.proceed()

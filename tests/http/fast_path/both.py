@@ -1,5 +1,5 @@
 """
-Two workers side by side, with shortcuts and without, whose clients do the same.
+Two workers side by side, with the fast path and without, whose clients do the same.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Worker:
     """
 
     def __init__(
-        self, *, shortcuts: bool, durability: Durability, guarded: bool = False
+        self, *, fast_path: bool, durability: Durability, guarded: bool = False
     ) -> None:
         self.folder = tempfile.mkdtemp(prefix="kvd-test-")
         self.root = os.path.join(self.folder, "values")
@@ -110,7 +110,7 @@ class Worker:
             access_log=os.path.join(self.folder, "log"),
             record=os.path.join(self.folder, "record"),
             limits=LIMITS,
-            shortcuts=shortcuts,
+            fast_path=fast_path,
         )
         parts = Parts(SteppedStoreMaker(self._reactor), Dialects(()))
         self._serving = ServingAtOnce(settings, 0, self._reactor, self._row, parts)

@@ -290,7 +290,7 @@ class OtherValueTests(FastPathCase):
 
     def test_its_head_is_too_long(self) -> None:
         """
-        It has no room where a shortcut composes it.
+        It has no room where the fast path composes it.
         """
         fields = {"content-type": "x" * 900}
         self.put(self.store, Key(b"k"), b"v", metadata=fields)
@@ -305,7 +305,7 @@ class ManyValuesTests(FastPathCase):
 
     def test_what_the_store_lets_go_of_is_let_go_of(self) -> None:
         """
-        The shortcuts hold no value longer.
+        The fast path holds no value longer.
         """
         self.store.insides.recent._most = 10
         for number in range(30):

@@ -166,8 +166,8 @@ class LeakTests(FastPathCase):
 
     def test_all_of_it_ends(self) -> None:
         """
-        A store that nobody has any more takes its shortcuts with it, and what they
-        hold open.
+        A store that nobody has any more takes its fast path with it, and what that
+        holds open.
         """
         # A store's clock loads it, and it holds descriptors of its own.
         import twisted.internet.reactor  # noqa: F401

@@ -437,7 +437,8 @@ class KeepingTests(StoringTests):
 
     def test_what_is_replaced_first_is_kept(self) -> None:
         """
-        Whether a shortcut replaced it or not; what comes in its place meanwhile is not.
+        Whether the fast path replaced it or not; what comes in its place meanwhile is
+        not.
         """
         self.publish(self.store, Key(b"a/b.c"), b"first")
         self.served(put("a/b.c", b"second"))
@@ -523,8 +524,8 @@ class OtherLockTests(FastPathCase):
 
     def test_a_removed_or_replaced_one_is_left(self) -> None:
         """
-        To the ordinary way, which opens the one that is there now; then shortcuts use
-        it too.
+        To the ordinary way, which opens the one that is there now; then the fast path
+        uses it too.
         """
         self.served(put("k", b"1"))
         lock = os.path.join(self.path, ".kvd", "lock")

@@ -98,7 +98,7 @@ class NewConnectionTests(ConnectionCase):
             assert "close" == field(reply, "Connection")
         assert 0 == self.watched.served
 
-    def test_what_is_no_shortcuts_is_not_lost(self) -> None:
+    def test_what_the_fast_path_leaves_is_not_lost(self) -> None:
         """
         All bytes that came with the connection.
         """
@@ -140,7 +140,7 @@ class NewConnectionTests(ConnectionCase):
 
 class MistakeTests(ConnectionCase):
     """
-    What a shortcut was told wrong ends the connection that asked, and is logged.
+    What the fast path is told wrong ends the connection that asked, and is logged.
     """
 
     def test_in_what_is_asked_of_python(self) -> None:

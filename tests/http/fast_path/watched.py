@@ -12,8 +12,8 @@ class WatchedFastPath:
     Counts what goes which way.
     """
 
-    def __init__(self, shortcuts: FastPath) -> None:
-        self._shortcuts = shortcuts
+    def __init__(self, fast_path: FastPath) -> None:
+        self._fast_path = fast_path
         self.served = 0
         self.left = 0
         """Reads, not requests."""
@@ -22,7 +22,7 @@ class WatchedFastPath:
         """
         See `FastPath`.
         """
-        outcome = self._shortcuts.serve(socket)
+        outcome = self._fast_path.serve(socket)
         if isinstance(outcome, bytes):
             self.left += bool(outcome)
         else:
@@ -33,10 +33,10 @@ class WatchedFastPath:
         """
         See `FastPath`.
         """
-        return self._shortcuts.take_unsent()
+        return self._fast_path.take_unsent()
 
     def report(self) -> Report:
         """
         See `FastPath`.
         """
-        return self._shortcuts.report()
+        return self._fast_path.report()
