@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kvd.dispatch.deciding import Decider
-from kvd.dispatch.handover import Accepted, HandOver, close_all
+from kvd.dispatch.handover import Accepted, HandOver
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
@@ -58,19 +58,19 @@ something to wait for.
 
 class _Holding(ServerFactory):
     """
-    Keeps what the supervisor accepts, for workers.
+    Keeps what the supervisor accepts from a socket, for workers.
     """
 
     batch_size = MAX_DESCRIPTORS
 
     def __init__(
-        self, family: int, held: deque[Accepted], deal: Callable[[], None]
+        self, held: deque[Accepted], deal: Callable[[], None], family: int
     ) -> None:
-        self._family = family
         self._held = held
         self._deal = deal
+        self._family = family
 
-    def take_descriptor(self, descriptor: int, peer: Any) -> bool:
+    def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
         """
         See `ServerFactory.take_descriptor`.
         """
@@ -155,9 +155,10 @@ class Dealing:
             )
 
     def _adopt(self, sock: socket.socket) -> Port:
-        family = int(sock.family)
         port: Port = self._reactor.adoptStreamPort(
-            sock.fileno(), family, _Holding(family, self._held, self._deal)
+            sock.fileno(),
+            sock.family,
+            _Holding(self._held, self._deal, sock.family),
         )
         if not self._accepting:
             port.pauseProducing()
@@ -459,7 +460,8 @@ class Dealing:
         self._close_held()
 
     def _close_held(self) -> None:
-        close_all(self._held)
+        for connection in self._held:
+            connection.close()
         self._held.clear()
 
 

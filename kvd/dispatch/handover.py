@@ -30,9 +30,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import MAX_DESCRIPTORS, Claims, Deal
@@ -50,14 +50,21 @@ Who could not take a batch is not asked for so long.
 """
 
 
-class Accepted(NamedTuple):
+@dataclass(slots=True)
+class Accepted:
     """
-    A connection that this process has accepted, and not looked at.
+    A connection that nobody has looked at: what it takes to hand it over.
     """
 
     descriptor: int
+    """Owned by this."""
     family: int
-    """As in `socket.socket`."""
+
+    def close(self) -> None:
+        """
+        Close this process's descriptor, the only one or one of two.
+        """
+        os.close(self.descriptor)
 
 
 @dataclass(slots=True)
@@ -136,7 +143,7 @@ class HandOver:
             batch = self._batches.popleft()
             if batch.connections:
                 self.waiting -= len(batch.connections)
-                close_all(batch.connections)
+                _close_all(batch.connections)
             else:
                 self._revoked -= 1
 
@@ -194,16 +201,13 @@ class HandOver:
         """
         unclaimed = self.revoke()
         for batch in self._batches:
-            close_all(batch.connections)
+            _close_all(batch.connections)
         self._batches.clear()
         self.waiting = 0
         os.close(self._claims)
         return unclaimed
 
 
-def close_all(connections: Iterable[Accepted]) -> None:
-    """
-    Let go of connections.
-    """
+def _close_all(connections: Sequence[Accepted]) -> None:
     for connection in connections:
-        os.close(connection.descriptor)
+        connection.close()
