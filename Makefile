@@ -74,7 +74,7 @@ lint: $(VENV)/developed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --cache-dir build/imports
 
 # The documents as a site, in build/docs; whatever Sphinx warns of is an error.
 docs: $(VENV)/developed
