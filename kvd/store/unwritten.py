@@ -18,7 +18,7 @@ import os
 import struct
 from typing import Final
 
-from kvd.store.exchange import tells_unwritten_parts
+from kvd.store.exchange import finds_unwritten_parts
 
 # _IOWR('f', 11, struct fiemap), and that struct: start, length, flags, mapped extents,
 # room for how many; then the extents, whose flags are behind five numbers.
@@ -30,7 +30,7 @@ _UNWRITTEN: Final = 0x800
 
 _telling: Final[dict[int, bool]] = {}
 """
-For each device, whether its file system `tells_unwritten_parts`. A store's device gets
+For each device, whether its file system `finds_unwritten_parts`. A store's device gets
 no other file system while the store is open.
 """
 
@@ -49,7 +49,7 @@ def has_unwritten_parts(descriptor: int, status: os.stat_result) -> bool:
     """
     device = status.st_dev
     if device not in _telling:
-        _telling[device] = tells_unwritten_parts(descriptor)
+        _telling[device] = finds_unwritten_parts(descriptor)
     if not _telling[device] or not status.st_size:
         return False
     # One call suffices for nearly all files. It finds no hole in what is only in memory

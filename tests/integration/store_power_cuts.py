@@ -132,9 +132,9 @@ def replaced_is_old_or_new(disk: DiskImage) -> None:
     """
     keys = [Key(b"folder/%d" % number) for number in range(20)]
     keys += [Key(b"name with spaces.and.dots"), Key(b"long/" * 60 + b"key")]
-    for swaps in (False, True):
+    for exchanges in (False, True):
         store = open_store(disk, "process")
-        store._tree.swaps = swaps
+        store._tree.exchanges = exchanges
         for key in (*keys, Key(b"removed")):
             put(store, b"old %b" % key, key)
         os.sync()
