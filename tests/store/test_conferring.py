@@ -369,7 +369,8 @@ class ModesTests(ConferringCase):
         """
         maker = FileStoreMaker().making(Modes(0o664, 0o2775), None)
         path = self.path_of("values")
-        for mask in (0, 0o077, 0o777):
+        # Under the last, only root can enter a folder of its own that it has just made.
+        for mask in (0, 0o077, 0o777)[: None if os.geteuid() == 0 else 2]:
             with umask(mask):
                 maker.prepare(path)
                 assert "2775" == self.access("values")[0]
