@@ -47,17 +47,17 @@ class ServerFactory(protocol.ServerFactory):
         The connections of one wake-up are accepted.
         """
 
-    def take_descriptor(self, descriptor: int, peer: Any) -> bool:
+    def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
         """
-        Take a connection that a port has accepted, before a socket object is made for
-        it.
+        Take a connection of which there is only a descriptor, before a socket is made
+        of it.
 
         Args:
-            descriptor: The factory's, if it takes it.
-            peer: What ``accept`` said of the other end.
+            descriptor: Of the connection; the factory's, if it takes it.
+            shared: Whether other processes may still have descriptors of it.
 
         Returns:
-            Whether it was taken; else `take` is asked next.
+            Whether it was taken; else `take` is asked next, if there is a socket.
         """
         return False
 
@@ -67,7 +67,7 @@ class ServerFactory(protocol.ServerFactory):
 
         Args:
             connection: The factory's, if it takes it.
-            peer: What ``accept`` or ``getpeername`` said of the other end.
+            peer: What ``accept`` said of the other end.
 
         Returns:
             Whether it was taken; else `buildProtocol` is asked next.

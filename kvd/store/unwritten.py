@@ -18,7 +18,7 @@ import os
 import struct
 from typing import Final
 
-from kvd.store.exchange import tells_unwritten_parts
+from kvd.store.exchange import finds_unwritten_parts
 
 # _IOWR('f', 11, struct fiemap), and that struct: start, length, flags, mapped extents,
 # room for how many; then the extents, whose flags are behind five numbers.
@@ -26,12 +26,11 @@ _FIEMAP: Final = 0xC020660B
 _HEADER: Final = struct.Struct("=QQIIII")
 _EXTENT: Final = struct.Struct("=QQQ16xI12x")
 _AT_ONCE: Final = 64
-_LAST: Final = 0x1
 _UNWRITTEN: Final = 0x800
 
 _telling: Final[dict[int, bool]] = {}
 """
-For each device, whether its file system `tells_unwritten_parts`. A store's device gets
+For each device, whether its file system `finds_unwritten_parts`. A store's device gets
 no other file system while the store is open.
 """
 
@@ -50,19 +49,20 @@ def has_unwritten_parts(descriptor: int, status: os.stat_result) -> bool:
     """
     device = status.st_dev
     if device not in _telling:
-        _telling[device] = tells_unwritten_parts(descriptor)
+        _telling[device] = finds_unwritten_parts(descriptor)
     if not _telling[device] or not status.st_size:
         return False
     # One call suffices for nearly all files. It finds no hole in what is only in memory
     # or is just being written; of that, fiemap says that it is unwritten.
     begin = os.lseek(descriptor, 0, os.SEEK_HOLE)
-    return begin < status.st_size and _has_unwritten_extents(descriptor, begin)
+    return _has_unwritten_extents(descriptor, begin, status.st_size)
 
 
-def _has_unwritten_extents(descriptor: int, begin: int) -> bool:
-    while True:
+def _has_unwritten_extents(descriptor: int, begin: int, end: int) -> bool:
+    # Not behind the end of the file: there file systems keep room for what may come.
+    while begin < end:
         room = bytearray(_HEADER.size + _AT_ONCE * _EXTENT.size)
-        _HEADER.pack_into(room, 0, begin, (1 << 63) - begin, 0, 0, _AT_ONCE, 0)
+        _HEADER.pack_into(room, 0, begin, end - begin, 0, 0, _AT_ONCE, 0)
         fcntl.ioctl(descriptor, _FIEMAP, room)
         *_, count, _, _ = _HEADER.unpack_from(room)
         for number in range(count):
@@ -70,8 +70,7 @@ def _has_unwritten_extents(descriptor: int, begin: int) -> bool:
             logical, _, length, flags = _EXTENT.unpack_from(room, place)
             if flags & _UNWRITTEN:
                 return True
-            if flags & _LAST:
-                return False
             begin = logical + length
-        if not count:
-            return False
+        if count < _AT_ONCE:
+            break
+    return False

@@ -212,12 +212,12 @@ class ValuesTests(ConferringCase):
         assert [] == [name for name in self.found() if "/" in name]
 
 
-class SwappedValuesTests(ValuesTests):
+class ExchangedValuesTests(ValuesTests):
     """
     See there; values are replaced as on ext4.
     """
 
-    swaps = True
+    exchanges = True
 
 
 class PruningTests(ConferringCase):

@@ -78,7 +78,7 @@ class TornValueTests(FileStoreCase):
         """
         with (
             mock.patch.dict(_telling, clear=True),
-            mock.patch("kvd.store.unwritten.tells_unwritten_parts", return_value=False),
+            mock.patch("kvd.store.unwritten.finds_unwritten_parts", return_value=False),
             mock.patch("os.lseek", side_effect=AssertionError),
         ):
             assert b"12345" == self.get(self.store, KEY)

@@ -165,12 +165,12 @@ class StoringTests(FastPathCase):
             assert date_us / 1e6 == self.result(self.store.stat(Key(b"k"))).changed
 
 
-class SwappingTests(StoringTests):
+class ExchangingTests(StoringTests):
     """
     See there; values are replaced as on ext4.
     """
 
-    swaps = True
+    exchanges = True
 
 
 class LimitedTests(FastPathCase):
@@ -398,12 +398,12 @@ class InTheWayTests(FastPathCase):
         self.assert_left(put("k", b"v"))
 
 
-class InTheWayOfSwapsTests(InTheWayTests):
+class InTheWayOfExchangesTests(InTheWayTests):
     """
     See there; values are replaced as on ext4.
     """
 
-    swaps = True
+    exchanges = True
 
 
 class KeepingTests(StoringTests):
@@ -412,7 +412,7 @@ class KeepingTests(StoringTests):
     """
 
     keeps = True
-    swaps = True
+    exchanges = True
 
     def kept(self) -> dict[bytes, bytes]:
         """
@@ -476,7 +476,7 @@ class StoringFallbackTests(FallbackCase, StoringTests):
     """
 
 
-class SwappingFallbackTests(FallbackCase, SwappingTests):
+class ExchangingFallbackTests(FallbackCase, ExchangingTests):
     """
     See there; without the fast path.
     """
@@ -494,7 +494,7 @@ class NotKeptTests(FastPathCase):
     """
 
     keeps = True
-    swaps = True
+    exchanges = True
 
     def test_too_long_a_key_is_left(self) -> None:
         """
