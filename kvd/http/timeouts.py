@@ -76,7 +76,7 @@ def bounds_of(limits: Limits) -> Bounds:
 
 class Timeouts:
     """
-    Knows since when a connection has been waiting, and when that is too long.
+    Knows how long a connection has been waiting, and when that is too long.
     """
 
     __slots__ = ("_began", "_bounds", "_moved", "_since")
@@ -113,7 +113,7 @@ class Timeouts:
         Args:
             state: What is waited for.
             now: The time.
-            moved: How many bytes the connection has moved in its life.
+            moved: How many bytes the connection has received and sent in all.
             unheard_bytes: What a reader may have read without this kernel knowing.
         """
         if moved != self._moved:

@@ -18,7 +18,7 @@ import pytest
 from twisted.internet.defer import execute
 
 from kvd.http.fast_path import QUEUED, SERVED
-from kvd.http.wire.heads import KEPT_HEADS
+from kvd.http.wire.heads import MEMO_HEADS
 from kvd.model.keys import Key
 from kvd.store.file import FileStore
 from tests.http.fast_path.cases import FastPathCase, get, put
@@ -116,7 +116,7 @@ class LeakTests(FastPathCase):
 
         # Of a folder that is not there: they are left alone late.
         def forms(_: int) -> None:
-            for _ in range(KEPT_HEADS // REQUESTS):
+            for _ in range(MEMO_HEADS // REQUESTS):
                 fields = b"User-Agent: %d\r\n" % next(numbers)
                 self.serve(put("none/k", b"v", fields))
 
