@@ -498,8 +498,8 @@ class IConfigurablePolicy(Interface):
 
 class IDialect(Interface):
     """
-    Interprets the requests of one kind of client, and decides the status of replies. A
-    provider keeps no state.
+    Interprets the requests of one kind of client, and decides the statuses of its
+    replies. A provider keeps no state.
     """
 
     def understand(request: Request, prefix: bytes) -> Operation:
@@ -516,7 +516,7 @@ class IDialect(Interface):
             PeerError: The request is invalid, or kvd does not support it.
         """
 
-    def spell(status: int, operation: Operation | None, writing: bool) -> int:
+    def render_status(status: int, operation: Operation | None, writing: bool) -> int:
         """
         The status that this kind of client expects.
 

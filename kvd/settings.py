@@ -175,7 +175,7 @@ class Settings:
     """The absolute path of a record of connections (`kvd.http.record`), or None."""
     splice: bool = True
     """Whether the kernel moves bodies to files (splice(2)) where possible."""
-    shortcuts: bool = True
+    fast_path: bool = True
     """Whether the compiled fast path serves small requests where possible."""
     control: str | None = "auto"
     """An absolute path, ``auto`` for `kvd.admin.control.places`, or None."""

@@ -64,7 +64,7 @@ class List:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class FixedReply:
     """
     Send a fixed reply, without asking the store.
     """
@@ -73,4 +73,4 @@ class Tell:
     fields: tuple[tuple[str, str], ...] = ()
 
 
-Operation = Put | Get | Delete | List | Tell
+Operation = Put | Get | Delete | List | FixedReply

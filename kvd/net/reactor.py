@@ -19,6 +19,7 @@ The reactor of ``twistd``, whichever ``twistd --reactor`` names, becomes kvd's w
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from functools import partial
@@ -71,8 +72,16 @@ def adopt_stream_connection(
         UnsupportedAddressFamily: It is not that of a TCP or Unix socket.
         OSError: This process has no descriptor left, or the peer is gone.
     """
-    connection = _duplicate(fileDescriptor, addressFamily)
+    _check_family(addressFamily)
     factory = server_factory(factory)
+    descriptor = os.dup(fileDescriptor)
+    try:
+        if factory.take_descriptor(descriptor, shared=True):
+            return
+        connection = socket.socket(addressFamily, socket.SOCK_STREAM, 0, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
     try:
         peer = connection.getpeername()
         if not factory.take(connection, peer):
@@ -82,9 +91,13 @@ def adopt_stream_connection(
         raise
 
 
-def _duplicate(descriptor: int, family: int) -> socket.socket:
+def _check_family(family: int) -> None:
     if family not in FAMILIES:
         raise UnsupportedAddressFamily(family)
+
+
+def _duplicate(descriptor: int, family: int) -> socket.socket:
+    _check_family(family)
     return socket.fromfd(descriptor, family, socket.SOCK_STREAM)
 
 

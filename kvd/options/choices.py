@@ -277,8 +277,8 @@ CHOICES: Final[Sequence[Choice]] = (
         " each chunk.",
     ),
     Choice(
-        "shortcuts",
-        "shortcuts",
+        "fast-path",
+        "fast_path",
         _read_switch,
         ["on"],
         "on: small requests that look like earlier ones are served by a compiled"

@@ -17,16 +17,11 @@ from kvd.errors import KeyAbsent, KeyConflict, StoreFault
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
 from kvd.settings import DEFAULT_MODES, Modes
-from kvd.store.exchange import (
-    exchange_is_cheaper,
-    exchange_names,
-    finds_unwritten_parts,
-)
+from kvd.store.exchange import exchange_is_cheaper, exchange_names
 from kvd.store.faults import folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
 from kvd.store.uploads import Kept, UploadFolder
 from kvd.store.value import (
-    Described,
     FileValue,
     describe,
     is_absence,
@@ -428,9 +423,7 @@ def _is_torn(folder: int, name: bytes, key: Key) -> bool:
     descriptor = open_file(folder, name)
     try:
         described = describe(descriptor, key)
-        if described is None:
-            return stat.S_ISREG(os.fstat(descriptor).st_mode)
-        return _has_unwritten_parts(descriptor, described)
+        return described is None and stat.S_ISREG(os.fstat(descriptor).st_mode)
     finally:
         os.close(descriptor)
 
@@ -445,23 +438,11 @@ def _is_whole(kept: Kept) -> bool:
     descriptor = open_file(kept.folder, kept.name)
     try:
         described = describe(descriptor, kept.key)
-        return (
-            described is not None
-            and (described.is_ours or not kept.may_be_unfinished)
-            and not _has_unwritten_parts(descriptor, described)
+        return described is not None and (
+            described.is_ours or not kept.may_be_unfinished
         )
     finally:
         os.close(descriptor)
-
-
-def _has_unwritten_parts(descriptor: int, described: Described) -> bool:
-    size = described.info.size
-    return (
-        described.is_ours
-        and size > 0
-        and finds_unwritten_parts(descriptor)
-        and os.lseek(descriptor, 0, os.SEEK_HOLE) < size
-    )
 
 
 def _is_folder(folder: int, name: bytes) -> bool:

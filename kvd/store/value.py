@@ -3,9 +3,9 @@ Files as values.
 
 Other programs may put anything below the root: links are not followed, FIFOs and
 devices must not block, and all of these count as absent. So does a *torn* value, whose
-length differs from the one in its attribute: at durability ``process`` a power cut can
-leave such files (ext4 then shows length 0), and to show them would break the promise
-that a value is wholly there or absent.
+length differs from the one in its attribute, or of which a part was never written
+(`kvd.store.unwritten`): at durability ``process`` a power cut can leave such files, and
+to show them would break the promise that a value is wholly there or absent.
 
 A file without the attribute comes from another program, and a file whose time differs
 from the one in its attribute was changed by another program: both are *foreign*, as is
@@ -31,6 +31,7 @@ from kvd.model.keys import Key, escape
 from kvd.model.values import ValueInfo
 from kvd.store import attribute
 from kvd.store.faults import fault_of
+from kvd.store.unwritten import has_unwritten_parts
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -109,6 +110,14 @@ def describe(descriptor: int, key: Key) -> Described | None:
             key=escape(key),
             size=status.st_size,
             expected=record.size,
+        )
+        return None
+    if has_unwritten_parts(descriptor, status):
+        _log.warn(
+            "/{key} counts as absent: it has all {size} bytes, but some were never"
+            " written; a power cut has torn it",
+            key=escape(key),
+            size=status.st_size,
         )
         return None
     changed = _nearest(

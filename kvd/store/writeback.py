@@ -23,10 +23,7 @@ the next process that opens the store finds the folder (`kvd.store.uploads`). It
 restores the kept file of each key whose value is torn, if the kept file is whole; the
 folder is removed after the next sync.
 
-A torn file need not be too short: ext4 and XFS first record where the content will be,
-then write the content, and last record that it is there. Parts that were not written
-read as zeros; on these two file systems, lseek(2) distinguishes them from zeros that
-were written.
+A torn file need not be too short (`kvd.store.unwritten`).
 """
 
 from __future__ import annotations

@@ -17,15 +17,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.ipc.messages import (
     MAX_DESCRIPTORS,
-    Claims,
-    Deal,
-    Declined,
+    Batch,
+    Credits,
     Drain,
     Failed,
     Leaving,
     Listen,
     Message,
     Ready,
+    Refused,
     Unplaced,
     encode,
     send,
@@ -139,13 +139,14 @@ class WorkerTests(SynchronousTestCase):
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
         control = self.supervisor.control
-        send(control, Claims(), [counter])
+        send(control, Credits(), [counter])
         send(control, Drain(1.0))
-        send(control, Deal(0, 1, socket.AF_UNIX), [theirs.fileno()])
+        send(control, Batch(0, 1, socket.AF_UNIX), [theirs.fileno()])
         self.reactor.settle()
-        os.close(self.worker._adopting._claims)
+        os.close(self.worker._adopting._credits)
+        os.close(self.worker._adopting._spare)
 
-        assert [Declined(0)] == self.supervisor.hear()
+        assert [Refused(0)] == self.supervisor.hear()
         assert 1 == self.stops
 
     def test_a_reason_of_any_length_reaches_the_supervisor(self) -> None:
@@ -162,7 +163,7 @@ class WorkerTests(SynchronousTestCase):
         """
         It says so and ends: there was no room from the first.
         """
-        (failed,) = self.tell_without_room(Claims())
+        (failed,) = self.tell_without_room(Credits())
 
         assert isinstance(failed, Failed)
         assert "limit of open files" in failed.sentence

@@ -1,6 +1,6 @@
 """
 Tests for `kvd.http.fast_path`: whatever clients and others do, it comes to the same
-with shortcuts and without.
+with the fast path and without.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def requests(draw: st.DrawFn) -> bytes:
     return b"\r\n".join([*lines, b"", b""]) + body
 
 
-# Those that a shortcut may serve, again and again.
+# Those that the fast path may serve, again and again.
 PLAIN = st.builds(
     lambda method, key, body, fields: (
         put(key, body, fields) if method is put else get(key, fields)
@@ -277,8 +277,8 @@ def test_both_ways_come_to_the_same() -> None:
     )
     def compare(steps: list[Step], durability: Durability, guarded: bool) -> None:
         outcomes = []
-        for shortcuts in (True, False):
-            worker = Worker(shortcuts=shortcuts, durability=durability, guarded=guarded)
+        for fast_path in (True, False):
+            worker = Worker(fast_path=fast_path, durability=durability, guarded=guarded)
             try:
                 worker.connect(b"")
                 send(0, KNOWN, True, worker)

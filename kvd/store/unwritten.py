@@ -1,0 +1,77 @@
+"""
+Detects files that have their length, but lost some of their content in a power cut.
+
+ext4 first records where the content of a new file will be, and the length of the file,
+then writes the content, and last records that it is there. If the power is cut in
+between, the file has its length, and reads as zeros. The file system marks such parts
+of a file as *unwritten*.
+
+Zeros that were written are not unwritten parts, nor are holes, which programs leave
+when they copy zeros sparsely (``cp --sparse``, ``rsync -S``). kvd itself makes neither
+holes nor unwritten parts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from typing import Final
+
+from kvd.store.exchange import reports_unwritten_parts
+
+# _IOWR('f', 11, struct fiemap), and that struct: start, length, flags, mapped extents,
+# room for how many; then the extents, whose flags follow five numbers.
+_FIEMAP: Final = 0xC020660B
+_HEADER: Final = struct.Struct("=QQIIII")
+_EXTENT: Final = struct.Struct("=QQQ16xI12x")
+_AT_ONCE: Final = 64
+_UNWRITTEN: Final = 0x800
+
+_reporting: Final[dict[int, bool]] = {}
+"""
+For each device, whether its file system `reports_unwritten_parts`. The file system on a
+store's device does not change while the store is open.
+"""
+
+
+def has_unwritten_parts(descriptor: int, status: os.stat_result) -> bool:
+    """
+    Whether a part of an open file was never written; False if the file system does not
+    report it.
+
+    Content that is still only in memory counts as written. Once a program has read an
+    unwritten part, this function does not find it for a while: so call it before
+    reading.
+
+    Args:
+        descriptor: The descriptor of the file.
+        status: The status of the file.
+    """
+    device = status.st_dev
+    if device not in _reporting:
+        _reporting[device] = reports_unwritten_parts(descriptor)
+    if not _reporting[device] or not status.st_size:
+        return False
+    # One call suffices for nearly all files. It finds no hole in content that is only
+    # in memory or just being written, which fiemap reports as unwritten.
+    begin = os.lseek(descriptor, 0, os.SEEK_HOLE)
+    return _has_unwritten_extents(descriptor, begin, status.st_size)
+
+
+def _has_unwritten_extents(descriptor: int, begin: int, end: int) -> bool:
+    # Not after the end of the file, where file systems reserve room.
+    while begin < end:
+        room = bytearray(_HEADER.size + _AT_ONCE * _EXTENT.size)
+        _HEADER.pack_into(room, 0, begin, end - begin, 0, 0, _AT_ONCE, 0)
+        fcntl.ioctl(descriptor, _FIEMAP, room)
+        *_, count, _, _ = _HEADER.unpack_from(room)
+        for number in range(count):
+            offset = _HEADER.size + number * _EXTENT.size
+            logical, _, length, flags = _EXTENT.unpack_from(room, offset)
+            if flags & _UNWRITTEN:
+                return True
+            begin = logical + length
+        if count < _AT_ONCE:
+            break
+    return False
