@@ -173,14 +173,14 @@ class MistakeTests(ConnectionCase):
             """
             With other answers.
             """
-            insides = self.store.insides
+            state = self.store.fast_path_state
             made = native(
-                *(insides.root, insides.lock.descriptor, False, None, 0o644),
+                *(state.root, state.lock.descriptor, False, None, 0o644),
                 *(9000, 9000, tuple),
                 *(self.process.row.words, (0, 1, 2, 3, 4, 5), (0,), 0),
                 *(make_template, value_of, offset_of),
             )
-            made.upload_to(insides.uploads.descriptor)
+            made.upload_to(state.uploads.descriptor)
             return cast(FastPath, made)
 
         assert fast_path.native is not None
