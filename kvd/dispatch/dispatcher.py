@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kvd.dispatch.deciding import Decider
-from kvd.dispatch.handover import HandOver
+from kvd.dispatch.handover import Accepted, HandOver
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
@@ -56,22 +56,25 @@ something to wait for.
 """
 
 
-class _Accepted(ServerFactory):
+class _Holding(ServerFactory):
     """
-    Keeps what the supervisor accepts, for workers.
+    Keeps what the supervisor accepts from a socket, for workers.
     """
 
     batch_size = MAX_DESCRIPTORS
 
-    def __init__(self, held: deque[socket.socket], deal: Callable[[], None]) -> None:
+    def __init__(
+        self, held: deque[Accepted], deal: Callable[[], None], family: int
+    ) -> None:
         self._held = held
         self._deal = deal
+        self._family = family
 
-    def take(self, connection: socket.socket, peer: Any) -> bool:
+    def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
         """
-        See `ServerFactory.take`.
+        See `ServerFactory.take_descriptor`.
         """
-        self._held.append(connection)
+        self._held.append(Accepted(descriptor, self._family))
         return True
 
     def batch_accepted(self) -> None:
@@ -123,7 +126,7 @@ class Dealing:
         self._hands: dict[int, HandOver] = {}
         self._joining: dict[int, Any] = {}
         self._open: tuple[int, ...] = ()
-        self._held: deque[socket.socket] = deque()
+        self._held: deque[Accepted] = deque()
         self._turn = 0
         self._random = Random()
         self._accepting = False
@@ -131,7 +134,6 @@ class Dealing:
         self._look_call: Any = None
         self._brought: Deferred[None] | None = None
         self._bring_call: Any = None
-        self._factory = _Accepted(self._held, self._deal)
         self._ports: dict[tuple[int, int], Port] = {}
         self._socket_call: Any = None
         self._look_for_sockets()
@@ -154,7 +156,9 @@ class Dealing:
 
     def _adopt(self, sock: socket.socket) -> Port:
         port: Port = self._reactor.adoptStreamPort(
-            sock.fileno(), sock.family, self._factory
+            sock.fileno(),
+            sock.family,
+            _Holding(self._held, self._deal, sock.family),
         )
         if not self._accepting:
             port.pauseProducing()
@@ -259,7 +263,7 @@ class Dealing:
 
     # -- dealing --------------------------------------------------------------
 
-    def _hold(self, connections: Sequence[socket.socket]) -> None:
+    def _hold(self, connections: Sequence[Accepted]) -> None:
         """
         Keep connections that came first for whoever is open next.
         """
@@ -283,7 +287,7 @@ class Dealing:
 
     def _deal_batch(self) -> None:
         connections = tuple(self._scoreboard.connections())
-        dealt: defaultdict[int, list[socket.socket]] = defaultdict(list)
+        dealt: defaultdict[int, list[Accepted]] = defaultdict(list)
         views: list[View] = []
         workers = self._choose(connections, views)
         for worker in workers:
@@ -465,11 +469,11 @@ def _without(workers: tuple[int, ...], worker: int) -> tuple[int, ...]:
     return tuple(other for other in workers if other != worker)
 
 
-def _by_family(connections: Sequence[socket.socket]) -> Iterable[list[socket.socket]]:
+def _by_family(connections: Sequence[Accepted]) -> Iterable[list[Accepted]]:
     """
     The connections in lists of one family each; as a rule there is one.
     """
-    families: dict[int, list[socket.socket]] = {}
+    families: dict[int, list[Accepted]] = {}
     for connection in connections:
         families.setdefault(connection.family, []).append(connection)
     return families.values()

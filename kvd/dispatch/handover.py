@@ -29,7 +29,6 @@ before it: their messages would claim the units of newer ones.
 from __future__ import annotations
 
 import os
-import socket
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,9 +51,26 @@ Who could not take a batch is not asked for so long.
 
 
 @dataclass(slots=True)
+class Accepted:
+    """
+    A connection that nobody has looked at: what it takes to hand it over.
+    """
+
+    descriptor: int
+    """Owned by this."""
+    family: int
+
+    def close(self) -> None:
+        """
+        Close this process's descriptor, the only one or one of two.
+        """
+        os.close(self.descriptor)
+
+
+@dataclass(slots=True)
 class _Batch:
     number: int
-    connections: Sequence[socket.socket]
+    connections: Sequence[Accepted]
     offered: float
 
 
@@ -92,7 +108,7 @@ class HandOver:
             and now >= self._blocked_until
         )
 
-    def offer(self, connections: Sequence[socket.socket], now: float) -> bool:
+    def offer(self, connections: Sequence[Accepted], now: float) -> bool:
         """
         Send a batch.
 
@@ -110,7 +126,7 @@ class HandOver:
         deal = Deal(batch.number, len(connections), connections[0].family)
         # First, so that the worker never finds a batch before its unit.
         os.eventfd_write(self._claims, 1)
-        if not self._channel.offer(deal, [c.fileno() for c in connections]):
+        if not self._channel.offer(deal, [c.descriptor for c in connections]):
             os.eventfd_read(self._claims)
             self._blocked_until = now + BLOCKED_SECONDS
             return False
@@ -131,7 +147,7 @@ class HandOver:
             else:
                 self._revoked -= 1
 
-    def declined(self, number: int, now: float) -> Sequence[socket.socket]:
+    def declined(self, number: int, now: float) -> Sequence[Accepted]:
         """
         The worker gives a batch back.
 
@@ -154,7 +170,7 @@ class HandOver:
                 return batch.offered
         return None
 
-    def revoke(self) -> list[socket.socket]:
+    def revoke(self) -> list[Accepted]:
         """
         Take back what the worker has not claimed.
 
@@ -167,7 +183,7 @@ class HandOver:
                 units += os.eventfd_read(self._claims)
             except BlockingIOError:
                 break
-        taken: list[socket.socket] = []
+        taken: list[Accepted] = []
         for batch in list(self._batches)[len(self._batches) - units :]:
             taken += batch.connections
             self.waiting -= len(batch.connections)
@@ -175,7 +191,7 @@ class HandOver:
             self._revoked += 1
         return taken
 
-    def close(self) -> list[socket.socket]:
+    def close(self) -> list[Accepted]:
         """
         The worker is gone.
 
@@ -192,6 +208,6 @@ class HandOver:
         return unclaimed
 
 
-def _close_all(connections: Sequence[socket.socket]) -> None:
+def _close_all(connections: Sequence[Accepted]) -> None:
     for connection in connections:
         connection.close()

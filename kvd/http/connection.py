@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kvd.errors import BodyTimeout, HeadTimeout, KvdError, OutOfResources, PeerError
-from kvd.http.fast_path import CLOSES, NOTHING, QUEUED, SERVED, Shortcuts
+from kvd.http.fast_path import CLOSES, NOTHING, QUEUED, SERVED, Joined, Shortcuts
 from kvd.http.site import Site
 from kvd.http.timeouts import Patience, Waits
 from kvd.http.turn import Turn
@@ -91,6 +91,7 @@ class HttpConnection(Protocol):
         self._ending = False
         self._moves: Pipe | None = None
         self._usual_reader: Callable[[], Any] | None = None
+        self._joined: Joined | None = None
         self._lost = False
         self._fresh_seconds: float | None = None
         self.reads = True
@@ -100,9 +101,12 @@ class HttpConnection(Protocol):
 
     def connectionMade(self) -> None:
         self._site.opened(self)
-        if self._site.shortcuts is not None:
+        shortcuts = self._site.shortcuts
+        if shortcuts is not None:
             self._usual_reader = self._read
             self.transport.read_by(self._read)
+            if not self._site.wants_reports:
+                self._joined = shortcuts.join(self.transport.fileno())
 
     def dataReceived(self, data: bytes) -> None:
         self._received += len(data)
@@ -141,6 +145,8 @@ class HttpConnection(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._lost = self._ending = True
+        if self._joined is not None:
+            self._joined.leave()
         self._site.run_queue.discard(self._have_turn)
         if self._moves is not None:
             self._stop_moving()
@@ -290,7 +296,7 @@ class HttpConnection(Protocol):
         if outcome == NOTHING:
             return None
         self._turns += 1
-        if self._site.log is not None or self._site.recorder is not None:
+        if self._site.wants_reports:
             report = shortcuts.report()
             self.in_service += report.seconds
             self._received += report.moved_bytes
@@ -517,6 +523,7 @@ class HttpConnection(Protocol):
         See `Line`.
         """
         self._ending = True
+        self._be_idle(False)
         self.transport.abortConnection()
 
     def _count_sent(self) -> None:
@@ -586,7 +593,12 @@ class HttpConnection(Protocol):
             self.break_off()
 
     def _wait(self, waits: Waits) -> None:
+        self._be_idle(waits is Waits.IDLE)
         self._patience.wait(waits, self._site.clock.seconds())
+
+    def _be_idle(self, idle: bool) -> None:
+        if self._joined is not None:
+            self._joined.idle = idle and self._site.shortcuts is not None
 
     def _progress(self, waits: Waits) -> tuple[int, int]:
         """
@@ -609,6 +621,8 @@ class HttpConnection(Protocol):
             self.transport.gather(1)
         self._checked_received = self._received
         patience = self._patience
+        if self._joined is not None and self._joined.served is not None:
+            patience.asked(self._joined.served)
         if self._ending and patience.waits is Waits.READER and not self._lost:
             self._linger()
         waits = patience.waits

@@ -74,6 +74,22 @@ class Report(NamedTuple):
     """In both directions, heads included, as far as the socket took them."""
 
 
+class Joined(Protocol):
+    """
+    A connection that stays, as far as its requests need no Python at all.
+    """
+
+    idle: bool
+    """Whether it waits for a request, which the fast path may read."""
+    served: float | None
+    """When `Shortcuts.serve_idle` last served one; None: never."""
+
+    def leave(self) -> None:
+        """
+        The connection is closed. Its descriptor will be another's.
+        """
+
+
 class Shortcuts(Protocol):
     """
     What the compiled module provides. It belongs to one process and one thread.
@@ -96,6 +112,34 @@ class Shortcuts(Protocol):
 
         Raises:
             OSError: It cannot be read.
+        """
+
+    def join(self, socket: int, /) -> Joined:
+        """
+        Let `serve_idle` know a connection that stays. Nobody may want a report of its
+        requests.
+        """
+
+    def serve_idle(self, socket: int, /) -> bool:
+        """
+        Serve the request that came on a connection that has joined and is idle.
+
+        Returns:
+            Whether nothing is left to do. Else `serve` must be called next for this
+            socket: it reads nothing, but returns what came of this.
+        """
+
+    def serve_new(self, socket: int, shared: bool, /) -> bool:
+        """
+        Serve the request that came with a new connection, if the connection ends with
+        it, and close the socket.
+
+        Args:
+            shared: Whether others may still have descriptors of it.
+
+        Returns:
+            Whether that is done. Else the socket is still the caller's, and `serve`
+            must be called next for it: it reads nothing, but returns what came of this.
         """
 
     def take_unsent(self) -> bytes:
@@ -241,6 +285,7 @@ def shortcuts_to(site: Site) -> Shortcuts | None:
         templates.make_template,
         templates.value_of,
         offset_of,
+        site.clock.seconds,
     )
     insides.recent.forgotten = native.forget
     insides.uploads.made = native.upload_to

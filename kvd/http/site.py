@@ -116,6 +116,13 @@ class Site:
         self.row.closed()
         self._eased()
 
+    @property
+    def wants_reports(self) -> bool:
+        """
+        Whether anybody hears of each request or connection.
+        """
+        return self.log is not None or self.recorder is not None
+
     def tell(self, report: Report, peer_name: str) -> None:
         """
         Log a request that a shortcut has served.

@@ -106,6 +106,13 @@ class Patience:
             self.waits = waits
             self._since = self._began = now
 
+    def asked(self, then: float) -> None:
+        """
+        A request came at this time: the next is awaited since then, if not since later.
+        """
+        if self.waits is Waits.IDLE and then > self._since:
+            self._since = self._began = then
+
     def bound(self) -> float:
         """
         How many seconds the present wait may last.

@@ -47,6 +47,20 @@ class ServerFactory(protocol.ServerFactory):
         The connections of one wake-up are accepted.
         """
 
+    def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
+        """
+        Take a connection of which there is only a descriptor, before a socket is made
+        of it.
+
+        Args:
+            descriptor: Of the connection; the factory's, if it takes it.
+            shared: Whether other processes may still have descriptors of it.
+
+        Returns:
+            Whether it was taken; else `take` is asked next, if there is a socket.
+        """
+        return False
+
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
         Take a connection as it is, before a protocol is made for it.

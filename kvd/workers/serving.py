@@ -188,6 +188,14 @@ class Serving:
             self._site.shortcuts = shortcuts_to(self._site)
         self._checking.start(check_interval(settings.limits), now=False)
 
+    def serve_idle(self) -> Callable[[int], bool]:
+        """
+        What serves a request without any call of its connection, given a descriptor
+        that can be read; see `Shortcuts.serve_idle`.
+        """
+        shortcuts = self._site.shortcuts
+        return _leave_all if shortcuts is None else shortcuts.serve_idle
+
     def _open_access_log(self) -> AccessLog | None:
         path = self._settings.access_log
         if path is None:
@@ -365,6 +373,10 @@ class Serving:
         return Deferred.fromCoroutine(ended())
 
 
+def _leave_all(descriptor: int) -> bool:
+    return False
+
+
 class HttpFactory(ServerFactory):
     """
     Serves connections of a process: from a socket that no other process accepts from,
@@ -382,6 +394,16 @@ class HttpFactory(ServerFactory):
         All that wait: no other process would take them.
         """
         return max(waiting, EXCLUSIVE_AT_ONCE)
+
+    def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
+        """
+        See `ServerFactory.take_descriptor`. So a connection that was no longer than its
+        only request never has a socket of Python's.
+        """
+        site = self._serving._site
+        if site.shortcuts is None or site.wants_reports:
+            return False
+        return site.shortcuts.serve_new(descriptor, shared)
 
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
@@ -414,7 +436,7 @@ class HttpFactory(ServerFactory):
         """
         site.row.opened()
         site.row.closed()
-        if site.log is None and site.recorder is None:
+        if not site.wants_reports:
             return
         report = shortcuts.report()
         site.tell(report, name_of(peer))

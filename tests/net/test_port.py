@@ -3,6 +3,7 @@ Tests for `kvd.net.port`.
 """
 
 import errno
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -24,11 +25,12 @@ class FailingListener(socket.socket):
         super().__init__(*args, **named)
         self.failures: list[int] = []
 
-    def accept(self) -> tuple[socket.socket, Any]:
+    def _accept(self) -> tuple[int, Any]:
         if self.failures:
             number = self.failures.pop(0)
             raise OSError(number, errno.errorcode[number])
-        return super().accept()
+        accept: Callable[[], tuple[int, Any]] = super()._accept  # type: ignore[misc]
+        return accept()
 
 
 class Taking(ServerFactory):
@@ -112,6 +114,40 @@ class PortTests(SynchronousTestCase):
 
         self.reactor.settle()
         assert 3 == len(self.accepted)
+
+    def test_a_factory_may_take_the_descriptor(self) -> None:
+        """
+        No socket is made of it then; if the factory fails, it is closed.
+        """
+        taken: list[int] = []
+
+        def every_second(descriptor: int, *, shared: bool) -> bool:
+            assert not shared
+            taken.append(descriptor)
+            return len(taken) % 2 == 0
+
+        self.patch(self.port.factory, "take_descriptor", every_second)
+        self.port.resumeProducing()
+        self.connect(4)
+        self.reactor.settle()
+        assert taken[::2] == [connection.fileno() for connection in self.accepted]
+        assert {(socket.AF_INET, socket.SOCK_STREAM)} == {
+            (connection.family, connection.type) for connection in self.accepted
+        }
+        for descriptor in taken[1::2]:
+            os.close(descriptor)
+
+        def wrong(descriptor: int, *, shared: bool) -> bool:
+            taken.append(descriptor)
+            raise ZeroDivisionError
+
+        self.patch(self.port.factory, "take_descriptor", wrong)
+        self.connect()
+        self.reactor.settle()
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+        assert 2 == len(self.accepted)
+        with self.assertRaises(OSError):  # noqa: PT027  # trial runs it too
+            os.fstat(taken[-1])
 
     def test_several_are_taken_in_a_turn_where_that_is_meant(self) -> None:
         """

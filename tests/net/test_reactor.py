@@ -258,6 +258,38 @@ class StreamConnectionTests(AdoptCase):
         assert b"kept" == far.recv(10)
         assert "" == peer
 
+    def test_a_factory_may_take_the_descriptor(self) -> None:
+        """
+        It is one of its own, of several; if the factory fails, it is closed.
+        """
+        factory = ServerFactory()
+        taken: list[int] = []
+
+        def take(descriptor: int, *, shared: bool) -> bool:
+            assert shared
+            taken.append(descriptor)
+            return True
+
+        self.patch(factory, "take_descriptor", take)
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        self.adopt_one(near, factory)
+        os.write(taken[0], b"taken")
+        os.close(taken[0])
+
+        assert b"taken" == far.recv(10)
+        assert b"" == far.recv(10)
+
+        def wrong(descriptor: int, *, shared: bool) -> bool:
+            raise ZeroDivisionError
+
+        self.patch(factory, "take_descriptor", wrong)
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        with self.assertRaises(ZeroDivisionError):  # noqa: PT027  # trial runs it too
+            self.adopt_one(near, factory)
+        assert b"" == far.recv(10)
+
     def test_a_peer_that_is_gone_is_told(self) -> None:
         """
         There is nobody to serve, and nothing is left open.

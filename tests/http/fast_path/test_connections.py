@@ -173,6 +173,8 @@ class TurnsTests(ConnectionCase):
         self.keep("k", b"value")
         fresh = self.connect()
         self.site.draining, self.site.shortcuts = True, None
+        for connection in self.site.connections:
+            connection.drain(1)
         reply = fresh.send(get("k")).receive()
 
         assert b"value" == body_of(reply)

@@ -4,7 +4,7 @@ Shortcuts that tell what they did.
 
 from __future__ import annotations
 
-from kvd.http.fast_path import SERVED, Report, Shortcuts
+from kvd.http.fast_path import SERVED, Joined, Report, Shortcuts
 
 
 class WatchedShortcuts:
@@ -15,6 +15,10 @@ class WatchedShortcuts:
     def __init__(self, shortcuts: Shortcuts) -> None:
         self._shortcuts = shortcuts
         self.served = 0
+        self.idle = 0
+        """Of those served, in one call of `serve_idle`."""
+        self.new = 0
+        """Of those served, with their connections, in one call of `serve_new`."""
         self.left = 0
         """Reads, not requests."""
 
@@ -28,6 +32,30 @@ class WatchedShortcuts:
         else:
             self.served += outcome & SERVED
         return outcome
+
+    def join(self, socket: int) -> Joined:
+        """
+        See `Shortcuts`.
+        """
+        return self._shortcuts.join(socket)
+
+    def serve_idle(self, socket: int) -> bool:
+        """
+        See `Shortcuts`.
+        """
+        served = self._shortcuts.serve_idle(socket)
+        self.served += served
+        self.idle += served
+        return served
+
+    def serve_new(self, socket: int, shared: bool) -> bool:
+        """
+        See `Shortcuts`.
+        """
+        served = self._shortcuts.serve_new(socket, shared)
+        self.served += served
+        self.new += served
+        return served
 
     def take_unsent(self) -> bytes:
         """
