@@ -401,9 +401,10 @@ class HttpFactory(ServerFactory):
         only request never has a socket of Python's.
         """
         site = self._serving._site
-        if site.shortcuts is None or site.wants_reports:
+        shortcuts = site.shortcuts
+        if shortcuts is None or site.wants_reports:
             return False
-        return site.shortcuts.serve_new(descriptor, shared)
+        return shortcuts.serve_new(descriptor, shared)
 
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
