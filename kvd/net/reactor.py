@@ -37,6 +37,11 @@ from kvd.net.port import Port
 
 FAMILIES: Final = frozenset((socket.AF_INET, socket.AF_INET6, socket.AF_UNIX))
 
+SELECT_DESCRIPTORS: Final = 1024
+"""
+FD_SETSIZE.
+"""
+
 
 def adopt_stream_port(
     reactor: Any, fileDescriptor: int, addressFamily: int, factory: Any
@@ -76,7 +81,7 @@ def adopt_stream_connection(
     try:
         if factory.take_descriptor(descriptor, shared=True):
             return
-        connection = socket.socket(addressFamily, socket.SOCK_STREAM, fileno=descriptor)
+        connection = socket.socket(addressFamily, socket.SOCK_STREAM, 0, descriptor)
     except BaseException:
         os.close(descriptor)
         raise
@@ -109,6 +114,19 @@ def adopt_in_kvds_way(reactor: Any) -> None:
     """
     reactor.adoptStreamPort = partial(adopt_stream_port, reactor)
     reactor.adoptStreamConnection = partial(adopt_stream_connection, reactor)
+
+
+def most_descriptors(reactor: Any) -> int | None:
+    """
+    How many descriptors a process with this reactor can use; None: as many as it gets.
+    select(2) knows none from `SELECT_DESCRIPTORS` on, and Twisted's reactor would drop
+    a connection with such a number. A process that is out of descriptors leaves
+    connections in the queue instead.
+    """
+    # Not at the top: workers have no use for it.
+    from twisted.internet.selectreactor import SelectReactor
+
+    return SELECT_DESCRIPTORS if isinstance(reactor, SelectReactor) else None
 
 
 class Wakefulness(Protocol):

@@ -22,11 +22,12 @@ from twisted.logger import Logger
 from kvd.dispatch.scoreboard import Row, lone_row
 from kvd.http.access_log import AccessLog, append_to
 from kvd.http.connection import HttpConnection
+from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import CLOSES, NOTHING, SERVED, Shortcuts, shortcuts_to
+from kvd.http.fast_path import CLOSES, NOTHING, SERVED, FastPath, entry_of
 from kvd.http.host_guard import HostGuard
 from kvd.http.recorder import Recorder, record_to
-from kvd.http.site import Site
+from kvd.http.templates import fast_path_to
 from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
 from kvd.log.writer import Writer
 from kvd.net.factory import ServerFactory
@@ -171,7 +172,7 @@ class Serving:
         self._access_log = self._open_access_log()
         self._recorder = self._open_record()
         self._pipe = Pipe() if settings.splice else None
-        self._site = Site(
+        self._process = ProcessContext(
             parts.open_store(settings),
             parts.dialects,
             settings.limits,
@@ -182,19 +183,20 @@ class Serving:
             self._pipe,
             Warmer(self._off_reactor).warm,
             self._recorder,
-            HostGuard(settings.listen, settings.allowed_hosts),
         )
-        if settings.shortcuts:
-            self._site.shortcuts = shortcuts_to(self._site)
+        guard = HostGuard(settings.listen, settings.allowed_hosts)
+        self._listener = ListenerContext(self._process, guard)
+        if settings.fast_path:
+            self._process.fast_path = fast_path_to(self._listener)
         self._checking.start(check_interval(settings.limits), now=False)
 
     def serve_idle(self) -> Callable[[int], bool]:
         """
         What serves a request without any call of its connection, given a descriptor
-        that can be read; see `Shortcuts.serve_idle`.
+        that can be read; see `FastPath.serve_idle`.
         """
-        shortcuts = self._site.shortcuts
-        return _leave_all if shortcuts is None else shortcuts.serve_idle
+        fast_path = self._process.fast_path
+        return _leave_all if fast_path is None else fast_path.serve_idle
 
     def _open_access_log(self) -> AccessLog | None:
         path = self._settings.access_log
@@ -264,9 +266,10 @@ class Serving:
         """
         A connection has begun, whoever accepted it; also while draining.
         """
-        if self._site.draining:
+        process = self._process
+        if process.draining:
             protocol.drain(self._fresh_seconds)
-        if len(self._site.connections) >= self._settings.limits.connections:
+        if len(process.connections) >= self._settings.limits.connections:
             self._full = True
             for port in self._ports.values():
                 port.pauseProducing()
@@ -276,7 +279,7 @@ class Serving:
         A connection ended, or the store answered.
         """
         limit = self._settings.limits.connections
-        if self._full and len(self._site.connections) < limit:
+        if self._full and len(self._process.connections) < limit:
             self._full = False
             for port in self._ports.values():
                 port.resumeProducing()
@@ -284,7 +287,7 @@ class Serving:
 
     def _check(self) -> None:
         now = self._reactor.seconds()
-        for connection in list(self._site.connections):
+        for connection in list(self._process.connections):
             try:
                 connection.check_time(now)
             except Exception:
@@ -308,15 +311,15 @@ class Serving:
         Returns:
             Fires when no connection is left.
         """
-        site = self._site
-        site.draining = True
-        site.shortcuts = None
+        process = self._process
+        process.draining = True
+        process.fast_path = None
         self._fresh_seconds = min(FRESH_SECONDS, seconds / 2)
         for name in list(self._ports):
             if not others_serve:
                 self._ports[name].empty()
             self.unlisten(name)
-        for connection in list(site.connections):
+        for connection in list(process.connections):
             connection.drain(self._fresh_seconds)
         drained = self._drained = Deferred()
         self._bound = self._reactor.callLater(seconds, self._break_off, seconds)
@@ -325,8 +328,8 @@ class Serving:
         return drained
 
     def _check_drained(self) -> None:
-        site = self._site
-        if not (site.connections or site.answers_due):
+        process = self._process
+        if not (process.connections or process.answers_due):
             self._end_drain()
 
     def _end_drain(self) -> None:
@@ -338,7 +341,7 @@ class Serving:
             drained.callback(None)
 
     def _break_off(self, seconds: float) -> None:
-        connections = list(self._site.connections)
+        connections = list(self._process.connections)
         self._log.warn(
             "{count} connections were still busy after {seconds} seconds of"
             " draining and are broken off",
@@ -358,7 +361,7 @@ class Serving:
         if self._pipe is not None:
             self._pipe.close()
         written = [log.stop() for log in (self._access_log, self._recorder) if log]
-        closed = maybeDeferred(self._site.store.close)
+        closed = maybeDeferred(self._process.store.close)
 
         async def ended() -> None:
             try:
@@ -400,55 +403,56 @@ class HttpFactory(ServerFactory):
         See `ServerFactory.take_descriptor`. So a connection that was no longer than its
         only request never has a socket of Python's.
         """
-        site = self._serving._site
-        shortcuts = site.shortcuts
-        if shortcuts is None or site.wants_reports:
+        process = self._serving._process
+        fast_path = process.fast_path
+        if fast_path is None or process.wants_reports:
             return False
-        return shortcuts.serve_new(descriptor, shared)
+        return fast_path.serve_new(descriptor, shared)
 
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
         See `ServerFactory.take`. A connection that was no longer than its only request
         never has a protocol, if the fast path serves that.
         """
-        site = self._serving._site
-        shortcuts = site.shortcuts
-        if shortcuts is None:
+        process = self._serving._process
+        fast_path = process.fast_path
+        if fast_path is None:
             self._first = None
             return False
-        began = site.clock.seconds()
+        began = process.clock.seconds()
         try:
-            outcome = shortcuts.serve(connection.fileno())
+            outcome = fast_path.serve(connection.fileno())
         except OSError:
             # Reading again will show an end.
             outcome = NOTHING
         if outcome == SERVED | CLOSES:
             close_both_ways(connection)
-            self._count(site, shortcuts, peer, site.clock.seconds() - began)
+            self._count(process, fast_path, peer, process.clock.seconds() - began)
             return True
-        self._first = lambda built: partial(built.go_on_after, shortcuts, outcome)
+        self._first = lambda built: partial(built.go_on_after, fast_path, outcome)
         return False
 
     def _count(
-        self, site: Site, shortcuts: Shortcuts, peer: Any, seconds: float
+        self, process: ProcessContext, fast_path: FastPath, peer: Any, seconds: float
     ) -> None:
         """
         Count a connection that was no longer than its only request.
         """
-        site.row.opened()
-        site.row.closed()
-        if not site.wants_reports:
+        process.row.opened()
+        process.row.closed()
+        if not process.wants_reports:
             return
-        report = shortcuts.report()
-        site.tell(report, name_of(peer))
-        if site.recorder is not None:
-            site.recorder.ended(seconds, report.seconds, report.moved_bytes, 1)
+        report = fast_path.report()
+        if process.log is not None:
+            process.log.note(entry_of(report, name_of(peer)))
+        if process.recorder is not None:
+            process.recorder.ended(seconds, report.seconds, report.moved_bytes, 1)
 
     def buildProtocol(self, addr: IAddress | None) -> HttpConnection:
         """
         See `Factory.buildProtocol`.
         """
-        return HttpConnection(self._serving._site)
+        return HttpConnection(self._serving._listener)
 
     def first_read(self, built: HttpConnection) -> Callable[[], Any] | None:
         """

@@ -22,6 +22,7 @@ import pytest
 
 from tests.integration.http import ask
 from tests.integration.twistd import RUN_TWISTD, Twistd
+from tests.privileges import take_root
 
 pytestmark = pytest.mark.integration
 
@@ -77,7 +78,7 @@ def owners(folder: Path) -> set[tuple[int, int]]:
 
 def put_some(port: int) -> None:
     """
-    Small values again and again, so that shortcuts are taken, and a larger one.
+    Small values again and again, so that some take the fast path, and a larger one.
     """
     for number in range(8):
         for key in ("k", "a/k"):
@@ -162,7 +163,7 @@ def start_as_nobody(options: Sequence[str], folder: Path) -> Twistd:
     """
     A daemon that root starts, and that goes on as nobody.
     """
-    assert 0 == os.geteuid(), "only root can become another: run this test as root"
+    take_root("becoming another user")
     options = [*options, "--store=file:values", "--control=off"]
     return Twistd(options, folder, python_for_all(folder), before=BECOMING)
 

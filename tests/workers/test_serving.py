@@ -164,12 +164,12 @@ class ServingTests(SynchronousTestCase):
             self.serving.listen("0/0", self.listener, exclusive=exclusive)
             clients = [self.connect() for _ in range(2)]
             self.reactor.settle(1)
-            assert taken == len(self.serving._site.connections)
+            assert taken == len(self.serving._process.connections)
 
             for client in clients:
                 client.close()
             self.reactor.settle()
-            assert 0 == len(self.serving._site.connections)
+            assert 0 == len(self.serving._process.connections)
 
     def test_a_client_that_comes_meanwhile_is_accepted_in_the_same_turn(self) -> None:
         """
@@ -188,7 +188,7 @@ class ServingTests(SynchronousTestCase):
         self.connect()
         self.reactor.settle(1)
 
-        assert 2 == len(self.serving._site.connections)
+        assert 2 == len(self.serving._process.connections)
 
     def test_a_socket_that_is_given_back_is_left_to_others(self) -> None:
         """
@@ -335,7 +335,7 @@ class ServingTests(SynchronousTestCase):
         good, bad = self.connect().send(GET[:5]), self.connect().send(GET[:5])
         broken = next(
             connection
-            for connection in self.serving._site.connections
+            for connection in self.serving._process.connections
             if connection.transport.client == bad.socket.getsockname()
         )
         self.patch(broken, "check_time", lambda now: 1 // 0)

@@ -11,14 +11,15 @@ import socket
 from unittest import mock
 
 from kvd.http.connection import HttpConnection
+from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import SERVED
-from kvd.http.site import Site
+from kvd.http.host_guard import HostGuard
 from kvd.settings import Settings
 from kvd.store.file import FileStore
 from kvd.workers.serving import Serving
 from tests.http.fast_path import test_connections as connections
-from tests.http.fast_path.cases import ShortcutCase, body_of, get, put
+from tests.http.fast_path.cases import FastPathCase, body_of, get, put
 from tests.http.test_connection import Notes
 
 
@@ -32,8 +33,9 @@ class IdleCase(connections.ConnectionCase):
         super().setUp()
         self.reactor.serve_idle = self.watched.serve_idle
 
-    def make_site(self, store: FileStore) -> Site:
-        return Site(store, Dialects(()), self.limits, self.reactor)
+    def make_listener(self, store: FileStore) -> ListenerContext:
+        process = ProcessContext(store, Dialects(()), self.limits, self.reactor)
+        return ListenerContext(process, HostGuard())
 
 
 class TurnsTests(IdleCase, connections.TurnsTests):
@@ -78,16 +80,16 @@ class IdleTests(IdleCase):
         """
         Of requests, or of connections.
         """
-        self.site.log = Notes()
+        self.process.log = notes = Notes()
         client = self.connect()
 
         assert b"value" == body_of(client.send(get("k")).receive())
         assert (0, 1) == (self.watched.idle, self.watched.served)
-        assert 1 == len(self.site.log.entries)
+        assert 1 == len(notes.entries)
 
     def test_nothing_is_read_twice_or_lost(self) -> None:
         """
-        Of what is no shortcut's.
+        Of what is not for the fast path.
         """
         for body in (b"one", b"two"):
             for request in (put("k", body, b"If-Match: *\r\n"), b"\r\n" + get("k")):
@@ -102,7 +104,7 @@ class IdleTests(IdleCase):
         """
         other = self.connect()
         with mock.patch(
-            "kvd.http.fast_path.reply_parts", side_effect=ZeroDivisionError
+            "kvd.http.templates.reply_parts", side_effect=ZeroDivisionError
         ):
             assert b"" == self.ask(get("k"))
         assert self.client.ended
@@ -124,7 +126,7 @@ class IdleTests(IdleCase):
         The reply has to say that the connection ends.
         """
         serving = Serving(Settings(), 0, self.reactor)
-        serving._site = self.site
+        serving._process, serving._listener = self.process, self.listener
         serving.drain(10)
 
         assert b"\r\nConnection: close\r\n" in self.ask(get("k"))
@@ -134,10 +136,11 @@ class IdleTests(IdleCase):
         """
         Whoever has it.
         """
-        (connection,) = self.site.connections
+        (connection,) = self.process.connections
+        assert isinstance(connection, HttpConnection)
         number = connection.transport.fileno()
         self.client.close()
-        assert set() == self.site.connections
+        assert set() == self.process.connections
         near, far = socket.socketpair()
         self.addCleanup(far.close)
         descriptor = near.detach()
@@ -154,7 +157,8 @@ class IdleTests(IdleCase):
         """
         Though its socket is closed a moment later.
         """
-        (connection,) = self.site.connections
+        (connection,) = self.process.connections
+        assert isinstance(connection, HttpConnection)
         self.client.socket.sendall(get("k"))
         connection.abort()
 
@@ -162,7 +166,7 @@ class IdleTests(IdleCase):
         self.reactor.settle()
 
 
-class JoinedTests(ShortcutCase):
+class JoinedTests(FastPathCase):
     """
     What the module knows of such a connection.
     """
@@ -170,19 +174,19 @@ class JoinedTests(ShortcutCase):
     def setUp(self) -> None:
         super().setUp()
         self.keep("k", b"value")
-        self.joined = self.shortcuts.join(self.near.fileno())
+        self.joined = self.fast_path.join(self.near.fileno())
 
     def test_when_it_was_served(self) -> None:
         """
-        By the clock of the site; not where that was left to others.
+        By the clock of the process; not where that was left to others.
         """
         assert self.joined.served is None
         self.far.sendall(get("k", b"Range: bytes=0-1\r\n"))
-        assert not self.shortcuts.serve_idle(self.near.fileno())
+        assert not self.fast_path.serve_idle(self.near.fileno())
         assert self.joined.served is None
         self.far.sendall(get("k"))
-        assert self.shortcuts.serve_idle(self.near.fileno())
-        assert self.site.clock.seconds() == self.joined.served
+        assert self.fast_path.serve_idle(self.near.fileno())
+        assert self.process.clock.seconds() == self.joined.served
 
     def test_what_is_left_is_told_once(self) -> None:
         """
@@ -190,23 +194,23 @@ class JoinedTests(ShortcutCase):
         """
         request = get("k", b"Range: bytes=0-1\r\n")
         self.far.sendall(request)
-        assert not self.shortcuts.serve_idle(self.near.fileno())
+        assert not self.fast_path.serve_idle(self.near.fileno())
         self.far.sendall(get("k"))
-        assert request == self.shortcuts.serve(self.near.fileno())
-        assert SERVED == self.shortcuts.serve(self.near.fileno())
+        assert request == self.fast_path.serve(self.near.fileno())
+        assert SERVED == self.fast_path.serve(self.near.fileno())
 
     def test_what_is_left_is_never_anothers(self) -> None:
         """
         If nobody asks, it is forgotten.
         """
         near, far = self.pair()
-        self.shortcuts.join(near.fileno())
+        self.fast_path.join(near.fileno())
         self.far.sendall(get("k", b"Range: bytes=0-1\r\n"))
-        assert not self.shortcuts.serve_idle(self.near.fileno())
+        assert not self.fast_path.serve_idle(self.near.fileno())
         far.sendall(get("k"))
-        assert self.shortcuts.serve_idle(near.fileno())
+        assert self.fast_path.serve_idle(near.fileno())
         self.far.sendall(get("k"))
-        assert SERVED == self.shortcuts.serve(self.near.fileno())
+        assert SERVED == self.fast_path.serve(self.near.fileno())
 
     def test_an_error_is_left_too(self) -> None:
         """
@@ -214,9 +218,9 @@ class JoinedTests(ShortcutCase):
         """
         number = self.near.fileno()
         self.near.close()
-        assert not self.shortcuts.serve_idle(number)
+        assert not self.fast_path.serve_idle(number)
         with self.assertRaises(OSError):  # noqa: PT027  # trial runs it too
-            self.shortcuts.serve(number)
+            self.fast_path.serve(number)
 
     def test_who_has_left(self) -> None:
         """
@@ -225,30 +229,30 @@ class JoinedTests(ShortcutCase):
         for _ in range(2):
             self.joined.leave()
             self.far.sendall(get("k"))
-            assert not self.shortcuts.serve_idle(self.near.fileno())
+            assert not self.fast_path.serve_idle(self.near.fileno())
         assert get("k") * 2 == self.near.recv(1000)
 
     def test_one_that_joined_again_is_not_removed_by_the_old_one(self) -> None:
         """
         The number is another's by then.
         """
-        self.shortcuts.join(self.near.fileno())
+        self.fast_path.join(self.near.fileno())
         self.joined.leave()
         self.far.sendall(get("k"))
-        assert self.shortcuts.serve_idle(self.near.fileno())
+        assert self.fast_path.serve_idle(self.near.fileno())
 
     def test_what_is_no_socket(self) -> None:
         """
         Does not join.
         """
         with self.assertRaises(TypeError):  # noqa: PT027  # trial runs it too
-            self.shortcuts.join("1")  # type: ignore[arg-type]
+            self.fast_path.join("1")  # type: ignore[arg-type]
 
     def test_nothing_is_kept_for_those_who_never_leave(self) -> None:
         """
-        Once the shortcuts are gone.
+        Once the fast path is gone.
         """
-        del self.shortcuts, self.site.shortcuts
+        del self.fast_path, self.process.fast_path
         self.store.insides.recent.forgotten = lambda key: None
         self.store.insides.uploads.made = lambda folder: None
         self.store.insides.lock.renewed = lambda: None

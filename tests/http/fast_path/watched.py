@@ -1,19 +1,19 @@
 """
-Shortcuts that tell what they did.
+FastPath that tell what they did.
 """
 
 from __future__ import annotations
 
-from kvd.http.fast_path import SERVED, Joined, Report, Shortcuts
+from kvd.http.fast_path import SERVED, FastPath, Joined, Report
 
 
-class WatchedShortcuts:
+class WatchedFastPath:
     """
     Counts what goes which way.
     """
 
-    def __init__(self, shortcuts: Shortcuts) -> None:
-        self._shortcuts = shortcuts
+    def __init__(self, fast_path: FastPath) -> None:
+        self._fast_path = fast_path
         self.served = 0
         self.idle = 0
         """Of those served, in one call of `serve_idle`."""
@@ -24,9 +24,9 @@ class WatchedShortcuts:
 
     def serve(self, socket: int) -> int | bytes:
         """
-        See `Shortcuts`.
+        See `FastPath`.
         """
-        outcome = self._shortcuts.serve(socket)
+        outcome = self._fast_path.serve(socket)
         if isinstance(outcome, bytes):
             self.left += bool(outcome)
         else:
@@ -35,36 +35,36 @@ class WatchedShortcuts:
 
     def join(self, socket: int) -> Joined:
         """
-        See `Shortcuts`.
+        See `FastPath`.
         """
-        return self._shortcuts.join(socket)
+        return self._fast_path.join(socket)
 
     def serve_idle(self, socket: int) -> bool:
         """
-        See `Shortcuts`.
+        See `FastPath`.
         """
-        served = self._shortcuts.serve_idle(socket)
+        served = self._fast_path.serve_idle(socket)
         self.served += served
         self.idle += served
         return served
 
     def serve_new(self, socket: int, shared: bool) -> bool:
         """
-        See `Shortcuts`.
+        See `FastPath`.
         """
-        served = self._shortcuts.serve_new(socket, shared)
+        served = self._fast_path.serve_new(socket, shared)
         self.served += served
         self.new += served
         return served
 
     def take_unsent(self) -> bytes:
         """
-        See `Shortcuts`.
+        See `FastPath`.
         """
-        return self._shortcuts.take_unsent()
+        return self._fast_path.take_unsent()
 
     def report(self) -> Report:
         """
-        See `Shortcuts`.
+        See `FastPath`.
         """
-        return self._shortcuts.report()
+        return self._fast_path.report()
