@@ -169,6 +169,7 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         templates.make_template,
         templates.value_of,
         offset_of,
+        process.clock.seconds,
     )
     state.recent.forgotten = made.forget
     state.uploads.made = made.upload_to
