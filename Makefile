@@ -9,20 +9,26 @@ BIN := $(VENV)/bin
 
 # Given to kvd: make serve ARGS="--procs 4 --store file:/srv/values"
 ARGS ?=
-# Given to pytest: make test TESTS="-m 'not integration'"
+# Given to pytest: make integration TESTS="-k roundrobin"
 TESTS ?=
-# How many tests run side by side; they wait more than they compute.
+# How many integration tests run side by side; they wait more than they compute.
 JOBS ?= 4
 # What trial runs: make trial TRIAL=tests
-TRIAL ?= tests.client tests.log tests.store tests.workers
+TRIAL ?= tests.log tests.workers
+# Of all chance in the tests: another one each time, unless a run is to be repeated.
+ifndef SEED
+SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+endif
+export SEED
 # Given to the measurements: make figures FIGURES="memory start"
 FIGURES ?=
 # How many workers die for each policy: make crash KILLS=1000
 KILLS ?= 100
 # How often the power is cut: make powercuts CUTS=100
 CUTS ?= 20
-# How many requests: make soak REQUESTS=1000000
+# How many requests, and how many times as many examples: make soak REQUESTS=1000000
 REQUESTS ?= 100000
+TIMES ?= 20
 # How often that changes which changes while kvd serves: make changes SWITCHES=20
 SWITCHES ?= 100
 RESIZES ?= 20
@@ -38,17 +44,28 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wformat=2 -Wu
 NATIVE_TESTS := tests/http/fast_path tests/net/test_splice.py
 SANITIZED_EXAMPLES ?= 25
 
+# What the tests keep is below build/, as pyproject.toml says of the tools.
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/build/hypothesis
+PYTEST := pytest --hypothesis-seed=$(SEED)
+# Where tests marked integration are: to look through all the others takes as long as many
+# of them. A test sees to it that there are none elsewhere.
+INTEGRATION := tests/integration tests/changes tests/cli tests/crash tests/lab \
+	tests/power_cuts
+
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared lint docs trial coverage sanitize wheel crash powercuts changes soak figures bench clean
+.PHONY: serve test prepared lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak figures bench clean
 
+# Without a file of the process number, which would keep a second one, on another port,
+# from starting here.
 serve: $(VENV)/served
-	$(BIN)/twistd -n kvd $(ARGS)
+	$(BIN)/twistd -n --pidfile= kvd $(ARGS)
 
 # Quick checks first. In a make of its own, which sees what has been installed.
 test: prepared
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint docs trial sanitize
-	@$(MAKE) --no-print-directory coverage
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint docs oldest trial sanitize unit
+	@$(MAKE) --no-print-directory integration
+	@rm -f twisted/plugins/dropin.cache
 
 prepared:
 	@PYTHON="$(PYTHON)" tests/prepare.sh
@@ -64,10 +81,22 @@ docs: $(VENV)/developed
 	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going \
 		--jobs=auto --doctree-dir=build/doctrees --conf-dir=docs . build/docs
 
+# What hangs on Twisted's inside, with the oldest Twisted that is allowed; all other tests
+# have the newest. It stands in a folder of its own, before the newest.
+oldest: $(VENV)/oldest/installed
+	PYTHONPATH=$(VENV)/oldest $(BIN)/python -m pytest --quiet tests/net
+
+$(VENV)/oldest/installed: pyproject.toml | $(VENV)/developed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target=$(VENV)/oldest \
+		"$$(sed -n 's/.*"\(twisted\)>=\([0-9.]*\)",$$/\1==\2/p' pyproject.toml)"
+	touch $@
+
 # pytest runs all test cases too. That they need nothing of pytest, a share shows: those
 # with the most Deferreds, threads and log events. TRIAL=tests runs all of them.
 trial: $(VENV)/developed
-	$(BIN)/python -m twisted.trial --reporter=text $(TRIAL)
+	mkdir -p build
+	$(BIN)/python -m twisted.trial --temp-directory=build/trial --reporter=text $(TRIAL)
 
 # The tests of what is compiled under AddressSanitizer and UndefinedBehaviorSanitizer, in a
 # copy that is built with them.
@@ -82,13 +111,26 @@ wheel: $(VENV)/developed
 	KVD_WHEEL="$$(echo dist/*.whl)" $(BIN)/python -m pytest tests/integration/test_wheel.py
 	$(BIN)/auditwheel show dist/*.whl
 
-# The fork server, the workers and every daemon that a test starts are measured
-# too (tool.coverage.run in pyproject.toml).
-coverage: $(VENV)/developed
+# What the unit tests reach of kvd is measured: what only daemons run, they cannot miss.
+unit: $(VENV)/developed
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses=$(JOBS) --dist=worksteal $(TESTS)
+	$(BIN)/coverage run -m $(PYTEST) --numprocesses=auto --dist=worksteal \
+		-m "not integration" $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# The real daemon. To measure it, too, would take twice as long.
+integration: $(VENV)/developed
+	$(BIN)/python -m $(PYTEST) --numprocesses=$(JOBS) --dist=worksteal \
+		-m integration $(INTEGRATION) $(TESTS)
+
+# All tests, and all processes measured: the fork server, the workers and every daemon
+# (tool.coverage.run in pyproject.toml).
+coverage: $(VENV)/developed
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m $(PYTEST) --numprocesses=$(JOBS) --dist=worksteal $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=95
 
 # Workers killed at random under load, for each policy. The tests do the same for
 # a few; this says in figures what clients saw.
@@ -100,10 +142,13 @@ crash: $(VENV)/developed
 powercuts: $(VENV)/developed
 	$(BIN)/python -m tests.power_cuts $(CUTS)
 
-# Many requests over one connection, with and without splice. The tests send fewer.
-soak: $(VENV)/developed
-	KVD_SOAK_REQUESTS=$(REQUESTS) $(BIN)/python -m pytest \
+# The long form of what the tests do a little of: kills, power cuts, changes, many requests
+# over one connection, with and without splice, and many examples of all that is random.
+soak: crash powercuts changes
+	KVD_SOAK_REQUESTS=$(REQUESTS) $(BIN)/python -m $(PYTEST) --timeout=0 \
 		tests/integration/test_bodies.py -k many_requests
+	KVD_EXAMPLES_TIMES=$(TIMES) $(BIN)/python -m $(PYTEST) --timeout=0 \
+		--numprocesses=auto --dist=worksteal -m "hypothesis or explores" tests
 
 # The policy, the number of workers and all workers changed under load: what became of
 # the requests.
@@ -122,8 +167,7 @@ bench: $(VENV)/developed
 	$(BIN)/python -m bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info kvd/native/*.so _trial_temp* .coverage .coverage.* .hypothesis \
-		.mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info kvd/native/*.so _trial_temp*
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name dropin.cache -delete
 

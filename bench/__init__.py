@@ -1,6 +1,6 @@
 """
 Measurements for those who change kvd.
 
-``python -m bench`` puts kvd beside its peers; ``python -m bench.figures`` measures
-what kvd promises of itself.
+``python -m bench`` compares kvd with its baselines; ``python -m bench.figures``
+measures what kvd promises.
 """

@@ -1,10 +1,9 @@
 """
-kvd beside its peers: ``python -m bench``, or ``make bench``.
+kvd and its baselines: ``python -m bench``, or ``make bench``.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,13 +14,16 @@ import click
 from rich.console import Console
 
 from bench.building import build
-from bench.errors import BenchFailed
 from bench.machine import describe
 from bench.measuring import TMPFS, Bench
-from bench.record import Record, summarize, write_record
+from bench.record import Record, summarize
 from bench.report import write_report
-from bench.showing import WIDTH, show_ratios, show_summary
+from bench.showing import show_ratios, show_summary
 from bench.workloads import WORKLOADS, Workload
+from kvd.lab.measuring.errors import BenchFailed
+from kvd.lab.measuring.processes import ended_by_signals
+from kvd.lab.measuring.record import write_record
+from kvd.lab.measuring.table import wide_console
 
 
 @click.command()
@@ -44,9 +46,9 @@ def main(
     output: Path | None,
 ) -> None:
     """
-    Put kvd beside nginx and a server in C, under the named workloads or all.
+    Compare kvd with nginx and a server in C, under the named workloads or all.
 
-    The machine should have nothing else to do meanwhile.
+    Nothing else should run on the machine meanwhile.
     """
     if listing:
         for workload in WORKLOADS:
@@ -56,8 +58,10 @@ def main(
         rounds, seconds = 1, 0.2
     output = output or Path("build", "bench", f"{datetime.now():%Y-%m-%d-%H%M%S}")
     try:
-        record = run(_chosen(names), rounds, seconds, output)
+        with ended_by_signals():
+            record = run(_chosen(names), rounds, seconds, output)
     except BenchFailed as error:
+        click.echo(error.output, err=True)
         raise click.ClickException(str(error)) from error
     if record.errors:
         sys.exit(1)
@@ -77,24 +81,22 @@ def run(
     workloads: Sequence[Workload], rounds: int, seconds: float, output: Path
 ) -> Record:
     """
-    Measure workloads, show what came out after each, and keep it in a folder.
+    Measure workloads, show the figures after each, and keep them in a folder.
     """
-    console, progress = Console(width=WIDTH), Console(stderr=True)
+    console, progress = wide_console(), Console(stderr=True)
     output.mkdir(parents=True, exist_ok=True)
     programs = build(Path("build", "bench", "programs").absolute())
     with tempfile.TemporaryDirectory(prefix="kvd-bench-") as folder:
         bench = Bench(programs, Path(folder), seconds)
         machine = describe(programs, bench.disk, TMPFS)
-        record = Record(
-            f"{datetime.now():%Y-%m-%d %H:%M}", rounds, seconds, machine, []
-        )
+        record = Record(rounds, seconds, machine, [])
         for workload in workloads:
             with progress.status(workload.name) as status:
                 outcome = bench.measure(workload, rounds, status.update)
             record.workloads.append(summarize(outcome))
             show_summary(record.workloads[-1], console)
             # Each time, so that a run which is interrupted leaves what it has.
-            write_record(output / "result.json", record)
+            write_record(str(output / "result.json"), record)
     show_ratios(record.workloads, console)
     write_report(output / "report.html", record)
     console.print(f"\nKept in {output}: result.json, report.html", highlight=False)
@@ -102,6 +104,4 @@ def run(
 
 
 if __name__ == "__main__":
-    # Whoever ends this program ends those that it started, too.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     main()

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.errors import BenchFailed
+from kvd.lab.measuring.errors import BenchFailed
 
-SOURCES: Final = Path(__file__).parent / "peers"
+SOURCES: Final = Path(__file__).parent / "baselines"
 _FLAGS: Final = ("-O2", "-Wall", "-Wextra", "-Werror")
 
 
@@ -31,7 +31,7 @@ class Programs:
 
 def build(folder: Path) -> Programs:
     """
-    Compile what is in ``peers/`` into a folder, and find nginx.
+    Compile what is in ``baselines/`` into a folder, and find nginx.
 
     Raises:
         BenchFailed: Something is not installed, or does not compile.

@@ -1,5 +1,5 @@
 """
-What is sent to a server, and what came of it; ``peers/load.c`` sends it.
+What is sent to a server, and what came of it; ``baselines/load.c`` sends it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.building import Programs
-from bench.errors import BenchFailed
+from kvd.lab.measuring.errors import BenchFailed
 
 THREADS: Final = 2
 """Of a load; a connection belongs to one of them."""

@@ -1,54 +1,34 @@
 """
-What a run was made on, since figures mean little without it.
+The machine of a run, with what the benchmark needs beside kvd.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
-import platform
-import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.building import Programs
 from kvd import __version__
+from kvd.lab.measuring.machine import describe_machine
 
 
 def describe(programs: Programs, disk: Path, tmpfs: Path) -> Mapping[str, str]:
     """
-    Machine and versions, as texts by what they tell. Nothing in it names a user
-    or a folder.
+    The machine and all versions.
     """
+    commit = _output(["git", "describe", "--always", "--dirty", "--abbrev=10"])
     return {
-        "processor": _processor(),
-        "memory": _memory(),
-        # Without what whoever built it added.
-        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
+        **describe_machine(),
+        "kvd": f"{__version__} ({commit.strip()})" if commit else __version__,
         "file systems": f"{file_system(disk)} (disk), {file_system(tmpfs)}",
-        "kvd": _kvd(),
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "Twisted": importlib.metadata.version("twisted"),
         "httptools": importlib.metadata.version("httptools"),
         "nginx": _version([str(programs.nginx), "-v"]),
         "gcc": _version(["gcc", "-dumpfullversion"]),
     }
-
-
-def _processor() -> str:
-    text = Path("/proc/cpuinfo").read_text()
-    found = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
-    model = found[1] if found else platform.machine()
-    virtual = ", virtual machine" if "hypervisor" in text else ""
-    count = len(os.sched_getaffinity(0))
-    return f"{count} x {model}{virtual}"
-
-
-def _memory() -> str:
-    found = re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    assert found
-    return f"{int(found[1]) / 1024**2:.0f} GiB"
 
 
 def file_system(path: Path) -> str:
@@ -65,17 +45,12 @@ def file_system(path: Path) -> str:
     return "unknown"
 
 
-def _kvd() -> str:
-    commit = _said(["git", "describe", "--always", "--dirty", "--abbrev=10"])
-    return f"{__version__} ({commit.strip()})" if commit else __version__
-
-
 def _version(command: Sequence[str]) -> str:
-    # nginx says "nginx version: nginx/1.22.1".
-    return _said(command).strip().rpartition("/")[2]
+    # nginx prints "nginx version: nginx/1.22.1".
+    return _output(command).strip().rpartition("/")[2]
 
 
-def _said(command: Sequence[str]) -> str:
+def _output(command: Sequence[str]) -> str:
     try:
         done = subprocess.run(  # noqa: S603
             command,

@@ -1,10 +1,8 @@
 """
 Runs every workload against every server, in turn.
 
-All servers of a workload are up during its rounds, and idle but for the one that
-is measured. A round has one run of each; the order changes from round to round,
-so that no server always comes after the same other one. What is compared later
-are runs of one round, which are seconds apart: a machine's mood is longer.
+All servers of a workload are up during its rounds, and all but the one that is measured
+are idle. What is compared are runs of one round (`kvd.lab.measuring.figures`).
 """
 
 from __future__ import annotations
@@ -20,11 +18,12 @@ from pathlib import Path
 from typing import Final
 
 from bench.building import Programs
-from bench.errors import BenchFailed
 from bench.loads import Load, Report, send, sending
-from bench.processes import cpu_seconds
 from bench.servers import CServer, Running
 from bench.workloads import Contender, Workload
+from kvd.lab.measuring.errors import BenchFailed
+from kvd.lab.measuring.figures import rotated
+from kvd.lab.measuring.processes import cpu_seconds
 
 WARM_UP_SECONDS: Final = 0.2
 _SETTLE_SECONDS: Final = 0.5
@@ -76,7 +75,7 @@ class Outcome:
 @dataclass(frozen=True)
 class Bench:
     """
-    Where and for how long is measured.
+    Where values live, and how long a run takes.
     """
 
     programs: Programs
@@ -86,13 +85,13 @@ class Bench:
     """Of each run of a server."""
 
     def measure(
-        self, workload: Workload, rounds: int, progress: Callable[[str], None]
+        self, workload: Workload, rounds: int, progress: Callable[[str], object]
     ) -> Outcome:
         """
         Measure one workload.
 
         Args:
-            progress: Told what is done now, in a few words.
+            progress: Gets a few words about what is measured now.
         """
         with ExitStack() as stack:
             running = {
@@ -101,12 +100,12 @@ class Bench:
             }
             runs = []
             for number in range(rounds):
-                for contender in _in_turn(workload.contenders, number):
+                for contender in rotated(workload.contenders, number):
                     progress(f"{workload.name}, round {number + 1}: {contender.name}")
                     server = running[contender.name]
                     runs.append(self._run(workload, contender, server, number))
-        progress(f"{workload.name}: the load alone")
-        return Outcome(workload, runs, self._load_alone(workload))
+        progress(f"{workload.name}: the ceiling of the load")
+        return Outcome(workload, runs, self._ceiling(workload))
 
     @contextmanager
     def _ready(self, workload: Workload, contender: Contender) -> Iterator[Running]:
@@ -136,7 +135,7 @@ class Bench:
         load = contender.load or workload.load
         with ExitStack() as stack:
             if workload.medium == "disk":
-                # Nobody is to pay for what another one left to be written.
+                # No server pays for the pages that another one left to be written.
                 command = ["sync", "--file-system", str(self.disk)]
                 subprocess.run(command, check=True)  # noqa: S603
             if workload.background is not None:
@@ -159,21 +158,16 @@ class Bench:
             raise BenchFailed(f"{name} answered nothing: {report.first_error}")
         return Run(name, number, report, spent, time.monotonic() - began)
 
-    def _load_alone(self, workload: Workload) -> Run:
+    def _ceiling(self, workload: Workload) -> Run:
         """
         The same load to a server that opens no file for PUT, and only sends files
         of tmpfs for GET.
         """
         leanest = CServer(put="splice", null=workload.load.method == "PUT")
-        contender = Contender("the load alone", leanest)
-        alone = replace(workload, medium="tmpfs", background=None)
-        with self._ready(alone, contender) as server:
+        contender = Contender("ceiling", leanest)
+        ceiling = replace(workload, medium="tmpfs", background=None)
+        with self._ready(ceiling, contender) as server:
             return self._measured(contender.name, workload.load, server, 0)
-
-
-def _in_turn(contenders: Sequence[Contender], number: int) -> Sequence[Contender]:
-    first = number % len(contenders)
-    return [*contenders[first:], *contenders[:first]]
 
 
 def by_contender(runs: Sequence[Run]) -> Mapping[str, Sequence[Run]]:

@@ -6,27 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from bench.measuring import Outcome, Run, by_contender
-
-
-@dataclass(frozen=True)
-class Spread:
-    """
-    A figure of all rounds.
-    """
-
-    median: float
-    least: float
-    most: float
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """
-    Of at least one value.
-    """
-    return Spread(median(values), min(values), max(values))
+from kvd.lab.measuring.figures import Spread, median, ratios, spread
 
 
 @dataclass(frozen=True)
@@ -56,7 +38,7 @@ def row(runs: Sequence[Run]) -> Row:
     """
 
     def middle(figure: Callable[[Run], float]) -> float:
-        return median(map(figure, runs))
+        return median([figure(run) for run in runs])
 
     return Row(
         contender=runs[0].contender,
@@ -80,7 +62,7 @@ def row(runs: Sequence[Run]) -> Row:
 @dataclass(frozen=True)
 class Ratio:
     """
-    kvd beside another server in one respect; more is better.
+    kvd divided by a baseline in one respect; more is better.
     """
 
     figure: str
@@ -105,32 +87,39 @@ def rows(outcome: Outcome) -> Sequence[Row]:
     return [row(runs[contender.name]) for contender in outcome.workload.contenders]
 
 
-def ratios(outcome: Outcome) -> Sequence[Ratio]:
+def ratios_of(outcome: Outcome) -> Sequence[Ratio]:
     """
     The medians of the rounds' ratios: each run of kvd is divided by that of the
-    other server in the same round.
+    baseline in the same round.
     """
     runs = by_contender(outcome.runs)
     ours = runs[outcome.workload.kvd.name]
     found = []
-    for name, target in outcome.workload.targets.items():
-        pairs = list(zip(ours, runs[name], strict=True))
+    for name, targets in outcome.workload.targets.items():
+        others = runs[name]
         figures = {
-            "rate": (target.rate, [a.rate / b.rate for a, b in pairs]),
-            "work": (target.work, [a.work / b.work for a, b in pairs]),
+            "rate": (targets.rate, _ratios(ours, others, lambda run: run.rate)),
+            "work": (targets.work, _ratios(ours, others, lambda run: run.work)),
+            # Less is better.
             "p99": (
-                target.p99,
-                [b.report.p99_seconds / a.report.p99_seconds for a, b in pairs],
+                targets.p99,
+                _ratios(others, ours, lambda run: run.report.p99_seconds),
             ),
         }
         found += [
-            Ratio(figure, name, spread(values), wanted)
-            for figure, (wanted, values) in figures.items()
+            Ratio(figure, name, spread(values), target)
+            for figure, (target, values) in figures.items()
         ]
     return found
 
 
-def load_alone_rate(outcome: Outcome) -> float:
+def _ratios(
+    runs: Sequence[Run], others: Sequence[Run], figure: Callable[[Run], float]
+) -> Sequence[float]:
+    return ratios([figure(run) for run in runs], [figure(run) for run in others])
+
+
+def ceiling_rate(outcome: Outcome) -> float:
     """
     The most that the load reached: with the leanest server that there is, or with
     one of those that were measured.

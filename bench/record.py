@@ -1,31 +1,27 @@
 """
-A run of the benchmark as it is kept: what was seen, and what was made of it.
+A run of the benchmark as it is kept: what was measured, and the figures made of it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-
-import cattrs
 
 from bench.measuring import Outcome, Run
-from bench.ratios import Ratio, Row, load_alone_rate, ratios, rows
+from bench.ratios import Ratio, Row, ceiling_rate, ratios_of, rows
 
 
 @dataclass(frozen=True)
 class Summary:
     """
-    A workload and all that was seen of it.
+    A workload and its figures.
     """
 
     name: str
     title: str
     rows: list[Row]
     ratios: list[Ratio]
-    load_alone_rate: float
+    ceiling_rate: float
     """The most requests per second that the load reached with any server."""
     runs: list[Run]
 
@@ -33,10 +29,9 @@ class Summary:
 @dataclass(frozen=True)
 class Record:
     """
-    All workloads of a run, and what they ran on.
+    All workloads of a run, and the machine.
     """
 
-    began: str
     rounds: int
     seconds: float
     """Of each run of a server."""
@@ -53,27 +48,13 @@ class Record:
 
 def summarize(outcome: Outcome) -> Summary:
     """
-    Make figures of what was seen.
+    Make figures of what was measured.
     """
     return Summary(
         name=outcome.workload.name,
         title=outcome.workload.title,
         rows=list(rows(outcome)),
-        ratios=list(ratios(outcome)),
-        load_alone_rate=load_alone_rate(outcome),
+        ratios=list(ratios_of(outcome)),
+        ceiling_rate=ceiling_rate(outcome),
         runs=list(outcome.runs),
     )
-
-
-def write_record(path: Path, record: Record) -> None:
-    """
-    Write a record as JSON.
-    """
-    path.write_text(json.dumps(cattrs.unstructure(record), indent=1) + "\n")
-
-
-def read_record(path: Path) -> Record:
-    """
-    Read what `write_record` wrote.
-    """
-    return cattrs.structure(json.loads(path.read_text()), Record)

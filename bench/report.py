@@ -1,35 +1,40 @@
 """
-A run as a page that needs nothing beside it.
+A run as a page.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-
-import jinja2
+from typing import Final
 
 from bench.plot import draw_ratios, draw_servers
 from bench.record import Record
-from bench.showing import COLUMNS, cells, load_line, ratio_cells
+from bench.showing import COLUMNS, RATIO_COLUMNS, ceiling_line, cells, ratio_cells
+from kvd.lab.measuring.report import headings, write_page
+
+_TEMPLATE: Final = Path(__file__).with_name("report.html.j2")
 
 
 def write_report(path: Path, record: Record) -> None:
     """
     Write a record as HTML, with drawings.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
+    workloads = [
+        {
+            "summary": summary,
+            "ceiling": ceiling_line(summary),
+            "drawing": draw_servers(summary),
+            "lines": [cells(row) for row in summary.rows],
+            "ratios": [ratio_cells(ratio) for ratio in summary.ratios],
+        }
+        for summary in record.workloads
+    ]
+    write_page(
+        str(path),
+        _TEMPLATE,
         record=record,
         ratios=draw_ratios(record),
-        workloads=[(summary, draw_servers(summary)) for summary in record.workloads],
-        columns=[" ".join(column.split()) for column in COLUMNS],
-        cells=cells,
-        load_line=load_line,
-        ratio_cells=ratio_cells,
+        workloads=workloads,
+        columns=headings(COLUMNS),
+        ratio_columns=RATIO_COLUMNS,
     )
-    path.write_text(page, encoding="utf-8")

@@ -16,8 +16,10 @@ from typing import Final
 
 from rich.console import Console
 
-from bench.record import Record, read_record
-from bench.showing import WIDTH, show_ratios, show_summary
+from bench.record import Record
+from bench.showing import show_ratios, show_summary
+from kvd.lab.measuring.record import read_record
+from kvd.lab.measuring.table import WIDTH
 
 _BEGIN: Final = ".. figures\n"
 _END: Final = ".. end of figures\n"
@@ -27,6 +29,7 @@ def as_rst(record: Record) -> str:
     """
     Machine, ratios and figures as reStructuredText.
     """
+    measured = record.machine["measured"][:10]
     machine = "\n".join(f":{name}: {text}" for name, text in record.machine.items())
     output = io.StringIO()
     console = Console(file=output, width=WIDTH, color_system=None)
@@ -35,7 +38,7 @@ def as_rst(record: Record) -> str:
         show_summary(summary, console)
     shown = "\n".join(line.rstrip() for line in output.getvalue().splitlines())
     return (
-        f"Of {record.began[:10]}, {record.rounds} rounds of {record.seconds:g} seconds"
+        f"Of {measured}, {record.rounds} rounds of {record.seconds:g} seconds"
         f" for each server:\n\n{machine}\n\n"
         f".. code-block:: text\n\n{indent(shown.strip(), '   ')}\n"
     )
@@ -56,7 +59,7 @@ def main(result: str, document: str) -> None:
     """
     path = Path(document)
     path.write_text(
-        replace_figures(path.read_text(), as_rst(read_record(Path(result))))
+        replace_figures(path.read_text(), as_rst(read_record(result, Record)))
     )
 
 

@@ -1,29 +1,36 @@
 """
-The servers: kvd, and those that it is put beside.
+The servers: kvd and its baselines.
 
 Each has the same number of workers or threads, listens on loopback, keeps its
 values below a folder that it is given, and writes no access log, as kvd does
-where nobody asks for one.
+by default.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from bench.building import Programs
-from bench.errors import BenchFailed
-from bench.processes import answers, tree, unused_port, wait_for
+from kvd.lab.measuring.daemon import daemon
+from kvd.lab.measuring.errors import BenchFailed
+from kvd.lab.measuring.processes import (
+    answers,
+    started,
+    stop,
+    tail,
+    tree,
+    unused_port,
+    wait_for,
+)
 
 WORKERS: Final = 2
-_TWISTD: Final = "from twisted.scripts.twistd import run; run()"
-_START_SECONDS: Final = 30
+START_SECONDS: Final = 30
 
 
 @dataclass(frozen=True)
@@ -68,20 +75,17 @@ class Kvd:
 
     @contextmanager
     def start(self, programs: Programs, folder: Path) -> Iterator[Running]:
-        port = unused_port()
         store = "null:" if self.null else f"file:{folder}/values"
-        command = [
-            sys.executable, "-c", _TWISTD, "-n", "--pidfile=", "kvd",
+        options = (
             f"--procs={WORKERS}", f"--policy={self.policy}", f"--store={store}",
-            f"--durability={self.durability}", "--control=off",
-            f"--listen=tcp:{port}:interface=127.0.0.1",
-        ]  # fmt: skip
+            f"--durability={self.durability}",
+        )  # fmt: skip
         environment = dict(os.environ)
         if self.sync_delay_ms:
             environment["LD_PRELOAD"] = str(programs.slow_sync)
             environment["SLOW_SYNC_MS"] = str(self.sync_delay_ms)
-        with _started(command, folder, "kvd serves", environment) as process:
-            yield Running(port, tree(process.pid))
+        with daemon(*options, cwd=str(folder), env=environment) as served:
+            yield Running(served.port, tree(served.pid))
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ class Nginx:
     where they are only renamed, not copied, once they are complete.
     """
 
+    workers: int = WORKERS
+
     @contextmanager
     def start(self, programs: Programs, folder: Path) -> Iterator[Running]:
         port = unused_port()
@@ -102,7 +108,7 @@ class Nginx:
         user = "user root;" if os.geteuid() == 0 else ""
         config.write_text(
             f"""
-            daemon off; worker_processes {WORKERS}; {user}
+            daemon off; worker_processes {self.workers}; {user}
             pid {folder}/nginx.pid; error_log {folder}/nginx.log;
             events {{ worker_connections 4096; }}
             http {{
@@ -120,18 +126,17 @@ class Nginx:
             }}
             """
         )
-        (folder / "values").mkdir()
+        (folder / "values").mkdir(exist_ok=True)
         command = [str(programs.nginx), "-c", str(config), "-e", f"{folder}/nginx.log"]
-        with _started(command, folder) as process:
-            wait_for(lambda: answers(port))
-            wait_for(lambda: len(tree(process.pid)) == 1 + WORKERS)
+        with _serving(command, folder, port) as process:
+            wait_for(lambda: len(tree(process.pid)) == 1 + self.workers)
             yield Running(port, tree(process.pid))
 
 
 @dataclass(frozen=True)
 class CServer:
     """
-    ``peers/server.c``: threads and epoll, and values written in place.
+    ``baselines/server.c``: threads and epoll, and values written in place.
     """
 
     put: str = "readwrite"
@@ -144,55 +149,25 @@ class CServer:
             str(programs.server), f"--port={port}", f"--threads={WORKERS}",
             f"--put={self.put}", "--null" if self.null else f"--root={folder}",
         ]  # fmt: skip
-        with _started(command, folder, "serving") as process:
+        with _serving(command, folder, port) as process:
             yield Running(port, [process.pid])
 
 
 @contextmanager
-def _started(
-    command: Sequence[str],
-    folder: Path,
-    says: str | None = None,
-    environment: Mapping[str, str] | None = None,
+def _serving(
+    command: Sequence[str], folder: Path, port: int
 ) -> Iterator[subprocess.Popen[bytes]]:
     """
-    A program, from when it has said something; ended with the ``with``.
+    A program, from the moment at which it listens; ended with the ``with``.
     """
-    log = folder / "log"
+    log = str(folder / "log")
     with (
-        log.open("wb") as output,
-        subprocess.Popen(  # noqa: S603  # our own programs, and nginx
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        ) as process,
+        open(log, "wb") as output,
+        started(command, stop, str(folder), stdout=output) as process,
     ):
-        try:
-            if says is not None:
-                _await(process, log, says)
-            yield process
-            if process.poll() is not None:
-                raise BenchFailed(f"{command[0]} ended early:\n{log.read_text()}")
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _await(process: subprocess.Popen[bytes], log: Path, says: str) -> None:
-    def said() -> bool:
-        return says in log.read_text() or process.poll() is not None
-
-    try:
-        wait_for(said, _START_SECONDS)
-    except TimeoutError:
-        pass  # told below, with what it said instead
-    if says not in log.read_text():
-        raise BenchFailed(
-            f"{process.args!r} did not begin to serve:\n{log.read_text()}"
-        )
+        wait_for(lambda: answers(port) or process.poll() is not None, START_SECONDS)
+        if process.poll() is not None or not answers(port):
+            raise BenchFailed(f"{command[0]} did not begin to serve", tail(log))
+        yield process
+        if process.poll() is not None:
+            raise BenchFailed(f"{command[0]} ended early", tail(log))

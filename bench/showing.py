@@ -1,5 +1,5 @@
 """
-The figures as a person reads them in a terminal.
+The figures as tables.
 """
 
 from __future__ import annotations
@@ -7,15 +7,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from rich import box
-from rich.console import Console, JustifyMethod
-from rich.table import Table
+from rich.console import Console
 
 from bench.loads import THREADS
 from bench.ratios import Ratio, Row
 from bench.record import Summary
-
-WIDTH: Final = 110
+from kvd.lab.measuring.table import milliseconds, show_lines, show_table
+from kvd.lab.measuring.targets import verdict
 
 COLUMNS: Final = (
     "server",
@@ -30,38 +28,38 @@ COLUMNS: Final = (
     "failed",
 )
 
+RATIO_COLUMNS: Final = ("against", "figure", "measured", "range", "target", "")
+
 
 def show_summary(summary: Summary, console: Console) -> None:
     """
     Print all servers under one load.
     """
-    console.print(f"\n{summary.name}: {summary.title}\n", style="bold", highlight=False)
-    console.print(_table(COLUMNS, [cells(row) for row in summary.rows]))
-    console.print(f"\n{load_line(summary)}", highlight=False)
-    for row in summary.rows:
-        if row.errors:
-            console.print(
-                f"{row.contender}: {row.errors} failed: {row.first_error}",
-                highlight=False,
-                markup=False,
-            )
+    title = f"{summary.name}: {summary.title}"
+    show_table(title, COLUMNS, [cells(row) for row in summary.rows], console)
+    failed = [
+        f"{row.contender}: {row.errors} failed: {row.first_error}"
+        for row in summary.rows
+        if row.errors
+    ]
+    show_lines(["", ceiling_line(summary), *failed], console)
 
 
-def load_line(summary: Summary) -> str:
+def ceiling_line(summary: Summary) -> str:
     """
     How far the load is from being the limit.
     """
     kvd = summary.rows[0]
     return (
-        f"The load reached up to {summary.load_alone_rate:,.0f} requests/s,"
-        f" {summary.load_alone_rate / kvd.rate:.1f} times kvd's; beside kvd its"
+        f"Ceiling of the load: {summary.ceiling_rate:,.0f} requests/s,"
+        f" {summary.ceiling_rate / kvd.rate:.1f} times kvd's; against kvd its"
         f" {THREADS} threads were {kvd.load_cores / THREADS * 100:.0f} % busy"
     )
 
 
 def show_ratios(summaries: Sequence[Summary], console: Console) -> None:
     """
-    Print kvd beside each server, with the figures to reach.
+    Print kvd divided by each baseline, with the targets.
     """
     lines = [
         (summary.name, *ratio_cells(ratio))
@@ -69,9 +67,8 @@ def show_ratios(summaries: Sequence[Summary], console: Console) -> None:
         for ratio in summary.ratios
         if ratio.target is not None
     ]
-    columns = ("workload", "against", "figure", "seen", "range", "wanted", "")
-    console.print("\nkvd by the other, medians of the rounds' ratios\n", style="bold")
-    console.print(_table(columns, lines))
+    title = "kvd divided by the baseline, medians of the rounds' ratios"
+    show_table(title, ("workload", *RATIO_COLUMNS), lines, console)
 
 
 FIGURES: Final = {
@@ -85,14 +82,13 @@ def ratio_cells(ratio: Ratio) -> tuple[str, ...]:
     """
     A line of the table of ratios, without the workload.
     """
-    reached = {True: "reached", False: "not reached", None: ""}[ratio.reached]
     return (
         ratio.against,
         FIGURES[ratio.figure],
         f"{ratio.seen.median:.2f}",
         f"{ratio.seen.least:.2f}..{ratio.seen.most:.2f}",
         "" if ratio.target is None else f"{ratio.target:g}",
-        reached,
+        "" if ratio.reached is None else verdict(ratio.reached),
     )
 
 
@@ -112,23 +108,3 @@ def cells(row: Row) -> Sequence[str]:
         f"{row.load_cores:.2f}",
         str(row.errors),
     )
-
-
-def milliseconds(seconds: float) -> str:
-    """
-    To about three digits.
-    """
-    return f"{seconds * 1e3:.3g}" if seconds < 1 else f"{seconds * 1e3:,.0f}"
-
-
-def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    words = ("server", "workload", "against", "figure", "")
-    for name in columns:
-        justify: JustifyMethod = "left" if name in words else "right"
-        table.add_column(name, justify=justify, no_wrap=True)
-    for line in lines:
-        table.add_row(*line)
-    return table

@@ -1,5 +1,5 @@
 """
-What is measured, and the figures to reach.
+What is measured, and the targets.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Target:
+class Targets:
     """
-    What kvd is to reach beside a contender, as ratios that are better if larger.
+    The ratios that kvd is to reach against a baseline; larger is better.
     """
 
     rate: float | None = None
-    """kvd's requests per second by the contender's."""
+    """kvd's requests per second by the baseline's."""
     work: float | None = None
-    """kvd's requests per second of CPU time by the contender's."""
+    """kvd's requests per second of CPU time by the baseline's."""
     p99: float | None = None
-    """The contender's 99th percentile by kvd's."""
+    """The baseline's 99th percentile by kvd's."""
 
 
 @dataclass(frozen=True)
 class Workload:
     """
-    A load, and who is put under it.
+    A load, and the servers that get it.
     """
 
     name: str
     title: str
     load: Load
     kvd: Contender
-    against: Sequence[tuple[Contender, Target]]
+    baselines: Sequence[tuple[Contender, Targets]]
     medium: str = "tmpfs"
     """Where values live: ``tmpfs``, or ``disk``, which is where results go."""
     background: Load | None = None
@@ -62,14 +62,14 @@ class Workload:
         """
         kvd first.
         """
-        return [self.kvd, *(contender for contender, _ in self.against)]
+        return [self.kvd, *(contender for contender, _ in self.baselines)]
 
     @property
-    def targets(self) -> Mapping[str, Target]:
+    def targets(self) -> Mapping[str, Targets]:
         """
-        By the contender's name.
+        By the baseline's name.
         """
-        return {contender.name: target for contender, target in self.against}
+        return {contender.name: target for contender, target in self.baselines}
 
 
 def _kvd(
@@ -95,7 +95,7 @@ _GET_SMALL: Final = Load("GET", SMALL, connections=32, keys=1000)
 _GET_ONE: Final = Load("GET", SMALL, connections=32, keys=1)
 _GET_NEW: Final = Load("GET", SMALL, connections=32, keys=1000, new_connections=True)
 _PUT_DISK: Final = Load("PUT", SMALL, connections=64, keys=1024)
-_PUT_ALONE: Final = Load("PUT", SMALL, connections=1, keys=1024)
+_PUT_SINGLE: Final = Load("PUT", SMALL, connections=1, keys=1024)
 
 
 def _put_null(name: str, title: str, load: Load) -> Workload:
@@ -105,8 +105,8 @@ def _put_null(name: str, title: str, load: Load) -> Workload:
         load,
         _kvd(null=True),
         [
-            (Contender(_C_READ.name, CServer(null=True)), Target(1.6, 4)),
-            (Contender(_C_SPLICE.name, CServer("splice", True)), Target(1.05, 1.0)),
+            (Contender(_C_READ.name, CServer(null=True)), Targets(1.6, 4)),
+            (Contender(_C_SPLICE.name, CServer("splice", True)), Targets(1.05, 1.0)),
         ],
     )
 
@@ -121,9 +121,9 @@ def _put_disk(name: str, title: str, delay_ms: int, rate: float) -> Workload:
             (
                 _kvd(
                     durability="disk", sync_delay_ms=delay_ms,
-                    name="kvd, one client", load=_PUT_ALONE,
+                    name="kvd, one client", load=_PUT_SINGLE,
                 ),
-                Target(rate=rate),
+                Targets(rate=rate),
             )
         ],
         medium="disk",
@@ -146,9 +146,9 @@ WORKLOADS: Final[Sequence[Workload]] = [
         _PUT_LARGE,
         _kvd(),
         [
-            (_C_READ, Target(1.3, 1.8)),
-            (_C_SPLICE, Target(0.95, 0.9)),
-            (_NGINX, Target(2.3, 3)),
+            (_C_READ, Targets(1.3, 1.8)),
+            (_C_SPLICE, Targets(0.95, 0.9)),
+            (_NGINX, Targets(2.3, 3)),
         ],
         medium="disk",
     ),
@@ -157,7 +157,7 @@ WORKLOADS: Final[Sequence[Workload]] = [
         "GET 40 MB, 8 keep-alive clients",
         Load("GET", LARGE, connections=8, keys=16),
         _kvd(),
-        [(_NGINX, Target(1.1, 1.1)), (_C_SENDFILE, Target(0.95, 0.9))],
+        [(_NGINX, Targets(1.1, 1.1)), (_C_SENDFILE, Targets(0.95, 0.9))],
         medium="disk",
     ),
     Workload(
@@ -165,14 +165,14 @@ WORKLOADS: Final[Sequence[Workload]] = [
         "PUT 4 KiB to tmpfs, 1,000 keys, 32 keep-alive clients",
         _PUT_SMALL,
         _kvd(),
-        [(_NGINX, Target(1.15, 1.1)), (_C_READ, Target(0.65, 0.6))],
+        [(_NGINX, Targets(1.15, 1.1)), (_C_READ, Targets(0.65, 0.6))],
     ),
     Workload(
         "put-small-disk",
         "PUT 4 KiB to the disk's file system, 1,000 keys, 32 keep-alive clients",
         _PUT_SMALL,
         _kvd(),
-        [(_NGINX, Target(1.15, 1.1))],
+        [(_NGINX, Targets(1.15, 1.1))],
         medium="disk",
     ),
     Workload(
@@ -180,28 +180,28 @@ WORKLOADS: Final[Sequence[Workload]] = [
         "GET 4 KiB, 1,000 keys, 32 keep-alive clients",
         _GET_SMALL,
         _kvd(),
-        [(_NGINX, Target(1.0, 0.9))],
+        [(_NGINX, Targets(1.0, 0.9))],
     ),
     Workload(
         "get-small-one",
         "GET 4 KiB, always the same key, 32 keep-alive clients",
         _GET_ONE,
         _kvd(),
-        [(_NGINX, Target(1.0, 0.9))],
+        [(_NGINX, Targets(1.0, 0.9))],
     ),
     Workload(
         "get-new-reuseport",
         "GET 4 KiB, a new connection each, policy reuseport",
         _GET_NEW,
         _kvd("reuseport"),
-        [(_NGINX, Target(0.8, 0.7))],
+        [(_NGINX, Targets(0.8, 0.7))],
     ),
     Workload(
         "get-new-roundrobin",
         "GET 4 KiB, a new connection each, policy roundrobin",
         _GET_NEW,
         _kvd("roundrobin"),
-        [(_NGINX, Target(0.6, 0.5))],
+        [(_NGINX, Targets(0.6, 0.5))],
     ),
     _put_disk("put-disk", "PUT 4 KiB at durability disk, 64 clients", 0, 2),
     _put_disk(
@@ -215,7 +215,7 @@ WORKLOADS: Final[Sequence[Workload]] = [
         "GET 4 KiB from 8 clients while 64 clients PUT 40 MB to the disk",
         Load("GET", SMALL, connections=8, keys=1000),
         _kvd(),
-        [(_NGINX, Target(p99=1.0))],
+        [(_NGINX, Targets(p99=1.0))],
         medium="disk",
         background=Load("PUT", LARGE, connections=64, keys=64, prefix="upload"),
     ),

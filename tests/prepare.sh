@@ -20,7 +20,7 @@ needed() {
     PATH="$PATH:/usr/sbin" command -v mkfs.xfs >/dev/null || echo xfsprogs
     # A file system that renames what is removed while it is open.
     command -v bindfs >/dev/null || echo bindfs
-    # What kvd compiles, and the benchmark's peers and load.
+    # What kvd compiles, and the benchmark's baselines and load.
     command -v gcc >/dev/null || echo gcc
     echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1 || echo libc6-dev
     command -v chromium >/dev/null || echo chromium  # the status page

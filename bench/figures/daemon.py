@@ -1,47 +1,14 @@
 """
-A daemon to measure, and what is said of it.
+What the figures read of a daemon, ask of it, and print.
 """
 
 from __future__ import annotations
 
 import re
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
-from bench.processes import tree
-
-_TWISTD: Final = ("-c", "from twisted.scripts.twistd import run; run()")
-
-
-@contextmanager
-def kvd(
-    folder: Path, port: int, *options: str, python: str = sys.executable
-) -> Iterator[int]:
-    """
-    A daemon; gives its process id once it serves.
-
-    Args:
-        python: The interpreter of the installation that is meant.
-    """
-    command = [python, *_TWISTD, "-n", "--pidfile=", "kvd", *options, "--control=off"]
-    command.append(f"--listen=tcp:{port}:interface=127.0.0.1")
-    process = subprocess.Popen(  # noqa: S603
-        command, cwd=folder, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            if "kvd serves" in line:
-                break
-        yield process.pid
-    finally:
-        process.terminate()
-        process.communicate()
+from kvd.lab.measuring.processes import tree
 
 
 def workers(pid: int) -> list[int]:
@@ -105,7 +72,7 @@ def store_small(port: int, target: str) -> None:
         assert reply.split()[1] in (b"201", b"204"), reply
 
 
-def say(what: str, value: float, unit: str, limit: float | None = None) -> None:
+def show(what: str, value: float, unit: str, limit: float | None = None) -> None:
     """
     Print a figure beside its limit.
     """

@@ -5,50 +5,19 @@ A small GET beside nginx's.
 from __future__ import annotations
 
 import re
-import shutil
-import statistics
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from bench.figures.daemon import kvd, store_small
-from bench.processes import answers, cpu_seconds, tree, unused_port, wait_for
+from bench.building import build
+from bench.figures.daemon import store_small
+from bench.servers import Nginx
+from kvd.lab.measuring.daemon import daemon
+from kvd.lab.measuring.figures import median, ratios
+from kvd.lab.measuring.processes import cpu_seconds, tree
 
 ROUNDS: Final = 5
 SECONDS: Final = 3
-
-
-@contextmanager
-def nginx(folder: Path, port: int, workers: int) -> Iterator[int]:
-    """
-    An nginx that serves the files of a folder, and takes values; gives its process id.
-    """
-    config = folder / "nginx.conf"
-    config.write_text(
-        f"""
-        daemon off; worker_processes {workers}; pid {folder}/nginx.pid;
-        error_log {folder}/nginx.log; user root;
-        events {{ worker_connections 1024; }}
-        http {{
-            access_log off; keepalive_requests 1000000000; sendfile on;
-            client_max_body_size 0; client_body_temp_path {folder}/incoming;
-            server {{
-                listen 127.0.0.1:{port} reuseport; root {folder}/values;
-                dav_methods PUT;
-            }}
-        }}
-        """
-    )
-    program = shutil.which("nginx") or "/usr/sbin/nginx"
-    process = subprocess.Popen([program, "-c", str(config)])  # noqa: S603
-    try:
-        wait_for(lambda: answers(port))
-        yield process.pid
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def load(port: int, target: str) -> float:
@@ -73,29 +42,26 @@ def measure_get(folder: Path) -> None:
     """
     GET of 4 KiB over 32 keep-alive connections, one worker each, in turns.
     """
-    ours, theirs = unused_port(), unused_port()
-    (folder / "values").mkdir(exist_ok=True)
+    (folder / "values").mkdir()
+    programs = build(Path("build", "bench", "programs").absolute())
+    store = f"--store=file:{folder}/values"
     with (
-        kvd(folder, ours, "--procs=1") as kvd_pid,
-        nginx(folder, theirs, 1) as peer_pid,
+        daemon("--procs=1", store) as kvd,
+        Nginx(workers=1).start(programs, folder) as nginx,
     ):
-        store_small(ours, "/small")
-        figures: dict[str, list[tuple[float, float]]] = {"kvd": [], "nginx": []}
+        store_small(kvd.port, "/small")
+        servers = {"kvd": (kvd.port, tree(kvd.pid)), "nginx": (nginx.port, nginx.pids)}
+        figures: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
         for _ in range(ROUNDS):
-            for name, port, pid in (
-                ("kvd", ours, kvd_pid),
-                ("nginx", theirs, peer_pid),
-            ):
-                pids = tree(pid)
+            for name, (port, pids) in servers.items():
                 before = cpu_seconds(pids)
                 rate = load(port, "/small")
                 spent = cpu_seconds(pids) - before
                 figures[name].append((rate, spent / (rate * SECONDS) * 1e6))
-        for name, rows in figures.items():
-            rate = statistics.median(row[0] for row in rows)
-            cost = statistics.median(row[1] for row in rows)
-            print(f"get: {name}: {rate:.0f} requests/s, {cost:.1f} us of CPU each")
-        ratio = statistics.median(
-            a[1] / b[1] for a, b in zip(figures["kvd"], figures["nginx"], strict=True)
-        )
-        print(f"get: kvd / nginx, CPU per request: {ratio:.2f}")
+    costs = {name: [cost for _, cost in rounds] for name, rounds in figures.items()}
+    for name, rounds in figures.items():
+        rate = median([rate for rate, _ in rounds])
+        cost = median(costs[name])
+        print(f"get: {name}: {rate:.0f} requests/s, {cost:.1f} us of CPU each")
+    ratio = median(ratios(costs["kvd"], costs["nginx"]))
+    print(f"get: kvd / nginx, CPU per request: {ratio:.2f}")

@@ -19,10 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from bench.building import build
 from bench.figures.attackers import ATTACKS
-from bench.figures.daemon import ask, kvd, store_small
-from bench.figures.get import nginx
-from bench.processes import unused_port
+from bench.figures.daemon import ask, store_small
+from bench.servers import Nginx
+from kvd.lab.measuring.daemon import daemon
+from kvd.lab.measuring.figures import percentile
+from kvd.lab.measuring.processes import kill_group, started
 
 ATTACKERS: Final = 20
 WORKERS: Final = 2
@@ -31,12 +34,15 @@ ATTACK_SECONDS: Final = 8.0
 AFTER_SECONDS: Final = 4.0
 PAUSE_SECONDS: Final = 0.01
 VALUE_BYTES: Final = 4096
-PATIENCE_SECONDS: Final = 10.0
+TIMEOUT_SECONDS: Final = 10.0
 """
 A client that has no reply by then gives up.
 """
 
-_Start = Callable[[Path, int], AbstractContextManager[int]]
+_Start = Callable[[Path], AbstractContextManager[int]]
+"""
+A server in a folder; gives its port.
+"""
 
 
 def measure_hostile(folder: Path) -> None:
@@ -53,39 +59,40 @@ def _servers() -> dict[str, _Start]:
     servers: dict[str, _Start] = {"kvd": partial(_kvd, sys.executable)}
     if "OTHER_PYTHON" in os.environ:
         servers["other"] = partial(_kvd, os.environ["OTHER_PYTHON"])
-    servers["nginx"] = partial(nginx, workers=WORKERS)
+    servers["nginx"] = _nginx
     return servers
 
 
 @contextmanager
-def _kvd(python: str, folder: Path, port: int) -> Iterator[int]:
-    with kvd(folder, port, f"--procs={WORKERS}", python=python) as pid:
-        yield pid
+def _kvd(python: str, folder: Path) -> Iterator[int]:
+    with daemon(f"--procs={WORKERS}", cwd=str(folder), python=python) as served:
+        yield served.port
+
+
+@contextmanager
+def _nginx(folder: Path) -> Iterator[int]:
+    programs = build(Path("build", "bench", "programs").absolute())
+    with Nginx(workers=WORKERS).start(programs, folder) as served:
+        yield served.port
 
 
 def _measure(title: str, kind: str, folder: Path, start: _Start) -> None:
-    port = unused_port()
-    (folder / "values").mkdir()
-    with start(folder, port):
+    with start(folder) as port:
         store_small(port, "/small")
         with _attackers(kind, port):
             time.sleep(WARM_UP_SECONDS)
-            _say(title, _waits(port, ATTACK_SECONDS))
-        _say(f"{title}, after they left", _waits(port, AFTER_SECONDS))
+            _show(title, _waits(port, ATTACK_SECONDS))
+        _show(f"{title}, after they left", _waits(port, AFTER_SECONDS))
 
 
 @contextmanager
 def _attackers(kind: str, port: int) -> Iterator[None]:
     command = [sys.executable, "-m", "bench.figures.attackers"]
     command += [kind, str(port), str(ATTACKERS)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
-    try:
+    with started(command, kill_group, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         yield
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def _waits(port: int, seconds: float) -> list[float]:
@@ -97,7 +104,7 @@ def _waits(port: int, seconds: float) -> list[float]:
     while time.monotonic() < end:
         began = time.monotonic()
         with socket.socket() as sock:
-            sock.settimeout(PATIENCE_SECONDS)
+            sock.settimeout(TIMEOUT_SECONDS)
             try:
                 sock.connect(("127.0.0.1", port))
                 for _ in range(2):
@@ -107,7 +114,7 @@ def _waits(port: int, seconds: float) -> list[float]:
                     began = time.monotonic()
             except TimeoutError:
                 waits.append(time.monotonic() - began)
-    return sorted(waits)
+    return waits
 
 
 def _get(sock: socket.socket) -> None:
@@ -120,12 +127,10 @@ def _get(sock: socket.socket) -> None:
         reply += piece
 
 
-def _say(title: str, waits: list[float]) -> None:
-    def share(part: float) -> str:
-        return f"{waits[min(len(waits) - 1, int(part * len(waits)))] * 1e3:.1f}"
-
+def _show(title: str, waits: list[float]) -> None:
+    middle, most, longest = (percentile(waits, share) * 1e3 for share in (0.5, 0.99, 1))
     print(
-        f"{title}: a GET takes {share(0.5)} ms at the median,"
-        f" {share(0.99)} at p99, {share(1)} at most ({len(waits)} of them)",
+        f"{title}: a GET takes {middle:.1f} ms at the median, {most:.1f} at p99,"
+        f" {longest:.1f} at most ({len(waits)} of them)",
         flush=True,
     )

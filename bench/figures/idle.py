@@ -9,8 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from bench.figures.daemon import ask, connect, kvd, memory_mib, say, store_small
-from bench.processes import tree, unused_port
+from bench.figures.daemon import ask, connect, memory_mib, show, store_small
+from kvd.lab.measuring.daemon import daemon
+from kvd.lab.measuring.processes import tree
 
 CONNECTIONS: Final = 10_000
 
@@ -21,23 +22,23 @@ def measure_idle(folder: Path) -> None:
     memory of all processes together, before and after.
     """
     for policy in ("gated", "reuseport", "roundrobin"):
-        port = unused_port()
         options = (
             "--procs=2",
             f"--policy={policy}",
             f"--max-connections={CONNECTIONS}",
         )
-        with kvd(folder, port, *options) as pid, ExitStack() as opened:
-            store_small(port, "/small")
+        with daemon(*options, cwd=str(folder)) as served, ExitStack() as opened:
+            store_small(served.port, "/small")
             for _ in range(100):
                 with ExitStack() as once:
-                    _connect_and_ask(port, once)
-            before = sum(map(memory_mib, tree(pid)))
+                    _connect_and_ask(served.port, once)
+            before = sum(map(memory_mib, tree(served.pid)))
             for _ in range(CONNECTIONS):
-                _connect_and_ask(port, opened)
+                _connect_and_ask(served.port, opened)
             time.sleep(2)  # What looks after connections has seen them all.
-            each = (sum(map(memory_mib, tree(pid))) - before) * 1024 / CONNECTIONS
-        say(f"idle: {CONNECTIONS:,} connections, {policy}", each, "KiB each", 4)
+            grown = sum(map(memory_mib, tree(served.pid))) - before
+            each = grown * 1024 / CONNECTIONS
+        show(f"idle: {CONNECTIONS:,} connections, {policy}", each, "KiB each", 4)
 
 
 def _connect_and_ask(port: int, opened: ExitStack) -> None:

@@ -16,15 +16,15 @@ from bench.figures.daemon import (
     ask,
     connect,
     forget_peak,
-    kvd,
     memory_mib,
     peak_mib,
-    say,
+    show,
     store_small,
     workers,
 )
 from bench.figures.placing import MILLION, place_flat, place_nested
-from bench.processes import cpu_seconds, unused_port
+from kvd.lab.measuring.daemon import daemon
+from kvd.lab.measuring.processes import cpu_seconds
 
 ROUNDS: Final = 5
 SECONDS: Final = 2.0
@@ -43,11 +43,11 @@ def measure_listing(folder: Path) -> None:
     for number, (layout, place_values) in enumerate(layouts.items()):
         root = folder / str(number)
         place_values(root, MILLION)
-        port = unused_port()
         options = ("--procs=1", "--durability=process", f"--store=file:{root}")
-        with kvd(folder, port, *options) as pid:
+        with daemon(*options) as served:
+            port = served.port
             store_small(port, "/small")
-            (worker,) = workers(pid)
+            (worker,) = workers(served.pid)
             _measure_stream(layout, port, worker)
             _measure_page(layout, port, worker)
             _measure_others(layout, port)
@@ -60,15 +60,15 @@ def _measure_stream(layout: str, port: int, worker: int) -> None:
         next(_listed(port, "/"))
         firsts.append(time.perf_counter() - begun)
     first = statistics.median(firsts) * 1000
-    say(f"listing: {layout}, first line of all", first, "ms", 50)
+    show(f"listing: {layout}, first line of all", first, "ms", 50)
     idle = memory_mib(worker)
     forget_peak(worker)
     begun = time.perf_counter()
     lines = sum(part.count(b"\n") for part in _listed(port, "/"))
     seconds = time.perf_counter() - begun
     assert lines >= MILLION, lines
-    say(f"listing: {layout}, all {MILLION:,}", seconds, "s")
-    say(f"listing: {layout}, meanwhile", peak_mib(worker) - idle, "MiB more", 4)
+    show(f"listing: {layout}, all {MILLION:,}", seconds, "s")
+    show(f"listing: {layout}, meanwhile", peak_mib(worker) - idle, "MiB more", 4)
 
 
 def _measure_page(layout: str, port: int, worker: int) -> None:
@@ -80,8 +80,8 @@ def _measure_page(layout: str, port: int, worker: int) -> None:
         pages.append(time.perf_counter() - begun)
         assert 1000 == lines, lines
     spent = (cpu_seconds([worker]) - before) / ROUNDS
-    say(f"listing: {layout}, a page of 1,000", statistics.median(pages), "s", 1)
-    say(f"listing: {layout}, a page of 1,000, of the worker", spent, "s of CPU")
+    show(f"listing: {layout}, a page of 1,000", statistics.median(pages), "s", 1)
+    show(f"listing: {layout}, a page of 1,000, of the worker", spent, "s of CPU")
 
 
 def _measure_others(layout: str, port: int) -> None:
@@ -98,8 +98,8 @@ def _measure_others(layout: str, port: int) -> None:
             statistics.median(statistics.quantiles(seen, n=100)[n] for seen in rounds)
             for n in (49, 98)
         )
-        say(f"listing: {layout}, a small GET {beside}, p50", middle * 1000, "ms")
-        say(f"listing: {layout}, a small GET {beside}, p99", most * 1000, "ms")
+        show(f"listing: {layout}, a small GET {beside}, p50", middle * 1000, "ms")
+        show(f"listing: {layout}, a small GET {beside}, p99", most * 1000, "ms")
 
 
 def _waits_during(port: int, target: str) -> list[float]:

@@ -15,13 +15,12 @@ from bench.figures.daemon import (
     ask,
     connect,
     forget_peak,
-    kvd,
     memory_mib,
     peak_mib,
-    say,
+    show,
     workers,
 )
-from bench.processes import unused_port
+from kvd.lab.measuring.daemon import daemon
 
 VALUE_BYTES: Final = 40_000_000
 
@@ -34,14 +33,14 @@ def measure_memory(folder: Path) -> None:
         for uploads, readers, limit in ((256, 0, 24), (64, 64, 16)):
             growth = _growth(folder, splice, uploads, readers)
             what = f"memory: {uploads} uploads of 40 MB, {readers} slow downloads"
-            say(f"{what}, splice {splice}", growth, "MiB more", limit)
+            show(f"{what}, splice {splice}", growth, "MiB more", limit)
 
 
 def _growth(folder: Path, splice: str, uploads: int, readers: int) -> float:
-    port = unused_port()
     options = ("--procs=1", "--durability=process", f"--splice={splice}")
-    with kvd(folder, port, *options) as pid, ExitStack() as opened:
-        (worker,) = workers(pid)
+    with daemon(*options, cwd=str(folder)) as served, ExitStack() as opened:
+        port = served.port
+        (worker,) = workers(served.pid)
         _upload(port, "/value")
         idle = memory_mib(worker)
         forget_peak(worker)

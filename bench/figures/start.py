@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from bench.figures.daemon import kvd, memory_mib, say, workers
-from bench.processes import cpu_seconds, tree, unused_port
+from bench.figures.daemon import memory_mib, show, workers
+from kvd.lab.measuring.daemon import daemon
+from kvd.lab.measuring.processes import cpu_seconds, tree
 
 ROUNDS: Final = 5
 
@@ -24,11 +25,11 @@ def measure_start(folder: Path) -> None:
         for _ in range(ROUNDS):
             begun = time.monotonic()
             options = ("--procs=32", f"--policy={policy}")
-            with kvd(folder, unused_port(), *options) as pid:
+            with daemon(*options, cwd=str(folder)) as served:
                 taken.append(time.monotonic() - begun)
-                spent.append(cpu_seconds(tree(pid)))
-                pss += [memory_mib(worker, "Pss") for worker in workers(pid)]
+                spent.append(cpu_seconds(tree(served.pid)))
+                pss += [memory_mib(worker, "Pss") for worker in workers(served.pid)]
         what = f"start: 32 workers, {policy}"
-        say(what, statistics.median(taken), "s", 1.5)
-        say(f"{what}, of all processes", statistics.median(spent), "s of CPU")
-        say(f"{what}, proportional memory", statistics.mean(pss), "MiB each", 6)
+        show(what, statistics.median(taken), "s", 1.5)
+        show(f"{what}, of all processes", statistics.median(spent), "s of CPU")
+        show(f"{what}, proportional memory", statistics.mean(pss), "MiB each", 6)

@@ -7,15 +7,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 from bench.building import Programs, build
-from bench.errors import BenchFailed
-from bench.figures.daemon import kvd, say, workers
+from bench.figures.daemon import show, workers
 from bench.figures.placing import MILLION, place_flat
 from bench.loads import Load, send
-from bench.processes import cpu_seconds, unused_port
+from kvd.lab.measuring.daemon import daemon
+from kvd.lab.measuring.errors import BenchFailed
+from kvd.lab.measuring.figures import median, ratios
+from kvd.lab.measuring.processes import cpu_seconds
 
 ROUNDS: Final = 9
 SECONDS: Final = 1.0
@@ -46,19 +47,18 @@ def measure_stored(folder: Path) -> None:
             ),
             strict=True,
         )
-    say(f"stored: GET where {ASKED:,} are stored", median(few) * 1e6, "us of CPU")
+    show(f"stored: GET where {ASKED:,} are stored", median(few) * 1e6, "us of CPU")
     what = f"stored: the same keys where {MILLION:,} are stored"
-    say(what, _ratio(many, few), "times the CPU", 1.1)
-    say("stored: any of these", _ratio(any_of_many, few), "times the CPU")
+    show(what, _ratio(many, few), "times the CPU", 1.1)
+    show("stored: any of these", _ratio(any_of_many, few), "times the CPU")
 
 
 @contextmanager
 def _serving(root: Path, count: int) -> Iterator[tuple[int, list[int]]]:
     place_flat(root, count)
-    port = unused_port()
     options = ("--procs=1", "--durability=process", f"--store=file:{root}")
-    with kvd(root.parent, port, *options) as pid:
-        yield port, workers(pid)
+    with daemon(*options) as served:
+        yield served.port, workers(served.pid)
 
 
 def _cost(programs: Programs, port: int, pids: list[int], keys: int) -> float:
@@ -74,4 +74,4 @@ def _cost(programs: Programs, port: int, pids: list[int], keys: int) -> float:
 
 
 def _ratio(costs: Sequence[float], others: Sequence[float]) -> float:
-    return median(a / b for a, b in zip(costs, others, strict=True))
+    return median(ratios(costs, others))

@@ -5,48 +5,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import click
 
 from kvd.cli.bench_options import (
     check_policies,
+    introduce,
     json_option,
     measuring,
+    policy_option,
     processes,
     report_option,
-    rounds,
+    rounds_option,
     seconds,
-    tell,
     write_to,
 )
 from kvd.cli.errors import FAILED
 from kvd.cli.output import standard_output
-
-LOADS: Final = (
-    "equal",
-    "keep-alive",
-    "keep-alive-few",
-    "uneven",
-    "uneven-many",
-    "storm",
-)
+from kvd.cli.progress import progress
+from kvd.lab.bench.dispatch_plan import LOADS
 
 
 @click.command(context_settings={"show_default": True})
-@click.option(
-    "--policy",
-    "policies",
-    multiple=True,
-    metavar="NAME",
-    help="May be given several times; by default all that are installed.",
-)
+@policy_option()
 @click.option(
     "--load",
     "loads",
     multiple=True,
-    type=click.Choice(LOADS),
-    default=LOADS,
+    type=click.Choice(list(LOADS)),
+    default=list(LOADS),
     help="May be given several times.",
 )
 @click.option(
@@ -57,7 +44,7 @@ LOADS: Final = (
     metavar="N",
     default="64",
     callback=processes,
-    help="Processes that send; where few are meant, a quarter of them.",
+    help="Processes that send; a quarter of them in loads with few clients.",
 )
 @click.option(
     "--mean",
@@ -65,23 +52,17 @@ LOADS: Final = (
     metavar="TIME",
     default="4ms",
     callback=seconds,
-    help="For which a request keeps its worker. If the machine cannot do so many"
-    " requests, the figures are the machine's.",
+    help="How long a request keeps its worker busy. If that is too short, the figures"
+    " show the limit of the machine.",
 )
 @click.option(
     "--seconds", metavar="TIME", default="1.5", callback=seconds, help="Of each run."
 )
-@click.option(
-    "--rounds",
-    metavar="N",
-    default="3",
-    callback=rounds,
-    help="Runs of each; the median counts.",
-)
+@rounds_option
 @click.option(
     "--hand-over/--no-hand-over",
     default=True,
-    help="Measure what the supervisor spends on a connection, too.",
+    help="Also measure what a connection costs the supervisor.",
 )
 @json_option
 @report_option
@@ -100,62 +81,53 @@ def dispatch(
     """
     Compare policies under equal, uneven and keep-alive loads, and in a storm.
 
-    A request sleeps in its worker (the store is sleep:), so that even two processors
-    show what eight workers do. Uneven: 19 of 20 requests take half of the mean, one
-    10.5 times the mean. Storm: requests that take no time, over 16 times as many
-    connections as there are clients else, all of which are opened at once. Takes about
-    six minutes.
+    A request sleeps in its worker (the store is sleep:), so a machine with two
+    processors shows what eight workers do. Uneven: 19 of 20 requests take half of the
+    mean, and one takes 10.5 times the mean. Storm: requests that take no time, over
+    16 times as many connections as the other loads have clients, all of them opened at
+    once. Takes about six minutes.
     """
-    from rich.console import Console
-
-    from kvd.lab.bench.comparison_record import write_dispatch
-    from kvd.lab.bench.dispatch import (
-        Compared,
-        Outcome,
-        Plan,
-        measure,
-        measure_hand_overs,
-    )
+    from kvd.lab.bench.dispatch import Compared, Outcome, measure, measure_hand_overs
+    from kvd.lab.bench.dispatch_plan import Plan
     from kvd.lab.bench.dispatch_table import (
         plan_line,
         show_compared,
         show_hand_over,
-        show_wanted,
+        show_targets,
     )
-    from kvd.lab.bench.machine import this_machine
-    from kvd.lab.bench.report import check_report
-    from kvd.lab.bench.report import write_dispatch as write_page
-    from kvd.lab.bench.table import WIDTH
-    from kvd.lab.bench.wanted import wanted
+    from kvd.lab.bench.records import dispatch_record
+    from kvd.lab.bench.report import write_dispatch
+    from kvd.lab.bench.targets import targets
+    from kvd.lab.measuring.record import write_record
+    from kvd.lab.measuring.report import check_report
     from kvd.plugins import IPolicyDeclaration, declared
 
     policies = list(dict.fromkeys(policies or declared(IPolicyDeclaration)))
     plan = Plan(
         policies, loads, procs, clients, mean_seconds, seconds, rounds, hand_over
     )
-    machine = this_machine()
     compared: list[Compared] = []
     with measuring():
         check_policies(policies)
         if report is not None:
             check_report()
-        console = Console(highlight=False)
-        console.width = max(console.width, WIDTH)
-        with standard_output():
-            console.print(f"{machine.line()}\n{plan_line(plan)}", soft_wrap=True)
-        for one in measure(plan, tell):
+        machine, console = introduce(plan_line(plan))
+        for one in measure(plan, progress):
             compared.append(one)
             with standard_output():
                 show_compared(one, console)
-        costs = list(measure_hand_overs(plan, tell)) if hand_over else []
+        costs = list(measure_hand_overs(plan, progress)) if hand_over else []
         outcome = Outcome(plan, compared, costs)
-        figures = wanted(outcome)
+        figures = targets(outcome)
         with standard_output():
             if costs:
                 show_hand_over(costs, console)
             if figures:
-                show_wanted(figures, console)
-    write_to(record, lambda path: write_dispatch(path, outcome, figures, machine))
-    write_to(report, lambda path: write_page(path, outcome, figures, machine))
-    if any(seen.failed for one in compared for seen in one.seen):
+                show_targets(figures, console)
+    write_to(
+        record,
+        lambda path: write_record(path, dispatch_record(outcome, figures, machine)),
+    )
+    write_to(report, lambda path: write_dispatch(path, outcome, figures, machine))
+    if any(rounds.failed for one in compared for rounds in one.policies):
         click.get_current_context().exit(FAILED)

@@ -1,30 +1,33 @@
 """
-What the measurements of ``kvd bench`` have in common on the command line.
+The options and steps that all measurements of ``kvd bench`` share.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from kvd.cli.errors import LocalError
-from kvd.cli.interrupted import ended_by_signals
+from kvd.cli.errors import unwritable
+from kvd.cli.output import standard_output
 from kvd.cli.quantity import quantity
 from kvd.errors import OperatorError
 from kvd.model.quantities import Count, Seconds
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 MAX_PROCESSES: Final = 4096
 
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _NewFile(click.Path):
     """
-    A file that can be written when everything has been measured.
+    A file that will be written when everything has been measured.
     """
 
     def __init__(self) -> None:
@@ -54,23 +57,58 @@ class _NewFile(click.Path):
 NEW_FILE: Final = _NewFile()
 
 processes = quantity(Count("a number of processes", 1, MAX_PROCESSES))
-rounds = quantity(Count("a number of rounds", 1, 1000))
 seconds = quantity(Seconds(most=3600))
 
+rounds_option = click.option(
+    "--rounds",
+    metavar="N",
+    default="3",
+    callback=quantity(Count("a number of rounds", 1, 1000)),
+    help="Runs of each policy; the median counts.",
+)
 json_option = click.option(
-    "--json", "record", type=NEW_FILE, help="Write all figures there."
+    "--json", "record", type=NEW_FILE, help="Write all figures to this file."
 )
 report_option = click.option(
-    "--report", metavar="FILE.html", type=NEW_FILE, help="Write a page there."
+    "--report",
+    metavar="FILE.html",
+    type=NEW_FILE,
+    help="Write a page with all figures and drawings.",
 )
 
 
-def tell(what: str) -> None:
+def policy_option(default: Sequence[str] = ()) -> Callable[[F], F]:
     """
-    Say what is measured, to a person who waits.
+    Which policies are measured.
+
+    Args:
+        default: Empty: all that are installed.
     """
-    if os.isatty(2):
-        click.echo(f"measuring: {what}", err=True)
+    further = "" if default else "; by default all that are installed"
+    return click.option(
+        "--policy",
+        "policies",
+        multiple=True,
+        metavar="NAME",
+        default=default or None,
+        help=f"May be given several times{further}.",
+    )
+
+
+def introduce(plan: str) -> tuple[Mapping[str, str], Console]:
+    """
+    Print the machine and the plan.
+
+    Returns:
+        The machine, and where the tables are to be printed.
+    """
+    from kvd.lab.measuring.machine import describe_machine, machine_line
+    from kvd.lab.measuring.table import wide_console
+
+    machine, console = describe_machine(), wide_console()
+    with standard_output():
+        console.print(f"{machine_line(machine)}\n{plan}", soft_wrap=True)
+    return machine, console
 
 
 def check_policies(policies: Sequence[str]) -> None:
@@ -87,15 +125,17 @@ def check_policies(policies: Sequence[str]) -> None:
 @contextmanager
 def measuring() -> Iterator[None]:
     """
-    What is started in here ends with it, and what cannot be measured is said.
+    Programs that are started in here end with it. A measurement that is impossible ends
+    the command with a sentence.
     """
-    from kvd.lab.bench.errors import BenchFailed, PlotUnavailable
+    from kvd.lab.measuring.errors import BenchFailed, PlotUnavailable
+    from kvd.lab.measuring.processes import ended_by_signals
 
     try:
         with ended_by_signals():
             yield
     except BenchFailed as error:
-        click.echo(error.said, err=True)
+        click.echo(error.output, err=True)
         raise click.ClickException(str(error)) from error
     except (OperatorError, PlotUnavailable) as error:
         raise click.ClickException(str(error)) from error
@@ -103,7 +143,7 @@ def measuring() -> Iterator[None]:
 
 def write_to(path: str | None, write: Callable[[str], object]) -> None:
     """
-    Write a file that was asked for.
+    Write a file, if an option names one.
 
     Raises:
         LocalError: It cannot be written.
@@ -113,6 +153,4 @@ def write_to(path: str | None, write: Callable[[str], object]) -> None:
     try:
         write(path)
     except OSError as error:
-        raise LocalError(
-            f"{error.filename or 'a file'} cannot be written: {error.strerror}."
-        ) from error
+        raise unwritable(error.filename or "a file", error) from error

@@ -14,17 +14,19 @@ from kvd.cli.bench_options import (
     MAX_PROCESSES,
     NEW_FILE,
     check_policies,
+    introduce,
     json_option,
     measuring,
+    policy_option,
     processes,
     report_option,
-    rounds,
+    rounds_option,
     seconds,
-    tell,
     write_to,
 )
 from kvd.cli.errors import FAILED
 from kvd.cli.output import standard_output
+from kvd.cli.progress import progress
 from kvd.cli.quantity import quantity
 from kvd.model.quantities import Count
 
@@ -48,17 +50,10 @@ def _read_workers(text: str) -> Sequence[int]:
     "--procs",
     metavar="N|N,N,...",
     callback=quantity(_read_workers),
-    help="The most workers, from 1 on doubled; or those to measure."
+    help="The most workers, reached by doubling from 1; or the numbers to measure."
     "  [default: twice the processors]",
 )
-@click.option(
-    "--policy",
-    "policies",
-    multiple=True,
-    metavar="NAME",
-    default=POLICIES,
-    help="May be given several times.",
-)
+@policy_option(POLICIES)
 @click.option(
     "--clients",
     metavar="N",
@@ -69,13 +64,7 @@ def _read_workers(text: str) -> Sequence[int]:
 @click.option(
     "--seconds", metavar="TIME", default="1", callback=seconds, help="Of each run."
 )
-@click.option(
-    "--rounds",
-    metavar="N",
-    default="3",
-    callback=rounds,
-    help="Runs of each; the median counts.",
-)
+@rounds_option
 @click.option("--plot", type=NEW_FILE, help="Draw the curve (PNG or SVG).")
 @json_option
 @report_option
@@ -92,34 +81,24 @@ def small(
     """
     Store a byte again and again, with ever more workers.
 
-    Shows what a worker adds where all share a socket and where each has its own.
-    The clients need processors too: where there are not enough for all, the curve
-    shows that.
+    Shows what a worker adds where all workers share a socket, and where each has its
+    own. The clients need processors too: if there are not enough for all, the curve
+    shows the limit of the machine.
     """
-    from rich.console import Console
-
-    from kvd.lab.bench.comparison_record import write_small
-    from kvd.lab.bench.curve import draw_curve
-    from kvd.lab.bench.drawing import save
-    from kvd.lab.bench.machine import this_machine
-    from kvd.lab.bench.plot import check_plot
-    from kvd.lab.bench.report import check_report
-    from kvd.lab.bench.report import write_small as write_page
-    from kvd.lab.bench.small import (
-        Outcome,
-        Plan,
-        Point,
-        doubled,
-        measure,
-        measure_alone,
-    )
-    from kvd.lab.bench.small_table import alone_line, plan_line, show_points
-    from kvd.lab.bench.table import WIDTH
+    from kvd.lab.bench.programs import measure_ceiling
+    from kvd.lab.bench.records import small_record
+    from kvd.lab.bench.report import write_small
+    from kvd.lab.bench.run import ceiling_line
+    from kvd.lab.bench.small import Outcome, Plan, Point, doubled, measure
+    from kvd.lab.bench.small_plot import draw_curve
+    from kvd.lab.bench.small_table import plan_line, show_curve
+    from kvd.lab.measuring.plot import check_plot, save
+    from kvd.lab.measuring.record import write_record
+    from kvd.lab.measuring.report import check_report
 
     workers = procs or doubled(2 * (os.cpu_count() or 1))
     policies = list(dict.fromkeys(policies))
     plan = Plan(policies, workers, clients, seconds, rounds)
-    machine = this_machine()
     points: list[Point] = []
     with measuring():
         check_policies(policies)
@@ -127,19 +106,17 @@ def small(
             check_plot(plot)
         if report is not None:
             check_report()
-        console = Console(highlight=False)
-        console.width = max(console.width, WIDTH)
-        with standard_output():
-            console.print(f"{machine.line()}\n{plan_line(plan)}", soft_wrap=True)
-        for measured in measure(plan, tell):
+        machine, console = introduce(plan_line(plan))
+        for measured in measure(plan, progress):
             points += measured
-        tell("the load alone")
-        outcome = Outcome(plan, points, measure_alone(plan))
+        progress("the ceiling of the load")
+        outcome = Outcome(plan, points, measure_ceiling(plan.load))
         with standard_output():
-            show_points(points, console)
-            console.print(f"\n{alone_line(outcome.alone, points)}")
-    write_to(record, lambda path: write_small(path, outcome, machine))
+            show_curve(outcome, console)
+            line = ceiling_line(outcome.ceiling, [point.rate for point in points])
+            console.print(f"\n{line}")
+    write_to(record, lambda path: write_record(path, small_record(outcome, machine)))
     write_to(plot, lambda path: save(draw_curve(outcome), path))
-    write_to(report, lambda path: write_page(path, outcome, machine))
+    write_to(report, lambda path: write_small(path, outcome, machine))
     if any(point.failed for point in points):
         click.get_current_context().exit(FAILED)

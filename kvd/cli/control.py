@@ -1,6 +1,6 @@
 """
-What the commands for a running daemon share: where its control socket is, and what
-becomes of its refusals.
+What the commands for a running daemon share: finding its control socket, and reporting
+its refusals.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ control_option = click.option(
 @contextmanager
 def asking(url: str, control: str | None) -> Iterator[ControlSocket]:
     """
-    While this is entered, a daemon can be asked.
+    A connection to a daemon's control socket.
 
     Args:
-        url: Where it serves.
+        url: Where the daemon serves.
         control: Its control socket; None: that of the port in the URL.
 
     Raises:
-        NoAnswer: Nobody answers, or not as kvd does.
-        Refused: What is asked cannot be done, or not now.
+        NoAnswer: No kvd answers.
+        Refused: The daemon cannot do the change, or not now.
     """
     with ExitStack() as stack:
         try:
@@ -51,17 +51,17 @@ def asking(url: str, control: str | None) -> Iterator[ControlSocket]:
             raise Refused(error.sentence) from error
 
 
-def change(url: str, control: str | None, what: str, said: dict[str, Any]) -> None:
+def change(url: str, control: str | None, what: str, arguments: dict[str, Any]) -> None:
     """
-    Have something changed, as `ControlSocket.change`.
+    Change a daemon; see `ControlSocket.change`.
     """
     with asking(url, control) as asked:
-        asked.change(what, said)
+        asked.change(what, arguments)
 
 
-def tell(sentence: str) -> None:
+def report(sentence: str) -> None:
     """
-    Say what was done, if a person waits for it.
+    Print what was done, if standard output is a terminal.
     """
     if is_terminal(sys.stdout):
         with standard_output():

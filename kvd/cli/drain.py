@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import click
 
-from kvd.cli.control import change, control_option, tell
+from kvd.cli.control import change, control_option, report
 from kvd.cli.quantity import quantity
 from kvd.model.quantities import Count
 from kvd.settings import MAX_PROCS
@@ -20,10 +20,9 @@ from kvd.settings import MAX_PROCS
 @click.pass_obj
 def drain(url: str, control: str | None, worker: int) -> None:
     """
-    Let the worker with the number WORKER finish what it does, and have a new one in
-    its place.
+    Let worker number WORKER finish its requests, and replace it.
 
-    One more serves meanwhile. Ends when the new one is ready.
+    One more worker serves meanwhile. Ends when the new worker is ready.
     """
     change(url, control, "drain", {"worker": worker})
-    tell(f"worker {worker} is new")
+    report(f"worker {worker} has been replaced")

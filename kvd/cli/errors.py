@@ -1,5 +1,5 @@
 """
-What can go wrong on this side, and the exit statuses (``kvd --help``).
+The failures of the command itself, and the exit statuses (``kvd --help``).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ NOT_EXPECTED: Final = 4
 NO_ANSWER: Final = 5
 UNREAD: Final = 128 + signal.SIGPIPE
 """
-As of a program that the kernel ends because nobody reads what it writes.
+The status of a program that the kernel ends because its output is not read.
 """
 
 
 class NoAnswer(click.ClickException):
     """
-    No kvd answers where one was asked; a sentence.
+    No kvd answers; a sentence.
     """
 
     exit_code = NO_ANSWER
@@ -29,7 +29,7 @@ class NoAnswer(click.ClickException):
 
 class Refused(click.ClickException):
     """
-    kvd does not do what was asked; a sentence.
+    kvd refuses a change; a sentence.
     """
 
     exit_code = FAILED
@@ -37,7 +37,14 @@ class Refused(click.ClickException):
 
 class LocalError(click.ClickException):
     """
-    Something of this machine is not as it should be; a sentence.
+    A file or stream of this machine cannot be used; a sentence.
     """
 
     exit_code = FAILED
+
+
+def unwritable(name: str, error: OSError) -> LocalError:
+    """
+    The failure of a file or stream that cannot be written.
+    """
+    return LocalError(f"{name} cannot be written: {error.strerror}.")

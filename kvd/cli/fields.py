@@ -1,5 +1,5 @@
 """
-What the command line gives that becomes a field of a request.
+Options that become a field of a request.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ def printable(
     context: click.Context, option: click.Parameter, text: str | None
 ) -> str | None:
     """
-    A click callback: text without control characters, if any was given.
+    A click callback that accepts printable text only.
     """
-    # Bytes that are no text are not printable either.
+    # Bytes that are not text are not printable either.
     if text is not None and not text.isprintable():
         raise click.BadParameter(
             f"{text!r} holds more than printable text", context, option

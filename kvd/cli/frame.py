@@ -20,11 +20,11 @@ LEAST_BAR_CELLS: Final = 6
 MOST_BAR_CELLS: Final = 30
 OTHER_CELLS: Final = 74
 """
-What the rest of a row may take. With the shortest bar, 80 columns are enough.
+The width of the rest of a row. With the shortest bar, 80 columns are enough.
 """
 SILENT_SECONDS: Final = 1.5
 """
-A worker gives a sign of life every second; from so long on, it is conspicuous.
+A worker reports every second; from this age of its last report on, it counts as stuck.
 """
 
 _HEADINGS: Final = (
@@ -34,11 +34,12 @@ _HEADINGS: Final = (
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 
 
-def plain_console() -> Console:
+def text_console() -> Console:
     """
-    For whoever is no terminal: a line stays a line.
+    Standard output. If it is not a terminal, lines are not wrapped.
     """
-    return Console(highlight=False, width=200)
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
 
 
 def draw(rates: Rates, screen: Console | None = None) -> Group:
@@ -46,9 +47,9 @@ def draw(rates: Rates, screen: Console | None = None) -> Group:
     A frame.
 
     Args:
-        rates: What is in it.
-        screen: What it has to fit on; the busy share is drawn there too. None:
-            there is room for everything, and only what is a letter is wanted.
+        rates: What it shows.
+        screen: Where it has to fit; the busy share is drawn as a bar too. None: all
+            workers are shown, as plain text.
     """
     head = _head(rates)
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
@@ -70,13 +71,16 @@ def draw(rates: Rates, screen: Console | None = None) -> Group:
 
 
 def _head(rates: Rates) -> Text:
-    told = rates.told
-    ready = sum(row["state"] == "ready" for row in told["workers"])
-    replaced = {instead["by"]: None for instead in told.get("instead", ())}
-    policy = " but ".join([("not " if replaced else "") + told["policy"], *replaced])
+    status = rates.status
+    workers = status["workers"]
+    ready = sum(row["state"] == "ready" for row in workers)
+    fallbacks = {each["by"]: None for each in status.get("instead", ())}
+    policy = " but ".join(
+        [("not " if fallbacks else "") + status["policy"], *fallbacks]
+    )
     return Text(
-        f"kvd {told['version']}, process {told['pid']}, policy {policy},"
-        f" up {told['uptime_seconds']:.0f} s: {ready} of {len(told['workers'])} workers"
+        f"kvd {status['version']}, process {status['pid']}, policy {policy},"
+        f" up {status['uptime_seconds']:.0f} s: {ready} of {len(workers)} workers"
         " ready\n"
         f"{rates.total('requests'):.0f} requests/s, {rates.sum_of('open')} connections,"
         f" {rates.sum_of('in_progress')} in progress,"
@@ -110,11 +114,11 @@ def _as_many_as_fit(
 
 def _activity(worker: WorkerRates) -> tuple[bool, float, float]:
     """
-    What is not ready, or stuck, comes first: somebody may have to do something.
+    Workers that are not ready, or stuck, come first.
     """
-    conspicuous = worker.row["state"] != "ready" or _is_stuck(worker)
+    urgent = worker.row["state"] != "ready" or _is_stuck(worker)
     rate = worker.per_second
-    return conspicuous, rate.get("busy_seconds", 0.0), rate.get("requests", 0.0)
+    return urgent, rate.get("busy_seconds", 0.0), rate.get("requests", 0.0)
 
 
 def _is_stuck(worker: WorkerRates) -> bool:

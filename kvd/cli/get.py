@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 from twisted.internet.task import deferLater
 
-from kvd.cli.errors import LocalError
+from kvd.cli.errors import unwritable
 from kvd.cli.keys import file_name, read_key, shown
 from kvd.cli.progress import Moved, bar
 from kvd.cli.running import connect, each, run
@@ -36,11 +36,11 @@ class _Download:
 @click.pass_obj
 def get(url: str, keys: Sequence[str], quiet: bool) -> None:
     """
-    Fetch the value of KEY into a file of its name, or into TARGET: a file, a
-    folder, or - for standard output. Of several arguments the last is TARGET,
-    and with several keys it is a folder; keys that end in the same name are refused.
+    Fetch the value of KEY into a file of its name, or into TARGET: a file, a folder, or
+    - for standard output. With several arguments the last one is TARGET, and with
+    several keys it must be a folder. Keys that end in the same name are refused.
 
-    A file gets its name when all of the value has come, and not before.
+    A file gets its name when the whole value has arrived.
     """
     client = connect(url)
     downloads = _downloads(keys)
@@ -59,7 +59,7 @@ def _downloads(arguments: Sequence[str]) -> list[_Download]:
     into_folder = target != "-" and (target.endswith("/") or os.path.isdir(target))
     if len(keys) > 1 and not into_folder:
         raise click.UsageError(
-            f"{len(keys)} values cannot go into one file: {target!r} is no folder"
+            f"{len(keys)} values cannot go into one file: {target!r} is not a folder"
         )
     downloads: dict[str, _Download] = {}
     for key in map(read_key, keys):
@@ -69,7 +69,7 @@ def _downloads(arguments: Sequence[str]) -> list[_Download]:
         if first is not download:
             raise click.UsageError(
                 f"{shown(first.key)!r} and {shown(key)!r} would both be written to"
-                f" {path!r}, and one be lost: get them apart"
+                f" {path!r}, and one would be lost: get them separately"
             )
     return list(downloads.values())
 
@@ -81,13 +81,13 @@ def _written(path: str) -> str:
     try:
         return os.path.realpath(path)
     except OSError:
-        # The present folder is gone; whoever writes there will say so.
+        # The present folder is gone, which fails when the file is written.
         return path
 
 
 class _Fetch:
     """
-    One value on its way, picked up again where a connection broke off.
+    One download, resumed where a connection broke off.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class _Fetch:
 
     async def run(self) -> None:
         """
-        Until all of it is there.
+        Download the whole value.
         """
         from twisted.internet import reactor as installed
 
@@ -121,7 +121,7 @@ class _Fetch:
         await self._continue()
 
     async def _continue(self) -> None:
-        # The same value, or none: another's end does not belong to it.
+        # Only the same value: the rest of another one does not belong to it.
         etag = None if self._value is None else self._value.etag
         if self._value is not None and self._written == self._value.size:
             return
@@ -152,8 +152,6 @@ class _Fetch:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise LocalError(
-                f"{self._target.name} cannot be written: {error.strerror}."
-            ) from error
+            raise unwritable(self._target.name, error) from error
         self._written += len(data)
         self._moved(len(data))

@@ -11,28 +11,28 @@ import click
 
 def read_prefix(argument: str) -> bytes:
     """
-    The beginning of keys as the shell gave it: not percent-encoded; a slash before
-    it, as in a URL, is left out.
+    A prefix of keys as the shell gave it, not percent-encoded. A slash at its
+    beginning, as in a URL, is left out.
     """
     return os.fsencode(argument).removeprefix(b"/")
 
 
 def read_key(argument: str) -> bytes:
     """
-    A key as the shell gave it, as `read_prefix` does.
+    A key as the shell gave it, read as by `read_prefix`.
 
     Raises:
-        click.UsageError: It could only be the beginning of keys.
+        click.UsageError: It can only be a prefix.
     """
     key = read_prefix(argument)
     if not key or key.endswith(b"/"):
-        raise click.UsageError(f"{argument!r} is no key: it has to end in a name")
+        raise click.UsageError(f"{argument!r} is not a key: it must end in a name")
     return key
 
 
 def shown(key: bytes) -> str:
     """
-    A key as a person reads it: what cannot be printed is percent-encoded.
+    A key for a person: what cannot be printed is percent-encoded.
     """
     text = key.decode("utf-8", "surrogateescape")
     return "".join(
@@ -53,7 +53,6 @@ def file_name(key: bytes) -> str:
     name = os.fsdecode(key.rpartition(b"/")[2])
     if name in ("", ".", ".."):
         raise click.UsageError(
-            f"the key {shown(key)!r} does not end in a name for a file; name one"
-            " behind it"
+            f"the key {shown(key)!r} does not end in a file name; give one after it"
         )
     return name

@@ -22,19 +22,18 @@ from kvd.model.keys import escape
     "-U",
     "--unsorted",
     is_flag=True,
-    help="In no particular order and in one reply, which is faster where a folder has"
-    " tens of thousands of keys, and breaks off where nobody reads it for a minute.",
+    help="In no particular order and in one reply. This is faster where a folder has"
+    " tens of thousands of keys, but breaks off if it is not read for a minute.",
 )
-@click.option("-l", "--long", is_flag=True, help="Size, time and entity tag too.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object on each line.")
+@click.option("-l", "--long", is_flag=True, help="Show size, time and entity tag too.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line.")
 @click.pass_obj
 def ls(url: str, prefix: str, unsorted: bool, long: bool, as_json: bool) -> None:
     """
-    List the keys below PREFIX, or all of them, one on each line and in the order of
-    their bytes.
+    List all keys, or those below PREFIX, one per line and in the order of their bytes.
     """
     client = connect(url)
-    # Keys hold no line ends; what else a terminal would obey is escaped there.
+    # Keys have no line ends; other control characters are escaped on a terminal.
     on_terminal = is_terminal(sys.stdout)
 
     def line(entry: Entry) -> bytes:

@@ -22,36 +22,36 @@ COMMANDS: Final = {
     "get": "Fetch values into files, or to standard output.",
     "rm": "Remove values.",
     "ls": "List keys.",
-    "stat": "Say what is known of a value.",
+    "stat": "Show the size, type and entity tag of values.",
     "status": "Show the workers of a daemon on this machine.",
-    "top": "Show them as they work.",
-    "policy": "Choose who gets the next connection, or list who can decide.",
-    "procs": "Have more workers, or fewer.",
-    "drain": "Replace a worker when it has finished what it does.",
+    "top": "Watch the workers of a daemon on this machine.",
+    "policy": "Choose the policy that assigns connections, or list the policies.",
+    "procs": "Change the number of workers.",
+    "drain": "Replace a worker when it has finished its requests.",
     "restart": "Replace all workers, one after the other.",
-    "shadow": "Have another policy look on in a daemon, and be counted.",
-    "bench": "Measure this machine's kvd.",
-    "simulate": "Try policies out without a daemon.",
+    "shadow": "Compare another policy with the one that a daemon uses.",
+    "bench": "Measure kvd on this machine.",
+    "simulate": "Compare policies without a daemon.",
 }
 """
-The module of each is named like it; the object in it too.
+Each has a module of its name, which defines an object of its name.
 """
 
 _BEFORE: Final = {"--url": "URL", "--timeout": "TIME"}
 """
-Options that stand before the command, and what they take.
+Options that come before the command, and their arguments.
 """
 
 _STATUSES: Final = """\
 \b
 Exit statuses:
   0  done
-  1  kvd refused, or a file here could not be read or written
-  2  the command was written wrongly
+  1  kvd refused, or a local file could not be read or written
+  2  the command line is wrong
   3  there is no such value
-  4  the value is not the one that was expected (--create, --if-match)
-  5  kvd did not answer, broke off, or is not what answers there
-Of several keys or files all are tried; the first failure counts.
+  4  the value is not the expected one (--create, --if-match)
+  5  kvd did not answer, broke off, or another program answers there
+With several keys or files, all are tried, and the first failure counts.
 """
 
 
@@ -85,7 +85,7 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
-    # Said in a line, as everything that is missing.
+    # A missing command gets one line, as anything else that is missing.
     no_args_is_help=False,
     epilog=_STATUSES,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -105,24 +105,24 @@ class _Commands(click.Group):
     default="2m",
     show_default=True,
     show_envvar=True,
-    help="How long put, get, rm, ls and stat wait for a daemon that is silent.",
+    help="How long put, get, rm, ls and stat wait while no byte moves.",
 )
 @click.version_option(__version__, prog_name="kvd", message="%(prog)s %(version)s")
 @click.pass_context
 def commands(context: click.Context, url: str, timeout: str) -> None:
     """
-    Keep values under keys in a kvd daemon, and look after the daemon.
+    Store values in a kvd daemon, and manage the daemon.
     """
     context.obj = url
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """
-    Run the command and exit. Whatever goes wrong is one line on standard error;
-    whoever reads standard output and goes away ends it without a word.
+    Run the command and exit. A failure is one line on standard error. If the reader of
+    standard output closes it, the command ends silently.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A key may have letters that the terminal's encoding has not.
+        # A key may have letters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     status = _status_of(
         lambda: commands.main(arguments, prog_name="kvd", standalone_mode=False)
@@ -140,7 +140,7 @@ def _status_of(work: Callable[[], int | None]) -> int:
         discard(sys.stdout)
         return UNREAD
     except OSError as error:
-        # Of click, which writes the help, or of a measurement.
+        # Raised by click, which writes the help, or by a measurement.
         discard(sys.stdout)
         complain(str(error))
         return FAILED
@@ -155,21 +155,21 @@ def _hint(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption) and error.option_name in _BEFORE:
         name = path.removeprefix("kvd ")
         option = f"{error.option_name} {_BEFORE[error.option_name]}"
-        return f" It stands before the command: kvd {option} {name}"
+        return f" It comes before the command: kvd {option} {name}"
     end = "" if error.format_message().endswith((".", "?")) else "."
     return f"{end} Try: {path} --help"
 
 
 def complain(sentence: str) -> None:
     """
-    One line on standard error, whatever the sentence holds.
+    Print one line on standard error, whatever the sentence contains.
     """
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
     if sys.stderr is not None:
         try:
             sys.stderr.write(f"kvd: {line}\n")
         except OSError:
-            # Nobody can be told; the status says it.
+            # The exit status still reports the failure.
             discard(sys.stderr)
 
 

@@ -1,5 +1,5 @@
 """
-Standard streams, which may be closed, full, or read by nobody.
+Standard streams, which may be closed, full, or not be read.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, TextIO
 
-from kvd.cli.errors import LocalError
+from kvd.cli.errors import LocalError, unwritable
 
 
 @contextmanager
 def standard_output() -> Iterator[BinaryIO]:
     """
-    While this is entered, standard output can be written, by whatever means.
+    Standard output, to be written inside the ``with`` by any means.
 
     Raises:
-        LocalError: It cannot, or could not: what was written may be lost.
-        BrokenPipeError: Nobody reads it.
+        LocalError: It cannot be written, and what was written may be lost.
+        BrokenPipeError: It is not read any more.
     """
     # None is what Python makes of a descriptor that is closed from the start.
     if sys.stdout is None:
@@ -31,15 +31,13 @@ def standard_output() -> Iterator[BinaryIO]:
         discard(sys.stdout)
         if isinstance(error, BrokenPipeError):
             raise
-        raise LocalError(
-            f"standard output cannot be written: {error.strerror}."
-        ) from error
+        raise unwritable("standard output", error) from error
 
 
 def discard(stream: TextIO | None) -> None:
     """
-    Write nothing more to a standard stream. Python would try again at its end, and end
-    with a status of its own if that failed.
+    Write nothing more to a standard stream. Otherwise Python would try again when it
+    exits, and exit with a status of its own if that failed.
     """
     if stream is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -47,7 +45,7 @@ def discard(stream: TextIO | None) -> None:
 
 def flush() -> None:
     """
-    Write what is still held back; raises what `standard_output` does.
+    Write what is still buffered; raises what `standard_output` does.
     """
     if sys.stdout is not None:
         with standard_output():
@@ -56,6 +54,6 @@ def flush() -> None:
 
 def is_terminal(stream: TextIO | None) -> bool:
     """
-    Whether a person sees what a standard stream is given.
+    Whether a standard stream is shown to a person.
     """
     return stream is not None and stream.isatty()

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import click
 
-from kvd.cli.control import asking, control_option, tell
+from kvd.cli.control import asking, control_option, report
 from kvd.cli.output import standard_output
-from kvd.cli.status import sentences_of_instead
+from kvd.cli.status import fallback_sentences
 
 
 @click.command()
@@ -17,10 +17,10 @@ from kvd.cli.status import sentences_of_instead
 @click.pass_obj
 def policy(url: str, control: str | None, name: str | None) -> None:
     """
-    Let the policy NAME decide who gets the next connection, from now on; no
+    Switch to the policy NAME, which assigns the next connections to workers. No
     connection is lost.
 
-    Without NAME: list those that are installed here. The one that decides has a star.
+    Without NAME: list the policies that are installed here; the one in use has a star.
     """
     if name is None:
         with asking(url, control) as asked:
@@ -30,21 +30,20 @@ def policy(url: str, control: str | None, name: str | None) -> None:
     else:
         with asking(url, control) as asked:
             asked.change("policy", {"policy": name})
-            told = asked.status()
-        tell(f"policy {name}")
-        for sentence in sentences_of_instead(told):
+            status = asked.status()
+        report(f"policy {name}")
+        for sentence in fallback_sentences(status):
             click.echo(sentence, err=True)
 
 
 def _list(present: str) -> None:
-    # Not at the top: who switches needs none of it.
+    # Imported here, because switching does not need it.
     from kvd.plugins import IPolicyDeclaration, declared
 
     known = {
         name: each.description for name, each in declared(IPolicyDeclaration).items()
     }
-    # The name may have options; and the daemon may have policies of its own
-    # environment.
+    # The name may have options, and the daemon may have other policies installed.
     known.setdefault(present, known.get(present.partition(":")[0], ""))
     width = max(map(len, known))
     for name, description in known.items():

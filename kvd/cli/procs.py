@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import click
 
-from kvd.cli.control import change, control_option, tell
+from kvd.cli.control import change, control_option, report
 from kvd.cli.quantity import quantity
 from kvd.model.quantities import Count
 from kvd.settings import MAX_PROCS
@@ -18,10 +18,10 @@ from kvd.settings import MAX_PROCS
 @click.pass_obj
 def procs(url: str, control: str | None, number: int) -> None:
     """
-    Have NUMBER workers from now on.
+    Change the number of workers to NUMBER.
 
-    Ends when those that are new are ready, and those that are too many have finished
-    what they did.
+    Ends when new workers are ready, and those that are no longer needed have finished
+    their requests.
     """
     change(url, control, "procs", {"procs": number})
-    tell(f"{number} workers")
+    report(f"{number} workers")

@@ -1,5 +1,6 @@
 """
-A bar on a terminal while something large moves.
+Progress on a terminal: a bar while a large value moves, a line for each step of a
+measurement.
 """
 
 from __future__ import annotations
@@ -9,45 +10,54 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
+import click
+
 from kvd.cli.output import is_terminal
 
 SHOWN_FROM_BYTES: Final = 16 * 1024 * 1024
 """
-Less has come before anybody could read the bar.
+A smaller value has moved before anybody could read the bar.
 """
 
 
 class Moved(Protocol):
     """
-    Is told how much has moved.
+    Counts the bytes that move.
     """
 
     def __call__(self, count: int) -> None:
         """
-        So many bytes more.
+        Add some bytes.
         """
 
 
-def _nobody(count: int) -> None:
+def _ignore(count: int) -> None:
     pass
+
+
+def progress(what: str) -> None:
+    """
+    Print the present step of a measurement or simulation, if a person watches.
+    """
+    if is_terminal(sys.stderr):
+        click.echo(f"now: {what}", err=True)
 
 
 @contextmanager
 def bar(name: str, length: int | None, quiet: bool) -> Iterator[Moved]:
     """
-    While this is entered, show how far something has come, on standard error, if
-    it is worth it and both output streams are a terminal: who reads a pipe may
-    write there itself.
+    Show on standard error how much of a value has moved, if the value is large and both
+    output streams are a terminal: the reader of a pipe may use the terminal itself.
 
     Args:
-        name: What moves.
-        length: How many bytes it has; None: nobody knows.
+        name: Of the value.
+        length: Its number of bytes; None: unknown.
         quiet: Show nothing.
     """
     small = length is not None and length < SHOWN_FROM_BYTES
     seen = is_terminal(sys.stdout) and is_terminal(sys.stderr)
     if quiet or small or not seen:
-        yield _nobody
+        yield _ignore
         return
     from rich.console import Console
     from rich.progress import (

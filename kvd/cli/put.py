@@ -38,14 +38,14 @@ class _Upload:
     @property
     def source(self) -> str:
         """
-        What is read, for a person.
+        Its name for a person.
         """
         return "standard input" if self.path == "-" else self.path
 
 
 class _Watched:
     """
-    A source that tells what is taken from it.
+    A source that counts what is read from it.
     """
 
     def __init__(self, source: ISource, moved: Moved) -> None:
@@ -78,7 +78,7 @@ class _Watched:
     help="Only if the key has this value.",
 )
 @click.option(
-    "--content-type", metavar="TYPE", callback=printable, help="Kept with the value."
+    "--content-type", metavar="TYPE", callback=printable, help="Stored with the value."
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.pass_obj
@@ -94,8 +94,8 @@ def put(
     """
     Store FILE under KEY; - is standard input.
 
-    With a slash at its end KEY is a prefix, and each FILE is stored under its
-    own name behind it: kvd put films/ one two. Files of the same name are refused.
+    If KEY ends in a slash, it is a prefix, and each FILE is stored under its own name
+    after it: kvd put films/ one two. Files of the same name are refused.
     """
     client = connect(url)
     uploads = _uploads(key, files)
@@ -116,7 +116,7 @@ def put(
 
 
 def _name(upload: _Upload, error: Exception) -> str:
-    # The daemon refuses a key, whatever file was meant for it.
+    # The daemon refuses a key, and not a file.
     if isinstance(error, LocalError | SourceChanged | SourceUnreadable):
         return upload.source
     return shown(upload.key)
@@ -129,8 +129,8 @@ def _uploads(key: str, files: Sequence[str]) -> list[_Upload]:
             raise click.UsageError("a key has at least one character")
         if len(files) > 1:
             raise click.UsageError(
-                f"{len(files)} files cannot be stored under one key; for a prefix"
-                f" write a slash behind it: {key}/"
+                f"{len(files)} files cannot be stored under one key; end a prefix with"
+                f" a slash: {key}/"
             )
         return [_Upload(prefix, files[0])]
     uploads: dict[bytes, _Upload] = {}
@@ -138,44 +138,44 @@ def _uploads(key: str, files: Sequence[str]) -> list[_Upload]:
         name = os.path.basename(path.rstrip("/"))
         if path == "-" or name in ("", ".", ".."):
             raise click.UsageError(
-                f"{path!r} has no name to be stored under; write one behind {key}"
+                f"{path!r} has no name to be stored under; give one after {key}"
             )
         upload = _Upload(prefix + os.fsencode(name), path)
         first = uploads.setdefault(upload.key, upload)
         if first is not upload:
             raise click.UsageError(
                 f"{first.path!r} and {path!r} would both be stored under"
-                f" {shown(upload.key)!r}, and one be lost: put them apart"
+                f" {shown(upload.key)!r}, and one would be lost: put them separately"
             )
     return list(uploads.values())
 
 
 def _open(path: str, stack: ExitStack) -> ISource:
     """
-    What is read from a path; closed with the stack.
+    The source at a path; closed with the stack.
     """
-    # Not at the top: importing the reactor installs one.
+    # Imported here, because importing the reactor installs one.
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
     if path == "-":
         if sys.stdin is None:
             raise LocalError("it is closed.")
-        # A file that was redirected is read from where it stands.
+        # A redirected file is read from its present position.
         return StreamSource(sys.stdin.fileno(), reactor)
     try:
         file = stack.enter_context(io.FileIO(path))
         descriptor = file.fileno()
         seen = os.fstat(descriptor)
-        # Below /proc, files that have no size have something to read.
+        # Below /proc, files of size 0 have contents.
         if stat.S_ISREG(seen.st_mode) and (
             seen.st_size or not os.pread(descriptor, 1, 0)
         ):
             return FileSource(file)
     except FileNotFoundError as error:
         raise LocalError(
-            f"it cannot be read: {error.strerror}; the key comes first, and then files:"
-            " kvd put KEY FILE..."
+            f"it cannot be read: {error.strerror}; give the key first, and then the"
+            " files: kvd put KEY FILE..."
         ) from error
     except OSError as error:
         raise LocalError(f"it cannot be read: {error.strerror}.") from error

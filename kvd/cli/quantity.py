@@ -18,8 +18,8 @@ def quantity(
     read: Callable[[str], T],
 ) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
     """
-    A setting's reader as click wants it. What was not given and has no default
-    is None.
+    A setting's reader as a click callback. An option that is not given and has no
+    default is None.
     """
 
     def convert(

@@ -1,5 +1,5 @@
 """
-What workers did between two looks at the status.
+What workers did between two reads of the status.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ COUNTED: Final = ("accepted", "requests", "bytes_in", "bytes_out", "busy_seconds
 
 BALANCE_SECONDS: Final = 10.0
 """
-How evenly requests were shared out for about so long. In a second alone chance is
-all there is to see: of eight requests to eight workers, some worker gets two.
+The time over which the balance of requests is taken. A single second shows only
+chance: of eight requests to eight workers, some worker gets two.
 """
 
 
@@ -29,13 +29,14 @@ class WorkerRates:
     row: dict[str, Any]
     """As in the status."""
     per_second: dict[str, float]
-    """Of what is `COUNTED`, if there is a process; ``busy_seconds`` may be missing."""
+    """Of each name in `COUNTED`; empty without a process, and ``busy_seconds`` may be
+    missing."""
     loop_delay: float | None
-    """A bound of the longest turn of its reactor that ended, in seconds; None: none
-    did, or nobody counts."""
+    """An upper bound of the longest turn of its reactor, in seconds; None: no turn
+    ended, or turns are not counted."""
     waiting: int | None
-    """Connections at the sockets that it alone looks at; None: there are none, or
-    nobody knows."""
+    """Connections at the sockets that only this worker accepts from; None: it has no
+    such socket, or the number is unknown."""
 
 
 class Rates:
@@ -46,24 +47,24 @@ class Rates:
     def __init__(
         self,
         before: dict[str, Any],
-        told: dict[str, Any],
+        status: dict[str, Any],
         seconds: float,
         long_before: dict[str, Any] | None = None,
     ) -> None:
         """
         Args:
-            before: The status at the last look.
-            told: The status now.
+            before: The status that was read before.
+            status: The status now.
             seconds: Between both.
-            long_before: The status `BALANCE_SECONDS` ago, if that was looked at.
+            long_before: The status `BALANCE_SECONDS` ago, if it was read.
         """
-        self.told = told
+        self.status = status
         self._long_before = _by_worker(long_before or before)
         past = _by_worker(before)
         self.waiting = sum(
-            sum(queue["waiting"]) for queue in told.get("accept_queues", ())
+            sum(queue["waiting"]) for queue in status.get("accept_queues", ())
         )
-        """How many connections nobody has accepted yet."""
+        """How many connections no worker has accepted yet."""
         self.workers: Sequence[WorkerRates] = [
             WorkerRates(
                 row,
@@ -71,7 +72,7 @@ class Rates:
                 _longest_turn(past.get(row["worker"], {}), row),
                 row.get("accept_queue"),
             )
-            for row in told["workers"]
+            for row in status["workers"]
         ]
 
     def total(self, name: str) -> float:
@@ -89,8 +90,8 @@ class Rates:
     @property
     def balance_of_requests(self) -> float:
         """
-        In the last `BALANCE_SECONDS`. A worker that is new has not had its share yet,
-        and does not count.
+        In the last `BALANCE_SECONDS`. A new worker has not had its share yet, and does
+        not count.
         """
         past = self._long_before
         return jain_index(
@@ -112,15 +113,15 @@ class Rates:
         )
 
 
-def _by_worker(told: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    return {row["worker"]: row for row in told["workers"]}
+def _by_worker(status: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    return {row["worker"]: row for row in status["workers"]}
 
 
 def _per_second(
     past: dict[str, Any], row: dict[str, Any], seconds: float
 ) -> dict[str, float]:
-    # A place without a process has no numbers, and those of its next one go on where
-    # they were: what was not told at the last look says nothing of the time since.
+    # A worker without a process has no numbers, and those of its next process continue
+    # the old ones: a number that was missing before says nothing about the time since.
     return {
         name: max(0.0, row[name] - past.get(name, row[name])) / seconds
         for name in COUNTED

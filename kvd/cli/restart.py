@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import click
 
-from kvd.cli.control import change, control_option, tell
+from kvd.cli.control import change, control_option, report
 
 
 @click.command()
@@ -14,11 +14,11 @@ from kvd.cli.control import change, control_option, tell
 @click.pass_obj
 def restart(url: str, control: str | None) -> None:
     """
-    Replace all workers, one after the other; there are never fewer, and no request is
-    lost.
+    Replace all workers, one after the other. There are never fewer workers, and no
+    request is lost.
 
-    Ends when all are new. If the first new one does not get ready, none of the old
-    ones ends.
+    Ends when all have been replaced. If the first new worker does not become ready, all
+    old ones stay.
     """
     change(url, control, "restart", {})
-    tell("all workers are new")
+    report("all workers have been replaced")

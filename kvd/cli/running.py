@@ -1,5 +1,5 @@
 """
-A subcommand's work in a reactor, and what becomes of its failures.
+A subcommand's work in a reactor, and the report of its failures.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ T = TypeVar("T")
 
 def connect(url: str) -> Client:
     """
-    A client for a URL, with the patience that ``--timeout`` says.
+    A client for a URL, with the timeout of ``--timeout``.
 
     Raises:
-        click.UsageError: It is none.
+        click.UsageError: The URL is not valid.
     """
     try:
         return Client(url, timeout_seconds=_timeout_seconds())
@@ -67,13 +67,12 @@ async def each(
     name: Callable[[T, Exception], str],
 ) -> int:
     """
-    Do something with each of several things, and go on after failures, each of
-    which is told.
+    Do the same work with each of several things, report each failure, and go on.
 
     Args:
         things: All of them.
-        work: What is done with one.
-        name: What a failure of it is about.
+        work: What is done with each.
+        name: The subject of a failure.
 
     Returns:
         The exit status: that of the first failure, or 0.
@@ -86,7 +85,7 @@ async def each(
             complain(f"{name(thing, error)}: {error}")
             first = first or status_of(error)
             if isinstance(error, Unreachable | TimedOut):
-                # Nor will the next be reached, or answered.
+                # The next request would not be answered either.
                 break
     return first
 
@@ -108,11 +107,10 @@ def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
     """
     Do the work of a subcommand and exit with the status that it returns.
 
-    SIGINT and SIGTERM close it, so that it cleans up, and are told by the
-    status as a shell expects: 128 more than the signal's number. A second one ends
-    the process at once.
+    SIGINT and SIGTERM close it, so that it cleans up. The status is then 128 plus the
+    signal's number, as a shell expects. A second signal ends the process at once.
     """
-    # Not at the top: importing the reactor installs one.
+    # Imported here, because importing the reactor installs one.
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -130,33 +128,32 @@ def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
         Deferred.fromCoroutine(working).addBoth(ended)
 
     def interrupted(number: int, frame: object) -> None:
-        # Into a pipe that nobody empties is written for ever, and nothing else is
-        # done: a second signal ends that.
+        # A write to a pipe that is not read blocks for ever: a second signal ends that.
         signal.signal(number, signal.SIG_DFL)
         reactor.callFromThread(end, 128 + number)
 
     def end(status: int) -> None:
         if not outcome:
-            # Not Deferred.cancel, which a name lookup in a thread passes over.
+            # Not Deferred.cancel, which a name lookup in a thread ignores.
             working.close()
             outcome.append(status)
             reactor.stop()
 
-    # Before anything is begun that would have to be cleaned up.
+    # Before any work that needs a cleanup.
     signal.signal(signal.SIGINT, interrupted)
     signal.signal(signal.SIGTERM, interrupted)
 
-    globalLogBeginner.beginLoggingTo([_tell_mistakes], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([_print_bugs], redirectStandardIO=False)
     reactor.callWhenRunning(begin)
     reactor.run(installSignalHandlers=False)
     click.get_current_context().exit(outcome[0])
 
 
 @provider(ILogObserver)
-def _tell_mistakes(event: LogEvent) -> None:
+def _print_bugs(event: LogEvent) -> None:
     """
-    As Twisted itself does while nobody takes its log. A certificate that is not
-    accepted is no mistake, and told when the connection fails of it.
+    Print errors as Twisted does without an observer. A rejected certificate is not a
+    bug, and is reported when the connection fails.
     """
     if (
         sys.stderr is not None
@@ -173,5 +170,5 @@ def _status(failure: Failure) -> int:
     if isinstance(error, ClientError | LocalError):
         complain(str(error))
         return status_of(error)
-    complain(f"this is a mistake in kvd: {failure.getTraceback()}")
+    complain(f"this is a bug in kvd: {failure.getTraceback()}")
     return FAILED

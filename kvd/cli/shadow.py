@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import click
 
-from kvd.cli.control import change, control_option, tell
+from kvd.cli.control import change, control_option, report
 
 
 @click.command()
@@ -15,10 +15,10 @@ from kvd.cli.control import change, control_option, tell
 @click.pass_obj
 def shadow(url: str, policy: str, control: str | None) -> None:
     """
-    Have another policy look on in a daemon on this machine; off: none.
+    Compare another policy with the one that a daemon uses; off: none.
 
-    It is asked about each connection that the supervisor deals, and changes nothing.
-    "kvd status" shows what it would have done since.
+    The daemon asks POLICY about each connection that the supervisor hands over, but
+    does not follow it. "kvd status" shows what POLICY would have chosen.
     """
     change(url, control, "shadow", {"shadow": policy})
-    tell(f"shadow {policy}")
+    report(f"shadow {policy}")

@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from kvd.cli.interrupted import ended_by_signals
+from kvd.cli.bench_options import measuring
+from kvd.cli.progress import progress
 from kvd.cli.quantity import quantity
 from kvd.errors import BadSetting, OperatorError
 from kvd.lab.simulate.load import ARRIVALS, SERVICES
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
 MAX_WORKERS: Final = 4096
 DEFAULT_WORKERS: Final = 8
-WIDTH: Final = 112
-"""
-More than the tables take. A narrower terminal wraps them.
-"""
 
 _requests = quantity(Count("a number of requests", 1, 10_000_000))
 _workers = quantity(Count("a number of workers", 1, MAX_WORKERS))
@@ -62,19 +58,19 @@ _PRESETS: Final = "\b\nPresets:\n" + "\n".join(
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
-    help="A load worth knowing; the options of a load do not apply then.",
+    help="A well-known load; the options that describe a load do not apply.",
 )
 @click.option(
     "--replay",
     multiple=True,
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
-    help="What twistd kvd --record FILE wrote; may be given several times.",
+    help="A record of twistd kvd --record FILE; may be given several times.",
 )
 @click.option(
     "--check",
     is_flag=True,
-    help="Put the simulation beside a daemon on this machine; takes minutes.",
+    help="Compare the simulation with a daemon on this machine; takes minutes.",
 )
 @click.option(
     "--policy",
@@ -89,57 +85,71 @@ _PRESETS: Final = "\b\nPresets:\n" + "\n".join(
     callback=_workers,
     help="Workers; by default 8, or those of the preset or the record.",
 )
-@click.option("--seed", metavar="N", default="1", callback=_seed, help="Of all chance.")
+@click.option(
+    "--seed", metavar="N", default="1", callback=_seed, help="Of all random choices."
+)
 @click.option(
     "--runs",
     metavar="N",
     callback=_runs,
-    help="Average over so many seeds; by default 1, or those of the preset. With"
-    " --check: measure so often, and take the median.",
+    help="Number of seeds to average over; by default 1, or that of the preset. With"
+    " --check: number of measurements, whose median counts.",
 )
-@click.option("--json", "as_text", is_flag=True, help="For programs.")
+@click.option("--json", "as_text", is_flag=True, help="Print JSON.")
 @click.option(
-    "--requests", metavar="N", default="100000", callback=_requests, help="How many."
+    "--requests",
+    metavar="N",
+    default="100000",
+    callback=_requests,
+    help="Number of requests.",
 )
 @click.option(
     "--reuse",
     metavar="N",
     default="1",
     callback=quantity(_read_reuse),
-    help="Requests over one connection; all: of one client.",
+    help="Requests over one connection; all: a client keeps its connection.",
 )
 @click.option(
     "--arrivals",
     type=click.Choice(["closed", *ARRIVALS]),
     default="poisson",
-    help="closed: a client's next request waits for its reply; else connections come"
-    " whatever became of others.",
+    help="closed: each client waits for a reply before its next request; else"
+    " connections arrive independently of replies.",
 )
 @click.option(
-    "--clients", metavar="N", default="32", callback=_clients, help="Where closed."
+    "--clients",
+    metavar="N",
+    default="32",
+    callback=_clients,
+    help="Number of clients, with closed arrivals.",
 )
 @click.option(
     "--utilisation",
     metavar="SHARE",
     default="0.8",
     callback=quantity(_read_share),
-    help="Of the workers, by all that comes, where not closed.",
+    help="Of the workers, unless arrivals are closed.",
 )
 @click.option(
     "--burst",
     metavar="N",
     default="64",
     callback=_clients,
-    help="Connections that come at once, in bursts.",
+    help="Connections that arrive at once, in bursts.",
 )
 @click.option(
     "--service",
     type=click.Choice(list(SERVICES)),
     default="exponential",
-    help="How the times of requests are distributed.",
+    help="Distribution of the service times.",
 )
 @click.option(
-    "--mean", metavar="TIME", default="10ms", callback=_seconds, help="Of them."
+    "--mean",
+    metavar="TIME",
+    default="10ms",
+    callback=_seconds,
+    help="Mean service time.",
 )
 @click.option(
     "--pause",
@@ -165,13 +175,13 @@ def simulate(
     **load: Any,
 ) -> None:
     """
-    Try policies out without a daemon: the same load to each, and their own code
-    chooses. Where the kernel chooses, the policy's model of it does.
+    Compare policies without a daemon. Each gets the same load, and its own code chooses
+    the workers. If the kernel chooses, the policy's model of the kernel does.
 
-    Regret is the makespan beyond the shortest there can be, and the mean wait
-    beyond that with one queue for all.
+    Regret is the part of the makespan above the shortest possible one, and the part of
+    the mean wait above that with one queue for all workers.
     """
-    # Not at the top: other subcommands need none of it.
+    # Imported here, because other subcommands do not need it.
     from kvd.lab.simulate.laboratory import load_policies
     from kvd.lab.simulate.outcome import BadChoice
     from kvd.lab.simulate.plan import Synthesis, recorded_plan
@@ -200,21 +210,19 @@ def simulate(
 def _run(
     plan: Plan, policies: Mapping[str, IDispatchPolicy], seed: int, as_text: bool
 ) -> None:
-    from rich.console import Console
-
-    from kvd.lab.simulate.laboratory import try_out
+    from kvd.lab.measuring.table import wide_console
+    from kvd.lab.simulate.laboratory import simulate_case
     from kvd.lab.simulate.table import as_json, show
 
-    console = Console()
-    console.width = max(console.width, WIDTH)
+    console = wide_console()
     cases = []
     for case in plan.cases:
         rows = list(
-            try_out(
+            simulate_case(
                 case,
                 {**plan.further, **policies},
                 range(seed, seed + plan.runs),
-                lambda name: _tell(f"policy {name}"),
+                lambda name: progress(f"policy {name}"),
             )
         )
         cases.append(as_json(case, rows))
@@ -223,37 +231,25 @@ def _run(
     if as_text:
         click.echo(json.dumps({"seed": seed, "runs": plan.runs, "cases": cases}))
     else:
-        click.echo(f"\n{plan.said}" if plan.said else "", nl=False)
+        click.echo(f"\n{plan.conclusion}" if plan.conclusion else "", nl=False)
 
 
 def _check(
     policies: Mapping[str, IDispatchPolicy], seed: int, runs: int, as_text: bool
 ) -> None:
-    from rich.console import Console
-
-    from kvd.lab.bench.errors import BenchFailed
+    from kvd.lab.measuring.table import wide_console
     from kvd.lab.simulate.check import compare
     from kvd.lab.simulate.table import check_as_json, show_check
 
-    console = Console()
-    console.width = max(console.width, WIDTH)
+    console = wide_console()
     compared = []
-    try:
-        with ended_by_signals():
-            for comparison in compare(policies, seed, runs, tell=_tell):
-                compared.append(comparison)
-                if not as_text:
-                    show_check(comparison, console)
-    except BenchFailed as error:
-        click.echo(error.said, err=True)
-        raise click.ClickException(str(error)) from error
+    with measuring():
+        for comparison in compare(policies, seed, runs, progress=progress):
+            compared.append(comparison)
+            if not as_text:
+                show_check(comparison, console)
     if as_text:
-        told = [check_as_json(comparison) for comparison in compared]
-        click.echo(json.dumps({"seed": seed, "compared": told}))
+        comparisons = [check_as_json(comparison) for comparison in compared]
+        click.echo(json.dumps({"seed": seed, "compared": comparisons}))
     if any(pair.failed for one in compared for pair in one.pairs.values()):
         sys.exit(1)
-
-
-def _tell(what: str) -> None:
-    if os.isatty(2):
-        click.echo(f"simulating: {what}", err=True)

@@ -18,16 +18,16 @@ from kvd.model.keys import escape
 
 @click.command()
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object on each line.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line.")
 @click.pass_obj
 def stat(url: str, keys: Sequence[str], as_json: bool) -> None:
     """
-    Say what is known of the value of each KEY, without fetching it.
+    Show the size, type and entity tag of each KEY's value, without fetching it.
     """
     client = connect(url)
     given = [read_key(key) for key in keys]
 
-    async def tell(key: bytes) -> None:
+    async def show(key: bytes) -> None:
         facts = asdict(await client.stat(key))
         with standard_output():
             if as_json:
@@ -38,4 +38,4 @@ def stat(url: str, keys: Sequence[str], as_json: bool) -> None:
                 if fact is not None:
                     click.echo(f"  {name.replace('_', '-'):<16} {fact}")
 
-    run(lambda: each(given, tell, lambda key, _: shown(key)))
+    run(lambda: each(given, show, lambda key, _: shown(key)))

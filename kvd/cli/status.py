@@ -22,30 +22,27 @@ def status(url: str, control: str | None, as_json: bool) -> None:
     """
     Show the workers of a daemon on this machine, and how evenly they are used.
 
-    The numbers are those of a worker's place, over all processes that have been in
-    it. Balance is Jain's index: 1 where all have the same, 1/n where one of n has
-    everything.
+    The numbers of a worker include those of the processes that it replaced. Balance is
+    Jain's index: 1 if all workers have the same, 1/n if one of n has everything.
     """
     with asking(url, control) as asked:
-        told = asked.status()
+        found = asked.status()
     with standard_output():
         if as_json:
-            click.echo(json.dumps(told))
+            click.echo(json.dumps(found))
         else:
-            _show(told)
+            _show(found)
 
 
-def _show(told: dict[str, Any]) -> None:
-    # Not at the top: --json needs none of it.
+def _show(status: dict[str, Any]) -> None:
+    # Imported here, because --json does not need it.
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.filesize import decimal
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # Nobody's window: a line stays a line.
-        console = Console(highlight=False, width=200)
+    from kvd.cli.frame import text_console
+
+    console = text_console()
     table = Table(box=SIMPLE_HEAD, padding=(0, 1))
     for heading in ("worker", "process", "state"):
         table.add_column(heading)
@@ -54,12 +51,13 @@ def _show(told: dict[str, Any]) -> None:
         *("bytes in", "bytes out", "busy s", "silent s"),
     ):
         table.add_column(heading, justify="right")
-    shadow = told.get("shadow")
+    shadow = status.get("shadow")
     chosen = {row["worker"]: row for row in (shadow or {}).get("workers", ())}
     if chosen:
         table.add_column("dealt", justify="right")
         table.add_column("shadow", justify="right")
-    for row in told["workers"]:
+    workers = status["workers"]
+    for row in workers:
         cells = [row["worker"], row["pid"] or "-", row["state"], row["handing_over"]]
         if "requests" in row:
             cells += [row["accepted"], row["open"], row["requests"]]
@@ -71,49 +69,49 @@ def _show(told: dict[str, Any]) -> None:
             counted = chosen[row["worker"]]
             cells += [counted["dealt"], counted["shadow"]]
         table.add_row(*map(str, cells))
-    ready = sum(row["state"] == "ready" for row in told["workers"])
+    ready = sum(row["state"] == "ready" for row in workers)
     console.print(
-        f"kvd {told['version']}, process {told['pid']}, policy {told['policy']}:"
-        f" {', '.join(told['addresses'])} from {told['store']},"
-        f" durability {told['durability']}",
+        f"kvd {status['version']}, process {status['pid']}, policy {status['policy']}:"
+        f" {', '.join(status['addresses'])} from {status['store']},"
+        f" durability {status['durability']}",
         markup=False,
     )
     console.print(
-        f"up {told['uptime_seconds']:.0f} s, {ready} of {len(told['workers'])} workers"
-        f" ready; balance of connections {told['balance']['connections']:.3f},"
-        f" of requests {told['balance']['requests']:.3f}"
+        f"up {status['uptime_seconds']:.0f} s, {ready} of {len(workers)} workers"
+        f" ready; balance of connections {status['balance']['connections']:.3f},"
+        f" of requests {status['balance']['requests']:.3f}"
     )
-    totals = told["totals"]
+    totals = status["totals"]
     console.print(
         f"in all {totals['requests']} requests over {totals['accepted']} connections,"
         f" {decimal(totals['bytes_in'])} in, {decimal(totals['bytes_out'])} out"
     )
-    for sentence in sentences_of_instead(told):
+    for sentence in fallback_sentences(status):
         console.print(sentence, markup=False)
     if shadow is not None:
         console.print(_shadow_lines(shadow), markup=False)
     console.print(table)
 
 
-def sentences_of_instead(told: dict[str, Any]) -> Iterator[str]:
+def fallback_sentences(status: dict[str, Any]) -> Iterator[str]:
     """
-    Where another way than the policy's own decides, which and why.
+    A sentence for each address at which a fallback replaces the policy.
     """
-    for instead in told.get("instead", ()):
+    for fallback in status.get("instead", ()):
         yield (
-            f"{instead['address']}: not {told['policy']} but {instead['by']}, since"
-            f" {instead['reason']}"
+            f"{fallback['address']}: not {status['policy']} but {fallback['by']}, since"
+            f" {fallback['reason']}"
         )
 
 
 def _shadow_lines(shadow: dict[str, Any]) -> str:
     name = f"shadow {shadow['policy']}" + (" (model)" if shadow["model"] else "")
     if "connections" not in shadow:
-        return f"{name}: nothing to see, since the supervisor deals no connections"
+        return f"{name}: nothing to compare, since no connection is handed over"
     asked = shadow["connections"] + shadow["unanswered"]
     failed = f"; no answer for {shadow['unanswered']}" if shadow["unanswered"] else ""
     if not shadow["connections"]:
-        return f"{name}: nothing counted yet{failed}"
+        return f"{name}: no connection was counted yet{failed}"
     share = shadow["agreed"] / shadow["connections"]
     balance, found = shadow["balance"], shadow["found"]
     return (

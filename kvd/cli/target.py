@@ -1,5 +1,5 @@
 """
-Where a fetched value goes.
+The destination of a fetched value.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from kvd.cli.errors import LocalError
+from kvd.cli.errors import unwritable
 from kvd.cli.output import standard_output
 
 
@@ -24,18 +24,18 @@ class Target(Protocol):
 
     def write(self, data: bytes) -> None:
         """
-        All of them, however long that takes.
+        Write all bytes, however long that takes.
         """
 
     def finish(self) -> None:
         """
-        All have come.
+        The value is complete.
         """
 
 
 class _Stream:
     """
-    Standard output, a device, a pipe: what comes is written through.
+    Standard output, a device or a pipe, written directly.
     """
 
     def __init__(self, name: str, descriptor: int) -> None:
@@ -51,7 +51,7 @@ class _Stream:
 
 class _NewFile:
     """
-    A file that is nameless to others until all has come.
+    A file that gets its name when the value is complete.
     """
 
     def __init__(
@@ -70,19 +70,16 @@ class _NewFile:
             os.fchmod(self._descriptor, self._permissions)
             os.rename(self._temporary, self.name)
         except OSError as error:
-            raise LocalError(
-                f"{self.name} cannot be written: {error.strerror}."
-            ) from error
+            raise unwritable(self.name, error) from error
 
 
 @contextmanager
 def open_target(path: str) -> Iterator[Target]:
     """
-    While this is entered, a value can be written; unless it was finished, a
-    file is left as it was.
+    A place for a value. If it was not finished, an existing file stays as it was.
 
     Raises:
-        LocalError: Nothing can be written there.
+        LocalError: It cannot be written.
     """
     if path == "-":
         with standard_output() as out:
@@ -90,17 +87,17 @@ def open_target(path: str) -> Iterator[Target]:
         yield _Stream("standard output", descriptor)
         return
     try:
-        # What a link leads to is written, not the link.
+        # The target of a link is replaced, not the link.
         path = os.path.realpath(path)
         replaced = _mode(path)
         descriptor, temporary = _open(path, replaced)
     except OSError as error:
-        raise LocalError(f"{path} cannot be written: {error.strerror}.") from error
+        raise unwritable(path, error) from error
     try:
         if temporary is None:
             yield _Stream(path, descriptor)
         else:
-            # Whoever could not read the old file cannot read the new one.
+            # The new file has the permissions of the old one.
             permissions = 0o666 & ~_umask() if replaced is None else replaced & 0o777
             yield _NewFile(path, descriptor, temporary, permissions)
     finally:
@@ -127,10 +124,10 @@ def _open(path: str, mode: int | None) -> tuple[int, str | None]:
     if mode is not None and stat.S_ISDIR(mode):
         raise IsADirectoryError(21, "it is a folder", path)
     if mode is not None and not stat.S_ISREG(mode):
-        # To rename a file over a device would be the end of the device.
+        # Renaming a file over a device would remove the device.
         return os.open(path, os.O_WRONLY | os.O_CLOEXEC), None
     folder, name = os.path.split(path)
-    # The name is no longer than a file's may be.
+    # The name must not be longer than a file's can be.
     prefix = f".{os.fsdecode(os.fsencode(name)[:200])}."
     return tempfile.mkstemp(prefix=prefix, dir=folder)
 

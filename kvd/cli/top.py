@@ -22,7 +22,7 @@ from kvd.model.quantities import Count, Seconds
 
 LEAST_SECONDS: Final = 0.05
 """
-Shorter intervals are as long: nobody can read that fast.
+Shorter intervals are rounded up: no person reads that fast.
 """
 
 
@@ -34,46 +34,46 @@ Shorter intervals are as long: nobody can read that fast.
     callback=quantity(Seconds(most=3600)),
     default="1",
     show_default=True,
-    help="From one look to the next.",
+    help="Between two updates.",
 )
 @click.option(
     "--count",
     "-n",
     "times",
     metavar="COUNT",
-    callback=quantity(Count("a number of looks", 1, 10**9)),
-    help="End after so many; else with ^C.",
+    callback=quantity(Count("a number of updates", 1, 10**9)),
+    help="End after this number of updates; by default, with ^C.",
 )
 @click.pass_obj
 def top(url: str, control: str | None, interval: float, times: int | None) -> None:
     """
-    Show the workers of a daemon on this machine as they work.
+    Watch the workers of a daemon on this machine.
 
-    Rates are those since the last look; "now" are the requests in progress. Delay is
-    the longest turn of a worker's reactor since then, for which whatever else had come
-    had to wait: it was shorter than what is shown, and at least half as long. With a
-    ">" the worker has been at one piece of work for longer than that, or is stopped.
-    Waiting are connections that nobody has accepted yet; they are a worker's where it
-    alone looks at a socket. Balance is Jain's index, of requests over ten seconds: 1
-    where all have the same, 1/n where one of n has everything.
+    Rates are those since the last update; "now" is the number of requests in progress.
+    "Delay" is the longest turn of a worker's reactor since then, for which all other
+    events had to wait: it was shorter than the time shown, and at least half as long.
+    With a ">" the present turn takes longer than that, or the worker is stopped.
+    "Waiting" is the number of connections that no worker has accepted yet, shown for a
+    worker if the socket is its own. Balance is Jain's index, of requests over ten
+    seconds: 1 if all workers have the same, 1/n if one of n has everything.
 
-    Where not all workers fit into the window, the busiest are shown.
+    If not all workers fit into the window, the busiest are shown.
     """
-    # Not at the top: only who looks needs it.
-    from kvd.cli.frame import draw, plain_console
+    # Imported here, because the other commands do not need it.
+    from kvd.cli.frame import draw, text_console
 
     with asking(url, control) as asked, standard_output():
         looks = islice(_looks(asked, interval), times)
         try:
             if is_terminal(sys.stdout):
-                _show(looks, alone=times is None)
+                _show(looks, full_screen=times is None)
             else:
-                console = plain_console()
+                console = text_console()
                 for rates in looks:
                     console.print(draw(rates))
                     sys.stdout.flush()
         except KeyboardInterrupt:
-            # As whoever looks ends looking.
+            # This is how a person ends the command.
             pass
 
 
@@ -81,23 +81,23 @@ def _looks(asked: ControlSocket, interval: float) -> Iterator[Rates]:
     interval = max(interval, LEAST_SECONDS)
     looks = deque([(asked.status(), time.monotonic())])
     for number in count():
-        # Nobody waits long for the first.
+        # The first update comes soon.
         time.sleep(interval if number else min(interval, 1.0))
-        # The daemon hangs up on whoever is silent for long.
+        # The daemon closes connections that are silent for long.
         asked.close()
-        told, now = asked.status(), time.monotonic()
+        status, now = asked.status(), time.monotonic()
         while len(looks) > 1 and now - looks[1][1] >= BALANCE_SECONDS:
             looks.popleft()
         before, then = looks[-1]
-        yield Rates(before, told, now - then, looks[0][0])
-        looks.append((told, now))
+        yield Rates(before, status, now - then, looks[0][0])
+        looks.append((status, now))
 
 
-def _show(looks: Iterator[Rates], alone: bool) -> None:
+def _show(looks: Iterator[Rates], full_screen: bool) -> None:
     from rich.live import Live
 
     from kvd.cli.frame import draw
 
-    with Live(auto_refresh=False, screen=alone) as live:
+    with Live(auto_refresh=False, screen=full_screen) as live:
         for rates in looks:
             live.update(draw(rates, live.console), refresh=True)

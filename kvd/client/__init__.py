@@ -1,8 +1,8 @@
 """
-A client: values of any size, in constant memory, on Twisted and treq.
+A client for values of any size, in constant memory, on Twisted and treq.
 
-`kvd.client.client` has the requests, `kvd.client.sources` what can be put,
-`kvd.client.errors` what can go wrong.
+`kvd.client.client` has the requests, `kvd.client.sources` the sources of a PUT, and
+`kvd.client.errors` the exceptions.
 """
 
 from kvd.client.client import Client

@@ -1,23 +1,21 @@
 """
-One request and the head of its reply, tried again where that is safe.
+One request and the head of its reply, retried where that is safe.
 
-A request is tried again after a pause if
+A request is retried after a pause if
 
-- kvd answered 503 and named a time to wait;
-- the connection ended before the first byte of the reply, and doing it twice
+- kvd answered 503 with a time to wait;
+- the connection ended before the first byte of the reply, and doing the request twice
   is the same as doing it once.
 
-A PUT whose first connection ended so may have been done, whatever the further tries
-come to: unless one of them succeeds, that is what is told.
+A PUT whose first connection ended so may have been done, whatever the result of the
+retries: unless one of them succeeds, the error says so.
 
-A server that is silent for as long as the client waits is not asked again, and what
-became of the request is unknown, too.
+After a timeout nothing is retried. Whether the request was done is unknown then too.
 
-Where no connection came about nothing is tried again: a kvd that lives refuses
-none. A PUT or DELETE with a condition is not of the last kind: if the first was
-done, its own success makes the second fail. Nor is a DELETE without one, which
-would be told that there is nothing. No body can be sent twice that was read
-from a pipe.
+If no connection could be made, nothing is retried: a running kvd refuses none. A PUT or
+DELETE with a condition is not retried: if the first one was done, its own success makes
+the second fail. A DELETE without a condition is not retried either, since the second
+would find no value. A body that was read from a pipe cannot be sent twice.
 """
 
 from __future__ import annotations
@@ -58,11 +56,11 @@ from kvd.client.errors import BrokenOff, NotKvd, TimedOut, Unreachable
 from kvd.client.receiving import Receiver, discard, receive
 from kvd.client.sending import Body
 from kvd.client.sources import ISource
-from kvd.client.waiting import TIMEOUT_SECONDS, Patience, Silence
+from kvd.client.timeouts import TIMEOUT_SECONDS, Silence, Timeout
 
 PAUSES_SECONDS: Final = (0.1, 0.3, 1.0)
 """
-Before each further try: long enough for a worker to be replaced.
+Before each retry: long enough for a worker to be replaced.
 """
 
 MAX_WAIT_SECONDS: Final = 5.0
@@ -74,7 +72,7 @@ The longest wait that a reply can ask for.
 @dataclass(frozen=True)
 class Request:
     """
-    What is asked.
+    A request.
     """
 
     method: str
@@ -97,7 +95,7 @@ def treq_of(
     reactor: IReactorTCP, connect_seconds: float = CONNECT_SECONDS
 ) -> HTTPClient:
     """
-    A treq that keeps connections, and leaves it to us to try again.
+    A treq that keeps connections, and leaves retries to this module.
     """
     pool = HTTPConnectionPool(reactor)
     pool.retryAutomatically = False
@@ -111,7 +109,7 @@ class _Failed:
     There is no reply.
     """
 
-    told: BaseException
+    error: BaseException
     cause: BaseException
     may_repeat: bool
 
@@ -131,25 +129,24 @@ class Asker:
     ) -> None:
         """
         Args:
-            server: How it is called in sentences.
-            treq: What sends them.
-            clock: For the pauses, and for silence.
-            pauses_seconds: Before each further try.
-            timeout_seconds: How long nothing may move before a server that is waited
-                for is given up.
+            server: Its name in sentences.
+            treq: Sends the requests.
+            clock: For the pauses and the timeout.
+            pauses_seconds: Before each retry.
+            timeout_seconds: How long the client waits while no byte moves.
         """
         self._server = server
         self._treq = treq
         self._clock = clock
         self._pauses_seconds = pauses_seconds
-        self._patience = Patience(clock, timeout_seconds)
+        self._timeout = Timeout(clock, timeout_seconds)
 
     async def ask(self, request: Request) -> IResponse:
         """
-        Send a request, again if need be.
+        Send a request, and retry it where that is safe.
 
         Returns:
-            The reply, whatever its status, with its body still to come.
+            The reply, whatever its status; its body is not received yet.
         """
         outcome = await self._ask_once(request)
         doubt: _Failed | None = None
@@ -169,14 +166,14 @@ class Asker:
             _dismiss(outcome)
             outcome = doubt
         if isinstance(outcome, _Failed):
-            raise outcome.told from outcome.cause
+            raise outcome.error from outcome.cause
         return outcome
 
     def receive(self, response: IResponse) -> Receiver:
         """
-        Begin to take the body of a reply.
+        Start receiving the body of a reply.
         """
-        return receive(response, self._patience)
+        return receive(response, self._timeout)
 
     async def _ask_once(self, request: Request) -> IResponse | _Failed:
         body = None if request.source is None else Body(request.source)
@@ -191,13 +188,11 @@ class Asker:
                 unbuffered=True,
             )
             progress = (lambda: None) if body is None else body.progress
-            answered: IResponse = await self._patience.wait_for(
-                asked, progress, discard
-            )
+            answered: IResponse = await self._timeout.wait_for(asked, progress, discard)
         except Silence as error:
             sentence = (
-                f"{self._server} has not answered: nothing moved for"
-                f" {self._patience.seconds:g} seconds.{_doubt(request)}"
+                f"{self._server} has not answered: no byte moved for"
+                f" {self._timeout.seconds:g} seconds.{_doubt(request)}"
             )
             return _Failed(TimedOut(sentence), error, False)
         except RequestGenerationFailed as error:
@@ -206,9 +201,9 @@ class Asker:
             assert body.failure.value is not None
             return _Failed(body.failure.value, error, False)
         except (ConnectError, DNSLookupError, ValueError) as error:
-            # The last: what cannot be the name of a host.
-            told = Unreachable(f"{self._server} cannot be reached: {_words(error)}")
-            return _Failed(told, error, False)
+            # The last is raised for what cannot be the name of a host.
+            unreachable = f"{self._server} cannot be reached: {_reason(error)}"
+            return _Failed(Unreachable(unreachable), error, False)
         except (RequestTransmissionFailed, ResponseFailed) as error:
             return self._broken(request, error)
         finally:
@@ -220,14 +215,14 @@ class Asker:
         self, request: Request, error: RequestTransmissionFailed | ResponseFailed
     ) -> _Failed:
         if not all(reason.check(ConnectionClosed) for reason in error.reasons):
-            told = f"What answers at {self._server} is not HTTP."
+            sentence = f"What answers at {self._server} is not HTTP."
             # By name: OpenSSL is loaded only where it is needed.
             if any(reason.check("OpenSSL.SSL.Error") for reason in error.reasons):
-                told = (
+                sentence = (
                     f"What answers at {self._server} does not speak TLS, or shows no"
                     " certificate for this name that is trusted here."
                 )
-            return _Failed(NotKvd(told), error, False)
+            return _Failed(NotKvd(sentence), error, False)
         unanswered = not isinstance(error, ResponseFailed) or isinstance(
             error, ResponseNeverReceived
         )
@@ -253,7 +248,7 @@ def _done(outcome: IResponse | _Failed) -> bool:
 
 def _dismiss(outcome: IResponse | _Failed) -> None:
     """
-    Take no more of a reply.
+    Ignore a reply.
     """
     if not isinstance(outcome, _Failed):
         discard(outcome)
@@ -261,7 +256,7 @@ def _dismiss(outcome: IResponse | _Failed) -> None:
 
 def _wait_seconds(response: IResponse) -> float | None:
     """
-    How long a reply asks to wait; None if it does not.
+    The time to wait that a reply names; None if it names none.
     """
     wait = field(response, "Retry-After")
     if response.code != 503 or wait is None or not wait.isdecimal():
@@ -271,18 +266,18 @@ def _wait_seconds(response: IResponse) -> float | None:
 
 def field(response: IResponse, name: str) -> str | None:
     """
-    A field of a reply. What is no UTF-8 in it is replaced: no name, number or entity
+    A field of a reply. Bytes that are not UTF-8 are replaced: no name, number or entity
     tag has such bytes.
     """
     values = response.headers.getRawHeaders(name.encode("ascii"))
     return values[-1].decode("utf-8", "replace") if values else None
 
 
-def _words(error: Exception) -> str:
-    # Twisted's own words, and behind them the system's for the same.
+def _reason(error: Exception) -> str:
+    # Twisted repeats the system's words behind its own.
     number = getattr(error, "osError", None)
     if isinstance(number, int):
         return f"{os.strerror(number)}."
     if isinstance(error, TimeoutError):
-        return "it accepts no connection within the time that is waited for one."
+        return "it accepts no connection within the timeout."
     return " ".join(str(error).split()).rstrip(".") + "."

@@ -23,17 +23,17 @@ from kvd.client.errors import BrokenOff, NotKvd, TimedOut, refusal
 from kvd.client.facts import Entry, Stored, Value, entry
 from kvd.client.receiving import discard, lines
 from kvd.client.sources import BytesSource, ISource
-from kvd.client.waiting import TIMEOUT_SECONDS
+from kvd.client.timeouts import TIMEOUT_SECONDS
 from kvd.model.keys import escape
 
 PAGE_KEYS: Final = 1000
 """
-As many as kvd gives at most.
+The most that kvd lists in a page.
 """
 
 PAGE_TRIES: Final = 3
 """
-So often a page that breaks off is asked for again.
+How often a page is retried after its connection broke off.
 """
 
 _PROBLEM_BYTES: Final = 64 * 1024
@@ -48,8 +48,8 @@ class ISink(Protocol):
 
     def write(self, data: bytes, /) -> object:
         """
-        Take a piece. The next comes when the answer is no Deferred, or when
-        the Deferred has fired.
+        Take a piece. The next one comes at once, or, if a Deferred is returned, when
+        that has fired.
         """
 
 
@@ -57,10 +57,10 @@ class Client:
     """
     Keeps, fetches and removes values.
 
-    A key is bytes, or text as the file system has it (UTF-8 with
-    surrogateescape), not percent-encoded. Requests that failed are tried again
-    only where that is safe (`kvd.client.asking`). All of them raise
-    `kvd.client.errors.ClientError`; those that are cancelled, `CancelledError`.
+    A key is bytes, or text as the file system has it (UTF-8 with surrogateescape), not
+    percent-encoded. Failed requests are retried only where that is safe
+    (`kvd.client.asking`). They raise `kvd.client.errors.ClientError`, and
+    `CancelledError` if they are cancelled.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class Client:
         """
         Args:
             base_url: Such as ``http://127.0.0.1:8080``; keys are put behind it.
-            asker: What sends the requests, for instance through a treq of your
-                own; by default over connections of this process's reactor.
-            timeout_seconds: How long nothing may move before a server that is waited
-                for is given up; an asker of your own has its own.
+            asker: Sends the requests, for instance through a treq of your own; by
+                default over connections of this process's reactor.
+            timeout_seconds: How long the client waits while no byte moves; an asker of
+                your own has its own.
 
         Raises:
-            ValueError: The URL cannot be.
+            ValueError: The URL is not valid.
         """
         self._base_url = checked_url(base_url)
         self._asker = asker or _default_asker(self._base_url, timeout_seconds)
@@ -105,9 +105,9 @@ class Client:
 
         Raises:
             ConditionFailed: The key has a value, or another one.
-            BrokenOff: Nobody knows whether it was stored.
-            SourceChanged: The source did; nothing was stored.
-            SourceUnreadable: Nothing was stored.
+            BrokenOff: Whether the value was stored is unknown.
+            SourceChanged: The source changed meanwhile; the value was not stored.
+            SourceUnreadable: The value was not stored.
         """
         if isinstance(source, bytes):
             source = BytesSource(source)
@@ -141,10 +141,10 @@ class Client:
             sink: Gets its bytes.
             offset: How many bytes to leave out.
             if_match: Only if the key has the value of this entity tag.
-            begun: Is told what is known before the first byte.
+            begun: Gets what is known of the value before its first byte.
 
         Raises:
-            BrokenOff: The sink got the beginning of the value, and no more.
+            BrokenOff: The sink got only the beginning of the value.
         """
         fields = {}
         if offset:
@@ -192,7 +192,7 @@ class Client:
 
         Raises:
             Absent: There is none.
-            BrokenOff: Nobody knows whether it was removed.
+            BrokenOff: Whether the value was removed is unknown.
         """
         fields = {} if if_match is None else {"If-Match": _quoted(if_match)}
         await self._ask("DELETE", key, fields)
@@ -204,9 +204,8 @@ class Client:
         All keys below a prefix in the order of their bytes, page by page.
 
         Take as long as you like for each key: no reply is held open meanwhile. A page
-        that breaks off is asked for again. Each page costs the daemon a look at the
-        whole folder that the keys are in, so that `list` is faster where one folder
-        has tens of thousands.
+        that breaks off is retried. For each page the daemon reads the whole folder that
+        the keys are in, so `list` is faster where a folder has tens of thousands.
 
         Args:
             prefix: Whole segments; a slash at the end makes no difference.
@@ -234,7 +233,7 @@ class Client:
         query = f"?limit={PAGE_KEYS}&after={escape(after)}"
         page = [entry async for entry in self._entries(prefix, query)]
         keys = [after, *(entry.key for entry in page)]
-        # What is in another order might have no end.
+        # Pages in another order might have no end.
         if any(key <= before for before, key in pairwise(keys)):
             raise self._not_kvd()
         return page
@@ -243,7 +242,7 @@ class Client:
         """
         All keys below a prefix, in no particular order, in one reply.
 
-        The daemon ends a reply that is not read for a time (``--reader-timeout``), so
+        The daemon ends a reply that is not read for some time (``--reader-timeout``):
         take each key without delay, or use `list_in_order`.
 
         Args:
@@ -279,7 +278,7 @@ class Client:
         query: str = "",
     ) -> IResponse:
         """
-        Send a request; whatever is no success is raised.
+        Send a request; whatever is not a success is raised.
         """
         url = f"{self._base_url}/{escape(os.fsencode(key))}{query}"
         response = await self._asker.ask(Request(method, url, fields, source))
@@ -293,7 +292,7 @@ class Client:
             discard(response)
             return self._not_kvd(response.code)
         if method == "HEAD":
-            # The daemon's own sentence is the body that a reply to HEAD has not.
+            # A reply to HEAD has no body, which would have the daemon's own sentence.
             return refusal(response.code, _sentence(response.code))
         receiver = self._asker.receive(response)
         body = b""
@@ -325,14 +324,14 @@ class Client:
         return etag.strip('"')
 
     def _not_kvd(self, status: int | None = None) -> NotKvd:
-        said = "" if status is None else f" (it says {status})"
-        return NotKvd(f"What answers at {self._base_url} is not kvd{said}.")
+        answer = "" if status is None else f" (it answers {status})"
+        return NotKvd(f"What answers at {self._base_url} is not kvd{answer}.")
 
 
 _URL: Final = re.compile(
     r"https?://(?:\[(?P<number>[0-9a-f:.]+)\]|(?P<name>[a-z0-9.-]{1,253}))"
     r"(?::(?P<port>[0-9]{1,5}))?"
-    # No query, no fragment, and nothing that would have to be escaped.
+    # No query, no fragment, and nothing that needs to be escaped.
     r"(?:/(?:[a-z0-9._~!$&'()*+,;=:@/-]|%[0-9a-f]{2})*)?",
     re.IGNORECASE | re.ASCII,
 )
@@ -344,7 +343,7 @@ def checked_url(text: str) -> str:
     A daemon's URL without a slash at its end.
 
     Raises:
-        ValueError: It is none; the sentence says what would be.
+        ValueError: It is not one; the sentence gives an example.
     """
     url = _URL.fullmatch(text)
     if (
@@ -366,9 +365,9 @@ def _sentence(status: int) -> str:
     if status == 404:
         return "There is no value."
     try:
-        return f"kvd refuses it: {HTTPStatus(status).phrase} ({status})."
+        return f"kvd refuses the request: {HTTPStatus(status).phrase} ({status})."
     except ValueError:
-        return f"kvd refuses it ({status})."
+        return f"kvd refuses the request ({status})."
 
 
 def _default_asker(server: str, timeout_seconds: float) -> Asker:

@@ -1,9 +1,9 @@
 """
-A clock that nobody can set, beside a reactor whose clock somebody can.
+A monotonic clock beside a reactor whose clock can be set.
 
-The client runs in its caller's reactor, which mostly tells the time of day and is not
-the client's to change. So a thread waits for the next moment at which something is due,
-and has the reactor look.
+The client runs in its caller's reactor, which usually takes the time of day for its
+clock, and which the client must not change. So a thread waits until the next call is
+due, and then wakes the reactor.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from twisted.internet.task import Clock
 
 IDLE_SECONDS: Final = 1.0
 """
-A thread that has had nothing to wait for all that time ends.
+A thread that has had nothing to wait for in all that time ends.
 """
 
 
 def monotonic_clock(reactor: Any) -> IReactorTime:
     """
-    What measures durations beside a reactor: itself, if it does so monotonically.
+    A clock for durations: the reactor itself, if its clock is monotonic.
     """
     if reactor.seconds is time.monotonic:
         clock: IReactorTime = reactor
@@ -34,13 +34,13 @@ def monotonic_clock(reactor: Any) -> IReactorTime:
 
 class MonotonicClock(Clock):
     """
-    Schedules calls by the monotonic clock, which a reactor makes.
+    Schedules calls by the monotonic clock; a reactor makes them.
     """
 
     def __init__(self, reactor: Any) -> None:
         """
         Args:
-            reactor: In which what is scheduled is called.
+            reactor: Makes the scheduled calls.
         """
         super().__init__()
         self._alarm = Alarm(lambda: reactor.callFromThread(self._look))
@@ -69,7 +69,8 @@ class MonotonicClock(Clock):
 
 class Alarm:
     """
-    Calls a function at a moment, in a thread that keeps no process alive.
+    Calls a function at a given moment, in a thread that does not keep the process
+    alive.
     """
 
     def __init__(self, ring: Callable[[], object]) -> None:
@@ -84,7 +85,7 @@ class Alarm:
 
     def set(self, at: float) -> None:
         """
-        Ring at a moment of the monotonic clock, unless it is to ring before.
+        Ring at a moment of the monotonic clock, unless an earlier one is set.
         """
         with self._changed:
             if self._at is not None and self._at <= at:
@@ -102,10 +103,10 @@ class Alarm:
 
     def _wait(self) -> bool:
         """
-        Wait until it is to ring.
+        Wait until the alarm is due.
 
         Returns:
-            Whether it is; else the thread has nothing to do.
+            Whether it is due; else the thread has nothing to do.
         """
         with self._changed:
             while True:

@@ -1,5 +1,5 @@
 """
-Connections that read much at once, and leave bodies as they are.
+Connections with large reads, and replies whose bodies are not decoded.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ CONNECT_SECONDS: Final = 10.0
 
 READ_BYTES: Final = 256 * 1024
 """
-Per read(2), where Twisted takes 64 KiB: with those, a value of 1 GB takes about
-one and a half times as long.
+For each read(2). Twisted's own 64 KiB make a GET of 1 GB take about one and a half
+times as long.
 """
 
 
 @implementer(IStreamClientEndpoint)
 class _Wide:
     """
-    Connects as another endpoint does.
+    Connects as another endpoint does, and enlarges the reads.
     """
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
@@ -55,7 +55,7 @@ class _Wide:
 @implementer(IAgentEndpointFactory)
 class WideEndpoints:
     """
-    Endpoints for HTTP and HTTPS, the latter with the system's authorities.
+    Endpoints for HTTP, and for HTTPS with the system's authorities.
     """
 
     def __init__(self, reactor: Any, connect_seconds: float = CONNECT_SECONDS) -> None:
@@ -71,7 +71,7 @@ class WideEndpoints:
         return _Wide(endpoint)
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
-        # A number needs no lookup, which would take a thread.
+        # An address needs no lookup, which would use a thread.
         if isIPAddress(host):
             return TCP4ClientEndpoint(self._reactor, host, port, self._seconds)
         if isIPv6Address(host):
@@ -81,7 +81,7 @@ class WideEndpoints:
 
 STORED_ENCODING: Final = "Kvd-Stored-Encoding"
 """
-What `AsStored` calls the field ``Content-Encoding`` of a reply.
+The name that `AsStored` gives to the field ``Content-Encoding`` of a reply.
 """
 
 
@@ -89,7 +89,7 @@ What `AsStored` calls the field ``Content-Encoding`` of a reply.
 class AsStored:
     """
     Sends requests as another agent does, and hides the content coding of a
-    reply: treq would decode it, unasked, but a value is what was stored.
+    reply. treq would decode the body, but a value is what was stored.
     """
 
     def __init__(self, agent: IAgent) -> None:
@@ -117,7 +117,7 @@ class AsWritten(EncodedURL):
     """
     A URL that is sent as it was given.
 
-    treq asks every one for its escaped form, which there is not for IPv6 addresses.
+    treq escapes every URL, which fails for IPv6 addresses.
     """
 
     def to_uri(self) -> AsWritten:

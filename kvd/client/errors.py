@@ -1,7 +1,7 @@
 """
-What can become of a client's request, if not what was asked.
+The ways in which a client's request can fail.
 
-Like those of the daemon (`kvd.errors`), each is one condition, and its text a
+As in the daemon (`kvd.errors`), each exception is one condition, and its text is a
 sentence for a person.
 """
 
@@ -18,43 +18,43 @@ class ClientError(KvdError):
 
 class Unreachable(ClientError):
     """
-    Nobody answered, and the request was not taken.
+    No server answered, and the request was not sent.
     """
 
 
 class NotKvd(ClientError):
     """
-    Somebody answered, but not as kvd does.
+    A server answered, but not as kvd does.
     """
 
 
 class BrokenOff(ClientError):
     """
-    The connection ended midway. What became of a PUT or DELETE is unknown.
+    The connection ended midway. Whether a PUT or DELETE was done is unknown.
     """
 
 
 class TimedOut(BrokenOff):
     """
-    Nothing moved for as long as the client waits.
+    No byte moved until the client's timeout.
     """
 
 
 class SourceChanged(ClientError):
     """
-    What was being put changed meanwhile; the daemon keeps the old value.
+    The source changed while it was put; the daemon keeps the old value.
     """
 
 
 class SourceUnreadable(ClientError):
     """
-    What was being put could not be read; the daemon keeps the old value.
+    The source could not be read; the daemon keeps the old value.
     """
 
 
 class Refused(ClientError):
     """
-    kvd answered, and will not do it.
+    kvd answered, and refused the request.
     """
 
     def __init__(self, sentence: str, status: int) -> None:
@@ -70,7 +70,8 @@ class Absent(Refused):
 
 class ConditionFailed(Refused):
     """
-    The key has another value than the request named, or has one already (412).
+    The key has another value than the one that the request named, or has a value
+    already (412).
     """
 
 

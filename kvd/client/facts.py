@@ -1,5 +1,5 @@
 """
-What replies say about values. Entity tags stand without their quotes.
+What replies say about values. Entity tags have no quotes here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 @dataclass(frozen=True)
 class Stored:
     """
-    What a PUT was promised.
+    What a reply to PUT promises.
     """
 
     etag: str
@@ -29,7 +29,7 @@ class Value:
     """
 
     size: int
-    """Of the whole value, also where only its end was asked for."""
+    """Of the whole value, also where only its end was requested."""
     etag: str
     changed: str
     """When it was stored, as an HTTP date."""
@@ -56,12 +56,12 @@ def entry(line: bytes) -> Entry:
     Read a line of a listing.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not one.
     """
     try:
         facts = json.loads(line)
     except RecursionError as error:
-        raise ValueError("a listing has no line so deep") from error
+        raise ValueError("no line of a listing is nested so deeply") from error
     match facts:
         case {
             "key": str(key),
@@ -70,4 +70,4 @@ def entry(line: bytes) -> Entry:
             "changed": str(changed),
         } if (etag + changed).isascii() and (etag + changed).isprintable():
             return Entry(unquote_to_bytes(key), size, etag.strip('"'), changed)
-    raise ValueError(f"{line[:80]!r} is no line of a listing")
+    raise ValueError(f"{line[:80]!r} is not a line of a listing")

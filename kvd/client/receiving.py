@@ -1,5 +1,5 @@
 """
-The body of a reply on its way in.
+Receiving the body of a reply.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.iweb import IResponse
 
 from kvd.client.errors import BrokenOff, NotKvd, TimedOut
-from kvd.client.waiting import Patience, Silence
+from kvd.client.timeouts import Silence, Timeout
 
 HELD_BYTES: Final = 256 * 1024
 MAX_LINE_BYTES: Final = 64 * 1024
@@ -23,16 +23,16 @@ MAX_LINE_BYTES: Final = 64 * 1024
 
 class Receiver(Protocol):
     """
-    Holds a little of a body for whoever takes it piece by piece; while that is
-    enough, the connection is not read.
+    Holds the next bytes of a body for a caller that takes them piece by piece. While
+    it holds enough, the connection is not read.
     """
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, timeout: Timeout) -> None:
         """
         Args:
-            patience: How long nothing may come while somebody waits for it.
+            timeout: Of each wait for more.
         """
-        self._patience = patience
+        self._timeout = timeout
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._paused = False
@@ -41,22 +41,22 @@ class Receiver(Protocol):
 
     async def take(self) -> bytes:
         """
-        All that is there, or the next that comes; nothing at the end.
+        All bytes that are held, or the next that arrive; none at the end.
 
         Raises:
-            BrokenOff: The end came too early.
-            TimedOut: Nothing came; the connection has been ended.
+            BrokenOff: The connection ended before the body did.
+            TimedOut: No byte arrived; the connection has been closed.
         """
         if not self._held and self._end is None:
             self._resume()
             self._taker = Deferred()
             try:
-                await self._patience.wait_for(self._taker)
+                await self._timeout.wait_for(self._taker)
             except Silence as error:
                 self.stop()
                 raise TimedOut(
-                    "The server stopped in the middle of the reply: nothing came for"
-                    f" {self._patience.seconds:g} seconds."
+                    "The server stopped in the middle of the reply: no byte arrived"
+                    f" for {self._timeout.seconds:g} seconds."
                 ) from error
         if self._held:
             held, self._held, self._held_bytes = self._held, [], 0
@@ -70,7 +70,7 @@ class Receiver(Protocol):
 
     def stop(self) -> None:
         """
-        Want no more. Does nothing after the end.
+        Close the connection. Does nothing after the end.
         """
         if self._end is None and self.transport is not None:
             self.transport.loseConnection()
@@ -98,18 +98,18 @@ class Receiver(Protocol):
             taker.callback(None)
 
 
-def receive(response: IResponse, patience: Patience) -> Receiver:
+def receive(response: IResponse, timeout: Timeout) -> Receiver:
     """
-    Begin to take the body of a reply.
+    Start receiving the body of a reply.
     """
-    receiver = Receiver(patience)
+    receiver = Receiver(timeout)
     response.deliverBody(receiver)
     return receiver
 
 
 class _Unread(Protocol):
     """
-    Takes nothing.
+    Ignores a body.
     """
 
     ended = False
@@ -120,11 +120,11 @@ class _Unread(Protocol):
 
 def discard(response: IResponse) -> None:
     """
-    Take no more of a reply.
+    Ignore the body of a reply.
     """
     reader = _Unread()
     response.deliverBody(reader)
-    # What has come whole leaves a connection for the next request.
+    # After a body that has arrived whole, the connection serves the next request.
     if not reader.ended and reader.transport is not None:
         reader.transport.loseConnection()
 

@@ -1,5 +1,5 @@
 """
-The body of a PUT on its way out.
+Sending the body of a PUT.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kvd.client.sources import ISource
 
 _INFO: Final = struct.Struct("120xQ")
 """
-Of `tcp_info` in ``linux/tcp.h`` what comes before ``tcpi_bytes_acked``, and that.
+The part of `tcp_info` in ``linux/tcp.h`` up to ``tcpi_bytes_acked``, which it unpacks.
 """
 
 
@@ -28,8 +28,8 @@ class Body:
     """
     Gives the pieces of a source to a connection, whenever it has room.
 
-    `twisted.web.client.FileBodyProducer` would do for files; it waits for a
-    turn of the reactor with every 64 KiB, whether there is room or not.
+    For files, `twisted.web.client.FileBodyProducer` would do too, but it waits for the
+    reactor after every 64 KiB, whether there is room or not.
     """
 
     def __init__(self, source: ISource) -> None:
@@ -49,7 +49,7 @@ class Body:
         finished: Deferred[None] = Deferred()
 
         def failed(failure: Failure) -> None:
-            # After stopProducing nobody may hear of us.
+            # After stopProducing the Deferred must not fire.
             if not self._stopped:
                 self.failure = failure
                 finished.errback(failure)
@@ -90,11 +90,11 @@ class Body:
 
     def progress(self) -> object:
         """
-        Something else whenever a byte has moved, and as long as it is the source
-        that is waited for.
+        Another value whenever a byte has moved, and always while the source is waited
+        for.
 
-        What the connection was given may take long to go through a slow network, so
-        what the other end has acknowledged counts.
+        Bytes may take long to go through a slow network after the connection took them,
+        so those that the other end has acknowledged count.
         """
         if self._waits_for_source:
             return object()
@@ -102,11 +102,11 @@ class Body:
 
     def abandon(self) -> None:
         """
-        Take no more from the source, which can be closed or read anew after this,
-        and end the connection of a request that is not sent wholly.
+        Stop reading the source, which can be closed or rewound after this, and abort
+        the connection of a request that is not sent completely.
 
-        An agent that has its reply goes on sending; it reports whatever ends that
-        early as an error, and until it has ended does not close the connection.
+        An agent that has its reply still goes on sending. It reports an early end as an
+        error, and does not close the connection before the end.
         """
         if self._sending is None or self._sending.called:
             return
@@ -115,8 +115,8 @@ class Body:
             transport.abortConnection()
 
     def _transports(self) -> Iterator[Any]:
-        # The agent gives its connection away under these two names only: with a
-        # chunked body, with a length.
+        # The connection can be reached only through these names of the agent's: the
+        # first with a chunked body, the second with a length.
         for name in ("transport", "_consumer"):
             transport = getattr(self._consumer, name, None)
             if transport is not None:
@@ -131,6 +131,6 @@ def _acknowledged_bytes(transport: Any) -> int:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
         acknowledged: int = _INFO.unpack(info)[0]
     except (OSError, struct.error):
-        # It is closed, or the kernel is older than this number.
+        # It is closed, or the kernel is too old to count this.
         return 0
     return acknowledged

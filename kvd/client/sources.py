@@ -19,8 +19,8 @@ from kvd.client.errors import SourceChanged, SourceUnreadable
 
 PIECE_BYTES = 128 * 1024
 """
-As much as Twisted gives to one send(2). 1 GB is put in 1.2 s with pieces of
-64 KiB, in 0.9 s with these, and no faster with larger ones.
+As much as Twisted gives to one send(2). A PUT of 1 GB takes 1.2 s with pieces of
+64 KiB, 0.9 s with these, and no less with larger ones.
 """
 
 
@@ -30,14 +30,14 @@ class ISource(Protocol):
     """
 
     length: int | None
-    """How many there are; None if only the end will tell."""
+    """How many there are; None if that is unknown until the end."""
 
     def rewind(self) -> bool:
         """
-        Begin again.
+        Start again from the first byte.
 
         Returns:
-            Whether that was possible; if not, nothing was changed.
+            Whether that was possible; if not, nothing changed.
         """
 
     def next_piece(self) -> bytes | Deferred[bytes]:
@@ -45,7 +45,7 @@ class ISource(Protocol):
         The next bytes; none of them at the end.
 
         Raises:
-            SourceChanged: The value would not be what it was at the beginning.
+            SourceChanged: The source is not what it was at the beginning.
             SourceUnreadable: It cannot be read.
         """
 
@@ -62,7 +62,7 @@ def _reading() -> Iterator[None]:
 
 class BytesSource:
     """
-    Bytes that are in memory already.
+    Bytes in memory.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -84,7 +84,7 @@ class FileSource:
     """
     A file, from its beginning.
 
-    A disk is read in the reactor's thread: a piece is mostly in the page cache
+    The file is read in the reactor's thread: a piece is usually in the page cache
     already, and a thread would cost more than the wait.
     """
 
@@ -108,8 +108,8 @@ class FileSource:
         with _reading():
             piece = self._file.read(min(PIECE_BYTES, self._left))
             self._left -= len(piece)
-            # Asked before the last piece is given away: without it, the daemon
-            # discards the upload.
+            # Checked before the last piece is handed out: without that piece, the
+            # daemon discards the upload.
             if not self._left or not piece:
                 self._check_unchanged()
         return piece
@@ -121,7 +121,7 @@ class FileSource:
                 "The file was changed while it was put: it had"
                 f" {seen.st_size} bytes and has {now.st_size} now."
             )
-        # Some that a kernel makes up while they are read have more or less.
+        # Files that the kernel generates while they are read have more or less.
         if self._left or self._file.read(1):
             raise SourceUnreadable(
                 f"The file does not have the {seen.st_size} bytes that it seems to"
@@ -134,8 +134,8 @@ class StreamSource:
     """
     A pipe, a terminal or the like, up to its end; can be read only once.
 
-    The descriptor is waited for, and read only when it has something, without
-    being made non-blocking: others may share it.
+    The descriptor is read when the reactor reports data. It is not made non-blocking,
+    since other processes may share it.
     """
 
     length: int | None = None
@@ -154,7 +154,7 @@ class StreamSource:
         try:
             self._reactor.addReader(self)
         except PermissionError:
-            # epoll has no regular files (epoll_ctl(2)): those never block.
+            # epoll refuses regular files (epoll_ctl(2)), which never block.
             with _reading():
                 return os.read(self._descriptor, PIECE_BYTES)
         self._waiting = Deferred(self._cancelled)
@@ -162,7 +162,7 @@ class StreamSource:
 
     def _cancelled(self, waiting: Deferred[bytes]) -> None:
         self._reactor.removeReader(self)
-        # The hang-up of a pipe can still come.
+        # The reactor can still report a hang-up of the pipe.
         self._waiting = None
 
     def fileno(self) -> int:
@@ -184,7 +184,7 @@ class StreamSource:
             waiting.callback(piece)
 
     def connectionLost(self, reason: Failure) -> None:
-        # The reactor's word for a hang-up: what is left is read as ever, and
+        # So the reactor reports a hang-up. The remaining bytes are read as before, and
         # then the end.
         if self._waiting is not None:
             self.doRead()

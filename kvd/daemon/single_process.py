@@ -32,7 +32,7 @@ class SingleProcessService(ServingService):
         self._serving.start()
         for number, group in enumerate(self._groups):
             for member, sock in enumerate(group.members):
-                self._serving.listen(f"{number}/{member}", sock.dup())
+                self._serving.listen(f"{number}/{member}", sock)
         self._open_sites(reactor)
         end_once(reactor)
         self._reload_on_hangup(reactor)

@@ -4,111 +4,130 @@ The worker's half of a hand-over; `kvd.dispatch.handover` has the theory.
 
 from __future__ import annotations
 
+import errno
 import os
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
 from kvd.ipc.channel import Channel
-from kvd.ipc.messages import Deal, Declined, Settled
+from kvd.ipc.messages import Acknowledged, Batch, Refused
 
-TELL_SECONDS: Final = 0.001
+ACKNOWLEDGE_SECONDS: Final = 0.001
 """
-Of batches that wait together is told together: a message costs the supervisor more
-than a connection. But a request may keep the worker while it adopts, and what it has
-served since must not count as on its way: so it tells in between after so long.
+Batches that wait together are acknowledged together: a message costs the supervisor
+more than a connection. But the worker serves requests while it adopts, and what it has
+served must not count as on its way: so it acknowledges in between after this time.
 """
 
 
 class Adopting:
     """
-    Claims batches of connections and hands them on.
+    Takes credits for batches of connections, and has the reactor adopt these.
     """
 
     _log = Logger()
 
-    def __init__(
-        self,
-        channel: Channel,
-        adopt: Callable[[socket.socket, Any], None],
-        clock: IReactorTime,
-    ) -> None:
+    def __init__(self, channel: Channel, factory: ServerFactory, reactor: Any) -> None:
         """
         Args:
             channel: To the supervisor.
-            adopt: Gets each connection and its peer.
-            clock: Tells the time.
+            factory: Serves each connection.
+            reactor: Adopts the connections and tells the time.
         """
         self._channel = channel
-        self._clock = clock
-        self._adopt = adopt
-        self._claims = -1
-        self._settled = -1
-        self._told = -1
+        self._factory = factory
+        self._reactor = reactor
+        self._credits = -1
+        self._spare = -1
+        # The last batch that is done with, and the last that the supervisor knows of.
+        self._done = -1
+        self._reported = -1
         self._began = 0.0
         self.leaving = False
-        """Whether everything is declined from now on."""
+        """Whether all batches are refused from now on."""
 
-    def claims(self, descriptor: int) -> None:
+    def credits_came(self, descriptor: int) -> None:
         """
-        The counter has come; owned by this.
+        The counter of credits has come; owned by this.
         """
-        assert self._claims == -1
-        self._claims = descriptor
+        assert self._credits == -1
+        self._credits = descriptor
+        self._keep_spare()
 
-    def dealt(self, deal: Deal, descriptors: Sequence[int]) -> None:
+    def batch_came(self, batch: Batch, descriptors: Sequence[int]) -> None:
         """
-        A batch has come.
+        A batch has come, and these descriptors with it.
         """
-        if self._told == self._settled:
-            self._began = self._clock.seconds()
-        if not self._claim():
+        if self._reported == self._done:
+            self._began = self._reactor.seconds()
+        if not self._take_credit():
             _close_all(descriptors)
-        elif self.leaving or len(descriptors) != deal.connections:
+        elif self.leaving or len(descriptors) != batch.connections:
             # Leaving, or out of descriptors: the kernel drops what it cannot
-            # place (unix(7)), and the supervisor has them still.
+            # place (unix(7)), and the supervisor still has them.
             _close_all(descriptors)
-            self._channel.send(Declined(deal.batch))
-            self._told = deal.batch
+            self._channel.send(Refused(batch.number))
+            self._reported = batch.number
         else:
             for descriptor in descriptors:
-                self._adopt_one(descriptor, deal.family)
-        self._settled = deal.batch
-        if self._clock.seconds() - self._began >= TELL_SECONDS:
-            self.heard()
+                self._adopt(descriptor, batch.family)
+        self._done = batch.number
+        if self._reactor.seconds() - self._began >= ACKNOWLEDGE_SECONDS:
+            self.acknowledge()
 
-    def _claim(self) -> bool:
+    def _take_credit(self) -> bool:
         try:
-            os.eventfd_read(self._claims)
+            os.eventfd_read(self._credits)
         except BlockingIOError:
             return False
         return True
 
-    def _adopt_one(self, descriptor: int, family: int) -> None:
-        connection = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
-        connection.setblocking(False)
+    def _adopt(self, descriptor: int, family: int) -> None:
+        adopt = self._reactor.adoptStreamConnection
         try:
-            peer = connection.getpeername()
-        except OSError:
-            # Reset while it was on its way: nobody is left to serve.
-            connection.close()
-            return
-        try:
-            self._adopt(connection, peer)
+            try:
+                adopt(descriptor, family, self._factory)
+            except OSError as error:
+                if error.errno != errno.EMFILE or self._spare == -1:
+                    raise
+                # To adopt is to duplicate, and the supervisor lets go of this one.
+                os.close(self._spare)
+                self._spare = -1
+                adopt(descriptor, family, self._factory)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                self._log_failure()
+            # Else it was reset on its way: there is no client to serve.
         except Exception:
-            self._log.failure("a connection that was handed over cannot be served")
-            connection.close()
+            self._log_failure()
+        finally:
+            os.close(descriptor)
+            if self._spare == -1:
+                self._keep_spare()
 
-    def heard(self) -> None:
+    def _log_failure(self) -> None:
+        self._log.failure("a connection that was handed over cannot be served")
+
+    def _keep_spare(self) -> None:
         """
-        No more messages for now: tell what was settled.
+        Keep a descriptor in reserve, for when there is no other.
         """
-        if self._told != self._settled:
-            self._told = self._settled
-            self._channel.send(Settled(self._settled))
+        try:
+            self._spare = os.dup(self._credits)
+        except OSError:
+            # The next close of a connection makes room.
+            pass
+
+    def acknowledge(self) -> None:
+        """
+        Acknowledge all batches that are done with: no other waits to be read.
+        """
+        if self._reported != self._done:
+            self._reported = self._done
+            self._channel.send(Acknowledged(self._done))
 
 
 def _close_all(descriptors: Sequence[int]) -> None:

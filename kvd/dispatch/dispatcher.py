@@ -1,11 +1,10 @@
 """
-Accepting in the supervisor, and dealing the connections to workers.
+The dispatcher: the supervisor accepts connections and hands them to workers.
 
-Connections are accepted in batches, each one's worker is chosen, and each
-worker gets its part of the batch with one message. What a worker does not
-claim in time, or can no longer claim, is dealt again. While no worker is open
-nothing is accepted: connections wait in the kernel's queue, and the few that
-are accepted already wait here.
+It accepts connections in batches, chooses a worker for each, and sends each worker its
+part of the batch in one message. Connections that a worker does not take in time, or
+can no longer take, go to another. While no worker is open it accepts nothing:
+connections wait in the kernel's queue, and the few that are accepted already wait here.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -21,47 +20,75 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kvd.dispatch.deciding import Decider
-from kvd.dispatch.handover import HandOver
+from kvd.dispatch.handover import Accepted, HandOver
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
-from kvd.ipc.messages import MAX_DESCRIPTORS, Declined, Message, Settled
+from kvd.ipc.messages import MAX_DESCRIPTORS, Acknowledged, Message, Refused
 from kvd.model.view import View
+from kvd.net.factory import ServerFactory
 from kvd.net.listening import ListenerGroup
-from kvd.net.port import Acceptor
+from kvd.net.port import Port
 
-CLAIM_SECONDS: Final = 0.15
+CREDIT_SECONDS: Final = 0.15
 """
-What a worker has not claimed after so long is dealt again, if another claims what it
-gets.
+A batch that a worker has not taken after this time goes to others, if there is one that
+takes what it gets.
 """
 
 JOIN_SECONDS: Final = 1.0
 """
-Before another try to give a worker its counter, or to look at a socket, if the
+Before another try to give a worker its counter of credits, or to adopt a socket, if the
 supervisor itself is out of descriptors.
 """
 
-BRING_SECONDS: Final = 1.0
+DELIVER_SECONDS: Final = 1.0
 """
-When the daemon ends, workers are told to drain after so long at the latest,
-whether or not they have all that had connected.
+When the daemon ends, workers are told to drain after this time at the latest, whether
+or not they have all connections.
 """
 
 LOOK_SECONDS: Final = 0.025
 """
-How often that is looked at, and whether workers are open again, while there is
-something to wait for.
+How often to look whether batches are late and whether workers are open again, while
+there is something to wait for.
 """
 
 
-class Dealing:
+class _Holding(ServerFactory):
     """
-    Deals connections to the workers that have joined.
+    Keeps what the supervisor accepts from a socket, for workers.
+    """
 
-    A worker is open if it has no more than a few unclaimed connections, if its
-    control socket takes messages, and if it has not reached its limit of
-    connections.
+    batch_size = MAX_DESCRIPTORS
+
+    def __init__(
+        self, held: deque[Accepted], deal: Callable[[], None], family: int
+    ) -> None:
+        self._held = held
+        self._dispatch = deal
+        self._family = family
+
+    def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
+        """
+        See `ServerFactory.take_descriptor`.
+        """
+        self._held.append(Accepted(descriptor, self._family))
+        return True
+
+    def batch_accepted(self) -> None:
+        """
+        See `ServerFactory.batch_accepted`.
+        """
+        self._dispatch()
+
+
+class Dispatcher:
+    """
+    Hands connections to the workers that have joined.
+
+    A worker is open if it has only a few unacknowledged connections, its control socket
+    takes messages, and it has not reached its limit of connections.
 
     Provides `kvd.workers.pool.Distribution`.
     """
@@ -82,10 +109,11 @@ class Dealing:
             groups: The sockets; closed when this finishes.
             scoreboard: How busy the workers are.
             max_connections: How many one worker may have open.
-            reactor: Watches the sockets and tells the time.
+            reactor: Adopts the sockets, in kvd's way (`kvd.net.reactor`), and tells the
+                time.
         """
         self.shadow: Shadow | None = None
-        """Looks on, as soon as a batch is on its way."""
+        """Asked about each batch, once it is on its way."""
         self._decider = decider
         self._accepts = decider is not None
         self._groups = groups
@@ -96,15 +124,15 @@ class Dealing:
         self._hands: dict[int, HandOver] = {}
         self._joining: dict[int, Any] = {}
         self._open: tuple[int, ...] = ()
-        self._held: deque[socket.socket] = deque()
+        self._held: deque[Accepted] = deque()
         self._turn = 0
         self._random = Random()
         self._accepting = False
         self._finished = False
         self._look_call: Any = None
-        self._brought: Deferred[None] | None = None
-        self._bring_call: Any = None
-        self._acceptors: dict[tuple[int, int], Acceptor] = {}
+        self._delivered: Deferred[None] | None = None
+        self._deliver_call: Any = None
+        self._ports: dict[tuple[int, int], Port] = {}
         self._socket_call: Any = None
         self._look_for_sockets()
 
@@ -113,9 +141,8 @@ class Dealing:
         try:
             for number, group in enumerate(self._groups):
                 for member, sock in enumerate(group.members):
-                    if (number, member) not in self._acceptors:
-                        # Its own descriptor: the group's is closed with the group.
-                        self._acceptors[number, member] = self._acceptor(sock.dup())
+                    if (number, member) not in self._ports:
+                        self._ports[number, member] = self._adopt(sock)
         except OSError as error:
             self._log.error(
                 "connections at some sockets wait for now: {error}",
@@ -125,26 +152,24 @@ class Dealing:
                 JOIN_SECONDS, self._look_for_sockets
             )
 
-    def _acceptor(self, sock: socket.socket) -> Acceptor:
-        acceptor = Acceptor(
-            sock,
-            lambda connection, peer: self._held.append(connection),
-            self._reactor,
-            lambda waiting: MAX_DESCRIPTORS,
-            self._deal,
+    def _adopt(self, sock: socket.socket) -> Port:
+        port: Port = self._reactor.adoptStreamPort(
+            sock.fileno(),
+            sock.family,
+            _Holding(self._held, self._dispatch, sock.family),
         )
-        if self._accepting:
-            acceptor.start()
-        return acceptor
+        if not self._accepting:
+            port.pauseProducing()
+        return port
 
     def _look_for_no_more(self) -> None:
         if self._socket_call is not None:
             self._socket_call.cancel()
             self._socket_call = None
 
-    def deal_by(self, decider: Decider | None) -> None:
+    def dispatch_by(self, decider: Decider | None) -> None:
         """
-        Let another choose from now on. Without one nothing more is accepted, and
+        Let another policy choose from now on. Without one nothing more is accepted;
         what is on its way arrives.
 
         Args:
@@ -152,14 +177,14 @@ class Dealing:
         """
         self._look_for_no_more()
         self._look_for_sockets()
-        # Workers that have accepted for themselves meanwhile may have no room left.
+        # Workers that accepted for themselves meanwhile may have no room left.
         self._find_open()
         self._accepts = decider is not None
-        # Who chose so far, chooses for what has been accepted.
+        # The policy so far chooses for what is accepted already.
         self._decider = decider or self._decider
-        self._deal()
+        self._dispatch()
 
-    # -- what the pool tells --------------------------------------------------
+    # -- events from the pool -------------------------------------------------
 
     def joined(self, worker: int, channel: Channel) -> None:
         """
@@ -179,11 +204,11 @@ class Dealing:
             )
             return
         self._find_open()
-        self._deal()
+        self._dispatch()
 
     def leaving(self, worker: int) -> None:
         """
-        See `Distribution`. What the worker has claimed, it may still decline.
+        See `Distribution`. The worker may still refuse what it has taken.
         """
         self._join_no_more(worker)
         hand = self._hands.get(worker)
@@ -191,7 +216,7 @@ class Dealing:
             hand.leaving = True
             self._hold(hand.revoke())
             self._find_open()
-            self._deal()
+            self._dispatch()
 
     def left(self, worker: int) -> None:
         """
@@ -202,7 +227,7 @@ class Dealing:
         if hand is not None:
             self._hold(hand.close())
             self._find_open()
-            self._deal()
+            self._dispatch()
 
     def _join_no_more(self, worker: int) -> None:
         call = self._joining.pop(worker, None)
@@ -215,17 +240,17 @@ class Dealing:
         """
         hand = self._hands.get(worker)
         if hand is None:
-            # It has left, and its batches were seen to.
+            # It has left, and its batches went to others.
             return
-        if isinstance(message, Settled):
-            hand.settled(message.batch)
-        elif isinstance(message, Declined):
-            self._hold(hand.declined(message.batch, self._reactor.seconds()))
+        if isinstance(message, Acknowledged):
+            hand.acknowledged(message.batch)
+        elif isinstance(message, Refused):
+            self._hold(hand.refused(message.batch, self._reactor.seconds()))
         else:
             raise AssertionError(f"no message from a worker: {message}")
         if len(self._open) < len(self._hands) or self._held or self._finished:
             self._find_open()
-            self._deal()
+            self._dispatch()
 
     def handing_over(self, worker: int) -> int:
         """
@@ -234,39 +259,39 @@ class Dealing:
         hand = self._hands.get(worker)
         return 0 if hand is None else hand.waiting
 
-    # -- dealing --------------------------------------------------------------
+    # -- dispatching ----------------------------------------------------------
 
-    def _hold(self, connections: Sequence[socket.socket]) -> None:
+    def _hold(self, connections: Sequence[Accepted]) -> None:
         """
         Keep connections that came first for whoever is open next.
         """
         self._held.extendleft(reversed(connections))
 
-    def _deal(self) -> None:
+    def _dispatch(self) -> None:
         """
-        Deal all that is held, as far as workers are open.
+        Hand over all that is held, as far as workers are open.
         """
         try:
             while self._held and self._open:
-                self._deal_batch()
+                self._dispatch_batch()
         except Exception:
             # Out of here it would end an acceptor, or a worker's channel.
-            self._log.failure("connections cannot be dealt for now")
+            self._log.failure("connections cannot be handed over for now")
             self._open = ()
         if self._finished:
-            self._look_whether_brought()
+            self._check_delivered()
         self._accept(bool(self._open) and self._accepts)
         self._look_later()
 
-    def _deal_batch(self) -> None:
+    def _dispatch_batch(self) -> None:
         connections = tuple(self._scoreboard.connections())
-        dealt: defaultdict[int, list[socket.socket]] = defaultdict(list)
+        parts: defaultdict[int, list[Accepted]] = defaultdict(list)
         views: list[View] = []
         workers = self._choose(connections, views)
         for worker in workers:
-            dealt[worker].append(self._held.popleft())
+            parts[worker].append(self._held.popleft())
         now = self._reactor.seconds()
-        for worker, chosen in dealt.items():
+        for worker, chosen in parts.items():
             hand = self._hands[worker]
             for alike in _by_family(chosen):
                 if not hand.offer(alike, now):
@@ -281,7 +306,7 @@ class Dealing:
 
     def _choose(self, connections: Sequence[int], views: list[View]) -> list[int]:
         """
-        Choose the workers for a batch of what is held.
+        Choose a worker for each connection of a batch of those held.
 
         Args:
             connections: How many each worker has open.
@@ -332,13 +357,13 @@ class Dealing:
     def _accept(self, accepting: bool) -> None:
         if accepting != self._accepting and not self._finished:
             self._accepting = accepting
-            for acceptor in self._acceptors.values():
+            for port in self._ports.values():
                 if accepting:
-                    acceptor.start()
+                    port.resumeProducing()
                 else:
-                    acceptor.pause()
+                    port.pauseProducing()
 
-    # -- what takes too long --------------------------------------------------
+    # -- late batches ---------------------------------------------------------
 
     def _look_later(self) -> None:
         if self._look_call is None and (
@@ -351,22 +376,22 @@ class Dealing:
     def _look(self) -> None:
         self._look_call = None
         self._find_open()
-        self._take_back()
+        self._revoke_late()
         self._find_open()
-        self._deal()
+        self._dispatch()
 
-    def _take_back(self) -> None:
+    def _revoke_late(self) -> None:
         """
-        Give what was not claimed in time to those who claim what they get; to each no
-        more than one worker had. Where requests keep all workers for long, the first
-        to be done would else get everything, and the others would be idle next.
+        Give late batches to workers that take theirs promptly, to each no more than
+        one worker had. Where requests keep all workers for long, the first that is done
+        would otherwise get everything, and the others would be idle next.
         """
         now = self._reactor.seconds()
         late: list[tuple[float, int]] = []
         prompt: list[int] = []
         for worker, hand in sorted(self._hands.items()):
             oldest = hand.oldest()
-            if oldest is not None and oldest <= now - CLAIM_SECONDS:
+            if oldest is not None and oldest <= now - CREDIT_SECONDS:
                 late.append((oldest, worker))
             elif worker in self._open and (
                 oldest is None or oldest > now - LOOK_SECONDS
@@ -377,45 +402,47 @@ class Dealing:
         for _, worker in sorted(late)[: len(prompt)]:
             self._hold(self._hands[worker].revoke())
         self._open = tuple(prompt)
-        self._deal()
+        self._dispatch()
 
     # -- the end --------------------------------------------------------------
 
     def finish(self) -> Deferred[None]:
         """
-        See `Distribution`. What waits in the queues is accepted and dealt, but not in
-        those of sockets that are another's, who keeps them.
+        See `Distribution`. Connections that wait in the queues are accepted and handed
+        over, but not those at sockets that another process keeps.
         """
-        # Who was let in is served, as where workers empty the queues.
+        # A client that is connected is served, as where workers empty the queues.
         self.max_connections = sys.maxsize
         if self._accepts:
-            for (number, member), acceptor in self._acceptors.items():
+            for (number, member), port in self._ports.items():
                 if member >= self._groups[number].given:
-                    acceptor.empty()
+                    port.empty()
         self._finished = True
         self._look_for_no_more()
-        for acceptor in self._acceptors.values():
-            acceptor.close()
+        for port in self._ports.values():
+            port.stopListening()
         for group in self._groups:
             group.close()
-        brought = self._brought = Deferred()
-        self._bring_call = self._reactor.callLater(BRING_SECONDS, self._end_bringing)
+        delivered = self._delivered = Deferred()
+        self._deliver_call = self._reactor.callLater(
+            DELIVER_SECONDS, self._end_delivery
+        )
         self._find_open()
-        self._deal()
-        return brought
+        self._dispatch()
+        return delivered
 
-    def _look_whether_brought(self) -> None:
+    def _check_delivered(self) -> None:
         if not self._hands:
             self._close_held()
         if not (self._held or any(hand.waiting for hand in self._hands.values())):
-            self._end_bringing()
+            self._end_delivery()
 
-    def _end_bringing(self) -> None:
-        if self._brought is not None:
-            brought, self._brought = self._brought, None
-            if self._bring_call.active():
-                self._bring_call.cancel()
-            brought.callback(None)
+    def _end_delivery(self) -> None:
+        if self._delivered is not None:
+            delivered, self._delivered = self._delivered, None
+            if self._deliver_call.active():
+                self._deliver_call.cancel()
+            delivered.callback(None)
 
     def close(self) -> None:
         """
@@ -424,7 +451,7 @@ class Dealing:
         if self._look_call is not None:
             self._look_call.cancel()
             self._look_call = None
-        self._end_bringing()
+        self._end_delivery()
         for worker in list(self._joining):
             self._join_no_more(worker)
         for worker in list(self._hands):
@@ -442,11 +469,11 @@ def _without(workers: tuple[int, ...], worker: int) -> tuple[int, ...]:
     return tuple(other for other in workers if other != worker)
 
 
-def _by_family(connections: Sequence[socket.socket]) -> Iterable[list[socket.socket]]:
+def _by_family(connections: Sequence[Accepted]) -> Iterable[list[Accepted]]:
     """
     The connections in lists of one family each; as a rule there is one.
     """
-    families: dict[int, list[socket.socket]] = {}
+    families: dict[int, list[Accepted]] = {}
     for connection in connections:
         families.setdefault(connection.family, []).append(connection)
     return families.values()

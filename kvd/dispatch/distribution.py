@@ -23,7 +23,7 @@ from twisted.logger import Logger
 
 from kvd.dispatch.arrangement import ChosenPolicy, arrange
 from kvd.dispatch.deciding import Decider
-from kvd.dispatch.dispatcher import Dealing
+from kvd.dispatch.dispatcher import Dispatcher
 from kvd.dispatch.listener_assignment import Polling
 from kvd.dispatch.reuseport_programs import Instead, Steering
 from kvd.dispatch.scoreboard import Scoreboard
@@ -104,7 +104,9 @@ class Dispatching:
         self._scoreboard = scoreboard
         self._groups = groups
         self._polling = Polling(None, groups, reactor)
-        self._dealing = Dealing(None, groups, scoreboard, max_connections, reactor)
+        self._dispatcher = Dispatcher(
+            None, groups, scoreboard, max_connections, reactor
+        )
         self._finished = False
         self._ready: set[int] = set()
         self._steering = steering
@@ -132,16 +134,16 @@ class Dispatching:
         if arrangement.kernel_chooses:
             gate = chosen.name if IGatedPolicy.providedBy(chosen.policy) else ""
             self._polling.arrange(arrangement.members, gate)
-            self._dealing.deal_by(None)
+            self._dispatcher.dispatch_by(None)
         else:
-            self._dealing.deal_by(Decider(chosen.name, chosen.policy))
+            self._dispatcher.dispatch_by(Decider(chosen.name, chosen.policy))
             self._polling.arrange(None)
 
     def limit(self, max_connections: int) -> None:
         """
         Let a worker have so many connections open from now on.
         """
-        self._max_connections = self._dealing.max_connections = max_connections
+        self._max_connections = self._dispatcher.max_connections = max_connections
 
     def shadow_by(self, shadow: ChosenPolicy | None) -> None:
         """
@@ -149,9 +151,9 @@ class Dispatching:
         nothing to see: it waits until there is.
         """
         self.shadow = shadow
-        self._dealing.shadow = None
+        self._dispatcher.shadow = None
         if shadow is not None and not self.chosen.arrangement.kernel_chooses:
-            self._dealing.shadow = Shadow(shadow.name, shadow.policy)
+            self._dispatcher.shadow = Shadow(shadow.name, shadow.policy)
 
     def shadow_counts(self, workers: Sequence[int]) -> dict[str, Any] | None:
         """
@@ -170,7 +172,7 @@ class Dispatching:
             "policy": self.shadow.name,
             "model": self.shadow.arrangement.kernel_chooses,
         }
-        looking = self._dealing.shadow
+        looking = self._dispatcher.shadow
         return told if looking is None else told | looking.counts(workers)
 
     def _grow(self, group: ListenerGroup, size: int) -> None:
@@ -238,7 +240,7 @@ class Dispatching:
         """
         See `Distribution`.
         """
-        self._dealing.joined(worker, channel)
+        self._dispatcher.joined(worker, channel)
         self._polling.joined(worker, channel)
         self._ready.add(worker)
         self._scoreboard.mark(worker, True)
@@ -250,7 +252,7 @@ class Dispatching:
         """
         self._lose(worker)
         self._polling.leaving(worker)
-        self._dealing.leaving(worker)
+        self._dispatcher.leaving(worker)
 
     def left(self, worker: int) -> None:
         """
@@ -258,7 +260,7 @@ class Dispatching:
         """
         self._lose(worker)
         self._polling.left(worker)
-        self._dealing.left(worker)
+        self._dispatcher.left(worker)
 
     def _lose(self, worker: int) -> None:
         self._scoreboard.mark(worker, False)
@@ -275,13 +277,13 @@ class Dispatching:
         if isinstance(message, Unplaced):
             self._polling.heard(worker, message)
         else:
-            self._dealing.heard(worker, message)
+            self._dispatcher.heard(worker, message)
 
     def handing_over(self, worker: int) -> int:
         """
         See `Distribution`.
         """
-        return self._dealing.handing_over(worker)
+        return self._dispatcher.handing_over(worker)
 
     def finish(self) -> Deferred[None]:
         """
@@ -294,12 +296,12 @@ class Dispatching:
         if self._stall_call.active():
             self._stall_call.cancel()
         self._polling.finish()
-        return self._dealing.finish()
+        return self._dispatcher.finish()
 
     def close(self) -> None:
         """
         See `Distribution`.
         """
         self._polling.close()
-        self._dealing.close()
+        self._dispatcher.close()
         self._steering.close()

@@ -1,61 +1,75 @@
 """
 Connections on their way from the supervisor to one worker.
 
-They travel in batches. With every batch the supervisor adds one to a counter
-(an eventfd that both hold), and the worker takes one off before it touches
-what came: whoever takes it, has the batch. So the supervisor can take back
-what a worker has not claimed, be it dead, stopped or only slow, and give it to
-another, and never do two processes read from the same connection. The
-supervisor keeps its own descriptor of each connection until the worker has
-told that the batch is settled: closing one of two descriptors tells the client
-nothing.
+They travel in batches. With every batch the supervisor adds one credit to a counter
+(an eventfd that both hold), and the worker takes one off before it touches the batch:
+the process that takes a credit has the batch. So the supervisor can revoke a batch that
+a worker has not touched yet, because it is dead, stopped or slow, and give it to
+another worker; two processes never read from the same connection. The supervisor keeps
+its own descriptor of each connection until the worker has acknowledged the batch:
+closing one of two descriptors tells the client nothing.
 
-======== ================================= ====================================
-a batch  means                             next
-======== ================================= ====================================
-offered  sent, and counted                 claimed, or revoked
-claimed  taken off the counter             settled, or declined
-revoked  taken off by the supervisor       settled (the worker finds it gone)
-declined given back by the worker          dealt again
-settled  the supervisor lets go of it
-======== ================================= ====================================
+============ ================================= ======================================
+a batch      means                             next
+============ ================================= ======================================
+sent         sent, with a credit               taken, or revoked
+taken        the worker took the credit        acknowledged, or refused
+revoked      the supervisor took the credit    acknowledged (the worker found none)
+refused      given back by the worker          sent again, to whichever worker
+acknowledged the supervisor closes its copies
+============ ================================= ======================================
 
-Units on the counter are all alike. That is enough, because a worker claims its
-batches in order: if there are two units left, they are those of the last two.
-For the same reason nothing is sent to a worker that has revoked batches
-before it: their messages would claim the units of newer ones.
+Credits on the counter are all alike. That is enough, because a worker takes batches
+in order: if two credits are left, they are those of the last two batches. For the same
+reason the supervisor sends nothing to a worker that has yet to find that batches were
+revoked: it would take the credits of newer ones for them.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from kvd.ipc.channel import Channel
-from kvd.ipc.messages import MAX_DESCRIPTORS, Claims, Deal
+from kvd.ipc.messages import MAX_DESCRIPTORS, Batch, Credits
 
 MAX_WAITING: Final = 128
 """
-So many unclaimed connections, and a worker loses its turn. Far more than a
-worker with time to spare ever has waiting; what is more would wait for it
-while others might be idle.
+A worker with this many unacknowledged connections is passed over. A worker with time
+to spare has far fewer; more would wait for it while others might be idle.
 """
 
 BLOCKED_SECONDS: Final = 0.05
 """
-Who could not take a batch is not asked for so long.
+A worker that could not take a batch is passed over for this time.
 """
 
 
 @dataclass(slots=True)
-class _Batch:
+class Accepted:
+    """
+    A connection that nobody has looked at: what it takes to hand it over.
+    """
+
+    descriptor: int
+    """Owned by this."""
+    family: int
+
+    def close(self) -> None:
+        """
+        Close this process's descriptor, the only one or one of two.
+        """
+        os.close(self.descriptor)
+
+
+@dataclass(slots=True)
+class _Sent:
     number: int
-    connections: Sequence[socket.socket]
-    offered: float
+    connections: Sequence[Accepted]
+    sent: float
 
 
 class HandOver:
@@ -70,16 +84,16 @@ class HandOver:
         """
         self._channel = channel
         flags = os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC
-        self._claims = os.eventfd(0, flags)
-        self._batches: deque[_Batch] = deque()
+        self._credits = os.eventfd(0, flags)
+        self._batches: deque[_Sent] = deque()
         self._next = 0
         self._revoked = 0
         self._blocked_until = 0.0
         self.leaving = False
-        """Whether the worker wants nothing more."""
+        """Whether the worker is to get no more."""
         self.waiting = 0
         """How many connections are on their way."""
-        channel.send(Claims(), [self._claims])
+        channel.send(Credits(), [self._credits])
 
     def is_open(self, now: float) -> bool:
         """
@@ -92,7 +106,7 @@ class HandOver:
             and now >= self._blocked_until
         )
 
-    def offer(self, connections: Sequence[socket.socket], now: float) -> bool:
+    def offer(self, connections: Sequence[Accepted], now: float) -> bool:
         """
         Send a batch.
 
@@ -106,12 +120,12 @@ class HandOver:
         """
         assert len(connections) <= MAX_DESCRIPTORS
         assert not self._revoked
-        batch = _Batch(self._next, connections, now)
-        deal = Deal(batch.number, len(connections), connections[0].family)
-        # First, so that the worker never finds a batch before its unit.
-        os.eventfd_write(self._claims, 1)
-        if not self._channel.offer(deal, [c.fileno() for c in connections]):
-            os.eventfd_read(self._claims)
+        batch = _Sent(self._next, connections, now)
+        message = Batch(batch.number, len(connections), connections[0].family)
+        # First, so that the worker never finds a batch before its credit.
+        os.eventfd_write(self._credits, 1)
+        if not self._channel.offer(message, [c.descriptor for c in connections]):
+            os.eventfd_read(self._credits)
             self._blocked_until = now + BLOCKED_SECONDS
             return False
         self._next += 1
@@ -119,9 +133,9 @@ class HandOver:
         self.waiting += len(connections)
         return True
 
-    def settled(self, number: int) -> None:
+    def acknowledged(self, number: int) -> None:
         """
-        The worker has dealt with all batches up to this one.
+        The worker is done with all batches up to this one.
         """
         while self._batches and self._batches[0].number <= number:
             batch = self._batches.popleft()
@@ -131,14 +145,14 @@ class HandOver:
             else:
                 self._revoked -= 1
 
-    def declined(self, number: int, now: float) -> Sequence[socket.socket]:
+    def refused(self, number: int, now: float) -> Sequence[Accepted]:
         """
         The worker gives a batch back.
 
         Returns:
             The connections in it; the caller's.
         """
-        self.settled(number - 1)
+        self.acknowledged(number - 1)
         batch = self._batches.popleft()
         assert number == batch.number
         self.waiting -= len(batch.connections)
@@ -151,47 +165,47 @@ class HandOver:
         """
         for batch in self._batches:
             if batch.connections:
-                return batch.offered
+                return batch.sent
         return None
 
-    def revoke(self) -> list[socket.socket]:
+    def revoke(self) -> list[Accepted]:
         """
-        Take back what the worker has not claimed.
+        Take back the batches for which the worker has taken no credit.
 
         Returns:
             The connections; the caller's.
         """
-        units = 0
+        credits = 0
         while True:
             try:
-                units += os.eventfd_read(self._claims)
+                credits += os.eventfd_read(self._credits)
             except BlockingIOError:
                 break
-        taken: list[socket.socket] = []
-        for batch in list(self._batches)[len(self._batches) - units :]:
+        taken: list[Accepted] = []
+        for batch in list(self._batches)[len(self._batches) - credits :]:
             taken += batch.connections
             self.waiting -= len(batch.connections)
             batch.connections = ()
             self._revoked += 1
         return taken
 
-    def close(self) -> list[socket.socket]:
+    def close(self) -> list[Accepted]:
         """
         The worker is gone.
 
         Returns:
-            The connections that it had not claimed; the caller's. Those that it
-            had are closed: it may have read from them.
+            The connections that it had not taken; the caller's. Those that it had
+            are closed: it may have read from them.
         """
-        unclaimed = self.revoke()
+        untaken = self.revoke()
         for batch in self._batches:
             _close_all(batch.connections)
         self._batches.clear()
         self.waiting = 0
-        os.close(self._claims)
-        return unclaimed
+        os.close(self._credits)
+        return untaken
 
 
-def _close_all(connections: Sequence[socket.socket]) -> None:
+def _close_all(connections: Sequence[Accepted]) -> None:
     for connection in connections:
         connection.close()

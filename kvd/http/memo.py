@@ -1,5 +1,5 @@
 """
-Answers that are kept, by the very object that was asked about.
+Answers that are remembered, by the very object that was asked about.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Kept(Generic[K, V]):
+class Memo(Generic[K, V]):
     """
-    The answers given last, at most so many.
+    Remembers the answers given last, up to a number.
 
     An answer belongs to one object, not to others that are equal: so finding it
     compares nothing, and objects need no hash.
@@ -21,23 +21,23 @@ class Kept(Generic[K, V]):
     def __init__(self, most: int) -> None:
         """
         Args:
-            most: When there are so many, all are forgotten; those that are asked
-                for come back at once.
+            most: How many are remembered. When there are so many, all are forgotten;
+                those that are asked for come back at once.
         """
         self._most = most
-        # The object is kept too, so that no other gets its id.
+        # The object is held too, so that no other gets its id.
         self._answers: dict[int, tuple[K, V]] = {}
 
     def find(self, about: K) -> V | None:
         """
-        What was kept about an object.
+        The answer for an object, if it is remembered.
         """
         found = self._answers.get(id(about))
         return None if found is None else found[1]
 
-    def keep(self, about: K, answer: V) -> V:
+    def remember(self, about: K, answer: V) -> V:
         """
-        Keep an answer, and give it back.
+        Remember an answer, and give it back.
         """
         if len(self._answers) >= self._most:
             self._answers.clear()

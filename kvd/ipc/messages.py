@@ -2,30 +2,30 @@
 What supervisor, fork server and workers say to each other.
 
 Each message is one datagram on a ``SOCK_SEQPACKET`` socket, some with descriptors
-beside it. All are JSON, but those that are sent for every batch of connections: they
-are packed, which saves 13 microseconds for each batch that is dealt and settled.
+beside it. All are JSON, except those that are sent for every batch of connections: they
+are packed, which saves 13 microseconds per batch.
 
-===========  ==========================  ======================================
-message      from, to                    descriptors
-===========  ==========================  ======================================
-Load         supervisor to fork server   the scoreboard's memory
-Fork         supervisor to fork server   the worker's end of its control socket
-Forked       fork server to supervisor   a pidfd of the worker
-Exited       fork server to supervisor
-Listen       supervisor to worker        a listening socket
-Unlisten     supervisor to worker
-Gated        supervisor to worker
-Claims       supervisor to worker        an eventfd
-Deal         supervisor to worker        connections
-Drain        supervisor to worker
-Ready        worker to supervisor
-Failed       worker to supervisor
-Unplaced     worker to supervisor
-Leaving      worker to supervisor
-Settled      worker to supervisor
-Declined     worker to supervisor
-Told         worker to supervisor
-===========  ==========================  ======================================
+============  ==========================  =====================================
+message       from, to                    descriptors
+============  ==========================  =====================================
+Load          supervisor to fork server   the scoreboard's memory
+Fork          supervisor to fork server   the worker's end of its control socket
+Forked        fork server to supervisor   a pidfd of the worker
+Exited        fork server to supervisor
+Listen        supervisor to worker        a listening socket
+Unlisten      supervisor to worker
+Gated         supervisor to worker
+Credits       supervisor to worker        an eventfd
+Batch         supervisor to worker        connections
+Drain         supervisor to worker
+Ready         worker to supervisor
+Failed        worker to supervisor
+Unplaced      worker to supervisor
+Leaving       worker to supervisor
+Acknowledged  worker to supervisor
+Refused       worker to supervisor
+LogLine       worker to supervisor
+============  ==========================  =====================================
 """
 
 from __future__ import annotations
@@ -136,20 +136,20 @@ class Gated:
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class Credits:
     """
-    From the counter beside this, a worker takes one for each batch of
-    connections before it touches them (`kvd.dispatch.handover`).
+    The counter beside this has a credit for each batch of connections. A worker takes
+    one off before it touches a batch (`kvd.dispatch.handover`).
     """
 
 
 @dataclass(frozen=True, slots=True)
-class Deal:
+class Batch:
     """
-    A batch of accepted connections, if the worker gets to claim it.
+    Accepted connections, for the worker if it gets a credit for them.
     """
 
-    batch: int
+    number: int
     """Counted from 0 for each worker process."""
     connections: int
     family: int
@@ -206,26 +206,27 @@ class Leaving:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Acknowledged:
     """
-    All batches up to this one are claimed and served, or were not to be had.
-    """
-
-    batch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Declined:
-    """
-    A batch that was claimed, and not touched; others may have it. All before
-    it are settled.
+    The worker is done with all batches up to this one: it serves them, or found no
+    credit for them.
     """
 
     batch: int
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Refused:
+    """
+    The worker gives a batch back that it has a credit for, untouched. It is done with
+    all before it.
+    """
+
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
     """
     A line for the log.
     """
@@ -242,16 +243,16 @@ Message = (
     | Listen
     | Unlisten
     | Gated
-    | Claims
-    | Deal
+    | Credits
+    | Batch
     | Drain
     | Ready
     | Failed
     | Unplaced
     | Leaving
-    | Settled
-    | Declined
-    | Told
+    | Acknowledged
+    | Refused
+    | LogLine
 )
 
 _CONVERTER: Final = Converter(forbid_extra_keys=True)
@@ -260,9 +261,9 @@ configure_tagged_union(Message, _CONVERTER, tag_name="type")
 # By the first byte, which no JSON begins with: the type, how its fields are packed,
 # and how they are got.
 _PACKED: Final[dict[int, tuple[type[Any], struct.Struct, Callable[[Any], Any]]]] = {
-    1: (Deal, struct.Struct("=BQII"), attrgetter("batch", "connections", "family")),
-    2: (Settled, struct.Struct("=BQ"), lambda message: (message.batch,)),
-    3: (Declined, struct.Struct("=BQ"), lambda message: (message.batch,)),
+    1: (Batch, struct.Struct("=BQII"), attrgetter("number", "connections", "family")),
+    2: (Acknowledged, struct.Struct("=BQ"), lambda message: (message.batch,)),
+    3: (Refused, struct.Struct("=BQ"), lambda message: (message.batch,)),
 }
 _PACKED_AS: Final = {kind: first for first, (kind, _, _) in _PACKED.items()}
 

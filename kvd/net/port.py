@@ -1,13 +1,16 @@
 """
-Taking connections from a listening socket that somebody else holds.
+kvd's listening port: Twisted's, except in how it accepts and how it ends.
 
-Twisted's ``adoptStreamPort`` does nearly this. Its port for Unix sockets,
-though, changes the mode of the socket's file and unlinks it when *one* of the
-workers that share it stops; its port for TCP takes up to a hundred connections
-per wake-up, which lets the first of several workers on one socket take nearly
-all (measured with 64 keep-alive connections over 8 workers: 663 requests/s
-against 1,889 with one per wake-up), and which runs past a limit on open
-connections.
+Twisted's own port for Unix sockets changes the mode of the socket's file, and unlinks
+it when *one* of the workers that share the socket stops. Its port for TCP accepts up to
+a hundred connections per wake-up: the first of several workers on one socket takes
+nearly all (measured with 64 keep-alive connections over 8 workers: 663 requests/s
+against 1,889 with one per wake-up), and it runs past a limit on open connections.
+
+So this port, for both families, asks its factory (`kvd.net.factory.ServerFactory`) how
+many to accept, and whether to accept at all. It can be paused. It leaves connections in
+the kernel's queue while this process has no descriptors. It stops without touching the
+socket, which other processes may hold too.
 
 How many are accepted per wake-up follows the length of the queue. With a fixed
 number a storm of connections starves: the more are in, the longer a turn of the
@@ -19,16 +22,21 @@ got a turn while those who were in got thirty.
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
-from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet import tcp
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.main import CONNECTION_DONE
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from kvd.net.factory import ServerFactory, make_connection
 from kvd.net.listening import accept_queue
+from kvd.net.transport import address_of
 
 # What accept(2) reports of a connection that died in the queue, or of a packet
 # filter; the next one may be fine.
@@ -100,60 +108,69 @@ def waiting_at(listener: socket.socket) -> int:
     return accept_queue(listener)[0]
 
 
-class Acceptor(FileDescriptor):
-    """
-    Accepts from one listening socket, by default one connection per wake-up.
+_CLOSED: Final = Failure(CONNECTION_DONE)
 
-    Stopping it leaves the socket listening: others may hold it too.
+
+class Port(tcp.Port):
     """
+    Accepts connections from one listening socket, over TCP or a Unix socket.
+
+    `pauseProducing` leaves connections in the kernel's queue until
+    `resumeProducing`.
+    """
+
+    factory: ServerFactory
+    reactor: Any
 
     _log = Logger()
+    _shouldShutdown = False
 
     def __init__(
-        self,
-        listener: socket.socket,
-        accepted: Callable[[socket.socket, Any], None],
-        reactor: Any,
-        at_once: Callable[[int], int] = lambda waiting: 1,
-        done: Callable[[], None] = lambda: None,
-        may: Callable[[int], bool] | None = None,
+        self, listener: socket.socket, factory: ServerFactory, reactor: Any
     ) -> None:
         """
         Args:
             listener: Listening and non-blocking; owned by this from here on.
-            accepted: Gets each connection and what ``accept`` said of its peer.
+            factory: Serves the connections.
             reactor: Watches the socket and tells the time.
-            at_once: Given how many connections wait, how many of them to accept per
-                wake-up; one at least.
-            done: Called after them.
-            may: Given how many wait, whether to accept, asked before each, or before
-                some of many (`PARTS`); if not, another who polls the socket may, or
-                this one a moment later, and after `KEPT_SECONDS` in any case. None:
-                always.
         """
-        super().__init__(reactor)
-        self._guessed = None if _tells_its_queue(listener) else 1
-        self._at_once = at_once
-        self._done = done
-        self._may = may
-        self._clock: IReactorTime = reactor
+        host, number = "", 0
+        if listener.family != socket.AF_UNIX:
+            host, number = listener.getsockname()[:2]
+        super().__init__(number, factory, interface=host, reactor=reactor)
         self._listener = listener
-        self._accepted = accepted
+        raw: Any = listener
+        # As `socket.accept` calls it, which then makes a socket of the descriptor: that
+        # takes 3 microseconds and a system call.
+        self._accept_descriptor = raw._accept
+        self._kind = listener.family, listener.type, listener.proto
+        self._guessed = None if _tells_its_queue(listener) else 1
         self._retry: Any = None
         self._kept_since: float | None = None
         self._complained = False
         self._of_peers = 0
         self._wanted = False
 
-    def fileno(self) -> int:
-        return self._listener.fileno()
-
-    def logPrefix(self) -> str:
-        return "kvd"
-
-    def start(self) -> None:
+    def startListening(self) -> None:
         """
-        Accept from now on; also after a `pause`.
+        See `IListeningPort.startListening`.
+        """
+        self.factory.doStart()
+        self.socket = self._listener
+        self.fileno = self._listener.fileno  # type: ignore[method-assign]  # as in tcp.Port
+        self._realPortNumber = self.port
+        self.connected = True
+        self.resumeProducing()
+
+    def getHost(self) -> IPv4Address | IPv6Address | UNIXAddress:
+        """
+        See `IListeningPort.getHost`.
+        """
+        return address_of(self._listener.getsockname())
+
+    def resumeProducing(self) -> None:
+        """
+        Accept from now on.
         """
         self._wanted = True
         if self._retry is None:
@@ -166,17 +183,31 @@ class Acceptor(FileDescriptor):
             # The kernel watches no more for this user (epoll_ctl(2): ENOSPC, ENOMEM).
             self._pause_after(error)
 
-    def pause(self) -> None:
+    def pauseProducing(self) -> None:
         """
-        Leave connections in the queue until the next `start`.
+        Leave connections in the queue for now.
         """
         self._wanted = False
         self.stopReading()
 
     def doRead(self) -> None:
+        """
+        See `IReadDescriptor.doRead`.
+        """
+        factory = self.factory
+        if factory.gate is None and factory.batch_size is not None:
+            self._accept(factory.batch_size)
+        else:
+            self._accept_share()
+        factory.batch_accepted()
+
+    def _accept_share(self) -> None:
+        factory = self.factory
         waiting = self._waiting()
-        left = min(max(1, self._at_once(waiting)), AT_ONCE_AT_MOST)
-        part = left if self._may is None else max(1, left // PARTS)
+        size = factory.batch_size
+        left = max(1, factory.share(waiting) if size is None else size)
+        left = min(left, AT_ONCE_AT_MOST)
+        part = left if factory.gate is None else max(1, left // PARTS)
         while True:
             # Of none at all, since another was faster, nobody is asked.
             if waiting and not self._may_now(waiting):
@@ -189,7 +220,6 @@ class Acceptor(FileDescriptor):
             waiting = self._waiting()
         if self._guessed is not None and self._wanted and self._retry is None:
             self._guess()
-        self._done()
 
     def _accept(self, count: int) -> bool:
         """
@@ -205,9 +235,7 @@ class Acceptor(FileDescriptor):
         """
         How many connections wait to be accepted, or seem to.
         """
-        return (
-            accept_queue(self._listener)[0] if self._guessed is None else self._guessed
-        )
+        return accept_queue(self.socket)[0] if self._guessed is None else self._guessed
 
     def _guess(self) -> bool:
         """
@@ -223,10 +251,11 @@ class Acceptor(FileDescriptor):
         return left
 
     def _may_now(self, waiting: int) -> bool:
-        if self._may is None or self._may(waiting):
+        gate = self.factory.gate
+        if gate is None or gate(waiting):
             self._kept_since = None
             return True
-        now = self._clock.seconds()
+        now = self.reactor.seconds()
         if self._kept_since is None:
             self._kept_since = now
         if now - self._kept_since <= KEPT_SECONDS:
@@ -236,7 +265,7 @@ class Acceptor(FileDescriptor):
 
     def _somebody_waits(self) -> bool:
         poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
+        poll.register(self.socket, select.POLLIN)
         return bool(poll.poll(0))
 
     def accept_one(self) -> bool:
@@ -247,7 +276,7 @@ class Acceptor(FileDescriptor):
             Whether another attempt makes sense right away.
         """
         try:
-            connection, peer = self._listener.accept()
+            descriptor, peer = self._accept_descriptor()
         except BlockingIOError:
             return False
         except OSError as error:
@@ -258,12 +287,19 @@ class Acceptor(FileDescriptor):
             return False
         self._complained = False
         self._of_peers = 0
+        connection = None
         try:
-            self._accepted(connection, peer)
+            if not self.factory.take_descriptor(descriptor, shared=False):
+                connection = socket.socket(*self._kind, descriptor)
+                if not self.factory.take(connection, peer):
+                    make_connection(connection, peer, self.factory, self.reactor)
         except Exception:
             # A mistake of ours; raised from here, it would end the listening.
             self._log.failure("a connection that was accepted cannot be served")
-            connection.close()
+            if connection is None:
+                os.close(descriptor)
+            else:
+                connection.close()
         return True
 
     def _pause_after(self, error: OSError) -> None:
@@ -287,32 +323,43 @@ class Acceptor(FileDescriptor):
                 self._watch()
 
         if self._retry is None:
-            self._retry = self._clock.callLater(seconds, retry)
+            self._retry = self.reactor.callLater(seconds, retry)
 
     def empty(self) -> None:
         """
         Accept what waits in the queue now, and no more, however many come meanwhile.
         """
-        for _ in range(waiting_at(self._listener)):
+        for _ in range(waiting_at(self.socket)):
             if not self.accept_one():
                 break
 
-    def close(self) -> None:
+    def loseConnection(self, connDone: Failure = _CLOSED) -> Deferred[None]:
         """
-        Accept no more, and close this process's descriptor of the socket.
+        Accept no more, and close this process's descriptor of the socket, at once.
         """
-        self.pause()
+        if self.connected:
+            self.connectionLost(connDone)
+        return succeed(None)
+
+    stopListening = loseConnection
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The port is stopped, the reactor is shutting down, or the descriptor turned out
+        bad.
+        """
+        if not self.connected:
+            return
+        self.pauseProducing()
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        self._listener.close()
-
-    def connectionLost(self, reason: Any) -> None:
-        """
-        The reactor is shutting down, or the descriptor turned out bad.
-        """
         super().connectionLost(reason)
-        self.close()
+
+    def _logConnectionLostMsg(self) -> None:
+        """
+        Log nothing: sockets come and go with the policy and the workers.
+        """
 
 
 def _tells_its_queue(listener: socket.socket) -> bool:

@@ -1,36 +1,163 @@
 """
-The reactor of a worker.
+kvd's reactors, and how sockets come to them.
 
-Twisted's, except that it tells the monotonic clock (`kvd.system.clock`), and that an
-event does not set the context of Twisted's old logging system first: a lookup and five
-calls for each, of which kvd makes no use, since its loggers name themselves. Measured
-with ``make figures FIGURES=get`` (4 KiB GETs over 32 connections), that was 8 of 61
+All connections come through the two calls of Twisted's `IReactorSocket`:
+`adoptStreamPort` has a reactor accept from a listening socket, `adoptStreamConnection`
+serves a connection that another process accepted. kvd's reactors make kvd's own port
+(`kvd.net.port`) and transport (`kvd.net.transport`) of them.
+
+A worker's reactor is Twisted's for epoll with three differences. It adopts sockets in
+this way. It tells the monotonic clock (`kvd.system.clock`). It hands events on without
+setting the context of Twisted's old logging system first: a lookup and five calls for
+each event, of which kvd makes no use, since its loggers name themselves. Measured with
+``make figures FIGURES=get`` (4 KiB GETs over 32 connections), that was 8 of 61
 microseconds of CPU for each.
+
+The reactor of ``twistd``, whichever ``twistd --reactor`` names, becomes kvd's with
+`adopt_in_kvds_way`.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import time
+from functools import partial
+from typing import Any, Final, Protocol
 
 from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import UnsupportedAddressFamily
 from twisted.internet.main import installReactor
 
-from kvd.dispatch.scoreboard import Row, lone_row
+from kvd.net.factory import make_connection, server_factory
+from kvd.net.port import Port
+
+FAMILIES: Final = frozenset((socket.AF_INET, socket.AF_INET6, socket.AF_UNIX))
+
+SELECT_DESCRIPTORS: Final = 1024
+"""
+FD_SETSIZE.
+"""
+
+
+def adopt_stream_port(
+    reactor: Any, fileDescriptor: int, addressFamily: int, factory: Any
+) -> Port:
+    """
+    See `IReactorSocket.adoptStreamPort`. A `kvd.net.factory.ServerFactory` is asked
+    more than others.
+
+    Raises:
+        UnsupportedAddressFamily: It is not that of a TCP or Unix socket.
+        OSError: This process has no descriptor left.
+    """
+    listener = _duplicate(fileDescriptor, addressFamily)
+    try:
+        listener.setblocking(False)
+        port = Port(listener, server_factory(factory), reactor)
+        port.startListening()
+    except BaseException:
+        listener.close()
+        raise
+    return port
+
+
+def adopt_stream_connection(
+    reactor: Any, fileDescriptor: int, addressFamily: int, factory: Any
+) -> None:
+    """
+    See `IReactorSocket.adoptStreamConnection`.
+
+    Raises:
+        UnsupportedAddressFamily: It is not that of a TCP or Unix socket.
+        OSError: This process has no descriptor left, or the peer is gone.
+    """
+    _check_family(addressFamily)
+    factory = server_factory(factory)
+    descriptor = os.dup(fileDescriptor)
+    try:
+        if factory.take_descriptor(descriptor, shared=True):
+            return
+        connection = socket.socket(addressFamily, socket.SOCK_STREAM, 0, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    try:
+        peer = connection.getpeername()
+        if not factory.take(connection, peer):
+            make_connection(connection, peer, factory, reactor)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _check_family(family: int) -> None:
+    if family not in FAMILIES:
+        raise UnsupportedAddressFamily(family)
+
+
+def _duplicate(descriptor: int, family: int) -> socket.socket:
+    _check_family(family)
+    return socket.fromfd(descriptor, family, socket.SOCK_STREAM)
+
+
+def adopt_in_kvds_way(reactor: Any) -> None:
+    """
+    Have a reactor that somebody else has made adopt sockets as kvd's own do.
+
+    Args:
+        reactor: Of this process, and kvd's to change; running or not. It can watch
+            descriptors (`IReactorFDSet`).
+    """
+    reactor.adoptStreamPort = partial(adopt_stream_port, reactor)
+    reactor.adoptStreamConnection = partial(adopt_stream_connection, reactor)
+
+
+def most_descriptors(reactor: Any) -> int | None:
+    """
+    How many descriptors a process with this reactor can use; None: as many as it gets.
+    select(2) knows none from `SELECT_DESCRIPTORS` on, and Twisted's reactor would drop
+    a connection with such a number. A process that is out of descriptors leaves
+    connections in the queue instead.
+    """
+    # Not at the top: workers have no use for it.
+    from twisted.internet.selectreactor import SelectReactor
+
+    return SELECT_DESCRIPTORS if isinstance(reactor, SelectReactor) else None
+
+
+class Wakefulness(Protocol):
+    """
+    Counts how long a reactor waits and works.
+    """
+
+    def waits(self) -> None:
+        """
+        The reactor waits for events from now on.
+        """
+
+    def woke(self) -> None:
+        """
+        The reactor has events, or nothing to wait for.
+        """
 
 
 class WorkerReactor(EPollReactor):
     """
-    An epoll reactor that hands events on directly, and counts its waiting.
+    An epoll reactor that adopts sockets in kvd's way, hands events on directly, and
+    counts its waiting.
     """
 
     seconds = staticmethod(time.monotonic)
+    adoptStreamPort = adopt_stream_port
+    adoptStreamConnection = adopt_stream_connection
 
-    def __init__(self, row: Row | None = None) -> None:
+    def __init__(self, counts: Wakefulness) -> None:
         """
         Args:
-            row: Where it counts; None: only for itself.
+            counts: Where it counts.
         """
-        self._row = row or lone_row()
+        self._counts = counts
         super().__init__()
 
     def doPoll(self, timeout: float | None) -> None:
@@ -38,11 +165,11 @@ class WorkerReactor(EPollReactor):
         See `EPollReactor.doPoll`. Errors of a selectable are logged, and end
         it, in ``_doReadOrWrite``.
         """
-        self._row.waits()
+        self._counts.waits()
         events = self._poller.poll(
             -1 if timeout is None else timeout, len(self._selectables)
         )
-        self._row.woke()
+        self._counts.woke()
         for descriptor, event in events:
             # One event may end another's selectable.
             selectable = self._selectables.get(descriptor)
@@ -52,10 +179,10 @@ class WorkerReactor(EPollReactor):
     doIteration = doPoll
 
 
-def install(row: Row) -> WorkerReactor:
+def install(counts: Wakefulness) -> WorkerReactor:
     """
     Make and install the reactor of this process.
     """
-    reactor = WorkerReactor(row)
+    reactor = WorkerReactor(counts)
     installReactor(reactor)
     return reactor

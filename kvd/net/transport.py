@@ -26,6 +26,7 @@ from termios import FIONREAD, TIOCOUTQ
 from typing import Any, Final
 
 from twisted.internet import tcp
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -216,6 +217,25 @@ class ServerTransport(tcp.Connection):
         See `ILoggingContext`.
         """
         return "kvd"
+
+    def getHost(self) -> IPv4Address | IPv6Address | UNIXAddress:
+        """
+        See `ITransport.getHost`.
+        """
+        return address_of(self.socket.getsockname())
+
+    def getPeer(self) -> IPv4Address | IPv6Address | UNIXAddress:
+        """
+        See `ITransport.getPeer`.
+        """
+        return address_of(self.client)
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """
+        See `ITCPTransport.setTcpNoDelay`. A Unix socket never delays.
+        """
+        if self.socket.family != socket.AF_UNIX:
+            super().setTcpNoDelay(enabled)
 
     @property
     def peer_name(self) -> str:
@@ -524,6 +544,19 @@ class ServerTransport(tcp.Connection):
         except OSError:
             return True
         return True
+
+
+def address_of(end: Any) -> IPv4Address | IPv6Address | UNIXAddress:
+    """
+    The address of one end of a connection.
+
+    Args:
+        end: As Python's socket module writes it.
+    """
+    if not isinstance(end, tuple):
+        return UNIXAddress(end or None)
+    kind = IPv4Address if len(end) == 2 else IPv6Address
+    return kind("TCP", *end)
 
 
 def name_of(peer: Any) -> str:

@@ -28,13 +28,20 @@ and the status site with a few connections; in a single process, a few clients.
 """
 
 
-def raise_descriptor_limit() -> None:
+def raise_descriptor_limit(most: int | None = None) -> None:
     """
     Raise the soft limit to the hard limit: each connection takes one or two
     descriptors.
+
+    Args:
+        most: How many this process can use, if there is such a number: then the soft
+            limit. Processes that it starts may raise theirs.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft = hard
+    if most is not None and (hard == resource.RLIM_INFINITY or hard > most):
+        soft = most
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def check_descriptor_limit(settings: Settings, group_size: int) -> None:

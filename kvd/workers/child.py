@@ -25,16 +25,16 @@ from kvd.dispatch.scoreboard import Row, Scoreboard
 from kvd.errors import OperatorError
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import (
-    Claims,
-    Deal,
+    Batch,
+    Credits,
     Drain,
     Failed,
     Gated,
     Leaving,
     Listen,
+    LogLine,
     Message,
     Ready,
-    Told,
     Unlisten,
     Unplaced,
     shortened,
@@ -100,7 +100,7 @@ class Worker:
         )
         self._serving = Serving(settings, worker, reactor, row, parts)
         self._serving.share_of = self._share_of
-        self._adopting = Adopting(self._channel, self._serving.serve, reactor)
+        self._adopting = Adopting(self._channel, self._serving.factory, reactor)
         self._limited = Limited(cast(ILogObserver, self._tell), in_reactor(reactor))
         self._draining = False
         self.status = 0
@@ -133,7 +133,7 @@ class Worker:
         if name == "debug" or "log_namespace" not in event:
             return
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-        told = Told(name, shortened(text))
+        told = LogLine(name, shortened(text))
         if isInIOThread():
             self._channel.send(told)
         else:
@@ -151,10 +151,10 @@ class Worker:
             self._serving.unlisten(message.name)
         elif isinstance(message, Gated):
             self._serving.may_accept = self._gate(message.policy)
-        elif isinstance(message, Claims):
-            self._claims(descriptors)
-        elif isinstance(message, Deal):
-            self._adopting.dealt(message, descriptors)
+        elif isinstance(message, Credits):
+            self._credits_came(descriptors)
+        elif isinstance(message, Batch):
+            self._adopting.batch_came(message, descriptors)
         elif isinstance(message, Drain):
             self._drain(message.seconds, message.others_serve)
         else:
@@ -175,23 +175,25 @@ class Worker:
             self._channel.send(Unplaced(message.name))
             return
         (descriptor,) = descriptors
-        sock = socket.socket(fileno=descriptor)
-        if self._draining:
-            sock.close()
-        else:
-            self._serving.listen(message.name, sock, alone=message.alone)
+        with socket.socket(fileno=descriptor) as sock:
+            if self._draining:
+                return
+            try:
+                self._serving.listen(message.name, sock, exclusive=message.alone)
+            except OSError:
+                self._channel.send(Unplaced(message.name))
 
-    def _claims(self, descriptors: Sequence[int]) -> None:
+    def _credits_came(self, descriptors: Sequence[int]) -> None:
         if not descriptors:
             # The first thing that it is sent: there is room for nothing at all.
             self._fail("the limit of open files leaves no room for a connection")
             self._channel.close()
             return
         (descriptor,) = descriptors
-        self._adopting.claims(descriptor)
+        self._adopting.credits_came(descriptor)
 
     def _heard(self) -> None:
-        self._adopting.heard()
+        self._adopting.acknowledge()
 
     def _drain(self, seconds: float, others_serve: bool) -> None:
         if self._draining:

@@ -33,14 +33,14 @@ from twisted.logger import Logger, LogLevel
 
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import (
-    Declined,
+    Acknowledged,
     Drain,
     Failed,
     Leaving,
+    LogLine,
     Message,
     Ready,
-    Settled,
-    Told,
+    Refused,
     Unplaced,
 )
 from kvd.log.limiting import PASSES
@@ -98,7 +98,7 @@ class Forks(Protocol):
         from here on.
 
         Args:
-            request: Told with the answer, which may come late.
+            request: LogLine with the answer, which may come late.
         """
 
 
@@ -141,7 +141,7 @@ class Distribution(Protocol):
 
         Returns:
             Fires when workers may be told to drain; soon, even if something
-            could not be brought.
+            could not be delivered.
         """
 
     def close(self) -> None:
@@ -361,7 +361,7 @@ class Pool:
     def _received(self, slot: Slot, message: Message, descriptors: list[int]) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
-        if isinstance(message, Told):
+        if isinstance(message, LogLine):
             self._log.emit(
                 LogLevel.levelWithName(message.level),
                 "worker {worker}: {text}",
@@ -397,7 +397,7 @@ class Pool:
         elif isinstance(message, Leaving) and slot.state is State.READY:
             if slot.timer is None and not self.stopping:
                 slot.timer = self._reactor.callLater(LEAVE_SECONDS, self._leave, slot)
-        elif isinstance(message, Settled | Declined | Unplaced):
+        elif isinstance(message, Acknowledged | Refused | Unplaced):
             self._distribution.heard(slot.number, message)
 
     def _leave(self, slot: Slot) -> None:
@@ -502,8 +502,8 @@ class Pool:
             self.drain_seconds + END_SECONDS, self._kill_all
         )
         # First: who has drained takes nothing more.
-        brought = self._distribution.finish()
-        brought.addCallback(lambda _: self._drain_until(end))
+        delivered = self._distribution.finish()
+        delivered.addCallback(lambda _: self._drain_until(end))
         self._end_when_all_ended()
         return stopped
 

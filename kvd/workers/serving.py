@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IAddress
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -21,17 +22,19 @@ from twisted.logger import Logger
 from kvd.dispatch.scoreboard import Row, lone_row
 from kvd.http.access_log import AccessLog, append_to
 from kvd.http.connection import HttpConnection
+from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import CLOSES, NOTHING, SERVED, Shortcuts, shortcuts_to
+from kvd.http.fast_path import CLOSES, NOTHING, SERVED, FastPath, entry_of
 from kvd.http.host_guard import HostGuard
 from kvd.http.recorder import Recorder, record_to
-from kvd.http.site import Site
+from kvd.http.templates import fast_path_to
 from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
 from kvd.log.writer import Writer
-from kvd.net.port import Acceptor
+from kvd.net.factory import ServerFactory
+from kvd.net.port import Port
 from kvd.net.readahead import Warmer
 from kvd.net.splice import Pipe
-from kvd.net.transport import close_both_ways, name_of, serve_connection
+from kvd.net.transport import close_both_ways, name_of
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import Limits, Settings, User
 
@@ -44,10 +47,11 @@ While draining: so long is a request of a client that is idle waited for, but no
 than half of the time that there is.
 """
 
-ALONE_AT_ONCE: Final = 16
+EXCLUSIVE_AT_ONCE: Final = 16
 """
-So many are accepted for one event where nobody else would, if they come meanwhile: a
-turn of the reactor for each would cost a sixth more for each short connection.
+How many connections are accepted per wake-up from a socket that no other process
+accepts from, if they come meanwhile: a turn of the reactor for each would cost a sixth
+more for each short connection.
 """
 
 # What is broken off at the end of draining ends within so many seconds, or is
@@ -132,7 +136,7 @@ class Serving:
         Args:
             settings: The whole of them, with the addresses that sockets really have.
             worker: The number of this worker, for its logs.
-            reactor: Watches the sockets.
+            reactor: Adopts the sockets, in kvd's way (`kvd.net.reactor`).
             row: Where this process counts; None: only for itself.
             parts: Of these settings; None: they are loaded by `start`.
         """
@@ -141,7 +145,9 @@ class Serving:
         self._settings = settings
         self._worker = worker
         self._reactor = reactor
-        self._acceptors: dict[str, Acceptor] = {}
+        self.factory = HttpFactory(self)
+        """For connections that are handed over to this process."""
+        self._ports: dict[str, Port] = {}
         self._writers: list[Writer] = []
         self.may_accept: Callable[[int], bool] = lambda waiting: True
         """Asked before each connection that this process would accept from a socket
@@ -166,7 +172,7 @@ class Serving:
         self._access_log = self._open_access_log()
         self._recorder = self._open_record()
         self._pipe = Pipe() if settings.splice else None
-        self._site = Site(
+        self._process = ProcessContext(
             parts.open_store(settings),
             parts.dialects,
             settings.limits,
@@ -177,10 +183,11 @@ class Serving:
             self._pipe,
             Warmer(self._off_reactor).warm,
             self._recorder,
-            HostGuard(settings.listen, settings.allowed_hosts),
         )
-        if settings.shortcuts:
-            self._site.shortcuts = shortcuts_to(self._site)
+        guard = HostGuard(settings.listen, settings.allowed_hosts)
+        self._listener = ListenerContext(self._process, guard)
+        if settings.fast_path:
+            self._process.fast_path = fast_path_to(self._listener)
         self._checking.start(check_interval(settings.limits), now=False)
 
     def _open_access_log(self) -> AccessLog | None:
@@ -216,95 +223,63 @@ class Serving:
 
     # -- connections ----------------------------------------------------------
 
-    def listen(self, name: str, sock: socket.socket, *, alone: bool = True) -> None:
+    def listen(self, name: str, sock: socket.socket, *, exclusive: bool = True) -> None:
         """
         Accept from a socket.
 
         Args:
             name: For `unlisten`; a socket of the same name gives way.
-            sock: Listening and non-blocking; owned by this from here on.
-            alone: Whether no other process accepts from it; else others get their
+            sock: Listening and non-blocking. The caller closes it, now or later.
+            exclusive: Whether no other process accepts from it; else others get their
                 share of the connections.
+
+        Raises:
+            OSError: This process has no descriptor left for it.
         """
         self.unlisten(name)
-        acceptor = self._acceptors[name] = Acceptor(
-            sock,
-            self.serve,
-            self._reactor,
-            # What nobody else polls, nobody else would take.
-            at_once=_all_of if alone else lambda waiting: self.share_of(waiting),
-            may=None if alone else lambda waiting: self.may_accept(waiting),
+        port = self._ports[name] = self._reactor.adoptStreamPort(
+            sock.fileno(),
+            sock.family,
+            self.factory if exclusive else SharedFactory(self),
         )
-        if not self._full:
-            acceptor.start()
+        if self._full:
+            port.pauseProducing()
 
     def unlisten(self, name: str) -> None:
         """
         Accept no more from a socket. What waits in its queue stays there for
         others who hold it. A name that is not known is none of this process's.
         """
-        acceptor = self._acceptors.pop(name, None)
-        if acceptor is not None:
-            acceptor.close()
+        port = self._ports.pop(name, None)
+        if port is not None:
+            port.stopListening()
 
-    def serve(self, connection: socket.socket, peer: Any) -> None:
+    def served(self, protocol: HttpConnection) -> None:
         """
-        Serve a connection, whoever accepted it; also while draining.
-
-        Args:
-            connection: Owned by this from here on.
-            peer: What ``accept`` said of the other end.
+        A connection has begun, whoever accepted it; also while draining.
         """
-        site = self._site
-        shortcuts = site.shortcuts
-        first = None
-        if shortcuts is None:
-            protocol = HttpConnection(site)
-        else:
-            began = self._reactor.seconds()
-            outcome = _first_of(shortcuts, connection)
-            if outcome == SERVED | CLOSES:
-                close_both_ways(connection)
-                self._passed(shortcuts, peer, self._reactor.seconds() - began)
-                return
-            protocol = HttpConnection(site)
-            first = partial(protocol.go_on_after, shortcuts, outcome)
-        serve_connection(connection, peer, protocol, self._reactor, first)
-        if self._site.draining:
+        process = self._process
+        if process.draining:
             protocol.drain(self._fresh_seconds)
-        if len(self._site.connections) >= self._settings.limits.connections:
+        if len(process.connections) >= self._settings.limits.connections:
             self._full = True
-            for acceptor in self._acceptors.values():
-                acceptor.pause()
-
-    def _passed(self, shortcuts: Shortcuts, peer: Any, seconds: float) -> None:
-        """
-        Count a connection that was no longer than its only request.
-        """
-        site = self._site
-        site.row.opened()
-        site.row.closed()
-        if site.log is None and site.recorder is None:
-            return
-        report = shortcuts.report()
-        site.tell(report, name_of(peer))
-        if site.recorder is not None:
-            site.recorder.ended(seconds, report.seconds, report.moved_bytes, 1)
+            for port in self._ports.values():
+                port.pauseProducing()
 
     def _eased(self) -> None:
         """
         A connection ended, or the store answered.
         """
         limit = self._settings.limits.connections
-        if self._full and len(self._site.connections) < limit:
+        if self._full and len(self._process.connections) < limit:
             self._full = False
-            for acceptor in self._acceptors.values():
-                acceptor.start()
+            for port in self._ports.values():
+                port.resumeProducing()
         self._check_drained()
 
     def _check(self) -> None:
         now = self._reactor.seconds()
-        for connection in list(self._site.connections):
+        for connection in list(self._process.connections):
             try:
                 connection.check_time(now)
             except Exception:
@@ -328,15 +303,15 @@ class Serving:
         Returns:
             Fires when no connection is left.
         """
-        site = self._site
-        site.draining = True
-        site.shortcuts = None
+        process = self._process
+        process.draining = True
+        process.fast_path = None
         self._fresh_seconds = min(FRESH_SECONDS, seconds / 2)
-        for name in list(self._acceptors):
+        for name in list(self._ports):
             if not others_serve:
-                self._acceptors[name].empty()
+                self._ports[name].empty()
             self.unlisten(name)
-        for connection in list(site.connections):
+        for connection in list(process.connections):
             connection.drain(self._fresh_seconds)
         drained = self._drained = Deferred()
         self._bound = self._reactor.callLater(seconds, self._break_off, seconds)
@@ -345,8 +320,8 @@ class Serving:
         return drained
 
     def _check_drained(self) -> None:
-        site = self._site
-        if not (site.connections or site.answers_due):
+        process = self._process
+        if not (process.connections or process.answers_due):
             self._end_drain()
 
     def _end_drain(self) -> None:
@@ -358,7 +333,7 @@ class Serving:
             drained.callback(None)
 
     def _break_off(self, seconds: float) -> None:
-        connections = list(self._site.connections)
+        connections = list(self._process.connections)
         self._log.warn(
             "{count} connections were still busy after {seconds} seconds of"
             " draining and are broken off",
@@ -378,7 +353,7 @@ class Serving:
         if self._pipe is not None:
             self._pipe.close()
         written = [log.stop() for log in (self._access_log, self._recorder) if log]
-        closed = maybeDeferred(self._site.store.close)
+        closed = maybeDeferred(self._process.store.close)
 
         async def ended() -> None:
             try:
@@ -393,19 +368,98 @@ class Serving:
         return Deferred.fromCoroutine(ended())
 
 
-def _all_of(waiting: int) -> int:
-    return max(waiting, ALONE_AT_ONCE)
+class HttpFactory(ServerFactory):
+    """
+    Serves connections of a process: from a socket that no other process accepts from,
+    or handed over.
+    """
+
+    batch_size = None
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._first: Callable[[HttpConnection], Callable[[], Any]] | None = None
+
+    def share(self, waiting: int) -> int:
+        """
+        All that wait: no other process would take them.
+        """
+        return max(waiting, EXCLUSIVE_AT_ONCE)
+
+    def take(self, connection: socket.socket, peer: Any) -> bool:
+        """
+        See `ServerFactory.take`. A connection that was no longer than its only request
+        never has a protocol, if the fast path serves that.
+        """
+        process = self._serving._process
+        fast_path = process.fast_path
+        if fast_path is None:
+            self._first = None
+            return False
+        began = process.clock.seconds()
+        try:
+            outcome = fast_path.serve(connection.fileno())
+        except OSError:
+            # Reading again will show an end.
+            outcome = NOTHING
+        if outcome == SERVED | CLOSES:
+            close_both_ways(connection)
+            self._count(process, fast_path, peer, process.clock.seconds() - began)
+            return True
+        self._first = lambda built: partial(built.go_on_after, fast_path, outcome)
+        return False
+
+    def _count(
+        self, process: ProcessContext, fast_path: FastPath, peer: Any, seconds: float
+    ) -> None:
+        """
+        Count a connection that was no longer than its only request.
+        """
+        process.row.opened()
+        process.row.closed()
+        if process.log is None and process.recorder is None:
+            return
+        report = fast_path.report()
+        if process.log is not None:
+            process.log.note(entry_of(report, name_of(peer)))
+        if process.recorder is not None:
+            process.recorder.ended(seconds, report.seconds, report.moved_bytes, 1)
+
+    def buildProtocol(self, addr: IAddress | None) -> HttpConnection:
+        """
+        See `Factory.buildProtocol`.
+        """
+        return HttpConnection(self._serving._listener)
+
+    def first_read(self, built: HttpConnection) -> Callable[[], Any] | None:
+        """
+        See `ServerFactory.first_read`.
+        """
+        first, self._first = self._first, None
+        return None if first is None else first(built)
+
+    def connected(self, built: HttpConnection) -> None:
+        """
+        See `ServerFactory.connected`.
+        """
+        self._serving.served(built)
 
 
-def _first_of(shortcuts: Shortcuts, connection: socket.socket) -> int | bytes:
+class SharedFactory(HttpFactory):
     """
-    What comes of a shortcut for a new connection.
+    Serves connections from a socket that other processes accept from too.
     """
-    try:
-        return shortcuts.serve(connection.fileno())
-    except OSError:
-        # Reading again will show an end.
-        return NOTHING
+
+    def __init__(self, serving: Serving) -> None:
+        super().__init__(serving)
+        # Asked each time: who answers may change.
+        self.gate = lambda waiting: serving.may_accept(waiting)
+
+    def share(self, waiting: int) -> int:
+        """
+        See `Serving.share_of`.
+        """
+        return self._serving.share_of(waiting)
 
 
 def check_interval(limits: Limits) -> float:

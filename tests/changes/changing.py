@@ -14,6 +14,7 @@ from typing import Final
 
 from kvd.admin.control.asking import ControlSocket
 from kvd.plugins import IPolicyDeclaration, declared
+from tests.chance import new_seed
 from tests.crash.load import Load, Report
 from tests.integration.twistd import Twistd
 
@@ -23,7 +24,7 @@ MOST_WORKERS: Final = 8
 Act = Callable[[ControlSocket, random.Random], None]
 
 
-def under_load(clients: int, folder: Path, act: Act, seed: int = 1) -> Report:
+def under_load(clients: int, folder: Path, act: Act) -> Report:
     """
     Serve, and change something meanwhile.
 
@@ -31,7 +32,6 @@ def under_load(clients: int, folder: Path, act: Act, seed: int = 1) -> Report:
         clients: How many there are; half of them keep their connections.
         folder: Empty.
         act: Makes the changes.
-        seed: Of chance.
 
     Returns:
         What the clients saw; each request that got no reply is among the wrong.
@@ -46,7 +46,7 @@ def under_load(clients: int, folder: Path, act: Act, seed: int = 1) -> Report:
     ):
         with Load(daemon.port, clients) as load:
             time.sleep(0.3)
-            act(asked, random.Random(seed))
+            act(asked, random.Random(new_seed()))
             time.sleep(0.3)
         workers = asked.status()["workers"]
     report = load.report

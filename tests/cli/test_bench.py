@@ -75,7 +75,7 @@ def test_everything_is_measured(tmp_path: Path) -> None:
     result = CliRunner().invoke(bench, [*TINY, f"--json={record}"])
 
     assert 0 == result.exit_code, result.output
-    assert 2 == result.output.count("The load alone")
+    assert 2 == result.output.count("Ceiling of the load")
     modes = json.loads(record.read_text())["modes"]
     assert [False, True] == [mode["keep_alive"] for mode in modes]
     for mode in modes:

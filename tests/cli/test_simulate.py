@@ -126,6 +126,7 @@ def test_a_policy_of_ones_own_is_found_by_its_name(
     assert not rows["own"]["model"]
 
 
+@pytest.mark.untraced
 def test_the_article_is_explained() -> None:
     """
     In words, as far as it goes; not where other numbers are asked for.

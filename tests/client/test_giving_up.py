@@ -284,7 +284,7 @@ class SilentServerTests(GivenUpCase):
                 # Once more for what had been sent before the first look.
                 self.reactor.pump([TIMEOUT_SECONDS - 1, 1, TIMEOUT_SECONDS])
                 error = self.failureResultOf(calling, TimedOut).value
-                assert "nothing moved for 30 seconds" in error.sentence
+                assert "no byte moved for 30 seconds" in error.sentence
                 changes = name.startswith(("put", "remove"))
                 assert changes == ("is unknown" in error.sentence)
                 assert self.is_over()

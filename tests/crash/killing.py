@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from kvd.admin.control.asking import ControlSocket
 from kvd.settings import Durability
-from kvd.workers.pool import END_SECONDS
+from tests.chance import new_seed
 from tests.crash.load import Load, Report
 from tests.integration.twistd import Twistd
 from tests.ports import unused_port
@@ -23,7 +23,7 @@ from tests.ports import unused_port
 CLIENTS: Final = 12
 WORKERS: Final = 4
 WAIT_SECONDS: Final = 30
-FORK_SERVER_EVERY: Final = 10
+FORK_SERVER_EVERY: Final = 3
 """
 So often the fork server dies too, and cannot replace the worker at once.
 """
@@ -39,7 +39,6 @@ def kill_workers(
     policy: str,
     kills: int,
     folder: Path,
-    seed: int = 1,
     spare: bool = False,
     durability: Durability = "process",
 ) -> Report:
@@ -50,7 +49,6 @@ def kill_workers(
         policy: Under which they serve.
         kills: How many die.
         folder: Empty.
-        seed: Of chance.
         spare: Kill none of them, to compare with.
         durability: Of what they store.
 
@@ -58,7 +56,7 @@ def kill_workers(
         What the clients saw; more broken requests than there were connections
         on the killed workers is among the wrong.
     """
-    chance = random.Random(seed)
+    chance = random.Random(new_seed())
     open_on_killed = 0
     longest_stop = 0.0
     with (
@@ -81,9 +79,7 @@ def kill_workers(
         _await(asked, WORKERS)
         # What a fork server prints is read for as long as a worker of its is left.
         asked.change("restart", {})
-        # What the supervisor puts off a little, such as letting go of the dead.
-        time.sleep(END_SECONDS + 0.1)
-        after = _descriptors(daemon.process.pid)
+        after = _descriptors_left(daemon.process.pid, before)
     report = load.report
     report.stopped_seconds = longest_stop
     if report.refused:
@@ -105,9 +101,13 @@ def kill_daemon(policy: str, kills: int, folder: Path) -> Report:
     Returns:
         What the clients saw.
     """
+    # Known before: the clients go on at the same port, which nobody else may have while
+    # no daemon does.
     port = unused_port()
+    listening = f"--listen=tcp:{port}:interface=127.0.0.1"
+    options = [*_options(policy, folder), listening]
     control = ControlSocket(str(folder / "control"))
-    daemon = Twistd(_options(policy, folder), folder, port=port)
+    daemon = Twistd(options, folder)
     daemon.__enter__()
     try:
         with Load(port, CLIENTS) as load:
@@ -118,7 +118,7 @@ def kill_daemon(policy: str, kills: int, folder: Path) -> Report:
                 daemon.process.kill()
                 daemon.__exit__(None, None, None)
                 _await_end(workers)
-                daemon = Twistd(_options(policy, folder), folder, port=port)
+                daemon = Twistd(options, folder)
                 daemon.__enter__()
             time.sleep(0.3)
     finally:
@@ -173,6 +173,14 @@ def _kill_fork_server(supervisor: int) -> None:
 
 def _descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def _descriptors_left(pid: int, expected: int) -> int:
+    # The supervisor lets go of the dead a little later.
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (left := _descriptors(pid)) > expected and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left
 
 
 def _ready(asked: ControlSocket) -> list[dict[str, Any]]:

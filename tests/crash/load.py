@@ -17,6 +17,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.chance import new_seed
 from tests.integration.http import ask_over
 
 KEYS: Final = 20
@@ -83,7 +84,13 @@ class Client(threading.Thread):
     """
 
     def __init__(
-        self, number: int, port: int, stays: bool, report: Report, end: threading.Event
+        self,
+        number: int,
+        port: int,
+        stays: bool,
+        report: Report,
+        end: threading.Event,
+        seed: int,
     ) -> None:
         super().__init__(name=f"client {number}")
         self.number = number
@@ -91,7 +98,7 @@ class Client(threading.Thread):
         self._stays = stays
         self._report = report
         self._end = end
-        self._rng = random.Random(number)
+        self._rng = random.Random(seed + number)
         self._connection: http.client.HTTPConnection | None = None
         # What may be found under each key: the last write that was promised,
         # and those behind it that nobody said anything of.
@@ -198,8 +205,9 @@ class Load:
     def __init__(self, port: int, clients: int) -> None:
         self.report = Report()
         self._end = threading.Event()
+        seed = new_seed()
         self._clients = [
-            Client(number, port, number % 2 == 0, self.report, self._end)
+            Client(number, port, number % 2 == 0, self.report, self._end, seed)
             for number in range(clients)
         ]
 

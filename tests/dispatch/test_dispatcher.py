@@ -16,14 +16,14 @@ from unittest import mock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.dispatch.adopting import TELL_SECONDS, Adopting
+from kvd.dispatch.adopting import ACKNOWLEDGE_SECONDS, Adopting
 from kvd.dispatch.deciding import Decider
 from kvd.dispatch.dispatcher import (
-    BRING_SECONDS,
-    CLAIM_SECONDS,
+    CREDIT_SECONDS,
+    DELIVER_SECONDS,
     JOIN_SECONDS,
     LOOK_SECONDS,
-    Dealing,
+    Dispatcher,
 )
 from kvd.dispatch.handover import BLOCKED_SECONDS, MAX_WAITING
 from kvd.dispatch.policies.roundrobin import RoundRobin
@@ -32,13 +32,14 @@ from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import (
     MAX_DESCRIPTORS,
-    Claims,
-    Deal,
-    Declined,
+    Acknowledged,
+    Batch,
+    Credits,
     Message,
-    Settled,
+    Refused,
 )
 from kvd.model.view import View
+from kvd.net.factory import ServerFactory
 from kvd.net.listening import open_group
 from kvd.settings import TCPAddress
 from tests.dispatch.test_deciding import Odd, catch, fail, never
@@ -47,13 +48,18 @@ from tests.stepped import SteppedReactor
 WORKERS = 3
 
 
-class Worker:
+class Worker(ServerFactory):
     """
-    Both ends of a control socket, with what the pool and a worker do there.
+    Both ends of a control socket, with what the pool and a worker do there; and the
+    factory of the worker's connections.
     """
 
     def __init__(
-        self, number: int, dealing: Dealing, reactor: SteppedReactor, board: Scoreboard
+        self,
+        number: int,
+        dispatcher: Dispatcher,
+        reactor: SteppedReactor,
+        board: Scoreboard,
     ) -> None:
         self.number = number
         self.served: list[socket.socket] = []
@@ -62,38 +68,42 @@ class Worker:
         self.took_seconds = 0.0
         """For how long each connection keeps the worker."""
         self.told: list[Message] = []
-        self._dealing = dealing
+        self._dispatcher = dispatcher
         self._reactor = reactor
         self._row = board.own_row(number)
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.near = Channel(near, self._told, self._lost, reactor)
         self.far = Channel(far, self._received, lambda: None, reactor, self._heard)
-        self.adopting = Adopting(self.far, self._serve, reactor)
-        dealing.joined(number, self.near)
+        self.adopting = Adopting(self.far, self, reactor)
+        dispatcher.joined(number, self.near)
 
     def _told(self, message: Message, descriptors: list[int]) -> None:
-        assert isinstance(message, Settled | Declined)
+        assert isinstance(message, Acknowledged | Refused)
         self.told.append(message)
-        self._dealing.heard(self.number, message)
+        self._dispatcher.heard(self.number, message)
 
     def _lost(self) -> None:
-        self._dealing.left(self.number)
+        self._dispatcher.left(self.number)
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
-        if isinstance(message, Claims):
-            self.adopting.claims(descriptors[0])
+        if isinstance(message, Credits):
+            self.adopting.credits_came(descriptors[0])
             return
-        assert isinstance(message, Deal)
+        assert isinstance(message, Batch)
         self.dealt.append(message.connections)
-        self.adopting.dealt(message, descriptors)
+        self.adopting.batch_came(message, descriptors)
 
     def _heard(self) -> None:
-        self.adopting.heard()
+        self.adopting.acknowledge()
 
-    def _serve(self, connection: socket.socket, peer: Any) -> None:
+    def take(self, connection: socket.socket, peer: Any) -> bool:
+        """
+        See `ServerFactory.take`.
+        """
         self._row.opened()
         self.served.append(connection)
         self._reactor.be_kept(self.took_seconds)
+        return True
 
     def stall(self) -> None:
         """
@@ -116,7 +126,7 @@ class Worker:
             connection.close()
 
 
-class DealingCase(SynchronousTestCase):
+class DispatcherCase(SynchronousTestCase):
     """
     A supervisor and the workers that a test lets join.
     """
@@ -135,7 +145,7 @@ class DealingCase(SynchronousTestCase):
         self.addCleanup(self.group.close)
         assert isinstance(self.group.address, TCPAddress)
         self.port = self.group.address.port
-        self.dealing = Dealing(
+        self.dispatcher = Dispatcher(
             Decider("roundrobin", self.policy),
             [self.group],
             self.board,
@@ -153,13 +163,14 @@ class DealingCase(SynchronousTestCase):
         for worker in self.workers:
             worker.near.close()
             worker.end()
-            if worker.adopting._claims != -1:
-                os.close(worker.adopting._claims)
+            if worker.adopting._credits != -1:
+                os.close(worker.adopting._credits)
+                os.close(worker.adopting._spare)
         for client in self.clients:
             client.close()
         if self.group.members[0].fileno() != -1:
-            self.dealing.finish()
-        self.dealing.close()
+            self.dispatcher.finish()
+        self.dispatcher.close()
 
     def join(self, count: int = 1) -> None:
         """
@@ -167,7 +178,9 @@ class DealingCase(SynchronousTestCase):
         """
         for _ in range(count):
             number = len(self.workers)
-            self.workers.append(Worker(number, self.dealing, self.reactor, self.board))
+            self.workers.append(
+                Worker(number, self.dispatcher, self.reactor, self.board)
+            )
         self.reactor.settle()
 
     def connect(self, count: int) -> None:
@@ -206,9 +219,9 @@ class DealingCase(SynchronousTestCase):
         return sorted(int(connection.recv(10)) for connection in connections)
 
 
-class DealingTests(DealingCase):
+class DispatcherTests(DispatcherCase):
     """
-    `Dealing` brings each connection to exactly one worker.
+    `Dispatcher` brings each connection to exactly one worker.
     """
 
     def test_everybody_gets_the_same(self) -> None:
@@ -252,7 +265,7 @@ class DealingTests(DealingCase):
         self.reactor.settle()
 
         assert self.hears_the_end(0)
-        assert 0 == self.dealing.handing_over(0)
+        assert 0 == self.dispatcher.handing_over(0)
 
     def test_what_is_on_its_way_is_counted(self) -> None:
         """
@@ -261,11 +274,11 @@ class DealingTests(DealingCase):
         self.join()
         self.workers[0].stall()
         self.connect(3)
-        assert 3 == self.dealing.handing_over(0)
+        assert 3 == self.dispatcher.handing_over(0)
 
         self.workers[0].go_on()
         self.reactor.settle()
-        assert 0 == self.dealing.handing_over(0)
+        assert 0 == self.dispatcher.handing_over(0)
 
     def batches_told(self, took_seconds: float) -> list[int]:
         """
@@ -280,7 +293,7 @@ class DealingTests(DealingCase):
             self.connect(1)
         worker.go_on()
         self.reactor.settle()
-        told = [message for message in worker.told if isinstance(message, Settled)]
+        told = [message for message in worker.told if isinstance(message, Acknowledged)]
         return [message.batch for message in told]
 
     def test_what_is_adopted_together_is_told_together(self) -> None:
@@ -293,7 +306,7 @@ class DealingTests(DealingCase):
         """
         Else the served would count as on their way for as long as all take.
         """
-        assert [0, 1, 2] == self.batches_told(took_seconds=2 * TELL_SECONDS)
+        assert [0, 1, 2] == self.batches_told(took_seconds=2 * ACKNOWLEDGE_SECONDS)
 
     def test_a_connection_that_is_gone_already_is_nobodys(self) -> None:
         """
@@ -309,10 +322,10 @@ class DealingTests(DealingCase):
         self.reactor.settle()
 
         assert [0] == self.served()
-        assert 0 == self.dealing.handing_over(0)
+        assert 0 == self.dispatcher.handing_over(0)
 
 
-class MembersTests(DealingCase):
+class MembersTests(DispatcherCase):
     """
     A policy may ask for several sockets, and deal what comes to any of them.
     """
@@ -330,7 +343,7 @@ class MembersTests(DealingCase):
         assert list(range(40)) == self.all_served()
 
 
-class MistakeTests(DealingCase):
+class MistakeTests(DispatcherCase):
     """
     Whatever goes wrong while connections are dealt, accepting goes on.
     """
@@ -391,20 +404,20 @@ class MistakeTests(DealingCase):
             seen.append(view)
             return view.ready[-1]
 
-        self.dealing.deal_by(Decider("odd", Odd(choose)))
+        self.dispatcher.dispatch_by(Decider("odd", Odd(choose)))
         self.join(3)
         self.workers[2].stall()
         self.connect(1)
         self.connect(1)
-        self.dealing.left(0)
-        self.dealing.left(1)
-        self.dealing.left(2)
+        self.dispatcher.left(0)
+        self.dispatcher.left(1)
+        self.dispatcher.left(2)
 
         assert [(0, 0, 0), (0, 0, 1)] == [view.handing_over for view in seen]
         assert [0, 0] == [view.turn for view in seen]
 
 
-class ShadowTests(DealingCase):
+class ShadowTests(DispatcherCase):
     """
     A second policy looks on.
     """
@@ -413,7 +426,7 @@ class ShadowTests(DealingCase):
         """
         From now on.
         """
-        shadow = self.dealing.shadow = Shadow("odd", Odd(choose))
+        shadow = self.dispatcher.shadow = Shadow("odd", Odd(choose))
         return shadow
 
     def test_it_sees_what_is_dealt_and_changes_nothing(self) -> None:
@@ -439,7 +452,7 @@ class ShadowTests(DealingCase):
         on_their_way: list[int] = []
 
         def ask(view: View) -> int:
-            on_their_way.append(sum(map(self.dealing.handing_over, view.ready)))
+            on_their_way.append(sum(map(self.dispatcher.handing_over, view.ready)))
             return view.ready[0]
 
         self.look_on(ask)
@@ -463,7 +476,7 @@ class ShadowTests(DealingCase):
         assert list(range(9)) == self.all_served()
 
 
-class LostWorkerTests(DealingCase):
+class LostWorkerTests(DispatcherCase):
     """
     A worker that dies, stops or falls behind costs no connection.
     """
@@ -488,7 +501,7 @@ class LostWorkerTests(DealingCase):
         """
         self.join(2)
         # It dies between the claim and its word.
-        self.workers[0].adopting.heard = lambda: None  # type: ignore[method-assign]
+        self.workers[0].adopting.acknowledge = lambda: None  # type: ignore[method-assign]
         self.connect(2)
         assert [1, 1] == self.served()
         self.workers[0].end()
@@ -541,9 +554,9 @@ class LostWorkerTests(DealingCase):
         for worker in self.workers:
             worker.end()
         self.reactor.settle()
-        self.dealing.joined(0, self.channel())
+        self.dispatcher.joined(0, self.channel())
 
-        assert MAX_DESCRIPTORS + 10 == self.dealing.handing_over(0)
+        assert MAX_DESCRIPTORS + 10 == self.dispatcher.handing_over(0)
 
     def channel(self) -> Channel:
         """
@@ -564,9 +577,9 @@ class LostWorkerTests(DealingCase):
         self.connect(6)
         assert [0, 3] == self.served()
 
-        self.reactor.advance(CLAIM_SECONDS + LOOK_SECONDS)
+        self.reactor.advance(CREDIT_SECONDS + LOOK_SECONDS)
         assert [0, 6] == self.served()
-        assert 0 == self.dealing.handing_over(0)
+        assert 0 == self.dispatcher.handing_over(0)
 
         self.workers[0].go_on()
         self.reactor.settle()
@@ -581,7 +594,7 @@ class LostWorkerTests(DealingCase):
         for worker in self.workers:
             worker.stall()
         self.connect(9)
-        self.reactor.advance(2 * CLAIM_SECONDS)
+        self.reactor.advance(2 * CREDIT_SECONDS)
         assert [0, 0, 0] == self.served()
 
         self.workers[2].go_on()
@@ -590,7 +603,9 @@ class LostWorkerTests(DealingCase):
         self.workers[2].stall()
         self.reactor.advance(LOOK_SECONDS)
         self.reactor.advance(LOOK_SECONDS)
-        assert [0, 3, 3] == [self.dealing.handing_over(worker) for worker in range(3)]
+        assert [0, 3, 3] == [
+            self.dispatcher.handing_over(worker) for worker in range(3)
+        ]
 
         self.workers[2].go_on()
         self.reactor.settle()
@@ -603,7 +618,7 @@ class LostWorkerTests(DealingCase):
         self.join(2)
         self.workers[0].stall()
         self.connect(2)
-        self.reactor.advance(CLAIM_SECONDS + LOOK_SECONDS)
+        self.reactor.advance(CREDIT_SECONDS + LOOK_SECONDS)
         self.connect(4)
         assert [0, 6] == self.served()
 
@@ -621,7 +636,7 @@ class LostWorkerTests(DealingCase):
         self.workers[0].stall()
         self.connect(3)
         self.reactor.advance(10)
-        assert 3 == self.dealing.handing_over(0)
+        assert 3 == self.dispatcher.handing_over(0)
 
         self.workers[0].go_on()
         self.reactor.settle()
@@ -632,18 +647,18 @@ class LostWorkerTests(DealingCase):
         The worker claimed one batch and stalls before the next.
         """
         self.join(2)
-        self.workers[0].adopting.heard = lambda: None  # type: ignore[method-assign]
+        self.workers[0].adopting.acknowledge = lambda: None  # type: ignore[method-assign]
         self.connect(2)
         self.workers[0].stall()
         self.connect(2)
         assert [1, 2] == self.served()
-        self.reactor.advance(CLAIM_SECONDS + LOOK_SECONDS)
+        self.reactor.advance(CREDIT_SECONDS + LOOK_SECONDS)
 
         assert [1, 3] == self.served()
         assert list(range(4)) == self.all_served()
 
 
-class FullWorkerTests(DealingCase):
+class FullWorkerTests(DispatcherCase):
     """
     A worker that can take no more loses its turn.
     """
@@ -684,11 +699,11 @@ class FullWorkerTests(DealingCase):
         """
         A few; nothing is lost.
         """
-        self.dealing.max_connections = 10_000
+        self.dispatcher.max_connections = 10_000
         self.join()
         self.workers[0].stall()
         self.connect(MAX_WAITING + 40)
-        waiting = self.dealing.handing_over(0)
+        waiting = self.dispatcher.handing_over(0)
         assert MAX_WAITING <= waiting < MAX_WAITING + 40
 
         self.workers[0].go_on()
@@ -717,7 +732,7 @@ class FullWorkerTests(DealingCase):
         leaver.near.stopReading()
         self.connect(2)
         assert [0, 1] == self.served()
-        self.dealing.leaving(0)
+        self.dispatcher.leaving(0)
         leaver.near.startReading()
         self.reactor.settle()
 
@@ -733,7 +748,7 @@ class FullWorkerTests(DealingCase):
         self.join(2)
         self.workers[0].stall()
         self.connect(2)
-        self.dealing.leaving(0)
+        self.dispatcher.leaving(0)
         self.reactor.settle()
 
         assert [0, 2] == self.served()
@@ -744,7 +759,7 @@ class FullWorkerTests(DealingCase):
         Also if nothing was on its way.
         """
         self.join(2)
-        self.dealing.leaving(0)
+        self.dispatcher.leaving(0)
         self.connect(4)
 
         assert [0, 4] == self.served()
@@ -779,6 +794,33 @@ class FullWorkerTests(DealingCase):
         assert [4] == self.served()
         assert list(range(4)) == self.all_served()
 
+    def test_a_worker_at_its_limit_of_descriptors_loses_no_connection(self) -> None:
+        """
+        There is room for the batch, and for nothing beside it.
+        """
+        self.join()
+        self.workers[0].stall()
+        self.connect(4)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 6, hard))
+        fillers = []
+        try:
+            while True:
+                fillers.append(os.dup(0))
+        except OSError:
+            for _ in range(4):
+                os.close(fillers.pop())
+        self.workers[0].go_on()
+        self.reactor.settle()
+        for filler in fillers:
+            os.close(filler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+        assert [4] == self.served()
+        assert list(range(4)) == self.all_served()
+
     def test_a_control_socket_that_takes_no_message_is_passed_over(self) -> None:
         """
         It is tried again after a while.
@@ -788,7 +830,7 @@ class FullWorkerTests(DealingCase):
         self.workers[0].near.offer = lambda *_: False  # type: ignore[method-assign]
         self.connect(2)
         assert [0] == self.served()
-        assert 0 == self.dealing.handing_over(0)
+        assert 0 == self.dispatcher.handing_over(0)
 
         self.workers[0].near.offer = offer  # type: ignore[method-assign]
         self.reactor.advance(BLOCKED_SECONDS + LOOK_SECONDS)
@@ -823,7 +865,7 @@ class FullWorkerTests(DealingCase):
         self.workers[0].far.close()
         self.reactor.settle()
         assert 1 == len(self.reactor.getDelayedCalls())
-        self.dealing.close()
+        self.dispatcher.close()
         assert [] == self.reactor.getDelayedCalls()
         self.reactor.advance(JOIN_SECONDS)
 
@@ -831,7 +873,7 @@ class FullWorkerTests(DealingCase):
         assert [0, 0] == self.served()
 
 
-class EndTests(DealingCase):
+class EndTests(DispatcherCase):
     """
     The daemon ends.
     """
@@ -845,7 +887,7 @@ class EndTests(DealingCase):
             client = socket.create_connection(("127.0.0.1", self.port))
             client.sendall(b"%d" % len(self.clients))
             self.clients.append(client)
-        self.dealing.finish()
+        self.dispatcher.finish()
         self.reactor.settle()
 
         assert [2, 2] == self.served()
@@ -860,7 +902,7 @@ class EndTests(DealingCase):
         held = self.group.members[0].dup()
         self.addCleanup(held.close)
         self.connect(1)
-        self.dealing.finish()
+        self.dispatcher.finish()
 
         held.accept()[0].close()
 
@@ -871,7 +913,7 @@ class EndTests(DealingCase):
         self.join()
         self.workers[0].stall()
         self.connect(1)
-        self.dealing.finish()
+        self.dispatcher.finish()
         self.workers[0].end()
         self.reactor.settle()
 
@@ -881,10 +923,10 @@ class EndTests(DealingCase):
         """
         Begin to; the list gets an entry when workers may drain.
         """
-        brought: list[None] = []
-        self.dealing.finish().addCallback(brought.append)
+        delivered: list[None] = []
+        self.dispatcher.finish().addCallback(delivered.append)
         self.reactor.settle()
-        return brought
+        return delivered
 
     def test_nothing_is_left_to_be_called(self) -> None:
         """
@@ -894,8 +936,8 @@ class EndTests(DealingCase):
         self.workers[0].stall()
         self.connect(1)
         assert [] != self.reactor.getDelayedCalls()
-        self.dealing.finish()
-        self.dealing.close()
+        self.dispatcher.finish()
+        self.dispatcher.close()
 
         assert [] == self.reactor.getDelayedCalls()
 
@@ -906,12 +948,12 @@ class EndTests(DealingCase):
         self.join()
         self.workers[0].stall()
         self.connect(MAX_WAITING + 40)
-        brought = self.finish()
-        assert [] == brought
+        delivered = self.finish()
+        assert [] == delivered
 
         self.workers[0].go_on()
         self.reactor.settle()
-        assert [None] == brought
+        assert [None] == delivered
         assert [MAX_WAITING + 40] == self.served()
 
     def test_workers_drain_soon_whatever_one_of_them_does(self) -> None:
@@ -919,13 +961,13 @@ class EndTests(DealingCase):
         One is stopped with what it had claimed.
         """
         self.join(2)
-        self.workers[0].adopting.heard = lambda: None  # type: ignore[method-assign]
+        self.workers[0].adopting.acknowledge = lambda: None  # type: ignore[method-assign]
         self.connect(2)
-        brought = self.finish()
-        assert [] == brought
+        delivered = self.finish()
+        assert [] == delivered
 
-        self.reactor.advance(BRING_SECONDS)
-        assert [None] == brought
+        self.reactor.advance(DELIVER_SECONDS)
+        assert [None] == delivered
 
     def test_workers_drain_at_once_if_nothing_waits(self) -> None:
         """
@@ -934,7 +976,7 @@ class EndTests(DealingCase):
         assert [None] == self.finish()
 
 
-class EndAtTheLimitTests(DealingCase):
+class EndAtTheLimitTests(DispatcherCase):
     """
     The daemon ends while its workers have as many connections as they may.
     """
@@ -949,7 +991,7 @@ class EndAtTheLimitTests(DealingCase):
         for _ in range(8):
             self.connect(1)
         assert [1, 1] == self.served()
-        self.dealing.finish()
+        self.dispatcher.finish()
         self.reactor.settle()
 
         assert [4, 4] == self.served()

@@ -22,7 +22,7 @@ from kvd.dispatch.reuseport_programs import Steering
 from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.dispatch.stalling import AWAITED_LOOKS, LOOK_SECONDS
 from kvd.ipc.channel import Channel
-from kvd.ipc.messages import Deal, Gated, Listen, Unlisten, Unplaced
+from kvd.ipc.messages import Batch, Gated, Listen, Unlisten, Unplaced
 from kvd.model.programs import ClassicProgram
 from kvd.net.listening import ListenerGroup, open_group
 from kvd.net.reuseport import by_chance
@@ -145,7 +145,7 @@ class SwitchTests(DispatchingCase):
         assert [[Unlisten("0/0")], [Unlisten("0/1")]] == self.heard()
         for _ in range(2):
             self.connect()
-        assert [1, 1] == [len(told) for told in self.heard(Deal)]
+        assert [1, 1] == [len(told) for told in self.heard(Batch)]
         assert 0 == self.waiting()
 
     def test_the_supervisor_leaves_off_when_workers_begin(self) -> None:
@@ -738,7 +738,7 @@ class GrowTests(DispatchingCase):
         self.switch("roundrobin")
         self.group.grow(3)
         with (
-            mock.patch.object(socket.socket, "dup", side_effect=short),
+            mock.patch.object(socket, "fromfd", side_effect=short),
             capturedLogs() as events,
         ):
             self.switch("leastbusy")
@@ -754,7 +754,7 @@ class GrowTests(DispatchingCase):
         """
         short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         self.group.grow(3)
-        with mock.patch.object(socket.socket, "dup", side_effect=short):
+        with mock.patch.object(socket, "fromfd", side_effect=short):
             self.switch("leastbusy")
             self.switch("reuseport")
         assert 2 == len(self.reactor.getDelayedCalls())

@@ -14,6 +14,7 @@ import unittest
 from collections.abc import Sequence
 from unittest import mock
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -166,6 +167,7 @@ class LeastModelTests(DealtByLoadContract, RotatingContract, SynchronousTestCase
 
 
 @needs_privilege
+@pytest.mark.untraced
 class TurnsInKernelTests(RotatingContract, SynchronousTestCase):
     """
     The program of ``steered:by=turns``, run by the kernel.
@@ -176,6 +178,7 @@ class TurnsInKernelTests(RotatingContract, SynchronousTestCase):
 
 
 @needs_privilege
+@pytest.mark.untraced
 class LeastInKernelTests(DealtByLoadContract, RotatingContract, SynchronousTestCase):
     """
     The program of ``steered:by=least``, run by the kernel.

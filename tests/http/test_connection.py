@@ -1,6 +1,6 @@
 """
-Tests for `kvd.http.connection`, `kvd.http.turn` and `kvd.http.methods`: what a client
-sees of a connection, whatever the store.
+Tests for `kvd.http.connection`, `kvd.http.request` and `kvd.http.methods`: what a
+client sees of a connection, whatever the store.
 """
 
 import errno
@@ -20,11 +20,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.errors import KeyAbsent, StoreFull
 from kvd.http.access_log import Entry
 from kvd.http.connection import HttpConnection
+from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
 from kvd.http.methods.get import CHUNK_BYTES
 from kvd.http.recorder import Recorder
-from kvd.http.site import Site
 from kvd.http.timeouts import LINGER_SILENT_SECONDS
 from kvd.log.buffered import FLUSH_SECONDS
 from kvd.model.conditions import UNCONDITIONAL
@@ -68,7 +68,7 @@ class ConnectionCase(SynchronousTestCase):
         self.addCleanup(self.reactor.dispose)
         self.store = self.make_store()
         self.notes = Notes()
-        self.site = Site(
+        self.process = ProcessContext(
             self.store,
             Dialects(self.dialects),
             self.limits,
@@ -77,6 +77,7 @@ class ConnectionCase(SynchronousTestCase):
             row=self.reactor.row,
             pipe=self.make_pipe(),
         )
+        self.listener = ListenerContext(self.process, HostGuard())
         self.client = self.connect()
 
     def make_store(self) -> MemoryStore:
@@ -95,7 +96,7 @@ class ConnectionCase(SynchronousTestCase):
         """
         One more client.
         """
-        client = connect(self.reactor, HttpConnection(self.site), self.over_tcp)
+        client = connect(self.reactor, HttpConnection(self.listener), self.over_tcp)
         self.addCleanup(client.socket.close)
         return client
 
@@ -106,7 +107,7 @@ class ConnectionCase(SynchronousTestCase):
         Args:
             window: How much it takes before it reads; None: as is usual.
         """
-        client = connect(self.reactor, HttpConnection(self.site), True, window)
+        client = connect(self.reactor, HttpConnection(self.listener), True, window)
         self.addCleanup(client.socket.close)
         return client
 
@@ -115,7 +116,7 @@ class ConnectionCase(SynchronousTestCase):
         Let time pass, and the connections notice.
         """
         self.reactor.advance(seconds)
-        for connection in list(self.site.connections):
+        for connection in list(self.process.connections):
             connection.check_time(self.reactor.seconds())
         self.reactor.settle()
 
@@ -666,7 +667,7 @@ class GetTests(ConnectionCase):
         self.put(b"k", b"x" * 20_000_000)
         self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
         self.reactor.settle(200)
-        (connection,) = self.site.connections
+        (connection,) = self.process.connections
         transport = connection.transport
         waiting = len(transport.dataBuffer) + transport._tempDataLen
 
@@ -715,8 +716,10 @@ class GuardedTests(ConnectionCase):
     def setUp(self) -> None:
         super().setUp()
         self.put(b"k", b"value")
-        (connection,) = self.site.connections
-        self.site.guard = HostGuard([TCPAddress(*connection.local)], ["kvd"])
+        (connection,) = self.process.connections
+        self.listener.guard = HostGuard(
+            [TCPAddress(*connection.transport.socket.getsockname())], ["kvd"]
+        )
 
     def ask_for(self, host: bytes, line: bytes, rest: bytes = b"\r\n") -> bytes:
         """
@@ -994,7 +997,7 @@ class ConnectionTests(ConnectionCase):
         request = b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"
         self.client.socket.send(request * 1000)
         self.reactor.settle(100)
-        (connection,) = self.site.connections
+        (connection,) = self.process.connections
         transport = connection.transport
 
         assert len(transport.dataBuffer) + transport._tempDataLen <= 128 * 1024
@@ -1031,7 +1034,7 @@ class ConnectionTests(ConnectionCase):
 
         assert 2 == reply.count(b"HTTP/1.1 200 ")
         assert self.client.ended
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
     def test_bytes_that_are_no_http_are_answered_and_closed(self) -> None:
         """
@@ -1043,9 +1046,9 @@ class ConnectionTests(ConnectionCase):
         assert CLOSED == field(reply, b"Connection")
         assert self.client.ended
         assert not self.client.reset
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
         self.client.close()
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
     def test_a_short_refused_body_is_read_past(self) -> None:
         """
@@ -1078,9 +1081,9 @@ class ConnectionTests(ConnectionCase):
         assert self.client.ended
         assert not self.client.reset
         self.later(1)
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
         self.later(LINGER_SILENT_SECONDS)
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
     def test_who_reads_slowly_is_not_reset(self) -> None:
         """
@@ -1089,7 +1092,7 @@ class ConnectionTests(ConnectionCase):
         """
         value = bytes(20_000)
         self.put(b"k", value)
-        others = set(self.site.connections)
+        others = set(self.process.connections)
         client = self.connect_over_tcp()
         # What comes is acknowledged at once, and not some milliseconds later.
         client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
@@ -1098,7 +1101,7 @@ class ConnectionTests(ConnectionCase):
         )
         self.later(0)
         self.later(LINGER_SILENT_SECONDS)
-        assert others == self.site.connections
+        assert others == self.process.connections
 
         assert 0 == client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         assert value == body(client.receive())
@@ -1129,7 +1132,7 @@ class ConnectionTests(ConnectionCase):
         self.client.send(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
         request = b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"
         self.client.send(request)
-        (connection,) = self.site.connections
+        (connection,) = self.process.connections
         assert [] == [r for r in self.reactor.getReaders() if r is connection.transport]
         self.client.socket.send(request)
 
@@ -1143,7 +1146,7 @@ class ConnectionTests(ConnectionCase):
         """
         Each chunk waits for the one before, and the client for both.
         """
-        self.site.store = MemoryStore(self.reactor, delay_seconds=1)
+        self.process.store = MemoryStore(self.reactor, delay_seconds=1)
         self.client.send(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 6\r\n\r\n")
         for piece in (b"ab", b"cd", b"ef"):
             self.client.send(piece)
@@ -1173,7 +1176,7 @@ class ConnectionTests(ConnectionCase):
             assert (len(value), False) == (len(body(reply)), client.reset)
             assert 1 == reply.count(b"HTTP/1.1 200 OK")
             client.close()
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
 
     def test_who_has_all_of_the_reply_is_closed_at_once(self) -> None:
         """
@@ -1185,7 +1188,7 @@ class ConnectionTests(ConnectionCase):
 
         assert b"v" == body(client.receive())
         assert client.ended
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
 
     def test_what_a_client_sent_before_it_left_is_done(self) -> None:
         """
@@ -1198,7 +1201,7 @@ class ConnectionTests(ConnectionCase):
         ]
         half = b"PUT /half HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nh"
         for delay, abrupt in [(0, False), (0, True), (1, False), (1, True)]:
-            store = self.store = self.site.store = (
+            store = self.store = self.process.store = (
                 MemoryStore(self.reactor, delay_seconds=delay)
                 if delay
                 else MemoryStore()
@@ -1213,7 +1216,7 @@ class ConnectionTests(ConnectionCase):
             client.close()
             for _ in range(2_000):
                 self.reactor.advance(1)
-                if len(self.site.connections) == 1:
+                if len(self.process.connections) == 1:
                     break
 
             case = delay, abrupt
@@ -1221,7 +1224,7 @@ class ConnectionTests(ConnectionCase):
             for number in range(len(many)):
                 assert b"%04d" % number == store.values[Key(b"%d" % number)][1]
             assert (case, 0) == (case, store.uploads)
-            assert (case, 1) == (case, len(self.site.connections))
+            assert (case, 1) == (case, len(self.process.connections))
 
     def test_a_download_of_a_client_that_left_ends(self) -> None:
         """
@@ -1233,7 +1236,7 @@ class ConnectionTests(ConnectionCase):
         client.close()
         self.reactor.advance(1)
 
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
         assert self.notes.entries[0].body_bytes < 9_000_000
 
     def refuse_to_watch(self, method: str) -> None:
@@ -1256,7 +1259,7 @@ class ConnectionTests(ConnectionCase):
         near.setblocking(False)
         far.sendall(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nx")
         with capturedLogs() as told:
-            serve_connection(near, "", HttpConnection(self.site), self.reactor)
+            serve_connection(near, "", HttpConnection(self.listener), self.reactor)
             assert 1 == self.store.uploads
             self.reactor.settle()
         client = Client(self.reactor, far)
@@ -1267,7 +1270,7 @@ class ConnectionTests(ConnectionCase):
         assert CLOSED == field(reply, b"Connection")
         assert client.ended
         assert 0 == self.store.uploads
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
         assert any("watches no more" in event["log_format"] for event in told)
 
     def test_a_download_that_cannot_be_waited_for_ends(self) -> None:
@@ -1280,25 +1283,25 @@ class ConnectionTests(ConnectionCase):
 
         assert len(body(self.client.receive())) < 5_000_000
         assert self.client.ended
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
     def test_answers_that_come_too_late_are_taken_back(self) -> None:
         """
         An upload is discarded, a value closed, a refusal passed over.
         """
-        store = self.site.store = MemoryStore(self.reactor, delay_seconds=1)
+        store = self.process.store = MemoryStore(self.reactor, delay_seconds=1)
         requests = [
             b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\n",
             b"GET /none HTTP/1.1\r\n" + HOST + b"\r\n",
         ]
         for request in requests:
             client = self.connect().send(request)
-            for connection in list(self.site.connections):
+            for connection in list(self.process.connections):
                 connection.abort()
             self.reactor.settle()
-            assert 1 == self.site.answers_due
+            assert 1 == self.process.answers_due
             self.reactor.advance(1)
-            assert 0 == self.site.answers_due
+            assert 0 == self.process.answers_due
             client.close()
 
         assert 0 == store.uploads
@@ -1307,7 +1310,7 @@ class ConnectionTests(ConnectionCase):
         """
         Whether it comes at once or later.
         """
-        self.site.store = MemoryStore(self.reactor, delay_seconds=1)
+        self.process.store = MemoryStore(self.reactor, delay_seconds=1)
         self.client.send(b"GET /none HTTP/1.1\r\n" + HOST + b"\r\n")
         self.reactor.advance(1)
 
@@ -1321,7 +1324,7 @@ class ConnectionTests(ConnectionCase):
             self.put(b"%d" % number, b"")
         slow = MemoryStore(self.reactor, delay_seconds=1)
         slow.values = self.store.values
-        self.site.store = slow
+        self.process.store = slow
         self.client.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
         for _ in range(6):
             self.reactor.advance(1)
@@ -1331,7 +1334,7 @@ class ConnectionTests(ConnectionCase):
         self.reactor.advance(1)
         leaver.close()
         self.reactor.advance(1)
-        assert 0 == self.site.answers_due
+        assert 0 == self.process.answers_due
 
     def test_a_commit_outlives_its_client(self) -> None:
         """
@@ -1339,14 +1342,14 @@ class ConnectionTests(ConnectionCase):
         """
         self.store.delay_commits = []
         self.client.send(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
-        (connection,) = self.site.connections
+        (connection,) = self.process.connections
         connection.abort()
         self.reactor.settle()
-        assert 1 == self.site.answers_due
+        assert 1 == self.process.answers_due
 
         (commit,) = self.store.delay_commits
         commit()
-        assert 0 == self.site.answers_due
+        assert 0 == self.process.answers_due
         assert b"x" == self.value(b"k")
 
     def test_a_value_that_breaks_off_breaks_the_connection(self) -> None:
@@ -1373,7 +1376,7 @@ class TimeTests(ConnectionCase):
         After its time, without a word.
         """
         self.later(599)
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
 
         self.later(1)
         assert b"" == self.client.receive()
@@ -1426,10 +1429,10 @@ class TimeTests(ConnectionCase):
         self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
         self.later(1)
         self.later(59)
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
 
         self.later(300)
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
     def test_a_reader_of_a_thousand_bytes_a_second_is_waited_for(self) -> None:
         """
@@ -1439,7 +1442,7 @@ class TimeTests(ConnectionCase):
         self.put(b"k", value)
         self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
         received = b""
-        while len(received) < len(value) and self.site.connections:
+        while len(received) < len(value) and self.process.connections:
             received += self.client.socket.recv(5_000)
             self.later(5)
         received += self.client.receive()
@@ -1472,7 +1475,7 @@ class TcpTimeTests(TimeTests):
 
     def connect(self) -> Client:
         client = super().connect()
-        for connection in self.site.connections:
+        for connection in self.process.connections:
             # Else it takes more than any value here has.
             connection.transport.socket.setsockopt(
                 socket.SOL_SOCKET, socket.SO_SNDBUF, NEAR_SEND_BUFFER
@@ -1489,8 +1492,8 @@ class DrainTests(ConnectionCase):
         """
         As `kvd.workers.serving` does it.
         """
-        self.site.draining = True
-        for connection in list(self.site.connections):
+        self.process.draining = True
+        for connection in list(self.process.connections):
             connection.drain(FRESH_SECONDS)
         self.reactor.settle()
 
@@ -1512,10 +1515,10 @@ class DrainTests(ConnectionCase):
         """
         self.put(b"k", b"v")
         self.drain()
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
         assert b"v" == body(self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"))
 
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
     def test_the_moment_ends(self) -> None:
         """
@@ -1524,7 +1527,7 @@ class DrainTests(ConnectionCase):
         self.drain()
         self.later(FRESH_SECONDS)
 
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
     def test_an_idle_client_may_ask_once_more(self) -> None:
         """
@@ -1538,7 +1541,7 @@ class DrainTests(ConnectionCase):
         assert 201 == status(reply)
         assert b"x" == self.value(b"k")
         assert CLOSED == field(reply, b"Connection")
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
     def test_an_idle_client_that_does_not_ask_is_closed(self) -> None:
         """
@@ -1546,10 +1549,10 @@ class DrainTests(ConnectionCase):
         """
         self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
         self.drain()
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
         self.later(FRESH_SECONDS)
 
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
     def test_who_was_reading_may_ask_once_more(self) -> None:
         """
@@ -1568,9 +1571,9 @@ class DrainTests(ConnectionCase):
         clients[0].send(b"GET /none HTTP/1.1\r\n" + HOST + b"\r\n")
 
         assert CLOSED == field(clients[0].receive(), b"Connection")
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
         self.later(FRESH_SECONDS)
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
     def test_what_came_in_the_last_moment_is_read_first(self) -> None:
         """
@@ -1579,7 +1582,7 @@ class DrainTests(ConnectionCase):
         self.drain()
         self.client.socket.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
         self.reactor.be_kept(FRESH_SECONDS)
-        for connection in list(self.site.connections):
+        for connection in list(self.process.connections):
             connection.check_time(self.reactor.seconds())
 
         assert 404 == status(self.client.receive())
@@ -1647,8 +1650,8 @@ class RecordTests(ConnectionCase):
     def setUp(self) -> None:
         super().setUp()
         self.recorded: list[bytes] = []
-        self.site.recorder = Recorder(
-            5, self.recorded.append, self.reactor, inline, self.site.row.epoch_ns
+        self.process.recorder = Recorder(
+            5, self.recorded.append, self.reactor, inline, self.process.row.epoch_ns
         )
 
     def record(self) -> Sequence[int]:

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS
-from kvd.http import connection, turn
+from kvd.http import mover, request
 from kvd.http.methods import get
 from kvd.interfaces import Answer, IUpload, IValue
 from kvd.model.conditions import Conditions
@@ -111,7 +111,7 @@ class DescriptorStore(MemoryStore):
         self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
     ) -> Answer[IUpload]:
         def begin() -> IUpload:
-            self.expect_place_for(key)
+            self.check_free(key)
             return DescriptorUpload(self, key, length, metadata)
 
         return self.answer(begin)
@@ -125,6 +125,8 @@ class DescriptorStoreTests(StoreContract, SynchronousTestCase):
     `DescriptorStore` is a store.
     """
 
+    has_descriptors = True
+
     def make_store(self) -> DescriptorStore:
         return DescriptorStore()
 
@@ -137,7 +139,7 @@ class MovingCase(ConnectionCase):
     store: DescriptorStore
 
     def setUp(self) -> None:
-        self.patch(connection, "MOVE_FROM_BYTES", 1)
+        self.patch(mover, "MOVE_FROM_BYTES", 1)
         super().setUp()
 
     def make_store(self) -> DescriptorStore:
@@ -173,7 +175,7 @@ class ColdGetTests(GetTests):
     def setUp(self) -> None:
         super().setUp()
         self.warming: list[tuple[int, int]] = []
-        self.site.warm = self.warm
+        self.process.readahead = self.warm
 
     def warm(self, descriptor: int, offset: int, count: int) -> Deferred[None]:
         """
@@ -188,7 +190,7 @@ class ColdGetTests(GetTests):
         """
         None twice, none before its time.
         """
-        body = os.urandom(2 * turn.FILE_BYTES + 10)
+        body = os.urandom(2 * request.FILE_BYTES + 10)
         self.put(b"k", body)
 
         reply = self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n").receive()
@@ -197,7 +199,7 @@ class ColdGetTests(GetTests):
         offsets = [offset for offset, _ in self.warming]
         assert 0 == offsets[0]
         assert offsets == sorted(set(offsets))
-        assert all(count <= turn.FILE_BYTES for _, count in self.warming)
+        assert all(count <= request.FILE_BYTES for _, count in self.warming)
 
     def test_a_client_that_leaves_meanwhile_is_forgotten(self) -> None:
         """
@@ -211,7 +213,7 @@ class ColdGetTests(GetTests):
             asked.append(descriptor)
             return warm
 
-        self.site.warm = never
+        self.process.readahead = never
         self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
         self.client.socket.close()
         self.reactor.settle()
@@ -222,7 +224,7 @@ class ColdGetTests(GetTests):
         (descriptor,) = asked
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
 
 class SmallLimitsTests(MovingCase, test_connection.SmallLimitsTests):
@@ -374,7 +376,7 @@ class MovingTests(MovingCase):
         """
         Until the body is complete, or its connection is lost.
         """
-        pipe = self.site.pipe
+        pipe = self.process.pipe
         assert pipe is not None
         other = self.connect()
         other.send(put(200_000, "b"))
@@ -391,7 +393,7 @@ class MovingTests(MovingCase):
         """
         One read is cheaper than two splices.
         """
-        self.patch(connection, "MOVE_FROM_BYTES", 1000)
+        self.patch(mover, "MOVE_FROM_BYTES", 1000)
         self.client.send(put(999))
         self.client.send(b"x" * 999).receive()
 
@@ -407,8 +409,8 @@ class GatheringTests(MovingCase):
 
     def setUp(self) -> None:
         # So little that it arrives whole.
-        self.patch(connection, "FAST_BYTES", 1000)
-        self.patch(connection, "GATHER_BYTES", 10_000)
+        self.patch(mover, "FAST_BYTES", 1000)
+        self.patch(mover, "LOW_WATER_BYTES", 10_000)
         self.patch(transport, "NEAR_MICROSECONDS", 10**8)
         super().setUp()
         # Else a small packet waits for the acknowledgement of the one before.
@@ -418,35 +420,35 @@ class GatheringTests(MovingCase):
         """
         How many bytes the server has read.
         """
-        return int(self.site.row.words[WORDS_OF_REQUESTS.bytes_in])
+        return int(self.process.row.words[WORDS_OF_REQUESTS.bytes_in])
 
     def begin_fast(self, body_bytes: int) -> int:
         """
         A client that has sent enough at once; gives how much is left.
         """
         self.client.send(put(body_bytes))
-        self.client.send(b"x" * connection.FAST_BYTES)
-        return body_bytes - connection.FAST_BYTES
+        self.client.send(b"x" * mover.FAST_BYTES)
+        return body_bytes - mover.FAST_BYTES
 
     def test_little_of_a_fast_client_waits_for_more(self) -> None:
         """
         Until there is enough for an event.
         """
-        rest = self.begin_fast(3 * connection.GATHER_BYTES)
+        rest = self.begin_fast(3 * mover.LOW_WATER_BYTES)
         before = self.taken()
         self.client.send(b"y")
         assert before == self.taken()
 
-        self.client.send(b"y" * connection.GATHER_BYTES)
-        assert before + connection.GATHER_BYTES + 1 == self.taken()
-        rest -= connection.GATHER_BYTES + 1
+        self.client.send(b"y" * mover.LOW_WATER_BYTES)
+        assert before + mover.LOW_WATER_BYTES + 1 == self.taken()
+        rest -= mover.LOW_WATER_BYTES + 1
         assert 201 == status(self.client.send(b"z" * rest).receive())
 
     def test_the_end_of_a_body_is_not_waited_for(self) -> None:
         """
         Behind it, nothing may come. Only all of it together is worth an event.
         """
-        rest = self.begin_fast(2 * connection.GATHER_BYTES)
+        rest = self.begin_fast(2 * mover.LOW_WATER_BYTES)
         self.client.send(b"y" * (rest - 2000))
         before = self.taken()
         self.client.send(b"y" * 1999)
@@ -468,16 +470,16 @@ class GatheringTests(MovingCase):
         """
         After two checks at the latest; and from then on, as it comes.
         """
-        rest = self.begin_fast(3 * connection.GATHER_BYTES)
+        rest = self.begin_fast(3 * mover.LOW_WATER_BYTES)
         self.client.send(b"y" * 10)
         before = self.taken()
         self.later(1)
         self.later(1)
         assert before + 10 == self.taken()
-        self.client.send(b"y" * 2 * connection.FAST_BYTES)
+        self.client.send(b"y" * 2 * mover.FAST_BYTES)
         self.client.send(b"y" * 10)
-        rest -= 20 + 2 * connection.FAST_BYTES
-        assert before + 20 + 2 * connection.FAST_BYTES == self.taken()
+        rest -= 20 + 2 * mover.FAST_BYTES
+        assert before + 20 + 2 * mover.FAST_BYTES == self.taken()
 
         assert 201 == status(self.client.send(b"z" * rest).receive())
 
@@ -485,24 +487,24 @@ class GatheringTests(MovingCase):
         """
         It may only have had to wait itself.
         """
-        rest = self.begin_fast(3 * connection.GATHER_BYTES)
+        rest = self.begin_fast(3 * mover.LOW_WATER_BYTES)
         self.later(1)
         self.later(1)
         assert 201 == status(self.client.send(b"z" * rest).receive())
 
-        self.begin_fast(3 * connection.GATHER_BYTES)
+        self.begin_fast(3 * mover.LOW_WATER_BYTES)
         before = self.taken()
         self.client.send(b"y")
         assert before == self.taken()
-        self.client.send(b"y" * connection.GATHER_BYTES)
-        assert before + connection.GATHER_BYTES + 1 == self.taken()
+        self.client.send(b"y" * mover.LOW_WATER_BYTES)
+        assert before + mover.LOW_WATER_BYTES + 1 == self.taken()
 
     def test_a_client_that_is_far_is_not_waited_for(self) -> None:
         """
         It would wait as well, once its window is full, and hear late that it is not.
         """
         self.patch(transport, "NEAR_MICROSECONDS", -1)
-        rest = self.begin_fast(3 * connection.GATHER_BYTES)
+        rest = self.begin_fast(3 * mover.LOW_WATER_BYTES)
         before = self.taken()
         self.client.send(b"y")
         assert before + 1 == self.taken()
@@ -512,7 +514,7 @@ class GatheringTests(MovingCase):
         """
         What it sends counts as progress, although it waits to be taken.
         """
-        rest = self.begin_fast(3 * connection.GATHER_BYTES)
+        rest = self.begin_fast(3 * mover.LOW_WATER_BYTES)
         for _ in range(100):
             self.client.send(b"y")
             self.later(self.limits.body_seconds / 3)
@@ -523,7 +525,7 @@ class GatheringTests(MovingCase):
         """
         However little came before it.
         """
-        self.begin_fast(3 * connection.GATHER_BYTES)
+        self.begin_fast(3 * mover.LOW_WATER_BYTES)
         self.client.send(b"y")
         self.client.socket.close()
         self.reactor.settle()
@@ -534,7 +536,7 @@ class GatheringTests(MovingCase):
         """
         On the same connection.
         """
-        rest = self.begin_fast(3 * connection.GATHER_BYTES)
+        rest = self.begin_fast(3 * mover.LOW_WATER_BYTES)
         assert 201 == status(self.client.send(b"y" * rest).receive())
 
         assert 200 == status(

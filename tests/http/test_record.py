@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import threading
 import time
 from dataclasses import replace
@@ -82,6 +83,18 @@ def test_what_is_longer_than_a_file_may_be_is_written(tmp_path: Path) -> None:
     assert [ONE] == read_record(path)
 
 
+def await_waiting_for_lock(descriptor: int) -> None:
+    """
+    Until somebody waits for the lock on a file: the kernel shows them with an arrow.
+    """
+    inode = os.fstat(descriptor).st_ino
+    waiting = re.compile(rf"-> FLOCK .*:{inode} ")
+    end = time.monotonic() + 30
+    while not waiting.search(Path("/proc/locks").read_text()):
+        assert time.monotonic() < end, "nobody waits for the lock"
+        time.sleep(0.001)
+
+
 def test_who_waited_for_another_writes_to_the_new_file(tmp_path: Path) -> None:
     """
     What has been set aside meanwhile is complete.
@@ -93,8 +106,7 @@ def test_who_waited_for_another_writes_to_the_new_file(tmp_path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         writer = threading.Thread(target=append, args=[pack([LATER])])
         writer.start()
-        # If it is not there yet, it waits for nobody, and this tells less.
-        time.sleep(0.05)
+        await_waiting_for_lock(file.fileno())
         os.rename(path, f"{path}.1")
     writer.join()
 

@@ -230,7 +230,7 @@ class TimeSliceTests(ConnectionCase):
     def setUp(self) -> None:
         super().setUp()
         looks = itertools.count()
-        self.site.run_queue.seconds = lambda: next(looks) * SLICE_SECONDS / 2
+        self.process.run_queue.seconds = lambda: next(looks) * SLICE_SECONDS / 2
         self.put(b"k", b"v")
 
     @property
@@ -239,7 +239,7 @@ class TimeSliceTests(ConnectionCase):
         A measure of what was done, which grows with every step.
         """
         assert isinstance(self.store, CountingStore)
-        return self.store.calls + self.site.row.words[WORDS_OF_REQUESTS[1]]
+        return self.store.calls + self.process.row.words[WORDS_OF_REQUESTS[1]]
 
     def attack(self, data: bytes) -> None:
         """
@@ -303,7 +303,7 @@ class TimeSliceTests(ConnectionCase):
         received = []
         for _ in range(3):
             self.reactor.settle(1)
-            received.append(self.site.row.words[WORDS_OF_REQUESTS[2]])
+            received.append(self.process.row.words[WORDS_OF_REQUESTS[2]])
             self.attack(ONE_BYTE * 1000)
         self.attack(b"2\r\nyz\r\n0\r\n\r\n")
         once = received[0]
@@ -318,13 +318,13 @@ class TimeSliceTests(ConnectionCase):
         """
         self.attack(CHUNKED + ONE_BYTE * 8000)
         self.reactor.settle(1)
-        (connection,) = self.site.connections
+        (connection,) = self.process.connections
         connection.abort()
         self.reactor.settle(2)
         done = self.done
         self.reactor.settle(20)
 
-        assert set() == self.site.connections
+        assert set() == self.process.connections
         assert done == self.done
         assert 0 == self.store.uploads
 
@@ -346,7 +346,7 @@ class TimeSliceTests(ConnectionCase):
         self.attack(CHUNKED + ONE_BYTE * 8000 + b"0\r\n\r\n")
         self.reactor.settle(1)
         self.reactor.be_kept(10_000.0)
-        for connection in list(self.site.connections):
+        for connection in list(self.process.connections):
             connection.check_time(self.reactor.seconds())
 
         assert 204 == status(self.receive())
@@ -359,8 +359,8 @@ class TimeSliceTests(ConnectionCase):
         self.attack(GET * 500)
         self.reactor.settle(1)
         answered = self.done
-        self.site.draining = True
-        for connection in list(self.site.connections):
+        self.process.draining = True
+        for connection in list(self.process.connections):
             connection.drain(FRESH_SECONDS)
         replies = self.receive()
 

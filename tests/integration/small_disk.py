@@ -1,17 +1,18 @@
 """
 A filesystem that is soon full.
 
-Mounting needs a privilege; who is not root gets it in a namespace of one's own,
-as the message says. Nothing is skipped silently.
+Mounting takes root; any other user gets it in a namespace of their own: ``unshare
+--map-root-user --mount make test``.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.privileges import take_root
 
 
 @contextmanager
@@ -24,11 +25,7 @@ def tmpfs(folder: Path, options: str) -> Iterator[Path]:
         options: Of mount(8), such as ``size=1m`` or ``nr_inodes=20``.
     """
     folder.mkdir(exist_ok=True)
-    if os.geteuid() != 0:
-        raise AssertionError(
-            "this test mounts a small filesystem and needs to be root; run it as"
-            " root, or with: unshare --map-root-user --mount make test"
-        )
+    take_root("mounting a small file system")
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "kvd-test", str(folder)], check=True
     )

@@ -18,9 +18,10 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 
 from kvd.errors import MetadataTooLarge, StoreFull, StoreUnusable
+from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import shortcuts_to
-from kvd.http.site import Site
+from kvd.http.host_guard import HostGuard
+from kvd.http.templates import fast_path_to
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.values import Published
@@ -224,7 +225,7 @@ def small_blocks(path: str) -> None:
 def scarce_room(path: str) -> None:
     """
     Values that fill most of a disk can be replaced again and again, by two processes in
-    turns: neither keeps what there is no room for. The shortcuts see it alike.
+    turns: neither keeps what there is no room for. The fast path sees it alike.
     """
     image, mounted = f"{path}/image", f"{path}/mounted"
     with open(image, "wb") as file:
@@ -236,15 +237,15 @@ def scarce_room(path: str) -> None:
     for _ in range(5):
         put(store, b"large", 300, 300 * len(CHUNK))
         put(other, b"large", 300, 300 * len(CHUNK))
-    site = Site(store, Dialects(()), Limits(), Clock())
-    shortcuts = shortcuts_to(site)
-    assert shortcuts is not None
+    process = ProcessContext(store, Dialects(()), Limits(), Clock())
+    fast_path = fast_path_to(ListenerContext(process, HostGuard()))
+    assert fast_path is not None
     near, far = socketpair()
 
     def is_served(key: bytes) -> bool:
         head = b"PUT /%b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n"
         far.sendall(head % key + b"x")
-        return 1 == shortcuts.serve(near.fileno())
+        return 1 == fast_path.serve(near.fileno())
 
     put(other, b"small", 1, None)
     assert not is_served(b"large"), "it is too large to be kept"

@@ -9,6 +9,7 @@ Run by `tests.integration.test_store_power_cuts` in a mount namespace of its own
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,13 +22,14 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from kvd.errors import SyncFailed
+from kvd.errors import KeyAbsent, SyncFailed
 from kvd.interfaces import Answer
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.settings import Durability
 from kvd.store.file import FileStore
 from kvd.store.file_maker import maker
+from kvd.store.waiting import resolved
 from tests.integration.disk_image import DiskImage
 
 KEY = Key(b"folder/key")
@@ -130,9 +132,9 @@ def replaced_is_old_or_new(disk: DiskImage) -> None:
     """
     keys = [Key(b"folder/%d" % number) for number in range(20)]
     keys += [Key(b"name with spaces.and.dots"), Key(b"long/" * 60 + b"key")]
-    for swaps in (False, True):
+    for exchanges in (False, True):
         store = open_store(disk, "process")
-        store._tree.swaps = swaps
+        store._tree.exchanges = exchanges
         for key in (*keys, Key(b"removed")):
             put(store, b"old %b" % key, key)
         os.sync()
@@ -158,6 +160,74 @@ def replaced_is_old_or_new(disk: DiskImage) -> None:
         assert bodies == {key: body_of(store, key) for key in keys}
         assert ["lock"] == os.listdir(disk.path / "values/.kvd")
         store.close()
+
+
+def unwritten_is_absent(disk: DiskImage) -> None:
+    """
+    A new value of which the file system has the place and the length, but of whose
+    content a part was never written, is none: it is neither served nor listed, and can
+    be stored again. Zeros that were written are a value, and so are holes.
+    """
+    bodies = {b"small": b"v" * 4096, b"large": b"v" * 300_000}
+    bodies |= {b"torn late": bytes(200 * 8192)}
+    bodies |= {b"zeros": bytes(100_000), b"sparse": bytes(100_000), b"empty": b""}
+    store = open_store(disk, "process")
+    for name, body in bodies.items():
+        put(store, body, Key(name))
+        # What is on its way to the disk is there.
+        assert body == body_of(store, Key(name))
+    store.close()
+    os.sync()
+    values = disk.path / "values"
+    allot(values / "small", "--zero-range", 0, 4096)
+    allot(values / "large", "--zero-range", 290_000, 5_000)
+    allot(values / "sparse", "--punch-hole", 40_000, 40_000)
+    for begin in range(0, 200 * 8192, 8192):
+        allot(values / "torn late", "--punch-hole", begin, 4096)
+    allot(values / "torn late", "--zero-range", 200 * 8192 - 4096, 4096)
+    # Behind the end, as file systems do on their own.
+    allot(values / "sparse", "--keep-size", 200_000, 100_000)
+    disk.unmount()
+    disk.mount()
+    store = open_store(disk, "process")
+    torn = [b"large", b"small", b"torn late"]
+    for name in torn:
+        with pytest.raises(KeyAbsent):
+            store.open(Key(name))
+    whole = sorted(bodies.keys() - torn)
+    assert whole == listed(store)
+    for name in whole:
+        assert bodies[name] == body_of(store, Key(name))
+    for name in torn:
+        put(store, bodies[name], Key(name))
+        assert bodies[name] == body_of(store, Key(name))
+    assert sorted(bodies) == listed(store)
+    store.close()
+
+
+def listed(store: FileStore) -> list[bytes]:
+    """
+    All keys.
+    """
+    results: list[object] = []
+    listing = store.list(b"", b"", 99)
+    Deferred.fromCoroutine(resolved(listing.next_slice())).addBoth(results.append)
+    listing.close()
+    (infos,) = results
+    assert isinstance(infos, list), infos
+    return [info.key for info in infos]
+
+
+def allot(path: Path, way: str, begin: int, length: int) -> None:
+    """
+    Change what a part of a file is to its file system, by an option of fallocate(1),
+    and not its date. ``--zero-range`` leaves it as a power cut does that comes before
+    its content.
+    """
+    status = path.stat()
+    place = [f"--offset={begin}", f"--length={length}"]
+    subprocess.run(["fallocate", way, *place, path], check=True)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 @contextmanager
@@ -200,6 +270,7 @@ CASES: dict[str, Callable[[DiskImage], None]] = {
         acknowledged_is_there,
         lost_is_not_acknowledged,
         replaced_is_old_or_new,
+        unwritten_is_absent,
     )
 }
 

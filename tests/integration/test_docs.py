@@ -107,6 +107,7 @@ class Reader:
         """
         self._folder = folder
         self._daemons = daemons
+        # Known before: it stands in the commands and in what they print.
         self._port = unused_port()
         self._environment = os.environ | {
             "PATH": os.pathsep.join(filter(no_kvd, os.environ["PATH"].split(":"))),
@@ -174,9 +175,9 @@ class Reader:
 
     def _start(self, options: list[str]) -> None:
         self._daemons.close()
-        daemon = Twistd(
-            options, self._folder, environment=self._environment, port=self._port
-        )
+        if not any(option.startswith(("-l", "--listen")) for option in options):
+            options = [*options, f"--listen=tcp:{self._port}:interface=127.0.0.1"]
+        daemon = Twistd(options, self._folder, environment=self._environment)
         self._daemons.enter_context(daemon)
 
 

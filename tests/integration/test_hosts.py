@@ -14,7 +14,6 @@ import pytest
 
 from tests.integration.http import Reply, ask
 from tests.integration.twistd import Twistd
-from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 
@@ -40,7 +39,7 @@ def ask_unix(path: str, method: str, target: str, body: bytes | None = None) -> 
     [
         *(["--procs=2", "--policy=gated"], ["--procs=2", "--policy=roundrobin"]),
         *(["--procs=2", "--policy=reuseport"], ["--procs=0"]),
-        ["--procs=1", "--shortcuts=off"],
+        ["--procs=1", "--fast-path=off"],
     ],
     ids=" ".join,
 )
@@ -49,12 +48,13 @@ def test_names_of_others_do_nothing(tmp_path: Path, options: list[str]) -> None:
     At a loopback address; beside it, a Unix socket and the addresses of all machines
     are answered.
     """
-    port, everywhere, path = unused_port(), unused_port(), str(tmp_path / "socket")
-    listen = [f"--listen=tcp:{port}:interface=127.0.0.1", f"--listen=unix:{path}"]
-    listen += [f"--listen=tcp:{everywhere}", "--allowed-host=kvd.example"]
+    path = str(tmp_path / "socket")
+    listen = ["--listen=tcp:0:interface=127.0.0.1", f"--listen=unix:{path}"]
+    listen += ["--listen=tcp:0", "--allowed-host=kvd.example"]
     chosen = ["--durability=process", "--control=off", *listen, *options]
-    with Twistd(chosen, tmp_path, port=port) as daemon:
-        # Often enough for shortcuts to be known, and for each worker.
+    with Twistd(chosen, tmp_path) as daemon:
+        port, everywhere = daemon.ports
+        # Often enough for the fast path to know them, and for each worker.
         for _ in range(8):
             assert ask(port, "PUT", "/k", b"value").status in (201, 204)
             for method, target in (
@@ -80,16 +80,15 @@ def test_the_same_names_are_for_the_status_site(tmp_path: Path) -> None:
     """
     As they are now: a signal has them read again.
     """
-    status = unused_port()
     config = tmp_path / "kvd.toml"
     config.write_text('allowed-hosts = ["one.example"]\n')
-    options = [f"--status=tcp:{status}", "--config=kvd.toml", "--procs=1"]
+    options = ["--status=tcp:0", "--config=kvd.toml", "--procs=1"]
     with Twistd([*options, "--store=null:", "--control=off"], tmp_path) as daemon:
 
         def statuses(host: str) -> set[int]:
             fields = {"Host": host}
             return {
-                ask(status, "GET", "/health", None, fields).status,
+                ask(daemon.status_port, "GET", "/health", None, fields).status,
                 ask(daemon.port, "GET", "/", None, fields).status,
             }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ import pytest
 
 from tests.integration.http import ask
 from tests.integration.twistd import RUN_TWISTD, Twistd
-from tests.ports import unused_port
+from tests.privileges import take_root
 
 pytestmark = pytest.mark.integration
 
@@ -77,7 +78,7 @@ def owners(folder: Path) -> set[tuple[int, int]]:
 
 def put_some(port: int) -> None:
     """
-    Small values again and again, so that shortcuts are taken, and a larger one.
+    Small values again and again, so that some take the fast path, and a larger one.
     """
     for number in range(8):
         for key in ("k", "a/k"):
@@ -112,15 +113,15 @@ def test_a_daemon_in_the_background(folder: Path) -> None:
     """
     twistd sets a umask of 077 then, which is not for values.
     """
-    port = unused_port()
     command = [sys.executable, "-c", RUN_TWISTD, "--pidfile=pid", "--logfile=log"]
     command += ["kvd", "--procs=2", "--store=file:values"]
-    command += [f"--listen=tcp:{port}:interface=127.0.0.1"]
+    command += ["--listen=tcp:0:interface=127.0.0.1"]
     subprocess.run(command, cwd=folder, check=True, timeout=60)
     pid = int(wait_for_text(folder / "pid"))
     try:
-        wait_for_text(folder / "log", f"127.0.0.1:{port}")
-        put_some(port)
+        log = wait_for_text(folder / "log", ", durability ")
+        [port] = re.findall(r"kvd serves http://127\.0\.0\.1:(\d+) from", log)
+        put_some(int(port))
         expected = dict.fromkeys(VALUES, "644") | dict.fromkeys(FOLDERS, "755")
         assert expected == modes(folder / "values")
     finally:
@@ -162,7 +163,7 @@ def start_as_nobody(options: Sequence[str], folder: Path) -> Twistd:
     """
     A daemon that root starts, and that goes on as nobody.
     """
-    assert 0 == os.geteuid(), "only root can become another: run this test as root"
+    take_root("becoming another user")
     options = [*options, "--store=file:values", "--control=off"]
     return Twistd(options, folder, python_for_all(folder), before=BECOMING)
 

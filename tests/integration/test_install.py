@@ -74,7 +74,7 @@ def test_what_is_compiled_is_there(installed: Installed, tmp_path: Path) -> None
     """
     Beside the modules, and can be loaded.
     """
-    program = "from kvd.http import fast_path; print(fast_path.are_compiled())"
+    program = "from kvd.http import fast_path; print(fast_path.is_compiled())"
 
     assert "True\n" == installed.run(tmp_path, "-c", program)
 
@@ -92,7 +92,7 @@ def test_kvd_needs_no_compiler(uncompiled: Installed, tmp_path: Path) -> None:
                 assert b"value" == ask(daemon.port, "GET", "/a/key").body
         daemon.stop()
 
-    assert 1 == "".join(daemon.lines).count("there are no shortcuts")
+    assert 1 == "".join(daemon.lines).count("there is no fast path")
 
 
 @pytest.fixture(scope="module")

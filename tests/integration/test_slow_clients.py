@@ -20,7 +20,6 @@ import pytest
 from tests.integration.http import ask
 from tests.integration.test_bodies import SPLICE
 from tests.integration.twistd import Twistd
-from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 
@@ -194,18 +193,16 @@ def start(tmp_path: Path, splice: str) -> Twistd:
     """
     A daemon with one worker, at a port and at a path.
     """
-    port = unused_port()
     return Twistd(
         [
             *["--procs=1", "--durability=process", "--control=off"],
             *[f"--store=file:{tmp_path}/values", f"--splice={splice}"],
             f"--reader-timeout={TIMEOUT_SECONDS}",
             f"--body-timeout={TIMEOUT_SECONDS}",
-            f"--listen=tcp:{port}:interface=127.0.0.1",
+            "--listen=tcp:0:interface=127.0.0.1",
             f"--listen=unix:{tmp_path}/socket",
         ],
         tmp_path,
-        port=port,
     )
 
 

@@ -76,6 +76,7 @@ def test_of_daemons_that_start_at_once_one_serves(tmp_path: Path, place: str) ->
     url = "http://localhost/k"
     via = ["--unix-socket", "kvd.socket"]
     if place.startswith("tcp"):
+        # Known before: all of them want the same.
         port = unused_port()
         place, url, via = place.format(port=port), f"http://127.0.0.1:{port}/k", []
     elif place == "stale":

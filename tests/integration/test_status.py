@@ -22,6 +22,7 @@ from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask
 from tests.integration.twistd import Twistd
 from tests.ports import unused_port
+from tests.privileges import take_root
 
 pytestmark = pytest.mark.integration
 
@@ -165,7 +166,7 @@ def test_nobody_else_may_ask(tmp_path: Path) -> None:
     """
     Not even to connect.
     """
-    assert 0 == os.geteuid(), "this test becomes another user and needs to be root"
+    take_root("becoming another user")
     # Not pytest's own folder, which no other user may enter.
     control = Path(f"/tmp/kvd-test-{os.getpid()}.control")
     with Twistd(null("--procs=1", f"--control={control}"), tmp_path):
@@ -236,6 +237,7 @@ def test_a_place_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
     """
     And leaves no address behind that nobody serves.
     """
+    # Known before: the daemon never comes to say which it has.
     port = unused_port()
     tried = subprocess.run(
         [

@@ -70,14 +70,13 @@ def test_the_page_shows_the_workers_as_they_work(tmp_path: Path) -> None:
     """
     Each with its numbers, which change by themselves; and the balance over time.
     """
-    site = unused_port()
     options = ["--store=null:", "--control=off", "--policy=roundrobin"]
-    options += [f"--procs={WORKERS}", f"--status=tcp:{site}"]
+    options += [f"--procs={WORKERS}", "--status=tcp:0"]
     with (
         Twistd(options, tmp_path) as daemon,
         Chromium(tmp_path / "profile") as browser,
     ):
-        browser.open(f"http://127.0.0.1:{site}/")
+        browser.open(f"http://127.0.0.1:{daemon.status_port}/")
         browser.until("document.querySelectorAll('#workers tr').length === 3")
         for worker in range(WORKERS):
             assert str(worker) == browser.value(cell(worker, "worker"))
@@ -111,17 +110,19 @@ def test_the_page_shows_what_a_shadow_would_have_done(tmp_path: Path) -> None:
     How often it agreed, and beside what each worker was dealt what it would have had;
     that there is nothing to see; and nothing, where there is none.
     """
-    site, control = unused_port(), tmp_path / "control"
+    control = tmp_path / "control"
     options = ["--store=null:", f"--control={control}", "--policy=roundrobin"]
-    options += [f"--procs={WORKERS}", f"--status=tcp:{site}", "--shadow=leastbusy"]
+    options += [f"--procs={WORKERS}", "--status=tcp:0", "--shadow=leastbusy"]
     hidden = "document.querySelector('#shadow-card').hidden"
     words = "document.querySelector('#shadow-words')"
     with (
         Twistd(options, tmp_path) as daemon,
         Chromium(tmp_path / "profile") as browser,
     ):
-        browser.open(f"http://127.0.0.1:{site}/")
-        browser.until(f"{words}.textContent === 'No connection has been dealt yet.'")
+        browser.open(f"http://127.0.0.1:{daemon.status_port}/")
+        browser.until(
+            f"{words}.textContent === 'No connection has been dispatched yet.'"
+        )
         fact = "document.querySelector('[data-fact=shadow] dd').textContent"
         assert "leastbusy" == browser.value(fact)
 
@@ -137,8 +138,8 @@ def test_the_page_shows_what_a_shadow_would_have_done(tmp_path: Path) -> None:
         asked = ControlSocket(str(control))
         asked.change("policy", {"policy": "reuseport"})
         browser.until(
-            f"!{words}.hidden && {words}.textContent === 'Nothing to see: under"
-            " reuseport the supervisor deals no connections.'"
+            f"!{words}.hidden && {words}.textContent === 'No data: under"
+            " reuseport the supervisor dispatches no connections.'"
         )
         asked.change("shadow", {"shadow": "off"})
         asked.close()
@@ -151,6 +152,7 @@ def test_the_page_says_when_nobody_answers(tmp_path: Path) -> None:
     """
     And goes on by itself when somebody does again.
     """
+    # Known before: the page asks the second daemon where it asked the first.
     site = unused_port()
     options = ["--store=null:", "--control=off", "--procs=1", f"--status=tcp:{site}"]
     live = "document.querySelector('#live').textContent"

@@ -20,7 +20,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask, talk
 from tests.integration.twistd import Twistd
-from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 
@@ -67,9 +66,9 @@ def test_work_is_told_in_every_form(tmp_path: Path, procs: int) -> None:
     """
     With workers, and where twistd itself serves.
     """
-    site = unused_port()
-    options = null("--policy=roundrobin", f"--procs={procs}", f"--status=tcp:{site}")
+    options = null("--policy=roundrobin", f"--procs={procs}", "--status=tcp:0")
     with Twistd(options, tmp_path) as daemon:
+        site = daemon.status_port
         for _ in range(4):
             ask(daemon.port, "PUT", "/k", b"x" * 1000)
         until(lambda: sum(row["requests"] for row in told(site)["workers"]) == 4)
@@ -94,9 +93,9 @@ def test_sums_go_on_when_a_worker_is_replaced(tmp_path: Path) -> None:
     """
     For Prometheus, which takes a smaller number for a new beginning.
     """
-    site = unused_port()
-    options = null("--policy=shared", "--procs=1", f"--status=tcp:{site}")
+    options = null("--policy=shared", "--procs=1", "--status=tcp:0")
     with Twistd(options, tmp_path) as daemon:
+        site = daemon.status_port
         ask(daemon.port, "PUT", "/k", b"x")
         until(lambda: samples(site)["kvd_request_seconds_count 0"] == 1)
         before = samples(site)
@@ -119,9 +118,9 @@ def test_a_daemon_that_drains_is_not_ready(tmp_path: Path) -> None:
     """
     It says so until its last worker has ended.
     """
-    site = unused_port()
-    options = null("--procs=1", f"--status=tcp:{site}")
+    options = null("--procs=1", "--status=tcp:0")
     with Twistd(options, tmp_path) as daemon, talk(daemon.port) as client:
+        site = daemon.status_port
         client.sendall(
             b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx"
         )
@@ -143,17 +142,17 @@ def test_strangers_are_let_in_only_with_a_warning(tmp_path: Path) -> None:
     """
     Only where it was said, and the log says what that means.
     """
-    site = unused_port()
-    options = null("--procs=1", f"--status=tcp:{site}:interface=0.0.0.0")
+    options = null("--procs=1", "--status=tcp:0:interface=0.0.0.0")
     with Twistd(options, tmp_path) as daemon:
+        site = daemon.status_port
         warnings = [line for line in daemon.lines if "anybody there may read" in line]
         assert 1 == len(warnings)
         assert f"0.0.0.0:{site}" in warnings[0]
         named = {"Host": "metrics.example"}
         assert 200 == ask(site, "GET", "/health", fields=named).status
 
-    site = unused_port()
-    with Twistd(null("--procs=1", f"--status=tcp:{site}"), tmp_path) as daemon:
+    with Twistd(null("--procs=1", "--status=tcp:0"), tmp_path) as daemon:
+        site = daemon.status_port
         assert not any("may read" in line for line in daemon.lines)
         assert any(f"is at http://127.0.0.1:{site}" in line for line in daemon.lines)
         assert 421 == ask(site, "GET", "/status.json", fields=named).status

@@ -2,7 +2,6 @@
 The file store where the power is cut, on ext4 and XFS.
 """
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from tests.integration.disk_image import KINDS
 from tests.integration.store_power_cuts import CASES
+from tests.privileges import take_root
 
 pytestmark = pytest.mark.integration
 
@@ -21,7 +21,7 @@ def test_power_cut(case: str, kind: str, tmp_path: Path) -> None:
     """
     What the case of this name says, in a process of its own.
     """
-    assert 0 == os.geteuid(), "tests of power cuts mount images and need to be root"
+    take_root("mounting images of disks")
     module = "tests.integration.store_power_cuts"
     ended = subprocess.run(
         [

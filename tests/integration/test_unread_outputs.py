@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import pytest
 
 from tests.integration.http import TIMEOUT_SECONDS, ask, read_to_end, talk
 from tests.integration.test_daemon import POLICIES, eventually, workers_of
-from tests.integration.twistd import STOP_SECONDS, Twistd
+from tests.integration.twistd import RUN_TWISTD, STOP_SECONDS, Twistd
 
 pytestmark = pytest.mark.integration
 
@@ -367,3 +368,22 @@ def test_answers_that_nobody_reads_stop_nothing(tmp_path: Path) -> None:
         assert -signal.SIGTERM == daemon.end()
     for sock in socks:
         sock.close()
+
+
+def test_help_that_nobody_reads_to_the_end_is_no_mistake(tmp_path: Path) -> None:
+    """
+    As in ``twistd kvd --help | head``.
+    """
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_TWISTD, "kvd", "--help"],
+        cwd=tmp_path,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    os.close(writer)
+
+    assert (0, "") == (done.returncode, done.stderr)

@@ -5,14 +5,14 @@ The true daemon, started as an operator starts it.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-
-from tests.ports import unused_port
+from typing import Final
 
 RUN_TWISTD = """
 import sys
@@ -36,6 +36,10 @@ run()
 The program ``twistd``, for whichever Python has Twisted on its path.
 """
 
+_SERVES: Final = re.compile(r" kvd serves (.*) from ")
+_STATUS: Final = re.compile(r" the status site is at http://\S*:(\d+)$")
+_PORT: Final = re.compile(r"http://\S*:(\d+)(?:,|$)")
+
 STOP_SECONDS = 30
 """
 How long a daemon may take to end before a test fails; a working one takes less
@@ -55,29 +59,37 @@ class Twistd:
         folder: Path,
         python: str = sys.executable,
         environment: Mapping[str, str] = os.environ,
-        port: int | None = None,
         before: Sequence[str] = (),
     ) -> None:
         """
         Args:
-            options: What stands behind ``twistd -n kvd``; ``--listen`` is added
-                where there is none.
+            options: What stands behind ``twistd -n kvd``; where no address is given,
+                it listens on 127.0.0.1, at a port that the kernel chooses.
             folder: Where it is started; must not be the sources, so that only
                 what is installed is found.
             python: Whose twistd it is.
             environment: Of the process.
-            port: Where it will listen on 127.0.0.1; an unused one by default.
             before: What stands between ``twistd -n`` and ``kvd``.
         """
-        self.port = unused_port() if port is None else port
+        self.ports: list[int] = []
+        """Of its TCP addresses, in their order, as it said itself."""
+        self.status_port = 0
+        """Of its status site, where that has one."""
         self.lines: list[str] = []
         """What it printed until it served."""
         self._command = [python, "-c", RUN_TWISTD, "-n", "--pidfile=", *before]
         self._command += ["kvd", *options]
         if not any(option.startswith(("-l", "--listen")) for option in options):
-            self._command += [f"--listen=tcp:{self.port}:interface=127.0.0.1"]
+            self._command += ["--listen=tcp:0:interface=127.0.0.1"]
         self._folder = folder
         self._environment = environment
+
+    @property
+    def port(self) -> int:
+        """
+        The first of its ports.
+        """
+        return self.ports[0]
 
     def __enter__(self) -> Twistd:
         self.process = subprocess.Popen(
@@ -99,12 +111,15 @@ class Twistd:
         return self
 
     def _wait_for_start(self) -> None:
-        # The line that names the address is logged once, when connections are
+        # The line that names the addresses is logged once, when connections are
         # accepted; reading it needs no clock.
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line)
-            if f"127.0.0.1:{self.port}" in line:
+            if status := _STATUS.search(line):
+                self.status_port = int(status[1])
+            if serves := _SERVES.search(line):
+                self.ports = [int(port) for port in _PORT.findall(serves[1])]
                 return
         raise AssertionError("kvd ended before it served:\n" + "".join(self.lines))
 

@@ -14,9 +14,9 @@ from kvd.ipc.channel import Channel
 from kvd.ipc.messages import (
     BadMessage,
     Listen,
+    LogLine,
     Message,
     Ready,
-    Told,
     receive,
     send,
 )
@@ -56,7 +56,7 @@ class ChannelTests(SynchronousTestCase):
         """
         Several in one turn.
         """
-        messages: list[Message] = [Ready(), Told("info", "a"), Told("info", "b")]
+        messages: list[Message] = [Ready(), LogLine("info", "a"), LogLine("info", "b")]
         for message in messages:
             send(self.far, message)
         self.reactor.settle()
@@ -80,7 +80,7 @@ class ChannelTests(SynchronousTestCase):
         self.far.setblocking(False)
         count = 2000
         for number in range(count):
-            self.channel.send(Told("info", str(number)))
+            self.channel.send(LogLine("info", str(number)))
         with open(os.devnull) as file:
             self.channel.send(Listen("last"), [file.fileno()])
         texts = []
@@ -93,7 +93,7 @@ class ChannelTests(SynchronousTestCase):
                 continue
             assert came is not None
             message, descriptors = came
-            if isinstance(message, Told):
+            if isinstance(message, LogLine):
                 texts.append(message.text)
             else:
                 last = descriptors
@@ -184,7 +184,7 @@ class ChannelTests(SynchronousTestCase):
         """
         With a traceback: a mistake of ours. What comes after it is sent.
         """
-        self.channel.send(Told("info", "x" * 70_000))
+        self.channel.send(LogLine("info", "x" * 70_000))
         with open(os.devnull) as file:
             closed = os.dup(file.fileno())
         os.close(closed)

@@ -10,10 +10,10 @@ import pytest
 
 from kvd.ipc.messages import (
     MAX_DESCRIPTORS,
+    Acknowledged,
     BadMessage,
-    Claims,
-    Deal,
-    Declined,
+    Batch,
+    Credits,
     Drain,
     Exited,
     Failed,
@@ -23,10 +23,10 @@ from kvd.ipc.messages import (
     Leaving,
     Listen,
     Load,
+    LogLine,
     Message,
     Ready,
-    Settled,
-    Told,
+    Refused,
     Unlisten,
     decode,
     encode,
@@ -72,15 +72,15 @@ MESSAGES: list[Message] = [
     Listen("0/3"),
     Unlisten("0/3"),
     Gated("gated"),
-    Claims(),
-    Deal(2**64 - 1, 64, socket.AF_INET6),
-    Settled(0),
-    Declined(2**40),
+    Credits(),
+    Batch(2**64 - 1, 64, socket.AF_INET6),
+    Acknowledged(0),
+    Refused(2**40),
     Drain(0.5),
     Ready(),
     Leaving(),
     Failed("no \udcff"),
-    Told("warn", "text\n\u2603"),
+    LogLine("warn", "text\n\u2603"),
 ]
 
 Pair = tuple[socket.socket, socket.socket]
@@ -133,12 +133,12 @@ def test_a_text_of_any_length_and_kind_fits(pair: Pair, character: str) -> None:
     """
     near, far = pair
     text = character * 100_000
-    send(near, Told("info", shortened(text)))
+    send(near, LogLine("info", shortened(text)))
     came = receive(far)
     assert came is not None
     (message, _) = came
 
-    assert isinstance(message, Told)
+    assert isinstance(message, LogLine)
     assert text.startswith(message.text)
     assert 4000 < len(message.text)
     assert "short" == shortened("short")
@@ -213,10 +213,10 @@ def test_what_was_said_before_an_abrupt_end_is_heard(pair: Pair) -> None:
     """
     near, far = pair
     send(far, Ready())
-    send(near, Settled(7))
+    send(near, Acknowledged(7))
     near.close()
 
-    assert (Settled(7), []) == receive(far)
+    assert (Acknowledged(7), []) == receive(far)
     assert receive(far) is None
 
 

@@ -3,13 +3,16 @@ Tests for `kvd.net.port`.
 """
 
 import errno
+import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.net.port import AT_ONCE_AT_MOST, KEPT_SECONDS, OF_PEERS_IN_A_ROW, Acceptor
+from kvd.net.factory import ServerFactory
+from kvd.net.port import AT_ONCE_AT_MOST, KEPT_SECONDS, OF_PEERS_IN_A_ROW, Port
 from tests.stepped import SteppedReactor
 
 
@@ -22,16 +25,39 @@ class FailingListener(socket.socket):
         super().__init__(*args, **named)
         self.failures: list[int] = []
 
-    def accept(self) -> tuple[socket.socket, Any]:
+    def _accept(self) -> tuple[int, Any]:
         if self.failures:
             number = self.failures.pop(0)
             raise OSError(number, errno.errorcode[number])
-        return super().accept()
+        accept: Callable[[], tuple[int, Any]] = super()._accept  # type: ignore[misc]
+        return accept()
 
 
-class AcceptorTests(SynchronousTestCase):
+class Taking(ServerFactory):
     """
-    `Acceptor` takes connections from a socket that others may hold too.
+    Takes connections as they are.
+    """
+
+    def __init__(
+        self,
+        takes: Callable[[socket.socket, Any], object],
+        share: Callable[[int], int] | None,
+        gate: Callable[[int], bool] | None,
+    ) -> None:
+        self.takes = takes
+        self.gate = gate
+        if share is not None:
+            self.batch_size = None
+            self.share = share  # type: ignore[assignment]  # the test's own
+
+    def take(self, connection: socket.socket, peer: Any) -> bool:
+        self.takes(connection, peer)
+        return True
+
+
+class PortTests(SynchronousTestCase):
+    """
+    `Port` takes connections from a socket that others may hold too.
     """
 
     def setUp(self) -> None:
@@ -45,8 +71,23 @@ class AcceptorTests(SynchronousTestCase):
         self.held = self.listener.dup()
         self.addCleanup(self.held.close)
         self.accepted: list[socket.socket] = []
-        self.acceptor = Acceptor(self.listener, self.take, self.reactor)
-        self.addCleanup(self.acceptor.close)
+        self.port = self.make(self.listener)
+
+    def make(
+        self,
+        listener: socket.socket | None = None,
+        share: Callable[[int], int] | None = None,
+        gate: Callable[[int], bool] | None = None,
+    ) -> Port:
+        """
+        A port that is paused.
+        """
+        factory = Taking(lambda *accepted: self.take(*accepted), share, gate)
+        port = Port(listener or self.held.dup(), factory, self.reactor)
+        port.startListening()
+        port.pauseProducing()
+        self.addCleanup(port.stopListening)
+        return port
 
     def take(self, connection: socket.socket, peer: Any) -> None:
         """
@@ -66,7 +107,7 @@ class AcceptorTests(SynchronousTestCase):
         """
         Others on the same socket get their share of a burst.
         """
-        self.acceptor.start()
+        self.port.resumeProducing()
         self.connect(3)
         self.reactor.settle(1)
         assert 1 == len(self.accepted)
@@ -74,15 +115,46 @@ class AcceptorTests(SynchronousTestCase):
         self.reactor.settle()
         assert 3 == len(self.accepted)
 
+    def test_a_factory_may_take_the_descriptor(self) -> None:
+        """
+        No socket is made of it then; if the factory fails, it is closed.
+        """
+        taken: list[int] = []
+
+        def every_second(descriptor: int, *, shared: bool) -> bool:
+            assert not shared
+            taken.append(descriptor)
+            return len(taken) % 2 == 0
+
+        self.patch(self.port.factory, "take_descriptor", every_second)
+        self.port.resumeProducing()
+        self.connect(4)
+        self.reactor.settle()
+        assert taken[::2] == [connection.fileno() for connection in self.accepted]
+        assert {(socket.AF_INET, socket.SOCK_STREAM)} == {
+            (connection.family, connection.type) for connection in self.accepted
+        }
+        for descriptor in taken[1::2]:
+            os.close(descriptor)
+
+        def wrong(descriptor: int, *, shared: bool) -> bool:
+            taken.append(descriptor)
+            raise ZeroDivisionError
+
+        self.patch(self.port.factory, "take_descriptor", wrong)
+        self.connect()
+        self.reactor.settle()
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+        assert 2 == len(self.accepted)
+        with self.assertRaises(OSError):  # noqa: PT027  # trial runs it too
+            os.fstat(taken[-1])
+
     def test_several_are_taken_in_a_turn_where_that_is_meant(self) -> None:
         """
         As many as it was told, and none when it is paused meanwhile.
         """
-        acceptor = Acceptor(
-            self.held.dup(), self.take, self.reactor, at_once=lambda waiting: 3
-        )
-        self.addCleanup(acceptor.close)
-        acceptor.start()
+        port = self.make(share=lambda waiting: 3)
+        port.resumeProducing()
         self.connect(5)
         self.reactor.settle(1)
         assert 3 == len(self.accepted)
@@ -92,9 +164,9 @@ class AcceptorTests(SynchronousTestCase):
 
         def only_one(connection: socket.socket, peer: object) -> None:
             self.take(connection, peer)
-            acceptor.pause()
+            port.pauseProducing()
 
-        self.patch(acceptor, "_accepted", only_one)
+        self.patch(port.factory, "takes", only_one)
         self.connect(2)
         self.reactor.settle()
         assert 6 == len(self.accepted)
@@ -110,10 +182,9 @@ class AcceptorTests(SynchronousTestCase):
             told.append(waiting)
             return waiting // 2
 
-        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, at_once=half)
-        self.addCleanup(acceptor.close)
+        port = self.make(share=half)
         self.connect(16)
-        acceptor.start()
+        port.resumeProducing()
         self.reactor.settle(1)
         assert 8 == len(self.accepted)
 
@@ -125,19 +196,16 @@ class AcceptorTests(SynchronousTestCase):
         """
         Those who are in want to be served, too.
         """
-        acceptor = Acceptor(
-            self.held.dup(), self.take, self.reactor, at_once=lambda waiting: 10**6
-        )
-        self.addCleanup(acceptor.close)
+        port = self.make(share=lambda waiting: 10**6)
         attempts: list[None] = []
 
         def accept_one() -> bool:
             attempts.append(None)
             return True
 
-        self.patch(acceptor, "accept_one", accept_one)
-        acceptor.start()
-        acceptor.doRead()
+        self.patch(port, "accept_one", accept_one)
+        port.resumeProducing()
+        port.doRead()
 
         assert AT_ONCE_AT_MOST == len(attempts)
 
@@ -153,16 +221,9 @@ class AcceptorTests(SynchronousTestCase):
                 self.held.accept()[0].close()
             return True
 
-        acceptor = Acceptor(
-            self.held.dup(),
-            self.take,
-            self.reactor,
-            at_once=lambda waiting: waiting,
-            may=may,
-        )
-        self.addCleanup(acceptor.close)
+        port = self.make(share=lambda waiting: waiting, gate=may)
         self.connect(5)
-        acceptor.start()
+        port.resumeProducing()
         self.reactor.settle()
 
         assert [5, 4, 2, 1] == told
@@ -181,17 +242,10 @@ class AcceptorTests(SynchronousTestCase):
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.addCleanup(listener.close)
         listener.setblocking(False)
-        acceptor = Acceptor(
-            listener.dup(),
-            self.take,
-            self.reactor,
-            at_once=lambda waiting: 66,
-            may=may,
-        )
-        self.addCleanup(acceptor.close)
+        port = self.make(listener.dup(), share=lambda waiting: 66, gate=may)
         for _ in range(70):
             self.addCleanup(socket.create_connection(listener.getsockname()).close)
-        acceptor.start()
+        port.resumeProducing()
         self.reactor.settle(1)
 
         assert 64 == len(self.accepted)
@@ -208,9 +262,8 @@ class AcceptorTests(SynchronousTestCase):
             asked.append(waiting)
             return False
 
-        acceptor = Acceptor(self.held.dup(), self.take, self.reactor, may=may)
-        self.addCleanup(acceptor.close)
-        acceptor.doRead()
+        port = self.make(gate=may)
+        port.doRead()
 
         assert [] == asked
         assert [] == self.reactor.getDelayedCalls()
@@ -221,9 +274,9 @@ class AcceptorTests(SynchronousTestCase):
         """
         takers = [lambda connection, peer: 1 // 0, self.take]
         self.patch(
-            self.acceptor, "_accepted", lambda *accepted: takers.pop(0)(*accepted)
+            self.port.factory, "takes", lambda *accepted: takers.pop(0)(*accepted)
         )
-        self.acceptor.start()
+        self.port.resumeProducing()
         first = socket.create_connection(self.held.getsockname())
         self.addCleanup(first.close)
         self.connect()
@@ -245,15 +298,8 @@ class AcceptorTests(SynchronousTestCase):
             asked.append(is_open)
             return is_open
 
-        acceptor = Acceptor(
-            self.held.dup(),
-            self.take,
-            self.reactor,
-            at_once=lambda waiting: 3,
-            may=may,
-        )
-        self.addCleanup(acceptor.close)
-        acceptor.start()
+        port = self.make(share=lambda waiting: 3, gate=may)
+        port.resumeProducing()
         self.connect(2)
         self.reactor.settle()
         assert [False] == asked
@@ -268,11 +314,8 @@ class AcceptorTests(SynchronousTestCase):
         """
         What it goes by may be old. The next connection waits anew.
         """
-        acceptor = Acceptor(
-            self.held.dup(), self.take, self.reactor, may=lambda waiting: False
-        )
-        self.addCleanup(acceptor.close)
-        acceptor.start()
+        port = self.make(gate=lambda waiting: False)
+        port.resumeProducing()
         for accepted in (1, 2):
             self.connect()
             self.reactor.settle()
@@ -286,11 +329,8 @@ class AcceptorTests(SynchronousTestCase):
         The next one waits anew.
         """
         answers = [False, True, False]
-        acceptor = Acceptor(
-            self.held.dup(), self.take, self.reactor, may=lambda waiting: answers.pop()
-        )
-        self.addCleanup(acceptor.close)
-        acceptor.start()
+        port = self.make(gate=lambda waiting: answers.pop())
+        port.resumeProducing()
         self.connect()
         self.reactor.settle()
         self.reactor.advance(KEPT_SECONDS)
@@ -306,11 +346,8 @@ class AcceptorTests(SynchronousTestCase):
         """
         A gate that kept it out is not passed for its sake when the next one comes.
         """
-        acceptor = Acceptor(
-            self.held.dup(), self.take, self.reactor, may=lambda waiting: False
-        )
-        self.addCleanup(acceptor.close)
-        acceptor.start()
+        port = self.make(gate=lambda waiting: False)
+        port.resumeProducing()
         for _ in range(3):
             self.connect()
             self.reactor.settle()
@@ -323,13 +360,13 @@ class AcceptorTests(SynchronousTestCase):
         """
         The listener waits, nothing is refused, and nothing is lost.
         """
-        self.acceptor.start()
-        self.acceptor.pause()
+        self.port.resumeProducing()
+        self.port.pauseProducing()
         self.connect(2)
         self.reactor.settle()
         assert 0 == len(self.accepted)
 
-        self.acceptor.start()
+        self.port.resumeProducing()
         self.reactor.settle()
         assert 2 == len(self.accepted)
 
@@ -338,7 +375,7 @@ class AcceptorTests(SynchronousTestCase):
         Before it stops, a worker takes the whole queue at once.
         """
         self.connect(5)
-        self.acceptor.empty()
+        self.port.empty()
 
         assert 5 == len(self.accepted)
 
@@ -351,9 +388,9 @@ class AcceptorTests(SynchronousTestCase):
             self.take(connection, peer)
             self.connect()
 
-        self.patch(self.acceptor, "_accepted", take)
+        self.patch(self.port.factory, "takes", take)
         self.connect(3)
-        self.acceptor.empty()
+        self.port.empty()
 
         assert 3 == len(self.accepted)
 
@@ -361,8 +398,8 @@ class AcceptorTests(SynchronousTestCase):
         """
         A worker's end closes no queue.
         """
-        self.acceptor.start()
-        self.acceptor.close()
+        self.port.resumeProducing()
+        self.port.stopListening()
         self.connect()
         connection, _ = self.held.accept()
         connection.close()
@@ -375,14 +412,14 @@ class AcceptorTests(SynchronousTestCase):
         """
         self.listener.failures = [errno.ECONNABORTED, errno.EPROTO]
         self.connect(2)
-        self.acceptor.start()
+        self.port.resumeProducing()
         self.reactor.settle()
         assert 2 == len(self.accepted)
 
         # The kernel takes it from the queue; this listener does not.
         self.listener.failures = [errno.ECONNABORTED]
         self.connect(3)
-        self.acceptor.empty()
+        self.port.empty()
         assert 4 == len(self.accepted)
 
     def test_no_error_of_accept_makes_deaf(self) -> None:
@@ -390,7 +427,7 @@ class AcceptorTests(SynchronousTestCase):
         Whatever its number: it is told once at most, accepting goes on after a pause at
         the latest, and while that lasts nothing spins.
         """
-        self.acceptor.start()
+        self.port.resumeProducing()
         for number in sorted(errno.errorcode):
             self.listener.failures = [number] * 3
             before = len(self.accepted)
@@ -416,7 +453,7 @@ class AcceptorTests(SynchronousTestCase):
         """
         self.listener.failures = [errno.EPERM] * (OF_PEERS_IN_A_ROW + 20)
         self.connect()
-        self.acceptor.start()
+        self.port.resumeProducing()
         with capturedLogs() as told:
             self.reactor.settle(OF_PEERS_IN_A_ROW + 20)
             assert 20 == len(self.listener.failures)
@@ -442,7 +479,7 @@ class AcceptorTests(SynchronousTestCase):
         self.patch(self.reactor, "addReader", add_later)
         self.connect()
         with capturedLogs() as told:
-            self.acceptor.start()
+            self.port.resumeProducing()
             self.reactor.advance(0.1)
             assert 0 == len(self.accepted)
             self.reactor.advance(0.1)
@@ -457,7 +494,7 @@ class AcceptorTests(SynchronousTestCase):
         self.listener.failures = [errno.EMFILE, errno.EMFILE]
         self.connect()
         with capturedLogs() as warnings:
-            self.acceptor.start()
+            self.port.resumeProducing()
             self.reactor.settle()
             assert 1 == len(self.listener.failures)
 
@@ -479,13 +516,13 @@ class AcceptorTests(SynchronousTestCase):
         """
         self.listener.failures = [errno.EMFILE]
         self.connect()
-        self.acceptor.start()
+        self.port.resumeProducing()
         self.reactor.settle()
-        self.acceptor.pause()
+        self.port.pauseProducing()
         self.reactor.advance(1)
         assert 0 == len(self.accepted)
 
-        self.acceptor.start()
+        self.port.resumeProducing()
         self.reactor.settle()
         assert 1 == len(self.accepted)
 
@@ -495,10 +532,10 @@ class AcceptorTests(SynchronousTestCase):
         """
         self.listener.failures = [errno.EMFILE, errno.EMFILE]
         self.connect()
-        self.acceptor.start()
+        self.port.resumeProducing()
         self.reactor.settle()
-        self.acceptor.pause()
-        self.acceptor.start()
+        self.port.pauseProducing()
+        self.port.resumeProducing()
         self.reactor.settle()
 
         assert 1 == len(self.listener.failures)
@@ -509,15 +546,15 @@ class AcceptorTests(SynchronousTestCase):
         """
         self.listener.failures = [errno.EMFILE, errno.EMFILE]
         self.connect()
-        self.acceptor.start()
+        self.port.resumeProducing()
         self.reactor.settle()
-        self.acceptor.empty()
-        self.acceptor.close()
+        self.port.empty()
+        self.port.stopListening()
 
         assert [] == self.reactor.getDelayedCalls()
 
 
-class UnixAcceptorTests(SynchronousTestCase):
+class UnixPortTests(SynchronousTestCase):
     """
     Of a Unix socket the kernel does not tell how many wait.
     """
@@ -547,15 +584,10 @@ class UnixAcceptorTests(SynchronousTestCase):
             self.addCleanup(connection.close)
             self.accepted.append(connection)
 
-        acceptor = Acceptor(
-            self.held.dup(),
-            take,
-            self.reactor,
-            at_once=lambda waiting: waiting // 2,
-            may=may,
-        )
-        self.addCleanup(acceptor.close)
-        acceptor.start()
+        factory = Taking(take, lambda waiting: waiting // 2, may)
+        port = Port(self.held.dup(), factory, self.reactor)
+        self.addCleanup(port.stopListening)
+        port.startListening()
 
     def connect(self, count: int) -> None:
         """

@@ -82,7 +82,7 @@ def test_unix_addresses(expected: UNIXAddress, text: str) -> None:
         ("'256.0.0.1' is not a numeric address", "256.0.0.1:80"),
         ("'65536' is not a TCP port", "127.0.0.1:65536"),
         (
-            "did you mean 127.0.0.1:8080 (this machine alone) or tcp:8080 (all",
+            "did you mean 127.0.0.1:8080 (this machine only) or tcp:8080 (all",
             "8080",
         ),
         ("did you mean [::1]:8080?", "::1:8080"),

@@ -29,6 +29,7 @@ from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
 from kvd.errors import KeyAbsent
+from kvd.interfaces import IValue
 from kvd.model.keys import Key
 from kvd.store.file import FileStore
 from kvd.store.file_maker import FileStoreMaker
@@ -37,6 +38,11 @@ from tests.integration.twistd import Twistd
 _OUTER_BYTES: Final = 4 << 30
 _IMAGE_BYTES: Final = 400 << 20
 _CLIENTS: Final = 4
+_NEW_SHARE: Final = 0.2
+"""
+Of all PUTs, those of keys that never had a value before.
+"""
+
 _SIZES: Final = (100, 4096, 4096, 4096, 20_000, 200_000)
 
 
@@ -48,6 +54,8 @@ class Written:
 
     acknowledged: list[tuple[float, int]] = field(default_factory=list)
     """When, and which number; in order."""
+    is_new: bool = False
+    """Whether it was on no disk before the load."""
 
 
 @dataclass
@@ -62,7 +70,8 @@ class Cut:
     torn: int = 0
     """Values that are none that was ever sent."""
     older: int = 0
-    """Keys with an older value than the last that was acknowledged."""
+    """Keys with an older value than the last that was acknowledged, or with none of one
+    that was new."""
     lost_seconds: float = 0.0
     """How long before the cut the oldest PUT that is lost was acknowledged."""
 
@@ -177,6 +186,9 @@ class Load:
                 number += 1
                 # Some keys are written to all the time, most once in a while.
                 name = names[int(len(names) * choose.random() ** 3)]
+                if choose.random() < _NEW_SHARE:
+                    name += f"-{number}"
+                    self.written[name] = Written(is_new=True)
                 self._put_one(connection, name, number, choose.choice(_SIZES))
         except BaseException as error:
             self._errors.append(error)
@@ -261,19 +273,16 @@ def look(path: str, written: dict[str, Written], moment: float) -> Cut:
     try:
         for name, became in written.items():
             before = [each for each in became.acknowledged if each[0] <= moment]
-            cut.keys += 1
+            cut.keys += not became.is_new
+            number: int | None = -1
             try:
                 value = store.open(Key(name.encode()))
             except KeyAbsent:
-                cut.absent += 1
-                continue
-            body = b""
-            while len(body) < value.info.size:
-                part = value.read(len(body), 1 << 20)
-                assert isinstance(part, bytes)
-                body += part
-            value.close()
-            number = number_in(name, body)
+                if not became.is_new:
+                    cut.absent += 1
+                    continue
+            else:
+                number = number_in(name, body_in(value))
             if number is None:
                 cut.torn += 1
                 continue
@@ -284,6 +293,19 @@ def look(path: str, written: dict[str, Written], moment: float) -> Cut:
     finally:
         store.close()
     return cut
+
+
+def body_in(value: IValue) -> bytes:
+    """
+    All of it.
+    """
+    body = b""
+    while len(body) < value.info.size:
+        part = value.read(len(body), 1 << 20)
+        assert isinstance(part, bytes)
+        body += part
+    value.close()
+    return body
 
 
 def _run(*command: str) -> None:

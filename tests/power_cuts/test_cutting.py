@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tests.power_cuts.cutting import body_of, number_in
+from tests.privileges import take_root
 
 pytestmark = pytest.mark.integration
 
@@ -18,6 +19,7 @@ def test_what_was_synced_is_never_lost_with_what_replaces_it() -> None:
     """
     On ext4 and XFS, at durability ``process``; at ``disk`` nothing is lost at all.
     """
+    take_root("mounting images of disks")
     ended = subprocess.run(
         [sys.executable, "-m", "tests.power_cuts", "3", "2", "50"],
         capture_output=True,

@@ -73,10 +73,12 @@ class FileStoreCase(Asking, FolderCase):
     A test that has file stores in its folder.
     """
 
+    has_descriptors = True
+
     durability: Durability = "process"
 
-    swaps = False
-    """Whether the file system is one in which names are swapped."""
+    exchanges = False
+    """Whether the file system is one in which names are exchanged."""
 
     keeps = False
     """Whether it is one on a disk, so that what is replaced is kept for a while."""
@@ -96,10 +98,10 @@ class FileStoreCase(Asking, FolderCase):
         """
         Open the store in the folder, as one more process would.
         """
-        choice = "kvd.store.tree.swapping_is_cheaper"
+        choice = "kvd.store.tree.exchange_is_cheaper"
         disk = "kvd.store.file.is_on_a_disk"
         with (
-            mock.patch(choice, return_value=self.swaps),
+            mock.patch(choice, return_value=self.exchanges),
             mock.patch(disk, return_value=self.keeps),
         ):
             store = FileStore(

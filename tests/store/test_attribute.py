@@ -3,7 +3,7 @@ The tests of `kvd.store.attribute`.
 """
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kvd.model.values import METADATA_FIELDS
@@ -15,6 +15,7 @@ from kvd.store.attribute import (
     encode_metadata,
     is_dated,
 )
+from tests.exploring import exploring
 
 ETAG = "0123456789abcdef" * 2
 
@@ -27,7 +28,7 @@ VALUES = st.text(
 )
 
 
-@settings(deadline=None)
+@exploring()
 @given(
     st.integers(0, 1 << 62),
     st.integers(0, 253402300799_999999),
@@ -64,7 +65,7 @@ def test_attribute_of_the_first_version_is_read() -> None:
     assert Record(ETAG, 4096, None, {"content-type": "text/plain"}) == decode(attribute)
 
 
-@settings(deadline=None)
+@exploring()
 @given(st.binary(max_size=200))
 def test_any_bytes_are_decoded_or_refused(attribute: bytes) -> None:
     """

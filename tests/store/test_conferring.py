@@ -18,7 +18,7 @@ from kvd.model.keys import Key
 from kvd.settings import Modes
 from kvd.store.file import FileStore
 from kvd.store.file_maker import FileStoreMaker
-from tests.http.fast_path.cases import ShortcutCase, put
+from tests.http.fast_path.cases import FastPathCase, put
 from tests.store.cases import FileStoreCase
 
 GROUP = 4242
@@ -212,12 +212,12 @@ class ValuesTests(ConferringCase):
         assert [] == [name for name in self.found() if "/" in name]
 
 
-class SwappedValuesTests(ValuesTests):
+class ExchangedValuesTests(ValuesTests):
     """
     See there; values are replaced as on ext4.
     """
 
-    swaps = True
+    exchanges = True
 
 
 class PruningTests(ConferringCase):
@@ -373,9 +373,9 @@ class ModesTests(ConferringCase):
             assert "664" == self.access("values/.kvd/lock")[0]
 
 
-class ShortcutTests(ConferringCase, ShortcutCase):
+class FastPathTests(ConferringCase, FastPathCase):
     """
-    A shortcut stores values where its own folder confers what that of the key does;
+    The fast path stores values where its own folder confers what that of the key does;
     else the ordinary way does.
     """
 
@@ -421,7 +421,7 @@ class ShortcutTests(ConferringCase, ShortcutCase):
         os.unlink(self.path_of(".kvd/lock"))
         os.rmdir(self.path_of(".kvd"))
         self.store = self.open_store()
-        self.shortcuts = self.make_shortcuts(self.make_site(self.store))
+        self.fast_path = self.make_fast_path(self.make_listener(self.store))
         self.publish(self.store, Key(b"a/first"))
         for key in ("k", "a/k"):
             self.served(put(key, b"v"))

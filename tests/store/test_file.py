@@ -33,13 +33,13 @@ class ProcessContractTests(StoreContract, FileStoreCase):
     durability = "process"
 
 
-class SwappingContractTests(StoreContract, FileStoreCase):
+class ExchangingContractTests(StoreContract, FileStoreCase):
     """
-    So it is where names are swapped.
+    So it is where names are exchanged.
     """
 
     durability = "process"
-    swaps = True
+    exchanges = True
 
 
 class DiskContractTests(StoreContract, FileStoreCase):
@@ -117,7 +117,7 @@ class FileStoreMakerTests(FolderCase):
         """
         self.place("file")
         for name in ("file", "file/below"):
-            with pytest.raises(StoreUnusable, match="a file is in its place"):
+            with pytest.raises(StoreUnusable, match="there is a file of this name"):
                 maker.prepare(os.path.join(self.path, name))
 
     def test_unusable_folders_are_told(self) -> None:

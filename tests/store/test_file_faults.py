@@ -111,7 +111,7 @@ class RoomTests(FileStoreCase):
         Whatever call fails during a commit, it is told and leaves the old
         value and nothing else.
         """
-        rename = "kvd.store.tree.swap" if self.swaps else "os.rename"
+        rename = "kvd.store.tree.exchange_names" if self.exchanges else "os.rename"
         self.publish(self.store, Key(b"a/b"), b"old")
         for call in ("os.fstat", "os.setxattr", rename, "os.open"):
             upload = self.result(self.store.begin(Key(b"a/b"), None))
@@ -221,7 +221,7 @@ class RoomTests(FileStoreCase):
         (file,) = self.debris()
         os.unlink(file)
 
-        with pytest.raises(StoreFault, match="again and again"):
+        with pytest.raises(StoreFault, match="keep removing"):
             upload.commit(UNCONDITIONAL)
         assert [] == self.found()
 

@@ -6,7 +6,7 @@ import errno
 import os
 from unittest import mock
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import capturedLogs
@@ -18,6 +18,7 @@ from kvd.store import attribute, walk
 from kvd.store import listing as module
 from kvd.store.listing import Page
 from kvd.store.walk import Batch
+from tests.exploring import exploring
 from tests.store.cases import FileStoreCase
 from tests.store.stepped import SteppedPool
 
@@ -25,7 +26,7 @@ SEGMENTS = st.sampled_from([b"a", b"a-", b"a0", b"b", b"\xff"])
 KEYS = st.lists(SEGMENTS, min_size=1, max_size=3).map(b"/".join)
 
 
-@settings(deadline=None)
+@exploring()
 @given(st.dictionaries(KEYS, st.booleans()), KEYS | st.just(b""), st.integers(1, 5))
 def test_page_has_the_smallest_keys(
     stored: dict[bytes, bool], after: bytes, limit: int

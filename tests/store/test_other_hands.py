@@ -14,6 +14,7 @@ from kvd.model.keys import Key
 from kvd.model.values import ValueInfo
 from kvd.store.attribute import NAME, encode
 from kvd.store.contract.asking import holds
+from tests.chance import new_seed
 from tests.store.cases import KEY, FileStoreCase
 
 TEXT = {"content-type": "text/plain"}
@@ -223,7 +224,7 @@ class ForgedTests(OtherHandsCase):
         Whatever single byte is other, cut off or added: the value is as it was
         written, or one of others; it is never told of it what was not written.
         """
-        seed = random.randrange(1 << 32)
+        seed = new_seed()
         chance = random.Random(seed)
         info = self.publish_text()
         good = os.getxattr(self.file, NAME)

@@ -13,6 +13,7 @@ from kvd.errors import KeyAbsent, StoreFault
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.store.attribute import NAME
 from kvd.store.recent import MAX_BYTES
+from kvd.store.unwritten import _telling
 from tests.store.cases import KEY, FileStoreCase
 
 
@@ -62,6 +63,25 @@ class TornValueTests(FileStoreCase):
         os.setxattr(self.file, NAME, b"1 %032x 6\n" % 1)
 
         self.assert_absent("it has 5 bytes and was written with 6")
+
+    def test_a_value_that_was_not_written_is_absent(self) -> None:
+        """
+        Whatever its length. True ones are in `tests.integration.store_power_cuts`.
+        """
+        double = "kvd.store.value.has_unwritten_parts"
+        with mock.patch(double, side_effect=lambda _, status: status.st_size == 5):
+            self.assert_absent("it has all 5 bytes, but some were never written")
+
+    def test_a_file_system_that_does_not_tell_is_not_asked(self) -> None:
+        """
+        Some would wait for the disk before they answer.
+        """
+        with (
+            mock.patch.dict(_telling, clear=True),
+            mock.patch("kvd.store.unwritten.finds_unwritten_parts", return_value=False),
+            mock.patch("os.lseek", side_effect=AssertionError),
+        ):
+            assert b"12345" == self.get(self.store, KEY)
 
     def test_unreadable_attribute_is_a_fault(self) -> None:
         """

@@ -36,13 +36,13 @@ class KeepingContractTests(StoreContract, FileStoreCase):
     keeps = True
 
 
-class SwappingContractTests(StoreContract, FileStoreCase):
+class ExchangingContractTests(StoreContract, FileStoreCase):
     """
-    So it is where it swaps names for it.
+    So it is where it exchanges names for it.
     """
 
     keeps = True
-    swaps = True
+    exchanges = True
 
 
 class WritebackCase(FileStoreCase):
@@ -288,7 +288,7 @@ class KeptTests(WritebackCase):
         """
         store = self.open_store()
         self.publish(store, body=b"old")
-        change = "kvd.store.tree.swap" if self.swaps else "os.rename"
+        change = "kvd.store.tree.exchange_names" if self.exchanges else "os.rename"
         with mock.patch(change, side_effect=OSError(errno.EIO, "broken")):
             self.error(StoreFault, lambda: self.publish(store, body=b"new"))
 
@@ -400,7 +400,7 @@ class KeptTests(WritebackCase):
 
         (event,) = events
         assert "error" == event["log_level"].name
-        assert "may be lost" in event["log_format"]
+        assert "may lose them" in event["log_format"]
         assert {"key": [b"v"]} == self.kept()
 
     def test_what_stays_after_a_failed_sync_outlives_the_process(self) -> None:
@@ -445,7 +445,7 @@ class KeptTests(WritebackCase):
         self.publish(store)
         with capturedLogs() as events:
             self.pass_seconds(5)
-        assert "no thread to sync in" in events[0]["log_format"]
+        assert "no thread for a sync" in events[0]["log_format"]
         assert {"key": [b"v"]} == self.kept()
         self.result(store.close())
         assert {"key": [b"v"]} == self.kept()
@@ -473,12 +473,12 @@ class KeptTests(WritebackCase):
         assert [] == self.synced
 
 
-class SwappingKeptTests(KeptTests):
+class ExchangingKeptTests(KeptTests):
     """
-    The same where names are swapped.
+    The same where names are exchanged.
     """
 
-    swaps = True
+    exchanges = True
 
 
 class LeftTests(WritebackCase):
@@ -488,7 +488,14 @@ class LeftTests(WritebackCase):
 
     def setUp(self) -> None:
         super().setUp()
-        patched = mock.patch("kvd.store.tree.tells_unwritten_parts", return_value=True)
+        # Holes are what any file system has; `tests.integration.store_power_cuts` has
+        # the true ones.
+        patched = mock.patch(
+            "kvd.store.value.has_unwritten_parts",
+            lambda descriptor, status: (
+                os.lseek(descriptor, 0, os.SEEK_HOLE) < status.st_size
+            ),
+        )
         patched.start()
         self.addCleanup(patched.stop)
 
@@ -591,8 +598,8 @@ class LeftTests(WritebackCase):
 
     def test_an_upload_that_was_not_finished_is_no_value(self) -> None:
         """
-        A shortcut writes it under the name by which it keeps what it replaces: it has
-        no attribute yet, but is no file of others.
+        The fast path writes it under the name by which it keeps what it replaces: it
+        has no attribute yet, but is no file of others.
         """
         self.write(KEY, b"newer")
         self.tear(os.path.join(self.path, "key"), 0)

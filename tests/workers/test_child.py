@@ -5,6 +5,7 @@ the supervisor.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -16,15 +17,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.ipc.messages import (
     MAX_DESCRIPTORS,
-    Claims,
-    Deal,
-    Declined,
+    Batch,
+    Credits,
     Drain,
     Failed,
     Leaving,
     Listen,
     Message,
     Ready,
+    Refused,
     Unplaced,
     encode,
     send,
@@ -88,6 +89,21 @@ class WorkerTests(SynchronousTestCase):
         assert [Unplaced("0/1")] == self.tell_without_room(Listen("0/1"))
         assert 0 == self.stops
 
+    def test_a_socket_that_it_cannot_adopt_is_left_to_others(self) -> None:
+        """
+        It takes another descriptor for a moment.
+        """
+        self.worker._serving.start()
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with (
+            socket.create_server(("127.0.0.1", 0)) as sock,
+            mock.patch.object(socket, "fromfd", side_effect=short),
+        ):
+            send(self.supervisor.control, Listen("0/1"), [sock.fileno()])
+            self.reactor.settle()
+
+        assert [Unplaced("0/1")] == self.supervisor.hear()
+
     def test_it_says_who_it_is(self) -> None:
         """
         When its store is open.
@@ -123,13 +139,14 @@ class WorkerTests(SynchronousTestCase):
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
         control = self.supervisor.control
-        send(control, Claims(), [counter])
+        send(control, Credits(), [counter])
         send(control, Drain(1.0))
-        send(control, Deal(0, 1, socket.AF_UNIX), [theirs.fileno()])
+        send(control, Batch(0, 1, socket.AF_UNIX), [theirs.fileno()])
         self.reactor.settle()
-        os.close(self.worker._adopting._claims)
+        os.close(self.worker._adopting._credits)
+        os.close(self.worker._adopting._spare)
 
-        assert [Declined(0)] == self.supervisor.hear()
+        assert [Refused(0)] == self.supervisor.hear()
         assert 1 == self.stops
 
     def test_a_reason_of_any_length_reaches_the_supervisor(self) -> None:
@@ -146,7 +163,7 @@ class WorkerTests(SynchronousTestCase):
         """
         It says so and ends: there was no room from the first.
         """
-        (failed,) = self.tell_without_room(Claims())
+        (failed,) = self.tell_without_room(Credits())
 
         assert isinstance(failed, Failed)
         assert "limit of open files" in failed.sentence

@@ -25,9 +25,9 @@ from kvd.ipc.messages import (
     Failed,
     Leaving,
     Listen,
+    LogLine,
     Message,
     Ready,
-    Told,
     Unlisten,
     Unplaced,
     receive,
@@ -543,7 +543,7 @@ class EndTests(PoolCase):
         With its number and its level.
         """
         with capturedLogs() as events:
-            self.last(2).say(Told("warn", "something"))
+            self.last(2).say(LogLine("warn", "something"))
             self.reactor.settle()
 
         (event,) = events
@@ -788,8 +788,8 @@ class StopTests(PoolCase):
         """
         self.ready(0, 1, 2)
         self.heard(0)
-        brought: Deferred[None] = Deferred()
-        self.patch(self.pool._distribution, "finish", lambda: brought)
+        delivered: Deferred[None] = Deferred()
+        self.patch(self.pool._distribution, "finish", lambda: delivered)
         self.stop()
         self.reactor.advance(1)
         assert [] == self.heard(0)
@@ -798,7 +798,7 @@ class StopTests(PoolCase):
         self.last(0).say(Leaving())
         self.reactor.settle()
         self.reactor.advance(LEAVE_SECONDS)
-        brought.callback(None)
+        delivered.callback(None)
         assert [Drain(4.0 - LEAVE_SECONDS)] == self.heard(0)
 
     def test_workers_are_drained_at_once_if_no_time_is_left(self) -> None:
@@ -808,11 +808,11 @@ class StopTests(PoolCase):
         self.pool.drain_seconds = 0.5
         self.ready(0, 1, 2)
         self.heard(0)
-        brought: Deferred[None] = Deferred()
-        self.patch(self.pool._distribution, "finish", lambda: brought)
+        delivered: Deferred[None] = Deferred()
+        self.patch(self.pool._distribution, "finish", lambda: delivered)
         self.stop()
         self.reactor.advance(1)
-        brought.callback(None)
+        delivered.callback(None)
 
         assert [Drain(0.0)] == self.heard(0)
 
@@ -821,12 +821,12 @@ class StopTests(PoolCase):
         Nor told to drain.
         """
         self.ready(0, 1, 2)
-        brought: Deferred[None] = Deferred()
-        self.patch(self.pool._distribution, "finish", lambda: brought)
+        delivered: Deferred[None] = Deferred()
+        self.patch(self.pool._distribution, "finish", lambda: delivered)
         ended = self.stop()
         self.last(0).end()
         self.reactor.settle()
-        brought.callback(None)
+        delivered.callback(None)
         for number in (1, 2):
             assert Drain(5.0) in self.heard(number)
             self.last(number).end()

@@ -53,7 +53,7 @@ class ServingTests(SynchronousTestCase):
         self.listener.setblocking(False)
         self.addCleanup(self.listener.close)
         self.addCleanup(self.leave)
-        self.serving.listen("0/0", self.listener.dup())
+        self.serving.listen("0/0", self.listener)
 
     def leave(self) -> None:
         """
@@ -69,6 +69,15 @@ class ServingTests(SynchronousTestCase):
         sock = socket.create_connection(self.listener.getsockname())
         self.addCleanup(sock.close)
         return Client(self.reactor, sock)
+
+    def hand_over(self, connection: socket.socket) -> None:
+        """
+        A connection that another process has accepted.
+        """
+        with connection:
+            self.reactor.adoptStreamConnection(
+                connection.fileno(), connection.family, self.serving.factory
+            )
 
     def drain(self, seconds: float = 10, others_serve: bool = False) -> list[None]:
         """
@@ -106,6 +115,7 @@ class ServingTests(SynchronousTestCase):
         other = socket.create_server(("127.0.0.1", 0))
         other.setblocking(False)
         address = other.getsockname()
+        self.addCleanup(other.close)
         self.serving.listen("1/0", other)
         late = socket.create_connection(address)
         self.addCleanup(late.close)
@@ -119,7 +129,7 @@ class ServingTests(SynchronousTestCase):
         """
         It may be the same one, which is not for one process alone any more.
         """
-        self.serving.listen("0/0", self.listener.dup(), alone=False)
+        self.serving.listen("0/0", self.listener, exclusive=False)
 
         reply = self.connect().send(GET).receive()
 
@@ -129,7 +139,7 @@ class ServingTests(SynchronousTestCase):
         """
         Which may come later than the socket.
         """
-        self.serving.listen("0/0", self.listener.dup(), alone=False)
+        self.serving.listen("0/0", self.listener, exclusive=False)
         self.serving.may_accept = lambda waiting: False
         client = self.connect().send(GET)
         assert b"" == client.receive()
@@ -150,35 +160,35 @@ class ServingTests(SynchronousTestCase):
         And all of one that nobody else takes from.
         """
         self.serving.share_of = lambda waiting: waiting // 2
-        for alone, taken in ((False, 1), (True, 2)):
-            self.serving.listen("0/0", self.listener.dup(), alone=alone)
+        for exclusive, taken in ((False, 1), (True, 2)):
+            self.serving.listen("0/0", self.listener, exclusive=exclusive)
             clients = [self.connect() for _ in range(2)]
             self.reactor.settle(1)
-            assert taken == len(self.serving._site.connections)
+            assert taken == len(self.serving._process.connections)
 
             for client in clients:
                 client.close()
             self.reactor.settle()
-            assert 0 == len(self.serving._site.connections)
+            assert 0 == len(self.serving._process.connections)
 
     def test_a_client_that_comes_meanwhile_is_accepted_in_the_same_turn(self) -> None:
         """
         From a socket that nobody else takes from: a turn for each would cost more.
         """
         others: list[Client] = []
-        serve = self.serving.serve
+        take = self.serving.factory.take
 
-        def serve_while_another_comes(connection: socket.socket, peer: object) -> None:
-            serve(connection, peer)
+        def take_while_another_comes(connection: socket.socket, peer: object) -> bool:
             if not others:
                 others.append(self.connect())
+            return take(connection, peer)
 
-        self.patch(self.serving, "serve", serve_while_another_comes)
-        self.serving.listen("0/0", self.listener.dup())
+        self.patch(self.serving.factory, "take", take_while_another_comes)
+        self.serving.listen("0/0", self.listener)
         self.connect()
         self.reactor.settle(1)
 
-        assert 2 == len(self.serving._site.connections)
+        assert 2 == len(self.serving._process.connections)
 
     def test_a_socket_that_is_given_back_is_left_to_others(self) -> None:
         """
@@ -222,9 +232,8 @@ class ServingTests(SynchronousTestCase):
         first.send(b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 1\r\n\r\n")
         ended = self.drain()
         near, far = socket.socketpair()
-        near.setblocking(False)
         self.addCleanup(far.close)
-        self.serving.serve(near, "")
+        self.hand_over(near)
         client = Client(self.reactor, far)
         client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
         reply = client.receive()
@@ -243,11 +252,10 @@ class ServingTests(SynchronousTestCase):
         first = self.connect().send(BEGUN)
         ended = self.drain()
         near, far = socket.socketpair()
-        near.setblocking(False)
         self.addCleanup(far.close)
         far.send(GET)
         with mock.patch.object(RequestReader, "feed", side_effect=ZeroDivisionError):
-            self.serving.serve(near, "")
+            self.hand_over(near)
         assert b"" == Client(self.reactor, far).receive()
         assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
 
@@ -327,7 +335,7 @@ class ServingTests(SynchronousTestCase):
         good, bad = self.connect().send(GET[:5]), self.connect().send(GET[:5])
         broken = next(
             connection
-            for connection in self.serving._site.connections
+            for connection in self.serving._process.connections
             if connection.transport.client == bad.socket.getsockname()
         )
         self.patch(broken, "check_time", lambda now: 1 // 0)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from kvd.http.memo import Kept
+from kvd.http.memo import Memo
 from kvd.http.wire.heads import KEPT_HEADS
 from kvd.http.wire.targets import is_path, path_segments
 from kvd.interfaces import IDialect
@@ -39,7 +39,7 @@ class Dialects:
             unquote_to_bytes(choice.prefix)[1:]: load(IDialectDeclaration, choice.name)
             for choice in choices
         }
-        self._understood: Kept[Request, Operation] = Kept(KEPT_HEADS)
+        self._understood: Memo[Request, Operation] = Memo(KEPT_HEADS)
         self._places: list[Place] = sorted(
             (Place(dialect, prefix) for prefix, dialect in by_prefix.items()),
             key=lambda place: len(place.prefix),
@@ -79,4 +79,4 @@ class Dialects:
         if known is not None:
             return known
         operation = place.dialect.understand(request, place.prefix)
-        return self._understood.keep(request, operation)
+        return self._understood.remember(request, operation)

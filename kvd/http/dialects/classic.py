@@ -19,7 +19,7 @@ from zope.interface import implementer
 from kvd.errors import KeyAbsent
 from kvd.http.wire.targets import key_of_segments, path_segments
 from kvd.interfaces import IDialect
-from kvd.model.operations import Delete, Get, Operation, Put, Tell
+from kvd.model.operations import Delete, FixedReply, Get, Operation, Put
 from kvd.model.requests import Request
 
 
@@ -38,7 +38,7 @@ class Classic:
         own = [segment for segment in segments if segment]
         if len(own) != 1:
             if method == "PUT":
-                return Tell(204)
+                return FixedReply(204)
             raise KeyAbsent("In this dialect a key has exactly one segment.")
         key = key_of_segments([*folders, *own])
         if method == "PUT":
@@ -47,7 +47,9 @@ class Classic:
             return Delete(key)
         return Get(key, ranges=False)
 
-    def spell(self, status: int, operation: Operation | None, writing: bool) -> int:
+    def render_status(
+        self, status: int, operation: Operation | None, writing: bool
+    ) -> int:
         if isinstance(operation, Put):
             if status in (201, 204):
                 return 304 if operation.empty else 200

@@ -14,7 +14,7 @@ from kvd.http.wire.fields import conditions_of, metadata_of
 from kvd.http.wire.targets import page_of, parse_target
 from kvd.http.wire.unsupported import refuse_unsupported
 from kvd.interfaces import IDialect
-from kvd.model.operations import Delete, Get, List, Operation, Put, Tell
+from kvd.model.operations import Delete, FixedReply, Get, List, Operation, Put
 from kvd.model.requests import Request
 
 ALLOWED: Final = "GET, HEAD, PUT, DELETE, OPTIONS"
@@ -32,7 +32,7 @@ class Plain:
             raise MethodNotAllowed(f"{method} is not served here; {ALLOWED} are.")
         target = parse_target(request.target, method)
         if method == "OPTIONS":
-            return Tell(204, (("Allow", ALLOWED),))
+            return FixedReply(204, (("Allow", ALLOWED),))
         if target.key is None:
             if method in ("GET", "HEAD"):
                 after, limit = page_of(target.query)
@@ -56,7 +56,9 @@ class Plain:
             return Delete(target.key, conditions)
         return Get(target.key, conditions, body=method == "GET")
 
-    def spell(self, status: int, operation: Operation | None, writing: bool) -> int:
+    def render_status(
+        self, status: int, operation: Operation | None, writing: bool
+    ) -> int:
         return status
 
 

@@ -1,31 +1,44 @@
 """
-Requests and their replies: one file per kind of operation.
+What requests ask for, and how it is done: one file per kind of operation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from kvd.http.methods.contract import Exchange, Replier
-from kvd.http.methods.get import GetExchange
-from kvd.http.methods.listing import ListExchange
-from kvd.http.methods.put import PutExchange
-from kvd.http.methods.small import DeleteExchange, TellExchange
-from kvd.http.site import Site
-from kvd.model.operations import Delete, Get, List, Operation, Put, Tell
+from kvd.http.lifecycle import ConnectionLifecycle
+from kvd.http.methods.delete import DeleteHandler
+from kvd.http.methods.get import GetHandler
+from kvd.http.methods.listing import ListHandler
+from kvd.http.methods.put import PutHandler
+from kvd.http.methods.without_store import FixedReplyHandler, RefusalHandler
+from kvd.http.request import RequestHandler
+from kvd.interfaces import IDialect
+from kvd.model.operations import Delete, FixedReply, Get, List, Put
+from kvd.model.requests import Request
 
-_EXCHANGES: Final[dict[type, Callable[[Any, Replier, Site], Exchange]]] = {
-    Tell: TellExchange,
-    Put: PutExchange,
-    Get: GetExchange,
-    Delete: DeleteExchange,
-    List: ListExchange,
+_HANDLERS: Final[dict[type, type[RequestHandler]]] = {
+    FixedReply: FixedReplyHandler,
+    Put: PutHandler,
+    Get: GetHandler,
+    Delete: DeleteHandler,
+    List: ListHandler,
 }
 
 
-def exchange_for(operation: Operation, replier: Replier, site: Site) -> Exchange:
+def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHandler:
     """
-    The exchange that does an operation.
+    Understand a head: the handler that does what it asks for, or that refuses it.
     """
-    return _EXCHANGES[type(operation)](operation, replier, site)
+    dialect: IDialect | None = None
+    try:
+        guard = connection.listener.guard
+        if not guard.knows(request.host):
+            guard.check(request, connection.transport.socket.getsockname())
+        dialects = connection.context.dialects
+        place = dialects.of(request.target)
+        dialect = place.dialect
+        operation = dialects.understand(place, request)
+    except Exception as error:
+        return RefusalHandler(connection, request, dialect, error)
+    return _HANDLERS[operation.__class__](connection, request, dialect, operation)

@@ -11,8 +11,9 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
-from kvd.http.methods.contract import Exchange, Fields, Replier, Rest, Source
-from kvd.http.site import Site
+from kvd.http.reply_fields import Fields
+from kvd.http.request import RequestHandler
+from kvd.http.source import Rest, Source
 from kvd.http.wire.replies import NO_SNIFFING
 from kvd.interfaces import Answer, IListing
 from kvd.model.keys import escape
@@ -25,33 +26,28 @@ _EPOCH: Final = datetime(1970, 1, 1)  # In UTC, and the faster for not saying so
 _quoted: Final = json.JSONEncoder().encode
 
 
-class ListExchange(Exchange):
+class ListHandler(RequestHandler):
     """
     Sends a listing: a stream of all keys, or a page of them.
     """
 
-    def __init__(self, operation: List, replier: Replier, site: Site) -> None:
-        self._operation = operation
-        self._replier = replier
-        self._site = site
-        self._listing: IListing | None = None
+    _operation: List
+    _listing: IListing | None = None
 
     def begin(self) -> None:
-        self._replier.proceed()
+        self.proceed()
 
     def end(self) -> None:
         operation = self._operation
-        listing = self._listing = self._site.store.list(
+        listing = self._listing = self._context.store.list(
             operation.prefix, operation.after, operation.limit
         )
         if not operation.body:
-            self._replier.stream(200, [*_FIELDS], None, ListingSource(listing))
+            self.stream(200, [*_FIELDS], None, ListingSource(listing))
             return
         # The first slice is awaited before anything is said, so that a walk
         # that cannot begin is a 500 and not a listing that breaks off.
-        self._replier.when(
-            listing.next_slice(), lambda values: self._begun(listing, values)
-        )
+        self.when(listing.next_slice(), lambda values: self._begun(listing, values))
 
     def abandon(self) -> None:
         if self._listing is not None:
@@ -60,15 +56,13 @@ class ListExchange(Exchange):
     def _begun(self, listing: IListing, values: Sequence[ValueInfo]) -> None:
         lines = listing_lines(values)
         if self._operation.limit is None and values:
-            self._replier.stream(
-                200, [*_FIELDS], None, Rest(lines, ListingSource(listing))
-            )
+            self.stream(200, [*_FIELDS], None, Rest(lines, ListingSource(listing)))
             return
         listing.close()
         fields: Fields = [*_FIELDS]
         if len(values) == self._operation.limit:
             fields.append(("Link", self._next_page(values[-1].key)))
-        self._replier.reply(200, fields, lines)
+        self.reply(200, fields, lines)
 
     def _next_page(self, last: bytes) -> str:
         # RFC 8288. A page that came short has none after it.

@@ -7,8 +7,8 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from kvd.errors import KeyAbsent, LengthRequired, ValueTooLarge
-from kvd.http.methods.contract import Exchange, Fields, Replier
-from kvd.http.site import Site
+from kvd.http.reply_fields import published_reply
+from kvd.http.request import RequestHandler
 from kvd.http.wire.digests import Verification
 from kvd.interfaces import Answer, IStore, IUpload
 from kvd.model.conditions import UNCONDITIONAL
@@ -17,25 +17,21 @@ from kvd.model.operations import Put
 from kvd.model.values import Published, ValueInfo
 
 
-class PutExchange(Exchange):
+class PutHandler(RequestHandler):
     """
     Stores a body, chunk by chunk, and publishes it at its end.
     """
 
-    def __init__(self, operation: Put, replier: Replier, site: Site) -> None:
-        self._operation = operation
-        self._replier = replier
-        self._site = site
-        self._upload: IUpload | None = None
-        self._received = 0
-        # Looked at here alone: a body with digests is never moved by the kernel.
-        self._verification = (
-            Verification(operation.digests) if operation.digests else None
-        )
+    _operation: Put
+    _upload: IUpload | None = None
+    # A body with digests is never moved by the kernel, so all of it is seen here.
+    _verification: Verification | None = None
 
     def begin(self) -> None:
-        request = self._replier.request
-        if self._operation.empty:
+        operation, request = self._operation, self._request
+        if operation.digests:
+            self._verification = Verification(operation.digests)
+        if operation.empty:
             self._begin_upload(0)
             return
         if request.length is None and not request.chunked:
@@ -44,13 +40,13 @@ class PutExchange(Exchange):
                 " that broke off is not taken for a whole one."
             )
         self._check_size(request.length or 0)
-        if self._operation.conditions is UNCONDITIONAL:
+        if operation.conditions is UNCONDITIONAL:
             self._begin_upload(request.length)
         else:
             self._check_conditions(request.length)
 
     def _check_size(self, size: int) -> None:
-        limit = self._site.limits.value_bytes
+        limit = self._context.limits.value_bytes
         if limit is not None and size > limit:
             raise ValueTooLarge(f"A value may have at most {limit} bytes here.")
 
@@ -61,31 +57,29 @@ class PutExchange(Exchange):
             self._operation.conditions.check_change(current)
             self._begin_upload(length)
 
-        self._replier.when(_or_absent(self._site.store, self._operation.key), decide)
+        self.when(_or_absent(self._context.store, self._operation.key), decide)
 
     def _begin_upload(self, length: int | None) -> None:
-        def begun(upload: IUpload) -> None:
-            self._upload = upload
-            self._replier.proceed()
-
-        self._replier.when(
-            self._site.store.begin(
-                self._operation.key, length, self._operation.metadata
-            ),
-            begun,
-            undo=lambda upload: upload.discard(),
+        operation = self._operation
+        self.when(
+            self._context.store.begin(operation.key, length, operation.metadata),
+            self._begun,
+            undo=_discard,
         )
+
+    def _begun(self, upload: IUpload) -> None:
+        self._upload = upload
+        self.proceed()
 
     def chunk(self, data: bytes) -> None:
         if self._operation.empty:
             return
-        self._received += len(data)
-        if self._replier.request.chunked:
-            self._check_size(self._received)
+        if self._request.chunked:
+            self._check_size(self.received)
         if self._verification is not None:
             self._verification.update(data)
         assert self._upload is not None
-        self._replier.when(self._upload.write(data), lambda _: None)
+        self.when(self._upload.write(data), _go_on)
 
     def descriptor(self) -> int | None:
         if self._upload is None or self._operation.empty or self._verification:
@@ -98,11 +92,11 @@ class PutExchange(Exchange):
         assert self._upload is not None
         # A commit that fails has discarded the upload itself.
         upload, self._upload = self._upload, None
-        self._replier.when(upload.commit(self._operation.conditions), self._published)
+        self.when(upload.commit(self._operation.conditions), self._published)
 
     def _published(self, published: Published) -> None:
-        status, fields = published_reply(published, self._site.store.durability)
-        self._replier.reply(status, fields)
+        status, fields = published_reply(published, self._context.store.durability)
+        self.reply(status, fields)
 
     def abandon(self) -> None:
         if self._upload is not None:
@@ -110,14 +104,14 @@ class PutExchange(Exchange):
             upload.discard()
 
 
-def published_reply(published: Published, durability: str) -> tuple[int, Fields]:
+def _discard(upload: IUpload) -> None:
+    upload.discard()
+
+
+def _go_on(_: None) -> None:
     """
-    The status and the fields of the reply to a PUT.
+    The next chunk is welcome.
     """
-    return 201 if published.created else 204, [
-        ("ETag", f'"{published.info.etag}"'),
-        ("Kvd-Durability", durability),
-    ]
 
 
 def _or_absent(store: IStore, key: Key) -> Answer[ValueInfo | None]:

@@ -6,13 +6,19 @@ state       event                               next state
 ==========  ==================================  ============================
 HEAD        Request, when its blank line came   LENGTH, CHUNKED, or END
 LENGTH      bytes, as they come                 END at the last one
-CHUNKED     bytes, of many chunks together      END after the trailers
+CHUNKED     bytes, of many chunks together      HEAD, with END_OF_REQUEST
 END         END_OF_REQUEST                      HEAD
+SKIP        none                                HEAD at the last byte of the body
 BROKEN      raises what it raised before        never left
 ==========  ==================================  ============================
 
 A piece of a body of known length that finds nothing buffered before it is
 handed on as the very object that was fed: large values are not copied here.
+
+Nor need they be fed: whoever moves them to their files inside the kernel asks how much
+there is to be moved, and reports how much was (`RequestReader.movable`, `moved`). And a
+body that nobody wants any more is read past, if it is short (`RequestReader.skip`):
+never is what belongs to it taken for a request.
 """
 
 from __future__ import annotations
@@ -28,6 +34,12 @@ from kvd.http.wire.heads import Heads
 from kvd.model.requests import Request
 from kvd.settings import Limits
 
+SKIP_BYTES: Final = 256 * 1024
+"""
+The rest of a refused body is read past if it is no longer than this; beyond,
+closing is cheaper for both sides.
+"""
+
 # Of the request line beside its target: a method, two blanks, a version.
 _LINE_EXTRA_BYTES: Final = 64
 
@@ -37,6 +49,7 @@ class _State(Enum):
     LENGTH = auto()
     CHUNKED = auto()
     END = auto()
+    SKIP = auto()
     BROKEN = auto()
 
 
@@ -46,6 +59,7 @@ _HEAD: Final = _State.HEAD
 _LENGTH: Final = _State.LENGTH
 _CHUNKED: Final = _State.CHUNKED
 _END: Final = _State.END
+_SKIP: Final = _State.SKIP
 _BROKEN: Final = _State.BROKEN
 
 
@@ -80,21 +94,44 @@ class RequestReader:
         return len(self._data) - self._at
 
     @property
-    def mid_head(self) -> bool:
+    def in_request(self) -> bool:
         """
-        Some but not all bytes of a head have come.
+        A head was given as an event, and the end of its request was not, or is not
+        read past yet; or the bytes were refused, and what belongs to what is unknown.
         """
-        return self._state is _HEAD and self.buffered > 0
+        return self._state is not _HEAD
 
     @property
-    def remaining_body(self) -> int | None:
+    def movable(self) -> int:
         """
-        How many bytes of a body of known length were not given as events yet;
-        None in a chunked body.
+        How many bytes of the body, from the next one that is read on, need not be fed.
+        """
+        return self._left if self._state is _LENGTH and not self.buffered else 0
+
+    def moved(self, count: int) -> None:
+        """
+        So many bytes of the body have gone another way.
+        """
+        assert 0 <= count <= self.movable
+        self._left -= count
+        if not self._left:
+            self._state = _END
+
+    @property
+    def can_skip(self) -> bool:
+        """
+        Whether the rest of the request is short, and its length is known.
         """
         if self._state is _LENGTH:
-            return self._left
-        return None if self._state is _CHUNKED else 0
+            return self._left <= SKIP_BYTES
+        return self._state is _END
+
+    def skip(self) -> None:
+        """
+        Give no more events of the present request: read past the rest of it.
+        """
+        assert self.can_skip
+        self._state = _SKIP if self._state is _LENGTH else _HEAD
 
     def feed(self, data: bytes) -> None:
         """
@@ -103,18 +140,6 @@ class RequestReader:
         rest = self._data[self._at :]
         self._data = rest + data if rest else data
         self._at = 0
-
-    def skip_body(self, count: int) -> None:
-        """
-        So many bytes of a body of known length went another way. Nothing may
-        be buffered.
-        """
-        assert self._state is _LENGTH
-        assert not self.buffered
-        assert 0 <= count <= self._left
-        self._left -= count
-        if not self._left:
-            self._state = _END
 
     def next_event(self) -> Event:
         """
@@ -131,6 +156,8 @@ class RequestReader:
                 return self._take_length()
             if state is _CHUNKED:
                 return self._take_chunked()
+            if state is _SKIP:
+                return self._take_past_body()
             if self._error is not None:
                 raise self._error
         except PeerError as error:
@@ -216,6 +243,15 @@ class RequestReader:
         if not self._left:
             self._state = _END
         return data
+
+    def _take_past_body(self) -> Event:
+        count = min(self._left, self.buffered)
+        self._use(self._at + count)
+        self._left -= count
+        if self._left:
+            return NEED_DATA
+        self._state = _HEAD
+        return self._take_head()
 
     def _take_chunked(self) -> Event:
         assert self._chunks is not None

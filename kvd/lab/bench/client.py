@@ -1,10 +1,10 @@
 """
-One client of the load: a blocking socket that sends the same body again and
-again, and waits for each reply.
+One client of the load: a blocking socket that sends the same body again and again, and
+waits for each reply.
 
-It has to cost little beside the server that it measures. The body is a file in
-memory that the kernel sends (sendfile(2)), so its bytes are never copied on this
-side; the head leaves in the same segment as the body's beginning (``MSG_MORE``).
+It must cost little compared with the server that it measures. The body is a file in
+memory that the kernel sends (sendfile(2)), so its bytes are not copied on this side.
+The head leaves in the same segment as the beginning of the body (``MSG_MORE``).
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ A body up to here is cheaper to send with its head, in one call.
 
 class RequestFailed(Exception):
     """
-    A request had no reply, or not the right one.
+    A request had no reply, or a wrong one.
     """
 
 
 class TimedOut(RequestFailed):
     """
-    Nothing moved for too long.
+    No byte moved until the timeout.
     """
 
 
 class Reply:
     """
-    What the parser reports.
+    A reply while it is parsed.
     """
 
     complete = False
@@ -52,7 +52,7 @@ class Reply:
 
     def on_message_complete(self) -> None:
         self.status = self._parser.get_status_code()
-        # 100 Continue and its like come before the reply.
+        # 100 Continue and the like precede the reply.
         self.complete = self.status >= 200
         self.stays = self._parser.should_keep_alive()
 
@@ -78,10 +78,9 @@ class PutClient:
         Args:
             port: Of the server, on 127.0.0.1.
             body: A descriptor of a file with the body; its position is not used.
-            body_bytes: How long the body is.
-            keep_alive: Whether the connection is used again, or made anew for
-                each request.
-            timeout_seconds: How long one system call may stand still.
+            body_bytes: The length of the body.
+            keep_alive: Whether the connection is kept, or made for each request.
+            timeout_seconds: Of each system call.
         """
         self._port = port
         self._body = body
@@ -110,9 +109,9 @@ class PutClient:
             self._send(self._socket, key)
             stays = self._read_reply(self._socket)
         except BlockingIOError as error:
-            # What a call on a blocking socket raises when its time is over.
+            # A call on a blocking socket raises this after its timeout.
             self.close()
-            raise TimedOut(f"nothing moved for {self._timeout_seconds:g} s") from error
+            raise TimedOut(f"no byte moved for {self._timeout_seconds:g} s") from error
         except (OSError, HttpParserError) as error:
             self.close()
             raise RequestFailed(f"{type(error).__name__}: {error}") from error
@@ -124,7 +123,7 @@ class PutClient:
 
     def close(self) -> None:
         """
-        Hang up.
+        Close the connection.
         """
         if self._socket is not None:
             self._socket.close()
@@ -133,8 +132,8 @@ class PutClient:
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            # Timeouts of the kernel: with one of Python's the descriptor would
-            # not block, and sendfile would have to be polled.
+            # The kernel's timeouts: with one of Python's the descriptor would not
+            # block, and sendfile would need polling.
             timeout = _timeval(self._timeout_seconds)
             for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
                 connection.setsockopt(socket.SOL_SOCKET, option, timeout)

@@ -1,5 +1,5 @@
 """
-The comparison of policies as a person reads it.
+The comparison of policies as tables.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from typing import Final
 
 from rich.console import Console
 
-from kvd.lab.bench.dispatch import Compared, Plan, Seen
-from kvd.lab.bench.handing import HandOverCost
-from kvd.lab.bench.table import milliseconds, percent, plain_table
-from kvd.lab.bench.wanted import Wanted
+from kvd.lab.bench.dispatch import Compared
+from kvd.lab.bench.dispatch_plan import Plan
+from kvd.lab.bench.hand_over import HandOverCost
+from kvd.lab.bench.run import Rounds, failure_lines
+from kvd.lab.measuring.table import milliseconds, percent, show_lines, show_table
+from kvd.lab.measuring.targets import TARGET_COLUMNS, Target
 
 COLUMNS: Final = (
     "policy",
@@ -29,12 +31,10 @@ COLUMNS: Final = (
 
 HAND_OVER_COLUMNS: Final = (
     "policy",
-    "of many\nµs",
-    "alone\nµs",
+    "in a batch\nµs",
+    "single\nµs",
     "connections/s\nat most",
 )
-
-WANTED_COLUMNS: Final = ("figure", "seen", "wanted", "")
 
 
 def plan_line(plan: Plan) -> str:
@@ -43,7 +43,7 @@ def plan_line(plan: Plan) -> str:
     """
     mean = f"{plan.mean_seconds * 1e3:g} ms"
     return (
-        f"{plan.workers} workers that a request keeps for {mean} on average, so"
+        f"{plan.workers} workers, each busy for {mean} with a request on average, so"
         f" {plan.bound:,.0f} requests/s at most; each figure is the median of"
         f" {plan.rounds} rounds of {plan.seconds:g} s"
     )
@@ -54,25 +54,24 @@ def show_compared(compared: Compared, console: Console) -> None:
     Print all policies under one load.
     """
     case = compared.case
-    console.print(f"\n{case.name}: {case.title}\n", style="bold", highlight=False)
-    console.print(plain_table(COLUMNS, [cells(seen) for seen in compared.seen]))
-    for line in failures(compared):
-        console.print(line, highlight=False, markup=False)
+    lines = [cells(rounds) for rounds in compared.policies]
+    show_table(f"{case.name}: {case.title}", COLUMNS, lines, console)
+    show_lines(failures(compared), console)
 
 
-def cells(seen: Seen) -> Sequence[str]:
+def cells(rounds: Rounds) -> Sequence[str]:
     """
     A line of the table.
     """
     return (
-        seen.policy,
-        f"{seen.rate:,.0f}",
-        *(milliseconds(seen.latency(share)) for share in (0.5, 0.99, 1.0)),
-        f"{seen.middle(lambda run: run.balance):.4f}",
-        f"{seen.middle(lambda run: run.balance_of_connections):.4f}",
-        percent(seen.middle(lambda run: run.idle_while_others_queue), 1),
-        percent(seen.middle(lambda run: run.utilisation)),
-        str(seen.failed),
+        rounds.policy,
+        f"{rounds.rate:,.0f}",
+        *(milliseconds(rounds.latency(share)) for share in (0.5, 0.99, 1.0)),
+        f"{rounds.median(lambda run: run.balance):.4f}",
+        f"{rounds.median(lambda run: run.balance_of_connections):.4f}",
+        percent(rounds.median(lambda run: run.idle_while_others_queue), 1),
+        percent(rounds.median(lambda run: run.utilisation)),
+        str(rounds.failed),
     )
 
 
@@ -81,10 +80,9 @@ def failures(compared: Compared) -> Sequence[str]:
     A line for each reason why requests failed.
     """
     return [
-        f"{seen.policy}: {count} failed: {reason}"
-        for seen in compared.seen
-        for run in seen.runs
-        for reason, count in sorted(run.report.failures.items())
+        line
+        for rounds in compared.policies
+        for line in failure_lines(rounds.policy, *(run.report for run in rounds.runs))
     ]
 
 
@@ -92,9 +90,12 @@ def show_hand_over(costs: Sequence[HandOverCost], console: Console) -> None:
     """
     Print what connections cost the supervisor.
     """
-    console.print("\nThe supervisor's processor time for a connection\n", style="bold")
-    lines = [hand_over_cells(cost) for cost in costs]
-    console.print(plain_table(HAND_OVER_COLUMNS, lines))
+    show_table(
+        "The supervisor's processor time for a connection",
+        HAND_OVER_COLUMNS,
+        [hand_over_cells(cost) for cost in costs],
+        console,
+    )
 
 
 def hand_over_cells(cost: HandOverCost) -> Sequence[str]:
@@ -104,15 +105,14 @@ def hand_over_cells(cost: HandOverCost) -> Sequence[str]:
     return (
         cost.policy,
         f"{cost.seconds * 1e6:.1f}",
-        f"{cost.alone_seconds * 1e6:.0f}",
+        f"{cost.single_seconds * 1e6:.0f}",
         f"{cost.connections_per_second:,.0f}",
     )
 
 
-def show_wanted(wanted: Sequence[Wanted], console: Console) -> None:
+def show_targets(targets: Sequence[Target], console: Console) -> None:
     """
-    Print what is to be reached.
+    Print the figures to reach.
     """
-    console.print("\nFigures to reach\n", style="bold")
-    lines = [figure.cells() for figure in wanted]
-    console.print(plain_table(WANTED_COLUMNS, lines, words=("figure", "")))
+    lines = [target.cells() for target in targets]
+    show_table("Targets", TARGET_COLUMNS, lines, console)

@@ -1,12 +1,12 @@
 """
 The load: a program of its own, ``python -m kvd.lab.bench.load``.
 
-Each client is a process and has a fixed share of the requests, as the article's
-threads had: who meets a busy worker falls behind, and nobody takes over. Or it
-sends for a fixed time, and who meets a busy worker sends less. All begin at once.
-What they found comes on standard output, as JSON.
+Each client is a process with a fixed share of the requests, as the article's threads
+were: a client that meets a busy worker falls behind, and no other client helps it. Or
+each client sends for a fixed time, and one that meets a busy worker sends less. All
+clients begin at once. The program prints a report as JSON.
 
-It is a program of its own so that nothing is forked from a process with threads.
+It is a separate program, so that no process with threads is forked.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from kvd.lab.bench.storm import Storm
 
 GIVE_UP_AFTER: Final = 2
 """
-Requests of one client that time out in a row before it sends no more.
+The number of timeouts in a row after which a client stops.
 """
 
 _PIECE_BYTES: Final = 1 << 20
@@ -46,15 +46,15 @@ class Load:
     body_bytes: int
     clients: int
     keep_alive: bool
-    """Whether a client uses its connection again, or makes one for each request."""
+    """Whether a client keeps its connection, or makes one for each request."""
     seconds: float = 0.0
-    """If above 0, each client sends for so long, and no fixed share."""
+    """If above 0, each client sends for this time, and has no fixed share."""
     at_once: int = 1
-    """How many connections a client that sends for a time opens at once, and keeps."""
+    """How many connections a client opens at once and keeps, if it sends for a time."""
 
     def shares(self) -> list[int]:
         """
-        How many requests each client sends, if not for a time.
+        The number of requests of each client, if it does not send for a time.
         """
         each, more = divmod(self.requests, self.clients)
         return [each + (client < more) for client in range(self.clients)]
@@ -63,33 +63,34 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class Report:
     """
-    What became of a load.
+    The results of a load.
     """
 
     began: float
     """When the clients began (`time.monotonic`)."""
     ended: float
-    """When the last reply had been read."""
+    """When the last reply was complete."""
     latencies: list[float]
-    """Seconds from the beginning of each request that succeeded, its connection
-    included where it made one, to the end of its reply; in no order."""
+    """Seconds from the beginning of each successful request, including its connection
+    if it made one, to the end of its reply; in no order."""
     failures: dict[str, int]
-    """How many requests failed, by the reason."""
+    """How many requests failed, by reason."""
     cpu_seconds: float
     """Of all clients."""
     late: int = 0
-    """How many succeeded when the time that was given was over."""
+    """How many requests succeeded after the given time was over."""
     given_seconds: float = 0.0
-    """For how long was to be sent; 0: until all was sent."""
+    """How long the load was to be sent; 0: until all requests were sent."""
     begins: list[float] = field(default_factory=list)
-    """Seconds from `began` to the first request of each client, in their order:
-    however many are let go at once, they need processors to begin."""
+    """Seconds from `began` to the first request of each client, in their order: clients
+    that are started at once still need processors to begin."""
 
     @property
     def rate(self) -> float:
         """
-        Requests that succeeded per second. Where a time was given, neither what
-        ended later counts nor the time that it took: clients are then ever fewer.
+        Successful requests per second. If a time was given, requests that ended later
+        do not count, nor does the time after it: there are fewer and fewer clients
+        then.
         """
         seconds = self.given_seconds or self.seconds
         return (len(self.latencies) - self.late) / seconds if seconds else 0.0
@@ -97,7 +98,7 @@ class Report:
     @property
     def failed(self) -> int:
         """
-        Requests that were not answered as they should be.
+        Requests without the right reply.
         """
         return sum(self.failures.values())
 
@@ -145,7 +146,7 @@ def run_load(port: int, load: Load) -> Report:
         for pipe in pipes:
             pipe.readline()
         began = time.monotonic()
-        # The end of this pipe is what all clients wait for.
+        # All clients wait for the end of this pipe.
         os.close(start)
         start = -1
         parts = [json.loads(pipe.read() or b"null") for pipe in pipes]
@@ -165,7 +166,7 @@ def run_load(port: int, load: Load) -> Report:
 
 def _body(size: int) -> int:
     descriptor = os.memfd_create("kvd bench body", os.MFD_CLOEXEC)
-    # Written, because a hole would be one page of zeroes that stays in the
+    # Written, because a hole would be a single page of zeroes that stays in the
     # processor's cache.
     piece = os.urandom(min(size, _PIECE_BYTES))
     while size:
@@ -177,7 +178,7 @@ def _be_client(
     number: int, send: Callable[[], dict[str, Any]], start_end: int, result_end: int
 ) -> None:
     """
-    Live as a client, and end this process.
+    Act as a client, and end this process.
     """
     try:
         os.write(result_end, b"ready\n")
@@ -206,7 +207,7 @@ def _send_share(
             break
         if timeouts == GIVE_UP_AFTER:
             left = 1 if seconds else share - request
-            failures["not sent, since the server stood still"] += left
+            failures["not sent, after timeouts"] += left
             break
         try:
             client.put(key_of(number, request))
@@ -237,12 +238,12 @@ def _send_storm(port: int, body: int, number: int, load: Load) -> dict[str, Any]
     value = os.pread(body, load.body_bytes, 0)
     storm = Storm(port, value, lambda connection: key_of(number, connection))
     begins = time.monotonic()
-    storm.blow(load.at_once, begins + load.seconds)
+    storm.run(load.at_once, begins + load.seconds)
     return {
         "begins": begins,
         "ended": time.monotonic(),
         "cpu_seconds": _cpu_seconds() - before,
-    } | storm.told()
+    } | storm.results()
 
 
 def _cpu_seconds() -> float:

@@ -1,23 +1,26 @@
 """
-One measurement: what the clients found, and what the workers did.
+One run: what the clients measured, and what the workers did.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from kvd.dispatch.balance import jain_index
-from kvd.lab.bench.figures import (
+from kvd.lab.bench.load import Load, Report
+from kvd.lab.bench.programs import send
+from kvd.lab.bench.sampling import Sampler, Work
+from kvd.lab.bench.timeline import (
     idle_while_others_queue,
-    percentile,
     share_of_time,
     under_half_busy,
     utilisation,
 )
-from kvd.lab.bench.load import Report
-from kvd.lab.bench.sampling import Work
+from kvd.lab.measuring.daemon import Daemon
+from kvd.lab.measuring.figures import median, percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Run:
     @property
     def without_work(self) -> int:
         """
-        Workers that served nobody.
+        Workers that served no request.
         """
         return sum(not requests for requests in self.work.requests)
 
@@ -99,7 +102,7 @@ class Run:
     @property
     def until(self) -> float:
         """
-        When the load was meant to end, or ended.
+        The given end of the load, or its actual end.
         """
         report = self.report
         if report.given_seconds:
@@ -109,17 +112,111 @@ class Run:
     @property
     def worker_cores(self) -> float:
         """
-        Processors that the workers kept busy.
+        The number of processors that the workers used on average.
         """
         return self._cores(self.work.worker_cpu_seconds)
 
     @property
     def load_cores(self) -> float:
         """
-        Processors that the clients kept busy.
+        The number of processors that the clients used on average.
         """
         return self._cores(self.report.cpu_seconds)
 
     def _cores(self, cpu_seconds: float) -> float:
         seconds = self.report.seconds
         return cpu_seconds / seconds if seconds else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """
+    One policy under one load, in all rounds.
+    """
+
+    policy: str
+    runs: Sequence[Run]
+
+    def median(self, of: Callable[[Run], float]) -> float:
+        """
+        The median of a figure; not a number if that of a round is none.
+        """
+        return median([of(run) for run in self.runs])
+
+    @property
+    def rates(self) -> Sequence[float]:
+        """
+        The requests per second of each round.
+        """
+        return [run.rate for run in self.runs]
+
+    @property
+    def rate(self) -> float:
+        """
+        Their median.
+        """
+        return median(self.rates)
+
+    def latency(self, share: float) -> float:
+        """
+        A percentile of the latencies.
+        """
+        return self.median(lambda run: run.latency(share))
+
+    @property
+    def failed(self) -> int:
+        """
+        The requests that failed in all rounds.
+        """
+        return sum(run.report.failed for run in self.runs)
+
+    @property
+    def typical(self) -> Run:
+        """
+        The round whose rate is nearest to the median.
+        """
+        return min(self.runs, key=lambda run: abs(run.rate - self.rate))
+
+
+def measure_run(
+    policy: str, served: Daemon, load: Load, *, sampled: bool = True
+) -> Run:
+    """
+    Send a load to a daemon.
+
+    Args:
+        policy: The daemon's.
+        served: The daemon.
+        load: What is sent.
+        sampled: Whether to ask the daemon meanwhile what its workers do.
+    """
+    sampler = Sampler(served.control.status)
+    report = send(served.port, load, sampler.sample if sampled else None)
+    work = sampler.finish()
+    # The connection may be idle until the next round for longer than the daemon keeps
+    # it.
+    served.control.close()
+    return Run(policy, report, work)
+
+
+def failure_lines(name: str, *reports: Report) -> Sequence[str]:
+    """
+    A line for each reason why requests failed.
+    """
+    return [
+        f"{name}: {count} failed: {reason}"
+        for report in reports
+        for reason, count in sorted(report.failures.items())
+    ]
+
+
+def ceiling_line(ceiling: Report, rates: Sequence[float]) -> str:
+    """
+    How far the load is from being the limit.
+    """
+    line = f"Ceiling of the load, against a sink that discards: {ceiling.rate:,.0f}"
+    fastest = max(rates, default=0.0)
+    times = (
+        f", {ceiling.rate / fastest:.1f} times the fastest policy" if fastest else ""
+    )
+    return f"{line} requests/s{times}"

@@ -1,20 +1,21 @@
 """
-What the workers of a daemon did while a load was sent.
+What the workers of a daemon did under a load.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kvd.lab.measuring.processes import cpu_seconds
+
 PERIOD_SECONDS: Final = 0.02
 SETTLE_SECONDS: Final = 2.0
 """
-How long is waited for the workers to have counted what their clients have
-already been told.
+The longest wait until the workers have counted the requests that their clients already
+have replies to.
 """
 
 Status = dict[str, Any]
@@ -23,7 +24,7 @@ Status = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Sample:
     """
-    How much every worker had to do at one moment.
+    The state of all workers at one moment.
     """
 
     seconds: float
@@ -33,11 +34,11 @@ class Sample:
     tasks: tuple[int, ...] = ()
     """Clients of each worker: the connections that it has open, those handed over to
     it that it has not claimed yet, and those in the queue of a socket of its own.
-    What waits at a socket of all is nobody's yet."""
+    What waits at a shared socket belongs to no worker yet."""
     ended: tuple[int, ...] = ()
     """Requests that ended at each worker, since kvd started."""
     busy_seconds: tuple[float, ...] = ()
-    """In which each worker did not wait for events, since kvd started."""
+    """Time in which each worker did not wait for events, since kvd started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +54,19 @@ class Work:
     supervisor_cpu_seconds: float
     """Answering the samples is a part of it."""
     connections: Sequence[int] = ()
-    """How many came to each worker."""
+    """How many each worker got."""
 
 
 class Sampler:
     """
-    Asks a daemon for its status again and again.
+    Reads a daemon's status again and again.
 
-    Leaves out what workers that died in between had counted.
+    It leaves out what workers counted that died meanwhile.
     """
 
     def __init__(self, ask: Callable[[], Status]) -> None:
         """
-        Begin to count.
+        Start to count.
 
         Args:
             ask: Gives the daemon's status.
@@ -83,7 +84,7 @@ class Sampler:
         time.sleep(max(0.0, self._next - time.monotonic()))
         status = self._ask()
         now = time.monotonic()
-        # Not a fixed grid: what is late must not be followed by a burst.
+        # Not a fixed grid: a late sample must not cause a burst.
         self._next = now + PERIOD_SECONDS
         rows = status["workers"]
         self._samples.append(
@@ -98,7 +99,7 @@ class Sampler:
 
     def finish(self) -> Work:
         """
-        Count what was done since the beginning.
+        Count the work since the beginning.
         """
         end = time.monotonic() + SETTLE_SECONDS
         while any(self._latest()) and time.monotonic() < end:
@@ -125,7 +126,8 @@ class Sampler:
 
 
 def _tasks(row: Status) -> int:
-    # A request without a connection may be there for a moment: two words.
+    # The two are not read at the same moment: there may be more requests than
+    # connections.
     there = max(row.get("open", 0), row.get("in_progress", 0))
     return int(there + row.get("handing_over", 0) + row.get("accept_queue", 0))
 
@@ -138,7 +140,7 @@ def _since(name: str, before: Status, now: Status) -> int:
 
 def _cpu(status: Status) -> dict[int, float]:
     """
-    The CPU time of the daemon's processes that are there.
+    The CPU time of the daemon's processes.
     """
     pids = [status["pid"], *(row["pid"] for row in status["workers"])]
     return {pid: _cpu_seconds(pid) for pid in pids if pid}
@@ -146,11 +148,7 @@ def _cpu(status: Status) -> dict[int, float]:
 
 def _cpu_seconds(pid: int) -> float:
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            # The name stands in brackets and may hold blanks.
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
+        return cpu_seconds([pid])
+    except (FileNotFoundError, ProcessLookupError):
         # It has ended.
         return 0.0
-    # utime and stime, the fields 14 and 15 of proc_pid_stat(5).
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,11 +1,11 @@
 """
-A server that does nothing with what it gets: ``python -m kvd.lab.bench.sink``.
+A server that discards what it receives: ``python -m kvd.lab.bench.sink``.
 
-It shows how fast the load could be if the server cost almost nothing: it reads a
-head, has the kernel discard the body (``MSG_TRUNC``, see tcp(7)), and answers 204.
-Its processes share the connections evenly, and there are no more of them than
-processors: with one for each connection the machine would be busy with switching
-between them. It prints its port once it listens.
+It shows the ceiling of the load, since it costs almost nothing: it reads a head, lets
+the kernel discard the body (``MSG_TRUNC``, see tcp(7)), and answers 204. Its processes
+share the connections evenly. There are no more of them than processors: with one for
+each connection the machine would be busy switching between them. It prints its port
+when it listens.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PIECE_BYTES: Final = 1 << 20
 
 class _Connection:
     """
-    One client's.
+    The connection of one client.
     """
 
     def __init__(self, connection: socket.socket, reply: bytes) -> None:
@@ -36,7 +36,7 @@ class _Connection:
 
     def read(self, buffer: bytearray) -> bool:
         """
-        Take what has come; false when the client has left.
+        Read what has arrived; false after the client has closed the connection.
         """
         try:
             while True:
@@ -56,7 +56,7 @@ class _Connection:
         except BlockingIOError:
             return True
         except ConnectionError:
-            # The client's matter, which counts its failures.
+            # The client counts the failure.
             return False
 
     def _read_head(self, data: bytes) -> None:
@@ -86,9 +86,9 @@ def serve(
 
     Args:
         listener: May be shared with other processes.
-        most: How many connections are taken at a time; further ones are left to
-            others.
-        status: What each request is answered with.
+        most: The number of connections that are open at a time; further ones are left
+            to other processes.
+        status: Of each reply.
     """
     # A 204 has no length (RFC 9110 section 8.6).
     length = b"" if status.startswith(b"204") else b"Content-Length: 0\r\n"

@@ -2,25 +2,22 @@
 The second article's curve: how many tiny requests more workers serve, where they
 share one listening socket and where each has its own.
 
-The clients keep their connections, as that article's did. With as many processors as
-clients and workers want, the curve shows what a worker adds; with fewer it shows the
-machine, which the load shares. So the load is measured alone, too.
+The clients keep their connections, as that article's did. If the machine has enough
+processors for all clients and workers, the curve shows what a worker adds; with fewer
+it shows the machine, which the load shares. So the ceiling of the load is measured too.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from statistics import median
 from typing import Final
 
-from kvd.lab.bench.dispatch import rotated
 from kvd.lab.bench.load import Load, Report
-from kvd.lab.bench.programs import Daemon, daemon, send, short_folder, sink
-from kvd.lab.bench.run import Run
-from kvd.lab.bench.sampling import Sampler
+from kvd.lab.bench.programs import serving
+from kvd.lab.bench.run import Rounds, Run, measure_run
+from kvd.lab.measuring.figures import rotated
 
 BODY_BYTES: Final = 1
 
@@ -33,7 +30,7 @@ class Plan:
 
     policies: Sequence[str]
     workers: Sequence[int]
-    """One number for each point of the curve."""
+    """A number for each point of the curve."""
     clients: int
     seconds: float
     """Of each run."""
@@ -48,35 +45,12 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class Point(Rounds):
     """
     One policy with so many workers, in all rounds.
     """
 
-    policy: str
     workers: int
-    runs: Sequence[Run]
-
-    def middle(self, of: Callable[[Run], float]) -> float:
-        """
-        The median of a figure; not a number if that of a round is none.
-        """
-        figures = [of(run) for run in self.runs]
-        return math.nan if any(map(math.isnan, figures)) else median(figures)
-
-    @property
-    def rate(self) -> float:
-        """
-        Requests per second.
-        """
-        return self.middle(lambda run: run.report.rate)
-
-    @property
-    def failed(self) -> int:
-        """
-        Requests that failed, of all rounds.
-        """
-        return sum(run.report.failed for run in self.runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +61,7 @@ class Outcome:
 
     plan: Plan
     points: Sequence[Point]
-    alone: Report
+    ceiling: Report
     """The load against a server that does nothing."""
 
     def of(self, policy: str) -> Sequence[Point]:
@@ -105,13 +79,13 @@ def doubled(most: int) -> Sequence[int]:
     return sorted({*powers, most})
 
 
-def measure(plan: Plan, tell: Callable[[str], object]) -> Iterator[Sequence[Point]]:
+def measure(plan: Plan, progress: Callable[[str], object]) -> Iterator[Sequence[Point]]:
     """
-    Measure for each number of workers all policies, in interleaved rounds.
+    Measure all policies for each number of workers, in interleaved rounds.
 
     Args:
         plan: What is measured.
-        tell: Is told what is measured next.
+        progress: Gets a few words about what is measured next.
 
     Raises:
         BenchFailed: Something could not be measured at all.
@@ -120,29 +94,15 @@ def measure(plan: Plan, tell: Callable[[str], object]) -> Iterator[Sequence[Poin
         runs: dict[str, list[Run]] = {policy: [] for policy in plan.policies}
         with ExitStack() as running:
             daemons = {
-                policy: running.enter_context(
-                    daemon(policy, workers, running.enter_context(short_folder()))
-                )
+                policy: running.enter_context(serving(policy, workers))
                 for policy in plan.policies
             }
             for number in range(plan.rounds):
                 for policy in rotated(plan.policies, number):
-                    tell(f"round {number + 1} of {plan.rounds}, {workers}: {policy}")
-                    runs[policy].append(_run(policy, daemons[policy], plan.load))
-        yield [Point(policy, workers, runs[policy]) for policy in plan.policies]
-
-
-def _run(policy: str, served: Daemon, load: Load) -> Run:
-    with short_folder() as folder:
-        # No samples: whoever answers them takes from who is measured.
-        sampler = Sampler(served.control.status)
-        report = send(served.port, load, folder)
-        return Run(policy, report, sampler.finish())
-
-
-def measure_alone(plan: Plan) -> Report:
-    """
-    Send the load to a sink.
-    """
-    with short_folder() as folder, sink(plan.clients) as port:
-        return send(port, plan.load, folder)
+                    progress(
+                        f"round {number + 1} of {plan.rounds}, {workers}: {policy}"
+                    )
+                    # No samples: answering them takes time from the daemon.
+                    run = measure_run(policy, daemons[policy], plan.load, sampled=False)
+                    runs[policy].append(run)
+        yield [Point(policy, runs[policy], workers) for policy in plan.policies]

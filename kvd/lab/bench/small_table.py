@@ -1,5 +1,5 @@
 """
-The curve of tiny requests as a person reads it.
+The curve of tiny requests as a table.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from typing import Final
 
 from rich.console import Console
 
-from kvd.lab.bench.load import Report
-from kvd.lab.bench.small import Plan, Point
-from kvd.lab.bench.table import milliseconds, plain_table
+from kvd.lab.bench.run import failure_lines
+from kvd.lab.bench.small import Outcome, Plan, Point
+from kvd.lab.measuring.table import milliseconds, show_lines, show_table
 
 COLUMNS: Final = (
     "workers",
@@ -32,66 +32,51 @@ def plan_line(plan: Plan) -> str:
     What is measured.
     """
     return (
-        f"PUTs of a byte over {plan.clients} connections that stay, null store; each"
+        f"PUTs of a byte over {plan.clients} kept connections, null store; each"
         f" figure is the median of {plan.rounds} rounds of {plan.seconds:g} s"
     )
 
 
-def show_points(points: Sequence[Point], console: Console) -> None:
+def show_curve(outcome: Outcome, console: Console) -> None:
     """
     Print the curve.
     """
-    firsts: dict[str, Point] = {}
-    for point in points:
-        firsts.setdefault(point.policy, point)
-    lines = [cells(point, firsts[point.policy]) for point in points]
-    console.print()
-    console.print(plain_table(COLUMNS, lines))
-    for line in failures(points):
-        console.print(line, highlight=False, markup=False)
+    show_table("Tiny requests over workers", COLUMNS, lines(outcome), console)
+    show_lines(failures(outcome), console)
 
 
-def cells(point: Point, first: Point) -> Sequence[str]:
+def lines(outcome: Outcome) -> Sequence[Sequence[str]]:
     """
-    A line of the table.
-
-    Args:
-        point: What it tells of.
-        first: Of the same policy, what it is compared with.
+    The lines of the table, each policy compared with its first point.
     """
-    by_first = point.rate / first.rate if first.rate else 0.0
+    firsts = {point.policy: point for point in reversed(outcome.points)}
+    return [_cells(point, firsts[point.policy]) for point in outcome.points]
+
+
+def _cells(point: Point, first: Point) -> Sequence[str]:
     return (
         str(point.workers),
         point.policy,
         f"{point.rate:,.0f}",
-        f"{by_first:.2f}",
-        milliseconds(point.middle(lambda run: run.latency(0.5))),
-        milliseconds(point.middle(lambda run: run.latency(0.99))),
-        f"{point.middle(lambda run: run.balance):.3f}",
-        f"{point.middle(lambda run: run.worker_cores):.2f}",
-        f"{point.middle(lambda run: run.load_cores):.2f}",
+        f"{point.rate / first.rate if first.rate else 0.0:.2f}",
+        milliseconds(point.latency(0.5)),
+        milliseconds(point.latency(0.99)),
+        f"{point.median(lambda run: run.balance):.3f}",
+        f"{point.median(lambda run: run.worker_cores):.2f}",
+        f"{point.median(lambda run: run.load_cores):.2f}",
         str(point.failed),
     )
 
 
-def failures(points: Sequence[Point]) -> Sequence[str]:
+def failures(outcome: Outcome) -> Sequence[str]:
     """
     A line for each reason why requests failed.
     """
     return [
-        f"{point.policy}, {point.workers} workers: {count} failed: {reason}"
-        for point in points
-        for run in point.runs
-        for reason, count in sorted(run.report.failures.items())
+        line
+        for point in outcome.points
+        for line in failure_lines(
+            f"{point.policy}, {point.workers} workers",
+            *(run.report for run in point.runs),
+        )
     ]
-
-
-def alone_line(alone: Report, points: Sequence[Point]) -> str:
-    """
-    How far the load is from being the limit.
-    """
-    line = f"The load alone, against a sink: {alone.rate:,.0f} requests/s"
-    fastest = max((point.rate for point in points), default=0.0)
-    if fastest:
-        line += f", {alone.rate / fastest:.1f} times the fastest"
-    return line

@@ -1,8 +1,9 @@
 """
-Many connections of one client: all are opened at once and stay, and each sends one
+Many connections of one client. All are opened at once and kept, and each sends one
 request after another.
 
-Those of `kvd.lab.bench.client` are a process each, of which there cannot be thousands.
+`kvd.lab.bench.client` uses a process for each connection, which is too many for
+thousands of connections.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class Storm:
         """
         Args:
             port: Of the server, on 127.0.0.1.
-            body: What is stored.
-            key_of: Under which key each connection does.
+            body: The value that is stored.
+            key_of: The key of each connection.
         """
         self._port = port
         self._body = body
@@ -50,14 +51,16 @@ class Storm:
         self._poll = select.epoll()
         self._connections: dict[int, _Connection] = {}
         self.latencies: list[float] = []
-        """Of all requests that succeeded, the first of each with its connection."""
+        """Of all requests that succeeded; the first one of a connection includes making
+        the connection."""
         self.late = 0
-        """How many of them ended when the time was over."""
+        """How many of them ended after the time was over."""
         self.failures: Counter[str] = Counter()
 
-    def blow(self, connections: int, until: float) -> None:
+    def run(self, connections: int, until: float) -> None:
         """
-        Open so many connections and send over them until then (`time.monotonic`).
+        Open all connections, and send requests over them until a moment
+        (`time.monotonic`).
         """
         for number in range(connections):
             self._open(number)
@@ -68,7 +71,7 @@ class Storm:
             for descriptor, _ in ready:
                 self._go_on(self._connections[descriptor], until)
         for connection in list(self._connections.values()):
-            self._end(connection, f"nothing moved for {TIMEOUT_SECONDS:g} s")
+            self._end(connection, f"no byte moved for {TIMEOUT_SECONDS:g} s")
         self._poll.close()
 
     def _open(self, number: int) -> None:
@@ -77,7 +80,7 @@ class Storm:
         connection.socket.connect_ex(("127.0.0.1", self._port))
         descriptor = connection.socket.fileno()
         self._connections[descriptor] = connection
-        # It can be written to when it has connected.
+        # It becomes writable when it has connected.
         self._poll.register(descriptor, select.EPOLLOUT)
 
     def _go_on(self, connection: _Connection, until: float) -> None:
@@ -100,7 +103,7 @@ class Storm:
     def _send(self, connection: _Connection) -> None:
         connection.requests += 1
         key = self._key_of(connection.number)
-        # Far less than an empty buffer of the kernel takes.
+        # Far less than an empty buffer of the kernel holds.
         connection.socket.send(
             f"PUT /{key} HTTP/1.1\r\n{self._fields}".encode("ascii") + self._body
         )
@@ -127,9 +130,9 @@ class Storm:
         del self._connections[connection.socket.fileno()]
         connection.socket.close()
 
-    def told(self) -> dict[str, Any]:
+    def results(self) -> dict[str, Any]:
         """
-        What it found, for the report.
+        Its part of the report.
         """
         return {
             "latencies": self.latencies,

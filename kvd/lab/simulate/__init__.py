@@ -1,3 +1,3 @@
 """
-Policies tried without a daemon: ``kvd simulate``.
+Policies compared without a daemon: ``kvd simulate``.
 """

@@ -1,22 +1,22 @@
 """
-The simulation beside the daemon that it stands for.
+The simulation compared with a real daemon.
 
-A daemon is started for each policy, with a store that keeps its worker for a
-known time (`kvd.store.sleep`), and gets a load whose every request is known:
-the simulation gets the same. Sleeping needs no processor, so all workers are
-busy at once on however small a machine. What is compared is therefore what
-dispatch alone decides: how long the load takes, how evenly the workers' requests
-are spread, and how many the busiest has. What a request costs beside its sleep
-is the machine's, and makes every measured time a little longer.
+A daemon is started for each policy, with a store that keeps a worker busy for a known
+time (`kvd.store.sleep`). It gets a load of known requests, and the simulation gets the
+same load. Sleeping needs no processor, so all workers can be busy at once even on a
+small machine. The comparison therefore shows what dispatch decides: how long the load
+takes, how evenly the requests are spread, and how many the busiest worker has. The
+other costs of a request depend on the machine, and make each measured time a little
+longer.
 
-The simulation also gets the moments at which the clients came, and the lag from a
-connection to its service as it was just before. However many clients are let go at
-once, two processors have them come one after the other, half a millisecond apart;
-and with one socket for all it is that and the lag which decide who is still idle
-for the next. If all came at once, every connection would be dealt by dice.
+The simulation also gets the arrival times of the clients, and the lag from a connection
+to its service, measured just before. Clients that are started at once arrive half a
+millisecond apart on two processors. With one socket for all workers, those distances
+and the lag decide which worker is still idle for the next connection; if all clients
+arrived at once, chance would decide for every connection.
 
-Where chance decides there is no one true figure: the simulation is run many
-times, and the daemon's figure should lie where nine tenths of those do.
+If chance decides, there is no single true figure. The simulation runs many times, and
+the daemon's figure should lie within the range of nine tenths of the runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Final
 from kvd.dispatch.balance import jain_index
 from kvd.interfaces import IDispatchPolicy
 from kvd.lab.bench import load as bench
-from kvd.lab.bench.programs import daemon, send, short_folder
+from kvd.lab.bench.programs import send, serving
 from kvd.lab.bench.sampling import Sampler
 from kvd.lab.simulate.comparison import Comparison, Measures, Pair, Trial, median
 from kvd.lab.simulate.engine import Simulation
@@ -50,7 +50,8 @@ Per worker.
 
 LONE_REQUESTS: Final = 9
 """
-Sent one after the other before the load, to see what one takes beside its sleep.
+Sent one after the other before the load, to measure what a request takes in addition
+to its sleep.
 """
 
 TRIALS: Final = (
@@ -64,22 +65,22 @@ def compare(
     seed: int,
     runs: int = 1,
     workers: Sequence[int] = WORKERS,
-    tell: Callable[[str], object] = lambda what: None,
+    progress: Callable[[str], object] = lambda what: None,
 ) -> Iterator[Comparison]:
     """
     Measure and simulate all, one after the other.
 
     Args:
         seed: Of the first simulation.
-        runs: How often to measure each; the median of each figure counts.
-        workers: How many, one after the other.
-        tell: Is told what is measured next.
+        runs: The number of measurements of each; the median of each figure counts.
+        workers: The numbers of workers, one after the other.
+        progress: Gets a few words about what is measured next.
 
     Raises:
         BenchFailed: Something could not be measured.
         BadChoice: By a policy.
     """
-    # One without chance, if there is any.
+    # A policy without chance, if there is one.
     reference = min(policies, key=lambda name: policies[name].kernel_chooses)
     for trial in TRIALS:
         for count in workers:
@@ -88,7 +89,7 @@ def compare(
             )
             pairs = {}
             for name, policy in policies.items():
-                tell(f"{name}: {trial.title}, {count} workers")
+                progress(f"{name}: {trial.title}, {count} workers")
                 seen = [measure(name, count, sent, trial.times) for _ in range(runs)]
                 simulated = [
                     simulate(seen[number % runs].load, policy, count, seed + number)
@@ -102,7 +103,7 @@ def compare(
 
 def simulate(load: Load, policy: IDispatchPolicy, workers: int, seed: int) -> Measures:
     """
-    What is to be expected.
+    The figures of a simulation.
     """
     outcome = Simulation(load, policy, workers, seed).run()
     return measures(outcome.makespan, outcome.requests)
@@ -112,10 +113,10 @@ def as_simulated(
     sent: bench.Load, times: str, begins: Sequence[float] = (), lag: float = 0.0
 ) -> Load:
     """
-    A load of `kvd.lab.bench` as the simulation takes it.
+    A load of `kvd.lab.bench` for the simulation.
 
     Args:
-        begins: When each client came; empty: all at once.
+        begins: The arrival time of each client; empty: all at once.
         lag: See `Load`.
     """
     known = read_times(times)
@@ -137,27 +138,24 @@ def as_simulated(
 @dataclass(frozen=True, slots=True)
 class Run:
     """
-    A load that a daemon had.
+    A load and what a daemon did with it.
     """
 
     failed: int
     """Requests."""
     measures: Measures
     load: Load
-    """As it came."""
+    """As it arrived."""
 
 
 def measure(policy: str, workers: int, sent: bench.Load, times: str) -> Run:
     """
     Send a load to a new daemon.
     """
-    with (
-        short_folder() as folder,
-        daemon(policy, workers, folder, f"sleep:{times}") as served,
-    ):
-        lag = measure_lag(served.port, times, folder)
+    with serving(policy, workers, f"sleep:{times}") as served:
+        lag = measure_lag(served.port, times)
         sampler = Sampler(served.control.status)
-        report = send(served.port, sent, folder)
+        report = send(served.port, sent)
         complete = len(report.begins) == sent.clients
         return Run(
             report.failed,
@@ -166,22 +164,22 @@ def measure(policy: str, workers: int, sent: bench.Load, times: str) -> Run:
         )
 
 
-def measure_lag(port: int, times: str, folder: str) -> float:
+def measure_lag(port: int, times: str) -> float:
     """
-    How long it is from a connection to its service where nobody else is there: half of
-    what such a request takes beside its sleep, as the other half is the way back.
+    The time from a connection to its service with no other clients: half of what a
+    request takes in addition to its sleep, since the other half is the way back.
     """
     sent = bench.Load(LONE_REQUESTS, 1, 1, False)
     known = as_simulated(sent, times).services
-    latencies = send(port, sent, folder).latencies
-    # Those that failed have none.
+    latencies = send(port, sent).latencies
+    # Failed requests have none.
     beside = [took - slept for took, slept in zip(latencies, known, strict=False)]
     return max(0.0, statistics.median(beside or [0.0])) / 2
 
 
 def measures(makespan: float, requests: Sequence[int]) -> Measures:
     """
-    From what both know.
+    The figures that both the daemon and the simulation have.
     """
     mean = sum(requests) / len(requests)
     return Measures(makespan, jain_index(requests), max(requests) / mean)

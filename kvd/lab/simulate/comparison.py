@@ -1,5 +1,5 @@
 """
-What was measured beside what was simulated.
+Measured figures compared with simulated ones.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import fsum
 
-from kvd.lab.bench.figures import percentile
+from kvd.lab.measuring.figures import percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +20,14 @@ class Trial:
 
     title: str
     times: str
-    """As the sleep store reads them."""
+    """As a setting of the sleep store."""
     keep_alive: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
     """
-    What can be seen of both.
+    The figures that are compared.
     """
 
     seconds: float
@@ -35,12 +35,12 @@ class Measures:
     jain: float
     """Jain's index of the requests of the workers."""
     busiest: float
-    """The requests of the busiest worker, in parts of the mean."""
+    """The requests of the busiest worker, divided by the mean."""
 
 
 def median(runs: Sequence[Measures]) -> Measures:
     """
-    Of each measure for itself.
+    The median of each figure.
     """
     return Measures(
         **{
@@ -53,11 +53,11 @@ def median(runs: Sequence[Measures]) -> Measures:
 @dataclass(frozen=True, slots=True)
 class Pair:
     """
-    One policy with one load, as it was and as it would be.
+    One policy under one load, measured and simulated.
     """
 
     failed: int
-    """Requests that the daemon did not answer as it should."""
+    """Requests without the right reply."""
     measured: Measures
     simulated: Sequence[Measures]
     """One for each run."""
@@ -66,7 +66,7 @@ class Pair:
 @dataclass(frozen=True, slots=True)
 class Line:
     """
-    One measure of both.
+    One figure of both.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Line:
     @property
     def deviation(self) -> float:
         """
-        By what part the measured value is more than the simulated one.
+        The part by which the measured value exceeds the simulated one.
         """
         return self.measured / self.simulated - 1
 
@@ -96,11 +96,11 @@ class Comparison:
     workers: int
     pairs: Mapping[str, Pair]
     reference: str
-    """The policy whose makespan the others' are divided by."""
+    """The policy by whose makespan the others' are divided."""
 
     def lines(self, policy: str) -> Iterator[Line]:
         """
-        All measures of one policy.
+        All figures of one policy.
         """
         pair, reference = self.pairs[policy], self.pairs[self.reference]
         for field in fields(Measures):

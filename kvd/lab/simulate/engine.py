@@ -1,38 +1,38 @@
 """
-Workers and their queues, moved from event to event.
+Workers and their queues, simulated event by event.
 
-A worker serves one request at a time. What comes to it meanwhile waits in its
-own queue, in the order of coming. A connection belongs to the worker that got
-it for as long as it lasts.
+A worker serves one request at a time. Requests that arrive meanwhile wait in its own
+queue, in the order of their arrival. A connection belongs to the same worker for as
+long as it lasts.
 
 =================  =========================================================
 policy             where a connection waits
 =================  =========================================================
-the supervisor     at the worker that `choose` named when it came
-deals
+the supervisor     at the worker that `choose` named when it arrived
+chooses
 a socket for       the same: the kernel's choice is final, and `choose` is
 each worker        the policy's model of it
-one socket for     in the common queue until a worker is there for it.
-all                Idle workers: `choose`, the policy's model, says which of
-                   them is first. None: a worker takes one connection
-                   between two requests (`kvd.net.port`)
-and gates          the same, but whoever it is asks its own gate before, the
-                   policy's `accepts`. Where that is closed, the connection
-                   stays, and every worker that is idle asks again each
-                   millisecond (`kvd.dispatch.gate`)
+one socket for     in the common queue until a worker takes it. If workers
+all                are idle, `choose`, the policy's model, names the first of
+                   them. If none is, a worker takes one connection between two
+                   requests (`kvd.net.port`)
+and gates          the same, but each worker asks its own gate first, the
+                   policy's `accepts`. If the gate is closed, the connection
+                   waits, and each idle worker asks again every millisecond
+                   (`kvd.dispatch.gate`)
 =================  =========================================================
 
-The view is exact: every worker has heard of what came to it, and a close is seen
-before the next choice. A connection that was dealt is on its way until its first
-request (`Load.lag`), since a worker reads right after it has claimed one. Requests
-are those that have come; where the socket is common, those in service, since nobody
-has read others. It is one `View` whose sequences are the very lists that are counted
-in, since a new one for each of a million choices would cost more than most choices
-do.
+The view is exact: it shows all connections that were assigned, and each close before
+the next choice. A connection that was handed over is on its way until its first request
+(`Load.lag`), since a worker reads right after it acknowledged one. Requests are those
+that have arrived; with a common socket, those in service, since no worker has read
+others. There is a single `View`, whose sequences are the lists in which the simulation
+counts, since a new view for each of a million choices would cost more than most
+choices.
 
-Equal times come in the order: gates that are asked again and ends of requests, by
-the worker's number, then returning clients, then new ones. So one seed has one
-outcome.
+Events of the same time are ordered: gates that are asked again and ends of requests, by
+the worker's number, then returning clients, then new ones. So a seed always has the
+same outcome.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from kvd.lab.simulate.outcome import FEW, BadChoice, Outcome
 from kvd.model.view import View
 from kvd.net.port import GATE_SECONDS
 
-NOBODY: Final = -1
+NONE: Final = -1
 
 
 class Simulation:
@@ -64,16 +64,16 @@ class Simulation:
     ) -> None:
         """
         Args:
-            load: Who comes.
-            policy: Who chooses.
-            workers: How many.
-            seed: Of the chance that the policy may use.
+            load: The clients and their requests.
+            policy: Chooses the workers.
+            workers: Their number.
+            seed: Of the random numbers that the policy may use.
         """
         self._load = load
         self._workers = workers
         self._choose = policy.choose
-        self._deals = not policy.kernel_chooses
-        # Whether connections wait for a worker, rather than at one.
+        self._hands_over = not policy.kernel_chooses
+        # Whether connections wait in one queue, rather than at a worker.
         self._common = policy.kernel_chooses and policy.group_size(workers) < workers
         self._accept_queue: deque[int] = deque()
         self._queues: list[deque[int]] = [deque() for _ in range(workers)]
@@ -82,9 +82,9 @@ class Simulation:
 
         clients = len(load.begins)
         self._next = list(load.first[:clients])
-        self._worker_of = [NOBODY] * clients
+        self._worker_of = [NONE] * clients
         self._since = [0.0] * clients
-        self._serves = [NOBODY] * workers
+        self._serves = [NONE] * workers
 
         self._now = 0.0
         self._events: list[tuple[float, int]] = []
@@ -107,7 +107,7 @@ class Simulation:
         if self._common and IGatedPolicy.providedBy(policy):
             all_workers = replace(self._view, ready=tuple(range(workers)))
             self._gates = Gates(policy.accepts, all_workers)
-        # Idle workers that ask their gate again in a moment.
+        # Idle workers that will ask their gate again.
         self._asking: set[int] = set()
 
         self._waits: list[float] = []
@@ -180,7 +180,7 @@ class Simulation:
         self._join(client, worker)
         lag = self._load.lag
         if lag:
-            if self._deals:
+            if self._hands_over:
                 self._on_its_way.add(client)
                 self._open[worker] -= 1
                 self._handing_over[worker] += 1
@@ -201,7 +201,7 @@ class Simulation:
         if (
             type(worker) is int
             and 0 <= worker < self._workers
-            and not (self._common and self._serves[worker] != NOBODY)
+            and not (self._common and self._serves[worker] != NONE)
         ):
             return worker
         raise BadChoice(f"chose {worker!r}, which is no ready worker")
@@ -210,14 +210,14 @@ class Simulation:
         self._worker_of[client] = worker
         self._open[worker] += 1
         self._got[worker] += 1
-        # The one field that is no sequence; policies see it as frozen.
+        # The only field that is not a sequence; policies see it as frozen.
         object.__setattr__(self._view, "turn", (worker + 1) % self._workers)
 
     def _request(self, client: int, worker: int) -> None:
         if not self._common:
             self._requests[worker] += 1
         self._since[client] = self._now
-        if self._serves[worker] == NOBODY:
+        if self._serves[worker] == NONE:
             self._wake(worker)
             self._begin(client, worker)
         else:
@@ -229,7 +229,7 @@ class Simulation:
         A client sends its next request, or the first behind its connection.
         """
         worker = self._worker_of[client]
-        if worker == NOBODY:
+        if worker == NONE:
             self._connect(client)
             return
         if client in self._on_its_way:
@@ -265,7 +265,7 @@ class Simulation:
         self._requests[worker] -= 1
         if not stays or (load.reuse and (number - first) % load.reuse == 0):
             self._open[worker] -= 1
-            self._worker_of[client] = NOBODY
+            self._worker_of[client] = NONE
         self._go_on(worker)
         if not stays:
             return
@@ -288,7 +288,7 @@ class Simulation:
             self._waiting -= 1
             self._begin(queue.popleft(), worker)
             return
-        self._serves[worker] = NOBODY
+        self._serves[worker] = NONE
         self._busy -= 1
         if self._common:
             insort(self._idle, worker)
@@ -300,7 +300,7 @@ class Simulation:
     def _may(self, worker: int) -> bool:
         if self._gates is None:
             return True
-        # Who has only just come is not queued yet.
+        # A connection that has just arrived is not queued yet.
         waiting = max(1, len(self._accept_queue))
         return self._gates.is_open(worker, self._now, waiting)
 
@@ -311,18 +311,18 @@ class Simulation:
 
     def _ask_again(self, worker: int) -> None:
         self._asking.discard(worker)
-        if self._serves[worker] == NOBODY:
+        if self._serves[worker] == NONE:
             self._ask(worker)
 
     def _ask(self, worker: int) -> None:
         """
-        An idle worker asks its gate, and takes what has waited longest.
+        An idle worker asks its gate, and takes the connection that has waited longest.
         """
         if worker in self._asking:
             return
         if not self._accept_queue:
             if self._gates is not None:
-                self._gates.nobody_waits(worker)
+                self._gates.none_waits(worker)
             return
         if not self._may(worker):
             self._ask_later(worker)

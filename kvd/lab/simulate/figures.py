@@ -1,5 +1,5 @@
 """
-From what happened to the figures that are shown, averaged over runs.
+The figures of simulations, averaged over runs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from math import fsum
 
 from kvd.dispatch.balance import jain_index
 from kvd.dispatch.policies.shared import Shared
-from kvd.lab.bench.figures import percentile
+from kvd.lab.measuring.figures import percentile
 from kvd.lab.simulate.engine import Simulation
 from kvd.lab.simulate.load import Load
 from kvd.lab.simulate.outcome import Outcome
@@ -25,17 +25,17 @@ class Figures:
     makespan: float
     """Seconds from the first connection to the last reply."""
     regret: float
-    """By what part that is longer than the bound (`Load.bound`)."""
+    """The part by which that exceeds the bound (`Load.bound`)."""
     wait_mean: float
-    """Seconds from the coming of a request to its service."""
+    """Seconds from the arrival of a request to its service."""
     wait_p50: float
     wait_p99: float
     wait_regret: float
-    """Seconds by which the mean is longer than with one queue for all."""
+    """Seconds by which the mean exceeds that with one queue for all workers."""
     utilisation: float
     """The share of the time in which a worker serves, over all of them."""
     jain_connections: float
-    """Jain's index of what each worker got."""
+    """Jain's index of the workers' connections."""
     jain_requests: float
     all_busy: float
     """The share in which all workers serve."""
@@ -44,7 +44,7 @@ class Figures:
     idle_while_queued: float
     """The share in which a worker is idle while a request waits."""
     wasted: float
-    """The share of the workers' time that is spent so."""
+    """The share of the workers' time in which a request waits for each idle one."""
 
 
 def figures(outcome: Outcome, bound: float, reference: float) -> Figures:
@@ -52,12 +52,12 @@ def figures(outcome: Outcome, bound: float, reference: float) -> Figures:
     The figures of one run.
 
     Args:
-        bound: The shortest makespan there can be.
-        reference: The mean wait with one queue for all.
+        bound: The shortest possible makespan.
+        reference: The mean wait with one queue for all workers.
     """
     waits = sorted(outcome.waits)
     mean = fsum(waits) / len(waits)
-    # Where nothing takes any time, nothing was lost either.
+    # If no request takes any time, no time is lost.
     span = outcome.makespan or 1.0
     workers = len(outcome.requests)
     return Figures(
@@ -79,11 +79,11 @@ def figures(outcome: Outcome, bound: float, reference: float) -> Figures:
 
 def one_queue(load: Load, workers: int) -> Outcome:
     """
-    What no policy can be expected to beat: every request waits in one queue,
-    and whoever is idle takes the first.
+    The reference, which no policy beats on average: every request waits in one queue,
+    and an idle worker takes the first.
 
-    That is `Shared` with a connection for each request, and no lag. In a run it may be
-    beaten by the luck of another order.
+    This is `Shared` with a connection for each request and no lag. In a single run,
+    another order may do better by chance.
     """
     return Simulation(replace(load, reuse=1, lag=0.0), Shared(), workers).run()
 

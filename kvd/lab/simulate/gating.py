@@ -1,5 +1,5 @@
 """
-The gates of simulated workers, as `kvd.net.port` asks them: none keeps a connection
+The gates of simulated workers. As in `kvd.net.port`, no gate holds a connection back
 for long.
 """
 
@@ -21,11 +21,11 @@ class Gates:
         """
         Args:
             accepts: The policy's.
-            view: All workers, now and whenever it is looked at.
+            view: All workers; it always shows the present state.
         """
         self._accepts = accepts
         self._view = view
-        self._kept_since: dict[int, float] = {}
+        self._held_since: dict[int, float] = {}
 
     def is_open(self, worker: int, now: float, waiting: int) -> bool:
         """
@@ -34,9 +34,9 @@ class Gates:
         Raises:
             BadChoice: By the policy.
         """
-        since = self._kept_since.get(worker)
+        since = self._held_since.get(worker)
         if since is not None and now - since > KEPT_SECONDS:
-            del self._kept_since[worker]
+            del self._held_since[worker]
             return True
         # As with the turn of `kvd.lab.simulate.engine`: policies see it as frozen.
         object.__setattr__(self._view, "waiting", waiting)
@@ -45,13 +45,13 @@ class Gates:
         except Exception as error:
             raise BadChoice(f"failed with {type(error).__name__}: {error}") from error
         if accepts:
-            self._kept_since.pop(worker, None)
+            self._held_since.pop(worker, None)
         else:
-            self._kept_since.setdefault(worker, now)
+            self._held_since.setdefault(worker, now)
         return accepts
 
-    def nobody_waits(self, worker: int) -> None:
+    def none_waits(self, worker: int) -> None:
         """
-        A worker that would have asked has seen that no connection waits.
+        A worker would ask its gate, but no connection waits.
         """
-        self._kept_since.pop(worker, None)
+        self._held_since.pop(worker, None)

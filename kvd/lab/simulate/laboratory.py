@@ -17,7 +17,7 @@ from kvd.lab.simulate.plan import Case
 
 ONE_QUEUE: Final = "(one queue)"
 """
-In place of a policy's name: the reference.
+The reference, shown among the policies.
 """
 
 
@@ -29,7 +29,7 @@ class Row:
 
     policy: str
     model: bool
-    """Whether the kernel chooses, and the policy has only a model of it."""
+    """Whether the kernel chooses, so that the policy has only a model of it."""
     figures: Figures
 
 
@@ -40,27 +40,27 @@ def load_policies(names: Sequence[str]) -> dict[str, IDispatchPolicy]:
     Raises:
         UnknownPlugin: There is none of a name.
         BrokenPlugin: One cannot be loaded.
-        BadSetting: Options are none.
+        BadSetting: Its options are wrong.
     """
     return {name: load_policy(name) for name in names}
 
 
-def try_out(
+def simulate_case(
     case: Case,
     policies: Mapping[str, IDispatchPolicy],
     seeds: Sequence[int],
-    tell: Callable[[str], object] = lambda name: None,
+    progress: Callable[[str], object] = lambda name: None,
 ) -> Iterator[Row]:
     """
-    One case under each policy, over so many runs: the reference first.
+    Simulate one case under each policy, the reference first.
 
-    Every policy gets the same load, and the same chance.
+    Every policy gets the same load and the same random numbers.
 
     Args:
-        case: The load, of each seed.
-        policies: By the names that they are shown with.
+        case: Gives the load of each seed.
+        policies: By the names under which they are shown.
         seeds: One for each run.
-        tell: Is told which policy is tried next.
+        progress: Gets the policy that is simulated next.
 
     Raises:
         BadChoice: By a policy, which is named.
@@ -69,14 +69,14 @@ def try_out(
     for seed in seeds:
         made = case.make(seed)
         bound = made.bound(case.workers)
-        tell(ONE_QUEUE)
+        progress(ONE_QUEUE)
         outcome = one_queue(made, case.workers)
         reference = mean_wait(outcome)
         runs[ONE_QUEUE].append(figures(outcome, bound, reference))
         for name, policy in policies.items():
-            # A million waits are better not held twice.
+            # A million waits are not kept twice.
             del outcome
-            tell(name)
+            progress(name)
             try:
                 outcome = Simulation(made, policy, case.workers, seed).run()
             except BadChoice as error:

@@ -1,6 +1,6 @@
 """
-What is asked of the workers: who comes when, for how many requests, and how
-long each takes.
+The load of a simulation: when clients arrive, how many requests they send, and how long
+each takes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 Draw = Callable[[Random], float]
 """
-A time, in parts of the mean.
+A time, divided by the mean.
 """
 
 SERVICES: Final[Mapping[str, Draw]] = {
@@ -33,31 +33,30 @@ ARRIVALS: Final = ("poisson", "uniform", "bursts")
 @dataclass(frozen=True, slots=True)
 class Load:
     """
-    Clients. Each sends its requests one after the other, each when it has the
-    reply to the one before.
+    Clients, each of which sends its requests one after the other: the next one when it
+    has the reply.
     """
 
     begins: Sequence[float]
     """When each client sends its first request; ascending, from 0."""
     first: Sequence[int]
-    """Where the requests of each client begin in `services`; one more stands at
-    the end."""
+    """The index of each client's first request in `services`, and the number of all
+    requests."""
     services: Sequence[float]
     """Seconds that a worker needs for each request."""
     reuse: int = 0
-    """How many requests a client sends over one connection before it makes
-    another; 0: all."""
+    """The number of requests of a connection; 0: all of a client."""
     pauses: Sequence[float] | None = None
-    """Seconds that each client lets pass after a reply; None: none."""
+    """Seconds from a reply to the client's next request; None: none."""
     lag: float = 0.0
-    """Seconds from a connection to its first request. Meanwhile its worker has it,
-    and nothing to do; or it is on its way to a worker to which it was dealt. Who had to
-    wait to be accepted has sent it by then."""
+    """Seconds from a connection to its first request. Meanwhile its worker has the
+    connection but nothing to do, or the connection is being handed over. A client that
+    waited to be accepted has sent its request by then."""
 
     @property
     def connections(self) -> int:
         """
-        How many are made.
+        The number of connections.
         """
         if not self.reuse:
             return len(self.begins)
@@ -66,9 +65,9 @@ class Load:
 
     def bound(self, workers: int) -> float:
         """
-        The shortest time in which any assignment could be done: what has yet
-        to come at any moment takes all workers together so long, and each
-        client waits for its own requests one after the other.
+        The shortest possible makespan. All workers together need a time for the
+        requests that are still to arrive at any moment, and each client waits for its
+        own requests one after the other.
         """
         work = [0.0, *accumulate(self.services)]
         longest = 0.0
@@ -85,7 +84,7 @@ class Load:
 
 def services(name: str, mean_seconds: float, count: int, seed: int) -> list[float]:
     """
-    The times of so many requests.
+    The service times of requests.
 
     Args:
         name: One of `SERVICES`.
@@ -99,10 +98,10 @@ def closed_load(
     times: Sequence[float], clients: int, reuse: int = 0, pause_seconds: float = 0.0
 ) -> Load:
     """
-    So many clients, each with a fixed share of the requests; all begin at once.
+    Clients with fixed shares of the requests, which all begin at once.
 
     Args:
-        times: Of the requests.
+        times: The service times.
     """
     each, more = divmod(len(times), clients)
     shares = [each + (client < more) for client in range(clients)]
@@ -119,8 +118,8 @@ def open_load(
     times: Sequence[float], begins: Sequence[float], pause_seconds: float = 0.0
 ) -> Load:
     """
-    Connections that come whatever became of those before them, with equally
-    many requests each.
+    Connections that arrive independently of replies, with the same number of requests
+    each.
     """
     count = len(begins)
     reuse = len(times) // count
@@ -137,12 +136,12 @@ def arrivals(
     name: str, count: int, per_second: float, seed: int, burst: int = 1
 ) -> list[float]:
     """
-    When connections come.
+    The arrival times of connections.
 
     Args:
-        name: One of `ARRIVALS`; bursts come as Poisson's connections do.
-        per_second: Connections, on average.
-        burst: How many come at once, in bursts.
+        name: One of `ARRIVALS`; bursts arrive as a Poisson process.
+        per_second: Connections per second, on average.
+        burst: The number of connections in a burst.
     """
     chance = Random(f"arrivals {seed}")
     if name == "uniform":

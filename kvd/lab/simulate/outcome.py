@@ -1,5 +1,5 @@
 """
-What a simulation comes to.
+The outcome of a simulation.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ class BadChoice(Exception):
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """
-    What a load and a policy came to.
+    What happened to a load under a policy.
     """
 
     makespan: float
     """Seconds from 0 to the end of the last request."""
     waits: Sequence[float]
-    """Seconds from the coming of each request to its service; in no order."""
+    """Seconds from the arrival of each request to its service; in no order."""
     connections: Sequence[int]
     """How many each worker got."""
     requests: Sequence[int]
     """How many each worker served."""
     busy_seconds: Sequence[float]
-    """In which each worker served."""
+    """Time in which each worker served."""
     seconds_with_busy: Sequence[float]
     """For how long exactly 0, 1, 2, ... workers were busy."""
     idle_while_queued: float

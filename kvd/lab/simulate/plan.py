@@ -1,5 +1,5 @@
 """
-What is to be simulated.
+What is simulated.
 """
 
 from __future__ import annotations
@@ -23,45 +23,45 @@ class Case:
     title: str
     workers: int
     make: Callable[[int], Load]
-    """Of a seed."""
+    """The load of a seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """
-    Loads that are looked at together.
+    Loads that are simulated together.
     """
 
     description: str
     cases: Sequence[Case]
     runs: int = 1
-    """Over how many seeds the figures are averaged."""
-    said: str = ""
-    """What they mean, printed after them."""
+    """The number of seeds over which figures are averaged."""
+    conclusion: str = ""
+    """What the figures mean, printed after them."""
     further: Mapping[str, IDispatchPolicy] = field(default_factory=dict)
-    """Who chooses beside the policies that were asked for."""
+    """Policies in addition to those of the command line."""
 
     def adjusted(self, workers: int | None, runs: int | None) -> Plan:
         """
-        The same with other numbers. What is said of the figures is then not
-        said of these.
+        The same plan with other numbers. The conclusion does not hold for these, and is
+        left out.
         """
         if workers is None and runs is None:
             return self
         cases = [replace(case, workers=workers or case.workers) for case in self.cases]
-        return replace(self, cases=cases, runs=runs or self.runs, said="")
+        return replace(self, cases=cases, runs=runs or self.runs, conclusion="")
 
 
 def recorded_plan(paths: Sequence[str], workers: int | None) -> Plan:
     """
-    What a daemon recorded.
+    The load that a daemon recorded.
 
     Args:
-        paths: Of the files.
-        workers: How many there are to be; None: as many as were recorded.
+        paths: Of the records.
+        workers: Their number; None: as many as were recorded.
 
     Raises:
-        RecordUnusable: A file is none, or nothing is in any.
+        RecordUnusable: A file is not a record, or all are empty.
     """
     record = with_requests([one for path in paths for one in read_record(path)])
     if not record:
@@ -75,7 +75,7 @@ def recorded_plan(paths: Sequence[str], workers: int | None) -> Plan:
         f" {count} workers"
     )
     return Plan(
-        "As it was recorded.",
+        "As recorded.",
         [Case(title, count, lambda seed: load)],
         further=further,
     )
@@ -84,12 +84,12 @@ def recorded_plan(paths: Sequence[str], workers: int | None) -> Plan:
 @dataclass(frozen=True, slots=True)
 class Synthesis:
     """
-    How to make a load.
+    The options of a synthetic load.
     """
 
     requests: int
     reuse: int
-    """Requests over one connection; 0: all of one client."""
+    """Requests over one connection; 0: all of a client."""
     arrivals: str
     """One of `load.ARRIVALS`, or "closed"."""
     clients: int
@@ -120,7 +120,7 @@ class Synthesis:
 
     def plan(self, workers: int) -> Plan:
         """
-        For so many workers.
+        The plan for a number of workers.
         """
         if self.arrivals == "closed":
             come = f"{self.clients} clients"

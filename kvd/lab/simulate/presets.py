@@ -1,5 +1,5 @@
 """
-Loads worth knowing, by name.
+Well-known loads, by name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _million(seed: int) -> Load:
     return open_load(times, arrivals("poisson", 1_000_000, 0.8 * 32 / 0.004, seed))
 
 
-ARTICLE_SAID: Final = """\
+ARTICLE_CONCLUSION: Final = """\
 The article saw all of its 32 threads busy for 70 % of the test, then 4 or 5 of them
 at all that was left; taking turns was 3.3 times as fast.
 
@@ -73,7 +73,7 @@ PRESETS: Final[Mapping[str, Plan]] = {
             ),
         ],
         runs=10,
-        said=ARTICLE_SAID,
+        conclusion=ARTICLE_CONCLUSION,
     ),
     "keep-alive": Plan(
         "64 connections that stay, to 8 workers.",

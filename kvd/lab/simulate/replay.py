@@ -17,8 +17,8 @@ from kvd.model.view import View
 
 def with_requests(record: Sequence[Connection]) -> list[Connection]:
     """
-    The connections that asked for something, in the order of their arrival. The
-    others cost their worker next to nothing.
+    The connections with requests, in the order of their arrival. The others cost their
+    worker almost nothing.
     """
     served = [one for one in record if one.requests]
     return sorted(served, key=lambda one: one.arrived_ns)
@@ -26,9 +26,9 @@ def with_requests(record: Sequence[Connection]) -> list[Connection]:
 
 def load_of(record: Sequence[Connection]) -> Load:
     """
-    Connections that come as they came, each with its requests. A record has
-    only sums of each connection: its requests are taken to be equal, and equally
-    far from each other.
+    Connections that arrive as they were recorded, each with its requests. A record has
+    only the sums of a connection: its requests are taken to be equal and equally far
+    apart.
 
     Args:
         record: As `with_requests` gives it; not empty.
@@ -49,7 +49,7 @@ def load_of(record: Sequence[Connection]) -> Load:
 
 def workers_in(record: Sequence[Connection]) -> int:
     """
-    How many workers there were at least.
+    The least number of workers that there were.
     """
     return max(one.worker for one in record) + 1
 
@@ -57,7 +57,7 @@ def workers_in(record: Sequence[Connection]) -> int:
 @implementer(IDispatchPolicy)
 class AsRecorded:
     """
-    Chooses again what was chosen then. No plugin: it knows how often it was
+    Repeats the recorded choices. It is not a plugin, since it counts how often it was
     asked.
     """
 
@@ -68,7 +68,7 @@ class AsRecorded:
         Args:
             record: Of the load.
         """
-        # Asked once for each connection, and from the beginning in the next run.
+        # Asked once for each connection, and again from the first in the next run.
         self._workers = cycle([one.worker for one in record])
 
     def group_size(self, workers: int) -> int:

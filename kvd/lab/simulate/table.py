@@ -1,5 +1,5 @@
 """
-The figures as a person reads them, and as a program does.
+The figures of a simulation, as tables and as JSON.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from kvd.lab.measuring.table import milliseconds, percent, show_lines, show_table
 from kvd.lab.simulate.comparison import Comparison
 from kvd.lab.simulate.laboratory import Row
 from kvd.lab.simulate.plan import Case
 
 _COLUMNS: Final = (
+    "policy",
     "makespan\ns",
     "regret",
     "wait ms\np50",
@@ -30,57 +30,34 @@ _COLUMNS: Final = (
     "wasted",
 )
 
+_CHECK_COLUMNS: Final = (
+    *("policy", "measure", "measured", "simulated", "5 % .. 95 %", "deviation"),
+)
+
 
 def show(title: str, rows: Sequence[Row], console: Console) -> None:
     """
     Print one case.
     """
-    table = _table("policy")
-    for name in _COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*_cells(row))
-    console.print(f"\n{title}\n", style="bold", highlight=False)
-    console.print(table)
-
-
-def _table(*names: str) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    for name in names:
-        table.add_column(name, no_wrap=True)
-    return table
+    show_table(title, _COLUMNS, [_cells(row) for row in rows], console)
 
 
 def _cells(row: Row) -> Sequence[str]:
-    told = row.figures
+    figures = row.figures
     return (
         f"{row.policy} (model)" if row.model else row.policy,
-        f"{told.makespan:.3f}",
-        _percent(told.regret),
-        _milliseconds(told.wait_p50),
-        _milliseconds(told.wait_p99),
-        _milliseconds(told.wait_regret),
-        _percent(told.utilisation),
-        f"{told.jain_requests:.3f}",
-        _percent(told.all_busy),
-        _percent(told.tail),
-        _percent(told.idle_while_queued),
-        _percent(told.wasted),
+        f"{figures.makespan:.3f}",
+        percent(figures.regret),
+        milliseconds(figures.wait_p50),
+        milliseconds(figures.wait_p99),
+        milliseconds(figures.wait_regret),
+        percent(figures.utilisation),
+        f"{figures.jain_requests:.3f}",
+        percent(figures.all_busy),
+        percent(figures.tail),
+        percent(figures.idle_while_queued),
+        percent(figures.wasted),
     )
-
-
-def _milliseconds(seconds: float) -> str:
-    # At least three figures of it, and not -0.00.
-    milliseconds = round(seconds * 1e3, 2) + 0.0
-    digits = 2 if abs(milliseconds) < 10 else 1 if abs(milliseconds) < 100 else 0
-    return f"{milliseconds:.{digits}f}"
-
-
-def _percent(share: float) -> str:
-    # Not -0.
-    return f"{round(share * 100) + 0} %"
 
 
 def as_json(case: Case, rows: Sequence[Row]) -> dict[str, Any]:
@@ -101,24 +78,29 @@ def show_check(comparison: Comparison, console: Console) -> None:
     """
     Print what was measured beside what was simulated.
     """
-    table = _table("policy", "measure")
-    for name in ("measured", "simulated", "5 % .. 95 %", "deviation"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for policy, pair in comparison.pairs.items():
-        for line in comparison.lines(policy):
-            table.add_row(
-                policy,
-                line.name,
-                f"{line.measured:.3f}",
-                f"{line.simulated:.3f}",
-                f"{line.low:.3f} .. {line.high:.3f}",
-                f"{line.deviation * 100:+.1f} %",
-            )
-        if pair.failed:
-            console.print(f"{policy}: {pair.failed} requests failed", style="bold")
+    lines = [
+        (
+            policy,
+            line.name,
+            f"{line.measured:.3f}",
+            f"{line.simulated:.3f}",
+            f"{line.low:.3f} .. {line.high:.3f}",
+            f"{line.deviation * 100:+.1f} %",
+        )
+        for policy in comparison.pairs
+        for line in comparison.lines(policy)
+    ]
     title = f"{comparison.workers} workers, {comparison.trial.title}"
-    console.print(f"\n{title}\n", style="bold", highlight=False)
-    console.print(table)
+    show_table(title, _CHECK_COLUMNS, lines, console)
+    failed = {policy: pair.failed for policy, pair in comparison.pairs.items()}
+    show_lines(
+        [
+            f"{policy}: {count} requests failed"
+            for policy, count in failed.items()
+            if count
+        ],
+        console,
+    )
 
 
 def check_as_json(comparison: Comparison) -> dict[str, Any]:

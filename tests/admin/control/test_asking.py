@@ -85,7 +85,7 @@ def test_the_reason_of_a_refusal_is_told(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (reply(404, b"<html>"), "does not know what restart is"),
+        (reply(404, b"<html>"), "does not know restart"),
         (reply(405, b""), "has no workers"),
         (reply(409, b"{}"), "has no workers"),
         (reply(200, b"{}")[:-1], "cannot be used"),

@@ -120,11 +120,11 @@ class ControlSiteTests(SynchronousTestCase):
         And nothing is done.
         """
         for body, words in [
-            (b"policy", "no JSON"),
-            (b"\xff", "no JSON"),
-            (b"[" * MAX_BODY_BYTES, "no JSON"),
-            (b'{"policy": "%b"}' % (b"x" * MAX_BODY_BYTES), "no JSON"),
-            (b'["shared"]', "no JSON object"),
+            (b"policy", "not JSON"),
+            (b"\xff", "not JSON"),
+            (b"[" * MAX_BODY_BYTES, "not JSON"),
+            (b'{"policy": "%b"}' % (b"x" * MAX_BODY_BYTES), "not JSON"),
+            (b'["shared"]', "not a JSON object"),
         ]:
             status, told = self.reply(self.post(body))
             assert 409 == status

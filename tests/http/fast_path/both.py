@@ -1,5 +1,5 @@
 """
-Two workers side by side, with shortcuts and without, whose clients do the same.
+Two workers side by side, with the fast path and without, whose clients do the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kvd.settings import Durability, Limits, Settings, StoreLocation, TCPAddress
 from kvd.store.file import FileStore
 from kvd.workers.serving import Parts, Serving
 from tests.http.fast_path.cases import attribute_of
-from tests.http.fast_path.watched import WatchedShortcuts
+from tests.http.fast_path.watched import WatchedFastPath
 from tests.stepped import Client, InlineWriter, SteppedReactor
 
 LIMITS = Limits(value_bytes=5_000, idle_seconds=100, head_seconds=50)
@@ -97,7 +97,7 @@ class Worker:
     """
 
     def __init__(
-        self, *, shortcuts: bool, durability: Durability, guarded: bool = False
+        self, *, fast_path: bool, durability: Durability, guarded: bool = False
     ) -> None:
         self.folder = tempfile.mkdtemp(prefix="kvd-test-")
         self.root = os.path.join(self.folder, "values")
@@ -110,18 +110,20 @@ class Worker:
             access_log=os.path.join(self.folder, "log"),
             record=os.path.join(self.folder, "record"),
             limits=LIMITS,
-            shortcuts=shortcuts,
+            fast_path=fast_path,
         )
         parts = Parts(SteppedStoreMaker(self._reactor), Dialects(()))
         self._serving = ServingAtOnce(settings, 0, self._reactor, self._row, parts)
         with mock.patch("kvd.workers.serving.Writer", InlineWriter):
             self._serving.start()
-        self.watched: WatchedShortcuts | None = None
-        site = self._serving._site
+        self.watched: WatchedFastPath | None = None
+        process = self._serving._process
         if guarded:
-            site.guard = LoopbackGuard([TCPAddress("127.0.0.1", 8080)], ["kvd"])
-        if site.shortcuts is not None:
-            self.watched = site.shortcuts = WatchedShortcuts(site.shortcuts)
+            self._serving._listener.guard = LoopbackGuard(
+                [TCPAddress("127.0.0.1", 8080)], ["kvd"]
+            )
+        if process.fast_path is not None:
+            self.watched = process.fast_path = WatchedFastPath(process.fast_path)
         self._clients: list[Client] = []
         self._replies: list[bytes] = []
 
@@ -139,7 +141,10 @@ class Worker:
         far.sendall(request)
         self._clients.append(Client(self._reactor, far))
         self._replies.append(b"")
-        self._serving.serve(near, "")
+        with near:
+            self._reactor.adoptStreamConnection(
+                near.fileno(), near.family, self._serving.factory
+            )
         self._hear(len(self._clients) - 1)
 
     def send(self, number: int, data: bytes, *, reads: bool = True) -> None:

@@ -1,5 +1,5 @@
 """
-Shortcuts to a true file store, and one client.
+FastPath to a true file store, and one client.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import socket
 from twisted.internet.task import Clock
 
 from kvd.http.connection import HttpConnection
+from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import CLOSES, SERVED, Shortcuts, shortcuts_to
-from kvd.http.site import Site
+from kvd.http.fast_path import CLOSES, SERVED, FastPath
+from kvd.http.host_guard import HostGuard
+from kvd.http.templates import fast_path_to
 from kvd.model.keys import Key
 from kvd.settings import Limits
 from kvd.store import attribute
@@ -63,9 +65,9 @@ def body_of(reply: bytes) -> bytes:
     return reply.partition(b"\r\n\r\n")[2]
 
 
-class ShortcutCase(FileStoreCase):
+class FastPathCase(FileStoreCase):
     """
-    A test in which one client has a connection, and nobody but a shortcut reads
+    A test in which one client has a connection, and only the fast path reads
     from it.
     """
 
@@ -74,25 +76,27 @@ class ShortcutCase(FileStoreCase):
     def setUp(self) -> None:
         super().setUp()
         self.store = self.open_store()
-        self.site = self.make_site(self.store)
-        self.shortcuts = self.make_shortcuts(self.site)
+        self.listener = self.make_listener(self.store)
+        self.process = self.listener.process
+        self.fast_path = self.make_fast_path(self.listener)
         # The folder of uploads is made, as the ordinary way does it.
         self.result(self.store.begin(Key(b"first"), 0)).discard()
         self.near, self.far = self.pair()
 
-    def make_site(self, store: FileStore) -> Site:
+    def make_listener(self, store: FileStore) -> ListenerContext:
         """
         What a worker would have around the store.
         """
-        return Site(store, Dialects(()), self.limits, Clock())
+        process = ProcessContext(store, Dialects(()), self.limits, Clock())
+        return ListenerContext(process, HostGuard())
 
-    def make_shortcuts(self, site: Site) -> Shortcuts:
+    def make_fast_path(self, listener: ListenerContext) -> FastPath:
         """
         As a worker has them.
         """
-        made = shortcuts_to(site)
+        made = fast_path_to(listener)
         assert made is not None, "kvd is installed without what a C compiler makes"
-        site.shortcuts = made
+        listener.process.fast_path = made
         return made
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
@@ -118,7 +122,7 @@ class ShortcutCase(FileStoreCase):
         What comes of a request.
         """
         self.far.sendall(request)
-        return self.shortcuts.serve(self.near.fileno())
+        return self.fast_path.serve(self.near.fileno())
 
     def reply(self) -> bytes:
         """
@@ -131,7 +135,7 @@ class ShortcutCase(FileStoreCase):
 
     def served(self, request: bytes) -> bytes:
         """
-        The reply to a request that a shortcut serves, on a connection that stays.
+        The reply to a request that the fast path serves, on a connection that stays.
         """
         outcome = self.serve(request)
         assert 1 == outcome, outcome
@@ -164,7 +168,7 @@ class ShortcutCase(FileStoreCase):
         return contents
 
 
-class FallbackCase(ShortcutCase):
+class FallbackCase(FastPathCase):
     """
     The same without the fast path: put before a suite, it has the suite's requests take
     the ordinary way through Python, on one connection after the other.
@@ -174,16 +178,17 @@ class FallbackCase(ShortcutCase):
         self.reactor = SteppedReactor()
         self.addCleanup(self.reactor.dispose)
         super().setUp()
-        self.site.shortcuts = None
+        self.process.fast_path = None
         self._client: Client | None = None
         self._reply = b""
 
-    def make_site(self, store: FileStore) -> Site:
-        return Site(store, Dialects(()), self.limits, self.reactor)
+    def make_listener(self, store: FileStore) -> ListenerContext:
+        process = ProcessContext(store, Dialects(()), self.limits, self.reactor)
+        return ListenerContext(process, HostGuard())
 
     def serve(self, request: bytes) -> int | bytes:
         if self._client is None:
-            self._client = connect(self.reactor, HttpConnection(self.site))
+            self._client = connect(self.reactor, HttpConnection(self.listener))
             self.addCleanup(self._client.socket.close)
         self._reply = self._client.send(request).receive()
         if not self._client.ended:

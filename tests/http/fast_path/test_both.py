@@ -1,6 +1,6 @@
 """
 Tests for `kvd.http.fast_path`: whatever clients and others do, it comes to the same
-with shortcuts and without.
+with the fast path and without.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kvd.settings import Durability
 from kvd.store import attribute
+from tests.exploring import exploring
 from tests.http.fast_path.both import Worker
 from tests.http.fast_path.cases import get, put
 
@@ -80,7 +82,7 @@ def requests(draw: st.DrawFn) -> bytes:
     return b"\r\n".join([*lines, b"", b""]) + body
 
 
-# Those that a shortcut may serve, again and again.
+# Those that the fast path may serve, again and again.
 PLAIN = st.builds(
     lambda method, key, body, fields: (
         put(key, body, fields) if method is put else get(key, fields)
@@ -257,20 +259,17 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
 # So that there is something to fall out of.
 KNOWN = [put("k", b"value"), put("a/b", b"value"), get("k"), get("a/b")]
 
-MORE = os.environ.get("KVD_BOTH_EXAMPLES")
-EXAMPLES = int(MORE or 100)
-"""
-Always the same ones, unless more are wanted.
-"""
+EXAMPLES = int(os.environ.get("KVD_BOTH_EXAMPLES", "100"))
 
 
+@pytest.mark.explores
 def test_both_ways_come_to_the_same() -> None:
     """
     Replies, files, the access log, the record and all counts.
     """
     served = [0]
 
-    @settings(deadline=None, derandomize=not MORE, max_examples=EXAMPLES)
+    @exploring(EXAMPLES)
     @given(
         st.lists(STEPS, min_size=5, max_size=30),
         st.sampled_from(["process", "process", "process", "disk"]),
@@ -278,8 +277,8 @@ def test_both_ways_come_to_the_same() -> None:
     )
     def compare(steps: list[Step], durability: Durability, guarded: bool) -> None:
         outcomes = []
-        for shortcuts in (True, False):
-            worker = Worker(shortcuts=shortcuts, durability=durability, guarded=guarded)
+        for fast_path in (True, False):
+            worker = Worker(fast_path=fast_path, durability=durability, guarded=guarded)
             try:
                 worker.connect(b"")
                 send(0, KNOWN, True, worker)

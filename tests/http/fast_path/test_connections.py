@@ -11,22 +11,24 @@ import struct
 from typing import Any
 
 from kvd.http.connection import HttpConnection
+from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import CLOSES, LINGERS, QUEUED, SERVED
-from kvd.http.site import Site
+from kvd.http.host_guard import HostGuard
+from kvd.http.states import State
 from kvd.model.keys import Key
 from kvd.net.transport import serve_connection
 from kvd.settings import Limits
 from kvd.store.file import FileStore
-from tests.http.fast_path.cases import ShortcutCase, body_of, field, get, put
-from tests.http.fast_path.watched import WatchedShortcuts
+from tests.http.fast_path.cases import FastPathCase, body_of, field, get, put
+from tests.http.fast_path.watched import WatchedFastPath
 from tests.http.test_connection import LIMITS, Notes
 from tests.stepped import Client, SteppedReactor, connect, tcp_pair
 
 
-class ConnectionCase(ShortcutCase):
+class ConnectionCase(FastPathCase):
     """
-    Connections whose first look is a shortcut's.
+    Connections at which the fast path looks first.
     """
 
     limits = LIMITS
@@ -36,18 +38,21 @@ class ConnectionCase(ShortcutCase):
         self.addCleanup(self.reactor.dispose)
         self.notes = Notes()
         super().setUp()
-        self.watched = WatchedShortcuts(self.shortcuts)
-        self.site.shortcuts = self.watched
+        self.watched = WatchedFastPath(self.fast_path)
+        self.process.fast_path = self.watched
         self.client = self.connect()
 
-    def make_site(self, store: FileStore) -> Site:
-        return Site(store, Dialects(()), self.limits, self.reactor, self.notes)
+    def make_listener(self, store: FileStore) -> ListenerContext:
+        process = ProcessContext(
+            store, Dialects(()), self.limits, self.reactor, self.notes
+        )
+        return ListenerContext(process, HostGuard())
 
     def connect(self) -> Client:
         """
         One more client.
         """
-        client = connect(self.reactor, HttpConnection(self.site))
+        client = connect(self.reactor, HttpConnection(self.listener))
         self.addCleanup(client.socket.close)
         return client
 
@@ -56,7 +61,7 @@ class ConnectionCase(ShortcutCase):
         Let time pass, and the connections notice.
         """
         self.reactor.advance(seconds)
-        for connection in list(self.site.connections):
+        for connection in list(self.process.connections):
             connection.check_time(self.reactor.seconds())
         self.reactor.settle()
 
@@ -83,11 +88,11 @@ class TurnsTests(ConnectionCase):
             assert b"one" == body_of(self.ask(get("k")))
             assert b"n" == body_of(self.ask(get("k", b"Range: bytes=1-1\r\n")))
         assert (4, 4) == (self.watched.served, self.watched.left)
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
 
     def test_a_request_in_pieces(self) -> None:
         """
-        Is no shortcut's, wherever it is split; the one behind it is.
+        Is left alone, wherever it is split; the one behind it is served.
         """
         self.keep("k", b"value")
         for whole in (get("k"), put("k", b"value")):
@@ -113,7 +118,7 @@ class TurnsTests(ConnectionCase):
 
     def test_a_refused_body_is_never_a_request(self) -> None:
         """
-        Even if it looks like one that a shortcut would serve.
+        Even if it looks like one that the fast path would serve.
         """
         self.keep("k", b"value")
         inner = put("smuggled", b"x")
@@ -137,7 +142,7 @@ class TurnsTests(ConnectionCase):
 
         assert b"value" == body_of(self.client.receive())
         assert self.client.ended
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
     def test_a_close_that_was_asked_for(self) -> None:
         """
@@ -148,7 +153,7 @@ class TurnsTests(ConnectionCase):
 
         assert "close" == field(reply, "Connection")
         assert self.client.ended
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
     def test_a_reset(self) -> None:
         """
@@ -159,12 +164,12 @@ class TurnsTests(ConnectionCase):
         far = socket.create_connection(listener.getsockname())
         near, peer = listener.accept()
         near.setblocking(False)
-        serve_connection(near, peer, HttpConnection(self.site), self.reactor)
+        serve_connection(near, peer, HttpConnection(self.listener), self.reactor)
         far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         far.close()
         self.reactor.settle()
 
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
 
     def test_while_draining_there_are_none(self) -> None:
         """
@@ -172,7 +177,7 @@ class TurnsTests(ConnectionCase):
         """
         self.keep("k", b"value")
         fresh = self.connect()
-        self.site.draining, self.site.shortcuts = True, None
+        self.process.draining, self.process.fast_path = True, None
         reply = fresh.send(get("k")).receive()
 
         assert b"value" == body_of(reply)
@@ -189,7 +194,7 @@ class TimeTests(ConnectionCase):
 
     def test_a_request_begins_the_wait_anew(self) -> None:
         """
-        Also one that a shortcut has served.
+        Also one that the fast path has served.
         """
         self.keep("k", b"value")
         for _ in range(3):
@@ -197,13 +202,13 @@ class TimeTests(ConnectionCase):
             assert b"value" == body_of(self.ask(get("k")))
         assert 3 == self.watched.served
         self.later(99)
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
         self.later(1)
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
     def test_a_head_that_does_not_end_is_408(self) -> None:
         """
-        Though a shortcut has seen its beginning.
+        Though the fast path has seen its beginning.
         """
         self.client.send(b"GET /")
         self.later(10)
@@ -233,7 +238,7 @@ class SlowReaderTests(ConnectionCase):
         self.addCleanup(far.close)
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         near.setblocking(False)
-        serve_connection(near, "", HttpConnection(self.site), self.reactor)
+        serve_connection(near, "", HttpConnection(self.listener), self.reactor)
         return Client(self.reactor, far)
 
     def fill(self) -> int:
@@ -242,13 +247,15 @@ class SlowReaderTests(ConnectionCase):
         """
         for asked in range(1, 100):
             self.client.send(get("k"))
-            if any(connection._owed for connection in self.site.connections):
-                return asked
+            for connection in self.process.connections:
+                assert isinstance(connection, HttpConnection)
+                if connection._state is State.SENDING:
+                    return asked
         raise AssertionError("the socket takes everything")
 
     def test_the_rest_comes_when_the_client_reads(self) -> None:
         """
-        And the next request after that is a shortcut's again.
+        And the next request after that takes the fast path again.
         """
         asked = self.fill()
         replies = self.client.receive()
@@ -292,7 +299,7 @@ class SlowReaderTests(ConnectionCase):
         self.later(1)
         self.later(90)
 
-        assert 1 == len(self.site.connections)
+        assert 1 == len(self.process.connections)
 
     def test_who_is_gone_is_found_out(self) -> None:
         """
@@ -301,8 +308,8 @@ class SlowReaderTests(ConnectionCase):
         self.fill()
         self.client.close()
 
-        assert 1 == len(self.site.connections)
-        assert self.shortcuts.take_unsent() == b""
+        assert 1 == len(self.process.connections)
+        assert self.fast_path.take_unsent() == b""
 
     def test_a_rest_that_nobody_took_is_no_others(self) -> None:
         """
@@ -313,11 +320,11 @@ class SlowReaderTests(ConnectionCase):
         outcomes: list[Any] = []
         while not outcomes or outcomes[-1] == SERVED:
             far.sendall(get("k"))
-            outcomes.append(self.shortcuts.serve(near.fileno()))
+            outcomes.append(self.fast_path.serve(near.fileno()))
         assert SERVED | QUEUED == outcomes[-1]
 
         assert self.served(get("k")).endswith(self.large)
-        assert b"" == self.shortcuts.take_unsent()
+        assert b"" == self.fast_path.take_unsent()
 
     def test_rest_and_what_was_sent_are_the_reply(self) -> None:
         """
@@ -330,10 +337,10 @@ class SlowReaderTests(ConnectionCase):
             asked = 0
             while outcome == SERVED:
                 far.sendall(get("k"))
-                outcome = self.shortcuts.serve(near.fileno())
+                outcome = self.fast_path.serve(near.fileno())
                 asked += 1
             assert outcome == SERVED | QUEUED
-            whole = far.recv(1 << 20) + self.shortcuts.take_unsent()
+            whole = far.recv(1 << 20) + self.fast_path.take_unsent()
             assert asked == whole.count(self.large) == whole.count(b"HTTP/1.1 200 OK")
             assert whole.endswith(self.large)
 
@@ -352,21 +359,21 @@ class SlowReaderTests(ConnectionCase):
             self.addCleanup(near.close)
             self.addCleanup(far.close)
             far.sendall(request)
-            assert (request, expected) == (request, self.shortcuts.serve(near.fileno()))
+            assert (request, expected) == (request, self.fast_path.serve(near.fileno()))
 
         near, far = self.pair()
         far.sendall(last)
-        assert SERVED | CLOSES == self.shortcuts.serve(near.fileno())
+        assert SERVED | CLOSES == self.fast_path.serve(near.fileno())
 
     def test_bytes_behind_the_last_request_do_not_cut_its_reply(self) -> None:
         """
-        As without shortcuts: our half is closed first.
+        As without the fast path: our half is closed first.
         """
         near, far = tcp_pair(2_048)
         self.addCleanup(far.close)
         client = Client(self.reactor, far)
         near.setblocking(False)
-        serve_connection(near, "", HttpConnection(self.site), self.reactor)
+        serve_connection(near, "", HttpConnection(self.listener), self.reactor)
         client.send(get("k", b"Connection: close\r\n")).send(get("k"))
 
         reply = client.receive()
@@ -380,16 +387,16 @@ class SlowReaderTests(ConnectionCase):
         near, far = self.pair()
         far.sendall(get("k"))
         far.close()
-        assert SERVED | QUEUED == self.shortcuts.serve(near.fileno())
-        whole = self.shortcuts.take_unsent()
+        assert SERVED | QUEUED == self.fast_path.serve(near.fileno())
+        whole = self.fast_path.take_unsent()
         assert whole.startswith(b"HTTP/1.1 200 OK\r\n")
         assert whole.endswith(self.large)
 
         near, far = self.pair()
         far.sendall(put("k", b"v", b"Connection: close\r\n"))
         far.close()
-        assert SERVED | CLOSES | QUEUED == self.shortcuts.serve(near.fileno())
-        assert self.shortcuts.take_unsent().startswith(b"HTTP/1.1 204 ")
+        assert SERVED | CLOSES | QUEUED == self.fast_path.serve(near.fileno())
+        assert self.fast_path.take_unsent().startswith(b"HTTP/1.1 204 ")
 
 
 class CountingTests(ConnectionCase):
@@ -401,7 +408,7 @@ class CountingTests(ConnectionCase):
         """
         All numbers of the row but those that are times.
         """
-        words: list[int] = self.site.row.words.tolist()
+        words: list[int] = self.process.row.words.tolist()
         return [*words[:6], words[9], sum(words[11:])]
 
     def test_counts_and_entries(self) -> None:
@@ -412,9 +419,9 @@ class CountingTests(ConnectionCase):
         requests = [put("k", b"one"), get("k"), get("k"), put("k", b""), get("k")]
         requests.append(get("k", b"Connection: close\r\n"))
         told = []
-        for shortcuts in (self.watched, None):
+        for fast_path in (self.watched, None):
             self.publish(self.store, Key(b"k"), b"first")
-            self.site.shortcuts = shortcuts
+            self.process.fast_path = fast_path
             self.notes.entries.clear()
             self.client = self.connect()
             counted = self.counts()
@@ -443,7 +450,7 @@ class CountingTests(ConnectionCase):
         Of each request, in the bucket where it belongs.
         """
         self.keep("k", b"v")
-        words = self.site.row.words
+        words = self.process.row.words
         seconds = words.cast("B").cast("d")
         before = seconds[10]
         self.ask(get("k"))

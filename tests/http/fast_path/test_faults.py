@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kvd.model.keys import Key
-from tests.http.fast_path.cases import ShortcutCase, put
+from tests.http.fast_path.cases import FastPathCase, put
 
 NOBODY = 65534
 
 
-class RefusedTests(ShortcutCase):
+class RefusedTests(FastPathCase):
     """
     Whatever fails is left to the ordinary way, which fails too and says why.
     """

@@ -14,10 +14,10 @@ from kvd.http.wire.replies import http_date
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store import attribute
-from tests.http.fast_path.cases import FallbackCase, ShortcutCase, body_of, field, get
+from tests.http.fast_path.cases import FallbackCase, FastPathCase, body_of, field, get
 
 
-class KeptValueTests(ShortcutCase):
+class KeptValueTests(FastPathCase):
     """
     A value that was read is sent from memory.
     """
@@ -129,7 +129,7 @@ class KeptValueFallbackTests(FallbackCase, KeptValueTests):
     """
 
 
-class OtherValueTests(ShortcutCase):
+class OtherValueTests(FastPathCase):
     """
     What is no more, or not, the value in memory, is left to who can say.
     """
@@ -290,7 +290,7 @@ class OtherValueTests(ShortcutCase):
 
     def test_its_head_is_too_long(self) -> None:
         """
-        It has no room where a shortcut composes it.
+        It has no room where the fast path composes it.
         """
         fields = {"content-type": "x" * 900}
         self.put(self.store, Key(b"k"), b"v", metadata=fields)
@@ -298,14 +298,14 @@ class OtherValueTests(ShortcutCase):
         self.assert_left(get("k"))
 
 
-class ManyValuesTests(ShortcutCase):
+class ManyValuesTests(FastPathCase):
     """
     As many are held as the store holds.
     """
 
     def test_what_the_store_lets_go_of_is_let_go_of(self) -> None:
         """
-        The shortcuts hold no value longer.
+        The fast path holds no value longer.
         """
         self.store.insides.recent._most = 10
         for number in range(30):

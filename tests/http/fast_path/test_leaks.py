@@ -14,13 +14,14 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 
+import pytest
 from twisted.internet.defer import execute
 
 from kvd.http.fast_path import QUEUED, SERVED
 from kvd.http.wire.heads import KEPT_HEADS
 from kvd.model.keys import Key
 from kvd.store.file import FileStore
-from tests.http.fast_path.cases import ShortcutCase, get, put
+from tests.http.fast_path.cases import FastPathCase, get, put
 
 REQUESTS = 1024
 """
@@ -39,7 +40,8 @@ Less than a short object for each request.
 """
 
 
-class LeakTests(ShortcutCase):
+@pytest.mark.untraced
+class LeakTests(FastPathCase):
     """
     Nothing grows with the number of requests.
     """
@@ -135,9 +137,9 @@ class LeakTests(ShortcutCase):
             near, far = socket.socketpair()
             far.sendall(get("k"))
             far.close()
-            assert SERVED | QUEUED == self.shortcuts.serve(near.fileno())
+            assert SERVED | QUEUED == self.fast_path.serve(near.fileno())
             if number % 2:
-                self.shortcuts.take_unsent()
+                self.fast_path.take_unsent()
             near.close()
 
         self.assert_steady(to_nobody)
@@ -148,7 +150,7 @@ class LeakTests(ShortcutCase):
         """
         self.keep("k", b"v")
         self.served(get("k"))
-        self.assert_steady(lambda _: self.shortcuts.report())
+        self.assert_steady(lambda _: self.fast_path.report())
 
     def test_references_to_the_arguments(self) -> None:
         """
@@ -156,30 +158,30 @@ class LeakTests(ShortcutCase):
         """
         key = Key(b"a key of some length")
         self.keep(key.decode(), b"v")
-        forget = type(self.shortcuts).forget  # type: ignore[attr-defined]
+        forget = type(self.fast_path).forget  # type: ignore[attr-defined]
         before = sys.getrefcount(key)
         for _ in range(10):
-            forget(self.shortcuts, key)
+            forget(self.fast_path, key)
         assert before == sys.getrefcount(key)
 
     def test_all_of_it_ends(self) -> None:
         """
-        A store that nobody has any more takes its shortcuts with it, and what they
-        hold open.
+        A store that nobody has any more takes its fast path with it, and what that
+        holds open.
         """
         # A store's clock loads it, and it holds descriptors of its own.
         import twisted.internet.reactor  # noqa: F401
 
         before = len(os.listdir("/proc/self/fd"))
         store = FileStore(self.path, "process", self.clock, execute)
-        site = self.make_site(store)
-        self.shortcuts = self.make_shortcuts(site)
+        listener = self.make_listener(store)
+        self.fast_path = self.make_fast_path(listener)
         self.publish(store, Key(b"a/first"), b"v")
         self.served(put("a/k", b"v"))
         store.close()
         ended = weakref.ref(store)
-        del store, site
-        self.shortcuts = None  # type: ignore[assignment]
+        del store, listener
+        self.fast_path = None  # type: ignore[assignment]
         gc.collect()
 
         assert None is ended()

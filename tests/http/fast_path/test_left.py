@@ -8,19 +8,19 @@ import hashlib
 import socket
 from base64 import b64encode
 
+from kvd.http.context import ListenerContext
 from kvd.http.fast_path import MAX_BODY_BYTES, NOTHING, SERVED
 from kvd.http.host_guard import HostGuard
-from kvd.http.site import Site
 from kvd.model.keys import Key
 from kvd.settings import Limits, TCPAddress
 from kvd.store.file import FileStore
-from tests.http.fast_path.cases import HOST, ShortcutCase, body_of, get, put
+from tests.http.fast_path.cases import HOST, FastPathCase, body_of, get, put
 
 SHA256_OF_V = b64encode(hashlib.sha256(b"v").digest())
 MD5_OF_V = b64encode(hashlib.md5(b"v", usedforsecurity=False).digest())
 
 
-class LeftTests(ShortcutCase):
+class LeftTests(FastPathCase):
     """
     A request that is not plainly a whole one is left to the ordinary way, with its
     bytes.
@@ -250,7 +250,7 @@ class LeftTests(ShortcutCase):
         Nobody is waited for, even by a socket that would.
         """
         self.near.setblocking(True)
-        assert NOTHING == self.shortcuts.serve(self.near.fileno())
+        assert NOTHING == self.fast_path.serve(self.near.fileno())
 
     def test_the_client_has_ended(self) -> None:
         """
@@ -258,21 +258,21 @@ class LeftTests(ShortcutCase):
         """
         self.served(get("k"))
         self.far.shutdown(socket.SHUT_WR)
-        assert b"" == self.shortcuts.serve(self.near.fileno())
+        assert b"" == self.fast_path.serve(self.near.fileno())
 
     def test_a_socket_that_cannot_be_read(self) -> None:
         """
         The kernel's error is passed on.
         """
         with self.assertRaises(OSError):  # noqa: PT027  # trial runs it too
-            self.shortcuts.serve(-1)
+            self.fast_path.serve(-1)
         with self.assertRaises(TypeError):  # noqa: PT027
-            self.shortcuts.serve("1")  # type: ignore[arg-type]
+            self.fast_path.serve("1")  # type: ignore[arg-type]
 
 
-class TightTests(ShortcutCase):
+class TightTests(FastPathCase):
     """
-    Limits below what a shortcut would take are kept, though a form is known by
+    Limits below what the fast path would take are kept, though a form is known by
     requests that are within them.
     """
 
@@ -301,15 +301,15 @@ class TightTests(ShortcutCase):
         self.assert_left(get("xx", fill))
 
 
-class GuardedTests(ShortcutCase):
+class GuardedTests(FastPathCase):
     """
     Who names this machine otherwise is asked where he came in.
     """
 
-    def make_site(self, store: FileStore) -> Site:
-        site = super().make_site(store)
-        site.guard = HostGuard([TCPAddress("127.0.0.1", 8080)], ["kvd"])
-        return site
+    def make_listener(self, store: FileStore) -> ListenerContext:
+        listener = super().make_listener(store)
+        listener.guard = HostGuard([TCPAddress("127.0.0.1", 8080)], ["kvd"])
+        return listener
 
     def test_names_of_others(self) -> None:
         """

@@ -13,16 +13,18 @@ from twisted.logger import capturedLogs
 
 from kvd.daemon.announcing import announce
 from kvd.http import fast_path
+from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import are_compiled, shortcuts_to
-from kvd.http.site import Site
+from kvd.http.fast_path import is_compiled
+from kvd.http.host_guard import HostGuard
+from kvd.http.templates import fast_path_to
 from kvd.interfaces import IStore
 from kvd.settings import DialectChoice, Limits, Settings
 from kvd.store.null import NullStore
 from kvd.testing import MemoryStore
 from tests.store.cases import FileStoreCase
 
-SENTENCE = "there are no shortcuts"
+SENTENCE = "there is no fast path"
 
 
 class MissingTests(FileStoreCase):
@@ -30,11 +32,12 @@ class MissingTests(FileStoreCase):
     kvd is whole without them.
     """
 
-    def site(self, store: IStore, *dialects: DialectChoice) -> Site:
+    def listener(self, store: IStore, *dialects: DialectChoice) -> ListenerContext:
         """
         What a worker would have.
         """
-        return Site(store, Dialects(dialects), Limits(), Clock())
+        process = ProcessContext(store, Dialects(dialects), Limits(), Clock())
+        return ListenerContext(process, HostGuard())
 
     def said(self, settings: Settings) -> int:
         """
@@ -48,9 +51,9 @@ class MissingTests(FileStoreCase):
         """
         Others have no files.
         """
-        assert None is shortcuts_to(self.site(MemoryStore()))
-        assert None is shortcuts_to(self.site(NullStore()))
-        assert None is not shortcuts_to(self.site(self.open_store()))
+        assert None is fast_path_to(self.listener(MemoryStore()))
+        assert None is fast_path_to(self.listener(NullStore()))
+        assert None is not fast_path_to(self.listener(self.open_store()))
 
     def test_they_are_for_the_plain_dialect(self) -> None:
         """
@@ -58,7 +61,7 @@ class MissingTests(FileStoreCase):
         """
         store = self.open_store()
         for choice in (DialectChoice("/old/", "classic"), DialectChoice("/", "plain")):
-            assert None is shortcuts_to(self.site(store, choice))
+            assert None is fast_path_to(self.listener(store, choice))
 
     def test_without_a_compiler_there_are_none(self) -> None:
         """
@@ -73,15 +76,16 @@ class MissingTests(FileStoreCase):
             with mock.patch.dict(sys.modules, {"kvd.without": without}):
                 spec.loader.exec_module(without)
 
-        assert not without.are_compiled()
-        assert None is without.shortcuts_to(self.site(self.open_store()))
-        with mock.patch("kvd.daemon.announcing.are_compiled", without.are_compiled):
+        assert not without.is_compiled()
+        with mock.patch("kvd.http.templates.native", without.native):
+            assert None is fast_path_to(self.listener(self.open_store()))
+        with mock.patch("kvd.daemon.announcing.is_compiled", without.is_compiled):
             assert 1 == self.said(Settings())
-            assert 0 == self.said(Settings(shortcuts=False))
+            assert 0 == self.said(Settings(fast_path=False))
 
     def test_with_one_there_are(self) -> None:
         """
         And nothing is said.
         """
-        assert are_compiled()
+        assert is_compiled()
         assert 0 == self.said(Settings())

@@ -18,14 +18,14 @@ from kvd.store.tree import MOST_KEPT
 from kvd.store.uploads import key_of
 from tests.http.fast_path.cases import (
     FallbackCase,
-    ShortcutCase,
+    FastPathCase,
     attribute_of,
     field,
     put,
 )
 
 
-class StoringTests(ShortcutCase):
+class StoringTests(FastPathCase):
     """
     A small body that has come whole is stored and published at once.
     """
@@ -165,15 +165,15 @@ class StoringTests(ShortcutCase):
             assert date_us / 1e6 == self.result(self.store.stat(Key(b"k"))).changed
 
 
-class SwappingTests(StoringTests):
+class ExchangingTests(StoringTests):
     """
     See there; values are replaced as on ext4.
     """
 
-    swaps = True
+    exchanges = True
 
 
-class LimitedTests(ShortcutCase):
+class LimitedTests(FastPathCase):
     """
     Of what is refused, nothing is stored.
     """
@@ -190,7 +190,7 @@ class LimitedTests(ShortcutCase):
         self.assert_left(put("k", b"123456"))
 
 
-class OnDiskTests(ShortcutCase):
+class OnDiskTests(FastPathCase):
     """
     At durability ``disk`` a sync has to be waited for.
     """
@@ -204,7 +204,7 @@ class OnDiskTests(ShortcutCase):
         self.assert_left(put("k", b"v"))
 
 
-class InTheWayTests(ShortcutCase):
+class InTheWayTests(FastPathCase):
     """
     Where it is not as simple, the upload is discarded and the request left alone.
     """
@@ -373,11 +373,11 @@ class InTheWayTests(ShortcutCase):
         used before is as good.
         """
         self.store = self.open_store()
-        self.shortcuts = self.make_shortcuts(self.make_site(self.store))
+        self.fast_path = self.make_fast_path(self.make_listener(self.store))
         self.assert_left(put("k", b"v"))
         self.publish(self.store, Key(b"other"), b"v")
         self.served(put("k", b"v"))
-        self.shortcuts = self.make_shortcuts(self.make_site(self.store))
+        self.fast_path = self.make_fast_path(self.make_listener(self.store))
         self.served(put("k", b"v"))
 
     def test_the_store_is_closed(self) -> None:
@@ -387,7 +387,7 @@ class InTheWayTests(ShortcutCase):
         """
         before = len(os.listdir("/proc/self/fd"))
         self.store = self.open_store()
-        self.shortcuts = self.make_shortcuts(self.make_site(self.store))
+        self.fast_path = self.make_fast_path(self.make_listener(self.store))
         self.publish(self.store, Key(b"a/b"), b"v")
         self.keep("k", b"v")
         self.served(put("a/k", b"v"))
@@ -398,12 +398,12 @@ class InTheWayTests(ShortcutCase):
         self.assert_left(put("k", b"v"))
 
 
-class InTheWayOfSwapsTests(InTheWayTests):
+class InTheWayOfExchangesTests(InTheWayTests):
     """
     See there; values are replaced as on ext4.
     """
 
-    swaps = True
+    exchanges = True
 
 
 class KeepingTests(StoringTests):
@@ -412,7 +412,7 @@ class KeepingTests(StoringTests):
     """
 
     keeps = True
-    swaps = True
+    exchanges = True
 
     def kept(self) -> dict[bytes, bytes]:
         """
@@ -437,7 +437,8 @@ class KeepingTests(StoringTests):
 
     def test_what_is_replaced_first_is_kept(self) -> None:
         """
-        Whether a shortcut replaced it or not; what comes in its place meanwhile is not.
+        Whether the fast path replaced it or not; what comes in its place meanwhile is
+        not.
         """
         self.publish(self.store, Key(b"a/b.c"), b"first")
         self.served(put("a/b.c", b"second"))
@@ -475,7 +476,7 @@ class StoringFallbackTests(FallbackCase, StoringTests):
     """
 
 
-class SwappingFallbackTests(FallbackCase, SwappingTests):
+class ExchangingFallbackTests(FallbackCase, ExchangingTests):
     """
     See there; without the fast path.
     """
@@ -487,13 +488,13 @@ class KeepingFallbackTests(FallbackCase, KeepingTests):
     """
 
 
-class NotKeptTests(ShortcutCase):
+class NotKeptTests(FastPathCase):
     """
     Where what is replaced cannot be kept, the request is left alone.
     """
 
     keeps = True
-    swaps = True
+    exchanges = True
 
     def test_too_long_a_key_is_left(self) -> None:
         """
@@ -516,15 +517,15 @@ class NotKeptTests(ShortcutCase):
         self.served(put("7", b"v"))
 
 
-class OtherLockTests(ShortcutCase):
+class OtherLockTests(FastPathCase):
     """
     A lock is one only if everybody finds it.
     """
 
     def test_a_removed_or_replaced_one_is_left(self) -> None:
         """
-        To the ordinary way, which opens the one that is there now; then shortcuts use
-        it too.
+        To the ordinary way, which opens the one that is there now; then the fast path
+        uses it too.
         """
         self.served(put("k", b"1"))
         lock = os.path.join(self.path, ".kvd", "lock")

@@ -10,7 +10,7 @@ from unittest import mock
 
 from kvd.http import fast_path
 from kvd.http.connection import HttpConnection
-from kvd.http.fast_path import Shortcuts
+from kvd.http.fast_path import FastPath
 from kvd.settings import Settings
 from kvd.workers.serving import Serving
 from tests.http.fast_path.cases import body_of, field, get, put
@@ -27,7 +27,8 @@ class NewConnectionTests(ConnectionCase):
         super().setUp()
         self.keep("k", b"value")
         self.serving = Serving(Settings(), 0, self.reactor)
-        self.serving._site = self.site
+        self.serving._process = self.process
+        self.serving._listener = self.listener
 
     def come(self, request: bytes) -> Client:
         """
@@ -39,8 +40,17 @@ class NewConnectionTests(ConnectionCase):
         far.sendall(request)
         # As from ``accept``: it would wait.
         assert near.getblocking()
-        self.serving.serve(near, "")
+        self.hand_over(near)
         return client
+
+    def hand_over(self, connection: socket.socket) -> None:
+        """
+        Another process has accepted it.
+        """
+        with connection:
+            self.reactor.adoptStreamConnection(
+                connection.fileno(), connection.family, self.serving.factory
+            )
 
     def test_who_says_nothing_holds_up_nobody(self) -> None:
         """
@@ -55,7 +65,7 @@ class NewConnectionTests(ConnectionCase):
         """
         And it is closed.
         """
-        accepted, open_now = self.site.row.words[:2]
+        accepted, open_now = self.process.row.words[:2]
         with mock.patch(
             "kvd.workers.serving.HttpConnection", side_effect=AssertionError
         ):
@@ -63,7 +73,7 @@ class NewConnectionTests(ConnectionCase):
 
         assert b"value" == body_of(client.receive())
         assert client.ended
-        assert [accepted + 1, open_now] == self.site.row.words[:2].tolist()
+        assert [accepted + 1, open_now] == self.process.row.words[:2].tolist()
 
     def test_a_connection_that_stays_is_made_after_its_first_request(self) -> None:
         """
@@ -88,7 +98,7 @@ class NewConnectionTests(ConnectionCase):
             assert "close" == field(reply, "Connection")
         assert 0 == self.watched.served
 
-    def test_what_is_no_shortcuts_is_not_lost(self) -> None:
+    def test_what_the_fast_path_leaves_is_not_lost(self) -> None:
         """
         All bytes that came with the connection.
         """
@@ -101,13 +111,13 @@ class NewConnectionTests(ConnectionCase):
         """
         Leaves nothing behind.
         """
-        before = len(self.site.connections)
+        before = len(self.process.connections)
         near, far = socket.socketpair()
         far.close()
-        self.serving.serve(near, "")
+        self.hand_over(near)
         self.reactor.settle()
 
-        assert before == len(self.site.connections)
+        assert before == len(self.process.connections)
 
     def test_a_socket_that_cannot_be_read(self) -> None:
         """
@@ -122,7 +132,7 @@ class NewConnectionTests(ConnectionCase):
         """
         Without a log and a record nothing is told.
         """
-        self.site.log = None
+        self.process.log = None
         with mock.patch.object(self.watched, "report", side_effect=AssertionError):
             for fields in (b"", b"Connection: close\r\n"):
                 assert b"value" == body_of(self.come(get("k", fields)).receive())
@@ -130,7 +140,7 @@ class NewConnectionTests(ConnectionCase):
 
 class MistakeTests(ConnectionCase):
     """
-    What a shortcut was told wrong ends the connection that asked, and is logged.
+    What the fast path is told wrong ends the connection that asked, and is logged.
     """
 
     def test_in_what_is_asked_of_python(self) -> None:
@@ -139,8 +149,8 @@ class MistakeTests(ConnectionCase):
         """
         self.keep("k", b"value")
         asked = [
-            ("kvd.http.fast_path.reply_parts", get("k")),
-            ("kvd.http.fast_path.published_reply", put("k", b"v")),
+            ("kvd.http.templates.reply_parts", get("k")),
+            ("kvd.http.templates.published_reply", put("k", b"v")),
         ]
         for name, request in asked:
             client = self.connect()
@@ -155,11 +165,11 @@ class MistakeTests(ConnectionCase):
         """
         Something else than was asked for.
         """
-        native: Any = type(self.shortcuts)
+        native: Any = type(self.fast_path)
 
         def again(
             make_template: object, value_of: object, offset_of: object
-        ) -> Shortcuts:
+        ) -> FastPath:
             """
             With other answers.
             """
@@ -167,16 +177,16 @@ class MistakeTests(ConnectionCase):
             made = native(
                 *(insides.root, insides.lock.descriptor, False, None, 0o644),
                 *(9000, 9000, tuple),
-                *(self.site.row.words, (0, 1, 2, 3, 4, 5), (0,), 0),
+                *(self.process.row.words, (0, 1, 2, 3, 4, 5), (0,), 0),
                 *(make_template, value_of, offset_of),
             )
             made.upload_to(insides.uploads.descriptor)
-            return cast(Shortcuts, made)
+            return cast(FastPath, made)
 
-        assert fast_path._native is not None
+        assert fast_path.native is not None
         parts = b"", b"", b""
-        a_get = fast_path._native.get_template(True, b"\r\n\r\n")
-        a_put = fast_path._native.put_template(True, 1, b"", 201, parts, 204, parts)
+        a_get = fast_path.native.get_template(True, b"\r\n\r\n")
+        a_put = fast_path.native.put_template(True, 1, b"", 201, parts, 204, parts)
         table = [
             (get("k"), lambda head: 1, None, None, TypeError),
             (get("k"), lambda head: 1 // 0, None, None, ZeroDivisionError),
@@ -193,7 +203,7 @@ class MistakeTests(ConnectionCase):
             (put("k", b"v"), lambda head: a_put, None, lambda key: {}[key], KeyError),
         ]
         for request, make_template, value_of, offset_of, error in table:
-            self.shortcuts = again(make_template, value_of, offset_of)
+            self.fast_path = again(make_template, value_of, offset_of)
             for _ in range(2):
                 with self.assertRaises(error):  # noqa: PT027  # trial runs it too
                     self.serve(request)
@@ -212,13 +222,15 @@ class OtherReadersTests(ConnectionCase):
         with mock.patch.object(self.watched, "serve", side_effect=OSError):
             self.client.send(get("k"))
 
-        assert set() == self.site.connections
+        assert set() == self.process.connections
 
-    def test_a_site_without_them(self) -> None:
+    def test_a_process_without_it(self) -> None:
         """
         Its connections do not ask.
         """
-        self.site.shortcuts = None
+        self.process.fast_path = None
         client = self.connect()
-        with mock.patch.object(HttpConnection, "_read", side_effect=AssertionError):
+        with mock.patch.object(
+            HttpConnection, "_read_fast", side_effect=AssertionError
+        ):
             assert client.send(get("none")).receive().startswith(b"HTTP/1.1 404 ")

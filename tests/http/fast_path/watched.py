@@ -1,28 +1,28 @@
 """
-Shortcuts that tell what they did.
+FastPath that tell what they did.
 """
 
 from __future__ import annotations
 
-from kvd.http.fast_path import SERVED, Report, Shortcuts
+from kvd.http.fast_path import SERVED, FastPath, Report
 
 
-class WatchedShortcuts:
+class WatchedFastPath:
     """
     Counts what goes which way.
     """
 
-    def __init__(self, shortcuts: Shortcuts) -> None:
-        self._shortcuts = shortcuts
+    def __init__(self, fast_path: FastPath) -> None:
+        self._fast_path = fast_path
         self.served = 0
         self.left = 0
         """Reads, not requests."""
 
     def serve(self, socket: int) -> int | bytes:
         """
-        See `Shortcuts`.
+        See `FastPath`.
         """
-        outcome = self._shortcuts.serve(socket)
+        outcome = self._fast_path.serve(socket)
         if isinstance(outcome, bytes):
             self.left += bool(outcome)
         else:
@@ -31,12 +31,12 @@ class WatchedShortcuts:
 
     def take_unsent(self) -> bytes:
         """
-        See `Shortcuts`.
+        See `FastPath`.
         """
-        return self._shortcuts.take_unsent()
+        return self._fast_path.take_unsent()
 
     def report(self) -> Report:
         """
-        See `Shortcuts`.
+        See `FastPath`.
         """
-        return self._shortcuts.report()
+        return self._fast_path.report()

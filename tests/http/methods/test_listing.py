@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from kvd.http.methods.listing import listing_lines
 from kvd.model.keys import Key
 from kvd.model.values import ValueInfo
+from tests.exploring import exploring
 
 TIMES = st.floats(-60_000_000_000, 250_000_000_000)
 
 
+@exploring()
 @given(st.binary(min_size=1), st.integers(0), st.text(), TIMES)
 def test_line_says_all_of_a_value(
     key: bytes, size: int, etag: str, changed: float

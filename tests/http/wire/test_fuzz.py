@@ -4,11 +4,12 @@ Any bytes, cut anywhere, give events or a peer error.
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kvd.errors import PeerError
 from kvd.settings import Limits
+from tests.exploring import exploring
 from tests.http.wire.feeding import Seen, read
 
 LIMITS = Limits(head_bytes=400, head_fields=5, target_bytes=60)
@@ -39,7 +40,7 @@ def comparable(seen: Seen) -> list[object]:
     return [type(e) if isinstance(e, PeerError) else e for e in seen]
 
 
-@settings(deadline=None, derandomize=True, max_examples=400)
+@exploring(400)
 @given(streams, st.lists(st.integers(0, 300), max_size=8))
 def test_any_bytes_give_events_or_a_peer_error(data: bytes, cuts: list[int]) -> None:
     """
@@ -55,7 +56,7 @@ def test_any_bytes_give_events_or_a_peer_error(data: bytes, cuts: list[int]) -> 
     )
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@exploring(100)
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=10), st.integers(1, 50))
 def test_chunks_of_any_bytes_are_put_together_again(
     chunks: list[bytes], step: int

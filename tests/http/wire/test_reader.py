@@ -6,7 +6,7 @@ import pytest
 
 from kvd.errors import BadFraming
 from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA
-from kvd.http.wire.reader import RequestReader
+from kvd.http.wire.reader import SKIP_BYTES, RequestReader
 from kvd.model.requests import Request
 from kvd.settings import Limits
 from tests.http.wire.feeding import read, refusal, request, ways
@@ -41,7 +41,7 @@ def test_a_large_piece_of_a_body_is_not_copied() -> None:
     reader.feed(piece)
 
     assert piece is reader.next_event()
-    assert 1_000_000 == reader.remaining_body
+    assert 1_000_000 == reader.movable
 
 
 def test_bytes_behind_a_body_are_kept_for_the_next_request() -> None:
@@ -68,42 +68,109 @@ def test_a_body_may_go_another_way() -> None:
     reader = RequestReader(Limits())
     reader.feed(PUT)
     reader.next_event()
-    reader.skip_body(3)
-    assert 2 == reader.remaining_body
+    assert 5 == reader.movable
+    reader.moved(3)
+    assert 2 == reader.movable
     reader.feed(b"lo")
     assert b"lo" == reader.next_event()
     assert END_OF_REQUEST is reader.next_event()
 
     reader.feed(PUT)
     reader.next_event()
-    reader.skip_body(5)
+    reader.moved(5)
+    assert 0 == reader.movable
     assert END_OF_REQUEST is reader.next_event()
 
 
-def test_an_unfinished_head_is_known() -> None:
+def test_what_belongs_to_a_request_is_known() -> None:
     """
-    The time for a head runs from its first byte to its last.
+    From the end of its head to its own, and from where the bytes were refused on.
     """
     reader = RequestReader(Limits())
-    states = [reader.mid_head]
-    for piece in (GET[:5], GET[5:]):
+    states = [reader.in_request]
+    for piece in (PUT[:5], PUT[5:], b"he", b"llo"):
         reader.feed(piece)
         reader.next_event()
-        states.append(reader.mid_head)
+        states.append(reader.in_request)
+    reader.next_event()
+    states.append(reader.in_request)
+    reader.feed(b"nonsense\r\n\r\n")
+    with pytest.raises(BadFraming):
+        reader.next_event()
 
-    assert [False, True, False] == states
+    assert [False, False, True, True, True, False] == states
+    assert reader.in_request
 
 
-def test_the_rest_of_a_body_is_known_unless_it_is_chunked() -> None:
+CHUNKED = b"PUT /k HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def test_what_can_be_moved_or_read_past_is_known() -> None:
     """
-    Who refuses a body has to know how long it is.
+    Nothing of a chunked body, and nothing outside of a request; of others, all that has
+    not come yet is to be moved, and as much is read past as is short.
+    """
+    longest = b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n"
+    table = [
+        (b"", 0, False),
+        (GET[:9], 0, False),
+        (GET, 0, True),
+        (PUT, 5, True),
+        (PUT + b"he", 0, True),
+        (CHUNKED, 0, False),
+        (longest % SKIP_BYTES, SKIP_BYTES, True),
+        (longest % (SKIP_BYTES + 1), SKIP_BYTES + 1, False),
+    ]
+    for data, movable, can_skip in table:
+        reader = RequestReader(Limits())
+        reader.feed(data)
+        reader.next_event()
+
+        assert (data, movable) == (data, reader.movable)
+        assert (data, can_skip) == (data, reader.can_skip)
+
+
+def test_the_rest_of_a_body_is_read_past() -> None:
+    """
+    However the bytes are cut, none of it is an event, nor taken for a request.
+    """
+    bodies = (GET, PUT + b"hello", b"nonsense\r\n\r\n")
+    for body in bodies:
+        head = PUT.replace(b"5", b"%d" % len(body))
+        for pieces in ways(body + GET + PUT + b"hello"):
+            reader = RequestReader(Limits())
+            reader.feed(head)
+            assert isinstance(reader.next_event(), Request)
+            assert reader.in_request
+            reader.skip()
+            seen = []
+            for piece in pieces:
+                reader.feed(piece)
+                while (event := reader.next_event()) is not NEED_DATA:
+                    seen.append(event)
+
+            first, end, second, *rest = seen
+            assert isinstance(first, Request)
+            assert isinstance(second, Request)
+            assert ["GET", "PUT"] == [first.method, second.method]
+            assert END_OF_REQUEST is end
+            assert END_OF_REQUEST is rest.pop()
+            assert b"hello" == b"".join(one for one in rest if isinstance(one, bytes))
+            assert not reader.in_request
+
+
+def test_a_request_that_is_complete_is_read_past_at_once() -> None:
+    """
+    Its end is no event any more.
     """
     reader = RequestReader(Limits())
-    assert 0 == reader.remaining_body
-    reader.feed(b"PUT /k HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n")
+    reader.feed(GET + GET)
     reader.next_event()
+    reader.skip()
 
-    assert reader.remaining_body is None
+    assert isinstance(reader.next_event(), Request)
+    assert END_OF_REQUEST is reader.next_event()
+    assert NEED_DATA is reader.next_event()
 
 
 def test_one_empty_line_before_a_request_is_read_past() -> None:

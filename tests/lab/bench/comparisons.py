@@ -6,17 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kvd.lab.bench import dispatch, small
-from kvd.lab.bench.handing import HandOverCost
+from kvd.lab.bench import dispatch, dispatch_plan, small
+from kvd.lab.bench.hand_over import HandOverCost
 from kvd.lab.bench.load import Report
-from kvd.lab.bench.machine import Machine
-from kvd.lab.bench.run import Run
+from kvd.lab.bench.run import Rounds, Run
 from kvd.lab.bench.sampling import Sample, Work
 
-MACHINE = Machine("2026-01-01 00:00", 2, 0.5, "6.1", "3.11")
+MACHINE = {"measured": "2026-01-01 00:00", "processor": "2 x slow"}
 
-PLAN = dispatch.Plan(
-    policies=["roundrobin", "leastbusy"], loads=list(dispatch.LOADS), workers=2,
+PLAN = dispatch_plan.Plan(
+    policies=["roundrobin", "leastbusy"], loads=list(dispatch_plan.LOADS), workers=2,
     clients=8, mean_seconds=0.004, seconds=2.0, rounds=3, hand_over=True,
 )  # fmt: skip
 
@@ -55,7 +54,7 @@ def compared(load: str, rates: Mapping[str, Sequence[float]]) -> dispatch.Compar
     return dispatch.Compared(
         case,
         [
-            dispatch.Seen(policy, [a_run(policy, rate) for rate in rounds])
+            Rounds(policy, [a_run(policy, rate) for rate in rounds])
             for policy, rounds in rates.items()
         ],
     )
@@ -68,7 +67,7 @@ def an_outcome() -> dispatch.Outcome:
     rates = {"roundrobin": [100.0, 90, 110], "leastbusy": [160.0, 180, 170]}
     return dispatch.Outcome(
         PLAN,
-        [compared(load, rates) for load in dispatch.LOADS],
+        [compared(load, rates) for load in dispatch_plan.LOADS],
         [HandOverCost("leastbusy", [20e-6, 10e-6, 60e-6], 100e-6)],
     )
 
@@ -78,7 +77,7 @@ def a_curve() -> small.Outcome:
     Of two policies, 1 and 2 workers.
     """
     points = [
-        small.Point(policy, workers, [a_run(policy, rate * workers)])
+        small.Point(policy, [a_run(policy, rate * workers)], workers)
         for workers in (1, 2)
         for policy, rate in (("shared", 100), ("reuseport", 120))
     ]

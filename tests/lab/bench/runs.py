@@ -38,10 +38,10 @@ def a_run(
     Of two workers, the second of which is busy for a quarter of the time.
     """
     samples = [
-        Sample(10.0, (1, 1)),
-        Sample(11.0, (1, 0)),
-        Sample(13.0, (0, 0)),
-        Sample(14.5, (0, 0)),
+        Sample(10.0, (1, 1), (1, 1)),
+        Sample(11.0, (1, 0), (1, 0)),
+        Sample(13.0, (0, 0), (0, 0)),
+        Sample(14.5, (0, 0), (0, 0)),
     ]
     return Run(policy, report or a_report(), Work(samples, requests, 1.5, 0.125))
 

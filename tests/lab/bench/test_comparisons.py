@@ -12,15 +12,20 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kvd.lab.bench import comparison_record, report
-from kvd.lab.bench.curve import draw_curve
-from kvd.lab.bench.dispatch import Case, Outcome, Seen, rotated
-from kvd.lab.bench.dispatch_table import show_compared, show_hand_over, show_wanted
-from kvd.lab.bench.drawing import save
+from kvd.lab.bench import report
+from kvd.lab.bench.dispatch import Outcome
+from kvd.lab.bench.dispatch_plan import Case
+from kvd.lab.bench.dispatch_table import show_compared, show_hand_over, show_targets
+from kvd.lab.bench.records import dispatch_record, small_record
+from kvd.lab.bench.run import Rounds, ceiling_line
 from kvd.lab.bench.small import doubled
-from kvd.lab.bench.small_table import alone_line, show_points
-from kvd.lab.bench.table import WIDTH
-from kvd.lab.bench.wanted import Wanted, ratio, wanted
+from kvd.lab.bench.small_plot import draw_curve
+from kvd.lab.bench.small_table import show_curve
+from kvd.lab.bench.targets import ratio, targets
+from kvd.lab.measuring.plot import save
+from kvd.lab.measuring.record import write_record
+from kvd.lab.measuring.table import WIDTH
+from kvd.lab.measuring.targets import Target
 from kvd.store.sleep import read_times
 from tests.lab.bench.comparisons import (
     MACHINE,
@@ -69,19 +74,12 @@ def test_the_default_is_held_against_the_best_in_a_storm() -> None:
     rates = {policy: [100.0] for policy in ("gated", "shared")}
     for longest, reached in ((0.019, True), (0.021, False)):
         storm = compared("storm", rates)
-        storm.seen[0].runs[0].report.latencies[7] = longest
-        (figure,) = wanted(Outcome(PLAN, [storm], []))
+        storm.policies[0].runs[0].report.latencies[7] = longest
+        (figure,) = targets(Outcome(PLAN, [storm], []))
         assert "longest request by the best, storm: gated" == figure.name
         assert reached is figure.reached
 
-    assert [] == wanted(Outcome(PLAN, [compared("storm", {"gated": [100.0]})], []))
-
-
-def test_every_round_begins_with_another() -> None:
-    """
-    Nobody always comes after the same.
-    """
-    assert ["b", "c", "a"] == list(rotated(["a", "b", "c"], 4))
+    assert [] == targets(Outcome(PLAN, [compared("storm", {"gated": [100.0]})], []))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +96,7 @@ def test_a_figure_is_the_median_of_the_rounds() -> None:
     """
     And the round that is drawn is the one nearest to it.
     """
-    seen = Seen("one", [a_run("one", rate) for rate in (90, 100, 300)])
+    seen = Rounds("one", [a_run("one", rate) for rate in (90, 100, 300)])
 
     assert 100 == seen.rate
     assert 100 == seen.typical.rate
@@ -108,7 +106,7 @@ def test_a_figure_that_is_none_in_a_round_is_none() -> None:
     """
     The others are not taken for it.
     """
-    seen = Seen("one", [a_run("one", 1), a_run("one", 0)])
+    seen = Rounds("one", [a_run("one", 1), a_run("one", 0)])
 
     assert math.isnan(seen.latency(0.5))
 
@@ -119,7 +117,7 @@ def test_ratios_are_of_the_same_round() -> None:
     """
     both = compared("uneven", {"one": [200, 20, 10], "two": [100, 10, 10]})
 
-    assert 2 == ratio(*both.seen)
+    assert 2 == ratio(*both.policies)
 
 
 def test_what_a_run_tells() -> None:
@@ -135,15 +133,15 @@ def test_what_a_run_tells() -> None:
     assert 1 == run.balance_of_connections
 
 
-def figures() -> dict[str, Wanted]:
+def figures() -> dict[str, Target]:
     """
     Those of the outcome, by their names.
     """
-    return {figure.name: figure for figure in wanted(an_outcome())}
+    return {figure.name: figure for figure in targets(an_outcome())}
 
 
 @pytest.mark.parametrize(
-    ("name", "seen", "reached"),
+    ("name", "measured", "reached"),
     [
         ("Jain's index of requests, equal: leastbusy", 1, True),
         ("idle while others queue, uneven: leastbusy", 50, False),
@@ -154,32 +152,25 @@ def figures() -> dict[str, Wanted]:
         ("connections/s that would fill the supervisor: leastbusy", 50_000, True),
     ],
 )
-def test_figures_to_reach(name: str, seen: float, reached: bool) -> None:
+def test_figures_to_reach(name: str, measured: float, reached: bool) -> None:
     """
-    What was seen, and whether it is enough.
+    What was measured, and whether it is enough.
     """
     figure = figures()[name]
 
-    assert seen == pytest.approx(figure.seen)
+    assert measured == pytest.approx(figure.measured)
     assert reached is figure.reached
 
 
-def test_nobody_promises_what_is_left_to_chance() -> None:
+def test_what_is_left_to_chance_has_no_target() -> None:
     """
-    Where the kernel's hash deals connections that stay.
+    As where the kernel's hash assigns connections that are kept.
     """
     rates = {"reuseport": [1.0], "shared": [1.0], "gated": [10.0]}
     outcome = an_outcome()
     kept = type(outcome)(PLAN, [compared("keep-alive", rates)], [])
 
-    assert ["rate by the best, keep-alive: gated"] == [f.name for f in wanted(kept)]
-
-
-def test_what_was_not_seen_is_not_reached() -> None:
-    """
-    Whatever the limit.
-    """
-    assert not Wanted("any", math.nan, 1, at_least=False).reached
+    assert ["rate by the best, keep-alive: gated"] == [f.name for f in targets(kept)]
 
 
 def printed() -> str:
@@ -192,10 +183,10 @@ def printed() -> str:
     for one in outcome.compared:
         show_compared(one, console)
     show_hand_over(outcome.hand_over, console)
-    show_wanted(wanted(outcome), console)
+    show_targets(targets(outcome), console)
     curve = a_curve()
-    show_points(curve.points, console)
-    console.print(alone_line(curve.alone, curve.points))
+    show_curve(curve, console)
+    console.print(ceiling_line(curve.ceiling, [point.rate for point in curve.points]))
     return written.getvalue()
 
 
@@ -206,7 +197,8 @@ def printed() -> str:
         "leastbusy 20.0 100 50,000",
         "rate, uneven: leastbusy by roundrobin 1.60 at least 1.50 reached",
         "2 reuseport 240 2.00 10.0 10.0 1.000 0.40 0.20 0",
-        "The load alone, against a sink: 300 requests/s, 1.2 times the fastest",
+        "Ceiling of the load, against a sink that discards: 300 requests/s, 1.2 times"
+        " the fastest policy",
     ],
 )
 def test_tables_hold_the_figures(line: str) -> None:
@@ -223,18 +215,19 @@ def test_records_hold_the_figures(tmp_path: Path) -> None:
     path = str(tmp_path / "record")
     outcome = an_outcome()
 
-    comparison_record.write_dispatch(path, outcome, wanted(outcome), MACHINE)
-    told = json.loads(Path(path).read_text())
-    assert 170 == told["loads"][0]["policies"][1]["requests_per_second"]
+    write_record(path, dispatch_record(outcome, targets(outcome), MACHINE))
+    record = json.loads(Path(path).read_text())
+    assert 170 == record["loads"][0]["policies"][1]["requests_per_second"]
     assert [160, 180, 170] == [
-        run["requests_per_second"] for run in told["loads"][0]["policies"][1]["rounds"]
+        run["requests_per_second"]
+        for run in record["loads"][0]["policies"][1]["rounds"]
     ]
-    assert all("reached" in figure for figure in told["figures"])
+    assert all("reached" in figure for figure in record["targets"])
 
-    comparison_record.write_small(path, a_curve(), MACHINE)
-    told = json.loads(Path(path).read_text())
+    write_record(path, small_record(a_curve(), MACHINE))
+    record = json.loads(Path(path).read_text())
     assert [100, 120, 200, 240] == [
-        point["requests_per_second"] for point in told["points"]
+        point["requests_per_second"] for point in record["points"]
     ]
 
 
@@ -245,7 +238,7 @@ def test_pages_need_nothing_beside_them(tmp_path: Path) -> None:
     path = str(tmp_path / "page.html")
     outcome = an_outcome()
 
-    report.write_dispatch(path, outcome, wanted(outcome), MACHINE)
+    report.write_dispatch(path, outcome, targets(outcome), MACHINE)
     page = Path(path).read_text()
     assert 2 * len(outcome.compared) == page.count("<svg")
     assert "not reached" in page

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from kvd.lab.bench.client import PutClient, RequestFailed, TimedOut
-from kvd.lab.bench.errors import BenchFailed
 from kvd.lab.bench.load import Load, _send_share
-from kvd.lab.bench.programs import send, sink, unused_port
+from kvd.lab.bench.programs import send, sink
 from kvd.lab.bench.sink import listen, serve
 from kvd.lab.bench.storm import Storm
+from kvd.lab.measuring.errors import BenchFailed
+from tests.ports import unused_port
 
 BODY_BYTES = 300_000
 
@@ -201,7 +202,7 @@ def test_every_request_is_sent_and_counted(keep_alive: bool, tmp_path: Path) -> 
     """
     load = Load(22, BODY_BYTES, 4, keep_alive)
     with sink(4) as port:
-        report = send(port, load, str(tmp_path))
+        report = send(port, load)
 
     assert 22 == len(report.latencies)
     assert {} == report.failures
@@ -212,7 +213,7 @@ def test_a_server_that_is_not_there_fails_every_request(tmp_path: Path) -> None:
     """
     The report comes nevertheless.
     """
-    report = send(unused_port(), Load(6, 1000, 3, True), str(tmp_path))
+    report = send(unused_port(), Load(6, 1000, 3, True))
 
     assert 6 == report.failed
     assert [] == report.latencies
@@ -223,17 +224,17 @@ def test_a_load_that_cannot_be_sent_says_why(tmp_path: Path) -> None:
     With what its program said last.
     """
     with pytest.raises(BenchFailed, match="could not be sent") as caught:
-        send(1, Load(1, 1, 0, True), str(tmp_path))
+        send(1, Load(1, 1, 0, True))
 
-    assert "ZeroDivisionError" in caught.value.said
+    assert "ZeroDivisionError" in caught.value.output
 
 
-def blow(port: int, connections: int, seconds: float) -> Storm:
+def send_storm(port: int, connections: int, seconds: float) -> Storm:
     """
     A storm that is over.
     """
     storm = Storm(port, b"x", lambda connection: f"key/{connection}")
-    storm.blow(connections, time.monotonic() + seconds)
+    storm.run(connections, time.monotonic() + seconds)
     return storm
 
 
@@ -257,7 +258,7 @@ def test_a_storm_has_many_connections_at_once() -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    storm = blow(listener.getsockname()[1], 20, 0.2)
+    storm = send_storm(listener.getsockname()[1], 20, 0.2)
     thread.join()
     listener.close()
 
@@ -287,7 +288,7 @@ def test_what_fails_in_a_storm(reply: bytes, reason: str) -> None:
     Each failure ends its connection, and is counted.
     """
     with answering(reply) as port:
-        storm = blow(port, 1, 0.1)
+        storm = send_storm(port, 1, 0.1)
 
     ((found, count),) = storm.failures.items()
     assert reason in found
@@ -299,6 +300,6 @@ def test_a_storm_that_nobody_takes() -> None:
     """
     All of its connections are refused.
     """
-    storm = blow(unused_port(), 3, 0.1)
+    storm = send_storm(unused_port(), 3, 0.1)
 
     assert {3} == set(storm.failures.values())

@@ -1,5 +1,5 @@
 """
-Tests for the daemon that `kvd.lab.bench.programs` starts.
+Tests for `kvd.lab.bench.programs`.
 """
 
 from __future__ import annotations
@@ -7,39 +7,38 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kvd.admin.control.asking import ControlSocket
-from kvd.lab.bench.errors import BenchFailed
-from kvd.lab.bench.programs import daemon, sink
+from kvd.lab.bench.programs import serving, sink
+from kvd.lab.measuring.errors import BenchFailed
 
 
 @pytest.mark.integration
-def test_a_daemon_that_does_not_start_says_why(tmp_path: Path) -> None:
+def test_a_daemon_that_does_not_start_says_why() -> None:
     """
     With the end of its log.
     """
     with (
         pytest.raises(BenchFailed, match="did not begin to serve") as caught,
-        daemon("fair", 1, str(tmp_path)),
+        serving("fair", 1),
     ):
         pass
 
-    assert "no policy named 'fair'" in caught.value.said
+    assert "no policy named 'fair'" in caught.value.output
 
 
 @pytest.mark.integration
-def test_a_daemon_serves_until_the_end_of_the_with(tmp_path: Path) -> None:
+def test_a_daemon_serves_until_the_end_of_the_with() -> None:
     """
     Also when the measurement fails.
     """
     seen = []
 
     def measure() -> None:
-        with daemon("shared", 2, str(tmp_path)) as served:
+        with serving("shared", 2) as served:
             seen.append(served.control.status())
             raise ZeroDivisionError
 
@@ -78,7 +77,7 @@ def test_an_interruption_while_a_program_starts_ends_it(
 
 @pytest.mark.integration
 def test_a_policy_that_is_replaced_is_not_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
     The figures would be those of another.
@@ -92,6 +91,6 @@ def test_a_policy_that_is_replaced_is_not_measured(
     monkeypatch.setattr(ControlSocket, "status", told)
     with (
         pytest.raises(BenchFailed, match="by=least cannot be measured here, where"),
-        daemon("steered:by=least", 2, str(tmp_path)),
+        serving("steered:by=least", 2),
     ):
         pass

@@ -15,13 +15,15 @@ from rich.console import Console
 
 from bench.loads import Load, Report
 from bench.measuring import Outcome, Run
-from bench.ratios import Spread, load_alone_rate, ratios, rows, spread
-from bench.record import Record, read_record, summarize, write_record
+from bench.ratios import ceiling_rate, ratios_of, rows
+from bench.record import Record, summarize
 from bench.report import write_report
 from bench.rst import as_rst, replace_figures
 from bench.servers import CServer, Kvd
 from bench.showing import show_ratios, show_summary
-from bench.workloads import WORKLOADS, Contender, Target, Workload
+from bench.workloads import WORKLOADS, Contender, Targets, Workload
+from kvd.lab.measuring.figures import Spread
+from kvd.lab.measuring.record import read_record, write_record
 
 LOAD = Load("PUT", 1000, connections=4, keys=8)
 WORKLOAD = Workload(
@@ -29,7 +31,7 @@ WORKLOAD = Workload(
     "PUT 1 kB",
     LOAD,
     Contender("kvd", Kvd()),
-    [(Contender("peer", CServer()), Target(rate=2, work=1.5))],
+    [(Contender("baseline", CServer()), Targets(rate=2, work=1.5))],
 )
 
 
@@ -55,13 +57,13 @@ def an_outcome() -> Outcome:
         WORKLOAD,
         [
             a_run("kvd", 0, 3000, 1.0),
-            a_run("peer", 0, 1000, 1.0),
-            a_run("peer", 1, 100, 1.0, p99=0.03),
+            a_run("baseline", 0, 1000, 1.0),
+            a_run("baseline", 1, 100, 1.0, p99=0.03),
             a_run("kvd", 1, 200, 1.0),
             a_run("kvd", 2, 220, 2.0),
-            a_run("peer", 2, 100, 1.0, p99=0.05),
+            a_run("baseline", 2, 100, 1.0, p99=0.05),
         ],
-        ceiling=a_run("the load alone", 0, 8000, 1.0),
+        ceiling=a_run("ceiling", 0, 8000, 1.0),
     )
 
 
@@ -69,38 +71,29 @@ def a_record() -> Record:
     """
     Of one workload.
     """
-    return Record(
-        "2026-01-02 03:04", 3, 2.0, {"kernel": "Linux"}, [summarize(an_outcome())]
-    )
+    machine = {"measured": "2026-01-02 03:04", "kernel": "Linux"}
+    return Record(3, 2.0, machine, [summarize(an_outcome())])
 
 
 def test_ratios_are_of_the_runs_of_one_round() -> None:
     """
     The median of the rounds' ratios, which is not the ratio of the medians.
     """
-    rate, work, p99 = ratios(an_outcome())
+    rate, work, p99 = ratios_of(an_outcome())
 
     assert Spread(2.2, 2.0, 3.0) == rate.seen
     assert Spread(2.0, 1.1, 3.0) == work.seen
     assert Spread(3.0, 1.0, 5.0) == p99.seen
 
 
-def test_a_ratio_is_reached_if_its_median_is() -> None:
+def test_a_target_is_reached_if_the_median_is() -> None:
     """
-    Where nothing is wanted, nothing is reached or missed.
+    Where there is no target, nothing is reached or missed.
     """
-    rate, work, p99 = ratios(an_outcome())
+    rate, work, p99 = ratios_of(an_outcome())
 
     assert (True, True, None) == (rate.reached, work.reached, p99.reached)
     assert not replace(rate, target=2.3).reached
-
-
-def test_a_spread_is_its_median_and_its_ends() -> None:
-    """
-    In whichever order the values come.
-    """
-    assert Spread(3, 1, 9) == spread([9, 1, 3])
-    assert Spread(2, 1, 3) == spread([3, 1])
 
 
 def test_a_row_has_the_medians_of_a_server() -> None:
@@ -109,14 +102,14 @@ def test_a_row_has_the_medians_of_a_server() -> None:
     """
     ours, theirs = rows(an_outcome())
 
-    assert ("kvd", "peer") == (ours.contender, theirs.contender)
+    assert ("kvd", "baseline") == (ours.contender, theirs.contender)
     assert 110 == ours.rate
     assert 110_000 == ours.bytes_per_second
     assert 0.005 == ours.cpu_seconds_per_request
     assert (0.5, 0.5) == (ours.server_cores, ours.load_cores)
 
 
-def test_failed_requests_are_told_with_a_reason() -> None:
+def test_failed_requests_are_shown_with_a_reason() -> None:
     """
     Of all rounds together.
     """
@@ -132,29 +125,28 @@ def test_failed_requests_are_told_with_a_reason() -> None:
     assert 2 == replace(a_record(), workloads=[summary]).errors
 
 
-def test_the_load_alone_is_what_it_reached_with_any_server() -> None:
+def test_the_ceiling_is_what_the_load_reached_with_any_server() -> None:
     """
-    Who was measured may be leaner than who stands for that.
+    A measured server may be leaner than the one that stands for the ceiling.
     """
     outcome = an_outcome()
-    slow = replace(outcome, ceiling=a_run("the load alone", 0, 2, 1.0))
+    slow = replace(outcome, ceiling=a_run("ceiling", 0, 2, 1.0))
 
-    assert 4000 == load_alone_rate(outcome)
-    assert 110 == load_alone_rate(slow)
+    assert 4000 == ceiling_rate(outcome)
+    assert 110 == ceiling_rate(slow)
 
 
-def test_ratios_are_shown_with_what_is_wanted() -> None:
+def test_ratios_are_shown_with_their_targets() -> None:
     """
-    And without those that nobody asked for.
+    And those without a target are left out.
     """
     output = io.StringIO()
 
     show_ratios(a_record().workloads, Console(file=output, width=200))
 
     lines = output.getvalue().splitlines()
-    assert ["some", "peer", "rate", "2.20", "2.00..3.00", "2", "reached"] == lines[
-        -2
-    ].split()
+    expected = "some baseline rate 2.20 2.00..3.00 2 reached"
+    assert expected == " ".join(lines[-2].split())
     assert lines[-1].split()[-3:] == ["1.10..3.00", "1.5", "reached"]
 
 
@@ -162,9 +154,11 @@ def test_a_record_can_be_read_again(tmp_path: Path) -> None:
     """
     With all that was in it.
     """
-    write_record(tmp_path / "result.json", a_record())
+    path = str(tmp_path / "result.json")
 
-    assert a_record() == read_record(tmp_path / "result.json")
+    write_record(path, a_record())
+
+    assert a_record() == read_record(path, Record)
 
 
 def test_a_report_has_all_figures_and_drawings(tmp_path: Path) -> None:
@@ -175,7 +169,7 @@ def test_a_report_has_all_figures_and_drawings(tmp_path: Path) -> None:
 
     page = (tmp_path / "report.html").read_text()
     assert 2 == page.count("<svg")
-    assert '<td class="yes">reached</td>' in page
+    assert '<td class=" yes">reached</td>' in page
     assert "src=" not in page
 
 

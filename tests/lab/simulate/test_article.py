@@ -7,8 +7,11 @@ from __future__ import annotations
 import pytest
 
 from kvd.lab.simulate.figures import Figures
-from kvd.lab.simulate.laboratory import load_policies, try_out
+from kvd.lab.simulate.laboratory import load_policies, simulate_case
 from kvd.lab.simulate.presets import PRESETS
+
+# Millions of choices.
+pytestmark = pytest.mark.untraced
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,7 @@ def cases() -> list[dict[str, Figures]]:
     plan = PRESETS["article"]
     policies = load_policies(["reuseport", "roundrobin", "shared"])
     return [
-        {row.policy: row.figures for row in try_out(case, policies, range(1, 11))}
+        {row.policy: row.figures for row in simulate_case(case, policies, range(1, 11))}
         for case in plan.cases
     ]
 

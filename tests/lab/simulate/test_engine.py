@@ -9,7 +9,7 @@ from dataclasses import replace
 from math import fsum, isclose
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kvd.dispatch.policies.gated import Gated
@@ -22,6 +22,7 @@ from kvd.lab.simulate.figures import one_queue
 from kvd.lab.simulate.load import Load, closed_load, open_load
 from kvd.lab.simulate.outcome import BadChoice, Outcome
 from kvd.model.view import View
+from tests.exploring import exploring
 from tests.lab.simulate.policies import LeastLoaded, Odd, Picky
 
 NOTHING: dict[str, int] = {}
@@ -313,7 +314,7 @@ def loads(draw: st.DrawFn) -> Load:
     )
 
 
-@settings(deadline=None)
+@exploring()
 @given(loads(), st.sampled_from(POLICIES), st.integers(1, 5), st.integers(0, 3))
 def test_nothing_is_lost_and_nothing_invented(
     load: Load, policy: IDispatchPolicy, workers: int, seed: int
@@ -339,7 +340,7 @@ def test_nothing_is_lost_and_nothing_invented(
     assert outcome == Simulation(load, policy, workers, seed).run()
 
 
-@settings(deadline=None)
+@exploring()
 @given(loads(), st.integers(1, 5))
 def test_one_queue_leaves_nobody_idle_while_something_waits(
     load: Load, workers: int
@@ -350,7 +351,7 @@ def test_one_queue_leaves_nobody_idle_while_something_waits(
     assert 0.0 == one_queue(load, workers).idle_while_queued
 
 
-@settings(deadline=None)
+@exploring()
 @given(st.lists(quarters, min_size=1, max_size=20), st.integers(1, 5))
 def test_least_loaded_is_as_good_as_one_queue_where_all_cost_the_same(
     begins: Sequence[float], workers: int

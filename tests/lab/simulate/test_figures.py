@@ -11,7 +11,7 @@ import pytest
 from kvd.dispatch.policies.roundrobin import RoundRobin
 from kvd.lab.simulate.engine import Simulation
 from kvd.lab.simulate.figures import Figures, average, figures
-from kvd.lab.simulate.laboratory import ONE_QUEUE, try_out
+from kvd.lab.simulate.laboratory import ONE_QUEUE, simulate_case
 from kvd.lab.simulate.load import open_load
 from kvd.lab.simulate.outcome import BadChoice
 from kvd.lab.simulate.plan import Case
@@ -66,7 +66,9 @@ def test_each_policy_stands_beside_the_reference() -> None:
     """
     seeds: list[int] = []
     case = Case("", 2, lambda seed: seeds.append(seed) or UNEVEN)  # type: ignore[func-returns-value]
-    rows = list(try_out(case, {"turns": RoundRobin(), "least": LeastLoaded()}, [1, 2]))
+    rows = list(
+        simulate_case(case, {"turns": RoundRobin(), "least": LeastLoaded()}, [1, 2])
+    )
 
     assert [1, 2] == seeds
     assert [ONE_QUEUE, "turns", "least"] == [row.policy for row in rows]
@@ -80,7 +82,7 @@ def test_a_policy_that_errs_is_named() -> None:
     """
     case = Case("", 2, lambda seed: UNEVEN)
     with pytest.raises(BadChoice, match=r"^policy odd chose 7, which"):
-        list(try_out(case, {"odd": Odd(lambda view: 7)}, [1]))
+        list(simulate_case(case, {"odd": Odd(lambda view: 7)}, [1]))
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -12,7 +12,7 @@ from kvd.errors import RecordUnusable
 from kvd.http.record import Connection, pack
 from kvd.http.recorder import record_to
 from kvd.lab.simulate.engine import Simulation
-from kvd.lab.simulate.laboratory import try_out
+from kvd.lab.simulate.laboratory import simulate_case
 from kvd.lab.simulate.load import Load
 from kvd.lab.simulate.plan import recorded_plan
 from kvd.lab.simulate.replay import AsRecorded, load_of, with_requests, workers_in
@@ -63,7 +63,7 @@ def test_a_plan_has_all_files_and_the_recorded_choice(tmp_path: Path) -> None:
 
     plan = recorded_plan(paths, None)
     (case,) = plan.cases
-    (_, recorded) = try_out(case, plan.further, [1])
+    (_, recorded) = simulate_case(case, plan.further, [1])
 
     assert "2 connections with 3 requests to 2 workers" == case.title
     assert "(as recorded)" == recorded.policy

@@ -1,0 +1,178 @@
+"""
+What connections share, by how long it lives: as long as the process, or as long as a
+socket that they come from. (What lives as long as one connection is in
+`kvd.http.connection`, and as long as one request in `kvd.http.request`.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from kvd.dispatch.scoreboard import Row, lone_row
+from kvd.http.access_log import Entry
+from kvd.http.dialects.choice import Dialects
+from kvd.http.fast_path import FastPath
+from kvd.http.host_guard import HostGuard
+from kvd.http.recorder import Recorder
+from kvd.http.run_queue import RunQueue
+from kvd.http.timeouts import bounds_of
+from kvd.http.wire.heads import Heads
+from kvd.interfaces import IStore
+from kvd.net.splice import Pipe
+from kvd.net.transport import ServerTransport
+from kvd.settings import Limits
+
+Readahead = Callable[[int, int, int], Deferred[None] | None]
+"""
+See `kvd.net.readahead.Warmer.warm`.
+"""
+
+
+class IRequestLog(Protocol):
+    """
+    Where finished requests are logged.
+    """
+
+    def note(self, entry: Entry) -> None:
+        """
+        Take one entry.
+        """
+
+
+class OpenConnection(Protocol):
+    """
+    A connection, as its process sees it.
+    """
+
+    transport: ServerTransport
+
+    def check_time(self, now: float) -> None:
+        """
+        Called a few times a second: end what has waited for too long.
+        """
+
+    def drain(self, seconds: float) -> None:
+        """
+        The process stops: finish the request in service, and begin no other but one
+        that is on its way.
+
+        Args:
+            seconds: How long a request may be on its way.
+        """
+
+    def abort(self) -> None:
+        """
+        Break off at once.
+        """
+
+
+class ProcessContext:
+    """
+    What all connections of a process work with, and what is known of them together.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: IStore,
+        dialects: Dialects,
+        limits: Limits,
+        clock: IReactorTime,
+        log: IRequestLog | None = None,
+        eased: Callable[[], None] = lambda: None,
+        row: Row | None = None,
+        pipe: Pipe | None = None,
+        readahead: Readahead = lambda descriptor, offset, count: None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """
+        Args:
+            store: Keeps the values.
+            dialects: Understand requests and choose the statuses of replies.
+            limits: What one client may ask.
+            clock: Tells the time.
+            log: Gets an entry for each request; None: there is no access log.
+            eased: Called when a connection ended or the store answered.
+            row: Where this process counts; None: only for itself.
+            pipe: Through which bodies are moved to files; None: they are read
+                and written.
+            readahead: Reads a part of a file into memory before it is sent.
+            recorder: Records each connection that ended; None: nothing is recorded.
+        """
+        self.store = store
+        self.dialects = dialects
+        self.limits = limits
+        self.clock = clock
+        self.log = log
+        self._eased = eased
+        self.row = row or lone_row()
+        self.pipe = pipe
+        self.readahead = readahead
+        self.recorder = recorder
+        self.heads = Heads(limits)
+        self.bounds = bounds_of(limits)
+        self.run_queue = RunQueue(clock.callLater, self.row)
+        self.fast_path: FastPath | None = None
+        """Takes the requests that it can; None while draining too."""
+        self.draining = False
+        self.connections: set[OpenConnection] = set()
+        self.answers_due = 0
+        """How many answers the store owes, also to connections that are gone."""
+
+    def opened(self, connection: OpenConnection) -> None:
+        """
+        A connection has begun.
+        """
+        self.connections.add(connection)
+        self.row.opened()
+
+    def closed(self, connection: OpenConnection) -> None:
+        """
+        A connection has ended.
+        """
+        self.connections.discard(connection)
+        self.row.closed()
+        self._eased()
+
+    def asked(self) -> None:
+        """
+        The store owes an answer.
+        """
+        self.answers_due += 1
+
+    def answered(self) -> None:
+        """
+        An answer that was due has come.
+        """
+        self.answers_due -= 1
+        self._eased()
+
+    def stop_moving(self) -> None:
+        """
+        The store's files can be written, but nothing can be moved to them.
+        """
+        if self.pipe is not None:
+            self.pipe = None
+            self._log.info(
+                "the kernel moves no bytes to the files of this store (splice); bodies"
+                " are read and written instead"
+            )
+
+
+@dataclass
+class ListenerContext:
+    """
+    What the connections that come from one listening socket share, or from several
+    that are guarded alike.
+    """
+
+    process: ProcessContext
+    guard: HostGuard
+    """Knows which hosts may be asked for here."""

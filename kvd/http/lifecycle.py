@@ -1,0 +1,244 @@
+"""
+The life of a connection, whatever it serves: what it waits for, for how long at most,
+and how it ends. `kvd.http.states` has the table.
+
+A close with unread bytes makes the kernel send a reset, which may overtake the reply
+(RFC 9112 section 9.6); so does whatever comes after the close. So where the client may
+still be sending, where the kernel holds unread bytes, or where part of the reply has
+not arrived, kvd closes its own half first and waits for the client's, for a while.
+
+A client that has left is served to the end of what it had sent: a client that does not
+wait for replies has its values stored all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kvd.http.context import ListenerContext
+from kvd.http.states import ENDING, TRANSITIONS, Input, State
+from kvd.http.timeouts import Timeouts
+from kvd.http.wire.reader import RequestReader
+from kvd.net.transport import HEAD_BYTES, ServerTransport
+
+
+class ConnectionLifecycle:
+    """
+    What a request handler sees of its connection, and what its process does.
+    """
+
+    transport: ServerTransport
+
+    # Until something else is so.
+    _state = State.IDLE
+    _input = Input.OPEN
+    _handler: object | None = None
+    """Of the request in service."""
+    _drain_seconds: float | None = None
+    _received = _counted_sent = 0
+    in_service = 0.0
+    """How many seconds the requests that have ended took, where connections are
+    recorded."""
+
+    def __init__(self, listener: ListenerContext) -> None:
+        """
+        Args:
+            listener: What this connection shares with others.
+        """
+        self.listener = listener
+        self.context = context = listener.process
+        self.reader = RequestReader(context.limits, context.heads)
+        self._timeouts = Timeouts(context.bounds, context.clock.seconds())
+
+    def _enter(self, state: State) -> None:
+        assert state in TRANSITIONS[self._state], (self._state, state)
+        self._state = state
+
+    def _wait(self, state: State) -> None:
+        """
+        Go into a state, whose time begins now.
+        """
+        assert state in TRANSITIONS[self._state], (self._state, state)
+        self._state = state
+        self._timeouts.start(self.context.clock.seconds())
+
+    def _receive(self) -> None:
+        """
+        What was waited for has happened: the client's bytes are next.
+        """
+        if self._handler is not None or self.reader.in_request:
+            self._enter(State.BODY)
+        else:
+            self._wait(State.IDLE)
+
+    def advance(self) -> None:
+        """
+        Take the events that are there, if nothing else is waited for.
+        """
+        raise NotImplementedError
+
+    # -- what a request handler calls -----------------------------------------
+
+    @property
+    def may_receive(self) -> bool:
+        """
+        Whether more bytes of the client may come.
+        """
+        return self._input is not Input.ENDED
+
+    def wait_for_store(self) -> None:
+        """
+        The store was asked. `answered` is called when it answers.
+        """
+        self._wait(State.STORE)
+        self.context.asked()
+
+    def answered(self) -> bool:
+        """
+        The store has answered. `advance` is called afterwards.
+
+        Returns:
+            Whether anybody still wants to know: the connection may have been lost.
+        """
+        self.context.answered()
+        if self._state is not State.STORE:
+            return False
+        self._enter(State.BODY)
+        return True
+
+    def when_taken(self, then: Callable[[], None] | None = None) -> None:
+        """
+        Go on when the kernel has taken what was written.
+        """
+        self._wait(State.SENDING)
+
+        def taken() -> None:
+            self._receive()
+            self._count_sent()
+            if then is not None:
+                then()
+            self.advance()
+
+        self.transport.after_flush(taken)
+
+    def replied(self, keep: bool) -> None:
+        """
+        All of the reply is written: this request's handler is not needed any more.
+
+        Args:
+            keep: Whether another request may follow; else the connection ends. What is
+                left of the request's body is read past.
+        """
+        self._handler = None
+        self._count_sent()
+        if not keep:
+            self._close()
+            return
+        if self.reader.in_request:
+            self.reader.skip()
+        else:
+            self._wait(State.IDLE)
+        transport = self.transport
+        transport.bufferSize = HEAD_BYTES
+        if transport.queued:
+            # A client that sends requests ahead and reads no reply stops here.
+            self.when_taken()
+
+    def abort(self) -> None:
+        """
+        Break off at once. Where a reply cannot be completed, only that tells the
+        client.
+        """
+        if self._state not in (State.BROKEN, State.CLOSED):
+            self._enter(State.BROKEN)
+            self.transport.abortConnection()
+
+    # -- input ----------------------------------------------------------------
+
+    def _pause_input(self) -> None:
+        if self._input is Input.OPEN:
+            self._input = Input.PAUSED
+            self.transport.pauseProducing()
+
+    def _resume_input(self) -> None:
+        if self._input is Input.PAUSED:
+            self._input = Input.OPEN
+            self.transport.resumeProducing()
+
+    # -- the end --------------------------------------------------------------
+
+    def _close(self) -> None:
+        """
+        Close after what was written, so that the client gets to read it.
+        """
+        if self._state in ENDING:
+            return
+        if not self._may_hear_more():
+            self._wait(State.CLOSING)
+            self.transport.loseConnection()
+            return
+        self._resume_input()
+        # The client may take its time to close, once it has the reply.
+        self._wait(State.LINGER if self.transport.is_delivered() else State.CLOSING)
+        self.transport.loseWriteConnection()
+
+    def _may_hear_more(self) -> bool:
+        if self._input is Input.ENDED:
+            return False
+        return (
+            self.reader.in_request
+            or self._input is Input.PAUSED
+            or bool(self.reader.buffered)
+            or not self.transport.is_settled()
+        )
+
+    def drain(self, seconds: float) -> None:
+        """
+        The process stops: finish the request in service, and begin no other but one
+        that is on its way.
+
+        Args:
+            seconds: How long a request may be on its way: so long may the client be
+                idle from now on before it sends one more, also after a reply which
+                began before and did not announce that the connection ends. A client
+                that was accepted a moment ago may be sending, and closing now would
+                lose its request. The reply to that one announces the end.
+        """
+        if self._state in ENDING:
+            return
+        self._drain_seconds = seconds
+        if self._state is State.IDLE:
+            self._wait(State.IDLE)
+
+    # -- time -----------------------------------------------------------------
+
+    def _is_over(self, now: float) -> bool:
+        """
+        Whether the connection has been in its state for too long.
+        """
+        if self._state is State.CLOSING and self.transport.is_delivered():
+            self._wait(State.LINGER)
+        state = self._state
+        is_over = self._timeouts.is_over(state, now, *self._progress())
+        if state is State.IDLE and self._drain_seconds is not None:
+            is_stale = self._timeouts.lasted(now) >= self._drain_seconds
+            # What is there already is read first.
+            is_over = is_over or (is_stale and not self.transport.has_input())
+        return is_over
+
+    def _progress(self) -> tuple[int, int]:
+        """
+        See `Timeouts.is_over`. Each look at what the kernel knows is a system call.
+        """
+        transport = self.transport
+        if self._state in (State.SENDING, State.CLOSING):
+            # Not what comes meanwhile: a client that only sends reads nothing.
+            return transport.bytes_delivered, transport.unheard_bytes()
+        if self._state is State.LINGER:
+            return self._received + transport.bytes_delivered, 0
+        return self._received + transport.bytes_sent, 0
+
+    def _count_sent(self) -> None:
+        sent = self.transport.bytes_sent
+        self.context.row.sent(sent - self._counted_sent)
+        self._counted_sent = sent

@@ -1,0 +1,417 @@
+"""
+One request: from its head to the end of its reply.
+
+A request handler is given the events of its request, asks the store and replies. Each
+kind of operation has its own (`kvd.http.methods`), which overrides `begin`, `chunk`,
+`end` and `abandon`. Every refusal that can be known is raised in `begin`, before a body
+is asked for or taken.
+
+Whether the connection can stay after the reply is decided when the reply's head is
+written, since the head has to announce it. A reply may come before the end of the
+request's body (a refusal): then the rest of the body is read past where it is short and
+sure to come (`RequestReader.skip`); else the connection is closed.
+
+A handler and its connection know each other until the reply is complete; then the
+connection forgets its handler, so that reference counting frees it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kvd.errors import (
+    Fault,
+    KvdError,
+    MethodNotAllowed,
+    PeerError,
+    RangeNotSatisfiable,
+    StoreFault,
+)
+from kvd.http.access_log import Entry
+from kvd.http.dialects.plain import ALLOWED
+from kvd.http.lifecycle import ConnectionLifecycle
+from kvd.http.reply_fields import Fields
+from kvd.http.source import FilePart, Source
+from kvd.http.wire.replies import (
+    CONTINUE,
+    LAST_CHUNK,
+    NO_SNIFFING,
+    chunk,
+    problem,
+    reply_head,
+    with_length,
+)
+from kvd.interfaces import Answer, IDialect
+from kvd.model.operations import Operation
+from kvd.model.requests import Request
+
+T = TypeVar("T")
+
+FILE_BYTES: Final = 1024 * 1024
+"""
+How much of a file is sent at once, before others get their turn; less where the
+socket takes less.
+"""
+
+CLIENT_LEFT: Final = 499
+"""
+In the access log, never on the wire: the client broke off before the reply.
+"""
+
+SERVICE_UNAVAILABLE: Final = 503
+
+
+class RequestHandler:
+    """
+    Serves one request. As it stands, it reads past the body and says nothing unless
+    `fail` is called: so a request whose head was refused is answered.
+    """
+
+    _log = Logger()
+
+    # How each request begins; set on the handler itself when that changes.
+    received = 0
+    """How many bytes of the body have come."""
+    _source: Source | None = None
+    _framed = False
+    _sent = 0
+    _status = 0
+
+    def __init__(
+        self,
+        connection: ConnectionLifecycle,
+        request: Request,
+        dialect: IDialect | None = None,
+        operation: Operation | None = None,
+    ) -> None:
+        """
+        Args:
+            connection: The one that the request came on.
+            request: Its head.
+            dialect: Chooses the status of the reply; None: that is not known.
+            operation: What the request asks for; None: it is refused.
+        """
+        self._connection = connection
+        self._context = context = connection.context
+        self._request = request
+        self._dialect = dialect
+        self._operation = operation
+        self._began = context.clock.seconds()
+        context.row.began()
+        self.keep = request.keep_alive
+        """Whether the connection stays after this request."""
+
+    # -- what a method overrides ----------------------------------------------
+
+    def begin(self) -> None:
+        """
+        The head has been understood.
+        """
+
+    def chunk(self, data: bytes) -> None:
+        """
+        A piece of the body has come.
+        """
+
+    def descriptor(self) -> int | None:
+        """
+        Where the body may be moved to instead, by others than `chunk`; None if it has
+        to come this way. May change with every chunk.
+        """
+        return None
+
+    def end(self) -> None:
+        """
+        The body is complete.
+        """
+
+    def abandon(self) -> None:
+        """
+        There will be no end: the client broke off, or was refused.
+        """
+
+    # -- what a method calls --------------------------------------------------
+
+    def when(
+        self,
+        answer: Answer[T],
+        then: Callable[[T], None],
+        undo: Callable[[T], object] | None = None,
+    ) -> None:
+        """
+        Go on with an answer of the store, at once or when it comes. `undo` takes it
+        instead if the connection is lost meanwhile.
+        """
+        if not isinstance(answer, Deferred):
+            then(answer)
+            return
+        connection = self._connection
+        connection.wait_for_store()
+        is_later = False
+
+        def come(result: T | Failure) -> None:
+            if not connection.answered():
+                self._come_late(result, undo)
+                return
+            try:
+                if isinstance(result, Failure):
+                    result.raiseException()
+                else:
+                    then(result)
+            except Exception as error:
+                self.fail(error)
+            if is_later:
+                connection.advance()
+
+        answer.addBoth(come)
+        # An answer that was there already came in the middle of what is going on.
+        is_later = True
+
+    def _come_late(self, result: Any, undo: Callable[[Any], object] | None) -> None:
+        if isinstance(result, Failure):
+            if not isinstance(result.value, KvdError):
+                self._log.failure("after its connection was lost", failure=result)
+        elif undo is not None:
+            undo(result)
+
+    def proceed(self) -> None:
+        """
+        Nothing forbids the body: ask for it if the client waits to be asked.
+        """
+        request = self._request
+        if request.expects_continue and request.has_body:
+            connection = self._connection
+            if not connection.reader.buffered:
+                connection.transport.write(CONTINUE)
+
+    def reply(self, status: int, fields: Fields, body: bytes = b"") -> None:
+        """
+        Send a whole reply.
+        """
+        status = self._rendered(status)
+        head = self._head(status, with_length(status, fields, len(body)))
+        if self._request.method == "HEAD":
+            body = b""
+        self._sent = len(body)
+        self._connection.transport.write(head + body)
+        self._finish()
+
+    def stream(
+        self, status: int, fields: Fields, length: int | None, source: Source
+    ) -> None:
+        """
+        Send a reply whose body comes from a source. Without a length, the body ends as
+        the client's version of HTTP allows.
+        """
+        request = self._request
+        if length is not None:
+            fields = [*fields, ("Content-Length", str(length))]
+        elif request.minor == 1:
+            self._framed = True
+            fields = [*fields, ("Transfer-Encoding", "chunked")]
+        else:
+            # HTTP/1.0 knows no chunks: the body ends with the connection.
+            self.keep = False
+        head = self._head(self._rendered(status), fields)
+        self._connection.transport.write(head)
+        if length == 0 or request.method == "HEAD":
+            source.close()
+            self._finish()
+            return
+        self._source = source
+        self._next_chunk()
+
+    # -- the reply ------------------------------------------------------------
+
+    def _rendered(self, status: int) -> int:
+        """
+        A status in the dialect of the request.
+        """
+        if self._dialect is None:
+            return status
+        return self._dialect.render_status(status, self._operation, bool(self.received))
+
+    def _head(self, status: int, fields: Fields) -> bytes:
+        self._status = status
+        self.keep = self.keep and self._can_go_on()
+        return reply_head(
+            status, fields, close=not self.keep, minor=self._request.minor
+        )
+
+    def _can_go_on(self) -> bool:
+        """
+        Whether another request can follow this reply.
+        """
+        if self._context.draining:
+            return False
+        request, reader = self._request, self._connection.reader
+        if not (reader.in_request and request.has_body):
+            return True
+        # A client that waits for 100 may send the body after the refusal or
+        # leave it out (RFC 9110 section 10.1.1): what comes next is unknown.
+        return (
+            reader.can_skip
+            and self._connection.may_receive
+            and not request.expects_continue
+        )
+
+    def _next_chunk(self) -> None:
+        source = self._source
+        assert source is not None
+        if self._connection.transport.peer_left:
+            self._end_source()
+            return
+        try:
+            part = None if self._framed else source.file()
+            if part is not None:
+                self._read_ahead(part)
+            else:
+                self.when(source.next_chunk(), self._send_chunk)
+        except Exception as error:
+            self.fail(error)
+
+    def _read_ahead(self, part: FilePart) -> None:
+        count = min(part.count, FILE_BYTES)
+        read = self._context.readahead(part.descriptor, part.offset, count)
+        if read is None:
+            self._send_part(part)
+        else:
+
+            def send(_: None) -> None:
+                self._send_part(part)
+
+            self.when(read, send)
+
+    def _send_part(self, part: FilePart) -> None:
+        count = min(part.count, FILE_BYTES)
+        connection, source = self._connection, self._source
+        assert source is not None
+        try:
+            sent = connection.transport.send_file(part.descriptor, part.offset, count)
+        except OSError as error:
+            raise StoreFault(f"a value cannot be read: {error.strerror}") from error
+        if sent is None:
+            raise StoreFault("a value was cut short while it was sent")
+        source.sent(sent)
+        self._sent += sent
+        if sent == part.count:
+            self._end_source()
+        else:
+            connection.when_taken(self._next_chunk)
+
+    def _send_chunk(self, data: bytes) -> None:
+        connection = self._connection
+        if data:
+            self._sent += len(data)
+            connection.transport.write(chunk(data) if self._framed else data)
+            connection.when_taken(self._next_chunk)
+            return
+        if self._framed:
+            connection.transport.write(LAST_CHUNK)
+        self._end_source()
+
+    def _end_source(self) -> None:
+        self._close_source()
+        self._finish()
+
+    def _close_source(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+
+    def _finish(self) -> None:
+        self._note()
+        self._connection.replied(self.keep)
+
+    # -- failures -------------------------------------------------------------
+
+    def fail(self, error: BaseException) -> None:
+        """
+        Reply with what went wrong, or break off if a reply has begun.
+        """
+        if not isinstance(error, KvdError):
+            self._log.failure("a request failed", failure=Failure(error))
+            error = Fault("kvd made a mistake, which its log describes.")
+        elif isinstance(error, Fault):
+            # Some kinds a client can cause at will, such as too large a value.
+            self._log.warn(
+                "a request failed: {error}",
+                error=error.sentence,
+                kind=type(error).__name__,
+            )
+        if self._status:
+            self._connection.abort()
+            return
+        self._close_source()
+        self.abandon()
+        assert isinstance(error, PeerError | Fault)
+        fields: Fields = [("Content-Type", "application/problem+json"), NO_SNIFFING]
+        if isinstance(error, MethodNotAllowed):
+            fields.append(("Allow", ALLOWED))
+        elif isinstance(error, RangeNotSatisfiable):
+            fields.append(("Content-Range", f"bytes */{error.size}"))
+        elif error.status == SERVICE_UNAVAILABLE:
+            fields.append(("Retry-After", "1"))
+        status = error.status
+        self.reply(status, fields, problem(self._rendered(status), error.sentence))
+
+    def lost(self) -> None:
+        """
+        The connection was lost before the reply was complete.
+        """
+        self._close_source()
+        self.abandon()
+        self._status = self._status or CLIENT_LEFT
+        self._note()
+
+    # -- the log --------------------------------------------------------------
+
+    def _note(self) -> None:
+        context = self._context
+        seconds = context.clock.seconds() - self._began
+        context.row.finished(seconds)
+        if context.recorder is not None:
+            self._connection.in_service += seconds
+        log = context.log
+        if log is None:
+            return
+        log.note(
+            Entry(
+                ended=time.time(),
+                peer=self._connection.transport.peer_name,
+                method=self._request.method,
+                key=_without_query(self._request.target),
+                status=self._status,
+                body_bytes=self._sent or self.received,
+                seconds=seconds,
+            )
+        )
+
+
+def unread_request(error: BaseException) -> Request:
+    """
+    What is known of a request whose head could not be read, or was refused.
+    """
+    line = error.line if isinstance(error, PeerError) else None
+    method, target = line or ("-", b"-")
+    return Request(
+        method,
+        target,
+        minor=1,
+        fields={},
+        length=None,
+        chunked=False,
+        keep_alive=False,
+        expects_continue=False,
+    )
+
+
+def _without_query(target: bytes) -> str:
+    # The wire has refused blanks, control bytes and bytes beyond ASCII.
+    return target.partition(b"?")[0].decode("ascii")

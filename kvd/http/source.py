@@ -1,0 +1,86 @@
+"""
+The body of a reply: where its bytes come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvd.interfaces import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """
+    Bytes of an open file.
+    """
+
+    descriptor: int
+    offset: int
+    count: int
+
+
+class Source:
+    """
+    The body of a reply, piece by piece.
+    """
+
+    def next_chunk(self) -> Answer[bytes]:
+        """
+        The next piece; empty at the end.
+        """
+        raise NotImplementedError
+
+    def file(self) -> FilePart | None:
+        """
+        The rest as a part of a file, which the kernel can send; None if it has
+        to be asked for in pieces. May change with every piece.
+        """
+        return None
+
+    def sent(self, count: int) -> None:
+        """
+        So many bytes of the file have been sent.
+        """
+
+    def close(self) -> None:
+        """
+        No more is wanted.
+        """
+
+
+class Rest(Source):
+    """
+    A source of which the first piece was taken already.
+    """
+
+    def __init__(self, first: bytes, source: Source) -> None:
+        self._first = first
+        self._source = source
+
+    def next_chunk(self) -> Answer[bytes]:
+        """
+        See `Source`.
+        """
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        return self._source.next_chunk()
+
+    def file(self) -> FilePart | None:
+        """
+        See `Source`.
+        """
+        return None if self._first else self._source.file()
+
+    def sent(self, count: int) -> None:
+        """
+        See `Source`.
+        """
+        self._source.sent(count)
+
+    def close(self) -> None:
+        """
+        See `Source`.
+        """
+        self._source.close()

@@ -1,0 +1,107 @@
+"""
+What a connection is doing: one state at any time, and which may follow which.
+
+A connection serves one request after the other. Its state says what it waits for;
+while its code runs, the state is the one in which it would take the next bytes.
+
+========  ==================================  ========================================
+state     waits for                           goes on to
+========  ==================================  ========================================
+IDLE      the first byte of a request         HEAD, BODY; SLICE, SENDING; the end
+HEAD      the rest of a head                  BODY; the end
+BODY      the rest of a request               IDLE, HEAD; STORE, SLICE, SENDING; the end
+STORE     an answer of the store              BODY, when it comes
+SLICE     its next time slice                 IDLE or BODY, when it comes
+SENDING   the kernel to take what is written  IDLE or BODY, when it is taken
+CLOSING   the client to receive the reply     LINGER
+LINGER    the client to close                 CLOSED
+BROKEN    the reactor to say that it is lost  CLOSED
+CLOSED    nothing                             never left
+========  ==================================  ========================================
+
+"The end" is CLOSING, or LINGER where the client has the whole reply already. Every
+state but CLOSED may go on to BROKEN, when kvd breaks the connection off, and to CLOSED,
+when it is lost.
+
+BODY begins with a complete head, also if no body follows it, and lasts until the
+request and its reply are complete, with STORE, SLICE and SENDING in between. It
+outlasts a reply that came early: the rest of a refused body is read past.
+
+Beside its state, a connection knows what may still come from the client (`Input`). A
+client that has closed its half is served to the end of what it sent, whatever the
+state. In the states that wait for something else than the client (`WAITING`) its bytes
+are kept, and reading stops at the first of them: a client that sends ahead costs the
+memory of one read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum, IntEnum, auto
+from typing import Final
+
+
+class State(IntEnum):
+    """
+    What a connection is doing; the module's docstring has the table.
+    """
+
+    # Integers, because they are looked up for each request: other members of an
+    # enumeration are hashed in Python.
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    STORE = auto()
+    SLICE = auto()
+    SENDING = auto()
+    CLOSING = auto()
+    LINGER = auto()
+    BROKEN = auto()
+    CLOSED = auto()
+
+
+class Input(Enum):
+    """
+    What may still come from the client.
+    """
+
+    OPEN = "bytes, as they come"
+    PAUSED = "bytes, which stay in the kernel for now"
+    ENDED = "nothing: the client has closed its half"
+
+
+RECEIVING: Final = frozenset((State.IDLE, State.HEAD, State.BODY))
+"""
+Bytes of the client are taken as they come.
+"""
+
+WAITING: Final = frozenset((State.STORE, State.SLICE, State.SENDING))
+"""
+Something else has to happen before more bytes are taken.
+"""
+
+ENDING: Final = frozenset((State.CLOSING, State.LINGER, State.BROKEN, State.CLOSED))
+"""
+No more requests are taken; what still comes is thrown away.
+"""
+
+_LOSS: Final = frozenset((State.BROKEN, State.CLOSED))
+
+TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
+    # To itself: each request is awaited anew, and draining gives a time of its own.
+    State.IDLE: ENDING
+    | {State.IDLE, State.HEAD, State.BODY, State.SLICE, State.SENDING},
+    State.HEAD: ENDING | {State.BODY},
+    # To itself: more of the body is awaited, or the next request begins.
+    State.BODY: ENDING | RECEIVING | WAITING,
+    State.STORE: _LOSS | {State.BODY},
+    State.SLICE: _LOSS | {State.IDLE, State.BODY},
+    State.SENDING: _LOSS | {State.IDLE, State.BODY},
+    State.CLOSING: _LOSS | {State.LINGER},
+    State.LINGER: _LOSS,
+    State.BROKEN: frozenset((State.CLOSED,)),
+    State.CLOSED: frozenset(),
+}
+"""
+Which states may follow each.
+"""

@@ -1,0 +1,144 @@
+"""
+What a port asks of its factory beyond Twisted's `buildProtocol`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import protocol
+from twisted.internet.interfaces import IAddress, IReactorFDSet
+
+from kvd.net.transport import address_of, serve_connection
+
+
+class ServerFactory(protocol.ServerFactory):
+    """
+    Serves the connections of one listening socket, and those that are handed over.
+
+    With the defaults it is a `twisted.internet.protocol.ServerFactory`, whose port
+    accepts one connection per wake-up.
+    """
+
+    noisy = False
+
+    batch_size: int | None = 1
+    """How many connections a port accepts per wake-up, if they are there; None: it
+    asks `share` each time."""
+
+    gate: Callable[[int], bool] | None = None
+    """Asked before connections are accepted, with how many seem to wait: whether this
+    process may accept. If not, another process that polls the socket may, or this one a
+    moment later. None: always."""
+
+    def share(self, waiting: int) -> int:
+        """
+        How many connections to accept in this wake-up, where `batch_size` is None.
+
+        Args:
+            waiting: How many seem to wait.
+        """
+        raise NotImplementedError
+
+    def batch_accepted(self) -> None:
+        """
+        The connections of one wake-up are accepted.
+        """
+
+    def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
+        """
+        Take a connection of which there is only a descriptor, before a socket is made
+        of it.
+
+        Args:
+            descriptor: Of the connection; the factory's, if it takes it.
+            shared: Whether other processes may still have descriptors of it.
+
+        Returns:
+            Whether it was taken; else `take` is asked next, if there is a socket.
+        """
+        return False
+
+    def take(self, connection: socket.socket, peer: Any) -> bool:
+        """
+        Take a connection as it is, before a protocol is made for it.
+
+        Args:
+            connection: The factory's, if it takes it.
+            peer: What ``accept`` said of the other end.
+
+        Returns:
+            Whether it was taken; else `buildProtocol` is asked next.
+        """
+        return False
+
+    def first_read(self, built: Any) -> Callable[[], Any] | None:
+        """
+        What is called in place of the first read of a connection, because `take` has
+        read from it already; None: nothing was read.
+
+        Args:
+            built: The protocol that `buildProtocol` has just made for it.
+        """
+        return None
+
+    def connected(self, built: Any) -> None:
+        """
+        A protocol has its transport, and has been given the bytes that had come.
+        """
+
+
+class AnyFactory(ServerFactory):
+    """
+    A factory of Twisted's own kind, for kvd's ports.
+    """
+
+    def __init__(self, factory: Any) -> None:
+        self._factory = factory
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """
+        See `Factory.buildProtocol`.
+        """
+        return self._factory.buildProtocol(addr)
+
+    def doStart(self) -> None:
+        """
+        See `Factory.doStart`.
+        """
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        """
+        See `Factory.doStop`.
+        """
+        self._factory.doStop()
+
+
+def server_factory(factory: Any) -> ServerFactory:
+    """
+    A factory as kvd's ports use it, whichever kind it is.
+    """
+    return factory if isinstance(factory, ServerFactory) else AnyFactory(factory)
+
+
+def make_connection(
+    connection: socket.socket, peer: Any, factory: ServerFactory, reactor: IReactorFDSet
+) -> None:
+    """
+    Serve a connection that the factory did not take.
+
+    Args:
+        connection: The factory's from here on.
+        peer: What ``accept`` or ``getpeername`` said of the other end.
+        factory: Makes its protocol.
+        reactor: Watches it.
+    """
+    built: Any = factory.buildProtocol(address_of(peer))
+    if built is None:
+        connection.close()
+        return
+    serve_connection(connection, peer, built, reactor, factory.first_read(built))
+    factory.connected(built)

@@ -1,0 +1,156 @@
+"""
+Tests that put kvd beside its baselines for a moment: that it can be done, not how fast
+they are.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench import __main__ as command
+from bench.building import Programs
+from bench.loads import Load
+from bench.machine import describe, file_system
+from bench.measuring import Bench
+from bench.ratios import ratios_of
+from bench.record import Record
+from bench.servers import CServer, Kvd, Nginx
+from bench.workloads import Contender, Targets, Workload
+from kvd.lab.measuring.record import read_record
+
+pytestmark = pytest.mark.integration
+
+BASELINES = [
+    (Contender("nginx", Nginx()), Targets(rate=0)),
+    (Contender("read", CServer()), Targets(work=0)),
+    (Contender("splice", CServer(put="splice")), Targets(p99=0)),
+]
+
+
+def a_workload(load: Load, background: Load | None = None) -> Workload:
+    """
+    All servers under a load, with files.
+    """
+    kvd = Contender("kvd", Kvd())
+    return Workload("tiny", "A little", load, kvd, BASELINES, "disk", background)
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        Load("PUT", 300_000, connections=4, keys=8),
+        Load("PUT", 100, connections=4, keys=8, new_connections=True),
+        Load("GET", 300_000, connections=4, keys=8),
+        Load("GET", 100, connections=4, keys=8, new_connections=True),
+    ],
+    ids=lambda load: f"{load.method} {load.body_bytes}",
+)
+def test_every_server_does_every_kind_of_request(
+    programs: Programs, tmp_path: Path, load: Load
+) -> None:
+    """
+    In each round, without an error, and nothing of it is left.
+    """
+    said: list[str] = []
+    bench = Bench(programs, tmp_path, seconds=0.05)
+
+    outcome = bench.measure(a_workload(load), 2, said.append)
+
+    expected = ["kvd", "nginx", "read", "splice", "nginx", "read", "splice", "kvd"]
+    assert expected == [run.contender for run in outcome.runs]
+    assert [0] * 8 == [run.report.errors for run in outcome.runs]
+    assert all(run.server_cpu_seconds > 0 for run in outcome.runs)
+    assert len(BASELINES) * 3 == len(ratios_of(outcome))
+    assert [] == os.listdir(tmp_path)
+    assert "tiny, round 2: nginx" in said
+
+
+def test_a_load_can_be_measured_beside_another(
+    programs: Programs, tmp_path: Path
+) -> None:
+    """
+    The other is not counted.
+    """
+    load = Load("GET", 100, connections=2, keys=4)
+    background = Load("PUT", 200_000, connections=2, keys=2, prefix="other")
+    bench = Bench(programs, tmp_path, seconds=0.05)
+
+    outcome = bench.measure(a_workload(load, background), 1, lambda said: None)
+
+    assert [0] * 4 == [run.report.errors for run in outcome.runs]
+    assert all(run.report.bytes == 100 * run.report.requests for run in outcome.runs)
+
+
+def test_kvd_can_have_slower_syncs(programs: Programs, tmp_path: Path) -> None:
+    """
+    Each of its replies waits for one.
+    """
+    kvd = Kvd(durability="disk", sync_delay_ms=20)
+    workload = Workload(
+        "tiny",
+        "A little",
+        Load("PUT", 100, connections=1, keys=1),
+        Contender("kvd", kvd),
+        [(Contender("nginx", Nginx()), Targets())],
+    )
+    bench = Bench(programs, tmp_path, seconds=0.05)
+
+    outcome = bench.measure(workload, 1, lambda said: None)
+
+    assert 0.02 <= outcome.runs[0].report.p50_seconds
+
+
+def test_the_command_shows_and_keeps_what_it_measured(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    As tables, as JSON and as a page.
+    """
+    tiny = a_workload(Load("PUT", 100, connections=2, keys=2))
+    monkeypatch.setattr(command, "WORKLOADS", [tiny])
+    monkeypatch.chdir(tmp_path)
+
+    done = CliRunner().invoke(command.main, ["--quick", "--output", "out", "tiny"])
+
+    assert 0 == done.exit_code, done.output
+    assert "tiny: A little" in done.output
+    assert "reached" in done.output
+    record = read_record(str(tmp_path / "out" / "result.json"), Record)
+    assert ["tiny"] == [summary.name for summary in record.workloads]
+    assert (tmp_path / "out" / "report.html").stat().st_size
+
+
+def test_an_unknown_workload_is_answered_with_the_known_ones() -> None:
+    """
+    Before anything is built.
+    """
+    done = CliRunner().invoke(command.main, ["fast"])
+
+    assert 2 == done.exit_code
+    assert "no workload named 'fast'; there are: put-large-null" in done.output
+
+
+def test_workloads_can_be_listed() -> None:
+    """
+    Each with what it is.
+    """
+    done = CliRunner().invoke(command.main, ["--list"])
+
+    assert (
+        "put-large             PUT 40 MB to files, 8 keep-alive clients" in done.output
+    )
+
+
+def test_a_machine_is_described(programs: Programs, tmp_path: Path) -> None:
+    """
+    With its file systems and all versions.
+    """
+    machine = describe(programs, tmp_path, Path("/proc"))
+
+    assert machine["file systems"].endswith(", proc")
+    assert "unknown" != file_system(tmp_path)
+    assert all(machine.values())

@@ -1,0 +1,111 @@
+"""
+What kvd uses of Twisted that is not public: a Twisted that lacks one of these names, or
+that takes one of kvd's for itself, fails here.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import socket
+from types import ModuleType
+from typing import Any, Final
+
+from twisted.internet import tcp
+from twisted.internet.base import DelayedCall
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.protocol import Factory, Protocol
+from twisted.trial.unittest import SynchronousTestCase
+
+import kvd.net.port
+import kvd.net.reactor
+import kvd.net.transport
+from tests.stepped import SteppedReactor
+
+IN_PORT: Final = {
+    "_logConnectionLostMsg",
+    "_realPortNumber",
+    "_shouldShutdown",
+}
+IN_TRANSPORT: Final = {
+    "_aborting",
+    "_closeWriteConnection",
+    "_tempDataBuffer",
+    "_tempDataLen",
+    "_writeDisconnected",
+    "_writeDisconnecting",
+}
+IN_REACTOR: Final = {"_doReadOrWrite", "_poller", "_selectables"}
+NOT_DOCUMENTED: Final = {"dataBuffer", "offset", "readConnectionLost"}
+"""
+In the transport: public by their names alone.
+"""
+
+
+def private_names(module: ModuleType) -> set[str]:
+    """
+    All attributes with an underscore that a module reads, writes or defines.
+    """
+    tree = ast.parse(inspect.getsource(module))
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for kind in ast.walk(tree):
+        if isinstance(kind, ast.ClassDef):
+            names |= {
+                node.id for node in ast.walk(kind) if isinstance(node, ast.Name)
+            } | {node.name for node in kind.body if isinstance(node, ast.FunctionDef)}
+    return {name for name in names if name[:1] == "_" and name[:2] != "__"}
+
+
+class PrivateNamesTests(SynchronousTestCase):
+    """
+    Of what kvd's classes name, exactly these are of Twisted's classes below them.
+    """
+
+    def shared(self, module: ModuleType, base: Any) -> set[str]:
+        """
+        The private names of a module that a base of its classes has too.
+        """
+        return private_names(module) & set(dir(base))
+
+    def test_port(self) -> None:
+        """
+        Of `kvd.net.port`.
+        """
+        assert IN_PORT == self.shared(kvd.net.port, tcp.Port(0, Factory()))
+
+    def test_transport(self) -> None:
+        """
+        Of `kvd.net.transport`.
+        """
+        reactor = SteppedReactor()
+        self.addCleanup(reactor.dispose)
+        with socket.socket() as sock:
+            base = tcp.Connection(sock, Protocol(), reactor)
+
+            assert IN_TRANSPORT == self.shared(kvd.net.transport, base)
+            assert set(dir(base)) >= NOT_DOCUMENTED
+
+    def test_reactor(self) -> None:
+        """
+        Of `kvd.net.reactor`.
+        """
+        reactor = EPollReactor()
+        self.addCleanup(reactor._poller.close)
+        for reader in reactor.removeAll() + list(reactor._internalReaders):
+            self.addCleanup(reader.connectionLost, None)
+
+        assert IN_REACTOR == self.shared(kvd.net.reactor, reactor)
+
+    def test_what_the_clock_changes(self) -> None:
+        """
+        Of `kvd.system.clock`: when a call is to come, and by which clock.
+        """
+
+        def ignore(call: DelayedCall) -> None:
+            """
+            What a reactor would do.
+            """
+
+        call = DelayedCall(1.0, len, (), {}, ignore, ignore, lambda: 2.0)
+
+        assert (1.0, 2.0) == (call.time, call.seconds())

@@ -1,0 +1,342 @@
+"""
+Tests for `kvd.net.reactor`: both halves of Twisted's `IReactorSocket`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import tempfile
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import UnsupportedAddressFamily
+from twisted.internet.interfaces import IListeningPort, IReactorSocket
+from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.selectreactor import SelectReactor
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from kvd.net.factory import ServerFactory
+from kvd.net.port import Port
+from kvd.net.reactor import adopt_in_kvds_way
+from kvd.net.transport import ServerTransport
+from tests.stepped import Client, SteppedReactor
+
+
+class Greeter(Protocol):
+    """
+    Says who it takes the client for, then repeats what it hears.
+    """
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.write(b"hello ")
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+
+
+class Greeters(Factory):
+    """
+    A factory as anybody writes one.
+    """
+
+    noisy = False
+    protocol = Greeter
+
+    def __init__(self) -> None:
+        self.came: list[Any] = []
+        self.built: list[Any] = []
+        self.running = False
+        self.declines = False
+
+    def startFactory(self) -> None:
+        self.running = True
+
+    def stopFactory(self) -> None:
+        self.running = False
+
+    def buildProtocol(self, addr: Any) -> Any:
+        self.came.append(addr)
+        built = None if self.declines else super().buildProtocol(addr)
+        self.built.append(built)
+        return built
+
+
+class Keeper(ServerFactory):
+    """
+    Takes connections as they are.
+    """
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[socket.socket, Any]] = []
+
+    def take(self, connection: socket.socket, peer: Any) -> bool:
+        self.kept.append((connection, peer))
+        return True
+
+
+class AdoptCase(SynchronousTestCase):
+    """
+    A stepped reactor, and sockets to adopt.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SteppedReactor()
+        self.addCleanup(self.reactor.dispose)
+        self.factory = Greeters()
+
+    def listener(self, family: int, address: Any) -> socket.socket:
+        """
+        A socket that the supervisor holds.
+        """
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        self.addCleanup(sock.close)
+        sock.bind(address)
+        sock.listen()
+        sock.setblocking(False)
+        return sock
+
+    def adopt(self, sock: socket.socket) -> Port:
+        """
+        Accept from a socket in a worker, which closes what it got.
+        """
+        given = sock.dup()
+        port = self.reactor.adoptStreamPort(given.fileno(), given.family, self.factory)
+        given.close()
+        self.addCleanup(port.stopListening)
+        return port
+
+    def client(self, sock: socket.socket) -> Client:
+        """
+        Somebody who connects.
+        """
+        client = socket.socket(sock.family)
+        self.addCleanup(client.close)
+        client.connect(sock.getsockname())
+        return Client(self.reactor, client)
+
+
+class StreamPortTests(AdoptCase):
+    """
+    `adoptStreamPort` accepts from a socket that others hold too.
+    """
+
+    def serves(self, sock: socket.socket) -> None:
+        """
+        See that clients of a socket are served, by any factory.
+        """
+        assert self.client(sock).send(b"you").receive() == b"hello you"
+
+    def test_over_every_family(self) -> None:
+        """
+        By a factory of Twisted's own kind, which hears who came and knows where.
+        """
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = os.path.join(folder.name, "socket")
+        table: list[tuple[int, Any, type[Any]]] = [
+            (socket.AF_INET, ("127.0.0.1", 0), IPv4Address),
+            (socket.AF_INET6, ("::1", 0), IPv6Address),
+            (socket.AF_UNIX, path, UNIXAddress),
+        ]
+        for family, address, kind in table:
+            sock = self.listener(family, address)
+            port = self.adopt(sock)
+            self.serves(sock)
+
+            assert verifyObject(IListeningPort, port)
+            assert kind is type(self.factory.came[-1])
+            assert kind is type(port.getHost())
+            (built,) = self.factory.built[-1:]
+            assert built is not None
+            assert isinstance(built.transport, ServerTransport)
+            assert kind is type(built.transport.getHost())
+            assert self.factory.came[-1] == built.transport.getPeer()
+        assert UNIXAddress(path.encode()) == port.getHost()
+
+    def test_a_port_that_ends_leaves_the_socket_alone(self) -> None:
+        """
+        The file of a Unix socket keeps its mode and its place, and the queue stays
+        open to the others.
+        """
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = os.path.join(folder.name, "socket")
+        sock = self.listener(socket.AF_UNIX, path)
+        os.chmod(path, 0o640)
+        port = self.adopt(sock)
+        runs = [self.factory.running]
+        assert 0o640 == stat.S_IMODE(os.stat(path).st_mode)
+
+        self.successResultOf(port.stopListening())
+        runs.append(self.factory.running)
+        assert [True, False] == runs
+        assert 0o640 == stat.S_IMODE(os.stat(path).st_mode)
+        client = self.client(sock)
+        sock.accept()[0].close()
+        assert b"" == client.receive()
+
+    def test_a_port_may_be_ended_again(self) -> None:
+        """
+        Nothing more happens.
+        """
+        sock = self.listener(socket.AF_INET, ("127.0.0.1", 0))
+        port = self.adopt(sock)
+        for _ in range(2):
+            self.successResultOf(port.stopListening())
+        self.client(sock)
+        self.reactor.settle()
+
+        assert [] == self.factory.came
+
+    def test_a_factory_may_decline(self) -> None:
+        """
+        The connection ends.
+        """
+        self.factory.declines = True
+        sock = self.listener(socket.AF_INET, ("127.0.0.1", 0))
+        self.adopt(sock)
+        client = self.client(sock)
+
+        assert b"" == client.receive()
+        assert client.ended
+
+    def test_other_families_are_not_supported(self) -> None:
+        """
+        As the interface says.
+        """
+        with self.assertRaises(UnsupportedAddressFamily):  # noqa: PT027  # trial runs it too
+            self.reactor.adoptStreamPort(0, socket.AF_NETLINK, self.factory)
+
+
+class StreamConnectionTests(AdoptCase):
+    """
+    `adoptStreamConnection` serves a connection that another process accepted.
+    """
+
+    def adopt_one(self, connection: socket.socket, factory: Any) -> None:
+        """
+        Serve a connection, and close what came.
+        """
+        with connection:
+            self.reactor.adoptStreamConnection(
+                connection.fileno(), connection.family, factory
+            )
+
+    def test_it_is_served(self) -> None:
+        """
+        With what has been sent already, by any factory, which hears who came.
+        """
+        sock = self.listener(socket.AF_INET, ("127.0.0.1", 0))
+        client = self.client(sock)
+        client.socket.send(b"you")
+        self.adopt_one(sock.accept()[0], self.factory)
+
+        assert b"hello you" == client.receive()
+        address = IPv4Address("TCP", *client.socket.getsockname())
+        assert [address] == self.factory.came
+        assert not self.factory.running
+
+    def test_a_factory_may_take_it_as_it_is(self) -> None:
+        """
+        Its own descriptor of it, for as long as it likes.
+        """
+        keeper = Keeper()
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        self.adopt_one(near, keeper)
+        ((connection, peer),) = keeper.kept
+        connection.send(b"kept")
+        connection.close()
+
+        assert b"kept" == far.recv(10)
+        assert "" == peer
+
+    def test_a_factory_may_take_the_descriptor(self) -> None:
+        """
+        It is one of its own, of several; if the factory fails, it is closed.
+        """
+        factory = ServerFactory()
+        taken: list[int] = []
+
+        def take(descriptor: int, *, shared: bool) -> bool:
+            assert shared
+            taken.append(descriptor)
+            return True
+
+        self.patch(factory, "take_descriptor", take)
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        self.adopt_one(near, factory)
+        os.write(taken[0], b"taken")
+        os.close(taken[0])
+
+        assert b"taken" == far.recv(10)
+        assert b"" == far.recv(10)
+
+        def wrong(descriptor: int, *, shared: bool) -> bool:
+            raise ZeroDivisionError
+
+        self.patch(factory, "take_descriptor", wrong)
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        with self.assertRaises(ZeroDivisionError):  # noqa: PT027  # trial runs it too
+            self.adopt_one(near, factory)
+        assert b"" == far.recv(10)
+
+    def test_a_peer_that_is_gone_is_told(self) -> None:
+        """
+        There is nobody to serve, and nothing is left open.
+        """
+        sock = self.listener(socket.AF_INET, ("127.0.0.1", 0))
+        client = self.client(sock)
+        linger = b"\1\0\0\0\0\0\0\0"
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        connection, _ = sock.accept()
+        client.socket.close()
+        before = len(os.listdir("/proc/self/fd"))
+        with self.assertRaises(OSError):  # noqa: PT027  # trial runs it too
+            self.adopt_one(connection, self.factory)
+
+        assert before - 1 == len(os.listdir("/proc/self/fd"))
+        assert [] == self.factory.came
+
+
+def test_the_reactor_of_somebody_else_does_the_same() -> None:
+    """
+    Whichever was chosen, it adopts sockets as kvd's own reactor does.
+    """
+    reactor = SelectReactor()
+    adopt_in_kvds_way(reactor)
+    factory = Greeters()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as sock,
+        socket.create_connection(sock.getsockname()) as client,
+    ):
+        sock.setblocking(False)
+        port = reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
+        assert isinstance(port, Port)
+        assert IReactorSocket.providedBy(reactor)
+        client.sendall(b"you")
+        client.settimeout(0)
+        reply = b""
+        for _ in range(100):
+            reactor.iterate(0.01)
+            try:
+                reply += client.recv(100)
+            except BlockingIOError:
+                continue
+            if reply == b"hello you":
+                break
+        port.stopListening()
+    assert b"hello you" == reply
+    for selectable in reactor.removeAll():
+        selectable.connectionLost(Failure(CONNECTION_DONE))
+    for internal in list(reactor._internalReaders):
+        internal.connectionLost(None)

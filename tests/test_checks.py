@@ -1,0 +1,48 @@
+"""
+What ``make test`` runs, and with what.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_integration_test_is_run() -> None:
+    """
+    They are looked for in some folders only.
+    """
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    named = re.search(r"^INTEGRATION := (.*)$", makefile, re.M)
+    assert named
+    folders = [ROOT / name for name in named[1].split()]
+    marked = [
+        path
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if "mark.integration" in path.read_text(encoding="utf-8")
+        and path != Path(__file__)
+    ]
+
+    assert [folder for folder in folders if not folder.is_dir()] == []
+    assert marked
+    assert [
+        str(path)
+        for path in marked
+        if not any(path.is_relative_to(folder) for folder in folders)
+    ] == []
+
+
+def test_hypothesis_never_repeats_one_list_of_examples() -> None:
+    """
+    As it would in builds, unless a test says how it explores.
+    """
+    careless = [
+        str(path)
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for given in re.finditer(r"^(.*)\n *@given\(", path.read_text("utf-8"), re.M)
+        if not given[1].strip().startswith("@exploring(")
+    ]
+
+    assert [] == careless
