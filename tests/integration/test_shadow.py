@@ -65,7 +65,10 @@ def test_it_is_counted_and_changes_nothing(daemon: Twistd, control: Path) -> Non
     """
     Connections go where the policy in force sends them.
     """
-    assert "shadow leastbusy: no connection was counted yet" in kvd(control, "status").stdout
+    assert (
+        "shadow leastbusy: no connection was counted yet"
+        in kvd(control, "status").stdout
+    )
     serve(daemon, 6)
 
     assert [3, 3] == [row["accepted"] for row in told_by(control)["workers"]]
