@@ -186,5 +186,5 @@ $(VENV)/served: pyproject.toml $(NATIVE) | $(BIN)/python
 
 $(VENV)/developed: pyproject.toml $(NATIVE) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	CFLAGS="$(WARNINGS)" $(BIN)/python -W ignore -m tests.native.build
+	$(BIN)/python -W ignore -m tests.native.build $(WARNINGS)
 	touch $@ $(VENV)/served
