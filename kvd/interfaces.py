@@ -365,7 +365,7 @@ class IDispatchPolicy(Interface):
         """
 
 
-class ISteeringPolicy(IDispatchPolicy):
+class IProgramPolicy(IDispatchPolicy):
     """
     A policy in which the kernel chooses, by a program.
     """
@@ -426,13 +426,13 @@ class ILoadedProgram(Interface):
         """
 
 
-class IExtendedPolicy(ISteeringPolicy):
+class IExtendedPolicy(IProgramPolicy):
     """
     A policy in which a program of extended BPF chooses, which can know more than a
     packet tells. Where it cannot be had, `program` is used.
     """
 
-    instead: str = Attribute(
+    fallback: str = Attribute(
         "What `program` makes of it: a policy, as an operator would write it."
     )
 

@@ -2,8 +2,7 @@
 Which sockets of an address connections come into, and by whose choice.
 
 Where a policy has a program, it is attached to each address, and told again whenever a
-worker becomes ready or is lost. Not everything can be had: what is used instead is the
-next of
+worker becomes ready or is lost. Not everything can be had: the fallback is the next of
 
 =================================  ====================================================
 the policy's extended program      needs a privilege, or a kernel that asks for none,
@@ -12,8 +11,9 @@ its program of classic BPF         needs none, but may be forbidden all the same
 the kernel's hash                  is always there
 =================================  ====================================================
 
-What an extended program needs is asked for as early as possible (`Steering.prepare`),
-since a daemon may give its privileges up before it serves.
+What an extended program needs is asked for as early as possible
+(`ReuseportPrograms.prepare`), since a daemon may give its privileges up before it
+serves.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Final
 from twisted.logger import Logger
 
 from kvd.dispatch.arrangement import ChosenPolicy
-from kvd.interfaces import IExtendedPolicy, ILoadedProgram, ISteeringPolicy
+from kvd.interfaces import IExtendedPolicy, ILoadedProgram, IProgramPolicy
 from kvd.model.programs import ClassicProgram, LoadedProgram
 from kvd.net.listening import ListenerGroup
 from kvd.net.reuseport import by_chance
@@ -35,7 +35,7 @@ HASH: Final = "the kernel's hash"
 
 
 @dataclass(frozen=True, slots=True)
-class Instead:
+class Fallback:
     """
     What chooses at an address where the policy's own way cannot be had.
     """
@@ -46,7 +46,7 @@ class Instead:
     reason: str
 
 
-class Steering:
+class ReuseportPrograms:
     """
     Lets connections into the sockets that are meant.
     """
@@ -71,7 +71,7 @@ class Steering:
             int, tuple[ClassicProgram | LoadedProgram | None, str | None]
         ] = {}
         self._without_extended: dict[int, str] = {}
-        self._instead: dict[int, Instead] = {}
+        self._fallback: dict[int, Fallback] = {}
         self._told: set[tuple[str, str]] = set()
         self._told_unsteered = False
 
@@ -108,7 +108,7 @@ class Steering:
             self._told.clear()
         self._chosen = chosen
         self._without_extended.clear()
-        self._instead.clear()
+        self._fallback.clear()
         self._own = {
             number: _own(chosen.arrangement.members, len(group.members))
             for number, group in enumerate(self._groups)
@@ -130,17 +130,17 @@ class Steering:
     def _admit(self, number: int, sockets: Mapping[int, Sequence[int]]) -> None:
         assert self._chosen is not None
         policy = self._chosen.policy
-        reason, instead = None, ""
+        reason, fallback = None, ""
         if IExtendedPolicy.providedBy(policy):
-            reason, instead = self._extend(number, sockets), policy.instead
+            reason, fallback = self._extend(number, sockets), policy.fallback
             if reason is None:
                 return
         refused = self._attach(number, self._classic(number, sockets))
         if refused is not None:
             reason = reason or f"the kernel attaches no program ({refused})"
-            self._use_instead(number, HASH, reason)
+            self._use_fallback(number, HASH, reason)
         elif reason is not None:
-            self._use_instead(number, instead, reason)
+            self._use_fallback(number, fallback, reason)
 
     def _extend(self, number: int, sockets: Mapping[int, Sequence[int]]) -> str | None:
         """
@@ -180,7 +180,7 @@ class Steering:
         if not members:
             # The supervisor accepts.
             members = list(range(min(there, self._chosen.arrangement.group_size)))
-        if ISteeringPolicy.providedBy(policy):
+        if IProgramPolicy.providedBy(policy):
             try:
                 program: ClassicProgram = policy.program(members)
                 return program
@@ -203,21 +203,21 @@ class Steering:
         if number in self._attached and self._attached[number][0] == program:
             return self._attached[number][1]
         try:
-            self._groups[number].steer(program)
+            self._groups[number].attach_program(program)
             reason = None
         except OSError as error:
             reason = _words(error)
         self._attached[number] = program, reason
         return reason
 
-    def _use_instead(self, number: int, by: str, reason: str) -> None:
+    def _use_fallback(self, number: int, by: str, reason: str) -> None:
         assert self._chosen is not None
         if self._chosen.arrangement.kernel_chooses:
             # Else the supervisor takes connections from whichever socket.
             address = str(self._groups[number].address)
-            self._instead[number] = Instead(address, by, reason)
-        if ISteeringPolicy.providedBy(self._chosen.policy):
-            self._tell_instead(by, reason)
+            self._fallback[number] = Fallback(address, by, reason)
+        if IProgramPolicy.providedBy(self._chosen.policy):
+            self._log_fallback(by, reason)
         elif not self._told_unsteered:
             self._told_unsteered = True
             self._log.warn(
@@ -228,25 +228,25 @@ class Steering:
                 policy=self._chosen.name,
             )
 
-    def _tell_instead(self, by: str, reason: str) -> None:
+    def _log_fallback(self, by: str, reason: str) -> None:
         # Once for all addresses, and not again when workers come and go.
         if (by, reason) not in self._told:
             self._told.add((by, reason))
             assert self._chosen is not None
             self._log.warn(
-                "policy {policy} cannot be had, since {reason}; {instead} is used"
+                "policy {policy} cannot be had, since {reason}; {fallback} is used"
                 " instead",
                 policy=self._chosen.name,
                 reason=reason,
-                instead=by,
+                fallback=by,
             )
 
     @property
-    def instead(self) -> Sequence[Instead]:
+    def fallbacks(self) -> Sequence[Fallback]:
         """
         Where not the policy's own way is in force.
         """
-        return list(self._instead.values())
+        return list(self._fallback.values())
 
     @property
     def look_seconds(self) -> float | None:

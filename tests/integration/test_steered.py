@@ -144,7 +144,7 @@ def test_turns_are_exact(tmp_path: Path, control: Path) -> None:
         assert [5] * (WORKERS + 2) == shares(daemon, control, 5 * (WORKERS + 2))
         change(control, "drain", {"worker": 1})
         assert [5] * (WORKERS + 2) == shares(daemon, control, 5 * (WORKERS + 2))
-        assert [] == told_by(control)["instead"]
+        assert [] == told_by(control)["fallbacks"]
         daemon.stop()
         assert [] == told(daemon)
 
@@ -179,7 +179,7 @@ def test_the_least_busy_gets_it(tmp_path: Path, control: Path) -> None:
         staying.close()
         assert [0] * WORKERS == opened(control, 0)
         assert [5] * WORKERS == shares(daemon, control, 5 * WORKERS)
-        assert [] == told_by(control)["instead"]
+        assert [] == told_by(control)["fallbacks"]
 
 
 def opened(control: Path, total: int) -> list[int]:
@@ -213,9 +213,9 @@ def test_what_is_denied_is_said_and_replaced(
     policy = f"steered:by={way}"
     with Denied(options(control, policy), tmp_path, *denied) as daemon:
         assert 20 == sum(shares(daemon, control, 20))
-        (instead,) = told_by(control)["instead"]
-        assert by == instead["by"]
-        assert "not permitted" in instead["reason"]
+        (fallback,) = told_by(control)["fallbacks"]
+        assert by == fallback["by"]
+        assert "not permitted" in fallback["reason"]
         assert (
             f": not {policy} but {by}, since the kernel"
             in kvd(control, "status").stdout
@@ -255,7 +255,7 @@ def test_a_switch_to_what_is_denied_says_so(tmp_path: Path, control: Path) -> No
             assert 10 == sum(shares(daemon, control, 10))
         switched = kvd(control, "policy", "leastbusy")
         assert "" == switched.stderr
-        assert [] == told_by(control)["instead"]
+        assert [] == told_by(control)["fallbacks"]
         daemon.stop()
         assert 3 == len(told(daemon))
 
@@ -271,7 +271,7 @@ def test_no_policy_needs_a_privilege(
     """
     with Denied(options(control, policy), tmp_path, "capabilities") as daemon:
         assert 20 == sum(shares(daemon, control, 20))
-        assert [] == told_by(control)["instead"]
+        assert [] == told_by(control)["fallbacks"]
         (capabilities,) = [
             line.split()[1]
             for line in Path(f"/proc/{daemon.process.pid}/status")

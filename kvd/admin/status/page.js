@@ -123,7 +123,7 @@ function showFacts(status) {
 
 // Where the policy's own program cannot be had, what chooses in its stead.
 function policyInForce(status) {
-  const others = new Set(status.instead.map((instead) => instead.by));
+  const others = new Set(status.fallbacks.map((fallback) => fallback.by));
   return [others.size ? `not ${status.policy}` : status.policy, ...others].join(" but ");
 }
 

@@ -29,7 +29,7 @@ from kvd.interfaces import (
     IDispatchPolicy,
     IExtendedPolicy,
     ILoadedProgram,
-    ISteeringPolicy,
+    IProgramPolicy,
 )
 from kvd.model.programs import ClassicProgram
 from kvd.model.view import View, whose_turn
@@ -38,7 +38,7 @@ from kvd.net.reuseport import by_chance, by_cpu, by_weight
 WAYS: Final = ("random", "cpu", "weights", "turns", "least")
 
 
-@implementer(ISteeringPolicy, IConfigurablePolicy)
+@implementer(IProgramPolicy, IConfigurablePolicy)
 class Steered:
     """
     Chooses by a program.
@@ -111,7 +111,7 @@ class SteeredByTurns(Steered):
     Everybody gets the same number of connections, counted in the kernel.
     """
 
-    instead = "steered:by=random"
+    fallback = "steered:by=random"
 
     def load(self, groups: int, scoreboard: int) -> ILoadedProgram:
         return Turns(groups)
@@ -128,7 +128,7 @@ class SteeredByLeast(Steered):
     connections.
     """
 
-    instead = "steered:by=random"
+    fallback = "steered:by=random"
 
     def load(self, groups: int, scoreboard: int) -> ILoadedProgram:
         return Least(scoreboard)
