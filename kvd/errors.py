@@ -1,15 +1,16 @@
 """
-Every exception of kvd, by whose fault it is.
+The exceptions of kvd, in three families.
 
-- `PeerError`: the client asked for something that it cannot have, or broke
-  the protocol. Ordinary; answered with its status, never a traceback.
-- `Fault`: kvd, or the machine under it, could not do what it should.
-  Answered with its status and logged.
-- `OperatorError`: whoever starts kvd asked for something impossible. Ends the
-  start with a sentence.
+- `PeerError`: the client broke the protocol or asked for something that it cannot
+  have. This is ordinary: the reply has the error's status, and nothing is logged as a
+  traceback.
+- `Fault`: kvd or its machine failed. The reply has the error's status, and the fault is
+  logged.
+- `OperatorError`: the operator asked for something impossible. Its text ends the start
+  or the command.
 
-One exception is one condition. Its text is a sentence for a person: what was
-given, what is wrong with it, what would be right.
+Each exception stands for one condition. Its text is a sentence for a person: what was
+given, what is wrong with it, and what would be right.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from typing import ClassVar
 
 class KvdError(Exception):
     """
-    The root of the three families; never raised itself.
+    The base class of all exceptions of kvd; never raised itself.
     """
 
     @property
     def sentence(self) -> str:
         """
-        What a person is told.
+        The text for a person.
         """
         return str(self)
 
@@ -40,13 +41,13 @@ class PeerError(KvdError):
 
     status: ClassVar[int]
     line: tuple[str, bytes] | None = None
-    """Method and target, where the head was refused and they could be read in it."""
+    """Method and target, if the head was refused and both could be read from it."""
 
 
 class BadRequest(PeerError):
     """
-    The request is malformed in a way that leaves its end known (RFC 9110
-    section 15.5.1): the connection can go on after the reply.
+    The request is malformed, but its end is known (RFC 9110 section 15.5.1): the
+    connection stays open after the reply.
     """
 
     status = 400
@@ -54,15 +55,15 @@ class BadRequest(PeerError):
 
 class BadFraming(BadRequest):
     """
-    The bytes are not HTTP, or say two things about where a message ends
-    (RFC 9112 sections 2.2, 5, 6.3, 11.2): nothing behind them can be trusted,
-    the connection is closed after the reply.
+    The bytes are not HTTP, or contradict each other about where a message ends (RFC
+    9112 sections 2.2, 5, 6.3, 11.2). Nothing after them can be trusted, so the
+    connection is closed after the reply.
     """
 
 
 class DigestMismatch(BadRequest):
     """
-    A body is not the one that its digest is of.
+    A body does not match its digest.
     """
 
 
@@ -76,7 +77,7 @@ class KeyAbsent(PeerError):
 
 class MethodNotAllowed(PeerError):
     """
-    The method is known, but not one that kvd serves.
+    kvd knows the method, but does not serve it.
     """
 
     status = 405
@@ -84,7 +85,7 @@ class MethodNotAllowed(PeerError):
 
 class HeadTimeout(PeerError):
     """
-    The head of a request did not arrive within its time.
+    The head of a request did not arrive in time.
     """
 
     status = 408
@@ -92,7 +93,7 @@ class HeadTimeout(PeerError):
 
 class BodyTimeout(PeerError):
     """
-    The body of a request stood still for too long.
+    No byte of a request's body arrived for too long.
     """
 
     status = 408
@@ -100,7 +101,7 @@ class BodyTimeout(PeerError):
 
 class KeyConflict(PeerError):
     """
-    The key is a folder of other keys, or leads through another key's value.
+    The key is a folder of other keys, or a part of its path is another key's value.
     """
 
     status = 409
@@ -108,7 +109,7 @@ class KeyConflict(PeerError):
 
 class LengthRequired(PeerError):
     """
-    A value came with neither a length nor chunks.
+    The request has a value, but neither a length nor chunks.
     """
 
     status = 411
@@ -140,7 +141,7 @@ class TargetTooLong(PeerError):
 
 class CodingUnsupported(PeerError):
     """
-    A value comes in a coding that kvd would have to take off.
+    A value has a coding that kvd would have to decode.
     """
 
     status = 415
@@ -148,7 +149,7 @@ class CodingUnsupported(PeerError):
 
 class Misdirected(PeerError):
     """
-    The request is for a host that this address does not stand for.
+    The request is for a host that this address does not serve.
     """
 
     status = 421
@@ -156,7 +157,7 @@ class Misdirected(PeerError):
 
 class RangeNotSatisfiable(PeerError):
     """
-    The range asked for lies wholly behind the end of the value.
+    The requested range contains no byte of the value.
     """
 
     status = 416
@@ -185,8 +186,8 @@ class HeadTooLarge(PeerError):
 
 class MetadataTooLarge(PeerError):
     """
-    The fields that are to be kept with a value have more bytes than the store's file
-    system keeps for a file.
+    The fields to store with a value have more bytes than the store's file system can
+    keep for one file.
     """
 
     status = 431
@@ -202,7 +203,7 @@ class UnknownMethod(PeerError):
 
 class OperationUnsupported(PeerError):
     """
-    The request is one of another protocol, such as that to copy a value.
+    The request belongs to another protocol, for example one that copies a value.
     """
 
     status = 501
@@ -210,7 +211,7 @@ class OperationUnsupported(PeerError):
 
 class UnsupportedVersion(PeerError):
     """
-    The request's version of HTTP is none of 1.x.
+    The request's HTTP version is not 1.x.
     """
 
     status = 505
@@ -221,7 +222,7 @@ class UnsupportedVersion(PeerError):
 
 class Fault(KvdError):
     """
-    kvd or its machine could not do what it should.
+    kvd or its machine failed; raised itself only where no subclass fits.
     """
 
     status: ClassVar[int] = 500
@@ -229,13 +230,13 @@ class Fault(KvdError):
 
 class StoreFault(Fault):
     """
-    The store could not read, write or publish, for a reason other than room.
+    The store could not read, write or publish, for a reason other than lack of room.
     """
 
 
 class StoreExhausted(StoreFault):
     """
-    The process or the machine has no descriptor or no memory left for now.
+    The process or its machine has no free descriptor or memory at the moment.
     """
 
     status = 503
@@ -243,15 +244,15 @@ class StoreExhausted(StoreFault):
 
 class SyncFailed(StoreFault):
     """
-    The disk did not confirm a write. Never tried again on the same data: the
-    kernel may have dropped the pages that it could not write (fsync(2)).
+    The disk did not confirm a write. kvd does not retry the same data: the kernel may
+    have dropped the pages that it could not write (fsync(2)).
     """
 
 
 class OutOfResources(Fault):
     """
-    This process or its machine has no descriptor or no memory left for a request, for
-    the moment.
+    This process or its machine has no free descriptor or memory for a request at the
+    moment.
     """
 
     status = 503
@@ -259,7 +260,7 @@ class OutOfResources(Fault):
 
 class StoreBusy(Fault):
     """
-    A key stayed locked by others for longer than anyone should hold it.
+    Another process held the lock of a key for too long.
     """
 
     status = 503
@@ -278,59 +279,59 @@ class StoreFull(Fault):
 
 class OperatorError(KvdError):
     """
-    Whoever starts kvd asked for something impossible; never raised itself.
+    The operator asked for something impossible; never raised itself.
     """
 
 
 class BadSetting(OperatorError):
     """
-    A setting has a value that it cannot have.
+    The value of a setting is invalid.
     """
 
 
 class UnknownPlugin(OperatorError):
     """
-    No plugin of the name is installed.
+    No plugin with this name is installed.
     """
 
 
 class BrokenPlugin(OperatorError):
     """
-    A plugin is declared, but what it names cannot be loaded.
+    A plugin is declared, but its code cannot be loaded.
     """
 
 
 class AddressUnusable(OperatorError):
     """
-    An address cannot be listened on: in use, not ours, or not permitted.
+    kvd cannot listen on an address: it is in use, not local, or not permitted.
     """
 
 
 class ControlUnusable(OperatorError):
     """
-    A control socket cannot be asked: nobody answers, or not to this user.
+    A control socket cannot be used: no daemon answers, or this user has no permission.
     """
 
 
 class AccessLogUnusable(OperatorError):
     """
-    A file cannot be written to as the access log.
+    The file of the access log cannot be written.
     """
 
 
 class RecordUnusable(OperatorError):
     """
-    A record of connections cannot be written, or cannot be read.
+    A record of connections cannot be written or read.
     """
 
 
 class StoreUnusable(OperatorError):
     """
-    A store cannot be opened where the settings say.
+    The store cannot be opened at the configured location.
     """
 
 
 class ChangeImpossible(OperatorError):
     """
-    What is asked of a running daemon cannot be done, or not now.
+    A running daemon cannot make a requested change, or cannot make it now.
     """

@@ -1,9 +1,9 @@
 """
-Every contract that others may provide.
+The interfaces that plugins and stores provide.
 
-An *answer* (`Answer`) is a result, or a Deferred of it: a store on a local
-disk answers directly where it does not wait, a remote one with a Deferred.
-An exception may come either way too.
+An *answer* (`Answer`) is a result or a Deferred of one. A store on a local disk returns
+results directly where it does not wait; a remote store returns Deferreds. An exception
+is raised, or the Deferred fails with it.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ Answer: TypeAlias = T | Deferred[T]
 
 class IValue(Interface):
     """
-    A value, opened. Everything it says and gives describes the value as it
-    was when opened, whatever happens to its key meanwhile.
+    An open value. Its information and its bytes are those of the moment when it was
+    opened, whatever happens to its key later.
     """
 
-    info: ValueInfo = Attribute("What is known of the value.")
+    info: ValueInfo = Attribute("Describes the value.")
 
     def fileno() -> int | None:
         """
-        A descriptor of a regular file that holds exactly the value's bytes
-        from offset 0, or None where the store has none. It belongs to the
-        value and is not to be seeked or closed.
+        A descriptor of a regular file that holds exactly the value's bytes from offset
+        0, or None if the store has none. It belongs to the value; do not seek or close
+        it.
         """
 
     def read(offset: int, count: int) -> Answer[bytes]:
         """
-        Bytes of the value.
+        Read bytes of the value.
 
         Args:
             offset: Where to begin, below the value's size.
-            count: How many at most; at least one comes.
+            count: How many bytes at most; the answer has at least one.
 
         Raises:
             StoreFault: They cannot be read.
@@ -59,57 +59,56 @@ class IValue(Interface):
 
     def close() -> None:
         """
-        Let go of whatever is held. Further calls do nothing.
+        Release what the value holds. Further calls do nothing.
         """
 
 
 class IUpload(Interface):
     """
-    A value that is being written. Nobody sees it before `commit`.
+    A value that is being written. No reader sees it before `commit`.
 
-    Ends with exactly one `commit` or `discard`; a commit that fails has
-    discarded it.
+    An upload ends with exactly one `commit` or `discard`; a commit that fails discards
+    it.
     """
 
     def write(chunk: bytes) -> Answer[None]:
         """
-        Append a chunk. Nothing of it is held in memory afterwards; a Deferred
-        asks the caller to wait before the next one.
+        Append a chunk. The upload keeps none of it in memory. If the answer is a
+        Deferred, the caller waits for it before the next chunk.
 
         Raises:
-            StoreFull: No room; the upload is good for nothing but `discard`.
-            StoreFault: It could not be written; likewise.
+            StoreFull: There is no room; the upload can only be discarded.
+            StoreFault: The chunk could not be written; likewise.
         """
 
     def fileno() -> int | None:
         """
-        A descriptor to which the rest of the value may be spliced or written
-        instead, or None where the store has none. It stands at the end of
-        what was written and is not to be closed.
+        A descriptor to which the caller may splice or write the rest of the value, or
+        None if the store has none. Its offset is the end of what was written. Do not
+        close it.
         """
 
     def commit(conditions: Conditions) -> Answer[Published]:
         """
-        Publish the value under its key, if the conditions hold at that very
-        moment. Decided and done at once: of several commits of one key, in
-        whatever process, each sees the whole of another or nothing of it.
+        Publish the value under its key if the conditions hold. The check and the
+        publication are one atomic step: several commits of one key, in any processes,
+        take effect one after the other.
 
-        When the answer comes, what the store's durability promises holds.
+        When the answer arrives, the value is as durable as the store promises.
 
         Raises:
             PreconditionFailed: A condition does not hold.
-            KeyConflict: The key has become a folder, or leads through a value.
-            StoreFull: No room for the name.
-            StoreBusy: Somebody else keeps the key locked.
-            SyncFailed: The disk did not confirm.
-            StoreFault: Anything else. The old value stays in all these cases,
-                except that after a `SyncFailed` either may be found.
+            KeyConflict: The key has become a folder, or a part of its path is a value.
+            StoreFull: There is no room for the name.
+            StoreBusy: Another process keeps the key locked.
+            SyncFailed: The disk did not confirm the write.
+            StoreFault: Anything else. In all these cases the old value stays, except
+                that after a `SyncFailed` either value may be there.
         """
 
     def discard() -> None:
         """
-        Throw the upload away: nothing of it is left behind. Further calls do
-        nothing.
+        Discard the upload and everything that it has written. Further calls do nothing.
         """
 
 
@@ -120,18 +119,19 @@ class IListing(Interface):
 
     def next_slice() -> Answer[Sequence[ValueInfo]]:
         """
-        Some more values; an empty sequence at the end. Takes a bounded time
-        and bounded memory, and keeps the reactor free meanwhile. One call at a
-        time. A value published or removed during the walk may or may not be
-        in it; one that stays is in it exactly once.
+        Return the next values, or an empty sequence at the end.
+
+        A call takes bounded time and memory, and does not block the reactor. Only one
+        call may be active. A value that is published or removed during the walk may or
+        may not be listed; a value that stays is listed exactly once.
 
         Raises:
-            StoreFault: The walk cannot go on.
+            StoreFault: The walk cannot continue.
         """
 
     def close() -> None:
         """
-        End the walk early. Further calls do nothing.
+        End the walk. Further calls do nothing.
         """
 
 
@@ -149,19 +149,18 @@ class IStore(Interface):
         key: Key, length: int | None, metadata: Metadata = NO_METADATA
     ) -> Answer[IUpload]:
         """
-        Begin to write a value.
+        Begin an upload.
 
         Args:
-            key: Where it will be.
-            length: How many bytes it will have, None when not yet known.
-                `IUpload.commit` after more or fewer is a mistake of the
-                caller.
-            metadata: What to keep with it; at most `MAX_METADATA_BYTES`.
+            key: The key of the value.
+            length: The size of the value in bytes, or None if it is not known yet. To
+                commit after more or fewer bytes is a mistake of the caller.
+            metadata: Stored with the value; at most `MAX_METADATA_BYTES`.
 
         Raises:
-            KeyConflict: The key is a folder of other keys, or leads through
+            KeyConflict: The key is a folder of other keys, or a part of its path is
                 another key's value.
-            StoreFull: The length is more than there is room for.
+            StoreFull: There is no room for a value of this length.
             StoreFault: The upload cannot be opened.
         """
 
@@ -170,59 +169,59 @@ class IStore(Interface):
         Open a value for reading.
 
         Raises:
-            KeyAbsent: There is none.
+            KeyAbsent: The key has no value.
             StoreFault: It cannot be read.
         """
 
     def stat(key: Key) -> Answer[ValueInfo]:
         """
-        What is known of a value. Raises as `open` does.
+        Describe a value. Raises what `open` raises.
         """
 
     def remove(key: Key, conditions: Conditions) -> Answer[None]:
         """
-        Remove a value, if the conditions hold at that very moment. Who reads
-        it goes on reading. When the answer comes, what the durability
-        promises holds.
+        Remove a value if the conditions hold, in one atomic step. Values that are open
+        stay readable. When the answer arrives, the removal is as durable as the store
+        promises.
 
         Raises:
-            KeyAbsent: There is none, whatever the conditions (RFC 9110
-                section 13.2.1).
+            KeyAbsent: The key has no value, whatever the conditions (RFC 9110 section
+                13.2.1).
             PreconditionFailed: A condition does not hold.
-            StoreBusy: Somebody else keeps the key locked.
-            SyncFailed: The disk did not confirm; the value may be gone.
+            StoreBusy: Another process keeps the key locked.
+            SyncFailed: The disk did not confirm the removal; the value may be gone.
             StoreFault: Anything else.
         """
 
     def list(prefix: bytes, after: bytes, limit: int | None) -> IListing:
         """
-        Walk over the values whose keys begin with a prefix.
+        List the values whose keys begin with a prefix.
 
         Args:
-            prefix: Empty, or ending with ``/``. One that no key has lists
-                nothing.
-            after: With a limit: only keys greater than this, compared as
+            prefix: Empty, or ending with ``/``. If no key has it, the listing is empty.
+            after: With a limit, only keys greater than this are listed, compared as
                 bytes; may be empty.
-            limit: None: all values in no order, in constant memory, slice by
-                slice. Else the first so many in the order of their keys'
-                bytes, in one slice, in the memory of one page.
+            limit: None lists all values in no order, slice by slice, in constant
+                memory. A number lists that many values at most, in the order of their
+                keys' bytes, as one slice.
         """
 
     def close() -> Answer[None]:
         """
-        Let go of everything held; called once, after the last upload ended.
+        Release everything that the store holds. Called once, after the last upload has
+        ended.
         """
 
 
 class IStoreMaker(Interface):
     """
-    What a store plugin names: checks a location and opens the store there.
+    The object that a store plugin names: checks a location and opens the store there.
     """
 
     def resolve(path: str) -> str:
         """
-        The setting's part behind the colon in a form that does not depend on
-        the current folder. Touches nothing.
+        Return a location, the part of the setting after the colon, in a form that does
+        not depend on the current folder. Touches no file.
 
         Raises:
             BadSetting: The text cannot be a location of this store.
@@ -230,17 +229,16 @@ class IStoreMaker(Interface):
 
     def prepare(path: str) -> None:
         """
-        Called once in the supervisor, before any worker: make what is
-        missing and find out whether the store will work.
+        Create what is missing and check that the store will work. Called once, in the
+        supervisor, before any worker starts.
 
         Raises:
-            StoreUnusable: It will not; the sentence says why.
+            StoreUnusable: It will not work; the sentence says why.
         """
 
     def open_store(path: str, durability: Durability) -> IStore:
         """
-        Open the store in this process, which has a running or soon running
-        reactor.
+        Open the store in this process, whose reactor runs or is about to run.
 
         Raises:
             StoreUnusable: It cannot be opened.
@@ -249,14 +247,14 @@ class IStoreMaker(Interface):
 
 class IHeldStoreMaker(IStoreMaker):
     """
-    A store plugin whose stores are in something that has a name, which may lead to
-    something else one day: a folder that was moved away and made anew. The supervisor
-    holds what it found at the start, and all workers open the store in that.
+    A store plugin whose location is a name that may later refer to something else, such
+    as a folder that was moved away and created again. The supervisor opens the location
+    at the start, and all workers open the store in what it has opened.
     """
 
     def hold(path: str) -> int:
         """
-        Open what the store is in. Called once in the supervisor, after `prepare`.
+        Open the location. Called once, in the supervisor, after `prepare`.
 
         Returns:
             A descriptor.
@@ -267,12 +265,14 @@ class IHeldStoreMaker(IStoreMaker):
 
     def open_held(path: str, durability: Durability, held: int) -> IStore:
         """
-        The same as `open_store`, wherever the path leads by now.
+        Like `open_store`, but in the location that `hold` opened, even if the path
+        refers to something else now.
 
         Args:
-            path: For what is told; that it leads elsewhere is worth a warning.
-            durability: What the store promises.
-            held: A copy of what `hold` returned; stays the caller's.
+            path: For messages; if it refers to something else now, that is worth a
+                warning.
+            durability: The durability that the store promises.
+            held: A copy of the descriptor that `hold` returned; the caller closes it.
 
         Raises:
             StoreUnusable: It cannot be opened.
@@ -281,17 +281,19 @@ class IHeldStoreMaker(IStoreMaker):
 
 class IFileStoreMaker(IStoreMaker):
     """
-    An `IStoreMaker` whose store makes files.
+    An `IStoreMaker` whose store creates files.
     """
 
     def making(modes: Modes, user: User | None) -> IStoreMaker:
         """
-        The same, for a store in which everything is made so.
+        Return a maker like this one, whose store creates files with these modes and as
+        this user.
 
         Args:
-            modes: The permissions of files and folders, whatever the umask.
-            user: Whom this process will be when it opens the store: what `prepare`
-                makes is that user's, and is tried as that user. None: as it is.
+            modes: The permissions of new files and folders, whatever the umask.
+            user: The user that this process will run as when it opens the store.
+                `prepare` gives what it creates to that user and tests the store as that
+                user. None: the process keeps its user.
         """
 
 
@@ -302,24 +304,23 @@ class IDispatchPolicy(Interface):
     """
     Decides which worker gets the next connection.
 
-    The supervisor holds, for each TCP address, a group of listening sockets
-    made with ``SO_REUSEPORT``; the kernel spreads new connections over the
-    group's members. Either workers accept from those members, and so the
-    kernel chooses among them; or the supervisor accepts, asks the policy, and
-    hands the connection over.
+    For each TCP address the supervisor holds a group of listening sockets with
+    ``SO_REUSEPORT``; the kernel spreads new connections over the members of the group.
+    Either workers accept from those members, so the kernel chooses the worker; or the
+    supervisor accepts, asks the policy, and hands the connection over.
 
-    A provider keeps no state: what a decision needs is in the view, so that
-    the same view always gets the same answer, be it in the supervisor, in a
-    simulation or in a test.
+    A provider keeps no state: everything that a decision needs is in the view, so that
+    the same view always gets the same answer, in the supervisor, in a simulation and in
+    a test.
 
-    `choose` is asked for each connection. All else is asked at the start, and
-    an exception there, or an answer by which some socket would be nobody's, is
-    a sentence for whoever starts kvd, which ends that.
+    `choose` is called for each connection. Everything else is called at the start. If
+    it raises an exception, or if its answer leaves a socket without a worker, the start
+    ends with a sentence for the operator.
     """
 
     kernel_chooses: bool = Attribute(
         """
-        Whether workers accept for themselves. Then nobody asks `choose` while
+        Whether workers accept connections themselves. Then `choose` is not called while
         serving: it is a model of what the kernel does, for simulations.
         """
     )
@@ -334,31 +335,31 @@ class IDispatchPolicy(Interface):
 
     def members_of(worker: int, workers: int) -> Sequence[int]:
         """
-        The members of the group that a worker takes connections from: none
-        where the supervisor accepts. Elsewhere every member is some worker's;
-        members of a worker that is not ready are served by another meanwhile.
+        The members of the group from which a worker accepts connections: none if the
+        supervisor accepts. Otherwise every member belongs to a worker; while a worker
+        is not ready, another one serves its members.
 
         Args:
-            worker: Its number, from 0 up.
-            workers: How many there are.
+            worker: The number of the worker, from 0 up.
+            workers: How many workers there are.
         """
 
     def choose(view: View) -> int:
         """
         Pick the worker for one connection.
 
-        Called in the supervisor's reactor, for each connection: it may not
-        wait, and microseconds matter. An answer that is no ready worker, an
-        exception and an answer that takes too long are logged, and the
-        connection goes to whoever's turn it is.
+        Called in the supervisor's reactor for each connection: it must not wait, and
+        microseconds matter. If it raises an exception, takes too long, or returns a
+        number that is not a ready worker's, that is logged, and the connection goes to
+        the worker whose turn it is.
 
-        Where several workers are equally good, the policy says which: let them
-        take turns, by ``view.turn``. Loads lag behind, so that connections
-        that come at once often meet a tie.
+        If several workers are equally good, the policy decides among them: let them
+        take turns, by ``view.turn``. Loads lag behind, so connections that arrive at
+        the same time often meet a tie.
 
         Args:
-            view: The workers that can take it, and how busy each is; its
-                docstring says what is counted, by whom, and when.
+            view: The workers that can take the connection, and the load of each; see
+                `View` for what is counted, where, and when.
 
         Returns:
             The number of a ready worker.
@@ -367,36 +368,36 @@ class IDispatchPolicy(Interface):
 
 class IProgramPolicy(IDispatchPolicy):
     """
-    A policy in which the kernel chooses, by a program.
+    A policy in which the kernel chooses the worker, by a program.
     """
 
     def program(members: Sequence[int]) -> ClassicProgram:
         """
-        The program that chooses (`kvd.net.reuseport`).
+        The program that chooses the socket (`kvd.net.reuseport`).
 
         Args:
-            members: Of the group, those whose workers are ready; ascending, never
-                empty. No other may be chosen.
+            members: The members of the group whose workers are ready; ascending, never
+                empty. The program must choose no other.
         """
 
 
 class ILoadedProgram(Interface):
     """
-    A program of extended BPF that the kernel has taken, and the memory by which it
-    is told which sockets are meant. The latter takes no privilege.
+    An extended BPF program that the kernel has loaded, and the memory that tells it
+    which sockets it may choose. To write that memory needs no privilege.
     """
 
     needs_own_sockets: bool = Attribute(
         """
-        Whether it is of no use to an address with fewer sockets than the policy
-        wants (`IDispatchPolicy.group_size`).
+        Whether the program is useless for an address with fewer sockets than the policy
+        asks for (`IDispatchPolicy.group_size`).
         """
     )
-    look_seconds: float | None = Attribute("How often it wants `look`; None: never.")
+    look_seconds: float | None = Attribute("How often to call `look`; None: never.")
 
     def program(group: int) -> LoadedProgram:
         """
-        What is to be attached.
+        The program to attach.
 
         Args:
             group: The number of the address.
@@ -404,72 +405,74 @@ class ILoadedProgram(Interface):
 
     def admit(group: int, sockets: Mapping[int, int]) -> None:
         """
-        Let only these sockets be chosen from now on.
+        Let the program choose only these sockets from now on.
 
         Args:
             group: The number of the address.
-            sockets: Of the ready workers, the socket of each; never empty.
+            sockets: The socket of each ready worker; never empty.
         """
 
     def look(waiting: Callable[[], Sequence[Sequence[int]]]) -> None:
         """
-        Compare what was counted with what is.
+        Compare the program's counts with what the sockets report.
 
         Args:
-            waiting: Asks, for each address where it chooses, how many connections
-                wait at each socket.
+            waiting: Returns, for each address where the program chooses, how many
+                connections wait at each socket.
         """
 
     def close() -> None:
         """
-        Let go of it; where it is attached it goes on.
+        Close the program; where it is attached, it stays in effect.
         """
 
 
 class IExtendedPolicy(IProgramPolicy):
     """
-    A policy in which a program of extended BPF chooses, which can know more than a
-    packet tells. Where it cannot be had, `program` is used.
+    A policy in which an extended BPF program chooses, which can use more than a packet
+    contains. If the kernel does not load it, `program` is used.
     """
 
     fallback: str = Attribute(
-        "What `program` makes of it: a policy, as an operator would write it."
+        "The policy that `program` makes of it, as an operator would write it."
     )
 
     def load(groups: int, scoreboard: int) -> ILoadedProgram:
         """
-        Have the kernel take the program.
+        Load the program into the kernel.
 
         Args:
-            groups: How many addresses there are.
-            scoreboard: The descriptor of its memory (`kvd.dispatch.scoreboard`), which
-                the kernel may read if it lets this process have such programs.
+            groups: The number of addresses.
+            scoreboard: The descriptor of the scoreboard's memory
+                (`kvd.dispatch.scoreboard`), which the kernel can read if it permits
+                this process such programs.
 
         Raises:
-            OSError: It does not.
+            OSError: The kernel does not load it.
         """
 
 
 class IGatedPolicy(IDispatchPolicy):
     """
-    A policy in which workers accept from a common socket, unless they had better
-    leave a connection to others.
+    A policy in which workers accept from a shared socket, and leave a connection to
+    others if those are less busy.
     """
 
     def accepts(worker: int, view: View) -> bool:
         """
         Whether a worker may take one of the connections that wait (``view.waiting``).
-        Called in the worker; kept waiting for long by all of them, a connection is
-        taken by anybody.
+        Called in the worker. If all workers leave a connection waiting for long, any of
+        them takes it.
 
-        With one that waits, it is a matter of who takes it. With many, each worker
-        should take its share at once: who waits in a long queue while a gate is closed
-        waits for ever longer turns of those who are in.
+        If one connection waits, the question is which worker takes it. If many wait,
+        each worker should take its share at once: while gates are closed, the
+        connections in a long queue wait for ever longer turns of those that were
+        accepted.
 
         Args:
-            worker: The number of the one that asks.
-            view: All workers that take connections and are there to take one soon,
-                itself included.
+            worker: The number of the worker that asks.
+            view: All workers that accept connections and are able to take one soon, the
+                asking worker included.
         """
 
 
@@ -480,13 +483,13 @@ class IConfigurablePolicy(Interface):
 
     def with_options(options: Mapping[str, str]) -> IDispatchPolicy:
         """
-        A policy like this one that goes by options.
+        Return a policy like this one, with options.
 
         Args:
-            options: As the operator wrote them; not empty.
+            options: The options as the operator wrote them; not empty.
 
         Raises:
-            BadSetting: There are no such options, or they have no such values.
+            BadSetting: An option is unknown, or its value is invalid.
         """
 
 
@@ -495,29 +498,30 @@ class IConfigurablePolicy(Interface):
 
 class IDialect(Interface):
     """
-    How the requests of one kind of client are understood, and how the replies
-    are spelled. A provider keeps no state.
+    Interprets the requests of one kind of client, and decides the statuses of its
+    replies. A provider keeps no state.
     """
 
     def understand(request: Request, prefix: bytes) -> Operation:
         """
-        What the request asks for. Looks at nothing but the arguments.
+        Return the operation that the request asks for. Uses nothing but the arguments.
 
         Args:
             request: Its path begins with the prefix.
-            prefix: Of the keys that this dialect was chosen for: empty for all, or
-                percent-decoded and ending with a slash. It is a part of each key.
+            prefix: The prefix of the keys that this dialect was chosen for: empty for
+                all keys, or percent-decoded and ending with a slash. It is a part of
+                each key.
 
         Raises:
-            PeerError: It asks for nothing that can be done.
+            PeerError: The request is invalid, or kvd does not support it.
         """
 
-    def spell(status: int, operation: Operation | None, writing: bool) -> int:
+    def render_status(status: int, operation: Operation | None, writing: bool) -> int:
         """
         The status that this kind of client expects.
 
         Args:
-            status: What RFC 9110 would have it be.
-            operation: What was asked for; None when that was not understood.
-            writing: The failure came while the body was written, not before.
+            status: The status according to RFC 9110.
+            operation: The operation; None if the request was not understood.
+            writing: Whether the failure came while the body was written, not before.
         """

@@ -1,10 +1,10 @@
 """
-What kvd finds through Twisted's plugin system, and how a name becomes code.
+Finds policies, stores and dialects through Twisted's plugin system, and loads them.
 
-A declaration (in ``twisted/plugins/``, ours or another package's) holds a
-name, a sentence and the place of the code as text. So listing what exists
-imports none of it, and what is broken is named when somebody asks for it, not
-before (compare ``twisted.application.reactors``).
+A declaration (in ``twisted/plugins/``, of kvd or of another package) holds a name, a
+description, and the dotted name of the code as text. So a listing imports none of the
+code, and a broken plugin fails only when it is loaded (compare
+``twisted.application.reactors``).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from kvd.errors import BrokenPlugin, UnknownPlugin
 
 class IDeclaration(IPlugin):
     """
-    One thing that can be chosen by name.
+    A plugin that can be chosen by name.
     """
 
-    name: str = Attribute("What the operator writes: lower case, no blanks.")
+    name: str = Attribute("The name that the operator writes: lower case, no blanks.")
     description: str = Attribute("One sentence for ``--help``.")
     code: str = Attribute("The dotted name of the object that is loaded.")
 
@@ -51,7 +51,7 @@ class IDialectDeclaration(IDeclaration):
 
 class _Declaration:
     """
-    A name, a sentence, and the dotted name of an object.
+    A name, a description, and the dotted name of an object.
     """
 
     def __init__(self, name: str, description: str, code: str) -> None:
@@ -81,8 +81,8 @@ class Dialect(_Declaration):
     """
 
 
-# What each kind is called, and what its code has to provide: as text too, since
-# most who ask for names never load anything.
+# The word for each kind, and the interface that its code must provide: as text too,
+# since most callers ask for names and never load anything.
 _KINDS: dict[type[IDeclaration], tuple[str, str]] = {
     IPolicyDeclaration: ("policy", "kvd.interfaces.IDispatchPolicy"),
     IStoreDeclaration: ("store", "kvd.interfaces.IStoreMaker"),
@@ -92,11 +92,11 @@ _KINDS: dict[type[IDeclaration], tuple[str, str]] = {
 
 def declared(kind: type[IDeclaration]) -> dict[str, IDeclaration]:
     """
-    All declarations of a kind by name, in the order of their names. Imports
-    none of the code behind them.
+    All declarations of a kind by name, in the order of their names. Imports none of
+    their code.
     """
-    # An event without a text is not written. A traceback still is: a module that cannot
-    # be loaded is somebody's mistake.
+    # An event without a text is not written. A traceback is: a plugin module that
+    # cannot be loaded has a bug.
     plugins = log.callWithContext({"log_format": ""}, lambda: list(getPlugins(kind)))
     found = sorted(plugins, key=lambda declaration: declaration.name)
     return {declaration.name: declaration for declaration in found}
@@ -104,19 +104,19 @@ def declared(kind: type[IDeclaration]) -> dict[str, IDeclaration]:
 
 def load(kind: type[IDeclaration], name: str) -> Any:
     """
-    The object behind a name.
+    Load the object that a name stands for.
 
     Raises:
-        UnknownPlugin: Nothing of the name is declared; the known names and
-            the nearest one are in the sentence.
-        BrokenPlugin: The declaration names something that cannot be imported,
-            or that is not what it is declared to be.
+        UnknownPlugin: No such name is declared; the sentence has the known names and
+            the closest one.
+        BrokenPlugin: The code cannot be imported, or does not provide the interface of
+            its kind.
     """
     known = declared(kind)
     word, contract = _KINDS[kind]
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        closest = get_close_matches(name, known, n=1)
+        hint = f" Did you mean {closest[0]!r}?" if closest else ""
         raise UnknownPlugin(
             f"there is no {word} named {name!r}; known: {', '.join(known)}.{hint}"
         )
@@ -141,12 +141,12 @@ _UNWRITABLE = "Unable to write to plugin cache"
 
 def forget_unwritable_cache() -> None:
     """
-    Let the log begin without Twisted's own complaints that it may not write its cache
-    of plugins. That is so wherever one user installs kvd and another runs it, on every
-    start, and nobody has to do anything about it.
+    Remove Twisted's messages that it cannot write its plugin cache from the start of
+    the log. They appear on every start if one user installs kvd and another runs it,
+    and nothing needs to be done about them.
 
-    Nothing is lost where a Twisted keeps what was logged before the log began in
-    another place: the complaints stay.
+    If a version of Twisted keeps the early events elsewhere, the messages stay and
+    nothing else is lost.
     """
     history = getattr(globalLogBeginner, "_initialBuffer", None)
     events = getattr(history, "_buffer", None)

@@ -1,8 +1,8 @@
 """
-The settings of one kvd, checked and frozen.
+The settings of a daemon, checked and frozen.
 
-`kvd.options` makes them from the command line and the settings file; the fork
-server and its workers receive them whole.
+`kvd.options` makes them from the command line and the settings file; the fork server
+and its workers receive all of them.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Final, Literal
 
 Durability = Literal["disk", "process"]
 """
-What a reply promises: the value survives a power cut, or a kill of kvd.
+What a reply promises: ``disk``, the value survives a power cut; ``process``, it
+survives a kill of kvd.
 """
 
 
 ANY_HOST: Final = "*"
 """
-Among `Settings.allowed_hosts`: whatever a request names.
+In `Settings.allowed_hosts`: any host.
 """
 
 MAX_PROCS: Final = 4096
 """
-Of the workers that may be asked for.
+The largest number of workers.
 """
 
 
@@ -67,11 +68,11 @@ Address = TCPAddress | UNIXAddress
 @dataclass(frozen=True, slots=True)
 class SystemdAddress:
     """
-    Wherever systemd listens for kvd (`kvd.daemon.systemd.sockets`).
+    The sockets on which systemd listens for kvd (`kvd.daemon.systemd.sockets`).
     """
 
     name: str
-    """Of the sockets, their ``FileDescriptorName=``; empty: all of them."""
+    """The ``FileDescriptorName=`` of the sockets; empty: all sockets."""
 
     def __str__(self) -> str:
         return f"systemd:{self.name}" if self.name else "systemd"
@@ -80,30 +81,30 @@ class SystemdAddress:
 @dataclass(frozen=True, slots=True)
 class Limits:
     """
-    How much one client may ask of a worker.
+    Limits for clients.
     """
 
     head_bytes: int = 16 * 1024
     head_fields: int = 100
     target_bytes: int = 8 * 1024
     value_bytes: int | None = None
-    """The longest value that is taken; None: as long as the store has room."""
+    """The size of the largest value; None: as much as the store has room for."""
     head_seconds: float = 10.0
     """From the first byte of a head to its last."""
     body_seconds: float = 60.0
-    """A body may stand still for so long."""
+    """The longest pause within a body."""
     reader_seconds: float = 60.0
-    """A client may take nothing of its reply for so long."""
+    """The longest time in which a client takes nothing of its reply."""
     idle_seconds: float = 600.0
     """Between the end of a reply and the first byte of the next request."""
     connections: int = 8192
-    """Open connections per worker; at the limit the listener waits."""
+    """Open connections per worker; at the limit the worker stops accepting."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
     """
-    Whom this process will be.
+    The user and group that this process will run as.
     """
 
     uid: int
@@ -113,7 +114,8 @@ class User:
 @dataclass(frozen=True, slots=True)
 class Modes:
     """
-    The permission bits of what a store makes, whatever the umask.
+    The permission bits of the files and folders that a store creates, whatever the
+    umask.
     """
 
     file: int = 0o644
@@ -126,7 +128,7 @@ DEFAULT_MODES: Final = Modes()
 @dataclass(frozen=True, slots=True)
 class StoreLocation:
     """
-    Where values live: which store plugin, and its own part of the setting.
+    The store plugin, and the location of its values.
     """
 
     scheme: str
@@ -139,7 +141,7 @@ class StoreLocation:
 @dataclass(frozen=True, slots=True)
 class DialectChoice:
     """
-    Keys below a prefix are answered in a dialect.
+    The dialect for the keys below a prefix.
     """
 
     prefix: str
@@ -150,14 +152,14 @@ class DialectChoice:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """
-    Everything an operator can choose.
+    All settings.
     """
 
     listen: tuple[Address | SystemdAddress, ...] = (TCPAddress("127.0.0.1", 8080),)
     store: StoreLocation = StoreLocation("file", "./values")
     policy: str = "gated"
     shadow: str | None = None
-    """A policy that is asked beside it, and only counted."""
+    """A policy whose decisions are only counted, for comparison."""
     procs: int = 1
     """Worker processes; 0: the twistd process itself serves."""
     durability: Durability = "disk"
@@ -165,26 +167,26 @@ class Settings:
     folder_mode: int = DEFAULT_MODES.folder
     dialects: tuple[DialectChoice, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
-    """Names beside this machine's own by which loopback addresses may be asked: in
-    small letters, without ports; or `ANY_HOST`."""
+    """Host names, beside this machine's own, that requests to loopback addresses may
+    have: in lower case, without ports; or `ANY_HOST`."""
     access_log: str | None = None
     """An absolute path, ``-`` for standard output, or None."""
     record: str | None = None
     """The absolute path of a record of connections (`kvd.http.record`), or None."""
     splice: bool = True
-    """Whether the kernel moves bodies to files (splice(2)) where it can."""
-    shortcuts: bool = True
-    """Whether small requests are served by a compiled module where they can be."""
+    """Whether the kernel moves bodies to files (splice(2)) where possible."""
+    fast_path: bool = True
+    """Whether the compiled fast path serves small requests where possible."""
     control: str | None = "auto"
     """An absolute path, ``auto`` for `kvd.admin.control.places`, or None."""
     status: Address | None = None
-    """Where the status site is."""
+    """The address of the status site; None: there is none."""
     drain_seconds: float = 10.0
     limits: Limits = field(default_factory=Limits)
 
     @property
     def modes(self) -> Modes:
         """
-        Of what the store makes.
+        The permissions of the files and folders that the store creates.
         """
         return Modes(self.file_mode, self.folder_mode)

@@ -1,5 +1,6 @@
 """
-Doubles and contract suites, also for authors of stores and policies elsewhere.
+Test doubles and contract suites, for kvd's tests and for authors of stores and
+policies.
 """
 
 from kvd.dispatch.contract import (

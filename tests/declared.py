@@ -66,7 +66,9 @@ class Silent:
     def understand(self, request: Request, prefix: bytes) -> Operation:
         raise AssertionError("options ask nothing")
 
-    def spell(self, status: int, operation: Operation | None, writing: bool) -> int:
+    def render_status(
+        self, status: int, operation: Operation | None, writing: bool
+    ) -> int:
         return status
 
 

@@ -1,3 +1,3 @@
 """
-How a running daemon is seen and changed: the status site and the control socket.
+Observing and changing a running daemon: the status site and the control socket.
 """

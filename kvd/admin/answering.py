@@ -1,5 +1,5 @@
 """
-A listening socket and a twisted.web site, put together.
+Serves a twisted.web site on a listening socket, with bounds.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from kvd.net.port import Port
 
 MAX_CONNECTIONS: Final = 256
 """
-The supervisor needs its descriptors for other things than being asked how it is.
+The supervisor needs most of its descriptors for other things.
 """
 
 MAX_LENGTH_BYTES: Final = 100
 """
-Of the value of a ``Content-Length``.
+The longest value of ``Content-Length``.
 """
 
 MAX_BODY_BYTES: Final = 64 * 1024
 """
-Of a request: what is said here is short, and most of what is not is refused.
+The largest body of a request; valid ones are short.
 """
 
 
 class BoundedRequest(Request):
     """
-    A request whose body is no longer than `MAX_BODY_BYTES`: Twisted would read any, and
-    keep it. For a longer one the connection ends, before or while it comes.
+    A request whose body has at most `MAX_BODY_BYTES`. Twisted would read and keep a
+    body of any size; here a longer one ends the connection, before or while it arrives.
     """
 
     _body_bytes = 0
@@ -46,7 +46,7 @@ class BoundedRequest(Request):
         See `twisted.web.http.Request.gotLength`.
         """
         is_long = length is not None and length > MAX_BODY_BYTES
-        # For a long one it would make a file.
+        # For a long body, Twisted would create a file.
         super().gotLength(0 if is_long else length)
         if is_long:
             self._refuse_body()
@@ -65,7 +65,7 @@ class BoundedRequest(Request):
 
     def keep(self, data: bytes) -> None:
         """
-        A piece of the body.
+        Keep a chunk of the body.
         """
         super().handleContentChunk(data)
 
@@ -78,7 +78,7 @@ class BoundedRequest(Request):
 
     def _refuse_body(self) -> None:
         self._is_refused = True
-        # Else the channel would ask for the body.
+        # Otherwise the channel would ask for the body.
         self.requestHeaders.removeHeader(b"Expect")
         transport = self.channel.transport
         assert transport is not None
@@ -91,7 +91,7 @@ class BoundedRequest(Request):
 
 class _Channel(HTTPChannel):
     """
-    Refuses a length of so many digits that Python makes no number of it: Twisted would
+    Refuses a ``Content-Length`` with more digits than Python converts: Twisted would
     log a traceback for each.
     """
 
@@ -120,11 +120,12 @@ class _Channel(HTTPChannel):
 
 class QuietSite(Site):
     """
-    A site without a log: who asks for the status twenty times a second fills none.
+    A site without an access log: a client that asks for the status twenty times a
+    second would fill it.
     """
 
     noisy = False
-    # No HTTP/2, for which Twisted has another in between.
+    # Without HTTP/2, for which Twisted puts another protocol in between.
     protocol: Any = _Channel
 
     def log(self, request: http.Request) -> None:
@@ -133,7 +134,7 @@ class QuietSite(Site):
 
 class _Connection(ProtocolWrapper):
     """
-    Tells when it is answered.
+    Reports to its factory when a reply is written.
     """
 
     factory: _Bounded
@@ -149,8 +150,8 @@ class _Connection(ProtocolWrapper):
 
 class _Bounded(ServerFactory, WrappingFactory):
     """
-    Whoever comes when `MAX_CONNECTIONS` are open takes the place of the one that has
-    waited longest since it came or was answered: that is idle, or sends no request.
+    Accepts at most `MAX_CONNECTIONS`. A further connection replaces the one that was
+    opened or answered longest ago: it is idle, or sends no request.
     """
 
     protocol = _Connection
@@ -158,14 +159,14 @@ class _Bounded(ServerFactory, WrappingFactory):
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
-        # In the order of their last answers.
+        # In the order of their last replies.
         self._open: dict[_Connection, None] = {}
 
     def registerProtocol(self, p: _Connection) -> None:
         super().registerProtocol(p)
         if len(self._open) >= MAX_CONNECTIONS:
             first = next(iter(self._open))
-            # It is told a turn of the reactor later.
+            # Its protocol is notified in a later turn of the reactor.
             del self._open[first]
             first.abortConnection()
         self._open[p] = None
@@ -176,7 +177,7 @@ class _Bounded(ServerFactory, WrappingFactory):
 
     def answered(self, connection: _Connection) -> None:
         """
-        A part of a reply is on its way.
+        Note that a part of a reply is written to a connection.
         """
         if connection in self._open:
             del self._open[connection]
@@ -185,14 +186,14 @@ class _Bounded(ServerFactory, WrappingFactory):
 
 class Answering:
     """
-    Answers at one socket.
+    Serves a site on one socket.
     """
 
     def __init__(self, listener: socket.socket, site: Site, reactor: Any) -> None:
         """
         Args:
-            listener: Listening and non-blocking; owned by this.
-            site: Answers.
+            listener: Listening and non-blocking; this object closes it.
+            site: The site to serve.
             reactor: Adopts the socket, in kvd's way (`kvd.net.reactor`).
         """
         with listener:
@@ -202,6 +203,6 @@ class Answering:
 
     def close(self) -> None:
         """
-        Answer nobody new.
+        Accept no further connection.
         """
         self._port.stopListening()

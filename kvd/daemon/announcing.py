@@ -20,9 +20,9 @@ def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
     Log the addresses, whether kvd is slower than it could be, and a warning if other
     machines can reach it.
     """
-    if settings.shortcuts and not is_compiled():
+    if settings.fast_path and not is_compiled():
         _log.info(
-            "there are no shortcuts, because kvd was installed without a C compiler:"
+            "there is no fast path, because kvd was installed without a C compiler:"
             " small requests take more CPU time"
         )
     _log.info(

@@ -57,7 +57,7 @@ class Decider:
         Args:
             name: As the operator chose it, for the log.
             policy: Who is asked.
-            fallback: What is done where it has no answer, for the log.
+            fallback: What is done if it has no answer, for the log.
         """
         self._name = name
         self._policy = policy
@@ -131,7 +131,7 @@ class Decider:
         raises and returns.
 
         Returns:
-            The number of a ready worker, or in words what came instead.
+            The number of a ready worker, or a text that says what came in its place.
         """
         try:
             worker = self._policy.choose(view)

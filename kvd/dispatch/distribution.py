@@ -232,7 +232,7 @@ class Dispatching:
     @property
     def fallbacks(self) -> Sequence[Fallback]:
         """
-        Where a program of the policy cannot be had, what chooses in its stead.
+        What chooses at addresses where the policy's own program is not available.
         """
         return self._programs.fallbacks
 

@@ -37,7 +37,7 @@ HASH: Final = "the kernel's hash"
 @dataclass(frozen=True, slots=True)
 class Fallback:
     """
-    What chooses at an address where the policy's own way cannot be had.
+    What chooses at an address where the policy's own program is not available.
     """
 
     address: str
@@ -71,7 +71,7 @@ class ReuseportPrograms:
             int, tuple[ClassicProgram | LoadedProgram | None, str | None]
         ] = {}
         self._without_extended: dict[int, str] = {}
-        self._fallback: dict[int, Fallback] = {}
+        self._fallbacks: dict[int, Fallback] = {}
         self._told: set[tuple[str, str]] = set()
         self._told_unsteered = False
 
@@ -108,7 +108,7 @@ class ReuseportPrograms:
             self._told.clear()
         self._chosen = chosen
         self._without_extended.clear()
-        self._fallback.clear()
+        self._fallbacks.clear()
         self._own = {
             number: _own(chosen.arrangement.members, len(group.members))
             for number, group in enumerate(self._groups)
@@ -215,9 +215,9 @@ class ReuseportPrograms:
         if self._chosen.arrangement.kernel_chooses:
             # Else the supervisor takes connections from whichever socket.
             address = str(self._groups[number].address)
-            self._fallback[number] = Fallback(address, by, reason)
+            self._fallbacks[number] = Fallback(address, by, reason)
         if IProgramPolicy.providedBy(self._chosen.policy):
-            self._log_fallback(by, reason)
+            self._report_fallback(by, reason)
         elif not self._told_unsteered:
             self._told_unsteered = True
             self._log.warn(
@@ -228,13 +228,13 @@ class ReuseportPrograms:
                 policy=self._chosen.name,
             )
 
-    def _log_fallback(self, by: str, reason: str) -> None:
+    def _report_fallback(self, by: str, reason: str) -> None:
         # Once for all addresses, and not again when workers come and go.
         if (by, reason) not in self._told:
             self._told.add((by, reason))
             assert self._chosen is not None
             self._log.warn(
-                "policy {policy} cannot be had, since {reason}; {fallback} is used"
+                "policy {policy} is not available, since {reason}; {fallback} is used"
                 " instead",
                 policy=self._chosen.name,
                 reason=reason,
@@ -244,9 +244,9 @@ class ReuseportPrograms:
     @property
     def fallbacks(self) -> Sequence[Fallback]:
         """
-        Where not the policy's own way is in force.
+        The addresses where the policy's own program is not in force.
         """
-        return list(self._fallback.values())
+        return list(self._fallbacks.values())
 
     @property
     def look_seconds(self) -> float | None:

@@ -1,8 +1,8 @@
 """
 Head templates: what the fast path (`kvd.http.fast_path`) looks up.
 
-Each says once what the ordinary way would do: what a head means, whatever its key; what
-the head of the reply looks like; and which value is held in memory under a key.
+Each says once what a request would get through Python: what a head means, whatever its
+key; what the head of the reply looks like; and which value is in memory under a key.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class _Templates:
         """
         What is held in memory under a key; None for nothing.
         """
-        known = self.store.insides.recent.known(key)
+        known = self.store.fast_path_state.recent.known(key)
         if known is None:
             return None
         identity, value = known
@@ -137,11 +137,11 @@ class _Templates:
 
 def fast_path_to(listener: ListenerContext) -> FastPath | None:
     """
-    The fast path to the store of a process; None where there can be none.
+    Make the fast path to the store of a process; None if there cannot be one.
 
     Args:
-        listener: Where requests come from; it serves those that need no look at the
-            address at which they came.
+        listener: Where requests come from. The fast path serves only hosts that are
+            allowed at every address.
     """
     process = listener.process
     store = process.store
@@ -152,13 +152,13 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
     ):
         return None
     templates = _Templates(native, store, listener)
-    insides = store.insides
+    state = store.fast_path_state
     made = native.FastPath(
-        insides.root,
-        insides.lock.descriptor,
-        insides.swaps,
-        insides.kept,
-        insides.file_mode,
+        state.root,
+        state.lock.descriptor,
+        state.exchanges,
+        state.kept,
+        state.file_mode,
         process.limits.head_bytes,
         process.limits.target_bytes,
         Report,
@@ -169,9 +169,10 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         templates.make_template,
         templates.value_of,
         offset_of,
+        process.clock.seconds,
     )
-    insides.recent.forgotten = made.forget
-    insides.uploads.made = made.upload_to
-    insides.lock.renewed = made.lock_renewed
-    made.upload_to(insides.uploads.descriptor)
+    state.recent.forgotten = made.forget
+    state.uploads.made = made.upload_to
+    state.lock.renewed = made.lock_renewed
+    made.upload_to(state.uploads.descriptor)
     return cast(FastPath, made)

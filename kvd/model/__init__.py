@@ -1,3 +1,3 @@
 """
-What the contracts speak of: keys, conditions, operations, views.
+The values that interfaces use: keys, conditions, operations, views.
 """

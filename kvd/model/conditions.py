@@ -1,8 +1,8 @@
 """
-Conditions of a request (RFC 9110 section 13), apart from how they are spelled.
+Conditions of a request (RFC 9110 section 13), independent of their header fields.
 
-The store decides them while it holds the key's lock; the protocol asks the
-same code earlier, so that a refusal comes before a body.
+The store evaluates them while it holds the key's lock. The protocol evaluates them
+earlier too, so that it can refuse a request before its body.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ class EntityTags:
     strong: frozenset[str] = frozenset()
     weak: frozenset[str] = frozenset()
     any: bool = False
-    """The field was ``*``: whatever is stored matches."""
+    """The field was ``*``: any stored value matches."""
 
     def match_strongly(self, current: ValueInfo | None) -> bool:
         """
-        Whether the value is one of these, for ``If-Match``: a weak tag never
-        is (RFC 9110 section 8.8.3.2).
+        Whether the value has one of these tags, for ``If-Match``: a weak tag never
+        matches (RFC 9110 section 8.8.3.2).
         """
         return current is not None and (self.any or current.etag in self.strong)
 
     def match_weakly(self, current: ValueInfo | None) -> bool:
         """
-        Whether the value is one of these, for ``If-None-Match``.
+        Whether the value has one of these tags, for ``If-None-Match``.
         """
         return current is not None and (
             self.any or current.etag in self.strong or current.etag in self.weak
@@ -46,11 +46,11 @@ class EntityTags:
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """
-    What must hold of the stored value for the request to be done.
+    What must be true of the stored value for the request to be carried out.
 
-    The order of evaluation is that of RFC 9110 section 13.2.2. Times are
-    seconds since the epoch; a value's time counts in whole seconds, as an
-    HTTP date says no more.
+    They are evaluated in the order of RFC 9110 section 13.2.2. Times are seconds since
+    the epoch; the time of a value is cut to whole seconds, the precision of an HTTP
+    date.
     """
 
     if_match: EntityTags | None = None
@@ -60,13 +60,14 @@ class Conditions:
 
     def check_change(self, current: ValueInfo | None) -> None:
         """
-        Decide for PUT and DELETE.
+        Evaluate the conditions of PUT and DELETE.
 
         Args:
-            current: The stored value, None when absent.
+            current: The stored value; None if there is none.
 
         Raises:
-            PreconditionFailed: With the reason; nothing may be changed.
+            PreconditionFailed: A condition does not hold; the request must change
+                nothing.
         """
         self._check_expected(current)
         if self.if_none_match is not None and self.if_none_match.match_weakly(current):
@@ -77,7 +78,7 @@ class Conditions:
 
     def is_unchanged(self, current: ValueInfo) -> bool:
         """
-        Decide for GET and HEAD.
+        Evaluate the conditions of GET and HEAD.
 
         Returns:
             Whether the client already has the value (304).

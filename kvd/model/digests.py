@@ -1,5 +1,5 @@
 """
-Digests that a body has to have.
+Digests of bodies.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Digest:
     """
-    What a body has to have.
+    A digest that a body must have.
     """
 
     field: str
-    """That says so."""
+    """The header field that contains it."""
     algorithm: str
-    """As `hashlib` names it."""
+    """The name of the algorithm in `hashlib`."""
     value: bytes

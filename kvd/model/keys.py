@@ -1,9 +1,9 @@
 """
 Keys: the names of values.
 
-A key is one or more segments of 1 to 255 bytes, joined by ``/``, together at
-most 1,024 bytes. Any byte but ``/`` and control bytes may stand in a segment,
-whether or not the whole is UTF-8.
+A key is one or more segments of 1 to 255 bytes, joined by ``/``, at most 1,024 bytes in
+all. A segment may contain any byte except ``/`` and control bytes; a key need not be
+UTF-8.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _LEFTOVER: Final = re.compile(rb"(?:.*/)?\.(?:nfs[0-9a-f]{24}|fuse_hidden[0-9a-f
 
 def is_leftover(key: bytes) -> bool:
     """
-    Whether the last segment is the name that a file system gives to a file which is
-    removed while somebody has it open: NFS, and FUSE without ``hard_remove``. It is no
-    key, or a removed value would be one under another name.
+    Whether the last segment is a name that NFS, or FUSE without ``hard_remove``, gives
+    to a file that is removed while it is open. Such a name is not a key: otherwise a
+    removed value would appear under another name.
     """
     return _LEFTOVER.fullmatch(key) is not None
 

@@ -1,5 +1,5 @@
 """
-What a request asks for, whichever dialect it was said in.
+The operations that a request can ask for, in any dialect.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class Put:
     conditions: Conditions = UNCONDITIONAL
     metadata: Mapping[str, str] = field(default_factory=dict)
     digests: tuple[Digest, ...] = ()
-    """What the body has to have; else nothing is stored."""
+    """The digests that the body must have; otherwise nothing is stored."""
     empty: bool = False
-    """Store an empty value, and read past whatever body there is."""
+    """Store an empty value, and skip the body if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Get:
     """
-    Send the value under the key, or what is known of it.
+    Send the value under the key, or only the head of that reply.
     """
 
     key: Key
@@ -38,7 +38,7 @@ class Get:
     body: bool = True
     """False: only the head of the reply (HEAD)."""
     ranges: bool = True
-    """Whether a ``Range`` in the request counts."""
+    """Whether to obey a ``Range`` in the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,13 @@ class List:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class FixedReply:
     """
-    Reply without asking the store anything.
+    Send a fixed reply, without asking the store.
     """
 
     status: int
     fields: tuple[tuple[str, str], ...] = ()
 
 
-Operation = Put | Get | Delete | List | Tell
+Operation = Put | Get | Delete | List | FixedReply

@@ -1,5 +1,5 @@
 """
-Programs that choose the socket of a group, as the kernel takes them.
+Programs that choose a socket of a group, in the kernel's form.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from typing import NewType
 
 ClassicProgram = NewType("ClassicProgram", bytes)
 """
-The instructions of a program of classic BPF (``struct sock_filter``), for
+The instructions of a classic BPF program (``struct sock_filter``), for
 ``SO_ATTACH_REUSEPORT_CBPF``.
 """
 
 LoadedProgram = NewType("LoadedProgram", int)
 """
-The descriptor of a program of extended BPF that the kernel has taken (bpf(2)).
+The descriptor of an extended BPF program that the kernel has loaded (bpf(2)).
 """

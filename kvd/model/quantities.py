@@ -1,10 +1,9 @@
 """
 Counts, sizes and times as an operator writes them.
 
-Each reader is made with its bounds, takes the text of one setting, and
-refuses with a sentence that says what would be right. Units of sizes follow
-nginx, dd and systemd: ``16k`` and ``16KiB`` are 16 times 1,024 bytes, and only
-``16kB`` is 16 times 1,000.
+Each reader has bounds and reads the text of one setting; its error says what would be
+right. Units of sizes follow nginx, dd and systemd: ``16k`` and ``16KiB`` are 16 times
+1,024 bytes, and only ``16kB`` is 16 times 1,000.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Count:
     """
 
     what: str
-    """What it is, with its article."""
+    """What the number is, with an article, for messages."""
     least: int
     most: int
 
@@ -90,7 +89,7 @@ def _bytes_in(text: str) -> int | None:
 
 def format_size(size: int) -> str:
     """
-    A size with the largest unit that leaves it whole.
+    Format a size with the largest unit that keeps it a whole number.
     """
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size % 1024 or not size:
@@ -114,7 +113,7 @@ class Seconds:
             if 0 < seconds <= self.most:
                 return seconds
         raise BadSetting(
-            f"{text!r} is not a time that can be waited: give seconds above 0, or a"
+            f"{text!r} is not a valid time: give seconds above 0, or a"
             f" number with a unit, such as 10, 0.5, 500ms, 10s, 5m, 1h; the longest is"
             f" {format_seconds(self.most)}"
         )
@@ -122,7 +121,7 @@ class Seconds:
 
 def format_seconds(seconds: float) -> str:
     """
-    A time with the largest unit that leaves it whole.
+    Format a time with the largest unit that keeps it a whole number.
     """
     for unit in ("d", "h", "m"):
         if seconds % _UNIT_SECONDS[unit] == 0:

@@ -1,5 +1,5 @@
 """
-Requests, before anybody has understood what they ask for.
+Requests, as a dialect receives them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 @dataclass(slots=True)
 class Request:
     """
-    The head of a request: strictly checked, but not yet understood.
+    The head of a request: its syntax is checked, its meaning is not known yet.
     """
 
     method: str
@@ -19,22 +19,22 @@ class Request:
     minor: int
     """The minor version: 0, or 1 for all later ones."""
     fields: dict[bytes, bytes]
-    """By lower-case name; several of one name joined by ``", "``."""
+    """By lower-case name; the values of repeated fields are joined by ``", "``."""
     length: int | None
-    """The body's length where ``Content-Length`` gives one."""
+    """The body's length, if there is a ``Content-Length``."""
     chunked: bool
-    """The body comes in chunks. Neither length nor chunks: no body."""
+    """Whether the body is chunked. With neither length nor chunks there is no body."""
     keep_alive: bool
-    """The client wants the connection to stay (RFC 9112 section 9.3)."""
+    """Whether the client wants the connection to stay open (RFC 9112 section 9.3)."""
     expects_continue: bool
-    """The client waits for ``100 Continue`` before the body."""
+    """Whether the client waits for ``100 Continue`` before the body."""
     host: bytes | None = None
-    """Whom it is for, perhaps with a port: what a whole URL as target says, else
+    """The host, perhaps with a port: from a target that is a whole URL, else from
     ``Host`` (RFC 9112 section 3.2.2)."""
 
     @property
     def has_body(self) -> bool:
         """
-        Whether bytes of a body follow.
+        Whether a body with at least one byte, or with chunks, follows.
         """
         return self.chunked or bool(self.length)

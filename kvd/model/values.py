@@ -1,5 +1,5 @@
 """
-What is known of a stored value.
+Descriptions of stored values.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from kvd.model.keys import Key
 
 Metadata: TypeAlias = Mapping[str, str]
 """
-What a client said of a value and gets back with it: lower-case field names of
-HTTP, those of `METADATA_FIELDS`, and their values.
+What a client says about a value and gets back with it: names of HTTP fields in lower
+case, those of `METADATA_FIELDS`, and their values.
 """
 
 NO_METADATA: Metadata = {}
@@ -29,26 +29,26 @@ METADATA_FIELDS = frozenset(
     )
 )
 """
-The names that metadata may have: fields that describe a representation, and none
-that frames a message.
+The names that metadata may have: fields that describe a representation, none that
+frames a message.
 """
 
 MAX_METADATA_BYTES = 1024
 """
-All names and values of one value's metadata together: it has to fit into an
-extended attribute beside the id, and ext4 has one block for all of them.
+The limit for all names and values of one value's metadata: they have to fit into an
+extended attribute with the id, and ext4 has one block for all attributes of a file.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ValueInfo:
     """
-    What is known of one stored value.
+    The description of a stored value.
     """
 
     key: Key
     size: int
-    """Bytes."""
+    """In bytes."""
     etag: str
     """The strong entity tag without its quotes; unique per write."""
     changed: float
@@ -59,9 +59,9 @@ class ValueInfo:
 @dataclass(frozen=True, slots=True)
 class Published:
     """
-    What a commit did.
+    The result of a commit.
     """
 
     info: ValueInfo
     created: bool
-    """Nothing was stored under the key before."""
+    """Whether the key had no value before."""

@@ -1,5 +1,5 @@
 """
-What a dispatch policy decides by.
+The data by which a dispatch policy decides.
 """
 
 from __future__ import annotations
@@ -15,42 +15,41 @@ class View:
     """
     The workers at the moment of one decision.
 
-    Sequences are indexed by a worker's number and have an entry for each
-    worker there should be; the entries of workers that are not ready mean
-    nothing.
+    Sequences are indexed by the number of a worker and have an entry for each worker
+    that there should be; entries of workers that are not ready have no meaning.
 
-    - Who counts: each worker itself, except hand-overs, which the supervisor
-      counts from the choice on.
-    - When a close is visible: as soon as the worker has heard of it.
-    - What is on its way to a worker is in `handing_over` until the worker has
-      it, and for a moment afterwards counted there and in `connections`: never
-      in neither.
-    - Connections and requests are counted apart: a connection may be idle.
-    - Whose tie it is: `turn` goes on with every choice, so that who decides by
-      a load can let the first of the best from there on have it (`whose_turn`
-      of a view with only those as `ready`). Always the lowest number would get
-      whatever comes at once, before any load has changed.
+    - Each worker counts for itself; the supervisor counts hand-overs, from the choice
+      on.
+    - A close is visible as soon as the worker has noticed it.
+    - A connection on its way to a worker is counted in `handing_over` until the worker
+      has it, and for a moment afterwards both there and in `connections`: never in
+      neither.
+    - Connections and requests are counted separately: a connection may be idle.
+    - Ties: `turn` advances with every choice, so a policy that decides by load can
+      choose the first of the best workers from there on (`whose_turn` of a view with
+      only those as `ready`). If it always chose the lowest number, that worker would
+      get all connections that arrive before any load has changed.
     """
 
     ready: Sequence[int]
-    """Who can take a connection now; ascending, never empty."""
+    """The workers that can take a connection now; ascending, never empty."""
     turn: int
-    """The number behind that of the worker chosen last, or 0."""
+    """The number after that of the worker chosen last, or 0."""
     connections: Sequence[int]
-    """How many each worker has open."""
+    """How many open connections each worker has."""
     requests: Sequence[int]
-    """How many each worker is serving; idle connections have none."""
+    """How many requests each worker is serving; an idle connection has none."""
     handing_over: Sequence[int]
     """How many connections are on their way to each worker."""
     random: Random
-    """The only source of chance that a policy may use."""
+    """The only source of randomness that a policy may use."""
     waiting: int = 1
-    """How many connections wait to be taken by workers that take them for themselves,
-    the one in question included."""
+    """How many connections wait for workers that accept themselves, the one in question
+    included."""
 
 
 def whose_turn(view: View) -> int:
     """
-    The first ready worker from the one whose turn it is.
+    The first ready worker, starting at the worker whose turn it is.
     """
     return view.ready[bisect_left(view.ready, view.turn) % len(view.ready)]

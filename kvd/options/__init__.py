@@ -1,5 +1,5 @@
 """
-Command line and settings file to one frozen `kvd.settings.Settings`.
+Reads the command line and the settings file into a frozen `kvd.settings.Settings`.
 """
 
 from kvd.options.command_line import Options

@@ -1,13 +1,12 @@
 r"""
 Addresses to listen on, as an operator writes them.
 
-They are spelled like Twisted's server endpoints: a kind and its main argument,
-then further arguments as ``name=value``, all separated by colons. A colon that
-belongs to an argument is written ``\:``; an IPv6 address may stand in brackets
-instead, or as it is. What other programs take is in `plain_addresses`. Twisted's own
-parser is not used, because it looks for plugins, takes host names and certificates,
-and makes endpoints that listen by themselves, while the supervisor wants sockets of
-its own making.
+They have the form of Twisted's server endpoints: a kind and its main argument, then
+further arguments as ``name=value``, all separated by colons. A colon within an argument
+is written ``\:``; an IPv6 address may also stand in brackets or as it is.
+`plain_addresses` reads the forms of other programs. kvd does not use Twisted's own
+parser: it looks for plugins, accepts host names and certificates, and makes endpoints
+that open their own sockets, while the supervisor opens its sockets itself.
 """
 
 from __future__ import annotations
@@ -31,12 +30,13 @@ RIGHT: Final = (
 
 ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - chosen by leaving the interface out
 """
-What ``tcp:8080`` listens on, as everywhere in Twisted.
+The interface of ``tcp:8080``, as everywhere in Twisted.
 """
 
 LOOPBACK: Final = "127.0.0.1"
 """
-What ``tcp:8081`` is for the status site: who wants others to read it says so.
+The interface of ``tcp:8081`` for the status site: it is open to other machines only if
+the operator says so.
 """
 
 # sun_path of Linux has 108 bytes, one of them for the NUL (unix(7)).
@@ -45,25 +45,24 @@ MAX_UNIX_PATH_BYTES: Final = 107
 _port = Count("a TCP port", 0, 65535)
 _backlog = Count("a number of waiting connections", 1, 65535)
 
-# One piece between two colons; brackets count only right behind a "=".
+# One piece between two colons; brackets count only right after a "=".
 _PIECE = re.compile(r"(?:=\[[^\[\]]*\]|\\.|[^\\:])*", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-# As systemd.socket(5) has it.
+# The form of names in systemd.socket(5).
 _NAME = re.compile(r"[ -9;-~]{1,255}")
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 
 
 def read_address(text: str, interface: str = ANY_IPV4) -> Address:
     """
-    One address.
+    Read an address.
 
     Args:
-        text: As it was written.
-        interface: Where a port is meant that has none.
+        text: The address as the operator wrote it.
+        interface: The interface of a port without one.
 
     Raises:
-        BadSetting: The text is not an address; the sentence says how one is
-            written.
+        BadSetting: The text is not an address; the sentence says how to write one.
     """
     kind, *pieces = _split(in_full(text, interface != ANY_IPV4))
     read = _KINDS.get(kind)
@@ -80,10 +79,11 @@ def read_address(text: str, interface: str = ANY_IPV4) -> Address:
 
 def read_listen(text: str) -> Address | SystemdAddress:
     """
-    One address for clients: `read_address`, or ``systemd`` or ``systemd:NAME``.
+    Read an address for clients: one for `read_address`, ``systemd`` or
+    ``systemd:NAME``.
 
     Raises:
-        BadSetting: It is none of them.
+        BadSetting: The text is none of these.
     """
     kind, *pieces = _split(in_full(text, False))
     if kind != "systemd":
@@ -105,10 +105,10 @@ def read_listen(text: str) -> Address | SystemdAddress:
 
 def read_status(text: str) -> Address | None:
     """
-    The address of the status site, or ``off``.
+    Read the address of the status site, or ``off``.
 
     Raises:
-        BadSetting: It is neither.
+        BadSetting: The text is neither.
     """
     if text == "off":
         return None
@@ -120,7 +120,8 @@ def read_status(text: str) -> Address | None:
 
 def _joined(pieces: list[str]) -> list[str]:
     """
-    The arguments of an address, with the colons of an IPv6 address in its own.
+    The arguments of an address, with the pieces of an unquoted IPv6 address joined
+    again.
     """
     joined: list[str] = []
     for piece in pieces:
@@ -146,7 +147,7 @@ def _split(text: str) -> list[str]:
 
 class _Arguments:
     """
-    The ``name=value`` arguments of one address; each may be taken once.
+    The ``name=value`` arguments of one address; each may be given once.
     """
 
     def __init__(self, pieces: list[str]) -> None:
@@ -161,19 +162,19 @@ class _Arguments:
 
     def check(self, *known: str) -> None:
         """
-        Refuse what the kind of address does not have.
+        Refuse arguments that this kind of address does not have.
         """
         for name in self._values:
             if name not in known:
-                near = get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                closest = get_close_matches(name, known, n=1)
+                hint = f"; did you mean {closest[0]!r}?" if closest else ""
                 raise BadSetting(
                     f"there is no argument {name!r}, but {' and '.join(known)}{hint}"
                 )
 
     def get(self, name: str, default: str) -> str:
         """
-        The text of an argument.
+        The value of an argument, as text.
         """
         return self._values.get(name, default)
 
@@ -192,7 +193,7 @@ def _read_interface(text: str) -> str:
     try:
         return str(ip_address(bare))
     except ValueError as error:
-        # A name may mean several addresses, or another one tomorrow.
+        # A name may have several addresses, or another one tomorrow.
         raise BadSetting(
             f"the interface {text!r} is not a numeric address: give one such as"
             " 127.0.0.1 or [::1]; leave it out for all of IPv4, [::] is all of IPv6"

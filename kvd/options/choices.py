@@ -1,5 +1,5 @@
 """
-Everything that can be chosen: one row for each setting.
+All settings: one row of a table for each.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from kvd.options.locations import (
 )
 from kvd.settings import MAX_PROCS
 
-# epoll counts milliseconds in 32 bits: from 25 days on, a wait for nothing but
-# this one time would fail in the reactor.
+# epoll counts milliseconds in 32 bits: if the reactor waits for nothing else, a timeout
+# of 25 days or more would make it fail.
 _wait = Seconds(most=7 * 86400)
 
 _processes = Count("a number of processes", 0, MAX_PROCS)
 
 _MIB: Final = 1024**2
 
-# More than any file system holds, and far from what 64 bits do.
+# More than any file system holds, and far below the limit of 64 bits.
 _value = Size(1, 1024**5)
 
 
 class Form(Enum):
     """
-    What the settings file may hold for a setting.
+    The TOML types that the settings file may have for a setting.
     """
 
     TEXT = "a string"
@@ -53,35 +53,35 @@ class Form(Enum):
 @dataclass(frozen=True, slots=True)
 class Choice:
     """
-    One setting.
+    A setting.
     """
 
     name: str
-    """As on the command line, without the dashes."""
+    """The name on the command line, without the dashes."""
     field: str
-    """Of `Settings`, or of `Limits` for those in the table ``limits``."""
+    """The field of `Settings`, or of `Limits` for settings in the table ``limits``."""
     read: Callable[[str], object]
-    """Makes the value of a text, or raises an `OperatorError`."""
+    """Reads the value from a text, or raises an `OperatorError`."""
     defaults: Sequence[str]
-    """One text, except for what may be given several times."""
+    """One text, unless the setting may be given several times."""
     description: str
     short: str | None = None
     form: Form = Form.TEXT
     table: str | None = None
-    """The table of the settings file that it stands in; None: the top."""
+    """The table of the settings file that contains it; None: the top level."""
     key: str = ""
-    """As in the settings file, where that is not the name."""
+    """The key in the settings file, if it is not the name."""
 
     @property
     def repeatable(self) -> bool:
         """
-        Whether it may be given several times.
+        Whether the setting may be given several times.
         """
         return self.form in (Form.LIST, Form.TABLE)
 
 
 def _read_policy(text: str) -> str:
-    # Loaded here, so that a broken one ends the start with its name.
+    # Loaded here, so that the message about a broken policy names the option.
     load_policy(text)
     return text
 
@@ -102,8 +102,8 @@ def _read_procs(text: str) -> int:
 def _read_durability(text: str) -> str:
     known = ("disk", "process")
     if text not in known:
-        near = get_close_matches(text, known, n=1)
-        hint = f". Did you mean {near[0]!r}?" if near else ""
+        closest = get_close_matches(text, known, n=1)
+        hint = f". Did you mean {closest[0]!r}?" if closest else ""
         raise BadSetting(
             f"there is no durability {text!r}: give disk (values survive a power cut)"
             f" or process (they survive a kill of kvd){hint}"
@@ -130,7 +130,7 @@ def _read_folder_mode(text: str) -> int:
         raise BadSetting(
             f"{text!r} cannot be the mode of a folder: give three octal digits of which"
             " the first is 7, such as 750, so that kvd can use it; a 2 before them"
-            " hands the folder's group on"
+            " passes the folder's group on"
         )
     return mode
 
@@ -176,7 +176,7 @@ CHOICES: Final[Sequence[Choice]] = (
         "store",
         read_store,
         ["file:./values"],
-        "Where values live, as SCHEME:PATH.",
+        "Where values are stored, as SCHEME:PATH.",
         "s",
     ),
     Choice(
@@ -184,7 +184,7 @@ CHOICES: Final[Sequence[Choice]] = (
         "policy",
         _read_policy,
         ["gated"],
-        "Who gets the next connection.",
+        "The policy that decides which worker gets a connection.",
         "p",
     ),
     Choice(
@@ -192,16 +192,16 @@ CHOICES: Final[Sequence[Choice]] = (
         "shadow",
         _read_shadow,
         ["off"],
-        "Another policy, asked about each connection that the supervisor deals:"
-        ' "kvd status" shows what it would have done; off: none.',
+        "A second policy, asked about each connection that the supervisor dispatches,"
+        ' but not followed; "kvd status" shows what it would have done; off: none.',
     ),
     Choice(
         "procs",
         "procs",
         _read_procs,
         ["auto"],
-        "How many worker processes serve; auto: one for each processor that kvd may"
-        " use; 0: none, the twistd process itself serves.",
+        "The number of worker processes; auto: one for each processor that kvd may use;"
+        " 0: none, the twistd process itself serves.",
         "j",
         Form.WHOLE,
     ),
@@ -210,7 +210,7 @@ CHOICES: Final[Sequence[Choice]] = (
         "durability",
         _read_durability,
         ["disk"],
-        "What a reply to PUT and DELETE promises to survive: disk: a power cut;"
+        "What a change survives once PUT or DELETE is answered: disk: a power cut;"
         " process: a kill of kvd.",
         "d",
     ),
@@ -227,15 +227,15 @@ CHOICES: Final[Sequence[Choice]] = (
         "folder_mode",
         _read_folder_mode,
         ["755"],
-        "The permissions of folders that kvd makes; likewise.",
+        "The permissions of folders that kvd makes, with the same exception.",
     ),
     Choice(
         "dialect",
         "dialects",
         read_dialect,
         [],
-        "Answer keys below a prefix in a dialect, as PREFIX=NAME; may be given several"
-        " times, the longest prefix counts.",
+        "The dialect for keys below a prefix, as PREFIX=NAME; may be given several"
+        " times; the longest matching prefix counts.",
         None,
         Form.TABLE,
         key="dialects",
@@ -245,9 +245,9 @@ CHOICES: Final[Sequence[Choice]] = (
         "allowed_hosts",
         read_allowed_host,
         [],
-        "A name by which clients may ask at a loopback address, beside localhost and"
-        " 127.0.0.1 (else 421), as behind a proxy; may be given several times, * allows"
-        " all.",
+        "A host, beside localhost and 127.0.0.1, that requests to a loopback address"
+        " may name (else 421), for example behind a proxy; may be given several times;"
+        " * allows all.",
         None,
         Form.LIST,
         key="allowed-hosts",
@@ -257,7 +257,7 @@ CHOICES: Final[Sequence[Choice]] = (
         "access_log",
         read_access_log,
         ["off"],
-        "A file that gets a line for each request; - for standard output, or off.",
+        "A file that gets a line for each request; -: standard output; off: none.",
         "a",
     ),
     Choice(
@@ -265,20 +265,20 @@ CHOICES: Final[Sequence[Choice]] = (
         "record",
         read_record_file,
         ["off"],
-        'A file that gets a record of each connection for "kvd simulate", or off; at'
-        " 64 MiB it becomes FILE.1, and a new one is begun.",
+        'A file that gets a record of each connection, for "kvd simulate"; at 64 MiB it'
+        " is renamed to FILE.1 and a new one begins; off: none.",
     ),
     Choice(
         "splice",
         "splice",
         _read_switch,
         ["on"],
-        "on: the kernel moves bodies to files where it can; off: each chunk is read"
-        " and written.",
+        "on: the kernel moves bodies to files where possible; off: kvd reads and writes"
+        " each chunk.",
     ),
     Choice(
-        "shortcuts",
-        "shortcuts",
+        "fast-path",
+        "fast_path",
         _read_switch,
         ["on"],
         "on: small requests that look like earlier ones are served by a compiled"
@@ -289,23 +289,24 @@ CHOICES: Final[Sequence[Choice]] = (
         "control",
         read_control,
         ["auto"],
-        'The Unix socket of "kvd status" and its like, for this user alone; auto: named'
-        " by the first TCP port, in this user's runtime folder; off: none.",
+        'The Unix socket for "kvd status" and similar commands, open to this user only;'
+        " auto: named after the first TCP port, in this user's runtime folder; off:"
+        " none.",
     ),
     Choice(
         "status",
         "status",
         read_status,
         ["off"],
-        "The address of the status site, such as tcp:8081, which is this machine's"
-        " alone unless interface= says otherwise; off: none.",
+        "The address of the status site, such as tcp:8081, which only this machine can"
+        " reach unless interface= is given; off: none.",
     ),
     Choice(
         "drain-timeout",
         "drain_seconds",
         _wait,
         ["10s"],
-        "How long requests in flight may take to finish after SIGTERM.",
+        "How long active requests may take to finish after SIGTERM.",
         None,
         Form.NUMBER,
     ),
@@ -314,7 +315,7 @@ CHOICES: Final[Sequence[Choice]] = (
         "head_bytes",
         Size(256, _MIB),
         "16KiB",
-        "The longest head of a request (else 431).",
+        "The largest head of a request (else 431).",
     ),
     _limit(
         "max-fields",
@@ -328,48 +329,48 @@ CHOICES: Final[Sequence[Choice]] = (
         "target_bytes",
         Size(64, _MIB),
         "8KiB",
-        "The longest request target (else 414); never more than the head.",
+        "The longest request target (else 414); not more than the largest head.",
     ),
     _limit(
         "max-value",
         "value_bytes",
         _read_longest_value,
         "unlimited",
-        "The longest value (else 413), or unlimited.",
+        "The largest value (else 413), or unlimited.",
     ),
     _limit(
         "head-timeout",
         "head_seconds",
         _wait,
         "10s",
-        "A head has to arrive within (else 408).",
+        "How long a head may take to arrive (else 408).",
     ),
     _limit(
         "body-timeout",
         "body_seconds",
         _wait,
         "60s",
-        "A body may stand still for (else 408, and nothing is stored).",
+        "The longest pause in a body (else 408, and nothing is stored).",
     ),
     _limit(
         "reader-timeout",
         "reader_seconds",
         _wait,
         "60s",
-        "A client may take nothing of a reply for (else it is cut off).",
+        "How long a client may take nothing of a reply (else it is disconnected).",
     ),
     _limit(
         "idle-timeout",
         "idle_seconds",
         _wait,
         "10m",
-        "A connection may wait for its next request for (else it is closed).",
+        "How long a connection may wait for its next request (else it is closed).",
     ),
     _limit(
         "max-connections",
         "connections",
         Count("a number of connections", 1, 1_000_000),
         "8192",
-        "Open connections of each worker; further ones wait to be accepted.",
+        "The most open connections of a worker; further ones wait to be accepted.",
     ),
 )

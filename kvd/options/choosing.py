@@ -1,10 +1,10 @@
 """
-From what was said to one frozen `Settings`.
+Makes a frozen `Settings` from the texts of the operator.
 
-The command line and the settings file both give texts (`Given`), and both go
-through the reader in the setting's row of `choices`, as does the default, so
-that no way of saying a thing can differ from another. `command_line` and
-`settings_file` only find out what was said, and where.
+The command line and the settings file give texts (`Given`). These, and the defaults,
+all go through the reader in the setting's row of `choices`, so a text means the same
+wherever it stands. `command_line` and `settings_file` only find the texts and where
+they stand.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from kvd.settings import DialectChoice, Limits, Settings
 @dataclass(frozen=True, slots=True)
 class Given:
     """
-    The text of a setting, and where it was found.
+    The text of a setting, and where it stands.
     """
 
     text: str
     where: str
-    """For a sentence: ``--procs``, or ``procs in /etc/kvd.toml``."""
+    """For messages: ``--procs``, or ``procs in /etc/kvd.toml``."""
 
 
 def make_settings(given: Mapping[str, Sequence[Given]]) -> Settings:
     """
-    Settings, with the defaults where nothing was given.
+    Read the settings; those that were not given have their defaults.
 
     Args:
-        given: By the name of the choice; only the last counts for one that is
-            not repeatable.
+        given: The texts by the names of the choices; only the last one counts if the
+            choice is not repeatable.
 
     Raises:
-        OperatorError: Something cannot be; the sentence says where it was
-            written and what would be right.
+        OperatorError: A setting is invalid; the sentence says where it stands and what
+            would be right.
     """
     top: dict[str, Any] = {}
     limits: dict[str, Any] = {}
@@ -66,7 +66,7 @@ def _read(choice: Choice, given: Given) -> object:
     try:
         return choice.read(given.text)
     except OperatorError as error:
-        # Of the same kind, so that nobody has to look for the cause.
+        # Of the same type: the caller need not look at the cause.
         raise type(error)(f"{given.where}: {error.sentence}") from error
 
 
@@ -94,7 +94,7 @@ def _check_apart(access_log: str | None, record: str | None) -> None:
 
 
 def _fit_target(given: Mapping[str, Sequence[Given]], limits: dict[str, Any]) -> None:
-    # A target is part of the head. Only who asks for the impossible is told.
+    # A target is part of the head. Only an explicit contradiction is an error.
     if limits["target_bytes"] <= limits["head_bytes"]:
         return
     if "max-target" in given:

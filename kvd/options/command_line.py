@@ -1,9 +1,9 @@
 """
 The command line of ``twistd kvd``.
 
-Twisted's parser only gathers the texts; when it has seen all of them they are
-laid over those of the settings file and read together (`choosing`), so the
-order of options never matters.
+Twisted's parser only collects the texts. When it has all of them, they replace those of
+the settings file and are read together (`choosing`), so the order of options does not
+matter.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ def _describe(choice: Choice) -> str:
 
 class Options(usage.Options):
     """
-    After `parseOptions`, `settings` holds what was chosen.
+    The options of ``twistd kvd``. After `parseOptions`, `settings` holds the settings.
     """
 
     synopsis = "[options]"
     longdesc = (
         "Keeps values under keys: PUT /key stores the body of the request, GET /key"
-        " gives it back, DELETE /key removes it, GET / lists what is there."
+        " returns it, DELETE /key removes it, GET / lists the keys."
     )
 
-    # No defaults here: what was not given has to be told from what was, or the
-    # file could never say anything.
+    # No defaults here: an option that was not given must be known as such, or nothing
+    # in the settings file would ever count.
     optParameters = [
         [choice.name, choice.short, None, _describe(choice)]
         for choice in CHOICES
         if not choice.repeatable
-    ] + [["config", "c", None, "A settings file; options given here win over it."]]
+    ] + [["config", "c", None, "A settings file; options given here override it."]]
 
     settings: Settings
 
@@ -76,15 +76,15 @@ class Options(usage.Options):
             raise SystemExit(f"kvd: {sentence}{end} Try: twistd kvd --help") from error
 
     def _hint(self, error: usage.UsageError) -> str:
-        # getopt knows only which option it does not know.
+        # getopt's error names only the option that it does not know.
         if not isinstance(error.__context__, GetoptError):
             return ""
         known = [name.rstrip("=") for name in self.longOpt]
         if error.__context__.opt in known:
-            # It misses its value, which the sentence says.
+            # Its value is missing, which the sentence says.
             return ""
-        near = get_close_matches(error.__context__.opt, known, n=1)
-        return f"; did you mean --{near[0]}?" if near else ""
+        closest = get_close_matches(error.__context__.opt, known, n=1)
+        return f"; did you mean --{closest[0]}?" if closest else ""
 
     def opt_listen(self, text: str) -> None:
         self._repeated.setdefault("listen", []).append(text)
@@ -111,7 +111,8 @@ class Options(usage.Options):
         try:
             print(self, flush=True)
         except BrokenPipeError:
-            # "| head" has seen enough. Python would try again at its end.
+            # The reader, such as "| head", has closed the pipe. Python would try again
+            # at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0)
 
@@ -127,7 +128,7 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         try:
             if self["config"] is not None:
-                # A daemon may go to another folder, and read it again.
+                # A daemon may change its folder, and read the file again later.
                 self["config"] = absolute(self["config"])
             self.settings = self.read()
         except OperatorError as error:
@@ -135,10 +136,10 @@ class Options(usage.Options):
 
     def read(self) -> Settings:
         """
-        The settings, as the options and the settings file have them now.
+        Read the settings from the options and from the settings file as it is now.
 
         Raises:
-            OperatorError: Something cannot be, as `make_settings` says.
+            OperatorError: A setting is invalid; see `make_settings`.
         """
         return make_settings(self._from_file() | self._from_options())
 
@@ -164,14 +165,14 @@ class Options(usage.Options):
 
 def check_folder(twistd: Mapping[str, Any]) -> None:
     """
-    Make sure that twistd can write what it writes where it is started. It would fail
+    Check that twistd can write its files in the current folder. Otherwise it would fail
     with a traceback, after the service has been made.
 
     Args:
-        twistd: The options that stand before ``kvd``.
+        twistd: The options of twistd, which stand before ``kvd``.
 
     Raises:
-        UsageError: It cannot.
+        UsageError: It cannot write them.
     """
     written = [(twistd["pidfile"], "number", "--pidfile=")]
     if not (twistd["nodaemon"] or twistd["logfile"] or twistd["syslog"]):

@@ -1,5 +1,5 @@
 """
-The end of ``twistd kvd --help``: what can be chosen, and how it is written.
+The end of ``twistd kvd --help``: the installed plugins, and how to write settings.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ Addresses:
   tcp:8080                        all IPv4 interfaces
   tcp:8080:interface=127.0.0.1    one interface
   tcp:8080:interface=::           all IPv6 interfaces; one is ::1, or [::1]
-  127.0.0.1:8080, [::1]:8080      the same for one interface, in short
+  127.0.0.1:8080, [::1]:8080      short forms for one interface
   unix:/run/kvd.socket:mode=660   a Unix socket and its permissions
-  systemd:NAME, systemd           sockets that systemd gives: of a name, or all
-  Others take backlog=N, how many connections may wait to be accepted (4096).
-  Nothing but kvd guards an address: any client that reaches it may write.
-  --status takes one too, but not of systemd; a TCP port alone is one of
-  127.0.0.1 there.
+  systemd:NAME, systemd           sockets from systemd: those of a name, or all
+  The others take backlog=N: how many connections may wait to be accepted
+  (4096).
+  kvd has no access control: any client that reaches an address may write.
+  --status takes an address too, but not systemd; there, a TCP port without an
+  interface is one of 127.0.0.1.
 
 Sizes, times and paths:
   Sizes are bytes, or have a unit: 16KiB or 16k is 16384, 16kB is 16000.
   Times are seconds, or have a unit: 500ms, 10s, 5m, 1h, 1d; 7d is the most.
-  Relative paths count from the current folder, in the settings file too; ~ is
+  Relative paths start from the current folder, in the settings file too; ~ is
   your home folder.
 
 The settings file:
   TOML with the names of these options as keys; the limits (--max-... and the
-  timeouts but --drain-timeout) stand in a table [limits], dialects in a table
-  [dialects] as "/prefix/" = "name". An option given here replaces what the
-  file says of it.
+  timeouts except --drain-timeout) are in a table [limits], dialects in a table
+  [dialects] as "/prefix/" = "name". An option on the command line replaces the
+  setting in the file.
 
 Examples:
   twistd -n kvd
@@ -49,8 +50,8 @@ Examples:
 
 def installed_and_examples(width: int) -> str:
     """
-    The policies, stores and dialects that are installed, each with its
-    sentence, then how settings are written.
+    List the installed policies, stores and dialects with their descriptions, then
+    explain how to write settings.
     """
     return "\n".join(
         [

@@ -1,9 +1,9 @@
 """
-Settings that name a place: the store, the logs, a dialect's prefix, a host.
+Readers of settings that name locations: the store, the logs, a prefix, a host.
 
-Relative paths count from the folder that kvd is started from, wherever they
-are written, and are made absolute here: twistd goes to ``/`` when it becomes a
-daemon. Nothing on the disk is looked at.
+Relative paths start from the folder in which kvd is started, in the settings file too.
+They are made absolute here, since twistd changes to ``/`` when it becomes a daemon.
+Nothing here reads the disk.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from kvd.options.paths import absolute
 from kvd.plugins import IDialectDeclaration, IStoreDeclaration, declared, load
 from kvd.settings import ANY_HOST, DialectChoice, StoreLocation
 
-# Whole segments, spelled as in a request target (RFC 3986 section 3.3); a
-# "%2F" is refused as it is in a key.
+# Whole segments, written as in a request target (RFC 3986 section 3.3); a "%2F" is
+# refused as it is in a key.
 _PREFIX = re.compile(
     r"/(?:(?:[^/?#%\x00-\x20\x7f]|%(?!2[Ff])[0-9A-Fa-f]{2})+/)*", re.ASCII
 )
@@ -32,17 +32,17 @@ _ALLOWED_HOST = re.compile(r"[^:*\[\]]+|\[[^*\[\]]+\]")
 
 def read_store(text: str) -> StoreLocation:
     """
-    ``SCHEME:PATH``, resolved by the store that has the scheme.
+    Read ``SCHEME:PATH``; the store plugin of the scheme resolves the path.
     """
     scheme, colon, path = text.partition(":")
     if not colon:
         known = declared(IStoreDeclaration)
-        near = f"file:{'./values' if text in ('', 'file') else text}"
+        example = f"file:{'./values' if text in ('', 'file') else text}"
         if text in known and text != "file":
-            near = f"{text}:"
+            example = f"{text}:"
         raise BadSetting(
             f"{text!r} does not say what kind of store it is: give SCHEME:PATH, such"
-            f" as {near}; known: {', '.join(f'{name}:' for name in known)}"
+            f" as {example}; known: {', '.join(f'{name}:' for name in known)}"
         )
     maker: IStoreMaker = load(IStoreDeclaration, scheme)
     if path.startswith("~"):
@@ -52,7 +52,7 @@ def read_store(text: str) -> StoreLocation:
 
 def read_access_log(text: str) -> str | None:
     """
-    A file, ``-`` for standard output, or ``off``.
+    Read the path of a file, ``-`` for standard output, or ``off``.
     """
     if text == "off":
         return None
@@ -68,7 +68,7 @@ def read_access_log(text: str) -> str | None:
 
 def read_record_file(text: str) -> str | None:
     """
-    A file, or ``off``.
+    Read the path of a file, or ``off``.
     """
     if text == "off":
         return None
@@ -79,7 +79,7 @@ def read_record_file(text: str) -> str | None:
 
 def read_control(text: str) -> str | None:
     """
-    A Unix socket to be made, ``auto``, or ``off``.
+    Read the path of a Unix socket to make, ``auto``, or ``off``.
     """
     if text == "off":
         return None
@@ -87,15 +87,15 @@ def read_control(text: str) -> str | None:
         return text
     if not text or text.endswith("/") or "\0" in text:
         raise BadSetting(
-            f"{text!r} is no place for a socket: give the path of a file to be made,"
-            " auto, or off"
+            f"{text!r} cannot be the path of a socket: give the path of a file to be"
+            " made, auto, or off"
         )
     return absolute(text)
 
 
 def read_dialect(text: str) -> DialectChoice:
     """
-    ``PREFIX=NAME``. A prefix may hold a ``=``, a name cannot.
+    Read ``PREFIX=NAME``. A prefix may contain ``=``, a name cannot.
     """
     prefix, equals, name = text.rpartition("=")
     if not equals:
@@ -114,7 +114,7 @@ def read_dialect(text: str) -> DialectChoice:
 
 def read_allowed_host(text: str) -> str:
     """
-    A name or a numeric address without a port, or ``*``.
+    Read a host name or a numeric address without a port, or ``*``.
     """
     if text == ANY_HOST:
         return text
@@ -127,6 +127,6 @@ def read_allowed_host(text: str) -> str:
         raise BadSetting(
             f"{text!r} is not a host: give a name or an address as clients send it in"
             " Host, without a port, such as kvd.example, 192.0.2.1 or [2001:db8::1];"
-            f" {ANY_HOST} alone allows all"
+            f" {ANY_HOST} by itself allows all"
         )
     return name

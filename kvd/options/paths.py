@@ -1,5 +1,5 @@
 """
-Paths as an operator writes them.
+Reads paths as an operator writes them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from kvd.errors import BadSetting
 
 def absolute(path: str) -> str:
     """
-    An absolute path. A relative one counts from the present folder, and ``~`` is the
-    home folder: a shell replaces it only at the beginning of a word, so that it comes
+    Make a path absolute. A relative path starts from the current folder, and ``~`` is
+    the home folder: a shell replaces it only at the beginning of a word, so it arrives
     here from ``file:~/values``, from ``--record=~/record`` and from files.
 
     Raises:

@@ -1,8 +1,9 @@
 """
-Addresses as other programs write them.
+Reads addresses in the forms of other programs.
 
-What can mean only one thing is taken. The rest is answered with what may be meant: a
-port alone would be this machine's in some programs, and everybody's in others.
+A form with only one possible meaning is accepted. For other forms the error suggests
+what may be meant: a port by itself is on the loopback interface in some programs, and
+on all interfaces in others.
 """
 
 from __future__ import annotations
@@ -10,32 +11,32 @@ from __future__ import annotations
 import re
 from ipaddress import IPv6Address, ip_address
 
-# 127.0.0.1:8080, [::1]:8080, and arguments behind it.
+# 127.0.0.1:8080, [::1]:8080, and arguments after it.
 _NUMERIC = re.compile(r"(\[[^\[\]]+\]|[0-9]+(?:\.[0-9]+){3}):([0-9]+)(:.*)?", re.DOTALL)
 _PORT = re.compile(r"([0-9]+)(:.*)?", re.DOTALL)
 _URL = re.compile(r"[a-z]+://([^/]*).*", re.DOTALL)
 
 
-def in_full(text: str, port_alone: bool) -> str:
+def in_full(text: str, bare_port: bool) -> str:
     """
-    An address as kvd spells it, where it is written plainly; any other text as it is.
+    Convert a plain address to the form of kvd; return any other text unchanged.
 
     Args:
-        text: As it was written.
-        port_alone: Whether a port alone can mean only one thing.
+        text: The address as the operator wrote it.
+        bare_port: Whether a port by itself is accepted.
     """
     numeric = _NUMERIC.fullmatch(text)
     if numeric:
         host, port, more = numeric.groups(default="")
         return f"tcp:{port}:interface={host}{more}"
-    if port_alone and _PORT.fullmatch(text):
+    if bare_port and _PORT.fullmatch(text):
         return f"tcp:{text}"
     return text
 
 
 def hint(text: str) -> str:
     """
-    The end of a sentence about a text that is no address: what may be meant.
+    Return the end of a message about a text that is not an address: what may be meant.
     """
     meant = _meant(text)
     return f"; did you mean {meant}?" if meant else ""
@@ -43,7 +44,7 @@ def hint(text: str) -> str:
 
 def _meant(text: str) -> str:
     if _PORT.fullmatch(text):
-        return f"127.0.0.1:{text} (this machine alone) or tcp:{text} (all interfaces)"
+        return f"127.0.0.1:{text} (this machine only) or tcp:{text} (all interfaces)"
     if text.startswith(("/", "./", "../", "~")):
         return f"unix:{text}"
     if text.startswith(("tcp", "unix", "systemd")):
@@ -59,7 +60,7 @@ def _meant(text: str) -> str:
         return f"tcp:{port} (all interfaces)"
     if port.isdecimal() and host == "localhost":
         return f"127.0.0.1:{port}"
-    # "::1:8080" is an address of its own, too, but hardly this machine's.
+    # "::1:8080" is an address too, but hardly one of this machine.
     if port.isdecimal() and _is_number(host):
         return f"{_in_brackets(host)}:{port}"
     return f"{_in_brackets(text)}:8080" if _is_number(text) else ""

@@ -1,8 +1,8 @@
 """
-What a settings file says: TOML, with the names of the command line as keys.
+Reads the settings file: TOML, with the names of the command line as keys.
 
-Numbers become texts again, so that the very same readers check them: ``4``
-and ``"4"`` in the file are what ``4`` is on the command line.
+Numbers become texts again, so that the same readers check them: ``4`` and ``"4"`` in
+the file mean what ``4`` means on the command line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kvd.options.paths import absolute
 _BY_KEY = {(choice.table, choice.key or choice.name): choice for choice in CHOICES}
 _TABLES = {choice.table for choice in CHOICES} - {None}
 
-# TOML's own names, for whoever wrote the file.
+# TOML's own names, for messages.
 _TYPES: Mapping[type, str] = {
     bool: "a boolean",
     int: "a whole number",
@@ -38,11 +38,11 @@ _SCALARS: Mapping[Form, tuple[type, ...]] = {
 
 def read_file(path: str) -> dict[str, list[Given]]:
     """
-    What a settings file gives, by the names of the choices.
+    Read the texts in a settings file, by the names of the choices.
 
     Raises:
-        BadSetting: The file cannot be read, is not TOML, or holds a key or a
-            kind of value that no setting has.
+        BadSetting: The file cannot be read, is not TOML, or has a key or a type of
+            value that no setting has.
     """
     path = absolute(path)
     given: dict[str, list[Given]] = {}
@@ -89,7 +89,7 @@ def _texts(choice: Choice, value: Any, where: str) -> list[Given]:
             raise BadSetting(f"{where} is empty: give at least one, or leave it out")
         if isinstance(value, list) and all(isinstance(v, str) for v in value):
             return [Given(text, where) for text in value]
-    # A boolean is an int to Python, not to TOML.
+    # A boolean is an int in Python, but not in TOML.
     elif type(value) in _SCALARS[choice.form]:
         return [Given(str(value), where)]
     raise _wrong_type(where, choice.form.value, value)
@@ -99,9 +99,9 @@ def _wrong_type(where: str, right: str, value: Any) -> BadSetting:
     seen = _TYPES.get(type(value), "a date or a time")
     if isinstance(value, list | dict):
         seen += " of other things" if seen in right else ""
-    # As TOML writes it.
-    spelled = str(value).lower() if isinstance(value, bool) else repr(value)
-    return BadSetting(f"{where} has to be {right}, and is {seen}: {spelled}")
+    # In TOML's form.
+    written = str(value).lower() if isinstance(value, bool) else repr(value)
+    return BadSetting(f"{where} has to be {right}, and is {seen}: {written}")
 
 
 def _unknown(table: str | None, key: str, path: str) -> BadSetting:
@@ -109,12 +109,12 @@ def _unknown(table: str | None, key: str, path: str) -> BadSetting:
     if table is None:
         known += sorted(filter(None, _TABLES))
     elsewhere = [t for t, k in _BY_KEY if k == key]
-    near = get_close_matches(key, known, n=1)
+    closest = get_close_matches(key, known, n=1)
     if elsewhere:
         place = f"the table [{elsewhere[0]}]" if elsewhere[0] else "the top of the file"
         hint = f" It belongs in {place}."
     else:
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = f" Did you mean {closest[0]!r}?" if closest else ""
     place = f"the table [{table}] of {path}" if table else path
     return BadSetting(
         f"there is no setting {key!r} in {place}; known: {', '.join(known)}.{hint}"

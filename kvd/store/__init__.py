@@ -1,3 +1,3 @@
 """
-Where values live: one file per store.
+The stores, which keep the values.
 """

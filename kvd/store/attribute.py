@@ -1,29 +1,30 @@
 """
 The extended attribute that makes a file a value.
 
-A file and its name say when and how long, but neither who wrote it (inodes are
-reused and time stamps repeat, so no unique id can be made of them) nor how
-long it should be. One attribute holds all of that: it is set before the file
-gets its name, so value and metadata appear together, and a file that a power
-cut left shorter than it was is known by the length that does not match.
+A file has a time and a length, but no id of its write (inodes are reused and time
+stamps repeat, so they make no unique id) and no intended length. One attribute holds
+these and the metadata. It is set before the file gets its name, so value and metadata
+appear together, and a file that a power cut has shortened is recognised by the length
+that does not match.
 
-It is text, for whoever looks with ``getfattr -n user.kvd``:
+It is text, readable with ``getfattr -n user.kvd``:
 
     2 6f1cdd0b22a04a3f8a1f6a54ac0f3a1e 4096 1795890600.123456
     content-type: text/plain
 
-that is the version of this format, the unique id, the length in bytes and the
-time of publication, then one line for each field of the metadata.
+The first line has the version of this format, the unique id, the length in bytes and
+the time of publication; one line for each field of the metadata follows.
 
-The time is what tells a value from a file whose content others have changed since:
-kvd gives the file this very time, and whoever writes to the file moves its time on,
-but leaves the attribute alone. Microseconds, because some file systems keep no more;
-some, and some archives, keep whole seconds.
+The time distinguishes a value from a file whose content another program has changed
+since: kvd sets the file's time to exactly this one, and a write to the file changes its
+time but not the attribute. The time is in microseconds, because some file systems keep
+no more; some, and some archives, keep whole seconds.
 
-Anybody may write such an attribute, or damage it. So what is read is held to the same
-rules as what is written, and a file whose attribute breaks one is a file of others.
+Other programs may write such an attribute, or damage it. So attributes are checked when
+they are read, by the rules for writing them, and a file with an invalid attribute
+counts as a foreign file.
 
-Attributes of version 1 had no time. They are read, and believed.
+Attributes of version 1 had no time. They are read without this check.
 """
 
 from __future__ import annotations
@@ -47,42 +48,43 @@ _FORM: Final = re.compile(
     rb"((?:[^:\n]+: [^\n]*\n)*)"
 )
 
-# What a field's value may hold (RFC 9110 section 5.5); replies are in Latin-1.
+# The characters of a field's value (RFC 9110 section 5.5); replies are in Latin-1.
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 class MalformedAttribute(ValueError):
     """
-    The attribute is not one that this version of kvd has written.
+    The attribute is not one that kvd writes.
     """
 
 
 class Record(NamedTuple):
     """
-    What an attribute says.
+    The content of an attribute.
     """
 
     etag: str
     size: int
     published_us: int | None
-    """Microseconds since the epoch; None: this version did not say."""
+    """In microseconds since the epoch; None: the attribute is of version 1."""
     metadata: Metadata
 
 
 def new_etag() -> str:
     """
-    An id that no other write has.
+    Return an id that no other write has.
     """
     return os.urandom(_ID_BYTES).hex()
 
 
 def encode_metadata(metadata: Metadata) -> bytes:
     """
-    The lines of the metadata. Fields of HTTP cannot hold what is refused.
+    Encode metadata as lines; refuses only what an HTTP field cannot contain, and what
+    is too long.
 
     Raises:
-        ValueError: A name is none of `METADATA_FIELDS`, a value has a character that
-            no field has, or all together are longer than the contract allows.
+        ValueError: A name is not one of `METADATA_FIELDS`, a value has a character that
+            no field can have, or all together are longer than `MAX_METADATA_BYTES`.
     """
     lines = []
     total_bytes = 0
@@ -105,12 +107,13 @@ def _check_field(name: str, value: str) -> None:
 
 def encode(etag: str, size: int, published_us: int, metadata_lines: bytes) -> bytes:
     """
-    The attribute of a value.
+    Encode the attribute of a value.
 
     Args:
         etag: From `new_etag`.
-        size: Of the value, in bytes.
-        published_us: In microseconds since the epoch; the file is given it too.
+        size: The size of the value in bytes.
+        published_us: The time of publication in microseconds since the epoch; the
+            caller sets the file's time to it too.
         metadata_lines: From `encode_metadata`.
     """
     seconds, fraction = divmod(published_us, _MICROSECONDS)
@@ -121,11 +124,11 @@ def encode(etag: str, size: int, published_us: int, metadata_lines: bytes) -> by
 @lru_cache(512)
 def decode(attribute: bytes) -> Record:
     """
-    Read an attribute. Values that are read often are read again: what the last
-    ones said is kept.
+    Decode an attribute. The results of the last calls are cached, since some values are
+    read often.
 
     Raises:
-        MalformedAttribute: It is none of ours.
+        MalformedAttribute: kvd does not write such an attribute.
     """
     match = _FORM.fullmatch(attribute)
     if match is None:
@@ -141,12 +144,12 @@ def decode(attribute: bytes) -> Record:
 
 def is_dated(published_us: int, changed_ns: int) -> bool:
     """
-    Whether the time of a file is the one that its attribute says, as exactly as the
-    file system, or the archive that the file came from, keeps times.
+    Whether the time of a file is the one in its attribute, to the precision of the file
+    system or of the archive that the file came from.
 
     Args:
-        published_us: What the attribute says.
-        changed_ns: When the file was changed, in nanoseconds since the epoch.
+        published_us: The time in the attribute.
+        changed_ns: The time of the file's last change, in nanoseconds since the epoch.
     """
     if changed_ns == 1000 * published_us:
         return True

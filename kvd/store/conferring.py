@@ -1,13 +1,13 @@
 """
-What a folder confers on what is created in it, and which folders kvd made.
+What a folder confers on files created in it, and which folders kvd made.
 
-A folder with the setgid bit gives its group, and one with a default access control
-list gives that (acl(5)), which also decides about permissions in place of the umask.
-Both pass on to the folders that are made in it. An administrator who makes a folder so
-wants the values in it to be so, and wants the folder to stay when the last value is
-removed. So kvd marks the folders that it makes, with an extended attribute that says
-what they were like, and removes no others; a folder that has the mark and was given
-another owner, mode or list since is the administrator's too.
+A folder with the setgid bit confers its group, and a folder with a default access
+control list confers that list (acl(5)), which then determines permissions in place of
+the umask. Folders created in it inherit both. An administrator who sets up a folder
+like this expects the values in it to get these properties, and the folder to stay when
+the last value is removed. So kvd marks the folders that it makes, with an extended
+attribute that records their owner, mode and list, and prunes no other folders. A marked
+folder whose owner, mode or list has changed since counts as the administrator's.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ _NONE: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 ALL_OF_A_FILE: Final = 0o666
 ALL_OF_A_FOLDER: Final = 0o777
 """
-What programs ask for: where there is a default list, it takes away.
+The modes that programs usually ask for; a default list restricts them.
 """
 
 
 class Conferred(NamedTuple):
     """
-    What a folder gives to a file that is created in it.
+    What a folder confers on a file that is created in it.
     """
 
     group: int | None
-    """None: that of the process."""
+    """None: the group of the process."""
     access: bytes
     """The default access control list; empty for none."""
 
 
 def conferred(folder: int) -> Conferred:
     """
-    What an open folder confers.
+    Return what an open folder confers.
     """
     status = os.fstat(folder)
     group = status.st_gid if status.st_mode & stat.S_ISGID else None
@@ -55,17 +55,18 @@ def conferred(folder: int) -> Conferred:
 
 def make_folder(folder: int, name: str | bytes, mode: int) -> int:
     """
-    Make a folder in another, and open it; the caller closes it.
+    Make a folder and open it; the caller closes it.
 
     Args:
-        folder: Where it is made.
+        folder: The folder in which to make it.
         name: Its name.
-        mode: Its permissions, whatever the umask, unless `folder` has a default list.
+        mode: Its permissions, whatever the umask, unless the folder around it has a
+            default list.
 
     Raises:
-        FileExistsError: There is something of this name.
-        FileNotFoundError: It was removed again meanwhile.
-        OSError: It cannot be made.
+        FileExistsError: The name exists.
+        FileNotFoundError: The folder was removed again meanwhile.
+        OSError: The folder cannot be made.
     """
     listed = bool(_default_list(folder))
     os.mkdir(name, ALL_OF_A_FOLDER if listed else mode, dir_fd=folder)
@@ -74,7 +75,7 @@ def make_folder(folder: int, name: str | bytes, mode: int) -> int:
     except FileNotFoundError:
         raise
     except OSError:
-        # Mostly for want of descriptors: each request would leave another one.
+        # Usually no descriptor is free: each request would leave another folder.
         os.rmdir(name, dir_fd=folder)
         raise
     if not listed:
@@ -84,28 +85,28 @@ def make_folder(folder: int, name: str | bytes, mode: int) -> int:
 
 def mark(folder: int) -> None:
     """
-    Say of an open folder that kvd made it.
+    Mark an open folder as made by kvd.
     """
     os.setxattr(folder, _MARK, _mark_of(folder))
 
 
 def is_own(folder: int) -> bool:
     """
-    Whether kvd made an open folder, and nobody has changed it since.
+    Whether kvd made an open folder and its owner, mode and list are unchanged.
     """
     try:
-        said = os.getxattr(folder, _MARK)
+        found = os.getxattr(folder, _MARK)
     except OSError as error:
         if error.errno in _NONE:
             return False
         raise
-    return said == _mark_of(folder)
+    return found == _mark_of(folder)
 
 
 def is_plain(folder: int) -> bool:
     """
-    Whether nothing but a name is lost with an empty folder: it confers nothing, and
-    is this process's.
+    Whether an empty folder can be removed without loss: it confers nothing, and has the
+    user and group of this process.
     """
     status = os.fstat(folder)
     return (status.st_uid, status.st_gid) == (
@@ -125,7 +126,7 @@ def _mark_of(folder: int) -> bytes:
 
 
 def _default_list(folder: int) -> bytes:
-    # Mostly there is none; to be told so by an exception takes three times as long.
+    # Usually there is none; to learn that from an exception takes three times as long.
     try:
         if _DEFAULT_LIST not in os.listxattr(folder):
             return b""

@@ -1,23 +1,23 @@
 """
-Which call gives a finished upload the name of an older value.
+Chooses the call that replaces an older value by a finished upload.
 
-``rename`` does it everywhere. ext4 flushes the blocks of a file when a rename
-replaces another by it (its option ``auto_da_alloc``): a write that kvd did not ask
-for, since at durability ``disk`` the file was synced before, and at ``process`` what
-is replaced is kept until what replaces it is synced (`kvd.store.writeback`). To swap
-the two names and remove the old file does the same without it. CPU time of a
-publication of 4 KiB, storage calls alone, in one interleaved run each (Linux 6.18,
-medians of four):
+``rename`` works everywhere. But when a rename replaces a file, ext4 flushes the blocks
+of the new file (its option ``auto_da_alloc``). kvd does not need this write: at
+durability ``disk`` the file was synced before, and at ``process`` the replaced file is
+kept until the new one is synced (`kvd.store.writeback`). An exchange of the two names
+(``RENAME_EXCHANGE``), followed by the removal of the old file, has the same result
+without it. CPU time of a publication of 4 KiB, storage calls only, in one interleaved
+run each (Linux 6.18, medians of four):
 
-==========================  ==========  ================
-file system                 ``rename``  swap and remove
-==========================  ==========  ================
+==========================  ==========  ===================
+file system                 ``rename``  exchange and remove
+==========================  ==========  ===================
 ext4 without a journal      163 µs      124 µs
 ext4                        58 µs       53 µs
 xfs                         41 µs       46 µs
 btrfs                       87 µs       94 µs
 tmpfs                       17 µs       20 µs
-==========================  ==========  ================
+==========================  ==========  ===================
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _NFS_SUPER_MAGIC: Final = 0x6969
 _FUSE_SUPER_MAGIC: Final = 0x65735546
 _RENAME_EXCHANGE: Final = 2
 
-# struct statfs begins with the magic number of the file system, a long; the whole
-# has 120 bytes on 64-bit machines.
+# struct statfs begins with the magic number of the file system, a long; it has 120
+# bytes on 64-bit machines.
 _STATFS_BYTES: Final = 256
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -49,32 +49,32 @@ _libc.renameat2.argtypes = (
 )
 
 
-def swapping_is_cheaper(folder: int) -> bool:
+def exchange_is_cheaper(folder: int) -> bool:
     """
-    Whether to `swap` instead of renaming, in the file system of a folder.
+    Whether `exchange_names` is cheaper than a rename in the file system of a folder.
     """
     return _magic_of(folder) == _EXT4_SUPER_MAGIC
 
 
-def tells_unwritten_parts(folder: int) -> bool:
+def reports_unwritten_parts(folder: int) -> bool:
     """
-    Whether lseek(2) finds, in the file system of a folder, those parts of a file that
-    were never written, and only those.
+    Whether the file system of a folder reports which parts of a file were never written
+    (`kvd.store.unwritten`).
     """
     return _magic_of(folder) in (_EXT4_SUPER_MAGIC, _XFS_SUPER_MAGIC)
 
 
 def is_on_a_disk(folder: int) -> bool:
     """
-    Whether a power cut leaves anything of the file system of a folder.
+    Whether the file system of a folder survives a power cut.
     """
     return _magic_of(folder) not in (_TMPFS_MAGIC, _RAMFS_MAGIC)
 
 
 def renames_removed_files(folder: int) -> bool:
     """
-    Whether a file that is removed while somebody has it open may stay in its folder
-    under another name until it is closed (`kvd.model.keys.is_leftover`).
+    Whether a file that is removed while it is open may stay in its folder under another
+    name until it is closed (`kvd.model.keys.is_leftover`).
     """
     return _magic_of(folder) in (_NFS_SUPER_MAGIC, _FUSE_SUPER_MAGIC)
 
@@ -86,14 +86,16 @@ def _magic_of(folder: int) -> int:
     return ctypes.c_long.from_buffer(found).value
 
 
-def swap(folder: int, name: bytes, other_folder: int, other_name: bytes) -> None:
+def exchange_names(
+    folder: int, name: bytes, other_folder: int, other_name: bytes
+) -> None:
     """
-    Exchange two names in one step, so that at no moment either is missing
-    (``RENAME_EXCHANGE``, Linux 3.15, see rename(2)). It exchanges a file with a
+    Exchange two names in one atomic step, so that neither is ever missing
+    (``RENAME_EXCHANGE``, Linux 3.15, see rename(2)). The call exchanges a file with a
     folder too: the caller makes sure that both are files.
 
     Raises:
-        OSError: One of them does not exist, or the file system cannot do it.
+        OSError: One of them does not exist, or the file system does not support it.
     """
     if _libc.renameat2(folder, name, other_folder, other_name, _RENAME_EXCHANGE):
         number = ctypes.get_errno()

@@ -1,5 +1,5 @@
 """
-From the kernel's errors to kvd's: the one place where they change family.
+Converts errors of the kernel to exceptions of kvd.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from typing import Final
 from kvd.errors import Fault, KeyConflict, StoreExhausted, StoreFault, StoreFull
 from kvd.model.keys import Key, escape
 
-# No block, no inode, no quota; longer than a file may be (of the filesystem or
-# by RLIMIT_FSIZE); more folders than a folder may hold.
+# No block, inode or quota; larger than a file may be (by the file system or by
+# RLIMIT_FSIZE); more folders than a folder may hold.
 _NO_ROOM: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMLINK, errno.EOVERFLOW}
 )
 
-# No descriptor, of the process or the machine; no memory of the kernel's. They pass.
+# No descriptor, of the process or the machine; no memory of the kernel. These pass.
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def fault_of(error: OSError, sentence: str) -> Fault:
     """
-    What to raise from an error of the kernel.
+    Return the exception to raise from an error of the kernel.
 
     Args:
-        error: What happened.
-        sentence: What could not be done, without its full stop.
+        error: The error.
+        sentence: What failed, without a full stop.
     """
     kind: type[Fault] = StoreFault
     if error.errno in _NO_ROOM:
@@ -38,21 +38,21 @@ def fault_of(error: OSError, sentence: str) -> Fault:
 
 def folder_conflict(key: Key) -> KeyConflict:
     """
-    The key is a folder of other keys.
+    Return the exception for a key that is a folder of other keys.
     """
     return KeyConflict(f"/{escape(key)} is a folder of other keys, not a value.")
 
 
-def path_conflict(key: Key, way: bytes, what: str = "a value") -> KeyConflict:
+def path_conflict(key: Key, path: bytes, what: str = "a value") -> KeyConflict:
     """
-    The key leads through something that is no folder.
+    Return the exception for a key whose path contains something that is not a folder.
 
     Args:
-        key: That cannot be.
-        way: What is in its way; the beginning of the key.
-        what: That is.
+        key: The key.
+        path: The part of the key that is not a folder.
+        what: What it is.
     """
     return KeyConflict(
-        f"/{escape(key)} leads through /{escape(way)}, which is {what} and cannot be a"
+        f"/{escape(key)} leads through /{escape(path)}, which is {what} and cannot be a"
         " folder."
     )

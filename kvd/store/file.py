@@ -1,25 +1,24 @@
 """
-The file store: every value is a file below one folder, under the name that its
-key is, plain to ``ls``, ``rsync`` and nginx.
+The file store: every value is a file below one folder, named by its key, usable with
+``ls``, ``rsync`` and nginx.
 
     values/                  the root
         ab/cdef              the value of the key ab/cdef
-        .kvd/                kvd's own; no key begins so
+        .kvd/                kvd's own; no key begins with it
             lock             the keys' locks           (kvd.store.locks)
             4711-09fe…/      what a process uploads    (kvd.store.uploads)
                 0, 1, …
                 k2.ab␟cdef   what was ab/cdef before   (kvd.store.writeback)
 
-A value is written into the upload folder of the process. A commit gives it an
-attribute that says which value it is (`kvd.store.attribute`) and renames it to
-its place while it holds the key's lock. At durability ``disk`` the file is
-synced before and the folders after (`kvd.store.sync`), away from the reactor's
-thread; all else is done at once. At durability ``process`` everything is synced
-some seconds later, and what was replaced is kept until then. So a value is wholly
-old, wholly new or absent, and a kill at any moment leaves at most what the next
-process sweeps away.
+A value is written to the upload folder of the process. A commit sets an attribute that
+identifies the value (`kvd.store.attribute`) and renames the file to its key while it
+holds the key's lock. At durability ``disk`` the file is synced before and the folders
+after (`kvd.store.sync`), in threads; everything else is done in the reactor, without
+waiting. At durability ``process`` everything is synced some seconds later, and replaced
+values are kept until then. So a value is wholly old, wholly new or absent, and a kill
+at any moment leaves only files that the next process removes.
 
-Any number of processes may have one root open.
+Any number of processes may open one root.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.recent import RecentValues
 from kvd.store.sync import Syncs
 from kvd.store.tree import Tree
-from kvd.store.upload import FileUpload, Premises
+from kvd.store.upload import FileUpload, UploadContext
 from kvd.store.uploads import Kept, Left, UploadFolder, sweep
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway, resolved
@@ -69,32 +68,32 @@ _log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Insides:
+class FastPathState:
     """
-    What `kvd.http.fast_path` works with, which do the same as the store.
+    What `kvd.http.fast_path` needs to do the same as the store.
     """
 
     root: int
-    """A descriptor of the folder."""
+    """A descriptor of the store's folder."""
     lock: LockFile
-    swaps: bool
-    """How a value is replaced; see `kvd.store.exchange`."""
+    exchanges: bool
+    """Whether values are replaced by exchanging names; see `kvd.store.exchange`."""
     kept: dict[Key, bytes] | None
-    """Where replaced values are kept; see `kvd.store.writeback`."""
+    """The names of replaced values that are kept; see `kvd.store.writeback`."""
     recent: RecentValues
     uploads: UploadFolder
     file_mode: int
-    """Of a value in a folder that confers nothing else."""
+    """The mode of a value in a folder that confers no other."""
 
 
 @implementer(IStore)
 class FileStore:
     """
-    The values below one folder, opened in this process.
+    The values below one folder, open in this process.
 
-    It answers directly, except that a commit and a removal answer with a
-    Deferred at durability ``disk`` or when another process has the key locked,
-    and a listing always does.
+    Answers are results, except that those of commits and removals are Deferreds at
+    durability ``disk`` or when another process has locked the key, and those of
+    listings always are.
     """
 
     def __init__(
@@ -110,19 +109,19 @@ class FileStore:
     ) -> None:
         """
         Args:
-            path: The root, which exists; it may be given through a link. Or a
-                descriptor of it, which stays the caller's.
-            durability: What a commit promises.
-            clock: For the pauses while another process has a key locked.
-            off_reactor: Where listings are read.
-            syncing: Where syncs are done; None: there too.
-            modes: Of the files and folders that it makes. The umask of this process
-                must let those of files through.
-            writes_back: Whether to sync what is published, where nobody waits for it
-                (`kvd.store.writeback`); else others do.
+            path: The path of the root, which must exist and may be a link; or a
+                descriptor of the root, which the caller closes.
+            durability: The durability that a commit promises.
+            clock: Schedules the retries while another process has locked a key.
+            off_reactor: Runs the reading of listings.
+            syncing: Runs syncs; None: `off_reactor` does.
+            modes: The modes of the files and folders that the store makes. The umask of
+                this process must permit the mode of files.
+            writes_back: Whether to sync published values later, if no client waits for
+                a sync (`kvd.store.writeback`); otherwise other processes do.
 
         Raises:
-            StoreUnusable: It cannot be opened.
+            StoreUnusable: The store cannot be opened.
         """
         self.durability = durability
         self._off_reactor = off_reactor
@@ -153,13 +152,13 @@ class FileStore:
         else:
             for each in left:
                 each.release()
-        self.insides = Insides(
-            self._root, lock, tree.swaps, tree.kept, recent, uploads, modes.file
+        self.fast_path_state = FastPathState(
+            self._root, lock, tree.exchanges, tree.kept, recent, uploads, modes.file
         )
         self._syncs = None
         if durability == "disk":
             self._syncs = Syncs(self._root, syncing or off_reactor)
-        self._premises = Premises(
+        self._shared = UploadContext(
             self._tree,
             uploads,
             self._locks,
@@ -190,8 +189,8 @@ class FileStore:
         metadata: Metadata,
     ) -> IUpload:
         """
-        Begin when what was kept makes room: what is kept after the first sync may be
-        what was replaced during that, so a second one is waited for too.
+        Begin when the removal of kept values has made room. Values that were replaced
+        during the first sync are still kept after it, so a second sync may be needed.
         """
         assert self._writeback is not None
         for _ in range(2):
@@ -209,14 +208,14 @@ class FileStore:
         self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
     ) -> FileUpload:
         """
-        The same, without waiting for room.
+        Begin an upload without waiting for room.
         """
         try:
-            folder = self._tree.enter_near(key)
+            folder = self._tree.enter_parent(key)
             try:
                 if length is not None:
                     self._expect_space(length)
-                return FileUpload(key, length, metadata, self._premises, folder)
+                return FileUpload(key, length, metadata, self._shared, folder)
             finally:
                 self._tree.leave(folder)
         except OSError as error:
@@ -273,9 +272,9 @@ class FileStore:
 
     def _restore(self, left: Iterable[Left]) -> None:
         """
-        Look for values that a power cut has torn, among those that were replaced just
-        before. Of several that were kept for a key, the last comes first, whoever has
-        kept it.
+        Restore values that a power cut has torn, from the kept values that they had
+        replaced. Of several that were kept for a key, the newest comes first, whichever
+        process kept it.
         """
         found = [kept for each in left for kept in each.kept()]
         for kept in sorted(found, reverse=True):
@@ -296,7 +295,7 @@ class FileStore:
     def _expect_space(self, length: int) -> None:
         space = os.fstatvfs(self._root)
         free = space.f_bavail * space.f_frsize
-        # A tmpfs without a limit says that it has no blocks at all.
+        # A tmpfs without a limit reports that it has no blocks at all.
         if length > free and space.f_blocks:
             raise StoreFull(
                 f"The value has {length} bytes; the store has room for {free}."
@@ -310,7 +309,7 @@ class FileStore:
         try:
             self._tree.remove(key, conditions)
         except OSError as error:
-            if is_absence(error):  # Removed by somebody who takes no locks.
+            if is_absence(error):  # Removed by a program that takes no locks.
                 raise KeyAbsent(f"/{escape(key)} has no value.") from error
             raise fault_of(error, f"/{escape(key)} cannot be removed") from error
 
@@ -326,7 +325,7 @@ def open_root(path: str | int) -> int:
     Open the folder of a store, by its path or by a descriptor of it.
     """
     if isinstance(path, int):
-        # No duplicate: two of these must not share their place in a listing.
+        # Not a duplicate: two of these must not share the offset of a listing.
         return os.open(".", _ROOT_FLAGS, dir_fd=path)
     return os.open(path, _ROOT_FLAGS)
 
@@ -334,7 +333,7 @@ def open_root(path: str | int) -> int:
 @contextmanager
 def opening(path: str | int) -> Iterator[None]:
     """
-    Turn an error of the system into a sentence about the store.
+    Convert an error of the system to one of the store.
 
     Raises:
         StoreUnusable: It cannot be opened.
@@ -342,7 +341,7 @@ def opening(path: str | int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # A file that is named is one in the folder, and kvd's own.
+        # If the error names a file, it is one of kvd's own in the folder.
         of = "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
         raise StoreUnusable(
             f"the store {path} cannot be opened: {error.strerror}{of}"

@@ -1,6 +1,6 @@
 """
-How a file store begins: its folder is made and tried before the first worker starts,
-and each worker opens it.
+Starts a file store: its folder is made and tested before the first worker starts, and
+each worker opens it.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class FileStoreMaker:
         return os.path.abspath(path)
 
     def prepare(self, path: str) -> None:
-        # This may take privileges: the folder around it can be root's.
+        # Before the change of user: the folder around it may belong to root.
         make_root(path, self.modes.folder, self.user)
         with (
             acting_as(self.user),
-            # Nothing in it waits: the key is locked by nobody else.
+            # It never has to wait: no other process locks this key.
             closing(
                 FileStore(
                     path,
@@ -74,9 +74,8 @@ class FileStoreMaker:
     def open_held(self, path: str, durability: Durability, held: int) -> FileStore:
         if not _is_same(path, held):
             _log.warn(
-                "{path} is no longer the folder that kvd found at its start: it goes on"
-                " with that one, wherever it is now; restart kvd to use what is in"
-                " its place",
+                "{path} is no longer the folder that kvd opened at its start: kvd still"
+                " uses that one, wherever it is now; restart kvd to use the new one",
                 path=path,
             )
         return self._open(held, durability)
@@ -85,11 +84,12 @@ class FileStoreMaker:
         return self._open(path, durability)
 
     def _open(self, path: str | int, durability: Durability) -> FileStore:
-        # Not at the top: importing the reactor installs one.
+        # Not at the top: this import installs a reactor.
         from twisted.internet import reactor
 
-        # twistd sets 077 as a daemon. This process makes nothing without saying its
-        # permissions; to set those of each value anew would be one more call.
+        # As a daemon, twistd sets the umask 077. This process creates everything with
+        # explicit permissions; to set those of each value afterwards would be one more
+        # call.
         os.umask(os.umask(0o077) & ~self.modes.file)
         syncing = None
         if durability == "disk":

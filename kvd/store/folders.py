@@ -1,18 +1,18 @@
 """
-Folders below the root of a store, reached without ever following a link.
+Folders below the root of a store, opened without following links.
 
-A path is walked one name at a time, each opened relative to the one before and
-refused if it is a link, so that nothing placed below the root leads out of it.
-``..`` is never a name here; `prune`, which climbs by it, makes sure that it
-comes out where it went in.
+A path is opened one name at a time, each relative to the one before, and links are
+refused, so that nothing below the root leads out of it. No key contains ``..``;
+`prune`, which climbs by it, checks that it arrives at the folder from which it
+descended.
 
-Folders come and go: a PUT makes those it needs, a DELETE prunes those it
-emptied, in any process, without a lock. This is safe because the kernel
-decides: ``rmdir`` fails on a folder that holds something, and nothing can be
-put into a folder that is gone (ENOENT), which tells whoever tries to make it
-again.
+Folders come and go: a PUT makes the folders that it needs, a DELETE prunes the folders
+that it has emptied, in any process, without a lock. This is safe because of the
+kernel's guarantees: ``rmdir`` fails if the folder is not empty, and a file cannot be
+created in a removed folder (ENOENT), which makes the PUT create the folder again.
 
-Only folders that kvd made come and go (`kvd.store.conferring`).
+A folder that another program made stays, unless it is empty, confers nothing
+(`kvd.store.conferring`), and a value is to get its name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXE
 
 MAX_DEPTH: Final = MAX_KEY_BYTES // 2
 """
-The folders that the longest key can lead through.
+The number of folders in the path of the longest key.
 """
 
 Parents: TypeAlias = Sequence[bytes]
@@ -40,7 +40,7 @@ The names of the folders from the root to a value.
 
 def split(key: Key) -> tuple[Parents, bytes]:
     """
-    The folders that a key leads through, and the name in the last of them.
+    Split a key into the names of its folders and the name of its file.
     """
     *parents, name = key.split(b"/")
     return parents, name
@@ -53,19 +53,19 @@ def open_folder(
     Open the folder at the end of a path; the caller closes it.
 
     Args:
-        root: Where the path begins.
-        parents: May be empty: the root itself.
-        make: Make what is missing.
-        mode: The permissions of what is made.
+        root: The folder where the path begins.
+        parents: The names on the path; empty for the root itself.
+        make: Whether to make missing folders.
+        mode: The permissions of folders that are made.
 
     Raises:
-        FileNotFoundError: A folder is missing; with `make`, it was removed
-            again meanwhile.
-        NotADirectoryError: A name is a value's, or a link.
+        FileNotFoundError: A folder is missing; with `make`, it was removed again
+            meanwhile.
+        NotADirectoryError: A name is a value or a link.
         OSError: Anything else.
     """
     if not parents:
-        # No duplicate: two of these must not share their place in a listing.
+        # Not a duplicate: two of these must not share the offset of a listing.
         return os.open(".", FOLDER_FLAGS, dir_fd=root)
     folder = root
     for name in parents:
@@ -84,17 +84,18 @@ def _enter(folder: int, name: bytes, make: bool, mode: int) -> int:
     except FileNotFoundError:
         if not make:
             raise
-    # Two descriptors are put by for what follows: one to open the folder, one more
-    # to `prune` it if the next step fails. Else want of them would leave it empty.
-    put_by = os.dup(folder)
+    # Two descriptors are reserved for what follows: one to open the folder, one to
+    # `prune` it if the next step fails. Otherwise a lack of descriptors would leave an
+    # empty folder.
+    reserved = os.dup(folder)
     try:
         os.close(os.dup(folder))
         inner = make_folder(folder, name, mode)
     except FileExistsError:
-        # Somebody who needs it too was faster.
+        # Another request made it first.
         return os.open(name, FOLDER_FLAGS, dir_fd=folder)
     finally:
-        os.close(put_by)
+        os.close(reserved)
     try:
         mark(inner)
     except OSError:
@@ -106,22 +107,22 @@ def _enter(folder: int, name: bytes, make: bool, mode: int) -> int:
 
 def prune(root: int, parents: Parents) -> None:
     """
-    Remove the folder at the end of a path and those around it, as far as they
-    are empty and kvd made them; never the root.
+    Remove the folder at the end of a path and the folders around it, as far as they are
+    empty and made by kvd; never the root.
 
-    An empty folder is as good as none, so a failure is none either. Whoever
-    empties a folder prunes it: where another was faster, that one goes on.
+    An empty folder does no harm, so failures are ignored. Each process that empties a
+    folder prunes it: if another process was faster, that one continues.
     """
     folder = root
     try:
-        # Which folder contains each name. Numbers, not descriptors: a key may
-        # lead through more folders than a process may have files open.
+        # Each name with the identity of its folder. Not descriptors: a key may have
+        # more folders than a process may have open files.
         walked: list[tuple[bytes, tuple[int, int]]] = []
         for name in parents:
             try:
                 inner = os.open(name, FOLDER_FLAGS, dir_fd=folder)
             except OSError:
-                break  # Pruned by another, or made by nobody: begin above it.
+                break  # Pruned by another process, or never made: begin above it.
             walked.append((name, _identity(folder)))
             if folder != root:
                 os.close(folder)
@@ -134,10 +135,10 @@ def prune(root: int, parents: Parents) -> None:
                 os.close(folder)
                 folder = outer
                 if _identity(folder) != container:
-                    return  # Moved by somebody while we were in it.
+                    return  # Another process moved it meanwhile.
                 os.rmdir(name, dir_fd=folder)
             except OSError:
-                return  # Mostly ENOTEMPTY.
+                return  # Usually ENOTEMPTY.
     finally:
         if folder != root:
             os.close(folder)
@@ -150,18 +151,18 @@ def _identity(descriptor: int) -> tuple[int, int]:
 
 def remove_empty(folder: int, name: bytes, depth: int = MAX_DEPTH) -> bool:
     """
-    Remove a folder that holds nothing but folders, however deep, unless somebody made
-    one of them to confer something on what is created in it.
+    Remove a folder that contains nothing but folders, at any depth, unless one of them
+    was made by another program and confers something on files created in it.
 
     Args:
-        folder: Where it is.
+        folder: The folder that contains it.
         name: Its name.
-        depth: How many levels are looked at; more than a key can lead through
-            were made by others and are left to them.
+        depth: How many levels to look at. Folders deeper than any key were made by
+            other programs and stay.
 
     Returns:
-        Whether it is gone. If it is not, it holds or confers something, and only
-        empty folders may have been removed from it.
+        Whether the folder is gone. If not, it contains or confers something, and only
+        empty folders in it may have been removed.
     """
     try:
         inner = os.open(name, FOLDER_FLAGS, dir_fd=folder)
@@ -183,7 +184,7 @@ def remove_empty(folder: int, name: bytes, depth: int = MAX_DEPTH) -> bool:
     try:
         os.rmdir(name, dir_fd=folder)
     except FileNotFoundError:
-        pass  # Pruned by somebody else meanwhile.
+        pass  # Pruned by another process meanwhile.
     except OSError:
         return False  # Filled meanwhile.
     return True

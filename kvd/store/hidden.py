@@ -1,8 +1,8 @@
 """
-The folder ``.kvd``, in which kvd has what is its own.
+The folder ``.kvd``, which contains kvd's own files.
 
-It holds nothing that is missed while kvd does not run, and others may remove it at any
-time, such as a program that cleans up temporary files. Then it is made anew.
+It contains nothing that is needed while kvd does not run. Another program, for example
+one that cleans up temporary files, may remove it at any time; then kvd makes it again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HIDDEN_NAME: Final = ".kvd"
 
 def open_hidden(root: int, mode: int) -> int:
     """
-    Open the folder below a root, and make it if it is missing.
+    Open the folder, and make it if it is missing.
     """
     try:
         return make_folder(root, HIDDEN_NAME, mode)
@@ -28,7 +28,7 @@ def open_hidden(root: int, mode: int) -> int:
 
 def renew_hidden(root: int, hidden: int, mode: int) -> None:
     """
-    Open it once more, behind the same descriptor.
+    Open the folder again, as the same descriptor.
     """
     folder = open_hidden(root, mode)
     try:

@@ -1,17 +1,16 @@
 """
-Listings: streams of all values, and pages of them in order.
+Listings: streams of all values, and sorted pages.
 
-Both are one walk (`kvd.store.walk`), read in a thread in slices that end after
-some values or some milliseconds, whichever comes first, so that neither the
-thread nor Python's interpreter lock is held for long.
+Both use a walk (`kvd.store.walk`) that is read in a thread, in slices that end after
+some values or some milliseconds, whichever comes first, so that neither the thread nor
+Python's interpreter lock is held for long.
 
 A page keeps the smallest keys of the walk, at most a few times as many as its limit.
-What cannot be among them is passed over by its name alone: whole keys are
-compared, since ``a-b`` comes before ``a/b``, and a folder is not entered if no
-key in it can count. At the end of the walk the kept keys are described. If some
-turn out to be no values, and others may have been passed over for them, another
-walk begins after the last; so a page shorter than its limit is the end of the
-listing.
+Other keys are skipped by their names, without opening the file: whole keys are
+compared, since ``a-b`` comes before ``a/b``, and a folder is not entered if no key in
+it can be on the page. At the end of the walk the kept keys are described. If some turn
+out not to be values, and others may have been skipped for them, another walk begins
+after the last one; so a page shorter than its limit is the end of the listing.
 """
 
 from __future__ import annotations
@@ -37,7 +36,8 @@ from kvd.store.walk import HIDDEN, Batch, Span, describe, look, walk
 
 SLICE_VALUES: Final = 64
 """
-Their lines are made on the reactor's thread, which others wait for meanwhile.
+How many values a slice has. Their lines are formatted in the reactor's thread, which
+blocks other requests.
 """
 
 SLICE_SECONDS: Final = 0.02
@@ -45,7 +45,7 @@ SLICE_SECONDS: Final = 0.02
 
 class Stream:
     """
-    Takes everything, and hands it on slice by slice.
+    Collects all values, and returns them slice by slice.
     """
 
     def __init__(self) -> None:
@@ -54,10 +54,10 @@ class Stream:
 
     def steps(self, walked: Iterable[Batch]) -> Iterator[bool]:
         """
-        Take what a walk finds, little by little.
+        Collect what a walk finds, in small steps.
 
         Returns:
-            After each step, whether it is enough for now.
+            After each step, whether the slice is full.
         """
         for folder, prefix, names in walked:
             yield False
@@ -75,7 +75,7 @@ class Stream:
 
     def hand_on(self, ended: bool) -> Sequence[ValueInfo]:
         """
-        What was taken and not yet handed on; may be nothing until the end.
+        Return what was collected since the last call; may be empty before the end.
         """
         taken, self._slice = self._slice, []
         return taken
@@ -83,7 +83,7 @@ class Stream:
 
 class Page:
     """
-    Takes the smallest keys, and hands them on at the end.
+    Collects the values with the smallest keys, and returns them at the end.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class Page:
     ) -> None:
         """
         Args:
-            after: Only keys greater than this.
-            limit: How many keys; at least 1.
-            look: What is known of a value; None if it is none.
+            after: Only greater keys are collected.
+            limit: How many keys at most; at least 1.
+            look: Describes the value of a key; returns None if it has none.
         """
         self.span = Span(after)
         self._limit = self._missing = limit
@@ -108,7 +108,7 @@ class Page:
 
     def take(self, batch: Batch) -> None:
         """
-        Keep what may be among the smallest.
+        Keep the keys that may be among the smallest.
         """
         after, prefix = self.span.after, batch.prefix
         for name in batch.names:
@@ -127,7 +127,7 @@ class Page:
             if info is not None:
                 self._page.append(info)
         if len(keys) < self._missing:
-            return False  # There were no others.
+            return False  # There are no further keys.
         self.span = Span(keys[-1])
         self._missing = self._limit - len(self._page)
         return self._missing > 0
@@ -136,9 +136,9 @@ class Page:
         return self._page if ended else ()
 
     def _smallest(self) -> list[Key]:
-        # Sorting is cheap: most are in order since the last time, and many folders
-        # give their names in order, or backwards. A value that was replaced
-        # meanwhile may have been met twice.
+        # Sorting is cheap: most keys are in order since the last time, and many folders
+        # list their names in order, or in reverse. A value that was replaced meanwhile
+        # may appear twice.
         self._keys.sort()
         return list(dict.fromkeys(self._keys))[: self._missing]
 
@@ -158,7 +158,7 @@ class FileListing:
         off_reactor: OffReactor,
         underway: Underway,
     ) -> None:
-        self._root = os.dup(root)  # The store may be closed before this is.
+        self._root = os.dup(root)  # The store may be closed before this listing.
         self._prefix = prefix
         self._taker = (
             Stream()
@@ -176,8 +176,8 @@ class FileListing:
         return self._underway.shield(self._next_slice())
 
     def close(self) -> None:
-        # The thread looks at this as often as at the clock. While it reads,
-        # the walk is not ours to end.
+        # The thread checks this as often as the clock. While it reads, the walk must
+        # not be closed here.
         self._ended = True
         if not self._reading:
             self._let_go()
@@ -186,7 +186,7 @@ class FileListing:
         self._reading = True
         taken: Sequence[ValueInfo] = ()
         try:
-            # Time may be up before anything was found.
+            # The time of a slice may be up before it has any value.
             while not (taken or self._ended):
                 taken = await self._off_reactor(self._read)
         except OSError as error:
@@ -200,7 +200,7 @@ class FileListing:
 
     def _read(self) -> Sequence[ValueInfo]:
         """
-        Go on for a while; called in a thread.
+        Continue the walk for one slice; called in a thread.
         """
         if self._walk is None:
             self._walk = self._begin()
@@ -238,7 +238,7 @@ class FileListing:
 
 def _parents_of(prefix: bytes) -> Parents | None:
     """
-    The folders that a prefix names; None if no key can begin so.
+    The names of the folders in a prefix; None if no key can have the prefix.
     """
     if not prefix:
         return ()

@@ -1,29 +1,27 @@
 """
-The locks of keys, among all processes that have a store open.
+The locks of keys, shared by all processes that have a store open.
 
-``If-Match`` and ``If-None-Match`` must be decided at the moment of publication,
-but no system call compares and swaps a file. So every publication and every
-removal holds the key's lock from the look at the current value to the change.
+``If-Match`` and ``If-None-Match`` must be evaluated at the moment of publication, but
+no system call does a compare-and-swap on files. So every publication and every removal
+holds the key's lock from reading the current value to the change.
 
-The lock is an open-file-description lock (fcntl(2), F_OFD_SETLK) on one byte
-of one file, at an offset made of the key: nothing is written, any number of
-keys can be locked at once, and the kernel lets go when a process dies. Two
-keys whose offsets collide (62 bits) merely wait for one another.
+The lock is an open-file-description lock (fcntl(2), F_OFD_SETLK) on one byte of one
+file, at an offset that is a hash of the key: nothing is written, any number of keys can
+be locked at once, and the kernel releases the lock when a process dies. Two keys whose
+offsets collide (62 bits) merely wait for each other.
 
-Such a lock belongs to the open file and not to whoever asked, so it does not
-keep two uploads of one process apart. It need not: the lock is taken, the
-work done and the lock let go within one call on the reactor's thread, which
-nothing else on that thread can interrupt. So no table of holders is needed,
-and the lock is held for microseconds, never across a wait or a sync.
+Such a lock belongs to the open file, so it does not exclude two uploads of one process
+from each other. It need not: the lock is taken, the work done and the lock released
+within one call in the reactor's thread, which nothing else in that thread can
+interrupt. So no table of holders is needed, and the lock is held for microseconds,
+never across a wait or a sync.
 
-Somebody may remove or replace the file, or the folder that it is in; then processes
-that opened it before and after would lock each their own. So whoever has got a lock
-looks whether the file is still the one that is found by its name, and else locks that
-one instead.
+Another program may remove or replace the file or its folder; then processes that opened
+it before and after would lock different files. So after taking a lock, a process checks
+whether the name still leads to the same file; if not, it locks the new file.
 
-If another process holds the lock, the reactor must not wait for it; the call
-is repeated after pauses that grow, for so long as no living process would
-hold it.
+If another process holds the lock, the reactor must not block; it tries again after
+growing pauses, until a timeout that is longer than any live process holds a lock.
 """
 
 from __future__ import annotations
@@ -52,7 +50,7 @@ T = TypeVar("T")
 
 FIRST_PAUSE_SECONDS: Final = 0.0005
 LONGEST_PAUSE_SECONDS: Final = 0.02
-PATIENCE_SECONDS: Final = 10.0
+TIMEOUT_SECONDS: Final = 10.0
 
 _BRIEF_TRIES: Final = 200
 
@@ -60,11 +58,11 @@ _NAME: Final = "lock"
 _PATH: Final = f"{HIDDEN_NAME}/{_NAME}"
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# How often the file may be removed again while it is locked.
+# How often a call accepts that the file was removed again while it took the lock.
 _RENEWALS: Final = 100
 
-# struct flock: type, whence, start, length, pid, which must be 0 for this kind
-# of lock; padded to the size of the C structure.
+# struct flock: type, whence, start, length, pid (which must be 0 for this kind of
+# lock); padded to the size of the C structure.
 _FLOCK: Final = struct.Struct("@hhqqi4x")
 
 # Offsets are signed, and start + length must not overflow.
@@ -73,31 +71,31 @@ _OFFSETS: Final = (1 << 62) - 1
 
 def offset_of(key: Key) -> int:
     """
-    Where in the lock file the key's byte is, in every process the same.
+    The offset of a key's byte in the lock file, the same in every process.
     """
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") & _OFFSETS
 
 
 class LockFile:
     """
-    The file in which the bytes are locked, as it is found below the root.
+    The file whose bytes are locked, at its path below the root.
     """
 
     def __init__(self, root: int, modes: Modes = DEFAULT_MODES) -> None:
         """
         Args:
-            root: The store's folder; stays the caller's.
-            modes: Of the file, and of the folder that it is in, if they are made.
+            root: The store's folder; the caller closes it.
+            modes: The modes of the file and its folder, if they are made.
 
         Raises:
-            OSError: It cannot be opened.
+            OSError: The file cannot be opened.
         """
         self._root = root
         self._modes = modes
         self.descriptor = self._open()
-        """For writing; the same for as long as this lives."""
+        """Open for writing; the number never changes."""
         self.renewed: Callable[[], object] = lambda: None
-        """Called when it has become another file."""
+        """Called when the descriptor has become another file."""
         self._look()
 
     def _open(self) -> int:
@@ -113,7 +111,7 @@ class LockFile:
 
     def is_found(self) -> bool:
         """
-        Whether whoever opens it now opens the same file.
+        Whether the path still leads to the open file.
         """
         try:
             found = os.stat(_PATH, dir_fd=self._root, follow_symlinks=False)
@@ -123,10 +121,10 @@ class LockFile:
 
     def renew(self) -> None:
         """
-        Open what is found now; none of its locks may be held.
+        Open the file that the path leads to now. No lock may be held.
 
         Raises:
-            OSError: It cannot be opened.
+            OSError: The file cannot be opened.
         """
         descriptor = self._open()
         try:
@@ -138,7 +136,7 @@ class LockFile:
 
     def close(self) -> None:
         """
-        Let go of it.
+        Close the file.
         """
         os.close(self.descriptor)
 
@@ -155,15 +153,15 @@ def _open_or_make(hidden: int, mode: int) -> int:
 
 class KeyLocks:
     """
-    Does things while holding a key's lock.
+    Calls functions while holding a key's lock.
     """
 
     def __init__(self, file: LockFile, clock: IReactorTime, underway: Underway):
         """
         Args:
-            file: Opened by this process; the caller closes it.
-            clock: For the pauses.
-            underway: Keeps count of who waits.
+            file: The lock file; the caller closes it.
+            clock: Schedules the retries.
+            underway: Counts the calls that wait.
         """
         self._file = file
         self._clock = clock
@@ -171,10 +169,10 @@ class KeyLocks:
 
     def holding(self, key: Key, act: Callable[[], T]) -> Answer[T]:
         """
-        Call something while the key's lock is held; at once if it is free.
+        Call a function while holding the key's lock; immediately if the lock is free.
 
         Raises:
-            StoreBusy: Another process does not let go.
+            StoreBusy: Another process does not release the lock.
         """
         offset = offset_of(key)
         if self._take(offset):
@@ -183,11 +181,11 @@ class KeyLocks:
 
     def hold_briefly(self, key: Key, act: Callable[[], object]) -> bool:
         """
-        Call something while the key's lock is held, where the reactor does not run yet
-        and may wait.
+        Call a function while holding the key's lock, before the reactor runs, so that
+        the call may block for a short time.
 
         Returns:
-            Whether it was called: another process may not let go.
+            Whether the function was called; another process may keep the lock.
         """
         offset = offset_of(key)
         for _ in range(_BRIEF_TRIES):
@@ -198,7 +196,7 @@ class KeyLocks:
         return False
 
     async def _later(self, key: Key, offset: int, act: Callable[[], T]) -> T:
-        deadline = self._clock.seconds() + PATIENCE_SECONDS
+        deadline = self._clock.seconds() + TIMEOUT_SECONDS
         pause = FIRST_PAUSE_SECONDS
         while self._clock.seconds() < deadline:
             await deferLater(self._clock, pause)
@@ -207,7 +205,7 @@ class KeyLocks:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         raise StoreBusy(
             f"/{escape(key)} has been locked by another process for"
-            f" {PATIENCE_SECONDS:.0f} seconds."
+            f" {TIMEOUT_SECONDS:.0f} seconds."
         )
 
     def _act(self, offset: int, act: Callable[[], T]) -> T:
@@ -222,7 +220,7 @@ class KeyLocks:
                 self._set(fcntl.F_WRLCK, offset)
                 if self._file.is_found():
                     return True
-                # Removed or replaced: others, who came later, lock another one.
+                # Removed or replaced: later processes lock another file.
                 self._set(fcntl.F_UNLCK, offset)
                 self._file.renew()
         except (BlockingIOError, PermissionError):  # EAGAIN; POSIX allows EACCES.

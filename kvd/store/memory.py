@@ -1,8 +1,8 @@
 """
-A store in memory: the double that tests use for any other.
+A store in memory, a test double for other stores.
 
-It can be told to fail and to take its time. It is trusted because it passes
-`kvd.testing.StoreContract`, as the true ones do.
+It can be set to fail and to answer later. Like the real stores, it passes
+`kvd.testing.StoreContract`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SLICE_VALUES = 10
 @implementer(IStore)
 class MemoryStore:
     """
-    Values in a dictionary.
+    A store that keeps its values in a dictionary.
     """
 
     durability = "process"
@@ -42,31 +42,30 @@ class MemoryStore:
     ) -> None:
         """
         Args:
-            clock: Given, every answer is a Deferred that fires later.
+            clock: If given, every answer is a Deferred that fires later.
             delay_seconds: How much later.
         """
         self.values: dict[Key, tuple[ValueInfo, bytes]] = {}
         self.uploads = 0
-        """How many are neither committed nor discarded."""
+        """How many uploads are neither committed nor discarded."""
         self.fail_writes: Exception | None = None
-        """What to raise from every write."""
+        """Raised from every write."""
         self.delay_commits: list[Callable[[], None]] | None = None
-        """If a list: each commit adds what has to be called for it to be done,
-        and answers then."""
+        """If a list: each commit waits, and appends a function that completes it."""
         self.break_reads_at: int | None = None
-        """From which offset on values cannot be read."""
+        """The offset from which on reads of values fail."""
         self._clock = clock
         self._delay_seconds = delay_seconds
 
     def answer(self, act: Callable[[], T]) -> Answer[T]:
         """
-        Do something when its time has come.
+        Answer with the result of a function: immediately, or after the delay.
         """
         if self._clock is None:
             return act()
         return deferLater(self._clock, self._delay_seconds, act)
 
-    def expect_place_for(self, key: Key) -> None:
+    def check_free(self, key: Key) -> None:
         """
         Raises:
             KeyConflict: See `IStore.begin`.
@@ -79,7 +78,7 @@ class MemoryStore:
 
     def current(self, key: Key) -> ValueInfo | None:
         """
-        What is stored now.
+        The current value of a key, described.
         """
         return self.values[key][0] if key in self.values else None
 
@@ -87,7 +86,7 @@ class MemoryStore:
         self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
     ) -> Answer[IUpload]:
         def begin() -> IUpload:
-            self.expect_place_for(key)
+            self.check_free(key)
             return MemoryUpload(self, key, length, metadata)
 
         return self.answer(begin)
@@ -164,7 +163,7 @@ class MemoryUpload:
             raise StoreFault(f"{size} bytes came, not {self._length}.")
         replaced = store.current(key)
         conditions.check_change(replaced)
-        store.expect_place_for(key)
+        store.check_free(key)
         changed = time.time()
         if replaced is not None:
             changed = max(changed, replaced.changed)
@@ -211,7 +210,7 @@ class MemoryValue:
 @implementer(IListing)
 class MemoryListing:
     """
-    A walk over what was in memory when it began.
+    A walk over the values at the time when it began.
     """
 
     def __init__(

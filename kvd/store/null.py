@@ -1,8 +1,8 @@
 """
 The null store: writes every chunk to /dev/null and keeps nothing.
 
-For measuring what a request costs without its storage: the chunks take the
-same way through the same system calls as those of the file store.
+It is for measuring the cost of a request without storage: chunks go through the same
+system calls as in the file store.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kvd.store.faults import fault_of
 @implementer(IUpload)
 class NullUpload:
     """
-    A value that nobody will ever see.
+    An upload whose bytes are discarded.
     """
 
     def __init__(
@@ -49,20 +49,20 @@ class NullUpload:
 
     def commit(self, conditions: Conditions) -> Published:
         conditions.check_change(None)
-        # What was spliced to the descriptor is not known here.
+        # The number of bytes that were spliced to the descriptor is unknown here.
         size = self._written_bytes if self._length is None else self._length
         info = ValueInfo(self._key, size, new_etag(), time.time(), self._metadata)
         return Published(info, created=True)
 
     def discard(self) -> None:
-        # There is nothing to throw away, which is the point of the store.
+        # There is nothing to discard.
         pass
 
 
 @implementer(IListing)
 class EmptyListing:
     """
-    A walk over nothing.
+    An empty listing.
     """
 
     def next_slice(self) -> Sequence[ValueInfo]:
@@ -75,7 +75,7 @@ class EmptyListing:
 @implementer(IStore)
 class NullStore:
     """
-    Takes everything and has nothing.
+    A store that discards all values.
     """
 
     durability = "none"
@@ -86,7 +86,7 @@ class NullStore:
             StoreUnusable: There is no /dev/null.
         """
         try:
-            # One for all uploads: what is written has no place and no order.
+            # One for all uploads: writes to it have no offset and no order.
             self._descriptor = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         except OSError as error:
             raise StoreUnusable(
@@ -121,7 +121,7 @@ def _absent(key: Key) -> KeyAbsent:
 @implementer(IStoreMaker)
 class NullStoreMaker:
     """
-    Opens the null store; the setting is ``null:`` and nothing more.
+    Opens the null store; the setting is ``null:`` without a path.
     """
 
     def resolve(self, path: str) -> str:

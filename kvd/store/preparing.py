@@ -1,8 +1,8 @@
 """
-Finds out, before the first worker starts, whether a folder can be a store.
+Makes the folder of a store, and checks that it works, before the first worker starts.
 
-By using it as one: a value under a key that no request can have is written
-and removed in the same way as any other.
+The check writes and removes a value in the usual way, under a key that no request can
+have.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kvd.store.conferring import make_folder
 from kvd.store.file import FileStore
 from kvd.store.sync import sync
 
-# Not `FOLDER_FLAGS`: outside of the store, links are followed.
+# Not `FOLDER_FLAGS`: outside the store, links are followed.
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _log = Logger()
@@ -34,20 +34,20 @@ def make_root(
     path: str, mode: int = DEFAULT_MODES.folder, user: User | None = None
 ) -> None:
     """
-    Make the folder, if it is missing.
+    Make the folder of a store, if it is missing.
 
     Args:
         path: Its absolute path.
         mode: Its permissions.
-        user: Whose it will be; None: this process's.
+        user: The owner of the folder; None: the user of this process.
 
     Raises:
-        StoreUnusable: There cannot be one.
+        StoreUnusable: The folder cannot be made.
     """
     if sys.platform != "linux":
         raise StoreUnusable(
             "the file store needs Linux: it relies on open-file-description locks"
-            f" and extended attributes, which {sys.platform} has not"
+            f" and extended attributes, which {sys.platform} does not have"
         )
     try:
         missing = _missing(path)
@@ -59,7 +59,7 @@ def make_root(
             _sync_name(folder)
     except (FileExistsError, NotADirectoryError) as error:
         raise StoreUnusable(
-            f"the store {path} cannot be a folder: a file is in its place"
+            f"the store {path} cannot be a folder: there is a file of this name"
         ) from error
     except OSError as error:
         raise StoreUnusable(
@@ -69,7 +69,7 @@ def make_root(
 
 def _missing(path: str) -> list[str]:
     """
-    Those of a folder and of the folders around it that are not there.
+    The missing ones of a folder and the folders around it, innermost first.
     """
     missing = []
     while not os.path.isdir(path):
@@ -80,24 +80,24 @@ def _missing(path: str) -> list[str]:
 
 def _sync_name(path: str) -> None:
     """
-    Sync that a folder has its name: what is synced in it would be lost with that.
+    Sync the name of a folder: without it, everything in the folder would be lost.
     """
-    around = os.open(os.path.dirname(path), _FOLDER_FLAGS)
+    parent = os.open(os.path.dirname(path), _FOLDER_FLAGS)
     try:
-        sync(around)
+        sync(parent)
     finally:
-        os.close(around)
+        os.close(parent)
 
 
 def _make_own(path: str, mode: int, user: User | None) -> None:
     name = os.path.basename(path)
-    around = os.open(os.path.dirname(path), _FOLDER_FLAGS)
+    parent = os.open(os.path.dirname(path), _FOLDER_FLAGS)
     try:
-        folder = make_folder(around, name, mode)
+        folder = make_folder(parent, name, mode)
     except FileExistsError:
-        return  # Another daemon starts too.
+        return  # Another daemon is starting too.
     finally:
-        os.close(around)
+        os.close(parent)
     try:
         if user is not None:
             os.fchown(folder, user.uid, user.gid)
@@ -107,13 +107,13 @@ def _make_own(path: str, mode: int, user: User | None) -> None:
 
 def probe(store: FileStore, path: str) -> None:
     """
-    Try whether a store keeps values.
+    Check that a store keeps values.
 
     Raises:
         StoreUnusable: It does not.
     """
     key = Key(b".kvd-probe-" + new_etag().encode("ascii"))
-    # As large as an attribute may get: filesystems differ in what they take.
+    # The largest possible attribute: file systems have different limits.
     name = "content-type"
     metadata = {name: "x" * (MAX_METADATA_BYTES - len(name))}
     try:
@@ -129,7 +129,7 @@ def probe(store: FileStore, path: str) -> None:
             store.begin_at_once(key, 0).commit(UNCONDITIONAL)
         store.remove(key, UNCONDITIONAL)
     except StoreFull as full:
-        # What is there can still be read, and removed to make room.
+        # Its values can still be read, and removed to make room.
         _log.warn("the store {path} is full: {reason}", path=path, reason=full)
     except Fault as fault:
         raise _unusable(path, fault) from fault

@@ -1,15 +1,16 @@
 """
-Small values that were read last: held open, and held in memory.
+A cache of small values that were read recently: kept open, and kept in memory.
 
-Whether one of them is still its key's value is asked of the file system each time:
-one call instead of five, and one more for each folder that the key leads through, which
-must be no link. What is kept is right if the name still leads to the same inode,
-unchanged. An inode's number is not given to another file while the first is open, and
-kvd never writes to a published file; should somebody else, its times tell.
+Each read asks the file system whether the cached value is still the value of its key:
+one call instead of five, and one more for each folder in the key, which must not be a
+link. The cached value is current if the name still leads to the same inode, unchanged.
+The number of an inode is not reused while a file is open, and kvd never writes to a
+published file; if another program does, the file's times change.
 
-What is kept is only what kvd wrote. A removed value can stay on the disk, nameless,
-until something else takes its place here. Where the file system would give it another
-name (NFS, FUSE), and so keep its folder from being removed, nothing is kept.
+Only values that kvd wrote are cached. A removed value can stay on the disk, without a
+name, until other values displace it from the cache. On file systems that would give it
+another name (NFS, FUSE), which would keep its folder from being removed, nothing is
+cached.
 """
 
 from __future__ import annotations
@@ -30,17 +31,19 @@ from kvd.store.value import FileValue
 
 MAX_BYTES: Final = 16 * 1024
 """
-Of one value: for larger ones, opening costs little beside sending.
+The size of the largest cached value: for larger ones, opening costs little compared
+with sending.
 """
 
 MAX_VALUES: Final = 2048
 """
-Each holds a descriptor. Where this process may have few, they take an eighth.
+The most cached values. Each holds a descriptor; they use an eighth of the descriptors
+of the process at most.
 """
 
 MAX_TOTAL_BYTES: Final = 8 * 1024 * 1024
 """
-Of all of them.
+The size of all cached values together.
 """
 
 Identity: TypeAlias = tuple[int, int, int, int, int]
@@ -49,7 +52,7 @@ Identity: TypeAlias = tuple[int, int, int, int, int]
 @implementer(IValue)
 class RecentValue:
     """
-    A value in memory. Several readers may have it.
+    A value in memory, which several readers may share.
     """
 
     __slots__ = ("body", "info")
@@ -70,19 +73,19 @@ class RecentValue:
 
 class RecentValues:
     """
-    The values that were read last.
+    The cache of a store.
     """
 
     def __init__(self, root: int) -> None:
         """
         Args:
-            root: The store's folder; stays the caller's.
+            root: The store's folder; the caller closes it.
         """
         self._root = root
         self._values: dict[Key, tuple[Identity, int, RecentValue]] = {}
         self._bytes = 0
         self.forgotten: Callable[[Key], None] = lambda key: None
-        """Called with each key whose value is kept no longer."""
+        """Called with each key whose value leaves the cache."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = min(MAX_VALUES, descriptors // 8)
         if renames_removed_files(root):
@@ -90,15 +93,15 @@ class RecentValues:
 
     def known(self, key: Key) -> tuple[Identity, RecentValue] | None:
         """
-        What is kept under a key, and of which file: it need not be its value any
-        more. It must not be taken for it once it is `forgotten`.
+        The cached value of a key, and the identity of its file. The value may be
+        outdated; it must not be used once it is `forgotten`.
         """
         kept = self._values.get(key)
         return None if kept is None else (kept[0], kept[2])
 
     def find(self, key: Key) -> RecentValue | None:
         """
-        The value of a key, if it is kept and still its value.
+        The value of a key, if it is cached and current.
         """
         kept = self._values.get(key)
         if kept is None:
@@ -111,7 +114,8 @@ class RecentValues:
 
     def _look(self, key: Key) -> os.stat_result | None:
         """
-        What a key leads to, through folders alone; None for nothing.
+        The status of the file of a key, reached through folders without links; None if
+        there is none.
         """
         end = key.find(b"/")
         try:
@@ -126,14 +130,14 @@ class RecentValues:
 
     def kept(self, key: Key, value: FileValue) -> RecentValue | FileValue:
         """
-        Keep a value that was just opened, if it is small and kvd's own.
+        Cache a value that was just opened, if it is small and kvd wrote it.
 
         Returns:
-            What to read from: the value itself if it is not kept, else what
-            took it over.
+            The value to read from: the given one if it is not cached, else its cached
+            form, which owns the descriptor.
 
         Raises:
-            OSError: It cannot be read.
+            OSError: The value cannot be read.
         """
         size = value.info.size
         if not self._most or size > MAX_BYTES or not value.is_ours:
@@ -141,19 +145,19 @@ class RecentValues:
         descriptor = value.fileno()
         body = os.pread(descriptor, size + 1, 0)
         found = identity(value.status)
-        # Somebody may have written to it after it was described.
+        # Another program may have written to the file after it was described.
         if len(body) != size or identity(os.fstat(descriptor)) != found:
             return value
         recent = RecentValue(value.info, body)
         self._values[key] = found, descriptor, recent
         self._bytes += size
         while len(self._values) > self._most or self._bytes > MAX_TOTAL_BYTES:
-            # The one that was read first.
+            # The oldest one.
             self._forget(next(iter(self._values)))
         return recent
 
     def _forget(self, key: Key) -> None:
-        # First: once the descriptor is closed, another file can be the same inode.
+        # First: once the descriptor is closed, another file can get the same inode.
         self.forgotten(key)
         _, descriptor, value = self._values.pop(key)
         self._bytes -= value.info.size
@@ -161,7 +165,7 @@ class RecentValues:
 
     def close(self) -> None:
         """
-        Keep nothing.
+        Empty the cache.
         """
         for key in list(self._values):
             self._forget(key)
@@ -169,7 +173,7 @@ class RecentValues:
 
 def identity(status: os.stat_result) -> Identity:
     """
-    What is the same of a file as long as nobody touches it.
+    What stays the same as long as a file is not touched.
     """
     return (
         status.st_dev,

@@ -1,11 +1,10 @@
 """
-The sleep store: keeps nothing, and each PUT keeps its worker for a time.
+The sleep store: keeps nothing, and each PUT blocks its worker for a time.
 
-For measuring how policies deal with work that blocks: a worker that sleeps
-needs no processor, so even two of them have as many workers busy as are wanted.
-The times are told by the setting (``sleep:10ms``, or ``sleep:19x10ms,210ms`` for
-19 of 20 requests and the last), and the key decides which of them a request
-takes, so that whoever sends it knows.
+It is for measuring policies under work that blocks: a sleeping worker needs no
+processor, so even two processors can have any number of busy workers. The setting has
+the times (``sleep:10ms``, or ``sleep:19x10ms,210ms`` for 19 of 20 requests and the
+last), and the key determines the time of a request, so that the client knows it.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ _read_time = Seconds(most=60)
 
 def read_times(text: str) -> list[float]:
     """
-    Seconds, each as often as it stands there: ``19x10ms,210ms`` are 20.
+    Read times in seconds, each repeated as often as stated: ``19x10ms,210ms`` gives 20.
 
     Raises:
-        BadSetting: It is nothing of the kind.
+        BadSetting: The text is invalid.
     """
     times: list[float] = []
     for part in text.split(","):
@@ -52,7 +51,7 @@ def time_for(times: Sequence[float], key: bytes) -> float:
 
 class SleepUpload(NullUpload):
     """
-    A value whose end is slept over, in the reactor's own thread.
+    An upload whose commit sleeps, in the reactor's thread.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class SleepUpload(NullUpload):
 @implementer(IStore)
 class SleepStore(NullStore):
     """
-    Takes its time.
+    A store that discards all values, and sleeps at each commit.
     """
 
     def __init__(self, times: Sequence[float]) -> None:

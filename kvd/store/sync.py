@@ -1,39 +1,38 @@
 """
-Making sure that the disk has it, at durability ``disk``.
+Syncs files and folders, at durability ``disk``.
 
-A value is there after a power cut if its file, its name in the folder, and the
-name of every folder above it are. The file is synced before it gets its name.
-The folders are synced after: all of them up to the root, since any may be new
-and made by another upload that has not synced it yet (a folder without changes
-costs 36 µs on ext4, one with changes 200).
+A value survives a power cut if its file, its name in the folder, and the name of every
+folder above it do. The file is synced before it gets its name. The folders are synced
+after: all of them up to the root, since any may be new and made by another upload that
+has not synced it yet (a folder without changes costs 36 µs on ext4, one with changes
+200).
 
-Syncs block, so they are done in threads, many at once: the disk then writes
-together what the waiting uploads have in common, such as a commit of its
-journal. A file is synced as soon as it is complete, each in a thread of its
-own. Folders are synced in batches: one is on its way at a time, and who comes
-meanwhile waits for the next one with all the others, so that a folder is
-synced once for many. In a batch each path has a thread of its own. Who
-comes alone waits for nobody.
+Syncs block, so they are done in threads, many at once: then the disk writes what the
+waiting uploads have in common, such as a commit of its journal, only once. Each file is
+synced as soon as it is complete, in a thread of its own. Folders are synced in batches:
+one batch is active at a time, and uploads that complete meanwhile wait for the next one
+together, so that a folder is synced once for many. In a batch each path has a thread of
+its own. A single upload waits for no other.
 
-One folder after the other would be the end of sharing where keys lie in many
-folders. With 256 of them on a tmpfs whose syncs were made to last 5 ms, 64
-clients and 2 workers, that was 330 PUTs a second, 8 times the rate of one
-client; with a thread for each path it is 2,300, 50 times.
+If a batch synced one folder after the other, keys in many folders would share nothing.
+With 256 folders on a tmpfs whose syncs were made to last 5 ms, 64 clients and 2
+workers, that was 330 PUTs a second, 8 times the rate of one client; with a thread for
+each path it is 2,300, 50 times.
 
-One syncfs(2) for all files that wait would cost half the processor time. But it
-also writes whatever else the filesystem has to write, such as large uploads
-that have only begun, and tells each of them of anybody's failure.
+One syncfs(2) for all files that wait would cost half the processor time. But it also
+writes everything else in the file system, such as large uploads that have only begun,
+and reports any failure to all of them.
 
-A sync that failed is not tried again: the kernel tells of a lost page once and
-then forgets it (fsync(2)). So when a folder's sync fails, it fails for those
-too who already wait for the next sync of this folder.
+A sync that failed is not tried again: the kernel reports a lost page once and then
+forgets it (fsync(2)). So when the sync of a folder fails, it also fails for uploads
+that already wait for the next sync of this folder.
 
-Nor is a sync believed that says nothing. XFS answers fsync of a folder with success
-when the file system was shut down before, by an error of its log or its device, and
-the rename is gone (Linux 6.18); what it says of anything else, fstat(2) for one, is
-EIO from then on. Other file systems become read-only after an error, and some of them
-(f2fs) then answer every fsync with success, as there is nothing to write. So `sync`
-looks behind each fsync whether there still is a file system that writes.
+The success of fsync is not enough either. XFS reports success for an fsync of a folder
+if the file system was shut down before, by an error of its log or its device, and the
+rename is lost (Linux 6.18); other calls, such as fstat(2), return EIO from then on.
+Other file systems become read-only after an error, and some of them (f2fs) then report
+success for every fsync, since there is nothing to write. So after each fsync, `sync`
+checks that the file system still writes.
 """
 
 from __future__ import annotations
@@ -54,9 +53,9 @@ from kvd.store.waiting import OffReactor
 
 MAX_THREADS: Final = 32
 """
-So many syncs at once; further ones take turns. In the measurement above, 8 gave
-1,300 PUTs a second, 16 gave 2,040 and 32 gave 2,320. On ext4 as it is, with all
-keys in one folder, there was no difference.
+The most syncs at once; further ones wait. In the measurement above, 8 gave 1,300 PUTs a
+second, 16 gave 2,040 and 32 gave 2,320. On plain ext4, with all keys in one folder,
+there was no difference.
 """
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -68,30 +67,30 @@ Failed = dict[Path, OSError]
 
 def sync(descriptor: int) -> None:
     """
-    Sync a file or a folder. It blocks.
+    Sync a file or a folder; blocks.
 
     Raises:
-        OSError: What was written may be lost.
+        OSError: Written data may be lost.
     """
     os.fsync(descriptor)
-    _look_behind(descriptor)
+    _check_writable(descriptor)
 
 
 def sync_all(folder: int) -> None:
     """
-    Sync everything in the file system of a folder. It blocks.
+    Sync everything in the file system of a folder; blocks.
 
     Raises:
-        OSError: Something that was written may be lost; it may be somebody else's.
+        OSError: Written data may be lost, of kvd or of another program.
     """
     if _libc.syncfs(folder):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    _look_behind(folder)
+    _check_writable(folder)
 
 
-def _look_behind(descriptor: int) -> None:
-    # After the sync: what ended the file system may have come with it.
+def _check_writable(descriptor: int) -> None:
+    # After the sync: an error during it may have shut down the file system.
     os.fstat(descriptor)
     if os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -102,7 +101,7 @@ async def sync_file(descriptor: int, off_reactor: OffReactor) -> None:
     Sync a file that has no name yet.
 
     Raises:
-        StoreFull: The filesystem found out only now.
+        StoreFull: The file system reports only now that it is full.
         SyncFailed: The file is lost.
     """
     try:
@@ -116,7 +115,7 @@ async def sync_file(descriptor: int, off_reactor: OffReactor) -> None:
 
 class Syncs:
     """
-    Syncs what one store changes.
+    Syncs the changes of one store.
     """
 
     def __init__(self, root: int, off_reactor: OffReactor) -> None:
@@ -133,8 +132,8 @@ class Syncs:
 
     async def folders(self, path: Iterable[bytes]) -> None:
         """
-        Sync a folder and those around it up to the root. Where a part of the
-        path is gone, what was in it is too, and the rest is synced.
+        Sync a folder and the folders around it, up to the root. If a part of the path
+        is gone, with everything in it, the rest is synced.
 
         Raises:
             SyncFailed: One of them failed.
@@ -177,7 +176,7 @@ class Syncs:
 
 class _Waiter:
     """
-    Who waits for the folders of one path.
+    A commit or removal that waits for the folders of one path.
     """
 
     def __init__(self, path: Path) -> None:
@@ -196,21 +195,21 @@ class _Waiter:
 
 class Folders:
     """
-    The folders on the paths of one batch, each synced once.
+    The folders on the paths of one batch, each of which is synced once.
     """
 
     def __init__(self, root: int) -> None:
         self._root = root
         self._begun: set[Path] = set()
         self.failed: Failed = {}
-        """The errors of those that failed."""
+        """The errors of the folders whose sync failed."""
 
     def sync(self, path: Path) -> None:
         """
-        Sync the folders on a path that no other path's thread has begun to.
+        Sync the folders on a path that the thread of no other path has begun to sync.
 
-        It blocks, and may be called in several threads at once. All folders are
-        synced when all calls have returned.
+        Blocks; may be called in several threads at once. All folders are synced when
+        all calls have returned.
         """
         try:
             folder = os.dup(self._root)
@@ -226,11 +225,11 @@ class Folders:
                     os.close(folder)
                     folder = inner
                 if here not in self._begun:
-                    # Two threads that come here at once both sync: so what.
+                    # Two threads that arrive at once both sync, which does no harm.
                     self._begun.add(here)
                     sync(folder)
         except (FileNotFoundError, NotADirectoryError):
-            # Pruned, maybe after the folder around it was synced: once more.
+            # Pruned, perhaps after the folder around it was synced: sync that again.
             self._sync_again(folder, here[:-1])
         except OSError as error:
             self.failed[here] = error

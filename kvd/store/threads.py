@@ -1,17 +1,17 @@
 """
-Threads that syncs have to themselves.
+A thread pool for syncs.
 
-A sync waits for the disk and works for some microseconds before and after; at
-durability ``disk`` each upload needs one at least. So what is paid here is the
-way to the thread and back. Twisted's `deferToThreadPool` asks a coordinator
-under a lock which of its threads is idle, wakes that one, keeps a logging
-context for it, and wakes the reactor for each result. Here all threads wait at
-one queue, and results wait for the reactor together: it is woken for the first.
-That takes 85 µs of processor time instead of 111 for one sync at a time, 72
-instead of 97 for 32 (a sync being a sleep of 0.2 ms).
+A sync waits for the disk, and computes for some microseconds before and after; at
+durability ``disk`` each upload needs at least one. So most of its cost is the way to
+the thread and back. Twisted's `deferToThreadPool` asks a coordinator under a lock which
+of its threads is idle, wakes that thread, keeps a logging context for it, and wakes the
+reactor for each result. Here all threads wait at one queue, and the reactor is woken
+only for the first of the results that wait for it. That takes 85 µs of processor time
+instead of 111 for one sync at a time, and 72 instead of 97 for 32 (with a sleep of 0.2
+ms as sync).
 
-The reactor's own pool has ten threads, where listings are read and the access
-log is written: neither waits behind uploads that wait for the disk.
+Listings are read in the reactor's own pool of ten threads, so they do not wait for
+uploads that wait for the disk.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ T = TypeVar("T")
 
 class Threads:
     """
-    An `OffReactor` with threads of its own.
+    An `OffReactor` with its own threads.
 
-    Another thread is started when more is underway than there are threads, and
-    kept; so nobody waits for a thread before there are as many as may be.
+    If more work is underway than there are threads, another thread is started, and
+    kept; so work waits for a thread only if all permitted threads exist.
     """
 
     def __init__(self, reactor: Any, most: int) -> None:
         """
         Args:
-            reactor: Provides `IReactorFromThreads`; where answers are given.
-            most: Of this many threads. Further work waits, first come first
+            reactor: Provides `IReactorFromThreads`; Deferreds fire in it.
+            most: The largest number of threads. Further work waits, first come first
                 served.
         """
         self._reactor = reactor
@@ -64,14 +64,14 @@ class Threads:
             try:
                 self._start()
             except RuntimeError:
-                pass  # No more to be had: those that are there do all the work.
+                pass  # No more threads can be had: the existing ones do all the work.
         self._asked.put(do)
         return answer
 
     def stop(self) -> None:
         """
-        Finish what was asked for and end the threads. Whose answer has not been
-        given by then never gets it; nothing may be asked for any more.
+        Finish all work and end the threads. Deferreds that have not fired by then never
+        fire; no work may follow.
         """
         for _ in self._threads:
             self._asked.put(None)
@@ -79,7 +79,7 @@ class Threads:
             thread.join()
 
     def _start(self) -> None:
-        # A process whose reactor never runs does not stop them either.
+        # A daemon thread: a process whose reactor never runs never stops it.
         thread = Thread(target=self._work, name="kvd-sync", daemon=True)
         thread.start()
         self._threads.append(thread)
@@ -87,8 +87,8 @@ class Threads:
     def _work(self) -> None:
         for do in iter(self._asked.get, None):
             do()
-            # Set before the reactor is woken, and cleared before it looks: what
-            # is appended between that and its last look may wake it in vain.
+            # Set before the reactor is woken, and cleared before it reads the results:
+            # a result that is appended while it reads may wake it in vain.
             if not self._woken:
                 self._woken = True
                 self._reactor.callFromThread(self._answer)

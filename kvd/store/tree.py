@@ -1,10 +1,9 @@
 """
-Keys as paths below a root: what is there, and the steps that change it.
+Values as files below a root: finding, publishing, restoring and removing them.
 
-Everything here is done at once and waits for nothing but the disk. What
-changes something is called while the key's lock is held (`kvd.store.locks`),
-so that no other kvd changes the same key meanwhile. Other keys may come and go
-all the time, and with them the folders that this one needs.
+Nothing here waits, except for the disk. Methods that change a key are called while its
+lock is held (`kvd.store.locks`), so that no other kvd changes the same key meanwhile.
+Other keys may come and go at any time, and with them the folders that this key needs.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from kvd.errors import KeyAbsent, KeyConflict, StoreFault
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
 from kvd.settings import DEFAULT_MODES, Modes
-from kvd.store.exchange import swap, swapping_is_cheaper
+from kvd.store.exchange import exchange_is_cheaper, exchange_names
 from kvd.store.faults import folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
 from kvd.store.uploads import Kept, UploadFolder
@@ -29,20 +28,20 @@ from kvd.store.value import (
     open_file,
 )
 
-# How often a folder may be pruned by others between being made and being used.
-# Two processes that did nothing else but that lost twice in a row at the most.
+# How often a call accepts that another process prunes a folder between its making and
+# its use. Two processes that did nothing else lost at most twice in a row.
 _TRIES: Final = 100
 
 SOMETHING: Final = Key(b"")
 """
-What is entered in `Tree.kept` when something has changed, whether or not anything is
-kept for it.
+The entry in `Tree.kept` that says that something has changed, whether or not a replaced
+value is kept.
 """
 
 
 MOST_KEPT: Final = 65536
 """
-So many replaced values are kept at once, however long a sync takes; the same in
+The most replaced values that are kept at once, however long a sync takes; the same in
 `kvd.http.fast_path`.
 """
 
@@ -54,13 +53,13 @@ _SPARE_TIMES: Final = 4
 
 def is_scarce(size: int, root: int) -> bool:
     """
-    Whether there is too little room to keep a value that is replaced: most of it would
-    be taken, or there is little anyway, however small the value. `kvd.http.fast_path`
-    goes by the same.
+    Whether there is too little room to keep a value that is replaced: the value would
+    take much of the free room, or there is little room in any case.
+    `kvd.http.fast_path` uses the same rule.
 
     Args:
-        size: Of the value, in bytes.
-        root: In the file system in question.
+        size: The size of the value in bytes.
+        root: A folder of the file system.
     """
     space = os.fstatvfs(root)
     free = space.f_bavail * space.f_frsize
@@ -70,7 +69,8 @@ def is_scarce(size: int, root: int) -> bool:
 
 class CannotBeKept(Exception):
     """
-    What is to be replaced cannot be kept: what replaces it must be synced before.
+    The replaced value cannot be kept, so the new one must be synced before it is
+    published.
     """
 
 
@@ -82,19 +82,19 @@ class Tree:
     def __init__(self, root: int, modes: Modes = DEFAULT_MODES) -> None:
         """
         Args:
-            root: Stays the caller's.
-            modes: Of what is made.
+            root: The store's folder; the caller closes it.
+            modes: The modes of folders that are made.
         """
         self._root = root
         self._modes = modes
-        self.swaps = swapping_is_cheaper(root)
-        """How a value is replaced; see `kvd.store.exchange`."""
+        self.exchanges = exchange_is_cheaper(root)
+        """Whether values are replaced by exchanging names; see `kvd.store.exchange`."""
         self.kept: dict[Key, bytes] | None = None
-        """Where what is replaced is kept for a while; see `kvd.store.writeback`."""
+        """The names of replaced values that are kept; see `kvd.store.writeback`."""
 
     def _enter(self, parents: Parents, *, make: bool = False) -> int:
         """
-        Open the folder of a key; see `open_folder`. Then `leave` it.
+        Open the folder of a key; see `open_folder`. Call `leave` afterwards.
         """
         if not parents:
             return self._root
@@ -102,14 +102,14 @@ class Tree:
 
     def leave(self, folder: int) -> None:
         """
-        Let go of what was entered.
+        Close a folder that was entered.
         """
         if folder != self._root:
             os.close(folder)
 
     def open(self, key: Key) -> FileValue | None:
         """
-        Open a value; None if there is none.
+        Open a value; return None if there is none.
         """
         parents, name = split(key)
         try:
@@ -123,10 +123,11 @@ class Tree:
                 return None
             raise
 
-    def enter_near(self, key: Key) -> int:
+    def enter_parent(self, key: Key) -> int:
         """
-        Open the folder in which a value will be, or the last on the way to it that
-        exists; then `leave` it. Finds out early that a value cannot have this key.
+        Open the folder in which a value will be, or the last one on its path that
+        exists; call `leave` afterwards. Detects early that a value cannot have this
+        key.
 
         Raises:
             KeyConflict: See `IStore.begin`.
@@ -156,21 +157,22 @@ class Tree:
 
     def _path_conflict(self, key: Key) -> KeyConflict:
         """
-        What to raise where a key leads through something that is no folder.
+        Return the exception for a key whose path contains something that is not a
+        folder.
         """
         parents, _ = split(key)
         for depth in range(1, len(parents) + 1):
-            way = b"/".join(parents[:depth])
+            path = b"/".join(parents[:depth])
             try:
-                status = os.stat(way, dir_fd=self._root, follow_symlinks=False)
+                status = os.stat(path, dir_fd=self._root, follow_symlinks=False)
             except OSError:
-                break  # It was, a moment ago.
+                break  # It has disappeared since.
             if stat.S_ISREG(status.st_mode):
-                return path_conflict(key, way)
+                return path_conflict(key, path)
             if stat.S_ISLNK(status.st_mode):
-                return path_conflict(key, way, "a link, which kvd does not follow,")
+                return path_conflict(key, path, "a link, which kvd does not follow,")
             if not stat.S_ISDIR(status.st_mode):
-                return path_conflict(key, way, "neither a value nor a folder")
+                return path_conflict(key, path, "neither a value nor a folder")
         return path_conflict(key, b"/".join(parents), "no folder")
 
     def publish(
@@ -184,23 +186,23 @@ class Tree:
         synced: bool = False,
     ) -> bool:
         """
-        Give a finished file its name.
+        Rename a finished file to its key.
 
         Args:
-            uploads: The folder that it is in.
-            upload: Its name there; gone afterwards.
-            key: Where it goes.
-            conditions: What must hold of the value that is there.
-            seal: Called before it gets its name, with the date of the value that is
-                there, if kvd wrote it: the new one's must not be earlier.
-            synced: Whether the file is on the disk: then what it replaces need not be
-                kept.
+            uploads: The folder of the file.
+            upload: The name of the file, which is gone afterwards.
+            key: The key.
+            conditions: What must be true of the current value.
+            seal: Called before the rename, with the date of the current value if kvd
+                wrote it: the date of the new value must not be earlier.
+            synced: Whether the file is synced: then the value that it replaces need not
+                be kept.
 
         Returns:
-            Whether a value was there.
+            Whether the key had a value.
 
         Raises:
-            CannotBeKept: It must be synced before.
+            CannotBeKept: The file must be synced first.
         """
         try:
             for _ in range(_TRIES):
@@ -210,8 +212,8 @@ class Tree:
                 if replaced is not None:
                     return replaced
             raise StoreFault(
-                f"/{escape(key)} cannot be published: its folder, or the upload"
-                " itself, is removed by others again and again."
+                f"/{escape(key)} cannot be published: other processes keep removing its"
+                " folder or the upload itself."
             )
         except BaseException:
             prune(self._root, split(key)[0])
@@ -228,7 +230,7 @@ class Tree:
         synced: bool,
     ) -> bool | None:
         """
-        Try to; None if the way was not clear but may be now.
+        Try to publish; return None if that failed but may succeed now.
         """
         parents, name = split(key)
         try:
@@ -240,8 +242,8 @@ class Tree:
         try:
             current = _current(folder, name, key)
             conditions.check_change(None if current is None else current.info)
-            # What a file of others says may be any time. If it is in the future, no
-            # client was told (`kvd.http.methods.get`).
+            # The date of a foreign file may be in the future. Then no client has seen
+            # it (`kvd.http.methods.get`).
             ours = current if current is not None and current.is_ours else None
             seal(None if ours is None else ours.info.changed)
             if current is None:
@@ -253,7 +255,7 @@ class Tree:
                 size = current.info.size
                 self._replace(uploads, upload, folder, name, key, size, synced=synced)
         except FileNotFoundError:
-            return None  # Pruned after it was opened, or removed by a stranger.
+            return None  # Pruned after it was opened, or removed by another program.
         except IsADirectoryError as error:
             if not remove_empty(folder, name):
                 raise folder_conflict(key) from error
@@ -279,8 +281,8 @@ class Tree:
                 raise CannotBeKept
             kept = _keep(uploads, folder, name, key)
         try:
-            if self.swaps:
-                swap(uploads.descriptor, upload, folder, name)
+            if self.exchanges:
+                exchange_names(uploads.descriptor, upload, folder, name)
                 uploads.remove(upload)
             else:
                 os.rename(
@@ -300,11 +302,11 @@ class Tree:
 
     def restore(self, kept: Kept) -> bool:
         """
-        Give a key back the value that is kept for it, if its own was torn. The key is
-        locked.
+        Restore the kept value of a key if its current value is torn. The caller holds
+        the key's lock.
 
         Returns:
-            Whether it got it.
+            Whether the value was restored.
         """
         parents, name = split(kept.key)
         try:
@@ -324,11 +326,11 @@ class Tree:
 
     def remove(self, key: Key, conditions: Conditions) -> None:
         """
-        Remove a value, and the folders that it leaves empty.
+        Remove a value, and the folders that become empty.
 
         Raises:
-            KeyAbsent: There is none.
-            PreconditionFailed: It is not the one that was meant.
+            KeyAbsent: The key has no value.
+            PreconditionFailed: A condition does not hold.
         """
         parents, name = split(key)
         folder = self._enter(parents)
@@ -341,14 +343,14 @@ class Tree:
         finally:
             self.leave(folder)
         self._changed()
-        # Within the key's lock, though it needs none: so a sync that follows
-        # finds the folders as they stay.
+        # Pruning needs no lock, but happens under the key's lock so that a later sync
+        # finds the remaining folders.
         prune(self._root, parents)
 
 
 def open_value(folder: int, name: bytes, key: Key) -> FileValue | None:
     """
-    Open the value that a file of a folder is; None if it is none.
+    Open a file of a folder as a value; return None if it is not a value.
 
     Raises:
         OSError: It cannot be opened; see `is_absence`.
@@ -367,8 +369,8 @@ def open_value(folder: int, name: bytes, key: Key) -> FileValue | None:
 
 def _current(folder: int, name: bytes, key: Key) -> FileValue | None:
     """
-    The value that a file of a folder is, closed: for what is known of it. None if it
-    is none.
+    Describe a file of a folder as a value, which is closed; return None if it is not a
+    value.
     """
     try:
         value = open_value(folder, name, key)
@@ -383,14 +385,14 @@ def _current(folder: int, name: bytes, key: Key) -> FileValue | None:
 
 def _keep(uploads: UploadFolder, folder: int, name: bytes, key: Key) -> bytes:
     """
-    Give a value a second name, before it is replaced.
+    Link a value to a second name before it is replaced.
 
     Returns:
-        Its name among the uploads.
+        The name in the upload folder.
 
     Raises:
-        CannotBeKept: There can be none.
-        FileNotFoundError: The value is gone, or the folder of uploads.
+        CannotBeKept: It cannot be linked.
+        FileNotFoundError: The value or the upload folder is gone.
     """
     kept = uploads.name_to_keep(key)
     if kept is None:
@@ -406,14 +408,14 @@ def _keep(uploads: UploadFolder, folder: int, name: bytes, key: Key) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        # Forbidden, unknown here, or one too many.
+        # Not permitted, not supported, or too many links.
         raise CannotBeKept from error
     return kept
 
 
 def _is_torn(folder: int, name: bytes, key: Key) -> bool:
     """
-    Whether a file is less than what kvd wrote.
+    Whether a file lacks some of what kvd wrote.
 
     Raises:
         OSError: It cannot be opened; see `is_absence`.
@@ -428,7 +430,7 @@ def _is_torn(folder: int, name: bytes, key: Key) -> bool:
 
 def _is_whole(kept: Kept) -> bool:
     """
-    Whether a file is a value, with all that was written.
+    Whether a file is a value and has everything that was written.
 
     Raises:
         OSError: It cannot be opened; see `is_absence`.

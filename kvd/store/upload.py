@@ -1,20 +1,20 @@
 """
-A value of the file store while it is written.
+Uploads to the file store.
 
     open ──commit──> committing ──> ended
       └───discard──────────────────^
 
-While a commit is on its way, `discard` does nothing: a thread may be syncing
-the file, and the commit alone says what becomes of it. When it ends, for
-whatever reason, the file is either under its key or gone.
+During a commit, `discard` does nothing: a thread may be syncing the file, and only the
+commit decides its fate. When the commit ends, for any reason, the file is either under
+its key or gone.
 
 A value is *sealed* with its attribute and its date, while the key is locked: the date
-is that of publication, and never earlier than that of the value before it. At
-durability ``disk`` it is sealed before its sync too, so that one sync has all. If it
-is published in a later second than that, or behind a value of a later date, it is
-sealed anew, and synced again before the folders are. At durability ``process`` it is
-synced only where what it replaces cannot be kept; its seal then need not be, since it
-gets to the disk before its name, in the journal.
+is that of publication, and never earlier than that of the value that it replaces. At
+durability ``disk`` it is also sealed before its sync, so that one sync covers
+everything. If it is published in a later second, or after a value with a later date, it
+is sealed again, and synced again before the folders. At durability ``process`` a value
+is synced only if the value that it replaces cannot be kept; its seal then need not be
+synced, since the journal writes it to the disk before the name.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from kvd.store.waiting import OffReactor, Underway, resolved
 
 
 @dataclass(frozen=True, slots=True)
-class Premises:
+class UploadContext:
     """
-    What all uploads of one store use.
+    What all uploads of one store share.
     """
 
     tree: Tree
@@ -55,17 +55,17 @@ class Premises:
     locks: KeyLocks
     underway: Underway
     off_reactor: OffReactor
-    """Where a file is synced at durability ``process``, if it must be."""
+    """Runs the sync of a file at durability ``process``, if one is needed."""
     syncs: Syncs | None
     """None at durability ``process``."""
     full: Callable[[], None]
-    """Called where there was no room."""
+    """Called when there was no room."""
 
 
 @implementer(IUpload)
 class FileUpload:
     """
-    A file in the upload folder that will get a key's name.
+    A file in the upload folder that will be renamed to a key.
     """
 
     def __init__(
@@ -73,16 +73,17 @@ class FileUpload:
         key: Key,
         length: int | None,
         metadata: Metadata,
-        premises: Premises,
-        near: int | None = None,
+        shared: UploadContext,
+        parent: int | None = None,
     ) -> None:
         """
         Args:
-            key: Where it will be.
+            key: The key of the value.
             length: See `IStore.begin`.
-            metadata: See there.
-            premises: What all uploads use.
-            near: The folder in which it will be, or the nearest that exists.
+            metadata: See `IStore.begin`.
+            shared: What all uploads of the store share.
+            parent: The folder in which the value will be, or the last one on its path
+                that exists.
 
         Raises:
             OSError: The file cannot be created.
@@ -92,12 +93,12 @@ class FileUpload:
         self._length = length
         self._metadata = metadata
         self._metadata_lines = attribute.encode_metadata(metadata)
-        self._premises = premises
+        self._shared = shared
         self._committing = False
         self._etag = attribute.new_etag()
         self._size = 0
         self._sealed: ValueInfo | None = None
-        self._descriptor, self._name = premises.uploads.create(near)
+        self._descriptor, self._name = shared.uploads.create(parent)
 
     def write(self, chunk: bytes) -> None:
         try:
@@ -117,20 +118,20 @@ class FileUpload:
 
     def commit(self, conditions: Conditions) -> Answer[Published]:
         self._committing = True
-        premises = self._premises
-        if premises.syncs is not None:
-            work = self._commit_to_disk(conditions, premises.syncs)
-            return premises.underway.shield(work)
+        shared = self._shared
+        if shared.syncs is not None:
+            work = self._commit_to_disk(conditions, shared.syncs)
+            return shared.underway.shield(work)
         try:
             self._measure()
             answer = self._publish(conditions)
         except CannotBeKept:
-            return premises.underway.shield(self._publish_synced(conditions))
+            return shared.underway.shield(self._publish_synced(conditions))
         except BaseException:
             self._end()
             raise
         if isinstance(answer, Deferred):
-            return premises.underway.shield(self._end_after(answer, conditions))
+            return shared.underway.shield(self._end_after(answer, conditions))
         self._end()
         return answer
 
@@ -159,14 +160,14 @@ class FileUpload:
 
     async def _publish_synced(self, conditions: Conditions) -> Published:
         try:
-            await sync_file(self._descriptor, self._premises.off_reactor)
+            await sync_file(self._descriptor, self._shared.off_reactor)
             return await resolved(self._publish(conditions, synced=True))
         finally:
             self._end()
 
     def _measure(self) -> None:
         """
-        See how long the value has become.
+        Determine the size of the value, and check it.
         """
         try:
             self._size = os.fstat(self._descriptor).st_size
@@ -180,11 +181,10 @@ class FileUpload:
 
     def _seal(self, earliest: float | None) -> ValueInfo:
         """
-        Say in the file's attribute which value it is, and give the file its date,
-        unless they say so already.
+        Set the file's attribute and date, unless they are already right.
 
         Args:
-            earliest: What the date must not be before; None: anything.
+            earliest: The earliest permitted date; None: any.
         """
         now_us = time.time_ns() // 1000
         sealed = self._sealed
@@ -218,8 +218,8 @@ class FileUpload:
 
     def _has_room(self) -> bool:
         """
-        Whether it is not the disk that is full, but what a file has room for beside
-        its content: ext4 has one block for it.
+        Whether the disk still has room, so that only the space for the attributes of a
+        file is full: ext4 has one block for it.
         """
         space = os.fstatvfs(self._descriptor)
         return bool(self._metadata_lines) and space.f_bavail > 0
@@ -228,13 +228,13 @@ class FileUpload:
         self, conditions: Conditions, *, synced: bool = False
     ) -> Answer[Published]:
         act = partial(self._publish_now, conditions, synced=synced)
-        return self._premises.locks.holding(self._key, act)
+        return self._shared.locks.holding(self._key, act)
 
     def _publish_now(self, conditions: Conditions, *, synced: bool) -> Published:
-        premises = self._premises
+        shared = self._shared
         try:
-            replaced = premises.tree.publish(
-                premises.uploads,
+            replaced = shared.tree.publish(
+                shared.uploads,
                 self._name,
                 self._key,
                 conditions,
@@ -249,17 +249,17 @@ class FileUpload:
 
     def _end(self) -> None:
         """
-        Let go of the file, and of its name unless it became a value.
+        Close the file, and remove it unless it became a value.
         """
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
             return
         os.close(descriptor)
         if self._name:
-            self._premises.uploads.remove(self._name)
+            self._shared.uploads.remove(self._name)
 
     def _fault_of(self, error: OSError, done: str) -> Exception:
         fault = fault_of(error, f"The upload of /{escape(self._key)} cannot be {done}")
         if isinstance(fault, StoreFull):
-            self._premises.full()
+            self._shared.full()
         return fault

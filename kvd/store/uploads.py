@@ -1,24 +1,25 @@
 """
-The folder in which this process keeps what is being uploaded.
+The upload folder of this process, and those that other processes left.
 
-It lies in ``.kvd`` below the root, so that a finished upload is renamed within
-its filesystem. Each process has its own and holds it with flock(2) for as long
-as it lives, which the kernel ends however the process does. So a folder that
-can be locked belongs to nobody: it is the rest of a process that was killed,
-and whoever opens the store sweeps it away.
+The folder is in ``.kvd`` below the root, so that a finished upload is renamed within
+its file system. Each process has its own folder and locks it with flock(2); the kernel
+releases the lock when the process ends, in whatever way. So a folder that can be locked
+was left by a process that was killed, and the next process that opens the store removes
+it.
 
-At durability ``process`` it also keeps values that were replaced a moment ago
-(`kvd.store.writeback`). Their names have a dot, and behind it the key they had, whose
-slashes are the control character US. Folders that hold such files are not removed
-before a sync.
+At durability ``process`` the folder also keeps values that were replaced recently
+(`kvd.store.writeback`). Their names contain a dot, followed by their key, in which
+slashes are replaced by the control character US. Folders with such files are not
+removed before a sync.
 
-Between making a folder and holding it, somebody who sweeps may take it. So the
-maker looks again once it holds the lock, and makes another if the folder is
-gone; and whoever sweeps keeps the lock until the folder is removed.
+After a process makes a folder and before it locks it, another process that sweeps may
+remove it. So the first process checks again once it holds the lock, and makes another
+folder if the first is gone; and a process that sweeps keeps the lock until the folder
+is removed.
 
-A value is to be as if it had been created in the folder of its key. Where that confers
-something else than the folder of uploads does (`kvd.store.conferring`), its file is
-created there, without a name (O_TMPFILE), and then given one here.
+A value must look as if it had been created in the folder of its key. If that folder
+confers other properties than the upload folder (`kvd.store.conferring`), the file is
+created there, without a name (O_TMPFILE), and then linked into the upload folder.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.conferring import ALL_OF_A_FILE, Conferred, conferred, make_folder
 from kvd.store.folders import FOLDER_FLAGS
 
-# Somebody sweeps for some milliseconds, once, when a process starts.
+# A process sweeps once, at its start, for some milliseconds.
 _TRIES: Final = 100
 
 _FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -47,7 +48,7 @@ _NAMELESS_FLAGS: Final = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
 _log = Logger()
 
 
-# How what the ordinary way keeps begins; `kvd.http.fast_path` has another letter.
+# The first letter of the names of kept values; `kvd.http.fast_path` uses another.
 _ORDINARY: Final = b"k"
 _KEY_BEHIND: Final = b"."
 _SLASH: Final = b"\x1f"  # In no key.
@@ -56,12 +57,12 @@ _MAX_NAME_BYTES: Final = 255
 
 def key_of(name: bytes) -> Key | None:
     """
-    The key of which a file in an upload folder is the value that was replaced; None if
-    it is not kept for any.
+    The key of a replaced value, from its file name in an upload folder; None if the
+    file is not a replaced value.
     """
     _, behind, text = name.partition(_KEY_BEHIND)
     key = text.replace(_SLASH, b"/")
-    # Anybody may have made it.
+    # Another program may have made it.
     if not behind or key.startswith(b".kvd") or not _is_path(key):
         return None
     return Key(key)
@@ -78,17 +79,18 @@ class Kept(NamedTuple):
 
     changed_ns: int
     key: Key
-    """Whose value it was."""
+    """The key of the value."""
     folder: int
     name: bytes
     may_be_unfinished: bool
-    """Whether it may be an upload of `kvd.http.fast_path` that never became a value.
-    Such a file has no attribute yet."""
+    """Whether it may be an upload of `kvd.http.fast_path` that never became a value;
+    such a file has no attribute yet."""
 
 
 class Left:
     """
-    A folder with replaced values that a process left, held by this one.
+    An upload folder with replaced values that another process left, locked by this
+    process.
     """
 
     def __init__(self, hidden: int, name: str, folder: int) -> None:
@@ -98,20 +100,20 @@ class Left:
 
     def remove(self) -> None:
         """
-        Remove it with all that is in it.
+        Remove the folder and everything in it.
         """
         _remove(self._hidden, self._name, self.folder)
         self.release()
 
     def release(self) -> None:
         """
-        Leave it to others.
+        Unlock the folder and leave it to other processes.
         """
         os.close(self.folder)
 
     def kept(self) -> Iterator[Kept]:
         """
-        What may be a value that was replaced, in no order.
+        The files that may be replaced values, in no order.
         """
         for name in map(os.fsencode, os.listdir(self.folder)):
             key = key_of(name)
@@ -128,7 +130,7 @@ class Left:
 
 class UploadFolder:
     """
-    This process's own folder.
+    The upload folder of this process.
     """
 
     def __init__(
@@ -140,10 +142,10 @@ class UploadFolder:
         """
         Args:
             hidden: The folder ``.kvd``, open for as long as this one is used.
-            modes: Of files and folders that are made. This process's umask must let
-                those of files through.
-            renew_hidden: Makes the folder ``.kvd`` anew, behind the same descriptor,
-                where somebody has removed it.
+            modes: The modes of files and folders that are made. The umask of this
+                process must permit the mode of files.
+            renew_hidden: Makes the folder ``.kvd`` again, with the same descriptor, if
+                another program has removed it.
         """
         self._hidden = hidden
         self._modes = modes
@@ -152,36 +154,37 @@ class UploadFolder:
         self._names = count()
         self._name = ""
         self.descriptor = -1
-        """Of the folder; it is made for the first upload, so that a store
-        whose disk is full can still be opened and read."""
+        """The descriptor of the folder, or -1. The folder is made for the first upload,
+        so that a store whose disk is full can still be opened and read."""
         self.stays = False
-        """Set where replaced values in it may still be needed; then `close` leaves the
-        folder as those leave theirs who are killed."""
+        """Set if replaced values in it may still be needed; then `close` leaves the
+        folder in place, as a process that is killed does."""
         self.made: Callable[[int], None] = lambda descriptor: None
-        """Called with its descriptor when it is made, and with -1 when it is closed."""
+        """Called with the descriptor when the folder is made, and with -1 when it is
+        closed."""
 
-    def create(self, near: int | None = None) -> tuple[int, bytes]:
+    def create(self, parent: int | None = None) -> tuple[int, bytes]:
         """
-        Create an empty file. `kvd.http.fast_path` creates others, by names of its own.
+        Create an empty file. `kvd.http.fast_path` creates files with other names.
 
         Args:
-            near: The folder in which it will be a value, or that around it; None: any.
+            parent: The folder in which the value will be, or one around it; None: any.
 
         Returns:
-            Its descriptor, open for writing, and its name in the folder.
+            The descriptor, open for writing, and the name in the folder.
 
         Raises:
-            OSError: It cannot be created.
+            OSError: The file cannot be created.
         """
         if self.descriptor < 0:
             self._make()
         name = b"%x" % next(self._names)
         try:
-            return self._create(name, near), name
+            return self._create(name, parent), name
         except FileNotFoundError:
-            # Somebody has removed the folder. What was uploaded in it is lost.
+            # Another program has removed the folder. The uploads in it are lost.
             self._make()
-            return self._create(name, near), name
+            return self._create(name, parent), name
 
     def _make(self) -> None:
         old = self.descriptor
@@ -195,26 +198,26 @@ class UploadFolder:
         if old >= 0:
             os.close(old)
 
-    def _create(self, name: bytes, near: int | None) -> int:
-        if near is not None:
-            other = conferred(near)
+    def _create(self, name: bytes, parent: int | None) -> int:
+        if parent is not None:
+            other = conferred(parent)
             if other != self._conferred:
                 try:
-                    return self._create_in(near, name, self._mode(other))
+                    return self._create_in(parent, name, self._mode(other))
                 except OSError:
-                    # Not every file system has files without names, and the folder
-                    # may be gone. If there is another reason, what follows fails too.
+                    # Not every file system supports files without names, and the folder
+                    # may be gone. For other reasons, the call below fails too.
                     pass
         mode = self._mode(self._conferred)
         return os.open(name, _FILE_FLAGS, mode, dir_fd=self.descriptor)
 
     def _create_in(self, folder: int, name: bytes, mode: int) -> int:
         """
-        Create a file in another folder, with a name in this one.
+        Create a file in another folder, and link it into this one.
         """
         descriptor = os.open(".", _NAMELESS_FLAGS, mode, dir_fd=folder)
         try:
-            # A link to the link in /proc would be a link to that.
+            # Without following, the link in /proc itself would be linked.
             os.link(
                 f"/proc/self/fd/{descriptor}",
                 name,
@@ -231,8 +234,8 @@ class UploadFolder:
 
     def name_to_keep(self, key: Key) -> bytes | None:
         """
-        A new name for the value of a key that is about to be replaced; None if the key
-        is too long for that. `kvd.http.fast_path` gives others, beginning with ``c``.
+        Return a new name for a value that is about to be replaced; None if its key is
+        too long. The names of `kvd.http.fast_path` begin with ``c``.
         """
         text = key.replace(b"/", _SLASH)
         name = b"%b%x%b%b" % (_ORDINARY, next(self._names), _KEY_BEHIND, text)
@@ -240,12 +243,12 @@ class UploadFolder:
 
     def remove(self, name: bytes) -> None:
         """
-        Remove a file that will not be published, or a value that was replaced.
+        Remove a file that will not be published, or a replaced value.
         """
         try:
             os.unlink(name, dir_fd=self.descriptor)
         except OSError as error:
-            # What becomes of the request does not depend on it.
+            # The result of the request does not depend on it.
             _log.warn(
                 "{name} in the upload folder cannot be removed: {reason}",
                 name=name,
@@ -254,10 +257,10 @@ class UploadFolder:
 
     def close(self) -> None:
         """
-        Remove the folder, with what may be left in it, unless it `stays`.
+        Remove the folder and everything in it, unless it `stays`.
         """
         if self.descriptor >= 0:
-            # First: another file can get the number.
+            # First: another file can get the same descriptor.
             self.made(-1)
             if not self.stays:
                 _remove(self._hidden, self._name, self.descriptor)
@@ -267,13 +270,13 @@ class UploadFolder:
 
 def sweep(hidden: int) -> list[Left]:
     """
-    Remove the upload folders of processes that are no more.
+    Remove the upload folders of processes that have ended.
 
     Args:
-        hidden: The folder ``.kvd``, open for as long as what is returned is used.
+        hidden: The folder ``.kvd``, open for as long as the result is used.
 
     Returns:
-        Those with replaced values: they must not be removed before a sync.
+        The folders with replaced values, which must not be removed before a sync.
     """
     found = []
     with os.scandir(hidden) as entries:
@@ -282,7 +285,7 @@ def sweep(hidden: int) -> list[Left]:
         try:
             folder = os.open(name, FOLDER_FLAGS, dir_fd=hidden)
         except FileNotFoundError:
-            continue  # Somebody else sweeps too.
+            continue  # Another process sweeps too.
         left = Left(hidden, name, folder)
         if not _hold(folder):
             left.release()
@@ -300,7 +303,7 @@ def _make(hidden: int, mode: int) -> tuple[str, int]:
             folder = make_folder(hidden, name, mode)
         except FileNotFoundError:
             if not os.fstat(hidden).st_nlink:
-                raise  # It is not this one that was removed.
+                raise  # The folder .kvd was removed, not the new one.
             continue
         if _hold(folder):
             return name, folder
@@ -310,7 +313,7 @@ def _make(hidden: int, mode: int) -> tuple[str, int]:
 
 def _hold(folder: int) -> bool:
     """
-    Hold a folder, if nobody does and it still is one.
+    Lock a folder, unless another process has it locked or it was removed.
     """
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -321,13 +324,13 @@ def _hold(folder: int) -> bool:
 
 def _remove(hidden: int, name: str, folder: int) -> None:
     try:
-        # It has files in it and nothing else, or it is none of ours.
+        # kvd's folders contain only files; another program's folder may not.
         with os.scandir(folder) as entries:
             for entry in entries:
                 os.unlink(entry.name, dir_fd=folder)
         os.rmdir(name, dir_fd=hidden)
     except OSError as error:
-        # It costs room, but nothing is wrong with the values.
+        # It takes up room, but the values are all right.
         _log.warn(
             "the upload folder .kvd/{name} cannot be removed: {reason}",
             name=name,

@@ -1,18 +1,18 @@
 """
-One file seen as a value.
+Files as values.
 
-What is opened here may be anything that somebody else put below the root: a
-link is not followed, a FIFO or device must not block, and all of these count
-as absent. So does a *torn* value, whose length is not the one that its
-attribute promises, or of which a part was never written (`kvd.store.unwritten`):
-at durability ``process`` a power cut can leave such files, and showing them would
-break the promise that a value is wholly there or absent.
+Other programs may put anything below the root: links are not followed, FIFOs and
+devices must not block, and all of these count as absent. So does a *torn* value, whose
+length differs from the one in its attribute, or of which a part was never written
+(`kvd.store.unwritten`): at durability ``process`` a power cut can leave such files, and
+to show them would break the promise that a value is wholly there or absent.
 
-A file without the attribute was placed by others, and one whose time is not the one
-in its attribute was changed by others since: both are *foreign*, as is one whose
-attribute is none that kvd writes. A foreign file's entity tag is made of its inode,
-size and time, which is the best that there is, and it has no metadata. A power cut
-that tears a value leaves its time, so a torn value is not taken for a foreign one.
+A file without the attribute comes from another program, and a file whose time differs
+from the one in its attribute was changed by another program: both are *foreign*, as is
+a file with an attribute that kvd does not write. The entity tag of a foreign file is
+made of its inode, size and time, the best that is available, and it has no metadata. A
+power cut that tears a value does not change its time, so a torn value is not taken for
+a foreign one.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from kvd.store.unwritten import has_unwritten_parts
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-# Nothing there; through a file; a link; longer than the filesystem has names;
-# a socket or a device that has no driver.
+# Nothing there; below a file; a link; a name longer than the file system permits; a
+# socket or a device without a driver.
 _ABSENT: Final = frozenset(
     {
         errno.ENOENT,
@@ -53,8 +53,8 @@ _NO_ATTRIBUTE: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 EARLIEST: Final = -62135596800
 LATEST: Final = 253402300799
 """
-The first second of the year 1 and the last of the year 9999: what a date can say. The
-times of foreign files are taken for the nearest of those.
+The first second of the year 1 and the last of the year 9999, the range of an HTTP date.
+The times of foreign files are limited to it.
 """
 
 _log = Logger()
@@ -62,14 +62,14 @@ _log = Logger()
 
 def is_absence(error: OSError) -> bool:
     """
-    Whether an error on the way to a value says no more than that there is none.
+    Whether an error from opening a value only means that there is none.
     """
     return error.errno in _ABSENT
 
 
 def open_file(folder: int, name: bytes) -> int:
     """
-    Open whatever has the name, for reading, without waiting for anybody.
+    Open a file of any type for reading, without blocking.
 
     Raises:
         OSError: See `is_absence`.
@@ -79,19 +79,19 @@ def open_file(folder: int, name: bytes) -> int:
 
 class Described(NamedTuple):
     """
-    What an open file says of itself.
+    The description of an open file.
     """
 
     info: ValueInfo
     is_ours: bool
-    """Whether kvd wrote it, and nobody else has since."""
+    """Whether kvd wrote the file, and no other program has changed it since."""
     status: os.stat_result
 
 
 def describe(descriptor: int, key: Key) -> Described | None:
     """
-    What an open file says of itself as the value of a key; None if it is no value, or
-    a torn one, which is logged.
+    Describe an open file as the value of a key; return None if it is not a value, or if
+    it is torn, which is logged.
     """
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
@@ -129,7 +129,8 @@ def describe(descriptor: int, key: Key) -> Described | None:
 
 def _record_of(descriptor: int) -> attribute.Record | None:
     """
-    What the attribute of a file says; None if it has none, or none that kvd writes.
+    Decode the attribute of a file; return None if it has none, or one that kvd does not
+    write.
     """
     try:
         return attribute.decode(os.getxattr(descriptor, attribute.NAME))
@@ -163,8 +164,8 @@ class FileValue:
     def __init__(self, descriptor: int, described: Described) -> None:
         """
         Args:
-            descriptor: Of the file; owned by this.
-            described: What the file says of itself.
+            descriptor: The descriptor of the file; this object closes it.
+            described: The description of the file.
         """
         self._descriptor = descriptor
         self.info, self.is_ours, self.status = described

@@ -1,5 +1,5 @@
 """
-What a store waits for, and who waits for the store.
+Waiting: for work in threads, for answers, and for work that is underway.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ T = TypeVar("T")
 
 class OffReactor(Protocol):
     """
-    Does work that blocks, away from the reactor's thread.
+    Runs work that blocks in another thread than the reactor's.
     """
 
     def __call__(self, work: Callable[[], T], /) -> Deferred[T]:
         """
-        Begin the work; the Deferred fires on the reactor's thread.
+        Begin the work; the Deferred fires in the reactor's thread.
         """
 
 
 def in_threads_of(reactor: Any) -> OffReactor:
     """
-    Work in the reactor's own thread pool.
+    Return an `OffReactor` that uses the reactor's own thread pool.
 
     Args:
         reactor: Provides `IReactorThreads`.
@@ -42,7 +42,7 @@ def in_threads_of(reactor: Any) -> OffReactor:
 
 async def resolved(answer: Answer[T]) -> T:
     """
-    An answer, waited for if it has to be.
+    Return the result of an answer, after waiting for it if necessary.
     """
     if isinstance(answer, Deferred):
         return cast(T, await answer)
@@ -51,11 +51,11 @@ async def resolved(answer: Answer[T]) -> T:
 
 class Underway:
     """
-    What was begun and must come to its end, whoever stops waiting for it.
+    Work that must be finished even if its caller stops waiting for it.
 
-    A client that goes away may cancel the Deferred it waited for. By then a
-    thread may be syncing the descriptor of its upload: closing that, or the
-    store, would pull it from under the thread.
+    When a client disconnects, the Deferred that its request waits for may be cancelled.
+    At that time a thread may be syncing the descriptor of the upload, which must not be
+    closed meanwhile, nor may the store.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Underway:
 
     def shield(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         """
-        Begin the work. Cancelling the answer does not stop it.
+        Begin work. Cancelling the Deferred does not stop it.
         """
         answer: Deferred[T] = Deferred()
         Deferred.fromCoroutine(self._counted(work)).chainDeferred(answer)
@@ -83,7 +83,7 @@ class Underway:
 
     def ended(self) -> Answer[None]:
         """
-        Wait until nothing is underway.
+        Wait until no work is underway.
         """
         if self._count == 0:
             return None

@@ -1,9 +1,8 @@
 """
-Goes through everything below a folder.
+Walks over everything below a folder.
 
-Depth first, with one open folder per level, so that memory does not grow with
-the number of values. Nothing is followed but folders, and nothing is given
-that a request could not have put there.
+The walk is depth-first, with one open folder per level, so memory does not grow with
+the number of values. It does not follow links, and returns only names that are keys.
 """
 
 from __future__ import annotations
@@ -26,28 +25,28 @@ from kvd.store.value import FileValue, is_absence
 
 HIDDEN: Final = b".kvd"
 """
-How the names in the root begin that are kvd's own.
+The beginning of kvd's own names in the root.
 """
 
 _ABOVE_ALL: Final = b"\xff" * (MAX_KEY_BYTES + 1)
 
 BATCH_NAMES: Final = 64
 """
-Names of one folder are looked at so many at once: a step of the walk for each
-took more than twice as long.
+How many names of a folder one step of the walk looks at: a step for each name took more
+than twice as long.
 """
 
 WAITING_FOLDERS: Final = 4096
 """
-So many of a folder's folders are put in order before they are entered.
+How many folders in a folder are sorted before they are entered.
 """
 
-# What os.fsencode would ask for each name.
+# os.fsencode would ask for these for each name.
 _ENCODING: Final = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 
 _NO_SEGMENT: Final = re.compile(rb"[\x00-\x1f\x7f]")
 
-# The same, or what a name begins with that may be no key either.
+# The same, or the beginning of a name that may not be a key.
 _NO_KEY: Final = re.compile(rb"[\x00-\x1f\x7f]|\.nfs|\.fuse_hidden")
 
 _log = Logger()
@@ -55,8 +54,8 @@ _log = Logger()
 
 class Span:
     """
-    Which keys a walk is for: those after one key, and before another that may
-    come nearer while it goes on.
+    The range of keys that a walk is for: after one key, and before another, which may
+    be lowered during the walk.
     """
 
     __slots__ = ("after", "end")
@@ -67,7 +66,7 @@ class Span:
 
     def may_have(self, prefix: bytes) -> bool:
         """
-        Whether a key that begins so can be wanted.
+        Whether a key with this prefix can be in the span.
         """
         return prefix < self.end and (
             prefix >= self.after or self.after.startswith(prefix)
@@ -76,29 +75,29 @@ class Span:
 
 class Batch(NamedTuple):
     """
-    Names in one folder that may be values'; perhaps none.
+    Names in one folder that may be values; may be empty.
     """
 
     folder: int
-    """Open until the walk goes on."""
+    """Open until the walk continues."""
     prefix: bytes
-    """What the keys begin with."""
+    """The prefix of the keys."""
     names: Sequence[bytes]
 
 
 def describe(folder: int, name: bytes, key: Key) -> ValueInfo | None:
     """
-    What is known of a value; None if it is none, or gone, or not ours to read.
+    Describe a value; return None if it is not a value, gone, or not readable for kvd.
 
     Raises:
-        OSError: It cannot be told.
+        OSError: It cannot be described.
     """
     return _info_from(partial(open_value, folder, name, key), key)
 
 
 def look(tree: Tree, key: Key) -> ValueInfo | None:
     """
-    The same from the root, after the walk.
+    Describe a value from the root, after the walk.
     """
     return _info_from(partial(tree.open, key), key)
 
@@ -121,15 +120,16 @@ def _info_from(open_it: Callable[[], FileValue | None], key: Key) -> ValueInfo |
 
 def walk(folder: int, prefix: bytes, span: Span) -> Generator[Batch, None, None]:
     """
-    Everything below a folder but folders, in batches that take little time.
+    Walk over everything below a folder except folders, in short batches.
 
     Args:
-        folder: Where to begin; closed at the end.
-        prefix: What its keys begin with.
-        span: What it cannot have is mostly left out, and never entered.
+        folder: The folder; closed at the end.
+        prefix: The prefix of the keys in it.
+        span: Most keys outside of the span are left out, and no folder outside is
+            entered.
 
     Raises:
-        OSError: It cannot go on.
+        OSError: The walk cannot continue.
     """
     try:
         with os.scandir(folder) as entries:
@@ -149,8 +149,8 @@ def _read(
     entries: Iterator[os.DirEntry[str]], prefix: bytes, span: Span
 ) -> Iterator[tuple[list[bytes], list[bytes]]]:
     """
-    The names in a folder that can be wanted: those of folders apart, many at once and
-    in order. Those whose keys are smallest may end a page, and then the others need
+    The names in a folder that can be in the span; folders separately, many at once and
+    sorted. The folders with the smallest keys may fill a page, and then the others need
     not be entered.
     """
     waiting: list[bytes] = []
@@ -169,11 +169,11 @@ def _look_through(
     entries: Iterable[os.DirEntry[str]], prefix: bytes, span: Span
 ) -> tuple[list[bytes], list[bytes]]:
     """
-    The names that can be wanted: those of folders apart.
+    The names that can be in the span; folders separately.
     """
     names, folders = [], []
-    # Of a million names a page wants a thousand. So each is first held against
-    # the span, as `Span.may_have` does, before anything else is done with it.
+    # A page may need a thousand of a million names. So each name is compared with the
+    # span first, as in `Span.may_have`.
     after, end = span.after, span.end
     for entry in entries:
         name = entry.name.encode(*_ENCODING)
@@ -189,7 +189,7 @@ def _look_through(
 
 def _keys_only(prefix: bytes, names: list[bytes]) -> list[bytes]:
     """
-    The names that a request could have put there.
+    The names that can be in a key.
     """
     room = MAX_KEY_BYTES - len(prefix)
     together = b"".join(names)
@@ -198,7 +198,9 @@ def _keys_only(prefix: bytes, names: list[bytes]) -> list[bytes]:
         and not _NO_KEY.search(together)
         and (prefix or HIDDEN not in together)
     ):
-        return names  # Nearly always: a look at each would take ten times as long.
+        return (
+            names  # Nearly always. A check of each name would take ten times as long.
+        )
     return [
         name
         for name in names
@@ -215,7 +217,7 @@ def _open_inner(folder: int, name: bytes, key: bytes) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         return None  # Pruned meanwhile.
     except PermissionError as error:
-        # The lost+found of a filesystem is an ordinary case.
+        # For example the lost+found of a file system.
         _skip(key, error)
         return None
 

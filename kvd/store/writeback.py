@@ -1,28 +1,29 @@
 """
-Getting to the disk what was published, at durability ``process``, where nobody waits
-for it.
+Syncs published values later, at durability ``process``, where no request waits for a
+sync.
 
-A file system that is left alone writes a file some half a minute after it was
-written to, and names after five seconds (ext4) or thirty (XFS). So for a while a name
-leads to a file of which nothing is on the disk, and the file that had the name before
-is gone: a power cut then costs the new value and the old one, however long that has
-been there. To begin the writing of the new file early makes the while shorter and
-does not end it: what was on its way when the names were written is still lost. So
+By itself, a file system writes the content of a file about half a minute after the
+change, and names after five seconds (ext4) or thirty (XFS). So for a while a name
+refers to a file that is not on the disk yet, and the file that had the name before is
+gone: a power cut then destroys both the new value and the old one, however old it is.
+Starting the write of the new file early only shortens this time: content that is still
+being written when the names are written is lost. So
 
-- everything is synced a few seconds after it was published (syncfs(2), in a thread):
-  no more is lost than was written in these seconds;
-- the file that had a key's name is *kept* until then, in the upload folder, under a
-  name that says the key. Swapping names (`kvd.store.exchange`) puts it there at no
-  cost; else it gets a second name before it loses the first. Of a key that is written
-  again before the sync, only the first is kept: what came between was never synced.
+- everything is synced a few seconds after it was published (syncfs(2), in a thread): a
+  power cut loses at most what was written in these seconds;
+- until then the replaced file of a key is *kept* in the upload folder, under a name
+  that contains the key. An exchange of names (`kvd.store.exchange`) moves it there at
+  no cost; otherwise it is linked to its second name before it loses the first. If a key
+  is written again before the sync, only its first file is kept: the later ones were
+  never synced.
 
-What is kept is removed after the sync. If that fails, what is kept stays until the next
-start, up to a bound. If none comes, since the process or the machine
-was killed, whoever opens the store next finds the folder (`kvd.store.uploads`). A key
-whose value was torn then gets back what is kept for it, if that is whole; the folder
-is removed after the next sync.
+Kept files are removed after the sync. If the sync fails, they stay until the next
+start, up to a bound. If no sync happens, since the process or the machine was killed,
+the next process that opens the store finds the folder (`kvd.store.uploads`). It
+restores the kept file of each key whose value is torn, if the kept file is whole; the
+folder is removed after the next sync.
 
-A file can be torn without being shorter than it should be (`kvd.store.unwritten`).
+A torn file need not be too short (`kvd.store.unwritten`).
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ from kvd.store.waiting import OffReactor
 
 SYNC_SECONDS: Final = 5.0
 """
-What was published is synced after so long at the latest, unless the disk is still busy
-with the sync before.
+The longest time from a publication to its sync, unless the disk is still busy with the
+sync before.
 """
 
 MAX_KEPT: Final = 16384
 """
-If more keys were written to, it is synced earlier.
+If more keys than this were changed, the sync comes earlier.
 """
 
 _CHECK_SECONDS: Final = 1.0
@@ -60,7 +61,7 @@ _CHECK_SECONDS: Final = 1.0
 
 class Writeback:
     """
-    Syncs what one store published some seconds ago.
+    Syncs what one store has published, some seconds later.
     """
 
     _log = Logger()
@@ -75,11 +76,11 @@ class Writeback:
     ) -> None:
         """
         Args:
-            root: The store's folder; stays the caller's.
-            uploads: Where replaced values are kept.
-            left: What other processes left; removed after the next sync.
-            clock: Tells when.
-            off_reactor: Where to wait for the disk.
+            root: The store's folder; the caller closes it.
+            uploads: The upload folder, which keeps replaced values.
+            left: The folders that other processes left; removed after the next sync.
+            clock: Schedules the syncs.
+            off_reactor: Runs the syncs.
         """
         self._root = root
         self._uploads = uploads
@@ -88,14 +89,14 @@ class Writeback:
         self._off_reactor = off_reactor
         self.kept: dict[Key, bytes] = {}
         """
-        The keys whose values were replaced since the last sync, and the name under
-        which the upload folder keeps the one that each had. `kvd.store.tree` and
-        `kvd.http.fast_path` enter them; if something else has changed, it is not empty.
+        The keys whose values were replaced since the last sync, each with the name of
+        its replaced file in the upload folder. `kvd.store.tree` and
+        `kvd.http.fast_path` add entries; after any other change it is not empty either.
         """
         self._since: float | None = None
         self._syncing: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
-        self._staying = 0  # Of what was kept, since its sync failed.
+        self._staying = 0  # Kept files that stay since their sync failed.
         self._checking = LoopingCall(self._check)
         self._checking.clock = clock
         self._checking.start(_CHECK_SECONDS, now=False)
@@ -119,17 +120,17 @@ class Writeback:
 
     def soon(self) -> None:
         """
-        Sync at the next look: there is want of room, and what is kept takes some.
+        Sync at the next check: room is scarce, and kept files take some.
         """
         if self.kept:
             self._since = self._clock.seconds() - SYNC_SECONDS
 
     def make_room(self) -> Deferred[None] | None:
         """
-        Sync now, for want of room.
+        Sync now, because there is no room.
 
         Returns:
-            When something that was kept has been removed; None if nothing is kept.
+            Fires when kept files have been removed; None if none are kept.
         """
         if self._syncing is None and (self._left or any(self.kept.values())):
             self._sync()
@@ -146,10 +147,12 @@ class Writeback:
         try:
             syncing = self._off_reactor(work)
         except RuntimeError as error:
-            self._log.warn("no thread to sync in can be had: {reason}", reason=error)
+            self._log.warn(
+                "no thread for a sync can be started: {reason}", reason=error
+            )
             return None
-        # In place: it is shared. From here on what is published is not in this sync for
-        # certain, so what it replaces is kept anew.
+        # In place: it is shared. What is published from here on may miss this sync, so
+        # what it replaces is kept again.
         self.kept.clear()
         self._left = []
         self._since = None
@@ -163,8 +166,8 @@ class Writeback:
         try:
             sync_all(self._root)
         except OSError:
-            # What is kept stays where it is: whoever opens the store next may need it.
-            # But a disk that fails for long must not be filled.
+            # Kept files stay: the next process that opens the store may need them. But
+            # a disk that fails for long must not be filled.
             if self._staying < MAX_KEPT:
                 self._staying += len(names)
                 self._uploads.stays = True
@@ -180,13 +183,13 @@ class Writeback:
             try:
                 os.unlink(name, dir_fd=folder)
             except OSError:
-                pass  # Removed by hand, or it goes with its folder.
+                pass  # Removed by hand, or removed with its folder.
 
     def _failed(self, failure: Failure, left: Iterable[Left]) -> None:
         self._log.error(
-            "what was published in the last seconds cannot be synced, and may be lost"
-            " with the next power cut; what it replaced stays in .kvd until the next"
-            " start: {reason}",
+            "values published in the last seconds cannot be synced, and the next power"
+            " cut may lose them; the values that they replaced stay in .kvd until the"
+            " next start: {reason}",
             reason=failure.value,
         )
         for each in left:
@@ -200,7 +203,7 @@ class Writeback:
 
     def stop(self) -> Answer[None]:
         """
-        Sync what is left to sync. Nothing may be published any more.
+        Do the last sync. Nothing may be published afterwards.
         """
         if self._checking.running:
             self._checking.stop()

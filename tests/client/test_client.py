@@ -328,8 +328,8 @@ class RequestTests(ClientCase):
         """
         kind = "application/problem+json"
         for status, sentence in (
-            (400, "kvd refuses it: Bad Request (400)."),
-            (599, "kvd refuses it (599)."),
+            (400, "kvd refuses the request: Bad Request (400)."),
+            (599, "kvd refuses the request (599)."),
             (404, "There is no value."),
         ):
             self.server.answers = [

@@ -170,9 +170,9 @@ class ProgramsTests(SynchronousTestCase):
         self.load = self.forbid
         (told,) = self.switch("steered:by=turns")
         assert (
-            "policy steered:by=turns cannot be had, since the kernel does not take its"
-            " program (Operation not permitted; CAP_BPF allows it); steered:by=random"
-            " is used instead"
+            "policy steered:by=turns is not available, since the kernel does not take"
+            " its program (Operation not permitted; CAP_BPF allows it);"
+            " steered:by=random is used instead"
         ) == told
         assert [by_chance(range(3))] * 2 == self.attached
         with capturedLogs() as events:
@@ -207,7 +207,7 @@ class ProgramsTests(SynchronousTestCase):
 
         (told,) = self.switch("steered")
         assert (
-            "policy steered cannot be had, since the kernel attaches no program"
+            "policy steered is not available, since the kernel attaches no program"
             " (Permission denied); the kernel's hash is used instead"
         ) == told
         assert [HASH] * 2 == self.by()

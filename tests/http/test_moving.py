@@ -111,7 +111,7 @@ class DescriptorStore(MemoryStore):
         self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
     ) -> Answer[IUpload]:
         def begin() -> IUpload:
-            self.expect_place_for(key)
+            self.check_free(key)
             return DescriptorUpload(self, key, length, metadata)
 
         return self.answer(begin)

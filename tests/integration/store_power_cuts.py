@@ -132,9 +132,9 @@ def replaced_is_old_or_new(disk: DiskImage) -> None:
     """
     keys = [Key(b"folder/%d" % number) for number in range(20)]
     keys += [Key(b"name with spaces.and.dots"), Key(b"long/" * 60 + b"key")]
-    for swaps in (False, True):
+    for exchanges in (False, True):
         store = open_store(disk, "process")
-        store._tree.swaps = swaps
+        store._tree.exchanges = exchanges
         for key in (*keys, Key(b"removed")):
             put(store, b"old %b" % key, key)
         os.sync()
@@ -166,9 +166,10 @@ def unwritten_is_absent(disk: DiskImage) -> None:
     """
     A new value of which the file system has the place and the length, but of whose
     content a part was never written, is none: it is neither served nor listed, and can
-    be stored again. Zeros that were written are a value, and so is a sparse copy.
+    be stored again. Zeros that were written are a value, and so are holes.
     """
     bodies = {b"small": b"v" * 4096, b"large": b"v" * 300_000}
+    bodies |= {b"torn late": bytes(200 * 8192)}
     bodies |= {b"zeros": bytes(100_000), b"sparse": bytes(100_000), b"empty": b""}
     store = open_store(disk, "process")
     for name, body in bodies.items():
@@ -178,15 +179,18 @@ def unwritten_is_absent(disk: DiskImage) -> None:
     store.close()
     os.sync()
     values = disk.path / "values"
-    unwrite(values / "small", 0, 4096)
-    unwrite(values / "large", 290_000, 5_000)
-    sparsely = ["cp", "--archive", "--sparse=always"]
-    subprocess.run([*sparsely, values / "sparse", values / "copy"], check=True)
-    (values / "copy").rename(values / "sparse")
+    allot(values / "small", "--zero-range", 0, 4096)
+    allot(values / "large", "--zero-range", 290_000, 5_000)
+    allot(values / "sparse", "--punch-hole", 40_000, 40_000)
+    for begin in range(0, 200 * 8192, 8192):
+        allot(values / "torn late", "--punch-hole", begin, 4096)
+    allot(values / "torn late", "--zero-range", 200 * 8192 - 4096, 4096)
+    # Behind the end, as file systems do on their own.
+    allot(values / "sparse", "--keep-size", 200_000, 100_000)
     disk.unmount()
     disk.mount()
     store = open_store(disk, "process")
-    torn = [b"large", b"small"]
+    torn = [b"large", b"small", b"torn late"]
     for name in torn:
         with pytest.raises(KeyAbsent):
             store.open(Key(name))
@@ -214,13 +218,15 @@ def listed(store: FileStore) -> list[bytes]:
     return [info.key for info in infos]
 
 
-def unwrite(path: Path, begin: int, length: int) -> None:
+def allot(path: Path, way: str, begin: int, length: int) -> None:
     """
-    Leave a part of a file as a power cut does that comes before its content.
+    Change what a part of a file is to its file system, by an option of fallocate(1),
+    and not its date. ``--zero-range`` leaves it as a power cut does that comes before
+    its content.
     """
     status = path.stat()
-    command = ["fallocate", "--zero-range", f"--offset={begin}", f"--length={length}"]
-    subprocess.run([*command, path], check=True)
+    place = [f"--offset={begin}", f"--length={length}"]
+    subprocess.run(["fallocate", way, *place, path], check=True)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 

@@ -1,6 +1,6 @@
 """
 Bodies on the real daemon, moved by the kernel or read and written, small ones with
-shortcuts or without: the same holds for all.
+the fast path or without: the same holds for all.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ SPLICE = pytest.mark.parametrize("splice", ["on", "off"])
 
 WAYS = [("on", "on"), ("on", "off"), ("off", "on")]
 """
-``--splice`` and ``--shortcuts``.
+``--splice`` and ``--fast-path``.
 """
 
 
-def options(splice: str, store: Path | str, shortcuts: str = "on") -> list[str]:
+def options(splice: str, store: Path | str, fast_path: str = "on") -> list[str]:
     """
     One worker, so that all connections meet in it.
     """
     return [
         *["--procs=1", "--durability=process", "--control=off"],
-        *[f"--store=file:{store}", f"--splice={splice}", f"--shortcuts={shortcuts}"],
+        *[f"--store=file:{store}", f"--splice={splice}", f"--fast-path={fast_path}"],
     ]
 
 
-@pytest.fixture(params=WAYS, ids=["both", "splice", "shortcuts"])
+@pytest.fixture(params=WAYS, ids=["both", "splice", "fast_path"])
 def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Twistd]:
     """
-    With ``--splice`` and ``--shortcuts``, or one of them.
+    With ``--splice`` and ``--fast-path``, or one of them.
     """
-    splice, shortcuts = request.param
-    chosen = options(splice, tmp_path / "values", shortcuts)
+    splice, fast_path = request.param
+    chosen = options(splice, tmp_path / "values", fast_path)
     with Twistd(chosen, tmp_path) as daemon:
         yield daemon
 

@@ -43,10 +43,10 @@ So that little is on its way at the end.
 @pytest.fixture(params=["on", "off"])
 def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Twistd]:
     """
-    One worker, with shortcuts or without.
+    One worker, with the fast path or without.
     """
     options = ["--procs=1", "--durability=process", "--control=off"]
-    options.append(f"--shortcuts={request.param}")
+    options.append(f"--fast-path={request.param}")
     with Twistd(options, tmp_path) as daemon:
         assert 201 == ask(daemon.port, "PUT", "/v", b"value").status
         yield daemon

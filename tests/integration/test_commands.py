@@ -19,15 +19,30 @@ from tests.integration.twistd import Twistd
 pytestmark = pytest.mark.integration
 
 
+def daemon(folder: Path) -> Iterator[Path]:
+    """
+    A daemon with two workers, for as long as somebody looks at its control socket.
+    """
+    path = folder / "control"
+    options = null("--policy=roundrobin", "--procs=2", f"--control={path}")
+    with Twistd(options, folder):
+        yield path
+
+
 @pytest.fixture
 def control(tmp_path: Path) -> Iterator[Path]:
     """
-    The control socket of a daemon with two workers.
+    The control socket of a daemon of its own, to change.
     """
-    path = tmp_path / "control"
-    options = null("--policy=roundrobin", "--procs=2", f"--control={path}")
-    with Twistd(options, tmp_path):
-        yield path
+    yield from daemon(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """
+    That of a daemon which all tests may look at and none changes.
+    """
+    yield from daemon(tmp_path_factory.mktemp("unchanged"))
 
 
 def kvd(control: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -94,12 +109,12 @@ def test_workers_are_added_replaced_and_taken_away(control: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_said(
-    control: Path, arguments: list[str], code: int, words: str
+    unchanged: Path, arguments: list[str], code: int, words: str
 ) -> None:
     """
     In a line.
     """
-    tried = kvd(control, *arguments)
+    tried = kvd(unchanged, *arguments)
 
     assert (code, "") == (tried.returncode, tried.stdout)
     (line,) = tried.stderr.splitlines()
@@ -120,23 +135,23 @@ def test_without_workers_there_is_nothing_to_change(tmp_path: Path) -> None:
     assert "1 of 1 workers ready" in shown.stdout
 
 
-def test_the_work_is_shown(control: Path) -> None:
+def test_the_work_is_shown(unchanged: Path) -> None:
     """
     In as many frames as were asked for.
     """
-    shown = kvd(control, "top", "-n", "2", "--interval=0.1")
+    shown = kvd(unchanged, "top", "-n", "2", "--interval=0.1")
 
     assert (0, "") == (shown.returncode, shown.stderr)
     assert 2 == shown.stdout.count("2 of 2 workers ready")
     assert "\x1b" not in shown.stdout
 
 
-def test_a_terminal_is_drawn_on(control: Path) -> None:
+def test_a_terminal_is_drawn_on(unchanged: Path) -> None:
     """
     In one place.
     """
     ours, theirs = pty.openpty()
-    command = [*KVD, "top", "-n", "2", "--interval=0.1", f"--control={control}"]
+    command = [*KVD, "top", "-n", "2", "--interval=0.1", f"--control={unchanged}"]
     with subprocess.Popen(command, stdout=theirs, env=os.environ | {"TERM": "xterm"}):
         os.close(theirs)
         shown = b""

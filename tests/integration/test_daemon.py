@@ -4,23 +4,24 @@ The true daemon, its workers, and what becomes of values when things go wrong.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask, ask_over, read_to_end, talk
 from tests.integration.small_disk import tmpfs
 from tests.integration.twistd import RUN_TWISTD, Twistd
@@ -91,63 +92,93 @@ def debris(store: Path) -> list[Path]:
     return [path for path in (store / ".kvd").glob("*/*") if path.is_file()]
 
 
-@pytest.mark.parametrize("procs", ["0", "4"])
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_large_value_comes_back_as_it_went(
-    tmp_path: Path, policy: str, procs: str
-) -> None:
+def under_each_policy(options: Sequence[str], folder: Path) -> Iterator[Twistd]:
     """
-    40 MB put and fetched with curl are equal, over every policy.
+    A daemon which is switched from policy to policy.
     """
-    value = random.Random(7).randbytes(40_000_000)
-    (tmp_path / "value").write_bytes(value)
-    options = ["--policy", policy, "--procs", procs, "--store", "file:values"]
-    with Twistd(options, tmp_path) as daemon:
-        url = f"http://127.0.0.1:{daemon.port}/some/value"
-        put = subprocess.run(
-            ["curl", "-sS", "-T", "value", "-w", "%{http_code}", url],
-            cwd=tmp_path,
-            capture_output=True,
-            check=True,
-            text=True,
-        )
-        subprocess.run(["curl", "-sSf", "-o", "got", url], cwd=tmp_path, check=True)
+    control = folder / "control"
+    with (
+        closing(ControlSocket(str(control))) as asked,
+        Twistd([*options, f"--control={control}"], folder) as daemon,
+    ):
+        for policy in POLICIES:
+            asked.change("policy", {"policy": policy})
+            assert policy == asked.status()["policy"]
+            yield daemon
 
+
+def large_value_comes_back(daemon: Twistd, folder: Path, key: str) -> None:
+    """
+    40 MB put and fetched with curl are equal.
+    """
+    url = f"http://127.0.0.1:{daemon.port}/some/{key}"
+    put = subprocess.run(
+        ["curl", "-sS", "-T", "value", "-w", "%{http_code}", url],
+        cwd=folder,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    subprocess.run(["curl", "-sSf", "-o", "got", url], cwd=folder, check=True)
     assert "201" == put.stdout
-    got = (tmp_path / "got").read_bytes()
-    assert hashlib.sha256(value).digest() == hashlib.sha256(got).digest()
+    subprocess.run(["cmp", "value", "got"], cwd=folder, check=True)
+
+
+def test_a_large_value_comes_back_as_it_went(tmp_path: Path) -> None:
+    """
+    Over every policy.
+    """
+    (tmp_path / "value").write_bytes(os.urandom(40_000_000))
+    options = ["--procs=4", "--store=file:values"]
+    for number, daemon in enumerate(under_each_policy(options, tmp_path)):
+        large_value_comes_back(daemon, tmp_path, f"{number}")
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_many_small_keys_over_many_connections(tmp_path: Path, policy: str) -> None:
+def test_so_it_does_without_workers(tmp_path: Path, policy: str) -> None:
     """
-    200 keys over 50 connections at once: put, listed, fetched, deleted.
+    Whichever policy is named.
     """
-    options = ["--policy", policy, "--procs", "4", "--store", "file:values"]
+    (tmp_path / "value").write_bytes(os.urandom(40_000_000))
+    options = ["--policy", policy, "--procs=0", "--store=file:values"]
     with Twistd(options, tmp_path) as daemon:
+        large_value_comes_back(daemon, tmp_path, "value")
 
-        def each(method: str, expected: int) -> Callable[[int], None]:
-            def client(number: int) -> None:
-                connection = http.client.HTTPConnection("127.0.0.1", daemon.port)
-                for key in range(number, 200, 50):
-                    body = b"%d" % key if method == "PUT" else None
-                    reply = ask_over(connection, method, f"/k/{key}", body)
-                    assert expected == reply.status
-                    if method == "GET":
-                        assert b"%d" % key == reply.body
-                connection.close()
 
-            return client
-
+def test_many_small_keys_over_many_connections(tmp_path: Path) -> None:
+    """
+    200 keys over 50 connections at once: put, listed, fetched, deleted, over every
+    policy.
+    """
+    options = ["--procs=4", "--store=file:values"]
+    for daemon in under_each_policy(options, tmp_path):
         with ThreadPoolExecutor(50) as clients:
-            list(clients.map(each("PUT", 201), range(50)))
+            list(clients.map(each_key(daemon.port, "PUT", 201), range(50)))
             listing = ask(daemon.port, "GET", "/k/").body
             keys = {json.loads(line)["key"] for line in listing.splitlines()}
             assert {f"k/{number}" for number in range(200)} == keys
-            list(clients.map(each("GET", 200), range(50)))
-            list(clients.map(each("DELETE", 204), range(50)))
+            list(clients.map(each_key(daemon.port, "GET", 200), range(50)))
+            list(clients.map(each_key(daemon.port, "DELETE", 204), range(50)))
         assert b"" == ask(daemon.port, "GET", "/").body
         assert [] == [p for p in (tmp_path / "values").iterdir() if p.name != ".kvd"]
+
+
+def each_key(port: int, method: str, expected: int) -> Callable[[int], None]:
+    """
+    A client of a number, which asks for each of its keys.
+    """
+
+    def client(number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        for key in range(number, 200, 50):
+            body = b"%d" % key if method == "PUT" else None
+            reply = ask_over(connection, method, f"/k/{key}", body)
+            assert expected == reply.status
+            if method == "GET":
+                assert b"%d" % key == reply.body
+        connection.close()
+
+    return client
 
 
 def test_a_counter_loses_nothing(tmp_path: Path) -> None:
@@ -428,13 +459,13 @@ def test_each_request_leaves_a_line_in_the_access_log(tmp_path: Path) -> None:
     assert all(" PUT /k%20" in line and " 201 3 " in line for line in lines)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_other_addresses_serve_too(tmp_path: Path, policy: str) -> None:
+def test_other_addresses_serve_too(tmp_path: Path) -> None:
     """
-    IPv6 and a Unix socket beside IPv4; the socket's file goes at the end.
+    IPv6 and a Unix socket beside IPv4, over every policy; the socket's file goes at the
+    end.
     """
     options = [
-        "--policy", policy, "--procs", "2",
+        "--procs", "2",
         "--listen", "tcp:0:interface=127.0.0.1",
         "--listen", "tcp:0:interface=[::1]",
         "--listen", "unix:kvd.sock",
@@ -442,7 +473,7 @@ def test_other_addresses_serve_too(tmp_path: Path, policy: str) -> None:
     ]  # fmt: skip
     interfaces = "127.0.0.1", "::1", "127.0.0.2"
     path = tmp_path / "kvd.sock"
-    with Twistd(options, tmp_path) as daemon:
+    for daemon in under_each_policy(options, tmp_path):
         for address in zip(interfaces, daemon.ports, strict=True):
             with socket.create_connection(address) as remote:
                 remote.sendall(b"GET /k HTTP/1.0\r\n\r\n")
@@ -452,11 +483,19 @@ def test_other_addresses_serve_too(tmp_path: Path, policy: str) -> None:
                 local.connect(str(path))
                 local.sendall(b"GET /k HTTP/1.0\r\n\r\n")
                 assert read_to_end(local).startswith(b"HTTP/1.1 404 ")
-        os.kill(workers_of(daemon)[0], signal.SIGKILL)
-        eventually(lambda: len(workers_of(daemon)) == 2, "the worker is replaced")
+        before = workers_of(daemon)
+        os.kill(before[0], signal.SIGKILL)
+        eventually(partial(replaced, daemon, before[0]), "the worker is replaced")
         assert path.exists()
-        daemon.stop()
     assert not path.exists()
+
+
+def replaced(daemon: Twistd, pid: int) -> bool:
+    """
+    Whether there are two workers again after the death of one.
+    """
+    workers = workers_of(daemon)
+    return len(workers) == 2 and pid not in workers
 
 
 def refusal(options: list[str], folder: Path) -> str:
@@ -473,19 +512,20 @@ def refusal(options: list[str], folder: Path) -> str:
     return said.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_port_in_use_is_named(tmp_path: Path, policy: str) -> None:
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     """
-    Also where the kernel would let two daemons share it.
+    Also where the kernel would let two daemons share it, whatever their policy.
     """
-    with Twistd(["--policy", policy, "--procs", "1"], tmp_path) as daemon:
+    for policy, daemon in zip(
+        POLICIES, under_each_policy(["--procs=1"], tmp_path), strict=True
+    ):
         said = refusal(
             ["--policy", policy, "--listen", f"tcp:{daemon.port}:interface=127.0.0.1"],
             tmp_path,
         )
 
-    assert f"127.0.0.1:{daemon.port}" in said
-    assert "in use" in said
+        assert f"127.0.0.1:{daemon.port}" in said
+        assert "in use" in said
 
 
 def test_impossible_wishes_are_refused_in_a_sentence(tmp_path: Path) -> None:

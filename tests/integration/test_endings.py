@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 CONNECTIONS = 20
 AHEAD = 5
 
-WAYS = [["--shortcuts=on"], ["--shortcuts=off"]]
+WAYS = [["--fast-path=on"], ["--fast-path=off"]]
 
 DEAF_ONCE = (
     *("ETIMEDOUT", "ENOSR", "EIO", "EINVAL", "ENOSYS", "ECONNRESET", "EACCES", "EBADF"),

@@ -31,17 +31,17 @@ NEW = b"new"
 READERS = 3
 CHANGES = 25
 MARK_BYTES = 16
-# Of a value that is a mark again and again: a shortcut serves the first of them.
+# Of a value that is a mark again and again: the fast path serves the first of them.
 REPEATS = (100, LARGE_BYTES // MARK_BYTES)
 
 
-def options(durability: str, shortcuts: str = "on") -> list[str]:
+def options(durability: str, fast_path: str = "on") -> list[str]:
     """
     Of a daemon whose store is on FUSE.
     """
     return [
         *("--procs=2", "--policy=roundrobin", "--store=file:values"),
-        *(f"--durability={durability}", f"--shortcuts={shortcuts}"),
+        *(f"--durability={durability}", f"--fast-path={fast_path}"),
     ]
 
 
@@ -161,16 +161,16 @@ def test_a_folder_that_had_to_stay_is_in_nobodys_way(tmp_path: Path) -> None:
             assert_emptied(port, [target], values)
 
 
-@pytest.mark.parametrize("shortcuts", ["on", "off"])
+@pytest.mark.parametrize("fast_path", ["on", "off"])
 def test_small_values_that_were_read_keep_no_folder(
-    tmp_path: Path, shortcuts: str
+    tmp_path: Path, fast_path: str
 ) -> None:
     """
     No worker holds them open for the next reader, as it does elsewhere.
     """
     with (
         fuse(tmp_path / "values") as values,
-        Twistd(options("process", shortcuts), tmp_path) as daemon,
+        Twistd(options("process", fast_path), tmp_path) as daemon,
     ):
         port = daemon.port
         for number in range(10):
@@ -232,10 +232,10 @@ class Crowd:
                         self.wrong.put(f"{key} is listed")
 
 
-@pytest.mark.parametrize("shortcuts", ["on", "off"])
+@pytest.mark.parametrize("fast_path", ["on", "off"])
 @pytest.mark.parametrize("durability", ["disk", "process"])
 def test_values_that_change_while_they_are_read_are_whole(
-    tmp_path: Path, durability: str, shortcuts: str
+    tmp_path: Path, durability: str, fast_path: str
 ) -> None:
     """
     Many clients read them, and one lists them, while they are replaced and removed.
@@ -244,7 +244,7 @@ def test_values_that_change_while_they_are_read_are_whole(
     targets = [f"/{folder}/{name}" for folder in "ab" for name in "xy"]
     with (
         fuse(tmp_path / "values") as values,
-        Twistd(options(durability, shortcuts), tmp_path) as daemon,
+        Twistd(options(durability, fast_path), tmp_path) as daemon,
     ):
         port = daemon.port
         renamed = 0

@@ -39,7 +39,7 @@ def ask_unix(path: str, method: str, target: str, body: bytes | None = None) -> 
     [
         *(["--procs=2", "--policy=gated"], ["--procs=2", "--policy=roundrobin"]),
         *(["--procs=2", "--policy=reuseport"], ["--procs=0"]),
-        ["--procs=1", "--shortcuts=off"],
+        ["--procs=1", "--fast-path=off"],
     ],
     ids=" ".join,
 )
@@ -54,7 +54,7 @@ def test_names_of_others_do_nothing(tmp_path: Path, options: list[str]) -> None:
     chosen = ["--durability=process", "--control=off", *listen, *options]
     with Twistd(chosen, tmp_path) as daemon:
         port, everywhere = daemon.ports
-        # Often enough for shortcuts to be known, and for each worker.
+        # Often enough for the fast path to know them, and for each worker.
         for _ in range(8):
             assert ask(port, "PUT", "/k", b"value").status in (201, 204)
             for method, target in (

@@ -78,7 +78,7 @@ def owners(folder: Path) -> set[tuple[int, int]]:
 
 def put_some(port: int) -> None:
     """
-    Small values again and again, so that shortcuts are taken, and a larger one.
+    Small values again and again, so that some take the fast path, and a larger one.
     """
     for number in range(8):
         for key in ("k", "a/k"):

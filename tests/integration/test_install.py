@@ -92,7 +92,7 @@ def test_kvd_needs_no_compiler(uncompiled: Installed, tmp_path: Path) -> None:
                 assert b"value" == ask(daemon.port, "GET", "/a/key").body
         daemon.stop()
 
-    assert 1 == "".join(daemon.lines).count("there are no shortcuts")
+    assert 1 == "".join(daemon.lines).count("there is no fast path")
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,13 @@ from tests.integration.twistd import Twistd
 pytestmark = pytest.mark.integration
 
 
-def options(shortcuts: str, durability: str) -> list[str]:
+def options(fast_path: str, durability: str) -> list[str]:
     """
     Of a daemon whose workers all remember values.
     """
     return [
         *("--procs=2", "--policy=roundrobin", "--store=file:values"),
-        *(f"--shortcuts={shortcuts}", f"--durability={durability}"),
+        *(f"--fast-path={fast_path}", f"--durability={durability}"),
     ]
 
 
@@ -51,15 +51,15 @@ def second_of(date: str) -> int:
     return int(parsedate_to_datetime(date).timestamp())
 
 
-@pytest.mark.parametrize("shortcuts", ["on", "off"])
+@pytest.mark.parametrize("fast_path", ["on", "off"])
 @pytest.mark.parametrize("durability", ["process", "disk"])
 def test_an_upload_that_is_overtaken_is_the_newest(
-    tmp_path: Path, shortcuts: str, durability: str
+    tmp_path: Path, fast_path: str, durability: str
 ) -> None:
     """
     When it is published at last: caches and conditions see that the value changed.
     """
-    with Twistd(options(shortcuts, durability), tmp_path) as daemon:
+    with Twistd(options(fast_path, durability), tmp_path) as daemon:
         port = daemon.port
         with socket.create_connection(("127.0.0.1", port), 30) as slow:
             slow.sendall(
@@ -88,12 +88,12 @@ def test_an_upload_that_is_overtaken_is_the_newest(
         assert 304 == asked_of_all(port, "GET", "/doc", If_Modified_Since=later).status
 
 
-@pytest.mark.parametrize("shortcuts", ["on", "off"])
-def test_what_others_changed_is_theirs(tmp_path: Path, shortcuts: str) -> None:
+@pytest.mark.parametrize("fast_path", ["on", "off"])
+def test_what_others_changed_is_theirs(tmp_path: Path, fast_path: str) -> None:
     """
     Whatever a worker remembers: new content, a new entity tag, no metadata.
     """
-    with Twistd(options(shortcuts, "process"), tmp_path) as daemon:
+    with Twistd(options(fast_path, "process"), tmp_path) as daemon:
         port = daemon.port
         for body in (b"other", b"of another length", b""):
             put = ask(port, "PUT", "/k", b"value", {"Content-Type": "text/plain"})
@@ -112,13 +112,13 @@ def test_what_others_changed_is_theirs(tmp_path: Path, shortcuts: str) -> None:
             assert 404 == asked_of_all(port, "GET", "/k").status
 
 
-@pytest.mark.parametrize("shortcuts", ["on", "off"])
-def test_forged_attributes_pass_nothing_on(tmp_path: Path, shortcuts: str) -> None:
+@pytest.mark.parametrize("fast_path", ["on", "off"])
+def test_forged_attributes_pass_nothing_on(tmp_path: Path, fast_path: str) -> None:
     """
     A reply holds no field that kvd would not have stored, and always comes.
     """
     path = tmp_path / "values/k"
-    with Twistd(options(shortcuts, "process"), tmp_path) as daemon:
+    with Twistd(options(fast_path, "process"), tmp_path) as daemon:
         port = daemon.port
         for line in (
             b"content-type: a\rSet-Cookie: b",
@@ -173,13 +173,13 @@ def test_any_date_is_listed(tmp_path: Path) -> None:
             assert 0 <= time.time() - second_of(date) < 60
 
 
-@pytest.mark.parametrize("shortcuts", ["on", "off"])
-def test_a_link_above_a_value_is_seen_by_all(tmp_path: Path, shortcuts: str) -> None:
+@pytest.mark.parametrize("fast_path", ["on", "off"])
+def test_a_link_above_a_value_is_seen_by_all(tmp_path: Path, fast_path: str) -> None:
     """
     Those that remember the value, and those that do not.
     """
     values = tmp_path / "values"
-    with Twistd(options(shortcuts, "process"), tmp_path) as daemon:
+    with Twistd(options(fast_path, "process"), tmp_path) as daemon:
         port = daemon.port
         ask(port, "PUT", "/a/k", b"value")
         assert b"value" == asked_of_all(port, "GET", "/a/k").body

@@ -65,7 +65,8 @@ def test_it_is_counted_and_changes_nothing(daemon: Twistd, control: Path) -> Non
     """
     Connections go where the policy in force sends them.
     """
-    assert "shadow leastbusy: nothing counted yet" in kvd(control, "status").stdout
+    status = kvd(control, "status").stdout
+    assert "shadow leastbusy: no connection was counted yet" in status
     serve(daemon, 6)
 
     assert [3, 3] == [row["accepted"] for row in told_by(control)["workers"]]
@@ -104,7 +105,7 @@ def test_where_the_kernel_chooses_it_waits(daemon: Twistd, control: Path) -> Non
     asked = ControlSocket(str(control))
     asked.change("policy", {"policy": "reuseport"})
     assert {"policy": "leastbusy", "model": False} == seen(control)
-    assert "nothing to see" in kvd(control, "status").stdout
+    assert "nothing to compare" in kvd(control, "status").stdout
 
     refused = kvd(control, "shadow", "roundrobin")
     assert 1 == refused.returncode

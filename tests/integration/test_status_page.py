@@ -120,7 +120,9 @@ def test_the_page_shows_what_a_shadow_would_have_done(tmp_path: Path) -> None:
         Chromium(tmp_path / "profile") as browser,
     ):
         browser.open(f"http://127.0.0.1:{daemon.status_port}/")
-        browser.until(f"{words}.textContent === 'No connection has been dealt yet.'")
+        browser.until(
+            f"{words}.textContent === 'No connection has been dispatched yet.'"
+        )
         fact = "document.querySelector('[data-fact=shadow] dd').textContent"
         assert "leastbusy" == browser.value(fact)
 
@@ -136,8 +138,8 @@ def test_the_page_shows_what_a_shadow_would_have_done(tmp_path: Path) -> None:
         asked = ControlSocket(str(control))
         asked.change("policy", {"policy": "reuseport"})
         browser.until(
-            f"!{words}.hidden && {words}.textContent === 'Nothing to see: under"
-            " reuseport the supervisor deals no connections.'"
+            f"!{words}.hidden && {words}.textContent === 'No data: under"
+            " reuseport the supervisor dispatches no connections.'"
         )
         asked.change("shadow", {"shadow": "off"})
         asked.close()

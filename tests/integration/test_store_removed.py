@@ -105,7 +105,7 @@ def test_moved_store(tmp_path: Path) -> None:
             assert 1 == created(daemon.port, f"/new-{key}")
         daemon.stop()
         text = "".join(daemon.lines)
-    assert "is no longer the folder that kvd found at its start" in text
+    assert "is no longer the folder that kvd opened at its start" in text
     assert [] == os.listdir(values)
     assert 10 == len(os.listdir(tmp_path / "old"))
 

@@ -102,6 +102,7 @@ class ReadaheadTests(SynchronousTestCase):
             self.readahead.ensure(other, 0, len(BODY))
             self.readahead.ensure(self.descriptor, len(BODY), 100)
         os.close(other)
+        assert 2 == len(self.work)
         for work in self.work:
             work()
 

@@ -10,90 +10,89 @@ from unittest import mock
 import pytest
 
 from kvd.model.conditions import UNCONDITIONAL
-from kvd.store import exchange
-from kvd.store.exchange import swap, swapping_is_cheaper
+from kvd.store.exchange import exchange_is_cheaper, exchange_names
 from tests.store import test_file_faults
 from tests.store.cases import KEY, FileStoreCase, FolderCase
 
 
-class SwapTests(FolderCase):
+class ExchangeTests(FolderCase):
     """
-    `swap` exchanges two names.
+    `exchange_names` exchanges two names.
     """
 
     def test_each_name_gets_what_the_other_had(self) -> None:
         """
-        In different folders.
+        Also in different folders.
         """
         self.place("here/a", b"one")
         self.place("there/b", b"two")
 
-        swap(self.folder("here"), b"a", self.folder("there"), b"b")
+        exchange_names(self.folder("here"), b"a", self.folder("there"), b"b")
 
         for name, body in (("here/a", b"two"), ("there/b", b"one")):
             with open(os.path.join(self.path, name), "rb") as file:
                 assert body == file.read()
 
-    def test_a_missing_name_is_told(self) -> None:
+    def test_a_missing_name_is_an_error(self) -> None:
         """
-        And nothing is done.
+        And nothing changes.
         """
         self.place("a")
         folder = self.folder()
 
         with pytest.raises(FileNotFoundError, match="'a' -> b'b'"):
-            swap(folder, b"a", folder, b"b")
+            exchange_names(folder, b"a", folder, b"b")
 
         assert ["a"] == self.found()
 
 
 class ChoiceTests(FolderCase):
     """
-    `swapping_is_cheaper` knows the file system.
+    `exchange_is_cheaper` recognises the file system.
     """
 
     def test_only_ext4_gains(self) -> None:
         """
-        /proc and /sys are none, and what cannot be asked is renamed in.
+        /proc and /sys are not ext4; if the call fails, names are not exchanged.
         """
         for path in ("/proc", "/sys"):
             folder = os.open(path, os.O_RDONLY)
             self.addCleanup(os.close, folder)
-            assert not swapping_is_cheaper(folder)
-        assert not swapping_is_cheaper(-1)
+            assert not exchange_is_cheaper(folder)
+        assert not exchange_is_cheaper(-1)
 
-    def test_ext4_is_known_by_its_number(self) -> None:
+    def test_ext4_is_recognised_by_its_number(self) -> None:
         """
-        The first word of what fstatfs(2) tells.
+        The first word of the result of fstatfs(2).
         """
 
         def fstatfs(folder: int, found: bytearray) -> int:
             found[:8] = (0xEF53).to_bytes(8, sys.byteorder)
             return 0
 
-        with mock.patch.object(exchange, "_libc") as libc:
+        with mock.patch("kvd.store.exchange._libc") as libc:
             libc.fstatfs = fstatfs
-            assert swapping_is_cheaper(self.folder())
+            assert exchange_is_cheaper(self.folder())
 
 
-class SwappingRoomTests(test_file_faults.RoomTests):
+class ExchangingRoomTests(test_file_faults.RoomTests):
     """
-    Faults where names are swapped.
-    """
-
-    swaps = True
-
-
-class SwappedValueTests(FileStoreCase):
-    """
-    Publication by swapping.
+    Faults where names are exchanged.
     """
 
-    swaps = True
+    exchanges = True
 
-    def test_what_was_replaced_is_removed(self) -> None:
+
+class ExchangedValueTests(FileStoreCase):
+    """
+    Publication by exchange.
+    """
+
+    exchanges = True
+
+    def test_the_replaced_file_is_removed(self) -> None:
         """
-        Its file does not stay where the upload was.
+        It does not stay in the upload folder.
         """
         store = self.open_store()
         self.publish(store, body=b"old")
@@ -106,7 +105,7 @@ class SwappedValueTests(FileStoreCase):
 
     def test_a_replaced_value_that_cannot_be_removed_is_left(self) -> None:
         """
-        The publication has succeeded; the next start sweeps.
+        The publication has succeeded; the next start removes the file.
         """
         store = self.open_store()
         self.publish(store, body=b"old")

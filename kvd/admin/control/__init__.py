@@ -1,5 +1,5 @@
 """
-The control socket: how a running daemon is asked, and by its owner alone.
+The control socket, by which the owner of a running daemon queries and changes it.
 
 It speaks HTTP: ``curl --unix-socket PATH http://kvd/status``.
 """

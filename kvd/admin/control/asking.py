@@ -1,5 +1,5 @@
 """
-The owner's end of the control socket: plain and blocking.
+The client of the control socket, for commands: plain and blocking.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 class ControlSocket:
     """
-    A connection to a daemon's control socket, made when it is needed.
+    A connection to a daemon's control socket, opened when it is needed.
     """
 
     def __init__(self, path: str) -> None:
@@ -40,36 +40,36 @@ class ControlSocket:
 
     def status(self) -> dict[str, Any]:
         """
-        What the daemon knows of itself, as `kvd.admin.control.status.describe` says.
+        Get the status of the daemon; see `kvd.admin.control.status.describe`.
 
         Raises:
-            ControlUnusable: Nobody answers there, or not as kvd does.
+            ControlUnusable: No daemon answers there, or another program does.
         """
         code, content = self._ask("GET", "/status", None, TIMEOUT_SECONDS)
         if code == 200 and "workers" in content:
             return content
         raise ControlUnusable(f"what answers at {self._path} is no control socket")
 
-    def change(self, what: str, said: dict[str, Any]) -> None:
+    def change(self, what: str, arguments: dict[str, Any]) -> None:
         """
-        Have something changed, and wait until it is, however long that takes.
+        Make a change, and wait until it is done, however long that takes.
 
         Args:
             what: ``policy``, ``shadow``, ``procs``, ``drain`` or ``restart``.
-            said: What goes with it.
+            arguments: The arguments of the change.
 
         Raises:
-            ControlUnusable: Nobody answers there, or not as kvd does.
-            ChangeImpossible: It cannot be done, or not now.
+            ControlUnusable: No daemon answers there, or another program does.
+            ChangeImpossible: The change cannot be made, or not now.
         """
-        code, content = self._ask("POST", f"/{what}", json.dumps(said), None)
+        code, content = self._ask("POST", f"/{what}", json.dumps(arguments), None)
         if code == 200:
             return
         if "error" in content:
             raise ChangeImpossible(str(content["error"]))
         raise ControlUnusable(
             f"the kvd at {self._path} has no workers, or is of a version that does not"
-            f" know what {what} is"
+            f" know {what}"
         )
 
     def _ask(
@@ -99,8 +99,8 @@ class ControlSocket:
             )
         if isinstance(error, PermissionError):
             return (
-                f"the control socket {self._path} is another user's; only its owner"
-                " may ask"
+                f"the control socket {self._path} belongs to another user; only its"
+                " owner may use it"
             )
         if isinstance(error, TimeoutError):
             return (
@@ -110,6 +110,6 @@ class ControlSocket:
 
     def close(self) -> None:
         """
-        Hang up.
+        Close the connection.
         """
         self._connection.close()

@@ -1,5 +1,5 @@
 """
-What commands may ask a running daemon to change.
+The changes that commands can make to a running daemon.
 """
 
 from __future__ import annotations
@@ -20,24 +20,26 @@ T = TypeVar("T")
 
 def changes_by(changing: Changing) -> Mapping[str, Change]:
     """
-    Each change by its name, which takes what the command said.
+    The changes by their names; each takes the arguments of a command.
 
     Args:
-        changing: Makes them.
+        changing: Makes the changes.
     """
     return {
-        "policy": lambda said: execute(changing.policy, _said(said, "policy", str)),
-        "shadow": lambda said: execute(
-            changing.shadow, _or_off(_said(said, "shadow", str))
+        "policy": lambda arguments: execute(
+            changing.policy, _argument(arguments, "policy", str)
         ),
-        "procs": lambda said: changing.resize(_said(said, "procs", int)),
-        "drain": lambda said: changing.drain(_said(said, "worker", int)),
-        "restart": lambda said: changing.restart(),
+        "shadow": lambda arguments: execute(
+            changing.shadow, _or_off(_argument(arguments, "shadow", str))
+        ),
+        "procs": lambda arguments: changing.resize(_argument(arguments, "procs", int)),
+        "drain": lambda arguments: changing.drain(_argument(arguments, "worker", int)),
+        "restart": lambda arguments: changing.restart(),
     }
 
 
-def _said(said: Mapping[str, Any], name: str, kind: type[T]) -> T:
-    value = said.get(name)
+def _argument(arguments: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    value = arguments.get(name)
     if type(value) is not kind:
         raise ChangeImpossible(
             f"{name} is {value!r}, and has to be of the type {kind.__name__}"

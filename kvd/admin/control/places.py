@@ -1,9 +1,10 @@
 """
-Where control sockets are, unless an operator chooses.
+The default locations of control sockets.
 
-Whoever can change a folder can put a socket there that answers in a daemon's place, or
-takes what a daemon is told. In ``/tmp`` anybody can make a folder of any name first. So
-the daemon and the commands use a folder only if it is this user's alone.
+A user who can change a folder can put a socket there that answers in place of a daemon,
+or that receives the commands for a daemon. In ``/tmp`` any user can create a folder of
+any name first. So the daemon and the commands use a folder only if no other user can
+change it.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ FOLDER_MODE: Final = 0o700
 
 def control_folders() -> Sequence[str]:
     """
-    Where this user's control sockets can be: below the folder of the user's
-    session, which a service does not have, and which may be left from another user
-    (``su``); else in ``/run`` for root, in ``/tmp`` for others. A daemon takes the
-    first.
+    The folders in which this user's control sockets can be: below the folder of the
+    user's session, which a service does not have, and which may belong to another user
+    (``su``); then in ``/run`` for root, in ``/tmp`` for others. A daemon uses the first
+    one.
     """
     folders = []
     session = os.environ.get("XDG_RUNTIME_DIR")
@@ -34,25 +35,25 @@ def control_folders() -> Sequence[str]:
     if os.geteuid() == 0:
         folders.append("/run/kvd")
     else:
-        # Checked before it is used.
+        # Its owner and mode are checked before it is used.
         folders.append(f"/tmp/kvd-{os.geteuid()}")  # noqa: S108
     return folders
 
 
 def control_path(port: int) -> str:
     """
-    Where a daemon makes its control socket, if this is its first TCP port.
+    The path of the control socket of a new daemon with this first TCP port.
     """
     return _path(control_folders()[0], port)
 
 
 def find_control(port: int) -> str:
     """
-    The control socket of the daemon whose first TCP port this is: where one
-    answers, else where there is one, else where it would be.
+    Find the control socket of the daemon with this first TCP port: the one that
+    answers, else one that exists, else the path where it would be.
 
     Raises:
-        ControlUnusable: Somebody else may have made what is there.
+        ControlUnusable: Another user may have created what is there.
     """
     there = []
     for folder in control_folders():
@@ -61,20 +62,20 @@ def find_control(port: int) -> str:
             continue
         if not _is_ours(folder):
             raise ControlUnusable(
-                f"the folder {folder} is not this user's alone, so whoever answers at"
-                f" {path} may be anybody; remove it, or name a control socket that you"
+                f"another user can change the folder {folder}, so another program may"
+                f" answer at {path}; remove it, or name a control socket that you"
                 " trust with --control"
             )
         there.append(path)
     if len(there) > 1:
-        # A killed daemon leaves its file behind.
+        # A daemon that is killed leaves the file of its socket.
         there.sort(key=_is_stale)
     return there[0] if there else control_path(port)
 
 
 def _is_stale(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        # A daemon with a long queue is one.
+        # A daemon with a full queue is not stale.
         probe.setblocking(False)
         return probe.connect_ex(path) == errno.ECONNREFUSED
 
@@ -85,10 +86,10 @@ def _path(folder: str, port: int) -> str:
 
 def make_control_folder() -> None:
     """
-    Make the folder, for this user alone.
+    Create the folder, for this user only.
 
     Raises:
-        AddressUnusable: It cannot be made, or somebody else could change it.
+        AddressUnusable: It cannot be created, or another user can change it.
     """
     folder = control_folders()[0]
     try:
@@ -96,19 +97,18 @@ def make_control_folder() -> None:
     except OSError as error:
         raise AddressUnusable(
             f"the folder of the control socket, {folder}, cannot be made:"
-            f" {error.strerror}; name another place with --control"
+            f" {error.strerror}; name another path with --control"
         ) from error
     if not _is_ours(folder):
         raise AddressUnusable(
-            f"the folder of the control socket, {folder}, is not this user's alone;"
-            " remove it, or name another place with --control"
+            f"another user can change the folder of the control socket, {folder};"
+            " remove it, or name another path with --control"
         )
 
 
 def _is_ours(folder: str) -> bool:
     """
-    Whether this is a folder, no link to one, and only this user can change what is
-    in it.
+    Whether this is a folder, not a link to one, that only this user can change.
     """
     try:
         found = os.lstat(folder)

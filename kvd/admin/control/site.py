@@ -1,5 +1,5 @@
 """
-The daemon's end of the control socket.
+The server of the control socket.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class StatusResource(Resource):
 
 Change = Callable[[dict[str, Any]], Deferred[None]]
 """
-What a ``POST`` with a JSON object does.
+Makes a change with the JSON object of a ``POST``.
 """
 
 
 class ChangeResource(Resource):
     """
-    ``POST`` of a JSON object that says what to change. The reply comes when it is
-    done: 200, or 409 with the reason why it is not.
+    ``POST`` of a JSON object with the arguments of a change. The reply is sent when the
+    change is done: 200, or 409 with the reason why it cannot be made.
     """
 
     isLeaf = True
@@ -66,7 +66,7 @@ class ChangeResource(Resource):
             if isinstance(result, Failure):
                 answer["error"] = _sentence_of(result)
                 request.setResponseCode(409 if result.check(OperatorError) else 500)
-            # Who asked may have left; what was asked for is done all the same.
+            # The client may have disconnected; the change is made all the same.
             if not gone:
                 request.write(_json(request, answer))
                 request.finish()
@@ -77,12 +77,12 @@ class ChangeResource(Resource):
 
     def _ask(self, body: bytes) -> Deferred[None]:
         try:
-            said = json.loads(body or b"{}")
+            arguments = json.loads(body or b"{}")
         except (ValueError, RecursionError) as error:
-            raise ChangeImpossible("what was sent is no JSON") from error
-        if not isinstance(said, dict):
-            raise ChangeImpossible("what was sent is no JSON object")
-        return self._change(said)
+            raise ChangeImpossible("the body is not JSON") from error
+        if not isinstance(arguments, dict):
+            raise ChangeImpossible("the body is not a JSON object")
+        return self._change(arguments)
 
 
 def _sentence_of(failure: Failure) -> str:
@@ -102,7 +102,7 @@ def _json(request: Request, answer: dict[str, Any]) -> bytes:
 
 class ControlSite:
     """
-    Answers on a control socket.
+    Serves a control socket.
     """
 
     def __init__(
@@ -114,10 +114,10 @@ class ControlSite:
     ) -> None:
         """
         Args:
-            listener: Listening and non-blocking; owned by this.
-            status: What ``/status`` answers.
-            changes: What can be changed, by the last word of its path.
-            reactor: Watches the socket.
+            listener: Listening and non-blocking; this object closes it.
+            status: Returns the reply of ``/status``.
+            changes: The changes by the names in their paths.
+            reactor: Serves the socket.
         """
         root = Resource()
         root.putChild(b"status", StatusResource(status))
@@ -128,6 +128,6 @@ class ControlSite:
 
     def close(self) -> None:
         """
-        Answer nobody new.
+        Accept no further connection.
         """
         self._answering.close()

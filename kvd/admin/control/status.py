@@ -1,5 +1,5 @@
 """
-What is known of a running daemon, as plain data.
+The status of a running daemon, as plain data.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from kvd.settings import Settings
 @dataclass(frozen=True, slots=True)
 class WorkerState:
     """
-    What the supervisor knows of one worker's place.
+    What the supervisor knows of a worker.
     """
 
     worker: int
     pid: int
-    """0 while there is no process."""
+    """0 while the worker has no process."""
     state: str
     handing_over: int
-    """Connections on their way to it."""
+    """The number of connections on their way to the worker."""
 
     @property
     def counts(self) -> bool:
         """
-        Whether the row on the scoreboard is a living process's.
+        Whether the worker's row on the scoreboard belongs to a living process.
         """
         return self.state in {"ready", "draining"}
 
@@ -52,21 +52,24 @@ def describe(
     fallbacks: Sequence[Fallback] = (),
 ) -> dict[str, Any]:
     """
-    The status as it is sent. The numbers of a worker are those of its place, over
-    all processes that have been in it; a place without one tells none. The totals are
-    those of the daemon, over all places that it has ever had, and never become less.
+    Return the status as it is sent.
+
+    The counts of a worker include all processes that it has had; a worker without a
+    process has none. The totals include all workers that the daemon has ever had, and
+    never fall.
 
     Args:
-        settings: As they are at the moment.
-        groups: Where clients come in.
-        workers: All places.
-        scoreboard: Theirs.
-        uptime_seconds: Of the daemon.
-        draining: Whether it is ending.
-        members: For each place, the sockets of each group that its worker accepts
-            from; empty where the supervisor accepts.
-        shadow: What the shadow would have done with these workers; None: there is
-            no shadow.
+        settings: The current settings.
+        groups: The addresses that clients connect to.
+        workers: All workers.
+        scoreboard: The scoreboard of these workers.
+        uptime_seconds: The uptime of the daemon.
+        draining: Whether the daemon is ending.
+        members: For each worker, the sockets of each group that it accepts from; empty
+            if the supervisor accepts.
+        shadow: Returns what the shadow would have done with these workers, or None if
+            there is no shadow.
+        fallbacks: The addresses where the policy's own program is not in force.
     """
     sums = scoreboard.sums()
     totals = _totals(sums)
@@ -79,7 +82,7 @@ def describe(
         del totals["busy_seconds"]
     counted = [row for row in rows if "requests" in row]
     queues = [queue for queue in map(_queue, groups) if queue["waiting"]]
-    for row, own in zip(rows, _taken_alone(members, len(rows)), strict=True):
+    for row, own in zip(rows, _exclusive_members(members, len(rows)), strict=True):
         if own and queues:
             row["accept_queue"] = sum(
                 queue["waiting"][member]
@@ -134,17 +137,17 @@ def _totals(sums: Sequence[Sums]) -> dict[str, float]:
     }
 
 
-def _taken_alone(
+def _exclusive_members(
     members: Sequence[Collection[int]], workers: int
 ) -> list[Collection[int]]:
     """
-    For each worker, the sockets that nobody else accepts from.
+    For each worker, the sockets from which no other worker accepts.
     """
     takers = Counter(member for of in members for member in of)
-    alone: list[Collection[int]] = [
+    exclusive: list[Collection[int]] = [
         [member for member in of if takers[member] == 1] for of in members[:workers]
     ]
-    return alone + [()] * (workers - len(alone))
+    return exclusive + [()] * (workers - len(exclusive))
 
 
 def _queue(group: ListenerGroup) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """
-The status site: for browsers, for Prometheus, and for whoever balances load.
+The status site: for browsers, for Prometheus, and for load balancers.
 
-Nothing of this is imported by a daemon without one, nor by any worker.
+A daemon without a status site does not import this package, nor does any worker.
 """

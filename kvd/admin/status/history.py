@@ -1,8 +1,8 @@
 """
-What the workers did lately, second by second.
+What the workers did recently, second by second.
 
-Sums only grow; what happened is the difference of two of them. So the sums of all
-places are read each second, and a few minutes of what that gave are kept.
+Sums only grow; the difference of two readings is what happened between them. So the
+sums of all workers are read each second, and the differences of a few minutes are kept.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Five minutes.
 
 BALANCE_SAMPLES: Final = 10
 """
-How evenly so many seconds were shared out. In one alone chance is all there is to
-see: of eight requests to eight workers, some worker gets two.
+The balance index covers this many seconds. In a single second it would show only
+chance: of eight requests to eight workers, some worker gets two.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """
-    The sums at a moment.
+    The sums at one moment.
     """
 
     monotonic_seconds: float
@@ -46,45 +46,46 @@ class Reading:
 @dataclass(frozen=True, slots=True)
 class WorkerRates:
     """
-    What the worker in one place did, each second.
+    The rates of one worker, per second.
     """
 
     requests: float
     bytes_in: float
     bytes_out: float
     busy: float
-    """The share of the time in which it did not wait; from 0 to 1."""
+    """The share of the time in which it did not wait, from 0 to 1."""
     latency_p99: float | None
-    """Of the requests that ended, in seconds; None if there were none."""
+    """The 99th percentile of the requests that ended, in seconds; None if none
+    ended."""
     loop_delay: float | None
-    """A bound of the longest turn of its reactor, in seconds."""
+    """An upper bound of the longest turn of its reactor, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """
-    A second.
+    What happened in one second.
     """
 
     at: float
-    """Its end, in seconds since the epoch: a date to show. Somebody may set the clock,
-    so it says nothing of which sample is newer."""
+    """The end of the second, in seconds since the epoch: a date to show. The clock may
+    be set, so it does not say which sample is newer."""
     monotonic_seconds: float
-    """Its end, by the machine's monotonic clock."""
+    """The end of the second, by the machine's monotonic clock."""
     supervisor_delay: float
-    """How many seconds later than asked for the supervisor's reactor took it."""
+    """By how many seconds the supervisor's reactor took the sample late."""
     latency_p50: float | None
     latency_p99: float | None
     balance_requests: float | None
-    """Jain's index of the requests over all places that were there all along, in the
-    last `BALANCE_SAMPLES`; None without any."""
+    """Jain's index of the requests in the last `BALANCE_SAMPLES`, over the workers that
+    existed throughout; None if there were no requests."""
     balance_busy: float | None
-    """The same of the time in which they worked."""
+    """The same index of the workers' busy time."""
     workers: Sequence[WorkerRates]
 
     def summary(self) -> dict[str, Any]:
         """
-        All of it, as plain data.
+        Return the whole sample, as plain data.
         """
         return {
             "at": round(self.at, 3),
@@ -112,7 +113,7 @@ class Sample:
 
     def as_remembered(self) -> dict[str, Any]:
         """
-        Of each worker, only how busy it was, in hundredths.
+        Return the sample with only the busy share of each worker, in percent.
         """
         remembered = self.summary()
         remembered["workers"] = [round(100 * rates.busy) for rates in self.workers]
@@ -132,9 +133,9 @@ class History:
     ) -> None:
         """
         Args:
-            sums: Reads those of all places that there are at the moment.
+            sums: Reads the sums of all current workers.
             clock: Measures the time between two samples.
-            date: Tells the date of a sample.
+            date: Returns the date of a sample.
         """
         self._sums = sums
         self._clock = clock
@@ -146,20 +147,20 @@ class History:
 
     def start(self) -> None:
         """
-        Read from now on.
+        Begin to take samples.
         """
         self._sampling.start(INTERVAL_SECONDS)
 
     def stop(self) -> None:
         """
-        Read no more.
+        Take no more samples.
         """
         self._sampling.stop()
 
     @property
     def newest(self) -> Sample | None:
         """
-        The last second; None in the first.
+        The newest sample; None in the first second.
         """
         return self.samples[-1] if self.samples else None
 
@@ -176,7 +177,7 @@ def _sample(readings: Sequence[Reading], now: Reading, date: float) -> Sample:
     delay = seconds - INTERVAL_SECONDS
     pairs = list(_pairs(before.sums, now.sums))
     latency = _sum_up(_between(a.latency, b.latency) for a, b in pairs)
-    # A place that is new has not had its share yet.
+    # Without new workers, which have not had their share yet.
     long = list(zip(oldest.sums, now.sums, strict=False))
     return Sample(
         at=date,
@@ -192,11 +193,11 @@ def _sample(readings: Sequence[Reading], now: Reading, date: float) -> Sample:
 
 def _pairs(before: Sequence[Sums], now: Sequence[Sums]) -> Iterator[tuple[Sums, Sums]]:
     """
-    The sums of each place before and now. There may be more places than before, or
-    fewer; of one that is new nothing is known to have happened.
+    The sums of each worker before and now. There may be more workers than before, or
+    fewer; a new worker counts as if nothing had happened yet.
     """
-    for place, sums in enumerate(now):
-        yield (before[place] if place < len(before) else sums), sums
+    for worker, sums in enumerate(now):
+        yield (before[worker] if worker < len(before) else sums), sums
 
 
 def _rates(before: Sums, now: Sums, seconds: float) -> WorkerRates:
@@ -224,6 +225,6 @@ def _balance(shares: Sequence[float]) -> float | None:
 
 def _digits(number: float | None) -> float | None:
     """
-    As many digits as mean something.
+    Round a number to its significant digits.
     """
     return None if number is None else float(f"{number:.4g}")

@@ -1,5 +1,5 @@
 """
-What was done under which policy.
+Counts the work of all workers separately for each policy.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ NOTHING: Final = Sums(
     loop_delay=[0] * BUCKETS,
 )
 """
-Of a place in which nobody has been.
+The sums of a worker that has never had a process.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
     """
-    What all workers did while one policy was in force.
+    The work of all workers while one policy was in force.
     """
 
     connections: int = 0
     serving_seconds: float = 0.0
     latency: tuple[int, ...] = (0,) * BUCKETS
-    """Of requests; see `Sums`."""
+    """The latency histogram of requests; see `Sums`."""
 
     def plus(self, now: Sums, before: Sums) -> Account:
         """
-        What it is with what was added to the sums of a place.
+        Return the account with what was added to the sums of one worker.
 
         Args:
-            now: The sums.
-            before: What they were.
+            now: The sums now.
+            before: The sums at the reading before.
         """
         return Account(
             self.connections + now.accepted - before.accepted,
@@ -61,11 +61,11 @@ class Account:
 
 class Ledger:
     """
-    Enters what the sums have grown by to the account of the policy.
+    Adds the growth of the sums to the account of the policy in force.
 
-    Whoever switches the policy need not tell: what is found at a reading goes to the
-    policy of that moment. So a second's worth of work may be on the wrong account
-    after a switch, and nothing is lost or counted twice.
+    A change of the policy need not be reported: the growth since the reading before
+    goes to the policy at the moment of the reading. So after a change a second's worth
+    of work may be on the wrong account, but nothing is lost or counted twice.
     """
 
     def __init__(self) -> None:
@@ -77,11 +77,11 @@ class Ledger:
         Take a reading.
 
         Args:
-            policy: The one in force.
-            sums: Of all places that there have ever been, as they are now.
+            policy: The policy in force.
+            sums: The current sums of all workers that there have ever been.
         """
         account = self.accounts.get(policy, Account())
-        for place, now in enumerate(sums):
-            account = account.plus(now, self._before.get(place, NOTHING))
-            self._before[place] = now
+        for worker, now in enumerate(sums):
+            account = account.plus(now, self._before.get(worker, NOTHING))
+            self._before[worker] = now
         self.accounts[policy] = account

@@ -1,9 +1,9 @@
 """
-``/metrics``: what Prometheus is told.
+``/metrics``, for Prometheus.
 
-Everything is snapshot in the reactor, which takes a millisecond for 64 workers, and
-spelled in a thread, which takes twenty to forty: the supervisor's reactor may have
-connections to deal meanwhile.
+A snapshot is taken in the reactor, in a millisecond for 64 workers, and rendered in a
+thread, in twenty to forty: the supervisor's reactor may have connections to dispatch
+meanwhile.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _LABELS: Final = [*map(str, BOUNDS_SECONDS), "+Inf"]
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """
-    What is told in one answer.
+    The data of one reply.
     """
 
     status: Mapping[str, Any]
-    """As `kvd.admin.control.status.describe` says."""
+    """See `kvd.admin.control.status.describe`."""
     sums: Sequence[Sums]
     accounts: Mapping[str, Account]
     """By policy."""
@@ -50,21 +50,20 @@ class Snapshot:
 
 def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
     """
-    The metrics in the format that is asked for.
+    Render the metrics in the format that the client asks for.
 
     Args:
-        snapshot: Nobody may change it meanwhile.
-        accept: The request's field of this name.
+        snapshot: Must not change meanwhile.
+        accept: The ``Accept`` field of the request.
 
     Returns:
         The body and its content type.
     """
-    # A registry of this answer's own: what a library registers elsewhere is no
-    # business of kvd's.
+    # A new registry for each reply: the global one may have metrics of other libraries.
     registry = CollectorRegistry()
     registry.register(_SnapshotCollector(snapshot))
-    # The supervisor's processor time, memory and descriptors, under the names that
-    # everybody's dashboards know.
+    # The supervisor's processor time, memory and descriptors, under the usual names of
+    # Prometheus clients.
     ProcessCollector(registry=registry)
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
@@ -72,14 +71,14 @@ def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
 
 class _SnapshotCollector(Collector):
     def __init__(self, snapshot: Snapshot) -> None:
-        self._gathered = snapshot
+        self._snapshot = snapshot
 
     def describe(self) -> list[Metric]:
-        # So that registering does not collect.
+        # Registration would collect otherwise.
         return []
 
     def collect(self) -> Iterator[Metric]:
-        snapshot = self._gathered
+        snapshot = self._snapshot
         yield from _of_the_daemon(snapshot)
         yield from _of_the_policies(snapshot)
         if snapshot.status["shadow"] is not None:
@@ -100,18 +99,16 @@ def _of_the_daemon(snapshot: Snapshot) -> Iterator[Metric]:
         {name: status[name] for name in ("version", "policy", "store", "durability")},
     )
     yield GaugeMetricFamily(
-        "kvd_uptime_seconds", "Since the daemon began.", status["uptime_seconds"]
+        "kvd_uptime_seconds", "Time since the daemon started.", status["uptime_seconds"]
     )
     states = Counter(row["state"] for row in status["workers"])
-    workers = GaugeMetricFamily(
-        "kvd_workers", "How many workers are in a state.", labels=["state"]
-    )
+    workers = GaugeMetricFamily("kvd_workers", "Workers by state.", labels=["state"])
     for state in STATES:
         workers.add_metric([state], states[state])
     yield workers
     balance = GaugeMetricFamily(
         "kvd_balance",
-        "Jain's index of what the workers have had: 1 where all have had the same.",
+        "Jain's index of connections or requests per worker: 1 if all had the same.",
         labels=["of"],
     )
     for of, index in status["balance"].items():
@@ -120,7 +117,7 @@ def _of_the_daemon(snapshot: Snapshot) -> Iterator[Metric]:
     if snapshot.supervisor_delay is not None:
         yield GaugeMetricFamily(
             "kvd_supervisor_delay_seconds",
-            "How late the supervisor's reactor was, when it last looked.",
+            "How late the supervisor's reactor took the last sample.",
             snapshot.supervisor_delay,
         )
 
@@ -133,7 +130,7 @@ def _of_the_policies(snapshot: Snapshot) -> Iterator[Metric]:
     )
     latency = HistogramMetricFamily(
         "kvd_policy_request_seconds",
-        "Requests that ended while a policy was in force, by how long they took.",
+        "Requests that ended while a policy was in force, by their time.",
         labels=["policy"],
     )
     for policy, account in snapshot.accounts.items():
@@ -147,19 +144,19 @@ def _of_the_policies(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _of_the_shadow(status: Mapping[str, Any]) -> Iterator[Metric]:
     """
-    What it would have done. All counts begin anew with it and with the policy in
-    force, so both are labels.
+    What the shadow would have done. All counts restart when the shadow or the policy in
+    force changes, so both are labels.
     """
     shadow = status["shadow"]
     model = "true" if shadow["model"] else "false"
     pair = {"policy": status["policy"], "shadow": shadow["policy"]}
     yield InfoMetricFamily(
         "kvd_shadow",
-        "A policy that looks on; a model, if it is one of the kernel.",
+        "The shadow policy, and whether it is only a model of what the kernel does.",
         {**pair, "model": model},
     )
     if "connections" not in shadow:
-        # The supervisor deals nothing.
+        # The supervisor dispatches no connections.
         return
 
     def counter(name: str, description: str, *labels: str) -> CounterMetricFamily:
@@ -168,8 +165,8 @@ def _of_the_shadow(status: Mapping[str, Any]) -> Iterator[Metric]:
     both = list(pair.values())
     connections = counter(
         "kvd_shadow_connections",
-        "Connections that the policy in force dealt, by the shadow's answer: the same"
-        " worker, another, or none.",
+        "Connections that the policy in force dispatched, by the shadow's answer: the"
+        " same worker, another, or none.",
         "answer",
     )
     connections.add_metric([*both, "same"], shadow["agreed"])
@@ -178,12 +175,12 @@ def _of_the_shadow(status: Mapping[str, Any]) -> Iterator[Metric]:
     yield connections
     dealt = counter(
         "kvd_shadow_dealt",
-        "Of those with an answer, what each worker was dealt.",
+        "Connections with an answer, by the worker that got them.",
         "worker",
     )
     chosen = counter(
         "kvd_shadow_chosen",
-        "Of the same, what the shadow would have dealt it.",
+        "The same connections, by the worker that the shadow chose.",
         "worker",
     )
     for row in shadow["workers"]:
@@ -193,15 +190,15 @@ def _of_the_shadow(status: Mapping[str, Any]) -> Iterator[Metric]:
     yield chosen
     tasks = counter(
         "kvd_shadow_found_tasks",
-        "Requests in progress, and connections on their way, at the worker that was"
-        " dealt, and at the one that the shadow chose.",
+        "Requests in progress and connections on their way, at the worker that got the"
+        " connection and at the one that the shadow chose.",
         "at",
     )
     for at, found in shadow["tasks"].items():
         tasks.add_metric([*both, at], found)
     yield tasks
     seconds = counter(
-        "kvd_shadow_seconds", "The supervisor's processor time for its answers."
+        "kvd_shadow_seconds", "The supervisor's processor time for its decisions."
     )
     seconds.add_metric(both, shadow["seconds"])
     yield seconds
@@ -215,7 +212,7 @@ def _of_the_queues(queues: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     )
     limit = GaugeMetricFamily(
         "kvd_accept_queue_limit",
-        "How many may wait at each socket.",
+        "How many connections may wait at each socket.",
         labels=["address"],
     )
     for queue in queues:
@@ -228,24 +225,24 @@ def _of_the_queues(queues: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
 
 def _summed(sums: Sequence[Sums]) -> Iterator[Metric]:
     """
-    What never becomes less, also of a place that has no worker at the moment.
+    The counters, also of workers that have no process at the moment.
     """
     counters: Mapping[str, tuple[str, Sequence[float]]] = {
         "kvd_worker_starts": (
-            "Processes that were started in a worker's place.",
+            "Processes started for a worker.",
             [s.starts for s in sums],
         ),
         "kvd_worker_stalls": (
-            "How often a worker made no turn, and others took its connections.",
+            "How often a worker stalled and others took its connections.",
             [s.stalls for s in sums],
         ),
         "kvd_connections": ("Connections accepted.", [s.accepted for s in sums]),
         "kvd_received_bytes": (
-            "Read from connections, heads included.",
+            "Bytes read from connections, heads included.",
             [s.bytes_in for s in sums],
         ),
         "kvd_sent_bytes": (
-            "Sent over connections, heads included.",
+            "Bytes sent over connections, heads included.",
             [s.bytes_out for s in sums],
         ),
     }
@@ -256,8 +253,8 @@ def _summed(sums: Sequence[Sums]) -> Iterator[Metric]:
         yield counter
     latency = HistogramMetricFamily(
         "kvd_request_seconds",
-        "Requests that ended, by how long they took from the end of the head to the"
-        " end of the reply.",
+        "Requests that ended, by their time from the end of the head to the end of the"
+        " reply.",
         labels=["worker"],
     )
     for worker, of in enumerate(sums):
@@ -267,12 +264,15 @@ def _summed(sums: Sequence[Sums]) -> Iterator[Metric]:
 
 def _of_the_moment(rows: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     gauges = {
-        "handing_over": ("kvd_connections_handing_over", "On their way to a worker."),
-        "open": ("kvd_connections_open", "Connections that a worker has."),
-        "in_progress": ("kvd_requests_in_progress", "Requests that have not ended."),
+        "handing_over": (
+            "kvd_connections_handing_over",
+            "Connections on their way to a worker.",
+        ),
+        "open": ("kvd_connections_open", "Open connections of a worker."),
+        "in_progress": ("kvd_requests_in_progress", "Requests in progress."),
         "silent_seconds": (
             "kvd_worker_silent_seconds",
-            "Since a worker's last sign of life, of which it gives one each second.",
+            "Time since a worker's last sign of life; it gives one each second.",
         ),
     }
     for key, (name, description) in gauges.items():
@@ -282,7 +282,7 @@ def _of_the_moment(rows: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
                 gauge.add_metric([str(row["worker"])], row[key])
         yield gauge
     ready = GaugeMetricFamily(
-        "kvd_worker_ready", "Whether a worker takes connections.", labels=["worker"]
+        "kvd_worker_ready", "Whether a worker accepts connections.", labels=["worker"]
     )
     for row in rows:
         ready.add_metric([str(row["worker"])], row["state"] == "ready")
@@ -292,12 +292,12 @@ def _of_the_moment(rows: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
 def _of_the_reactors(snapshot: Snapshot) -> Iterator[Metric]:
     busy = CounterMetricFamily(
         "kvd_worker_busy_seconds",
-        "In which a worker did not wait for anything.",
+        "Time in which a worker did not wait.",
         labels=["worker"],
     )
     delay = HistogramMetricFamily(
         "kvd_worker_loop_delay_seconds",
-        "Turns of a worker's reactor, by how long whatever came meanwhile had to wait.",
+        "Turns of a worker's reactor, by how long events had to wait meanwhile.",
         labels=["worker"],
     )
     for worker, of in enumerate(snapshot.sums):

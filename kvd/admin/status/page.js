@@ -1,7 +1,7 @@
 "use strict";
 
-// Everything that is shown comes from /status.json, each second, and what was before
-// from /history.json, once. The daemon does all sums; here they are drawn.
+// The page reads /status.json each second, and /history.json once for what was before.
+// The daemon computes all numbers; the page draws them.
 
 const POLL_MS = 1000;
 const GAP_SECONDS = 3;
@@ -12,7 +12,7 @@ let kept = 300;
 let daemon = null;
 let cursor = null;
 
-// -- numbers as words ---------------------------------------------------------
+// -- formatting numbers ---------------------------------------------------------
 
 const none = "–";
 
@@ -121,7 +121,7 @@ function showFacts(status) {
   document.title = `kvd: ${status.policy}, ${status.workers.length} workers`;
 }
 
-// Where the policy's own program cannot be had, what chooses in its stead.
+// The policy, and its fallbacks at addresses where the kernel does not run its program.
 function policyInForce(status) {
   const others = new Set(status.fallbacks.map((fallback) => fallback.by));
   return [others.size ? `not ${status.policy}` : status.policy, ...others].join(" but ");
@@ -134,11 +134,11 @@ function showLive(kind, words) {
 
 // -- the tiles ----------------------------------------------------------------
 
-// By Jain's index n workers are as good as so many that share evenly.
-function worth(balance, workers) {
-  if (balance == null) return "nothing to share out";
+// Jain's index times n: how many evenly loaded workers n workers correspond to.
+function effectiveWorkers(balance, workers) {
+  if (balance == null) return "no requests";
   if (workers < 2) return "one worker";
-  return `worth ${(balance * workers).toFixed(1)} of ${workers}`;
+  return `equals ${(balance * workers).toFixed(1)} of ${workers} workers`;
 }
 
 function showTiles(status, now) {
@@ -158,7 +158,7 @@ function showTiles(status, now) {
     ["latency", "Latency, median", seconds(now?.latency_p50_seconds),
       `99 % below ${seconds(now?.latency_p99_seconds)}`],
     ["balance", "Balance of requests", index(now?.balance_requests),
-      worth(now?.balance_requests, status.workers.length)],
+      effectiveWorkers(now?.balance_requests, status.workers.length)],
   ];
   const list = byId("tiles");
   for (const [key, title, value, note] of tiles) {
@@ -212,7 +212,7 @@ function drawTimes({ svg, right, bottom, perSecond }) {
   }
 }
 
-// A line has gaps where there is nothing to tell, or where nobody looked.
+// A line has gaps where there is no value, or where no sample was taken.
 function stretches(chart, value) {
   const all = [];
   let before = null;
@@ -236,7 +236,7 @@ function path(points) {
 
 function drawLine(chart, kind, value) {
   for (const points of stretches(chart, value)) {
-    // A point of its own would not be seen.
+    // A single point would be invisible.
     if (points.length === 1) points.push([points[0][0] + 1.5, points[0][1]]);
     chart.svg.append(draw("path", { class: `line ${kind}`, d: path(points) }));
   }
@@ -291,7 +291,7 @@ function showBalance(workers) {
   }
 }
 
-// The next number above that is easy to read.
+// The next larger round number.
 function roundUp(number) {
   const power = 10 ** Math.floor(Math.log10(Math.max(number, 1)));
   return [1, 2, 4, 5, 8, 10].map((n) => n * power).find((n) => n >= number);
@@ -313,14 +313,14 @@ function showRate() {
   }
 }
 
-// -- who worked when ----------------------------------------------------------
+// -- worker utilisation ----------------------------------------------------------
 
 function colour(name) {
   const text = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   return [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16));
 }
 
-// By the root: little work can be told from none.
+// By the square root, so that little work can be distinguished from none.
 function makeShades() {
   const empty = colour("--cell-empty");
   const full = colour("--cell-full");
@@ -406,8 +406,8 @@ function showShadow(status) {
   byId("shadow-words").hidden = Boolean(asked);
   if (!asked) {
     put(byId("shadow-words"), "connections" in shadow
-      ? "No connection has been dealt yet."
-      : `Nothing to see: under ${status.policy} the supervisor deals no connections.`);
+      ? "No connection has been dispatched yet."
+      : `No data: under ${status.policy} the supervisor dispatches no connections.`);
     byId("shadow-legend").replaceChildren();
     return;
   }
@@ -450,10 +450,10 @@ function showShadowFigures(status, shadow) {
   });
 }
 
-// For each worker what it was dealt, and beside it what the shadow would have dealt it.
+// For each worker its connections, and beside them what the shadow would have given it.
 function showShares(status, shadow) {
   const rows = shadow.workers;
-  // While kvd ends, nobody may be left.
+  // While kvd ends, no worker may be left.
   if (!rows.length) return;
   const all = Math.max(1, shadow.connections);
   const most = roundUp(
@@ -463,9 +463,9 @@ function showShares(status, shadow) {
   const each = (chart.right - MARGIN.left) / rows.length;
   const bar = Math.min(28, Math.max(1, each * 0.38));
   const room = Math.ceil(22 / each);
-  rows.forEach((row, place) => {
-    const middle = MARGIN.left + (place + 0.5) * each;
-    if (place === pointedWorker) {
+  rows.forEach((row, position) => {
+    const middle = MARGIN.left + (position + 0.5) * each;
+    if (position === pointedWorker) {
       chart.svg.append(draw("rect", { class: "here", x: middle - each / 2, width: each,
         y: MARGIN.top, height: chart.bottom - MARGIN.top }));
     }
@@ -475,7 +475,7 @@ function showShares(status, shadow) {
       chart.svg.append(draw("rect", { class: `bar ${kind}`, x, width: bar * 0.94, y: top,
         height: chart.bottom - top }));
     }
-    if (place % room === 0) {
+    if (position % room === 0) {
       chart.svg.append(draw("text", { x: middle, y: chart.bottom + 15,
         "text-anchor": "middle" }, row.worker));
     }
@@ -487,7 +487,7 @@ function showShares(status, shadow) {
   byId("shadow-legend").replaceChildren(
     row ? `worker ${row.worker}` : "",
     make("i", { class: "first" }),
-    row ? `${status.policy} ${count(row.dealt)}` : `dealt by ${status.policy}`,
+    row ? `${status.policy} ${count(row.dealt)}` : `by ${status.policy}`,
     make("i", { class: "second" }),
     row ? `${shadowName(shadow)} ${count(row.shadow)}` : `by ${shadowName(shadow)}`);
 }
@@ -496,31 +496,31 @@ function showShares(status, shadow) {
 
 const SILENT_SECONDS = 2;
 
-// Key, heading, what it means, kind of cell, text, and for a bar its length.
+// Key, heading, tooltip, kind of cell, text, and for a bar its length.
 const COLUMNS = [
-  ["worker", "Worker", "The number of its place", "words", (w) => String(w.row.worker)],
-  ["state", "State", "What it does", "words state", (w) => w.row.state],
-  ["busy", "Busy", "The share of the last second in which it did not wait", "bar",
+  ["worker", "Worker", "The number of the worker", "words", (w) => String(w.row.worker)],
+  ["state", "State", "The state of the worker", "words state", (w) => w.row.state],
+  ["busy", "Busy", "The share of the last second in which the worker did not wait", "bar",
     (w) => share(w.now?.busy), (w) => w.now?.busy],
-  ["rate", "Requests / s", "Ended in the last second", "bar",
+  ["rate", "Requests / s", "Requests that ended in the last second", "bar",
     (w) => count(w.now?.requests_per_second),
     (w) => w.now?.requests_per_second / w.most],
   ["progress", "Now", "Requests in progress", "", (w) => count(w.row.in_progress)],
-  ["open", "Open", "Connections", "", (w) => count(w.row.open)],
-  ["handing", "On the way", "Connections being handed over to it", "",
+  ["open", "Open", "Open connections", "", (w) => count(w.row.open)],
+  ["handing", "On the way", "Connections being handed over to the worker", "",
     (w) => count(w.row.handing_over)],
-  ["queue", "Queue", "Connections that wait to be accepted at its socket", "",
+  ["queue", "Queue", "Connections that wait to be accepted at the worker's socket", "",
     (w) => count(w.row.accept_queue)],
-  ["in", "In / s", "Received in the last second", "",
+  ["in", "In / s", "Bytes received in the last second", "",
     (w) => bytes(w.now?.bytes_in_per_second)],
-  ["out", "Out / s", "Sent in the last second", "",
+  ["out", "Out / s", "Bytes sent in the last second", "",
     (w) => bytes(w.now?.bytes_out_per_second)],
   ["latency", "99 % below", "How long requests took in the last second", "",
     (w) => seconds(w.now?.latency_p99_seconds)],
-  ["delay", "Loop delay", "The longest turn of its reactor in the last second, at most",
+  ["delay", "Loop delay", "An upper bound of the longest turn of the worker's reactor in the last second",
     "", (w) => seconds(w.now?.loop_delay_seconds)],
-  ["requests", "Requests", "Ended, in all", "", (w) => count(w.row.requests)],
-  ["pid", "Process", "Its number, and how many were in this place before it", "",
+  ["requests", "Requests", "All requests that ended", "", (w) => count(w.row.requests)],
+  ["pid", "Process", "The process id, and how many processes the worker had before", "",
     (w) => process(w.row)],
 ];
 
@@ -537,7 +537,7 @@ function showHeads() {
   }
 }
 
-// Not every number is there to be had, whatever the workers do.
+// Some columns depend on the settings.
 function isKnown(key, status) {
   // twistd's own reactor does not count its waiting.
   if (key === "busy" || key === "delay") return status.procs > 0;
@@ -566,13 +566,13 @@ function showWorkers(status, now) {
   known.forEach((is, column) => { byId("heads").children[column].hidden = !is; });
   const rates = now?.workers ?? [];
   const most = Math.max(1, ...rates.map((rate) => rate.requests_per_second));
-  status.workers.forEach((row, place) => {
-    body.children[place].dataset.worker = row.worker;
+  status.workers.forEach((row, position) => {
+    body.children[position].dataset.worker = row.worker;
     const alive = "requests" in row;
     const worker = { row, now: alive ? rates[row.worker] : null, most };
     const stuck = row.silent_seconds > SILENT_SECONDS;
     COLUMNS.forEach(([key, , , kind, text, length], column) => {
-      const cell = body.children[place].children[column];
+      const cell = body.children[position].children[column];
       cell.hidden = !known[column];
       if (cell.hidden) return;
       let words = text(worker);
@@ -591,7 +591,7 @@ function showWorkers(status, now) {
   put(byId("queues"), status.accept_queues.map((queue) => {
     const waiting = add(queue.waiting, (n) => n);
     const sockets = queue.waiting.length;
-    return `${waiting} wait to be accepted at ${queue.address}`
+    return `${waiting} connections wait to be accepted at ${queue.address}`
       + ` (${sockets} ${sockets === 1 ? "socket" : "sockets"}, room for`
       + ` ${queue.limit} at each)`;
   }).join("; "));
@@ -679,8 +679,8 @@ byId("shadow").addEventListener("pointermove", (event) => {
   const box = byId("shadow").getBoundingClientRect();
   const workers = latest.shadow.workers.length;
   const each = (box.width - MARGIN.left - MARGIN.right) / workers;
-  const place = Math.floor((event.clientX - box.left - MARGIN.left) / each);
-  pointedWorker = Math.max(0, Math.min(workers - 1, place));
+  const position = Math.floor((event.clientX - box.left - MARGIN.left) / each);
+  pointedWorker = Math.max(0, Math.min(workers - 1, position));
   showShadow(latest);
 });
 byId("shadow").addEventListener("pointerleave", () => {

@@ -1,9 +1,9 @@
 """
-The page for people, as it goes over the wire.
+The status page for browsers.
 
-It is one document with its style and its script in it, and needs nothing of anywhere
-else but the numbers that it fetches from here. The browser is told to run nothing
-that is not in it: the policy names both by their hashes.
+It is one document that contains its style and its script, and fetches nothing but the
+numbers of this site. Its policy names both by their hashes, so the browser runs no
+other script.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-What the status site answers.
+The resources of the status site.
 
-It is there to be read: nothing can be changed through it, bodies of requests are
-read past, and whatever is wrong is answered without details.
+The site is read-only: requests change nothing, their bodies are skipped, and error
+replies contain no details.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _FIELDS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # The page has its own.
+    # The page has a policy of its own.
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 """
-Of every answer.
+The fields of every reply.
 """
 
 # RFC 9110 section 15.5.20; Twisted has neither a name nor a phrase for it.
@@ -64,14 +64,14 @@ TEXT: Final = "text/plain; charset=utf-8"
 
 class ReadingRequest(BoundedRequest):
     """
-    A request that may only read.
+    A request that can only read.
     """
 
     is_known: Callable[[bytes | None], bool]
 
     def keep(self, data: bytes) -> None:
         """
-        Read past it.
+        Skip a chunk of the body.
         """
 
     def process(self) -> None:
@@ -108,24 +108,24 @@ class ReadingRequest(BoundedRequest):
 
 class Place(Resource):
     """
-    Something at the site; nothing is below it unless it was put there.
+    A resource of the site; paths below it are unknown unless added.
     """
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        # Twisted's own answer to a name that is not there is deprecated.
+        # Twisted's own resource for unknown names is deprecated.
         return Report(TEXT, lambda: (NOT_FOUND, "There is nothing of this name.\n"))
 
 
 class Report(Place):
     """
-    Answers with what a function returns at that moment.
+    Replies with what a function returns at that moment.
     """
 
     def __init__(self, kind: str, report: Callable[[], tuple[int, str]]) -> None:
         """
         Args:
             kind: The content type.
-            report: Gives the status and the text.
+            report: Returns the status and the text.
         """
         super().__init__()
         self._kind = kind
@@ -140,7 +140,7 @@ class Report(Place):
 
 class Page(Place):
     """
-    The page for people.
+    The status page for browsers.
     """
 
     def render_GET(self, request: Request) -> bytes:
@@ -159,8 +159,8 @@ class Metrics(Place):
     def __init__(self, take: Callable[[], Snapshot], reactor: Any) -> None:
         """
         Args:
-            take: What there is to report.
-            reactor: Has the threads in which it is rendered.
+            take: Takes a snapshot of the metrics.
+            reactor: Renders it in its thread pool.
         """
         super().__init__()
         self._take = take
@@ -196,7 +196,7 @@ class Metrics(Place):
 
 class StatusSite:
     """
-    Answers at the address of the status site, and remembers what it saw.
+    Serves the status site, and keeps the history and the accounts of policies.
     """
 
     def __init__(
@@ -204,26 +204,26 @@ class StatusSite:
         group: ListenerGroup,
         describe: Describe,
         sums: Callable[[], Sequence[Sums]],
-        places: Callable[[], int],
+        workers: Callable[[], int],
         policy: Callable[[], str],
         knows: Callable[[bytes | None], bool],
         reactor: Any,
     ) -> None:
         """
         Args:
-            group: Of one socket; stays the caller's.
-            describe: The status.
-            sums: What the scoreboard has summed up.
-            places: How many of these are in use, and come first.
-            policy: The one in force.
-            knows: Whether the site may be asked by a name in ``Host``.
-            reactor: Watches the socket and tells the time.
+            group: A group of one socket; the caller closes it.
+            describe: Returns the status.
+            sums: Returns the sums of the scoreboard.
+            workers: Returns how many workers there are; their sums come first.
+            policy: Returns the policy in force.
+            knows: Whether the site serves the host in ``Host``.
+            reactor: Serves the socket and schedules the samples.
         """
         self._describe = describe
         self._read = sums
         self._policy = policy
         self._ledger = Ledger()
-        self._history = History(lambda: self._sums()[: places()], reactor)
+        self._history = History(lambda: self._sums()[: workers()], reactor)
         root = Page()
         root.putChild(b"", root)
         root.putChild(b"health", Report(TEXT, lambda: (OK, "ok\n")))
@@ -271,7 +271,7 @@ class StatusSite:
 
     def close(self) -> None:
         """
-        Answer nobody new.
+        Accept no further connection.
         """
         self._history.stop()
         self._answering.close()
@@ -279,11 +279,12 @@ class StatusSite:
 
 def readiness(status: Mapping[str, Any]) -> tuple[int, str]:
     """
-    Whether connections should be brought here, as a status of HTTP and a sentence.
+    Whether a load balancer should send connections here, as an HTTP status and a
+    sentence.
 
-    One ready worker is enough: it also serves the sockets of those that are not, and
-    a daemon that is left alone because one of its workers is being replaced would
-    lose the others' work too.
+    One ready worker is enough: it also serves the sockets of workers that are not
+    ready. If a balancer avoided a daemon while one of its workers is replaced, the
+    other workers would be idle.
     """
     if status["draining"]:
         return SERVICE_UNAVAILABLE, "kvd is draining.\n"

@@ -10,7 +10,7 @@ share of one that is gone.
 For these no privilege is needed (`kvd.net.reuseport`). Two further ways need one,
 since their programs remember (`kvd.net.bpf`): ``steered:by=turns`` lets workers
 take turns, and ``steered:by=least`` gives a connection to the one with the least to do.
-Where they cannot be had, chance decides.
+Where these are not available, the choice is random.
 """
 
 from __future__ import annotations

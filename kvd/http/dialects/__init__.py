@@ -1,3 +1,3 @@
 """
-How requests are understood and replies spelled for one kind of client.
+How requests are understood, and which statuses replies have, for one kind of client.
 """

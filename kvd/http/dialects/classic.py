@@ -1,8 +1,8 @@
 """
-What the file server of 2017 answered, whose load the article describes.
+The replies of the file server of 2017, whose load the article describes.
 
-For whoever compares: statuses and the reading of paths are its own, while
-publication stays atomic. It knew no conditions, ranges or listings.
+It is for comparisons. Statuses and paths are those of that server, while publication
+stays atomic. That server knew no conditions, ranges or listings.
 
 - Empty segments do not count: ``//k/`` is ``k``. Keys have one segment, behind the
   prefix that the dialect was chosen for.
@@ -19,7 +19,7 @@ from zope.interface import implementer
 from kvd.errors import KeyAbsent
 from kvd.http.wire.targets import key_of_segments, path_segments
 from kvd.interfaces import IDialect
-from kvd.model.operations import Delete, Get, Operation, Put, Tell
+from kvd.model.operations import Delete, FixedReply, Get, Operation, Put
 from kvd.model.requests import Request
 
 
@@ -32,13 +32,13 @@ class Classic:
     def understand(self, request: Request, prefix: bytes) -> Operation:
         method = request.method
         if method not in ("GET", "PUT", "DELETE"):
-            raise KeyAbsent(f"This dialect knows GET, PUT and DELETE, not {method}.")
+            raise KeyAbsent(f"This dialect has GET, PUT and DELETE, not {method}.")
         folders = prefix.split(b"/")[:-1]
         segments = path_segments(request.target)[len(folders) :]
         own = [segment for segment in segments if segment]
         if len(own) != 1:
             if method == "PUT":
-                return Tell(204)
+                return FixedReply(204)
             raise KeyAbsent("In this dialect a key has exactly one segment.")
         key = key_of_segments([*folders, *own])
         if method == "PUT":
@@ -47,7 +47,9 @@ class Classic:
             return Delete(key)
         return Get(key, ranges=False)
 
-    def spell(self, status: int, operation: Operation | None, writing: bool) -> int:
+    def render_status(
+        self, status: int, operation: Operation | None, writing: bool
+    ) -> int:
         if isinstance(operation, Put):
             if status in (201, 204):
                 return 304 if operation.empty else 200

@@ -1,5 +1,5 @@
 """
-HTTP as RFC 9110 has it, with the choices written down in ``docs/wire.rst``.
+HTTP as in RFC 9110, with the choices that ``docs/wire.rst`` describes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kvd.http.wire.fields import conditions_of, metadata_of
 from kvd.http.wire.targets import page_of, parse_target
 from kvd.http.wire.unsupported import refuse_unsupported
 from kvd.interfaces import IDialect
-from kvd.model.operations import Delete, Get, List, Operation, Put, Tell
+from kvd.model.operations import Delete, FixedReply, Get, List, Operation, Put
 from kvd.model.requests import Request
 
 ALLOWED: Final = "GET, HEAD, PUT, DELETE, OPTIONS"
@@ -29,23 +29,23 @@ class Plain:
     def understand(self, request: Request, prefix: bytes) -> Operation:
         method = request.method
         if method not in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS"):
-            raise MethodNotAllowed(f"{method} is not served here; {ALLOWED} are.")
+            raise MethodNotAllowed(f"{method} is not allowed here; {ALLOWED} are.")
         target = parse_target(request.target, method)
         if method == "OPTIONS":
-            return Tell(204, (("Allow", ALLOWED),))
+            return FixedReply(204, (("Allow", ALLOWED),))
         if target.key is None:
             if method in ("GET", "HEAD"):
                 after, limit = page_of(target.query)
                 assert target.prefix is not None
                 return List(target.prefix, after, limit, body=method == "GET")
             raise BadRequest(
-                f"{method} needs a key, and a key does not end with a slash:"
-                " leave the last one out."
+                f"{method} needs a key, and a key does not end with a slash: leave it"
+                " out."
             )
         conditions = conditions_of(request)
         if method == "PUT":
             if b"content-range" in request.fields:
-                # RFC 9110 section 14.4: a part must not be taken for the whole.
+                # A part must not be taken for the whole (RFC 9110 section 14.4).
                 raise BadRequest(
                     "PUT with Content-Range is not supported: send the whole value."
                 )
@@ -56,7 +56,9 @@ class Plain:
             return Delete(target.key, conditions)
         return Get(target.key, conditions, body=method == "GET")
 
-    def spell(self, status: int, operation: Operation | None, writing: bool) -> int:
+    def render_status(
+        self, status: int, operation: Operation | None, writing: bool
+    ) -> int:
         return status
 
 

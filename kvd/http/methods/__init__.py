@@ -1,5 +1,5 @@
 """
-What requests ask for, and how it is done: one file per kind of operation.
+The request handlers: one file per kind of operation.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from kvd.http.methods.put import PutHandler
 from kvd.http.methods.without_store import FixedReplyHandler, RefusalHandler
 from kvd.http.request import RequestHandler
 from kvd.interfaces import IDialect
-from kvd.model.operations import Delete, Get, List, Put, Tell
+from kvd.model.operations import Delete, FixedReply, Get, List, Put
 from kvd.model.requests import Request
 
 _HANDLERS: Final[dict[type, type[RequestHandler]]] = {
-    Tell: FixedReplyHandler,
+    FixedReply: FixedReplyHandler,
     Put: PutHandler,
     Get: GetHandler,
     Delete: DeleteHandler,
@@ -28,7 +28,7 @@ _HANDLERS: Final[dict[type, type[RequestHandler]]] = {
 
 def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHandler:
     """
-    Understand a head: the handler that does what it asks for, or that refuses it.
+    Understand a head, and make the handler that serves or refuses the request.
     """
     dialect: IDialect | None = None
     try:

@@ -1,5 +1,5 @@
 """
-Replies that need no store.
+Replies that do not need the store.
 """
 
 from __future__ import annotations
@@ -7,16 +7,16 @@ from __future__ import annotations
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.request import RequestHandler
 from kvd.interfaces import IDialect
-from kvd.model.operations import Tell
+from kvd.model.operations import FixedReply
 from kvd.model.requests import Request
 
 
 class FixedReplyHandler(RequestHandler):
     """
-    Sends a reply that is known from the head alone.
+    Sends a reply that depends only on the head.
     """
 
-    _operation: Tell
+    _operation: FixedReply
 
     def begin(self) -> None:
         self.proceed()
@@ -27,7 +27,7 @@ class FixedReplyHandler(RequestHandler):
 
 class RefusalHandler(RequestHandler):
     """
-    Refuses a request whose head was read but asks for nothing that there is.
+    Refuses a request whose head was read, but asks for nothing that kvd does.
     """
 
     def __init__(

@@ -1,14 +1,13 @@
 """
-What every store promises, as tests: whoever writes a store mixes these into a
-test case of theirs.
+What every store promises, as tests: the author of a store mixes these into a test case.
 
     class ShelfTests(StoreContract, SynchronousTestCase):
         def make_store(self) -> IStore:
             return ShelfStore(...)
 
-`UploadContract` holds even for a store that keeps nothing; `StoreContract` is
-for all others. A store whose answers take time overrides `wait_for`; one whose values
-have descriptors sets `has_descriptors`.
+`UploadContract` is for stores that keep nothing, `StoreContract` for all others. If the
+answers of a store take time, override `wait_for`; if its values have descriptors, set
+`has_descriptors`.
 """
 
 from kvd.store.contract.keeping import ValueContract
@@ -20,5 +19,5 @@ __all__ = ["StoreContract", "UploadContract"]
 
 class StoreContract(UploadContract, ValueContract, ListingContract):
     """
-    Everything that a store promises which keeps values.
+    The whole contract of a store that keeps values.
     """

@@ -1,5 +1,5 @@
 """
-How the contract asks a store, whichever way its answers come.
+Calls of a store and their answers, for the contract.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ The condition that the key holds no value.
 
 PRESENT: Final = Conditions(if_match=EntityTags(any=True))
 """
-The condition that it holds one.
+The condition that the key holds a value.
 """
 
 
@@ -39,36 +39,35 @@ def holds(etag: str) -> Conditions:
 
 class Asking:
     """
-    A store in a test, and its answers.
+    A test case with a store.
     """
 
     has_descriptors = False
     """
-    Whether uploads and values are files, through whose descriptors their bytes can be
-    moved; small values may come from memory all the same. The tests of such a store set
-    this.
+    Whether uploads and values are files with descriptors; small values may come from
+    memory all the same. The tests of such a store set this.
     """
 
     def make_store(self) -> IStore:
         """
-        A new, empty store. Whoever makes it also cleans it up.
+        Make a new, empty store, and schedule its cleanup.
         """
         raise NotImplementedError
 
     def wait_for(self, answer: Deferred[T]) -> None:
         """
-        Let time pass until a Deferred has fired; nothing where they do at once.
+        Let time pass until a Deferred has fired; not needed if they fire at once.
         """
 
     def debris(self) -> Sequence[object]:
         """
-        What uploads have left behind in the store, where that can be seen.
+        What uploads have left behind in the store, if that is visible.
         """
         return []
 
     def result(self, answer: Answer[T]) -> T:
         """
-        What an answer is, in whichever way it comes. A failure is raised.
+        The result of an answer, a Deferred or not. A failure is raised.
         """
         if not isinstance(answer, Deferred):
             return answer
@@ -84,8 +83,7 @@ class Asking:
 
     def error(self, kind: type[Exception], ask: Callable[[], Answer[object]]) -> str:
         """
-        The sentence of an exception, which must come from an answer in
-        whichever way.
+        The text of the exception that a call must raise or answer with.
         """
         try:
             self.result(ask())
@@ -128,7 +126,7 @@ class Asking:
 
     def body(self, value: IValue) -> bytes:
         """
-        All bytes of an opened value, which is closed.
+        All bytes of an open value, which is then closed.
         """
         body = b""
         while len(body) < value.info.size:
@@ -153,7 +151,7 @@ class Asking:
         limit: int | None = None,
     ) -> Sequence[ValueInfo]:
         """
-        A whole listing.
+        All values of a listing.
         """
         listing = store.list(prefix, after, limit)
         values: list[ValueInfo] = []
@@ -170,7 +168,7 @@ class Asking:
         limit: int | None = None,
     ) -> Sequence[bytes]:
         """
-        The keys of a listing: as they come with a limit, else sorted.
+        The keys of a listing: in its order if there is a limit, else sorted.
         """
         keys = [info.key for info in self.walk(store, prefix, after, limit)]
         return keys if limit is not None else sorted(keys)

@@ -1,5 +1,5 @@
 """
-What a store promises that keeps values.
+What a store that keeps values promises.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ValueContract(Asking):
 
     def test_value_comes_back(self) -> None:
         """
-        What was written is read, and everything said of it agrees.
+        What was written is read, and all descriptions of it agree.
         """
         store = self.make_store()
         body = bytes(range(256)) * 1024
@@ -41,8 +41,8 @@ class ValueContract(Asking):
 
     def test_descriptor_holds_the_value(self) -> None:
         """
-        A store that has descriptors gives one with each large value, and the file is
-        that value; any other gives none.
+        In a store with descriptors each large value has one, and the file holds that
+        value; in other stores no value has one.
         """
         store = self.make_store()
         body = bytes(range(256)) * 4096
@@ -58,7 +58,7 @@ class ValueContract(Asking):
     def test_descriptor_continues_the_upload(self) -> None:
         """
         What is written to an upload's descriptor follows what was written to the
-        upload; a store without descriptors gives none.
+        upload; in a store without descriptors it has none.
         """
         store = self.make_store()
         upload = self.begin(store)
@@ -75,7 +75,7 @@ class ValueContract(Asking):
 
     def test_empty_value_is_a_value(self) -> None:
         """
-        A value of no bytes is stored and found, also if nothing was written.
+        An empty value is stored and found, even if nothing was written.
         """
         store = self.make_store()
         self.put(store, KEY, b"")
@@ -86,8 +86,8 @@ class ValueContract(Asking):
 
     def test_metadata_comes_back(self) -> None:
         """
-        Metadata of any text and of the longest allowed size is kept; a new
-        value has its own.
+        Metadata of any text and of the largest permitted size is kept; a new value has
+        its own.
         """
         store = self.make_store()
         metadata = {
@@ -107,7 +107,7 @@ class ValueContract(Asking):
 
     def test_time_of_change_is_that_of_publication(self) -> None:
         """
-        An upload that was overtaken by another is the newer value.
+        An upload that was overtaken by another becomes the newer value.
         """
         store = self.make_store()
         slow = self.begin(store)
@@ -120,7 +120,7 @@ class ValueContract(Asking):
 
     def test_time_of_change_stays(self) -> None:
         """
-        When a value changed is the same whenever one asks.
+        The time of change of a value is always the same.
         """
         store = self.make_store()
         changed = self.put(store).info.changed
@@ -147,7 +147,7 @@ class ValueContract(Asking):
 
     def test_discarded_upload_leaves_the_old_value(self) -> None:
         """
-        What was thrown away was never there.
+        A discarded upload changes nothing.
         """
         store = self.make_store()
         self.put(store, body=b"old")
@@ -160,7 +160,7 @@ class ValueContract(Asking):
 
     def test_wrong_length_is_not_published(self) -> None:
         """
-        An upload of more or fewer bytes than were promised fails.
+        An upload with more or fewer bytes than announced fails.
         """
         store = self.make_store()
 
@@ -174,8 +174,7 @@ class ValueContract(Asking):
 
     def test_reader_keeps_its_value(self) -> None:
         """
-        Who has opened a value reads it to the end, although it was replaced
-        and then removed.
+        An open value can be read to the end after it was replaced and removed.
         """
         store = self.make_store()
         old = self.put(store, body=b"old value").info
@@ -190,7 +189,7 @@ class ValueContract(Asking):
 
     def test_removed_value_is_gone(self) -> None:
         """
-        A removed value is absent, can be removed no more, and can come back.
+        A removed value is absent, cannot be removed again, and can be stored again.
         """
         store = self.make_store()
         self.put(store)
@@ -219,7 +218,7 @@ class ValueContract(Asking):
 
     def test_compare_and_swap(self) -> None:
         """
-        ``If-Match`` replaces the value that it names and no other.
+        ``If-Match`` replaces only the value that it names.
         """
         store = self.make_store()
         old = self.put(store, body=b"old").info.etag
@@ -276,7 +275,7 @@ class ValueContract(Asking):
 
     def test_key_that_is_a_folder_conflicts(self) -> None:
         """
-        A key that other keys lead through can have no value.
+        A key that is a folder of other keys cannot have a value.
         """
         store = self.make_store()
         early = self.begin(store, Key(b"a/b"))
@@ -290,7 +289,7 @@ class ValueContract(Asking):
 
     def test_key_that_leads_through_a_value_conflicts(self) -> None:
         """
-        A key below a value can have none.
+        A key below a value cannot have a value.
         """
         store = self.make_store()
         early = self.begin(store, Key(b"a/b/c"))
@@ -305,8 +304,8 @@ class ValueContract(Asking):
 
     def test_emptied_folder_is_free(self) -> None:
         """
-        Once the last key below is removed, the folder's name is a free key,
-        and the other way round.
+        Once the last key below it is removed, the name of a folder is a free key, and
+        vice versa.
         """
         store = self.make_store()
         self.put(store, Key(b"a/b/c"))

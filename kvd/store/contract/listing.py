@@ -31,7 +31,7 @@ class ListingContract(Asking):
 
     def test_everything_is_listed(self) -> None:
         """
-        Without a prefix all values are listed, as stream and as page.
+        Without a prefix all values are listed, as a stream and as a page.
         """
         store = self.make_store()
         for key in KEYS:
@@ -53,8 +53,8 @@ class ListingContract(Asking):
 
     def test_prefix_is_a_folder(self) -> None:
         """
-        Only keys below the prefix are listed; one that no key has, or that no
-        key could have, lists nothing.
+        Only keys below the prefix are listed; if no key has or could have the prefix,
+        the listing is empty.
         """
         store = self.make_store()
         for key in KEYS:
@@ -71,8 +71,8 @@ class ListingContract(Asking):
 
     def test_pages_continue(self) -> None:
         """
-        Pages of any size, each after the last key of the one before, have all
-        keys in the order of their bytes; a short page is the last.
+        Pages of any size, each after the last key of the one before, contain all keys
+        in the order of their bytes; a short page is the last.
         """
         store = self.make_store()
         for key in KEYS:
@@ -87,7 +87,7 @@ class ListingContract(Asking):
 
     def test_page_begins_after_any_key(self) -> None:
         """
-        What a page begins after need not be stored, nor be a key.
+        The start of a page need not be a stored key, nor a valid one.
         """
         store = self.make_store()
         for key in KEYS:
@@ -102,8 +102,8 @@ class ListingContract(Asking):
 
     def test_many_values_come_in_slices(self) -> None:
         """
-        More values than a slice has are all listed, each once; who closes the
-        walk early hears no more of it.
+        More values than fit into a slice are all listed, each once; a walk that was
+        closed early returns no more.
         """
         store = self.make_store()
         keys = [b"%03d/x" % number for number in range(300)]
@@ -118,7 +118,7 @@ class ListingContract(Asking):
 
     def test_walks_do_not_meet(self) -> None:
         """
-        Walks at the same time know nothing of each other.
+        Simultaneous walks are independent.
         """
         store = self.make_store()
         keys = [b"%03d" % number for number in range(600)]
@@ -138,7 +138,7 @@ class ListingContract(Asking):
 
     def test_values_come_and_go_during_a_walk(self) -> None:
         """
-        What stays during a walk is listed exactly once, whatever else is
+        A value that stays during a walk is listed exactly once, whatever else is
         published and removed.
         """
         store = self.make_store()

@@ -1,5 +1,5 @@
 """
-What every store promises to who writes, even one that keeps nothing.
+What every store promises for uploads, even one that keeps nothing.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from kvd.store.contract.asking import KEY, PRESENT, Asking, holds
 
 class UploadContract(Asking):
     """
-    A store takes values and says what it made of them.
+    A store accepts values and describes what it has published.
     """
 
     def test_provides_the_interfaces(self) -> None:
         """
-        The store and what it gives have all that their interfaces ask for.
+        The store and its objects provide their interfaces.
         """
         store = self.make_store()
         upload = self.begin(store)
@@ -32,14 +32,13 @@ class UploadContract(Asking):
 
     def test_names_its_durability(self) -> None:
         """
-        The store says what its answers promise.
+        The store names the durability of its answers.
         """
         assert self.make_store().durability in ("disk", "process", "none")
 
-    def test_commit_tells_what_was_published(self) -> None:
+    def test_commit_describes_what_was_published(self) -> None:
         """
-        A commit answers with the key, the size and the metadata of the value,
-        and with an entity tag.
+        A commit answers with the key, size, metadata and entity tag of the value.
         """
         store = self.make_store()
 
@@ -52,7 +51,7 @@ class UploadContract(Asking):
 
     def test_entity_tags_are_unique_per_write(self) -> None:
         """
-        The same bytes under the same key get another entity tag.
+        The same bytes under the same key get a new entity tag.
         """
         store = self.make_store()
 
@@ -62,7 +61,7 @@ class UploadContract(Asking):
 
     def test_length_may_be_unknown(self) -> None:
         """
-        The size of a value whose length was not given is what was written.
+        If no length was given, the size of a value is the number of bytes written.
         """
         upload = self.begin(self.make_store(), length=None)
         for chunk in (b"some ", b"", b"chunks"):
@@ -72,7 +71,7 @@ class UploadContract(Asking):
 
     def test_discard_may_be_repeated(self) -> None:
         """
-        Discarding again, or after a commit, does nothing.
+        A second discard, or one after a commit, does nothing.
         """
         store = self.make_store()
         discarded = self.begin(store)
@@ -87,7 +86,7 @@ class UploadContract(Asking):
 
     def test_absent_value_does_not_match(self) -> None:
         """
-        ``If-Match`` on a key without a value fails, even if it is ``*``.
+        ``If-Match`` fails for a key without a value, even if it is ``*``.
         """
         store = self.make_store()
 
@@ -99,8 +98,8 @@ class UploadContract(Asking):
 
     def test_absent_value_is_absent_everywhere(self) -> None:
         """
-        Opening, asking for and removing what is not there fails alike,
-        whatever the conditions.
+        Opening, describing and removing an absent value fail in the same way, whatever
+        the conditions.
         """
         store = self.make_store()
 
@@ -111,7 +110,7 @@ class UploadContract(Asking):
 
     def test_empty_store_lists_nothing(self) -> None:
         """
-        A listing of nothing is empty, as a stream, as a page, and again.
+        A listing without values is empty, as a stream, as a page, and when asked again.
         """
         store = self.make_store()
 

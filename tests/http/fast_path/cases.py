@@ -67,7 +67,7 @@ def body_of(reply: bytes) -> bytes:
 
 class FastPathCase(FileStoreCase):
     """
-    A test in which one client has a connection, and nobody but a shortcut reads
+    A test in which one client has a connection, and only the fast path reads
     from it.
     """
 
@@ -135,7 +135,7 @@ class FastPathCase(FileStoreCase):
 
     def served(self, request: bytes) -> bytes:
         """
-        The reply to a request that a shortcut serves, on a connection that stays.
+        The reply to a request that the fast path serves, on a connection that stays.
         """
         outcome = self.serve(request)
         assert 1 == outcome, outcome

@@ -1,6 +1,6 @@
 """
 Tests for `kvd.http.fast_path`: whatever clients and others do, it comes to the same
-with shortcuts and without.
+with the fast path and without.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def requests(draw: st.DrawFn) -> bytes:
     return b"\r\n".join([*lines, b"", b""]) + body
 
 
-# Those that a shortcut may serve, again and again.
+# Those that the fast path may serve, again and again.
 PLAIN = st.builds(
     lambda method, key, body, fields: (
         put(key, body, fields) if method is put else get(key, fields)
@@ -92,6 +92,9 @@ PLAIN = st.builds(
     st.sampled_from([b"value", b"other", b""]),
     st.sampled_from([b"", b"", b"", b"Connection: close\r\n"]),
 )
+
+CLOSE = b"Connection: close\r\n"
+ONLY = st.sampled_from([get("k", CLOSE), get("a/b", CLOSE), put("k", b"other", CLOSE)])
 
 
 @st.composite
@@ -250,6 +253,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     *[step(send, NUMBERS, st.tuples(requests()), READS)] * 3,
     *[step(send, NUMBERS, streams(), READS)] * 3,
     step(connect, st.just(b"") | PLAIN | requests(), ROOM),
+    *[step(connect, ONLY, ROOM)] * 2,
     step(half_close, NUMBERS),
     step(leave, NUMBERS),
     step(wait, st.sampled_from([1, 60, 99])),
@@ -267,18 +271,27 @@ def test_both_ways_come_to_the_same() -> None:
     """
     Replies, files, the access log, the record and all counts.
     """
-    served = [0]
+    served = idle = new = 0
 
     @exploring(EXAMPLES)
     @given(
         st.lists(STEPS, min_size=5, max_size=30),
         st.sampled_from(["process", "process", "process", "disk"]),
         st.booleans(),
+        st.booleans(),
     )
-    def compare(steps: list[Step], durability: Durability, guarded: bool) -> None:
+    def compare(
+        steps: list[Step], durability: Durability, guarded: bool, reports: bool
+    ) -> None:
+        nonlocal served, idle, new
         outcomes = []
-        for shortcuts in (True, False):
-            worker = Worker(shortcuts=shortcuts, durability=durability, guarded=guarded)
+        for fast_path in (True, False):
+            worker = Worker(
+                fast_path=fast_path,
+                durability=durability,
+                guarded=guarded,
+                reports=reports,
+            )
             try:
                 worker.connect(b"")
                 send(0, KNOWN, True, worker)
@@ -288,10 +301,14 @@ def test_both_ways_come_to_the_same() -> None:
             finally:
                 worker.clean_up()
             if worker.watched is not None:
-                served[0] += worker.watched.served
+                served += worker.watched.served
+                idle += worker.watched.idle
+                new += worker.watched.new
         assert outcomes[0] == outcomes[1]
 
     compare()
 
     # Else nothing was compared.
-    assert EXAMPLES // 10 < served[0]
+    assert EXAMPLES // 10 < served
+    assert EXAMPLES // 10 < idle
+    assert EXAMPLES // 50 <= new

@@ -28,7 +28,7 @@ from tests.stepped import Client, SteppedReactor, connect, tcp_pair
 
 class ConnectionCase(FastPathCase):
     """
-    Connections whose first look is a shortcut's.
+    Connections at which the fast path looks first.
     """
 
     limits = LIMITS
@@ -92,7 +92,7 @@ class TurnsTests(ConnectionCase):
 
     def test_a_request_in_pieces(self) -> None:
         """
-        Is no shortcut's, wherever it is split; the one behind it is.
+        Is left alone, wherever it is split; the one behind it is served.
         """
         self.keep("k", b"value")
         for whole in (get("k"), put("k", b"value")):
@@ -118,7 +118,7 @@ class TurnsTests(ConnectionCase):
 
     def test_a_refused_body_is_never_a_request(self) -> None:
         """
-        Even if it looks like one that a shortcut would serve.
+        Even if it looks like one that the fast path would serve.
         """
         self.keep("k", b"value")
         inner = put("smuggled", b"x")
@@ -178,6 +178,8 @@ class TurnsTests(ConnectionCase):
         self.keep("k", b"value")
         fresh = self.connect()
         self.process.draining, self.process.fast_path = True, None
+        for connection in self.process.connections:
+            connection.drain(1)
         reply = fresh.send(get("k")).receive()
 
         assert b"value" == body_of(reply)
@@ -194,7 +196,7 @@ class TimeTests(ConnectionCase):
 
     def test_a_request_begins_the_wait_anew(self) -> None:
         """
-        Also one that a shortcut has served.
+        Also one that the fast path has served.
         """
         self.keep("k", b"value")
         for _ in range(3):
@@ -208,7 +210,7 @@ class TimeTests(ConnectionCase):
 
     def test_a_head_that_does_not_end_is_408(self) -> None:
         """
-        Though a shortcut has seen its beginning.
+        Though the fast path has seen its beginning.
         """
         self.client.send(b"GET /")
         self.later(10)
@@ -255,7 +257,7 @@ class SlowReaderTests(ConnectionCase):
 
     def test_the_rest_comes_when_the_client_reads(self) -> None:
         """
-        And the next request after that is a shortcut's again.
+        And the next request after that takes the fast path again.
         """
         asked = self.fill()
         replies = self.client.receive()
@@ -367,7 +369,7 @@ class SlowReaderTests(ConnectionCase):
 
     def test_bytes_behind_the_last_request_do_not_cut_its_reply(self) -> None:
         """
-        As without shortcuts: our half is closed first.
+        As without the fast path: our half is closed first.
         """
         near, far = tcp_pair(2_048)
         self.addCleanup(far.close)
@@ -419,9 +421,9 @@ class CountingTests(ConnectionCase):
         requests = [put("k", b"one"), get("k"), get("k"), put("k", b""), get("k")]
         requests.append(get("k", b"Connection: close\r\n"))
         told = []
-        for shortcuts in (self.watched, None):
+        for fast_path in (self.watched, None):
             self.publish(self.store, Key(b"k"), b"first")
-            self.process.fast_path = shortcuts
+            self.process.fast_path = fast_path
             self.notes.entries.clear()
             self.client = self.connect()
             counted = self.counts()

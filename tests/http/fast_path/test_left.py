@@ -272,7 +272,7 @@ class LeftTests(FastPathCase):
 
 class TightTests(FastPathCase):
     """
-    Limits below what a shortcut would take are kept, though a form is known by
+    Limits below what the fast path would take are kept, though a form is known by
     requests that are within them.
     """
 

@@ -24,7 +24,7 @@ from kvd.store.null import NullStore
 from kvd.testing import MemoryStore
 from tests.store.cases import FileStoreCase
 
-SENTENCE = "there are no shortcuts"
+SENTENCE = "there is no fast path"
 
 
 class MissingTests(FileStoreCase):
@@ -81,7 +81,7 @@ class MissingTests(FileStoreCase):
             assert None is fast_path_to(self.listener(self.open_store()))
         with mock.patch("kvd.daemon.announcing.is_compiled", without.is_compiled):
             assert 1 == self.said(Settings())
-            assert 0 == self.said(Settings(shortcuts=False))
+            assert 0 == self.said(Settings(fast_path=False))
 
     def test_with_one_there_are(self) -> None:
         """

@@ -165,12 +165,12 @@ class StoringTests(FastPathCase):
             assert date_us / 1e6 == self.result(self.store.stat(Key(b"k"))).changed
 
 
-class SwappingTests(StoringTests):
+class ExchangingTests(StoringTests):
     """
     See there; values are replaced as on ext4.
     """
 
-    swaps = True
+    exchanges = True
 
 
 class LimitedTests(FastPathCase):
@@ -398,12 +398,12 @@ class InTheWayTests(FastPathCase):
         self.assert_left(put("k", b"v"))
 
 
-class InTheWayOfSwapsTests(InTheWayTests):
+class InTheWayOfExchangesTests(InTheWayTests):
     """
     See there; values are replaced as on ext4.
     """
 
-    swaps = True
+    exchanges = True
 
 
 class KeepingTests(StoringTests):
@@ -412,13 +412,13 @@ class KeepingTests(StoringTests):
     """
 
     keeps = True
-    swaps = True
+    exchanges = True
 
     def kept(self) -> dict[bytes, bytes]:
         """
         What is kept for each key.
         """
-        kept = self.store.insides.kept
+        kept = self.store.fast_path_state.kept
         assert kept is not None
         bodies = {}
         for key, name in kept.items():
@@ -433,11 +433,12 @@ class KeepingTests(StoringTests):
         """
         The folder of uploads.
         """
-        return self.store.insides.uploads.descriptor
+        return self.store.fast_path_state.uploads.descriptor
 
     def test_what_is_replaced_first_is_kept(self) -> None:
         """
-        Whether a shortcut replaced it or not; what comes in its place meanwhile is not.
+        Whether the fast path replaced it or not; what comes in its place meanwhile is
+        not.
         """
         self.publish(self.store, Key(b"a/b.c"), b"first")
         self.served(put("a/b.c", b"second"))
@@ -475,7 +476,7 @@ class StoringFallbackTests(FallbackCase, StoringTests):
     """
 
 
-class SwappingFallbackTests(FallbackCase, SwappingTests):
+class ExchangingFallbackTests(FallbackCase, ExchangingTests):
     """
     See there; without the fast path.
     """
@@ -493,7 +494,7 @@ class NotKeptTests(FastPathCase):
     """
 
     keeps = True
-    swaps = True
+    exchanges = True
 
     def test_too_long_a_key_is_left(self) -> None:
         """
@@ -508,7 +509,7 @@ class NotKeptTests(FastPathCase):
         """
         But for keys of which something is kept: that is as much as before.
         """
-        kept = self.store.insides.kept
+        kept = self.store.fast_path_state.kept
         assert kept is not None
         kept.update((Key(b"%d" % number), b"") for number in range(MOST_KEPT - 1))
         self.served(put("k", b"v"))
@@ -523,8 +524,8 @@ class OtherLockTests(FastPathCase):
 
     def test_a_removed_or_replaced_one_is_left(self) -> None:
         """
-        To the ordinary way, which opens the one that is there now; then shortcuts use
-        it too.
+        To the ordinary way, which opens the one that is there now; then the fast path
+        uses it too.
         """
         self.served(put("k", b"1"))
         lock = os.path.join(self.path, ".kvd", "lock")

@@ -1,6 +1,6 @@
 """
-Small requests on the real daemon: what is seen of them is the same with shortcuts and
-without.
+Small requests on the real daemon: what is seen of them is the same with the fast path
+and without.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tests.integration.twistd import Twistd
 
 pytestmark = pytest.mark.integration
 
-SHORTCUTS = pytest.mark.parametrize("shortcuts", ["on", "off"])
+FAST_PATH = pytest.mark.parametrize("fast_path", ["on", "off"])
 PUT = b"PUT /a/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
 GET = b"GET /a/k HTTP/1.1\r\nHost: localhost\r\n"
 CLOSE = b"Connection: close\r\n"
 
 
-def seen(folder: Path, shortcuts: str, *options: str) -> dict[str, object]:
+def seen(folder: Path, fast_path: str, *options: str) -> dict[str, object]:
     """
     What clients see of a daemon, without what differs from one moment to the next,
     and what it tells of them.
@@ -35,7 +35,7 @@ def seen(folder: Path, shortcuts: str, *options: str) -> dict[str, object]:
     folder.mkdir()
     path = str(folder / "socket")
     chosen = [
-        *["--durability=process", f"--shortcuts={shortcuts}", "--access-log=log"],
+        *["--durability=process", f"--fast-path={fast_path}", "--access-log=log"],
         *[f"--control={folder}/control", f"--record={folder}/record", *options],
         *["--listen=tcp:0:interface=127.0.0.1", f"--listen=unix:{path}"],
     ]
@@ -115,10 +115,10 @@ def test_nobody_is_waited_for(tmp_path: Path) -> None:
         assert 404 == ask(daemon.port, "GET", "/k").status
 
 
-@SHORTCUTS
+@FAST_PATH
 @pytest.mark.parametrize("limit", ["size=200k", "size=10m,nr_inodes=30"])
 def test_a_disk_that_small_values_fill(
-    tmp_path: Path, shortcuts: str, limit: str
+    tmp_path: Path, fast_path: str, limit: str
 ) -> None:
     """
     507 when it is full, and nothing left behind; what was stored is there, can be
@@ -128,7 +128,7 @@ def test_a_disk_that_small_values_fill(
         tmpfs(tmp_path / "disk", limit) as disk,
         Twistd(
             [
-                *["--procs=1", "--durability=process", f"--shortcuts={shortcuts}"],
+                *["--procs=1", "--durability=process", f"--fast-path={fast_path}"],
                 f"--store=file:{disk}",
             ],
             tmp_path,
@@ -155,14 +155,14 @@ def test_a_disk_that_small_values_fill(
         assert [] == debris(disk)
 
 
-@SHORTCUTS
-def test_two_daemons_on_one_folder(tmp_path: Path, shortcuts: str) -> None:
+@FAST_PATH
+def test_two_daemons_on_one_folder(tmp_path: Path, fast_path: str) -> None:
     """
     What one replaces or removes, the other does not have any more.
     """
     options = [
         *["--procs=1", "--durability=process", "--store=file:both"],
-        *[f"--shortcuts={shortcuts}", "--control=off"],
+        *[f"--fast-path={fast_path}", "--control=off"],
     ]
     with Twistd(options, tmp_path) as first, Twistd(options, tmp_path) as second:
         ports = [first.port, second.port]
