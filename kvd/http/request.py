@@ -161,6 +161,7 @@ class RequestHandler:
             if isinstance(result, Failure):
                 # Not raised here: the error would know this frame by its traceback,
                 # and the frame the error.
+                assert result.value is not None
                 self.fail(result.value)
             else:
                 try:
