@@ -4,6 +4,7 @@ What requests and connections leave behind: nothing, also if nobody collects gar
 
 import gc
 
+from kvd.testing import MemoryStore
 from tests.http.test_connection import HOST, ConnectionCase, status
 
 PUT = b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\n"
@@ -50,3 +51,12 @@ class FreedTests(ConnectionCase):
             del client
             assert 1 == len(self.process.connections)
             assert (sent, 0) == (sent, gc.collect())
+
+
+class LateAnswersTests(FreedTests):
+    """
+    See there; the store answers later.
+    """
+
+    def make_store(self) -> MemoryStore:
+        return MemoryStore(self.reactor)

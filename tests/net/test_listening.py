@@ -203,6 +203,28 @@ def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     group.close()
 
 
+def test_a_socket_that_goes_meanwhile_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Its server stops, and removes its file, while another asks whether it is live.
+    """
+    address = UNIXAddress(str(tmp_path / "socket"))
+    predecessor = open_group(address, 1)
+    lstat = os.lstat
+
+    def lstat_and_stop(path: str) -> os.stat_result:
+        found = lstat(path)
+        predecessor.close()
+        return found
+
+    monkeypatch.setattr(os, "lstat", lstat_and_stop)
+    group = open_group(address, 1)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(address.path)
+    group.close()
+
+
 def test_a_live_socket_is_not(tmp_path: Path) -> None:
     """
     It is in use.
