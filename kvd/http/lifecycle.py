@@ -47,7 +47,8 @@ class ConnectionLifecycle:
         self.listener = listener
         self.context = context = listener.process
         self.reader = RequestReader(context.limits, context.heads)
-        self._timeouts = Timeouts(context.bounds, context.clock.seconds())
+        self._made = context.clock.seconds()
+        self._timeouts = Timeouts(context.bounds, self._made)
 
     def _enter(self, state: State) -> None:
         assert state in TRANSITIONS[self._state], (self._state, state)
