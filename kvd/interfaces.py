@@ -433,8 +433,8 @@ class IExtendedPolicy(ISteeringPolicy):
     contains. If the kernel does not load it, `program` is used.
     """
 
-    instead: str = Attribute(
-        "What `program` makes of it: a policy, as an operator would write it."
+    fallback: str = Attribute(
+        "The policy that `program` makes of it, as an operator would write it."
     )
 
     def load(groups: int, scoreboard: int) -> ILoadedProgram:
@@ -498,8 +498,8 @@ class IConfigurablePolicy(Interface):
 
 class IDialect(Interface):
     """
-    Interprets the requests of one kind of client, and decides the status of replies. A
-    provider keeps no state.
+    Interprets the requests of one kind of client, and decides the statuses of its
+    replies. A provider keeps no state.
     """
 
     def understand(request: Request, prefix: bytes) -> Operation:

@@ -115,8 +115,8 @@ def load(kind: type[IDeclaration], name: str) -> Any:
     known = declared(kind)
     word, contract = _KINDS[kind]
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        closest = get_close_matches(name, known, n=1)
+        hint = f" Did you mean {closest[0]!r}?" if closest else ""
         raise UnknownPlugin(
             f"there is no {word} named {name!r}; known: {', '.join(known)}.{hint}"
         )

@@ -1,5 +1,5 @@
 """
-What kvd finds through Twisted's plugin system.
+Tests of `kvd.plugins`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ print(*sorted(name for name in sys.modules if name.startswith("kvd.")))
 
 class LoadTests(SynchronousTestCase):
     """
-    A name becomes code when it is asked for.
+    A name is loaded when it is needed.
     """
 
     def setUp(self) -> None:
@@ -40,20 +40,20 @@ class LoadTests(SynchronousTestCase):
 
     def test_each_kind_is_loaded_by_name(self) -> None:
         """
-        The object behind the name is what the declaration says.
+        The result is the object that the declaration names.
         """
         assert one_for_all is load(IPolicyDeclaration, "shared")
         assert folder_maker is load(IStoreDeclaration, "file")
 
     def test_declarations_are_in_the_order_of_their_names(self) -> None:
         """
-        Help and sentences list them always alike.
+        So help and messages always list them in the same order.
         """
         assert ["classic", "plain"] == list(declared(IDialectDeclaration))
 
     def test_an_unknown_name_is_answered_with_the_known(self) -> None:
         """
-        Of its kind, with the nearest where one is near.
+        Those of its kind, with the closest one if one is close.
         """
         with pytest.raises(UnknownPlugin) as caught:
             load(IDialectDeclaration, "klassic")
@@ -65,14 +65,14 @@ class LoadTests(SynchronousTestCase):
 
     def test_a_far_name_gets_no_suggestion(self) -> None:
         """
-        A suggestion that is no guess at all would mislead.
+        A wild guess would mislead.
         """
         with pytest.raises(UnknownPlugin, match=r"known: classic, plain\.$"):
             load(IDialectDeclaration, "x")
 
     def test_what_cannot_be_loaded_is_named_with_its_error(self) -> None:
         """
-        The place that is declared, and what went wrong there.
+        With the declared code and the error.
         """
         with pytest.raises(
             BrokenPlugin,
@@ -82,7 +82,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_what_is_something_else_is_broken(self) -> None:
         """
-        A plugin has to provide what its kind promises.
+        A plugin has to provide the interface of its kind.
         """
         with pytest.raises(BrokenPlugin, match=r"not provide kvd\.interfaces\.IDisp"):
             load(IPolicyDeclaration, "mistaken")
@@ -90,12 +90,12 @@ class LoadTests(SynchronousTestCase):
 
 class ShippedTests(SynchronousTestCase):
     """
-    What kvd itself declares.
+    kvd's own declarations.
     """
 
     def test_all_that_is_declared_can_be_loaded(self) -> None:
         """
-        No declaration of ours names code that is not there.
+        No declaration names code that does not exist.
         """
         for kind in IPolicyDeclaration, IStoreDeclaration, IDialectDeclaration:
             for name in declared(kind):
@@ -103,7 +103,7 @@ class ShippedTests(SynchronousTestCase):
 
     def test_listing_imports_none_of_the_code(self) -> None:
         """
-        Whoever asks for the names loads declarations only.
+        To list names loads only declarations.
         """
         policies, stores, dialects, modules = run_python(LIST_ALL).splitlines()
 
@@ -115,8 +115,8 @@ class ShippedTests(SynchronousTestCase):
 
 def test_another_package_can_declare_a_policy(tmp_path: Path) -> None:
     """
-    A file in ``twisted/plugins`` anywhere on the path is found; so is the error
-    in it, by whoever asks for the name, while its neighbours work.
+    A file in ``twisted/plugins`` anywhere on the path is found; if it is broken,
+    loading its name shows the error, while other plugins work.
     """
     plugins = tmp_path / "twisted" / "plugins"
     plugins.mkdir(parents=True)

@@ -1,5 +1,5 @@
 """
-``make test`` first sees to what it needs of the system.
+``make test`` first checks what it needs of the system.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ true
 
 class System:
     """
-    A system with some programs, in a copy of the sources.
+    A system with some programs, and a copy of the sources.
     """
 
     def __init__(self, folder: Path, without: list[str]) -> None:
@@ -47,7 +47,7 @@ class System:
 
     def have(self, name: str, script: str) -> None:
         """
-        Have a program.
+        Add a program.
         """
         path = self.folder / "bin" / name
         path.unlink(missing_ok=True)
@@ -56,7 +56,7 @@ class System:
 
     def be(self, user: int) -> None:
         """
-        Be a user of this number.
+        Act as a user with this number.
         """
         self.have("id", f"echo {user}")
 
@@ -81,7 +81,7 @@ class System:
 
     def asked(self) -> str:
         """
-        What the package manager was asked.
+        The calls of the package manager.
         """
         path = self.folder / "asked"
         return path.read_text() if path.exists() else ""
@@ -89,7 +89,7 @@ class System:
 
 def test_where_all_is_there_nothing_happens(tmp_path: Path) -> None:
     """
-    Not a word is said.
+    And nothing is printed.
     """
     system = System(tmp_path, without=[])
     system.have_apt_get()
@@ -101,7 +101,7 @@ def test_where_all_is_there_nothing_happens(tmp_path: Path) -> None:
 
 def test_root_installs_what_is_missing(tmp_path: Path) -> None:
     """
-    That, and no more; afterwards kvd is compiled anew.
+    Nothing more; afterwards kvd is compiled again.
     """
     system = System(tmp_path, without=["systemd-analyze"])
     system.have_apt_get()
@@ -119,7 +119,7 @@ def test_root_installs_what_is_missing(tmp_path: Path) -> None:
     assert not (tmp_path / ".venv" / "developed").exists()
 
 
-def test_others_are_told_the_one_command(tmp_path: Path) -> None:
+def test_other_users_are_shown_the_command(tmp_path: Path) -> None:
     """
     And nothing is run.
     """
@@ -139,7 +139,7 @@ def test_others_are_told_the_one_command(tmp_path: Path) -> None:
 
 def test_where_there_is_no_apt_get_the_packages_are_named(tmp_path: Path) -> None:
     """
-    Whoever uses another system knows what to look for.
+    Users of other systems learn what to install.
     """
     system = System(tmp_path, without=["gcc"])
     system.be(0)

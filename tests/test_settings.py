@@ -26,7 +26,7 @@ COMMENTED_SETTING = re.compile(r"^#(?=\S)", re.MULTILINE)
 
 def test_settings_cannot_be_changed() -> None:
     """
-    What was checked at the start stays so, in every process.
+    After the checks at the start they stay the same, in every process.
     """
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().procs = 2  # type: ignore[misc]
@@ -34,7 +34,7 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_equal_settings_are_equal() -> None:
     """
-    Settings are values: two that say the same are the same.
+    Settings are values: equal content means equal.
     """
     assert Settings(limits=Limits(connections=5)) == Settings(
         limits=Limits(connections=5)
@@ -57,7 +57,7 @@ class SampleTests(SynchronousTestCase):
 
     def settings(self, *words: str) -> Settings:
         """
-        What a command line chooses.
+        The settings of a command line.
         """
         options = Options()
         options.parseOptions(words)
@@ -65,19 +65,19 @@ class SampleTests(SynchronousTestCase):
 
     def test_the_sample_as_it_is_changes_nothing(self) -> None:
         """
-        Somebody who copies it has the defaults.
+        A copy of it gives the defaults.
         """
         assert self.settings() == self.settings("--config", str(SAMPLE))
 
     def test_the_sample_shows_the_defaults(self) -> None:
         """
-        With every setting uncommented it still says what holds anyway.
+        With every setting uncommented it gives the same settings.
         """
         assert self.settings() == self.settings("--config", str(self.uncommented))
 
     def test_the_sample_shows_every_setting(self) -> None:
         """
-        So nobody has to look elsewhere for what there is.
+        Operators need to look nowhere else.
         """
         names = {choice.name for choice in CHOICES}
 

@@ -74,7 +74,7 @@ def _head(rates: Rates) -> Text:
     status = rates.status
     workers = status["workers"]
     ready = sum(row["state"] == "ready" for row in workers)
-    fallbacks = {each["by"]: None for each in status.get("instead", ())}
+    fallbacks = {each["by"]: None for each in status.get("fallbacks", ())}
     policy = " but ".join(
         [("not " if fallbacks else "") + status["policy"], *fallbacks]
     )

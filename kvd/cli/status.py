@@ -97,7 +97,7 @@ def fallback_sentences(status: dict[str, Any]) -> Iterator[str]:
     """
     A sentence for each address at which a fallback replaces the policy.
     """
-    for fallback in status.get("instead", ()):
+    for fallback in status.get("fallbacks", ()):
         yield (
             f"{fallback['address']}: not {status['policy']} but {fallback['by']}, since"
             f" {fallback['reason']}"

@@ -17,7 +17,7 @@ from kvd.daemon.announcing import announce, announce_status
 from kvd.daemon.hangup import on_hangup
 from kvd.daemon.opening import Sockets
 from kvd.daemon.systemd.notifying import Notifier
-from kvd.dispatch.reuseport_programs import Instead
+from kvd.dispatch.reuseport_programs import Fallback
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.http.host_guard import HostGuard
 from kvd.log.writing import write_log_later
@@ -73,7 +73,7 @@ class ServingService(Service):
                 draining=not self.running,
                 members=self._members(),
                 shadow=self._shadow_counts,
-                instead=self._instead(),
+                fallbacks=self._fallbacks(),
             )
 
         if self._control is not None:
@@ -160,7 +160,7 @@ class ServingService(Service):
     def _shadow_counts(self, workers: Sequence[int]) -> dict[str, Any] | None:
         return None
 
-    def _instead(self) -> Sequence[Instead]:
+    def _fallbacks(self) -> Sequence[Fallback]:
         """
         The fallbacks in use where a program of the policy cannot be loaded.
         """

@@ -19,7 +19,7 @@ from kvd.daemon.systemd.notifying import Notifier
 from kvd.daemon.written_files import check_off_reactor
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import Dispatching
-from kvd.dispatch.reuseport_programs import Instead, Steering
+from kvd.dispatch.reuseport_programs import Fallback, Steering
 from kvd.settings import Settings
 from kvd.system.signals import end_once
 from kvd.workers.changes import Changing
@@ -139,8 +139,8 @@ class SupervisorService(ServingService):
     def _shadow_counts(self, workers: Sequence[int]) -> dict[str, Any] | None:
         return self._distribution.shadow_counts(workers)
 
-    def _instead(self) -> Sequence[Instead]:
-        return self._distribution.instead
+    def _fallbacks(self) -> Sequence[Fallback]:
+        return self._distribution.fallbacks
 
     def _changes(self) -> Mapping[str, Change]:
         return changes_by(self._changing)

@@ -51,17 +51,17 @@ class Decider:
     _log = Logger()
 
     def __init__(
-        self, name: str, policy: IDispatchPolicy, instead: str = "workers take turns"
+        self, name: str, policy: IDispatchPolicy, fallback: str = "workers take turns"
     ) -> None:
         """
         Args:
             name: As the operator chose it, for the log.
             policy: Who is asked.
-            instead: What is done where it has no answer, for the log.
+            fallback: What is done if it has no answer, for the log.
         """
         self._name = name
         self._policy = policy
-        self._instead = instead
+        self._fallback = fallback
         self._asking = False
         self._complained = False
         self._dismissed = False
@@ -131,7 +131,7 @@ class Decider:
         raises and returns.
 
         Returns:
-            The number of a ready worker, or in words what came instead.
+            The number of a ready worker, or a text that says what came in its place.
         """
         try:
             worker = self._policy.choose(view)
@@ -148,21 +148,21 @@ class Decider:
         if what is None:
             self._log.error(
                 "policy {policy} did not decide within {seconds:g} seconds; it is not"
-                " asked again, and {instead} until it is chosen anew",
+                " asked again, and {fallback} until it is chosen anew",
                 policy=self._name,
                 seconds=DECIDE_SECONDS * self._rings,
-                instead=self._instead,
+                fallback=self._fallback,
             )
             return
         if self._complained:
             return
         self._complained = True
         self._log.error(
-            "policy {policy} {what}; for such connections {instead}, and no more is"
+            "policy {policy} {what}; for such connections {fallback}, and no more is"
             " said of it",
             policy=self._name,
             what=what,
-            instead=self._instead,
+            fallback=self._fallback,
         )
 
 

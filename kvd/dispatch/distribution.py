@@ -25,7 +25,7 @@ from kvd.dispatch.arrangement import ChosenPolicy, arrange
 from kvd.dispatch.deciding import Decider
 from kvd.dispatch.dispatcher import Dispatcher
 from kvd.dispatch.listener_assignment import Polling
-from kvd.dispatch.reuseport_programs import Instead, Steering
+from kvd.dispatch.reuseport_programs import Fallback, Steering
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.selection import load_policy
 from kvd.dispatch.shadow import Shadow
@@ -230,11 +230,11 @@ class Dispatching:
         return self._ready - self._stalls.stalled or self._ready
 
     @property
-    def instead(self) -> Sequence[Instead]:
+    def fallbacks(self) -> Sequence[Fallback]:
         """
-        Where a program of the policy cannot be had, what chooses in its stead.
+        What chooses at addresses where the policy's own program is not available.
         """
-        return self._steering.instead
+        return self._steering.fallbacks
 
     def joined(self, worker: int, channel: Channel) -> None:
         """

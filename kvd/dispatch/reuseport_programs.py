@@ -35,9 +35,9 @@ HASH: Final = "the kernel's hash"
 
 
 @dataclass(frozen=True, slots=True)
-class Instead:
+class Fallback:
     """
-    What chooses at an address where the policy's own way cannot be had.
+    What chooses at an address where the policy's own program is not available.
     """
 
     address: str
@@ -71,7 +71,7 @@ class Steering:
             int, tuple[ClassicProgram | LoadedProgram | None, str | None]
         ] = {}
         self._without_extended: dict[int, str] = {}
-        self._instead: dict[int, Instead] = {}
+        self._fallbacks: dict[int, Fallback] = {}
         self._told: set[tuple[str, str]] = set()
         self._told_unsteered = False
 
@@ -108,7 +108,7 @@ class Steering:
             self._told.clear()
         self._chosen = chosen
         self._without_extended.clear()
-        self._instead.clear()
+        self._fallbacks.clear()
         self._own = {
             number: _own(chosen.arrangement.members, len(group.members))
             for number, group in enumerate(self._groups)
@@ -130,17 +130,17 @@ class Steering:
     def _admit(self, number: int, sockets: Mapping[int, Sequence[int]]) -> None:
         assert self._chosen is not None
         policy = self._chosen.policy
-        reason, instead = None, ""
+        reason, fallback = None, ""
         if IExtendedPolicy.providedBy(policy):
-            reason, instead = self._extend(number, sockets), policy.instead
+            reason, fallback = self._extend(number, sockets), policy.fallback
             if reason is None:
                 return
         refused = self._attach(number, self._classic(number, sockets))
         if refused is not None:
             reason = reason or f"the kernel attaches no program ({refused})"
-            self._use_instead(number, HASH, reason)
+            self._use_fallback(number, HASH, reason)
         elif reason is not None:
-            self._use_instead(number, instead, reason)
+            self._use_fallback(number, fallback, reason)
 
     def _extend(self, number: int, sockets: Mapping[int, Sequence[int]]) -> str | None:
         """
@@ -210,14 +210,14 @@ class Steering:
         self._attached[number] = program, reason
         return reason
 
-    def _use_instead(self, number: int, by: str, reason: str) -> None:
+    def _use_fallback(self, number: int, by: str, reason: str) -> None:
         assert self._chosen is not None
         if self._chosen.arrangement.kernel_chooses:
             # Else the supervisor takes connections from whichever socket.
             address = str(self._groups[number].address)
-            self._instead[number] = Instead(address, by, reason)
+            self._fallbacks[number] = Fallback(address, by, reason)
         if ISteeringPolicy.providedBy(self._chosen.policy):
-            self._tell_instead(by, reason)
+            self._report_fallback(by, reason)
         elif not self._told_unsteered:
             self._told_unsteered = True
             self._log.warn(
@@ -228,25 +228,25 @@ class Steering:
                 policy=self._chosen.name,
             )
 
-    def _tell_instead(self, by: str, reason: str) -> None:
+    def _report_fallback(self, by: str, reason: str) -> None:
         # Once for all addresses, and not again when workers come and go.
         if (by, reason) not in self._told:
             self._told.add((by, reason))
             assert self._chosen is not None
             self._log.warn(
-                "policy {policy} cannot be had, since {reason}; {instead} is used"
+                "policy {policy} is not available, since {reason}; {fallback} is used"
                 " instead",
                 policy=self._chosen.name,
                 reason=reason,
-                instead=by,
+                fallback=by,
             )
 
     @property
-    def instead(self) -> Sequence[Instead]:
+    def fallbacks(self) -> Sequence[Fallback]:
         """
-        Where not the policy's own way is in force.
+        The addresses where the policy's own program is not in force.
         """
-        return list(self._instead.values())
+        return list(self._fallbacks.values())
 
     @property
     def look_seconds(self) -> float | None:

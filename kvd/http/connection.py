@@ -45,9 +45,12 @@ class HttpConnection(ConnectionLifecycle, Protocol):
     # -- what Twisted calls ---------------------------------------------------
 
     def connectionMade(self) -> None:
-        self.context.opened(self)
-        if self.context.fast_path is not None:
+        context = self.context
+        context.opened(self)
+        if context.fast_path is not None:
             self.transport.read_by(self._read_fast)
+            if not context.wants_reports:
+                self._joined = context.fast_path.join(self.transport.fileno())
 
     def dataReceived(self, data: bytes) -> None:
         count = len(data)
@@ -92,6 +95,9 @@ class HttpConnection(ConnectionLifecycle, Protocol):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         context, transport = self.context, self.transport
         self._enter(State.CLOSED)
+        joined, self._joined = self._joined, None
+        if joined is not None:
+            joined.leave()
         context.run_queue.discard(self._resume)
         if self._mover is not None:
             self._stop_moving()
@@ -265,7 +271,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             return None
         self._requests += 1
         context = self.context
-        if context.log is not None or context.recorder is not None:
+        if context.wants_reports:
             report = fast_path.report()
             self.in_service += report.seconds
             self._received += report.moved_bytes

@@ -141,6 +141,13 @@ class ProcessContext:
         self.row.closed()
         self._eased()
 
+    @property
+    def wants_reports(self) -> bool:
+        """
+        Whether anybody hears of each request or connection.
+        """
+        return self.log is not None or self.recorder is not None
+
     def asked(self) -> None:
         """
         The store owes an answer.

@@ -75,6 +75,22 @@ def entry_of(report: Report, peer_name: str) -> Entry:
     )
 
 
+class Joined(Protocol):
+    """
+    A connection that stays, as far as its requests need no Python at all.
+    """
+
+    idle: bool
+    """Whether it waits for a request, which the fast path may read."""
+    served: float | None
+    """When `FastPath.serve_idle` last served one; None: never."""
+
+    def leave(self) -> None:
+        """
+        The connection is closed. Its descriptor will be another's.
+        """
+
+
 class FastPath(Protocol):
     """
     What the compiled module provides. One process and one thread use it.
@@ -96,6 +112,34 @@ class FastPath(Protocol):
 
         Raises:
             OSError: It cannot be read.
+        """
+
+    def join(self, socket: int, /) -> Joined:
+        """
+        Let `serve_idle` know a connection that stays. Nobody may want a report of its
+        requests.
+        """
+
+    def serve_idle(self, socket: int, /) -> bool:
+        """
+        Serve the request that came on a connection that has joined and is idle.
+
+        Returns:
+            Whether nothing is left to do. Else `serve` must be called next for this
+            socket: it reads nothing, but returns what came of this.
+        """
+
+    def serve_new(self, socket: int, shared: bool, /) -> bool:
+        """
+        Serve the request that came with a new connection, if the connection ends with
+        it, and close the socket.
+
+        Args:
+            shared: Whether others may still have descriptors of it.
+
+        Returns:
+            Whether that is done. Else the socket is still the caller's, and `serve`
+            must be called next for it: it reads nothing, but returns what came of this.
         """
 
     def take_unsent(self) -> bytes:

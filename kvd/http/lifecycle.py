@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvd.http.context import ListenerContext
+from kvd.http.fast_path import Joined
 from kvd.http.states import ENDING, TRANSITIONS, Input, State
 from kvd.http.timeouts import Timeouts
 from kvd.http.wire.reader import RequestReader
@@ -33,6 +34,8 @@ class ConnectionLifecycle:
     _input = Input.OPEN
     _handler: object | None = None
     """Of the request in service."""
+    _joined: Joined | None = None
+    """As the fast path knows this connection."""
     _drain_seconds: float | None = None
     _received = _counted_sent = 0
     in_service = 0.0
@@ -53,6 +56,12 @@ class ConnectionLifecycle:
     def _enter(self, state: State) -> None:
         assert state in TRANSITIONS[self._state], (self._state, state)
         self._state = state
+        if self._joined is not None:
+            self._update_joined(self._joined)
+
+    def _update_joined(self, joined: Joined) -> None:
+        idle = self._state is State.IDLE
+        joined.idle = idle and self.context.fast_path is not None
 
     def _wait(self, state: State) -> None:
         """
@@ -60,6 +69,8 @@ class ConnectionLifecycle:
         """
         assert state in TRANSITIONS[self._state], (self._state, state)
         self._state = state
+        if self._joined is not None:
+            self._update_joined(self._joined)
         self._timeouts.start(self.context.clock.seconds())
 
     def _receive(self) -> None:
@@ -219,6 +230,9 @@ class ConnectionLifecycle:
         if self._state is State.CLOSING and self.transport.is_delivered():
             self._wait(State.LINGER)
         state = self._state
+        joined = self._joined
+        if joined is not None and joined.served is not None and state is State.IDLE:
+            self._timeouts.start_from(joined.served)
         is_over = self._timeouts.is_over(state, now, *self._progress())
         if state is State.IDLE and self._drain_seconds is not None:
             is_stale = self._timeouts.lasted(now) >= self._drain_seconds

@@ -121,7 +121,7 @@ class _Templates:
         """
         What is held in memory under a key; None for nothing.
         """
-        known = self.store.insides.recent.known(key)
+        known = self.store.fast_path_state.recent.known(key)
         if known is None:
             return None
         identity, value = known
@@ -152,13 +152,13 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
     ):
         return None
     templates = _Templates(native, store, listener)
-    insides = store.insides
+    state = store.fast_path_state
     made = native.FastPath(
-        insides.root,
-        insides.lock.descriptor,
-        insides.swaps,
-        insides.kept,
-        insides.file_mode,
+        state.root,
+        state.lock.descriptor,
+        state.exchanges,
+        state.kept,
+        state.file_mode,
         process.limits.head_bytes,
         process.limits.target_bytes,
         Report,
@@ -169,9 +169,10 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         templates.make_template,
         templates.value_of,
         offset_of,
+        process.clock.seconds,
     )
-    insides.recent.forgotten = made.forget
-    insides.uploads.made = made.upload_to
-    insides.lock.renewed = made.lock_renewed
-    made.upload_to(insides.uploads.descriptor)
+    state.recent.forgotten = made.forget
+    state.uploads.made = made.upload_to
+    state.lock.renewed = made.lock_renewed
+    made.upload_to(state.uploads.descriptor)
     return cast(FastPath, made)

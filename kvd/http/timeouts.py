@@ -92,6 +92,13 @@ class Timeouts:
         """
         self._since = self._began = now
 
+    def start_from(self, then: float) -> None:
+        """
+        The wait began at this time, if not later.
+        """
+        if then > self._since:
+            self._since = self._began = then
+
     def bound(self, state: State) -> float:
         """
         How many seconds a state may last.

@@ -166,8 +166,8 @@ class _Arguments:
         """
         for name in self._values:
             if name not in known:
-                near = get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                closest = get_close_matches(name, known, n=1)
+                hint = f"; did you mean {closest[0]!r}?" if closest else ""
                 raise BadSetting(
                     f"there is no argument {name!r}, but {' and '.join(known)}{hint}"
                 )

@@ -102,8 +102,8 @@ def _read_procs(text: str) -> int:
 def _read_durability(text: str) -> str:
     known = ("disk", "process")
     if text not in known:
-        near = get_close_matches(text, known, n=1)
-        hint = f". Did you mean {near[0]!r}?" if near else ""
+        closest = get_close_matches(text, known, n=1)
+        hint = f". Did you mean {closest[0]!r}?" if closest else ""
         raise BadSetting(
             f"there is no durability {text!r}: give disk (values survive a power cut)"
             f" or process (they survive a kill of kvd){hint}"

@@ -83,8 +83,8 @@ class Options(usage.Options):
         if error.__context__.opt in known:
             # Its value is missing, which the sentence says.
             return ""
-        near = get_close_matches(error.__context__.opt, known, n=1)
-        return f"; did you mean --{near[0]}?" if near else ""
+        closest = get_close_matches(error.__context__.opt, known, n=1)
+        return f"; did you mean --{closest[0]}?" if closest else ""
 
     def opt_listen(self, text: str) -> None:
         self._repeated.setdefault("listen", []).append(text)

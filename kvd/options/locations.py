@@ -37,12 +37,12 @@ def read_store(text: str) -> StoreLocation:
     scheme, colon, path = text.partition(":")
     if not colon:
         known = declared(IStoreDeclaration)
-        near = f"file:{'./values' if text in ('', 'file') else text}"
+        example = f"file:{'./values' if text in ('', 'file') else text}"
         if text in known and text != "file":
-            near = f"{text}:"
+            example = f"{text}:"
         raise BadSetting(
             f"{text!r} does not say what kind of store it is: give SCHEME:PATH, such"
-            f" as {near}; known: {', '.join(f'{name}:' for name in known)}"
+            f" as {example}; known: {', '.join(f'{name}:' for name in known)}"
         )
     maker: IStoreMaker = load(IStoreDeclaration, scheme)
     if path.startswith("~"):

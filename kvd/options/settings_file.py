@@ -109,12 +109,12 @@ def _unknown(table: str | None, key: str, path: str) -> BadSetting:
     if table is None:
         known += sorted(filter(None, _TABLES))
     elsewhere = [t for t, k in _BY_KEY if k == key]
-    near = get_close_matches(key, known, n=1)
+    closest = get_close_matches(key, known, n=1)
     if elsewhere:
         place = f"the table [{elsewhere[0]}]" if elsewhere[0] else "the top of the file"
         hint = f" It belongs in {place}."
     else:
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = f" Did you mean {closest[0]!r}?" if closest else ""
     place = f"the table [{table}] of {path}" if table else path
     return BadSetting(
         f"there is no setting {key!r} in {place}; known: {', '.join(known)}.{hint}"

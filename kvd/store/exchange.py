@@ -56,10 +56,10 @@ def exchange_is_cheaper(folder: int) -> bool:
     return _magic_of(folder) == _EXT4_SUPER_MAGIC
 
 
-def finds_unwritten_parts(folder: int) -> bool:
+def reports_unwritten_parts(folder: int) -> bool:
     """
-    Whether lseek(2) finds exactly those parts of a file that were never written, in the
-    file system of a folder.
+    Whether the file system of a folder reports which parts of a file were never written
+    (`kvd.store.unwritten`).
     """
     return _magic_of(folder) in (_EXT4_SUPER_MAGIC, _XFS_SUPER_MAGIC)
 

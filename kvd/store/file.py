@@ -68,7 +68,7 @@ _log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Insides:
+class FastPathState:
     """
     What `kvd.http.fast_path` needs to do the same as the store.
     """
@@ -76,8 +76,8 @@ class Insides:
     root: int
     """A descriptor of the store's folder."""
     lock: LockFile
-    swaps: bool
-    """How a value is replaced; see `kvd.store.exchange`."""
+    exchanges: bool
+    """Whether values are replaced by exchanging names; see `kvd.store.exchange`."""
     kept: dict[Key, bytes] | None
     """The names of replaced values that are kept; see `kvd.store.writeback`."""
     recent: RecentValues
@@ -152,7 +152,7 @@ class FileStore:
         else:
             for each in left:
                 each.release()
-        self.insides = Insides(
+        self.fast_path_state = FastPathState(
             self._root, lock, tree.exchanges, tree.kept, recent, uploads, modes.file
         )
         self._syncs = None

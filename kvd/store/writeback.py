@@ -23,7 +23,7 @@ the next process that opens the store finds the folder (`kvd.store.uploads`). It
 restores the kept file of each key whose value is torn, if the kept file is whole; the
 folder is removed after the next sync.
 
-A file can be torn without being shorter than it should be (`kvd.store.unwritten`).
+A torn file need not be too short (`kvd.store.unwritten`).
 """
 
 from __future__ import annotations

@@ -120,6 +120,7 @@ class Worker:
         except OperatorError as error:
             self._fail(error.sentence)
             return
+        self._reactor.serve_idle = self._serving.serve_idle()
         self._channel.send(Ready(os.getpid()))
 
     def _fail(self, sentence: str) -> None:

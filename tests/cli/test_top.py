@@ -183,7 +183,7 @@ def test_what_chooses_in_the_stead_of_a_policy_is_named() -> None:
     told = status(row(0))
     assert "policy shared, up" in drawn(Rates(told, told, 1.0))
 
-    told["instead"] = [{"by": "the kernel's hash"}, {"by": "the kernel's hash"}]
+    told["fallbacks"] = [{"by": "the kernel's hash"}, {"by": "the kernel's hash"}]
     text = drawn(Rates(told, told, 1.0))
     assert "policy not shared but the kernel's hash, up" in " ".join(text.split())
 

@@ -126,7 +126,7 @@ class SteeringTests(SynchronousTestCase):
         """
         What chooses at each address where the policy's own program does not.
         """
-        return [instead.by for instead in self.steering.instead]
+        return [fallback.by for fallback in self.steering.fallbacks]
 
     def test_the_double_provides_the_interface(self) -> None:
         """
@@ -170,9 +170,9 @@ class SteeringTests(SynchronousTestCase):
         self.load = self.forbid
         (told,) = self.switch("steered:by=turns")
         assert (
-            "policy steered:by=turns cannot be had, since the kernel does not take its"
-            " program (Operation not permitted; CAP_BPF allows it); steered:by=random"
-            " is used instead"
+            "policy steered:by=turns is not available, since the kernel does not take"
+            " its program (Operation not permitted; CAP_BPF allows it);"
+            " steered:by=random is used instead"
         ) == told
         assert [by_chance(range(3))] * 2 == self.attached
         with capturedLogs() as events:
@@ -181,7 +181,7 @@ class SteeringTests(SynchronousTestCase):
         assert [by_chance([1, 2])] * 2 == self.attached[2:]
 
         assert ["steered:by=random"] * 2 == self.by()
-        addresses = [instead.address for instead in self.steering.instead]
+        addresses = [fallback.address for fallback in self.steering.fallbacks]
         assert [str(group.address) for group in self.groups] == addresses
 
     def test_what_is_not_attached_is_replaced_by_chance(self) -> None:
@@ -207,7 +207,7 @@ class SteeringTests(SynchronousTestCase):
 
         (told,) = self.switch("steered")
         assert (
-            "policy steered cannot be had, since the kernel attaches no program"
+            "policy steered is not available, since the kernel attaches no program"
             " (Permission denied); the kernel's hash is used instead"
         ) == told
         assert [HASH] * 2 == self.by()
@@ -260,8 +260,8 @@ class SteeringTests(SynchronousTestCase):
 
         assert "since there are 2 sockets for 3 workers; steered:by=random" in told
         assert [EXTENDED, by_chance(range(2))] == self.attached
-        (instead,) = self.steering.instead
-        assert str(self.groups[1].address) == instead.address
+        (fallback,) = self.steering.fallbacks
+        assert str(self.groups[1].address) == fallback.address
 
     def test_a_policy_that_fails_is_replaced_by_chance(self) -> None:
         """

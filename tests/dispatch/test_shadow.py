@@ -143,7 +143,7 @@ class ShadowTests(SynchronousTestCase):
         assert (0, 6) == (told["connections"], told["unanswered"])
         assert [0, 0, 0] == [row["dealt"] for row in told["workers"]]
         (event,) = events
-        assert "it is not counted as a shadow" == event["instead"]
+        assert "it is not counted as a shadow" == event["fallback"]
         assert "KeyError" in event["what"]
 
     def test_who_never_decides_is_not_asked_again(self) -> None:

@@ -72,6 +72,7 @@ class FastPathFreedTests(FastPathConnectionCase):
         Whether it served something or not.
         """
         self.keep("k", b"value")
+        gc.collect()
         for sent in (b"", get("k"), get("k", b"Connection: close\r\n"), get("k")[:9]):
             client = self.connect()
             client.send(sent).receive()

@@ -126,9 +126,13 @@ def change(control: Path, what: str, said: dict[str, Any]) -> None:
 
 def told(daemon: Twistd) -> list[str]:
     """
-    What was said of what cannot be had.
+    The messages about policies that are not available.
     """
-    return [line for line in "".join(daemon.lines).splitlines() if "cannot be" in line]
+    return [
+        line
+        for line in "".join(daemon.lines).splitlines()
+        if "is not available" in line
+    ]
 
 
 @needs_privilege
@@ -144,7 +148,7 @@ def test_turns_are_exact(tmp_path: Path, control: Path) -> None:
         assert [5] * (WORKERS + 2) == shares(daemon, control, 5 * (WORKERS + 2))
         change(control, "drain", {"worker": 1})
         assert [5] * (WORKERS + 2) == shares(daemon, control, 5 * (WORKERS + 2))
-        assert [] == told_by(control)["instead"]
+        assert [] == told_by(control)["fallbacks"]
         daemon.stop()
         assert [] == told(daemon)
 
@@ -179,7 +183,7 @@ def test_the_least_busy_gets_it(tmp_path: Path, control: Path) -> None:
         staying.close()
         assert [0] * WORKERS == opened(control, 0)
         assert [5] * WORKERS == shares(daemon, control, 5 * WORKERS)
-        assert [] == told_by(control)["instead"]
+        assert [] == told_by(control)["fallbacks"]
 
 
 def opened(control: Path, total: int) -> list[int]:
@@ -214,9 +218,9 @@ def test_what_is_denied_is_said_and_replaced(
         for policy in policies:
             change(control, "policy", {"policy": policy})
             assert 20 == sum(shares(daemon, control, 20))
-            (instead,) = told_by(control)["instead"]
-            assert by == instead["by"]
-            assert "not permitted" in instead["reason"]
+            (fallback,) = told_by(control)["fallbacks"]
+            assert by == fallback["by"]
+            assert "not permitted" in fallback["reason"]
             assert (
                 f": not {policy} but {by}, since the kernel"
                 in kvd(control, "status").stdout
@@ -225,7 +229,7 @@ def test_what_is_denied_is_said_and_replaced(
         sentences = told(daemon)
         assert len(policies) == len(sentences)
         for policy, sentence in zip(policies, sentences, strict=True):
-            assert f"policy {policy} cannot be had, since the kernel" in sentence
+            assert f"policy {policy} is not available, since the kernel" in sentence
             assert sentence.endswith(f"; {by} is used instead")
 
 
@@ -258,7 +262,7 @@ def test_a_switch_to_what_is_denied_says_so(tmp_path: Path, control: Path) -> No
             assert 10 == sum(shares(daemon, control, 10))
         switched = kvd(control, "policy", "leastbusy")
         assert "" == switched.stderr
-        assert [] == told_by(control)["instead"]
+        assert [] == told_by(control)["fallbacks"]
         daemon.stop()
         assert 3 == len(told(daemon))
 
@@ -273,7 +277,7 @@ def test_no_policy_needs_a_privilege(tmp_path: Path, control: Path) -> None:
             change(control, "policy", {"policy": policy})
             assert policy == told_by(control)["policy"]
             assert 20 == sum(shares(daemon, control, 20))
-            assert [] == told_by(control)["instead"]
+            assert [] == told_by(control)["fallbacks"]
         (capabilities,) = [
             line.split()[1]
             for line in Path(f"/proc/{daemon.process.pid}/status")

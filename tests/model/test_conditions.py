@@ -70,7 +70,7 @@ READS = [
 
 
 @pytest.mark.parametrize(("conditions", "unchanged"), READS)
-def test_a_reader_is_told_when_it_has_the_value(
+def test_a_reader_that_has_the_value_gets_304(
     conditions: Conditions, unchanged: bool
 ) -> None:
     """
@@ -85,7 +85,7 @@ def test_a_reader_is_told_when_it_has_the_value(
 )
 def test_a_reader_that_wants_another_value_is_refused(conditions: Conditions) -> None:
     """
-    Before anything else is looked at.
+    Before other conditions are evaluated.
     """
     with pytest.raises(PreconditionFailed):
         conditions.is_unchanged(STORED)
@@ -93,7 +93,7 @@ def test_a_reader_that_wants_another_value_is_refused(conditions: Conditions) ->
 
 def test_a_refusal_names_what_is_stored() -> None:
     """
-    So that a client can go on from there.
+    So that a client can continue from there.
     """
     with pytest.raises(PreconditionFailed, match='"now"'):
         Conditions(if_match=OTHER).check_change(STORED)
@@ -103,6 +103,6 @@ def test_a_refusal_names_what_is_stored() -> None:
 
 def test_keys_are_escaped_for_people_and_urls() -> None:
     """
-    Slashes stay, all other doubtful bytes do not.
+    Slashes stay, all other special bytes are escaped.
     """
     assert "a%20b/%FF%25" == escape(b"a b/\xff%")

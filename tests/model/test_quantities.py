@@ -44,7 +44,7 @@ def test_sizes_take_units(expected: int, text: str) -> None:
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
     """
-    Anything else is quoted, and answered with examples of what is right.
+    Other texts are quoted, and the error shows valid examples.
     """
     with pytest.raises(BadSetting, match=r"is not a size: .* 16KiB") as caught:
         size(text)
@@ -71,9 +71,9 @@ def test_sizes_have_bounds(text: str) -> None:
         ("5TiB", 5 << 40),
     ],
 )
-def test_sizes_are_spelled_with_the_largest_unit(expected: str, bytes_: int) -> None:
+def test_sizes_are_formatted_with_the_largest_unit(expected: str, bytes_: int) -> None:
     """
-    A size in a sentence is as short as it can be without rounding.
+    A size in a message is as short as possible without rounding.
     """
     assert expected == format_size(bytes_)
 
@@ -104,9 +104,9 @@ def test_times_take_units(expected: float, text: str) -> None:
     "text",
     ["", "s", "0", "0s", "-1", "nan", "inf", "1e3", "1y", ".5", "5.", "8d", "1h30m"],
 )
-def test_times_that_cannot_be_waited_are_refused(text: str) -> None:
+def test_invalid_times_are_refused(text: str) -> None:
     """
-    Nothing, less than nothing and forever are quoted, with what is right.
+    Zero, negative and infinite times are quoted, with valid examples.
     """
     with pytest.raises(BadSetting, match=r"seconds above 0, .*7d") as caught:
         seconds(text)
@@ -118,16 +118,18 @@ def test_times_that_cannot_be_waited_are_refused(text: str) -> None:
     ("expected", "seconds"),
     [("7d", 604800), ("1h", 3600), ("90m", 5400), ("1m", 60), ("61s", 61)],
 )
-def test_times_are_spelled_with_the_largest_unit(expected: str, seconds: float) -> None:
+def test_times_are_formatted_with_the_largest_unit(
+    expected: str, seconds: float
+) -> None:
     """
-    That leaves them whole.
+    The largest unit that keeps them whole.
     """
     assert expected == format_seconds(seconds)
 
 
 def test_counts_are_whole_numbers_within_bounds() -> None:
     """
-    Both bounds belong to what is allowed.
+    Both bounds are permitted.
     """
     assert [0, 4, 4096] == [count("0"), count("4"), count("4096")]
 

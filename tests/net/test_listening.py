@@ -197,7 +197,10 @@ def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
 
-    open_group(UNIXAddress(str(path)), 1).close()
+    group = open_group(UNIXAddress(str(path)), 1)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    group.close()
 
 
 def test_a_live_socket_is_not(tmp_path: Path) -> None:

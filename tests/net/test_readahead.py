@@ -100,6 +100,7 @@ class WarmerTests(SynchronousTestCase):
             self.warmer.warm(other, 0, len(BODY))
             self.warmer.warm(self.descriptor, len(BODY), 100)
         os.close(other)
+        assert 2 == len(self.work)
         for work in self.work:
             work()
 

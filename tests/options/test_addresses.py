@@ -109,7 +109,7 @@ def test_unix_addresses(expected: UNIXAddress, text: str) -> None:
 )
 def test_other_addresses_are_refused(reason: str, text: str) -> None:
     """
-    Each mistake has its own reason, and what was written is quoted.
+    Each mistake has its own reason, and the text is quoted.
     """
     with pytest.raises(BadSetting) as caught:
         read_address(text)
@@ -118,16 +118,16 @@ def test_other_addresses_are_refused(reason: str, text: str) -> None:
     assert repr(text) in caught.value.sentence
 
 
-def test_the_status_site_may_be_a_port_alone() -> None:
+def test_the_status_site_may_be_a_bare_port() -> None:
     """
-    It can only be this machine's.
+    It is on the loopback interface.
     """
     assert TCPAddress("127.0.0.1", 8081, 7) == read_status("8081:backlog=7")
 
 
 def test_a_unix_path_has_to_fit_the_kernel() -> None:
     """
-    The longest path is taken; one byte more is answered with the limit.
+    The longest path is accepted; one byte more is refused with the limit.
     """
     longest = "/" + "x" * (MAX_UNIX_PATH_BYTES - 1)
 
@@ -148,7 +148,7 @@ def test_clients_may_come_through_systemds_sockets(
     expected: SystemdAddress, text: str
 ) -> None:
     """
-    Those of a name, or all.
+    The sockets of a name, or all.
     """
     assert expected == read_listen(text)
     assert text == str(expected)
@@ -165,9 +165,9 @@ def test_clients_may_come_through_systemds_sockets(
         ("has no port", "tcp:"),
     ],
 )
-def test_other_places_of_clients_are_refused(reason: str, text: str) -> None:
+def test_other_listening_addresses_are_refused(reason: str, text: str) -> None:
     """
-    With what would be right.
+    With examples that would be right.
     """
     with pytest.raises(BadSetting) as caught:
         read_listen(text)

@@ -32,7 +32,7 @@ from tests.declared import declare_doubles
 
 class OptionsCase(SynchronousTestCase):
     """
-    Options over declared doubles.
+    A test case with options and declared doubles.
     """
 
     def setUp(self) -> None:
@@ -43,7 +43,7 @@ class OptionsCase(SynchronousTestCase):
 
     def settings(self, *words: str) -> Settings:
         """
-        What a command line chooses.
+        The settings of a command line.
         """
         options = Options()
         options.parseOptions(words)
@@ -51,7 +51,7 @@ class OptionsCase(SynchronousTestCase):
 
     def refusal(self, *words: str) -> str:
         """
-        The sentence that a command line is refused with.
+        The message with which a command line is refused.
         """
         with pytest.raises(usage.UsageError) as caught:
             Options().parseOptions(words)
@@ -68,7 +68,7 @@ class OptionsCase(SynchronousTestCase):
 
     def check_refusals(self, rows: Iterable[tuple[list[str], list[str]]]) -> None:
         """
-        Each command line is refused, and the sentence has all the parts.
+        Check that each command line is refused, with all the parts in the message.
         """
         for words, parts in rows:
             sentence = self.refusal(*words)
@@ -78,7 +78,7 @@ class OptionsCase(SynchronousTestCase):
 
 class UnderTwistdTests(OptionsCase):
     """
-    What twistd is told of a mistake.
+    How twistd reports a mistake.
     """
 
     def ended(self, *words: str, **twistd: object) -> str:
@@ -98,7 +98,7 @@ class UnderTwistdTests(OptionsCase):
 
     def test_it_is_one_sentence(self) -> None:
         """
-        twistd would print all that --help says first.
+        By itself, twistd would print all of --help first.
         """
         for words, sentence in (
             (["--procs=x"], "kvd: --procs: 'x' is not a number of processes: "),
@@ -112,7 +112,7 @@ class UnderTwistdTests(OptionsCase):
 
     def test_a_folder_where_twistd_may_not_write_is_named(self) -> None:
         """
-        Before anything is opened; its own words would be a traceback.
+        Before anything is opened; twistd itself would print a traceback.
         """
         allowed = os.access
         self.patch(
@@ -130,12 +130,12 @@ class UnderTwistdTests(OptionsCase):
 
 class ChosenTests(OptionsCase):
     """
-    What can be chosen.
+    What options set.
     """
 
     def test_nothing_given_is_the_default(self) -> None:
         """
-        Without options kvd serves ./values on port 8080 of this machine, with
+        Without options kvd serves ./values on port 8080 of the loopback interface, with
         a process for each processor that it may use.
         """
         self.patch(os, "sched_getaffinity", lambda pid: {0, 3, 5})
@@ -196,7 +196,7 @@ class ChosenTests(OptionsCase):
 
     def test_short_letters(self) -> None:
         """
-        What is given often has a letter.
+        Common options have a short form.
         """
         long = self.settings(
             *["--listen", "tcp:1", "--store", "file:a", "--policy", "shared"],
@@ -210,14 +210,14 @@ class ChosenTests(OptionsCase):
 
     def test_the_last_of_several_wins(self) -> None:
         """
-        A setting with one value takes the last that was given.
+        A setting with one value takes the last one given.
         """
         assert 3 == self.settings("--procs", "2", "--procs", "3").procs
 
     def test_everything_can_be_given_back_its_default(self) -> None:
         """
-        Every default can be written, so that the command line can take back
-        what a file says.
+        Every default can be written as text, so the command line can undo a setting of
+        the file.
         """
         words = [
             word
@@ -228,10 +228,10 @@ class ChosenTests(OptionsCase):
 
         assert self.settings() == self.settings(*words)
 
-    def test_places_are_made_absolute(self) -> None:
+    def test_paths_are_made_absolute(self) -> None:
         """
-        The store, the logs and the socket stay where they are when twistd goes
-        to another folder.
+        The store, the logs and the socket stay where they are when twistd changes its
+        folder.
         """
         chosen = self.settings(
             *["-s", "file:a", "-a", "b", "-l", "unix:c", "--record", "d"]
@@ -243,9 +243,9 @@ class ChosenTests(OptionsCase):
         assert (UNIXAddress(f"{here}/c"),) == chosen.listen
         assert f"{here}/d" == chosen.record
 
-    def test_the_status_site_is_for_this_machine_unless_it_is_said(self) -> None:
+    def test_the_status_site_is_local_by_default(self) -> None:
         """
-        A port alone is not the world's, as it is for ``--listen``.
+        A bare port is not on all interfaces, as it is for ``--listen``.
         """
         assert self.settings().status is None
         assert TCPAddress("127.0.0.1", 81) == self.settings("--status=tcp:81").status
@@ -259,7 +259,7 @@ class ChosenTests(OptionsCase):
 
     def test_nothing_is_touched(self) -> None:
         """
-        Reading options makes no folder and no file.
+        Reading options creates no folder and no file.
         """
         places = [f"file:{self.folder}/a", f"{self.folder}/b", f"unix:{self.folder}/c"]
 
@@ -267,21 +267,21 @@ class ChosenTests(OptionsCase):
 
         assert [] == os.listdir(self.folder)
 
-    def test_a_small_head_takes_the_target_along(self) -> None:
+    def test_a_small_head_limits_the_target_too(self) -> None:
         """
-        Who limits the head need not limit the target, which is part of it.
+        The target is part of the head, so it need not be limited separately.
         """
         assert 4096 == self.settings("--max-head", "4KiB").limits.target_bytes
 
 
 class RefusedTests(OptionsCase):
     """
-    A wrong value is answered with what was given, where, and what is right.
+    An error names the value, where it stands, and what would be right.
     """
 
     def test_unknown_names_are_answered_with_the_known(self) -> None:
         """
-        The known names are listed, and the nearest is suggested.
+        The known names are listed, and the closest one is suggested.
         """
         self.check_refusals(
             [
@@ -310,8 +310,8 @@ class RefusedTests(OptionsCase):
 
     def test_broken_plugins_are_named_with_their_error(self) -> None:
         """
-        A policy that cannot be loaded ends the start, as does something that
-        is no policy.
+        A policy that cannot be loaded ends the start, and so does an object that is not
+        a policy.
         """
         self.check_refusals(
             [
@@ -329,9 +329,9 @@ class RefusedTests(OptionsCase):
             ]
         )
 
-    def test_wrong_numbers_are_answered_with_the_right_ones(self) -> None:
+    def test_numbers_out_of_bounds_are_refused(self) -> None:
         """
-        Each number has its bounds.
+        The message has the bounds.
         """
         self.check_refusals(
             [
@@ -354,9 +354,9 @@ class RefusedTests(OptionsCase):
             ]
         )
 
-    def test_wrong_places_are_refused(self) -> None:
+    def test_invalid_locations_are_refused(self) -> None:
         """
-        Addresses, prefixes and paths that cannot be.
+        Addresses, prefixes and paths.
         """
         self.check_refusals(
             [
@@ -373,7 +373,7 @@ class RefusedTests(OptionsCase):
 
     def test_prefixes_are_whole_segments(self) -> None:
         """
-        A prefix is spelled as a path in a URL, with a slash at both ends.
+        A prefix is written as a path in a URL, with a slash at both ends.
         """
         shapes = ["", "a/", "/a", "//", "/a//b/", "/a?/", "/a%2Fb/", "/%/", "/ /"]
         for prefix in [*shapes, "/./", "/a/../", "/%2e/", "/.%2E/a/"]:
@@ -408,7 +408,7 @@ class RefusedTests(OptionsCase):
 
     def test_what_is_no_host_is_refused(self) -> None:
         """
-        Ports do not count, and only a lone star stands for others.
+        With a port it is not a host, and a star stands only by itself.
         """
         assert ("*",) == self.settings("--allowed-host", "*").allowed_hosts
         wrong = ["", ".", "kvd:80", "[::1]:80", "::1", "[::g]", "*.kvd", "a b", "a/b"]
@@ -419,7 +419,7 @@ class RefusedTests(OptionsCase):
 
     def test_two_logs_in_one_file_are_refused(self) -> None:
         """
-        However its name is spelled.
+        However its path is written.
         """
         self.check_refusals(
             [
@@ -432,7 +432,7 @@ class RefusedTests(OptionsCase):
 
     def test_the_same_twice_is_refused(self) -> None:
         """
-        Two spellings of one address or one prefix are one.
+        Different forms of one address or prefix are the same.
         """
         self.check_refusals(
             [
@@ -453,7 +453,7 @@ class RefusedTests(OptionsCase):
 
     def test_a_target_fits_into_the_head(self) -> None:
         """
-        A limit that the limit of the head makes meaningless is refused.
+        A limit for targets above that for heads is refused.
         """
         self.check_refusals(
             [
@@ -472,13 +472,13 @@ class RefusedTests(OptionsCase):
 
     def test_an_option_without_its_value_is_no_other(self) -> None:
         """
-        It is known; what it misses is said.
+        The option is known; the message says what is missing.
         """
         assert self.refusal("--procs").endswith("--procs requires argument")
 
     def test_unknown_options_are_refused(self) -> None:
         """
-        The option is named, and the nearest one.
+        The message names the option and the closest one.
         """
         self.check_refusals(
             [
@@ -495,7 +495,7 @@ class HelpTests(OptionsCase):
 
     def test_help_is_enough_to_run_from(self) -> None:
         """
-        Every option with its default, and every name with its sentence.
+        It has every option with its default, and every name with its description.
         """
         text = " ".join(Options().getUsage(width=80).split())
 
@@ -508,7 +508,7 @@ class HelpTests(OptionsCase):
 
     def test_help_names_a_broken_plugin_without_loading_it(self) -> None:
         """
-        Help works even where something installed is broken.
+        Help works even if an installed plugin is broken.
         """
         assert "Cannot be loaded." in Options().getUsage()
 
@@ -534,12 +534,12 @@ class HelpTests(OptionsCase):
 
 class ConfigTests(OptionsCase):
     """
-    ``--config``: the command line wins over the file.
+    ``--config``: the command line overrides the file.
     """
 
     def test_the_file_is_read(self) -> None:
         """
-        What only the file says counts.
+        Settings that only the file has take effect.
         """
         path = self.write('procs = 2\npolicy = "shared"\n')
 
@@ -549,7 +549,7 @@ class ConfigTests(OptionsCase):
 
     def test_the_command_line_wins(self) -> None:
         """
-        What both say is what the command line says, wherever --config stands.
+        Wherever ``--config`` stands.
         """
         path = self.write("procs = 2\n")
 
@@ -571,7 +571,7 @@ class ConfigTests(OptionsCase):
 
     def test_a_wrong_value_is_named_by_key_and_file(self) -> None:
         """
-        The same sentences as on the command line, for the place in the file.
+        The messages are those of the command line, with the key and the file.
         """
         for text, parts in [
             ("procs = -1", [f"procs in {self.folder}/kvd.toml: '-1'", "or auto"]),

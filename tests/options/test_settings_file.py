@@ -1,5 +1,5 @@
 """
-What a settings file says.
+Tests of the settings file.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from kvd.options.settings_file import read_file
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """
-    Where the file is.
+    The path of the file.
     """
     return tmp_path / "kvd.toml"
 
 
 def refusal(path: Path, text: str | bytes) -> str:
     """
-    The sentence that a file with the text is refused with.
+    The message with which a file with this text is refused.
     """
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(BadSetting) as caught:
@@ -59,9 +59,9 @@ def test_keys_have_the_names_of_the_options(path: Path) -> None:
     } == read_file(str(path))
 
 
-def test_an_empty_file_says_nothing(path: Path) -> None:
+def test_an_empty_file_sets_nothing(path: Path) -> None:
     """
-    So the defaults stand.
+    The defaults stay.
     """
     path.write_text("# nothing\n[limits]\n")
 
@@ -70,7 +70,7 @@ def test_an_empty_file_says_nothing(path: Path) -> None:
 
 def test_what_may_be_none_may_be_an_empty_list(path: Path) -> None:
     """
-    A daemon without an address would be nobody's; one without further names is not.
+    A daemon needs an address, but no further hosts.
     """
     path.write_text("allowed-hosts = []\n")
 
@@ -130,14 +130,14 @@ def test_wrong_types_are_named_by_key_and_file(
     path: Path, expected: str, text: str
 ) -> None:
     """
-    With what is right and what was seen, in TOML's words.
+    With the right type and the actual one, in TOML's terms.
     """
     assert expected.replace("FILE", str(path)) in refusal(path, text)
 
 
 def test_unknown_keys_are_answered_with_the_known(path: Path) -> None:
     """
-    All that exist at that place, and the nearest.
+    All keys of that table, and the closest one.
     """
     sentence = refusal(path, "proc = 4")
 
@@ -164,11 +164,11 @@ def test_unknown_limits_are_answered_with_the_limits(path: Path) -> None:
         ("It belongs in the top of the file.", "[limits]\ndrain-timeout = 1"),
     ],
 )
-def test_keys_at_the_wrong_place_are_shown_theirs(
+def test_keys_in_the_wrong_table_are_shown_the_right_one(
     path: Path, expected: str, text: str
 ) -> None:
     """
-    A key that exists elsewhere is no misspelling.
+    A key that exists elsewhere is not a typing error.
     """
     assert expected in refusal(path, text)
 
@@ -202,7 +202,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 def test_no_two_settings_share_a_name() -> None:
     """
-    A name is one thing, on the command line and in the file.
+    Neither on the command line nor in the file.
     """
     names = [choice.name for choice in CHOICES]
 

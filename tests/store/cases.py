@@ -31,7 +31,7 @@ KEY = Key(b"key")
 
 class FolderCase(SynchronousTestCase):
     """
-    A test that has a folder.
+    A test case with a folder.
     """
 
     def setUp(self) -> None:
@@ -48,7 +48,7 @@ class FolderCase(SynchronousTestCase):
 
     def place(self, name: str | bytes, body: bytes = b"placed by others") -> None:
         """
-        Put a file there as anybody could.
+        Write a file there, as another program could.
         """
         path = os.path.join(os.fsencode(self.path), os.fsencode(name))
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -57,7 +57,7 @@ class FolderCase(SynchronousTestCase):
 
     def found(self) -> list[str]:
         """
-        All files and empty folders there, but kvd's own.
+        All files and empty folders there, except kvd's own.
         """
         found = []
         for folder, folders, files in os.walk(self.path):
@@ -70,7 +70,7 @@ class FolderCase(SynchronousTestCase):
 
 class FileStoreCase(Asking, FolderCase):
     """
-    A test that has file stores in its folder.
+    A test case with file stores in its folder.
     """
 
     has_descriptors = True
@@ -96,7 +96,7 @@ class FileStoreCase(Asking, FolderCase):
         off_reactor: OffReactor = execute,
     ) -> FileStore:
         """
-        Open the store in the folder, as one more process would.
+        Open the store in the folder, like another process.
         """
         choice = "kvd.store.tree.exchange_is_cheaper"
         disk = "kvd.store.file.is_on_a_disk"
@@ -114,7 +114,7 @@ class FileStoreCase(Asking, FolderCase):
         self, store: FileStore, key: Key = KEY, body: bytes = b"v"
     ) -> Published:
         """
-        Store a value, at once.
+        Store a value and return the result.
         """
         upload = self.result(store.begin(key, len(body)))
         upload.write(body)
@@ -124,7 +124,7 @@ class FileStoreCase(Asking, FolderCase):
 
     def while_locked(self, key: Key, act: Callable[[], T]) -> T:
         """
-        Do something while another process has a key locked.
+        Do something while another process has locked a key.
         """
         root = os.open(self.path, os.O_RDONLY)
         lock = LockFile(root)
@@ -139,7 +139,7 @@ class FileStoreCase(Asking, FolderCase):
 
     def debris(self) -> list[str]:
         """
-        What uploads have left behind; what is kept of replaced values is none.
+        What uploads have left behind, apart from kept values.
         """
         hidden = os.path.join(self.path, ".kvd")
         return [

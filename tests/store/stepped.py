@@ -1,5 +1,5 @@
 """
-A thread pool that works when told.
+A thread pool that works step by step.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 class SteppedPool:
     """
-    An `OffReactor` whose work is done one piece at a time.
+    An `OffReactor` that does one piece of work per call of `step`.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class SteppedPool:
 
     def finish(self) -> None:
         """
-        Do them all, and what they bring.
+        Do all pieces, and those that follow from them.
         """
         while self._steps:
             self.step()

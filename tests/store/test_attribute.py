@@ -38,7 +38,7 @@ def test_what_was_encoded_is_decoded(
     size: int, published_us: int, metadata: dict[str, str]
 ) -> None:
     """
-    An attribute gives back what it was made of, whatever the text.
+    Any attribute decodes to what it was made of.
     """
     record = decode(encode(ETAG, size, published_us, encode_metadata(metadata)))
 
@@ -47,7 +47,7 @@ def test_what_was_encoded_is_decoded(
 
 def test_attribute_is_text() -> None:
     """
-    Whoever looks at an attribute can read it.
+    People can read it.
     """
     lines = encode_metadata({"content-type": "text/plain"})
 
@@ -58,7 +58,7 @@ def test_attribute_is_text() -> None:
 
 def test_attribute_of_the_first_version_is_read() -> None:
     """
-    It says all but when it was published.
+    It has everything but the time of publication.
     """
     attribute = b"1 %b 4096\ncontent-type: text/plain\n" % ETAG.encode()
 
@@ -69,8 +69,8 @@ def test_attribute_of_the_first_version_is_read() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_decoded_or_refused(attribute: bytes) -> None:
     """
-    Garbage gives a record or `MalformedAttribute`, nothing else; and a record has no
-    metadata that could not be written, or sent.
+    Any bytes give a record or `MalformedAttribute`; and a record has no metadata that
+    could not be written or sent.
     """
     for raw in (
         attribute,
@@ -107,7 +107,8 @@ def test_any_bytes_are_decoded_or_refused(attribute: bytes) -> None:
 )
 def test_other_formats_are_refused(attribute: bytes) -> None:
     """
-    What is cut short, of a later version or not quite ours is not guessed at.
+    Attributes that are cut short, of a later version or slightly different are not
+    guessed at.
     """
     with pytest.raises(MalformedAttribute):
         decode(attribute)
@@ -132,7 +133,7 @@ def test_other_formats_are_refused(attribute: bytes) -> None:
 )
 def test_metadata_that_kvd_never_writes_is_refused(line: bytes) -> None:
     """
-    What no field may hold, or is no metadata, is refused in both directions.
+    Text that no field can have, and other fields, are refused in both directions.
     """
     for version in (b"1 %b 5\n%b\n", b"2 %b 5 1.000000\n%b\n"):
         with pytest.raises(MalformedAttribute):
@@ -144,7 +145,7 @@ def test_metadata_that_kvd_never_writes_is_refused(line: bytes) -> None:
 
 def test_a_file_has_the_date_of_its_attribute() -> None:
     """
-    To the microsecond, or to the second where no more is kept.
+    To the microsecond, or to the second where file systems keep no more.
     """
     published_us = 1_795_890_600_123_456
 

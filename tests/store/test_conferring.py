@@ -1,6 +1,6 @@
 """
-What folders confer on values, and what replacement and removal take away:
-`kvd.store.conferring` and who uses it.
+Tests of `kvd.store.conferring` and its users: what folders confer on values, and what
+replacement and removal leave.
 """
 
 import os
@@ -28,8 +28,8 @@ _OWNER, _GROUP, _MASK, _OTHERS, _ANY = 1, 4, 0x10, 0x20, 0xFFFFFFFF
 
 def access_list(*entries: tuple[int, int, int]) -> bytes:
     """
-    An access control list as the kernel reads it (``linux/posix_acl_xattr.h``), of
-    tags, permissions and ids.
+    An access control list in the kernel's form (``linux/posix_acl_xattr.h``), of tags,
+    permissions and ids.
     """
     packed = [struct.pack("<HHI", *entry) for entry in entries]
     return struct.pack("<I", 2) + b"".join(packed)
@@ -52,7 +52,7 @@ A group of another number may read and write.
 @contextmanager
 def umask(mask: int) -> Iterator[None]:
     """
-    Another umask for a while.
+    Set another umask for a while.
     """
     old = os.umask(mask)
     try:
@@ -63,12 +63,12 @@ def umask(mask: int) -> Iterator[None]:
 
 class ConferringCase(FileStoreCase):
     """
-    A test with folders of an administrator.
+    A test case with folders of an administrator.
     """
 
     def path_of(self, name: str) -> str:
         """
-        A file or folder below the root.
+        The path of a file or folder below the root.
         """
         return os.path.join(self.path, name)
 
@@ -76,7 +76,7 @@ class ConferringCase(FileStoreCase):
         self, name: str, mode: int = 0o755, group: int = -1, listed: bytes = b""
     ) -> None:
         """
-        An administrator makes a folder.
+        Make a folder as an administrator.
         """
         os.mkdir(self.path_of(name))
         os.chown(self.path_of(name), -1, group)
@@ -86,7 +86,7 @@ class ConferringCase(FileStoreCase):
 
     def access(self, name: str) -> tuple[str, int, bytes]:
         """
-        Who may do what with a file or folder.
+        The permissions of a file or folder.
         """
         path = self.path_of(name)
         status = os.stat(path)
@@ -98,7 +98,7 @@ class ConferringCase(FileStoreCase):
 
     def created(self, folder: str) -> tuple[str, int, bytes]:
         """
-        What a file that any program creates in a folder is like.
+        The properties of a file that another program creates in a folder.
         """
         path = self.path_of(f"{folder}/.created")
         with open(path, "wb"):
@@ -123,7 +123,7 @@ class ValuesTests(ConferringCase):
 
     def store_value(self, key: str) -> None:
         """
-        Create it and replace it.
+        Store a value twice: create and replace it.
         """
         name = Key(key.encode())
         assert self.publish(self.store, name).created
@@ -134,8 +134,8 @@ class ValuesTests(ConferringCase):
 
     def test_a_value_is_as_a_file_created_there(self) -> None:
         """
-        Of the group, and with the list, that the folder confers; for a list, the
-        umask does not count.
+        With the group and the list that the folder confers; with a list, the umask does
+        not count.
         """
         for folder in ("group", "shared", "named", "plain"):
             self.store_value(f"{folder}/k")
@@ -147,7 +147,7 @@ class ValuesTests(ConferringCase):
 
     def test_folders_pass_it_on(self) -> None:
         """
-        To those that kvd makes in them, also while the upload goes on.
+        To the folders that kvd makes in them, also during an upload.
         """
         for folder in ("group", "shared", "named"):
             self.store_value(f"{folder}/a/b/k")
@@ -188,7 +188,7 @@ class ValuesTests(ConferringCase):
 
     def test_where_files_need_names(self) -> None:
         """
-        On a file system without O_TMPFILE, values are stored all the same.
+        On a file system without O_TMPFILE, values are stored as well.
         """
         opened = os.open
 
@@ -203,7 +203,7 @@ class ValuesTests(ConferringCase):
 
     def test_a_discarded_upload_leaves_nothing(self) -> None:
         """
-        Wherever its file was created.
+        In whichever folder its file was created.
         """
         for key in (b"shared/k", b"shared/a/k", b"plain/k"):
             self.result(self.store.begin(Key(key), None)).discard()
@@ -214,7 +214,7 @@ class ValuesTests(ConferringCase):
 
 class ExchangedValuesTests(ValuesTests):
     """
-    See there; values are replaced as on ext4.
+    The same if values are replaced as on ext4.
     """
 
     exchanges = True
@@ -231,14 +231,14 @@ class PruningTests(ConferringCase):
 
     def put_and_remove(self, key: bytes) -> None:
         """
-        The first and last value of a folder.
+        Store the only value of a folder, and remove it.
         """
         self.publish(self.store, Key(key))
         self.result(self.store.remove(Key(key), UNCONDITIONAL))
 
     def test_a_folder_of_others_stays(self) -> None:
         """
-        As it was, whatever it is like; those that kvd made in it go.
+        It stays unchanged; the folders that kvd made in it are removed.
         """
         self.make("group", 0o2775, GROUP)
         self.make("plain")
@@ -252,7 +252,7 @@ class PruningTests(ConferringCase):
 
     def test_a_folder_that_others_have_changed_stays(self) -> None:
         """
-        It is as good as theirs: by its mode, its owner, or its list.
+        If its mode, owner or list was changed, it counts as theirs.
         """
 
         def give_a_list(path: str) -> None:
@@ -271,7 +271,7 @@ class PruningTests(ConferringCase):
 
     def test_folders_that_kvd_made_go(self) -> None:
         """
-        Whichever process made them, and however the umask was.
+        Whichever process made them, with any umask.
         """
         for mask in (0, 0o022, 0o077):
             with umask(mask):
@@ -280,9 +280,9 @@ class PruningTests(ConferringCase):
                 self.result(self.store.remove(Key(b"c/d/k"), UNCONDITIONAL))
             assert [] == self.found()
 
-    def test_no_value_takes_the_place_of_what_confers(self) -> None:
+    def test_no_value_replaces_a_folder_that_confers(self) -> None:
         """
-        An empty folder is as good as none only if nothing is lost with it.
+        An empty folder is replaced only if nothing is lost with it.
         """
         self.make("group", 0o2775, GROUP)
         self.make("named", 0o755, -1, NAMED)
@@ -298,12 +298,12 @@ class PruningTests(ConferringCase):
 
 class ReplacementTests(ConferringCase):
     """
-    A replacement is a new file; what was done to the old one stays with that.
+    A replacement is a new file; changes to the old one stay with the old one.
     """
 
     def test_permissions_are_not_taken_over(self) -> None:
         """
-        Those of the folder count.
+        The folder determines those of the new file.
         """
         store = self.open_store()
         self.publish(store, Key(b"k"))
@@ -316,7 +316,7 @@ class ReplacementTests(ConferringCase):
 
         assert fresh == self.access("k")
 
-    def test_a_hard_link_keeps_what_it_was(self) -> None:
+    def test_a_hard_link_keeps_the_old_value(self) -> None:
         """
         With its entity tag.
         """
@@ -331,7 +331,7 @@ class ReplacementTests(ConferringCase):
 
 class ModesTests(ConferringCase):
     """
-    The settings say who may do what, and no umask.
+    The settings determine permissions, not the umask.
     """
 
     def open_with(self, modes: Modes) -> FileStore:
@@ -344,7 +344,7 @@ class ModesTests(ConferringCase):
 
     def test_values_and_folders_have_their_modes(self) -> None:
         """
-        Also kvd's own files.
+        So have kvd's own files.
         """
         with umask(0):
             store = self.open_with(Modes(0o640, 0o750))
@@ -356,7 +356,8 @@ class ModesTests(ConferringCase):
 
     def test_the_umask_does_not_decide(self) -> None:
         """
-        Not about folders at all, and about values not in a process of kvd's own.
+        It never applies to folders, nor to values, except in a process that is not
+        kvd's.
         """
         maker = FileStoreMaker().making(Modes(0o664, 0o2775), None)
         path = self.path_of("values")
@@ -375,8 +376,8 @@ class ModesTests(ConferringCase):
 
 class FastPathTests(ConferringCase, FastPathCase):
     """
-    The fast path stores values where its own folder confers what that of the key does;
-    else the ordinary way does.
+    The fast path stores values if its own folder confers the same as that of the key;
+    otherwise the request handler does.
     """
 
     def test_plain_folders_are_served(self) -> None:
@@ -388,9 +389,9 @@ class FastPathTests(ConferringCase, FastPathCase):
 
         assert ("644", os.getegid(), b"") == self.access("plain/k")
 
-    def test_what_confers_is_left(self) -> None:
+    def test_a_folder_that_confers_is_left_to_the_request_handler(self) -> None:
         """
-        At any depth, from the moment that it does.
+        At any depth, from the moment when it begins to confer.
         """
         self.make("group", 0o2775, GROUP)
         self.make("named", 0o755, -1, NAMED)
@@ -412,7 +413,7 @@ class FastPathTests(ConferringCase, FastPathCase):
 
     def test_a_root_that_confers_is_served(self) -> None:
         """
-        If the folder of uploads was made after it was made so.
+        If the upload folder was made after it began to confer.
         """
         os.chown(self.path, -1, GROUP)
         os.chmod(self.path, 0o2775)

@@ -1,6 +1,6 @@
 """
-Uploads that overtake each other, seen through dates: `kvd.store.upload` on a clock
-that goes as it likes.
+Uploads that overtake each other, and their dates: `kvd.store.upload` with a clock that
+is set.
 """
 
 import os
@@ -26,7 +26,7 @@ NOON = 1_795_867_200 * SECOND
 
 class Wall:
     """
-    A clock on the wall that is set at will.
+    A clock that can be set to any time.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Wall:
 
 class DatedCase(FileStoreCase):
     """
-    A test with a clock on the wall.
+    A test case with such a clock.
     """
 
     def setUp(self) -> None:
@@ -53,7 +53,8 @@ class DatedCase(FileStoreCase):
 
     def date_of(self, key: Key = KEY) -> float:
         """
-        Of a value, as all tell it: the store, its file and its attribute.
+        The date of a value, which must be the same in the store, its file and its
+        attribute.
         """
         path = os.path.join(os.fsencode(self.path), key)
         info = self.result(self.open_store().stat(key))
@@ -66,7 +67,7 @@ class DatedCase(FileStoreCase):
 
 class DateTests(DatedCase):
     """
-    A value has the date of its publication, whenever its bytes came.
+    A value has the date of its publication, whenever its bytes arrived.
     """
 
     def setUp(self) -> None:
@@ -90,7 +91,7 @@ class DateTests(DatedCase):
 
     def test_a_date_decides(self) -> None:
         """
-        Who has the overtaken value does not overwrite the one that overtook it.
+        A client that has the overtaken value does not overwrite the newer one.
         """
         slow = self.result(self.store.begin(KEY, None))
         self.publish(self.store, body=b"B")
@@ -106,8 +107,8 @@ class DateTests(DatedCase):
 
     def test_dates_never_go_back(self) -> None:
         """
-        Nor does that of a key if the clock does; it goes on when the clock has come
-        so far.
+        The date of a key does not fall if the clock does; it rises again when the clock
+        has passed it.
         """
         for at, date in ((0, 0), (-3600, 0), (-1, 0), (0.5, 0.5), (0.25, 0.5), (9, 9)):
             self.wall.ns = NOON + int(at * SECOND)
@@ -117,9 +118,9 @@ class DateTests(DatedCase):
         self.publish(self.store, Key(b"other"))
         assert 0 == self.date_of(Key(b"other"))
 
-    def test_what_others_say_does_not_count(self) -> None:
+    def test_dates_of_foreign_files_do_not_count(self) -> None:
         """
-        A file of others may have any time.
+        A file of another program may have any date.
         """
         self.place("key")
         for seconds in (2**33, 2**36, -(2**31)):
@@ -127,9 +128,9 @@ class DateTests(DatedCase):
             self.publish(self.store)
             assert 0 == self.date_of()
 
-    def test_a_waiting_publication_is_dated_when_it_comes(self) -> None:
+    def test_a_publication_that_waits_is_dated_when_it_happens(self) -> None:
         """
-        After the key's lock was held by another process.
+        After another process held the key's lock.
         """
         upload = self.result(self.store.begin(KEY, None))
         waiting: list[Deferred[Published]] = []
@@ -173,7 +174,7 @@ class DiskDateTests(DatedCase):
 
     def begin_commit(self, body: bytes) -> Deferred[Published]:
         """
-        A commit whose file is about to be synced.
+        Begin a commit whose file is about to be synced.
         """
         upload = self.result(self.store.begin(KEY, None))
         upload.write(body)
@@ -181,9 +182,9 @@ class DiskDateTests(DatedCase):
         assert isinstance(answer, Deferred)
         return answer
 
-    def test_one_sync_has_all(self) -> None:
+    def test_one_sync_is_enough(self) -> None:
         """
-        Where the file's sync ends within the second in which it began.
+        If the sync of the file ends within the second in which it began.
         """
         done = self.begin_commit(b"v")
         self.wall.ns += SECOND // 2
@@ -193,9 +194,9 @@ class DiskDateTests(DatedCase):
         assert 0 == self.successResultOf(done).info.changed - NOON // SECOND
         assert [("file", 0.0), ("folder", 0)] == self.synced
 
-    def test_a_slow_sync_is_not_in_its_way(self) -> None:
+    def test_a_slow_sync_is_repeated_with_the_new_date(self) -> None:
         """
-        A value that is published in a later second has that date, on the disk too,
+        A value that is published in a later second has that date, also on the disk,
         before the reply.
         """
         done = self.begin_commit(b"v")
@@ -208,7 +209,7 @@ class DiskDateTests(DatedCase):
 
     def test_a_value_that_was_published_meanwhile(self) -> None:
         """
-        Is not the newer one by its date, even within a second.
+        It is not the newer one by its date, even within a second.
         """
         done = self.begin_commit(b"A")
         self.wall.ns += SECOND // 2
@@ -223,13 +224,13 @@ class DiskDateTests(DatedCase):
 
 class OvertakingTests(DatedCase):
     """
-    Whatever uploads overtake which, and wherever the clock goes.
+    Any order of uploads, with any changes of the clock.
     """
 
     def test_no_client_is_misled(self) -> None:
         """
-        Dates do not go back, and are of the present unless that has gone back. The
-        entity tag, the date and the bytes belong together.
+        Dates do not fall, and are current unless the clock was set back. Entity tag,
+        date and bytes belong together.
         """
         first = new_seed()
         for seed in range(first, first + 30):
@@ -237,7 +238,7 @@ class OvertakingTests(DatedCase):
 
     def overtake(self, seed: int) -> None:
         """
-        Some uploads of one key, in any order.
+        Run some uploads of one key in any order.
         """
         chance = random.Random(seed)
         stores = [self.open_store(), self.open_store()]

@@ -22,7 +22,7 @@ class ExchangeTests(FolderCase):
 
     def test_each_name_gets_what_the_other_had(self) -> None:
         """
-        In different folders.
+        Also in different folders.
         """
         self.place("here/a", b"one")
         self.place("there/b", b"two")
@@ -33,9 +33,9 @@ class ExchangeTests(FolderCase):
             with open(os.path.join(self.path, name), "rb") as file:
                 assert body == file.read()
 
-    def test_a_missing_name_is_told(self) -> None:
+    def test_a_missing_name_is_an_error(self) -> None:
         """
-        And nothing is done.
+        And nothing changes.
         """
         self.place("a")
         folder = self.folder()
@@ -48,12 +48,12 @@ class ExchangeTests(FolderCase):
 
 class ChoiceTests(FolderCase):
     """
-    `exchange_is_cheaper` knows the file system.
+    `exchange_is_cheaper` recognises the file system.
     """
 
     def test_only_ext4_gains(self) -> None:
         """
-        /proc and /sys are none, and what cannot be asked is renamed in.
+        /proc and /sys are not ext4; if the call fails, names are not exchanged.
         """
         for path in ("/proc", "/sys"):
             folder = os.open(path, os.O_RDONLY)
@@ -61,9 +61,9 @@ class ChoiceTests(FolderCase):
             assert not exchange_is_cheaper(folder)
         assert not exchange_is_cheaper(-1)
 
-    def test_ext4_is_known_by_its_number(self) -> None:
+    def test_ext4_is_recognised_by_its_number(self) -> None:
         """
-        The first word of what fstatfs(2) tells.
+        The first word of the result of fstatfs(2).
         """
 
         def fstatfs(folder: int, found: bytearray) -> int:
@@ -90,9 +90,9 @@ class ExchangedValueTests(FileStoreCase):
 
     exchanges = True
 
-    def test_what_was_replaced_is_removed(self) -> None:
+    def test_the_replaced_file_is_removed(self) -> None:
         """
-        Its file does not stay where the upload was.
+        It does not stay in the upload folder.
         """
         store = self.open_store()
         self.publish(store, body=b"old")
@@ -105,7 +105,7 @@ class ExchangedValueTests(FileStoreCase):
 
     def test_a_replaced_value_that_cannot_be_removed_is_left(self) -> None:
         """
-        The publication has succeeded; the next start sweeps.
+        The publication has succeeded; the next start removes the file.
         """
         store = self.open_store()
         self.publish(store, body=b"old")

@@ -35,7 +35,7 @@ class ProcessContractTests(StoreContract, FileStoreCase):
 
 class ExchangingContractTests(StoreContract, FileStoreCase):
     """
-    So it is where names are exchanged.
+    The same where names are exchanged.
     """
 
     durability = "process"
@@ -52,7 +52,7 @@ class DiskContractTests(StoreContract, FileStoreCase):
 
 class FileStoreMakerTests(FolderCase):
     """
-    What ``file:`` in the settings names.
+    The plugin behind ``file:`` in the settings.
     """
 
     def test_provides_its_interface(self) -> None:
@@ -63,18 +63,18 @@ class FileStoreMakerTests(FolderCase):
 
     def test_location_becomes_absolute(self) -> None:
         """
-        A relative location is one below the current folder; none is refused,
-        and one that no filesystem has.
+        A relative path is below the current folder; an empty or impossible path is
+        refused.
         """
         assert os.path.abspath("values") == maker.resolve("./values")
         for path in ("", "a\0b"):
             with pytest.raises(BadSetting, match="needs a folder"):
                 maker.resolve(path)
 
-    def test_folder_is_made_and_tried(self) -> None:
+    def test_folder_is_made_and_tested(self) -> None:
         """
-        Preparing makes the folder and those around it, and leaves nothing in
-        it but our own; again is as good.
+        Preparing makes the folder and those around it, leaves nothing but kvd's own
+        folder in it, and can be repeated.
         """
         path = os.path.join(self.path, "a/b")
         maker.prepare(path)
@@ -85,8 +85,8 @@ class FileStoreMakerTests(FolderCase):
 
     def test_names_of_new_folders_are_synced(self) -> None:
         """
-        Of each folder that is made, in the one around it, once it is there; none
-        where it was there before.
+        The folder around each new folder is synced once it exists; nothing is synced if
+        it existed before.
         """
         synced = []
 
@@ -102,7 +102,7 @@ class FileStoreMakerTests(FolderCase):
 
     def test_names_that_cannot_be_synced_are_no_store(self) -> None:
         """
-        Where the disk fails, kvd does not start.
+        If the disk fails, kvd does not start.
         """
         path = os.path.join(self.path, "a")
         with (
@@ -111,18 +111,19 @@ class FileStoreMakerTests(FolderCase):
         ):
             maker.prepare(path)
 
-    def test_file_in_the_way_is_told(self) -> None:
+    def test_file_in_the_way_is_reported(self) -> None:
         """
-        A store that is a file, or below one, cannot be.
+        A store cannot be a file, or below one.
         """
         self.place("file")
         for name in ("file", "file/below"):
             with pytest.raises(StoreUnusable, match="there is a file of this name"):
                 maker.prepare(os.path.join(self.path, name))
 
-    def test_unusable_folders_are_told(self) -> None:
+    def test_unusable_folders_are_reported(self) -> None:
         """
-        What cannot be made, opened or written names the folder and why.
+        If it cannot be made, opened or written, the message has the folder and the
+        reason.
         """
         broken = OSError(errno.EROFS, "Read-only file system")
         for call in ("os.mkdir", "os.rename"):
@@ -151,7 +152,7 @@ class FileStoreMakerTests(FolderCase):
 
     def test_full_disk_does_not_keep_it_from_starting(self) -> None:
         """
-        What is stored can still be read and removed, so it is only logged.
+        Stored values can still be read and removed, so this is only logged.
         """
         full = OSError(errno.ENOSPC, "No space left on device")
         space = mock.Mock(f_bavail=0, f_blocks=9, f_frsize=4096)
@@ -167,7 +168,7 @@ class FileStoreMakerTests(FolderCase):
 
     def test_little_room_for_metadata_does_not_keep_it_from_starting(self) -> None:
         """
-        ext4 with blocks of 1 KiB has less than others: that is not a full disk.
+        ext4 with blocks of 1 KiB has less than others; that is not a full disk.
         """
         setxattr = os.setxattr
 
@@ -195,7 +196,7 @@ class FileStoreMakerTests(FolderCase):
 
     def test_missing_folder_cannot_be_opened(self) -> None:
         """
-        Opening makes no root; what was opened on the way is closed again.
+        Opening does not make the root, and closes everything that it has opened.
         """
         before = os.listdir("/proc/self/fd")
         with pytest.raises(StoreUnusable, match="No such file"):

@@ -24,7 +24,7 @@ from tests.store.cases import KEY, FileStoreCase
 @contextmanager
 def few_descriptors(free: int) -> Iterator[None]:
     """
-    So many more descriptors may be opened, and no more.
+    Permit only this many more descriptors.
     """
     _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = max(map(int, os.listdir("/proc/self/fd"))) + 10
@@ -46,7 +46,7 @@ def few_descriptors(free: int) -> Iterator[None]:
 
 class RoomTests(FileStoreCase):
     """
-    A disk may be full.
+    The disk may be full.
     """
 
     def setUp(self) -> None:
@@ -55,8 +55,8 @@ class RoomTests(FileStoreCase):
 
     def test_length_without_room_is_refused_early(self) -> None:
         """
-        A length beyond the free space is told before the first byte; the
-        largest numbers are too, and what fits is not.
+        Before the first byte, if the length is more than the free space, up to the
+        largest numbers; a length that fits is accepted.
         """
         for length in (1 << 62, 1 << 80):
             with pytest.raises(StoreFull):
@@ -66,16 +66,16 @@ class RoomTests(FileStoreCase):
 
     def test_unlimited_filesystem_is_never_full(self) -> None:
         """
-        A tmpfs without a limit says that it has 0 blocks.
+        A tmpfs without a limit reports 0 blocks.
         """
         unlimited = mock.Mock(f_bavail=0, f_blocks=0, f_frsize=4096)
         with mock.patch("os.fstatvfs", return_value=unlimited):
             self.result(self.store.begin(KEY, 1 << 40)).discard()
 
-    def test_errors_of_room_are_told_apart(self) -> None:
+    def test_errors_of_room_are_distinguished(self) -> None:
         """
-        No space, no quota and too large a file are want of room; anything
-        else is a fault, with the kernel's words.
+        No space, no quota and too large a file are lack of room; other errors are
+        faults, with the kernel's text.
         """
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             upload = self.result(self.store.begin(KEY, None))
@@ -96,7 +96,7 @@ class RoomTests(FileStoreCase):
 
     def test_partial_writes_are_completed(self) -> None:
         """
-        A write that took a part is followed by one of the rest.
+        A partial write is followed by one of the rest.
         """
         write = os.write
         upload = self.result(self.store.begin(KEY, None))
@@ -108,8 +108,8 @@ class RoomTests(FileStoreCase):
 
     def test_failure_at_any_step_leaves_nothing(self) -> None:
         """
-        Whatever call fails during a commit, it is told and leaves the old
-        value and nothing else.
+        Whichever call fails during a commit, the error is reported, and only the old
+        value is left.
         """
         rename = "kvd.store.tree.exchange_names" if self.exchanges else "os.rename"
         self.publish(self.store, Key(b"a/b"), b"old")
@@ -132,11 +132,11 @@ class RoomTests(FileStoreCase):
         assert ["a/b"] == self.found()
         assert [] == self.debris()
 
-    def test_want_of_descriptors_passes_and_leaves_nothing(self) -> None:
+    def test_lack_of_descriptors_passes_and_leaves_nothing(self) -> None:
         """
-        However many there are left, a value is stored or the client is told to come
-        again, and neither an upload, nor its folder, nor a folder of the key stays.
-        The same for as long as it lasts, and afterwards.
+        With any number of free descriptors, a value is stored, or the client is asked
+        to try again and neither an upload, nor its folder, nor a folder of the key
+        stays. The same for as long as it lasts, and afterwards.
         """
         outcomes = []
         told = set()
@@ -160,9 +160,9 @@ class RoomTests(FileStoreCase):
         assert {"Too many open files."} == told
         assert 503 == StoreExhausted.status
 
-    def test_want_of_memory_passes(self) -> None:
+    def test_lack_of_memory_passes(self) -> None:
         """
-        Of the kernel's, or of the machine's descriptors.
+        Of the kernel's memory, or of the machine's descriptors.
         """
         for number in (errno.ENOMEM, errno.ENFILE):
             with mock.patch("os.open", side_effect=OSError(number, "none left")):
@@ -171,7 +171,7 @@ class RoomTests(FileStoreCase):
 
     def test_failures_elsewhere_are_faults(self) -> None:
         """
-        Beginning, opening and removing tell what the kernel said.
+        Beginning, opening and removing report the kernel's error.
         """
         self.publish(self.store)
         broken = OSError(errno.EIO, "broken")
@@ -184,8 +184,8 @@ class RoomTests(FileStoreCase):
 
     def test_folder_that_is_pruned_meanwhile_is_made_again(self) -> None:
         """
-        A removal elsewhere may prune a folder just after it was made for a
-        commit: before it is opened, or after.
+        Another removal may prune a folder just after it was made for a commit: before
+        or after it is opened.
         """
         opened, renamed = os.open, os.rename
         pruned: list[str] = []
@@ -214,8 +214,8 @@ class RoomTests(FileStoreCase):
 
     def test_upload_that_is_swept_by_hand_fails(self) -> None:
         """
-        If somebody removes the uploads, a commit gives up after a while and
-        leaves no folder behind.
+        If another program keeps removing the uploads, a commit gives up after some
+        attempts and leaves no folder behind.
         """
         upload = self.result(self.store.begin(Key(b"a/b"), None))
         (file,) = self.debris()
@@ -227,7 +227,7 @@ class RoomTests(FileStoreCase):
 
     def test_metadata_that_cannot_be_kept_is_refused(self) -> None:
         """
-        What the contract does not allow is the caller's mistake.
+        Metadata beyond the contract is a mistake of the caller.
         """
         with pytest.raises(ValueError, match="1025 bytes"):
             self.result(self.store.begin(KEY, None, {"expires": "v" * 1018}))

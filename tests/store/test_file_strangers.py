@@ -1,5 +1,5 @@
 """
-The file store among files that it has not written.
+The file store among files of other programs.
 """
 
 import errno
@@ -22,7 +22,7 @@ from tests.store.cases import KEY, FileStoreCase
 
 class StrangersTests(FileStoreCase):
     """
-    Others may put into the folder what they like.
+    Other programs may put anything into the folder.
     """
 
     def setUp(self) -> None:
@@ -31,8 +31,8 @@ class StrangersTests(FileStoreCase):
 
     def test_file_of_others_is_a_value(self) -> None:
         """
-        A file without our attribute is served, listed and removed; its entity
-        tag stays while it does not change. Its folder is left to them.
+        A file without kvd's attribute is served, listed and removed; its entity tag
+        stays until it changes. Its folder stays.
         """
         self.place("a/b", b"12345")
         info = self.store.stat(Key(b"a/b"))
@@ -48,8 +48,8 @@ class StrangersTests(FileStoreCase):
 
     def test_links_are_not_followed(self) -> None:
         """
-        A link is absent for readers and listings. A value replaces it, and
-        what it leads to stays as it was; a link to a folder is no folder.
+        A link is absent for readers and listings. A value replaces it, and its target
+        stays unchanged; a link to a folder is not a folder.
         """
         with open(self.path + "-outside", "wb") as outside:
             outside.write(b"secret")
@@ -70,7 +70,7 @@ class StrangersTests(FileStoreCase):
 
     def test_a_link_in_the_way_is_found_at_the_commit(self) -> None:
         """
-        A link that came after the upload had begun is not followed either.
+        A link that was made after the upload had begun is not followed either.
         """
         upload = self.result(self.store.begin(Key(b"folder/x"), None))
         os.symlink("/tmp", os.path.join(self.path, "folder"))
@@ -81,7 +81,7 @@ class StrangersTests(FileStoreCase):
 
     def test_links_above_a_value_are_not_followed(self) -> None:
         """
-        Whether a worker remembers the value or not, and wherever on the way the link
+        Whether a worker has cached the value or not, and wherever in the path the link
         is; when the folder is back, so is the value.
         """
         for key, moved in (("a/k", "a"), ("b/c/d/k", "b"), ("e/f/g/k", "e/f")):
@@ -105,7 +105,7 @@ class StrangersTests(FileStoreCase):
 
     def test_the_refusal_names_what_is_in_the_way(self) -> None:
         """
-        A link, a value, or anything else; not always the first folder.
+        A link, a value, or another file; not always the first name in the path.
         """
         self.publish(self.store, Key(b"a/value"))
         os.symlink("a", os.path.join(self.path, "link"))
@@ -123,7 +123,7 @@ class StrangersTests(FileStoreCase):
 
     def test_nothing_blocks(self) -> None:
         """
-        FIFOs, sockets and devices are absent, at once, and can be replaced.
+        FIFOs, sockets and devices are absent without a wait, and can be replaced.
         """
         os.mkfifo(os.path.join(self.path, "fifo"))
         os.mknod(os.path.join(self.path, "null"), 0o020666, os.makedev(1, 3))
@@ -136,9 +136,9 @@ class StrangersTests(FileStoreCase):
             self.error(KeyAbsent, lambda: self.store.remove(key, UNCONDITIONAL))  # noqa: B023
             assert self.publish(self.store, key).created
 
-    def test_empty_folders_are_as_good_as_none(self) -> None:
+    def test_empty_folders_are_replaced(self) -> None:
         """
-        A value takes the place of folders that hold nothing, however deep.
+        A value replaces folders that contain no files, at any depth.
         """
         os.makedirs(os.path.join(self.path, "key/a/b/c"))
         os.makedirs(os.path.join(self.path, "key/d"))
@@ -148,10 +148,9 @@ class StrangersTests(FileStoreCase):
         assert upload.commit(UNCONDITIONAL)
         assert ["key"] == self.found()
 
-    def test_folder_that_holds_anything_stays(self) -> None:
+    def test_folder_that_contains_a_file_stays(self) -> None:
         """
-        What is no value stays too, where a folder would have to go for a
-        value.
+        Even if the file is not a value.
         """
         os.makedirs(os.path.join(self.path, "key/a"))
         os.symlink("nowhere", os.path.join(self.path, "key/a/link"))
@@ -162,7 +161,7 @@ class StrangersTests(FileStoreCase):
 
     def test_root_may_be_a_link(self) -> None:
         """
-        The root itself is given by the operator, also through a link.
+        The operator chooses the root, so a link is followed.
         """
         link = self.path + "-link"
         os.symlink(self.path, link)
@@ -175,7 +174,7 @@ class StrangersTests(FileStoreCase):
 
     def test_vanishing_between_check_and_removal_is_absence(self) -> None:
         """
-        Somebody who takes no locks may be faster.
+        A program that takes no locks may remove it first.
         """
         self.publish(self.store)
         with mock.patch("os.unlink", side_effect=FileNotFoundError(errno.ENOENT, "")):

@@ -1,5 +1,5 @@
 """
-The file store when something takes its time (`kvd.store.locks`).
+The file store when it has to wait (`kvd.store.locks`).
 """
 
 import errno
@@ -28,13 +28,13 @@ from tests.store.stepped import SteppedPool
 
 class WaitingTests(FileStoreCase):
     """
-    What waits does not hold up the reactor, and comes to its end.
+    Waits do not block the reactor, and all work is finished.
     """
 
     def test_commit_waits_for_a_locked_key(self) -> None:
         """
-        While another process has the key locked, a commit answers later; it
-        decides by what it then finds. Other keys do not wait.
+        While another process has locked the key, a commit answers later and evaluates
+        its conditions then. Other keys do not wait.
         """
         store, other = self.open_store(), self.open_store()
         upload = self.result(store.begin(KEY, None))
@@ -51,9 +51,9 @@ class WaitingTests(FileStoreCase):
         assert self.successResultOf(answer).created
         assert [] == self.debris()
 
-    def test_cancelled_wait_for_a_lock_comes_to_its_end(self) -> None:
+    def test_cancelled_wait_for_a_lock_is_finished(self) -> None:
         """
-        Who no longer waits for a locked key does not stop the commit.
+        If the caller stops waiting for a locked key, the commit still happens.
         """
         store = self.open_store()
         upload = self.result(store.begin(KEY, None))
@@ -68,8 +68,7 @@ class WaitingTests(FileStoreCase):
 
     def test_a_lock_that_is_kept_makes_it_busy(self) -> None:
         """
-        After ten seconds the commit or removal is given up, and nothing is
-        left of it.
+        After ten seconds the commit or removal fails, and leaves nothing behind.
         """
         store = self.open_store()
         self.publish(store, body=b"old")
@@ -88,7 +87,7 @@ class WaitingTests(FileStoreCase):
 
     def test_locked_removal_waits(self) -> None:
         """
-        So does a removal, and tells then what it found.
+        A removal waits too, and reports what it finds then.
         """
         store = self.open_store("disk")
         answer = self.while_locked(KEY, lambda: store.remove(KEY, UNCONDITIONAL))
@@ -99,7 +98,7 @@ class WaitingTests(FileStoreCase):
 
     def test_failing_locks_are_faults(self) -> None:
         """
-        A lock file that cannot be locked at all fails the commit at once.
+        If the lock file cannot be locked at all, the commit fails immediately.
         """
         store = self.open_store()
         upload = self.result(store.begin(KEY, None))
@@ -112,8 +111,8 @@ class WaitingTests(FileStoreCase):
 
     def test_answer_comes_after_the_syncs(self) -> None:
         """
-        At ``disk`` the value is synced before it is seen, and the answer
-        comes when its folders are synced too.
+        At ``disk`` the value is synced before it is visible, and the answer comes when
+        its folders are synced too.
         """
         pool = SteppedPool()
         store = self.open_store("disk", pool)
@@ -130,8 +129,8 @@ class WaitingTests(FileStoreCase):
 
     def test_uploads_that_wait_share_the_syncs_of_their_folder(self) -> None:
         """
-        Their files are synced side by side, their folder once for all that
-        come while it is synced already; who came first did not wait for them.
+        Their files are synced in parallel, their folder once for all uploads that
+        complete during the sync before; the first upload does not wait for the others.
         """
         pool = SteppedPool()
         store = self.open_store("disk", pool)
@@ -155,10 +154,9 @@ class WaitingTests(FileStoreCase):
             assert self.successResultOf(answer).created
         assert 0 == pool.waiting()
 
-    def test_cancelled_commit_comes_to_its_end(self) -> None:
+    def test_cancelled_commit_is_finished(self) -> None:
         """
-        Who no longer waits does not stop it, nor does a discard; the store
-        closes when it has ended.
+        Neither cancelling nor discarding stops it; the store closes when it has ended.
         """
         pool = SteppedPool()
         store = self.open_store("disk", pool)
@@ -179,7 +177,8 @@ class WaitingTests(FileStoreCase):
 
     def test_failed_sync_loses_the_upload(self) -> None:
         """
-        If the file cannot be synced it is not published, and not tried again.
+        If the file cannot be synced it is not published, and the sync is not tried
+        again.
         """
         store = self.open_store("disk")
         self.publish_on_disk(store, b"old")
@@ -205,9 +204,9 @@ class WaitingTests(FileStoreCase):
         assert isinstance(answer, Deferred)
         self.successResultOf(answer)
 
-    def test_failed_sync_of_a_folder_is_told(self) -> None:
+    def test_failed_sync_of_a_folder_is_reported(self) -> None:
         """
-        After a removal whose folder cannot be synced nothing is promised.
+        After a removal whose folder cannot be synced, nothing is promised.
         """
         store = self.open_store("disk")
         self.publish_on_disk(store, b"old")

@@ -14,7 +14,7 @@ from tests.store.cases import FolderCase
 
 class FoldersTests(FolderCase):
     """
-    Folders are reached, made and removed below one root.
+    Folders below a root are opened, made and removed.
     """
 
     def setUp(self) -> None:
@@ -36,7 +36,7 @@ class FoldersTests(FolderCase):
 
     def test_folders_are_made_only_when_asked(self) -> None:
         """
-        Without `make` a missing folder is missing.
+        Without `make` a missing folder is an error.
         """
         with pytest.raises(FileNotFoundError):
             open_folder(self.root, [b"a", b"b"])
@@ -48,7 +48,7 @@ class FoldersTests(FolderCase):
 
     def test_files_and_links_are_no_folders(self) -> None:
         """
-        Nothing leads through a file or a link, at any depth.
+        A path does not lead through a file or a link, at any depth.
         """
         self.place("a/file")
         os.symlink("..", os.path.join(self.path, "a/link"))
@@ -63,7 +63,7 @@ class FoldersTests(FolderCase):
 
     def test_another_may_make_a_folder_first(self) -> None:
         """
-        Who finds a folder missing and then there is content with it.
+        If a missing folder appears before it can be made, it is used.
         """
         mkdir = os.mkdir
 
@@ -77,7 +77,7 @@ class FoldersTests(FolderCase):
 
     def test_empty_folders_are_pruned(self) -> None:
         """
-        Upwards, as far as they are empty and not the root.
+        Upwards, as far as they are empty, but never the root.
         """
         self.make(b"a", b"b", b"c")
         self.place("a/file")
@@ -91,7 +91,7 @@ class FoldersTests(FolderCase):
 
     def test_longest_path_is_pruned(self) -> None:
         """
-        As many folders as a key can lead through, with few descriptors.
+        With the most folders that a key can have, and few descriptors.
         """
         parents = [b"d"] * (MAX_DEPTH - 1)
         self.make(*parents)
@@ -101,8 +101,8 @@ class FoldersTests(FolderCase):
 
     def test_moved_folder_is_left_alone(self) -> None:
         """
-        If somebody moves a folder while it is pruned, nothing is removed
-        where it went.
+        If another program moves a folder while it is pruned, nothing is removed at its
+        new location.
         """
         self.make(b"a", b"b")
         self.make(b"elsewhere", b"a")
@@ -121,7 +121,7 @@ class FoldersTests(FolderCase):
 
     def test_failing_prune_is_no_failure(self) -> None:
         """
-        An empty folder is as good as none.
+        An empty folder does no harm.
         """
         self.make(b"a")
         with mock.patch("os.rmdir", side_effect=PermissionError):
@@ -130,7 +130,7 @@ class FoldersTests(FolderCase):
 
     def test_folders_of_folders_are_removed(self) -> None:
         """
-        What is gone already is gone; what is filled meanwhile stays.
+        Folders that have disappeared are ignored; those that are filled meanwhile stay.
         """
         self.make(b"a", b"b", b"c")
         assert remove_empty(self.root, b"a")
@@ -143,7 +143,7 @@ class FoldersTests(FolderCase):
 
     def test_deeper_folders_than_a_key_has_are_left_alone(self) -> None:
         """
-        They are not ours, and not worth a stack that overflows.
+        kvd did not make them, and a recursion could overflow the stack.
         """
         self.make(*[b"d"] * (MAX_DEPTH + 2))
 

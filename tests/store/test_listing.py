@@ -32,9 +32,8 @@ def test_page_has_the_smallest_keys(
     stored: dict[bytes, bool], after: bytes, limit: int
 ) -> None:
     """
-    Whatever the order in which a page meets keys and folders, and however many
-    turn out to be no values, it has the first values, and passes over no
-    folder that has one of them.
+    In whatever order keys and folders appear, and however many turn out not to be
+    values, the page has the first values, and no folder with one of them is skipped.
     """
 
     def look(key: Key) -> ValueInfo | None:
@@ -56,7 +55,7 @@ def test_page_has_the_smallest_keys(
 
 def test_page_has_each_key_once() -> None:
     """
-    Also what the walk met twice, because it was replaced meanwhile.
+    Even if the walk met it twice because it was replaced meanwhile.
     """
     page = Page(b"", 3, lambda key: ValueInfo(key, 0, "", 0.0))
     for key in (b"b", b"a", b"b", b"c", b"b"):
@@ -79,13 +78,13 @@ class FileListingTests(FileStoreCase):
 
     def assert_all_closed(self) -> None:
         """
-        The walk has left no descriptor open.
+        Check that the walk has left no descriptor open.
         """
         assert self.descriptors == len(os.listdir("/proc/self/fd"))
 
     def test_slice_is_read_off_the_reactor(self) -> None:
         """
-        Nothing is read before the thread does it; the end closes everything.
+        Nothing is read before the thread does it; at the end everything is closed.
         """
         self.place("a/b")
         listing = self.store.list(b"", b"", None)
@@ -101,8 +100,8 @@ class FileListingTests(FileStoreCase):
 
     def test_time_ends_a_slice(self) -> None:
         """
-        When time is up what was found is given, and if that is nothing the
-        thread is asked again: an empty slice is the end.
+        When the time is up, the values found so far are returned; if there are none,
+        the thread continues, since an empty slice is the end.
         """
         for number in range(3):
             self.place(f"{number}/value")
@@ -125,7 +124,7 @@ class FileListingTests(FileStoreCase):
 
     def test_page_is_filled_up(self) -> None:
         """
-        Files that are no values do not make a page shorter than it could be.
+        Files that are not values do not make a page shorter.
         """
         for number in range(20):
             self.place(f"{number:02}")
@@ -139,8 +138,8 @@ class FileListingTests(FileStoreCase):
 
     def test_a_page_enters_no_folder_in_vain(self) -> None:
         """
-        However the file system orders them: once the first ones have filled it, the
-        others are passed over.
+        In whatever order the file system lists them: once the first folders have filled
+        the page, the others are skipped.
         """
         names = [f"{number:02}" for number in range(20)]
         for name in [*names[1::2], *reversed(names[::2])]:
@@ -167,8 +166,10 @@ class FileListingTests(FileStoreCase):
 
     def test_close_between_slices_ends_the_walk(self) -> None:
         """
-        Whatever was begun; also what was not.
+        Whether it has begun or not.
         """
+        # Else it may be up, on a busy machine, before a slice is full.
+        self.patch(module, "SLICE_SECONDS", 3600.0)
         for number in range(300):
             self.place(f"folder/{number}")
         begun, unbegun = (self.store.list(b"folder/", b"", None) for _ in range(2))
@@ -185,8 +186,8 @@ class FileListingTests(FileStoreCase):
 
     def test_close_while_a_slice_is_read_waits_for_it(self) -> None:
         """
-        The thread goes on with open folders and stops soon; then all is
-        closed, and the answer is the end or what was read.
+        The thread has folders open and stops soon; then everything is closed, and the
+        answer is the end or what was read.
         """
         for number in range(300):
             self.place(f"folder/{number}")
@@ -215,7 +216,7 @@ class FileListingTests(FileStoreCase):
 
     def test_what_no_request_can_name_is_not_listed(self) -> None:
         """
-        Our own files, control bytes, and what is longer than a key may be.
+        kvd's own files, control bytes, and names that are too long for a key.
         """
         self.place("good")
         self.place(".kvd-probe")
@@ -238,7 +239,7 @@ class FileListingTests(FileStoreCase):
 
     def test_what_vanishes_meanwhile_is_skipped(self) -> None:
         """
-        A value or folder that is gone when it is looked at is not listed.
+        A value or folder that has disappeared when it is opened is not listed.
         """
         self.place("a/b")
         self.place("c")
@@ -251,7 +252,7 @@ class FileListingTests(FileStoreCase):
 
     def test_folder_that_vanishes_is_skipped(self) -> None:
         """
-        So is a folder that is pruned between being met and being entered.
+        A folder that is pruned between being found and being entered.
         """
         self.place("a/b")
         self.place("c")
@@ -265,10 +266,9 @@ class FileListingTests(FileStoreCase):
         with mock.patch("os.open", prune_first):
             assert [b"c"] == [info.key for info in self.walk(store)]
 
-    def test_what_may_not_be_read_is_told(self) -> None:
+    def test_what_may_not_be_read_is_logged(self) -> None:
         """
-        The ``lost+found`` of a filesystem does not keep the rest from being
-        listed.
+        The ``lost+found`` of a file system does not prevent the listing of the rest.
         """
         self.place("lost+found/x")
         self.place("secret")
@@ -286,7 +286,7 @@ class FileListingTests(FileStoreCase):
 
     def test_value_that_cannot_be_described_ends_the_walk(self) -> None:
         """
-        A listing that leaves out what is there would be a lie.
+        A listing must not silently leave out values.
         """
         self.place("value")
         store = self.open_store()
@@ -298,7 +298,7 @@ class FileListingTests(FileStoreCase):
 
     def test_failure_ends_the_walk(self) -> None:
         """
-        A walk that cannot go on says so, and closes everything.
+        A walk that cannot continue reports that, and closes everything.
         """
         self.place("a/b")
         for call in ("os.scandir", "os.open"):

@@ -28,7 +28,7 @@ class MemoryStoreTests(StoreContract, SynchronousTestCase):
 
 class SlowMemoryStoreTests(StoreContract, SynchronousTestCase):
     """
-    So it is when its answers take their time.
+    The same when its answers are delayed.
     """
 
     def setUp(self) -> None:
@@ -44,12 +44,12 @@ class SlowMemoryStoreTests(StoreContract, SynchronousTestCase):
 
 class MemoryStoreHooksTests(SynchronousTestCase):
     """
-    A test can have `MemoryStore` misbehave.
+    A test can make `MemoryStore` fail.
     """
 
-    def test_writes_fail_when_told(self) -> None:
+    def test_writes_fail_on_request(self) -> None:
         """
-        Every write raises what the test has chosen; the upload is counted
+        Every write raises the exception that the test has chosen; the upload counts
         until it is discarded.
         """
         store = MemoryStore()
@@ -63,9 +63,9 @@ class MemoryStoreHooksTests(SynchronousTestCase):
         upload.discard()
         assert 0 == store.uploads
 
-    def test_commits_wait_when_told(self) -> None:
+    def test_commits_wait_on_request(self) -> None:
         """
-        A commit is done when the test says so, and a discard meanwhile does
+        A commit is done when the test completes it, and a discard meanwhile does
         nothing.
         """
         store = MemoryStore()
@@ -80,7 +80,7 @@ class MemoryStoreHooksTests(SynchronousTestCase):
         store.delay_commits[0]()
         assert self.successResultOf(answer).created
 
-    def test_reads_break_off_when_told(self) -> None:
+    def test_reads_fail_on_request(self) -> None:
         """
         A value can be read up to the chosen offset and no further.
         """

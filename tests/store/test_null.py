@@ -21,7 +21,7 @@ KEY = Key(b"key")
 
 class NullStoreContractTests(UploadContract, SynchronousTestCase):
     """
-    `NullStore` takes values like any other store.
+    `NullStore` accepts values like any other store.
     """
 
     def make_store(self) -> IStore:
@@ -39,13 +39,13 @@ class NullStoreTests(SynchronousTestCase):
 
     def test_promises_nothing(self) -> None:
         """
-        The durability of what is not kept is none.
+        Its durability is none.
         """
         assert "none" == self.store.durability
 
     def test_committed_value_is_absent(self) -> None:
         """
-        What was committed is not there, and is created anew each time.
+        A committed value is not there, and each commit creates it again.
         """
         for _ in range(2):
             upload = self.store.begin(KEY, 3)
@@ -56,8 +56,8 @@ class NullStoreTests(SynchronousTestCase):
 
     def test_chunks_may_be_spliced(self) -> None:
         """
-        An upload's descriptor is /dev/null itself; the size is then the
-        length that was promised.
+        The descriptor of an upload is /dev/null itself; the size is then the announced
+        length.
         """
         upload = self.store.begin(KEY, 12)
         upload.write(b"part")
@@ -67,7 +67,7 @@ class NullStoreTests(SynchronousTestCase):
 
     def test_failing_write_is_a_fault(self) -> None:
         """
-        Whatever goes wrong with the descriptor is told as the store's fault.
+        An error of the descriptor is raised as a fault of the store.
         """
         upload = self.store.begin(KEY, None)
         broken = mock.patch("os.write", side_effect=OSError(5, "Input/output error"))
@@ -92,7 +92,7 @@ class NullStoreMakerTests(SynchronousTestCase):
 
     def test_location_is_refused(self) -> None:
         """
-        Nothing may follow the colon, and the refusal shows what did.
+        The setting ends with the colon; the refusal quotes what follows it.
         """
         assert "" == maker.resolve("")
 
@@ -100,7 +100,7 @@ class NullStoreMakerTests(SynchronousTestCase):
             maker.resolve("./values")
         assert "./values" in refusal.value.sentence
 
-    def test_missing_device_is_told_at_the_start(self) -> None:
+    def test_missing_device_is_reported_at_the_start(self) -> None:
         """
         Without /dev/null the store is unusable.
         """

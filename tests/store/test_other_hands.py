@@ -1,6 +1,6 @@
 """
-Other hands in the store: files that were changed, copied and restored by others, as
-the store, its listings and a worker's memory tell of them.
+Files that other programs changed, copied and restored, as seen by the store, its
+listings and a worker's cache.
 """
 
 import os
@@ -22,7 +22,7 @@ TEXT = {"content-type": "text/plain"}
 
 class OtherHandsCase(FileStoreCase):
     """
-    A test with a value that a worker remembers, and one that does not.
+    A test case with a value that a worker has cached, and one that it has not.
     """
 
     def setUp(self) -> None:
@@ -32,7 +32,7 @@ class OtherHandsCase(FileStoreCase):
 
     def publish_text(self, body: bytes = b"value") -> ValueInfo:
         """
-        A value with metadata, which is read once.
+        Store a value with metadata, and read it once.
         """
         info = self.put(self.store, KEY, body, metadata=TEXT).info
         assert body == self.get(self.store)
@@ -40,7 +40,7 @@ class OtherHandsCase(FileStoreCase):
 
     def look(self, key: Key = KEY) -> ValueInfo:
         """
-        What is known of a value, whoever is asked.
+        The description of a value, the same from all sources.
         """
         store = self.open_store()
         info = self.result(store.stat(key))
@@ -55,7 +55,7 @@ class OtherHandsCase(FileStoreCase):
 
     def run_tool(self, *arguments: str) -> None:
         """
-        Run a program; where it is missing, say so.
+        Run a program; fail with its name if it is missing.
         """
         assert shutil.which(arguments[0]), f"{arguments[0]} is not installed"
         subprocess.run(arguments, check=True, stdin=subprocess.DEVNULL)
@@ -63,13 +63,13 @@ class OtherHandsCase(FileStoreCase):
 
 class ChangedTests(OtherHandsCase):
     """
-    What others have changed is theirs: with an entity tag of its own, without
-    metadata, to be read, replaced and deleted like any file of theirs.
+    A file that another program has changed is foreign: it has an entity tag of its own
+    and no metadata, and is read, replaced and deleted like any foreign file.
     """
 
     def assert_foreign(self, old: ValueInfo) -> None:
         """
-        The value is that of others now, for all who have known it.
+        Check that the value is foreign now, for all stores that knew it.
         """
         info = self.look()
         assert old.etag != info.etag
@@ -84,7 +84,7 @@ class ChangedTests(OtherHandsCase):
 
     def write(self, body: bytes) -> None:
         """
-        Write to the file as `cp` does, which leaves its attribute.
+        Write to the file as `cp` does, which keeps its attribute.
         """
         with open(self.file, "wb") as file:
             file.write(body)
@@ -92,7 +92,7 @@ class ChangedTests(OtherHandsCase):
 
     def test_it_was_written_over(self) -> None:
         """
-        By content of the same length, of any other, or none.
+        With content of the same length, of another, or none.
         """
         for body in (b"VALUE", b"longer value", b"v", b""):
             info = self.publish_text()
@@ -112,7 +112,7 @@ class ChangedTests(OtherHandsCase):
 
     def test_a_part_of_it_was_changed(self) -> None:
         """
-        Or something was added.
+        Or something was appended.
         """
         for mode, body in (("r+b", b"value"), ("ab", b"more")):
             info = self.publish_text()
@@ -122,7 +122,8 @@ class ChangedTests(OtherHandsCase):
 
     def test_cp_over_a_value(self) -> None:
         """
-        Of a value, or of a file: content comes over, what kvd said of it does not.
+        The source may be a value or a file: its content is copied, kvd's attribute is
+        not.
         """
         self.publish(self.store, Key(b"other"), b"other")
         self.place("file", b"other")
@@ -134,7 +135,7 @@ class ChangedTests(OtherHandsCase):
 
     def test_it_is_replaced_as_any_value(self) -> None:
         """
-        There was one.
+        The reply says that there was one.
         """
         self.publish_text()
         self.write(b"by others")
@@ -144,7 +145,7 @@ class ChangedTests(OtherHandsCase):
 
     def test_its_name_and_mode_are_not_its_content(self) -> None:
         """
-        A value that was moved, linked to or given another mode or owner is the same.
+        A value that was renamed, linked, or given another mode or owner is the same.
         """
         info = self.publish_text()
         os.chmod(self.file, 0o640)
@@ -158,7 +159,7 @@ class ChangedTests(OtherHandsCase):
 
     def test_values_of_the_first_version_are_read(self) -> None:
         """
-        Their attributes did not say when they were published.
+        Their attributes have no time of publication.
         """
         self.place("key", b"value")
         os.setxattr(self.file, NAME, b"1 %032x 5\ncontent-type: text/plain\n" % 7)
@@ -172,12 +173,12 @@ class ChangedTests(OtherHandsCase):
 
 class ForgedTests(OtherHandsCase):
     """
-    An attribute that kvd would not write makes a file one of others.
+    An attribute that kvd does not write makes a file foreign.
     """
 
     def forge(self, lines: bytes) -> None:
         """
-        Say something of the file, with its true date and length.
+        Write an attribute, with the true date and length of the file.
         """
         status = os.stat(self.file)
         date_us = status.st_mtime_ns // 1000
@@ -185,18 +186,18 @@ class ForgedTests(OtherHandsCase):
         os.utime(self.file, ns=(0, 1000 * date_us))
         os.setxattr(self.file, NAME, text)
 
-    def test_what_could_be_is_believed(self) -> None:
+    def test_a_valid_attribute_is_believed(self) -> None:
         """
-        Whoever may write it may write the value.
+        A program that may write it may write the value too.
         """
         self.place("key", b"value")
         self.forge(b"content-type: text/plain\n")
 
         assert ("a" * 32, TEXT) == (self.look().etag, self.look().metadata)
 
-    def test_what_could_not_is_of_others(self) -> None:
+    def test_an_invalid_attribute_makes_a_file_foreign(self) -> None:
         """
-        Readable, with an entity tag of its own, and deletable.
+        It can be read and deleted, and has an entity tag of its own.
         """
         for lines in (
             b"content-type: a\rset-cookie: b\n",
@@ -221,8 +222,8 @@ class ForgedTests(OtherHandsCase):
 
     def test_any_damage(self) -> None:
         """
-        Whatever single byte is other, cut off or added: the value is as it was
-        written, or one of others; it is never told of it what was not written.
+        If any byte of the attribute is changed, cut off or added, the value is as it
+        was written, or foreign; its metadata is never anything else.
         """
         seed = new_seed()
         chance = random.Random(seed)
@@ -251,7 +252,7 @@ class ForgedTests(OtherHandsCase):
 
 class BackupTests(OtherHandsCase):
     """
-    Tools that keep attributes and times keep values as they were.
+    Tools that keep attributes and times keep values intact.
     """
 
     def setUp(self) -> None:
@@ -267,7 +268,7 @@ class BackupTests(OtherHandsCase):
 
     def restored(self, *arguments: str) -> dict[Key, ValueInfo]:
         """
-        What is found after the folder was copied by a tool, and put back.
+        Describe what is there after a tool has copied the folder and put it back.
         """
         self.run_tool(*arguments)
         shutil.rmtree(os.path.join(self.path, "folder"))
@@ -281,13 +282,13 @@ class BackupTests(OtherHandsCase):
 
     def assert_kept(self, *arguments: str) -> None:
         """
-        All that was known of the values is.
+        Check that everything about the values is unchanged.
         """
         assert self.values == self.restored(*arguments)
 
     def assert_foreign(self, *arguments: str) -> None:
         """
-        The values are there, but nothing is known of them.
+        Check that the values are there, but foreign.
         """
         found = self.restored(*arguments)
         assert found.keys() == self.values.keys()
@@ -341,7 +342,7 @@ class BackupTests(OtherHandsCase):
 
     def test_whole_seconds(self) -> None:
         """
-        Where times are kept by the second only.
+        If times are kept in whole seconds.
         """
         folder = os.path.join(self.path, "folder")
         for name in os.listdir(folder):
@@ -354,12 +355,12 @@ class BackupTests(OtherHandsCase):
 
 class TimeTests(OtherHandsCase):
     """
-    A file of others may have any time.
+    A foreign file may have any time.
     """
 
     def test_times_beyond_all_calendars(self) -> None:
         """
-        They are taken for the nearest that a date can say; all can be listed.
+        They are limited to the range of an HTTP date; all can be listed.
         """
         listed = {}
         for seconds in (
@@ -391,7 +392,7 @@ class LeftoverTests(OtherHandsCase):
 
     def test_a_removed_value_is_not_listed(self) -> None:
         """
-        Under the name that it has until it is closed.
+        Not under the name that it has until it is closed.
         """
         for name in self.NAMES:
             for folder in (b"", b"folder/"):
@@ -408,7 +409,7 @@ class LeftoverTests(OtherHandsCase):
 
     def test_other_names_are_listed(self) -> None:
         """
-        However much they look like those.
+        However similar they are.
         """
         names = [name + "0" for name in self.NAMES] + [name[:-1] for name in self.NAMES]
         names += ["x" + name for name in self.NAMES] + [".nfs", ".fuse_hidden"]

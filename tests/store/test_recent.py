@@ -1,5 +1,5 @@
 """
-Tests for `kvd.store.recent`, through the store that has it.
+Tests of `kvd.store.recent`, through the store.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ NESTED = Key(b"some/folders/key")
 
 class RecentValueTests(FileStoreCase):
     """
-    Small values that were read are read again without opening them; whatever
-    happens to them, readers see it at once.
+    Small values that were read recently are read again without opening them, and
+    readers notice every change at once.
     """
 
     def setUp(self) -> None:
@@ -45,9 +45,9 @@ class RecentValueTests(FileStoreCase):
             assert b"first" == self.body(value)
             assert value.info is self.store.stat(NESTED)
 
-    def test_a_replacement_is_seen_whoever_made_it(self) -> None:
+    def test_a_replacement_is_seen(self) -> None:
         """
-        This process or another.
+        By this process or another.
         """
         others = self.open_store()
         kept = len(os.listdir("/proc/self/fd"))
@@ -58,7 +58,7 @@ class RecentValueTests(FileStoreCase):
         # The other store's folder of uploads.
         assert kept + 1 == len(os.listdir("/proc/self/fd"))
 
-    def test_who_has_it_keeps_what_it_was(self) -> None:
+    def test_an_open_value_stays_as_it_was(self) -> None:
         """
         As with an open file.
         """
@@ -70,7 +70,7 @@ class RecentValueTests(FileStoreCase):
 
     def test_a_removal_is_seen(self) -> None:
         """
-        With its folders, or by somebody who takes no locks.
+        With its folders, or by a program that takes no locks.
         """
         kept = len(os.listdir("/proc/self/fd"))
         self.store.remove(NESTED, UNCONDITIONAL)
@@ -85,7 +85,7 @@ class RecentValueTests(FileStoreCase):
 
     def test_what_took_its_name_is_no_value(self) -> None:
         """
-        A folder, or a link, even one to a copy of it.
+        A folder or a link, even a link to a copy of it.
         """
         os.rename(self.file, self.file + "-moved")
         os.symlink(self.file + "-moved", self.file)
@@ -94,7 +94,7 @@ class RecentValueTests(FileStoreCase):
         os.mkdir(self.file)
         self.error(KeyAbsent, lambda: self.store.open(NESTED))
 
-    def test_a_file_that_somebody_writes_to_is_read_again(self) -> None:
+    def test_a_file_that_was_written_to_is_read_again(self) -> None:
         """
         It has another time, and another entity tag.
         """
@@ -108,7 +108,7 @@ class RecentValueTests(FileStoreCase):
 
     def test_what_changes_while_it_is_read_is_not_kept(self) -> None:
         """
-        Shorter or longer than it was when it was opened, or of other bytes.
+        If it is shorter or longer than when it was opened, or has other bytes.
         """
         pread = os.pread
         for change in (-1, 0, 1):
@@ -136,9 +136,9 @@ class RecentValueTests(FileStoreCase):
 
         assert b"irs" == value.read(1, 3)
 
-    def test_files_of_others_are_not_kept(self) -> None:
+    def test_foreign_files_are_not_kept(self) -> None:
         """
-        Somebody may be writing to them.
+        Another program may be writing to them.
         """
         self.place("placed", b"by others")
         self.get(self.store, Key(b"placed"))
@@ -148,7 +148,7 @@ class RecentValueTests(FileStoreCase):
 
     def test_large_values_are_not_kept(self) -> None:
         """
-        Up to a bound, in memory.
+        The memory is bounded.
         """
         for size, kept in ((MAX_BYTES, True), (MAX_BYTES + 1, False)):
             self.publish(self.store, Key(b"large"), b"x" * size)
@@ -156,16 +156,16 @@ class RecentValueTests(FileStoreCase):
             assert kept == isinstance(value, RecentValue)
             assert size == len(self.body(value))
 
-    def test_so_many_are_kept_and_their_descriptors(self) -> None:
+    def test_the_number_of_kept_values_is_bounded(self) -> None:
         """
-        Others are let go of, and all of them in the end.
+        The others are closed, and all of them at the end.
         """
         self.patch(recent, "MAX_VALUES", 10)
         self.assert_kept(10, b"x")
 
-    def test_so_many_bytes_are_kept(self) -> None:
+    def test_the_bytes_of_kept_values_are_bounded(self) -> None:
         """
-        Fewer values, if they are larger.
+        Fewer values are kept if they are larger.
         """
         self.patch(recent, "MAX_TOTAL_BYTES", 100)
         self.assert_kept(5, b"x" * 20)
@@ -180,7 +180,7 @@ class RecentValueTests(FileStoreCase):
 
     def assert_kept(self, most: int, body: bytes) -> None:
         """
-        So many of a store's values are held open, whatever is read.
+        Check how many values a store holds open, whatever is read.
         """
         store = self.open_store()
         before = len(os.listdir("/proc/self/fd"))
@@ -193,7 +193,7 @@ class RecentValueTests(FileStoreCase):
 
     def test_nothing_is_held_where_it_would_stay_in_its_folder(self) -> None:
         """
-        When it is removed: on file systems that rename what somebody has open.
+        On file systems that rename a file that is removed while it is open.
         """
         self.patch(recent, "renames_removed_files", lambda folder: True)
         store = self.open_store()
@@ -207,7 +207,7 @@ class RecentValueTests(FileStoreCase):
 
     def test_a_closed_store_holds_nothing(self) -> None:
         """
-        Of what it kept, either.
+        None of the cached values either.
         """
         before = len(os.listdir("/proc/self/fd"))
         store = self.open_store()

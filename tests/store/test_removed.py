@@ -1,5 +1,5 @@
 """
-A file store from which somebody removes what is kvd's own, or which is moved away.
+A file store whose own files are removed by another program, or whose folder is moved.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from tests.store.cases import KEY, FileStoreCase
 
 class RemovedTests(FileStoreCase):
     """
-    The folder ``.kvd`` is not missed for long.
+    The folder ``.kvd`` is made again.
     """
 
     def hidden(self, *names: str) -> str:
         """
-        The path of it, or of something in it.
+        The path of the folder, or of something in it.
         """
         return os.path.join(self.path, ".kvd", *names)
 
-    def test_it_is_made_anew(self) -> None:
+    def test_it_is_made_again(self) -> None:
         """
         For the next upload, whatever was open in it before.
         """
@@ -48,9 +48,9 @@ class RemovedTests(FileStoreCase):
 
         assert ["lock"] == os.listdir(self.hidden())
 
-    def test_the_folder_of_uploads_is_made_anew(self) -> None:
+    def test_the_upload_folder_is_made_again(self) -> None:
         """
-        Where it alone is removed, as by who removes what is empty.
+        If only that was removed, for example by a program that removes empty folders.
         """
         store = self.open_store()
         self.publish(store, body=b"1")
@@ -63,7 +63,7 @@ class RemovedTests(FileStoreCase):
 
     def test_what_was_being_uploaded_is_lost(self) -> None:
         """
-        And said to be. The old value stays.
+        The upload fails, and the old value stays.
         """
         store = self.open_store()
         self.publish(store, body=b"old")
@@ -75,8 +75,8 @@ class RemovedTests(FileStoreCase):
 
     def assert_same_lock(self, *stores: FileStore) -> None:
         """
-        While one of the stores has a key locked, each of the others waits for it; a
-        store that is opened now does too.
+        While one of the stores has locked a key, each of the others waits for it; so
+        does a store that is opened now.
         """
         for holder in stores:
             for store in (*stores, self.open_store()):
@@ -89,14 +89,14 @@ class RemovedTests(FileStoreCase):
 
     def committing(self, store: FileStore) -> Callable[[], object]:
         """
-        What commits a value in a store.
+        Begin the commit of a value in a store.
         """
         upload = self.result(store.begin(KEY, None))
         return lambda: upload.commit(UNCONDITIONAL)
 
     def in_lock_of(self, store: FileStore, act: Callable[[], object]) -> object:
         """
-        Do something while a store has the key locked.
+        Do something while a store has locked the key.
         """
         results: list[object] = []
         store._locks.holding(KEY, lambda: results.append(act()))
@@ -104,8 +104,8 @@ class RemovedTests(FileStoreCase):
 
     def test_all_lock_the_same_file(self) -> None:
         """
-        Whoever opened the store before or after the file of locks was removed,
-        replaced, or moved away with its folder.
+        Whether a store was opened before or after the lock file was removed, replaced,
+        or moved away with its folder.
         """
         stores = [self.open_store(), self.open_store()]
         self.assert_same_lock(*stores)
@@ -119,9 +119,9 @@ class RemovedTests(FileStoreCase):
         shutil.rmtree(self.hidden())
         self.assert_same_lock(*stores)
 
-    def test_a_lock_that_is_always_removed_is_nobody_s(self) -> None:
+    def test_a_lock_file_that_is_removed_again_and_again_cannot_be_locked(self) -> None:
         """
-        The key counts as locked by others, for as long as somebody goes on.
+        The key counts as locked by another process while this goes on.
         """
         store = self.open_store()
         commit = self.committing(store)
@@ -160,7 +160,7 @@ class MovedTests(FileStoreCase):
 
     def open_held(self) -> FileStore:
         """
-        Open it as a worker does.
+        Open the store as a worker does.
         """
 
         def open_store(path: str | int, *_: object) -> FileStore:
@@ -181,7 +181,7 @@ class MovedTests(FileStoreCase):
 
     def test_a_moved_folder_is_still_the_store(self) -> None:
         """
-        Also of a worker that is started afterwards, and that says so.
+        Also for a worker that starts afterwards, which logs it.
         """
         with capturedLogs() as events:
             self.publish(self.open_held(), body=b"v")
@@ -195,9 +195,9 @@ class MovedTests(FileStoreCase):
             os.makedirs(self.root, exist_ok=True)
         assert [] == os.listdir(self.root)
 
-    def test_a_removed_folder_is_told(self) -> None:
+    def test_a_removed_folder_is_reported(self) -> None:
         """
-        Nothing can be stored any more, and the reply says why.
+        Nothing can be stored, and the reply says why.
         """
         store = self.open_held()
         self.publish(store)

@@ -20,7 +20,7 @@ from kvd.testing import UploadContract
 
 class SleepStoreContractTests(UploadContract, SynchronousTestCase):
     """
-    The sleep store takes values like any other.
+    The sleep store accepts values like any other.
     """
 
     def make_store(self) -> IStore:
@@ -29,12 +29,12 @@ class SleepStoreContractTests(UploadContract, SynchronousTestCase):
 
 class SleepStoreTests(SynchronousTestCase):
     """
-    The sleep store keeps its worker.
+    The sleep store blocks its worker.
     """
 
     def test_a_put_takes_the_time_of_its_key(self) -> None:
         """
-        At its end; nothing else takes any.
+        At its end; nothing else takes time.
         """
         slept: list[float] = []
         self.patch(time, "sleep", slept.append)
@@ -54,15 +54,15 @@ class SleepStoreTests(SynchronousTestCase):
 
     def test_its_maker_provides_the_interface(self) -> None:
         """
-        And leaves the times as they were written.
+        And keeps the times as they were written.
         """
         assert verifyObject(IStoreMaker, maker)
         assert "3x10ms,210ms" == maker.resolve("3x10ms,210ms")
 
 
-def test_times_stand_as_often_as_is_said() -> None:
+def test_times_are_repeated_as_often_as_stated() -> None:
     """
-    Once, where nothing is said.
+    Once, if no number is given.
     """
     assert [0.01, 0.01, 0.21] == read_times("2x10ms,210ms")
     assert [1.0, 0.002] == read_times("1,2ms")

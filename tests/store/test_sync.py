@@ -43,13 +43,13 @@ class SyncsTests(FolderCase):
 
     def sync(self, *path: bytes) -> Deferred[None]:
         """
-        Ask for the folders of a path.
+        Sync the folders of a path.
         """
         return Deferred.fromCoroutine(self.syncs.folders(path))
 
     def test_all_folders_of_a_path_are_synced(self) -> None:
         """
-        From the root to the last; at once for who comes alone.
+        From the root to the last; immediately if no other sync is active.
         """
         done = self.sync(b"a", b"b")
         self.assertNoResult(done)
@@ -58,10 +58,10 @@ class SyncsTests(FolderCase):
         self.successResultOf(done)
         assert [".", "a", "a/b"] == self.synced
 
-    def test_who_comes_meanwhile_is_in_the_next_batch(self) -> None:
+    def test_paths_that_arrive_meanwhile_are_in_the_next_batch(self) -> None:
         """
-        While one batch is on its way the others wait, and are then synced
-        together, each folder once.
+        While one batch is active the others wait, and are then synced together, each
+        folder once.
         """
         first = self.sync(b"a")
         later = [self.sync(b"a", b"b"), self.sync(b"a"), self.sync(b"c"), self.sync()]
@@ -79,8 +79,8 @@ class SyncsTests(FolderCase):
 
     def test_paths_of_a_batch_do_not_wait_for_each_other(self) -> None:
         """
-        Each has a thread of its own, but those that are the same share one;
-        the next batch waits for them all.
+        Each path has a thread of its own, equal paths share one; the next batch waits
+        for all of them.
         """
         self.sync()
         batch = [self.sync(b"a", b"b"), self.sync(b"c"), self.sync(b"c")]
@@ -97,10 +97,10 @@ class SyncsTests(FolderCase):
             self.successResultOf(done)
         assert 1 == self.pool.waiting()
 
-    def test_files_wait_for_nobody(self) -> None:
+    def test_files_do_not_wait(self) -> None:
         """
-        A file's sync begins at once, whatever else is on its way; and each
-        file's error is told to its own upload alone.
+        The sync of a file begins immediately, whatever else is active, and only its own
+        upload gets its error.
         """
         self.sync(b"a")
         places = [self.folder("a"), self.folder("a/b"), self.folder("c")]
@@ -115,9 +115,9 @@ class SyncsTests(FolderCase):
 
     def test_failure_hits_those_on_its_path(self) -> None:
         """
-        Who needs a folder whose sync failed hears of it, and who does not
-        does not. It also hits those who wait already, since the next sync
-        would not tell of what this one lost.
+        Commits that need a folder whose sync failed fail, and others do not. Commits
+        that already wait for the folder fail too, since the next sync would not report
+        what this one lost.
         """
         hit, spared = self.sync(b"a", b"b"), self.sync(b"c")
         self.pool.step()
@@ -133,9 +133,9 @@ class SyncsTests(FolderCase):
         assert "cannot be synced: broken." in failure.value.sentence
         self.successResultOf(next_one)
 
-    def test_who_waits_during_a_failure_fails_too(self) -> None:
+    def test_commits_that_wait_during_a_failure_fail_too(self) -> None:
         """
-        What was changed while a sync failed may be lost with it.
+        Changes made during a failed sync may be lost with it.
         """
         self.broken.add(".")
         first, second = self.sync(b"a"), self.sync()
@@ -147,7 +147,7 @@ class SyncsTests(FolderCase):
 
     def paths(self, *paths: Iterable[bytes]) -> list[str]:
         """
-        Sync paths now; the names of what failed.
+        Sync paths now, and return the names of those that failed.
         """
         folders = Folders(self.root)
         for path in paths:
@@ -156,7 +156,7 @@ class SyncsTests(FolderCase):
 
     def test_pruned_folder_is_synced_by_the_one_around_it(self) -> None:
         """
-        A folder that is gone cannot be synced; that it is gone, can.
+        A removed folder cannot be synced, but its removal can.
         """
         assert [] == self.paths([b"a", b"gone", b"x"])
         assert [".", "a", "a"] == self.synced
@@ -166,8 +166,8 @@ class SyncsTests(FolderCase):
 
     def test_a_file_system_that_ended_is_noticed(self) -> None:
         """
-        Some answer fsync with success then (XFS for folders; f2fs when it became
-        read-only): what they say of anything else tells.
+        Some file systems then report success for fsync (XFS for folders; f2fs when it
+        became read-only); other calls show the error.
         """
         ended = OSError(errno.EIO, "ended")
         with mock.patch("os.fstat", side_effect=ended):
@@ -178,9 +178,9 @@ class SyncsTests(FolderCase):
         with mock.patch("os.fstatvfs", return_value=mock.Mock(f_flag=os.ST_RDONLY)):
             assert [""] == self.paths([])
 
-    def test_want_of_descriptors_is_no_failed_sync(self) -> None:
+    def test_lack_of_descriptors_is_no_failed_sync(self) -> None:
         """
-        Nothing was asked of the disk: who tries again may succeed.
+        The disk was not asked: another attempt may succeed.
         """
         done = self.sync(b"a")
         with mock.patch("os.dup", side_effect=OSError(errno.EMFILE, "too many")):
@@ -192,7 +192,7 @@ class SyncsTests(FolderCase):
 
     def test_failing_to_reach_a_folder_fails(self) -> None:
         """
-        What cannot be opened cannot be synced.
+        A folder that cannot be opened cannot be synced.
         """
         broken = OSError(errno.EMFILE, "too many")
         with mock.patch("os.open", side_effect=broken):

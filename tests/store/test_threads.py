@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 60
 
 class FakeReactor:
     """
-    Does what threads ask for when told.
+    Runs the calls of threads on request.
     """
 
     def __init__(self) -> None:
@@ -31,20 +31,20 @@ class FakeReactor:
 
     def turn(self) -> None:
         """
-        Wait until a thread asks for something, and do it.
+        Wait until a thread requests a call, and make it.
         """
         self._asked.get(timeout=PATIENCE_SECONDS)()
 
     def asked(self) -> int:
         """
-        How often a thread has asked for something.
+        How often a thread has requested a call.
         """
         return self._asked.qsize()
 
 
 class ThreadsTests(SynchronousTestCase):
     """
-    Work is done in threads, and answered for in the reactor's.
+    Work is done in threads, and its Deferreds fire in the reactor.
     """
 
     def setUp(self) -> None:
@@ -52,7 +52,7 @@ class ThreadsTests(SynchronousTestCase):
 
     def threads(self, most: int) -> Threads:
         """
-        Threads until the test ends.
+        Threads that are stopped at the end of the test.
         """
         threads = Threads(self.reactor, most)
         self.addCleanup(threads.stop)
@@ -60,7 +60,7 @@ class ThreadsTests(SynchronousTestCase):
 
     def test_answer_is_given_in_the_reactor(self) -> None:
         """
-        What the work returns or raises is its answer, in the next turn.
+        The result or exception of the work is its answer, in the next turn.
         """
         threads = self.threads(1)
         thread, failing = threads(threading.current_thread), threads(lambda: 1 // 0)
@@ -71,10 +71,10 @@ class ThreadsTests(SynchronousTestCase):
         assert threading.current_thread() is not self.successResultOf(thread)
         self.failureResultOf(failing, ZeroDivisionError)
 
-    def test_as_many_as_may_be_are_done_at_once(self) -> None:
+    def test_the_permitted_number_runs_at_once(self) -> None:
         """
-        Three that go on only together do; a lone one goes on as it is, in a
-        thread that is there already.
+        Three pieces of work that wait for each other finish; a single one uses the
+        existing thread.
         """
         threads = self.threads(3)
         barrier = threading.Barrier(3)
@@ -89,9 +89,9 @@ class ThreadsTests(SynchronousTestCase):
             self.reactor.turn()
         assert "done" == self.successResultOf(alone)
 
-    def test_more_than_may_be_take_turns(self) -> None:
+    def test_further_work_waits(self) -> None:
         """
-        What comes when all threads are busy is done afterwards, in order.
+        Work that arrives when all threads are busy is done afterwards, in order.
         """
         threads, gate = self.threads(1), threading.Event()
         order: list[int] = []
@@ -107,7 +107,7 @@ class ThreadsTests(SynchronousTestCase):
 
     def test_reactor_is_woken_once_for_many(self) -> None:
         """
-        Results that come before the reactor's next turn are answered in it.
+        Results that arrive before the reactor's next turn are answered in it.
         """
         threads = Threads(self.reactor, 1)
         answers = [threads(int) for _ in range(5)]
@@ -117,9 +117,9 @@ class ThreadsTests(SynchronousTestCase):
         self.reactor.turn()
         assert [0] * 5 == [self.successResultOf(answer) for answer in answers]
 
-    def test_without_more_threads_those_do_the_work(self) -> None:
+    def test_without_more_threads_the_existing_ones_do_the_work(self) -> None:
         """
-        A system that gives no more threads makes it slower, not wrong.
+        If no more threads can be started, it is slower, but right.
         """
         threads = self.threads(2)
         refused = RuntimeError("can't start new thread")

@@ -16,7 +16,7 @@ from tests.store.cases import KEY, FileStoreCase, FolderCase
 
 class UploadFolderTests(FolderCase):
     """
-    A process has a folder of its own for what it uploads.
+    A process has a folder of its own for uploads.
     """
 
     def setUp(self) -> None:
@@ -35,7 +35,7 @@ class UploadFolderTests(FolderCase):
 
     def test_folder_is_made_for_the_first_upload(self) -> None:
         """
-        So a full disk does not keep the store from being opened.
+        So a store on a full disk can be opened.
         """
         uploads = UploadFolder(self.hidden)
         uploads.close()
@@ -44,7 +44,7 @@ class UploadFolderTests(FolderCase):
 
     def test_files_have_names_of_their_own(self) -> None:
         """
-        Uploads do not meet, in one process or two.
+        Uploads do not collide, in one process or two.
         """
         for uploads in (self.make(), self.make()):
             descriptor, _ = uploads.create()
@@ -54,7 +54,7 @@ class UploadFolderTests(FolderCase):
 
     def test_closing_removes_it(self) -> None:
         """
-        With what may be left in it.
+        With everything in it.
         """
         self.make().close()
 
@@ -62,8 +62,8 @@ class UploadFolderTests(FolderCase):
 
     def test_held_folder_is_not_swept(self) -> None:
         """
-        What a living process uploads stays; what nobody holds goes, and
-        files beside the folders stay.
+        The folder of a live process stays; an unlocked one is removed, and files beside
+        the folders stay.
         """
         self.make()
         mine = self.found()
@@ -75,9 +75,9 @@ class UploadFolderTests(FolderCase):
 
         assert sorted([*mine, "lock"]) == self.found()
 
-    def test_folder_that_cannot_be_swept_is_told(self) -> None:
+    def test_folder_that_cannot_be_swept_is_logged(self) -> None:
         """
-        It costs room and does no harm.
+        It takes up room and does no harm.
         """
         self.place("4711-dead/folder/file")
         with capturedLogs() as events:
@@ -89,7 +89,7 @@ class UploadFolderTests(FolderCase):
 
     def test_two_may_sweep(self) -> None:
         """
-        A folder that another removes first is none of ours any more.
+        A folder that another process removes first is ignored.
         """
         self.place("4711-dead/0")
         self.place("4712-dead/0")
@@ -111,8 +111,8 @@ class UploadFolderTests(FolderCase):
 
     def test_new_folder_may_be_swept_before_it_is_held(self) -> None:
         """
-        Whoever makes a folder makes another if somebody sweeps just then: at
-        each of the two moments when it can.
+        If another process sweeps a new folder, at either of the two moments when it
+        can, another one is made.
         """
         opened, tries = os.open, []
 
@@ -131,7 +131,7 @@ class UploadFolderTests(FolderCase):
 
     def test_it_gives_up_if_every_folder_is_swept(self) -> None:
         """
-        Something is very wrong then.
+        Then something is very wrong.
         """
         with (
             mock.patch("fcntl.flock", side_effect=BlockingIOError),
@@ -145,7 +145,7 @@ class UploadFilesTests(FileStoreCase):
     Uploads end with their files.
     """
 
-    def test_file_that_cannot_be_removed_is_told(self) -> None:
+    def test_file_that_cannot_be_removed_is_logged(self) -> None:
         """
         The discard itself does not fail.
         """
@@ -162,8 +162,8 @@ class UploadFilesTests(FileStoreCase):
 
     def test_opening_a_store_sweeps(self) -> None:
         """
-        What a killed process has left is gone once the store is opened, and
-        what a living one uploads is not touched.
+        Opening the store removes what a killed process has left, and leaves the uploads
+        of a live one.
         """
         self.place(".kvd/4711-dead/0")
         living = self.open_store()

@@ -13,13 +13,13 @@ from kvd.errors import KeyAbsent, StoreFault
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.store.attribute import NAME
 from kvd.store.recent import MAX_BYTES
-from kvd.store.unwritten import _telling
+from kvd.store.unwritten import _reporting
 from tests.store.cases import KEY, FileStoreCase
 
 
 class TornValueTests(FileStoreCase):
     """
-    A value that is not as it was written counts as absent.
+    A torn value counts as absent.
     """
 
     def setUp(self) -> None:
@@ -30,7 +30,7 @@ class TornValueTests(FileStoreCase):
 
     def assert_absent(self, reason: str) -> None:
         """
-        The value is absent everywhere, and each look at it is logged.
+        Check that the value is absent everywhere, and that each access is logged.
         """
         with capturedLogs() as events:
             self.error(KeyAbsent, lambda: self.store.open(KEY))
@@ -46,8 +46,8 @@ class TornValueTests(FileStoreCase):
 
     def test_other_length_is_absent(self) -> None:
         """
-        A file that a power cut has left empty or cut short is not what was written: it
-        has the date of what was.
+        A file that a power cut has left empty or cut short is not a value, though it
+        has the date of one.
         """
         for length in (0, 4, 6):
             times = os.stat(self.file)
@@ -58,7 +58,7 @@ class TornValueTests(FileStoreCase):
 
     def test_torn_value_of_the_first_version_is_absent(self) -> None:
         """
-        Whose attribute did not say when it was written.
+        Its attribute has no time of publication.
         """
         os.setxattr(self.file, NAME, b"1 %032x 6\n" % 1)
 
@@ -77,15 +77,17 @@ class TornValueTests(FileStoreCase):
         Some would wait for the disk before they answer.
         """
         with (
-            mock.patch.dict(_telling, clear=True),
-            mock.patch("kvd.store.unwritten.finds_unwritten_parts", return_value=False),
+            mock.patch.dict(_reporting, clear=True),
+            mock.patch(
+                "kvd.store.unwritten.reports_unwritten_parts", return_value=False
+            ),
             mock.patch("os.lseek", side_effect=AssertionError),
         ):
             assert b"12345" == self.get(self.store, KEY)
 
     def test_unreadable_attribute_is_a_fault(self) -> None:
         """
-        An error on the way to the attribute is told.
+        An error while the attribute is read is raised.
         """
         broken = OSError(errno.EIO, "broken")
         with mock.patch("os.getxattr", side_effect=broken):
@@ -93,7 +95,7 @@ class TornValueTests(FileStoreCase):
 
     def test_failing_read_is_a_fault(self) -> None:
         """
-        So is one while the value is read, or an end that comes too early.
+        So is an error while the value is read, or an end that comes too early.
         """
         # A shorter one would be read when it is opened.
         self.publish(self.store, body=b"x" * (MAX_BYTES + 1))

@@ -30,7 +30,7 @@ INNER = Key(b"a/b.c/d")
 
 class KeepingContractTests(StoreContract, FileStoreCase):
     """
-    `FileStore` is a store where it keeps what is replaced.
+    `FileStore` meets the contract while it keeps replaced values.
     """
 
     keeps = True
@@ -38,7 +38,7 @@ class KeepingContractTests(StoreContract, FileStoreCase):
 
 class ExchangingContractTests(StoreContract, FileStoreCase):
     """
-    So it is where it exchanges names for it.
+    The same where names are exchanged.
     """
 
     keeps = True
@@ -47,7 +47,7 @@ class ExchangingContractTests(StoreContract, FileStoreCase):
 
 class WritebackCase(FileStoreCase):
     """
-    A store that keeps what it replaces, in which every sync is noted.
+    A test case with a store that keeps replaced values, whose syncs are noted.
     """
 
     keeps = True
@@ -59,7 +59,7 @@ class WritebackCase(FileStoreCase):
 
     def patch_sync(self, sync: object) -> None:
         """
-        Do something else instead.
+        Replace the sync by something else.
         """
         patched = mock.patch("kvd.store.writeback.sync_all", sync)
         patched.start()
@@ -67,7 +67,7 @@ class WritebackCase(FileStoreCase):
 
     def kept(self) -> dict[str, list[bytes]]:
         """
-        What is kept for which key, whoever keeps it.
+        The kept values by their keys, from all upload folders.
         """
         kept: dict[str, list[bytes]] = {}
         for folder, _, names in os.walk(os.path.join(self.path, ".kvd")):
@@ -80,20 +80,20 @@ class WritebackCase(FileStoreCase):
 
     def pass_seconds(self, seconds: int) -> None:
         """
-        One after the other.
+        Let seconds pass, one after the other.
         """
         self.clock.pump([1.0] * seconds)
 
 
 class KeptTests(WritebackCase):
     """
-    A replaced value is kept until what replaced it is on the disk.
+    A replaced value is kept until its replacement is on the disk.
     """
 
     def test_until_the_sync(self) -> None:
         """
-        It is synced within five seconds; then what was kept is removed, and nothing is
-        synced any more until something changes.
+        Within five seconds everything is synced; then the kept values are removed, and
+        there is no further sync until something changes.
         """
         store = self.open_store()
         self.publish(store, INNER, b"old")
@@ -111,7 +111,7 @@ class KeptTests(WritebackCase):
 
     def test_the_first_one_only(self) -> None:
         """
-        What came between two syncs was never on the disk.
+        Values between two syncs were never on the disk.
         """
         store = self.open_store()
         for body in (b"1", b"2", b"3"):
@@ -124,7 +124,7 @@ class KeptTests(WritebackCase):
 
     def test_everything_that_changes_is_synced(self) -> None:
         """
-        New values and removals too; what is only looked at is not.
+        New values and removals too; reading causes no sync.
         """
         store = self.open_store()
         self.publish(store)
@@ -141,7 +141,7 @@ class KeptTests(WritebackCase):
 
     def test_what_is_published_during_a_sync_is_for_the_next(self) -> None:
         """
-        Nobody knows whether it was in time for this one. There is one at a time.
+        It may have been too late for this one. Only one sync is active at a time.
         """
         pool = SteppedPool()
         store = self.open_store(off_reactor=pool)
@@ -163,11 +163,11 @@ class KeptTests(WritebackCase):
 
     def test_many_are_synced_earlier(self) -> None:
         """
-        What is kept takes room.
+        Kept values take room.
         """
         store = self.open_store()
         self.publish(store)
-        kept = store.insides.kept
+        kept = store.fast_path_state.kept
         assert kept is not None
         kept.update((Key(b"%d" % number), b"gone") for number in range(MAX_KEPT))
         self.pass_seconds(1)
@@ -176,8 +176,8 @@ class KeptTests(WritebackCase):
 
     def test_a_value_waits_for_the_room_that_is_kept(self) -> None:
         """
-        What is announced, or needs an inode, and has no room: refused only if there is
-        none after a sync either.
+        If there is no room for a length or an inode, the value is refused only if there
+        is none after a sync either.
         """
         pool = SteppedPool()
         store = self.open_store(off_reactor=pool)
@@ -212,7 +212,7 @@ class KeptTests(WritebackCase):
 
     def test_room_is_waited_for_twice_at_most(self) -> None:
         """
-        What is replaced during a sync is kept for the next one.
+        Values that are replaced during a sync are kept for the next one.
         """
         pool = SteppedPool()
         store = self.open_store(off_reactor=pool)
@@ -238,7 +238,7 @@ class KeptTests(WritebackCase):
 
     def test_a_disk_that_becomes_full_is_synced_earlier(self) -> None:
         """
-        The next one who tries may find the room that was kept.
+        The next attempt may find the room of the kept values.
         """
         store = self.open_store()
         self.publish(store)
@@ -253,7 +253,7 @@ class KeptTests(WritebackCase):
 
     def test_closing_syncs(self) -> None:
         """
-        Nothing is left then, neither to sync nor of what was kept.
+        Afterwards nothing is left to sync, and nothing is kept.
         """
         store = self.open_store()
         self.publish(store)
@@ -265,7 +265,7 @@ class KeptTests(WritebackCase):
 
     def test_closing_waits_for_a_sync(self) -> None:
         """
-        And syncs what came during that.
+        And syncs what changed during it.
         """
         pool = SteppedPool()
         store = self.open_store(off_reactor=pool)
@@ -284,7 +284,7 @@ class KeptTests(WritebackCase):
 
     def test_a_publication_that_fails_keeps_nothing(self) -> None:
         """
-        The value is still the key's.
+        The old value stays.
         """
         store = self.open_store()
         self.publish(store, body=b"old")
@@ -297,9 +297,9 @@ class KeptTests(WritebackCase):
 
     def test_what_cannot_be_kept_is_replaced_by_what_is_synced(self) -> None:
         """
-        A key may be too long for a name, a file system or its owner may allow no second
-        name, there may be too many: then the new value is on the disk before it is the
-        key's, each time. Nothing but its client waits for that.
+        A key may be too long for a file name, the file system or the owner may not
+        permit a link, or there may be too many: then the new value is synced before it
+        is published, each time. Only its own client waits for that.
         """
         pool = SteppedPool()
         store = self.open_store(off_reactor=pool)
@@ -328,7 +328,8 @@ class KeptTests(WritebackCase):
 
     def test_what_would_take_most_of_the_room_is_not_kept(self) -> None:
         """
-        Nor anything, if there is little room; what others keep takes some as well.
+        Nothing is kept if there is little room; values kept by other processes take
+        some too.
         """
         unit, blocks = 4096, 1600
         for free, size, scarce in (
@@ -356,9 +357,10 @@ class KeptTests(WritebackCase):
         assert {} == self.kept()
         assert b"new" == self.get(store)
 
-    def test_so_it_is_behind_a_lock(self) -> None:
+    def test_the_same_after_a_wait_for_a_lock(self) -> None:
         """
-        Of another process; and what was synced need not be kept, whoever came before.
+        Another process held the lock; a replacement that was synced needs no kept
+        value, whatever happened meanwhile.
         """
         pool = SteppedPool()
         store = self.open_store(off_reactor=pool)
@@ -379,7 +381,7 @@ class KeptTests(WritebackCase):
         self, store: FileStore, key: Key, body: bytes
     ) -> Deferred[Published]:
         """
-        Store a value that is not yet stored when this returns.
+        Begin to store a value that is not stored yet when this returns.
         """
         upload = self.result(store.begin(key, len(body)))
         upload.write(body)
@@ -387,9 +389,9 @@ class KeptTests(WritebackCase):
         assert isinstance(answer, Deferred)
         return answer
 
-    def test_a_failed_sync_is_told(self) -> None:
+    def test_a_failed_sync_is_logged(self) -> None:
         """
-        What is kept stays: whoever opens the store next may need it.
+        Kept values stay: the next process that opens the store may need them.
         """
         self.patch_sync(mock.Mock(side_effect=OSError(errno.EIO, "broken")))
         store = self.open_store()
@@ -405,7 +407,7 @@ class KeptTests(WritebackCase):
 
     def test_what_stays_after_a_failed_sync_outlives_the_process(self) -> None:
         """
-        However it ends. The next one removes it, when a sync succeeds.
+        However it ends. The next process removes it after a successful sync.
         """
         sync = mock.Mock(side_effect=OSError(errno.EIO, "broken"))
         self.patch_sync(sync)
@@ -424,7 +426,7 @@ class KeptTests(WritebackCase):
 
     def test_a_disk_that_fails_for_long_is_not_filled(self) -> None:
         """
-        There is a bound to what stays.
+        The number of files that stay is bounded.
         """
         self.patch_sync(mock.Mock(side_effect=OSError(errno.EIO, "broken")))
         store = self.open_store()
@@ -437,7 +439,7 @@ class KeptTests(WritebackCase):
 
     def test_without_a_thread_it_is_tried_again(self) -> None:
         """
-        This process may have no more of them for the moment.
+        The process may have no free thread at the moment.
         """
         pool = mock.Mock(side_effect=RuntimeError("can't start new thread"))
         store = self.open_store(off_reactor=pool)
@@ -462,7 +464,7 @@ class KeptTests(WritebackCase):
 
     def test_at_durability_disk_nothing_is_kept(self) -> None:
         """
-        The new value is on the disk before it has a name.
+        The new value is on the disk before it gets its name.
         """
         store = self.open_store("disk")
         self.put(store)
@@ -483,7 +485,7 @@ class ExchangingKeptTests(KeptTests):
 
 class LeftTests(WritebackCase):
     """
-    What a process that was killed had kept.
+    Values kept by a process that was killed.
     """
 
     def setUp(self) -> None:
@@ -501,7 +503,7 @@ class LeftTests(WritebackCase):
 
     def leave(self, key: Key, body: bytes, name: bytes) -> str:
         """
-        Let somebody have kept a value for a key; its path.
+        Leave a kept value of another process for a key; return its path.
         """
         self.write(key, body)
         path = os.path.join(self.path, ".kvd", "4711-dead", os.fsdecode(name))
@@ -520,14 +522,14 @@ class LeftTests(WritebackCase):
 
     def tear(self, path: str, size: int) -> None:
         """
-        Make a file as a power cut leaves it: nothing of it is written.
+        Tear a file as a power cut does: none of its content is written.
         """
         status = os.stat(path)
         os.truncate(path, 0)
         os.truncate(path, size)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    def open_anew(self, key: Key, torn_to: int | None) -> FileStore:
+    def open_again(self, key: Key, torn_to: int | None) -> FileStore:
         """
         Open the store, in which the key has a new value that may be torn.
         """
@@ -538,12 +540,12 @@ class LeftTests(WritebackCase):
 
     def test_a_torn_value_is_replaced_by_it(self) -> None:
         """
-        Shorter than it was, or of the right length and not written; the log says so.
+        Whether it is too short, or has its length but no content; this is logged.
         """
         for size in (0, 5):
             self.leave(INNER, b"older", b"k0.a\x1fb.c\x1fd")
             with capturedLogs() as events:
-                store = self.open_anew(INNER, size)
+                store = self.open_again(INNER, size)
             assert b"older" == self.get(store, INNER)
             assert "older value again" in events[-1]["log_format"]
             assert {} == self.kept()
@@ -553,11 +555,11 @@ class LeftTests(WritebackCase):
 
     def test_a_whole_value_stays(self) -> None:
         """
-        What was kept is removed, but only after a sync: the process may have been
-        killed, and the machine be next.
+        The kept value is removed, but only after a sync: the process may have been
+        killed, and the machine may crash next.
         """
         self.leave(INNER, b"older", b"k0.a\x1fb.c\x1fd")
-        store = self.open_anew(INNER, None)
+        store = self.open_again(INNER, None)
         assert b"newer" == self.get(store, INNER)
         assert {"a/b.c/d": [b"older"]} == self.kept()
         self.pass_seconds(5)
@@ -586,20 +588,20 @@ class LeftTests(WritebackCase):
 
     def test_the_last_one_that_is_whole(self) -> None:
         """
-        Several processes may have kept something for a key.
+        Several processes may have kept a value of a key.
         """
         self.leave(KEY, b"oldest", b"k0.key")
         self.leave(KEY, b"older", b"k1.key")
         torn = self.leave(KEY, b"torn too", b"c2.key")
         self.tear(torn, 8)
-        store = self.open_anew(KEY, 0)
+        store = self.open_again(KEY, 0)
 
         assert b"older" == self.get(store)
 
     def test_an_upload_that_was_not_finished_is_no_value(self) -> None:
         """
-        The fast path writes it under the name by which it keeps what it replaces: it
-        has no attribute yet, but is no file of others.
+        The fast path writes an upload under the name for the value that it will keep:
+        it has no attribute yet, but is not a foreign file.
         """
         self.write(KEY, b"newer")
         self.tear(os.path.join(self.path, "key"), 0)
@@ -609,9 +611,9 @@ class LeftTests(WritebackCase):
         assert [] == self.keys(store)
         assert ["key"] == self.found()
 
-    def test_a_file_of_others_is_kept_as_well(self) -> None:
+    def test_a_foreign_file_is_kept_as_well(self) -> None:
         """
-        The ordinary way replaces it and keeps it, though it has no attribute.
+        The request handler replaces it and keeps it, though it has no attribute.
         """
         self.write(KEY, b"newer")
         self.tear(os.path.join(self.path, "key"), 0)
@@ -622,7 +624,7 @@ class LeftTests(WritebackCase):
 
     def test_the_last_one_of_all_processes(self) -> None:
         """
-        Whichever folder is found first.
+        In whatever order the folders are found.
         """
         for number, body in enumerate((b"oldest", b"older", b"old", b"elder")):
             path = self.leave(KEY, body, b"k%d.key" % number)
@@ -630,13 +632,13 @@ class LeftTests(WritebackCase):
             os.mkdir(folder)
             os.utime(path, ns=(0, os.stat(path).st_mtime_ns))
             os.rename(path, os.path.join(folder, os.path.basename(path)))
-        store = self.open_anew(KEY, 0)
+        store = self.open_again(KEY, 0)
 
         assert b"elder" == self.get(store)
 
     def test_what_is_neither_value_nor_file_stays(self) -> None:
         """
-        Somebody has put a FIFO in the place of the value.
+        For example a FIFO at the path of the value.
         """
         self.leave(KEY, b"older", b"k0.key")
         os.mkfifo(os.path.join(self.path, "key"))
@@ -646,7 +648,7 @@ class LeftTests(WritebackCase):
 
     def test_a_probe_leaves_it_to_workers(self) -> None:
         """
-        It restores, and waits for no sync.
+        It restores values, but waits for no sync.
         """
         self.leave(KEY, b"older", b"k0.key")
         self.write(KEY, b"newer")
@@ -660,7 +662,7 @@ class LeftTests(WritebackCase):
 
     def test_names_that_lead_elsewhere_are_no_keys(self) -> None:
         """
-        Anybody may have made them. They are swept as everything else.
+        Another program may have made them. They are removed with everything else.
         """
         for name in (
             "k0...\x1fx",
@@ -676,9 +678,9 @@ class LeftTests(WritebackCase):
         assert [] == self.keys(store)
         assert ["lock"] == os.listdir(os.path.join(self.path, ".kvd"))
 
-    def test_a_locked_key_is_told(self) -> None:
+    def test_a_locked_key_is_logged(self) -> None:
         """
-        By a process that does not go on; kvd starts all the same.
+        By a process that does not release it; kvd starts all the same.
         """
         self.leave(KEY, b"older", b"k0.key")
         with mock.patch("time.sleep"), capturedLogs() as events:

@@ -13,7 +13,7 @@ from typing import Any
 from kvd import __version__
 from kvd.dispatch.balance import jain_index
 from kvd.dispatch.histogram import BOUNDS_SECONDS
-from kvd.dispatch.reuseport_programs import Instead
+from kvd.dispatch.reuseport_programs import Fallback
 from kvd.dispatch.scoreboard import Scoreboard, Sums
 from kvd.net.listening import ListenerGroup
 from kvd.settings import Settings
@@ -49,7 +49,7 @@ def describe(
     draining: bool = False,
     members: Sequence[Collection[int]] = (),
     shadow: Callable[[Sequence[int]], dict[str, Any] | None] = lambda workers: None,
-    instead: Sequence[Instead] = (),
+    fallbacks: Sequence[Fallback] = (),
 ) -> dict[str, Any]:
     """
     Return the status as it is sent.
@@ -69,6 +69,7 @@ def describe(
             if the supervisor accepts.
         shadow: Returns what the shadow would have done with these workers, or None if
             there is no shadow.
+        fallbacks: The addresses where the policy's own program is not in force.
     """
     sums = scoreboard.sums()
     totals = _totals(sums)
@@ -96,7 +97,7 @@ def describe(
         "store": str(settings.store),
         "durability": settings.durability,
         "policy": settings.policy,
-        "instead": [asdict(each) for each in instead],
+        "fallbacks": [asdict(each) for each in fallbacks],
         "shadow": shadow([row["worker"] for row in counted]),
         "procs": settings.procs,
         "uptime_seconds": round(uptime_seconds, 3),

@@ -123,7 +123,7 @@ function showFacts(status) {
 
 // The policy, and its fallbacks at addresses where the kernel does not run its program.
 function policyInForce(status) {
-  const others = new Set(status.instead.map((instead) => instead.by));
+  const others = new Set(status.fallbacks.map((fallback) => fallback.by));
   return [others.size ? `not ${status.policy}` : status.policy, ...others].join(" but ");
 }
 

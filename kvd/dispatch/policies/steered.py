@@ -10,7 +10,7 @@ share of one that is gone.
 For these no privilege is needed (`kvd.net.reuseport`). Two further ways need one,
 since their programs remember (`kvd.net.bpf`): ``steered:by=turns`` lets workers
 take turns, and ``steered:by=least`` gives a connection to the one with the least to do.
-Where they cannot be had, chance decides.
+Where these are not available, the choice is random.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class SteeredByTurns(Steered):
     Everybody gets the same number of connections, counted in the kernel.
     """
 
-    instead = "steered:by=random"
+    fallback = "steered:by=random"
 
     def load(self, groups: int, scoreboard: int) -> ILoadedProgram:
         return Turns(groups)
@@ -128,7 +128,7 @@ class SteeredByLeast(Steered):
     connections.
     """
 
-    instead = "steered:by=random"
+    fallback = "steered:by=random"
 
     def load(self, groups: int, scoreboard: int) -> ILoadedProgram:
         return Least(scoreboard)

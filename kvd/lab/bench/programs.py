@@ -30,7 +30,7 @@ def serving(policy: str, workers: int, store: str = "null:") -> Iterator[Daemon]
     """
     options = (f"--policy={policy}", f"--procs={workers}", f"--store={store}")
     with daemon(*options) as served:
-        for fallback in served.control.status()["instead"]:
+        for fallback in served.control.status()["fallbacks"]:
             raise BenchFailed(
                 f"the policy {policy} cannot be measured here, where {fallback['by']}"
                 f" would be used instead, since {fallback['reason']}"

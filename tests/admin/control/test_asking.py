@@ -1,5 +1,5 @@
 """
-Tests for `kvd.admin.control.asking`, with a server that the test plays.
+Tests for `kvd.admin.control.asking`, against a server within the test.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Serve = Callable[[Sequence[bytes]], ControlSocket]
 
 def reply(status: int, body: bytes) -> bytes:
     """
-    Of a server.
+    A reply of the server.
     """
     return b"HTTP/1.1 %d Words\r\nContent-Length: %d\r\n\r\n%b" % (
         *(status, len(body)),
@@ -31,7 +31,7 @@ def reply(status: int, body: bytes) -> bytes:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """
-    Plays a daemon that gives replies, one after the other, to one client.
+    Play a daemon that sends replies, one after the other, to one client.
     """
     threads: list[threading.Thread] = []
     path = str(tmp_path / "control")
@@ -62,16 +62,16 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     listener.close()
 
 
-def test_a_change_that_is_done_is_nothing_to_talk_of(serve: Serve) -> None:
+def test_a_change_that_is_done_returns(serve: Serve) -> None:
     """
-    Several can follow each other.
+    Several changes can follow each other.
     """
     with closing(serve([reply(200, b"{}")] * 2)) as asked:
         asked.change("policy", {"policy": "shared"})
         asked.change("restart", {})
 
 
-def test_the_reason_of_a_refusal_is_told(serve: Serve) -> None:
+def test_the_reason_of_a_refusal_is_raised(serve: Serve) -> None:
     """
     In the daemon's words.
     """
@@ -92,11 +92,11 @@ def test_the_reason_of_a_refusal_is_told(serve: Serve) -> None:
         (b"", "cannot be used"),
     ],
 )
-def test_whoever_does_not_understand_is_named(
+def test_a_reply_that_is_not_of_a_daemon_names_the_socket(
     serve: Serve, answer: bytes, words: str
 ) -> None:
     """
-    It may be another server, or break off.
+    It may come from another server, or be cut off.
     """
     with (
         closing(serve([answer])) as asked,
@@ -105,9 +105,9 @@ def test_whoever_does_not_understand_is_named(
         asked.change("restart", {})
 
 
-def test_a_change_may_take_its_time_and_the_status_may_not(serve: Serve) -> None:
+def test_a_change_has_no_timeout_and_the_status_has_one(serve: Serve) -> None:
     """
-    Whichever was asked first over the same connection.
+    In either order over the same connection.
     """
     status = reply(200, b'{"workers": []}')
     with closing(serve([status, reply(200, b"{}"), status])) as asked:

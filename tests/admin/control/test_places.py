@@ -25,7 +25,7 @@ def test_it_is_in_the_users_own_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Made for this user alone.
+    The folder is created for this user only.
     """
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     make_control_folder()
@@ -35,11 +35,11 @@ def test_it_is_in_the_users_own_folder(
     assert 0o700 == (tmp_path / "kvd").stat().st_mode & 0o777
 
 
-def test_without_a_session_there_is_a_place_too(
+def test_without_a_session_there_is_a_folder_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
-    Of root, or below /tmp with the user's number.
+    In /run for root, below /tmp with the user's number for others.
     """
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/does/not/exist")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -52,7 +52,7 @@ def test_a_service_is_found_from_a_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Which has a folder that the service had not.
+    A session has a runtime folder, a service has none.
     """
     session, service = tmp_path / "session", tmp_path / "service"
     service.mkdir(0o700)
@@ -63,11 +63,11 @@ def test_a_service_is_found_from_a_session(
     assert f"{service}/8080.control" == find_control(8080)
 
 
-def test_a_session_of_another_user_is_none(
+def test_the_session_of_another_user_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    It may be left in the environment; its owner can change all that is in it.
+    It may be left in the environment; its owner can change everything in it.
     """
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert f"{tmp_path}/kvd" == control_folders()[0]
@@ -79,27 +79,27 @@ def test_a_session_of_another_user_is_none(
 
 def spoil_mode(folder: Path) -> None:
     """
-    Let others write there.
+    Let other users write there.
     """
     folder.chmod(0o777)
 
 
-def spoil_place(folder: Path) -> None:
+def spoil_type(folder: Path) -> None:
     """
-    Put a link to a folder in its place.
+    Replace the folder by a link to one.
     """
     folder.rename(folder.with_name("elsewhere"))
     folder.symlink_to("elsewhere")
 
 
-@pytest.mark.parametrize("spoil", [spoil_mode, spoil_place])
-def test_a_command_asks_nobody_in_a_folder_that_others_may_change(
+@pytest.mark.parametrize("spoil", [spoil_mode, spoil_type])
+def test_a_command_uses_no_folder_that_others_may_change(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     spoil: Callable[[Path], None],
 ) -> None:
     """
-    Whoever answers there may be anybody.
+    Another program may answer there.
     """
     folder = tmp_path / "kvd"
     folder.mkdir(0o700)
@@ -113,11 +113,11 @@ def test_a_command_asks_nobody_in_a_folder_that_others_may_change(
     assert f"{folder}/8081.control" == find_control(8081)
 
 
-def test_a_command_asks_nobody_in_a_folder_of_another_user(
+def test_a_command_uses_no_folder_of_another_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Who made it before this user's daemon did.
+    Another user may have created it before this user's daemon did.
     """
     folder = tmp_path / "kvd"
     folder.mkdir(0o700)
@@ -130,11 +130,11 @@ def test_a_command_asks_nobody_in_a_folder_of_another_user(
         find_control(8080)
 
 
-def test_what_a_killed_daemon_left_hides_no_living_one(
+def test_the_socket_of_a_killed_daemon_hides_no_live_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Who answers comes first; if nobody does, the first place.
+    A socket that answers comes first; if none does, the first folder.
     """
     folders = [str(tmp_path / "session"), str(tmp_path / "service")]
     monkeypatch.setattr(places, "control_folders", lambda: folders)
@@ -157,7 +157,7 @@ def test_a_folder_that_others_may_change_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Or a link to somewhere, or a file: somebody may have put it there.
+    Likewise a link or a file: another user may have put it there.
     """
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     folder = tmp_path / "kvd"

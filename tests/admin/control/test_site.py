@@ -23,7 +23,7 @@ from tests.stepped import Client, SteppedReactor
 
 class ControlSiteTests(SynchronousTestCase):
     """
-    `ControlSite` tells the status and makes changes.
+    `ControlSite` returns the status and makes changes.
     """
 
     def setUp(self) -> None:
@@ -46,14 +46,14 @@ class ControlSiteTests(SynchronousTestCase):
 
     def change(self, said: dict[str, Any]) -> Deferred[None]:
         """
-        What is asked for.
+        Note a requested change.
         """
         self.asked.append(said)
         return self.answer
 
     def connect(self) -> Client:
         """
-        To the control socket.
+        Connect to the control socket.
         """
         sock = socket.socket(socket.AF_UNIX)
         self.addCleanup(sock.close)
@@ -62,7 +62,7 @@ class ControlSiteTests(SynchronousTestCase):
 
     def post(self, body: bytes, path: bytes = b"policy") -> Client:
         """
-        Ask for a change.
+        Request a change.
         """
         return self.connect().send(
             b"POST /%b HTTP/1.1\r\nHost: kvd\r\nContent-Length: %d\r\n\r\n%b"
@@ -71,13 +71,13 @@ class ControlSiteTests(SynchronousTestCase):
 
     def reply(self, client: Client) -> tuple[int, Any]:
         """
-        The status and what is said, to a client who leaves then.
+        The status and the content of the reply, for a client that then disconnects.
         """
         head, _, body = client.receive().partition(b"\r\n\r\n")
         client.close()
         return int(head.split()[1]), json.loads(body)
 
-    def test_the_status_is_told(self) -> None:
+    def test_the_status_is_returned(self) -> None:
         """
         As JSON.
         """
@@ -98,16 +98,16 @@ class ControlSiteTests(SynchronousTestCase):
         self.answer.callback(None)
         assert (200, {}) == self.reply(client)
 
-    def test_nothing_may_be_said(self) -> None:
+    def test_a_change_may_have_no_arguments(self) -> None:
         """
-        Where the path says it all.
+        If its path says everything.
         """
         assert (200, {}) == self.reply(self.post(b""))
         assert [{}] == self.asked
 
-    def test_what_cannot_be_done_is_said(self) -> None:
+    def test_an_impossible_change_is_refused_with_its_reason(self) -> None:
         """
-        In a sentence, whenever that is found out.
+        At whatever time the reason is found.
         """
         self.answer = Deferred()
         client = self.post(b"{}")
@@ -115,9 +115,9 @@ class ControlSiteTests(SynchronousTestCase):
 
         assert (409, {"error": "not now"}) == self.reply(client)
 
-    def test_what_is_not_understood_is_said(self) -> None:
+    def test_an_invalid_body_is_refused(self) -> None:
         """
-        And nothing is done.
+        And no change is made.
         """
         for body, words in [
             (b"policy", "not JSON"),
@@ -134,7 +134,7 @@ class ControlSiteTests(SynchronousTestCase):
 
     def test_a_mistake_is_logged(self) -> None:
         """
-        And whoever asked is told where it can be read.
+        The reply says that the log describes it.
         """
         self.answer = Deferred()
         client = self.post(b"{}")
@@ -145,9 +145,9 @@ class ControlSiteTests(SynchronousTestCase):
         assert "its log" in told["error"]
         assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
 
-    def test_who_has_asked_may_leave(self) -> None:
+    def test_the_client_may_disconnect(self) -> None:
         """
-        What was asked for is done; a mistake is logged all the same.
+        The change is made all the same, and a mistake is logged.
         """
         for result in (None, ChangeImpossible("not now"), ZeroDivisionError()):
             self.answer = Deferred()
@@ -163,7 +163,7 @@ class ControlSiteTests(SynchronousTestCase):
 
     def test_the_status_cannot_be_changed(self) -> None:
         """
-        Nor a change looked at.
+        Nor can a change be read.
         """
         for request in (b"GET /policy", b"POST /status"):
             with warnings.catch_warnings():

@@ -22,16 +22,16 @@ from kvd.settings import Settings, TCPAddress
 @pytest.fixture
 def board() -> Iterator[Scoreboard]:
     """
-    For three workers.
+    A scoreboard for three workers.
     """
     memory = create_scoreboard(3)
     yield Scoreboard(memory)
     os.close(memory)
 
 
-def test_who_is_gone_does_not_count(board: Scoreboard) -> None:
+def test_a_worker_without_a_process_does_not_count(board: Scoreboard) -> None:
     """
-    Its row still holds what it last did.
+    Its row still has the counts of its last process.
     """
     for worker, requests in enumerate((5, 5, 100)):
         row = board.own_row(worker)
@@ -55,9 +55,9 @@ def test_who_is_gone_does_not_count(board: Scoreboard) -> None:
     assert 1.235 == told["uptime_seconds"]
 
 
-def test_totals_never_become_less() -> None:
+def test_totals_never_fall() -> None:
     """
-    Whether a worker is being replaced, or no longer wanted.
+    While a worker is replaced, or after it was scaled down.
     """
     memory = create_scoreboard(1, rows=8)
     board = Scoreboard(memory)
@@ -95,9 +95,9 @@ def test_totals_never_become_less() -> None:
     assert all_of_them == totals("ready", "starting")
 
 
-def test_histograms_are_told_with_their_bounds(board: Scoreboard) -> None:
+def test_histograms_have_their_bounds(board: Scoreboard) -> None:
     """
-    Of requests and of turns of the reactor, which twistd's own does not count.
+    Of requests, and of turns of the reactor, which twistd's own reactor does not count.
     """
     row = board.own_row(0)
     row.finished(0.3)
@@ -123,11 +123,11 @@ def test_histograms_are_told_with_their_bounds(board: Scoreboard) -> None:
         ([], [None, None, None]),
     ],
 )
-def test_queues_are_told_where_they_are(
+def test_queues_are_reported_by_socket(
     board: Scoreboard, members: list[set[int]], own: list[int | None]
 ) -> None:
     """
-    For each socket; and for each worker, if nobody else accepts from it.
+    And by worker, if no other worker accepts from the socket.
     """
     group = open_group(TCPAddress("127.0.0.1", 0), 3)
     workers = [WorkerState(number, 10, "starting", 0) for number in range(3)]
@@ -145,9 +145,9 @@ def test_queues_are_told_where_they_are(
     assert expected == [row.get("accept_queue") for row in told["workers"]]
 
 
-def test_who_drains_says_so(board: Scoreboard) -> None:
+def test_a_draining_daemon_says_so(board: Scoreboard) -> None:
     """
-    And its sockets, which are closed, have no queues.
+    Its sockets, which are closed, have no queues.
     """
     group = open_group(TCPAddress("127.0.0.1", 0), 1)
     group.close()

@@ -20,7 +20,7 @@ from tests.admin.status.worked import served
 
 class HistoryTests(SynchronousTestCase):
     """
-    Sums become what happened each second.
+    The history has the difference of the sums in each second.
     """
 
     def setUp(self) -> None:
@@ -32,7 +32,7 @@ class HistoryTests(SynchronousTestCase):
 
     def second(self, *sums: Sums) -> Sample:
         """
-        One more, at the end of which the sums are these.
+        Let a second pass, at the end of which these are the sums.
         """
         self.sums = sums
         self.clock.advance(1)
@@ -40,15 +40,15 @@ class HistoryTests(SynchronousTestCase):
         assert newest is not None
         return newest
 
-    def test_the_first_reading_tells_nothing(self) -> None:
+    def test_the_first_reading_gives_no_sample(self) -> None:
         """
-        Whatever had been counted before it.
+        Whatever was counted before it.
         """
         assert self.history.newest is None
 
     def test_rates_are_what_was_added(self) -> None:
         """
-        To each sum, in the second.
+        The growth of each sum in the second.
         """
         self.second(served(100), served(100))
         sample = self.second(
@@ -59,9 +59,9 @@ class HistoryTests(SynchronousTestCase):
         assert (5000.0, 0.25) == (sample.workers[0].bytes_in, sample.workers[0].busy)
         assert 30.0 == sample.summary()["requests_per_second"]
 
-    def test_a_late_second_is_as_long_as_it_was(self) -> None:
+    def test_a_late_sample_covers_its_real_time(self) -> None:
         """
-        And its delay is told.
+        And it has the delay.
         """
         self.sums = [served(100), NOTHING]
         self.clock.advance(1.25)
@@ -71,9 +71,9 @@ class HistoryTests(SynchronousTestCase):
         assert 80.0 == newest.workers[0].requests
         assert pytest.approx(0.25) == newest.supervisor_delay
 
-    def test_a_date_that_is_set_changes_what_is_shown_alone(self) -> None:
+    def test_setting_the_clock_changes_only_the_date(self) -> None:
         """
-        Not the rates, nor which sample is newer.
+        Neither the rates nor the order of samples.
         """
         for count, date in enumerate((-3600.0, 3600.0, 0.0), 1):
             self.date = date
@@ -85,7 +85,7 @@ class HistoryTests(SynchronousTestCase):
 
     def test_no_worker_is_busier_than_all_the_time(self) -> None:
         """
-        A turn counts when it ends, and may have begun in another second.
+        A turn counts when it ends, and may have begun in an earlier second.
         """
         sample = self.second(replace(NOTHING, busy_seconds=1.25), NOTHING)
 
@@ -116,7 +116,7 @@ class HistoryTests(SynchronousTestCase):
 
     def test_the_longest_turn_is_that_of_the_second(self) -> None:
         """
-        None where the reactor did not turn.
+        None if the reactor made no turn.
         """
         turned = [0] * BUCKETS
         turned[3], turned[9] = 1000, 1
@@ -129,7 +129,7 @@ class HistoryTests(SynchronousTestCase):
 
     def test_balance_goes_over_several_seconds(self) -> None:
         """
-        In which taking turns is even, as it is not in one.
+        Over several seconds a rotation is even, within one it is not.
         """
         requests = [0, 0]
         for second in range(BALANCE_SAMPLES):
@@ -146,10 +146,10 @@ class HistoryTests(SynchronousTestCase):
         as_much = replace(served(requests[1]), busy_seconds=0.25)
         assert 1.0 == self.second(works, as_much).balance_busy
 
-    def test_places_may_come_and_go(self) -> None:
+    def test_workers_may_come_and_go(self) -> None:
         """
-        A new one is counted from its first second on, and is uneven with nobody
-        before it has been there for as long as the others.
+        A new worker counts from its first second on, but in the balance only when it
+        has existed for as long as the others.
         """
         self.second(served(10), served(10))
         sample = self.second(served(20), served(20), served(500))
@@ -162,15 +162,15 @@ class HistoryTests(SynchronousTestCase):
         assert [10.0] == [rates.requests for rates in sample.workers]
         assert sample.summary()["requests_per_second"] == 10
 
-    def test_nothing_is_neither_even_nor_uneven(self) -> None:
+    def test_without_requests_there_is_no_balance(self) -> None:
         """
-        There is no index of it.
+        The index is None.
         """
         sample = self.second(NOTHING, NOTHING)
 
         assert (None, None) == (sample.balance_requests, sample.balance_busy)
 
-    def test_only_so_much_is_kept(self) -> None:
+    def test_the_number_of_samples_is_bounded(self) -> None:
         """
         However long a daemon runs.
         """
@@ -181,7 +181,7 @@ class HistoryTests(SynchronousTestCase):
 
     def test_it_ends(self) -> None:
         """
-        And asks no more.
+        No further samples are taken.
         """
         self.history.stop()
 

@@ -10,7 +10,7 @@ from tests.admin.status.worked import served
 
 def test_work_is_entered_for_the_policy_of_the_time() -> None:
     """
-    Each has what was added while it was in force, also when it comes back.
+    Each policy has what was added while it was in force, also when it returns.
     """
     ledger = Ledger()
     ledger.enter("shared", [NOTHING, NOTHING])
@@ -26,8 +26,7 @@ def test_work_is_entered_for_the_policy_of_the_time() -> None:
 
 def test_no_account_shrinks_with_the_number_of_workers() -> None:
     """
-    What was done stays done, and what is done in a place that comes back is added
-    to what it had.
+    Work stays counted, and the work of a worker that returns is added.
     """
     ledger = Ledger()
     ledger.enter("shared", [served(5), served(7)])
@@ -40,7 +39,7 @@ def test_no_account_shrinks_with_the_number_of_workers() -> None:
 
 def test_nothing_is_lost_however_rarely_it_is_read() -> None:
     """
-    The accounts together have all that was counted.
+    The accounts together have everything that was counted.
     """
     ledger = Ledger()
     ledger.enter("shared", [served(40), served(2)])

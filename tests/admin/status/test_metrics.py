@@ -37,7 +37,7 @@ def taken(
     shadow: Mapping[str, Any] | None = None,
 ) -> Snapshot:
     """
-    What a snapshot holds of workers in these states.
+    A snapshot of workers in these states.
     """
     counts = None if shadow is None else dict(shadow)
     workers = [WorkerState(n, 100 + n, state, 0) for n, state in enumerate(states)]
@@ -76,7 +76,7 @@ def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
 
 def test_each_worker_has_its_numbers() -> None:
     """
-    As they stand on the scoreboard.
+    Those on the scoreboard.
     """
     with scoreboard(2) as board:
         serve(board.own_row(0), 3)
@@ -100,9 +100,9 @@ def test_each_worker_has_its_numbers() -> None:
     assert key("kvd_requests_in_progress", worker="1") not in seen
 
 
-def test_stalls_of_a_place_that_is_no_longer_wanted_are_told() -> None:
+def test_stalls_of_a_worker_that_was_scaled_down_are_reported() -> None:
     """
-    A counter that disappeared would make the sum over all workers fall.
+    If the counter disappeared, the sum over all workers would fall.
     """
     with scoreboard(2) as board:
         board.count_stall(1)
@@ -117,8 +117,8 @@ def test_stalls_of_a_place_that_is_no_longer_wanted_are_told() -> None:
 
 def test_latency_is_a_histogram() -> None:
     """
-    Of requests at or below each bound, with their sum and their number, for each
-    worker and for the policy.
+    Requests at or below each bound, with their sum and number, for each worker and for
+    the policy.
     """
     with scoreboard(1) as board:
         row = board.own_row(0)
@@ -141,7 +141,7 @@ def test_latency_is_a_histogram() -> None:
 
 def test_turns_of_a_reactor_are_a_histogram() -> None:
     """
-    Whose sum is the time in which it did not wait.
+    Its sum is the time in which the reactor did not wait.
     """
     with scoreboard(1) as board:
         row = board.own_row(0)
@@ -155,9 +155,9 @@ def test_turns_of_a_reactor_are_a_histogram() -> None:
     assert seen[key("kvd_worker_busy_seconds_total", worker="0")] == took < 1
 
 
-def test_what_waits_is_told_beside_what_may() -> None:
+def test_queues_are_reported_with_their_limits() -> None:
     """
-    At each address; and no delay is a delay too.
+    At each address; a delay of zero is reported too.
     """
     with scoreboard(1) as board:
         snapshot = taken(board, "ready")
@@ -174,7 +174,7 @@ def test_what_waits_is_told_beside_what_may() -> None:
 
 def test_no_counter_goes_back_when_a_worker_is_replaced() -> None:
     """
-    Nor is any missing while there is none in its place.
+    And none is missing while the worker has no process.
     """
     with scoreboard(1) as board:
         row = board.own_row(0)
@@ -203,9 +203,9 @@ def test_no_counter_goes_back_when_a_worker_is_replaced() -> None:
     assert 2 == seen[-1][key("kvd_worker_starts_total", worker="0")]
 
 
-def test_one_process_has_no_reactor_that_is_watched() -> None:
+def test_twistds_own_reactor_is_not_measured() -> None:
     """
-    Where twistd itself serves, nobody counts its waiting.
+    It does not count its waiting.
     """
     with scoreboard(1) as board:
         serve(board.own_row(0), 1)
@@ -215,9 +215,9 @@ def test_one_process_has_no_reactor_that_is_watched() -> None:
     assert not [name for name, _ in seen if "loop_delay" in name or "busy" in name]
 
 
-def test_a_shadow_is_told_beside_what_was_dealt() -> None:
+def test_a_shadow_is_reported_beside_the_policy() -> None:
     """
-    How often it agreed, and what each worker would have had.
+    How often it agreed, and its share for each worker.
     """
     shadow = Shadow("leastbusy", LeastBusy())
     busy = view(2, requests=(1, 0), handing_over=(2, 0))
@@ -243,7 +243,7 @@ def test_a_shadow_is_told_beside_what_was_dealt() -> None:
 
 def test_a_shadow_that_sees_nothing_has_a_name_only() -> None:
     """
-    Without one there is nothing at all.
+    Without a shadow there are no such metrics.
     """
     waiting = {"policy": "shared", "model": True}
     with scoreboard(1) as board:
@@ -273,7 +273,7 @@ def test_the_format_is_the_one_that_is_asked_for() -> None:
 
 def test_the_supervisor_is_measured_as_any_process() -> None:
     """
-    Under the names that dashboards know, and without Python's own.
+    Under the names that dashboards know, without Python's own metrics.
     """
     with scoreboard(1) as board:
         names = {name for name, _ in rendered(taken(board, "ready"))}

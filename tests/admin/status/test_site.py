@@ -1,5 +1,5 @@
 """
-Tests for `kvd.admin.status.site`, over true sockets and a reactor that steps.
+Tests for `kvd.admin.status.site`, with real sockets and a stepped reactor.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STATUS: Mapping[str, Any] = {
 @dataclass(frozen=True)
 class Reply:
     """
-    What came back.
+    A reply of the site.
     """
 
     status: int
@@ -47,7 +47,7 @@ class Reply:
 
 class StatusSiteTests(SynchronousTestCase):
     """
-    `StatusSite` answers, and only reads.
+    `StatusSite` replies, and is read-only.
     """
 
     address: Address = TCPAddress("127.0.0.1", 0)
@@ -84,7 +84,7 @@ class StatusSiteTests(SynchronousTestCase):
 
     def connect(self) -> Client:
         """
-        A connection to the site.
+        Connect to the site.
         """
         sock = socket.socket(self.family, socket.SOCK_STREAM)
         self.addCleanup(sock.close)
@@ -94,13 +94,13 @@ class StatusSiteTests(SynchronousTestCase):
 
     def ask(self, path: str, host: str = "localhost", method: str = "GET") -> Reply:
         """
-        One request.
+        Send a request and return the reply.
         """
         return self.send(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
 
     def send(self, data: bytes) -> Reply:
         """
-        Bytes over a connection of their own.
+        Send bytes over a new connection.
         """
         head, _, body = self.connect().send(data).receive().partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
@@ -112,7 +112,7 @@ class StatusSiteTests(SynchronousTestCase):
 
     def test_it_is_healthy_while_it_answers(self) -> None:
         """
-        Whatever the workers are at.
+        Whatever the workers do.
         """
         reply = self.ask("/health")
 
@@ -120,7 +120,7 @@ class StatusSiteTests(SynchronousTestCase):
 
     def test_one_ready_worker_is_enough(self) -> None:
         """
-        It serves for the others.
+        It serves the sockets of the others too.
         """
         reply = self.ask("/ready")
 
@@ -138,9 +138,9 @@ class StatusSiteTests(SynchronousTestCase):
         assert 10 == told["last_second"]["requests_per_second"]
         assert STATUS["workers"] == told["workers"]
 
-    def test_the_past_is_told_at_once(self) -> None:
+    def test_the_history_is_returned(self) -> None:
         """
-        For a page that was opened just now.
+        For a page that was just opened.
         """
         for requests in (7, 10):
             self.sums = [served(requests), NOTHING]
@@ -152,7 +152,8 @@ class StatusSiteTests(SynchronousTestCase):
 
     def test_the_page_is_whole_and_runs_nothing_else(self) -> None:
         """
-        Its policy names what is in it, and lets it fetch from here alone.
+        Its policy names its own style and script, and permits fetching only from this
+        site.
         """
         reply = self.ask("/")
         policy = reply.fields["content-security-policy"]
@@ -165,9 +166,9 @@ class StatusSiteTests(SynchronousTestCase):
         assert "unsafe" not in policy
         assert self.ask("/", method="HEAD").body == b""
 
-    def test_whatever_is_answered_stays_what_it_is(self) -> None:
+    def test_every_reply_has_the_protective_fields(self) -> None:
         """
-        No browser is to guess at it, keep it, or show it in a frame.
+        Browsers must not guess its type, keep it, or show it in a frame.
         """
         replies = [
             self.ask(path)
@@ -183,7 +184,7 @@ class StatusSiteTests(SynchronousTestCase):
 
     def test_another_name_is_not_answered(self) -> None:
         """
-        It may be a page's that leads it here.
+        A foreign page may have led the browser here.
         """
         for path in ("/", "/status.json", "/metrics"):
             reply = self.ask(path, host="evil.example")
@@ -192,14 +193,14 @@ class StatusSiteTests(SynchronousTestCase):
 
     def test_nothing_else_is_there(self) -> None:
         """
-        No folder, no file, no further name.
+        No folder, no file, no other name.
         """
         for path in ("/metrics/", "/x", "/../etc/passwd", "/page.js", "/a/b"):
             assert 404 == self.ask(path).status, path
 
-    def test_it_is_only_read(self) -> None:
+    def test_it_is_read_only(self) -> None:
         """
-        A short body is read past, and kept nowhere; the connection goes on.
+        A short body is skipped, and the connection stays open.
         """
         for method in ("POST", "PUT", "DELETE", "OPTIONS", "TRACE"):
             assert 405 == self.ask("/status.json", method=method).status
@@ -220,7 +221,7 @@ class StatusSiteTests(SynchronousTestCase):
 
     def test_a_long_body_ends_the_connection(self) -> None:
         """
-        It is not asked for, nor read.
+        The body is neither requested nor read.
         """
         length = b"Content-Length: %d\r\n" % (MAX_BODY_BYTES + 1)
         for fields in (
@@ -238,7 +239,7 @@ class StatusSiteTests(SynchronousTestCase):
 
     def test_a_length_that_is_no_number_for_python_is_refused(self) -> None:
         """
-        Wherever it stands, once, and without a word in the log.
+        In any field line, once, and without a line in the log.
         """
         length = b"Content-Length: " + b"9" * 5_000 + b"\r\n"
         for fields in (length, length + b"A: b\r\nC: d\r\n", b"A: b\r\n" + length):
@@ -252,7 +253,7 @@ class StatusSiteTests(SynchronousTestCase):
 
     def test_chunks_without_end_end_the_connection(self) -> None:
         """
-        However small they are, and whatever comes with them.
+        However small they are, and whatever follows them.
         """
         for size in (1, 5_000):
             chunk = b"%x\r\n%b\r\n" % (size, b"x" * size)
@@ -272,7 +273,7 @@ class StatusSiteTests(SynchronousTestCase):
             assert not said or said.startswith(b"HTTP/1.1 413 ")
         assert 200 == self.ask("/health").status
 
-    def test_a_mistake_of_ours_tells_no_details(self) -> None:
+    def test_an_internal_error_shows_no_details(self) -> None:
         """
         They are in the log.
         """
@@ -284,9 +285,9 @@ class StatusSiteTests(SynchronousTestCase):
         assert b"Traceback" not in reply.body
         assert 1 == len(self.flushLoggedErrors(ValueError))
 
-    def test_metrics_are_gathered_when_they_are_asked_for(self) -> None:
+    def test_metrics_are_collected_when_they_are_requested(self) -> None:
         """
-        What was done since the last second, too. Spelling them takes a thread.
+        Including the work since the last sample. They are rendered in a thread.
         """
         self.sums = [served(7), served(3)]
         for method, expected in (("GET", b"rendered"), ("HEAD", b"")):
@@ -303,9 +304,9 @@ class StatusSiteTests(SynchronousTestCase):
             assert b"Content-Length: 8" in reply
             assert expected == body
 
-    def test_metrics_for_who_has_left_are_nobodys(self) -> None:
+    def test_the_client_may_disconnect_before_its_metrics_are_ready(self) -> None:
         """
-        Whatever became of them.
+        Whether rendering succeeds or fails.
         """
         for outcome in ((b"rendered", "text/odd"), Failure(ZeroDivisionError())):
             rendered: Deferred[tuple[bytes, str]] = Deferred()
@@ -320,7 +321,7 @@ class StatusSiteTests(SynchronousTestCase):
 
     def test_nothing_is_read_after_the_end(self) -> None:
         """
-        And the socket is whose it was.
+        And the caller still owns its socket.
         """
         self.reactor.advance(1)
         before = len(self.site._history.samples)
@@ -330,9 +331,9 @@ class StatusSiteTests(SynchronousTestCase):
         assert 1 <= before == len(self.site._history.samples)
         assert -1 != self.group.members[0].fileno()
 
-    def test_who_comes_takes_the_place_of_who_waits(self) -> None:
+    def test_a_new_connection_replaces_the_longest_idle_one(self) -> None:
         """
-        Of the one that was answered, or came, longest ago.
+        The one that was answered or opened longest ago.
         """
         self.patch(answering, "MAX_CONNECTIONS", 3)
         answered, silent, begun = self.connect(), self.connect(), self.connect()
@@ -346,9 +347,9 @@ class StatusSiteTests(SynchronousTestCase):
             assert gone.ended or gone.reset
             assert answered.send(get).receive().endswith(b"ok\n")
 
-    def test_idle_connections_lock_nobody_out(self) -> None:
+    def test_idle_connections_block_no_client(self) -> None:
         """
-        Be they as many as may be, or more.
+        Even if there are as many as permitted, or more.
         """
         idle = [self.connect() for _ in range(answering.MAX_CONNECTIONS + 20)]
         for _ in range(3):
@@ -358,7 +359,7 @@ class StatusSiteTests(SynchronousTestCase):
         closed = sum(client.ended or client.reset for client in idle)
         assert 20 <= closed <= 23
 
-    def test_nobody_is_answered_after_the_end(self) -> None:
+    def test_after_the_end_no_connection_is_accepted(self) -> None:
         """
         Nothing listens there.
         """
@@ -372,7 +373,7 @@ class StatusSiteTests(SynchronousTestCase):
 
 class UnixTests(StatusSiteTests):
     """
-    The same on a Unix socket, whose file stays as it was made.
+    The same on a Unix socket, whose file stays as it was created.
     """
 
     def setUp(self) -> None:
@@ -383,14 +384,14 @@ class UnixTests(StatusSiteTests):
 
     def test_another_name_is_not_answered(self) -> None:
         """
-        There, any name will do.
+        On a Unix socket, any host is accepted.
         """
         assert 200 == self.ask("/health", host="kvd").status
 
 
 class ReadinessTests(SynchronousTestCase):
     """
-    Whether connections should come.
+    Whether a load balancer should send connections.
     """
 
     def test_without_a_ready_worker_they_should_not(self) -> None:
@@ -405,7 +406,7 @@ class ReadinessTests(SynchronousTestCase):
 
     def test_while_draining_they_should_not(self) -> None:
         """
-        However many workers are there still.
+        However many workers are still ready.
         """
         assert (503, "kvd is draining.\n") == readiness(
             {"draining": True, "workers": [{"state": "ready"}]}

@@ -15,9 +15,9 @@ from tests.daemon.test_service import listening, options
 from tests.ports import unused_port
 
 
-def test_a_site_that_cannot_be_closes_the_addresses() -> None:
+def test_a_site_that_fails_to_start_closes_the_addresses() -> None:
     """
-    And ends the start with a sentence.
+    And the start ends with a message.
     """
     port = unused_port()
     with (
@@ -35,9 +35,9 @@ def test_a_site_that_cannot_be_closes_the_addresses() -> None:
     assert not listening(port)
 
 
-def test_who_needs_no_site_does_not_pay_for_it() -> None:
+def test_without_a_site_its_modules_are_not_imported() -> None:
     """
-    Neither the supervisor nor the fork server, whose memory all workers have.
+    Neither by the supervisor nor by the fork server, whose memory all workers share.
     """
     program = (
         "import sys, kvd.daemon.service, kvd.options, kvd.workers.child,"

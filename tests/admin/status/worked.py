@@ -16,7 +16,7 @@ from kvd.dispatch.scoreboard import Row, Scoreboard, Sums, create_scoreboard
 
 def served(requests: int, bucket: int = 10) -> Sums:
     """
-    The sums of a worker that has served so many alike.
+    The sums of a worker that has served this many equal requests.
     """
     latency = [0] * BUCKETS
     latency[bucket] = requests
@@ -26,7 +26,7 @@ def served(requests: int, bucket: int = 10) -> Sums:
 @contextmanager
 def scoreboard(workers: int) -> Iterator[Scoreboard]:
     """
-    An empty one.
+    Make an empty scoreboard.
     """
     memory = create_scoreboard(workers)
     try:
@@ -37,7 +37,7 @@ def scoreboard(workers: int) -> Iterator[Scoreboard]:
 
 def serve(row: Row, requests: int, seconds: float = 0.001) -> None:
     """
-    Count requests of one connection, each of which took so long.
+    Count requests of one connection, each with this duration.
     """
     row.opened()
     for _ in range(requests):

@@ -236,7 +236,7 @@ class OtherValueTests(FastPathCase):
         From the moment that its inode could be another's: what was forgotten is not
         known, even if the same number comes again.
         """
-        self.store.insides.recent.close()
+        self.store.fast_path_state.recent.close()
         self.assert_left(get("a/b"))
 
     def test_it_is_of_others(self) -> None:
@@ -286,7 +286,7 @@ class OtherValueTests(FastPathCase):
         with mock.patch("time.time", return_value=time.time() + 7200):
             # The native clock is the true one.
             self.assert_left(get("k"))
-        assert Key(b"k") in self.store.insides.recent._values
+        assert Key(b"k") in self.store.fast_path_state.recent._values
 
     def test_its_head_is_too_long(self) -> None:
         """
@@ -307,7 +307,7 @@ class ManyValuesTests(FastPathCase):
         """
         The fast path holds no value longer.
         """
-        self.store.insides.recent._most = 10
+        self.store.fast_path_state.recent._most = 10
         for number in range(30):
             self.keep(f"{number}", b"%d" % number)
             self.served(get(f"{number}"))

@@ -144,6 +144,28 @@ class LeakTests(FastPathCase):
 
         self.assert_steady(to_nobody)
 
+    def test_connections_that_stay(self) -> None:
+        """
+        Whether their requests are served at once, or left to whoever asks or to nobody.
+        """
+        self.keep("k", b"v")
+        unusual = get("k", b"Range: bytes=0-\r\n")
+
+        def stay(number: int) -> None:
+            near, far = socket.socketpair()
+            joined = self.fast_path.join(near.fileno())
+            far.sendall(get("k"))
+            assert self.fast_path.serve_idle(near.fileno())
+            far.sendall(unusual)
+            assert not self.fast_path.serve_idle(near.fileno())
+            if number % 2:
+                assert unusual == self.fast_path.serve(near.fileno())
+            joined.leave()
+            near.close()
+            far.close()
+
+        self.assert_steady(stay)
+
     def test_what_is_told(self) -> None:
         """
         Of each request.

@@ -418,7 +418,7 @@ class KeepingTests(StoringTests):
         """
         What is kept for each key.
         """
-        kept = self.store.insides.kept
+        kept = self.store.fast_path_state.kept
         assert kept is not None
         bodies = {}
         for key, name in kept.items():
@@ -433,7 +433,7 @@ class KeepingTests(StoringTests):
         """
         The folder of uploads.
         """
-        return self.store.insides.uploads.descriptor
+        return self.store.fast_path_state.uploads.descriptor
 
     def test_what_is_replaced_first_is_kept(self) -> None:
         """
@@ -509,7 +509,7 @@ class NotKeptTests(FastPathCase):
         """
         But for keys of which something is kept: that is as much as before.
         """
-        kept = self.store.insides.kept
+        kept = self.store.fast_path_state.kept
         assert kept is not None
         kept.update((Key(b"%d" % number), b"") for number in range(MOST_KEPT - 1))
         self.served(put("k", b"v"))

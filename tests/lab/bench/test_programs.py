@@ -85,8 +85,8 @@ def test_a_policy_that_is_replaced_is_not_measured(
 
     def told(control: ControlSocket) -> dict[str, Any]:
         worker = {"worker": 0, "state": "ready"}
-        instead = {"by": "steered:by=random", "reason": "it is forbidden"}
-        return {"workers": [worker], "instead": [instead]}
+        fallback = {"by": "steered:by=random", "reason": "it is forbidden"}
+        return {"workers": [worker], "fallbacks": [fallback]}
 
     monkeypatch.setattr(ControlSocket, "status", told)
     with (
