@@ -74,7 +74,7 @@ lint: $(VENV)/developed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --cache-dir build/imports
 
 # The documents as a site, in build/docs; whatever Sphinx warns of is an error.
 docs: $(VENV)/developed
@@ -186,5 +186,5 @@ $(VENV)/served: pyproject.toml $(NATIVE) | $(BIN)/python
 
 $(VENV)/developed: pyproject.toml $(NATIVE) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	CFLAGS="$(WARNINGS)" $(BIN)/python -W ignore -m tests.native.build
+	$(BIN)/python -W ignore -m tests.native.build $(WARNINGS)
 	touch $@ $(VENV)/served

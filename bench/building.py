@@ -1,5 +1,5 @@
 """
-The programs in C, made when they are needed.
+The programs in C, compiled when they are needed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def build(folder: Path) -> Programs:
 
 
 def _find(program: str, package: str) -> Path:
-    # nginx is where only root's PATH leads.
+    # nginx is in a folder that only root's PATH has.
     found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
     if found is None:
         raise BenchFailed(
@@ -64,7 +64,7 @@ def _compile(compiler: Path, source: str, target: Path, *options: str) -> None:
     path = SOURCES / source
     if target.exists() and target.stat().st_mtime > path.stat().st_mtime:
         return
-    # Moved into place, so that a compiler which was interrupted leaves nothing.
+    # Renamed at the end, so that an interrupted compiler leaves no program.
     half = target.with_suffix(".half")
     command = [str(compiler), *_FLAGS, "-o", str(half), str(path), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603

@@ -1,5 +1,5 @@
 """
-What is sent to a server, and what came of it; ``baselines/load.c`` sends it.
+The load of a server and its report; ``baselines/load.c`` sends it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ THREADS: Final = 2
 @dataclass(frozen=True)
 class Load:
     """
-    A kind of request, sent over and over by so many clients at once.
+    A kind of request that clients send again and again.
     """
 
     method: str
@@ -40,7 +40,7 @@ class Load:
 @dataclass(frozen=True)
 class Report:
     """
-    What a load saw.
+    The results of a load.
     """
 
     requests: int
@@ -95,8 +95,8 @@ def sending(
             yield reports
         finally:
             process.terminate()
-            said, _ = process.communicate()
-    reports.append(Report(**json.loads(said)))
+            output, _ = process.communicate()
+    reports.append(Report(**json.loads(output)))
 
 
 def _command(

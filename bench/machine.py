@@ -1,5 +1,5 @@
 """
-The machine of a run, with what the benchmark needs beside kvd.
+The machine of a run, with the versions of the baselines.
 """
 
 from __future__ import annotations

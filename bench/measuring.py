@@ -27,7 +27,7 @@ from kvd.lab.measuring.processes import cpu_seconds
 
 WARM_UP_SECONDS: Final = 0.2
 _SETTLE_SECONDS: Final = 0.5
-# More than a run can take beside its own time: the end of the last requests.
+# More than the last requests of a run can take after its end.
 _BACKGROUND_SECONDS: Final = 60
 TMPFS: Final = Path("/dev/shm")  # noqa: S108  # a folder of an unused name in it
 
@@ -43,7 +43,7 @@ class Run:
     report: Report
     server_cpu_seconds: float
     wall_seconds: float
-    """For which the server's CPU time was counted."""
+    """The time over which the server's CPU time was counted."""
 
     @property
     def rate(self) -> float:
@@ -110,15 +110,15 @@ class Bench:
     @contextmanager
     def _ready(self, workload: Workload, contender: Contender) -> Iterator[Running]:
         """
-        A server with what the load will read or overwrite.
+        A server with the values that the load will read or overwrite.
         """
         parent = self.disk if workload.medium == "disk" else TMPFS
         folder = Path(tempfile.mkdtemp(prefix="kvd-bench-", dir=parent))
         try:
             with contender.server.start(self.programs, folder) as running:
                 load = contender.load or workload.load
-                # One client, so that each key is reached. Those that are sent
-                # beside the load are new when they come first.
+                # One client, so that each key is written. The keys of a background
+                # load are new when it first sends them.
                 fill = replace(load, method="PUT", connections=1, new_connections=False)
                 filled = send(self.programs, running.port, fill, requests=load.keys)
                 if filled.errors:
@@ -148,7 +148,7 @@ class Bench:
 
     def _measured(self, name: str, load: Load, server: Running, number: int) -> Run:
         """
-        Send a load, and look at the server's clock before and after.
+        Send a load, and read the server's CPU time before and after.
         """
         send(self.programs, server.port, load, seconds=WARM_UP_SECONDS)
         began, before = time.monotonic(), cpu_seconds(server.pids)
@@ -160,8 +160,8 @@ class Bench:
 
     def _ceiling(self, workload: Workload) -> Run:
         """
-        The same load to a server that opens no file for PUT, and only sends files
-        of tmpfs for GET.
+        The same load to a server that opens no file for PUT, and for GET only sends
+        files of tmpfs.
         """
         leanest = CServer(put="splice", null=workload.load.method == "PUT")
         contender = Contender("ceiling", leanest)

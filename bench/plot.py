@@ -33,17 +33,19 @@ def draw_ratios(record: Record) -> str:
     plain(axes, "x")
     for number, (_, ratio) in enumerate(lines):
         color = GOOD if ratio.reached else ACCENT
-        seen = ratio.seen
-        axes.hlines(number, seen.least, seen.most, color=color, linewidth=5, alpha=0.3)
-        axes.plot(seen.median, number, "o", color=color, markersize=6)
+        spread = ratio.measured
+        axes.hlines(
+            number, spread.least, spread.most, color=color, linewidth=5, alpha=0.3
+        )
+        axes.plot(spread.median, number, "o", color=color, markersize=6)
         axes.plot(
             ratio.target, number, "|", color=INK, markersize=13, markeredgewidth=2
         )
     axes.axvline(1, color=FAINT, linewidth=1, zorder=0)
     axes.set_xscale("log")
     ticks = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20]
-    low = min([0.5, *(min(r.seen.least, r.target or 1) for _, r in lines)])
-    high = max([2.0, *(max(r.seen.most, r.target or 1) for _, r in lines)])
+    low = min([0.5, *(min(r.measured.least, r.target or 1) for _, r in lines)])
+    high = max([2.0, *(max(r.measured.most, r.target or 1) for _, r in lines)])
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlim(low / 1.15, high * 1.15)
     axes.minorticks_off()

@@ -1,5 +1,5 @@
 """
-From runs to the figures that are shown; nothing here measures.
+The figures of runs; nothing here measures.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Ratio:
     figure: str
     """``rate``, ``work`` or ``p99``."""
     against: str
-    seen: Spread
+    measured: Spread
     target: float | None
 
     @property
@@ -76,7 +76,7 @@ class Ratio:
         """
         Whether the median reaches the target; None without one.
         """
-        return None if self.target is None else self.seen.median >= self.target
+        return None if self.target is None else self.measured.median >= self.target
 
 
 def rows(outcome: Outcome) -> Sequence[Row]:

@@ -1,5 +1,5 @@
 """
-A run of the benchmark as it is kept: what was measured, and the figures made of it.
+The record of a benchmark: all runs, and the figures made of them.
 """
 
 from __future__ import annotations

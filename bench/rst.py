@@ -1,9 +1,9 @@
 """
-A run's tables, put into a document.
+Puts the tables of a run into a document.
 
     python -m bench.rst build/bench/<date>/result.json docs/performance.rst
 
-replaces what stands between the comments ``.. figures`` and ``.. end of figures``.
+replaces the text between the comments ``.. figures`` and ``.. end of figures``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def as_rst(record: Record) -> str:
 
 def replace_figures(document: str, figures: str) -> str:
     """
-    Put figures into a document in place of those that it has.
+    Replace the figures of a document.
     """
     before, _, rest = document.partition(_BEGIN)
     _, _, after = rest.partition(_END)
@@ -55,7 +55,7 @@ def replace_figures(document: str, figures: str) -> str:
 
 def main(result: str, document: str) -> None:
     """
-    Bring a document up to date.
+    Update a document.
     """
     path = Path(document)
     path.write_text(

@@ -56,14 +56,14 @@ class Server(Protocol):
         Serve until the ``with`` is left.
 
         Args:
-            folder: An empty one, for values and whatever else the server keeps.
+            folder: An empty one, for values and the server's other files.
         """
 
 
 @dataclass(frozen=True)
 class Kvd:
     """
-    The daemon, with its defaults but for what is named here.
+    The daemon, with its defaults except for these settings.
     """
 
     policy: str = "reuseport"
@@ -94,8 +94,8 @@ class Nginx:
     nginx with its dav module.
 
     Set up as Debian does it (``sendfile``, ``tcp_nopush``), with listeners like
-    kvd's, without a limit for bodies or for requests of a connection. Bodies wait
-    where they are only renamed, not copied, once they are complete.
+    kvd's, without a limit for bodies or for requests of a connection. Bodies are
+    written where they can be renamed, and need not be copied, when they are complete.
     """
 
     workers: int = WORKERS
@@ -104,7 +104,7 @@ class Nginx:
     def start(self, programs: Programs, folder: Path) -> Iterator[Running]:
         port = unused_port()
         config = folder / "nginx.conf"
-        # Workers of root would be nobody, who may not enter the folder.
+        # Started by root, workers would run as nobody, which cannot enter the folder.
         user = "user root;" if os.geteuid() == 0 else ""
         config.write_text(
             f"""

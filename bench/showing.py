@@ -85,8 +85,8 @@ def ratio_cells(ratio: Ratio) -> tuple[str, ...]:
     return (
         ratio.against,
         FIGURES[ratio.figure],
-        f"{ratio.seen.median:.2f}",
-        f"{ratio.seen.least:.2f}..{ratio.seen.most:.2f}",
+        f"{ratio.measured.median:.2f}",
+        f"{ratio.measured.least:.2f}..{ratio.measured.most:.2f}",
         "" if ratio.target is None else f"{ratio.target:g}",
         "" if ratio.reached is None else verdict(ratio.reached),
     )

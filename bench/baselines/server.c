@@ -1,5 +1,5 @@
 /*
- * A file server as the article's C peer is described: threads and epoll.
+ * A file server as the C server of the article is described: threads and epoll.
  *
  * Each thread has an epoll instance and a SO_REUSEPORT listener of its own and
  * shares nothing. PUT writes the body into the file as it comes, in place: a
@@ -560,7 +560,7 @@ static ssize_t move_by_splice(struct worker *worker, struct connection *connecti
 	for (ssize_t rest = came; rest > 0;) {
 		ssize_t written = splice(worker->pipe[0], NULL, connection->file, NULL,
 					 (size_t)rest, SPLICE_F_MOVE);
-		if (written <= 0) /* A peer for measuring: no disk is full here. */
+		if (written <= 0) /* A baseline: no disk is full here. */
 			die("splice to a file");
 		rest -= written;
 	}

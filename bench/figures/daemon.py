@@ -1,5 +1,5 @@
 """
-What the figures read of a daemon, ask of it, and print.
+The steps that several figures share: reading a daemon's memory, requests, and output.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from kvd.lab.measuring.processes import tree
 
 def workers(pid: int) -> list[int]:
     """
-    The processes of a daemon that have no children.
+    The worker processes of a daemon, which have no children.
     """
     return [p for p in tree(pid) if len(tree(p)) == 1]
 
 
 def memory_mib(pid: int, field: str = "Rss") -> float:
     """
-    Memory of a process, by what smaps_rollup counts.
+    Memory of a process, as a field of smaps_rollup.
     """
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     matched = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
@@ -30,14 +30,14 @@ def memory_mib(pid: int, field: str = "Rss") -> float:
 
 def forget_peak(pid: int) -> None:
     """
-    Let the peak of a process's memory begin anew (proc(5)).
+    Reset the peak of a process's memory (proc(5)).
     """
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def peak_mib(pid: int) -> float:
     """
-    The most memory that a process had.
+    The peak of a process's memory.
     """
     matched = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert matched

@@ -1,5 +1,5 @@
 """
-A small GET beside nginx's.
+A small GET of kvd and of nginx.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SECONDS: Final = 3
 
 def load(port: int, target: str) -> float:
     """
-    GETs over 32 connections for some seconds; requests/s.
+    Send GETs over 32 connections for some seconds; gives requests/s.
     """
     command = [
         "wrk",

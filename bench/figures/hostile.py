@@ -1,5 +1,5 @@
 """
-How long a normal client waits beside clients that make as much work as they can.
+How long a normal client waits while other clients cause as much work as they can.
 
 ``OTHER_PYTHON=/path/to/bin/python`` names the interpreter of another installation of
 kvd, which is then measured too, and ``ATTACKS="chunks gets"`` the kinds of attack.
@@ -47,7 +47,7 @@ A server in a folder; gives its port.
 
 def measure_hostile(folder: Path) -> None:
     """
-    GETs of 4 KiB beside 20 attackers of each kind, and after these left.
+    GETs of 4 KiB during 20 attackers of each kind, and after they have left.
     """
     for kind in os.environ.get("ATTACKS", " ".join(ATTACKS)).split():
         for name, start in _servers().items():
@@ -97,7 +97,7 @@ def _attackers(kind: str, port: int) -> Iterator[None]:
 
 def _waits(port: int, seconds: float) -> list[float]:
     """
-    How long each GET took, half of them with the connection that they need.
+    The time of each GET; for half of them, including the connection.
     """
     waits = []
     end = time.monotonic() + seconds

@@ -1,5 +1,5 @@
 """
-What a connection costs that waits.
+The memory of an idle connection.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def measure_idle(folder: Path) -> None:
             before = sum(map(memory_mib, tree(served.pid)))
             for _ in range(CONNECTIONS):
                 _connect_and_ask(served.port, opened)
-            time.sleep(2)  # What looks after connections has seen them all.
+            time.sleep(2)  # By then the timeouts of all connections are scheduled.
             grown = sum(map(memory_mib, tree(served.pid))) - before
             each = grown * 1024 / CONNECTIONS
         show(f"idle: {CONNECTIONS:,} connections, {policy}", each, "KiB each", 4)

@@ -1,5 +1,5 @@
 """
-Listings of a million keys, and who waits for them.
+Listings of a million keys, and the requests that wait for them.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ PAUSE_SECONDS: Final = 0.001
 
 def measure_listing(folder: Path) -> None:
     """
-    A million keys in one folder, and in a thousand; one worker, whose files the
-    kernel knows already.
+    A million keys in one folder, and in a thousand; one worker, with files that the
+    kernel has cached.
     """
     layouts: dict[str, Callable[[Path, int], None]] = {
         "one folder": place_flat,
@@ -86,7 +86,7 @@ def _measure_page(layout: str, port: int, worker: int) -> None:
 
 def _measure_others(layout: str, port: int) -> None:
     """
-    Small GETs of one connection without a listing, and with each kind; in turns.
+    Small GETs of one connection without a listing and during each kind, in turns.
     """
     waits: dict[str, list[list[float]]] = {"": [], "/": [], "/?limit=1000": []}
     for _ in range(ROUNDS):
@@ -133,7 +133,7 @@ def _ask_small(port: int, over: Event) -> list[float]:
 
 def _listed(port: int, target: str) -> Iterator[bytes]:
     """
-    The reply to the GET of a listing from its first line on, as it comes.
+    The reply to the GET of a listing, piece by piece, from its first line on.
     """
     with connect(port) as sock:
         ask(sock, target, "Connection: close")

@@ -1,5 +1,5 @@
 """
-How much a worker grows while large values move.
+The growth of a worker while large values move.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VALUE_BYTES: Final = 40_000_000
 
 def measure_memory(folder: Path) -> None:
     """
-    One worker, whose memory when idle is what it had after an upload.
+    One worker; its memory after a first upload counts as idle.
     """
     for splice in ("on", "off"):
         for uploads, readers, limit in ((256, 0, 24), (64, 64, 16)):

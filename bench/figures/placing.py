@@ -1,5 +1,5 @@
 """
-Many values, put into a store's folder without a daemon.
+Writes many values into a store's folder without a daemon.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FOLDERS: Final = 1000
 
 def place(folder: Path, names: Iterable[str]) -> None:
     """
-    Place empty values as kvd writes them, with the attribute that says so.
+    Write empty values as kvd does, with their attribute.
     """
     folder.mkdir(parents=True)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -36,7 +36,7 @@ def place(folder: Path, names: Iterable[str]) -> None:
 
 def place_flat(root: Path, count: int) -> None:
     """
-    Values ``bench/k0`` and so on: as the load in C asks for them. tmpfs lists them
+    Values ``bench/k0`` and so on, which the load in C requests. tmpfs lists them
     backwards, which is the worst case for a page in order.
     """
     place(root / "bench", (f"k{number}" for number in range(count)))
@@ -44,7 +44,7 @@ def place_flat(root: Path, count: int) -> None:
 
 def place_nested(root: Path, count: int) -> None:
     """
-    As many values in a thousand folders.
+    The same number of values in a thousand folders.
     """
     for number in range(_FOLDERS):
         inner = range(number, count, _FOLDERS)

@@ -1,5 +1,5 @@
 """
-How soon many workers serve, and how small they are.
+The start of many workers, and their memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROUNDS: Final = 5
 
 def measure_start(folder: Path) -> None:
     """
-    From the command to the line that says that all 32 workers serve.
+    From the command until all 32 workers serve.
     """
     for policy in ("gated", "reuseport", "roundrobin"):
         taken, spent, pss = [], [], []

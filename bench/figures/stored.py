@@ -1,5 +1,5 @@
 """
-What other keys cost a GET.
+The cost of a GET with many stored keys.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from kvd.lab.measuring.processes import cpu_seconds
 ROUNDS: Final = 9
 SECONDS: Final = 1.0
 ASKED: Final = 1000
-"""More than a worker holds open."""
+"""More than a worker keeps open."""
 
 
 def measure_stored(folder: Path) -> None:
     """
-    GET of a thousand empty values over 8 connections, where they are all and where
-    they are the first of a million in one folder; and of any of the million. One
-    worker each, in turns.
+    GETs of a thousand empty values over 8 connections: where they are all values, and
+    where they are the first of a million in one folder; and GETs of any of the million.
+    One worker each, in turns.
     """
     programs = build(Path("build", "bench", "programs").absolute())
     with ExitStack() as daemons:
@@ -63,7 +63,7 @@ def _serving(root: Path, count: int) -> Iterator[tuple[int, list[int]]]:
 
 def _cost(programs: Programs, port: int, pids: list[int], keys: int) -> float:
     """
-    Of one request, in seconds of the worker's CPU time.
+    The worker's CPU time for a request, in seconds.
     """
     before = cpu_seconds(pids)
     load = Load("GET", body_bytes=0, connections=8, keys=keys)

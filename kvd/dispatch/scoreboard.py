@@ -72,9 +72,10 @@ _DELAY_WORD = tuple(_DELAY + bucket for bucket in BUCKET_OF_EXPONENT)
 
 class RequestWords(NamedTuple):
     """
-    Where in a row a request is counted.
+    Where in a row a request is counted, and the connection that it came with.
     """
 
+    accepted: int
     begun: int
     done: int
     bytes_in: int
@@ -86,7 +87,7 @@ class RequestWords(NamedTuple):
 
 
 WORDS_OF_REQUESTS: Final = RequestWords(
-    BEGUN, DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY
+    ACCEPTED, BEGUN, DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY
 )
 """
 For `kvd.http.fast_path`, which counts for itself.

@@ -1,9 +1,9 @@
 """
-One line for each request, written off the request's path.
+The access log: one line per request.
 
-Lines are gathered (`kvd.log.buffered`), and formatted when they are written, by a
-file opened for that write alone, so that a log which was rotated away is never
-written to.
+Entries are buffered (`kvd.log.buffered`), so no request waits for the file. They are
+formatted when they are written. The file is opened for each write, so kvd never writes
+to a log that was rotated away.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kvd.log.buffered import BufferedWriter
 @dataclass(frozen=True, slots=True)
 class Entry:
     """
-    What is told of one request.
+    One finished request.
     """
 
     ended: float
@@ -38,14 +38,14 @@ class Entry:
     """Escaped; ``-`` where the request line was not understood."""
     status: int
     body_bytes: int
-    """Of the body, in whichever direction it went."""
+    """Of the body, received or sent."""
     seconds: float
     """From the complete head to the last byte of the reply that was written."""
 
 
 def format_entry(entry: Entry, worker: int) -> str:
     """
-    One line, without its end: blanks separate, and no field has any.
+    One line without a line end. Blanks separate the fields, and no field contains one.
     """
     ended = datetime.fromtimestamp(entry.ended, UTC)
     return (
@@ -83,8 +83,8 @@ def _print(lines: bytes) -> None:
 
 def in_pieces(lines: bytes) -> Iterator[bytes]:
     """
-    As many whole lines at a time as a pipe takes in one piece (pipe(7)): of more, some
-    could get between those of others. A line that is longer comes alone.
+    Split lines into pieces that a pipe takes whole (pipe(7)), so that they are not
+    mixed with what other processes write. A line that is longer is a piece of its own.
     """
     begin, size = 0, len(lines)
     while begin < size:
@@ -103,22 +103,22 @@ def _open(path: str, more_flags: int = 0) -> int:
 
 def check_access_log(path: str) -> None:
     """
-    Begin a file, or see that it can be continued; ``-`` can unless it is closed. A
-    named pipe can, also while nobody reads it yet.
+    Create the file, or check that it can be appended to. ``-`` passes unless standard
+    output is closed. A named pipe passes, even if nothing reads it yet.
 
     Raises:
         AccessLogUnusable: It cannot.
     """
     if path == "-":
         if sys.__stdout__ is None:
-            # Its number may be that of anything else by now.
+            # Another file may have its descriptor by now.
             raise AccessLogUnusable(
                 "the access log cannot be written to standard output (-), which is"
                 " closed; name a file instead"
             )
         return
     try:
-        # A blocking one would wait for the reader of a pipe, and the start with it.
+        # Without O_NONBLOCK, opening a pipe waits for its reader.
         os.close(_open(path, os.O_NONBLOCK))
     except OSError as error:
         if error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode):
@@ -130,23 +130,21 @@ def check_access_log(path: str) -> None:
 
 def write_all(descriptor: int, data: bytes) -> None:
     """
-    Write, in as many calls as that takes.
+    Write all of it, in as many calls as that takes.
     """
     rest = memoryview(data)
     while rest:
         try:
             rest = rest[os.write(descriptor, rest) :]
         except BlockingIOError:
-            # Somebody else who has the pipe wants it so.
+            # Another process has made the pipe non-blocking.
             select([], [descriptor], [])
 
 
 class AccessLog(BufferedWriter[Entry]):
     """
-    The lines of one worker.
-
-    They stand in the order in which the requests ended; those of several
-    workers are interleaved, never mixed within a line.
+    The lines of one worker, in the order in which its requests ended. The lines of
+    several workers alternate in the file, but a line is never split.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
 """
 A connection: where transport and wire meet the requests' handlers.
 
-Bytes become events, events go to the handler of the current request, and one request is
-answered after the other. `advance` is the only loop: it takes the next event unless
-something else is waited for first (an answer of the store, or a reply that the socket
-has not taken yet). `kvd.http.states` has the table of what a connection does when.
+The connection turns bytes into events and gives them to the handler of the current
+request, one request after the other. `advance` is the only loop: it takes the next
+event unless the connection waits for something else (an answer of the store, or a
+socket that has not taken the reply yet). `kvd.http.states` has the table of its states.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kvd.errors import BodyTimeout, HeadTimeout, OutOfResources, PeerError
-from kvd.http.context import ListenerContext
 from kvd.http.fast_path import CLOSES, NOTHING, QUEUED, SERVED, FastPath, entry_of
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.methods import handler_for
@@ -43,15 +42,15 @@ class HttpConnection(ConnectionLifecycle, Protocol):
     _mover: BodyMover | None = None
     _requests = 0
 
-    def __init__(self, listener: ListenerContext) -> None:
-        super().__init__(listener)
-        self._made = self.context.clock.seconds()
-
     # -- what Twisted calls ---------------------------------------------------
 
     def connectionMade(self) -> None:
-        self.context.opened(self)
-        self._read_as_usual()
+        context = self.context
+        context.opened(self)
+        if context.fast_path is not None:
+            self.transport.read_by(self._read_fast)
+            if not context.wants_reports:
+                self._joined = context.fast_path.join(self.transport.fileno())
 
     def dataReceived(self, data: bytes) -> None:
         count = len(data)
@@ -68,38 +67,42 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     def readConnectionLost(self) -> None:
         """
-        The client will send no more; it may still read.
+        The client will not send any more; it may still read.
         """
         self._input = Input.ENDED
+        if self._state in WAITING:
+            return
         if self._state in RECEIVING:
-            self._close()
-        elif self._state in ENDING:
-            self.transport.loseConnection()
+            self._wait(State.CLOSING)
+        self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
         """
-        Our half is closed, as `_close` wanted.
+        This half is closed, as `_close` wanted.
         """
 
     def unwatched(self) -> None:
         """
-        The transport is about to end, since it cannot wait for anything.
+        The transport is about to end, because the reactor cannot watch it.
         """
         if self._handler is not None and self._state in RECEIVING:
             self._refuse(
                 OutOfResources(
-                    "kvd has no room to wait for the rest of this request; try again."
+                    "kvd cannot wait for the rest of this request now; try again."
                 )
             )
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         context, transport = self.context, self.transport
         self._enter(State.CLOSED)
+        joined, self._joined = self._joined, None
+        if joined is not None:
+            joined.leave()
         context.run_queue.discard(self._resume)
         if self._mover is not None:
             self._stop_moving()
-        # Else they would wait for the garbage collector: the transport knows this
-        # connection by it.
+        # A cycle: the transport holds a method of this connection, which holds the
+        # transport. Without it, both are freed without the garbage collector.
         transport.read_by(None)
         handler, self._handler = self._handler, None
         if handler is not None:
@@ -118,8 +121,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     def advance(self) -> None:
         """
-        Take events for as long as there are any, nothing else is waited for, and the
-        time slice lasts.
+        Take events until there are none, or the connection waits for something else, or
+        its time slice is over.
         """
         reader = self.reader
         slice_end = 0.0
@@ -134,19 +137,20 @@ class HttpConnection(ConnectionLifecycle, Protocol):
                 self._await_input()
                 return
             self._take(event)
-            if not reader.buffered or (event.__class__ is Request and self._handler):
-                # Most requests end without a look at the clock; and what begins with a
-                # head goes on with it, unless it was refused.
+            is_begun = event.__class__ is Request and self._handler is not None
+            if is_begun or not reader.buffered:
+                # Most requests are served without looking at the clock. A slice does
+                # not end between a head and its body, unless the head was refused.
                 continue
             run_queue = self.context.run_queue
             slice_end = slice_end or run_queue.slice_end()
             if run_queue.seconds() >= slice_end and self._state in RECEIVING:
-                # Others have their turn first.
+                # Others have their slices first.
                 self._wait(State.SLICE)
                 run_queue.add(self._resume)
 
     def _resume(self) -> None:
-        # Nothing goes on that was broken off meanwhile.
+        # It may have been broken off meanwhile.
         if self._state is State.SLICE:
             self._receive()
             self.advance()
@@ -174,7 +178,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     def _refuse(self, error: PeerError | OutOfResources) -> None:
         """
-        Reply to bytes behind which nothing can be trusted, and close.
+        Refuse bytes after which nothing can be trusted, and close.
         """
         handler = self._handler
         if handler is None:
@@ -196,13 +200,13 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             if self._state is not State.HEAD:
                 self._wait(State.HEAD)
         elif self._state is not State.IDLE:
-            # The rest of a refused body has been read past.
+            # The rest of a refused body has been skipped.
             self._wait(State.IDLE)
             self.transport.bufferSize = HEAD_BYTES
 
     def check_time(self, now: float) -> None:
         """
-        Called a few times a second: end what has waited for too long.
+        Called a few times a second: end what has waited too long.
         """
         if self._mover is not None:
             self._mover.check()
@@ -213,8 +217,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         if state is State.IDLE:
             self._close()
         elif state is State.LINGER:
-            # Not a reset: the client may still read what its kernel has of the reply,
-            # and not every kernel keeps that then.
+            # Not with a reset: some kernels drop what the client has not read then.
             self.transport.loseConnection()
         elif state is State.HEAD:
             self._refuse(
@@ -224,9 +227,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             )
         elif state is State.BODY and self._handler is not None:
             self._refuse(
-                BodyTimeout(
-                    f"The body of the request stood still for {bound:g} seconds."
-                )
+                BodyTimeout(f"Nothing of the body arrived for {bound:g} seconds.")
             )
         else:
             self.abort()
@@ -240,7 +241,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     def _read_fast(self) -> Any:
         """
-        Called instead of `dataReceived`.
+        Try the fast path; called instead of `dataReceived`.
         """
         fast_path = self.context.fast_path
         if fast_path is None or self._state is not State.IDLE:
@@ -253,7 +254,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     def go_on_after(self, fast_path: FastPath, outcome: int | bytes) -> Any:
         """
-        Do what is left to do behind the fast path.
+        Do what is left to do after the fast path.
 
         Args:
             outcome: What `FastPath.serve` answered.
@@ -270,7 +271,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             return None
         self._requests += 1
         context = self.context
-        if context.log is not None or context.recorder is not None:
+        if context.wants_reports:
             report = fast_path.report()
             self.in_service += report.seconds
             self._received += report.moved_bytes
@@ -292,8 +293,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     def _move_if_worthwhile(self) -> None:
         """
-        From here on move the body to its file, if it is long enough and has a
-        known length, and if its handler has a file for it.
+        Move the rest of the body to its file from now on, if it is long enough, has a
+        known length, and its handler has a file for it.
         """
         pipe, handler = self.context.pipe, self._handler
         if pipe is None or handler is None or self._mover is not None:
@@ -304,14 +305,14 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     def _move(self) -> Any:
         """
-        Called instead of `dataReceived`.
+        Move what has arrived; called instead of `dataReceived`.
         """
         handler, mover = self._handler, self._mover
         target = None
         if handler is not None and self._state is State.BODY:
             target = handler.descriptor()
         if handler is None or mover is None or target is None:
-            # The reply came early, or the store is to be waited for.
+            # The reply came early, or the connection waits for the store.
             self._stop_moving()
             return self.transport.doRead()
         row = self.context.row
@@ -332,13 +333,13 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     def _stop_at(self, stopped: Stopped, handler: RequestHandler) -> Any:
         """
-        Nothing more can be moved; bytes that were on the way may have to be written.
+        Nothing more can be moved; bytes that are in the pipe have to be written.
         """
         if stopped.rest:
             self._stop_moving()
             self.dataReceived(stopped.rest)
             if self._handler is handler:
-                # They could be written after all.
+                # The file took them when they were written.
                 self.context.stop_moving()
         return CONNECTION_DONE if stopped.ended else None
 

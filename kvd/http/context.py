@@ -1,7 +1,7 @@
 """
-What connections share, by how long it lives: as long as the process, or as long as a
-socket that they come from. (What lives as long as one connection is in
-`kvd.http.connection`, and as long as one request in `kvd.http.request`.)
+What connections share, by its lifetime: that of the process, or that of a listening
+socket. (What lives as long as a connection is in `kvd.http.connection`, and what lives
+as long as a request in `kvd.http.request`.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from kvd.settings import Limits
 
 Readahead = Callable[[int, int, int], Deferred[None] | None]
 """
-See `kvd.net.readahead.Warmer.warm`.
+See `kvd.net.readahead.Readahead.ensure`.
 """
 
 
@@ -59,11 +59,11 @@ class OpenConnection(Protocol):
 
     def drain(self, seconds: float) -> None:
         """
-        The process stops: finish the request in service, and begin no other but one
-        that is on its way.
+        The process stops: finish the request in service, and begin only one more, if it
+        arrives soon.
 
         Args:
-            seconds: How long a request may be on its way.
+            seconds: How soon.
         """
 
     def abort(self) -> None:
@@ -74,7 +74,7 @@ class OpenConnection(Protocol):
 
 class ProcessContext:
     """
-    What all connections of a process work with, and what is known of them together.
+    What all connections of a process use, and what the process knows of them all.
     """
 
     _log = Logger()
@@ -120,7 +120,7 @@ class ProcessContext:
         self.bounds = bounds_of(limits)
         self.run_queue = RunQueue(clock.callLater, self.row)
         self.fast_path: FastPath | None = None
-        """Takes the requests that it can; None while draining too."""
+        """Serves the requests that it can. None: there is none, or kvd is draining."""
         self.draining = False
         self.connections: set[OpenConnection] = set()
         self.answers_due = 0
@@ -141,6 +141,13 @@ class ProcessContext:
         self.row.closed()
         self._eased()
 
+    @property
+    def wants_reports(self) -> bool:
+        """
+        Whether anybody hears of each request or connection.
+        """
+        return self.log is not None or self.recorder is not None
+
     def asked(self) -> None:
         """
         The store owes an answer.
@@ -156,7 +163,7 @@ class ProcessContext:
 
     def stop_moving(self) -> None:
         """
-        The store's files can be written, but nothing can be moved to them.
+        The files of this store can be written, but splice(2) cannot move bytes to them.
         """
         if self.pipe is not None:
             self.pipe = None
@@ -169,10 +176,10 @@ class ProcessContext:
 @dataclass
 class ListenerContext:
     """
-    What the connections that come from one listening socket share, or from several
-    that are guarded alike.
+    What the connections from one listening socket share, or from several that have the
+    same guard.
     """
 
     process: ProcessContext
     guard: HostGuard
-    """Knows which hosts may be asked for here."""
+    """Knows which hosts a request may name here."""

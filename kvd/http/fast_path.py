@@ -2,20 +2,20 @@
 The fast path: small requests, served in one call of a compiled module
 (``kvd/native/fast_path.c``).
 
-Most of what a small GET or PUT costs is the way through Python: objects and calls for
-its connection, its head, its handler and its upload. The fast path is the same way for
-requests that look like ones that have gone it: the same head but for the key, and a
-whole body behind it. What such a head means, what the head of its reply looks like and
-which value a file holds is asked of the modules that know it, once, and remembered as a
-template (`kvd.http.templates`); what is left for each request is to read it, to look it
-up, to ask the file system, to reply and to count.
+Most of the cost of a small GET or PUT is in Python: objects and calls for its
+connection, its head, its handler and its upload. The fast path serves requests that
+look like earlier ones: the same head except for the key, followed by a whole body. The
+Python modules say once what such a head means, what the head of its reply looks like
+and which value a file contains; the compiled module remembers that as a template
+(`kvd.http.templates`). For each request it only has to read, look up, ask the file
+system, reply and count.
 
-The fast path ends wherever something is not as usual, and the request goes the ordinary
-way, as if nothing had been tried. So the module decides nothing, and has no errors to
-report; kvd without it, or with ``--fast-path off``, does the same but slower.
+Wherever something is unusual, the fast path leaves the request to Python as if it had
+done nothing. So the module decides nothing and reports no errors. Without it, or with
+``--fast-path off``, kvd does the same, but slower.
 
-It is for the file store and the plain dialect alone, and writes values only at
-durability ``process``: it must not wait for a sync.
+The fast path is for the file store and the plain dialect only. It writes values only at
+durability ``process``, because it must not wait for a sync.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ CLOSES: Final = 2
 QUEUED: Final = 4
 LINGERS: Final = 8
 """
-What `FastPath.serve` answers, but for bytes.
+What `FastPath.serve` returns, unless it returns bytes.
 """
 
 MAX_BODY_BYTES: Final = 60 * 1024
 """
-Of a PUT: head and body have to come in one read of 64 KiB.
+The longest body of a PUT: head and body have to arrive in one read of 64 KiB.
 """
 
 
 class Report(NamedTuple):
     """
-    What is known of a request that was served.
+    A request that was served.
     """
 
     method: str
@@ -57,7 +57,7 @@ class Report(NamedTuple):
     body_bytes: int
     seconds: float
     moved_bytes: int
-    """In both directions, heads included, as far as the socket took them."""
+    """Received, and sent as far as the socket took them; heads included."""
 
 
 def entry_of(report: Report, peer_name: str) -> Entry:
@@ -75,38 +75,81 @@ def entry_of(report: Report, peer_name: str) -> Entry:
     )
 
 
+class Joined(Protocol):
+    """
+    A connection that stays, as far as its requests need no Python at all.
+    """
+
+    idle: bool
+    """Whether it waits for a request, which the fast path may read."""
+    served: float | None
+    """When `FastPath.serve_idle` last served one; None: never."""
+
+    def leave(self) -> None:
+        """
+        The connection is closed. Its descriptor will be another's.
+        """
+
+
 class FastPath(Protocol):
     """
-    What the compiled module provides. It belongs to one process and one thread.
+    What the compiled module provides. One process and one thread use it.
     """
 
     def serve(self, socket: int, /) -> int | bytes:
         """
-        Read from a socket of which nothing was read that is not served, and to which
-        nothing is owed; serve the request that came.
+        Read from a socket between two requests, and serve the request that arrived.
 
         Args:
-            socket: A descriptor; it is not waited for, even if it is a blocking one.
+            socket: A descriptor. `serve` does not wait for it, even if it blocks.
 
         Returns:
-            `NOTHING` if nothing has come. `SERVED`, with `CLOSES` if the connection
-            is to end with this reply, `LINGERS` if it must not be closed at once then
-            (`kvd.net.transport.is_settled`), and `QUEUED` if a rest of it is still
-            to be sent (`take_unsent`). Else the bytes that were read, with which
-            nothing was done: they are somebody else's; empty if the client ended.
+            `NOTHING` if nothing has arrived. `SERVED`, with `CLOSES` if the connection
+            ends with this reply, `LINGERS` if it must not be closed at once then
+            (`kvd.net.transport.is_settled`), and `QUEUED` if a part of the reply has
+            still to be sent (`take_unsent`). Otherwise the bytes that were read, which
+            are left to the caller; empty if the client has closed its half.
 
         Raises:
             OSError: It cannot be read.
         """
 
+    def join(self, socket: int, /) -> Joined:
+        """
+        Let `serve_idle` know a connection that stays. Nobody may want a report of its
+        requests.
+        """
+
+    def serve_idle(self, socket: int, /) -> bool:
+        """
+        Serve the request that came on a connection that has joined and is idle.
+
+        Returns:
+            Whether nothing is left to do. Else `serve` must be called next for this
+            socket: it reads nothing, but returns what came of this.
+        """
+
+    def serve_new(self, socket: int, shared: bool, /) -> bool:
+        """
+        Serve the request that came with a new connection, if the connection ends with
+        it, and close the socket.
+
+        Args:
+            shared: Whether others may still have descriptors of it.
+
+        Returns:
+            Whether that is done. Else the socket is still the caller's, and `serve`
+            must be called next for it: it reads nothing, but returns what came of this.
+        """
+
     def take_unsent(self) -> bytes:
         """
-        What the socket did not take of the last reply.
+        The part of the last reply that the socket did not take.
         """
 
     def report(self) -> Report:
         """
-        Of the request served last.
+        The last request that was served.
         """
 
 

@@ -1,13 +1,13 @@
 """
 Which hosts a request may be for.
 
-A page from anywhere may have its own name lead to 127.0.0.1, and then ask what answers
-there as if it were its own server (DNS rebinding). What it cannot do is to make the
-browser send another name than its own in ``Host``. So at a loopback address only names
-that mean this machine are answered, and those that the operator allows.
+A web page can make its own name resolve to 127.0.0.1 and then send requests to whatever
+listens there, as if that were the page's own server (DNS rebinding). It cannot make the
+browser send another name than the page's in ``Host``. So at a loopback address kvd
+answers only names that mean this machine, and those that the operator allows.
 
-Other addresses have no names to be told from others: no page leads a browser to a Unix
-socket, and a public address was opened for all who reach it, by whatever name.
+Other addresses need no guard. No page leads a browser to a Unix socket, and a public
+address was opened to every client that reaches it, under any name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _THIS_MACHINE: Final = re.compile(
 
 class HostGuard:
     """
-    Knows where kvd listens, and by which names it may be called there.
+    Knows at which addresses kvd listens, and which host names are allowed there.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class HostGuard:
     ) -> None:
         """
         Args:
-            addresses: All at which requests come in, with their ports.
+            addresses: All addresses at which requests arrive, with their ports.
             allowed: See `kvd.settings.Settings.allowed_hosts`.
         """
         self._guarded = {
@@ -50,15 +50,16 @@ class HostGuard:
         }
         self._allows_all = ANY_HOST in allowed or not self._guarded
         self._allowed = {name.encode("ascii") for name in allowed}
-        # Most requests are for the same one.
+        # Most requests name the same host.
         self._known_last: bytes | None = None
 
     def knows(self, host: bytes | None) -> bool:
         """
-        Whether a request may be answered wherever it came in.
+        Whether a host is allowed at every address.
 
         Args:
-            host: See `Request.host`; None where there is none, which no browser does.
+            host: See `Request.host`; None for a request without one, which no browser
+                sends.
         """
         if self._allows_all or host is None or host == self._known_last:
             return True
@@ -73,27 +74,26 @@ class HostGuard:
 
     def check(self, request: Request, local: Any) -> None:
         """
-        Refuse what is not for this server.
+        Refuse a request for another host.
 
         Args:
-            local: Where the connection came in, as ``getsockname`` says it.
+            local: The address at which the connection arrived, from ``getsockname``.
 
         Raises:
-            Misdirected: The request has to go elsewhere.
+            Misdirected: The host is not allowed at this address.
         """
         host = request.host
         if self.knows(host) or not self._guards(local):
             return
         assert host is not None
         raise Misdirected(
-            f"This address is this machine's alone, and {_shown(host)} is no name of"
-            " it: ask for localhost or 127.0.0.1, or have kvd started with"
-            " --allowed-host and that name."
+            f"This address is for this machine only, and {_shown(host)} is not its"
+            " name: use localhost or 127.0.0.1, or start kvd with --allowed-host and"
+            " that name."
         )
 
     def _guards(self, local: Any) -> bool:
-        # A connection to an address of its own comes to the listener of that, and not
-        # to one of all addresses.
+        # The kernel prefers a listener on the very address over one on all addresses.
         return isinstance(local, tuple) and local[:2] in self._guarded
 
 

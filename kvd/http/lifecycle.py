@@ -1,14 +1,14 @@
 """
-The life of a connection, whatever it serves: what it waits for, for how long at most,
-and how it ends. `kvd.http.states` has the table.
+The life of a connection: what it waits for, for how long, and how it ends.
+`kvd.http.states` has the table of its states.
 
 A close with unread bytes makes the kernel send a reset, which may overtake the reply
 (RFC 9112 section 9.6); so does whatever comes after the close. So where the client may
 still be sending, where the kernel holds unread bytes, or where part of the reply has
 not arrived, kvd closes its own half first and waits for the client's, for a while.
 
-A client that has left is served to the end of what it had sent: a client that does not
-wait for replies has its values stored all the same.
+kvd serves everything that a client sent before it left: the values of a client that
+does not wait for replies are stored all the same.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvd.http.context import ListenerContext
+from kvd.http.fast_path import Joined
 from kvd.http.states import ENDING, TRANSITIONS, Input, State
 from kvd.http.timeouts import Timeouts
 from kvd.http.wire.reader import RequestReader
@@ -24,16 +25,17 @@ from kvd.net.transport import HEAD_BYTES, ServerTransport
 
 class ConnectionLifecycle:
     """
-    What a request handler sees of its connection, and what its process does.
+    The part of a connection that its request handler uses, and its process.
     """
 
     transport: ServerTransport
 
-    # Until something else is so.
     _state = State.IDLE
     _input = Input.OPEN
     _handler: object | None = None
     """Of the request in service."""
+    _joined: Joined | None = None
+    """As the fast path knows this connection."""
     _drain_seconds: float | None = None
     _received = _counted_sent = 0
     in_service = 0.0
@@ -48,23 +50,32 @@ class ConnectionLifecycle:
         self.listener = listener
         self.context = context = listener.process
         self.reader = RequestReader(context.limits, context.heads)
-        self._timeouts = Timeouts(context.bounds, context.clock.seconds())
+        self._made = context.clock.seconds()
+        self._timeouts = Timeouts(context.bounds, self._made)
 
     def _enter(self, state: State) -> None:
         assert state in TRANSITIONS[self._state], (self._state, state)
         self._state = state
+        if self._joined is not None:
+            self._update_joined(self._joined)
+
+    def _update_joined(self, joined: Joined) -> None:
+        idle = self._state is State.IDLE
+        joined.idle = idle and self.context.fast_path is not None
 
     def _wait(self, state: State) -> None:
         """
-        Go into a state, whose time begins now.
+        Enter a state and start its time.
         """
         assert state in TRANSITIONS[self._state], (self._state, state)
         self._state = state
+        if self._joined is not None:
+            self._update_joined(self._joined)
         self._timeouts.start(self.context.clock.seconds())
 
     def _receive(self) -> None:
         """
-        What was waited for has happened: the client's bytes are next.
+        Stop waiting for something else, and wait for the client's bytes again.
         """
         if self._handler is not None or self.reader.in_request:
             self._enter(State.BODY)
@@ -73,7 +84,8 @@ class ConnectionLifecycle:
 
     def advance(self) -> None:
         """
-        Take the events that are there, if nothing else is waited for.
+        Take the events that have arrived, unless the connection waits for something
+        else.
         """
         raise NotImplementedError
 
@@ -82,7 +94,7 @@ class ConnectionLifecycle:
     @property
     def may_receive(self) -> bool:
         """
-        Whether more bytes of the client may come.
+        Whether the client may still send.
         """
         return self._input is not Input.ENDED
 
@@ -98,7 +110,7 @@ class ConnectionLifecycle:
         The store has answered. `advance` is called afterwards.
 
         Returns:
-            Whether anybody still wants to know: the connection may have been lost.
+            Whether the connection is still there.
         """
         self.context.answered()
         if self._state is not State.STORE:
@@ -108,7 +120,7 @@ class ConnectionLifecycle:
 
     def when_taken(self, then: Callable[[], None] | None = None) -> None:
         """
-        Go on when the kernel has taken what was written.
+        Continue when the kernel has taken what was written.
         """
         self._wait(State.SENDING)
 
@@ -123,11 +135,11 @@ class ConnectionLifecycle:
 
     def replied(self, keep: bool) -> None:
         """
-        All of the reply is written: this request's handler is not needed any more.
+        The whole reply is written: the connection forgets this request's handler.
 
         Args:
-            keep: Whether another request may follow; else the connection ends. What is
-                left of the request's body is read past.
+            keep: Whether another request may follow. If so, the rest of this request's
+                body is skipped; if not, the connection ends.
         """
         self._handler = None
         self._count_sent()
@@ -146,8 +158,8 @@ class ConnectionLifecycle:
 
     def abort(self) -> None:
         """
-        Break off at once. Where a reply cannot be completed, only that tells the
-        client.
+        Break off at once. After an incomplete reply this is how the client learns of
+        it.
         """
         if self._state not in (State.BROKEN, State.CLOSED):
             self._enter(State.BROKEN)
@@ -169,7 +181,7 @@ class ConnectionLifecycle:
 
     def _close(self) -> None:
         """
-        Close after what was written, so that the client gets to read it.
+        Close after everything written has been sent, so that the client can read it.
         """
         if self._state in ENDING:
             return
@@ -194,15 +206,14 @@ class ConnectionLifecycle:
 
     def drain(self, seconds: float) -> None:
         """
-        The process stops: finish the request in service, and begin no other but one
-        that is on its way.
+        The process stops: finish the request in service, and begin only one more, if it
+        arrives soon.
 
         Args:
-            seconds: How long a request may be on its way: so long may the client be
-                idle from now on before it sends one more, also after a reply which
-                began before and did not announce that the connection ends. A client
-                that was accepted a moment ago may be sending, and closing now would
-                lose its request. The reply to that one announces the end.
+            seconds: How soon. A client that was accepted a moment ago may be sending,
+                or has read a reply that did not yet announce the end of the connection;
+                closing now would lose its request. The reply to that request announces
+                the end.
         """
         if self._state in ENDING:
             return
@@ -214,25 +225,28 @@ class ConnectionLifecycle:
 
     def _is_over(self, now: float) -> bool:
         """
-        Whether the connection has been in its state for too long.
+        Whether the connection has been in its state too long.
         """
         if self._state is State.CLOSING and self.transport.is_delivered():
             self._wait(State.LINGER)
         state = self._state
+        joined = self._joined
+        if joined is not None and joined.served is not None and state is State.IDLE:
+            self._timeouts.start_from(joined.served)
         is_over = self._timeouts.is_over(state, now, *self._progress())
         if state is State.IDLE and self._drain_seconds is not None:
             is_stale = self._timeouts.lasted(now) >= self._drain_seconds
-            # What is there already is read first.
+            # What has already arrived is read first.
             is_over = is_over or (is_stale and not self.transport.has_input())
         return is_over
 
     def _progress(self) -> tuple[int, int]:
         """
-        See `Timeouts.is_over`. Each look at what the kernel knows is a system call.
+        See `Timeouts.is_over`. What the kernel knows costs a system call.
         """
         transport = self.transport
         if self._state in (State.SENDING, State.CLOSING):
-            # Not what comes meanwhile: a client that only sends reads nothing.
+            # Received bytes do not count: a client that only sends reads nothing.
             return transport.bytes_delivered, transport.unheard_bytes()
         if self._state is State.LINGER:
             return self._received + transport.bytes_delivered, 0

@@ -1,5 +1,5 @@
 """
-Answers that are remembered, by the very object that was asked about.
+Answers that are remembered, by the identity of the object in question.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ V = TypeVar("V")
 
 class Memo(Generic[K, V]):
     """
-    Remembers the answers given last, up to a number.
+    Remembers the last answers, up to a number.
 
-    An answer belongs to one object, not to others that are equal: so finding it
+    An answer belongs to one object, not to others that are equal to it. So a lookup
     compares nothing, and objects need no hash.
     """
 
     def __init__(self, most: int) -> None:
         """
         Args:
-            most: How many are remembered. When there are so many, all are forgotten;
-                those that are asked for come back at once.
+            most: How many answers are remembered. When there are this many, all are
+                forgotten; those in use soon come back.
         """
         self._most = most
-        # The object is held too, so that no other gets its id.
+        # Holding the object keeps its id from being used again.
         self._answers: dict[int, tuple[K, V]] = {}
 
     def find(self, about: K) -> V | None:

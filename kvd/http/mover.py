@@ -1,8 +1,8 @@
 """
 Moving the body of a request from its socket to its file inside the kernel.
 
-`kvd.net.splice` moves bytes; here is decided when, and how many have to come before it
-is worth the while.
+`kvd.net.splice` moves bytes. This module decides when, and how many have to arrive
+before the worker wakes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ then, and cheaper than two splices.
 
 FAST_BYTES: Final = 256 * 1024
 """
-A client that sent so much for one event may be fast.
+A client that sent this much for one event may be fast.
 """
 
 LOW_WATER_BYTES: Final = 4 * 1024 * 1024
@@ -38,7 +38,7 @@ instead of 122.
 
 def is_worth_moving(reader: RequestReader) -> bool:
     """
-    Whether what is left of a body is long enough, and none of it has been read.
+    Whether the rest of a body is long enough, and none of it has been read.
     """
     return reader.movable >= MOVE_FROM_BYTES
 
@@ -53,9 +53,9 @@ class BodyMover:
     ) -> None:
         """
         Args:
-            pipe: Through which bodies are moved; it is shared with others.
-            transport: Where the body comes from.
-            reader: Knows how long it is, and is told what was moved.
+            pipe: Moves bodies; all of a process share it.
+            transport: Receives the body.
+            reader: Knows the length of the body, and counts what was moved.
         """
         self._pipe = pipe
         self._transport = transport
@@ -67,7 +67,7 @@ class BodyMover:
 
     def move(self, target: int, turn: int) -> int | Stopped:
         """
-        Move what has come, as much of it as this body may in this turn of the reactor.
+        Move what has arrived, up to this body's share of this turn of the reactor.
 
         Args:
             target: A descriptor of the file.
@@ -80,7 +80,7 @@ class BodyMover:
             OSError: The socket has failed.
         """
         if not self._pipe.may_move(self, turn):
-            # There is still input, so the reactor comes back.
+            # The socket stays readable, so the reactor calls again.
             return 0
         left = self._reader.movable
         moved = self._pipe.move(self._transport.fileno(), target, left)
@@ -90,33 +90,35 @@ class BodyMover:
         self._reader.moved(moved)
         self._moved += moved
         if moved < left:
-            self._transport.gather(min(self._low_water_mark(moved), left - moved))
+            self._transport.set_low_water_mark(
+                min(self._low_water_mark(moved), left - moved)
+            )
         return moved
 
     def _low_water_mark(self, moved: int) -> int:
         """
-        How much has to come for the next event, after so much for this one.
+        How many bytes have to arrive for the next event.
         """
         if self._is_slow:
             return 1
-        if moved >= FAST_BYTES and self._transport.is_near():
+        if moved >= FAST_BYTES and self._transport.has_low_round_trip():
             return LOW_WATER_BYTES
-        return self._transport.gathers
+        return self._transport.low_water_mark
 
     def check(self) -> None:
         """
-        Called a few times a second: take what has come from a client that became slow,
-        though it is less than the low-water mark.
+        Called a few times a second: if the client has become slow, take what has
+        arrived although it is less than the low-water mark.
         """
         if self._moved == self._checked_moved:
             self._is_slow = True
-            self._transport.gather(1)
+            self._transport.set_low_water_mark(1)
         self._checked_moved = self._moved
 
     def stop(self) -> None:
         """
-        Move no more; whatever comes is read as usual.
+        Move no more; what arrives is read as usual.
         """
         self._pipe.movers -= 1
         self._pipe.forget(self)
-        self._transport.gather(1)
+        self._transport.set_low_water_mark(1)

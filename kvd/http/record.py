@@ -1,8 +1,8 @@
 """
-A record of connections: who came when, and what that cost which worker.
+A record of connections: when each arrived, and what it cost which worker.
 
-A file is a header and then one record of fixed size for each connection that
-has ended, all little-endian:
+A file is a header, followed by one record of fixed size for each connection that
+ended. All numbers are little-endian.
 
 ======  =====  ===============================================================
 header  bytes
@@ -25,7 +25,7 @@ record  bytes
 38      2      zeroes
 ======  =====  ===============================================================
 
-Records stand in the order in which they were written, not in that of arrival.
+Records are in the order in which they were written, not in that of arrival.
 `kvd.http.recorder` writes them.
 """
 
@@ -50,14 +50,13 @@ class Connection:
     """
 
     arrived_ns: int
-    """Since the epoch, by the clock of the machine as it was when the daemon started:
-    setting it later makes no difference."""
+    """Since the epoch, by the clock of the machine when the daemon started. Setting it
+    later makes no difference."""
     open_ns: int
     """From its arrival to its end."""
     service_ns: int
-    """In which it had a request in progress: from a complete head to the end of
-    the reply. That contains what the worker did for others meanwhile, and what
-    it waited for the client."""
+    """How long it had a request in progress: from a complete head to the end of the
+    reply. That includes work for other connections, and waiting for the client."""
     bytes: int
     """Received and sent, heads included."""
     requests: int
@@ -66,7 +65,7 @@ class Connection:
 
 def pack(connections: Sequence[Connection]) -> bytes:
     """
-    Records as they stand in a file.
+    Records as they are in a file.
     """
     return b"".join(
         RECORD.pack(
@@ -83,11 +82,11 @@ def pack(connections: Sequence[Connection]) -> bytes:
 
 def read_record(path: str) -> list[Connection]:
     """
-    The connections of one file, in the order of their arrival. The end of a
-    file that is just being written may be missing.
+    The connections of one file, in the order of their arrival. An incomplete record at
+    the end of the file is ignored: a worker may be writing it.
 
     Raises:
-        RecordUnusable: It cannot be read, or is no record of this version.
+        RecordUnusable: The file cannot be read, or is not a record of this version.
     """
     try:
         with open(path, "rb") as file:
@@ -96,7 +95,7 @@ def read_record(path: str) -> list[Connection]:
         raise RecordUnusable(f"{path} cannot be read: {error.strerror}") from error
     if beginning != BEGINNING:
         raise RecordUnusable(
-            f"{path} is no record of connections, or one of another version of kvd"
+            f"{path} is not a record of connections, or is from another version of kvd"
         )
     whole = len(records) - len(records) % RECORD.size
     found = [Connection(*fields) for fields in RECORD.iter_unpack(records[:whole])]

@@ -1,10 +1,9 @@
 """
 Writing a record of connections (`kvd.http.record`).
 
-All workers append to the same file, whole records only, each under a lock
-(flock(2)), so that it may be left on for ever: when the file would become longer
-than `MAX_BYTES`, it becomes ``FILE.1``, in place of an older one, and a new one
-is begun.
+All workers append whole records to the same file, under a lock (flock(2)). Recording
+can be left on for ever: when the file would become longer than `MAX_BYTES`, it is
+renamed to ``FILE.1``, replacing an older one, and a new file is begun.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 
 class Recorder(BufferedWriter[Connection]):
     """
-    What one worker adds to a record.
+    The connections of one worker, on their way into the record.
     """
 
     def __init__(
@@ -73,8 +72,8 @@ class Recorder(BufferedWriter[Connection]):
         open_ns = round(open_seconds * 1e9)
         self.note(
             Connection(
-                # Not the time of day: if that were set, whoever replays the record
-                # would wait, or see connections come in another order.
+                # Not the time of day: if the clock were set, the arrivals would be
+                # out of order, or have gaps, when the record is replayed.
                 self._epoch_ns + time.monotonic_ns() - open_ns,
                 open_ns,
                 round(service_seconds * 1e9),
@@ -108,7 +107,7 @@ def record_to(path: str, max_bytes: int = MAX_BYTES) -> Callable[[bytes], None]:
 
 def check_record(path: str) -> None:
     """
-    Begin a file, or see that it can be continued.
+    Create the file, or check that it can be appended to.
 
     Raises:
         RecordUnusable: It cannot.
@@ -125,7 +124,7 @@ def check_record(path: str) -> None:
 @contextmanager
 def _locked(path: str) -> Iterator[int]:
     """
-    The file of a name, with its header, and nobody else's meanwhile.
+    Open the file, with its header, and lock it.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     while True:
@@ -133,7 +132,7 @@ def _locked(path: str) -> Iterator[int]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if not _is_at(path, descriptor):
-                # Renamed while the lock was awaited.
+                # It was renamed during the wait for the lock.
                 continue
             _check_header(descriptor)
             yield descriptor
@@ -154,11 +153,11 @@ def _check_header(descriptor: int) -> None:
     if not beginning:
         write_all(descriptor, BEGINNING)
     elif beginning != BEGINNING:
-        raise OSError(errno.EINVAL, "it holds something else than records")
+        raise OSError(errno.EINVAL, "it contains something other than records")
 
 
 def _extend(descriptor: int, size: int, records: bytes) -> None:
-    # What a full disk cut short the last time would shift all that follows.
+    # A full disk may have cut the last record short, which would shift those after it.
     whole = size - (size - HEADER.size) % RECORD.size
     if whole != size:
         os.ftruncate(descriptor, whole)

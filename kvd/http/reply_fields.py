@@ -1,5 +1,5 @@
 """
-What a reply says of a value, beside its status.
+The fields of a reply that describe a value.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _FIELDS: Final[Memo[ValueInfo, Fields]] = Memo(512)
 
 def fields_of(info: ValueInfo) -> Fields:
     """
-    What is said of a value, but for the length of what is sent of it.
+    The fields that describe a value, except the length of what is sent.
     """
     if is_ahead(info):
         return _described(info)
-    # Small values that are read again come with the same information.
+    # The store gives the same object again for a small value that it has in memory.
     return _FIELDS.find(info) or _FIELDS.remember(info, _described(info))
 
 
 def is_ahead(info: ValueInfo) -> bool:
     """
-    Whether a value has a date that is still to come: the clock was set back, or
-    somebody has given the file its date.
+    Whether the date of a value is in the future: the clock was set back, or another
+    program has changed the file's date.
     """
     return info.changed > time.time()
 
@@ -46,8 +46,8 @@ def _validators(info: ValueInfo) -> Fields:
 
 def unchanged_fields(info: ValueInfo) -> Fields:
     """
-    What a 304 says: of what came with the value, all that is about keeping it (RFC 9110
-    section 15.4.5).
+    The fields of a 304: of the metadata, only what is about caching (RFC 9110 section
+    15.4.5).
     """
     kept = [(name, info.metadata.get(name)) for name in ("cache-control", "expires")]
     fields = [(name.title(), value) for name, value in kept if value]
@@ -56,7 +56,7 @@ def unchanged_fields(info: ValueInfo) -> Fields:
 
 def _described(info: ValueInfo) -> Fields:
     fields = [*_validators(info), ("Accept-Ranges", "bytes"), NO_SNIFFING]
-    # An older kvd kept fields without a value.
+    # An older kvd stored fields without a value.
     fields += [(name.title(), value) for name, value in info.metadata.items() if value]
     if not info.metadata.get("content-type"):
         fields.append(DEFAULT_TYPE)

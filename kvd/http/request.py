@@ -1,15 +1,15 @@
 """
 One request: from its head to the end of its reply.
 
-A request handler is given the events of its request, asks the store and replies. Each
-kind of operation has its own (`kvd.http.methods`), which overrides `begin`, `chunk`,
-`end` and `abandon`. Every refusal that can be known is raised in `begin`, before a body
-is asked for or taken.
+A request handler receives the events of its request, asks the store and replies. Each
+kind of operation has a handler of its own (`kvd.http.methods`), which overrides
+`begin`, `chunk`, `end` and `abandon`. A handler raises every refusal that it can in
+`begin`, before it asks for a body.
 
-Whether the connection can stay after the reply is decided when the reply's head is
-written, since the head has to announce it. A reply may come before the end of the
-request's body (a refusal): then the rest of the body is read past where it is short and
-sure to come (`RequestReader.skip`); else the connection is closed.
+The head of the reply announces whether the connection stays, so this is decided when
+the head is written. A refusal may be sent before the end of the request's body. If the
+rest of the body is short and sure to come, the reader skips it (`RequestReader.skip`);
+otherwise the connection is closed.
 
 A handler and its connection know each other until the reply is complete; then the
 connection forgets its handler, so that reference counting frees it.
@@ -55,13 +55,12 @@ T = TypeVar("T")
 
 FILE_BYTES: Final = 1024 * 1024
 """
-How much of a file is sent at once, before others get their turn; less where the
-socket takes less.
+How much of a file is sent in one turn of the reactor, if the socket takes it.
 """
 
 CLIENT_LEFT: Final = 499
 """
-In the access log, never on the wire: the client broke off before the reply.
+In the access log, never on the wire: the client left before the reply.
 """
 
 SERVICE_UNAVAILABLE: Final = 503
@@ -69,13 +68,13 @@ SERVICE_UNAVAILABLE: Final = 503
 
 class RequestHandler:
     """
-    Serves one request. As it stands, it reads past the body and says nothing unless
-    `fail` is called: so a request whose head was refused is answered.
+    Serves one request. The base class ignores the body and replies only when `fail` is
+    called: it answers requests whose head cannot be read.
     """
 
     _log = Logger()
 
-    # How each request begins; set on the handler itself when that changes.
+    # On the class, because most requests change few of these.
     received = 0
     """How many bytes of the body have come."""
     _source: Source | None = None
@@ -94,8 +93,8 @@ class RequestHandler:
         Args:
             connection: The one that the request came on.
             request: Its head.
-            dialect: Chooses the status of the reply; None: that is not known.
-            operation: What the request asks for; None: it is refused.
+            dialect: Chooses the status of the reply; None if it is unknown.
+            operation: What the request asks for; None if the request is refused.
         """
         self._connection = connection
         self._context = context = connection.context
@@ -121,8 +120,8 @@ class RequestHandler:
 
     def descriptor(self) -> int | None:
         """
-        Where the body may be moved to instead, by others than `chunk`; None if it has
-        to come this way. May change with every chunk.
+        A descriptor to which the body may be moved without a call of `chunk`, or None.
+        May change with every chunk.
         """
         return None
 
@@ -133,7 +132,7 @@ class RequestHandler:
 
     def abandon(self) -> None:
         """
-        There will be no end: the client broke off, or was refused.
+        `end` will not be called: the client left, or was refused.
         """
 
     # -- what a method calls --------------------------------------------------
@@ -145,8 +144,8 @@ class RequestHandler:
         undo: Callable[[T], object] | None = None,
     ) -> None:
         """
-        Go on with an answer of the store, at once or when it comes. `undo` takes it
-        instead if the connection is lost meanwhile.
+        Call `then` with an answer of the store, now or when it arrives. If the
+        connection is lost before that, call `undo` instead.
         """
         if not isinstance(answer, Deferred):
             then(answer)
@@ -159,18 +158,21 @@ class RequestHandler:
             if not connection.answered():
                 self._come_late(result, undo)
                 return
-            try:
-                if isinstance(result, Failure):
-                    result.raiseException()
-                else:
+            if isinstance(result, Failure):
+                # Not raised here: the error would know this frame by its traceback,
+                # and the frame the error.
+                assert result.value is not None
+                self.fail(result.value)
+            else:
+                try:
                     then(result)
-            except Exception as error:
-                self.fail(error)
+                except Exception as error:
+                    self.fail(error)
             if is_later:
                 connection.advance()
 
         answer.addBoth(come)
-        # An answer that was there already came in the middle of what is going on.
+        # For an answer that was already there, the caller goes on by itself.
         is_later = True
 
     def _come_late(self, result: Any, undo: Callable[[Any], object] | None) -> None:
@@ -182,7 +184,7 @@ class RequestHandler:
 
     def proceed(self) -> None:
         """
-        Nothing forbids the body: ask for it if the client waits to be asked.
+        Nothing forbids the body: send ``100 Continue`` if the client waits for it.
         """
         request = self._request
         if request.expects_continue and request.has_body:
@@ -206,8 +208,8 @@ class RequestHandler:
         self, status: int, fields: Fields, length: int | None, source: Source
     ) -> None:
         """
-        Send a reply whose body comes from a source. Without a length, the body ends as
-        the client's version of HTTP allows.
+        Send a reply whose body comes from a source. Without a length, the body is sent
+        in chunks, or to an HTTP/1.0 client up to the end of the connection.
         """
         request = self._request
         if length is not None:
@@ -253,8 +255,8 @@ class RequestHandler:
         request, reader = self._request, self._connection.reader
         if not (reader.in_request and request.has_body):
             return True
-        # A client that waits for 100 may send the body after the refusal or
-        # leave it out (RFC 9110 section 10.1.1): what comes next is unknown.
+        # A client that waits for 100 may send the body after a refusal or leave it out
+        # (RFC 9110 section 10.1.1), so what comes next is unknown.
         return (
             reader.can_skip
             and self._connection.may_receive
@@ -333,13 +335,13 @@ class RequestHandler:
 
     def fail(self, error: BaseException) -> None:
         """
-        Reply with what went wrong, or break off if a reply has begun.
+        Reply with what went wrong, or break off if the reply has begun.
         """
         if not isinstance(error, KvdError):
             self._log.failure("a request failed", failure=Failure(error))
             error = Fault("kvd made a mistake, which its log describes.")
         elif isinstance(error, Fault):
-            # Some kinds a client can cause at will, such as too large a value.
+            # No traceback: a client can cause some of these at will.
             self._log.warn(
                 "a request failed: {error}",
                 error=error.sentence,
@@ -396,7 +398,7 @@ class RequestHandler:
 
 def unread_request(error: BaseException) -> Request:
     """
-    What is known of a request whose head could not be read, or was refused.
+    A stand-in for a request whose head cannot be read, with what is known of it.
     """
     line = error.line if isinstance(error, PeerError) else None
     method, target = line or ("-", b"-")

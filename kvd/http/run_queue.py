@@ -1,17 +1,17 @@
 """
 Time slices of connections that have sent more than can be done at once.
 
-One read may bring thousands of chunks or requests, and a client that sends them without
-end has more of them ready whenever the reactor looks. So a connection goes on until its
-time slice is over, then waits in a queue of all such, and reads once more at most. In
-each turn of the reactor the queue gets a bounded time, and whoever was not reached is
-first in the next; the rest of the turn belongs to connections that have just sent
-something. So a normal request waits for some milliseconds, however many clients make
-work at full speed.
+One read may bring thousands of chunks or requests, and a client that sends without
+pause has more of them ready in each turn of the reactor. So a connection works until
+its time slice is over, then waits in a queue of all such connections, and reads at most
+once more. In each turn the queue gets a bounded time; the connections that it did not
+reach are first in the next turn. The rest of the turn belongs to connections that have
+just received something. So a normal request waits some milliseconds, however many
+clients send at full speed.
 
-A slice also ends with the time that a turn of the reactor may last. Where that is over,
-because many connections had something to do, each of the others still gets one step:
-the rest of a request, or some chunks.
+A slice also ends when the turn of the reactor has lasted too long. If many connections
+had work in that turn, each of the others still gets one step: the rest of a request, or
+some chunks.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from kvd.dispatch.scoreboard import Row
 
 SLICE_SECONDS: Final = 0.001
 """
-What a connection gets, and a step more.
+The length of a slice; the step in progress is completed.
 """
 
 QUEUE_SECONDS: Final = 0.002
 """
-What all that are in the queue get in one turn of the reactor, and a step more.
+How long the whole queue works in one turn of the reactor; the step in progress is
+completed.
 """
 
 TURN_SECONDS: Final = 0.02
 """
-After so long, whoever has something to do in this turn of the reactor gets one step.
+After a turn of the reactor has lasted this long, each connection gets one step.
 """
 
 
 class RunQueue:
     """
-    Those connections of a process that wait for their next time slice.
+    The connections of a process that wait for their next time slice.
     """
 
     def __init__(
@@ -52,19 +53,19 @@ class RunQueue:
         """
         Args:
             call_later: See `IReactorTime.callLater`.
-            row: Knows when the present turn of the reactor began.
-            seconds: Tells how long something takes.
+            row: Knows when the current turn of the reactor began.
+            seconds: The clock by which slices are measured.
         """
         self._call_later = call_later
         self._row = row
         self.seconds = seconds
-        # In the order of their turns; a set would forget that.
+        # A dictionary, because a set has no order.
         self._waiting: dict[Callable[[], None], None] = {}
         self._is_called = False
 
     def slice_end(self) -> float:
         """
-        When a time slice is over that begins now, by `seconds`.
+        When a time slice that begins now is over, by `seconds`.
         """
         end = self.seconds() + SLICE_SECONDS
         turn_began = self._row.turn
@@ -72,15 +73,15 @@ class RunQueue:
 
     def add(self, run: Callable[[], None]) -> None:
         """
-        Have something done for one time slice, in a turn of the reactor to come and
-        after whatever else waits. If it does not end with that, it adds itself again.
+        Call a function in a later turn of the reactor, after those that already wait.
+        If it has more to do after its slice, it adds itself again.
         """
         self._waiting[run] = None
         self._call()
 
     def discard(self, run: Callable[[], None]) -> None:
         """
-        Do nothing any more, if it was to be done.
+        Do not call a function any more.
         """
         self._waiting.pop(run, None)
 
@@ -93,7 +94,7 @@ class RunQueue:
         self._is_called = False
         end = self.seconds() + QUEUE_SECONDS
         try:
-            # Whoever comes back has had its slice of this turn.
+            # What adds itself again has had its slice of this turn.
             for _ in range(len(self._waiting)):
                 if not self._waiting:
                     break

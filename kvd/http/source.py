@@ -1,5 +1,5 @@
 """
-The body of a reply: where its bytes come from.
+Where the body of a reply comes from.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ class Source:
 
     def file(self) -> FilePart | None:
         """
-        The rest as a part of a file, which the kernel can send; None if it has
-        to be asked for in pieces. May change with every piece.
+        The rest as a part of a file, which the kernel can send, or None if it has to be
+        read in pieces. May change with every piece.
         """
         return None
 
     def sent(self, count: int) -> None:
         """
-        So many bytes of the file have been sent.
+        Bytes of the file have been sent.
         """
 
     def close(self) -> None:
         """
-        No more is wanted.
+        No more is needed.
         """
 
 
 class Rest(Source):
     """
-    A source of which the first piece was taken already.
+    A source whose first piece was already taken.
     """
 
     def __init__(self, first: bytes, source: Source) -> None:

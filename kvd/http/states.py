@@ -1,8 +1,8 @@
 """
 What a connection is doing: one state at any time, and which may follow which.
 
-A connection serves one request after the other. Its state says what it waits for;
-while its code runs, the state is the one in which it would take the next bytes.
+A connection serves one request after the other. Its state says what it waits for. While
+its code runs, the state is the one in which the connection would take the next bytes.
 
 ========  ==================================  ========================================
 state     waits for                           goes on to
@@ -23,9 +23,9 @@ CLOSED    nothing                             never left
 state but CLOSED may go on to BROKEN, when kvd breaks the connection off, and to CLOSED,
 when it is lost.
 
-BODY begins with a complete head, also if no body follows it, and lasts until the
+BODY begins with a complete head, even if no body follows it, and lasts until the
 request and its reply are complete, with STORE, SLICE and SENDING in between. It
-outlasts a reply that came early: the rest of a refused body is read past.
+outlasts a reply that was sent early: the rest of a refused body is skipped.
 
 Beside its state, a connection knows what may still come from the client (`Input`). A
 client that has closed its half is served to the end of what it sent, whatever the

@@ -1,8 +1,8 @@
 """
 Head templates: what the fast path (`kvd.http.fast_path`) looks up.
 
-Each says once what the ordinary way would do: what a head means, whatever its key; what
-the head of the reply looks like; and which value is held in memory under a key.
+Each says once what a request would get through Python: what a head means, whatever its
+key; what the head of the reply looks like; and which value is in memory under a key.
 """
 
 from __future__ import annotations
@@ -137,11 +137,11 @@ class _Templates:
 
 def fast_path_to(listener: ListenerContext) -> FastPath | None:
     """
-    The fast path to the store of a process; None where there can be none.
+    Make the fast path to the store of a process; None if there cannot be one.
 
     Args:
-        listener: Where requests come from; it serves those that need no look at the
-            address at which they came.
+        listener: Where requests come from. The fast path serves only hosts that are
+            allowed at every address.
     """
     process = listener.process
     store = process.store
@@ -169,6 +169,7 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         templates.make_template,
         templates.value_of,
         offset_of,
+        process.clock.seconds,
     )
     state.recent.forgotten = made.forget
     state.uploads.made = made.upload_to

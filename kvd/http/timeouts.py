@@ -76,7 +76,7 @@ def bounds_of(limits: Limits) -> Bounds:
 
 class Timeouts:
     """
-    Knows since when a connection has been waiting, and when that is too long.
+    Knows how long a connection has been waiting, and when that is too long.
     """
 
     __slots__ = ("_began", "_bounds", "_moved", "_since")
@@ -91,6 +91,13 @@ class Timeouts:
         A wait begins.
         """
         self._since = self._began = now
+
+    def start_from(self, then: float) -> None:
+        """
+        The wait began at this time, if not later.
+        """
+        if then > self._since:
+            self._since = self._began = then
 
     def bound(self, state: State) -> float:
         """
@@ -113,7 +120,7 @@ class Timeouts:
         Args:
             state: What is waited for.
             now: The time.
-            moved: How many bytes the connection has moved in its life.
+            moved: How many bytes the connection has received and sent in all.
             unheard_bytes: What a reader may have read without this kernel knowing.
         """
         if moved != self._moved:

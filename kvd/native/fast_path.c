@@ -15,6 +15,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -259,6 +260,71 @@ is_unchanged(const CachedValue *value, const struct stat *found)
         && value->touched_ns == nanoseconds(found->st_ctim);
 }
 
+/* ---- connections that stay ----------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    char idle;                  /* whether the next bytes are the fast path's to read */
+    PyObject *served;           /* when it last served one alone; NULL: never */
+    PyObject *number;           /* of its socket */
+    PyObject *joined;           /* all of the process, by their numbers */
+} Joined;
+
+static PyTypeObject *JoinedType;
+
+static void
+Joined_dealloc(Joined *self)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
+    Py_XDECREF(self->served);
+    Py_XDECREF(self->number);
+    Py_XDECREF(self->joined);
+    PyObject_Free(self);
+    Py_DECREF((PyObject *)type);
+}
+
+PyDoc_STRVAR(leave_doc,
+"leave()\n"
+"\n"
+"The connection is closed. Its socket's number will be another's.");
+
+static PyObject *
+Joined_leave(Joined *self, PyObject *Py_UNUSED(none))
+{
+    self->idle = 0;
+    if (PyDict_GetItemWithError(self->joined, self->number) == (PyObject *)self
+        && PyDict_DelItem(self->joined, self->number) < 0)
+        return NULL;
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef Joined_methods[] = {
+    {"leave", (PyCFunction)Joined_leave, METH_NOARGS, leave_doc},
+    {NULL},
+};
+
+static PyMemberDef Joined_members[] = {
+    {"idle", T_BOOL, offsetof(Joined, idle), 0, NULL},
+    {"served", T_OBJECT, offsetof(Joined, served), READONLY, NULL},
+    {NULL},
+};
+
+static PyType_Slot Joined_slots[] = {
+    {Py_tp_dealloc, Joined_dealloc},
+    {Py_tp_methods, Joined_methods},
+    {Py_tp_members, Joined_members},
+    {0, NULL},
+};
+
+static PyType_Spec Joined_spec = {
+    .name = "kvd.native._fast_path.Joined",
+    .basicsize = sizeof(Joined),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Joined_slots,
+};
+
 /* ---- open folders ------------------------------------------------------------ */
 
 typedef struct {
@@ -324,14 +390,19 @@ typedef struct {
     Py_ssize_t most_head, most_key;     /* bytes; longer ones may be refused */
     /* Where this process counts (kvd.dispatch.scoreboard). */
     Py_buffer row;
-    Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
+    Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     PyObject *bucket_of_exponent;
     int least_exponent;
     /* What Python is asked, and what it has answered. */
-    PyObject *report, *make_template, *value_of, *offset_of;
+    PyObject *report, *make_template, *value_of, *offset_of, *clock;
     PyObject *templates, *values, *offsets;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
     PyObject *nothing;          /* no bytes */
+    PyObject *joined;           /* connections that stay, by their sockets' numbers */
+    /* What is left to the `serve` of this socket; below 0: nothing. */
+    int left_socket;
+    PyObject *left;             /* NULL: the exception */
+    PyObject *left_type, *left_value, *left_traceback;
     /* Of the last request, for the log. */
     PyObject *unsent;           /* NULL: nothing */
     int status, method_is_put;
@@ -373,18 +444,18 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     static char *names[] = {
         "root", "lock", "swaps", "kept", "mode", "head_bytes", "target_bytes", "report",
         "row", "words", "bucket_of_exponent", "least_exponent", "make_template",
-        "value_of", "offset_of", NULL,
+        "value_of", "offset_of", "clock", NULL,
     };
     int root, lock, swaps, mode, least_exponent;
     PyObject *kept, *report, *row, *buckets, *make_template, *value_of, *offset_of;
+    PyObject *clock;
     Py_ssize_t head_bytes, target_bytes;
-    Py_ssize_t begun, done, bytes_in, bytes_out, serving, latency;
+    Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iipOinnOO(nnnnnn)O!iOOO:FastPath", names, &root, &lock,
-            &swaps, &kept, &mode, &head_bytes, &target_bytes, &report, &row, &begun,
-            &done, &bytes_in,
-            &bytes_out, &serving, &latency, &PyTuple_Type, &buckets, &least_exponent,
-            &make_template, &value_of, &offset_of))
+            args, keywords, "iipOinnOO(nnnnnnn)O!iOOOO:FastPath", names, &root, &lock,
+            &swaps, &kept, &mode, &head_bytes, &target_bytes, &report, &row, &accepted,
+            &begun, &done, &bytes_in, &bytes_out, &serving, &latency, &PyTuple_Type, &buckets, &least_exponent,
+            &make_template, &value_of, &offset_of, &clock))
         return NULL;
     FastPath *self = (FastPath *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
@@ -406,15 +477,12 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         if (latency + bucket > most)
             most = latency + bucket;
     }
-    Py_ssize_t least = begun < done ? begun : done;
-    Py_ssize_t each[] = {bytes_in, bytes_out, serving, latency};
-    for (int i = 0; i < 4; i++)
-        if (each[i] < least)
-            least = each[i];
-    Py_ssize_t all[] = {begun, done, bytes_in, bytes_out, serving};
-    for (int i = 0; i < 5; i++)
-        if (all[i] > most)
-            most = all[i];
+    Py_ssize_t least = latency;
+    Py_ssize_t all[] = {accepted, begun, done, bytes_in, bytes_out, serving};
+    for (int i = 0; i < 6; i++) {
+        least = Py_MIN(least, all[i]);
+        most = Py_MAX(most, all[i]);
+    }
     if (least < 0 || most >= words || PyTuple_Size(buckets) == 0) {
         PyErr_SetString(PyExc_ValueError, "the row has no room for these words");
         Py_DECREF(self);
@@ -426,11 +494,12 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_DECREF(self);
         return NULL;
     }
-    self->uploads = -1;
+    self->uploads = self->left_socket = -1;
     self->swaps = swaps;
     self->mode = mode;
     self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
     self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);
+    self->accepted = accepted;
     self->begun = begun;
     self->done = done;
     self->bytes_in = bytes_in;
@@ -443,6 +512,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->make_template = Py_NewRef(make_template);
     self->value_of = Py_NewRef(value_of);
     self->offset_of = Py_NewRef(offset_of);
+    self->clock = Py_NewRef(clock);
     if (kept != Py_None && !PyDict_CheckExact(kept)) {
         PyErr_SetString(PyExc_TypeError, "kept is no dict");
         Py_DECREF(self);
@@ -453,7 +523,9 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->templates = PyDict_New();
     self->values = PyDict_New();
     self->offsets = PyDict_New();
-    if (!self->nothing || !self->templates || !self->values || !self->offsets) {
+    self->joined = PyDict_New();
+    if (!self->nothing || !self->templates || !self->values || !self->offsets
+        || !self->joined) {
         Py_DECREF(self);
         return NULL;
     }
@@ -475,6 +547,7 @@ FastPath_traverse(FastPath *self, visitproc visit, void *arg)
     Py_VISIT(self->make_template);
     Py_VISIT(self->value_of);
     Py_VISIT(self->offset_of);
+    Py_VISIT(self->clock);
     return 0;
 }
 
@@ -485,7 +558,18 @@ FastPath_clear(FastPath *self)
     Py_CLEAR(self->make_template);
     Py_CLEAR(self->value_of);
     Py_CLEAR(self->offset_of);
+    Py_CLEAR(self->clock);
     return 0;
+}
+
+static void
+drop_left(FastPath *self)
+{
+    self->left_socket = -1;
+    Py_CLEAR(self->left);
+    Py_CLEAR(self->left_type);
+    Py_CLEAR(self->left_value);
+    Py_CLEAR(self->left_traceback);
 }
 
 static void
@@ -494,6 +578,10 @@ FastPath_dealloc(FastPath *self)
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     PyObject_GC_UnTrack(self);
     FastPath_clear(self);
+    drop_left(self);
+    if (self->joined != NULL)
+        PyDict_Clear(self->joined);
+    Py_CLEAR(self->joined);
     Py_CLEAR(self->templates);
     Py_CLEAR(self->values);
     Py_CLEAR(self->offsets);
@@ -682,18 +770,20 @@ append(char *head, size_t used, PyObject *bytes)
 
 /*
  * What a key leads to, through folders alone. Returns 0; -1 for nothing.
+ *
+ * None of the folders may be a link. readlink(2) tells that in 177 ns, where stat(2)
+ * takes 252; that it is a folder shows when the path leads through it.
  */
 static int
 stat_key(int root, const char *key, struct stat *found)
 {
-    char path[MAX_KEY_BYTES + 1];
+    char path[MAX_KEY_BYTES + 1], target;
     const char *end = key;
     while ((end = strchr(end, '/')) != NULL) {
         size_t size = (size_t)(end++ - key);
         memcpy(path, key, size);
         path[size] = 0;
-        if (fstatat(root, path, found, AT_SYMLINK_NOFOLLOW) < 0
-            || !S_ISDIR(found->st_mode))
+        if (readlinkat(root, path, &target, 1) >= 0 || errno != EINVAL)
             return -1;
     }
     return fstatat(root, key, found, AT_SYMLINK_NOFOLLOW);
@@ -1230,30 +1320,15 @@ is_settled(int socket)
                       && domain == AF_UNIX);
 }
 
-PyDoc_STRVAR(serve_doc,
-"serve(socket) -> int | bytes\n"
-"\n"
-"Read from a socket to which nothing is owed and of which nothing was read, without\n"
-"waiting, and serve the request that came, if it is one of those that this can.\n"
-"\n"
-"Returns NOTHING if nothing had come; SERVED, with CLOSES if the connection ends with\n"
-"this reply, LINGERS if it must not be closed at once then, and QUEUED if `unsent` is\n"
-"still to be sent; or the bytes that were read, of which nothing was done, empty where\n"
-"the client ended.\n"
-"\n"
-"Raises OSError: it cannot be read.");
-
+/* Returns as `serve` does. */
 static PyObject *
-FastPath_serve(FastPath *self, PyObject *argument)
+serve_one(FastPath *self, int socket)
 {
-    long socket = PyLong_AsLong(argument);
-    if (socket == -1 && PyErr_Occurred())
-        return NULL;
     char *data = self->buffer;
     /* Of a connection that nobody got to care for: never another's. */
     Py_CLEAR(self->unsent);
     /* A socket that was only just accepted may be a blocking one. */
-    ssize_t size = recv((int)socket, data, BUFFER_BYTES, MSG_DONTWAIT);
+    ssize_t size = recv(socket, data, BUFFER_BYTES, MSG_DONTWAIT);
     if (size < 0) {
         if (errno == EAGAIN || errno == EINTR)
             return PyLong_FromLong(NOTHING);
@@ -1283,10 +1358,10 @@ FastPath_serve(FastPath *self, PyObject *argument)
             if (key == NULL)
                 served = -1;
             else if (known->is_put)
-                served = serve_put(self, (int)socket, known, key, data + head, size,
+                served = serve_put(self, socket, known, key, data + head, size,
                                    began);
             else
-                served = serve_get(self, (int)socket, known, key, size, began);
+                served = serve_get(self, socket, known, key, size, began);
             Py_XDECREF(key);
         }
     }
@@ -1297,13 +1372,152 @@ FastPath_serve(FastPath *self, PyObject *argument)
         self->target_bytes = length + 1;
         int outcome = SERVED;
         if (!keep)
-            outcome |= is_settled((int)socket) ? CLOSES : CLOSES | LINGERS;
+            outcome |= is_settled(socket) ? CLOSES : CLOSES | LINGERS;
         if (self->unsent != NULL)
             outcome |= QUEUED;
         return PyLong_FromLong(outcome);
     }
 other:
     return PyBytes_FromStringAndSize(data, size);
+}
+
+PyDoc_STRVAR(serve_doc,
+"serve(socket) -> int | bytes\n"
+"\n"
+"Read from a socket to which nothing is owed and of which nothing was read, without\n"
+"waiting, and serve the request that came, if it is one of those that this can.\n"
+"\n"
+"Returns NOTHING if nothing had come; SERVED, with CLOSES if the connection ends with\n"
+"this reply, LINGERS if it must not be closed at once then, and QUEUED if `unsent` is\n"
+"still to be sent; or the bytes that were read, of which nothing was done, empty where\n"
+"the client ended.\n"
+"\n"
+"Raises OSError: it cannot be read.");
+
+static PyObject *
+FastPath_serve(FastPath *self, PyObject *argument)
+{
+    long socket = PyLong_AsLong(argument);
+    if (socket == -1 && PyErr_Occurred())
+        return NULL;
+    if (socket < 0 || socket != self->left_socket) {
+        /* Of a connection that nobody got to care for: never another's. */
+        drop_left(self);
+        return serve_one(self, (int)socket);
+    }
+    PyObject *left = self->left;
+    self->left = NULL;
+    if (left == NULL) {
+        PyErr_Restore(self->left_type, self->left_value, self->left_traceback);
+        self->left_type = self->left_value = self->left_traceback = NULL;
+    }
+    drop_left(self);
+    return left;
+}
+
+/*
+ * Serve what came. Returns whether this had the outcome that was hoped for; any other,
+ * an exception too, is left to the next `serve` of this socket.
+ */
+static int
+serve_or_leave(FastPath *self, int socket, long hoped)
+{
+    drop_left(self);
+    PyObject *outcome = serve_one(self, socket);
+    if (outcome != NULL && PyLong_Check(outcome) && PyLong_AsLong(outcome) == hoped) {
+        Py_DECREF(outcome);
+        return 1;
+    }
+    self->left_socket = socket;
+    self->left = outcome;
+    PyErr_Fetch(&self->left_type, &self->left_value, &self->left_traceback);
+    return 0;
+}
+
+PyDoc_STRVAR(serve_idle_doc,
+"serve_idle(socket) -> bool\n"
+"\n"
+"Serve the request that came on a connection that has joined and is idle.\n"
+"\n"
+"Returns whether nothing is left to do. Else the next `serve` of this socket must\n"
+"follow, which reads nothing but returns what came of this.");
+
+static PyObject *
+FastPath_serve_idle(FastPath *self, PyObject *argument)
+{
+    Joined *joined = (Joined *)PyDict_GetItemWithError(self->joined, argument);
+    if (joined == NULL && PyErr_Occurred())
+        return NULL;
+    if (joined == NULL || !joined->idle)
+        Py_RETURN_FALSE;
+    Py_INCREF((PyObject *)joined);
+    int is_done = serve_or_leave(self, (int)PyLong_AsLong(argument), SERVED);
+    if (is_done) {
+        PyObject *before = joined->served;
+        joined->served = PyObject_CallNoArgs(self->clock);
+        Py_XDECREF(before);
+        if (joined->served == NULL) {
+            Py_DECREF((PyObject *)joined);
+            return NULL;
+        }
+    }
+    Py_DECREF((PyObject *)joined);
+    return PyBool_FromLong(is_done);
+}
+
+PyDoc_STRVAR(serve_new_doc,
+"serve_new(socket, shared) -> bool\n"
+"\n"
+"Serve the request that came with a new connection, if the connection ends with it, and\n"
+"close the socket; shared: others may still have descriptors of it.\n"
+"\n"
+"Returns whether that is done. Else the socket is the caller's, and the next `serve` of\n"
+"it must follow, which reads nothing but returns what came of this.");
+
+static PyObject *
+FastPath_serve_new(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "serve_new takes two arguments");
+        return NULL;
+    }
+    long socket = PyLong_AsLong(arguments[0]);
+    int shared = PyObject_IsTrue(arguments[1]);
+    if (shared < 0 || PyErr_Occurred())
+        return NULL;
+    if (!serve_or_leave(self, (int)socket, SERVED | CLOSES))
+        Py_RETURN_FALSE;
+    if (shared)
+        shutdown((int)socket, SHUT_RDWR);
+    close((int)socket);
+    ((unsigned long long *)self->row.buf)[self->accepted] += 1;
+    Py_RETURN_TRUE;
+}
+
+PyDoc_STRVAR(join_doc,
+"join(socket) -> Joined\n"
+"\n"
+"From now on `serve_idle` knows the socket of a connection that stays.");
+
+static PyObject *
+FastPath_join(FastPath *self, PyObject *argument)
+{
+    if (!PyLong_Check(argument)) {
+        PyErr_SetString(PyExc_TypeError, "a socket is a number");
+        return NULL;
+    }
+    Joined *joined = PyObject_New(Joined, JoinedType);
+    if (joined == NULL)
+        return NULL;
+    joined->idle = 1;
+    joined->served = NULL;
+    joined->number = Py_NewRef(argument);
+    joined->joined = Py_NewRef(self->joined);
+    if (PyDict_SetItem(self->joined, argument, (PyObject *)joined) < 0) {
+        Py_DECREF((PyObject *)joined);
+        return NULL;
+    }
+    return (PyObject *)joined;
 }
 
 PyDoc_STRVAR(take_unsent_doc,
@@ -1387,6 +1601,10 @@ FastPath_lock_renewed(FastPath *self, PyObject *Py_UNUSED(none))
 
 static PyMethodDef FastPath_methods[] = {
     {"serve", (PyCFunction)FastPath_serve, METH_O, serve_doc},
+    {"serve_idle", (PyCFunction)FastPath_serve_idle, METH_O, serve_idle_doc},
+    {"serve_new", (PyCFunction)(void (*)(void))FastPath_serve_new, METH_FASTCALL,
+     serve_new_doc},
+    {"join", (PyCFunction)FastPath_join, METH_O, join_doc},
     {"take_unsent", (PyCFunction)FastPath_take_unsent, METH_NOARGS, take_unsent_doc},
     {"report", (PyCFunction)FastPath_report, METH_NOARGS, report_doc},
     {"forget", (PyCFunction)FastPath_forget, METH_O, forget_doc},
@@ -1452,6 +1670,7 @@ PyInit__fast_path(void)
     PyTypeObject *type = NULL;
     if ((HeadTemplateType = add_type(self, &HeadTemplate_spec)) == NULL
         || (CachedValueType = add_type(self, &CachedValue_spec)) == NULL
+        || (JoinedType = add_type(self, &Joined_spec)) == NULL
         || (type = add_type(self, &FastPath_spec)) == NULL
         || PyModule_AddIntMacro(self, NOTHING) < 0
         || PyModule_AddIntMacro(self, SERVED) < 0

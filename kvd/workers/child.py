@@ -120,6 +120,7 @@ class Worker:
         except OperatorError as error:
             self._fail(error.sentence)
             return
+        self._reactor.serve_idle = self._serving.serve_idle()
         self._channel.send(Ready(os.getpid()))
 
     def _fail(self, sentence: str) -> None:
@@ -179,7 +180,7 @@ class Worker:
             if self._draining:
                 return
             try:
-                self._serving.listen(message.name, sock, exclusive=message.alone)
+                self._serving.listen(message.name, sock, exclusive=message.exclusive)
             except OSError:
                 self._channel.send(Unplaced(message.name))
 

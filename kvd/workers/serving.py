@@ -32,7 +32,7 @@ from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
 from kvd.log.writer import Writer
 from kvd.net.factory import ServerFactory
 from kvd.net.port import Port
-from kvd.net.readahead import Warmer
+from kvd.net.readahead import Readahead
 from kvd.net.splice import Pipe
 from kvd.net.transport import close_both_ways, name_of
 from kvd.plugins import IStoreDeclaration, load
@@ -181,7 +181,7 @@ class Serving:
             self._eased,
             self._row,
             self._pipe,
-            Warmer(self._off_reactor).warm,
+            Readahead(self._off_reactor).ensure,
             self._recorder,
         )
         guard = HostGuard(settings.listen, settings.allowed_hosts)
@@ -189,6 +189,14 @@ class Serving:
         if settings.fast_path:
             self._process.fast_path = fast_path_to(self._listener)
         self._checking.start(check_interval(settings.limits), now=False)
+
+    def serve_idle(self) -> Callable[[int], bool]:
+        """
+        What serves a request without any call of its connection, given a descriptor
+        that can be read; see `FastPath.serve_idle`.
+        """
+        fast_path = self._process.fast_path
+        return _leave_all if fast_path is None else fast_path.serve_idle
 
     def _open_access_log(self) -> AccessLog | None:
         path = self._settings.access_log
@@ -368,6 +376,10 @@ class Serving:
         return Deferred.fromCoroutine(ended())
 
 
+def _leave_all(descriptor: int) -> bool:
+    return False
+
+
 class HttpFactory(ServerFactory):
     """
     Serves connections of a process: from a socket that no other process accepts from,
@@ -385,6 +397,17 @@ class HttpFactory(ServerFactory):
         All that wait: no other process would take them.
         """
         return max(waiting, EXCLUSIVE_AT_ONCE)
+
+    def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
+        """
+        See `ServerFactory.take_descriptor`. So a connection that was no longer than its
+        only request never has a socket of Python's.
+        """
+        process = self._serving._process
+        fast_path = process.fast_path
+        if fast_path is None or process.wants_reports:
+            return False
+        return fast_path.serve_new(descriptor, shared)
 
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
@@ -417,7 +440,7 @@ class HttpFactory(ServerFactory):
         """
         process.row.opened()
         process.row.closed()
-        if process.log is None and process.recorder is None:
+        if not process.wants_reports:
             return
         report = fast_path.report()
         if process.log is not None:

@@ -51,7 +51,7 @@ def told(*options: str) -> Sequence[dict[str, Any]]:
         ("--mean=0", "'0' is not a valid time"),
         ("--policy=fair", "there is no policy named 'fair'"),
         ("--preset=mine", "'mine' is not one of"),
-        ("--replay=/etc/passwd", "/etc/passwd is no record of connections"),
+        ("--replay=/etc/passwd", "/etc/passwd is not a record of connections"),
     ],
 )
 def test_what_cannot_be_is_refused(option: str, sentence: str) -> None:

@@ -138,11 +138,13 @@ def test_something_else_is_neither_read_nor_extended(tmp_path: Path) -> None:
     path.write_text("Somebody's notes, longer than any header of a record is.\n")
     before = path.read_bytes()
 
-    with pytest.raises(RecordUnusable, match=r"notes cannot be recorded to: it holds"):
+    with pytest.raises(
+        RecordUnusable, match=r"notes cannot be recorded to: it contains"
+    ):
         check_record(str(path))
-    with pytest.raises(OSError, match="it holds something else"):
+    with pytest.raises(OSError, match="it contains something other"):
         record_to(str(path))(pack([ONE]))
-    with pytest.raises(RecordUnusable, match=r"notes is no record of connections"):
+    with pytest.raises(RecordUnusable, match=r"notes is not a record of connections"):
         read_record(str(path))
     assert before == path.read_bytes()
 

@@ -1,8 +1,9 @@
 """
 Compiles the extension modules of ``pyproject.toml`` into the sources in this folder.
 
-Unlike an installation, this shows what the compiler says and fails where it fails.
-``CFLAGS`` adds options: ``make`` gives warnings as errors, or sanitizers.
+Unlike an installation, this shows what the compiler says and fails where it fails. The
+options that it is given are added to those that Python itself was built with; CFLAGS
+would replace them, the optimisation too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 
-def build() -> None:
+def build(options: list[str]) -> None:
     """
     Compile all of them anew.
     """
@@ -22,6 +23,8 @@ def build() -> None:
     distribution.parse_config_files()
     for extension in distribution.ext_modules or ():
         extension.optional = False
+        extension.extra_compile_args += options
+        extension.extra_link_args += options
     command = build_ext(distribution)
     command.inplace = True
     command.force = True
@@ -35,4 +38,4 @@ def build() -> None:
 
 
 if __name__ == "__main__":
-    build()
+    build(sys.argv[1:])

@@ -18,9 +18,8 @@ cp -R pyproject.toml README.rst LICENSE kvd tests twisted "$copy"
 cd "$copy"
 find kvd -name '*.so' -delete
 
-sanitizers='-fsanitize=address,undefined -fno-sanitize-recover=all'
-CFLAGS="$sanitizers -fno-omit-frame-pointer -O1 -g" LDFLAGS=$sanitizers \
-    "$python" -W ignore -m tests.native.build
+"$python" -W ignore -m tests.native.build -fsanitize=address,undefined \
+    -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g
 for module in kvd/native/*.so; do
     grep -q __asan_init "$module" && grep -q __ubsan_handle "$module" \
         || { echo "$module has no sanitizers" >&2; exit 1; }

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from kvd.http.memo import Memo
-from kvd.http.wire.heads import KEPT_HEADS
+from kvd.http.wire.heads import MEMO_HEADS
 from kvd.http.wire.targets import is_path, path_segments
 from kvd.interfaces import IDialect
 from kvd.model.operations import Operation
@@ -20,7 +20,7 @@ from kvd.settings import DialectChoice
 
 class Place(NamedTuple):
     """
-    A dialect, and where it answers.
+    A dialect, and the prefix of the keys that it is for.
     """
 
     dialect: IDialect
@@ -39,7 +39,7 @@ class Dialects:
             unquote_to_bytes(choice.prefix)[1:]: load(IDialectDeclaration, choice.name)
             for choice in choices
         }
-        self._understood: Memo[Request, Operation] = Memo(KEPT_HEADS)
+        self._understood: Memo[Request, Operation] = Memo(MEMO_HEADS)
         self._places: list[Place] = sorted(
             (Place(dialect, prefix) for prefix, dialect in by_prefix.items()),
             key=lambda place: len(place.prefix),
@@ -55,8 +55,7 @@ class Dialects:
 
     def of(self, target: bytes) -> Place:
         """
-        The dialect for a request target. Two spellings of one path get the
-        same answer.
+        The dialect for a request target. Two spellings of one path have the same one.
 
         Raises:
             BadRequest: The path is wrongly encoded.
@@ -73,7 +72,7 @@ class Dialects:
         What a request asks for in the dialect of its place; see
         `IDialect.understand`.
 
-        A request that comes again (`kvd.http.wire.heads`) is not asked about again.
+        What a request means is remembered (`kvd.http.wire.heads`).
         """
         known = self._understood.find(request)
         if known is not None:

@@ -1,8 +1,8 @@
 """
-What the file server of 2017 answered, whose load the article describes.
+The replies of the file server of 2017, whose load the article describes.
 
-For whoever compares: statuses and the reading of paths are its own, while
-publication stays atomic. It knew no conditions, ranges or listings.
+It is for comparisons. Statuses and paths are those of that server, while publication
+stays atomic. That server knew no conditions, ranges or listings.
 
 - Empty segments do not count: ``//k/`` is ``k``. Keys have one segment, behind the
   prefix that the dialect was chosen for.
@@ -32,7 +32,7 @@ class Classic:
     def understand(self, request: Request, prefix: bytes) -> Operation:
         method = request.method
         if method not in ("GET", "PUT", "DELETE"):
-            raise KeyAbsent(f"This dialect knows GET, PUT and DELETE, not {method}.")
+            raise KeyAbsent(f"This dialect has GET, PUT and DELETE, not {method}.")
         folders = prefix.split(b"/")[:-1]
         segments = path_segments(request.target)[len(folders) :]
         own = [segment for segment in segments if segment]

@@ -1,5 +1,5 @@
 """
-HTTP as RFC 9110 has it, with the choices written down in ``docs/wire.rst``.
+HTTP as in RFC 9110, with the choices that ``docs/wire.rst`` describes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Plain:
     def understand(self, request: Request, prefix: bytes) -> Operation:
         method = request.method
         if method not in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS"):
-            raise MethodNotAllowed(f"{method} is not served here; {ALLOWED} are.")
+            raise MethodNotAllowed(f"{method} is not allowed here; {ALLOWED} are.")
         target = parse_target(request.target, method)
         if method == "OPTIONS":
             return FixedReply(204, (("Allow", ALLOWED),))
@@ -39,13 +39,13 @@ class Plain:
                 assert target.prefix is not None
                 return List(target.prefix, after, limit, body=method == "GET")
             raise BadRequest(
-                f"{method} needs a key, and a key does not end with a slash:"
-                " leave the last one out."
+                f"{method} needs a key, and a key does not end with a slash: leave it"
+                " out."
             )
         conditions = conditions_of(request)
         if method == "PUT":
             if b"content-range" in request.fields:
-                # RFC 9110 section 14.4: a part must not be taken for the whole.
+                # A part must not be taken for the whole (RFC 9110 section 14.4).
                 raise BadRequest(
                     "PUT with Content-Range is not supported: send the whole value."
                 )

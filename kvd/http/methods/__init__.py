@@ -1,5 +1,5 @@
 """
-What requests ask for, and how it is done: one file per kind of operation.
+The request handlers: one file per kind of operation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HANDLERS: Final[dict[type, type[RequestHandler]]] = {
 
 def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHandler:
     """
-    Understand a head: the handler that does what it asks for, or that refuses it.
+    Understand a head, and make the handler that serves or refuses the request.
     """
     dialect: IDialect | None = None
     try:

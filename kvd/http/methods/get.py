@@ -1,5 +1,5 @@
 """
-GET and HEAD of a key: a value on its way out.
+GET and HEAD of a key.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from kvd.model.operations import Get
 
 CHUNK_BYTES: Final = 64 * 1024
 """
-Up to here a body goes out with its head in one piece; from here on it is sent in pieces
+A body of up to this size is sent together with its head. A longer one is sent in pieces
 of this size, one at a time.
 """
 
 
 class GetHandler(RequestHandler):
     """
-    Sends a value, a part of it, or what is known of it.
+    Sends a value, a part of it, or only its description.
     """
 
     _operation: Get
@@ -73,7 +73,7 @@ class GetHandler(RequestHandler):
         def complete(body: bytes) -> None:
             count = len(_checked(body))
             if count < length:
-                # The store gave less than was asked; the rest is sent piece by piece.
+                # The store gave less than it was asked for.
                 rest = ValueSource(value, first + count, length - count)
                 self.stream(status, fields, length, Rest(body, rest))
                 return

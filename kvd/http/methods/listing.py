@@ -1,5 +1,5 @@
 """
-GET of a prefix: a listing of keys.
+GET and HEAD of a prefix: a listing of keys.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kvd.model.values import ValueInfo
 
 _FIELDS: Final = [("Content-Type", "application/x-ndjson"), NO_SNIFFING]
 
-_EPOCH: Final = datetime(1970, 1, 1)  # In UTC, and the faster for not saying so.
+_EPOCH: Final = datetime(1970, 1, 1)  # In UTC; without a zone, it is faster.
 _quoted: Final = json.JSONEncoder().encode
 
 
@@ -45,8 +45,8 @@ class ListHandler(RequestHandler):
         if not operation.body:
             self.stream(200, [*_FIELDS], None, ListingSource(listing))
             return
-        # The first slice is awaited before anything is said, so that a walk
-        # that cannot begin is a 500 and not a listing that breaks off.
+        # The reply begins only after the first slice: if the walk fails at its start,
+        # the reply is a 500 and not an incomplete listing.
         self.when(listing.next_slice(), lambda values: self._begun(listing, values))
 
     def abandon(self) -> None:
@@ -65,7 +65,7 @@ class ListHandler(RequestHandler):
         self.reply(200, fields, lines)
 
     def _next_page(self, last: bytes) -> str:
-        # RFC 8288. A page that came short has none after it.
+        # RFC 8288. A page that is not full is the last one.
         prefix = escape(self._operation.prefix)
         after = escape(last)
         return f'</{prefix}?limit={self._operation.limit}&after={after}>; rel="next"'
@@ -73,16 +73,15 @@ class ListHandler(RequestHandler):
 
 def listing_lines(values: Sequence[ValueInfo]) -> bytes:
     """
-    JSON lines of values: key (percent-encoded), size in bytes, etag as it
-    stands in the field, and the time of the last change (RFC 3339).
+    JSON lines of values: key (percent-encoded), size in bytes, etag as in the field,
+    and the time of the last change (RFC 3339).
     """
     return "".join(map(_line, values)).encode("ascii")
 
 
 def _line(info: ValueInfo) -> str:
-    # Made on the reactor's thread, up to a thousand at once: `json.dumps` of a
-    # dictionary takes twice as long. Nothing in a percent-encoded key has
-    # to be quoted.
+    # The reactor's thread makes up to a thousand of these at once, and `json.dumps` of
+    # a dictionary takes twice as long. A percent-encoded key needs no quoting.
     changed = _EPOCH + timedelta(seconds=info.changed)
     etag = _quoted(f'"{info.etag}"')
     return (

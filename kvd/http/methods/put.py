@@ -1,5 +1,5 @@
 """
-PUT: a body on its way into the store.
+PUT of a key.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PutHandler(RequestHandler):
 
     _operation: Put
     _upload: IUpload | None = None
-    # A body with digests is never moved by the kernel, so all of it is seen here.
+    # The kernel never moves a body that has digests, so `chunk` gets all of it.
     _verification: Verification | None = None
 
     def begin(self) -> None:
@@ -36,8 +36,8 @@ class PutHandler(RequestHandler):
             return
         if request.length is None and not request.chunked:
             raise LengthRequired(
-                "PUT needs a Content-Length or a chunked body, so that a value"
-                " that broke off is not taken for a whole one."
+                "PUT needs a Content-Length or a chunked body, so that kvd can tell an"
+                " incomplete value from a complete one."
             )
         self._check_size(request.length or 0)
         if operation.conditions is UNCONDITIONAL:
@@ -51,7 +51,7 @@ class PutHandler(RequestHandler):
             raise ValueTooLarge(f"A value may have at most {limit} bytes here.")
 
     def _check_conditions(self, length: int | None) -> None:
-        # Asked early so that a refusal spares the client its body; the
+        # Asked early, so that the client need not send a body that is refused. The
         # decision that counts is made at publication, under the key's lock.
         def decide(current: ValueInfo | None) -> None:
             self._operation.conditions.check_change(current)
@@ -116,7 +116,7 @@ def _go_on(_: None) -> None:
 
 def _or_absent(store: IStore, key: Key) -> Answer[ValueInfo | None]:
     """
-    What is known of a value, None where there is none.
+    The description of a value, or None if there is none.
     """
     try:
         answer: Answer[ValueInfo] = store.stat(key)

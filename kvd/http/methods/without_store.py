@@ -1,5 +1,5 @@
 """
-Replies that need no store.
+Replies that do not need the store.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kvd.model.requests import Request
 
 class FixedReplyHandler(RequestHandler):
     """
-    Sends a reply that is known from the head alone.
+    Sends a reply that depends only on the head.
     """
 
     _operation: FixedReply
@@ -27,7 +27,7 @@ class FixedReplyHandler(RequestHandler):
 
 class RefusalHandler(RequestHandler):
     """
-    Refuses a request whose head was read but asks for nothing that there is.
+    Refuses a request whose head was read, but asks for nothing that kvd does.
     """
 
     def __init__(

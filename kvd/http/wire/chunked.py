@@ -1,6 +1,6 @@
 """
-Chunked bodies (RFC 9112 section 7.1), strictly: sizes are hexadecimal digits,
-every line ends with CRLF. Extensions and trailers are read past, within bounds.
+Chunked bodies (RFC 9112 section 7.1), read strictly: sizes are hexadecimal digits, and
+every line ends with CRLF. Extensions and trailers are ignored, up to a limit.
 
 ====== ============================ ======
 state  needs                        next
@@ -25,19 +25,19 @@ from kvd.settings import Limits
 
 MAX_SIZE_LINE_BYTES: Final = 256
 """
-The size of a chunk with its extensions. Who sends more wastes our time.
+The longest line with the size of a chunk and its extensions.
 """
 
 LINE_BYTES_AT_ONCE: Final = 1024
 """
-Chunks are joined until the lines before them have so many bytes: 342 of the smallest
-ones, or five with as many extensions as they may have. The former take a fifth of a
-millisecond, the latter a twentieth; 342 of the latter would take four.
+Chunks are joined until their size lines have this many bytes in all: 342 of the
+smallest chunks, or five with as many extensions as possible. The former take a fifth of
+a millisecond, the latter a twentieth; 342 of the latter would take four.
 """
 
 LARGE_BYTES: Final = 16 * 1024
 """
-So much of one chunk is given alone: to copy it costs more than to write it does.
+A chunk of this size is given alone: copying it costs more than writing it does.
 """
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -62,7 +62,7 @@ class _State(Enum):
     END = auto()
 
 
-# Asked for with each chunk; a member of an enumeration costs ten times a global.
+# Used for each chunk; a member of an enumeration takes ten times as long as a global.
 _AT_SIZE: Final = _State.SIZE
 _AT_DATA: Final = _State.DATA
 _AT_CRLF: Final = _State.CRLF
@@ -72,7 +72,7 @@ _AT_END: Final = _State.END
 
 class ChunkedBody:
     """
-    Takes a body out of its chunks.
+    Extracts a body from its chunks.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -92,20 +92,19 @@ class ChunkedBody:
 
     def take(self, data: bytes, at: int) -> tuple[bytes, int]:
         """
-        Take the next part of the body: what the next chunks hold of it, as far as they
-        are there, and no more of them than `LINE_BYTES_AT_ONCE` allows, or than one
-        large one.
+        Take the next part of the body: the contents of the chunks that have arrived, up
+        to `LINE_BYTES_AT_ONCE`, or of one large chunk.
 
         Args:
-            data: Where the chunks are.
-            at: Up to where this has taken them before.
+            data: Contains the chunks.
+            at: Where to begin.
 
         Returns:
-            The part; nothing when the body has ended or needs more bytes. And up to
-            where the chunks have been taken now.
+            The part, empty if the body has ended or needs more bytes; and where to
+            begin the next time.
 
         Raises:
-            BadFraming: These are no chunks.
+            BadFraming: These are not chunks.
             HeadTooLarge: The trailers exceed the limits of a head.
         """
         if self._error is not None:
@@ -118,7 +117,7 @@ class ChunkedBody:
         except PeerError as error:
             if not pieces:
                 raise
-            # The part before it comes first.
+            # First give the part before it.
             self._error = error
         return b"".join(pieces), at
 
@@ -189,14 +188,14 @@ class ChunkedBody:
                 f"There are more than {self._limits.head_fields} trailers."
             )
         if not _TRAILER.fullmatch(line):
-            raise BadFraming("A trailer is no field: a name, a colon, a value.")
+            raise BadFraming("A trailer is not a field: a name, a colon, a value.")
 
 
 @lru_cache(maxsize=1024)
 def _size_of(line: bytes) -> int:
     """
-    What the line before a chunk says. (Most are like others before, and a lookup takes
-    a tenth of the time.)
+    The size in the line before a chunk. (Most lines repeat, and a lookup takes a tenth
+    of the time.)
     """
     size = _without_end(line)
     matched = _SIZE.fullmatch(size)
@@ -204,12 +203,13 @@ def _size_of(line: bytes) -> int:
         shown = size[:40].decode("ascii", "backslashreplace")
         if _DIGITS.match(size):
             raise BadFraming(
-                f"{shown!r} is no size of a chunk with extensions: each of them is"
+                f"{shown!r} is not the size of a chunk with extensions: each of them is"
                 " a semicolon and a name, then perhaps an equals sign and a token"
                 " or a quoted string."
             )
         raise BadFraming(
-            f"{shown!r} is no size of a chunk: 1 to 16 hexadecimal digits are."
+            f"{shown!r} is not the size of a chunk, which has 1 to 16 hexadecimal"
+            " digits."
         )
     return int(matched[1], 16)
 
@@ -228,10 +228,10 @@ def _check_unfinished_size(data: bytes, at: int) -> None:
 
 def _is_too_long(data: bytes, at: int, bound: int) -> bool:
     """
-    Whether a line has more bytes than it may, of which none is its end.
+    Whether a line is longer than its limit, with no end so far.
     """
     line = data[at : at + bound + 1]
-    # Only a last CR may wait for its LF.
+    # Only the LF of a last CR may be missing.
     if b"\r" in line[:-1]:
         raise BadFraming("A line of a chunked body ends with a bare CR.")
     return len(line) > bound

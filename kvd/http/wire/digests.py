@@ -95,13 +95,13 @@ def _malformed(name: str, value: bytes) -> BadRequest:
 
 
 def _new(algorithm: str) -> hashlib._Hash:
-    # MD5 is asked for by whoever knows nothing better, against bad lines and disks.
+    # Clients use MD5 against damage by lines and disks, not for security.
     return hashlib.new(algorithm, usedforsecurity=False)
 
 
 class Verification:
     """
-    Of one body.
+    Verifies one body against its digests.
     """
 
     def __init__(self, digests: Iterable[Digest]) -> None:
@@ -110,7 +110,7 @@ class Verification:
 
     def update(self, data: bytes) -> None:
         """
-        A piece of the body.
+        Take a piece of the body.
         """
         for each in self._hashes.values():
             each.update(data)
@@ -120,14 +120,14 @@ class Verification:
         The body has ended.
 
         Raises:
-            DigestMismatch: It is another one.
+            DigestMismatch: The body differs from its digest.
         """
         for digest in self._digests:
             found = self._hashes[digest.algorithm].digest()
             if found != digest.value:
                 raise DigestMismatch(
-                    f"By {digest.field}, the {digest.algorithm} of the body is"
-                    f" {_text(digest.value)}, but what came has {_text(found)}: it was"
+                    f"{digest.field} says that the {digest.algorithm} of the body is"
+                    f" {_text(digest.value)}, but it is {_text(found)}: the body was"
                     " damaged on its way, and nothing is stored."
                 )
 

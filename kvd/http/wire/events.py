@@ -1,11 +1,11 @@
 """
-What the bytes of a connection mean.
+The events of a connection.
 
 `kvd.http.wire.reader.RequestReader` turns bytes into a sequence of
 
     Request, (bytes of the body)*, END_OF_REQUEST, Request, ...
 
-with `NEED_DATA` wherever the next event is not there yet.
+with `NEED_DATA` wherever the next event is not complete yet.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kvd.model.requests import Request
 
 class Mark(Enum):
     """
-    Events that carry nothing.
+    Events without content.
     """
 
     NEED_DATA = "the next event is not complete yet"

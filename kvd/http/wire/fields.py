@@ -49,7 +49,7 @@ _MAX_DIGITS: Final = 19
 _CONDITIONAL: Final = frozenset(
     (b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
 )
-_KEPT: Final = tuple(name.encode() for name in sorted(METADATA_FIELDS))
+_STORED: Final = tuple(name.encode() for name in sorted(METADATA_FIELDS))
 
 
 def conditions_of(request: Request) -> Conditions:
@@ -68,7 +68,7 @@ def conditions_of(request: Request) -> Conditions:
     return Conditions(
         None if match is None else entity_tags(match),
         None if none_match is None else entity_tags(none_match),
-        # A date that is none is passed over (RFC 9110 section 13.1.3).
+        # What is not a date is ignored (RFC 9110 section 13.1.3).
         parse_http_date(fields.get(b"if-modified-since")),
         parse_http_date(fields.get(b"if-unmodified-since")),
     )
@@ -86,8 +86,8 @@ def entity_tags(value: bytes) -> EntityTags:
     if not _TAGS.fullmatch(value):
         shown = value[:80].decode("ascii", "backslashreplace")
         raise BadRequest(
-            f"{shown} is no list of entity tags: each stands in double quotes, as in"
-            ' If-Match: "0123abcd", or the whole is *.'
+            f"{shown} is not a list of entity tags: each has to be in double quotes, as"
+            ' in If-Match: "0123abcd", or the whole is *.'
         )
     strong: set[str] = set()
     weak: set[str] = set()
@@ -188,25 +188,25 @@ def _unsatisfiable(info: ValueInfo) -> RangeNotSatisfiable:
 
 def metadata_of(request: Request) -> Metadata:
     """
-    What is kept with the value that a request brings. A field without a value says
-    nothing, and is not kept: a client that is given it back would have to guess.
+    The fields that are stored with the value of a request. A field without a value is
+    not stored: it says nothing, and a client that gets it back would have to guess.
 
     Raises:
         BadRequest: It is too much.
     """
     fields = request.fields
-    kept = {
+    stored = {
         name.decode("ascii"): fields[name].decode("latin-1")
-        for name in _KEPT
+        for name in _STORED
         if fields.get(name)
     }
-    if not kept:
+    if not stored:
         return NO_METADATA
     # As stores count it: a byte beyond ASCII becomes two.
-    size = sum(len(name) + len(value.encode()) for name, value in kept.items())
+    size = sum(len(name) + len(value.encode()) for name, value in stored.items())
     if size > MAX_METADATA_BYTES:
         raise BadRequest(
-            f"The fields that are kept with the value ({', '.join(kept).title()}) have"
-            f" {size} bytes together; at most {MAX_METADATA_BYTES} can be kept."
+            f"The fields that are stored with the value ({', '.join(stored).title()})"
+            f" have {size} bytes together; at most {MAX_METADATA_BYTES} can be stored."
         )
-    return kept
+    return stored

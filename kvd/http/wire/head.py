@@ -1,15 +1,15 @@
 """
 One head: from the request line to the blank line.
 
-llhttp (through httptools) parses; it is fast, maintained, and laxer than kvd:
-it takes ``gzip, chunked``, transfer codings in HTTP/1.0, no ``Host`` or two,
-fragments, ``HTTP/2.0``, methods of RTSP, and it stops at ``Upgrade``. So the
-bytes must first match the grammar of RFC 9112 as a whole, in one regular
-expression at the speed of C, and what the fields say is checked afterwards.
-Only a head that fails is looked at again, to find the words for what is wrong.
+llhttp (through httptools) parses. It is fast, maintained, and laxer than kvd: it
+accepts ``gzip, chunked``, transfer codings in HTTP/1.0, no ``Host`` or two, fragments,
+``HTTP/2.0`` and methods of RTSP, and it stops at ``Upgrade``. So the bytes must first
+match the whole grammar of RFC 9112, in one regular expression, and afterwards kvd
+checks the values of the fields. Only a head that fails is examined again, for an error
+message that says what is wrong.
 
-Each head gets a fresh parser: one that has seen a ``Content-Length`` would want
-the body too.
+Each head has a new parser, because a parser that has seen a ``Content-Length`` expects
+the body.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _ALONE: Final = frozenset((b"content-length", b"host", b"transfer-encoding"))
 
 class _Fields:
     """
-    Takes what the parser calls back with.
+    Receives the callbacks of the parser.
     """
 
     __slots__ = ("count", "fields", "repeated", "url")
@@ -99,12 +99,12 @@ def parse_head(head: bytes, limits: Limits) -> Request:
     Check and parse one head.
 
     Args:
-        head: All of it, up to and including the blank line.
-        limits: How long the target may be, and how many fields there may be.
+        head: The whole head, including the blank line.
+        limits: The longest target, and the number of fields.
 
     Raises:
-        PeerError: It is refused; the sentence says why. Nothing behind this
-            head can be trusted.
+        PeerError: The head is refused; the sentence says why. Nothing after it can be
+            trusted.
     """
     line = _HEAD.fullmatch(head)
     if line is None:
@@ -113,10 +113,10 @@ def parse_head(head: bytes, limits: Limits) -> Request:
     if len(target) > limits.target_bytes:
         raise TargetTooLong(
             f"The target has {len(target)} bytes; at most {limits.target_bytes} are"
-            " taken."
+            " allowed."
         )
     if method not in KNOWN_METHODS:
-        raise UnknownMethod(f"{_shown(method)} is no method of HTTP that kvd knows.")
+        raise UnknownMethod(f"{_shown(method)} is not a method of HTTP that kvd knows.")
     authority = authority_of(target)
     # A later 1.x is served as the latest one known (RFC 9110 section 2.5).
     minor = min(int(line[3]), 1)
@@ -124,7 +124,7 @@ def parse_head(head: bytes, limits: Limits) -> Request:
     try:
         HttpRequestParser(parsed).feed_data(_as_llhttp_reads_it(head, line.end(3)))
     except HttpParserUpgrade:
-        # Also for CONNECT. kvd passes over the wish; the head is complete.
+        # Also for CONNECT. kvd ignores the wish; the head is complete.
         pass
     except HttpParserError as error:
         _refuse(head, minor, limits, error)
@@ -134,7 +134,7 @@ def parse_head(head: bytes, limits: Limits) -> Request:
 def _as_llhttp_reads_it(head: bytes, version_end: int) -> bytes:
     """
     The same head, without what llhttp refuses although RFC 9112 allows it: versions
-    beyond 1.1, and a tab behind ``chunked``.
+    beyond 1.1, and a tab after ``chunked``.
     """
     if head[version_end - 1] > ord("1"):
         head = head[: version_end - 1] + b"1" + head[version_end:]
@@ -154,11 +154,11 @@ def _understand(
     if parsed.count > limits.head_fields:
         raise HeadTooLarge(
             f"The head has {parsed.count} fields; at most {limits.head_fields} are"
-            " taken."
+            " allowed."
         )
     if parsed.repeated:
         name = parsed.repeated[0].decode("ascii").title()
-        raise BadFraming(f"{name} stands there more than once; once would be right.")
+        raise BadFraming(f"{name} is given more than once; only one is allowed.")
     host = fields.get(b"host")
     _check_host(host, minor)
     length = fields.get(b"content-length")
@@ -181,7 +181,7 @@ def _understand(
 def _check_host(host: bytes | None, minor: int) -> None:
     if host is None:
         if minor == 1:
-            raise BadFraming("HTTP/1.1 needs a Host field, and there is none.")
+            raise BadFraming("HTTP/1.1 needs a Host field, but there is none.")
     elif not is_host(host):
         raise BadFraming(
             f"Host is {_shown(host)}, but has to be a host and perhaps a port, such as"
@@ -190,17 +190,17 @@ def _check_host(host: bytes | None, minor: int) -> None:
 
 
 def _check_coding(coding: bytes, length: bytes | None, minor: int) -> None:
-    # RFC 9112 section 6.1: each of these is how requests are smuggled.
+    # Each of these is used to smuggle requests (RFC 9112 section 6.1).
     if length is not None:
         raise BadFraming(
             "Transfer-Encoding and Content-Length are both given; only one can say"
             " where the body ends."
         )
     if minor == 0:
-        raise BadFraming("HTTP/1.0 knows no Transfer-Encoding; give a Content-Length.")
+        raise BadFraming("HTTP/1.0 has no Transfer-Encoding; give a Content-Length.")
     if coding.lower() != b"chunked":
         raise BadFraming(
-            f"Transfer-Encoding is {_shown(coding)}; only 'chunked' is taken."
+            f"Transfer-Encoding is {_shown(coding)}; only 'chunked' is supported."
         )
 
 
@@ -212,7 +212,7 @@ def _length(value: bytes) -> int:
     digits = value.lstrip(b"0")
     if len(digits) > _MAX_LENGTH_DIGITS:
         raise ValueTooLarge(
-            f"A Content-Length of {len(digits)} digits is more than any store takes."
+            f"A Content-Length of {len(digits)} digits is more than any store can hold."
         )
     return int(digits or b"0")
 
@@ -231,19 +231,19 @@ def _keeps_alive(connection: bytes | None, minor: int) -> bool:
 
 
 def _expects_continue(expect: bytes | None, minor: int) -> bool:
-    # A client of HTTP/1.0 is not listened to (RFC 9110 section 10.1.1).
+    # Ignored from a client of HTTP/1.0 (RFC 9110 section 10.1.1).
     if expect is None or minor == 0:
         return False
     if expect.lower() != b"100-continue":
         raise ExpectationFailed(
-            f"Expect is {_shown(expect)}; only '100-continue' can be met."
+            f"Expect is {_shown(expect)}; only '100-continue' is supported."
         )
     return True
 
 
 def _refuse(head: bytes, minor: int, limits: Limits, error: Exception) -> NoReturn:
     """
-    Find the words for a head that llhttp alone refused.
+    Say what is wrong with a head that only llhttp refused.
     """
     parsed = _Fields()
     for name, value in _ONE_FIELD.findall(head, head.index(b"\r\n") + 2):
@@ -254,15 +254,15 @@ def _refuse(head: bytes, minor: int, limits: Limits, error: Exception) -> NoRetu
 
 def line_of(data: bytes, begin: int, limits: Limits) -> tuple[str, bytes] | None:
     """
-    What can be told of a request whose head was refused: its method and its target.
+    The method and target of a request whose head was refused.
 
     Args:
-        data: Holds as much of the head as has come.
-        begin: Where it begins there.
+        data: Contains as much of the head as has arrived.
+        begin: Where the head begins in it.
         limits: How long the target may be.
 
     Returns:
-        None, if its first line is none, or longer than should stand in a log.
+        None, if the first line is malformed, or too long for a log.
     """
     line = _REFUSED_LINE.match(data, begin)
     if line is None or len(line[1]) > _MAX_METHOD_BYTES:
@@ -274,19 +274,17 @@ def line_of(data: bytes, begin: int, limits: Limits) -> tuple[str, bytes] | None
 
 def refuse_bare(data: bytes | bytearray, start: int, stop: int) -> None:
     """
-    Refuse a part of a head that has half a line end (RFC 9112 section 2.2).
+    Refuse a part of a head that contains half a line end (RFC 9112 section 2.2).
     """
     bare = _BARE.search(data, start, stop)
     if bare is not None:
         name = "CR" if bare[0] == b"\r" else "LF"
-        raise BadFraming(
-            f"A line of the head ends with a bare {name}; CRLF would be right."
-        )
+        raise BadFraming(f"A line of the head ends with a bare {name} instead of CRLF.")
 
 
 def _explain(head: bytes) -> NoReturn:
     """
-    Find the words for a head that does not follow the grammar.
+    Say what is wrong with a head that does not follow the grammar.
     """
     refuse_bare(head, 0, len(head))
     line, _, rest = head.partition(b"\r\n")
@@ -305,11 +303,11 @@ def _explain(head: bytes) -> NoReturn:
             raise BadFraming(f"The field line {_shown(field)} has no colon.")
         if re.fullmatch(_TOKEN, name.rstrip(b" \t")) and name[-1:] in (b" ", b"\t"):
             raise BadFraming(
-                f"In the field line {_shown(field)} a blank stands before the colon."
+                f"In the field line {_shown(field)} there is a blank before the colon."
             )
         if not re.fullmatch(_TOKEN, name):
             raise BadFraming(f"{_shown(name)} cannot be the name of a field.")
-        raise BadFraming(f"The field line {_shown(field)} holds a control byte.")
+        raise BadFraming(f"The field line {_shown(field)} contains a control byte.")
     raise BadFraming("The head is malformed.")
 
 
@@ -317,25 +315,27 @@ def _explain_line(line: bytes) -> NoReturn:
     words = line.split(b" ")
     if len(words) != 3:
         raise BadFraming(
-            f"The request line {_shown(line)} does not consist of a method, a target"
-            " and a version with single blanks between them."
+            f"The request line {_shown(line)} has to be a method, a target and a"
+            " version with single blanks between them."
         )
     method, target, version = words
     if not re.fullmatch(_TOKEN, method):
         raise BadFraming(f"{_shown(method)} cannot be a method.")
     if not _VERSION.fullmatch(version):
-        raise BadFraming(f"{_shown(version)} is no version of HTTP, such as HTTP/1.1.")
+        raise BadFraming(
+            f"{_shown(version)} is not a version of HTTP, such as HTTP/1.1."
+        )
     if not version.startswith(b"HTTP/1."):
         raise UnsupportedVersion(
-            f"{_shown(version)} is not spoken here; HTTP/1.1 and HTTP/1.0 are."
+            f"{_shown(version)} is not supported; HTTP/1.1 and HTTP/1.0 are."
         )
     if b"#" in target:
         raise BadFraming(
-            f"The target {_shown(target)} has a fragment, which is never sent; a"
-            " number sign in a key is written %23."
+            f"The target {_shown(target)} has a fragment, which clients must not send;"
+            " write a number sign in a key as %23."
         )
     raise BadFraming(
-        f"The target {_shown(target)} holds bytes that have to be percent-encoded."
+        f"The target {_shown(target)} contains bytes that have to be percent-encoded."
     )
 
 

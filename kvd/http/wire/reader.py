@@ -4,21 +4,21 @@ Bytes to events.
 ==========  ==================================  ============================
 state       event                               next state
 ==========  ==================================  ============================
-HEAD        Request, when its blank line came   LENGTH, CHUNKED, or END
-LENGTH      bytes, as they come                 END at the last one
+HEAD        Request, after its blank line       LENGTH, CHUNKED, or END
+LENGTH      bytes, as they arrive               END at the last one
 CHUNKED     bytes, of many chunks together      HEAD, with END_OF_REQUEST
 END         END_OF_REQUEST                      HEAD
 SKIP        none                                HEAD at the last byte of the body
-BROKEN      raises what it raised before        never left
+BROKEN      raises the same error again         never left
 ==========  ==================================  ============================
 
-A piece of a body of known length that finds nothing buffered before it is
-handed on as the very object that was fed: large values are not copied here.
+A piece of a body of known length is passed on as the object that was fed, unless it
+follows buffered bytes. So the reader does not copy large values.
 
-Nor need they be fed: whoever moves them to their files inside the kernel asks how much
-there is to be moved, and reports how much was (`RequestReader.movable`, `moved`). And a
-body that nobody wants any more is read past, if it is short (`RequestReader.skip`):
-never is what belongs to it taken for a request.
+A body need not be fed at all. Code that moves it to its file inside the kernel asks how
+many bytes may be moved, and reports how many were (`RequestReader.movable`, `moved`).
+The rest of a refused body is skipped if it is short (`RequestReader.skip`). The reader
+never takes a part of a body for a request.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from kvd.settings import Limits
 
 SKIP_BYTES: Final = 256 * 1024
 """
-The rest of a refused body is read past if it is no longer than this; beyond,
-closing is cheaper for both sides.
+The rest of a refused body is skipped if it is no longer than this. Beyond that, closing
+is cheaper for both sides.
 """
 
-# Of the request line beside its target: a method, two blanks, a version.
+# What a request line has beside its target: a method, two blanks, a version.
 _LINE_EXTRA_BYTES: Final = 64
 
 
@@ -53,8 +53,8 @@ class _State(Enum):
     BROKEN = auto()
 
 
-# Asked for several times in each request; a member of an enumeration costs
-# ten times a global.
+# Used several times in each request; a member of an enumeration takes ten times as long
+# as a global.
 _HEAD: Final = _State.HEAD
 _LENGTH: Final = _State.LENGTH
 _CHUNKED: Final = _State.CHUNKED
@@ -71,16 +71,16 @@ class RequestReader:
     def __init__(self, limits: Limits, heads: Heads | None = None) -> None:
         """
         Args:
-            limits: What is refused.
-            heads: Parses heads, for several connections; None: for this one.
+            limits: What the reader refuses.
+            heads: Parses heads, and may be shared; None: the reader has its own.
         """
         self._limits = limits
         self._heads = heads or Heads(limits)
         self._state = _HEAD
-        # Fed and not consumed: what stands in `_data` from `_at` on.
+        # The bytes from `_at` on were fed and not consumed.
         self._data = b""
         self._at = 0
-        # In the rest of `_data`, so many bytes have no end of a head.
+        # How many of them were searched for the end of a head, in vain.
         self._searched = 0
         self._left = 0
         self._chunks: ChunkedBody | None = None
@@ -96,21 +96,21 @@ class RequestReader:
     @property
     def in_request(self) -> bool:
         """
-        A head was given as an event, and the end of its request was not, or is not
-        read past yet; or the bytes were refused, and what belongs to what is unknown.
+        Whether the next byte belongs to a request whose head was given as an event.
+        Also true after a refusal, when nobody knows what the next byte belongs to.
         """
         return self._state is not _HEAD
 
     @property
     def movable(self) -> int:
         """
-        How many bytes of the body, from the next one that is read on, need not be fed.
+        How many bytes of the body may be moved from the socket instead of being fed.
         """
         return self._left if self._state is _LENGTH and not self.buffered else 0
 
     def moved(self, count: int) -> None:
         """
-        So many bytes of the body have gone another way.
+        Bytes of the body were moved from the socket.
         """
         assert 0 <= count <= self.movable
         self._left -= count
@@ -128,14 +128,14 @@ class RequestReader:
 
     def skip(self) -> None:
         """
-        Give no more events of the present request: read past the rest of it.
+        Give no more events of the current request, and discard the rest of it.
         """
         assert self.can_skip
         self._state = _SKIP if self._state is _LENGTH else _HEAD
 
     def feed(self, data: bytes) -> None:
         """
-        Take bytes, to be asked for events afterwards.
+        Take bytes. They become events when `next_event` is called.
         """
         rest = self._data[self._at :]
         self._data = rest + data if rest else data
@@ -146,7 +146,7 @@ class RequestReader:
         The next event, or `NEED_DATA`.
 
         Raises:
-            PeerError: The bytes are refused, now and whenever asked again.
+            PeerError: The bytes are refused, now and in every later call.
         """
         state = self._state
         try:
@@ -174,8 +174,8 @@ class RequestReader:
         if not data:
             return NEED_DATA
         if data.startswith(b"\r", begin):
-            # One empty line before a request line is read past (RFC 9112
-            # section 2.2): old clients send it after a body.
+            # One empty line before a request line is ignored (RFC 9112 section 2.2):
+            # old clients send it after a body.
             if begin + 1 == len(data):
                 return self._need_data()
             if data.startswith(b"\r\n", begin):
@@ -199,10 +199,10 @@ class RequestReader:
 
     def _check_unfinished(self, data: bytes, begin: int, end: int) -> None:
         """
-        Refuse what cannot become a head, without waiting for its end.
+        Refuse bytes that cannot become a head, without waiting for more.
         """
         limits = self._limits
-        # A last CR may still get its LF.
+        # The LF of a last CR may still arrive.
         stop = len(data) - (data[-1:] == b"\r") if end < 0 else end
         refuse_bare(data, max(begin, self._at + self._searched - 1), stop)
         self._check_line(data, begin)
@@ -234,7 +234,7 @@ class RequestReader:
     # -- bodies ---------------------------------------------------------------
 
     def _take_length(self) -> Event:
-        # The very object, where that is all there is.
+        # If this is everything, the slice is the object itself.
         data = self._data[self._at : self._at + self._left]
         if not data:
             return self._need_data()
@@ -267,7 +267,7 @@ class RequestReader:
 
     def _use(self, at: int) -> None:
         """
-        Everything before has been consumed, and is held no longer if that is all.
+        Consume everything before a position.
         """
         if at == len(self._data):
             self._data, self._at = b"", 0
@@ -275,6 +275,6 @@ class RequestReader:
             self._at = at
 
     def _need_data(self) -> Event:
-        # A short rest may be the end of much.
+        # Do not keep a large object for its last bytes.
         self._data, self._at = self._data[self._at :], 0
         return NEED_DATA

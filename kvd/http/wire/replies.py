@@ -18,8 +18,8 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 
 NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
 """
-Of each reply with a body: a browser believes its type and guesses no other, such as
-that of a page or a script.
+In each reply with a body: the browser believes the type, and does not guess another,
+such as that of a page or a script.
 """
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus} | {
@@ -36,7 +36,7 @@ _INJECTION: Final = re.compile(r"[\r\n\0]")
 
 class _Clock:
     """
-    The present as an HTTP date, formatted once a second.
+    The current time as an HTTP date, formatted once a second.
     """
 
     def __init__(self) -> None:
@@ -56,13 +56,13 @@ class _Clock:
 
 @lru_cache(1024)
 def _format_date(second: int) -> str:
-    # Five microseconds each time; values that are read often are read again.
+    # It takes five microseconds, and popular values are read again and again.
     return formatdate(second, usegmt=True)
 
 
 def http_date(seconds: float) -> str:
     """
-    A time in seconds since the epoch as RFC 9110 section 5.6.7 wants it.
+    A time in seconds since the epoch, in the format of RFC 9110 section 5.6.7.
     """
     return _format_date(int(seconds))
 
@@ -74,7 +74,7 @@ def with_length(
     status: int, fields: Sequence[tuple[str, str]], length: int
 ) -> list[tuple[str, str]]:
     """
-    The fields of a reply with how long its body is, where the status leaves that open
+    The fields of a reply with the length of its body, unless the status rules that out
     (RFC 9110 section 8.6).
     """
     if status in (204, 304):
@@ -89,12 +89,11 @@ def reply_head(
     The head of a reply, up to and including its blank line.
 
     Args:
-        status: One of the registered ones.
-        fields: Names and values, in their order; ``Date`` and ``Connection``
-            are added.
+        status: A registered status.
+        fields: Names and values, in their order. ``Date`` and ``Connection`` are added.
         close: The connection ends with this reply.
-        minor: Of the request's version: a client of HTTP/1.0 is told that the
-            connection stays.
+        minor: The minor version of the request. A client of HTTP/1.0 has to be told if
+            the connection stays.
 
     Raises:
         ValueError: A value would end its line.
@@ -107,7 +106,7 @@ def reply_parts(
     status: int, fields: Sequence[tuple[str, str]], *, close: bool, minor: int
 ) -> tuple[bytes, bytes]:
     """
-    What stands before the date in `reply_head`, and what behind it.
+    The parts of `reply_head` before the date and after it.
     """
     rest = _behind_date(fields, close, minor)
     return _LINES[status].encode("ascii"), rest.encode("latin-1")
@@ -123,9 +122,9 @@ def _behind_date(fields: Sequence[tuple[str, str]], close: bool, minor: int) -> 
         rest += "\r\nConnection: keep-alive"
     lines = len(fields) + (close or minor == 0)
     if not rest.count("\r") == rest.count("\n") == lines or "\0" in rest:
-        # Checked at the source too: kvd has no way to make such a value.
+        # The sources of values are checked too, so this is a mistake of kvd.
         bad = [name for name, value in fields if _INJECTION.search(value)]
-        raise ValueError(f"a field's value holds a line end: {', '.join(bad)}")
+        raise ValueError(f"the value of a field contains a line end: {', '.join(bad)}")
     return rest + "\r\n\r\n"
 
 
@@ -148,8 +147,8 @@ def problem(status: int, sentence: str) -> bytes:
 
 def chunk(data: bytes) -> bytes:
     """
-    One chunk of a chunked body (RFC 9112 section 7.1); never empty, since
-    that would be the last one.
+    One chunk of a chunked body (RFC 9112 section 7.1). It must not be empty, because an
+    empty chunk is the last one.
     """
     assert data
     return b"%x\r\n%b\r\n" % (len(data), data)

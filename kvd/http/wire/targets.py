@@ -1,8 +1,8 @@
 """
-Request targets: what a request is about (RFC 9112 section 3.2).
+Request targets (RFC 9112 section 3.2).
 
-The path is percent-decoded once, segment by segment. Whatever could make two
-spellings name one value, or lead out of the store, is refused.
+The path is percent-decoded once, segment by segment. A target is refused if another
+spelling could name the same value, or if it could lead out of the store.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def authority_of(target: bytes) -> bytes | None:
     scheme, authority = absolute.groups()
     if scheme.lower() not in _SCHEMES:
         raise BadRequest(
-            f"The target {_shown(target)} is no URL of HTTP: it begins with http:// or"
-            " https://."
+            f"The target {_shown(target)} is not a URL of HTTP, which begins with"
+            " http:// or https://."
         )
     if not is_host(authority) or authority[:1] in (b"", b":"):
         raise BadRequest(
@@ -134,13 +134,13 @@ def _decoded(segment: bytes) -> bytes:
     if _BAD_PERCENT.search(segment):
         raise BadRequest(
             f"In {_shown(segment)} a percent sign is not followed by two hexadecimal"
-            " digits; the sign itself is written %25."
+            " digits; write the sign itself as %25."
         )
     decoded = unquote_to_bytes(segment)
     if b"/" in decoded:
         raise BadRequest(
-            f"{_shown(segment)} holds an encoded slash (%2F), which would give one key"
-            " two spellings."
+            f"{_shown(segment)} contains an encoded slash (%2F), with which one key"
+            " would have two spellings."
         )
     return decoded
 
@@ -156,18 +156,18 @@ def key_of_segments(segments: Sequence[bytes]) -> Key:
     """
     for segment in segments:
         if not segment:
-            raise BadRequest("A key has no empty segments: write single slashes.")
+            raise BadRequest("A key cannot have empty segments: use single slashes.")
         if segment in (b".", b".."):
-            raise BadRequest(f"A key has no segment {_shown(segment)}.")
+            raise BadRequest(f"A key cannot have the segment {_shown(segment)}.")
         if _CONTROL.search(segment):
-            raise BadRequest(f"The segment {_shown(segment)} holds a control byte.")
+            raise BadRequest(f"The segment {_shown(segment)} contains a control byte.")
         if len(segment) > MAX_SEGMENT_BYTES:
             raise TargetTooLong(
-                f"A segment of a key has at most {MAX_SEGMENT_BYTES} bytes, not"
+                f"A segment of a key can have {MAX_SEGMENT_BYTES} bytes, not"
                 f" {len(segment)}."
             )
     if segments[0].startswith(_RESERVED):
-        raise BadRequest("Keys that begin with .kvd are kvd's own.")
+        raise BadRequest("Keys that begin with .kvd are reserved for kvd.")
     if is_leftover(segments[-1]):
         raise BadRequest(
             f"{_shown(segments[-1])} cannot be stored: file systems give such names to"
@@ -175,7 +175,7 @@ def key_of_segments(segments: Sequence[bytes]) -> Key:
         )
     key = b"/".join(segments)
     if len(key) > MAX_KEY_BYTES:
-        raise TargetTooLong(f"A key has at most {MAX_KEY_BYTES} bytes, not {len(key)}.")
+        raise TargetTooLong(f"A key can have {MAX_KEY_BYTES} bytes, not {len(key)}.")
     return Key(key)
 
 
@@ -209,7 +209,7 @@ def page_of(query: Mapping[str, bytes]) -> tuple[bytes, int | None]:
     after = query.get("after")
     if limit is None:
         if after is not None:
-            raise BadRequest("The parameter 'after' needs a 'limit' beside it.")
+            raise BadRequest("The parameter 'after' needs a 'limit' with it.")
         return b"", None
     if not re.fullmatch(rb"[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_PAGE:
         raise BadRequest(

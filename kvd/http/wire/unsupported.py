@@ -39,18 +39,18 @@ def refuse_unsupported(request: Request, query: Mapping[str, bytes]) -> None:
     hashed = fields.get(b"x-amz-content-sha256", b"")
     if b"aws-chunked" in coding or hashed.startswith(b"STREAMING-"):
         raise CodingUnsupported(
-            "The body is coded as aws-chunked, which kvd does not take apart: send the"
+            "The body is encoded as aws-chunked, which kvd does not decode: send the"
             " value as it is, with a Content-Length or in chunks of HTTP."
         )
     for name in fields:
         if _SOURCE.fullmatch(name):
             raise OperationUnsupported(
                 f"{name.decode('ascii').title()} asks for a copy of another value,"
-                " which kvd does not make: get that value and put it here."
+                " which kvd does not support: GET that value and PUT it here."
             )
     for parameter in query:
         if parameter in _PARAMETERS:
             raise OperationUnsupported(
-                f"The parameter {parameter!r} asks for something else than to store a"
-                " whole value, in a protocol that kvd does not speak."
+                f"The parameter {parameter!r} asks for something other than storing a"
+                " whole value, in a protocol that kvd does not support."
             )

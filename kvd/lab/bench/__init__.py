@@ -1,3 +1,3 @@
 """
-Measurements that anybody can repeat: ``kvd bench``.
+Measurements that every user can repeat: ``kvd bench``.
 """

@@ -72,7 +72,7 @@ def milliseconds(seconds: float) -> str:
         return "-"
     value = round(seconds * 1e3, 2) + 0.0
     digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
-    return f"{value:,.{digits}f}"
+    return f"{value:.{digits}f}"
 
 
 def percent(share: float, digits: int = 0) -> str:

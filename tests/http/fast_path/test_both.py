@@ -93,6 +93,9 @@ PLAIN = st.builds(
     st.sampled_from([b"", b"", b"", b"Connection: close\r\n"]),
 )
 
+CLOSE = b"Connection: close\r\n"
+ONLY = st.sampled_from([get("k", CLOSE), get("a/b", CLOSE), put("k", b"other", CLOSE)])
+
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[bytes]:
@@ -250,6 +253,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     *[step(send, NUMBERS, st.tuples(requests()), READS)] * 3,
     *[step(send, NUMBERS, streams(), READS)] * 3,
     step(connect, st.just(b"") | PLAIN | requests(), ROOM),
+    *[step(connect, ONLY, ROOM)] * 2,
     step(half_close, NUMBERS),
     step(leave, NUMBERS),
     step(wait, st.sampled_from([1, 60, 99])),
@@ -267,18 +271,27 @@ def test_both_ways_come_to_the_same() -> None:
     """
     Replies, files, the access log, the record and all counts.
     """
-    served = [0]
+    served = idle = new = 0
 
     @exploring(EXAMPLES)
     @given(
         st.lists(STEPS, min_size=5, max_size=30),
         st.sampled_from(["process", "process", "process", "disk"]),
         st.booleans(),
+        st.booleans(),
     )
-    def compare(steps: list[Step], durability: Durability, guarded: bool) -> None:
+    def compare(
+        steps: list[Step], durability: Durability, guarded: bool, reports: bool
+    ) -> None:
+        nonlocal served, idle, new
         outcomes = []
         for fast_path in (True, False):
-            worker = Worker(fast_path=fast_path, durability=durability, guarded=guarded)
+            worker = Worker(
+                fast_path=fast_path,
+                durability=durability,
+                guarded=guarded,
+                reports=reports,
+            )
             try:
                 worker.connect(b"")
                 send(0, KNOWN, True, worker)
@@ -288,10 +301,14 @@ def test_both_ways_come_to_the_same() -> None:
             finally:
                 worker.clean_up()
             if worker.watched is not None:
-                served[0] += worker.watched.served
+                served += worker.watched.served
+                idle += worker.watched.idle
+                new += worker.watched.new
         assert outcomes[0] == outcomes[1]
 
     compare()
 
     # Else nothing was compared.
-    assert EXAMPLES // 10 < served[0]
+    assert EXAMPLES // 10 < served
+    assert EXAMPLES // 10 < idle
+    assert EXAMPLES // 50 <= new

@@ -178,6 +178,8 @@ class TurnsTests(ConnectionCase):
         self.keep("k", b"value")
         fresh = self.connect()
         self.process.draining, self.process.fast_path = True, None
+        for connection in self.process.connections:
+            connection.drain(1)
         reply = fresh.send(get("k")).receive()
 
         assert b"value" == body_of(reply)

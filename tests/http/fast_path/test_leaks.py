@@ -18,7 +18,7 @@ import pytest
 from twisted.internet.defer import execute
 
 from kvd.http.fast_path import QUEUED, SERVED
-from kvd.http.wire.heads import KEPT_HEADS
+from kvd.http.wire.heads import MEMO_HEADS
 from kvd.model.keys import Key
 from kvd.store.file import FileStore
 from tests.http.fast_path.cases import FastPathCase, get, put
@@ -116,7 +116,7 @@ class LeakTests(FastPathCase):
 
         # Of a folder that is not there: they are left alone late.
         def forms(_: int) -> None:
-            for _ in range(KEPT_HEADS // REQUESTS):
+            for _ in range(MEMO_HEADS // REQUESTS):
                 fields = b"User-Agent: %d\r\n" % next(numbers)
                 self.serve(put("none/k", b"v", fields))
 
@@ -143,6 +143,28 @@ class LeakTests(FastPathCase):
             near.close()
 
         self.assert_steady(to_nobody)
+
+    def test_connections_that_stay(self) -> None:
+        """
+        Whether their requests are served at once, or left to whoever asks or to nobody.
+        """
+        self.keep("k", b"v")
+        unusual = get("k", b"Range: bytes=0-\r\n")
+
+        def stay(number: int) -> None:
+            near, far = socket.socketpair()
+            joined = self.fast_path.join(near.fileno())
+            far.sendall(get("k"))
+            assert self.fast_path.serve_idle(near.fileno())
+            far.sendall(unusual)
+            assert not self.fast_path.serve_idle(near.fileno())
+            if number % 2:
+                assert unusual == self.fast_path.serve(near.fileno())
+            joined.leave()
+            near.close()
+            far.close()
+
+        self.assert_steady(stay)
 
     def test_what_is_told(self) -> None:
         """

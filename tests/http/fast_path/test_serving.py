@@ -4,6 +4,7 @@ Tests for `kvd.http.fast_path`: connections that are new to a worker, and what m
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any, cast
 from unittest import mock
@@ -138,6 +139,68 @@ class NewConnectionTests(ConnectionCase):
                 assert b"value" == body_of(self.come(get("k", fields)).receive())
 
 
+class AtFirstTests(NewConnectionTests):
+    """
+    What comes of it is the same where the descriptor is all that there is at first.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.process.log = None
+
+    def test_for_its_only_request_nothing_is_made(self) -> None:
+        factory = type(self.serving.factory)
+        with mock.patch.object(factory, "take", side_effect=AssertionError):
+            super().test_for_its_only_request_nothing_is_made()
+        assert 1 == self.watched.new
+
+    def test_a_socket_that_cannot_be_read(self) -> None:
+        with mock.patch.object(self.watched, "serve_new", return_value=False):
+            super().test_a_socket_that_cannot_be_read()
+
+    def test_somebody_wants_to_be_told(self) -> None:
+        """
+        Then the connection takes the way that tells.
+        """
+        self.process.log = self.notes
+        client = self.come(get("k", b"Connection: close\r\n"))
+
+        assert b"value" == body_of(client.receive())
+        assert 0 == self.watched.new
+        assert 1 == len(self.notes.entries)
+
+    def test_a_socket_that_others_have_is_ended_for_all(self) -> None:
+        """
+        The supervisor holds one of what it has handed over; of what a worker has
+        accepted itself, nobody has another, and the close alone ends it.
+        """
+        for shared, ends in ((True, b""), (False, None)):
+            near, far = socket.socketpair()
+            self.addCleanup(far.close)
+            far.settimeout(0)
+            far.sendall(get("k", b"Connection: close\r\n"))
+            with socket.socket(fileno=os.dup(near.fileno())):
+                factory = self.serving.factory
+                assert factory.take_descriptor(near.detach(), shared=shared)
+                assert b"value" == body_of(far.recv(10_000))
+                if ends is None:
+                    with self.assertRaises(BlockingIOError):  # noqa: PT027
+                        far.recv(1)
+                else:
+                    assert ends == far.recv(1)
+            assert b"" == far.recv(1)
+
+    def test_what_came_behind_is_not_lost(self) -> None:
+        """
+        The connection is closed in stages then.
+        """
+        client = self.come(get("k", b"Connection: close\r\n") + b"behind")
+
+        assert b"value" == body_of(client.receive())
+        assert not client.reset
+        assert 0 == self.watched.new
+
+
 class MistakeTests(ConnectionCase):
     """
     What the fast path is told wrong ends the connection that asked, and is logged.
@@ -177,8 +240,8 @@ class MistakeTests(ConnectionCase):
             made = native(
                 *(state.root, state.lock.descriptor, False, None, 0o644),
                 *(9000, 9000, tuple),
-                *(self.process.row.words, (0, 1, 2, 3, 4, 5), (0,), 0),
-                *(make_template, value_of, offset_of),
+                *(self.process.row.words, (0, 1, 2, 3, 4, 5, 6), (0,), 0),
+                *(make_template, value_of, offset_of, self.reactor.seconds),
             )
             made.upload_to(state.uploads.descriptor)
             return cast(FastPath, made)

@@ -4,7 +4,7 @@ FastPath that tell what they did.
 
 from __future__ import annotations
 
-from kvd.http.fast_path import SERVED, FastPath, Report
+from kvd.http.fast_path import SERVED, FastPath, Joined, Report
 
 
 class WatchedFastPath:
@@ -15,6 +15,10 @@ class WatchedFastPath:
     def __init__(self, fast_path: FastPath) -> None:
         self._fast_path = fast_path
         self.served = 0
+        self.idle = 0
+        """Of those served, in one call of `serve_idle`."""
+        self.new = 0
+        """Of those served, with their connections, in one call of `serve_new`."""
         self.left = 0
         """Reads, not requests."""
 
@@ -28,6 +32,30 @@ class WatchedFastPath:
         else:
             self.served += outcome & SERVED
         return outcome
+
+    def join(self, socket: int) -> Joined:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.join(socket)
+
+    def serve_idle(self, socket: int) -> bool:
+        """
+        See `FastPath`.
+        """
+        served = self._fast_path.serve_idle(socket)
+        self.served += served
+        self.idle += served
+        return served
+
+    def serve_new(self, socket: int, shared: bool) -> bool:
+        """
+        See `FastPath`.
+        """
+        served = self._fast_path.serve_new(socket, shared)
+        self.served += served
+        self.new += served
+        return served
 
     def take_unsent(self) -> bytes:
         """

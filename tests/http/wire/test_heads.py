@@ -8,7 +8,7 @@ import pytest
 
 from kvd.errors import PeerError, TargetTooLong
 from kvd.http.wire.head import parse_head
-from kvd.http.wire.heads import KEPT_FIELDS, KEPT_HEAD_BYTES, KEPT_HEADS, Heads
+from kvd.http.wire.heads import MEMO_FIELDS, MEMO_HEAD_BYTES, MEMO_HEADS, Heads
 from kvd.settings import Limits
 
 
@@ -41,7 +41,7 @@ def test_what_is_refused_is_refused_each_time() -> None:
     for _ in range(2):
         with pytest.raises(PeerError):
             heads.parse(b"GET / HTTP/1.1\r\n\r\n")
-    assert {} == heads._kept
+    assert {} == heads._memo
     assert {} == heads._examples
 
 
@@ -107,11 +107,11 @@ def test_only_so_much_is_kept() -> None:
     Neither many heads nor long ones cost memory.
     """
     heads = Heads(Limits())
-    for number in range(3 * KEPT_HEADS):
+    for number in range(3 * MEMO_HEADS):
         heads.parse(head(number))
-        assert len(heads._kept) <= KEPT_HEADS
+        assert len(heads._memo) <= MEMO_HEADS
         heads.parse(head(number, b"A: %d\r\n" % number))
-        assert len(heads._examples) <= KEPT_FIELDS
-    kept = len(heads._kept)
-    heads.parse(head(0, b"A: " + b"x" * KEPT_HEAD_BYTES + b"\r\n"))
-    assert kept == len(heads._kept)
+        assert len(heads._examples) <= MEMO_FIELDS
+    kept = len(heads._memo)
+    heads.parse(head(0, b"A: " + b"x" * MEMO_HEAD_BYTES + b"\r\n"))
+    assert kept == len(heads._memo)

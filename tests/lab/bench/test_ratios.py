@@ -81,9 +81,9 @@ def test_ratios_are_of_the_runs_of_one_round() -> None:
     """
     rate, work, p99 = ratios_of(an_outcome())
 
-    assert Spread(2.2, 2.0, 3.0) == rate.seen
-    assert Spread(2.0, 1.1, 3.0) == work.seen
-    assert Spread(3.0, 1.0, 5.0) == p99.seen
+    assert Spread(2.2, 2.0, 3.0) == rate.measured
+    assert Spread(2.0, 1.1, 3.0) == work.measured
+    assert Spread(3.0, 1.0, 5.0) == p99.measured
 
 
 def test_a_target_is_reached_if_the_median_is() -> None:
