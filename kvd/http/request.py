@@ -158,13 +158,16 @@ class RequestHandler:
             if not connection.answered():
                 self._come_late(result, undo)
                 return
-            try:
-                if isinstance(result, Failure):
-                    result.raiseException()
-                else:
+            if isinstance(result, Failure):
+                # Not raised here: the error would know this frame by its traceback,
+                # and the frame the error.
+                assert result.value is not None
+                self.fail(result.value)
+            else:
+                try:
                     then(result)
-            except Exception as error:
-                self.fail(error)
+                except Exception as error:
+                    self.fail(error)
             if is_later:
                 connection.advance()
 

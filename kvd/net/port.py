@@ -330,7 +330,8 @@ class Port(tcp.Port):
         Accept what waits in the queue now, and no more, however many come meanwhile.
         """
         for _ in range(waiting_at(self.socket)):
-            if not self.accept_one():
+            # What it has just accepted may have stopped it.
+            if not (self.accept_one() and self.connected):
                 break
 
     def loseConnection(self, connDone: Failure = _CLOSED) -> Deferred[None]:

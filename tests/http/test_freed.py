@@ -4,6 +4,7 @@ What requests and connections leave behind: nothing, also if nobody collects gar
 
 import gc
 
+from kvd.testing import MemoryStore
 from tests.http.fast_path.cases import get
 from tests.http.fast_path.test_connections import (
     ConnectionCase as FastPathConnectionCase,
@@ -54,6 +55,15 @@ class FreedTests(ConnectionCase):
             del client
             assert 1 == len(self.process.connections)
             assert (sent, 0) == (sent, gc.collect())
+
+
+class LateAnswersTests(FreedTests):
+    """
+    See there; the store answers later.
+    """
+
+    def make_store(self) -> MemoryStore:
+        return MemoryStore(self.reactor)
 
 
 class FastPathFreedTests(FastPathConnectionCase):

@@ -394,6 +394,33 @@ class PortTests(SynchronousTestCase):
 
         assert 3 == len(self.accepted)
 
+    def test_a_protocol_may_stop_the_port(self) -> None:
+        """
+        What it was accepting goes no further, and waits for others.
+        """
+        for share, accept in (
+            (None, "resumeProducing"),
+            (lambda waiting: waiting, "resumeProducing"),
+            (None, "empty"),
+        ):
+            port = self.make(share=share)
+
+            def take(
+                connection: socket.socket, peer: object, port: Port = port
+            ) -> None:
+                self.take(connection, peer)
+                port.stopListening()
+
+            self.patch(port.factory, "takes", take)
+            self.accepted.clear()
+            self.connect(2)
+            with capturedLogs() as events:
+                getattr(port, accept)()
+                self.reactor.advance(1.0)
+
+            assert ([], 1) == (events, len(self.accepted))
+            self.held.accept()[0].close()
+
     def test_closing_leaves_the_socket_to_those_who_hold_it(self) -> None:
         """
         A worker's end closes no queue.
