@@ -93,8 +93,8 @@ costs a fifth of accepting it.
 
 _UNIX_AT_MOST: Final = 10_000
 """
-The kernel does not report how many wait at a Unix socket. kvd removes its file before it
-accepts them, so no more come meanwhile.
+The kernel does not report how many wait at a Unix socket. kvd removes its file before
+it accepts them, so no more come meanwhile.
 """
 
 

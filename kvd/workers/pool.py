@@ -219,8 +219,8 @@ class Pool:
 
     def scale_up(self, number: int) -> None:
         """
-        Keep a worker of this number from now on, also if the present one leaves. Numbers
-        follow each other.
+        Keep a worker of this number from now on, also if the present one leaves.
+        Numbers follow each other.
         """
         if number == len(self.slots):
             self.slots.append(Slot(number, wanted=False, state=State.ENDED))
