@@ -12,11 +12,11 @@ many to accept, and whether to accept at all. It can be paused. It leaves connec
 the kernel's queue while this process has no descriptors. It stops without touching the
 socket, which other processes may hold too.
 
-How many are accepted per wake-up follows the length of the queue. With a fixed
-number a storm of connections starves: the more are in, the longer a turn of the
-reactor takes, and the fewer are let in. One per turn, 2,000 clients at once and two
-workers: the last were let in after 0.8 to 2 seconds, and before that not one of them
-got a turn while those who were in got thirty.
+How many are accepted per wake-up follows the length of the queue. With a fixed number
+a storm of connections starves: the more are open, the longer a turn of the reactor
+takes, and the fewer are accepted. (One per turn, 2,000 clients at once and two workers:
+the last were accepted after 0.8 to 2 seconds, when open connections had had thirty
+turns.)
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ _OF_THE_PEER = frozenset(
 
 OF_PEERS_IN_A_ROW: Final = 100
 """
-After so many such errors in a row the peers are not to blame: a filter of system calls
-may say EPERM, for one, and leave the connection in the queue.
+After this many such errors in a row the peers are not to blame: a filter of system
+calls may return EPERM, for one, and leave the connection in the queue.
 """
 
 # After any other error. Mostly this process or machine has run out of something; but
@@ -70,32 +70,31 @@ _PAUSE_SECONDS: Final = 0.1
 
 GATE_SECONDS: Final = 0.001
 """
-After so long, who may not accept asks again: the socket stays readable until somebody
-has taken the connection.
+A process that may not accept asks again after this time: the socket stays readable
+until some process has taken the connection.
 """
 
 KEPT_SECONDS: Final = 0.02
 """
-Nobody waits for longer because of a gate: then it is passed, whatever it says, since
-what it goes by may be old.
+No client waits for longer because of a gate: then the process accepts whatever the gate
+says, since what it knows may be old.
 """
 
 AT_ONCE_AT_MOST: Final = 1024
 """
-So many are accepted per wake-up at most, whatever waits: 30 to 50 ms for those who are
-in.
+How many are accepted per wake-up at most: open connections wait 30 to 50 ms for it.
 """
 
 PARTS: Final = 16
 """
-Of what is accepted per wake-up, a part is taken between two questions to the gate: one
-for each connection costs a fifth of what it takes to let it in.
+The gate is asked this many times per wake-up at most: to ask before each connection
+costs a fifth of accepting it.
 """
 
 _UNIX_AT_MOST: Final = 10_000
 """
-Of a Unix socket the kernel does not tell how many wait. kvd removes its file before it
-takes them, so nobody comes meanwhile.
+The kernel does not report how many wait at a Unix socket. kvd removes its file before
+it accepts them, so no more come meanwhile.
 """
 
 
