@@ -101,7 +101,13 @@ def _check_family(family: int) -> None:
 
 def _duplicate(descriptor: int, family: int) -> socket.socket:
     _check_family(family)
-    return socket.fromfd(descriptor, family, socket.SOCK_STREAM)
+    own = os.dup(descriptor)
+    try:
+        # `socket.fromfd` would keep the copy of what is no socket.
+        return socket.socket(family, socket.SOCK_STREAM, 0, own)
+    except BaseException:
+        os.close(own)
+        raise
 
 
 def adopt_in_kvds_way(reactor: Any) -> None:
