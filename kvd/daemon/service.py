@@ -17,7 +17,7 @@ from kvd.daemon.systemd.sockets import leave, take_inherited
 from kvd.daemon.written_files import check_written_files
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import choose_policy, choose_shadow
-from kvd.dispatch.reuseport_programs import Steering
+from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.dispatch.scoreboard import create_scoreboard
 from kvd.errors import BadSetting, OperatorError
 from kvd.interfaces import IHeldStoreMaker
@@ -78,15 +78,15 @@ def makeService(options: Options) -> IService:
     memory = create_scoreboard(max(1, settings.procs), ROWS)
     if not settings.procs:
         return SingleProcessService(settings, sockets, notifier, memory)
-    steering = Steering(sockets.groups, memory)
+    programs = ReuseportPrograms(sockets.groups, memory)
     # Now, because twistd --uid drops the privilege that loading a program may need.
-    steering.prepare(chosen)
+    programs.prepare(chosen)
     return SupervisorService(
         settings,
         sockets,
         notifier,
         memory,
-        steering,
+        programs,
         chosen,
         shadow,
         options.read,

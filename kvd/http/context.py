@@ -30,7 +30,7 @@ from kvd.settings import Limits
 
 Readahead = Callable[[int, int, int], Deferred[None] | None]
 """
-See `kvd.net.readahead.Warmer.warm`.
+See `kvd.net.readahead.Readahead.ensure`.
 """
 
 

@@ -180,7 +180,7 @@ class Worker:
             if self._draining:
                 return
             try:
-                self._serving.listen(message.name, sock, exclusive=message.alone)
+                self._serving.listen(message.name, sock, exclusive=message.exclusive)
             except OSError:
                 self._channel.send(Unplaced(message.name))
 

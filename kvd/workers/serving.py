@@ -32,7 +32,7 @@ from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
 from kvd.log.writer import Writer
 from kvd.net.factory import ServerFactory
 from kvd.net.port import Port
-from kvd.net.readahead import Warmer
+from kvd.net.readahead import Readahead
 from kvd.net.splice import Pipe
 from kvd.net.transport import close_both_ways, name_of
 from kvd.plugins import IStoreDeclaration, load
@@ -181,7 +181,7 @@ class Serving:
             self._eased,
             self._row,
             self._pipe,
-            Warmer(self._off_reactor).warm,
+            Readahead(self._off_reactor).ensure,
             self._recorder,
         )
         guard = HostGuard(settings.listen, settings.allowed_hosts)

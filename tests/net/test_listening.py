@@ -301,7 +301,7 @@ def test_a_folder_that_somebody_locks_is_told(
     """
     After a while, with what to do.
     """
-    monkeypatch.setattr(kvd.net.listening, "ALONE_SECONDS", 0.05)
+    monkeypatch.setattr(kvd.net.listening, "LOCK_SECONDS", 0.05)
     folder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     with pytest.raises(AddressUnusable, match="another process has the folder locked"):

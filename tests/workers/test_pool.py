@@ -16,7 +16,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.dispatch.arrangement import Arrangement, arrange
-from kvd.dispatch.listener_assignment import ROOM_SECONDS, Polling
+from kvd.dispatch.listener_assignment import ROOM_SECONDS, ListenerAssignment
 from kvd.dispatch.policies.reuseport import ReusePort
 from kvd.dispatch.policies.shared import Shared
 from kvd.interfaces import IDispatchPolicy
@@ -81,7 +81,7 @@ class PoolCase(SynchronousTestCase):
         """
         Of connections, over the groups.
         """
-        return Polling(arranged.members, self.groups, self.reactor)
+        return ListenerAssignment(arranged.members, self.groups, self.reactor)
 
     def serve(self) -> None:
         """
@@ -157,7 +157,7 @@ class StartTests(PoolCase):
 
     def test_who_is_ready_stands_in_for_who_is_not(self) -> None:
         """
-        No socket is polled by nobody, and it moves once.
+        No socket is member by nobody, and it moves once.
         """
         self.ready(1)
         assert {"0/0", "0/1", "0/2"} == {
@@ -269,7 +269,7 @@ class EndTests(PoolCase):
 
     def test_a_dead_worker_is_replaced_at_once(self) -> None:
         """
-        And its socket is polled by another meanwhile.
+        And its socket is member by another meanwhile.
         """
         self.last(1).end()
         self.reactor.settle()
@@ -900,7 +900,7 @@ class SharedTests(PoolCase):
         """
         self.ready(0, 1, 2)
         for number in range(3):
-            assert [Listen("0/0", alone=False)] == self.heard(number)
+            assert [Listen("0/0", exclusive=False)] == self.heard(number)
         self.last(0).end()
         self.reactor.settle()
 

@@ -253,8 +253,8 @@ class JoinedTests(FastPathCase):
         Once the fast path is gone.
         """
         del self.fast_path, self.process.fast_path
-        self.store.insides.recent.forgotten = lambda key: None
-        self.store.insides.uploads.made = lambda folder: None
-        self.store.insides.lock.renewed = lambda: None
+        self.store.fast_path_state.recent.forgotten = lambda key: None
+        self.store.fast_path_state.uploads.made = lambda folder: None
+        self.store.fast_path_state.lock.renewed = lambda: None
         gc.collect()
         self.joined.leave()
