@@ -22,7 +22,7 @@ from zope.interface.verify import verifyObject
 
 from kvd.net.factory import ServerFactory
 from kvd.net.port import Port
-from kvd.net.reactor import adopt_in_kvds_way
+from kvd.net.reactor import install_adoption
 from kvd.net.transport import ServerTransport
 from tests.stepped import Client, SteppedReactor
 
@@ -336,7 +336,7 @@ def test_the_reactor_of_somebody_else_does_the_same() -> None:
     Whichever was chosen, it adopts sockets as kvd's own reactor does.
     """
     reactor = SelectReactor()
-    adopt_in_kvds_way(reactor)
+    install_adoption(reactor)
     factory = Greeters()
     with (
         socket.create_server(("127.0.0.1", 0)) as sock,
