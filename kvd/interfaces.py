@@ -366,7 +366,7 @@ class IDispatchPolicy(Interface):
         """
 
 
-class ISteeringPolicy(IDispatchPolicy):
+class IProgramPolicy(IDispatchPolicy):
     """
     A policy in which the kernel chooses the worker, by a program.
     """
@@ -427,7 +427,7 @@ class ILoadedProgram(Interface):
         """
 
 
-class IExtendedPolicy(ISteeringPolicy):
+class IExtendedPolicy(IProgramPolicy):
     """
     A policy in which an extended BPF program chooses, which can use more than a packet
     contains. If the kernel does not load it, `program` is used.

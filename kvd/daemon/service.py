@@ -17,11 +17,11 @@ from kvd.daemon.systemd.sockets import leave, take_inherited
 from kvd.daemon.written_files import check_written_files
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import choose_policy, choose_shadow
-from kvd.dispatch.reuseport_programs import Steering
+from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.dispatch.scoreboard import create_scoreboard
 from kvd.errors import BadSetting, OperatorError
 from kvd.interfaces import IHeldStoreMaker
-from kvd.net.reactor import adopt_in_kvds_way, most_descriptors
+from kvd.net.reactor import install_adoption, most_descriptors
 from kvd.options import Options
 from kvd.settings import Settings
 from kvd.system.clock import measure_monotonically
@@ -49,7 +49,7 @@ def makeService(options: Options) -> IService:
 
     # Before anything of kvd's is scheduled.
     measure_monotonically(reactor)
-    adopt_in_kvds_way(reactor)
+    install_adoption(reactor)
     reset_signals()
     settings = options.settings
     notifier = take_notifier(os.environ)
@@ -78,15 +78,15 @@ def makeService(options: Options) -> IService:
     memory = create_scoreboard(max(1, settings.procs), ROWS)
     if not settings.procs:
         return SingleProcessService(settings, sockets, notifier, memory)
-    steering = Steering(sockets.groups, memory)
+    programs = ReuseportPrograms(sockets.groups, memory)
     # Now, because twistd --uid drops the privilege that loading a program may need.
-    steering.prepare(chosen)
+    programs.prepare(chosen)
     return SupervisorService(
         settings,
         sockets,
         notifier,
         memory,
-        steering,
+        programs,
         chosen,
         shadow,
         options.read,

@@ -19,7 +19,7 @@ from kvd.daemon.systemd.notifying import Notifier
 from kvd.daemon.written_files import check_off_reactor
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import Dispatching
-from kvd.dispatch.reuseport_programs import Fallback, Steering
+from kvd.dispatch.reuseport_programs import Fallback, ReuseportPrograms
 from kvd.settings import Settings
 from kvd.system.signals import end_once
 from kvd.workers.changes import Changing
@@ -41,14 +41,14 @@ class SupervisorService(ServingService):
         sockets: Sockets,
         notifier: Notifier,
         memory: int,
-        steering: Steering,
+        programs: ReuseportPrograms,
         chosen: ChosenPolicy,
         shadow: ChosenPolicy | None,
         read: Callable[[], Settings],
         held: int | None = None,
     ) -> None:
         super().__init__(settings, sockets, notifier, memory)
-        self._steering = steering
+        self._programs = programs
         self._chosen = chosen
         self._read = read
         self._held = held
@@ -69,7 +69,7 @@ class SupervisorService(ServingService):
         self._distribution = Dispatching(
             self._chosen,
             self._groups,
-            self._steering,
+            self._programs,
             self._scoreboard,
             settings.limits.connections,
             reactor,

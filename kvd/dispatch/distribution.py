@@ -10,7 +10,7 @@ connections may still come into one that is no longer meant. So a switch loses n
 connection.
 
 A policy that has sockets of its own for workers gets more of them when there are more
-workers, if this process may make them; a Unix socket is always alone.
+workers, if this process may make them; a Unix address always has one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from twisted.logger import Logger
 from kvd.dispatch.arrangement import ChosenPolicy, arrange
 from kvd.dispatch.deciding import Decider
 from kvd.dispatch.dispatcher import Dispatcher
-from kvd.dispatch.listener_assignment import Polling
-from kvd.dispatch.reuseport_programs import Fallback, Steering
+from kvd.dispatch.listener_assignment import ListenerAssignment
+from kvd.dispatch.reuseport_programs import Fallback, ReuseportPrograms
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.selection import load_policy
 from kvd.dispatch.shadow import Shadow
@@ -73,7 +73,7 @@ def choose_shadow(name: str, chosen: ChosenPolicy) -> ChosenPolicy:
 
 class Dispatching:
     """
-    Polling and dealing, as the present policy wants it.
+    Assigns listeners and dispatches connections, as the present policy wants it.
 
     Provides `kvd.workers.pool.Distribution`.
     """
@@ -84,7 +84,7 @@ class Dispatching:
         self,
         chosen: ChosenPolicy,
         groups: Sequence[ListenerGroup],
-        steering: Steering,
+        programs: ReuseportPrograms,
         scoreboard: Scoreboard,
         max_connections: int,
         reactor: Any,
@@ -94,7 +94,7 @@ class Dispatching:
         Args:
             chosen: The first policy.
             groups: The sockets; closed when this finishes.
-            steering: Of them; closed when the last worker has ended.
+            programs: Of them; closed when the last worker has ended.
             scoreboard: How busy the workers are; gets to know who is there.
             max_connections: How many one worker may have open.
             reactor: Watches the sockets and tells the time.
@@ -103,13 +103,13 @@ class Dispatching:
         self.shadow = shadow
         self._scoreboard = scoreboard
         self._groups = groups
-        self._polling = Polling(None, groups, reactor)
+        self._assignment = ListenerAssignment(None, groups, reactor)
         self._dispatcher = Dispatcher(
             None, groups, scoreboard, max_connections, reactor
         )
         self._finished = False
         self._ready: set[int] = set()
-        self._steering = steering
+        self._programs = programs
         self._reactor = reactor
         self._looking: Any = None
         self._max_connections = max_connections
@@ -127,17 +127,17 @@ class Dispatching:
         arrangement = chosen.arrangement
         for group in self._groups:
             self._grow(group, arrangement.group_size)
-        self._steering.switch(chosen, self._prompt())
+        self._programs.switch(chosen, self._prompt())
         self._look_later()
         # Whoever begins, begins before the others end: a socket that nobody looked
         # at would keep its connections waiting.
         if arrangement.kernel_chooses:
             gate = chosen.name if IGatedPolicy.providedBy(chosen.policy) else ""
-            self._polling.arrange(arrangement.members, gate)
+            self._assignment.arrange(arrangement.members, gate)
             self._dispatcher.dispatch_by(None)
         else:
             self._dispatcher.dispatch_by(Decider(chosen.name, chosen.policy))
-            self._polling.arrange(None)
+            self._assignment.arrange(None)
 
     def limit(self, max_connections: int) -> None:
         """
@@ -189,11 +189,11 @@ class Dispatching:
 
     def _look(self) -> None:
         self._looking = None
-        self._steering.look()
+        self._programs.look()
         self._look_later()
 
     def _look_later(self) -> None:
-        seconds = self._steering.look_seconds
+        seconds = self._programs.look_seconds
         if self._looking is None and seconds is not None and not self._finished:
             self._looking = self._reactor.callLater(seconds, self._look)
 
@@ -213,15 +213,15 @@ class Dispatching:
         if self._stalls.look(seconds, self._ready, self._awaited):
             for worker in self._ready:
                 self._scoreboard.mark(worker, worker not in self._stalls.stalled)
-            self._steering.admit(self._prompt())
-            self._polling.stalled(self._stalls.stalled)
+            self._programs.admit(self._prompt())
+            self._assignment.stalled(self._stalls.stalled)
 
     def _awaited(self, workers: Collection[int]) -> Collection[int]:
         connections = self._scoreboard.connections()
         # Who has no room for more leaves connections in the queue, and may wait. What
         # the supervisor deals does not wait for long (`kvd.dispatch.dispatcher`).
         able = [w for w in workers if connections[w] < self._max_connections]
-        return self._polling.awaited(able)
+        return self._assignment.awaited(able)
 
     def _prompt(self) -> Set[int]:
         """
@@ -234,24 +234,24 @@ class Dispatching:
         """
         What chooses at addresses where the policy's own program is not available.
         """
-        return self._steering.fallbacks
+        return self._programs.fallbacks
 
     def joined(self, worker: int, channel: Channel) -> None:
         """
         See `Distribution`.
         """
         self._dispatcher.joined(worker, channel)
-        self._polling.joined(worker, channel)
+        self._assignment.joined(worker, channel)
         self._ready.add(worker)
         self._scoreboard.mark(worker, True)
-        self._steering.admit(self._prompt())
+        self._programs.admit(self._prompt())
 
     def leaving(self, worker: int) -> None:
         """
         See `Distribution`.
         """
         self._lose(worker)
-        self._polling.leaving(worker)
+        self._assignment.leaving(worker)
         self._dispatcher.leaving(worker)
 
     def left(self, worker: int) -> None:
@@ -259,7 +259,7 @@ class Dispatching:
         See `Distribution`.
         """
         self._lose(worker)
-        self._polling.left(worker)
+        self._assignment.left(worker)
         self._dispatcher.left(worker)
 
     def _lose(self, worker: int) -> None:
@@ -267,15 +267,15 @@ class Dispatching:
         if worker in self._ready and not self._finished:
             self._ready.discard(worker)
             self._stalls.forget(worker)
-            self._polling.stalled(self._stalls.stalled)
-            self._steering.admit(self._prompt())
+            self._assignment.stalled(self._stalls.stalled)
+            self._programs.admit(self._prompt())
 
     def heard(self, worker: int, message: Message) -> None:
         """
         See `Distribution`.
         """
         if isinstance(message, Unplaced):
-            self._polling.heard(worker, message)
+            self._assignment.heard(worker, message)
         else:
             self._dispatcher.heard(worker, message)
 
@@ -295,13 +295,13 @@ class Dispatching:
             self._looking = None
         if self._stall_call.active():
             self._stall_call.cancel()
-        self._polling.finish()
+        self._assignment.finish()
         return self._dispatcher.finish()
 
     def close(self) -> None:
         """
         See `Distribution`.
         """
-        self._polling.close()
+        self._assignment.close()
         self._dispatcher.close()
-        self._steering.close()
+        self._programs.close()

@@ -14,31 +14,31 @@ from kvd.ipc.channel import Channel
 from kvd.ipc.messages import Gated, Listen, Message, Unlisten, Unplaced
 from kvd.net.listening import ListenerGroup
 
-Member = tuple[int, int]
+Listener = tuple[int, int]
 """
 A listening socket: the number of its group, and its own in the group.
 """
 
 ROOM_SECONDS: Final = 1.0
 """
-A worker that had no descriptor left for a socket is given none for so long.
+A worker that had no descriptor left for a socket is given none for this time.
 """
 
 
 @dataclass
 class _Worker:
     channel: Channel
-    polls: dict[Member, bool] = field(default_factory=dict)
-    """And whether it is meant to be alone."""
+    listeners: dict[Listener, bool] = field(default_factory=dict)
+    """The sockets that it accepts from, and whether it alone is meant to."""
     full: bool = False
-    """Whether it had no descriptor left for a socket, a moment ago."""
+    """Whether it had no descriptor left for a socket a moment ago."""
 
 
-class Polling:
+class ListenerAssignment:
     """
-    Gives each listening socket to the workers that the policy names. One that is
-    nobody's, or whose workers are not ready, goes to a ready one in their stead; one
-    whose workers make no turn goes to another as well.
+    Assigns each listening socket to the workers that the policy names. If they are not
+    ready, or if it names none, another ready worker gets the socket; if they make no
+    turn, another gets it too.
 
     Provides `kvd.workers.pool.Distribution`.
     """
@@ -51,9 +51,9 @@ class Polling:
     ) -> None:
         """
         Args:
-            members: Of each group, for each worker those that it polls; a worker
-                beyond them polls as if it were counted from the first again. None:
-                workers poll nothing.
+            members: For each worker, the members of each group that it accepts from; a
+                worker beyond them begins anew with the first. None: workers accept
+                from none.
             groups: The sockets; closed when this finishes.
             reactor: Tells the time.
         """
@@ -70,8 +70,8 @@ class Polling:
         self, members: Sequence[Collection[int]] | None, gate: str = ""
     ) -> None:
         """
-        Let others poll from now on, or nobody. What waits in a socket's queue stays
-        there for them.
+        Assign the sockets to others from now on, or to no worker. Connections in a
+        socket's queue stay there for them.
 
         Args:
             members: As for the constructor.
@@ -93,7 +93,7 @@ class Polling:
 
     def awaited(self, workers: Collection[int]) -> Set[int]:
         """
-        Of some workers, those who have a socket at which connections wait.
+        Of some workers, those with a socket at which connections wait.
         """
         waiting = {
             (group, member)
@@ -104,7 +104,7 @@ class Polling:
         return {
             worker
             for worker in workers
-            if worker in self._ready and waiting & self._ready[worker].polls.keys()
+            if worker in self._ready and waiting & self._ready[worker].listeners.keys()
         }
 
     def joined(self, worker: int, channel: Channel) -> None:
@@ -118,7 +118,7 @@ class Polling:
 
     def leaving(self, worker: int) -> None:
         """
-        See `Distribution`. The worker lets go of its sockets by itself.
+        See `Distribution`. The worker closes its sockets by itself.
         """
         self.left(worker)
 
@@ -134,7 +134,7 @@ class Polling:
         See `Distribution`.
         """
         if not isinstance(message, Unplaced):
-            raise AssertionError(f"no message from a worker that polls: {message}")
+            raise AssertionError(f"no message from a worker that accepts: {message}")
         if worker in self._ready:
             self._unplaced(self._ready[worker], message.name)
 
@@ -144,7 +144,7 @@ class Polling:
         none, the same one a moment later.
         """
         group, member = name.split("/")
-        worker.polls.pop((int(group), int(member)), None)
+        worker.listeners.pop((int(group), int(member)), None)
         worker.full = True
         # It may have been given the socket again meanwhile, and have found room.
         worker.channel.send(Unlisten(name))
@@ -166,17 +166,18 @@ class Polling:
 
     def finish(self) -> Deferred[None]:
         """
-        See `Distribution`. The workers hold the only copies of the sockets
-        then: each empties its queues before it closes them. But of those that are
-        another's, who keeps them, nothing more is taken.
+        See `Distribution`. From here on the workers have the only copies of the
+        sockets: each empties its queues before it closes them. From sockets that
+        another process keeps, nothing more is taken.
         """
         self._finished = True
         for _, worker in sorted(self._ready.items()):
-            for polled in sorted(worker.polls):
-                if polled[1] < self._groups[polled[0]].given:
-                    worker.channel.send(Unlisten(_name(polled)))
-        for group in self._groups:
-            group.close()
+            for listener in sorted(worker.listeners):
+                group, member = listener
+                if member < self._groups[group].given:
+                    worker.channel.send(Unlisten(_name(listener)))
+        for sockets in self._groups:
+            sockets.close()
         return succeed(None)
 
     def close(self) -> None:
@@ -190,57 +191,70 @@ class Polling:
     def _assign(self) -> None:
         if self._finished:
             return
-        wanted: dict[int, dict[Member, bool]] = {number: {} for number in self._ready}
+        assigned: dict[int, dict[Listener, bool]] = {
+            number: {} for number in self._ready
+        }
         for group, sockets in enumerate(self._groups):
             for member in range(len(sockets.members)):
-                polled = group, member
-                for number in self._pollers(polled):
-                    wanted[number][polled] = self._is_for_one(polled)
+                listener = group, member
+                exclusive = self._is_exclusive(listener)
+                for number in self._workers_for(listener):
+                    assigned[number][listener] = exclusive
         for number in sorted(self._ready):
             worker = self._ready[number]
-            for polled in sorted(worker.polls.keys() - wanted[number].keys()):
-                worker.channel.send(Unlisten(_name(polled)))
-            for polled, alone in sorted(wanted[number].items() - worker.polls.items()):
-                sock = self._groups[polled[0]].members[polled[1]]
-                worker.channel.send(Listen(_name(polled), alone), [sock.fileno()])
-            worker.polls = wanted[number]
+            before, after = worker.listeners, assigned[number]
+            for listener in sorted(before.keys() - after.keys()):
+                worker.channel.send(Unlisten(_name(listener)))
+            for listener, exclusive in sorted(after.items() - before.items()):
+                group, member = listener
+                sock = self._groups[group].members[member]
+                message = Listen(_name(listener), exclusive)
+                worker.channel.send(message, [sock.fileno()])
+            worker.listeners = after
 
-    def _is_for_one(self, polled: Member) -> bool:
-        size = len(self._groups[polled[0]].members)
-        meant = [
-            polled[1] in {member % size for member in own}
-            for own in self._members or ()
-        ]
-        return sum(meant) <= 1
+    def _is_exclusive(self, listener: Listener) -> bool:
+        """
+        Whether the policy names one worker at most for a socket.
+        """
+        named = [self._names(own, listener) for own in self._members or ()]
+        return sum(named) <= 1
 
-    def _pollers(self, polled: Member) -> list[int]:
+    def _names(self, own: Collection[int], listener: Listener) -> bool:
+        """
+        Whether a socket is one of a worker's own, where there are as many as there are.
+        """
+        group, member = listener
+        size = len(self._groups[group].members)
+        return any(each % size == member for each in own)
+
+    def _workers_for(self, listener: Listener) -> list[int]:
         members = self._members
         if members is None:
             return []
-        size = len(self._groups[polled[0]].members)
         able = [
             number
             for number, worker in sorted(self._ready.items())
-            if polled in worker.polls or not worker.full
+            if listener in worker.listeners or not worker.full
         ]
         own = [
             number
             for number in able
-            if polled[1] in {member % size for member in members[number % len(members)]}
+            if self._names(members[number % len(members)], listener)
         ]
         others = [number for number in able if number not in self._stalled]
         if not set(own).isdisjoint(others):
             return own
-        # Where nobody makes a turn, anybody may be the first to do so.
+        # Where no worker makes a turn, any of them may be the first to do so.
         others = others or able
         if not others:
             return own
-        # Who took it over keeps it, so that a wave of starts moves it once.
+        # A worker that took it over keeps it, so that a wave of starts moves it once.
         for number in others:
-            if polled in self._ready[number].polls:
+            if listener in self._ready[number].listeners:
                 return sorted({*own, number})
-        return sorted({*own, others[polled[1] % len(others)]})
+        return sorted({*own, others[listener[1] % len(others)]})
 
 
-def _name(polled: Member) -> str:
-    return f"{polled[0]}/{polled[1]}"
+def _name(listener: Listener) -> str:
+    group, member = listener
+    return f"{group}/{member}"

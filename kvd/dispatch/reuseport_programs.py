@@ -2,8 +2,7 @@
 Which sockets of an address connections come into, and by whose choice.
 
 Where a policy has a program, it is attached to each address, and told again whenever a
-worker becomes ready or is lost. Not everything can be had: what is used instead is the
-next of
+worker becomes ready or is lost. Not everything can be had: the fallback is the next of
 
 =================================  ====================================================
 the policy's extended program      needs a privilege, or a kernel that asks for none,
@@ -12,8 +11,9 @@ its program of classic BPF         needs none, but may be forbidden all the same
 the kernel's hash                  is always there
 =================================  ====================================================
 
-What an extended program needs is asked for as early as possible (`Steering.prepare`),
-since a daemon may give its privileges up before it serves.
+What an extended program needs is asked for as early as possible
+(`ReuseportPrograms.prepare`), since a daemon may give its privileges up before it
+serves.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Final
 from twisted.logger import Logger
 
 from kvd.dispatch.arrangement import ChosenPolicy
-from kvd.interfaces import IExtendedPolicy, ILoadedProgram, ISteeringPolicy
+from kvd.interfaces import IExtendedPolicy, ILoadedProgram, IProgramPolicy
 from kvd.model.programs import ClassicProgram, LoadedProgram
 from kvd.net.listening import ListenerGroup
 from kvd.net.reuseport import by_chance
@@ -46,7 +46,7 @@ class Fallback:
     reason: str
 
 
-class Steering:
+class ReuseportPrograms:
     """
     Lets connections into the sockets that are meant.
     """
@@ -180,7 +180,7 @@ class Steering:
         if not members:
             # The supervisor accepts.
             members = list(range(min(there, self._chosen.arrangement.group_size)))
-        if ISteeringPolicy.providedBy(policy):
+        if IProgramPolicy.providedBy(policy):
             try:
                 program: ClassicProgram = policy.program(members)
                 return program
@@ -203,7 +203,7 @@ class Steering:
         if number in self._attached and self._attached[number][0] == program:
             return self._attached[number][1]
         try:
-            self._groups[number].steer(program)
+            self._groups[number].attach_program(program)
             reason = None
         except OSError as error:
             reason = _words(error)
@@ -216,7 +216,7 @@ class Steering:
             # Else the supervisor takes connections from whichever socket.
             address = str(self._groups[number].address)
             self._fallbacks[number] = Fallback(address, by, reason)
-        if ISteeringPolicy.providedBy(self._chosen.policy):
+        if IProgramPolicy.providedBy(self._chosen.policy):
             self._report_fallback(by, reason)
         elif not self._told_unsteered:
             self._told_unsteered = True

@@ -90,7 +90,9 @@ class BodyMover:
         self._reader.moved(moved)
         self._moved += moved
         if moved < left:
-            self._transport.gather(min(self._low_water_mark(moved), left - moved))
+            self._transport.set_low_water_mark(
+                min(self._low_water_mark(moved), left - moved)
+            )
         return moved
 
     def _low_water_mark(self, moved: int) -> int:
@@ -99,9 +101,9 @@ class BodyMover:
         """
         if self._is_slow:
             return 1
-        if moved >= FAST_BYTES and self._transport.is_near():
+        if moved >= FAST_BYTES and self._transport.has_low_round_trip():
             return LOW_WATER_BYTES
-        return self._transport.gathers
+        return self._transport.low_water_mark
 
     def check(self) -> None:
         """
@@ -110,7 +112,7 @@ class BodyMover:
         """
         if self._moved == self._checked_moved:
             self._is_slow = True
-            self._transport.gather(1)
+            self._transport.set_low_water_mark(1)
         self._checked_moved = self._moved
 
     def stop(self) -> None:
@@ -119,4 +121,4 @@ class BodyMover:
         """
         self._pipe.movers -= 1
         self._pipe.forget(self)
-        self._transport.gather(1)
+        self._transport.set_low_water_mark(1)

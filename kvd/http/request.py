@@ -154,25 +154,28 @@ class RequestHandler:
         connection.wait_for_store()
         is_later = False
 
-        def come(result: T | Failure) -> None:
+        def arrived(result: T | Failure) -> None:
             if not connection.answered():
-                self._come_late(result, undo)
+                self._arrived_late(result, undo)
                 return
-            try:
-                if isinstance(result, Failure):
-                    result.raiseException()
-                else:
+            if isinstance(result, Failure):
+                # Not raised here: the error would know this frame by its traceback,
+                # and the frame the error.
+                assert result.value is not None
+                self.fail(result.value)
+            else:
+                try:
                     then(result)
-            except Exception as error:
-                self.fail(error)
+                except Exception as error:
+                    self.fail(error)
             if is_later:
                 connection.advance()
 
-        answer.addBoth(come)
+        answer.addBoth(arrived)
         # For an answer that was already there, the caller goes on by itself.
         is_later = True
 
-    def _come_late(self, result: Any, undo: Callable[[Any], object] | None) -> None:
+    def _arrived_late(self, result: Any, undo: Callable[[Any], object] | None) -> None:
         if isinstance(result, Failure):
             if not isinstance(result.value, KvdError):
                 self._log.failure("after its connection was lost", failure=result)

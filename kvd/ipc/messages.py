@@ -112,8 +112,8 @@ class Listen:
     """
 
     name: str
-    alone: bool = True
-    """Whether nobody else is meant to."""
+    exclusive: bool = True
+    """Whether no other worker is meant to accept from it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from kvd.errors import AddressUnusable
 from kvd.model.programs import ClassicProgram, LoadedProgram
-from kvd.net.reuseport import steer, stop_steering
+from kvd.net.reuseport import attach_program, detach_program
 from kvd.settings import Address, TCPAddress, UNIXAddress
 
 _WORDS: Final = {
@@ -49,7 +49,7 @@ _WORDS: Final = {
 # listens.
 _TCP_INFO: Final = struct.Struct("=8x16xII")
 
-ALONE_SECONDS: Final = 5.0
+LOCK_SECONDS: Final = 5.0
 """
 Making a socket takes less than a millisecond; whoever locks its folder for longer is
 no kvd.
@@ -93,7 +93,7 @@ class ListenerGroup:
                 raise
             self.members += (member,)
 
-    def steer(self, program: ClassicProgram | LoadedProgram | None) -> None:
+    def attach_program(self, program: ClassicProgram | LoadedProgram | None) -> None:
         """
         Have a program choose among the members, or the kernel's hash (None). A group
         of one has no choice.
@@ -104,9 +104,9 @@ class ListenerGroup:
         if len(self.members) == 1:
             return
         if program is None:
-            stop_steering(self.members[0])
+            detach_program(self.members[0])
         else:
-            steer(self.members[0], program)
+            attach_program(self.members[0], program)
 
     def waiting(self) -> list[int]:
         """
@@ -166,8 +166,8 @@ def open_group(address: Address, size: int) -> ListenerGroup:
 
     Args:
         address: Where.
-        size: How many sockets; a Unix socket is always alone, since the kernel
-            spreads nothing there.
+        size: How many sockets; a Unix address has one, since the kernel spreads
+            nothing there.
 
     Raises:
         AddressUnusable: With the reason.
@@ -221,11 +221,11 @@ def _bound(
         if family == socket.AF_INET6:
             # One that systemd made may take IPv4 too; others are of its group only if
             # they do the same.
-            alone = [
+            v6_only = [
                 member.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
                 for member in like[:1]
             ]
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, *(alone or [1]))
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, *(v6_only or [1]))
         # What is accepted inherits it (tcp(7)).
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if like:
@@ -238,12 +238,12 @@ def _bound(
 
 
 def _open_unix(address: UNIXAddress) -> ListenerGroup:
-    with _alone_in(os.path.dirname(address.path) or "."):
+    with _exclusive_in(os.path.dirname(address.path) or "."):
         return _make_unix(address)
 
 
 @contextmanager
-def _alone_in(folder: str) -> Iterator[None]:
+def _exclusive_in(folder: str) -> Iterator[None]:
     """
     Make no socket in a folder while another process does.
 
@@ -267,7 +267,7 @@ def _alone_in(folder: str) -> Iterator[None]:
 
 
 def _lock(descriptor: int, folder: str) -> None:
-    end = time.monotonic() + ALONE_SECONDS
+    end = time.monotonic() + LOCK_SECONDS
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -276,13 +276,13 @@ def _lock(descriptor: int, folder: str) -> None:
             if time.monotonic() >= end:
                 raise AddressUnusable(
                     f"cannot make a socket in {folder}: another process has the folder"
-                    f" locked for more than {ALONE_SECONDS:g} seconds (flock); fuser"
+                    f" locked for more than {LOCK_SECONDS:g} seconds (flock); fuser"
                     " tells which"
                 ) from error
         except OSError:
             # A file system without locks.
             return
-        time.sleep(ALONE_SECONDS / 200)
+        time.sleep(LOCK_SECONDS / 200)
 
 
 def _make_unix(address: UNIXAddress) -> ListenerGroup:
@@ -328,6 +328,9 @@ def _remove_stale(path: str) -> None:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
+            return
+        except FileNotFoundError:
+            # Its server has just stopped.
             return
         except BlockingIOError:
             pass

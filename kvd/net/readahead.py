@@ -1,10 +1,10 @@
 """
-Having the bytes of a file in memory before they are sent.
+Readahead: the bytes of a file are in memory before ``sendfile`` sends them.
 
-``sendfile`` waits for the disk where they are not, and with it the reactor and all
-other connections. So it is asked first, by a read that does not wait (``RWF_NOWAIT``,
-preadv2(2), Linux 4.14): where that would have to, a thread reads the part into the
-page cache, and the part is sent after. A slow disk slows those who read from it.
+Otherwise ``sendfile`` waits for the disk, and with it the reactor and all other
+connections. A read that does not wait (``RWF_NOWAIT``, preadv2(2), Linux 4.14) tests
+whether they are; if not, a thread reads the part into the page cache before it is sent.
+So a slow disk slows only the clients that read from it.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ OffReactor = Callable[[Callable[[], None]], Deferred[None]]
 
 PIECE_BYTES: Final = 256 * 1024
 """
-So many are read at once: what is read is thrown away.
+How much is read at once; what is read is thrown away.
 """
 
 
-class Warmer:
+class Readahead:
     """
-    Warms parts of files in threads.
+    Reads parts of files ahead, in threads.
     """
 
     def __init__(self, off_reactor: OffReactor) -> None:
         self._off_reactor = off_reactor
         self._byte = bytearray(1)
 
-    def warm(self, descriptor: int, offset: int, count: int) -> Deferred[None] | None:
+    def ensure(self, descriptor: int, offset: int, count: int) -> Deferred[None] | None:
         """
-        See to it that a part of a file is in memory. No promise: the kernel may need
-        the memory for something else the next moment.
+        Have a part of a file in memory. No promise: the kernel may need the memory for
+        something else the next moment.
 
         Args:
             descriptor: Of a regular file. It may be closed meanwhile.
@@ -73,7 +73,7 @@ def _read(descriptor: int, offset: int, count: int) -> None:
         try:
             got = os.preadv(descriptor, [buffer], offset)
         except OSError:
-            # Closed meanwhile, or broken: whoever sends it finds out.
+            # Closed meanwhile, or broken: sending it finds out.
             return
         if not got:
             return

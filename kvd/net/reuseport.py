@@ -123,7 +123,9 @@ def _assemble(instructions: Iterable[tuple[int, int, int, int]]) -> ClassicProgr
     return ClassicProgram(program)
 
 
-def steer(member: socket.socket, program: ClassicProgram | LoadedProgram) -> None:
+def attach_program(
+    member: socket.socket, program: ClassicProgram | LoadedProgram
+) -> None:
     """
     Have a program choose from now on, for the whole group of a socket.
 
@@ -147,7 +149,7 @@ def steer(member: socket.socket, program: ClassicProgram | LoadedProgram) -> Non
         raise OSError(number, os.strerror(number))
 
 
-def stop_steering(member: socket.socket) -> None:
+def detach_program(member: socket.socket) -> None:
     """
     Have the kernel hash again.
 

@@ -1,18 +1,16 @@
 """
 The server's end of a connection, and the one place where it is made.
 
-Twisted's own transport does everything in the reactor's next turn: it registers a
-new connection to be told of its first bytes, queues every write, and closes when it
-is told that it may write. Here each is done at once where it can be, and left to the
-reactor where it cannot: the first read, as the request of a new connection has
-mostly come with it; a reply, as long as nothing is queued before it; and the close
-after it. So a request with a connection of its own needs no call of epoll at all.
+Twisted's own transport leaves everything to the next turn of the reactor: it has a new
+connection watched before it reads, queues every write, and closes when the socket is
+writable. This one does each at once where it can: the first read, since the request of
+a new connection has mostly come with it; a reply, if nothing is queued before it; and
+the close after it. So a request with a connection of its own needs no epoll_ctl(2).
 
-Twisted's transport also ends at the first error of a write. But what a client had sent
-before it left is still in the kernel, behind a reset too (the receive queue outlives
-it), and may be whole requests. So an error of a write ends only the writing: from then
-on nothing that is written goes anywhere, and the connection ends when all that had come
-has been read.
+Twisted's transport also ends at the first write error. But the kernel still has what
+the client sent before it left, even after a reset (the receive queue outlives it), and
+that may be whole requests. So a write error ends only the writing: whatever is written
+afterwards is dropped, and the connection ends when all that had come has been read.
 """
 
 from __future__ import annotations
@@ -46,26 +44,26 @@ protocol, and 64 KiB cost two and a half times the CPU per byte of 1 MiB. It is 
 to the allocator as soon as the chunk is written.
 """
 
-NEAR_MICROSECONDS: Final = 100
+LOW_ROUND_TRIP_MICROSECONDS: Final = 100
 """
-Who answers sooner is on this machine, or next to it.
+The round-trip time of a client on this machine, or next to it.
 """
 
-NEAR_SEND_BUFFER: Final = 192 * 1024
+LOW_ROUND_TRIP_SEND_BUFFER: Final = 192 * 1024
 """
-How much of a file the kernel takes at once for a near peer; it doubles the number
-(socket(7)). Left alone, it takes 4 MiB, which are out of the processor's cache before
-they are read: 0.6 times the rate, and half as much again of processor time on both
-sides (40 MB to 8 clients on the same machine). A buffer has to hold what is under way
-in a round trip; twice this in 100 microseconds is 3.9 GB/s.
+How much of a file the kernel takes at once for a client with a low round-trip time; it
+doubles the number (socket(7)). By default it takes 4 MiB, which leave the processor's
+cache before the client reads them: 0.6 times the rate, and 1.5 times the processor time
+on both sides (40 MB to 8 clients on the same machine). A buffer has to hold what is
+under way in a round trip; twice this in 100 microseconds is 3.9 GB/s.
 """
 
 _ASKS: Final = 16
 """
-So often it is looked up whether a peer is near that was not.
+How often to look up the round-trip time of a client, if it was not low.
 """
 
-_LEAST_ROUND_TRIP: Final = struct.Struct("=148xI")
+_MIN_ROUND_TRIP: Final = struct.Struct("=148xI")
 """
 ``tcpi_min_rtt`` of ``struct tcp_info``, Linux 4.6.
 """
@@ -77,9 +75,9 @@ _SEGMENT: Final = struct.Struct("=16xI")
 
 UNHEARD_SEGMENTS: Final = 4
 """
-So many may be read before the sender hears of it: two or less make room for the next,
-and those that are on the way have other lengths (up to 129,584 bytes were seen where
-segments had 47,616).
+How many segments the peer may read before the sender hears of it: two or less make room
+for the next, and those on the way have other lengths (up to 129,584 bytes were seen
+where segments had 47,616).
 """
 
 UNHEARD_UNIX_BYTES: Final = 80 * 1024
@@ -96,19 +94,19 @@ class ServerTransport(tcp.Connection):
     """
     An accepted connection, over TCP or a Unix socket.
 
-    Further than `tcp.Connection` it promises:
+    Beyond `tcp.Connection`, it promises:
 
     - `write` sends at once if nothing is queued;
     - `loseConnection` closes at the end of a read that it is called in, if nothing
       is queued;
-    - `after_flush` tells when everything written has been taken by the kernel,
-      so that who sends much holds one chunk at a time;
-    - `gathers` is what `gather` was called with;
-    - `peer_left` tells whether the peer reads no more: what is written then is
-      dropped, as if it had been taken, and what it had sent is still read;
+    - `after_flush` calls back when the kernel has taken everything written, so that
+      a sender holds one chunk at a time;
+    - `low_water_mark` is the receive low-water mark, in bytes (``SO_RCVLOWAT``);
+    - `peer_left` says whether the peer reads no more: what is written then is
+      dropped, as if the kernel had taken it, and what it had sent is still read;
     - `bytes_sent` grows with every byte that the kernel took;
-    - `bytes_delivered` grows with every byte that the kernel got rid of, which is how
-      a slow reader is told from a dead one.
+    - `bytes_delivered` grows with every byte that the peer's kernel acknowledged,
+      which tells a slow reader from a dead one.
     """
 
     bufferSize = HEAD_BYTES
@@ -127,23 +125,22 @@ class ServerTransport(tcp.Connection):
         self.connected = 1
         self.bytes_sent = 0
         self.peer_left = False
-        self.gathers = 1
+        self.low_water_mark = 1
         self._asks = _ASKS
-        self._near = self._fitted = False
+        self._low_round_trip = self._fitted = False
         self._read_by: Callable[[], Any] | None = None
         self._after_flush: Callable[[], None] | None = None
         self._in_read = self._closes = self._asked_to_write = False
         self._unwatched = False
-        # Before `begin` ends: whether the reactor is to tell of input from then on.
+        # Before `begin` ends: whether the reactor is to watch for input afterwards.
         self._will_read: bool | None = True
 
     def begin(self, first: Callable[[], Any] | None = None) -> None:
         """
-        Read what has come already. Only if the connection stays, the reactor gets to
-        watch it.
+        Read what has come already. The reactor watches the connection only if it stays.
 
         Args:
-            first: Called instead of the first read, by who has read before.
+            first: Called in place of the first read, if something has read before.
         """
         try:
             self._read_with(first or self._read_by or self.read)
@@ -182,8 +179,8 @@ class ServerTransport(tcp.Connection):
 
     def _be_unwatched(self, error: OSError) -> None:
         """
-        The kernel watches no more (epoll_ctl(2): ENOSPC, ENOMEM), so this can neither
-        go on nor wait: it ends, out of a turn of the reactor to come.
+        The kernel watches no more (epoll_ctl(2): ENOSPC, ENOMEM), so the connection can
+        neither go on nor wait: it ends in the reactor's next turn.
         """
         if self._unwatched:
             return
@@ -265,8 +262,9 @@ class ServerTransport(tcp.Connection):
         """
         How many bytes the peer may read before this kernel hears of it.
 
-        A kernel tells what its program reads only when there is room for some segments
-        (RFC 9293 section 3.8.6.2), and on the same machine they have up to 64 KiB.
+        A kernel announces what its program has read only when there is room for some
+        segments (RFC 9293 section 3.8.6.2), and on the same machine they have up to
+        64 KiB.
         """
         if not self.connected:
             return 0
@@ -330,7 +328,7 @@ class ServerTransport(tcp.Connection):
         """
         if self.queued or not self.connected:
             return 0
-        if not self._fitted and self.is_near():
+        if not self._fitted and self.has_low_round_trip():
             self._fit_buffer()
         try:
             sent = os.sendfile(self.socket.fileno(), descriptor, offset, count)
@@ -342,29 +340,31 @@ class ServerTransport(tcp.Connection):
         self.bytes_sent += sent
         return sent or None
 
-    def is_near(self) -> bool:
+    def has_low_round_trip(self) -> bool:
         """
-        Whether the peer is on this machine or next to it. Who is, stays so; of others
-        it is found out a few times, as the first round trip may have met a busy moment.
-        Not over Unix sockets, whose buffers do not grow.
+        Whether the peer is on this machine or next to it. If it is, it stays so; if
+        not, this looks again a few times, as the first round trip may have met a busy
+        moment. Never over Unix sockets, whose buffers do not grow.
         """
-        if self._asks and not self._near:
+        if self._asks and not self._low_round_trip:
             self._asks -= 1
             try:
-                self._near = least_round_trip(self.socket) <= NEAR_MICROSECONDS
+                self._low_round_trip = (
+                    min_round_trip(self.socket) <= LOW_ROUND_TRIP_MICROSECONDS
+                )
             except OSError:
                 # A Unix socket; or the peer is gone.
                 self._asks = 0
-        return self._near
+        return self._low_round_trip
 
     def _fit_buffer(self) -> None:
         """
-        Have the kernel take little at once.
+        Have the kernel take little of a file at once.
         """
         self._fitted = True
         try:
             self.socket.setsockopt(
-                socket.SOL_SOCKET, socket.SO_SNDBUF, NEAR_SEND_BUFFER
+                socket.SOL_SOCKET, socket.SO_SNDBUF, LOW_ROUND_TRIP_SEND_BUFFER
             )
         except OSError:
             # The peer is gone, which sending tells.
@@ -372,9 +372,8 @@ class ServerTransport(tcp.Connection):
 
     def after_flush(self, callback: Callable[[], None]) -> None:
         """
-        Call back once, from a turn of the reactor to come, when nothing is
-        queued and the socket takes more. Forgotten if the connection is lost or
-        closed.
+        Call back once, from a later turn of the reactor, when nothing is queued and
+        the socket takes more; never if the connection is lost or closed before.
         """
         self._after_flush = callback
         if self.peer_left:
@@ -412,20 +411,21 @@ class ServerTransport(tcp.Connection):
 
     def read_by(self, reader: Callable[[], Any] | None) -> None:
         """
-        Let somebody else read: whenever there is something, `reader` is called
-        instead of the protocol's `dataReceived`, and answers as
-        `IReadDescriptor.doRead` does. None: the protocol reads again.
+        Have `reader` called when there is input, in place of the protocol's
+        `dataReceived`; it answers as `IReadDescriptor.doRead` does. None: the protocol
+        reads again.
         """
         self._read_by = reader
 
-    def gather(self, count: int) -> None:
+    def set_low_water_mark(self, count: int) -> None:
         """
-        Be told of input when so many bytes have come, or the end, or when the kernel
-        has room for no more (``SO_RCVLOWAT``, socket(7), tcp(7)). At first, 1. Over a
-        Unix socket, that is so always.
+        Set the receive low-water mark (``SO_RCVLOWAT``, socket(7), tcp(7)): the reactor
+        wakes for input when this many bytes have come, at the end of the stream, or
+        when the kernel has no room for more. At first 1; over a Unix socket it has no
+        effect.
         """
-        if count != self.gathers and self.connected:
-            self.gathers = count
+        if count != self.low_water_mark and self.connected:
+            self.low_water_mark = count
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def doRead(self) -> Any:
@@ -449,8 +449,8 @@ class ServerTransport(tcp.Connection):
         if self._closes:
             return CONNECTION_DONE
         if result is CONNECTION_LOST:
-            # All that had come was read before. Whoever reads is told of an end, as of
-            # a peer that sends no more.
+            # All that had come was read before. The reader sees an end, as of a peer
+            # that sends no more.
             self.peer_left = True
             self._drop_queue()
             return CONNECTION_DONE
@@ -493,8 +493,8 @@ class ServerTransport(tcp.Connection):
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        See `tcp.Connection.connectionLost`. Where the reactor tells of the loss while
-        nobody reads, what had come is read first.
+        See `tcp.Connection.connectionLost`. If the reactor reports the loss while
+        nothing reads, what had come is read first.
         """
         lost = type(reason.value) is ConnectionLost
         if self.peer_left or self.disconnecting or not lost:
@@ -504,7 +504,7 @@ class ServerTransport(tcp.Connection):
         self.peer_left = True
         self._drop_queue()
         if self._after_flush is not None:
-            # Whoever waits for it goes on, and reads.
+            # What waits for it goes on, and reads.
             self._flush_later()
         else:
             self.startReading()
@@ -569,18 +569,18 @@ def name_of(peer: Any) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def least_round_trip(connection: socket.socket) -> int:
+def min_round_trip(connection: socket.socket) -> int:
     """
-    Of the round trips of a connection in the last minutes (``tcp_min_rtt_wlen`` of the
-    kernel's ip-sysctl), in microseconds; a very great number if there was none.
+    The least round-trip time of a connection in the last minutes (``tcp_min_rtt_wlen``
+    of the kernel's ip-sysctl), in microseconds; a very great number if there was none.
 
     Raises:
         OSError: It is none over TCP, or has been closed.
     """
     info = connection.getsockopt(
-        socket.IPPROTO_TCP, socket.TCP_INFO, _LEAST_ROUND_TRIP.size
+        socket.IPPROTO_TCP, socket.TCP_INFO, _MIN_ROUND_TRIP.size
     )
-    (microseconds,) = _LEAST_ROUND_TRIP.unpack(info)
+    (microseconds,) = _MIN_ROUND_TRIP.unpack(info)
     return int(microseconds)
 
 
@@ -611,7 +611,8 @@ def _asked(connection: socket.socket, what: int) -> int:
 
 def close_both_ways(connection: socket.socket) -> None:
     """
-    Close a connection, whoever else has its descriptor: who handed it over, say.
+    Close a connection even if another process has a descriptor of it, such as the one
+    that handed it over.
     """
     try:
         connection.shutdown(socket.SHUT_RDWR)

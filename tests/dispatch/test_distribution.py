@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.dispatch.dispatcher import JOIN_SECONDS
 from kvd.dispatch.distribution import Dispatching, choose_policy
-from kvd.dispatch.reuseport_programs import Steering
+from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.dispatch.stalling import AWAITED_LOOKS, LOOK_SECONDS
 from kvd.ipc.channel import Channel
@@ -49,11 +49,11 @@ class DispatchingCase(SynchronousTestCase):
         self.group = self.open()
         self.addCleanup(self.group.close)
         self.programs: list[ClassicProgram | None] = []
-        self.patch(ListenerGroup, "steer", self.steer)
+        self.patch(ListenerGroup, "attach_program", self.attach)
         self.dispatching = Dispatching(
             choose_policy("reuseport", self.workers),
             [self.group],
-            Steering([self.group], memory),
+            ReuseportPrograms([self.group], memory),
             self.board,
             LIMIT,
             self.reactor,
@@ -69,7 +69,7 @@ class DispatchingCase(SynchronousTestCase):
         """
         return open_group(TCPAddress("127.0.0.1", 0), self.workers)
 
-    def steer(self, program: ClassicProgram | None) -> None:
+    def attach(self, program: ClassicProgram | None) -> None:
         """
         Remember.
         """
@@ -191,15 +191,15 @@ class SwitchTests(DispatchingCase):
         self.switch("shared")
 
         told = self.heard()
-        polled: list[set[str]] = [{"0/0"}, {"0/1"}]
+        member: list[set[str]] = [{"0/0"}, {"0/1"}]
         for worker, messages in enumerate(told):
             for message in messages:
                 if isinstance(message, Listen):
-                    polled[worker].add(message.name)
+                    member[worker].add(message.name)
                 else:
-                    polled[worker].discard(message.name)
-        assert all("0/0" in names for names in polled)
-        assert 1 == sum("0/1" in names for names in polled)
+                    member[worker].discard(message.name)
+        assert all("0/0" in names for names in member)
+        assert 1 == sum("0/1" in names for names in member)
 
     def test_who_is_full_is_not_chosen_by_a_policy_that_never_saw_it(self) -> None:
         """
@@ -225,7 +225,7 @@ class SwitchTests(DispatchingCase):
         def refuse(group: ListenerGroup, program: ClassicProgram | None) -> None:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
-        self.patch(ListenerGroup, "steer", refuse)
+        self.patch(ListenerGroup, "attach_program", refuse)
         with capturedLogs() as events:
             for name in ("shared", "reuseport", "shared", "roundrobin"):
                 self.switch(name)
@@ -332,9 +332,13 @@ class LookTests(DispatchingCase):
         self.looks: list[float] = []
         self.seconds: float | None = 0.5
         self.patch(
-            Steering, "look", lambda steering: self.looks.append(self.reactor.seconds())
+            ReuseportPrograms,
+            "look",
+            lambda programs: self.looks.append(self.reactor.seconds()),
         )
-        self.patch(Steering, "look_seconds", property(lambda steering: self.seconds))
+        self.patch(
+            ReuseportPrograms, "look_seconds", property(lambda programs: self.seconds)
+        )
 
     def test_it_is_looked_at_as_often_as_it_wants(self) -> None:
         """
@@ -720,7 +724,7 @@ class GrowTests(DispatchingCase):
 
         self.board.workers = 3
         self.played.append(self.join(2))
-        shared = Listen("0/0", alone=False)
+        shared = Listen("0/0", exclusive=False)
         assert [[shared], [], [shared]] == self.heard()
 
         # And no program chooses one that there is not.
@@ -772,7 +776,7 @@ class GrowTests(DispatchingCase):
 
 class UnixTests(DispatchingCase):
     """
-    A Unix socket is alone.
+    A Unix address has one socket.
     """
 
     def open(self) -> ListenerGroup:
@@ -784,7 +788,7 @@ class UnixTests(DispatchingCase):
         """
         Also where each would have a socket of its own.
         """
-        shared = Listen("0/0", alone=False)
+        shared = Listen("0/0", exclusive=False)
         assert [[shared], [shared]] == self.heard()
 
         self.switch("reuseport", 3)

@@ -19,7 +19,7 @@ from zope.interface.verify import verifyObject
 
 from kvd.dispatch.distribution import choose_policy
 from kvd.dispatch.policies.steered import SteeredByLeast, SteeredByTurns
-from kvd.dispatch.reuseport_programs import HASH, Steering
+from kvd.dispatch.reuseport_programs import HASH, ReuseportPrograms
 from kvd.dispatch.scoreboard import create_scoreboard
 from kvd.interfaces import ILoadedProgram
 from kvd.model.programs import ClassicProgram, LoadedProgram
@@ -58,7 +58,7 @@ class PlayedProgram:
         self.closed = True
 
 
-class SteeringTests(SynchronousTestCase):
+class ProgramsTests(SynchronousTestCase):
     """
     An address with a socket for each of three workers, and a second one.
     """
@@ -67,12 +67,12 @@ class SteeringTests(SynchronousTestCase):
         self.groups = [self.open(WORKERS), self.open(WORKERS)]
         self.refused: tuple[type, ...] = ()
         self.attached: list[ClassicProgram | LoadedProgram | None] = []
-        self.patch(ListenerGroup, "steer", self.steer)
+        self.patch(ListenerGroup, "attach_program", self.attach)
         self.loaded = PlayedProgram()
         self.load: Any = self.give
         self.patch(SteeredByTurns, "load", lambda *given: self.load())
-        self.steering = Steering(self.groups, scoreboard=-1)
-        self.addCleanup(self.steering.close)
+        self.programs = ReuseportPrograms(self.groups, scoreboard=-1)
+        self.addCleanup(self.programs.close)
 
     def open(self, size: int) -> ListenerGroup:
         """
@@ -94,7 +94,7 @@ class SteeringTests(SynchronousTestCase):
         """
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
-    def steer(self, program: ClassicProgram | LoadedProgram | None) -> None:
+    def attach(self, program: ClassicProgram | LoadedProgram | None) -> None:
         """
         Remember, or refuse.
         """
@@ -111,7 +111,7 @@ class SteeringTests(SynchronousTestCase):
         """
         everybody = set(range(WORKERS))
         with capturedLogs() as events:
-            self.steering.switch(
+            self.programs.switch(
                 choose_policy(name, WORKERS), everybody if ready is None else ready
             )
         return [event["log_format"].format(**event) for event in events]
@@ -120,13 +120,13 @@ class SteeringTests(SynchronousTestCase):
         """
         How often looks are wanted.
         """
-        return self.steering.look_seconds
+        return self.programs.look_seconds
 
     def by(self) -> list[str]:
         """
         What chooses at each address where the policy's own program does not.
         """
-        return [fallback.by for fallback in self.steering.fallbacks]
+        return [fallback.by for fallback in self.programs.fallbacks]
 
     def test_the_double_provides_the_interface(self) -> None:
         """
@@ -142,7 +142,7 @@ class SteeringTests(SynchronousTestCase):
         assert [EXTENDED, EXTENDED + 1] == self.attached
         assert {0: {0: 0, 2: 2}, 1: {0: 0, 2: 2}} == self.loaded.admitted
 
-        self.steering.admit({1})
+        self.programs.admit({1})
         assert [EXTENDED, EXTENDED + 1] == self.attached
         assert {0: {1: 1}, 1: {1: 1}} == self.loaded.admitted
         assert [] == self.by()
@@ -176,12 +176,12 @@ class SteeringTests(SynchronousTestCase):
         ) == told
         assert [by_chance(range(3))] * 2 == self.attached
         with capturedLogs() as events:
-            self.steering.admit({1, 2})
+            self.programs.admit({1, 2})
         assert [] == events
         assert [by_chance([1, 2])] * 2 == self.attached[2:]
 
         assert ["steered:by=random"] * 2 == self.by()
-        addresses = [fallback.address for fallback in self.steering.fallbacks]
+        addresses = [fallback.address for fallback in self.programs.fallbacks]
         assert [str(group.address) for group in self.groups] == addresses
 
     def test_what_is_not_attached_is_replaced_by_chance(self) -> None:
@@ -242,7 +242,7 @@ class SteeringTests(SynchronousTestCase):
         """
         Nor when other policies were in force meanwhile.
         """
-        self.steering.prepare(choose_policy("steered:by=turns", WORKERS))
+        self.programs.prepare(choose_policy("steered:by=turns", WORKERS))
         self.load = self.forbid
 
         for name in ("steered:by=turns", "reuseport", "steered:by=turns"):
@@ -260,7 +260,7 @@ class SteeringTests(SynchronousTestCase):
 
         assert "since there are 2 sockets for 3 workers; steered:by=random" in told
         assert [EXTENDED, by_chance(range(2))] == self.attached
-        (fallback,) = self.steering.fallbacks
+        (fallback,) = self.programs.fallbacks
         assert str(self.groups[1].address) == fallback.address
 
     def test_a_policy_that_fails_is_replaced_by_chance(self) -> None:
@@ -283,11 +283,11 @@ class SteeringTests(SynchronousTestCase):
         """
         self.switch("reuseport")
         assert None is self.look_seconds()
-        self.steering.look()
+        self.programs.look()
 
         self.switch("steered:by=turns")
         assert 0.5 == self.look_seconds()
-        self.steering.look()
+        self.programs.look()
         assert [[[0] * 3, [0] * 3]] == self.loaded.looks
 
         self.refused = (int,)
@@ -301,11 +301,11 @@ class SteeringTests(SynchronousTestCase):
         """
         group = open_group(UNIXAddress(f"{self.mktemp()}.socket"), 1)
         self.addCleanup(group.close)
-        self.steering = Steering([group, self.groups[0]], scoreboard=-1)
+        self.programs = ReuseportPrograms([group, self.groups[0]], scoreboard=-1)
         self.switch("steered:by=turns")
 
         assert [EXTENDED + 1] == self.attached
-        self.steering.look()
+        self.programs.look()
         assert [[[0] * 3]] == self.loaded.looks
 
     def test_what_was_loaded_is_let_go_of(self) -> None:
@@ -314,7 +314,7 @@ class SteeringTests(SynchronousTestCase):
         """
         self.switch("steered:by=turns")
         self.switch("reuseport")
-        self.steering.close()
+        self.programs.close()
 
         assert self.loaded.closed
 

@@ -33,7 +33,7 @@ from kvd.log.buffered import FLUSH_SECONDS
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.net.splice import Pipe
-from kvd.net.transport import HEAD_BYTES, NEAR_SEND_BUFFER, serve_connection
+from kvd.net.transport import HEAD_BYTES, LOW_ROUND_TRIP_SEND_BUFFER, serve_connection
 from kvd.settings import DialectChoice, Limits, TCPAddress
 from kvd.testing import MemoryStore
 from kvd.workers.serving import FRESH_SECONDS
@@ -1494,7 +1494,7 @@ class TcpTimeTests(TimeTests):
         for connection in self.process.connections:
             # Else it takes more than any value here has.
             connection.transport.socket.setsockopt(
-                socket.SOL_SOCKET, socket.SO_SNDBUF, NEAR_SEND_BUFFER
+                socket.SOL_SOCKET, socket.SO_SNDBUF, LOW_ROUND_TRIP_SEND_BUFFER
             )
         return client
 

@@ -411,7 +411,7 @@ class GatheringTests(MovingCase):
         # So little that it arrives whole.
         self.patch(mover, "FAST_BYTES", 1000)
         self.patch(mover, "LOW_WATER_BYTES", 10_000)
-        self.patch(transport, "NEAR_MICROSECONDS", 10**8)
+        self.patch(transport, "LOW_ROUND_TRIP_MICROSECONDS", 10**8)
         super().setUp()
         # Else a small packet waits for the acknowledgement of the one before.
         self.client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -503,7 +503,7 @@ class GatheringTests(MovingCase):
         """
         It would wait as well, once its window is full, and hear late that it is not.
         """
-        self.patch(transport, "NEAR_MICROSECONDS", -1)
+        self.patch(transport, "LOW_ROUND_TRIP_MICROSECONDS", -1)
         rest = self.begin_fast(3 * mover.LOW_WATER_BYTES)
         before = self.taken()
         self.client.send(b"y")

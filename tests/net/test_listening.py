@@ -203,6 +203,28 @@ def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     group.close()
 
 
+def test_a_socket_that_goes_meanwhile_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Its server stops, and removes its file, while another asks whether it is live.
+    """
+    address = UNIXAddress(str(tmp_path / "socket"))
+    predecessor = open_group(address, 1)
+    lstat = os.lstat
+
+    def lstat_and_stop(path: str) -> os.stat_result:
+        found = lstat(path)
+        predecessor.close()
+        return found
+
+    monkeypatch.setattr(os, "lstat", lstat_and_stop)
+    group = open_group(address, 1)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(address.path)
+    group.close()
+
+
 def test_a_live_socket_is_not(tmp_path: Path) -> None:
     """
     It is in use.
@@ -279,7 +301,7 @@ def test_a_folder_that_somebody_locks_is_told(
     """
     After a while, with what to do.
     """
-    monkeypatch.setattr(kvd.net.listening, "ALONE_SECONDS", 0.05)
+    monkeypatch.setattr(kvd.net.listening, "LOCK_SECONDS", 0.05)
     folder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     with pytest.raises(AddressUnusable, match="another process has the folder locked"):

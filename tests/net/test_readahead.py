@@ -12,14 +12,14 @@ from unittest import mock
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.net.readahead import PIECE_BYTES, Warmer
+from kvd.net.readahead import PIECE_BYTES, Readahead
 
 BODY = bytes(range(256)) * 4096
 
 
-class WarmerTests(SynchronousTestCase):
+class ReadaheadTests(SynchronousTestCase):
     """
-    `Warmer` reads in a thread what would have to be waited for.
+    `Readahead` reads in a thread what would have to be waited for.
     """
 
     def setUp(self) -> None:
@@ -33,7 +33,7 @@ class WarmerTests(SynchronousTestCase):
         os.unlink(path)
         self.addCleanup(os.close, self.descriptor)
         self.work: list[Callable[[], None]] = []
-        self.warmer = Warmer(self.begin)
+        self.readahead = Readahead(self.begin)
 
     def begin(self, work: Callable[[], None]) -> Deferred[None]:
         """
@@ -49,7 +49,7 @@ class WarmerTests(SynchronousTestCase):
         """
         os.pread(self.descriptor, len(BODY), 0)
 
-        assert self.warmer.warm(self.descriptor, 0, len(BODY)) is None
+        assert self.readahead.ensure(self.descriptor, 0, len(BODY)) is None
         assert [] == self.work
 
     def test_what_is_not_is_read_by_a_thread(self) -> None:
@@ -77,7 +77,9 @@ class WarmerTests(SynchronousTestCase):
                 return got
 
             with mock.patch("os.preadv", some):
-                assert self.warmer.warm(self.descriptor, 500_000, 500_000) is not None
+                assert (
+                    self.readahead.ensure(self.descriptor, 500_000, 500_000) is not None
+                )
                 self.work.pop()()
             assert 500_000 == read[0][0]
             assert 500_000 <= sum(got for _, got in read) < 700_000
@@ -88,7 +90,7 @@ class WarmerTests(SynchronousTestCase):
         As a file system that is in memory.
         """
         with mock.patch("os.preadv", side_effect=OSError(95, "not supported")):
-            assert self.warmer.warm(self.descriptor, 0, 1) is None
+            assert self.readahead.ensure(self.descriptor, 0, 1) is None
 
     def test_a_file_that_is_gone_meanwhile_is_no_failure(self) -> None:
         """
@@ -97,8 +99,8 @@ class WarmerTests(SynchronousTestCase):
         """
         with mock.patch("os.preadv", side_effect=BlockingIOError):
             other = os.dup(self.descriptor)
-            self.warmer.warm(other, 0, len(BODY))
-            self.warmer.warm(self.descriptor, len(BODY), 100)
+            self.readahead.ensure(other, 0, len(BODY))
+            self.readahead.ensure(self.descriptor, len(BODY), 100)
         os.close(other)
         assert 2 == len(self.work)
         for work in self.work:
@@ -109,6 +111,6 @@ class WarmerTests(SynchronousTestCase):
         A file that was dropped from memory is not there, once it is read it is.
         """
         os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        assert self.warmer.warm(self.descriptor, 0, len(BODY)) is not None
+        assert self.readahead.ensure(self.descriptor, 0, len(BODY)) is not None
         self.work.pop()()
-        assert self.warmer.warm(self.descriptor, 0, len(BODY)) is None
+        assert self.readahead.ensure(self.descriptor, 0, len(BODY)) is None

@@ -12,11 +12,11 @@ from contextlib import ExitStack
 import pytest
 
 from kvd.net.reuseport import (
+    attach_program,
     by_chance,
     by_cpu,
     by_weight,
-    steer,
-    stop_steering,
+    detach_program,
 )
 
 CONNECTIONS = 400
@@ -74,7 +74,7 @@ def test_one_member_gets_all(group: list[socket.socket]) -> None:
     Whichever it is; and the next program follows at once.
     """
     for chosen in (2, 0, 3):
-        steer(group[1], by_chance([chosen]))
+        attach_program(group[1], by_chance([chosen]))
 
         assert [0, 0, 0, 0][:chosen] + [20] + [0] * (3 - chosen) == shares(group, 20)
 
@@ -87,7 +87,7 @@ def test_chance_is_fair_among_those_that_are_meant(
     And others get nothing. Five times the standard deviation is allowed, which
     chance exceeds once in a million.
     """
-    steer(group[0], by_chance(members))
+    attach_program(group[0], by_chance(members))
 
     got = shares(group, CONNECTIONS)
 
@@ -105,7 +105,7 @@ def test_weights_are_shares(group: list[socket.socket]) -> None:
     0 is never, also between others and at either end.
     """
     for weights in ([1, 0, 3, 0], [0, 1, 1, 2]):
-        steer(group[0], by_weight(weights))
+        attach_program(group[0], by_weight(weights))
 
         got = shares(group, CONNECTIONS)
 
@@ -120,7 +120,7 @@ def test_a_processor_has_its_member(group: list[socket.socket]) -> None:
     Who connects from one processor over the loopback gets one member.
     """
     allowed = os.sched_getaffinity(0)
-    steer(group[0], by_cpu([3, 1, 2, 0]))
+    attach_program(group[0], by_cpu([3, 1, 2, 0]))
     try:
         for cpu in allowed:
             os.sched_setaffinity(0, {cpu})
@@ -134,9 +134,9 @@ def test_the_hash_comes_back(group: list[socket.socket]) -> None:
     """
     Also where there was no program to stop.
     """
-    stop_steering(group[0])
-    steer(group[0], by_chance([1]))
-    stop_steering(group[2])
+    detach_program(group[0])
+    attach_program(group[0], by_chance([1]))
+    detach_program(group[2])
 
     assert all(shares(group, CONNECTIONS))
 
@@ -161,4 +161,4 @@ def test_a_socket_that_is_no_group_is_refused() -> None:
     The kernel says so.
     """
     with socket.socket(socket.AF_UNIX) as other, pytest.raises(OSError, match=r"\[Err"):
-        steer(other, by_chance([0]))
+        attach_program(other, by_chance([0]))

@@ -18,9 +18,9 @@ from zope.interface import implementer
 
 import kvd.net.transport
 from kvd.net.transport import (
-    NEAR_SEND_BUFFER,
+    LOW_ROUND_TRIP_SEND_BUFFER,
     ServerTransport,
-    least_round_trip,
+    min_round_trip,
     serve_connection,
 )
 from tests.stepped import SteppedReactor
@@ -253,7 +253,7 @@ class ServerTransportTests(SynchronousTestCase):
         near.setblocking(False)
         transport = serve_connection(near, peer, Recorder(), self.reactor)
         for microseconds in nears:
-            self.patch(kvd.net.transport, "NEAR_MICROSECONDS", microseconds)
+            self.patch(kvd.net.transport, "LOW_ROUND_TRIP_MICROSECONDS", microseconds)
             assert 4 == transport.send_file(self.file(b"file"), 0, 4)
         buffer = near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         far.close()
@@ -266,8 +266,10 @@ class ServerTransportTests(SynchronousTestCase):
         moment.
         """
         everybody, nobody = 10**8, -1
-        assert 2 * NEAR_SEND_BUFFER == self.send_buffer_after(everybody)
-        assert 2 * NEAR_SEND_BUFFER == self.send_buffer_after(nobody, everybody)
+        assert 2 * LOW_ROUND_TRIP_SEND_BUFFER == self.send_buffer_after(everybody)
+        assert 2 * LOW_ROUND_TRIP_SEND_BUFFER == self.send_buffer_after(
+            nobody, everybody
+        )
 
     def test_who_is_far_has_what_the_kernel_gives(self) -> None:
         """
@@ -275,7 +277,7 @@ class ServerTransportTests(SynchronousTestCase):
         """
         everybody, nobody = 10**8, -1
         kernels = self.send_buffer_after()
-        assert 2 * NEAR_SEND_BUFFER != kernels
+        assert 2 * LOW_ROUND_TRIP_SEND_BUFFER != kernels
         assert kernels == self.send_buffer_after(nobody)
         assert kernels == self.send_buffer_after(*[nobody] * 16, everybody)
 
@@ -289,7 +291,7 @@ class ServerTransportTests(SynchronousTestCase):
         with far, near:
             info = near.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 72)
             (smoothed,) = struct.unpack("=68xI", info)
-            assert 0 < least_round_trip(near) <= smoothed
+            assert 0 < min_round_trip(near) <= smoothed
 
     def test_nothing_goes_to_who_is_gone(self) -> None:
         """

@@ -16,7 +16,7 @@ from kvd.dispatch.arrangement import Arrangement
 from kvd.dispatch.distribution import Dispatching, choose_policy
 from kvd.dispatch.policies.reuseport import ReusePort
 from kvd.dispatch.policies.roundrobin import RoundRobin
-from kvd.dispatch.reuseport_programs import Steering
+from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.errors import (
     BadSetting,
@@ -67,7 +67,7 @@ class ChangingCase(PoolCase):
         self.dispatching = Dispatching(
             choose_policy("reuseport", self.procs),
             self.groups,
-            Steering(self.groups, memory),
+            ReuseportPrograms(self.groups, memory),
             self.scoreboard,
             1000,
             self.reactor,

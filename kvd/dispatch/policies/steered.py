@@ -29,7 +29,7 @@ from kvd.interfaces import (
     IDispatchPolicy,
     IExtendedPolicy,
     ILoadedProgram,
-    ISteeringPolicy,
+    IProgramPolicy,
 )
 from kvd.model.programs import ClassicProgram
 from kvd.model.view import View, whose_turn
@@ -38,7 +38,7 @@ from kvd.net.reuseport import by_chance, by_cpu, by_weight
 WAYS: Final = ("random", "cpu", "weights", "turns", "least")
 
 
-@implementer(ISteeringPolicy, IConfigurablePolicy)
+@implementer(IProgramPolicy, IConfigurablePolicy)
 class Steered:
     """
     Chooses by a program.
