@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kvd.errors import BodyTimeout, HeadTimeout, OutOfResources, PeerError
-from kvd.http.context import ListenerContext
 from kvd.http.fast_path import CLOSES, NOTHING, QUEUED, SERVED, FastPath, entry_of
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.methods import handler_for
@@ -43,18 +42,15 @@ class HttpConnection(ConnectionLifecycle, Protocol):
     _mover: BodyMover | None = None
     _requests = 0
 
-    def __init__(self, listener: ListenerContext) -> None:
-        super().__init__(listener)
-        self._made = self.context.clock.seconds()
-
     # -- what Twisted calls ---------------------------------------------------
 
     def connectionMade(self) -> None:
         context = self.context
         context.opened(self)
-        self._read_as_usual()
-        if context.fast_path is not None and not context.wants_reports:
-            self._joined = context.fast_path.join(self.transport.fileno())
+        if context.fast_path is not None:
+            self.transport.read_by(self._read_fast)
+            if not context.wants_reports:
+                self._joined = context.fast_path.join(self.transport.fileno())
 
     def dataReceived(self, data: bytes) -> None:
         count = len(data)
@@ -74,10 +70,11 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         The client will not send any more; it may still read.
         """
         self._input = Input.ENDED
+        if self._state in WAITING:
+            return
         if self._state in RECEIVING:
-            self._close()
-        elif self._state in ENDING:
-            self.transport.loseConnection()
+            self._wait(State.CLOSING)
+        self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
         """
@@ -140,7 +137,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
                 self._await_input()
                 return
             self._take(event)
-            if not reader.buffered or (event.__class__ is Request and self._handler):
+            is_begun = event.__class__ is Request and self._handler is not None
+            if is_begun or not reader.buffered:
                 # Most requests are served without looking at the clock. A slice does
                 # not end between a head and its body, unless the head was refused.
                 continue

@@ -50,15 +50,16 @@ class ConnectionLifecycle:
         self.listener = listener
         self.context = context = listener.process
         self.reader = RequestReader(context.limits, context.heads)
-        self._timeouts = Timeouts(context.bounds, context.clock.seconds())
+        self._made = context.clock.seconds()
+        self._timeouts = Timeouts(context.bounds, self._made)
 
     def _enter(self, state: State) -> None:
         assert state in TRANSITIONS[self._state], (self._state, state)
         self._state = state
         if self._joined is not None:
-            self._tell_joined(self._joined)
+            self._update_joined(self._joined)
 
-    def _tell_joined(self, joined: Joined) -> None:
+    def _update_joined(self, joined: Joined) -> None:
         idle = self._state is State.IDLE
         joined.idle = idle and self.context.fast_path is not None
 
@@ -69,7 +70,7 @@ class ConnectionLifecycle:
         assert state in TRANSITIONS[self._state], (self._state, state)
         self._state = state
         if self._joined is not None:
-            self._tell_joined(self._joined)
+            self._update_joined(self._joined)
         self._timeouts.start(self.context.clock.seconds())
 
     def _receive(self) -> None:

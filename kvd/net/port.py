@@ -12,11 +12,11 @@ many to accept, and whether to accept at all. It can be paused. It leaves connec
 the kernel's queue while this process has no descriptors. It stops without touching the
 socket, which other processes may hold too.
 
-How many are accepted per wake-up follows the length of the queue. With a fixed
-number a storm of connections starves: the more are in, the longer a turn of the
-reactor takes, and the fewer are let in. One per turn, 2,000 clients at once and two
-workers: the last were let in after 0.8 to 2 seconds, and before that not one of them
-got a turn while those who were in got thirty.
+How many are accepted per wake-up follows the length of the queue. With a fixed number
+a storm of connections starves: the more are open, the longer a turn of the reactor
+takes, and the fewer are accepted. (One per turn, 2,000 clients at once and two workers:
+the last were accepted after 0.8 to 2 seconds, when open connections had had thirty
+turns.)
 """
 
 from __future__ import annotations
@@ -88,14 +88,14 @@ that are open for 30 to 50 ms.
 
 PARTS: Final = 16
 """
-Of what is accepted per wake-up, a part is taken between two questions to the gate: one
-for each connection costs a fifth of what it takes to let it in.
+The gate is asked this many times per wake-up at most: to ask before each connection
+costs a fifth of accepting it.
 """
 
 _MAX_UNIX_QUEUE: Final = 10_000
 """
-Of a Unix socket the kernel does not tell how many wait. kvd removes its file before it
-takes them, so nobody comes meanwhile.
+The kernel does not report how many wait at a Unix socket. kvd removes its file before
+it accepts them, so no more come meanwhile.
 """
 
 

@@ -60,7 +60,7 @@ BREAK_OFF_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
-class Parts:
+class LoadedPlugins:
     """
     What the settings choose by name, imported.
 
@@ -87,14 +87,14 @@ class Parts:
         return maker.open_held(path, settings.durability, self.held)
 
 
-def load_parts(settings: Settings) -> Parts:
+def load_plugins(settings: Settings) -> LoadedPlugins:
     """
     Import what is chosen.
 
     Raises:
         OperatorError: A plugin cannot be used.
     """
-    return Parts(load_store(settings), Dialects(settings.dialects))
+    return LoadedPlugins(load_store(settings), Dialects(settings.dialects))
 
 
 def load_store(settings: Settings, user: User | None = None) -> IStoreMaker:
@@ -130,7 +130,7 @@ class Serving:
         worker: int,
         reactor: Any,
         row: Row | None = None,
-        parts: Parts | None = None,
+        parts: LoadedPlugins | None = None,
     ) -> None:
         """
         Args:
@@ -168,7 +168,7 @@ class Serving:
             OperatorError: The store or a plugin cannot be used.
         """
         settings = self._settings
-        parts = self._parts or load_parts(settings)
+        parts = self._parts or load_plugins(settings)
         self._access_log = self._open_access_log()
         self._recorder = self._open_record()
         self._pipe = Pipe() if settings.splice else None

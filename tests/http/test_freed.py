@@ -5,6 +5,10 @@ What requests and connections leave behind: nothing, also if nobody collects gar
 import gc
 
 from kvd.testing import MemoryStore
+from tests.http.fast_path.cases import get
+from tests.http.fast_path.test_connections import (
+    ConnectionCase as FastPathConnectionCase,
+)
 from tests.http.test_connection import HOST, ConnectionCase, status
 
 PUT = b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\n"
@@ -60,3 +64,29 @@ class LateAnswersTests(FreedTests):
 
     def make_store(self) -> MemoryStore:
         return MemoryStore(self.reactor)
+
+
+class FastPathFreedTests(FastPathConnectionCase):
+    """
+    The same for connections that the fast path looks at first.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+
+    def test_connections(self) -> None:
+        """
+        Whether it served something or not.
+        """
+        self.keep("k", b"value")
+        gc.collect()
+        for sent in (b"", get("k"), get("k", b"Connection: close\r\n"), get("k")[:9]):
+            client = self.connect()
+            client.send(sent).receive()
+            client.close()
+            del client
+            assert 1 == len(self.process.connections)
+            assert (sent, 0) == (sent, gc.collect())

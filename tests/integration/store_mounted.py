@@ -172,7 +172,7 @@ def read_only(path: str) -> None:
     mount("tmpfs", path, "size=1m")
     os.mkdir(f"{path}/old")
     maker.prepare(f"{path}/old")
-    subprocess.run(["mount", "-o", "remount,ro", path], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
     unusable(f"{path}/old", "Read-only file system")
     unusable(f"{path}/new", "Read-only file system")
 
@@ -260,6 +260,11 @@ def scarce_room(path: str) -> None:
     kept = [key_of(os.fsencode(name)) for name in all_files(mounted)]
     assert [b"small"] == [key for key in kept if key]
 
+
+IMAGES = {"small_blocks", "scarce_room"}
+"""
+Cases with a disk of their own, which a namespace of one's own cannot mount.
+"""
 
 CASES = {
     case.__name__: case

@@ -249,6 +249,7 @@ def test_a_user_that_does_not_exist_is_refused(folder: Path) -> None:
     """
     In a sentence too.
     """
+    take_root("becoming another user")
     with pytest.raises(AssertionError, match="--uid 4711: there is no user of this"):
         Twistd(["--store=file:values"], folder, before=["--uid=4711"]).__enter__()
 
@@ -259,6 +260,7 @@ def test_a_store_of_that_user_is_used(folder: Path) -> None:
     """
     values = folder / "values"
     values.mkdir()
+    take_root("becoming another user")
     os.chown(values, 0, GROUP)
     os.chmod(values, 0o2770)
     with start_as_nobody(["--file-mode=660", "--folder-mode=2770"], folder) as daemon:

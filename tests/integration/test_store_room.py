@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.store_mounted import CASES
+from tests.integration.store_mounted import CASES, IMAGES
+from tests.privileges import take_root
 
 pytestmark = pytest.mark.integration
 
@@ -35,6 +36,8 @@ def test_filesystem(case: str, folder: str) -> None:
     """
     What the case of this name says, in a process of its own.
     """
+    if case in IMAGES:
+        take_root("mounting images of disks")
     module = "tests.integration.store_mounted"
     namespace = [] if case == "not_permitted" else NAMESPACE
     ended = subprocess.run(
