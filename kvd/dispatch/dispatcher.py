@@ -233,7 +233,7 @@ class Dispatcher:
         if call is not None:
             call.cancel()
 
-    def heard(self, worker: int, message: Message) -> None:
+    def received(self, worker: int, message: Message) -> None:
         """
         See `Distribution`.
         """

@@ -71,7 +71,7 @@ def choose_shadow(name: str, chosen: ChosenPolicy) -> ChosenPolicy:
     return shadow
 
 
-class Dispatching:
+class PolicyDistribution:
     """
     Assigns listeners and dispatches connections, as the present policy wants it.
 
@@ -168,12 +168,12 @@ class Dispatching:
         """
         if self.shadow is None:
             return None
-        told = {
+        reported = {
             "policy": self.shadow.name,
             "model": self.shadow.arrangement.kernel_chooses,
         }
         looking = self._dispatcher.shadow
-        return told if looking is None else told | looking.counts(workers)
+        return reported if looking is None else reported | looking.counts(workers)
 
     def _grow(self, group: ListenerGroup, size: int) -> None:
         try:
@@ -270,14 +270,14 @@ class Dispatching:
             self._assignment.stalled(self._stalls.stalled)
             self._programs.admit(self._prompt())
 
-    def heard(self, worker: int, message: Message) -> None:
+    def received(self, worker: int, message: Message) -> None:
         """
         See `Distribution`.
         """
         if isinstance(message, Unplaced):
-            self._assignment.heard(worker, message)
+            self._assignment.received(worker, message)
         else:
-            self._dispatcher.heard(worker, message)
+            self._dispatcher.received(worker, message)
 
     def handing_over(self, worker: int) -> int:
         """

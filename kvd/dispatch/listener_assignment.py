@@ -129,7 +129,7 @@ class ListenerAssignment:
         if self._ready.pop(worker, None) is not None:
             self._assign()
 
-    def heard(self, worker: int, message: Message) -> None:
+    def received(self, worker: int, message: Message) -> None:
         """
         See `Distribution`.
         """

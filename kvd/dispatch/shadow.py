@@ -46,18 +46,18 @@ class Shadow:
         self._turn: int | None = None
         self._random = Random()
         self._connections = self._agreed = self._unanswered = 0
-        self._dealt: Counter[int] = Counter()
+        self._dispatched: Counter[int] = Counter()
         self._chosen: Counter[int] = Counter()
-        self._found_dealt = self._found_chosen = 0
+        self._found_dispatched = self._found_chosen = 0
         self._seconds = 0.0
 
-    def look_on(self, views: Sequence[View], dealt: Iterable[int]) -> None:
+    def look_on(self, views: Sequence[View], dispatched: Iterable[int]) -> None:
         """
-        A batch has been dealt.
+        A batch has been dispatched.
 
         Args:
             views: What each decision saw.
-            dealt: The worker that each connection went to.
+            dispatched: The worker that each connection went to.
         """
         began = time.thread_time()
         self._decider.begin()
@@ -66,7 +66,7 @@ class Shadow:
         finally:
             self._decider.end()
         self._seconds += time.thread_time() - began
-        for view, worker, answer in zip(views, dealt, answers, strict=True):
+        for view, worker, answer in zip(views, dispatched, answers, strict=True):
             self._count(view, worker, answer)
 
     def _ask(self, view: View) -> int | None:
@@ -86,9 +86,9 @@ class Shadow:
             return
         self._connections += 1
         self._agreed += answer == worker
-        self._dealt[worker] += 1
+        self._dispatched[worker] += 1
         self._chosen[answer] += 1
-        self._found_dealt += view.requests[worker] + view.handing_over[worker]
+        self._found_dispatched += view.requests[worker] + view.handing_over[worker]
         self._found_chosen += view.requests[answer] + view.handing_over[answer]
 
     def counts(self, workers: Sequence[int]) -> dict[str, Any]:
@@ -106,19 +106,22 @@ class Shadow:
             "unanswered": self._unanswered,
             "seconds": round(self._seconds, 6),
             "microseconds": round(1e6 * self._seconds / max(1, asked), 1),
-            "tasks": {"dealt": self._found_dealt, "shadow": self._found_chosen},
+            "tasks": {
+                "dispatched": self._found_dispatched,
+                "shadow": self._found_chosen,
+            },
             "found": {
-                "dealt": round(self._found_dealt / max(1, compared), 3),
+                "dispatched": round(self._found_dispatched / max(1, compared), 3),
                 "shadow": round(self._found_chosen / max(1, compared), 3),
             },
             "balance": {
-                "dealt": _balance(self._dealt, workers),
+                "dispatched": _balance(self._dispatched, workers),
                 "shadow": _balance(self._chosen, workers),
             },
             "workers": [
                 {
                     "worker": worker,
-                    "dealt": self._dealt[worker],
+                    "dispatched": self._dispatched[worker],
                     "shadow": self._chosen[worker],
                 }
                 for worker in workers

@@ -45,7 +45,7 @@ class Channel(FileDescriptor):
         received: Callable[[Message, list[int]], None],
         lost: Callable[[], None],
         reactor: Any,
-        heard: Callable[[], None] = lambda: None,
+        read_complete: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -54,14 +54,14 @@ class Channel(FileDescriptor):
                 which are its own then.
             lost: Called once, when the other side is gone; not after `close`.
             reactor: Watches the socket.
-            heard: Called after all the messages that were there.
+            read_complete: Called when every message that had arrived is read.
         """
         super().__init__(reactor)
         sock.setblocking(False)
         self._sock = sock
         self._received = received
         self._lost = lost
-        self._heard = heard
+        self._read_complete = read_complete
         self._queue: deque[tuple[Message, list[int]]] = deque()
         self._open = True
         self.startReading()
@@ -139,7 +139,7 @@ class Channel(FileDescriptor):
             try:
                 came = receive(self._sock)
             except BlockingIOError:
-                self._heard()
+                self._read_complete()
                 return
             except BadMessage:
                 self._log.failure("a control message was not understood")

@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kvd.dispatch.distribution import Dispatching, choose_policy, choose_shadow
+from kvd.dispatch.distribution import PolicyDistribution, choose_policy, choose_shadow
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.errors import ChangeImpossible
 from kvd.settings import MAX_PROCS, Settings
@@ -35,7 +35,7 @@ they are replaced.
 """
 
 
-class Changing:
+class Changes:
     """
     Makes changes.
     """
@@ -45,7 +45,7 @@ class Changing:
     def __init__(
         self,
         pool: Pool,
-        dispatching: Dispatching,
+        distribution: PolicyDistribution,
         scoreboard: Scoreboard,
         reactor: Any,
         settings: Settings,
@@ -54,7 +54,7 @@ class Changing:
         """
         Args:
             pool: The workers.
-            dispatching: How connections come to them.
+            distribution: How connections come to them.
             scoreboard: With `ROWS` rows.
             reactor: Tells the time.
             settings: Of the workers.
@@ -63,7 +63,7 @@ class Changing:
         self._settings = settings
         self._load = load
         self._pool = pool
-        self._dispatching = dispatching
+        self._distribution = distribution
         self._scoreboard = scoreboard
         self._reactor = reactor
         self._under_way = ""
@@ -73,7 +73,7 @@ class Changing:
         """
         How many workers there should be.
         """
-        return len(self._dispatching.chosen.arrangement.members)
+        return len(self._distribution.chosen.arrangement.members)
 
     def policy(self, name: str) -> None:
         """
@@ -85,8 +85,8 @@ class Changing:
                 ending; the present one goes on.
         """
         self._check_going_on()
-        before = self._dispatching.chosen.name
-        self._dispatching.switch(choose_policy(name, self.procs))
+        before = self._distribution.chosen.name
+        self._distribution.switch(choose_policy(name, self.procs))
         self._log.info(
             "policy {policy} instead of {before}", policy=name, before=before
         )
@@ -103,9 +103,9 @@ class Changing:
                 nothing, or kvd is ending; who looks on so far goes on.
         """
         self._check_going_on()
-        dispatching = self._dispatching
-        dispatching.shadow_by(
-            None if name is None else choose_shadow(name, dispatching.chosen)
+        distribution = self._distribution
+        distribution.shadow_by(
+            None if name is None else choose_shadow(name, distribution.chosen)
         )
         self._log.info("shadow {shadow}", shadow=name or "off")
 
@@ -132,13 +132,13 @@ class Changing:
         return self._make(f"{procs} workers", lambda: self._resize(procs))
 
     async def _resize(self, procs: int) -> None:
-        name = self._dispatching.chosen.name
+        name = self._distribution.chosen.name
         chosen = choose_policy(name, procs)
-        before = len(self._pool.slots)
+        before = len(self._pool.workers)
         self._scoreboard.workers = max(before, procs)
         for number in range(procs, before):
             self._pool.scale_down(number)
-        self._dispatching.switch(chosen)
+        self._distribution.switch(chosen)
         for number in range(procs):
             self._pool.scale_up(number)
         for number in range(procs):
@@ -221,9 +221,9 @@ class Changing:
         return self._make("settings", lambda: self._adopt(settings))
 
     async def _adopt(self, settings: Settings) -> None:
-        if settings.policy != self._dispatching.chosen.name:
+        if settings.policy != self._distribution.chosen.name:
             self.policy(settings.policy)
-        shadow = self._dispatching.shadow
+        shadow = self._distribution.shadow
         if settings.shadow != (None if shadow is None else shadow.name):
             self.shadow(settings.shadow)
         before = self._settings
@@ -274,18 +274,18 @@ class Changing:
         return Deferred.fromCoroutine(change()).addBoth(ended)
 
     async def _until_ready(self, number: int) -> None:
-        slot = self._pool.slots[number]
+        record = self._pool.workers[number]
         last = self._reactor.seconds() + START_SECONDS
-        while slot.state is not State.READY:
-            if self._reactor.seconds() > last or slot.failure:
+        while record.state is not State.READY:
+            if self._reactor.seconds() > last or record.failure:
                 raise ChangeImpossible(
                     f"worker {number} does not get ready"
-                    + (f": {slot.failure}" if slot.failure else "")
+                    + (f": {record.failure}" if record.failure else "")
                 )
             await self._look_again()
 
     async def _until_ended(self, number: int) -> None:
-        while self._pool.slots[number].state is not State.ENDED:
+        while self._pool.workers[number].state is not State.ENDED:
             await self._look_again()
 
     async def _look_again(self) -> None:

@@ -96,12 +96,12 @@ class Worker:
         self._settings = settings
         self._reactor = reactor
         self._channel = Channel(
-            control, self._received, self._left, reactor, self._heard
+            control, self._received, self._left, reactor, self._read_complete
         )
         self._serving = Serving(settings, worker, reactor, row, parts)
         self._serving.share_of = self._share_of
         self._adopting = Adopting(self._channel, self._serving.factory, reactor)
-        self._limited = Limited(cast(ILogObserver, self._tell), in_reactor(reactor))
+        self._limited = Limited(cast(ILogObserver, self._report), in_reactor(reactor))
         self._draining = False
         self.status = 0
 
@@ -128,17 +128,17 @@ class Worker:
         self._channel.send(Failed(shortened(sentence)))
         self._reactor.stop()
 
-    def _tell(self, event: LogEvent) -> None:
+    def _report(self, event: LogEvent) -> None:
         level = event.get("log_level")
         name = level.name if level is not None else "info"
         if name == "debug" or "log_namespace" not in event:
             return
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-        told = LogLine(name, shortened(text))
+        reported = LogLine(name, shortened(text))
         if isInIOThread():
-            self._channel.send(told)
+            self._channel.send(reported)
         else:
-            self._reactor.callFromThread(self._channel.send, told)
+            self._reactor.callFromThread(self._channel.send, reported)
 
     def _terminated(self, number: int, frame: object) -> None:
         # The supervisor decides: it may have been told the same, and then there
@@ -193,7 +193,7 @@ class Worker:
         (descriptor,) = descriptors
         self._adopting.credits_came(descriptor)
 
-    def _heard(self) -> None:
+    def _read_complete(self) -> None:
         self._adopting.acknowledge()
 
     def _drain(self, seconds: float, others_serve: bool) -> None:

@@ -157,7 +157,7 @@ class ForkServer:
         assert isinstance(message, Fork)
         if not descriptors:
             # Dropped for want of room; its control socket is closed so.
-            self._tell(Exited(message.worker, 0, "could not be forked: no room"))
+            self._report(Exited(message.worker, 0, "could not be forked: no room"))
             return True
         (descriptor,) = descriptors
         with socket.socket(fileno=descriptor) as control:
@@ -169,7 +169,7 @@ class ForkServer:
             pid = os.fork()
         except OSError as error:
             reason = f"could not be forked: {error.strerror}"
-            self._tell(Exited(worker, 0, reason))
+            self._report(Exited(worker, 0, reason))
             return
         if pid == 0:
             self._be_worker(worker, control)
@@ -180,10 +180,10 @@ class ForkServer:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             reason = f"could not be watched: {error.strerror}"
-            self._tell(Exited(worker, 0, reason))
+            self._report(Exited(worker, 0, reason))
             return
         self._selector.register(pidfd, selectors.EVENT_READ, (worker, pid))
-        self._tell(Forked(worker, pid, request), [pidfd])
+        self._report(Forked(worker, pid, request), [pidfd])
 
     def _be_worker(self, worker: int, control: socket.socket) -> None:
         """
@@ -212,13 +212,13 @@ class ForkServer:
     def _reap(self, worker: int, pid: int) -> None:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            self._tell(Exited(worker, pid, describe(status)))
+            self._report(Exited(worker, pid, describe(status)))
         else:
             # A debugger that traces it is told first (ptrace(2)), and may have stopped
             # to look; to wait for it would keep all others from being replaced.
             self._traced.append((worker, pid))
 
-    def _tell(self, message: Any, descriptors: list[int] | None = None) -> None:
+    def _report(self, message: Any, descriptors: list[int] | None = None) -> None:
         try:
             send(self._control, message, descriptors or [])
         except OSError:

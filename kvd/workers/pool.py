@@ -124,7 +124,7 @@ class Distribution(Protocol):
         its way to it goes to others at once.
         """
 
-    def heard(self, worker: int, message: Message) -> None:
+    def received(self, worker: int, message: Message) -> None:
         """
         A message about connections came from a worker.
         """
@@ -150,9 +150,9 @@ class Distribution(Protocol):
 
 
 @dataclass
-class Slot:
+class WorkerRecord:
     """
-    One worker's place; processes come and go in it.
+    What the pool knows of one worker, whichever process serves as it.
     """
 
     number: int
@@ -208,70 +208,70 @@ class Pool:
         self._last_call: Any = None
         self._unexplained: dict[int, tuple[int, Any]] = {}
         self._requests = count(1)
-        self.slots = [Slot(number) for number in range(settings.procs)]
+        self.workers = [WorkerRecord(number) for number in range(settings.procs)]
 
     def start(self) -> None:
         """
         Start all workers at once.
         """
-        for slot in self.slots:
-            self._start(slot)
+        for record in self.workers:
+            self._start(record)
 
     def scale_up(self, number: int) -> None:
         """
         Keep a worker of this number from now on, also if the present one leaves.
         Numbers follow each other.
         """
-        if number == len(self.slots):
-            self.slots.append(Slot(number, wanted=False, state=State.ENDED))
-        slot = self.slots[number]
-        slot.wanted = True
-        if slot.state is State.ENDED and not self.stopping:
+        if number == len(self.workers):
+            self.workers.append(WorkerRecord(number, wanted=False, state=State.ENDED))
+        record = self.workers[number]
+        record.wanted = True
+        if record.state is State.ENDED and not self.stopping:
             # What the last process could not do, this one may.
-            slot.failure = ""
-            self._start(slot)
+            record.failure = ""
+            self._start(record)
 
     def scale_down(self, number: int) -> None:
         """
         Let the worker of this number finish its requests, and keep none afterwards.
         """
-        slot = self.slots[number]
-        slot.wanted = False
-        if slot.state is State.READY:
-            self._cancel(slot)
-            self._leave(slot)
-        elif slot.state is State.WAITING:
-            self._give_up(slot)
+        record = self.workers[number]
+        record.wanted = False
+        if record.state is State.READY:
+            self._cancel(record)
+            self._leave(record)
+        elif record.state is State.WAITING:
+            self._give_up(record)
         # One that starts leaves when it is ready.
-        self._tell_once_serving()
+        self._report_once_serving()
 
-    def _give_up(self, slot: Slot) -> None:
-        self._cancel(slot)
-        if slot.channel is not None:
-            slot.channel.close()
-            slot.channel = None
-        self._reap(slot, expected=True)
-        slot.state = State.ENDED
+    def _give_up(self, record: WorkerRecord) -> None:
+        self._cancel(record)
+        if record.channel is not None:
+            record.channel.close()
+            record.channel = None
+        self._reap(record, expected=True)
+        record.state = State.ENDED
 
-    def _start(self, slot: Slot) -> None:
-        slot.state = State.STARTING
-        slot.started = self._reactor.seconds()
+    def _start(self, record: WorkerRecord) -> None:
+        record.state = State.STARTING
+        record.started = self._reactor.seconds()
         try:
-            slot.channel, far = self._connect(slot)
+            record.channel, far = self._connect(record)
         except OSError as error:
             self._log.error(
                 "worker {worker} cannot be started for now: {error}",
-                worker=slot.number,
+                worker=record.number,
                 error=error.strerror,
             )
-            slot.state = State.WAITING
-            slot.timer = self._reactor.callLater(RETRY_SECONDS, self._start, slot)
+            record.state = State.WAITING
+            record.timer = self._reactor.callLater(RETRY_SECONDS, self._start, record)
             return
-        slot.request = next(self._requests)
-        self._forks.fork(slot.number, slot.request, far)
-        slot.timer = self._reactor.callLater(START_SECONDS, self._too_slow, slot)
+        record.request = next(self._requests)
+        self._forks.fork(record.number, record.request, far)
+        record.timer = self._reactor.callLater(START_SECONDS, self._too_slow, record)
 
-    def _connect(self, slot: Slot) -> tuple[Channel, socket.socket]:
+    def _connect(self, record: WorkerRecord) -> tuple[Channel, socket.socket]:
         """
         Returns:
             Our end of a control socket, and the worker's.
@@ -280,8 +280,10 @@ class Pool:
         try:
             channel = Channel(
                 near,
-                lambda message, descriptors: self._received(slot, message, descriptors),
-                lambda: self._lost(slot),
+                lambda message, descriptors: self._received(
+                    record, message, descriptors
+                ),
+                lambda: self._lost(record),
                 self._reactor,
             )
         except OSError:
@@ -291,30 +293,30 @@ class Pool:
             raise
         return channel, far
 
-    def _too_slow(self, slot: Slot) -> None:
-        slot.timer = None
+    def _too_slow(self, record: WorkerRecord) -> None:
+        record.timer = None
         self._log.warn(
             "worker {worker} was not ready after {seconds:g} seconds and is killed",
-            worker=slot.number,
+            worker=record.number,
             seconds=START_SECONDS,
         )
-        self._retire(slot)
+        self._retire(record)
 
-    def _still_there(self, slot: Slot) -> None:
-        slot.timer = None
+    def _still_there(self, record: WorkerRecord) -> None:
+        record.timer = None
         self._log.warn(
             "worker {worker} (process {pid}) did not end and is killed",
-            worker=slot.number,
-            pid=slot.pid,
+            worker=record.number,
+            pid=record.pid,
         )
-        self._retire(slot)
+        self._retire(record)
 
-    def _retire(self, slot: Slot) -> None:
-        assert slot.channel is not None
-        slot.channel.close()
-        self._lost(slot)
+    def _retire(self, record: WorkerRecord) -> None:
+        assert record.channel is not None
+        record.channel.close()
+        self._lost(record)
 
-    # -- what is heard --------------------------------------------------------
+    # -- reports from processes --------------------------------------------------------
 
     def forked(self, worker: int, pid: int, pidfd: int, request: int) -> None:
         """
@@ -325,13 +327,13 @@ class Pool:
                 its control socket alone can end it.
             request: Which one this answers.
         """
-        slot = self.slots[worker]
-        if slot.channel is None or request != slot.request:
+        record = self.workers[worker]
+        if record.channel is None or request != record.request:
             # Given up before it was heard of. It ends when it finds its control socket
             # closed, if it gets as far as that.
             self._kill_later(pidfd)
-        elif not slot.pid:
-            slot.pid, slot.pidfd = pid, pidfd
+        elif not record.pid:
+            record.pid, record.pidfd = pid, pidfd
         elif pidfd != -1:
             # The worker itself was faster to tell.
             os.close(pidfd)
@@ -353,115 +355,119 @@ class Pool:
                 reason=reason,
             )
             return
-        slot = self.slots[worker]
-        if slot.pid == pid:
-            slot.reason = reason
+        record = self.workers[worker]
+        if record.pid == pid:
+            record.reason = reason
 
-    def _received(self, slot: Slot, message: Message, descriptors: list[int]) -> None:
+    def _received(
+        self, record: WorkerRecord, message: Message, descriptors: list[int]
+    ) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
         if isinstance(message, LogLine):
             self._log.emit(
                 LogLevel.levelWithName(message.level),
                 "worker {worker}: {text}",
-                worker=slot.number,
+                worker=record.number,
                 text=message.text,
                 # The worker has done so.
                 **{PASSES: True},
             )
         elif isinstance(message, Failed):
             # Said again only if it is something else: it will be tried often.
-            if message.sentence != slot.failure:
+            if message.sentence != record.failure:
                 self._log.error(
                     "worker {worker} cannot serve: {reason}",
-                    worker=slot.number,
+                    worker=record.number,
                     reason=message.sentence,
                 )
-            slot.failure = message.sentence
+            record.failure = message.sentence
         elif isinstance(message, Ready):
-            self._cancel(slot)
-            slot.state = State.READY
-            slot.failure = ""
-            if slot.pidfd == -1 and message.pid and slot.pid in {0, message.pid}:
+            self._cancel(record)
+            record.state = State.READY
+            record.failure = ""
+            if record.pidfd == -1 and message.pid and record.pid in {0, message.pid}:
                 # The fork server died between making it and saying so, or there was
                 # no room for a descriptor. The worker is there, so its number is no
                 # other process's.
-                slot.pid, slot.pidfd = message.pid, _pidfd_of(message.pid)
-            if not slot.wanted:
-                self._leave(slot)
+                record.pid, record.pidfd = message.pid, _pidfd_of(message.pid)
+            if not record.wanted:
+                self._leave(record)
                 return
-            assert slot.channel is not None
-            self._distribution.joined(slot.number, slot.channel)
-            self._tell_once_serving()
-        elif isinstance(message, Leaving) and slot.state is State.READY:
-            if slot.timer is None and not self.stopping:
-                slot.timer = self._reactor.callLater(LEAVE_SECONDS, self._leave, slot)
+            assert record.channel is not None
+            self._distribution.joined(record.number, record.channel)
+            self._report_once_serving()
+        elif isinstance(message, Leaving) and record.state is State.READY:
+            if record.timer is None and not self.stopping:
+                record.timer = self._reactor.callLater(
+                    LEAVE_SECONDS, self._leave, record
+                )
         elif isinstance(message, Acknowledged | Refused | Unplaced):
-            self._distribution.heard(slot.number, message)
+            self._distribution.received(record.number, message)
 
-    def _leave(self, slot: Slot) -> None:
-        slot.state = State.DRAINING
-        self._distribution.leaving(slot.number)
-        assert slot.channel is not None
+    def _leave(self, record: WorkerRecord) -> None:
+        record.state = State.DRAINING
+        self._distribution.leaving(record.number)
+        assert record.channel is not None
         seconds = self.drain_seconds
-        slot.channel.send(Drain(seconds, others_serve=True))
+        record.channel.send(Drain(seconds, others_serve=True))
         # One that hears nothing would never end, nor what waits for its end.
-        slot.timer = self._reactor.callLater(
-            seconds + END_SECONDS, self._still_there, slot
+        record.timer = self._reactor.callLater(
+            seconds + END_SECONDS, self._still_there, record
         )
 
-    def _tell_once_serving(self) -> None:
+    def _report_once_serving(self) -> None:
         if self._serving is not None and all(
-            slot.state is State.READY for slot in self.slots if slot.wanted
+            record.state is State.READY for record in self.workers if record.wanted
         ):
             serving, self._serving = self._serving, None
             serving()
 
-    def _lost(self, slot: Slot) -> None:
+    def _lost(self, record: WorkerRecord) -> None:
         """
         A worker's control socket has closed: its process has ended, or will.
         """
-        self._cancel(slot)
-        slot.channel = None
-        self._distribution.left(slot.number)
-        worked = slot.state is not State.STARTING and not slot.failure
-        told = bool(slot.failure) and not worked
-        expected = told or self.stopping or slot.state is State.DRAINING
-        self._reap(slot, expected)
+        self._cancel(record)
+        record.channel = None
+        self._distribution.left(record.number)
+        worked = record.state is not State.STARTING and not record.failure
+        reported = bool(record.failure) and not worked
+        expected = reported or self.stopping or record.state is State.DRAINING
+        self._reap(record, expected)
         if self.stopping:
-            slot.state = State.ENDED
+            record.state = State.ENDED
             self._end_when_all_ended()
             return
-        if not slot.wanted:
-            slot.state = State.ENDED
+        if not record.wanted:
+            record.state = State.ENDED
             return
-        slot.state = State.WAITING
-        lived_seconds = self._reactor.seconds() - slot.started
-        pause = slot.backoff.pause_after(lived_seconds, worked)
+        record.state = State.WAITING
+        lived_seconds = self._reactor.seconds() - record.started
+        pause = record.backoff.pause_after(lived_seconds, worked)
         if pause:
-            slot.timer = self._reactor.callLater(pause, self._start, slot)
+            record.timer = self._reactor.callLater(pause, self._start, record)
         else:
-            self._start(slot)
+            self._start(record)
 
-    def _reap(self, slot: Slot, expected: bool) -> None:
+    def _reap(self, record: WorkerRecord, expected: bool) -> None:
         """
         Have the process end, and log why it did.
         """
-        pid, pidfd, reason = slot.pid, slot.pidfd, slot.reason
-        slot.pid, slot.pidfd, slot.reason = 0, -1, ""
+        pid, pidfd, reason = record.pid, record.pidfd, record.reason
+        record.pid, record.pidfd, record.reason = 0, -1, ""
         self._kill_later(pidfd)
         if expected or not pid:
             return
         if reason:
             self._log.warn(
                 "worker {worker} (process {pid}) {reason}; it is replaced",
-                worker=slot.number,
+                worker=record.number,
                 pid=pid,
                 reason=reason,
             )
             return
         timer = self._reactor.callLater(EXPLAIN_SECONDS, self._unexplain, pid)
-        self._unexplained[pid] = (slot.number, timer)
+        self._unexplained[pid] = (record.number, timer)
 
     def _kill_later(self, pidfd: int) -> None:
         if pidfd != -1:
@@ -475,10 +481,10 @@ class Pool:
             pid=pid,
         )
 
-    def _cancel(self, slot: Slot) -> None:
-        if slot.timer is not None:
-            slot.timer.cancel()
-            slot.timer = None
+    def _cancel(self, record: WorkerRecord) -> None:
+        if record.timer is not None:
+            record.timer.cancel()
+            record.timer = None
 
     # -- the end --------------------------------------------------------------
 
@@ -491,11 +497,11 @@ class Pool:
         """
         self.stopping = True
         stopped = self._stopped = Deferred()
-        for slot in self.slots:
-            self._cancel(slot)
+        for record in self.workers:
+            self._cancel(record)
             # Who is draining already does so by its own clock.
-            if slot.state in {State.WAITING, State.STARTING}:
-                self._give_up(slot)
+            if record.state in {State.WAITING, State.STARTING}:
+                self._give_up(record)
         end = self._reactor.seconds() + self.drain_seconds
         self._last_call = self._reactor.callLater(
             self.drain_seconds + END_SECONDS, self._kill_all
@@ -508,26 +514,26 @@ class Pool:
 
     def _drain_until(self, end: float) -> None:
         seconds = max(0.0, end - self._reactor.seconds())
-        for slot in self.slots:
-            if slot.state is State.READY:
-                assert slot.channel is not None
-                slot.state = State.DRAINING
-                slot.channel.send(Drain(seconds))
+        for record in self.workers:
+            if record.state is State.READY:
+                assert record.channel is not None
+                record.state = State.DRAINING
+                record.channel.send(Drain(seconds))
 
     def _kill_all(self) -> None:
         self._last_call = None
-        for slot in self.slots:
-            if slot.pidfd != -1:
+        for record in self.workers:
+            if record.pidfd != -1:
                 self._log.warn(
                     "worker {worker} (process {pid}) did not end and is killed",
-                    worker=slot.number,
-                    pid=slot.pid,
+                    worker=record.number,
+                    pid=record.pid,
                 )
-                _kill(slot.pidfd)
+                _kill(record.pidfd)
 
     def _end_when_all_ended(self) -> None:
         if self._stopped is None or any(
-            slot.state is not State.ENDED for slot in self.slots
+            record.state is not State.ENDED for record in self.workers
         ):
             return
         if self._last_call is not None:

@@ -62,9 +62,9 @@ class Printed(FileDescriptor):
             lines.append(rest[:MAX_LINE_BYTES])
             rest = rest[MAX_LINE_BYTES:]
         self._rest = rest
-        self._tell(lines)
+        self._report(lines)
 
-    def _tell(self, lines: list[bytes]) -> None:
+    def _report(self, lines: list[bytes]) -> None:
         # Together, as a traceback is: the log is limited by the line.
         text = b"\n".join(lines).decode("utf-8", "backslashreplace")
         if text.strip():
@@ -78,4 +78,4 @@ class Printed(FileDescriptor):
             return
         self.stopReading()
         self._pipe.close()
-        self._tell([self._rest])
+        self._report([self._rest])

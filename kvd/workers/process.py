@@ -31,14 +31,14 @@ How often it is looked whether it has.
 """
 
 
-class Hearer(Protocol):
+class WorkerObserver(Protocol):
     """
     Who wants to know of workers made and ended.
     """
 
     def forked(self, worker: int, pid: int, pidfd: int, request: int) -> None:
         """
-        A worker is made, as this request asked; the pidfd is the hearer's, or -1 if
+        A worker is made, as this request asked; the pidfd is the observer's, or -1 if
         there was no room for it.
         """
 
@@ -87,13 +87,13 @@ class ForkServerProcess:
         self._backoff = Backoff()
         self._timer: Any = None
         self._waiting: list[tuple[Fork, socket.socket]] = []
-        self._hearer: Hearer
+        self._observer: WorkerObserver
 
-    def start(self, hearer: Hearer) -> None:
+    def start(self, observer: WorkerObserver) -> None:
         """
         Start the first one.
         """
-        self._hearer = hearer
+        self._observer = observer
         self._begin()
 
     def _begin(self) -> None:
@@ -177,12 +177,12 @@ class ForkServerProcess:
             # Dropped where there is no room for it.
             (pidfd,) = descriptors or (-1,)
             self._worked = True
-            self._hearer.forked(message.worker, message.pid, pidfd, message.request)
+            self._observer.forked(message.worker, message.pid, pidfd, message.request)
             return
         for descriptor in descriptors:
             os.close(descriptor)
         if isinstance(message, Exited):
-            self._hearer.exited(message.worker, message.pid, message.reason)
+            self._observer.exited(message.worker, message.pid, message.reason)
 
     def _lost(self) -> None:
         self._channel = None
