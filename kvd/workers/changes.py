@@ -1,12 +1,11 @@
 """
-Changes while connections are served: another policy, more or fewer workers, new ones
-in the place of old ones.
+Changes to a running daemon: switch the policy, resize the pool, replace workers.
 
-One change is made at a time, but for the policy's, which takes no time; who asks for
-another meanwhile is told so. None closes a listening socket, and a worker that is to
-end finishes what it does. What a change waits for, it looks at again and again:
-workers come, go and die in every order, and none of the orders then needs a thought
-of its own.
+Only one change runs at a time; a request for another one meanwhile fails with a message
+that says so. Switching the policy is the exception, since it takes no time. No change
+closes a listening socket, and a worker that is to end finishes its requests first. A
+change waits by polling the state it needs: workers start, leave and die in any order,
+and polling needs no special case for any of them.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ LOOK_SECONDS: Final = 0.02
 
 ROWS: Final = MAX_PROCS + 1
 """
-Of the scoreboard: one more than there may be workers, for the one that stands in while
-they are replaced.
+Rows of the scoreboard: one more than the most workers, for the spare worker that serves
+while others are replaced.
 """
 
 
 class Changes:
     """
-    Makes changes.
+    Changes the policy and the workers of a running daemon.
     """
 
     _log = Logger()
@@ -54,11 +53,11 @@ class Changes:
         """
         Args:
             pool: The workers.
-            distribution: How connections come to them.
+            distribution: Brings connections to the workers.
             scoreboard: With `ROWS` rows.
-            reactor: Tells the time.
-            settings: Of the workers.
-            load: Gives others to those that are made from now on.
+            reactor: Provides the time.
+            settings: The settings that the workers have now.
+            load: Makes workers that start from now on use other settings.
         """
         self._settings = settings
         self._load = load
@@ -71,18 +70,18 @@ class Changes:
     @property
     def procs(self) -> int:
         """
-        How many workers there should be.
+        The wanted number of workers.
         """
         return len(self._distribution.chosen.arrangement.members)
 
     def policy(self, name: str) -> None:
         """
-        Let another policy decide from now on; also while another change is under way,
-        since nothing has to be waited for.
+        Switch to another policy. This works while another change is under way, since
+        it does not wait for anything.
 
         Raises:
             OperatorError: There is no such policy, or it cannot be used, or kvd is
-                ending; the present one goes on.
+                ending; the present policy stays in force.
         """
         self._check_going_on()
         before = self._distribution.chosen.name
@@ -93,14 +92,14 @@ class Changes:
 
     def shadow(self, name: str | None) -> None:
         """
-        Let another policy look on from now on, and be counted anew.
+        Set the shadow policy, and start its counts at zero.
 
         Args:
-            name: The policy's; None: nobody looks on.
+            name: The policy's name; None: no shadow.
 
         Raises:
             OperatorError: There is no such policy, it cannot be used, it would see
-                nothing, or kvd is ending; who looks on so far goes on.
+                nothing, or kvd is ending; the present shadow stays.
         """
         self._check_going_on()
         distribution = self._distribution
@@ -111,19 +110,18 @@ class Changes:
 
     def resize(self, procs: int) -> Deferred[None]:
         """
-        Have so many workers.
+        Change the number of workers.
 
         Args:
             procs: At least 1, at most `MAX_PROCS`.
 
         Returns:
-            Fires when those that are new are ready, and those that are too many have
-            ended.
+            Fires when the new workers are ready and the surplus ones have ended.
 
         Raises:
-            ChangeImpossible: There cannot be so many, or another change is under way;
-                or, in the Deferred, a new worker does not get ready. The pool goes on
-                trying.
+            ChangeImpossible: The number is out of range, or another change is under
+                way; or, in the Deferred, a new worker does not get ready. The pool
+                keeps trying to start it.
         """
         if not 1 <= procs <= MAX_PROCS:
             raise ChangeImpossible(
@@ -149,10 +147,10 @@ class Changes:
 
     def drain(self, worker: int) -> Deferred[None]:
         """
-        Let a worker finish what it does, and have a new one in its place.
+        Replace one worker, once it has finished its requests.
 
         Returns:
-            Fires when the new one is ready.
+            Fires when the new worker is ready.
 
         Raises:
             ChangeImpossible: As `restart`; or there is no such worker.
@@ -165,21 +163,21 @@ class Changes:
 
     def restart(self) -> Deferred[None]:
         """
-        Replace all workers, one after the other. One more than wanted is started
-        first, so that there are never fewer.
+        Replace all workers, one after the other. A spare worker starts first, so that
+        there are never fewer than wanted.
 
         Returns:
-            Fires when all are new.
+            Fires when all workers have been replaced.
 
         Raises:
-            ChangeImpossible: As `resize`. If the first new worker does not get ready,
-                none of the old ones ends.
+            ChangeImpossible: As `resize`. If the spare worker does not get ready, none
+                of the old workers ends.
         """
         return self._make("restart", lambda: self._replace(range(self.procs)))
 
     async def _replace(self, workers: Iterable[int]) -> None:
         """
-        Replace some, with one more that stands in meanwhile.
+        Replace some workers, with a spare one that serves meanwhile.
         """
         spare = self.procs
         self._scoreboard.workers = spare + 1
@@ -194,7 +192,7 @@ class Changes:
             self._pool.scale_down(worker)
             await self._until_ended(worker)
             self._pool.scale_up(worker)
-            # Should it not get ready, the spare one goes on in its stead.
+            # If it does not get ready, the spare worker keeps serving.
             await self._until_ready(worker)
         self._pool.scale_down(spare)
         await self._until_ended(spare)
@@ -202,18 +200,18 @@ class Changes:
 
     def adopt(self, settings: Settings) -> Deferred[None]:
         """
-        Do as other settings say: have their policy and its shadow, as many workers,
-        and new workers, if it makes any difference to them.
+        Apply new settings: their policy, their shadow and their number of workers. The
+        workers are replaced if any other setting differs.
 
         Args:
-            settings: With at least one worker.
+            settings: All settings; with at least one worker.
 
         Returns:
-            Fires when that is done.
+            Fires when the settings are applied.
 
         Raises:
-            OperatorError: As `policy` and `restart`; if the first new worker does not
-                get ready, nothing but the policy and its shadow has changed.
+            OperatorError: As `policy` and `restart`; if the spare worker does not get
+                ready, only the policy and its shadow have changed.
         """
         chosen = choose_policy(settings.policy, settings.procs)
         if settings.shadow is not None:
@@ -237,7 +235,7 @@ class Changes:
             try:
                 await self._replace(range(self.procs))
             except ChangeImpossible:
-                # Those that die meanwhile are replaced by what is known to work.
+                # Workers that die later must be replaced with settings that work.
                 self._load(before)
                 raise
         self._settings = settings
@@ -263,7 +261,7 @@ class Changes:
             if result is None:
                 self._log.info("{change}: done", change=name)
             else:
-                # Who asked may have left meanwhile.
+                # The client that asked may have disconnected.
                 self._log.warn(
                     "{change}: not done: {reason}",
                     change=name,

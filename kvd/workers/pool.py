@@ -1,5 +1,5 @@
 """
-The workers of a daemon, seen from the supervisor.
+The supervisor's pool of workers: starts them, replaces those that die, and drains them.
 
 ======== =================================== ==================================
 state    means                               next
@@ -7,14 +7,14 @@ state    means                               next
 WAITING  no process; a pause runs            STARTING
 STARTING forked, or about to be              READY, or WAITING if it ends
 READY    serves                              DRAINING, or WAITING if it ends
-DRAINING takes no more, finishes and exits   ENDED, or WAITING if it was not
-                                             told to by the supervisor
+DRAINING accepts nothing new, finishes its   ENDED, or WAITING if the worker is
+         requests and exits                  still wanted
 ENDED    no process, none wanted             STARTING, if one is wanted again
 ======== =================================== ==================================
 
-How many are wanted may change (`kvd.workers.changes`). That a worker has ended is
-learnt from its control socket, whoever reaps it.
-Which connections the ready ones get is a `Distribution`'s to see to.
+The wanted number may change (`kvd.workers.changes`). The pool learns that a worker has
+ended when its control socket closes, whichever process reaps it. A `Distribution`
+brings connections to the ready workers.
 """
 
 from __future__ import annotations
@@ -49,24 +49,25 @@ from kvd.workers.backoff import Backoff
 
 LEAVE_SECONDS: Final = 0.25
 """
-A worker that gets SIGTERM from another process goes on for this time: a service manager
-that ends the whole service signals one process after the other.
+A worker that gets SIGTERM from another process keeps serving for this time: a service
+manager that ends the whole service signals one process after the other.
 """
 
 START_SECONDS: Final = 30.0
 """
-A worker that is not ready after this time is killed.
+The pool kills a worker that is not ready after this time.
 """
 
 RETRY_SECONDS: Final = 1.0
 """
-Before the next try, if the supervisor itself is out of descriptors.
+Pause before the next attempt to start a worker, if the supervisor itself is out of
+descriptors.
 """
 
 END_SECONDS: Final = 2.0
 """
-A process whose control socket has closed is killed after this time. Workers that drain
-get this much beyond the time for draining.
+The pool kills a process this long after its control socket has closed. A draining
+worker has this much beyond its time for draining.
 """
 
 EXPLAIN_SECONDS: Final = 2.0
@@ -77,7 +78,7 @@ How long the fork server may take to say why a worker ended.
 
 class State(Enum):
     """
-    Where a worker is in its life; the module's docstring has the table.
+    A worker's state; the module's docstring has the table.
     """
 
     WAITING = "waiting"
@@ -89,16 +90,17 @@ class State(Enum):
 
 class Forks(Protocol):
     """
-    What makes workers.
+    Starts worker processes.
     """
 
     def fork(self, worker: int, request: int, control: socket.socket) -> None:
         """
-        Make a worker that gets this end of its control socket; owned by this
-        from here on.
+        Start a worker process.
 
         Args:
-            request: LogLine with the answer, which may come late.
+            worker: The worker's number.
+            request: Identifies this request in the answer, which may come late.
+            control: The worker's end of its control socket; owned by this from here on.
         """
 
 
@@ -114,38 +116,39 @@ class Distribution(Protocol):
 
     def leaving(self, worker: int) -> None:
         """
-        A worker is about to be told to drain. What it has not taken yet goes to others
-        at once.
+        A worker is about to drain. Connections that it has not taken yet go to other
+        workers at once.
         """
 
     def left(self, worker: int) -> None:
         """
-        A worker is gone, whether or not it had joined or was leaving. Whatever was on
-        its way to it goes to others at once.
+        A worker is gone, whether or not it had joined or was leaving. Connections on
+        their way to it go to other workers at once.
         """
 
     def received(self, worker: int, message: Message) -> None:
         """
-        A message about connections came from a worker.
+        A worker has sent a message about connections.
         """
 
     def handing_over(self, worker: int) -> int:
         """
-        How many connections are on their way to a worker.
+        The number of connections on their way to a worker.
         """
 
     def finish(self) -> Deferred[None]:
         """
-        Stop listening, and deliver the connections there are. Workers may still leave.
+        Stop listening, and deliver the connections already accepted. Workers may still
+        leave.
 
         Returns:
-            Fires when workers may be told to drain; soon, even if something
-            could not be delivered.
+            Fires when workers may drain; soon, even if some connections could not be
+            delivered.
         """
 
     def close(self) -> None:
         """
-        The last worker has ended: let go of everything.
+        Release everything: the last worker has ended.
         """
 
 
@@ -157,25 +160,25 @@ class WorkerRecord:
 
     number: int
     wanted: bool = True
-    """Whether there should be a process; else the last one is on its way out."""
+    """Whether there should be a process; if not, the last one is ending."""
     state: State = State.WAITING
     pid: int = 0
     pidfd: int = -1
     channel: Channel | None = None
     request: int = 0
-    """Of the fork server, for the present process."""
+    """The number of the request to the fork server that made the present process."""
     started: float = 0.0
     backoff: Backoff = field(default_factory=Backoff)
     timer: Any = None
     reason: str = ""
-    """Why its process ended, where the fork server said so already."""
+    """Why the process ended, if the fork server has reported it already."""
     failure: str = ""
-    """What its process could not do, the last time it said so."""
+    """Why the process cannot serve, as it last reported."""
 
 
 class Pool:
     """
-    Keeps the wanted number of workers alive.
+    Keeps the wanted number of workers running.
     """
 
     _log = Logger()
@@ -190,20 +193,20 @@ class Pool:
     ) -> None:
         """
         Args:
-            settings: The whole of them.
+            settings: All settings.
             distribution: Brings connections to workers.
-            forks: Makes workers.
-            reactor: Watches control sockets and tells the time.
+            forks: Starts worker processes.
+            reactor: Watches control sockets and provides the time.
             serving: Called once, when every worker is ready.
         """
         self.drain_seconds = settings.drain_seconds
-        """How long a worker may take to finish; may change."""
+        """How long a worker may take to finish its requests; may change."""
         self._distribution = distribution
         self._forks = forks
         self._reactor = reactor
         self._serving: Callable[[], None] | None = serving
         self.stopping = False
-        """Whether all are to end."""
+        """Whether all workers are ending."""
         self._stopped: Deferred[None] | None = None
         self._last_call: Any = None
         self._unexplained: dict[int, tuple[int, Any]] = {}
@@ -219,21 +222,21 @@ class Pool:
 
     def scale_up(self, number: int) -> None:
         """
-        Keep a worker of this number from now on, also if the present one leaves.
-        Numbers follow each other.
+        Keep a worker with this number from now on, and replace it if it leaves. Numbers
+        are consecutive.
         """
         if number == len(self.workers):
             self.workers.append(WorkerRecord(number, wanted=False, state=State.ENDED))
         record = self.workers[number]
         record.wanted = True
         if record.state is State.ENDED and not self.stopping:
-            # What the last process could not do, this one may.
+            # The new process may succeed where the last one failed.
             record.failure = ""
             self._start(record)
 
     def scale_down(self, number: int) -> None:
         """
-        Let the worker of this number finish its requests, and keep none afterwards.
+        Let the worker with this number finish its requests, and do not replace it.
         """
         record = self.workers[number]
         record.wanted = False
@@ -242,7 +245,7 @@ class Pool:
             self._leave(record)
         elif record.state is State.WAITING:
             self._give_up(record)
-        # One that starts leaves when it is ready.
+        # A starting worker leaves as soon as it is ready.
         self._report_once_serving()
 
     def _give_up(self, record: WorkerRecord) -> None:
@@ -287,7 +290,7 @@ class Pool:
                 self._reactor,
             )
         except OSError:
-            # The kernel watches no more (epoll_ctl(2)).
+            # The kernel watches no more descriptors (epoll_ctl(2)).
             near.close()
             far.close()
             raise
@@ -320,22 +323,24 @@ class Pool:
 
     def forked(self, worker: int, pid: int, pidfd: int, request: int) -> None:
         """
-        The fork server has made a worker.
+        The fork server has started a worker process.
 
         Args:
-            pidfd: Of its process; the pool's to close. Or -1: then the close of
-                its control socket alone can end it.
-            request: Which one this answers.
+            worker: The worker's number.
+            pid: Of the process.
+            pidfd: Of the process; owned by the pool. If it is -1, only closing the
+                control socket can end the process.
+            request: The request that this answers.
         """
         record = self.workers[worker]
         if record.channel is None or request != record.request:
-            # Given up before it was heard of. It ends when it finds its control socket
-            # closed, if it gets as far as that.
+            # The pool gave it up before this report came. The process ends when it
+            # finds its control socket closed, if it gets that far.
             self._kill_later(pidfd)
         elif not record.pid:
             record.pid, record.pidfd = pid, pidfd
         elif pidfd != -1:
-            # The worker itself was faster to tell.
+            # The worker's own report came first.
             os.close(pidfd)
 
     def exited(self, worker: int, pid: int, reason: str) -> None:
@@ -370,11 +375,11 @@ class Pool:
                 "worker {worker}: {text}",
                 worker=record.number,
                 text=message.text,
-                # The worker has done so.
+                # The worker has limited it already.
                 **{PASSES: True},
             )
         elif isinstance(message, Failed):
-            # Said again only if it is something else: it will be tried often.
+            # Logged again only if the reason changes: there will be many attempts.
             if message.sentence != record.failure:
                 self._log.error(
                     "worker {worker} cannot serve: {reason}",
@@ -387,9 +392,9 @@ class Pool:
             record.state = State.READY
             record.failure = ""
             if record.pidfd == -1 and message.pid and record.pid in {0, message.pid}:
-                # The fork server died between making it and saying so, or there was
-                # no room for a descriptor. The worker is there, so its number is no
-                # other process's.
+                # The fork server died between starting the process and reporting it, or
+                # there was no room for a descriptor. The worker is alive, so no other
+                # process has its pid.
                 record.pid, record.pidfd = message.pid, _pidfd_of(message.pid)
             if not record.wanted:
                 self._leave(record)
@@ -411,7 +416,8 @@ class Pool:
         assert record.channel is not None
         seconds = self.drain_seconds
         record.channel.send(Drain(seconds, others_serve=True))
-        # One that hears nothing would never end, nor what waits for its end.
+        # A worker that does not respond would never end, nor would a change that waits
+        # for its end.
         record.timer = self._reactor.callLater(
             seconds + END_SECONDS, self._still_there, record
         )
@@ -425,7 +431,7 @@ class Pool:
 
     def _lost(self, record: WorkerRecord) -> None:
         """
-        A worker's control socket has closed: its process has ended, or will.
+        A worker's control socket has closed: its process has ended, or will soon.
         """
         self._cancel(record)
         record.channel = None
@@ -451,7 +457,7 @@ class Pool:
 
     def _reap(self, record: WorkerRecord, expected: bool) -> None:
         """
-        Have the process end, and log why it did.
+        Make sure that the process ends, and log why it ended.
         """
         pid, pidfd, reason = record.pid, record.pidfd, record.reason
         record.pid, record.pidfd, record.reason = 0, -1, ""
@@ -476,7 +482,8 @@ class Pool:
     def _unexplain(self, pid: int) -> None:
         worker, _ = self._unexplained.pop(pid)
         self._log.warn(
-            "worker {worker} (process {pid}) has ended, nobody saw why; it is replaced",
+            "worker {worker} (process {pid}) has ended for an unknown reason; it is"
+            " replaced",
             worker=worker,
             pid=pid,
         )
@@ -499,14 +506,14 @@ class Pool:
         stopped = self._stopped = Deferred()
         for record in self.workers:
             self._cancel(record)
-            # Who is draining already does so by its own clock.
+            # Workers that drain already have their own deadline.
             if record.state in {State.WAITING, State.STARTING}:
                 self._give_up(record)
         end = self._reactor.seconds() + self.drain_seconds
         self._last_call = self._reactor.callLater(
             self.drain_seconds + END_SECONDS, self._kill_all
         )
-        # First: who has drained takes nothing more.
+        # Deliver first: a worker that has drained takes nothing more.
         delivered = self._distribution.finish()
         delivered.addCallback(lambda _: self._drain_until(end))
         self._end_when_all_ended()
@@ -551,7 +558,7 @@ def _pidfd_of(pid: int) -> int:
     try:
         return os.pidfd_open(pid)
     except OSError:
-        # Then the close of its control socket alone can end it.
+        # Then only closing its control socket can end it.
         return -1
 
 
@@ -559,7 +566,7 @@ def _kill(pidfd: int) -> None:
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
-        # It has ended: what a control socket's close announces.
+        # It has ended already, as the close of its control socket shows.
         pass
 
 

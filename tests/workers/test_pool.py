@@ -340,7 +340,7 @@ class EndTests(PoolCase):
         told = [(e["pid"], e.get("reason")) for e in events if "pid" in e]
         assert [(100, "was killed"), (101, None)] == told
 
-    def test_a_reason_that_nobody_saw_is_told_as_such(self) -> None:
+    def test_a_reason_that_nobody_saw_is_reported_as_unknown(self) -> None:
         """
         When the fork server is gone too.
         """
@@ -350,7 +350,7 @@ class EndTests(PoolCase):
             self.reactor.settle()
             self.reactor.advance(EXPLAIN_SECONDS)
 
-        assert any("nobody saw" in event["log_format"] for event in events)
+        assert any("unknown reason" in event["log_format"] for event in events)
 
     def test_a_process_that_outlives_its_control_socket_is_killed(self) -> None:
         """
