@@ -1,5 +1,5 @@
 """
-Who accepts from which socket, where the kernel chooses.
+Assigns listening sockets to workers, for policies under which the kernel chooses.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ListenerAssignment:
                 worker beyond them begins anew with the first. None: workers accept
                 from none.
             groups: The sockets; closed when this finishes.
-            reactor: Tells the time.
+            reactor: Provides the time.
         """
         self._members = members
         self._gate = ""

@@ -1,8 +1,9 @@
 """
-Which sockets of an address connections come into, and by whose choice.
+Reuseport programs, which choose the socket that a connection goes to among those of an
+address.
 
-Where a policy has a program, it is attached to each address, and told again whenever a
-worker becomes ready or is lost. Not everything can be had: the fallback is the next of
+If a policy has a program, it is attached to each address, and updated whenever a worker
+becomes ready or is lost. If a program is not available, the fallback is the next of
 
 =================================  ====================================================
 the policy's extended program      needs a privilege, or a kernel that asks for none,
@@ -48,7 +49,7 @@ class Fallback:
 
 class ReuseportPrograms:
     """
-    Lets connections into the sockets that are meant.
+    Attaches the programs of the policy in force to all addresses.
     """
 
     _log = Logger()
