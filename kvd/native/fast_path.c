@@ -11,7 +11,7 @@
  * held, an error of any kind. So the only error handling here is cleaning up.
  *
  * This file has the Python type and the module; connections.c and serve.c take what
- * arrives, template.c knows the heads, get.c and put.c serve a request.
+ * arrives, get.c and put.c serve a request. fast_path.h says what each file offers.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
  */

@@ -8,6 +8,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -112,6 +113,25 @@ typedef struct {
     char *buffer;
 } FastPath;
 
+static inline double
+now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+/* Add to the head of a reply. Returns its length; above HEAD_ROOM: there was no room. */
+static inline size_t
+append(char *head, size_t used, PyObject *bytes)
+{
+    size_t size = (size_t)PyBytes_Size(bytes);
+    if (used + size > HEAD_ROOM)
+        return HEAD_ROOM + 1;
+    memcpy(head + used, PyBytes_AsString(bytes), size);
+    return used + size;
+}
+
 /* connections.c */
 extern PyTypeObject *JoinedType;
 extern PyType_Spec Joined_spec;
@@ -134,9 +154,6 @@ extern PyTypeObject *HeadTemplateType;
 extern PyType_Spec HeadTemplate_spec;
 PyObject *get_template(PyObject *module, PyObject *args);
 PyObject *put_template(PyObject *module, PyObject *args);
-Py_ssize_t key_bytes(const char *text, const char *end, Py_ssize_t most);
-PyObject *template_of(FastPath *self, const char *head, Py_ssize_t line,
-                      Py_ssize_t rest, Py_ssize_t size);
 
 /* get.c */
 extern PyTypeObject *CachedValueType;
@@ -168,11 +185,9 @@ int publish(FastPath *self, const char *upload, char *key, const char *body,
             int keeps);
 
 /* reply.c */
-double now(void);
 const char *http_date(FastPath *self);
 void count(FastPath *self, Py_ssize_t received, Py_ssize_t sent);
 Py_ssize_t send_reply(FastPath *self, int socket, char *head, size_t head_bytes,
                       char *body, size_t body_bytes);
-size_t append(char *head, size_t used, PyObject *bytes);
 
 #endif

@@ -5,7 +5,6 @@
 #include "fast_path.h"
 
 #include <stdio.h>
-#include <string.h>
 #include <sys/random.h>
 
 #define MAX_OFFSETS 4096

@@ -6,17 +6,8 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-
-double
-now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
 
 /* The present as RFC 9110 section 5.6.7 wants it; formatted once a second. */
 const char *
@@ -89,14 +80,4 @@ send_reply(FastPath *self, int socket, char *head, size_t head_bytes, char *body
         memcpy(into, body + (done - head_bytes), body_bytes - (done - head_bytes));
     self->unsent = rest;
     return (Py_ssize_t)done;
-}
-
-size_t
-append(char *head, size_t used, PyObject *bytes)
-{
-    size_t size = (size_t)PyBytes_Size(bytes);
-    if (used + size > HEAD_ROOM)
-        return HEAD_ROOM + 1;
-    memcpy(head + used, PyBytes_AsString(bytes), size);
-    return used + size;
 }

@@ -1,14 +1,88 @@
 /*
- * One read from a socket: the request is served whole, or its bytes are left to Python.
+ * One read from a socket: the key and the template of what came are found, and the
+ * request is served whole, or its bytes are left to Python.
  */
 
 #include "fast_path.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+
+#define MAX_TEMPLATES 256
+/* Longer segments of a key are Python's. */
+#define MAX_SEGMENT_BYTES 200
+
+/*
+ * Whether a byte may stand in a segment of a target. What this leaves out, the
+ * percent sign above all, is not wrong, only unusual.
+ */
+static int
+is_usual(unsigned char byte)
+{
+    return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z')
+        || (byte >= '0' && byte <= '9')
+        || (byte != 0 && strchr("_~!$&'()*+,;=:@.-", byte) != NULL);
+}
+
+/*
+ * How long the key is that a target begins with, its first slash left out; 0 for
+ * one that Python should look at.
+ */
+static Py_ssize_t
+key_bytes(const char *text, const char *end, Py_ssize_t most)
+{
+    const char *at = text, *segment = text;
+    for (; at < end && *at != ' '; at++) {
+        if (*at == '/') {
+            if (at == segment || at - segment > MAX_SEGMENT_BYTES)
+                return 0;
+            segment = at + 1;
+        } else if (!is_usual((unsigned char)*at)
+                   || (at == segment && *at == '.'))
+            return 0;
+    }
+    if (at == end || at == segment || at - segment > MAX_SEGMENT_BYTES
+        || at - text > most)
+        return 0;
+    return at - text;
+}
+
+/*
+ * The template of a head, looked up by all of the head but the target. A new
+ * reference; None for a head that is left to Python.
+ */
+static PyObject *
+template_of(FastPath *self, const char *head, Py_ssize_t line, Py_ssize_t rest,
+            Py_ssize_t size)
+{
+    PyObject *shape = PyBytes_FromStringAndSize(NULL, line + size - rest);
+    if (shape == NULL)
+        return NULL;
+    memcpy(PyBytes_AsString(shape), head, (size_t)line);
+    memcpy(PyBytes_AsString(shape) + line, head + rest, (size_t)(size - rest));
+    PyObject *template = PyDict_GetItemWithError(self->templates, shape);
+    if (template != NULL || PyErr_Occurred()) {
+        Py_XINCREF(template);
+        Py_DECREF(shape);
+        return template;
+    }
+    template = PyObject_CallFunction(self->make_template, "y#", head, size);
+    if (template != NULL && template != Py_None
+        && !Py_IS_TYPE(template, HeadTemplateType)) {
+        PyErr_SetString(PyExc_TypeError, "make_template gave no template");
+        Py_CLEAR(template);
+    }
+    if (template != NULL) {
+        if (PyDict_Size(self->templates) >= MAX_TEMPLATES)
+            PyDict_Clear(self->templates);
+        if (PyDict_SetItem(self->templates, shape, template) < 0)
+            Py_CLEAR(template);
+    }
+    Py_DECREF(shape);
+    return template;
+}
 
 /* Whether a connection can be closed now without loss; as kvd.net.transport.is_settled. */
 static int

@@ -1,15 +1,8 @@
 /*
- * Head templates: the part of a request that its key and its body do not change, and
- * what Python has decided about it.
+ * Head templates: what Python has decided about a request, but for its key and its body.
  */
 
 #include "fast_path.h"
-
-#include <string.h>
-
-#define MAX_TEMPLATES 256
-/* Longer segments of a key are Python's. */
-#define MAX_SEGMENT_BYTES 200
 
 PyTypeObject *HeadTemplateType;
 
@@ -97,74 +90,4 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
         template->replaced[i] = Py_NewRef(replaced[i]);
     }
     return (PyObject *)template;
-}
-
-/*
- * Whether a byte may stand in a segment of a target. What this leaves out, the
- * percent sign above all, is not wrong, only unusual.
- */
-static int
-is_usual(unsigned char byte)
-{
-    return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z')
-        || (byte >= '0' && byte <= '9')
-        || (byte != 0 && strchr("_~!$&'()*+,;=:@.-", byte) != NULL);
-}
-
-/*
- * How long the key is that a target begins with, its first slash left out; 0 for
- * one that Python should look at.
- */
-Py_ssize_t
-key_bytes(const char *text, const char *end, Py_ssize_t most)
-{
-    const char *at = text, *segment = text;
-    for (; at < end && *at != ' '; at++) {
-        if (*at == '/') {
-            if (at == segment || at - segment > MAX_SEGMENT_BYTES)
-                return 0;
-            segment = at + 1;
-        } else if (!is_usual((unsigned char)*at)
-                   || (at == segment && *at == '.'))
-            return 0;
-    }
-    if (at == end || at == segment || at - segment > MAX_SEGMENT_BYTES
-        || at - text > most)
-        return 0;
-    return at - text;
-}
-
-/*
- * The template of a head, looked up by all of the head but the target. A new
- * reference; None for a head that is left to Python.
- */
-PyObject *
-template_of(FastPath *self, const char *head, Py_ssize_t line, Py_ssize_t rest,
-            Py_ssize_t size)
-{
-    PyObject *shape = PyBytes_FromStringAndSize(NULL, line + size - rest);
-    if (shape == NULL)
-        return NULL;
-    memcpy(PyBytes_AsString(shape), head, (size_t)line);
-    memcpy(PyBytes_AsString(shape) + line, head + rest, (size_t)(size - rest));
-    PyObject *template = PyDict_GetItemWithError(self->templates, shape);
-    if (template != NULL || PyErr_Occurred()) {
-        Py_XINCREF(template);
-        Py_DECREF(shape);
-        return template;
-    }
-    template = PyObject_CallFunction(self->make_template, "y#", head, size);
-    if (template != NULL && template != Py_None
-        && !Py_IS_TYPE(template, HeadTemplateType)) {
-        PyErr_SetString(PyExc_TypeError, "make_template gave no template");
-        Py_CLEAR(template);
-    }
-    if (template != NULL) {
-        if (PyDict_Size(self->templates) >= MAX_TEMPLATES)
-            PyDict_Clear(self->templates);
-        if (PyDict_SetItem(self->templates, shape, template) < 0)
-            Py_CLEAR(template);
-    }
-    Py_DECREF(shape);
-    return template;
 }
