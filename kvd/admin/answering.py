@@ -194,7 +194,7 @@ class Answering:
         Args:
             listener: Listening and non-blocking; this object closes it.
             site: The site to serve.
-            reactor: Adopts the socket, in kvd's way (`kvd.net.reactor`).
+            reactor: Adopts the socket (`kvd.net.reactor`).
         """
         with listener:
             self._port: Port = reactor.adoptStreamPort(

@@ -21,7 +21,7 @@ from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.dispatch.scoreboard import create_scoreboard
 from kvd.errors import BadSetting, OperatorError
 from kvd.interfaces import IHeldStoreMaker
-from kvd.net.reactor import adopt_in_kvds_way, most_descriptors
+from kvd.net.reactor import install_adoption, most_descriptors
 from kvd.options import Options
 from kvd.settings import Settings
 from kvd.system.clock import measure_monotonically
@@ -49,7 +49,7 @@ def makeService(options: Options) -> IService:
 
     # Before anything of kvd's is scheduled.
     measure_monotonically(reactor)
-    adopt_in_kvds_way(reactor)
+    install_adoption(reactor)
     reset_signals()
     settings = options.settings
     notifier = take_notifier(os.environ)

@@ -55,7 +55,7 @@ there is something to wait for.
 """
 
 
-class _Holding(ServerFactory):
+class _HoldingFactory(ServerFactory):
     """
     Keeps what the supervisor accepts from a socket, for workers.
     """
@@ -63,10 +63,10 @@ class _Holding(ServerFactory):
     batch_size = MAX_DESCRIPTORS
 
     def __init__(
-        self, held: deque[Accepted], deal: Callable[[], None], family: int
+        self, held: deque[Accepted], dispatch: Callable[[], None], family: int
     ) -> None:
         self._held = held
-        self._dispatch = deal
+        self._dispatch = dispatch
         self._family = family
 
     def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
@@ -109,8 +109,7 @@ class Dispatcher:
             groups: The sockets; closed when this finishes.
             scoreboard: How busy the workers are.
             max_connections: How many one worker may have open.
-            reactor: Adopts the sockets, in kvd's way (`kvd.net.reactor`), and tells the
-                time.
+            reactor: Adopts the sockets (`kvd.net.reactor`) and tells the time.
         """
         self.shadow: Shadow | None = None
         """Asked about each batch, once it is on its way."""
@@ -156,7 +155,7 @@ class Dispatcher:
         port: Port = self._reactor.adoptStreamPort(
             sock.fileno(),
             sock.family,
-            _Holding(self._held, self._dispatch, sock.family),
+            _HoldingFactory(self._held, self._dispatch, sock.family),
         )
         if not self._accepting:
             port.pauseProducing()

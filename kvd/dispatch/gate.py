@@ -1,10 +1,10 @@
 """
-A worker's gate: whether it may take a connection from a socket that others poll too.
+A worker's gate: whether it may accept from a socket that other workers accept from too.
 
-Rows of workers that take no connections, or have not been heard of, do not count: who
-died has the least to do of all, and would keep everybody away. Nor does a worker in a
-long turn of its reactor: it may have the fewest requests, but it takes nothing until
-the turn is over.
+Rows of workers that take no connections, or that have written no time stamp lately, do
+not count: a dead worker has the least to do of all, and would keep all others away. Nor
+does a worker in a long turn of its reactor: it may have the fewest requests, but it
+accepts nothing until the turn is over.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from kvd.plugins import IPolicyDeclaration, declared
 
 SILENT_SECONDS: Final = 1.5
 """
-A worker waits for a second at most; after so long without a sign it is stopped, dead,
-or busy with something that takes long.
+A worker waits for a second at most; if its time stamp is older than this, it is
+stopped, dead, or busy with something that takes long.
 """
 
 TURN_SECONDS: Final = 0.002
 """
-A turn that takes longer is a long one: no connection waits for its worker.
+A turn that takes longer is a long one: no connection is left to its worker.
 """
 
 
@@ -71,9 +71,9 @@ class Gate:
     ) -> None:
         """
         Args:
-            policy: Who is asked.
+            policy: Is asked.
             worker: This worker's number.
-            scoreboard: What the others do.
+            scoreboard: What the other workers are doing.
         """
         self._policy = policy
         self._worker = worker
@@ -86,7 +86,7 @@ class Gate:
         Whether to accept now. Asked whenever a connection seems to wait.
 
         Args:
-            waiting: How many do.
+            waiting: How many connections seem to wait.
         """
         try:
             return bool(self._policy.accepts(self._worker, self._view(waiting)))

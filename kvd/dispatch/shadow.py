@@ -9,8 +9,8 @@ simulated. Only `View.turn` is its own, since that is the memory of its own choi
 and chance.
 
 How busy a chosen worker was is counted in tasks: its requests in progress and the
-connections on their way to it. A connection that comes back unclaimed is dealt again,
-and so counted again.
+connections on their way to it. A connection that is revoked or refused is handed over
+again, and so counted again.
 
 It is asked when the batch is on its way to the workers, so that nobody's connection
 waits for it, with a `Decider`'s care.

@@ -1,13 +1,14 @@
 """
-Workers that make no turn: they are stopped, or busy with one event that does not end.
+Stalled workers: their reactor makes no turn, because the process is stopped or busy
+with one event that does not end.
 
-Whatever comes into the socket of such a worker would wait for as long as it does. So
-nothing more is to come there, and others look after the socket until it lives again.
+A connection that comes into the socket of such a worker would wait until it goes on. So
+new connections are kept away from that socket, and other workers accept from it too.
 
-A worker gives a sign whenever it begins or ends to wait for events. It waits for a
-second at most, and a connection that comes wakes it at once. So there are two ways to
-tell: a connection was seen to wait for it, and it has given no sign since; or it gives
-none for longer than it ever waits.
+A worker writes a time stamp whenever it begins or ends to wait for events. It waits for
+a second at most, and a new connection wakes it at once. So there are two signs of a
+stall: a connection was seen to wait for it, and its time stamp is older; or the time
+stamp is older than it ever waits.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ from kvd.dispatch.scoreboard import Scoreboard
 
 LOOK_SECONDS: Final = 0.2
 """
-How often it is looked who makes no turn.
+How often to look for stalled workers.
 """
 
 AWAITED_LOOKS: Final = 3
 """
-At the third look since a connection waits for it, a worker that has given no sign makes
-no turn. So a client waits for less than a second, also on a busy machine.
+A worker that has written no time stamp counts as stalled at the third look since a
+connection waits for it. So a client waits for less than a second, also on a busy
+machine.
 """
 
 
 class Stalls:
     """
-    Finds them, counts them, and tells of them.
+    Finds stalled workers, counts stalls and logs them.
     """
 
     _log = Logger()
@@ -42,11 +44,11 @@ class Stalls:
     def __init__(self, scoreboard: Scoreboard) -> None:
         """
         Args:
-            scoreboard: Where workers give signs, and stalls are counted.
+            scoreboard: Has the workers' time stamps; stalls are counted there.
         """
         self._scoreboard = scoreboard
         self.stalled: Set[int] = frozenset()
-        """Who makes no turn."""
+        """The stalled workers."""
         self._awaited: dict[int, int] = {}
         self._longest: dict[int, float] = {}
 
@@ -61,8 +63,8 @@ class Stalls:
 
         Args:
             seconds: Since the last look.
-            workers: Who is ready.
-            awaited: Of some of these, for whom a connection waits.
+            workers: The ready ones.
+            awaited: Given some of these, returns those for which a connection waits.
 
         Returns:
             Whether anything has changed.
@@ -70,8 +72,8 @@ class Stalls:
         silent = self._scoreboard.silent_seconds()
         suspects = [worker for worker in workers if silent[worker] > seconds]
         for_whom = awaited(suspects) if suspects else ()
-        # Whoever was awaited once is, until it gives a sign: others may have taken
-        # what waited for it.
+        # A worker that was awaited once is awaited until it writes a time stamp: others
+        # may have taken what waited for it.
         self._awaited = {
             worker: self._awaited.get(worker, 0) + 1
             for worker in suspects
@@ -87,14 +89,14 @@ class Stalls:
         }
         others = len(self.stalled) < len(workers)
         for worker in sorted(self.stalled - before):
-            self._tell_of(worker, silent[worker], others)
+            self._log_stall(worker, silent[worker], others)
         for worker in sorted(before - self.stalled):
-            self._tell_of_the_end(worker)
+            self._log_end(worker)
         for worker in self.stalled:
             self._longest[worker] = silent[worker]
         return before != self.stalled
 
-    def _tell_of(self, worker: int, seconds: float, others: bool) -> None:
+    def _log_stall(self, worker: int, seconds: float, others: bool) -> None:
         self._scoreboard.count_stall(worker)
         self._log.warn(
             "worker {worker} has made no turn for {seconds:.1f} seconds: it is stopped,"
@@ -105,7 +107,7 @@ class Stalls:
             others="others take" if others else "nobody takes",
         )
 
-    def _tell_of_the_end(self, worker: int) -> None:
+    def _log_end(self, worker: int) -> None:
         self._log.info(
             "worker {worker} lives again after {seconds:.1f} seconds and gets its share"
             " of new connections",
@@ -115,7 +117,7 @@ class Stalls:
 
     def forget(self, worker: int) -> None:
         """
-        It is gone, or told to go: what comes next in its place makes turns.
+        It is gone, or told to go: the next process of its number makes turns.
         """
         self.stalled = self.stalled - {worker}
         self._awaited.pop(worker, None)

@@ -250,9 +250,9 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             outcome = fast_path.serve(self.transport.fileno())
         except OSError:
             return CONNECTION_LOST
-        return self.go_on_after(fast_path, outcome)
+        return self.after_fast_path(fast_path, outcome)
 
-    def go_on_after(self, fast_path: FastPath, outcome: int | bytes) -> Any:
+    def after_fast_path(self, fast_path: FastPath, outcome: int | bytes) -> Any:
         """
         Do what is left to do after the fast path.
 

@@ -86,7 +86,7 @@ class ProcessContext:
         limits: Limits,
         clock: IReactorTime,
         log: IRequestLog | None = None,
-        eased: Callable[[], None] = lambda: None,
+        released: Callable[[], None] = lambda: None,
         row: Row | None = None,
         pipe: Pipe | None = None,
         readahead: Readahead = lambda descriptor, offset, count: None,
@@ -99,7 +99,7 @@ class ProcessContext:
             limits: What one client may ask.
             clock: Tells the time.
             log: Gets an entry for each request; None: there is no access log.
-            eased: Called when a connection ended or the store answered.
+            released: Called when a connection ended or the store answered.
             row: Where this process counts; None: only for itself.
             pipe: Through which bodies are moved to files; None: they are read
                 and written.
@@ -111,7 +111,7 @@ class ProcessContext:
         self.limits = limits
         self.clock = clock
         self.log = log
-        self._eased = eased
+        self._released = released
         self.row = row or lone_row()
         self.pipe = pipe
         self.readahead = readahead
@@ -139,7 +139,7 @@ class ProcessContext:
         """
         self.connections.discard(connection)
         self.row.closed()
-        self._eased()
+        self._released()
 
     @property
     def wants_reports(self) -> bool:
@@ -159,7 +159,7 @@ class ProcessContext:
         An answer that was due has come.
         """
         self.answers_due -= 1
-        self._eased()
+        self._released()
 
     def stop_moving(self) -> None:
         """

@@ -154,9 +154,9 @@ class RequestHandler:
         connection.wait_for_store()
         is_later = False
 
-        def come(result: T | Failure) -> None:
+        def arrived(result: T | Failure) -> None:
             if not connection.answered():
-                self._come_late(result, undo)
+                self._arrived_late(result, undo)
                 return
             if isinstance(result, Failure):
                 # Not raised here: the error would know this frame by its traceback,
@@ -171,11 +171,11 @@ class RequestHandler:
             if is_later:
                 connection.advance()
 
-        answer.addBoth(come)
+        answer.addBoth(arrived)
         # For an answer that was already there, the caller goes on by itself.
         is_later = True
 
-    def _come_late(self, result: Any, undo: Callable[[Any], object] | None) -> None:
+    def _arrived_late(self, result: Any, undo: Callable[[Any], object] | None) -> None:
         if isinstance(result, Failure):
             if not isinstance(result.value, KvdError):
                 self._log.failure("after its connection was lost", failure=result)
@@ -235,9 +235,18 @@ class RequestHandler:
         """
         A status in the dialect of the request.
         """
-        if self._dialect is None:
+        dialect = self._dialect
+        if dialect is None:
             return status
-        return self._dialect.render_status(status, self._operation, bool(self.received))
+        try:
+            return dialect.render_status(status, self._operation, bool(self.received))
+        except Exception:
+            # What was asked for may be done already, and a 500 would be rendered too.
+            self._log.failure(
+                "a dialect cannot render the status {status}", status=status
+            )
+            self._dialect = None
+            return status
 
     def _head(self, status: int, fields: Fields) -> bytes:
         self._status = status

@@ -25,20 +25,21 @@ static PyObject *
 FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "root", "lock", "swaps", "kept", "mode", "head_bytes", "target_bytes", "report",
-        "row", "words", "bucket_of_exponent", "least_exponent", "make_template",
-        "value_of", "offset_of", "clock", NULL,
+        "root", "lock", "exchanges", "kept", "mode", "head_bytes", "target_bytes",
+        "report", "row", "words", "bucket_of_exponent", "least_exponent",
+        "make_template", "value_of", "offset_of", "clock", NULL,
     };
-    int root, lock, swaps, mode, least_exponent;
+    int root, lock, exchanges, mode, least_exponent;
     PyObject *kept, *report, *row, *buckets, *make_template, *value_of, *offset_of;
     PyObject *clock;
     Py_ssize_t head_bytes, target_bytes;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
             args, keywords, "iipOinnOO(nnnnnnn)O!iOOOO:FastPath", names, &root, &lock,
-            &swaps, &kept, &mode, &head_bytes, &target_bytes, &report, &row, &accepted,
-            &begun, &done, &bytes_in, &bytes_out, &serving, &latency, &PyTuple_Type,
-            &buckets, &least_exponent, &make_template, &value_of, &offset_of, &clock))
+            &exchanges, &kept, &mode, &head_bytes, &target_bytes, &report, &row,
+            &accepted, &begun, &done, &bytes_in, &bytes_out, &serving, &latency,
+            &PyTuple_Type, &buckets, &least_exponent, &make_template, &value_of,
+            &offset_of, &clock))
         return NULL;
     FastPath *self = (FastPath *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
@@ -78,7 +79,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         return NULL;
     }
     self->uploads = self->left_socket = -1;
-    self->swaps = swaps;
+    self->exchanges = exchanges;
     self->mode = mode;
     self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
     self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);

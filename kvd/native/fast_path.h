@@ -78,7 +78,7 @@ typedef struct {
 /* The fast path of a process. */
 typedef struct {
     PyObject_HEAD
-    int root, lock, uploads, swaps, mode;
+    int root, lock, uploads, exchanges, mode;
     dev_t lock_device;
     ino_t lock_inode;
     Conferred conferred;        /* by the folder of uploads */

@@ -94,7 +94,7 @@ place(const FastPath *self, const char *upload, int file, Py_ssize_t length,
     if (replaces >= 0 && seal(file, id, length, lines, earliest_us) < 0)
         replaces = -1;
     if (replaces >= 0) {
-        if (replaces && (keeps || self->swaps)) {
+        if (replaces && (keeps || self->exchanges)) {
             if (renameat2(self->uploads, upload, folder, name, RENAME_EXCHANGE) < 0)
                 replaces = -1;
             else if (!keeps)

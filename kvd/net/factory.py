@@ -30,7 +30,7 @@ class ServerFactory(protocol.ServerFactory):
 
     gate: Callable[[int], bool] | None = None
     """Asked before connections are accepted, with how many seem to wait: whether this
-    process may accept. If not, another process that polls the socket may, or this one a
+    process may accept. If not, another process that listens there may, or this one a
     moment later. None: always."""
 
     def share(self, waiting: int) -> int:

@@ -12,11 +12,11 @@ many to accept, and whether to accept at all. It can be paused. It leaves connec
 the kernel's queue while this process has no descriptors. It stops without touching the
 socket, which other processes may hold too.
 
-How many are accepted per wake-up follows the length of the queue. With a fixed
-number a storm of connections starves: the more are in, the longer a turn of the
-reactor takes, and the fewer are let in. One per turn, 2,000 clients at once and two
-workers: the last were let in after 0.8 to 2 seconds, and before that not one of them
-got a turn while those who were in got thirty.
+How many are accepted per wake-up follows the length of the queue. With a fixed number
+a storm of connections starves: the more are open, the longer a turn of the reactor
+takes, and the fewer are accepted. (One per turn, 2,000 clients at once and two workers:
+the last were accepted after 0.8 to 2 seconds, when open connections had had thirty
+turns.)
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from kvd.net.transport import address_of
 
 # What accept(2) reports of a connection that died in the queue, or of a packet
 # filter; the next one may be fine.
-_OF_THE_PEER = frozenset(
+_PEER_ERRORS = frozenset(
     (
         errno.ECONNABORTED,
         errno.EHOSTDOWN,
@@ -56,10 +56,10 @@ _OF_THE_PEER = frozenset(
     )
 )
 
-OF_PEERS_IN_A_ROW: Final = 100
+MAX_PEER_ERRORS: Final = 100
 """
-After so many such errors in a row the peers are not to blame: a filter of system calls
-may say EPERM, for one, and leave the connection in the queue.
+After this many such errors in a row the peers are not to blame: a filter of system
+calls, for example, may answer EPERM and leave the connection in the queue.
 """
 
 # After any other error. Mostly this process or machine has run out of something; but
@@ -70,32 +70,32 @@ _PAUSE_SECONDS: Final = 0.1
 
 GATE_SECONDS: Final = 0.001
 """
-After so long, who may not accept asks again: the socket stays readable until somebody
-has taken the connection.
+How long a port that may not accept waits before it asks its gate again: the socket
+stays readable until some process has accepted the connection.
 """
 
-KEPT_SECONDS: Final = 0.02
+GATE_LIMIT_SECONDS: Final = 0.02
 """
-Nobody waits for longer because of a gate: then it is passed, whatever it says, since
-what it goes by may be old.
+A connection waits no longer because of a gate. Then it is accepted whatever the gate
+says, since what the gate knows may be old.
 """
 
-AT_ONCE_AT_MOST: Final = 1024
+MAX_BATCH: Final = 1024
 """
-So many are accepted per wake-up at most, whatever waits: 30 to 50 ms for those who are
-in.
+The most that are accepted per wake-up, however many wait: this holds up the connections
+that are open for 30 to 50 ms.
 """
 
 PARTS: Final = 16
 """
-Of what is accepted per wake-up, a part is taken between two questions to the gate: one
-for each connection costs a fifth of what it takes to let it in.
+The gate is asked this many times per wake-up at most: to ask before each connection
+costs a fifth of accepting it.
 """
 
-_UNIX_AT_MOST: Final = 10_000
+_MAX_UNIX_QUEUE: Final = 10_000
 """
-Of a Unix socket the kernel does not tell how many wait. kvd removes its file before it
-takes them, so nobody comes meanwhile.
+The kernel does not report how many wait at a Unix socket. kvd removes its file before
+it accepts them, so no more come meanwhile.
 """
 
 
@@ -104,7 +104,7 @@ def waiting_at(listener: socket.socket) -> int:
     How many connections wait at a socket; of a Unix socket, at the most.
     """
     if listener.family == socket.AF_UNIX:
-        return _UNIX_AT_MOST
+        return _MAX_UNIX_QUEUE
     return accept_queue(listener)[0]
 
 
@@ -146,9 +146,9 @@ class Port(tcp.Port):
         self._kind = listener.family, listener.type, listener.proto
         self._guessed = None if _tells_its_queue(listener) else 1
         self._retry: Any = None
-        self._kept_since: float | None = None
+        self._gated_since: float | None = None
         self._complained = False
-        self._of_peers = 0
+        self._peer_errors = 0
         self._wanted = False
 
     def startListening(self) -> None:
@@ -206,12 +206,12 @@ class Port(tcp.Port):
         waiting = self._waiting()
         size = factory.batch_size
         left = max(1, factory.share(waiting) if size is None else size)
-        left = min(left, AT_ONCE_AT_MOST)
+        left = min(left, MAX_BATCH)
         part = left if factory.gate is None else max(1, left // PARTS)
         while True:
             # Of none at all, since another was faster, nobody is asked.
             if waiting and not self._may_now(waiting):
-                self._look_away(GATE_SECONDS)
+                self._stop_watching(GATE_SECONDS)
                 break
             left -= part
             if not self._accept(part) or left < part:
@@ -247,20 +247,20 @@ class Port(tcp.Port):
         """
         left = self._somebody_waits()
         if self._guessed is not None:
-            self._guessed = min(2 * self._guessed, AT_ONCE_AT_MOST) if left else 1
+            self._guessed = min(2 * self._guessed, MAX_BATCH) if left else 1
         return left
 
     def _may_now(self, waiting: int) -> bool:
         gate = self.factory.gate
         if gate is None or gate(waiting):
-            self._kept_since = None
+            self._gated_since = None
             return True
         now = self.reactor.seconds()
-        if self._kept_since is None:
-            self._kept_since = now
-        if now - self._kept_since <= KEPT_SECONDS:
+        if self._gated_since is None:
+            self._gated_since = now
+        if now - self._gated_since <= GATE_LIMIT_SECONDS:
             return False
-        self._kept_since = None
+        self._gated_since = None
         return True
 
     def _somebody_waits(self) -> bool:
@@ -280,13 +280,13 @@ class Port(tcp.Port):
         except BlockingIOError:
             return False
         except OSError as error:
-            self._of_peers += 1
-            if error.errno in _OF_THE_PEER and self._of_peers < OF_PEERS_IN_A_ROW:
+            self._peer_errors += 1
+            if error.errno in _PEER_ERRORS and self._peer_errors < MAX_PEER_ERRORS:
                 return True
             self._pause_after(error)
             return False
         self._complained = False
-        self._of_peers = 0
+        self._peer_errors = 0
         connection = None
         try:
             if not self.factory.take_descriptor(descriptor, shared=False):
@@ -309,16 +309,16 @@ class Port(tcp.Port):
                 "no connection can be accepted for now: {error}; new ones wait",
                 error=error.strerror or str(error),
             )
-        self._look_away(_PAUSE_SECONDS)
+        self._stop_watching(_PAUSE_SECONDS)
 
-    def _look_away(self, seconds: float) -> None:
+    def _stop_watching(self, seconds: float) -> None:
         self.stopReading()
 
         def retry() -> None:
             self._retry = None
             if not self._guess():
                 # Another has taken it; who comes later waits anew.
-                self._kept_since = None
+                self._gated_since = None
             if self._wanted:
                 self._watch()
 

@@ -14,8 +14,8 @@ each event, of which kvd makes no use, since its loggers name themselves. Measur
 microseconds of CPU for each. And it asks the fast path before it calls anything of a
 connection (`WorkerReactor.serve_idle`).
 
-The reactor of ``twistd``, whichever ``twistd --reactor`` names, becomes kvd's with
-`adopt_in_kvds_way`.
+`install_adoption` gives the same two methods to the reactor of ``twistd``, whichever
+``twistd --reactor`` names.
 """
 
 from __future__ import annotations
@@ -101,12 +101,19 @@ def _check_family(family: int) -> None:
 
 def _duplicate(descriptor: int, family: int) -> socket.socket:
     _check_family(family)
-    return socket.fromfd(descriptor, family, socket.SOCK_STREAM)
+    own = os.dup(descriptor)
+    try:
+        # `socket.fromfd` would keep the copy of what is no socket.
+        return socket.socket(family, socket.SOCK_STREAM, 0, own)
+    except BaseException:
+        os.close(own)
+        raise
 
 
-def adopt_in_kvds_way(reactor: Any) -> None:
+def install_adoption(reactor: Any) -> None:
     """
-    Have a reactor that somebody else has made adopt sockets as kvd's own do.
+    Give a reactor that somebody else made the methods with which kvd's own adopt
+    sockets.
 
     Args:
         reactor: Of this process, and kvd's to change; running or not. It can watch
@@ -129,7 +136,7 @@ def most_descriptors(reactor: Any) -> int | None:
     return SELECT_DESCRIPTORS if isinstance(reactor, SelectReactor) else None
 
 
-class Wakefulness(Protocol):
+class LoopTimes(Protocol):
     """
     Counts how long a reactor waits and works.
     """
@@ -147,15 +154,15 @@ class Wakefulness(Protocol):
 
 class WorkerReactor(EPollReactor):
     """
-    An epoll reactor that adopts sockets in kvd's way, hands events on directly, and
-    counts its waiting.
+    An epoll reactor that adopts sockets as described above, hands events on directly,
+    and counts how long it waits.
     """
 
     seconds = staticmethod(time.monotonic)
     adoptStreamPort = adopt_stream_port
     adoptStreamConnection = adopt_stream_connection
 
-    def __init__(self, counts: Wakefulness) -> None:
+    def __init__(self, counts: LoopTimes) -> None:
         """
         Args:
             counts: Where it counts.
@@ -188,7 +195,7 @@ class WorkerReactor(EPollReactor):
     doIteration = doPoll
 
 
-def install(counts: Wakefulness) -> WorkerReactor:
+def install(counts: LoopTimes) -> WorkerReactor:
     """
     Make and install the reactor of this process.
     """

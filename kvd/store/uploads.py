@@ -50,7 +50,7 @@ _log = Logger()
 
 # The first letter of the names of kept values; `kvd.http.fast_path` uses another.
 _ORDINARY: Final = b"k"
-_KEY_BEHIND: Final = b"."
+_KEY_SEPARATOR: Final = b"."
 _SLASH: Final = b"\x1f"  # In no key.
 _MAX_NAME_BYTES: Final = 255
 
@@ -60,10 +60,10 @@ def key_of(name: bytes) -> Key | None:
     The key of a replaced value, from its file name in an upload folder; None if the
     file is not a replaced value.
     """
-    _, behind, text = name.partition(_KEY_BEHIND)
+    _, separator, text = name.partition(_KEY_SEPARATOR)
     key = text.replace(_SLASH, b"/")
     # Another program may have made it.
-    if not behind or key.startswith(b".kvd") or not _is_path(key):
+    if not separator or key.startswith(b".kvd") or not _is_path(key):
         return None
     return Key(key)
 
@@ -238,7 +238,7 @@ class UploadFolder:
         too long. The names of `kvd.http.fast_path` begin with ``c``.
         """
         text = key.replace(b"/", _SLASH)
-        name = b"%b%x%b%b" % (_ORDINARY, next(self._names), _KEY_BEHIND, text)
+        name = b"%b%x%b%b" % (_ORDINARY, next(self._names), _KEY_SEPARATOR, text)
         return name if len(name) <= _MAX_NAME_BYTES else None
 
     def remove(self, name: bytes) -> None:

@@ -12,11 +12,10 @@ MOST_SECONDS: Final = 30.0
 
 class Backoff:
     """
-    Growing pauses while it dies of its start.
+    Growing pauses while a process dies at its start.
 
-    Who had begun to work is replaced at once, if not more often than every
-    `FIRST_SECONDS`: others wait for it, and its death, though it may come again,
-    is not of its start.
+    A process that had begun to work is replaced at once, but at most once per
+    `FIRST_SECONDS`: clients wait for it, and it did not die of its start.
     """
 
     def __init__(self) -> None:

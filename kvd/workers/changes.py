@@ -137,10 +137,10 @@ class Changing:
         before = len(self._pool.slots)
         self._scoreboard.workers = max(before, procs)
         for number in range(procs, before):
-            self._pool.unwant(number)
+            self._pool.scale_down(number)
         self._dispatching.switch(chosen)
         for number in range(procs):
-            self._pool.want(number)
+            self._pool.scale_up(number)
         for number in range(procs):
             await self._until_ready(number)
         for number in range(procs, before):
@@ -183,20 +183,20 @@ class Changing:
         """
         spare = self.procs
         self._scoreboard.workers = spare + 1
-        self._pool.want(spare)
+        self._pool.scale_up(spare)
         try:
             await self._until_ready(spare)
         except ChangeImpossible:
-            self._pool.unwant(spare)
+            self._pool.scale_down(spare)
             self._scoreboard.workers = spare
             raise
         for worker in workers:
-            self._pool.unwant(worker)
+            self._pool.scale_down(worker)
             await self._until_ended(worker)
-            self._pool.want(worker)
+            self._pool.scale_up(worker)
             # Should it not get ready, the spare one goes on in its stead.
             await self._until_ready(worker)
-        self._pool.unwant(spare)
+        self._pool.scale_down(spare)
         await self._until_ended(spare)
         self._scoreboard.workers = spare
 

@@ -43,7 +43,7 @@ from kvd.log.limiting import Limited, in_reactor
 from kvd.net.reactor import install
 from kvd.settings import Settings
 from kvd.system.descriptors import raise_descriptor_limit
-from kvd.workers.serving import Parts, Serving
+from kvd.workers.serving import LoadedPlugins, Serving
 
 
 def run(
@@ -51,7 +51,7 @@ def run(
     settings: Settings,
     worker: int,
     scoreboard: Scoreboard,
-    parts: Parts,
+    parts: LoadedPlugins,
 ) -> int:
     """
     Be a worker, until drained or left.
@@ -89,7 +89,7 @@ class Worker:
         reactor: Any,
         row: Row,
         scoreboard: Scoreboard,
-        parts: Parts,
+        parts: LoadedPlugins,
     ) -> None:
         self._worker = worker
         self._scoreboard = scoreboard

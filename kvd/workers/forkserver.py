@@ -29,7 +29,7 @@ from kvd.settings import Settings
 from kvd.system.inherited import reset_signals
 
 if TYPE_CHECKING:
-    from kvd.workers.serving import Parts
+    from kvd.workers.serving import LoadedPlugins
 
 # The supervisor's own module path, so that what it found is found here too,
 # from whichever folder it was started; worked out while that folder is there.
@@ -89,7 +89,7 @@ def main(descriptor: int) -> None:
     ForkServer(control, settings, scoreboard, parts).run()
 
 
-def import_for(settings: Settings) -> Parts:
+def import_for(settings: Settings) -> LoadedPlugins:
     """
     Import what a worker will use, without installing a reactor.
     """
@@ -97,9 +97,9 @@ def import_for(settings: Settings) -> Parts:
 
     import kvd.workers.child  # noqa: F401
     from kvd.dispatch.gate import load_before_forks
-    from kvd.workers.serving import load_parts
+    from kvd.workers.serving import load_plugins
 
-    parts = load_parts(settings)
+    parts = load_plugins(settings)
     load_before_forks(settings.policy)
     # What is alive now stays alive in every fork: a collector that looked at
     # it would copy its pages for nothing.
@@ -118,7 +118,7 @@ class ForkServer:
         control: socket.socket,
         settings: Settings,
         scoreboard: Scoreboard,
-        parts: Parts,
+        parts: LoadedPlugins,
     ) -> None:
         self._control = control
         self._scoreboard = scoreboard

@@ -49,24 +49,24 @@ from kvd.workers.backoff import Backoff
 
 LEAVE_SECONDS: Final = 0.25
 """
-A worker that is told to end by somebody else goes on for so long. Who tells all
-processes of a service means the whole, but reaches one after the other.
+A worker that gets SIGTERM from another process goes on for this time: a service manager
+that ends the whole service signals one process after the other.
 """
 
 START_SECONDS: Final = 30.0
 """
-A worker that is not ready after so long is killed.
+A worker that is not ready after this time is killed.
 """
 
 RETRY_SECONDS: Final = 1.0
 """
-Before another try, if the supervisor itself is out of descriptors.
+Before the next try, if the supervisor itself is out of descriptors.
 """
 
 END_SECONDS: Final = 2.0
 """
-A process whose control socket has closed is killed after so long; and so long
-beyond the time for draining is everybody's end awaited.
+A process whose control socket has closed is killed after this time. Workers that drain
+get this much beyond the time for draining.
 """
 
 EXPLAIN_SECONDS: Final = 2.0
@@ -104,7 +104,7 @@ class Forks(Protocol):
 
 class Distribution(Protocol):
     """
-    Who brings connections to workers.
+    Brings connections to workers.
     """
 
     def joined(self, worker: int, channel: Channel) -> None:
@@ -114,19 +114,19 @@ class Distribution(Protocol):
 
     def leaving(self, worker: int) -> None:
         """
-        A worker is about to be told to drain. What it has not taken yet goes
-        to others, at once.
+        A worker is about to be told to drain. What it has not taken yet goes to others
+        at once.
         """
 
     def left(self, worker: int) -> None:
         """
-        A worker is gone, whether or not it had joined, or been leaving.
-        Whatever was meant for it goes to others, at once.
+        A worker is gone, whether or not it had joined or was leaving. Whatever was on
+        its way to it goes to others at once.
         """
 
     def heard(self, worker: int, message: Message) -> None:
         """
-        A worker said something of its connections.
+        A message about connections came from a worker.
         """
 
     def handing_over(self, worker: int) -> int:
@@ -136,8 +136,7 @@ class Distribution(Protocol):
 
     def finish(self) -> Deferred[None]:
         """
-        Stop listening, and bring what has connected already. Workers may still
-        leave.
+        Stop listening, and deliver the connections there are. Workers may still leave.
 
         Returns:
             Fires when workers may be told to drain; soon, even if something
@@ -218,9 +217,9 @@ class Pool:
         for slot in self.slots:
             self._start(slot)
 
-    def want(self, number: int) -> None:
+    def scale_up(self, number: int) -> None:
         """
-        Have a worker of this number from now on, also if the present one leaves.
+        Keep a worker of this number from now on, also if the present one leaves.
         Numbers follow each other.
         """
         if number == len(self.slots):
@@ -232,9 +231,9 @@ class Pool:
             slot.failure = ""
             self._start(slot)
 
-    def unwant(self, number: int) -> None:
+    def scale_down(self, number: int) -> None:
         """
-        Let the worker of this number finish what it does, and have none afterwards.
+        Let the worker of this number finish its requests, and keep none afterwards.
         """
         slot = self.slots[number]
         slot.wanted = False
@@ -251,7 +250,7 @@ class Pool:
         if slot.channel is not None:
             slot.channel.close()
             slot.channel = None
-        self._bury(slot, expected=True)
+        self._reap(slot, expected=True)
         slot.state = State.ENDED
 
     def _start(self, slot: Slot) -> None:
@@ -299,7 +298,7 @@ class Pool:
             worker=slot.number,
             seconds=START_SECONDS,
         )
-        self._part_with(slot)
+        self._retire(slot)
 
     def _still_there(self, slot: Slot) -> None:
         slot.timer = None
@@ -308,9 +307,9 @@ class Pool:
             worker=slot.number,
             pid=slot.pid,
         )
-        self._part_with(slot)
+        self._retire(slot)
 
-    def _part_with(self, slot: Slot) -> None:
+    def _retire(self, slot: Slot) -> None:
         assert slot.channel is not None
         slot.channel.close()
         self._lost(slot)
@@ -330,7 +329,7 @@ class Pool:
         if slot.channel is None or request != slot.request:
             # Given up before it was heard of. It ends when it finds its control socket
             # closed, if it gets as far as that.
-            self._see_to_the_end_of(pidfd)
+            self._kill_later(pidfd)
         elif not slot.pid:
             slot.pid, slot.pidfd = pid, pidfd
         elif pidfd != -1:
@@ -428,7 +427,7 @@ class Pool:
         worked = slot.state is not State.STARTING and not slot.failure
         told = bool(slot.failure) and not worked
         expected = told or self.stopping or slot.state is State.DRAINING
-        self._bury(slot, expected)
+        self._reap(slot, expected)
         if self.stopping:
             slot.state = State.ENDED
             self._end_when_all_ended()
@@ -444,13 +443,13 @@ class Pool:
         else:
             self._start(slot)
 
-    def _bury(self, slot: Slot, expected: bool) -> None:
+    def _reap(self, slot: Slot, expected: bool) -> None:
         """
-        See to it that the process ends, and say why it did.
+        Have the process end, and log why it did.
         """
         pid, pidfd, reason = slot.pid, slot.pidfd, slot.reason
         slot.pid, slot.pidfd, slot.reason = 0, -1, ""
-        self._see_to_the_end_of(pidfd)
+        self._kill_later(pidfd)
         if expected or not pid:
             return
         if reason:
@@ -464,7 +463,7 @@ class Pool:
         timer = self._reactor.callLater(EXPLAIN_SECONDS, self._unexplain, pid)
         self._unexplained[pid] = (slot.number, timer)
 
-    def _see_to_the_end_of(self, pidfd: int) -> None:
+    def _kill_later(self, pidfd: int) -> None:
         if pidfd != -1:
             self._reactor.callLater(END_SECONDS, _kill_and_close, pidfd)
 

@@ -47,7 +47,7 @@ While draining: so long is a request of a client that is idle waited for, but no
 than half of the time that there is.
 """
 
-EXCLUSIVE_AT_ONCE: Final = 16
+EXCLUSIVE_BATCH: Final = 16
 """
 How many connections are accepted per wake-up from a socket that no other process
 accepts from, if they come meanwhile: a turn of the reactor for each would cost a sixth
@@ -60,7 +60,7 @@ BREAK_OFF_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
-class Parts:
+class LoadedPlugins:
     """
     What the settings choose by name, imported.
 
@@ -87,14 +87,14 @@ class Parts:
         return maker.open_held(path, settings.durability, self.held)
 
 
-def load_parts(settings: Settings) -> Parts:
+def load_plugins(settings: Settings) -> LoadedPlugins:
     """
     Import what is chosen.
 
     Raises:
         OperatorError: A plugin cannot be used.
     """
-    return Parts(load_store(settings), Dialects(settings.dialects))
+    return LoadedPlugins(load_store(settings), Dialects(settings.dialects))
 
 
 def load_store(settings: Settings, user: User | None = None) -> IStoreMaker:
@@ -130,13 +130,13 @@ class Serving:
         worker: int,
         reactor: Any,
         row: Row | None = None,
-        parts: Parts | None = None,
+        parts: LoadedPlugins | None = None,
     ) -> None:
         """
         Args:
             settings: The whole of them, with the addresses that sockets really have.
             worker: The number of this worker, for its logs.
-            reactor: Adopts the sockets, in kvd's way (`kvd.net.reactor`).
+            reactor: Adopts the sockets (`kvd.net.reactor`).
             row: Where this process counts; None: only for itself.
             parts: Of these settings; None: they are loaded by `start`.
         """
@@ -168,7 +168,7 @@ class Serving:
             OperatorError: The store or a plugin cannot be used.
         """
         settings = self._settings
-        parts = self._parts or load_parts(settings)
+        parts = self._parts or load_plugins(settings)
         self._access_log = self._open_access_log()
         self._recorder = self._open_record()
         self._pipe = Pipe() if settings.splice else None
@@ -178,7 +178,7 @@ class Serving:
             settings.limits,
             self._reactor,
             self._access_log,
-            self._eased,
+            self._released,
             self._row,
             self._pipe,
             Readahead(self._off_reactor).ensure,
@@ -274,7 +274,7 @@ class Serving:
             for port in self._ports.values():
                 port.pauseProducing()
 
-    def _eased(self) -> None:
+    def _released(self) -> None:
         """
         A connection ended, or the store answered.
         """
@@ -396,7 +396,7 @@ class HttpFactory(ServerFactory):
         """
         All that wait: no other process would take them.
         """
-        return max(waiting, EXCLUSIVE_AT_ONCE)
+        return max(waiting, EXCLUSIVE_BATCH)
 
     def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
         """
@@ -429,7 +429,7 @@ class HttpFactory(ServerFactory):
             close_both_ways(connection)
             self._count(process, fast_path, peer, process.clock.seconds() - began)
             return True
-        self._first = lambda built: partial(built.go_on_after, fast_path, outcome)
+        self._first = lambda built: partial(built.after_fast_path, fast_path, outcome)
         return False
 
     def _count(

@@ -25,7 +25,7 @@ SMALL = ["small", "--procs=1,2", "--clients=2", "--seconds=0.1", "--rounds=1"]
         (DISPATCH, "--policy=fair", "there is no policy named 'fair'"),
         (DISPATCH, "--policy=steered:by=luck", "steered:by=luck is none of"),
         (DISPATCH, "--load=heavy", "'heavy' is not one of"),
-        (DISPATCH, "--mean=fast", "'fast' is not a time"),
+        (DISPATCH, "--mean=fast", "'fast' is not a valid time"),
         (DISPATCH, "--rounds=0", "'0' is not a number of rounds"),
         (DISPATCH, "--report=no/folder/x", "'no/folder/x' cannot be written: No such"),
         (SMALL, "--policy=fair", "there is no policy named 'fair'"),

@@ -48,7 +48,7 @@ def told(*options: str) -> Sequence[dict[str, Any]]:
         ("--requests=0", "'0' is not a number of requests"),
         ("--utilisation=nan", "'nan' is not a share"),
         ("--reuse=some", "'some' is not a number of requests"),
-        ("--mean=0", "'0' is not a time"),
+        ("--mean=0", "'0' is not a valid time"),
         ("--policy=fair", "there is no policy named 'fair'"),
         ("--preset=mine", "'mine' is not one of"),
         ("--replay=/etc/passwd", "/etc/passwd is not a record of connections"),

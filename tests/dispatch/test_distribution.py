@@ -742,7 +742,7 @@ class GrowTests(DispatchingCase):
         self.switch("roundrobin")
         self.group.grow(3)
         with (
-            mock.patch.object(socket, "fromfd", side_effect=short),
+            mock.patch.object(os, "dup", side_effect=short),
             capturedLogs() as events,
         ):
             self.switch("leastbusy")
@@ -758,7 +758,7 @@ class GrowTests(DispatchingCase):
         """
         short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         self.group.grow(3)
-        with mock.patch.object(socket, "fromfd", side_effect=short):
+        with mock.patch.object(os, "dup", side_effect=short):
             self.switch("leastbusy")
             self.switch("reuseport")
         assert 2 == len(self.reactor.getDelayedCalls())

@@ -239,7 +239,7 @@ class TimeSliceTests(ConnectionCase):
         A measure of what was done, which grows with every step.
         """
         assert isinstance(self.store, CountingStore)
-        return self.store.calls + self.process.row.words[WORDS_OF_REQUESTS[1]]
+        return self.store.calls + self.process.row.words[WORDS_OF_REQUESTS.done]
 
     def attack(self, data: bytes) -> None:
         """
@@ -303,7 +303,7 @@ class TimeSliceTests(ConnectionCase):
         received = []
         for _ in range(3):
             self.reactor.settle(1)
-            received.append(self.process.row.words[WORDS_OF_REQUESTS[2]])
+            received.append(self.process.row.words[WORDS_OF_REQUESTS.bytes_in])
             self.attack(ONE_BYTE * 1000)
         self.attack(b"2\r\nyz\r\n0\r\n\r\n")
         once = received[0]

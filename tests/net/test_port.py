@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.net.factory import ServerFactory
-from kvd.net.port import AT_ONCE_AT_MOST, KEPT_SECONDS, OF_PEERS_IN_A_ROW, Port
+from kvd.net.port import GATE_LIMIT_SECONDS, MAX_BATCH, MAX_PEER_ERRORS, Port
 from tests.stepped import SteppedReactor
 
 
@@ -207,7 +207,7 @@ class PortTests(SynchronousTestCase):
         port.resumeProducing()
         port.doRead()
 
-        assert AT_ONCE_AT_MOST == len(attempts)
+        assert MAX_BATCH == len(attempts)
 
     def test_a_gate_is_told_how_many_wait(self) -> None:
         """
@@ -319,7 +319,7 @@ class PortTests(SynchronousTestCase):
         for accepted in (1, 2):
             self.connect()
             self.reactor.settle()
-            self.reactor.advance(KEPT_SECONDS)
+            self.reactor.advance(GATE_LIMIT_SECONDS)
             assert accepted - 1 == len(self.accepted)
             self.reactor.advance(0.01)
             assert accepted == len(self.accepted)
@@ -333,10 +333,10 @@ class PortTests(SynchronousTestCase):
         port.resumeProducing()
         self.connect()
         self.reactor.settle()
-        self.reactor.advance(KEPT_SECONDS)
+        self.reactor.advance(GATE_LIMIT_SECONDS)
         assert 1 == len(self.accepted)
 
-        self.reactor.advance(KEPT_SECONDS)
+        self.reactor.advance(GATE_LIMIT_SECONDS)
         self.connect()
         self.reactor.settle()
         assert [] == answers
@@ -352,7 +352,7 @@ class PortTests(SynchronousTestCase):
             self.connect()
             self.reactor.settle()
             self.held.accept()[0].close()
-            self.reactor.advance(KEPT_SECONDS + 0.01)
+            self.reactor.advance(GATE_LIMIT_SECONDS + 0.01)
 
         assert 0 == len(self.accepted)
 
@@ -478,11 +478,11 @@ class PortTests(SynchronousTestCase):
         """
         It is told, and does not spin. Whenever it is over, accepting goes on.
         """
-        self.listener.failures = [errno.EPERM] * (OF_PEERS_IN_A_ROW + 20)
+        self.listener.failures = [errno.EPERM] * (MAX_PEER_ERRORS + 20)
         self.connect()
         self.port.resumeProducing()
         with capturedLogs() as told:
-            self.reactor.settle(OF_PEERS_IN_A_ROW + 20)
+            self.reactor.settle(MAX_PEER_ERRORS + 20)
             assert 20 == len(self.listener.failures)
             for _ in range(30):
                 self.reactor.advance(0.1)

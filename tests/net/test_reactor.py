@@ -22,7 +22,7 @@ from zope.interface.verify import verifyObject
 
 from kvd.net.factory import ServerFactory
 from kvd.net.port import Port
-from kvd.net.reactor import adopt_in_kvds_way
+from kvd.net.reactor import install_adoption
 from kvd.net.transport import ServerTransport
 from tests.stepped import Client, SteppedReactor
 
@@ -215,6 +215,29 @@ class StreamPortTests(AdoptCase):
             self.reactor.adoptStreamPort(0, socket.AF_NETLINK, self.factory)
 
 
+class NoSocketTests(AdoptCase):
+    """
+    What cannot be adopted leaves no descriptor behind.
+    """
+
+    def test_neither_a_file_nor_a_closed_descriptor_is_a_socket(self) -> None:
+        """
+        The kernel says what is wrong.
+        """
+        file = os.open("/dev/null", os.O_RDONLY)
+        self.addCleanup(os.close, file)
+        before = len(os.listdir("/proc/self/fd"))
+        for descriptor in (file, -1):
+            for adopt in (
+                self.reactor.adoptStreamPort,
+                self.reactor.adoptStreamConnection,
+            ):
+                with self.assertRaises(OSError):  # noqa: PT027  # trial runs it too
+                    adopt(descriptor, socket.AF_INET, self.factory)
+
+        assert before == len(os.listdir("/proc/self/fd"))
+
+
 class StreamConnectionTests(AdoptCase):
     """
     `adoptStreamConnection` serves a connection that another process accepted.
@@ -313,7 +336,7 @@ def test_the_reactor_of_somebody_else_does_the_same() -> None:
     Whichever was chosen, it adopts sockets as kvd's own reactor does.
     """
     reactor = SelectReactor()
-    adopt_in_kvds_way(reactor)
+    install_adoption(reactor)
     factory = Greeters()
     with (
         socket.create_server(("127.0.0.1", 0)) as sock,

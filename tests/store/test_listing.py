@@ -3,6 +3,7 @@ The tests of `kvd.store.listing` and `kvd.store.walk`.
 """
 
 import errno
+import math
 import os
 from unittest import mock
 
@@ -72,6 +73,8 @@ class FileListingTests(FileStoreCase):
 
     def setUp(self) -> None:
         super().setUp()
+        # A busy machine would end slices early.
+        self.patch(module, "SLICE_SECONDS", math.inf)
         self.pool = SteppedPool()
         self.store = self.open_store(off_reactor=self.pool)
         self.descriptors = len(os.listdir("/proc/self/fd"))

@@ -33,7 +33,7 @@ from kvd.ipc.messages import (
 from kvd.settings import Settings, StoreLocation
 from kvd.workers import child
 from kvd.workers.child import Worker
-from kvd.workers.serving import load_parts
+from kvd.workers.serving import load_plugins
 from tests.ipc.played import PlayedWorker
 from tests.stepped import SteppedReactor
 
@@ -59,7 +59,7 @@ class WorkerTests(SynchronousTestCase):
         memory = create_scoreboard(2)
         self.addCleanup(os.close, memory)
         board = self.board = Scoreboard(memory)
-        row, parts = board.own_row(0), load_parts(settings)
+        row, parts = board.own_row(0), load_plugins(settings)
         self.worker = Worker(far, settings, 0, self.reactor, row, board, parts)
         self.addCleanup(self.worker._channel.close)
 
@@ -97,7 +97,7 @@ class WorkerTests(SynchronousTestCase):
         short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         with (
             socket.create_server(("127.0.0.1", 0)) as sock,
-            mock.patch.object(socket, "fromfd", side_effect=short),
+            mock.patch.object(os, "dup", side_effect=short),
         ):
             send(self.supervisor.control, Listen("0/1"), [sock.fileno()])
             self.reactor.settle()

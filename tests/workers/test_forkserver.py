@@ -26,7 +26,7 @@ from kvd.ipc.messages import (
 )
 from kvd.settings import Settings
 from kvd.workers.forkserver import ForkServer
-from kvd.workers.serving import load_parts
+from kvd.workers.serving import load_plugins
 from tests.new_python import run_python
 
 IMPORT_AND_LOOK = """
@@ -68,7 +68,7 @@ class ForkServerTests(SynchronousTestCase):
         self.addCleanup(os.close, memory)
         settings = Settings()
         board = Scoreboard(memory)
-        self.server = ForkServer(control, settings, board, load_parts(settings))
+        self.server = ForkServer(control, settings, board, load_plugins(settings))
         self.addCleanup(self.server._selector.close)
 
     def ask(self, descriptors: int) -> Message:

@@ -190,7 +190,7 @@ class StartTests(PoolCase):
         It may be what never gets ready.
         """
         self.ready(0)
-        self.pool.unwant(2)
+        self.pool.scale_down(2)
         assert 0 == self.served
         self.ready(1)
         assert 1 == self.served
@@ -200,7 +200,7 @@ class StartTests(PoolCase):
         Nothing else would tell.
         """
         self.ready(0, 1)
-        self.pool.unwant(2)
+        self.pool.scale_down(2)
         assert 1 == self.served
 
     def test_who_is_not_ready_in_time_is_replaced(self) -> None:
@@ -414,7 +414,7 @@ class EndTests(PoolCase):
         """
         process = self.process_that_stays()
         self.forked(1, process.pid, os.pidfd_open(process.pid))
-        self.pool.unwant(1)
+        self.pool.scale_down(1)
         with capturedLogs() as events:
             self.reactor.advance(5 + END_SECONDS)
         assert State.ENDED is self.state(1)
@@ -531,7 +531,7 @@ class EndTests(PoolCase):
             self.last(0).say(Leaving())
             self.last(1).say(Leaving())
         self.reactor.settle()
-        self.pool.unwant(1)
+        self.pool.scale_down(1)
         self.reactor.advance(LEAVE_SECONDS)
 
         leave = [Drain(5.0, others_serve=True)]
@@ -627,12 +627,12 @@ class WantedTests(PoolCase):
         And has no process afterwards.
         """
         self.ready(0, 1, 2)
-        self.pool.want(3)
+        self.pool.scale_up(3)
         self.ready(3)
         assert State.READY is self.state(3)
 
         self.forked(3, 100, -1)
-        self.pool.unwant(3)
+        self.pool.scale_down(3)
         assert Drain(5.0, others_serve=True) == self.heard(3)[-1]
         with capturedLogs() as events:
             self.last(3).end()
@@ -647,8 +647,8 @@ class WantedTests(PoolCase):
         The new one starts when the old one has ended.
         """
         self.ready(0, 1, 2)
-        self.pool.unwant(1)
-        self.pool.want(1)
+        self.pool.scale_down(1)
+        self.pool.scale_up(1)
         assert 3 == len(self.forks.made)
 
         self.last(1).end()
@@ -660,7 +660,7 @@ class WantedTests(PoolCase):
         """
         It gets no socket.
         """
-        self.pool.unwant(1)
+        self.pool.scale_down(1)
         self.ready(1)
         assert [Drain(5.0, others_serve=True)] == self.heard(1)
 
@@ -676,7 +676,7 @@ class WantedTests(PoolCase):
         for _ in range(3):
             self.last(1).end()
             self.reactor.settle()
-        self.pool.unwant(1)
+        self.pool.scale_down(1)
         assert State.ENDED is self.state(1)
 
         made = len(self.forks.made)
@@ -689,10 +689,10 @@ class WantedTests(PoolCase):
         """
         self.last(1).say(Failed("the store is gone"))
         self.reactor.settle()
-        self.pool.unwant(1)
+        self.pool.scale_down(1)
         self.last(1).end()
         self.reactor.settle()
-        self.pool.want(1)
+        self.pool.scale_up(1)
 
         assert "" == self.pool.slots[1].failure
         assert State.STARTING is self.state(1)
@@ -749,7 +749,7 @@ class StopTests(PoolCase):
         assert [None] == ended == closed
         assert [] == self.reactor.getDelayedCalls()
 
-        self.pool.want(0)
+        self.pool.scale_up(0)
         assert 4 == len(self.forks.made)
 
     def test_without_any_that_is_ready_it_ends_at_once(self) -> None:

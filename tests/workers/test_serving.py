@@ -18,7 +18,7 @@ from kvd.http.record import read_record
 from kvd.http.wire.reader import RequestReader
 from kvd.settings import Limits, Settings, StoreLocation
 from kvd.workers import serving
-from kvd.workers.serving import BREAK_OFF_SECONDS, Serving, check_interval, load_parts
+from kvd.workers.serving import BREAK_OFF_SECONDS, Serving, check_interval, load_plugins
 from tests.stepped import Client, InlineWriter, SteppedReactor
 
 GET = b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n"
@@ -347,7 +347,7 @@ class ServingTests(SynchronousTestCase):
         assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
 
 
-class PartsTests(SynchronousTestCase):
+class LoadedPluginsTests(SynchronousTestCase):
     """
     What the settings choose by name may be loaded before.
     """
@@ -359,8 +359,8 @@ class PartsTests(SynchronousTestCase):
         reactor = SteppedReactor()
         self.addCleanup(reactor.dispose)
         settings = Settings(store=StoreLocation("null", ""))
-        parts = load_parts(settings)
-        self.patch(serving, "load_parts", None)
+        parts = load_plugins(settings)
+        self.patch(serving, "load_plugins", None)
         started = Serving(settings, 0, reactor, parts=parts)
         started.start()
 

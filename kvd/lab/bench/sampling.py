@@ -33,7 +33,7 @@ class Sample:
     """Requests of each worker."""
     tasks: tuple[int, ...] = ()
     """Clients of each worker: the connections that it has open, those handed over to
-    it that it has not claimed yet, and those in the queue of a socket of its own.
+    it that it has not taken yet, and those in the queue of a socket of its own.
     What waits at a shared socket belongs to no worker yet."""
     ended: tuple[int, ...] = ()
     """Requests that ended at each worker, since kvd started."""

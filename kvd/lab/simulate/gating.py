@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from kvd.lab.simulate.outcome import BadChoice
 from kvd.model.view import View
-from kvd.net.port import KEPT_SECONDS
+from kvd.net.port import GATE_LIMIT_SECONDS
 
 
 class Gates:
@@ -35,7 +35,7 @@ class Gates:
             BadChoice: By the policy.
         """
         since = self._held_since.get(worker)
-        if since is not None and now - since > KEPT_SECONDS:
+        if since is not None and now - since > GATE_LIMIT_SECONDS:
             del self._held_since[worker]
             return True
         # As with the turn of `kvd.lab.simulate.engine`: policies see it as frozen.

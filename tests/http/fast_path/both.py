@@ -25,7 +25,7 @@ from kvd.http.record import read_record
 from kvd.interfaces import IStoreMaker
 from kvd.settings import Durability, Limits, Settings, StoreLocation, TCPAddress
 from kvd.store.file import FileStore
-from kvd.workers.serving import Parts, Serving
+from kvd.workers.serving import LoadedPlugins, Serving
 from tests.http.fast_path.cases import attribute_of
 from tests.http.fast_path.watched import WatchedFastPath
 from tests.stepped import Client, InlineWriter, SteppedReactor
@@ -119,7 +119,7 @@ class Worker:
             # Else no request that names one takes the fast path.
             allowed_hosts=("kvd",),
         )
-        parts = Parts(SteppedStoreMaker(self._reactor), Dialects(()))
+        parts = LoadedPlugins(SteppedStoreMaker(self._reactor), Dialects(()))
         self._serving = ServingAtOnce(settings, 0, self._reactor, self._row, parts)
         with mock.patch("kvd.workers.serving.Writer", InlineWriter):
             self._serving.start()

@@ -69,7 +69,7 @@ class IdleTests(IdleCase):
         """
         Whether the request reads or writes.
         """
-        with mock.patch.object(HttpConnection, "go_on_after") as asked:
+        with mock.patch.object(HttpConnection, "after_fast_path") as asked:
             assert b"value" == body_of(self.ask(get("k")))
             assert self.ask(put("k", b"other")).startswith(b"HTTP/1.1 204 ")
         assert not asked.called
