@@ -13,7 +13,7 @@ from zope.interface import implementer
 from zope.interface.exceptions import Invalid
 
 from kvd.dispatch.contract import (
-    DealtByLoadContract,
+    DispatchedByLoadContract,
     GatedContract,
     LoadAwareContract,
     PolicyContract,
@@ -27,7 +27,7 @@ CONTRACTS = (
     PolicyContract,
     RotatingContract,
     LoadAwareContract,
-    DealtByLoadContract,
+    DispatchedByLoadContract,
     GatedContract,
 )
 
