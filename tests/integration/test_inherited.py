@@ -18,6 +18,7 @@ import pytest
 from tests.integration.http import ask
 from tests.integration.test_daemon import alive, children, eventually, workers_of
 from tests.integration.twistd import STOP_SECONDS, Twistd
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 
@@ -155,9 +156,12 @@ def test_standard_streams_that_are_closed(
     """
     Nothing that would have gone there goes anywhere else.
     """
-    options = ["--store=file:values", f"--procs={procs}"]
+    # It is asked until it serves, since nobody reads what it prints.
+    port = unused_port()
+    listen = f"--listen=tcp:{port}:interface=127.0.0.1"
+    options = ["--store=file:values", f"--procs={procs}", listen]
     daemon = Launched(options, tmp_path, closed=closed)
-    # Whatever it prints, and where: it is asked until it serves.
+    daemon.ports = [port]
     daemon.process = subprocess.Popen(
         daemon._command,
         cwd=tmp_path,
