@@ -93,6 +93,10 @@ def import_for(settings: Settings) -> LoadedPlugins:
     """
     Import what a worker will use, without installing a reactor.
     """
+    # Collections meanwhile would leave holes in pages that forks share: whatever a
+    # worker put into one would copy its page. Measured with ``make figures
+    # FIGURES=memory``, that was 0.1 MiB for each of 32 workers.
+    gc.disable()
     import twisted.python.threadpool  # noqa: F401
 
     import kvd.workers.child  # noqa: F401
@@ -101,10 +105,10 @@ def import_for(settings: Settings) -> LoadedPlugins:
 
     parts = load_plugins(settings)
     load_before_forks(settings.policy)
-    # What is alive now stays alive in every fork: a collector that looked at
-    # it would copy its pages for nothing.
-    gc.collect()
+    # What is there now stays in every fork: a collector that looked at it would copy
+    # its pages for nothing.
     gc.freeze()
+    gc.enable()
     return parts
 
 
