@@ -47,10 +47,10 @@ SANITIZED_EXAMPLES ?= 25
 # What the tests keep is below build/, as pyproject.toml says of the tools.
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/build/hypothesis
 PYTEST := pytest --hypothesis-seed=$(SEED)
-# Where tests marked integration are: to look through all the others takes as long as many
-# of them. A test sees to it that there are none elsewhere.
+# Where tests marked integration or untraced are: to look through all the others takes as
+# long as many of them. A test sees to it that there are none elsewhere.
 INTEGRATION := tests/integration tests/changes tests/cli tests/crash tests/lab \
-	tests/power_cuts
+	tests/power_cuts tests/dispatch/test_programs.py tests/http/fast_path/test_leaks.py
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
@@ -115,14 +115,15 @@ wheel: $(VENV)/developed
 unit: $(VENV)/developed
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m $(PYTEST) --numprocesses=auto --dist=worksteal \
-		-m "not integration" $(TESTS)
+		-m "not integration and not untraced" $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# The real daemon. To measure it, too, would take twice as long.
+# The real daemon, which to measure, too, would take twice as long; and what computes so
+# much that tracing it would take longer than all other unit tests.
 integration: $(VENV)/developed
 	$(BIN)/python -m $(PYTEST) --numprocesses=$(JOBS) --dist=worksteal \
-		-m integration $(INTEGRATION) $(TESTS)
+		-m "integration or untraced" $(INTEGRATION) $(TESTS)
 
 # All tests, and all processes measured: the fork server, the workers and every daemon
 # (tool.coverage.run in pyproject.toml).

@@ -54,7 +54,7 @@ def _show(status: dict[str, Any]) -> None:
     shadow = status.get("shadow")
     chosen = {row["worker"]: row for row in (shadow or {}).get("workers", ())}
     if chosen:
-        table.add_column("dealt", justify="right")
+        table.add_column("dispatched", justify="right")
         table.add_column("shadow", justify="right")
     workers = status["workers"]
     for row in workers:
@@ -67,7 +67,7 @@ def _show(status: dict[str, Any]) -> None:
             cells += [_seconds(row.get("silent_seconds"))]
         if row["worker"] in chosen:
             counted = chosen[row["worker"]]
-            cells += [counted["dealt"], counted["shadow"]]
+            cells += [counted["dispatched"], counted["shadow"]]
         table.add_row(*map(str, cells))
     ready = sum(row["state"] == "ready" for row in workers)
     console.print(
@@ -118,8 +118,8 @@ def _shadow_lines(shadow: dict[str, Any]) -> str:
         f"{name}: the same worker for {share:.0%} of {asked} connections{failed};"
         f" {shadow['microseconds']:.0f} µs for each\n"
         f"against the policy in force: balance {balance['shadow']:.3f} against"
-        f" {balance['dealt']:.3f}, tasks found {found['shadow']:.2f} against"
-        f" {found['dealt']:.2f}"
+        f" {balance['dispatched']:.3f}, tasks found {found['shadow']:.2f} against"
+        f" {found['dispatched']:.2f}"
     )
 
 

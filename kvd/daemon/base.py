@@ -80,7 +80,9 @@ class ServingService(Service):
             from kvd.admin.control.site import ControlSite
 
             listener = self._control.members[0].dup()
-            self._sites.append(ControlSite(listener, status, self._changes(), reactor))
+            self._sites.append(
+                ControlSite(listener, status, self._control_changes(), reactor)
+            )
         if self._status is not None:
             from kvd.admin.status.site import StatusSite
 
@@ -166,7 +168,7 @@ class ServingService(Service):
         """
         return ()
 
-    def _changes(self) -> Mapping[str, Change]:
+    def _control_changes(self) -> Mapping[str, Change]:
         return {}
 
     def _close_sites(self) -> None:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from kvd.errors import OperatorError
 from kvd.settings import Settings
-from kvd.workers.changes import Changing
+from kvd.workers.changes import Changes
 
 FIXED: Final = ("listen", "status", "control", "store")
 """
@@ -38,19 +38,19 @@ class Reload:
         settings: Settings,
         read: Callable[[], Settings],
         check: Callable[[Settings], Deferred[None]],
-        changing: Changing,
+        changes: Changes,
     ) -> None:
         """
         Args:
             settings: The settings at the start.
             read: Reads the settings file and the command line again.
             check: Checks that the files they name can be written; may take a while.
-            changing: Makes the changes.
+            changes: Makes the changes.
         """
         self._settings = settings
         self._read = read
         self._check = check
-        self._changing = changing
+        self._changes = changes
         self._count = 0
 
     def start(self) -> Deferred[None]:
@@ -69,7 +69,7 @@ class Reload:
 
     def _adopt(self, _: None, new: Settings, number: int) -> Deferred[None] | None:
         # Otherwise a later reload has overtaken this one.
-        return self._changing.adopt(new) if number == self._count else None
+        return self._changes.adopt(new) if number == self._count else None
 
     def _without_fixed(self, new: Settings) -> Settings:
         for name in FIXED:
@@ -83,9 +83,9 @@ class Reload:
         if not new.procs:
             self._log.warn(
                 "procs cannot become 0 while kvd runs: there are still {procs} workers",
-                procs=self._changing.procs,
+                procs=self._changes.procs,
             )
-            new = replace(new, procs=self._changing.procs)
+            new = replace(new, procs=self._changes.procs)
         return new
 
     def _refused(self, failure: Failure) -> None:

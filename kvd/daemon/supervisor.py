@@ -18,11 +18,11 @@ from kvd.daemon.reload import Reload
 from kvd.daemon.systemd.notifying import Notifier
 from kvd.daemon.written_files import check_off_reactor
 from kvd.dispatch.arrangement import ChosenPolicy
-from kvd.dispatch.distribution import Dispatching
+from kvd.dispatch.distribution import PolicyDistribution
 from kvd.dispatch.reuseport_programs import Fallback, ReuseportPrograms
 from kvd.settings import Settings
 from kvd.system.signals import end_once
-from kvd.workers.changes import Changing
+from kvd.workers.changes import Changes
 from kvd.workers.pool import Pool, State
 from kvd.workers.process import ForkServerProcess
 
@@ -66,7 +66,7 @@ class SupervisorService(ServingService):
             reactor,
             held=self._held,
         )
-        self._distribution = Dispatching(
+        self._distribution = PolicyDistribution(
             self._chosen,
             self._groups,
             self._programs,
@@ -82,7 +82,7 @@ class SupervisorService(ServingService):
             reactor,
             lambda: self._serves(reactor),
         )
-        self._changing = Changing(
+        self._changes = Changes(
             self._pool,
             self._distribution,
             self._scoreboard,
@@ -94,7 +94,7 @@ class SupervisorService(ServingService):
             settings,
             self._read,
             lambda new: check_off_reactor(new, reactor),
-            self._changing,
+            self._changes,
         )
         self._forks.start(self._pool)
         self._pool.start()
@@ -114,13 +114,13 @@ class SupervisorService(ServingService):
     def _workers(self) -> list[WorkerState]:
         return [
             WorkerState(
-                slot.number,
-                slot.pid,
-                slot.state.value,
-                self._distribution.handing_over(slot.number),
+                record.number,
+                record.pid,
+                record.state.value,
+                self._distribution.handing_over(record.number),
             )
-            for slot in self._pool.slots
-            if slot.wanted or slot.state is not State.ENDED
+            for record in self._pool.workers
+            if record.wanted or record.state is not State.ENDED
         ]
 
     def _members(self) -> Sequence[Collection[int]]:
@@ -132,7 +132,7 @@ class SupervisorService(ServingService):
         return replace(
             self._settings,
             policy=self._distribution.chosen.name,
-            procs=self._changing.procs,
+            procs=self._changes.procs,
             shadow=None if shadow is None else shadow.name,
         )
 
@@ -142,8 +142,8 @@ class SupervisorService(ServingService):
     def _fallbacks(self) -> Sequence[Fallback]:
         return self._distribution.fallbacks
 
-    def _changes(self) -> Mapping[str, Change]:
-        return changes_by(self._changing)
+    def _control_changes(self) -> Mapping[str, Change]:
+        return changes_by(self._changes)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()

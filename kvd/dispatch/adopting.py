@@ -35,7 +35,7 @@ class Adopting:
         Args:
             channel: To the supervisor.
             factory: Serves each connection.
-            reactor: Adopts the connections and tells the time.
+            reactor: Adopts the connections and provides the time.
         """
         self._channel = channel
         self._factory = factory

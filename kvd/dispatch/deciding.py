@@ -1,16 +1,16 @@
 """
-Asking a policy, and going on whatever it answers.
+Asks a policy for a worker, and copes with whatever the policy does.
 
-A policy may be somebody else's code, and it runs in the process on which all
-others hang. So an answer that cannot be used costs one line in the log and is
-replaced by whoever's turn it is; and one that does not come is cut short by a
-timer's signal. The signal reaches Python code between two of its steps; a call
-into C that never returns would not hear it.
+A policy may be third-party code, and it runs in the supervisor, on which all other
+processes depend. If its answer is unusable, kvd logs one line and takes the worker
+whose turn it is. If it does not answer, the signal of a timer interrupts it. Python
+handles the signal between two bytecode instructions, so a call into C that never
+returns is not interrupted.
 
-When the timer rings, the policy need not be to blame: the machine may have slept,
-or given its processors to others. So what counts is the thread's own processor
-time, or that it rang several times: each time this thread has run meanwhile, which
-is all that a good policy needs.
+An expired timer does not prove that the policy is slow: the machine may have slept, or
+run other processes. So the policy is interrupted only once this thread has used enough
+processor time, or the timer has expired several times: each time the thread has run in
+between, and a good policy needs no more than that.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ from kvd.model.view import View, whose_turn
 
 DECIDE_SECONDS: Final = 0.1
 """
-Between two rings of the timer. All decisions on the connections of one wake-up
-may take half of it in processor time; a good one takes microseconds.
+The interval of the timer. All decisions of one batch may take half of it in processor
+time; a good decision takes microseconds.
 """
 
 MOST_RINGS: Final = 5
 """
-Who still has not decided then does something else than deciding.
+A policy that has not decided after this many expirations is interrupted, however little
+processor time it used.
 """
 
 
 class _Undecided(BaseException):
     """
-    The timer's. Not an Exception, so that no policy catches it by habit.
+    Raised by the timer. Not an Exception, so that ``except Exception`` in a policy does
+    not catch it.
     """
 
 
@@ -55,9 +57,9 @@ class Decider:
     ) -> None:
         """
         Args:
-            name: As the operator chose it, for the log.
-            policy: Who is asked.
-            fallback: What is done if it has no answer, for the log.
+            name: The policy as the operator wrote it, for the log.
+            policy: The policy to ask.
+            fallback: What happens if it has no answer, for the log.
         """
         self._name = name
         self._policy = policy
@@ -70,7 +72,7 @@ class Decider:
 
     def begin(self) -> None:
         """
-        A batch of decisions follows; from now on none of them takes for ever.
+        Start the timer that bounds the following batch of decisions.
         """
         self._began = time.thread_time()
         self._rings = 0
@@ -79,7 +81,7 @@ class Decider:
 
     def end(self) -> None:
         """
-        The batch is decided.
+        Stop the timer: the batch is decided.
         """
         signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -88,13 +90,14 @@ class Decider:
         used = time.thread_time() - self._began
         late = used >= DECIDE_SECONDS / 2 or self._rings >= MOST_RINGS
         if self._asking and late:
-            # Here, as the policy may catch what it is interrupted with.
+            # Set before raising, as the policy may catch the exception.
             self._dismissed = True
             raise _Undecided
 
     def choose(self, view: View) -> int:
         """
-        The number of a ready worker: the policy's, or whoever's turn it is.
+        The number of a ready worker: the policy's choice, or the worker whose turn it
+        is.
         """
         answer = self.ask(view)
         return whose_turn(view) if answer is None else answer
@@ -114,7 +117,7 @@ class Decider:
     def _ask_in_time(self, view: View) -> int | str | None:
         """
         Returns:
-            As `_ask`, or None if that had to be cut short.
+            As `_ask`, or None if the policy was interrupted.
         """
         try:
             self._asking = True
@@ -127,18 +130,18 @@ class Decider:
 
     def _ask(self, view: View) -> int | str:
         """
-        Whatever is the policy's own code runs in here: also that of what it
-        raises and returns.
+        Call the policy. All code of the policy runs in here, also the methods of what
+        it raises and returns.
 
         Returns:
-            The number of a ready worker, or a text that says what came in its place.
+            The number of a ready worker, or a text that says what came instead.
         """
         try:
             worker = self._policy.choose(view)
         except _Undecided:
             raise
         except BaseException as error:
-            # SystemExit too: whatever gets out of here ends the acceptor.
+            # SystemExit too: an exception that escaped would end the acceptor.
             return f"failed with {_in_words(_line, error)}"
         if type(worker) is int and worker in view.ready:
             return worker
@@ -158,21 +161,21 @@ class Decider:
             return
         self._complained = True
         self._log.error(
-            "policy {policy} {what}; for such connections {fallback}, and no more is"
-            " said of it",
+            "policy {policy} {what}; for such connections {fallback}; further"
+            " cases are not logged",
             policy=self._name,
             what=what,
             fallback=self._fallback,
         )
 
 
-def _in_words(spell: Callable[[Any], str], thing: object) -> str:
+def _in_words(render: Callable[[Any], str], thing: object) -> str:
     try:
-        return spell(thing)
+        return render(thing)
     except _Undecided:
         raise
     except BaseException:
-        # As foreign as the rest, and no great loss.
+        # Rendering it runs third-party code too; the message can do without it.
         return f"a {type(thing).__name__} that cannot be shown"
 
 

@@ -109,7 +109,7 @@ class Dispatcher:
             groups: The sockets; closed when this finishes.
             scoreboard: How busy the workers are.
             max_connections: How many one worker may have open.
-            reactor: Adopts the sockets (`kvd.net.reactor`) and tells the time.
+            reactor: Adopts the sockets (`kvd.net.reactor`) and provides the time.
         """
         self.shadow: Shadow | None = None
         """Asked about each batch, once it is on its way."""
@@ -233,7 +233,7 @@ class Dispatcher:
         if call is not None:
             call.cancel()
 
-    def heard(self, worker: int, message: Message) -> None:
+    def received(self, worker: int, message: Message) -> None:
         """
         See `Distribution`.
         """

@@ -1,16 +1,17 @@
 """
-How connections come to workers, by whichever policy, and by another a moment later.
-
-One construction carries all policies. The listening sockets of an address are made
-once and held for life. A policy says which of them a connection gets into, by the
-kernel's hash or by a program; and who takes it from there: workers that poll the
-socket, or the supervisor, which hands it over. All that changes with the policy is
-who looks at which socket: none is closed, and none is ever left to nobody, since
-connections may still come into one that is no longer meant. So a switch loses no
+Brings connections to workers under any policy, and switches policies without losing a
 connection.
 
-A policy that has sockets of its own for workers gets more of them when there are more
-workers, if this process may make them; a Unix address always has one.
+One design serves all policies. The listening sockets of an address are created once and
+kept until the daemon ends. A policy decides which of them a connection goes to, by the
+kernel's hash or by a program, and which process accepts it there: a worker that polls
+the socket, or the supervisor, which hands the connection over. Switching the policy
+changes only which process polls which socket. No socket is closed, and each one is
+always polled by some process, since connections may still arrive at one that the new
+policy does not use.
+
+A policy that gives each worker its own sockets gets more of them when there are more
+workers, if this process may create them; a Unix address always has one socket.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ def choose_policy(name: str, workers: int) -> ChosenPolicy:
     Find a policy by its name.
 
     Raises:
-        UnknownPlugin: There is none.
+        UnknownPlugin: There is no such policy.
         BrokenPlugin: It cannot be used.
-        BadSetting: Its options are none.
+        BadSetting: Its options are wrong.
     """
     policy = load_policy(name)
     return ChosenPolicy(name, policy, arrange(name, policy, workers))
@@ -52,28 +53,30 @@ def choose_policy(name: str, workers: int) -> ChosenPolicy:
 
 def choose_shadow(name: str, chosen: ChosenPolicy) -> ChosenPolicy:
     """
-    Find a policy that is to look on.
+    Find a policy that is to be the shadow.
 
     Args:
-        name: Its name.
+        name: The policy's name.
         chosen: The policy in force.
 
     Raises:
-        OperatorError: As `choose_policy`; or the policy in force shows nothing.
+        OperatorError: As `choose_policy`; or the supervisor dispatches no connections
+            under the policy in force.
     """
     shadow = choose_policy(name, len(chosen.arrangement.members))
     if chosen.arrangement.kernel_chooses:
         raise BadSetting(
             f"the shadow {name!r} would see nothing: under the policy"
-            f" {chosen.name!r} the supervisor deals no connections; choose one under"
-            " which it does, such as roundrobin, or record them (--record) and simulate"
+            f" {chosen.name!r} the supervisor dispatches no connections; choose one"
+            " under which it does, such as roundrobin, or record them (--record) and"
+            " simulate"
         )
     return shadow
 
 
-class Dispatching:
+class PolicyDistribution:
     """
-    Assigns listeners and dispatches connections, as the present policy wants it.
+    Assigns listeners and dispatches connections as the policy in force requires.
 
     Provides `kvd.workers.pool.Distribution`.
     """
@@ -93,12 +96,13 @@ class Dispatching:
         """
         Args:
             chosen: The first policy.
-            groups: The sockets; closed when this finishes.
-            programs: Of them; closed when the last worker has ended.
-            scoreboard: How busy the workers are; gets to know who is there.
-            max_connections: How many one worker may have open.
-            reactor: Watches the sockets and tells the time.
-            shadow: The policy that looks on.
+            groups: The listening sockets; closed when this finishes.
+            programs: The programs on these sockets; closed when the last worker has
+                ended.
+            scoreboard: Shows how busy the workers are; the ready ones are marked there.
+            max_connections: How many connections one worker may have open.
+            reactor: Watches the sockets and provides the time.
+            shadow: The shadow policy.
         """
         self.shadow = shadow
         self._scoreboard = scoreboard
@@ -120,7 +124,7 @@ class Dispatching:
 
     def switch(self, chosen: ChosenPolicy) -> None:
         """
-        Let another policy decide from now on.
+        Put another policy in force.
         """
         self.chosen = chosen
         self.shadow_by(self.shadow)
@@ -129,8 +133,8 @@ class Dispatching:
             self._grow(group, arrangement.group_size)
         self._programs.switch(chosen, self._prompt())
         self._look_later()
-        # Whoever begins, begins before the others end: a socket that nobody looked
-        # at would keep its connections waiting.
+        # New processes start to accept before the old ones stop: connections would
+        # wait at a socket that no process polls.
         if arrangement.kernel_chooses:
             gate = chosen.name if IGatedPolicy.providedBy(chosen.policy) else ""
             self._assignment.arrange(arrangement.members, gate)
@@ -141,14 +145,14 @@ class Dispatching:
 
     def limit(self, max_connections: int) -> None:
         """
-        Let a worker have so many connections open from now on.
+        Set how many connections a worker may have open.
         """
         self._max_connections = self._dispatcher.max_connections = max_connections
 
     def shadow_by(self, shadow: ChosenPolicy | None) -> None:
         """
-        Let a policy look on from now on, or none. Where the kernel chooses, there is
-        nothing to see: it waits until there is.
+        Set the shadow policy, or none. While the kernel chooses, a shadow sees nothing;
+        it starts when a policy under which the supervisor dispatches is in force.
         """
         self.shadow = shadow
         self._dispatcher.shadow = None
@@ -160,20 +164,19 @@ class Dispatching:
         What the shadow would have done since this policy is in force.
 
         Args:
-            workers: Who is there.
+            workers: The present workers.
 
         Returns:
-            Plain data, without counts where there is nothing to see; None: nobody
-            looks on.
+            Plain data, without counts while the kernel chooses; None: no shadow.
         """
         if self.shadow is None:
             return None
-        told = {
+        reported = {
             "policy": self.shadow.name,
             "model": self.shadow.arrangement.kernel_chooses,
         }
         looking = self._dispatcher.shadow
-        return told if looking is None else told | looking.counts(workers)
+        return reported if looking is None else reported | looking.counts(workers)
 
     def _grow(self, group: ListenerGroup, size: int) -> None:
         try:
@@ -197,7 +200,7 @@ class Dispatching:
         if self._looking is None and seconds is not None and not self._finished:
             self._looking = self._reactor.callLater(seconds, self._look)
 
-    # -- who makes no turn ----------------------------------------------------
+    # -- stalled workers ------------------------------------------------------
 
     def _look_for_stalls_later(self) -> None:
         self._looked = self._reactor.seconds()
@@ -207,8 +210,8 @@ class Dispatching:
         seconds = self._reactor.seconds() - self._looked
         self._look_for_stalls_later()
         if seconds > 2 * LOOK_SECONDS:
-            # This process stood still itself, and so may all have done; who still
-            # does, is found the next time.
+            # This process was stopped itself, and so the workers may have been. The
+            # next look finds those that still are.
             return
         if self._stalls.look(seconds, self._ready, self._awaited):
             for worker in self._ready:
@@ -218,21 +221,24 @@ class Dispatching:
 
     def _awaited(self, workers: Collection[int]) -> Collection[int]:
         connections = self._scoreboard.connections()
-        # Who has no room for more leaves connections in the queue, and may wait. What
-        # the supervisor deals does not wait for long (`kvd.dispatch.dispatcher`).
+        # A worker at its limit leaves connections in the queue without being stalled.
+        # Those that the supervisor dispatches do not wait for long
+        # (`kvd.dispatch.dispatcher`).
         able = [w for w in workers if connections[w] < self._max_connections]
         return self._assignment.awaited(able)
 
     def _prompt(self) -> Set[int]:
         """
-        Who is to get new connections: who makes turns, if anybody does.
+        The workers that get new connections: those that are not stalled, or all ready
+        workers if all are stalled.
         """
         return self._ready - self._stalls.stalled or self._ready
 
     @property
     def fallbacks(self) -> Sequence[Fallback]:
         """
-        What chooses at addresses where the policy's own program is not available.
+        The fallbacks in use, at addresses where the policy's own program is not
+        available.
         """
         return self._programs.fallbacks
 
@@ -270,14 +276,14 @@ class Dispatching:
             self._assignment.stalled(self._stalls.stalled)
             self._programs.admit(self._prompt())
 
-    def heard(self, worker: int, message: Message) -> None:
+    def received(self, worker: int, message: Message) -> None:
         """
         See `Distribution`.
         """
         if isinstance(message, Unplaced):
-            self._assignment.heard(worker, message)
+            self._assignment.received(worker, message)
         else:
-            self._dispatcher.heard(worker, message)
+            self._dispatcher.received(worker, message)
 
     def handing_over(self, worker: int) -> int:
         """

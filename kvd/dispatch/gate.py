@@ -37,8 +37,8 @@ A turn that takes longer is a long one: no connection is left to its worker.
 @cache
 def policy_of_gates(text: str) -> IDispatchPolicy:
     """
-    The policy that is meant, loaded once in this process and all that are forked from
-    it then: looking through the plugins and importing one takes a worker 1.5 MiB.
+    Load a policy once for this process and for all processes forked from it later:
+    searching the plugins and importing one takes a worker 1.5 MiB.
 
     Raises:
         OperatorError: See `load_policy`.
@@ -48,8 +48,8 @@ def policy_of_gates(text: str) -> IDispatchPolicy:
 
 def load_before_forks(text: str) -> None:
     """
-    Load a policy for all workers to come, if it is one of kvd's own. Those of others
-    may import a reactor, of which there must be none yet.
+    Load a policy before workers are forked, if it is one of kvd's own. A third-party
+    policy may import a reactor, which must not exist before the fork.
     """
     declaration = declared(IPolicyDeclaration).get(text.partition(":")[0])
     if declaration is not None and declaration.code.startswith("kvd."):
@@ -58,7 +58,7 @@ def load_before_forks(text: str) -> None:
 
 class Gate:
     """
-    Asks a policy.
+    Asks a policy whether one worker may accept.
     """
 
     _log = Logger()
@@ -71,9 +71,9 @@ class Gate:
     ) -> None:
         """
         Args:
-            policy: Is asked.
+            policy: The policy to ask.
             worker: This worker's number.
-            scoreboard: What the other workers are doing.
+            scoreboard: Shows what the other workers are doing.
         """
         self._policy = policy
         self._worker = worker
@@ -83,7 +83,7 @@ class Gate:
 
     def is_open(self, waiting: int) -> bool:
         """
-        Whether to accept now. Asked whenever a connection seems to wait.
+        Whether to accept now. Called whenever a connection seems to wait.
 
         Args:
             waiting: How many connections seem to wait.
@@ -94,8 +94,8 @@ class Gate:
             if not self._complained:
                 self._complained = True
                 self._log.failure(
-                    "the policy cannot say whether this worker may accept; it does,"
-                    " and no more is said of it"
+                    "the policy failed when asked whether this worker may accept; the"
+                    " worker accepts, and further failures are not logged"
                 )
             return True
 

@@ -18,7 +18,7 @@ _MOST: Final = 7
 BOUNDS_SECONDS: Final = tuple(2.0**e for e in range(_LEAST, _MOST + 1))
 """
 The upper bounds of all buckets but the last, which has none: from 8 µs, below which
-nothing is worth telling apart, to 128 s. What lies on a bound is above it.
+nothing is worth distinguishing, to 128 s. What lies on a bound is above it.
 """
 
 BUCKETS: Final = len(BOUNDS_SECONDS) + 1
@@ -30,7 +30,7 @@ BUCKET_OF_EXPONENT: Final = tuple(
     for exponent in range(LEAST_EXPONENT, 64)
 )
 """
-The bucket of a duration by its exponent, which `math.frexp` tells; the first entry
+The bucket of a duration by its exponent, which `math.frexp` gives; the first entry
 is that of `LEAST_EXPONENT`.
 """
 

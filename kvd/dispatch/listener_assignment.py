@@ -1,5 +1,5 @@
 """
-Who accepts from which socket, where the kernel chooses.
+Assigns listening sockets to workers, for policies under which the kernel chooses.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ListenerAssignment:
                 worker beyond them begins anew with the first. None: workers accept
                 from none.
             groups: The sockets; closed when this finishes.
-            reactor: Tells the time.
+            reactor: Provides the time.
         """
         self._members = members
         self._gate = ""
@@ -129,7 +129,7 @@ class ListenerAssignment:
         if self._ready.pop(worker, None) is not None:
             self._assign()
 
-    def heard(self, worker: int, message: Message) -> None:
+    def received(self, worker: int, message: Message) -> None:
         """
         See `Distribution`.
         """

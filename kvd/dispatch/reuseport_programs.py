@@ -1,8 +1,9 @@
 """
-Which sockets of an address connections come into, and by whose choice.
+Reuseport programs, which choose the socket that a connection goes to among those of an
+address.
 
-Where a policy has a program, it is attached to each address, and told again whenever a
-worker becomes ready or is lost. Not everything can be had: the fallback is the next of
+If a policy has a program, it is attached to each address, and updated whenever a worker
+becomes ready or is lost. If a program is not available, the fallback is the next of
 
 =================================  ====================================================
 the policy's extended program      needs a privilege, or a kernel that asks for none,
@@ -48,7 +49,7 @@ class Fallback:
 
 class ReuseportPrograms:
     """
-    Lets connections into the sockets that are meant.
+    Attaches the programs of the policy in force to all addresses.
     """
 
     _log = Logger()
@@ -72,8 +73,8 @@ class ReuseportPrograms:
         ] = {}
         self._without_extended: dict[int, str] = {}
         self._fallbacks: dict[int, Fallback] = {}
-        self._told: set[tuple[str, str]] = set()
-        self._told_unsteered = False
+        self._reported: set[tuple[str, str]] = set()
+        self._reported_unsteered = False
 
     def prepare(self, chosen: ChosenPolicy) -> None:
         """
@@ -105,7 +106,7 @@ class ReuseportPrograms:
             ready: The workers.
         """
         if self._chosen is None or chosen.name != self._chosen.name:
-            self._told.clear()
+            self._reported.clear()
         self._chosen = chosen
         self._without_extended.clear()
         self._fallbacks.clear()
@@ -218,8 +219,8 @@ class ReuseportPrograms:
             self._fallbacks[number] = Fallback(address, by, reason)
         if IProgramPolicy.providedBy(self._chosen.policy):
             self._report_fallback(by, reason)
-        elif not self._told_unsteered:
-            self._told_unsteered = True
+        elif not self._reported_unsteered:
+            self._reported_unsteered = True
             self._log.warn(
                 "{reason}, by which policy {policy} would keep connections to the"
                 " sockets that are meant: its hash is used instead, and whoever looks"
@@ -230,8 +231,8 @@ class ReuseportPrograms:
 
     def _report_fallback(self, by: str, reason: str) -> None:
         # Once for all addresses, and not again when workers come and go.
-        if (by, reason) not in self._told:
-            self._told.add((by, reason))
+        if (by, reason) not in self._reported:
+            self._reported.add((by, reason))
             assert self._chosen is not None
             self._log.warn(
                 "policy {policy} is not available, since {reason}; {fallback} is used"

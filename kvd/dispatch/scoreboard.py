@@ -1,19 +1,19 @@
 """
-What the workers do at this moment, in memory that all processes share.
+The scoreboard: what each worker is doing, in memory that all processes share.
 
-Each worker has a row that it alone writes, one aligned word of eight bytes per
-store: whoever reads meanwhile sees the old number or the new one, never half
-of each (``struct.pack_into`` copies byte by byte, and tears). The words of one
-row belong to different moments, so two of them need not fit together.
+Each worker has a row that only it writes, one aligned word of eight bytes per store. A
+process that reads meanwhile sees the old number or the new one, never half of each
+(``struct.pack_into`` copies byte by byte, and tears). The words of one row are written
+at different moments, so two of them need not be consistent.
 
-Rows begin on a cache line of their own, so that no worker's counting slows
-another's. They belong to a worker's place and outlive its process: what has been
-counted is counted on by the replacement, so that no sum ever goes back; what was
-open or in progress has died, which the replacement says. Until then nobody should
-ask what the worker that is gone is doing now: who is there, the supervisor marks behind
-the rows, and counts there what a worker that stands still cannot count.
+Each row begins on its own cache line, so that the counting of one worker does not slow
+another. A row belongs to a worker number and outlives its process. The next process
+with that number continues the sums, so that no sum ever decreases, and resets the
+counts of open connections and requests in progress, which died with the old process.
+Until then those counts are stale. So the supervisor marks behind the rows which workers
+take connections; there it also counts stalls, which a stalled worker cannot count.
 
-Where this process may have it, the memory is one that programs in the kernel read too
+If this process has the privilege, programs in the kernel can read the memory too
 (`kvd.dispatch.programs.least_busy`).
 """
 
@@ -39,8 +39,8 @@ together.
 
 ROWS_TOGETHER: Final = 8
 """
-There is memory for a multiple of so many rows, and for one behind them: whoever reads
-so many at once stays within.
+The memory is rounded up to a multiple of this many rows, plus one, so that a program
+that reads this many rows at once stays within it.
 """
 
 (
@@ -60,8 +60,9 @@ so many at once stays within.
 _DELAY = _LATENCY + BUCKETS
 assert _DELAY + BUCKETS <= ROW_WORDS
 
-# Before the rows, one that says how many are in use, how many there are, how many have
-# ever been in use, and which date it was when the monotonic clock began.
+# The words of the header, which precedes the rows: how many rows are in use, how many
+# there are, how many have ever been in use, and the date when the monotonic clock
+# began.
 _IN_USE, _ROWS, _EVER, _EPOCH = range(4)
 _HEAD_BYTES: Final = ROW_WORDS * WORD_BYTES
 
@@ -72,7 +73,7 @@ _DELAY_WORD = tuple(_DELAY + bucket for bucket in BUCKET_OF_EXPONENT)
 
 class RequestWords(NamedTuple):
     """
-    Where in a row a request is counted, and the connection that it came with.
+    The words of a row that count a request, and the connection that it came with.
     """
 
     accepted: int
@@ -90,82 +91,82 @@ WORDS_OF_REQUESTS: Final = RequestWords(
     ACCEPTED, BEGUN, DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY
 )
 """
-For `kvd.http.fast_path`, which counts for itself.
+For `kvd.http.fast_path`, which writes these words itself.
 """
 
-# The exponent of 0 is 0, which is that of 0.5 too.
+# Added to each duration: the exponent of 0 is 0, as is that of 0.5.
 _A_NANOSECOND = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
     """
-    A row as it was read, of a worker that is there.
+    What a worker is doing, and what has been counted for it.
     """
 
     starts: int
-    """Processes that have been in this place, this one included; all sums go
-    over all of them."""
+    """Processes that have had this worker number, this one included; all sums cover all
+    of them."""
     accepted: int
-    """Connections."""
+    """Connections that were accepted."""
     open: int
-    """Connections, now."""
+    """Connections that are open now."""
     requests: int
-    """Requests that have ended, also those that were broken off."""
+    """Requests that have ended, including aborted ones."""
     in_progress: int
     """Requests whose head has been read and that have not ended."""
     bytes_in: int
-    """Read from connections, heads included."""
+    """Bytes read from connections, heads included."""
     bytes_out: int
-    """Taken by the kernel for connections, heads included."""
+    """Bytes that the kernel accepted for connections, heads included."""
     busy_seconds: float
-    """In which it did not wait for events."""
+    """Time in which the worker did not wait for events."""
     silent_seconds: float
-    """Since it last began or ended to wait: a worker waits for a second at
-    most, so more than that is one event that takes long."""
+    """Time since the worker last began or ended to wait. It waits for a second at most,
+    so a longer time means that one event takes long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sums:
     """
-    What has been counted in a worker's place by all of its processes, whether or
-    not there is one now. None of the numbers ever becomes less.
+    What all processes with one worker number have counted, whether or not there is one
+    now. None of the numbers ever decreases.
     """
 
     starts: int
     stalls: int
-    """How often a process made no turn, and others took its connections."""
+    """How often a process was stalled, and other workers took its connections."""
     accepted: int
     requests: int
     bytes_in: int
     bytes_out: int
     busy_seconds: float
-    """In turns of the reactor that have ended."""
+    """Time in turns of the reactor that have ended."""
     serving_seconds: float
-    """All requests together, from the end of the head to the end of the reply."""
+    """The time of all requests, from the end of the head to the end of the reply."""
     latency: list[int]
     """How many requests took how long, in the buckets of `kvd.dispatch.histogram`."""
     loop_delay: list[int]
-    """How many turns of the reactor took how long, from waking to waiting: what
-    had come meanwhile had to wait for so long."""
+    """How many turns of the reactor took how long, from waking to waiting. Events that
+    arrived meanwhile waited for up to this time."""
 
 
 class Loads(NamedTuple):
     """
-    What each worker has to do at this moment.
+    How busy each worker is now.
     """
 
     ready: list[int]
-    """The numbers of those who count, ascending."""
+    """The numbers of the workers that can take a connection, ascending."""
     connections: list[int]
-    """Open ones, of every worker."""
+    """The open connections of each worker."""
     requests: list[int]
-    """Those in progress, of every worker."""
+    """The requests in progress of each worker."""
 
 
 class Row:
     """
-    One worker's row, in the hands of that worker.
+    One worker's row, as the worker itself writes it.
     """
 
     __slots__ = ("_seconds", "_words", "epoch_ns")
@@ -173,7 +174,7 @@ class Row:
     def __init__(self, words: memoryview, epoch_ns: int) -> None:
         """
         Args:
-            words: The row's words, of format ``Q``, as the predecessor left them;
+            words: The row's words, of format ``Q``, as the previous process left them;
                 zeroes for the first.
             epoch_ns: See `Scoreboard.epoch_ns`.
         """
@@ -188,7 +189,7 @@ class Row:
     @property
     def words(self) -> memoryview:
         """
-        All of it, for whoever counts in a way of his own.
+        The whole row, for code that counts without these methods.
         """
         return self._words
 
@@ -196,8 +197,8 @@ class Row:
         """
         A connection has begun.
         """
-        # In this order: whoever takes what is accepted for no longer on its way finds
-        # it here.
+        # In this order: a reader that no longer counts an accepted connection as on its
+        # way must find it open.
         self._words[OPEN] += 1
         self._words[ACCEPTED] += 1
 
@@ -215,7 +216,7 @@ class Row:
 
     def finished(self, seconds: float) -> None:
         """
-        A request has ended, or was broken off.
+        A request has ended, or was aborted.
 
         Args:
             seconds: How long it took.
@@ -228,13 +229,13 @@ class Row:
 
     def received(self, count: int) -> None:
         """
-        So many bytes have come.
+        This many bytes have been received.
         """
         self._words[_BYTES_IN] += count
 
     def sent(self, count: int) -> None:
         """
-        So many bytes have gone.
+        This many bytes have been sent.
         """
         self._words[_BYTES_OUT] += count
 
@@ -255,21 +256,21 @@ class Row:
     @property
     def turn(self) -> int:
         """
-        A number that the present turn of the reactor has, and no earlier one had; 0
-        where no reactor says when it waits.
+        A number that no earlier turn of the reactor had; 0 if no reactor reports when
+        it waits.
         """
         return int(self._words[_AWAKE])
 
     def woke(self) -> None:
         """
-        The worker has events, or nothing to wait for.
+        The worker has woken: it has events, or nothing to wait for.
         """
         self._words[_AWAKE] = time.monotonic_ns()
 
 
 def lone_row() -> Row:
     """
-    A row that nobody else can read.
+    A row that no other process can read.
     """
     words = memoryview(bytearray(ROW_WORDS * WORD_BYTES)).cast("Q")
     return Row(words, _epoch_ns())
@@ -289,9 +290,10 @@ class Scoreboard:
         Map a scoreboard that `create_scoreboard` has made.
 
         Args:
-            descriptor: Of its memory; the caller's to close, now or later.
+            descriptor: The descriptor of its memory; the caller closes it, now or
+                later.
         """
-        # Of the kernel's memory nobody else says how large it is.
+        # The kernel does not report the size of a map's memory, so the header has it.
         at = _ROWS * WORD_BYTES
         with mmap.mmap(descriptor, _HEAD_BYTES) as head:
             rows = int.from_bytes(head[at : at + WORD_BYTES], sys.byteorder)
@@ -303,15 +305,15 @@ class Scoreboard:
     @property
     def rows(self) -> int:
         """
-        How many there are.
+        How many rows there are.
         """
         return int(self._words[_ROWS])
 
     @property
     def workers(self) -> int:
         """
-        How many rows are in use. The supervisor may change it, up to as many as there
-        are; everybody sees it.
+        How many rows are in use. The supervisor may change it, up to `rows`; all
+        processes see the change.
         """
         return int(self._words[_IN_USE])
 
@@ -324,22 +326,22 @@ class Scoreboard:
     def epoch_ns(self) -> int:
         """
         The date at which the monotonic clock began, in nanoseconds since the epoch, as
-        it was when the daemon started. What all its processes date by it stays in
-        order, whoever sets the clock.
+        known when the daemon started. Dates that the daemon's processes derive from it
+        stay in order when the wall clock is set.
         """
         return int(self._words[_EPOCH])
 
     def mark(self, worker: int, takes: bool) -> None:
         """
-        Say whether a worker takes connections. The supervisor does, which knows at
-        once who is gone, and who is about to go; its row tells neither.
+        Mark whether a worker takes connections. The supervisor calls this, since it
+        knows at once when a worker is gone or leaving; the worker's row shows neither.
         """
         self._marks[worker] = takes
 
     def count_stall(self, worker: int) -> None:
         """
-        A worker has made no turn for so long that others take its connections. The
-        supervisor sees that.
+        Count a stall: the supervisor has found that a worker makes no turn, and other
+        workers take its connections.
         """
         self._stalls[worker] += 1
 
@@ -351,15 +353,15 @@ class Scoreboard:
 
     def loads(self, seconds: float, turn_seconds: float = inf) -> Loads:
         """
-        What all workers have to do, and who of them counts: who takes connections, and
-        is there to take one soon.
+        How busy all workers are, and which of them can take a connection soon.
 
-        As many workers in each part, also while their number is being changed.
+        All parts have the same number of workers, also while that number changes.
 
         Args:
-            seconds: Who waits for events counts if that has begun so recently.
-            turn_seconds: Who has events counts if it has woken so recently, and within
-                `seconds`.
+            seconds: A worker that waits for events is ready if it began to wait within
+                this time.
+            turn_seconds: A worker that has events is ready if it woke within this time,
+                and within `seconds`.
         """
         count = self.workers
         now = time.monotonic_ns()
@@ -383,7 +385,7 @@ class Scoreboard:
 
     def silent_seconds(self) -> list[float]:
         """
-        For how long each worker has neither begun nor ended to wait.
+        The time since each worker last began or ended to wait.
         """
         count = self.workers
         now = time.monotonic_ns()
@@ -394,13 +396,13 @@ class Scoreboard:
 
     def own_row(self, worker: int) -> Row:
         """
-        A worker's row for the worker itself, which begins with nothing open.
+        A worker's row, for the worker to write. It begins with nothing open.
         """
         return Row(self._row(worker), self.epoch_ns)
 
     def counts(self, worker: int) -> Counts:
         """
-        What the worker in a place is doing, and has done.
+        What a worker is doing, and what has been counted for it.
         """
         words = self._row(worker).tolist()
         now = time.monotonic_ns()
@@ -411,7 +413,7 @@ class Scoreboard:
             accepted=words[ACCEPTED],
             open=words[OPEN],
             requests=words[DONE],
-            # The two are not of one moment.
+            # The two words were not read at the same moment.
             in_progress=max(0, words[BEGUN] - words[DONE]),
             bytes_in=words[_BYTES_IN],
             bytes_out=words[_BYTES_OUT],
@@ -421,8 +423,8 @@ class Scoreboard:
 
     def sums(self) -> list[Sums]:
         """
-        What was counted in every place that was ever in use. Those that still are come
-        first; the others keep what was done in them, so that no total ever goes back.
+        The sums of every worker number that was ever in use. Those that still are come
+        first; the others keep their sums, so that no total ever decreases.
         """
         rows = [self._row(worker) for worker in range(self._words[_EVER])]
         return [
@@ -432,19 +434,19 @@ class Scoreboard:
 
     def accepted_by(self, worker: int) -> int:
         """
-        How many connections there have been in a worker's place.
+        How many connections all processes with this worker number have accepted.
         """
         return int(self._words[(worker + 1) * ROW_WORDS + ACCEPTED])
 
     def connections(self) -> list[int]:
         """
-        The open connections of every worker.
+        The open connections of each worker.
         """
         return self._column(OPEN, self.workers)
 
     def requests(self) -> list[int]:
         """
-        The requests in progress of every worker.
+        The requests in progress of each worker.
         """
         return self._in_progress(self.workers)
 
@@ -462,7 +464,7 @@ class Scoreboard:
 
     def close(self) -> None:
         """
-        Give the memory back. No row may be in use any more.
+        Unmap the memory. No row may be in use any more.
         """
         self._marks.release()
         self._stalls.release()
@@ -491,22 +493,23 @@ def _marks_start(rows: int) -> int:
 
 def create_scoreboard(workers: int, rows: int = 0) -> int:
     """
-    Memory for a scoreboard.
+    Create the memory for a scoreboard.
 
     Args:
         workers: How many rows are in use.
-        rows: How many there are, if there are more. Unless the memory is the kernel's,
-            one that was never written costs none.
+        rows: How many rows there are, if more. A row that was never written takes no
+            memory, unless the memory is the kernel's.
 
     Returns:
-        A descriptor, the caller's to close; not inherited, but it can be sent.
+        A descriptor, which the caller closes. Child processes do not inherit it, but it
+        can be sent.
     """
     rows = max(workers, rows)
     try:
         descriptor = create_map(_size(rows))
     except OSError:
-        # Nothing is amiss until somebody wants a program that reads it, which the
-        # kernel then refuses too.
+        # Only programs in the kernel need that memory, and the kernel would refuse to
+        # load them too.
         descriptor = os.memfd_create("kvd scoreboard", os.MFD_CLOEXEC)
         os.ftruncate(descriptor, _size(rows))
     with (
@@ -515,14 +518,14 @@ def create_scoreboard(workers: int, rows: int = 0) -> int:
     ):
         words[_IN_USE] = words[_EVER] = workers
         words[_ROWS] = rows
-        # A machine without a clock of its own may not know the date yet.
+        # A machine without a battery-backed clock may not know the date yet.
         words[_EPOCH] = max(0, _epoch_ns())
     return descriptor
 
 
 def rounded_up(rows: int) -> int:
     """
-    To a multiple of `ROWS_TOGETHER`.
+    Round up to a multiple of `ROWS_TOGETHER`.
     """
     return -(-rows // ROWS_TOGETHER) * ROWS_TOGETHER
 

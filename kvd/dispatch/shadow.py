@@ -1,19 +1,18 @@
 """
-A second policy, asked about every connection that the policy in force deals: its
-answers are counted, and applied to nothing.
+A shadow: a second policy that is asked about every connection that the policy in force
+dispatches. Its answers are counted, but have no effect.
 
-It is shown what the policy in force was shown, at the same moment: the workers as they
-really are. So the counts say what it would do next, not what would have become of the
-workers if it had done so all the time; for that, connections are recorded, and
-simulated. Only `View.turn` is its own, since that is the memory of its own choices;
-and chance.
+The shadow gets the same views as the policy in force: the workers as they really are.
+So the counts say what it would do next, not how busy the workers would be if it had
+decided all along; for that, record connections and simulate them. Only `View.turn`,
+which remembers a policy's own choices, and the random generator are the shadow's own.
 
-How busy a chosen worker was is counted in tasks: its requests in progress and the
+The load of a chosen worker is counted in tasks: its requests in progress and the
 connections on their way to it. A connection that is revoked or refused is handed over
 again, and so counted again.
 
-It is asked when the batch is on its way to the workers, so that nobody's connection
-waits for it, with a `Decider`'s care.
+The shadow is asked after the batch has been sent to the workers, so that no connection
+waits for it. A `Decider` bounds its time.
 """
 
 from __future__ import annotations
@@ -33,31 +32,31 @@ from kvd.model.view import View
 
 class Shadow:
     """
-    Asks and counts, beside one policy in force.
+    Asks a second policy and counts its answers, while one policy is in force.
     """
 
     def __init__(self, name: str, policy: IDispatchPolicy) -> None:
         """
         Args:
-            name: As the operator chose it, for the log.
-            policy: Who is asked.
+            name: The policy as the operator wrote it, for the log.
+            policy: The policy to ask.
         """
         self._decider = Decider(name, policy, "it is not counted as a shadow")
         self._turn: int | None = None
         self._random = Random()
         self._connections = self._agreed = self._unanswered = 0
-        self._dealt: Counter[int] = Counter()
+        self._dispatched: Counter[int] = Counter()
         self._chosen: Counter[int] = Counter()
-        self._found_dealt = self._found_chosen = 0
+        self._found_dispatched = self._found_chosen = 0
         self._seconds = 0.0
 
-    def look_on(self, views: Sequence[View], dealt: Iterable[int]) -> None:
+    def look_on(self, views: Sequence[View], dispatched: Iterable[int]) -> None:
         """
-        A batch has been dealt.
+        Ask about a batch that has been dispatched.
 
         Args:
-            views: What each decision saw.
-            dealt: The worker that each connection went to.
+            views: The view that each decision was based on.
+            dispatched: The worker that each connection went to.
         """
         began = time.thread_time()
         self._decider.begin()
@@ -66,12 +65,12 @@ class Shadow:
         finally:
             self._decider.end()
         self._seconds += time.thread_time() - began
-        for view, worker, answer in zip(views, dealt, answers, strict=True):
+        for view, worker, answer in zip(views, dispatched, answers, strict=True):
             self._count(view, worker, answer)
 
     def _ask(self, view: View) -> int | None:
         if self._turn is None:
-            # They begin alike, so that a policy agrees with itself.
+            # Both start from the same turn, so that a policy agrees with itself.
             self._turn = view.turn
         own = replace(view, turn=self._turn, random=self._random)
         answer = self._decider.ask(own)
@@ -81,22 +80,22 @@ class Shadow:
 
     def _count(self, view: View, worker: int, answer: int | None) -> None:
         if answer is None:
-            # Else the two would be compared over different connections.
+            # Counting it would compare the two policies over different connections.
             self._unanswered += 1
             return
         self._connections += 1
         self._agreed += answer == worker
-        self._dealt[worker] += 1
+        self._dispatched[worker] += 1
         self._chosen[answer] += 1
-        self._found_dealt += view.requests[worker] + view.handing_over[worker]
+        self._found_dispatched += view.requests[worker] + view.handing_over[worker]
         self._found_chosen += view.requests[answer] + view.handing_over[answer]
 
     def counts(self, workers: Sequence[int]) -> dict[str, Any]:
         """
-        All that was counted, as plain data.
+        All counts, as plain data.
 
         Args:
-            workers: Who is there, for the balance: who got nothing counts too.
+            workers: The present workers. The balance includes those that got nothing.
         """
         compared = self._connections
         asked = compared + self._unanswered
@@ -106,19 +105,22 @@ class Shadow:
             "unanswered": self._unanswered,
             "seconds": round(self._seconds, 6),
             "microseconds": round(1e6 * self._seconds / max(1, asked), 1),
-            "tasks": {"dealt": self._found_dealt, "shadow": self._found_chosen},
+            "tasks": {
+                "dispatched": self._found_dispatched,
+                "shadow": self._found_chosen,
+            },
             "found": {
-                "dealt": round(self._found_dealt / max(1, compared), 3),
+                "dispatched": round(self._found_dispatched / max(1, compared), 3),
                 "shadow": round(self._found_chosen / max(1, compared), 3),
             },
             "balance": {
-                "dealt": _balance(self._dealt, workers),
+                "dispatched": _balance(self._dispatched, workers),
                 "shadow": _balance(self._chosen, workers),
             },
             "workers": [
                 {
                     "worker": worker,
-                    "dealt": self._dealt[worker],
+                    "dispatched": self._dispatched[worker],
                     "shadow": self._chosen[worker],
                 }
                 for worker in workers

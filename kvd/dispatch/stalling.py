@@ -2,8 +2,9 @@
 Stalled workers: their reactor makes no turn, because the process is stopped or busy
 with one event that does not end.
 
-A connection that comes into the socket of such a worker would wait until it goes on. So
-new connections are kept away from that socket, and other workers accept from it too.
+A connection that arrives at the socket of a stalled worker would wait until the worker
+continues. So new connections are kept away from that socket, and other workers accept
+from it too.
 
 A worker writes a time stamp whenever it begins or ends to wait for events. It waits for
 a second at most, and a new connection wakes it at once. So there are two signs of a
@@ -44,7 +45,7 @@ class Stalls:
     def __init__(self, scoreboard: Scoreboard) -> None:
         """
         Args:
-            scoreboard: Has the workers' time stamps; stalls are counted there.
+            scoreboard: Has the workers' time stamps, and counts stalls.
         """
         self._scoreboard = scoreboard
         self.stalled: Set[int] = frozenset()
@@ -59,12 +60,12 @@ class Stalls:
         awaited: Callable[[Collection[int]], Collection[int]],
     ) -> bool:
         """
-        Find out.
+        Find the workers that are stalled now.
 
         Args:
-            seconds: Since the last look.
+            seconds: The time since the last look.
             workers: The ready ones.
-            awaited: Given some of these, returns those for which a connection waits.
+            awaited: Returns those of the given workers for which a connection waits.
 
         Returns:
             Whether anything has changed.
@@ -117,7 +118,8 @@ class Stalls:
 
     def forget(self, worker: int) -> None:
         """
-        It is gone, or told to go: the next process of its number makes turns.
+        Forget a worker that is gone or draining: the next process with its number is
+        not stalled.
         """
         self.stalled = self.stalled - {worker}
         self._awaited.pop(worker, None)

@@ -1,6 +1,6 @@
 """
 The fast path: small requests, served in one call of a compiled module
-(``kvd/native/fast_path.c``).
+(``kvd/native/``, from ``fast_path.c``).
 
 Most of the cost of a small GET or PUT is in Python: objects and calls for its
 connection, its head, its handler and its upload. The fast path serves requests that

@@ -235,9 +235,18 @@ class RequestHandler:
         """
         A status in the dialect of the request.
         """
-        if self._dialect is None:
+        dialect = self._dialect
+        if dialect is None:
             return status
-        return self._dialect.render_status(status, self._operation, bool(self.received))
+        try:
+            return dialect.render_status(status, self._operation, bool(self.received))
+        except Exception:
+            # What was asked for may be done already, and a 500 would be rendered too.
+            self._log.failure(
+                "a dialect cannot render the status {status}", status=status
+            )
+            self._dialect = None
+            return status
 
     def _head(self, status: int, fields: Fields) -> bytes:
         self._status = status

@@ -1,3 +1,3 @@
 """
-What supervisor, fork server and workers say to each other.
+Messages between the supervisor, the fork server and the workers.
 """

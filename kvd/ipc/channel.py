@@ -1,5 +1,5 @@
 """
-One end of a control socket, in a reactor.
+A channel: one end of a control socket, watched by a reactor.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from kvd.ipc.messages import BadMessage, Message, receive, send
 
 MAX_QUEUED: Final = 4096
 """
-Who takes no message for so long is as good as gone.
+How many messages may wait. A process that lets more wait counts as gone.
 """
 
-# No room in the socket, for more descriptors on their way (unix(7)), or for
-# anything.
+# The socket is full, too many descriptors are in flight (unix(7)), or memory is short.
 _NOT_NOW: Final = frozenset(
     (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 )
 
-# The other side; reading tells, in its own turn.
+# The other side is gone. Reading reports that later.
 _GONE: Final = frozenset((errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN))
 
 
 class Channel(FileDescriptor):
     """
-    Sends and receives messages. Those that the socket does not take at once
-    are queued, in order.
+    Sends and receives messages. Messages that the socket does not accept at once are
+    queued, in order.
     """
 
     _log = Logger()
@@ -45,23 +44,23 @@ class Channel(FileDescriptor):
         received: Callable[[Message, list[int]], None],
         lost: Callable[[], None],
         reactor: Any,
-        heard: Callable[[], None] = lambda: None,
+        read_complete: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
             sock: One end of a ``SOCK_SEQPACKET`` pair; owned by this.
-            received: Gets each message and the descriptors that came with it,
-                which are its own then.
+            received: Called with each message and the descriptors that came with it;
+                owns the descriptors.
             lost: Called once, when the other side is gone; not after `close`.
             reactor: Watches the socket.
-            heard: Called after all the messages that were there.
+            read_complete: Called when every message that had arrived is read.
         """
         super().__init__(reactor)
         sock.setblocking(False)
         self._sock = sock
         self._received = received
         self._lost = lost
-        self._heard = heard
+        self._read_complete = read_complete
         self._queue: deque[tuple[Message, list[int]]] = deque()
         self._open = True
         self.startReading()
@@ -74,8 +73,8 @@ class Channel(FileDescriptor):
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """
-        Send a message with copies of descriptors. Forgotten when the other
-        side is gone: `lost` tells that.
+        Send a message with copies of descriptors. The message is dropped if the other
+        side is gone, which `lost` reports.
         """
         if not self._open:
             return
@@ -100,8 +99,8 @@ class Channel(FileDescriptor):
             "a control socket takes no messages, and is given up: {why}", why=why
         )
         self._forget_queue()
-        # Reading tells, in its own turn: who sends does not expect to lose the
-        # channel meanwhile.
+        # Reading then reports the loss in a later event: a caller of `send` does not
+        # expect to lose the channel during the call.
         self._sock.shutdown(socket.SHUT_RDWR)
 
     def offer(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
@@ -109,8 +108,8 @@ class Channel(FileDescriptor):
         Send a message if that is possible now.
 
         Returns:
-            Whether it was sent, or never will be: the other side is gone, which
-            `lost` tells, or the message is a mistake of ours, which is logged.
+            Whether it was sent, or never can be: the other side is gone, which `lost`
+            reports, or the message is invalid, which is logged.
         """
         if not self._open:
             return True
@@ -139,7 +138,7 @@ class Channel(FileDescriptor):
             try:
                 came = receive(self._sock)
             except BlockingIOError:
-                self._heard()
+                self._read_complete()
                 return
             except BadMessage:
                 self._log.failure("a control message was not understood")
@@ -159,7 +158,7 @@ class Channel(FileDescriptor):
 
     def close(self) -> None:
         """
-        Close this end; the other side notices.
+        Close this end. The other side notices.
         """
         if not self._open:
             return

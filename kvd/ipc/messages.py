@@ -1,9 +1,9 @@
 """
-What supervisor, fork server and workers say to each other.
+Messages between the supervisor, the fork server and the workers.
 
-Each message is one datagram on a ``SOCK_SEQPACKET`` socket, some with descriptors
-beside it. All are JSON, except those that are sent for every batch of connections: they
-are packed, which saves 13 microseconds per batch.
+Each message is one datagram on a ``SOCK_SEQPACKET`` socket; some carry descriptors. All
+are JSON, except those that are sent for every batch of connections: they are packed,
+which saves 13 microseconds per batch.
 
 ============  ==========================  =====================================
 message       from, to                    descriptors
@@ -48,12 +48,12 @@ from kvd.settings import Settings
 MAX_BYTES: Final = 64 * 1024
 MAX_TEXT_BYTES: Final = 48 * 1024
 """
-What a text may have of that; see `shortened`.
+How many of these bytes a text may take; see `shortened`.
 """
 MAX_DESCRIPTORS: Final = 64
 """
-With one message. The kernel takes 253 (unix(7)); beyond 64, the cost of a
-message no longer counts beside that of its descriptors.
+The most descriptors in one message. The kernel allows 253 (unix(7)); beyond 64, the
+cost of a message is negligible beside that of its descriptors.
 """
 
 _INT_BYTES: Final = array("i").itemsize
@@ -63,8 +63,9 @@ _DESCRIPTORS_SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_BYTES)
 @dataclass(frozen=True, slots=True)
 class Load:
     """
-    Import what workers with these settings need. With it come the scoreboard's memory
-    and, where there is one, what the store is in (`IHeldStoreMaker`).
+    Import what workers with these settings need. The message carries the scoreboard's
+    memory and, if there is one, the descriptor of what the store is in
+    (`IHeldStoreMaker`).
     """
 
     settings: Settings
@@ -73,31 +74,31 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class Fork:
     """
-    Make a worker.
+    Fork a worker.
     """
 
     worker: int
     request: int
-    """Each has another number: an answer may come late, when the worker has been asked
-    for anew."""
+    """Unique: an answer may come late, when another process has been requested for the
+    same worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forked:
     """
-    A worker is made.
+    A worker has been forked.
     """
 
     worker: int
     pid: int
     request: int
-    """Of the `Fork` that this answers."""
+    """The number of the `Fork` that this answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
     """
-    A worker has ended, or could not be made (pid 0).
+    A worker has ended, or could not be forked (pid 0).
     """
 
     worker: int
@@ -108,18 +109,18 @@ class Exited:
 @dataclass(frozen=True, slots=True)
 class Listen:
     """
-    Accept from the socket beside this, instead of one of the same name.
+    Accept from the socket in this message, which replaces one of the same name.
     """
 
     name: str
     exclusive: bool = True
-    """Whether no other worker is meant to accept from it."""
+    """Whether this worker is the only one that accepts from it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unlisten:
     """
-    Leave a socket to others.
+    Stop accepting from a socket.
     """
 
     name: str
@@ -132,21 +133,21 @@ class Gated:
     """
 
     policy: str
-    """As the operator wrote it; empty: there is no gate."""
+    """As the operator wrote it; empty: no gate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credits:
     """
-    The counter beside this has a credit for each batch of connections. A worker takes
-    one off before it touches a batch (`kvd.dispatch.handover`).
+    Carries the counter of credits, which has one credit for each batch of connections.
+    A worker takes a credit before it touches a batch (`kvd.dispatch.handover`).
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """
-    Accepted connections, for the worker if it gets a credit for them.
+    Carries accepted connections, which the worker has if it gets a credit for them.
     """
 
     number: int
@@ -159,28 +160,28 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class Drain:
     """
-    Finish, within so many seconds, and exit.
+    Finish all requests within this time, and exit.
     """
 
     seconds: float
     others_serve: bool = False
-    """Whether they take what still comes; else nobody will."""
+    """Whether other workers take the connections that still arrive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
     """
-    The store is open; sockets can come.
+    The store is open, and the worker is ready for sockets.
     """
 
     pid: int = 0
-    """Of the worker: the fork server may have died before it could tell."""
+    """The worker's own: the fork server may have died before it reported it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
     """
-    The worker cannot serve; it exits.
+    The worker cannot serve, and exits.
     """
 
     sentence: str
@@ -189,8 +190,8 @@ class Failed:
 @dataclass(frozen=True, slots=True)
 class Unplaced:
     """
-    The worker has no descriptor left for a socket that it should accept from;
-    others may have it.
+    The worker has no descriptor left for a socket that it should accept from. Another
+    worker may get the socket.
     """
 
     name: str
@@ -200,8 +201,8 @@ class Unplaced:
 @dataclass(frozen=True, slots=True)
 class Leaving:
     """
-    The worker was told to end, by somebody else. It serves until it is told to
-    drain.
+    Another process than the supervisor has asked the worker to end. It serves until the
+    supervisor sends `Drain`.
     """
 
 
@@ -218,8 +219,8 @@ class Acknowledged:
 @dataclass(frozen=True, slots=True)
 class Refused:
     """
-    The worker gives a batch back that it has a credit for, untouched. It is done with
-    all before it.
+    The worker returns a batch that it has a credit for, untouched. It is done with all
+    earlier batches.
     """
 
     batch: int
@@ -257,14 +258,14 @@ Message = (
 
 _CONVERTER: Final = Converter(forbid_extra_keys=True)
 configure_tagged_union(Message, _CONVERTER, tag_name="type")
-# Made now, so that workers share them: made at first use, they would cost each worker
-# 0.2 MiB.
+# cattrs compiles its hooks at first use. Compiled now, in the fork server, they are shared
+# by all workers, each of which would need 0.2 MiB more for its own.
 for _kind in get_args(Message):
     _CONVERTER.get_structure_hook(_kind)
     _CONVERTER.get_unstructure_hook(_kind)
 
-# By the first byte, which no JSON begins with: the type, how its fields are packed,
-# and how they are got.
+# By the first byte, with which no JSON begins: the type, how its fields are packed, and
+# how to get them.
 _PACKED: Final[dict[int, tuple[type[Any], struct.Struct, Callable[[Any], Any]]]] = {
     1: (Batch, struct.Struct("=BQII"), attrgetter("number", "connections", "family")),
     2: (Acknowledged, struct.Struct("=BQ"), lambda message: (message.batch,)),
@@ -275,13 +276,13 @@ _PACKED_AS: Final = {kind: first for first, (kind, _, _) in _PACKED.items()}
 
 class BadMessage(Exception):
     """
-    A datagram is none of these messages: a mistake of ours.
+    A datagram is not one of these messages: a bug in kvd.
     """
 
 
 def encode(message: Message) -> bytes:
     """
-    A message as one datagram.
+    Encode a message as one datagram.
     """
     first = _PACKED_AS.get(type(message))
     if first is not None:
@@ -292,10 +293,10 @@ def encode(message: Message) -> bytes:
 
 def decode(data: bytes) -> Message:
     """
-    The message in a datagram.
+    Decode the message in a datagram.
 
     Raises:
-        BadMessage: There is none.
+        BadMessage: The datagram is not a message.
     """
     try:
         packed = _PACKED.get(data[0])
@@ -311,8 +312,8 @@ def decode(data: bytes) -> Message:
 
 def shortened(text: str) -> str:
     """
-    As much of a text's beginning as fits into a message: a character may take
-    twelve bytes there.
+    Cut a text to the length that fits into a message, where a character may take twelve
+    bytes.
     """
     text = text[:MAX_TEXT_BYTES]
     while (size := len(json.dumps(text))) > MAX_TEXT_BYTES:
@@ -327,7 +328,7 @@ def send(
     Send a message, with copies of descriptors.
 
     Raises:
-        BadMessage: It is longer than the other side takes: a mistake of ours.
+        BadMessage: The message is longer than the other side accepts: a bug in kvd.
         OSError: It cannot be sent, or not now.
     """
     data = encode(message)
@@ -338,22 +339,22 @@ def send(
 
 def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
     """
-    Receive a message and what came with it; the descriptors are the caller's,
-    and are not inherited by anyone. There are none of them if this process has
-    no room for all.
+    Receive a message and the descriptors that came with it. The caller owns the
+    descriptors; child processes do not inherit them. If this process has no room for
+    all of them, there are none.
 
     Returns:
-        None when the other side is gone, and all that it said has been heard.
+        None when the other side is gone and all its messages have been received.
 
     Raises:
-        BadMessage: The datagram is none; what came with it is closed.
-        BlockingIOError: Nothing is there, on a non-blocking socket.
+        BadMessage: The datagram is not a message; its descriptors are closed.
+        BlockingIOError: No message has arrived, on a non-blocking socket.
     """
     try:
         data, ancillary, flags = _receive_datagram(sock)
     except ConnectionResetError:
-        # The other side ended without reading everything. The kernel says so
-        # once, before it gives out what that side had said (unix(7)).
+        # The other side ended without reading everything. The kernel reports that once,
+        # before it delivers what that side had sent (unix(7)).
         data, ancillary, flags = _receive_datagram(sock)
     descriptors = _descriptors_in(ancillary)
     if not data:
@@ -374,8 +375,8 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
 def _receive_datagram(
     sock: socket.socket,
 ) -> tuple[bytes, Sequence[tuple[int, int, bytes]], int]:
-    # Not socket.recv_fds, which drops the flags it is given (Python 3.11):
-    # descriptors would be inherited by whatever is forked meanwhile.
+    # Not socket.recv_fds, which ignores its flags (Python 3.11): processes forked
+    # meanwhile would inherit the descriptors.
     data, ancillary, flags, _ = sock.recvmsg(
         MAX_BYTES, _DESCRIPTORS_SPACE, socket.MSG_CMSG_CLOEXEC
     )
@@ -391,6 +392,6 @@ def _descriptors_in(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
     descriptors = array("i")
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            # A message that was cut off may end within a number.
+            # A truncated message may end within a number.
             descriptors.frombytes(data[: len(data) - len(data) % _INT_BYTES])
     return list(descriptors)

@@ -1,12 +1,11 @@
 """
-Changes while connections are served: another policy, more or fewer workers, new ones
-in the place of old ones.
+Changes to a running daemon: switch the policy, resize the pool, replace workers.
 
-One change is made at a time, but for the policy's, which takes no time; who asks for
-another meanwhile is told so. None closes a listening socket, and a worker that is to
-end finishes what it does. What a change waits for, it looks at again and again:
-workers come, go and die in every order, and none of the orders then needs a thought
-of its own.
+Only one change runs at a time; a request for another one meanwhile fails with a message
+that says so. Switching the policy is the exception, since it takes no time. No change
+closes a listening socket, and a worker that is to end finishes its requests first. A
+change waits by polling the state it needs: workers start, leave and die in any order,
+and polling needs no special case for any of them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kvd.dispatch.distribution import Dispatching, choose_policy, choose_shadow
+from kvd.dispatch.distribution import PolicyDistribution, choose_policy, choose_shadow
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.errors import ChangeImpossible
 from kvd.settings import MAX_PROCS, Settings
@@ -30,14 +29,14 @@ LOOK_SECONDS: Final = 0.02
 
 ROWS: Final = MAX_PROCS + 1
 """
-Of the scoreboard: one more than there may be workers, for the one that stands in while
-they are replaced.
+Rows of the scoreboard: one more than the most workers, for the spare worker that serves
+while others are replaced.
 """
 
 
-class Changing:
+class Changes:
     """
-    Makes changes.
+    Changes the policy and the workers of a running daemon.
     """
 
     _log = Logger()
@@ -45,7 +44,7 @@ class Changing:
     def __init__(
         self,
         pool: Pool,
-        dispatching: Dispatching,
+        distribution: PolicyDistribution,
         scoreboard: Scoreboard,
         reactor: Any,
         settings: Settings,
@@ -54,16 +53,16 @@ class Changing:
         """
         Args:
             pool: The workers.
-            dispatching: How connections come to them.
+            distribution: Brings connections to the workers.
             scoreboard: With `ROWS` rows.
-            reactor: Tells the time.
-            settings: Of the workers.
-            load: Gives others to those that are made from now on.
+            reactor: Provides the time.
+            settings: The settings that the workers have now.
+            load: Makes workers that start from now on use other settings.
         """
         self._settings = settings
         self._load = load
         self._pool = pool
-        self._dispatching = dispatching
+        self._distribution = distribution
         self._scoreboard = scoreboard
         self._reactor = reactor
         self._under_way = ""
@@ -71,59 +70,58 @@ class Changing:
     @property
     def procs(self) -> int:
         """
-        How many workers there should be.
+        The wanted number of workers.
         """
-        return len(self._dispatching.chosen.arrangement.members)
+        return len(self._distribution.chosen.arrangement.members)
 
     def policy(self, name: str) -> None:
         """
-        Let another policy decide from now on; also while another change is under way,
-        since nothing has to be waited for.
+        Switch to another policy. This works while another change is under way, since
+        it does not wait for anything.
 
         Raises:
             OperatorError: There is no such policy, or it cannot be used, or kvd is
-                ending; the present one goes on.
+                ending; the present policy stays in force.
         """
         self._check_going_on()
-        before = self._dispatching.chosen.name
-        self._dispatching.switch(choose_policy(name, self.procs))
+        before = self._distribution.chosen.name
+        self._distribution.switch(choose_policy(name, self.procs))
         self._log.info(
             "policy {policy} instead of {before}", policy=name, before=before
         )
 
     def shadow(self, name: str | None) -> None:
         """
-        Let another policy look on from now on, and be counted anew.
+        Set the shadow policy, and start its counts at zero.
 
         Args:
-            name: The policy's; None: nobody looks on.
+            name: The policy's name; None: no shadow.
 
         Raises:
             OperatorError: There is no such policy, it cannot be used, it would see
-                nothing, or kvd is ending; who looks on so far goes on.
+                nothing, or kvd is ending; the present shadow stays.
         """
         self._check_going_on()
-        dispatching = self._dispatching
-        dispatching.shadow_by(
-            None if name is None else choose_shadow(name, dispatching.chosen)
+        distribution = self._distribution
+        distribution.shadow_by(
+            None if name is None else choose_shadow(name, distribution.chosen)
         )
         self._log.info("shadow {shadow}", shadow=name or "off")
 
     def resize(self, procs: int) -> Deferred[None]:
         """
-        Have so many workers.
+        Change the number of workers.
 
         Args:
             procs: At least 1, at most `MAX_PROCS`.
 
         Returns:
-            Fires when those that are new are ready, and those that are too many have
-            ended.
+            Fires when the new workers are ready and the surplus ones have ended.
 
         Raises:
-            ChangeImpossible: There cannot be so many, or another change is under way;
-                or, in the Deferred, a new worker does not get ready. The pool goes on
-                trying.
+            ChangeImpossible: The number is out of range, or another change is under
+                way; or, in the Deferred, a new worker does not get ready. The pool
+                keeps trying to start it.
         """
         if not 1 <= procs <= MAX_PROCS:
             raise ChangeImpossible(
@@ -132,13 +130,13 @@ class Changing:
         return self._make(f"{procs} workers", lambda: self._resize(procs))
 
     async def _resize(self, procs: int) -> None:
-        name = self._dispatching.chosen.name
+        name = self._distribution.chosen.name
         chosen = choose_policy(name, procs)
-        before = len(self._pool.slots)
+        before = len(self._pool.workers)
         self._scoreboard.workers = max(before, procs)
         for number in range(procs, before):
             self._pool.scale_down(number)
-        self._dispatching.switch(chosen)
+        self._distribution.switch(chosen)
         for number in range(procs):
             self._pool.scale_up(number)
         for number in range(procs):
@@ -149,10 +147,10 @@ class Changing:
 
     def drain(self, worker: int) -> Deferred[None]:
         """
-        Let a worker finish what it does, and have a new one in its place.
+        Replace one worker, once it has finished its requests.
 
         Returns:
-            Fires when the new one is ready.
+            Fires when the new worker is ready.
 
         Raises:
             ChangeImpossible: As `restart`; or there is no such worker.
@@ -165,21 +163,21 @@ class Changing:
 
     def restart(self) -> Deferred[None]:
         """
-        Replace all workers, one after the other. One more than wanted is started
-        first, so that there are never fewer.
+        Replace all workers, one after the other. A spare worker starts first, so that
+        there are never fewer than wanted.
 
         Returns:
-            Fires when all are new.
+            Fires when all workers have been replaced.
 
         Raises:
-            ChangeImpossible: As `resize`. If the first new worker does not get ready,
-                none of the old ones ends.
+            ChangeImpossible: As `resize`. If the spare worker does not get ready, none
+                of the old workers ends.
         """
         return self._make("restart", lambda: self._replace(range(self.procs)))
 
     async def _replace(self, workers: Iterable[int]) -> None:
         """
-        Replace some, with one more that stands in meanwhile.
+        Replace some workers, with a spare one that serves meanwhile.
         """
         spare = self.procs
         self._scoreboard.workers = spare + 1
@@ -194,7 +192,7 @@ class Changing:
             self._pool.scale_down(worker)
             await self._until_ended(worker)
             self._pool.scale_up(worker)
-            # Should it not get ready, the spare one goes on in its stead.
+            # If it does not get ready, the spare worker keeps serving.
             await self._until_ready(worker)
         self._pool.scale_down(spare)
         await self._until_ended(spare)
@@ -202,18 +200,18 @@ class Changing:
 
     def adopt(self, settings: Settings) -> Deferred[None]:
         """
-        Do as other settings say: have their policy and its shadow, as many workers,
-        and new workers, if it makes any difference to them.
+        Apply new settings: their policy, their shadow and their number of workers. The
+        workers are replaced if any other setting differs.
 
         Args:
-            settings: With at least one worker.
+            settings: All settings; with at least one worker.
 
         Returns:
-            Fires when that is done.
+            Fires when the settings are applied.
 
         Raises:
-            OperatorError: As `policy` and `restart`; if the first new worker does not
-                get ready, nothing but the policy and its shadow has changed.
+            OperatorError: As `policy` and `restart`; if the spare worker does not get
+                ready, only the policy and its shadow have changed.
         """
         chosen = choose_policy(settings.policy, settings.procs)
         if settings.shadow is not None:
@@ -221,9 +219,9 @@ class Changing:
         return self._make("settings", lambda: self._adopt(settings))
 
     async def _adopt(self, settings: Settings) -> None:
-        if settings.policy != self._dispatching.chosen.name:
+        if settings.policy != self._distribution.chosen.name:
             self.policy(settings.policy)
-        shadow = self._dispatching.shadow
+        shadow = self._distribution.shadow
         if settings.shadow != (None if shadow is None else shadow.name):
             self.shadow(settings.shadow)
         before = self._settings
@@ -237,7 +235,7 @@ class Changing:
             try:
                 await self._replace(range(self.procs))
             except ChangeImpossible:
-                # Those that die meanwhile are replaced by what is known to work.
+                # Workers that die later must be replaced with settings that work.
                 self._load(before)
                 raise
         self._settings = settings
@@ -263,7 +261,7 @@ class Changing:
             if result is None:
                 self._log.info("{change}: done", change=name)
             else:
-                # Who asked may have left meanwhile.
+                # The client that asked may have disconnected.
                 self._log.warn(
                     "{change}: not done: {reason}",
                     change=name,
@@ -274,18 +272,18 @@ class Changing:
         return Deferred.fromCoroutine(change()).addBoth(ended)
 
     async def _until_ready(self, number: int) -> None:
-        slot = self._pool.slots[number]
+        record = self._pool.workers[number]
         last = self._reactor.seconds() + START_SECONDS
-        while slot.state is not State.READY:
-            if self._reactor.seconds() > last or slot.failure:
+        while record.state is not State.READY:
+            if self._reactor.seconds() > last or record.failure:
                 raise ChangeImpossible(
                     f"worker {number} does not get ready"
-                    + (f": {slot.failure}" if slot.failure else "")
+                    + (f": {record.failure}" if record.failure else "")
                 )
             await self._look_again()
 
     async def _until_ended(self, number: int) -> None:
-        while self._pool.slots[number].state is not State.ENDED:
+        while self._pool.workers[number].state is not State.ENDED:
             await self._look_again()
 
     async def _look_again(self) -> None:

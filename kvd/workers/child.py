@@ -1,5 +1,5 @@
 """
-A worker: a fork that gets a reactor and serves.
+The worker process: a fork of the fork server that installs a reactor and serves.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ def run(
     parts: LoadedPlugins,
 ) -> int:
     """
-    Be a worker, until drained or left.
+    Run a worker until it has drained, or the supervisor is gone.
 
     Args:
         control: The worker's end of its control socket.
-        settings: The whole of them.
-        worker: Its number.
-        scoreboard: Where it counts, and sees what others do.
-        parts: Of the settings, loaded before the fork.
+        settings: All settings.
+        worker: The worker's number.
+        scoreboard: Has the worker's own counters, and those of the other workers.
+        parts: The plugins that the settings choose, loaded before the fork.
 
     Returns:
-        The status to exit with.
+        The exit status.
     """
     raise_descriptor_limit()
-    # In a fork, and only now: a reactor never crosses one.
+    # Only after the fork: a reactor must not be inherited.
     row = scoreboard.own_row(worker)
     reactor = install(row)
     child = Worker(control, settings, worker, reactor, row, scoreboard, parts)
@@ -78,7 +78,7 @@ def run(
 
 class Worker:
     """
-    Does what the supervisor says.
+    Carries out the supervisor's messages.
     """
 
     def __init__(
@@ -96,22 +96,22 @@ class Worker:
         self._settings = settings
         self._reactor = reactor
         self._channel = Channel(
-            control, self._received, self._left, reactor, self._heard
+            control, self._received, self._left, reactor, self._read_complete
         )
         self._serving = Serving(settings, worker, reactor, row, parts)
         self._serving.share_of = self._share_of
         self._adopting = Adopting(self._channel, self._serving.factory, reactor)
-        self._limited = Limited(cast(ILogObserver, self._tell), in_reactor(reactor))
+        self._limited = Limited(cast(ILogObserver, self._report), in_reactor(reactor))
         self._draining = False
         self.status = 0
 
     def start(self) -> None:
         """
-        Open the store and tell that sockets can come.
+        Open the store, and report that the worker is ready for sockets.
         """
-        # What is printed too: standard error may be a pipe that nobody reads.
+        # This captures prints too: standard error may be a pipe that nobody reads.
         globalLogBeginner.beginLoggingTo([self._limited], discardBuffer=True)
-        # ^C reaches the whole group of a terminal; the supervisor answers it.
+        # ^C signals the terminal's whole process group; the supervisor handles it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._terminated)
@@ -128,21 +128,21 @@ class Worker:
         self._channel.send(Failed(shortened(sentence)))
         self._reactor.stop()
 
-    def _tell(self, event: LogEvent) -> None:
+    def _report(self, event: LogEvent) -> None:
         level = event.get("log_level")
         name = level.name if level is not None else "info"
         if name == "debug" or "log_namespace" not in event:
             return
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-        told = LogLine(name, shortened(text))
+        reported = LogLine(name, shortened(text))
         if isInIOThread():
-            self._channel.send(told)
+            self._channel.send(reported)
         else:
-            self._reactor.callFromThread(self._channel.send, told)
+            self._reactor.callFromThread(self._channel.send, reported)
 
     def _terminated(self, number: int, frame: object) -> None:
-        # The supervisor decides: it may have been told the same, and then there
-        # would be nobody to take what still comes.
+        # The supervisor decides: it may have got the same signal, and then no other
+        # worker would take the connections that still arrive.
         self._reactor.callFromThread(self._channel.send, Leaving())
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
@@ -172,7 +172,8 @@ class Worker:
 
     def _listen(self, message: Listen, descriptors: Sequence[int]) -> None:
         if not descriptors:
-            # No room for it (unix(7)); who it was meant for serves on.
+            # This process has no descriptor left, so the kernel dropped the socket
+            # (unix(7)). Report it, and keep serving.
             self._channel.send(Unplaced(message.name))
             return
         (descriptor,) = descriptors
@@ -186,14 +187,14 @@ class Worker:
 
     def _credits_came(self, descriptors: Sequence[int]) -> None:
         if not descriptors:
-            # The first thing that it is sent: there is room for nothing at all.
+            # This is the first descriptor that a worker gets: there is room for none.
             self._fail("the limit of open files leaves no room for a connection")
             self._channel.close()
             return
         (descriptor,) = descriptors
         self._adopting.credits_came(descriptor)
 
-    def _heard(self) -> None:
+    def _read_complete(self) -> None:
         self._adopting.acknowledge()
 
     def _drain(self, seconds: float, others_serve: bool) -> None:
@@ -206,14 +207,13 @@ class Worker:
 
     def _drained(self, _: None) -> Deferred[None]:
         self._limited.finish()
-        # What is still to be read would be dropped.
+        # Refuse batches that are still unread: they would be lost.
         self._adopting.leaving = True
         return self._serving.stop()
 
     def _left(self) -> None:
         """
-        The supervisor is gone. Nobody would replace this worker or end it:
-        better none than one that nobody knows of. What it was writing is swept
-        by whoever opens the store next.
+        Exit at once: the supervisor is gone, and no process could replace or end this
+        worker. The next process that opens the store removes unfinished uploads.
         """
         os._exit(0)

@@ -1,12 +1,11 @@
 """
-The process that workers are forked from.
+The fork server: the process that workers are forked from.
 
-It has imported everything a worker needs and holds no reactor, so a fork of it
-is a working process at once, sharing nearly all of its memory. It does nothing
-but fork and wait: its life hangs on the control socket alone, and on the workers that
-it has made, for whom nobody else would wait. Signals to all
-processes of a service (a terminal's ^C, a service manager's SIGTERM) are the
-supervisor's to answer, and passed over here.
+It has imported everything that a worker needs and has no reactor. So a fork of it can
+serve at once, and shares nearly all of its memory. It only forks and waits: it ends
+when its control socket has closed and the last worker that it forked, which only it can
+reap, has ended. It ignores signals that go to all processes of a service (a terminal's
+^C, a service manager's SIGTERM): the supervisor handles them.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from kvd.system.inherited import reset_signals
 if TYPE_CHECKING:
     from kvd.workers.serving import LoadedPlugins
 
-# The supervisor's own module path, so that what it found is found here too,
-# from whichever folder it was started; worked out while that folder is there.
+# The supervisor's module path, so that the fork server finds the same modules from any
+# folder. Relative entries are resolved now, while the supervisor's folder exists.
 _PATH: Final = [
     folder if os.path.isabs(folder) else os.path.abspath(folder) for folder in sys.path
 ]
@@ -50,18 +49,19 @@ def spawn(control: socket.socket) -> subprocess.Popen[bytes]:
     Start a fork server.
 
     Args:
-        control: Its end of the control socket; the caller closes its copy.
+        control: The fork server's end of the control socket; the caller closes its
+            copy.
 
     Returns:
-        Its process. What it and its workers print to standard error is the caller's to
-        read: whatever this process has there may be read by nobody.
+        The process. The caller reads what it and its workers print to standard error:
+        nobody may be reading this process's own.
     """
     path = json.dumps(_PATH)
     return subprocess.Popen(  # noqa: S603  # all of it is ours
         [sys.executable, "-c", _BOOT, path, str(control.fileno())],
         pass_fds=[control.fileno()],
         stdin=subprocess.DEVNULL,
-        # Where there is none, the number would be some socket's.
+        # Without a standard output, its number would belong to some socket.
         stdout=subprocess.DEVNULL if sys.__stdout__ is None else None,
         stderr=subprocess.PIPE,
         process_group=0,
@@ -70,7 +70,7 @@ def spawn(control: socket.socket) -> subprocess.Popen[bytes]:
 
 def main(descriptor: int) -> None:
     """
-    Be a fork server, until the control socket closes.
+    Run a fork server until the control socket closes.
     """
     reset_signals()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -93,9 +93,9 @@ def import_for(settings: Settings) -> LoadedPlugins:
     """
     Import what a worker will use, without installing a reactor.
     """
-    # Collections meanwhile would leave holes in pages that forks share: whatever a
-    # worker put into one would copy its page. Measured with ``make figures
-    # FIGURES=memory``, that was 0.1 MiB for each of 32 workers.
+    # A collection would leave holes in pages that forks share: a worker copies a page
+    # when it puts an object into a hole of it. That took 0.1 MiB for each of 32 workers
+    # (PSS, ``make figures FIGURES=start``).
     gc.disable()
     import twisted.python.threadpool  # noqa: F401
 
@@ -105,8 +105,8 @@ def import_for(settings: Settings) -> LoadedPlugins:
 
     parts = load_plugins(settings)
     load_before_forks(settings.policy)
-    # What is there now stays in every fork: a collector that looked at it would copy
-    # its pages for nothing.
+    # The present objects stay alive in every fork: a garbage collector that visited
+    # them would copy their pages for nothing.
     gc.freeze()
     gc.enable()
     return parts
@@ -114,7 +114,7 @@ def import_for(settings: Settings) -> LoadedPlugins:
 
 class ForkServer:
     """
-    Forks when asked, and tells of every end.
+    Forks workers on request, and reports when one has ended.
     """
 
     def __init__(
@@ -130,18 +130,18 @@ class ForkServer:
         self._parts = parts
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
-        self._traced: list[tuple[int, int]] = []  # Ended, but not to be reaped yet.
+        self._traced: list[tuple[int, int]] = []  # Ended, cannot be reaped yet.
 
     def run(self) -> None:
         """
-        Serve, until the supervisor is gone, and the last worker after it.
+        Serve until the supervisor is gone and the last worker has ended.
         """
         while self._selector.get_map():
             self._serve_once()
 
     def _serve_once(self) -> None:
         traced, self._traced = self._traced, []
-        # Nothing tells when a tracer has let go.
+        # There is no event for a tracer that detaches.
         pause = _TRACED_SECONDS if traced else None
         for key, _ in self._selector.select(pause):
             if key.data is not None:
@@ -160,8 +160,9 @@ class ForkServer:
         message, descriptors = came
         assert isinstance(message, Fork)
         if not descriptors:
-            # Dropped for want of room; its control socket is closed so.
-            self._tell(Exited(message.worker, 0, "could not be forked: no room"))
+            # The kernel dropped the control socket, as this process has no descriptor
+            # left; that closes it.
+            self._report(Exited(message.worker, 0, "could not be forked: no room"))
             return True
         (descriptor,) = descriptors
         with socket.socket(fileno=descriptor) as control:
@@ -173,26 +174,26 @@ class ForkServer:
             pid = os.fork()
         except OSError as error:
             reason = f"could not be forked: {error.strerror}"
-            self._tell(Exited(worker, 0, reason))
+            self._report(Exited(worker, 0, reason))
             return
         if pid == 0:
             self._be_worker(worker, control)
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as error:
-            # Nobody would reap it.
+            # Without a pidfd, nothing would reap it.
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             reason = f"could not be watched: {error.strerror}"
-            self._tell(Exited(worker, 0, reason))
+            self._report(Exited(worker, 0, reason))
             return
         self._selector.register(pidfd, selectors.EVENT_READ, (worker, pid))
-        self._tell(Forked(worker, pid, request), [pidfd])
+        self._report(Forked(worker, pid, request), [pidfd])
 
     def _be_worker(self, worker: int, control: socket.socket) -> None:
         """
-        In the fork: let go of everything that is not this worker's. Never
-        returns.
+        In the fork: close everything that does not belong to this worker, and serve.
+        Never returns.
         """
         status = 1
         try:
@@ -210,29 +211,30 @@ class ForkServer:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            # Not sys.exit: the frames above are the fork server's.
+            # Not sys.exit: the frames above belong to the fork server.
             os._exit(status)
 
     def _reap(self, worker: int, pid: int) -> None:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            self._tell(Exited(worker, pid, describe(status)))
+            self._report(Exited(worker, pid, describe(status)))
         else:
-            # A debugger that traces it is told first (ptrace(2)), and may have stopped
-            # to look; to wait for it would keep all others from being replaced.
+            # The kernel first reports the end to a debugger that traces the worker
+            # (ptrace(2)), and the debugger may be stopped. Waiting for it would delay
+            # the replacement of all other workers.
             self._traced.append((worker, pid))
 
-    def _tell(self, message: Any, descriptors: list[int] | None = None) -> None:
+    def _report(self, message: Any, descriptors: list[int] | None = None) -> None:
         try:
             send(self._control, message, descriptors or [])
         except OSError:
-            # The supervisor is gone; the next select tells.
+            # The supervisor is gone; the next select reports that.
             pass
 
 
 def describe(status: int) -> str:
     """
-    The end of a process in words, from its status in waitpid(2).
+    Describe how a process ended, from its waitpid(2) status.
     """
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:

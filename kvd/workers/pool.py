@@ -1,5 +1,5 @@
 """
-The workers of a daemon, seen from the supervisor.
+The supervisor's pool of workers: starts them, replaces those that die, and drains them.
 
 ======== =================================== ==================================
 state    means                               next
@@ -7,14 +7,14 @@ state    means                               next
 WAITING  no process; a pause runs            STARTING
 STARTING forked, or about to be              READY, or WAITING if it ends
 READY    serves                              DRAINING, or WAITING if it ends
-DRAINING takes no more, finishes and exits   ENDED, or WAITING if it was not
-                                             told to by the supervisor
+DRAINING accepts nothing new, finishes its   ENDED, or WAITING if the worker is
+         requests and exits                  still wanted
 ENDED    no process, none wanted             STARTING, if one is wanted again
 ======== =================================== ==================================
 
-How many are wanted may change (`kvd.workers.changes`). That a worker has ended is
-learnt from its control socket, whoever reaps it.
-Which connections the ready ones get is a `Distribution`'s to see to.
+The wanted number may change (`kvd.workers.changes`). The pool learns that a worker has
+ended when its control socket closes, whichever process reaps it. A `Distribution`
+brings connections to the ready workers.
 """
 
 from __future__ import annotations
@@ -49,24 +49,25 @@ from kvd.workers.backoff import Backoff
 
 LEAVE_SECONDS: Final = 0.25
 """
-A worker that gets SIGTERM from another process goes on for this time: a service manager
-that ends the whole service signals one process after the other.
+A worker that gets SIGTERM from another process keeps serving for this time: a service
+manager that ends the whole service signals one process after the other.
 """
 
 START_SECONDS: Final = 30.0
 """
-A worker that is not ready after this time is killed.
+The pool kills a worker that is not ready after this time.
 """
 
 RETRY_SECONDS: Final = 1.0
 """
-Before the next try, if the supervisor itself is out of descriptors.
+Pause before the next attempt to start a worker, if the supervisor itself is out of
+descriptors.
 """
 
 END_SECONDS: Final = 2.0
 """
-A process whose control socket has closed is killed after this time. Workers that drain
-get this much beyond the time for draining.
+The pool kills a process this long after its control socket has closed. A draining
+worker has this much beyond its time for draining.
 """
 
 EXPLAIN_SECONDS: Final = 2.0
@@ -77,7 +78,7 @@ How long the fork server may take to say why a worker ended.
 
 class State(Enum):
     """
-    Where a worker is in its life; the module's docstring has the table.
+    A worker's state; the module's docstring has the table.
     """
 
     WAITING = "waiting"
@@ -89,16 +90,17 @@ class State(Enum):
 
 class Forks(Protocol):
     """
-    What makes workers.
+    Starts worker processes.
     """
 
     def fork(self, worker: int, request: int, control: socket.socket) -> None:
         """
-        Make a worker that gets this end of its control socket; owned by this
-        from here on.
+        Start a worker process.
 
         Args:
-            request: LogLine with the answer, which may come late.
+            worker: The worker's number.
+            request: Identifies this request in the answer, which may come late.
+            control: The worker's end of its control socket; owned by this from here on.
         """
 
 
@@ -114,68 +116,69 @@ class Distribution(Protocol):
 
     def leaving(self, worker: int) -> None:
         """
-        A worker is about to be told to drain. What it has not taken yet goes to others
-        at once.
+        A worker is about to drain. Connections that it has not taken yet go to other
+        workers at once.
         """
 
     def left(self, worker: int) -> None:
         """
-        A worker is gone, whether or not it had joined or was leaving. Whatever was on
-        its way to it goes to others at once.
+        A worker is gone, whether or not it had joined or was leaving. Connections on
+        their way to it go to other workers at once.
         """
 
-    def heard(self, worker: int, message: Message) -> None:
+    def received(self, worker: int, message: Message) -> None:
         """
-        A message about connections came from a worker.
+        A worker has sent a message about connections.
         """
 
     def handing_over(self, worker: int) -> int:
         """
-        How many connections are on their way to a worker.
+        The number of connections on their way to a worker.
         """
 
     def finish(self) -> Deferred[None]:
         """
-        Stop listening, and deliver the connections there are. Workers may still leave.
+        Stop listening, and deliver the connections already accepted. Workers may still
+        leave.
 
         Returns:
-            Fires when workers may be told to drain; soon, even if something
-            could not be delivered.
+            Fires when workers may drain; soon, even if some connections could not be
+            delivered.
         """
 
     def close(self) -> None:
         """
-        The last worker has ended: let go of everything.
+        Release everything: the last worker has ended.
         """
 
 
 @dataclass
-class Slot:
+class WorkerRecord:
     """
-    One worker's place; processes come and go in it.
+    What the pool knows of one worker, whichever process serves as it.
     """
 
     number: int
     wanted: bool = True
-    """Whether there should be a process; else the last one is on its way out."""
+    """Whether there should be a process; if not, the last one is ending."""
     state: State = State.WAITING
     pid: int = 0
     pidfd: int = -1
     channel: Channel | None = None
     request: int = 0
-    """Of the fork server, for the present process."""
+    """The number of the request to the fork server that made the present process."""
     started: float = 0.0
     backoff: Backoff = field(default_factory=Backoff)
     timer: Any = None
     reason: str = ""
-    """Why its process ended, where the fork server said so already."""
+    """Why the process ended, if the fork server has reported it already."""
     failure: str = ""
-    """What its process could not do, the last time it said so."""
+    """Why the process cannot serve, as it last reported."""
 
 
 class Pool:
     """
-    Keeps the wanted number of workers alive.
+    Keeps the wanted number of workers running.
     """
 
     _log = Logger()
@@ -190,88 +193,88 @@ class Pool:
     ) -> None:
         """
         Args:
-            settings: The whole of them.
+            settings: All settings.
             distribution: Brings connections to workers.
-            forks: Makes workers.
-            reactor: Watches control sockets and tells the time.
+            forks: Starts worker processes.
+            reactor: Watches control sockets and provides the time.
             serving: Called once, when every worker is ready.
         """
         self.drain_seconds = settings.drain_seconds
-        """How long a worker may take to finish; may change."""
+        """How long a worker may take to finish its requests; may change."""
         self._distribution = distribution
         self._forks = forks
         self._reactor = reactor
         self._serving: Callable[[], None] | None = serving
         self.stopping = False
-        """Whether all are to end."""
+        """Whether all workers are ending."""
         self._stopped: Deferred[None] | None = None
         self._last_call: Any = None
         self._unexplained: dict[int, tuple[int, Any]] = {}
         self._requests = count(1)
-        self.slots = [Slot(number) for number in range(settings.procs)]
+        self.workers = [WorkerRecord(number) for number in range(settings.procs)]
 
     def start(self) -> None:
         """
         Start all workers at once.
         """
-        for slot in self.slots:
-            self._start(slot)
+        for record in self.workers:
+            self._start(record)
 
     def scale_up(self, number: int) -> None:
         """
-        Keep a worker of this number from now on, also if the present one leaves.
-        Numbers follow each other.
+        Keep a worker with this number from now on, and replace it if it leaves. Numbers
+        are consecutive.
         """
-        if number == len(self.slots):
-            self.slots.append(Slot(number, wanted=False, state=State.ENDED))
-        slot = self.slots[number]
-        slot.wanted = True
-        if slot.state is State.ENDED and not self.stopping:
-            # What the last process could not do, this one may.
-            slot.failure = ""
-            self._start(slot)
+        if number == len(self.workers):
+            self.workers.append(WorkerRecord(number, wanted=False, state=State.ENDED))
+        record = self.workers[number]
+        record.wanted = True
+        if record.state is State.ENDED and not self.stopping:
+            # The new process may succeed where the last one failed.
+            record.failure = ""
+            self._start(record)
 
     def scale_down(self, number: int) -> None:
         """
-        Let the worker of this number finish its requests, and keep none afterwards.
+        Let the worker with this number finish its requests, and do not replace it.
         """
-        slot = self.slots[number]
-        slot.wanted = False
-        if slot.state is State.READY:
-            self._cancel(slot)
-            self._leave(slot)
-        elif slot.state is State.WAITING:
-            self._give_up(slot)
-        # One that starts leaves when it is ready.
-        self._tell_once_serving()
+        record = self.workers[number]
+        record.wanted = False
+        if record.state is State.READY:
+            self._cancel(record)
+            self._leave(record)
+        elif record.state is State.WAITING:
+            self._give_up(record)
+        # A starting worker leaves as soon as it is ready.
+        self._report_once_serving()
 
-    def _give_up(self, slot: Slot) -> None:
-        self._cancel(slot)
-        if slot.channel is not None:
-            slot.channel.close()
-            slot.channel = None
-        self._reap(slot, expected=True)
-        slot.state = State.ENDED
+    def _give_up(self, record: WorkerRecord) -> None:
+        self._cancel(record)
+        if record.channel is not None:
+            record.channel.close()
+            record.channel = None
+        self._reap(record, expected=True)
+        record.state = State.ENDED
 
-    def _start(self, slot: Slot) -> None:
-        slot.state = State.STARTING
-        slot.started = self._reactor.seconds()
+    def _start(self, record: WorkerRecord) -> None:
+        record.state = State.STARTING
+        record.started = self._reactor.seconds()
         try:
-            slot.channel, far = self._connect(slot)
+            record.channel, far = self._connect(record)
         except OSError as error:
             self._log.error(
                 "worker {worker} cannot be started for now: {error}",
-                worker=slot.number,
+                worker=record.number,
                 error=error.strerror,
             )
-            slot.state = State.WAITING
-            slot.timer = self._reactor.callLater(RETRY_SECONDS, self._start, slot)
+            record.state = State.WAITING
+            record.timer = self._reactor.callLater(RETRY_SECONDS, self._start, record)
             return
-        slot.request = next(self._requests)
-        self._forks.fork(slot.number, slot.request, far)
-        slot.timer = self._reactor.callLater(START_SECONDS, self._too_slow, slot)
+        record.request = next(self._requests)
+        self._forks.fork(record.number, record.request, far)
+        record.timer = self._reactor.callLater(START_SECONDS, self._too_slow, record)
 
-    def _connect(self, slot: Slot) -> tuple[Channel, socket.socket]:
+    def _connect(self, record: WorkerRecord) -> tuple[Channel, socket.socket]:
         """
         Returns:
             Our end of a control socket, and the worker's.
@@ -280,60 +283,64 @@ class Pool:
         try:
             channel = Channel(
                 near,
-                lambda message, descriptors: self._received(slot, message, descriptors),
-                lambda: self._lost(slot),
+                lambda message, descriptors: self._received(
+                    record, message, descriptors
+                ),
+                lambda: self._lost(record),
                 self._reactor,
             )
         except OSError:
-            # The kernel watches no more (epoll_ctl(2)).
+            # The kernel watches no more descriptors (epoll_ctl(2)).
             near.close()
             far.close()
             raise
         return channel, far
 
-    def _too_slow(self, slot: Slot) -> None:
-        slot.timer = None
+    def _too_slow(self, record: WorkerRecord) -> None:
+        record.timer = None
         self._log.warn(
             "worker {worker} was not ready after {seconds:g} seconds and is killed",
-            worker=slot.number,
+            worker=record.number,
             seconds=START_SECONDS,
         )
-        self._retire(slot)
+        self._retire(record)
 
-    def _still_there(self, slot: Slot) -> None:
-        slot.timer = None
+    def _still_there(self, record: WorkerRecord) -> None:
+        record.timer = None
         self._log.warn(
             "worker {worker} (process {pid}) did not end and is killed",
-            worker=slot.number,
-            pid=slot.pid,
+            worker=record.number,
+            pid=record.pid,
         )
-        self._retire(slot)
+        self._retire(record)
 
-    def _retire(self, slot: Slot) -> None:
-        assert slot.channel is not None
-        slot.channel.close()
-        self._lost(slot)
+    def _retire(self, record: WorkerRecord) -> None:
+        assert record.channel is not None
+        record.channel.close()
+        self._lost(record)
 
-    # -- what is heard --------------------------------------------------------
+    # -- reports from processes --------------------------------------------------------
 
     def forked(self, worker: int, pid: int, pidfd: int, request: int) -> None:
         """
-        The fork server has made a worker.
+        The fork server has started a worker process.
 
         Args:
-            pidfd: Of its process; the pool's to close. Or -1: then the close of
-                its control socket alone can end it.
-            request: Which one this answers.
+            worker: The worker's number.
+            pid: Of the process.
+            pidfd: Of the process; owned by the pool. If it is -1, only closing the
+                control socket can end the process.
+            request: The request that this answers.
         """
-        slot = self.slots[worker]
-        if slot.channel is None or request != slot.request:
-            # Given up before it was heard of. It ends when it finds its control socket
-            # closed, if it gets as far as that.
+        record = self.workers[worker]
+        if record.channel is None or request != record.request:
+            # The pool gave it up before this report came. The process ends when it
+            # finds its control socket closed, if it gets that far.
             self._kill_later(pidfd)
-        elif not slot.pid:
-            slot.pid, slot.pidfd = pid, pidfd
+        elif not record.pid:
+            record.pid, record.pidfd = pid, pidfd
         elif pidfd != -1:
-            # The worker itself was faster to tell.
+            # The worker's own report came first.
             os.close(pidfd)
 
     def exited(self, worker: int, pid: int, reason: str) -> None:
@@ -353,115 +360,120 @@ class Pool:
                 reason=reason,
             )
             return
-        slot = self.slots[worker]
-        if slot.pid == pid:
-            slot.reason = reason
+        record = self.workers[worker]
+        if record.pid == pid:
+            record.reason = reason
 
-    def _received(self, slot: Slot, message: Message, descriptors: list[int]) -> None:
+    def _received(
+        self, record: WorkerRecord, message: Message, descriptors: list[int]
+    ) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
         if isinstance(message, LogLine):
             self._log.emit(
                 LogLevel.levelWithName(message.level),
                 "worker {worker}: {text}",
-                worker=slot.number,
+                worker=record.number,
                 text=message.text,
-                # The worker has done so.
+                # The worker has limited it already.
                 **{PASSES: True},
             )
         elif isinstance(message, Failed):
-            # Said again only if it is something else: it will be tried often.
-            if message.sentence != slot.failure:
+            # Logged again only if the reason changes: there will be many attempts.
+            if message.sentence != record.failure:
                 self._log.error(
                     "worker {worker} cannot serve: {reason}",
-                    worker=slot.number,
+                    worker=record.number,
                     reason=message.sentence,
                 )
-            slot.failure = message.sentence
+            record.failure = message.sentence
         elif isinstance(message, Ready):
-            self._cancel(slot)
-            slot.state = State.READY
-            slot.failure = ""
-            if slot.pidfd == -1 and message.pid and slot.pid in {0, message.pid}:
-                # The fork server died between making it and saying so, or there was
-                # no room for a descriptor. The worker is there, so its number is no
-                # other process's.
-                slot.pid, slot.pidfd = message.pid, _pidfd_of(message.pid)
-            if not slot.wanted:
-                self._leave(slot)
+            self._cancel(record)
+            record.state = State.READY
+            record.failure = ""
+            if record.pidfd == -1 and message.pid and record.pid in {0, message.pid}:
+                # The fork server died between starting the process and reporting it, or
+                # there was no room for a descriptor. The worker is alive, so no other
+                # process has its pid.
+                record.pid, record.pidfd = message.pid, _pidfd_of(message.pid)
+            if not record.wanted:
+                self._leave(record)
                 return
-            assert slot.channel is not None
-            self._distribution.joined(slot.number, slot.channel)
-            self._tell_once_serving()
-        elif isinstance(message, Leaving) and slot.state is State.READY:
-            if slot.timer is None and not self.stopping:
-                slot.timer = self._reactor.callLater(LEAVE_SECONDS, self._leave, slot)
+            assert record.channel is not None
+            self._distribution.joined(record.number, record.channel)
+            self._report_once_serving()
+        elif isinstance(message, Leaving) and record.state is State.READY:
+            if record.timer is None and not self.stopping:
+                record.timer = self._reactor.callLater(
+                    LEAVE_SECONDS, self._leave, record
+                )
         elif isinstance(message, Acknowledged | Refused | Unplaced):
-            self._distribution.heard(slot.number, message)
+            self._distribution.received(record.number, message)
 
-    def _leave(self, slot: Slot) -> None:
-        slot.state = State.DRAINING
-        self._distribution.leaving(slot.number)
-        assert slot.channel is not None
+    def _leave(self, record: WorkerRecord) -> None:
+        record.state = State.DRAINING
+        self._distribution.leaving(record.number)
+        assert record.channel is not None
         seconds = self.drain_seconds
-        slot.channel.send(Drain(seconds, others_serve=True))
-        # One that hears nothing would never end, nor what waits for its end.
-        slot.timer = self._reactor.callLater(
-            seconds + END_SECONDS, self._still_there, slot
+        record.channel.send(Drain(seconds, others_serve=True))
+        # A worker that does not respond would never end, nor would a change that waits
+        # for its end.
+        record.timer = self._reactor.callLater(
+            seconds + END_SECONDS, self._still_there, record
         )
 
-    def _tell_once_serving(self) -> None:
+    def _report_once_serving(self) -> None:
         if self._serving is not None and all(
-            slot.state is State.READY for slot in self.slots if slot.wanted
+            record.state is State.READY for record in self.workers if record.wanted
         ):
             serving, self._serving = self._serving, None
             serving()
 
-    def _lost(self, slot: Slot) -> None:
+    def _lost(self, record: WorkerRecord) -> None:
         """
-        A worker's control socket has closed: its process has ended, or will.
+        A worker's control socket has closed: its process has ended, or will soon.
         """
-        self._cancel(slot)
-        slot.channel = None
-        self._distribution.left(slot.number)
-        worked = slot.state is not State.STARTING and not slot.failure
-        told = bool(slot.failure) and not worked
-        expected = told or self.stopping or slot.state is State.DRAINING
-        self._reap(slot, expected)
+        self._cancel(record)
+        record.channel = None
+        self._distribution.left(record.number)
+        worked = record.state is not State.STARTING and not record.failure
+        reported = bool(record.failure) and not worked
+        expected = reported or self.stopping or record.state is State.DRAINING
+        self._reap(record, expected)
         if self.stopping:
-            slot.state = State.ENDED
+            record.state = State.ENDED
             self._end_when_all_ended()
             return
-        if not slot.wanted:
-            slot.state = State.ENDED
+        if not record.wanted:
+            record.state = State.ENDED
             return
-        slot.state = State.WAITING
-        lived_seconds = self._reactor.seconds() - slot.started
-        pause = slot.backoff.pause_after(lived_seconds, worked)
+        record.state = State.WAITING
+        lived_seconds = self._reactor.seconds() - record.started
+        pause = record.backoff.pause_after(lived_seconds, worked)
         if pause:
-            slot.timer = self._reactor.callLater(pause, self._start, slot)
+            record.timer = self._reactor.callLater(pause, self._start, record)
         else:
-            self._start(slot)
+            self._start(record)
 
-    def _reap(self, slot: Slot, expected: bool) -> None:
+    def _reap(self, record: WorkerRecord, expected: bool) -> None:
         """
-        Have the process end, and log why it did.
+        Make sure that the process ends, and log why it ended.
         """
-        pid, pidfd, reason = slot.pid, slot.pidfd, slot.reason
-        slot.pid, slot.pidfd, slot.reason = 0, -1, ""
+        pid, pidfd, reason = record.pid, record.pidfd, record.reason
+        record.pid, record.pidfd, record.reason = 0, -1, ""
         self._kill_later(pidfd)
         if expected or not pid:
             return
         if reason:
             self._log.warn(
                 "worker {worker} (process {pid}) {reason}; it is replaced",
-                worker=slot.number,
+                worker=record.number,
                 pid=pid,
                 reason=reason,
             )
             return
         timer = self._reactor.callLater(EXPLAIN_SECONDS, self._unexplain, pid)
-        self._unexplained[pid] = (slot.number, timer)
+        self._unexplained[pid] = (record.number, timer)
 
     def _kill_later(self, pidfd: int) -> None:
         if pidfd != -1:
@@ -470,15 +482,16 @@ class Pool:
     def _unexplain(self, pid: int) -> None:
         worker, _ = self._unexplained.pop(pid)
         self._log.warn(
-            "worker {worker} (process {pid}) has ended, nobody saw why; it is replaced",
+            "worker {worker} (process {pid}) has ended for an unknown reason; it is"
+            " replaced",
             worker=worker,
             pid=pid,
         )
 
-    def _cancel(self, slot: Slot) -> None:
-        if slot.timer is not None:
-            slot.timer.cancel()
-            slot.timer = None
+    def _cancel(self, record: WorkerRecord) -> None:
+        if record.timer is not None:
+            record.timer.cancel()
+            record.timer = None
 
     # -- the end --------------------------------------------------------------
 
@@ -491,16 +504,16 @@ class Pool:
         """
         self.stopping = True
         stopped = self._stopped = Deferred()
-        for slot in self.slots:
-            self._cancel(slot)
-            # Who is draining already does so by its own clock.
-            if slot.state in {State.WAITING, State.STARTING}:
-                self._give_up(slot)
+        for record in self.workers:
+            self._cancel(record)
+            # Workers that drain already have their own deadline.
+            if record.state in {State.WAITING, State.STARTING}:
+                self._give_up(record)
         end = self._reactor.seconds() + self.drain_seconds
         self._last_call = self._reactor.callLater(
             self.drain_seconds + END_SECONDS, self._kill_all
         )
-        # First: who has drained takes nothing more.
+        # Deliver first: a worker that has drained takes nothing more.
         delivered = self._distribution.finish()
         delivered.addCallback(lambda _: self._drain_until(end))
         self._end_when_all_ended()
@@ -508,26 +521,26 @@ class Pool:
 
     def _drain_until(self, end: float) -> None:
         seconds = max(0.0, end - self._reactor.seconds())
-        for slot in self.slots:
-            if slot.state is State.READY:
-                assert slot.channel is not None
-                slot.state = State.DRAINING
-                slot.channel.send(Drain(seconds))
+        for record in self.workers:
+            if record.state is State.READY:
+                assert record.channel is not None
+                record.state = State.DRAINING
+                record.channel.send(Drain(seconds))
 
     def _kill_all(self) -> None:
         self._last_call = None
-        for slot in self.slots:
-            if slot.pidfd != -1:
+        for record in self.workers:
+            if record.pidfd != -1:
                 self._log.warn(
                     "worker {worker} (process {pid}) did not end and is killed",
-                    worker=slot.number,
-                    pid=slot.pid,
+                    worker=record.number,
+                    pid=record.pid,
                 )
-                _kill(slot.pidfd)
+                _kill(record.pidfd)
 
     def _end_when_all_ended(self) -> None:
         if self._stopped is None or any(
-            slot.state is not State.ENDED for slot in self.slots
+            record.state is not State.ENDED for record in self.workers
         ):
             return
         if self._last_call is not None:
@@ -545,7 +558,7 @@ def _pidfd_of(pid: int) -> int:
     try:
         return os.pidfd_open(pid)
     except OSError:
-        # Then the close of its control socket alone can end it.
+        # Then only closing its control socket can end it.
         return -1
 
 
@@ -553,7 +566,7 @@ def _kill(pidfd: int) -> None:
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
-        # It has ended: what a control socket's close announces.
+        # It has ended already, as the close of its control socket shows.
         pass
 
 

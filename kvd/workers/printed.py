@@ -1,8 +1,9 @@
 """
-What a fork server and its workers print to standard error, in the log.
+Logs what the fork server and its workers print to standard error.
 
-That is little: a worker's log comes over its control socket. It is what Python or a
-library says when it cannot go on, and workers must not wait for somebody to read it.
+That is little, since a worker sends its log over its control socket: mostly what Python
+or a library prints before the process ends. The supervisor reads it, so that a worker
+never blocks on a full pipe.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from twisted.logger import Logger
 
 READ_BYTES: Final = 64 * 1024
 """
-For one event.
+How much to read per event.
 """
 
 MAX_LINE_BYTES: Final = 8192
 """
-What is longer is told in pieces.
+Longer lines are logged in pieces.
 """
 
 
 class Printed(FileDescriptor):
     """
-    Reads a pipe until all who can write to it have ended.
+    Reads a pipe until every process that can write to it has ended.
     """
 
     _log = Logger()
@@ -62,10 +63,10 @@ class Printed(FileDescriptor):
             lines.append(rest[:MAX_LINE_BYTES])
             rest = rest[MAX_LINE_BYTES:]
         self._rest = rest
-        self._tell(lines)
+        self._report(lines)
 
-    def _tell(self, lines: list[bytes]) -> None:
-        # Together, as a traceback is: the log is limited by the line.
+    def _report(self, lines: list[bytes]) -> None:
+        # As one event, like a traceback: the log limits how many events pass.
         text = b"\n".join(lines).decode("utf-8", "backslashreplace")
         if text.strip():
             self._log.error("printed by the fork server or a worker: {text}", text=text)
@@ -78,4 +79,4 @@ class Printed(FileDescriptor):
             return
         self.stopReading()
         self._pipe.close()
-        self._tell([self._rest])
+        self._report([self._rest])

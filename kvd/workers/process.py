@@ -1,5 +1,5 @@
 """
-The fork server, seen from the supervisor: started, fed, and started anew.
+The supervisor's side of the fork server: starts it, sends it requests, and restarts it.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from kvd.workers.printed import Printed
 
 END_SECONDS: Final = 5.0
 """
-A fork server whose control socket has closed may take so long to end.
+How long a fork server may take to end after its control socket has closed.
 """
 
 REAP_SECONDS: Final = 0.05
 """
-How often it is looked whether it has.
+How often to check whether it has ended.
 """
 
 
-class Hearer(Protocol):
+class WorkerObserver(Protocol):
     """
-    Who wants to know of workers made and ended.
+    Is notified when workers start and end.
     """
 
     def forked(self, worker: int, pid: int, pidfd: int, request: int) -> None:
         """
-        A worker is made, as this request asked; the pidfd is the hearer's, or -1 if
-        there was no room for it.
+        A worker has started, as this request asked. The observer owns the pidfd, which
+        is -1 if there was no room for it.
         """
 
     def exited(self, worker: int, pid: int, reason: str) -> None:
@@ -50,8 +50,8 @@ class Hearer(Protocol):
 
 class ForkServerProcess:
     """
-    Keeps one fork server alive. Its end ends no worker: their control sockets
-    lead to the supervisor.
+    Keeps one fork server running. Workers survive its end, since their control sockets
+    are connected to the supervisor.
 
     Provides `kvd.workers.pool.Forks`.
     """
@@ -68,12 +68,12 @@ class ForkServerProcess:
     ) -> None:
         """
         Args:
-            settings: What workers will need.
-            scoreboard: A descriptor of its memory, which stays the caller's.
+            settings: The workers' settings.
+            scoreboard: A descriptor of the scoreboard's memory; owned by the caller.
             reactor: Watches the control socket.
-            spawn: Starts a process.
-            held: What the store is in, which stays the caller's (`IHeldStoreMaker`);
-                None: it has nothing of that kind.
+            spawn: Starts a fork server process.
+            held: A descriptor of what the store is in (`IHeldStoreMaker`); owned by the
+                caller. None: the store has no such descriptor.
         """
         self._settings = settings
         self._reactor = reactor
@@ -87,13 +87,13 @@ class ForkServerProcess:
         self._backoff = Backoff()
         self._timer: Any = None
         self._waiting: list[tuple[Fork, socket.socket]] = []
-        self._hearer: Hearer
+        self._observer: WorkerObserver
 
-    def start(self, hearer: Hearer) -> None:
+    def start(self, observer: WorkerObserver) -> None:
         """
-        Start the first one.
+        Start the fork server.
         """
-        self._hearer = hearer
+        self._observer = observer
         self._begin()
 
     def _begin(self) -> None:
@@ -121,12 +121,12 @@ class ForkServerProcess:
     def _spawn_one(self) -> Channel:
         """
         Returns:
-            To it.
+            The channel to a new fork server.
         """
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
             try:
-                # First: the kernel may watch no more (epoll_ctl(2)).
+                # First, since the kernel may watch no more descriptors (epoll_ctl(2)).
                 channel = Channel(near, self._received, self._lost, self._reactor)
             except OSError:
                 near.close()
@@ -142,7 +142,7 @@ class ForkServerProcess:
             Printed(process.stderr, self._reactor)
         except OSError:
             process.stderr.close()
-            # By which it is told to end.
+            # The fork server ends when its channel closes.
             channel.close()
             self._reap(process, self._reactor.seconds() + END_SECONDS)
             raise
@@ -150,7 +150,7 @@ class ForkServerProcess:
 
     def fork(self, worker: int, request: int, control: socket.socket) -> None:
         """
-        See `kvd.workers.pool.Forks`. While there is no fork server, it waits.
+        See `kvd.workers.pool.Forks`. The request waits while there is no fork server.
         """
         fork = Fork(worker, request)
         if self._channel is None:
@@ -161,8 +161,8 @@ class ForkServerProcess:
 
     def load(self, settings: Settings) -> None:
         """
-        Make workers with other settings from now on. The present fork server ends
-        with the last of those that it has made.
+        Start workers with other settings from now on. The present fork server ends
+        with the last worker that it has started.
         """
         self._settings = settings
         if self._channel is not None:
@@ -174,15 +174,15 @@ class ForkServerProcess:
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Forked):
-            # Dropped where there is no room for it.
+            # The kernel drops the pidfd if this process has no room for it.
             (pidfd,) = descriptors or (-1,)
             self._worked = True
-            self._hearer.forked(message.worker, message.pid, pidfd, message.request)
+            self._observer.forked(message.worker, message.pid, pidfd, message.request)
             return
         for descriptor in descriptors:
             os.close(descriptor)
         if isinstance(message, Exited):
-            self._hearer.exited(message.worker, message.pid, message.reason)
+            self._observer.exited(message.worker, message.pid, message.reason)
 
     def _lost(self) -> None:
         self._channel = None
@@ -199,8 +199,8 @@ class ForkServerProcess:
 
     def stop(self) -> None:
         """
-        End it, and wait until it has. Called when no worker is wanted any more,
-        and nobody is served.
+        End the fork server, and wait until it has ended. Call this when no worker is
+        wanted and no client is served any more.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -235,7 +235,7 @@ class ForkServerProcess:
 
 def _await_end(process: subprocess.Popen[bytes]) -> None:
     try:
-        # It has nothing left to do; this takes milliseconds.
+        # The fork server has nothing left to do, so this takes milliseconds.
         process.wait(END_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()

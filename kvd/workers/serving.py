@@ -1,8 +1,8 @@
 """
-What one process serves: a store, the sockets it accepts from, and the
-connections that came of them.
+The server in one process: a store, the sockets that the process accepts from, and its
+connections.
 
-The twistd process itself has one with ``--procs 0``, otherwise each worker.
+With ``--procs 0`` the twistd process itself has one, otherwise each worker.
 """
 
 from __future__ import annotations
@@ -38,40 +38,41 @@ from kvd.net.transport import close_both_ways, name_of
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import Limits, Settings, User
 
-# How often the connections are asked whether they have waited for too long.
+# How often to check connections for timeouts.
 CHECK_SECONDS: Final = 1.0
 
 FRESH_SECONDS: Final = 1.0
 """
-While draining: so long is a request of a client that is idle waited for, but no longer
-than half of the time that there is.
+How long a draining process waits for a request on an idle connection, but no longer
+than half of the time for draining.
 """
 
 EXCLUSIVE_BATCH: Final = 16
 """
-How many connections are accepted per wake-up from a socket that no other process
-accepts from, if they come meanwhile: a turn of the reactor for each would cost a sixth
-more for each short connection.
+How many connections to accept per wake-up from a socket that no other process accepts
+from, if more arrive meanwhile: a turn of the reactor for each would cost a sixth more
+for each short connection.
 """
 
-# What is broken off at the end of draining ends within so many seconds, or is
-# left to the end of the process.
+# How long to wait for connections that were aborted at the end of draining. Those that
+# remain end with the process.
 BREAK_OFF_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
 class LoadedPlugins:
     """
-    What the settings choose by name, imported.
+    The plugins that the settings choose by name, imported.
 
-    Looking a name up walks through all plugins that are installed, and writes
-    into memory that forks share: a MiB for each worker, if each does it.
+    Looking up a name searches all installed plugins, and writes to memory that forks
+    share: one MiB for each worker, if each does it.
     """
 
     store: IStoreMaker
     dialects: Dialects
     held: int | None = None
-    """What the store is in, as the supervisor has opened it; see `IHeldStoreMaker`."""
+    """A descriptor of what the store is in, which the supervisor has opened; see
+    `IHeldStoreMaker`."""
 
     def open_store(self, settings: Settings) -> IStore:
         """
@@ -89,7 +90,7 @@ class LoadedPlugins:
 
 def load_plugins(settings: Settings) -> LoadedPlugins:
     """
-    Import what is chosen.
+    Import the plugins that the settings choose.
 
     Raises:
         OperatorError: A plugin cannot be used.
@@ -99,14 +100,14 @@ def load_plugins(settings: Settings) -> LoadedPlugins:
 
 def load_store(settings: Settings, user: User | None = None) -> IStoreMaker:
     """
-    Import the store that is chosen.
+    Import the store that the settings choose.
 
     Args:
-        settings: The whole of them.
-        user: Whom this process will be when it opens the store, if it is another.
+        settings: All settings.
+        user: The user that this process will switch to before it opens the store.
 
     Raises:
-        OperatorError: It cannot be used.
+        OperatorError: The store cannot be used.
     """
     maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
     if IFileStoreMaker.providedBy(maker):
@@ -118,8 +119,8 @@ class Serving:
     """
     Accepts connections and serves them, until it is drained.
 
-    The order of its life: `start`, any number of `listen` and `unlisten`,
-    `drain`, `stop`.
+    Call `start`, then `listen` and `unlisten` any number of times, then `drain`, then
+    `stop`.
     """
 
     _log = Logger()
@@ -134,11 +135,11 @@ class Serving:
     ) -> None:
         """
         Args:
-            settings: The whole of them, with the addresses that sockets really have.
+            settings: All settings, with the actual addresses of the sockets.
             worker: The number of this worker, for its logs.
             reactor: Adopts the sockets (`kvd.net.reactor`).
-            row: Where this process counts; None: only for itself.
-            parts: Of these settings; None: they are loaded by `start`.
+            row: Where this process counts; None: a row that only it can read.
+            parts: The plugins that the settings choose; None: `start` loads them.
         """
         self._row = row or lone_row()
         self._parts = parts
@@ -146,15 +147,15 @@ class Serving:
         self._worker = worker
         self._reactor = reactor
         self.factory = HttpFactory(self)
-        """For connections that are handed over to this process."""
+        """Serves connections that are handed over to this process."""
         self._ports: dict[str, Port] = {}
         self._writers: list[Writer] = []
         self.may_accept: Callable[[int], bool] = lambda waiting: True
-        """Asked before each connection that this process would accept from a socket
-        that others accept from too, with how many wait there."""
+        """Called before this process accepts a connection from a socket that other
+        processes accept from too, with how many connections wait there."""
         self.share_of: Callable[[int], int] = lambda waiting: waiting
-        """Asked how many of those that wait there are this process's to take in one
-        turn."""
+        """Returns how many of the connections that wait there this process may accept
+        in one turn."""
         self._full = False
         self._drained: Deferred[None] | None = None
         self._checking = LoopingCall(self._check)
@@ -192,8 +193,8 @@ class Serving:
 
     def serve_idle(self) -> Callable[[int], bool]:
         """
-        What serves a request without any call of its connection, given a descriptor
-        that can be read; see `FastPath.serve_idle`.
+        Returns a function that serves a request on a readable descriptor without
+        calling its connection; see `FastPath.serve_idle`.
         """
         fast_path = self._process.fast_path
         return _leave_all if fast_path is None else fast_path.serve_idle
@@ -220,7 +221,8 @@ class Serving:
 
     def _thread_for(self, path: str) -> Callable[[Callable[[], None]], Deferred[None]]:
         """
-        Where a file is written that may never take what is written.
+        Returns a function that defers work to a thread for one file: a write to it may
+        block for ever.
         """
         writer = Writer(path)
         self._writers.append(writer)
@@ -236,10 +238,10 @@ class Serving:
         Accept from a socket.
 
         Args:
-            name: For `unlisten`; a socket of the same name gives way.
+            name: For `unlisten`; replaces a socket of the same name.
             sock: Listening and non-blocking. The caller closes it, now or later.
-            exclusive: Whether no other process accepts from it; else others get their
-                share of the connections.
+            exclusive: Whether this is the only process that accepts from it; if not,
+                other processes get their share of the connections.
 
         Raises:
             OSError: This process has no descriptor left for it.
@@ -255,8 +257,8 @@ class Serving:
 
     def unlisten(self, name: str) -> None:
         """
-        Accept no more from a socket. What waits in its queue stays there for
-        others who hold it. A name that is not known is none of this process's.
+        Stop accepting from a socket. Connections in its queue stay there for other
+        processes that hold it. An unknown name is ignored.
         """
         port = self._ports.pop(name, None)
         if port is not None:
@@ -264,7 +266,7 @@ class Serving:
 
     def served(self, protocol: HttpConnection) -> None:
         """
-        A connection has begun, whoever accepted it; also while draining.
+        A connection has begun, whichever process accepted it; also while draining.
         """
         process = self._process
         if process.draining:
@@ -291,7 +293,7 @@ class Serving:
             try:
                 connection.check_time(now)
             except Exception:
-                # A mistake of ours; the others' time must go on all the same.
+                # A bug in kvd; the other connections must still be checked.
                 self._log.failure("the time of a connection cannot be checked")
                 connection.abort()
 
@@ -299,14 +301,16 @@ class Serving:
 
     def drain(self, seconds: float, others_serve: bool = False) -> Deferred[None]:
         """
-        Take what already waits in the accept queues, then no more; let requests in
-        service finish, and close idle connections. Whoever is connected may ask once
-        more, within `FRESH_SECONDS`, and hears in the reply that the connection ends.
+        Accept the connections that already wait in the accept queues, then stop
+        accepting. Let requests in progress finish, and close idle connections. A client
+        that is connected may send one more request within `FRESH_SECONDS`; the reply
+        says that the connection will close.
 
         Args:
-            seconds: After so many, what is left is broken off: uploads are
-                discarded, replies end early.
-            others_serve: They take what waits.
+            seconds: After this time, the remaining connections are aborted: uploads are
+                discarded, replies are cut off.
+            others_serve: Whether other workers take the connections in the accept
+                queues.
 
         Returns:
             Fires when no connection is left.
@@ -344,7 +348,7 @@ class Serving:
         connections = list(self._process.connections)
         self._log.warn(
             "{count} connections were still busy after {seconds} seconds of"
-            " draining and are broken off",
+            " draining and are aborted",
             count=len(connections),
             seconds=seconds,
         )
@@ -355,7 +359,7 @@ class Serving:
 
     def stop(self) -> Deferred[None]:
         """
-        Close the store and write what was gathered for the logs.
+        Close the store and write the buffered log entries.
         """
         self._checking.stop()
         if self._pipe is not None:
@@ -367,7 +371,7 @@ class Serving:
             try:
                 await closed
             finally:
-                # All have begun; these never fail.
+                # All of these writes have begun, and they never fail.
                 for one in written:
                     await one
                 for writer in self._writers:
@@ -382,8 +386,8 @@ def _leave_all(descriptor: int) -> bool:
 
 class HttpFactory(ServerFactory):
     """
-    Serves connections of a process: from a socket that no other process accepts from,
-    or handed over.
+    Serves connections from a socket that no other process accepts from, and those that
+    were handed over.
     """
 
     batch_size = None
@@ -394,14 +398,14 @@ class HttpFactory(ServerFactory):
 
     def share(self, waiting: int) -> int:
         """
-        All that wait: no other process would take them.
+        All that wait, since no other process would accept them.
         """
         return max(waiting, EXCLUSIVE_BATCH)
 
     def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
         """
-        See `ServerFactory.take_descriptor`. So a connection that was no longer than its
-        only request never has a socket of Python's.
+        See `ServerFactory.take_descriptor`. A connection that ends with its only
+        request never gets a Python socket.
         """
         process = self._serving._process
         fast_path = process.fast_path
@@ -411,8 +415,8 @@ class HttpFactory(ServerFactory):
 
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
-        See `ServerFactory.take`. A connection that was no longer than its only request
-        never has a protocol, if the fast path serves that.
+        See `ServerFactory.take`. A connection that ends with its only request never
+        gets a protocol, if the fast path serves the request.
         """
         process = self._serving._process
         fast_path = process.fast_path
@@ -423,7 +427,7 @@ class HttpFactory(ServerFactory):
         try:
             outcome = fast_path.serve(connection.fileno())
         except OSError:
-            # Reading again will show an end.
+            # The next read will report the end.
             outcome = NOTHING
         if outcome == SERVED | CLOSES:
             close_both_ways(connection)
@@ -436,7 +440,7 @@ class HttpFactory(ServerFactory):
         self, process: ProcessContext, fast_path: FastPath, peer: Any, seconds: float
     ) -> None:
         """
-        Count a connection that was no longer than its only request.
+        Count a connection that ended with its only request.
         """
         process.row.opened()
         process.row.closed()
@@ -475,7 +479,7 @@ class SharedFactory(HttpFactory):
 
     def __init__(self, serving: Serving) -> None:
         super().__init__(serving)
-        # Asked each time: who answers may change.
+        # Looked up for each call, since the attribute may change.
         self.gate = lambda waiting: serving.may_accept(waiting)
 
     def share(self, waiting: int) -> int:
@@ -487,8 +491,8 @@ class SharedFactory(HttpFactory):
 
 def check_interval(limits: Limits) -> float:
     """
-    How often to look for waits that are over: a quarter of the shortest
-    bound, at most a second.
+    How often to check for timeouts: a quarter of the shortest timeout, at most a
+    second.
     """
     shortest = min(
         limits.idle_seconds,

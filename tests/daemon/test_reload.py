@@ -23,7 +23,7 @@ from kvd.settings import Settings, StoreLocation, TCPAddress
 SETTINGS = Settings(procs=2)
 
 
-class PlayedChanging:
+class PlayedChanges:
     """
     Remembers what it should do.
     """
@@ -37,7 +37,7 @@ class PlayedChanging:
 
     def adopt(self, settings: Settings) -> Deferred[None]:
         """
-        See `kvd.workers.changes.Changing`.
+        See `kvd.workers.changes.Changes`.
         """
         self.adopted.append(settings)
         return self.answer
@@ -66,15 +66,15 @@ class ReloadTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.changing = PlayedChanging()
+        self.changes = PlayedChanges()
 
     def reload(self, read: Callable[[], Settings]) -> list[LogEvent]:
         """
         What is logged meanwhile.
         """
-        changing: Any = self.changing
+        changes: Any = self.changes
         with capturedLogs() as events:
-            reloading = Reload(SETTINGS, read, check_at_once, changing)
+            reloading = Reload(SETTINGS, read, check_at_once, changes)
             self.successResultOf(reloading.start())
         return list(events)
 
@@ -85,7 +85,7 @@ class ReloadTests(SynchronousTestCase):
         new = replace(SETTINGS, policy="shared", procs=5, splice=False)
 
         assert [] == self.reload(lambda: new)
-        assert [new] == self.changing.adopted
+        assert [new] == self.changes.adopted
 
     def test_what_cannot_is_said_and_left(self) -> None:
         """
@@ -106,7 +106,7 @@ class ReloadTests(SynchronousTestCase):
             event["name"] for event in events if "name" in event
         ]
         assert 3 == events[-1]["procs"]
-        assert [replace(SETTINGS, procs=3, splice=False)] == self.changing.adopted
+        assert [replace(SETTINGS, procs=3, splice=False)] == self.changes.adopted
 
     def test_what_cannot_be_read_changes_nothing(self) -> None:
         """
@@ -119,7 +119,7 @@ class ReloadTests(SynchronousTestCase):
         (event,) = self.reload(refuse)
 
         assert "there is no setting 'polcy'" == event["reason"]
-        assert [] == self.changing.adopted
+        assert [] == self.changes.adopted
 
     def test_what_cannot_be_written_changes_nothing(self) -> None:
         """
@@ -132,7 +132,7 @@ class ReloadTests(SynchronousTestCase):
             (event,) = self.reload(lambda new=new: new)  # type: ignore[misc]
             assert "/absent/" in event["reason"]
 
-        assert [] == self.changing.adopted
+        assert [] == self.changes.adopted
 
     def test_of_two_readings_the_later_counts(self) -> None:
         """
@@ -145,22 +145,22 @@ class ReloadTests(SynchronousTestCase):
             checks.append(Deferred())
             return checks[-1]
 
-        changing: Any = self.changing
-        reloading = Reload(SETTINGS, read.pop, check, changing)
+        changes: Any = self.changes
+        reloading = Reload(SETTINGS, read.pop, check, changes)
         ended = [reloading.start() for _ in range(2)]
-        assert [] == self.changing.adopted
+        assert [] == self.changes.adopted
         for checked in reversed(checks):
             checked.callback(None)
         for one in ended:
             self.successResultOf(one)
 
-        assert [5] == [settings.procs for settings in self.changing.adopted]
+        assert [5] == [settings.procs for settings in self.changes.adopted]
 
     def test_what_cannot_be_done_is_said(self) -> None:
         """
         Another change may be under way.
         """
-        self.changing.answer = fail(ChangeImpossible("not now"))
+        self.changes.answer = fail(ChangeImpossible("not now"))
         (event,) = self.reload(lambda: SETTINGS)
 
         assert "not now" == event["reason"]
@@ -180,7 +180,7 @@ class ReloadTests(SynchronousTestCase):
         """
         With its traceback.
         """
-        self.changing.answer = fail(ZeroDivisionError())
+        self.changes.answer = fail(ZeroDivisionError())
         self.reload(lambda: SETTINGS)
 
         assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))

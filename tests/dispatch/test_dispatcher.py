@@ -63,7 +63,7 @@ class Worker(ServerFactory):
     ) -> None:
         self.number = number
         self.served: list[socket.socket] = []
-        self.dealt: list[int] = []
+        self.dispatched: list[int] = []
         """The sizes of the batches that came."""
         self.took_seconds = 0.0
         """For how long each connection keeps the worker."""
@@ -80,7 +80,7 @@ class Worker(ServerFactory):
     def _told(self, message: Message, descriptors: list[int]) -> None:
         assert isinstance(message, Acknowledged | Refused)
         self.told.append(message)
-        self._dispatcher.heard(self.number, message)
+        self._dispatcher.received(self.number, message)
 
     def _lost(self) -> None:
         self._dispatcher.left(self.number)
@@ -90,7 +90,7 @@ class Worker(ServerFactory):
             self.adopting.credits_came(descriptors[0])
             return
         assert isinstance(message, Batch)
-        self.dealt.append(message.connections)
+        self.dispatched.append(message.connections)
         self.adopting.batch_came(message, descriptors)
 
     def _heard(self) -> None:
@@ -243,7 +243,7 @@ class DispatcherTests(DispatcherCase):
         self.connect(9)
         self.join(3)
 
-        assert [[3], [3], [3]] == [worker.dealt for worker in self.workers]
+        assert [[3], [3], [3]] == [worker.dispatched for worker in self.workers]
 
     def test_without_workers_connections_wait_in_the_kernels_queue(self) -> None:
         """
@@ -332,7 +332,7 @@ class MembersTests(DispatcherCase):
 
     members = 3
 
-    def test_connections_at_every_socket_are_dealt(self) -> None:
+    def test_connections_at_every_socket_are_dispatched(self) -> None:
         """
         The kernel spreads them; none waits in vain.
         """
@@ -345,7 +345,7 @@ class MembersTests(DispatcherCase):
 
 class MistakeTests(DispatcherCase):
     """
-    Whatever goes wrong while connections are dealt, accepting goes on.
+    Whatever goes wrong while connections are dispatched, accepting goes on.
     """
 
     def test_a_policy_cannot_change_what_it_is_shown(self) -> None:
@@ -443,7 +443,7 @@ class ShadowTests(DispatcherCase):
         told = shadow.counts(range(3))
         assert (9, 3) == (told["connections"], told["agreed"])
         assert [9, 0, 0] == [row["shadow"] for row in told["workers"]]
-        assert [3, 3, 3] == [row["dealt"] for row in told["workers"]]
+        assert [3, 3, 3] == [row["dispatched"] for row in told["workers"]]
 
     def test_it_is_asked_when_all_are_on_their_way(self) -> None:
         """
@@ -543,7 +543,7 @@ class LostWorkerTests(DispatcherCase):
         served = self.workers[1].served
         assert list(range(came + 2)) == [int(one.recv(10)) for one in served]
 
-    def test_however_many_come_back_they_are_dealt(self) -> None:
+    def test_however_many_come_back_they_are_dispatched(self) -> None:
         """
         A message takes only so many.
         """
@@ -878,7 +878,7 @@ class EndTests(DispatcherCase):
     The daemon ends.
     """
 
-    def test_what_waits_in_the_queue_is_dealt(self) -> None:
+    def test_what_waits_in_the_queue_is_dispatched(self) -> None:
         """
         Then nobody listens any more.
         """

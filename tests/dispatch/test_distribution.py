@@ -17,7 +17,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.dispatch.dispatcher import JOIN_SECONDS
-from kvd.dispatch.distribution import Dispatching, choose_policy
+from kvd.dispatch.distribution import PolicyDistribution, choose_policy
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.dispatch.stalling import AWAITED_LOOKS, LOOK_SECONDS
@@ -50,7 +50,7 @@ class DispatchingCase(SynchronousTestCase):
         self.addCleanup(self.group.close)
         self.programs: list[ClassicProgram | None] = []
         self.patch(ListenerGroup, "attach_program", self.attach)
-        self.dispatching = Dispatching(
+        self.distribution = PolicyDistribution(
             choose_policy("reuseport", self.workers),
             [self.group],
             ReuseportPrograms([self.group], memory),
@@ -58,8 +58,8 @@ class DispatchingCase(SynchronousTestCase):
             LIMIT,
             self.reactor,
         )
-        self.addCleanup(self.dispatching.close)
-        self.addCleanup(self.dispatching.finish)
+        self.addCleanup(self.distribution.close)
+        self.addCleanup(self.distribution.finish)
         self.played = [self.join(number) for number in range(self.workers)]
         self.reactor.settle()
 
@@ -83,14 +83,14 @@ class DispatchingCase(SynchronousTestCase):
         channel = Channel(near, lambda m, d: None, lambda: None, self.reactor)
         self.addCleanup(channel.close)
         self.addCleanup(far.close)
-        self.dispatching.joined(number, channel)
+        self.distribution.joined(number, channel)
         return PlayedWorker(number, 1, far)
 
     def switch(self, name: str, workers: int | None = None) -> None:
         """
         To a policy.
         """
-        self.dispatching.switch(choose_policy(name, workers or self.workers))
+        self.distribution.switch(choose_policy(name, workers or self.workers))
         self.reactor.settle()
 
     def heard(self, kinds: Any = Listen | Unlisten) -> list[list[Any]]:
@@ -156,7 +156,7 @@ class SwitchTests(DispatchingCase):
         self.connect()
         self.heard()
         self.switch("reuseport")
-        assert 1 == self.dispatching.handing_over(0)
+        assert 1 == self.distribution.handing_over(0)
         assert [[Listen("0/0")], [Listen("0/1")]] == self.heard()
 
         self.connect()
@@ -170,7 +170,7 @@ class SwitchTests(DispatchingCase):
             self.connect()
         self.switch("leastbusy")
 
-        assert 2 == sum(self.dispatching.handing_over(number) for number in range(2))
+        assert 2 == sum(self.distribution.handing_over(number) for number in range(2))
 
     def test_connections_are_kept_to_the_sockets_that_are_meant(self) -> None:
         """
@@ -213,7 +213,7 @@ class SwitchTests(DispatchingCase):
             self.connect()
 
         assert [0, LIMIT] == [
-            self.dispatching.handing_over(number) for number in range(2)
+            self.distribution.handing_over(number) for number in range(2)
         ]
         assert 1 == self.waiting()
 
@@ -235,7 +235,7 @@ class SwitchTests(DispatchingCase):
         (event,) = events
         assert "hash is used instead" in event["log_format"]
         assert [LIMIT, LIMIT] == [
-            self.dispatching.handing_over(number) for number in range(2)
+            self.distribution.handing_over(number) for number in range(2)
         ]
 
     def test_workers_hear_of_a_gate(self) -> None:
@@ -260,11 +260,11 @@ class SwitchTests(DispatchingCase):
         for _ in range(2):
             self.connect()
         for worker in range(2):
-            self.dispatching.left(worker)
+            self.distribution.left(worker)
         self.switch("reuseport")
         self.join(0)
 
-        assert 2 == self.dispatching.handing_over(0)
+        assert 2 == self.distribution.handing_over(0)
 
     def test_what_waits_for_workers_is_left_to_them_at_the_end(self) -> None:
         """
@@ -272,7 +272,7 @@ class SwitchTests(DispatchingCase):
         """
         held = [member.dup() for member in self.group.members]
         self.connect()
-        self.dispatching.finish()
+        self.distribution.finish()
         came = [sock for sock in held if select.select([sock], [], [], 0)[0]]
         for sock in held:
             sock.close()
@@ -285,7 +285,7 @@ class SwitchTests(DispatchingCase):
         """
         self.heard()
         self.group.given = 1
-        self.dispatching.finish()
+        self.distribution.finish()
         self.reactor.settle()
 
         assert [[Unlisten("0/0")], []] == self.heard()
@@ -295,7 +295,7 @@ class SwitchTests(DispatchingCase):
         From the next connection on.
         """
         self.switch("roundrobin")
-        self.dispatching.limit(1)
+        self.distribution.limit(1)
         for _ in range(4):
             self.connect()
 
@@ -307,7 +307,7 @@ class SwitchTests(DispatchingCase):
         """
         self.switch("roundrobin")
         before = list(self.programs)
-        self.dispatching.left(0)
+        self.distribution.left(0)
 
         assert before == self.programs
 
@@ -316,7 +316,7 @@ class SwitchTests(DispatchingCase):
         Its word may come when nobody polls any more.
         """
         self.switch("roundrobin")
-        self.dispatching.heard(0, Unplaced("0/0"))
+        self.distribution.received(0, Unplaced("0/0"))
         self.switch("reuseport")
 
         assert [Listen("0/0"), Listen("0/1")] == self.heard(Listen)[1][-2:]
@@ -361,7 +361,7 @@ class LookTests(DispatchingCase):
         There is nothing to be seen.
         """
         self.switch("steered")
-        self.dispatching.finish()
+        self.distribution.finish()
         self.reactor.advance(1)
 
         assert [] == self.looks
@@ -377,10 +377,10 @@ class TakersTests(DispatchingCase):
         Whoever replaces it does, when it is ready.
         """
         assert [0, 1] == self.board.loads(inf).ready
-        self.dispatching.leaving(0)
+        self.distribution.leaving(0)
         assert [1] == self.board.loads(inf).ready
-        self.dispatching.left(0)
-        self.dispatching.left(1)
+        self.distribution.left(0)
+        self.distribution.left(1)
         assert [] == self.board.loads(inf).ready
 
         self.join(1)
@@ -547,7 +547,7 @@ class StallTests(DispatchingCase):
         """
         self.stall()
         with capturedLogs() as events:
-            self.dispatching.left(1)
+            self.distribution.left(1)
             self.heard()
             self.silent[1] = 0.0
             self.join(1)
@@ -576,7 +576,7 @@ class StallTests(DispatchingCase):
         The sockets are closed.
         """
         self.silent[1] = 9.0
-        self.dispatching.finish()
+        self.distribution.finish()
         self.look()
 
         assert 0 == self.stalls()[1]
@@ -592,7 +592,7 @@ class LeaveTests(DispatchingCase):
         Until it is replaced.
         """
         self.heard()
-        self.dispatching.left(0)
+        self.distribution.left(0)
         assert [Listen("0/0")] == self.heard()[1]
 
         self.join(0)
@@ -604,10 +604,10 @@ class LeaveTests(DispatchingCase):
         """
         self.switch("roundrobin")
         self.connect()
-        assert 1 == self.dispatching.handing_over(0)
-        self.dispatching.leaving(0)
+        assert 1 == self.distribution.handing_over(0)
+        self.distribution.leaving(0)
 
-        assert 1 == self.dispatching.handing_over(1)
+        assert 1 == self.distribution.handing_over(1)
 
     def test_who_stands_in_counts_from_the_first_again(self) -> None:
         """
@@ -616,7 +616,7 @@ class LeaveTests(DispatchingCase):
         """
         self.board.workers = 3
         self.join(2)
-        self.dispatching.left(0)
+        self.distribution.left(0)
 
         assert None is self.programs[-1]
 
@@ -625,9 +625,9 @@ class LeaveTests(DispatchingCase):
         The sockets are closed.
         """
         before = list(self.programs)
-        self.dispatching.finish()
+        self.distribution.finish()
         with capturedLogs() as events:
-            self.dispatching.left(0)
+            self.distribution.left(0)
 
         assert [] == events
         assert before == self.programs
@@ -637,10 +637,10 @@ class LeaveTests(DispatchingCase):
         Neither what was to be tried again.
         """
         for worker in range(2):
-            self.dispatching.heard(worker, Unplaced("0/0"))
+            self.distribution.received(worker, Unplaced("0/0"))
         assert [] != self.reactor.getDelayedCalls()
-        self.dispatching.finish()
-        self.dispatching.close()
+        self.distribution.finish()
+        self.distribution.close()
 
         assert [] == self.reactor.getDelayedCalls()
 
@@ -654,7 +654,7 @@ class ShadowTests(DispatchingCase):
         """
         What is told of it.
         """
-        return self.dispatching.shadow_counts(range(2))
+        return self.distribution.shadow_counts(range(2))
 
     def test_it_looks_on_wherever_there_is_something_to_see(self) -> None:
         """
@@ -662,7 +662,7 @@ class ShadowTests(DispatchingCase):
         """
         assert None is self.counts()
         self.switch("roundrobin")
-        self.dispatching.shadow_by(choose_policy("leastbusy", 2))
+        self.distribution.shadow_by(choose_policy("leastbusy", 2))
         for name in ("roundrobin", "leastbusy"):
             self.switch(name)
             self.connect()
@@ -672,10 +672,10 @@ class ShadowTests(DispatchingCase):
 
         self.switch("reuseport")
         assert {"policy": "leastbusy", "model": False} == self.counts()
-        self.dispatching.shadow_by(choose_policy("steered", 2))
+        self.distribution.shadow_by(choose_policy("steered", 2))
         assert {"policy": "steered", "model": True} == self.counts()
 
-        self.dispatching.shadow_by(None)
+        self.distribution.shadow_by(None)
         assert None is self.counts()
 
 
@@ -730,7 +730,7 @@ class GrowTests(DispatchingCase):
         # And no program chooses one that there is not.
         assert None is self.programs[-1]
         for worker in range(3):
-            self.dispatching.left(worker)
+            self.distribution.left(worker)
         assert None is self.programs[-1]
 
     def test_a_supervisor_out_of_descriptors_looks_at_a_socket_later(self) -> None:
@@ -738,11 +738,11 @@ class GrowTests(DispatchingCase):
         Connections wait in it meanwhile.
         """
         short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        self.dispatching.limit(1000)
+        self.distribution.limit(1000)
         self.switch("roundrobin")
         self.group.grow(3)
         with (
-            mock.patch.object(socket, "fromfd", side_effect=short),
+            mock.patch.object(os, "dup", side_effect=short),
             capturedLogs() as events,
         ):
             self.switch("leastbusy")
@@ -758,11 +758,11 @@ class GrowTests(DispatchingCase):
         """
         short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         self.group.grow(3)
-        with mock.patch.object(socket, "fromfd", side_effect=short):
+        with mock.patch.object(os, "dup", side_effect=short):
             self.switch("leastbusy")
             self.switch("reuseport")
         assert 2 == len(self.reactor.getDelayedCalls())
-        self.dispatching.finish()
+        self.distribution.finish()
         assert [] == self.reactor.getDelayedCalls()
 
     def fill(self) -> None:
@@ -802,4 +802,4 @@ class UnixTests(DispatchingCase):
         self.switch("roundrobin")
         self.connect()
 
-        assert 1 == self.dispatching.handing_over(0)
+        assert 1 == self.distribution.handing_over(0)

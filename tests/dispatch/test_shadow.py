@@ -29,7 +29,7 @@ class ShadowTests(SynchronousTestCase):
         before = signal.getsignal(signal.SIGALRM)
         self.addCleanup(signal.signal, signal.SIGALRM, before)
 
-    def deal(
+    def dispatch(
         self, policy: IDispatchPolicy, in_force: IDispatchPolicy, shown: Sequence[View]
     ) -> Shadow:
         """
@@ -38,14 +38,14 @@ class ShadowTests(SynchronousTestCase):
         shadow = Shadow("shadow", policy)
         turn = shown[0].turn
         for at in range(0, len(shown), 2):
-            views, dealt = [], []
+            views, dispatched = [], []
             for each in shown[at : at + 2]:
                 seen = replace(each, turn=turn)
                 worker = in_force.choose(seen)
                 views.append(seen)
-                dealt.append(worker)
+                dispatched.append(worker)
                 turn = (worker + 1) % len(seen.connections)
-            shadow.look_on(views, dealt)
+            shadow.look_on(views, dispatched)
         return shadow
 
     def test_a_policy_agrees_with_itself(self) -> None:
@@ -54,43 +54,43 @@ class ShadowTests(SynchronousTestCase):
         """
         for policy in (RoundRobin(), LeastBusy()):
             shown = [view(3, turn=2, requests=(n % 2, 1, 0)) for n in range(9)]
-            told = self.deal(policy, policy, shown).counts(range(3))
+            told = self.dispatch(policy, policy, shown).counts(range(3))
 
             assert (9, 9, 0) == (
                 told["connections"],
                 told["agreed"],
                 told["unanswered"],
             )
-            assert told["balance"]["dealt"] == told["balance"]["shadow"]
+            assert told["balance"]["dispatched"] == told["balance"]["shadow"]
 
     def test_every_choice_is_counted_where_it_falls(self) -> None:
         """
         Beside the one that was applied.
         """
         shown = [view(3, requests=(2, 0, 2), handing_over=(0, 0, 1))] * 6
-        told = self.deal(LeastBusy(), RoundRobin(), shown).counts(range(3))
+        told = self.dispatch(LeastBusy(), RoundRobin(), shown).counts(range(3))
 
         assert [(2, 0), (2, 6), (2, 0)] == [
-            (row["dealt"], row["shadow"]) for row in told["workers"]
+            (row["dispatched"], row["shadow"]) for row in told["workers"]
         ]
         assert 2 == told["agreed"]
-        assert {"dealt": 1.0, "shadow": 0.3333} == told["balance"]
+        assert {"dispatched": 1.0, "shadow": 0.3333} == told["balance"]
 
     def test_what_a_connection_would_have_found_is_told(self) -> None:
         """
         The tasks of the chosen worker, on average: requests and what is on its way.
         """
         shown = [view(3, requests=(2, 0, 2), handing_over=(0, 0, 1))] * 6
-        told = self.deal(LeastBusy(), RoundRobin(), shown).counts(range(3))
+        told = self.dispatch(LeastBusy(), RoundRobin(), shown).counts(range(3))
 
-        assert {"dealt": 1.667, "shadow": 0.0} == told["found"]
+        assert {"dispatched": 1.667, "shadow": 0.0} == told["found"]
 
     def test_its_turn_is_its_own(self) -> None:
         """
         Else its ties would follow what others chose.
         """
         first = Odd(lambda view: view.ready[0])
-        told = self.deal(RoundRobin(), first, [view(3)] * 6).counts(range(3))
+        told = self.dispatch(RoundRobin(), first, [view(3)] * 6).counts(range(3))
 
         assert [2, 2, 2] == [row["shadow"] for row in told["workers"]]
 
@@ -104,8 +104,8 @@ class ShadowTests(SynchronousTestCase):
             turns.append(view.turn)
             return view.ready[-1]
 
-        self.deal(Odd(choose), RoundRobin(), [view(4, ready=(0, 2))] * 2)
-        self.deal(Odd(choose), RoundRobin(), [view(3)] * 2)
+        self.dispatch(Odd(choose), RoundRobin(), [view(4, ready=(0, 2))] * 2)
+        self.dispatch(Odd(choose), RoundRobin(), [view(3)] * 2)
 
         assert [0, 3, 0, 0] == turns
 
@@ -113,7 +113,7 @@ class ShadowTests(SynchronousTestCase):
         """
         For each time that it is asked; and no alarm is left to ring.
         """
-        shadow = self.deal(Odd(fail), RoundRobin(), [view(3)] * 6)
+        shadow = self.dispatch(Odd(fail), RoundRobin(), [view(3)] * 6)
         took = shadow.counts(range(3))["microseconds"]
 
         assert took > 0
@@ -137,11 +137,11 @@ class ShadowTests(SynchronousTestCase):
         Nor what was dealt meanwhile: both are counted over the same connections.
         """
         with capturedLogs() as events:
-            shadow = self.deal(Odd(fail), RoundRobin(), [view(3)] * 6)
+            shadow = self.dispatch(Odd(fail), RoundRobin(), [view(3)] * 6)
         told = shadow.counts(range(3))
 
         assert (0, 6) == (told["connections"], told["unanswered"])
-        assert [0, 0, 0] == [row["dealt"] for row in told["workers"]]
+        assert [0, 0, 0] == [row["dispatched"] for row in told["workers"]]
         (event,) = events
         assert "it is not counted as a shadow" == event["fallback"]
         assert "KeyError" in event["what"]
@@ -152,7 +152,7 @@ class ShadowTests(SynchronousTestCase):
         """
         policy = Odd(never)
         with capturedLogs() as events:
-            shadow = self.deal(policy, RoundRobin(), [view(3)] * 6)
+            shadow = self.dispatch(policy, RoundRobin(), [view(3)] * 6)
 
         assert 1 == policy.asked
         assert 6 == shadow.counts(range(3))["unanswered"]
@@ -165,5 +165,5 @@ class ShadowTests(SynchronousTestCase):
         """
         told = Shadow("shadow", RoundRobin()).counts(())
 
-        assert {"dealt": 1.0, "shadow": 1.0} == told["balance"]
+        assert {"dispatched": 1.0, "shadow": 1.0} == told["balance"]
         assert 0 == told["connections"]

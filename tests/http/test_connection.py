@@ -14,6 +14,7 @@ import termios
 import time
 from base64 import b64encode
 from collections.abc import Sequence
+from unittest import mock
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -1773,6 +1774,42 @@ class SomewhereClassicTests(ConnectionCase):
         for line, expected in table:
             reply = self.ask(line + b" HTTP/1.1\r\n" + HOST + b"\r\n")
             assert (line, expected) == (line, status(reply))
+
+
+class WrongDialectTests(ConnectionCase):
+    """
+    A dialect can be anybody's code.
+    """
+
+    GET = b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put(b"k", b"value")
+        self.dialect = self.process.dialects.of(b"/k").dialect
+
+    def test_what_is_no_operation_is_a_mistake(self) -> None:
+        """
+        The client gets a reply, the log says what was wrong, and the connection stays.
+        """
+        for understood in (None, object()):
+            with mock.patch.object(
+                type(self.process.dialects), "understand", return_value=understood
+            ):
+                assert 500 == status(self.ask(self.GET))
+            assert 1 == len(self.flushLoggedErrors(KeyError))
+        assert 200 == status(self.ask(self.GET))
+
+    def test_a_status_that_cannot_be_rendered_is_sent_as_it_is(self) -> None:
+        """
+        What was done is done, whatever the dialect says of it.
+        """
+        with mock.patch.object(
+            type(self.dialect), "render_status", side_effect=ZeroDivisionError
+        ):
+            assert 200 == status(self.ask(self.GET))
+            assert 404 == status(self.ask(self.GET.replace(b"/k", b"/none")))
+        assert 2 == len(self.flushLoggedErrors(ZeroDivisionError))
 
 
 class ClassicTests(ConnectionCase):

@@ -40,7 +40,7 @@ Errors of accept(2): those that once made a worker deaf, and some that never did
 FAILING_ACCEPT = """
 import errno, os, socket
 
-accept = socket.socket.accept
+accept = socket.socket._accept
 numbers = [getattr(errno, name) for name in os.environ["FAILURES"].split()]
 
 def fail_first(self):
@@ -49,7 +49,7 @@ def fail_first(self):
         raise OSError(number, os.strerror(number))
     return accept(self)
 
-socket.socket.accept = fail_first
+socket.socket._accept = fail_first
 """
 """
 A module ``sitecustomize``: in each process, accept fails with these first.

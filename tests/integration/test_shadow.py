@@ -73,7 +73,7 @@ def test_it_is_counted_and_changes_nothing(daemon: Twistd, control: Path) -> Non
     told = seen(control)
     assert ("leastbusy", False) == (told["policy"], told["model"])
     assert (6, 0) == (told["connections"], told["unanswered"])
-    assert [3, 3] == [row["dealt"] for row in told["workers"]]
+    assert [3, 3] == [row["dispatched"] for row in told["workers"]]
     assert 6 == sum(row["shadow"] for row in told["workers"])
 
     shown = kvd(control, "status").stdout

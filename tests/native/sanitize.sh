@@ -31,5 +31,5 @@ export PYTHONMALLOC=malloc
 export ASAN_OPTIONS=detect_leaks=0
 export UBSAN_OPTIONS=print_stacktrace=1
 # Not "fd": a report is written to standard error as the process ends.
-exec "$python" -m pytest --capture=sys --quiet -p no:cacheprovider \
+exec "$python" -m pytest --capture=sys --quiet \
     --ignore-glob='*/test_leaks.py' -k 'not Fallback and not Python' "$@"

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from typing import Any
 
 from kvd.native import compiled
@@ -61,8 +62,8 @@ def check_fast_path(fast_path: Any) -> None:
 
         served = fast_path.FastPath(
             *(root, root, False, None, 0o644, 9000, 9000, tuple_of),
-            *(row, (0, 1, 2, 3, 4, 5), (0,), 0),
-            *(lambda head: template, value_of, len),
+            *(row, tuple(range(7)), (0,), 0),
+            *(lambda head: template, value_of, len, time.monotonic),
         )
         near, far = socket.socketpair()
         with near, far:

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
 from kvd.dispatch.arrangement import Arrangement
-from kvd.dispatch.distribution import Dispatching, choose_policy
+from kvd.dispatch.distribution import PolicyDistribution, choose_policy
 from kvd.dispatch.policies.reuseport import ReusePort
 from kvd.dispatch.policies.roundrobin import RoundRobin
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
@@ -28,7 +28,7 @@ from kvd.errors import (
 from kvd.ipc.messages import Drain, Failed, Listen, Unlisten
 from kvd.settings import MAX_PROCS, Settings
 from kvd.workers import changes
-from kvd.workers.changes import LOOK_SECONDS, Changing
+from kvd.workers.changes import LOOK_SECONDS, Changes
 from kvd.workers.pool import END_SECONDS, START_SECONDS, Distribution, State
 from tests.workers.test_pool import PoolCase
 
@@ -36,7 +36,7 @@ DRAIN = Drain(5.0, others_serve=True)
 SETTINGS = Settings(policy="reuseport", procs=3)
 
 
-class ChangingCase(PoolCase):
+class ChangesCase(PoolCase):
     """
     Three workers of policy ``reuseport``, all ready.
     """
@@ -44,9 +44,9 @@ class ChangingCase(PoolCase):
     def setUp(self) -> None:
         super().setUp()
         self.loaded: list[Settings] = []
-        self.changing = Changing(
+        self.changes = Changes(
             self.pool,
-            self.dispatching,
+            self.distribution,
             self.scoreboard,
             self.reactor,
             SETTINGS,
@@ -57,14 +57,14 @@ class ChangingCase(PoolCase):
             self.heard(number)
         self.least_ready = 3
 
-    def distribution(self, arranged: Arrangement) -> Distribution:
+    def make_distribution(self, arranged: Arrangement) -> Distribution:
         """
         By a policy that can be changed.
         """
         memory = create_scoreboard(self.procs, 8)
         self.addCleanup(os.close, memory)
         self.scoreboard = Scoreboard(memory)
-        self.dispatching = Dispatching(
+        self.distribution = PolicyDistribution(
             choose_policy("reuseport", self.procs),
             self.groups,
             ReuseportPrograms(self.groups, memory),
@@ -72,9 +72,9 @@ class ChangingCase(PoolCase):
             1000,
             self.reactor,
         )
-        self.addCleanup(self.dispatching.close)
-        self.addCleanup(self.dispatching.finish)
-        return self.dispatching
+        self.addCleanup(self.distribution.close)
+        self.addCleanup(self.distribution.finish)
+        return self.distribution
 
     def begin(self, change: Callable[[], Deferred[None]]) -> list[str]:
         """
@@ -116,16 +116,16 @@ class ChangingCase(PoolCase):
         """
         How many workers are.
         """
-        return sum(slot.state is State.READY for slot in self.pool.slots)
+        return sum(record.state is State.READY for record in self.pool.workers)
 
     def there(self) -> list[int]:
         """
         The numbers of the workers that have processes, or will.
         """
-        return [slot.number for slot in self.pool.slots if slot.wanted]
+        return [record.number for record in self.pool.workers if record.wanted]
 
 
-class PolicyTests(ChangingCase):
+class PolicyTests(ChangesCase):
     """
     Another policy decides.
     """
@@ -134,12 +134,12 @@ class PolicyTests(ChangingCase):
         """
         The supervisor accepts in between.
         """
-        self.changing.policy("roundrobin")
-        assert "roundrobin" == self.dispatching.chosen.name
+        self.changes.policy("roundrobin")
+        assert "roundrobin" == self.distribution.chosen.name
         for number in range(3):
             assert [Unlisten(f"0/{number}")] == self.heard(number)
 
-        self.changing.policy("reuseport")
+        self.changes.policy("reuseport")
         for number in range(3):
             assert [Listen(f"0/{number}")] == self.heard(number)
 
@@ -154,25 +154,25 @@ class PolicyTests(ChangingCase):
         self.patch(RoundRobin, "group_size", fail)
         for name, kind in [("fair", UnknownPlugin), ("roundrobin", BrokenPlugin)]:
             with pytest.raises(kind):
-                self.changing.policy(name)
+                self.changes.policy(name)
 
-        assert "reuseport" == self.dispatching.chosen.name
+        assert "reuseport" == self.distribution.chosen.name
         assert [] == self.heard(0) + self.heard(1) + self.heard(2)
 
     def test_it_is_done_while_another_change_is_under_way(self) -> None:
         """
         That one goes on.
         """
-        ended = self.begin(lambda: self.changing.resize(4))
-        self.changing.policy("roundrobin")
-        assert 4 == self.changing.procs
+        ended = self.begin(lambda: self.changes.resize(4))
+        self.changes.policy("roundrobin")
+        assert 4 == self.changes.procs
 
         self.be_ready(3)
         assert [""] == ended
         assert not any(isinstance(message, Listen) for message in self.heard(3))
 
 
-class ResizeTests(ChangingCase):
+class ResizeTests(ChangesCase):
     """
     More or fewer workers.
     """
@@ -181,13 +181,13 @@ class ResizeTests(ChangingCase):
         """
         It is done when all are ready, each with its own socket.
         """
-        ended = self.begin(lambda: self.changing.resize(5))
+        ended = self.begin(lambda: self.changes.resize(5))
         self.be_ready(4)
         assert [] == ended
         self.be_ready(3)
 
         assert [""] == ended
-        assert 5 == self.changing.procs == self.scoreboard.workers
+        assert 5 == self.changes.procs == self.scoreboard.workers
         assert 5 == len(self.groups[0].members)
         assert Listen("0/3") in self.heard(3)
 
@@ -195,7 +195,7 @@ class ResizeTests(ChangingCase):
         """
         It is done when they have finished; others look after their sockets.
         """
-        ended = self.begin(lambda: self.changing.resize(1))
+        ended = self.begin(lambda: self.changes.resize(1))
         self.leave(2)
         assert [] == ended
         self.leave(1)
@@ -210,9 +210,9 @@ class ResizeTests(ChangingCase):
         Places and sockets are used anew.
         """
         for _ in range(3):
-            fewer = self.begin(lambda: self.changing.resize(2))
+            fewer = self.begin(lambda: self.changes.resize(2))
             self.leave(2)
-            more = self.begin(lambda: self.changing.resize(3))
+            more = self.begin(lambda: self.changes.resize(3))
             self.be_ready(2)
             assert [""] == fewer == more
             self.heard(0), self.heard(1)
@@ -224,14 +224,14 @@ class ResizeTests(ChangingCase):
         """
         And goes on trying, until fewer are wanted.
         """
-        ended = self.begin(lambda: self.changing.resize(4))
+        ended = self.begin(lambda: self.changes.resize(4))
         self.last(3).say(Failed("the store is gone"))
         self.look()
         assert ["worker 3 does not get ready: the store is gone"] == ended
         assert [0, 1, 2, 3] == self.there()
 
         self.last(3).end()
-        ended = self.begin(lambda: self.changing.resize(3))
+        ended = self.begin(lambda: self.changes.resize(3))
         assert [0, 1, 2] == self.there()
         assert [""] == ended
         assert 3 == self.scoreboard.workers
@@ -240,7 +240,7 @@ class ResizeTests(ChangingCase):
         """
         Nothing has to change.
         """
-        assert [""] == self.begin(lambda: self.changing.resize(3))
+        assert [""] == self.begin(lambda: self.changes.resize(3))
         assert [] == self.heard(0)
 
     def test_what_cannot_be_is_refused(self) -> None:
@@ -249,7 +249,7 @@ class ResizeTests(ChangingCase):
         """
         for procs in (0, -1, MAX_PROCS + 1):
             with pytest.raises(ChangeImpossible, match="from 1 to 4096"):
-                self.changing.resize(procs)
+                self.changes.resize(procs)
 
         assert [0, 1, 2] == self.there()
 
@@ -259,8 +259,8 @@ class ResizeTests(ChangingCase):
         """
         self.patch(changes, "MAX_PROCS", 4)
         with pytest.raises(ChangeImpossible, match="from 1 to 4"):
-            self.changing.resize(5)
-        ended = self.begin(lambda: self.changing.resize(4))
+            self.changes.resize(5)
+        ended = self.begin(lambda: self.changes.resize(4))
         self.be_ready(3)
 
         assert [""] == ended
@@ -274,14 +274,14 @@ class ResizeTests(ChangingCase):
             return workers if workers < 4 else 0
 
         self.patch(ReusePort, "group_size", few)
-        (reason,) = self.begin(lambda: self.changing.resize(4))
+        (reason,) = self.begin(lambda: self.changes.resize(4))
 
         assert "wants 0 of them" in reason
         assert [0, 1, 2] == self.there()
-        assert 3 == self.changing.procs == self.scoreboard.workers
+        assert 3 == self.changes.procs == self.scoreboard.workers
 
 
-class DrainTests(ChangingCase):
+class DrainTests(ChangesCase):
     """
     One worker is replaced.
     """
@@ -290,7 +290,7 @@ class DrainTests(ChangingCase):
         """
         It leaves when the new one is ready.
         """
-        ended = self.begin(lambda: self.changing.drain(1))
+        ended = self.begin(lambda: self.changes.drain(1))
         assert [] == self.heard(1)
         self.be_ready(3)
         self.leave(1)
@@ -308,13 +308,13 @@ class DrainTests(ChangingCase):
         """
         for worker in (-1, 3):
             with pytest.raises(ChangeImpossible, match="numbered 0 to 2"):
-                self.changing.drain(worker)
+                self.changes.drain(worker)
 
     def test_one_that_hears_nothing_holds_up_nothing_for_long(self) -> None:
         """
         It is killed.
         """
-        ended = self.begin(lambda: self.changing.drain(1))
+        ended = self.begin(lambda: self.changes.drain(1))
         self.be_ready(3)
         self.reactor.advance(5 + END_SECONDS)
         self.look()
@@ -324,7 +324,7 @@ class DrainTests(ChangingCase):
         assert [""] == ended
 
 
-class RestartTests(ChangingCase):
+class RestartTests(ChangesCase):
     """
     All workers are replaced.
     """
@@ -334,7 +334,7 @@ class RestartTests(ChangingCase):
         One after the other.
         """
         before = [self.last(number) for number in range(3)]
-        ended = self.begin(self.changing.restart)
+        ended = self.begin(self.changes.restart)
         self.be_ready(3)
         for number in range(3):
             self.leave(number)
@@ -350,7 +350,7 @@ class RestartTests(ChangingCase):
         """
         The reason is told; and the next try begins anew.
         """
-        ended = self.begin(self.changing.restart)
+        ended = self.begin(self.changes.restart)
         self.last(3).say(Failed("the store is gone"))
         self.look()
         assert ["worker 3 does not get ready: the store is gone"] == ended
@@ -360,7 +360,7 @@ class RestartTests(ChangingCase):
         assert 3 == self.count_ready() == self.scoreboard.workers
         assert [] == self.heard(0) + self.heard(1) + self.heard(2)
 
-        ended = self.begin(self.changing.restart)
+        ended = self.begin(self.changes.restart)
         assert [] == ended
         self.be_ready(3)
         assert DRAIN in self.heard(0)
@@ -369,7 +369,7 @@ class RestartTests(ChangingCase):
         """
         For ever.
         """
-        ended = self.begin(self.changing.restart)
+        ended = self.begin(self.changes.restart)
         self.reactor.advance(START_SECONDS)
         self.look()
 
@@ -380,7 +380,7 @@ class RestartTests(ChangingCase):
         """
         In its stead; until the workers are counted again.
         """
-        ended = self.begin(self.changing.restart)
+        ended = self.begin(self.changes.restart)
         self.be_ready(3)
         self.leave(0)
         self.last(0).say(Failed("the store is gone"))
@@ -392,7 +392,7 @@ class RestartTests(ChangingCase):
         self.last(0).end()
         self.look()
         self.be_ready(0)
-        ended = self.begin(lambda: self.changing.resize(3))
+        ended = self.begin(lambda: self.changes.resize(3))
         self.leave(3)
         assert [""] == ended
         assert [0, 1, 2] == self.there()
@@ -401,7 +401,7 @@ class RestartTests(ChangingCase):
         """
         As by any death, and in its turn.
         """
-        ended = self.begin(self.changing.restart)
+        ended = self.begin(self.changes.restart)
         self.last(2).end()
         self.look()
         self.be_ready(3)
@@ -421,7 +421,7 @@ class RestartTests(ChangingCase):
         """
         The place is free.
         """
-        ended = self.begin(lambda: self.changing.drain(0))
+        ended = self.begin(lambda: self.changes.drain(0))
         self.be_ready(3)
         self.last(0).end()
         self.look()
@@ -431,7 +431,7 @@ class RestartTests(ChangingCase):
         assert [""] == ended
 
 
-class AdoptTests(ChangingCase):
+class AdoptTests(ChangesCase):
     """
     Other settings are followed.
     """
@@ -440,7 +440,7 @@ class AdoptTests(ChangingCase):
         """
         The name of who looks on.
         """
-        shadow = self.dispatching.shadow
+        shadow = self.distribution.shadow
         return None if shadow is None else shadow.name
 
     def test_what_is_the_same_changes_nothing(self) -> None:
@@ -448,7 +448,7 @@ class AdoptTests(ChangingCase):
         No worker hears of it.
         """
         with capturedLogs() as events:
-            assert [""] == self.begin(lambda: self.changing.adopt(SETTINGS))
+            assert [""] == self.begin(lambda: self.changes.adopt(SETTINGS))
         assert [] == self.loaded
         assert [] == self.heard(0)
         assert not any("policy" in event for event in events)
@@ -458,12 +458,12 @@ class AdoptTests(ChangingCase):
         But those that are more.
         """
         new = replace(SETTINGS, policy="roundrobin", procs=4)
-        ended = self.begin(lambda: self.changing.adopt(new))
+        ended = self.begin(lambda: self.changes.adopt(new))
         self.be_ready(3)
 
         assert [""] == ended
         assert [] == self.loaded
-        assert "roundrobin" == self.dispatching.chosen.name
+        assert "roundrobin" == self.distribution.chosen.name
         assert 4 == self.count_ready()
         assert 4 == len(self.forks.made)
 
@@ -473,9 +473,9 @@ class AdoptTests(ChangingCase):
         """
         dealt = replace(SETTINGS, policy="roundrobin")
         looked_on = replace(dealt, shadow="leastbusy")
-        assert [""] == self.begin(lambda: self.changing.adopt(looked_on))
+        assert [""] == self.begin(lambda: self.changes.adopt(looked_on))
         assert "leastbusy" == self.shadow()
-        assert [""] == self.begin(lambda: self.changing.adopt(dealt))
+        assert [""] == self.begin(lambda: self.changes.adopt(dealt))
         assert self.shadow() is None
         assert [] == self.loaded
 
@@ -483,15 +483,15 @@ class AdoptTests(ChangingCase):
         """
         Compared with what is, not with what was read before.
         """
-        self.changing.policy("roundrobin")
-        fewer = self.begin(lambda: self.changing.resize(2))
+        self.changes.policy("roundrobin")
+        fewer = self.begin(lambda: self.changes.resize(2))
         self.leave(2)
         assert [""] == fewer
-        ended = self.begin(lambda: self.changing.adopt(SETTINGS))
+        ended = self.begin(lambda: self.changes.adopt(SETTINGS))
         self.be_ready(2)
 
         assert [""] == ended
-        assert "reuseport" == self.dispatching.chosen.name
+        assert "reuseport" == self.distribution.chosen.name
         assert 3 == self.count_ready()
 
     def test_what_workers_need_makes_new_ones(self) -> None:
@@ -499,7 +499,7 @@ class AdoptTests(ChangingCase):
         One after the other, and then as many as are wanted.
         """
         new = replace(SETTINGS, splice=False, procs=4)
-        ended = self.begin(lambda: self.changing.adopt(new))
+        ended = self.begin(lambda: self.changes.adopt(new))
         assert [new] == self.loaded
         self.be_ready(3)
         for number in range(3):
@@ -510,7 +510,7 @@ class AdoptTests(ChangingCase):
         self.be_ready(3)
         assert [""] == ended
 
-        assert [""] == self.begin(lambda: self.changing.adopt(new))
+        assert [""] == self.begin(lambda: self.changes.adopt(new))
         assert [new] == self.loaded
 
     def test_what_no_worker_can_do_with_is_taken_back(self) -> None:
@@ -518,7 +518,7 @@ class AdoptTests(ChangingCase):
         The old ones serve on, and who dies is replaced by one that can.
         """
         new = replace(SETTINGS, splice=False)
-        ended = self.begin(lambda: self.changing.adopt(new))
+        ended = self.begin(lambda: self.changes.adopt(new))
         self.last(3).say(Failed("no"))
         self.look()
 
@@ -530,12 +530,12 @@ class AdoptTests(ChangingCase):
         """
         Neither the policy under which it would not see anything.
         """
-        self.changing.policy("roundrobin")
+        self.changes.policy("roundrobin")
         new = replace(SETTINGS, policy="gated", shadow="leastbusy", procs=1)
         with pytest.raises(BadSetting, match="under the policy 'gated'"):
-            self.changing.adopt(new)
+            self.changes.adopt(new)
 
-        assert "roundrobin" == self.dispatching.chosen.name
+        assert "roundrobin" == self.distribution.chosen.name
         assert [0, 1, 2] == self.there()
 
     def test_a_policy_that_cannot_be_used_changes_nothing(self) -> None:
@@ -544,13 +544,13 @@ class AdoptTests(ChangingCase):
         """
         new = replace(SETTINGS, policy="fair", procs=1, splice=False)
         with pytest.raises(UnknownPlugin):
-            self.changing.adopt(new)
+            self.changes.adopt(new)
 
         assert [] == self.loaded
         assert [0, 1, 2] == self.there()
 
 
-class OneAtATimeTests(ChangingCase):
+class OneAtATimeTests(ChangesCase):
     """
     Who asks for another change meanwhile is told so.
     """
@@ -559,11 +559,11 @@ class OneAtATimeTests(ChangingCase):
         """
         And afterwards another can be made, whatever became of it.
         """
-        self.begin(self.changing.restart)
+        self.begin(self.changes.restart)
         for change in (
-            self.changing.restart,
-            lambda: self.changing.resize(2),
-            lambda: self.changing.drain(0),
+            self.changes.restart,
+            lambda: self.changes.resize(2),
+            lambda: self.changes.drain(0),
         ):
             with pytest.raises(ChangeImpossible, match="under way: restart"):
                 change()
@@ -572,18 +572,18 @@ class OneAtATimeTests(ChangingCase):
         self.last(3).end()
         self.look()
 
-        assert [""] == self.begin(lambda: self.changing.resize(3))
+        assert [""] == self.begin(lambda: self.changes.resize(3))
 
     def test_what_becomes_of_it_is_logged(self) -> None:
         """
         Who asked may have left.
         """
         with capturedLogs() as events:
-            self.begin(self.changing.restart)
+            self.begin(self.changes.restart)
             self.last(3).say(Failed("no"))
             self.look()
             self.last(3).end()
-            self.begin(lambda: self.changing.resize(3))
+            self.begin(lambda: self.changes.resize(3))
 
         told = [e["log_format"] for e in events if "change" in e]
         assert [
@@ -597,15 +597,15 @@ class OneAtATimeTests(ChangingCase):
         """
         And nothing can be changed any more.
         """
-        ended = self.begin(self.changing.restart)
+        ended = self.begin(self.changes.restart)
         self.be_ready(3)
         self.pool.stop()
         self.look()
         assert ["kvd is ending"] == ended
 
         for change in (
-            self.changing.restart,
-            lambda: self.changing.policy("roundrobin"),
+            self.changes.restart,
+            lambda: self.changes.policy("roundrobin"),
         ):
             with pytest.raises(OperatorError, match="ending"):
                 change()

@@ -97,7 +97,7 @@ class WorkerTests(SynchronousTestCase):
         short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         with (
             socket.create_server(("127.0.0.1", 0)) as sock,
-            mock.patch.object(socket, "fromfd", side_effect=short),
+            mock.patch.object(os, "dup", side_effect=short),
         ):
             send(self.supervisor.control, Listen("0/1"), [sock.fileno()])
             self.reactor.settle()

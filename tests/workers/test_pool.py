@@ -70,14 +70,14 @@ class PoolCase(SynchronousTestCase):
         self.served = 0
         self.pool = Pool(
             Settings(procs=self.procs, drain_seconds=5),
-            self.distribution(arranged),
+            self.make_distribution(arranged),
             self.forks,
             self.reactor,
             self.serve,
         )
         self.pool.start()
 
-    def distribution(self, arranged: Arrangement) -> Distribution:
+    def make_distribution(self, arranged: Arrangement) -> Distribution:
         """
         Of connections, over the groups.
         """
@@ -93,11 +93,11 @@ class PoolCase(SynchronousTestCase):
         """
         No descriptor is left to the garbage collector.
         """
-        for slot in self.pool.slots:
-            if slot.channel is not None:
-                slot.channel.close()
-            if slot.pidfd != -1:
-                os.close(slot.pidfd)
+        for record in self.pool.workers:
+            if record.channel is not None:
+                record.channel.close()
+            if record.pidfd != -1:
+                os.close(record.pidfd)
         for worker in self.forks.made:
             worker.end()
 
@@ -131,7 +131,7 @@ class PoolCase(SynchronousTestCase):
         """
         Of a worker.
         """
-        return self.pool.slots[number].state
+        return self.pool.workers[number].state
 
 
 class StartTests(PoolCase):
@@ -226,7 +226,7 @@ class StartTests(PoolCase):
         ):
             self.addCleanup(serving.kill)
             self.pool.forked(0, late.pid, os.pidfd_open(late.pid), slow.request)
-            assert 0 == self.pool.slots[0].pid
+            assert 0 == self.pool.workers[0].pid
 
             pidfd = os.pidfd_open(serving.pid)
             self.pool.forked(0, serving.pid, pidfd, prompt.request)
@@ -235,8 +235,8 @@ class StartTests(PoolCase):
             self.reactor.advance(END_SECONDS)
             assert -signal.SIGKILL == late.wait(10)
             assert (serving.pid, "") == (
-                self.pool.slots[0].pid,
-                self.pool.slots[0].reason,
+                self.pool.workers[0].pid,
+                self.pool.workers[0].reason,
             )
             assert serving.poll() is None
             serving.kill()
@@ -340,7 +340,7 @@ class EndTests(PoolCase):
         told = [(e["pid"], e.get("reason")) for e in events if "pid" in e]
         assert [(100, "was killed"), (101, None)] == told
 
-    def test_a_reason_that_nobody_saw_is_told_as_such(self) -> None:
+    def test_a_reason_that_nobody_saw_is_reported_as_unknown(self) -> None:
         """
         When the fork server is gone too.
         """
@@ -350,7 +350,7 @@ class EndTests(PoolCase):
             self.reactor.settle()
             self.reactor.advance(EXPLAIN_SECONDS)
 
-        assert any("nobody saw" in event["log_format"] for event in events)
+        assert any("unknown reason" in event["log_format"] for event in events)
 
     def test_a_process_that_outlives_its_control_socket_is_killed(self) -> None:
         """
@@ -576,8 +576,8 @@ class EndTests(PoolCase):
         self.last(1).say(Ready(process.pid))
         self.last(2).say(Ready(_pid_of_nobody()))
         self.reactor.settle()
-        assert [process.pid, 100] == [slot.pid for slot in self.pool.slots[:2]]
-        assert [State.READY] * 3 == [slot.state for slot in self.pool.slots]
+        assert [process.pid, 100] == [record.pid for record in self.pool.workers[:2]]
+        assert [State.READY] * 3 == [record.state for record in self.pool.workers]
 
         self.last(0).end()
         self.reactor.settle()
@@ -590,7 +590,7 @@ class EndTests(PoolCase):
         """
         self.forked(0, 100, -1)
         self.forked(0, 101, -1)
-        assert 100 == self.pool.slots[0].pid
+        assert 100 == self.pool.workers[0].pid
 
         with capturedLogs() as events:
             self.pool.exited(0, 100, "was killed")
@@ -694,7 +694,7 @@ class WantedTests(PoolCase):
         self.reactor.settle()
         self.pool.scale_up(1)
 
-        assert "" == self.pool.slots[1].failure
+        assert "" == self.pool.workers[1].failure
         assert State.STARTING is self.state(1)
 
 

@@ -105,7 +105,7 @@ class ForkServerProcessTests(SynchronousTestCase):
 
     def forked(self, worker: int, pid: int, pidfd: int, request: int) -> None:
         """
-        See `kvd.workers.process.Hearer`.
+        See `kvd.workers.process.WorkerObserver`.
         """
         if pidfd != -1:
             os.close(pidfd)
@@ -113,7 +113,7 @@ class ForkServerProcessTests(SynchronousTestCase):
 
     def exited(self, worker: int, pid: int, reason: str) -> None:
         """
-        See `kvd.workers.process.Hearer`.
+        See `kvd.workers.process.WorkerObserver`.
         """
         self.heard.append(("exited", worker, pid, reason))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from twisted.internet.defer import execute
 
 from kvd.errors import ChangeImpossible
-from kvd.workers.changes import Changing
+from kvd.workers.changes import Changes
 
 if TYPE_CHECKING:
     from kvd.admin.control.site import Change
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def changes_by(changing: Changing) -> Mapping[str, Change]:
+def changes_by(changes: Changes) -> Mapping[str, Change]:
     """
     The changes by their names; each takes the arguments of a command.
 
     Args:
-        changing: Makes the changes.
+        changes: Makes the changes.
     """
     return {
         "policy": lambda arguments: execute(
-            changing.policy, _argument(arguments, "policy", str)
+            changes.policy, _argument(arguments, "policy", str)
         ),
         "shadow": lambda arguments: execute(
-            changing.shadow, _or_off(_argument(arguments, "shadow", str))
+            changes.shadow, _or_off(_argument(arguments, "shadow", str))
         ),
-        "procs": lambda arguments: changing.resize(_argument(arguments, "procs", int)),
-        "drain": lambda arguments: changing.drain(_argument(arguments, "worker", int)),
-        "restart": lambda arguments: changing.restart(),
+        "procs": lambda arguments: changes.resize(_argument(arguments, "procs", int)),
+        "drain": lambda arguments: changes.drain(_argument(arguments, "worker", int)),
+        "restart": lambda arguments: changes.restart(),
     }
 
 

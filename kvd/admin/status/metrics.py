@@ -173,8 +173,8 @@ def _of_the_shadow(status: Mapping[str, Any]) -> Iterator[Metric]:
     connections.add_metric([*both, "another"], shadow["connections"] - shadow["agreed"])
     connections.add_metric([*both, "none"], shadow["unanswered"])
     yield connections
-    dealt = counter(
-        "kvd_shadow_dealt",
+    dispatched = counter(
+        "kvd_shadow_dispatched",
         "Connections with an answer, by the worker that got them.",
         "worker",
     )
@@ -184,9 +184,9 @@ def _of_the_shadow(status: Mapping[str, Any]) -> Iterator[Metric]:
         "worker",
     )
     for row in shadow["workers"]:
-        dealt.add_metric([*both, str(row["worker"])], row["dealt"])
+        dispatched.add_metric([*both, str(row["worker"])], row["dispatched"])
         chosen.add_metric([*both, str(row["worker"])], row["shadow"])
-    yield dealt
+    yield dispatched
     yield chosen
     tasks = counter(
         "kvd_shadow_found_tasks",

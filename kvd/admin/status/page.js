@@ -434,8 +434,8 @@ function showAgreement(shadow, asked) {
 function showShadowFigures(status, shadow) {
   const rows = [
     ["", status.policy, shadowName(shadow)],
-    ["Balance", index(shadow.balance.dealt), index(shadow.balance.shadow)],
-    ["Tasks found", shadow.found.dealt.toFixed(2), shadow.found.shadow.toFixed(2)],
+    ["Balance", index(shadow.balance.dispatched), index(shadow.balance.shadow)],
+    ["Tasks found", shadow.found.dispatched.toFixed(2), shadow.found.shadow.toFixed(2)],
     ["Time to choose", none, seconds(shadow.microseconds / 1e6)],
   ];
   const body = byId("shadow-figures").tBodies[0];
@@ -457,7 +457,7 @@ function showShares(status, shadow) {
   if (!rows.length) return;
   const all = Math.max(1, shadow.connections);
   const most = roundUp(
-    100 * Math.max(...rows.map((row) => Math.max(row.dealt, row.shadow))) / all) / 100;
+    100 * Math.max(...rows.map((row) => Math.max(row.dispatched, row.shadow))) / all) / 100;
   const chart = frame(byId("shadow"));
   drawScale(chart, most, (part) => `${+(100 * part).toPrecision(2)} %`, 2);
   const each = (chart.right - MARGIN.left) / rows.length;
@@ -470,7 +470,7 @@ function showShares(status, shadow) {
         y: MARGIN.top, height: chart.bottom - MARGIN.top }));
     }
     for (const [kind, got, x] of
-      [["first", row.dealt, middle - bar], ["second", row.shadow, middle]]) {
+      [["first", row.dispatched, middle - bar], ["second", row.shadow, middle]]) {
       const top = chart.y(got / all / most);
       chart.svg.append(draw("rect", { class: `bar ${kind}`, x, width: bar * 0.94, y: top,
         height: chart.bottom - top }));
@@ -487,7 +487,7 @@ function showShares(status, shadow) {
   byId("shadow-legend").replaceChildren(
     row ? `worker ${row.worker}` : "",
     make("i", { class: "first" }),
-    row ? `${status.policy} ${count(row.dealt)}` : `by ${status.policy}`,
+    row ? `${status.policy} ${count(row.dispatched)}` : `by ${status.policy}`,
     make("i", { class: "second" }),
     row ? `${shadowName(shadow)} ${count(row.shadow)}` : `by ${shadowName(shadow)}`);
 }

@@ -4,7 +4,7 @@
 As even as chance where the program throws dice, not by the accident of a hash of
 ports; ``steered:by=cpu`` gives a connection to the worker whose number is that of the
 processor which took its first packet; ``steered:weights=3/1`` gives three of four to
-worker 0. The program is told which workers are ready, so that nobody inherits the
+worker 0. The program knows which workers are ready, so that no worker inherits the
 share of one that is gone.
 
 For these no privilege is needed (`kvd.net.reuseport`). Two further ways need one,

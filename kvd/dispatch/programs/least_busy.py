@@ -3,10 +3,10 @@
 chooses the one with the least to do.
 
 The scoreboard is memory that the kernel reads at each choice
-(`kvd.dispatch.scoreboard`), so an end counts as soon as its worker has heard of
-it, and nobody copies anything. What workers cannot tell of is what is on its way to
-them: the program itself counts what it
-*assigned*, and what the worker has accepted since is no longer on its way::
+(`kvd.dispatch.scoreboard`), so an end counts as soon as its worker has seen it, and
+nothing is copied. The workers cannot report the connections that are on their way to
+them. So the program itself counts what it *assigned*; what the worker has accepted
+since is no longer on its way::
 
     on the way  =  assigned - accepted - settled, and at least 0
     load        =  (requests in progress + on the way, connections + on the way)

@@ -39,6 +39,7 @@ def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHan
         place = dialects.of(request.target)
         dialect = place.dialect
         operation = dialects.understand(place, request)
+        handler = _HANDLERS[operation.__class__]
     except Exception as error:
         return RefusalHandler(connection, request, dialect, error)
-    return _HANDLERS[operation.__class__](connection, request, dialect, operation)
+    return handler(connection, request, dialect, operation)

@@ -231,12 +231,12 @@ def test_a_shadow_is_reported_beside_the_policy() -> None:
     for answer, count in (("same", 1), ("another", 2), ("none", 0)):
         name = "kvd_shadow_connections_total"
         assert count == seen[key(name, answer=answer, **pair)]
-    for worker, dealt, chosen in (("0", 2, 0), ("1", 1, 3)):
-        name = "kvd_shadow_dealt_total"
-        assert dealt == seen[key(name, worker=worker, **pair)]
+    for worker, dispatched, chosen in (("0", 2, 0), ("1", 1, 3)):
+        name = "kvd_shadow_dispatched_total"
+        assert dispatched == seen[key(name, worker=worker, **pair)]
         name = "kvd_shadow_chosen_total"
         assert chosen == seen[key(name, worker=worker, **pair)]
-    for at, tasks in (("dealt", 6), ("shadow", 0)):
+    for at, tasks in (("dispatched", 6), ("shadow", 0)):
         assert tasks == seen[key("kvd_shadow_found_tasks_total", at=at, **pair)]
     assert 0 < seen[key("kvd_shadow_seconds_total", **pair)]
 

@@ -1,0 +1,173 @@
+/*
+ * The attribute and the date of a value's file, as kvd.store.attribute writes them.
+ */
+
+#include "fast_path.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#define LATEST_SECOND 253402300799LL    /* 9999-12-31T23:59:59Z, as kvd.store.value */
+/* From Linux 6.13, newer than many headers. The number is the same except on alpha. */
+#define SYS_GETXATTRAT 464
+
+static const char ATTRIBUTE_NAME[] = "user.kvd";
+
+/* Of a time that is not before 1970. */
+static unsigned long long
+microseconds(struct timespec time)
+{
+    return (unsigned long long)time.tv_sec * 1000000ULL
+        + (unsigned long long)time.tv_nsec / 1000;
+}
+
+static char *
+digits_of(char *end, unsigned long long number)
+{
+    do
+        *--end = (char)('0' + number % 10);
+    while (number /= 10);
+    return end;
+}
+
+/*
+ * The first line of an attribute, as kvd.store.attribute writes it. Returns its
+ * length, below ATTRIBUTE_LINE_BYTES.
+ */
+static size_t
+first_line(char *line, const char *id, unsigned long long size,
+           unsigned long long published_us)
+{
+    char digits[20], *end = digits + sizeof digits, *at;
+    size_t used = 2 + ID_TEXT;
+    memcpy(line, "2 ", 2);
+    memcpy(line + 2, id, ID_TEXT);
+    line[used++] = ' ';
+    at = digits_of(end, size);
+    memcpy(line + used, at, (size_t)(end - at));
+    used += (size_t)(end - at);
+    line[used++] = ' ';
+    at = digits_of(end, published_us / 1000000);
+    memcpy(line + used, at, (size_t)(end - at));
+    used += (size_t)(end - at);
+    /* A one before it, for the zeros that it may begin with. */
+    at = digits_of(end, 1000000 + published_us % 1000000);
+    *at = '.';
+    memcpy(line + used, at, (size_t)(end - at));
+    used += (size_t)(end - at);
+    line[used++] = '\n';
+    return used;
+}
+
+/*
+ * Read the attribute of a name, not following links. Since Linux 6.13 that takes no
+ * open file.
+ */
+static ssize_t
+read_attribute(int folder, const char *name, char *text, size_t size)
+{
+    static int is_missing = 0;
+    if (!is_missing) {
+        struct {
+            uint64_t value;
+            uint32_t size, flags;
+        } where = {(uintptr_t)text, (uint32_t)size, 0};
+        long got = syscall(SYS_GETXATTRAT, folder, name, AT_SYMLINK_NOFOLLOW,
+                           ATTRIBUTE_NAME, &where, sizeof where);
+        /* EPERM: of a filter of system calls that is older than this one. */
+        if (got >= 0 || (errno != ENOSYS && errno != EPERM))
+            return got;
+        is_missing = 1;
+    }
+    int file = openat(folder, name,
+                      O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (file < 0)
+        return -1;
+    ssize_t got = fgetxattr(file, ATTRIBUTE_NAME, text, size);
+    int reason = errno;
+    close(file);
+    errno = reason;
+    return got;
+}
+
+/*
+ * Whether the lines of an attribute behind its first are as kvd.store.attribute
+ * writes them.
+ */
+static int
+is_metadata(const char *at, const char *end)
+{
+    while (at < end) {
+        const char *line = memchr(at, '\n', (size_t)(end - at));
+        if (line == NULL)
+            return 0;
+        const char *colon = memchr(at, ':', (size_t)(line - at));
+        if (colon == NULL || colon == at || colon[1] != ' ')
+            return 0;
+        /* What else a value may hold is looked at by Python. */
+        for (const char *each = colon + 2; each < line; each++)
+            if (*each < ' ' || *each > '~')
+                return 0;
+        at = line + 1;
+    }
+    return 1;
+}
+
+/*
+ * Whether a name has a whole value of kvd's, which nobody else has changed: 1, when it
+ * was published, and how large it is; nothing: 0; anything else: -1.
+ */
+int
+has_value(int folder, const char *name, unsigned long long *published_us,
+          unsigned long long *bytes)
+{
+    char text[ATTRIBUTE_BYTES], line[ATTRIBUTE_LINE_BYTES];
+    ssize_t size = read_attribute(folder, name, text, sizeof text);
+    if (size < 0)
+        return errno == ENOENT ? 0 : -1;
+    struct stat status;
+    if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) < 0
+        || !S_ISREG(status.st_mode) || size < 2 + ID_TEXT
+        || status.st_mtim.tv_sec < 0 || status.st_mtim.tv_sec > LATEST_SECOND
+        || status.st_mtim.tv_nsec % 1000)
+        return -1;
+    for (int i = 2; i < 2 + ID_TEXT; i++)
+        if (!((text[i] >= '0' && text[i] <= '9')
+              || (text[i] >= 'a' && text[i] <= 'f')))
+            return -1;
+    *published_us = microseconds(status.st_mtim);
+    *bytes = (unsigned long long)status.st_size;
+    size_t expected = first_line(line, text + 2, (unsigned long long)status.st_size,
+                                 *published_us);
+    int is_whole = (size_t)size >= expected && memcmp(text, line, expected) == 0
+        && is_metadata(text + expected, text + size);
+    return is_whole ? 1 : -1;
+}
+
+/*
+ * Give a written file its attribute and its date: that of the present, but not earlier
+ * than that of the value before it.
+ */
+int
+seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
+     unsigned long long earliest_us)
+{
+    char text[ATTRIBUTE_BYTES];
+    struct timespec times[2];
+    clock_gettime(CLOCK_REALTIME, &times[1]);
+    unsigned long long published_us = microseconds(times[1]);
+    if (published_us < earliest_us)
+        published_us = earliest_us;
+    size_t size = first_line(text, id, (unsigned long long)length, published_us);
+    memcpy(text + size, PyBytes_AsString(lines), (size_t)PyBytes_Size(lines));
+    size += (size_t)PyBytes_Size(lines);
+    times[0].tv_nsec = UTIME_OMIT;
+    times[1].tv_sec = (time_t)(published_us / 1000000);
+    times[1].tv_nsec = (long)(published_us % 1000000) * 1000;
+    return fsetxattr(file, ATTRIBUTE_NAME, text, size, 0) < 0 ? -1
+        : futimens(file, times);
+}

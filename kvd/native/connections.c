@@ -1,0 +1,214 @@
+/*
+ * The connections of a process: new ones, those that stay, and what an event left for the
+ * next `serve` of the same socket.
+ */
+
+#include "fast_path.h"
+
+#include <structmember.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+PyTypeObject *JoinedType;
+
+static void
+Joined_dealloc(Joined *self)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
+    Py_XDECREF(self->served);
+    Py_XDECREF(self->number);
+    Py_XDECREF(self->joined);
+    PyObject_Free(self);
+    Py_DECREF((PyObject *)type);
+}
+
+PyDoc_STRVAR(leave_doc,
+"leave()\n"
+"\n"
+"The connection is closed. Its socket's number will be another's.");
+
+static PyObject *
+Joined_leave(Joined *self, PyObject *Py_UNUSED(none))
+{
+    self->idle = 0;
+    if (PyDict_GetItemWithError(self->joined, self->number) == (PyObject *)self
+        && PyDict_DelItem(self->joined, self->number) < 0)
+        return NULL;
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef Joined_methods[] = {
+    {"leave", (PyCFunction)Joined_leave, METH_NOARGS, leave_doc},
+    {NULL},
+};
+
+static PyMemberDef Joined_members[] = {
+    {"idle", T_BOOL, offsetof(Joined, idle), 0, NULL},
+    {"served", T_OBJECT, offsetof(Joined, served), READONLY, NULL},
+    {NULL},
+};
+
+static PyType_Slot Joined_slots[] = {
+    {Py_tp_dealloc, Joined_dealloc},
+    {Py_tp_methods, Joined_methods},
+    {Py_tp_members, Joined_members},
+    {0, NULL},
+};
+
+PyType_Spec Joined_spec = {
+    .name = "kvd.native._fast_path.Joined",
+    .basicsize = sizeof(Joined),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Joined_slots,
+};
+
+void
+drop_left(FastPath *self)
+{
+    self->left_socket = -1;
+    Py_CLEAR(self->left);
+    Py_CLEAR(self->left_type);
+    Py_CLEAR(self->left_value);
+    Py_CLEAR(self->left_traceback);
+}
+
+const char serve_doc[] =
+"serve(socket) -> int | bytes\n"
+"\n"
+"Read from a socket to which nothing is owed and of which nothing was read, without\n"
+"waiting, and serve the request that came, if it is one of those that this can.\n"
+"\n"
+"Returns NOTHING if nothing had come; SERVED, with CLOSES if the connection ends with\n"
+"this reply, LINGERS if it must not be closed at once then, and QUEUED if `unsent` is\n"
+"still to be sent; or the bytes that were read, of which nothing was done, empty where\n"
+"the client ended.\n"
+"\n"
+"Raises OSError: it cannot be read.";
+
+PyObject *
+FastPath_serve(FastPath *self, PyObject *argument)
+{
+    long socket = PyLong_AsLong(argument);
+    if (socket == -1 && PyErr_Occurred())
+        return NULL;
+    if (socket < 0 || socket != self->left_socket) {
+        /* Of a connection that nobody got to care for: never another's. */
+        drop_left(self);
+        return serve_one(self, (int)socket);
+    }
+    PyObject *left = self->left;
+    self->left = NULL;
+    if (left == NULL) {
+        PyErr_Restore(self->left_type, self->left_value, self->left_traceback);
+        self->left_type = self->left_value = self->left_traceback = NULL;
+    }
+    drop_left(self);
+    return left;
+}
+
+/*
+ * Serve what came. Returns whether this had the outcome that was hoped for; any other,
+ * an exception too, is left to the next `serve` of this socket.
+ */
+static int
+serve_or_leave(FastPath *self, int socket, long hoped)
+{
+    drop_left(self);
+    PyObject *outcome = serve_one(self, socket);
+    if (outcome != NULL && PyLong_Check(outcome) && PyLong_AsLong(outcome) == hoped) {
+        Py_DECREF(outcome);
+        return 1;
+    }
+    self->left_socket = socket;
+    self->left = outcome;
+    PyErr_Fetch(&self->left_type, &self->left_value, &self->left_traceback);
+    return 0;
+}
+
+const char serve_idle_doc[] =
+"serve_idle(socket) -> bool\n"
+"\n"
+"Serve the request that came on a connection that has joined and is idle.\n"
+"\n"
+"Returns whether nothing is left to do. Else the next `serve` of this socket must\n"
+"follow, which reads nothing but returns what came of this.";
+
+PyObject *
+FastPath_serve_idle(FastPath *self, PyObject *argument)
+{
+    Joined *joined = (Joined *)PyDict_GetItemWithError(self->joined, argument);
+    if (joined == NULL && PyErr_Occurred())
+        return NULL;
+    if (joined == NULL || !joined->idle)
+        Py_RETURN_FALSE;
+    Py_INCREF((PyObject *)joined);
+    int is_done = serve_or_leave(self, (int)PyLong_AsLong(argument), SERVED);
+    if (is_done) {
+        PyObject *before = joined->served;
+        joined->served = PyObject_CallNoArgs(self->clock);
+        Py_XDECREF(before);
+        if (joined->served == NULL) {
+            Py_DECREF((PyObject *)joined);
+            return NULL;
+        }
+    }
+    Py_DECREF((PyObject *)joined);
+    return PyBool_FromLong(is_done);
+}
+
+const char serve_new_doc[] =
+"serve_new(socket, shared) -> bool\n"
+"\n"
+"Serve the request that came with a new connection, if the connection ends with it, and\n"
+"close the socket; shared: others may still have descriptors of it.\n"
+"\n"
+"Returns whether that is done. Else the socket is the caller's, and the next `serve` of\n"
+"it must follow, which reads nothing but returns what came of this.";
+
+PyObject *
+FastPath_serve_new(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "serve_new takes two arguments");
+        return NULL;
+    }
+    long socket = PyLong_AsLong(arguments[0]);
+    int shared = PyObject_IsTrue(arguments[1]);
+    if (shared < 0 || PyErr_Occurred())
+        return NULL;
+    if (!serve_or_leave(self, (int)socket, SERVED | CLOSES))
+        Py_RETURN_FALSE;
+    if (shared)
+        shutdown((int)socket, SHUT_RDWR);
+    close((int)socket);
+    ((unsigned long long *)self->row.buf)[self->accepted] += 1;
+    Py_RETURN_TRUE;
+}
+
+const char join_doc[] =
+"join(socket) -> Joined\n"
+"\n"
+"From now on `serve_idle` knows the socket of a connection that stays.";
+
+PyObject *
+FastPath_join(FastPath *self, PyObject *argument)
+{
+    if (!PyLong_Check(argument)) {
+        PyErr_SetString(PyExc_TypeError, "a socket is a number");
+        return NULL;
+    }
+    Joined *joined = PyObject_New(Joined, JoinedType);
+    if (joined == NULL)
+        return NULL;
+    joined->idle = 1;
+    joined->served = NULL;
+    joined->number = Py_NewRef(argument);
+    joined->joined = Py_NewRef(self->joined);
+    if (PyDict_SetItem(self->joined, argument, (PyObject *)joined) < 0) {
+        Py_DECREF((PyObject *)joined);
+        return NULL;
+    }
+    return (PyObject *)joined;
+}

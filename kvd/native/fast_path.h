@@ -1,0 +1,193 @@
+/*
+ * What the files of the fast path share; fast_path.c says what it is.
+ */
+
+#ifndef KVD_FAST_PATH_H
+#define KVD_FAST_PATH_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+/* What one call reads at most: a head and the body of a small PUT. */
+#define BUFFER_BYTES (64 * 1024)
+#define FOLDERS 16
+/* Longer keys are Python's. */
+#define MAX_KEY_BYTES 512
+#define ID_BYTES 16
+#define ID_TEXT (2 * ID_BYTES)
+#define ATTRIBUTE_BYTES 1400
+#define ATTRIBUTE_LINE_BYTES 80     /* its first line, at most */
+#define HEAD_ROOM 1024              /* for the head of a reply */
+#define DATE_BYTES 29
+#define LIST_BYTES 256              /* of a default access control list */
+
+/* What `serve` returns beside bytes. */
+enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8 };
+
+/* Everything about a request that its key and its body do not change. */
+typedef struct {
+    PyObject_HEAD
+    int is_put;
+    int keep;                   /* whether the connection stays */
+    Py_ssize_t length;          /* of the body of a PUT */
+    PyObject *tail;             /* of a GET: the end of the reply's head */
+    PyObject *lines;            /* of a PUT: its metadata, for the attribute */
+    PyObject *created[3];       /* reply: up to the date, to the id, to the end */
+    PyObject *replaced[3];
+    int created_status, replaced_status;
+} HeadTemplate;
+
+/* A value in memory, with the head of its reply. */
+typedef struct {
+    PyObject_HEAD
+    unsigned long long device, inode, size;
+    unsigned long long changed_ns, touched_ns;      /* mtime, ctime; modulo 2**64 */
+    PyObject *line;             /* of the reply, up to the date */
+    PyObject *fields;           /* behind the date, without the last line end */
+    PyObject *body;
+} CachedValue;
+
+/* A connection that stays. */
+typedef struct {
+    PyObject_HEAD
+    char idle;                  /* whether the next bytes are the fast path's to read */
+    PyObject *served;           /* when it last served one alone; NULL: never */
+    PyObject *number;           /* of its socket */
+    PyObject *joined;           /* all of the process, by their numbers */
+} Joined;
+
+/* A folder that is held open. */
+typedef struct {
+    char name[64];              /* empty: none */
+    int descriptor;
+    dev_t device;
+    ino_t inode;
+} Folder;
+
+/* What a folder gives to what is created in it (kvd.store.conferring). */
+typedef struct {
+    long long group;            /* -1: that of the process */
+    ssize_t list_bytes;         /* of its default access control list */
+    char list[LIST_BYTES];
+} Conferred;
+
+/* The fast path of a process. */
+typedef struct {
+    PyObject_HEAD
+    int root, lock, uploads, exchanges, mode;
+    dev_t lock_device;
+    ino_t lock_inode;
+    Conferred conferred;        /* by the folder of uploads */
+    Py_ssize_t most_head, most_key;     /* bytes; longer ones may be refused */
+    /* Where this process counts (kvd.dispatch.scoreboard). */
+    Py_buffer row;
+    Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
+    PyObject *bucket_of_exponent;
+    int least_exponent;
+    /* What Python is asked, and what it has answered. */
+    PyObject *report, *make_template, *value_of, *offset_of, *clock;
+    PyObject *templates, *values, *offsets;
+    PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
+    PyObject *nothing;          /* no bytes */
+    PyObject *joined;           /* connections that stay, by their sockets' numbers */
+    /* What is left to the `serve` of this socket; below 0: nothing. */
+    int left_socket;
+    PyObject *left;             /* NULL: the exception */
+    PyObject *left_type, *left_value, *left_traceback;
+    /* Of the last request, for the log. */
+    PyObject *unsent;           /* NULL: nothing */
+    int status, method_is_put;
+    Py_ssize_t target_bytes, body_bytes, moved_bytes;
+    double seconds;
+    time_t date_second;
+    char date[DATE_BYTES + 1];
+    unsigned char random[1024];
+    size_t random_left;
+    unsigned long long names;
+    Folder folders[FOLDERS];
+    /* Not within: there, a process that serves nothing would touch all of it. */
+    char *buffer;
+} FastPath;
+
+static inline double
+now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+/* Add to the head of a reply. Returns its length; above HEAD_ROOM: there was no room. */
+static inline size_t
+append(char *head, size_t used, PyObject *bytes)
+{
+    size_t size = (size_t)PyBytes_Size(bytes);
+    if (used + size > HEAD_ROOM)
+        return HEAD_ROOM + 1;
+    memcpy(head + used, PyBytes_AsString(bytes), size);
+    return used + size;
+}
+
+/* connections.c */
+extern PyTypeObject *JoinedType;
+extern PyType_Spec Joined_spec;
+extern const char serve_doc[];
+extern const char serve_idle_doc[];
+extern const char serve_new_doc[];
+extern const char join_doc[];
+void drop_left(FastPath *self);
+PyObject *FastPath_serve(FastPath *self, PyObject *argument);
+PyObject *FastPath_serve_idle(FastPath *self, PyObject *argument);
+PyObject *FastPath_serve_new(FastPath *self, PyObject *const *arguments,
+                             Py_ssize_t count);
+PyObject *FastPath_join(FastPath *self, PyObject *argument);
+
+/* serve.c */
+PyObject *serve_one(FastPath *self, int socket);
+
+/* template.c */
+extern PyTypeObject *HeadTemplateType;
+extern PyType_Spec HeadTemplate_spec;
+PyObject *get_template(PyObject *module, PyObject *args);
+PyObject *put_template(PyObject *module, PyObject *args);
+
+/* get.c */
+extern PyTypeObject *CachedValueType;
+extern PyType_Spec CachedValue_spec;
+PyObject *cached_value(PyObject *module, PyObject *args);
+int serve_get(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
+              Py_ssize_t received, double began);
+
+/* put.c */
+int serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
+              const char *body, Py_ssize_t received, double began);
+
+/* attribute.c */
+int has_value(int folder, const char *name, unsigned long long *published_us,
+              unsigned long long *bytes);
+int seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
+         unsigned long long earliest_us);
+
+/* folder.c */
+int find_conferred(int folder, const struct stat *status, Conferred *found);
+int is_conferred_alike(const Conferred *one, int folder, const struct stat *status);
+void close_folders(FastPath *self);
+int open_folder(FastPath *self, const char *path, int *is_kept, struct stat *status);
+
+/* publish.c */
+int find_lock(FastPath *self);
+int publish(FastPath *self, const char *upload, char *key, const char *body,
+            Py_ssize_t length, PyObject *lines, const char *id, long long offset,
+            int keeps);
+
+/* reply.c */
+const char *http_date(FastPath *self);
+void count(FastPath *self, Py_ssize_t received, Py_ssize_t sent);
+Py_ssize_t send_reply(FastPath *self, int socket, char *head, size_t head_bytes,
+                      char *body, size_t body_bytes);
+
+#endif

@@ -1,0 +1,142 @@
+/*
+ * PUT: a new id, the name of the upload, and the lock that it takes.
+ */
+
+#include "fast_path.h"
+
+#include <stdio.h>
+#include <sys/random.h>
+
+#define MAX_OFFSETS 4096
+#define UPLOAD_NAME_BYTES 256       /* with the zero at its end */
+#define MOST_KEPT 65536             /* as kvd.store.tree */
+#define SLASH '\x1f'                /* as kvd.store.uploads writes a key in a name */
+
+static int
+new_id(FastPath *self, char *text)
+{
+    static const char DIGITS[] = "0123456789abcdef";
+    if (self->random_left < ID_BYTES) {
+        if (getrandom(self->random, sizeof self->random, 0)
+            != (ssize_t)sizeof self->random)
+            return -1;
+        self->random_left = sizeof self->random;
+    }
+    self->random_left -= ID_BYTES;
+    const unsigned char *id = self->random + self->random_left;
+    for (int i = 0; i < ID_BYTES; i++) {
+        text[2 * i] = DIGITS[id[i] >> 4];
+        text[2 * i + 1] = DIGITS[id[i] & 15];
+    }
+    return 0;
+}
+
+/*
+ * Name an upload. kvd.store.uploads uses other letters; behind a dot stands the key, if
+ * what it replaces is to be kept under this name.
+ *
+ * Returns whether there is room for the key.
+ */
+static int
+name_upload(FastPath *self, char *upload, const char *key, int keeps)
+{
+    unsigned long long number = self->names++;
+    if (!keeps) {
+        snprintf(upload, UPLOAD_NAME_BYTES, "s%llx", number);
+        return 1;
+    }
+    int size = snprintf(upload, UPLOAD_NAME_BYTES, "c%llx.%s", number, key);
+    for (char *at = upload; *at; at++)
+        if (*at == '/')
+            *at = SLASH;
+    return size < UPLOAD_NAME_BYTES;
+}
+
+/* Remember that a key was written to, and what is kept for it (SOMETHING of
+   kvd.store.tree: nothing is). */
+static int
+keep(FastPath *self, PyObject *key, const char *upload, int replaced)
+{
+    if (!replaced)
+        return PyDict_SetItem(self->kept, self->nothing, self->nothing);
+    PyObject *name = PyBytes_FromString(upload);
+    if (name == NULL)
+        return -1;
+    int done = PyDict_SetItem(self->kept, key, name);
+    Py_DECREF(name);
+    return done;
+}
+
+static int
+lock_offset(FastPath *self, PyObject *key, long long *offset)
+{
+    PyObject *found = PyDict_GetItemWithError(self->offsets, key);
+    if (found != NULL) {
+        *offset = PyLong_AsLongLong(found);
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    if (PyErr_Occurred())
+        return -1;
+    found = PyObject_CallFunctionObjArgs(self->offset_of, key, NULL);
+    if (found == NULL)
+        return -1;
+    *offset = PyLong_AsLongLong(found);
+    int kept = PyErr_Occurred() ? -1 : 0;
+    if (kept == 0) {
+        if (PyDict_Size(self->offsets) >= MAX_OFFSETS)
+            PyDict_Clear(self->offsets);
+        kept = PyDict_SetItem(self->offsets, key, found);
+    }
+    Py_DECREF(found);
+    return kept;
+}
+
+/* Returns as `serve_get`. */
+int
+serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
+          const char *body, Py_ssize_t received, double began)
+{
+    char name[MAX_KEY_BYTES + 1], id[ID_TEXT], head[HEAD_ROOM];
+    long long offset;
+    if (self->uploads < 0 || new_id(self, id) < 0)
+        return 0;
+    if (lock_offset(self, key, &offset) < 0)
+        return -1;
+    memcpy(name, PyBytes_AsString(key), (size_t)PyBytes_Size(key) + 1);
+    int replaced, keeps = 0;
+    if (self->kept != NULL) {
+        int is_kept = PyDict_Contains(self->kept, key);
+        if (is_kept < 0)
+            return -1;
+        keeps = !is_kept;
+        if (keeps && PyDict_Size(self->kept) >= MOST_KEPT)
+            return 0;
+    }
+    char upload[UPLOAD_NAME_BYTES];
+    if (!name_upload(self, upload, name, keeps))
+        return 0;
+    Py_BEGIN_ALLOW_THREADS
+    replaced = publish(self, upload, name, body, template->length, template->lines, id,
+                       offset, keeps);
+    Py_END_ALLOW_THREADS
+    if (replaced < 0)
+        return 0;
+    if (keeps && keep(self, key, upload, replaced) < 0)
+        return -1;
+    PyObject **parts = replaced ? template->replaced : template->created;
+    size_t used = append(head, 0, parts[0]);
+    memcpy(head + used, http_date(self), DATE_BYTES);
+    used = append(head, used + DATE_BYTES, parts[1]);
+    memcpy(head + used, id, ID_TEXT);
+    used = append(head, used + ID_TEXT, parts[2]);
+    Py_ssize_t sent = send_reply(self, socket, head, used, "", 0);
+    if (sent < 0)
+        return -1;
+    self->status = replaced ? template->replaced_status : template->created_status;
+    self->method_is_put = 1;
+    self->body_bytes = template->length;
+    self->moved_bytes = received + sent;
+    self->seconds = now() - began;
+    count(self, received, sent);
+    return 1;
+}

@@ -1,0 +1,160 @@
+/*
+ * One read from a socket: the key and the template of what came are found, and the
+ * request is served whole, or its bytes are left to Python.
+ */
+
+#include "fast_path.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#define MAX_TEMPLATES 256
+/* Longer segments of a key are Python's. */
+#define MAX_SEGMENT_BYTES 200
+
+/*
+ * Whether a byte may stand in a segment of a target. What this leaves out, the
+ * percent sign above all, is not wrong, only unusual.
+ */
+static int
+is_usual(unsigned char byte)
+{
+    return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z')
+        || (byte >= '0' && byte <= '9')
+        || (byte != 0 && strchr("_~!$&'()*+,;=:@.-", byte) != NULL);
+}
+
+/*
+ * How long the key is that a target begins with, its first slash left out; 0 for
+ * one that Python should look at.
+ */
+static Py_ssize_t
+key_bytes(const char *text, const char *end, Py_ssize_t most)
+{
+    const char *at = text, *segment = text;
+    for (; at < end && *at != ' '; at++) {
+        if (*at == '/') {
+            if (at == segment || at - segment > MAX_SEGMENT_BYTES)
+                return 0;
+            segment = at + 1;
+        } else if (!is_usual((unsigned char)*at)
+                   || (at == segment && *at == '.'))
+            return 0;
+    }
+    if (at == end || at == segment || at - segment > MAX_SEGMENT_BYTES
+        || at - text > most)
+        return 0;
+    return at - text;
+}
+
+/*
+ * The template of a head, looked up by all of the head but the target. A new
+ * reference; None for a head that is left to Python.
+ */
+static PyObject *
+template_of(FastPath *self, const char *head, Py_ssize_t line, Py_ssize_t rest,
+            Py_ssize_t size)
+{
+    PyObject *shape = PyBytes_FromStringAndSize(NULL, line + size - rest);
+    if (shape == NULL)
+        return NULL;
+    memcpy(PyBytes_AsString(shape), head, (size_t)line);
+    memcpy(PyBytes_AsString(shape) + line, head + rest, (size_t)(size - rest));
+    PyObject *template = PyDict_GetItemWithError(self->templates, shape);
+    if (template != NULL || PyErr_Occurred()) {
+        Py_XINCREF(template);
+        Py_DECREF(shape);
+        return template;
+    }
+    template = PyObject_CallFunction(self->make_template, "y#", head, size);
+    if (template != NULL && template != Py_None
+        && !Py_IS_TYPE(template, HeadTemplateType)) {
+        PyErr_SetString(PyExc_TypeError, "make_template gave no template");
+        Py_CLEAR(template);
+    }
+    if (template != NULL) {
+        if (PyDict_Size(self->templates) >= MAX_TEMPLATES)
+            PyDict_Clear(self->templates);
+        if (PyDict_SetItem(self->templates, shape, template) < 0)
+            Py_CLEAR(template);
+    }
+    Py_DECREF(shape);
+    return template;
+}
+
+/* Whether a connection can be closed now without loss; as kvd.net.transport.is_settled. */
+static int
+is_settled(int socket)
+{
+    int count, domain;
+    socklen_t size = sizeof domain;
+    if (ioctl(socket, SIOCINQ, &count) < 0 || count)
+        return 0;
+    if (ioctl(socket, SIOCOUTQ, &count) < 0)
+        return 0;
+    return !count || (getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0
+                      && domain == AF_UNIX);
+}
+
+/* Returns as `serve` does. */
+PyObject *
+serve_one(FastPath *self, int socket)
+{
+    char *data = self->buffer;
+    /* Of a connection that nobody got to care for: never another's. */
+    Py_CLEAR(self->unsent);
+    /* A socket that was only just accepted may be a blocking one. */
+    ssize_t size = recv(socket, data, BUFFER_BYTES, MSG_DONTWAIT);
+    if (size < 0) {
+        if (errno == EAGAIN || errno == EINTR)
+            return PyLong_FromLong(NOTHING);
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    double began = now();
+    /* "GET /" or "PUT /", then a key, " HTTP/1.1" and fields. */
+    if (size < 16 || (memcmp(data, "GET /", 5) && memcmp(data, "PUT /", 5)))
+        goto other;
+    char *end = memmem(data, (size_t)Py_MIN(size, self->most_head), "\r\n\r\n", 4);
+    if (end == NULL)
+        goto other;
+    Py_ssize_t head = end + 4 - data;
+    Py_ssize_t length = key_bytes(data + 5, end, self->most_key);
+    if (length == 0)
+        goto other;
+
+    int served = 0, keep = 0;
+    PyObject *template = template_of(self, data, 5, 5 + length, head);
+    if (template == NULL)
+        return NULL;
+    if (template != Py_None) {
+        HeadTemplate *known = (HeadTemplate *)template;
+        keep = known->keep;
+        if (size == head + known->length) {
+            PyObject *key = PyBytes_FromStringAndSize(data + 5, length);
+            if (key == NULL)
+                served = -1;
+            else if (known->is_put)
+                served = serve_put(self, socket, known, key, data + head, size,
+                                   began);
+            else
+                served = serve_get(self, socket, known, key, size, began);
+            Py_XDECREF(key);
+        }
+    }
+    Py_DECREF(template);
+    if (served < 0)
+        return NULL;
+    if (served) {
+        self->target_bytes = length + 1;
+        int outcome = SERVED;
+        if (!keep)
+            outcome |= is_settled(socket) ? CLOSES : CLOSES | LINGERS;
+        if (self->unsent != NULL)
+            outcome |= QUEUED;
+        return PyLong_FromLong(outcome);
+    }
+other:
+    return PyBytes_FromStringAndSize(data, size);
+}
