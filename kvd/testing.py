@@ -4,7 +4,7 @@ policies.
 """
 
 from kvd.dispatch.contract import (
-    DealtByLoadContract,
+    DispatchedByLoadContract,
     GatedContract,
     LoadAwareContract,
     PolicyContract,
@@ -16,7 +16,7 @@ from kvd.store.contract import StoreContract, UploadContract
 from kvd.store.memory import MemoryStore
 
 __all__ = [
-    "DealtByLoadContract",
+    "DispatchedByLoadContract",
     "GatedContract",
     "LoadAwareContract",
     "MemoryStore",

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from kvd.admin.control.status import WorkerState
 from kvd.daemon.base import ServingService
 from kvd.system.signals import end_once
-from kvd.workers.serving import Serving
+from kvd.workers.serving import HttpServer
 
 _log = Logger()
 
@@ -28,11 +28,11 @@ class SingleProcessService(ServingService):
 
         super().startService()
         settings = self._for_serving(self._settings)
-        self._serving = Serving(settings, 0, reactor, self._scoreboard.own_row(0))
-        self._serving.start()
+        self._server = HttpServer(settings, 0, reactor, self._scoreboard.own_row(0))
+        self._server.start()
         for number, group in enumerate(self._groups):
             for member, sock in enumerate(group.members):
-                self._serving.listen(f"{number}/{member}", sock)
+                self._server.listen(f"{number}/{member}", sock)
         self._open_sites(reactor)
         end_once(reactor)
         self._reload_on_hangup(reactor)
@@ -51,12 +51,12 @@ class SingleProcessService(ServingService):
         super().stopService()
         for number, group in enumerate(self._groups):
             for member in range(group.given):
-                self._serving.unlisten(f"{number}/{member}")
+                self._server.unlisten(f"{number}/{member}")
             group.close()
-        drained: Deferred[Any] = self._serving.drain(self._settings.drain_seconds)
+        drained: Deferred[Any] = self._server.drain(self._settings.drain_seconds)
 
         def end(_: None) -> Deferred[None]:
             self._close_sites()
-            return self._serving.stop()
+            return self._server.stop()
 
         return drained.addCallback(end)

@@ -25,7 +25,8 @@ served must not count as on its way: so it acknowledges in between after this ti
 
 class Adopting:
     """
-    Takes credits for batches of connections, and has the reactor adopt these.
+    Takes credits for batches of connections, and lets the reactor adopt the
+    connections.
     """
 
     _log = Logger()
@@ -51,7 +52,7 @@ class Adopting:
 
     def credits_came(self, descriptor: int) -> None:
         """
-        The counter of credits has come; owned by this.
+        The counter of credits has arrived; owned by this.
         """
         assert self._credits == -1
         self._credits = descriptor
@@ -59,7 +60,7 @@ class Adopting:
 
     def batch_came(self, batch: Batch, descriptors: Sequence[int]) -> None:
         """
-        A batch has come, and these descriptors with it.
+        A batch has arrived, with these descriptors.
         """
         if self._reported == self._done:
             self._began = self._reactor.seconds()
@@ -93,7 +94,8 @@ class Adopting:
             except OSError as error:
                 if error.errno != errno.EMFILE or self._spare == -1:
                     raise
-                # To adopt is to duplicate, and the supervisor lets go of this one.
+                # Adopting duplicates the descriptor, which needs a free one. The
+                # supervisor closes its copy, so the connection would be lost.
                 os.close(self._spare)
                 self._spare = -1
                 adopt(descriptor, family, self._factory)

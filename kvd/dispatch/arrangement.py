@@ -1,8 +1,8 @@
 """
-What a policy says once, before anything starts: who accepts from which socket.
+A policy's arrangement: which worker accepts from which socket.
 
-A policy may be somebody else's code. What it says is asked for and checked
-where whoever starts kvd still reads what is wrong.
+A policy may be third-party code. It is asked before it is put in force, and its answers
+are checked, so that the operator sees what is wrong.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from kvd.interfaces import IDispatchPolicy
 @dataclass(frozen=True, slots=True)
 class Arrangement:
     """
-    A policy's, for a number of workers.
+    The arrangement of a policy for a number of workers.
     """
 
     kernel_chooses: bool
     group_size: int
     members: tuple[frozenset[int], ...]
-    """Of the group, for each worker those that it accepts from."""
+    """For each worker, the members of the group that it accepts from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +42,15 @@ class ChosenPolicy:
 
 def arrange(name: str, policy: IDispatchPolicy, workers: int) -> Arrangement:
     """
-    Ask a policy.
+    Ask a policy for its arrangement.
 
     Args:
-        name: As the operator chose it, for the sentence.
-        policy: Who is asked.
-        workers: How many there will be; at least 1.
+        name: The policy as the operator wrote it, for the message.
+        policy: The policy to ask.
+        workers: The number of workers; at least 1.
 
     Raises:
-        BrokenPlugin: It fails, or what it says would leave connections to
-            nobody.
+        BrokenPlugin: The policy fails, or no worker would accept some connections.
     """
     try:
         arrangement = Arrangement(

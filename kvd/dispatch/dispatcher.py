@@ -44,8 +44,8 @@ supervisor itself is out of descriptors.
 
 DELIVER_SECONDS: Final = 1.0
 """
-When the daemon ends, workers are told to drain after this time at the latest, whether
-or not they have all connections.
+When the daemon ends, workers drain after this time at the latest, whether or not they
+have all connections.
 """
 
 LOOK_SECONDS: Final = 0.025
@@ -105,10 +105,10 @@ class Dispatcher:
     ) -> None:
         """
         Args:
-            decider: Chooses; None: the supervisor accepts nothing.
-            groups: The sockets; closed when this finishes.
-            scoreboard: How busy the workers are.
-            max_connections: How many one worker may have open.
+            decider: Chooses the worker; None: the supervisor accepts nothing.
+            groups: The listening sockets; closed when this finishes.
+            scoreboard: Shows how busy the workers are.
+            max_connections: How many connections one worker may have open.
             reactor: Adopts the sockets (`kvd.net.reactor`) and provides the time.
         """
         self.shadow: Shadow | None = None
@@ -262,19 +262,19 @@ class Dispatcher:
 
     def _hold(self, connections: Sequence[Accepted]) -> None:
         """
-        Keep connections that came first for whoever is open next.
+        Put connections at the front of the queue for the next open worker.
         """
         self._held.extendleft(reversed(connections))
 
     def _dispatch(self) -> None:
         """
-        Hand over all that is held, as far as workers are open.
+        Hand over the held connections, as long as workers are open.
         """
         try:
             while self._held and self._open:
                 self._dispatch_batch()
         except Exception:
-            # Out of here it would end an acceptor, or a worker's channel.
+            # An exception that escaped would end a port, or a worker's channel.
             self._log.failure("connections cannot be handed over for now")
             self._open = ()
         if self._finished:
@@ -309,7 +309,7 @@ class Dispatcher:
 
         Args:
             connections: How many each worker has open.
-            views: Gets what each decision saw, if a shadow wants it.
+            views: Gets the view of each decision, if there is a shadow.
         """
         ready = self._open
         requests = tuple(self._scoreboard.requests())
@@ -327,7 +327,7 @@ class Dispatcher:
                     self._turn,
                     connections,
                     requests,
-                    # Tuples: what a policy did to a list of ours would stay.
+                    # Tuples, since a policy could change a list.
                     tuple(handing_over),
                     self._random,
                 )
@@ -410,7 +410,7 @@ class Dispatcher:
         See `Distribution`. Connections that wait in the queues are accepted and handed
         over, but not those at sockets that another process keeps.
         """
-        # A client that is connected is served, as where workers empty the queues.
+        # Clients that are connected are served, as when workers empty the queues.
         self.max_connections = sys.maxsize
         if self._accepts:
             for (number, member), port in self._ports.items():
@@ -470,7 +470,7 @@ def _without(workers: tuple[int, ...], worker: int) -> tuple[int, ...]:
 
 def _by_family(connections: Sequence[Accepted]) -> Iterable[list[Accepted]]:
     """
-    The connections in lists of one family each; as a rule there is one.
+    Split connections into lists of one family each; usually there is one family.
     """
     families: dict[int, list[Accepted]] = {}
     for connection in connections:

@@ -1,10 +1,10 @@
 """
-Durations, counted in buckets of which each is twice as wide as the one before.
+Histograms of durations, in buckets that are each twice as wide as the one before.
 
-Adding to one costs a look at the exponent of a float and one store, and two
-histograms are added, or subtracted, number by number: so workers can count in
-shared memory, and whoever reads it twice knows what happened between. The price
-is that a duration is known within a factor of two only.
+Adding a duration takes the exponent of a float and one store. Histograms are added or
+subtracted number by number. So workers can count in shared memory, and a process that
+reads it twice knows what happened in between. The price is that a duration is known
+only within a factor of two.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class ListenerAssignment:
             members: For each worker, the members of each group that it accepts from; a
                 worker beyond them begins anew with the first. None: workers accept
                 from none.
-            groups: The sockets; closed when this finishes.
+            groups: The listening sockets; closed when this finishes.
             reactor: Provides the time.
         """
         self._members = members
@@ -70,8 +70,8 @@ class ListenerAssignment:
         self, members: Sequence[Collection[int]] | None, gate: str = ""
     ) -> None:
         """
-        Assign the sockets to others from now on, or to no worker. Connections in a
-        socket's queue stay there for them.
+        Assign the sockets to other workers, or to none. Connections in a socket's queue
+        stay there.
 
         Args:
             members: As for the constructor.
@@ -86,14 +86,14 @@ class ListenerAssignment:
 
     def stalled(self, workers: Set[int]) -> None:
         """
-        These make no turn; all others do.
+        Set which workers are stalled.
         """
         self._stalled = workers
         self._assign()
 
     def awaited(self, workers: Collection[int]) -> Set[int]:
         """
-        Of some workers, those with a socket at which connections wait.
+        Return those of the given workers for which connections wait at a socket.
         """
         waiting = {
             (group, member)

@@ -43,7 +43,7 @@ from kvd.log.limiting import Limited, in_reactor
 from kvd.net.reactor import install
 from kvd.settings import Settings
 from kvd.system.descriptors import raise_descriptor_limit
-from kvd.workers.serving import LoadedPlugins, Serving
+from kvd.workers.serving import HttpServer, LoadedPlugins
 
 
 def run(
@@ -98,9 +98,9 @@ class Worker:
         self._channel = Channel(
             control, self._received, self._left, reactor, self._read_complete
         )
-        self._serving = Serving(settings, worker, reactor, row, parts)
-        self._serving.share_of = self._share_of
-        self._adopting = Adopting(self._channel, self._serving.factory, reactor)
+        self._server = HttpServer(settings, worker, reactor, row, parts)
+        self._server.share_of = self._share_of
+        self._adopting = Adopting(self._channel, self._server.factory, reactor)
         self._limited = Limited(cast(ILogObserver, self._report), in_reactor(reactor))
         self._draining = False
         self.status = 0
@@ -116,11 +116,11 @@ class Worker:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._terminated)
         try:
-            self._serving.start()
+            self._server.start()
         except OperatorError as error:
             self._fail(error.sentence)
             return
-        self._reactor.serve_idle = self._serving.serve_idle()
+        self._reactor.serve_idle = self._server.serve_idle()
         self._channel.send(Ready(os.getpid()))
 
     def _fail(self, sentence: str) -> None:
@@ -149,9 +149,9 @@ class Worker:
         if isinstance(message, Listen):
             self._listen(message, descriptors)
         elif isinstance(message, Unlisten):
-            self._serving.unlisten(message.name)
+            self._server.unlisten(message.name)
         elif isinstance(message, Gated):
-            self._serving.may_accept = self._gate(message.policy)
+            self._server.may_accept = self._gate(message.policy)
         elif isinstance(message, Credits):
             self._credits_came(descriptors)
         elif isinstance(message, Batch):
@@ -181,7 +181,7 @@ class Worker:
             if self._draining:
                 return
             try:
-                self._serving.listen(message.name, sock, exclusive=message.exclusive)
+                self._server.listen(message.name, sock, exclusive=message.exclusive)
             except OSError:
                 self._channel.send(Unplaced(message.name))
 
@@ -201,7 +201,7 @@ class Worker:
         if self._draining:
             return
         self._draining = True
-        drained = self._serving.drain(seconds, others_serve)
+        drained = self._server.drain(seconds, others_serve)
         drained.addCallback(self._drained)
         drained.addBoth(lambda _: self._reactor.stop())
 
@@ -209,7 +209,7 @@ class Worker:
         self._limited.finish()
         # Refuse batches that are still unread: they would be lost.
         self._adopting.leaving = True
-        return self._serving.stop()
+        return self._server.stop()
 
     def _left(self) -> None:
         """

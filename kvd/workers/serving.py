@@ -1,6 +1,6 @@
 """
-The server in one process: a store, the sockets that the process accepts from, and its
-connections.
+The HTTP server in one process: a store, the sockets that the process accepts from, and
+its connections.
 
 With ``--procs 0`` the twistd process itself has one, otherwise each worker.
 """
@@ -115,7 +115,7 @@ def load_store(settings: Settings, user: User | None = None) -> IStoreMaker:
     return maker
 
 
-class Serving:
+class HttpServer:
     """
     Accepts connections and serves them, until it is drained.
 
@@ -392,8 +392,8 @@ class HttpFactory(ServerFactory):
 
     batch_size = None
 
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
         self._first: Callable[[HttpConnection], Callable[[], Any]] | None = None
 
     def share(self, waiting: int) -> int:
@@ -407,7 +407,7 @@ class HttpFactory(ServerFactory):
         See `ServerFactory.take_descriptor`. A connection that ends with its only
         request never gets a Python socket.
         """
-        process = self._serving._process
+        process = self._server._process
         fast_path = process.fast_path
         if fast_path is None or process.wants_reports:
             return False
@@ -418,7 +418,7 @@ class HttpFactory(ServerFactory):
         See `ServerFactory.take`. A connection that ends with its only request never
         gets a protocol, if the fast path serves the request.
         """
-        process = self._serving._process
+        process = self._server._process
         fast_path = process.fast_path
         if fast_path is None:
             self._first = None
@@ -456,7 +456,7 @@ class HttpFactory(ServerFactory):
         """
         See `Factory.buildProtocol`.
         """
-        return HttpConnection(self._serving._listener)
+        return HttpConnection(self._server._listener)
 
     def first_read(self, built: HttpConnection) -> Callable[[], Any] | None:
         """
@@ -469,7 +469,7 @@ class HttpFactory(ServerFactory):
         """
         See `ServerFactory.connected`.
         """
-        self._serving.served(built)
+        self._server.served(built)
 
 
 class SharedFactory(HttpFactory):
@@ -477,16 +477,16 @@ class SharedFactory(HttpFactory):
     Serves connections from a socket that other processes accept from too.
     """
 
-    def __init__(self, serving: Serving) -> None:
-        super().__init__(serving)
+    def __init__(self, server: HttpServer) -> None:
+        super().__init__(server)
         # Looked up for each call, since the attribute may change.
-        self.gate = lambda waiting: serving.may_accept(waiting)
+        self.gate = lambda waiting: server.may_accept(waiting)
 
     def share(self, waiting: int) -> int:
         """
-        See `Serving.share_of`.
+        See `HttpServer.share_of`.
         """
-        return self._serving.share_of(waiting)
+        return self._server.share_of(waiting)
 
 
 def check_interval(limits: Limits) -> float:

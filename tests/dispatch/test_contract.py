@@ -13,7 +13,7 @@ from zope.interface import implementer
 from zope.interface.exceptions import Invalid
 
 from kvd.dispatch.contract import (
-    DealtByLoadContract,
+    DispatchedByLoadContract,
     GatedContract,
     LoadAwareContract,
     PolicyContract,
@@ -27,13 +27,13 @@ CONTRACTS = (
     PolicyContract,
     RotatingContract,
     LoadAwareContract,
-    DealtByLoadContract,
+    DispatchedByLoadContract,
     GatedContract,
 )
 
 
 @implementer(IDispatchPolicy)
-class Dealt:
+class Dispatched:
     """
     Takes turns, and is extended by all that are worse.
     """
@@ -56,7 +56,7 @@ class Unwilling:
     """
 
 
-class SharesNothing(Dealt):
+class SharesNothing(Dispatched):
     """
     Leaves its only socket to nobody.
     """
@@ -64,7 +64,7 @@ class SharesNothing(Dealt):
     kernel_chooses = True
 
 
-class Remembering(Dealt):
+class Remembering(Dispatched):
     """
     Takes turns that it counts itself.
     """
@@ -77,7 +77,7 @@ class Remembering(Dealt):
         return view.ready[self._next % len(view.ready)]
 
 
-class Grudging(Dealt):
+class Grudging(Dispatched):
     """
     Never forgives who once had many connections.
     """
@@ -91,7 +91,7 @@ class Grudging(Dealt):
         return liked[view.turn % len(liked)] if liked else view.ready[0]
 
 
-class Heedless(Dealt):
+class Heedless(Dispatched):
     """
     Does not ask who is ready.
     """
@@ -100,7 +100,7 @@ class Heedless(Dealt):
         return view.turn
 
 
-class First(Dealt):
+class First(Dispatched):
     """
     The first has everything.
     """
@@ -109,7 +109,7 @@ class First(Dealt):
         return view.ready[0]
 
 
-class FirstOfLeast(Dealt):
+class FirstOfLeast(Dispatched):
     """
     Looks at connections alone, and gives a tie to the first.
     """
@@ -118,7 +118,7 @@ class FirstOfLeast(Dealt):
         return min(view.ready, key=view.connections.__getitem__)
 
 
-class OldFriends(Dealt):
+class OldFriends(Dispatched):
     """
     Knows three workers.
     """
@@ -127,7 +127,7 @@ class OldFriends(Dealt):
         return view.ready[view.turn % min(3, len(view.ready))]
 
 
-class Blind(Dealt):
+class Blind(Dispatched):
     """
     Throws dice.
     """
@@ -136,7 +136,7 @@ class Blind(Dealt):
         return view.random.choice(view.ready)
 
 
-class Greedy(Dealt):
+class Greedy(Dispatched):
     """
     Who is busy gets more.
     """
@@ -145,7 +145,7 @@ class Greedy(Dealt):
         return max(view.ready, key=view.requests.__getitem__)
 
 
-class Forgetful(Dealt):
+class Forgetful(Dispatched):
     """
     Goes by requests and connections, but forgets what is on its way.
     """
@@ -154,7 +154,7 @@ class Forgetful(Dealt):
         return min(view.ready, key=lambda n: (view.requests[n], view.connections[n], n))
 
 
-class Lenient(Dealt):
+class Lenient(Dispatched):
     """
     Goes by load, but one request more or less is the same to it.
     """
@@ -168,7 +168,7 @@ class Lenient(Dealt):
 
 
 @implementer(IGatedPolicy)
-class Gate(Dealt):
+class Gate(Dispatched):
     """
     Everybody accepts.
     """
@@ -225,14 +225,14 @@ BREAKS = {
     "test_closes_that_are_seen_late_are_forgotten": Grudging,
     "test_ties_rotate": Blind,
     "test_no_busy_worker_takes_what_an_idler_one_could": Greedy,
-    "test_requests_are_balanced_not_only_connections": Dealt,
+    "test_requests_are_balanced_not_only_connections": Dispatched,
     "test_connections_that_stay_are_spread_evenly": Blind,
-    "test_a_worker_that_is_slow_gets_less": Dealt,
+    "test_a_worker_that_is_slow_gets_less": Dispatched,
     "test_an_end_is_seen_in_the_next_decision": Lenient,
     "test_ends_that_are_seen_late_favour_nobody": FirstOfLeast,
     "test_what_is_on_its_way_counts": Forgetful,
     "test_what_is_on_its_way_adds_to_what_is_there": Forgetful,
-    "test_it_provides_the_gate": Dealt,
+    "test_it_provides_the_gate": Dispatched,
     "test_somebody_accepts_always": Closed,
     "test_a_busy_worker_leaves_a_connection_to_an_idle_one": Gate,
     "test_a_long_queue_is_for_all": Closed,

@@ -73,7 +73,9 @@ class Worker(ServerFactory):
         self._row = board.own_row(number)
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.near = Channel(near, self._told, self._lost, reactor)
-        self.far = Channel(far, self._received, lambda: None, reactor, self._heard)
+        self.far = Channel(
+            far, self._received, lambda: None, reactor, self._read_complete
+        )
         self.adopting = Adopting(self.far, self, reactor)
         dispatcher.joined(number, self.near)
 
@@ -93,7 +95,7 @@ class Worker(ServerFactory):
         self.dispatched.append(message.connections)
         self.adopting.batch_came(message, descriptors)
 
-    def _heard(self) -> None:
+    def _read_complete(self) -> None:
         self.adopting.acknowledge()
 
     def take(self, connection: socket.socket, peer: Any) -> bool:

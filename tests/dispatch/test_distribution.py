@@ -93,12 +93,12 @@ class DispatchingCase(SynchronousTestCase):
         self.distribution.switch(choose_policy(name, workers or self.workers))
         self.reactor.settle()
 
-    def heard(self, kinds: Any = Listen | Unlisten) -> list[list[Any]]:
+    def received(self, kinds: Any = Listen | Unlisten) -> list[list[Any]]:
         """
         What each worker was told since the last time, of these kinds.
         """
         return [
-            [message for message in worker.hear() if isinstance(message, kinds)]
+            [message for message in worker.receive() if isinstance(message, kinds)]
             for worker in self.played
         ]
 
@@ -137,15 +137,15 @@ class SwitchTests(DispatchingCase):
         """
         From then on connections are dealt, wherever the kernel puts them.
         """
-        self.heard()
+        self.received()
         self.connect()
         assert 1 == self.waiting()
 
         self.switch("roundrobin")
-        assert [[Unlisten("0/0")], [Unlisten("0/1")]] == self.heard()
+        assert [[Unlisten("0/0")], [Unlisten("0/1")]] == self.received()
         for _ in range(2):
             self.connect()
-        assert [1, 1] == [len(told) for told in self.heard(Batch)]
+        assert [1, 1] == [len(told) for told in self.received(Batch)]
         assert 0 == self.waiting()
 
     def test_the_supervisor_leaves_off_when_workers_begin(self) -> None:
@@ -154,10 +154,10 @@ class SwitchTests(DispatchingCase):
         """
         self.switch("roundrobin")
         self.connect()
-        self.heard()
+        self.received()
         self.switch("reuseport")
         assert 1 == self.distribution.handing_over(0)
-        assert [[Listen("0/0")], [Listen("0/1")]] == self.heard()
+        assert [[Listen("0/0")], [Listen("0/1")]] == self.received()
 
         self.connect()
         assert 1 == self.waiting()
@@ -187,10 +187,10 @@ class SwitchTests(DispatchingCase):
         """
         Something may still be in their queues.
         """
-        self.heard()
+        self.received()
         self.switch("shared")
 
-        told = self.heard()
+        told = self.received()
         member: list[set[str]] = [{"0/0"}, {"0/1"}]
         for worker, messages in enumerate(told):
             for message in messages:
@@ -242,15 +242,15 @@ class SwitchTests(DispatchingCase):
         """
         Also that there is none any more, and whoever becomes ready later.
         """
-        self.heard()
+        self.received()
         self.switch("gated")
-        assert [[Gated("gated")]] * 2 == self.heard(Gated)
+        assert [[Gated("gated")]] * 2 == self.received(Gated)
         self.board.workers = 3
         self.played.append(self.join(2))
-        assert [[], [], [Gated("gated")]] == self.heard(Gated)
+        assert [[], [], [Gated("gated")]] == self.received(Gated)
 
         self.switch("shared")
-        assert [[Gated("")]] * 3 == self.heard(Gated)
+        assert [[Gated("")]] * 3 == self.received(Gated)
 
     def test_who_chose_so_far_chooses_for_what_has_been_accepted(self) -> None:
         """
@@ -283,12 +283,12 @@ class SwitchTests(DispatchingCase):
         """
         The workers let go of its sockets first, and take nothing more of them.
         """
-        self.heard()
+        self.received()
         self.group.given = 1
         self.distribution.finish()
         self.reactor.settle()
 
-        assert [[Unlisten("0/0")], []] == self.heard()
+        assert [[Unlisten("0/0")], []] == self.received()
 
     def test_the_limit_of_connections_may_change(self) -> None:
         """
@@ -319,7 +319,7 @@ class SwitchTests(DispatchingCase):
         self.distribution.received(0, Unplaced("0/0"))
         self.switch("reuseport")
 
-        assert [Listen("0/0"), Listen("0/1")] == self.heard(Listen)[1][-2:]
+        assert [Listen("0/0"), Listen("0/1")] == self.received(Listen)[1][-2:]
 
 
 class LookTests(DispatchingCase):
@@ -399,7 +399,7 @@ class StallTests(DispatchingCase):
         self.silent = [0.0, 0.0, 0.0]
         self.patch(Scoreboard, "silent_seconds", lambda board: list(self.silent))
         self.look()
-        self.heard()
+        self.received()
 
     def look(self) -> None:
         """
@@ -434,7 +434,7 @@ class StallTests(DispatchingCase):
         It keeps the socket, too.
         """
         self.stall()
-        told = self.heard()
+        told = self.received()
         assert [] == told[1]
         assert [Listen("0/1")] == told[0] + told[2]
         assert by_chance([0, 2]) == self.programs[-1]
@@ -449,11 +449,11 @@ class StallTests(DispatchingCase):
             self.stall()
             self.silent[1] = 20.25
             self.look()
-            self.heard()
+            self.received()
             self.silent[1] = 0.1
             self.look()
             self.look()
-        told = self.heard()
+        told = self.received()
         assert [] == told[1]
         assert [Unlisten("0/1")] == told[0] + told[2]
         assert None is self.programs[-1]
@@ -469,7 +469,7 @@ class StallTests(DispatchingCase):
         """
         self.silent = [0.0, 1.2, 0.0]
         self.look()
-        assert [[], [], []] == self.heard()
+        assert [[], [], []] == self.received()
 
         self.silent[1] = 1.6
         self.look()
@@ -489,7 +489,7 @@ class StallTests(DispatchingCase):
             self.silent[1] = 0.9
 
         assert 0 == self.stalls()[1]
-        assert [[], [], []] == self.heard()
+        assert [[], [], []] == self.received()
 
     def test_who_has_no_room_for_more_is_not_taken_for_one(self) -> None:
         """
@@ -500,20 +500,20 @@ class StallTests(DispatchingCase):
             row.opened()
         self.stall()
 
-        assert [[], [], []] == self.heard()
+        assert [[], [], []] == self.received()
 
     def test_who_stands_in_may_come_to_stand_still_too(self) -> None:
         """
         Then the last one looks after all of the sockets.
         """
         self.stall()
-        told = self.heard()
+        told = self.received()
         other = 2 if told[0] else 0
         stands_in = 2 - other
         self.silent[stands_in] = 2.0
         self.look()
 
-        told = self.heard()
+        told = self.received()
         assert [Unlisten("0/1")] == told[stands_in]
         assert [Listen("0/1"), Listen(f"0/{stands_in}")] == sorted(
             told[other], key=lambda message: str(message.name == f"0/{stands_in}")
@@ -548,10 +548,10 @@ class StallTests(DispatchingCase):
         self.stall()
         with capturedLogs() as events:
             self.distribution.left(1)
-            self.heard()
+            self.received()
             self.silent[1] = 0.0
             self.join(1)
-            told = self.heard()
+            told = self.received()
             self.look()
 
         assert [Unlisten("0/1")] == told[0] + told[2]
@@ -564,10 +564,10 @@ class StallTests(DispatchingCase):
         """
         self.stall()
         self.switch("roundrobin")
-        self.heard()
+        self.received()
         self.switch("steered")
 
-        told = self.heard()
+        told = self.received()
         assert Listen("0/1") in told[0] + told[2]
         assert by_chance([0, 2]) == self.programs[-1]
 
@@ -591,12 +591,12 @@ class LeaveTests(DispatchingCase):
         """
         Until it is replaced.
         """
-        self.heard()
+        self.received()
         self.distribution.left(0)
-        assert [Listen("0/0")] == self.heard()[1]
+        assert [Listen("0/0")] == self.received()[1]
 
         self.join(0)
-        assert [Unlisten("0/0")] == self.heard()[1]
+        assert [Unlisten("0/0")] == self.received()[1]
 
     def test_what_is_on_its_way_to_who_leaves_goes_to_another(self) -> None:
         """
@@ -688,14 +688,14 @@ class GrowTests(DispatchingCase):
         """
         The new one is looked after by another until its worker is there.
         """
-        self.heard()
+        self.received()
         self.switch("reuseport", 3)
         assert 3 == len(self.group.members)
-        assert [Listen("0/2")] == [told for each in self.heard() for told in each]
+        assert [Listen("0/2")] == [told for each in self.received() for told in each]
 
         self.board.workers = 3
         self.played.append(self.join(2))
-        assert [Listen("0/2")] == self.heard()[2]
+        assert [Listen("0/2")] == self.received()[2]
 
     def test_the_supervisor_accepts_from_new_ones_too(self) -> None:
         """
@@ -716,7 +716,7 @@ class GrowTests(DispatchingCase):
         def refuse(group: ListenerGroup, size: int) -> None:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
-        self.heard()
+        self.received()
         self.patch(ListenerGroup, "grow", refuse)
         with capturedLogs() as events:
             self.switch("reuseport", 3)
@@ -725,7 +725,7 @@ class GrowTests(DispatchingCase):
         self.board.workers = 3
         self.played.append(self.join(2))
         shared = Listen("0/0", exclusive=False)
-        assert [[shared], [], [shared]] == self.heard()
+        assert [[shared], [], [shared]] == self.received()
 
         # And no program chooses one that there is not.
         assert None is self.programs[-1]
@@ -789,11 +789,11 @@ class UnixTests(DispatchingCase):
         Also where each would have a socket of its own.
         """
         shared = Listen("0/0", exclusive=False)
-        assert [[shared], [shared]] == self.heard()
+        assert [[shared], [shared]] == self.received()
 
         self.switch("reuseport", 3)
         assert 1 == len(self.group.members)
-        assert [[], []] == self.heard()
+        assert [[], []] == self.received()
 
     def test_it_is_dealt_from(self) -> None:
         """

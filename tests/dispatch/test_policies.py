@@ -21,7 +21,7 @@ from kvd.interfaces import IDispatchPolicy, IGatedPolicy
 from kvd.net.reuseport import by_chance, by_cpu, by_weight
 from kvd.plugins import IPolicyDeclaration, declared, load
 from kvd.testing import (
-    DealtByLoadContract,
+    DispatchedByLoadContract,
     GatedContract,
     PolicyContract,
     RotatingContract,
@@ -75,7 +75,7 @@ class RoundRobinTests(RotatingContract, SynchronousTestCase):
         """
         To the connection.
         """
-        assert [8] * 8 == self._deal(self.make_policy(), 8, 64)
+        assert [8] * 8 == self._dispatch(self.make_policy(), 8, 64)
 
     def test_turn_of_a_lost_worker_passes_on(self) -> None:
         """
@@ -97,7 +97,7 @@ class RoundRobinTests(RotatingContract, SynchronousTestCase):
         )
 
 
-class LeastBusyTests(DealtByLoadContract, RotatingContract, SynchronousTestCase):
+class LeastBusyTests(DispatchedByLoadContract, RotatingContract, SynchronousTestCase):
     """
     `LeastBusy` looks at what each worker does.
     """

@@ -34,7 +34,7 @@ from kvd.dispatch.selection import load_policy
 from kvd.interfaces import IDispatchPolicy, IExtendedPolicy, ILoadedProgram
 from kvd.model.view import View
 from kvd.settings import MAX_PROCS
-from kvd.testing import DealtByLoadContract, RotatingContract, view
+from kvd.testing import DispatchedByLoadContract, RotatingContract, view
 from tests.dispatch.kernels import Kernel, PlayedKernel, TrueKernel, may_load
 
 ROWS = 64
@@ -157,7 +157,7 @@ class TurnsModelTests(RotatingContract, SynchronousTestCase):
         return load_policy("steered:by=turns")
 
 
-class LeastModelTests(DealtByLoadContract, RotatingContract, SynchronousTestCase):
+class LeastModelTests(DispatchedByLoadContract, RotatingContract, SynchronousTestCase):
     """
     The model of ``steered:by=least``.
     """
@@ -179,7 +179,9 @@ class TurnsInKernelTests(RotatingContract, SynchronousTestCase):
 
 @needs_privilege
 @pytest.mark.untraced
-class LeastInKernelTests(DealtByLoadContract, RotatingContract, SynchronousTestCase):
+class LeastInKernelTests(
+    DispatchedByLoadContract, RotatingContract, SynchronousTestCase
+):
     """
     The program of ``steered:by=least``, run by the kernel.
     """

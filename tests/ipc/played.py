@@ -21,7 +21,7 @@ class PlayedWorker:
         self.control = control
         control.setblocking(False)
 
-    def hear(self) -> list[Message]:
+    def receive(self) -> list[Message]:
         """
         What the supervisor has said since the last time.
         """

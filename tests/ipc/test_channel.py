@@ -5,6 +5,8 @@ Tests for `kvd.ipc.channel`.
 import errno
 import os
 import socket
+from tempfile import TemporaryFile
+from typing import IO, Any
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,6 +25,25 @@ from kvd.ipc.messages import (
 from tests.stepped import SteppedReactor
 
 
+def descriptors_of(file: IO[Any]) -> list[int]:
+    """
+    The descriptors of this process that refer to a file.
+
+    Others may be closed meanwhile: what earlier tests left, by the garbage collector.
+    """
+    wanted = os.fstat(file.fileno())
+    found: list[int] = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            status = os.fstat(int(name))
+        except OSError:
+            # The one that listed them, or one that was closed meanwhile.
+            continue
+        if os.path.samestat(wanted, status):
+            found.append(int(name))
+    return found
+
+
 class ChannelTests(SynchronousTestCase):
     """
     `Channel` is one end of a control socket.
@@ -33,18 +54,18 @@ class ChannelTests(SynchronousTestCase):
         self.addCleanup(self.reactor.dispose)
         near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.addCleanup(self.far.close)
-        self.heard: list[tuple[Message, list[int]]] = []
+        self.received: list[tuple[Message, list[int]]] = []
         self.losses = 0
-        self.channel = Channel(near, self.hear, self.lose, self.reactor)
+        self.channel = Channel(near, self.receive, self.lose, self.reactor)
         self.addCleanup(self.channel.close)
 
-    def hear(self, message: Message, descriptors: list[int]) -> None:
+    def receive(self, message: Message, descriptors: list[int]) -> None:
         """
         Remember a message.
         """
         for descriptor in descriptors:
             os.close(descriptor)
-        self.heard.append((message, descriptors))
+        self.received.append((message, descriptors))
 
     def lose(self) -> None:
         """
@@ -61,7 +82,7 @@ class ChannelTests(SynchronousTestCase):
             send(self.far, message)
         self.reactor.settle()
 
-        assert messages == [message for message, _ in self.heard]
+        assert messages == [message for message, _ in self.received]
 
     def test_descriptors_are_heard_too(self) -> None:
         """
@@ -71,7 +92,7 @@ class ChannelTests(SynchronousTestCase):
             send(self.far, Listen("0/0"), [file.fileno()])
         self.reactor.settle()
 
-        assert 1 == len(self.heard[0][1])
+        assert 1 == len(self.received[0][1])
 
     def test_what_the_socket_does_not_take_follows(self) -> None:
         """
@@ -122,7 +143,7 @@ class ChannelTests(SynchronousTestCase):
         self.far.close()
         self.reactor.settle()
 
-        assert [Ready()] == [message for message, _ in self.heard]
+        assert [Ready()] == [message for message, _ in self.received]
         assert 1 == self.losses
 
     def test_our_own_close_is_no_loss(self) -> None:
@@ -152,16 +173,16 @@ class ChannelTests(SynchronousTestCase):
         own turn, not amid what somebody sends.
         """
         self.patch(channel, "MAX_QUEUED", 10)
-        before = len(os.listdir("/proc/self/fd"))
-        with open(os.devnull) as file:
+        with TemporaryFile() as file:
             for _ in range(2000):
                 self.channel.send(Listen("0/0"), [file.fileno()])
-        assert 0 == self.losses
-        self.reactor.settle()
-        self.far.close()
+            assert 0 == self.losses
+            self.reactor.settle()
+            self.far.close()
 
-        assert 1 == self.losses
-        assert before - 2 == len(os.listdir("/proc/self/fd"))
+            assert 1 == self.losses
+            assert [file.fileno()] == descriptors_of(file)
+        assert -1 == self.channel.fileno()
 
     def test_who_takes_nothing_is_given_up_if_nothing_can_be_kept_either(self) -> None:
         """
@@ -169,13 +190,13 @@ class ChannelTests(SynchronousTestCase):
         """
         while self.channel.offer(Ready()):
             pass
-        before = len(os.listdir("/proc/self/fd"))
         short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        with open(os.devnull) as file:
+        with TemporaryFile() as file:
             descriptors = [file.fileno()] * 2
-            with mock.patch("os.dup", side_effect=[os.dup(0), short]):
+            copy = os.dup(file.fileno())
+            with mock.patch("os.dup", side_effect=[copy, short]):
                 self.channel.send(Listen("0/0"), descriptors)
-        assert before == len(os.listdir("/proc/self/fd"))
+            assert [file.fileno()] == descriptors_of(file)
 
         self.reactor.settle()
         assert 1 == self.losses

@@ -54,7 +54,7 @@ class ChangesCase(PoolCase):
         )
         self.ready(0, 1, 2)
         for number in range(3):
-            self.heard(number)
+            self.received(number)
         self.least_ready = 3
 
     def make_distribution(self, arranged: Arrangement) -> Distribution:
@@ -107,7 +107,7 @@ class ChangesCase(PoolCase):
         """
         A worker that was told to drain has done so, and that is seen.
         """
-        assert DRAIN in self.heard(number)
+        assert DRAIN in self.received(number)
         self.least_ready = min(self.least_ready, self.count_ready())
         self.last(number).end()
         self.look()
@@ -137,11 +137,11 @@ class PolicyTests(ChangesCase):
         self.changes.policy("roundrobin")
         assert "roundrobin" == self.distribution.chosen.name
         for number in range(3):
-            assert [Unlisten(f"0/{number}")] == self.heard(number)
+            assert [Unlisten(f"0/{number}")] == self.received(number)
 
         self.changes.policy("reuseport")
         for number in range(3):
-            assert [Listen(f"0/{number}")] == self.heard(number)
+            assert [Listen(f"0/{number}")] == self.received(number)
 
     def test_what_cannot_be_used_leaves_the_present_one(self) -> None:
         """
@@ -157,7 +157,7 @@ class PolicyTests(ChangesCase):
                 self.changes.policy(name)
 
         assert "reuseport" == self.distribution.chosen.name
-        assert [] == self.heard(0) + self.heard(1) + self.heard(2)
+        assert [] == self.received(0) + self.received(1) + self.received(2)
 
     def test_it_is_done_while_another_change_is_under_way(self) -> None:
         """
@@ -169,7 +169,7 @@ class PolicyTests(ChangesCase):
 
         self.be_ready(3)
         assert [""] == ended
-        assert not any(isinstance(message, Listen) for message in self.heard(3))
+        assert not any(isinstance(message, Listen) for message in self.received(3))
 
 
 class ResizeTests(ChangesCase):
@@ -189,7 +189,7 @@ class ResizeTests(ChangesCase):
         assert [""] == ended
         assert 5 == self.changes.procs == self.scoreboard.workers
         assert 5 == len(self.groups[0].members)
-        assert Listen("0/3") in self.heard(3)
+        assert Listen("0/3") in self.received(3)
 
     def test_fewer(self) -> None:
         """
@@ -203,7 +203,7 @@ class ResizeTests(ChangesCase):
         assert [""] == ended
         assert [0] == self.there()
         assert 1 == self.scoreboard.workers
-        assert [Listen("0/1"), Listen("0/2")] == self.heard(0)
+        assert [Listen("0/1"), Listen("0/2")] == self.received(0)
 
     def test_again_and_again(self) -> None:
         """
@@ -215,10 +215,10 @@ class ResizeTests(ChangesCase):
             more = self.begin(lambda: self.changes.resize(3))
             self.be_ready(2)
             assert [""] == fewer == more
-            self.heard(0), self.heard(1)
+            self.received(0), self.received(1)
 
         assert 3 == len(self.groups[0].members)
-        assert Listen("0/2") in self.heard(2)
+        assert Listen("0/2") in self.received(2)
 
     def test_one_that_does_not_get_ready_is_said(self) -> None:
         """
@@ -241,7 +241,7 @@ class ResizeTests(ChangesCase):
         Nothing has to change.
         """
         assert [""] == self.begin(lambda: self.changes.resize(3))
-        assert [] == self.heard(0)
+        assert [] == self.received(0)
 
     def test_what_cannot_be_is_refused(self) -> None:
         """
@@ -291,7 +291,7 @@ class DrainTests(ChangesCase):
         It leaves when the new one is ready.
         """
         ended = self.begin(lambda: self.changes.drain(1))
-        assert [] == self.heard(1)
+        assert [] == self.received(1)
         self.be_ready(3)
         self.leave(1)
         self.be_ready(1)
@@ -358,12 +358,12 @@ class RestartTests(ChangesCase):
         self.look()
         assert [0, 1, 2] == self.there()
         assert 3 == self.count_ready() == self.scoreboard.workers
-        assert [] == self.heard(0) + self.heard(1) + self.heard(2)
+        assert [] == self.received(0) + self.received(1) + self.received(2)
 
         ended = self.begin(self.changes.restart)
         assert [] == ended
         self.be_ready(3)
-        assert DRAIN in self.heard(0)
+        assert DRAIN in self.received(0)
 
     def test_one_that_never_gets_ready_is_not_waited_for(self) -> None:
         """
@@ -450,7 +450,7 @@ class AdoptTests(ChangesCase):
         with capturedLogs() as events:
             assert [""] == self.begin(lambda: self.changes.adopt(SETTINGS))
         assert [] == self.loaded
-        assert [] == self.heard(0)
+        assert [] == self.received(0)
         assert not any("policy" in event for event in events)
 
     def test_policy_and_number_need_no_new_workers(self) -> None:

@@ -80,7 +80,7 @@ class WorkerTests(SynchronousTestCase):
             many = [file.fileno()] * (MAX_DESCRIPTORS + 1)
             socket.send_fds(self.supervisor.control, [encode(message)], many)
         self.reactor.settle()
-        return self.supervisor.hear()
+        return self.supervisor.receive()
 
     def test_a_socket_that_it_has_no_room_for_is_left_to_others(self) -> None:
         """
@@ -93,7 +93,7 @@ class WorkerTests(SynchronousTestCase):
         """
         It takes another descriptor for a moment.
         """
-        self.worker._serving.start()
+        self.worker._server.start()
         short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         with (
             socket.create_server(("127.0.0.1", 0)) as sock,
@@ -102,7 +102,7 @@ class WorkerTests(SynchronousTestCase):
             send(self.supervisor.control, Listen("0/1"), [sock.fileno()])
             self.reactor.settle()
 
-        assert [Unplaced("0/1")] == self.supervisor.hear()
+        assert [Unplaced("0/1")] == self.supervisor.receive()
 
     def test_it_says_who_it_is(self) -> None:
         """
@@ -112,16 +112,16 @@ class WorkerTests(SynchronousTestCase):
         with mock.patch.object(child, "globalLogBeginner"), mock.patch("signal.signal"):
             self.worker.start()
 
-        assert [Ready(os.getpid())] == self.supervisor.hear()
+        assert [Ready(os.getpid())] == self.supervisor.receive()
 
     def test_it_asks_before_it_leaves(self) -> None:
         """
         Who told it to end may have told the supervisor too.
         """
-        self.worker._serving.start()
+        self.worker._server.start()
         self.worker._terminated(signal.SIGTERM, None)
         self.reactor.settle()
-        assert [Leaving()] == self.supervisor.hear()
+        assert [Leaving()] == self.supervisor.receive()
         assert 0 == self.stops
 
         self.supervisor.say(Drain(1.0))
@@ -132,7 +132,7 @@ class WorkerTests(SynchronousTestCase):
         """
         Read at once with the word to drain, and nothing was left to finish.
         """
-        self.worker._serving.start()
+        self.worker._server.start()
         counter = os.eventfd(1)
         self.addCleanup(os.close, counter)
         ours, theirs = socket.socketpair()
@@ -146,7 +146,7 @@ class WorkerTests(SynchronousTestCase):
         os.close(self.worker._adopting._credits)
         os.close(self.worker._adopting._spare)
 
-        assert [Refused(0)] == self.supervisor.hear()
+        assert [Refused(0)] == self.supervisor.receive()
         assert 1 == self.stops
 
     def test_a_reason_of_any_length_reaches_the_supervisor(self) -> None:
@@ -154,7 +154,7 @@ class WorkerTests(SynchronousTestCase):
         Shortened: it has to fit into a message.
         """
         self.worker._fail("\u2603" * 20_000)
-        (failed,) = self.supervisor.hear()
+        (failed,) = self.supervisor.receive()
 
         assert isinstance(failed, Failed)
         assert failed.sentence.startswith("\u2603" * 5000)

@@ -115,11 +115,11 @@ class PoolCase(SynchronousTestCase):
             self.last(number).say(Ready())
             self.reactor.settle()
 
-    def heard(self, number: int) -> list[Message]:
+    def received(self, number: int) -> list[Message]:
         """
         What a worker was told since the last time.
         """
-        return self.last(number).hear()
+        return self.last(number).receive()
 
     def forked(self, number: int, pid: int, pidfd: int) -> None:
         """
@@ -149,11 +149,11 @@ class StartTests(PoolCase):
         """
         When it is ready.
         """
-        assert [] == self.heard(0)
+        assert [] == self.received(0)
         self.ready(0, 1, 2)
 
         for number in range(3):
-            assert Listen(f"0/{number}") in self.heard(number)
+            assert Listen(f"0/{number}") in self.received(number)
 
     def test_who_is_ready_stands_in_for_who_is_not(self) -> None:
         """
@@ -161,15 +161,15 @@ class StartTests(PoolCase):
         """
         self.ready(1)
         assert {"0/0", "0/1", "0/2"} == {
-            message.name for message in self.heard(1) if isinstance(message, Listen)
+            message.name for message in self.received(1) if isinstance(message, Listen)
         }
 
         self.ready(0)
-        assert [Unlisten("0/0")] == self.heard(1)
-        assert [Listen("0/0")] == self.heard(0)
+        assert [Unlisten("0/0")] == self.received(1)
+        assert [Listen("0/0")] == self.received(0)
         self.ready(2)
-        assert [Unlisten("0/2")] == self.heard(1)
-        assert [] == self.heard(0)
+        assert [Unlisten("0/2")] == self.received(1)
+        assert [] == self.received(0)
 
     def test_serving_begins_once_when_all_are_ready(self) -> None:
         """
@@ -264,7 +264,7 @@ class EndTests(PoolCase):
         super().setUp()
         self.ready(0, 1, 2)
         for number in range(3):
-            self.heard(number)
+            self.received(number)
         self.reactor.advance(FIRST_SECONDS)
 
     def test_a_dead_worker_is_replaced_at_once(self) -> None:
@@ -276,7 +276,7 @@ class EndTests(PoolCase):
 
         assert 4 == len(self.forks.made)
         assert State.STARTING is self.state(1)
-        told = self.heard(0) + self.heard(2)
+        told = self.received(0) + self.received(2)
         assert [Listen("0/1")] == told
 
     def test_the_replacement_gets_the_socket_back(self) -> None:
@@ -285,11 +285,11 @@ class EndTests(PoolCase):
         """
         self.last(1).end()
         self.reactor.settle()
-        self.heard(0), self.heard(2)
+        self.received(0), self.received(2)
         self.ready(1)
 
-        assert [Unlisten("0/1")] == self.heard(0) + self.heard(2)
-        assert [Listen("0/1")] == self.heard(1)
+        assert [Unlisten("0/1")] == self.received(0) + self.received(2)
+        assert [Listen("0/1")] == self.received(1)
 
     def test_pauses_grow_while_it_dies_of_its_start(self) -> None:
         """
@@ -400,8 +400,8 @@ class EndTests(PoolCase):
             self.reactor.settle()
             self.reactor.advance(LEAVE_SECONDS)
             assert State.DRAINING is self.state(1)
-            assert [Drain(5.0, others_serve=True)] == self.heard(1)
-            assert [Listen("0/1")] == self.heard(0) + self.heard(2)
+            assert [Drain(5.0, others_serve=True)] == self.received(1)
+            assert [Listen("0/1")] == self.received(0) + self.received(2)
 
             self.last(1).end()
             self.reactor.advance(EXPLAIN_SECONDS)
@@ -452,13 +452,13 @@ class EndTests(PoolCase):
         """
         self.last(2).end()
         self.reactor.settle()
-        (stand_in, other) = (0, 1) if Listen("0/2") in self.heard(0) else (1, 0)
-        self.heard(other)
+        (stand_in, other) = (0, 1) if Listen("0/2") in self.received(0) else (1, 0)
+        self.received(other)
         self.last(stand_in).say(Unplaced("0/2"))
         self.reactor.settle()
 
-        assert [Unlisten("0/2")] == self.heard(stand_in)
-        assert [Listen("0/2")] == self.heard(other)
+        assert [Unlisten("0/2")] == self.received(stand_in)
+        assert [Listen("0/2")] == self.received(other)
         assert State.READY is self.state(stand_in)
 
     def test_a_socket_that_nobody_has_room_for_is_tried_again(self) -> None:
@@ -470,10 +470,10 @@ class EndTests(PoolCase):
         for number in (0, 1):
             self.last(number).say(Unplaced("0/2"))
         self.reactor.settle()
-        self.heard(0), self.heard(1)
+        self.received(0), self.received(1)
 
         self.reactor.advance(ROOM_SECONDS)
-        assert [Listen("0/2")] == self.heard(0) + self.heard(1)
+        assert [Listen("0/2")] == self.received(0) + self.received(1)
 
     def test_who_cannot_serve_although_it_was_ready_is_replaced_later(self) -> None:
         """
@@ -535,8 +535,8 @@ class EndTests(PoolCase):
         self.reactor.advance(LEAVE_SECONDS)
 
         leave = [Drain(5.0, others_serve=True)]
-        assert leave == [told for told in self.heard(0) if isinstance(told, Drain)]
-        assert leave == [told for told in self.heard(1) if isinstance(told, Drain)]
+        assert leave == [told for told in self.received(0) if isinstance(told, Drain)]
+        assert leave == [told for told in self.received(1) if isinstance(told, Drain)]
 
     def test_what_a_worker_tells_is_logged(self) -> None:
         """
@@ -633,7 +633,7 @@ class WantedTests(PoolCase):
 
         self.forked(3, 100, -1)
         self.pool.scale_down(3)
-        assert Drain(5.0, others_serve=True) == self.heard(3)[-1]
+        assert Drain(5.0, others_serve=True) == self.received(3)[-1]
         with capturedLogs() as events:
             self.last(3).end()
             self.reactor.settle()
@@ -662,7 +662,7 @@ class WantedTests(PoolCase):
         """
         self.pool.scale_down(1)
         self.ready(1)
-        assert [Drain(5.0, others_serve=True)] == self.heard(1)
+        assert [Drain(5.0, others_serve=True)] == self.received(1)
 
         self.last(1).end()
         self.reactor.settle()
@@ -720,7 +720,7 @@ class StopTests(PoolCase):
         self.ready(0, 1, 2)
         ended = self.stop()
         for number in range(3):
-            assert Drain(5.0) == self.heard(number)[-1]
+            assert Drain(5.0) == self.received(number)[-1]
         assert -1 == self.groups[0].members[0].fileno()
         assert [] == ended
 
@@ -773,33 +773,33 @@ class StopTests(PoolCase):
             self.last(number).say(Leaving())
         self.reactor.settle()
         for number in range(3):
-            assert Drain(5.0) not in self.heard(number)
+            assert Drain(5.0) not in self.received(number)
         self.stop()
         for number in range(3):
             self.last(number).say(Leaving())
         self.reactor.advance(LEAVE_SECONDS)
 
         for number in range(3):
-            assert [Drain(5.0)] == self.heard(number)
+            assert [Drain(5.0)] == self.received(number)
 
     def test_workers_are_drained_when_they_have_all_that_waited(self) -> None:
         """
         In what is left of the time.
         """
         self.ready(0, 1, 2)
-        self.heard(0)
+        self.received(0)
         delivered: Deferred[None] = Deferred()
         self.patch(self.pool._distribution, "finish", lambda: delivered)
         self.stop()
         self.reactor.advance(1)
-        assert [] == self.heard(0)
+        assert [] == self.received(0)
 
         # A worker that is told to end too knows nothing better.
         self.last(0).say(Leaving())
         self.reactor.settle()
         self.reactor.advance(LEAVE_SECONDS)
         delivered.callback(None)
-        assert [Drain(4.0 - LEAVE_SECONDS)] == self.heard(0)
+        assert [Drain(4.0 - LEAVE_SECONDS)] == self.received(0)
 
     def test_workers_are_drained_at_once_if_no_time_is_left(self) -> None:
         """
@@ -807,14 +807,14 @@ class StopTests(PoolCase):
         """
         self.pool.drain_seconds = 0.5
         self.ready(0, 1, 2)
-        self.heard(0)
+        self.received(0)
         delivered: Deferred[None] = Deferred()
         self.patch(self.pool._distribution, "finish", lambda: delivered)
         self.stop()
         self.reactor.advance(1)
         delivered.callback(None)
 
-        assert [Drain(0.0)] == self.heard(0)
+        assert [Drain(0.0)] == self.received(0)
 
     def test_who_dies_while_the_daemon_ends_is_not_replaced(self) -> None:
         """
@@ -828,7 +828,7 @@ class StopTests(PoolCase):
         self.reactor.settle()
         delivered.callback(None)
         for number in (1, 2):
-            assert Drain(5.0) in self.heard(number)
+            assert Drain(5.0) in self.received(number)
             self.last(number).end()
         self.reactor.settle()
 
@@ -900,11 +900,11 @@ class SharedTests(PoolCase):
         """
         self.ready(0, 1, 2)
         for number in range(3):
-            assert [Listen("0/0", exclusive=False)] == self.heard(number)
+            assert [Listen("0/0", exclusive=False)] == self.received(number)
         self.last(0).end()
         self.reactor.settle()
 
-        assert [] == self.heard(1) + self.heard(2)
+        assert [] == self.received(1) + self.received(2)
 
 
 def _error(number: int) -> OSError:

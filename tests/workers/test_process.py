@@ -78,7 +78,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.stderr: IO[bytes] | None = None
         self.controls: list[socket.socket] = []
         self.processes: list[PlayedProcess] = []
-        self.heard: list[tuple[Any, ...]] = []
+        self.received: list[tuple[Any, ...]] = []
         memory = create_scoreboard(1)
         self.addCleanup(os.close, memory)
         self.forks = ForkServerProcess(Settings(), memory, self.reactor, self.spawn)
@@ -109,13 +109,13 @@ class ForkServerProcessTests(SynchronousTestCase):
         """
         if pidfd != -1:
             os.close(pidfd)
-        self.heard.append(("forked", worker, pid, request))
+        self.received.append(("forked", worker, pid, request))
 
     def exited(self, worker: int, pid: int, reason: str) -> None:
         """
         See `kvd.workers.process.WorkerObserver`.
         """
-        self.heard.append(("exited", worker, pid, reason))
+        self.received.append(("exited", worker, pid, reason))
 
     def told(self) -> Message:
         """
@@ -153,7 +153,10 @@ class ForkServerProcessTests(SynchronousTestCase):
         send(self.controls[0], Exited(2, 100, "was killed"))
         self.reactor.settle()
 
-        assert [("forked", 2, 100, 12), ("exited", 2, 100, "was killed")] == self.heard
+        assert [
+            ("forked", 2, 100, 12),
+            ("exited", 2, 100, "was killed"),
+        ] == self.received
 
     def test_other_settings_are_another_ones(self) -> None:
         """
@@ -280,7 +283,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         send(self.controls[0], Forked(2, 100, 12))
         self.reactor.settle()
 
-        assert [("forked", 2, 100, 12)] == self.heard
+        assert [("forked", 2, 100, 12)] == self.received
 
     def test_who_does_not_end_is_killed(self) -> None:
         """

@@ -18,7 +18,12 @@ from kvd.http.record import read_record
 from kvd.http.wire.reader import RequestReader
 from kvd.settings import Limits, Settings, StoreLocation
 from kvd.workers import serving
-from kvd.workers.serving import BREAK_OFF_SECONDS, Serving, check_interval, load_plugins
+from kvd.workers.serving import (
+    BREAK_OFF_SECONDS,
+    HttpServer,
+    check_interval,
+    load_plugins,
+)
 from tests.stepped import Client, InlineWriter, SteppedReactor
 
 GET = b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n"
@@ -27,7 +32,7 @@ BEGUN = b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 5\r\n\r\nab"
 
 class ServingTests(SynchronousTestCase):
     """
-    `Serving` accepts connections and serves them.
+    `HttpServer` accepts connections and serves them.
     """
 
     def setUp(self) -> None:
@@ -37,7 +42,7 @@ class ServingTests(SynchronousTestCase):
         self.addCleanup(folder.cleanup)
         self.log = Path(folder.name, "access.log")
         self.record = Path(folder.name, "record")
-        self.serving = Serving(
+        self.server = HttpServer(
             Settings(
                 store=StoreLocation("null", ""),
                 access_log=str(self.log),
@@ -48,19 +53,19 @@ class ServingTests(SynchronousTestCase):
             self.reactor,
         )
         with mock.patch("kvd.workers.serving.Writer", InlineWriter):
-            self.serving.start()
+            self.server.start()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.addCleanup(self.listener.close)
         self.addCleanup(self.leave)
-        self.serving.listen("0/0", self.listener)
+        self.server.listen("0/0", self.listener)
 
     def leave(self) -> None:
         """
         No socket is left to the garbage collector.
         """
         for name in ("0/0", "1/0"):
-            self.serving.unlisten(name)
+            self.server.unlisten(name)
 
     def connect(self) -> Client:
         """
@@ -76,7 +81,7 @@ class ServingTests(SynchronousTestCase):
         """
         with connection:
             self.reactor.adoptStreamConnection(
-                connection.fileno(), connection.family, self.serving.factory
+                connection.fileno(), connection.family, self.server.factory
             )
 
     def drain(self, seconds: float = 10, others_serve: bool = False) -> list[None]:
@@ -84,7 +89,7 @@ class ServingTests(SynchronousTestCase):
         Begin to; the list gets an entry when it is over.
         """
         ended: list[None] = []
-        drained: Deferred[None] = self.serving.drain(seconds, others_serve)
+        drained: Deferred[None] = self.server.drain(seconds, others_serve)
         drained.addCallback(ended.append)
         self.reactor.settle()
         return ended
@@ -116,7 +121,7 @@ class ServingTests(SynchronousTestCase):
         other.setblocking(False)
         address = other.getsockname()
         self.addCleanup(other.close)
-        self.serving.listen("1/0", other)
+        self.server.listen("1/0", other)
         late = socket.create_connection(address)
         self.addCleanup(late.close)
         client = Client(self.reactor, late).send(GET)
@@ -129,7 +134,7 @@ class ServingTests(SynchronousTestCase):
         """
         It may be the same one, which is not for one process alone any more.
         """
-        self.serving.listen("0/0", self.listener, exclusive=False)
+        self.server.listen("0/0", self.listener, exclusive=False)
 
         reply = self.connect().send(GET).receive()
 
@@ -139,12 +144,12 @@ class ServingTests(SynchronousTestCase):
         """
         Which may come later than the socket.
         """
-        self.serving.listen("0/0", self.listener, exclusive=False)
-        self.serving.may_accept = lambda waiting: False
+        self.server.listen("0/0", self.listener, exclusive=False)
+        self.server.may_accept = lambda waiting: False
         client = self.connect().send(GET)
         assert b"" == client.receive()
 
-        self.serving.may_accept = lambda waiting: True
+        self.server.may_accept = lambda waiting: True
         self.reactor.advance(0.01)
         assert client.receive().startswith(b"HTTP/1.1 404 ")
 
@@ -152,50 +157,50 @@ class ServingTests(SynchronousTestCase):
         """
         Who waits there waits for this process.
         """
-        self.serving.may_accept = lambda waiting: False
+        self.server.may_accept = lambda waiting: False
         assert self.connect().send(GET).receive().startswith(b"HTTP/1.1 404 ")
 
     def test_a_share_of_a_common_queue_is_taken_in_a_turn(self) -> None:
         """
         And all of one that nobody else takes from.
         """
-        self.serving.share_of = lambda waiting: waiting // 2
+        self.server.share_of = lambda waiting: waiting // 2
         for exclusive, taken in ((False, 1), (True, 2)):
-            self.serving.listen("0/0", self.listener, exclusive=exclusive)
+            self.server.listen("0/0", self.listener, exclusive=exclusive)
             clients = [self.connect() for _ in range(2)]
             self.reactor.settle(1)
-            assert taken == len(self.serving._process.connections)
+            assert taken == len(self.server._process.connections)
 
             for client in clients:
                 client.close()
             self.reactor.settle()
-            assert 0 == len(self.serving._process.connections)
+            assert 0 == len(self.server._process.connections)
 
     def test_a_client_that_comes_meanwhile_is_accepted_in_the_same_turn(self) -> None:
         """
         From a socket that nobody else takes from: a turn for each would cost more.
         """
         others: list[Client] = []
-        take = self.serving.factory.take
+        take = self.server.factory.take
 
         def take_while_another_comes(connection: socket.socket, peer: object) -> bool:
             if not others:
                 others.append(self.connect())
             return take(connection, peer)
 
-        self.patch(self.serving.factory, "take", take_while_another_comes)
-        self.serving.listen("0/0", self.listener)
+        self.patch(self.server.factory, "take", take_while_another_comes)
+        self.server.listen("0/0", self.listener)
         self.connect()
         self.reactor.settle(1)
 
-        assert 2 == len(self.serving._process.connections)
+        assert 2 == len(self.server._process.connections)
 
     def test_a_socket_that_is_given_back_is_left_to_others(self) -> None:
         """
         What waits in its queue stays there.
         """
-        self.serving.unlisten("0/0")
-        self.serving.unlisten("never/had")
+        self.server.unlisten("0/0")
+        self.server.unlisten("never/had")
         client = self.connect().send(GET)
 
         assert b"" == client.receive()
@@ -290,7 +295,7 @@ class ServingTests(SynchronousTestCase):
         """
         Stop, and have all that there was written.
         """
-        self.successResultOf(self.serving.stop())
+        self.successResultOf(self.server.stop())
 
     def test_stop_writes_the_rest_of_the_access_log(self) -> None:
         """
@@ -335,7 +340,7 @@ class ServingTests(SynchronousTestCase):
         good, bad = self.connect().send(GET[:5]), self.connect().send(GET[:5])
         broken = next(
             connection
-            for connection in self.serving._process.connections
+            for connection in self.server._process.connections
             if connection.transport.client == bad.socket.getsockname()
         )
         self.patch(broken, "check_time", lambda now: 1 // 0)
@@ -361,7 +366,7 @@ class LoadedPluginsTests(SynchronousTestCase):
         settings = Settings(store=StoreLocation("null", ""))
         parts = load_plugins(settings)
         self.patch(serving, "load_plugins", None)
-        started = Serving(settings, 0, reactor, parts=parts)
+        started = HttpServer(settings, 0, reactor, parts=parts)
         started.start()
 
         assert None is self.successResultOf(started.stop())
@@ -380,7 +385,7 @@ class UnusableTests(SynchronousTestCase):
         self.addCleanup(reactor.dispose)
         settings = Settings(store=StoreLocation("file", "/no/such/folder"))
         with self.assertRaises(StoreUnusable):  # noqa: PT027  # trial runs it too
-            Serving(settings, 0, reactor).start()
+            HttpServer(settings, 0, reactor).start()
 
 
 def test_short_bounds_are_looked_at_often() -> None:

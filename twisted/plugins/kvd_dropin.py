@@ -25,7 +25,7 @@ reuseport = Policy(
 )
 roundrobin = Policy(
     "roundrobin",
-    "The supervisor accepts and deals connections to the workers in turn.",
+    "The supervisor dispatches connections to the workers in turn.",
     "kvd.dispatch.policies.roundrobin.policy",
 )
 gated = Policy(

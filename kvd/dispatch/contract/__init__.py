@@ -8,12 +8,12 @@ whose numbers stand at some of the tests.
 
 from kvd.dispatch.contract.every import PolicyContract
 from kvd.dispatch.contract.gated import GatedContract
-from kvd.dispatch.contract.load import DealtByLoadContract, LoadAwareContract
+from kvd.dispatch.contract.load import DispatchedByLoadContract, LoadAwareContract
 from kvd.dispatch.contract.rotating import RotatingContract
 from kvd.dispatch.contract.views import view, views
 
 __all__ = [
-    "DealtByLoadContract",
+    "DispatchedByLoadContract",
     "GatedContract",
     "LoadAwareContract",
     "PolicyContract",

@@ -78,19 +78,19 @@ class PolicyContract:
         """
         policy = self.make_policy()
         for workers in (2, 8, 32):
-            chosen = self._deal(policy, workers, 100 * workers)
+            chosen = self._dispatch(policy, workers, 100 * workers)
             assert 50 <= min(chosen)
             assert max(chosen) <= 200
 
     def test_short_connections_are_shared(self) -> None:
         """
         Each ends before the next one comes, so that everybody is idle whenever one is
-        dealt: nobody is the first choice for ever (nginx ticket 2285: the first
+        dispatched: nobody is the first choice for ever (nginx ticket 2285: the first
         waiter takes most connections; Seastar #290: ties always go to shard 0).
         """
         policy = self.make_policy()
         for workers in (2, 8, 32):
-            chosen = self._deal(policy, workers, 100 * workers, stay=False)
+            chosen = self._dispatch(policy, workers, 100 * workers, stay=False)
             assert 50 <= min(chosen)
             assert max(chosen) <= 200
 
@@ -101,7 +101,7 @@ class PolicyContract:
         policy = self.make_policy()
         ready = (0, 1, 2, 4, 5, 6, 7)
 
-        chosen = self._deal(policy, 8, 800, ready)
+        chosen = self._dispatch(policy, 8, 800, ready)
 
         assert 0 == chosen[3]
         assert all(chosen[worker] for worker in ready)
@@ -112,11 +112,11 @@ class PolicyContract:
         are fewer again.
         """
         policy = self.make_policy()
-        chosen = self._deal(policy, 3, 300)
-        grown = self._deal(policy, 8, 800, before=[*chosen, *[0] * 5])
+        chosen = self._dispatch(policy, 3, 300)
+        grown = self._dispatch(policy, 8, 800, before=[*chosen, *[0] * 5])
         assert all(grown)
 
-        shrunk = self._deal(policy, 2, 200, before=grown[:2])
+        shrunk = self._dispatch(policy, 2, 200, before=grown[:2])
         assert 200 == sum(shrunk)
         assert all(shrunk)
 
@@ -126,13 +126,13 @@ class PolicyContract:
         soon as it is seen that they have ended.
         """
         policy = self.make_policy()
-        self._deal(policy, 4, 400, before=[100, 0, 0, 0])
-        afterwards = self._deal(policy, 4, 400)
+        self._dispatch(policy, 4, 400, before=[100, 0, 0, 0])
+        afterwards = self._dispatch(policy, 4, 400)
 
-        assert self._deal(self.make_policy(), 4, 400) == afterwards
+        assert self._dispatch(self.make_policy(), 4, 400) == afterwards
         assert all(afterwards)
 
-    def _deal(
+    def _dispatch(
         self,
         policy: IDispatchPolicy,
         workers: int,

@@ -53,7 +53,7 @@ class LoadAwareContract(PolicyContract):
         of 23 threads did hours of work, most did minutes).
         """
         for workers in (2, 8, 32):
-            chosen = self._deal(self.make_policy(), workers, 4 * workers)
+            chosen = self._dispatch(self.make_policy(), workers, 4 * workers)
             assert [4] * workers == chosen
 
     def test_a_worker_that_is_slow_gets_less(self) -> None:
@@ -124,10 +124,10 @@ class LoadAwareContract(PolicyContract):
         return chosen
 
 
-class DealtByLoadContract(LoadAwareContract):
+class DispatchedByLoadContract(LoadAwareContract):
     """
     What is on its way to a worker counts like what it has: for a policy that goes by
-    load and deals, instead of `LoadAwareContract`.
+    load and dispatches, instead of `LoadAwareContract`.
     """
 
     def test_what_is_on_its_way_counts(self) -> None:

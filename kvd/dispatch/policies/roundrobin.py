@@ -1,5 +1,5 @@
 """
-``roundrobin``: the supervisor accepts and deals connections to workers in turn.
+``roundrobin``: the supervisor dispatches connections to the workers in turn.
 
 Every worker gets the same number of connections, give or take one, whatever
 they cost: even where all cost the same, blind where they do not.

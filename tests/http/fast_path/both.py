@@ -25,7 +25,7 @@ from kvd.http.record import read_record
 from kvd.interfaces import IStoreMaker
 from kvd.settings import Durability, Limits, Settings, StoreLocation, TCPAddress
 from kvd.store.file import FileStore
-from kvd.workers.serving import LoadedPlugins, Serving
+from kvd.workers.serving import HttpServer, LoadedPlugins
 from tests.http.fast_path.cases import attribute_of
 from tests.http.fast_path.watched import WatchedFastPath
 from tests.stepped import Client, InlineWriter, SteppedReactor
@@ -79,7 +79,7 @@ class LoopbackGuard(HostGuard):
         return True
 
 
-class ServingAtOnce(Serving):
+class HttpServerAtOnce(HttpServer):
     """
     Writes its logs without a thread.
     """
@@ -120,18 +120,18 @@ class Worker:
             allowed_hosts=("kvd",),
         )
         parts = LoadedPlugins(SteppedStoreMaker(self._reactor), Dialects(()))
-        self._serving = ServingAtOnce(settings, 0, self._reactor, self._row, parts)
+        self._server = HttpServerAtOnce(settings, 0, self._reactor, self._row, parts)
         with mock.patch("kvd.workers.serving.Writer", InlineWriter):
-            self._serving.start()
+            self._server.start()
         self.watched: WatchedFastPath | None = None
-        process = self._serving._process
+        process = self._server._process
         if guarded:
-            self._serving._listener.guard = LoopbackGuard(
+            self._server._listener.guard = LoopbackGuard(
                 [TCPAddress("127.0.0.1", 8080)], ["kvd"]
             )
         if process.fast_path is not None:
             self.watched = process.fast_path = WatchedFastPath(process.fast_path)
-        self._reactor.serve_idle = self._serving.serve_idle()
+        self._reactor.serve_idle = self._server.serve_idle()
         self._clients: list[Client] = []
         self._replies: list[bytes] = []
 
@@ -151,7 +151,7 @@ class Worker:
         self._replies.append(b"")
         with near:
             self._reactor.adoptStreamConnection(
-                near.fileno(), near.family, self._serving.factory
+                near.fileno(), near.family, self._server.factory
             )
         self._hear(len(self._clients) - 1)
 
@@ -215,7 +215,7 @@ class Worker:
         for number in range(len(self._clients)):
             self._hear(number)
         drained: list[Any] = []
-        self._serving.drain(1).addCallback(drained.append)
+        self._server.drain(1).addCallback(drained.append)
         self._reactor.settle()
         for number in range(len(self._clients)):
             self._hear(number)
@@ -224,7 +224,7 @@ class Worker:
             client.socket.close()
         self._reactor.settle()
         assert drained
-        self._serving.stop()
+        self._server.stop()
         self._reactor.dispose()
         words = self._row.words.tolist()
         _, begun, done, bytes_in, bytes_out, _, latency = WORDS_OF_REQUESTS

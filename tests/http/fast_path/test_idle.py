@@ -17,7 +17,7 @@ from kvd.http.fast_path import SERVED
 from kvd.http.host_guard import HostGuard
 from kvd.settings import Settings
 from kvd.store.file import FileStore
-from kvd.workers.serving import Serving
+from kvd.workers.serving import HttpServer
 from tests.http.fast_path import test_connections as connections
 from tests.http.fast_path.cases import FastPathCase, body_of, get, put
 from tests.http.test_connection import Notes
@@ -125,9 +125,9 @@ class IdleTests(IdleCase):
         """
         The reply has to say that the connection ends.
         """
-        serving = Serving(Settings(), 0, self.reactor)
-        serving._process, serving._listener = self.process, self.listener
-        serving.drain(10)
+        server = HttpServer(Settings(), 0, self.reactor)
+        server._process, server._listener = self.process, self.listener
+        server.drain(10)
 
         assert b"\r\nConnection: close\r\n" in self.ask(get("k"))
         assert 0 == self.watched.served

@@ -13,7 +13,7 @@ from kvd.http import fast_path
 from kvd.http.connection import HttpConnection
 from kvd.http.fast_path import FastPath
 from kvd.settings import Settings
-from kvd.workers.serving import Serving
+from kvd.workers.serving import HttpServer
 from tests.http.fast_path.cases import body_of, field, get, put
 from tests.http.fast_path.test_connections import ConnectionCase
 from tests.stepped import Client
@@ -27,9 +27,9 @@ class NewConnectionTests(ConnectionCase):
     def setUp(self) -> None:
         super().setUp()
         self.keep("k", b"value")
-        self.serving = Serving(Settings(), 0, self.reactor)
-        self.serving._process = self.process
-        self.serving._listener = self.listener
+        self.server = HttpServer(Settings(), 0, self.reactor)
+        self.server._process = self.process
+        self.server._listener = self.listener
 
     def come(self, request: bytes) -> Client:
         """
@@ -50,7 +50,7 @@ class NewConnectionTests(ConnectionCase):
         """
         with connection:
             self.reactor.adoptStreamConnection(
-                connection.fileno(), connection.family, self.serving.factory
+                connection.fileno(), connection.family, self.server.factory
             )
 
     def test_who_says_nothing_holds_up_nobody(self) -> None:
@@ -92,7 +92,7 @@ class NewConnectionTests(ConnectionCase):
         So requests go the ordinary way.
         """
         client = self.come(b"")
-        self.serving.drain(10)
+        self.server.drain(10)
         for asking in (client, self.come(b"")):
             reply = asking.send(get("k")).receive()
             assert b"value" == body_of(reply)
@@ -149,7 +149,7 @@ class AtFirstTests(NewConnectionTests):
         self.process.log = None
 
     def test_for_its_only_request_nothing_is_made(self) -> None:
-        factory = type(self.serving.factory)
+        factory = type(self.server.factory)
         with mock.patch.object(factory, "take", side_effect=AssertionError):
             super().test_for_its_only_request_nothing_is_made()
         assert 1 == self.watched.new
@@ -180,7 +180,7 @@ class AtFirstTests(NewConnectionTests):
             far.settimeout(0)
             far.sendall(get("k", b"Connection: close\r\n"))
             with socket.socket(fileno=os.dup(near.fileno())):
-                factory = self.serving.factory
+                factory = self.server.factory
                 assert factory.take_descriptor(near.detach(), shared=shared)
                 assert b"value" == body_of(far.recv(10_000))
                 if ends is None:
