@@ -38,7 +38,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from cattrs import Converter
 from cattrs.strategies import configure_tagged_union
@@ -258,6 +258,11 @@ Message = (
 
 _CONVERTER: Final = Converter(forbid_extra_keys=True)
 configure_tagged_union(Message, _CONVERTER, tag_name="type")
+# cattrs looks for the hooks of a type at its first use. Found now, in the fork server,
+# they are shared by all workers.
+for _kind in (Message, *get_args(Message)):
+    _CONVERTER.get_structure_hook(_kind)
+    _CONVERTER.get_unstructure_hook(_kind)
 
 # By the first byte, with which no JSON begins: the type, how its fields are packed, and
 # how to get them.

@@ -30,7 +30,9 @@ from typing import Any, Final, Protocol
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import UnsupportedAddressFamily
+from twisted.internet.interfaces import IReactorSocket
 from twisted.internet.main import installReactor
+from zope.interface import implementer
 
 from kvd.net.factory import make_connection, server_factory
 from kvd.net.port import Port
@@ -152,6 +154,7 @@ class LoopTimes(Protocol):
         """
 
 
+@implementer(IReactorSocket)
 class WorkerReactor(EPollReactor):
     """
     An epoll reactor that adopts sockets as described above, hands events on directly,

@@ -36,7 +36,7 @@ _RENAME_EXCHANGE: Final = 2
 
 # struct statfs begins with the magic number of the file system, a long; it has 120
 # bytes on 64-bit machines.
-_STATFS_BYTES: Final = 256
+_Statfs: Final = ctypes.c_char * 256
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_char_p)
@@ -80,7 +80,7 @@ def renames_removed_files(folder: int) -> bool:
 
 
 def _magic_of(folder: int) -> int:
-    found = ctypes.create_string_buffer(_STATFS_BYTES)
+    found = _Statfs()
     if _libc.fstatfs(folder, found):
         return 0
     return ctypes.c_long.from_buffer(found).value

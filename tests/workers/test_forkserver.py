@@ -53,6 +53,38 @@ def test_a_worker_of_the_default_policy_has_nothing_to_import() -> None:
     assert "False\n" == run_python(IMPORT_AND_LOOK)
 
 
+CONVERT_AND_COUNT = """
+import sys
+from kvd.ipc.messages import Gated, Listen, Ready, decode, encode
+from kvd.net.reactor import WorkerReactor
+from kvd.settings import Settings
+from kvd.workers.forkserver import import_for
+
+import_for(Settings())
+searches = []
+
+
+def look(frame, event, arg):
+    if event == "call" and frame.f_code.co_name == "dispatch_without_caching":
+        searches.append(frame)
+
+
+sys.setprofile(look)
+for message in (Ready(), Gated("gated"), Listen("0/1")):
+    decode(encode(message))
+sys.setprofile(None)
+print(len(searches), "__implemented__" in vars(WorkerReactor))
+"""
+
+
+def test_a_worker_finds_its_tables_filled() -> None:
+    """
+    Those of cattrs for the messages, and of zope.interface for the reactor. What each
+    worker entered by itself, it would not share with the others.
+    """
+    assert "0 True\n" == run_python(CONVERT_AND_COUNT)
+
+
 class ForkServerTests(SynchronousTestCase):
     """
     `ForkServer` forks when asked.
