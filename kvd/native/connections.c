@@ -180,10 +180,11 @@ FastPath_serve_new(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
         return NULL;
     if (!serve_or_leave(self, (int)socket, SERVED | CLOSES))
         Py_RETURN_FALSE;
+    /* Before the client can see the end. */
+    ((unsigned long long *)self->row.buf)[self->accepted] += 1;
     if (shared)
         shutdown((int)socket, SHUT_RDWR);
     close((int)socket);
-    ((unsigned long long *)self->row.buf)[self->accepted] += 1;
     Py_RETURN_TRUE;
 }
 

@@ -24,6 +24,17 @@ MAX_LINE_BYTES: Final = 8192
 Longer lines are logged in pieces.
 """
 
+TOGETHER_SECONDS: Final = 0.1
+"""
+Lines that follow the first one within this time are logged with it. Python prints where
+a process crashed in many small writes, and the log limits how many events pass.
+"""
+
+MAX_TOGETHER_BYTES: Final = 64 * 1024
+"""
+With this much, the lines are logged at once.
+"""
+
 
 class Printed(FileDescriptor):
     """
@@ -42,6 +53,9 @@ class Printed(FileDescriptor):
         self._pipe = pipe
         os.set_blocking(pipe.fileno(), False)
         self._rest = b""
+        self._lines: list[bytes] = []
+        self._bytes = 0
+        self._due: Any = None
         self.startReading()
 
     def fileno(self) -> int:
@@ -63,10 +77,18 @@ class Printed(FileDescriptor):
             lines.append(rest[:MAX_LINE_BYTES])
             rest = rest[MAX_LINE_BYTES:]
         self._rest = rest
-        self._report(lines)
+        self._lines += lines
+        self._bytes += len(data)
+        if self._bytes >= MAX_TOGETHER_BYTES:
+            self._report()
+        elif self._lines and self._due is None:
+            self._due = self.reactor.callLater(TOGETHER_SECONDS, self._report)
 
-    def _report(self, lines: list[bytes]) -> None:
-        # As one event, like a traceback: the log limits how many events pass.
+    def _report(self) -> None:
+        if self._due is not None and self._due.active():
+            self._due.cancel()
+        lines, self._lines, self._bytes, self._due = self._lines, [], 0, None
+        # As one event, like a traceback.
         text = b"\n".join(lines).decode("utf-8", "backslashreplace")
         if text.strip():
             self._log.error("printed by the fork server or a worker: {text}", text=text)
@@ -79,4 +101,5 @@ class Printed(FileDescriptor):
             return
         self.stopReading()
         self._pipe.close()
-        self._report([self._rest])
+        self._lines.append(self._rest)
+        self._report()

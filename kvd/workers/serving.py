@@ -430,8 +430,9 @@ class HttpFactory(ServerFactory):
             # The next read will report the end.
             outcome = NOTHING
         if outcome == SERVED | CLOSES:
-            close_both_ways(connection)
+            # Before the client can see the end.
             self._count(process, fast_path, peer, process.clock.seconds() - began)
+            close_both_ways(connection)
             return True
         self._first = lambda built: partial(built.after_fast_path, fast_path, outcome)
         return False

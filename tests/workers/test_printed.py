@@ -9,7 +9,12 @@ import os
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.workers.printed import MAX_LINE_BYTES, Printed
+from kvd.workers.printed import (
+    MAX_LINE_BYTES,
+    MAX_TOGETHER_BYTES,
+    TOGETHER_SECONDS,
+    Printed,
+)
 from tests.stepped import SteppedReactor
 
 
@@ -31,6 +36,7 @@ class PrintedTests(SynchronousTestCase):
         with capturedLogs() as events:
             os.write(self.pipe, data)
             self.reactor.settle()
+            self.reactor.advance(TOGETHER_SECONDS)
             if ended:
                 os.close(self.pipe)
                 self.reactor.settle()
@@ -44,6 +50,30 @@ class PrintedTests(SynchronousTestCase):
         assert ["KeyError: 3"] == self.told(b"or: 3\nthe e")
         assert ["the end"] == self.told(b"nd", ended=True)
         assert -1 == self.printed.fileno()
+
+    def test_a_crash_is_one_event(self) -> None:
+        """
+        In however many writes Python prints where it was.
+        """
+        with capturedLogs() as events:
+            for line in (b"Fatal Python error", b"", b"Current thread", b"  File"):
+                for piece in (line, b"\n"):
+                    os.write(self.pipe, piece)
+                    self.reactor.settle()
+            assert [] == events
+            self.reactor.advance(TOGETHER_SECONDS)
+            (event,) = events
+        assert "Fatal Python error\n\nCurrent thread\n  File" == event["text"]
+
+    def test_much_is_reported_at_once(self) -> None:
+        """
+        It is not kept in memory.
+        """
+        with capturedLogs() as events:
+            for _ in range(MAX_TOGETHER_BYTES // 1024):
+                os.write(self.pipe, b"x" * 1023 + b"\n")
+                self.reactor.settle()
+            assert 1 == len(events)
 
     def test_nothing_is_told_of_nothing(self) -> None:
         """
