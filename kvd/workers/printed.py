@@ -50,6 +50,7 @@ class Printed(FileDescriptor):
             reactor: Watches it.
         """
         super().__init__(reactor)
+        self._clock = reactor
         self._pipe = pipe
         os.set_blocking(pipe.fileno(), False)
         self._rest = b""
@@ -82,7 +83,7 @@ class Printed(FileDescriptor):
         if self._bytes >= MAX_TOGETHER_BYTES:
             self._report()
         elif self._lines and self._due is None:
-            self._due = self.reactor.callLater(TOGETHER_SECONDS, self._report)
+            self._due = self._clock.callLater(TOGETHER_SECONDS, self._report)
 
     def _report(self) -> None:
         if self._due is not None and self._due.active():
