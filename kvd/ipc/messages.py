@@ -151,10 +151,13 @@ class Batch:
     """
 
     number: int
-    """Counted from 0 for each worker process."""
+    """Greater than that of any batch that was sent before, to whichever worker."""
     connections: int
     family: int
     """As in `socket.socket`."""
+    asks: bool
+    """Whether the worker is to send `Acknowledged` when it is done with it. It always
+    writes that on the scoreboard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +213,7 @@ class Leaving:
 class Acknowledged:
     """
     The worker is done with all batches up to this one: it serves them, or found no
-    credit for them.
+    credit for them. Sent if the supervisor may wait for it.
     """
 
     batch: int
@@ -267,7 +270,11 @@ for _kind in (Message, *get_args(Message)):
 # By the first byte, with which no JSON begins: the type, how its fields are packed, and
 # how to get them.
 _PACKED: Final[dict[int, tuple[type[Any], struct.Struct, Callable[[Any], Any]]]] = {
-    1: (Batch, struct.Struct("=BQII"), attrgetter("number", "connections", "family")),
+    1: (
+        Batch,
+        struct.Struct("=BQII?"),
+        attrgetter("number", "connections", "family", "asks"),
+    ),
     2: (Acknowledged, struct.Struct("=BQ"), lambda message: (message.batch,)),
     3: (Refused, struct.Struct("=BQ"), lambda message: (message.batch,)),
 }

@@ -34,7 +34,7 @@ from twisted.internet.interfaces import IReactorSocket
 from twisted.internet.main import installReactor
 from zope.interface import implementer
 
-from kvd.net.factory import make_connection, server_factory
+from kvd.net.factory import ServerFactory, make_connection, server_factory
 from kvd.net.port import Port
 
 FAMILIES: Final = frozenset((socket.AF_INET, socket.AF_INET6, socket.AF_UNIX))
@@ -78,12 +78,25 @@ def adopt_stream_connection(
         OSError: This process has no descriptor left, or the peer is gone.
     """
     _check_family(addressFamily)
-    factory = server_factory(factory)
-    descriptor = os.dup(fileDescriptor)
+    take_connection(
+        reactor, os.dup(fileDescriptor), addressFamily, server_factory(factory)
+    )
+
+
+def take_connection(
+    reactor: Any, descriptor: int, family: int, factory: ServerFactory
+) -> None:
+    """
+    Do as `adopt_stream_connection` does, with a descriptor that the caller needs no
+    more: it is neither duplicated nor left open, whatever is raised.
+
+    Raises:
+        OSError: The peer is gone.
+    """
     try:
         if factory.take_descriptor(descriptor, shared=True):
             return
-        connection = socket.socket(addressFamily, socket.SOCK_STREAM, 0, descriptor)
+        connection = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
     except BaseException:
         os.close(descriptor)
         raise
@@ -164,6 +177,7 @@ class WorkerReactor(EPollReactor):
     seconds = staticmethod(time.monotonic)
     adoptStreamPort = adopt_stream_port
     adoptStreamConnection = adopt_stream_connection
+    take_connection = take_connection
 
     def __init__(self, counts: LoopTimes) -> None:
         """
