@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kvd.dispatch.deciding import Decider
-from kvd.dispatch.handover import Accepted, HandOver
+from kvd.dispatch.handover import Accepted, HandOver, close_all
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
@@ -74,7 +74,7 @@ class _HoldingFactory(ServerFactory):
         """
         See `ServerFactory.take_descriptor`.
         """
-        self._held.append(Accepted(descriptor, self._family))
+        self._held.append((descriptor, self._family))
         return True
 
     def batch_accepted(self) -> None:
@@ -489,8 +489,7 @@ class Dispatcher:
         self._close_held()
 
     def _close_held(self) -> None:
-        for connection in self._held:
-            connection.close()
+        close_all(self._held)
         self._held.clear()
 
 
@@ -504,5 +503,5 @@ def _by_family(connections: Sequence[Accepted]) -> Iterable[list[Accepted]]:
     """
     families: dict[int, list[Accepted]] = {}
     for connection in connections:
-        families.setdefault(connection.family, []).append(connection)
+        families.setdefault(connection[1], []).append(connection)
     return families.values()

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,21 +59,11 @@ A worker that could not take a batch is passed over for this time.
 """
 
 
-@dataclass(slots=True)
-class Accepted:
-    """
-    A connection that nobody has looked at: what it takes to hand it over.
-    """
-
-    descriptor: int
-    """Owned by this."""
-    family: int
-
-    def close(self) -> None:
-        """
-        Close this process's descriptor, the only one or one of two.
-        """
-        os.close(self.descriptor)
+Accepted = tuple[int, int]
+"""
+A connection that nobody has looked at, as it is handed over: a descriptor, and the
+family of its address. This process owns the descriptor, the only one or one of two.
+"""
 
 
 @dataclass(slots=True)
@@ -142,12 +132,14 @@ class HandOver:
         message = Batch(
             batch.number,
             count,
-            connections[0].family,
+            connections[0][1],
             asks or self.waiting + count >= ASK_WAITING,
         )
         # First, so that the worker never finds a batch before its credit.
         os.eventfd_write(self._credits, 1)
-        if not self._channel.offer(message, [c.descriptor for c in connections]):
+        if not self._channel.offer(
+            message, [descriptor for descriptor, _ in connections]
+        ):
             os.eventfd_read(self._credits)
             self._blocked_until = now + BLOCKED_SECONDS
             return False
@@ -173,7 +165,7 @@ class HandOver:
             batch = self._batches.popleft()
             if batch.connections:
                 self.waiting -= len(batch.connections)
-                _close_all(batch.connections)
+                close_all(batch.connections)
             else:
                 self._revoked -= 1
 
@@ -232,13 +224,16 @@ class HandOver:
         """
         untaken = self.revoke()
         for batch in self._batches:
-            _close_all(batch.connections)
+            close_all(batch.connections)
         self._batches.clear()
         self.waiting = 0
         os.close(self._credits)
         return untaken
 
 
-def _close_all(connections: Sequence[Accepted]) -> None:
-    for connection in connections:
-        connection.close()
+def close_all(connections: Iterable[Accepted]) -> None:
+    """
+    Close the descriptors of connections.
+    """
+    for descriptor, _ in connections:
+        os.close(descriptor)

@@ -469,17 +469,17 @@ class Scoreboard:
         """
         The open connections of each worker.
         """
-        return self._column(OPEN, self.workers)
+        return self._column(OPEN, self._words[_IN_USE])
 
     def requests(self) -> list[int]:
         """
         The requests in progress of each worker.
         """
-        return self._in_progress(self.workers)
+        return self._in_progress(self._words[_IN_USE])
 
     def _in_progress(self, count: int) -> list[int]:
         begun, done = self._column(BEGUN, count), self._column(DONE, count)
-        return [max(0, b - d) for b, d in zip(begun, done, strict=True)]
+        return [b - d if b > d else 0 for b, d in zip(begun, done, strict=True)]
 
     def _row(self, worker: int) -> memoryview:
         start = (worker + 1) * ROW_WORDS
