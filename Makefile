@@ -162,8 +162,8 @@ changes: $(VENV)/developed
 figures: $(VENV)/developed
 	$(BIN)/python -m bench.figures $(FIGURES)
 
-# kvd beside nginx and a server in C; gcc and nginx are needed for it. Takes about
-# six minutes, and leaves its results in build/bench.
+# kvd beside nginx and a server in C; gcc, nginx and ccache are needed for it. Takes about
+# twenty minutes, and leaves its results in build/bench.
 bench: $(VENV)/developed
 	$(BIN)/python -m bench $(BENCH)
 
