@@ -117,32 +117,37 @@ class PortTests(SynchronousTestCase):
 
     def test_a_factory_may_take_the_descriptor(self) -> None:
         """
-        No socket is made of it then; if the factory fails, it is closed.
+        No socket is made of it then; if the factory fails with one, it is closed.
         """
         taken: list[int] = []
+        stay: list[int] = []
 
-        def every_second(descriptor: int, *, shared: bool) -> bool:
-            assert not shared
-            taken.append(descriptor)
-            return len(taken) % 2 == 0
+        def every_second(listener: Any, count: int) -> tuple[int, int, Any]:
+            descriptor, peer = listener._accept()
+            if len(taken) == len(stay):
+                taken.append(descriptor)
+                return 1, -1, None
+            stay.append(descriptor)
+            return 1, descriptor, peer
 
-        self.patch(self.port.factory, "take_descriptor", every_second)
+        self.patch(self.port.factory, "accept", every_second)
         self.port.resumeProducing()
         self.connect(4)
         self.reactor.settle()
-        assert taken[::2] == [connection.fileno() for connection in self.accepted]
+        assert 2 == len(taken)
+        assert stay == [connection.fileno() for connection in self.accepted]
         assert {(socket.AF_INET, socket.SOCK_STREAM)} == {
             (connection.family, connection.type) for connection in self.accepted
         }
-        for descriptor in taken[1::2]:
+        for descriptor in taken:
             os.close(descriptor)
 
-        def wrong(descriptor: int, *, shared: bool) -> bool:
-            taken.append(descriptor)
+        def wrong(connection: socket.socket, peer: Any) -> None:
+            taken.append(connection.fileno())
             raise ZeroDivisionError
 
-        self.patch(self.port.factory, "take_descriptor", wrong)
-        self.connect()
+        self.patch(self.port.factory, "takes", wrong)
+        self.connect(2)
         self.reactor.settle()
         assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
         assert 2 == len(self.accepted)
@@ -197,17 +202,17 @@ class PortTests(SynchronousTestCase):
         Those who are in want to be served, too.
         """
         port = self.make(share=lambda waiting: 10**6)
-        attempts: list[None] = []
+        attempts: list[int] = []
 
-        def accept_one() -> bool:
-            attempts.append(None)
-            return True
+        def accept_some(count: int) -> tuple[int, bool]:
+            attempts.append(count)
+            return 1, True
 
-        self.patch(port, "accept_one", accept_one)
+        self.patch(port, "accept_some", accept_some)
         port.resumeProducing()
         port.doRead()
 
-        assert MAX_BATCH == len(attempts)
+        assert list(range(MAX_BATCH, 0, -1)) == attempts
 
     def test_a_gate_is_told_how_many_wait(self) -> None:
         """

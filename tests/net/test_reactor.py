@@ -288,8 +288,7 @@ class StreamConnectionTests(AdoptCase):
         factory = ServerFactory()
         taken: list[int] = []
 
-        def take(descriptor: int, *, shared: bool) -> bool:
-            assert shared
+        def take(descriptor: int) -> bool:
             taken.append(descriptor)
             return True
 
@@ -303,7 +302,7 @@ class StreamConnectionTests(AdoptCase):
         assert b"taken" == far.recv(10)
         assert b"" == far.recv(10)
 
-        def wrong(descriptor: int, *, shared: bool) -> bool:
+        def wrong(descriptor: int) -> bool:
             raise ZeroDivisionError
 
         self.patch(factory, "take_descriptor", wrong)

@@ -171,23 +171,15 @@ class AtFirstTests(NewConnectionTests):
 
     def test_a_socket_that_others_have_is_ended_for_all(self) -> None:
         """
-        The supervisor holds one of what it has handed over; of what a worker has
-        accepted itself, nobody has another, and the close alone ends it.
+        The supervisor holds one of what it has handed over.
         """
-        for shared, ends in ((True, b""), (False, None)):
-            near, far = socket.socketpair()
-            self.addCleanup(far.close)
-            far.settimeout(0)
-            far.sendall(get("k", b"Connection: close\r\n"))
-            with socket.socket(fileno=os.dup(near.fileno())):
-                factory = self.server.factory
-                assert factory.take_descriptor(near.detach(), shared=shared)
-                assert b"value" == body_of(far.recv(10_000))
-                if ends is None:
-                    with self.assertRaises(BlockingIOError):  # noqa: PT027
-                        far.recv(1)
-                else:
-                    assert ends == far.recv(1)
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        far.settimeout(0)
+        far.sendall(get("k", b"Connection: close\r\n"))
+        with socket.socket(fileno=os.dup(near.fileno())):
+            assert self.server.factory.take_descriptor(near.detach())
+            assert b"value" == body_of(far.recv(10_000))
             assert b"" == far.recv(1)
 
     def test_what_came_behind_is_not_lost(self) -> None:
