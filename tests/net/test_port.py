@@ -12,7 +12,13 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.net.factory import ServerFactory
-from kvd.net.port import GATE_LIMIT_SECONDS, MAX_BATCH, MAX_PEER_ERRORS, Port
+from kvd.net.port import (
+    GATE_LIMIT_SECONDS,
+    MAX_BATCH,
+    MAX_PEER_ERRORS,
+    SERVED_PART,
+    Port,
+)
 from tests.stepped import SteppedReactor
 
 
@@ -233,6 +239,31 @@ class PortTests(SynchronousTestCase):
 
         assert [5, 4, 2, 1] == told
         assert 4 == len(self.accepted)
+
+    def test_those_that_do_not_stay_bring_fewer_questions(self) -> None:
+        """
+        They make this process no busier; but others may have less to do meanwhile.
+        """
+        told: list[int] = []
+
+        def may(waiting: int) -> bool:
+            told.append(waiting)
+            return True
+
+        port = self.make(share=lambda waiting: 2 * SERVED_PART + 2, gate=may)
+        counts: list[int] = []
+
+        def serve_all(listener: socket.socket, count: int) -> tuple[int, int, Any]:
+            counts.append(count)
+            return count, -1, None
+
+        self.patch(port.factory, "accept", serve_all)
+        self.connect()
+        port.resumeProducing()
+        port.doRead()
+
+        assert [1, 1, 1] == told
+        assert [SERVED_PART, SERVED_PART, 2] == counts
 
     def test_of_many_a_part_is_taken_between_two_questions(self) -> None:
         """
