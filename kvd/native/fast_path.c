@@ -289,6 +289,13 @@ static PyMethodDef functions[] = {
      " replaced)\n\nThe template of a PUT."},
     {"cached_value", cached_value, METH_VARARGS,
      "cached_value(identity, line, fields, body)\n\nA value in memory."},
+    {"entity_tags", entity_tags, METH_O,
+     "entity_tags(value) -> (strong, weak) | None\n\nThe tags of a list."},
+    {"fixed_date", fixed_date, METH_O,
+     "fixed_date(value) -> int | None\n\nThe second that an IMF-fixdate means."},
+    {"byte_range", byte_range, METH_VARARGS,
+     "byte_range(value, if_range, etag, size) -> (first, length) | None\n\n"
+     "The part of a value that is asked for."},
     {NULL},
 };
 

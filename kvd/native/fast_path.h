@@ -165,6 +165,18 @@ PyObject *FastPath_join(FastPath *self, PyObject *argument);
 /* serve.c */
 PyObject *serve_one(FastPath *self, int socket);
 
+/* fields.c */
+enum { MATCHES_STRONGLY = 1, MATCHES_WEAKLY = 2 };
+enum { WHOLE, PART, BEYOND };
+int match_tags(const Text *list, const char *etag, Py_ssize_t etag_bytes);
+int read_date(const Text *text, long long *second);
+int read_range(const Text *asked, const Text *condition, const char *etag,
+               Py_ssize_t etag_bytes, unsigned long long size,
+               unsigned long long *first, unsigned long long *length);
+PyObject *entity_tags(PyObject *module, PyObject *argument);
+PyObject *fixed_date(PyObject *module, PyObject *argument);
+PyObject *byte_range(PyObject *module, PyObject *args);
+
 /* shape.c */
 Py_ssize_t cut_head(char *shape, const char *head, Py_ssize_t line, Py_ssize_t rest,
                     Py_ssize_t size, Text varying[VARYING_FIELDS]);
