@@ -67,21 +67,21 @@ class Worker(ServerFactory):
         """The sizes of the batches that came."""
         self.took_seconds = 0.0
         """For how long each connection keeps the worker."""
-        self.told: list[Message] = []
+        self.messages: list[Message] = []
         self._dispatcher = dispatcher
         self._reactor = reactor
         self._row = board.own_row(number)
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.near = Channel(near, self._told, self._lost, reactor)
+        self.near = Channel(near, self._answered, self._lost, reactor)
         self.far = Channel(
             far, self._received, lambda: None, reactor, self._read_complete
         )
         self.adopting = Adopting(self.far, self, reactor)
         dispatcher.joined(number, self.near)
 
-    def _told(self, message: Message, descriptors: list[int]) -> None:
+    def _answered(self, message: Message, descriptors: list[int]) -> None:
         assert isinstance(message, Acknowledged | Refused)
-        self.told.append(message)
+        self.messages.append(message)
         self._dispatcher.received(self.number, message)
 
     def _lost(self) -> None:
@@ -195,7 +195,7 @@ class DispatcherCase(SynchronousTestCase):
             self.clients.append(client)
         self.reactor.settle()
 
-    def hears_the_end(self, client: int) -> bool:
+    def sees_the_end(self, client: int) -> bool:
         """
         Whether the connection of a client is closed, by everybody.
         """
@@ -266,7 +266,7 @@ class DispatcherTests(DispatcherCase):
         self.workers[0].served[0].close()
         self.reactor.settle()
 
-        assert self.hears_the_end(0)
+        assert self.sees_the_end(0)
         assert 0 == self.dispatcher.handing_over(0)
 
     def test_what_is_on_its_way_is_counted(self) -> None:
@@ -282,10 +282,10 @@ class DispatcherTests(DispatcherCase):
         self.reactor.settle()
         assert 0 == self.dispatcher.handing_over(0)
 
-    def batches_told(self, took_seconds: float) -> list[int]:
+    def acknowledged(self, took_seconds: float) -> list[int]:
         """
         Let three batches wait together for a worker that a connection keeps for a
-        time, and see which of them it tells of.
+        time, and see which of them it acknowledges.
         """
         self.join()
         (worker,) = self.workers
@@ -295,20 +295,22 @@ class DispatcherTests(DispatcherCase):
             self.connect(1)
         worker.go_on()
         self.reactor.settle()
-        told = [message for message in worker.told if isinstance(message, Acknowledged)]
-        return [message.batch for message in told]
+        acknowledgements = [
+            message for message in worker.messages if isinstance(message, Acknowledged)
+        ]
+        return [message.batch for message in acknowledgements]
 
-    def test_what_is_adopted_together_is_told_together(self) -> None:
+    def test_batches_adopted_together_are_acknowledged_together(self) -> None:
         """
         The last batch stands for those before it.
         """
-        assert [2] == self.batches_told(took_seconds=0)
+        assert [2] == self.acknowledged(took_seconds=0)
 
-    def test_what_kept_the_worker_is_told_before_the_next(self) -> None:
+    def test_a_batch_that_kept_the_worker_is_acknowledged_before_the_next(self) -> None:
         """
         Else the served would count as on their way for as long as all take.
         """
-        assert [0, 1, 2] == self.batches_told(took_seconds=2 * ACKNOWLEDGE_SECONDS)
+        assert [0, 1, 2] == self.acknowledged(took_seconds=2 * ACKNOWLEDGE_SECONDS)
 
     def test_a_connection_that_is_gone_already_is_nobodys(self) -> None:
         """
@@ -442,10 +444,10 @@ class ShadowTests(DispatcherCase):
         self.connect(2)
 
         assert [3, 3, 3] == self.served()
-        told = shadow.counts(range(3))
-        assert (9, 3) == (told["connections"], told["agreed"])
-        assert [9, 0, 0] == [row["shadow"] for row in told["workers"]]
-        assert [3, 3, 3] == [row["dispatched"] for row in told["workers"]]
+        compared = shadow.counts(range(3))
+        assert (9, 3) == (compared["connections"], compared["agreed"])
+        assert [9, 0, 0] == [row["shadow"] for row in compared["workers"]]
+        assert [3, 3, 3] == [row["dispatched"] for row in compared["workers"]]
 
     def test_it_is_asked_when_all_are_on_their_way(self) -> None:
         """
@@ -510,7 +512,7 @@ class LostWorkerTests(DispatcherCase):
         self.reactor.settle()
 
         assert [1, 1] == self.served()
-        assert self.hears_the_end(0)
+        assert self.sees_the_end(0)
 
     def test_the_last_worker_dies_and_the_next_gets_what_it_left(self) -> None:
         """
@@ -790,7 +792,7 @@ class FullWorkerTests(DispatcherCase):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert [0] == self.served()
         # It is not asked again and again.
-        assert 1 == len(self.workers[0].told)
+        assert 1 == len(self.workers[0].messages)
 
         self.reactor.advance(BLOCKED_SECONDS + LOOK_SECONDS)
         assert [4] == self.served()
@@ -919,7 +921,7 @@ class EndTests(DispatcherCase):
         self.workers[0].end()
         self.reactor.settle()
 
-        assert self.hears_the_end(0)
+        assert self.sees_the_end(0)
 
     def finish(self) -> list[None]:
         """

@@ -313,7 +313,7 @@ class StreamConnectionTests(AdoptCase):
             self.adopt_one(near, factory)
         assert b"" == far.recv(10)
 
-    def test_a_peer_that_is_gone_is_told(self) -> None:
+    def test_a_peer_that_is_gone_is_reported(self) -> None:
         """
         There is nobody to serve, and nothing is left open.
         """
