@@ -41,7 +41,7 @@ NATIVE := $(wildcard kvd/native/*.[ch])
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wformat=2 -Wundef \
 	-Wpointer-arith -Wstrict-prototypes -Wvla -Werror
 # Its tests, in which as many random examples are compared as fit into seconds.
-NATIVE_TESTS := tests/http/fast_path tests/net/test_splice.py
+NATIVE_TESTS := tests/http/fast_path tests/http/wire/test_fields.py tests/net/test_splice.py
 SANITIZED_EXAMPLES ?= 25
 
 # What the tests keep is below build/, as pyproject.toml says of the tools.
