@@ -252,8 +252,8 @@ FastPath_lock_renewed(FastPath *self, PyObject *Py_UNUSED(none))
 static PyMethodDef FastPath_methods[] = {
     {"serve", (PyCFunction)FastPath_serve, METH_O, serve_doc},
     {"serve_idle", (PyCFunction)FastPath_serve_idle, METH_O, serve_idle_doc},
-    {"serve_new", (PyCFunction)(void (*)(void))FastPath_serve_new, METH_FASTCALL,
-     serve_new_doc},
+    {"serve_new", (PyCFunction)FastPath_serve_new, METH_O, serve_new_doc},
+    {"accept", (PyCFunction)(void (*)(void))FastPath_accept, METH_FASTCALL, accept_doc},
     {"join", (PyCFunction)FastPath_join, METH_O, join_doc},
     {"take_unsent", (PyCFunction)FastPath_take_unsent, METH_NOARGS, take_unsent_doc},
     {"report", (PyCFunction)FastPath_report, METH_NOARGS, report_doc},

@@ -154,12 +154,14 @@ extern PyType_Spec Joined_spec;
 extern const char serve_doc[];
 extern const char serve_idle_doc[];
 extern const char serve_new_doc[];
+extern const char accept_doc[];
 extern const char join_doc[];
 void drop_left(FastPath *self);
 PyObject *FastPath_serve(FastPath *self, PyObject *argument);
 PyObject *FastPath_serve_idle(FastPath *self, PyObject *argument);
-PyObject *FastPath_serve_new(FastPath *self, PyObject *const *arguments,
-                             Py_ssize_t count);
+PyObject *FastPath_serve_new(FastPath *self, PyObject *argument);
+PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
+                          Py_ssize_t count);
 PyObject *FastPath_join(FastPath *self, PyObject *argument);
 
 /* serve.c */

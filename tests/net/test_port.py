@@ -12,7 +12,13 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.net.factory import ServerFactory
-from kvd.net.port import GATE_LIMIT_SECONDS, MAX_BATCH, MAX_PEER_ERRORS, Port
+from kvd.net.port import (
+    GATE_LIMIT_SECONDS,
+    MAX_BATCH,
+    MAX_PEER_ERRORS,
+    SERVED_PART,
+    Port,
+)
 from tests.stepped import SteppedReactor
 
 
@@ -117,32 +123,37 @@ class PortTests(SynchronousTestCase):
 
     def test_a_factory_may_take_the_descriptor(self) -> None:
         """
-        No socket is made of it then; if the factory fails, it is closed.
+        No socket is made of it then; if the factory fails with one, it is closed.
         """
         taken: list[int] = []
+        stay: list[int] = []
 
-        def every_second(descriptor: int, *, shared: bool) -> bool:
-            assert not shared
-            taken.append(descriptor)
-            return len(taken) % 2 == 0
+        def every_second(listener: Any, count: int) -> tuple[int, int, Any]:
+            descriptor, peer = listener._accept()
+            if len(taken) == len(stay):
+                taken.append(descriptor)
+                return 1, -1, None
+            stay.append(descriptor)
+            return 1, descriptor, peer
 
-        self.patch(self.port.factory, "take_descriptor", every_second)
+        self.patch(self.port.factory, "accept", every_second)
         self.port.resumeProducing()
         self.connect(4)
         self.reactor.settle()
-        assert taken[::2] == [connection.fileno() for connection in self.accepted]
+        assert 2 == len(taken)
+        assert stay == [connection.fileno() for connection in self.accepted]
         assert {(socket.AF_INET, socket.SOCK_STREAM)} == {
             (connection.family, connection.type) for connection in self.accepted
         }
-        for descriptor in taken[1::2]:
+        for descriptor in taken:
             os.close(descriptor)
 
-        def wrong(descriptor: int, *, shared: bool) -> bool:
-            taken.append(descriptor)
+        def wrong(connection: socket.socket, peer: Any) -> None:
+            taken.append(connection.fileno())
             raise ZeroDivisionError
 
-        self.patch(self.port.factory, "take_descriptor", wrong)
-        self.connect()
+        self.patch(self.port.factory, "takes", wrong)
+        self.connect(2)
         self.reactor.settle()
         assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
         assert 2 == len(self.accepted)
@@ -197,17 +208,17 @@ class PortTests(SynchronousTestCase):
         Those who are in want to be served, too.
         """
         port = self.make(share=lambda waiting: 10**6)
-        attempts: list[None] = []
+        attempts: list[int] = []
 
-        def accept_one() -> bool:
-            attempts.append(None)
-            return True
+        def accept_some(count: int) -> tuple[int, bool]:
+            attempts.append(count)
+            return 1, True
 
-        self.patch(port, "accept_one", accept_one)
+        self.patch(port, "accept_some", accept_some)
         port.resumeProducing()
         port.doRead()
 
-        assert MAX_BATCH == len(attempts)
+        assert list(range(MAX_BATCH, 0, -1)) == attempts
 
     def test_a_gate_is_told_how_many_wait(self) -> None:
         """
@@ -228,6 +239,31 @@ class PortTests(SynchronousTestCase):
 
         assert [5, 4, 2, 1] == queues
         assert 4 == len(self.accepted)
+
+    def test_those_that_do_not_stay_bring_fewer_questions(self) -> None:
+        """
+        They make this process no busier; but others may have less to do meanwhile.
+        """
+        told: list[int] = []
+
+        def may(waiting: int) -> bool:
+            told.append(waiting)
+            return True
+
+        port = self.make(share=lambda waiting: 2 * SERVED_PART + 2, gate=may)
+        counts: list[int] = []
+
+        def serve_all(listener: socket.socket, count: int) -> tuple[int, int, Any]:
+            counts.append(count)
+            return count, -1, None
+
+        self.patch(port.factory, "accept", serve_all)
+        self.connect()
+        port.resumeProducing()
+        port.doRead()
+
+        assert [1, 1, 1] == told
+        assert [SERVED_PART, SERVED_PART, 2] == counts
 
     def test_of_many_a_part_is_taken_between_two_questions(self) -> None:
         """
