@@ -18,9 +18,6 @@
 
 #include "fast_path.h"
 
-/* Longer heads are not looked up, so that they do not fill the table. */
-#define MAX_HEAD_BYTES 1024
-
 static PyObject *
 FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
@@ -106,11 +103,12 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->kept = kept == Py_None ? NULL : Py_NewRef(kept);
     self->nothing = PyBytes_FromStringAndSize(NULL, 0);
     self->templates = PyDict_New();
+    self->older_templates = PyDict_New();
     self->values = PyDict_New();
     self->offsets = PyDict_New();
     self->joined = PyDict_New();
-    if (!self->nothing || !self->templates || !self->values || !self->offsets
-        || !self->joined) {
+    if (!self->nothing || !self->templates || !self->older_templates || !self->values
+        || !self->offsets || !self->joined) {
         Py_DECREF(self);
         return NULL;
     }
@@ -158,6 +156,7 @@ FastPath_dealloc(FastPath *self)
         PyDict_Clear(self->joined);
     Py_CLEAR(self->joined);
     Py_CLEAR(self->templates);
+    Py_CLEAR(self->older_templates);
     Py_CLEAR(self->values);
     Py_CLEAR(self->offsets);
     Py_CLEAR(self->bucket_of_exponent);
@@ -287,10 +286,17 @@ static PyMethodDef functions[] = {
     {"get_template", get_template, METH_VARARGS,
      "get_template(keep, tail)\n\nThe template of a GET."},
     {"put_template", put_template, METH_VARARGS,
-     "put_template(keep, length, lines, created_status, created, replaced_status,"
+     "put_template(keep, most_bytes, lines, created_status, created, replaced_status,"
      " replaced)\n\nThe template of a PUT."},
     {"cached_value", cached_value, METH_VARARGS,
      "cached_value(identity, line, fields, body)\n\nA value in memory."},
+    {"entity_tags", entity_tags, METH_O,
+     "entity_tags(value) -> (strong, weak) | None\n\nThe tags of a list."},
+    {"fixed_date", fixed_date, METH_O,
+     "fixed_date(value) -> int | None\n\nThe second that an IMF-fixdate means."},
+    {"byte_range", byte_range, METH_VARARGS,
+     "byte_range(value, if_range, etag, size) -> (first, length) | None\n\n"
+     "The part of a value that is asked for."},
     {NULL},
 };
 

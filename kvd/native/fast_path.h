@@ -14,6 +14,8 @@
 
 /* What one call reads at most: a head and the body of a small PUT. */
 #define BUFFER_BYTES (64 * 1024)
+/* Longer heads are not looked up, so that they do not fill the table. */
+#define MAX_HEAD_BYTES 1024
 #define FOLDERS 16
 /* Longer keys are Python's. */
 #define MAX_KEY_BYTES 512
@@ -31,12 +33,25 @@ enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8 };
 /* What `publish` returns; below 0: nothing was done. */
 enum { CREATED = 0, REPLACED = 1, KEPT = 2 };
 
-/* Everything about a request that its key and its body do not change. */
+/* The fields whose values are no part of the shape of a head (shape.c). */
+enum {
+    CONTENT_LENGTH, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, RANGE, VARYING_FIELDS,
+};
+
+/* A part of what was read. */
+typedef struct {
+    const char *start;          /* NULL: there is none */
+    Py_ssize_t size;
+} Text;
+
+/* Everything about a request that its key, its body and the varying fields do not
+   change. */
 typedef struct {
     PyObject_HEAD
     int is_put;
     int keep;                   /* whether the connection stays */
-    Py_ssize_t length;          /* of the body of a PUT */
+    Py_ssize_t most_bytes;      /* of the body */
     PyObject *tail;             /* of a GET: the end of the reply's head */
     PyObject *lines;            /* of a PUT: its metadata, for the attribute */
     PyObject *created[3];       /* reply: up to the date, to the id, to the end */
@@ -93,7 +108,8 @@ typedef struct {
     int least_exponent;
     /* What Python is asked, and what it has answered. */
     PyObject *report, *make_template, *value_of, *offset_of, *clock;
-    PyObject *templates, *values, *offsets;
+    PyObject *templates, *older_templates;      /* by shape; see template.c */
+    PyObject *values, *offsets;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
     int has_epochs;             /* see kvd.store.epochs */
     PyObject *nothing;          /* no bytes */
@@ -161,9 +177,28 @@ PyObject *FastPath_join(FastPath *self, PyObject *argument);
 /* serve.c */
 PyObject *serve_one(FastPath *self, int socket);
 
+/* fields.c */
+enum { MATCHES_STRONGLY = 1, MATCHES_WEAKLY = 2 };
+enum { WHOLE, PART, BEYOND };
+int match_tags(const Text *list, const char *etag, Py_ssize_t etag_bytes);
+int read_date(const Text *text, long long *second);
+int read_range(const Text *asked, const Text *condition, const char *etag,
+               Py_ssize_t etag_bytes, unsigned long long size,
+               unsigned long long *first, unsigned long long *length);
+PyObject *entity_tags(PyObject *module, PyObject *argument);
+PyObject *fixed_date(PyObject *module, PyObject *argument);
+PyObject *byte_range(PyObject *module, PyObject *args);
+
+/* shape.c */
+Py_ssize_t cut_head(char *shape, const char *head, Py_ssize_t line, Py_ssize_t rest,
+                    Py_ssize_t size, Text varying[VARYING_FIELDS]);
+Py_ssize_t body_length(const Text *given);
+
 /* template.c */
 extern PyTypeObject *HeadTemplateType;
 extern PyType_Spec HeadTemplate_spec;
+PyObject *template_of(FastPath *self, const char *shape, Py_ssize_t shape_bytes,
+                      const char *head, Py_ssize_t head_bytes);
 PyObject *get_template(PyObject *module, PyObject *args);
 PyObject *put_template(PyObject *module, PyObject *args);
 
@@ -176,7 +211,7 @@ int serve_get(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
 
 /* put.c */
 int serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
-              const char *body, Py_ssize_t received, double began);
+              const char *body, Py_ssize_t length, Py_ssize_t received, double began);
 
 /* attribute.c */
 int has_value(int folder, const char *name, unsigned long long *published_us,
