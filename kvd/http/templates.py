@@ -156,6 +156,7 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         state.lock.descriptor,
         state.exchanges,
         state.kept,
+        state.has_epochs,
         state.file_mode,
         process.limits.head_bytes,
         process.limits.target_bytes,

@@ -22,18 +22,18 @@ static PyObject *
 FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "root", "lock", "exchanges", "kept", "mode", "head_bytes", "target_bytes",
+        "root", "lock", "exchanges", "kept", "has_epochs", "mode", "head_bytes", "target_bytes",
         "report", "row", "words", "bucket_of_exponent", "least_exponent",
         "make_template", "value_of", "offset_of", "clock", NULL,
     };
-    int root, lock, exchanges, mode, least_exponent;
+    int root, lock, exchanges, has_epochs, mode, least_exponent;
     PyObject *kept, *report, *row, *buckets, *make_template, *value_of, *offset_of;
     PyObject *clock;
     Py_ssize_t head_bytes, target_bytes;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iipOinnOO(nnnnnnn)O!iOOOO:FastPath", names, &root, &lock,
-            &exchanges, &kept, &mode, &head_bytes, &target_bytes, &report, &row,
+            args, keywords, "iipOpinnOO(nnnnnnn)O!iOOOO:FastPath", names, &root, &lock,
+            &exchanges, &kept, &has_epochs, &mode, &head_bytes, &target_bytes, &report, &row,
             &accepted, &begun, &done, &bytes_in, &bytes_out, &serving, &latency,
             &PyTuple_Type, &buckets, &least_exponent, &make_template, &value_of,
             &offset_of, &clock))
@@ -77,6 +77,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     self->uploads = self->left_socket = -1;
     self->exchanges = exchanges;
+    self->has_epochs = has_epochs;
     self->mode = mode;
     self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
     self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);

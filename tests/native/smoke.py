@@ -61,7 +61,7 @@ def check_fast_path(fast_path: Any) -> None:
             )
 
         served = fast_path.FastPath(
-            *(root, root, False, None, 0o644, 9000, 9000, tuple_of),
+            *(root, root, False, None, False, 0o644, 9000, 9000, tuple_of),
             *(row, tuple(range(7)), (0,), 0),
             *(lambda head: template, value_of, len, time.monotonic),
         )

@@ -329,7 +329,7 @@ class MistakeTests(ConnectionCase):
             """
             state = self.store.fast_path_state
             made = native(
-                *(state.root, state.lock.descriptor, False, None, 0o644),
+                *(state.root, state.lock.descriptor, False, None, False, 0o644),
                 *(9000, 9000, tuple),
                 *(self.process.row.words, (0, 1, 2, 3, 4, 5, 6), (0,), 0),
                 *(make_template, value_of, offset_of, self.reactor.seconds),
