@@ -20,7 +20,7 @@ from kvd.settings import Durability
 from kvd.store import attribute
 from tests.exploring import exploring
 from tests.http.fast_path.both import Worker
-from tests.http.fast_path.cases import get, put
+from tests.http.fast_path.cases import get, head, put
 
 Step: TypeAlias = Callable[[Worker], None]
 
@@ -85,10 +85,10 @@ def requests(draw: st.DrawFn) -> bytes:
 # Those that the fast path may serve, again and again.
 PLAIN = st.builds(
     lambda method, key, body, fields: (
-        put(key, body, fields) if method is put else get(key, fields)
+        put(key, body, fields) if method is put else method(key, fields)
     ),
-    st.sampled_from([get, put, put]),
-    st.sampled_from(["k", "k", "a/b", "a/c"]),
+    st.sampled_from([get, get, put, put, head]),
+    st.sampled_from(["k", "k", "a/b", "a/c", "foreign", "none", "a/b/none", "a:none"]),
     st.sampled_from([b"value", b"other", b""]),
     st.sampled_from([b"", b"", b"", b"Connection: close\r\n"]),
 )
@@ -167,6 +167,20 @@ def place(said: bytes | None, path: str) -> None:
         os.setxattr(path, attribute.NAME, said)
 
 
+def place_whole(size: int, path: str) -> None:
+    """
+    A value of kvd's, as an archive brings it.
+    """
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if os.path.lexists(path):
+        # Who reads it has it still.
+        os.unlink(path)
+    with open(path, "wb") as file:
+        file.write(bytes(range(251)) * (size // 251) + b"x" * (size % 251))
+    os.setxattr(path, attribute.NAME, NEW + b" %d" % size + DATE)
+    os.utime(path, ns=(10**18, 10**18))
+
+
 def take_away(path: str) -> None:
     """
     A file, or a folder with all that is in it.
@@ -219,6 +233,9 @@ OLD = b"1 " + b"a" * 32
 NEW = b"2 " + b"a" * 32
 # What `place` and `touch` make the date of a file.
 DATE = b" 1000000000.000000\n"
+# Around those where a value is kept in memory no more, is sent from its file, and is
+# sent in several turns.
+SIZES = [0, 1, 16_384, 16_385, 65_536, 65_537, 300_000, 1_048_576, 1_048_577, 2_500_000]
 MEDDLING = st.sampled_from(
     [
         *[take_away, move_away, put_a_link, put_a_folder, touch, shorten],
@@ -233,6 +250,7 @@ MEDDLING = st.sampled_from(
                 NEW + b" 3" + DATE + b"content-type: x\r\xff\n",
             )
         ),
+        *(partial(place_whole, size) for size in SIZES),
     ]
 )
 NUMBERS = st.integers(0, 2)
