@@ -19,6 +19,8 @@ HeadTemplate_dealloc(HeadTemplate *self)
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     Py_XDECREF(self->tail);
     Py_XDECREF(self->lines);
+    for (int i = 0; i < 4; i++)
+        Py_XDECREF(self->missing[i]);
     for (int i = 0; i < 3; i++) {
         Py_XDECREF(self->created[i]);
         Py_XDECREF(self->replaced[i]);
@@ -52,15 +54,19 @@ new_template(void)
 PyObject *
 get_template(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    int keep;
-    PyObject *tail;
-    if (!PyArg_ParseTuple(args, "pS:get_template", &keep, &tail))
+    int is_head, keep;
+    PyObject *tail, *missing[4];
+    if (!PyArg_ParseTuple(args, "ppS(SSSS):get_template", &is_head, &keep, &tail,
+                          &missing[0], &missing[1], &missing[2], &missing[3]))
         return NULL;
     HeadTemplate *template = new_template();
     if (template == NULL)
         return NULL;
+    template->is_head = is_head;
     template->keep = keep;
     template->tail = Py_NewRef(tail);
+    for (int i = 0; i < 4; i++)
+        template->missing[i] = Py_NewRef(missing[i]);
     return (PyObject *)template;
 }
 

@@ -253,7 +253,6 @@ class JoinedTests(FastPathCase):
         Once the fast path is gone.
         """
         del self.fast_path, self.process.fast_path
-        self.store.fast_path_state.recent.forgotten = lambda key: None
         self.store.fast_path_state.uploads.made = lambda folder: None
         self.store.fast_path_state.lock.renewed = lambda: None
         gc.collect()

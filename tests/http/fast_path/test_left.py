@@ -37,7 +37,8 @@ class LeftTests(FastPathCase):
         And what is none.
         """
         for line in (
-            b"HEAD /k",
+            b"HEADS /k",
+            b"head /k",
             b"DELETE /k",
             b"OPTIONS /k",
             b"POST /k",
