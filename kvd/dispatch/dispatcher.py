@@ -13,6 +13,7 @@ import socket
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from random import Random
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kvd.dispatch.deciding import Decider
-from kvd.dispatch.handover import Accepted, HandOver
+from kvd.dispatch.handover import Accepted, HandOver, close_all
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
@@ -50,8 +51,8 @@ have all connections.
 
 LOOK_SECONDS: Final = 0.025
 """
-How often to look whether batches are late and whether workers are open again, while
-there is something to wait for.
+How often to look whether workers are open again, and whether they have taken batches
+that are late, while there is something to wait for.
 """
 
 
@@ -73,7 +74,7 @@ class _HoldingFactory(ServerFactory):
         """
         See `ServerFactory.take_descriptor`.
         """
-        self._held.append(Accepted(descriptor, self._family))
+        self._held.append((descriptor, self._family))
         return True
 
     def batch_accepted(self) -> None:
@@ -121,6 +122,7 @@ class Dispatcher:
         """May change."""
         self._reactor = reactor
         self._hands: dict[int, HandOver] = {}
+        self._numbers = count(1)
         self._joining: dict[int, Any] = {}
         self._open: tuple[int, ...] = ()
         self._held: deque[Accepted] = deque()
@@ -129,6 +131,7 @@ class Dispatcher:
         self._accepting = False
         self._finished = False
         self._look_call: Any = None
+        self._looks_soon = False
         self._delivered: Deferred[None] | None = None
         self._deliver_call: Any = None
         self._ports: dict[tuple[int, int], Port] = {}
@@ -191,7 +194,7 @@ class Dispatcher:
         """
         self._joining.pop(worker, None)
         try:
-            self._hands[worker] = HandOver(channel)
+            self._hands[worker] = HandOver(channel, self._numbers)
         except OSError as error:
             self._log.error(
                 "worker {worker} gets no connections for now: {error}",
@@ -256,7 +259,10 @@ class Dispatcher:
         See `Distribution`.
         """
         hand = self._hands.get(worker)
-        return 0 if hand is None else hand.waiting
+        if hand is None:
+            return 0
+        hand.written(*self._scoreboard.batches(worker))
+        return hand.waiting
 
     # -- dispatching ----------------------------------------------------------
 
@@ -270,6 +276,7 @@ class Dispatcher:
         """
         Hand over the held connections, as long as workers are open.
         """
+        self._read_scoreboard()
         try:
             while self._held and self._open:
                 self._dispatch_batch()
@@ -293,7 +300,7 @@ class Dispatcher:
         for worker, chosen in parts.items():
             hand = self._hands[worker]
             for alike in _by_family(chosen):
-                if not hand.offer(alike, now):
+                if not hand.offer(alike, now, asks=self._finished):
                     self._hold(alike)
             if (
                 not hand.is_open(now)
@@ -343,7 +350,17 @@ class Dispatcher:
             decider.end()
         return chosen
 
+    def _read_scoreboard(self) -> None:
+        """
+        Learn which batches the workers are done with. Connections are counted
+        afterwards: what is no longer on its way has been counted then.
+        """
+        for worker, hand in self._hands.items():
+            if hand.waiting:
+                hand.written(*self._scoreboard.batches(worker))
+
     def _find_open(self) -> None:
+        self._read_scoreboard()
         now = self._reactor.seconds()
         connections = self._scoreboard.connections()
         self._open = tuple(
@@ -365,12 +382,25 @@ class Dispatcher:
     # -- late batches ---------------------------------------------------------
 
     def _look_later(self) -> None:
-        if self._look_call is None and (
+        soon = bool(
             self._held
             or len(self._open) < len(self._hands)
-            or any(hand.waiting for hand in self._hands.values())
-        ):
-            self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look)
+            or self._delivered is not None
+        )
+        if self._look_call is not None:
+            if self._looks_soon or not soon:
+                return
+            self._look_call.cancel()
+            self._look_call = None
+        seconds = LOOK_SECONDS
+        if not soon:
+            sent = [since for hand in self._hands.values() if (since := hand.oldest())]
+            if not sent:
+                return
+            late = min(sent) + CREDIT_SECONDS
+            seconds = max(LOOK_SECONDS, late - self._reactor.seconds())
+        self._looks_soon = soon
+        self._look_call = self._reactor.callLater(seconds, self._look)
 
     def _look(self) -> None:
         self._look_call = None
@@ -459,8 +489,7 @@ class Dispatcher:
         self._close_held()
 
     def _close_held(self) -> None:
-        for connection in self._held:
-            connection.close()
+        close_all(self._held)
         self._held.clear()
 
 
@@ -474,5 +503,5 @@ def _by_family(connections: Sequence[Accepted]) -> Iterable[list[Accepted]]:
     """
     families: dict[int, list[Accepted]] = {}
     for connection in connections:
-        families.setdefault(connection.family, []).append(connection)
+        families.setdefault(connection[1], []).append(connection)
     return families.values()

@@ -61,7 +61,8 @@ class _Templates:
 
     def make_template(self, head: bytes) -> object:
         """
-        What a head means, whatever its key; None if the fast path does not serve such
+        What a head means, whatever its key, and whatever the values of the fields that
+        vary (``kvd/native/shape.c``); None if the fast path does not serve such
         requests. It asks only about GET, HEAD and PUT of a key.
         """
         process = self.listener.process
@@ -85,7 +86,6 @@ class _Templates:
         if (
             operation.conditions is not UNCONDITIONAL
             or b"range" in request.fields
-            or request.has_body
         ):
             return None
         _, tail = reply_parts(
@@ -100,23 +100,21 @@ class _Templates:
         )
 
     def _template_of_put(self, operation: Put, request: Request) -> object:
-        length = request.length
         limit = self.listener.process.limits.value_bytes
         if (
             operation.conditions is not UNCONDITIONAL
             or operation.empty
             or operation.digests
-            or length is None
-            or length > MAX_BODY_BYTES
-            or (limit is not None and length > limit)
+            or request.length is None
             or self.store.durability != "process"
         ):
             return None
         lines = encode_metadata(operation.metadata)
         created = self._reply_to_put(request, created=True)
         replaced = self._reply_to_put(request, created=False)
+        most_bytes = MAX_BODY_BYTES if limit is None else min(limit, MAX_BODY_BYTES)
         return self.native.put_template(
-            request.keep_alive, length, lines, *created, *replaced
+            request.keep_alive, most_bytes, lines, *created, *replaced
         )
 
     def _reply_to_put(

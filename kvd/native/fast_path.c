@@ -126,11 +126,12 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->kept = kept == Py_None ? NULL : Py_NewRef(kept);
     self->nothing = PyBytes_FromStringAndSize(NULL, 0);
     self->templates = PyDict_New();
+    self->older_templates = PyDict_New();
     self->parts = PyDict_New();
     self->offsets = PyDict_New();
     self->joined = PyDict_New();
-    if (!self->nothing || !self->templates || !self->parts || !self->offsets
-        || !self->joined) {
+    if (!self->nothing || !self->templates || !self->older_templates || !self->parts
+        || !self->offsets || !self->joined) {
         Py_DECREF(self);
         return NULL;
     }
@@ -180,6 +181,7 @@ FastPath_dealloc(FastPath *self)
         PyDict_Clear(self->joined);
     Py_CLEAR(self->joined);
     Py_CLEAR(self->templates);
+    Py_CLEAR(self->older_templates);
     Py_CLEAR(self->parts);
     forget_recent(self);
     Py_CLEAR(self->plain_bytes);
@@ -320,8 +322,15 @@ static PyMethodDef functions[] = {
     {"get_template", get_template, METH_VARARGS,
      "get_template(is_head, keep, tail, missing)\n\nThe template of a GET or HEAD."},
     {"put_template", put_template, METH_VARARGS,
-     "put_template(keep, length, lines, created_status, created, replaced_status,"
+     "put_template(keep, most_bytes, lines, created_status, created, replaced_status,"
      " replaced)\n\nThe template of a PUT."},
+    {"entity_tags", entity_tags, METH_O,
+     "entity_tags(value) -> (strong, weak) | None\n\nThe tags of a list."},
+    {"fixed_date", fixed_date, METH_O,
+     "fixed_date(value) -> int | None\n\nThe second that an IMF-fixdate means."},
+    {"byte_range", byte_range, METH_VARARGS,
+     "byte_range(value, if_range, etag, size) -> (first, length) | None\n\n"
+     "The part of a value that is asked for."},
     {NULL},
 };
 

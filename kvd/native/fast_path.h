@@ -32,13 +32,26 @@
 /* What `serve` returns beside bytes. */
 enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16 };
 
-/* Everything about a request that its key and its body do not change. */
+/* The fields whose values are no part of the shape of a head (shape.c). */
+enum {
+    CONTENT_LENGTH, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, RANGE, VARYING_FIELDS,
+};
+
+/* A part of what was read. */
+typedef struct {
+    const char *start;          /* NULL: there is none */
+    Py_ssize_t size;
+} Text;
+
+/* Everything about a request that its key, its body and the varying fields do not
+   change. */
 typedef struct {
     PyObject_HEAD
     int is_put;
     int is_head;                /* whether the reply has no body */
     int keep;                   /* whether the connection stays */
-    Py_ssize_t length;          /* of the body of a PUT */
+    Py_ssize_t most_bytes;      /* of the body */
     PyObject *tail;             /* of a GET: the end of the reply's head */
     PyObject *missing[4];       /* without a value: up to the date, up to the length; of
                                    the body, up to the key and behind it */
@@ -125,7 +138,8 @@ typedef struct {
     int least_exponent;
     /* What Python is asked, and what it has answered. */
     PyObject *report, *rest, *make_template, *make_parts, *offset_of, *clock;
-    PyObject *templates, *parts, *offsets;
+    PyObject *templates, *older_templates;      /* by shape; see template.c */
+    PyObject *parts, *offsets;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
     PyObject *nothing;          /* no bytes */
     PyObject *joined;           /* connections that stay, by their sockets' numbers */
@@ -194,9 +208,28 @@ PyObject *FastPath_join(FastPath *self, PyObject *argument);
 /* serve.c */
 PyObject *serve_one(FastPath *self, int socket);
 
+/* fields.c */
+enum { MATCHES_STRONGLY = 1, MATCHES_WEAKLY = 2 };
+enum { WHOLE, PART, BEYOND };
+int match_tags(const Text *list, const char *etag, Py_ssize_t etag_bytes);
+int read_date(const Text *text, long long *second);
+int read_range(const Text *asked, const Text *condition, const char *etag,
+               Py_ssize_t etag_bytes, unsigned long long size,
+               unsigned long long *first, unsigned long long *length);
+PyObject *entity_tags(PyObject *module, PyObject *argument);
+PyObject *fixed_date(PyObject *module, PyObject *argument);
+PyObject *byte_range(PyObject *module, PyObject *args);
+
+/* shape.c */
+Py_ssize_t cut_head(char *shape, const char *head, Py_ssize_t line, Py_ssize_t rest,
+                    Py_ssize_t size, Text varying[VARYING_FIELDS]);
+Py_ssize_t body_length(const Text *given);
+
 /* template.c */
 extern PyTypeObject *HeadTemplateType;
 extern PyType_Spec HeadTemplate_spec;
+PyObject *template_of(FastPath *self, const char *shape, Py_ssize_t shape_bytes,
+                      const char *head, Py_ssize_t head_bytes);
 PyObject *get_template(PyObject *module, PyObject *args);
 PyObject *put_template(PyObject *module, PyObject *args);
 
@@ -225,7 +258,7 @@ void forget_recent(FastPath *self);
 
 /* put.c */
 int serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
-              const char *body, Py_ssize_t received, double began);
+              const char *body, Py_ssize_t length, Py_ssize_t received, double began);
 
 /* attribute.c */
 ssize_t get_attribute(int file, char *text, size_t size);

@@ -10,7 +10,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-#define MAX_TEMPLATES 256
 /* Longer segments of a key are Python's. */
 #define MAX_SEGMENT_BYTES 200
 
@@ -47,41 +46,6 @@ key_bytes(const char *text, const char *end, Py_ssize_t most)
         || at - text > most)
         return 0;
     return at - text;
-}
-
-/*
- * The template of a head, looked up by all of the head but the target. A new
- * reference; None for a head that is left to Python.
- */
-static PyObject *
-template_of(FastPath *self, const char *head, Py_ssize_t line, Py_ssize_t rest,
-            Py_ssize_t size)
-{
-    PyObject *shape = PyBytes_FromStringAndSize(NULL, line + size - rest);
-    if (shape == NULL)
-        return NULL;
-    memcpy(PyBytes_AsString(shape), head, (size_t)line);
-    memcpy(PyBytes_AsString(shape) + line, head + rest, (size_t)(size - rest));
-    PyObject *template = PyDict_GetItemWithError(self->templates, shape);
-    if (template != NULL || PyErr_Occurred()) {
-        Py_XINCREF(template);
-        Py_DECREF(shape);
-        return template;
-    }
-    template = PyObject_CallFunction(self->make_template, "y#", head, size);
-    if (template != NULL && template != Py_None
-        && !Py_IS_TYPE(template, HeadTemplateType)) {
-        PyErr_SetString(PyExc_TypeError, "make_template gave no template");
-        Py_CLEAR(template);
-    }
-    if (template != NULL) {
-        if (PyDict_Size(self->templates) >= MAX_TEMPLATES)
-            PyDict_Clear(self->templates);
-        if (PyDict_SetItem(self->templates, shape, template) < 0)
-            Py_CLEAR(template);
-    }
-    Py_DECREF(shape);
-    return template;
 }
 
 /* Whether a connection can be closed now without loss; as kvd.net.transport.is_settled. */
@@ -129,24 +93,31 @@ serve_request(FastPath *self, int socket)
     if (length == 0)
         goto other;
 
+    char shape[MAX_HEAD_BYTES];
+    Text varying[VARYING_FIELDS];
+    Py_ssize_t shape_bytes = cut_head(shape, data, line, line + length, head, varying);
+    if (shape_bytes == 0)
+        goto other;
+    /* Incomplete, or with another request behind it. */
+    Py_ssize_t body = body_length(&varying[CONTENT_LENGTH]);
+    if (body < 0 || size != head + body)
+        goto other;
+
     int served = 0, keep = 0;
-    PyObject *template = template_of(self, data, line, line + length, head);
+    PyObject *template = template_of(self, shape, shape_bytes, data, head);
     if (template == NULL)
         return NULL;
-    if (template != Py_None) {
-        HeadTemplate *known = (HeadTemplate *)template;
+    HeadTemplate *known = template == Py_None ? NULL : (HeadTemplate *)template;
+    if (known != NULL && body <= known->most_bytes) {
         keep = known->keep;
-        if (size == head + known->length) {
-            PyObject *key = PyBytes_FromStringAndSize(data + line, length);
-            if (key == NULL)
-                served = -1;
-            else if (known->is_put)
-                served = serve_put(self, socket, known, key, data + head, size,
-                                   began);
-            else
-                served = serve_get(self, socket, known, key, size, began);
-            Py_XDECREF(key);
-        }
+        PyObject *key = PyBytes_FromStringAndSize(data + line, length);
+        if (key == NULL)
+            served = -1;
+        else if (known->is_put)
+            served = serve_put(self, socket, known, key, data + head, body, size, began);
+        else
+            served = serve_get(self, socket, known, key, size, began);
+        Py_XDECREF(key);
     }
     Py_DECREF(template);
     if (served < 0)

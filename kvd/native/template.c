@@ -1,8 +1,15 @@
 /*
- * Head templates: what Python has decided about a request, but for its key and its body.
+ * Head templates: what Python has decided about a request, but for its key, its body and
+ * the varying fields.
+ *
+ * The last ones are remembered, in two generations: what is asked for again belongs to the
+ * newer one, and when that is full, the older one is forgotten. So a template that is in
+ * use stays, whatever else one client may come up with.
  */
 
 #include "fast_path.h"
+
+#define MAX_TEMPLATES 256       /* of both generations */
 
 PyTypeObject *HeadTemplateType;
 
@@ -67,9 +74,9 @@ PyObject *
 put_template(PyObject *Py_UNUSED(module), PyObject *args)
 {
     int keep, created_status, replaced_status;
-    Py_ssize_t length;
+    Py_ssize_t most_bytes;
     PyObject *lines, *created[3], *replaced[3];
-    if (!PyArg_ParseTuple(args, "pnSi(SSS)i(SSS):put_template", &keep, &length, &lines,
+    if (!PyArg_ParseTuple(args, "pnSi(SSS)i(SSS):put_template", &keep, &most_bytes, &lines,
                           &created_status, &created[0], &created[1], &created[2],
                           &replaced_status, &replaced[0], &replaced[1],
                           &replaced[2]))
@@ -77,7 +84,7 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
     Py_ssize_t most = HEAD_ROOM - DATE_BYTES - ID_TEXT;
     for (int i = 0; i < 3; i++)
         most -= Py_MAX(PyBytes_Size(created[i]), PyBytes_Size(replaced[i]));
-    if (most < 0 || length < 0
+    if (most < 0 || most_bytes < 0
         || PyBytes_Size(lines) > ATTRIBUTE_BYTES - ATTRIBUTE_LINE_BYTES) {
         PyErr_SetString(PyExc_ValueError, "no room for a part of this template");
         return NULL;
@@ -87,7 +94,7 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
         return NULL;
     template->is_put = 1;
     template->keep = keep;
-    template->length = length;
+    template->most_bytes = most_bytes;
     template->created_status = created_status;
     template->replaced_status = replaced_status;
     template->lines = Py_NewRef(lines);
@@ -96,4 +103,48 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
         template->replaced[i] = Py_NewRef(replaced[i]);
     }
     return (PyObject *)template;
+}
+
+static int
+remember(FastPath *self, PyObject *shape, PyObject *template)
+{
+    if (PyDict_Size(self->templates) >= MAX_TEMPLATES / 2) {
+        PyObject *oldest = self->older_templates;
+        self->older_templates = self->templates;
+        self->templates = oldest;
+        PyDict_Clear(oldest);
+    }
+    return PyDict_SetItem(self->templates, shape, template);
+}
+
+/*
+ * The template of a head. A new reference; None for a head that is left to Python.
+ */
+PyObject *
+template_of(FastPath *self, const char *shape, Py_ssize_t shape_bytes,
+            const char *head, Py_ssize_t head_bytes)
+{
+    PyObject *key = PyBytes_FromStringAndSize(shape, shape_bytes);
+    if (key == NULL)
+        return NULL;
+    PyObject *template = PyDict_GetItemWithError(self->templates, key);
+    if (template != NULL) {
+        Py_DECREF(key);
+        return Py_NewRef(template);
+    }
+    if (!PyErr_Occurred())
+        template = PyDict_GetItemWithError(self->older_templates, key);
+    if (template != NULL)
+        Py_INCREF(template);
+    else if (!PyErr_Occurred())
+        template = PyObject_CallFunction(self->make_template, "y#", head, head_bytes);
+    if (template != NULL && template != Py_None
+        && !Py_IS_TYPE(template, HeadTemplateType)) {
+        PyErr_SetString(PyExc_TypeError, "make_template gave no template");
+        Py_CLEAR(template);
+    }
+    if (template != NULL && remember(self, key, template) < 0)
+        Py_CLEAR(template);
+    Py_DECREF(key);
+    return template;
 }

@@ -228,8 +228,11 @@ class Port(tcp.Port):
         Returns:
             Whether further attempts make sense.
         """
-        # The last one may have been one too many, for whoever pauses this.
-        return all(self.accept_one() and self._wanted for _ in range(count))
+        for _ in range(count):
+            # The last one may have been one too many, for whoever pauses this.
+            if not (self.accept_one() and self._wanted):
+                return False
+        return True
 
     def _waiting(self) -> int:
         """

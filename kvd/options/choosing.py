@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 from kvd.errors import BadSetting, OperatorError
 from kvd.model.quantities import format_size
 from kvd.options.choices import CHOICES, Choice
-from kvd.settings import DialectChoice, Limits, Settings
+from kvd.settings import DialectChoice, Limits, Settings, TCPAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def make_settings(given: Mapping[str, Sequence[Given]]) -> Settings:
         values = tuple(_read(choice, text) for text in texts)
         into = limits if choice.table == "limits" else top
         into[choice.field] = values if choice.repeatable else values[-1]
-    _check_once(given.get("listen", ()), top["listen"])
+    _check_once(given.get("listen", ()), map(_place, top["listen"]))
     _check_once(given.get("dialect", ()), map(_decoded, top["dialects"]))
     _check_once(given.get("allowed-host", ()), top["allowed_hosts"])
     _check_apart(top["access_log"], top["record"])
@@ -68,6 +68,12 @@ def _read(choice: Choice, given: Given) -> object:
     except OperatorError as error:
         # Of the same type: the caller need not look at the cause.
         raise type(error)(f"{given.where}: {error.sentence}") from error
+
+
+def _place(address: object) -> object:
+    # The kernel chooses another port each time.
+    chosen = isinstance(address, TCPAddress) and not address.port
+    return object() if chosen else address
 
 
 def _decoded(dialect: DialectChoice) -> bytes:

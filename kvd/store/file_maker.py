@@ -6,7 +6,8 @@ each worker opens it.
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from twisted.internet.defer import execute
@@ -49,8 +50,12 @@ class FileStoreMaker:
         return os.path.abspath(path)
 
     def prepare(self, path: str) -> None:
-        # Before the change of user: the folder around it may belong to root.
-        make_root(path, self.modes.folder, self.user)
+        with _own_folders():
+            # Before the change of user: the folder around it may belong to root.
+            make_root(path, self.modes.folder, self.user)
+            self._probe(path)
+
+    def _probe(self, path: str) -> None:
         with (
             acting_as(self.user),
             # It never has to wait: no other process locks this key.
@@ -107,6 +112,19 @@ class FileStoreMaker:
 
 
 maker = FileStoreMaker()
+
+
+@contextmanager
+def _own_folders() -> Iterator[None]:
+    """
+    Let this process enter the folders that it makes, before they have their modes.
+    """
+    mask = os.umask(0o077)
+    os.umask(mask & ~0o700)
+    try:
+        yield
+    finally:
+        os.umask(mask)
 
 
 def _is_same(path: str, folder: int) -> bool:

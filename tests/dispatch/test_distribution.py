@@ -217,9 +217,9 @@ class SwitchTests(DispatchingCase):
         ]
         assert 1 == self.waiting()
 
-    def test_a_kernel_that_takes_no_program_is_told_of_once(self) -> None:
+    def test_a_kernel_that_takes_no_program_is_reported_once(self) -> None:
         """
-        All sockets are looked after all the same.
+        Workers accept from all sockets nevertheless.
         """
 
         def refuse(group: ListenerGroup, program: ClassicProgram | None) -> None:
@@ -233,7 +233,7 @@ class SwitchTests(DispatchingCase):
             self.connect()
 
         (event,) = events
-        assert "hash is used instead" in event["log_format"]
+        assert "hash uses all of them" in event["log_format"]
         assert [LIMIT, LIMIT] == [
             self.distribution.handing_over(number) for number in range(2)
         ]

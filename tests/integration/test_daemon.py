@@ -461,8 +461,8 @@ def test_each_request_leaves_a_line_in_the_access_log(tmp_path: Path) -> None:
 
 def test_other_addresses_serve_too(tmp_path: Path) -> None:
     """
-    IPv6 and a Unix socket beside IPv4, over every policy; the socket's file goes at the
-    end.
+    IPv6 and a Unix socket beside IPv4, over every policy, and an interface twice where
+    the kernel chooses the port; the socket's file goes at the end.
     """
     options = [
         "--procs", "2",
@@ -470,8 +470,9 @@ def test_other_addresses_serve_too(tmp_path: Path) -> None:
         "--listen", "tcp:0:interface=[::1]",
         "--listen", "unix:kvd.sock",
         "--listen", "tcp:0:interface=127.0.0.2",
+        "--listen", "tcp:0:interface=127.0.0.1",
     ]  # fmt: skip
-    interfaces = "127.0.0.1", "::1", "127.0.0.2"
+    interfaces = "127.0.0.1", "::1", "127.0.0.2", "127.0.0.1"
     path = tmp_path / "kvd.sock"
     for daemon in under_each_policy(options, tmp_path):
         for address in zip(interfaces, daemon.ports, strict=True):

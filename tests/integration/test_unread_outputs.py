@@ -46,15 +46,7 @@ class Unread(Twistd):
         # Another opening of the same pipe: to wait for nothing is its own.
         self._filler = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
         try:
-            self.process = subprocess.Popen(
-                self._command,
-                cwd=self._folder,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=pipe,
-                stderr=pipe,
-                text=True,
-            )
+            self.process = self._start(pipe)
         finally:
             os.close(pipe)
         self.process.stdout = os.fdopen(end, buffering=1, errors="replace")

@@ -14,7 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-RUN_TWISTD = """
+from tests.integration.daemon_process import DaemonProcess
+
+RUN_TWISTD: Final = """
 import sys
 from twisted.application import app
 from twisted.scripts.twistd import run
@@ -68,7 +70,9 @@ class Twistd:
             folder: Where it is started; must not be the sources, so that only
                 what is installed is found.
             python: Whose twistd it is.
-            environment: Of the process.
+            environment: Of the process. With one of its own, or another Python, the
+                daemon starts as an operator starts it; any other is forked from a
+                process that has loaded its modules.
             before: What stands between ``twistd -n`` and ``kvd``.
         """
         self.ports: list[int] = []
@@ -92,23 +96,34 @@ class Twistd:
         return self.ports[0]
 
     def __enter__(self) -> Twistd:
-        self.process = subprocess.Popen(
-            self._command,
-            cwd=self._folder,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
+        end, pipe = os.pipe()
+        try:
+            self.process = self._start(pipe)
+        finally:
+            os.close(pipe)
+        self.process.stdout = os.fdopen(end, errors="replace")
         try:
             self._wait_for_start()
         except BaseException:
             self.process.kill()
             self.process.communicate()
+            self.process.stdout.close()
             raise
         return self
+
+    def _start(self, output: int) -> DaemonProcess | subprocess.Popen[str]:
+        usual = [sys.executable, "-c", RUN_TWISTD]
+        if self._environment is os.environ and self._command[:3] == usual:
+            return DaemonProcess(RUN_TWISTD, self._command[3:], self._folder, output)
+        return subprocess.Popen(
+            self._command,
+            cwd=self._folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            text=True,
+        )
 
     def _wait_for_start(self) -> None:
         # The line that names the addresses is logged once, when connections are
@@ -140,7 +155,7 @@ class Twistd:
                 f"kvd did not end within {STOP_SECONDS} s of SIGTERM"
             ) from error
         self.lines.append(rest)
-        return self.process.returncode
+        return self.process.wait()
 
     def __exit__(
         self,

@@ -451,6 +451,15 @@ class RefusedTests(OptionsCase):
             ]
         )
 
+    def test_ports_that_the_kernel_chooses_are_not_the_same(self) -> None:
+        """
+        As many as are asked for, at one interface.
+        """
+        any_port = TCPAddress("127.0.0.1", 0)
+        text = "tcp:0:interface=127.0.0.1"
+
+        assert (any_port, any_port) == self.settings("-l", text, "-l", text).listen
+
     def test_a_target_fits_into_the_head(self) -> None:
         """
         A limit for targets above that for heads is refused.

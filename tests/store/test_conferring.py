@@ -4,6 +4,7 @@ replacement and removal leave.
 """
 
 import os
+import pwd
 import stat
 import struct
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ from twisted.internet.defer import execute
 from kvd.errors import KeyConflict
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
-from kvd.settings import Modes
+from kvd.settings import Modes, User
 from kvd.store.file import FileStore
 from kvd.store.file_maker import FileStoreMaker
+from kvd.system.privileges import acting_as
 from tests.http.fast_path.cases import FastPathCase, put
 from tests.privileges import take_root
 from tests.store.cases import FileStoreCase
@@ -60,6 +62,29 @@ def umask(mask: int) -> Iterator[None]:
         yield
     finally:
         os.umask(old)
+
+
+def mask_now() -> int:
+    """
+    The umask of this process.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def as_nobody(path: str) -> Iterator[None]:
+    """
+    Run with the rights of an ordinary user, whom a folder then belongs to.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    known = pwd.getpwnam("nobody")
+    os.chown(path, known.pw_uid, known.pw_gid)
+    with acting_as(User(known.pw_uid, known.pw_gid)):
+        yield
 
 
 def give(path: str, user: int, group: int) -> None:
@@ -369,19 +394,20 @@ class ModesTests(ConferringCase):
         kvd's.
         """
         maker = FileStoreMaker().making(Modes(0o664, 0o2775), None)
-        path = self.path_of("values")
-        # Under the last, only root can enter a folder of its own that it has just made.
-        for mask in (0, 0o077, 0o777)[: None if os.geteuid() == 0 else 2]:
+        # Under the last, a folder that is just made lets nobody but root in.
+        self.enterContext(as_nobody(self.path))
+        for mask in (0, 0o077, 0o777):
+            values = f"{mask:o}/values"
             with umask(mask):
-                maker.prepare(path)
-                assert "2775" == self.access("values")[0]
-                store = maker.open_store(path, "process")
+                maker.prepare(self.path_of(values))
+                assert mask == mask_now()
+                store = maker.open_store(self.path_of(values), "process")
                 self.addCleanup(store.close)
-                name = f"a{mask}"
-                self.publish(store, Key(f"{name}/k".encode()))
-            assert "664" == self.access(f"values/{name}/k")[0]
-            assert "2775" == self.access(f"values/{name}")[0]
-            assert "664" == self.access("values/.kvd/lock")[0]
+                self.publish(store, Key(b"a/k"))
+            assert "2775" == self.access(values)[0]
+            assert "664" == self.access(f"{values}/a/k")[0]
+            assert "2775" == self.access(f"{values}/a")[0]
+            assert "664" == self.access(f"{values}/.kvd/lock")[0]
 
 
 class FastPathTests(ConferringCase, FastPathCase):

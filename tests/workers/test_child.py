@@ -141,10 +141,9 @@ class WorkerTests(SynchronousTestCase):
         control = self.supervisor.control
         send(control, Credits(), [counter])
         send(control, Drain(1.0))
-        send(control, Batch(0, 1, socket.AF_UNIX), [theirs.fileno()])
+        send(control, Batch(0, 1, socket.AF_UNIX, asks=False), [theirs.fileno()])
         self.reactor.settle()
         os.close(self.worker._adopting._credits)
-        os.close(self.worker._adopting._spare)
 
         assert [Refused(0)] == self.supervisor.receive()
         assert 1 == self.stops

@@ -32,6 +32,13 @@ from tests.stepped import Client, InlineWriter, SteppedReactor
 
 LIMITS = Limits(value_bytes=5_000, idle_seconds=100, head_seconds=50)
 
+LAST_TAG = b'"' + b"last" * 8 + b'"'
+"""
+In a request: the entity tag that a reply of the same worker had last.
+"""
+
+_TAG = re.compile(rb'ETag: ("[^"]{32}")')
+
 
 @implementer(IStoreMaker)
 class SteppedStoreMaker:
@@ -134,6 +141,7 @@ class Worker:
         self._reactor.serve_idle = self._server.serve_idle()
         self._clients: list[Client] = []
         self._replies: list[bytes] = []
+        self._last_tag = LAST_TAG
 
     def connect(self, request: bytes, room: int | None = None) -> None:
         """
@@ -146,7 +154,7 @@ class Worker:
         near, far = socket.socketpair()
         if room is not None:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
-        far.sendall(request)
+        far.sendall(self._with_tag(request))
         self._clients.append(Client(self._reactor, far))
         self._replies.append(b"")
         with near:
@@ -165,7 +173,7 @@ class Worker:
             number = len(self._clients) - 1
         client = self._clients[number]
         try:
-            client.send(data)
+            client.send(self._with_tag(data))
         except (BrokenPipeError, ConnectionResetError):
             client.ended = True
         if reads:
@@ -177,7 +185,12 @@ class Worker:
     def _hear(self, number: int) -> None:
         client = self._clients[number]
         if not client.ended:
-            self._replies[number] += client.receive()
+            received = client.receive()
+            self._replies[number] += received
+            self._last_tag = [self._last_tag, *_TAG.findall(received)][-1]
+
+    def _with_tag(self, request: bytes) -> bytes:
+        return request.replace(LAST_TAG, self._last_tag)
 
     def half_close(self, number: int) -> None:
         """
