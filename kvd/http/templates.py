@@ -83,10 +83,7 @@ class _Templates:
         return self._template_of_put(operation, request)
 
     def _template_of_get(self, operation: Get, request: Request) -> object:
-        if (
-            operation.conditions is not UNCONDITIONAL
-            or b"range" in request.fields
-        ):
+        if operation.conditions is not UNCONDITIONAL or b"range" in request.fields:
             return None
         _, tail = reply_parts(
             200, [], close=not request.keep_alive, minor=request.minor
