@@ -380,6 +380,10 @@ def test_calls_come_between_events(whose: str) -> None:
         called.append(name)
         bell.ring()
 
+    def end() -> None:
+        thread.join()
+        reactor.stop()
+
     far_off = reactor.callLater(3600, call, "sooner")
     bell = Bell(
         reactor,
@@ -388,7 +392,7 @@ def test_calls_come_between_events(whose: str) -> None:
         lambda: far_off.reset(0.001),
         lambda: reactor.callFromThread(call, "at once"),
         lambda: thread.start(),
-        lambda: (thread.join(), reactor.stop()),
+        lambda: end(),
     )
     thread = Thread(target=reactor.callFromThread, args=(call, "thread"))
     limit = reactor.callLater(60, reactor.stop)
