@@ -44,6 +44,8 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wformat=2 -Wu
 NATIVE_TESTS := tests/http/fast_path tests/net/test_splice.py
 SANITIZED_EXAMPLES ?= 25
 
+# Hundreds of processes load kvd: its bytecode is kept, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 # What the tests keep is below build/, as pyproject.toml says of the tools.
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/build/hypothesis
 PYTEST := pytest --hypothesis-seed=$(SEED)
