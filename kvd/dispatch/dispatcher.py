@@ -70,12 +70,21 @@ class _HoldingFactory(ServerFactory):
         self._dispatch = dispatch
         self._family = family
 
-    def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
+    def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
         """
-        See `ServerFactory.take_descriptor`.
+        See `ServerFactory.accept`.
         """
-        self._held.append((descriptor, self._family))
-        return True
+        accepted = 0
+        try:
+            while accepted < count:
+                _, descriptor, _ = super().accept(listener, count)
+                self._held.append((descriptor, self._family))
+                accepted += 1
+        except OSError:
+            # An error of this process comes again.
+            if not accepted:
+                raise
+        return accepted, -1, None
 
     def batch_accepted(self) -> None:
         """

@@ -267,6 +267,7 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         reports_unwritten_parts(state.root),
         _most_recent(state.root),
         state.kept,
+        state.has_epochs,
         state.file_mode,
         process.limits.head_bytes,
         process.limits.target_bytes,

@@ -32,6 +32,9 @@
 /* What `serve` returns beside bytes. */
 enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16 };
 
+/* What `publish` returns; below 0: nothing was done. */
+enum { CREATED = 0, REPLACED = 1, KEPT = 2 };
+
 /* The fields whose values are no part of the shape of a head (shape.c). */
 enum {
     CONTENT_LENGTH, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
@@ -159,6 +162,7 @@ typedef struct {
     PyObject *templates, *older_templates;      /* by shape; see template.c */
     PyObject *parts, *offsets;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
+    int has_epochs;             /* see kvd.store.epochs */
     PyObject *nothing;          /* no bytes */
     PyObject *joined;           /* connections that stay, by their sockets' numbers */
     /* What is left to the `serve` of this socket; below 0: nothing. */
@@ -193,6 +197,14 @@ now(void)
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
+/* Of a time that is not before 1970. */
+static inline unsigned long long
+microseconds(struct timespec time)
+{
+    return (unsigned long long)time.tv_sec * 1000000ULL
+        + (unsigned long long)time.tv_nsec / 1000;
+}
+
 /* Add to the head of a reply. Returns its length; above HEAD_ROOM: there was no room. */
 static inline size_t
 append_text(char *head, size_t used, const char *text, size_t size)
@@ -215,12 +227,14 @@ extern PyType_Spec Joined_spec;
 extern const char serve_doc[];
 extern const char serve_idle_doc[];
 extern const char serve_new_doc[];
+extern const char accept_doc[];
 extern const char join_doc[];
 void drop_left(FastPath *self);
 PyObject *FastPath_serve(FastPath *self, PyObject *argument);
 PyObject *FastPath_serve_idle(FastPath *self, PyObject *argument);
-PyObject *FastPath_serve_new(FastPath *self, PyObject *const *arguments,
-                             Py_ssize_t count);
+PyObject *FastPath_serve_new(FastPath *self, PyObject *argument);
+PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
+                          Py_ssize_t count);
 PyObject *FastPath_join(FastPath *self, PyObject *argument);
 
 /* serve.c */
@@ -288,9 +302,9 @@ int serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
 ssize_t get_attribute(int file, char *text, size_t size);
 size_t whole_line(const char *text, ssize_t size, const struct stat *status);
 int has_value(int folder, const char *name, unsigned long long *published_us,
-              unsigned long long *bytes);
+              long *epoch, unsigned long long *bytes);
 int seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
-         unsigned long long earliest_us);
+         unsigned long long earliest_us, long epoch);
 
 /* folder.c */
 int find_conferred(int folder, const struct stat *status, Conferred *found);

@@ -221,7 +221,7 @@ def test_what_was_said_before_an_abrupt_end_is_heard(pair: Pair) -> None:
     assert receive(far) is None
 
 
-def test_the_other_sides_end_is_told(pair: Pair) -> None:
+def test_the_other_sides_end_is_reported(pair: Pair) -> None:
     """
     By None.
     """

@@ -59,7 +59,7 @@ def check_fast_path(fast_path: Any) -> None:
         )
         row = memoryview(bytearray(64)).cast("Q")
         served = fast_path.FastPath(
-            *(root, root, False, False, 10, None, 0o644, 9000, 9000, b"key"),
+            *(root, root, False, False, 10, None, False, 0o644, 9000, 9000, b"key"),
             *((9000, 0, 0), tuple_of, tuple_of),
             *(row, tuple(range(7)), (0,), 0),
             *(lambda head: template, lambda lines: parts, len, time.monotonic),

@@ -98,7 +98,7 @@ class IdleTests(IdleCase):
             assert body == body_of(reply)
         assert 0 == self.watched.idle
 
-    def test_a_mistake_is_told_once(self) -> None:
+    def test_a_mistake_is_reported_once(self) -> None:
         """
         And ends the connection that met it, and no other.
         """
@@ -188,7 +188,7 @@ class JoinedTests(FastPathCase):
         assert self.fast_path.serve_idle(self.near.fileno())
         assert self.process.clock.seconds() == self.joined.served
 
-    def test_what_is_left_is_told_once(self) -> None:
+    def test_what_is_left_is_reported_once(self) -> None:
         """
         To whoever asks for this socket.
         """

@@ -204,7 +204,7 @@ class LeakTests(FastPathCase):
 
         self.assert_steady(stay)
 
-    def test_what_is_told(self) -> None:
+    def test_what_is_reported(self) -> None:
         """
         Of each request.
         """
