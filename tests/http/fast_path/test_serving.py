@@ -368,15 +368,18 @@ class MistakeTests(ConnectionCase):
         assert fast_path.native is not None
         parts = b"", b"", b""
         a_get = fast_path.native.get_template(
-            False, True, b"\r\n\r\n", (b"", b"", b"", b"")
+            *(False, True, True, (200,) * 16, b"\r\n\r\n", (b"", b"", b"", b""))
         )
         a_put = fast_path.native.put_template(True, 1, b"", 201, parts, 204, parts)
+        bad_parts = (b"",) * 5, (b"",) * 8, (b"", b"", 1, b"")
         table = [
             (get("k"), lambda head: 1, None, None, TypeError),
             (get("k"), lambda head: 1 // 0, None, None, ZeroDivisionError),
             (get("k"), lambda head: a_get, lambda lines: 1, None, TypeError),
             (get("k"), lambda head: a_get, lambda lines: (b"",), None, TypeError),
-            (get("k"), lambda head: a_get, lambda lines: (1,) * 4, None, TypeError),
+            (get("k"), lambda head: a_get, lambda lines: (1,) * 3, None, TypeError),
+            (get("k"), lambda head: a_get, lambda lines: ((),) * 3, None, TypeError),
+            (get("k"), lambda head: a_get, lambda lines: bad_parts, None, TypeError),
             (get("k"), lambda head: a_get, lambda k: 1 // 0, None, ZeroDivisionError),
             (put("k", b"v"), lambda head: a_put, None, lambda key: "1", TypeError),
             (
