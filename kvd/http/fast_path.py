@@ -4,11 +4,11 @@ The fast path: small requests, served in one call of a compiled module
 
 Most of the cost of a small GET or PUT is in Python: objects and calls for its
 connection, its head, its handler and its upload. The fast path serves requests that
-look like earlier ones: the same head except for the key, followed by a whole body. The
-Python modules say once what such a head means, what the head of its reply looks like
-and which value a file contains; the compiled module remembers that as a template
-(`kvd.http.templates`). For each request it only has to read, look up, ask the file
-system, reply and count.
+look like earlier ones: the same head except for the key, the length of the body,
+conditions and a range, followed by a whole body. The Python modules say once what such
+a head means, and what the head of its reply looks like; the compiled module remembers
+that as a template (`kvd.http.templates`). For each request it only has to read, look
+up, ask the file system, reply and count.
 
 Wherever something is unusual, the fast path leaves the request to Python as if it had
 done nothing. So the module decides nothing and reports no errors. Without it, or with
@@ -36,6 +36,7 @@ SERVED: Final = 1
 CLOSES: Final = 2
 QUEUED: Final = 4
 LINGERS: Final = 8
+REMAINS: Final = 16
 """
 What `FastPath.serve` returns, unless it returns bytes.
 """
@@ -58,6 +59,30 @@ class Report(NamedTuple):
     seconds: float
     moved_bytes: int
     """Received, and sent as far as the socket took them; heads included."""
+
+
+class Remainder(NamedTuple):
+    """
+    The end of a reply that is still to be sent. Nothing of its request is counted yet.
+    """
+
+    request: bytes
+    """Its head."""
+    unsent: bytes
+    """What is left of the head of the reply."""
+    status: int
+    descriptor: int
+    """Of the open file of the value, which the caller closes."""
+    offset: int
+    """Where the rest of the body begins in it."""
+    rest_bytes: int
+    """How long it is."""
+    sent_bytes: int
+    """What was sent, with the head."""
+    body_bytes: int
+    """Of the body."""
+    seconds: float
+    """Since the request came."""
 
 
 def entry_of(report: Report, peer_name: str) -> Entry:
@@ -107,7 +132,8 @@ class FastPath(Protocol):
             `NOTHING` if nothing has arrived. `SERVED`, with `CLOSES` if the connection
             ends with this reply, `LINGERS` if it must not be closed at once then
             (`kvd.net.transport.is_settled`), and `QUEUED` if a part of the reply has
-            still to be sent (`take_unsent`). Otherwise the bytes that were read, which
+            still to be sent (`take_unsent`); or with `REMAINS` if it has, and is in a
+            file (`take_remainder`). Otherwise the bytes that were read, which
             are left to the caller; empty if the client has closed its half.
 
         Raises:
@@ -158,6 +184,11 @@ class FastPath(Protocol):
     def take_unsent(self) -> bytes:
         """
         The part of the last reply that the socket did not take.
+        """
+
+    def take_remainder(self) -> Remainder:
+        """
+        The part of the last reply that the socket did not take, in an open file.
         """
 
     def report(self) -> Report:

@@ -57,7 +57,7 @@ name_upload(FastPath *self, char *upload, const char *key, int keeps)
 static int
 keep(FastPath *self, PyObject *key, const char *upload, int replaced)
 {
-    if (!replaced)
+    if (replaced != KEPT)
         return PyDict_SetItem(self->kept, self->nothing, self->nothing);
     PyObject *name = PyBytes_FromString(upload);
     if (name == NULL)
@@ -133,7 +133,6 @@ serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
     if (sent < 0)
         return -1;
     self->status = replaced ? template->replaced_status : template->created_status;
-    self->method_is_put = 1;
     self->body_bytes = length;
     self->moved_bytes = received + sent;
     self->seconds = now() - began;

@@ -187,10 +187,10 @@ class PortTests(SynchronousTestCase):
         However many they are: else who waits in a long queue would wait for ever more
         turns of those who are in.
         """
-        told: list[int] = []
+        queues: list[int] = []
 
         def half(waiting: int) -> int:
-            told.append(waiting)
+            queues.append(waiting)
             return waiting // 2
 
         port = self.make(share=half)
@@ -201,7 +201,7 @@ class PortTests(SynchronousTestCase):
 
         self.reactor.settle()
         assert 16 == len(self.accepted)
-        assert [16, 8, 4, 2, 1] == told[:5]
+        assert [16, 8, 4, 2, 1] == queues[:5]
 
     def test_a_turn_ends_however_many_wait(self) -> None:
         """
@@ -225,11 +225,11 @@ class PortTests(SynchronousTestCase):
         """
         At that moment: others take theirs meanwhile.
         """
-        told: list[int] = []
+        queues: list[int] = []
 
         def may(waiting: int) -> bool:
-            told.append(waiting)
-            if len(told) == 2:
+            queues.append(waiting)
+            if len(queues) == 2:
                 self.held.accept()[0].close()
             return True
 
@@ -238,7 +238,7 @@ class PortTests(SynchronousTestCase):
         port.resumeProducing()
         self.reactor.settle()
 
-        assert [5, 4, 2, 1] == told
+        assert [5, 4, 2, 1] == queues
         assert 4 == len(self.accepted)
 
     def test_those_that_do_not_stay_bring_fewer_questions(self) -> None:
@@ -270,10 +270,10 @@ class PortTests(SynchronousTestCase):
         """
         And no more than was to be taken in all.
         """
-        told: list[int] = []
+        queues: list[int] = []
 
         def may(waiting: int) -> bool:
-            told.append(waiting)
+            queues.append(waiting)
             return True
 
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -286,7 +286,7 @@ class PortTests(SynchronousTestCase):
         self.reactor.settle(1)
 
         assert 64 == len(self.accepted)
-        assert list(range(70, 6, -4)) == told
+        assert list(range(70, 6, -4)) == queues
 
     def test_who_comes_too_late_asks_nobody(self) -> None:
         """
@@ -496,14 +496,14 @@ class PortTests(SynchronousTestCase):
             self.listener.failures = [number] * 3
             before = len(self.accepted)
             self.connect()
-            with capturedLogs() as told:
+            with capturedLogs() as events:
                 self.reactor.settle()
                 for _ in range(3):
                     self.reactor.advance(0.1)
             name = errno.errorcode[number]
             assert (name, before + 1) == (name, len(self.accepted))
-            lines = [line for line in told if "error" in line]
-            assert (name, len(lines)) == (name, len(told))
+            lines = [line for line in events if "error" in line]
+            assert (name, len(lines)) == (name, len(events))
             assert len(lines) <= 1, name
 
         self.listener.failures = [errno.ETIMEDOUT] * 3
@@ -518,13 +518,13 @@ class PortTests(SynchronousTestCase):
         self.listener.failures = [errno.EPERM] * (MAX_PEER_ERRORS + 20)
         self.connect()
         self.port.resumeProducing()
-        with capturedLogs() as told:
+        with capturedLogs() as events:
             self.reactor.settle(MAX_PEER_ERRORS + 20)
             assert 20 == len(self.listener.failures)
             for _ in range(30):
                 self.reactor.advance(0.1)
 
-        assert 1 == len(told)
+        assert 1 == len(events)
         assert [] == self.listener.failures
         assert 1 == len(self.accepted)
 
@@ -542,13 +542,13 @@ class PortTests(SynchronousTestCase):
 
         self.patch(self.reactor, "addReader", add_later)
         self.connect()
-        with capturedLogs() as told:
+        with capturedLogs() as events:
             self.port.resumeProducing()
             self.reactor.advance(0.1)
             assert 0 == len(self.accepted)
             self.reactor.advance(0.1)
         assert 1 == len(self.accepted)
-        assert 1 == len(told)
+        assert 1 == len(events)
 
     def test_out_of_descriptors_waits_without_spinning(self) -> None:
         """
@@ -631,7 +631,7 @@ class UnixPortTests(SynchronousTestCase):
         self.held.bind("")
         self.held.listen(64)
         self.held.setblocking(False)
-        self.told: list[int] = []
+        self.queues: list[int] = []
         self.accepted: list[socket.socket] = []
         self.is_open = True
 
@@ -641,7 +641,7 @@ class UnixPortTests(SynchronousTestCase):
         """
 
         def may(waiting: int) -> bool:
-            self.told.append(waiting)
+            self.queues.append(waiting)
             return self.is_open
 
         def take(connection: socket.socket, peer: Any) -> None:
@@ -687,7 +687,7 @@ class UnixPortTests(SynchronousTestCase):
         self.reactor.settle()
 
         assert 9 == len(self.accepted)
-        assert 1 == self.told[-1]
+        assert 1 == self.queues[-1]
 
     def test_ever_more_seem_to_wait_while_the_gate_is_closed(self) -> None:
         """
@@ -699,10 +699,10 @@ class UnixPortTests(SynchronousTestCase):
         self.reactor.settle()
         for _ in range(3):
             self.reactor.advance(0.002)
-        assert [1, 2, 4, 8] == self.told
+        assert [1, 2, 4, 8] == self.queues
 
         self.held.accept()[0].close()
         self.reactor.advance(0.002)
         self.connect(1)
         self.reactor.settle()
-        assert 1 == self.told[-1]
+        assert 1 == self.queues[-1]

@@ -4,7 +4,7 @@ FastPath that tell what they did.
 
 from __future__ import annotations
 
-from kvd.http.fast_path import SERVED, FastPath, Joined, Report
+from kvd.http.fast_path import SERVED, FastPath, Joined, Remainder, Report
 
 
 class WatchedFastPath:
@@ -73,6 +73,12 @@ class WatchedFastPath:
         See `FastPath`.
         """
         return self._fast_path.take_unsent()
+
+    def take_remainder(self) -> Remainder:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.take_remainder()
 
     def report(self) -> Report:
         """
