@@ -149,7 +149,7 @@ class FileStore:
         self._restore(left)
         self._writeback = None
         if writes_back and is_on_a_disk(self._root):
-            epochs = _epochs(self._root, lock)
+            epochs = Epochs(lock.descriptor) if is_of_one_machine(self._root) else None
             self._writeback = Writeback(
                 self._root, uploads, left, clock, off_reactor, epochs
             )
@@ -332,15 +332,6 @@ class FileStore:
     ) -> None:
         await resolved(answer)
         await syncs.folders(split(key)[0])
-
-
-def _epochs(root: int, lock: LockFile) -> Epochs | None:
-    if not is_of_one_machine(root):
-        return None
-    try:
-        return Epochs(lock.descriptor)
-    except OSError:
-        return None  # The sync will fail, too, and say why.
 
 
 def open_root(path: str | int) -> int:
