@@ -6,6 +6,7 @@ The file store: every value is a file below one folder, named by its key, usable
         ab/cdef              the value of the key ab/cdef
         .kvd/                kvd's own; no key begins with it
             lock             the keys' locks           (kvd.store.locks)
+                             and the current epoch     (kvd.store.epochs)
             4711-09fe…/      what a process uploads    (kvd.store.uploads)
                 0, 1, …
                 k2.ab␟cdef   what was ab/cdef before   (kvd.store.writeback)

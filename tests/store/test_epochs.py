@@ -13,14 +13,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Thread
 from unittest import mock
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.logger import capturedLogs
 
 from kvd.errors import KeyAbsent
 from kvd.model.conditions import UNCONDITIONAL
-from kvd.store.epochs import begin_epoch, epoch_of, is_of
+from kvd.store.epochs import Epochs, SharedSync, begin_epoch, epoch_of, is_of
 from kvd.store.file import FileStore
 from kvd.store.locks import LockFile
 from kvd.store.waiting import OffReactor
@@ -423,6 +424,33 @@ class SharedSyncTests(EpochCase):
             assert 2 * times == len(self.synced)
             assert {} == self.kept()
 
+    def test_in_threads(self) -> None:
+        """
+        As processes do: they wait for each other, and the others have nothing to do.
+        """
+        locks = [LockFile(self.folder()) for _ in range(8)]
+        shared = [Epochs(lock.descriptor).take(1.0, 0.0) for lock in locks]
+        synced: list[int] = []
+        failed: list[BaseException] = []
+
+        def run(one: SharedSync) -> None:
+            try:
+                one.run(lambda: synced.append(0), gather=True)
+            except BaseException as error:
+                failed.append(error)
+
+        with mock.patch("kvd.store.epochs.HOLD_SECONDS", 60.0):
+            threads = [Thread(target=run, args=(one,)) for one in shared]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        for lock in locks:
+            lock.close()
+
+        assert [] == failed
+        assert [0] == synced
+
     def test_without_a_note_each_syncs(self) -> None:
         """
         The file of locks may keep no attributes, or somebody else's.
@@ -442,17 +470,29 @@ class SharedSyncTests(EpochCase):
             self.sync()
         assert 2 == len(self.synced)
 
-    def test_without_a_thread_nothing_stays_open(self) -> None:
+    def test_without_a_thread_or_a_descriptor_it_is_tried_again(self) -> None:
         """
-        It is tried again.
+        And nothing stays open.
         """
-        pool = mock.Mock(side_effect=RuntimeError("can't start new thread"))
-        store = self.open_store(off_reactor=pool)
-        self.publish(store)
+        start = mock.Mock()
+        store = self.open_store(off_reactor=start)
+        self.publish(store, INNER)  # Makes the folder of uploads.
         before = os.listdir("/proc/self/fd")
-        with capturedLogs():
-            self.pass_seconds(10)
-
+        for error, descriptors in (
+            (RuntimeError("can't start new thread"), nullcontext()),
+            (None, mock.patch("os.dup", side_effect=OSError(errno.EMFILE, "none"))),
+        ):
+            del self.synced[:]
+            self.publish(store)
+            start.side_effect = error or execute
+            with descriptors, capturedLogs() as events:
+                self.pass_seconds(10)
+            assert "cannot be started" in events[0]["log_format"]
+            assert [] == self.synced
+            start.side_effect = execute
+            self.pass_seconds(1)
+            assert 1 == len(self.synced)
+            assert {} == self.kept()
         assert before == os.listdir("/proc/self/fd")
 
 
