@@ -1,6 +1,10 @@
 /*
  * GET and HEAD: a value that is in memory, one that is read, one that is sent from its
  * file, or none.
+ *
+ * To send from a file takes a system call more than to read it and send that, but copies
+ * nothing. Of 100 bytes on tmpfs it costs 0.7 us more, of 1,000 as much, of 4 KiB 1.1 us
+ * less, and of 20 KB a third less.
  */
 
 #include "fast_path.h"
@@ -66,40 +70,55 @@ serve_recent(FastPath *self, int socket, HeadTemplate *template, RecentValue *re
                       received, began);
 }
 
+/* A value that is read: one that is very small, or that is kept in memory from now on.
+   Returns as `serve_get`. */
+static int
+serve_read(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
+           Value *value, char *head, size_t head_bytes, int keeps, Py_ssize_t received,
+           double began)
+{
+    char room[READ_BYTES], *body = room;
+    PyObject *kept = NULL;
+    ssize_t got;
+    if (keeps) {
+        kept = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)value->size);
+        if (kept == NULL)
+            return -1;
+        body = PyBytes_AsString(kept);
+    }
+    Py_BEGIN_ALLOW_THREADS
+    got = pread(value->file, body, (size_t)value->size, 0);
+    Py_END_ALLOW_THREADS
+    int served = 0;
+    /* Another program may just be cutting it short. */
+    if (got >= 0 && (unsigned long long)got == value->size)
+        served = send_whole(self, socket, template, 200, head, head_bytes, body,
+                            (size_t)value->size, received, began);
+    if (served > 0 && keeps && keep_recent(self, key, value, kept) < 0)
+        served = -1;
+    Py_XDECREF(kept);
+    return served;
+}
+
 /* A value whose file is open; if it stays so, the caller closes it. Returns as
    `serve_get`. */
 static int
 serve_opened(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
              Value *value, Py_ssize_t received, double began)
 {
-    char head[HEAD_ROOM], *body = self->buffer + BUFFER_BYTES;
+    char head[HEAD_ROOM];
     size_t used = value_head(self, head, value, template->tail);
     if (used > HEAD_ROOM)
         return 0;
-    if (!template->is_head && value->size > READ_BYTES) {
-        int file = value->file;
-        value->file = -1;
-        self->status = 200;
-        return send_file(self, socket, file, value->size, head, used, received, began);
-    }
-    int keeps = !template->is_head && was_read(self, key, value);
-    if (!template->is_head) {
-        ssize_t got;
-        Py_BEGIN_ALLOW_THREADS
-        got = pread(value->file, body, (size_t)value->size, 0);
-        if (!keeps) {
-            close(value->file);
-            value->file = -1;
-        }
-        Py_END_ALLOW_THREADS
-        /* Another program may just be cutting it short. */
-        if (got < 0 || (unsigned long long)got != value->size)
-            return 0;
-    }
-    if (send_whole(self, socket, template, 200, head, used, body, (size_t)value->size,
-                   received, began) < 0)
-        return -1;
-    return keeps && keep_recent(self, key, value, body) < 0 ? -1 : 1;
+    if (template->is_head)
+        return send_whole(self, socket, template, 200, head, used, "", 0, received,
+                          began);
+    int keeps = was_read(self, key, value);
+    if (keeps || value->size <= READ_BYTES)
+        return serve_read(self, socket, template, key, value, head, used, keeps,
+                          received, began);
+    self->status = 200;
+    return send_file(self, socket, value, head, used, received, began);
 }
 
 /*
