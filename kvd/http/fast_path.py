@@ -4,10 +4,11 @@ The fast path: small requests, served in one call of a compiled module
 
 Most of the cost of a small GET or PUT is in Python: objects and calls for its
 connection, its head, its handler and its upload. The fast path serves requests that
-look like earlier ones: the same head except for the key, followed by a whole body. The
-Python modules say once what such a head means, and what the head of its reply looks
-like; the compiled module remembers that as a template (`kvd.http.templates`). For each
-request it only has to read, look up, ask the file system, reply and count.
+look like earlier ones: the same head except for the key, the length of the body,
+conditions and a range, followed by a whole body. The Python modules say once what such
+a head means, and what the head of its reply looks like; the compiled module remembers
+that as a template (`kvd.http.templates`). For each request it only has to read, look
+up, ask the file system, reply and count.
 
 Wherever something is unusual, the fast path leaves the request to Python as if it had
 done nothing. So the module decides nothing and reports no errors. Without it, or with
@@ -154,17 +155,30 @@ class FastPath(Protocol):
             socket: it reads nothing, but returns what came of this.
         """
 
-    def serve_new(self, socket: int, shared: bool, /) -> bool:
+    def serve_new(self, socket: int, /) -> bool:
         """
         Serve the request that came with a new connection, if the connection ends with
-        it, and close the socket.
-
-        Args:
-            shared: Whether others may still have descriptors of it.
+        it, and close the socket, of which others may still have descriptors.
 
         Returns:
             Whether that is done. Else the socket is still the caller's, and `serve`
             must be called next for it: it reads nothing, but returns what came of this.
+        """
+
+    def accept(self, listener: int, count: int, /) -> tuple[int, int]:
+        """
+        Accept connections, and serve each as `serve_new` does, until one stays.
+
+        Args:
+            listener: The descriptor of a listening and non-blocking socket.
+            count: How many connections to accept at most.
+
+        Returns:
+            How many were accepted, fewer if no more wait, and the descriptor of the
+            last one if it is the caller's, as after `serve_new`; else -1.
+
+        Raises:
+            OSError: None could be accepted, or none waits.
         """
 
     def take_unsent(self) -> bytes:

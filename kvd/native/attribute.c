@@ -17,14 +17,6 @@
 
 static const char ATTRIBUTE_NAME[] = "user.kvd";
 
-/* Of a time that is not before 1970. */
-static unsigned long long
-microseconds(struct timespec time)
-{
-    return (unsigned long long)time.tv_sec * 1000000ULL
-        + (unsigned long long)time.tv_nsec / 1000;
-}
-
 /*
  * The first line of an attribute, as kvd.store.attribute writes it. Returns its
  * length, below ATTRIBUTE_LINE_BYTES.
@@ -137,11 +129,11 @@ whole_line(const char *text, ssize_t size, const struct stat *status)
 }
 
 /*
- * Whether a name has a whole value of kvd's, which nobody else has changed: 1, when it
- * was published, and how large it is; nothing: 0; anything else: -1.
+ * Whether a name has a whole value of kvd's, which nobody else has changed: 1, when and
+ * in which epoch it was published, and how large it is; nothing: 0; anything else: -1.
  */
 int
-has_value(int folder, const char *name, unsigned long long *published_us,
+has_value(int folder, const char *name, unsigned long long *published_us, long *epoch,
           unsigned long long *bytes)
 {
     char text[ATTRIBUTE_BYTES];
@@ -155,17 +147,18 @@ has_value(int folder, const char *name, unsigned long long *published_us,
     if (line == 0 || !is_metadata(text + line, text + size))
         return -1;
     *published_us = microseconds(status.st_mtim);
+    *epoch = status.st_atim.tv_sec == status.st_mtim.tv_sec ? status.st_atim.tv_nsec : 0;
     *bytes = (unsigned long long)status.st_size;
     return 1;
 }
 
 /*
- * Give a written file its attribute and its date: that of the present, but not earlier
- * than that of the value before it.
+ * Give a written file its attribute, its epoch and its date: that of the present, but
+ * not earlier than that of the value before it.
  */
 int
 seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
-     unsigned long long earliest_us)
+     unsigned long long earliest_us, long epoch)
 {
     char text[ATTRIBUTE_BYTES];
     struct timespec times[2];
@@ -176,9 +169,10 @@ seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
     size_t size = first_line(text, id, (unsigned long long)length, published_us);
     memcpy(text + size, PyBytes_AsString(lines), (size_t)PyBytes_Size(lines));
     size += (size_t)PyBytes_Size(lines);
-    times[0].tv_nsec = UTIME_OMIT;
     times[1].tv_sec = (time_t)(published_us / 1000000);
     times[1].tv_nsec = (long)(published_us % 1000000) * 1000;
+    times[0].tv_sec = times[1].tv_sec;
+    times[0].tv_nsec = epoch ? epoch : times[1].tv_nsec;
     return fsetxattr(file, ATTRIBUTE_NAME, text, size, 0) < 0 ? -1
         : futimens(file, times);
 }

@@ -1,9 +1,9 @@
 /*
  * The fast path: serves a whole small GET or PUT in one call, if it came in one piece
- * and its head, but for the key, has a template.
+ * and the shape of its head has a template (shape.c).
  *
  * A template says what such a head means and what the head of its reply looks like.
- * Python makes it, once for each such head (kvd/http/fast_path.py). So nothing is decided
+ * Python makes it, once for each such shape (kvd/http/templates.py). So nothing is decided
  * here that Python has not decided before for the same bytes. Whatever is not as
  * expected is left to Python, as if nothing had happened: a head without a template, a
  * key of unusual spelling, a second request behind the first, a body that is not
@@ -34,21 +34,21 @@ static PyObject *
 FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept", "mode",
-        "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "row", "words",
+        "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
+        "has_epochs", "mode", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "row", "words",
         "bucket_of_exponent", "least_exponent", "make_template", "make_parts", "offset_of",
         "clock", NULL,
     };
-    int root, lock, exchanges, finds_unwritten, mode, near_microseconds;
+    int root, lock, exchanges, finds_unwritten, has_epochs, mode, near_microseconds;
     int near_buffer_bytes, least_exponent;
     PyObject *kept, *plain, *report, *rest, *row, *buckets, *make_template, *make_parts;
     PyObject *offset_of, *clock;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOinnS(nii)OOO(nnnnnnn)O!iOOOO:FastPath", names, &root,
-            &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &mode, &head_bytes,
-            &target_bytes, &plain, &file_bytes, &near_microseconds, &near_buffer_bytes,
+            args, keywords, "iippnOpinnS(nii)OOO(nnnnnnn)O!iOOOO:FastPath", names, &root,
+            &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs, &mode,
+            &head_bytes, &target_bytes, &plain, &file_bytes, &near_microseconds, &near_buffer_bytes,
             &report, &rest, &row, &accepted, &begun, &done, &bytes_in, &bytes_out,
             &serving, &latency, &PyTuple_Type, &buckets, &least_exponent, &make_template,
             &make_parts, &offset_of, &clock))
@@ -93,6 +93,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     self->uploads = self->left_socket = -1;
     self->exchanges = exchanges;
+    self->has_epochs = has_epochs;
     self->finds_unwritten = finds_unwritten;
     self->most_recent = most_recent;
     self->plain_bytes = Py_NewRef(plain);
@@ -289,8 +290,8 @@ FastPath_lock_renewed(FastPath *self, PyObject *Py_UNUSED(none))
 static PyMethodDef FastPath_methods[] = {
     {"serve", (PyCFunction)FastPath_serve, METH_O, serve_doc},
     {"serve_idle", (PyCFunction)FastPath_serve_idle, METH_O, serve_idle_doc},
-    {"serve_new", (PyCFunction)(void (*)(void))FastPath_serve_new, METH_FASTCALL,
-     serve_new_doc},
+    {"serve_new", (PyCFunction)FastPath_serve_new, METH_O, serve_new_doc},
+    {"accept", (PyCFunction)(void (*)(void))FastPath_accept, METH_FASTCALL, accept_doc},
     {"join", (PyCFunction)FastPath_join, METH_O, join_doc},
     {"take_unsent", (PyCFunction)FastPath_take_unsent, METH_NOARGS, take_unsent_doc},
     {"take_remainder", (PyCFunction)FastPath_take_remainder, METH_NOARGS, take_remainder_doc},
@@ -320,7 +321,8 @@ static PyType_Spec FastPath_spec = {
 
 static PyMethodDef functions[] = {
     {"get_template", get_template, METH_VARARGS,
-     "get_template(is_head, keep, tail, missing)\n\nThe template of a GET or HEAD."},
+     "get_template(is_head, keep, has_ranges, outcomes, tail, missing)\n\n"
+     "The template of a GET or HEAD."},
     {"put_template", put_template, METH_VARARGS,
      "put_template(keep, most_bytes, lines, created_status, created, replaced_status,"
      " replaced)\n\nThe template of a PUT."},

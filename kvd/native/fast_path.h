@@ -32,6 +32,9 @@
 /* What `serve` returns beside bytes. */
 enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16 };
 
+/* What `publish` returns; below 0: nothing was done. */
+enum { CREATED = 0, REPLACED = 1, KEPT = 2 };
+
 /* The fields whose values are no part of the shape of a head (shape.c). */
 enum {
     CONTENT_LENGTH, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
@@ -44,6 +47,16 @@ typedef struct {
     Py_ssize_t size;
 } Text;
 
+/* What the varying fields of a head say. */
+typedef struct {
+    Text texts[VARYING_FIELDS];
+    Py_ssize_t body_bytes;
+    long long modified_since, unmodified_since;     /* seconds; where the field is given */
+} Varying;
+
+/* The sets of conditions that hold: see kvd.http.templates. */
+#define OUTCOMES 16
+
 /* Everything about a request that its key, its body and the varying fields do not
    change. */
 typedef struct {
@@ -52,6 +65,8 @@ typedef struct {
     int is_head;                /* whether the reply has no body */
     int keep;                   /* whether the connection stays */
     Py_ssize_t most_bytes;      /* of the body */
+    int has_ranges;             /* whether a range is obeyed */
+    int outcomes[OUTCOMES];     /* of a GET: statuses, by the conditions that hold */
     PyObject *tail;             /* of a GET: the end of the reply's head */
     PyObject *missing[4];       /* without a value: up to the date, up to the length; of
                                    the body, up to the key and behind it */
@@ -71,6 +86,12 @@ typedef struct {
     char id[ID_TEXT];
     PyObject *parts;            /* of its replies, by its metadata (value.c) */
 } Value;
+
+/* What is sent of a value. */
+typedef struct {
+    int status;
+    unsigned long long first, bytes;
+} Selection;
 
 /* What a file says of itself. */
 typedef struct {
@@ -142,6 +163,7 @@ typedef struct {
     PyObject *templates, *older_templates;      /* by shape; see template.c */
     PyObject *parts, *offsets;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
+    int has_epochs;             /* see kvd.store.epochs */
     PyObject *nothing;          /* no bytes */
     PyObject *joined;           /* connections that stay, by their sockets' numbers */
     /* What is left to the `serve` of this socket; below 0: nothing. */
@@ -176,6 +198,14 @@ now(void)
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
+/* Of a time that is not before 1970. */
+static inline unsigned long long
+microseconds(struct timespec time)
+{
+    return (unsigned long long)time.tv_sec * 1000000ULL
+        + (unsigned long long)time.tv_nsec / 1000;
+}
+
 /* Add to the head of a reply. Returns its length; above HEAD_ROOM: there was no room. */
 static inline size_t
 append_text(char *head, size_t used, const char *text, size_t size)
@@ -198,12 +228,14 @@ extern PyType_Spec Joined_spec;
 extern const char serve_doc[];
 extern const char serve_idle_doc[];
 extern const char serve_new_doc[];
+extern const char accept_doc[];
 extern const char join_doc[];
 void drop_left(FastPath *self);
 PyObject *FastPath_serve(FastPath *self, PyObject *argument);
 PyObject *FastPath_serve_idle(FastPath *self, PyObject *argument);
-PyObject *FastPath_serve_new(FastPath *self, PyObject *const *arguments,
-                             Py_ssize_t count);
+PyObject *FastPath_serve_new(FastPath *self, PyObject *argument);
+PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
+                          Py_ssize_t count);
 PyObject *FastPath_join(FastPath *self, PyObject *argument);
 
 /* serve.c */
@@ -223,8 +255,13 @@ PyObject *byte_range(PyObject *module, PyObject *args);
 
 /* shape.c */
 Py_ssize_t cut_head(char *shape, const char *head, Py_ssize_t line, Py_ssize_t rest,
-                    Py_ssize_t size, Text varying[VARYING_FIELDS]);
+                    Py_ssize_t size, Text texts[VARYING_FIELDS]);
 Py_ssize_t body_length(const Text *given);
+
+/* conditions.c */
+int read_varying(Varying *varying);
+int select_part(const HeadTemplate *template, const Varying *varying,
+                const Value *value, Selection *selected);
 
 /* template.c */
 extern PyTypeObject *HeadTemplateType;
@@ -235,18 +272,19 @@ PyObject *get_template(PyObject *module, PyObject *args);
 PyObject *put_template(PyObject *module, PyObject *args);
 
 /* get.c */
-int serve_get(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
-              Py_ssize_t received, double began);
+int serve_get(FastPath *self, int socket, HeadTemplate *template,
+              const Varying *varying, PyObject *key, Py_ssize_t received, double began);
 
 /* value.c */
 int open_value(const FastPath *self, const char *key, Value *value, Attribute *attribute);
 int is_unchanged(const Value *value, const struct stat *found);
 int find_parts(FastPath *self, Value *value, const Attribute *attribute);
-size_t value_head(FastPath *self, char *head, const Value *value, PyObject *tail);
+size_t value_head(FastPath *self, char *head, const Value *value,
+                  const Selection *selected, PyObject *tail);
 
 /* file.c */
-int send_file(FastPath *self, int socket, Value *value, char *head, size_t head_bytes,
-              Py_ssize_t received, double began);
+int send_file(FastPath *self, int socket, Value *value, const Selection *selected,
+              char *head, size_t head_bytes, Py_ssize_t received, double began);
 void drop_rest(FastPath *self);
 
 /* recent.c */
@@ -265,9 +303,9 @@ int serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
 ssize_t get_attribute(int file, char *text, size_t size);
 size_t whole_line(const char *text, ssize_t size, const struct stat *status);
 int has_value(int folder, const char *name, unsigned long long *published_us,
-              unsigned long long *bytes);
+              long *epoch, unsigned long long *bytes);
 int seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
-         unsigned long long earliest_us);
+         unsigned long long earliest_us, long epoch);
 
 /* folder.c */
 int find_conferred(int folder, const struct stat *status, Conferred *found);

@@ -65,24 +65,25 @@ drop_rest(FastPath *self)
 }
 
 /*
- * Send a head and a value from its file. What the socket does not take now is left as
+ * Send a head and a part of a value's file. What the socket does not take now is left as
  * `unsent` and `rest_file`; then nothing is counted yet.
  *
  * Returns 1; 0 if the file has to be read from a disk first, so that the request is
  * Python's; -1 with an exception.
  */
 int
-send_file(FastPath *self, int socket, Value *value, char *head, size_t head_bytes,
-          Py_ssize_t received, double began)
+send_file(FastPath *self, int socket, Value *value, const Selection *selected,
+          char *head, size_t head_bytes, Py_ssize_t received, double began)
 {
-    off_t offset = 0;
+    off_t offset = (off_t)selected->first;
     int file = value->file, is_there = 1, yes = 1;
-    size_t first = (size_t)Py_MIN(value->size, (unsigned long long)self->file_bytes);
+    size_t most = (size_t)Py_MIN(selected->bytes, (unsigned long long)self->file_bytes);
     ssize_t head_sent = -1;
     Py_BEGIN_ALLOW_THREADS
-    if (first > AT_ONCE_BYTES) {
+    if (most > AT_ONCE_BYTES) {
         /* The end first, as reading ahead has mostly brought the beginning. */
-        is_there = is_in_memory(self, file, first - 1) && is_in_memory(self, file, 0);
+        is_there = is_in_memory(self, file, selected->first + most - 1)
+            && is_in_memory(self, file, selected->first);
         if (is_there)
             fit_buffer(self, socket);
     }
@@ -93,19 +94,19 @@ send_file(FastPath *self, int socket, Value *value, char *head, size_t head_byte
                          MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
         if (head_sent == (ssize_t)head_bytes)
             /* Whatever fails here fails again when Python tries. */
-            (void)!sendfile(socket, file, &offset, first);
+            (void)!sendfile(socket, file, &offset, most);
     }
     Py_END_ALLOW_THREADS
     if (!is_there)
         return 0;
     if (head_sent < 0)
         head_sent = 0;
-    Py_ssize_t sent = head_sent + (Py_ssize_t)offset;
-    self->body_bytes = (Py_ssize_t)offset;
+    self->body_bytes = (Py_ssize_t)((unsigned long long)offset - selected->first);
+    Py_ssize_t sent = head_sent + self->body_bytes;
     self->sent_bytes = sent;
     self->moved_bytes = received + sent;
     self->seconds = now() - began;
-    unsigned long long rest = value->size - (unsigned long long)offset;
+    unsigned long long rest = selected->first + selected->bytes - (unsigned long long)offset;
     if (rest == 0) {
         count(self, received, sent);
         return 1;

@@ -58,42 +58,49 @@ serve_missing(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
 
 /* A value in memory. Returns as `serve_get`. */
 static int
-serve_recent(FastPath *self, int socket, HeadTemplate *template, RecentValue *recent,
-             Py_ssize_t received, double began)
+serve_recent(FastPath *self, int socket, HeadTemplate *template,
+             const Varying *varying, RecentValue *recent, Py_ssize_t received,
+             double began)
 {
     char head[HEAD_ROOM];
-    size_t used = value_head(self, head, &recent->value, template->tail);
+    Selection selected;
+    if (!select_part(template, varying, &recent->value, &selected))
+        return 0;
+    size_t used = value_head(self, head, &recent->value, &selected, template->tail);
     if (used > HEAD_ROOM)
         return 0;
-    return send_whole(self, socket, template, 200, head, used,
-                      PyBytes_AsString(recent->body), (size_t)recent->value.size,
-                      received, began);
+    return send_whole(self, socket, template, selected.status, head, used,
+                      PyBytes_AsString(recent->body) + selected.first,
+                      (size_t)selected.bytes, received, began);
 }
 
-/* A value that is read: one that is very small, or that is kept in memory from now on.
-   Returns as `serve_get`. */
+/* A value that is read: a very small part of one, or all of one that is kept in memory
+   from now on. Returns as `serve_get`. */
 static int
 serve_read(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
-           Value *value, char *head, size_t head_bytes, int keeps, Py_ssize_t received,
-           double began)
+           Value *value, const Selection *selected, char *head, size_t head_bytes,
+           int keeps, Py_ssize_t received, double began)
 {
     char room[READ_BYTES], *body = room;
+    size_t first = keeps ? 0 : (size_t)selected->first;
+    size_t bytes = keeps ? (size_t)value->size : (size_t)selected->bytes;
     PyObject *kept = NULL;
     ssize_t got;
     if (keeps) {
-        kept = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)value->size);
+        kept = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bytes);
         if (kept == NULL)
             return -1;
         body = PyBytes_AsString(kept);
     }
     Py_BEGIN_ALLOW_THREADS
-    got = pread(value->file, body, (size_t)value->size, 0);
+    got = pread(value->file, body, bytes, (off_t)first);
     Py_END_ALLOW_THREADS
     int served = 0;
     /* Another program may just be cutting it short. */
-    if (got >= 0 && (unsigned long long)got == value->size)
-        served = send_whole(self, socket, template, 200, head, head_bytes, body,
-                            (size_t)value->size, received, began);
+    if (got >= 0 && (size_t)got == bytes)
+        served = send_whole(self, socket, template, selected->status, head, head_bytes,
+                            body + (selected->first - first), (size_t)selected->bytes,
+                            received, began);
     if (served > 0 && keeps && keep_recent(self, key, value, kept) < 0)
         served = -1;
     Py_XDECREF(kept);
@@ -103,35 +110,39 @@ serve_read(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
 /* A value whose file is open; if it stays so, the caller closes it. Returns as
    `serve_get`. */
 static int
-serve_opened(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
-             Value *value, Py_ssize_t received, double began)
+serve_opened(FastPath *self, int socket, HeadTemplate *template,
+             const Varying *varying, PyObject *key, Value *value, Py_ssize_t received,
+             double began)
 {
     char head[HEAD_ROOM];
-    size_t used = value_head(self, head, value, template->tail);
+    Selection selected;
+    if (!select_part(template, varying, value, &selected))
+        return 0;
+    size_t used = value_head(self, head, value, &selected, template->tail);
     if (used > HEAD_ROOM)
         return 0;
-    if (template->is_head)
-        return send_whole(self, socket, template, 200, head, used, "", 0, received,
-                          began);
-    int keeps = was_read(self, key, value);
-    if (keeps || value->size <= READ_BYTES)
-        return serve_read(self, socket, template, key, value, head, used, keeps,
+    if (template->is_head || selected.bytes == 0)
+        return send_whole(self, socket, template, selected.status, head, used, "", 0,
                           received, began);
-    self->status = 200;
-    return send_file(self, socket, value, head, used, received, began);
+    int keeps = was_read(self, key, value);
+    if (keeps || selected.bytes <= READ_BYTES)
+        return serve_read(self, socket, template, key, value, &selected, head, used,
+                          keeps, received, began);
+    self->status = selected.status;
+    return send_file(self, socket, value, &selected, head, used, received, began);
 }
 
 /*
  * Returns 1 if the request was served, 0 if it is Python's, -1 with an exception.
  */
 int
-serve_get(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
-          Py_ssize_t received, double began)
+serve_get(FastPath *self, int socket, HeadTemplate *template, const Varying *varying,
+          PyObject *key, Py_ssize_t received, double began)
 {
     RecentValue *recent = find_recent(self, key);
     int served;
     if (recent != NULL) {
-        served = serve_recent(self, socket, template, recent, received, began);
+        served = serve_recent(self, socket, template, varying, recent, received, began);
         Py_DECREF((PyObject *)recent);
         return served;
     }
@@ -150,7 +161,8 @@ serve_get(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
         return 0;
     served = find_parts(self, &value, &attribute);
     if (served > 0)
-        served = serve_opened(self, socket, template, key, &value, received, began);
+        served = serve_opened(self, socket, template, varying, key, &value, received,
+                              began);
     Py_XDECREF(value.parts);
     if (value.file >= 0) {
         Py_BEGIN_ALLOW_THREADS

@@ -57,7 +57,7 @@ name_upload(FastPath *self, char *upload, const char *key, int keeps)
 static int
 keep(FastPath *self, PyObject *key, const char *upload, int replaced)
 {
-    if (!replaced)
+    if (replaced != KEPT)
         return PyDict_SetItem(self->kept, self->nothing, self->nothing);
     PyObject *name = PyBytes_FromString(upload);
     if (name == NULL)

@@ -46,7 +46,8 @@ from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import NO_METADATA, Metadata, ValueInfo
 from kvd.settings import DEFAULT_MODES, Durability, Modes
-from kvd.store.exchange import is_on_a_disk
+from kvd.store.epochs import Epochs
+from kvd.store.exchange import is_of_one_machine, is_on_a_disk
 from kvd.store.faults import absence, fault_of
 from kvd.store.folders import split
 from kvd.store.hidden import open_hidden, renew_hidden
@@ -79,6 +80,8 @@ class FastPathState:
     """Whether values are replaced by exchanging names; see `kvd.store.exchange`."""
     kept: dict[Key, bytes] | None
     """The names of replaced values that are kept; see `kvd.store.writeback`."""
+    has_epochs: bool
+    """Whether an epoch says which values are not kept; see `kvd.store.epochs`."""
     uploads: UploadFolder
     file_mode: int
     """The mode of a value in a folder that confers no other."""
@@ -142,14 +145,24 @@ class FileStore:
         self._restore(left)
         self._writeback = None
         if writes_back and is_on_a_disk(self._root):
-            self._writeback = Writeback(self._root, uploads, left, clock, off_reactor)
+            epochs = _epochs(self._root, lock)
+            self._writeback = Writeback(
+                self._root, uploads, left, clock, off_reactor, epochs
+            )
             if durability == "process":
                 tree.kept = self._writeback.kept
+                tree.epochs = epochs
         else:
             for each in left:
                 each.release()
         self.fast_path_state = FastPathState(
-            self._root, lock, tree.exchanges, tree.kept, uploads, modes.file
+            self._root,
+            lock,
+            tree.exchanges,
+            tree.kept,
+            tree.epochs is not None,
+            uploads,
+            modes.file,
         )
         self._syncs = None
         if durability == "disk":
@@ -308,6 +321,15 @@ class FileStore:
     ) -> None:
         await resolved(answer)
         await syncs.folders(split(key)[0])
+
+
+def _epochs(root: int, lock: LockFile) -> Epochs | None:
+    if not is_of_one_machine(root):
+        return None
+    try:
+        return Epochs(lock.descriptor)
+    except OSError:
+        return None  # The sync will fail, too, and say why.
 
 
 def open_root(path: str | int) -> int:

@@ -92,9 +92,10 @@ SINCE = st.sampled_from([
     *DATES, *DATES, b"Thu, 01 Jan 2099 00:00:00 GMT", b"Thu, 01 Jan 1970 00:00:00 GMT",
     b"Sunday, 09-Sep-01 01:46:40 GMT", b"Sun, 31 Feb 2001 01:46:40 GMT", b"never", b"",
 ])  # fmt: skip
-PLACES = st.sampled_from(
-    [b"", b"0", b"1", b"2", b"4", b"5", b"6", b"007", b"9" * 25, b"x"]
-)
+PLACES = st.sampled_from([
+    *[b"", b"0", b"1", b"2", b"4", b"5", b"6", b"007", b"9" * 25, b"x"],
+    *[b"16383", b"65535", b"70000", b"1048576", b"2499999"],
+])  # fmt: skip
 BYTE_RANGES = st.one_of(
     st.builds(lambda first, last: b"bytes=%b-%b" % (first, last), PLACES, PLACES),
     st.sampled_from(
@@ -118,7 +119,7 @@ PLAIN = st.builds(
     lambda method, key, body, fields, questions: (
         put(key, body, fields) if method is put else method(key, fields + questions)
     ),
-    st.sampled_from([get, get, put, put, put, head]),
+    st.sampled_from([get, get, get, put, put, put, head]),
     st.sampled_from(["k", "k", "a/b", "a/c", "foreign", "none", "a/b/none", "a:none"]),
     st.sampled_from([b"value", b"other", b"", b"v", b"b" * 300]),
     st.sampled_from([b"", b"", b"", b"Connection: close\r\n"]),

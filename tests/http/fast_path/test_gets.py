@@ -69,7 +69,7 @@ class ValueTests(FastPathCase):
         assert "0" == field(reply, "Content-Length")
         assert b"" == body_of(reply)
 
-    def test_its_metadata_is_told(self) -> None:
+    def test_its_metadata_is_reported(self) -> None:
         """
         As it was stored.
         """

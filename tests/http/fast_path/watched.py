@@ -18,7 +18,8 @@ class WatchedFastPath:
         self.idle = 0
         """Of those served, in one call of `serve_idle`."""
         self.new = 0
-        """Of those served, with their connections, in one call of `serve_new`."""
+        """Of those served, with their connections, in one call of `serve_new` or
+        `accept`."""
         self.left = 0
         """Reads, not requests."""
 
@@ -48,14 +49,24 @@ class WatchedFastPath:
         self.idle += served
         return served
 
-    def serve_new(self, socket: int, shared: bool) -> bool:
+    def serve_new(self, socket: int) -> bool:
         """
         See `FastPath`.
         """
-        served = self._fast_path.serve_new(socket, shared)
+        served = self._fast_path.serve_new(socket)
         self.served += served
         self.new += served
         return served
+
+    def accept(self, listener: int, count: int) -> tuple[int, int]:
+        """
+        See `FastPath`.
+        """
+        accepted, stays = self._fast_path.accept(listener, count)
+        served = accepted - (stays != -1)
+        self.served += served
+        self.new += served
+        return accepted, stays
 
     def take_unsent(self) -> bytes:
         """
