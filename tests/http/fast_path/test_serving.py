@@ -5,9 +5,12 @@ Tests for `kvd.http.fast_path`: connections that are new to a worker, and what m
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from typing import Any, cast
 from unittest import mock
+
+from twisted.logger import capturedLogs
 
 from kvd.http import fast_path
 from kvd.http.connection import HttpConnection
@@ -279,6 +282,30 @@ class AcceptedTests(AtFirstTests):
 
         assert existed == set(self.process.connections)
         assert b"1" == self.get(self.store, Key(b"new"))
+
+    def test_without_a_descriptor_left_clients_wait(self) -> None:
+        """
+        They are served when there is one again.
+        """
+        client = self.queue(get("k", b"Connection: close\r\n"))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        fillers = [os.dup(0)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (fillers[0] + 1, hard))
+        with self.assertRaises(OSError):  # noqa: PT027
+            while True:
+                fillers.append(os.dup(0))
+        with capturedLogs() as events:
+            self.reactor.settle()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for filler in fillers:
+            os.close(filler)
+        assert ["Too many open files"] == [event["error"] for event in events]
+        assert 0 == self.watched.new
+
+        self.reactor.advance(1.0)
+        assert b"value" == body_of(client.receive())
+        assert 1 == self.watched.new
 
     def test_there_is_nobody(self) -> None:
         """
