@@ -242,6 +242,9 @@ class AcceptedTests(AtFirstTests):
         that end are closed.
         """
         only = get("k", b"Connection: close\r\n")
+        for _ in range(2):
+            # Then it is in memory, and its file stays open.
+            self.client.send(get("k"))
         accepted = self.process.row.words[0]
         existed = set(self.process.connections)
         before = len(os.listdir("/proc/self/fd"))
