@@ -41,7 +41,7 @@ NATIVE := $(wildcard kvd/native/*.[ch])
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wformat=2 -Wundef \
 	-Wpointer-arith -Wstrict-prototypes -Wvla -Werror
 # Its tests, in which as many random examples are compared as fit into seconds.
-NATIVE_TESTS := tests/http/fast_path tests/net/test_splice.py
+NATIVE_TESTS := tests/http/fast_path tests/http/wire/test_fields.py tests/net/test_splice.py
 SANITIZED_EXAMPLES ?= 25
 
 # Hundreds of processes load kvd: its bytecode is kept, whatever the environment says.
@@ -166,8 +166,8 @@ changes: $(VENV)/developed
 figures: $(VENV)/developed
 	$(BIN)/python -m bench.figures $(FIGURES)
 
-# kvd beside nginx and a server in C; gcc and nginx are needed for it. Takes about
-# six minutes, and leaves its results in build/bench.
+# kvd beside nginx and a server in C; gcc, nginx and ccache are needed for it. Takes about
+# twenty minutes, and leaves its results in build/bench.
 bench: $(VENV)/developed
 	$(BIN)/python -m bench $(BENCH)
 

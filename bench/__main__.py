@@ -4,6 +4,7 @@ kvd and its baselines: ``python -m bench``, or ``make bench``.
 
 from __future__ import annotations
 
+import fnmatch
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from bench.machine import describe
 from bench.measuring import TMPFS, Bench
 from bench.record import Record, summarize
 from bench.report import write_report
-from bench.showing import show_ratios, show_summary
+from bench.showing import show_curves, show_ratios, show_summary
 from bench.workloads import WORKLOADS, Workload
 from kvd.lab.measuring.errors import BenchFailed
 from kvd.lab.measuring.processes import ended_by_signals
@@ -46,20 +47,22 @@ def main(
     output: Path | None,
 ) -> None:
     """
-    Compare kvd with nginx and a server in C, under the named workloads or all.
+    Compare kvd with nginx and a server in C, under the named workloads or all. A
+    name may be a pattern: 'get-once*'.
 
     Nothing else should run on the machine meanwhile.
     """
     if listing:
+        width = max(len(workload.name) for workload in WORKLOADS)
         for workload in WORKLOADS:
-            click.echo(f"{workload.name:20}  {workload.title}")
+            click.echo(f"{workload.name:{width}}  {workload.title}")
         return
     if quick:
         rounds, seconds = 1, 0.2
     output = output or Path("build", "bench", f"{datetime.now():%Y-%m-%d-%H%M%S}")
     try:
         with ended_by_signals():
-            record = run(_chosen(names), rounds, seconds, output)
+            record = run(choose(names), rounds, seconds, output)
     except BenchFailed as error:
         click.echo(error.output, err=True)
         raise click.ClickException(str(error)) from error
@@ -67,14 +70,21 @@ def main(
         sys.exit(1)
 
 
-def _chosen(names: Sequence[str]) -> Sequence[Workload]:
-    known = {workload.name: workload for workload in WORKLOADS}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise click.UsageError(
-            f"no workload named {unknown[0]!r}; there are: {', '.join(known)}"
-        )
-    return [known[name] for name in names or known]
+def choose(names: Sequence[str]) -> Sequence[Workload]:
+    """
+    The workloads with these names, in their own order; all if there are none.
+    """
+    known = [workload.name for workload in WORKLOADS]
+    for name in names:
+        if not fnmatch.filter(known, name):
+            raise click.UsageError(
+                f"no workload named {name!r}; there are: {', '.join(known)}"
+            )
+    return [
+        workload
+        for workload in WORKLOADS
+        if any(fnmatch.fnmatch(workload.name, name) for name in names or ["*"])
+    ]
 
 
 def run(
@@ -98,6 +108,7 @@ def run(
             # Each time, so that a run which is interrupted leaves what it has.
             write_record(str(output / "result.json"), record)
     show_ratios(record.workloads, console)
+    show_curves(record.workloads, console)
     write_report(output / "report.html", record)
     console.print(f"\nKept in {output}: result.json, report.html", highlight=False)
     return record

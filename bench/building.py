@@ -36,13 +36,13 @@ def build(folder: Path) -> Programs:
     Raises:
         BenchFailed: Something is not installed, or does not compile.
     """
-    compiler = _find("gcc", "gcc and libc6-dev")
+    compiler = find("gcc", "gcc and libc6-dev")
     folder.mkdir(parents=True, exist_ok=True)
     programs = Programs(
         server=folder / "server",
         load=folder / "load",
         slow_sync=folder / "slow_sync.so",
-        nginx=_find("nginx", "nginx"),
+        nginx=find("nginx", "nginx"),
     )
     _compile(compiler, "server.c", programs.server, "-pthread")
     _compile(compiler, "load.c", programs.load, "-pthread", "-lm")
@@ -50,7 +50,13 @@ def build(folder: Path) -> Programs:
     return programs
 
 
-def _find(program: str, package: str) -> Path:
+def find(program: str, package: str) -> Path:
+    """
+    Find a program that is installed.
+
+    Raises:
+        BenchFailed: It is not; the message names Debian's package.
+    """
     # nginx is in a folder that only root's PATH has.
     found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
     if found is None:

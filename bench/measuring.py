@@ -3,6 +3,10 @@ Runs every workload against every server, in turn.
 
 All servers of a workload are up during its rounds, and all but the one that is measured
 are idle. What is compared are runs of one round (`kvd.lab.measuring.figures`).
+
+Where each value is to be read for the first time, a server is started anew once the
+values are stored, and each turn has values of its own. Only the kernel has seen them:
+the page cache is warm, and the server has nothing in memory.
 """
 
 from __future__ import annotations
@@ -14,12 +18,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from bench.building import Programs
-from bench.loads import Load, Report, send, sending
-from bench.servers import CServer, Running
+from bench.loads import Load, Report, Running, Traffic, Turn, sending
+from bench.servers import CServer
 from bench.workloads import Contender, Workload
 from kvd.lab.measuring.errors import BenchFailed
 from kvd.lab.measuring.figures import rotated
@@ -68,8 +73,8 @@ class Outcome:
 
     workload: Workload
     runs: Sequence[Run]
-    ceiling: Run
-    """The same load against the leanest server there is."""
+    ceiling: Run | None
+    """The same load against the leanest server there is; None of client programs."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,12 @@ class Bench:
         Args:
             progress: Gets a few words about what is measured now.
         """
+        turns = self._turns(workload, rounds)
         with ExitStack() as stack:
             running = {
-                contender.name: stack.enter_context(self._ready(workload, contender))
+                contender.name: stack.enter_context(
+                    self._ready(workload, contender, turns)
+                )
                 for contender in workload.contenders
             }
             runs = []
@@ -103,36 +111,60 @@ class Bench:
                 for contender in rotated(workload.contenders, number):
                     progress(f"{workload.name}, round {number + 1}: {contender.name}")
                     server = running[contender.name]
-                    runs.append(self._run(workload, contender, server, number))
+                    runs.append(
+                        self._run(workload, contender, server, turns[number], number)
+                    )
         progress(f"{workload.name}: the ceiling of the load")
         return Outcome(workload, runs, self._ceiling(workload))
 
-    @contextmanager
-    def _ready(self, workload: Workload, contender: Contender) -> Iterator[Running]:
+    def _turns(self, workload: Workload, rounds: int) -> Sequence[tuple[Turn, Turn]]:
         """
-        A server with the values that the load will read or overwrite.
+        The warm-up and the turn of each round.
+        """
+        seconds = self.seconds * workload.share
+        return [
+            (Turn(f"{number}-warm", WARM_UP_SECONDS), Turn(f"{number}", seconds))
+            for number in range(rounds)
+        ]
+
+    @contextmanager
+    def _ready(
+        self,
+        workload: Workload,
+        contender: Contender,
+        turns: Sequence[tuple[Turn, Turn]],
+    ) -> Iterator[Running]:
+        """
+        A server with the values that the load will read or overwrite. (The keys of a
+        background load are new when it first sends them.)
         """
         parent = self.disk if workload.medium == "disk" else TMPFS
         folder = Path(tempfile.mkdtemp(prefix="kvd-bench-", dir=parent))
+        traffic = contender.load or workload.load
         try:
-            with contender.server.start(self.programs, folder) as running:
-                load = contender.load or workload.load
-                # One client, so that each key is written. The keys of a background
-                # load are new when it first sends them.
-                fill = replace(load, method="PUT", connections=1, new_connections=False)
-                filled = send(self.programs, running.port, fill, requests=load.keys)
-                if filled.errors:
-                    raise BenchFailed(
-                        f"{contender.name} does not take values: {filled.first_error}"
-                    )
+            with ExitStack() as stack:
+                start = contender.server.start
+                running = stack.enter_context(start(self.programs, folder))
+                try:
+                    traffic.store(self.programs, running, [*chain(*turns)])
+                except BenchFailed as error:
+                    raise BenchFailed(f"{contender.name}: {error}") from error
+                if traffic.cold:
+                    stack.close()
+                    running = stack.enter_context(start(self.programs, folder))
                 yield running
         finally:
             shutil.rmtree(folder)
 
     def _run(
-        self, workload: Workload, contender: Contender, server: Running, number: int
+        self,
+        workload: Workload,
+        contender: Contender,
+        server: Running,
+        turns: tuple[Turn, Turn],
+        number: int,
     ) -> Run:
-        load = contender.load or workload.load
+        traffic = contender.load or workload.load
         with ExitStack() as stack:
             if workload.medium == "disk":
                 # No server pays for the pages that another one left to be written.
@@ -144,30 +176,41 @@ class Bench:
                     sending(self.programs, server.port, workload.background, limit)
                 )
                 time.sleep(_SETTLE_SECONDS)
-            return self._measured(contender.name, load, server, number)
+            return self._measured(contender.name, traffic, server, turns, number)
 
-    def _measured(self, name: str, load: Load, server: Running, number: int) -> Run:
+    def _measured(
+        self,
+        name: str,
+        traffic: Traffic,
+        server: Running,
+        turns: tuple[Turn, Turn],
+        number: int,
+    ) -> Run:
         """
-        Send a load, and read the server's CPU time before and after.
+        Load a server, and read its CPU time before and after.
         """
-        send(self.programs, server.port, load, seconds=WARM_UP_SECONDS)
+        warm_up, turn = turns
+        traffic.run(self.programs, server, warm_up)
         began, before = time.monotonic(), cpu_seconds(server.pids)
-        report = send(self.programs, server.port, load, seconds=self.seconds)
+        report = traffic.run(self.programs, server, turn)
         spent = cpu_seconds(server.pids) - before
         if not report.requests:
             raise BenchFailed(f"{name} answered nothing: {report.first_error}")
         return Run(name, number, report, spent, time.monotonic() - began)
 
-    def _ceiling(self, workload: Workload) -> Run:
+    def _ceiling(self, workload: Workload) -> Run | None:
         """
         The same load to a server that opens no file for PUT, and for GET only sends
         files of tmpfs.
         """
-        leanest = CServer(put="splice", null=workload.load.method == "PUT")
-        contender = Contender("ceiling", leanest)
+        load = workload.load
+        if not isinstance(load, Load):
+            return None
+        contender = Contender("ceiling", CServer("splice", null=load.method == "PUT"))
         ceiling = replace(workload, medium="tmpfs", background=None)
-        with self._ready(ceiling, contender) as server:
-            return self._measured(contender.name, workload.load, server, 0)
+        turns = self._turns(workload, 1)
+        with self._ready(ceiling, contender, turns) as server:
+            return self._measured(contender.name, load, server, turns[0], 0)
 
 
 def by_contender(runs: Sequence[Run]) -> Mapping[str, Sequence[Run]]:

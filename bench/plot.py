@@ -5,8 +5,10 @@ The ratios and the servers as drawings, for the report.
 from __future__ import annotations
 
 from bench.record import Record, Summary
+from bench.showing import CURVE_FIGURES, FIGURES, curves
 from kvd.lab.measuring.plot import (
     ACCENT,
+    COLORS,
     FAINT,
     GOOD,
     INK,
@@ -16,6 +18,7 @@ from kvd.lab.measuring.plot import (
     draw_bars,
     plain,
 )
+from kvd.lab.measuring.table import decimal_size
 
 
 def draw_ratios(record: Record) -> str:
@@ -25,6 +28,7 @@ def draw_ratios(record: Record) -> str:
     lines = [
         (f"{summary.name}: {ratio.figure} by {ratio.against}", ratio)
         for summary in record.workloads
+        if not summary.curve
         for ratio in summary.ratios
         if ratio.target is not None
     ]
@@ -54,6 +58,47 @@ def draw_ratios(record: Record) -> str:
     axes.set_xlabel(
         "kvd divided by the baseline: more is better", color=INK, fontsize=9
     )
+    return as_svg(figure)
+
+
+def draw_curves(record: Record) -> str:
+    """
+    The ratios over the size of values: a line for each curve, the range around it;
+    SVG. Nothing without a curve.
+    """
+    found = curves(record.workloads)
+    if not found:
+        return ""
+    figure = canvas(3.2)
+    for axes, name in zip(figure.subplots(1, 2), CURVE_FIGURES, strict=True):
+        plain(axes, "y")
+        axes.axhline(1, color=INK, linewidth=1, zorder=0)
+        for (curve, points), color in zip(found.items(), COLORS, strict=False):
+            sizes = sorted(points)
+            spreads = [points[size][name].measured for size in sizes]
+            axes.plot(
+                sizes,
+                [spread.median for spread in spreads],
+                "o-",
+                color=color,
+                markersize=4,
+                label=curve,
+            )
+            axes.fill_between(
+                sizes,
+                [spread.least for spread in spreads],
+                [spread.most for spread in spreads],
+                color=color,
+                alpha=0.15,
+                linewidth=0,
+            )
+        axes.set_xscale("log")
+        ticks = sorted({size for points in found.values() for size in points})
+        axes.set_xticks(ticks, [decimal_size(tick) for tick in ticks], rotation=60)
+        axes.minorticks_off()
+        axes.set_ylim(bottom=0)
+        axes.set_title(FIGURES[name], loc="left", fontsize=10, color=INK)
+        axes.legend(frameon=False, fontsize=8)
     return as_svg(figure)
 
 

@@ -23,7 +23,8 @@ class Row:
     p50_seconds: float
     p99_seconds: float
     cpu_seconds_per_request: float
-    cpu_seconds_per_gb: float
+    cpu_seconds_per_gb: float | None
+    """None where no bodies were moved."""
     server_cores: float
     """Processors that the server used on average."""
     load_cores: float
@@ -49,7 +50,9 @@ def row(runs: Sequence[Run]) -> Row:
         cpu_seconds_per_request=middle(lambda run: 1 / run.work),
         cpu_seconds_per_gb=middle(
             lambda run: run.server_cpu_seconds / run.report.bytes * 1e9
-        ),
+        )
+        if all(run.report.bytes for run in runs)
+        else None,
         server_cores=middle(lambda run: run.server_cpu_seconds / run.wall_seconds),
         load_cores=middle(lambda run: run.report.cpu_seconds / run.wall_seconds),
         errors=sum(run.report.errors for run in runs),
@@ -119,9 +122,11 @@ def _ratios(
     return ratios([figure(run) for run in runs], [figure(run) for run in others])
 
 
-def ceiling_rate(outcome: Outcome) -> float:
+def ceiling_rate(outcome: Outcome) -> float | None:
     """
     The most that the load reached: with the leanest server that there is, or with
     one of those that were measured.
     """
+    if outcome.ceiling is None:
+        return None
     return max(outcome.ceiling.rate, *(row.rate for row in rows(outcome)))

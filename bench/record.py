@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bench.loads import Load
 from bench.measuring import Outcome, Run
 from bench.ratios import Ratio, Row, ceiling_rate, ratios_of, rows
 
@@ -21,9 +22,13 @@ class Summary:
     title: str
     rows: list[Row]
     ratios: list[Ratio]
-    ceiling_rate: float
+    ceiling_rate: float | None
     """The most requests per second that the load reached with any server."""
     runs: list[Run]
+    curve: str = ""
+    """Workloads of a curve differ only in the size of their values."""
+    body_bytes: int = 0
+    """Of the values of a curve."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,15 @@ def summarize(outcome: Outcome) -> Summary:
     """
     Make figures of what was measured.
     """
+    workload = outcome.workload
+    load = workload.load
     return Summary(
-        name=outcome.workload.name,
-        title=outcome.workload.title,
+        name=workload.name,
+        title=workload.title,
         rows=list(rows(outcome)),
         ratios=list(ratios_of(outcome)),
         ceiling_rate=ceiling_rate(outcome),
         runs=list(outcome.runs),
+        curve=workload.curve,
+        body_bytes=load.body_bytes if isinstance(load, Load) else 0,
     )

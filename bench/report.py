@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from bench.plot import draw_ratios, draw_servers
+from bench.plot import draw_curves, draw_ratios, draw_servers
 from bench.record import Record
 from bench.showing import COLUMNS, RATIO_COLUMNS, ceiling_line, cells, ratio_cells
 from kvd.lab.measuring.report import headings, write_page
@@ -34,6 +34,7 @@ def write_report(path: Path, record: Record) -> None:
         _TEMPLATE,
         record=record,
         ratios=draw_ratios(record),
+        curves=draw_curves(record),
         workloads=workloads,
         columns=headings(COLUMNS),
         ratio_columns=RATIO_COLUMNS,

@@ -17,7 +17,7 @@ from typing import Final
 from rich.console import Console
 
 from bench.record import Record
-from bench.showing import show_ratios, show_summary
+from bench.showing import show_curves, show_ratios, show_summary
 from kvd.lab.measuring.record import read_record
 from kvd.lab.measuring.table import WIDTH
 
@@ -34,8 +34,10 @@ def as_rst(record: Record) -> str:
     output = io.StringIO()
     console = Console(file=output, width=WIDTH, color_system=None)
     show_ratios(record.workloads, console)
+    show_curves(record.workloads, console)
     for summary in record.workloads:
-        show_summary(summary, console)
+        if not summary.curve:
+            show_summary(summary, console)
     shown = "\n".join(line.rstrip() for line in output.getvalue().splitlines())
     return (
         f"Of {measured}, {record.rounds} rounds of {record.seconds:g} seconds"

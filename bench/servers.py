@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from bench.building import Programs
+from bench.loads import Running
 from kvd.lab.measuring.daemon import daemon
 from kvd.lab.measuring.errors import BenchFailed
 from kvd.lab.measuring.processes import (
@@ -33,17 +34,6 @@ WORKERS: Final = 2
 START_SECONDS: Final = 30
 
 
-@dataclass(frozen=True)
-class Running:
-    """
-    A server that answers.
-    """
-
-    port: int
-    pids: Sequence[int]
-    """All its processes, whose CPU time is its own."""
-
-
 class Server(Protocol):
     """
     A server and how it is set up.
@@ -56,7 +46,8 @@ class Server(Protocol):
         Serve until the ``with`` is left.
 
         Args:
-            folder: An empty one, for values and the server's other files.
+            folder: For values and the server's other files. It is empty, or has
+                those of the last time.
         """
 
 
@@ -66,7 +57,8 @@ class Kvd:
     The daemon, with its defaults except for these settings.
     """
 
-    policy: str = "reuseport"
+    policy: str | None = "reuseport"
+    """None is the default."""
     durability: str = "process"
     null: bool = False
     """Values go to /dev/null."""
@@ -76,16 +68,18 @@ class Kvd:
     @contextmanager
     def start(self, programs: Programs, folder: Path) -> Iterator[Running]:
         store = "null:" if self.null else f"file:{folder}/values"
-        options = (
-            f"--procs={WORKERS}", f"--policy={self.policy}", f"--store={store}",
+        options = [
+            f"--procs={WORKERS}", f"--store={store}",
             f"--durability={self.durability}",
-        )  # fmt: skip
+        ]  # fmt: skip
+        if self.policy is not None:
+            options.append(f"--policy={self.policy}")
         environment = dict(os.environ)
         if self.sync_delay_ms:
             environment["LD_PRELOAD"] = str(programs.slow_sync)
             environment["SLOW_SYNC_MS"] = str(self.sync_delay_ms)
         with daemon(*options, cwd=str(folder), env=environment) as served:
-            yield Running(served.port, tree(served.pid))
+            yield Running(served.port, tree(served.pid), folder)
 
 
 @dataclass(frozen=True)
@@ -130,7 +124,7 @@ class Nginx:
         command = [str(programs.nginx), "-c", str(config), "-e", f"{folder}/nginx.log"]
         with _serving(command, folder, port) as process:
             wait_for(lambda: len(tree(process.pid)) == 1 + self.workers)
-            yield Running(port, tree(process.pid))
+            yield Running(port, tree(process.pid), folder)
 
 
 @dataclass(frozen=True)
@@ -141,16 +135,20 @@ class CServer:
 
     put: str = "readwrite"
     null: bool = False
+    sync: bool = False
+    """PUT syncs the file and its folder before it answers."""
+    threads: int = WORKERS
 
     @contextmanager
     def start(self, programs: Programs, folder: Path) -> Iterator[Running]:
         port = unused_port()
         command = [
-            str(programs.server), f"--port={port}", f"--threads={WORKERS}",
+            str(programs.server), f"--port={port}", f"--threads={self.threads}",
             f"--put={self.put}", "--null" if self.null else f"--root={folder}",
+            *(["--sync"] if self.sync else []),
         ]  # fmt: skip
         with _serving(command, folder, port) as process:
-            yield Running(port, [process.pid])
+            yield Running(port, [process.pid], folder)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bench.loads import Load
+from bench.clients import Ccache, Curl
+from bench.loads import Load, Traffic
 from bench.servers import CServer, Kvd, Nginx, Server
 
 LARGE: Final = 40_000_000
@@ -23,7 +24,7 @@ class Contender:
 
     name: str
     server: Server
-    load: Load | None = None
+    load: Traffic | None = None
     """Another load than the workload's."""
 
 
@@ -49,13 +50,17 @@ class Workload:
 
     name: str
     title: str
-    load: Load
+    load: Traffic
     kvd: Contender
     baselines: Sequence[tuple[Contender, Targets]]
     medium: str = "tmpfs"
     """Where values live: ``tmpfs``, or ``disk``, which is where results go."""
     background: Load | None = None
     """What is sent meanwhile, and not measured."""
+    share: float = 1
+    """Of the length of a run."""
+    curve: str = ""
+    """Workloads of a curve differ only in the size of their values."""
 
     @property
     def contenders(self) -> Sequence[Contender]:
@@ -73,12 +78,12 @@ class Workload:
 
 
 def _kvd(
-    policy: str = "reuseport",
+    policy: str | None = "reuseport",
     durability: str = "process",
     null: bool = False,
     sync_delay_ms: int = 0,
     name: str = "kvd",
-    load: Load | None = None,
+    load: Traffic | None = None,
 ) -> Contender:
     return Contender(name, Kvd(policy, durability, null, sync_delay_ms), load)
 
@@ -87,6 +92,25 @@ _NGINX: Final = Contender("nginx", Nginx())
 _C_READ: Final = Contender("C, read + write", CServer())
 _C_SPLICE: Final = Contender("C, splice", CServer(put="splice"))
 _C_SENDFILE: Final = Contender("C, sendfile", CServer())
+_C_SYNC: Final = Contender("C, sync", CServer(sync=True))
+# As many as there are clients, so that most of them wait for the disk together.
+_C_SYNC_THREADS: Final = Contender(
+    "C, sync, 64 threads", CServer(sync=True, threads=64)
+)
+
+# First touches, as of a build cache.
+_GET_ONCE: Final = Load("GET", SMALL, connections=16, once_per_second=8000)
+_GET_ONCE_20K: Final = Load("GET", 20_000, connections=16, once_per_second=4000)
+_GET_ONCE_NEW: Final = replace(_GET_ONCE, new_connections=True)
+_PUT_NEW: Final = Load("PUT", SMALL, connections=16, once_per_second=8000)
+_PUT_NEW_FOLDERS: Final = replace(_PUT_NEW, folders=256)
+_PUT_NEW_CONNECTIONS: Final = replace(_PUT_NEW, new_connections=True)
+_PUT_DURABLE: Final = Load("PUT", SMALL, connections=64, once_per_second=1500)
+_GET_ABSENT: Final = replace(_GET_ONCE, connections=32, absent=True)
+_GET_UNCHANGED: Final = Load("GET", SMALL, connections=32, keys=1000, unchanged=True)
+_GET_RANGE: Final = Load("GET", 100_000_000, connections=32, range_bytes=SMALL)
+_CURL: Final = Curl(replace(_GET_ONCE, once_per_second=80))
+_CCACHE: Final = Ccache(files_per_second=125)
 
 # As many keys as make each client overwrite its own, two in turn.
 _PUT_LARGE: Final = Load("PUT", LARGE, connections=8, keys=16)
@@ -130,7 +154,219 @@ def _put_disk(name: str, title: str, delay_ms: int, rate: float) -> Workload:
     )  # fmt: skip
 
 
-WORKLOADS: Final[Sequence[Workload]] = [
+def _beside_nginx(
+    name: str,
+    title: str,
+    load: Traffic,
+    targets: Targets,
+    policy: str | None = "reuseport",
+    medium: str = "tmpfs",
+    c: bool = True,
+) -> Workload:
+    """
+    kvd, nginx, and the C server for what a bound is.
+    """
+    lean = [(_C_SENDFILE, Targets())] if c else []
+    return Workload(name, title, load, _kvd(policy), [(_NGINX, targets), *lean], medium)
+
+
+def _sizes(method: str) -> Sequence[Workload]:
+    """
+    The same keys again, for each size of their values.
+    """
+    sizes = {
+        "100": 100, "4k": 4096, "16k": 16_384, "50k": 50_000, "70k": 70_000,
+        "100k": 100_000, "262k": 262_144, "1m": 1_000_000, "4m": 4_000_000,
+    }  # fmt: skip
+    return [
+        replace(
+            _beside_nginx(
+                f"{method.lower()}-size-{name}",
+                f"{method} {size:,} bytes, 16 keep-alive clients",
+                # No more than 64 MB together, and a multiple of the connections.
+                Load(
+                    method,
+                    size,
+                    connections=16,
+                    keys=max(16, min(256, 64_000_000 // size // 16 * 16)),
+                ),
+                Targets(1.0, 1.0),
+            ),
+            share=0.4,
+            curve=method,
+        )
+        for name, size in sizes.items()
+    ]
+
+
+_FIRST_TOUCHES: Final[Sequence[Workload]] = [
+    _beside_nginx(
+        "get-once-reuseport",
+        "GET 4 KiB, each key once, 16 keep-alive clients, policy reuseport",
+        _GET_ONCE,
+        Targets(1.0, 1.0),
+    ),
+    _beside_nginx(
+        "get-once-default",
+        "GET 4 KiB, each key once, 16 keep-alive clients, the default policy",
+        _GET_ONCE,
+        Targets(0.95, 0.95),
+        policy=None,
+        c=False,
+    ),
+    _beside_nginx(
+        "get-once-roundrobin",
+        "GET 4 KiB, each key once, 16 keep-alive clients, policy roundrobin",
+        _GET_ONCE,
+        Targets(0.95, 0.95),
+        policy="roundrobin",
+        c=False,
+    ),
+    _beside_nginx(
+        "get-once-20k",
+        "GET 20 KB from the disk's file system, each key once, 16 keep-alive clients",
+        _GET_ONCE_20K,
+        Targets(1.0, 1.0),
+        medium="disk",
+    ),
+    _beside_nginx(
+        "get-once-new-reuseport",
+        "GET 4 KiB, each key once, a new connection each, policy reuseport",
+        _GET_ONCE_NEW,
+        Targets(0.95, 0.9),
+    ),
+    _beside_nginx(
+        "get-once-new-default",
+        "GET 4 KiB, each key once, a new connection each, the default policy",
+        _GET_ONCE_NEW,
+        Targets(0.85, 0.8),
+        policy=None,
+        c=False,
+    ),
+    _beside_nginx(
+        "get-once-new-roundrobin",
+        "GET 4 KiB, each key once, a new connection each, policy roundrobin",
+        _GET_ONCE_NEW,
+        Targets(0.75, 0.65),
+        policy="roundrobin",
+        c=False,
+    ),
+    _beside_nginx(
+        "get-absent",
+        "GET of keys that nobody stored (404), 32 keep-alive clients",
+        _GET_ABSENT,
+        Targets(1.0, 1.0),
+    ),
+    _beside_nginx(
+        "get-unchanged",
+        "GET 4 KiB if it has changed, which it has not (304), 32 keep-alive clients",
+        _GET_UNCHANGED,
+        Targets(1.0, 1.0),
+    ),
+    _beside_nginx(
+        "get-range-4k",
+        "GET ranges of 4 KiB of a value of 100 MB, 32 keep-alive clients",
+        _GET_RANGE,
+        Targets(1.0, 1.0),
+    ),
+    _beside_nginx(
+        "get-range-64k",
+        "GET ranges of 64 KiB of a value of 100 MB, 32 keep-alive clients",
+        replace(_GET_RANGE, range_bytes=65_536),
+        Targets(1.0, 1.0),
+    ),
+    _beside_nginx(
+        "put-new-tmpfs",
+        "PUT 4 KiB to tmpfs, new keys, 16 keep-alive clients",
+        _PUT_NEW,
+        Targets(1.15, 1.1),
+    ),
+    _beside_nginx(
+        "put-new-tmpfs-default",
+        "PUT 4 KiB to tmpfs, new keys, 16 keep-alive clients, the default policy",
+        _PUT_NEW,
+        Targets(),
+        policy=None,
+        c=False,
+    ),
+    _beside_nginx(
+        "put-new-disk",
+        "PUT 4 KiB to the disk's file system, new keys, 16 keep-alive clients",
+        _PUT_NEW,
+        Targets(1.3, 1.2),
+        medium="disk",
+    ),
+    _beside_nginx(
+        "put-new-folders-tmpfs",
+        "PUT 4 KiB to tmpfs, new keys in 256 new folders, 16 keep-alive clients",
+        _PUT_NEW_FOLDERS,
+        Targets(1.0, 1.0),
+    ),
+    _beside_nginx(
+        "put-new-folders-disk",
+        "PUT 4 KiB to the disk's file system, new keys in 256 new folders,"
+        " 16 keep-alive clients",
+        _PUT_NEW_FOLDERS,
+        Targets(1.0, 1.0),
+        medium="disk",
+    ),
+    _beside_nginx(
+        "put-new-connections-tmpfs",
+        "PUT 4 KiB to tmpfs, new keys, a new connection each",
+        _PUT_NEW_CONNECTIONS,
+        Targets(1.0, 0.9),
+    ),
+    _beside_nginx(
+        "put-new-connections-tmpfs-default",
+        "PUT 4 KiB to tmpfs, new keys, a new connection each, the default policy",
+        _PUT_NEW_CONNECTIONS,
+        Targets(),
+        policy=None,
+        c=False,
+    ),
+    _beside_nginx(
+        "put-new-connections-disk",
+        "PUT 4 KiB to the disk's file system, new keys, a new connection each",
+        _PUT_NEW_CONNECTIONS,
+        Targets(1.0, 0.9),
+        medium="disk",
+    ),
+    Workload(
+        "put-new-durable",
+        "PUT 4 KiB, new keys, durability disk, 64 keep-alive clients",
+        _PUT_DURABLE,
+        _kvd(durability="disk"),
+        [(_C_SYNC, Targets(1.0, 0.8)), (_C_SYNC_THREADS, Targets())],
+        medium="disk",
+    ),
+    Workload(
+        "put-new-durable-default",
+        "PUT 4 KiB, new keys, durability disk, 64 keep-alive clients, the default"
+        " policy",
+        _PUT_DURABLE,
+        _kvd(policy=None, durability="disk"),
+        [(_C_SYNC, Targets())],
+        medium="disk",
+    ),
+    _beside_nginx(
+        "curl",
+        "GET 4 KiB, each key once, a curl each, the default policy",
+        _CURL,
+        Targets(),
+        policy=None,
+        c=False,
+    ),
+    _beside_nginx(
+        "ccache",
+        "ccache compiles 150 files that the server has, the default policy",
+        _CCACHE,
+        Targets(rate=1.0),
+        policy=None,
+        c=False,
+    ),
+]
+
+_AGAIN: Final[Sequence[Workload]] = [
     _put_null(
         "put-large-null", "PUT 40 MB to /dev/null, 8 keep-alive clients", _PUT_LARGE
     ),
@@ -219,4 +455,11 @@ WORKLOADS: Final[Sequence[Workload]] = [
         medium="disk",
         background=Load("PUT", LARGE, connections=64, keys=64, prefix="upload"),
     ),
+]
+
+WORKLOADS: Final[Sequence[Workload]] = [
+    *_FIRST_TOUCHES,
+    *_sizes("GET"),
+    *_sizes("PUT"),
+    *_AGAIN,
 ]

@@ -9,14 +9,23 @@
  * costs little, but not nothing: it tells its own CPU time, too.
  *
  *     load --port=N --method=PUT|GET [--size=BYTES] [--piece=BYTES]
- *          [--prefix=NAME] [--keys=N] [--threads=N] [--connections=N] [--new]
- *          [--seconds=S | --requests=N]
+ *          [--prefix=NAME] [--folders=N] [--keys=N] [--once]
+ *          [--absent | --tags=FILE | --range=BYTES]
+ *          [--threads=N] [--connections=N] [--new] [--seconds=S | --requests=N]
  *
- * Keys are /NAME/k0 and so on; NAME is "bench" if nothing is said.
+ * Keys are /NAME/k0 and so on; NAME is "bench" if nothing is said. With --folders
+ * they are spread over so many: /NAME/00/k0, /NAME/01/k1.
  *
  * Connection number c walks through the keys c, c + connections, and so on, so
  * that no two write one key at once if the number of keys is a multiple of that
- * of the connections.
+ * of the connections. With --once each key is used once: whichever connection
+ * begins a request takes the next key. More requests than keys are refused.
+ *
+ * Values have --size bytes. With --absent there are none, and GET has to be
+ * answered with 404. With --tags each GET is If-None-Match with the entity tag of
+ * its key, one line of the file for each key, and has to be answered with 304.
+ * With --range each GET asks for so many bytes at a random place of the value; the
+ * places are the same in every run.
  *
  * After so many seconds, or with SIGTERM, no request is begun any more; but each
  * connection has one, however late its thread came to run. Those in progress are
@@ -29,8 +38,8 @@
  * new connection from the same port any time (RFC 9293, 3.6.1), so ports do not
  * run out. A request's time then counts from connect() to the last byte.
  *
- * An error is a status that was not expected (200 for GET, 200, 201 or 204 for
- * PUT), a body of another size, a reply that cannot be understood, or a
+ * An error is a status that was not expected (200 for a plain GET, 200, 201 or 204
+ * for PUT), a body of another size, a reply that cannot be understood, or a
  * connection that ended before its reply. The connection is then opened again.
  */
 #define _GNU_SOURCE
@@ -42,6 +51,7 @@
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -75,10 +85,13 @@ enum {
 static struct {
 	uint16_t port;
 	bool put, fresh;
+	bool once, absent;
 	uint64_t size;
+	uint64_t range; /* 0: all of the value */
 	size_t piece; /* of a body, given to one send() */
 	const char *prefix;
-	int keys, threads, connections;
+	int folders, keys, threads, connections;
+	char **tags; /* of the keys, or NULL */
 	double seconds;
 	long requests; /* in all; negative: as many as the time allows */
 } settings = {
@@ -87,6 +100,7 @@ static struct {
 
 static char *body;
 static atomic_long left;        /* requests that may still begin */
+static atomic_int next_key;     /* with --once */
 static volatile sig_atomic_t stopped;
 static uint64_t began;          /* nanoseconds, as clock() */
 
@@ -99,6 +113,7 @@ struct connection {
 	bool begun; /* its first request */
 	uint64_t started;
 	int key;
+	uint64_t random;
 	/* The request. */
 	size_t head_size;
 	uint64_t sent; /* of head and body */
@@ -107,7 +122,7 @@ struct connection {
 	size_t have;
 	bool head_done, will_close;
 	uint64_t body_left;
-	char head[256];
+	char head[512];
 	char in[HEAD_BYTES];
 };
 
@@ -251,6 +266,22 @@ static void count(struct worker *worker, struct connection *connection)
 		worker->longest = taken;
 }
 
+static bool is_expected(int status)
+{
+	if (settings.put)
+		return status == 200 || status == 201 || status == 204;
+	return status == (settings.absent ? 404 : settings.tags ? 304
+			  : settings.range ? 206 : 200);
+}
+
+/* Of the body that a request moves. */
+static uint64_t wanted_bytes(void)
+{
+	if (settings.absent || settings.tags)
+		return 0;
+	return settings.range ? settings.range : settings.size;
+}
+
 /* Understand the head of a reply, or say what is wrong with it. */
 static const char *parse(struct connection *connection, char *end)
 {
@@ -274,13 +305,15 @@ static const char *parse(struct connection *connection, char *end)
 			connection->will_close = !strncasecmp(line + 11, " close", 6);
 		}
 	}
-	if (settings.put ? status != 200 && status != 201 && status != 204 : status != 200) {
+	if (!is_expected(status)) {
 		snprintf(unexpected, sizeof unexpected, "status %d", status);
 		return unexpected;
 	}
-	if (settings.put ? status != 204 && !has_length : !has_length)
+	if (status == 204 || status == 304)
+		length = 0; /* whatever it says: there is no body (RFC 9112, 6.3) */
+	else if (!has_length)
 		return "the reply has no Content-Length";
-	if (!settings.put && length != settings.size)
+	if (!settings.put && !settings.absent && length != wanted_bytes())
 		return "the body has another size";
 	if (came > length)
 		return "more came than the reply";
@@ -388,6 +421,56 @@ static bool may_start(struct connection *connection)
 	return first || (double)(now() - began) < settings.seconds * 1e9;
 }
 
+/* Add a part to the head of a request. */
+__attribute__((format(printf, 2, 3)))
+static void add(struct connection *connection, const char *format, ...)
+{
+	size_t room = sizeof connection->head - connection->head_size;
+	va_list arguments;
+	int size;
+
+	va_start(arguments, format);
+	size = vsnprintf(connection->head + connection->head_size, room, format,
+			 arguments);
+	va_end(arguments);
+	if (size < 0 || (size_t)size >= room) {
+		fputs("load: the head of a request is too long\n", stderr);
+		exit(1);
+	}
+	connection->head_size += (size_t)size;
+}
+
+/* xorshift64 */
+static uint64_t random_number(struct connection *connection)
+{
+	connection->random ^= connection->random << 13;
+	connection->random ^= connection->random >> 7;
+	connection->random ^= connection->random << 17;
+	return connection->random;
+}
+
+static void write_head(struct connection *connection)
+{
+	int key = connection->key;
+
+	connection->head_size = 0;
+	add(connection, "%s /%s/", settings.put ? "PUT" : "GET", settings.prefix);
+	if (settings.folders)
+		add(connection, "%02x/", key % settings.folders);
+	add(connection, "k%d HTTP/1.1\r\nHost: 127.0.0.1\r\n", key);
+	if (settings.put)
+		add(connection, "Content-Length: %ju\r\n", (uintmax_t)settings.size);
+	if (settings.tags)
+		add(connection, "If-None-Match: %s\r\n", settings.tags[key]);
+	if (settings.range) {
+		uint64_t first = random_number(connection)
+				 % (settings.size - settings.range + 1);
+		add(connection, "Range: bytes=%ju-%ju\r\n", (uintmax_t)first,
+		    (uintmax_t)(first + settings.range - 1));
+	}
+	add(connection, "%s\r\n", settings.fresh ? "Connection: close\r\n" : "");
+}
+
 static void start(struct worker *worker, struct connection *connection)
 {
 	if (!may_start(connection))
@@ -399,19 +482,9 @@ static void start(struct worker *worker, struct connection *connection)
 	connection->broken = 0;
 	connection->have = 0;
 	connection->head_done = false;
-	if (settings.put)
-		connection->head_size = (size_t)snprintf(
-			connection->head, sizeof connection->head,
-			"PUT /%s/k%d HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-			"Content-Length: %ju\r\n%s\r\n", settings.prefix, connection->key,
-			(uintmax_t)settings.size,
-			settings.fresh ? "Connection: close\r\n" : "");
-	else
-		connection->head_size = (size_t)snprintf(
-			connection->head, sizeof connection->head,
-			"GET /%s/k%d HTTP/1.1\r\nHost: 127.0.0.1\r\n%s\r\n",
-			settings.prefix, connection->key,
-			settings.fresh ? "Connection: close\r\n" : "");
+	if (settings.once)
+		connection->key = atomic_fetch_add(&next_key, 1);
+	write_head(connection);
 	connection->key = (connection->key + settings.connections) % settings.keys;
 	if (connection->socket < 0 && !connect_anew(worker, connection)) {
 		fail(worker, connection, strerror(errno));
@@ -478,6 +551,8 @@ static void prepare(struct worker *worker, int number)
 		worker->connections[i].socket = -1;
 		worker->connections[i].state = IDLE;
 		worker->connections[i].key = (worker->first + i) % settings.keys;
+		worker->connections[i].random = (uint64_t)(worker->first + i + 1)
+						* 0x9e3779b97f4a7c15u;
 	}
 }
 
@@ -513,7 +588,7 @@ static void report(const struct worker *workers)
 	       " \"first_error\": %s%s%s, \"connects\": %ld, \"p50_seconds\": %.9f,"
 	       " \"p99_seconds\": %.9f, \"max_seconds\": %.9f, \"cpu_seconds\": %.6f}\n",
 	       requests, (double)(ended - began) / 1e9,
-	       (uintmax_t)((uint64_t)requests * settings.size), errors,
+	       (uintmax_t)((uint64_t)requests * wanted_bytes()), errors,
 	       first_error ? "\"" : "", first_error ? first_error : "null",
 	       first_error ? "\"" : "", connects, percentile(latencies, requests, 0.5),
 	       percentile(latencies, requests, 0.99), (double)longest / 1e9,
@@ -529,10 +604,32 @@ static void stop(int number)
 static void usage(void)
 {
 	fputs("usage: load --port=N --method=PUT|GET [--size=BYTES] [--piece=BYTES]"
-	      " [--prefix=NAME] [--keys=N] [--threads=N] [--connections=N] [--new]"
-	      " [--seconds=S|--requests=N]\n",
+	      " [--prefix=NAME] [--folders=N] [--keys=N] [--once]"
+	      " [--absent|--tags=FILE|--range=BYTES] [--threads=N] [--connections=N]"
+	      " [--new] [--seconds=S|--requests=N]\n",
 	      stderr);
 	exit(2);
+}
+
+/* The entity tags of the keys, one in each line of a file. */
+static void read_tags(const char *path)
+{
+	FILE *file = fopen(path, "r");
+	size_t room = 0;
+
+	settings.tags = calloc((size_t)settings.keys, sizeof *settings.tags);
+	if (!file || !settings.tags)
+		die(path);
+	for (int key = 0; key < settings.keys; key++) {
+		ssize_t size = getline(&settings.tags[key], &room, file);
+		if (size < 1) {
+			fprintf(stderr, "load: %s has no tag for key %d\n", path, key);
+			exit(2);
+		}
+		settings.tags[key][strcspn(settings.tags[key], "\r\n")] = 0;
+		room = 0;
+	}
+	fclose(file);
 }
 
 static void read_options(int argc, char **argv)
@@ -543,7 +640,12 @@ static void read_options(int argc, char **argv)
 		{ "size", required_argument, NULL, 's' },
 		{ "piece", required_argument, NULL, 'b' },
 		{ "prefix", required_argument, NULL, 'x' },
+		{ "folders", required_argument, NULL, 'f' },
 		{ "keys", required_argument, NULL, 'k' },
+		{ "once", no_argument, NULL, 'o' },
+		{ "absent", no_argument, NULL, 'a' },
+		{ "tags", required_argument, NULL, 'e' },
+		{ "range", required_argument, NULL, 'g' },
 		{ "threads", required_argument, NULL, 't' },
 		{ "connections", required_argument, NULL, 'c' },
 		{ "new", no_argument, NULL, 'n' },
@@ -552,6 +654,7 @@ static void read_options(int argc, char **argv)
 		{ NULL, 0, NULL, 0 },
 	};
 	bool has_method = false;
+	const char *tags = NULL;
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -575,6 +678,21 @@ static void read_options(int argc, char **argv)
 		case 'k':
 			settings.keys = atoi(optarg);
 			break;
+		case 'f':
+			settings.folders = atoi(optarg);
+			break;
+		case 'o':
+			settings.once = true;
+			break;
+		case 'a':
+			settings.absent = true;
+			break;
+		case 'e':
+			tags = optarg;
+			break;
+		case 'g':
+			settings.range = strtoull(optarg, NULL, 10);
+			break;
 		case 't':
 			settings.threads = atoi(optarg);
 			break;
@@ -595,9 +713,18 @@ static void read_options(int argc, char **argv)
 		}
 	}
 	if (!settings.port || !has_method || !settings.piece || settings.keys < 1
-	    || settings.threads < 1
-	    || settings.connections < 1 || strlen(settings.prefix) > 100 || optind < argc)
+	    || settings.threads < 1 || settings.folders < 0
+	    || settings.connections < 1 || strlen(settings.prefix) > 100 || optind < argc
+	    || settings.absent + !!tags + !!settings.range > !settings.put
+	    || settings.range > settings.size || (settings.once && settings.requests < 0))
 		usage();
+	if (settings.once && settings.requests > settings.keys) {
+		fprintf(stderr, "load: %ld requests, each for a key of its own, need as many"
+			" keys; there are %d\n", settings.requests, settings.keys);
+		exit(2);
+	}
+	if (tags)
+		read_tags(tags);
 }
 
 int main(int argc, char **argv)

@@ -7,11 +7,15 @@
  * no timeouts and no log are what it saves beside kvd and nginx, and why it is
  * a yardstick and no server to use.
  *
- * Understood are HTTP/1.0 and 1.1 with Content-Length, keep-alive, pipelining
- * and Expect: 100-continue. Chunked bodies are refused (501).
+ * Understood are HTTP/1.0 and 1.1 with Content-Length, keep-alive, pipelining,
+ * Expect: 100-continue, If-None-Match with one entity tag, and Range with one range
+ * that has both ends. Chunked bodies are refused (501).
  *
- *     server --port=N [--threads=N] [--put=readwrite|splice] --root=FOLDER|--null
+ *     server --port=N [--threads=N] [--put=readwrite|splice] [--sync]
+ *            --root=FOLDER|--null
  *
+ * With --sync, PUT syncs the file and the folder that it is in before it is answered:
+ * one after the other, in the thread that serves the connection.
  * --null opens /dev/null in place of every file that is written.
  */
 #define _GNU_SOURCE
@@ -44,12 +48,14 @@ enum {
 	EVENTS = 256,
 	/* Reads of one connection before others get their turn. */
 	TURNS = 16,
+	TAG_BYTES = 64,
 };
 
 static struct {
 	uint16_t port;
 	int threads;
 	bool splice;
+	bool sync;
 	bool null;
 	int root; /* a descriptor of the folder; unused with --null */
 } settings = { .threads = 2, .root = -1 };
@@ -67,6 +73,7 @@ struct connection {
 	bool wants_out; /* epoll watches for room rather than for bytes */
 	/* The upload or download in progress. */
 	int file;
+	int folder; /* of an upload that will be synced */
 	int status; /* of the reply, once the body is complete */
 	uint64_t body_left;
 	off_t offset;
@@ -92,6 +99,9 @@ struct request {
 	char path[PATH_MAX]; /* decoded, relative to the root */
 	uint64_t length;
 	bool has_length, keep_alive, expects_continue;
+	bool has_range;
+	uint64_t first, last; /* of the range */
+	char known[TAG_BYTES]; /* the entity tag of If-None-Match, or "" */
 };
 
 enum result {
@@ -193,6 +203,21 @@ static bool parse_length(const char *value, size_t size, struct request *request
 	return true;
 }
 
+/* A range with both ends; others are ignored, as a server may (RFC 9110, 14.2). */
+static void parse_range(const char *value, size_t size, struct request *request)
+{
+	char text[64];
+	int end = 0;
+
+	if (size >= sizeof text)
+		return;
+	memcpy(text, value, size);
+	text[size] = 0;
+	if (sscanf(text, "bytes=%19ju-%19ju%n", &request->first, &request->last, &end) == 2
+	    && (size_t)end == size && request->first <= request->last)
+		request->has_range = true;
+}
+
 static int parse_field(const char *line, const char *end, struct request *request)
 {
 	const char *colon = memchr(line, ':', end - line);
@@ -208,6 +233,10 @@ static int parse_field(const char *line, const char *end, struct request *reques
 	size = end - colon;
 
 	switch (name) { /* comparing lengths first spares most comparisons */
+	case 5:
+		if (!strncasecmp(line, "Range", 5))
+			parse_range(colon, size, request);
+		break;
 	case 6:
 		if (!strncasecmp(line, "Expect", 6))
 			request->expects_continue = lists(colon, size, "100-continue");
@@ -218,6 +247,12 @@ static int parse_field(const char *line, const char *end, struct request *reques
 				request->keep_alive = false;
 			else if (lists(colon, size, "keep-alive"))
 				request->keep_alive = true;
+		}
+		break;
+	case 13:
+		if (!strncasecmp(line, "If-None-Match", 13) && size < TAG_BYTES) {
+			memcpy(request->known, colon, size);
+			request->known[size] = 0;
 		}
 		break;
 	case 14:
@@ -243,7 +278,8 @@ static int parse(const char *head, const char *end, struct request *request)
 	const char *target, *version;
 
 	request->length = 0;
-	request->has_length = request->expects_continue = false;
+	request->has_length = request->expects_continue = request->has_range = false;
+	request->known[0] = 0;
 	target = memchr(head, ' ', line_end - head);
 	if (!target)
 		return 400;
@@ -286,10 +322,13 @@ static const char *reason(int status)
 	case 200: return "OK";
 	case 201: return "Created";
 	case 204: return "No Content";
+	case 206: return "Partial Content";
+	case 304: return "Not Modified";
 	case 400: return "Bad Request";
 	case 404: return "Not Found";
 	case 405: return "Method Not Allowed";
 	case 411: return "Length Required";
+	case 416: return "Range Not Satisfiable";
 	case 431: return "Request Header Fields Too Large";
 	case 501: return "Not Implemented";
 	default: return "Internal Server Error";
@@ -314,6 +353,9 @@ static void leave_file(struct connection *connection)
 	if (connection->file >= 0)
 		close(connection->file);
 	connection->file = -1;
+	if (connection->folder >= 0)
+		close(connection->folder);
+	connection->folder = -1;
 }
 
 /* Send what there is of the reply, its head first. */
@@ -356,21 +398,30 @@ wait:
 	return WAIT;
 }
 
-/* A reply whose body, of LENGTH bytes, is the file in progress or nothing. */
-static enum result reply(struct worker *worker, struct connection *connection,
-			 int status, uint64_t length)
+/*
+ * A reply whose body, of LENGTH bytes, is the file in progress or nothing, with FIELDS
+ * of its own.
+ */
+static enum result reply_with(struct worker *worker, struct connection *connection,
+			      int status, uint64_t length, const char *fields)
 {
 	char size[48] = "";
 
-	/* 204 has no Content-Length (RFC 9110, 8.6). */
-	if (status != 204)
+	/* 204 and 304 have no Content-Length (RFC 9110, 8.6). */
+	if (status != 204 && status != 304)
 		snprintf(size, sizeof size, "Content-Length: %ju\r\n", (uintmax_t)length);
 	connection->reply_sent = 0;
 	connection->reply_size = (size_t)snprintf(
-		connection->reply, sizeof connection->reply, "HTTP/1.1 %d %s\r\n%s%s\r\n",
-		status, reason(status), size,
+		connection->reply, sizeof connection->reply, "HTTP/1.1 %d %s\r\n%s%s%s\r\n",
+		status, reason(status), size, fields,
 		connection->keep_alive ? "" : "Connection: close\r\n");
 	return send_on(worker, connection);
+}
+
+static enum result reply(struct worker *worker, struct connection *connection,
+			 int status, uint64_t length)
+{
+	return reply_with(worker, connection, status, length, "");
 }
 
 static enum result refuse(struct worker *worker, struct connection *connection,
@@ -383,12 +434,33 @@ static enum result refuse(struct worker *worker, struct connection *connection,
 
 /* ---- Requests ---------------------------------------------------------- */
 
-/* Make the folders above a path, as far as they are missing. */
+/* Open the folder of a path, or give -1. */
+static int open_folder(const char *path)
+{
+	char folder[PATH_MAX];
+	const char *slash = strrchr(path, '/');
+	size_t size = slash ? (size_t)(slash - path) : 0;
+
+	memcpy(folder, path, size);
+	folder[size] = 0;
+	return openat(settings.root, slash ? folder : ".",
+		      O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/*
+ * Make the folders above a path, as far as they are missing, each synced into the one
+ * above it if it is to last.
+ */
 static void make_folders(char *path)
 {
 	for (char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
 		*slash = 0;
-		mkdirat(settings.root, path, 0777);
+		if (!mkdirat(settings.root, path, 0777) && settings.sync) {
+			int above = open_folder(path);
+			if (above < 0 || fsync(above))
+				die("sync of a folder");
+			close(above);
+		}
 		*slash = '/';
 	}
 }
@@ -433,6 +505,9 @@ static void consume(struct connection *connection, size_t size)
 
 static enum result body_complete(struct worker *worker, struct connection *connection)
 {
+	if (connection->folder >= 0
+	    && (fsync(connection->file) || fsync(connection->folder)))
+		return refuse(worker, connection, 500);
 	leave_file(connection);
 	return reply(worker, connection, connection->status, 0);
 }
@@ -448,6 +523,11 @@ static enum result put(struct worker *worker, struct connection *connection,
 	if (connection->file < 0)
 		return refuse(worker, connection,
 			      errno == EISDIR || errno == ENOTDIR ? 400 : 500);
+	if (settings.sync && !settings.null) {
+		connection->folder = open_folder(request->path);
+		if (connection->folder < 0)
+			return refuse(worker, connection, 500);
+	}
 	connection->body_left = request->length;
 
 	came = connection->have < request->length ? connection->have : request->length;
@@ -471,6 +551,8 @@ static enum result get(struct worker *worker, struct connection *connection,
 		       struct request *request)
 {
 	struct stat status;
+	uint64_t size;
+	char tag[TAG_BYTES], fields[256];
 
 	if (settings.null)
 		return reply(worker, connection, 404, 0);
@@ -480,11 +562,33 @@ static enum result get(struct worker *worker, struct connection *connection,
 		leave_file(connection);
 		return reply(worker, connection, 404, 0);
 	}
+	size = (uint64_t)status.st_size;
+	snprintf(tag, sizeof tag, "\"%jx-%jx\"",
+		 (uintmax_t)status.st_mtim.tv_sec * 1000000000
+		 + (uintmax_t)status.st_mtim.tv_nsec, (uintmax_t)size);
+	snprintf(fields, sizeof fields, "ETag: %s\r\n", tag);
+	if (!strcmp(request->known, tag)) {
+		leave_file(connection);
+		return reply_with(worker, connection, 304, 0, fields);
+	}
 	connection->offset = 0;
-	connection->body_left = (uint64_t)status.st_size;
+	connection->body_left = size;
 	if (request->method == HEAD)
 		leave_file(connection);
-	return reply(worker, connection, 200, (uint64_t)status.st_size);
+	if (!request->has_range || request->method == HEAD)
+		return reply_with(worker, connection, 200, size, fields);
+	if (request->first >= size) {
+		leave_file(connection);
+		return reply(worker, connection, 416, 0);
+	}
+	if (request->last >= size)
+		request->last = size - 1;
+	connection->offset = (off_t)request->first;
+	connection->body_left = request->last - request->first + 1;
+	snprintf(fields, sizeof fields, "ETag: %s\r\nContent-Range: bytes %ju-%ju/%ju\r\n",
+		 tag, (uintmax_t)request->first, (uintmax_t)request->last,
+		 (uintmax_t)size);
+	return reply_with(worker, connection, 206, connection->body_left, fields);
 }
 
 static enum result answer(struct worker *worker, struct connection *connection,
@@ -632,7 +736,7 @@ static void accept_all(struct worker *worker)
 		memset(connection, 0, offsetof(struct connection, reply));
 		connection->have = 0;
 		connection->socket = accepted;
-		connection->file = -1;
+		connection->file = connection->folder = -1;
 		connection->state = READING_HEAD;
 		setsockopt(accepted, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 		event.data.ptr = connection;
@@ -700,7 +804,7 @@ static struct worker *make_worker(void)
 
 static void usage(void)
 {
-	fputs("usage: server --port=N [--threads=N] [--put=readwrite|splice]"
+	fputs("usage: server --port=N [--threads=N] [--put=readwrite|splice] [--sync]"
 	      " --root=FOLDER|--null\n", stderr);
 	exit(2);
 }
@@ -711,6 +815,7 @@ static void read_options(int argc, char **argv)
 		{ "port", required_argument, NULL, 'p' },
 		{ "threads", required_argument, NULL, 't' },
 		{ "put", required_argument, NULL, 'u' },
+		{ "sync", no_argument, NULL, 's' },
 		{ "root", required_argument, NULL, 'r' },
 		{ "null", no_argument, NULL, 'n' },
 		{ NULL, 0, NULL, 0 },
@@ -729,6 +834,9 @@ static void read_options(int argc, char **argv)
 			settings.splice = !strcmp(optarg, "splice");
 			if (!settings.splice && strcmp(optarg, "readwrite"))
 				usage();
+			break;
+		case 's':
+			settings.sync = true;
 			break;
 		case 'r':
 			settings.root = open(optarg, O_PATH | O_DIRECTORY | O_CLOEXEC);

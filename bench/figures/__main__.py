@@ -15,6 +15,7 @@ from bench.figures.hostile import measure_hostile
 from bench.figures.idle import measure_idle
 from bench.figures.listing import measure_listing
 from bench.figures.memory import measure_memory
+from bench.figures.request import measure_requests
 from bench.figures.start import measure_start
 from bench.figures.stored import measure_stored
 
@@ -25,6 +26,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     "listing": measure_listing,
     "start": measure_start,
     "get": measure_get,
+    "request": measure_requests,
     "hostile": measure_hostile,
 }
 

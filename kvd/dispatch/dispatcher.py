@@ -13,6 +13,7 @@ import socket
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from random import Random
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kvd.dispatch.deciding import Decider
-from kvd.dispatch.handover import Accepted, HandOver
+from kvd.dispatch.handover import Accepted, HandOver, close_all
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
@@ -50,8 +51,8 @@ have all connections.
 
 LOOK_SECONDS: Final = 0.025
 """
-How often to look whether batches are late and whether workers are open again, while
-there is something to wait for.
+How often to look whether workers are open again, and whether they have taken batches
+that are late, while there is something to wait for.
 """
 
 
@@ -69,12 +70,22 @@ class _HoldingFactory(ServerFactory):
         self._dispatch = dispatch
         self._family = family
 
-    def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
+    def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
         """
-        See `ServerFactory.take_descriptor`.
+        See `ServerFactory.accept`.
         """
-        self._held.append(Accepted(descriptor, self._family))
-        return True
+        raw: Any = listener
+        accepted = 0
+        try:
+            while accepted < count:
+                descriptor, _ = raw._accept()
+                self._held.append((descriptor, self._family))
+                accepted += 1
+        except OSError:
+            # An error of this process comes again.
+            if not accepted:
+                raise
+        return accepted, -1, None
 
     def batch_accepted(self) -> None:
         """
@@ -121,6 +132,7 @@ class Dispatcher:
         """May change."""
         self._reactor = reactor
         self._hands: dict[int, HandOver] = {}
+        self._numbers = count(1)
         self._joining: dict[int, Any] = {}
         self._open: tuple[int, ...] = ()
         self._held: deque[Accepted] = deque()
@@ -129,6 +141,7 @@ class Dispatcher:
         self._accepting = False
         self._finished = False
         self._look_call: Any = None
+        self._looks_soon = False
         self._delivered: Deferred[None] | None = None
         self._deliver_call: Any = None
         self._ports: dict[tuple[int, int], Port] = {}
@@ -191,7 +204,7 @@ class Dispatcher:
         """
         self._joining.pop(worker, None)
         try:
-            self._hands[worker] = HandOver(channel)
+            self._hands[worker] = HandOver(channel, self._numbers)
         except OSError as error:
             self._log.error(
                 "worker {worker} gets no connections for now: {error}",
@@ -256,7 +269,10 @@ class Dispatcher:
         See `Distribution`.
         """
         hand = self._hands.get(worker)
-        return 0 if hand is None else hand.waiting
+        if hand is None:
+            return 0
+        hand.written(*self._scoreboard.batches(worker))
+        return hand.waiting
 
     # -- dispatching ----------------------------------------------------------
 
@@ -270,6 +286,7 @@ class Dispatcher:
         """
         Hand over the held connections, as long as workers are open.
         """
+        self._read_scoreboard()
         try:
             while self._held and self._open:
                 self._dispatch_batch()
@@ -279,7 +296,9 @@ class Dispatcher:
             self._open = ()
         if self._finished:
             self._check_delivered()
-        self._accept(bool(self._open) and self._accepts)
+        accepting = bool(self._open) and self._accepts
+        if accepting != self._accepting and not self._finished:
+            self._accept(accepting)
         self._look_later()
 
     def _dispatch_batch(self) -> None:
@@ -293,7 +312,7 @@ class Dispatcher:
         for worker, chosen in parts.items():
             hand = self._hands[worker]
             for alike in _by_family(chosen):
-                if not hand.offer(alike, now):
+                if not hand.offer(alike, now, asks=self._finished):
                     self._hold(alike)
             if (
                 not hand.is_open(now)
@@ -343,7 +362,17 @@ class Dispatcher:
             decider.end()
         return chosen
 
+    def _read_scoreboard(self) -> None:
+        """
+        Learn which batches the workers are done with. Connections are counted
+        afterwards: what is no longer on its way has been counted then.
+        """
+        for worker, hand in self._hands.items():
+            if hand.waiting:
+                hand.written(*self._scoreboard.batches(worker))
+
     def _find_open(self) -> None:
+        self._read_scoreboard()
         now = self._reactor.seconds()
         connections = self._scoreboard.connections()
         self._open = tuple(
@@ -354,23 +383,35 @@ class Dispatcher:
         )
 
     def _accept(self, accepting: bool) -> None:
-        if accepting != self._accepting and not self._finished:
-            self._accepting = accepting
-            for port in self._ports.values():
-                if accepting:
-                    port.resumeProducing()
-                else:
-                    port.pauseProducing()
+        self._accepting = accepting
+        for port in self._ports.values():
+            if accepting:
+                port.resumeProducing()
+            else:
+                port.pauseProducing()
 
     # -- late batches ---------------------------------------------------------
 
     def _look_later(self) -> None:
-        if self._look_call is None and (
+        soon = bool(
             self._held
             or len(self._open) < len(self._hands)
-            or any(hand.waiting for hand in self._hands.values())
-        ):
-            self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look)
+            or self._delivered is not None
+        )
+        if self._look_call is not None:
+            if self._looks_soon or not soon:
+                return
+            self._look_call.cancel()
+            self._look_call = None
+        seconds = LOOK_SECONDS
+        if not soon:
+            sent = [since for hand in self._hands.values() if (since := hand.oldest())]
+            if not sent:
+                return
+            late = min(sent) + CREDIT_SECONDS
+            seconds = max(LOOK_SECONDS, late - self._reactor.seconds())
+        self._looks_soon = soon
+        self._look_call = self._reactor.callLater(seconds, self._look)
 
     def _look(self) -> None:
         self._look_call = None
@@ -459,8 +500,7 @@ class Dispatcher:
         self._close_held()
 
     def _close_held(self) -> None:
-        for connection in self._held:
-            connection.close()
+        close_all(self._held)
         self._held.clear()
 
 
@@ -472,7 +512,9 @@ def _by_family(connections: Sequence[Accepted]) -> Iterable[list[Accepted]]:
     """
     Split connections into lists of one family each; usually there is one family.
     """
+    if len(connections) == 1:
+        return (list(connections),)
     families: dict[int, list[Accepted]] = {}
     for connection in connections:
-        families.setdefault(connection.family, []).append(connection)
+        families.setdefault(connection[1], []).append(connection)
     return families.values()

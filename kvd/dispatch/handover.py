@@ -6,8 +6,14 @@ They travel in batches. With every batch the supervisor adds one credit to a cou
 the process that takes a credit has the batch. So the supervisor can revoke a batch that
 a worker has not touched yet, because it is dead, stopped or slow, and give it to
 another worker; two processes never read from the same connection. The supervisor keeps
-its own descriptor of each connection until the worker has acknowledged the batch:
-closing one of two descriptors tells the client nothing.
+its own descriptor of each connection until the worker is done with the batch: closing
+one of two descriptors tells the client nothing.
+
+The worker acknowledges a batch on the scoreboard, which wakes nobody. The supervisor
+reads it when it dispatches the next connections, or looks for late batches. Only where
+it might wait for that, because the worker has many batches or the batch was revoked,
+the worker sends a message too. (A message for each batch cost a connection that came
+alone as much as its hand-over: the supervisor woke for it.)
 
 ============ ================================= ======================================
 a batch      means                             next
@@ -29,17 +35,25 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import MAX_DESCRIPTORS, Batch, Credits
 
+_DESCRIPTOR: Final = itemgetter(0)
+
 MAX_WAITING: Final = 128
 """
 A worker with this many unacknowledged connections is passed over. A worker with time
 to spare has far fewer; more would wait for it while others might be idle.
+"""
+
+ASK_WAITING: Final = MAX_WAITING // 2
+"""
+With this many unacknowledged connections a worker is asked to acknowledge by message.
 """
 
 BLOCKED_SECONDS: Final = 0.05
@@ -48,21 +62,11 @@ A worker that could not take a batch is passed over for this time.
 """
 
 
-@dataclass(slots=True)
-class Accepted:
-    """
-    A connection that nobody has looked at: what it takes to hand it over.
-    """
-
-    descriptor: int
-    """Owned by this."""
-    family: int
-
-    def close(self) -> None:
-        """
-        Close this process's descriptor, the only one or one of two.
-        """
-        os.close(self.descriptor)
+Accepted = tuple[int, int]
+"""
+A connection that nobody has looked at, as it is handed over: a descriptor, and the
+family of its address. This process owns the descriptor, the only one or one of two.
+"""
 
 
 @dataclass(slots=True)
@@ -77,16 +81,19 @@ class HandOver:
     The supervisor's half.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, numbers: Iterator[int]) -> None:
         """
         Args:
             channel: Of a worker that is ready.
+            numbers: Gives each batch of the daemon a greater number. So what an earlier
+                process has written into the worker's row is about none of these.
         """
         self._channel = channel
+        self._numbers = numbers
         flags = os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC
         self._credits = os.eventfd(0, flags)
         self._batches: deque[_Sent] = deque()
-        self._next = 0
+        self._refused = next(numbers)
         self._revoked = 0
         self._blocked_until = 0.0
         self.leaving = False
@@ -106,7 +113,9 @@ class HandOver:
             and now >= self._blocked_until
         )
 
-    def offer(self, connections: Sequence[Accepted], now: float) -> bool:
+    def offer(
+        self, connections: Sequence[Accepted], now: float, asks: bool = False
+    ) -> bool:
         """
         Send a batch.
 
@@ -114,24 +123,40 @@ class HandOver:
             connections: At most `MAX_DESCRIPTORS`, of one family; owned by
                 this if they are sent.
             now: The time.
+            asks: Whether the worker is to acknowledge it by message in any case.
 
         Returns:
             Whether it is on its way; if not, the worker is not open for a while.
         """
         assert len(connections) <= MAX_DESCRIPTORS
         assert not self._revoked
-        batch = _Sent(self._next, connections, now)
-        message = Batch(batch.number, len(connections), connections[0].family)
+        count = len(connections)
+        batch = _Sent(next(self._numbers), connections, now)
+        message = Batch(
+            batch.number,
+            count,
+            connections[0][1],
+            asks or self.waiting + count >= ASK_WAITING,
+        )
         # First, so that the worker never finds a batch before its credit.
         os.eventfd_write(self._credits, 1)
-        if not self._channel.offer(message, [c.descriptor for c in connections]):
+        if not self._channel.offer(message, list(map(_DESCRIPTOR, connections))):
             os.eventfd_read(self._credits)
             self._blocked_until = now + BLOCKED_SECONDS
             return False
-        self._next += 1
         self._batches.append(batch)
-        self.waiting += len(connections)
+        self.waiting += count
         return True
+
+    def written(self, done: int, refused: int) -> None:
+        """
+        The scoreboard says which batch the worker is done with, and which it has
+        refused last; see `Scoreboard.batches`.
+        """
+        # Another refusal is on its way; until it is here, nobody knows which of the
+        # batches up to `done` are meant.
+        if refused <= self._refused:
+            self.acknowledged(done)
 
     def acknowledged(self, number: int) -> None:
         """
@@ -141,7 +166,7 @@ class HandOver:
             batch = self._batches.popleft()
             if batch.connections:
                 self.waiting -= len(batch.connections)
-                _close_all(batch.connections)
+                close_all(batch.connections)
             else:
                 self._revoked -= 1
 
@@ -155,6 +180,7 @@ class HandOver:
         self.acknowledged(number - 1)
         batch = self._batches.popleft()
         assert number == batch.number
+        self._refused = number
         self.waiting -= len(batch.connections)
         self._blocked_until = now + BLOCKED_SECONDS
         return batch.connections
@@ -199,13 +225,16 @@ class HandOver:
         """
         untaken = self.revoke()
         for batch in self._batches:
-            _close_all(batch.connections)
+            close_all(batch.connections)
         self._batches.clear()
         self.waiting = 0
         os.close(self._credits)
         return untaken
 
 
-def _close_all(connections: Sequence[Accepted]) -> None:
-    for connection in connections:
-        connection.close()
+def close_all(connections: Iterable[Accepted]) -> None:
+    """
+    Close the descriptors of connections.
+    """
+    for descriptor, _ in connections:
+        os.close(descriptor)

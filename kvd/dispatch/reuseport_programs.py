@@ -1,20 +1,19 @@
 """
-Reuseport programs, which choose the socket that a connection goes to among those of an
-address.
+Reuseport programs: BPF programs that choose which of the sockets of an address gets a
+connection.
 
 If a policy has a program, it is attached to each address, and updated whenever a worker
 becomes ready or is lost. If a program is not available, the fallback is the next of
 
 =================================  ====================================================
 the policy's extended program      needs a privilege, or a kernel that asks for none,
-                                   and mostly a socket for each worker
-its program of classic BPF         needs none, but may be forbidden all the same
+                                   and usually a socket for each worker
+its program of classic BPF         needs none, but the kernel may still refuse it
 the kernel's hash                  is always there
 =================================  ====================================================
 
-What an extended program needs is asked for as early as possible
-(`ReuseportPrograms.prepare`), since a daemon may give its privileges up before it
-serves.
+Extended programs are loaded as early as possible (`ReuseportPrograms.prepare`), since a
+daemon may give up its privileges before it serves.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ HASH: Final = "the kernel's hash"
 @dataclass(frozen=True, slots=True)
 class Fallback:
     """
-    What chooses at an address where the policy's own program is not available.
+    What chooses the socket at an address if the policy's own program is not available.
     """
 
     address: str
@@ -63,11 +62,11 @@ class ReuseportPrograms:
         self._groups = groups
         self._scoreboard = scoreboard
         self._chosen: ChosenPolicy | None = None
-        # For each group, and in it for each worker, the sockets that are its.
+        # The sockets of each worker, by group.
         self._own: dict[int, Sequence[Sequence[int]]] = {}
         self._loaded: dict[str, ILoadedProgram] = {}
         self._not_loaded: dict[str, str] = {}
-        # For each group: what was attached last, and why not, where it was refused.
+        # By group: the program that was attached last, and why the kernel refused it.
         self._attached: dict[
             int, tuple[ClassicProgram | LoadedProgram | None, str | None]
         ] = {}
@@ -78,7 +77,7 @@ class ReuseportPrograms:
 
     def prepare(self, chosen: ChosenPolicy) -> None:
         """
-        Have the extended program of a policy, if it has one.
+        Load the extended program of a policy, if it has one.
         """
         name, policy = chosen.name, chosen.policy
         if not IExtendedPolicy.providedBy(policy) or name in self._loaded:
@@ -99,11 +98,11 @@ class ReuseportPrograms:
 
     def switch(self, chosen: ChosenPolicy, ready: Set[int]) -> None:
         """
-        Another policy decides from now on, or another number of workers serves.
+        Change the policy, or the number of workers.
 
         Args:
-            chosen: The policy.
-            ready: The workers.
+            chosen: The policy that decides from now on.
+            ready: The workers that are ready.
         """
         if self._chosen is None or chosen.name != self._chosen.name:
             self._reported.clear()
@@ -113,7 +112,7 @@ class ReuseportPrograms:
         self._own = {
             number: _own(chosen.arrangement.members, len(group.members))
             for number, group in enumerate(self._groups)
-            # Else there is no choice.
+            # With one socket there is no choice.
             if len(group.members) > 1
         }
         self.prepare(chosen)
@@ -121,10 +120,10 @@ class ReuseportPrograms:
 
     def admit(self, ready: Set[int]) -> None:
         """
-        Let connections come to these workers from now on.
+        Assign connections to these workers from now on.
         """
         for number, own in self._own.items():
-            # Before anybody is ready, all that will be.
+            # Before any worker is ready: all that will be.
             workers = ready or range(len(own))
             self._admit(number, {worker: own[worker % len(own)] for worker in workers})
 
@@ -145,10 +144,10 @@ class ReuseportPrograms:
 
     def _extend(self, number: int, sockets: Mapping[int, Sequence[int]]) -> str | None:
         """
-        Have the policy's extended program choose.
+        Attach the policy's extended program.
 
         Returns:
-            None; or why it does not.
+            None, or why that is not possible.
         """
         assert self._chosen is not None
         if number in self._without_extended:
@@ -172,14 +171,14 @@ class ReuseportPrograms:
         self, number: int, sockets: Mapping[int, Sequence[int]]
     ) -> ClassicProgram | None:
         """
-        The program of classic BPF that chooses, or None: the hash is meant.
+        The program of classic BPF that chooses; None for the kernel's hash.
         """
         assert self._chosen is not None
         policy = self._chosen.policy
         members = sorted({member for own in sockets.values() for member in own})
         there = len(self._groups[number].members)
         if not members:
-            # The supervisor accepts.
+            # The supervisor accepts from all of them.
             members = list(range(min(there, self._chosen.arrangement.group_size)))
         if IProgramPolicy.providedBy(policy):
             try:
@@ -187,7 +186,8 @@ class ReuseportPrograms:
                 return program
             except Exception:
                 self._log.failure(
-                    "policy {name} has no program for its sockets; chance chooses",
+                    "policy {name} has no program for its sockets; the choice is"
+                    " random",
                     name=self._chosen.name,
                 )
         elif len(members) == there:
@@ -199,7 +199,7 @@ class ReuseportPrograms:
     ) -> str | None:
         """
         Returns:
-            None; or why it is not possible.
+            None, or why it is not possible.
         """
         if number in self._attached and self._attached[number][0] == program:
             return self._attached[number][1]
@@ -214,7 +214,7 @@ class ReuseportPrograms:
     def _use_fallback(self, number: int, by: str, reason: str) -> None:
         assert self._chosen is not None
         if self._chosen.arrangement.kernel_chooses:
-            # Else the supervisor takes connections from whichever socket.
+            # Otherwise the supervisor accepts from all sockets.
             address = str(self._groups[number].address)
             self._fallbacks[number] = Fallback(address, by, reason)
         if IProgramPolicy.providedBy(self._chosen.policy):
@@ -222,15 +222,14 @@ class ReuseportPrograms:
         elif not self._reported_unsteered:
             self._reported_unsteered = True
             self._log.warn(
-                "{reason}, by which policy {policy} would keep connections to the"
-                " sockets that are meant: its hash is used instead, and whoever looks"
-                " after the other sockets serves what comes into them",
+                "{reason}; policy {policy} needs one to use only some of the sockets:"
+                " the kernel's hash uses all of them, and other workers serve the rest",
                 reason=reason,
                 policy=self._chosen.name,
             )
 
     def _report_fallback(self, by: str, reason: str) -> None:
-        # Once for all addresses, and not again when workers come and go.
+        # Once for all addresses, and not again when workers are replaced.
         if (by, reason) not in self._reported:
             self._reported.add((by, reason))
             assert self._chosen is not None
@@ -245,21 +244,21 @@ class ReuseportPrograms:
     @property
     def fallbacks(self) -> Sequence[Fallback]:
         """
-        The addresses where the policy's own program is not in force.
+        The addresses at which the policy's own program is not in force.
         """
         return list(self._fallbacks.values())
 
     @property
     def look_seconds(self) -> float | None:
         """
-        How often the program in force wants `look`; None: never.
+        The interval at which the program in force needs `look`; None: never.
         """
         program = self._in_force()
         return None if program is None else program.look_seconds
 
     def look(self) -> None:
         """
-        Have the program in force compare what it counted with what waits.
+        Let the program in force compare its counts with the kernel's queues.
         """
         program = self._in_force()
         if program is not None:
@@ -267,7 +266,7 @@ class ReuseportPrograms:
 
     def _in_force(self) -> ILoadedProgram | None:
         """
-        The extended program that chooses somewhere.
+        The extended program that is attached to a group, if there is one.
         """
         assert self._chosen is not None
         program = self._loaded.get(self._chosen.name)
@@ -285,7 +284,7 @@ class ReuseportPrograms:
 
     def close(self) -> None:
         """
-        Let go of all programs.
+        Close all programs.
         """
         for program in self._loaded.values():
             program.close()
@@ -294,7 +293,7 @@ class ReuseportPrograms:
 
 def _own(members: Sequence[Collection[int]], there: int) -> Sequence[Sequence[int]]:
     """
-    For each worker the sockets that are its, where there are so many.
+    The sockets of each worker, if there are so many.
     """
     return [sorted(member % there for member in own) for own in members]
 

@@ -31,9 +31,9 @@ from kvd.dispatch.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
 from kvd.net.bpf import create_map
 
 WORD_BYTES: Final = 8
-ROW_WORDS: Final = 64
+ROW_WORDS: Final = 80
 """
-Eight cache lines of 64 bytes, a whole number of the pairs that x86 prefetches
+Ten cache lines of 64 bytes, a whole number of the pairs that x86 prefetches
 together.
 """
 
@@ -55,8 +55,10 @@ that reads this many rows at once stays within it.
     _BEAT,
     _STARTS,
     _SERVING,  # seconds, as a float of 64 bits
+    _BATCH,
+    _REFUSED,
     _LATENCY,
-) = range(12)
+) = range(14)
 _DELAY = _LATENCY + BUCKETS
 assert _DELAY + BUCKETS <= ROW_WORDS
 
@@ -207,6 +209,20 @@ class Row:
         A connection has ended.
         """
         self._words[OPEN] -= 1
+
+    def batch_done(self, number: int) -> None:
+        """
+        The worker is done with all batches of connections up to this one, except for
+        those that it has refused.
+        """
+        self._words[_BATCH] = number
+
+    def batch_refused(self, number: int) -> None:
+        """
+        The worker refuses a batch of connections, and has not called `batch_done` for
+        it yet.
+        """
+        self._words[_REFUSED] = number
 
     def began(self) -> None:
         """
@@ -438,21 +454,32 @@ class Scoreboard:
         """
         return int(self._words[(worker + 1) * ROW_WORDS + ACCEPTED])
 
+    def batches(self, worker: int) -> tuple[int, int]:
+        """
+        The last batch of connections that a worker is done with, and the last that it
+        refused, of all processes with this worker number. Whoever reads `connections`
+        afterwards finds the connections of the first.
+        """
+        start = (worker + 1) * ROW_WORDS
+        # In this order: what it refused was written before.
+        done = self._words[start + _BATCH]
+        return done, self._words[start + _REFUSED]
+
     def connections(self) -> list[int]:
         """
         The open connections of each worker.
         """
-        return self._column(OPEN, self.workers)
+        return self._column(OPEN, self._words[_IN_USE])
 
     def requests(self) -> list[int]:
         """
         The requests in progress of each worker.
         """
-        return self._in_progress(self.workers)
+        return self._in_progress(self._words[_IN_USE])
 
     def _in_progress(self, count: int) -> list[int]:
         begun, done = self._column(BEGUN, count), self._column(DONE, count)
-        return [max(0, b - d) for b, d in zip(begun, done, strict=True)]
+        return [b - d if b > d else 0 for b, d in zip(begun, done, strict=True)]
 
     def _row(self, worker: int) -> memoryview:
         start = (worker + 1) * ROW_WORDS

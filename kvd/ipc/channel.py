@@ -44,7 +44,6 @@ class Channel(FileDescriptor):
         received: Callable[[Message, list[int]], None],
         lost: Callable[[], None],
         reactor: Any,
-        read_complete: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -53,14 +52,12 @@ class Channel(FileDescriptor):
                 owns the descriptors.
             lost: Called once, when the other side is gone; not after `close`.
             reactor: Watches the socket.
-            read_complete: Called when every message that had arrived is read.
         """
         super().__init__(reactor)
         sock.setblocking(False)
         self._sock = sock
         self._received = received
         self._lost = lost
-        self._read_complete = read_complete
         self._queue: deque[tuple[Message, list[int]]] = deque()
         self._open = True
         self.startReading()
@@ -138,7 +135,6 @@ class Channel(FileDescriptor):
             try:
                 came = receive(self._sock)
             except BlockingIOError:
-                self._read_complete()
                 return
             except BadMessage:
                 self._log.failure("a control message was not understood")

@@ -56,6 +56,13 @@ The most descriptors in one message. The kernel allows 253 (unix(7)); beyond 64,
 cost of a message is negligible beside that of its descriptors.
 """
 
+# As plain integers: an operation on an enumeration is five calls in Python.
+_SOL_SOCKET: Final = int(socket.SOL_SOCKET)
+_SCM_RIGHTS: Final = int(socket.SCM_RIGHTS)
+_MSG_TRUNC: Final = int(socket.MSG_TRUNC)
+_MSG_CTRUNC: Final = int(socket.MSG_CTRUNC)
+_MSG_CMSG_CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+
 _INT_BYTES: Final = array("i").itemsize
 _DESCRIPTORS_SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_BYTES)
 
@@ -151,10 +158,13 @@ class Batch:
     """
 
     number: int
-    """Counted from 0 for each worker process."""
+    """Greater than that of any batch that was sent before, to whichever worker."""
     connections: int
     family: int
     """As in `socket.socket`."""
+    asks: bool
+    """Whether the worker is to send `Acknowledged` when it is done with it. It always
+    writes that on the scoreboard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +220,7 @@ class Leaving:
 class Acknowledged:
     """
     The worker is done with all batches up to this one: it serves them, or found no
-    credit for them.
+    credit for them. Sent if the supervisor may wait for it.
     """
 
     batch: int
@@ -267,7 +277,11 @@ for _kind in (Message, *get_args(Message)):
 # By the first byte, with which no JSON begins: the type, how its fields are packed, and
 # how to get them.
 _PACKED: Final[dict[int, tuple[type[Any], struct.Struct, Callable[[Any], Any]]]] = {
-    1: (Batch, struct.Struct("=BQII"), attrgetter("number", "connections", "family")),
+    1: (
+        Batch,
+        struct.Struct("=BQII?"),
+        attrgetter("number", "connections", "family", "asks"),
+    ),
     2: (Acknowledged, struct.Struct("=BQ"), lambda message: (message.batch,)),
     3: (Refused, struct.Struct("=BQ"), lambda message: (message.batch,)),
 }
@@ -334,7 +348,8 @@ def send(
     data = encode(message)
     if len(data) > MAX_BYTES:
         raise BadMessage(f"too long, with {len(data)} bytes: {data[:200]!r}")
-    socket.send_fds(sock, [data], list(descriptors))
+    rights = [(_SOL_SOCKET, _SCM_RIGHTS, array("i", descriptors))]
+    sock.sendmsg([data], rights if descriptors else ())
 
 
 def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
@@ -360,13 +375,13 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
     if not data:
         return None
     try:
-        if flags & socket.MSG_TRUNC:
+        if flags & _MSG_TRUNC:
             raise BadMessage("a message came cut off")
         message = decode(data)
     except BadMessage:
         _close_all(descriptors)
         raise
-    if flags & socket.MSG_CTRUNC:
+    if flags & _MSG_CTRUNC:
         _close_all(descriptors)
         return message, []
     return message, descriptors
@@ -378,7 +393,7 @@ def _receive_datagram(
     # Not socket.recv_fds, which ignores its flags (Python 3.11): processes forked
     # meanwhile would inherit the descriptors.
     data, ancillary, flags, _ = sock.recvmsg(
-        MAX_BYTES, _DESCRIPTORS_SPACE, socket.MSG_CMSG_CLOEXEC
+        MAX_BYTES, _DESCRIPTORS_SPACE, _MSG_CMSG_CLOEXEC
     )
     return data, ancillary, flags
 
@@ -391,7 +406,7 @@ def _close_all(descriptors: Sequence[int]) -> None:
 def _descriptors_in(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
     descriptors = array("i")
     for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+        if level == _SOL_SOCKET and kind == _SCM_RIGHTS:
             # A truncated message may end within a number.
             descriptors.frombytes(data[: len(data) - len(data) % _INT_BYTES])
     return list(descriptors)

@@ -4,6 +4,7 @@ What is compiled of kvd, and how it is found.
 kvd is whole without it: each of these modules does what Python code elsewhere does
 too, faster. ``splice.c`` belongs to `kvd.net.splice`; all other files are one module,
 which belongs to `kvd.http.fast_path`, and ``fast_path.c`` says what it does.
+`kvd.http.wire.fields` calls its ``fields.c`` too.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#define LATELY_US 60000000ULL       /* as kvd.store.epochs */
 /* These three as kvd.store.tree. */
 #define SPARE_SHARE 16
 #define SPARE_BYTES (1ULL << 30)
@@ -30,15 +31,41 @@ find_lock(FastPath *self)
 }
 
 /*
- * Whether the file of locks is still the one that is found by its name. Who opens it
- * after somebody has replaced it locks another one.
+ * Whether the file of locks is still the one that is found by its name, and its status.
+ * Who opens it after somebody has replaced it locks another one.
  */
 static int
-is_found(int root, dev_t device, ino_t inode)
+is_found(const FastPath *self, struct stat *status)
 {
+    return fstatat(self->root, LOCK_PATH, status, AT_SYMLINK_NOFOLLOW) == 0
+        && status->st_ino == self->lock_inode && status->st_dev == self->lock_device;
+}
+
+/* The current epoch; 0 for none (kvd.store.epochs). */
+static long
+epoch_of(const FastPath *self, const struct stat *lock)
+{
+    long fraction = self->has_epochs ? lock->st_mtim.tv_nsec : 0;
+    return fraction % 1000 ? fraction : 0;
+}
+
+/*
+ * Whether no sync has begun since a value was published that is now replaced.
+ *
+ * `epoch` is the one at its replacement, `value_epoch` that of the value.
+ */
+static int
+is_unsynced(const FastPath *self, long epoch, long value_epoch,
+            unsigned long long published_us)
+{
+    if (epoch == 0 || value_epoch != epoch)
+        return 0;
     struct stat status;
-    return fstatat(root, LOCK_PATH, &status, AT_SYMLINK_NOFOLLOW) == 0
-        && status.st_ino == inode && status.st_dev == device;
+    struct timespec time;
+    clock_gettime(CLOCK_REALTIME, &time);
+    unsigned long long now_us = microseconds(time);
+    return now_us >= published_us && now_us - published_us < LATELY_US
+        && fstat(self->lock, &status) == 0 && epoch_of(self, &status) == epoch;
 }
 
 static int
@@ -73,10 +100,10 @@ has_room(int root, Py_ssize_t length, int keeps, unsigned long long *room)
 /*
  * Give a written file its key's name, while the key is locked.
  *
- * With `keeps`, what it replaces gets the upload's name and stays; `room` says how much
- * there is.
+ * With `keeps`, what it replaces gets the upload's name and stays, unless no sync has
+ * begun since it was published; `room` says how much there is.
  *
- * Returns 1 if it replaced a value, 0 if there was none, -1 if it was not done.
+ * Returns CREATED, REPLACED, KEPT if what it replaced stays; -1 if it was not done.
  */
 static int
 place(const FastPath *self, const char *upload, int file, Py_ssize_t length,
@@ -86,20 +113,26 @@ place(const FastPath *self, const char *upload, int file, Py_ssize_t length,
     if (set_lock(self->lock, F_WRLCK, offset) < 0)
         return -1;
     unsigned long long earliest_us = 0, bytes = 0;
+    long epoch = 0, value_epoch = 0;
     int replaces = -1;
-    if (is_found(self->root, self->lock_device, self->lock_inode))
-        replaces = has_value(folder, name, &earliest_us, &bytes);
+    struct stat status;
+    if (is_found(self, &status)) {
+        epoch = epoch_of(self, &status);
+        replaces = has_value(folder, name, &earliest_us, &value_epoch, &bytes);
+    }
     if (replaces > 0 && keeps && bytes > room / SPARE_TIMES)
         replaces = -1;
-    if (replaces >= 0 && seal(file, id, length, lines, earliest_us) < 0)
+    if (replaces >= 0 && seal(file, id, length, lines, earliest_us, epoch) < 0)
         replaces = -1;
     if (replaces >= 0) {
         if (replaces && (keeps || self->exchanges)) {
             if (renameat2(self->uploads, upload, folder, name, RENAME_EXCHANGE) < 0)
                 replaces = -1;
-            else if (!keeps)
+            else if (!keeps || is_unsynced(self, epoch, value_epoch, earliest_us))
                 /* Left over if that fails: swept with the folder. */
                 unlinkat(self->uploads, upload, 0);
+            else
+                replaces = KEPT;
         } else if (renameat(self->uploads, upload, folder, name) < 0)
             replaces = -1;
     }

@@ -57,7 +57,7 @@ name_upload(FastPath *self, char *upload, const char *key, int keeps)
 static int
 keep(FastPath *self, PyObject *key, const char *upload, int replaced)
 {
-    if (!replaced)
+    if (replaced != KEPT)
         return PyDict_SetItem(self->kept, self->nothing, self->nothing);
     PyObject *name = PyBytes_FromString(upload);
     if (name == NULL)
@@ -94,7 +94,7 @@ lock_offset(FastPath *self, PyObject *key, long long *offset)
 /* Returns as `serve_get`. */
 int
 serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
-          const char *body, Py_ssize_t received, double began)
+          const char *body, Py_ssize_t length, Py_ssize_t received, double began)
 {
     char name[MAX_KEY_BYTES + 1], id[ID_TEXT], head[HEAD_ROOM];
     long long offset;
@@ -116,8 +116,8 @@ serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
     if (!name_upload(self, upload, name, keeps))
         return 0;
     Py_BEGIN_ALLOW_THREADS
-    replaced = publish(self, upload, name, body, template->length, template->lines, id,
-                       offset, keeps);
+    replaced = publish(self, upload, name, body, length, template->lines, id, offset,
+                       keeps);
     Py_END_ALLOW_THREADS
     if (replaced < 0)
         return 0;
@@ -133,8 +133,7 @@ serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
     if (sent < 0)
         return -1;
     self->status = replaced ? template->replaced_status : template->created_status;
-    self->method_is_put = 1;
-    self->body_bytes = template->length;
+    self->body_bytes = length;
     self->moved_bytes = received + sent;
     self->seconds = now() - began;
     count(self, received, sent);

@@ -10,7 +10,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-#define MAX_TEMPLATES 256
 /* Longer segments of a key are Python's. */
 #define MAX_SEGMENT_BYTES 200
 
@@ -49,41 +48,6 @@ key_bytes(const char *text, const char *end, Py_ssize_t most)
     return at - text;
 }
 
-/*
- * The template of a head, looked up by all of the head but the target. A new
- * reference; None for a head that is left to Python.
- */
-static PyObject *
-template_of(FastPath *self, const char *head, Py_ssize_t line, Py_ssize_t rest,
-            Py_ssize_t size)
-{
-    PyObject *shape = PyBytes_FromStringAndSize(NULL, line + size - rest);
-    if (shape == NULL)
-        return NULL;
-    memcpy(PyBytes_AsString(shape), head, (size_t)line);
-    memcpy(PyBytes_AsString(shape) + line, head + rest, (size_t)(size - rest));
-    PyObject *template = PyDict_GetItemWithError(self->templates, shape);
-    if (template != NULL || PyErr_Occurred()) {
-        Py_XINCREF(template);
-        Py_DECREF(shape);
-        return template;
-    }
-    template = PyObject_CallFunction(self->make_template, "y#", head, size);
-    if (template != NULL && template != Py_None
-        && !Py_IS_TYPE(template, HeadTemplateType)) {
-        PyErr_SetString(PyExc_TypeError, "make_template gave no template");
-        Py_CLEAR(template);
-    }
-    if (template != NULL) {
-        if (PyDict_Size(self->templates) >= MAX_TEMPLATES)
-            PyDict_Clear(self->templates);
-        if (PyDict_SetItem(self->templates, shape, template) < 0)
-            Py_CLEAR(template);
-    }
-    Py_DECREF(shape);
-    return template;
-}
-
 /* Whether a connection can be closed now without loss; as kvd.net.transport.is_settled. */
 static int
 is_settled(int socket)
@@ -99,12 +63,12 @@ is_settled(int socket)
 }
 
 /* Returns as `serve` does. */
-PyObject *
-serve_one(FastPath *self, int socket)
+static PyObject *
+serve_request(FastPath *self, int socket)
 {
     char *data = self->buffer;
     /* Of a connection that nobody got to care for: never another's. */
-    Py_CLEAR(self->unsent);
+    drop_rest(self);
     /* A socket that was only just accepted may be a blocking one. */
     ssize_t size = recv(socket, data, BUFFER_BYTES, MSG_DONTWAIT);
     if (size < 0) {
@@ -113,41 +77,58 @@ serve_one(FastPath *self, int socket)
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     double began = now();
-    /* "GET /" or "PUT /", then a key, " HTTP/1.1" and fields. */
-    if (size < 16 || (memcmp(data, "GET /", 5) && memcmp(data, "PUT /", 5)))
+    /* A method and a slash, then a key, " HTTP/1.1" and fields. */
+    if (size < 16)
+        goto other;
+    Py_ssize_t line = 5;
+    if (memcmp(data, "HEAD /", 6) == 0)
+        line = 6;
+    else if (memcmp(data, "GET /", 5) && memcmp(data, "PUT /", 5))
         goto other;
     char *end = memmem(data, (size_t)Py_MIN(size, self->most_head), "\r\n\r\n", 4);
     if (end == NULL)
         goto other;
     Py_ssize_t head = end + 4 - data;
-    Py_ssize_t length = key_bytes(data + 5, end, self->most_key);
+    Py_ssize_t length = key_bytes(data + line, end, self->most_key);
     if (length == 0)
         goto other;
 
+    char shape[MAX_HEAD_BYTES];
+    Varying varying;
+    Py_ssize_t shape_bytes
+        = cut_head(shape, data, line, line + length, head, varying.texts);
+    if (shape_bytes == 0 || !read_varying(&varying))
+        goto other;
+    /* Incomplete, or with another request behind it. */
+    Py_ssize_t body = varying.body_bytes;
+    if (size != head + body)
+        goto other;
+
     int served = 0, keep = 0;
-    PyObject *template = template_of(self, data, 5, 5 + length, head);
+    PyObject *template = template_of(self, shape, shape_bytes, data, head);
     if (template == NULL)
         return NULL;
-    if (template != Py_None) {
-        HeadTemplate *known = (HeadTemplate *)template;
+    HeadTemplate *known = template == Py_None ? NULL : (HeadTemplate *)template;
+    if (known != NULL && body <= known->most_bytes) {
         keep = known->keep;
-        if (size == head + known->length) {
-            PyObject *key = PyBytes_FromStringAndSize(data + 5, length);
-            if (key == NULL)
-                served = -1;
-            else if (known->is_put)
-                served = serve_put(self, socket, known, key, data + head, size,
-                                   began);
-            else
-                served = serve_get(self, socket, known, key, size, began);
-            Py_XDECREF(key);
-        }
+        PyObject *key = PyBytes_FromStringAndSize(data + line, length);
+        if (key == NULL)
+            served = -1;
+        else if (known->is_put)
+            served = serve_put(self, socket, known, key, data + head, body, size, began);
+        else
+            served = serve_get(self, socket, known, &varying, key, size, began);
+        Py_XDECREF(key);
     }
     Py_DECREF(template);
     if (served < 0)
         return NULL;
     if (served) {
+        self->method_bytes = line - 2;
         self->target_bytes = length + 1;
+        self->head_bytes = head;
+        if (self->rest_file >= 0)
+            return PyLong_FromLong(SERVED | REMAINS);
         int outcome = SERVED;
         if (!keep)
             outcome |= is_settled(socket) ? CLOSES : CLOSES | LINGERS;
@@ -157,4 +138,21 @@ serve_one(FastPath *self, int socket)
     }
 other:
     return PyBytes_FromStringAndSize(data, size);
+}
+
+/*
+ * Serve what came, once: where the global lock is released, another thread must not come
+ * in.
+ */
+PyObject *
+serve_one(FastPath *self, int socket)
+{
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "a request is being served already");
+        return NULL;
+    }
+    self->busy = 1;
+    PyObject *outcome = serve_request(self, socket);
+    self->busy = 0;
+    return outcome;
 }

@@ -1,8 +1,15 @@
 /*
- * Head templates: what Python has decided about a request, but for its key and its body.
+ * Head templates: what Python has decided about a request, but for its key, its body and
+ * the varying fields.
+ *
+ * The last ones are remembered, in two generations: what is asked for again belongs to the
+ * newer one, and when that is full, the older one is forgotten. So a template that is in
+ * use stays, whatever else one client may come up with.
  */
 
 #include "fast_path.h"
+
+#define MAX_TEMPLATES 256       /* of both generations */
 
 PyTypeObject *HeadTemplateType;
 
@@ -12,6 +19,8 @@ HeadTemplate_dealloc(HeadTemplate *self)
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     Py_XDECREF(self->tail);
     Py_XDECREF(self->lines);
+    for (int i = 0; i < 4; i++)
+        Py_XDECREF(self->missing[i]);
     for (int i = 0; i < 3; i++) {
         Py_XDECREF(self->created[i]);
         Py_XDECREF(self->replaced[i]);
@@ -45,15 +54,31 @@ new_template(void)
 PyObject *
 get_template(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    int keep;
-    PyObject *tail;
-    if (!PyArg_ParseTuple(args, "pS:get_template", &keep, &tail))
+    int is_head, keep, has_ranges;
+    PyObject *outcomes, *tail, *missing[4];
+    if (!PyArg_ParseTuple(args, "pppO!S(SSSS):get_template", &is_head, &keep, &has_ranges,
+                          &PyTuple_Type, &outcomes, &tail, &missing[0], &missing[1],
+                          &missing[2], &missing[3]))
         return NULL;
+    if (PyTuple_Size(outcomes) != OUTCOMES) {
+        PyErr_SetString(PyExc_ValueError, "there are more outcomes, or fewer");
+        return NULL;
+    }
     HeadTemplate *template = new_template();
     if (template == NULL)
         return NULL;
+    template->is_head = is_head;
     template->keep = keep;
+    template->has_ranges = has_ranges;
+    for (int i = 0; i < OUTCOMES; i++)
+        template->outcomes[i] = (int)PyLong_AsLong(PyTuple_GetItem(outcomes, i));
+    if (PyErr_Occurred()) {
+        Py_DECREF((PyObject *)template);
+        return NULL;
+    }
     template->tail = Py_NewRef(tail);
+    for (int i = 0; i < 4; i++)
+        template->missing[i] = Py_NewRef(missing[i]);
     return (PyObject *)template;
 }
 
@@ -61,9 +86,9 @@ PyObject *
 put_template(PyObject *Py_UNUSED(module), PyObject *args)
 {
     int keep, created_status, replaced_status;
-    Py_ssize_t length;
+    Py_ssize_t most_bytes;
     PyObject *lines, *created[3], *replaced[3];
-    if (!PyArg_ParseTuple(args, "pnSi(SSS)i(SSS):put_template", &keep, &length, &lines,
+    if (!PyArg_ParseTuple(args, "pnSi(SSS)i(SSS):put_template", &keep, &most_bytes, &lines,
                           &created_status, &created[0], &created[1], &created[2],
                           &replaced_status, &replaced[0], &replaced[1],
                           &replaced[2]))
@@ -71,7 +96,7 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
     Py_ssize_t most = HEAD_ROOM - DATE_BYTES - ID_TEXT;
     for (int i = 0; i < 3; i++)
         most -= Py_MAX(PyBytes_Size(created[i]), PyBytes_Size(replaced[i]));
-    if (most < 0 || length < 0
+    if (most < 0 || most_bytes < 0
         || PyBytes_Size(lines) > ATTRIBUTE_BYTES - ATTRIBUTE_LINE_BYTES) {
         PyErr_SetString(PyExc_ValueError, "no room for a part of this template");
         return NULL;
@@ -81,7 +106,7 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
         return NULL;
     template->is_put = 1;
     template->keep = keep;
-    template->length = length;
+    template->most_bytes = most_bytes;
     template->created_status = created_status;
     template->replaced_status = replaced_status;
     template->lines = Py_NewRef(lines);
@@ -90,4 +115,48 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
         template->replaced[i] = Py_NewRef(replaced[i]);
     }
     return (PyObject *)template;
+}
+
+static int
+remember(FastPath *self, PyObject *shape, PyObject *template)
+{
+    if (PyDict_Size(self->templates) >= MAX_TEMPLATES / 2) {
+        PyObject *oldest = self->older_templates;
+        self->older_templates = self->templates;
+        self->templates = oldest;
+        PyDict_Clear(oldest);
+    }
+    return PyDict_SetItem(self->templates, shape, template);
+}
+
+/*
+ * The template of a head. A new reference; None for a head that is left to Python.
+ */
+PyObject *
+template_of(FastPath *self, const char *shape, Py_ssize_t shape_bytes,
+            const char *head, Py_ssize_t head_bytes)
+{
+    PyObject *key = PyBytes_FromStringAndSize(shape, shape_bytes);
+    if (key == NULL)
+        return NULL;
+    PyObject *template = PyDict_GetItemWithError(self->templates, key);
+    if (template != NULL) {
+        Py_DECREF(key);
+        return Py_NewRef(template);
+    }
+    if (!PyErr_Occurred())
+        template = PyDict_GetItemWithError(self->older_templates, key);
+    if (template != NULL)
+        Py_INCREF(template);
+    else if (!PyErr_Occurred())
+        template = PyObject_CallFunction(self->make_template, "y#", head, head_bytes);
+    if (template != NULL && template != Py_None
+        && !Py_IS_TYPE(template, HeadTemplateType)) {
+        PyErr_SetString(PyExc_TypeError, "make_template gave no template");
+        Py_CLEAR(template);
+    }
+    if (template != NULL && remember(self, key, template) < 0)
+        Py_CLEAR(template);
+    Py_DECREF(key);
+    return template;
 }

@@ -28,6 +28,7 @@ from typing import Final
 
 _EXT4_SUPER_MAGIC: Final = 0xEF53
 _XFS_SUPER_MAGIC: Final = 0x58465342
+_BTRFS_SUPER_MAGIC: Final = 0x9123683E
 _TMPFS_MAGIC: Final = 0x01021994
 _RAMFS_MAGIC: Final = 0x858458F6
 _NFS_SUPER_MAGIC: Final = 0x6969
@@ -62,6 +63,18 @@ def reports_unwritten_parts(folder: int) -> bool:
     (`kvd.store.unwritten`).
     """
     return _magic_of(folder) in (_EXT4_SUPER_MAGIC, _XFS_SUPER_MAGIC)
+
+
+def is_of_one_machine(folder: int) -> bool:
+    """
+    Whether only one machine can have the file system of a folder mounted, so that all
+    processes see the same times of a file.
+    """
+    return _magic_of(folder) in (
+        _EXT4_SUPER_MAGIC,
+        _XFS_SUPER_MAGIC,
+        _BTRFS_SUPER_MAGIC,
+    )
 
 
 def is_on_a_disk(folder: int) -> bool:

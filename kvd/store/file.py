@@ -35,7 +35,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from kvd.errors import KeyAbsent, StoreFull, StoreUnusable
+from kvd.errors import StoreFull, StoreUnusable
 from kvd.interfaces import (
     Answer,
     IStore,
@@ -46,13 +46,13 @@ from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import NO_METADATA, Metadata, ValueInfo
 from kvd.settings import DEFAULT_MODES, Durability, Modes
-from kvd.store.exchange import is_on_a_disk
-from kvd.store.faults import fault_of
+from kvd.store.epochs import Epochs
+from kvd.store.exchange import is_of_one_machine, is_on_a_disk
+from kvd.store.faults import absence, fault_of
 from kvd.store.folders import split
 from kvd.store.hidden import open_hidden, renew_hidden
 from kvd.store.listing import FileListing
 from kvd.store.locks import KeyLocks, LockFile
-from kvd.store.recent import RecentValues
 from kvd.store.sync import Syncs
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, UploadContext
@@ -80,7 +80,8 @@ class FastPathState:
     """Whether values are replaced by exchanging names; see `kvd.store.exchange`."""
     kept: dict[Key, bytes] | None
     """The names of replaced values that are kept; see `kvd.store.writeback`."""
-    recent: RecentValues
+    has_epochs: bool
+    """Whether an epoch says which values are not kept; see `kvd.store.epochs`."""
     uploads: UploadFolder
     file_mode: int
     """The mode of a value in a folder that confers no other."""
@@ -138,22 +139,30 @@ class FileStore:
                 renew = partial(renew_hidden, self._root, hidden, modes.folder)
                 uploads = UploadFolder(hidden, modes, renew)
                 opened.callback(uploads.close)
-            recent = self._recent = RecentValues(self._root)
-            opened.callback(recent.close)
             self._opened = opened.pop_all()
         tree = self._tree = Tree(self._root, modes)
         self._locks = KeyLocks(lock, clock, self._underway)
         self._restore(left)
         self._writeback = None
         if writes_back and is_on_a_disk(self._root):
-            self._writeback = Writeback(self._root, uploads, left, clock, off_reactor)
+            epochs = _epochs(self._root, lock)
+            self._writeback = Writeback(
+                self._root, uploads, left, clock, off_reactor, epochs
+            )
             if durability == "process":
                 tree.kept = self._writeback.kept
+                tree.epochs = epochs
         else:
             for each in left:
                 each.release()
         self.fast_path_state = FastPathState(
-            self._root, lock, tree.exchanges, tree.kept, recent, uploads, modes.file
+            self._root,
+            lock,
+            tree.exchanges,
+            tree.kept,
+            tree.epochs is not None,
+            uploads,
+            modes.file,
         )
         self._syncs = None
         if durability == "disk":
@@ -225,19 +234,13 @@ class FileStore:
             raise fault_of(error, sentence) from error
 
     def open(self, key: Key) -> IValue:
-        recent = self._recent.find(key)
-        if recent is not None:
-            return recent
-        value = None
         try:
             value = self._tree.open(key)
-            if value is None:
-                raise KeyAbsent(f"/{escape(key)} has no value.")
-            return self._recent.kept(key, value)
         except OSError as error:
-            if value is not None:
-                value.close()
             raise fault_of(error, f"/{escape(key)} cannot be opened") from error
+        if value is None:
+            raise absence(key)
+        return value
 
     def stat(self, key: Key) -> ValueInfo:
         value = self.open(key)
@@ -310,7 +313,7 @@ class FileStore:
             self._tree.remove(key, conditions)
         except OSError as error:
             if is_absence(error):  # Removed by a program that takes no locks.
-                raise KeyAbsent(f"/{escape(key)} has no value.") from error
+                raise absence(key) from error
             raise fault_of(error, f"/{escape(key)} cannot be removed") from error
 
     async def _remove_on_disk(
@@ -318,6 +321,15 @@ class FileStore:
     ) -> None:
         await resolved(answer)
         await syncs.folders(split(key)[0])
+
+
+def _epochs(root: int, lock: LockFile) -> Epochs | None:
+    if not is_of_one_machine(root):
+        return None
+    try:
+        return Epochs(lock.descriptor)
+    except OSError:
+        return None  # The sync will fail, too, and say why.
 
 
 def open_root(path: str | int) -> int:

@@ -31,6 +31,7 @@ import os
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Final, TypeVar
 
@@ -42,6 +43,7 @@ from kvd.interfaces import Answer
 from kvd.model.keys import Key, escape
 from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.conferring import conferred
+from kvd.store.epochs import begin_epoch
 from kvd.store.faults import fault_of
 from kvd.store.hidden import HIDDEN_NAME, open_hidden
 from kvd.store.waiting import Underway
@@ -128,6 +130,9 @@ class LockFile:
         """
         descriptor = self._open()
         try:
+            # The next sync of this process will be known by the new file only.
+            with suppress(OSError):
+                begin_epoch(self.descriptor)
             os.dup2(descriptor, self.descriptor, inheritable=False)
         finally:
             os.close(descriptor)

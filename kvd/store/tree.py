@@ -13,12 +13,13 @@ import stat
 from collections.abc import Callable
 from typing import Final
 
-from kvd.errors import KeyAbsent, KeyConflict, StoreFault
+from kvd.errors import KeyConflict, StoreFault
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
 from kvd.settings import DEFAULT_MODES, Modes
+from kvd.store.epochs import Epochs, is_of
 from kvd.store.exchange import exchange_is_cheaper, exchange_names
-from kvd.store.faults import folder_conflict, path_conflict
+from kvd.store.faults import absence, folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
 from kvd.store.uploads import Kept, UploadFolder
 from kvd.store.value import (
@@ -91,6 +92,8 @@ class Tree:
         """Whether values are replaced by exchanging names; see `kvd.store.exchange`."""
         self.kept: dict[Key, bytes] | None = None
         """The names of replaced values that are kept; see `kvd.store.writeback`."""
+        self.epochs: Epochs | None = None
+        """By which is decided whether a replaced value need be kept; None: all are."""
 
     def _enter(self, parents: Parents, *, make: bool = False) -> int:
         """
@@ -181,7 +184,7 @@ class Tree:
         upload: bytes,
         key: Key,
         conditions: Conditions,
-        seal: Callable[[float | None], object],
+        seal: Callable[[float | None, int], object],
         *,
         synced: bool = False,
     ) -> bool:
@@ -194,7 +197,8 @@ class Tree:
             key: The key.
             conditions: What must be true of the current value.
             seal: Called before the rename, with the date of the current value if kvd
-                wrote it: the date of the new value must not be earlier.
+                wrote it: the date of the new value must not be earlier; and with the
+                epoch of the new value.
             synced: Whether the file is synced: then the value that it replaces need not
                 be kept.
 
@@ -225,7 +229,7 @@ class Tree:
         upload: bytes,
         key: Key,
         conditions: Conditions,
-        seal: Callable[[float | None], object],
+        seal: Callable[[float | None, int], object],
         *,
         synced: bool,
     ) -> bool | None:
@@ -245,15 +249,15 @@ class Tree:
             # The date of a foreign file may be in the future. Then no client has seen
             # it (`kvd.http.methods.get`).
             ours = current if current is not None and current.is_ours else None
-            seal(None if ours is None else ours.info.changed)
+            epoch = 0 if synced or self.epochs is None else self.epochs.current()
+            seal(None if ours is None else ours.info.changed, epoch)
             if current is None:
                 os.rename(
                     upload, name, src_dir_fd=uploads.descriptor, dst_dir_fd=folder
                 )
                 self._changed()
             else:
-                size = current.info.size
-                self._replace(uploads, upload, folder, name, key, size, synced=synced)
+                self._replace(uploads, upload, folder, name, current, synced=synced)
         except FileNotFoundError:
             return None  # Pruned after it was opened, or removed by another program.
         except IsADirectoryError as error:
@@ -270,14 +274,14 @@ class Tree:
         upload: bytes,
         folder: int,
         name: bytes,
-        key: Key,
-        size: int,
+        current: FileValue,
         *,
         synced: bool,
     ) -> None:
         kept = b""
+        key = current.info.key
         if self.kept is not None and key not in self.kept and not synced:
-            if len(self.kept) >= MOST_KEPT or is_scarce(size, self._root):
+            if len(self.kept) >= MOST_KEPT or is_scarce(current.info.size, self._root):
                 raise CannotBeKept
             kept = _keep(uploads, folder, name, key)
         try:
@@ -293,8 +297,22 @@ class Tree:
                 uploads.remove(kept)
             raise
         if self.kept is not None and kept:
-            self.kept[key] = kept
+            if self._is_unsynced(current):
+                uploads.remove(kept)
+            else:
+                self.kept[key] = kept
         self._changed()
+
+    def _is_unsynced(self, replaced: FileValue) -> bool:
+        """
+        Whether no sync has begun since a value was published that is now replaced; see
+        `kvd.store.epochs`.
+        """
+        return (
+            self.epochs is not None
+            and replaced.is_ours
+            and is_of(self.epochs.current(), replaced.status)
+        )
 
     def _changed(self) -> None:
         if self.kept is not None:
@@ -337,7 +355,7 @@ class Tree:
         try:
             current = _current(folder, name, key)
             if current is None:
-                raise KeyAbsent(f"/{escape(key)} has no value.")
+                raise absence(key)
             conditions.check_change(current.info)
             os.unlink(name, dir_fd=folder)
         finally:

@@ -35,6 +35,7 @@ from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import Metadata, Published, ValueInfo
 from kvd.store import attribute
+from kvd.store.epochs import access_ns
 from kvd.store.faults import fault_of
 from kvd.store.folders import split
 from kvd.store.locks import KeyLocks
@@ -98,6 +99,7 @@ class FileUpload:
         self._etag = attribute.new_etag()
         self._size = 0
         self._sealed: ValueInfo | None = None
+        self._epoch = 0
         self._descriptor, self._name = shared.uploads.create(parent)
 
     def write(self, chunk: bytes) -> None:
@@ -138,7 +140,7 @@ class FileUpload:
     async def _commit_to_disk(self, conditions: Conditions, syncs: Syncs) -> Published:
         try:
             self._measure()
-            synced = self._seal(None)
+            synced = self._seal(None, 0)
             await syncs.file(self._descriptor)
             published = await resolved(self._publish(conditions))
             if published.info is not synced:
@@ -179,17 +181,19 @@ class FileUpload:
                 f" it was begun with {self._length}."
             )
 
-    def _seal(self, earliest: float | None) -> ValueInfo:
+    def _seal(self, earliest: float | None, epoch: int) -> ValueInfo:
         """
-        Set the file's attribute and date, unless they are already right.
+        Set the file's attribute and times, unless they are already right.
 
         Args:
             earliest: The earliest permitted date; None: any.
+            epoch: The epoch to which the value belongs (`kvd.store.epochs`).
         """
         now_us = time.time_ns() // 1000
         sealed = self._sealed
         if (
             sealed is not None
+            and epoch == self._epoch
             and int(sealed.changed) == now_us // 1_000_000
             and (earliest is None or earliest <= sealed.changed)
         ):
@@ -202,7 +206,9 @@ class FileUpload:
         )
         try:
             os.setxattr(self._descriptor, attribute.NAME, text)
-            os.utime(self._descriptor, ns=(1000 * published_us, 1000 * published_us))
+            published_ns = 1000 * published_us
+            accessed_ns = access_ns(published_ns, epoch)
+            os.utime(self._descriptor, ns=(accessed_ns, published_ns))
         except OSError as error:
             if error.errno == errno.ENOSPC and self._has_room():
                 raise MetadataTooLarge(
@@ -211,6 +217,7 @@ class FileUpload:
                     " store keeps for one file. Send fewer or shorter ones."
                 ) from error
             raise self._fault_of(error, "sealed") from error
+        self._epoch = epoch
         self._sealed = ValueInfo(
             self._key, self._size, self._etag, published_us / 1_000_000, self._metadata
         )

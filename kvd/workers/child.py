@@ -95,12 +95,10 @@ class Worker:
         self._scoreboard = scoreboard
         self._settings = settings
         self._reactor = reactor
-        self._channel = Channel(
-            control, self._received, self._left, reactor, self._read_complete
-        )
+        self._channel = Channel(control, self._received, self._left, reactor)
         self._server = HttpServer(settings, worker, reactor, row, parts)
         self._server.share_of = self._share_of
-        self._adopting = Adopting(self._channel, self._server.factory, reactor)
+        self._adopting = Adopting(self._channel, self._server.factory, reactor, row)
         self._limited = Limited(cast(ILogObserver, self._report), in_reactor(reactor))
         self._draining = False
         self.status = 0
@@ -193,9 +191,6 @@ class Worker:
             return
         (descriptor,) = descriptors
         self._adopting.credits_came(descriptor)
-
-    def _read_complete(self) -> None:
-        self._adopting.acknowledge()
 
     def _drain(self, seconds: float, others_serve: bool) -> None:
         if self._draining:

@@ -16,7 +16,7 @@ from unittest import mock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.dispatch.adopting import ACKNOWLEDGE_SECONDS, Adopting
+from kvd.dispatch.adopting import Adopting
 from kvd.dispatch.deciding import Decider
 from kvd.dispatch.dispatcher import (
     CREDIT_SECONDS,
@@ -25,9 +25,9 @@ from kvd.dispatch.dispatcher import (
     LOOK_SECONDS,
     Dispatcher,
 )
-from kvd.dispatch.handover import BLOCKED_SECONDS, MAX_WAITING
+from kvd.dispatch.handover import ASK_WAITING, BLOCKED_SECONDS, MAX_WAITING
 from kvd.dispatch.policies.roundrobin import RoundRobin
-from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
+from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard, lone_row
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import (
@@ -63,25 +63,22 @@ class Worker(ServerFactory):
     ) -> None:
         self.number = number
         self.served: list[socket.socket] = []
-        self.dispatched: list[int] = []
-        """The sizes of the batches that came."""
-        self.took_seconds = 0.0
-        """For how long each connection keeps the worker."""
-        self.told: list[Message] = []
+        self.dispatched: list[Batch] = []
+        """The batches that came."""
+        self.serves: Callable[[], None] = lambda: None
+        """Called when it begins to serve a connection."""
+        self.messages: list[Message] = []
         self._dispatcher = dispatcher
-        self._reactor = reactor
         self._row = board.own_row(number)
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.near = Channel(near, self._told, self._lost, reactor)
-        self.far = Channel(
-            far, self._received, lambda: None, reactor, self._read_complete
-        )
-        self.adopting = Adopting(self.far, self, reactor)
+        self.near = Channel(near, self._answered, self._lost, reactor)
+        self.far = Channel(far, self._received, lambda: None, reactor)
+        self.adopting = Adopting(self.far, self, reactor, self._row)
         dispatcher.joined(number, self.near)
 
-    def _told(self, message: Message, descriptors: list[int]) -> None:
+    def _answered(self, message: Message, descriptors: list[int]) -> None:
         assert isinstance(message, Acknowledged | Refused)
-        self.told.append(message)
+        self.messages.append(message)
         self._dispatcher.received(self.number, message)
 
     def _lost(self) -> None:
@@ -92,11 +89,8 @@ class Worker(ServerFactory):
             self.adopting.credits_came(descriptors[0])
             return
         assert isinstance(message, Batch)
-        self.dispatched.append(message.connections)
+        self.dispatched.append(message)
         self.adopting.batch_came(message, descriptors)
-
-    def _read_complete(self) -> None:
-        self.adopting.acknowledge()
 
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
@@ -104,7 +98,7 @@ class Worker(ServerFactory):
         """
         self._row.opened()
         self.served.append(connection)
-        self._reactor.be_kept(self.took_seconds)
+        self.serves()
         return True
 
     def stall(self) -> None:
@@ -118,6 +112,12 @@ class Worker(ServerFactory):
         Hear again.
         """
         self.far.startReading()
+
+    def acknowledge_nothing(self) -> None:
+        """
+        As if it stopped whenever it has served a batch.
+        """
+        self.adopting._row = lone_row()
 
     def end(self) -> None:
         """
@@ -167,7 +167,6 @@ class DispatcherCase(SynchronousTestCase):
             worker.end()
             if worker.adopting._credits != -1:
                 os.close(worker.adopting._credits)
-                os.close(worker.adopting._spare)
         for client in self.clients:
             client.close()
         if self.group.members[0].fileno() != -1:
@@ -195,7 +194,7 @@ class DispatcherCase(SynchronousTestCase):
             self.clients.append(client)
         self.reactor.settle()
 
-    def hears_the_end(self, client: int) -> bool:
+    def sees_the_end(self, client: int) -> bool:
         """
         Whether the connection of a client is closed, by everybody.
         """
@@ -245,7 +244,10 @@ class DispatcherTests(DispatcherCase):
         self.connect(9)
         self.join(3)
 
-        assert [[3], [3], [3]] == [worker.dispatched for worker in self.workers]
+        assert [[3], [3], [3]] == [
+            [batch.connections for batch in worker.dispatched]
+            for worker in self.workers
+        ]
 
     def test_without_workers_connections_wait_in_the_kernels_queue(self) -> None:
         """
@@ -259,14 +261,14 @@ class DispatcherTests(DispatcherCase):
 
     def test_what_is_adopted_is_let_go(self) -> None:
         """
-        When the worker closes, the client hears it.
+        Soon: a worker that closes may leave nothing else by which the client hears it.
         """
         self.join()
         self.connect(1)
         self.workers[0].served[0].close()
-        self.reactor.settle()
+        self.reactor.advance(CREDIT_SECONDS)
 
-        assert self.hears_the_end(0)
+        assert self.sees_the_end(0)
         assert 0 == self.dispatcher.handing_over(0)
 
     def test_what_is_on_its_way_is_counted(self) -> None:
@@ -282,33 +284,53 @@ class DispatcherTests(DispatcherCase):
         self.reactor.settle()
         assert 0 == self.dispatcher.handing_over(0)
 
-    def batches_told(self, took_seconds: float) -> list[int]:
+    def test_a_few_connections_bring_no_message_back(self) -> None:
         """
-        Let three batches wait together for a worker that a connection keeps for a
-        time, and see which of them it tells of.
+        It would wake the supervisor, which learns of them when it dispatches again, or
+        looks.
         """
         self.join()
         (worker,) = self.workers
-        worker.took_seconds = took_seconds
+        self.connect(ASK_WAITING - 1)
+        assert [] == worker.messages
+
+        self.reactor.advance(CREDIT_SECONDS)
+        assert [] == worker.messages
+        worker.served[0].close()
+        assert self.sees_the_end(0)
+        assert [] == self.reactor.getDelayedCalls()
+
+    def test_a_worker_with_many_is_waited_for(self) -> None:
+        """
+        It says when it is done with them, so that it soon gets more.
+        """
+        self.join()
+        (worker,) = self.workers
+        worker.stall()
+        for _ in range(ASK_WAITING + 1):
+            self.connect(1)
+        worker.go_on()
+        self.reactor.settle()
+
+        numbers = [batch.number for batch in worker.dispatched]
+        assert [Acknowledged(number) for number in numbers[-2:]] == worker.messages
+
+    def test_what_is_served_is_on_its_way_no_more(self) -> None:
+        """
+        However long the next batch keeps the worker.
+        """
+        self.join()
+        (worker,) = self.workers
+        on_their_way: list[int] = []
+        worker.serves = lambda: on_their_way.append(self.dispatcher.handing_over(0))
         worker.stall()
         for _ in range(3):
             self.connect(1)
         worker.go_on()
         self.reactor.settle()
-        told = [message for message in worker.told if isinstance(message, Acknowledged)]
-        return [message.batch for message in told]
 
-    def test_what_is_adopted_together_is_told_together(self) -> None:
-        """
-        The last batch stands for those before it.
-        """
-        assert [2] == self.batches_told(took_seconds=0)
-
-    def test_what_kept_the_worker_is_told_before_the_next(self) -> None:
-        """
-        Else the served would count as on their way for as long as all take.
-        """
-        assert [0, 1, 2] == self.batches_told(took_seconds=2 * ACKNOWLEDGE_SECONDS)
+        assert [3, 2, 1] == on_their_way
+        assert 0 == self.dispatcher.handing_over(0)
 
     def test_a_connection_that_is_gone_already_is_nobodys(self) -> None:
         """
@@ -442,10 +464,10 @@ class ShadowTests(DispatcherCase):
         self.connect(2)
 
         assert [3, 3, 3] == self.served()
-        told = shadow.counts(range(3))
-        assert (9, 3) == (told["connections"], told["agreed"])
-        assert [9, 0, 0] == [row["shadow"] for row in told["workers"]]
-        assert [3, 3, 3] == [row["dispatched"] for row in told["workers"]]
+        compared = shadow.counts(range(3))
+        assert (9, 3) == (compared["connections"], compared["agreed"])
+        assert [9, 0, 0] == [row["shadow"] for row in compared["workers"]]
+        assert [3, 3, 3] == [row["dispatched"] for row in compared["workers"]]
 
     def test_it_is_asked_when_all_are_on_their_way(self) -> None:
         """
@@ -503,14 +525,14 @@ class LostWorkerTests(DispatcherCase):
         """
         self.join(2)
         # It dies between the claim and its word.
-        self.workers[0].adopting.acknowledge = lambda: None  # type: ignore[method-assign]
+        self.workers[0].acknowledge_nothing()
         self.connect(2)
         assert [1, 1] == self.served()
         self.workers[0].end()
         self.reactor.settle()
 
         assert [1, 1] == self.served()
-        assert self.hears_the_end(0)
+        assert self.sees_the_end(0)
 
     def test_the_last_worker_dies_and_the_next_gets_what_it_left(self) -> None:
         """
@@ -649,7 +671,7 @@ class LostWorkerTests(DispatcherCase):
         The worker claimed one batch and stalls before the next.
         """
         self.join(2)
-        self.workers[0].adopting.acknowledge = lambda: None  # type: ignore[method-assign]
+        self.workers[0].acknowledge_nothing()
         self.connect(2)
         self.workers[0].stall()
         self.connect(2)
@@ -723,6 +745,52 @@ class FullWorkerTests(DispatcherCase):
         assert [0, 4] == self.served()
         assert list(range(4)) == self.all_served()
 
+    def test_what_a_worker_refused_is_not_acknowledged_with_the_next(self) -> None:
+        """
+        The scoreboard is faster than the refusal.
+        """
+        self.join()
+        (worker,) = self.workers
+        worker.near.stopReading()
+        worker.adopting.leaving = True
+        self.connect(1)
+        worker.adopting.leaving = False
+        self.connect(1)
+        assert [1] == self.served()
+        assert 2 == self.dispatcher.handing_over(0)
+
+        worker.near.startReading()
+        self.reactor.settle()
+        self.reactor.advance(BLOCKED_SECONDS + LOOK_SECONDS)
+        assert [2] == self.served()
+        assert [0, 1] == self.all_served()
+        assert 0 == self.dispatcher.handing_over(0)
+
+    def test_what_an_earlier_process_wrote_acknowledges_nothing(self) -> None:
+        """
+        Whatever it was done with, or had refused.
+        """
+        self.join()
+        self.connect(1)
+        (earlier,) = self.workers
+        (batch,) = earlier.dispatched
+        earlier.end()
+        self.reactor.settle()
+        self.join()
+        board_row = self.board.own_row(0)
+        later = Worker(0, self.dispatcher, self.reactor, self.board)
+        later.stall()
+        self.workers.append(later)
+        board_row.batch_refused(batch.number)
+        board_row.batch_done(batch.number)
+        self.connect(2)
+
+        assert 1 == self.dispatcher.handing_over(0)
+        later.go_on()
+        self.reactor.settle()
+        assert 0 == self.dispatcher.handing_over(0)
+        assert [1, 1, 1] == self.served()
+
     def test_a_leaving_worker_may_decline_after_its_word_to_leave(self) -> None:
         """
         The word is first on its way, and a claimed batch is still its own.
@@ -790,7 +858,7 @@ class FullWorkerTests(DispatcherCase):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert [0] == self.served()
         # It is not asked again and again.
-        assert 1 == len(self.workers[0].told)
+        assert 1 == len(self.workers[0].messages)
 
         self.reactor.advance(BLOCKED_SECONDS + LOOK_SECONDS)
         assert [4] == self.served()
@@ -919,7 +987,7 @@ class EndTests(DispatcherCase):
         self.workers[0].end()
         self.reactor.settle()
 
-        assert self.hears_the_end(0)
+        assert self.sees_the_end(0)
 
     def finish(self) -> list[None]:
         """
@@ -963,7 +1031,7 @@ class EndTests(DispatcherCase):
         One is stopped with what it had claimed.
         """
         self.join(2)
-        self.workers[0].adopting.acknowledge = lambda: None  # type: ignore[method-assign]
+        self.workers[0].acknowledge_nothing()
         self.connect(2)
         delivered = self.finish()
         assert [] == delivered

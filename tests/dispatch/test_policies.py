@@ -223,9 +223,9 @@ class OptionTests(SynchronousTestCase):
         assert isinstance(load_policy("steered"), Steered)
         assert isinstance(load_policy("steered:by=cpu"), Steered)
 
-    def test_what_cannot_be_is_said(self) -> None:
+    def test_impossible_options_are_refused(self) -> None:
         """
-        With what would be right.
+        The message says what would be right.
         """
         for text, sentence in (
             ("steered:", "are written steered:KEY=VALUE,KEY=VALUE"),
@@ -235,10 +235,10 @@ class OptionTests(SynchronousTestCase):
             ("steered:by=luck", "none of random, cpu, weights"),
             ("steered:speed=9", "no option 'speed'; it has by and weights"),
             ("steered:by=weights", "weights are given as"),
-            ("steered:by=cpu,weights=1/2", "not beside another way"),
+            ("steered:by=cpu,weights=1/2", "without another value of by"),
             ("steered:weights=1/x", "whole numbers"),
             ("steered:weights=-1", "whole numbers"),
-            ("steered:weights=0/0", "to nobody: give one that is above 0"),
+            ("steered:weights=0/0", "to no worker: at least one weight"),
             ("shared:fast=yes", "'shared' has no options"),
         ):
             with pytest.raises(BadSetting, match=re.escape(sentence)):

@@ -522,7 +522,7 @@ class GatheringTests(MovingCase):
 
         assert 201 == status(self.client.send(b"z" * (rest - 100)).receive())
 
-    def test_an_end_is_told_at_once(self) -> None:
+    def test_an_end_is_reported_at_once(self) -> None:
         """
         However little came before it.
         """

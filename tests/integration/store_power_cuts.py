@@ -9,10 +9,12 @@ Run by `tests.integration.test_store_power_cuts` in a mount namespace of its own
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -31,17 +33,20 @@ from kvd.store.file import FileStore
 from kvd.store.file_maker import maker
 from kvd.store.waiting import resolved
 from tests.integration.disk_image import DiskImage
+from tests.store.replacing import Replacing
 
 KEY = Key(b"folder/key")
 
 
-def open_store(disk: DiskImage, durability: Durability) -> FileStore:
+def open_store(
+    disk: DiskImage, durability: Durability, clock: Clock | None = None
+) -> FileStore:
     """
     The store on it, as after a start of kvd.
     """
     path = str(disk.path / "values")
     maker.prepare(path)
-    return FileStore(path, durability, Clock(), execute)
+    return FileStore(path, durability, clock or Clock(), execute)
 
 
 def finished(answer: Answer[object]) -> None:
@@ -133,11 +138,12 @@ def replaced_is_old_or_new(disk: DiskImage) -> None:
     keys = [Key(b"folder/%d" % number) for number in range(20)]
     keys += [Key(b"name with spaces.and.dots"), Key(b"long/" * 60 + b"key")]
     for exchanges in (False, True):
-        store = open_store(disk, "process")
+        clock = Clock()
+        store = open_store(disk, "process", clock)
         store._tree.exchanges = exchanges
         for key in (*keys, Key(b"removed")):
             put(store, b"old %b" % key, key)
-        os.sync()
+        clock.pump([1.0] * 5)
         for times in range(3):
             for key in keys:
                 put(store, b"new %d " % times * 1000, key)
@@ -159,6 +165,35 @@ def replaced_is_old_or_new(disk: DiskImage) -> None:
         store = open_store(disk, "process")
         assert bodies == {key: body_of(store, key) for key in keys}
         assert ["lock"] == os.listdir(disk.path / "values/.kvd")
+        store.close()
+
+
+def replaced_by_several_is_no_older(disk: DiskImage) -> None:
+    """
+    The same where processes replace each other's values and share their syncs: after
+    any number of steps there is what was synced, or something newer.
+    """
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}", file=sys.stderr)
+    path = str(disk.path / "values")
+    maker.prepare(path)
+    for number in range(20):
+        choose = random.Random(seed + number)
+        clock = Clock()
+        open_one = partial(FileStore, path, "process", clock)
+        replacing = Replacing(Key(b"%d" % number), clock, open_one, 3)
+        for _ in range(choose.randrange(5, 25)):
+            replacing.do_something(choose)
+        least = replacing.least()
+        with open(disk.path / "other", "w") as other:
+            os.fsync(other)
+        disk.shut_down()
+        replacing.close()
+        disk.unmount()
+        disk.mount()
+        store = open_store(disk, "process")
+        found = body_of(store, replacing.key) if least else b"0"
+        assert least <= int(found) <= replacing.number, (least, found)
         store.close()
 
 
@@ -270,6 +305,7 @@ CASES: dict[str, Callable[[DiskImage], None]] = {
         acknowledged_is_there,
         lost_is_not_acknowledged,
         replaced_is_old_or_new,
+        replaced_by_several_is_no_older,
         unwritten_is_absent,
     )
 }

@@ -74,7 +74,8 @@ MESSAGES: list[Message] = [
     Unlisten("0/3"),
     Gated("gated"),
     Credits(),
-    Batch(2**64 - 1, 64, socket.AF_INET6),
+    Batch(2**64 - 1, 64, socket.AF_INET6, asks=True),
+    Batch(1, 1, socket.AF_UNIX, asks=False),
     Acknowledged(0),
     Refused(2**40),
     Drain(0.5),
@@ -214,7 +215,7 @@ def test_what_was_said_before_an_abrupt_end_is_heard(pair: Pair) -> None:
     assert receive(far) is None
 
 
-def test_the_other_sides_end_is_told(pair: Pair) -> None:
+def test_the_other_sides_end_is_reported(pair: Pair) -> None:
     """
     By None.
     """

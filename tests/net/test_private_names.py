@@ -35,7 +35,14 @@ IN_TRANSPORT: Final = {
     "_writeDisconnected",
     "_writeDisconnecting",
 }
-IN_REACTOR: Final = {"_doReadOrWrite", "_poller", "_selectables"}
+IN_REACTOR: Final = {
+    "_doReadOrWrite",
+    "_justStopped",
+    "_newTimedCalls",
+    "_pendingTimedCalls",
+    "_poller",
+    "_selectables",
+}
 NOT_DOCUMENTED: Final = {"dataBuffer", "offset", "readConnectionLost"}
 """
 In the transport: public by their names alone.

@@ -142,7 +142,7 @@ def test_nothing_is_left_of_a_pipe() -> None:
     assert 0 == opened.more
 
 
-def test_an_end_is_told(pipe: Pipe, sockets: Sockets, target: int) -> None:
+def test_an_end_is_reported(pipe: Pipe, sockets: Sockets, target: int) -> None:
     """
     With what came before it.
     """
@@ -153,7 +153,7 @@ def test_an_end_is_told(pipe: Pipe, sockets: Sockets, target: int) -> None:
     assert Stopped(4, b"", True) == pipe.move(near.fileno(), target, 10)
 
 
-def test_a_socket_that_failed_is_told(pipe: Pipe, target: int) -> None:
+def test_a_socket_that_failed_is_reported(pipe: Pipe, target: int) -> None:
     """
     By its own error.
     """

@@ -38,7 +38,7 @@ def test_what_was_synced_is_never_lost_with_what_replaces_it(
     assert ended.stdout.splitlines()[-1].split()[:2] == [kind, durability]
 
 
-def test_a_torn_value_is_told() -> None:
+def test_a_torn_value_is_reported() -> None:
     """
     Each value says all that it is, so that none is taken for another.
     """

@@ -83,6 +83,9 @@ class FileStoreCase(Asking, FolderCase):
     keeps = False
     """Whether it is one on a disk, so that what is replaced is kept for a while."""
 
+    has_epochs = False
+    """Whether it is one of a single machine, whose processes share their syncs."""
+
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
@@ -100,9 +103,11 @@ class FileStoreCase(Asking, FolderCase):
         """
         choice = "kvd.store.tree.exchange_is_cheaper"
         disk = "kvd.store.file.is_on_a_disk"
+        single = "kvd.store.file.is_of_one_machine"
         with (
             mock.patch(choice, return_value=self.exchanges),
             mock.patch(disk, return_value=self.keeps),
+            mock.patch(single, return_value=self.has_epochs),
         ):
             store = FileStore(
                 self.path, durability or self.durability, self.clock, off_reactor

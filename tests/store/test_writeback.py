@@ -447,7 +447,7 @@ class KeptTests(WritebackCase):
         self.publish(store)
         with capturedLogs() as events:
             self.pass_seconds(5)
-        assert "no thread for a sync" in events[0]["log_format"]
+        assert "a sync cannot be started" in events[0]["log_format"]
         assert {"key": [b"v"]} == self.kept()
         self.result(store.close())
         assert {"key": [b"v"]} == self.kept()

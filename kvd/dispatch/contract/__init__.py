@@ -1,9 +1,9 @@
 """
 What dispatch policies promise, as tests.
 
-`PolicyContract` holds for every policy. The others are for what only some promise,
-and each has in it those that it names as its bases. Other servers shipped the bugs
-whose numbers stand at some of the tests.
+`PolicyContract` is for every policy. The others are for policies that promise more, and
+include the contracts that are their base classes. The numbers in some docstrings are
+those of bugs in other servers.
 """
 
 from kvd.dispatch.contract.every import PolicyContract

@@ -18,7 +18,7 @@ from kvd.model.view import View
 
 class PolicyContract:
     """
-    Mixed into a test case that says how its policy is made.
+    A mixin for a test case that defines `make_policy`.
     """
 
     def make_policy(self) -> IDispatchPolicy:
@@ -29,20 +29,20 @@ class PolicyContract:
 
     def test_it_provides_the_interface(self) -> None:
         """
-        With every method, taking what it has to take.
+        With every method and its arguments.
         """
         assert verifyObject(IDispatchPolicy, self.make_policy())
 
     def test_somebody_accepts_from_every_member(self) -> None:
         """
-        Connections in a queue that nobody polls would hang: a group has a
-        member at least; where the kernel chooses, each member is some worker's,
-        and each worker has one; elsewhere all are the supervisor's. Without
-        that, kvd does not start.
+        Otherwise connections would hang in a queue. A group has at least one member.
+        If the kernel chooses, each member belongs to a worker, and each worker has one;
+        otherwise the supervisor accepts from all of them. kvd does not start with
+        another arrangement.
         """
         policy = self.make_policy()
         for workers in WORKERS:
-            # Else a sentence says what is wrong.
+            # Raises an error that says what is wrong.
             arrange("under test", policy, workers)
 
     def test_the_same_question_has_the_same_answer(self) -> None:
@@ -58,13 +58,13 @@ class PolicyContract:
                 )
             first = [policy.choose(view) for view in views(workers)]
             assert first == [policy.choose(view) for view in views(workers)]
-            # Asked in another order, by another provider.
+            # In another order, from another instance.
             backwards = [other.choose(view) for view in reversed(views(workers))]
             assert first == backwards[::-1]
 
-    def test_who_is_chosen_is_ready(self) -> None:
+    def test_the_chosen_worker_is_ready(self) -> None:
         """
-        Whatever the loads are and whoever is missing.
+        Whatever the loads are and whichever workers are missing.
         """
         policy = self.make_policy()
         for workers in WORKERS:
@@ -73,8 +73,8 @@ class PolicyContract:
 
     def test_equal_workers_get_equal_shares(self) -> None:
         """
-        Where nobody ends anything: over a hundred rounds of turns no worker
-        has more than twice its share, and none has less than half.
+        If no connection ends: after 100 connections for each worker, none has more than
+        twice its share or less than half of it.
         """
         policy = self.make_policy()
         for workers in (2, 8, 32):
@@ -84,8 +84,8 @@ class PolicyContract:
 
     def test_short_connections_are_shared(self) -> None:
         """
-        Each ends before the next one comes, so that everybody is idle whenever one is
-        dispatched: nobody is the first choice for ever (nginx ticket 2285: the first
+        Each ends before the next one comes, so all workers are idle whenever one is
+        dispatched. No worker is always the first choice (nginx ticket 2285: the first
         waiter takes most connections; Seastar #290: ties always go to shard 0).
         """
         policy = self.make_policy()
@@ -96,7 +96,7 @@ class PolicyContract:
 
     def test_a_lost_worker_gets_nothing_and_the_rest_share(self) -> None:
         """
-        Nobody inherits the whole of what would have been its.
+        No worker alone gets what the lost one would have had.
         """
         policy = self.make_policy()
         ready = (0, 1, 2, 4, 5, 6, 7)
@@ -106,10 +106,9 @@ class PolicyContract:
         assert 0 == chosen[3]
         assert all(chosen[worker] for worker in ready)
 
-    def test_new_workers_get_their_part(self) -> None:
+    def test_new_workers_get_their_share(self) -> None:
         """
-        When there are more of them than the policy has seen, and when there
-        are fewer again.
+        If there are more workers than before, and if there are fewer again.
         """
         policy = self.make_policy()
         chosen = self._dispatch(policy, 3, 300)
@@ -122,8 +121,8 @@ class PolicyContract:
 
     def test_closes_that_are_seen_late_are_forgotten(self) -> None:
         """
-        A worker that seems to be full of connections gets its part again as
-        soon as it is seen that they have ended.
+        A worker that seemed to have many connections gets its share again as soon as
+        the policy sees that they have ended.
         """
         policy = self.make_policy()
         self._dispatch(policy, 4, 400, before=[100, 0, 0, 0])
@@ -142,18 +141,18 @@ class PolicyContract:
         stay: bool = True,
     ) -> list[int]:
         """
-        Connections that are idle, one after the other.
+        Dispatch idle connections, one after the other.
 
         Args:
-            policy: Who chooses.
-            workers: How many there are.
-            connections: How many come.
-            ready: Who can take one; by default everybody.
-            before: How many connections each worker has already.
-            stay: Whether they stay, or each has ended when the next one comes.
+            policy: The policy that chooses.
+            workers: The number of workers.
+            connections: The number of connections.
+            ready: The workers that can take one; all by default.
+            before: The number of connections that each worker has already.
+            stay: Whether connections stay open, or each ends before the next one comes.
 
         Returns:
-            How many each worker got.
+            The number of connections that each worker got.
         """
         had = before or [0] * workers
         chosen = [0] * workers

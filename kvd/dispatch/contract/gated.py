@@ -1,5 +1,6 @@
 """
-What a policy promises further whose workers look before they accept.
+What policies with a gate promise further: their workers look at the load before they
+accept.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from kvd.interfaces import IGatedPolicy
 
 class GatedContract(LoadAwareContract):
     """
-    A connection is left to whoever is less busy, and never to nobody: mixed in instead
-    of `LoadAwareContract`.
+    A busy worker leaves a connection to one that is less busy, and there always is one
+    that accepts. A mixin to use instead of `LoadAwareContract`.
     """
 
     def make_policy(self) -> IGatedPolicy:
@@ -27,13 +28,14 @@ class GatedContract(LoadAwareContract):
 
     def test_it_provides_the_gate(self) -> None:
         """
-        Beside what every policy has.
+        In addition to that of every policy.
         """
         assert verifyObject(IGatedPolicy, self.make_policy())
 
     def test_somebody_accepts_always(self) -> None:
         """
-        Whatever the loads are: else a connection waits until gates are opened by force.
+        Whatever the loads are. Otherwise a connection would wait until a timeout opens
+        all gates.
         """
         policy = self.make_policy()
         for workers in WORKERS:
@@ -42,7 +44,7 @@ class GatedContract(LoadAwareContract):
 
     def test_a_busy_worker_leaves_a_connection_to_an_idle_one(self) -> None:
         """
-        Wherever there is one (Puma #3961: a busy worker steals connections).
+        Whichever worker is idle (Puma #3961: a busy worker steals connections).
         """
         policy = self.make_policy()
         for workers in WORKERS[1:]:
@@ -54,8 +56,9 @@ class GatedContract(LoadAwareContract):
 
     def test_a_long_queue_is_for_all(self) -> None:
         """
-        However busy one is: there is more than the others can take before they are as
-        busy. Else the gates would let a storm of connections in by ones.
+        Busy workers accept too: more connections wait than the others can take before
+        they are as busy. Otherwise the gates would admit a burst of connections one by
+        one.
         """
         policy = self.make_policy()
         for workers in WORKERS:
@@ -65,8 +68,8 @@ class GatedContract(LoadAwareContract):
 
     def test_a_queue_is_shared_evenly(self) -> None:
         """
-        Whoever of those who may is the first to take the next one; where there are
-        many, to an eighth.
+        Whichever of the workers with an open gate accepts first. Shares of a long queue
+        differ by at most an eighth.
         """
         policy = self.make_policy()
         for workers in WORKERS[1:]:
@@ -79,7 +82,8 @@ class GatedContract(LoadAwareContract):
     @staticmethod
     def _take(policy: IGatedPolicy, workers: int, waiting: int) -> list[int]:
         """
-        What each takes where one is always faster than those of higher numbers.
+        The number of connections that each worker accepts if a worker is always faster
+        than those with higher numbers.
         """
         taken = [0] * workers
         while waiting:
@@ -89,18 +93,18 @@ class GatedContract(LoadAwareContract):
             waiting -= 1
         return taken
 
-    def test_who_is_gone_keeps_nobody_away(self) -> None:
+    def test_a_lost_worker_closes_no_gate(self) -> None:
         """
-        However little it seems to do.
+        However idle it seems to be.
         """
         seen = view(3, ready=(1, 2), connections=(0, 9, 9), requests=(0, 4, 4))
         policy = self.make_policy()
 
         assert [True, True] == [policy.accepts(worker, seen) for worker in seen.ready]
 
-    def test_the_model_chooses_among_those_who_accept(self) -> None:
+    def test_the_model_chooses_a_worker_that_accepts(self) -> None:
         """
-        So that a simulation shows what the gates do.
+        So a simulation shows what the gates do.
         """
         policy = self.make_policy()
         for workers in WORKERS:

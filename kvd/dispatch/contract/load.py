@@ -1,5 +1,5 @@
 """
-What a policy promises further that goes by load.
+What policies that go by load promise further.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from kvd.model.view import View
 
 class LoadAwareContract(PolicyContract):
     """
-    The fewest requests come first, and among those the fewest connections: mixed in
-    instead of `PolicyContract`.
+    The worker with the fewest requests is chosen; if workers tie, the one with the
+    fewest connections. A mixin to use instead of `PolicyContract`.
     """
 
-    def test_no_busy_worker_takes_what_an_idler_one_could(self) -> None:
+    def test_the_worker_with_the_fewest_requests_is_chosen(self) -> None:
         """
-        Whatever it has had, and however many connections are idle at the other (Puma
-        #3961: a busy worker steals connections; p95 11.5 s instead of 11 ms).
+        However many idle connections it has (Puma #3961: a busy worker steals
+        connections; p95 11.5 s instead of 11 ms).
         """
         policy = self.make_policy()
         for workers in WORKERS:
@@ -32,8 +32,8 @@ class LoadAwareContract(PolicyContract):
 
     def test_requests_are_balanced_not_only_connections(self) -> None:
         """
-        Where every second connection has a request all the time, and the others have
-        none (Envoy #23514, #33671: connections balanced, requests not).
+        If every second connection always has a request, and the others never have one
+        (Envoy #23514, #33671: connections balanced, requests not).
         """
         policy = self.make_policy()
         connections, requests, turn = [0] * 4, [0] * 4, 0
@@ -49,16 +49,17 @@ class LoadAwareContract(PolicyContract):
 
     def test_connections_that_stay_are_spread_evenly(self) -> None:
         """
-        To the connection, since each may ask for something at any time (h2o #1636: two
-        of 23 threads did hours of work, most did minutes).
+        Each worker gets exactly the same number, since each connection may send a
+        request at any time (h2o #1636: two of 23 threads did hours of work, most did
+        minutes).
         """
         for workers in (2, 8, 32):
             chosen = self._dispatch(self.make_policy(), workers, 4 * workers)
             assert [4] * workers == chosen
 
-    def test_a_worker_that_is_slow_gets_less(self) -> None:
+    def test_a_slow_worker_gets_less(self) -> None:
         """
-        But not nothing: it is alive. Here it takes ten times as long as others.
+        But not nothing, since it is alive. Here it takes ten times as long as others.
         """
         slow, *others = self._serve(
             self.make_policy(), 4, 1000, lambda worker: 2 if worker else 20
@@ -68,7 +69,7 @@ class LoadAwareContract(PolicyContract):
 
     def test_an_end_is_seen_in_the_next_decision(self) -> None:
         """
-        Where all are alike, whoever has ended a request, or lost a connection, is next.
+        If all others tie, the worker that ended a request or a connection is next.
         """
         policy = self.make_policy()
         for turn in range(4):
@@ -81,8 +82,8 @@ class LoadAwareContract(PolicyContract):
 
     def test_ends_that_are_seen_late_favour_nobody(self) -> None:
         """
-        Shares stay within a tenth of each other (Seastar #3514: where closes are
-        counted late, one shard gets 1.44 times what others get).
+        Shares stay within a tenth of each other (Seastar #3514: closes are counted
+        late, and one shard gets 1.44 times what others get).
         """
         for late in (0, 1, 3, 10):
             chosen = self._serve(self.make_policy(), 4, 4000, lambda _: 3, late)
@@ -97,17 +98,17 @@ class LoadAwareContract(PolicyContract):
         late: int = 0,
     ) -> list[int]:
         """
-        Connections with a request each, one at every tick of a clock.
+        Dispatch one connection with a request at every tick of a clock.
 
         Args:
-            policy: Who chooses.
-            workers: How many there are, each of which serves many at once.
-            connections: How many come.
-            takes: How many ticks a request takes, by its worker's number.
-            late: After how many more its end is seen.
+            policy: The policy that chooses.
+            workers: The number of workers; each serves many connections at once.
+            connections: The number of connections.
+            takes: Gives the ticks that a request takes, by the number of its worker.
+            late: After how many more ticks the policy sees the end of a request.
 
         Returns:
-            How many each worker got.
+            The number of connections that each worker got.
         """
         chosen, turn = [0] * workers, 0
         ends: list[tuple[int, int]] = []
@@ -126,14 +127,15 @@ class LoadAwareContract(PolicyContract):
 
 class DispatchedByLoadContract(LoadAwareContract):
     """
-    What is on its way to a worker counts like what it has: for a policy that goes by
-    load and dispatches, instead of `LoadAwareContract`.
+    Connections on their way to a worker count as its load. A mixin for policies that go
+    by load and whose connections the supervisor dispatches, to use instead of
+    `LoadAwareContract`.
     """
 
-    def test_what_is_on_its_way_counts(self) -> None:
+    def test_connections_on_their_way_count(self) -> None:
         """
         Connections that come at once are spread before any worker has one (Envoy
-        #15146: a counter that went down too early gave two workers 1 and 31).
+        #15146: a counter was decremented too early, and two workers got 1 and 31).
         """
         policy = self.make_policy()
         for workers in (2, 8, 32):
@@ -146,9 +148,9 @@ class DispatchedByLoadContract(LoadAwareContract):
                 turn = (worker + 1) % workers
             assert [16] * workers == on_their_way
 
-    def test_what_is_on_its_way_adds_to_what_is_there(self) -> None:
+    def test_connections_on_their_way_count_as_requests(self) -> None:
         """
-        It mostly comes with a request.
+        Each usually brings one.
         """
         policy = self.make_policy()
         for turn in range(2):

@@ -1,5 +1,5 @@
 """
-What a policy promises further that takes turns.
+What policies that take turns promise further.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from kvd.dispatch.contract.views import WORKERS, view
 
 class RotatingContract(PolicyContract):
     """
-    What a policy promises further that takes turns among workers that are alike: mixed
-    in instead of `PolicyContract`.
+    Workers that tie take turns. A mixin to use instead of `PolicyContract`.
     """
 
     def test_ties_rotate(self) -> None:
         """
-        In one round each ready worker is chosen once, whoever begins and while
-        no load has changed yet.
+        In one round each ready worker is chosen once, whichever worker begins, as long
+        as no load changes.
         """
         policy = self.make_policy()
         for workers in WORKERS:

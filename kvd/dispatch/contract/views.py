@@ -12,7 +12,7 @@ from kvd.model.view import View
 
 WORKERS: Final = (1, 2, 3, 8, 32, 64)
 """
-So many there may be.
+The numbers of workers to test with.
 """
 
 
@@ -27,7 +27,7 @@ def view(
     seed: int = 0,
 ) -> View:
     """
-    A view for tests: everybody is ready and idle, unless it is said otherwise.
+    A view for tests: by default all workers are ready and idle.
     """
     nothing = (0,) * workers
     return View(
@@ -44,11 +44,11 @@ def views(
     workers: int, count: int = 50, *, handing_over: bool = True
 ) -> Sequence[View]:
     """
-    Many views, always the same: some workers are not ready, loads vary.
+    Many views, always the same ones. Loads vary, and some workers are not ready.
 
     Args:
-        workers: How many there are.
-        count: How many views.
+        workers: The number of workers.
+        count: The number of views.
         handing_over: Whether connections are on their way.
     """
     chance = Random(workers)

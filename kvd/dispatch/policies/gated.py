@@ -1,15 +1,15 @@
 """
-``gated``: one listening socket for all, and whoever is busier than another stays away
-from it.
+``gated``: all workers accept from one listening socket, and a worker that is busier
+than another does not accept.
 
-Each worker looks at the scoreboard before it accepts. If another has fewer requests
-in progress, or as many and clearly fewer connections, that one is to take the
-connection. So the load is even although nobody hands anything over; it costs the
-workers some vain looks instead.
+Each worker reads the scoreboard before it accepts. If another worker has fewer requests
+in progress, or as many requests and clearly fewer connections, it leaves the connection
+to that worker. So the load is even without a hand-over. The cost is that workers
+sometimes wake up and accept nothing.
 
-Where more connections wait than it takes for all of the less busy to have as much to do
-as this one, one of the rest is taken: it will be its share in the end, and nobody in a
-long queue waits for a worker that has enough to take already.
+A worker also accepts if more connections wait than the less busy workers need to become
+as busy as it is. It would get one of them in the end, and clients in a long queue do
+not wait for workers that already have enough to accept.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from kvd.model.view import View
 
 ALIKE: Final = 16
 """
-Connections that differ by less than so small a part are as many: a worker with 50 that
-stay is no busier than one with 49, and if it were, the one would serve all that are
-short.
+Numbers of connections that differ by less than one in this many count as equal: a
+worker with 50 idle connections is no busier than one with 49. Otherwise the latter
+would serve all short connections.
 """
 
 
 @implementer(IGatedPolicy)
 class Gated:
     """
-    The least busy accept.
+    The least busy workers accept.
     """
 
     kernel_chooses = True
@@ -50,7 +50,8 @@ class Gated:
         loads = list(weigh(view))
         if (requests, connections - connections // ALIKE) <= min(loads):
             return True
-        # Each connection that another takes is one more for it, and mostly a request.
+        # Each connection that another worker accepts adds one to its connections, and
+        # usually one to its requests.
         lacking = sum(
             max(requests - load[0], connections - load[1])
             for load in loads
@@ -59,7 +60,7 @@ class Gated:
         return lacking < view.waiting
 
     def choose(self, view: View) -> int:
-        # A model: any of those who may can be the first to wake.
+        # A model: of the workers that may accept, any can wake up first.
         loads = list(weigh(view))
         least = min(loads)
         open_gates = [

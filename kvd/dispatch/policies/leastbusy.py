@@ -1,12 +1,15 @@
 """
-``leastbusy``: the supervisor accepts; the worker with the least to do gets it.
+``leastbusy``: the supervisor accepts a connection and dispatches it to the least busy
+worker.
 
-Least is: the fewest requests in progress and connections on their way. A connection
-on its way counts like a request, since one mostly comes with it. Among those who are
-alike, the fewest connections count, for each may ask again; among those, too, they
-take turns, so that no worker is everybody's first choice.
+The least busy worker has the fewest requests in progress and connections on their way.
+A connection on its way counts as a request, since it usually brings one. If workers
+tie, the one with the fewest connections is chosen, since each connection may send
+another request. Workers that still tie take turns, so that none is always the first
+choice.
 
-Best where requests cost unlike: who is busy with a long one gets nothing new.
+This policy is best if requests take different times: a worker that is busy with a long
+request gets no new connection.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from kvd.model.view import View
 @implementer(IDispatchPolicy)
 class LeastBusy:
     """
-    Looks at what each worker does now; forgets what it did.
+    Goes by what each worker is doing now, not by what it did before.
     """
 
     kernel_chooses = False
@@ -41,7 +44,7 @@ class LeastBusy:
         try:
             return ready[loads.index(least, bisect_left(ready, view.turn))]
         except ValueError:
-            # Nobody from whose turn it is to the last.
+            # None from the one whose turn it is to the last.
             return ready[loads.index(least)]
 
 

@@ -1,8 +1,9 @@
 """
-``reuseport``: a listening socket for each worker; the kernel's hash chooses.
+``reuseport``: each worker has a listening socket (``SO_REUSEPORT``), and the kernel
+chooses one by a hash of addresses and ports.
 
-Nobody waits for a lock or wakes in vain, and nobody helps a neighbour whose
-queue is long: the hash of addresses and ports knows no load.
+No worker waits for a lock or wakes up for a connection that another one accepts. But
+the hash ignores load, and a worker does not help another one whose queue is long.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class ReusePort:
         return (worker,)
 
     def choose(self, view: View) -> int:
-        # A model: the hash falls on each socket alike, and the socket of a
-        # worker that is not ready is served by the one that its number meets.
+        # A model: the hash chooses each socket equally often, and another worker serves
+        # the socket of a worker that is not ready.
         member = view.random.randrange(len(view.connections))
         if member in view.ready:
             return member

@@ -1,8 +1,8 @@
 """
 ``roundrobin``: the supervisor dispatches connections to the workers in turn.
 
-Every worker gets the same number of connections, give or take one, whatever
-they cost: even where all cost the same, blind where they do not.
+Every worker gets the same number of connections, give or take one. That is even if all
+connections cost the same, and uneven otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kvd.model.view import View, whose_turn
 @implementer(IDispatchPolicy)
 class RoundRobin:
     """
-    Takes turns. The turn of a worker that cannot take it is lost, not saved.
+    Takes turns. A worker that is not ready loses its turn.
     """
 
     kernel_chooses = False

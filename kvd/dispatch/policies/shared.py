@@ -1,7 +1,9 @@
 """
-``shared``: one listening socket for all; the first to wake takes the connection.
+``shared``: all workers accept from one listening socket; the first to wake up gets the
+connection.
 
-The baseline: the kernel wakes whoever waits, and who is busy wakes later.
+This is the baseline: the kernel wakes up the workers that wait, and a busy worker comes
+later.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from kvd.model.view import View
 @implementer(IDispatchPolicy)
 class Shared:
     """
-    Everybody accepts from the same socket.
+    All workers accept from the same socket.
     """
 
     kernel_chooses = True
@@ -29,8 +31,8 @@ class Shared:
         return (0,)
 
     def choose(self, view: View) -> int:
-        # A model: all who wait are woken and any of them may be first; where
-        # all are busy, so may be any of those.
+        # A model: the kernel wakes up all workers that wait, and any of them may be
+        # first. If all are busy, any of them may be.
         waiting = [worker for worker in view.ready if not view.requests[worker]]
         return view.random.choice(waiting or view.ready)
 

@@ -1,16 +1,17 @@
 """
-``steered``: a socket for each worker, and a program in the kernel that chooses.
+``steered``: each worker has a listening socket, and a BPF program in the kernel chooses
+one.
 
-As even as chance where the program throws dice, not by the accident of a hash of
-ports; ``steered:by=cpu`` gives a connection to the worker whose number is that of the
-processor which took its first packet; ``steered:weights=3/1`` gives three of four to
-worker 0. The program knows which workers are ready, so that no worker inherits the
-share of one that is gone.
+By default the choice is random for each connection, rather than by a hash of ports.
+``steered:by=cpu`` chooses the worker whose number is that of the processor which
+received the first packet. ``steered:weights=3/1`` gives three of four connections to
+worker 0. The program knows which workers are ready, so the share of a lost worker is
+spread over all others.
 
-For these no privilege is needed (`kvd.net.reuseport`). Two further ways need one,
-since their programs remember (`kvd.net.bpf`): ``steered:by=turns`` lets workers
-take turns, and ``steered:by=least`` gives a connection to the one with the least to do.
-Where these are not available, the choice is random.
+These need no privilege (`kvd.net.reuseport`). Two more need one, because their programs
+keep state (`kvd.net.bpf`): ``steered:by=turns`` lets workers take turns, and
+``steered:by=least`` chooses the least busy worker. If they are not available, the
+choice is random.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ WAYS: Final = ("random", "cpu", "weights", "turns", "least")
 @implementer(IProgramPolicy, IConfigurablePolicy)
 class Steered:
     """
-    Chooses by a program.
+    A program of classic BPF chooses.
     """
 
     kernel_chooses = True
@@ -50,7 +51,7 @@ class Steered:
         """
         Args:
             by: One of `WAYS`.
-            weights: Of the workers from 0 on; further ones weigh 1.
+            weights: Of the workers from 0 on; further workers have the weight 1.
         """
         self._by = by
         self._weights = tuple(weights)
@@ -69,7 +70,7 @@ class Steered:
         if (by == "weights") != bool(weights):
             raise BadSetting(
                 "weights are given as steered:weights=3/1/1, one for each worker, and"
-                " not beside another way to choose"
+                " without another value of by"
             )
         return _EXTENDED[by] if by in _EXTENDED else Steered(by, weights)
 
@@ -89,11 +90,11 @@ class Steered:
             ]
             if any(weights):
                 return by_weight(weights)
-            # All who weigh anything are gone: better anybody than nobody.
+            # All workers with a weight are gone: choose any of the others.
         return by_chance(members)
 
     def choose(self, view: View) -> int:
-        # A model. Which processor takes a packet is chance here too.
+        # A model. Which processor receives a packet is random here too.
         if not self._weights:
             return view.random.choice(view.ready)
         weights = [self._weight(worker) for worker in view.ready]
@@ -108,7 +109,7 @@ class Steered:
 @implementer(IExtendedPolicy)
 class SteeredByTurns(Steered):
     """
-    Everybody gets the same number of connections, counted in the kernel.
+    Workers take turns; the kernel counts.
     """
 
     fallback = "steered:by=random"
@@ -117,15 +118,15 @@ class SteeredByTurns(Steered):
         return Turns(groups)
 
     def choose(self, view: View) -> int:
-        # A model, and exact for connections that come one after the other.
+        # A model; exact for connections that come one after the other.
         return whose_turn(view)
 
 
 @implementer(IExtendedPolicy)
 class SteeredByLeast(Steered):
     """
-    The worker with the fewest requests gets it, then the one with the fewest
-    connections.
+    The worker with the fewest requests is chosen; if workers tie, the one with the
+    fewest connections.
     """
 
     fallback = "steered:by=random"
@@ -134,7 +135,7 @@ class SteeredByLeast(Steered):
         return Least(scoreboard)
 
     def choose(self, view: View) -> int:
-        # A model, and exact for connections that come one after the other.
+        # A model; exact for connections that come one after the other.
         return leastbusy.choose(view)
 
 
@@ -142,14 +143,14 @@ def _weights(text: str) -> Sequence[int]:
     parts = text.split("/")
     if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
         raise BadSetting(
-            f"steered:weights={text} are no weights: whole numbers up to 999999 with"
-            " slashes between them, such as 3/1/1"
+            f"steered:weights={text} is not a list of weights: give whole numbers up to"
+            " 999999 with slashes between them, such as 3/1/1"
         )
     weights = [int(part) for part in parts]
     if not any(weights):
         raise BadSetting(
-            f"steered:weights={text} gives connections to nobody: give one that is"
-            " above 0, such as 3/1/1"
+            f"steered:weights={text} gives connections to no worker: at least one"
+            " weight has to be above 0, as in 3/1/1"
         )
     return weights
 

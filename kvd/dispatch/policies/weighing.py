@@ -1,8 +1,9 @@
 """
-How busy workers are, so that they can be compared.
+The load of workers, in a form that can be compared.
 
-Requests in progress count first, then connections, for each may ask again. A connection
-on its way counts as both, since a request mostly comes with it.
+Requests in progress count first, then connections, since each connection may send
+another request. A connection on its way counts as both, since it usually brings a
+request.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ from kvd.model.view import View
 
 def weigh(view: View) -> Iterable[tuple[int, int]]:
     """
-    How much each of ``view.ready`` has to do, in their order; less is less. To be gone
-    through once.
+    The load of each worker of ``view.ready``, in their order; a smaller tuple is a
+    smaller load. The result can be iterated once.
     """
     ready, requests, connections = view.ready, view.requests, view.connections
-    # Put together by the interpreter's own functions: with 32 workers half the time
-    # of a loop.
+    # The interpreter's own functions take half the time of a loop, with 32 workers.
     if any(view.handing_over):
         requests = list(map(add, requests, view.handing_over))
         connections = list(map(add, connections, view.handing_over))
@@ -31,7 +31,7 @@ def weigh(view: View) -> Iterable[tuple[int, int]]:
 
 def weigh_one(view: View, worker: int) -> tuple[int, int]:
     """
-    How much one has to do.
+    The load of one worker.
     """
     coming = view.handing_over[worker]
     return view.requests[worker] + coming, view.connections[worker] + coming

@@ -1,3 +1,3 @@
 """
-Programs of extended BPF that choose the socket of a group, one file for each way.
+Programs of extended BPF that choose a socket of a group, one module for each program.
 """

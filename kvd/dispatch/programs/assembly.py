@@ -1,9 +1,10 @@
 """
-Instructions of extended BPF (RFC 9669), as far as kvd's programs use them.
+An assembler for the instructions of extended BPF (RFC 9669) that kvd's programs use.
 
-Numbers are of 64 bits; `Operation.SHIFT_RIGHT_SIGNED` by 63 gives all ones for what is
-below zero, and so does a comparison's work without a jump: each jump that may go either
-way costs the kernel's verifier a state to come back to, and it has 8,192 of them.
+Numbers have 64 bits. `Operation.SHIFT_RIGHT_SIGNED` by 63 turns a negative number into
+all ones, and any other into 0; so programs compare without a jump. Each conditional
+jump costs the kernel's verifier a state to come back to, and it keeps at most 8,192 of
+them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Final
 
 from kvd.net.bpf import WORD_BYTES
 
-# Operation, registers (target in the low half), offset, constant; as these are fields
-# of bits, their order is that of machines that store the low byte first.
+# Operation, registers (the target in the low half), offset, constant. The order of
+# these bit fields is that of little-endian machines.
 _INSTRUCTION: Final = struct.Struct("<BBhi")
 
 _ALU: Final = 0x07
@@ -32,7 +33,7 @@ _EXIT: Final = 0x95
 
 class Register(Enum):
     """
-    Where a program keeps a number, or an address. The first has its answer in the end.
+    Holds a number or an address. The first register holds the result in the end.
     """
 
     R0, R1, R2, R3, R4, R5, R6, R7, R8, R9 = range(10)
@@ -40,7 +41,7 @@ class Register(Enum):
 
 class Operation(IntEnum):
     """
-    What is done to a register by another or by a constant.
+    What another register, or a constant, does to a register.
     """
 
     ADD = 0x00
@@ -58,7 +59,7 @@ class Operation(IntEnum):
 
 class If(IntEnum):
     """
-    When to jump; numbers are compared as unsigned.
+    The condition of a jump; it compares unsigned numbers.
     """
 
     EQUAL = 0x10
@@ -79,13 +80,13 @@ class Assembly:
 
     def do(self, operation: Operation, target: Register, by: Register | int) -> None:
         """
-        Work on a register; a constant has 32 bits with their sign.
+        Apply an operation to a register. A constant has 32 bits and a sign.
         """
         self._emit(_ALU | operation, target, by)
 
     def constant(self, target: Register, number: int) -> None:
         """
-        Set a register to a number of 64 bits.
+        Set a register to a 64-bit number.
         """
         self._wide(target, 0, number & 0xFFFFFFFF, number >> 32)
 
@@ -96,57 +97,57 @@ class Assembly:
         Args:
             target: The register.
             memory: The map's descriptor.
-            word: Which of its words.
+            word: The number of the word.
         """
         self._wide(target, _MAP_VALUE, memory, word * WORD_BYTES)
 
     def load(self, target: Register, at: Register, word: int) -> None:
         """
-        Read so many words behind an address.
+        Read the word that is so many words behind an address.
         """
         self._put(_LOAD_WORD, _pair(target, at), word * WORD_BYTES, 0)
 
     def store(self, at: Register, word: int, number: Register) -> None:
         """
-        Write there.
+        Write the word that is so many words behind an address.
         """
         self._put(_STORE_WORD, _pair(at, number), word * WORD_BYTES, 0)
 
     def count(self, at: Register, word: int, by: Register, *, fetch: bool) -> None:
         """
-        Add to a word, although other processors may at the same time.
+        Add to a word atomically.
 
         Args:
-            at: The address.
-            word: So many words behind it.
+            at: An address.
+            word: How many words behind it the word is.
             by: What to add.
-            fetch: Whether the register shall have what was there before.
+            fetch: Whether the register gets the previous value of the word.
         """
         offset = word * WORD_BYTES
         self._put(_ATOMIC_WORD, _pair(at, by), offset, _FETCH if fetch else 0)
 
     def jump(self, when: If, left: Register, right: Register | int, to: str) -> None:
         """
-        Go on at a label, or here.
+        Jump to a label if a condition holds.
         """
         self._jumps.append((len(self._code), to))
         self._emit(_JUMP | when, left, right)
 
     def label(self, name: str) -> None:
         """
-        A place to jump to.
+        Define a label at this place.
         """
         self._labels[name] = len(self._code)
 
     def leave(self) -> None:
         """
-        End with what the first register has.
+        Return the first register.
         """
         self._put(_EXIT, 0, 0, 0)
 
     def assemble(self) -> bytes:
         """
-        The program as the kernel wants it.
+        The program in the form that the kernel loads.
         """
         code = list(self._code)
         for at, label in self._jumps:

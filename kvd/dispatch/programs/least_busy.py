@@ -1,31 +1,31 @@
 """
-``steered:by=least``: a program that reads on the scoreboard what each worker does, and
-chooses the one with the least to do.
+``steered:by=least``: a program that reads the load of each worker from the scoreboard
+and chooses the least busy worker.
 
-The scoreboard is memory that the kernel reads at each choice
-(`kvd.dispatch.scoreboard`), so an end counts as soon as its worker has seen it, and
-nothing is copied. The workers cannot report the connections that are on their way to
-them. So the program itself counts what it *assigned*; what the worker has accepted
-since is no longer on its way::
+The kernel reads the scoreboard at each choice (`kvd.dispatch.scoreboard`), so the end
+of a request counts as soon as its worker has seen it, and nothing is copied. Workers
+cannot report the connections on their way to them. So the program counts the
+connections that it *assigned*; those that the worker has accepted since are no longer
+on their way::
 
     on the way  =  assigned - accepted - settled, and at least 0
     load        =  (requests in progress + on the way, connections + on the way)
 
-Not everything that was assigned is ever accepted: the program counts the first packet
-of a connection that may come to nothing, or be sent again because a queue is full; and
-a worker accepts what others were assigned while it stands in for them. So a few times a
-second the counts are compared with the kernel's queues, and such a difference is
-*settled*: one that was there at the last look too, since it takes a moment until what
-a worker takes from its queue is counted, and until a connection is in one. Whoever
-replaces a worker that was lost begins with nothing on its way.
+The worker does not accept every connection that was assigned to it: the program counts
+first packets, and a connection may never be established, or its packet may be sent
+again because a queue is full. A worker also accepts connections that were assigned to
+others while it stands in for them. So a few times a second the supervisor compares the
+counts with the kernel's queues and *settles* a difference that it has seen twice in a
+row: a connection takes a moment to reach a queue, and to be counted once it has left
+the queue. A worker that replaces a lost one begins with no connection on its way.
 
-Ties take turns, as in `kvd.dispatch.policies.leastbusy`, whose choice this is word by
-word.
-Connections that come to several processors at once may meet the same load and turn.
+Workers that tie take turns. The choice is exactly that of
+`kvd.dispatch.policies.leastbusy`. Connections that reach several processors at the same
+moment may be assigned by the same loads and turn.
 
-The program looks at all workers in a loop: 0.1 µs with 32 of them and 22 µs with 4,096,
-for which the verifier, who follows all rounds, looks at a sixth of the million
-instructions that it is ready to look at, in 50 ms.
+The program loops over all workers: 0.1 µs with 32 of them, 22 µs with 4,096. With
+4,096, the verifier, which follows every iteration, examines a sixth of the million
+instructions that it allows, in 50 ms.
 """
 
 from __future__ import annotations
@@ -55,27 +55,27 @@ from kvd.net.bpf import WORD_BYTES, Words, load
 R0, R1, R2, R3 = list(Register)[:4]
 ROW, ENTRY, WORKERS, WORKER, BEST, TURN = list(Register)[4:]
 
-# Words of the program's own memory: whose turn it is and how many workers to look at,
-# then an entry for each worker: what was assigned, what of it is settled, and its
-# socket's number and one more; 0: it gets nothing.
+# Words of the program's own memory: whose turn it is and the number of workers to look
+# at, then an entry for each worker: the connections that were assigned, those of them
+# that are settled, and the number of its socket plus 1; 0 means that it gets none.
 _TURN, _WORKERS = range(2)
 _ENTRIES: Final = 4
 _ASSIGNED, _SETTLED, _SOCKET, _ = range(4)
 _ENTRY_WORDS: Final = 4
 
-# A load as a number: requests, connections, and the distance from whose turn it is. Of
-# two such numbers the lesser is the lesser load.
+# A load as a number: requests, connections, and the distance from the worker whose turn
+# it is. The smaller number is the smaller load.
 _DISTANCE_BITS: Final = 13
 _CONNECTIONS_BITS: Final = 24
 _DISTANCES: Final = (1 << _DISTANCE_BITS) - 1
 _NO_LOAD_BITS: Final = 60
 """
-No load has a one from here on; who gets nothing has.
+The bits from here on are 0 in each load, and 1 for a worker that gets no connection.
 """
 
 _NONE: Final = -1
 """
-The number of no socket: then the kernel hashes.
+Not the number of a socket: the kernel then uses its hash.
 """
 
 _MODULUS: Final = 1 << 64
@@ -83,8 +83,8 @@ _MODULUS: Final = 1 << 64
 LOOK_SECONDS: Final = 0.1
 LOOK_SECONDS_FOR_EACH: Final = 0.00025
 """
-A look at a queue takes 2 µs, so all looks together are to take no more than a
-hundredth of the supervisor's time.
+Looking at a queue takes 2 µs; all queues together may take a hundredth of the
+supervisor's time.
 """
 
 
@@ -92,28 +92,28 @@ def weighing(scoreboard: int, entries: int, rows: int) -> bytes:
     """
     The program.
 
-    What is odd about it is for verifiers of kernels that guard against guessing
-    processors, as they do unless a process has CAP_PERFMON too: each jump costs them
-    a further state, so rows are taken several at once; and no address may be outside
-    of the memory, even if nothing is read there.
+    Its form suits verifiers that guard against speculative execution, as they do unless
+    the process has CAP_PERFMON too. Each jump costs such a verifier a state, so one
+    iteration takes several rows. No address may be outside of the memory, even if the
+    program does not read from it.
 
     Args:
         scoreboard: The descriptor of its map.
-        entries: That of the program's own.
-        rows: How many workers there may be; a multiple of `ROWS_TOGETHER`.
+        entries: The descriptor of the program's own map.
+        rows: The largest number of workers; a multiple of `ROWS_TOGETHER`.
     """
     code = Assembly()
     code.address(R1, entries)
     code.load(TURN, R1, _TURN)
     code.load(WORKERS, R1, _WORKERS)
     code.address(ENTRY, entries, _ENTRIES)
-    # The first row is the scoreboard's own.
+    # The first row belongs to the scoreboard itself.
     code.address(ROW, scoreboard, ROW_WORDS)
     code.constant(BEST, 1 << _NO_LOAD_BITS)
     code.do(Operation.SET, WORKER, 0)
     code.label("next worker")
     code.jump(If.AT_LEAST, WORKER, WORKERS, "all seen")
-    # Who is beyond them has no socket.
+    # Rows beyond the last worker have no socket.
     for _ in range(ROWS_TOGETHER):
         _weigh(code)
         _take_lesser(code)
@@ -128,12 +128,12 @@ def weighing(scoreboard: int, entries: int, rows: int) -> bytes:
 
 def _weigh(code: Assembly) -> None:
     """
-    R1 becomes the load of a worker, as a number.
+    Set R1 to the load of a worker, as a number.
     """
     code.load(R1, ROW, BEGUN)
     code.load(R2, ROW, DONE)
     code.do(Operation.SUBTRACT, R1, R2)
-    # The two are not of one moment.
+    # The two are not read at the same moment.
     _at_least_0(code, R1)
     code.load(R2, ENTRY, _ASSIGNED)
     code.load(R3, ROW, ACCEPTED)
@@ -151,7 +151,7 @@ def _weigh(code: Assembly) -> None:
     code.do(Operation.SUBTRACT, R2, TURN)
     code.do(Operation.AND, R2, _DISTANCES)
     code.do(Operation.ADD, R1, R2)
-    # Without a socket: more than any load.
+    # Without a socket: greater than any load.
     code.load(R0, ENTRY, _SOCKET)
     code.do(Operation.SUBTRACT, R0, 1)
     code.do(Operation.SHIFT_RIGHT_SIGNED, R0, 63)
@@ -161,7 +161,7 @@ def _weigh(code: Assembly) -> None:
 
 def _at_least_0(code: Assembly, number: Register) -> None:
     """
-    What is below 0 becomes 0; R0 is lost.
+    Set a negative number to 0; R0 is overwritten.
     """
     code.do(Operation.SET, R0, number)
     code.do(Operation.SHIFT_RIGHT_SIGNED, R0, 63)
@@ -171,7 +171,7 @@ def _at_least_0(code: Assembly, number: Register) -> None:
 
 def _take_lesser(code: Assembly) -> None:
     """
-    BEST becomes R1, if that is less.
+    Set BEST to R1 if that is less.
     """
     code.do(Operation.SUBTRACT, R1, BEST)
     code.do(Operation.SET, R0, R1)
@@ -182,7 +182,7 @@ def _take_lesser(code: Assembly) -> None:
 
 def _assign(code: Assembly, entries: int, rows: int) -> None:
     """
-    Count one more for the worker with the best load, and answer with its socket.
+    Count a connection for the worker with the least load, and return its socket.
     """
     code.do(Operation.SET, R1, BEST)
     code.do(Operation.SHIFT_RIGHT, R1, _NO_LOAD_BITS)
@@ -209,7 +209,7 @@ def _assign(code: Assembly, entries: int, rows: int) -> None:
 @implementer(ILoadedProgram)
 class Least:
     """
-    One program for all groups, since a worker's load is one.
+    One program for all groups, since a worker has one load.
     """
 
     needs_own_sockets = True
@@ -226,7 +226,7 @@ class Least:
         self._board = Scoreboard(scoreboard)
         try:
             rows = rounded_up(self._board.rows)
-            # And one, as no address may be beyond all words (see `weighing`).
+            # One more, since no address may be behind the last word (see `weighing`).
             self._words = Words(_ENTRIES + _ENTRY_WORDS * (rows + 1))
             try:
                 own = self._words.descriptor
@@ -239,7 +239,8 @@ class Least:
             raise
         self._sockets: Mapping[int, int] = {}
         self._surplus: dict[int, int] = {}
-        """What did not seem to be on the way at the last look, for each worker."""
+        """For each worker, the connections that seemed not to be on their way at the
+        last look."""
 
     @property
     def look_seconds(self) -> float:
@@ -251,7 +252,7 @@ class Least:
     def admit(self, group: int, sockets: Mapping[int, int]) -> None:
         words = self._words
         for worker in sockets.keys() - self._sockets.keys():
-            # What a predecessor did not take is others'.
+            # Other workers accept what its predecessor did not.
             words[_entry(worker) + _SETTLED] = self._counted(worker) % _MODULUS
             self._surplus[worker] = 0
         for worker, _ in self._sockets.items() ^ sockets.items():
@@ -264,7 +265,7 @@ class Least:
         queues = waiting()
         sharing = Counter(self._sockets.values())
         for worker, counted in before.items():
-            # Where something came or was taken meanwhile, the next look will do.
+            # If a connection came or was accepted meanwhile, the next look compares.
             if counted == self._counted(worker):
                 socket = self._sockets[worker]
                 waits = sum(queue[socket] for queue in queues)
@@ -278,7 +279,11 @@ class Least:
 
     def _compare(self, worker: int, waits: int) -> None:
         """
-        So many are on the way to a worker, unless some have not arrived yet.
+        Settle what is not on its way to a worker, although it was not accepted.
+
+        Args:
+            worker: The worker.
+            waits: How many connections wait in its queues.
         """
         at = _entry(worker) + _SETTLED
         surplus = _signed(self._counted(worker) - waits - self._words[at])
@@ -294,7 +299,7 @@ class Least:
 
 def _signed(number: int) -> int:
     """
-    The number that is meant, where only its lower 64 bits are known.
+    The signed number with these lower 64 bits.
     """
     return (number + _MODULUS // 2) % _MODULUS - _MODULUS // 2
 

@@ -2,10 +2,10 @@
 ``steered:by=turns``: a program that counts connections and lets the sockets whose
 workers are ready take turns.
 
-Each group of sockets has its own count. The list of sockets is kept twice: another one
-is written where the program does not look, together with the turn that it begins with,
-and then comes into force by the store of a single word. So no connection ever meets
-half a list.
+Each group of sockets has its own count. There is room for two lists of sockets. A new
+list is written where the program does not look, together with the turn that it begins
+with; the store of a single word then puts it into force. So no connection is assigned
+by half a list.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from kvd.settings import MAX_PROCS
 
 R0, R1, R2, R3, R4 = list(Register)[:5]
 
-# Words: which list is in force; then twice a list, which is the count of its sockets,
-# the number of connections it has had, and the sockets.
+# Words: the number of the list in force, then two lists; each has the count of its
+# sockets, the number of connections that it has assigned, and the sockets.
 _IN_FORCE: Final = 0
 _LISTS: Final = 1
 _COUNT, _TURN, _SOCKETS = range(3)
@@ -34,7 +34,7 @@ _LIST_WORDS: Final = _SOCKETS + MAX_PROCS
 
 _NONE: Final = -1
 """
-The number of no socket: then the kernel hashes.
+Not the number of a socket: the kernel then uses its hash.
 """
 
 
@@ -48,7 +48,7 @@ def turning(memory: int) -> bytes:
     code = Assembly()
     code.address(R1, memory)
     code.load(R2, R1, _IN_FORCE)
-    # Bounds that the verifier sees: the list is one of two ...
+    # The verifier has to see the bounds: the list is one of two ...
     code.do(Operation.AND, R2, 1)
     code.do(Operation.MULTIPLY, R2, _LIST_WORDS * WORD_BYTES)
     code.do(Operation.ADD, R1, R2)
@@ -57,7 +57,7 @@ def turning(memory: int) -> bytes:
     code.do(Operation.SET, R3, 1)
     code.count(R1, _LISTS + _TURN, R3, fetch=True)
     code.do(Operation.MODULO, R3, R2)
-    # ... and the place is in it.
+    # ... and the index is within it.
     code.jump(If.AT_LEAST, R3, MAX_PROCS, "none")
     code.do(Operation.SHIFT_LEFT, R3, 3)
     code.do(Operation.ADD, R1, R3)
@@ -77,9 +77,9 @@ class _Group:
     def __init__(self) -> None:
         self._words = Words(_LISTS + 2 * _LIST_WORDS)
         self._turn = 0
-        """Whose turn it was when the list came into force, ..."""
+        """Whose turn it was when the list came into force."""
         self._began = 0
-        """... and what the program had counted."""
+        """What the program had counted then."""
         try:
             self.program = load(turning(self._words.descriptor))
         except OSError:
@@ -100,7 +100,7 @@ class _Group:
 
     def _turn_now(self, start: int) -> int:
         """
-        The number behind that of the socket chosen last, as `View.turn`.
+        The number after that of the last socket chosen, as in `View.turn`.
         """
         words = self._words
         counted = words[start + _TURN]
@@ -126,7 +126,7 @@ class Turns:
     def __init__(self, groups: int) -> None:
         """
         Args:
-            groups: How many there are.
+            groups: The number of groups.
 
         Raises:
             OSError: The kernel does not take the program.

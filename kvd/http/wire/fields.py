@@ -1,5 +1,8 @@
 """
 What the fields of a request say: conditions, ranges, metadata.
+
+If kvd is compiled, ``kvd/native/fields.c`` reads entity tags, dates and ranges, for
+this module and for the fast path. The functions that end in ``_in_python`` do the same.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from kvd.model.values import (
     Metadata,
     ValueInfo,
 )
+from kvd.native import compiled
+
+_native: Final = compiled("_fast_path")
 
 _TAG: Final = rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _TAGS: Final = re.compile(
@@ -31,11 +37,13 @@ _LONG_DAY: Final = rb"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
 _TIME: Final = rb"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
 _MONTHS: Final = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 _MONTH: Final = rb"(?P<month>" + b"|".join(_MONTHS) + rb")"
-_DATES: Final = [
+_FIXED_DATE: Final = re.compile(
+    _DAY + rb", (?P<day>[0-9]{2}) " + _MONTH + rb" (?P<year>[0-9]{4}) " + _TIME
+    + rb" GMT"
+)  # fmt: skip
+_OBSOLETE_DATES: Final = [
     re.compile(form)
     for form in (
-        _DAY + rb", (?P<day>[0-9]{2}) " + _MONTH + rb" (?P<year>[0-9]{4}) " + _TIME
-        + rb" GMT",
         _LONG_DAY + rb", (?P<day>[0-9]{2})-" + _MONTH + rb"-(?P<year>[0-9]{2}) " + _TIME
         + rb" GMT",
         _DAY + rb" " + _MONTH + rb" (?P<day>[0-9 ][0-9]) " + _TIME
@@ -43,7 +51,7 @@ _DATES: Final = [
     )
 ]  # fmt: skip
 
-# A number of bytes that no file reaches; int() is not asked about longer ones.
+# No value is as large as numbers with more; int() is not asked about them.
 _MAX_DIGITS: Final = 19
 
 _CONDITIONAL: Final = frozenset(
@@ -83,17 +91,30 @@ def entity_tags(value: bytes) -> EntityTags:
     """
     if value == b"*":
         return EntityTags(any=True)
-    if not _TAGS.fullmatch(value):
+    tags = list_tags(value)
+    if tags is None:
         shown = value[:80].decode("ascii", "backslashreplace")
         raise BadRequest(
             f"{shown} is not a list of entity tags: each has to be in double quotes, as"
             ' in If-Match: "0123abcd", or the whole is *.'
         )
-    strong: set[str] = set()
-    weak: set[str] = set()
-    for is_weak, tag in _ONE_TAG.findall(value):
-        (weak if is_weak else strong).add(tag.decode("latin-1"))
+    strong, weak = tags
     return EntityTags(frozenset(strong), frozenset(weak))
+
+
+def list_tags_in_python(value: bytes) -> tuple[list[str], list[str]] | None:
+    """
+    The strong tags of a list and the weak ones; None for what is no list.
+    """
+    if not _TAGS.fullmatch(value):
+        return None
+    tags: tuple[list[str], list[str]] = ([], [])
+    for weakness, tag in _ONE_TAG.findall(value):
+        tags[bool(weakness)].append(tag.decode("latin-1"))
+    return tags
+
+
+list_tags: Final = list_tags_in_python if _native is None else _native.entity_tags
 
 
 def parse_http_date(value: bytes | None) -> int | None:
@@ -103,11 +124,25 @@ def parse_http_date(value: bytes | None) -> int | None:
     """
     if value is None:
         return None
-    for form in _DATES:
+    second = fixed_date(value)
+    if second is not None:
+        return second
+    for form in _OBSOLETE_DATES:
         matched = form.fullmatch(value)
         if matched is not None:
             return _seconds_of(matched)
     return None
+
+
+def fixed_date_in_python(value: bytes) -> int | None:
+    """
+    Seconds since the epoch of an HTTP date in the form that is not obsolete.
+    """
+    matched = _FIXED_DATE.fullmatch(value)
+    return None if matched is None else _seconds_of(matched)
+
+
+fixed_date: Final = fixed_date_in_python if _native is None else _native.fixed_date
 
 
 def _seconds_of(date: re.Match[bytes]) -> int | None:
@@ -147,43 +182,63 @@ def range_of(request: Request, info: ValueInfo) -> tuple[int, int] | None:
         RangeNotSatisfiable: It lies wholly behind the end. An empty value has
             no part at all.
     """
-    asked = request.fields.get(b"range")
+    fields = request.fields
+    asked = fields.get(b"range")
     if asked is None:
         return None
-    matched = _RANGE.fullmatch(asked)
-    if matched is None or not _range_applies(request, info):
-        return None
-    first, last = matched[1], matched[2]
-    if max(len(first), len(last)) > _MAX_DIGITS:
-        first, last = first[:_MAX_DIGITS], last[:_MAX_DIGITS]
-    if not first:
-        if not last:
-            return None
-        length = min(int(last), info.size)
-        if length == 0:
-            raise _unsatisfiable(info)
-        return info.size - length, length
-    begin = int(first)
-    end = int(last) if last else info.size - 1
-    if last and end < begin:
-        return None
-    if begin >= info.size:
-        raise _unsatisfiable(info)
-    return begin, min(end, info.size - 1) - begin + 1
+    etag = info.etag.encode("latin-1")
+    part = byte_range(asked, fields.get(b"if-range"), etag, info.size)
+    if part is not None and not part[1]:
+        raise RangeNotSatisfiable(
+            f"The value has {info.size} bytes; the range begins behind them.",
+            info.size,
+        )
+    return part
 
 
-def _range_applies(request: Request, info: ValueInfo) -> bool:
-    condition = request.fields.get(b"if-range")
+def byte_range_in_python(
+    asked: bytes, condition: bytes | None, etag: bytes, size: int
+) -> tuple[int, int] | None:
+    """
+    The part of a value that a ``Range`` asks for.
+
+    Args:
+        asked: The value of the field.
+        condition: That of ``If-Range``; None: there is none.
+        etag: The entity tag of the value, without quotes.
+        size: The size of the value.
+
+    Returns:
+        Where it begins and how many bytes it has, 0 if it lies wholly behind the end;
+        None for the whole value.
+    """
     # A strong comparison (RFC 9110 section 13.1.5): a weak tag never matches, nor does
     # a date, since another value may have been published within its second (section
     # 8.8.2.2), and the parts of two would be taken for one.
-    return condition is None or condition == f'"{info.etag}"'.encode("latin-1")
+    if condition is not None and condition != b'"' + etag + b'"':
+        return None
+    matched = _RANGE.fullmatch(asked)
+    if matched is None or not (matched[1] or matched[2]):
+        return None
+    first, last = matched[1], matched[2]
+    if not first:
+        length = min(_number(last), size)
+        return size - length, length
+    begin = _number(first)
+    end = _number(last) if last else size - 1
+    if last and end < begin:
+        return None
+    if begin >= size:
+        return size, 0
+    return begin, min(end, size - 1) - begin + 1
 
 
-def _unsatisfiable(info: ValueInfo) -> RangeNotSatisfiable:
-    return RangeNotSatisfiable(
-        f"The value has {info.size} bytes; the range begins behind them.", info.size
-    )
+def _number(digits: bytes) -> int:
+    digits = digits.lstrip(b"0")
+    return 10**_MAX_DIGITS if len(digits) > _MAX_DIGITS else int(digits or b"0")
+
+
+byte_range: Final = byte_range_in_python if _native is None else _native.byte_range
 
 
 def metadata_of(request: Request) -> Metadata:

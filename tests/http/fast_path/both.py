@@ -32,6 +32,13 @@ from tests.stepped import Client, InlineWriter, SteppedReactor
 
 LIMITS = Limits(value_bytes=5_000, idle_seconds=100, head_seconds=50)
 
+LAST_TAG = b'"' + b"last" * 8 + b'"'
+"""
+In a request: the entity tag that a reply of the same worker had last.
+"""
+
+_TAG = re.compile(rb'ETag: ("[^"]{32}")')
+
 
 @implementer(IStoreMaker)
 class SteppedStoreMaker:
@@ -134,6 +141,7 @@ class Worker:
         self._reactor.serve_idle = self._server.serve_idle()
         self._clients: list[Client] = []
         self._replies: list[bytes] = []
+        self._last_tag = LAST_TAG
 
     def connect(self, request: bytes, room: int | None = None) -> None:
         """
@@ -146,14 +154,14 @@ class Worker:
         near, far = socket.socketpair()
         if room is not None:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
-        far.sendall(request)
+        far.sendall(self._with_tag(request))
         self._clients.append(Client(self._reactor, far))
         self._replies.append(b"")
         with near:
             self._reactor.adoptStreamConnection(
                 near.fileno(), near.family, self._server.factory
             )
-        self._hear(len(self._clients) - 1)
+        self._receive(len(self._clients) - 1)
 
     def send(self, number: int, data: bytes, *, reads: bool = True) -> None:
         """
@@ -165,19 +173,24 @@ class Worker:
             number = len(self._clients) - 1
         client = self._clients[number]
         try:
-            client.send(data)
+            client.send(self._with_tag(data))
         except (BrokenPipeError, ConnectionResetError):
             client.ended = True
         if reads:
-            self._hear(number)
+            self._receive(number)
 
     def _one_of_the_last(self, number: int) -> int:
         return len(self._clients) - 1 - number % min(3, len(self._clients))
 
-    def _hear(self, number: int) -> None:
+    def _receive(self, number: int) -> None:
         client = self._clients[number]
         if not client.ended:
-            self._replies[number] += client.receive()
+            received = client.receive()
+            self._replies[number] += received
+            self._last_tag = [self._last_tag, *_TAG.findall(received)][-1]
+
+    def _with_tag(self, request: bytes) -> bytes:
+        return request.replace(LAST_TAG, self._last_tag)
 
     def half_close(self, number: int) -> None:
         """
@@ -186,7 +199,7 @@ class Worker:
         number = self._one_of_the_last(number)
         if not self._clients[number].ended:
             self._clients[number].half_close()
-            self._hear(number)
+            self._receive(number)
 
     def leave(self, number: int) -> None:
         """
@@ -213,12 +226,12 @@ class Worker:
         Drain, and say what was.
         """
         for number in range(len(self._clients)):
-            self._hear(number)
+            self._receive(number)
         drained: list[Any] = []
         self._server.drain(1).addCallback(drained.append)
         self._reactor.settle()
         for number in range(len(self._clients)):
-            self._hear(number)
+            self._receive(number)
         ended = [client.ended for client in self._clients]
         for client in self._clients:
             client.socket.close()

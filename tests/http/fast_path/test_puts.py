@@ -9,11 +9,13 @@ import re
 import shutil
 import stat
 import time
+from pathlib import Path
 from unittest import mock
 
 from kvd.http.fast_path import CLOSES, MAX_BODY_BYTES, SERVED
 from kvd.model.keys import Key
 from kvd.store import attribute
+from kvd.store.epochs import begin_epoch
 from kvd.store.tree import MOST_KEPT
 from kvd.store.uploads import key_of
 from tests.http.fast_path.cases import (
@@ -470,6 +472,89 @@ class KeepingTests(StoringTests):
             assert before + 1 == sync.call_count
 
 
+class SharingTests(FastPathCase):
+    """
+    What was never synced is not kept, whoever published it (`kvd.store.epochs`).
+    """
+
+    keeps = True
+    exchanges = True
+    has_epochs = True
+
+    def setUp(self) -> None:
+        super().setUp()
+        for patched in (
+            mock.patch("kvd.store.epochs.GATHER_SECONDS", 0),
+            mock.patch("kvd.store.writeback.sync_all"),
+        ):
+            patched.start()
+            self.addCleanup(patched.stop)
+
+    def kept(self) -> list[bytes]:
+        """
+        What is kept for the key, by whichever process.
+        """
+        return [
+            path.read_bytes()
+            for path in Path(self.path, ".kvd").glob("*/*")
+            if key_of(os.fsencode(path.name)) == b"k"
+        ]
+
+    def test_either_way(self) -> None:
+        """
+        The fast path stamps values for other processes, and reads their stamps.
+        """
+        other = self.open_store()
+        self.served(put("k", b"synced"))
+        self.clock.pump([1.0] * 5)
+        self.publish(other, Key(b"k"), b"1")
+        self.served(put("k", b"2"))
+        self.publish(other, Key(b"k"), b"3")
+        self.served(put("k", b"4"))
+        self.served(put("k", b"5"))
+        assert [b"synced"] == self.kept()
+        self.clock.pump([1.0] * 5)
+        assert [] == self.kept()
+        self.served(put("k", b"6"))
+        self.served(put("k", b"7"))
+        self.publish(other, Key(b"k"), b"8")
+        assert [b"5"] == self.kept()
+        assert b"8" == self.get(self.store, Key(b"k"))
+
+    def test_a_sync_that_began_meanwhile(self) -> None:
+        """
+        May have reached it.
+        """
+        self.served(put("k", b"1"))
+        begin_epoch(self.store.fast_path_state.lock.descriptor)
+        self.served(put("k", b"2"))
+        assert [b"1"] == self.kept()
+
+    def test_a_stamp_that_is_no_longer_true(self) -> None:
+        """
+        The value was read, or published long ago, or the clock was set back.
+        """
+        path = os.path.join(self.path, "k")
+        for wrong_ns, ago_seconds, kept in (
+            (0, 0, 0),
+            (1, 0, 1),
+            (0, 3600, 1),
+            (0, -3600, 1),
+        ):
+            self.publish(self.store, Key(b"k"), b"0")
+            self.clock.pump([1.0] * 5)
+            lock = self.store.fast_path_state.lock.descriptor
+            epoch = os.fstat(lock).st_mtime_ns % 10**9
+            published_us = time.time_ns() // 1000 - ago_seconds * 10**6
+            published_ns = 1000 * published_us
+            text = attribute.encode(attribute.new_etag(), 1, published_us, b"")
+            os.setxattr(path, attribute.NAME, text)
+            accessed_ns = published_ns // 10**9 * 10**9 + epoch + wrong_ns
+            os.utime(path, ns=(accessed_ns, published_ns))
+            self.served(put("k", b"2"))
+            assert [b"0"] * kept == self.kept(), (wrong_ns, ago_seconds)
+
+
 class StoringFallbackTests(FallbackCase, StoringTests):
     """
     See there; without the fast path.
@@ -483,6 +568,12 @@ class ExchangingFallbackTests(FallbackCase, ExchangingTests):
 
 
 class KeepingFallbackTests(FallbackCase, KeepingTests):
+    """
+    See there; without the fast path.
+    """
+
+
+class SharingFallbackTests(FallbackCase, SharingTests):
     """
     See there; without the fast path.
     """

@@ -5,8 +5,11 @@ Tests for `kvd.http.wire.fields`.
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kvd.errors import BadRequest, RangeNotSatisfiable
+from kvd.http.wire import fields
 from kvd.http.wire.fields import (
     conditions_of,
     entity_tags,
@@ -18,9 +21,33 @@ from kvd.model.conditions import UNCONDITIONAL, EntityTags
 from kvd.model.keys import Key
 from kvd.model.requests import Request
 from kvd.model.values import MAX_METADATA_BYTES, ValueInfo
+from tests.exploring import exploring
 
 WHEN = 784111777
 INFO = ValueInfo(Key(b"k"), 10, "tag", WHEN + 0.5)
+
+COMPILED = {
+    name: getattr(fields, name) for name in ("list_tags", "fixed_date", "byte_range")
+}
+IN_PYTHON = {name: getattr(fields, f"{name}_in_python") for name in COMPILED}
+
+
+@pytest.fixture(autouse=True, params=["Python", "compiled"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    As kvd is with a compiler and without one.
+    """
+    if request.param == "Python":
+        for name, read in IN_PYTHON.items():
+            monkeypatch.setattr(fields, name, read)
+
+
+def test_the_faster_way_is_compiled() -> None:
+    """
+    Else it would not be tested here.
+    """
+    for name, read in COMPILED.items():
+        assert IN_PYTHON[name] is not read
 
 
 def with_fields(**fields: bytes) -> Request:
@@ -39,7 +66,9 @@ TAGS = [
     (b', "a",, "b" ,', EntityTags(frozenset({"a", "b"}))),
     (b'W/"a", "b"', EntityTags(frozenset({"b"}), frozenset({"a"}))),
     (b'""', EntityTags(frozenset({""}))),
+    (b'W/""', EntityTags(frozenset(), frozenset({""}))),
     (b'"a,b"', EntityTags(frozenset({"a,b"}))),
+    (b'"a" \t,\t "\xff"', EntityTags(frozenset({"a", "\xff"}))),
 ]
 
 
@@ -53,7 +82,26 @@ def test_entity_tags_are_read(value: bytes, tags: EntityTags) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"a", b'"a', b'a"', b'"a" "b"', b'*, "a"', b'w/"a"', b"'a'", b'"a b"'],
+    [
+        b"",
+        b"a",
+        b'"a',
+        b'a"',
+        b'"a" "b"',
+        b'*, "a"',
+        b'w/"a"',
+        b"'a'",
+        b'"a b"',
+        b",",
+        b"W/",
+        b'W"a"',
+        b'W/"',
+        b'W/ "a"',
+        b'"a"W/"b"',
+        b'"a"\0',
+        b'"\x7f"',
+        b'"\t"',
+    ],
 )
 def test_what_are_no_entity_tags_is_refused(value: bytes) -> None:
     """
@@ -69,6 +117,16 @@ DATES = [
     (b"Sun Nov  6 08:49:37 1994", WHEN),
     (b"Sun Nov 06 08:49:37 1994", WHEN),
     (b"Sat, 31 Dec 2016 23:59:60 GMT", 1483228800),
+    (b"Thu, 29 Feb 2024 00:00:00 GMT", 1709164800),
+    (b"Thu, 29 Feb 2000 00:00:00 GMT", 951782400),
+    (b"Mon, 01 Jan 0001 00:00:00 GMT", -62135596800),
+    (b"Fri, 31 Dec 9999 23:59:59 GMT", 253402300799),
+    (b"Thu, 29 Feb 2023 00:00:00 GMT", None),
+    (b"Mon, 29 Feb 2100 00:00:00 GMT", None),
+    (b"Thu, 00 Feb 2024 00:00:00 GMT", None),
+    (b"Sun, 06 Nov 1994 08:60:37 GMT", None),
+    (b"Sun, +6 Nov 1994 08:49:37 GMT", None),
+    (b"Sun, 06 Nov 1994 08:49:37 GMT\0", None),
     (b"Thu, 01 Jan 1970 00:00:00 GMT", 0),
     (b"Mon, 31 Dec 1956 23:59:59 GMT", -410227201),
     # No other zone, nor none.
@@ -162,6 +220,16 @@ RANGES = [
     (b"bytes=-100", (0, 10)),
     (b"bytes=2-99999999999999999999999999999", (2, 8)),
     (b"bytes=-99999999999999999999999999999", (0, 10)),
+    (b"bytes=00000000000000000000000002-00000000000000000000000003", (2, 2)),
+    (b"bytes=-0000000000000000000000000000003", (7, 3)),
+    (b"bytes=99999999999999999999-1", None),
+    (b"bytes= \t1-2\t ", (1, 2)),
+    (b"bytes=1 -2", None),
+    (b"bytes=1- 2", None),
+    (b"bytes=1-2x", None),
+    (b"bytes=1-2-3", None),
+    (b"bytes=1-2\0", None),
+    (b"bytes=12", None),
     (b"bytes=5-4", None),
     (b"bytes=-", None),
     (b"bytes=", None),
@@ -181,7 +249,9 @@ def test_ranges_are_read(value: bytes, part: tuple[int, int] | None) -> None:
     assert part == range_of(with_fields(range=value), INFO)
 
 
-@pytest.mark.parametrize("value", [b"bytes=10-", b"bytes=10-20", b"bytes=-0"])
+@pytest.mark.parametrize(
+    "value", [b"bytes=10-", b"bytes=10-20", b"bytes=-0", b"bytes=99999999999999999999-"]
+)
 def test_a_range_behind_the_end_cannot_be_met(value: bytes) -> None:
     """
     The size is told.
@@ -227,6 +297,54 @@ def test_a_range_of_another_value_is_the_whole(
     request = with_fields(range=b"bytes=0-0", if_range=condition)
 
     assert part == range_of(request, INFO)
+
+
+TAG_LISTS = st.lists(
+    st.sampled_from(
+        [b'"a"', b'"b"', b'W/"a"', b'""', b",", b" ", b"\t", b'"', b"W", b"x"]
+    )
+).map(b"".join)
+DATE_PARTS = st.tuples(
+    st.sampled_from([b"Sun", b"Mon", b"mon"]),
+    st.integers(0, 32),
+    st.sampled_from([b"Jan", b"Feb", b"Feb", b"Jun", b"Dec", b"dec"]),
+    st.integers(0, 9999) | st.sampled_from([1600, 1900, 2000, 2023, 2024]),
+    st.integers(0, 24),
+    st.integers(0, 60),
+    st.integers(0, 61),
+).map(lambda parts: b"%b, %02d %b %04d %02d:%02d:%02d GMT" % parts)
+DIGITS = st.sampled_from(
+    [b"", b"0", b"1", b"9", b"10", b"11", b"x", b"9" * 19, b"9" * 20]
+)
+BYTE_RANGES = st.tuples(
+    st.sampled_from([b"bytes=", b"bytes= ", b"Bytes=", b"bytes"]),
+    DIGITS,
+    st.sampled_from([b"-", b"-", b"--", b""]),
+    DIGITS,
+    st.sampled_from([b"", b"", b" ", b",1-2"]),
+).map(b"".join)
+
+
+@given(
+    TAG_LISTS | st.binary(max_size=9),
+    DATE_PARTS,
+    BYTE_RANGES,
+    st.sampled_from([None, b'"tag"', b'W/"tag"', b"tag", b'"ta"', b""]),
+    st.sampled_from([0, 1, 10, 2**63 - 1]),
+)
+@exploring(500)
+def test_both_ways_read_the_same(
+    tags: bytes, date: bytes, asked: bytes, condition: bytes | None, size: int
+) -> None:
+    """
+    Whatever a client sends.
+    """
+    for name, arguments in (
+        ("list_tags", (tags,)),
+        ("fixed_date", (date,)),
+        ("byte_range", (asked, condition, b"tag", size)),
+    ):
+        assert IN_PYTHON[name](*arguments) == COMPILED[name](*arguments)
 
 
 def test_metadata_is_what_a_value_came_with() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bench.building import Programs
-from bench.loads import Load, send, sending
+from bench.loads import Load, Running, Turn, send, sending
 from bench.servers import CServer
 from kvd.lab.measuring.errors import BenchFailed
 
@@ -128,6 +128,100 @@ def test_a_load_in_the_background_ends_with_the_with(
             pass
 
     assert [0] == [report.errors for report in reports]
+
+
+def test_each_key_can_be_used_once(
+    programs: Programs, port: int, tmp_path: Path
+) -> None:
+    """
+    By whichever connection; spread over folders.
+    """
+    load = replace(PUT, keys=101, once_per_second=1, folders=4)
+
+    report = send(programs, port, load, requests=101)
+
+    assert (101, 0) == (report.requests, report.errors)
+    assert {f"{n % 4:02x}/k{n}" for n in range(101)} == {
+        f"{path.parent.name}/{path.name}" for path in (tmp_path / "bench").glob("*/*")
+    }
+    get = replace(load, method="GET")
+    assert 0 == send(programs, port, get, requests=101).errors
+
+
+def test_a_load_does_not_run_out_of_keys(programs: Programs) -> None:
+    """
+    If each is used once, there have to be as many as requests.
+    """
+    load = replace(GET, keys=100, once_per_second=1)
+
+    with pytest.raises(BenchFailed, match=r"101 requests.*there are 100"):
+        send(programs, 1, load, requests=101)
+
+
+def test_a_key_without_a_value_is_what_was_asked_for(
+    programs: Programs, port: int
+) -> None:
+    """
+    Any other reply is an error.
+    """
+    absent = replace(ALONE, absent=True)
+
+    assert 0 == send(programs, port, absent, requests=3).errors
+
+    send(programs, port, replace(ALONE, method="PUT"), requests=1)
+
+    assert "status 200" == send(programs, port, absent, requests=3).first_error
+
+
+def test_an_unchanged_value_is_asked_for_by_its_tag(
+    programs: Programs, port: int, tmp_path: Path
+) -> None:
+    """
+    A reply that brings the value is an error.
+    """
+    load = replace(GET, unchanged=True)
+    server = Running(port, [], tmp_path)
+    load.store(programs, server, [])
+
+    report = load.run(programs, server, Turn("only", 0.05))
+
+    assert report.requests
+    assert (0, 0) == (report.errors, report.bytes)
+    send(programs, port, replace(PUT, body_bytes=99_999, connections=1), requests=8)
+    assert "status 200" == load.run(programs, server, Turn("only", 0.05)).first_error
+
+
+def test_tags_have_to_be_known(programs: Programs, tmp_path: Path) -> None:
+    """
+    Those of all keys.
+    """
+    tags = tmp_path / "tags"
+    tags.write_text('"one"\n')
+
+    with pytest.raises(BenchFailed, match="no tag for key 1"):
+        send(programs, 1, replace(GET, unchanged=True), requests=1, tags=tags)
+
+
+def test_a_range_has_the_size_that_was_asked_for(programs: Programs, port: int) -> None:
+    """
+    Wherever it begins.
+    """
+    send(programs, port, replace(PUT, connections=1), requests=8)
+
+    report = send(programs, port, replace(GET, range_bytes=99_000), requests=50)
+
+    assert (50, 0, 50 * 99_000) == (report.requests, report.errors, report.bytes)
+
+
+def test_all_of_a_value_is_no_range(programs: Programs) -> None:
+    """
+    A server that ignores the field has not done what was asked for.
+    """
+    reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nvalue"
+    with answering(reply) as port:
+        report = send(programs, port, replace(ALONE, range_bytes=5), requests=1)
+
+    assert "status 200" == report.first_error
 
 
 @pytest.mark.parametrize(

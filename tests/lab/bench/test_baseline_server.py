@@ -5,7 +5,9 @@ do right.
 
 from __future__ import annotations
 
+import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,10 +105,11 @@ def test_requests_of_a_connection_are_answered_in_turn(port: int) -> None:
 
     assert (
         b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
-        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1"
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nETag: x\r\n\r\n1"
         b"HTTP/1.1 204 No Content\r\n\r\n"
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n22"
-    ) == ask(port, first + second)
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: x\r\n"
+        b"Connection: close\r\n\r\n22"
+    ) == re.sub(rb"ETag: \S+", b"ETag: x", ask(port, first + second))
 
 
 def test_a_removed_value_is_gone(port: int) -> None:
@@ -132,6 +135,69 @@ def test_an_upload_may_wait_until_it_is_asked_for(port: int) -> None:
         sock.sendall(b"value")
 
         assert 201 == status(sock.recv(1000))
+
+
+def test_a_value_that_has_not_changed_is_not_sent(port: int) -> None:
+    """
+    To a client that knows its entity tag.
+    """
+    assert 201 == status(ask(port, put(b"/key", b"value", CLOSES)))
+    tag = re.search(rb"\r\nETag: (\S+)\r\n", ask(port, get(b"/key", CLOSES)))
+    assert tag
+    condition = b"If-None-Match: %s\r\n" % tag[1]
+
+    reply = ask(port, get(b"/key", condition) + get(b"/key", CLOSES))
+
+    assert 304 == status(reply)
+    assert reply.partition(b"\r\n\r\n")[2].startswith(b"HTTP/1.1 200 OK\r\n")
+    assert 204 == status(ask(port, put(b"/key", b"new value", CLOSES)))
+    assert 200 == status(ask(port, get(b"/key", condition + CLOSES)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected", "content_range", "body"),
+    [
+        (b"bytes=0-0", 206, b"bytes 0-0/10", b"0"),
+        (b"bytes=3-6", 206, b"bytes 3-6/10", b"3456"),
+        (b"bytes=8-99", 206, b"bytes 8-9/10", b"89"),
+        (b"bytes=10-11", 416, None, b""),
+        (b"bytes=6-3", 200, None, b"0123456789"),
+        (b"bytes=-3", 200, None, b"0123456789"),
+        (b"bytes=1-2, 4-5", 200, None, b"0123456789"),
+    ],
+)
+def test_a_range_is_sent(
+    port: int, asked: bytes, expected: int, content_range: bytes | None, body: bytes
+) -> None:
+    """
+    One with both ends; all others are ignored.
+    """
+    assert 201 == status(ask(port, put(b"/key", b"0123456789", CLOSES)))
+
+    reply = ask(port, get(b"/key", b"Range: %s\r\n" % asked + CLOSES))
+
+    head, _, came = reply.partition(b"\r\n\r\n")
+    found = re.search(rb"\r\nContent-Range: ([^\r]+)", head)
+    assert expected == status(reply)
+    assert content_range == (found and found[1])
+    assert body == came
+
+
+def test_an_upload_can_be_synced(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The file, its folder, and the root, in which that folder is new.
+    """
+    monkeypatch.setenv("LD_PRELOAD", str(programs.slow_sync))
+    monkeypatch.setenv("SLOW_SYNC_MS", "50")
+    with CServer(sync=True).start(programs, tmp_path) as server:
+        began = time.monotonic()
+        assert 201 == status(ask(server.port, put(b"/a/b", b"value", CLOSES)))
+
+        assert 0.15 <= time.monotonic() - began
+
+    assert b"value" == (tmp_path / "a" / "b").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,10 @@ they are.
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +17,14 @@ from click.testing import CliRunner
 
 from bench import __main__ as command
 from bench.building import Programs
-from bench.loads import Load
+from bench.clients import Ccache, Curl
+from bench.loads import Load, Report, Running, Traffic, Turn
 from bench.machine import describe, file_system
 from bench.measuring import Bench
 from bench.ratios import ratios_of
 from bench.record import Record
-from bench.servers import CServer, Kvd, Nginx
-from bench.workloads import Contender, Targets, Workload
+from bench.servers import CServer, Kvd, Nginx, Server
+from bench.workloads import WORKLOADS, Contender, Targets, Workload
 from kvd.lab.measuring.record import read_record
 
 pytestmark = pytest.mark.integration
@@ -31,7 +36,7 @@ BASELINES = [
 ]
 
 
-def a_workload(load: Load, background: Load | None = None) -> Workload:
+def a_workload(load: Traffic, background: Load | None = None) -> Workload:
     """
     All servers under a load, with files.
     """
@@ -67,6 +72,107 @@ def test_every_server_does_every_kind_of_request(
     assert len(BASELINES) * 3 == len(ratios_of(outcome))
     assert [] == os.listdir(tmp_path)
     assert "tiny, round 2: nginx" in said
+
+
+def shortened(load: Load, prefix: str) -> Load:
+    """
+    The same kind of requests, with less of everything.
+    """
+    return replace(
+        load,
+        body_bytes=min(load.body_bytes, 300_000),
+        keys=min(load.keys, 16),
+        connections=min(load.connections, 4),
+        prefix=prefix,
+    )
+
+
+def in_short(workload: Workload) -> Traffic:
+    """
+    A workload's load, shortened.
+    """
+    load = workload.load
+    if isinstance(load, Curl):
+        return Curl(shortened(load.load, workload.name))
+    return shortened(load, workload.name) if isinstance(load, Load) else load
+
+
+def test_every_server_serves_every_workload(programs: Programs, tmp_path: Path) -> None:
+    """
+    In a very short form, without an error.
+    """
+    servers: dict[str, Server] = {
+        "kvd": Kvd(policy=None),
+        "nginx": Nginx(),
+        "C": CServer(),
+    }
+    turn = Turn("only", seconds=0.01)
+    with ExitStack() as stack:
+        running = {}
+        for name, server in servers.items():
+            folder = tmp_path / name
+            folder.mkdir()
+            running[name] = stack.enter_context(server.start(programs, folder))
+        for workload in WORKLOADS:
+            traffic = in_short(workload)
+            for name, one in running.items():
+                traffic.store(programs, one, [turn])
+                report = traffic.run(programs, one, turn)
+                seen = (workload.name, name, report.errors, report.first_error)
+                assert (workload.name, name, 0, None) == seen
+                assert report.requests, seen
+
+
+def test_what_is_read_once_was_stored_before_the_server_started(
+    programs: Programs, tmp_path: Path
+) -> None:
+    """
+    And each turn reads values of its own.
+    """
+    stored: list[int] = []
+    turns: list[tuple[int, str]] = []
+
+    class Recorded(Load):
+        def store(
+            self, programs: Programs, server: Running, turns: Sequence[Turn]
+        ) -> None:
+            stored.append(server.pids[0])
+            super().store(programs, server, turns)
+
+        def run(self, programs: Programs, server: Running, turn: Turn) -> Report:
+            turns.append((server.pids[0], turn.name))
+            return super().run(programs, server, turn)
+
+    load = Recorded("GET", 100, connections=4, once_per_second=400)
+    bench = Bench(programs, tmp_path, seconds=0.05)
+
+    outcome = bench.measure(
+        Workload("tiny", "A little", load, Contender("kvd", Kvd()), []),
+        2,
+        lambda said: None,
+    )
+
+    assert [20, 20] == [run.report.requests for run in outcome.runs]
+    kvd = turns[:4]
+    assert ["0-warm", "0", "1-warm", "1"] == [name for _, name in kvd]
+    assert not {pid for pid, _ in kvd} & set(stored)
+
+
+def test_what_ccache_does_not_find_has_failed(
+    programs: Programs, tmp_path: Path
+) -> None:
+    """
+    The files of a build that nobody made before.
+    """
+    ccache, turn = Ccache(files_per_second=3), Turn("only", seconds=1)
+    (tmp_path / "values").mkdir()
+    with CServer().start(programs, tmp_path) as server:
+        ccache.store(programs, server, [turn])
+        shutil.rmtree(tmp_path / "ccache")
+
+        report = ccache.run(programs, server, turn)
+
+    assert (3, "not in the cache") == (report.errors, report.first_error)
 
 
 def test_a_load_can_be_measured_beside_another(
@@ -131,7 +237,17 @@ def test_an_unknown_workload_is_answered_with_the_known_ones() -> None:
     done = CliRunner().invoke(command.main, ["fast"])
 
     assert 2 == done.exit_code
-    assert "no workload named 'fast'; there are: put-large-null" in done.output
+    assert "no workload named 'fast'; there are: get-once-reuseport" in done.output
+
+
+def test_a_pattern_names_workloads() -> None:
+    """
+    Several at a time.
+    """
+    chosen = [workload.name for workload in command.choose(["put-size-*", "ccache"])]
+
+    assert ["ccache", "put-size-100"] == chosen[:2]
+    assert 10 == len(chosen)
 
 
 def test_workloads_can_be_listed() -> None:
@@ -141,7 +257,8 @@ def test_workloads_can_be_listed() -> None:
     done = CliRunner().invoke(command.main, ["--list"])
 
     assert (
-        "put-large             PUT 40 MB to files, 8 keep-alive clients" in done.output
+        "put-large                          PUT 40 MB to files, 8 keep-alive clients"
+        in done.output
     )
 
 

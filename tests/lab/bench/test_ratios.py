@@ -16,11 +16,11 @@ from rich.console import Console
 from bench.loads import Load, Report
 from bench.measuring import Outcome, Run
 from bench.ratios import ceiling_rate, ratios_of, rows
-from bench.record import Record, summarize
+from bench.record import Record, Summary, summarize
 from bench.report import write_report
 from bench.rst import as_rst, replace_figures
 from bench.servers import CServer, Kvd
-from bench.showing import show_ratios, show_summary
+from bench.showing import show_curves, show_ratios, show_summary
 from bench.workloads import WORKLOADS, Contender, Targets, Workload
 from kvd.lab.measuring.figures import Spread
 from kvd.lab.measuring.record import read_record, write_record
@@ -150,6 +150,54 @@ def test_ratios_are_shown_with_their_targets() -> None:
     assert lines[-1].split()[-3:] == ["1.10..3.00", "1.5", "reached"]
 
 
+def a_curve() -> list[Summary]:
+    """
+    The same at two sizes of values.
+    """
+    return [
+        replace(
+            summarize(an_outcome()), name=f"size-{size}", curve="PUT", body_bytes=size
+        )
+        for size in (4096, 1_000_000)
+    ]
+
+
+def test_a_curve_is_shown_as_one_table() -> None:
+    """
+    Rather than with the other ratios.
+    """
+    output = io.StringIO()
+    console = Console(file=output, width=200)
+    slow = replace(
+        a_curve()[1],
+        ratios=[replace(ratio, target=3) for ratio in a_curve()[1].ratios],
+    )
+
+    show_ratios(a_curve(), console)
+    assert "size-4096" not in output.getvalue()
+    show_curves([a_curve()[0], slow], console)
+
+    lines = [" ".join(line.split()) for line in output.getvalue().splitlines()]
+    assert "4,096 2.20 2.00" in lines
+    assert "1,000,000 *2.20 *2.00" in lines
+
+
+def test_client_programs_have_no_ceiling() -> None:
+    """
+    Nor bodies, if nobody counts them.
+    """
+    outcome = replace(an_outcome(), ceiling=None)
+    runs = [replace(run, report=replace(run.report, bytes=0)) for run in outcome.runs]
+    summary = summarize(replace(outcome, runs=runs))
+    output = io.StringIO()
+
+    show_summary(summary, Console(file=output, width=200))
+
+    assert summary.ceiling_rate is None
+    assert summary.rows[0].cpu_seconds_per_gb is None
+    assert "The client programs are the limit" in output.getvalue()
+
+
 def test_a_record_can_be_read_again(tmp_path: Path) -> None:
     """
     With all that was in it.
@@ -165,10 +213,14 @@ def test_a_report_has_all_figures_and_drawings(tmp_path: Path) -> None:
     """
     In one file that asks for no other.
     """
-    write_report(tmp_path / "report.html", a_record())
+    record = a_record()
+    record.workloads.extend(a_curve())
+
+    write_report(tmp_path / "report.html", record)
 
     page = (tmp_path / "report.html").read_text()
-    assert 2 == page.count("<svg")
+    assert 5 == page.count("<svg")
+    assert ">1 MB<" in page
     assert '<td class=" yes">reached</td>' in page
     assert "src=" not in page
 
