@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
