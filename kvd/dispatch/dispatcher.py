@@ -74,10 +74,11 @@ class _HoldingFactory(ServerFactory):
         """
         See `ServerFactory.accept`.
         """
+        raw: Any = listener
         accepted = 0
         try:
             while accepted < count:
-                _, descriptor, _ = super().accept(listener, count)
+                descriptor, _ = raw._accept()
                 self._held.append((descriptor, self._family))
                 accepted += 1
         except OSError:
@@ -295,7 +296,9 @@ class Dispatcher:
             self._open = ()
         if self._finished:
             self._check_delivered()
-        self._accept(bool(self._open) and self._accepts)
+        accepting = bool(self._open) and self._accepts
+        if accepting != self._accepting and not self._finished:
+            self._accept(accepting)
         self._look_later()
 
     def _dispatch_batch(self) -> None:
@@ -380,13 +383,12 @@ class Dispatcher:
         )
 
     def _accept(self, accepting: bool) -> None:
-        if accepting != self._accepting and not self._finished:
-            self._accepting = accepting
-            for port in self._ports.values():
-                if accepting:
-                    port.resumeProducing()
-                else:
-                    port.pauseProducing()
+        self._accepting = accepting
+        for port in self._ports.values():
+            if accepting:
+                port.resumeProducing()
+            else:
+                port.pauseProducing()
 
     # -- late batches ---------------------------------------------------------
 
@@ -510,6 +512,8 @@ def _by_family(connections: Sequence[Accepted]) -> Iterable[list[Accepted]]:
     """
     Split connections into lists of one family each; usually there is one family.
     """
+    if len(connections) == 1:
+        return (list(connections),)
     families: dict[int, list[Accepted]] = {}
     for connection in connections:
         families.setdefault(connection[1], []).append(connection)

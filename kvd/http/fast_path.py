@@ -4,10 +4,11 @@ The fast path: small requests, served in one call of a compiled module
 
 Most of the cost of a small GET or PUT is in Python: objects and calls for its
 connection, its head, its handler and its upload. The fast path serves requests that
-look like earlier ones: the same head except for the key, followed by a whole body. The
-Python modules say once what such a head means, and what the head of its reply looks
-like; the compiled module remembers that as a template (`kvd.http.templates`). For each
-request it only has to read, look up, ask the file system, reply and count.
+look like earlier ones: the same head except for the key, the length of the body,
+conditions and a range, followed by a whole body. The Python modules say once what such
+a head means, and what the head of its reply looks like; the compiled module remembers
+that as a template (`kvd.http.templates`). For each request it only has to read, look
+up, ask the file system, reply and count.
 
 Wherever something is unusual, the fast path leaves the request to Python as if it had
 done nothing. So the module decides nothing and reports no errors. Without it, or with

@@ -27,6 +27,14 @@ def _validators(info: ValueInfo) -> Fields:
     ]
 
 
+def part_fields(info: ValueInfo, first: int, length: int) -> Fields:
+    """
+    The fields of a 206, except the length of what is sent.
+    """
+    last = first + length - 1
+    return [*fields_of(info), ("Content-Range", f"bytes {first}-{last}/{info.size}")]
+
+
 def unchanged_fields(info: ValueInfo) -> Fields:
     """
     The fields of a 304: of the metadata, only what is about caching (RFC 9110 section

@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass
+from itertools import product
 from types import ModuleType
 from typing import Final, cast
 
 from kvd.dispatch.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS
-from kvd.errors import KvdError
+from kvd.errors import KvdError, PreconditionFailed
 from kvd.http.context import ListenerContext
 from kvd.http.fast_path import MAX_BODY_BYTES, FastPath, Remainder, Report, native
-from kvd.http.reply_fields import Fields, fields_of, published_reply, refusal_fields
+from kvd.http.reply_fields import (
+    Fields,
+    fields_of,
+    part_fields,
+    published_reply,
+    refusal_fields,
+    unchanged_fields,
+)
 from kvd.http.request import FILE_BYTES
 from kvd.http.wire.replies import http_date, problem, reply_parts, with_length
-from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key, escape
 from kvd.model.operations import Get, Put
 from kvd.model.requests import Request
@@ -35,6 +43,11 @@ from kvd.store.locks import offset_of
 # To be replaced: an id of the length that all have, and a key that no sentence has.
 _SOME_ID: Final = "0" * 32
 _SOME_KEY: Final = Key(_SOME_ID.encode())
+
+# Numbers to be replaced: neither they nor _FIRST + _LENGTH - 1 contain one another.
+_SIZE: Final = 9 * 10**17
+_FIRST: Final = 10**17 + 1
+_LENGTH: Final = 3 * 10**17
 
 PLAIN: Final = bytes(byte for byte in range(256) if escape(bytes((byte,))) == chr(byte))
 """
@@ -83,8 +96,6 @@ class _Templates:
         return self._template_of_put(operation, request)
 
     def _template_of_get(self, operation: Get, request: Request) -> object:
-        if operation.conditions is not UNCONDITIONAL or b"range" in request.fields:
-            return None
         _, tail = reply_parts(
             200, [], close=not request.keep_alive, minor=request.minor
         )
@@ -93,7 +104,12 @@ class _Templates:
         body = problem(refusal.status, refusal.sentence)
         before, _, behind = body.partition(_SOME_KEY)
         return self.native.get_template(
-            not operation.body, request.keep_alive, tail, (line, fields, before, behind)
+            not operation.body,
+            request.keep_alive,
+            operation.body and operation.ranges,
+            _outcomes(operation.conditions),
+            tail,
+            (line, fields, before, behind),
         )
 
     def _template_of_put(self, operation: Put, request: Request) -> object:
@@ -142,19 +158,78 @@ class _Templates:
             lines: The value's metadata, as its attribute has it.
 
         Returns:
-            What stands before the date, before the id, before the date of publication,
-            and before the length; None if kvd does not write such an attribute.
+            For the statuses 200, 206 and 304, what stands between the date, the id, the
+            date of publication and the numbers that a reply has; None if kvd does not
+            write such an attribute.
         """
         try:
             record = decode(encode(_SOME_ID, 0, 0, lines))
         except MalformedAttribute:
             return None
-        info = ValueInfo(Key(b""), 0, _SOME_ID, 0.0, record.metadata)
-        line, fields = _up_to_length(200, fields_of(info))
-        # Both come before the metadata, which may contain the same.
-        before_id, _, fields = fields.partition(_SOME_ID.encode())
-        before_date, _, fields = fields.partition(http_date(0.0).encode())
-        return line, before_id, before_date, fields
+        info = ValueInfo(Key(b""), _SIZE, _SOME_ID, 0.0, record.metadata)
+        part = part_fields(info, _FIRST, _LENGTH)
+        last = _FIRST + _LENGTH - 1
+        return (
+            _pieces(200, with_length(200, fields_of(info), _SIZE), _SIZE),
+            _pieces(206, with_length(206, part, _LENGTH), _FIRST, last, _SIZE, _LENGTH),
+            _pieces(304, unchanged_fields(info)),
+        )
+
+
+def _pieces(status: int, fields: Fields, *numbers: int) -> tuple[bytes, ...]:
+    """
+    A head, cut at its date, the id, the date of publication, and some numbers.
+    """
+    line, rest = reply_parts(status, fields, close=False, minor=1)
+    rest = rest.removesuffix(b"\r\n\r\n")
+    # Metadata may contain the same. These come before it,
+    before_id, _, rest = rest.partition(_SOME_ID.encode())
+    before_date, _, rest = rest.partition(http_date(0.0).encode())
+    # and these behind it.
+    behind: list[bytes] = []
+    for number in reversed(numbers):
+        rest, _, after = rest.rpartition(b"%d" % number)
+        behind.insert(0, after)
+    return line, before_id, before_date, rest, *behind
+
+
+def _outcomes(conditions: Conditions) -> tuple[int, ...]:
+    """
+    What a GET with some conditions is answered, whatever they name: a status for each
+    set of them that holds; 0 for a refusal, which is left to Python.
+
+    The index has a bit for each condition that holds, the highest first: If-Match,
+    If-None-Match (the value has one of its tags), If-Modified-Since (the value is not
+    newer), If-Unmodified-Since.
+    """
+    return tuple(
+        _outcome(conditions, *holding) for holding in product((False, True), repeat=4)
+    )
+
+
+def _outcome(
+    conditions: Conditions,
+    match: bool,
+    none_match: bool,
+    modified_since: bool,
+    unmodified_since: bool,
+) -> int:
+    def tags(given: EntityTags | None, holds: bool) -> EntityTags | None:
+        return given and EntityTags(any=holds)
+
+    def date(given: int | None, holds: bool) -> int | None:
+        return None if given is None else 0 if holds else -1
+
+    held = Conditions(
+        tags(conditions.if_match, match),
+        tags(conditions.if_none_match, none_match),
+        date(conditions.if_modified_since, modified_since),
+        date(conditions.if_unmodified_since, unmodified_since),
+    )
+    try:
+        return 304 if held.is_unchanged(ValueInfo(Key(b""), 0, _SOME_ID, 0.0)) else 200
+    except PreconditionFailed:
+        return 0
 
 
 def _up_to_length(status: int, fields: Fields) -> tuple[bytes, bytes]:

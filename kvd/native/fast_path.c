@@ -1,9 +1,9 @@
 /*
  * The fast path: serves a whole small GET or PUT in one call, if it came in one piece
- * and its head, but for the key, has a template.
+ * and the shape of its head has a template (shape.c).
  *
  * A template says what such a head means and what the head of its reply looks like.
- * Python makes it, once for each such head (kvd/http/fast_path.py). So nothing is decided
+ * Python makes it, once for each such shape (kvd/http/templates.py). So nothing is decided
  * here that Python has not decided before for the same bytes. Whatever is not as
  * expected is left to Python, as if nothing had happened: a head without a template, a
  * key of unusual spelling, a second request behind the first, a body that is not
@@ -321,7 +321,8 @@ static PyType_Spec FastPath_spec = {
 
 static PyMethodDef functions[] = {
     {"get_template", get_template, METH_VARARGS,
-     "get_template(is_head, keep, tail, missing)\n\nThe template of a GET or HEAD."},
+     "get_template(is_head, keep, has_ranges, outcomes, tail, missing)\n\n"
+     "The template of a GET or HEAD."},
     {"put_template", put_template, METH_VARARGS,
      "put_template(keep, most_bytes, lines, created_status, created, replaced_status,"
      " replaced)\n\nThe template of a PUT."},

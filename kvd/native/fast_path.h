@@ -47,6 +47,16 @@ typedef struct {
     Py_ssize_t size;
 } Text;
 
+/* What the varying fields of a head say. */
+typedef struct {
+    Text texts[VARYING_FIELDS];
+    Py_ssize_t body_bytes;
+    long long modified_since, unmodified_since;     /* seconds; where the field is given */
+} Varying;
+
+/* The sets of conditions that hold: see kvd.http.templates. */
+#define OUTCOMES 16
+
 /* Everything about a request that its key, its body and the varying fields do not
    change. */
 typedef struct {
@@ -55,6 +65,8 @@ typedef struct {
     int is_head;                /* whether the reply has no body */
     int keep;                   /* whether the connection stays */
     Py_ssize_t most_bytes;      /* of the body */
+    int has_ranges;             /* whether a range is obeyed */
+    int outcomes[OUTCOMES];     /* of a GET: statuses, by the conditions that hold */
     PyObject *tail;             /* of a GET: the end of the reply's head */
     PyObject *missing[4];       /* without a value: up to the date, up to the length; of
                                    the body, up to the key and behind it */
@@ -74,6 +86,12 @@ typedef struct {
     char id[ID_TEXT];
     PyObject *parts;            /* of its replies, by its metadata (value.c) */
 } Value;
+
+/* What is sent of a value. */
+typedef struct {
+    int status;
+    unsigned long long first, bytes;
+} Selection;
 
 /* What a file says of itself. */
 typedef struct {
@@ -236,8 +254,13 @@ PyObject *byte_range(PyObject *module, PyObject *args);
 
 /* shape.c */
 Py_ssize_t cut_head(char *shape, const char *head, Py_ssize_t line, Py_ssize_t rest,
-                    Py_ssize_t size, Text varying[VARYING_FIELDS]);
+                    Py_ssize_t size, Text texts[VARYING_FIELDS]);
 Py_ssize_t body_length(const Text *given);
+
+/* conditions.c */
+int read_varying(Varying *varying);
+int select_part(const HeadTemplate *template, const Varying *varying,
+                const Value *value, Selection *selected);
 
 /* template.c */
 extern PyTypeObject *HeadTemplateType;
@@ -248,17 +271,18 @@ PyObject *get_template(PyObject *module, PyObject *args);
 PyObject *put_template(PyObject *module, PyObject *args);
 
 /* get.c */
-int serve_get(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
-              Py_ssize_t received, double began);
+int serve_get(FastPath *self, int socket, HeadTemplate *template,
+              const Varying *varying, PyObject *key, Py_ssize_t received, double began);
 
 /* value.c */
 int open_value(const FastPath *self, const char *key, Value *value, Attribute *attribute);
 int is_unchanged(const Value *value, const struct stat *found);
 int find_parts(FastPath *self, Value *value, const Attribute *attribute);
-size_t value_head(FastPath *self, char *head, const Value *value, PyObject *tail);
+size_t value_head(FastPath *self, char *head, const Value *value,
+                  const Selection *selected, PyObject *tail);
 
 /* file.c */
-int send_file(FastPath *self, int socket, int file, unsigned long long size, char *head,
+int send_file(FastPath *self, int socket, int file, const Selection *selected, char *head,
               size_t head_bytes, Py_ssize_t received, double began);
 void drop_rest(FastPath *self);
 

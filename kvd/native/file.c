@@ -57,50 +57,55 @@ drop_rest(FastPath *self)
 }
 
 /*
- * Send a head and a file, of which this takes care. What the socket does not take now is
+ * Send a head and a part of a file, of which this takes care. What the socket does not take now is
  * left as `unsent` and `rest_file`; then nothing is counted yet.
  *
  * Returns 1; 0 if the file has to be read from a disk first, so that the request is
  * Python's; -1 with an exception.
  */
 int
-send_file(FastPath *self, int socket, int file, unsigned long long size, char *head,
+send_file(FastPath *self, int socket, int file, const Selection *selected, char *head,
           size_t head_bytes, Py_ssize_t received, double began)
 {
-    off_t offset = 0;
-    size_t first = (size_t)Py_MIN(size, (unsigned long long)self->file_bytes);
-    int is_there, yes = 1;
+    off_t offset = (off_t)selected->first;
+    unsigned long long end = selected->first + selected->bytes;
+    size_t most = (size_t)Py_MIN(selected->bytes, (unsigned long long)self->file_bytes);
+    int is_short = selected->bytes <= READ_BYTES, is_there, yes = 1;
     ssize_t head_sent = -1;
     Py_BEGIN_ALLOW_THREADS
-    is_there = is_in_memory(file, first - 1) && is_in_memory(file, 0);
+    /* The ordinary way too reads so little without asking. */
+    is_there = is_short
+        || (is_in_memory(file, selected->first + most - 1)
+            && is_in_memory(file, selected->first));
     if (is_there) {
-        fit_buffer(self, socket);
+        if (!is_short)
+            fit_buffer(self, socket);
         /* A socket that was only just accepted may be a blocking one. */
         ioctl(socket, FIONBIO, &yes);
         head_sent = send(socket, head, head_bytes, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
         if (head_sent == (ssize_t)head_bytes)
             /* Whatever fails here fails again when Python tries. */
-            (void)!sendfile(socket, file, &offset, first);
+            (void)!sendfile(socket, file, &offset, most);
     }
-    if (!is_there || (unsigned long long)offset == size)
+    if (!is_there || (unsigned long long)offset == end)
         close(file);
     Py_END_ALLOW_THREADS
     if (!is_there)
         return 0;
     if (head_sent < 0)
         head_sent = 0;
-    Py_ssize_t sent = head_sent + (Py_ssize_t)offset;
-    self->body_bytes = (Py_ssize_t)offset;
+    self->body_bytes = (Py_ssize_t)((unsigned long long)offset - selected->first);
+    Py_ssize_t sent = head_sent + self->body_bytes;
     self->sent_bytes = sent;
     self->moved_bytes = received + sent;
     self->seconds = now() - began;
-    if ((unsigned long long)offset == size) {
+    if ((unsigned long long)offset == end) {
         count(self, received, sent);
         return 1;
     }
     self->rest_file = file;
     self->rest_offset = (unsigned long long)offset;
-    self->rest_bytes = size - (unsigned long long)offset;
+    self->rest_bytes = end - (unsigned long long)offset;
     self->unsent = PyBytes_FromStringAndSize(head + head_sent,
                                              (Py_ssize_t)head_bytes - head_sent);
     if (self->unsent == NULL)

@@ -54,50 +54,62 @@ serve_missing(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
 
 /* A value in memory. Returns as `serve_get`. */
 static int
-serve_recent(FastPath *self, int socket, HeadTemplate *template, RecentValue *recent,
-             Py_ssize_t received, double began)
+serve_recent(FastPath *self, int socket, HeadTemplate *template,
+             const Varying *varying, RecentValue *recent, Py_ssize_t received,
+             double began)
 {
     char head[HEAD_ROOM];
-    size_t used = value_head(self, head, &recent->value, template->tail);
+    Selection selected;
+    if (!select_part(template, varying, &recent->value, &selected))
+        return 0;
+    size_t used = value_head(self, head, &recent->value, &selected, template->tail);
     if (used > HEAD_ROOM)
         return 0;
-    return send_whole(self, socket, template, 200, head, used,
-                      PyBytes_AsString(recent->body), (size_t)recent->value.size,
-                      received, began);
+    return send_whole(self, socket, template, selected.status, head, used,
+                      PyBytes_AsString(recent->body) + selected.first,
+                      (size_t)selected.bytes, received, began);
 }
 
 /* A value whose file is open; if it stays so, the caller closes it. Returns as
    `serve_get`. */
 static int
-serve_opened(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
-             Value *value, Py_ssize_t received, double began)
+serve_opened(FastPath *self, int socket, HeadTemplate *template,
+             const Varying *varying, PyObject *key, Value *value, Py_ssize_t received,
+             double began)
 {
     char head[HEAD_ROOM], *body = self->buffer + BUFFER_BYTES;
-    size_t used = value_head(self, head, value, template->tail);
+    Selection selected;
+    if (!select_part(template, varying, value, &selected))
+        return 0;
+    size_t used = value_head(self, head, value, &selected, template->tail);
     if (used > HEAD_ROOM)
         return 0;
-    if (!template->is_head && value->size > READ_BYTES) {
+    if (!template->is_head && selected.bytes && value->size > READ_BYTES) {
         int file = value->file;
         value->file = -1;
-        self->status = 200;
-        return send_file(self, socket, file, value->size, head, used, received, began);
+        self->status = selected.status;
+        return send_file(self, socket, file, &selected, head, used, received, began);
     }
     int keeps = !template->is_head && was_read(self, key, value);
-    if (!template->is_head) {
+    /* What is kept is read whole. */
+    size_t first = keeps ? 0 : (size_t)selected.first;
+    size_t bytes = keeps ? (size_t)value->size : (size_t)selected.bytes;
+    if (!template->is_head && bytes) {
         ssize_t got;
         Py_BEGIN_ALLOW_THREADS
-        got = pread(value->file, body, (size_t)value->size, 0);
+        got = pread(value->file, body, bytes, (off_t)first);
         if (!keeps) {
             close(value->file);
             value->file = -1;
         }
         Py_END_ALLOW_THREADS
         /* Another program may just be cutting it short. */
-        if (got < 0 || (unsigned long long)got != value->size)
+        if (got < 0 || (size_t)got != bytes)
             return 0;
     }
-    if (send_whole(self, socket, template, 200, head, used, body, (size_t)value->size,
-                   received, began) < 0)
+    if (send_whole(self, socket, template, selected.status, head, used,
+                   body + (selected.first - first), (size_t)selected.bytes, received,
+                   began) < 0)
         return -1;
     return keeps && keep_recent(self, key, value, body) < 0 ? -1 : 1;
 }
@@ -106,13 +118,13 @@ serve_opened(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
  * Returns 1 if the request was served, 0 if it is Python's, -1 with an exception.
  */
 int
-serve_get(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
-          Py_ssize_t received, double began)
+serve_get(FastPath *self, int socket, HeadTemplate *template, const Varying *varying,
+          PyObject *key, Py_ssize_t received, double began)
 {
     RecentValue *recent = find_recent(self, key);
     int served;
     if (recent != NULL) {
-        served = serve_recent(self, socket, template, recent, received, began);
+        served = serve_recent(self, socket, template, varying, recent, received, began);
         Py_DECREF((PyObject *)recent);
         return served;
     }
@@ -131,7 +143,8 @@ serve_get(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
         return 0;
     served = find_parts(self, &value, &attribute);
     if (served > 0)
-        served = serve_opened(self, socket, template, key, &value, received, began);
+        served = serve_opened(self, socket, template, varying, key, &value, received,
+                              began);
     Py_XDECREF(value.parts);
     if (value.file >= 0) {
         Py_BEGIN_ALLOW_THREADS

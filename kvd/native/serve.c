@@ -94,13 +94,14 @@ serve_request(FastPath *self, int socket)
         goto other;
 
     char shape[MAX_HEAD_BYTES];
-    Text varying[VARYING_FIELDS];
-    Py_ssize_t shape_bytes = cut_head(shape, data, line, line + length, head, varying);
-    if (shape_bytes == 0)
+    Varying varying;
+    Py_ssize_t shape_bytes
+        = cut_head(shape, data, line, line + length, head, varying.texts);
+    if (shape_bytes == 0 || !read_varying(&varying))
         goto other;
     /* Incomplete, or with another request behind it. */
-    Py_ssize_t body = body_length(&varying[CONTENT_LENGTH]);
-    if (body < 0 || size != head + body)
+    Py_ssize_t body = varying.body_bytes;
+    if (size != head + body)
         goto other;
 
     int served = 0, keep = 0;
@@ -116,7 +117,7 @@ serve_request(FastPath *self, int socket)
         else if (known->is_put)
             served = serve_put(self, socket, known, key, data + head, body, size, began);
         else
-            served = serve_get(self, socket, known, key, size, began);
+            served = serve_get(self, socket, known, &varying, key, size, began);
         Py_XDECREF(key);
     }
     Py_DECREF(template);

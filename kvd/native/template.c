@@ -54,16 +54,28 @@ new_template(void)
 PyObject *
 get_template(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    int is_head, keep;
-    PyObject *tail, *missing[4];
-    if (!PyArg_ParseTuple(args, "ppS(SSSS):get_template", &is_head, &keep, &tail,
-                          &missing[0], &missing[1], &missing[2], &missing[3]))
+    int is_head, keep, has_ranges;
+    PyObject *outcomes, *tail, *missing[4];
+    if (!PyArg_ParseTuple(args, "pppO!S(SSSS):get_template", &is_head, &keep, &has_ranges,
+                          &PyTuple_Type, &outcomes, &tail, &missing[0], &missing[1],
+                          &missing[2], &missing[3]))
         return NULL;
+    if (PyTuple_Size(outcomes) != OUTCOMES) {
+        PyErr_SetString(PyExc_ValueError, "there are more outcomes, or fewer");
+        return NULL;
+    }
     HeadTemplate *template = new_template();
     if (template == NULL)
         return NULL;
     template->is_head = is_head;
     template->keep = keep;
+    template->has_ranges = has_ranges;
+    for (int i = 0; i < OUTCOMES; i++)
+        template->outcomes[i] = (int)PyLong_AsLong(PyTuple_GetItem(outcomes, i));
+    if (PyErr_Occurred()) {
+        Py_DECREF((PyObject *)template);
+        return NULL;
+    }
     template->tail = Py_NewRef(tail);
     for (int i = 0; i < 4; i++)
         template->missing[i] = Py_NewRef(missing[i]);

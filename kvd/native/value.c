@@ -76,21 +76,38 @@ is_unchanged(const Value *value, const struct stat *found)
         && value->touched_ns == nanoseconds(found->st_ctim);
 }
 
+/* What stands between the parts of a reply. */
+static const struct {
+    int status;
+    const char *holes;
+} REPLIES[] = {
+    {200, "diPn"},
+    {206, "diPflsn"},
+    {304, "diP"},
+};
+#define REPLY_KINDS (sizeof REPLIES / sizeof *REPLIES)
+
 static int
 are_parts(PyObject *parts)
 {
-    if (!PyTuple_CheckExact(parts) || PyTuple_Size(parts) != 4)
+    if (!PyTuple_CheckExact(parts) || PyTuple_Size(parts) != (Py_ssize_t)REPLY_KINDS)
         return 0;
-    for (Py_ssize_t i = 0; i < 4; i++)
-        if (!PyBytes_CheckExact(PyTuple_GetItem(parts, i)))
+    for (Py_ssize_t kind = 0; kind < (Py_ssize_t)REPLY_KINDS; kind++) {
+        PyObject *one = PyTuple_GetItem(parts, kind);
+        Py_ssize_t count = (Py_ssize_t)strlen(REPLIES[kind].holes) + 1;
+        if (!PyTuple_CheckExact(one) || PyTuple_Size(one) != count)
             return 0;
+        while (count--)
+            if (!PyBytes_CheckExact(PyTuple_GetItem(one, count)))
+                return 0;
+    }
     return 1;
 }
 
 /*
- * Find the parts of a value's replies, which depend on its metadata: those before the
- * date, the id, the date of publication and the length. Python makes them
- * (kvd.http.templates).
+ * Find the parts of a value's replies, which depend on its metadata: for each status,
+ * those before the date, the id and so on, and behind the last of these. Python makes
+ * them (kvd.http.templates).
  *
  * Returns 1; 0 if Python should look at the value; -1 with an exception.
  */
@@ -129,24 +146,57 @@ find_parts(FastPath *self, Value *value, const Attribute *attribute)
     return 1;
 }
 
+static size_t
+append_number(char *head, size_t used, unsigned long long number)
+{
+    char digits[20], *end = digits + sizeof digits;
+    const char *start = write_digits(end, number);
+    return append_text(head, used, start, (size_t)(end - start));
+}
+
 /*
  * Compose the head of a reply. Returns its length; above HEAD_ROOM if it cannot be said:
  * it is too long, or the value is of the future.
  */
 size_t
-value_head(FastPath *self, char *head, const Value *value, PyObject *tail)
+value_head(FastPath *self, char *head, const Value *value, const Selection *selected,
+           PyObject *tail)
 {
-    char digits[20], *end = digits + sizeof digits;
-    const char *date = http_date(self), *size = write_digits(end, value->size);
+    const char *date = http_date(self), *hole;
+    size_t kind = 0, used = 0;
     if (value->published > self->date_second)
         return HEAD_ROOM + 1;
-    size_t used = append(head, 0, PyTuple_GetItem(value->parts, 0));
-    used = append_text(head, used, date, DATE_BYTES);
-    used = append(head, used, PyTuple_GetItem(value->parts, 1));
-    used = append_text(head, used, value->id, ID_TEXT);
-    used = append(head, used, PyTuple_GetItem(value->parts, 2));
-    used = append_text(head, used, value->published_date, DATE_BYTES);
-    used = append(head, used, PyTuple_GetItem(value->parts, 3));
-    used = append_text(head, used, size, (size_t)(end - size));
+    while (kind < REPLY_KINDS && REPLIES[kind].status != selected->status)
+        kind++;
+    if (kind == REPLY_KINDS)
+        return HEAD_ROOM + 1;
+    PyObject *parts = PyTuple_GetItem(value->parts, (Py_ssize_t)kind);
+    Py_ssize_t next = 0;
+    for (hole = REPLIES[kind].holes; *hole; hole++) {
+        used = append(head, used, PyTuple_GetItem(parts, next++));
+        switch (*hole) {
+        case 'd':
+            used = append_text(head, used, date, DATE_BYTES);
+            break;
+        case 'i':
+            used = append_text(head, used, value->id, ID_TEXT);
+            break;
+        case 'P':
+            used = append_text(head, used, value->published_date, DATE_BYTES);
+            break;
+        case 'f':
+            used = append_number(head, used, selected->first);
+            break;
+        case 'l':
+            used = append_number(head, used, selected->first + selected->bytes - 1);
+            break;
+        case 's':
+            used = append_number(head, used, value->size);
+            break;
+        default:
+            used = append_number(head, used, selected->bytes);
+        }
+    }
+    used = append(head, used, PyTuple_GetItem(parts, next));
     return append(head, used, tail);
 }

@@ -209,6 +209,9 @@ class Port(tcp.Port):
     def _accept_share(self) -> None:
         factory = self.factory
         waiting = self._waiting()
+        if not waiting:
+            # Another process was faster.
+            return
         size = factory.batch_size
         left = max(1, factory.share(waiting) if size is None else size)
         left = min(left, MAX_BATCH)
@@ -217,9 +220,8 @@ class Port(tcp.Port):
             # One that is served at once makes this process no busier.
             stays = max(1, left // PARTS)
             part = max(stays, SERVED_PART)
-        while True:
-            # Of none at all, since another was faster, nobody is asked.
-            if waiting and not self._may_now(waiting):
+        while waiting:
+            if not self._may_now(waiting):
                 self._stop_watching(GATE_SECONDS)
                 break
             accepted = self._accept(min(part, left), stays)

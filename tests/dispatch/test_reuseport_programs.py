@@ -26,6 +26,7 @@ from kvd.model.programs import ClassicProgram, LoadedProgram
 from kvd.net.listening import ListenerGroup, open_group
 from kvd.net.reuseport import by_chance
 from kvd.settings import TCPAddress, UNIXAddress
+from tests.descriptors import Descriptors
 
 WORKERS = 3
 EXTENDED = LoadedProgram(1000)
@@ -336,8 +337,8 @@ class UnreadableTests(SynchronousTestCase):
         with mock.patch("kvd.dispatch.scoreboard.create_map", side_effect=refused):
             memory = create_scoreboard(2)
         self.addCleanup(os.close, memory)
-        before = os.listdir("/proc/self/fd")
+        opened = Descriptors("anon_inode:bpf")
         with pytest.raises(OSError, match="Errno"):
             SteeredByLeast().load(1, memory)
 
-        assert before == os.listdir("/proc/self/fd")
+        assert 0 == opened.more

@@ -28,6 +28,7 @@ from kvd.net import splice, transport
 from kvd.net.splice import Pipe
 from kvd.store.memory import MemoryStore, MemoryUpload, MemoryValue
 from kvd.testing import StoreContract
+from tests.descriptors import Descriptors
 from tests.http import test_connection
 from tests.http.test_connection import ConnectionCase, body, status
 
@@ -619,10 +620,10 @@ class SendingTests(MovingCase):
         It is closed at once.
         """
         self.put(b"k", b"x" * 10_000_000)
-        before = len(os.listdir("/proc/self/fd"))
+        opened = Descriptors("socket:", "/memfd:", "/tmp/")
         self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
-        assert before + 1 == len(os.listdir("/proc/self/fd"))
+        assert 1 == opened.more
         self.client.close()
 
         # The client's socket and the server's are gone too.
-        assert before - 2 == len(os.listdir("/proc/self/fd"))
+        assert -2 == opened.more

@@ -48,9 +48,15 @@ def check_fast_path(fast_path: Any) -> None:
         root = os.open(path, os.O_RDONLY)
         missing = b"HTTP/1.1 404 Not Found\r\nDate: ", b"\r\nLength: ", b"", b""
         template = fast_path.get_template(
-            *(False, True, b"\r\nConnection: keep-alive\r\n\r\n", missing)
+            *(False, True, True, (200,) * 16),
+            *(b"\r\nConnection: keep-alive\r\n\r\n", missing),
         )
-        parts = b"HTTP/1.1 200 OK\r\nDate: ", b"\r\nID: ", b"\r\nOf: ", b"\r\nLength: "
+        first, rest = b"HTTP/1.1 200 OK\r\nDate: ", (b"\r\nID: ", b"\r\nOf: ")
+        parts = (
+            (first, *rest, b"\r\nLength: ", b""),
+            (first, *rest, b"\r\nPart: ", b"-", b"/", b"\r\nLength: ", b""),
+            (first, *rest, b""),
+        )
         row = memoryview(bytearray(64)).cast("Q")
         served = fast_path.FastPath(
             *(root, root, False, False, 10, None, False, 0o644, 9000, 9000, b"key"),

@@ -215,6 +215,7 @@ class PortTests(SynchronousTestCase):
             return 1, True
 
         self.patch(port, "accept_some", accept_some)
+        self.connect()
         port.resumeProducing()
         port.doRead()
 

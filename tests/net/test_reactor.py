@@ -30,6 +30,7 @@ from kvd.net.factory import ServerFactory
 from kvd.net.port import Port
 from kvd.net.reactor import WorkerReactor, install_adoption
 from kvd.net.transport import ServerTransport
+from tests.descriptors import Descriptors
 from tests.stepped import Client, SteppedReactor
 
 
@@ -232,7 +233,7 @@ class NoSocketTests(AdoptCase):
         """
         file = os.open("/dev/null", os.O_RDONLY)
         self.addCleanup(os.close, file)
-        before = len(os.listdir("/proc/self/fd"))
+        opened = Descriptors(os.devnull, "socket:")
         for descriptor in (file, -1):
             for adopt in (
                 self.reactor.adoptStreamPort,
@@ -241,7 +242,7 @@ class NoSocketTests(AdoptCase):
                 with self.assertRaises(OSError):  # noqa: PT027  # trial runs it too
                     adopt(descriptor, socket.AF_INET, self.factory)
 
-        assert before == len(os.listdir("/proc/self/fd"))
+        assert 0 == opened.more
 
 
 class StreamConnectionTests(AdoptCase):
@@ -328,11 +329,11 @@ class StreamConnectionTests(AdoptCase):
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         connection, _ = sock.accept()
         client.socket.close()
-        before = len(os.listdir("/proc/self/fd"))
+        opened = Descriptors("socket:")
         with self.assertRaises(OSError):  # noqa: PT027  # trial runs it too
             self.adopt_one(connection, self.factory)
 
-        assert before - 1 == len(os.listdir("/proc/self/fd"))
+        assert -1 == opened.more
         assert [] == self.factory.came
 
 
@@ -380,6 +381,10 @@ def test_calls_come_between_events(whose: str) -> None:
         called.append(name)
         bell.ring()
 
+    def end() -> None:
+        thread.join()
+        reactor.stop()
+
     far_off = reactor.callLater(3600, call, "sooner")
     bell = Bell(
         reactor,
@@ -388,7 +393,7 @@ def test_calls_come_between_events(whose: str) -> None:
         lambda: far_off.reset(0.001),
         lambda: reactor.callFromThread(call, "at once"),
         lambda: thread.start(),
-        lambda: (thread.join(), reactor.stop()),
+        lambda: end(),
     )
     thread = Thread(target=reactor.callFromThread, args=(call, "thread"))
     limit = reactor.callLater(60, reactor.stop)

@@ -23,6 +23,7 @@ from kvd.net.splice import (
     fastest_mover,
     move,
 )
+from tests.descriptors import Descriptors
 
 Sockets = tuple[socket.socket, socket.socket]
 
@@ -133,10 +134,12 @@ def test_nothing_is_left_of_a_pipe() -> None:
     """
     That is closed.
     """
-    before = os.listdir("/proc/self/fd")
-    Pipe().close()
+    opened = Descriptors("pipe:")
+    pipe = Pipe()
+    assert 2 == opened.more
+    pipe.close()
 
-    assert before == os.listdir("/proc/self/fd")
+    assert 0 == opened.more
 
 
 def test_an_end_is_reported(pipe: Pipe, sockets: Sockets, target: int) -> None:

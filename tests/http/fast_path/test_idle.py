@@ -181,7 +181,7 @@ class JoinedTests(FastPathCase):
         By the clock of the process; not where that was left to others.
         """
         assert self.joined.served is None
-        self.far.sendall(get("k", b"Range: bytes=0-1\r\n"))
+        self.far.sendall(get("%6b"))
         assert not self.fast_path.serve_idle(self.near.fileno())
         assert self.joined.served is None
         self.far.sendall(get("k"))
@@ -192,7 +192,7 @@ class JoinedTests(FastPathCase):
         """
         To whoever asks for this socket.
         """
-        request = get("k", b"Range: bytes=0-1\r\n")
+        request = get("%6b")
         self.far.sendall(request)
         assert not self.fast_path.serve_idle(self.near.fileno())
         self.far.sendall(get("k"))
@@ -205,7 +205,7 @@ class JoinedTests(FastPathCase):
         """
         near, far = self.pair()
         self.fast_path.join(near.fileno())
-        self.far.sendall(get("k", b"Range: bytes=0-1\r\n"))
+        self.far.sendall(get("%6b"))
         assert not self.fast_path.serve_idle(self.near.fileno())
         far.sendall(get("k"))
         assert self.fast_path.serve_idle(near.fileno())

@@ -5,9 +5,12 @@ Tests for `kvd.http.fast_path`: connections that are new to a worker, and what m
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from typing import Any, cast
 from unittest import mock
+
+from twisted.logger import capturedLogs
 
 from kvd.http import fast_path
 from kvd.http.connection import HttpConnection
@@ -280,6 +283,30 @@ class AcceptedTests(AtFirstTests):
         assert existed == set(self.process.connections)
         assert b"1" == self.get(self.store, Key(b"new"))
 
+    def test_without_a_descriptor_left_clients_wait(self) -> None:
+        """
+        They are served when there is one again.
+        """
+        client = self.queue(get("k", b"Connection: close\r\n"))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        fillers = [os.dup(0)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (fillers[0] + 1, hard))
+        with self.assertRaises(OSError):  # noqa: PT027
+            while True:
+                fillers.append(os.dup(0))
+        with capturedLogs() as events:
+            self.reactor.settle()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for filler in fillers:
+            os.close(filler)
+        assert ["Too many open files"] == [event["error"] for event in events]
+        assert 0 == self.watched.new
+
+        self.reactor.advance(1.0)
+        assert b"value" == body_of(client.receive())
+        assert 1 == self.watched.new
+
     def test_there_is_nobody(self) -> None:
         """
         Another process was faster, or this one has no descriptor left.
@@ -341,15 +368,18 @@ class MistakeTests(ConnectionCase):
         assert fast_path.native is not None
         parts = b"", b"", b""
         a_get = fast_path.native.get_template(
-            False, True, b"\r\n\r\n", (b"", b"", b"", b"")
+            *(False, True, True, (200,) * 16, b"\r\n\r\n", (b"", b"", b"", b""))
         )
         a_put = fast_path.native.put_template(True, 1, b"", 201, parts, 204, parts)
+        bad_parts = (b"",) * 5, (b"",) * 8, (b"", b"", 1, b"")
         table = [
             (get("k"), lambda head: 1, None, None, TypeError),
             (get("k"), lambda head: 1 // 0, None, None, ZeroDivisionError),
             (get("k"), lambda head: a_get, lambda lines: 1, None, TypeError),
             (get("k"), lambda head: a_get, lambda lines: (b"",), None, TypeError),
-            (get("k"), lambda head: a_get, lambda lines: (1,) * 4, None, TypeError),
+            (get("k"), lambda head: a_get, lambda lines: (1,) * 3, None, TypeError),
+            (get("k"), lambda head: a_get, lambda lines: ((),) * 3, None, TypeError),
+            (get("k"), lambda head: a_get, lambda lines: bad_parts, None, TypeError),
             (get("k"), lambda head: a_get, lambda k: 1 // 0, None, ZeroDivisionError),
             (put("k", b"v"), lambda head: a_put, None, lambda key: "1", TypeError),
             (
