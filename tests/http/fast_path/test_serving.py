@@ -276,11 +276,14 @@ class AcceptedTests(AtFirstTests):
         However many they are.
         """
         count = 2 * EXCLUSIVE_BATCH + 5
-        for _ in range(count):
-            self.queue(get("k", b"Connection: close\r\n"))
-        self.reactor.settle(1)
+        for uninterrupted in (count, EXCLUSIVE_BATCH, 3, 1):
+            served = self.watched.new
+            for _ in range(count):
+                self.queue(get("k", b"Connection: close\r\n"))
+            with mock.patch("kvd.workers.serving.UNINTERRUPTED", uninterrupted):
+                self.reactor.settle(1)
 
-        assert count == self.watched.new
+            assert served + count == self.watched.new
 
     def test_a_client_that_was_reset_has_a_connection(self) -> None:
         """
