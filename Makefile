@@ -44,6 +44,8 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wformat=2 -Wu
 NATIVE_TESTS := tests/http/fast_path tests/http/wire/test_fields.py tests/net/test_splice.py
 SANITIZED_EXAMPLES ?= 25
 
+# Hundreds of processes load kvd: its bytecode is kept, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 # What the tests keep is below build/, as pyproject.toml says of the tools.
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/build/hypothesis
 PYTEST := pytest --hypothesis-seed=$(SEED)
@@ -61,10 +63,12 @@ INTEGRATION := tests/integration tests/changes tests/cli tests/crash tests/lab \
 serve: $(VENV)/served
 	$(BIN)/twistd -n --pidfile= kvd $(ARGS)
 
-# Quick checks first. In a make of its own, which sees what has been installed.
+# The two that take longest begin at once, and beside them the quick checks, one after the
+# other: what computes fills the time in which integration tests wait. In a make of its
+# own, which sees what has been installed.
 test: prepared
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint docs oldest trial sanitize unit
-	@$(MAKE) --no-print-directory integration
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
+		integration unit lint docs oldest trial sanitize
 	@rm -f twisted/plugins/dropin.cache
 
 prepared:

@@ -46,13 +46,13 @@ def test_nobody_is_told_to_install_a_strangers_package() -> None:
     """
     Neither by the documents nor by what kvd prints.
     """
-    told = {
+    named = {
         str(path.relative_to(ROOT)): found[0]
         for path in published()
         if (found := INSTALLS_A_STRANGER.search(path.read_text(encoding="utf-8")))
     }
 
-    assert {} == told
+    assert {} == named
 
 
 @pytest.mark.parametrize(

@@ -342,7 +342,7 @@ def handover() -> Picture:
     message(246, supervisor, worker, "counter + 1")
     message(282, supervisor, worker, "descriptors")
     picture.box(worker - 75, 296, 150, ["counter - 1", "owns the batch"], "box")
-    message(382, worker, supervisor, "acknowledged")
+    message(382, worker, supervisor, "done: on the scoreboard")
     picture.box(
         supervisor - 90, 396, 180, ["close own copies", "of the descriptors"], "box"
     )

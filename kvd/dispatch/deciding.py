@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
-from typing import Any, Final
 
 # Without turning numbers into enumerations, as the public module does: that takes
 # longer than a decision.
 from _signal import signal as _set_handler  # type: ignore[import-not-found]
+from collections.abc import Callable
+from typing import Any, Final
+
 from twisted.logger import Logger
 
 from kvd.interfaces import IDispatchPolicy

@@ -70,12 +70,22 @@ class _HoldingFactory(ServerFactory):
         self._dispatch = dispatch
         self._family = family
 
-    def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
+    def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
         """
-        See `ServerFactory.take_descriptor`.
+        See `ServerFactory.accept`.
         """
-        self._held.append((descriptor, self._family))
-        return True
+        raw: Any = listener
+        accepted = 0
+        try:
+            while accepted < count:
+                descriptor, _ = raw._accept()
+                self._held.append((descriptor, self._family))
+                accepted += 1
+        except OSError:
+            # An error of this process comes again.
+            if not accepted:
+                raise
+        return accepted, -1, None
 
     def batch_accepted(self) -> None:
         """
@@ -286,7 +296,9 @@ class Dispatcher:
             self._open = ()
         if self._finished:
             self._check_delivered()
-        self._accept(bool(self._open) and self._accepts)
+        accepting = bool(self._open) and self._accepts
+        if accepting != self._accepting and not self._finished:
+            self._accept(accepting)
         self._look_later()
 
     def _dispatch_batch(self) -> None:
@@ -371,13 +383,12 @@ class Dispatcher:
         )
 
     def _accept(self, accepting: bool) -> None:
-        if accepting != self._accepting and not self._finished:
-            self._accepting = accepting
-            for port in self._ports.values():
-                if accepting:
-                    port.resumeProducing()
-                else:
-                    port.pauseProducing()
+        self._accepting = accepting
+        for port in self._ports.values():
+            if accepting:
+                port.resumeProducing()
+            else:
+                port.pauseProducing()
 
     # -- late batches ---------------------------------------------------------
 
@@ -501,6 +512,8 @@ def _by_family(connections: Sequence[Accepted]) -> Iterable[list[Accepted]]:
     """
     Split connections into lists of one family each; usually there is one family.
     """
+    if len(connections) == 1:
+        return (list(connections),)
     families: dict[int, list[Accepted]] = {}
     for connection in connections:
         families.setdefault(connection[1], []).append(connection)

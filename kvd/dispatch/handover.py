@@ -37,10 +37,13 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import MAX_DESCRIPTORS, Batch, Credits
+
+_DESCRIPTOR: Final = itemgetter(0)
 
 MAX_WAITING: Final = 128
 """
@@ -137,9 +140,7 @@ class HandOver:
         )
         # First, so that the worker never finds a batch before its credit.
         os.eventfd_write(self._credits, 1)
-        if not self._channel.offer(
-            message, [descriptor for descriptor, _ in connections]
-        ):
+        if not self._channel.offer(message, list(map(_DESCRIPTOR, connections))):
             os.eventfd_read(self._credits)
             self._blocked_until = now + BLOCKED_SECONDS
             return False

@@ -18,7 +18,16 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kvd.errors import BodyTimeout, HeadTimeout, OutOfResources, PeerError
-from kvd.http.fast_path import CLOSES, NOTHING, QUEUED, SERVED, FastPath, entry_of
+from kvd.http.fast_path import (
+    CLOSES,
+    NOTHING,
+    QUEUED,
+    REMAINS,
+    SERVED,
+    FastPath,
+    Remainder,
+    entry_of,
+)
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.methods import handler_for
 from kvd.http.mover import BodyMover, is_worth_moving
@@ -270,6 +279,9 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         if outcome == NOTHING:
             return None
         self._requests += 1
+        if outcome & REMAINS:
+            self._go_on(fast_path.take_remainder())
+            return None
         context = self.context
         if context.wants_reports:
             report = fast_path.report()
@@ -288,6 +300,19 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         else:
             self.when_taken()
         return None
+
+    def _go_on(self, rest: Remainder) -> None:
+        """
+        Send the rest of a reply that the fast path has begun.
+        """
+        count = len(rest.request)
+        self._received += count
+        self.context.row.received(count)
+        self.transport.bytes_sent += rest.sent_bytes
+        self._enter(State.BODY)
+        request = self.context.heads.parse(rest.request)
+        self._handler = handler = handler_for(self, request)
+        handler.go_on(rest)
 
     # -- bodies that are moved ------------------------------------------------
 

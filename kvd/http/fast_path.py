@@ -4,11 +4,11 @@ The fast path: small requests, served in one call of a compiled module
 
 Most of the cost of a small GET or PUT is in Python: objects and calls for its
 connection, its head, its handler and its upload. The fast path serves requests that
-look like earlier ones: the same head except for the key, followed by a whole body. The
-Python modules say once what such a head means, what the head of its reply looks like
-and which value a file contains; the compiled module remembers that as a template
-(`kvd.http.templates`). For each request it only has to read, look up, ask the file
-system, reply and count.
+look like earlier ones: the same head except for the key, the length of the body,
+conditions and a range, followed by a whole body. The Python modules say once what such
+a head means, and what the head of its reply looks like; the compiled module remembers
+that as a template (`kvd.http.templates`). For each request it only has to read, look
+up, ask the file system, reply and count.
 
 Wherever something is unusual, the fast path leaves the request to Python as if it had
 done nothing. So the module decides nothing and reports no errors. Without it, or with
@@ -36,6 +36,7 @@ SERVED: Final = 1
 CLOSES: Final = 2
 QUEUED: Final = 4
 LINGERS: Final = 8
+REMAINS: Final = 16
 """
 What `FastPath.serve` returns, unless it returns bytes.
 """
@@ -58,6 +59,30 @@ class Report(NamedTuple):
     seconds: float
     moved_bytes: int
     """Received, and sent as far as the socket took them; heads included."""
+
+
+class Remainder(NamedTuple):
+    """
+    The end of a reply that is still to be sent. Nothing of its request is counted yet.
+    """
+
+    request: bytes
+    """Its head."""
+    unsent: bytes
+    """What is left of the head of the reply."""
+    status: int
+    descriptor: int
+    """Of the open file of the value, which the caller closes."""
+    offset: int
+    """Where the rest of the body begins in it."""
+    rest_bytes: int
+    """How long it is."""
+    sent_bytes: int
+    """What was sent, with the head."""
+    body_bytes: int
+    """Of the body."""
+    seconds: float
+    """Since the request came."""
 
 
 def entry_of(report: Report, peer_name: str) -> Entry:
@@ -107,7 +132,8 @@ class FastPath(Protocol):
             `NOTHING` if nothing has arrived. `SERVED`, with `CLOSES` if the connection
             ends with this reply, `LINGERS` if it must not be closed at once then
             (`kvd.net.transport.is_settled`), and `QUEUED` if a part of the reply has
-            still to be sent (`take_unsent`). Otherwise the bytes that were read, which
+            still to be sent (`take_unsent`); or with `REMAINS` if it has, and is in a
+            file (`take_remainder`). Otherwise the bytes that were read, which
             are left to the caller; empty if the client has closed its half.
 
         Raises:
@@ -129,22 +155,40 @@ class FastPath(Protocol):
             socket: it reads nothing, but returns what came of this.
         """
 
-    def serve_new(self, socket: int, shared: bool, /) -> bool:
+    def serve_new(self, socket: int, /) -> bool:
         """
         Serve the request that came with a new connection, if the connection ends with
-        it, and close the socket.
-
-        Args:
-            shared: Whether others may still have descriptors of it.
+        it, and close the socket, of which others may still have descriptors.
 
         Returns:
             Whether that is done. Else the socket is still the caller's, and `serve`
             must be called next for it: it reads nothing, but returns what came of this.
         """
 
+    def accept(self, listener: int, count: int, /) -> tuple[int, int]:
+        """
+        Accept connections, and serve each as `serve_new` does, until one stays.
+
+        Args:
+            listener: The descriptor of a listening and non-blocking socket.
+            count: How many connections to accept at most.
+
+        Returns:
+            How many were accepted, fewer if no more wait, and the descriptor of the
+            last one if it is the caller's, as after `serve_new`; else -1.
+
+        Raises:
+            OSError: None could be accepted, or none waits.
+        """
+
     def take_unsent(self) -> bytes:
         """
         The part of the last reply that the socket did not take.
+        """
+
+    def take_remainder(self) -> Remainder:
+        """
+        The part of the last reply that the socket did not take, in an open file.
         """
 
     def report(self) -> Report:

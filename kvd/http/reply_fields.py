@@ -7,33 +7,16 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from kvd.http.memo import Memo
+from kvd.errors import Fault, MethodNotAllowed, PeerError, RangeNotSatisfiable
+from kvd.http.dialects.plain import ALLOWED
 from kvd.http.wire.replies import NO_SNIFFING, http_date
 from kvd.model.values import Published, ValueInfo
 
 Fields = list[tuple[str, str]]
 
+SERVICE_UNAVAILABLE: Final = 503
+
 DEFAULT_TYPE: Final = ("Content-Type", "application/octet-stream")
-
-_FIELDS: Final[Memo[ValueInfo, Fields]] = Memo(512)
-
-
-def fields_of(info: ValueInfo) -> Fields:
-    """
-    The fields that describe a value, except the length of what is sent.
-    """
-    if is_ahead(info):
-        return _described(info)
-    # The store gives the same object again for a small value that it has in memory.
-    return _FIELDS.find(info) or _FIELDS.remember(info, _described(info))
-
-
-def is_ahead(info: ValueInfo) -> bool:
-    """
-    Whether the date of a value is in the future: the clock was set back, or another
-    program has changed the file's date.
-    """
-    return info.changed > time.time()
 
 
 def _validators(info: ValueInfo) -> Fields:
@@ -42,6 +25,14 @@ def _validators(info: ValueInfo) -> Fields:
         ("ETag", f'"{info.etag}"'),
         ("Last-Modified", http_date(min(info.changed, time.time()))),
     ]
+
+
+def part_fields(info: ValueInfo, first: int, length: int) -> Fields:
+    """
+    The fields of a 206, except the length of what is sent.
+    """
+    last = first + length - 1
+    return [*fields_of(info), ("Content-Range", f"bytes {first}-{last}/{info.size}")]
 
 
 def unchanged_fields(info: ValueInfo) -> Fields:
@@ -54,12 +45,30 @@ def unchanged_fields(info: ValueInfo) -> Fields:
     return [*_validators(info), *fields]
 
 
-def _described(info: ValueInfo) -> Fields:
+def fields_of(info: ValueInfo) -> Fields:
+    """
+    The fields that describe a value, except the length of what is sent.
+    """
     fields = [*_validators(info), ("Accept-Ranges", "bytes"), NO_SNIFFING]
     # An older kvd stored fields without a value.
     fields += [(name.title(), value) for name, value in info.metadata.items() if value]
     if not info.metadata.get("content-type"):
         fields.append(DEFAULT_TYPE)
+    return fields
+
+
+def refusal_fields(error: PeerError | Fault) -> Fields:
+    """
+    The fields of a reply that says what is wrong (`kvd.http.wire.replies.problem`),
+    except its length.
+    """
+    fields: Fields = [("Content-Type", "application/problem+json"), NO_SNIFFING]
+    if isinstance(error, MethodNotAllowed):
+        fields.append(("Allow", ALLOWED))
+    elif isinstance(error, RangeNotSatisfiable):
+        fields.append(("Content-Range", f"bytes */{error.size}"))
+    elif error.status == SERVICE_UNAVAILABLE:
+        fields.append(("Retry-After", "1"))
     return fields
 
 

@@ -28,20 +28,17 @@ from twisted.python.failure import Failure
 from kvd.errors import (
     Fault,
     KvdError,
-    MethodNotAllowed,
     PeerError,
-    RangeNotSatisfiable,
     StoreFault,
 )
 from kvd.http.access_log import Entry
-from kvd.http.dialects.plain import ALLOWED
+from kvd.http.fast_path import Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
-from kvd.http.reply_fields import Fields
-from kvd.http.source import FilePart, Source
+from kvd.http.reply_fields import Fields, refusal_fields
+from kvd.http.source import FilePart, OpenFile, Source
 from kvd.http.wire.replies import (
     CONTINUE,
     LAST_CHUNK,
-    NO_SNIFFING,
     chunk,
     problem,
     reply_head,
@@ -62,8 +59,6 @@ CLIENT_LEFT: Final = 499
 """
 In the access log, never on the wire: the client left before the reply.
 """
-
-SERVICE_UNAVAILABLE: Final = 503
 
 
 class RequestHandler:
@@ -229,6 +224,19 @@ class RequestHandler:
         self._source = source
         self._next_chunk()
 
+    def go_on(self, rest: Remainder) -> None:
+        """
+        Send the rest of a reply that the fast path has begun.
+        """
+        self._began -= rest.seconds
+        self._status = rest.status
+        self._sent = rest.body_bytes
+        self._source = OpenFile(rest.descriptor, rest.offset, rest.rest_bytes)
+        connection = self._connection
+        if rest.unsent:
+            connection.transport.write(rest.unsent)
+        connection.when_taken(self._next_chunk)
+
     # -- the reply ------------------------------------------------------------
 
     def _rendered(self, status: int) -> int:
@@ -362,14 +370,7 @@ class RequestHandler:
         self._close_source()
         self.abandon()
         assert isinstance(error, PeerError | Fault)
-        fields: Fields = [("Content-Type", "application/problem+json"), NO_SNIFFING]
-        if isinstance(error, MethodNotAllowed):
-            fields.append(("Allow", ALLOWED))
-        elif isinstance(error, RangeNotSatisfiable):
-            fields.append(("Content-Range", f"bytes */{error.size}"))
-        elif error.status == SERVICE_UNAVAILABLE:
-            fields.append(("Retry-After", "1"))
-        status = error.status
+        status, fields = error.status, refusal_fields(error)
         self.reply(status, fields, problem(self._rendered(status), error.sentence))
 
     def lost(self) -> None:

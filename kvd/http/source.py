@@ -4,6 +4,7 @@ Where the body of a reply comes from.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from kvd.interfaces import Answer
@@ -47,6 +48,40 @@ class Source:
         """
         No more is needed.
         """
+
+
+class OpenFile(Source):
+    """
+    The bytes of an open file from an offset on.
+    """
+
+    def __init__(self, descriptor: int, offset: int, count: int) -> None:
+        """
+        Args:
+            descriptor: Of the file; this object closes it.
+            offset: Where the bytes begin.
+            count: How many there are; more than 0.
+        """
+        self._part = FilePart(descriptor, offset, count)
+
+    def file(self) -> FilePart:
+        """
+        See `Source`.
+        """
+        return self._part
+
+    def sent(self, count: int) -> None:
+        """
+        See `Source`.
+        """
+        part = self._part
+        self._part = FilePart(part.descriptor, part.offset + count, part.count - count)
+
+    def close(self) -> None:
+        """
+        See `Source`.
+        """
+        os.close(self._part.descriptor)
 
 
 class Rest(Source):

@@ -2,40 +2,70 @@
 Head templates: what the fast path (`kvd.http.fast_path`) looks up.
 
 Each says once what a request would get through Python: what a head means, whatever its
-key; what the head of the reply looks like; and which value is in memory under a key.
+key; and what the head of the reply looks like, whatever the value.
 """
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
+from itertools import product
 from types import ModuleType
 from typing import Final, cast
 
 from kvd.dispatch.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS
-from kvd.errors import KvdError
+from kvd.errors import KvdError, PreconditionFailed
 from kvd.http.context import ListenerContext
-from kvd.http.fast_path import MAX_BODY_BYTES, FastPath, Report, native
-from kvd.http.reply_fields import fields_of, is_ahead, published_reply
-from kvd.http.wire.replies import reply_parts, with_length
-from kvd.model.conditions import UNCONDITIONAL
-from kvd.model.keys import Key
+from kvd.http.fast_path import MAX_BODY_BYTES, FastPath, Remainder, Report, native
+from kvd.http.reply_fields import (
+    Fields,
+    fields_of,
+    part_fields,
+    published_reply,
+    refusal_fields,
+    unchanged_fields,
+)
+from kvd.http.request import FILE_BYTES
+from kvd.http.wire.replies import http_date, problem, reply_parts, with_length
+from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
+from kvd.model.keys import Key, escape
 from kvd.model.operations import Get, Put
 from kvd.model.requests import Request
 from kvd.model.values import Published, ValueInfo
-from kvd.store.attribute import encode_metadata
+from kvd.net.transport import LOW_ROUND_TRIP_MICROSECONDS, LOW_ROUND_TRIP_SEND_BUFFER
+from kvd.store.attribute import MalformedAttribute, decode, encode, encode_metadata
+from kvd.store.exchange import renames_removed_files, reports_unwritten_parts
+from kvd.store.faults import absence
 from kvd.store.file import FileStore
 from kvd.store.locks import offset_of
 
-# An id of the length that all have, to be replaced.
+# To be replaced: an id of the length that all have, and a key that no sentence has.
 _SOME_ID: Final = "0" * 32
+_SOME_KEY: Final = Key(_SOME_ID.encode())
+
+# Numbers to be replaced: neither they nor _FIRST + _LENGTH - 1 contain one another.
+_SIZE: Final = 9 * 10**17
+_FIRST: Final = 10**17 + 1
+_LENGTH: Final = 3 * 10**17
+
+PLAIN: Final = bytes(byte for byte in range(256) if escape(bytes((byte,))) == chr(byte))
+"""
+The bytes of a key that are the same in a sentence.
+"""
+
+MOST_RECENT: Final = 2048
+"""
+The most small values that are kept in memory. Each holds a descriptor; they use an
+eighth of the descriptors of the process at most.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class _Templates:
     """
-    Makes what the compiled module looks up: the template of a head, the reply of a
-    value. It asks once for each.
+    Makes what the compiled module looks up: the template of a head, the parts of the
+    reply of a value. It asks once for each.
     """
 
     native: ModuleType
@@ -46,7 +76,7 @@ class _Templates:
         """
         What a head means, whatever its key, and whatever the values of the fields that
         vary (``kvd/native/shape.c``); None if the fast path does not serve such
-        requests. It asks only about GET and PUT of a key.
+        requests. It asks only about GET, HEAD and PUT of a key.
         """
         process = self.listener.process
         try:
@@ -66,16 +96,21 @@ class _Templates:
         return self._template_of_put(operation, request)
 
     def _template_of_get(self, operation: Get, request: Request) -> object:
-        if (
-            operation.conditions is not UNCONDITIONAL
-            or not operation.body
-            or b"range" in request.fields
-        ):
-            return None
         _, tail = reply_parts(
             200, [], close=not request.keep_alive, minor=request.minor
         )
-        return self.native.get_template(request.keep_alive, tail)
+        refusal = absence(_SOME_KEY)
+        line, fields = _up_to_length(refusal.status, refusal_fields(refusal))
+        body = problem(refusal.status, refusal.sentence)
+        before, _, behind = body.partition(_SOME_KEY)
+        return self.native.get_template(
+            not operation.body,
+            request.keep_alive,
+            operation.body and operation.ranges,
+            _outcomes(operation.conditions),
+            tail,
+            (line, fields, before, behind),
+        )
 
     def _template_of_put(self, operation: Put, request: Request) -> object:
         limit = self.listener.process.limits.value_bytes
@@ -115,22 +150,96 @@ class _Templates:
         before, _, behind = rest.partition(_SOME_ID.encode())
         return status, (line, before, behind)
 
-    def value_of(self, key: Key) -> object:
+    def make_parts(self, lines: bytes) -> object:
         """
-        What is held in memory under a key; None for nothing.
+        What the head of a reply with a value looks like.
+
+        Args:
+            lines: The value's metadata, as its attribute has it.
+
+        Returns:
+            For the statuses 200, 206 and 304, what stands between the date, the id, the
+            date of publication and the numbers that a reply has; None if kvd does not
+            write such an attribute.
         """
-        known = self.store.fast_path_state.recent.known(key)
-        if known is None:
+        try:
+            record = decode(encode(_SOME_ID, 0, 0, lines))
+        except MalformedAttribute:
             return None
-        identity, value = known
-        if is_ahead(value.info):
-            # It is said to be of the present, which changes.
-            return None
-        fields = with_length(200, fields_of(value.info), value.info.size)
-        line, rest = reply_parts(200, fields, close=False, minor=1)
-        return self.native.cached_value(
-            identity, line, rest.removesuffix(b"\r\n\r\n"), value.body
+        info = ValueInfo(Key(b""), _SIZE, _SOME_ID, 0.0, record.metadata)
+        part = part_fields(info, _FIRST, _LENGTH)
+        last = _FIRST + _LENGTH - 1
+        return (
+            _pieces(200, with_length(200, fields_of(info), _SIZE), _SIZE),
+            _pieces(206, with_length(206, part, _LENGTH), _FIRST, last, _SIZE, _LENGTH),
+            _pieces(304, unchanged_fields(info)),
         )
+
+
+def _pieces(status: int, fields: Fields, *numbers: int) -> tuple[bytes, ...]:
+    """
+    A head, cut at its date, the id, the date of publication, and some numbers.
+    """
+    line, rest = reply_parts(status, fields, close=False, minor=1)
+    rest = rest.removesuffix(b"\r\n\r\n")
+    # Metadata may contain the same. These come before it,
+    before_id, _, rest = rest.partition(_SOME_ID.encode())
+    before_date, _, rest = rest.partition(http_date(0.0).encode())
+    # and these behind it.
+    behind: list[bytes] = []
+    for number in reversed(numbers):
+        rest, _, after = rest.rpartition(b"%d" % number)
+        behind.insert(0, after)
+    return line, before_id, before_date, rest, *behind
+
+
+def _outcomes(conditions: Conditions) -> tuple[int, ...]:
+    """
+    What a GET with some conditions is answered, whatever they name: a status for each
+    set of them that holds; 0 for a refusal, which is left to Python.
+
+    The index has a bit for each condition that holds, the highest first: If-Match,
+    If-None-Match (the value has one of its tags), If-Modified-Since (the value is not
+    newer), If-Unmodified-Since.
+    """
+    return tuple(
+        _outcome(conditions, *holding) for holding in product((False, True), repeat=4)
+    )
+
+
+def _outcome(
+    conditions: Conditions,
+    match: bool,
+    none_match: bool,
+    modified_since: bool,
+    unmodified_since: bool,
+) -> int:
+    def tags(given: EntityTags | None, holds: bool) -> EntityTags | None:
+        return given and EntityTags(any=holds)
+
+    def date(given: int | None, holds: bool) -> int | None:
+        return None if given is None else 0 if holds else -1
+
+    held = Conditions(
+        tags(conditions.if_match, match),
+        tags(conditions.if_none_match, none_match),
+        date(conditions.if_modified_since, modified_since),
+        date(conditions.if_unmodified_since, unmodified_since),
+    )
+    try:
+        return 304 if held.is_unchanged(ValueInfo(Key(b""), 0, _SOME_ID, 0.0)) else 200
+    except PreconditionFailed:
+        return 0
+
+
+def _up_to_length(status: int, fields: Fields) -> tuple[bytes, bytes]:
+    """
+    A head up to its date, and from there up to the length of the body.
+    """
+    line, rest = reply_parts(
+        status, with_length(status, fields, 0), close=False, minor=1
+    )
+    return line, rest.removesuffix(b"0\r\n\r\n")
 
 
 def fast_path_to(listener: ListenerContext) -> FastPath | None:
@@ -155,23 +264,37 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         state.root,
         state.lock.descriptor,
         state.exchanges,
+        reports_unwritten_parts(state.root),
+        _most_recent(state.root),
         state.kept,
         state.has_epochs,
         state.file_mode,
         process.limits.head_bytes,
         process.limits.target_bytes,
+        PLAIN,
+        (FILE_BYTES, LOW_ROUND_TRIP_MICROSECONDS, LOW_ROUND_TRIP_SEND_BUFFER),
         Report,
+        Remainder,
         process.row.words,
         WORDS_OF_REQUESTS,
         BUCKET_OF_EXPONENT,
         LEAST_EXPONENT,
         templates.make_template,
-        templates.value_of,
+        templates.make_parts,
         offset_of,
         process.clock.seconds,
     )
-    state.recent.forgotten = made.forget
     state.uploads.made = made.upload_to
     state.lock.renewed = made.lock_renewed
     made.upload_to(state.uploads.descriptor)
     return cast(FastPath, made)
+
+
+def _most_recent(root: int) -> int:
+    """
+    How many small values are kept in memory, with their files open.
+    """
+    if renames_removed_files(root):
+        return 0
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(MOST_RECENT, descriptors // 8)

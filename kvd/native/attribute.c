@@ -26,15 +26,6 @@ microseconds(struct timespec time)
         + (unsigned long long)time.tv_nsec / 1000;
 }
 
-static char *
-digits_of(char *end, unsigned long long number)
-{
-    do
-        *--end = (char)('0' + number % 10);
-    while (number /= 10);
-    return end;
-}
-
 /*
  * The first line of an attribute, as kvd.store.attribute writes it. Returns its
  * length, below ATTRIBUTE_LINE_BYTES.
@@ -48,20 +39,27 @@ first_line(char *line, const char *id, unsigned long long size,
     memcpy(line, "2 ", 2);
     memcpy(line + 2, id, ID_TEXT);
     line[used++] = ' ';
-    at = digits_of(end, size);
+    at = write_digits(end, size);
     memcpy(line + used, at, (size_t)(end - at));
     used += (size_t)(end - at);
     line[used++] = ' ';
-    at = digits_of(end, published_us / 1000000);
+    at = write_digits(end, published_us / 1000000);
     memcpy(line + used, at, (size_t)(end - at));
     used += (size_t)(end - at);
     /* A one before it, for the zeros that it may begin with. */
-    at = digits_of(end, 1000000 + published_us % 1000000);
+    at = write_digits(end, 1000000 + published_us % 1000000);
     *at = '.';
     memcpy(line + used, at, (size_t)(end - at));
     used += (size_t)(end - at);
     line[used++] = '\n';
     return used;
+}
+
+/* Of an open file. */
+ssize_t
+get_attribute(int file, char *text, size_t size)
+{
+    return fgetxattr(file, ATTRIBUTE_NAME, text, size);
 }
 
 /*
@@ -88,7 +86,7 @@ read_attribute(int folder, const char *name, char *text, size_t size)
                       O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (file < 0)
         return -1;
-    ssize_t got = fgetxattr(file, ATTRIBUTE_NAME, text, size);
+    ssize_t got = get_attribute(file, text, size);
     int reason = errno;
     close(file);
     errno = reason;
@@ -119,6 +117,27 @@ is_metadata(const char *at, const char *end)
 }
 
 /*
+ * Whether an attribute says of a file that it is a whole value of kvd's, which nobody else
+ * has changed: how long its first line is, which begins with a version and the id; 0 for
+ * anything else.
+ */
+size_t
+whole_line(const char *text, ssize_t size, const struct stat *status)
+{
+    char line[ATTRIBUTE_LINE_BYTES];
+    if (!S_ISREG(status->st_mode) || size < 2 + ID_TEXT || status->st_mtim.tv_sec < 0
+        || status->st_mtim.tv_sec > LATEST_SECOND || status->st_mtim.tv_nsec % 1000)
+        return 0;
+    for (int i = 2; i < 2 + ID_TEXT; i++)
+        if (!((text[i] >= '0' && text[i] <= '9')
+              || (text[i] >= 'a' && text[i] <= 'f')))
+            return 0;
+    size_t expected = first_line(line, text + 2, (unsigned long long)status->st_size,
+                                 microseconds(status->st_mtim));
+    return (size_t)size >= expected && memcmp(text, line, expected) == 0 ? expected : 0;
+}
+
+/*
  * Whether a name has a whole value of kvd's, which nobody else has changed: 1, when and
  * in which epoch it was published, and how large it is; nothing: 0; anything else: -1.
  */
@@ -126,29 +145,21 @@ int
 has_value(int folder, const char *name, unsigned long long *published_us, long *epoch,
           unsigned long long *bytes)
 {
-    char text[ATTRIBUTE_BYTES], line[ATTRIBUTE_LINE_BYTES];
+    char text[ATTRIBUTE_BYTES];
     ssize_t size = read_attribute(folder, name, text, sizeof text);
     if (size < 0)
         return errno == ENOENT ? 0 : -1;
     struct stat status;
-    if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) < 0
-        || !S_ISREG(status.st_mode) || size < 2 + ID_TEXT
-        || status.st_mtim.tv_sec < 0 || status.st_mtim.tv_sec > LATEST_SECOND
-        || status.st_mtim.tv_nsec % 1000)
+    if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return -1;
-    for (int i = 2; i < 2 + ID_TEXT; i++)
-        if (!((text[i] >= '0' && text[i] <= '9')
-              || (text[i] >= 'a' && text[i] <= 'f')))
-            return -1;
+    size_t line = whole_line(text, size, &status);
+    if (line == 0 || !is_metadata(text + line, text + size))
+        return -1;
     *published_us = microseconds(status.st_mtim);
     *epoch = status.st_atim.tv_sec == status.st_mtim.tv_sec + AHEAD_SECONDS
         ? status.st_atim.tv_nsec : 0;
     *bytes = (unsigned long long)status.st_size;
-    size_t expected = first_line(line, text + 2, (unsigned long long)status.st_size,
-                                 *published_us);
-    int is_whole = (size_t)size >= expected && memcmp(text, line, expected) == 0
-        && is_metadata(text + expected, text + size);
-    return is_whole ? 1 : -1;
+    return 1;
 }
 
 /*

@@ -5,6 +5,7 @@
 
 #include "fast_path.h"
 
+#include <errno.h>
 #include <structmember.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -158,34 +159,79 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
     return PyBool_FromLong(is_done);
 }
 
+/*
+ * Serve the request that came with a new connection, and close its socket. Returns
+ * whether this was all; else as `serve_or_leave`.
+ */
+static int
+serve_whole(FastPath *self, int socket, int shared)
+{
+    if (!serve_or_leave(self, socket, SERVED | CLOSES))
+        return 0;
+    /* Before the client can see the end. */
+    ((unsigned long long *)self->row.buf)[self->accepted] += 1;
+    if (shared)
+        shutdown(socket, SHUT_RDWR);
+    close(socket);
+    return 1;
+}
+
 const char serve_new_doc[] =
-"serve_new(socket, shared) -> bool\n"
+"serve_new(socket) -> bool\n"
 "\n"
 "Serve the request that came with a new connection, if the connection ends with it, and\n"
-"close the socket; shared: others may still have descriptors of it.\n"
+"close the socket, of which others may still have descriptors.\n"
 "\n"
 "Returns whether that is done. Else the socket is the caller's, and the next `serve` of\n"
 "it must follow, which reads nothing but returns what came of this.";
 
 PyObject *
-FastPath_serve_new(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
+FastPath_serve_new(FastPath *self, PyObject *argument)
+{
+    long socket = PyLong_AsLong(argument);
+    if (socket == -1 && PyErr_Occurred())
+        return NULL;
+    return PyBool_FromLong(serve_whole(self, (int)socket, 1));
+}
+
+const char accept_doc[] =
+"accept(listener, count) -> (int, int)\n"
+"\n"
+"Accept up to so many connections, of which nobody else has descriptors, and do with\n"
+"each as `serve_new` does, until one stays.\n"
+"\n"
+"Returns how many were accepted, fewer if no more wait; and the socket of the last one if\n"
+"it is the caller's, else -1.\n"
+"\n"
+"Raises OSError: none could be accepted, or none waits.";
+
+PyObject *
+FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
 {
     if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "serve_new takes two arguments");
+        PyErr_SetString(PyExc_TypeError, "accept takes two arguments");
         return NULL;
     }
-    long socket = PyLong_AsLong(arguments[0]);
-    int shared = PyObject_IsTrue(arguments[1]);
-    if (shared < 0 || PyErr_Occurred())
+    long listener = PyLong_AsLong(arguments[0]);
+    long most = PyLong_AsLong(arguments[1]);
+    if (PyErr_Occurred())
         return NULL;
-    if (!serve_or_leave(self, (int)socket, SERVED | CLOSES))
-        Py_RETURN_FALSE;
-    /* Before the client can see the end. */
-    ((unsigned long long *)self->row.buf)[self->accepted] += 1;
-    if (shared)
-        shutdown((int)socket, SHUT_RDWR);
-    close((int)socket);
-    Py_RETURN_TRUE;
+    long accepted = 0;
+    int socket = -1;
+    while (accepted < most) {
+        /* The caller listens without waiting, so this does not wait. */
+        socket = accept4((int)listener, NULL, NULL, SOCK_CLOEXEC);
+        if (socket < 0)
+            break;
+        accepted++;
+        if (!serve_whole(self, socket, 0))
+            break;
+        socket = -1;
+    }
+    /* Else the error comes again, or was that of one connection. */
+    if (accepted == 0 && most > 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return Py_BuildValue("(li)", accepted, socket);
 }
 
 const char join_doc[] =

@@ -1,9 +1,9 @@
 /*
  * The fast path: serves a whole small GET or PUT in one call, if it came in one piece
- * and its head, but for the key, has a template.
+ * and the shape of its head has a template (shape.c).
  *
  * A template says what such a head means and what the head of its reply looks like.
- * Python makes it, once for each such head (kvd/http/fast_path.py). So nothing is decided
+ * Python makes it, once for each such shape (kvd/http/templates.py). So nothing is decided
  * here that Python has not decided before for the same bytes. Whatever is not as
  * expected is left to Python, as if nothing had happened: a head without a template, a
  * key of unusual spelling, a second request behind the first, a body that is not
@@ -18,29 +18,45 @@
 
 #include "fast_path.h"
 
+static int
+find_device(FastPath *self)
+{
+    struct stat status;
+    if (fstat(self->root, &status) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    self->device = status.st_dev;
+    return 0;
+}
+
 static PyObject *
 FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "root", "lock", "exchanges", "kept", "has_epochs", "mode", "head_bytes", "target_bytes",
-        "report", "row", "words", "bucket_of_exponent", "least_exponent",
-        "make_template", "value_of", "offset_of", "clock", NULL,
+        "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
+        "has_epochs", "mode", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "row", "words",
+        "bucket_of_exponent", "least_exponent", "make_template", "make_parts", "offset_of",
+        "clock", NULL,
     };
-    int root, lock, exchanges, has_epochs, mode, least_exponent;
-    PyObject *kept, *report, *row, *buckets, *make_template, *value_of, *offset_of;
-    PyObject *clock;
-    Py_ssize_t head_bytes, target_bytes;
+    int root, lock, exchanges, finds_unwritten, has_epochs, mode, near_microseconds;
+    int near_buffer_bytes, least_exponent;
+    PyObject *kept, *plain, *report, *rest, *row, *buckets, *make_template, *make_parts;
+    PyObject *offset_of, *clock;
+    Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iipOpinnOO(nnnnnnn)O!iOOOO:FastPath", names, &root, &lock,
-            &exchanges, &kept, &has_epochs, &mode, &head_bytes, &target_bytes, &report, &row,
-            &accepted, &begun, &done, &bytes_in, &bytes_out, &serving, &latency,
-            &PyTuple_Type, &buckets, &least_exponent, &make_template, &value_of,
-            &offset_of, &clock))
+            args, keywords, "iippnOpinnS(nii)OOO(nnnnnnn)O!iOOOO:FastPath", names, &root,
+            &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs, &mode,
+            &head_bytes, &target_bytes, &plain, &file_bytes, &near_microseconds, &near_buffer_bytes,
+            &report, &rest, &row, &accepted, &begun, &done, &bytes_in, &bytes_out,
+            &serving, &latency, &PyTuple_Type, &buckets, &least_exponent, &make_template,
+            &make_parts, &offset_of, &clock))
         return NULL;
     FastPath *self = (FastPath *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
         return NULL;
+    self->rest_file = -1;
     if (PyObject_GetBuffer(row, &self->row, PyBUF_WRITABLE) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -71,13 +87,20 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     self->root = root;
     self->lock = lock;
-    if (find_lock(self) < 0) {
+    if (find_device(self) < 0 || find_lock(self) < 0) {
         Py_DECREF(self);
         return NULL;
     }
     self->uploads = self->left_socket = -1;
     self->exchanges = exchanges;
     self->has_epochs = has_epochs;
+    self->finds_unwritten = finds_unwritten;
+    self->most_recent = most_recent;
+    self->plain_bytes = Py_NewRef(plain);
+    self->plain = PyBytes_AsString(plain);
+    self->file_bytes = file_bytes;
+    self->near_microseconds = near_microseconds;
+    self->near_buffer_bytes = near_buffer_bytes;
     self->mode = mode;
     self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
     self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);
@@ -91,8 +114,9 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->bucket_of_exponent = Py_NewRef(buckets);
     self->least_exponent = least_exponent;
     self->report = Py_NewRef(report);
+    self->rest = Py_NewRef(rest);
     self->make_template = Py_NewRef(make_template);
-    self->value_of = Py_NewRef(value_of);
+    self->make_parts = Py_NewRef(make_parts);
     self->offset_of = Py_NewRef(offset_of);
     self->clock = Py_NewRef(clock);
     if (kept != Py_None && !PyDict_CheckExact(kept)) {
@@ -104,15 +128,15 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->nothing = PyBytes_FromStringAndSize(NULL, 0);
     self->templates = PyDict_New();
     self->older_templates = PyDict_New();
-    self->values = PyDict_New();
+    self->parts = PyDict_New();
     self->offsets = PyDict_New();
     self->joined = PyDict_New();
-    if (!self->nothing || !self->templates || !self->older_templates || !self->values
+    if (!self->nothing || !self->templates || !self->older_templates || !self->parts
         || !self->offsets || !self->joined) {
         Py_DECREF(self);
         return NULL;
     }
-    self->buffer = PyMem_Malloc(BUFFER_BYTES);
+    self->buffer = PyMem_Malloc(BUFFER_BYTES + READ_BYTES);
     if (self->buffer == NULL) {
         Py_DECREF(self);
         return PyErr_NoMemory();
@@ -127,8 +151,9 @@ FastPath_traverse(FastPath *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE((PyObject *)self));
     Py_VISIT(self->report);
+    Py_VISIT(self->rest);
     Py_VISIT(self->make_template);
-    Py_VISIT(self->value_of);
+    Py_VISIT(self->make_parts);
     Py_VISIT(self->offset_of);
     Py_VISIT(self->clock);
     return 0;
@@ -138,8 +163,9 @@ static int
 FastPath_clear(FastPath *self)
 {
     Py_CLEAR(self->report);
+    Py_CLEAR(self->rest);
     Py_CLEAR(self->make_template);
-    Py_CLEAR(self->value_of);
+    Py_CLEAR(self->make_parts);
     Py_CLEAR(self->offset_of);
     Py_CLEAR(self->clock);
     return 0;
@@ -157,12 +183,14 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->joined);
     Py_CLEAR(self->templates);
     Py_CLEAR(self->older_templates);
-    Py_CLEAR(self->values);
+    Py_CLEAR(self->parts);
+    forget_recent(self);
+    Py_CLEAR(self->plain_bytes);
     Py_CLEAR(self->offsets);
     Py_CLEAR(self->bucket_of_exponent);
     Py_CLEAR(self->kept);
     Py_CLEAR(self->nothing);
-    Py_CLEAR(self->unsent);
+    drop_rest(self);
     close_folders(self);
     PyMem_Free(self->buffer);
     if (self->row.obj != NULL)
@@ -193,26 +221,34 @@ static PyObject *
 FastPath_report(FastPath *self, PyObject *Py_UNUSED(none))
 {
     /* The request is still in the buffer. */
-    return PyObject_CallFunction(self->report, "ss#indn",
-                                 self->method_is_put ? "PUT" : "GET",
-                                 self->buffer + 4, self->target_bytes, self->status,
-                                 self->body_bytes, self->seconds, self->moved_bytes);
+    return PyObject_CallFunction(self->report, "s#s#indn", self->buffer,
+                                 self->method_bytes,
+                                 self->buffer + self->method_bytes + 1,
+                                 self->target_bytes, self->status, self->body_bytes,
+                                 self->seconds, self->moved_bytes);
 }
 
-PyDoc_STRVAR(forget_doc,
-"forget(key)\n"
+PyDoc_STRVAR(take_remainder_doc,
+"take_remainder() -> Remainder\n"
 "\n"
-"Hold a value no longer, if it is held.");
+"The end of the reply that the socket did not take, in an open file, which is the\n"
+"caller's from now on.");
 
 static PyObject *
-FastPath_forget(FastPath *self, PyObject *key)
+FastPath_take_remainder(FastPath *self, PyObject *Py_UNUSED(none))
 {
-    if (PyDict_DelItem(self->values, key) < 0) {
-        if (!PyErr_ExceptionMatches(PyExc_KeyError))
-            return NULL;
-        PyErr_Clear();
+    if (self->rest_file < 0) {
+        PyErr_SetString(PyExc_ValueError, "nothing remains");
+        return NULL;
     }
-    Py_RETURN_NONE;
+    PyObject *rest = PyObject_CallFunction(
+        self->rest, "y#OiiKKnnd", self->buffer, self->head_bytes, self->unsent,
+        self->status, self->rest_file, self->rest_offset, self->rest_bytes,
+        self->sent_bytes, self->body_bytes, self->seconds);
+    if (rest != NULL)
+        self->rest_file = -1;
+    Py_CLEAR(self->unsent);
+    return rest;
 }
 
 PyDoc_STRVAR(upload_to_doc,
@@ -229,9 +265,10 @@ FastPath_upload_to(FastPath *self, PyObject *argument)
         return NULL;
     struct stat status;
     self->uploads = (int)folder;
-    if (self->uploads < 0)
+    if (self->uploads < 0) {
         close_folders(self);
-    else if (fstat(self->uploads, &status) < 0
+        forget_recent(self);
+    } else if (fstat(self->uploads, &status) < 0
              || find_conferred(self->uploads, &status, &self->conferred) < 0)
         self->uploads = -1;
     Py_RETURN_NONE;
@@ -253,12 +290,12 @@ FastPath_lock_renewed(FastPath *self, PyObject *Py_UNUSED(none))
 static PyMethodDef FastPath_methods[] = {
     {"serve", (PyCFunction)FastPath_serve, METH_O, serve_doc},
     {"serve_idle", (PyCFunction)FastPath_serve_idle, METH_O, serve_idle_doc},
-    {"serve_new", (PyCFunction)(void (*)(void))FastPath_serve_new, METH_FASTCALL,
-     serve_new_doc},
+    {"serve_new", (PyCFunction)FastPath_serve_new, METH_O, serve_new_doc},
+    {"accept", (PyCFunction)(void (*)(void))FastPath_accept, METH_FASTCALL, accept_doc},
     {"join", (PyCFunction)FastPath_join, METH_O, join_doc},
     {"take_unsent", (PyCFunction)FastPath_take_unsent, METH_NOARGS, take_unsent_doc},
+    {"take_remainder", (PyCFunction)FastPath_take_remainder, METH_NOARGS, take_remainder_doc},
     {"report", (PyCFunction)FastPath_report, METH_NOARGS, report_doc},
-    {"forget", (PyCFunction)FastPath_forget, METH_O, forget_doc},
     {"upload_to", (PyCFunction)FastPath_upload_to, METH_O, upload_to_doc},
     {"lock_renewed", (PyCFunction)FastPath_lock_renewed, METH_NOARGS,
      lock_renewed_doc},
@@ -284,12 +321,11 @@ static PyType_Spec FastPath_spec = {
 
 static PyMethodDef functions[] = {
     {"get_template", get_template, METH_VARARGS,
-     "get_template(keep, tail)\n\nThe template of a GET."},
+     "get_template(is_head, keep, has_ranges, outcomes, tail, missing)\n\n"
+     "The template of a GET or HEAD."},
     {"put_template", put_template, METH_VARARGS,
      "put_template(keep, most_bytes, lines, created_status, created, replaced_status,"
      " replaced)\n\nThe template of a PUT."},
-    {"cached_value", cached_value, METH_VARARGS,
-     "cached_value(identity, line, fields, body)\n\nA value in memory."},
     {"entity_tags", entity_tags, METH_O,
      "entity_tags(value) -> (strong, weak) | None\n\nThe tags of a list."},
     {"fixed_date", fixed_date, METH_O,
@@ -327,14 +363,15 @@ PyInit__fast_path(void)
         return NULL;
     PyTypeObject *type = NULL;
     if ((HeadTemplateType = add_type(self, &HeadTemplate_spec)) == NULL
-        || (CachedValueType = add_type(self, &CachedValue_spec)) == NULL
+        || (RecentValueType = add_type(self, &RecentValue_spec)) == NULL
         || (JoinedType = add_type(self, &Joined_spec)) == NULL
         || (type = add_type(self, &FastPath_spec)) == NULL
         || PyModule_AddIntMacro(self, NOTHING) < 0
         || PyModule_AddIntMacro(self, SERVED) < 0
         || PyModule_AddIntMacro(self, CLOSES) < 0
         || PyModule_AddIntMacro(self, QUEUED) < 0
-        || PyModule_AddIntMacro(self, LINGERS) < 0)
+        || PyModule_AddIntMacro(self, LINGERS) < 0
+        || PyModule_AddIntMacro(self, REMAINS) < 0)
         Py_CLEAR(self);
     Py_XDECREF((PyObject *)type);
     return self;

@@ -16,6 +16,8 @@
 #define BUFFER_BYTES (64 * 1024)
 /* Longer heads are not looked up, so that they do not fill the table. */
 #define MAX_HEAD_BYTES 1024
+/* Larger values are sent from their files. */
+#define READ_BYTES (64 * 1024)
 #define FOLDERS 16
 /* Longer keys are Python's. */
 #define MAX_KEY_BYTES 512
@@ -28,7 +30,7 @@
 #define LIST_BYTES 256              /* of a default access control list */
 
 /* What `serve` returns beside bytes. */
-enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8 };
+enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16 };
 
 /* What `publish` returns; below 0: nothing was done. */
 enum { CREATED = 0, REPLACED = 1, KEPT = 2 };
@@ -45,29 +47,70 @@ typedef struct {
     Py_ssize_t size;
 } Text;
 
+/* What the varying fields of a head say. */
+typedef struct {
+    Text texts[VARYING_FIELDS];
+    Py_ssize_t body_bytes;
+    long long modified_since, unmodified_since;     /* seconds; where the field is given */
+} Varying;
+
+/* The sets of conditions that hold: see kvd.http.templates. */
+#define OUTCOMES 16
+
 /* Everything about a request that its key, its body and the varying fields do not
    change. */
 typedef struct {
     PyObject_HEAD
     int is_put;
+    int is_head;                /* whether the reply has no body */
     int keep;                   /* whether the connection stays */
     Py_ssize_t most_bytes;      /* of the body */
+    int has_ranges;             /* whether a range is obeyed */
+    int outcomes[OUTCOMES];     /* of a GET: statuses, by the conditions that hold */
     PyObject *tail;             /* of a GET: the end of the reply's head */
+    PyObject *missing[4];       /* without a value: up to the date, up to the length; of
+                                   the body, up to the key and behind it */
     PyObject *lines;            /* of a PUT: its metadata, for the attribute */
     PyObject *created[3];       /* reply: up to the date, to the id, to the end */
     PyObject *replaced[3];
     int created_status, replaced_status;
 } HeadTemplate;
 
-/* A value in memory, with the head of its reply. */
+/* A value whose file is open. */
 typedef struct {
-    PyObject_HEAD
+    int file;
     unsigned long long device, inode, size;
     unsigned long long changed_ns, touched_ns;      /* mtime, ctime; modulo 2**64 */
-    PyObject *line;             /* of the reply, up to the date */
-    PyObject *fields;           /* behind the date, without the last line end */
-    PyObject *body;
-} CachedValue;
+    time_t published;                               /* in seconds */
+    char published_date[DATE_BYTES];
+    char id[ID_TEXT];
+    PyObject *parts;            /* of its replies, by its metadata (value.c) */
+} Value;
+
+/* What is sent of a value. */
+typedef struct {
+    int status;
+    unsigned long long first, bytes;
+} Selection;
+
+/* What a file says of itself. */
+typedef struct {
+    char text[ATTRIBUTE_BYTES];
+    size_t bytes, line_bytes;   /* of all of it, and of its first line */
+} Attribute;
+
+/* What a key leads to. */
+enum { ABSENT, FOUND, UNUSUAL };
+
+/* A value in memory; its file is open. */
+typedef struct RecentValue {
+    PyObject_HEAD
+    Value value;
+    PyObject *key, *body;
+    struct RecentValue *newer, *older;      /* read later, and earlier */
+} RecentValue;
+
+typedef struct RecentValues RecentValues;
 
 /* A connection that stays. */
 typedef struct {
@@ -96,7 +139,15 @@ typedef struct {
 /* The fast path of a process. */
 typedef struct {
     PyObject_HEAD
+    int busy;                   /* whether a request is being served */
     int root, lock, uploads, exchanges, mode;
+    dev_t device;               /* of the root */
+    int finds_unwritten;        /* whether its file system tells what was never written */
+    const char *plain;          /* the bytes of a key that a sentence repeats as they are */
+    PyObject *plain_bytes;
+    /* What is sent of a file at once; the buffer of a socket whose peer is so near. */
+    Py_ssize_t file_bytes;
+    int near_microseconds, near_buffer_bytes;
     dev_t lock_device;
     ino_t lock_inode;
     Conferred conferred;        /* by the folder of uploads */
@@ -107,9 +158,9 @@ typedef struct {
     PyObject *bucket_of_exponent;
     int least_exponent;
     /* What Python is asked, and what it has answered. */
-    PyObject *report, *make_template, *value_of, *offset_of, *clock;
+    PyObject *report, *rest, *make_template, *make_parts, *offset_of, *clock;
     PyObject *templates, *older_templates;      /* by shape; see template.c */
-    PyObject *values, *offsets;
+    PyObject *parts, *offsets;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
     int has_epochs;             /* see kvd.store.epochs */
     PyObject *nothing;          /* no bytes */
@@ -120,8 +171,11 @@ typedef struct {
     PyObject *left_type, *left_value, *left_traceback;
     /* Of the last request, for the log. */
     PyObject *unsent;           /* NULL: nothing */
-    int status, method_is_put;
-    Py_ssize_t target_bytes, body_bytes, moved_bytes;
+    int rest_file;              /* what of it is to be sent; below 0: nothing */
+    unsigned long long rest_offset, rest_bytes;
+    int status;
+    Py_ssize_t method_bytes, target_bytes, head_bytes, body_bytes, sent_bytes;
+    Py_ssize_t moved_bytes;
     double seconds;
     time_t date_second;
     char date[DATE_BYTES + 1];
@@ -129,6 +183,8 @@ typedef struct {
     size_t random_left;
     unsigned long long names;
     Folder folders[FOLDERS];
+    Py_ssize_t most_recent;     /* values that are kept in memory */
+    RecentValues *recent;       /* NULL: none yet */
     /* Not within: there, a process that serves nothing would touch all of it. */
     char *buffer;
 } FastPath;
@@ -143,13 +199,18 @@ now(void)
 
 /* Add to the head of a reply. Returns its length; above HEAD_ROOM: there was no room. */
 static inline size_t
-append(char *head, size_t used, PyObject *bytes)
+append_text(char *head, size_t used, const char *text, size_t size)
 {
-    size_t size = (size_t)PyBytes_Size(bytes);
     if (used + size > HEAD_ROOM)
         return HEAD_ROOM + 1;
-    memcpy(head + used, PyBytes_AsString(bytes), size);
+    memcpy(head + used, text, size);
     return used + size;
+}
+
+static inline size_t
+append(char *head, size_t used, PyObject *bytes)
+{
+    return append_text(head, used, PyBytes_AsString(bytes), (size_t)PyBytes_Size(bytes));
 }
 
 /* connections.c */
@@ -158,12 +219,14 @@ extern PyType_Spec Joined_spec;
 extern const char serve_doc[];
 extern const char serve_idle_doc[];
 extern const char serve_new_doc[];
+extern const char accept_doc[];
 extern const char join_doc[];
 void drop_left(FastPath *self);
 PyObject *FastPath_serve(FastPath *self, PyObject *argument);
 PyObject *FastPath_serve_idle(FastPath *self, PyObject *argument);
-PyObject *FastPath_serve_new(FastPath *self, PyObject *const *arguments,
-                             Py_ssize_t count);
+PyObject *FastPath_serve_new(FastPath *self, PyObject *argument);
+PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
+                          Py_ssize_t count);
 PyObject *FastPath_join(FastPath *self, PyObject *argument);
 
 /* serve.c */
@@ -183,8 +246,13 @@ PyObject *byte_range(PyObject *module, PyObject *args);
 
 /* shape.c */
 Py_ssize_t cut_head(char *shape, const char *head, Py_ssize_t line, Py_ssize_t rest,
-                    Py_ssize_t size, Text varying[VARYING_FIELDS]);
+                    Py_ssize_t size, Text texts[VARYING_FIELDS]);
 Py_ssize_t body_length(const Text *given);
+
+/* conditions.c */
+int read_varying(Varying *varying);
+int select_part(const HeadTemplate *template, const Varying *varying,
+                const Value *value, Selection *selected);
 
 /* template.c */
 extern PyTypeObject *HeadTemplateType;
@@ -195,17 +263,36 @@ PyObject *get_template(PyObject *module, PyObject *args);
 PyObject *put_template(PyObject *module, PyObject *args);
 
 /* get.c */
-extern PyTypeObject *CachedValueType;
-extern PyType_Spec CachedValue_spec;
-PyObject *cached_value(PyObject *module, PyObject *args);
-int serve_get(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
-              Py_ssize_t received, double began);
+int serve_get(FastPath *self, int socket, HeadTemplate *template,
+              const Varying *varying, PyObject *key, Py_ssize_t received, double began);
+
+/* value.c */
+int open_value(const FastPath *self, const char *key, Value *value, Attribute *attribute);
+int is_unchanged(const Value *value, const struct stat *found);
+int find_parts(FastPath *self, Value *value, const Attribute *attribute);
+size_t value_head(FastPath *self, char *head, const Value *value,
+                  const Selection *selected, PyObject *tail);
+
+/* file.c */
+int send_file(FastPath *self, int socket, int file, const Selection *selected, char *head,
+              size_t head_bytes, Py_ssize_t received, double began);
+void drop_rest(FastPath *self);
+
+/* recent.c */
+extern PyTypeObject *RecentValueType;
+extern PyType_Spec RecentValue_spec;
+RecentValue *find_recent(FastPath *self, PyObject *key);
+int was_read(FastPath *self, PyObject *key, const Value *value);
+int keep_recent(FastPath *self, PyObject *key, Value *value, const char *body);
+void forget_recent(FastPath *self);
 
 /* put.c */
 int serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
               const char *body, Py_ssize_t length, Py_ssize_t received, double began);
 
 /* attribute.c */
+ssize_t get_attribute(int file, char *text, size_t size);
+size_t whole_line(const char *text, ssize_t size, const struct stat *status);
 int has_value(int folder, const char *name, unsigned long long *published_us,
               long *epoch, unsigned long long *bytes);
 int seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
@@ -215,6 +302,7 @@ int seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
 int find_conferred(int folder, const struct stat *status, Conferred *found);
 int is_conferred_alike(const Conferred *one, int folder, const struct stat *status);
 void close_folders(FastPath *self);
+int open_beneath(int root, const char *path, int flags);
 int open_folder(FastPath *self, const char *path, int *is_kept, struct stat *status);
 
 /* publish.c */
@@ -224,6 +312,8 @@ int publish(FastPath *self, const char *upload, char *key, const char *body,
             int keeps);
 
 /* reply.c */
+void write_date(char *text, time_t second);
+char *write_digits(char *end, unsigned long long number);
 const char *http_date(FastPath *self);
 void count(FastPath *self, Py_ssize_t received, Py_ssize_t sent);
 Py_ssize_t send_reply(FastPath *self, int socket, char *head, size_t head_bytes,

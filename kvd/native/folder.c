@@ -59,8 +59,20 @@ close_folders(FastPath *self)
 }
 
 /*
- * Open the folder at the end of a path from the root, which must lead through
- * folders, not through links to any.
+ * Open what a path from the root leads to, through folders, not through links to any.
+ */
+int
+open_beneath(int root, const char *path, int flags)
+{
+    /* struct open_how; it is to stay BENEATH the root and to follow NO_SYMLINKS. */
+    struct {
+        uint64_t flags, mode, resolve;
+    } how = {(uint64_t)(flags | O_CLOEXEC), 0, 0x08 | 0x04};
+    return (int)syscall(SYS_OPENAT2, root, path, &how, sizeof how);
+}
+
+/*
+ * Open the folder at the end of a path from the root.
  *
  * The last ones that lie in the root itself are kept open: to see that a name still
  * is the same folder's takes less than to open and close it.
@@ -71,10 +83,6 @@ close_folders(FastPath *self)
 int
 open_folder(FastPath *self, const char *path, int *is_kept, struct stat *status)
 {
-    /* struct open_how; it is to stay BENEATH the root and to follow NO_SYMLINKS. */
-    struct {
-        uint64_t flags, mode, resolve;
-    } how = {O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, 0x08 | 0x04};
     size_t size = strlen(path);
     Folder *kept = NULL;
     if (size < sizeof kept->name && strchr(path, '/') == NULL) {
@@ -90,7 +98,7 @@ open_folder(FastPath *self, const char *path, int *is_kept, struct stat *status)
         }
     }
     *is_kept = 0;
-    int folder = (int)syscall(SYS_OPENAT2, self->root, path, &how, sizeof how);
+    int folder = open_beneath(self->root, path, O_RDONLY | O_DIRECTORY);
     if (folder >= 0 && fstat(folder, status) < 0) {
         close(folder);
         return -1;

@@ -133,7 +133,6 @@ serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
     if (sent < 0)
         return -1;
     self->status = replaced ? template->replaced_status : template->created_status;
-    self->method_is_put = 1;
     self->body_bytes = length;
     self->moved_bytes = received + sent;
     self->seconds = now() - began;

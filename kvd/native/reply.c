@@ -5,29 +5,56 @@
 #include "fast_path.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-/* The present as RFC 9110 section 5.6.7 wants it; formatted once a second. */
-const char *
-http_date(FastPath *self)
+/* Write the digits of a number before an end. Returns where they begin. */
+char *
+write_digits(char *end, unsigned long long number)
+{
+    do
+        *--end = (char)('0' + number % 10);
+    while (number /= 10);
+    return end;
+}
+
+static char *
+write_two(char *at, int number)
+{
+    at[0] = (char)('0' + number / 10);
+    at[1] = (char)('0' + number % 10);
+    return at + 2;
+}
+
+/* A second of the years up to 9999 as RFC 9110 section 5.6.7 wants it. */
+void
+write_date(char *text, time_t second)
 {
     static const char DAYS[] = "SunMonTueWedThuFriSat";
     static const char MONTHS[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    struct tm at;
+    gmtime_r(&second, &at);
+    int year = at.tm_year + 1900;
+    memcpy(text, "Day, 00 Mon 0000 00:00:00 GMT", DATE_BYTES);
+    memcpy(text, DAYS + 3 * at.tm_wday, 3);
+    write_two(text + 5, at.tm_mday);
+    memcpy(text + 8, MONTHS + 3 * at.tm_mon, 3);
+    write_two(write_two(text + 12, year / 100), year % 100);
+    write_two(text + 17, at.tm_hour);
+    write_two(text + 20, at.tm_min);
+    write_two(text + 23, at.tm_sec);
+}
+
+/* The present; formatted once a second. */
+const char *
+http_date(FastPath *self)
+{
     /* Not time(2): that can be a tick behind, and so before a date of publication. */
     struct timespec present;
     clock_gettime(CLOCK_REALTIME, &present);
-    time_t second = present.tv_sec;
-    if (second != self->date_second) {
-        struct tm at;
-        gmtime_r(&second, &at);
-        char text[80];
-        snprintf(text, sizeof text, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT",
-                 DAYS + 3 * at.tm_wday, at.tm_mday, MONTHS + 3 * at.tm_mon,
-                 at.tm_year + 1900, at.tm_hour, at.tm_min, at.tm_sec);
-        memcpy(self->date, text, sizeof self->date - 1);
-        self->date_second = second;
+    if (present.tv_sec != self->date_second) {
+        write_date(self->date, present.tv_sec);
+        self->date_second = present.tv_sec;
     }
     return self->date;
 }

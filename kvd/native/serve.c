@@ -63,12 +63,12 @@ is_settled(int socket)
 }
 
 /* Returns as `serve` does. */
-PyObject *
-serve_one(FastPath *self, int socket)
+static PyObject *
+serve_request(FastPath *self, int socket)
 {
     char *data = self->buffer;
     /* Of a connection that nobody got to care for: never another's. */
-    Py_CLEAR(self->unsent);
+    drop_rest(self);
     /* A socket that was only just accepted may be a blocking one. */
     ssize_t size = recv(socket, data, BUFFER_BYTES, MSG_DONTWAIT);
     if (size < 0) {
@@ -77,25 +77,31 @@ serve_one(FastPath *self, int socket)
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     double began = now();
-    /* "GET /" or "PUT /", then a key, " HTTP/1.1" and fields. */
-    if (size < 16 || (memcmp(data, "GET /", 5) && memcmp(data, "PUT /", 5)))
+    /* A method and a slash, then a key, " HTTP/1.1" and fields. */
+    if (size < 16)
+        goto other;
+    Py_ssize_t line = 5;
+    if (memcmp(data, "HEAD /", 6) == 0)
+        line = 6;
+    else if (memcmp(data, "GET /", 5) && memcmp(data, "PUT /", 5))
         goto other;
     char *end = memmem(data, (size_t)Py_MIN(size, self->most_head), "\r\n\r\n", 4);
     if (end == NULL)
         goto other;
     Py_ssize_t head = end + 4 - data;
-    Py_ssize_t length = key_bytes(data + 5, end, self->most_key);
+    Py_ssize_t length = key_bytes(data + line, end, self->most_key);
     if (length == 0)
         goto other;
 
     char shape[MAX_HEAD_BYTES];
-    Text varying[VARYING_FIELDS];
-    Py_ssize_t shape_bytes = cut_head(shape, data, 5, 5 + length, head, varying);
-    if (shape_bytes == 0)
+    Varying varying;
+    Py_ssize_t shape_bytes
+        = cut_head(shape, data, line, line + length, head, varying.texts);
+    if (shape_bytes == 0 || !read_varying(&varying))
         goto other;
     /* Incomplete, or with another request behind it. */
-    Py_ssize_t body = body_length(&varying[CONTENT_LENGTH]);
-    if (body < 0 || size != head + body)
+    Py_ssize_t body = varying.body_bytes;
+    if (size != head + body)
         goto other;
 
     int served = 0, keep = 0;
@@ -105,20 +111,24 @@ serve_one(FastPath *self, int socket)
     HeadTemplate *known = template == Py_None ? NULL : (HeadTemplate *)template;
     if (known != NULL && body <= known->most_bytes) {
         keep = known->keep;
-        PyObject *key = PyBytes_FromStringAndSize(data + 5, length);
+        PyObject *key = PyBytes_FromStringAndSize(data + line, length);
         if (key == NULL)
             served = -1;
         else if (known->is_put)
             served = serve_put(self, socket, known, key, data + head, body, size, began);
         else
-            served = serve_get(self, socket, known, key, size, began);
+            served = serve_get(self, socket, known, &varying, key, size, began);
         Py_XDECREF(key);
     }
     Py_DECREF(template);
     if (served < 0)
         return NULL;
     if (served) {
+        self->method_bytes = line - 2;
         self->target_bytes = length + 1;
+        self->head_bytes = head;
+        if (self->rest_file >= 0)
+            return PyLong_FromLong(SERVED | REMAINS);
         int outcome = SERVED;
         if (!keep)
             outcome |= is_settled(socket) ? CLOSES : CLOSES | LINGERS;
@@ -128,4 +138,21 @@ serve_one(FastPath *self, int socket)
     }
 other:
     return PyBytes_FromStringAndSize(data, size);
+}
+
+/*
+ * Serve what came, once: where the global lock is released, another thread must not come
+ * in.
+ */
+PyObject *
+serve_one(FastPath *self, int socket)
+{
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "a request is being served already");
+        return NULL;
+    }
+    self->busy = 1;
+    PyObject *outcome = serve_request(self, socket);
+    self->busy = 0;
+    return outcome;
 }

@@ -51,26 +51,26 @@ field_of(const char *line, const char *end)
  */
 Py_ssize_t
 cut_head(char *shape, const char *head, Py_ssize_t line, Py_ssize_t rest,
-         Py_ssize_t size, Text varying[VARYING_FIELDS])
+         Py_ssize_t size, Text texts[VARYING_FIELDS])
 {
     const char *end = head + size, *from = head + rest, *feed;
     Py_ssize_t used = line;
     memcpy(shape, head, (size_t)line);
-    memset(varying, 0, VARYING_FIELDS * sizeof *varying);
+    memset(texts, 0, VARYING_FIELDS * sizeof *texts);
     const char *at = (const char *)memchr(from, '\n', (size_t)(end - from)) + 1;
     for (; (feed = memchr(at, '\n', (size_t)(end - at))) != NULL; at = feed + 1) {
         const char *stop = feed > at && feed[-1] == '\r' ? feed - 1 : feed;
         int which = field_of(at, stop);
         if (which == VARYING_FIELDS)
             continue;
-        if (varying[which].start != NULL)
+        if (texts[which].start != NULL)
             return 0;
         const char *start = at + NAMES[which].size;
         while (start < stop && (*start == ' ' || *start == '\t'))
             start++;
         /* Blanks at its end stay: not all fields may have them. */
-        varying[which].start = start;
-        varying[which].size = stop - start;
+        texts[which].start = start;
+        texts[which].size = stop - start;
         memcpy(shape + used, from, (size_t)(start - from));
         used += start - from;
         from = stop;

@@ -19,6 +19,8 @@ HeadTemplate_dealloc(HeadTemplate *self)
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     Py_XDECREF(self->tail);
     Py_XDECREF(self->lines);
+    for (int i = 0; i < 4; i++)
+        Py_XDECREF(self->missing[i]);
     for (int i = 0; i < 3; i++) {
         Py_XDECREF(self->created[i]);
         Py_XDECREF(self->replaced[i]);
@@ -52,15 +54,31 @@ new_template(void)
 PyObject *
 get_template(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    int keep;
-    PyObject *tail;
-    if (!PyArg_ParseTuple(args, "pS:get_template", &keep, &tail))
+    int is_head, keep, has_ranges;
+    PyObject *outcomes, *tail, *missing[4];
+    if (!PyArg_ParseTuple(args, "pppO!S(SSSS):get_template", &is_head, &keep, &has_ranges,
+                          &PyTuple_Type, &outcomes, &tail, &missing[0], &missing[1],
+                          &missing[2], &missing[3]))
         return NULL;
+    if (PyTuple_Size(outcomes) != OUTCOMES) {
+        PyErr_SetString(PyExc_ValueError, "there are more outcomes, or fewer");
+        return NULL;
+    }
     HeadTemplate *template = new_template();
     if (template == NULL)
         return NULL;
+    template->is_head = is_head;
     template->keep = keep;
+    template->has_ranges = has_ranges;
+    for (int i = 0; i < OUTCOMES; i++)
+        template->outcomes[i] = (int)PyLong_AsLong(PyTuple_GetItem(outcomes, i));
+    if (PyErr_Occurred()) {
+        Py_DECREF((PyObject *)template);
+        return NULL;
+    }
     template->tail = Py_NewRef(tail);
+    for (int i = 0; i < 4; i++)
+        template->missing[i] = Py_NewRef(missing[i]);
     return (PyObject *)template;
 }
 

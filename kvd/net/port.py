@@ -92,6 +92,12 @@ The gate is asked this many times per wake-up at most: to ask before each connec
 costs a fifth of accepting it.
 """
 
+SERVED_PART: Final = 16
+"""
+The gate is asked again after this many connections that ended with their requests,
+which were served at once; and after each one that stays, if few wait.
+"""
+
 _MAX_UNIX_QUEUE: Final = 10_000
 """
 The kernel does not report how many wait at a Unix socket. kvd removes its file before
@@ -139,10 +145,6 @@ class Port(tcp.Port):
             host, number = listener.getsockname()[:2]
         super().__init__(number, factory, interface=host, reactor=reactor)
         self._listener = listener
-        raw: Any = listener
-        # As `socket.accept` calls it, which then makes a socket of the descriptor: that
-        # takes 3 microseconds and a system call.
-        self._accept_descriptor = raw._accept
         self._kind = listener.family, listener.type, listener.proto
         self._guessed = None if _tells_its_queue(listener) else 1
         self._retry: Any = None
@@ -195,50 +197,71 @@ class Port(tcp.Port):
         See `IReadDescriptor.doRead`.
         """
         factory = self.factory
-        if factory.gate is None and factory.batch_size is not None:
-            self._accept(factory.batch_size)
-        else:
+        size = factory.batch_size
+        if factory.gate is not None or size is None:
             self._accept_share()
+        elif self._accept(size) and factory.takes_all:
+            # What comes from now on waits for the next wake-up.
+            self._accept(min(self._waiting(), MAX_BATCH))
+            self._guess_anew()
         factory.batch_accepted()
 
     def _accept_share(self) -> None:
         factory = self.factory
         waiting = self._waiting()
+        if not waiting:
+            # Another process was faster.
+            return
         size = factory.batch_size
         left = max(1, factory.share(waiting) if size is None else size)
         left = min(left, MAX_BATCH)
-        part = left if factory.gate is None else max(1, left // PARTS)
-        while True:
-            # Of none at all, since another was faster, nobody is asked.
-            if waiting and not self._may_now(waiting):
+        part = stays = left
+        if factory.gate is not None:
+            # One that is served at once makes this process no busier.
+            stays = max(1, left // PARTS)
+            part = max(stays, SERVED_PART)
+        while waiting:
+            if not self._may_now(waiting):
                 self._stop_watching(GATE_SECONDS)
                 break
-            left -= part
-            if not self._accept(part) or left < part:
+            accepted = self._accept(min(part, left), stays)
+            left -= accepted
+            if not accepted or left < stays:
                 break
             # Others take theirs meanwhile.
             waiting = self._waiting()
-        if self._guessed is not None and self._wanted and self._retry is None:
-            self._guess()
+        self._guess_anew()
 
-    def _accept(self, count: int) -> bool:
+    def _accept(self, count: int, stays: int = MAX_BATCH) -> int:
         """
         Accept some.
 
+        Args:
+            count: How many at most.
+            stays: How many at most that are not served at once.
+
         Returns:
-            Whether further attempts make sense.
+            How many were accepted; 0 if further attempts make no sense now.
         """
-        for _ in range(count):
+        left = count
+        while left and stays:
+            accepted, stayed = self.accept_some(left)
             # The last one may have been one too many, for whoever pauses this.
-            if not (self.accept_one() and self._wanted):
-                return False
-        return True
+            if not self._wanted or (accepted < left and not stayed):
+                return 0
+            left -= accepted
+            stays -= stayed
+        return count - left
 
     def _waiting(self) -> int:
         """
         How many connections wait to be accepted, or seem to.
         """
         return accept_queue(self.socket)[0] if self._guessed is None else self._guessed
+
+    def _guess_anew(self) -> None:
+        if self._guessed is not None and self._wanted and self._retry is None:
+            self._guess()
 
     def _guess(self) -> bool:
         """
@@ -271,31 +294,50 @@ class Port(tcp.Port):
         poll.register(self.socket, select.POLLIN)
         return bool(poll.poll(0))
 
-    def accept_one(self) -> bool:
+    def accept_some(self, count: int) -> tuple[int, bool]:
         """
-        Accept one connection, if one waits.
+        Accept connections, if some wait, until one is not served at once.
+
+        Args:
+            count: How many at most.
 
         Returns:
-            Whether another attempt makes sense right away.
+            How many were accepted or died in the queue, and whether the last one stays.
+            If none stays and they are fewer than `count`, further attempts make no
+            sense now.
         """
-        try:
-            descriptor, peer = self._accept_descriptor()
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            self._peer_errors += 1
-            if error.errno in _PEER_ERRORS and self._peer_errors < MAX_PEER_ERRORS:
-                return True
-            self._pause_after(error)
-            return False
+        died = 0
+        while died < count:
+            try:
+                accepted, descriptor, peer = self.factory.accept(
+                    self._listener, count - died
+                )
+                break
+            except BlockingIOError:
+                return died, False
+            except OSError as error:
+                self._peer_errors += 1
+                if (
+                    error.errno not in _PEER_ERRORS
+                    or self._peer_errors >= MAX_PEER_ERRORS
+                ):
+                    self._pause_after(error)
+                    return died, False
+                died += 1
+        else:
+            return died, False
         self._complained = False
         self._peer_errors = 0
+        accepted += died
+        if descriptor == -1:
+            return accepted, False
         connection = None
         try:
-            if not self.factory.take_descriptor(descriptor, shared=False):
-                connection = socket.socket(*self._kind, descriptor)
-                if not self.factory.take(connection, peer):
-                    make_connection(connection, peer, self.factory, self.reactor)
+            connection = socket.socket(*self._kind, descriptor)
+            if peer is None:
+                peer = _peer_of(connection)
+            if not self.factory.take(connection, peer):
+                make_connection(connection, peer, self.factory, self.reactor)
         except Exception:
             # A mistake of ours; raised from here, it would end the listening.
             self._log.failure("a connection that was accepted cannot be served")
@@ -303,7 +345,7 @@ class Port(tcp.Port):
                 os.close(descriptor)
             else:
                 connection.close()
-        return True
+        return accepted, True
 
     def _pause_after(self, error: OSError) -> None:
         if not self._complained:
@@ -332,10 +374,13 @@ class Port(tcp.Port):
         """
         Accept what waits in the queue now, and no more, however many come meanwhile.
         """
-        for _ in range(waiting_at(self.socket)):
-            # What it has just accepted may have stopped it.
-            if not (self.accept_one() and self.connected):
+        left = waiting_at(self.socket)
+        # What it has just accepted may have stopped it.
+        while left > 0 and self.connected:
+            accepted, _ = self.accept_some(left)
+            if not accepted:
                 break
+            left -= accepted
 
     def loseConnection(self, connDone: Failure = _CLOSED) -> Deferred[None]:
         """
@@ -364,6 +409,14 @@ class Port(tcp.Port):
         """
         Log nothing: sockets come and go with the policy and the workers.
         """
+
+
+def _peer_of(connection: socket.socket) -> Any:
+    try:
+        return connection.getpeername()
+    except OSError:
+        # It was reset; what it had sent can still be read.
+        return ("", 0)
 
 
 def _tells_its_queue(listener: socket.socket) -> bool:

@@ -95,7 +95,7 @@ def take_connection(
         OSError: The peer is gone.
     """
     try:
-        if factory.take_descriptor(descriptor, shared=True):
+        if factory.take_descriptor(descriptor):
             return
         connection = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
     except BaseException:
@@ -138,7 +138,7 @@ def install_adoption(reactor: Any) -> None:
     reactor.adoptStreamPort = partial(adopt_stream_port, reactor)
     reactor.adoptStreamConnection = partial(adopt_stream_connection, reactor)
     if isinstance(reactor, EPollReactor):
-        reactor.doIteration = partial(_poll_directly, reactor)
+        reactor.doIteration = partial(_poll_directly, reactor)  # type: ignore[method-assign]  # as it calls its own
 
 
 def _poll_directly(reactor: Any, timeout: float | None) -> None:
@@ -173,7 +173,7 @@ def _next_timeout(reactor: Any) -> float | None:
     calls = reactor._pendingTimedCalls
     if not calls:
         return None
-    return max(0.0, calls[0].time - reactor.seconds())
+    return max(0.0, float(calls[0].time - reactor.seconds()))
 
 
 def most_descriptors(reactor: Any) -> int | None:

@@ -7,7 +7,14 @@ from __future__ import annotations
 import errno
 from typing import Final
 
-from kvd.errors import Fault, KeyConflict, StoreExhausted, StoreFault, StoreFull
+from kvd.errors import (
+    Fault,
+    KeyAbsent,
+    KeyConflict,
+    StoreExhausted,
+    StoreFault,
+    StoreFull,
+)
 from kvd.model.keys import Key, escape
 
 # No block, inode or quota; larger than a file may be (by the file system or by
@@ -34,6 +41,13 @@ def fault_of(error: OSError, sentence: str) -> Fault:
     elif error.errno in _EXHAUSTED:
         kind = StoreExhausted
     return kind(f"{sentence}: {error.strerror}.")
+
+
+def absence(key: Key) -> KeyAbsent:
+    """
+    Return the exception for a key without a value.
+    """
+    return KeyAbsent(f"/{escape(key)} has no value.")
 
 
 def folder_conflict(key: Key) -> KeyConflict:

@@ -36,7 +36,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from kvd.errors import KeyAbsent, StoreFull, StoreUnusable
+from kvd.errors import StoreFull, StoreUnusable
 from kvd.interfaces import (
     Answer,
     IStore,
@@ -49,12 +49,11 @@ from kvd.model.values import NO_METADATA, Metadata, ValueInfo
 from kvd.settings import DEFAULT_MODES, Durability, Modes
 from kvd.store.epochs import Epochs
 from kvd.store.exchange import is_of_one_machine, is_on_a_disk
-from kvd.store.faults import fault_of
+from kvd.store.faults import absence, fault_of
 from kvd.store.folders import split
 from kvd.store.hidden import open_hidden, renew_hidden
 from kvd.store.listing import FileListing
 from kvd.store.locks import KeyLocks, LockFile
-from kvd.store.recent import RecentValues
 from kvd.store.sync import Syncs
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, UploadContext
@@ -84,7 +83,6 @@ class FastPathState:
     """The names of replaced values that are kept; see `kvd.store.writeback`."""
     has_epochs: bool
     """Whether an epoch says which values are not kept; see `kvd.store.epochs`."""
-    recent: RecentValues
     uploads: UploadFolder
     file_mode: int
     """The mode of a value in a folder that confers no other."""
@@ -142,8 +140,6 @@ class FileStore:
                 renew = partial(renew_hidden, self._root, hidden, modes.folder)
                 uploads = UploadFolder(hidden, modes, renew)
                 opened.callback(uploads.close)
-            recent = self._recent = RecentValues(self._root)
-            opened.callback(recent.close)
             self._opened = opened.pop_all()
         tree = self._tree = Tree(self._root, modes)
         self._locks = KeyLocks(lock, clock, self._underway)
@@ -166,7 +162,6 @@ class FileStore:
             tree.exchanges,
             tree.kept,
             tree.epochs is not None,
-            recent,
             uploads,
             modes.file,
         )
@@ -240,19 +235,13 @@ class FileStore:
             raise fault_of(error, sentence) from error
 
     def open(self, key: Key) -> IValue:
-        recent = self._recent.find(key)
-        if recent is not None:
-            return recent
-        value = None
         try:
             value = self._tree.open(key)
-            if value is None:
-                raise KeyAbsent(f"/{escape(key)} has no value.")
-            return self._recent.kept(key, value)
         except OSError as error:
-            if value is not None:
-                value.close()
             raise fault_of(error, f"/{escape(key)} cannot be opened") from error
+        if value is None:
+            raise absence(key)
+        return value
 
     def stat(self, key: Key) -> ValueInfo:
         value = self.open(key)
@@ -325,7 +314,7 @@ class FileStore:
             self._tree.remove(key, conditions)
         except OSError as error:
             if is_absence(error):  # Removed by a program that takes no locks.
-                raise KeyAbsent(f"/{escape(key)} has no value.") from error
+                raise absence(key) from error
             raise fault_of(error, f"/{escape(key)} cannot be removed") from error
 
     async def _remove_on_disk(

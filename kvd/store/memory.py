@@ -16,13 +16,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from kvd.errors import KeyAbsent, StoreFault
+from kvd.errors import StoreFault
 from kvd.interfaces import Answer, IListing, IStore, IUpload, IValue
 from kvd.model.conditions import Conditions
-from kvd.model.keys import Key, escape
+from kvd.model.keys import Key
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.store.attribute import new_etag
-from kvd.store.faults import folder_conflict, path_conflict
+from kvd.store.faults import absence, folder_conflict, path_conflict
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class MemoryStore:
 
     def _stored(self, key: Key) -> tuple[ValueInfo, bytes]:
         if key not in self.values:
-            raise KeyAbsent(f"/{escape(key)} has no value.")
+            raise absence(key)
         return self.values[key]
 
     def remove(self, key: Key, conditions: Conditions) -> Answer[None]:

@@ -13,13 +13,13 @@ import stat
 from collections.abc import Callable
 from typing import Final
 
-from kvd.errors import KeyAbsent, KeyConflict, StoreFault
+from kvd.errors import KeyConflict, StoreFault
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
 from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.epochs import Epochs, is_of
 from kvd.store.exchange import exchange_is_cheaper, exchange_names
-from kvd.store.faults import folder_conflict, path_conflict
+from kvd.store.faults import absence, folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
 from kvd.store.unwritten import has_no_place
 from kvd.store.uploads import Kept, UploadFolder
@@ -367,7 +367,7 @@ class Tree:
         try:
             current = _current(folder, name, key)
             if current is None:
-                raise KeyAbsent(f"/{escape(key)} has no value.")
+                raise absence(key)
             conditions.check_change(current.info)
             os.unlink(name, dir_fd=folder)
         finally:

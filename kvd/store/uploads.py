@@ -259,9 +259,9 @@ class UploadFolder:
         """
         Remove the folder and everything in it, unless it `stays`.
         """
+        # First: another file can get the same descriptor.
+        self.made(-1)
         if self.descriptor >= 0:
-            # First: another file can get the same descriptor.
-            self.made(-1)
             if not self.stays:
                 _remove(self._hidden, self._name, self.descriptor)
             os.close(self.descriptor)

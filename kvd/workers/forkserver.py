@@ -35,8 +35,12 @@ if TYPE_CHECKING:
 _PATH: Final = [
     folder if os.path.isabs(folder) else os.path.abspath(folder) for folder in sys.path
 ]
+# No collection until all is imported: they would be a seventh of the time that this
+# takes, and would leave holes in pages that forks share. A worker copies a page when it
+# puts an object into a hole of it: 0.1 MiB for each of 32 workers (PSS, ``make figures
+# FIGURES=start``).
 _BOOT: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    "import gc, json, sys; gc.disable(); sys.path[:] = json.loads(sys.argv[1]);"
     " from kvd.workers.forkserver import main; main(int(sys.argv[2]))"
 )
 
@@ -93,10 +97,6 @@ def import_for(settings: Settings) -> LoadedPlugins:
     """
     Import what a worker will use, without installing a reactor.
     """
-    # A collection would leave holes in pages that forks share: a worker copies a page
-    # when it puts an object into a hole of it. That took 0.1 MiB for each of 32 workers
-    # (PSS, ``make figures FIGURES=start``).
-    gc.disable()
     import twisted.python.threadpool  # noqa: F401
 
     import kvd.workers.child  # noqa: F401

@@ -390,28 +390,37 @@ class HttpFactory(ServerFactory):
     were handed over.
     """
 
-    batch_size = None
+    batch_size: int | None = EXCLUSIVE_BATCH
+    takes_all = True
 
     def __init__(self, server: HttpServer) -> None:
         self._server = server
         self._first: Callable[[HttpConnection], Callable[[], Any]] | None = None
 
-    def share(self, waiting: int) -> int:
+    def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
         """
-        All that wait, since no other process would accept them.
+        See `ServerFactory.accept`. A connection that ends with its only request never
+        gets a Python socket.
         """
-        return max(waiting, EXCLUSIVE_BATCH)
+        fast_path = self._unreported()
+        if fast_path is None:
+            return super().accept(listener, count)
+        return *fast_path.accept(listener.fileno(), count), None
 
-    def take_descriptor(self, descriptor: int, *, shared: bool) -> bool:
+    def take_descriptor(self, descriptor: int) -> bool:
         """
         See `ServerFactory.take_descriptor`. A connection that ends with its only
         request never gets a Python socket.
         """
+        fast_path = self._unreported()
+        return fast_path is not None and fast_path.serve_new(descriptor)
+
+    def _unreported(self) -> FastPath | None:
+        """
+        The fast path, if nobody wants to know about each request.
+        """
         process = self._server._process
-        fast_path = process.fast_path
-        if fast_path is None or process.wants_reports:
-            return False
-        return fast_path.serve_new(descriptor, shared)
+        return None if process.wants_reports else process.fast_path
 
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
@@ -477,6 +486,9 @@ class SharedFactory(HttpFactory):
     """
     Serves connections from a socket that other processes accept from too.
     """
+
+    batch_size = None
+    takes_all = False
 
     def __init__(self, server: HttpServer) -> None:
         super().__init__(server)

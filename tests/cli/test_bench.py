@@ -88,7 +88,7 @@ def test_everything_is_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_record_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     """
     After the table, in which everything stands.
     """

@@ -99,7 +99,7 @@ def test_the_curve_is_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_page_that_cannot_be_written_is_said() -> None:
+def test_a_page_that_cannot_be_written_is_reported() -> None:
     """
     After the table, in which everything stands.
     """

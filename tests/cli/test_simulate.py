@@ -32,7 +32,7 @@ def run(*options: str) -> str:
     return result.output
 
 
-def told(*options: str) -> Sequence[dict[str, Any]]:
+def simulated(*options: str) -> Sequence[dict[str, Any]]:
     """
     The policies of the only case.
     """
@@ -81,7 +81,7 @@ def test_every_load_can_be_made(arrivals: str, reuse: str) -> None:
     Of any arrivals and any use of connections.
     """
     options = [f"--arrivals={arrivals}", f"--reuse={reuse}", "--pause=5ms", "--lag=1ms"]
-    (queue, turns) = told(*TINY, *options)
+    (queue, turns) = simulated(*TINY, *options)
 
     assert "(one queue)" == queue["policy"]
     assert "roundrobin" == turns["policy"]
@@ -120,7 +120,9 @@ def test_a_policy_of_ones_own_is_found_by_its_name(
     own = Policy("own", "Fewest requests.", "tests.lab.simulate.policies.policy")
     monkeypatch.setattr(plugins, "getPlugins", lambda kind: [*getPlugins(kind), own])
 
-    rows = {row["policy"]: row for row in told("--requests=2000", "--service=uneven")}
+    rows = {
+        row["policy"]: row for row in simulated("--requests=2000", "--service=uneven")
+    }
 
     assert rows["own"]["wait_mean"] < rows["roundrobin"]["wait_mean"]
     assert not rows["own"]["model"]
@@ -151,6 +153,6 @@ def test_what_a_daemon_recorded_can_be_replayed(tmp_path: Path) -> None:
 
     assert [0, 1, 2, 0, 1, 2, 0] == [one.worker for one in read_record(str(record))]
     for name in ("(as recorded)", "roundrobin"):
-        rows = {row["policy"]: row for row in told(f"--replay={record}")}
+        rows = {row["policy"]: row for row in simulated(f"--replay={record}")}
         assert pytest.approx(49 / 51) == rows[name]["jain_requests"]
     assert "7 connections with 7 requests to 3 workers" in run(f"--replay={record}")

@@ -180,11 +180,11 @@ def test_what_chooses_in_the_stead_of_a_policy_is_named() -> None:
     """
     Once, however many addresses there are.
     """
-    told = status(row(0))
-    assert "policy shared, up" in drawn(Rates(told, told, 1.0))
+    unchanged = status(row(0))
+    assert "policy shared, up" in drawn(Rates(unchanged, unchanged, 1.0))
 
-    told["fallbacks"] = [{"by": "the kernel's hash"}, {"by": "the kernel's hash"}]
-    text = drawn(Rates(told, told, 1.0))
+    unchanged["fallbacks"] = [{"by": "the kernel's hash"}, {"by": "the kernel's hash"}]
+    text = drawn(Rates(unchanged, unchanged, 1.0))
     assert "policy not shared but the kernel's hash, up" in " ".join(text.split())
 
 

@@ -696,7 +696,7 @@ class SourceTests(SynchronousTestCase):
             with pytest.raises(SourceUnreadable, match=r"the 0 bytes that it seems"):
                 source.next_piece()
 
-    def test_one_that_cannot_be_read_is_said(self) -> None:
+    def test_one_that_cannot_be_read_is_reported(self) -> None:
         """
         As a failure of the client, not of Python.
         """
@@ -768,7 +768,7 @@ class PipeTests(SynchronousTestCase):
         self.source.connectionLost(Failure(ConnectionDone()))
         assert b"" == self.successResultOf(last)
 
-    def test_one_that_cannot_be_read_is_said(self) -> None:
+    def test_one_that_cannot_be_read_is_reported(self) -> None:
         """
         Such as the other end.
         """

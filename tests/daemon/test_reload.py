@@ -87,7 +87,7 @@ class ReloadTests(SynchronousTestCase):
         assert [] == self.reload(lambda: new)
         assert [new] == self.changes.adopted
 
-    def test_what_cannot_is_said_and_left(self) -> None:
+    def test_what_cannot_is_reported_and_left(self) -> None:
         """
         All else is done.
         """
@@ -156,7 +156,7 @@ class ReloadTests(SynchronousTestCase):
 
         assert [5] == [settings.procs for settings in self.changes.adopted]
 
-    def test_what_cannot_be_done_is_said(self) -> None:
+    def test_what_cannot_be_done_is_reported(self) -> None:
         """
         Another change may be under way.
         """

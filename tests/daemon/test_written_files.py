@@ -49,7 +49,7 @@ class CheckTests(SynchronousTestCase):
                 assert not thread.is_alive()
         self.reactor.settle()
 
-    def test_it_is_told_in_the_reactor(self) -> None:
+    def test_it_is_reported_in_the_reactor(self) -> None:
         """
         That it can be written, or why it cannot.
         """
@@ -61,7 +61,7 @@ class CheckTests(SynchronousTestCase):
         assert os.path.exists(self.path)
         assert [] == self.reactor.getDelayedCalls()
 
-    def test_what_takes_too_long_is_told_too(self) -> None:
+    def test_what_takes_too_long_is_reported_too(self) -> None:
         """
         Another process may have a record locked.
         """

@@ -78,7 +78,7 @@ def test_kvds_own_policies_can_be_arranged() -> None:
         (Says(False, 1, [[], [0]]), "names some for worker 1, although"),
     ],
 )
-def test_what_would_leave_connections_to_nobody_is_said(
+def test_what_would_leave_connections_to_nobody_is_reported(
     policy: IDispatchPolicy, words: str
 ) -> None:
     """

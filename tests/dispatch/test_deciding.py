@@ -166,7 +166,7 @@ class DeciderTests(SynchronousTestCase):
             assert "odd" == event["policy"]
             assert repr(answer) in event["what"]
 
-    def test_an_exception_is_told_once_in_words(self) -> None:
+    def test_an_exception_is_reported_once_in_words(self) -> None:
         """
         And the policy is asked again: others of its answers may be good.
         """

@@ -67,18 +67,18 @@ class Worker(ServerFactory):
         """The batches that came."""
         self.serves: Callable[[], None] = lambda: None
         """Called when it begins to serve a connection."""
-        self.told: list[Message] = []
+        self.messages: list[Message] = []
         self._dispatcher = dispatcher
         self._row = board.own_row(number)
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.near = Channel(near, self._told, self._lost, reactor)
+        self.near = Channel(near, self._answered, self._lost, reactor)
         self.far = Channel(far, self._received, lambda: None, reactor)
         self.adopting = Adopting(self.far, self, reactor, self._row)
         dispatcher.joined(number, self.near)
 
-    def _told(self, message: Message, descriptors: list[int]) -> None:
+    def _answered(self, message: Message, descriptors: list[int]) -> None:
         assert isinstance(message, Acknowledged | Refused)
-        self.told.append(message)
+        self.messages.append(message)
         self._dispatcher.received(self.number, message)
 
     def _lost(self) -> None:
@@ -194,7 +194,7 @@ class DispatcherCase(SynchronousTestCase):
             self.clients.append(client)
         self.reactor.settle()
 
-    def hears_the_end(self, client: int) -> bool:
+    def sees_the_end(self, client: int) -> bool:
         """
         Whether the connection of a client is closed, by everybody.
         """
@@ -268,7 +268,7 @@ class DispatcherTests(DispatcherCase):
         self.workers[0].served[0].close()
         self.reactor.advance(CREDIT_SECONDS)
 
-        assert self.hears_the_end(0)
+        assert self.sees_the_end(0)
         assert 0 == self.dispatcher.handing_over(0)
 
     def test_what_is_on_its_way_is_counted(self) -> None:
@@ -292,12 +292,12 @@ class DispatcherTests(DispatcherCase):
         self.join()
         (worker,) = self.workers
         self.connect(ASK_WAITING - 1)
-        assert [] == worker.told
+        assert [] == worker.messages
 
         self.reactor.advance(CREDIT_SECONDS)
-        assert [] == worker.told
+        assert [] == worker.messages
         worker.served[0].close()
-        assert self.hears_the_end(0)
+        assert self.sees_the_end(0)
         assert [] == self.reactor.getDelayedCalls()
 
     def test_a_worker_with_many_is_waited_for(self) -> None:
@@ -313,7 +313,7 @@ class DispatcherTests(DispatcherCase):
         self.reactor.settle()
 
         numbers = [batch.number for batch in worker.dispatched]
-        assert [Acknowledged(number) for number in numbers[-2:]] == worker.told
+        assert [Acknowledged(number) for number in numbers[-2:]] == worker.messages
 
     def test_what_is_served_is_on_its_way_no_more(self) -> None:
         """
@@ -464,10 +464,10 @@ class ShadowTests(DispatcherCase):
         self.connect(2)
 
         assert [3, 3, 3] == self.served()
-        told = shadow.counts(range(3))
-        assert (9, 3) == (told["connections"], told["agreed"])
-        assert [9, 0, 0] == [row["shadow"] for row in told["workers"]]
-        assert [3, 3, 3] == [row["dispatched"] for row in told["workers"]]
+        compared = shadow.counts(range(3))
+        assert (9, 3) == (compared["connections"], compared["agreed"])
+        assert [9, 0, 0] == [row["shadow"] for row in compared["workers"]]
+        assert [3, 3, 3] == [row["dispatched"] for row in compared["workers"]]
 
     def test_it_is_asked_when_all_are_on_their_way(self) -> None:
         """
@@ -532,7 +532,7 @@ class LostWorkerTests(DispatcherCase):
         self.reactor.settle()
 
         assert [1, 1] == self.served()
-        assert self.hears_the_end(0)
+        assert self.sees_the_end(0)
 
     def test_the_last_worker_dies_and_the_next_gets_what_it_left(self) -> None:
         """
@@ -858,7 +858,7 @@ class FullWorkerTests(DispatcherCase):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert [0] == self.served()
         # It is not asked again and again.
-        assert 1 == len(self.workers[0].told)
+        assert 1 == len(self.workers[0].messages)
 
         self.reactor.advance(BLOCKED_SECONDS + LOOK_SECONDS)
         assert [4] == self.served()
@@ -987,7 +987,7 @@ class EndTests(DispatcherCase):
         self.workers[0].end()
         self.reactor.settle()
 
-        assert self.hears_the_end(0)
+        assert self.sees_the_end(0)
 
     def finish(self) -> list[None]:
         """

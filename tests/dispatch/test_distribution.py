@@ -145,7 +145,7 @@ class SwitchTests(DispatchingCase):
         assert [[Unlisten("0/0")], [Unlisten("0/1")]] == self.received()
         for _ in range(2):
             self.connect()
-        assert [1, 1] == [len(told) for told in self.received(Batch)]
+        assert [1, 1] == [len(sent) for sent in self.received(Batch)]
         assert 0 == self.waiting()
 
     def test_the_supervisor_leaves_off_when_workers_begin(self) -> None:
@@ -190,9 +190,9 @@ class SwitchTests(DispatchingCase):
         self.received()
         self.switch("shared")
 
-        told = self.received()
+        sent = self.received()
         member: list[set[str]] = [{"0/0"}, {"0/1"}]
-        for worker, messages in enumerate(told):
+        for worker, messages in enumerate(sent):
             for message in messages:
                 if isinstance(message, Listen):
                     member[worker].add(message.name)
@@ -434,9 +434,9 @@ class StallTests(DispatchingCase):
         It keeps the socket, too.
         """
         self.stall()
-        told = self.received()
-        assert [] == told[1]
-        assert [Listen("0/1")] == told[0] + told[2]
+        sent = self.received()
+        assert [] == sent[1]
+        assert [Listen("0/1")] == sent[0] + sent[2]
         assert by_chance([0, 2]) == self.programs[-1]
         assert [0, 2] == self.board.loads(inf).ready
         assert [0, 1, 0] == self.stalls()
@@ -453,9 +453,9 @@ class StallTests(DispatchingCase):
             self.silent[1] = 0.1
             self.look()
             self.look()
-        told = self.received()
-        assert [] == told[1]
-        assert [Unlisten("0/1")] == told[0] + told[2]
+        sent = self.received()
+        assert [] == sent[1]
+        assert [Unlisten("0/1")] == sent[0] + sent[2]
         assert None is self.programs[-1]
         assert [0, 1, 2] == self.board.loads(inf).ready
         assert [(1, 0.7), (1, 20.25)] == [
@@ -507,16 +507,16 @@ class StallTests(DispatchingCase):
         Then the last one looks after all of the sockets.
         """
         self.stall()
-        told = self.received()
-        other = 2 if told[0] else 0
+        sent = self.received()
+        other = 2 if sent[0] else 0
         stands_in = 2 - other
         self.silent[stands_in] = 2.0
         self.look()
 
-        told = self.received()
-        assert [Unlisten("0/1")] == told[stands_in]
+        sent = self.received()
+        assert [Unlisten("0/1")] == sent[stands_in]
         assert [Listen("0/1"), Listen(f"0/{stands_in}")] == sorted(
-            told[other], key=lambda message: str(message.name == f"0/{stands_in}")
+            sent[other], key=lambda message: str(message.name == f"0/{stands_in}")
         )
         assert by_chance([other]) == self.programs[-1]
 
@@ -551,10 +551,10 @@ class StallTests(DispatchingCase):
             self.received()
             self.silent[1] = 0.0
             self.join(1)
-            told = self.received()
+            sent = self.received()
             self.look()
 
-        assert [Unlisten("0/1")] == told[0] + told[2]
+        assert [Unlisten("0/1")] == sent[0] + sent[2]
         assert None is self.programs[-1]
         assert [] == events
 
@@ -567,8 +567,8 @@ class StallTests(DispatchingCase):
         self.received()
         self.switch("steered")
 
-        told = self.received()
-        assert Listen("0/1") in told[0] + told[2]
+        sent = self.received()
+        assert Listen("0/1") in sent[0] + sent[2]
         assert by_chance([0, 2]) == self.programs[-1]
 
     def test_nobody_looks_at_the_end(self) -> None:
@@ -666,9 +666,9 @@ class ShadowTests(DispatchingCase):
         for name in ("roundrobin", "leastbusy"):
             self.switch(name)
             self.connect()
-            told = self.counts()
-            assert told is not None
-            assert ("leastbusy", 1) == (told["policy"], told["connections"])
+            compared = self.counts()
+            assert compared is not None
+            assert ("leastbusy", 1) == (compared["policy"], compared["connections"])
 
         self.switch("reuseport")
         assert {"policy": "leastbusy", "model": False} == self.counts()
@@ -691,7 +691,7 @@ class GrowTests(DispatchingCase):
         self.received()
         self.switch("reuseport", 3)
         assert 3 == len(self.group.members)
-        assert [Listen("0/2")] == [told for each in self.received() for told in each]
+        assert [Listen("0/2")] == [sent for each in self.received() for sent in each]
 
         self.board.workers = 3
         self.played.append(self.join(2))

@@ -46,7 +46,7 @@ def test_nothing_has_no_quantile() -> None:
         ([0] * (BUCKETS - 1) + [3], 0.5, 128.0),
     ],
 )
-def test_quantiles_are_told_from_the_buckets(
+def test_quantiles_come_from_the_buckets(
     counts: list[int], share: float, seconds: float
 ) -> None:
     """

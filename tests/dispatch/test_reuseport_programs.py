@@ -26,6 +26,7 @@ from kvd.model.programs import ClassicProgram, LoadedProgram
 from kvd.net.listening import ListenerGroup, open_group
 from kvd.net.reuseport import by_chance
 from kvd.settings import TCPAddress, UNIXAddress
+from tests.descriptors import Descriptors
 
 WORKERS = 3
 EXTENDED = LoadedProgram(1000)
@@ -168,12 +169,12 @@ class ProgramsTests(SynchronousTestCase):
         One sentence says so, and nothing more when workers come and go.
         """
         self.load = self.forbid
-        (told,) = self.switch("steered:by=turns")
+        (warning,) = self.switch("steered:by=turns")
         assert (
             "policy steered:by=turns is not available, since the kernel does not take"
             " its program (Operation not permitted; CAP_BPF allows it);"
             " steered:by=random is used instead"
-        ) == told
+        ) == warning
         assert [by_chance(range(3))] * 2 == self.attached
         with capturedLogs() as events:
             self.programs.admit({1, 2})
@@ -189,9 +190,11 @@ class ProgramsTests(SynchronousTestCase):
         It may be allowed to load and not to use.
         """
         self.refused = (int,)
-        (told,) = self.switch("steered:by=turns")
+        (warning,) = self.switch("steered:by=turns")
 
-        assert "attaches no such program (Permission denied); steered:by=random" in told
+        assert (
+            "attaches no such program (Permission denied); steered:by=random" in warning
+        )
         assert [by_chance(range(3))] * 2 == self.attached
         assert ["steered:by=random"] * 2 == self.by()
 
@@ -201,15 +204,15 @@ class ProgramsTests(SynchronousTestCase):
         """
         self.load = self.forbid
         self.refused = (int, bytes)
-        (told,) = self.switch("steered:by=turns")
-        assert told.endswith("; the kernel's hash is used instead")
+        (warning,) = self.switch("steered:by=turns")
+        assert warning.endswith("; the kernel's hash is used instead")
         assert [HASH] * 2 == self.by()
 
-        (told,) = self.switch("steered")
+        (warning,) = self.switch("steered")
         assert (
             "policy steered is not available, since the kernel attaches no program"
             " (Permission denied); the kernel's hash is used instead"
-        ) == told
+        ) == warning
         assert [HASH] * 2 == self.by()
 
     def test_who_deals_needs_no_program(self) -> None:
@@ -256,9 +259,9 @@ class ProgramsTests(SynchronousTestCase):
         self.loaded.needs_own_sockets = True
         self.groups[1].members[2].close()
         self.groups[1].members = self.groups[1].members[:2]
-        (told,) = self.switch("steered:by=turns")
+        (warning,) = self.switch("steered:by=turns")
 
-        assert "since there are 2 sockets for 3 workers; steered:by=random" in told
+        assert "since there are 2 sockets for 3 workers; steered:by=random" in warning
         assert [EXTENDED, by_chance(range(2))] == self.attached
         (fallback,) = self.programs.fallbacks
         assert str(self.groups[1].address) == fallback.address
@@ -272,9 +275,11 @@ class ProgramsTests(SynchronousTestCase):
             raise KeyError("code")
 
         self.load = fail
-        told = self.switch("steered:by=turns")
+        warnings = self.switch("steered:by=turns")
 
-        assert told[-1].endswith("since it fails; steered:by=random is used instead")
+        assert warnings[-1].endswith(
+            "since it fails; steered:by=random is used instead"
+        )
         assert 1 == len(self.flushLoggedErrors(KeyError))
 
     def test_looks_are_wanted_while_it_is_in_force(self) -> None:
@@ -332,8 +337,8 @@ class UnreadableTests(SynchronousTestCase):
         with mock.patch("kvd.dispatch.scoreboard.create_map", side_effect=refused):
             memory = create_scoreboard(2)
         self.addCleanup(os.close, memory)
-        before = os.listdir("/proc/self/fd")
+        opened = Descriptors("anon_inode:bpf")
         with pytest.raises(OSError, match="Errno"):
             SteeredByLeast().load(1, memory)
 
-        assert before == os.listdir("/proc/self/fd")
+        assert 0 == opened.more

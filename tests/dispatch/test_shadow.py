@@ -54,45 +54,45 @@ class ShadowTests(SynchronousTestCase):
         """
         for policy in (RoundRobin(), LeastBusy()):
             shown = [view(3, turn=2, requests=(n % 2, 1, 0)) for n in range(9)]
-            told = self.dispatch(policy, policy, shown).counts(range(3))
+            compared = self.dispatch(policy, policy, shown).counts(range(3))
 
             assert (9, 9, 0) == (
-                told["connections"],
-                told["agreed"],
-                told["unanswered"],
+                compared["connections"],
+                compared["agreed"],
+                compared["unanswered"],
             )
-            assert told["balance"]["dispatched"] == told["balance"]["shadow"]
+            assert compared["balance"]["dispatched"] == compared["balance"]["shadow"]
 
     def test_every_choice_is_counted_where_it_falls(self) -> None:
         """
         Beside the one that was applied.
         """
         shown = [view(3, requests=(2, 0, 2), handing_over=(0, 0, 1))] * 6
-        told = self.dispatch(LeastBusy(), RoundRobin(), shown).counts(range(3))
+        compared = self.dispatch(LeastBusy(), RoundRobin(), shown).counts(range(3))
 
         assert [(2, 0), (2, 6), (2, 0)] == [
-            (row["dispatched"], row["shadow"]) for row in told["workers"]
+            (row["dispatched"], row["shadow"]) for row in compared["workers"]
         ]
-        assert 2 == told["agreed"]
-        assert {"dispatched": 1.0, "shadow": 0.3333} == told["balance"]
+        assert 2 == compared["agreed"]
+        assert {"dispatched": 1.0, "shadow": 0.3333} == compared["balance"]
 
-    def test_what_a_connection_would_have_found_is_told(self) -> None:
+    def test_what_a_connection_would_have_found_is_reported(self) -> None:
         """
         The tasks of the chosen worker, on average: requests and what is on its way.
         """
         shown = [view(3, requests=(2, 0, 2), handing_over=(0, 0, 1))] * 6
-        told = self.dispatch(LeastBusy(), RoundRobin(), shown).counts(range(3))
+        compared = self.dispatch(LeastBusy(), RoundRobin(), shown).counts(range(3))
 
-        assert {"dispatched": 1.667, "shadow": 0.0} == told["found"]
+        assert {"dispatched": 1.667, "shadow": 0.0} == compared["found"]
 
     def test_its_turn_is_its_own(self) -> None:
         """
         Else its ties would follow what others chose.
         """
         first = Odd(lambda view: view.ready[0])
-        told = self.dispatch(RoundRobin(), first, [view(3)] * 6).counts(range(3))
+        compared = self.dispatch(RoundRobin(), first, [view(3)] * 6).counts(range(3))
 
-        assert [2, 2, 2] == [row["shadow"] for row in told["workers"]]
+        assert [2, 2, 2] == [row["shadow"] for row in compared["workers"]]
 
     def test_its_turn_is_somebodys(self) -> None:
         """
@@ -109,7 +109,7 @@ class ShadowTests(SynchronousTestCase):
 
         assert [0, 3, 0, 0] == turns
 
-    def test_what_it_takes_is_told(self) -> None:
+    def test_what_it_takes_is_reported(self) -> None:
         """
         For each time that it is asked; and no alarm is left to ring.
         """
@@ -132,16 +132,16 @@ class ShadowTests(SynchronousTestCase):
 
         assert dice == seen.random.getstate()
 
-    def test_who_fails_is_told_once_and_not_counted(self) -> None:
+    def test_who_fails_is_reported_once_and_not_counted(self) -> None:
         """
         Nor what was dealt meanwhile: both are counted over the same connections.
         """
         with capturedLogs() as events:
             shadow = self.dispatch(Odd(fail), RoundRobin(), [view(3)] * 6)
-        told = shadow.counts(range(3))
+        compared = shadow.counts(range(3))
 
-        assert (0, 6) == (told["connections"], told["unanswered"])
-        assert [0, 0, 0] == [row["dispatched"] for row in told["workers"]]
+        assert (0, 6) == (compared["connections"], compared["unanswered"])
+        assert [0, 0, 0] == [row["dispatched"] for row in compared["workers"]]
         (event,) = events
         assert "it is not counted as a shadow" == event["fallback"]
         assert "KeyError" in event["what"]
@@ -163,7 +163,7 @@ class ShadowTests(SynchronousTestCase):
         """
         A balance of nothing is no injustice.
         """
-        told = Shadow("shadow", RoundRobin()).counts(())
+        compared = Shadow("shadow", RoundRobin()).counts(())
 
-        assert {"dispatched": 1.0, "shadow": 1.0} == told["balance"]
-        assert 0 == told["connections"]
+        assert {"dispatched": 1.0, "shadow": 1.0} == compared["balance"]
+        assert 0 == compared["connections"]

@@ -122,13 +122,15 @@ def test_each_stall_is_counted_and_told_once(watched: Watched) -> None:
             watched.wakes(0)
         watched.wakes(1)
         watched.look()
-    told = [(e["log_level"].name, e["worker"], round(e["seconds"], 1)) for e in events]
+    reported = [
+        (e["log_level"].name, e["worker"], round(e["seconds"], 1)) for e in events
+    ]
 
-    assert [("warn", 1, 1.6), ("info", 1, 2.0)] == told
+    assert [("warn", 1, 1.6), ("info", 1, 2.0)] == reported
     assert [0, 1] == [of.stalls for of in watched.board.sums()]
 
 
-def test_who_takes_what_comes_meanwhile_is_told(watched: Watched) -> None:
+def test_who_takes_what_comes_meanwhile_is_reported(watched: Watched) -> None:
     """
     Others, or nobody.
     """

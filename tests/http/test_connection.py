@@ -471,8 +471,8 @@ class PutTests(ConnectionCase):
         ):
             reply = self.ask(method + b" /k HTTP/1.1\r\n" + HOST + more + b"\r\n")
             assert expected == status(reply)
-            for told in (fresh if expected == 304 else fresh + others).splitlines():
-                name, _, value = told.partition(b": ")
+            for line in (fresh if expected == 304 else fresh + others).splitlines():
+                name, _, value = line.partition(b": ")
                 assert (name, value) == (name, field(reply, name))
         assert None is field(reply, b"Content-Type")
 
@@ -573,10 +573,10 @@ class GetTests(ConnectionCase):
         """
         self.put(b"k", b"hello")
         got = self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
-        told = self.ask(b"HEAD /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        head = self.ask(b"HEAD /k HTTP/1.1\r\n" + HOST + b"\r\n")
 
-        assert got.partition(b"\r\n\r\n")[0] == told.partition(b"\r\n\r\n")[0]
-        assert b"" == body(told)
+        assert got.partition(b"\r\n\r\n")[0] == head.partition(b"\r\n\r\n")[0]
+        assert b"" == body(head)
 
     def test_a_large_value_comes_piece_by_piece(self) -> None:
         """
@@ -684,10 +684,10 @@ class GetTests(ConnectionCase):
         """
         self.put(b"k", b"AAAAAAAAAA")
         ask = b"GET /k HTTP/1.1\r\n" + HOST
-        told = field(self.ask(ask + b"\r\n"), b"Last-Modified")
-        assert told is not None
+        date = field(self.ask(ask + b"\r\n"), b"Last-Modified")
+        assert date is not None
         self.put(b"k", b"BBBBBBBBBB")
-        reply = self.ask(ask + b"Range: bytes=5-\r\nIf-Range: " + told + b"\r\n\r\n")
+        reply = self.ask(ask + b"Range: bytes=5-\r\nIf-Range: " + date + b"\r\n\r\n")
 
         assert 200 == status(reply)
         assert b"BBBBBBBBBB" == body(reply)
@@ -1275,7 +1275,7 @@ class ConnectionTests(ConnectionCase):
         self.addCleanup(far.close)
         near.setblocking(False)
         far.sendall(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nx")
-        with capturedLogs() as told:
+        with capturedLogs() as events:
             serve_connection(near, "", HttpConnection(self.listener), self.reactor)
             assert 1 == self.store.uploads
             self.reactor.settle()
@@ -1288,7 +1288,7 @@ class ConnectionTests(ConnectionCase):
         assert client.ended
         assert 0 == self.store.uploads
         assert 1 == len(self.process.connections)
-        assert any("watches no more" in event["log_format"] for event in told)
+        assert any("watches no more" in event["log_format"] for event in events)
 
     def test_a_download_that_cannot_be_waited_for_ends(self) -> None:
         """

@@ -28,6 +28,7 @@ from kvd.net import splice, transport
 from kvd.net.splice import Pipe
 from kvd.store.memory import MemoryStore, MemoryUpload, MemoryValue
 from kvd.testing import StoreContract
+from tests.descriptors import Descriptors
 from tests.http import test_connection
 from tests.http.test_connection import ConnectionCase, body, status
 
@@ -521,7 +522,7 @@ class GatheringTests(MovingCase):
 
         assert 201 == status(self.client.send(b"z" * (rest - 100)).receive())
 
-    def test_an_end_is_told_at_once(self) -> None:
+    def test_an_end_is_reported_at_once(self) -> None:
         """
         However little came before it.
         """
@@ -619,10 +620,10 @@ class SendingTests(MovingCase):
         It is closed at once.
         """
         self.put(b"k", b"x" * 10_000_000)
-        before = len(os.listdir("/proc/self/fd"))
+        opened = Descriptors("socket:", "/memfd:", "/tmp/")
         self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
-        assert before + 1 == len(os.listdir("/proc/self/fd"))
+        assert 1 == opened.more
         self.client.close()
 
         # The client's socket and the server's are gone too.
-        assert before - 2 == len(os.listdir("/proc/self/fd"))
+        assert -2 == opened.more

@@ -26,6 +26,7 @@ from kvd.model.values import NO_METADATA, Metadata, Published
 from kvd.net.splice import Pipe
 from kvd.settings import Limits
 from tests.chance import new_seed
+from tests.descriptors import Descriptors
 from tests.http.test_connection import ConnectionCase
 from tests.http.test_moving import DescriptorStore, DescriptorUpload
 
@@ -200,7 +201,7 @@ class RandomTests(ConnectionCase):
         Some steps, and the end.
         """
         random, store, process = self.random, self.store, self.process
-        descriptors = len(os.listdir("/proc/self/fd"))
+        opened = Descriptors("socket:", "pipe:", "/memfd:", "/tmp/")
         store.is_prompt = True
         self.put(b"k0", os.urandom(random.choice((0, 500, 3_000_000))))
         store.is_prompt = False
@@ -234,7 +235,7 @@ class RandomTests(ConnectionCase):
         assert 0 == process.pipe.movers
         words, counted = process.row.words, WORDS_OF_REQUESTS
         assert words[counted.begun] == words[counted.done] == len(self.notes.entries)
-        assert descriptors == len(os.listdir("/proc/self/fd"))
+        assert 0 == opened.more
 
     def step(self, clients: list[tuple[socket.socket, bytearray]]) -> None:
         """

@@ -179,7 +179,7 @@ class RecorderTests(SynchronousTestCase):
     `Recorder` gathers what a worker tells of its connections.
     """
 
-    def test_a_connection_is_told_at_its_end(self) -> None:
+    def test_a_connection_is_reported_at_its_end(self) -> None:
         """
         With its worker, and written later.
         """

@@ -102,13 +102,13 @@ class Chromium:
             message["sessionId"] = self._session
         os.write(self._ask, json.dumps(message).encode() + b"\0")
         while True:
-            heard = self._hear()
-            if heard.get("id") == self._number:
-                assert "error" not in heard, heard["error"]
-                return heard["result"]
-            self._note(heard)
+            message = self._receive()
+            if message.get("id") == self._number:
+                assert "error" not in message, message["error"]
+                return message["result"]
+            self._note(message)
 
-    def _hear(self) -> Any:
+    def _receive(self) -> Any:
         while b"\0" not in self._buffer:
             piece = os.read(self._answers, 1 << 16)
             assert piece, "chromium has ended"
@@ -116,11 +116,11 @@ class Chromium:
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
 
-    def _note(self, heard: Any) -> None:
-        if heard.get("method") == "Runtime.exceptionThrown":
-            self.complaints.append(str(heard["params"]["exceptionDetails"]))
-        elif heard.get("method") == "Log.entryAdded":
-            entry = heard["params"]["entry"]
+    def _note(self, message: Any) -> None:
+        if message.get("method") == "Runtime.exceptionThrown":
+            self.complaints.append(str(message["params"]["exceptionDetails"]))
+        elif message.get("method") == "Log.entryAdded":
+            entry = message["params"]["entry"]
             if entry["level"] == "error":
                 self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
 
@@ -155,9 +155,11 @@ class Chromium:
         """
         What a piece of JavaScript yields in the page.
         """
-        told = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in told, told["exceptionDetails"]
-        return told["result"].get("value")
+        evaluated = self.ask(
+            "Runtime.evaluate", expression=expression, returnByValue=True
+        )
+        assert "exceptionDetails" not in evaluated, evaluated["exceptionDetails"]
+        return evaluated["result"].get("value")
 
     def until(self, expression: str) -> Any:
         """
@@ -173,7 +175,7 @@ class Chromium:
         """
         The page as a PNG.
         """
-        told = self.ask(
+        captured = self.ask(
             "Page.captureScreenshot", format="png", captureBeyondViewport=whole
         )
-        return base64.b64decode(told["data"])
+        return base64.b64decode(captured["data"])

@@ -58,7 +58,7 @@ class Systemd:
         self._notify.bind(self._place)
         self._notify.settimeout(STOP_SECONDS)
 
-    def hear(self) -> str:
+    def receive(self) -> str:
         """
         The next state that a daemon tells.
         """
@@ -85,7 +85,7 @@ class Systemd:
             text=True,
         )
         try:
-            state = self.hear()
+            state = self.receive()
             assert state.startswith("READY=1\nSTATUS=serves http://127.0.0.1:"), state
             yield process
             process.send_signal(signal.SIGTERM)

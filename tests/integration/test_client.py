@@ -270,7 +270,7 @@ def test_any_name_is_a_key(shell: Shell) -> None:
     assert b"" == shell.succeed("ls", "odd")
 
 
-def test_what_is_known_is_told(shell: Shell) -> None:
+def test_what_is_known_is_reported(shell: Shell) -> None:
     """
     To people and to programs.
     """
@@ -470,7 +470,7 @@ def test_mistakes_are_answered_in_a_line(
         ("kvd put new /proc/self/mem", "cannot be read: Input/output error"),
     ],
 )
-def test_streams_that_cannot_be_used_are_said_in_a_line(
+def test_streams_that_cannot_be_used_are_reported_in_a_line(
     shell: Shell, line: str, words: str
 ) -> None:
     """
@@ -514,7 +514,7 @@ def test_what_nobody_reads_ends_quietly(shell: Shell) -> None:
         assert (128 + signal.SIGPIPE, b"") == (process.returncode, err)
 
 
-def test_a_folder_that_is_gone_is_said(shell: Shell) -> None:
+def test_a_folder_that_is_gone_is_reported(shell: Shell) -> None:
     """
     In which one still stands.
     """
@@ -555,7 +555,7 @@ def somebody(*replies: bytes) -> Iterator[int]:
         thread.join()
 
 
-def test_nobody_there_is_said(tmp_path: Path) -> None:
+def test_nobody_there_is_reported(tmp_path: Path) -> None:
     """
     At once, and once.
     """
@@ -572,7 +572,7 @@ def test_nobody_there_is_said(tmp_path: Path) -> None:
     assert [] == os.listdir(tmp_path / "back")
 
 
-def test_silence_is_said(tmp_path: Path) -> None:
+def test_silence_is_reported(tmp_path: Path) -> None:
     """
     By a server that accepts and never answers, once for all that is asked.
     """
@@ -614,7 +614,7 @@ def test_another_server_is_not_taken_for_kvd(tmp_path: Path, reply: bytes) -> No
     assert [] == os.listdir(tmp_path)
 
 
-def test_tls_that_is_not_trusted_is_said_in_a_line(tmp_path: Path) -> None:
+def test_tls_that_is_not_trusted_is_reported_in_a_line(tmp_path: Path) -> None:
     """
     Nor is what does not speak it.
     """

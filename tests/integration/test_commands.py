@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kvd.plugins import IPolicyDeclaration, declared
-from tests.integration.test_status import KVD, null, told_by
+from tests.integration.test_status import KVD, null, status_of
 from tests.integration.twistd import Twistd
 
 pytestmark = pytest.mark.integration
@@ -64,7 +64,7 @@ def test_the_policy_is_switched_and_told(control: Path) -> None:
     """
     done = kvd(control, "policy", "shared")
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
-    assert "shared" == told_by(control)["policy"]
+    assert "shared" == status_of(control)["policy"]
 
     listed = kvd(control, "policy").stdout.splitlines()
     assert ["shared"] == [line.split()[1] for line in listed if line[0] == "*"]
@@ -76,22 +76,22 @@ def test_workers_are_added_replaced_and_taken_away(control: Path) -> None:
     """
     Without a word, unless somebody at a terminal waits for it.
     """
-    first = [row["pid"] for row in told_by(control)["workers"]]
+    first = [row["pid"] for row in status_of(control)["workers"]]
     assert 0 == kvd(control, "procs", "3").returncode
-    assert 3 == len(told_by(control)["workers"])
+    assert 3 == len(status_of(control)["workers"])
 
     assert 0 == kvd(control, "drain", "1").returncode
-    drained = [row["pid"] for row in told_by(control)["workers"]]
+    drained = [row["pid"] for row in status_of(control)["workers"]]
     assert [True, False] == [first[n] == drained[n] for n in range(2)]
 
     assert 0 == kvd(control, "restart").returncode
-    restarted = told_by(control)["workers"]
+    restarted = status_of(control)["workers"]
     assert not {row["pid"] for row in restarted}.intersection(drained)
     assert ["ready"] * 3 == [row["state"] for row in restarted]
 
     done = kvd(control, "procs", "1")
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
-    assert 1 == len(told_by(control)["workers"])
+    assert 1 == len(status_of(control)["workers"])
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_workers_are_added_replaced_and_taken_away(control: Path) -> None:
         (["top", "--control=/nowhere"], 5, "no kvd answers"),
     ],
 )
-def test_what_cannot_be_done_is_said(
+def test_what_cannot_be_done_is_reported(
     unchanged: Path, arguments: list[str], code: int, words: str
 ) -> None:
     """

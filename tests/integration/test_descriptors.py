@@ -54,19 +54,19 @@ def start(limit: int, options: Sequence[str], folder: Path) -> subprocess.Popen[
 
 
 @pytest.mark.parametrize(("limit", "options"), FEW, ids=str)
-def test_too_few_to_begin_are_told(
+def test_too_few_to_begin_are_reported(
     tmp_path: Path, limit: int, options: list[str]
 ) -> None:
     """
     In one sentence, which says how many would do; and so many do.
     """
     process = start(limit, options, tmp_path)
-    told, _ = process.communicate(timeout=STOP_SECONDS)
+    output, _ = process.communicate(timeout=STOP_SECONDS)
 
     assert 1 == process.returncode
-    assert re.match(rf"^kvd: the limit of open files is {limit} ", told), told
-    assert 1 == told.count("\n")
-    needed = re.search(r"needs ([0-9]+) to begin", told)
+    assert re.match(rf"^kvd: the limit of open files is {limit} ", output), output
+    assert 1 == output.count("\n")
+    needed = re.search(r"needs ([0-9]+) to begin", output)
     assert needed is not None
 
     process = start(int(needed[1]), options, tmp_path)

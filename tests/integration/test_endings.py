@@ -85,15 +85,16 @@ def test_no_error_of_accept_makes_deaf(tmp_path: Path, policy: str) -> None:
     """
     (tmp_path / "sitecustomize.py").write_text(FAILING_ACCEPT)
     environment = {"PYTHONPATH": str(tmp_path), "FAILURES": " ".join(DEAF_ONCE)}
-    options = ["--procs=2", f"--policy={policy}"]
+    # Only Python's accept can be made to fail so; its errors are handled in one place.
+    options = ["--procs=2", f"--policy={policy}", "--fast-path=off"]
     with Twistd(options, tmp_path, environment=os.environ | environment) as daemon:
         for number in range(10):
             assert 201 == ask(daemon.port, "PUT", f"/{number}", b"v").status
         daemon.stop()
 
-    told = "".join(daemon.lines).count("no connection can be accepted for now")
+    warnings = "".join(daemon.lines).count("no connection can be accepted for now")
     # Also in a control socket's process. A worker to which none came has no error.
-    assert 1 <= told <= 3
+    assert 1 <= warnings <= 3
 
 
 @pytest.mark.parametrize("durability", ["disk", "process"])
@@ -236,10 +237,10 @@ def test_who_waits_at_sigterm_waits_for_the_next_daemon(
             b"PUT /last HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab"
         )
         eventually(lambda: any((tmp_path / "values/.kvd").glob("*/*")), "it is begun")
-        assert "WATCHDOG=1" == systemd.hear()
+        assert "WATCHDOG=1" == systemd.receive()
         come(10)
         process.send_signal(signal.SIGTERM)
-        assert systemd.hear().startswith("STOPPING=1")
+        assert systemd.receive().startswith("STOPPING=1")
         eventually(
             lambda: not listeners_below(process.pid, systemd.port), "nobody listens"
         )

@@ -16,7 +16,7 @@ from kvd.http.record import read_record
 from tests.integration.http import TIMEOUT_SECONDS, ask, read_to_end, talk
 from tests.integration.small_disk import tmpfs
 from tests.integration.test_bodies import debris
-from tests.integration.test_status import told_by
+from tests.integration.test_status import status_of
 from tests.integration.twistd import Twistd
 
 pytestmark = pytest.mark.integration
@@ -44,15 +44,15 @@ def seen(folder: Path, fast_path: str, *options: str) -> dict[str, object]:
         ask(port, "PUT", "/a/first", b"v")
         replies = exchange(socket.AF_INET, ("127.0.0.1", port))
         replies += exchange(socket.AF_UNIX, path)
-        rows = told_by(folder / "control")["workers"]
+        rows = status_of(folder / "control")["workers"]
         daemon.stop()
     log = re.sub(r"127\.0\.0\.1:\d+", "tcp", (folder / "log").read_text())
-    told = ("accepted", "requests", "bytes_in", "bytes_out")
+    fields = ("accepted", "requests", "bytes_in", "bytes_out")
     return {
         "replies": replies,
         # Peer, method, key, status, bytes.
         "entries": Counter(tuple(line.split()[2:7]) for line in log.splitlines()),
-        "counts": {name: sum(row[name] for row in rows) for name in told},
+        "counts": {name: sum(row[name] for row in rows) for name in fields},
         "record": Counter(
             (connection.bytes, connection.requests)
             for connection in read_record(str(folder / "record"))

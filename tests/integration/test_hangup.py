@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.http import ask
-from tests.integration.test_status import told_by
+from tests.integration.test_status import status_of
 from tests.integration.twistd import RUN_TWISTD, Twistd
 
 pytestmark = pytest.mark.integration
@@ -42,31 +42,31 @@ def test_what_is_written_now_holds(tmp_path: Path) -> None:
     control = tmp_path / "control"
     options = ["--store=null:", f"--control={control}", "--config=kvd.toml"]
     with Twistd(options, tmp_path) as daemon:
-        before = {row["pid"] for row in told_by(control)["workers"]}
+        before = {row["pid"] for row in status_of(control)["workers"]}
         assert 201 == ask(daemon.port, "PUT", "/k", b"x" * 2000).status
         config.write_text(
             'procs = 3\npolicy = "leastbusy"\n[limits]\nmax-value = 1000\n'
         )
         daemon.process.send_signal(signal.SIGHUP)
         read_until(daemon, "settings: done")
-        told = told_by(control)
-        assert "leastbusy" == told["policy"]
-        assert ["ready"] * 3 == [row["state"] for row in told["workers"]]
-        assert not before.intersection(row["pid"] for row in told["workers"])
+        status = status_of(control)
+        assert "leastbusy" == status["policy"]
+        assert ["ready"] * 3 == [row["state"] for row in status["workers"]]
+        assert not before.intersection(row["pid"] for row in status["workers"])
         assert 413 == ask(daemon.port, "PUT", "/k", b"x" * 2000).status
 
         # What is broken changes nothing.
-        after = told_by(control)["workers"]
+        after = status_of(control)["workers"]
         config.write_text("procs = many\n")
         daemon.process.send_signal(signal.SIGHUP)
         read_until(daemon, f"the settings file {config} is not TOML")
         assert 413 == ask(daemon.port, "PUT", "/k", b"x" * 2000).status
         assert [row["pid"] for row in after] == [
-            row["pid"] for row in told_by(control)["workers"]
+            row["pid"] for row in status_of(control)["workers"]
         ]
 
 
-def test_without_workers_it_is_said(tmp_path: Path) -> None:
+def test_without_workers_it_is_reported(tmp_path: Path) -> None:
     """
     And kvd serves on.
     """

@@ -235,7 +235,7 @@ def test_a_value_is_kept(installed: Installed, tmp_path: Path, procs: str) -> No
     assert b"value" == (tmp_path / "values" / "a" / "key").read_bytes()
 
 
-def test_nothing_is_said_of_a_cache_that_cannot_be_written(
+def test_nothing_is_reported_of_a_cache_that_cannot_be_written(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.http import TIMEOUT_SECONDS, ask, read_to_end
-from tests.integration.test_status import told_by, until
+from tests.integration.test_status import status_of, until
 from tests.integration.twistd import Twistd
 
 pytestmark = pytest.mark.integration
@@ -88,7 +88,7 @@ def accepted(control: Path) -> int:
     """
     How many connections a daemon says that its workers accepted.
     """
-    return sum(row["accepted"] for row in told_by(control)["workers"])
+    return sum(row["accepted"] for row in status_of(control)["workers"])
 
 
 def get_over(path: str) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 
 from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask
-from tests.integration.test_status import KVD, null, told_by
+from tests.integration.test_status import KVD, null, status_of
 from tests.integration.twistd import Twistd
 
 pytestmark = pytest.mark.integration
@@ -57,8 +57,8 @@ def seen(control: Path) -> dict[str, Any]:
     """
     What the shadow would have done.
     """
-    told: dict[str, Any] = told_by(control)["shadow"]
-    return told
+    compared: dict[str, Any] = status_of(control)["shadow"]
+    return compared
 
 
 def test_it_is_counted_and_changes_nothing(daemon: Twistd, control: Path) -> None:
@@ -69,12 +69,12 @@ def test_it_is_counted_and_changes_nothing(daemon: Twistd, control: Path) -> Non
     assert "shadow leastbusy: no connection was counted yet" in status
     serve(daemon, 6)
 
-    assert [3, 3] == [row["accepted"] for row in told_by(control)["workers"]]
-    told = seen(control)
-    assert ("leastbusy", False) == (told["policy"], told["model"])
-    assert (6, 0) == (told["connections"], told["unanswered"])
-    assert [3, 3] == [row["dispatched"] for row in told["workers"]]
-    assert 6 == sum(row["shadow"] for row in told["workers"])
+    assert [3, 3] == [row["accepted"] for row in status_of(control)["workers"]]
+    compared = seen(control)
+    assert ("leastbusy", False) == (compared["policy"], compared["model"])
+    assert (6, 0) == (compared["connections"], compared["unanswered"])
+    assert [3, 3] == [row["dispatched"] for row in compared["workers"]]
+    assert 6 == sum(row["shadow"] for row in compared["workers"])
 
     shown = kvd(control, "status").stdout
     assert "% of 6 connections; " in shown
@@ -135,7 +135,7 @@ def test_it_can_be_sent_away(daemon: Twistd, control: Path) -> None:
     assert "shadow" not in kvd(control, "status").stdout
 
 
-def test_what_cannot_look_on_is_said(
+def test_what_cannot_look_on_is_reported(
     daemon: Twistd, control: Path, tmp_path: Path
 ) -> None:
     """

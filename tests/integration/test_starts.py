@@ -89,13 +89,13 @@ def test_of_daemons_that_start_at_once_one_serves(tmp_path: Path, place: str) ->
     options = ["--procs=1", f"--listen={place}", "--control=off"]
     processes = [start(options, tmp_path) for _ in range(AT_ONCE)]
     try:
-        told = [read_until_it_serves(process) for process in processes]
+        outputs = [read_until_it_serves(process) for process in processes]
         serving = [
             process
-            for process, lines in zip(processes, told, strict=True)
+            for process, lines in zip(processes, outputs, strict=True)
             if "kvd serves" in lines
         ]
-        refused = [lines for lines in told if "kvd serves" not in lines]
+        refused = [lines for lines in outputs if "kvd serves" not in lines]
         put = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", *via, "-T-", url]
         statuses = [
             subprocess.run(
@@ -103,7 +103,7 @@ def test_of_daemons_that_start_at_once_one_serves(tmp_path: Path, place: str) ->
             ).stdout
             for _ in range(3)
         ]
-        assert 1 == len(serving), told
+        assert 1 == len(serving), outputs
         serving[0].send_signal(signal.SIGTERM)
         serving[0].communicate(timeout=STOP_SECONDS)
     finally:

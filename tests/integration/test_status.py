@@ -36,7 +36,7 @@ def null(*more: str) -> list[str]:
     return ["--store=null:", *more]
 
 
-def told_by(control: Path) -> dict[str, Any]:
+def status_of(control: Path) -> dict[str, Any]:
     """
     The status of the daemon at a control socket.
     """
@@ -66,18 +66,18 @@ def test_work_is_counted_where_it_is_done(tmp_path: Path) -> None:
     with Twistd(options, tmp_path) as daemon:
         for _ in range(6):
             ask(daemon.port, "PUT", "/k", b"x" * 1000)
-        until(lambda: all(not row["open"] for row in told_by(control)["workers"]))
-        told = told_by(control)
+        until(lambda: all(not row["open"] for row in status_of(control)["workers"]))
+        status = status_of(control)
 
-        for row in told["workers"]:
+        for row in status["workers"]:
             assert (2, 2, 0) == (row["accepted"], row["requests"], row["in_progress"])
             assert row["bytes_in"] > 2000
             assert row["bytes_out"] > 100
             assert row["busy_seconds"] > 0
             assert os.path.exists(f"/proc/{row['pid']}")
-        assert {"connections": 1.0, "requests": 1.0} == told["balance"]
-        assert daemon.process.pid == told["pid"]
-        assert f"http://127.0.0.1:{daemon.port}" in told["addresses"]
+        assert {"connections": 1.0, "requests": 1.0} == status["balance"]
+        assert daemon.process.pid == status["pid"]
+        assert f"http://127.0.0.1:{daemon.port}" in status["addresses"]
 
 
 def test_one_process_tells_the_same(tmp_path: Path) -> None:
@@ -88,8 +88,8 @@ def test_one_process_tells_the_same(tmp_path: Path) -> None:
     with Twistd(null("--procs=0", f"--control={control}"), tmp_path) as daemon:
         ask(daemon.port, "PUT", "/k", b"x")
         # The reply is on its way a moment before it is counted.
-        until(lambda: told_by(control)["workers"][0]["requests"] == 1)
-        (row,) = told_by(control)["workers"]
+        until(lambda: status_of(control)["workers"][0]["requests"] == 1)
+        (row,) = status_of(control)["workers"]
 
         assert daemon.process.pid == row["pid"]
         assert "busy_seconds" not in row
@@ -103,20 +103,20 @@ def test_a_replaced_worker_counts_on(tmp_path: Path) -> None:
     options = null("--policy=shared", "--procs=1", f"--control={control}")
     with Twistd(options, tmp_path) as daemon:
         ask(daemon.port, "PUT", "/k", b"x")
-        until(lambda: told_by(control)["workers"][0]["requests"] == 1)
-        (before,) = told_by(control)["workers"]
+        until(lambda: status_of(control)["workers"][0]["requests"] == 1)
+        (before,) = status_of(control)["workers"]
         os.kill(before["pid"], signal.SIGKILL)
 
         def replaced() -> bool:
-            (row,) = told_by(control)["workers"]
+            (row,) = status_of(control)["workers"]
             return bool(row["state"] == "ready" and row["pid"] != before["pid"])
 
         until(replaced)
-        (after,) = told_by(control)["workers"]
+        (after,) = status_of(control)["workers"]
         assert (1, 0, 2) == (after["requests"], after["open"], after["starts"])
 
         ask(daemon.port, "PUT", "/k", b"x")
-        until(lambda: told_by(control)["workers"][0]["requests"] == 2)
+        until(lambda: status_of(control)["workers"][0]["requests"] == 2)
 
 
 def test_the_command_shows_it(tmp_path: Path) -> None:
@@ -130,12 +130,12 @@ def test_the_command_shows_it(tmp_path: Path) -> None:
         shown = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=True
         )
-        told = subprocess.run(
+        status = subprocess.run(
             [*command, "--json"], env=environment, capture_output=True, check=True
         )
         assert "policy roundrobin" in shown.stdout
         assert "2 of 2 workers ready" in shown.stdout
-        assert 2 == len(json.loads(told.stdout)["workers"])
+        assert 2 == len(json.loads(status.stdout)["workers"])
         with open("/dev/full", "w") as full:
             failed = subprocess.run(
                 command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True
@@ -194,7 +194,7 @@ def test_nobody_else_may_ask(tmp_path: Path) -> None:
         ("file", "no kvd answers"),
     ],
 )
-def test_what_is_no_control_socket_is_said(
+def test_what_is_no_control_socket_is_reported(
     tmp_path: Path, place: str, words: str
 ) -> None:
     """

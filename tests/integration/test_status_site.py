@@ -32,7 +32,7 @@ def null(*more: str) -> list[str]:
     return ["--store=null:", "--control=off", *more]
 
 
-def told(port: int) -> dict[str, Any]:
+def status(port: int) -> dict[str, Any]:
     """
     ``/status.json``.
     """
@@ -62,7 +62,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("procs", [0, 2])
-def test_work_is_told_in_every_form(tmp_path: Path, procs: int) -> None:
+def test_work_is_reported_in_every_form(tmp_path: Path, procs: int) -> None:
     """
     With workers, and where twistd itself serves.
     """
@@ -71,7 +71,7 @@ def test_work_is_told_in_every_form(tmp_path: Path, procs: int) -> None:
         site = daemon.status_port
         for _ in range(4):
             ask(daemon.port, "PUT", "/k", b"x" * 1000)
-        until(lambda: sum(row["requests"] for row in told(site)["workers"]) == 4)
+        until(lambda: sum(row["requests"] for row in status(site)["workers"]) == 4)
 
         assert b"ok\n" == ask(site, "GET", "/health").body
         assert 200 == ask(site, "GET", "/ready").status
@@ -82,7 +82,7 @@ def test_work_is_told_in_every_form(tmp_path: Path, procs: int) -> None:
         assert ("kvd_worker_loop_delay_seconds_count 0" in seen) == (procs > 0)
         page = ask(site, "GET", "/")
         assert "text/html; charset=utf-8" == page.fields["content-type"]
-        until(lambda: told(site)["last_second"] is not None)
+        until(lambda: status(site)["last_second"] is not None)
         past = json.loads(ask(site, "GET", "/history.json").body)
         assert len(past["samples"]) >= 1
         head = ask(site, "HEAD", "/metrics")
@@ -99,7 +99,7 @@ def test_sums_go_on_when_a_worker_is_replaced(tmp_path: Path) -> None:
         ask(daemon.port, "PUT", "/k", b"x")
         until(lambda: samples(site)["kvd_request_seconds_count 0"] == 1)
         before = samples(site)
-        os.kill(told(site)["workers"][0]["pid"], signal.SIGKILL)
+        os.kill(status(site)["workers"][0]["pid"], signal.SIGKILL)
         until(lambda: samples(site)["kvd_worker_starts_total 0"] == 2)
         ask(daemon.port, "PUT", "/k", b"x")
         until(lambda: samples(site)["kvd_request_seconds_count 0"] == 2)
@@ -124,14 +124,14 @@ def test_a_daemon_that_drains_is_not_ready(tmp_path: Path) -> None:
         client.sendall(
             b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx"
         )
-        until(lambda: told(site)["workers"][0]["in_progress"] == 1)
+        until(lambda: status(site)["workers"][0]["in_progress"] == 1)
         assert b"1 of 1 workers are ready.\n" == ask(site, "GET", "/ready").body
 
         daemon.process.send_signal(signal.SIGTERM)
         until(lambda: ask(site, "GET", "/ready").status == 503)
         assert b"kvd is draining.\n" == ask(site, "GET", "/ready").body
         assert 200 == ask(site, "GET", "/health").status
-        assert told(site)["draining"]
+        assert status(site)["draining"]
         client.sendall(b"y")
         assert client.recv(1000).startswith(b"HTTP/1.1 201")
         client.close()

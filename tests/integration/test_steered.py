@@ -20,7 +20,7 @@ from tests.integration.chromium import Chromium
 from tests.integration.http import ask
 from tests.integration.test_daemon import eventually
 from tests.integration.test_shadow import kvd
-from tests.integration.test_status import null, told_by
+from tests.integration.test_status import null, status_of
 from tests.integration.twistd import Twistd
 
 pytestmark = pytest.mark.integration
@@ -114,7 +114,7 @@ def accepted(control: Path) -> list[int]:
     """
     How many connections each worker has had.
     """
-    return [row["accepted"] for row in told_by(control)["workers"]]
+    return [row["accepted"] for row in status_of(control)["workers"]]
 
 
 def change(control: Path, what: str, said: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ def change(control: Path, what: str, said: dict[str, Any]) -> None:
         asked.change(what, said)
 
 
-def told(daemon: Twistd) -> list[str]:
+def warnings(daemon: Twistd) -> list[str]:
     """
     The messages about policies that are not available.
     """
@@ -149,9 +149,9 @@ def test_turns_are_exact(tmp_path: Path, control: Path) -> None:
         assert [5] * (WORKERS + 2) == shares(daemon, control, 5 * (WORKERS + 2))
         change(control, "drain", {"worker": 1})
         assert [5] * (WORKERS + 2) == shares(daemon, control, 5 * (WORKERS + 2))
-        assert [] == told_by(control)["fallbacks"]
+        assert [] == status_of(control)["fallbacks"]
         daemon.stop()
-        assert [] == told(daemon)
+        assert [] == warnings(daemon)
 
 
 @needs_privilege
@@ -190,7 +190,7 @@ def test_the_least_busy_gets_it(tmp_path: Path, control: Path) -> None:
         # What the program takes to be on its way and is not, it settles a few times a
         # second.
         eventually(is_even, "all got as many")
-        assert [] == told_by(control)["fallbacks"]
+        assert [] == status_of(control)["fallbacks"]
 
 
 def opened(control: Path, total: int) -> list[int]:
@@ -198,7 +198,7 @@ def opened(control: Path, total: int) -> list[int]:
     How many connections each worker has open, when so many are.
     """
     while True:
-        rows: list[dict[str, Any]] = told_by(control)["workers"]
+        rows: list[dict[str, Any]] = status_of(control)["workers"]
         found = [row["open"] for row in rows]
         if sum(found) == total:
             return found
@@ -214,7 +214,7 @@ def opened(control: Path, total: int) -> list[int]:
         ((CBPF, EBPF), "the kernel's hash"),
     ],
 )
-def test_what_is_denied_is_said_and_replaced(
+def test_what_is_denied_is_reported_and_replaced(
     tmp_path: Path, control: Path, denied: Sequence[str], by: str
 ) -> None:
     """
@@ -225,7 +225,7 @@ def test_what_is_denied_is_said_and_replaced(
         for policy in policies:
             change(control, "policy", {"policy": policy})
             assert 20 == sum(shares(daemon, control, 20))
-            (fallback,) = told_by(control)["fallbacks"]
+            (fallback,) = status_of(control)["fallbacks"]
             assert by == fallback["by"]
             assert "not permitted" in fallback["reason"]
             assert (
@@ -233,7 +233,7 @@ def test_what_is_denied_is_said_and_replaced(
                 in kvd(control, "status").stdout
             )
         daemon.stop()
-        sentences = told(daemon)
+        sentences = warnings(daemon)
         assert len(policies) == len(sentences)
         for policy, sentence in zip(policies, sentences, strict=True):
             assert f"policy {policy} is not available, since the kernel" in sentence
@@ -269,9 +269,9 @@ def test_a_switch_to_what_is_denied_says_so(tmp_path: Path, control: Path) -> No
             assert 10 == sum(shares(daemon, control, 10))
         switched = kvd(control, "policy", "leastbusy")
         assert "" == switched.stderr
-        assert [] == told_by(control)["fallbacks"]
+        assert [] == status_of(control)["fallbacks"]
         daemon.stop()
-        assert 3 == len(told(daemon))
+        assert 3 == len(warnings(daemon))
 
 
 def test_no_policy_needs_a_privilege(tmp_path: Path, control: Path) -> None:
@@ -282,9 +282,9 @@ def test_no_policy_needs_a_privilege(tmp_path: Path, control: Path) -> None:
     with Denied(options(control, policies[0]), tmp_path, "capabilities") as daemon:
         for policy in policies:
             change(control, "policy", {"policy": policy})
-            assert policy == told_by(control)["policy"]
+            assert policy == status_of(control)["policy"]
             assert 20 == sum(shares(daemon, control, 20))
-            assert [] == told_by(control)["fallbacks"]
+            assert [] == status_of(control)["fallbacks"]
         (capabilities,) = [
             line.split()[1]
             for line in Path(f"/proc/{daemon.process.pid}/status")

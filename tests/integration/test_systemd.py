@@ -52,7 +52,7 @@ def test_a_daemon_serves_over_the_socket_it_is_given(
     not.
     """
     with systemd.start(options) as process:
-        assert "WATCHDOG=1" == systemd.hear()
+        assert "WATCHDOG=1" == systemd.receive()
         replies = [
             ask(systemd.port, "PUT", f"/key{number}", b"value").status
             for number in range(20)
@@ -61,7 +61,7 @@ def test_a_daemon_serves_over_the_socket_it_is_given(
             ask(systemd.port, "GET", f"/key{number}").body for number in range(20)
         ]
         environments = environments_below(process)
-    told = systemd.hear()
+    state = systemd.receive()
 
     assert ([201] * 20, [b"value"] * 20) == (replies, values)
     assert min(1, int(options[0][-1])) == len(environments)
@@ -69,7 +69,7 @@ def test_a_daemon_serves_over_the_socket_it_is_given(
         assert b"NOTIFY_SOCKET" not in each
         assert b"LISTEN_" not in each
         assert b"WATCHDOG_" not in each
-    assert told.startswith("STOPPING=1")
+    assert state.startswith("STOPPING=1")
     assert -signal.SIGTERM == process.returncode
 
 
@@ -82,8 +82,8 @@ def test_the_socket_outlives_the_daemon(systemd: Systemd, options: list[str]) ->
         assert 201 == ask(systemd.port, "PUT", "/key", b"value").status
         evil = {"Host": "evil.example"}
         assert 421 == ask(systemd.port, "GET", "/key", None, evil).status
-        assert "WATCHDOG=1" == systemd.hear()
-    assert systemd.hear().startswith("STOPPING=1")
+        assert "WATCHDOG=1" == systemd.receive()
+    assert systemd.receive().startswith("STOPPING=1")
     with talk(systemd.port) as client:
         client.sendall(
             b"GET /key HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 COUNTED = ("starts", "accepted", "requests", "bytes_in", "bytes_out", "busy_seconds")
 
 
-def told(folder: Path, what: str) -> str:
+def page(folder: Path, what: str) -> str:
     """
     What the status site tells.
     """
@@ -37,7 +37,7 @@ def totals(folder: Path) -> dict[str, Any]:
     """
     As a program reads them.
     """
-    found: dict[str, Any] = json.loads(told(folder, "/status.json"))["totals"]
+    found: dict[str, Any] = json.loads(page(folder, "/status.json"))["totals"]
     return found
 
 
@@ -46,7 +46,7 @@ def summed(folder: Path, metric: str) -> float:
     A counter of ``/metrics``, over all workers or policies.
     """
     pattern = rf"^{metric}{{.*}} (\S+)$"
-    return sum(map(float, re.findall(pattern, told(folder, "/metrics"), re.MULTILINE)))
+    return sum(map(float, re.findall(pattern, page(folder, "/metrics"), re.MULTILINE)))
 
 
 def test_no_total_falls_when_workers_change(tmp_path: Path) -> None:

@@ -143,12 +143,12 @@ def test_a_log_that_nobody_reads_stops_nothing(
         daemon.process.send_signal(signal.SIGHUP)
         assert 201 == ask(daemon.port, "PUT", "/key", b"value").status
         assert b"value" == ask(daemon.port, "GET", "/key").body
-        assert b"draining" in told(tmp_path / "status")
+        assert b"draining" in text_of(tmp_path / "status")
 
         assert -signal.SIGTERM == daemon.end()
 
 
-def told(place: Path) -> bytes:
+def text_of(place: Path) -> bytes:
     """
     What a status site at a Unix socket tells.
     """
@@ -356,7 +356,7 @@ def test_answers_that_nobody_reads_stop_nothing(tmp_path: Path) -> None:
                     pass
         for _ in range(100):
             assert 404 == ask(daemon.port, "GET", "/key").status
-        assert b"draining" in told(tmp_path / "status")
+        assert b"draining" in text_of(tmp_path / "status")
         assert -signal.SIGTERM == daemon.end()
     for sock in socks:
         sock.close()

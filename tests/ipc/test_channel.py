@@ -124,7 +124,7 @@ class ChannelTests(SynchronousTestCase):
         assert [str(number) for number in range(count)] == texts
         assert 1 == len(last)
 
-    def test_the_other_sides_end_is_told_once(self) -> None:
+    def test_the_other_sides_end_is_reported_once(self) -> None:
         """
         And sending goes on to mean nothing.
         """
@@ -201,7 +201,7 @@ class ChannelTests(SynchronousTestCase):
         self.reactor.settle()
         assert 1 == self.losses
 
-    def test_what_can_never_be_sent_is_said(self) -> None:
+    def test_what_can_never_be_sent_is_reported(self) -> None:
         """
         With a traceback: a mistake of ours. What comes after it is sent.
         """

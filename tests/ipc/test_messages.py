@@ -43,6 +43,7 @@ from kvd.settings import (
     TCPAddress,
     UNIXAddress,
 )
+from tests.descriptors import Descriptors
 
 SETTINGS = Settings(
     listen=(
@@ -172,25 +173,18 @@ def test_descriptors_come_beside_and_are_not_inherited(pair: Pair) -> None:
     assert not inherited
 
 
-def open_descriptors() -> int:
-    """
-    How many this process has.
-    """
-    return len(os.listdir("/proc/self/fd"))
-
-
 def test_descriptors_beside_nonsense_are_closed(pair: Pair) -> None:
     """
     A message that is not understood costs no descriptor.
     """
     near, far = pair
-    before = open_descriptors()
+    opened = Descriptors(os.devnull)
     with open(os.devnull) as file:
         socket.send_fds(near, [b"nonsense"], [file.fileno()] * 3)
     with pytest.raises(BadMessage):
         receive(far)
 
-    assert before == open_descriptors()
+    assert 0 == opened.more
 
 
 def test_descriptors_without_room_leave_the_message_alone(pair: Pair) -> None:
@@ -198,13 +192,13 @@ def test_descriptors_without_room_leave_the_message_alone(pair: Pair) -> None:
     The kernel closes what it cannot place without a word: then there are none.
     """
     near, far = pair
-    before = open_descriptors()
+    opened = Descriptors(os.devnull)
     with open(os.devnull) as file:
         many = [file.fileno()] * (MAX_DESCRIPTORS + 1)
         socket.send_fds(near, [encode(Listen("0/0"))], many)
 
     assert (Listen("0/0"), []) == receive(far)
-    assert before == open_descriptors()
+    assert 0 == opened.more
 
 
 def test_what_was_said_before_an_abrupt_end_is_heard(pair: Pair) -> None:
@@ -221,7 +215,7 @@ def test_what_was_said_before_an_abrupt_end_is_heard(pair: Pair) -> None:
     assert receive(far) is None
 
 
-def test_the_other_sides_end_is_told(pair: Pair) -> None:
+def test_the_other_sides_end_is_reported(pair: Pair) -> None:
     """
     By None.
     """

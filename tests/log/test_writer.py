@@ -63,20 +63,20 @@ class WriterTests(SynchronousTestCase):
         assert 1 == len({thread for _, thread in called} - {threading.get_ident()})
         assert 0 == self.writer.waiting
 
-    def test_who_waits_for_what_takes_long_is_told(self) -> None:
+    def test_who_waits_for_what_takes_long_is_reported(self) -> None:
         """
         Also the thread itself, which would wait for ever.
         """
         goes_on = threading.Event()
-        told: list[bool] = []
+        outcomes: list[bool] = []
         self.writer.call(goes_on.wait)
-        self.writer.call(lambda: told.append(self.writer.wait(MANY_SECONDS)))
+        self.writer.call(lambda: outcomes.append(self.writer.wait(MANY_SECONDS)))
         assert not self.writer.wait(0.01)
         assert 2 == self.writer.waiting
         goes_on.set()
 
         assert self.writer.wait(MANY_SECONDS)
-        assert [False] == told
+        assert [False] == outcomes
 
     def test_the_thread_ends_behind_what_waits(self) -> None:
         """
@@ -96,7 +96,7 @@ class WriterTests(SynchronousTestCase):
 
         assert unused._thread is None
 
-    def test_what_became_of_a_function_is_told_in_the_reactor(self) -> None:
+    def test_what_became_of_a_function_is_reported_in_the_reactor(self) -> None:
         """
         Its end or its failure.
         """

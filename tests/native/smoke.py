@@ -15,6 +15,7 @@ from typing import Any
 from kvd.native import compiled
 
 BODY = b"value"
+SECOND = 1_000_000_000
 REQUEST = b"GET /key HTTP/1.1\r\nHost: kvd\r\n\r\n"
 
 
@@ -37,36 +38,38 @@ def check_splice(splice: Any) -> None:
 
 def check_fast_path(fast_path: Any) -> None:
     """
-    A GET is answered from the cache, and reported; a value that has changed is left.
+    A GET is answered from the file, and reported; a file of others is left.
     """
     with tempfile.TemporaryDirectory() as path:
         file = os.path.join(path, "key")
         with open(file, "wb") as value:
             value.write(BODY)
+        os.utime(file, (SECOND, SECOND))
         root = os.open(path, os.O_RDONLY)
-        template = fast_path.get_template(True, b"\r\nConnection: keep-alive\r\n\r\n")
+        missing = b"HTTP/1.1 404 Not Found\r\nDate: ", b"\r\nLength: ", b"", b""
+        template = fast_path.get_template(
+            *(False, True, True, (200,) * 16),
+            *(b"\r\nConnection: keep-alive\r\n\r\n", missing),
+        )
+        first, rest = b"HTTP/1.1 200 OK\r\nDate: ", (b"\r\nID: ", b"\r\nOf: ")
+        parts = (
+            (first, *rest, b"\r\nLength: ", b""),
+            (first, *rest, b"\r\nPart: ", b"-", b"/", b"\r\nLength: ", b""),
+            (first, *rest, b""),
+        )
         row = memoryview(bytearray(64)).cast("Q")
-
-        def value_of(key: bytes) -> object:
-            """
-            What is cached of the file.
-            """
-            found = os.stat(key, dir_fd=root)
-            identity = (
-                *(found.st_dev, found.st_ino, found.st_size),
-                *(found.st_mtime_ns, found.st_ctime_ns),
-            )
-            return fast_path.cached_value(
-                identity, b"HTTP/1.1 200 OK\r\nDate: ", b"\r\nLength: 5", BODY
-            )
-
         served = fast_path.FastPath(
-            *(root, root, False, None, False, 0o644, 9000, 9000, tuple_of),
+            *(root, root, False, False, 10, None, False, 0o644, 9000, 9000, b"key"),
+            *((9000, 0, 0), tuple_of, tuple_of),
             *(row, tuple(range(7)), (0,), 0),
-            *(lambda head: template, value_of, len, time.monotonic),
+            *(lambda head: template, lambda lines: parts, len, time.monotonic),
         )
         near, far = socket.socketpair()
         with near, far:
+            far.send(REQUEST)
+            assert REQUEST == served.serve(near.fileno())
+            line = f"2 {'0' * 32} {len(BODY)} {SECOND}.000000\n"
+            os.setxattr(file, "user.kvd", line.encode())
             for _ in range(1000):
                 far.send(REQUEST)
                 assert fast_path.SERVED == served.serve(near.fileno())
@@ -74,9 +77,10 @@ def check_fast_path(fast_path: Any) -> None:
             assert reply.endswith(b"\r\nConnection: keep-alive\r\n\r\n" + BODY), reply
             assert ("GET", "/key", 200, len(BODY)) == served.report()[:4]
             assert 1000 == row[1]
-            os.truncate(file, 0)
+            os.unlink(file)
             far.send(REQUEST)
-            assert REQUEST == served.serve(near.fileno())
+            assert fast_path.SERVED == served.serve(near.fileno())
+            assert far.recv(1000).startswith(b"HTTP/1.1 404 ")
         os.close(root)
 
 

@@ -4,12 +4,12 @@ Tests for `kvd.net.bpf`.
 
 from __future__ import annotations
 
-import os
 import platform
 
 import pytest
 
 from kvd.net.bpf import Words, create_map, load
+from tests.descriptors import Descriptors
 from tests.dispatch.kernels import may_load
 
 
@@ -37,10 +37,11 @@ def test_words_are_let_go_of() -> None:
     """
     With their descriptors.
     """
-    before = os.listdir("/proc/self/fd")
+    opened = Descriptors("anon_inode:bpf")
     words = Words(3)
     words[2] = 7
     assert [0, 0, 7] == [words[at] for at in range(3)]
+    assert opened.more
 
     words.close()
-    assert before == os.listdir("/proc/self/fd")
+    assert 0 == opened.more

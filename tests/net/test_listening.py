@@ -295,7 +295,7 @@ def test_of_two_that_start_at_once_one_has_the_file(
     assert "in use" in error.sentence
 
 
-def test_a_folder_that_somebody_locks_is_told(
+def test_a_folder_that_somebody_locks_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """

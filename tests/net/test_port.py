@@ -12,7 +12,13 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.net.factory import ServerFactory
-from kvd.net.port import GATE_LIMIT_SECONDS, MAX_BATCH, MAX_PEER_ERRORS, Port
+from kvd.net.port import (
+    GATE_LIMIT_SECONDS,
+    MAX_BATCH,
+    MAX_PEER_ERRORS,
+    SERVED_PART,
+    Port,
+)
 from tests.stepped import SteppedReactor
 
 
@@ -117,32 +123,37 @@ class PortTests(SynchronousTestCase):
 
     def test_a_factory_may_take_the_descriptor(self) -> None:
         """
-        No socket is made of it then; if the factory fails, it is closed.
+        No socket is made of it then; if the factory fails with one, it is closed.
         """
         taken: list[int] = []
+        stay: list[int] = []
 
-        def every_second(descriptor: int, *, shared: bool) -> bool:
-            assert not shared
-            taken.append(descriptor)
-            return len(taken) % 2 == 0
+        def every_second(listener: Any, count: int) -> tuple[int, int, Any]:
+            descriptor, peer = listener._accept()
+            if len(taken) == len(stay):
+                taken.append(descriptor)
+                return 1, -1, None
+            stay.append(descriptor)
+            return 1, descriptor, peer
 
-        self.patch(self.port.factory, "take_descriptor", every_second)
+        self.patch(self.port.factory, "accept", every_second)
         self.port.resumeProducing()
         self.connect(4)
         self.reactor.settle()
-        assert taken[::2] == [connection.fileno() for connection in self.accepted]
+        assert 2 == len(taken)
+        assert stay == [connection.fileno() for connection in self.accepted]
         assert {(socket.AF_INET, socket.SOCK_STREAM)} == {
             (connection.family, connection.type) for connection in self.accepted
         }
-        for descriptor in taken[1::2]:
+        for descriptor in taken:
             os.close(descriptor)
 
-        def wrong(descriptor: int, *, shared: bool) -> bool:
-            taken.append(descriptor)
+        def wrong(connection: socket.socket, peer: Any) -> None:
+            taken.append(connection.fileno())
             raise ZeroDivisionError
 
-        self.patch(self.port.factory, "take_descriptor", wrong)
-        self.connect()
+        self.patch(self.port.factory, "takes", wrong)
+        self.connect(2)
         self.reactor.settle()
         assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
         assert 2 == len(self.accepted)
@@ -176,10 +187,10 @@ class PortTests(SynchronousTestCase):
         However many they are: else who waits in a long queue would wait for ever more
         turns of those who are in.
         """
-        told: list[int] = []
+        queues: list[int] = []
 
         def half(waiting: int) -> int:
-            told.append(waiting)
+            queues.append(waiting)
             return waiting // 2
 
         port = self.make(share=half)
@@ -190,34 +201,35 @@ class PortTests(SynchronousTestCase):
 
         self.reactor.settle()
         assert 16 == len(self.accepted)
-        assert [16, 8, 4, 2, 1] == told[:5]
+        assert [16, 8, 4, 2, 1] == queues[:5]
 
     def test_a_turn_ends_however_many_wait(self) -> None:
         """
         Those who are in want to be served, too.
         """
         port = self.make(share=lambda waiting: 10**6)
-        attempts: list[None] = []
+        attempts: list[int] = []
 
-        def accept_one() -> bool:
-            attempts.append(None)
-            return True
+        def accept_some(count: int) -> tuple[int, bool]:
+            attempts.append(count)
+            return 1, True
 
-        self.patch(port, "accept_one", accept_one)
+        self.patch(port, "accept_some", accept_some)
+        self.connect()
         port.resumeProducing()
         port.doRead()
 
-        assert MAX_BATCH == len(attempts)
+        assert list(range(MAX_BATCH, 0, -1)) == attempts
 
     def test_a_gate_is_told_how_many_wait(self) -> None:
         """
         At that moment: others take theirs meanwhile.
         """
-        told: list[int] = []
+        queues: list[int] = []
 
         def may(waiting: int) -> bool:
-            told.append(waiting)
-            if len(told) == 2:
+            queues.append(waiting)
+            if len(queues) == 2:
                 self.held.accept()[0].close()
             return True
 
@@ -226,17 +238,42 @@ class PortTests(SynchronousTestCase):
         port.resumeProducing()
         self.reactor.settle()
 
-        assert [5, 4, 2, 1] == told
+        assert [5, 4, 2, 1] == queues
         assert 4 == len(self.accepted)
 
-    def test_of_many_a_part_is_taken_between_two_questions(self) -> None:
+    def test_those_that_do_not_stay_bring_fewer_questions(self) -> None:
         """
-        And no more than was to be taken in all.
+        They make this process no busier; but others may have less to do meanwhile.
         """
         told: list[int] = []
 
         def may(waiting: int) -> bool:
             told.append(waiting)
+            return True
+
+        port = self.make(share=lambda waiting: 2 * SERVED_PART + 2, gate=may)
+        counts: list[int] = []
+
+        def serve_all(listener: socket.socket, count: int) -> tuple[int, int, Any]:
+            counts.append(count)
+            return count, -1, None
+
+        self.patch(port.factory, "accept", serve_all)
+        self.connect()
+        port.resumeProducing()
+        port.doRead()
+
+        assert [1, 1, 1] == told
+        assert [SERVED_PART, SERVED_PART, 2] == counts
+
+    def test_of_many_a_part_is_taken_between_two_questions(self) -> None:
+        """
+        And no more than was to be taken in all.
+        """
+        queues: list[int] = []
+
+        def may(waiting: int) -> bool:
+            queues.append(waiting)
             return True
 
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -249,7 +286,7 @@ class PortTests(SynchronousTestCase):
         self.reactor.settle(1)
 
         assert 64 == len(self.accepted)
-        assert list(range(70, 6, -4)) == told
+        assert list(range(70, 6, -4)) == queues
 
     def test_who_comes_too_late_asks_nobody(self) -> None:
         """
@@ -459,14 +496,14 @@ class PortTests(SynchronousTestCase):
             self.listener.failures = [number] * 3
             before = len(self.accepted)
             self.connect()
-            with capturedLogs() as told:
+            with capturedLogs() as events:
                 self.reactor.settle()
                 for _ in range(3):
                     self.reactor.advance(0.1)
             name = errno.errorcode[number]
             assert (name, before + 1) == (name, len(self.accepted))
-            lines = [line for line in told if "error" in line]
-            assert (name, len(lines)) == (name, len(told))
+            lines = [line for line in events if "error" in line]
+            assert (name, len(lines)) == (name, len(events))
             assert len(lines) <= 1, name
 
         self.listener.failures = [errno.ETIMEDOUT] * 3
@@ -481,13 +518,13 @@ class PortTests(SynchronousTestCase):
         self.listener.failures = [errno.EPERM] * (MAX_PEER_ERRORS + 20)
         self.connect()
         self.port.resumeProducing()
-        with capturedLogs() as told:
+        with capturedLogs() as events:
             self.reactor.settle(MAX_PEER_ERRORS + 20)
             assert 20 == len(self.listener.failures)
             for _ in range(30):
                 self.reactor.advance(0.1)
 
-        assert 1 == len(told)
+        assert 1 == len(events)
         assert [] == self.listener.failures
         assert 1 == len(self.accepted)
 
@@ -505,13 +542,13 @@ class PortTests(SynchronousTestCase):
 
         self.patch(self.reactor, "addReader", add_later)
         self.connect()
-        with capturedLogs() as told:
+        with capturedLogs() as events:
             self.port.resumeProducing()
             self.reactor.advance(0.1)
             assert 0 == len(self.accepted)
             self.reactor.advance(0.1)
         assert 1 == len(self.accepted)
-        assert 1 == len(told)
+        assert 1 == len(events)
 
     def test_out_of_descriptors_waits_without_spinning(self) -> None:
         """
@@ -594,7 +631,7 @@ class UnixPortTests(SynchronousTestCase):
         self.held.bind("")
         self.held.listen(64)
         self.held.setblocking(False)
-        self.told: list[int] = []
+        self.queues: list[int] = []
         self.accepted: list[socket.socket] = []
         self.is_open = True
 
@@ -604,7 +641,7 @@ class UnixPortTests(SynchronousTestCase):
         """
 
         def may(waiting: int) -> bool:
-            self.told.append(waiting)
+            self.queues.append(waiting)
             return self.is_open
 
         def take(connection: socket.socket, peer: Any) -> None:
@@ -650,7 +687,7 @@ class UnixPortTests(SynchronousTestCase):
         self.reactor.settle()
 
         assert 9 == len(self.accepted)
-        assert 1 == self.told[-1]
+        assert 1 == self.queues[-1]
 
     def test_ever_more_seem_to_wait_while_the_gate_is_closed(self) -> None:
         """
@@ -662,10 +699,10 @@ class UnixPortTests(SynchronousTestCase):
         self.reactor.settle()
         for _ in range(3):
             self.reactor.advance(0.002)
-        assert [1, 2, 4, 8] == self.told
+        assert [1, 2, 4, 8] == self.queues
 
         self.held.accept()[0].close()
         self.reactor.advance(0.002)
         self.connect(1)
         self.reactor.settle()
-        assert 1 == self.told[-1]
+        assert 1 == self.queues[-1]

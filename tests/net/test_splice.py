@@ -23,6 +23,7 @@ from kvd.net.splice import (
     fastest_mover,
     move,
 )
+from tests.descriptors import Descriptors
 
 Sockets = tuple[socket.socket, socket.socket]
 
@@ -133,13 +134,15 @@ def test_nothing_is_left_of_a_pipe() -> None:
     """
     That is closed.
     """
-    before = os.listdir("/proc/self/fd")
-    Pipe().close()
+    opened = Descriptors("pipe:")
+    pipe = Pipe()
+    assert 2 == opened.more
+    pipe.close()
 
-    assert before == os.listdir("/proc/self/fd")
+    assert 0 == opened.more
 
 
-def test_an_end_is_told(pipe: Pipe, sockets: Sockets, target: int) -> None:
+def test_an_end_is_reported(pipe: Pipe, sockets: Sockets, target: int) -> None:
     """
     With what came before it.
     """
@@ -150,7 +153,7 @@ def test_an_end_is_told(pipe: Pipe, sockets: Sockets, target: int) -> None:
     assert Stopped(4, b"", True) == pipe.move(near.fileno(), target, 10)
 
 
-def test_a_socket_that_failed_is_told(pipe: Pipe, target: int) -> None:
+def test_a_socket_that_failed_is_reported(pipe: Pipe, target: int) -> None:
     """
     By its own error.
     """

@@ -32,7 +32,7 @@ def test_what_was_synced_is_never_lost_with_what_replaces_it() -> None:
     assert 4 == ended.stdout.count("cuts of 50 keys: 0 absent, 0 torn")
 
 
-def test_a_torn_value_is_told() -> None:
+def test_a_torn_value_is_reported() -> None:
     """
     Each value says all that it is, so that none is taken for another.
     """

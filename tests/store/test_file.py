@@ -22,6 +22,7 @@ from kvd.model.conditions import UNCONDITIONAL
 from kvd.store.file import FileStore
 from kvd.store.file_maker import maker
 from kvd.testing import StoreContract
+from tests.descriptors import Descriptors
 from tests.store.cases import KEY, FileStoreCase, FolderCase
 
 
@@ -198,14 +199,14 @@ class FileStoreMakerTests(FolderCase):
         """
         Opening does not make the root, and closes everything that it has opened.
         """
-        before = os.listdir("/proc/self/fd")
+        opened = Descriptors(self.path)
         with pytest.raises(StoreUnusable, match="No such file"):
             FileStore(os.path.join(self.path, "missing"), "disk", Clock(), execute)
         self.place(".kvd")
         with pytest.raises(StoreUnusable, match="Not a directory"):
             FileStore(self.path, "disk", Clock(), execute)
 
-        assert before == os.listdir("/proc/self/fd")
+        assert 0 == opened.more
 
     def test_store_works_in_the_threads_of_the_reactor(self) -> None:
         """

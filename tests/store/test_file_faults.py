@@ -139,7 +139,7 @@ class RoomTests(FileStoreCase):
         stays. The same for as long as it lasts, and afterwards.
         """
         outcomes = []
-        told = set()
+        reasons = set()
         for free in range(8):
             store = self.open_store()
             for _ in range(3):
@@ -148,7 +148,7 @@ class RoomTests(FileStoreCase):
                         self.put(store, Key(b"a/b/c/d"), b"value")
                         outcomes.append(True)
                     except StoreExhausted as error:
-                        told.add(error.sentence.rpartition(": ")[2])
+                        reasons.add(error.sentence.rpartition(": ")[2])
                         outcomes.append(False)
                 assert (["a/b/c/d"] if outcomes[-1] else []) == self.found()
                 assert [] == self.debris()
@@ -157,7 +157,7 @@ class RoomTests(FileStoreCase):
             store.close()
             assert ["lock"] == os.listdir(os.path.join(self.path, ".kvd"))
         assert {True, False} == set(outcomes)
-        assert {"Too many open files."} == told
+        assert {"Too many open files."} == reasons
         assert 503 == StoreExhausted.status
 
     def test_lack_of_memory_passes(self) -> None:

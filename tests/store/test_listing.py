@@ -19,6 +19,7 @@ from kvd.store import attribute, walk
 from kvd.store import listing as module
 from kvd.store.listing import Page
 from kvd.store.walk import Batch
+from tests.descriptors import Descriptors
 from tests.exploring import exploring
 from tests.store.cases import FileStoreCase
 from tests.store.stepped import SteppedPool
@@ -77,13 +78,13 @@ class FileListingTests(FileStoreCase):
         self.patch(module, "SLICE_SECONDS", math.inf)
         self.pool = SteppedPool()
         self.store = self.open_store(off_reactor=self.pool)
-        self.descriptors = len(os.listdir("/proc/self/fd"))
+        self.opened = Descriptors(self.path)
 
     def assert_all_closed(self) -> None:
         """
         Check that the walk has left no descriptor open.
         """
-        assert self.descriptors == len(os.listdir("/proc/self/fd"))
+        assert 0 == self.opened.more
 
     def test_slice_is_read_off_the_reactor(self) -> None:
         """

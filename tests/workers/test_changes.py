@@ -220,7 +220,7 @@ class ResizeTests(ChangesCase):
         assert 3 == len(self.groups[0].members)
         assert Listen("0/2") in self.received(2)
 
-    def test_one_that_does_not_get_ready_is_said(self) -> None:
+    def test_one_that_does_not_get_ready_is_reported(self) -> None:
         """
         And goes on trying, until fewer are wanted.
         """
@@ -310,7 +310,7 @@ class DrainTests(ChangesCase):
             with pytest.raises(ChangeImpossible, match="numbered 0 to 2"):
                 self.changes.drain(worker)
 
-    def test_one_that_hears_nothing_holds_up_nothing_for_long(self) -> None:
+    def test_one_that_receives_nothing_holds_up_nothing_for_long(self) -> None:
         """
         It is killed.
         """
@@ -585,13 +585,13 @@ class OneAtATimeTests(ChangesCase):
             self.last(3).end()
             self.begin(lambda: self.changes.resize(3))
 
-        told = [e["log_format"] for e in events if "change" in e]
+        logged = [e["log_format"] for e in events if "change" in e]
         assert [
             "{change}: begun",
             "{change}: not done: {reason}",
             "{change}: begun",
             "{change}: done",
-        ] == told
+        ] == logged
 
     def test_the_end_of_kvd_ends_it(self) -> None:
         """

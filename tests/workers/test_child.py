@@ -69,7 +69,7 @@ class WorkerTests(SynchronousTestCase):
         """
         self.stops += 1
 
-    def tell_without_room(self, message: Message) -> list[Any]:
+    def send_without_room(self, message: Message) -> list[Any]:
         """
         What the worker answers to a message whose descriptors it has no room
         for.
@@ -86,7 +86,7 @@ class WorkerTests(SynchronousTestCase):
         """
         Whom it serves already, it goes on to serve.
         """
-        assert [Unplaced("0/1")] == self.tell_without_room(Listen("0/1"))
+        assert [Unplaced("0/1")] == self.send_without_room(Listen("0/1"))
         assert 0 == self.stops
 
     def test_a_socket_that_it_cannot_adopt_is_left_to_others(self) -> None:
@@ -162,7 +162,7 @@ class WorkerTests(SynchronousTestCase):
         """
         It says so and ends: there was no room from the first.
         """
-        (failed,) = self.tell_without_room(Credits())
+        (failed,) = self.send_without_room(Credits())
 
         assert isinstance(failed, Failed)
         assert "limit of open files" in failed.sentence

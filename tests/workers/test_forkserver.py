@@ -147,11 +147,11 @@ class ForkServerTests(SynchronousTestCase):
         with mock.patch("os.fork", return_value=process.pid):
             assert isinstance(self.ask(1), Forked)
         waitpid = os.waitpid
-        told_first = [(0, 0)]
+        reported_first = [(0, 0)]
 
         def waitpid_of_traced(pid: int, flags: int) -> tuple[int, int]:
             assert os.WNOHANG == flags, "it would wait for the debugger"
-            return told_first.pop() if told_first else waitpid(pid, flags)
+            return reported_first.pop() if reported_first else waitpid(pid, flags)
 
         with mock.patch("os.waitpid", waitpid_of_traced):
             self.server._serve_once()

@@ -276,8 +276,8 @@ class EndTests(PoolCase):
 
         assert 4 == len(self.forks.made)
         assert State.STARTING is self.state(1)
-        told = self.received(0) + self.received(2)
-        assert [Listen("0/1")] == told
+        messages = self.received(0) + self.received(2)
+        assert [Listen("0/1")] == messages
 
     def test_the_replacement_gets_the_socket_back(self) -> None:
         """
@@ -304,7 +304,7 @@ class EndTests(PoolCase):
         self.reactor.advance(0.1)
         assert made + 1 == len(self.forks.made)
 
-    def test_the_reason_is_told_once_whichever_comes_first(self) -> None:
+    def test_the_reason_is_reported_once_whichever_comes_first(self) -> None:
         """
         The closed socket, or the fork server's word.
         """
@@ -337,8 +337,8 @@ class EndTests(PoolCase):
                 self.pool.exited(0, 100, "was killed")
             self.reactor.advance(EXPLAIN_SECONDS)
 
-        told = [(e["pid"], e.get("reason")) for e in events if "pid" in e]
-        assert [(100, "was killed"), (101, None)] == told
+        logged = [(e["pid"], e.get("reason")) for e in events if "pid" in e]
+        assert [(100, "was killed"), (101, None)] == logged
 
     def test_a_reason_that_nobody_saw_is_reported_as_unknown(self) -> None:
         """
@@ -423,7 +423,7 @@ class EndTests(PoolCase):
         self.reactor.advance(END_SECONDS)
         assert -signal.SIGKILL == process.wait(10)
 
-    def test_what_cannot_serve_is_said_once(self) -> None:
+    def test_what_cannot_serve_is_reported_once(self) -> None:
         """
         However often it is tried.
         """
@@ -437,7 +437,7 @@ class EndTests(PoolCase):
 
         assert 1 == sum("cannot serve" in event["log_format"] for event in events)
 
-    def test_a_fork_that_fails_is_said(self) -> None:
+    def test_a_fork_that_fails_is_reported(self) -> None:
         """
         No process, no pidfd: its control socket closes all the same.
         """
@@ -535,8 +535,12 @@ class EndTests(PoolCase):
         self.reactor.advance(LEAVE_SECONDS)
 
         leave = [Drain(5.0, others_serve=True)]
-        assert leave == [told for told in self.received(0) if isinstance(told, Drain)]
-        assert leave == [told for told in self.received(1) if isinstance(told, Drain)]
+        assert leave == [
+            message for message in self.received(0) if isinstance(message, Drain)
+        ]
+        assert leave == [
+            message for message in self.received(1) if isinstance(message, Drain)
+        ]
 
     def test_what_a_worker_tells_is_logged(self) -> None:
         """

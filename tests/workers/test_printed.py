@@ -29,7 +29,7 @@ class PrintedTests(SynchronousTestCase):
         end, self.pipe = os.pipe()
         self.printed = Printed(os.fdopen(end, "rb", buffering=0), self.reactor)
 
-    def told(self, data: bytes, *, ended: bool = False) -> list[str]:
+    def logged(self, data: bytes, *, ended: bool = False) -> list[str]:
         """
         What is in the log after something was printed.
         """
@@ -46,9 +46,9 @@ class PrintedTests(SynchronousTestCase):
         """
         The end of a line is waited for, unless nothing more can come.
         """
-        assert ["Traceback\n  in f"] == self.told(b"Traceback\n  in f\nKeyErr")
-        assert ["KeyError: 3"] == self.told(b"or: 3\nthe e")
-        assert ["the end"] == self.told(b"nd", ended=True)
+        assert ["Traceback\n  in f"] == self.logged(b"Traceback\n  in f\nKeyErr")
+        assert ["KeyError: 3"] == self.logged(b"or: 3\nthe e")
+        assert ["the end"] == self.logged(b"nd", ended=True)
         assert -1 == self.printed.fileno()
 
     def test_a_crash_is_one_event(self) -> None:
@@ -75,18 +75,18 @@ class PrintedTests(SynchronousTestCase):
                 self.reactor.settle()
             assert 1 == len(events)
 
-    def test_nothing_is_told_of_nothing(self) -> None:
+    def test_nothing_is_reported_of_nothing(self) -> None:
         """
         Nor of empty lines.
         """
-        assert [] == self.told(b"\n\n", ended=True)
+        assert [] == self.logged(b"\n\n", ended=True)
 
     def test_a_line_without_an_end_takes_no_memory(self) -> None:
         """
         It is told in pieces, whatever bytes it has.
         """
-        told = self.told(b"\xff" * (2 * MAX_LINE_BYTES + 1))
-        (last,) = self.told(b"", ended=True)
+        logged = self.logged(b"\xff" * (2 * MAX_LINE_BYTES + 1))
+        (last,) = self.logged(b"", ended=True)
 
-        assert ["\\xff" * MAX_LINE_BYTES] * 2 == "".join(told).split("\n")
+        assert ["\\xff" * MAX_LINE_BYTES] * 2 == "".join(logged).split("\n")
         assert "\\xff" == last

@@ -117,7 +117,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         """
         self.received.append(("exited", worker, pid, reason))
 
-    def told(self) -> Message:
+    def sent(self) -> Message:
         """
         The next message to the newest fork server.
         """
@@ -142,7 +142,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         """
         self.fork(2)
 
-        assert [Load(Settings()), Fork(2, 12)] == [self.told(), self.told()]
+        assert [Load(Settings()), Fork(2, 12)] == [self.sent(), self.sent()]
 
     def test_what_it_says_is_passed_on(self) -> None:
         """
@@ -162,16 +162,16 @@ class ForkServerProcessTests(SynchronousTestCase):
         """
         The present one hears that it is left, and may take its time to end.
         """
-        self.told()
+        self.sent()
         new = Settings(splice=False)
         self.forks.load(new)
-        assert Load(new) == self.told()
+        assert Load(new) == self.sent()
         assert b"" == self.controls[0].recv(1)
 
         self.reactor.advance(3600)
         assert not self.processes[0].killed
         self.fork(0)
-        assert Fork(0, 10) == self.told()
+        assert Fork(0, 10) == self.sent()
 
     def test_its_end_is_followed_by_another(self) -> None:
         """
@@ -187,7 +187,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.fork(1)
         self.reactor.advance(0.1)
         assert 3 == len(self.controls)
-        assert [Load(Settings()), Fork(1, 11)] == [self.told(), self.told()]
+        assert [Load(Settings()), Fork(1, 11)] == [self.sent(), self.sent()]
 
     def test_who_cannot_start_one_tries_again(self) -> None:
         """
@@ -208,7 +208,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.short = False
         self.reactor.advance(0.2)
         assert 2 == len(self.controls)
-        assert [Load(Settings()), Fork(1, 11)] == [self.told(), self.told()]
+        assert [Load(Settings()), Fork(1, 11)] == [self.sent(), self.sent()]
 
     def test_who_has_no_room_for_its_control_socket_tries_again(self) -> None:
         """
@@ -274,7 +274,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.controls[1].close()
         self.reactor.settle()
         self.fork(0)
-        assert [Load(Settings()), Fork(0, 10)] == [self.told(), self.told()]
+        assert [Load(Settings()), Fork(0, 10)] == [self.sent(), self.sent()]
 
     def test_a_worker_without_its_pidfd_is_made_all_the_same(self) -> None:
         """

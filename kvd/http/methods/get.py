@@ -9,7 +9,7 @@ from typing import Final
 from twisted.internet.defer import Deferred
 
 from kvd.errors import StoreFault
-from kvd.http.reply_fields import Fields, fields_of, unchanged_fields
+from kvd.http.reply_fields import Fields, fields_of, part_fields, unchanged_fields
 from kvd.http.request import RequestHandler
 from kvd.http.source import FilePart, Rest, Source
 from kvd.http.wire.fields import range_of
@@ -53,15 +53,15 @@ class GetHandler(RequestHandler):
             value.close()
             self.reply(304, unchanged_fields(info))
             return
-        fields = fields_of(info)
-        status, first, length = 200, 0, info.size
+        part = None
         if operation.ranges and operation.body:
             part = range_of(self._request, info)
-            if part is not None:
-                status, (first, length) = 206, part
-                last = first + length - 1
-                part_of = f"bytes {first}-{last}/{info.size}"
-                fields = [*fields, ("Content-Range", part_of)]
+        if part is None:
+            status, first, length = 200, 0, info.size
+            fields = fields_of(info)
+        else:
+            status, (first, length) = 206, part
+            fields = part_fields(info, first, length)
         if 0 < length <= CHUNK_BYTES and operation.body:
             self._send_whole(status, fields, value, first, length)
         else:

@@ -126,9 +126,9 @@ class ControlSiteTests(SynchronousTestCase):
             (b'{"policy": "%b"}' % (b"x" * MAX_BODY_BYTES), "not JSON"),
             (b'["shared"]', "not a JSON object"),
         ]:
-            status, told = self.reply(self.post(body))
+            status, content = self.reply(self.post(body))
             assert 409 == status
-            assert words in told["error"]
+            assert words in content["error"]
 
         assert [] == self.asked
 
@@ -139,10 +139,10 @@ class ControlSiteTests(SynchronousTestCase):
         self.answer = Deferred()
         client = self.post(b"{}")
         self.answer.errback(ZeroDivisionError())
-        status, told = self.reply(client)
+        status, content = self.reply(client)
 
         assert 500 == status
-        assert "its log" in told["error"]
+        assert "its log" in content["error"]
         assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
 
     def test_the_client_may_disconnect(self) -> None:

@@ -43,16 +43,18 @@ def test_a_worker_without_a_process_does_not_count(board: Scoreboard) -> None:
         WorkerState(1, 11, "draining", 0),
         WorkerState(2, 0, "starting", 0),
     ]
-    told = describe(Settings(procs=3), [], workers, board, 1.23456)
+    described = describe(Settings(procs=3), [], workers, board, 1.23456)
 
-    assert [5, 5] == [row["requests"] for row in told["workers"] if "requests" in row]
-    assert 1.0 == told["balance"]["requests"]
+    assert [5, 5] == [
+        row["requests"] for row in described["workers"] if "requests" in row
+    ]
+    assert 1.0 == described["balance"]["requests"]
     assert (None, "starting") == (
-        told["workers"][2]["pid"],
-        told["workers"][2]["state"],
+        described["workers"][2]["pid"],
+        described["workers"][2]["state"],
     )
-    assert 1 == told["workers"][0]["handing_over"]
-    assert 1.235 == told["uptime_seconds"]
+    assert 1 == described["workers"][0]["handing_over"]
+    assert 1.235 == described["uptime_seconds"]
 
 
 def test_totals_never_fall() -> None:
@@ -76,8 +78,10 @@ def test_totals_never_fall() -> None:
         workers = [
             WorkerState(number, 0, state, 0) for number, state in enumerate(states)
         ]
-        told = describe(Settings(procs=3), [], workers, board, 1.0)["totals"]
-        return {name: value for name, value in told.items() if name != "busy_seconds"}
+        described = describe(Settings(procs=3), [], workers, board, 1.0)["totals"]
+        return {
+            name: value for name, value in described.items() if name != "busy_seconds"
+        }
 
     all_of_them = {
         "starts": 3,
@@ -104,13 +108,13 @@ def test_histograms_have_their_bounds(board: Scoreboard) -> None:
     row.woke()
     row.waits()
     workers = [WorkerState(0, 10, "ready", 0)]
-    (told,) = describe(Settings(procs=1), [], workers, board, 1.0)["workers"]
+    (described,) = describe(Settings(procs=1), [], workers, board, 1.0)["workers"]
     alone = describe(Settings(procs=0), [], workers, board, 1.0)
 
-    assert 1 == told["latency"][bisect_right(BOUNDS_SECONDS, 0.3)]
-    assert 1 == sum(told["latency"]) == sum(told["loop_delay"])
+    assert 1 == described["latency"][bisect_right(BOUNDS_SECONDS, 0.3)]
+    assert 1 == sum(described["latency"]) == sum(described["loop_delay"])
     assert "loop_delay" not in alone["workers"][0]
-    assert len(told["latency"]) == len(alone["bucket_seconds"]) + 1
+    assert len(described["latency"]) == len(alone["bucket_seconds"]) + 1
 
 
 @pytest.mark.parametrize(
@@ -133,16 +137,16 @@ def test_queues_are_reported_by_socket(
     workers = [WorkerState(number, 10, "starting", 0) for number in range(3)]
     address = group.members[0].getsockname()
     with socket.create_connection(address), socket.create_connection(address):
-        told = describe(
+        described = describe(
             Settings(procs=3), [group], workers, board, 1.0, members=members
         )
         group.close()
 
-    (queue,) = told["accept_queues"]
+    (queue,) = described["accept_queues"]
     assert str(group.address) == queue["address"]
     assert (3, 2) == (len(queue["waiting"]), sum(queue["waiting"]))
     expected = [None if of is None else queue["waiting"][of] for of in own]
-    assert expected == [row.get("accept_queue") for row in told["workers"]]
+    assert expected == [row.get("accept_queue") for row in described["workers"]]
 
 
 def test_a_draining_daemon_says_so(board: Scoreboard) -> None:
@@ -151,10 +155,10 @@ def test_a_draining_daemon_says_so(board: Scoreboard) -> None:
     """
     group = open_group(TCPAddress("127.0.0.1", 0), 1)
     group.close()
-    told = describe(Settings(), [group], [], board, 1.0, draining=True)
+    described = describe(Settings(), [group], [], board, 1.0, draining=True)
 
-    assert told["draining"]
-    assert [] == told["accept_queues"]
+    assert described["draining"]
+    assert [] == described["accept_queues"]
 
 
 @pytest.mark.parametrize(

@@ -134,9 +134,9 @@ class StatusSiteTests(SynchronousTestCase):
 
         self.sums = [served(7), served(3)]
         self.reactor.advance(1)
-        told = json.loads(self.ask("/status.json").body)
-        assert 10 == told["last_second"]["requests_per_second"]
-        assert STATUS["workers"] == told["workers"]
+        content = json.loads(self.ask("/status.json").body)
+        assert 10 == content["last_second"]["requests_per_second"]
+        assert STATUS["workers"] == content["workers"]
 
     def test_the_history_is_returned(self) -> None:
         """
@@ -145,10 +145,10 @@ class StatusSiteTests(SynchronousTestCase):
         for requests in (7, 10):
             self.sums = [served(requests), NOTHING]
             self.reactor.advance(1)
-        told = json.loads(self.ask("/history.json").body)
+        content = json.loads(self.ask("/history.json").body)
 
-        assert [7, 3] == [s["requests_per_second"] for s in told["samples"]]
-        assert [[0, 0], [0, 0]] == [s["workers"] for s in told["samples"]]
+        assert [7, 3] == [s["requests_per_second"] for s in content["samples"]]
+        assert [[0, 0], [0, 0]] == [s["workers"] for s in content["samples"]]
 
     def test_the_page_is_whole_and_runs_nothing_else(self) -> None:
         """

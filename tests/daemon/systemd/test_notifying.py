@@ -42,7 +42,7 @@ class NotifierTests(SynchronousTestCase):
         sock.setblocking(False)
         return sock
 
-    def heard(self) -> list[str]:
+    def received(self) -> list[str]:
         """
         What has been told since.
         """
@@ -63,7 +63,7 @@ class NotifierTests(SynchronousTestCase):
         assert {} == environ
         return notifier
 
-    def test_a_life_is_told(self) -> None:
+    def test_a_life_is_reported(self) -> None:
         """
         Ready with a line for people, reading the settings again and ready again, and
         stopping.
@@ -75,7 +75,7 @@ class NotifierTests(SynchronousTestCase):
         notifier.ready("serves more", self.clock)
         notifier.stopping()
         after = time.monotonic_ns() // 1000
-        ready, reloading, again, stopping = self.heard()
+        ready, reloading, again, stopping = self.received()
 
         assert "READY=1\nSTATUS=serves" == ready
         assert "READY=1\nSTATUS=serves more" == again
@@ -92,7 +92,7 @@ class NotifierTests(SynchronousTestCase):
         self.systemd = self.bound(f"\0{name}")
         self.notifier(NOTIFY_SOCKET=f"@{name}").ready("serves", self.clock)
 
-        assert ["READY=1\nSTATUS=serves"] == self.heard()
+        assert ["READY=1\nSTATUS=serves"] == self.received()
 
     def test_the_watchdog_hears_twice_in_its_time(self) -> None:
         """
@@ -100,12 +100,12 @@ class NotifierTests(SynchronousTestCase):
         """
         notifier = self.notifier(WATCHDOG_USEC="3000000", WATCHDOG_PID=f"{os.getpid()}")
         self.clock.advance(10)
-        assert [] == self.heard()
+        assert [] == self.received()
         notifier.ready("serves", self.clock)
         notifier.ready("serves", self.clock)
-        self.heard()
+        self.received()
         self.clock.pump([1.5, 1.5])
-        assert ["WATCHDOG=1"] * 2 == self.heard()
+        assert ["WATCHDOG=1"] * 2 == self.received()
         notifier.close()
 
         assert [] == self.clock.getDelayedCalls()
@@ -120,7 +120,7 @@ class NotifierTests(SynchronousTestCase):
             notifier.ready("serves", self.clock)
             self.clock.advance(1.5)
 
-        assert ["READY=1\nSTATUS=serves", *["WATCHDOG=1"] * 2] == self.heard()
+        assert ["READY=1\nSTATUS=serves", *["WATCHDOG=1"] * 2] == self.received()
 
     def test_the_end_comes_behind_what_waits(self) -> None:
         """
@@ -134,14 +134,14 @@ class NotifierTests(SynchronousTestCase):
         notifier.close()
         notifier.stopping()
         self.systemd.setblocking(True)
-        told = [self.systemd.recv(4096).decode() for _ in range(count + 1)]
+        states = [self.systemd.recv(4096).decode() for _ in range(count + 1)]
         self.systemd.setblocking(False)
-        assert told[-1].startswith("STOPPING=1\n")
+        assert states[-1].startswith("STOPPING=1\n")
         assert notifier._writer.wait(60.0)
 
-        assert [] == self.heard()
+        assert [] == self.received()
 
-    def test_the_watchdog_of_another_process_hears_nothing(self) -> None:
+    def test_the_watchdog_of_another_process_receives_nothing(self) -> None:
         """
         Nor one that waits for no time, or for none that can be read.
         """
@@ -162,7 +162,7 @@ class NotifierTests(SynchronousTestCase):
 
         assert 1.5 == self.clock.getDelayedCalls()[0].getTime()
 
-    def test_without_systemd_nothing_is_told(self) -> None:
+    def test_without_systemd_nothing_is_reported(self) -> None:
         """
         And no watchdog runs.
         """
@@ -198,16 +198,16 @@ class NotifierTests(SynchronousTestCase):
         self.clock.pump([1.5] * 100)
         notifier.stopping()
         self.systemd.setblocking(True)
-        told = [self.systemd.recv(4096).decode() for _ in range(count + 2)]
+        states = [self.systemd.recv(4096).decode() for _ in range(count + 2)]
         self.systemd.setblocking(False)
 
-        assert ["STATUS=full"] * count == told[:count]
-        ready, stopping = told[count:]
+        assert ["STATUS=full"] * count == states[:count]
+        ready, stopping = states[count:]
         assert "READY=1\nSTATUS=serves" == ready
         assert stopping.startswith("STOPPING=1\n")
         assert notifier._writer.wait(60.0)
         self.clock.advance(1.5)
-        assert ["WATCHDOG=1"] == self.heard()
+        assert ["WATCHDOG=1"] == self.received()
 
     def test_what_waits_for_room_is_bounded(self) -> None:
         """
@@ -225,7 +225,7 @@ class NotifierTests(SynchronousTestCase):
         self.systemd.setblocking(False)
 
         assert notifier._writer.wait(60.0)
-        assert [] == self.heard()
+        assert [] == self.received()
 
     def test_systemd_that_hangs_is_given_up(self) -> None:
         """

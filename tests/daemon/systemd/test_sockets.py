@@ -200,7 +200,7 @@ def test_what_was_meant_for_another_process_is_none(environ: dict[str, str]) -> 
         adopt(ALL, given, 1)
 
 
-def test_descriptors_that_are_not_there_are_told(systemd: Systemd) -> None:
+def test_descriptors_that_are_not_there_are_reported(systemd: Systemd) -> None:
     """
     Somebody closed them on the way.
     """

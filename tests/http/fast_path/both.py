@@ -161,7 +161,7 @@ class Worker:
             self._reactor.adoptStreamConnection(
                 near.fileno(), near.family, self._server.factory
             )
-        self._hear(len(self._clients) - 1)
+        self._receive(len(self._clients) - 1)
 
     def send(self, number: int, data: bytes, *, reads: bool = True) -> None:
         """
@@ -177,12 +177,12 @@ class Worker:
         except (BrokenPipeError, ConnectionResetError):
             client.ended = True
         if reads:
-            self._hear(number)
+            self._receive(number)
 
     def _one_of_the_last(self, number: int) -> int:
         return len(self._clients) - 1 - number % min(3, len(self._clients))
 
-    def _hear(self, number: int) -> None:
+    def _receive(self, number: int) -> None:
         client = self._clients[number]
         if not client.ended:
             received = client.receive()
@@ -199,7 +199,7 @@ class Worker:
         number = self._one_of_the_last(number)
         if not self._clients[number].ended:
             self._clients[number].half_close()
-            self._hear(number)
+            self._receive(number)
 
     def leave(self, number: int) -> None:
         """
@@ -226,12 +226,12 @@ class Worker:
         Drain, and say what was.
         """
         for number in range(len(self._clients)):
-            self._hear(number)
+            self._receive(number)
         drained: list[Any] = []
         self._server.drain(1).addCallback(drained.append)
         self._reactor.settle()
         for number in range(len(self._clients)):
-            self._hear(number)
+            self._receive(number)
         ended = [client.ended for client in self._clients]
         for client in self._clients:
             client.socket.close()

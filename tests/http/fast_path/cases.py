@@ -33,6 +33,13 @@ def get(key: str | bytes, fields: bytes = b"", minor: int = 1) -> bytes:
     return _line("GET", key, minor) + HOST + fields + b"\r\n"
 
 
+def head(key: str | bytes, fields: bytes = b"", minor: int = 1) -> bytes:
+    """
+    A whole HEAD.
+    """
+    return _line("HEAD", key, minor) + HOST + fields + b"\r\n"
+
+
 def put(key: str | bytes, body: bytes, fields: bytes = b"", minor: int = 1) -> bytes:
     """
     A whole PUT.
@@ -111,11 +118,9 @@ class FastPathCase(FileStoreCase):
 
     def keep(self, key: str, body: bytes) -> str:
         """
-        Publish a value and read it, so that it is held in memory; its entity tag.
+        Publish a value; its entity tag.
         """
-        etag = self.publish(self.store, Key(key.encode()), body).info.etag
-        assert body == self.get(self.store, Key(key.encode()))
-        return etag
+        return self.publish(self.store, Key(key.encode()), body).info.etag
 
     def serve(self, request: bytes) -> int | bytes:
         """
@@ -128,10 +133,13 @@ class FastPathCase(FileStoreCase):
         """
         What the client has got.
         """
+        pieces = []
         try:
-            return self.far.recv(1 << 20)
+            while piece := self.far.recv(1 << 20):
+                pieces.append(piece)
         except BlockingIOError:
-            return b""
+            pass
+        return b"".join(pieces)
 
     def served(self, request: bytes) -> bytes:
         """

@@ -20,7 +20,7 @@ from kvd.settings import Durability
 from kvd.store import attribute
 from tests.exploring import exploring
 from tests.http.fast_path.both import LAST_TAG, Worker
-from tests.http.fast_path.cases import get, put
+from tests.http.fast_path.cases import get, head, put
 
 Step: TypeAlias = Callable[[Worker], None]
 
@@ -92,9 +92,10 @@ SINCE = st.sampled_from([
     *DATES, *DATES, b"Thu, 01 Jan 2099 00:00:00 GMT", b"Thu, 01 Jan 1970 00:00:00 GMT",
     b"Sunday, 09-Sep-01 01:46:40 GMT", b"Sun, 31 Feb 2001 01:46:40 GMT", b"never", b"",
 ])  # fmt: skip
-PLACES = st.sampled_from(
-    [b"", b"0", b"1", b"2", b"4", b"5", b"6", b"007", b"9" * 25, b"x"]
-)
+PLACES = st.sampled_from([
+    *[b"", b"0", b"1", b"2", b"4", b"5", b"6", b"007", b"9" * 25, b"x"],
+    *[b"16383", b"65535", b"70000", b"1048576", b"2499999"],
+])  # fmt: skip
 BYTE_RANGES = st.one_of(
     st.builds(lambda first, last: b"bytes=%b-%b" % (first, last), PLACES, PLACES),
     st.sampled_from(
@@ -116,10 +117,10 @@ QUESTIONS = st.lists(ASKED, min_size=1, max_size=3).map(
 # Those that the fast path may serve, again and again.
 PLAIN = st.builds(
     lambda method, key, body, fields, questions: (
-        put(key, body, fields) if method is put else get(key, fields + questions)
+        put(key, body, fields) if method is put else method(key, fields + questions)
     ),
-    st.sampled_from([get, get, put, put, put]),
-    st.sampled_from(["k", "k", "a/b", "a/c"]),
+    st.sampled_from([get, get, get, put, put, put, head]),
+    st.sampled_from(["k", "k", "a/b", "a/c", "foreign", "none", "a/b/none", "a:none"]),
     st.sampled_from([b"value", b"other", b"", b"v", b"b" * 300]),
     st.sampled_from([b"", b"", b"", b"Connection: close\r\n"]),
     st.just(b"") | QUESTIONS,
@@ -199,6 +200,20 @@ def place(said: bytes | None, path: str) -> None:
         os.setxattr(path, attribute.NAME, said)
 
 
+def place_whole(size: int, path: str) -> None:
+    """
+    A value of kvd's, as an archive brings it.
+    """
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if os.path.lexists(path):
+        # Who reads it has it still.
+        os.unlink(path)
+    with open(path, "wb") as file:
+        file.write(bytes(range(251)) * (size // 251) + b"x" * (size % 251))
+    os.setxattr(path, attribute.NAME, NEW + b" %d" % size + DATE)
+    os.utime(path, ns=(10**18, 10**18))
+
+
 def take_away(path: str) -> None:
     """
     A file, or a folder with all that is in it.
@@ -251,6 +266,9 @@ OLD = b"1 " + b"a" * 32
 NEW = b"2 " + b"a" * 32
 # What `place` and `touch` make the date of a file.
 DATE = b" 1000000000.000000\n"
+# Around those where a value is kept in memory no more, is sent from its file, and is
+# sent in several turns.
+SIZES = [0, 1, 16_384, 16_385, 65_536, 65_537, 300_000, 1_048_576, 1_048_577, 2_500_000]
 MEDDLING = st.sampled_from(
     [
         *[take_away, move_away, put_a_link, put_a_folder, touch, shorten],
@@ -265,6 +283,7 @@ MEDDLING = st.sampled_from(
                 NEW + b" 3" + DATE + b"content-type: x\r\xff\n",
             )
         ),
+        *(partial(place_whole, size) for size in SIZES),
     ]
 )
 NUMBERS = st.integers(0, 2)

@@ -98,7 +98,7 @@ class IdleTests(IdleCase):
             assert body == body_of(reply)
         assert 0 == self.watched.idle
 
-    def test_a_mistake_is_told_once(self) -> None:
+    def test_a_mistake_is_reported_once(self) -> None:
         """
         And ends the connection that met it, and no other.
         """
@@ -181,18 +181,18 @@ class JoinedTests(FastPathCase):
         By the clock of the process; not where that was left to others.
         """
         assert self.joined.served is None
-        self.far.sendall(get("k", b"Range: bytes=0-1\r\n"))
+        self.far.sendall(get("%6b"))
         assert not self.fast_path.serve_idle(self.near.fileno())
         assert self.joined.served is None
         self.far.sendall(get("k"))
         assert self.fast_path.serve_idle(self.near.fileno())
         assert self.process.clock.seconds() == self.joined.served
 
-    def test_what_is_left_is_told_once(self) -> None:
+    def test_what_is_left_is_reported_once(self) -> None:
         """
         To whoever asks for this socket.
         """
-        request = get("k", b"Range: bytes=0-1\r\n")
+        request = get("%6b")
         self.far.sendall(request)
         assert not self.fast_path.serve_idle(self.near.fileno())
         self.far.sendall(get("k"))
@@ -205,7 +205,7 @@ class JoinedTests(FastPathCase):
         """
         near, far = self.pair()
         self.fast_path.join(near.fileno())
-        self.far.sendall(get("k", b"Range: bytes=0-1\r\n"))
+        self.far.sendall(get("%6b"))
         assert not self.fast_path.serve_idle(self.near.fileno())
         far.sendall(get("k"))
         assert self.fast_path.serve_idle(near.fileno())
@@ -253,7 +253,6 @@ class JoinedTests(FastPathCase):
         Once the fast path is gone.
         """
         del self.fast_path, self.process.fast_path
-        self.store.fast_path_state.recent.forgotten = lambda key: None
         self.store.fast_path_state.uploads.made = lambda folder: None
         self.store.fast_path_state.lock.renewed = lambda: None
         gc.collect()

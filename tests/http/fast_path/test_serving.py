@@ -5,15 +5,19 @@ Tests for `kvd.http.fast_path`: connections that are new to a worker, and what m
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from typing import Any, cast
 from unittest import mock
 
+from twisted.logger import capturedLogs
+
 from kvd.http import fast_path
 from kvd.http.connection import HttpConnection
 from kvd.http.fast_path import FastPath
+from kvd.model.keys import Key
 from kvd.settings import Settings
-from kvd.workers.serving import HttpServer
+from kvd.workers.serving import EXCLUSIVE_BATCH, HttpServer
 from tests.http.fast_path.cases import body_of, field, get, put
 from tests.http.fast_path.test_connections import ConnectionCase
 from tests.stepped import Client
@@ -171,23 +175,15 @@ class AtFirstTests(NewConnectionTests):
 
     def test_a_socket_that_others_have_is_ended_for_all(self) -> None:
         """
-        The supervisor holds one of what it has handed over; of what a worker has
-        accepted itself, nobody has another, and the close alone ends it.
+        The supervisor holds one of what it has handed over.
         """
-        for shared, ends in ((True, b""), (False, None)):
-            near, far = socket.socketpair()
-            self.addCleanup(far.close)
-            far.settimeout(0)
-            far.sendall(get("k", b"Connection: close\r\n"))
-            with socket.socket(fileno=os.dup(near.fileno())):
-                factory = self.server.factory
-                assert factory.take_descriptor(near.detach(), shared=shared)
-                assert b"value" == body_of(far.recv(10_000))
-                if ends is None:
-                    with self.assertRaises(BlockingIOError):  # noqa: PT027
-                        far.recv(1)
-                else:
-                    assert ends == far.recv(1)
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        far.settimeout(0)
+        far.sendall(get("k", b"Connection: close\r\n"))
+        with socket.socket(fileno=os.dup(near.fileno())):
+            assert self.server.factory.take_descriptor(near.detach())
+            assert b"value" == body_of(far.recv(10_000))
             assert b"" == far.recv(1)
 
     def test_what_came_behind_is_not_lost(self) -> None:
@@ -199,6 +195,141 @@ class AtFirstTests(NewConnectionTests):
         assert b"value" == body_of(client.receive())
         assert not client.reset
         assert 0 == self.watched.new
+
+
+def open_sockets() -> int:
+    """
+    How many descriptors of sockets this process has.
+    """
+    with os.scandir("/proc/self/fd") as entries:
+        # Its own is closed when they are looked at.
+        names = [entry.path for entry in entries]
+    return sum(os.path.realpath(name).find("socket:") != -1 for name in names)
+
+
+class AcceptedTests(AtFirstTests):
+    """
+    Nor is it another where this process accepts the connection itself.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.sock = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.addCleanup(self.sock.close)
+        self.sock.setblocking(False)
+        self.server.listen("0", self.sock)
+        self.addCleanup(self.server.unlisten, "0")
+
+    def queue(self, request: bytes) -> Client:
+        """
+        A client that has sent something, and waits in the queue.
+        """
+        far = socket.create_connection(self.sock.getsockname())
+        self.addCleanup(far.close)
+        far.sendall(request)
+        return Client(self.reactor, far)
+
+    def come(self, request: bytes) -> Client:
+        if self.process.draining:
+            # Nobody listens any more; it was handed over.
+            return super().come(request)
+        client = self.queue(request)
+        self.reactor.settle()
+        return client
+
+    def test_a_socket_that_cannot_be_read(self) -> None:
+        def accept(listener: int, count: int) -> tuple[int, int]:
+            with socket.socket(fileno=os.dup(listener)) as sock:
+                sock.setblocking(False)
+                return 1, sock.accept()[0].detach()
+
+        with mock.patch.object(self.watched, "accept", accept):
+            super().test_a_socket_that_cannot_be_read()
+
+    def test_those_that_stay_hold_up_nobody(self) -> None:
+        """
+        Of many that wait together, each gets what it asked for; the sockets of those
+        that end are closed.
+        """
+        only = get("k", b"Connection: close\r\n")
+        accepted = self.process.row.words[0]
+        existed = set(self.process.connections)
+        before = open_sockets()
+        said = [only, only, get("k"), b"", only, 2 * get("k"), only]
+        clients = [self.queue(request) for request in said]
+        self.reactor.settle(1)
+        stay = len(set(self.process.connections) - existed)
+        assert (4, 3) == (self.watched.new, stay)
+        assert before + len(said) + stay == open_sockets()
+        clients[3].send(only)
+        self.reactor.settle()
+
+        bodies = [client.receive()[-5:] for client in clients]
+        assert [b"value"] * len(said) == bodies
+        assert accepted + len(said) == self.process.row.words[0]
+
+    def test_a_full_turn_takes_what_waits_then(self) -> None:
+        """
+        However many they are.
+        """
+        count = 2 * EXCLUSIVE_BATCH + 5
+        for _ in range(count):
+            self.queue(get("k", b"Connection: close\r\n"))
+        self.reactor.settle(1)
+
+        assert count == self.watched.new
+
+    def test_a_client_that_was_reset_has_a_connection(self) -> None:
+        """
+        Until what it had sent is read, of which nobody knows who sent it.
+        """
+        client = self.queue(put("new", b"1") + get("new"))
+        linger = b"\1\0\0\0\0\0\0\0"
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        existed = set(self.process.connections)
+        client.close()
+        self.reactor.settle()
+
+        assert existed == set(self.process.connections)
+        assert b"1" == self.get(self.store, Key(b"new"))
+
+    def test_without_a_descriptor_left_clients_wait(self) -> None:
+        """
+        They are served when there is one again.
+        """
+        client = self.queue(get("k", b"Connection: close\r\n"))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        fillers = [os.dup(0)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (fillers[0] + 1, hard))
+        try:
+            while True:
+                fillers.append(os.dup(0))
+        except OSError:
+            # There is none left.
+            pass
+        with capturedLogs() as events:
+            self.reactor.settle()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for filler in fillers:
+            os.close(filler)
+        assert ["Too many open files"] == [event["error"] for event in events]
+        assert 0 == self.watched.new
+
+        self.reactor.advance(1.0)
+        assert b"value" == body_of(client.receive())
+        assert 1 == self.watched.new
+
+    def test_there_is_nobody(self) -> None:
+        """
+        Another process was faster, or this one has no descriptor left.
+        """
+        fast_path = self.watched
+        with self.assertRaises(BlockingIOError):  # noqa: PT027
+            fast_path.accept(self.sock.fileno(), 3)
+        with self.assertRaises(OSError):  # noqa: PT027
+            fast_path.accept(-1, 3)
+        assert (0, -1) == fast_path.accept(self.sock.fileno(), 0)
 
 
 class MistakeTests(ConnectionCase):
@@ -228,32 +359,40 @@ class MistakeTests(ConnectionCase):
         """
         Something else than was asked for.
         """
+        self.keep("k", b"value")
         native: Any = type(self.fast_path)
 
         def again(
-            make_template: object, value_of: object, offset_of: object
+            make_template: object, make_parts: object, offset_of: object
         ) -> FastPath:
             """
             With other answers.
             """
             state = self.store.fast_path_state
             made = native(
-                *(state.root, state.lock.descriptor, False, None, False, 0o644),
-                *(9000, 9000, tuple),
+                *(state.root, state.lock.descriptor, False, False, 0, None, False),
+                *(0o644, 9000, 9000, b"k", (9000, 0, 0), tuple, tuple),
                 *(self.process.row.words, (0, 1, 2, 3, 4, 5, 6), (0,), 0),
-                *(make_template, value_of, offset_of, self.reactor.seconds),
+                *(make_template, make_parts, offset_of, self.reactor.seconds),
             )
             made.upload_to(state.uploads.descriptor)
             return cast(FastPath, made)
 
         assert fast_path.native is not None
         parts = b"", b"", b""
-        a_get = fast_path.native.get_template(True, b"\r\n\r\n")
+        a_get = fast_path.native.get_template(
+            *(False, True, True, (200,) * 16, b"\r\n\r\n", (b"", b"", b"", b""))
+        )
         a_put = fast_path.native.put_template(True, 1, b"", 201, parts, 204, parts)
+        bad_parts = (b"",) * 5, (b"",) * 8, (b"", b"", 1, b"")
         table = [
             (get("k"), lambda head: 1, None, None, TypeError),
             (get("k"), lambda head: 1 // 0, None, None, ZeroDivisionError),
-            (get("k"), lambda head: a_get, lambda key: 1, None, TypeError),
+            (get("k"), lambda head: a_get, lambda lines: 1, None, TypeError),
+            (get("k"), lambda head: a_get, lambda lines: (b"",), None, TypeError),
+            (get("k"), lambda head: a_get, lambda lines: (1,) * 3, None, TypeError),
+            (get("k"), lambda head: a_get, lambda lines: ((),) * 3, None, TypeError),
+            (get("k"), lambda head: a_get, lambda lines: bad_parts, None, TypeError),
             (get("k"), lambda head: a_get, lambda k: 1 // 0, None, ZeroDivisionError),
             (put("k", b"v"), lambda head: a_put, None, lambda key: "1", TypeError),
             (
@@ -265,8 +404,8 @@ class MistakeTests(ConnectionCase):
             ),
             (put("k", b"v"), lambda head: a_put, None, lambda key: {}[key], KeyError),
         ]
-        for request, make_template, value_of, offset_of, error in table:
-            self.fast_path = again(make_template, value_of, offset_of)
+        for request, make_template, make_parts, offset_of, error in table:
+            self.fast_path = again(make_template, make_parts, offset_of)
             for _ in range(2):
                 with self.assertRaises(error):  # noqa: PT027  # trial runs it too
                     self.serve(request)

@@ -4,7 +4,7 @@ FastPath that tell what they did.
 
 from __future__ import annotations
 
-from kvd.http.fast_path import SERVED, FastPath, Joined, Report
+from kvd.http.fast_path import SERVED, FastPath, Joined, Remainder, Report
 
 
 class WatchedFastPath:
@@ -18,7 +18,8 @@ class WatchedFastPath:
         self.idle = 0
         """Of those served, in one call of `serve_idle`."""
         self.new = 0
-        """Of those served, with their connections, in one call of `serve_new`."""
+        """Of those served, with their connections, in one call of `serve_new` or
+        `accept`."""
         self.left = 0
         """Reads, not requests."""
 
@@ -48,20 +49,36 @@ class WatchedFastPath:
         self.idle += served
         return served
 
-    def serve_new(self, socket: int, shared: bool) -> bool:
+    def serve_new(self, socket: int) -> bool:
         """
         See `FastPath`.
         """
-        served = self._fast_path.serve_new(socket, shared)
+        served = self._fast_path.serve_new(socket)
         self.served += served
         self.new += served
         return served
+
+    def accept(self, listener: int, count: int) -> tuple[int, int]:
+        """
+        See `FastPath`.
+        """
+        accepted, stays = self._fast_path.accept(listener, count)
+        served = accepted - (stays != -1)
+        self.served += served
+        self.new += served
+        return accepted, stays
 
     def take_unsent(self) -> bytes:
         """
         See `FastPath`.
         """
         return self._fast_path.take_unsent()
+
+    def take_remainder(self) -> Remainder:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.take_remainder()
 
     def report(self) -> Report:
         """

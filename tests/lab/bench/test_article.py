@@ -78,7 +78,7 @@ def test_nothing_but_failures_has_no_latency() -> None:
     assert " - " in shown(Mode(True, [a_run(report=report)], None))
 
 
-def test_requests_that_no_worker_counted_are_told() -> None:
+def test_requests_that_no_worker_counted_are_reported() -> None:
     """
     As after a worker died.
     """

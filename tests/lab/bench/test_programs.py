@@ -83,12 +83,12 @@ def test_a_policy_that_is_replaced_is_not_measured(
     The figures would be those of another.
     """
 
-    def told(control: ControlSocket) -> dict[str, Any]:
+    def replaced(control: ControlSocket) -> dict[str, Any]:
         worker = {"worker": 0, "state": "ready"}
         fallback = {"by": "steered:by=random", "reason": "it is forbidden"}
         return {"workers": [worker], "fallbacks": [fallback]}
 
-    monkeypatch.setattr(ControlSocket, "status", told)
+    monkeypatch.setattr(ControlSocket, "status", replaced)
     with (
         pytest.raises(BenchFailed, match="by=least cannot be measured here, where"),
         serving("steered:by=least", 2),

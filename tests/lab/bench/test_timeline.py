@@ -46,7 +46,7 @@ def test_a_late_first_sample_stands_for_what_was_before() -> None:
     assert [(10, 13, (1,))] == list(spans(samples((12, (1,))), 10, 13))
 
 
-def test_without_samples_nothing_is_said() -> None:
+def test_without_samples_nothing_is_reported() -> None:
     """
     Neither that somebody was busy nor that nobody was.
     """

@@ -1,0 +1,79 @@
+/*
+ * What a GET is answered, by its conditions and its range: the value, a part of it, or
+ * that it is unchanged.
+ *
+ * Which condition is evaluated before which, Python has decided: its template has the
+ * outcome for each set of conditions that hold (kvd.http.templates).
+ */
+
+#include "fast_path.h"
+
+/* Whether a field that is given has a list of entity tags. */
+static int
+are_tags(const Text *list)
+{
+    return list->start == NULL || match_tags(list, "", 0) >= 0;
+}
+
+/* Whether a field that is given has a date in the usual form. */
+static int
+is_date(const Text *text, long long *second)
+{
+    return text->start == NULL || read_date(text, second);
+}
+
+/*
+ * Read the varying fields of a head, but for what depends on the value. Returns 0 if one of
+ * them is malformed or unusual, and so Python's: no template is made from such a head.
+ */
+int
+read_varying(Varying *varying)
+{
+    const Text *texts = varying->texts;
+    varying->body_bytes = body_length(&texts[CONTENT_LENGTH]);
+    return varying->body_bytes >= 0 && are_tags(&texts[IF_MATCH])
+        && are_tags(&texts[IF_NONE_MATCH])
+        && is_date(&texts[IF_MODIFIED_SINCE], &varying->modified_since)
+        && is_date(&texts[IF_UNMODIFIED_SINCE], &varying->unmodified_since);
+}
+
+/* The set of conditions that hold, as the index of an outcome. */
+static size_t
+which_hold(const Varying *varying, const Value *value)
+{
+    const Text *texts = varying->texts;
+    size_t holding = 0;
+    if (texts[IF_MATCH].start != NULL
+        && match_tags(&texts[IF_MATCH], value->id, ID_TEXT) & MATCHES_STRONGLY)
+        holding |= 8;
+    if (texts[IF_NONE_MATCH].start != NULL
+        && match_tags(&texts[IF_NONE_MATCH], value->id, ID_TEXT) & MATCHES_WEAKLY)
+        holding |= 4;
+    if (texts[IF_MODIFIED_SINCE].start != NULL
+        && value->published <= varying->modified_since)
+        holding |= 2;
+    if (texts[IF_UNMODIFIED_SINCE].start != NULL
+        && value->published <= varying->unmodified_since)
+        holding |= 1;
+    return holding;
+}
+
+/*
+ * Select what a GET is sent. Returns 0 if its reply is Python's, as it says what is wrong.
+ */
+int
+select_part(const HeadTemplate *template, const Varying *varying, const Value *value,
+            Selection *selected)
+{
+    const Text *range = &varying->texts[RANGE];
+    selected->status = template->outcomes[which_hold(varying, value)];
+    selected->first = 0;
+    selected->bytes = selected->status == 200 ? value->size : 0;
+    if (selected->status != 200 || !template->has_ranges || range->start == NULL)
+        return selected->status;
+    int found = read_range(range, &varying->texts[IF_RANGE], value->id, ID_TEXT,
+                           value->size, &selected->first, &selected->bytes);
+    if (found == PART)
+        selected->status = 206;
+    return found != BEYOND;
+}

@@ -1,0 +1,114 @@
+/*
+ * Sending a reply whose body is a file: at once what the socket takes, and the rest is
+ * left to Python, with the open file.
+ */
+
+#include "fast_path.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <sys/ioctl.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* Whether a byte of a file seems to be in memory, as kvd.net.readahead asks it. */
+static int
+is_in_memory(int file, unsigned long long offset)
+{
+    char byte;
+    struct iovec where = {&byte, 1};
+    return preadv2(file, &where, 1, (off_t)offset, RWF_NOWAIT) >= 0 || errno != EAGAIN;
+}
+
+/*
+ * Have the kernel take little of a file at once for a near peer: see
+ * kvd.net.transport, whose figures these are. The kernel doubles the number.
+ */
+static void
+fit_buffer(const FastPath *self, int socket)
+{
+    int bytes;
+    struct tcp_info info;
+    socklen_t size = sizeof bytes, info_size = sizeof info;
+    if (getsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, &size) < 0
+        || bytes == 2 * self->near_buffer_bytes)
+        return;
+    if (getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &info_size) < 0
+        || info_size < offsetof(struct tcp_info, tcpi_min_rtt) + sizeof info.tcpi_min_rtt
+        || info.tcpi_min_rtt > (unsigned int)self->near_microseconds)
+        return;
+    setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &self->near_buffer_bytes,
+               sizeof self->near_buffer_bytes);
+}
+
+/* What nobody has taken. */
+void
+drop_rest(FastPath *self)
+{
+    Py_CLEAR(self->unsent);
+    if (self->rest_file >= 0)
+        close(self->rest_file);
+    self->rest_file = -1;
+}
+
+/*
+ * Send a head and a part of a file, of which this takes care. What the socket does not take now is
+ * left as `unsent` and `rest_file`; then nothing is counted yet.
+ *
+ * Returns 1; 0 if the file has to be read from a disk first, so that the request is
+ * Python's; -1 with an exception.
+ */
+int
+send_file(FastPath *self, int socket, int file, const Selection *selected, char *head,
+          size_t head_bytes, Py_ssize_t received, double began)
+{
+    off_t offset = (off_t)selected->first;
+    unsigned long long end = selected->first + selected->bytes;
+    size_t most = (size_t)Py_MIN(selected->bytes, (unsigned long long)self->file_bytes);
+    int is_short = selected->bytes <= READ_BYTES, is_there, yes = 1;
+    ssize_t head_sent = -1;
+    Py_BEGIN_ALLOW_THREADS
+    /* The ordinary way too reads so little without asking. */
+    is_there = is_short
+        || (is_in_memory(file, selected->first + most - 1)
+            && is_in_memory(file, selected->first));
+    if (is_there) {
+        if (!is_short)
+            fit_buffer(self, socket);
+        /* A socket that was only just accepted may be a blocking one. */
+        ioctl(socket, FIONBIO, &yes);
+        head_sent = send(socket, head, head_bytes, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
+        if (head_sent == (ssize_t)head_bytes)
+            /* Whatever fails here fails again when Python tries. */
+            (void)!sendfile(socket, file, &offset, most);
+    }
+    if (!is_there || (unsigned long long)offset == end)
+        close(file);
+    Py_END_ALLOW_THREADS
+    if (!is_there)
+        return 0;
+    if (head_sent < 0)
+        head_sent = 0;
+    self->body_bytes = (Py_ssize_t)((unsigned long long)offset - selected->first);
+    Py_ssize_t sent = head_sent + self->body_bytes;
+    self->sent_bytes = sent;
+    self->moved_bytes = received + sent;
+    self->seconds = now() - began;
+    if ((unsigned long long)offset == end) {
+        count(self, received, sent);
+        return 1;
+    }
+    self->rest_file = file;
+    self->rest_offset = (unsigned long long)offset;
+    self->rest_bytes = end - (unsigned long long)offset;
+    self->unsent = PyBytes_FromStringAndSize(head + head_sent,
+                                             (Py_ssize_t)head_bytes - head_sent);
+    if (self->unsent == NULL)
+        return -1;
+    return 1;
+}

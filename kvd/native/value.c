@@ -1,0 +1,202 @@
+/*
+ * Opening the value of a key: what kvd.store.tree and kvd.store.value do, for the files
+ * of which there is nothing unusual to say.
+ */
+
+#include "fast_path.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#define MAX_PARTS 256
+
+static unsigned long long
+nanoseconds(struct timespec time)
+{
+    return (unsigned long long)time.tv_sec * 1000000000ULL
+        + (unsigned long long)time.tv_nsec;
+}
+
+/* Whether all of a file was written, as kvd.store.unwritten tells it in one call. */
+static int
+is_written(const FastPath *self, int file, const struct stat *status)
+{
+    return status->st_dev == self->device
+        && (!self->finds_unwritten || status->st_size == 0
+            || lseek(file, 0, SEEK_HOLE) == status->st_size);
+}
+
+/*
+ * Open the value of a key, as long as it is a whole one of kvd's, and read what its file
+ * says of it. May wait for the disk.
+ *
+ * Returns FOUND, with a file that the caller closes; ABSENT if there is none; UNUSUAL for
+ * what Python should look at.
+ */
+int
+open_value(const FastPath *self, const char *key, Value *value, Attribute *attribute)
+{
+    int file = open_beneath(self->root, key,
+                            O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (file < 0)
+        return errno == ENOENT || errno == ENOTDIR ? ABSENT : UNUSUAL;
+    struct stat status;
+    ssize_t bytes;
+    if (fstat(file, &status) < 0 || !S_ISREG(status.st_mode)
+        || (bytes = get_attribute(file, attribute->text, sizeof attribute->text)) < 0
+        || (attribute->line_bytes = whole_line(attribute->text, bytes, &status)) == 0
+        || !is_written(self, file, &status)) {
+        close(file);
+        return UNUSUAL;
+    }
+    attribute->bytes = (size_t)bytes;
+    value->file = file;
+    value->device = (unsigned long long)status.st_dev;
+    value->inode = (unsigned long long)status.st_ino;
+    value->size = (unsigned long long)status.st_size;
+    value->changed_ns = nanoseconds(status.st_mtim);
+    value->touched_ns = nanoseconds(status.st_ctim);
+    value->published = status.st_mtim.tv_sec;
+    write_date(value->published_date, value->published);
+    memcpy(value->id, attribute->text + 2, ID_TEXT);
+    value->parts = NULL;
+    return FOUND;
+}
+
+/* Whether a file is the one of a value, and untouched since. */
+int
+is_unchanged(const Value *value, const struct stat *found)
+{
+    return S_ISREG(found->st_mode)
+        && value->device == (unsigned long long)found->st_dev
+        && value->inode == (unsigned long long)found->st_ino
+        && value->size == (unsigned long long)found->st_size
+        && value->changed_ns == nanoseconds(found->st_mtim)
+        && value->touched_ns == nanoseconds(found->st_ctim);
+}
+
+/* What stands between the parts of a reply. */
+static const struct {
+    int status;
+    const char *holes;
+} REPLIES[] = {
+    {200, "diPn"},
+    {206, "diPflsn"},
+    {304, "diP"},
+};
+#define REPLY_KINDS (sizeof REPLIES / sizeof *REPLIES)
+
+static int
+are_parts(PyObject *parts)
+{
+    if (!PyTuple_CheckExact(parts) || PyTuple_Size(parts) != (Py_ssize_t)REPLY_KINDS)
+        return 0;
+    for (Py_ssize_t kind = 0; kind < (Py_ssize_t)REPLY_KINDS; kind++) {
+        PyObject *one = PyTuple_GetItem(parts, kind);
+        Py_ssize_t count = (Py_ssize_t)strlen(REPLIES[kind].holes) + 1;
+        if (!PyTuple_CheckExact(one) || PyTuple_Size(one) != count)
+            return 0;
+        while (count--)
+            if (!PyBytes_CheckExact(PyTuple_GetItem(one, count)))
+                return 0;
+    }
+    return 1;
+}
+
+/*
+ * Find the parts of a value's replies, which depend on its metadata: for each status,
+ * those before the date, the id and so on, and behind the last of these. Python makes
+ * them (kvd.http.templates).
+ *
+ * Returns 1; 0 if Python should look at the value; -1 with an exception.
+ */
+int
+find_parts(FastPath *self, Value *value, const Attribute *attribute)
+{
+    PyObject *lines = PyBytes_FromStringAndSize(
+        attribute->text + attribute->line_bytes,
+        (Py_ssize_t)(attribute->bytes - attribute->line_bytes));
+    if (lines == NULL)
+        return -1;
+    PyObject *parts = PyDict_GetItemWithError(self->parts, lines);
+    if (parts != NULL)
+        Py_INCREF(parts);
+    else if (!PyErr_Occurred()) {
+        parts = PyObject_CallFunctionObjArgs(self->make_parts, lines, NULL);
+        if (parts != NULL && parts != Py_None && !are_parts(parts)) {
+            PyErr_SetString(PyExc_TypeError, "make_parts gave no parts");
+            Py_CLEAR(parts);
+        }
+        if (parts != NULL) {
+            if (PyDict_Size(self->parts) >= MAX_PARTS)
+                PyDict_Clear(self->parts);
+            if (PyDict_SetItem(self->parts, lines, parts) < 0)
+                Py_CLEAR(parts);
+        }
+    }
+    Py_DECREF(lines);
+    if (parts == NULL)
+        return -1;
+    if (parts == Py_None) {
+        Py_DECREF(parts);
+        return 0;
+    }
+    value->parts = parts;
+    return 1;
+}
+
+static size_t
+append_number(char *head, size_t used, unsigned long long number)
+{
+    char digits[20], *end = digits + sizeof digits;
+    const char *start = write_digits(end, number);
+    return append_text(head, used, start, (size_t)(end - start));
+}
+
+/*
+ * Compose the head of a reply. Returns its length; above HEAD_ROOM if it cannot be said:
+ * it is too long, or the value is of the future.
+ */
+size_t
+value_head(FastPath *self, char *head, const Value *value, const Selection *selected,
+           PyObject *tail)
+{
+    const char *date = http_date(self), *hole;
+    size_t kind = 0, used = 0;
+    if (value->published > self->date_second)
+        return HEAD_ROOM + 1;
+    while (kind < REPLY_KINDS && REPLIES[kind].status != selected->status)
+        kind++;
+    if (kind == REPLY_KINDS)
+        return HEAD_ROOM + 1;
+    PyObject *parts = PyTuple_GetItem(value->parts, (Py_ssize_t)kind);
+    Py_ssize_t next = 0;
+    for (hole = REPLIES[kind].holes; *hole; hole++) {
+        used = append(head, used, PyTuple_GetItem(parts, next++));
+        switch (*hole) {
+        case 'd':
+            used = append_text(head, used, date, DATE_BYTES);
+            break;
+        case 'i':
+            used = append_text(head, used, value->id, ID_TEXT);
+            break;
+        case 'P':
+            used = append_text(head, used, value->published_date, DATE_BYTES);
+            break;
+        case 'f':
+            used = append_number(head, used, selected->first);
+            break;
+        case 'l':
+            used = append_number(head, used, selected->first + selected->bytes - 1);
+            break;
+        case 's':
+            used = append_number(head, used, value->size);
+            break;
+        default:
+            used = append_number(head, used, selected->bytes);
+        }
+    }
+    used = append(head, used, PyTuple_GetItem(parts, next));
+    return append(head, used, tail);
+}

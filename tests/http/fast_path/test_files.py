@@ -1,0 +1,285 @@
+"""
+Tests for `kvd.http.fast_path`: values that are sent from their files.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from unittest import mock
+
+from kvd.http.connection import HttpConnection
+from kvd.http.fast_path import REMAINS, SERVED
+from kvd.http.request import FILE_BYTES
+from kvd.net.transport import LOW_ROUND_TRIP_SEND_BUFFER, serve_connection
+from kvd.settings import Limits
+from kvd.store.exchange import is_on_a_disk
+from tests.http.fast_path.cases import FastPathCase, body_of, field, get, head
+from tests.http.fast_path.test_connections import ConnectionCase
+from tests.stepped import Client, connect, tcp_pair
+
+READ_BYTES = 64 * 1024
+"""
+Larger values are sent from their files.
+"""
+
+
+class FileTests(FastPathCase):
+    """
+    A socket with room takes a large value in one event.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.near, self.far = tcp_pair()
+        for end in (self.near, self.far):
+            self.addCleanup(end.close)
+        self.far.setblocking(False)
+
+    def test_any_size(self) -> None:
+        """
+        Around the one where sending from the file begins, too.
+        """
+        for size in (
+            1,
+            4096,
+            16385,
+            READ_BYTES - 1,
+            READ_BYTES,
+            READ_BYTES + 1,
+            99_999,
+        ):
+            body = os.urandom(size)
+            self.keep("k", body)
+            for _ in range(3):
+                reply = self.served(get("k"))
+                assert str(size) == field(reply, "Content-Length")
+                assert body == body_of(reply)
+            assert ("GET", "/k", 200, size) == self.fast_path.report()[:4]
+
+    def test_a_head_needs_no_room(self) -> None:
+        """
+        It says the length.
+        """
+        self.keep("k", bytes(5_000_000))
+        reply = self.served(head("k"))
+
+        assert "5000000" == field(reply, "Content-Length")
+        assert b"" == body_of(reply)
+        assert ("HEAD", "/k", 200, 0) == self.fast_path.report()[:4]
+
+    def test_no_descriptor_stays_open(self) -> None:
+        """
+        When all is sent.
+        """
+        self.keep("k", bytes(READ_BYTES + 1))
+        before = len(os.listdir("/proc/self/fd"))
+        self.served(get("k"))
+
+        assert before == len(os.listdir("/proc/self/fd"))
+
+    def test_what_is_on_the_disk_alone_is_left(self) -> None:
+        """
+        Nobody waits for it here.
+        """
+        self.keep("k", bytes(READ_BYTES + 1))
+        path = os.path.join(self.path, "k")
+        before = len(os.listdir("/proc/self/fd"))
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if not is_on_a_disk(file.fileno()):
+                self.skipTest("the file system is in memory")
+        assert get("k") == self.serve(get("k"))
+        assert before == len(os.listdir("/proc/self/fd"))
+
+    def test_nothing_remains(self) -> None:
+        """
+        Unless it is said.
+        """
+        with self.assertRaises(ValueError):  # noqa: PT027  # trial runs it too
+            self.fast_path.take_remainder()
+
+    def test_a_near_client_gets_a_small_buffer(self) -> None:
+        """
+        As on the ordinary way.
+        """
+        self.keep("k", bytes(READ_BYTES + 1))
+        with mock.patch("kvd.http.templates.LOW_ROUND_TRIP_MICROSECONDS", 10_000_000):
+            self.fast_path = self.make_fast_path(self.listener)
+        self.served(get("k"))
+        sized = self.near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+        assert 2 * LOW_ROUND_TRIP_SEND_BUFFER == sized
+
+
+class RemainingTests(ConnectionCase):
+    """
+    What the socket does not take is sent the ordinary way, from the open file.
+    """
+
+    limits = Limits(reader_seconds=60)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.large = os.urandom(3 * FILE_BYTES + 1)
+        self.keep("k", self.large)
+        self.file = os.path.join(self.path, "k")
+        self.before = len(os.listdir("/proc/self/fd"))
+
+    def connect_over_tcp(self) -> Client:
+        """
+        A client with as much room as is usual.
+        """
+        client = connect(self.reactor, HttpConnection(self.listener), over_tcp=True)
+        self.addCleanup(client.socket.close)
+        return client
+
+    def narrow(self) -> Client:
+        """
+        A client to whom little can be sent ahead.
+        """
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        near.setblocking(False)
+        serve_connection(near, "", HttpConnection(self.listener), self.reactor)
+        return Client(self.reactor, far)
+
+    def assert_closed(self) -> None:
+        """
+        No descriptor of the value is left.
+        """
+        now = len(os.listdir("/proc/self/fd")) - 2 * len(self.process.connections)
+        assert self.before - 2 == now
+
+    def test_the_rest_comes_as_the_client_reads(self) -> None:
+        """
+        Over sockets of any kind, one request after the other.
+        """
+        for to_connect in (self.connect, self.connect_over_tcp, self.narrow):
+            client = to_connect()
+            for request in (get("k"), get("k", b"Connection: close\r\n")):
+                served = self.watched.served
+                reply = client.send(request).receive()
+                assert self.large == body_of(reply)
+                assert served + 1 == self.watched.served
+            assert client.ended
+            entries = self.notes.entries[-2:]
+            told = [(e.method, e.key, e.status, e.body_bytes) for e in entries]
+            assert [("GET", "/k", 200, len(self.large))] * 2 == told
+
+    def test_the_first_bytes_of_a_connection(self) -> None:
+        """
+        May ask for it.
+        """
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        near.setblocking(False)
+        far.sendall(get("k"))
+        serve_connection(near, "", HttpConnection(self.listener), self.reactor)
+        assert self.large == body_of(Client(self.reactor, far).receive())
+
+    def test_what_is_sent_ahead_waits(self) -> None:
+        """
+        And is answered in its turn.
+        """
+        self.keep("small", b"value")
+        client = self.narrow()
+        client.send(get("k"))
+        client.send(get("small") + get("none"))
+        replies = client.receive()
+
+        assert [0, 1] == [replies.count(b"HTTP/1.1 %d " % n) - 1 for n in (404, 200)]
+        assert self.large in replies
+        assert b"\r\n\r\nvalueHTTP/1.1 404 " in replies
+
+    def test_a_replacement_does_not_change_it(self) -> None:
+        """
+        The file is open.
+        """
+        client = self.narrow()
+        client.send(get("k"))
+        self.keep("k", b"other")
+        os.unlink(self.file)
+
+        assert self.large == body_of(client.receive())
+
+    def test_a_client_that_leaves(self) -> None:
+        """
+        Is logged with what it was sent; the file is closed.
+        """
+        client = self.narrow()
+        client.send(get("k"))
+        client.close()
+        self.later(61)
+
+        (entry,) = self.notes.entries
+        assert entry.body_bytes < len(self.large)
+        assert self.before - 2 == len(os.listdir("/proc/self/fd")) - 2 * len(
+            self.process.connections
+        )
+
+    def test_a_client_that_does_not_read(self) -> None:
+        """
+        Is left after a while.
+        """
+        client = self.narrow()
+        client.send(get("k"))
+        self.later(1)
+        assert 2 == len(self.process.connections)
+        # A Unix socket may hold more than is read in a minute.
+        self.later(90)
+        assert len(self.process.connections) < 2
+        assert 1 == len(self.notes.entries)
+
+    def test_a_file_that_is_cut_short(self) -> None:
+        """
+        The client sees that something is missing.
+        """
+        client = self.narrow()
+        client.send(get("k"))
+        os.truncate(self.file, FILE_BYTES)
+        reply = client.receive()
+
+        assert client.ended
+        assert len(body_of(reply)) <= FILE_BYTES
+        (entry,) = self.notes.entries
+        assert entry.body_bytes < len(self.large)
+
+    def test_a_socket_that_is_full(self) -> None:
+        """
+        Not even the head goes out.
+        """
+        client = self.narrow()
+        (connection,) = [
+            one
+            for one in self.process.connections
+            if isinstance(one, HttpConnection)
+            and one.transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            < 10_000
+        ]
+        near = connection.transport.socket
+        filled = 0
+        try:
+            while True:
+                filled += near.send(bytes(1000))
+        except BlockingIOError:
+            pass
+        client.send(get("k"))
+        reply = client.receive()
+
+        assert reply[filled:].startswith(b"HTTP/1.1 200 OK\r\n")
+        assert self.large == body_of(reply[filled:])
+
+    def test_nobody_takes_it(self) -> None:
+        """
+        It is closed before another is.
+        """
+        near, far = self.pair()
+        far.sendall(get("k"))
+        assert SERVED | REMAINS == self.fast_path.serve(near.fileno())
+        far.sendall(get("%6b"))
+        before = len(os.listdir("/proc/self/fd"))
+        self.fast_path.serve(near.fileno())
+        assert before - 1 == len(os.listdir("/proc/self/fd"))
