@@ -252,6 +252,9 @@ class AcceptedTests(AtFirstTests):
         that end are closed.
         """
         only = get("k", b"Connection: close\r\n")
+        for _ in range(2):
+            # Then it is in memory, with a descriptor.
+            self.served(get("k"))
         accepted = self.process.row.words[0]
         existed = set(self.process.connections)
         before = open_sockets()
