@@ -199,14 +199,6 @@ now(void)
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
-/* Of a time that is not before 1970. */
-static inline unsigned long long
-microseconds(struct timespec time)
-{
-    return (unsigned long long)time.tv_sec * 1000000ULL
-        + (unsigned long long)time.tv_nsec / 1000;
-}
-
 /* Add to the head of a reply. Returns its length; above HEAD_ROOM: there was no room. */
 static inline size_t
 append_text(char *head, size_t used, const char *text, size_t size)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.ipc.messages import Exited, Fork, Forked, Load, receive, send
 from kvd.settings import Settings
+from kvd.system.descriptors import raise_descriptor_limit
 from kvd.system.inherited import reset_signals
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ def main(descriptor: int) -> None:
     reset_signals()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    # Set here rather than in each worker, as are the ignored signals: whatever a worker
+    # runs for the first time copies pages that it shared.
+    raise_descriptor_limit()
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)
     loaded = receive(control)

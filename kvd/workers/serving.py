@@ -56,7 +56,7 @@ for each short connection.
 
 # How long to wait for connections that were aborted at the end of draining. Those that
 # remain end with the process.
-BREAK_OFF_SECONDS: Final = 1.0
+ABORT_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,7 @@ class HttpServer:
         for connection in list(process.connections):
             connection.drain(self._fresh_seconds)
         drained = self._drained = Deferred()
-        self._bound = self._reactor.callLater(seconds, self._break_off, seconds)
+        self._bound = self._reactor.callLater(seconds, self._abort_all, seconds)
         self._last_look = self._reactor.callLater(self._fresh_seconds, self._check)
         self._check_drained()
         return drained
@@ -344,7 +344,7 @@ class HttpServer:
                     call.cancel()
             drained.callback(None)
 
-    def _break_off(self, seconds: float) -> None:
+    def _abort_all(self, seconds: float) -> None:
         connections = list(self._process.connections)
         self._log.warn(
             "{count} connections were still busy after {seconds} seconds of"
@@ -353,7 +353,7 @@ class HttpServer:
             seconds=seconds,
         )
         # Aborting takes a turn of the reactor, and the store may owe an answer.
-        self._bound = self._reactor.callLater(BREAK_OFF_SECONDS, self._end_drain)
+        self._bound = self._reactor.callLater(ABORT_SECONDS, self._end_drain)
         for connection in connections:
             connection.abort()
 

@@ -19,7 +19,7 @@ from kvd.http.wire.reader import RequestReader
 from kvd.settings import Limits, Settings, StoreLocation
 from kvd.workers import serving
 from kvd.workers.serving import (
-    BREAK_OFF_SECONDS,
+    ABORT_SECONDS,
     HttpServer,
     check_interval,
     load_plugins,
@@ -278,14 +278,14 @@ class ServingTests(SynchronousTestCase):
 
     def test_draining_is_bounded(self) -> None:
         """
-        What stands still is broken off, and said.
+        A connection that stands still is aborted, and logged.
         """
         client = self.connect().send(BEGUN)
         ended = self.drain(10)
         assert [] == ended
         with capturedLogs() as events:
             self.reactor.advance(10)
-            self.reactor.advance(BREAK_OFF_SECONDS)
+            self.reactor.advance(ABORT_SECONDS)
 
         assert [None] == ended
         assert [1] == [event["count"] for event in events if "count" in event]
@@ -335,7 +335,7 @@ class ServingTests(SynchronousTestCase):
 
     def test_a_mistake_with_one_connection_is_not_the_others(self) -> None:
         """
-        It is broken off; time goes on.
+        It is aborted; time goes on.
         """
         good, bad = self.connect().send(GET[:5]), self.connect().send(GET[:5])
         broken = next(
