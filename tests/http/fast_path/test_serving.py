@@ -80,6 +80,22 @@ class NewConnectionTests(ConnectionCase):
         assert client.ended
         assert [accepted + 1, open_now] == self.process.row.words[:2].tolist()
 
+    def test_a_large_value_is_sent_to_its_end(self) -> None:
+        """
+        By the connection that is made when the socket takes no more at once; it ends
+        with the reply.
+        """
+        large = bytes(3_000_000)
+        self.keep("large", large)
+        client = self.come(get("large", b"Connection: close\r\n"))
+
+        assert large == body_of(client.receive())
+        assert client.ended
+        links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+        opened = [os.readlink(link) for link in links if os.path.lexists(link)]
+        assert not [path for path in opened if path.endswith("/large")]
+        assert (1, 0) == (self.watched.served, self.watched.new)
+
     def test_a_connection_that_stays_is_made_after_its_first_request(self) -> None:
         """
         The next ones are served alike.
