@@ -136,7 +136,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_DECREF(self);
         return NULL;
     }
-    self->buffer = PyMem_Malloc(BUFFER_BYTES + READ_BYTES);
+    self->buffer = PyMem_Malloc(BUFFER_BYTES);
     if (self->buffer == NULL) {
         Py_DECREF(self);
         return PyErr_NoMemory();
