@@ -17,7 +17,7 @@ from kvd.http.connection import HttpConnection
 from kvd.http.fast_path import FastPath
 from kvd.model.keys import Key
 from kvd.settings import Settings
-from kvd.workers.serving import EXCLUSIVE_BATCH, HttpServer
+from kvd.workers.http_server import EXCLUSIVE_BATCH, HttpServer
 from tests.http.fast_path.cases import body_of, field, get, put
 from tests.http.fast_path.test_connections import ConnectionCase
 from tests.stepped import Client
@@ -72,7 +72,7 @@ class NewConnectionTests(ConnectionCase):
         """
         accepted, open_now = self.process.row.words[:2]
         with mock.patch(
-            "kvd.workers.serving.HttpConnection", side_effect=AssertionError
+            "kvd.workers.http_server.HttpConnection", side_effect=AssertionError
         ):
             client = self.come(get("k", b"Connection: close\r\n"))
 
