@@ -281,6 +281,7 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         state.kept,
         state.has_epochs,
         state.file_mode,
+        state.folder_mode,
         process.limits.head_bytes,
         process.limits.target_bytes,
         PLAIN,
@@ -294,6 +295,7 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         templates.make_template,
         templates.make_parts,
         offset_of,
+        state.prune,
         process.clock.seconds,
     )
     state.uploads.made = made.upload_to

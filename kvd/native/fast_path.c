@@ -1,17 +1,17 @@
 /*
- * The fast path: serves a whole small GET or PUT in one call, if it came in one piece
- * and the shape of its head has a template (shape.c).
+ * The fast path: serves a whole GET or PUT in one call, if the shape of its head has a
+ * template (shape.c).
  *
  * A template says what such a head means and what the head of its reply looks like.
  * Python makes it, once for each such shape (kvd/http/templates.py). So nothing is decided
  * here that Python has not decided before for the same bytes. Whatever is not as
  * expected is left to Python, as if nothing had happened: a head without a template, a
- * key of unusual spelling, a second request behind the first, a body that is not
- * complete, a value that has changed, a folder that has to be made, a lock that is
- * held, an error of any kind. So the only error handling here is cleaning up.
+ * key of unusual spelling, a second request behind the first, a body that ends too early,
+ * a value that has changed, a lock that is held, an error of any kind. So the only error
+ * handling here is cleaning up.
  *
- * This file has the Python type and the module; connections.c and serve.c take what
- * arrives, get.c and put.c serve a request. fast_path.h says what each file offers.
+ * This file has the Python type and the module; connections.c, serve.c and partial.c take
+ * what arrives, get.c and put.c serve a request. fast_path.h says what each file offers.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
  */
@@ -35,23 +35,25 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
-        "has_epochs", "mode", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "row", "words",
-        "bucket_of_exponent", "least_exponent", "make_template", "make_parts", "offset_of",
-        "clock", NULL,
+        "has_epochs", "mode", "folder_mode", "head_bytes", "target_bytes", "plain",
+        "sending", "report", "remainder", "row", "words", "bucket_of_exponent",
+        "least_exponent", "make_template", "make_parts", "offset_of", "prune", "clock",
+        NULL,
     };
-    int root, lock, exchanges, finds_unwritten, has_epochs, mode, near_microseconds;
-    int near_buffer_bytes, least_exponent;
+    int root, lock, exchanges, finds_unwritten, has_epochs, mode, folder_mode;
+    int near_microseconds, near_buffer_bytes, least_exponent;
     PyObject *kept, *plain, *report, *rest, *row, *buckets, *make_template, *make_parts;
-    PyObject *offset_of, *clock;
+    PyObject *offset_of, *prune, *clock;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpinnS(nii)OOO(nnnnnnn)O!iOOOO:FastPath", names, &root,
-            &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs, &mode,
-            &head_bytes, &target_bytes, &plain, &file_bytes, &near_microseconds, &near_buffer_bytes,
-            &report, &rest, &row, &accepted, &begun, &done, &bytes_in, &bytes_out,
-            &serving, &latency, &PyTuple_Type, &buckets, &least_exponent, &make_template,
-            &make_parts, &offset_of, &clock))
+            args, keywords, "iippnOpiinnS(nii)OOO(nnnnnnn)O!iOOOOO:FastPath", names,
+            &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
+            &mode, &folder_mode, &head_bytes, &target_bytes, &plain, &file_bytes,
+            &near_microseconds, &near_buffer_bytes, &report, &rest, &row, &accepted,
+            &begun, &done, &bytes_in, &bytes_out, &serving, &latency, &PyTuple_Type,
+            &buckets, &least_exponent, &make_template, &make_parts, &offset_of, &prune,
+            &clock))
         return NULL;
     FastPath *self = (FastPath *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
@@ -102,6 +104,8 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->near_microseconds = near_microseconds;
     self->near_buffer_bytes = near_buffer_bytes;
     self->mode = mode;
+    self->folder_mode = folder_mode;
+    self->most_folders = most_folders();
     self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
     self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);
     self->accepted = accepted;
@@ -118,6 +122,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->make_template = Py_NewRef(make_template);
     self->make_parts = Py_NewRef(make_parts);
     self->offset_of = Py_NewRef(offset_of);
+    self->prune = Py_NewRef(prune);
     self->clock = Py_NewRef(clock);
     if (kept != Py_None && !PyDict_CheckExact(kept)) {
         PyErr_SetString(PyExc_TypeError, "kept is no dict");
@@ -155,6 +160,7 @@ FastPath_traverse(FastPath *self, visitproc visit, void *arg)
     Py_VISIT(self->make_template);
     Py_VISIT(self->make_parts);
     Py_VISIT(self->offset_of);
+    Py_VISIT(self->prune);
     Py_VISIT(self->clock);
     return 0;
 }
@@ -167,6 +173,7 @@ FastPath_clear(FastPath *self)
     Py_CLEAR(self->make_template);
     Py_CLEAR(self->make_parts);
     Py_CLEAR(self->offset_of);
+    Py_CLEAR(self->prune);
     Py_CLEAR(self->clock);
     return 0;
 }
@@ -292,6 +299,8 @@ static PyMethodDef FastPath_methods[] = {
     {"serve_idle", (PyCFunction)FastPath_serve_idle, METH_O, serve_idle_doc},
     {"serve_new", (PyCFunction)FastPath_serve_new, METH_O, serve_new_doc},
     {"accept", (PyCFunction)(void (*)(void))FastPath_accept, METH_FASTCALL, accept_doc},
+    {"serve_rest", (PyCFunction)(void (*)(void))FastPath_serve_rest, METH_FASTCALL,
+     serve_rest_doc},
     {"join", (PyCFunction)FastPath_join, METH_O, join_doc},
     {"take_unsent", (PyCFunction)FastPath_take_unsent, METH_NOARGS, take_unsent_doc},
     {"take_remainder", (PyCFunction)FastPath_take_remainder, METH_NOARGS, take_remainder_doc},
@@ -326,6 +335,8 @@ static PyMethodDef functions[] = {
     {"put_template", put_template, METH_VARARGS,
      "put_template(keep, most_bytes, lines, created_status, created, replaced_status,"
      " replaced)\n\nThe template of a PUT."},
+    {"open_folder", open_folder, METH_VARARGS,
+     "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},
     {"entity_tags", entity_tags, METH_O,
      "entity_tags(value) -> (strong, weak) | None\n\nThe tags of a list."},
     {"fixed_date", fixed_date, METH_O,
@@ -364,6 +375,7 @@ PyInit__fast_path(void)
     PyTypeObject *type = NULL;
     if ((HeadTemplateType = add_type(self, &HeadTemplate_spec)) == NULL
         || (RecentValueType = add_type(self, &RecentValue_spec)) == NULL
+        || (PartialRequestType = add_type(self, &PartialRequest_spec)) == NULL
         || (JoinedType = add_type(self, &Joined_spec)) == NULL
         || (type = add_type(self, &FastPath_spec)) == NULL
         || PyModule_AddIntMacro(self, NOTHING) < 0
@@ -371,7 +383,8 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, CLOSES) < 0
         || PyModule_AddIntMacro(self, QUEUED) < 0
         || PyModule_AddIntMacro(self, LINGERS) < 0
-        || PyModule_AddIntMacro(self, REMAINS) < 0)
+        || PyModule_AddIntMacro(self, REMAINS) < 0
+        || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0)
         Py_CLEAR(self);
     Py_XDECREF((PyObject *)type);
     return self;

@@ -374,9 +374,9 @@ class MistakeTests(ConnectionCase):
             state = self.store.fast_path_state
             made = native(
                 *(state.root, state.lock.descriptor, False, False, 0, None, False),
-                *(0o644, 9000, 9000, b"k", (9000, 0, 0), tuple, tuple),
+                *(0o644, 0o755, 9000, 9000, b"k", (9000, 0, 0), tuple, tuple),
                 *(self.process.row.words, (0, 1, 2, 3, 4, 5, 6), (0,), 0),
-                *(make_template, make_parts, offset_of, self.reactor.seconds),
+                *(make_template, make_parts, offset_of, print, self.reactor.seconds),
             )
             made.upload_to(state.uploads.descriptor)
             return cast(FastPath, made)
