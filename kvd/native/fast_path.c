@@ -37,22 +37,22 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
         "has_epochs", "mode", "folder_mode", "head_bytes", "target_bytes", "plain",
         "sending", "report", "remainder", "row", "words", "bucket_of_exponent",
-        "least_exponent", "make_template", "make_parts", "offset_of", "prune", "clock",
+        "least_exponent", "make_template", "make_parts", "prune", "clock",
         NULL,
     };
     int root, lock, exchanges, finds_unwritten, has_epochs, mode, folder_mode;
     int near_microseconds, near_buffer_bytes, least_exponent;
     PyObject *kept, *plain, *report, *rest, *row, *buckets, *make_template, *make_parts;
-    PyObject *offset_of, *prune, *clock;
+    PyObject *prune, *clock;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiinnS(nii)OOO(nnnnnnn)O!iOOOOO:FastPath", names,
+            args, keywords, "iippnOpiinnS(nii)OOO(nnnnnnn)O!iOOOO:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &mode, &folder_mode, &head_bytes, &target_bytes, &plain, &file_bytes,
             &near_microseconds, &near_buffer_bytes, &report, &rest, &row, &accepted,
             &begun, &done, &bytes_in, &bytes_out, &serving, &latency, &PyTuple_Type,
-            &buckets, &least_exponent, &make_template, &make_parts, &offset_of, &prune,
+            &buckets, &least_exponent, &make_template, &make_parts, &prune,
             &clock))
         return NULL;
     FastPath *self = (FastPath *)PyType_GenericAlloc(type, 0);
@@ -121,7 +121,6 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->rest = Py_NewRef(rest);
     self->make_template = Py_NewRef(make_template);
     self->make_parts = Py_NewRef(make_parts);
-    self->offset_of = Py_NewRef(offset_of);
     self->prune = Py_NewRef(prune);
     self->clock = Py_NewRef(clock);
     if (kept != Py_None && !PyDict_CheckExact(kept)) {
@@ -134,10 +133,9 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->templates = PyDict_New();
     self->older_templates = PyDict_New();
     self->parts = PyDict_New();
-    self->offsets = PyDict_New();
     self->joined = PyDict_New();
     if (!self->nothing || !self->templates || !self->older_templates || !self->parts
-        || !self->offsets || !self->joined) {
+        || !self->joined) {
         Py_DECREF(self);
         return NULL;
     }
@@ -159,7 +157,6 @@ FastPath_traverse(FastPath *self, visitproc visit, void *arg)
     Py_VISIT(self->rest);
     Py_VISIT(self->make_template);
     Py_VISIT(self->make_parts);
-    Py_VISIT(self->offset_of);
     Py_VISIT(self->prune);
     Py_VISIT(self->clock);
     return 0;
@@ -172,7 +169,6 @@ FastPath_clear(FastPath *self)
     Py_CLEAR(self->rest);
     Py_CLEAR(self->make_template);
     Py_CLEAR(self->make_parts);
-    Py_CLEAR(self->offset_of);
     Py_CLEAR(self->prune);
     Py_CLEAR(self->clock);
     return 0;
@@ -193,7 +189,6 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->parts);
     forget_recent(self);
     Py_CLEAR(self->plain_bytes);
-    Py_CLEAR(self->offsets);
     Py_CLEAR(self->bucket_of_exponent);
     Py_CLEAR(self->kept);
     Py_CLEAR(self->nothing);
@@ -335,6 +330,7 @@ static PyMethodDef functions[] = {
     {"put_template", put_template, METH_VARARGS,
      "put_template(keep, most_bytes, lines, created_status, created, replaced_status,"
      " replaced)\n\nThe template of a PUT."},
+    {"offset_of", offset_of, METH_O, "offset_of(key)\n\nSee kvd.store.locks."},
     {"open_folder", open_folder, METH_VARARGS,
      "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},
     {"entity_tags", entity_tags, METH_O,

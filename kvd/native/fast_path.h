@@ -190,9 +190,9 @@ typedef struct {
     PyObject *bucket_of_exponent;
     int least_exponent;
     /* What Python is asked, and what it has answered. */
-    PyObject *report, *rest, *make_template, *make_parts, *offset_of, *prune, *clock;
+    PyObject *report, *rest, *make_template, *make_parts, *prune, *clock;
     PyObject *templates, *older_templates;      /* by shape; see template.c */
-    PyObject *parts, *offsets;
+    PyObject *parts;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
     int has_epochs;             /* see kvd.store.epochs */
     PyObject *nothing;          /* no bytes */
@@ -351,6 +351,10 @@ int open_path(int root, const char *path, int mode);
 int enter_parent(FastPath *self, const char *key, int *is_kept, int *is_missing,
                  struct stat *status);
 PyObject *open_folder(PyObject *module, PyObject *args);
+
+/* offset.c */
+long long lock_offset(const char *key, size_t size);
+PyObject *offset_of(PyObject *module, PyObject *key);
 
 /* publish.c */
 int find_lock(FastPath *self);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <sys/random.h>
 
-#define MAX_OFFSETS 4096
 #define UPLOAD_NAME_BYTES 256       /* with the zero at its end */
 #define MOST_KEPT 65536             /* as kvd.store.tree */
 #define SLASH '\x1f'                /* as kvd.store.uploads writes a key in a name */
@@ -67,30 +66,6 @@ keep(FastPath *self, PyObject *key, const char *upload, int replaced)
     return done;
 }
 
-static int
-lock_offset(FastPath *self, PyObject *key, long long *offset)
-{
-    PyObject *found = PyDict_GetItemWithError(self->offsets, key);
-    if (found != NULL) {
-        *offset = PyLong_AsLongLong(found);
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    if (PyErr_Occurred())
-        return -1;
-    found = PyObject_CallFunctionObjArgs(self->offset_of, key, NULL);
-    if (found == NULL)
-        return -1;
-    *offset = PyLong_AsLongLong(found);
-    int kept = PyErr_Occurred() ? -1 : 0;
-    if (kept == 0) {
-        if (PyDict_Size(self->offsets) >= MAX_OFFSETS)
-            PyDict_Clear(self->offsets);
-        kept = PyDict_SetItem(self->offsets, key, found);
-    }
-    Py_DECREF(found);
-    return kept;
-}
-
 /* Have Python remove folders that were made for a key in vain. */
 static int
 prune(FastPath *self, PyObject *key)
@@ -111,12 +86,11 @@ serve_put(FastPath *self, int socket, const Request *request, PyObject *key)
         .body = request->bytes + request->head_bytes,
         .length = request->size - request->head_bytes,
         .lines = template->lines,
+        .offset = lock_offset(PyBytes_AsString(key), (size_t)PyBytes_Size(key)),
     };
     int replaced, is_made;
     if (self->uploads < 0 || new_id(self, id) < 0)
         return 0;
-    if (lock_offset(self, key, &upload.offset) < 0)
-        return -1;
     if (self->kept != NULL) {
         int is_kept = PyDict_Contains(self->kept, key);
         if (is_kept < 0)

@@ -397,17 +397,6 @@ class InTheWayTests(FastPathCase):
                 shutil.rmtree(self.path_of(f".kvd/{name}"))
         self.assert_left(put("k", b"v"))
 
-    def test_many_keys_are_locked(self) -> None:
-        """
-        More than are remembered.
-        """
-        self.place("none")
-        for number in range(5000):
-            request = put(f"none/{number}", b"")
-            assert request == self.serve(request)
-        self.served(put("k", b"v"))
-        self.while_locked(Key(b"k"), lambda: self.assert_left(put("k", b"v")))
-
     def test_there_is_no_folder_of_uploads_yet(self) -> None:
         """
         The ordinary way makes it. From then on, none is left alone; a store that was
