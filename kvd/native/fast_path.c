@@ -1,17 +1,18 @@
 /*
- * The fast path: serves a whole GET or PUT in one call, if the shape of its head has a
- * template (shape.c).
+ * The fast path: serves a whole GET, HEAD or PUT in one call, if the shape of its head has
+ * a template (shape.c).
  *
  * A template says what such a head means and what the head of its reply looks like.
  * Python makes it, once for each such shape (kvd/http/templates.py). So nothing is decided
  * here that Python has not decided before for the same bytes. Whatever is not as
  * expected is left to Python, as if nothing had happened: a head without a template, a
  * key of unusual spelling, a second request behind the first, a body that ends too early,
- * a value that has changed, a lock that is held, an error of any kind. So the only error
- * handling here is cleaning up.
+ * a file that others have written, a lock that is held, an error of any kind. So the only
+ * error handling here is cleaning up.
  *
  * This file has the Python type and the module; connections.c, serve.c and partial.c take
- * what arrives, get.c and put.c serve a request. fast_path.h says what each file offers.
+ * what arrives, get.c and put.c serve a request; value.c opens a value, file.c sends it, and
+ * recent.c keeps small ones in memory. fast_path.h says what each file offers.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
  */
@@ -59,6 +60,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (self == NULL)
         return NULL;
     self->rest_file = -1;
+    self->may_block = 1;
     if (PyObject_GetBuffer(row, &self->row, PyBUF_WRITABLE) < 0) {
         Py_DECREF(self);
         return NULL;
