@@ -296,7 +296,7 @@ class AcceptedTests(AtFirstTests):
             served = self.watched.new
             for _ in range(count):
                 self.queue(get("k", b"Connection: close\r\n"))
-            with mock.patch("kvd.workers.serving.UNINTERRUPTED", uninterrupted):
+            with mock.patch("kvd.workers.http_server.UNINTERRUPTED", uninterrupted):
                 self.reactor.settle(1)
 
             assert served + count == self.watched.new
