@@ -42,7 +42,7 @@ from kvd.ipc.messages import (
 from kvd.log.limiting import Limited, in_reactor
 from kvd.net.reactor import install
 from kvd.settings import Settings
-from kvd.workers.serving import HttpServer, LoadedPlugins
+from kvd.workers.http_server import HttpServer, LoadedPlugins
 
 
 def run(

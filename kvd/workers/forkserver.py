@@ -29,7 +29,7 @@ from kvd.system.descriptors import raise_descriptor_limit
 from kvd.system.inherited import reset_signals
 
 if TYPE_CHECKING:
-    from kvd.workers.serving import LoadedPlugins
+    from kvd.workers.http_server import LoadedPlugins
 
 # The supervisor's module path, so that the fork server finds the same modules from any
 # folder. Relative entries are resolved now, while the supervisor's folder exists.
@@ -105,7 +105,7 @@ def import_for(settings: Settings) -> LoadedPlugins:
 
     import kvd.workers.child  # noqa: F401
     from kvd.dispatch.gate import load_before_forks
-    from kvd.workers.serving import load_plugins
+    from kvd.workers.http_server import load_plugins
 
     parts = load_plugins(settings)
     load_before_forks(settings.policy)

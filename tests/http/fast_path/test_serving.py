@@ -17,7 +17,7 @@ from kvd.http.connection import HttpConnection
 from kvd.http.fast_path import SERVED, FastPath
 from kvd.model.keys import Key
 from kvd.settings import Settings
-from kvd.workers.serving import EXCLUSIVE_BATCH, HttpServer
+from kvd.workers.http_server import EXCLUSIVE_BATCH, HttpServer
 from tests.http.fast_path.cases import body_of, field, get, put
 from tests.http.fast_path.test_connections import ConnectionCase
 from tests.stepped import Client
@@ -72,13 +72,29 @@ class NewConnectionTests(ConnectionCase):
         """
         accepted, open_now = self.process.row.words[:2]
         with mock.patch(
-            "kvd.workers.serving.HttpConnection", side_effect=AssertionError
+            "kvd.workers.http_server.HttpConnection", side_effect=AssertionError
         ):
             client = self.come(get("k", b"Connection: close\r\n"))
 
         assert b"value" == body_of(client.receive())
         assert client.ended
         assert [accepted + 1, open_now] == self.process.row.words[:2].tolist()
+
+    def test_a_large_value_is_sent_to_its_end(self) -> None:
+        """
+        By the connection that is made when the socket takes no more at once; it ends
+        with the reply.
+        """
+        large = bytes(3_000_000)
+        self.keep("large", large)
+        client = self.come(get("large", b"Connection: close\r\n"))
+
+        assert large == body_of(client.receive())
+        assert client.ended
+        links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+        opened = [os.readlink(link) for link in links if os.path.lexists(link)]
+        assert not [path for path in opened if path.endswith("/large")]
+        assert (1, 0) == (self.watched.served, self.watched.new)
 
     def test_a_connection_that_stays_is_made_after_its_first_request(self) -> None:
         """

@@ -1,5 +1,5 @@
 """
-Tests for `kvd.workers.serving`.
+Tests for `kvd.workers.http_server`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from kvd.errors import StoreUnusable
 from kvd.http.record import read_record
 from kvd.http.wire.reader import RequestReader
 from kvd.settings import Limits, Settings, StoreLocation
-from kvd.workers import serving
-from kvd.workers.serving import (
+from kvd.workers import http_server
+from kvd.workers.http_server import (
     ABORT_SECONDS,
     HttpServer,
     check_interval,
@@ -52,7 +52,7 @@ class ServingTests(SynchronousTestCase):
             3,
             self.reactor,
         )
-        with mock.patch("kvd.workers.serving.Writer", InlineWriter):
+        with mock.patch("kvd.workers.http_server.Writer", InlineWriter):
             self.server.start()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
@@ -365,7 +365,7 @@ class LoadedPluginsTests(SynchronousTestCase):
         self.addCleanup(reactor.dispose)
         settings = Settings(store=StoreLocation("null", ""))
         parts = load_plugins(settings)
-        self.patch(serving, "load_plugins", None)
+        self.patch(http_server, "load_plugins", None)
         started = HttpServer(settings, 0, reactor, parts=parts)
         started.start()
 
