@@ -178,7 +178,7 @@ class Settings:
     fast_path: bool = True
     """Whether the compiled fast path serves small requests where possible."""
     control: str | None = "auto"
-    """An absolute path, ``auto`` for `kvd.admin.control.places`, or None."""
+    """An absolute path, ``auto`` for `kvd.admin.control.locations`, or None."""
     status: Address | None = None
     """The address of the status site; None: there is none."""
     drain_seconds: float = 10.0

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from kvd.admin.control.asking import ControlSocket
-from kvd.admin.control.places import find_control
+from kvd.admin.control.locations import find_control
 from kvd.cli.errors import NoAnswer, Refused
 from kvd.cli.output import is_terminal, standard_output
 from kvd.errors import ChangeImpossible, ControlUnusable

@@ -87,7 +87,7 @@ def _written(path: str) -> str:
 
 class _Fetch:
     """
-    One download, resumed where a connection broke off.
+    One download, resumed where its connection was lost.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class _Fetch:
             if etag is None:
                 raise
             raise BrokenOff(
-                "The connection broke off, and the value was replaced or removed"
+                "The connection was lost, and the value was replaced or removed"
                 " before the rest of it could be fetched."
             ) from error
 

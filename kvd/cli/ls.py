@@ -23,7 +23,7 @@ from kvd.model.keys import escape
     "--unsorted",
     is_flag=True,
     help="In no particular order and in one reply. This is faster where a folder has"
-    " tens of thousands of keys, but breaks off if it is not read for a minute.",
+    " tens of thousands of keys, but ends early if it is not read for a minute.",
 )
 @click.option("-l", "--long", is_flag=True, help="Show size, time and entity tag too.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line.")

@@ -50,7 +50,7 @@ Exit statuses:
   2  the command line is wrong
   3  there is no such value
   4  the value is not the expected one (--create, --if-match)
-  5  kvd did not answer, broke off, or another program answers there
+  5  kvd did not answer, closed early, or another program answers there
 With several keys or files, all are tried, and the first failure counts.
 """
 

@@ -33,7 +33,7 @@ The most that kvd lists in a page.
 
 PAGE_TRIES: Final = 3
 """
-How often a page is retried after its connection broke off.
+How often a page is retried after its connection was lost.
 """
 
 _PROBLEM_BYTES: Final = 64 * 1024
@@ -204,8 +204,9 @@ class Client:
         All keys below a prefix in the order of their bytes, page by page.
 
         Take as long as you like for each key: no reply is held open meanwhile. A page
-        that breaks off is retried. For each page the daemon reads the whole folder that
-        the keys are in, so `list` is faster where a folder has tens of thousands.
+        whose connection is lost is retried. For each page the daemon reads the whole
+        folder that the keys are in, so `list` is faster where a folder has tens of
+        thousands.
 
         Args:
             prefix: Whole segments; a slash at the end makes no difference.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from twisted.logger import Logger
 
-from kvd.admin.control.places import control_path, make_control_folder
+from kvd.admin.control.locations import control_path, make_control_folder
 from kvd.daemon.systemd.sockets import Inherited, adopt
 from kvd.errors import AddressUnusable
 from kvd.net.listening import ListenerGroup, open_group

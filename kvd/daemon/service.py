@@ -29,7 +29,7 @@ from kvd.system.descriptors import check_descriptor_limit, raise_descriptor_limi
 from kvd.system.inherited import reset_signals
 from kvd.system.privileges import user_to_be
 from kvd.workers.changes import ROWS
-from kvd.workers.serving import load_store
+from kvd.workers.http_server import load_store
 
 __all__ = ["Options", "makeService"]
 

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from kvd.admin.control.status import WorkerState
 from kvd.daemon.base import ServingService
 from kvd.system.signals import end_once
-from kvd.workers.serving import HttpServer
+from kvd.workers.http_server import HttpServer
 
 _log = Logger()
 

@@ -1,19 +1,20 @@
 """
 Connections on their way from the supervisor to one worker.
 
-They travel in batches. With every batch the supervisor adds one credit to a counter
-(an eventfd that both hold), and the worker takes one off before it touches the batch:
-the process that takes a credit has the batch. So the supervisor can revoke a batch that
-a worker has not touched yet, because it is dead, stopped or slow, and give it to
-another worker; two processes never read from the same connection. The supervisor keeps
-its own descriptor of each connection until the worker is done with the batch: closing
-one of two descriptors tells the client nothing.
+The supervisor sends them in batches. With every batch it adds one credit to a counter
+(an eventfd that both processes hold), and the worker takes a credit before it uses the
+batch: the process that takes the credit owns the batch. So the supervisor can revoke a
+batch that a worker has not taken yet, because the worker is dead, stopped or slow, and
+give it to another worker; two processes never read from the same connection. The
+supervisor keeps its own descriptor of each connection until the worker has acknowledged
+the batch. The client does not notice when one of two descriptors is closed.
 
-The worker acknowledges a batch on the scoreboard, which wakes nobody. The supervisor
-reads it when it dispatches the next connections, or looks for late batches. Only where
-it might wait for that, because the worker has many batches or the batch was revoked,
-the worker sends a message too. (A message for each batch cost a connection that came
-alone as much as its hand-over: the supervisor woke for it.)
+The worker acknowledges a batch on the scoreboard, which wakes no process. The
+supervisor reads the scoreboard when it dispatches the next connections, and when it
+looks for late batches. If the supervisor might otherwise wait, because the worker has
+many batches or one was revoked, the worker sends a message too. (With a message for
+each batch, the supervisor woke up for it, which cost as much as the hand-over of a
+single connection.)
 
 ============ ================================= ======================================
 a batch      means                             next
@@ -21,14 +22,14 @@ a batch      means                             next
 sent         sent, with a credit               taken, or revoked
 taken        the worker took the credit        acknowledged, or refused
 revoked      the supervisor took the credit    acknowledged (the worker found none)
-refused      given back by the worker          sent again, to whichever worker
+refused      given back by the worker          sent again, to any worker
 acknowledged the supervisor closes its copies
 ============ ================================= ======================================
 
-Credits on the counter are all alike. That is enough, because a worker takes batches
-in order: if two credits are left, they are those of the last two batches. For the same
-reason the supervisor sends nothing to a worker that has yet to find that batches were
-revoked: it would take the credits of newer ones for them.
+All credits are equal. That is enough, because a worker takes batches in order: if two
+credits are left, they belong to the last two batches. For the same reason the
+supervisor sends nothing to a worker that has not yet noticed that batches were revoked:
+the worker would take the credits of newer batches for the revoked ones.
 """
 
 from __future__ import annotations
@@ -47,25 +48,25 @@ _DESCRIPTOR: Final = itemgetter(0)
 
 MAX_WAITING: Final = 128
 """
-A worker with this many unacknowledged connections is passed over. A worker with time
-to spare has far fewer; more would wait for it while others might be idle.
+A worker with this many unacknowledged connections gets no more. A worker that is not
+overloaded has far fewer; more would wait for it while others might be idle.
 """
 
 ASK_WAITING: Final = MAX_WAITING // 2
 """
-With this many unacknowledged connections a worker is asked to acknowledge by message.
+A worker with this many unacknowledged connections is asked to acknowledge by message.
 """
 
 BLOCKED_SECONDS: Final = 0.05
 """
-A worker that could not take a batch is passed over for this time.
+A worker that could not take a batch gets none for this time.
 """
 
 
 Accepted = tuple[int, int]
 """
-A connection that nobody has looked at, as it is handed over: a descriptor, and the
-family of its address. This process owns the descriptor, the only one or one of two.
+A connection that was accepted and not read from: its descriptor and its address family.
+This process owns the descriptor; a worker may own another one.
 """
 
 
@@ -84,9 +85,9 @@ class HandOver:
     def __init__(self, channel: Channel, numbers: Iterator[int]) -> None:
         """
         Args:
-            channel: Of a worker that is ready.
-            numbers: Gives each batch of the daemon a greater number. So what an earlier
-                process has written into the worker's row is about none of these.
+            channel: To a worker that is ready.
+            numbers: Gives each batch of the daemon a greater number, so that no batch
+                has a number that an earlier process wrote into the worker's row.
         """
         self._channel = channel
         self._numbers = numbers
@@ -97,9 +98,9 @@ class HandOver:
         self._revoked = 0
         self._blocked_until = 0.0
         self.leaving = False
-        """Whether the worker is to get no more."""
+        """Whether the worker gets no more connections."""
         self.waiting = 0
-        """How many connections are on their way."""
+        """The number of connections on their way."""
         channel.send(Credits(), [self._credits])
 
     def is_open(self, now: float) -> bool:
@@ -120,13 +121,13 @@ class HandOver:
         Send a batch.
 
         Args:
-            connections: At most `MAX_DESCRIPTORS`, of one family; owned by
-                this if they are sent.
-            now: The time.
-            asks: Whether the worker is to acknowledge it by message in any case.
+            connections: At most `MAX_DESCRIPTORS`, of one address family; owned by
+                this object if they are sent.
+            now: The time. asks: Whether the worker has to acknowledge the batch by
+            message in any case.
 
         Returns:
-            Whether it is on its way; if not, the worker is not open for a while.
+            Whether the batch was sent; if not, the worker is not open for a while.
         """
         assert len(connections) <= MAX_DESCRIPTORS
         assert not self._revoked
@@ -138,7 +139,7 @@ class HandOver:
             connections[0][1],
             asks or self.waiting + count >= ASK_WAITING,
         )
-        # First, so that the worker never finds a batch before its credit.
+        # First, so that the worker never receives a batch before its credit.
         os.eventfd_write(self._credits, 1)
         if not self._channel.offer(message, list(map(_DESCRIPTOR, connections))):
             os.eventfd_read(self._credits)
@@ -150,17 +151,17 @@ class HandOver:
 
     def written(self, done: int, refused: int) -> None:
         """
-        The scoreboard says which batch the worker is done with, and which it has
+        The scoreboard says up to which batch the worker is done, and which one it
         refused last; see `Scoreboard.batches`.
         """
-        # Another refusal is on its way; until it is here, nobody knows which of the
-        # batches up to `done` are meant.
+        # If another refusal is on its way, it is not known yet which of the batches up
+        # to `done` were taken.
         if refused <= self._refused:
             self.acknowledged(done)
 
     def acknowledged(self, number: int) -> None:
         """
-        The worker is done with all batches up to this one.
+        The worker has taken all batches up to this one.
         """
         while self._batches and self._batches[0].number <= number:
             batch = self._batches.popleft()
@@ -175,7 +176,7 @@ class HandOver:
         The worker gives a batch back.
 
         Returns:
-            The connections in it; the caller's.
+            Its connections, which the caller owns.
         """
         self.acknowledged(number - 1)
         batch = self._batches.popleft()
@@ -187,7 +188,7 @@ class HandOver:
 
     def oldest(self) -> float | None:
         """
-        Since when the oldest batch is on its way; None if there is none.
+        When the oldest batch on its way was sent; None if there is none.
         """
         for batch in self._batches:
             if batch.connections:
@@ -199,7 +200,7 @@ class HandOver:
         Take back the batches for which the worker has taken no credit.
 
         Returns:
-            The connections; the caller's.
+            Their connections, which the caller owns.
         """
         credits = 0
         while True:
@@ -217,11 +218,11 @@ class HandOver:
 
     def close(self) -> list[Accepted]:
         """
-        The worker is gone.
+        The worker is lost.
 
         Returns:
-            The connections that it had not taken; the caller's. Those that it had
-            are closed: it may have read from them.
+            The connections that it had not taken, which the caller owns. Those that it
+            had taken are closed: it may have read from them.
         """
         untaken = self.revoke()
         for batch in self._batches:

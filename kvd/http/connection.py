@@ -159,7 +159,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
                 run_queue.add(self._resume)
 
     def _resume(self) -> None:
-        # It may have been broken off meanwhile.
+        # It may have been aborted meanwhile.
         if self._state is State.SLICE:
             self._receive()
             self.advance()

@@ -185,7 +185,7 @@ class ConnectionLifecycle:
         """
         if self._state in ENDING:
             return
-        if not self._may_hear_more():
+        if not self._may_receive_more():
             self._wait(State.CLOSING)
             self.transport.loseConnection()
             return
@@ -194,7 +194,7 @@ class ConnectionLifecycle:
         self._wait(State.LINGER if self.transport.is_delivered() else State.CLOSING)
         self.transport.loseWriteConnection()
 
-    def _may_hear_more(self) -> bool:
+    def _may_receive_more(self) -> bool:
         if self._input is Input.ENDED:
             return False
         return (

@@ -352,7 +352,7 @@ class RequestHandler:
 
     def fail(self, error: BaseException) -> None:
         """
-        Reply with what went wrong, or break off if the reply has begun.
+        Reply with what went wrong, or abort the connection if the reply has begun.
         """
         if not isinstance(error, KvdError):
             self._log.failure("a request failed", failure=Failure(error))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from types import ModuleType
 from typing import Final, cast
@@ -99,17 +100,19 @@ class _Templates:
         _, tail = reply_parts(
             200, [], close=not request.keep_alive, minor=request.minor
         )
-        refusal = absence(_SOME_KEY)
-        line, fields = _up_to_length(refusal.status, refusal_fields(refusal))
-        body = problem(refusal.status, refusal.sentence)
-        before, _, behind = body.partition(_SOME_KEY)
+        conditions = operation.conditions
         return self.native.get_template(
             not operation.body,
             request.keep_alive,
             operation.body and operation.ranges,
-            _outcomes(operation.conditions),
+            _outcomes(
+                conditions.if_match is not None,
+                conditions.if_none_match is not None,
+                conditions.if_modified_since is not None,
+                conditions.if_unmodified_since is not None,
+            ),
             tail,
-            (line, fields, before, behind),
+            _missing(),
         )
 
     def _template_of_put(self, operation: Put, request: Request) -> object:
@@ -193,41 +196,50 @@ def _pieces(status: int, fields: Fields, *numbers: int) -> tuple[bytes, ...]:
     return line, before_id, before_date, rest, *behind
 
 
-def _outcomes(conditions: Conditions) -> tuple[int, ...]:
+# A client that sends another shape of head each time has a template made each time, so
+# what is the same in many is kept.
+
+
+@cache
+def _missing() -> tuple[bytes, bytes, bytes, bytes]:
+    """
+    The reply where there is no value: its head up to the date and from there up to the
+    length, and its body up to the key and from there on.
+    """
+    refusal = absence(_SOME_KEY)
+    line, fields = _up_to_length(refusal.status, refusal_fields(refusal))
+    before, _, behind = problem(refusal.status, refusal.sentence).partition(_SOME_KEY)
+    return line, fields, before, behind
+
+
+@cache
+def _outcomes(*given: bool) -> tuple[int, ...]:
     """
     What a GET with some conditions is answered, whatever they name: a status for each
     set of them that holds; 0 for a refusal, which is left to Python.
 
-    The index has a bit for each condition that holds, the highest first: If-Match,
-    If-None-Match (the value has one of its tags), If-Modified-Since (the value is not
-    newer), If-Unmodified-Since.
+    Args:
+        given: Whether there is an If-Match, an If-None-Match, an If-Modified-Since, an
+            If-Unmodified-Since. The index of a status has a bit for each that holds
+            (the value has one of the tags, or is not newer), the highest for the first.
     """
     return tuple(
-        _outcome(conditions, *holding) for holding in product((False, True), repeat=4)
+        _outcome(given, holding) for holding in product((False, True), repeat=4)
     )
 
 
-def _outcome(
-    conditions: Conditions,
-    match: bool,
-    none_match: bool,
-    modified_since: bool,
-    unmodified_since: bool,
-) -> int:
-    def tags(given: EntityTags | None, holds: bool) -> EntityTags | None:
-        return given and EntityTags(any=holds)
-
-    def date(given: int | None, holds: bool) -> int | None:
-        return None if given is None else 0 if holds else -1
-
-    held = Conditions(
-        tags(conditions.if_match, match),
-        tags(conditions.if_none_match, none_match),
-        date(conditions.if_modified_since, modified_since),
-        date(conditions.if_unmodified_since, unmodified_since),
+def _outcome(given: tuple[bool, ...], holding: tuple[bool, ...]) -> int:
+    tags = [EntityTags(any=holds) for holds in holding[:2]]
+    dates = [0 if holds else -1 for holds in holding[2:]]
+    conditions = Conditions(
+        tags[0] if given[0] else None,
+        tags[1] if given[1] else None,
+        dates[0] if given[2] else None,
+        dates[1] if given[3] else None,
     )
+    info = ValueInfo(Key(b""), 0, _SOME_ID, 0.0)
     try:
-        return 304 if held.is_unchanged(ValueInfo(Key(b""), 0, _SOME_ID, 0.0)) else 200
+        return 304 if conditions.is_unchanged(info) else 200
     except PreconditionFailed:
         return 0
 

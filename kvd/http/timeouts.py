@@ -9,8 +9,8 @@ HEAD           408, closed
 BODY           408, upload discarded, closed
 STORE          (the store has bounds of its own)
 SLICE          (kvd is slow then, not the client)
-SENDING        broken off
-CLOSING        broken off
+SENDING        aborted
+CLOSING        aborted
 LINGER         closed
 =============  =================================
 

@@ -12,10 +12,19 @@
 #include <unistd.h>
 
 #define LATEST_SECOND 253402300799LL    /* 9999-12-31T23:59:59Z, as kvd.store.value */
+#define AHEAD_SECONDS 2             /* as kvd.store.epochs */
 /* From Linux 6.13, newer than many headers. The number is the same except on alpha. */
 #define SYS_GETXATTRAT 464
 
 static const char ATTRIBUTE_NAME[] = "user.kvd";
+
+/* Of a time that is not before 1970. */
+static unsigned long long
+microseconds(struct timespec time)
+{
+    return (unsigned long long)time.tv_sec * 1000000ULL
+        + (unsigned long long)time.tv_nsec / 1000;
+}
 
 /*
  * The first line of an attribute, as kvd.store.attribute writes it. Returns its
@@ -147,7 +156,8 @@ has_value(int folder, const char *name, unsigned long long *published_us, long *
     if (line == 0 || !is_metadata(text + line, text + size))
         return -1;
     *published_us = microseconds(status.st_mtim);
-    *epoch = status.st_atim.tv_sec == status.st_mtim.tv_sec ? status.st_atim.tv_nsec : 0;
+    *epoch = status.st_atim.tv_sec == status.st_mtim.tv_sec + AHEAD_SECONDS
+        ? status.st_atim.tv_nsec : 0;
     *bytes = (unsigned long long)status.st_size;
     return 1;
 }
@@ -171,8 +181,11 @@ seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
     size += (size_t)PyBytes_Size(lines);
     times[1].tv_sec = (time_t)(published_us / 1000000);
     times[1].tv_nsec = (long)(published_us % 1000000) * 1000;
-    times[0].tv_sec = times[1].tv_sec;
-    times[0].tv_nsec = epoch ? epoch : times[1].tv_nsec;
+    times[0] = times[1];
+    if (epoch) {
+        times[0].tv_sec += AHEAD_SECONDS;
+        times[0].tv_nsec = epoch;
+    }
     return fsetxattr(file, ATTRIBUTE_NAME, text, size, 0) < 0 ? -1
         : futimens(file, times);
 }

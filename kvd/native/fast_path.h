@@ -16,8 +16,8 @@
 #define BUFFER_BYTES (64 * 1024)
 /* Longer heads are not looked up, so that they do not fill the table. */
 #define MAX_HEAD_BYTES 1024
-/* Larger values are sent from their files. */
-#define READ_BYTES (64 * 1024)
+/* Larger values are sent from their files; see get.c. */
+#define READ_BYTES 1024
 #define FOLDERS 16
 /* Longer keys are Python's. */
 #define MAX_KEY_BYTES 512
@@ -140,9 +140,11 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     int busy;                   /* whether a request is being served */
+    int may_block;              /* whether its socket may be a blocking one */
     int root, lock, uploads, exchanges, mode;
     dev_t device;               /* of the root */
     int finds_unwritten;        /* whether its file system tells what was never written */
+    int is_all_in_memory;       /* whether it does not tell what is in memory */
     const char *plain;          /* the bytes of a key that a sentence repeats as they are */
     PyObject *plain_bytes;
     /* What is sent of a file at once; the buffer of a socket whose peer is so near. */
@@ -195,14 +197,6 @@ now(void)
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
-
-/* Of a time that is not before 1970. */
-static inline unsigned long long
-microseconds(struct timespec time)
-{
-    return (unsigned long long)time.tv_sec * 1000000ULL
-        + (unsigned long long)time.tv_nsec / 1000;
 }
 
 /* Add to the head of a reply. Returns its length; above HEAD_ROOM: there was no room. */
@@ -282,8 +276,8 @@ size_t value_head(FastPath *self, char *head, const Value *value,
                   const Selection *selected, PyObject *tail);
 
 /* file.c */
-int send_file(FastPath *self, int socket, int file, const Selection *selected, char *head,
-              size_t head_bytes, Py_ssize_t received, double began);
+int send_file(FastPath *self, int socket, Value *value, const Selection *selected,
+              char *head, size_t head_bytes, Py_ssize_t received, double began);
 void drop_rest(FastPath *self);
 
 /* recent.c */
@@ -291,7 +285,7 @@ extern PyTypeObject *RecentValueType;
 extern PyType_Spec RecentValue_spec;
 RecentValue *find_recent(FastPath *self, PyObject *key);
 int was_read(FastPath *self, PyObject *key, const Value *value);
-int keep_recent(FastPath *self, PyObject *key, Value *value, const char *body);
+int keep_recent(FastPath *self, PyObject *key, Value *value, PyObject *body);
 void forget_recent(FastPath *self);
 
 /* put.c */

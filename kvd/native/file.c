@@ -16,13 +16,21 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+/* What is sent without a question whether it is in memory, as kvd.http.methods.get reads
+   it, and into whatever buffer a socket has. */
+#define AT_ONCE_BYTES (64 * 1024)
+
 /* Whether a byte of a file seems to be in memory, as kvd.net.readahead asks it. */
 static int
-is_in_memory(int file, unsigned long long offset)
+is_in_memory(FastPath *self, int file, unsigned long long offset)
 {
     char byte;
     struct iovec where = {&byte, 1};
-    return preadv2(file, &where, 1, (off_t)offset, RWF_NOWAIT) >= 0 || errno != EAGAIN;
+    if (self->is_all_in_memory || preadv2(file, &where, 1, (off_t)offset, RWF_NOWAIT) >= 0)
+        return 1;
+    /* Of tmpfs, which is in memory, or another that cannot say. */
+    self->is_all_in_memory = errno == EOPNOTSUPP;
+    return errno != EAGAIN;
 }
 
 /*
@@ -57,38 +65,43 @@ drop_rest(FastPath *self)
 }
 
 /*
- * Send a head and a part of a file, of which this takes care. What the socket does not take now is
- * left as `unsent` and `rest_file`; then nothing is counted yet.
+ * Send a head and a part of a value's file. What the socket does not take now is left as
+ * `unsent` and `rest_file`; then nothing is counted yet.
  *
  * Returns 1; 0 if the file has to be read from a disk first, so that the request is
  * Python's; -1 with an exception.
  */
 int
-send_file(FastPath *self, int socket, int file, const Selection *selected, char *head,
-          size_t head_bytes, Py_ssize_t received, double began)
+send_file(FastPath *self, int socket, Value *value, const Selection *selected,
+          char *head, size_t head_bytes, Py_ssize_t received, double began)
 {
     off_t offset = (off_t)selected->first;
-    unsigned long long end = selected->first + selected->bytes;
+    int file = value->file, is_there = 1, yes = 1;
+    unsigned long long end = selected->first + selected->bytes, rest = 0;
     size_t most = (size_t)Py_MIN(selected->bytes, (unsigned long long)self->file_bytes);
-    int is_short = selected->bytes <= READ_BYTES, is_there, yes = 1;
     ssize_t head_sent = -1;
     Py_BEGIN_ALLOW_THREADS
-    /* The ordinary way too reads so little without asking. */
-    is_there = is_short
-        || (is_in_memory(file, selected->first + most - 1)
-            && is_in_memory(file, selected->first));
-    if (is_there) {
-        if (!is_short)
+    if (most > AT_ONCE_BYTES) {
+        /* The end first, as reading ahead has mostly brought the beginning. */
+        is_there = is_in_memory(self, file, selected->first + most - 1)
+            && is_in_memory(self, file, selected->first);
+        if (is_there)
             fit_buffer(self, socket);
-        /* A socket that was only just accepted may be a blocking one. */
-        ioctl(socket, FIONBIO, &yes);
-        head_sent = send(socket, head, head_bytes, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
+    }
+    if (is_there) {
+        if (self->may_block)
+            ioctl(socket, FIONBIO, &yes);
+        head_sent = send(socket, head, head_bytes,
+                         MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
         if (head_sent == (ssize_t)head_bytes)
             /* Whatever fails here fails again when Python tries. */
             (void)!sendfile(socket, file, &offset, most);
+        rest = end - (unsigned long long)offset;
+        if (rest == 0) {
+            close(file);
+            value->file = -1;
+        }
     }
-    if (!is_there || (unsigned long long)offset == end)
-        close(file);
     Py_END_ALLOW_THREADS
     if (!is_there)
         return 0;
@@ -99,16 +112,17 @@ send_file(FastPath *self, int socket, int file, const Selection *selected, char 
     self->sent_bytes = sent;
     self->moved_bytes = received + sent;
     self->seconds = now() - began;
-    if ((unsigned long long)offset == end) {
+    if (rest == 0) {
         count(self, received, sent);
         return 1;
     }
-    self->rest_file = file;
-    self->rest_offset = (unsigned long long)offset;
-    self->rest_bytes = end - (unsigned long long)offset;
     self->unsent = PyBytes_FromStringAndSize(head + head_sent,
                                              (Py_ssize_t)head_bytes - head_sent);
     if (self->unsent == NULL)
         return -1;
+    self->rest_file = file;
+    self->rest_offset = (unsigned long long)offset;
+    self->rest_bytes = rest;
+    value->file = -1;
     return 1;
 }

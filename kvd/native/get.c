@@ -1,6 +1,10 @@
 /*
  * GET and HEAD: a value that is in memory, one that is read, one that is sent from its
  * file, or none.
+ *
+ * To send from a file takes a system call more than to read it and send that, but copies
+ * nothing. Of 100 bytes on tmpfs it costs 0.7 us more, of 1,000 as much, of 4 KiB 1.1 us
+ * less, and of 20 KB a third less.
  */
 
 #include "fast_path.h"
@@ -70,6 +74,39 @@ serve_recent(FastPath *self, int socket, HeadTemplate *template,
                       (size_t)selected.bytes, received, began);
 }
 
+/* A value that is read: a very small part of one, or all of one that is kept in memory
+   from now on. Returns as `serve_get`. */
+static int
+serve_read(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
+           Value *value, const Selection *selected, char *head, size_t head_bytes,
+           int keeps, Py_ssize_t received, double began)
+{
+    char room[READ_BYTES], *body = room;
+    size_t first = keeps ? 0 : (size_t)selected->first;
+    size_t bytes = keeps ? (size_t)value->size : (size_t)selected->bytes;
+    PyObject *kept = NULL;
+    ssize_t got;
+    if (keeps) {
+        kept = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bytes);
+        if (kept == NULL)
+            return -1;
+        body = PyBytes_AsString(kept);
+    }
+    Py_BEGIN_ALLOW_THREADS
+    got = pread(value->file, body, bytes, (off_t)first);
+    Py_END_ALLOW_THREADS
+    int served = 0;
+    /* Another program may just be cutting it short. */
+    if (got >= 0 && (size_t)got == bytes)
+        served = send_whole(self, socket, template, selected->status, head, head_bytes,
+                            body + (selected->first - first), (size_t)selected->bytes,
+                            received, began);
+    if (served > 0 && keeps && keep_recent(self, key, value, kept) < 0)
+        served = -1;
+    Py_XDECREF(kept);
+    return served;
+}
+
 /* A value whose file is open; if it stays so, the caller closes it. Returns as
    `serve_get`. */
 static int
@@ -77,41 +114,23 @@ serve_opened(FastPath *self, int socket, HeadTemplate *template,
              const Varying *varying, PyObject *key, Value *value, Py_ssize_t received,
              double began)
 {
-    char head[HEAD_ROOM], *body = self->buffer + BUFFER_BYTES;
+    char head[HEAD_ROOM];
     Selection selected;
     if (!select_part(template, varying, value, &selected))
         return 0;
     size_t used = value_head(self, head, value, &selected, template->tail);
     if (used > HEAD_ROOM)
         return 0;
-    if (!template->is_head && selected.bytes && value->size > READ_BYTES) {
-        int file = value->file;
-        value->file = -1;
-        self->status = selected.status;
-        return send_file(self, socket, file, &selected, head, used, received, began);
-    }
+    /* A value that is asked for again is kept even if it is unchanged. */
     int keeps = !template->is_head && was_read(self, key, value);
-    /* What is kept is read whole. */
-    size_t first = keeps ? 0 : (size_t)selected.first;
-    size_t bytes = keeps ? (size_t)value->size : (size_t)selected.bytes;
-    if (!template->is_head && bytes) {
-        ssize_t got;
-        Py_BEGIN_ALLOW_THREADS
-        got = pread(value->file, body, bytes, (off_t)first);
-        if (!keeps) {
-            close(value->file);
-            value->file = -1;
-        }
-        Py_END_ALLOW_THREADS
-        /* Another program may just be cutting it short. */
-        if (got < 0 || (size_t)got != bytes)
-            return 0;
-    }
-    if (send_whole(self, socket, template, selected.status, head, used,
-                   body + (selected.first - first), (size_t)selected.bytes, received,
-                   began) < 0)
-        return -1;
-    return keeps && keep_recent(self, key, value, body) < 0 ? -1 : 1;
+    if (template->is_head || (selected.bytes == 0 && !keeps))
+        return send_whole(self, socket, template, selected.status, head, used, "", 0,
+                          received, began);
+    if (keeps || selected.bytes <= READ_BYTES)
+        return serve_read(self, socket, template, key, value, &selected, head, used,
+                          keeps, received, began);
+    self->status = selected.status;
+    return send_file(self, socket, value, &selected, head, used, received, began);
 }
 
 /*

@@ -5,11 +5,13 @@
 #include "fast_path.h"
 
 #include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#define LATELY_US 60000000ULL       /* as kvd.store.epochs */
 /* These three as kvd.store.tree. */
 #define SPARE_SHARE 16
 #define SPARE_BYTES (1ULL << 30)
@@ -49,23 +51,38 @@ epoch_of(const FastPath *self, const struct stat *lock)
     return fraction % 1000 ? fraction : 0;
 }
 
+/* Whether the last byte of a file has no place on the disk yet, as
+   kvd.store.unwritten says. */
+static int
+has_no_place(int folder, const char *name, unsigned long long bytes)
+{
+    struct {
+        struct fiemap map;
+        struct fiemap_extent extent;
+    } found = {.map = {.fm_start = bytes - 1, .fm_length = 1, .fm_extent_count = 1}};
+    if (bytes == 0)
+        return 0;
+    int file = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (file < 0)
+        return 0;
+    int is_found = ioctl(file, FS_IOC_FIEMAP, &found) == 0
+        && found.map.fm_mapped_extents > 0;
+    close(file);
+    return is_found && (found.extent.fe_flags & FIEMAP_EXTENT_DELALLOC);
+}
+
 /*
- * Whether no sync has begun since a value was published that is now replaced.
- *
- * `epoch` is the one at its replacement, `value_epoch` that of the value.
+ * Whether a value that was replaced has never been on the disk, as kvd.store.epochs
+ * says. It has `epoch`, which was the current one before that.
  */
 static int
-is_unsynced(const FastPath *self, long epoch, long value_epoch,
-            unsigned long long published_us)
+is_unsynced(const FastPath *self, const char *upload, long epoch,
+            unsigned long long bytes)
 {
-    if (epoch == 0 || value_epoch != epoch)
-        return 0;
     struct stat status;
-    struct timespec time;
-    clock_gettime(CLOCK_REALTIME, &time);
-    unsigned long long now_us = microseconds(time);
-    return now_us >= published_us && now_us - published_us < LATELY_US
-        && fstat(self->lock, &status) == 0 && epoch_of(self, &status) == epoch;
+    return epoch != 0 && fstat(self->lock, &status) == 0
+        && epoch_of(self, &status) == epoch
+        && has_no_place(self->uploads, upload, bytes);
 }
 
 static int
@@ -128,7 +145,9 @@ place(const FastPath *self, const char *upload, int file, Py_ssize_t length,
         if (replaces && (keeps || self->exchanges)) {
             if (renameat2(self->uploads, upload, folder, name, RENAME_EXCHANGE) < 0)
                 replaces = -1;
-            else if (!keeps || is_unsynced(self, epoch, value_epoch, earliest_us))
+            else if (!keeps
+                     || (epoch == value_epoch
+                         && is_unsynced(self, upload, epoch, bytes)))
                 /* Left over if that fails: swept with the folder. */
                 unlinkat(self->uploads, upload, 0);
             else

@@ -170,23 +170,20 @@ was_read(FastPath *self, PyObject *key, const Value *value)
  * kept; -1 with an exception.
  */
 int
-keep_recent(FastPath *self, PyObject *key, Value *value, const char *body)
+keep_recent(FastPath *self, PyObject *key, Value *value, PyObject *body)
 {
     RecentValues *all = self->recent;
     struct stat status;
     if (fstat(value->file, &status) < 0 || !is_unchanged(value, &status))
         return 0;
-    PyObject *kept = PyBytes_FromStringAndSize(body, (Py_ssize_t)value->size);
-    RecentValue *one = kept ? PyObject_New(RecentValue, RecentValueType) : NULL;
-    if (one == NULL) {
-        Py_XDECREF(kept);
+    RecentValue *one = PyObject_New(RecentValue, RecentValueType);
+    if (one == NULL)
         return -1;
-    }
     one->value = *value;
     value->file = -1;
     Py_INCREF(one->value.parts);
     one->key = Py_NewRef(key);
-    one->body = kept;
+    one->body = Py_NewRef(body);
     int done = PyDict_SetItem(all->by_key, key, (PyObject *)one);
     Py_DECREF((PyObject *)one);
     if (done < 0)

@@ -9,13 +9,14 @@ it, so all processes that have a store open must agree on when the latest sync b
 An *epoch* begins with each sync of any of them. Its number is drawn at random and is
 the fraction of the modification time of the file of locks, which they all have open. A
 value is stamped with the current epoch before it is published: the fraction of its
-access time, whose seconds are those of its modification time. If a program reads the
-file, the file system may change this time; then the value belongs to no epoch. After a
-value was replaced, it need not be kept if
+access time, which is about two seconds ahead. So the file system does not change it
+when a program reads the file, since it is later than the last change (the mount option
+``relatime``, which is the default); with other options it may, and then the value
+belongs to no epoch. After a value was replaced, it need not be kept if
 
-- it belongs to the current epoch,
-- it was published lately: a process may have been killed before its sync, and file
-  systems write everything by themselves after half a minute.
+- it belongs to the current epoch, and
+- its end has no place on the disk yet (`kvd.store.unwritten.has_no_place`): another
+  program may have synced it, or the file system may have written it by itself.
 
 Why nothing is lost. A process *takes* the files that it will remove, begins an epoch,
 syncs, and removes them. Let value 1 have replaced value 0, which is on the disk and was
@@ -26,9 +27,9 @@ value 2. By induction the same holds for any number of values.
 
 - A value that was synced before it was published, because the one before it could not
   be kept, belongs to no epoch.
-- An epoch also begins when a process opens the store, as values of an earlier process
-  may be on the disk by now, and when a process turns from one file of locks to another.
-- No clock is trusted for the order of events. Only "lately" goes by the time of day.
+- An epoch also begins when a process turns from one file of locks to another, as others
+  may still use the first.
+- No clock is trusted.
 - File systems that several machines may have mounted have no epochs, as times are
   cached there. If a file system keeps no fractions, no value belongs to an epoch.
 
@@ -48,15 +49,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-import random
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-LATELY_SECONDS: Final = 60
+AHEAD_SECONDS: Final = 2
 """
-The same in ``kvd/native/publish.c``.
+How far the access time of a value is ahead, rounded down; the same in
+``kvd/native/attribute.c``.
 """
 
 GATHER_SECONDS: Final = 0.25
@@ -107,8 +109,9 @@ def begin_epoch(lock: int) -> int:
         The epoch; 0 for none.
     """
     fraction = (
-        _MICROSECOND_NS * random.randrange(_SECOND_NS // _MICROSECOND_NS)
-        + random.randrange(1, _MICROSECOND_NS)
+        _MICROSECOND_NS * secrets.randbelow(_SECOND_NS // _MICROSECOND_NS)
+        + 1
+        + secrets.randbelow(_MICROSECOND_NS - 1)
     )  # fmt: skip
     now = int(time.time()) * _SECOND_NS + fraction
     try:
@@ -130,19 +133,15 @@ def access_ns(published_ns: int, epoch: int) -> int:
     """
     if not epoch:
         return published_ns
-    return published_ns - published_ns % _SECOND_NS + epoch
+    seconds = published_ns // _SECOND_NS + AHEAD_SECONDS
+    return seconds * _SECOND_NS + epoch
 
 
 def is_of(epoch: int, value: os.stat_result) -> bool:
     """
-    Whether a value was published in an epoch, and lately.
+    Whether a value was published in an epoch.
     """
-    lately_ns = time.time_ns() - value.st_mtime_ns
-    return (
-        epoch != 0
-        and value.st_atime_ns == access_ns(value.st_mtime_ns, epoch)
-        and 0 <= lately_ns < LATELY_SECONDS * _SECOND_NS
-    )
+    return epoch != 0 and value.st_atime_ns == access_ns(value.st_mtime_ns, epoch)
 
 
 class Epochs:
@@ -155,12 +154,8 @@ class Epochs:
         Args:
             lock: The descriptor of the file of locks. It may become that of another
                 file.
-
-        Raises:
-            OSError: No epoch can be begun.
         """
         self._lock = lock
-        begin_epoch(lock)
 
     def current(self) -> int:
         """

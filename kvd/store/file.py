@@ -6,6 +6,7 @@ The file store: every value is a file below one folder, named by its key, usable
         ab/cdef              the value of the key ab/cdef
         .kvd/                kvd's own; no key begins with it
             lock             the keys' locks           (kvd.store.locks)
+                             and the current epoch     (kvd.store.epochs)
             4711-09fe…/      what a process uploads    (kvd.store.uploads)
                 0, 1, …
                 k2.ab␟cdef   what was ab/cdef before   (kvd.store.writeback)
@@ -145,7 +146,7 @@ class FileStore:
         self._restore(left)
         self._writeback = None
         if writes_back and is_on_a_disk(self._root):
-            epochs = _epochs(self._root, lock)
+            epochs = Epochs(lock.descriptor) if is_of_one_machine(self._root) else None
             self._writeback = Writeback(
                 self._root, uploads, left, clock, off_reactor, epochs
             )
@@ -321,15 +322,6 @@ class FileStore:
     ) -> None:
         await resolved(answer)
         await syncs.folders(split(key)[0])
-
-
-def _epochs(root: int, lock: LockFile) -> Epochs | None:
-    if not is_of_one_machine(root):
-        return None
-    try:
-        return Epochs(lock.descriptor)
-    except OSError:
-        return None  # The sync will fail, too, and say why.
 
 
 def open_root(path: str | int) -> int:

@@ -6,9 +6,10 @@ no system call does a compare-and-swap on files. So every publication and every 
 holds the key's lock from reading the current value to the change.
 
 The lock is an open-file-description lock (fcntl(2), F_OFD_SETLK) on one byte of one
-file, at an offset that is a hash of the key: nothing is written, any number of keys can
-be locked at once, and the kernel releases the lock when a process dies. Two keys whose
-offsets collide (62 bits) merely wait for each other.
+file, at an offset that is a hash of the key: nothing is written (though the time of the
+file has a meaning, see `kvd.store.epochs`), any number of keys can be locked at once,
+and the kernel releases the lock when a process dies. Two keys whose offsets collide (62
+bits) merely wait for each other.
 
 Such a lock belongs to the open file, so it does not exclude two uploads of one process
 from each other. It need not: the lock is taken, the work done and the lock released

@@ -32,7 +32,9 @@ class Threads:
     An `OffReactor` with its own threads.
 
     If more work is underway than there are threads, another thread is started, and
-    kept; so work waits for a thread only if all permitted threads exist.
+    kept; so work waits for a thread only if all permitted threads exist. The first one
+    starts with the first work, since a thread takes 0.3 MiB of a worker that syncs
+    nothing.
     """
 
     def __init__(self, reactor: Any, most: int) -> None:
@@ -50,7 +52,6 @@ class Threads:
         self._asked: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._done: deque[Callable[[], object]] = deque()
         self._woken = False
-        self._start()
 
     def __call__(self, work: Callable[[], T], /) -> Deferred[T]:
         answer: Deferred[T] = Deferred()
@@ -64,7 +65,12 @@ class Threads:
             try:
                 self._start()
             except RuntimeError:
-                pass  # No more threads can be had: the existing ones do all the work.
+                # No more threads can be had: the existing ones do all the work. If
+                # there are none, the reactor waits for the work, which is slow but
+                # right.
+                if not self._threads:
+                    self._underway -= 1
+                    return execute(work)
         self._asked.put(do)
         return answer
 

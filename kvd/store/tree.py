@@ -21,6 +21,7 @@ from kvd.store.epochs import Epochs, is_of
 from kvd.store.exchange import exchange_is_cheaper, exchange_names
 from kvd.store.faults import absence, folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
+from kvd.store.unwritten import has_no_place
 from kvd.store.uploads import Kept, UploadFolder
 from kvd.store.value import (
     FileValue,
@@ -297,22 +298,33 @@ class Tree:
                 uploads.remove(kept)
             raise
         if self.kept is not None and kept:
-            if self._is_unsynced(current):
+            if self._is_unsynced(uploads, kept, current):
                 uploads.remove(kept)
             else:
                 self.kept[key] = kept
         self._changed()
 
-    def _is_unsynced(self, replaced: FileValue) -> bool:
+    def _is_unsynced(
+        self, uploads: UploadFolder, kept: bytes, value: FileValue
+    ) -> bool:
         """
-        Whether no sync has begun since a value was published that is now replaced; see
+        Whether a value that was replaced has never been on the disk; see
         `kvd.store.epochs`.
         """
-        return (
-            self.epochs is not None
-            and replaced.is_ours
-            and is_of(self.epochs.current(), replaced.status)
-        )
+        if (
+            self.epochs is None
+            or not value.is_ours
+            or not is_of(self.epochs.current(), value.status)
+        ):
+            return False
+        try:
+            file = open_file(uploads.descriptor, kept)
+        except OSError:
+            return False
+        try:
+            return has_no_place(file, value.info.size)
+        finally:
+            os.close(file)
 
     def _changed(self) -> None:
         if self.kept is not None:

@@ -27,6 +27,7 @@ _HEADER: Final = struct.Struct("=QQIIII")
 _EXTENT: Final = struct.Struct("=QQQ16xI12x")
 _AT_ONCE: Final = 64
 _UNWRITTEN: Final = 0x800
+_DELAYED: Final = 0x4
 
 _reporting: Final[dict[int, bool]] = {}
 """
@@ -59,19 +60,45 @@ def has_unwritten_parts(descriptor: int, status: os.stat_result) -> bool:
     return _has_unwritten_extents(descriptor, begin, status.st_size)
 
 
+def has_no_place(descriptor: int, size: int) -> bool:
+    """
+    Whether the last byte of an open file has no place on the disk yet, so that the file
+    is not whole there; False if the file system does not report it.
+
+    Some file systems (ext4, XFS, btrfs) choose the place of new content only when they
+    write it, from its beginning to its end.
+    """
+    if not size:
+        return False
+    try:
+        extents = _extents(descriptor, size - 1, size, 1)
+    except OSError:
+        return False
+    return any(flags & _DELAYED for _, flags in extents)
+
+
 def _has_unwritten_extents(descriptor: int, begin: int, end: int) -> bool:
     # Not after the end of the file, where file systems reserve room.
     while begin < end:
-        room = bytearray(_HEADER.size + _AT_ONCE * _EXTENT.size)
-        _HEADER.pack_into(room, 0, begin, end - begin, 0, 0, _AT_ONCE, 0)
-        fcntl.ioctl(descriptor, _FIEMAP, room)
-        *_, count, _, _ = _HEADER.unpack_from(room)
-        for number in range(count):
-            offset = _HEADER.size + number * _EXTENT.size
-            logical, _, length, flags = _EXTENT.unpack_from(room, offset)
-            if flags & _UNWRITTEN:
-                return True
-            begin = logical + length
-        if count < _AT_ONCE:
+        extents = _extents(descriptor, begin, end, _AT_ONCE)
+        if any(flags & _UNWRITTEN for _, flags in extents):
+            return True
+        if len(extents) < _AT_ONCE:
             break
+        begin, _ = extents[-1]
     return False
+
+
+def _extents(
+    descriptor: int, begin: int, end: int, at_once: int
+) -> list[tuple[int, int]]:
+    """
+    The first extents of a part of a file: where each ends, and its flags.
+    """
+    room = bytearray(_HEADER.size + at_once * _EXTENT.size)
+    _HEADER.pack_into(room, 0, begin, end - begin, 0, 0, at_once, 0)
+    fcntl.ioctl(descriptor, _FIEMAP, room)
+    *_, count, _, _ = _HEADER.unpack_from(room)
+    offsets = (_HEADER.size + number * _EXTENT.size for number in range(count))
+    found = (_EXTENT.unpack_from(room, offset) for offset in offsets)
+    return [(logical + length, flags) for logical, _, length, flags in found]

@@ -42,8 +42,7 @@ from kvd.ipc.messages import (
 from kvd.log.limiting import Limited, in_reactor
 from kvd.net.reactor import install
 from kvd.settings import Settings
-from kvd.system.descriptors import raise_descriptor_limit
-from kvd.workers.serving import HttpServer, LoadedPlugins
+from kvd.workers.http_server import HttpServer, LoadedPlugins
 
 
 def run(
@@ -66,7 +65,6 @@ def run(
     Returns:
         The exit status.
     """
-    raise_descriptor_limit()
     # Only after the fork: a reactor must not be inherited.
     row = scoreboard.own_row(worker)
     reactor = install(row)
@@ -109,9 +107,6 @@ class Worker:
         """
         # This captures prints too: standard error may be a pipe that nobody reads.
         globalLogBeginner.beginLoggingTo([self._limited], discardBuffer=True)
-        # ^C signals the terminal's whole process group; the supervisor handles it.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._terminated)
         try:
             self._server.start()

@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any, Final
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.ipc.messages import Exited, Fork, Forked, Load, receive, send
 from kvd.settings import Settings
+from kvd.system.descriptors import raise_descriptor_limit
 from kvd.system.inherited import reset_signals
 
 if TYPE_CHECKING:
-    from kvd.workers.serving import LoadedPlugins
+    from kvd.workers.http_server import LoadedPlugins
 
 # The supervisor's module path, so that the fork server finds the same modules from any
 # folder. Relative entries are resolved now, while the supervisor's folder exists.
@@ -79,6 +80,9 @@ def main(descriptor: int) -> None:
     reset_signals()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    # Set here rather than in each worker, as are the ignored signals: whatever a worker
+    # runs for the first time copies pages that it shared.
+    raise_descriptor_limit()
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)
     loaded = receive(control)
@@ -101,7 +105,7 @@ def import_for(settings: Settings) -> LoadedPlugins:
 
     import kvd.workers.child  # noqa: F401
     from kvd.dispatch.gate import load_before_forks
-    from kvd.workers.serving import load_plugins
+    from kvd.workers.http_server import load_plugins
 
     parts = load_plugins(settings)
     load_before_forks(settings.policy)

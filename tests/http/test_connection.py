@@ -37,7 +37,7 @@ from kvd.net.splice import Pipe
 from kvd.net.transport import HEAD_BYTES, LOW_ROUND_TRIP_SEND_BUFFER, serve_connection
 from kvd.settings import DialectChoice, Limits, TCPAddress
 from kvd.testing import MemoryStore
-from kvd.workers.serving import FRESH_SECONDS
+from kvd.workers.http_server import FRESH_SECONDS
 from tests.stepped import Client, SteppedReactor, connect, inline
 
 LIMITS = Limits(head_seconds=10, body_seconds=60, reader_seconds=60, idle_seconds=600)
@@ -1507,7 +1507,7 @@ class DrainTests(ConnectionCase):
 
     def drain(self) -> None:
         """
-        As `kvd.workers.serving` does it.
+        As `kvd.workers.http_server` does it.
         """
         self.process.draining = True
         for connection in list(self.process.connections):

@@ -16,7 +16,7 @@ from kvd.interfaces import Answer, IUpload, IValue
 from kvd.model.keys import Key
 from kvd.model.values import NO_METADATA, Metadata
 from kvd.store.memory import MemoryStore, MemoryUpload
-from kvd.workers.serving import FRESH_SECONDS
+from kvd.workers.http_server import FRESH_SECONDS
 from tests.http.test_connection import HOST, ConnectionCase, status
 
 

@@ -38,15 +38,13 @@ from tests.store.replacing import Replacing
 KEY = Key(b"folder/key")
 
 
-def open_store(
-    disk: DiskImage, durability: Durability, clock: Clock | None = None
-) -> FileStore:
+def open_store(disk: DiskImage, durability: Durability) -> FileStore:
     """
     The store on it, as after a start of kvd.
     """
     path = str(disk.path / "values")
     maker.prepare(path)
-    return FileStore(path, durability, clock or Clock(), execute)
+    return FileStore(path, durability, Clock(), execute)
 
 
 def finished(answer: Answer[object]) -> None:
@@ -138,12 +136,11 @@ def replaced_is_old_or_new(disk: DiskImage) -> None:
     keys = [Key(b"folder/%d" % number) for number in range(20)]
     keys += [Key(b"name with spaces.and.dots"), Key(b"long/" * 60 + b"key")]
     for exchanges in (False, True):
-        clock = Clock()
-        store = open_store(disk, "process", clock)
+        store = open_store(disk, "process")
         store._tree.exchanges = exchanges
         for key in (*keys, Key(b"removed")):
             put(store, b"old %b" % key, key)
-        clock.pump([1.0] * 5)
+        os.sync()
         for times in range(3):
             for key in keys:
                 put(store, b"new %d " % times * 1000, key)

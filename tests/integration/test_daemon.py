@@ -401,7 +401,7 @@ def test_sigterm_finishes_what_is_in_service(tmp_path: Path, policy: str) -> Non
 
 def test_draining_is_bounded(tmp_path: Path) -> None:
     """
-    An upload that stands still is broken off, and leaves nothing.
+    An upload that stands still is aborted, and leaves nothing.
     """
     options = ["--procs", "1", "--drain-timeout", "0.3"]
     with Twistd(options, tmp_path) as daemon, talk(daemon.port) as sock:

@@ -38,6 +38,11 @@ from tests.integration.twistd import Twistd
 _OUTER_BYTES: Final = 4 << 30
 _IMAGE_BYTES: Final = 400 << 20
 _CLIENTS: Final = 4
+_CONNECTIONS: Final = 3
+"""
+Of each client, so that its keys are replaced by one worker and then by another.
+"""
+
 _NEW_SHARE: Final = 0.2
 """
 Of all PUTs, those of keys that never had a value before.
@@ -179,7 +184,10 @@ class Load:
 
     def _put(self, names: list[str], seed: int) -> None:
         choose = random.Random(seed)
-        connection = http.client.HTTPConnection("127.0.0.1", self._port)
+        connections = [
+            http.client.HTTPConnection("127.0.0.1", self._port)
+            for _ in range(_CONNECTIONS)
+        ]
         number = 0
         try:
             while not self._stop.is_set():
@@ -189,11 +197,13 @@ class Load:
                 if choose.random() < _NEW_SHARE:
                     name += f"-{number}"
                     self.written[name] = Written(is_new=True)
+                connection = choose.choice(connections)
                 self._put_one(connection, name, number, choose.choice(_SIZES))
         except BaseException as error:
             self._errors.append(error)
         finally:
-            connection.close()
+            for connection in connections:
+                connection.close()
 
     def _put_one(
         self, connection: http.client.HTTPConnection, name: str, number: int, size: int
@@ -227,6 +237,7 @@ def run(
             f"--store=file:{path}/values",
             f"--durability={durability}",
             "--procs=2",
+            "--policy=roundrobin",
             "--control=off",
         ]
         with Twistd(options, folder) as daemon:

@@ -13,14 +13,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Thread
 from unittest import mock
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.logger import capturedLogs
 
 from kvd.errors import KeyAbsent
 from kvd.model.conditions import UNCONDITIONAL
-from kvd.store.epochs import begin_epoch, epoch_of, is_of
+from kvd.store.epochs import Epochs, SharedSync, begin_epoch, epoch_of, is_of
 from kvd.store.file import FileStore
 from kvd.store.locks import LockFile
 from kvd.store.waiting import OffReactor
@@ -29,8 +30,6 @@ from tests.store.cases import KEY, FileStoreCase
 from tests.store.replacing import Replacing
 from tests.store.stepped import SteppedPool
 from tests.store.test_writeback import INNER, WritebackCase
-
-time_ns = time.time_ns
 
 
 def fake_note(note: bytes) -> Callable[..., bytes]:
@@ -65,11 +64,20 @@ class EpochCase(WritebackCase):
     def setUp(self) -> None:
         super().setUp()
         self.pool = SteppedPool()
-        for name, seconds in (("GATHER", 0.0), ("HOLD", -1.0)):
-            patched = mock.patch(f"kvd.store.epochs.{name}_SECONDS", seconds)
+        for patched in (
+            mock.patch("kvd.store.epochs.GATHER_SECONDS", 0.0),
+            mock.patch("kvd.store.epochs.HOLD_SECONDS", -1.0),
+            mock.patch("kvd.store.tree.has_no_place", self.has_no_place),
+        ):
             patched.start()
             self.addCleanup(patched.stop)
         self.addCleanup(lambda: self.pool.finish())
+
+    def has_no_place(self, descriptor: int, size: int) -> bool:
+        """
+        Whether a value has no place on the disk, so that nobody has written it.
+        """
+        return True
 
     def open_stores(self, count: int) -> list[FileStore]:
         """
@@ -149,16 +157,30 @@ class UnsyncedTests(EpochCase):
 
         assert {} == self.kept()
 
+    def test_reading_changes_nothing(self) -> None:
+        """
+        A value is of the epoch in which it was published, also after it was read.
+        """
+        one, other = self.open_stores(2)
+        self.publish(one, body=b"synced")
+        self.sync()
+        self.publish(one, body=b"1")
+        with open(os.path.join(self.path, "key"), "rb") as file:
+            assert b"1" == file.read()
+        assert b"1" == self.get(other)
+        self.publish(other, body=b"2")
+
+        assert {"key": [b"synced"]} == self.kept()
+
     def test_a_value_of_no_epoch_is_kept(self) -> None:
         """
-        It has been read, so that its access time is another; or another program has
-        changed it or put it there; or it was published long ago, by a process that was
-        killed before its sync; or a clock was set back since.
+        Its access time is another one; or another program has changed it or put it
+        there.
         """
         path = os.path.join(self.path, "key")
-        store = self.open_store(off_reactor=self.pool)
+        store, other = self.open_stores(2)
 
-        def read() -> None:
+        def touch() -> None:
             os.utime(path, ns=(1, os.stat(path).st_mtime_ns))
 
         def write() -> None:
@@ -167,39 +189,27 @@ class UnsyncedTests(EpochCase):
                 file.write(b"1")
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
 
-        def nothing() -> None:
-            pass
-
-        hour = 3600 * 10**9
-        for act, ahead_ns in (
-            *((read, 0), (write, 0), (lambda: self.place("key", b"1"), 0)),
-            *((nothing, hour), (nothing, -hour)),
-        ):
-            self.publish(store, body=b"1")
-            self.sync()
-            self.publish(store, body=b"1")
-            # Another process, which has not kept anything of the key.
-            other = self.open_store(off_reactor=self.pool)
-            self.publish(other, body=b"1")
-            self.sync()
+        for act in (touch, write, lambda: self.place("key", b"1")):
             self.publish(store, body=b"0")
+            self.sync()
             self.publish(store, body=b"1")
             act()
-            now = time_ns() + ahead_ns
-            with mock.patch("time.time_ns", return_value=now):
-                self.publish(other, body=b"2")
-            assert [b"1", b"1"] == self.kept()["key"], (act, ahead_ns)
+            # By a process that has not kept anything of the key.
+            self.publish(other, body=b"2")
+            assert [b"0", b"1"] == sorted(self.kept()["key"]), act
             self.sync()
 
-    def test_an_opening_begins_an_epoch(self) -> None:
+    def test_what_somebody_else_has_written_is_kept(self) -> None:
         """
-        What an earlier process has published may be on the disk by now.
+        Another program may have synced it, or a process was killed before its sync, and
+        the file system wrote it by itself.
         """
-        one = self.open_store(off_reactor=self.pool)
+        one, other = self.open_stores(2)
         self.publish(one, body=b"1")
-        self.open_store("disk", off_reactor=self.pool)
-        self.publish(one, body=b"2")
+        with mock.patch("kvd.store.tree.has_no_place", return_value=False) as is_asked:
+            self.publish(other, body=b"2")
 
+        assert 1 == is_asked.call_args.args[1]
         assert {"key": [b"1"]} == self.kept()
 
     def test_a_value_that_was_synced_first_is_kept(self) -> None:
@@ -414,6 +424,33 @@ class SharedSyncTests(EpochCase):
             assert 2 * times == len(self.synced)
             assert {} == self.kept()
 
+    def test_in_threads(self) -> None:
+        """
+        As processes do: they wait for each other, and the others have nothing to do.
+        """
+        locks = [LockFile(self.folder()) for _ in range(8)]
+        shared = [Epochs(lock.descriptor).take(1.0, 0.0) for lock in locks]
+        synced: list[int] = []
+        failed: list[BaseException] = []
+
+        def run(one: SharedSync) -> None:
+            try:
+                one.run(lambda: synced.append(0), gather=True)
+            except BaseException as error:
+                failed.append(error)
+
+        with mock.patch("kvd.store.epochs.HOLD_SECONDS", 60.0):
+            threads = [Thread(target=run, args=(one,)) for one in shared]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        for lock in locks:
+            lock.close()
+
+        assert [] == failed
+        assert [0] == synced
+
     def test_without_a_note_each_syncs(self) -> None:
         """
         The file of locks may keep no attributes, or somebody else's.
@@ -433,17 +470,29 @@ class SharedSyncTests(EpochCase):
             self.sync()
         assert 2 == len(self.synced)
 
-    def test_without_a_thread_nothing_stays_open(self) -> None:
+    def test_without_a_thread_or_a_descriptor_it_is_tried_again(self) -> None:
         """
-        It is tried again.
+        And nothing stays open.
         """
-        pool = mock.Mock(side_effect=RuntimeError("can't start new thread"))
-        store = self.open_store(off_reactor=pool)
-        self.publish(store)
+        start = mock.Mock()
+        store = self.open_store(off_reactor=start)
+        self.publish(store, INNER)  # Makes the folder of uploads.
         before = os.listdir("/proc/self/fd")
-        with capturedLogs():
-            self.pass_seconds(10)
-
+        for error, descriptors in (
+            (RuntimeError("can't start new thread"), nullcontext()),
+            (None, mock.patch("os.dup", side_effect=OSError(errno.EMFILE, "none"))),
+        ):
+            del self.synced[:]
+            self.publish(store)
+            start.side_effect = error or execute
+            with descriptors, capturedLogs() as events:
+                self.pass_seconds(10)
+            assert "cannot be started" in events[0]["log_format"]
+            assert [] == self.synced
+            start.side_effect = execute
+            self.pass_seconds(1)
+            assert 1 == len(self.synced)
+            assert {} == self.kept()
         assert before == os.listdir("/proc/self/fd")
 
 
@@ -459,7 +508,7 @@ class CutTests(EpochCase):
         """
         seed = random.randrange(1 << 32)
         print("seed", seed)
-        for number in range(20):
+        for number in range(30):
             self.choose = random.Random(seed + number)
             self.on_disk: set[int] = set()  # Inodes.
             self.syncs = False
@@ -498,6 +547,9 @@ class CutTests(EpochCase):
         self.replace_meanwhile()
         self.on_disk |= {os.stat(path).st_ino for path in self.files()}
         self.replace_meanwhile()
+
+    def has_no_place(self, descriptor: int, size: int) -> bool:
+        return os.fstat(descriptor).st_ino not in self.on_disk
 
     def replace_meanwhile(self) -> None:
         """

@@ -4,6 +4,7 @@ The tests of `kvd.store.threads`.
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from queue import SimpleQueue
 from unittest import mock
 
@@ -40,6 +41,14 @@ class FakeReactor:
         How often a thread has requested a call.
         """
         return self._asked.qsize()
+
+
+def no_more_threads() -> AbstractContextManager[object]:
+    """
+    No thread can be started meanwhile.
+    """
+    refused = RuntimeError("can't start new thread")
+    return mock.patch("kvd.store.threads.Thread.start", side_effect=refused)
 
 
 class ThreadsTests(SynchronousTestCase):
@@ -122,10 +131,35 @@ class ThreadsTests(SynchronousTestCase):
         If no more threads can be started, it is slower, but right.
         """
         threads = self.threads(2)
-        refused = RuntimeError("can't start new thread")
-        with mock.patch("kvd.store.threads.Thread.start", side_effect=refused):
-            answers = [threads(int) for _ in range(2)]
+        answers = [threads(int)]
+        with no_more_threads():
+            answers += [threads(int) for _ in range(2)]
         while not all(answer.called for answer in answers):
             self.reactor.turn()
 
-        assert [0, 0] == [self.successResultOf(answer) for answer in answers]
+        assert [0, 0, 0] == [self.successResultOf(answer) for answer in answers]
+
+    def test_without_any_thread_the_reactor_does_the_work(self) -> None:
+        """
+        And tries again to start a thread for the next work.
+        """
+        threads = self.threads(2)
+        with no_more_threads():
+            here = threads(threading.current_thread)
+
+        assert threading.current_thread() is self.successResultOf(here)
+        there = threads(threading.current_thread)
+        self.reactor.turn()
+        assert threading.current_thread() is not self.successResultOf(there)
+
+    def test_the_first_thread_starts_with_the_first_work(self) -> None:
+        """
+        A worker that syncs nothing has no thread for it.
+        """
+        before = threading.active_count()
+        threads = self.threads(2)
+        assert before == threading.active_count()
+
+        threads(int)
+
+        assert before + 1 == threading.active_count()

@@ -26,7 +26,7 @@ from kvd.ipc.messages import (
 )
 from kvd.settings import Settings
 from kvd.workers.forkserver import ForkServer
-from kvd.workers.serving import load_plugins
+from kvd.workers.http_server import load_plugins
 from tests.new_python import run_python
 
 IMPORT_AND_LOOK = """

@@ -1,4 +1,4 @@
 """
-What a service manager does for a daemon: sockets from before its start, and being
-told how it is.
+The interface to systemd: sockets that it opened before the daemon started, and
+notifications of the daemon's state.
 """

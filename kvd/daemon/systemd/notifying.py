@@ -1,9 +1,9 @@
 """
-Telling systemd how the daemon is (sd_notify(3)).
+Notifications of the daemon's state to systemd (sd_notify(3)).
 
-Each state is one datagram to the socket that ``NOTIFY_SOCKET`` names. Nobody is waited
-for, and nothing depends on it: without systemd nothing is sent. Where systemd has no
-room for a state at the moment, a thread waits for it.
+Each state is one datagram to the socket that ``NOTIFY_SOCKET`` names. The daemon does
+not wait for systemd, and without systemd it sends nothing. If systemd has no room for a
+state at the moment, a thread waits for it.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from kvd.log.writer import Writer
 
 SEND_SECONDS: Final = 1.0
 """
-How long systemd may take to have room for a state. That it is busy must not cost it
-the news that kvd serves; nor kvd its life.
+How long to wait until systemd has room for a state. If systemd is busy, it must still
+learn that kvd serves, and must not end kvd.
 """
 
 MOST_WAITING: Final = 8
 """
-So many states wait for room; those that come then are left out.
+The most states that wait for room; further ones are dropped.
 """
 
 
 class Notifier:
     """
-    Tells one service manager, or nobody.
+    Notifies one service manager, or none.
     """
 
     _log = Logger()
 
-    def __init__(self, place: str, watchdog_seconds: float | None = None) -> None:
+    def __init__(self, address: str, watchdog_seconds: float | None = None) -> None:
         """
         Args:
-            place: The path of its socket, or an abstract name that begins with
-                ``@``. Empty: nobody is told.
-            watchdog_seconds: It takes the daemon for hung if it hears nothing for so
-                long; None: never.
+            address: The path of its socket, or an abstract name that begins with ``@``;
+                empty for none.
+            watchdog_seconds: The service manager restarts a daemon that sends nothing
+                for this time; None: never.
         """
-        self._place = place
+        self._address = address
         self._watchdog_seconds = watchdog_seconds
         self._watchdog: LoopingCall | None = None
         self._writer = Writer("systemd")
-        # Kept: where clients take all descriptors that there are, the watchdog would
-        # otherwise hear nothing, and end the daemon.
+        # Kept open: if clients use up all descriptors, the watchdog would otherwise get
+        # no notification, and systemd would end the daemon.
         self._socket: socket.socket | None = None
-        if place:
+        if address:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
     def ready(self, status: str, reactor: Any) -> None:
@@ -62,10 +62,10 @@ class Notifier:
 
         Args:
             status: A short line for people.
-            reactor: Whose turning proves that kvd is not hung.
+            reactor: The reactor; while it calls, kvd does not hang.
         """
-        self._tell("READY=1", f"STATUS={status}")
-        if self._place and self._watchdog_seconds and self._watchdog is None:
+        self._notify("READY=1", f"STATUS={status}")
+        if self._address and self._watchdog_seconds and self._watchdog is None:
             watchdog = self._watchdog = LoopingCall(self._alive)
             watchdog.clock = reactor
             # It ends with `close` only.
@@ -77,7 +77,7 @@ class Notifier:
         """
         # CLOCK_MONOTONIC, by which systemd tells this reload from an earlier one.
         now = time.monotonic_ns() // 1000
-        self._tell(
+        self._notify(
             "RELOADING=1", f"MONOTONIC_USEC={now}", "STATUS=reads its settings again"
         )
 
@@ -85,12 +85,11 @@ class Notifier:
         """
         kvd begins to end.
         """
-        self._tell("STOPPING=1", "STATUS=ends when requests in flight have finished")
+        self._notify("STOPPING=1", "STATUS=ends when requests in flight have finished")
 
     def close(self) -> None:
         """
-        Nobody watches from now on, and nothing more can be told. Further calls do
-        nothing.
+        Stop the watchdog and close the socket. Further calls do nothing.
         """
         if self._watchdog is not None:
             self._watchdog.stop()
@@ -105,11 +104,11 @@ class Notifier:
             sock.close()
 
     def _alive(self) -> None:
-        # Behind what waits for room, it would say nothing new.
+        # While states wait for room, another one would say nothing new.
         if not self._writer.waiting:
-            self._tell("WATCHDOG=1")
+            self._notify("WATCHDOG=1")
 
-    def _tell(self, *state: str) -> None:
+    def _notify(self, *state: str) -> None:
         sock = self._socket
         if sock is None:
             return
@@ -117,7 +116,7 @@ class Notifier:
         if not waiting and self._send(sock, state, 0.0):
             return
         if waiting < MOST_WAITING:
-            # In order, behind those that wait already.
+            # In order, after those that wait already.
             self._writer.call(lambda: self._send(sock, state, SEND_SECONDS))
 
     def _send(self, sock: socket.socket, state: Sequence[str], seconds: float) -> bool:
@@ -127,23 +126,23 @@ class Notifier:
         Args:
             sock: Used by one thread at a time.
             state: Its lines.
-            seconds: How long to wait for room.
+            seconds: The time to wait for room.
 
         Returns:
             Whether it was sent, or never can be.
         """
-        place = os.fsencode(self._place)
-        if place.startswith(b"@"):
-            place = b"\0" + place[1:]
+        address = os.fsencode(self._address)
+        if address.startswith(b"@"):
+            address = b"\0" + address[1:]
         try:
             sock.settimeout(seconds)
-            sock.sendto("\n".join(state).encode("utf-8", "replace"), place)
+            sock.sendto("\n".join(state).encode("utf-8", "replace"), address)
         except OSError as error:
             if isinstance(error, BlockingIOError):
                 return False
-            # It is told for its own good: kvd serves just as well.
+            # kvd serves just as well without it.
             self._log.debug(
-                "systemd could not be told {state}: {error}",
+                "systemd could not be notified of {state}: {error}",
                 state=state[0],
                 error=str(error),
             )
@@ -152,14 +151,15 @@ class Notifier:
 
 def take_notifier(environ: MutableMapping[str, str]) -> Notifier:
     """
-    Whom this process has to tell, for no child to do it in its stead.
+    The service manager of this process.
 
     Args:
-        environ: Of the process; the variables are removed.
+        environ: The environment of the process; the variables are removed, so that no
+            child notifies the service manager.
     """
-    place = environ.pop("NOTIFY_SOCKET", "")
+    address = environ.pop("NOTIFY_SOCKET", "")
     microseconds = environ.pop("WATCHDOG_USEC", "")
     watched = environ.pop("WATCHDOG_PID", "") in ("", str(os.getpid()))
     if not (watched and microseconds.isdecimal()):
-        return Notifier(place)
-    return Notifier(place, int(microseconds) / 1_000_000)
+        return Notifier(address)
+    return Notifier(address, int(microseconds) / 1_000_000)

@@ -1,12 +1,12 @@
 """
-Listening sockets that systemd made, and keeps (sd_listen_fds(3)).
+Listening sockets that systemd opened and keeps (sd_listen_fds(3)).
 
-They outlive the daemon: who connects while there is none waits in their queues for
-the next one.
+They outlive the daemon: a client that connects while there is no daemon waits in the
+accept queue for the next one.
 
-Twisted's ``ListenFDs`` does not suffice: of several sockets with one name, as those of
-one ``.socket`` unit have it, it knows the last; where there are no names it finds no
-sockets; and it leaves variables behind, for children to see.
+Twisted's ``ListenFDs`` does not suffice. Of several sockets with one name, as those of
+a ``.socket`` unit have, it knows only the last one. Without names it finds no sockets.
+And it leaves the variables in the environment, where children see them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SD_LISTEN_FDS_START.
 
 UNNAMED: Final = "unknown"
 """
-What a socket is called that came without a name (sd_listen_fds_with_names(3)).
+The name of a socket without a name (sd_listen_fds_with_names(3)).
 """
 
 _log = Logger()
@@ -43,7 +43,7 @@ class Inherited:
     """
 
     name: str
-    """Its ``FileDescriptorName=``; the name of its unit, where there is none."""
+    """Its ``FileDescriptorName=``, or the name of its unit if it has none."""
     descriptor: int
 
 
@@ -51,20 +51,20 @@ def take_inherited(
     environ: MutableMapping[str, str], first: int = FIRST_DESCRIPTOR
 ) -> list[Inherited]:
     """
-    The descriptors that were given to this very process, for nobody else to see:
-    neither in the environment nor by inheriting them.
+    The descriptors that systemd gave to this process. Children neither inherit them nor
+    find them in the environment.
 
     Args:
-        environ: Of the process; the variables are removed.
-        first: Where they begin.
+        environ: The environment of the process; the variables are removed.
+        first: The first descriptor.
     """
     pid = environ.pop("LISTEN_PID", "")
     count = environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "")
-    # Since systemd 258; says the same as the number of the process.
+    # Since systemd 258; it identifies the same process as LISTEN_PID.
     environ.pop("LISTEN_PIDFDID", None)
     if pid != str(os.getpid()) or not count.isdecimal():
-        # Those of somebody before us, or none.
+        # They were given to a parent of this process, or there are none.
         return []
     named = names.split(":") if names else []
     named += [UNNAMED] * (int(count) - len(named))
@@ -83,17 +83,17 @@ def adopt(
     address: SystemdAddress, inherited: list[Inherited], size: int
 ) -> list[ListenerGroup]:
     """
-    The sockets that an address means, those of one place together. Their order is
-    that of systemd, which the kernel numbers them by.
+    Adopt the sockets of an address, in groups that are bound to the same address. Their
+    order is systemd's, by which the kernel numbers them.
 
     Args:
-        address: By its name, or all.
-        inherited: Those that nobody has adopted yet; what is adopted is removed.
-        size: How many a place should have. If fewer were given, kvd adds its own,
-            where the kernel lets it.
+        address: Names the sockets, or means all.
+        inherited: The sockets that are not adopted yet; those adopted here are removed.
+        size: How many sockets a group should have. If systemd gave fewer, kvd adds its
+            own, if the kernel allows it.
 
     Raises:
-        AddressUnusable: There are none, or one is not for connections.
+        AddressUnusable: There are none, or one does not accept connections.
     """
     meant = [each for each in inherited if address.name in ("", each.name)]
     if not meant:
@@ -118,13 +118,13 @@ def adopt(
 
 def leave(inherited: Iterable[Inherited]) -> None:
     """
-    Let go of what nobody adopted. In systemd it goes on listening, and whoever
-    connects there waits in vain: so a warning.
+    Close the sockets that were not adopted, with a warning: in systemd they still
+    listen, and clients that connect wait in vain.
     """
     for each in inherited:
         _log.warn(
-            "systemd gave a socket named {name} that kvd was not told to listen on:"
-            " --listen systemd takes all",
+            "systemd gave a socket named {name}, but no --listen names it:"
+            " --listen systemd uses all",
             name=each.name,
         )
         os.close(each.descriptor)
@@ -149,8 +149,8 @@ def _checked(each: Inherited) -> socket.socket:
         sock = socket.socket(fileno=each.descriptor)
     except OSError as error:
         raise AddressUnusable(
-            f"{each.name} from systemd is no socket ({error.strerror}): ListenStream="
-            " would be right"
+            f"{each.name} from systemd is not a socket ({error.strerror}):"
+            " ListenStream= would be right"
         ) from error
     wrong = _wrong_with(sock)
     if wrong:

@@ -2,9 +2,9 @@
 Digests of a body: ``Content-Digest`` and ``Repr-Digest`` (RFC 9530), ``Content-MD5``
 (RFC 1864).
 
-A PUT brings the whole representation, so both of RFC 9530 are about the same bytes. Of
-their algorithms, those that nobody can forge are verified; all others are ignored, as
-it says.
+A PUT carries the whole representation, so both fields of RFC 9530 are digests of the
+same bytes. kvd verifies the algorithms that are secure against forgery, and ignores all
+others, as the RFC requires.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kvd.model.digests import Digest
 from kvd.model.requests import Request
 
 # A dictionary of structured fields (RFC 9651 section 3.2) whose values are byte
-# sequences; parameters mean nothing here.
+# sequences; parameters have no meaning here.
 _KEY: Final = rb"[a-z*][a-z0-9_.*-]*"
 _BYTES: Final = rb":[A-Za-z0-9+/=]*:"
 _ITEM: Final = (
@@ -39,7 +39,7 @@ _ALGORITHMS: Final = {b"sha-256": "sha256", b"sha-512": "sha512"}
 
 def digests_of(request: Request) -> tuple[Digest, ...]:
     """
-    The digests that a request brings and kvd verifies.
+    The digests of a request that kvd verifies.
 
     Raises:
         BadRequest: One is malformed.
@@ -49,7 +49,7 @@ def digests_of(request: Request) -> tuple[Digest, ...]:
     for name in ("Content-Digest", "Repr-Digest"):
         value = fields.get(name.lower().encode())
         if value:
-            # Of two values of one algorithm the later one counts (RFC 9651).
+            # The last value of an algorithm counts (RFC 9651).
             digests += {each.algorithm: each for each in _listed(name, value)}.values()
     md5 = fields.get(b"content-md5")
     if md5 is not None:
@@ -95,7 +95,7 @@ def _malformed(name: str, value: bytes) -> BadRequest:
 
 
 def _new(algorithm: str) -> hashlib._Hash:
-    # Clients use MD5 against damage by lines and disks, not for security.
+    # Clients use MD5 to detect damage on networks and disks, not for security.
     return hashlib.new(algorithm, usedforsecurity=False)
 
 
@@ -110,14 +110,14 @@ class Verification:
 
     def update(self, data: bytes) -> None:
         """
-        Take a piece of the body.
+        Add a piece of the body.
         """
         for each in self._hashes.values():
             each.update(data)
 
     def check(self) -> None:
         """
-        The body has ended.
+        Compare the digests at the end of the body.
 
         Raises:
             DigestMismatch: The body differs from its digest.

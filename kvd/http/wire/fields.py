@@ -1,5 +1,5 @@
 """
-What the fields of a request say: conditions, ranges, metadata.
+The fields of a request that kvd understands: conditions, ranges, metadata.
 
 If kvd is compiled, ``kvd/native/fields.c`` reads entity tags, dates and ranges, for
 this module and for the fast path. The functions that end in ``_in_python`` do the same.
@@ -65,8 +65,8 @@ def conditions_of(request: Request) -> Conditions:
     The conditions of a request.
 
     Raises:
-        BadRequest: An entity tag is malformed: to pass over it could overwrite
-            what the client meant to protect.
+        BadRequest: An entity tag is malformed. Ignoring it could overwrite a value
+            that the client meant to protect.
     """
     fields = request.fields
     if _CONDITIONAL.isdisjoint(fields):
@@ -104,7 +104,7 @@ def entity_tags(value: bytes) -> EntityTags:
 
 def list_tags_in_python(value: bytes) -> tuple[list[str], list[str]] | None:
     """
-    The strong tags of a list and the weak ones; None for what is no list.
+    The strong and the weak tags of a list; None if it is not a list of tags.
     """
     if not _TAGS.fullmatch(value):
         return None
@@ -119,8 +119,8 @@ list_tags: Final = list_tags_in_python if _native is None else _native.entity_ta
 
 def parse_http_date(value: bytes | None) -> int | None:
     """
-    Seconds since the epoch of an HTTP date in any of its three forms (RFC 9110
-    section 5.6.7); None for anything else, such as a date of another zone.
+    Convert an HTTP date in any of its three forms (RFC 9110 section 5.6.7) to seconds
+    since the epoch; None for anything else, such as a date in another time zone.
     """
     if value is None:
         return None
@@ -136,7 +136,7 @@ def parse_http_date(value: bytes | None) -> int | None:
 
 def fixed_date_in_python(value: bytes) -> int | None:
     """
-    Seconds since the epoch of an HTTP date in the form that is not obsolete.
+    The same for the only form that is not obsolete.
     """
     matched = _FIXED_DATE.fullmatch(value)
     return None if matched is None else _seconds_of(matched)
@@ -148,7 +148,8 @@ fixed_date: Final = fixed_date_in_python if _native is None else _native.fixed_d
 def _seconds_of(date: re.Match[bytes]) -> int | None:
     year = int(date["year"])
     if len(date["year"]) == 2:
-        # More than 50 years ahead is the past that ends with the same digits.
+        # A year more than 50 years ahead is the last one in the past with the same
+        # digits.
         latest = datetime.now(UTC).year + 50
         year = latest - (latest - year) % 100
     second = int(date["second"])
@@ -171,16 +172,16 @@ def _seconds_of(date: re.Match[bytes]) -> int | None:
 
 def range_of(request: Request, info: ValueInfo) -> tuple[int, int] | None:
     """
-    The one part of the value that is asked for (RFC 9110 section 14.2).
+    The range of the value that a request asks for (RFC 9110 section 14.2).
 
     Returns:
-        Where it begins and how many bytes it has; None for the whole: no range
-        is asked for, several are, it is not one of bytes, or ``If-Range`` names
-        another value.
+        Its first byte and its size; None for the whole value: the request has no range,
+        or several, or one in another unit than bytes, or ``If-Range`` names another
+        value.
 
     Raises:
-        RangeNotSatisfiable: It lies wholly behind the end. An empty value has
-            no part at all.
+        RangeNotSatisfiable: It begins behind the end of the value, or the value is
+            empty.
     """
     fields = request.fields
     asked = fields.get(b"range")
@@ -200,17 +201,17 @@ def byte_range_in_python(
     asked: bytes, condition: bytes | None, etag: bytes, size: int
 ) -> tuple[int, int] | None:
     """
-    The part of a value that a ``Range`` asks for.
+    The part of a value that a ``Range`` field asks for.
 
     Args:
         asked: The value of the field.
-        condition: That of ``If-Range``; None: there is none.
+        condition: The value of the ``If-Range`` field; None if there is none.
         etag: The entity tag of the value, without quotes.
         size: The size of the value.
 
     Returns:
-        Where it begins and how many bytes it has, 0 if it lies wholly behind the end;
-        None for the whole value.
+        Its first byte and its size, which is 0 if it begins behind the end; None for
+        the whole value.
     """
     # A strong comparison (RFC 9110 section 13.1.5): a weak tag never matches, nor does
     # a date, since another value may have been published within its second (section
@@ -243,11 +244,11 @@ byte_range: Final = byte_range_in_python if _native is None else _native.byte_ra
 
 def metadata_of(request: Request) -> Metadata:
     """
-    The fields that are stored with the value of a request. A field without a value is
-    not stored: it says nothing, and a client that gets it back would have to guess.
+    The fields of a request that are stored with its value. An empty field is not
+    stored, since it has no meaning.
 
     Raises:
-        BadRequest: It is too much.
+        BadRequest: Together they are too large.
     """
     fields = request.fields
     stored = {
@@ -257,7 +258,7 @@ def metadata_of(request: Request) -> Metadata:
     }
     if not stored:
         return NO_METADATA
-    # As stores count it: a byte beyond ASCII becomes two.
+    # As stores count: a byte beyond ASCII becomes two.
     size = sum(len(name) + len(value.encode()) for name, value in stored.items())
     if size > MAX_METADATA_BYTES:
         raise BadRequest(

@@ -1,5 +1,5 @@
 """
-Hosts, as ``Host`` and the targets of requests name them (RFC 9110 section 7.2).
+The syntax of hosts in the ``Host`` field and in request targets (RFC 9110 section 7.2).
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
-# RFC 3986 section 3.2.2, where a name may be empty; then a port, which may be too.
+# RFC 3986 section 3.2.2: the name may be empty. A port may follow, which may be empty
+# too.
 _HOST: Final = re.compile(
     rb"(?:\[([0-9A-Fa-f:.]+)\]"
     rb"|\[[Vv][0-9A-Fa-f]+\.[A-Za-z0-9._~!$&'()*+,;=:-]+\]"
@@ -18,7 +19,7 @@ _HOST: Final = re.compile(
 
 def is_host(value: bytes) -> bool:
     """
-    Whether this is a host, with or without a port.
+    Whether a value is a host, with or without a port.
     """
     matched = _HOST.fullmatch(value)
     if matched is None:

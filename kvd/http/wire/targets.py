@@ -1,7 +1,7 @@
 """
 Request targets (RFC 9112 section 3.2).
 
-The path is percent-decoded once, segment by segment. A target is refused if another
+The path is percent-decoded once, segment by segment. kvd refuses a target if another
 spelling could name the same value, or if it could lead out of the store.
 """
 
@@ -22,7 +22,7 @@ MAX_PAGE: Final = 1000
 The longest page of a listing.
 """
 
-# Nearly every key: nothing to decode, no dots at the beginning of a segment.
+# Almost every key: nothing to decode, no dot at the beginning of a segment.
 _HARMLESS: Final = re.compile(
     rb"/([A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9_~!$&'()*+,;=:@.-]{0,200}"
     rb"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9_~!$&'()*+,;=:@.-]{0,200}){0,3})"
@@ -41,16 +41,17 @@ class Target(NamedTuple):
 
     key: Key | None = None
     prefix: bytes | None = None
-    """Of a path that ends with a slash: empty, or ending with one."""
+    """If the path ends with a slash: that path without the first slash."""
     query: Mapping[str, bytes] = MappingProxyType({})
 
 
 def authority_of(target: bytes) -> bytes | None:
     """
-    The host, perhaps with a port, in a target that is a whole URL; None in any other.
+    The host, and the port if there is one, of a target in absolute form; None for any
+    other target.
 
     Raises:
-        BadRequest: It is no URL of HTTP (RFC 9110 sections 4.2.1 and 4.2.4).
+        BadRequest: It is not an HTTP URL (RFC 9110 sections 4.2.1 and 4.2.4).
     """
     absolute = None if target.startswith(b"/") else _ABSOLUTE.match(target)
     if absolute is None:
@@ -58,7 +59,7 @@ def authority_of(target: bytes) -> bytes | None:
     scheme, authority = absolute.groups()
     if scheme.lower() not in _SCHEMES:
         raise BadRequest(
-            f"The target {_shown(target)} is not a URL of HTTP, which begins with"
+            f"The target {_shown(target)} is not an HTTP URL, which begins with"
             " http:// or https://."
         )
     if not is_host(authority) or authority[:1] in (b"", b":"):
@@ -71,22 +72,23 @@ def authority_of(target: bytes) -> bytes | None:
 
 def is_path(target: bytes) -> bool:
     """
-    Whether a target has a path: neither ``*`` nor what CONNECT is sent.
+    Whether a target has a path: not ``*``, and not the authority form of CONNECT.
     """
     return target.startswith(b"/") or _ABSOLUTE.match(target) is not None
 
 
 def path_segments(target: bytes) -> list[bytes]:
     """
-    The path of a target, taken apart at its slashes and percent-decoded once, without
-    scheme, authority and query. ``.`` segments are removed (RFC 3986 section 6.2.2.3).
+    Split the path of a target at its slashes and decode each segment once. Scheme,
+    authority and query are left out, and ``.`` segments are removed (RFC 3986 section
+    6.2.2.3).
 
     Returns:
-        At least one; the last one is empty if the path ends with a slash.
+        At least one segment; the last one is empty if the path ends with a slash.
 
     Raises:
-        BadRequest: The target has no path, or one whose encoding is broken or hides a
-            slash.
+        BadRequest: The target has no path, its percent-encoding is malformed, or it has
+            an encoded slash.
     """
     if not target.startswith(b"/"):
         absolute = _ABSOLUTE.match(target)
@@ -108,10 +110,10 @@ def path_segments(target: bytes) -> list[bytes]:
 
 def parse_target(target: bytes, method: str) -> Target:
     """
-    Understand a target.
+    Parse a target.
 
     Raises:
-        BadRequest: It can name no key.
+        BadRequest: It does not name a key, a prefix or the server.
         TargetTooLong: The key, or a segment of it, is too long.
     """
     harmless = _HARMLESS.fullmatch(target)
@@ -150,9 +152,9 @@ def key_of_segments(segments: Sequence[bytes]) -> Key:
     Check decoded segments and join them.
 
     Raises:
-        BadRequest: A segment is empty, ``.``, ``..``, or holds control bytes,
-            the first one is kvd's own, or the last one a file system's.
-        TargetTooLong: One, or all together, are too long.
+        BadRequest: A segment is empty, ``.`` or ``..``, or contains a control byte; the
+            first one is reserved for kvd, or the last one for a file system.
+        TargetTooLong: A segment, or the key, is too long.
     """
     for segment in segments:
         if not segment:
@@ -181,8 +183,8 @@ def key_of_segments(segments: Sequence[bytes]) -> Key:
 
 def _parse_query(query: bytes) -> dict[str, bytes]:
     """
-    The parameters of a query, by name. What kvd does not know means nothing
-    to it, so of a repeated name the later one counts, except for pages.
+    The parameters of a query, by name. kvd ignores unknown parameters. If a name is
+    repeated, the last value counts; the parameters of a page may not be repeated.
     """
     parameters: dict[str, bytes] = {}
     for pair in query.split(b"&") if query else ():
@@ -196,14 +198,14 @@ def _parse_query(query: bytes) -> dict[str, bytes]:
 
 def page_of(query: Mapping[str, bytes]) -> tuple[bytes, int | None]:
     """
-    Which page of a listing is asked for.
+    The page of a listing that a query asks for.
 
     Returns:
-        The key after which it begins, and how many keys it may have; None for
-        the whole listing.
+        The key after which it begins, and how many keys it may have; None for the whole
+        listing.
 
     Raises:
-        BadRequest: A parameter has a value that it cannot have.
+        BadRequest: A parameter has an invalid value.
     """
     limit = query.get("limit")
     after = query.get("after")

@@ -1,6 +1,6 @@
 """
-What clients of other protocols ask for in a PUT. As an ordinary one it would store
-something else than they mean: so it is refused.
+Requests with PUT from clients of other protocols, which kvd refuses: as an ordinary
+PUT, such a request would store something else than the client means.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from kvd.errors import CodingUnsupported, OperationUnsupported
 from kvd.model.requests import Request
 
-# Of S3 and those like it, Azure, Swift and WebDAV.
+# Of S3 and its like, Azure, Swift and WebDAV.
 _SOURCE: Final = re.compile(
     rb"x-(?:[a-z0-9]+-)*(?:copy|rename)-(?:source|from)|x-copy-from|destination"
 )
@@ -24,15 +24,15 @@ _PARAMETERS: Final = {
 
 def refuse_unsupported(request: Request, query: Mapping[str, bytes]) -> None:
     """
-    Refuse a PUT that does not bring a value as it is.
+    Refuse a PUT whose body is not the value.
 
     Args:
-        request: With the method PUT.
+        request: Its method is PUT.
         query: Its parameters.
 
     Raises:
-        CodingUnsupported: The body is wrapped.
-        OperationUnsupported: It is about something other than a body that is a value.
+        CodingUnsupported: The body has an encoding that kvd does not decode.
+        OperationUnsupported: It asks for another operation than storing its body.
     """
     fields = request.fields
     coding = fields.get(b"content-encoding", b"").lower()
@@ -40,7 +40,7 @@ def refuse_unsupported(request: Request, query: Mapping[str, bytes]) -> None:
     if b"aws-chunked" in coding or hashed.startswith(b"STREAMING-"):
         raise CodingUnsupported(
             "The body is encoded as aws-chunked, which kvd does not decode: send the"
-            " value as it is, with a Content-Length or in chunks of HTTP."
+            " value as it is, with a Content-Length or in HTTP chunks."
         )
     for name in fields:
         if _SOURCE.fullmatch(name):

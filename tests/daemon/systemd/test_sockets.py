@@ -161,7 +161,7 @@ def test_a_socket_that_nobody_adopts_is_warned_of(
     """
     leave(systemd.give(("web", systemd.listen())))
 
-    assert any("{name} that kvd was not told to listen on" in each for each in logged())
+    assert any("{name}, but no --listen names it" in each for each in logged())
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(FIRST)
 
@@ -236,7 +236,7 @@ def test_what_takes_no_connections_is_refused(systemd: Systemd) -> None:
         (ends[0], "web from systemd is not for connections: ListenStream="),
         (silent, "web from systemd does not listen: Accept=no"),
         (netlink, "web from systemd is neither one of TCP nor a Unix socket"),
-        (pipe[0], "web from systemd is no socket"),
+        (pipe[0], "web from systemd is not a socket"),
     ):
         with pytest.raises(AddressUnusable, match=reason):
             adopt(ALL, systemd.give(("good", systemd.listen()), ("web", each)), 1)

@@ -25,7 +25,7 @@ from kvd.http.record import read_record
 from kvd.interfaces import IStoreMaker
 from kvd.settings import Durability, Limits, Settings, StoreLocation, TCPAddress
 from kvd.store.file import FileStore
-from kvd.workers.serving import HttpServer, LoadedPlugins
+from kvd.workers.http_server import HttpServer, LoadedPlugins
 from tests.http.fast_path.cases import attribute_of
 from tests.http.fast_path.watched import WatchedFastPath
 from tests.stepped import Client, InlineWriter, SteppedReactor
@@ -128,7 +128,7 @@ class Worker:
         )
         parts = LoadedPlugins(SteppedStoreMaker(self._reactor), Dialects(()))
         self._server = HttpServerAtOnce(settings, 0, self._reactor, self._row, parts)
-        with mock.patch("kvd.workers.serving.Writer", InlineWriter):
+        with mock.patch("kvd.workers.http_server.Writer", InlineWriter):
             self._server.start()
         self.watched: WatchedFastPath | None = None
         process = self._server._process

@@ -386,6 +386,9 @@ class SlowReaderTests(ConnectionCase):
         """
         All of the reply is left; the reactor finds out why.
         """
+        for _ in range(2):
+            # Then it is in memory.
+            self.served(get("k"))
         near, far = self.pair()
         far.sendall(get("k"))
         far.close()

@@ -17,7 +17,7 @@ from kvd.http.fast_path import SERVED
 from kvd.http.host_guard import HostGuard
 from kvd.settings import Settings
 from kvd.store.file import FileStore
-from kvd.workers.serving import HttpServer
+from kvd.workers.http_server import HttpServer
 from tests.http.fast_path import test_connections as connections
 from tests.http.fast_path.cases import FastPathCase, body_of, get, put
 from tests.http.test_connection import Notes

@@ -1,5 +1,5 @@
 """
-Tests for `kvd.workers.serving`.
+Tests for `kvd.workers.http_server`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from kvd.errors import StoreUnusable
 from kvd.http.record import read_record
 from kvd.http.wire.reader import RequestReader
 from kvd.settings import Limits, Settings, StoreLocation
-from kvd.workers import serving
-from kvd.workers.serving import (
-    BREAK_OFF_SECONDS,
+from kvd.workers import http_server
+from kvd.workers.http_server import (
+    ABORT_SECONDS,
     HttpServer,
     check_interval,
     load_plugins,
@@ -52,7 +52,7 @@ class ServingTests(SynchronousTestCase):
             3,
             self.reactor,
         )
-        with mock.patch("kvd.workers.serving.Writer", InlineWriter):
+        with mock.patch("kvd.workers.http_server.Writer", InlineWriter):
             self.server.start()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
@@ -278,14 +278,14 @@ class ServingTests(SynchronousTestCase):
 
     def test_draining_is_bounded(self) -> None:
         """
-        What stands still is broken off, and said.
+        A connection that stands still is aborted, and logged.
         """
         client = self.connect().send(BEGUN)
         ended = self.drain(10)
         assert [] == ended
         with capturedLogs() as events:
             self.reactor.advance(10)
-            self.reactor.advance(BREAK_OFF_SECONDS)
+            self.reactor.advance(ABORT_SECONDS)
 
         assert [None] == ended
         assert [1] == [event["count"] for event in events if "count" in event]
@@ -335,7 +335,7 @@ class ServingTests(SynchronousTestCase):
 
     def test_a_mistake_with_one_connection_is_not_the_others(self) -> None:
         """
-        It is broken off; time goes on.
+        It is aborted; time goes on.
         """
         good, bad = self.connect().send(GET[:5]), self.connect().send(GET[:5])
         broken = next(
@@ -365,7 +365,7 @@ class LoadedPluginsTests(SynchronousTestCase):
         self.addCleanup(reactor.dispose)
         settings = Settings(store=StoreLocation("null", ""))
         parts = load_plugins(settings)
-        self.patch(serving, "load_plugins", None)
+        self.patch(http_server, "load_plugins", None)
         started = HttpServer(settings, 0, reactor, parts=parts)
         started.start()
 

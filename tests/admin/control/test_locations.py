@@ -1,5 +1,5 @@
 """
-Tests for `kvd.admin.control.places`.
+Tests for `kvd.admin.control.locations`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kvd.admin.control import places
-from kvd.admin.control.places import (
+from kvd.admin.control import locations
+from kvd.admin.control.locations import (
     control_folders,
     control_path,
     find_control,
@@ -56,7 +56,9 @@ def test_a_service_is_found_from_a_session(
     """
     session, service = tmp_path / "session", tmp_path / "service"
     service.mkdir(0o700)
-    monkeypatch.setattr(places, "control_folders", lambda: [str(session), str(service)])
+    monkeypatch.setattr(
+        locations, "control_folders", lambda: [str(session), str(service)]
+    )
     assert f"{session}/8080.control" == find_control(8080)
 
     (service / "8080.control").touch()
@@ -104,7 +106,7 @@ def test_a_command_uses_no_folder_that_others_may_change(
     folder = tmp_path / "kvd"
     folder.mkdir(0o700)
     (folder / "8080.control").touch()
-    monkeypatch.setattr(places, "control_folders", lambda: [str(folder)])
+    monkeypatch.setattr(locations, "control_folders", lambda: [str(folder)])
     assert f"{folder}/8080.control" == find_control(8080)
 
     spoil(folder)
@@ -122,7 +124,7 @@ def test_a_command_uses_no_folder_of_another_user(
     folder = tmp_path / "kvd"
     folder.mkdir(0o700)
     (folder / "8080.control").touch()
-    monkeypatch.setattr(places, "control_folders", lambda: [str(folder)])
+    monkeypatch.setattr(locations, "control_folders", lambda: [str(folder)])
     user = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: user + 4711)
 
@@ -137,7 +139,7 @@ def test_the_socket_of_a_killed_daemon_hides_no_live_one(
     A socket that answers comes first; if none does, the first folder.
     """
     folders = [str(tmp_path / "session"), str(tmp_path / "service")]
-    monkeypatch.setattr(places, "control_folders", lambda: folders)
+    monkeypatch.setattr(locations, "control_folders", lambda: folders)
     sockets = []
     for folder in folders:
         os.mkdir(folder)
