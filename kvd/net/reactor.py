@@ -165,8 +165,8 @@ def _poll_directly(reactor: Any, timeout: float | None) -> None:
 def _next_timeout(reactor: Any) -> float | None:
     """
     How long a reactor may wait after it has handled events: what its ``timeout`` says,
-    or 0 if its ``runUntilCurrent`` has something to do before, or if nobody runs it, who
-    may have asked for one turn (``iterate``). Those two take as long as serving a
+    or 0 if its ``runUntilCurrent`` has something to do before, or if it does not run:
+    then one turn was asked for (``iterate``). Those two take as long as serving a
     request with the fast path.
     """
     if not reactor.running or reactor._justStopped:
