@@ -142,8 +142,8 @@ class FastPath(Protocol):
 
     def join(self, socket: int, /) -> Joined:
         """
-        Let `serve_idle` know a connection that stays. Nobody may want a report of its
-        requests.
+        Let `serve_idle` know a connection that stays. Its socket must not block, and
+        nobody may want a report of its requests.
         """
 
     def serve_idle(self, socket: int, /) -> bool:

@@ -145,7 +145,9 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
     if (joined == NULL || !joined->idle)
         Py_RETURN_FALSE;
     Py_INCREF((PyObject *)joined);
+    self->may_block = 0;
     int is_done = serve_or_leave(self, (int)PyLong_AsLong(argument), SERVED);
+    self->may_block = 1;
     if (is_done) {
         PyObject *before = joined->served;
         joined->served = PyObject_CallNoArgs(self->clock);
@@ -237,7 +239,8 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
 const char join_doc[] =
 "join(socket) -> Joined\n"
 "\n"
-"From now on `serve_idle` knows the socket of a connection that stays.";
+"From now on `serve_idle` knows the socket of a connection that stays, which does not\n"
+"block.";
 
 PyObject *
 FastPath_join(FastPath *self, PyObject *argument)

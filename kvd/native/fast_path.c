@@ -1,17 +1,18 @@
 /*
- * The fast path: serves a whole small GET or PUT in one call, if it came in one piece
- * and the shape of its head has a template (shape.c).
+ * The fast path: serves a whole GET, HEAD or small PUT in one call, if it came in one
+ * piece and the shape of its head has a template (shape.c).
  *
  * A template says what such a head means and what the head of its reply looks like.
  * Python makes it, once for each such shape (kvd/http/templates.py). So nothing is decided
  * here that Python has not decided before for the same bytes. Whatever is not as
  * expected is left to Python, as if nothing had happened: a head without a template, a
  * key of unusual spelling, a second request behind the first, a body that is not
- * complete, a value that has changed, a folder that has to be made, a lock that is
- * held, an error of any kind. So the only error handling here is cleaning up.
+ * complete, a file that others have written, a folder that has to be made, a lock that
+ * is held, an error of any kind. So the only error handling here is cleaning up.
  *
  * This file has the Python type and the module; connections.c and serve.c take what
- * arrives, get.c and put.c serve a request. fast_path.h says what each file offers.
+ * arrives, get.c and put.c serve a request; value.c opens a value, file.c sends it, and
+ * recent.c keeps small ones in memory. fast_path.h says what each file offers.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
  */
@@ -57,6 +58,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (self == NULL)
         return NULL;
     self->rest_file = -1;
+    self->may_block = 1;
     if (PyObject_GetBuffer(row, &self->row, PyBUF_WRITABLE) < 0) {
         Py_DECREF(self);
         return NULL;

@@ -140,6 +140,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     int busy;                   /* whether a request is being served */
+    int may_block;              /* whether its socket may be a blocking one */
     int root, lock, uploads, exchanges, mode;
     dev_t device;               /* of the root */
     int finds_unwritten;        /* whether its file system tells what was never written */

@@ -77,6 +77,7 @@ send_file(FastPath *self, int socket, Value *value, const Selection *selected,
 {
     off_t offset = (off_t)selected->first;
     int file = value->file, is_there = 1, yes = 1;
+    unsigned long long end = selected->first + selected->bytes, rest = 0;
     size_t most = (size_t)Py_MIN(selected->bytes, (unsigned long long)self->file_bytes);
     ssize_t head_sent = -1;
     Py_BEGIN_ALLOW_THREADS
@@ -88,13 +89,18 @@ send_file(FastPath *self, int socket, Value *value, const Selection *selected,
             fit_buffer(self, socket);
     }
     if (is_there) {
-        /* A socket that was only just accepted may be a blocking one. */
-        ioctl(socket, FIONBIO, &yes);
+        if (self->may_block)
+            ioctl(socket, FIONBIO, &yes);
         head_sent = send(socket, head, head_bytes,
                          MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
         if (head_sent == (ssize_t)head_bytes)
             /* Whatever fails here fails again when Python tries. */
             (void)!sendfile(socket, file, &offset, most);
+        rest = end - (unsigned long long)offset;
+        if (rest == 0) {
+            close(file);
+            value->file = -1;
+        }
     }
     Py_END_ALLOW_THREADS
     if (!is_there)
@@ -106,7 +112,6 @@ send_file(FastPath *self, int socket, Value *value, const Selection *selected,
     self->sent_bytes = sent;
     self->moved_bytes = received + sent;
     self->seconds = now() - began;
-    unsigned long long rest = selected->first + selected->bytes - (unsigned long long)offset;
     if (rest == 0) {
         count(self, received, sent);
         return 1;

@@ -121,10 +121,11 @@ serve_opened(FastPath *self, int socket, HeadTemplate *template,
     size_t used = value_head(self, head, value, &selected, template->tail);
     if (used > HEAD_ROOM)
         return 0;
-    if (template->is_head || selected.bytes == 0)
+    /* A value that is asked for again is kept even if it is unchanged. */
+    int keeps = !template->is_head && was_read(self, key, value);
+    if (template->is_head || (selected.bytes == 0 && !keeps))
         return send_whole(self, socket, template, selected.status, head, used, "", 0,
                           received, began);
-    int keeps = was_read(self, key, value);
     if (keeps || selected.bytes <= READ_BYTES)
         return serve_read(self, socket, template, key, value, &selected, head, used,
                           keeps, received, began);

@@ -49,7 +49,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import random
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -109,8 +109,9 @@ def begin_epoch(lock: int) -> int:
         The epoch; 0 for none.
     """
     fraction = (
-        _MICROSECOND_NS * random.randrange(_SECOND_NS // _MICROSECOND_NS)
-        + random.randrange(1, _MICROSECOND_NS)
+        _MICROSECOND_NS * secrets.randbelow(_SECOND_NS // _MICROSECOND_NS)
+        + 1
+        + secrets.randbelow(_MICROSECOND_NS - 1)
     )  # fmt: skip
     now = int(time.time()) * _SECOND_NS + fraction
     try:

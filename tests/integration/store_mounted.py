@@ -248,6 +248,8 @@ def scarce_room(path: str) -> None:
         return 1 == fast_path.serve(near.fileno())
 
     put(other, b"small", 1, None)
+    with open(f"{mounted}/small", "rb") as small:
+        os.fsync(small)  # Otherwise it would not be worth keeping.
     assert not is_served(b"large"), "it is too large to be kept"
     assert is_served(b"small")
     put(other, b"a", 1, None)

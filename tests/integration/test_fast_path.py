@@ -24,6 +24,9 @@ pytestmark = pytest.mark.integration
 FAST_PATH = pytest.mark.parametrize("fast_path", ["on", "off"])
 PUT = b"PUT /a/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
 GET = b"GET /a/k HTTP/1.1\r\nHost: localhost\r\n"
+HEAD = b"HEAD /a/k HTTP/1.1\r\nHost: localhost\r\n"
+MISS = b"GET /a/none HTTP/1.1\r\nHost: localhost\r\n"
+LARGE = b"GET /large HTTP/1.1\r\nHost: localhost\r\n"
 CLOSE = b"Connection: close\r\n"
 
 
@@ -42,6 +45,7 @@ def seen(folder: Path, fast_path: str, *options: str) -> dict[str, object]:
     with Twistd(chosen, folder) as daemon:
         port = daemon.port
         ask(port, "PUT", "/a/first", b"v")
+        ask(port, "PUT", "/large", bytes(2_000_000))
         replies = exchange(socket.AF_INET, ("127.0.0.1", port))
         replies += exchange(socket.AF_UNIX, path)
         rows = status_of(folder / "control")["workers"]
@@ -70,11 +74,15 @@ def exchange(family: int, address: tuple[str, int] | str) -> list[bytes]:
             sock.sendall(PUT + b"\r\nvalue")
             replies.append(sock.recv(10_000))
             for _ in range(5):
-                sock.sendall(GET + b"\r\n")
-                replies.append(sock.recv(10_000))
+                for request in (GET, HEAD, MISS):
+                    sock.sendall(request + b"\r\n")
+                    replies.append(sock.recv(10_000))
             sock.sendall(GET + CLOSE + b"\r\n")
             replies.append(read_to_end(sock))
-        for request in (PUT + CLOSE + b"\r\nother", GET + CLOSE + b"\r\n"):
+        for request in (
+            PUT + CLOSE + b"\r\nother",
+            *(each + CLOSE + b"\r\n" for each in (GET, HEAD, MISS, LARGE)),
+        ):
             with connected(family, address) as sock:
                 sock.sendall(request)
                 replies.append(read_to_end(sock))

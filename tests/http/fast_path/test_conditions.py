@@ -218,6 +218,25 @@ class LargeRangeTests(RangeTests):
         self.place_value(self.content)
 
 
+class KeptTests(ValueCase):
+    """
+    A value that is asked for again is kept in memory.
+    """
+
+    def test_it_may_be_unchanged_or_a_part(self) -> None:
+        """
+        Its file stays open; what is sent of it next is right.
+        """
+        for asked in (b"If-None-Match: *", b"Range: bytes=2-3"):
+            self.fast_path = self.make_fast_path(self.listener)
+            before = len(os.listdir("/proc/self/fd"))
+            request = get("k", asked + b"\r\n")
+            replies = [self.served(request) for _ in range(3)]
+            assert before + 1 == len(os.listdir("/proc/self/fd"))
+            assert 1 == len({_without_date(reply) for reply in replies})
+            assert b"0123456789" == body_of(self.served(get("k")))
+
+
 class ErrorTests(ValueCase):
     """
     What is wrong is left to who can say so.

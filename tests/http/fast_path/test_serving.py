@@ -80,6 +80,22 @@ class NewConnectionTests(ConnectionCase):
         assert client.ended
         assert [accepted + 1, open_now] == self.process.row.words[:2].tolist()
 
+    def test_a_large_value_is_sent_to_its_end(self) -> None:
+        """
+        By the connection that is made when the socket takes no more at once; it ends
+        with the reply.
+        """
+        large = bytes(3_000_000)
+        self.keep("large", large)
+        client = self.come(get("large", b"Connection: close\r\n"))
+
+        assert large == body_of(client.receive())
+        assert client.ended
+        links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+        opened = [os.readlink(link) for link in links if os.path.lexists(link)]
+        assert not [path for path in opened if path.endswith("/large")]
+        assert (1, 0) == (self.watched.served, self.watched.new)
+
     def test_a_connection_that_stays_is_made_after_its_first_request(self) -> None:
         """
         The next ones are served alike.
@@ -276,11 +292,14 @@ class AcceptedTests(AtFirstTests):
         However many they are.
         """
         count = 2 * EXCLUSIVE_BATCH + 5
-        for _ in range(count):
-            self.queue(get("k", b"Connection: close\r\n"))
-        self.reactor.settle(1)
+        for uninterrupted in (count, EXCLUSIVE_BATCH, 3, 1):
+            served = self.watched.new
+            for _ in range(count):
+                self.queue(get("k", b"Connection: close\r\n"))
+            with mock.patch("kvd.workers.serving.UNINTERRUPTED", uninterrupted):
+                self.reactor.settle(1)
 
-        assert count == self.watched.new
+            assert served + count == self.watched.new
 
     def test_a_client_that_was_reset_has_a_connection(self) -> None:
         """
