@@ -173,7 +173,12 @@ def _next_timeout(reactor: Any) -> float | None:
     or 0 if its ``runUntilCurrent`` has something to do before. Those two take as long
     as serving a request with the fast path.
     """
-    if reactor._newTimedCalls or reactor.threadCallQueue or reactor._justStopped:
+    if (
+        reactor._newTimedCalls
+        or reactor.threadCallQueue
+        or reactor._justStopped
+        or not reactor.running
+    ):
         return 0
     calls = reactor._pendingTimedCalls
     if not calls:
