@@ -170,15 +170,13 @@ def _poll_directly(reactor: Any, timeout: float | None) -> None:
 def _next_timeout(reactor: Any) -> float | None:
     """
     How long a reactor may wait after it has handled events: what its ``timeout`` says,
-    or 0 if its ``runUntilCurrent`` has something to do before. Those two take as long
-    as serving a request with the fast path.
+    or 0 if its ``runUntilCurrent`` has something to do before, or if it does not run:
+    then one turn was asked for (``iterate``). Those two take as long as serving a
+    request with the fast path.
     """
-    if (
-        reactor._newTimedCalls
-        or reactor.threadCallQueue
-        or reactor._justStopped
-        or not reactor.running
-    ):
+    if not reactor.running or reactor._justStopped:
+        return 0
+    if reactor._newTimedCalls or reactor.threadCallQueue:
         return 0
     calls = reactor._pendingTimedCalls
     if not calls:

@@ -451,3 +451,15 @@ def test_the_reactor_of_somebody_else_does_the_same() -> None:
         selectable.connectionLost(Failure(CONNECTION_DONE))
     for internal in list(reactor._internalReaders):
         internal.connectionLost(None)
+
+
+@pytest.mark.timeout(20)
+def test_a_single_turn_ends_without_an_event() -> None:
+    """
+    Whoever turns a reactor by hand goes on after the time that was asked for.
+    """
+    reactor = SteppedReactor()
+    try:
+        reactor.iterate(0.01)
+    finally:
+        reactor.dispose()
