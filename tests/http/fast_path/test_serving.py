@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs
 
 from kvd.http import fast_path
 from kvd.http.connection import HttpConnection
-from kvd.http.fast_path import FastPath
+from kvd.http.fast_path import SERVED, FastPath
 from kvd.model.keys import Key
 from kvd.settings import Settings
 from kvd.workers.http_server import EXCLUSIVE_BATCH, HttpServer
@@ -175,7 +175,7 @@ class AtFirstTests(NewConnectionTests):
         assert 1 == self.watched.new
 
     def test_a_socket_that_cannot_be_read(self) -> None:
-        with mock.patch.object(self.watched, "serve_new", return_value=False):
+        with mock.patch.object(self.watched, "serve_new", return_value=0):
             super().test_a_socket_that_cannot_be_read()
 
     def test_somebody_wants_to_be_told(self) -> None:
@@ -198,9 +198,35 @@ class AtFirstTests(NewConnectionTests):
         far.settimeout(0)
         far.sendall(get("k", b"Connection: close\r\n"))
         with socket.socket(fileno=os.dup(near.fileno())):
-            assert self.server.factory.take_descriptor(near.detach())
+            assert 1 == self.server.factory.take_descriptors([near.detach()])
             assert b"value" == body_of(far.recv(10_000))
             assert b"" == far.recv(1)
+
+    def test_of_several_those_before_the_first_that_stays_are_served(self) -> None:
+        """
+        In one call, which leaves the next to the caller.
+        """
+        only = get("k", b"Connection: close\r\n")
+        ends = []
+        descriptors = []
+        for request in (only, only, get("k"), only):
+            near, far = socket.socketpair()
+            self.addCleanup(far.close)
+            far.settimeout(0)
+            far.sendall(request)
+            ends.append(far)
+            descriptors.append(near.detach())
+        take = self.server.factory.take_descriptors
+
+        assert 2 == take(descriptors)
+        assert SERVED == self.watched.serve(descriptors[2])
+        os.close(descriptors[2])
+        assert 1 == take(descriptors[3:])
+        assert 0 == take([])
+        assert [b"value"] * 4 == [body_of(far.recv(10_000)) for far in ends]
+        for wrong in (None, [None], ["3"]):
+            with self.assertRaises(TypeError):  # noqa: PT027  # trial runs it too
+                self.watched.serve_new(cast(Any, wrong))
 
     def test_what_came_behind_is_not_lost(self) -> None:
         """
@@ -384,50 +410,37 @@ class MistakeTests(ConnectionCase):
         self.keep("k", b"value")
         native: Any = type(self.fast_path)
 
-        def again(
-            make_template: object, make_parts: object, offset_of: object
-        ) -> FastPath:
+        def again(make_template: object, make_parts: object) -> FastPath:
             """
             With other answers.
             """
             state = self.store.fast_path_state
             made = native(
                 *(state.root, state.lock.descriptor, False, False, 0, None, False),
-                *(0o644, 9000, 9000, b"k", (9000, 0, 0), tuple, tuple),
+                *(0o644, 0o755, 9000, 9000, b"k", (9000, 0, 0), tuple, tuple),
                 *(self.process.row.words, (0, 1, 2, 3, 4, 5, 6), (0,), 0),
-                *(make_template, make_parts, offset_of, self.reactor.seconds),
+                *(make_template, make_parts, print, self.reactor.seconds),
             )
             made.upload_to(state.uploads.descriptor)
             return cast(FastPath, made)
 
         assert fast_path.native is not None
-        parts = b"", b"", b""
         a_get = fast_path.native.get_template(
             *(False, True, True, (200,) * 16, b"\r\n\r\n", (b"", b"", b"", b""))
         )
-        a_put = fast_path.native.put_template(True, 1, b"", 201, parts, 204, parts)
         bad_parts = (b"",) * 5, (b"",) * 8, (b"", b"", 1, b"")
         table = [
-            (get("k"), lambda head: 1, None, None, TypeError),
-            (get("k"), lambda head: 1 // 0, None, None, ZeroDivisionError),
-            (get("k"), lambda head: a_get, lambda lines: 1, None, TypeError),
-            (get("k"), lambda head: a_get, lambda lines: (b"",), None, TypeError),
-            (get("k"), lambda head: a_get, lambda lines: (1,) * 3, None, TypeError),
-            (get("k"), lambda head: a_get, lambda lines: ((),) * 3, None, TypeError),
-            (get("k"), lambda head: a_get, lambda lines: bad_parts, None, TypeError),
-            (get("k"), lambda head: a_get, lambda k: 1 // 0, None, ZeroDivisionError),
-            (put("k", b"v"), lambda head: a_put, None, lambda key: "1", TypeError),
-            (
-                put("k", b"v"),
-                lambda head: a_put,
-                None,
-                lambda k: 1 << 70,
-                OverflowError,
-            ),
-            (put("k", b"v"), lambda head: a_put, None, lambda key: {}[key], KeyError),
+            (get("k"), lambda head: 1, None, TypeError),
+            (get("k"), lambda head: 1 // 0, None, ZeroDivisionError),
+            (get("k"), lambda head: a_get, lambda lines: 1, TypeError),
+            (get("k"), lambda head: a_get, lambda lines: (b"",), TypeError),
+            (get("k"), lambda head: a_get, lambda lines: (1,) * 3, TypeError),
+            (get("k"), lambda head: a_get, lambda lines: ((),) * 3, TypeError),
+            (get("k"), lambda head: a_get, lambda lines: bad_parts, TypeError),
+            (get("k"), lambda head: a_get, lambda k: 1 // 0, ZeroDivisionError),
         ]
-        for request, make_template, make_parts, offset_of, error in table:
-            self.fast_path = again(make_template, make_parts, offset_of)
+        for request, make_template, make_parts, error in table:
+            self.fast_path = again(make_template, make_parts)
             for _ in range(2):
                 with self.assertRaises(error):  # noqa: PT027  # trial runs it too
                     self.serve(request)
