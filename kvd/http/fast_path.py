@@ -1,5 +1,5 @@
 """
-The fast path: small requests, served in one call of a compiled module
+The fast path: requests that are served in one call of a compiled module
 (``kvd/native/``, from ``fast_path.c``).
 
 Most of the cost of a small GET or PUT is in Python: objects and calls for its
@@ -21,7 +21,7 @@ durability ``process``, because it must not wait for a sync.
 from __future__ import annotations
 
 import time
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from kvd.http.access_log import Entry
 from kvd.native import compiled
@@ -31,6 +31,11 @@ native: Final = compiled("_fast_path")
 The compiled module; None if kvd was installed without a C compiler.
 """
 
+MAX_BODY_BYTES: Final[int] = 0 if native is None else native.MAX_BODY_BYTES
+"""
+The longest body of a PUT that it serves. Longer ones are moved inside the kernel.
+"""
+
 NOTHING: Final = 0
 SERVED: Final = 1
 CLOSES: Final = 2
@@ -38,12 +43,7 @@ QUEUED: Final = 4
 LINGERS: Final = 8
 REMAINS: Final = 16
 """
-What `FastPath.serve` returns, unless it returns bytes.
-"""
-
-MAX_BODY_BYTES: Final = 60 * 1024
-"""
-The longest body of a PUT: head and body have to arrive in one read of 64 KiB.
+What `FastPath.serve` and `FastPath.serve_rest` return, as far as it is a number.
 """
 
 
@@ -116,12 +116,35 @@ class Joined(Protocol):
         """
 
 
+class PartialRequest(Protocol):
+    """
+    A PUT that waits for the rest of its body, in memory.
+    """
+
+    @property
+    def received(self) -> int:
+        """
+        How many bytes have come of it, and were not taken.
+        """
+
+    def take(self) -> bytes:
+        """
+        What has come of it, which is the caller's from now on.
+        """
+
+
+Outcome: TypeAlias = "int | bytes | PartialRequest"
+"""
+What came of a read; see `FastPath.serve`.
+"""
+
+
 class FastPath(Protocol):
     """
     What the compiled module provides. One process and one thread use it.
     """
 
-    def serve(self, socket: int, /) -> int | bytes:
+    def serve(self, socket: int, /) -> Outcome:
         """
         Read from a socket between two requests, and serve the request that arrived.
 
@@ -133,11 +156,23 @@ class FastPath(Protocol):
             ends with this reply, `LINGERS` if it must not be closed at once then
             (`kvd.net.transport.is_settled`), and `QUEUED` if a part of the reply has
             still to be sent (`take_unsent`); or with `REMAINS` if it has, and is in a
-            file (`take_remainder`). Otherwise the bytes that were read, which
-            are left to the caller; empty if the client has closed its half.
+            file (`take_remainder`). A `PartialRequest` if more of a body must come:
+            `serve_rest` reads it. Otherwise the bytes that were read, which are left to
+            the caller; empty if the client has closed its half.
 
         Raises:
             OSError: It cannot be read.
+        """
+
+    def serve_rest(self, socket: int, partial: PartialRequest, /) -> int | bytes:
+        """
+        Read more of a request whose beginning `serve` has read, and serve it once it is
+        whole.
+
+        Returns:
+            `NOTHING` if more must come. Otherwise as `serve`: the bytes are everything
+            that has come of the request, and never empty. An end or an error of the
+            socket is left to the next read.
         """
 
     def join(self, socket: int, /) -> Joined:

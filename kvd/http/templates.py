@@ -39,7 +39,6 @@ from kvd.store.attribute import MalformedAttribute, decode, encode, encode_metad
 from kvd.store.exchange import renames_removed_files, reports_unwritten_parts
 from kvd.store.faults import absence
 from kvd.store.file import FileStore
-from kvd.store.locks import offset_of
 
 # To be replaced: an id of the length that all have, and a key that no sentence has.
 _SOME_ID: Final = "0" * 32
@@ -281,6 +280,7 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         state.kept,
         state.has_epochs,
         state.file_mode,
+        state.folder_mode,
         process.limits.head_bytes,
         process.limits.target_bytes,
         PLAIN,
@@ -293,7 +293,7 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         LEAST_EXPONENT,
         templates.make_template,
         templates.make_parts,
-        offset_of,
+        state.prune,
         process.clock.seconds,
     )
     state.uploads.made = made.upload_to

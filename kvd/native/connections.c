@@ -168,7 +168,11 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
 static int
 serve_whole(FastPath *self, int socket, int shared)
 {
-    if (!serve_or_leave(self, socket, SERVED | CLOSES))
+    /* One that another process has accepted may be a blocking one. */
+    self->may_block = shared;
+    int is_done = serve_or_leave(self, socket, SERVED | CLOSES);
+    self->may_block = 1;
+    if (!is_done)
         return 0;
     /* Before the client can see the end. */
     ((unsigned long long *)self->row.buf)[self->accepted] += 1;
@@ -222,7 +226,7 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
     int socket = -1;
     while (accepted < most) {
         /* The caller listens without waiting, so this does not wait. */
-        socket = accept4((int)listener, NULL, NULL, SOCK_CLOEXEC);
+        socket = accept4((int)listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (socket < 0)
             break;
         accepted++;

@@ -1,17 +1,17 @@
 /*
- * The fast path: serves a whole GET, HEAD or small PUT in one call, if it came in one
- * piece and the shape of its head has a template (shape.c).
+ * The fast path: serves a whole GET, HEAD or PUT in one call, if the shape of its head has
+ * a template (shape.c).
  *
  * A template says what such a head means and what the head of its reply looks like.
  * Python makes it, once for each such shape (kvd/http/templates.py). So nothing is decided
  * here that Python has not decided before for the same bytes. Whatever is not as
  * expected is left to Python, as if nothing had happened: a head without a template, a
- * key of unusual spelling, a second request behind the first, a body that is not
- * complete, a file that others have written, a folder that has to be made, a lock that
- * is held, an error of any kind. So the only error handling here is cleaning up.
+ * key of unusual spelling, a second request behind the first, a body that ends too early,
+ * a file that others have written, a lock that is held, an error of any kind. So the only
+ * error handling here is cleaning up.
  *
- * This file has the Python type and the module; connections.c and serve.c take what
- * arrives, get.c and put.c serve a request; value.c opens a value, file.c sends it, and
+ * This file has the Python type and the module; connections.c, serve.c and partial.c take
+ * what arrives, get.c and put.c serve a request; value.c opens a value, file.c sends it, and
  * recent.c keeps small ones in memory. fast_path.h says what each file offers.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
@@ -36,23 +36,25 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
-        "has_epochs", "mode", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "row", "words",
-        "bucket_of_exponent", "least_exponent", "make_template", "make_parts", "offset_of",
-        "clock", NULL,
+        "has_epochs", "mode", "folder_mode", "head_bytes", "target_bytes", "plain",
+        "sending", "report", "remainder", "row", "words", "bucket_of_exponent",
+        "least_exponent", "make_template", "make_parts", "prune", "clock",
+        NULL,
     };
-    int root, lock, exchanges, finds_unwritten, has_epochs, mode, near_microseconds;
-    int near_buffer_bytes, least_exponent;
+    int root, lock, exchanges, finds_unwritten, has_epochs, mode, folder_mode;
+    int near_microseconds, near_buffer_bytes, least_exponent;
     PyObject *kept, *plain, *report, *rest, *row, *buckets, *make_template, *make_parts;
-    PyObject *offset_of, *clock;
+    PyObject *prune, *clock;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpinnS(nii)OOO(nnnnnnn)O!iOOOO:FastPath", names, &root,
-            &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs, &mode,
-            &head_bytes, &target_bytes, &plain, &file_bytes, &near_microseconds, &near_buffer_bytes,
-            &report, &rest, &row, &accepted, &begun, &done, &bytes_in, &bytes_out,
-            &serving, &latency, &PyTuple_Type, &buckets, &least_exponent, &make_template,
-            &make_parts, &offset_of, &clock))
+            args, keywords, "iippnOpiinnS(nii)OOO(nnnnnnn)O!iOOOO:FastPath", names,
+            &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
+            &mode, &folder_mode, &head_bytes, &target_bytes, &plain, &file_bytes,
+            &near_microseconds, &near_buffer_bytes, &report, &rest, &row, &accepted,
+            &begun, &done, &bytes_in, &bytes_out, &serving, &latency, &PyTuple_Type,
+            &buckets, &least_exponent, &make_template, &make_parts, &prune,
+            &clock))
         return NULL;
     FastPath *self = (FastPath *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
@@ -104,6 +106,8 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->near_microseconds = near_microseconds;
     self->near_buffer_bytes = near_buffer_bytes;
     self->mode = mode;
+    self->folder_mode = folder_mode;
+    self->most_folders = most_folders();
     self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
     self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);
     self->accepted = accepted;
@@ -119,7 +123,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->rest = Py_NewRef(rest);
     self->make_template = Py_NewRef(make_template);
     self->make_parts = Py_NewRef(make_parts);
-    self->offset_of = Py_NewRef(offset_of);
+    self->prune = Py_NewRef(prune);
     self->clock = Py_NewRef(clock);
     if (kept != Py_None && !PyDict_CheckExact(kept)) {
         PyErr_SetString(PyExc_TypeError, "kept is no dict");
@@ -131,10 +135,9 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->templates = PyDict_New();
     self->older_templates = PyDict_New();
     self->parts = PyDict_New();
-    self->offsets = PyDict_New();
     self->joined = PyDict_New();
     if (!self->nothing || !self->templates || !self->older_templates || !self->parts
-        || !self->offsets || !self->joined) {
+        || !self->joined) {
         Py_DECREF(self);
         return NULL;
     }
@@ -156,7 +159,7 @@ FastPath_traverse(FastPath *self, visitproc visit, void *arg)
     Py_VISIT(self->rest);
     Py_VISIT(self->make_template);
     Py_VISIT(self->make_parts);
-    Py_VISIT(self->offset_of);
+    Py_VISIT(self->prune);
     Py_VISIT(self->clock);
     return 0;
 }
@@ -168,7 +171,7 @@ FastPath_clear(FastPath *self)
     Py_CLEAR(self->rest);
     Py_CLEAR(self->make_template);
     Py_CLEAR(self->make_parts);
-    Py_CLEAR(self->offset_of);
+    Py_CLEAR(self->prune);
     Py_CLEAR(self->clock);
     return 0;
 }
@@ -188,7 +191,6 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->parts);
     forget_recent(self);
     Py_CLEAR(self->plain_bytes);
-    Py_CLEAR(self->offsets);
     Py_CLEAR(self->bucket_of_exponent);
     Py_CLEAR(self->kept);
     Py_CLEAR(self->nothing);
@@ -294,6 +296,8 @@ static PyMethodDef FastPath_methods[] = {
     {"serve_idle", (PyCFunction)FastPath_serve_idle, METH_O, serve_idle_doc},
     {"serve_new", (PyCFunction)FastPath_serve_new, METH_O, serve_new_doc},
     {"accept", (PyCFunction)(void (*)(void))FastPath_accept, METH_FASTCALL, accept_doc},
+    {"serve_rest", (PyCFunction)(void (*)(void))FastPath_serve_rest, METH_FASTCALL,
+     serve_rest_doc},
     {"join", (PyCFunction)FastPath_join, METH_O, join_doc},
     {"take_unsent", (PyCFunction)FastPath_take_unsent, METH_NOARGS, take_unsent_doc},
     {"take_remainder", (PyCFunction)FastPath_take_remainder, METH_NOARGS, take_remainder_doc},
@@ -328,6 +332,9 @@ static PyMethodDef functions[] = {
     {"put_template", put_template, METH_VARARGS,
      "put_template(keep, most_bytes, lines, created_status, created, replaced_status,"
      " replaced)\n\nThe template of a PUT."},
+    {"offset_of", offset_of, METH_O, "offset_of(key)\n\nSee kvd.store.locks."},
+    {"open_folder", open_folder, METH_VARARGS,
+     "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},
     {"entity_tags", entity_tags, METH_O,
      "entity_tags(value) -> (strong, weak) | None\n\nThe tags of a list."},
     {"fixed_date", fixed_date, METH_O,
@@ -366,6 +373,7 @@ PyInit__fast_path(void)
     PyTypeObject *type = NULL;
     if ((HeadTemplateType = add_type(self, &HeadTemplate_spec)) == NULL
         || (RecentValueType = add_type(self, &RecentValue_spec)) == NULL
+        || (PartialRequestType = add_type(self, &PartialRequest_spec)) == NULL
         || (JoinedType = add_type(self, &Joined_spec)) == NULL
         || (type = add_type(self, &FastPath_spec)) == NULL
         || PyModule_AddIntMacro(self, NOTHING) < 0
@@ -373,7 +381,8 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, CLOSES) < 0
         || PyModule_AddIntMacro(self, QUEUED) < 0
         || PyModule_AddIntMacro(self, LINGERS) < 0
-        || PyModule_AddIntMacro(self, REMAINS) < 0)
+        || PyModule_AddIntMacro(self, REMAINS) < 0
+        || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0)
         Py_CLEAR(self);
     Py_XDECREF((PyObject *)type);
     return self;

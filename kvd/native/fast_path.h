@@ -12,13 +12,16 @@
 #include <sys/stat.h>
 #include <time.h>
 
-/* What one call reads at most: a head and the body of a small PUT. */
-#define BUFFER_BYTES (64 * 1024)
+/* What the first read of an event takes at most: a head and the body of a small PUT. */
+#define EVENT_BYTES (64 * 1024)
+/* The longest body of a PUT. */
+#define MAX_BODY_BYTES (2 * 1024 * 1024)
+#define BUFFER_BYTES (EVENT_BYTES + MAX_BODY_BYTES)
 /* Longer heads are not looked up, so that they do not fill the table. */
 #define MAX_HEAD_BYTES 1024
 /* Larger values are sent from their files; see get.c. */
 #define READ_BYTES 1024
-#define FOLDERS 16
+#define FOLDERS 256
 /* Longer keys are Python's. */
 #define MAX_KEY_BYTES 512
 #define ID_BYTES 16
@@ -27,6 +30,7 @@
 #define ATTRIBUTE_LINE_BYTES 80     /* its first line, at most */
 #define HEAD_ROOM 1024              /* for the head of a reply */
 #define DATE_BYTES 29
+#define DAY_BYTES 17                /* of these, up to the time */
 #define LIST_BYTES 256              /* of a default access control list */
 
 /* What `serve` returns beside bytes. */
@@ -75,6 +79,34 @@ typedef struct {
     PyObject *replaced[3];
     int created_status, replaced_status;
 } HeadTemplate;
+
+/* A request whose head is known. */
+typedef struct {
+    HeadTemplate *template;
+    const Varying *varying;     /* of a PUT: NULL, if it came in several pieces */
+    char *bytes;                /* from its first byte on */
+    Py_ssize_t line_bytes;      /* up to its key */
+    Py_ssize_t key_bytes, head_bytes, size;
+    double began;
+} Request;
+
+/* A request that waits for the rest of its body. */
+typedef struct {
+    PyObject_HEAD
+    Request request;            /* has its own bytes; NULL: they were taken */
+    Py_ssize_t received;
+} PartialRequest;
+
+/* A value that is written and published. */
+typedef struct {
+    const char *name;           /* in the folder of uploads */
+    const char *key, *body;
+    Py_ssize_t length;
+    PyObject *lines;            /* of its metadata */
+    const char *id;
+    long long offset;           /* of its key's lock */
+    int keeps;                  /* whether what it replaces is kept, under its name */
+} Upload;
 
 /* A value whose file is open. */
 typedef struct {
@@ -141,7 +173,7 @@ typedef struct {
     PyObject_HEAD
     int busy;                   /* whether a request is being served */
     int may_block;              /* whether its socket may be a blocking one */
-    int root, lock, uploads, exchanges, mode;
+    int root, lock, uploads, exchanges, mode, folder_mode;
     dev_t device;               /* of the root */
     int finds_unwritten;        /* whether its file system tells what was never written */
     int is_all_in_memory;       /* whether it does not tell what is in memory */
@@ -160,9 +192,9 @@ typedef struct {
     PyObject *bucket_of_exponent;
     int least_exponent;
     /* What Python is asked, and what it has answered. */
-    PyObject *report, *rest, *make_template, *make_parts, *offset_of, *clock;
+    PyObject *report, *rest, *make_template, *make_parts, *prune, *clock;
     PyObject *templates, *older_templates;      /* by shape; see template.c */
-    PyObject *parts, *offsets;
+    PyObject *parts;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
     int has_epochs;             /* see kvd.store.epochs */
     PyObject *nothing;          /* no bytes */
@@ -171,6 +203,7 @@ typedef struct {
     int left_socket;
     PyObject *left;             /* NULL: the exception */
     PyObject *left_type, *left_value, *left_traceback;
+    int is_begun;               /* whether the request was counted as begun already */
     /* Of the last request, for the log. */
     PyObject *unsent;           /* NULL: nothing */
     int rest_file;              /* what of it is to be sent; below 0: nothing */
@@ -179,11 +212,13 @@ typedef struct {
     Py_ssize_t method_bytes, target_bytes, head_bytes, body_bytes, sent_bytes;
     Py_ssize_t moved_bytes;
     double seconds;
-    time_t date_second;
+    time_t date_second, day;
+    char day_text[DAY_BYTES];   /* the date of a day; empty: of none yet */
     char date[DATE_BYTES + 1];
     unsigned char random[1024];
     size_t random_left;
     unsigned long long names;
+    unsigned int most_folders;  /* of these */
     Folder folders[FOLDERS];
     Py_ssize_t most_recent;     /* values that are kept in memory */
     RecentValues *recent;       /* NULL: none yet */
@@ -233,6 +268,16 @@ PyObject *FastPath_join(FastPath *self, PyObject *argument);
 
 /* serve.c */
 PyObject *serve_one(FastPath *self, int socket);
+PyObject *serve_complete(FastPath *self, int socket, const Request *request);
+
+/* partial.c */
+extern PyTypeObject *PartialRequestType;
+extern PyType_Spec PartialRequest_spec;
+extern const char serve_rest_doc[];
+Py_ssize_t read_more(int socket, const Request *request, Py_ssize_t received);
+PyObject *wait_for_rest(FastPath *self, const Request *request, Py_ssize_t received);
+PyObject *FastPath_serve_rest(FastPath *self, PyObject *const *arguments,
+                              Py_ssize_t count);
 
 /* fields.c */
 enum { MATCHES_STRONGLY = 1, MATCHES_WEAKLY = 2 };
@@ -269,7 +314,7 @@ int serve_get(FastPath *self, int socket, HeadTemplate *template,
               const Varying *varying, PyObject *key, Py_ssize_t received, double began);
 
 /* value.c */
-int open_value(const FastPath *self, const char *key, Value *value, Attribute *attribute);
+int open_value(FastPath *self, const char *key, Value *value, Attribute *attribute);
 int is_unchanged(const Value *value, const struct stat *found);
 int find_parts(FastPath *self, Value *value, const Attribute *attribute);
 size_t value_head(FastPath *self, char *head, const Value *value,
@@ -289,8 +334,7 @@ int keep_recent(FastPath *self, PyObject *key, Value *value, PyObject *body);
 void forget_recent(FastPath *self);
 
 /* put.c */
-int serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
-              const char *body, Py_ssize_t length, Py_ssize_t received, double began);
+int serve_put(FastPath *self, int socket, const Request *request, PyObject *key);
 
 /* attribute.c */
 ssize_t get_attribute(int file, char *text, size_t size);
@@ -303,18 +347,25 @@ int seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
 /* folder.c */
 int find_conferred(int folder, const struct stat *status, Conferred *found);
 int is_conferred_alike(const Conferred *one, int folder, const struct stat *status);
+unsigned int most_folders(void);
 void close_folders(FastPath *self);
 int open_beneath(int root, const char *path, int flags);
-int open_folder(FastPath *self, const char *path, int *is_kept, struct stat *status);
+int open_path(int root, const char *path, int mode);
+int enter_parent(FastPath *self, const char *key, int *is_kept, int *is_missing,
+                 struct stat *status);
+PyObject *open_folder(PyObject *module, PyObject *args);
+
+/* offset.c */
+long long lock_offset(const char *key, size_t size);
+PyObject *offset_of(PyObject *module, PyObject *key);
 
 /* publish.c */
 int find_lock(FastPath *self);
-int publish(FastPath *self, const char *upload, char *key, const char *body,
-            Py_ssize_t length, PyObject *lines, const char *id, long long offset,
-            int keeps);
+int may_begin(FastPath *self, const char *key, Py_ssize_t length);
+int publish(FastPath *self, const Upload *upload, int *is_made);
 
 /* reply.c */
-void write_date(char *text, time_t second);
+void write_date(FastPath *self, char *text, time_t second);
 char *write_digits(char *end, unsigned long long number);
 const char *http_date(FastPath *self);
 void count(FastPath *self, Py_ssize_t received, Py_ssize_t sent);

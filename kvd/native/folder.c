@@ -1,5 +1,6 @@
 /*
- * Open folders, and what they confer on files that are created in them, as
+ * Folders below the root, opened and made without following links, as kvd.store.folders
+ * promises; and what they confer on files that are created in them, as
  * kvd.store.conferring says.
  */
 
@@ -7,7 +8,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/limits.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -15,7 +19,13 @@
 /* From Linux 5.6, newer than many headers. The number is the same except on alpha. */
 #define SYS_OPENAT2 437
 
+#define FOLDER_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+
+/* Open folders take at most this part of the descriptors. */
+#define SHARE_OF_DESCRIPTORS 32
+
 static const char LIST_NAME[] = "system.posix_acl_default";
+static const char MARK_NAME[] = "user.kvd";
 
 static void
 close_folder(Folder *folder)
@@ -25,6 +35,24 @@ close_folder(Folder *folder)
     folder->name[0] = 0;
 }
 
+/* Close a descriptor, and keep errno. Returns -1. */
+static int
+give_up(int descriptor)
+{
+    int reason = errno;
+    close(descriptor);
+    errno = reason;
+    return -1;
+}
+
+/* The default access control list of a folder. Returns its length; 0 for none. */
+static ssize_t
+read_list(int folder, char *list, size_t size)
+{
+    ssize_t found = fgetxattr(folder, LIST_NAME, list, size);
+    return found < 0 && (errno == ENODATA || errno == EOPNOTSUPP) ? 0 : found;
+}
+
 /*
  * Returns 0; -1 if it cannot be said.
  */
@@ -32,11 +60,8 @@ int
 find_conferred(int folder, const struct stat *status, Conferred *found)
 {
     found->group = status->st_mode & S_ISGID ? (long long)status->st_gid : -1;
-    found->list_bytes = fgetxattr(folder, LIST_NAME, found->list, LIST_BYTES);
-    if (found->list_bytes >= 0)
-        return 0;
-    found->list_bytes = 0;
-    return errno == ENODATA || errno == EOPNOTSUPP ? 0 : -1;
+    found->list_bytes = read_list(folder, found->list, LIST_BYTES);
+    return found->list_bytes < 0 ? -1 : 0;
 }
 
 /*
@@ -51,11 +76,79 @@ is_conferred_alike(const Conferred *one, int folder, const struct stat *status)
         && memcmp(one->list, other.list, (size_t)one->list_bytes) == 0;
 }
 
-void
-close_folders(FastPath *self)
+/* As zlib.crc32. */
+static uint32_t
+checksum(const char *bytes, size_t size)
 {
-    for (int i = 0; i < FOLDERS; i++)
-        close_folder(&self->folders[i]);
+    uint32_t sum = 0xFFFFFFFF;
+    for (size_t i = 0; i < size; i++) {
+        sum ^= (unsigned char)bytes[i];
+        for (int bit = 0; bit < 8; bit++)
+            sum = (sum >> 1) ^ (sum & 1 ? 0xEDB88320 : 0);
+    }
+    return ~sum;
+}
+
+/* Mark a new folder as made by kvd. */
+static int
+mark(int folder)
+{
+    struct stat status;
+    char list[XATTR_SIZE_MAX], text[64];
+    ssize_t list_bytes = read_list(folder, list, sizeof list);
+    if (list_bytes < 0 || fstat(folder, &status) < 0)
+        return -1;
+    int size = snprintf(text, sizeof text, "folder %o %u %u %x",
+                        status.st_mode & 07777, status.st_uid, status.st_gid,
+                        checksum(list, (size_t)list_bytes));
+    return fsetxattr(folder, MARK_NAME, text, (size_t)size, 0);
+}
+
+/* Make a folder and open it. */
+static int
+make_folder(int folder, const char *name, mode_t mode)
+{
+    ssize_t list_bytes = read_list(folder, NULL, 0);
+    if (list_bytes < 0 || mkdirat(folder, name, list_bytes ? 0777 : mode) < 0)
+        return -1;
+    int inner = openat(folder, name, FOLDER_FLAGS);
+    if (inner < 0 && errno == ENOENT)
+        return -1;          /* Removed again meanwhile. */
+    struct stat status;
+    if (inner >= 0
+        && (list_bytes
+            || (fstat(inner, &status) == 0
+                && fchmod(inner, mode | (status.st_mode & S_ISGID)) == 0))
+        && mark(inner) == 0)
+        return inner;
+    /* Else each request would leave another folder. */
+    int reason = errno;
+    if (inner >= 0)
+        close(inner);
+    unlinkat(folder, name, AT_REMOVEDIR);
+    errno = reason;
+    return -1;
+}
+
+/*
+ * Make a folder that is missing, unless another process is faster, and open it.
+ *
+ * Two descriptors are reserved for what follows: one to open the folder, one to prune it
+ * if the next step fails. Otherwise a lack of descriptors would leave an empty folder.
+ */
+static int
+make_missing(int folder, const char *name, mode_t mode)
+{
+    int reserved = dup(folder), other = reserved < 0 ? -1 : dup(folder), inner = -1;
+    if (other >= 0) {
+        close(other);
+        inner = make_folder(folder, name, mode);
+    }
+    if (reserved >= 0)
+        give_up(reserved);
+    if (inner < 0 && errno == EEXIST)
+        inner = openat(folder, name, FOLDER_FLAGS);
+    return inner;
 }
 
 /*
@@ -74,36 +167,103 @@ open_beneath(int root, const char *path, int flags)
 /*
  * Open the folder at the end of a path from the root.
  *
+ * Without a mode (below 0), all of them must exist. Returns a descriptor; -1 with the
+ * errno that kvd.store.folders promises.
+ */
+int
+open_path(int root, const char *path, int mode)
+{
+    int folder = open_beneath(root, path, O_RDONLY | O_DIRECTORY);
+    if (folder >= 0 || (errno == ENOENT && mode < 0))
+        return folder;
+    /* Whatever else it may be, name by name shows it. */
+    char name[NAME_MAX + 1];
+    folder = root;
+    for (const char *at = path, *end; at != NULL; at = *end ? end + 1 : NULL) {
+        end = strchrnul(at, '/');
+        int inner = -1;
+        if (end - at > NAME_MAX)
+            errno = ENAMETOOLONG;
+        else {
+            memcpy(name, at, (size_t)(end - at));
+            name[end - at] = 0;
+            inner = openat(folder, name, FOLDER_FLAGS);
+            if (inner < 0 && errno == ENOENT && mode >= 0)
+                inner = make_missing(folder, name, (mode_t)mode);
+        }
+        if (folder != root)
+            give_up(folder);
+        if (inner < 0)
+            return -1;
+        folder = inner;
+    }
+    return folder;
+}
+
+PyObject *
+open_folder(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int root, mode, folder;
+    const char *path;
+    if (!PyArg_ParseTuple(args, "iyi:open_folder", &root, &path, &mode))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    folder = open_path(root, path, mode);
+    Py_END_ALLOW_THREADS
+    return folder < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(folder);
+}
+
+/* How many folders are kept open at most. */
+unsigned int
+most_folders(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return 1;
+    rlim_t most = limit.rlim_cur / SHARE_OF_DESCRIPTORS;
+    return (unsigned int)Py_MAX(1, Py_MIN(most, FOLDERS));
+}
+
+void
+close_folders(FastPath *self)
+{
+    for (int i = 0; i < FOLDERS; i++)
+        close_folder(&self->folders[i]);
+}
+
+/*
+ * Open the folder at the end of a path, all of which must exist.
+ *
  * The last ones that lie in the root itself are kept open: to see that a name still
  * is the same folder's takes less than to open and close it.
  *
  * Returns a descriptor, and its status; -1 for none. The caller closes one that is not
  * kept.
  */
-int
-open_folder(FastPath *self, const char *path, int *is_kept, struct stat *status)
+static int
+enter_folder(FastPath *self, const char *path, int *is_kept, struct stat *status)
 {
     size_t size = strlen(path);
     Folder *kept = NULL;
+    *is_kept = 0;
     if (size < sizeof kept->name && strchr(path, '/') == NULL) {
-        unsigned char sum = 0;
+        unsigned int sum = 0;
         for (size_t i = 0; i < size; i++)
-            sum = (unsigned char)(31 * sum + (unsigned char)path[i]);
-        kept = &self->folders[sum % FOLDERS];
-        if (kept->name[0] && strcmp(kept->name, path) == 0) {
+            sum = 31 * sum + (unsigned char)path[i];
+        kept = &self->folders[sum % self->most_folders];
+        if (kept->name[0] && strcmp(kept->name, path) == 0
+            && fstatat(self->root, path, status, AT_SYMLINK_NOFOLLOW) == 0
+            && status->st_ino == kept->inode && status->st_dev == kept->device) {
             *is_kept = 1;
-            if (fstatat(self->root, path, status, AT_SYMLINK_NOFOLLOW) == 0
-                && status->st_ino == kept->inode && status->st_dev == kept->device)
-                return kept->descriptor;
+            return kept->descriptor;
         }
     }
-    *is_kept = 0;
-    int folder = open_beneath(self->root, path, O_RDONLY | O_DIRECTORY);
-    if (folder >= 0 && fstat(folder, status) < 0) {
-        close(folder);
+    int folder = open_path(self->root, path, -1);
+    if (folder < 0)
         return -1;
-    }
-    if (folder >= 0 && kept != NULL) {
+    if (fstat(folder, status) < 0)
+        return give_up(folder);
+    if (kept != NULL) {
         close_folder(kept);
         memcpy(kept->name, path, size + 1);
         kept->descriptor = folder;
@@ -112,4 +272,26 @@ open_folder(FastPath *self, const char *path, int *is_kept, struct stat *status)
         *is_kept = 1;
     }
     return folder;
+}
+
+/*
+ * Open the folder of a key, or the last one on its path that exists; `is_missing` says
+ * which (`enter_parent` of kvd.store.tree). Else as `enter_folder`.
+ */
+int
+enter_parent(FastPath *self, const char *key, int *is_kept, int *is_missing,
+             struct stat *status)
+{
+    char path[MAX_KEY_BYTES + 1], *end;
+    strcpy(path, key);
+    *is_missing = 0;
+    while ((end = strrchr(path, '/')) != NULL) {
+        *end = 0;
+        int folder = enter_folder(self, path, is_kept, status);
+        if (folder >= 0 || errno != ENOENT)
+            return folder;
+        *is_missing = 1;
+    }
+    *is_kept = 1;
+    return fstat(self->root, status) < 0 ? -1 : self->root;
 }

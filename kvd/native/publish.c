@@ -115,7 +115,32 @@ has_room(int root, Py_ssize_t length, int keeps, unsigned long long *room)
 }
 
 /*
- * Give a written file its key's name, while the key is locked.
+ * Whether an upload may begin, as far as it can be said before its body has come.
+ */
+int
+may_begin(FastPath *self, const char *key, Py_ssize_t length)
+{
+    int is_kept, is_missing;
+    struct stat status;
+    unsigned long long room;
+    const char *name = strrchr(key, '/');
+    if (self->uploads < 0 || !has_room(self->root, length, 0, &room))
+        return 0;
+    int folder = enter_parent(self, key, &is_kept, &is_missing, &status);
+    if (folder < 0)
+        return 0;
+    int is_folder = !is_missing
+        && fstatat(folder, name == NULL ? key : name + 1, &status,
+                   AT_SYMLINK_NOFOLLOW) == 0
+        && S_ISDIR(status.st_mode);
+    if (!is_kept)
+        close(folder);
+    return !is_folder;
+}
+
+/*
+ * Give a written file its key's name in a folder, while the key is locked; `lock` is the
+ * status of the file of locks.
  *
  * With `keeps`, what it replaces gets the upload's name and stays, unless no sync has
  * begun since it was published; `room` says how much there is.
@@ -123,82 +148,98 @@ has_room(int root, Py_ssize_t length, int keeps, unsigned long long *room)
  * Returns CREATED, REPLACED, KEPT if what it replaced stays; -1 if it was not done.
  */
 static int
-place(const FastPath *self, const char *upload, int file, Py_ssize_t length,
-      PyObject *lines, const char *id, int folder, const char *name, long long offset,
-      int keeps, unsigned long long room)
+place(const FastPath *self, const Upload *upload, int file, int folder,
+      const char *name, unsigned long long room, const struct stat *lock)
 {
-    if (set_lock(self->lock, F_WRLCK, offset) < 0)
-        return -1;
     unsigned long long earliest_us = 0, bytes = 0;
-    long epoch = 0, value_epoch = 0;
-    int replaces = -1;
-    struct stat status;
-    if (is_found(self, &status)) {
-        epoch = epoch_of(self, &status);
-        replaces = has_value(folder, name, &earliest_us, &value_epoch, &bytes);
-    }
-    if (replaces > 0 && keeps && bytes > room / SPARE_TIMES)
-        replaces = -1;
-    if (replaces >= 0 && seal(file, id, length, lines, earliest_us, epoch) < 0)
-        replaces = -1;
-    if (replaces >= 0) {
-        if (replaces && (keeps || self->exchanges)) {
-            if (renameat2(self->uploads, upload, folder, name, RENAME_EXCHANGE) < 0)
-                replaces = -1;
-            else if (!keeps
-                     || (epoch == value_epoch
-                         && is_unsynced(self, upload, epoch, bytes)))
-                /* Left over if that fails: swept with the folder. */
-                unlinkat(self->uploads, upload, 0);
-            else
-                replaces = KEPT;
-        } else if (renameat(self->uploads, upload, folder, name) < 0)
-            replaces = -1;
-    }
-    set_lock(self->lock, F_UNLCK, offset);
-    return replaces;
+    long epoch = epoch_of(self, lock), value_epoch = 0;
+    int replaces = has_value(folder, name, &earliest_us, &value_epoch, &bytes);
+    if (replaces < 0 || (replaces && upload->keeps && bytes > room / SPARE_TIMES)
+        || seal(file, upload->id, upload->length, upload->lines, earliest_us, epoch) < 0)
+        return -1;
+    if (!replaces || !(upload->keeps || self->exchanges))
+        return renameat(self->uploads, upload->name, folder, name) < 0 ? -1 : replaces;
+    if (renameat2(self->uploads, upload->name, folder, name, RENAME_EXCHANGE) < 0)
+        return -1;
+    if (upload->keeps
+        && !(epoch == value_epoch && is_unsynced(self, upload->name, epoch, bytes)))
+        return KEPT;
+    /* Left over if that fails: swept with the folder. */
+    unlinkat(self->uploads, upload->name, 0);
+    return REPLACED;
 }
 
 /*
- * Write a value and publish it. Returns as `place`; after -1 nothing is left.
+ * Lock the key of a written file, and give it its name; make its folder before, if it
+ * `is_missing`. Returns as `place`.
+ */
+static int
+place_locked(const FastPath *self, const Upload *upload, int file, int folder,
+             int is_missing, unsigned long long room, int *is_made)
+{
+    if (set_lock(self->lock, F_WRLCK, upload->offset) < 0)
+        return -1;
+    int result = -1;
+    struct stat lock;
+    const char *name = strrchr(upload->key, '/');
+    name = name == NULL ? upload->key : name + 1;
+    if (is_found(self, &lock)) {
+        if (is_missing) {
+            char path[MAX_KEY_BYTES + 1];
+            size_t size = (size_t)(name - 1 - upload->key);
+            memcpy(path, upload->key, size);
+            path[size] = 0;
+            *is_made = 1;
+            folder = open_path(self->root, path, self->folder_mode);
+        }
+        if (folder >= 0)
+            result = place(self, upload, file, folder, name, room, &lock);
+        if (is_missing && folder >= 0)
+            close(folder);
+    }
+    set_lock(self->lock, F_UNLCK, upload->offset);
+    return result;
+}
+
+/* Returns 0; -1 for an error, or where only a part was written. */
+static int
+write_all(int file, const char *body, Py_ssize_t length)
+{
+    while (length > 0) {
+        ssize_t count = write(file, body, (size_t)length);
+        if (count <= 0)
+            return -1;
+        body += count;
+        length -= count;
+    }
+    return 0;
+}
+
+/*
+ * Write a value and publish it. Returns as `place`; after -1 nothing is left, but for
+ * empty folders if `is_made`: they have to be pruned.
  */
 int
-publish(FastPath *self, const char *upload, char *key, const char *body,
-        Py_ssize_t length, PyObject *lines, const char *id, long long offset, int keeps)
+publish(FastPath *self, const Upload *upload, int *is_made)
 {
-    int folder = self->root, result = -1, is_kept = 1;
+    int result = -1, is_kept, is_missing;
     struct stat status;
     unsigned long long room;
-    char *name = strrchr(key, '/');
-    if (name == NULL) {
-        name = key;
-        if (fstat(folder, &status) < 0)
-            return -1;
-    } else {
-        *name = 0;
-        folder = open_folder(self, key, &is_kept, &status);
-        *name++ = '/';
-        if (folder < 0)
-            return -1;
-    }
-    if (has_room(self->root, length, keeps, &room)
+    *is_made = 0;
+    int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
+    if (folder < 0)
+        return -1;
+    if (has_room(self->root, upload->length, upload->keeps, &room)
         && is_conferred_alike(&self->conferred, folder, &status)) {
-        int file = openat(self->uploads, upload,
+        int file = openat(self->uploads, upload->name,
                           O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
                           self->conferred.list_bytes ? 0666 : self->mode);
         if (file >= 0) {
-            Py_ssize_t written = 0;
-            while (written < length) {
-                ssize_t count = write(file, body + written, (size_t)(length - written));
-                if (count <= 0)
-                    break;
-                written += count;
-            }
-            if (written == length)
-                result = place(self, upload, file, length, lines, id, folder, name,
-                               offset, keeps, room);
+            if (write_all(file, upload->body, upload->length) == 0)
+                result = place_locked(self, upload, file, folder, is_missing, room,
+                                      is_made);
             if (result < 0)
-                unlinkat(self->uploads, upload, 0);
+                unlinkat(self->uploads, upload->name, 0);
             close(file);
         }
     }

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <sys/random.h>
 
-#define MAX_OFFSETS 4096
 #define UPLOAD_NAME_BYTES 256       /* with the zero at its end */
 #define MOST_KEPT 65536             /* as kvd.store.tree */
 #define SLASH '\x1f'                /* as kvd.store.uploads writes a key in a name */
@@ -67,63 +66,49 @@ keep(FastPath *self, PyObject *key, const char *upload, int replaced)
     return done;
 }
 
+/* Have Python remove folders that were made for a key in vain. */
 static int
-lock_offset(FastPath *self, PyObject *key, long long *offset)
+prune(FastPath *self, PyObject *key)
 {
-    PyObject *found = PyDict_GetItemWithError(self->offsets, key);
-    if (found != NULL) {
-        *offset = PyLong_AsLongLong(found);
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    if (PyErr_Occurred())
-        return -1;
-    found = PyObject_CallFunctionObjArgs(self->offset_of, key, NULL);
-    if (found == NULL)
-        return -1;
-    *offset = PyLong_AsLongLong(found);
-    int kept = PyErr_Occurred() ? -1 : 0;
-    if (kept == 0) {
-        if (PyDict_Size(self->offsets) >= MAX_OFFSETS)
-            PyDict_Clear(self->offsets);
-        kept = PyDict_SetItem(self->offsets, key, found);
-    }
-    Py_DECREF(found);
-    return kept;
+    PyObject *done = PyObject_CallFunctionObjArgs(self->prune, key, NULL);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
 }
 
 /* Returns as `serve_get`. */
 int
-serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
-          const char *body, Py_ssize_t length, Py_ssize_t received, double began)
+serve_put(FastPath *self, int socket, const Request *request, PyObject *key)
 {
-    char name[MAX_KEY_BYTES + 1], id[ID_TEXT], head[HEAD_ROOM];
-    long long offset;
+    const HeadTemplate *template = request->template;
+    char name[UPLOAD_NAME_BYTES], id[ID_TEXT], head[HEAD_ROOM];
+    Upload upload = {
+        .name = name, .key = PyBytes_AsString(key), .id = id,
+        .body = request->bytes + request->head_bytes,
+        .length = request->size - request->head_bytes,
+        .lines = template->lines,
+        .offset = lock_offset(PyBytes_AsString(key), (size_t)PyBytes_Size(key)),
+    };
+    int replaced, is_made;
     if (self->uploads < 0 || new_id(self, id) < 0)
         return 0;
-    if (lock_offset(self, key, &offset) < 0)
-        return -1;
-    memcpy(name, PyBytes_AsString(key), (size_t)PyBytes_Size(key) + 1);
-    int replaced, keeps = 0;
     if (self->kept != NULL) {
         int is_kept = PyDict_Contains(self->kept, key);
         if (is_kept < 0)
             return -1;
-        keeps = !is_kept;
-        if (keeps && PyDict_Size(self->kept) >= MOST_KEPT)
+        upload.keeps = !is_kept;
+        if (upload.keeps && PyDict_Size(self->kept) >= MOST_KEPT)
             return 0;
     }
-    char upload[UPLOAD_NAME_BYTES];
-    if (!name_upload(self, upload, name, keeps))
+    if (!name_upload(self, name, upload.key, upload.keeps))
         return 0;
     Py_BEGIN_ALLOW_THREADS
-    replaced = publish(self, upload, name, body, length, template->lines, id, offset,
-                       keeps);
+    replaced = publish(self, &upload, &is_made);
     Py_END_ALLOW_THREADS
     if (replaced < 0)
-        return 0;
-    if (keeps && keep(self, key, upload, replaced) < 0)
+        return is_made ? prune(self, key) : 0;
+    if (upload.keeps && keep(self, key, name, replaced) < 0)
         return -1;
-    PyObject **parts = replaced ? template->replaced : template->created;
+    PyObject *const *parts = replaced ? template->replaced : template->created;
     size_t used = append(head, 0, parts[0]);
     memcpy(head + used, http_date(self), DATE_BYTES);
     used = append(head, used + DATE_BYTES, parts[1]);
@@ -133,9 +118,9 @@ serve_put(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
     if (sent < 0)
         return -1;
     self->status = replaced ? template->replaced_status : template->created_status;
-    self->body_bytes = length;
-    self->moved_bytes = received + sent;
-    self->seconds = now() - began;
-    count(self, received, sent);
+    self->body_bytes = upload.length;
+    self->moved_bytes = request->size + sent;
+    self->seconds = now() - request->began;
+    count(self, request->size, sent);
     return 1;
 }

@@ -1,6 +1,6 @@
 /*
- * One read from a socket: the key and the template of what came are found, and the
- * request is served whole, or its bytes are left to Python.
+ * What one event brought to a socket: the key and the template are found, and the request
+ * is served whole, waits for the rest of its body, or is left to Python with its bytes.
  */
 
 #include "fast_path.h"
@@ -62,15 +62,71 @@ is_settled(int socket)
                       && domain == AF_UNIX);
 }
 
+/* Returns as `serve` does; None if the request is Python's. */
+static PyObject *
+serve_known(FastPath *self, int socket, const Request *request)
+{
+    HeadTemplate *template = request->template;
+    int served;
+    PyObject *key = PyBytes_FromStringAndSize(request->bytes + request->line_bytes,
+                                              request->key_bytes);
+    if (key == NULL)
+        return NULL;
+    if (template->is_put)
+        served = serve_put(self, socket, request, key);
+    else
+        served = serve_get(self, socket, template, request->varying, key, request->size,
+                           request->began);
+    Py_DECREF(key);
+    if (served < 0)
+        return NULL;
+    if (!served)
+        Py_RETURN_NONE;
+    self->method_bytes = request->line_bytes - 2;
+    self->target_bytes = request->key_bytes + 1;
+    self->head_bytes = request->head_bytes;
+    if (self->rest_file >= 0)
+        return PyLong_FromLong(SERVED | REMAINS);
+    int outcome = SERVED;
+    if (!template->keep)
+        outcome |= is_settled(socket) ? CLOSES : CLOSES | LINGERS;
+    if (self->unsent != NULL)
+        outcome |= QUEUED;
+    return PyLong_FromLong(outcome);
+}
+
+/* Where the global lock is released, another thread must not come in. */
+static int
+enter(FastPath *self)
+{
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "a request is being served already");
+        return -1;
+    }
+    self->busy = 1;
+    /* Of a connection that nobody got to care for: never another's. */
+    drop_rest(self);
+    return 0;
+}
+
+/* Serve a request whose bytes are all there. Returns as `serve_known`. */
+PyObject *
+serve_complete(FastPath *self, int socket, const Request *request)
+{
+    if (enter(self) < 0)
+        return NULL;
+    PyObject *outcome = serve_known(self, socket, request);
+    self->busy = 0;
+    return outcome;
+}
+
 /* Returns as `serve` does. */
 static PyObject *
 serve_request(FastPath *self, int socket)
 {
     char *data = self->buffer;
-    /* Of a connection that nobody got to care for: never another's. */
-    drop_rest(self);
     /* A socket that was only just accepted may be a blocking one. */
-    ssize_t size = recv(socket, data, BUFFER_BYTES, MSG_DONTWAIT);
+    ssize_t size = recv(socket, data, EVENT_BYTES, MSG_DONTWAIT);
     if (size < 0) {
         if (errno == EAGAIN || errno == EINTR)
             return PyLong_FromLong(NOTHING);
@@ -99,59 +155,40 @@ serve_request(FastPath *self, int socket)
         = cut_head(shape, data, line, line + length, head, varying.texts);
     if (shape_bytes == 0 || !read_varying(&varying))
         goto other;
-    /* Incomplete, or with another request behind it. */
+    /* With another request behind it. */
     Py_ssize_t body = varying.body_bytes;
-    if (size != head + body)
+    if (size > head + body)
         goto other;
 
-    int served = 0, keep = 0;
     PyObject *template = template_of(self, shape, shape_bytes, data, head);
     if (template == NULL)
         return NULL;
+    PyObject *outcome = Py_NewRef(Py_None);
     HeadTemplate *known = template == Py_None ? NULL : (HeadTemplate *)template;
     if (known != NULL && body <= known->most_bytes) {
-        keep = known->keep;
-        PyObject *key = PyBytes_FromStringAndSize(data + line, length);
-        if (key == NULL)
-            served = -1;
-        else if (known->is_put)
-            served = serve_put(self, socket, known, key, data + head, body, size, began);
-        else
-            served = serve_get(self, socket, known, &varying, key, size, began);
-        Py_XDECREF(key);
+        Request request = {
+            known, &varying, data, line, length, head, head + body, began,
+        };
+        size = read_more(socket, &request, size);
+        if (size == request.size)
+            outcome = serve_known(self, socket, &request);
+        else if (errno == EAGAIN)
+            outcome = wait_for_rest(self, &request, size);
     }
     Py_DECREF(template);
-    if (served < 0)
-        return NULL;
-    if (served) {
-        self->method_bytes = line - 2;
-        self->target_bytes = length + 1;
-        self->head_bytes = head;
-        if (self->rest_file >= 0)
-            return PyLong_FromLong(SERVED | REMAINS);
-        int outcome = SERVED;
-        if (!keep)
-            outcome |= is_settled(socket) ? CLOSES : CLOSES | LINGERS;
-        if (self->unsent != NULL)
-            outcome |= QUEUED;
-        return PyLong_FromLong(outcome);
-    }
+    if (outcome != Py_None)
+        return outcome;
+    Py_DECREF(outcome);
 other:
     return PyBytes_FromStringAndSize(data, size);
 }
 
-/*
- * Serve what came, once: where the global lock is released, another thread must not come
- * in.
- */
+/* Serve what came. Returns as `serve` does. */
 PyObject *
 serve_one(FastPath *self, int socket)
 {
-    if (self->busy) {
-        PyErr_SetString(PyExc_RuntimeError, "a request is being served already");
+    if (enter(self) < 0)
         return NULL;
-    }
-    self->busy = 1;
     PyObject *outcome = serve_request(self, socket);
     self->busy = 0;
     return outcome;

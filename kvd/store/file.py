@@ -25,7 +25,7 @@ Any number of processes may open one root.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -50,7 +50,7 @@ from kvd.settings import DEFAULT_MODES, Durability, Modes
 from kvd.store.epochs import Epochs
 from kvd.store.exchange import is_of_one_machine, is_on_a_disk
 from kvd.store.faults import absence, fault_of
-from kvd.store.folders import split
+from kvd.store.folders import prune, split
 from kvd.store.hidden import open_hidden, renew_hidden
 from kvd.store.listing import FileListing
 from kvd.store.locks import KeyLocks, LockFile
@@ -86,6 +86,10 @@ class FastPathState:
     uploads: UploadFolder
     file_mode: int
     """The mode of a value in a folder that confers no other."""
+    folder_mode: int
+    """The same of a folder that is made."""
+    prune: Callable[[Key], None]
+    """Removes the folders of a key, as far as they are empty and made by kvd."""
 
 
 @implementer(IStore)
@@ -164,6 +168,8 @@ class FileStore:
             tree.epochs is not None,
             uploads,
             modes.file,
+            modes.folder,
+            lambda key: prune(self._root, split(key)[0]),
         )
         self._syncs = None
         if durability == "disk":

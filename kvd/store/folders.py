@@ -1,8 +1,9 @@
 """
 Folders below the root of a store, opened without following links.
 
-A path is opened one name at a time, each relative to the one before, and links are
-refused, so that nothing below the root leads out of it. No key contains ``..``;
+A path is opened without following links (openat2(2); one name at a time, each relative
+to the one before, where folders are made), so that nothing below the root leads out of
+it. No key contains ``..``;
 `prune`, which climbs by it, checks that it arrives at the folder from which it
 descended.
 
@@ -19,9 +20,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from kvd.model.keys import MAX_KEY_BYTES, Key
+from kvd.native import compiled
 from kvd.settings import DEFAULT_MODES
 from kvd.store.conferring import is_own, is_plain, make_folder, mark
 
@@ -67,10 +69,34 @@ def open_folder(
     if not parents:
         # Not a duplicate: two of these must not share the offset of a listing.
         return os.open(".", FOLDER_FLAGS, dir_fd=root)
+    return open_path(root, b"/".join(parents), mode if make else -1)
+
+
+class PathOpener(Protocol):
+    """
+    Opens the folder at the end of a path.
+    """
+
+    def __call__(self, root: int, path: bytes, mode: int, /) -> int:
+        """
+        See `open_folder`.
+
+        Args:
+            root: The folder where the path begins.
+            path: The names on it, with slashes between them; not empty.
+            mode: The permissions of folders that are made; below 0: none are made.
+        """
+
+
+def open_path_by_names(root: int, path: bytes, mode: int) -> int:
+    """
+    See `PathOpener`. Without a C compiler, this does what ``kvd/native/folder.c`` does
+    in one call.
+    """
     folder = root
-    for name in parents:
+    for name in path.split(b"/"):
         try:
-            inner = _enter(folder, name, make, mode)
+            inner = _enter(folder, name, mode)
         finally:
             if folder != root:
                 os.close(folder)
@@ -78,11 +104,18 @@ def open_folder(
     return folder
 
 
-def _enter(folder: int, name: bytes, make: bool, mode: int) -> int:
+_native = compiled("_fast_path")
+open_path: PathOpener = open_path_by_names if _native is None else _native.open_folder
+"""
+The compiled one, where there is one.
+"""
+
+
+def _enter(folder: int, name: bytes, mode: int) -> int:
     try:
         return os.open(name, FOLDER_FLAGS, dir_fd=folder)
     except FileNotFoundError:
-        if not make:
+        if mode < 0:
             raise
     # Two descriptors are reserved for what follows: one to open the folder, one to
     # `prune` it if the next step fails. Otherwise a lack of descriptors would leave an

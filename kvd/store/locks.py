@@ -42,6 +42,7 @@ from twisted.internet.task import deferLater
 from kvd.errors import StoreBusy
 from kvd.interfaces import Answer
 from kvd.model.keys import Key, escape
+from kvd.native import compiled
 from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.conferring import conferred
 from kvd.store.epochs import begin_epoch
@@ -72,11 +73,18 @@ _FLOCK: Final = struct.Struct("@hhqqi4x")
 _OFFSETS: Final = (1 << 62) - 1
 
 
-def offset_of(key: Key) -> int:
+def hashed(key: Key) -> int:
     """
-    The offset of a key's byte in the lock file, the same in every process.
+    See `offset_of`. Without a C compiler, this does what ``kvd/native/offset.c`` does.
     """
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") & _OFFSETS
+
+
+_native = compiled("_fast_path")
+offset_of: Callable[[Key], int] = hashed if _native is None else _native.offset_of
+"""
+The offset of a key's byte in the lock file, the same in every process.
+"""
 
 
 class LockFile:

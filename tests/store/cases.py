@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 from unittest import mock
 
 from twisted.internet.defer import Deferred, execute
@@ -20,6 +20,7 @@ from kvd.model.values import Published
 from kvd.settings import Durability
 from kvd.store.contract.asking import Asking
 from kvd.store.file import FileStore
+from kvd.store.folders import open_path_by_names
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.uploads import key_of
 from kvd.store.waiting import OffReactor, Underway
@@ -27,6 +28,14 @@ from kvd.store.waiting import OffReactor, Underway
 T = TypeVar("T")
 
 KEY = Key(b"key")
+
+
+def opening_by_names() -> Any:
+    """
+    A context in which folders are opened and made by Python, whose calls a test can
+    replace, even if kvd was installed with a C compiler.
+    """
+    return mock.patch("kvd.store.folders.open_path", open_path_by_names)
 
 
 class FolderCase(SynchronousTestCase):

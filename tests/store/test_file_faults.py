@@ -18,7 +18,7 @@ from kvd.errors import (
 )
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
-from tests.store.cases import KEY, FileStoreCase
+from tests.store.cases import KEY, FileStoreCase, opening_by_names
 
 
 @contextmanager
@@ -116,6 +116,7 @@ class RoomTests(FileStoreCase):
         for call in ("os.fstat", "os.setxattr", rename, "os.open"):
             upload = self.result(self.store.begin(Key(b"a/b"), None))
             with (
+                opening_by_names(),
                 mock.patch(call, side_effect=OSError(errno.EIO, "broken")),
                 pytest.raises(StoreFault, match="broken"),
             ):
@@ -123,6 +124,7 @@ class RoomTests(FileStoreCase):
         for call in ("os.mkdir", "os.rename"):
             upload = self.result(self.store.begin(Key(b"c/d/e"), None))
             with (
+                opening_by_names(),
                 mock.patch(call, side_effect=OSError(errno.ENOSPC, "full")),
                 pytest.raises(StoreFull),
             ):
@@ -206,7 +208,11 @@ class RoomTests(FileStoreCase):
             renamed(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
         upload = self.result(self.store.begin(Key(b"a/b"), None))
-        with mock.patch("os.open", prune_before), mock.patch("os.rename", prune_after):
+        with (
+            opening_by_names(),
+            mock.patch("os.open", prune_before),
+            mock.patch("os.rename", prune_after),
+        ):
             upload.commit(UNCONDITIONAL)
 
         assert 2 == len(pruned)

@@ -8,9 +8,19 @@ from unittest import mock
 import pytest
 
 from kvd.model.keys import Key
-from kvd.store.folders import MAX_DEPTH, open_folder, prune, remove_empty, split
+from kvd.store.folders import (
+    MAX_DEPTH,
+    open_folder,
+    open_path,
+    open_path_by_names,
+    prune,
+    remove_empty,
+    split,
+)
 from kvd.system.descriptors import raise_descriptor_limit
-from tests.store.cases import FolderCase
+from tests.privileges import take_root
+from tests.store.cases import FolderCase, opening_by_names
+from tests.store.test_conferring import GROUP, NAMED, umask
 
 
 class FoldersTests(FolderCase):
@@ -62,6 +72,36 @@ class FoldersTests(FolderCase):
         assert not remove_empty(self.root, b"a")
         assert not remove_empty(self.folder("a"), b"link")
 
+    def test_folders_are_the_same_however_they_are_made(self) -> None:
+        """
+        In folders of an administrator too, and whatever the umask: their modes, groups,
+        lists and marks.
+        """
+        take_root("giving a folder to another group")
+        for number, (mode, group, listed) in enumerate(
+            [(0o755, -1, b""), (0o2775, GROUP, b""), (0o2770, GROUP, NAMED)]
+        ):
+            folder = os.path.join(self.path, str(number))
+            os.mkdir(folder)
+            os.chown(folder, -1, group)
+            os.chmod(folder, mode)
+            if listed:
+                os.setxattr(folder, "system.posix_acl_default", listed)
+            made = []
+            for opener in (open_path, open_path_by_names):
+                for mask in (0, 0o022, 0o077):
+                    with umask(mask):
+                        root = self.folder(str(number))
+                        inner = opener(root, b"a/b", 0o750)
+                    made.append(
+                        [_described(f"{folder}/{name}") for name in ("a", "a/b")]
+                    )
+                    assert os.path.samestat(os.fstat(inner), os.stat(f"{folder}/a/b"))
+                    os.close(inner)
+                    prune(root, [b"a", b"b"])
+                    assert [] == os.listdir(folder)
+            assert [made[0]] * 6 == made
+
     def test_another_may_make_a_folder_first(self) -> None:
         """
         If a missing folder appears before it can be made, it is used.
@@ -72,7 +112,7 @@ class FoldersTests(FolderCase):
             mkdir(name, mode, dir_fd=dir_fd)
             mkdir(name, mode, dir_fd=dir_fd)
 
-        with mock.patch("os.mkdir", make_twice):
+        with opening_by_names(), mock.patch("os.mkdir", make_twice):
             self.make(b"a", b"b")
         assert ["a/b"] == self.found()
 
@@ -151,3 +191,24 @@ class FoldersTests(FolderCase):
         self.make(*[b"d"] * (MAX_DEPTH + 2))
 
         assert not remove_empty(self.root, b"d")
+
+
+class FoldersByNamesTests(FoldersTests):
+    """
+    The same without a C compiler.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        by_names = opening_by_names()
+        by_names.start()
+        self.addCleanup(by_names.stop)
+
+
+def _described(path: str) -> tuple[int, int, int, dict[str, bytes]]:
+    """
+    Mode, owner, group and attributes of a folder.
+    """
+    status = os.stat(path)
+    attributes = {name: os.getxattr(path, name) for name in os.listxattr(path)}
+    return status.st_mode, status.st_uid, status.st_gid, attributes

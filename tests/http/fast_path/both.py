@@ -30,7 +30,7 @@ from tests.http.fast_path.cases import attribute_of
 from tests.http.fast_path.watched import WatchedFastPath
 from tests.stepped import Client, InlineWriter, SteppedReactor
 
-LIMITS = Limits(value_bytes=5_000, idle_seconds=100, head_seconds=50)
+LIMITS = Limits(value_bytes=70_000, idle_seconds=100, head_seconds=50)
 
 LAST_TAG = b'"' + b"last" * 8 + b'"'
 """

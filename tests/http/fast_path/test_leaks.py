@@ -18,19 +18,16 @@ from twisted.internet.defer import execute
 
 from kvd.http.fast_path import QUEUED, REMAINS, SERVED
 from kvd.http.wire.heads import MEMO_HEADS
+from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store.file import FileStore
+from kvd.store.folders import open_folder, prune
 from tests.http.fast_path.cases import FastPathCase, get, head, put
 
 REQUESTS = 1024
 """
 As often as that, what is remembered up to a number is forgotten a whole number of
 times.
-"""
-
-MAX_OFFSETS = 4096
-"""
-What the compiled module remembers of locks.
 """
 
 SLACK_BYTES = 20_000
@@ -116,24 +113,52 @@ class LeakTests(FastPathCase):
         ]
         self.assert_steady(lambda n: self.serve(requests[n % len(requests)]))
 
-    def test_forms_and_keys(self) -> None:
+    def test_forms(self) -> None:
         """
         Of which there are more and more, up to what is remembered.
         """
+        self.place("none")
         numbers = count()
 
-        # Of a folder that is not there: they are left alone late.
+        # Below a file: they are left alone late.
         def forms(_: int) -> None:
             for _ in range(MEMO_HEADS // REQUESTS):
                 fields = b"User-Agent: %d\r\n" % next(numbers)
                 self.serve(put("none/k", b"v", fields))
 
-        def keys(_: int) -> None:
-            for _ in range(MAX_OFFSETS // REQUESTS):
-                self.serve(put(f"none/{next(numbers)}", b"v"))
-
         self.assert_steady(forms)
-        self.assert_steady(keys)
+
+    def test_bodies_in_pieces(self) -> None:
+        """
+        Whether the rest comes, or somebody takes what has come, or nobody does.
+        """
+        whole = put("a/k", bytes(100_000))
+
+        def begin(number: int) -> None:
+            partial = self.serve(whole[:-1])
+            assert not isinstance(partial, int | bytes)
+            if number % 3 == 1:
+                self.far.sendall(b"x")
+                assert SERVED == self.fast_path.serve_rest(self.near.fileno(), partial)
+                self.reply()
+            elif number % 3 == 2:
+                assert whole[:-1] == partial.take()
+
+        self.assert_steady(begin)
+
+    def test_folders_that_are_made(self) -> None:
+        """
+        And pruned.
+        """
+        root = self.folder()
+
+        def make(_: int) -> None:
+            self.served(put("a/b/k", b"v"))
+            self.result(self.store.remove(Key(b"a/b/k"), UNCONDITIONAL))
+            os.close(open_folder(root, [b"c", b"d"], make=True))
+            prune(root, [b"c", b"d"])
+
+        self.assert_steady(make)
 
     def test_rests_of_replies(self) -> None:
         """

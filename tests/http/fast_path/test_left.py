@@ -220,9 +220,9 @@ class LeftTests(FastPathCase):
 
     def test_what_is_not_whole(self) -> None:
         """
-        Wherever it ends, head or body.
+        Wherever a head ends.
         """
-        for whole in (get("k"), put("k", b"1234567890")):
+        for whole in (get("k"), put("k", b"")):
             for end in range(1, len(whole)):
                 self.assert_left(whole[:end])
 
@@ -236,16 +236,14 @@ class LeftTests(FastPathCase):
 
     def test_what_is_long(self) -> None:
         """
-        A head that is not looked up, a body that may not come in one read.
+        A head that is not looked up, a body that the kernel moves.
         """
         for size, outcome in ((900, SERVED), (1000, None)):
             request = get("k", b"X: " + b"x" * size + b"\r\n")
             assert (outcome or request) == self.serve(request)
             self.reply()
-        self.far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
-        request = put("k", bytes(MAX_BODY_BYTES + 1))
-        for _ in range(2):
-            assert request == self.serve(request)
+        head = put("k", bytes(MAX_BODY_BYTES + 1))[: -MAX_BODY_BYTES - 1]
+        self.assert_left(head + bytes(1000))
 
     def test_nothing_has_come(self) -> None:
         """

@@ -4,7 +4,15 @@ FastPath that tell what they did.
 
 from __future__ import annotations
 
-from kvd.http.fast_path import SERVED, FastPath, Joined, Remainder, Report
+from kvd.http.fast_path import (
+    SERVED,
+    FastPath,
+    Joined,
+    Outcome,
+    PartialRequest,
+    Remainder,
+    Report,
+)
 
 
 class WatchedFastPath:
@@ -20,19 +28,33 @@ class WatchedFastPath:
         self.new = 0
         """Of those served, with their connections, in one call of `serve_new` or
         `accept`."""
+        self.in_pieces = 0
+        """Of those served, whose bodies came in several reads."""
         self.left = 0
         """Reads, not requests."""
 
-    def serve(self, socket: int) -> int | bytes:
+    def serve(self, socket: int) -> Outcome:
         """
         See `FastPath`.
         """
         outcome = self._fast_path.serve(socket)
+        self._count(outcome)
+        return outcome
+
+    def serve_rest(self, socket: int, partial: PartialRequest) -> int | bytes:
+        """
+        See `FastPath`.
+        """
+        outcome = self._fast_path.serve_rest(socket, partial)
+        self._count(outcome)
+        self.in_pieces += isinstance(outcome, int) and outcome & SERVED
+        return outcome
+
+    def _count(self, outcome: Outcome) -> None:
         if isinstance(outcome, bytes):
             self.left += bool(outcome)
-        else:
+        elif isinstance(outcome, int):
             self.served += outcome & SERVED
-        return outcome
 
     def join(self, socket: int) -> Joined:
         """
