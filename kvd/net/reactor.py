@@ -79,24 +79,29 @@ def adopt_stream_connection(
         OSError: This process has no descriptor left, or the peer is gone.
     """
     _check_family(addressFamily)
-    take_connection(
-        reactor, os.dup(fileDescriptor), addressFamily, server_factory(factory)
-    )
+    factory = server_factory(factory)
+    descriptor = os.dup(fileDescriptor)
+    try:
+        if factory.take_descriptors([descriptor]):
+            return
+    except BaseException:
+        os.close(descriptor)
+        raise
+    take_connection(reactor, descriptor, addressFamily, factory)
 
 
 def take_connection(
     reactor: Any, descriptor: int, family: int, factory: ServerFactory
 ) -> None:
     """
-    Do as `adopt_stream_connection` does, with a descriptor that the caller needs no
-    more: it is neither duplicated nor left open, whatever is raised.
+    Do as `adopt_stream_connection` does, with a descriptor that the factory did not
+    take, and that the caller needs no more: it is neither duplicated nor left open,
+    whatever is raised.
 
     Raises:
         OSError: The peer is gone.
     """
     try:
-        if factory.take_descriptor(descriptor):
-            return
         connection = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
     except BaseException:
         os.close(descriptor)

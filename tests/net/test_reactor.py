@@ -296,11 +296,11 @@ class StreamConnectionTests(AdoptCase):
         factory = ServerFactory()
         taken: list[int] = []
 
-        def take(descriptor: int) -> bool:
-            taken.append(descriptor)
-            return True
+        def take(descriptors: list[int]) -> int:
+            taken.extend(descriptors)
+            return len(descriptors)
 
-        self.patch(factory, "take_descriptor", take)
+        self.patch(factory, "take_descriptors", take)
         near, far = socket.socketpair()
         self.addCleanup(far.close)
         self.adopt_one(near, factory)
@@ -310,10 +310,10 @@ class StreamConnectionTests(AdoptCase):
         assert b"taken" == far.recv(10)
         assert b"" == far.recv(10)
 
-        def wrong(descriptor: int) -> bool:
+        def wrong(descriptors: list[int]) -> int:
             raise ZeroDivisionError
 
-        self.patch(factory, "take_descriptor", wrong)
+        self.patch(factory, "take_descriptors", wrong)
         near, far = socket.socketpair()
         self.addCleanup(far.close)
         with self.assertRaises(ZeroDivisionError):  # noqa: PT027  # trial runs it too
