@@ -183,21 +183,35 @@ serve_whole(FastPath *self, int socket, int shared)
 }
 
 const char serve_new_doc[] =
-"serve_new(socket) -> bool\n"
+"serve_new(sockets) -> int\n"
 "\n"
-"Serve the request that came with a new connection, if the connection ends with it, and\n"
-"close the socket, of which others may still have descriptors.\n"
+"Serve the request that came with each new connection, if the connection ends with it,\n"
+"and close the socket, of which others may still have descriptors; stop at the first that\n"
+"stays.\n"
 "\n"
-"Returns whether that is done. Else the socket is the caller's, and the next `serve` of\n"
+"Returns how many were served. The next socket is the caller's, and the next `serve` of\n"
 "it must follow, which reads nothing but returns what came of this.";
 
 PyObject *
 FastPath_serve_new(FastPath *self, PyObject *argument)
 {
-    long socket = PyLong_AsLong(argument);
-    if (socket == -1 && PyErr_Occurred())
+    Py_ssize_t count = PySequence_Size(argument);
+    if (count < 0)
         return NULL;
-    return PyBool_FromLong(serve_whole(self, (int)socket, 1));
+    Py_ssize_t served = 0;
+    while (served < count) {
+        PyObject *number = PySequence_GetItem(argument, served);
+        if (number == NULL)
+            return NULL;
+        long socket = PyLong_AsLong(number);
+        Py_DECREF(number);
+        if (socket == -1 && PyErr_Occurred())
+            return NULL;
+        if (!serve_whole(self, (int)socket, 1))
+            break;
+        served++;
+    }
+    return PyLong_FromSsize_t(served);
 }
 
 const char accept_doc[] =
