@@ -8,6 +8,22 @@
 
 #include "fast_path.h"
 
+/*
+ * Whether a field may be given with such a value: no control bytes, which Python refuses
+ * in any field, and no blanks at its end, which it does not take for a part of all.
+ */
+static int
+is_field_value(const Text *text)
+{
+    for (Py_ssize_t i = 0; i < text->size; i++) {
+        unsigned char byte = (unsigned char)text->start[i];
+        if ((byte < ' ' && byte != '\t') || byte == 0x7f)
+            return 0;
+    }
+    return text->size == 0
+        || (text->start[text->size - 1] != ' ' && text->start[text->size - 1] != '\t');
+}
+
 /* Whether a field that is given has a list of entity tags. */
 static int
 are_tags(const Text *list)
@@ -30,6 +46,9 @@ int
 read_varying(Varying *varying)
 {
     const Text *texts = varying->texts;
+    for (int which = 0; which < VARYING_FIELDS; which++)
+        if (!is_field_value(&texts[which]))
+            return 0;
     varying->body_bytes = body_length(&texts[CONTENT_LENGTH]);
     return varying->body_bytes >= 0 && are_tags(&texts[IF_MATCH])
         && are_tags(&texts[IF_NONE_MATCH])

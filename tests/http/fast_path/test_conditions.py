@@ -10,7 +10,14 @@ import re
 from kvd.http.wire.replies import http_date
 from kvd.model.keys import Key
 from kvd.store import attribute
-from tests.http.fast_path.cases import FallbackCase, FastPathCase, body_of, field, get
+from tests.http.fast_path.cases import (
+    FallbackCase,
+    FastPathCase,
+    body_of,
+    field,
+    get,
+    put,
+)
 from tests.http.fast_path.test_shapes import ShapeCase
 
 SECOND = 1_000_000_000
@@ -262,6 +269,22 @@ class ErrorTests(ValueCase):
         for name, wrong, right in table:
             self.assert_left(get("k", name + wrong + b"\r\n"))
             self.served(get("k", name + right + b"\r\n"))
+
+    def test_no_field_may_contain_a_control_byte(self) -> None:
+        """
+        Not even one that would be ignored, neither before nor after its template is
+        made. Blanks at the end are unusual.
+        """
+        for name in (b"Range: ", b"If-Range: ", b"If-None-Match: "):
+            for wrong in (b"\0", b"a\0b", b"a\x01", b"\x1fa", b"\x7f", b"a ", b"a\t"):
+                self.assert_left(get("k", name + wrong + b"\r\n"))
+            self.served(get("k", name + b'"a"\r\n'))
+            for wrong in (b"\0", b'"a\0"', b'"a"\x01', b"\x7f", b'"a" ', b'"a"\t'):
+                self.assert_left(get("k", name + wrong + b"\r\n"))
+        for wrong in (b"\0", b"a\x01", b"a "):
+            self.assert_left(put("k", b"v", b"Range: " + wrong + b"\r\n"))
+            self.served(put("k", b"v", b"Range: bytes=0-1\r\n"))
+            self.assert_left(put("k", b"v", b"Range: " + wrong + b"\r\n"))
 
     def test_a_field_that_is_given_twice(self) -> None:
         """

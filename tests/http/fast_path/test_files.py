@@ -247,6 +247,18 @@ class RemainingTests(ConnectionCase):
         (entry,) = self.notes.entries
         assert entry.body_bytes < len(self.large)
 
+    def test_a_head_that_is_malformed(self) -> None:
+        """
+        Is refused, although others of its shape are not, and no file stays open.
+        """
+        assert self.ask(get("k", b"Range: bytes=0-1\r\n")).startswith(b"HTTP/1.1 206 ")
+        client = self.connect()
+        reply = client.send(get("k", b"Range: a\x01\r\n")).receive()
+        assert reply.startswith(b"HTTP/1.1 400 ")
+        client.socket.close()
+        self.reactor.settle()
+        self.assert_closed()
+
     def test_a_socket_that_is_full(self) -> None:
         """
         Not even the head goes out.
