@@ -93,6 +93,9 @@ class Nginx:
     """
 
     workers: int = WORKERS
+    nopush: bool = True
+    """``tcp_nopush``. With it, each range of 64 KiB waits 43 ms on loopback: the end of
+    the body stays in the kernel until the client has acknowledged the rest."""
 
     @contextmanager
     def start(self, programs: Programs, folder: Path) -> Iterator[Running]:
@@ -106,7 +109,8 @@ class Nginx:
             pid {folder}/nginx.pid; error_log {folder}/nginx.log;
             events {{ worker_connections 4096; }}
             http {{
-                access_log off; sendfile on; tcp_nopush on;
+                access_log off; sendfile on;
+                tcp_nopush {"on" if self.nopush else "off"};
                 keepalive_requests 1000000000; client_max_body_size 0;
                 client_body_temp_path {folder}/incoming;
                 proxy_temp_path {folder}/unused; fastcgi_temp_path {folder}/unused;

@@ -89,6 +89,7 @@ def _kvd(
 
 
 _NGINX: Final = Contender("nginx", Nginx())
+_NGINX_PUSHES: Final = Contender("nginx", Nginx(nopush=False))
 _C_READ: Final = Contender("C, read + write", CServer())
 _C_SPLICE: Final = Contender("C, splice", CServer(put="splice"))
 _C_SENDFILE: Final = Contender("C, sendfile", CServer())
@@ -162,12 +163,13 @@ def _beside_nginx(
     policy: str | None = "reuseport",
     medium: str = "tmpfs",
     c: bool = True,
+    nginx: Contender = _NGINX,
 ) -> Workload:
     """
     kvd, nginx, and the C server for what a bound is.
     """
     lean = [(_C_SENDFILE, Targets())] if c else []
-    return Workload(name, title, load, _kvd(policy), [(_NGINX, targets), *lean], medium)
+    return Workload(name, title, load, _kvd(policy), [(nginx, targets), *lean], medium)
 
 
 def _sizes(method: str) -> Sequence[Workload]:
@@ -268,12 +270,14 @@ _FIRST_TOUCHES: Final[Sequence[Workload]] = [
         "GET ranges of 4 KiB of a value of 100 MB, 32 keep-alive clients",
         _GET_RANGE,
         Targets(1.0, 1.0),
+        nginx=_NGINX_PUSHES,
     ),
     _beside_nginx(
         "get-range-64k",
         "GET ranges of 64 KiB of a value of 100 MB, 32 keep-alive clients",
         replace(_GET_RANGE, range_bytes=65_536),
         Targets(1.0, 1.0),
+        nginx=_NGINX_PUSHES,
     ),
     _beside_nginx(
         "put-new-tmpfs",

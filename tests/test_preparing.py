@@ -171,7 +171,7 @@ def test_it_comes_before_anything_else(target: str) -> None:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+        if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "PYTHON")
     }
     planned = subprocess.run(
         ["make", "--dry-run", "--always-make", *filter(None, [target])],

@@ -22,11 +22,11 @@ from bench.figures.daemon import workers
 from bench.loads import Load, Running, Turn
 from bench.measuring import TMPFS
 from kvd.lab.measuring.daemon import daemon
-from kvd.lab.measuring.processes import started, stop, wait_for
+from kvd.lab.measuring.processes import cpu_seconds, started, stop, wait_for
 from kvd.lab.measuring.table import WIDTH, show_table
 
 _AGAIN: Final = Load("GET", 4096, connections=16, keys=256)
-_ONCE: Final = Load("GET", 4096, connections=16, once_per_second=4000)
+_ONCE: Final = Load("GET", 4096, connections=16, once_per_second=20_000)
 _PUT_NEW: Final = replace(_ONCE, method="PUT")
 
 REQUESTS: Final[Mapping[str, Load]] = {
@@ -46,12 +46,12 @@ REQUESTS: Final[Mapping[str, Load]] = {
 }
 """All of 4 KiB, if nothing else is said."""
 
-_TURNS: Final = {
-    "warm-up": Turn("warm-up", 0.5),
-    "time": Turn("time", 2),
-    "calls": Turn("calls", 0.25),
-    "profile": Turn("profile", 2),
-}
+_WARM_UP: Final = Turn("warm-up", 0.2)
+_TIME: Final = Turn("time", 2)
+_PROFILE: Final = Turn("profile", 2)
+# strace makes requests slow: as many as there are keys for, or all of half a second.
+_CALLS: Final = Turn("calls", 0.05)
+_CALLS_AGAIN: Final = Turn("calls", 0.5)
 _OWNERS: Final = (
     ("kernel", re.compile(r"\[(kernel|guest)|vmlinux|\.ko")),
     ("Python", re.compile(r"python3[.\d]*$|libpython")),
@@ -115,29 +115,29 @@ def _cost(programs: Programs, python: str, folder: Path, load: Load) -> Cost:
         ExitStack() as stack,
     ):
         server = stack.enter_context(_serving(python, Path(values)))
-        load.store(programs, server, list(_TURNS.values()))
+        calls = _CALLS if load.once_per_second else _CALLS_AGAIN
+        load.store(programs, server, [_WARM_UP, _TIME, calls, _PROFILE])
         if load.cold:
             stack.close()
             server = stack.enter_context(_serving(python, Path(values)))
         (worker,) = server.pids
 
-        def send(name: str) -> int:
-            report = load.run(programs, server, _TURNS[name])
+        def send(turn: Turn) -> int:
+            report = load.run(programs, server, turn)
             assert not report.errors, report.first_error
             return report.requests
 
-        send("warm-up")
-        before = _times(worker)
-        requests = send("time")
-        after = _times(worker)
-        user, system = (
-            (b - a) / requests * 1e6 for a, b in zip(before, after, strict=True)
-        )
+        send(_WARM_UP)
+        ticks, before = _ticks(worker), cpu_seconds([worker])
+        requests = send(_TIME)
+        spent = cpu_seconds([worker]) - before
+        user, system = (b - a for a, b in zip(ticks, _ticks(worker), strict=True))
+        us = spent / requests / (user + system) * 1e6
         return Cost(
-            user,
-            system,
-            _calls(worker, folder, lambda: send("calls")),
-            _shares(worker, folder, lambda: send("profile")),
+            user * us,
+            system * us,
+            _calls(worker, folder, lambda: send(calls)),
+            _shares(worker, folder, lambda: send(_PROFILE)),
         )
 
 
@@ -149,13 +149,13 @@ def _serving(python: str, folder: Path) -> Iterator[Running]:
         yield Running(served.port, workers(served.pid), folder)
 
 
-def _times(pid: int) -> tuple[float, float]:
+def _ticks(pid: int) -> tuple[int, int]:
     """
-    Seconds of a process in user mode and in the kernel (proc_pid_stat(5)).
+    Clock ticks of a process in user mode and in the kernel (proc_pid_stat(5)). They are
+    coarse, so they only divide the time that the scheduler counts.
     """
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    ticks = os.sysconf("SC_CLK_TCK")
-    return int(fields[11]) / ticks, int(fields[12]) / ticks
+    return int(fields[11]), int(fields[12])
 
 
 def _calls(pid: int, folder: Path, send: Callable[[], int]) -> Mapping[str, float]:
@@ -187,12 +187,18 @@ def _shares(pid: int, folder: Path, send: Callable[[], int]) -> Mapping[str, flo
     """
     perf, data = str(find("perf", "linux-perf")), str(folder / "perf")
     command = [perf, "record", "-e", "cpu-clock", "-F", "4000", "-p", str(pid)]
-    with started([*command, "-o", data], stop):
+    with started([*command, "-o", data], stop) as process:
+        wait_for(lambda: _records(process.pid))
         send()
     shares: dict[str, float] = dict.fromkeys([*dict(_OWNERS), "other"], 0)
     for overhead, name in _report([perf, "report", "-i", data, "--sort", "dso"]):
         shares[_owner(name)] += overhead / 100
     return shares
+
+
+def _records(pid: int) -> bool:
+    descriptors = Path(f"/proc/{pid}/fd")
+    return any("perf_event" in str(each.readlink()) for each in descriptors.iterdir())
 
 
 def _report(command: Sequence[str]) -> Iterator[tuple[float, str]]:

@@ -67,8 +67,7 @@ class Adopting:
             self._channel.send(Refused(number))
             return
         else:
-            for descriptor in descriptors:
-                self._adopt(descriptor, batch.family)
+            self._serve(descriptors, batch.family)
             asks = batch.asks
         self._row.batch_done(number)
         if asks:
@@ -80,6 +79,13 @@ class Adopting:
         except BlockingIOError:
             return False
         return True
+
+    def _serve(self, descriptors: Sequence[int], family: int) -> None:
+        while descriptors:
+            taken = self._factory.take_descriptors(descriptors)
+            if taken < len(descriptors):
+                self._adopt(descriptors[taken], family)
+            descriptors = descriptors[taken + 1 :]
 
     def _adopt(self, descriptor: int, family: int) -> None:
         try:

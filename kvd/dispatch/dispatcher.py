@@ -311,13 +311,13 @@ class Dispatcher:
         now = self._reactor.seconds()
         for worker, chosen in parts.items():
             hand = self._hands[worker]
+            room = self.max_connections - connections[worker] - hand.waiting
+            is_full = len(chosen) >= room
             for alike in _by_family(chosen):
-                if not hand.offer(alike, now, asks=self._finished):
+                # What it serves at once makes room again.
+                if not hand.offer(alike, now, asks=is_full or self._finished):
                     self._hold(alike)
-            if (
-                not hand.is_open(now)
-                or connections[worker] + hand.waiting >= self.max_connections
-            ):
+            if is_full or not hand.is_open(now):
                 self._open = _without(self._open, worker)
         if self.shadow is not None:
             self.shadow.look_on(views, workers)

@@ -12,7 +12,7 @@ the batch. The client does not notice when one of two descriptors is closed.
 The worker acknowledges a batch on the scoreboard, which wakes no process. The
 supervisor reads the scoreboard when it dispatches the next connections, and when it
 looks for late batches. If the supervisor might otherwise wait, because the worker has
-many batches or one was revoked, the worker sends a message too. (With a message for
+all it may have or a batch was revoked, the worker sends a message too. (With one for
 each batch, the supervisor woke up for it, which cost as much as the hand-over of a
 single connection.)
 

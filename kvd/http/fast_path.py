@@ -21,6 +21,7 @@ durability ``process``, because it must not wait for a sync.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from kvd.http.access_log import Entry
@@ -190,13 +191,17 @@ class FastPath(Protocol):
             socket: it reads nothing, but returns what came of this.
         """
 
-    def serve_new(self, socket: int, /) -> bool:
+    def serve_new(self, sockets: Sequence[int], /) -> int:
         """
-        Serve the request that came with a new connection, if the connection ends with
-        it, and close the socket, of which others may still have descriptors.
+        Serve the request that came with each new connection, if the connection ends
+        with it, and close the socket, of which others may still have descriptors. Stop
+        at the first that stays.
+
+        Args:
+            sockets: Their descriptors.
 
         Returns:
-            Whether that is done. Else the socket is still the caller's, and `serve`
+            How many were served. The next socket is still the caller's, and `serve`
             must be called next for it: it reads nothing, but returns what came of this.
         """
 

@@ -168,7 +168,11 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
 static int
 serve_whole(FastPath *self, int socket, int shared)
 {
-    if (!serve_or_leave(self, socket, SERVED | CLOSES))
+    /* One that another process has accepted may be a blocking one. */
+    self->may_block = shared;
+    int is_done = serve_or_leave(self, socket, SERVED | CLOSES);
+    self->may_block = 1;
+    if (!is_done)
         return 0;
     /* Before the client can see the end. */
     ((unsigned long long *)self->row.buf)[self->accepted] += 1;
@@ -179,21 +183,35 @@ serve_whole(FastPath *self, int socket, int shared)
 }
 
 const char serve_new_doc[] =
-"serve_new(socket) -> bool\n"
+"serve_new(sockets) -> int\n"
 "\n"
-"Serve the request that came with a new connection, if the connection ends with it, and\n"
-"close the socket, of which others may still have descriptors.\n"
+"Serve the request that came with each new connection, if the connection ends with it,\n"
+"and close the socket, of which others may still have descriptors; stop at the first that\n"
+"stays.\n"
 "\n"
-"Returns whether that is done. Else the socket is the caller's, and the next `serve` of\n"
+"Returns how many were served. The next socket is the caller's, and the next `serve` of\n"
 "it must follow, which reads nothing but returns what came of this.";
 
 PyObject *
 FastPath_serve_new(FastPath *self, PyObject *argument)
 {
-    long socket = PyLong_AsLong(argument);
-    if (socket == -1 && PyErr_Occurred())
+    Py_ssize_t count = PySequence_Size(argument);
+    if (count < 0)
         return NULL;
-    return PyBool_FromLong(serve_whole(self, (int)socket, 1));
+    Py_ssize_t served = 0;
+    while (served < count) {
+        PyObject *number = PySequence_GetItem(argument, served);
+        if (number == NULL)
+            return NULL;
+        long socket = PyLong_AsLong(number);
+        Py_DECREF(number);
+        if (socket == -1 && PyErr_Occurred())
+            return NULL;
+        if (!serve_whole(self, (int)socket, 1))
+            break;
+        served++;
+    }
+    return PyLong_FromSsize_t(served);
 }
 
 const char accept_doc[] =
@@ -222,7 +240,7 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
     int socket = -1;
     while (accepted < most) {
         /* The caller listens without waiting, so this does not wait. */
-        socket = accept4((int)listener, NULL, NULL, SOCK_CLOEXEC);
+        socket = accept4((int)listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (socket < 0)
             break;
         accepted++;

@@ -30,6 +30,7 @@
 #define ATTRIBUTE_LINE_BYTES 80     /* its first line, at most */
 #define HEAD_ROOM 1024              /* for the head of a reply */
 #define DATE_BYTES 29
+#define DAY_BYTES 17                /* of these, up to the time */
 #define LIST_BYTES 256              /* of a default access control list */
 
 /* What `serve` returns beside bytes. */
@@ -211,7 +212,8 @@ typedef struct {
     Py_ssize_t method_bytes, target_bytes, head_bytes, body_bytes, sent_bytes;
     Py_ssize_t moved_bytes;
     double seconds;
-    time_t date_second;
+    time_t date_second, day;
+    char day_text[DAY_BYTES];   /* the date of a day; empty: of none yet */
     char date[DATE_BYTES + 1];
     unsigned char random[1024];
     size_t random_left;
@@ -312,7 +314,7 @@ int serve_get(FastPath *self, int socket, HeadTemplate *template,
               const Varying *varying, PyObject *key, Py_ssize_t received, double began);
 
 /* value.c */
-int open_value(const FastPath *self, const char *key, Value *value, Attribute *attribute);
+int open_value(FastPath *self, const char *key, Value *value, Attribute *attribute);
 int is_unchanged(const Value *value, const struct stat *found);
 int find_parts(FastPath *self, Value *value, const Attribute *attribute);
 size_t value_head(FastPath *self, char *head, const Value *value,
@@ -363,7 +365,7 @@ int may_begin(FastPath *self, const char *key, Py_ssize_t length);
 int publish(FastPath *self, const Upload *upload, int *is_made);
 
 /* reply.c */
-void write_date(char *text, time_t second);
+void write_date(FastPath *self, char *text, time_t second);
 char *write_digits(char *end, unsigned long long number);
 const char *http_date(FastPath *self);
 void count(FastPath *self, Py_ssize_t received, Py_ssize_t sent);

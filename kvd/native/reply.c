@@ -26,23 +26,38 @@ write_two(char *at, int number)
     return at + 2;
 }
 
-/* A second of the years up to 9999 as RFC 9110 section 5.6.7 wants it. */
-void
-write_date(char *text, time_t second)
+/* The date of a day, up to its time. */
+static void
+write_day(char *text, time_t second)
 {
     static const char DAYS[] = "SunMonTueWedThuFriSat";
     static const char MONTHS[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
     struct tm at;
     gmtime_r(&second, &at);
     int year = at.tm_year + 1900;
-    memcpy(text, "Day, 00 Mon 0000 00:00:00 GMT", DATE_BYTES);
+    memcpy(text, "Day, 00 Mon 0000 ", DAY_BYTES);
     memcpy(text, DAYS + 3 * at.tm_wday, 3);
     write_two(text + 5, at.tm_mday);
     memcpy(text + 8, MONTHS + 3 * at.tm_mon, 3);
     write_two(write_two(text + 12, year / 100), year % 100);
-    write_two(text + 17, at.tm_hour);
-    write_two(text + 20, at.tm_min);
-    write_two(text + 23, at.tm_sec);
+}
+
+/* A second from 1970 up to the year 9999 as RFC 9110 section 5.6.7 wants it. Most are of
+   the same day as the one before. */
+void
+write_date(FastPath *self, char *text, time_t second)
+{
+    time_t day = second / 86400;
+    int time = (int)(second % 86400);
+    if (day != self->day || !self->day_text[0]) {
+        write_day(self->day_text, second);
+        self->day = day;
+    }
+    memcpy(text, self->day_text, DAY_BYTES);
+    memcpy(text + DAY_BYTES, "00:00:00 GMT", DATE_BYTES - DAY_BYTES);
+    write_two(text + DAY_BYTES, time / 3600);
+    write_two(text + DAY_BYTES + 3, time / 60 % 60);
+    write_two(text + DAY_BYTES + 6, time % 60);
 }
 
 /* The present; formatted once a second. */
@@ -53,7 +68,7 @@ http_date(FastPath *self)
     struct timespec present;
     clock_gettime(CLOCK_REALTIME, &present);
     if (present.tv_sec != self->date_second) {
-        write_date(self->date, present.tv_sec);
+        write_date(self, self->date, present.tv_sec);
         self->date_second = present.tv_sec;
     }
     return self->date;

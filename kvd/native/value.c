@@ -35,7 +35,7 @@ is_written(const FastPath *self, int file, const struct stat *status)
  * what Python should look at.
  */
 int
-open_value(const FastPath *self, const char *key, Value *value, Attribute *attribute)
+open_value(FastPath *self, const char *key, Value *value, Attribute *attribute)
 {
     int file = open_beneath(self->root, key,
                             O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
@@ -58,7 +58,7 @@ open_value(const FastPath *self, const char *key, Value *value, Attribute *attri
     value->changed_ns = nanoseconds(status.st_mtim);
     value->touched_ns = nanoseconds(status.st_ctim);
     value->published = status.st_mtim.tv_sec;
-    write_date(value->published_date, value->published);
+    write_date(self, value->published_date, value->published);
     memcpy(value->id, attribute->text + 2, ID_TEXT);
     value->parts = NULL;
     return FOUND;

@@ -5,7 +5,7 @@ What a port asks of its factory beyond Twisted's `buildProtocol`.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet import protocol
@@ -72,18 +72,19 @@ class ServerFactory(protocol.ServerFactory):
         # takes 3 microseconds and a system call.
         return 1, *raw._accept()
 
-    def take_descriptor(self, descriptor: int) -> bool:
+    def take_descriptors(self, descriptors: Sequence[int]) -> int:
         """
-        Take a connection that was handed over, before a socket is made of it.
+        Take connections that were handed over, before sockets are made of them, until
+        there is one that the factory does not take.
 
         Args:
-            descriptor: Of the connection, as other processes may still have; the
-                factory's, if it takes it.
+            descriptors: Of the connections, as other processes may still have; those
+                that it takes are the factory's.
 
         Returns:
-            Whether it was taken; else `take` is asked next, if there is a socket.
+            How many were taken. `take` is asked next, for the first of the others.
         """
-        return False
+        return 0
 
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """

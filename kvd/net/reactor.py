@@ -79,24 +79,29 @@ def adopt_stream_connection(
         OSError: This process has no descriptor left, or the peer is gone.
     """
     _check_family(addressFamily)
-    take_connection(
-        reactor, os.dup(fileDescriptor), addressFamily, server_factory(factory)
-    )
+    factory = server_factory(factory)
+    descriptor = os.dup(fileDescriptor)
+    try:
+        if factory.take_descriptors([descriptor]):
+            return
+    except BaseException:
+        os.close(descriptor)
+        raise
+    take_connection(reactor, descriptor, addressFamily, factory)
 
 
 def take_connection(
     reactor: Any, descriptor: int, family: int, factory: ServerFactory
 ) -> None:
     """
-    Do as `adopt_stream_connection` does, with a descriptor that the caller needs no
-    more: it is neither duplicated nor left open, whatever is raised.
+    Do as `adopt_stream_connection` does, with a descriptor that the factory did not
+    take, and that the caller needs no more: it is neither duplicated nor left open,
+    whatever is raised.
 
     Raises:
         OSError: The peer is gone.
     """
     try:
-        if factory.take_descriptor(descriptor):
-            return
         connection = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
     except BaseException:
         os.close(descriptor)
@@ -165,10 +170,13 @@ def _poll_directly(reactor: Any, timeout: float | None) -> None:
 def _next_timeout(reactor: Any) -> float | None:
     """
     How long a reactor may wait after it has handled events: what its ``timeout`` says,
-    or 0 if its ``runUntilCurrent`` has something to do before. Those two take as long
-    as serving a request with the fast path.
+    or 0 if its ``runUntilCurrent`` has something to do before, or if it does not run:
+    then one turn was asked for (``iterate``). Those two take as long as serving a
+    request with the fast path.
     """
-    if reactor._newTimedCalls or reactor.threadCallQueue or reactor._justStopped:
+    if not reactor.running or reactor._justStopped:
+        return 0
+    if reactor._newTimedCalls or reactor.threadCallQueue:
         return 0
     calls = reactor._pendingTimedCalls
     if not calls:

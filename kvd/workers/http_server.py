@@ -8,7 +8,7 @@ With ``--procs 0`` the twistd process itself has one, otherwise each worker.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -426,13 +426,13 @@ class HttpFactory(ServerFactory):
             if stays != -1 or more < asked or accepted == count:
                 return accepted, stays, None
 
-    def take_descriptor(self, descriptor: int) -> bool:
+    def take_descriptors(self, descriptors: Sequence[int]) -> int:
         """
-        See `ServerFactory.take_descriptor`. A connection that ends with its only
+        See `ServerFactory.take_descriptors`. A connection that ends with its only
         request never gets a Python socket.
         """
         fast_path = self._unreported()
-        return fast_path is not None and fast_path.serve_new(descriptor)
+        return 0 if fast_path is None else fast_path.serve_new(descriptors)
 
     def _unreported(self) -> FastPath | None:
         """

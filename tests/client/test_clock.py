@@ -7,6 +7,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -31,6 +33,13 @@ class MonotonicClockTests(SynchronousTestCase):
         self.clock = MonotonicClock(self.reactor)
         self.called: list[str] = []
 
+    def at(self, now: float) -> AbstractContextManager[object]:
+        """
+        Whatever is scheduled meanwhile is scheduled at one moment, also by a machine
+        that is busy.
+        """
+        return mock.patch.object(self.clock, "seconds", return_value=now)
+
     def turn_until(self, holds: Callable[[], bool]) -> None:
         """
         Let the reactor turn, for as long as it takes.
@@ -45,8 +54,9 @@ class MonotonicClockTests(SynchronousTestCase):
         Whatever was asked for first.
         """
         threads: set[int] = set()
-        for seconds, name in ((0.03, "third"), (0.01, "first"), (0.02, "second")):
-            self.clock.callLater(seconds, self.called.append, name)
+        with self.at(self.clock.seconds()):
+            for seconds, name in ((0.03, "third"), (0.01, "first"), (0.02, "second")):
+                self.clock.callLater(seconds, self.called.append, name)
         self.clock.callLater(0.0, lambda: threads.add(threading.get_ident()))
         self.turn_until(lambda: len(self.called) == 3)
 
@@ -58,12 +68,16 @@ class MonotonicClockTests(SynchronousTestCase):
         What is due later is called all the same.
         """
 
+        now = self.clock.seconds()
+
         def fail() -> None:
-            self.clock.callLater(0.01, self.called.append, "another")
+            with self.at(now):
+                self.clock.callLater(0.01, self.called.append, "another")
             raise KeyError("missing")
 
-        self.clock.callLater(0.0, fail)
-        self.clock.callLater(0.02, self.called.append, "later")
+        with self.at(now):
+            self.clock.callLater(0.0, fail)
+            self.clock.callLater(0.02, self.called.append, "later")
         self.turn_until(lambda: len(self.called) == 2)
 
         assert ["another", "later"] == self.called

@@ -705,6 +705,22 @@ class FullWorkerTests(DispatcherCase):
         self.reactor.advance(LOOK_SECONDS)
         assert [4, 4] == self.served()
 
+    def test_short_connections_make_room_at_once(self) -> None:
+        """
+        A worker that has its limit on their way says when it has served them.
+        """
+        self.join()
+        (worker,) = self.workers
+        worker.serves = worker._row.closed
+        self.connect(self.limit - 1)
+        assert [] == worker.messages
+        for _ in range(10):
+            client = socket.create_connection(("127.0.0.1", self.port))
+            self.clients.append(client)
+        self.reactor.settle()
+
+        assert [self.limit - 1 + 10] == self.served()
+
     def test_who_had_its_limit_is_asked_again_while_others_are_not(self) -> None:
         """
         Nobody tells the supervisor that a connection has ended.

@@ -237,8 +237,11 @@ def test_a_killed_worker_is_replaced(tmp_path: Path, policy: str) -> None:
         for _ in range(100):
             assert b"v" == ask(daemon.port, "GET", "/k").body
 
-        eventually(lambda: len(workers_of(daemon)) == 2, "there are two workers again")
-        assert before[0] not in workers_of(daemon)
+        # The fork server may reap it later than others answer a hundred requests.
+        eventually(
+            lambda: len(set(workers_of(daemon)) - {before[0]}) == 2,
+            "there are two other workers",
+        )
 
 
 def test_a_killed_supervisor_leaves_nobody_behind(tmp_path: Path) -> None:

@@ -296,11 +296,11 @@ class StreamConnectionTests(AdoptCase):
         factory = ServerFactory()
         taken: list[int] = []
 
-        def take(descriptor: int) -> bool:
-            taken.append(descriptor)
-            return True
+        def take(descriptors: list[int]) -> int:
+            taken.extend(descriptors)
+            return len(descriptors)
 
-        self.patch(factory, "take_descriptor", take)
+        self.patch(factory, "take_descriptors", take)
         near, far = socket.socketpair()
         self.addCleanup(far.close)
         self.adopt_one(near, factory)
@@ -310,10 +310,10 @@ class StreamConnectionTests(AdoptCase):
         assert b"taken" == far.recv(10)
         assert b"" == far.recv(10)
 
-        def wrong(descriptor: int) -> bool:
+        def wrong(descriptors: list[int]) -> int:
             raise ZeroDivisionError
 
-        self.patch(factory, "take_descriptor", wrong)
+        self.patch(factory, "take_descriptors", wrong)
         near, far = socket.socketpair()
         self.addCleanup(far.close)
         with self.assertRaises(ZeroDivisionError):  # noqa: PT027  # trial runs it too
@@ -442,3 +442,15 @@ def test_the_reactor_of_somebody_else_does_the_same() -> None:
         selectable.connectionLost(Failure(CONNECTION_DONE))
     for internal in list(reactor._internalReaders):
         internal.connectionLost(None)
+
+
+@pytest.mark.timeout(20)
+def test_a_single_turn_ends_without_an_event() -> None:
+    """
+    Whoever turns a reactor by hand goes on after the time that was asked for.
+    """
+    reactor = SteppedReactor()
+    try:
+        reactor.iterate(0.01)
+    finally:
+        reactor.dispose()

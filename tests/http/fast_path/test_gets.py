@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import time
+from random import Random
 from unittest import mock
 
 from kvd.http.fast_path import CLOSES, SERVED
@@ -15,6 +16,7 @@ from kvd.http.wire.replies import http_date
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store import attribute
+from tests.chance import new_seed
 from tests.http.fast_path.cases import (
     FallbackCase,
     FastPathCase,
@@ -58,6 +60,22 @@ class ValueTests(FastPathCase):
         said = field(self.served(get("k")), "Date")
 
         assert said in {http_date(before + seconds) for seconds in (-1, 0, 1)}
+
+    def test_it_is_of_any_day(self) -> None:
+        """
+        From 1970 on, and of any second of it; values of different days in turn.
+        """
+        random = Random(new_seed())
+        now = int(time.time())
+        edges = [0, 1, 86_399, 86_400, 951_782_400, 951_868_799, 951_868_800, now]
+        path = os.path.join(self.path, "k")
+        for second in [*edges, *(random.randrange(now) for _ in range(200))]:
+            self.place("k", b"v")
+            text = attribute.encode("a" * 32, 1, second * 1_000_000, b"")
+            os.setxattr(path, attribute.NAME, text)
+            os.utime(path, (second, second))
+            reply = self.served(get("k"))
+            assert http_date(second) == field(reply, "Last-Modified")
 
     def test_an_empty_one_too(self) -> None:
         """

@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs
 
 from kvd.http import fast_path
 from kvd.http.connection import HttpConnection
-from kvd.http.fast_path import FastPath
+from kvd.http.fast_path import SERVED, FastPath
 from kvd.model.keys import Key
 from kvd.settings import Settings
 from kvd.workers.http_server import EXCLUSIVE_BATCH, HttpServer
@@ -175,7 +175,7 @@ class AtFirstTests(NewConnectionTests):
         assert 1 == self.watched.new
 
     def test_a_socket_that_cannot_be_read(self) -> None:
-        with mock.patch.object(self.watched, "serve_new", return_value=False):
+        with mock.patch.object(self.watched, "serve_new", return_value=0):
             super().test_a_socket_that_cannot_be_read()
 
     def test_somebody_wants_to_be_told(self) -> None:
@@ -198,9 +198,35 @@ class AtFirstTests(NewConnectionTests):
         far.settimeout(0)
         far.sendall(get("k", b"Connection: close\r\n"))
         with socket.socket(fileno=os.dup(near.fileno())):
-            assert self.server.factory.take_descriptor(near.detach())
+            assert 1 == self.server.factory.take_descriptors([near.detach()])
             assert b"value" == body_of(far.recv(10_000))
             assert b"" == far.recv(1)
+
+    def test_of_several_those_before_the_first_that_stays_are_served(self) -> None:
+        """
+        In one call, which leaves the next to the caller.
+        """
+        only = get("k", b"Connection: close\r\n")
+        ends = []
+        descriptors = []
+        for request in (only, only, get("k"), only):
+            near, far = socket.socketpair()
+            self.addCleanup(far.close)
+            far.settimeout(0)
+            far.sendall(request)
+            ends.append(far)
+            descriptors.append(near.detach())
+        take = self.server.factory.take_descriptors
+
+        assert 2 == take(descriptors)
+        assert SERVED == self.watched.serve(descriptors[2])
+        os.close(descriptors[2])
+        assert 1 == take(descriptors[3:])
+        assert 0 == take([])
+        assert [b"value"] * 4 == [body_of(far.recv(10_000)) for far in ends]
+        for wrong in (None, [None], ["3"]):
+            with self.assertRaises(TypeError):  # noqa: PT027  # trial runs it too
+                self.watched.serve_new(cast(Any, wrong))
 
     def test_what_came_behind_is_not_lost(self) -> None:
         """

@@ -4,6 +4,8 @@ FastPath that tell what they did.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kvd.http.fast_path import (
     SERVED,
     FastPath,
@@ -71,11 +73,11 @@ class WatchedFastPath:
         self.idle += served
         return served
 
-    def serve_new(self, socket: int) -> bool:
+    def serve_new(self, sockets: Sequence[int]) -> int:
         """
         See `FastPath`.
         """
-        served = self._fast_path.serve_new(socket)
+        served = self._fast_path.serve_new(sockets)
         self.served += served
         self.new += served
         return served
