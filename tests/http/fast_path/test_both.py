@@ -351,6 +351,8 @@ KNOWN = [put("k", b"value"), put("a/b", b"value"), get("k"), get("a/b")]
 EXAMPLES = int(os.environ.get("KVD_BOTH_EXAMPLES", "100"))
 
 
+# Hypothesis would rather not print bodies of this size, and hides the failure.
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @pytest.mark.explores
 def test_both_ways_come_to_the_same() -> None:
     """
