@@ -232,29 +232,6 @@ FastPath_report(FastPath *self, PyObject *Py_UNUSED(none))
                                  self->seconds, self->moved_bytes);
 }
 
-PyDoc_STRVAR(take_remainder_doc,
-"take_remainder() -> Remainder\n"
-"\n"
-"The end of the reply that the socket did not take, in an open file, which is the\n"
-"caller's from now on.");
-
-static PyObject *
-FastPath_take_remainder(FastPath *self, PyObject *Py_UNUSED(none))
-{
-    if (self->rest_file < 0) {
-        PyErr_SetString(PyExc_ValueError, "nothing remains");
-        return NULL;
-    }
-    PyObject *rest = PyObject_CallFunction(
-        self->rest, "y#OiiKKnnd", self->buffer, self->head_bytes, self->unsent,
-        self->status, self->rest_file, self->rest_offset, self->rest_bytes,
-        self->sent_bytes, self->body_bytes, self->seconds);
-    if (rest != NULL)
-        self->rest_file = -1;
-    Py_CLEAR(self->unsent);
-    return rest;
-}
-
 PyDoc_STRVAR(upload_to_doc,
 "upload_to(folder)\n"
 "\n"

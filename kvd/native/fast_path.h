@@ -324,6 +324,8 @@ size_t value_head(FastPath *self, char *head, const Value *value,
 int send_file(FastPath *self, int socket, Value *value, const Selection *selected,
               char *head, size_t head_bytes, Py_ssize_t received, double began);
 void drop_rest(FastPath *self);
+extern const char take_remainder_doc[];
+PyObject *FastPath_take_remainder(FastPath *self, PyObject *none);
 
 /* recent.c */
 extern PyTypeObject *RecentValueType;

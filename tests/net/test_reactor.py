@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import UnsupportedAddressFamily
 from twisted.internet.interfaces import IListeningPort, IReactorSocket
@@ -385,6 +386,11 @@ def test_calls_come_between_events(whose: str) -> None:
     def end() -> None:
         thread.join()
         reactor.stop()
+        # What is waited for before it stops comes with another event.
+        reactor.addSystemEventTrigger("before", "shutdown", lambda: ended)
+        bell.ring()
+
+    ended: Deferred[None] = Deferred()
 
     far_off = reactor.callLater(3600, call, "sooner")
     bell = Bell(
@@ -395,6 +401,7 @@ def test_calls_come_between_events(whose: str) -> None:
         lambda: reactor.callFromThread(call, "at once"),
         lambda: thread.start(),
         lambda: end(),
+        lambda: ended.callback(None),
     )
     thread = Thread(target=reactor.callFromThread, args=(call, "thread"))
     limit = reactor.callLater(60, reactor.stop)
@@ -402,6 +409,8 @@ def test_calls_come_between_events(whose: str) -> None:
     reactor.run(installSignalHandlers=False)
 
     assert ["soon", "sooner", "at once", "thread"] == called
+    # Nor does it wait for the next call before it ends.
+    assert reactor.seconds() < limit.getTime()
     limit.cancel()
     for selectable in reactor.removeAll():
         selectable.connectionLost(Failure(CONNECTION_DONE))

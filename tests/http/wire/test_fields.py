@@ -325,6 +325,7 @@ BYTE_RANGES = st.tuples(
 ).map(b"".join)
 
 
+@exploring(500)
 @given(
     TAG_LISTS | st.binary(max_size=9),
     DATE_PARTS,
@@ -332,7 +333,6 @@ BYTE_RANGES = st.tuples(
     st.sampled_from([None, b'"tag"', b'W/"tag"', b"tag", b'"ta"', b""]),
     st.sampled_from([0, 1, 10, 2**63 - 1]),
 )
-@exploring(500)
 def test_both_ways_read_the_same(
     tags: bytes, date: bytes, asked: bytes, condition: bytes | None, size: int
 ) -> None:
