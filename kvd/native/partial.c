@@ -156,10 +156,10 @@ FastPath_serve_body(FastPath *self, PyObject *const *arguments, Py_ssize_t count
     memcpy(request.bytes, partial->request.bytes, (size_t)request.head_bytes);
     Py_ssize_t size = read_more((int)socket, &request, request.head_bytes);
     PyObject *outcome;
-    if (size == request.head_bytes && errno == EAGAIN)
+    int is_waiting = size == request.head_bytes && errno == EAGAIN;
+    if (is_waiting)
         outcome = PyLong_FromLong(NOTHING);
     else {
-        drop_bytes(partial);
         self->is_begun = 1;
         outcome = size == request.size ? serve_known(self, (int)socket, &request)
                                        : Py_NewRef(Py_None);
@@ -169,6 +169,9 @@ FastPath_serve_body(FastPath *self, PyObject *const *arguments, Py_ssize_t count
         Py_DECREF(outcome);
         outcome = PyBytes_FromStringAndSize(self->buffer, size);
     }
+    /* After an exception the head is still the caller's to take. */
+    if (outcome != NULL && !is_waiting)
+        drop_bytes(partial);
     self->busy = 0;
     return outcome;
 }

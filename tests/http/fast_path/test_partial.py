@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import socket
+from unittest import mock
 
 import pytest
 
@@ -183,6 +185,27 @@ class BodyTests(FastPathCase):
         assert head == self.serve(head)
         waiting.clear()
         self.waits(whole)
+
+    def test_a_mistake_of_ours_leaves_the_head(self) -> None:
+        """
+        The connection, which ends then, still has to note the request.
+        """
+        head = head_of(put("new/k", b"value"))
+        partial = self.waits(head)
+        self.far.sendall(b"value")
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        with mock.patch("kvd.store.file.prune", side_effect=RuntimeError):
+            # One for the upload, none for the folder.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))
+            try:
+                with pytest.raises(RuntimeError):
+                    self.fast_path.serve_body(self.near.fileno(), partial)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+        assert head == partial.take()
 
     def test_taken_by_others(self) -> None:
         """
