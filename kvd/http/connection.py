@@ -263,7 +263,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         """
         fast_path, partial = self.context.fast_path, self._partial
         if partial is not None:
-            return self._read_rest(partial)
+            return self._read_body(partial)
         if fast_path is None or self._state is not State.IDLE:
             return self.transport.read()
         try:
@@ -272,15 +272,15 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             return CONNECTION_LOST
         return self.after_fast_path(fast_path, outcome)
 
-    def _read_rest(self, partial: PartialRequest) -> Any:
+    def _read_body(self, partial: PartialRequest) -> Any:
         """
-        Read more of a request that the fast path has begun to read.
+        Read the body of a request whose head the fast path has read.
         """
         fast_path = self.context.fast_path
         if fast_path is None:
             self._take_back()
             return None
-        outcome = fast_path.serve_rest(self.transport.fileno(), partial)
+        outcome = fast_path.serve_body(self.transport.fileno(), partial)
         if outcome == NOTHING:
             return None
         self._partial = None
@@ -290,7 +290,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     def _take_back(self) -> None:
         """
-        Read as usual what the fast path has read of a request, if it has.
+        Read as usual the head that the fast path has read, if there is one.
         """
         partial, self._partial = self._partial, None
         if partial is not None:
@@ -298,8 +298,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     def _note_partial(self, partial: PartialRequest) -> None:
         """
-        The client leaves in the middle of a request that the fast path has begun to
-        read: it gets its handler, which notes it.
+        The client leaves after the head of a request: it gets its handler, which notes
+        it.
         """
         data = partial.take()
         self._received += len(data)
@@ -309,7 +309,6 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         assert isinstance(request, Request)
         self._requests += 1
         self._handler = handler_for(self, request)
-        self._handler.received = self.reader.buffered
 
     def after_fast_path(self, fast_path: FastPath, outcome: Outcome) -> Any:
         """

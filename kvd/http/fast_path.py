@@ -44,7 +44,7 @@ QUEUED: Final = 4
 LINGERS: Final = 8
 REMAINS: Final = 16
 """
-What `FastPath.serve` and `FastPath.serve_rest` return, as far as it is a number.
+What `FastPath.serve` and `FastPath.serve_body` return, as far as it is a number.
 """
 
 
@@ -119,18 +119,12 @@ class Joined(Protocol):
 
 class PartialRequest(Protocol):
     """
-    A PUT that waits for the rest of its body, in memory.
+    A PUT that waits for its body; its head is in memory.
     """
-
-    @property
-    def received(self) -> int:
-        """
-        How many bytes have come of it, and were not taken.
-        """
 
     def take(self) -> bytes:
         """
-        What has come of it, which is the caller's from now on.
+        Its head, which is the caller's from now on; empty if it was taken before.
         """
 
 
@@ -157,23 +151,23 @@ class FastPath(Protocol):
             ends with this reply, `LINGERS` if it must not be closed at once then
             (`kvd.net.transport.is_settled`), and `QUEUED` if a part of the reply has
             still to be sent (`take_unsent`); or with `REMAINS` if it has, and is in a
-            file (`take_remainder`). A `PartialRequest` if more of a body must come:
-            `serve_rest` reads it. Otherwise the bytes that were read, which are left to
+            file (`take_remainder`). A `PartialRequest` if the body must still come:
+            `serve_body` reads it. Otherwise the bytes that were read, which are left to
             the caller; empty if the client has closed its half.
 
         Raises:
             OSError: It cannot be read.
         """
 
-    def serve_rest(self, socket: int, partial: PartialRequest, /) -> int | bytes:
+    def serve_body(self, socket: int, partial: PartialRequest, /) -> int | bytes:
         """
-        Read more of a request whose beginning `serve` has read, and serve it once it is
-        whole.
+        Read the body of a request whose head `serve` has read, and serve the request if
+        all of the body has come.
 
         Returns:
-            `NOTHING` if more must come. Otherwise as `serve`: the bytes are everything
-            that has come of the request, and never empty. An end or an error of the
-            socket is left to the next read.
+            `NOTHING` if nothing has come. Otherwise as `serve`: the bytes are all that
+            has come of the request, and never empty. An end or an error of the socket
+            is left to the next read.
         """
 
     def join(self, socket: int, /) -> Joined:

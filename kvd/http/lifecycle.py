@@ -39,7 +39,7 @@ class ConnectionLifecycle:
     _begun: float | None = None
     """When the request came that has no handler yet, if it was counted then."""
     _partial: PartialRequest | None = None
-    """What the fast path has read of a request."""
+    """The request of which the fast path has read the head, and no body has come."""
     _drain_seconds: float | None = None
     _received = _counted_sent = 0
     in_service = 0.0
@@ -267,8 +267,7 @@ class ConnectionLifecycle:
             return transport.bytes_delivered, transport.unheard_bytes()
         if self._state is State.LINGER:
             return self._received + transport.bytes_delivered, 0
-        ahead = 0 if self._partial is None else self._partial.received
-        return self._received + ahead + transport.bytes_sent, 0
+        return self._received + transport.bytes_sent, 0
 
     def _count_sent(self) -> None:
         sent = self.transport.bytes_sent

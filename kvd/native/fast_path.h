@@ -83,18 +83,17 @@ typedef struct {
 /* A request whose head is known. */
 typedef struct {
     HeadTemplate *template;
-    const Varying *varying;     /* of a PUT: NULL, if it came in several pieces */
+    const Varying *varying;     /* of a PUT: NULL, if its body came later */
     char *bytes;                /* from its first byte on */
     Py_ssize_t line_bytes;      /* up to its key */
     Py_ssize_t key_bytes, head_bytes, size;
     double began;
 } Request;
 
-/* A request that waits for the rest of its body. */
+/* A request that waits for its body. */
 typedef struct {
     PyObject_HEAD
-    Request request;            /* has its own bytes; NULL: they were taken */
-    Py_ssize_t received;
+    Request request;            /* has the bytes of its own head; NULL: they were taken */
 } PartialRequest;
 
 /* A value that is written and published. */
@@ -268,15 +267,16 @@ PyObject *FastPath_join(FastPath *self, PyObject *argument);
 
 /* serve.c */
 PyObject *serve_one(FastPath *self, int socket);
-PyObject *serve_complete(FastPath *self, int socket, const Request *request);
+int enter(FastPath *self);
+PyObject *serve_known(FastPath *self, int socket, const Request *request);
 
 /* partial.c */
 extern PyTypeObject *PartialRequestType;
 extern PyType_Spec PartialRequest_spec;
-extern const char serve_rest_doc[];
+extern const char serve_body_doc[];
 Py_ssize_t read_more(int socket, const Request *request, Py_ssize_t received);
-PyObject *wait_for_rest(FastPath *self, const Request *request, Py_ssize_t received);
-PyObject *FastPath_serve_rest(FastPath *self, PyObject *const *arguments,
+PyObject *wait_for_body(FastPath *self, const Request *request);
+PyObject *FastPath_serve_body(FastPath *self, PyObject *const *arguments,
                               Py_ssize_t count);
 
 /* fields.c */

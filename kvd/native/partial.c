@@ -1,19 +1,18 @@
 /*
- * Requests whose bodies come in several pieces.
+ * Requests whose heads come before their bodies.
  *
- * Most of a body follows its head at once; it is read in the same event. What has come
- * until the socket is empty waits here, in memory, for the rest. If anything but the rest
- * comes, the bytes go back to Python as if nobody had read them.
+ * Many clients send a head, and then the body. Until the body begins, the head waits here.
+ * If the whole body is there then, the request is served. Otherwise the bytes go to Python
+ * as if nobody had read them: it writes each piece of a body to the file when it comes.
  */
 
 #include "fast_path.h"
 
 #include <errno.h>
-#include <structmember.h>
 #include <sys/socket.h>
 
-/* Of all that wait. Further ones are left to Python, which waits with a file. */
-#define MAX_WAITING_BYTES (8 * 1024 * 1024)
+/* Of all heads that wait. Further ones are left to Python. */
+#define MAX_WAITING_BYTES (1024 * 1024)
 
 PyTypeObject *PartialRequestType;
 
@@ -23,10 +22,9 @@ static void
 drop_bytes(PartialRequest *self)
 {
     if (self->request.bytes != NULL)
-        waiting_bytes -= self->request.size;
+        waiting_bytes -= self->request.head_bytes;
     PyMem_Free(self->request.bytes);
     self->request.bytes = NULL;
-    self->received = 0;
 }
 
 static void
@@ -42,12 +40,13 @@ PartialRequest_dealloc(PartialRequest *self)
 PyDoc_STRVAR(take_doc,
 "take() -> bytes\n"
 "\n"
-"What has come of it, which is the caller's from now on.");
+"Its head, which is the caller's from now on; empty if it was taken before.");
 
 static PyObject *
 PartialRequest_take(PartialRequest *self, PyObject *Py_UNUSED(none))
 {
-    PyObject *bytes = PyBytes_FromStringAndSize(self->request.bytes, self->received);
+    Py_ssize_t size = self->request.bytes == NULL ? 0 : self->request.head_bytes;
+    PyObject *bytes = PyBytes_FromStringAndSize(self->request.bytes, size);
     if (bytes != NULL)
         drop_bytes(self);
     return bytes;
@@ -58,15 +57,9 @@ static PyMethodDef PartialRequest_methods[] = {
     {NULL},
 };
 
-static PyMemberDef PartialRequest_members[] = {
-    {"received", T_PYSSIZET, offsetof(PartialRequest, received), READONLY, NULL},
-    {NULL},
-};
-
 static PyType_Slot PartialRequest_slots[] = {
     {Py_tp_dealloc, PartialRequest_dealloc},
     {Py_tp_methods, PartialRequest_methods},
-    {Py_tp_members, PartialRequest_members},
     {0, NULL},
 };
 
@@ -101,19 +94,19 @@ read_more(int socket, const Request *request, Py_ssize_t received)
 }
 
 /*
- * Let a request wait for the rest of its body. Returns a PartialRequest; None if there is
- * no room for it, or if its body may be refused: Python does that before it has come.
+ * Let a request wait for its body. Returns a PartialRequest; None if there is no room for
+ * it, or if its body may be refused: Python does that before it has come.
  */
 PyObject *
-wait_for_rest(FastPath *self, const Request *request, Py_ssize_t received)
+wait_for_body(FastPath *self, const Request *request)
 {
     char key[MAX_KEY_BYTES + 1];
     memcpy(key, request->bytes + request->line_bytes, (size_t)request->key_bytes);
     key[request->key_bytes] = 0;
-    if (request->size > MAX_WAITING_BYTES - waiting_bytes
+    if (request->head_bytes > MAX_WAITING_BYTES - waiting_bytes
         || !may_begin(self, key, request->size - request->head_bytes))
         Py_RETURN_NONE;
-    char *bytes = PyMem_Malloc((size_t)request->size);
+    char *bytes = PyMem_Malloc((size_t)request->head_bytes);
     if (bytes == NULL)
         return PyErr_NoMemory();
     PartialRequest *partial = PyObject_New(PartialRequest, PartialRequestType);
@@ -121,58 +114,61 @@ wait_for_rest(FastPath *self, const Request *request, Py_ssize_t received)
         PyMem_Free(bytes);
         return NULL;
     }
-    memcpy(bytes, request->bytes, (size_t)received);
+    memcpy(bytes, request->bytes, (size_t)request->head_bytes);
     partial->request = *request;
     partial->request.bytes = bytes;
     partial->request.varying = NULL;
     Py_INCREF((PyObject *)request->template);
-    partial->received = received;
-    waiting_bytes += request->size;
+    waiting_bytes += request->head_bytes;
     ((unsigned long long *)self->row.buf)[self->begun] += 1;
     return (PyObject *)partial;
 }
 
-const char serve_rest_doc[] =
-"serve_rest(socket, partial) -> int | bytes\n"
+const char serve_body_doc[] =
+"serve_body(socket, partial) -> int | bytes\n"
 "\n"
-"Read more of a request that `serve` returned, and serve it if it is whole now.\n"
+"Read the body of a request that `serve` returned, and serve it if all of it has come.\n"
 "\n"
-"Returns NOTHING if more must come, and else what `serve` does; the bytes are all that\n"
-"came of the request, of which nothing was done. The scoreboard knows in any case that\n"
-"the request has begun.";
+"Returns NOTHING if nothing of it has come, and else what `serve` does; the bytes are all\n"
+"that came of the request, of which nothing was done. The scoreboard knows in any case\n"
+"that the request has begun.";
 
 PyObject *
-FastPath_serve_rest(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
+FastPath_serve_body(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
 {
     if (count != 2 || !Py_IS_TYPE(arguments[1], PartialRequestType)) {
-        PyErr_SetString(PyExc_TypeError, "serve_rest takes a socket and a request");
+        PyErr_SetString(PyExc_TypeError, "serve_body takes a socket and a request");
         return NULL;
     }
     long socket = PyLong_AsLong(arguments[0]);
     if (socket == -1 && PyErr_Occurred())
         return NULL;
     PartialRequest *partial = (PartialRequest *)arguments[1];
-    const Request *request = &partial->request;
-    if (request->bytes == NULL) {
+    if (partial->request.bytes == NULL) {
         PyErr_SetString(PyExc_ValueError, "the request was taken");
         return NULL;
     }
     drop_left(self);
-    partial->received = read_more((int)socket, request, partial->received);
-    if (partial->received == request->size) {
-        /* For the report. */
-        memcpy(self->buffer, request->bytes, (size_t)request->head_bytes);
+    if (enter(self) < 0)
+        return NULL;
+    Request request = partial->request;
+    request.bytes = self->buffer;
+    memcpy(request.bytes, partial->request.bytes, (size_t)request.head_bytes);
+    Py_ssize_t size = read_more((int)socket, &request, request.head_bytes);
+    PyObject *outcome;
+    if (size == request.head_bytes && errno == EAGAIN)
+        outcome = PyLong_FromLong(NOTHING);
+    else {
+        drop_bytes(partial);
         self->is_begun = 1;
-        PyObject *outcome = serve_complete(self, (int)socket, request);
+        outcome = size == request.size ? serve_known(self, (int)socket, &request)
+                                       : Py_NewRef(Py_None);
         self->is_begun = 0;
-        if (outcome == NULL)
-            return NULL;
-        if (outcome != Py_None) {
-            drop_bytes(partial);
-            return outcome;
-        }
+    }
+    if (outcome == Py_None) {
         Py_DECREF(outcome);
-    } else if (errno == EAGAIN)
-        return PyLong_FromLong(NOTHING);
-    return PartialRequest_take(partial, NULL);
+        outcome = PyBytes_FromStringAndSize(self->buffer, size);
+    }
+    self->busy = 0;
+    return outcome;
 }

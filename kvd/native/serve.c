@@ -1,6 +1,6 @@
 /*
  * What one event brought to a socket: the key and the template are found, and the request
- * is served whole, waits for the rest of its body, or is left to Python with its bytes.
+ * is served whole, waits for its body, or is left to Python with its bytes.
  */
 
 #include "fast_path.h"
@@ -63,7 +63,7 @@ is_settled(int socket)
 }
 
 /* Returns as `serve` does; None if the request is Python's. */
-static PyObject *
+PyObject *
 serve_known(FastPath *self, int socket, const Request *request)
 {
     HeadTemplate *template = request->template;
@@ -96,7 +96,7 @@ serve_known(FastPath *self, int socket, const Request *request)
 }
 
 /* Where the global lock is released, another thread must not come in. */
-static int
+int
 enter(FastPath *self)
 {
     if (self->busy) {
@@ -107,17 +107,6 @@ enter(FastPath *self)
     /* Of a connection that nobody got to care for: never another's. */
     drop_rest(self);
     return 0;
-}
-
-/* Serve a request whose bytes are all there. Returns as `serve_known`. */
-PyObject *
-serve_complete(FastPath *self, int socket, const Request *request)
-{
-    if (enter(self) < 0)
-        return NULL;
-    PyObject *outcome = serve_known(self, socket, request);
-    self->busy = 0;
-    return outcome;
 }
 
 /* Returns as `serve` does. */
@@ -172,8 +161,8 @@ serve_request(FastPath *self, int socket)
         size = read_more(socket, &request, size);
         if (size == request.size)
             outcome = serve_known(self, socket, &request);
-        else if (errno == EAGAIN)
-            outcome = wait_for_rest(self, &request, size);
+        else if (size == head && errno == EAGAIN)
+            outcome = wait_for_body(self, &request);
     }
     Py_DECREF(template);
     if (outcome != Py_None)

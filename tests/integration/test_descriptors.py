@@ -115,7 +115,7 @@ def test_without_descriptors_uploads_are_503(tmp_path: Path, durability: str) ->
             sock.sendall(b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n")
             sock.recv(4096)
         for number, sock in enumerate(socks):
-            sock.sendall(head % number)
+            sock.sendall(head % number + b"x")
         eventually(lambda: len(ready(socks)) > 10, "uploads are refused")
         refused = [sock.recv(4096) for sock in ready(socks)]
         assert {b"HTTP/1.1 503 "} == {reply[:13] for reply in refused}

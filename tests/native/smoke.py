@@ -59,10 +59,29 @@ def check_fast_path(fast_path: Any) -> None:
         )
         row = memoryview(bytearray(64)).cast("Q")
         served = fast_path.FastPath(
-            *(root, root, False, False, 10, None, False, 0o644, 9000, 9000, b"key"),
-            *((9000, 0, 0), tuple_of, tuple_of),
-            *(row, tuple(range(7)), (0,), 0),
-            *(lambda head: template, lambda lines: parts, len, time.monotonic),
+            root=root,
+            lock=root,
+            exchanges=False,
+            finds_unwritten=False,
+            most_recent=10,
+            kept=None,
+            has_epochs=False,
+            mode=0o644,
+            folder_mode=0o755,
+            head_bytes=9000,
+            target_bytes=9000,
+            plain=b"key",
+            sending=(9000, 0, 0),
+            report=tuple_of,
+            remainder=tuple_of,
+            row=row,
+            words=tuple(range(7)),
+            bucket_of_exponent=(0,),
+            least_exponent=0,
+            make_template=lambda head: template,
+            make_parts=lambda lines: parts,
+            prune=print,
+            clock=time.monotonic,
         )
         near, far = socket.socketpair()
         with near, far:

@@ -128,21 +128,27 @@ class LeakTests(FastPathCase):
 
         self.assert_steady(forms)
 
-    def test_bodies_in_pieces(self) -> None:
+    def test_bodies_behind_their_heads(self) -> None:
         """
-        Whether the rest comes, or somebody takes what has come, or nobody does.
+        Whether the body comes, or a part, or somebody takes the head, or nobody does.
         """
-        whole = put("a/k", bytes(100_000))
+        body = bytes(100_000)
+        whole = put("a/k", body)
+        head = whole[: -len(body)]
 
         def begin(number: int) -> None:
-            partial = self.serve(whole[:-1])
+            partial = self.serve(head)
             assert not isinstance(partial, int | bytes)
-            if number % 3 == 1:
-                self.far.sendall(b"x")
-                assert SERVED == self.fast_path.serve_rest(self.near.fileno(), partial)
+            if number % 4 == 1:
+                self.far.sendall(body)
+                assert SERVED == self.fast_path.serve_body(self.near.fileno(), partial)
                 self.reply()
-            elif number % 3 == 2:
-                assert whole[:-1] == partial.take()
+            elif number % 4 == 2:
+                self.far.sendall(body[:9])
+                left = self.fast_path.serve_body(self.near.fileno(), partial)
+                assert head + body[:9] == left
+            elif number % 4 == 3:
+                assert head == partial.take()
 
         self.assert_steady(begin)
 

@@ -20,16 +20,23 @@ from kvd.http.fast_path import (
 )
 from kvd.http.states import State
 from kvd.model.keys import Key
-from tests.http.fast_path.cases import HOST, FastPathCase, body_of, field, get, put
+from tests.http.fast_path.cases import FastPathCase, body_of, field, get, put
 from tests.http.fast_path.test_connections import ConnectionCase
 from tests.http.test_connection import LIMITS
 
 BODY_SECONDS = LIMITS.body_seconds
 
-WAITING_BYTES = 8 * 1024 * 1024
+WAITING_BYTES = 1024 * 1024
 """
-Of all bodies that wait.
+Of all heads that wait.
 """
+
+
+def head_of(request: bytes) -> bytes:
+    """
+    A request without its body.
+    """
+    return request[: request.index(b"\r\n\r\n") + 4]
 
 
 def begun_and_done(case: FastPathCase) -> tuple[int, int]:
@@ -41,85 +48,80 @@ def begun_and_done(case: FastPathCase) -> tuple[int, int]:
     return words[begun], words[done]
 
 
-class PiecesTests(FastPathCase):
+class BodyTests(FastPathCase):
     """
-    What has come of a body waits in memory for the rest.
+    A head waits in memory for its body; nothing of a body waits there.
     """
 
-    def waits(self, beginning: bytes) -> PartialRequest:
+    def waits(self, request: bytes) -> PartialRequest:
         """
-        A request of which only the beginning has come.
+        A request of which only the head has come.
         """
-        partial = self.serve(beginning)
+        partial = self.serve(head_of(request))
         assert not isinstance(partial, int | bytes), partial
         assert b"" == self.reply()
         return partial
 
-    def rest(self, partial: PartialRequest, rest: bytes) -> int | bytes:
+    def arrive(self, partial: PartialRequest, body: bytes) -> int | bytes:
         """
-        What comes of more of it.
+        What comes of its body, or of a part of it.
         """
-        self.far.sendall(rest)
-        return self.fast_path.serve_rest(self.near.fileno(), partial)
+        self.far.sendall(body)
+        return self.fast_path.serve_body(self.near.fileno(), partial)
 
-    def test_wherever_it_is_split(self) -> None:
+    def test_all_of_a_body(self) -> None:
         """
-        Behind the head, or anywhere in the body.
-        """
-        whole = put("a/k", b"0123456789")
-        for end in range(len(whole) - 10, len(whole)):
-            partial = self.waits(whole[:end])
-            assert NOTHING == self.rest(partial, b"")
-            assert SERVED == self.rest(partial, whole[end:])
-            assert self.reply().startswith(b"HTTP/1.1 20")
-            assert b"0123456789" == self.get(self.store, Key(b"a/k"))
-            assert b"" == partial.take()
-
-    def test_many_pieces(self) -> None:
-        """
-        Up to the longest body; the report knows all of it.
+        Of any size; the report knows all of it.
         """
         seed = random.randrange(1 << 32)
         print("seed", seed)
         dice = random.Random(seed)
-        for size in (1, 64 * 1024, 64 * 1024 + 1, 300_000, MAX_BODY_BYTES):
+        for size in (1, 10, dice.randint(11, 9_000), 64 * 1024, 64 * 1024 + 1):
             body = dice.randbytes(size)
             whole = put("a/k", body)
-            at = len(whole) - size
-            partial = self.waits(whole[:at])
-            outcome: int | bytes = NOTHING
-            while at < len(whole):
-                assert NOTHING == outcome
-                end = min(len(whole), at + dice.randint(1, 60_000))
-                outcome = self.rest(partial, whole[at:end])
-                at = end
-            assert SERVED == outcome
-            assert ("PUT", "/a/k", size) == (
-                self.fast_path.report().method,
-                self.fast_path.report().target,
-                self.fast_path.report().body_bytes,
+            partial = self.waits(whole)
+            assert NOTHING == self.arrive(partial, b"")
+            assert SERVED == self.arrive(partial, body)
+            reply = self.reply()
+            assert reply.startswith(b"HTTP/1.1 20")
+            report = self.fast_path.report()
+            assert ("PUT", "/a/k", size, len(whole) + len(reply)) == (
+                *(report.method, report.target),
+                *(report.body_bytes, report.moved_bytes),
             )
-            moved = len(whole) + len(self.reply())
-            assert moved == self.fast_path.report().moved_bytes
             assert body == self.get(self.store, Key(b"a/k"))
+            assert b"" == partial.take()
         assert [] == self.debris()
+
+    def test_a_piece_of_a_body_waits_nowhere(self) -> None:
+        """
+        Wherever it is split: the ordinary way writes it to the file.
+        """
+        whole = put("a/k", b"0123456789")
+        head = head_of(whole)
+        for end in range(len(head) + 1, len(whole)):
+            assert whole[:end] == self.serve(whole[:end])
+            partial = self.waits(whole)
+            assert whole[:end] == self.arrive(partial, whole[len(head) : end])
+            with pytest.raises(ValueError, match="taken"):
+                self.arrive(partial, b"")
 
     def test_it_counts_from_its_head_on(self) -> None:
         """
         Once, whoever serves it.
         """
         begun, done = begun_and_done(self)
-        partial = self.waits(put("k", b"value")[:-1])
+        partial = self.waits(put("k", b"value"))
         assert (begun + 1, done) == begun_and_done(self)
-        self.rest(partial, b"e")
+        self.arrive(partial, b"value")
         assert (begun + 1, done + 1) == begun_and_done(self)
 
     def test_the_next_request_stays_in_the_socket(self) -> None:
         """
         Not a byte of it is read.
         """
-        partial = self.waits(put("k", b"value")[:-1])
-        assert SERVED == self.rest(partial, b"e" + put("k", b"other"))
+        partial = self.waits(put("k", b"value"))
+        assert SERVED == self.arrive(partial, b"value" + put("k", b"other"))
         assert SERVED == self.fast_path.serve(self.near.fileno())
         assert b"other" == self.get(self.store, Key(b"k"))
 
@@ -127,19 +129,19 @@ class PiecesTests(FastPathCase):
         """
         Its outcome says so.
         """
-        partial = self.waits(put("k", b"value", b"Connection: close\r\n")[:-1])
-        assert SERVED | CLOSES == self.rest(partial, b"e")
+        partial = self.waits(put("k", b"value", b"Connection: close\r\n"))
+        assert SERVED | CLOSES == self.arrive(partial, b"value")
 
     def test_a_client_that_ends_midway(self) -> None:
         """
         What it sent is left to the ordinary way, as is its end.
         """
-        beginning = put("k", b"value")[:-2]
-        partial = self.waits(beginning)
-        self.far.sendall(b"u")
+        partials = [self.waits(put("k", b"value")) for _ in range(2)]
+        self.far.sendall(b"val")
         self.far.shutdown(socket.SHUT_WR)
-        left = self.fast_path.serve_rest(self.near.fileno(), partial)
-        assert beginning + b"u" == left
+        for partial, sent in zip(partials, (b"val", b""), strict=True):
+            left = self.fast_path.serve_body(self.near.fileno(), partial)
+            assert head_of(put("k", b"value")) + sent == left
         assert b"" == self.fast_path.serve(self.near.fileno())
 
     def test_what_is_not_simple_is_left_whole(self) -> None:
@@ -147,48 +149,48 @@ class PiecesTests(FastPathCase):
         A lock, or anything else that came in its way meanwhile.
         """
         whole = put("k", b"value")
-        partial = self.waits(whole[:-1])
+        partial = self.waits(whole)
 
         def locked() -> None:
-            assert whole == self.rest(partial, b"e")
+            assert whole == self.arrive(partial, b"value")
 
         self.while_locked(Key(b"k"), locked)
         with pytest.raises(ValueError, match="taken"):
-            self.rest(partial, b"")
+            self.arrive(partial, b"")
 
     def test_what_may_be_refused_does_not_wait(self) -> None:
         """
-        So that the client hears of it before it sends the rest.
+        So that the client hears of it before it sends the body.
         """
         self.served(put("value", b"v"))
         self.served(put("folder/k", b"v"))
         os.symlink("folder", os.path.join(self.path, "link"))
         for key in ("value/k", "value/a/k", "folder", "link/k"):
-            request = put(key, b"value")[:-1]
-            assert request == self.serve(request)
+            head = head_of(put(key, b"value"))
+            assert head == self.serve(head)
         assert [] == self.debris()
 
-    def test_waiting_bodies_are_bounded(self) -> None:
+    def test_waiting_heads_are_bounded(self) -> None:
         """
         By what they take together; further ones are left to the ordinary way.
         """
-        head = put("k", bytes(MAX_BODY_BYTES))[:-MAX_BODY_BYTES]
-        most = WAITING_BYTES // (MAX_BODY_BYTES + len(head))
-        waiting = [self.waits(head) for _ in range(most)]
+        whole = put("k", bytes(MAX_BODY_BYTES), b"X: " + b"x" * 900 + b"\r\n")
+        head = head_of(whole)
+        waiting = [self.waits(whole) for _ in range(WAITING_BYTES // len(head))]
         assert head == self.serve(head)
         waiting.pop().take()
-        waiting.append(self.waits(head))
+        waiting.append(self.waits(whole))
         assert head == self.serve(head)
         waiting.clear()
-        self.waits(head)
+        self.waits(whole)
 
     def test_taken_by_others(self) -> None:
         """
-        All that has come, once.
+        The head, once.
         """
-        beginning = put("k", b"value")[:-1]
-        partial = self.waits(beginning)
-        assert beginning == partial.take()
+        whole = put("k", b"value")
+        partial = self.waits(whole)
+        assert head_of(whole) == partial.take()
         assert b"" == partial.take()
 
     def test_what_is_no_request(self) -> None:
@@ -197,23 +199,23 @@ class PiecesTests(FastPathCase):
         """
         for wrong in (None, b"", 1):
             with pytest.raises(TypeError):
-                self.fast_path.serve_rest(self.near.fileno(), wrong)  # type: ignore[arg-type]
+                self.fast_path.serve_body(self.near.fileno(), wrong)  # type: ignore[arg-type]
 
 
 class WaitingTests(ConnectionCase):
     """
-    A connection waits for the rest of a body as it always does.
+    A connection waits for a body as it always does.
     """
 
     def partial(self) -> bytes:
         """
-        A request of which all but a byte has come; that byte.
+        A request of which the head has come; its body.
         """
-        assert b"" == self.ask(put("k", b"value")[:-1])
+        assert b"" == self.ask(head_of(put("k", b"value")))
         (connection,) = self.process.connections
         assert State.BODY is connection._state  # type: ignore[attr-defined]
         assert connection._partial is not None  # type: ignore[attr-defined]
-        return b"e"
+        return b"value"
 
     def test_the_rest_comes(self) -> None:
         """
@@ -226,7 +228,7 @@ class WaitingTests(ConnectionCase):
             assert self.ask(rest).startswith(b"HTTP/1.1 20")
             assert b"value" == self.get(self.store, Key(b"k"))
             assert b"value" == body_of(self.ask(get("k")))
-        assert 3 == self.watched.in_pieces
+        assert 3 == self.watched.behind_heads
 
     def test_large_bodies_of_fast_and_slow_clients(self) -> None:
         """
@@ -243,8 +245,8 @@ class WaitingTests(ConnectionCase):
         """
         It gets 408 after the time of a body, which each byte starts anew.
         """
-        assert b"" == self.ask(put("k", b"value")[:-3])
-        for _ in range(2):
+        assert b"" == self.ask(head_of(put("k", b"value")))
+        for _ in range(3):
             self.later(BODY_SECONDS - 1)
             assert b"" == self.ask(b"x")
         # Only here is the last byte noticed.
@@ -260,14 +262,14 @@ class WaitingTests(ConnectionCase):
 
     def test_a_client_that_leaves(self) -> None:
         """
-        Is noted with what it sent.
+        Is noted with what it sent: no body.
         """
         self.partial()
         self.later(2)
         self.client.close()
 
         (entry,) = self.notes.entries
-        assert (499, 4, 2.0) == (entry.status, entry.body_bytes, entry.seconds)
+        assert (499, 0, 2.0) == (entry.status, entry.body_bytes, entry.seconds)
         begun, done = begun_and_done(self)
         assert begun == done
         assert [] == self.found()
@@ -281,7 +283,7 @@ class WaitingTests(ConnectionCase):
         self.partial()
         self.client.half_close()
 
-        assert [(499, 4)] == [(e.status, e.body_bytes) for e in self.notes.entries]
+        assert [(499, 0)] == [(e.status, e.body_bytes) for e in self.notes.entries]
         assert not self.process.connections
 
     def test_the_process_drains(self) -> None:
@@ -309,13 +311,18 @@ class WaitingTests(ConnectionCase):
         assert [409] == [entry.status for entry in self.notes.entries]
         assert self.ask(put("other", b"v")).startswith(b"HTTP/1.1 201 ")
 
-    def test_a_head_alone(self) -> None:
+    def test_each_piece_is_written_when_it_comes(self) -> None:
         """
-        As many clients send it.
+        To a file that is nobody's value yet.
         """
-        whole = put("k", b"value")
-        head = whole[: -len(b"value")]
-        assert HOST in head
-        assert b"" == self.ask(head)
-        assert self.ask(b"value").startswith(b"HTTP/1.1 201 ")
-        assert (1, 0) == (self.watched.in_pieces, self.watched.left)
+        body = os.urandom(100)
+        assert b"" == self.ask(head_of(put("k", body)))
+        for end in range(10, 100, 10):
+            assert b"" == self.ask(body[end - 10 : end])
+            (upload,) = self.debris()
+            with open(upload, "rb") as file:
+                assert body[:end] == file.read()
+        assert self.ask(body[90:]).startswith(b"HTTP/1.1 201 ")
+        assert body == self.get(self.store, Key(b"k"))
+        assert [] == self.debris()
+        assert 0 == self.watched.behind_heads

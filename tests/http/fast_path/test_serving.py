@@ -416,10 +416,29 @@ class MistakeTests(ConnectionCase):
             """
             state = self.store.fast_path_state
             made = native(
-                *(state.root, state.lock.descriptor, False, False, 0, None, False),
-                *(0o644, 0o755, 9000, 9000, b"k", (9000, 0, 0), tuple, tuple),
-                *(self.process.row.words, (0, 1, 2, 3, 4, 5, 6), (0,), 0),
-                *(make_template, make_parts, print, self.reactor.seconds),
+                root=state.root,
+                lock=state.lock.descriptor,
+                exchanges=False,
+                finds_unwritten=False,
+                most_recent=0,
+                kept=None,
+                has_epochs=False,
+                mode=0o644,
+                folder_mode=0o755,
+                head_bytes=9000,
+                target_bytes=9000,
+                plain=b"k",
+                sending=(9000, 0, 0),
+                report=tuple,
+                remainder=tuple,
+                row=self.process.row.words,
+                words=(0, 1, 2, 3, 4, 5, 6),
+                bucket_of_exponent=(0,),
+                least_exponent=0,
+                make_template=make_template,
+                make_parts=make_parts,
+                prune=print,
+                clock=self.reactor.seconds,
             )
             made.upload_to(state.uploads.descriptor)
             return cast(FastPath, made)

@@ -30,8 +30,8 @@ class WatchedFastPath:
         self.new = 0
         """Of those served, with their connections, in one call of `serve_new` or
         `accept`."""
-        self.in_pieces = 0
-        """Of those served, whose bodies came in several reads."""
+        self.behind_heads = 0
+        """Of those served, whose heads came alone."""
         self.left = 0
         """Reads, not requests."""
 
@@ -43,13 +43,13 @@ class WatchedFastPath:
         self._count(outcome)
         return outcome
 
-    def serve_rest(self, socket: int, partial: PartialRequest) -> int | bytes:
+    def serve_body(self, socket: int, partial: PartialRequest) -> int | bytes:
         """
         See `FastPath`.
         """
-        outcome = self._fast_path.serve_rest(socket, partial)
+        outcome = self._fast_path.serve_body(socket, partial)
         self._count(outcome)
-        self.in_pieces += isinstance(outcome, int) and outcome & SERVED
+        self.behind_heads += isinstance(outcome, int) and outcome & SERVED
         return outcome
 
     def _count(self, outcome: Outcome) -> None:
