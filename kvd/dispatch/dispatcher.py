@@ -405,7 +405,11 @@ class Dispatcher:
             self._look_call = None
         seconds = LOOK_SECONDS
         if not soon:
-            sent = [since for hand in self._hands.values() if (since := hand.oldest())]
+            sent = [
+                since
+                for hand in self._hands.values()
+                if (since := hand.oldest()) is not None
+            ]
             if not sent:
                 return
             late = min(sent) + CREDIT_SECONDS

@@ -123,8 +123,9 @@ class HandOver:
         Args:
             connections: At most `MAX_DESCRIPTORS`, of one address family; owned by
                 this object if they are sent.
-            now: The time. asks: Whether the worker has to acknowledge the batch by
-            message in any case.
+            now: The time.
+            asks: Whether the worker has to acknowledge the batch by message in any
+                case.
 
         Returns:
             Whether the batch was sent; if not, the worker is not open for a while.

@@ -45,6 +45,11 @@ SELECT_DESCRIPTORS: Final = 1024
 FD_SETSIZE.
 """
 
+_LONGEST_SECONDS: Final = 2_147_483.0
+"""
+The longest time that epoll_wait(2) waits: milliseconds in 31 bits.
+"""
+
 
 def adopt_stream_port(
     reactor: Any, fileDescriptor: int, addressFamily: int, factory: Any
@@ -181,7 +186,8 @@ def _next_timeout(reactor: Any) -> float | None:
     calls = reactor._pendingTimedCalls
     if not calls:
         return None
-    return max(0.0, float(calls[0].time - reactor.seconds()))
+    left: float = calls[0].time - reactor.seconds()
+    return max(0.0, min(left, _LONGEST_SECONDS))
 
 
 def most_descriptors(reactor: Any) -> int | None:

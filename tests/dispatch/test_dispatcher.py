@@ -652,6 +652,18 @@ class LostWorkerTests(DispatcherCase):
         assert [2, 8] == self.served()
         assert list(range(10)) == self.all_served()
 
+    def test_a_batch_may_be_of_the_first_moment(self) -> None:
+        """
+        A clock that begins with 0 is as good as any other.
+        """
+        self.join(2)
+        self.workers[0].stall()
+        self.reactor.be_kept(-self.reactor.seconds())
+        self.connect(2)
+        self.reactor.advance(CREDIT_SECONDS + LOOK_SECONDS)
+
+        assert [0, 2] == self.served()
+
     def test_a_slow_worker_keeps_what_nobody_else_could_take(self) -> None:
         """
         Alone, it gets everything in the end.

@@ -23,6 +23,7 @@ from twisted.internet.interfaces import IListeningPort, IReactorSocket
 from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.selectreactor import SelectReactor
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -368,15 +369,34 @@ class Bell(FileDescriptor):
         os.close(self._counter)
 
 
+def reactor_of(whose: str) -> Any:
+    """
+    A reactor that polls as kvd's do.
+    """
+    if whose == "kvd's":
+        return WorkerReactor(lone_row())
+    reactor = EPollReactor()
+    install_adoption(reactor)
+    return reactor
+
+
+def dismantle(reactor: Any) -> None:
+    """
+    Close what a reactor watches.
+    """
+    for selectable in reactor.removeAll():
+        selectable.connectionLost(Failure(CONNECTION_DONE))
+    for internal in list(reactor._internalReaders):
+        internal.connectionLost(None)
+
+
 @pytest.mark.parametrize("whose", ["kvd's", "Twisted's"])
 def test_calls_come_between_events(whose: str) -> None:
     """
     A reactor that polls again for events makes the calls that an event asked for: soon,
     sooner than meant before, or from a thread; and it stops.
     """
-    reactor: Any = WorkerReactor(lone_row()) if whose == "kvd's" else EPollReactor()
-    if whose != "kvd's":
-        install_adoption(reactor)
+    reactor = reactor_of(whose)
     called: list[str] = []
 
     def call(name: str) -> None:
@@ -412,11 +432,36 @@ def test_calls_come_between_events(whose: str) -> None:
     # Nor does it wait for the next call before it ends.
     assert reactor.seconds() < limit.getTime()
     limit.cancel()
-    for selectable in reactor.removeAll():
-        selectable.connectionLost(Failure(CONNECTION_DONE))
-    for internal in list(reactor._internalReaders):
-        internal.connectionLost(None)
+    dismantle(reactor)
     reactor._poller.close()
+
+
+@pytest.mark.parametrize("whose", ["kvd's", "Twisted's"])
+def test_a_call_may_be_far_off(whose: str) -> None:
+    """
+    epoll waits no longer than 24 days; after an event a reactor waits on although its
+    next call is due later than that.
+    """
+    reactor = reactor_of(whose)
+    far_off = reactor.callLater(100 * 24 * 3600, lambda: None)
+    bell = Bell(
+        reactor,
+        lambda: bell.ring(),
+        lambda: reactor.stop(),
+    )
+    bell.ring()
+    with capturedLogs() as logged:
+        reactor.run(installSignalHandlers=False)
+    failed = [
+        event["log_failure"].getErrorMessage()
+        for event in logged
+        if "log_failure" in event
+    ]
+
+    far_off.cancel()
+    dismantle(reactor)
+    reactor._poller.close()
+    assert [] == failed
 
 
 def test_the_reactor_of_somebody_else_does_the_same() -> None:
@@ -447,10 +492,7 @@ def test_the_reactor_of_somebody_else_does_the_same() -> None:
                 continue
         port.stopListening()
     assert b"hello you" == reply
-    for selectable in reactor.removeAll():
-        selectable.connectionLost(Failure(CONNECTION_DONE))
-    for internal in list(reactor._internalReaders):
-        internal.connectionLost(None)
+    dismantle(reactor)
 
 
 @pytest.mark.timeout(20)
