@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from select import PIPE_BUF, select
+from select import PIPE_BUF, POLLOUT, poll
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -138,7 +138,9 @@ def write_all(descriptor: int, data: bytes) -> None:
             rest = rest[os.write(descriptor, rest) :]
         except BlockingIOError:
             # Another process has made the pipe non-blocking.
-            select([], [descriptor], [])
+            writable = poll()
+            writable.register(descriptor, POLLOUT)
+            writable.poll()
 
 
 class AccessLog(BufferedWriter[Entry]):

@@ -25,8 +25,6 @@ from kvd.http.fast_path import (
     REMAINS,
     SERVED,
     FastPath,
-    Outcome,
-    PartialRequest,
     Remainder,
     entry_of,
 )
@@ -96,7 +94,6 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         """
         The transport is about to end, because the reactor cannot watch it.
         """
-        self._take_back()
         if self._handler is not None and self._state in RECEIVING:
             self._refuse(
                 OutOfResources(
@@ -106,8 +103,6 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         context, transport = self.context, self.transport
-        if self._partial is not None:
-            self._note_partial(self._partial)
         self._enter(State.CLOSED)
         joined, self._joined = self._joined, None
         if joined is not None:
@@ -226,10 +221,6 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             self._mover.check()
         if not self._is_over(now):
             return
-        if self._partial is not None:
-            self._take_back()
-            if self._state is not State.BODY:
-                return
         state = self._state
         bound = self._timeouts.bound(state)
         if state is State.IDLE:
@@ -261,9 +252,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         """
         Try the fast path; called instead of `dataReceived`.
         """
-        fast_path, partial = self.context.fast_path, self._partial
-        if partial is not None:
-            return self._read_body(partial)
+        fast_path = self.context.fast_path
         if fast_path is None or self._state is not State.IDLE:
             return self.transport.read()
         try:
@@ -272,45 +261,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             return CONNECTION_LOST
         return self.after_fast_path(fast_path, outcome)
 
-    def _read_body(self, partial: PartialRequest) -> Any:
-        """
-        Read the body of a request whose head the fast path has read.
-        """
-        fast_path = self.context.fast_path
-        if fast_path is None:
-            self._take_back()
-            return None
-        outcome = fast_path.serve_body(self.transport.fileno(), partial)
-        if outcome == NOTHING:
-            return None
-        self._partial = None
-        if not isinstance(outcome, bytes):
-            self._begun = None
-        return self.after_fast_path(fast_path, outcome)
-
-    def _take_back(self) -> None:
-        """
-        Read as usual the head that the fast path has read, if there is one.
-        """
-        partial, self._partial = self._partial, None
-        if partial is not None:
-            self.dataReceived(partial.take())
-
-    def _note_partial(self, partial: PartialRequest) -> None:
-        """
-        The client leaves after the head of a request: it gets its handler, which notes
-        it.
-        """
-        data = partial.take()
-        self._received += len(data)
-        self.context.row.received(len(data))
-        self.reader.feed(data)
-        request = self.reader.next_event()
-        assert isinstance(request, Request)
-        self._requests += 1
-        self._handler = handler_for(self, request)
-
-    def after_fast_path(self, fast_path: FastPath, outcome: Outcome) -> Any:
+    def after_fast_path(self, fast_path: FastPath, outcome: int | bytes) -> Any:
         """
         Do what is left to do after the fast path.
 
@@ -324,11 +275,6 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             if not outcome:
                 return CONNECTION_DONE
             self.dataReceived(outcome)
-            return None
-        if not isinstance(outcome, int):
-            self._partial = outcome
-            self._begun = self.context.clock.seconds()
-            self._wait(State.BODY)
             return None
         if outcome == NOTHING:
             return None

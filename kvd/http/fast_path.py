@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol
 
 from kvd.http.access_log import Entry
 from kvd.native import compiled
@@ -44,7 +44,7 @@ QUEUED: Final = 4
 LINGERS: Final = 8
 REMAINS: Final = 16
 """
-What `FastPath.serve` and `FastPath.serve_body` return, as far as it is a number.
+What `FastPath.serve` returns, as far as it is a number.
 """
 
 
@@ -117,29 +117,12 @@ class Joined(Protocol):
         """
 
 
-class PartialRequest(Protocol):
-    """
-    A PUT that waits for its body; its head is in memory.
-    """
-
-    def take(self) -> bytes:
-        """
-        Its head, which is the caller's from now on; empty if it was taken before.
-        """
-
-
-Outcome: TypeAlias = "int | bytes | PartialRequest"
-"""
-What came of a read; see `FastPath.serve`.
-"""
-
-
 class FastPath(Protocol):
     """
     What the compiled module provides. One process and one thread use it.
     """
 
-    def serve(self, socket: int, /) -> Outcome:
+    def serve(self, socket: int, /) -> int | bytes:
         """
         Read from a socket between two requests, and serve the request that arrived.
 
@@ -151,23 +134,11 @@ class FastPath(Protocol):
             ends with this reply, `LINGERS` if it must not be closed at once then
             (`kvd.net.transport.is_settled`), and `QUEUED` if a part of the reply has
             still to be sent (`take_unsent`); or with `REMAINS` if it has, and is in a
-            file (`take_remainder`). A `PartialRequest` if the body must still come:
-            `serve_body` reads it. Otherwise the bytes that were read, which are left to
-            the caller; empty if the client has closed its half.
+            file (`take_remainder`). Otherwise the bytes that were read, which are left
+            to the caller; empty if the client has closed its half.
 
         Raises:
             OSError: It cannot be read.
-        """
-
-    def serve_body(self, socket: int, partial: PartialRequest, /) -> int | bytes:
-        """
-        Read the body of a request whose head `serve` has read, and serve the request if
-        all of the body has come.
-
-        Returns:
-            `NOTHING` if nothing has come. Otherwise as `serve`: the bytes are all that
-            has come of the request, and never empty. An end or an error of the socket
-            is left to the next read.
         """
 
     def join(self, socket: int, /) -> Joined:

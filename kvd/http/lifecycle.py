@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvd.http.context import ListenerContext
-from kvd.http.fast_path import Joined, PartialRequest
+from kvd.http.fast_path import Joined
 from kvd.http.states import ENDING, TRANSITIONS, Input, State
 from kvd.http.timeouts import Timeouts
 from kvd.http.wire.reader import RequestReader
@@ -36,10 +36,6 @@ class ConnectionLifecycle:
     """Of the request in service."""
     _joined: Joined | None = None
     """As the fast path knows this connection."""
-    _begun: float | None = None
-    """When the request came that has no handler yet, if it was counted then."""
-    _partial: PartialRequest | None = None
-    """The request of which the fast path has read the head, and no body has come."""
     _drain_seconds: float | None = None
     _received = _counted_sent = 0
     in_service = 0.0
@@ -101,19 +97,6 @@ class ConnectionLifecycle:
         Whether the client may still send.
         """
         return self._input is not Input.ENDED
-
-    def begin_request(self) -> float:
-        """
-        Count a request, unless that was done when it came.
-
-        Returns:
-            When it came.
-        """
-        begun, self._begun = self._begun, None
-        if begun is not None:
-            return begun
-        self.context.row.began()
-        return self.context.clock.seconds()
 
     def wait_for_store(self) -> None:
         """

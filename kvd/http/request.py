@@ -92,11 +92,12 @@ class RequestHandler:
             operation: What the request asks for; None if the request is refused.
         """
         self._connection = connection
-        self._context = connection.context
+        self._context = context = connection.context
         self._request = request
         self._dialect = dialect
         self._operation = operation
-        self._began = connection.begin_request()
+        self._began = context.clock.seconds()
+        context.row.began()
         self.keep = request.keep_alive
         """Whether the connection stays after this request."""
 

@@ -10,7 +10,7 @@
  * a file that others have written, a lock that is held, an error of any kind. So the only
  * error handling here is cleaning up.
  *
- * This file has the Python type and the module; connections.c, serve.c and partial.c take
+ * This file has the Python type and the module; connections.c and serve.c take
  * what arrives, get.c and put.c serve a request; value.c opens a value, file.c sends it, and
  * recent.c keeps small ones in memory. fast_path.h says what each file offers.
  *
@@ -273,8 +273,6 @@ static PyMethodDef FastPath_methods[] = {
     {"serve_idle", (PyCFunction)FastPath_serve_idle, METH_O, serve_idle_doc},
     {"serve_new", (PyCFunction)FastPath_serve_new, METH_O, serve_new_doc},
     {"accept", (PyCFunction)(void (*)(void))FastPath_accept, METH_FASTCALL, accept_doc},
-    {"serve_body", (PyCFunction)(void (*)(void))FastPath_serve_body, METH_FASTCALL,
-     serve_body_doc},
     {"join", (PyCFunction)FastPath_join, METH_O, join_doc},
     {"take_unsent", (PyCFunction)FastPath_take_unsent, METH_NOARGS, take_unsent_doc},
     {"take_remainder", (PyCFunction)FastPath_take_remainder, METH_NOARGS, take_remainder_doc},
@@ -350,7 +348,6 @@ PyInit__fast_path(void)
     PyTypeObject *type = NULL;
     if ((HeadTemplateType = add_type(self, &HeadTemplate_spec)) == NULL
         || (RecentValueType = add_type(self, &RecentValue_spec)) == NULL
-        || (PartialRequestType = add_type(self, &PartialRequest_spec)) == NULL
         || (JoinedType = add_type(self, &Joined_spec)) == NULL
         || (type = add_type(self, &FastPath_spec)) == NULL
         || PyModule_AddIntMacro(self, NOTHING) < 0

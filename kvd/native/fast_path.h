@@ -83,18 +83,12 @@ typedef struct {
 /* A request whose head is known. */
 typedef struct {
     HeadTemplate *template;
-    const Varying *varying;     /* of a PUT: NULL, if its body came later */
+    const Varying *varying;
     char *bytes;                /* from its first byte on */
     Py_ssize_t line_bytes;      /* up to its key */
     Py_ssize_t key_bytes, head_bytes, size;
     double began;
 } Request;
-
-/* A request that waits for its body. */
-typedef struct {
-    PyObject_HEAD
-    Request request;            /* has the bytes of its own head; NULL: they were taken */
-} PartialRequest;
 
 /* A value that is written and published. */
 typedef struct {
@@ -202,7 +196,6 @@ typedef struct {
     int left_socket;
     PyObject *left;             /* NULL: the exception */
     PyObject *left_type, *left_value, *left_traceback;
-    int is_begun;               /* whether the request was counted as begun already */
     /* Of the last request, for the log. */
     PyObject *unsent;           /* NULL: nothing */
     int rest_file;              /* what of it is to be sent; below 0: nothing */
@@ -267,17 +260,6 @@ PyObject *FastPath_join(FastPath *self, PyObject *argument);
 
 /* serve.c */
 PyObject *serve_one(FastPath *self, int socket);
-int enter(FastPath *self);
-PyObject *serve_known(FastPath *self, int socket, const Request *request);
-
-/* partial.c */
-extern PyTypeObject *PartialRequestType;
-extern PyType_Spec PartialRequest_spec;
-extern const char serve_body_doc[];
-Py_ssize_t read_more(int socket, const Request *request, Py_ssize_t received);
-PyObject *wait_for_body(FastPath *self, const Request *request);
-PyObject *FastPath_serve_body(FastPath *self, PyObject *const *arguments,
-                              Py_ssize_t count);
 
 /* fields.c */
 enum { MATCHES_STRONGLY = 1, MATCHES_WEAKLY = 2 };
@@ -363,7 +345,6 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 
 /* publish.c */
 int find_lock(FastPath *self);
-int may_begin(FastPath *self, const char *key, Py_ssize_t length);
 int publish(FastPath *self, const Upload *upload, int *is_made);
 
 /* reply.c */

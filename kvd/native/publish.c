@@ -115,30 +115,6 @@ has_room(int root, Py_ssize_t length, int keeps, unsigned long long *room)
 }
 
 /*
- * Whether an upload may begin, as far as it can be said before its body has come.
- */
-int
-may_begin(FastPath *self, const char *key, Py_ssize_t length)
-{
-    int is_kept, is_missing;
-    struct stat status;
-    unsigned long long room;
-    const char *name = strrchr(key, '/');
-    if (self->uploads < 0 || !has_room(self->root, length, 0, &room))
-        return 0;
-    int folder = enter_parent(self, key, &is_kept, &is_missing, &status);
-    if (folder < 0)
-        return 0;
-    int is_folder = !is_missing
-        && fstatat(folder, name == NULL ? key : name + 1, &status,
-                   AT_SYMLINK_NOFOLLOW) == 0
-        && S_ISDIR(status.st_mode);
-    if (!is_kept)
-        close(folder);
-    return !is_folder;
-}
-
-/*
  * Give a written file its key's name in a folder, while the key is locked; `lock` is the
  * status of the file of locks.
  *

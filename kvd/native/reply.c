@@ -79,7 +79,7 @@ count(FastPath *self, Py_ssize_t received, Py_ssize_t sent)
 {
     unsigned long long *words = self->row.buf;
     int exponent;
-    words[self->begun] += !self->is_begun;
+    words[self->begun] += 1;
     words[self->done] += 1;
     words[self->bytes_in] += (unsigned long long)received;
     words[self->bytes_out] += (unsigned long long)sent;

@@ -1,6 +1,6 @@
 /*
  * What one event brought to a socket: the key and the template are found, and the request
- * is served whole, waits for its body, or is left to Python with its bytes.
+ * is served whole, or is left to Python with its bytes.
  */
 
 #include "fast_path.h"
@@ -63,7 +63,7 @@ is_settled(int socket)
 }
 
 /* Returns as `serve` does; None if the request is Python's. */
-PyObject *
+static PyObject *
 serve_known(FastPath *self, int socket, const Request *request)
 {
     HeadTemplate *template = request->template;
@@ -96,7 +96,7 @@ serve_known(FastPath *self, int socket, const Request *request)
 }
 
 /* Where the global lock is released, another thread must not come in. */
-int
+static int
 enter(FastPath *self)
 {
     if (self->busy) {
@@ -107,6 +107,29 @@ enter(FastPath *self)
     /* Of a connection that nobody got to care for: never another's. */
     drop_rest(self);
     return 0;
+}
+
+/*
+ * Read what has come, up to the end of a request of which so much is there.
+ *
+ * Returns how much is there now. If it is not all, errno is EAGAIN where more may come.
+ * An end or an error is met again by whoever reads next.
+ */
+static Py_ssize_t
+read_more(int socket, const Request *request, Py_ssize_t received)
+{
+    while (received < request->size) {
+        ssize_t count = recv(socket, request->bytes + received,
+                             (size_t)(request->size - received), MSG_DONTWAIT);
+        if (count > 0)
+            received += count;
+        else if (count == 0) {
+            errno = 0;
+            break;
+        } else if (errno != EINTR)
+            break;
+    }
+    return received;
 }
 
 /* Returns as `serve` does. */
@@ -161,8 +184,6 @@ serve_request(FastPath *self, int socket)
         size = read_more(socket, &request, size);
         if (size == request.size)
             outcome = serve_known(self, socket, &request);
-        else if (size == head && errno == EAGAIN)
-            outcome = wait_for_body(self, &request);
     }
     Py_DECREF(template);
     if (outcome != Py_None)

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import CLOSES, SERVED, FastPath, Outcome
+from kvd.http.fast_path import CLOSES, SERVED, FastPath
 from kvd.http.host_guard import HostGuard
 from kvd.http.templates import fast_path_to
 from kvd.model.keys import Key
@@ -122,7 +122,7 @@ class FastPathCase(FileStoreCase):
         """
         return self.publish(self.store, Key(key.encode()), body).info.etag
 
-    def serve(self, request: bytes) -> Outcome:
+    def serve(self, request: bytes) -> int | bytes:
         """
         What comes of a request.
         """
@@ -194,7 +194,7 @@ class FallbackCase(FastPathCase):
         process = ProcessContext(store, Dialects(()), self.limits, self.reactor)
         return ListenerContext(process, HostGuard())
 
-    def serve(self, request: bytes) -> Outcome:
+    def serve(self, request: bytes) -> int | bytes:
         if self._client is None:
             self._client = connect(self.reactor, HttpConnection(self.listener))
             self.addCleanup(self._client.socket.close)

@@ -13,7 +13,7 @@ from typing import Any
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import CLOSES, LINGERS, QUEUED, SERVED, Outcome
+from kvd.http.fast_path import CLOSES, LINGERS, QUEUED, SERVED
 from kvd.http.host_guard import HostGuard
 from kvd.http.states import State
 from kvd.model.keys import Key
@@ -335,7 +335,7 @@ class SlowReaderTests(ConnectionCase):
         for room in (1, 5_000, 10_000, 20_000, 40_000):
             near, far = self.pair()
             near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
-            outcome: Outcome = SERVED
+            outcome: int | bytes = SERVED
             asked = 0
             while outcome == SERVED:
                 far.sendall(get("k"))

@@ -128,30 +128,6 @@ class LeakTests(FastPathCase):
 
         self.assert_steady(forms)
 
-    def test_bodies_behind_their_heads(self) -> None:
-        """
-        Whether the body comes, or a part, or somebody takes the head, or nobody does.
-        """
-        body = bytes(100_000)
-        whole = put("a/k", body)
-        head = whole[: -len(body)]
-
-        def begin(number: int) -> None:
-            partial = self.serve(head)
-            assert not isinstance(partial, int | bytes)
-            if number % 4 == 1:
-                self.far.sendall(body)
-                assert SERVED == self.fast_path.serve_body(self.near.fileno(), partial)
-                self.reply()
-            elif number % 4 == 2:
-                self.far.sendall(body[:9])
-                left = self.fast_path.serve_body(self.near.fileno(), partial)
-                assert head + body[:9] == left
-            elif number % 4 == 3:
-                assert head == partial.take()
-
-        self.assert_steady(begin)
-
     def test_folders_that_are_made(self) -> None:
         """
         And pruned.

@@ -10,8 +10,6 @@ from kvd.http.fast_path import (
     SERVED,
     FastPath,
     Joined,
-    Outcome,
-    PartialRequest,
     Remainder,
     Report,
 )
@@ -30,12 +28,10 @@ class WatchedFastPath:
         self.new = 0
         """Of those served, with their connections, in one call of `serve_new` or
         `accept`."""
-        self.behind_heads = 0
-        """Of those served, whose heads came alone."""
         self.left = 0
         """Reads, not requests."""
 
-    def serve(self, socket: int) -> Outcome:
+    def serve(self, socket: int) -> int | bytes:
         """
         See `FastPath`.
         """
@@ -43,16 +39,7 @@ class WatchedFastPath:
         self._count(outcome)
         return outcome
 
-    def serve_body(self, socket: int, partial: PartialRequest) -> int | bytes:
-        """
-        See `FastPath`.
-        """
-        outcome = self._fast_path.serve_body(socket, partial)
-        self._count(outcome)
-        self.behind_heads += isinstance(outcome, int) and outcome & SERVED
-        return outcome
-
-    def _count(self, outcome: Outcome) -> None:
+    def _count(self, outcome: int | bytes) -> None:
         if isinstance(outcome, bytes):
             self.left += bool(outcome)
         elif isinstance(outcome, int):
