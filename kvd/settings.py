@@ -150,6 +150,19 @@ class DialectChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class RightsFile:
+    """
+    The rights file, as it was when the settings were read (`kvd.access.rights_file`).
+    """
+
+    path: str
+    """Absolute."""
+    text: str = field(default="", repr=False)
+    """All of it. It has secrets, and may be long: the fork server gets it in a
+    descriptor of its own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """
     All settings.
@@ -169,6 +182,8 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     """Host names, beside this machine's own, that requests to loopback addresses may
     have: in lower case, without ports; or `ANY_HOST`."""
+    users: RightsFile | None = None
+    """Who may do what; None: every client may do everything."""
     access_log: str | None = None
     """An absolute path, ``-`` for standard output, or None."""
     record: str | None = None

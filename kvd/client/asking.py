@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, Final
 
 from treq.client import HTTPClient
@@ -77,7 +78,7 @@ class Request:
 
     method: str
     url: str
-    fields: Mapping[str, str]
+    fields: Mapping[str, str] = dataclass_field(repr=False)
     source: ISource | None = None
 
     @property

@@ -181,7 +181,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
                 handler.received += len(event)
                 handler.chunk(event)
             else:
-                handler.begin()
+                handler.start()
         except Exception as error:
             handler.fail(error)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -27,6 +27,9 @@ from kvd.interfaces import IStore
 from kvd.net.splice import Pipe
 from kvd.net.transport import ServerTransport
 from kvd.settings import Limits
+
+if TYPE_CHECKING:
+    from kvd.http.authorization import Authorization
 
 Readahead = Callable[[int, int, int], Deferred[None] | None]
 """
@@ -119,6 +122,8 @@ class ProcessContext:
         self.heads = Heads(limits)
         self.bounds = bounds_of(limits)
         self.run_queue = RunQueue(clock.callLater, self.row)
+        self.authorization: Authorization | None = None
+        """Decides what each client may do. None: everything."""
         self.fast_path: FastPath | None = None
         """Serves the requests that it can. None: there is none, or kvd is draining."""
         self.draining = False

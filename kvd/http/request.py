@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvd.errors import (
+    AccessRefused,
     Fault,
     KvdError,
     PeerError,
@@ -100,6 +101,23 @@ class RequestHandler:
         context.row.began()
         self.keep = request.keep_alive
         """Whether the connection stays after this request."""
+
+    def start(self) -> None:
+        """
+        Begin, if the client may do what it asks for.
+        """
+        authorization, operation = self._context.authorization, self._operation
+        if authorization is None or operation is None:
+            self.begin()
+            return
+        peer = self._connection.transport.client
+        self.when(
+            authorization.authorize(self._request, operation, peer), self._authorized
+        )
+
+    def _authorized(self, operation: Any) -> None:
+        self._operation = operation
+        self.begin()
 
     # -- what a method overrides ----------------------------------------------
 
@@ -370,6 +388,9 @@ class RequestHandler:
         self._close_source()
         self.abandon()
         assert isinstance(error, PeerError | Fault)
+        if isinstance(error, AccessRefused):
+            # Clients act on these statuses, whatever else they understand.
+            self._dialect = None
         status, fields = error.status, refusal_fields(error)
         self.reply(status, fields, problem(self._rendered(status), error.sentence))
 

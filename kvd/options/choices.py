@@ -24,6 +24,7 @@ from kvd.options.locations import (
     read_record_file,
     read_store,
 )
+from kvd.options.rights import read_users
 from kvd.settings import MAX_PROCS
 
 # epoll counts milliseconds in 32 bits: if the reactor waits for nothing else, a timeout
@@ -251,6 +252,14 @@ CHOICES: Final[Sequence[Choice]] = (
         None,
         Form.LIST,
         key="allowed-hosts",
+    ),
+    Choice(
+        "users",
+        "users",
+        read_users,
+        ["off"],
+        'The rights file: who may read, write, delete and list which keys; "kvd user"'
+        " writes it; off: every client may do everything.",
     ),
     Choice(
         "access-log",

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress
@@ -19,6 +19,7 @@ from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from kvd.access.rules import AccessRules
 from kvd.dispatch.scoreboard import Row, lone_row
 from kvd.http.access_log import AccessLog, append_to
 from kvd.http.connection import HttpConnection
@@ -37,6 +38,9 @@ from kvd.net.splice import Pipe
 from kvd.net.transport import close_both_ways, name_of
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import Limits, Settings, User
+
+if TYPE_CHECKING:
+    from kvd.http.authorization import Authorization
 
 # How often to check connections for timeouts.
 CHECK_SECONDS: Final = 1.0
@@ -68,7 +72,7 @@ ABORT_SECONDS: Final = 1.0
 @dataclass(frozen=True)
 class LoadedPlugins:
     """
-    The plugins that the settings choose by name, imported.
+    The plugins that the settings choose by name, imported, and the rights of users.
 
     Looking up a name searches all installed plugins, and writes to memory that forks
     share: one MiB for each worker, if each does it.
@@ -76,6 +80,8 @@ class LoadedPlugins:
 
     store: IStoreMaker
     dialects: Dialects
+    rules: AccessRules | None = None
+    """What the rights file says."""
     held: int | None = None
     """A descriptor of what the store is in, which the supervisor has opened; see
     `IHeldStoreMaker`."""
@@ -96,12 +102,19 @@ class LoadedPlugins:
 
 def load_plugins(settings: Settings) -> LoadedPlugins:
     """
-    Import the plugins that the settings choose.
+    Import the plugins that the settings choose, and read the rights file.
 
     Raises:
         OperatorError: A plugin cannot be used.
     """
-    return LoadedPlugins(load_store(settings), Dialects(settings.dialects))
+    store, dialects = load_store(settings), Dialects(settings.dialects)
+    users = settings.users
+    if users is None:
+        return LoadedPlugins(store, dialects)
+    # Only where there are users, so that no other worker pays for it.
+    from kvd.access.rights_file import parse_rights
+
+    return LoadedPlugins(store, dialects, parse_rights(users.text, users.path))
 
 
 def load_store(settings: Settings, user: User | None = None) -> IStoreMaker:
@@ -191,11 +204,23 @@ class HttpServer:
             Readahead(self._off_reactor).ensure,
             self._recorder,
         )
+        if parts.rules is not None:
+            self._process.authorization = self._authorization(parts.rules)
         guard = HostGuard(settings.listen, settings.allowed_hosts)
         self._listener = ListenerContext(self._process, guard)
-        if settings.fast_path:
+        if settings.fast_path and parts.rules is None:
             self._process.fast_path = fast_path_to(self._listener)
         self._checking.start(check_interval(settings.limits), now=False)
+
+    def _authorization(self, rules: AccessRules) -> Authorization:
+        # Only where there are users, so that no other worker pays for it.
+        from kvd.access.authentication import Authentication
+        from kvd.access.throttle import Throttle
+        from kvd.http.authorization import Authorization
+
+        throttle = Throttle(self._reactor)
+        verify = self._thread_for("passwords")
+        return Authorization(rules, Authentication(rules, throttle, verify))
 
     def serve_idle(self) -> Callable[[int], bool]:
         """

@@ -124,6 +124,11 @@ class Verification:
         """
         for digest in self._digests:
             found = self._hashes[digest.algorithm].digest()
+            if found != digest.value and digest.is_key:
+                raise DigestMismatch(
+                    f"The {digest.algorithm} of the value is {found.hex()}, which the"
+                    " last segment of the key has to be: nothing is stored."
+                )
             if found != digest.value:
                 raise DigestMismatch(
                     f"{digest.field} says that the {digest.algorithm} of the body is"

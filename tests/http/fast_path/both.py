@@ -18,6 +18,7 @@ from unittest import mock
 from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
+from kvd.access.rules import AccessRules
 from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS, lone_row
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
@@ -110,6 +111,7 @@ class Worker:
         durability: Durability,
         guarded: bool = False,
         reports: bool = True,
+        rules: AccessRules | None = None,
     ) -> None:
         self.folder = tempfile.mkdtemp(prefix="kvd-test-")
         self.root = os.path.join(self.folder, "values")
@@ -126,7 +128,7 @@ class Worker:
             # Else no request that names one takes the fast path.
             allowed_hosts=("kvd",),
         )
-        parts = LoadedPlugins(SteppedStoreMaker(self._reactor), Dialects(()))
+        parts = LoadedPlugins(SteppedStoreMaker(self._reactor), Dialects(()), rules)
         self._server = HttpServerAtOnce(settings, 0, self._reactor, self._row, parts)
         with mock.patch("kvd.workers.http_server.Writer", InlineWriter):
             self._server.start()

@@ -1,0 +1,136 @@
+"""
+What the sender of a request may do, decided when its head has been understood: before
+the store is asked, before ``100 Continue`` and before the body.
+
+The store is not asked for a request that is refused here, so nothing in the refusal,
+and nothing in its time, tells whether the key has a value.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.defer import Deferred
+
+from kvd.access.authentication import Authentication
+from kvd.access.rules import NO_RULES, AccessRules, Principal, Right
+from kvd.access.throttle import network_of
+from kvd.errors import BadRequest, Forbidden, Unauthorized
+from kvd.interfaces import Answer
+from kvd.model.digests import Digest
+from kvd.model.operations import Delete, Get, List, Operation, Put
+from kvd.model.requests import Request
+
+# The names by which clients and other servers pass credentials (RFC 6750 section 2.3).
+_SECRETS: Final = re.compile(
+    rb"access_?token|token|bearer|authorization|api_?key|password", re.IGNORECASE
+)
+_SHA256: Final = re.compile(rb"[0-9a-f]{64}")
+
+_NEEDED: Final[dict[type, tuple[Right, str]]] = {
+    Get: (Right.READ, "read"),
+    Put: (Right.WRITE, "write"),
+    Delete: (Right.DELETE, "delete"),
+    List: (Right.LIST, "list"),
+}
+
+
+class Authorization:
+    """
+    Decides about all requests of a process.
+    """
+
+    def __init__(self, rules: AccessRules, authentication: Authentication) -> None:
+        """
+        Args:
+            rules: Of the rights file.
+            authentication: Knows the users.
+        """
+        self._rules = rules
+        self._authentication = authentication
+
+    def authorize(
+        self, request: Request, operation: Operation, peer: Any
+    ) -> Answer[Operation]:
+        """
+        Decide whether a request may be carried out.
+
+        Args:
+            request: Its head.
+            operation: What it asks for.
+            peer: What ``accept`` said of the other end.
+
+        Returns:
+            The operation, with what the rules of its prefix add.
+
+        Raises:
+            AccessRefused: It may not.
+            BadRequest: It has credentials in its query, or a key that the rules of its
+                prefix do not allow.
+        """
+        if operation.__class__ not in _NEEDED:
+            return operation
+        _refuse_secrets(request.target)
+        who = self._authentication.authenticate(
+            request.fields.get(b"authorization"), network_of(peer)
+        )
+        if isinstance(who, Deferred):
+            return who.addCallback(self._permit, operation)
+        return self._permit(who, operation)
+
+    def _permit(self, who: Principal, operation: Operation) -> Operation:
+        right, verb = _NEEDED[operation.__class__]
+        if isinstance(operation, List):
+            allowed = who.may_list(operation.prefix)
+        else:
+            assert isinstance(operation, Get | Put | Delete)
+            allowed = who.may(right, operation.key)
+        if not allowed:
+            raise _refusal(who, verb)
+        if isinstance(operation, Put):
+            return self._constrained(operation)
+        return operation
+
+    def _constrained(self, operation: Put) -> Put:
+        rules = self._rules.prefixes.of(operation.key, NO_RULES)
+        if rules is NO_RULES:
+            return operation
+        digests = operation.digests
+        if rules.content_addressed:
+            digests = (*digests, _digest_in(operation.key))
+        return replace(operation, digests=digests, once=rules.write_once)
+
+
+def _refusal(who: Principal, verb: str) -> Unauthorized | Forbidden:
+    if who.name is None:
+        return Unauthorized(
+            f"Only users may {verb} this: send the name and password of a user (Basic),"
+            " or a token (Bearer)."
+        )
+    return Forbidden(
+        f"The user {who.name} may not {verb} this: the rights file of this kvd does not"
+        f" give the right {verb!r} for it."
+    )
+
+
+def _refuse_secrets(target: bytes) -> None:
+    query = target.partition(b"?")[2]
+    names = [pair.partition(b"=")[0] for pair in query.split(b"&")] if query else ()
+    if any(_SECRETS.fullmatch(unquote_to_bytes(name)) for name in names):
+        raise BadRequest(
+            "The query has credentials, which end up in logs and histories: make new"
+            " ones, and send them in Authorization, as Basic or Bearer."
+        )
+
+
+def _digest_in(key: bytes) -> Digest:
+    name = key.rpartition(b"/")[2]
+    if not _SHA256.fullmatch(name):
+        raise BadRequest(
+            "Below this prefix the last segment of a key has to be the SHA-256 of the"
+            " value: 64 hexadecimal digits in lower case."
+        )
+    return Digest("", "sha256", bytes.fromhex(name.decode("ascii")), is_key=True)
