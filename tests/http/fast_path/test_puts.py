@@ -318,6 +318,18 @@ class InTheWayTests(FastPathCase):
         os.setxattr(self.path_of("folder"), attribute.NAME, said)
         self.assert_left(put("folder", b"v"))
 
+    def test_what_is_there_was_never_written(self) -> None:
+        """
+        A value that lost its content in a power cut counts as absent, so the reply is
+        201; whole values are replaced as before.
+        """
+        self.served(put("k", b"value"))
+        self.lose_content("k")
+
+        self.assert_left(put("k", b"other"))
+        self.served(put("whole", b"value"))
+        assert self.served(put("whole", b"other")).startswith(b"HTTP/1.1 204 ")
+
     def test_what_is_there_is_no_whole_value(self) -> None:
         """
         It is torn, or of others, or was written by an earlier kvd, or a later one.
