@@ -20,6 +20,7 @@ from zope.interface import implementer
 from kvd.errors import BodyTimeout, HeadTimeout, OutOfResources, PeerError
 from kvd.http.fast_path import (
     CLOSES,
+    LOST,
     NOTHING,
     QUEUED,
     REMAINS,
@@ -255,10 +256,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         fast_path = self.context.fast_path
         if fast_path is None or self._state is not State.IDLE:
             return self.transport.read()
-        try:
-            outcome = fast_path.serve(self.transport.fileno())
-        except OSError:
-            return CONNECTION_LOST
+        outcome = fast_path.serve(self.transport.fileno())
         return self.after_fast_path(fast_path, outcome)
 
     def after_fast_path(self, fast_path: FastPath, outcome: int | bytes) -> Any:
@@ -278,6 +276,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             return None
         if outcome == NOTHING:
             return None
+        if outcome == LOST:
+            return CONNECTION_LOST
         self._requests += 1
         if outcome & REMAINS:
             self._go_on(fast_path.take_remainder())

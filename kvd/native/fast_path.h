@@ -34,7 +34,9 @@
 #define LIST_BYTES 256              /* of a default access control list */
 
 /* What `serve` returns beside bytes. */
-enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16 };
+enum {
+    NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16, LOST = 32,
+};
 
 /* What `publish` returns; below 0: nothing was done. */
 enum { CREATED = 0, REPLACED = 1, KEPT = 2 };

@@ -24,7 +24,7 @@ from kvd.http.access_log import AccessLog, append_to
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import CLOSES, NOTHING, SERVED, FastPath, entry_of
+from kvd.http.fast_path import CLOSES, SERVED, FastPath, entry_of
 from kvd.http.host_guard import HostGuard
 from kvd.http.recorder import Recorder, record_to
 from kvd.http.templates import fast_path_to
@@ -452,11 +452,7 @@ class HttpFactory(ServerFactory):
             self._first = None
             return False
         began = process.clock.seconds()
-        try:
-            outcome = fast_path.serve(connection.fileno())
-        except OSError:
-            # The next read will report the end.
-            outcome = NOTHING
+        outcome = fast_path.serve(connection.fileno())
         if outcome == SERVED | CLOSES:
             # Before the client can see the end.
             self._count(process, fast_path, peer, process.clock.seconds() - began)

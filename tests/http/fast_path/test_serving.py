@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+from itertools import product
 from typing import Any, cast
 from unittest import mock
 
@@ -14,7 +15,7 @@ from twisted.logger import capturedLogs
 
 from kvd.http import fast_path
 from kvd.http.connection import HttpConnection
-from kvd.http.fast_path import SERVED, FastPath
+from kvd.http.fast_path import LOST, SERVED, FastPath
 from kvd.model.keys import Key
 from kvd.settings import Settings
 from kvd.workers.http_server import EXCLUSIVE_BATCH, HttpServer
@@ -144,10 +145,24 @@ class NewConnectionTests(ConnectionCase):
         """
         Is found to have ended by whoever reads it next.
         """
-        with mock.patch.object(self.watched, "serve", side_effect=OSError):
+        with mock.patch.object(self.watched, "serve", return_value=LOST):
             client = self.come(get("k"))
             assert b"" == client.receive()
         assert client.ended
+
+    def test_a_mistake_ends_the_connection(self) -> None:
+        """
+        Its client does not wait in vain, and the log says what happened.
+        """
+        for error in (ZeroDivisionError, OSError):
+            near, far = self.pair()
+            far.sendall(get("k", b"X-Unknown: 1\r\n"))
+            with (
+                mock.patch("kvd.http.templates.reply_parts", side_effect=error),
+                self.assertRaises(error),  # noqa: PT027  # trial runs it too
+            ):
+                self.hand_over(near)
+            assert b"" == far.recv(1)
 
     def test_nobody_needs_to_know(self) -> None:
         """
@@ -394,12 +409,13 @@ class MistakeTests(ConnectionCase):
             ("kvd.http.templates.reply_parts", get("k")),
             ("kvd.http.templates.published_reply", put("k", b"v")),
         ]
-        for name, request in asked:
+        # OSError is not taken for an error of the client's socket.
+        for (name, request), error in product(asked, (ZeroDivisionError, OSError)):
             client = self.connect()
-            with mock.patch(name, side_effect=ZeroDivisionError):
+            with mock.patch(name, side_effect=error):
                 assert b"" == client.send(request).receive()
             assert client.ended
-            assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+            assert 1 == len(self.flushLoggedErrors(error))
         client = self.connect()
         assert b"value" == body_of(client.send(get("k")).receive())
 
@@ -475,7 +491,7 @@ class OtherReadersTests(ConnectionCase):
         """
         End the connection.
         """
-        with mock.patch.object(self.watched, "serve", side_effect=OSError):
+        with mock.patch.object(self.watched, "serve", return_value=LOST):
             self.client.send(get("k"))
 
         assert set() == self.process.connections
