@@ -9,6 +9,7 @@ socket that has not taken the reply yet). `kvd.http.states` has the table of its
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -310,8 +311,13 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self.context.row.received(count)
         self.transport.bytes_sent += rest.sent_bytes
         self._enter(State.BODY)
-        request = self.context.heads.parse(rest.request)
-        self._handler = handler = handler_for(self, request)
+        try:
+            request = self.context.heads.parse(rest.request)
+            handler = handler_for(self, request)
+        except BaseException:
+            os.close(rest.descriptor)
+            raise
+        self._handler = handler
         handler.go_on(rest)
 
     # -- bodies that are moved ------------------------------------------------

@@ -135,8 +135,9 @@ class FastPath(Protocol):
             `SERVED`, with `CLOSES` if the connection ends with this reply, `LINGERS` if
             it must not be closed at once then (`kvd.net.transport.is_settled`), and
             `QUEUED` if a part of the reply has still to be sent (`take_unsent`); or
-            with `REMAINS` if it has, and is in a file (`take_remainder`). Otherwise the bytes that were read, which are left
-            to the caller; empty if the client has closed its half.
+            with `REMAINS` if it has, and is in a file (`take_remainder`). Otherwise the
+            bytes that were read, which are left to the caller; empty if the client has
+            closed its half.
         """
 
     def join(self, socket: int, /) -> Joined:

@@ -9,7 +9,6 @@ import re
 import socket
 import time
 from random import Random
-from unittest import mock
 
 from kvd.http.fast_path import CLOSES, SERVED
 from kvd.http.wire.replies import http_date

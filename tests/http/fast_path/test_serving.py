@@ -19,6 +19,7 @@ from kvd.http.fast_path import LOST, SERVED, FastPath
 from kvd.model.keys import Key
 from kvd.settings import Settings
 from kvd.workers.http_server import EXCLUSIVE_BATCH, HttpServer
+from tests.descriptors import Descriptors
 from tests.http.fast_path.cases import body_of, field, get, put
 from tests.http.fast_path.test_connections import ConnectionCase
 from tests.stepped import Client
@@ -87,14 +88,13 @@ class NewConnectionTests(ConnectionCase):
         with the reply.
         """
         large = bytes(3_000_000)
+        files = Descriptors(os.path.join(self.path, "large"))
         self.keep("large", large)
         client = self.come(get("large", b"Connection: close\r\n"))
 
         assert large == body_of(client.receive())
         assert client.ended
-        links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
-        opened = [os.readlink(link) for link in links if os.path.lexists(link)]
-        assert not [path for path in opened if path.endswith("/large")]
+        assert 0 == files.more
         assert (1, 0) == (self.watched.served, self.watched.new)
 
     def test_a_connection_that_stays_is_made_after_its_first_request(self) -> None:
@@ -254,16 +254,6 @@ class AtFirstTests(NewConnectionTests):
         assert 0 == self.watched.new
 
 
-def open_sockets() -> int:
-    """
-    How many descriptors of sockets this process has.
-    """
-    with os.scandir("/proc/self/fd") as entries:
-        # Its own is closed when they are looked at.
-        names = [entry.path for entry in entries]
-    return sum(os.path.realpath(name).find("socket:") != -1 for name in names)
-
-
 class AcceptedTests(AtFirstTests):
     """
     Nor is it another where this process accepts the connection itself.
@@ -314,13 +304,13 @@ class AcceptedTests(AtFirstTests):
             self.served(get("k"))
         accepted = self.process.row.words[0]
         existed = set(self.process.connections)
-        before = open_sockets()
+        sockets = Descriptors("socket:")
         said = [only, only, get("k"), b"", only, 2 * get("k"), only]
         clients = [self.queue(request) for request in said]
         self.reactor.settle(1)
         stay = len(set(self.process.connections) - existed)
         assert (4, 3) == (self.watched.new, stay)
-        assert before + len(said) + stay == open_sockets()
+        assert len(said) + stay == sockets.more
         clients[3].send(only)
         self.reactor.settle()
 
