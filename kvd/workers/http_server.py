@@ -16,7 +16,6 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from kvd.dispatch.scoreboard import Row, lone_row
@@ -37,6 +36,7 @@ from kvd.net.splice import Pipe
 from kvd.net.transport import close_both_ways, name_of
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import Limits, Settings, User
+from kvd.store.waiting import in_threads_of
 
 # How often to check connections for timeouts.
 CHECK_SECONDS: Final = 1.0
@@ -188,7 +188,7 @@ class HttpServer:
             self._released,
             self._row,
             self._pipe,
-            Readahead(self._off_reactor).ensure,
+            Readahead(in_threads_of(self._reactor)).ensure,
             self._recorder,
         )
         guard = HostGuard(settings.listen, settings.allowed_hosts)
@@ -233,9 +233,6 @@ class HttpServer:
         writer = Writer(path)
         self._writers.append(writer)
         return lambda function: writer.defer(function, self._reactor)
-
-    def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
 
     # -- connections ----------------------------------------------------------
 

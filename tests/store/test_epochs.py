@@ -19,7 +19,7 @@ from unittest import mock
 from twisted.internet.defer import Deferred, execute
 from twisted.logger import capturedLogs
 
-from kvd.errors import KeyAbsent
+from kvd.errors import KeyAbsent, NoThread
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.store.epochs import Epochs, SharedSync, begin_epoch, epoch_of, is_of
 from kvd.store.file import FileStore
@@ -480,7 +480,7 @@ class SharedSyncTests(EpochCase):
         self.publish(store, INNER)  # Makes the folder of uploads.
         files = Descriptors(self.path)
         for error, descriptors in (
-            (RuntimeError("can't start new thread"), nullcontext()),
+            (NoThread(), nullcontext()),
             (None, mock.patch("os.dup", side_effect=OSError(errno.EMFILE, "none"))),
         ):
             del self.synced[:]
