@@ -564,6 +564,17 @@ def address_of(end: Any) -> IPv4Address | IPv6Address | UNIXAddress:
     return kind("TCP", *end)
 
 
+def peer_of(connection: socket.socket) -> Any:
+    """
+    The other end of a connection, as ``accept`` would return it.
+    """
+    try:
+        return connection.getpeername()
+    except OSError:
+        # It was reset; what it had sent can still be read.
+        return ("", 0)
+
+
 def name_of(peer: Any) -> str:
     """
     A peer for a log, as ``accept`` said of it: its address and port, or ``unix``.
