@@ -17,7 +17,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -42,6 +42,16 @@ Calls a function in a thread; the Deferred fires in the reactor when it has retu
 Answer = Principal | Deferred[Principal]
 
 _WRONG: Final = "The name or the password is wrong."
+
+
+class Known(NamedTuple):
+    """
+    Who sends a request, and how long that holds.
+    """
+
+    principal: Principal
+    expires: float | None
+    """In seconds since the epoch; None: as long as the rights file."""
 
 
 class Authentication:
@@ -77,38 +87,55 @@ class Authentication:
             Unauthorized: The credentials are wrong, or the Deferred fails with this.
             TooManyRequests: Too many others are being verified.
         """
-        if value is None:
-            return self._rules.anonymous
-        known = self._remembered_as(self._mac(value))
+        known = self.known(value)
         if known is not None:
-            return known
+            return known.principal
+        assert value is not None
         try:
             given = read_credentials(value)
         except Unauthorized as error:
             return self._failed(error, network)
-        if isinstance(given, Bearer):
-            return self._by_token(given.token, None, network)
-        if given.password.startswith(TOKEN_PREFIX):
-            # For clients that only know Basic.
-            return self._by_token(given.password, given.user, network)
+        if isinstance(given, Bearer) or given.password.startswith(TOKEN_PREFIX):
+            if self._token_of(given) is not None:
+                # It would be known otherwise.
+                raise Unauthorized("This token has expired: ask for a new one.")
+            return self._failed(Unauthorized("There is no such token."), network)
         return self._by_password(given, self._mac(value), network)
 
-    def expiry(self, value: bytes | None) -> float | None:
+    def known(self, value: bytes | None) -> Known | None:
         """
-        When credentials that are valid now cease to be, in seconds since the epoch;
-        None: never.
+        Who sends a request, if that is known without a verification.
+
+        Returns:
+            None if it is not, or if the credentials are wrong.
         """
         if value is None:
-            return None
+            return Known(self._rules.anonymous, None)
+        name = self._remembered.get(self._mac(value))
+        if name is not None:
+            return Known(self._rules.users[name].principal, None)
         try:
             given = read_credentials(value)
         except Unauthorized:
             return None
-        text = given.token if isinstance(given, Bearer) else given.password
-        token = self._token(text)
-        return None if token is None else token.expires
+        token = self._token_of(given)
+        if token is None or token.has_expired(time.time()):
+            return None
+        return Known(self._rules.users[token.user].principal, token.expires)
 
     # -- tokens ---------------------------------------------------------------
+
+    def _token_of(self, given: Bearer | Password) -> Token | None:
+        """
+        The token that was given, if there is one; for clients that only know Basic,
+        also as the password of its user.
+        """
+        if isinstance(given, Bearer):
+            return self._token(given.token)
+        if not given.password.startswith(TOKEN_PREFIX):
+            return None
+        token = self._token(given.password)
+        return token if token is not None and token.user == given.user else None
 
     def _token(self, text: str) -> Token | None:
         digest = token_digest(text)
@@ -116,14 +143,6 @@ class Authentication:
         if token is None or not hmac.compare_digest(digest, token.digest):
             return None
         return token
-
-    def _by_token(self, text: str, user: str | None, network: str) -> Answer:
-        token = self._token(text)
-        if token is None or user not in (None, token.user):
-            return self._failed(Unauthorized("There is no such token."), network)
-        if token.expires is not None and time.time() >= token.expires:
-            raise Unauthorized("This token has expired: ask for a new one.")
-        return self._rules.users[token.user].principal
 
     def _failed(self, error: Unauthorized, network: str) -> Answer:
         waiting = self._throttle.begin(network)
@@ -143,13 +162,6 @@ class Authentication:
 
     def _mac(self, value: bytes) -> bytes:
         return hmac.digest(self._key, value, "sha256")
-
-    def _remembered_as(self, mac: bytes) -> Principal | None:
-        """
-        Who has these credentials; None if that is not known, or if nobody has.
-        """
-        name = self._remembered.get(mac)
-        return None if name is None else self._rules.users[name].principal
 
     def _by_password(self, given: Password, mac: bytes, network: str) -> Answer:
         if mac in self._remembered:

@@ -181,11 +181,17 @@ class _Reader:
     ) -> dict[bytes, Right]:
         place = (*place, "rights")
         read: dict[bytes, Right] = {}
-        for text, names in self._table(table, place[:-1], "rights").items():
+        given = self._table(table, place[:-1], "rights")
+        for text, names in given.items():
             here = (*place, text)
             prefix = self._prefix(here, text, user)
             if prefix in read:
-                raise self._error(here, "is the same prefix as another one: give one")
+                whose = f" for the user {user}" if USER_PLACE in "".join(given) else ""
+                raise self._error(
+                    here,
+                    f"is the same prefix as another one{whose}: leave one of them out"
+                    + (", or choose another name for the user" if whose else ""),
+                )
             read[prefix] = self._right(here, names)
         return read
 
@@ -293,7 +299,7 @@ class _Reader:
             place = ("prefixes", text)
             prefix = self._prefix(place, text, None)
             if prefix in read:
-                raise self._error(place, "is the same prefix as another one: give one")
+                raise self._error(place, "is the same prefix as another: leave one out")
             own = self._a_table(place, table)
             self._check_keys(own, place, "content-addressed", "write-once")
             read[prefix] = PrefixRules(

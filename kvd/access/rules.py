@@ -116,6 +116,12 @@ class Token:
     expires: float | None = None
     """In seconds since the epoch; None: never."""
 
+    def has_expired(self, now: float) -> bool:
+        """
+        Whether it is valid no more.
+        """
+        return self.expires is not None and now >= self.expires
+
 
 @dataclass(frozen=True, slots=True)
 class User:

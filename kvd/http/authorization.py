@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
 
 from kvd.access.authentication import Authentication
-from kvd.access.rules import NO_RULES, AccessRules, Principal, Right
+from kvd.access.rules import (
+    NO_RIGHT,
+    NO_RULES,
+    AccessRules,
+    ByPrefix,
+    Principal,
+    Right,
+)
 from kvd.access.throttle import network_of
 from kvd.errors import BadRequest, Forbidden, Unauthorized
 from kvd.interfaces import Answer
@@ -36,6 +43,18 @@ _NEEDED: Final[dict[type, tuple[Right, str]]] = {
     Delete: (Right.DELETE, "delete"),
     List: (Right.LIST, "list"),
 }
+
+
+class Scope(NamedTuple):
+    """
+    For which keys a kind of request may be carried out.
+    """
+
+    allowed: ByPrefix[bool]
+    """As for rights, the longest prefix counts; keys without a prefix are not
+    allowed."""
+    expires: float | None
+    """When this ceases to hold, in seconds since the epoch; None: never."""
 
 
 class Authorization:
@@ -80,6 +99,37 @@ class Authorization:
         if isinstance(who, Deferred):
             return who.addCallback(self._permit, operation)
         return self._permit(who, operation)
+
+    def scope(self, request: Request, operation: Get | Put) -> Scope | None:
+        """
+        For which keys requests like this one may be carried out as they are.
+
+        Args:
+            request: Its head.
+            operation: What it asks for; the key does not count.
+
+        Returns:
+            None if it is not known, or not known yet, who sends it.
+        """
+        known = self._authentication.known(request.fields.get(b"authorization"))
+        if known is None:
+            return None
+        right, _ = _NEEDED[operation.__class__]
+        rights, rules = known.principal.rights, self._rules.prefixes
+        prefixes = {prefix for prefix, _ in (*rights.items, *rules.items)}
+        return Scope(
+            ByPrefix(
+                {
+                    prefix: right in rights.of(prefix, NO_RIGHT)
+                    and (
+                        not isinstance(operation, Put)
+                        or rules.of(prefix, NO_RULES) == NO_RULES
+                    )
+                    for prefix in prefixes
+                }
+            ),
+            known.expires,
+        )
 
     def _permit(self, who: Principal, operation: Operation) -> Operation:
         right, verb = _NEEDED[operation.__class__]

@@ -208,7 +208,7 @@ class HttpServer:
             self._process.authorization = self._authorization(parts.rules)
         guard = HostGuard(settings.listen, settings.allowed_hosts)
         self._listener = ListenerContext(self._process, guard)
-        if settings.fast_path and parts.rules is None:
+        if settings.fast_path:
             self._process.fast_path = fast_path_to(self._listener)
         self._checking.start(check_interval(settings.limits), now=False)
 

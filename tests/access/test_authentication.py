@@ -179,10 +179,17 @@ class AuthenticationTests(SynchronousTestCase):
             now.return_value = EXPIRES
             assert "expired" in self.refused(bearer(OLD))
 
-        assert EXPIRES == self.authentication.expiry(bearer(OLD))
-        assert EXPIRES == self.authentication.expiry(basic("ci", OLD))
-        assert self.authentication.expiry(bearer(TOKEN)) is None
-        assert self.authentication.expiry(basic("ci", "secret")) is None
+            assert self.authentication.known(bearer(OLD)) is None
+            now.return_value = EXPIRES - 0.1
+            for value, expires in (
+                (bearer(OLD), EXPIRES),
+                (basic("ci", OLD), EXPIRES),
+                (bearer(TOKEN), None),
+                (None, None),
+            ):
+                known = self.authentication.known(value)
+                assert known is not None
+                assert expires == known.expires
 
     def test_malformed_credentials_are_not_repeated(self) -> None:
         """
