@@ -149,6 +149,24 @@ class DialectChoice:
     name: str
 
 
+ANY_ORIGIN: Final = "*"
+"""
+In `CorsChoice.origins`: any origin.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CorsChoice:
+    """
+    The origins whose pages may use the keys below a prefix.
+    """
+
+    prefix: str
+    """As in `DialectChoice`."""
+    origins: tuple[str, ...]
+    """As in ``Origin``, such as ``https://app.example``; or `ANY_ORIGIN`."""
+
+
 @dataclass(frozen=True, slots=True)
 class RightsFile:
     """
@@ -182,6 +200,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     """Host names, beside this machine's own, that requests to loopback addresses may
     have: in lower case, without ports; or `ANY_HOST`."""
+    cors: tuple[CorsChoice, ...] = ()
     users: RightsFile | None = None
     """Who may do what; None: every client may do everything."""
     access_log: str | None = None

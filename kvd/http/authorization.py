@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
@@ -24,6 +24,7 @@ from kvd.access.rules import (
     Principal,
     Right,
 )
+from kvd.access.scope import Scope
 from kvd.access.throttle import network_of
 from kvd.errors import BadRequest, Forbidden, Unauthorized
 from kvd.interfaces import Answer
@@ -43,18 +44,6 @@ _NEEDED: Final[dict[type, tuple[Right, str]]] = {
     Delete: (Right.DELETE, "delete"),
     List: (Right.LIST, "list"),
 }
-
-
-class Scope(NamedTuple):
-    """
-    For which keys a kind of request may be carried out.
-    """
-
-    allowed: ByPrefix[bool]
-    """As for rights, the longest prefix counts; keys without a prefix are not
-    allowed."""
-    expires: float | None
-    """When this ceases to hold, in seconds since the epoch; None: never."""
 
 
 class Authorization:

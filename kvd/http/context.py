@@ -30,6 +30,7 @@ from kvd.settings import Limits
 
 if TYPE_CHECKING:
     from kvd.http.authorization import Authorization
+    from kvd.http.cors import Cors
 
 Readahead = Callable[[int, int, int], Deferred[None] | None]
 """
@@ -125,6 +126,8 @@ class ProcessContext:
         self.run_queue = RunQueue(clock.callLater, self.row)
         self.authorization: Authorization | None = None
         """Decides what each client may do. None: everything."""
+        self.cors: Cors | None = None
+        """Tells browsers which pages may use kvd. None: no other site's."""
         self.fast_path: FastPath | None = None
         """Serves the requests that it can. None: there is none, or kvd is draining."""
         self.draining = False

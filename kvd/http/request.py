@@ -277,6 +277,9 @@ class RequestHandler:
     def _head(self, status: int, fields: Fields) -> bytes:
         self._status = status
         self.keep = self.keep and self._can_go_on()
+        cors = self._context.cors
+        if cors is not None:
+            fields = [*fields, *cors.fields(self._request)]
         return reply_head(
             status, fields, close=not self.keep, minor=self._request.minor
         )

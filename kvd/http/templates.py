@@ -14,6 +14,8 @@ from itertools import product
 from types import ModuleType
 from typing import Final, cast
 
+from kvd.access.rules import ByPrefix
+from kvd.access.scope import Scope
 from kvd.dispatch.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS
 from kvd.errors import KvdError, PreconditionFailed
@@ -53,6 +55,8 @@ PLAIN: Final = bytes(byte for byte in range(256) if escape(bytes((byte,))) == ch
 """
 The bytes of a key that are the same in a sentence.
 """
+
+ALL_KEYS: Final = Scope(ByPrefix({b"": True}), None)
 
 MOST_SCOPES: Final = 64
 """
@@ -97,23 +101,35 @@ class _Templates:
             # It depends on where a connection came in, which is nothing to look up.
             return None
         assert isinstance(operation, Get | Put)
-        scope = None
-        if process.authorization is not None:
-            scope = process.authorization.scope(request, operation)
-            if scope is None:
-                return False
-            if len(scope.allowed.items) > MOST_SCOPES:
-                return None
+        scope = self._scope(request, operation)
+        if scope is None:
+            return False
+        if len(scope.allowed.items) > MOST_SCOPES:
+            return None
         if isinstance(operation, Get):
             template = self._template_of_get(operation, request)
         else:
             template = self._template_of_put(operation, request)
-        if template is not None and scope is not None:
+        if template is not None and scope is not ALL_KEYS:
             # The time of day is compared in whole seconds.
             expires = 0 if scope.expires is None else max(1, int(scope.expires))
             scopes = [bytes((yes,)) + prefix for prefix, yes in scope.allowed.items]
             self.native.limit_template(template, tuple(scopes), expires)
         return template
+
+    def _scope(self, request: Request, operation: Get | Put) -> Scope | None:
+        """
+        For which keys a head means the same; None if it is not known yet who sends it.
+        """
+        process = self.listener.process
+        scope: Scope | None = ALL_KEYS
+        if process.authorization is not None:
+            scope = process.authorization.scope(request, operation)
+        if scope is None or process.cors is None:
+            return scope
+        # Python tells browsers which pages may see a reply.
+        silent = {prefix: not said for prefix, said in process.cors.origins.items}
+        return scope.without(ByPrefix(silent))
 
     def _template_of_get(self, operation: Get, request: Request) -> object:
         _, tail = reply_parts(

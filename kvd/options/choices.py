@@ -20,6 +20,7 @@ from kvd.options.locations import (
     read_access_log,
     read_allowed_host,
     read_control,
+    read_cors,
     read_dialect,
     read_record_file,
     read_store,
@@ -252,6 +253,18 @@ CHOICES: Final[Sequence[Choice]] = (
         None,
         Form.LIST,
         key="allowed-hosts",
+    ),
+    Choice(
+        "cors",
+        "cors",
+        read_cors,
+        [],
+        "The origins whose pages may use the keys below a prefix, as PREFIX=ORIGINS"
+        " with blanks between origins, such as /public/=https://app.example; * allows"
+        " all; may be given several times; the longest matching prefix counts.",
+        None,
+        Form.TABLE,
+        key="cors",
     ),
     Choice(
         "users",

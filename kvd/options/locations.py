@@ -16,7 +16,17 @@ from kvd.interfaces import IStoreMaker
 from kvd.model.prefixes import read_prefix
 from kvd.options.paths import absolute
 from kvd.plugins import IDialectDeclaration, IStoreDeclaration, declared, load
-from kvd.settings import ANY_HOST, DialectChoice, StoreLocation
+from kvd.settings import (
+    ANY_HOST,
+    ANY_ORIGIN,
+    CorsChoice,
+    DialectChoice,
+    StoreLocation,
+)
+
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
+)
 
 # Without a port.
 _ALLOWED_HOST = re.compile(r"[^:*\[\]]+|\[[^*\[\]]+\]")
@@ -95,6 +105,30 @@ def read_dialect(text: str) -> DialectChoice:
     read_prefix(prefix)
     load(IDialectDeclaration, name)
     return DialectChoice(prefix, name)
+
+
+def read_cors(text: str) -> CorsChoice:
+    """
+    Read ``PREFIX=ORIGINS``. A prefix may contain ``=``, an origin cannot.
+    """
+    prefix, equals, names = text.rpartition("=")
+    if not equals:
+        raise BadSetting(
+            f"{text!r} is not of the form PREFIX=ORIGINS, such as"
+            " /public/=https://app.example"
+        )
+    read_prefix(prefix)
+    origins = tuple(names.split())
+    for origin in origins:
+        if origin != ANY_ORIGIN and not _ORIGIN.fullmatch(origin):
+            raise BadSetting(
+                f"{origin!r} is not an origin: give one as browsers send it in Origin,"
+                " in lower case and without a path, such as https://app.example or"
+                f" http://localhost:3000; {ANY_ORIGIN} by itself allows all"
+            )
+    if ANY_ORIGIN in origins and len(origins) > 1:
+        raise BadSetting(f"{names!r} allows all origins, and others: leave them out")
+    return CorsChoice(prefix, origins)
 
 
 def read_allowed_host(text: str) -> str:

@@ -206,6 +206,10 @@ class HttpServer:
         )
         if parts.rules is not None:
             self._process.authorization = self._authorization(parts.rules)
+        if settings.cors:
+            from kvd.http.cors import Cors
+
+            self._process.cors = Cors(settings.cors)
         guard = HostGuard(settings.listen, settings.allowed_hosts)
         self._listener = ListenerContext(self._process, guard)
         if settings.fast_path:

@@ -20,9 +20,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access import throttle
 from kvd.access.rights_file import parse_rights
+from kvd.access.scope import Scope
 from kvd.access.tokens import token_digest
 from kvd.errors import BadSetting
-from kvd.http.authorization import Authorization, Scope
+from kvd.http.authorization import Authorization
 from kvd.http.fast_path import native
 from kvd.http.methods import same_value
 from tests.chance import new_seed

@@ -34,6 +34,8 @@ _MEMBER: Final = re.compile(
 )
 _COMMA: Final = re.compile(rb"[ \t]*,[ \t]*")
 
+DIGEST_FIELDS: Final = ("Content-Digest", "Repr-Digest", "Content-MD5")
+
 _ALGORITHMS: Final = {b"sha-256": "sha256", b"sha-512": "sha512"}
 
 
@@ -46,7 +48,7 @@ def digests_of(request: Request) -> tuple[Digest, ...]:
     """
     fields = request.fields
     digests: list[Digest] = []
-    for name in ("Content-Digest", "Repr-Digest"):
+    for name in DIGEST_FIELDS[:2]:
         value = fields.get(name.lower().encode())
         if value:
             # The last value of an algorithm counts (RFC 9651).

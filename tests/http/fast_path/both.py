@@ -24,7 +24,14 @@ from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
 from kvd.http.record import read_record
 from kvd.interfaces import IStoreMaker
-from kvd.settings import Durability, Limits, Settings, StoreLocation, TCPAddress
+from kvd.settings import (
+    CorsChoice,
+    Durability,
+    Limits,
+    Settings,
+    StoreLocation,
+    TCPAddress,
+)
 from kvd.store.file import FileStore
 from kvd.workers.http_server import HttpServer, LoadedPlugins
 from tests.http.fast_path.cases import attribute_of
@@ -109,6 +116,7 @@ class Worker:
         guarded: bool = False,
         reports: bool = True,
         rules: AccessRules | None = None,
+        cors: tuple[CorsChoice, ...] = (),
     ) -> None:
         self.folder = tempfile.mkdtemp(prefix="kvd-test-")
         self.root = os.path.join(self.folder, "values")
@@ -122,6 +130,7 @@ class Worker:
             record=os.path.join(self.folder, "record") if reports else None,
             limits=LIMITS,
             fast_path=fast_path,
+            cors=cors,
             # Else no request that names one takes the fast path.
             allowed_hosts=("kvd",),
         )
