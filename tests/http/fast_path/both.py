@@ -19,11 +19,11 @@ from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
 from kvd.access.rules import AccessRules
-from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS, lone_row
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
 from kvd.http.record import read_record
 from kvd.interfaces import IStoreMaker
+from kvd.ipc.scoreboard import WORDS_OF_REQUESTS, lone_row
 from kvd.settings import (
     CorsChoice,
     Durability,
