@@ -156,11 +156,15 @@ class _Reader:
             if not _NAME.fullmatch(name):
                 raise self._error(place, f"cannot be a user: {_NAME_FORM}")
             own = self._a_table(place, table)
-            self._check_keys(own, place, "password", "rights", "tokens")
+            self._check_keys(
+                own, place, "password", "rights", "tokens", "requests-per-second"
+            )
             everyone = self._rights_of_all(tables, "everyone", name)
             rights = self._rights(own, place, name)
             users[name] = User(
-                Principal(name, joined([anybody, everyone, rights])),
+                Principal(
+                    name, joined([anybody, everyone, rights]), self._rate(own, place)
+                ),
                 self._password_hash(own, place),
             )
             self._read_tokens(own, place, name, tokens)
@@ -290,6 +294,16 @@ class _Reader:
             "has to be a date, or a date and a time, without quotes, such as 2027-01-31"
             " or 2027-01-31T12:00:00Z",
         )
+
+    def _rate(self, table: Mapping[str, Any], place: tuple[str, ...]) -> int | None:
+        rate = table.get("requests-per-second")
+        # A boolean is an int in Python.
+        if rate is not None and (type(rate) is not int or not 1 <= rate <= 10**6):
+            raise self._error(
+                (*place, "requests-per-second"),
+                "has to be a whole number from 1 to 1000000",
+            )
+        return rate
 
     # -- prefixes -------------------------------------------------------------
 

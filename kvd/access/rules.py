@@ -85,6 +85,8 @@ class Principal:
     name: str | None
     """None: a client without credentials."""
     rights: Rights
+    rate: int | None = None
+    """How many requests per second this user may send; None: as many as come."""
 
     def may(self, right: Right, key: bytes) -> bool:
         """
@@ -161,6 +163,13 @@ class AccessRules:
     tokens: Mapping[bytes, Token]
     """By the first `TOKEN_INDEX_BYTES` of their digests."""
     prefixes: ByPrefix[PrefixRules]
+
+    @property
+    def has_rates(self) -> bool:
+        """
+        Whether a user may send only so many requests.
+        """
+        return any(user.principal.rate is not None for user in self.users.values())
 
 
 TOKEN_INDEX_BYTES: Final = 8

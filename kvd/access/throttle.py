@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from ipaddress import IPv6Address, ip_address
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -39,24 +38,6 @@ Of one address at the same time.
 """
 
 MOST_ATTEMPTS_IN_ALL: Final = 128
-
-
-def network_of(peer: Any) -> str:
-    """
-    Whom a connection is counted for: its IPv4 address; of an IPv6 address the first 64
-    bits, of which a customer has all addresses; all Unix sockets together.
-
-    Args:
-        peer: What ``accept`` said of the other end.
-    """
-    if not isinstance(peer, tuple):
-        return "unix"
-    address = ip_address(peer[0].partition("%")[0])
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(IPv6Address(int(address) >> 64 << 64))
-    return str(address)
 
 
 class _Record:

@@ -14,8 +14,11 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 
 from kvd.access.authentication import Authentication
+from kvd.access.networks import network_of
+from kvd.access.rates import Rates
 from kvd.access.rules import (
     NO_RIGHT,
     NO_RULES,
@@ -25,7 +28,6 @@ from kvd.access.rules import (
     Right,
 )
 from kvd.access.scope import Scope
-from kvd.access.throttle import network_of
 from kvd.errors import BadRequest, Forbidden, Unauthorized
 from kvd.interfaces import Answer
 from kvd.model.digests import Digest
@@ -51,14 +53,25 @@ class Authorization:
     Decides about all requests of a process.
     """
 
-    def __init__(self, rules: AccessRules, authentication: Authentication) -> None:
+    def __init__(
+        self,
+        rules: AccessRules,
+        authentication: Authentication,
+        rates: Rates | None,
+        clock: IReactorTime,
+    ) -> None:
         """
         Args:
             rules: Of the rights file.
             authentication: Knows the users.
+            rates: Counts the requests of users, if there is a user who may send only so
+                many.
+            clock: Monotonic.
         """
         self._rules = rules
         self._authentication = authentication
+        self._rates = rates
+        self._clock = clock
 
     def authorize(
         self, request: Request, operation: Operation, peer: Any
@@ -103,6 +116,9 @@ class Authorization:
         known = self._authentication.known(request.fields.get(b"authorization"))
         if known is None:
             return None
+        if known.principal.rate is not None:
+            # Each is counted.
+            return Scope(ByPrefix({}), None)
         right, _ = _NEEDED[operation.__class__]
         rights, rules = known.principal.rights, self._rules.prefixes
         prefixes = {prefix for prefix, _ in (*rights.items, *rules.items)}
@@ -121,6 +137,9 @@ class Authorization:
         )
 
     def _permit(self, who: Principal, operation: Operation) -> Operation:
+        if who.rate is not None:
+            assert self._rates is not None
+            self._rates.check(f"The user {who.name}", who.rate, self._clock)
         right, verb = _NEEDED[operation.__class__]
         if isinstance(operation, List):
             allowed = who.may_list(operation.prefix)

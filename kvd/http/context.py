@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from kvd.access.networks import OpenConnections
 from kvd.http.access_log import Entry
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import FastPath
@@ -123,7 +124,14 @@ class ProcessContext:
         self.recorder = recorder
         self.heads = Heads(limits)
         self.bounds = bounds_of(limits)
+        self.by_address: OpenConnections | None = None
+        """How many connections each address has, if that is limited."""
+        if limits.address_connections is not None:
+            self.by_address = OpenConnections(limits.address_connections)
         self.run_queue = RunQueue(clock.callLater, self.row)
+        self.address_rate: Callable[[object], None] | None = None
+        """Counts a request of a client, given what ``accept`` said of it, and raises
+        `TooManyRequests`. None: they may send as many as they like."""
         self.authorization: Authorization | None = None
         """Decides what each client may do. None: everything."""
         self.cors: Cors | None = None
@@ -140,6 +148,8 @@ class ProcessContext:
         A connection has begun.
         """
         self.connections.add(connection)
+        if self.by_address is not None:
+            self.by_address.opened(connection.transport.client)
         self.row.opened()
 
     def closed(self, connection: OpenConnection) -> None:
@@ -147,6 +157,8 @@ class ProcessContext:
         A connection has ended.
         """
         self.connections.discard(connection)
+        if self.by_address is not None:
+            self.by_address.closed(connection.transport.client)
         self.row.closed()
         self._released()
 

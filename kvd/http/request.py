@@ -106,11 +106,14 @@ class RequestHandler:
         """
         Begin, if the client may do what it asks for.
         """
-        authorization, operation = self._context.authorization, self._operation
+        context, operation = self._context, self._operation
+        peer = self._connection.transport.client
+        if operation is not None and context.address_rate is not None:
+            context.address_rate(peer)
+        authorization = context.authorization
         if authorization is None or operation is None:
             self.begin()
             return
-        peer = self._connection.transport.client
         self.when(
             authorization.authorize(self._request, operation, peer), self._authorized
         )

@@ -152,6 +152,22 @@ def _read_longest_value(text: str) -> int | None:
         raise BadSetting(f"{error.sentence}, or unlimited") from error
 
 
+def _optional(read: Count) -> Callable[[str], object]:
+    """
+    A reader of a number, or of ``unlimited``.
+    """
+
+    def read_optional(text: str) -> int | None:
+        if text == "unlimited":
+            return None
+        try:
+            return read(text)
+        except BadSetting as error:
+            raise BadSetting(f"{error.sentence}, or unlimited") from error
+
+    return read_optional
+
+
 def _limit(
     name: str,
     field: str,
@@ -394,5 +410,21 @@ CHOICES: Final[Sequence[Choice]] = (
         Count("a number of connections", 1, 1_000_000),
         "8192",
         "The most open connections of a worker; further ones wait to be accepted.",
+    ),
+    _limit(
+        "max-address-connections",
+        "address_connections",
+        _optional(Count("a number of connections", 1, 1_000_000)),
+        "unlimited",
+        "The most open connections of one address at a worker (else 429, and closed),"
+        " or unlimited.",
+    ),
+    _limit(
+        "max-address-rate",
+        "address_rate",
+        _optional(Count("a number of requests", 1, 1_000_000)),
+        "unlimited",
+        "The most requests per second of one address (else 429), or unlimited; with it,"
+        " all requests go the same way, as with --fast-path off.",
     ),
 )

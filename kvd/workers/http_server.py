@@ -8,25 +8,30 @@ With ``--procs 0`` the twistd process itself has one, otherwise each worker.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from kvd.access.networks import network_of
 from kvd.access.rules import AccessRules
-from kvd.http.access_log import AccessLog, append_to
+from kvd.errors import TooManyRequests
+from kvd.http.access_log import AccessLog, Entry, append_to
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import CLOSES, SERVED, FastPath, entry_of
 from kvd.http.host_guard import HostGuard
 from kvd.http.recorder import Recorder, record_to
+from kvd.http.reply_fields import refusal_fields
 from kvd.http.templates import fast_path_to
+from kvd.http.wire.replies import problem, reply_head, with_length
 from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
 from kvd.ipc.scoreboard import Row, lone_row
 from kvd.log.writer import Writer
@@ -34,12 +39,13 @@ from kvd.net.factory import ServerFactory
 from kvd.net.port import Port
 from kvd.net.readahead import Readahead
 from kvd.net.splice import Pipe
-from kvd.net.transport import close_both_ways, name_of
+from kvd.net.transport import HEAD_BYTES, close_both_ways, name_of
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import Limits, Settings, User
 from kvd.store.waiting import in_threads_of
 
 if TYPE_CHECKING:
+    from kvd.access.rates import Rates
     from kvd.http.authorization import Authorization
 
 # How often to check connections for timeouts.
@@ -82,6 +88,8 @@ class LoadedPlugins:
     dialects: Dialects
     rules: AccessRules | None = None
     """What the rights file says."""
+    rates: Rates | None = None
+    """Counts requests, if somebody may send only so many; shared by all forks."""
     held: int | None = None
     """A descriptor of what the store is in, which the supervisor has opened; see
     `IHeldStoreMaker`."""
@@ -108,13 +116,17 @@ def load_plugins(settings: Settings) -> LoadedPlugins:
         OperatorError: A plugin cannot be used.
     """
     store, dialects = load_store(settings), Dialects(settings.dialects)
-    users = settings.users
-    if users is None:
-        return LoadedPlugins(store, dialects)
-    # Only where there are users, so that no other worker pays for it.
-    from kvd.access.rights_file import parse_rights
+    users, rules = settings.users, None
+    # Each only where it is needed, so that no other worker pays for it.
+    if users is not None:
+        from kvd.access.rights_file import parse_rights
 
-    return LoadedPlugins(store, dialects, parse_rights(users.text, users.path))
+        rules = parse_rights(users.text, users.path)
+    if settings.limits.address_rate is None and not (rules and rules.has_rates):
+        return LoadedPlugins(store, dialects, rules)
+    from kvd.access.rates import Rates
+
+    return LoadedPlugins(store, dialects, rules, Rates())
 
 
 def load_store(settings: Settings, user: User | None = None) -> IStoreMaker:
@@ -205,18 +217,22 @@ class HttpServer:
             self._recorder,
         )
         if parts.rules is not None:
-            self._process.authorization = self._authorization(parts.rules)
+            self._process.authorization = self._authorization(parts.rules, parts.rates)
+        rate = settings.limits.address_rate
+        if rate is not None:
+            assert parts.rates is not None
+            self._process.address_rate = _address_rate(parts.rates, rate, self._reactor)
         if settings.cors:
             from kvd.http.cors import Cors
 
             self._process.cors = Cors(settings.cors)
         guard = HostGuard(settings.listen, settings.allowed_hosts)
         self._listener = ListenerContext(self._process, guard)
-        if settings.fast_path:
+        if settings.fast_path and rate is None:
             self._process.fast_path = fast_path_to(self._listener)
         self._checking.start(check_interval(settings.limits), now=False)
 
-    def _authorization(self, rules: AccessRules) -> Authorization:
+    def _authorization(self, rules: AccessRules, rates: Rates | None) -> Authorization:
         # Only where there are users, so that no other worker pays for it.
         from kvd.access.authentication import Authentication
         from kvd.access.throttle import Throttle
@@ -224,7 +240,8 @@ class HttpServer:
 
         throttle = Throttle(self._reactor)
         verify = self._thread_for("passwords")
-        return Authorization(rules, Authentication(rules, throttle, verify))
+        authentication = Authentication(rules, throttle, verify)
+        return Authorization(rules, authentication, rates, self._reactor)
 
     def serve_idle(self) -> Callable[[int], bool]:
         """
@@ -416,6 +433,27 @@ def _leave_all(descriptor: int) -> bool:
     return False
 
 
+def _address_rate(
+    rates: Rates, per_second: int, clock: IReactorTime
+) -> Callable[[object], None]:
+    def count(peer: object) -> None:
+        rates.check(f"The address {network_of(peer)}", per_second, clock)
+
+    return count
+
+
+def _too_many_connections() -> bytes:
+    """
+    The reply to a connection that its address may not have.
+    """
+    error = TooManyRequests(
+        "This address has as many open connections as it may: close one first.", 1
+    )
+    body = problem(error.status, error.sentence)
+    fields = with_length(error.status, refusal_fields(error), len(body))
+    return reply_head(error.status, fields, close=True, minor=1) + body
+
+
 class HttpFactory(ServerFactory):
     """
     Serves connections from a socket that no other process accepts from, and those that
@@ -465,7 +503,9 @@ class HttpFactory(ServerFactory):
         The fast path, if nobody wants to know about each request.
         """
         process = self._server._process
-        return None if process.wants_reports else process.fast_path
+        if process.wants_reports or process.by_address is not None:
+            return None
+        return process.fast_path
 
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
@@ -473,6 +513,10 @@ class HttpFactory(ServerFactory):
         gets a protocol, if the fast path serves the request.
         """
         process = self._server._process
+        by_address = process.by_address
+        if by_address is not None and not by_address.has_room(peer):
+            self._refuse(process, connection, peer)
+            return True
         fast_path = process.fast_path
         if fast_path is None:
             self._first = None
@@ -486,6 +530,27 @@ class HttpFactory(ServerFactory):
             return True
         self._first = lambda built: partial(built.after_fast_path, fast_path, outcome)
         return False
+
+    def _refuse(
+        self, process: ProcessContext, connection: socket.socket, peer: Any
+    ) -> None:
+        """
+        Refuse a connection of an address that has too many, and close it.
+        """
+        process.row.opened()
+        process.row.closed()
+        try:
+            # Unread, what it has sent would reset it, and the reply might be lost.
+            connection.recv(HEAD_BYTES, socket.MSG_DONTWAIT)
+        except OSError:
+            pass
+        try:
+            connection.send(_too_many_connections(), socket.MSG_DONTWAIT)
+        except OSError:
+            pass
+        close_both_ways(connection)
+        if process.log is not None:
+            process.log.note(Entry(time.time(), name_of(peer), "-", "-", 429, 0, 0.0))
 
     def _count(
         self, process: ProcessContext, fast_path: FastPath, peer: Any, seconds: float

@@ -17,10 +17,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access import authentication, throttle
 from kvd.access.authentication import Authentication
+from kvd.access.networks import network_of
 from kvd.access.passwords import NOBODYS_HASH, check_hash, has_password, hash_password
 from kvd.access.rights_file import parse_rights
 from kvd.access.rules import Principal
-from kvd.access.throttle import Throttle, network_of
+from kvd.access.throttle import Throttle
 from kvd.access.tokens import make_token, token_digest
 from kvd.errors import TooManyRequests, Unauthorized
 

@@ -133,6 +133,8 @@ def test_a_listing_needs_the_right_for_all_that_it_names() -> None:
         ("[everyone.rights]\n'/{user}s/' = []", ["a whole one"]),
         ("[anonymous.rights]\n'/{user}/' = []", ["no user's name"]),
         ("[prefixes.'/{user}/']", ["no user's name"]),
+        ("[users.ci]\nrequests-per-second = true", ["a whole number from 1"]),
+        ("[users.ci]\nrequests-per-second = 0", ["requests-per-second", "(line 2)"]),
         ("[anonymous]\npassword = ''", ["anonymous.password", "is unknown"]),
         (
             "[prefixes.'/']\nwrite-once = 1",

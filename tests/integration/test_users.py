@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -179,6 +180,37 @@ def test_rights_change_on_hangup(tmp_path: Path, policy: str) -> None:
         daemon.process.send_signal(signal.SIGHUP)
         read_until(daemon, "settings: done")
         assert ({401}, {403}) == (statuses(one), statuses(two))
+
+
+@pytest.mark.parametrize("policy", ["reuseport", "leastbusy"])
+def test_rates_are_those_of_all_workers_together(tmp_path: Path, policy: str) -> None:
+    """
+    An address, and a user, get a burst and what the time allows, whichever workers
+    their connections come to.
+    """
+    rate = 30
+    users = tmp_path / "users.toml"
+    token = user_with_token(users, "ci", {"/": ["read"]})
+    text = users.read_text()
+    users.write_text(
+        text.replace("[users.ci]", f"[users.ci]\nrequests-per-second = {rate}")
+    )
+    assert users.read_text() != text
+    options = ["--procs=4", f"--policy={policy}", "--store=null:", "--control=off"]
+    for more, fields in (
+        ([f"--max-address-rate={rate}"], {}),
+        ([f"--users={users}"], bearer(token)),
+    ):
+        with Twistd([*options, *more], tmp_path) as daemon:
+            began = time.monotonic()
+            statuses = [
+                ask(daemon.port, "GET", "/k", None, fields).status
+                for _ in range(4 * rate)
+            ]
+            seconds = time.monotonic() - began
+        assert {404, 429} >= set(statuses)
+        granted = statuses.count(404)
+        assert rate <= granted <= rate * (1 + seconds) + 1
 
 
 def test_a_wrong_file_refuses_the_start(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from unittest import mock
 from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
+from kvd.access.rates import Rates
 from kvd.access.rules import AccessRules
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
@@ -117,6 +118,8 @@ class Worker:
         reports: bool = True,
         rules: AccessRules | None = None,
         cors: tuple[CorsChoice, ...] = (),
+        limits: Limits = LIMITS,
+        rates: Rates | None = None,
     ) -> None:
         self.folder = tempfile.mkdtemp(prefix="kvd-test-")
         self.root = os.path.join(self.folder, "values")
@@ -128,13 +131,15 @@ class Worker:
             durability=durability,
             access_log=os.path.join(self.folder, "log") if reports else None,
             record=os.path.join(self.folder, "record") if reports else None,
-            limits=LIMITS,
+            limits=limits,
             fast_path=fast_path,
             cors=cors,
             # Else no request that names one takes the fast path.
             allowed_hosts=("kvd",),
         )
-        parts = LoadedPlugins(SteppedStoreMaker(self._reactor), Dialects(()), rules)
+        parts = LoadedPlugins(
+            SteppedStoreMaker(self._reactor), Dialects(()), rules, rates
+        )
         self._server = HttpServerAtOnce(settings, 0, self._reactor, self._row, parts)
         with (
             mock.patch("kvd.workers.http_server.Writer", InlineWriter),
