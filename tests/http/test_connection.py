@@ -24,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.errors import KeyAbsent, StoreFull
 from kvd.http.access_log import Entry
 from kvd.http.connection import HttpConnection
-from kvd.http.context import ListenerContext, ProcessContext
+from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
 from kvd.http.methods.get import CHUNK_BYTES
@@ -81,7 +81,6 @@ class ConnectionCase(SynchronousTestCase):
             row=self.reactor.row,
             pipe=self.make_pipe(),
         )
-        self.listener = ListenerContext(self.process, HostGuard())
         self.client = self.connect()
 
     def make_store(self) -> MemoryStore:
@@ -100,7 +99,7 @@ class ConnectionCase(SynchronousTestCase):
         """
         One more client.
         """
-        client = connect(self.reactor, HttpConnection(self.listener), self.over_tcp)
+        client = connect(self.reactor, HttpConnection(self.process), self.over_tcp)
         self.addCleanup(client.socket.close)
         return client
 
@@ -111,7 +110,7 @@ class ConnectionCase(SynchronousTestCase):
         Args:
             window: How much it takes before it reads; None: as is usual.
         """
-        client = connect(self.reactor, HttpConnection(self.listener), True, window)
+        client = connect(self.reactor, HttpConnection(self.process), True, window)
         self.addCleanup(client.socket.close)
         return client
 
@@ -721,7 +720,7 @@ class GuardedTests(ConnectionCase):
         super().setUp()
         self.put(b"k", b"value")
         (connection,) = self.process.connections
-        self.listener.guard = HostGuard(
+        self.process.guard = HostGuard(
             [TCPAddress(*connection.transport.socket.getsockname())], ["kvd"]
         )
 
@@ -1276,7 +1275,7 @@ class ConnectionTests(ConnectionCase):
         near.setblocking(False)
         far.sendall(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nx")
         with capturedLogs() as events:
-            serve_connection(near, "", HttpConnection(self.listener), self.reactor)
+            serve_connection(near, "", HttpConnection(self.process), self.reactor)
             assert 1 == self.store.uploads
             self.reactor.settle()
         client = Client(self.reactor, far)

@@ -35,7 +35,6 @@ class NewConnectionTests(ConnectionCase):
         self.keep("k", b"value")
         self.server = HttpServer(Settings(), 0, self.reactor)
         self.server._process = self.process
-        self.server._listener = self.listener
 
     def come(self, request: bytes) -> Client:
         """
