@@ -285,7 +285,7 @@ class PutTests(ConnectionCase):
 
     def test_what_kvd_does_not_speak_stores_nothing(self) -> None:
         """
-        And leaves what is stored; it is told before the body.
+        And leaves what is stored; the reply comes before the body.
         """
         self.put(b"k", b"old")
         table = [
@@ -732,7 +732,7 @@ class GuardedTests(ConnectionCase):
 
     def test_names_of_others_are_misdirected(self) -> None:
         """
-        Whatever is asked, nothing is told or done; the connection goes on.
+        Whatever is asked, nothing is revealed or done; the connection goes on.
         """
         for line, rest in (
             (b"GET /k", b"\r\n"),
@@ -788,7 +788,7 @@ class GuardedTests(ConnectionCase):
 
 class NoSniffingTests(ConnectionCase):
     """
-    Browsers are told to believe what a reply says that its body is.
+    Browsers must believe what a reply says that its body is.
     """
 
     def test_all_replies_with_a_body_say_so(self) -> None:
@@ -1370,7 +1370,7 @@ class ConnectionTests(ConnectionCase):
 
     def test_a_value_that_breaks_off_breaks_the_connection(self) -> None:
         """
-        After the head only a break tells the client that there is less.
+        After the head only a break shows the client that there is less.
         """
         self.put(b"k", b"x" * 1_000_000)
         self.store.break_reads_at = 500_000
@@ -1660,7 +1660,7 @@ class LogTests(ConnectionCase):
 
 class RecordTests(ConnectionCase):
     """
-    What is told of a connection at its end, if somebody wants to know.
+    What is recorded of a connection at its end.
     """
 
     def setUp(self) -> None:

@@ -404,7 +404,7 @@ class SlowReaderTests(ConnectionCase):
 
 class CountingTests(ConnectionCase):
     """
-    What is told of requests is the same on both ways.
+    What is logged of requests is the same on both ways.
     """
 
     def counts(self) -> list[int]:

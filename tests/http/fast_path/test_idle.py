@@ -24,7 +24,7 @@ from tests.http.test_connection import Notes
 
 class IdleCase(connections.ConnectionCase):
     """
-    Connections of which nobody wants to be told anything, and a reactor that serves
+    Connections whose requests nobody logs, and a reactor that serves
     those that are idle.
     """
 

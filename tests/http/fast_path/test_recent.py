@@ -156,7 +156,7 @@ class RecentValueTests(FastPathCase):
 
     def test_others_have_written_to_it(self) -> None:
         """
-        Its times tell, which nobody can set back all.
+        Its times show that; nobody can set all of them back.
         """
         self.read_twice()
         status = os.stat(self.file)
