@@ -17,7 +17,7 @@ from typing import Final, cast
 from kvd.access.rules import ByPrefix
 from kvd.access.scope import Scope
 from kvd.errors import KvdError, PreconditionFailed
-from kvd.http.context import ListenerContext
+from kvd.http.context import ProcessContext
 from kvd.http.fast_path import MAX_BODY_BYTES, FastPath, Remainder, Report, native
 from kvd.http.reply_fields import (
     Fields,
@@ -79,7 +79,7 @@ class _Templates:
 
     native: ModuleType
     store: FileStore
-    listener: ListenerContext
+    process: ProcessContext
 
     def make_template(self, head: bytes) -> object:
         """
@@ -88,7 +88,7 @@ class _Templates:
         requests; False if it is not known yet who sends them. It asks only about GET,
         HEAD and PUT of a key.
         """
-        process = self.listener.process
+        process = self.process
         try:
             request = process.heads.parse(head)
             dialects = process.dialects
@@ -97,7 +97,7 @@ class _Templates:
             return None
         if request.chunked or request.expects_continue:
             return None
-        if not self.listener.guard.knows(request.host):
+        if not process.guard.knows(request.host):
             # It depends on where a connection came in, which is nothing to look up.
             return None
         assert isinstance(operation, Get | Put)
@@ -121,7 +121,7 @@ class _Templates:
         """
         For which keys a head means the same; None if it is not known yet who sends it.
         """
-        process = self.listener.process
+        process = self.process
         scope: Scope | None = ALL_KEYS
         if process.authorization is not None:
             scope = process.authorization.scope(request, operation)
@@ -151,7 +151,7 @@ class _Templates:
         )
 
     def _template_of_put(self, operation: Put, request: Request) -> object:
-        limit = self.listener.process.limits.value_bytes
+        limit = self.process.limits.value_bytes
         if (
             operation.conditions is not UNCONDITIONAL
             or operation.empty
@@ -289,15 +289,14 @@ def _up_to_length(status: int, fields: Fields) -> tuple[bytes, bytes]:
     return line, rest.removesuffix(b"0\r\n\r\n")
 
 
-def fast_path_to(listener: ListenerContext) -> FastPath | None:
+def fast_path_to(process: ProcessContext) -> FastPath | None:
     """
     Make the fast path to the store of a process; None if there cannot be one.
 
     Args:
-        listener: Where requests come from. The fast path serves only hosts that are
+        process: What its connections share. The fast path serves only hosts that are
             allowed at every address.
     """
-    process = listener.process
     store = process.store
     if (
         native is None
@@ -305,7 +304,7 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         or not process.dialects.is_plain
     ):
         return None
-    templates = _Templates(native, store, listener)
+    templates = _Templates(native, store, process)
     state = store.fast_path_state
     made = native.FastPath(
         root=state.root,

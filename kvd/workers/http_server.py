@@ -24,7 +24,7 @@ from kvd.access.rules import AccessRules
 from kvd.errors import TooManyRequests
 from kvd.http.access_log import AccessLog, Entry, append_to
 from kvd.http.connection import HttpConnection
-from kvd.http.context import ListenerContext, ProcessContext
+from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import CLOSES, SERVED, FastPath, entry_of
 from kvd.http.host_guard import HostGuard
@@ -215,6 +215,7 @@ class HttpServer:
             self._pipe,
             Readahead(in_threads_of(self._reactor)).ensure,
             self._recorder,
+            HostGuard(settings.listen, settings.allowed_hosts),
         )
         if parts.rules is not None:
             self._process.authorization = self._authorization(parts.rules, parts.rates)
@@ -226,10 +227,8 @@ class HttpServer:
             from kvd.http.cors import Cors
 
             self._process.cors = Cors(settings.cors)
-        guard = HostGuard(settings.listen, settings.allowed_hosts)
-        self._listener = ListenerContext(self._process, guard)
         if settings.fast_path and rate is None:
-            self._process.fast_path = fast_path_to(self._listener)
+            self._process.fast_path = fast_path_to(self._process)
         self._checking.start(check_interval(settings.limits), now=False)
 
     def _authorization(self, rules: AccessRules, rates: Rates | None) -> Authorization:
@@ -572,7 +571,7 @@ class HttpFactory(ServerFactory):
         """
         See `Factory.buildProtocol`.
         """
-        return HttpConnection(self._server._listener)
+        return HttpConnection(self._server._process)
 
     def first_read(self, built: HttpConnection) -> Callable[[], Any] | None:
         """

@@ -782,7 +782,7 @@ class PipeTests(SynchronousTestCase):
 
     def test_who_wants_no_more_is_not_told_of_the_end(self) -> None:
         """
-        The reactor may have begun to tell it.
+        The reactor may have begun to report it.
         """
         self.addCleanup(os.close, self.writing)
         piece = self.next()

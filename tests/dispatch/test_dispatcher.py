@@ -273,7 +273,7 @@ class DispatcherTests(DispatcherCase):
 
     def test_what_is_on_its_way_is_counted(self) -> None:
         """
-        Until the worker has told that it has it.
+        Until the worker has acknowledged it.
         """
         self.join()
         self.workers[0].stall()
@@ -735,7 +735,7 @@ class FullWorkerTests(DispatcherCase):
 
     def test_who_had_its_limit_is_asked_again_while_others_are_not(self) -> None:
         """
-        Nobody tells the supervisor that a connection has ended.
+        No message to the supervisor says that a connection has ended.
         """
         self.join(2)
         self.connect(7)

@@ -621,7 +621,7 @@ class SendingTests(MovingCase):
 
     def test_a_value_that_was_cut_short_breaks_the_reply_off(self) -> None:
         """
-        Only a break tells the client.
+        Only a break shows the client.
         """
         self.put(b"k", b"x" * 1_000_000)
         self.store.break_reads_at = 400_000

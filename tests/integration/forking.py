@@ -85,7 +85,7 @@ def fork_processes(control: socket.socket, modules: Sequence[str]) -> None:
 def watch(process: int, line: socket.socket) -> None:
     """
     Tell how a process ends. As with any child, its number stays taken until whoever
-    asked for it has been told. Never returns.
+    asked for it knows. Never returns.
     """
     try:
         line.send(str(process).encode())

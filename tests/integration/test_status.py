@@ -1,5 +1,5 @@
 """
-What a running daemon tells of itself, and to whom.
+What a running daemon reports of itself, and to whom.
 """
 
 from __future__ import annotations

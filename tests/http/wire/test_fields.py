@@ -254,7 +254,7 @@ def test_ranges_are_read(value: bytes, part: tuple[int, int] | None) -> None:
 )
 def test_a_range_behind_the_end_cannot_be_met(value: bytes) -> None:
     """
-    The size is told.
+    The size is in the reply.
     """
     with pytest.raises(RangeNotSatisfiable) as refused:
         range_of(with_fields(range=value), INFO)
