@@ -74,7 +74,11 @@ class Authorization:
         self._clock = clock
 
     def authorize(
-        self, request: Request, operation: Operation, peer: Any
+        self,
+        request: Request,
+        operation: Operation,
+        peer: Any,
+        certified: str | None = None,
     ) -> Answer[Operation]:
         """
         Decide whether a request may be carried out.
@@ -83,6 +87,8 @@ class Authorization:
             request: Its head.
             operation: What it asks for.
             peer: What ``accept`` said of the other end.
+            certified: The user that the client's certificate names, if it has shown
+                one; counts where the request has no credentials.
 
         Returns:
             The operation, with what the rules of its prefix add.
@@ -95,16 +101,19 @@ class Authorization:
         if operation.__class__ not in _NEEDED:
             return operation
         _refuse_secrets(request.target)
-        who = self._authentication.authenticate(
-            request.fields.get(b"authorization"), network_of(peer)
-        )
+        value = request.fields.get(b"authorization")
+        user = None if certified is None else self._rules.users.get(certified)
+        if value is None and user is not None:
+            return self._permit(user.principal, operation)
+        who = self._authentication.authenticate(value, network_of(peer))
         if isinstance(who, Deferred):
             return who.addCallback(self._permit, operation)
         return self._permit(who, operation)
 
     def scope(self, request: Request, operation: Get | Put) -> Scope | None:
         """
-        For which keys requests like this one may be carried out as they are.
+        For which keys requests like this one, from a client without a certificate, may
+        be carried out as they are.
 
         Args:
             request: Its head.

@@ -107,7 +107,8 @@ class RequestHandler:
         Begin, if the client may do what it asks for.
         """
         context, operation = self._context, self._operation
-        peer = self._connection.transport.client
+        transport = self._connection.transport
+        peer = transport.client
         if operation is not None and context.address_rate is not None:
             context.address_rate(peer)
         authorization = context.authorization
@@ -115,7 +116,10 @@ class RequestHandler:
             self.begin()
             return
         self.when(
-            authorization.authorize(self._request, operation, peer), self._authorized
+            authorization.authorize(
+                self._request, operation, peer, transport.peer_user
+            ),
+            self._authorized,
         )
 
     def _authorized(self, operation: Any) -> None:

@@ -11,7 +11,6 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
 from unittest import mock
 
 import tomlkit
@@ -20,12 +19,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access import throttle
 from kvd.access.rights_file import parse_rights
-from kvd.access.scope import Scope
 from kvd.access.tokens import token_digest
 from kvd.errors import BadSetting
-from kvd.http.authorization import Authorization
 from kvd.http.fast_path import native
 from kvd.http.methods import same_value
+from kvd.net.transport import ServerTransport
 from tests.chance import new_seed
 from tests.http.fast_path.both import Worker
 from tests.http.fast_path.cases import get, put
@@ -304,77 +302,6 @@ class AuthorizationCase(SynchronousTestCase):
         path.write_bytes(value)
 
 
-class FastPathTests(SynchronousTestCase):
-    """
-    What the fast path serves of the requests that users send.
-    """
-
-    text = f"""
-    [users.ci]
-    password = "{PASSWORD_HASH}"
-    rights = {{ "/" = ["read"], "/w/" = ["read", "write"], "/secret/" = [] }}
-    [prefixes."/w/once/"]
-    write-once = true
-    """
-
-    def serve(self, *requests: bytes) -> tuple[list[int], int]:
-        """
-        The statuses of the replies, and how many were the fast path's.
-        """
-        rules = parse_rights(self.text, "file")
-        worker = Worker(
-            fast_path=True, durability="process", rules=rules, reports=False
-        )
-        self.addCleanup(worker.clean_up)
-        for request in requests:
-            worker.connect(request)
-        statuses = list(map(status, worker._replies))
-        worker.end()
-        return statuses, 0 if worker.watched is None else worker.watched.served
-
-    def test_it_knows_whose_password_was_verified(self) -> None:
-        """
-        The first request is not its own, nor any of a wrong password, nor one below
-        another prefix.
-        """
-        who = basic("ci", "secret")
-        asked = get("k", who)
-        wrong = get("k", basic("ci", "guess"))
-
-        assert (
-            [404, 404, 401, 401, 404, 403, 401],
-            2 if native else 0,
-        ) == self.serve(
-            *[asked, asked, wrong, wrong, asked],
-            *[get("secret/k", who), get("secret/k")],
-        )
-
-    def test_it_writes_where_nothing_is_to_be_checked(self) -> None:
-        """
-        Values that are written once are compared by Python.
-        """
-        who = basic("ci", "secret")
-        requests = [
-            put(key, b"value", who) for key in ("w/x", "w/a", "w/b", "w/once/k", "k")
-        ]
-
-        assert ([201] * 4 + [403], 2 if native else 0) == self.serve(*requests)
-
-    def test_it_stops_when_a_token_expires(self) -> None:
-        """
-        Python is asked then, and says what is wrong.
-        """
-        scope = Authorization.scope
-
-        def long_ago(*arguments: Any) -> Scope | None:
-            found = scope(*arguments)
-            return found and found._replace(expires=1.5)
-
-        who = basic("ci", "secret")
-        with mock.patch.object(Authorization, "scope", long_ago):
-            assert ([404] * 3, 0) == self.serve(*[get("k", who)] * 3)
-
-
 class RefusalTests(AuthorizationCase):
     """
     What a client learns from a refusal.
@@ -459,6 +386,18 @@ class RefusalTests(AuthorizationCase):
         assert 404 == status(self.ask(get("public/x")))
         assert 404 == status(self.ask(get("public/x", basic("ci", "secret"))))
         assert 401 == status(self.ask(get("public/x", basic("ci", "guess"))))
+
+    def test_a_certificate_names_a_user(self) -> None:
+        """
+        Unless the request has credentials. Whom the file does not know is nobody.
+        """
+        with mock.patch.object(ServerTransport, "peer_user", "ci"):
+            assert 201 == status(self.ask(put("drop/k", b"value")))
+            assert 403 == status(self.ask(get("drop/k")))
+            assert 401 == status(self.ask(get("drop/k", basic("ci", "guess"))))
+        with mock.patch.object(ServerTransport, "peer_user", "nobody"):
+            assert 401 == status(self.ask(put("drop/k", b"value")))
+            assert 404 == status(self.ask(get("public/k")))
 
     def test_a_client_that_waits_may_leave(self) -> None:
         """
