@@ -69,6 +69,8 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 _RIGHTS: Final = {right.name.lower(): right for right in Right if right.name}
 
+_LIMITS: Final = ("requests-per-second", "requests-at-once")
+
 _NAME_FORM: Final = (
     "a user's name has 1 to 64 of the letters a to z, digits, and . _ @ -, and begins"
     " with a letter or a digit"
@@ -156,14 +158,14 @@ class _Reader:
             if not _NAME.fullmatch(name):
                 raise self._error(place, f"cannot be a user: {_NAME_FORM}")
             own = self._a_table(place, table)
-            self._check_keys(
-                own, place, "password", "rights", "tokens", "requests-per-second"
-            )
+            self._check_keys(own, place, "password", "rights", "tokens", *_LIMITS)
             everyone = self._rights_of_all(tables, "everyone", name)
             rights = self._rights(own, place, name)
             users[name] = User(
                 Principal(
-                    name, joined([anybody, everyone, rights]), self._rate(own, place)
+                    name,
+                    joined([anybody, everyone, rights]),
+                    *(self._limit(own, place, limit) for limit in _LIMITS),
                 ),
                 self._password_hash(own, place),
             )
@@ -295,15 +297,16 @@ class _Reader:
             " or 2027-01-31T12:00:00Z",
         )
 
-    def _rate(self, table: Mapping[str, Any], place: tuple[str, ...]) -> int | None:
-        rate = table.get("requests-per-second")
+    def _limit(
+        self, table: Mapping[str, Any], place: tuple[str, ...], key: str
+    ) -> int | None:
+        limit = table.get(key)
         # A boolean is an int in Python.
-        if rate is not None and (type(rate) is not int or not 1 <= rate <= 10**6):
+        if limit is not None and (type(limit) is not int or not 1 <= limit <= 10**6):
             raise self._error(
-                (*place, "requests-per-second"),
-                "has to be a whole number from 1 to 1000000",
+                (*place, key), "has to be a whole number from 1 to 1000000"
             )
-        return rate
+        return limit
 
     # -- prefixes -------------------------------------------------------------
 

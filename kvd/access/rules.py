@@ -87,6 +87,15 @@ class Principal:
     rights: Rights
     rate: int | None = None
     """How many requests per second this user may send; None: as many as come."""
+    at_once: int | None = None
+    """How many requests of this user a worker serves at the same time."""
+
+    @property
+    def is_limited(self) -> bool:
+        """
+        Whether each of this user's requests is counted.
+        """
+        return self.rate is not None or self.at_once is not None
 
     def may(self, right: Right, key: bytes) -> bool:
         """

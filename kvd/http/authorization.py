@@ -9,6 +9,7 @@ and nothing in its time, tells whether the key has a value.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
@@ -18,6 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from kvd.access.authentication import Authentication
 from kvd.access.networks import network_of
+from kvd.access.permit import Permit
 from kvd.access.rates import Rates
 from kvd.access.rules import (
     NO_RIGHT,
@@ -28,7 +30,7 @@ from kvd.access.rules import (
     Right,
 )
 from kvd.access.scope import Scope
-from kvd.errors import BadRequest, Forbidden, Unauthorized
+from kvd.errors import BadRequest, Forbidden, TooManyRequests, Unauthorized
 from kvd.interfaces import Answer
 from kvd.model.digests import Digest
 from kvd.model.operations import Delete, Get, List, Operation, Put
@@ -72,6 +74,7 @@ class Authorization:
         self._authentication = authentication
         self._rates = rates
         self._clock = clock
+        self._serving: Counter[str] = Counter()
 
     def authorize(
         self,
@@ -79,7 +82,7 @@ class Authorization:
         operation: Operation,
         peer: Any,
         certified: str | None = None,
-    ) -> Answer[Operation]:
+    ) -> Answer[Permit]:
         """
         Decide whether a request may be carried out.
 
@@ -91,7 +94,8 @@ class Authorization:
                 one; counts where the request has no credentials.
 
         Returns:
-            The operation, with what the rules of its prefix add.
+            The operation, with what the rules of its prefix add. Whoever gets it must
+            call `Permit.ended`.
 
         Raises:
             AccessRefused: It may not.
@@ -99,7 +103,7 @@ class Authorization:
                 prefix do not allow.
         """
         if operation.__class__ not in _NEEDED:
-            return operation
+            return Permit(operation)
         _refuse_secrets(request.target)
         value = request.fields.get(b"authorization")
         user = None if certified is None else self._rules.users.get(certified)
@@ -125,8 +129,7 @@ class Authorization:
         known = self._authentication.known(request.fields.get(b"authorization"))
         if known is None:
             return None
-        if known.principal.rate is not None:
-            # Each is counted.
+        if known.principal.is_limited:
             return Scope(ByPrefix({}), None)
         right, _ = _NEEDED[operation.__class__]
         rights, rules = known.principal.rights, self._rules.prefixes
@@ -145,10 +148,24 @@ class Authorization:
             known.expires,
         )
 
-    def _permit(self, who: Principal, operation: Operation) -> Operation:
+    def _permit(self, who: Principal, operation: Operation) -> Permit:
         if who.rate is not None:
             assert self._rates is not None
             self._rates.check(f"The user {who.name}", who.rate, self._clock)
+        permitted = self._permitted(who, operation)
+        if who.at_once is None:
+            return Permit(permitted)
+        assert who.name is not None
+        if self._serving[who.name] >= who.at_once:
+            raise TooManyRequests(
+                f"kvd serves {who.at_once} requests of the user {who.name} at the same"
+                " time: try again when one has ended.",
+                1,
+            )
+        self._serving[who.name] += 1
+        return Permit(permitted, who.name, self._serving)
+
+    def _permitted(self, who: Principal, operation: Operation) -> Operation:
         right, verb = _NEEDED[operation.__class__]
         if isinstance(operation, List):
             allowed = who.may_list(operation.prefix)

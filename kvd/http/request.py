@@ -25,6 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kvd.access.permit import Permit
 from kvd.errors import (
     AccessRefused,
     Fault,
@@ -73,6 +74,7 @@ class RequestHandler:
     # On the class, because most requests change few of these.
     received = 0
     """How many bytes of the body have come."""
+    _permit: Permit | None = None
     _source: Source | None = None
     _framed = False
     _sent = 0
@@ -120,10 +122,12 @@ class RequestHandler:
                 self._request, operation, peer, transport.peer_user
             ),
             self._authorized,
+            undo=_end,
         )
 
-    def _authorized(self, operation: Any) -> None:
-        self._operation = operation
+    def _authorized(self, permit: Permit) -> None:
+        self._permit = permit
+        self._operation = permit.operation
         self.begin()
 
     # -- what a method overrides ----------------------------------------------
@@ -420,6 +424,8 @@ class RequestHandler:
 
     def _note(self) -> None:
         context = self._context
+        if self._permit is not None:
+            self._permit.ended()
         seconds = context.clock.seconds() - self._began
         context.row.finished(seconds)
         if context.recorder is not None:
@@ -438,6 +444,10 @@ class RequestHandler:
                 seconds=seconds,
             )
         )
+
+
+def _end(permit: Permit) -> None:
+    permit.ended()
 
 
 def unread_request(error: BaseException) -> Request:

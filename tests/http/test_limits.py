@@ -137,3 +137,42 @@ class UserTests(LimitsCase):
 
         assert [404, 404, 429, 429] == statuses[::3]
         assert [404] * 8 == [s for n, s in enumerate(statuses) if n % 3]
+
+    def test_so_many_requests_of_a_user_are_served_at_once(self) -> None:
+        """
+        Whatever ends one makes room: its reply, a refusal, or a client that leaves.
+        """
+        rules = parse_rights(
+            f"""
+            [users.ci]
+            requests-at-once = 2
+            rights = {{ "/" = ["read", "write"] }}
+            tokens = [{{sha256 = "{token_digest("kvd_ci").hex()}"}}]
+            """,
+            "file",
+        )
+        who = bearer("kvd_ci")
+        upload = put("k", b"value", who)
+        for fast_path in (True, False):
+            worker = self.worker(rules=rules, fast_path=fast_path)
+            for _ in range(3):
+                for _ in range(2):
+                    worker.connect(upload[:-1])
+                    assert b"" == worker._replies[-1]
+                for request in (get("k", who), upload):
+                    worker.connect(request)
+                    assert 429 == status(worker._replies[-1])
+                worker._clients[-3].send(upload[-1:])
+                worker._receive(len(worker._clients) - 3)
+                assert status(worker._replies[-3]) in (201, 204)
+                worker.connect(get("k", who))
+                assert 200 == status(worker._replies[-1])
+                worker._clients[-5].close()
+                worker._clients[-5].ended = True
+                for _ in range(3):
+                    worker.connect(get("none", who))
+                    assert 404 == status(worker._replies[-1])
+            authorization = worker._server._process.authorization
+            worker.end()
+            assert authorization is not None
+            assert {"ci": 0} == dict(authorization._serving)

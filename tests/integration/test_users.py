@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from base64 import b64encode
@@ -20,6 +21,7 @@ import pytest
 from tomlkit import TOMLDocument
 
 from kvd.access.editing import add_token, change, remove_user, set_user
+from kvd.access.passwords import hash_password
 from kvd.access.tokens import make_token
 from tests.integration.http import ask
 from tests.integration.test_hangup import read_until
@@ -258,6 +260,63 @@ def test_the_command_sends_credentials(tmp_path: Path) -> None:
             kvd("ls", environment=url)
         (tmp_path / "netrc").rename(tmp_path / ".netrc")
         assert "netrc\ntoken\n" == kvd("ls", environment=url)
+
+
+def test_ccache_pushes_as_a_writer_and_pulls_as_anybody(tmp_path: Path) -> None:
+    """
+    With the token of a writer, without credentials, and with a reader's password; what
+    a client without rights pushes is refused, and it compiles all the same.
+    """
+    users = tmp_path / "users.toml"
+    writer = user_with_token(users, "ci", {"/": ["read", "write"]})
+    hashed = hash_password(PASSWORD)
+    change(
+        str(users),
+        lambda document: set_user(document, "human", hashed, {"/": ["read"]}),
+    )
+    text = users.read_text()
+    users.write_text(text.replace('#"/" = ["read"]', '"/" = ["read"]'))
+    (tmp_path / "a.c").write_text("int main(void) { return 0; }\n")
+    options = ["--procs=2", f"--users={users}", "--control=off", "--store=file:values"]
+    with Twistd(options, tmp_path) as daemon:
+        at = f"127.0.0.1:{daemon.port}|layout=subdirs"
+
+        def stored() -> int:
+            values = (tmp_path / "values").rglob("*")
+            return sum(path.is_file() and ".kvd" not in path.parts for path in values)
+
+        def compile_at(storage: str) -> bool:
+            """
+            Returns:
+                Whether nothing had to be compiled.
+            """
+            environment = os.environ | {
+                "CCACHE_REMOTE_STORAGE": storage,
+                "CCACHE_DIR": tempfile.mkdtemp(dir=tmp_path),
+            }
+            for command in (
+                ["ccache", "gcc", "-c", "a.c"],
+                ["ccache", "--print-stats"],
+            ):
+                printed = subprocess.run(
+                    command,
+                    cwd=tmp_path,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=True,
+                ).stdout
+            return "cache_miss\t0" in printed
+
+        assert not compile_at(f"http://{at}")
+        assert not compile_at(f"http://human:{PASSWORD}@{at}")
+        assert 0 == stored()
+        assert not compile_at(f"http://{at}|bearer-token={writer}")
+        assert 0 < stored()
+        assert compile_at(f"http://{at}")
+        assert compile_at(f"http://human:{PASSWORD}@{at}")
+        assert compile_at(f"http://ci:{writer}@{at}")
+        assert not compile_at(f"http://human:guess@{at}")
 
 
 def test_the_log_warns_of_passwords_in_the_clear(tmp_path: Path) -> None:
