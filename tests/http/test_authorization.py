@@ -6,6 +6,7 @@ file says, with the fast path and without.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -491,3 +492,20 @@ class PrefixRulesTests(AuthorizationCase):
         with mock.patch.object(same_value, "SLICE_BYTES", 10_000):
             assert 204 == status(self.ask(put("once/k", value + b"b")))
             assert 409 == status(self.ask(put("once/k", value + b"c")))
+
+    def test_a_connection_may_break_while_its_value_is_compared(self) -> None:
+        """
+        The rest is not read, and neither the value stays open nor the upload.
+        """
+        value = b"a" * 50_000
+        self.place("once/k", value)
+        self.ask(put("once/other", b"value"))
+        descriptors = len(os.listdir("/proc/self/fd"))
+        with mock.patch.object(same_value, "SLICE_BYTES", 10):
+            assert b"" == self.ask(put("once/k", value))
+            assert descriptors + 2 < len(os.listdir("/proc/self/fd"))
+            for connection in list(self.worker._server._process.connections):
+                connection.abort()
+            self.worker.wait(0)
+        # But for the clients' ends.
+        assert descriptors + 1 >= len(os.listdir("/proc/self/fd"))

@@ -37,7 +37,6 @@ class PutHandler(RequestHandler):
     _verification: Verification | None = None
     # Where a value is written once: neither does it then.
     _own: OwnDigest | None = None
-    _old: IValue | None = None
 
     def begin(self) -> None:
         operation, request = self._operation, self._request
@@ -138,8 +137,12 @@ class PutHandler(RequestHandler):
         if value is None:
             self._commit(replace(conditions, if_none_match=EntityTags(any=True)))
             return
-        self._old, etag = value, value.info.etag
-        conditions.check_change(value.info)
+        etag = value.info.etag
+        try:
+            conditions.check_change(value.info)
+        except PreconditionFailed:
+            value.close()
+            raise
 
         def compare(digest: bytes) -> None:
             assert self._own is not None
@@ -148,7 +151,10 @@ class PutHandler(RequestHandler):
             same = EntityTags(frozenset((etag,)))
             self._commit(replace(conditions, if_match=same, if_none_match=None))
 
-        self.when(digest_of(value, self._context), compare)
+        context = self._context
+        # An upload that was abandoned is gone.
+        digest = digest_of(value, context, lambda: self._upload is not None)
+        self.when(digest, compare)
 
     def fail(self, error: BaseException) -> None:
         if self._own is not None and isinstance(error, PreconditionFailed):
@@ -163,8 +169,6 @@ class PutHandler(RequestHandler):
         self.reply(status, fields)
 
     def abandon(self) -> None:
-        if self._old is not None:
-            self._old.close()
         if self._upload is not None:
             upload, self._upload = self._upload, None
             upload.discard()
