@@ -9,9 +9,10 @@ and nothing in its time, tells whether the key has a value.
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
@@ -31,6 +32,8 @@ from kvd.access.rules import (
 )
 from kvd.access.scope import Scope
 from kvd.errors import BadRequest, Forbidden, TooManyRequests, Unauthorized
+from kvd.http.memo import Memo
+from kvd.http.wire.heads import MEMO_HEADS
 from kvd.interfaces import Answer
 from kvd.model.digests import Digest
 from kvd.model.operations import Delete, Get, List, Operation, Put
@@ -48,6 +51,22 @@ _NEEDED: Final[dict[type, tuple[Right, str]]] = {
     Delete: (Right.DELETE, "delete"),
     List: (Right.LIST, "list"),
 }
+
+
+class _Decided(NamedTuple):
+    """
+    What was decided about a head, whoever sends it.
+    """
+
+    permit: Permit
+    expires: float | None
+    """In seconds since the epoch; None: never."""
+
+    def holds(self) -> bool:
+        """
+        Whether the credentials are still valid.
+        """
+        return self.expires is None or time.time() < self.expires
 
 
 class Authorization:
@@ -75,6 +94,8 @@ class Authorization:
         self._rates = rates
         self._clock = clock
         self._serving: Counter[str] = Counter()
+        # Heads that come again are the same object (`kvd.http.wire.heads`).
+        self._decided: Memo[Request, _Decided] = Memo(MEMO_HEADS)
 
     def authorize(
         self,
@@ -102,6 +123,10 @@ class Authorization:
             BadRequest: It has credentials in its query, or a key that the rules of its
                 prefix do not allow.
         """
+        if certified is None:
+            decided = self._decided.find(request)
+            if decided is not None and decided.holds():
+                return decided.permit
         if operation.__class__ not in _NEEDED:
             return Permit(operation)
         _refuse_secrets(request.target)
@@ -109,6 +134,12 @@ class Authorization:
         user = None if certified is None else self._rules.users.get(certified)
         if value is None and user is not None:
             return self._permit(user.principal, operation)
+        known = self._authentication.known(value)
+        if known is not None:
+            permit = self._permit(known.principal, operation)
+            if not known.principal.is_limited:
+                self._decided.remember(request, _Decided(permit, known.expires))
+            return permit
         who = self._authentication.authenticate(value, network_of(peer))
         if isinstance(who, Deferred):
             return who.addCallback(self._permit, operation)

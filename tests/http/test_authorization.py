@@ -314,6 +314,9 @@ class RefusalTests(AuthorizationCase):
     [users.ci]
     password = "{PASSWORD_HASH}"
     rights = {{ "/drop/" = ["write"] }}
+    [[users.ci.tokens]]
+    sha256 = "{token_digest("kvd_old").hex()}"
+    expires = 1970-01-01T00:16:40Z
     """
 
     def test_absent_and_forbidden_look_the_same(self) -> None:
@@ -387,6 +390,19 @@ class RefusalTests(AuthorizationCase):
         assert 404 == status(self.ask(get("public/x")))
         assert 404 == status(self.ask(get("public/x", basic("ci", "secret"))))
         assert 401 == status(self.ask(get("public/x", basic("ci", "guess"))))
+
+    def test_a_token_expires_between_two_requests(self) -> None:
+        """
+        The same head is refused from then on.
+        """
+        request = get("drop/k", bearer("kvd_old"))
+        with mock.patch("time.time") as now:
+            now.return_value = 999.0
+            assert [403, 403] == [status(self.ask(request)) for _ in range(2)]
+            request = put("drop/k", b"value", bearer("kvd_old"))
+            assert [201, 204] == [status(self.ask(request)) for _ in range(2)]
+            now.return_value = 1000.0
+            assert [401, 401] == [status(self.ask(request)) for _ in range(2)]
 
     def test_a_certificate_names_a_user(self) -> None:
         """
