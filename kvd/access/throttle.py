@@ -39,6 +39,11 @@ Of one address at the same time.
 
 MOST_ATTEMPTS_IN_ALL: Final = 128
 
+MOST_WAIT_SECONDS: Final = 20.0
+"""
+Clients that are refused at once can do something else meanwhile.
+"""
+
 
 class _Record:
     """
@@ -82,7 +87,11 @@ class Throttle:
         """
         now = self._clock.seconds()
         record = self._record(network, now)
-        if record.attempts >= MOST_ATTEMPTS or self._attempts >= MOST_ATTEMPTS_IN_ALL:
+        if (
+            record.attempts >= MOST_ATTEMPTS
+            or self._attempts >= MOST_ATTEMPTS_IN_ALL
+            or record.next - now > MOST_WAIT_SECONDS
+        ):
             raise TooManyRequests(
                 "Too many attempts to log in are waiting, from this address or in all;"
                 " try again later.",

@@ -281,6 +281,9 @@ class AuthenticationTests(SynchronousTestCase):
         self.clock.advance(throttle.MOST_DELAY_SECONDS)
         self.verify()
         assert [True, True, False, False] == [each.called for each in more]
+        more += [self.ask(basic("ci", f"many more {number}")) for number in range(3)]
+        late = self.failureResultOf(self.ask(basic("ci", "last")), TooManyRequests)
+        assert throttle.MOST_WAIT_SECONDS < late.value.seconds
         for each in more:
             each.addErrback(lambda _: None)
 
