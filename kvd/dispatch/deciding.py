@@ -20,14 +20,15 @@ import time
 
 # Without turning numbers into enumerations, as the public module does: that takes
 # longer than a decision.
-from _signal import signal as _set_handler  # type: ignore[import-not-found]
+from _signal import getsignal as _handler_of  # type: ignore[import-not-found]
+from _signal import signal as _set_handler
 from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.logger import Logger
 
 from kvd.interfaces import IDispatchPolicy
-from kvd.model.view import View, whose_turn
+from kvd.model.view import View
 
 DECIDE_SECONDS: Final = 0.1
 """
@@ -76,6 +77,7 @@ class Decider:
         self._dismissed = False
         self._began = 0.0
         self._rings = 0
+        self._handler = self._rang
 
     def begin(self) -> None:
         """
@@ -83,7 +85,8 @@ class Decider:
         """
         self._began = time.thread_time()
         self._rings = 0
-        _set_handler(_SIGALRM, self._rang)
+        if _handler_of(_SIGALRM) is not self._handler:
+            _set_handler(_SIGALRM, self._handler)
         signal.setitimer(signal.ITIMER_REAL, DECIDE_SECONDS, DECIDE_SECONDS)
 
     def end(self) -> None:
@@ -101,58 +104,36 @@ class Decider:
             self._dismissed = True
             raise _Undecided
 
-    def choose(self, view: View) -> int:
-        """
-        The number of a ready worker: the policy's choice, or the worker whose turn it
-        is.
-        """
-        answer = self.ask(view)
-        return whose_turn(view) if answer is None else answer
-
     def ask(self, view: View) -> int | None:
         """
         The number of a ready worker, or None if the policy names none.
+
+        All code of the policy runs while `_asking`, also the methods of what it raises
+        and returns.
         """
         if self._dismissed:
             return None
-        answer = self._ask_in_time(view)
-        if isinstance(answer, int):
-            return answer
-        self._complain(answer)
-        return None
-
-    def _ask_in_time(self, view: View) -> int | str | None:
-        """
-        Returns:
-            As `_ask`, or None if the policy was interrupted.
-        """
+        wrong = None
         try:
             self._asking = True
-            answer = self._ask(view)
+            try:
+                worker = self._policy.choose(view)
+                if type(worker) is int and worker in view.ready:
+                    self._asking = False
+                    if not self._dismissed:
+                        return worker
+                else:
+                    wrong = f"chose {_in_words(repr, worker)}, which is no ready worker"
+            except _Undecided:
+                raise
+            except BaseException as error:
+                # SystemExit too: an exception that escaped would end the acceptor.
+                wrong = f"failed with {_in_words(_line, error)}"
             self._asking = False
         except _Undecided:
             self._asking = False
-            return None
-        return None if self._dismissed else answer
-
-    def _ask(self, view: View) -> int | str:
-        """
-        Call the policy. All code of the policy runs in here, also the methods of what
-        it raises and returns.
-
-        Returns:
-            The number of a ready worker, or a text that says what came instead.
-        """
-        try:
-            worker = self._policy.choose(view)
-        except _Undecided:
-            raise
-        except BaseException as error:
-            # SystemExit too: an exception that escaped would end the acceptor.
-            return f"failed with {_in_words(_line, error)}"
-        if type(worker) is int and worker in view.ready:
-            return worker
-        return f"chose {_in_words(repr, worker)}, which is no ready worker"
+        self._complain(None if self._dismissed else wrong)
+        return None
 
     def _complain(self, what: str | None) -> None:
         if what is None:

@@ -21,12 +21,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kvd.dispatch.deciding import Decider
-from kvd.dispatch.handover import Accepted, HandOver, close_all
+from kvd.dispatch.handover import HandOver, close_all
+from kvd.dispatch.primitives import Accepted, accept, make_view
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import MAX_DESCRIPTORS, Acknowledged, Message, Refused
-from kvd.model.view import View
+from kvd.model.view import View, whose_turn
 from kvd.net.factory import ServerFactory
 from kvd.net.listening import ListenerGroup
 from kvd.net.port import Port
@@ -74,18 +75,9 @@ class _HoldingFactory(ServerFactory):
         """
         See `ServerFactory.accept`.
         """
-        raw: Any = listener
-        accepted = 0
-        try:
-            while accepted < count:
-                descriptor, _ = raw._accept()
-                self._held.append((descriptor, self._family))
-                accepted += 1
-        except OSError:
-            # An error of this process comes again.
-            if not accepted:
-                raise
-        return accepted, -1, None
+        accepted = accept(listener.fileno(), self._family, count)
+        self._held += accepted
+        return len(accepted), -1, None
 
     def batch_accepted(self) -> None:
         """
@@ -145,6 +137,9 @@ class Dispatcher:
         self._delivered: Deferred[None] | None = None
         self._deliver_call: Any = None
         self._ports: dict[tuple[int, int], Port] = {}
+        # Of the ports' own descriptors.
+        self._families: dict[int, int] = {}
+        reactor.serve_readable = self._accept_from
         self._socket_call: Any = None
         self._look_for_sockets()
 
@@ -170,6 +165,7 @@ class Dispatcher:
             sock.family,
             _HoldingFactory(self._held, self._dispatch, sock.family),
         )
+        self._families[port.fileno()] = int(sock.family)
         if not self._accepting:
             port.pauseProducing()
         return port
@@ -204,7 +200,9 @@ class Dispatcher:
         """
         self._joining.pop(worker, None)
         try:
-            self._hands[worker] = HandOver(channel, self._numbers)
+            self._hands[worker] = HandOver(
+                channel, self._scoreboard.batches(worker), self._numbers
+            )
         except OSError as error:
             self._log.error(
                 "worker {worker} gets no connections for now: {error}",
@@ -271,7 +269,7 @@ class Dispatcher:
         hand = self._hands.get(worker)
         if hand is None:
             return 0
-        hand.written(*self._scoreboard.batches(worker))
+        hand.settle()
         return hand.waiting
 
     # -- dispatching ----------------------------------------------------------
@@ -282,11 +280,32 @@ class Dispatcher:
         """
         self._held.extendleft(reversed(connections))
 
+    def _accept_from(self, descriptor: int) -> bool:
+        """
+        Accept what waits at a socket, and hand it over. See
+        `WorkerReactor.serve_readable`.
+        """
+        family = self._families.get(descriptor)
+        if family is None or not self._accepting:
+            return False
+        try:
+            self._held += accept(descriptor, family, MAX_DESCRIPTORS)
+        except OSError:
+            # Its port meets the error again, and copes with it.
+            return False
+        self._dispatch()
+        return True
+
     def _dispatch(self) -> None:
         """
         Hand over the held connections, as long as workers are open.
         """
-        self._read_scoreboard()
+        hands = self._hands
+        # Connections are counted afterwards: what is no longer on its way has been
+        # counted then.
+        for hand in hands.values():
+            if hand.waiting:
+                hand.settle()
         try:
             while self._held and self._open:
                 self._dispatch_batch()
@@ -299,13 +318,17 @@ class Dispatcher:
         accepting = bool(self._open) and self._accepts
         if accepting != self._accepting and not self._finished:
             self._accept(accepting)
-        self._look_later()
+        soon = bool(
+            self._held or len(self._open) < len(hands) or self._delivered is not None
+        )
+        if soon or self._look_call is None:
+            self._look_later(soon)
 
     def _dispatch_batch(self) -> None:
-        connections = tuple(self._scoreboard.connections())
+        connections, requests = self._scoreboard.tasks()
         parts: defaultdict[int, list[Accepted]] = defaultdict(list)
         views: list[View] = []
-        workers = self._choose(connections, views)
+        workers = self._choose(connections, requests, views)
         for worker in workers:
             parts[worker].append(self._held.popleft())
         now = self._reactor.seconds()
@@ -322,16 +345,18 @@ class Dispatcher:
         if self.shadow is not None:
             self.shadow.look_on(views, workers)
 
-    def _choose(self, connections: Sequence[int], views: list[View]) -> list[int]:
+    def _choose(
+        self, connections: Sequence[int], requests: Sequence[int], views: list[View]
+    ) -> list[int]:
         """
         Choose a worker for each connection of a batch of those held.
 
         Args:
             connections: How many each worker has open.
+            requests: How many each worker has in progress.
             views: Gets the view of each decision, if there is a shadow.
         """
         ready = self._open
-        requests = tuple(self._scoreboard.requests())
         handing_over = [0] * len(connections)
         for worker in ready:
             handing_over[worker] = self._hands[worker].waiting
@@ -341,16 +366,21 @@ class Dispatcher:
         decider.begin()
         try:
             while ready and len(chosen) < min(len(self._held), MAX_DESCRIPTORS):
-                view = View(
-                    ready,
-                    self._turn,
-                    connections,
-                    requests,
-                    # Tuples, since a policy could change a list.
-                    tuple(handing_over),
-                    self._random,
+                # Tuples, since a policy could change a list.
+                on_their_way = tuple(handing_over)
+                view = make_view(
+                    (
+                        ready,
+                        self._turn,
+                        connections,
+                        requests,
+                        on_their_way,
+                        self._random,
+                        1,
+                    )
                 )
-                worker = decider.choose(view)
+                answer = decider.ask(view)
+                worker = whose_turn(view) if answer is None else answer
                 chosen.append(worker)
                 if self.shadow is not None:
                     views.append(view)
@@ -362,19 +392,11 @@ class Dispatcher:
             decider.end()
         return chosen
 
-    def _read_scoreboard(self) -> None:
-        """
-        Learn which batches the workers are done with. Connections are counted
-        afterwards: what is no longer on its way has been counted then.
-        """
-        for worker, hand in self._hands.items():
-            if hand.waiting:
-                hand.written(*self._scoreboard.batches(worker))
-
     def _find_open(self) -> None:
-        self._read_scoreboard()
+        for hand in self._hands.values():
+            hand.settle()
         now = self._reactor.seconds()
-        connections = self._scoreboard.connections()
+        connections, _ = self._scoreboard.tasks()
         self._open = tuple(
             worker
             for worker, hand in sorted(self._hands.items())
@@ -392,12 +414,7 @@ class Dispatcher:
 
     # -- late batches ---------------------------------------------------------
 
-    def _look_later(self) -> None:
-        soon = bool(
-            self._held
-            or len(self._open) < len(self._hands)
-            or self._delivered is not None
-        )
+    def _look_later(self, soon: bool) -> None:
         if self._look_call is not None:
             if self._looks_soon or not soon:
                 return
@@ -463,6 +480,7 @@ class Dispatcher:
                     port.empty()
         self._finished = True
         self._look_for_no_more()
+        self._families.clear()
         for port in self._ports.values():
             port.stopListening()
         for group in self._groups:

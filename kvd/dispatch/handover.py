@@ -37,12 +37,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import Final
 
+from kvd.dispatch.primitives import Accepted
 from kvd.ipc.channel import Channel
-from kvd.ipc.messages import MAX_DESCRIPTORS, Batch, Credits
+from kvd.ipc.messages import MAX_DESCRIPTORS, Credits, pack_batch
 
 _DESCRIPTOR: Final = itemgetter(0)
 
@@ -63,18 +63,10 @@ A worker that could not take a batch gets none for this time.
 """
 
 
-Accepted = tuple[int, int]
+_Sent = tuple[int, Sequence[Accepted], float]
 """
-A connection that was accepted and not read from: its descriptor and its address family.
-This process owns the descriptor; a worker may own another one.
+A batch: its number, its connections, none if it was revoked, and when it was sent.
 """
-
-
-@dataclass(slots=True)
-class _Sent:
-    number: int
-    connections: Sequence[Accepted]
-    sent: float
 
 
 class HandOver:
@@ -82,14 +74,19 @@ class HandOver:
     The supervisor's half.
     """
 
-    def __init__(self, channel: Channel, numbers: Iterator[int]) -> None:
+    def __init__(
+        self, channel: Channel, row: memoryview, numbers: Iterator[int]
+    ) -> None:
         """
         Args:
             channel: To a worker that is ready.
+            row: Where the worker writes which batches it is done with; see
+                `Scoreboard.batches`. Owned by this.
             numbers: Gives each batch of the daemon a greater number, so that no batch
                 has a number that an earlier process wrote into the worker's row.
         """
         self._channel = channel
+        self._row = row
         self._numbers = numbers
         flags = os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC
         self._credits = os.eventfd(0, flags)
@@ -130,31 +127,28 @@ class HandOver:
         Returns:
             Whether the batch was sent; if not, the worker is not open for a while.
         """
-        assert len(connections) <= MAX_DESCRIPTORS
-        assert not self._revoked
         count = len(connections)
-        batch = _Sent(next(self._numbers), connections, now)
-        message = Batch(
-            batch.number,
-            count,
-            connections[0][1],
-            asks or self.waiting + count >= ASK_WAITING,
-        )
+        assert count <= MAX_DESCRIPTORS
+        assert not self._revoked
+        number = next(self._numbers)
+        waiting = self.waiting + count
+        asks = asks or waiting >= ASK_WAITING
+        message = pack_batch(number, count, connections[0][1], asks)
         # First, so that the worker never receives a batch before its credit.
         os.eventfd_write(self._credits, 1)
-        if not self._channel.offer(message, list(map(_DESCRIPTOR, connections))):
+        if not self._channel.offer_packed(message, list(map(_DESCRIPTOR, connections))):
             os.eventfd_read(self._credits)
             self._blocked_until = now + BLOCKED_SECONDS
             return False
-        self._batches.append(batch)
-        self.waiting += count
+        self._batches.append((number, connections, now))
+        self.waiting = waiting
         return True
 
-    def written(self, done: int, refused: int) -> None:
+    def settle(self) -> None:
         """
-        The scoreboard says up to which batch the worker is done, and which one it
-        refused last; see `Scoreboard.batches`.
+        Read on the scoreboard which batches the worker is done with.
         """
+        done, refused = self._row
         # If another refusal is on its way, it is not known yet which of the batches up
         # to `done` were taken.
         if refused <= self._refused:
@@ -164,13 +158,14 @@ class HandOver:
         """
         The worker has taken all batches up to this one.
         """
-        while self._batches and self._batches[0].number <= number:
-            batch = self._batches.popleft()
-            if batch.connections:
-                self.waiting -= len(batch.connections)
-                close_all(batch.connections)
-            else:
+        batches = self._batches
+        while batches and batches[0][0] <= number:
+            _, connections, _ = batches.popleft()
+            if not connections:
                 self._revoked -= 1
+            for descriptor, _ in connections:
+                self.waiting -= 1
+                os.close(descriptor)
 
     def refused(self, number: int, now: float) -> Sequence[Accepted]:
         """
@@ -180,20 +175,20 @@ class HandOver:
             Its connections, which the caller owns.
         """
         self.acknowledged(number - 1)
-        batch = self._batches.popleft()
-        assert number == batch.number
+        its_number, connections, _ = self._batches.popleft()
+        assert number == its_number
         self._refused = number
-        self.waiting -= len(batch.connections)
+        self.waiting -= len(connections)
         self._blocked_until = now + BLOCKED_SECONDS
-        return batch.connections
+        return connections
 
     def oldest(self) -> float | None:
         """
         When the oldest batch on its way was sent; None if there is none.
         """
-        for batch in self._batches:
-            if batch.connections:
-                return batch.sent
+        for _, connections, sent in self._batches:
+            if connections:
+                return sent
         return None
 
     def revoke(self) -> list[Accepted]:
@@ -210,10 +205,11 @@ class HandOver:
             except BlockingIOError:
                 break
         taken: list[Accepted] = []
-        for batch in list(self._batches)[len(self._batches) - credits :]:
-            taken += batch.connections
-            self.waiting -= len(batch.connections)
-            batch.connections = ()
+        for place in range(len(self._batches) - credits, len(self._batches)):
+            number, connections, sent = self._batches[place]
+            taken += connections
+            self.waiting -= len(connections)
+            self._batches[place] = number, (), sent
             self._revoked += 1
         return taken
 
@@ -226,11 +222,12 @@ class HandOver:
             had taken are closed: it may have read from them.
         """
         untaken = self.revoke()
-        for batch in self._batches:
-            close_all(batch.connections)
+        for _, connections, _ in self._batches:
+            close_all(connections)
         self._batches.clear()
         self.waiting = 0
         os.close(self._credits)
+        self._row.release()
         return untaken
 
 

@@ -23,11 +23,13 @@ import mmap
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import frexp, inf
 from typing import Final, NamedTuple
 
 from kvd.dispatch.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
+from kvd.dispatch.primitives import Tasks, read_tasks
 from kvd.net.bpf import create_map
 
 WORD_BYTES: Final = 8
@@ -160,9 +162,9 @@ class Loads(NamedTuple):
 
     ready: list[int]
     """The numbers of the workers that can take a connection, ascending."""
-    connections: list[int]
+    connections: Sequence[int]
     """The open connections of each worker."""
-    requests: list[int]
+    requests: Sequence[int]
     """The requests in progress of each worker."""
 
 
@@ -387,6 +389,9 @@ class Scoreboard:
             self._column(_AWAKE, count), self._column(_BEAT, count), strict=True
         )
         marks = self._marks[:count].tolist()
+        connections, requests = read_tasks(
+            self._words, ROW_WORDS, count, OPEN, BEGUN, DONE
+        )
         return Loads(
             ready=[
                 worker
@@ -395,8 +400,8 @@ class Scoreboard:
                 )
                 if takes and (woke > woken_since if woke else beat > since)
             ],
-            connections=self._column(OPEN, count),
-            requests=self._in_progress(count),
+            connections=connections,
+            requests=requests,
         )
 
     def silent_seconds(self) -> list[float]:
@@ -454,32 +459,25 @@ class Scoreboard:
         """
         return int(self._words[(worker + 1) * ROW_WORDS + ACCEPTED])
 
-    def batches(self, worker: int) -> tuple[int, int]:
+    def batches(self, worker: int) -> memoryview:
         """
-        The last batch of connections that a worker is done with, and the last that it
-        refused, of all processes with this worker number. Whoever reads `connections`
-        afterwards finds the connections of the first.
-        """
-        start = (worker + 1) * ROW_WORDS
-        # In this order: what it refused was written before.
-        done = self._words[start + _BATCH]
-        return done, self._words[start + _REFUSED]
+        Two words of a worker's row: the last batch of connections that it is done with,
+        and the last that it refused, of all processes with this worker number. They
+        must be read in this order, since what it refused was written before. Whoever
+        reads `tasks` afterwards finds the connections of the first.
 
-    def connections(self) -> list[int]:
+        The caller releases it, before this is closed.
         """
-        The open connections of each worker.
-        """
-        return self._column(OPEN, self._words[_IN_USE])
+        start = (worker + 1) * ROW_WORDS + _BATCH
+        assert _REFUSED == _BATCH + 1
+        return self._words[start : start + 2]
 
-    def requests(self) -> list[int]:
+    def tasks(self) -> Tasks:
         """
-        The requests in progress of each worker.
+        The open connections, and the requests in progress, of each worker.
         """
-        return self._in_progress(self._words[_IN_USE])
-
-    def _in_progress(self, count: int) -> list[int]:
-        begun, done = self._column(BEGUN, count), self._column(DONE, count)
-        return [b - d if b > d else 0 for b, d in zip(begun, done, strict=True)]
+        words = self._words
+        return read_tasks(words, ROW_WORDS, words[_IN_USE], OPEN, BEGUN, DONE)
 
     def _row(self, worker: int) -> memoryview:
         start = (worker + 1) * ROW_WORDS

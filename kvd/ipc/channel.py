@@ -14,7 +14,7 @@ from typing import Any, Final
 from twisted.internet.abstract import FileDescriptor
 from twisted.logger import Logger
 
-from kvd.ipc.messages import BadMessage, Message, receive, send
+from kvd.ipc.messages import BadMessage, Message, receive, rights_of, send
 
 MAX_QUEUED: Final = 4096
 """
@@ -112,15 +112,40 @@ class Channel(FileDescriptor):
             return True
         return not self._queue and self._try_send(message, descriptors)
 
+    def offer_packed(self, data: bytes, descriptors: Sequence[int]) -> bool:
+        """
+        As `offer`, with a message as `kvd.ipc.messages` encodes it, and at least one
+        descriptor.
+        """
+        if not self._open:
+            return True
+        if self._queue:
+            return False
+        try:
+            self._sock.sendmsg((data,), rights_of(descriptors))
+        except OSError as error:
+            return self._failed(error)
+        return True
+
     def _try_send(self, message: Message, descriptors: Sequence[int]) -> bool:
         try:
             send(self._sock, message, descriptors)
         except OSError as error:
-            if error.errno in _NOT_NOW:
-                return False
-            if error.errno not in _GONE:
-                self._log.failure("a control message cannot be sent")
+            return self._failed(error)
         except BadMessage:
+            self._log.failure("a control message cannot be sent")
+        return True
+
+    def _failed(self, error: OSError) -> bool:
+        """
+        Called while an error of sending is handled.
+
+        Returns:
+            Whether the message never can be sent.
+        """
+        if error.errno in _NOT_NOW:
+            return False
+        if error.errno not in _GONE:
             self._log.failure("a control message cannot be sent")
         return True
 

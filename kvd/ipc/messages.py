@@ -37,6 +37,7 @@ import struct
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any, Final, get_args
 
@@ -285,6 +286,13 @@ _PACKED: Final[dict[int, tuple[type[Any], struct.Struct, Callable[[Any], Any]]]]
     2: (Acknowledged, struct.Struct("=BQ"), lambda message: (message.batch,)),
     3: (Refused, struct.Struct("=BQ"), lambda message: (message.batch,)),
 }
+pack_batch: Final[Callable[[int, int, int, bool], bytes]] = partial(
+    _PACKED[1][1].pack, 1
+)
+"""
+Encode a `Batch` with these fields, which is not made for it.
+"""
+
 _PACKED_AS: Final = {kind: first for first, (kind, _, _) in _PACKED.items()}
 
 
@@ -348,8 +356,16 @@ def send(
     data = encode(message)
     if len(data) > MAX_BYTES:
         raise BadMessage(f"too long, with {len(data)} bytes: {data[:200]!r}")
-    rights = [(_SOL_SOCKET, _SCM_RIGHTS, array("i", descriptors))]
-    sock.sendmsg([data], rights if descriptors else ())
+    sock.sendmsg([data], rights_of(descriptors) if descriptors else ())
+
+
+def rights_of(
+    descriptors: Sequence[int],
+) -> Sequence[tuple[int, int, array[int]]]:
+    """
+    The ancillary data of a message with copies of descriptors; at least one.
+    """
+    return ((_SOL_SOCKET, _SCM_RIGHTS, array("i", descriptors)),)
 
 
 def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:

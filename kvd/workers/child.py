@@ -113,7 +113,7 @@ class Worker:
         except OperatorError as error:
             self._fail(error.sentence)
             return
-        self._reactor.serve_idle = self._server.serve_idle()
+        self._reactor.serve_readable = self._server.serve_idle()
         self._channel.send(Ready(os.getpid()))
 
     def _fail(self, sentence: str) -> None:

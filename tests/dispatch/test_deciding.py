@@ -130,7 +130,9 @@ class DeciderTests(SynchronousTestCase):
     `Decider` gets a ready worker out of any policy.
     """
 
-    def decide(self, policy: Odd, times: int = 3) -> tuple[list[int], list[LogEvent]]:
+    def decide(
+        self, policy: Odd, times: int = 3
+    ) -> tuple[list[int | None], list[LogEvent]]:
         """
         A batch of decisions, and what was logged meanwhile.
         """
@@ -141,8 +143,7 @@ class DeciderTests(SynchronousTestCase):
             decider.begin()
             try:
                 chosen = [
-                    decider.choose(view(8, ready=[1, 5, 6], turn=2))
-                    for _ in range(times)
+                    decider.ask(view(8, ready=[1, 5, 6], turn=2)) for _ in range(times)
                 ]
             finally:
                 decider.end()
@@ -161,7 +162,7 @@ class DeciderTests(SynchronousTestCase):
         for answer in (0, 99, -1, None, "5", 5.0, True):
             chosen, events = self.decide(Odd(partial(say, answer)))
 
-            assert [5, 5, 5] == chosen
+            assert [None, None, None] == chosen
             (event,) = events
             assert "odd" == event["policy"]
             assert repr(answer) in event["what"]
@@ -173,7 +174,7 @@ class DeciderTests(SynchronousTestCase):
         policy = Odd(fail)
         chosen, events = self.decide(policy)
 
-        assert [5, 5, 5] == chosen
+        assert [None, None, None] == chosen
         assert 3 == policy.asked
         (event,) = events
         assert "KeyError: 'missing'" in event["what"]
@@ -185,7 +186,7 @@ class DeciderTests(SynchronousTestCase):
         policy = Odd(never)
         chosen, events = self.decide(policy)
 
-        assert [5, 5, 5] == chosen
+        assert [None, None, None] == chosen
         assert 1 == policy.asked
         (event,) = events
         assert "did not decide" in event["log_format"]
@@ -197,7 +198,7 @@ class DeciderTests(SynchronousTestCase):
         for wrong in (SystemExit(3), KeyboardInterrupt(), GeneratorExit()):
             chosen, events = self.decide(Odd(partial(fail_with, wrong)))
 
-            assert [5, 5, 5] == chosen
+            assert [None, None, None] == chosen
             (event,) = events
             assert type(wrong).__name__ in event["what"]
 
@@ -208,7 +209,7 @@ class DeciderTests(SynchronousTestCase):
         for choose in (partial(fail_with, Unshowable()), partial(say, Unshowable())):
             chosen, events = self.decide(Odd(choose))
 
-            assert [5, 5, 5] == chosen
+            assert [None, None, None] == chosen
             (event,) = events
             assert "a Unshowable that cannot be shown" in event["what"]
 
@@ -219,7 +220,7 @@ class DeciderTests(SynchronousTestCase):
         policy = Odd(partial(fail_with, Unspeakable()))
         chosen, events = self.decide(policy)
 
-        assert [5, 5, 5] == chosen
+        assert [None, None, None] == chosen
         assert 1 == policy.asked
         (event,) = events
         assert "did not decide" in event["log_format"]
@@ -231,7 +232,7 @@ class DeciderTests(SynchronousTestCase):
         policy = Odd(catch)
         chosen, events = self.decide(policy)
 
-        assert [5, 5, 5] == chosen
+        assert [None, None, None] == chosen
         assert 1 == policy.asked
         (event,) = events
         assert "did not decide" in event["log_format"]
@@ -253,7 +254,7 @@ class DeciderTests(SynchronousTestCase):
         policy = Odd(wait)
         chosen, events = self.decide(policy)
 
-        assert [5, 5, 5] == chosen
+        assert [None, None, None] == chosen
         assert 1 == policy.asked
         (event,) = events
         assert "did not decide" in event["log_format"]

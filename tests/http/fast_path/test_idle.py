@@ -31,7 +31,7 @@ class IdleCase(connections.ConnectionCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.reactor.serve_idle = self.watched.serve_idle
+        self.reactor.serve_readable = self.watched.serve_idle
 
     def make_listener(self, store: FileStore) -> ListenerContext:
         process = ProcessContext(store, Dialects(()), self.limits, self.reactor)
