@@ -9,6 +9,7 @@ The functions here do the same where nothing was compiled.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -36,7 +37,7 @@ class Accept(Protocol):
 
     def __call__(self, listener: int, family: int, most: int, /) -> list[Accepted]:
         """
-        Accept as many connections as wait.
+        Accept as many connections as wait. Their descriptors do not block.
 
         Args:
             listener: The descriptor of a listening and non-blocking socket.
@@ -58,6 +59,7 @@ def accept_in_python(listener: int, family: int, most: int, /) -> list[Accepted]
         while len(accepted) < most:
             # As `socket.accept` calls it, which then makes a socket of the descriptor.
             descriptor, _ = raw._accept()
+            os.set_blocking(descriptor, False)
             accepted.append((descriptor, family))
     except OSError:
         # An error of this process comes again.

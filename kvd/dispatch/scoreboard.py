@@ -57,7 +57,7 @@ that reads this many rows at once stays within it.
     _BEAT,
     _STARTS,
     _SERVING,  # seconds, as a float of 64 bits
-    _BATCH,
+    BATCH_WORD,
     _REFUSED,
     _LATENCY,
 ) = range(14)
@@ -217,7 +217,7 @@ class Row:
         The worker is done with all batches of connections up to this one, except for
         those that it has refused.
         """
-        self._words[_BATCH] = number
+        self._words[BATCH_WORD] = number
 
     def batch_refused(self, number: int) -> None:
         """
@@ -468,8 +468,8 @@ class Scoreboard:
 
         The caller releases it, before this is closed.
         """
-        start = (worker + 1) * ROW_WORDS + _BATCH
-        assert _REFUSED == _BATCH + 1
+        start = (worker + 1) * ROW_WORDS + BATCH_WORD
+        assert _REFUSED == BATCH_WORD + 1
         return self._words[start : start + 2]
 
     def tasks(self) -> Tasks:

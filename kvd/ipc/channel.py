@@ -14,7 +14,14 @@ from typing import Any, Final
 from twisted.internet.abstract import FileDescriptor
 from twisted.logger import Logger
 
-from kvd.ipc.messages import BadMessage, Message, receive, rights_of, send
+from kvd.ipc.messages import (
+    BadMessage,
+    Message,
+    receive,
+    rights_of,
+    send,
+    understand,
+)
 
 MAX_QUEUED: Final = 4096
 """
@@ -164,9 +171,24 @@ class Channel(FileDescriptor):
             except BadMessage:
                 self._log.failure("a control message was not understood")
                 came = None
-            if came is None:
-                self._end()
-                return
+            self._deal_with(came)
+
+    def came(self, data: bytes, descriptors: list[int], flags: int) -> None:
+        """
+        Deal with a message that somebody else has read from the socket; see
+        `kvd.ipc.messages.understand`.
+        """
+        try:
+            came = understand(data, descriptors, flags)
+        except BadMessage:
+            self._log.failure("a control message was not understood")
+            came = None
+        self._deal_with(came)
+
+    def _deal_with(self, came: tuple[Message, list[int]] | None) -> None:
+        if came is None:
+            self._end()
+        else:
             self._received(*came)
 
     def connectionLost(self, reason: Any) -> None:

@@ -387,7 +387,20 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
         # The other side ended without reading everything. The kernel reports that once,
         # before it delivers what that side had sent (unix(7)).
         data, ancillary, flags = _receive_datagram(sock)
-    descriptors = _descriptors_in(ancillary)
+    return understand(data, _descriptors_in(ancillary), flags)
+
+
+def understand(
+    data: bytes, descriptors: list[int], flags: int
+) -> tuple[Message, list[int]] | None:
+    """
+    Do as `receive` does, with what was read from the socket.
+
+    Args:
+        data: The datagram.
+        descriptors: All that came with it; they are the result's, or closed.
+        flags: As recvmsg(2) returns them.
+    """
     if not data:
         return None
     try:

@@ -15,7 +15,7 @@ PyDoc_STRVAR(accept_doc,
 "accept(listener, family, most) -> list[tuple[int, int]]\n"
 "\n"
 "Accept connections, up to so many, and no more than wait. Each has a descriptor, which\n"
-"blocks, and that family.\n"
+"does not block, and that family.\n"
 "\n"
 "Raises OSError: none could be accepted, or none waits.");
 
@@ -35,7 +35,7 @@ accept_some(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t 
         return NULL;
     for (Py_ssize_t i = 0; i < most; i++) {
         /* The caller listens without waiting, so this does not wait. */
-        int socket = accept4((int)listener, NULL, NULL, SOCK_CLOEXEC);
+        int socket = accept4((int)listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (socket < 0 && i == 0) {
             Py_DECREF(accepted);
             return PyErr_SetFromErrno(PyExc_OSError);

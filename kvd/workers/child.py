@@ -186,6 +186,12 @@ class Worker:
             return
         (descriptor,) = descriptors
         self._adopting.credits_came(descriptor)
+        self._server.take_batches(
+            self._channel.fileno(),
+            descriptor,
+            self._adopting.adopt,
+            self._channel.came,
+        )
 
     def _drain(self, seconds: float, others_serve: bool) -> None:
         if self._draining:

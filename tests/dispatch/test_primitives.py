@@ -65,7 +65,8 @@ def test_what_waits_is_accepted_in_order(
     accepts: Accept, listener: socket.socket
 ) -> None:
     """
-    No more than asked for, and no more than there are; no child inherits them.
+    No more than asked for, and no more than there are. No child inherits them, and they
+    do not block.
     """
     clients = connect(listener, 5)
     family = int(socket.AF_INET)
@@ -76,6 +77,7 @@ def test_what_waits_is_accepted_in_order(
     for client, (descriptor, its_family) in zip(clients, first + rest, strict=True):
         assert family == its_family
         assert not os.get_inheritable(descriptor)
+        assert not os.get_blocking(descriptor)
         with client, socket.socket(fileno=descriptor) as accepted:
             assert client.getsockname() == accepted.getpeername()
     # The listener is still whole.
@@ -96,8 +98,8 @@ def test_what_cannot_accept_says_so(accepts: Accept) -> None:
 @reads
 def test_tasks_are_those_of_the_rows(reads: ReadTasks) -> None:
     """
-    Of the rows in use, behind the header; a request that has ended before it was seen to
-    begin counts as none.
+    Of the rows in use, behind the header; a request that has ended before it was seen
+    to begin counts as none.
     """
     words = memoryview(bytearray(8 * 20)).cast("Q")
     for at, (opened, begun, done) in enumerate([(9, 9, 9), (1, 7, 3), (2**40, 4, 5)]):
