@@ -26,11 +26,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import frexp, inf
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kvd.dispatch.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
 from kvd.dispatch.primitives import Tasks, read_tasks
+from kvd.native import compiled
 from kvd.net.bpf import create_map
+
+if TYPE_CHECKING:
+    from kvd.net.reactor import LoopTimes
 
 WORD_BYTES: Final = 8
 ROW_WORDS: Final = 80
@@ -97,6 +101,8 @@ WORDS_OF_REQUESTS: Final = RequestWords(
 """
 For `kvd.http.fast_path`, which writes these words itself.
 """
+
+_reactor: Final = compiled("_reactor")
 
 # Added to each duration: the exponent of 0 is 0, as is that of 0.5.
 _A_NANOSECOND = 1e-9
@@ -256,6 +262,18 @@ class Row:
         This many bytes have been sent.
         """
         self._words[_BYTES_OUT] += count
+
+    @property
+    def turns(self) -> LoopTimes:
+        """
+        What counts the turns of the reactor in this row: compiled, where it can be.
+        """
+        if _reactor is None:
+            return self
+        turns: LoopTimes = _reactor.Turns(
+            self._words, _AWAKE, _BUSY, _BEAT, _DELAY_WORD, LEAST_EXPONENT
+        )
+        return turns
 
     def waits(self) -> None:
         """

@@ -36,6 +36,7 @@ from twisted.internet.interfaces import IReactorSocket
 from twisted.internet.main import installReactor
 from zope.interface import implementer
 
+from kvd.native import compiled
 from kvd.net.factory import ServerFactory, make_connection, server_factory
 from kvd.net.port import Port
 
@@ -151,14 +152,14 @@ def install_adoption(reactor: Any) -> None:
     reactor.serve_readable = _leave_all
     reactor.counts = None
     if isinstance(reactor, EPollReactor):
-        reactor.doIteration = partial(_poll_directly, reactor)  # type: ignore[method-assign]  # as it calls its own
+        reactor.doIteration = partial(poll, reactor)  # type: ignore[method-assign]  # as it calls its own
 
 
 def _leave_all(descriptor: int) -> bool:
     return False
 
 
-def _poll_directly(reactor: Any, timeout: float | None) -> None:
+def poll_in_python(reactor: Any, timeout: float | None, /) -> None:
     """
     Do as `EPollReactor.doPoll`, but hand events on directly, and poll again while
     nothing else is due. Errors of a selectable are logged, and end it, in
@@ -205,6 +206,15 @@ def _next_timeout(reactor: Any) -> float | None:
         return None
     left: float = calls[0].time - reactor.seconds()
     return max(0.0, min(left, _LONGEST_SECONDS))
+
+
+_native: Final = compiled("_reactor")
+poll: Final[Callable[[Any, float | None], None]] = (
+    poll_in_python if _native is None else _native.poll
+)
+"""
+The loop, compiled where it can be.
+"""
 
 
 def most_descriptors(reactor: Any) -> int | None:
@@ -258,8 +268,7 @@ class WorkerReactor(EPollReactor):
         """Given each descriptor that can be read; returns whether nothing is left to do
         with it in this turn."""
         super().__init__()
-
-    doPoll = doIteration = _poll_directly
+        self.doIteration = self.doPoll = partial(poll, self)  # type: ignore[method-assign]
 
 
 def install(counts: LoopTimes) -> WorkerReactor:

@@ -67,7 +67,7 @@ def run(
     """
     # Only after the fork: a reactor must not be inherited.
     row = scoreboard.own_row(worker)
-    reactor = install(row)
+    reactor = install(row.turns)
     child = Worker(control, settings, worker, reactor, row, scoreboard, parts)
     reactor.callWhenRunning(child.start)
     reactor.run(installSignalHandlers=False)
