@@ -153,9 +153,9 @@ static PyType_Spec Turns_spec = {
     .slots = Turns_slots,
 };
 
-/* What a loop asks its reactor for by name. */
-static PyObject *SERVE_READABLE, *COUNTS, *RUNNING, *JUST_STOPPED, *TIME, *SECONDS,
-    *DO_READ_OR_WRITE, *WAITS, *WOKE;
+/* What a loop asks for by name; and the function `time.monotonic`. */
+static PyObject *RUNNING, *JUST_STOPPED, *TIME, *DO_READ_OR_WRITE, *WAITS, *WOKE,
+    *MONOTONIC;
 
 /* Tell who counts, if anybody does. Returns 0; -1 with an exception. */
 static int
@@ -196,6 +196,8 @@ number(PyObject *owned)
 /* What a reactor has, for the time of one call: nothing makes these anew meanwhile. */
 typedef struct {
     PyObject *reactor, *selectables, *new_calls, *calls, *threads_calls;
+    PyObject *counts, *serve_readable;
+    PyObject *seconds;          /* NULL: the monotonic clock, as it is read here */
 } Loop;
 
 /*
@@ -217,7 +219,8 @@ next_timeout(const Loop *loop, double *seconds)
         return 0;
     }
     double due = number(PyObject_GetAttr(PyList_GetItem(loop->calls, 0), TIME));
-    double now = number(PyObject_CallMethodObjArgs(loop->reactor, SECONDS, NULL));
+    double now = loop->seconds == NULL ? (double)monotonic_ns() * 1e-9
+                                       : number(PyObject_CallNoArgs(loop->seconds));
     if (PyErr_Occurred())
         return -1;
     *seconds = due > now ? due - now : 0;
@@ -226,14 +229,15 @@ next_timeout(const Loop *loop, double *seconds)
 
 /* Returns 0; -1 with an exception. */
 static int
-hand_on(const Loop *loop, PyObject *serve_readable, const struct epoll_event *event)
+hand_on(const Loop *loop, const struct epoll_event *event)
 {
     PyObject *descriptor = PyLong_FromLong(event->data.fd);
     if (descriptor == NULL)
         return -1;
     int is_done = 0;
     if (event->events == EPOLLIN) {
-        PyObject *done = PyObject_CallFunctionObjArgs(serve_readable, descriptor, NULL);
+        PyObject *done = PyObject_CallFunctionObjArgs(loop->serve_readable, descriptor,
+                                                      NULL);
         is_done = done == NULL ? -1 : PyObject_IsTrue(done);
         Py_XDECREF(done);
     }
@@ -265,47 +269,43 @@ poll_once(const Loop *loop, int poller, double seconds)
     /* As many milliseconds as it takes, never too few. */
     double most = ceil(seconds * 1000);
     int wait = seconds < 0 ? -1 : most > INT_MAX ? INT_MAX : (int)most;
-    PyObject *counts = PyObject_GetAttr(loop->reactor, COUNTS);
-    PyObject *serve_readable = NULL;
-    int status = -1;
-    if (counts == NULL || tell(counts, 1) < 0)
-        goto end;
     int count, error;
+    if (tell(loop->counts, 1) < 0)
+        return -1;
     Py_BEGIN_ALLOW_THREADS
     count = epoll_wait(poller, events, MOST_EVENTS, wait);
     error = errno;
     Py_END_ALLOW_THREADS
-    if (tell(counts, 0) < 0)
-        goto end;
+    if (tell(loop->counts, 0) < 0)
+        return -1;
     if (count < 0 && error != EINTR) {
         errno = error;
         PyErr_SetFromErrno(PyExc_OSError);
-        goto end;
+        return -1;
     }
     /* What a signal's handler in Python does may leave something to do. */
     if (PyErr_CheckSignals() < 0)
-        goto end;
-    serve_readable = PyObject_GetAttr(loop->reactor, SERVE_READABLE);
-    if (serve_readable == NULL)
-        goto end;
-    status = 0;
-    for (int i = 0; i < count && status == 0; i++)
-        status = hand_on(loop, serve_readable, &events[i]);
-end:
-    Py_XDECREF(serve_readable);
-    Py_XDECREF(counts);
-    return status;
+        return -1;
+    for (int i = 0; i < count; i++)
+        if (hand_on(loop, &events[i]) < 0)
+            return -1;
+    return 0;
 }
 
 static int
-find_lists(Loop *loop)
+begin(Loop *loop)
 {
+    loop->counts = PyObject_GetAttrString(loop->reactor, "counts");
+    loop->serve_readable = PyObject_GetAttrString(loop->reactor, "serve_readable");
+    loop->seconds = PyObject_GetAttrString(loop->reactor, "seconds");
     loop->selectables = PyObject_GetAttrString(loop->reactor, "_selectables");
     loop->new_calls = PyObject_GetAttrString(loop->reactor, "_newTimedCalls");
     loop->calls = PyObject_GetAttrString(loop->reactor, "_pendingTimedCalls");
     loop->threads_calls = PyObject_GetAttrString(loop->reactor, "threadCallQueue");
     if (PyErr_Occurred())
         return -1;
+    if (loop->seconds == MONOTONIC)
+        Py_CLEAR(loop->seconds);
     if (PyDict_Check(loop->selectables) && PyList_Check(loop->new_calls)
         && PyList_Check(loop->calls) && PyList_Check(loop->threads_calls))
         return 0;
@@ -332,7 +332,7 @@ poll_events(PyObject *Py_UNUSED(module), PyObject *args)
     epoll = PyErr_Occurred() ? NULL : PyObject_GetAttrString(loop.reactor, "_poller");
     if (epoll != NULL)
         poller = PyObject_AsFileDescriptor(epoll);
-    if (poller < 0 || find_lists(&loop) < 0)
+    if (poller < 0 || begin(&loop) < 0)
         goto end;
     int once = seconds == 0;
     do
@@ -345,6 +345,9 @@ end:
     Py_XDECREF(loop.new_calls);
     Py_XDECREF(loop.calls);
     Py_XDECREF(loop.threads_calls);
+    Py_XDECREF(loop.counts);
+    Py_XDECREF(loop.serve_readable);
+    Py_XDECREF(loop.seconds);
     if (status < 0)
         return NULL;
     Py_RETURN_NONE;
@@ -367,10 +370,17 @@ PyMODINIT_FUNC
 PyInit__reactor(void)
 {
     const struct { PyObject **place; const char *name; } names[] = {
-        {&SERVE_READABLE, "serve_readable"}, {&COUNTS, "counts"}, {&RUNNING, "running"},
-        {&JUST_STOPPED, "_justStopped"}, {&TIME, "time"}, {&SECONDS, "seconds"},
+        {&RUNNING, "running"}, {&JUST_STOPPED, "_justStopped"}, {&TIME, "time"},
         {&DO_READ_OR_WRITE, "_doReadOrWrite"}, {&WAITS, "waits"}, {&WOKE, "woke"},
     };
+    PyObject *clocks = PyImport_ImportModule("time");
+    if (clocks == NULL)
+        return NULL;
+    if (MONOTONIC == NULL)
+        MONOTONIC = PyObject_GetAttrString(clocks, "monotonic");
+    Py_DECREF(clocks);
+    if (MONOTONIC == NULL)
+        return NULL;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (*names[i].place == NULL
             && (*names[i].place = PyUnicode_InternFromString(names[i].name)) == NULL)

@@ -166,7 +166,7 @@ def poll_in_python(reactor: Any, timeout: float | None, /) -> None:
     ``_doReadOrWrite``.
     """
     selectables = reactor._selectables
-    counts = reactor.counts
+    counts, serve_readable = reactor.counts, reactor.serve_readable
     while True:
         if counts is not None:
             counts.waits()
@@ -175,7 +175,6 @@ def poll_in_python(reactor: Any, timeout: float | None, /) -> None:
         )
         if counts is not None:
             counts.woke()
-        serve_readable = reactor.serve_readable
         for descriptor, event in events:
             if event == EPOLLIN and serve_readable(descriptor):
                 continue
