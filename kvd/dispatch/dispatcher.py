@@ -21,7 +21,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kvd.dispatch.deciding import Decider
-from kvd.dispatch.handover import HandOver, close_all
+from kvd.dispatch.handover import ASK_WAITING, HandOver
+from kvd.dispatch.lane import Lane, close_all
+from kvd.dispatch.lone import Lone, make_lone
 from kvd.dispatch.primitives import Accepted, accept, make_view
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.shadow import Shadow
@@ -114,21 +116,19 @@ class Dispatcher:
             max_connections: How many connections one worker may have open.
             reactor: Adopts the sockets (`kvd.net.reactor`) and provides the time.
         """
-        self.shadow: Shadow | None = None
-        """Asked about each batch, once it is on its way."""
+        self._shadow: Shadow | None = None
         self._decider = decider
         self._accepts = decider is not None
         self._groups = groups
         self._scoreboard = scoreboard
-        self.max_connections = max_connections
-        """May change."""
+        self._max_connections = max_connections
         self._reactor = reactor
         self._hands: dict[int, HandOver] = {}
         self._numbers = count(1)
+        self._lanes: list[Lane | None] = []
         self._joining: dict[int, Any] = {}
         self._open: tuple[int, ...] = ()
         self._held: deque[Accepted] = deque()
-        self._turn = 0
         self._random = Random()
         self._accepting = False
         self._finished = False
@@ -139,9 +139,43 @@ class Dispatcher:
         self._ports: dict[tuple[int, int], Port] = {}
         # Of the ports' own descriptors.
         self._families: dict[int, int] = {}
-        reactor.serve_readable = self._accept_from
+        self._lone: Lone = make_lone(
+            scoreboard,
+            self._random,
+            self._numbers,
+            reactor.seconds,
+            self._families,
+            self._held,
+            self._accept_from,
+            self._dispatch,
+        )
+        reactor.serve_readable = self._lone.accept_from
         self._socket_call: Any = None
         self._look_for_sockets()
+
+    @property
+    def shadow(self) -> Shadow | None:
+        """
+        Asked about each batch, once it is on its way. May be set.
+        """
+        return self._shadow
+
+    @shadow.setter
+    def shadow(self, shadow: Shadow | None) -> None:
+        self._shadow = shadow
+        self._leave_usual()
+
+    @property
+    def max_connections(self) -> int:
+        """
+        How many connections one worker may have open. May be set.
+        """
+        return self._max_connections
+
+    @max_connections.setter
+    def max_connections(self, max_connections: int) -> None:
+        self._max_connections = max_connections
+        self._leave_usual()
 
     def _look_for_sockets(self) -> None:
         self._socket_call = None
@@ -200,9 +234,7 @@ class Dispatcher:
         """
         self._joining.pop(worker, None)
         try:
-            self._hands[worker] = HandOver(
-                channel, self._scoreboard.batches(worker), self._numbers
-            )
+            hand = HandOver(channel, self._scoreboard.batches(worker), self._numbers)
         except OSError as error:
             self._log.error(
                 "worker {worker} gets no connections for now: {error}",
@@ -213,6 +245,9 @@ class Dispatcher:
                 JOIN_SECONDS, self.joined, worker, channel
             )
             return
+        self._hands[worker] = hand
+        self._lanes += [None] * (worker + 1 - len(self._lanes))
+        self._lanes[worker] = hand.lane
         self._find_open()
         self._dispatch()
 
@@ -235,6 +270,7 @@ class Dispatcher:
         self._join_no_more(worker)
         hand = self._hands.pop(worker, None)
         if hand is not None:
+            self._lanes[worker] = None
             self._hold(hand.close())
             self._find_open()
             self._dispatch()
@@ -253,7 +289,7 @@ class Dispatcher:
             # It has left, and its batches went to others.
             return
         if isinstance(message, Acknowledged):
-            hand.acknowledged(message.batch)
+            hand.lane.acknowledged(message.batch)
         elif isinstance(message, Refused):
             self._hold(hand.refused(message.batch, self._reactor.seconds()))
         else:
@@ -269,8 +305,8 @@ class Dispatcher:
         hand = self._hands.get(worker)
         if hand is None:
             return 0
-        hand.settle()
-        return hand.waiting
+        hand.lane.settle()
+        return hand.lane.waiting
 
     # -- dispatching ----------------------------------------------------------
 
@@ -285,13 +321,14 @@ class Dispatcher:
         Accept what waits at a socket, and hand it over. See
         `WorkerReactor.serve_readable`.
         """
-        family = self._families.get(descriptor)
-        if family is None or not self._accepting:
-            return False
-        try:
-            self._held += accept(descriptor, family, MAX_DESCRIPTORS)
-        except OSError:
-            # Its port meets the error again, and copes with it.
+        if self._accepting:
+            most = MAX_DESCRIPTORS - len(self._held)
+            try:
+                self._held += accept(descriptor, self._families[descriptor], most)
+            except OSError:
+                # None waits; or its port meets the error again, and copes with it.
+                pass
+        if not self._held:
             return False
         self._dispatch()
         return True
@@ -304,8 +341,8 @@ class Dispatcher:
         # Connections are counted afterwards: what is no longer on its way has been
         # counted then.
         for hand in hands.values():
-            if hand.waiting:
-                hand.settle()
+            if hand.lane.waiting:
+                hand.lane.settle()
         try:
             while self._held and self._open:
                 self._dispatch_batch()
@@ -323,6 +360,37 @@ class Dispatcher:
         )
         if soon or self._look_call is None:
             self._look_later(soon)
+        self._be_usual()
+
+    def _be_usual(self) -> None:
+        """
+        Leave connections that come alone to `Lone`, if nothing is unusual.
+        """
+        lone, decider = self._lone, self._decider
+        if (
+            decider is None
+            or not self._accepting
+            or self._held
+            or self._finished
+            or self._shadow is not None
+        ):
+            lone.ready = ()
+            return
+        decider.be_heard()
+        lone.lanes = self._lanes
+        lone.ask = decider.ask
+        lone.whose_turn = whose_turn
+        lone.timer = decider.timer
+        lone.most_connections = self._max_connections
+        lone.most_waiting = ASK_WAITING
+        lone.looks = self._look_call is not None
+        lone.ready = self._open
+
+    def _leave_usual(self) -> None:
+        """
+        Have the next connection come to this, whatever it is.
+        """
+        self._lone.ready = ()
 
     def _dispatch_batch(self) -> None:
         connections, requests = self._scoreboard.tasks()
@@ -334,7 +402,7 @@ class Dispatcher:
         now = self._reactor.seconds()
         for worker, chosen in parts.items():
             hand = self._hands[worker]
-            room = self.max_connections - connections[worker] - hand.waiting
+            room = self._max_connections - connections[worker] - hand.lane.waiting
             is_full = len(chosen) >= room
             for alike in _by_family(chosen):
                 # What it serves at once makes room again.
@@ -342,8 +410,8 @@ class Dispatcher:
                     self._hold(alike)
             if is_full or not hand.is_open(now):
                 self._open = _without(self._open, worker)
-        if self.shadow is not None:
-            self.shadow.look_on(views, workers)
+        if self._shadow is not None:
+            self._shadow.look_on(views, workers)
 
     def _choose(
         self, connections: Sequence[int], requests: Sequence[int], views: list[View]
@@ -359,7 +427,7 @@ class Dispatcher:
         ready = self._open
         handing_over = [0] * len(connections)
         for worker in ready:
-            handing_over[worker] = self._hands[worker].waiting
+            handing_over[worker] = self._hands[worker].lane.waiting
         chosen: list[int] = []
         decider = self._decider
         assert decider is not None
@@ -371,7 +439,7 @@ class Dispatcher:
                 view = make_view(
                     (
                         ready,
-                        self._turn,
+                        self._lone.turn,
                         connections,
                         requests,
                         on_their_way,
@@ -382,11 +450,11 @@ class Dispatcher:
                 answer = decider.ask(view)
                 worker = whose_turn(view) if answer is None else answer
                 chosen.append(worker)
-                if self.shadow is not None:
+                if self._shadow is not None:
                     views.append(view)
                 handing_over[worker] += 1
-                self._turn = (worker + 1) % len(connections)
-                if connections[worker] + handing_over[worker] >= self.max_connections:
+                self._lone.turn = (worker + 1) % len(connections)
+                if connections[worker] + handing_over[worker] >= self._max_connections:
                     ready = _without(ready, worker)
         finally:
             decider.end()
@@ -394,14 +462,14 @@ class Dispatcher:
 
     def _find_open(self) -> None:
         for hand in self._hands.values():
-            hand.settle()
+            hand.lane.settle()
         now = self._reactor.seconds()
         connections, _ = self._scoreboard.tasks()
         self._open = tuple(
             worker
             for worker, hand in sorted(self._hands.items())
             if hand.is_open(now)
-            and connections[worker] + hand.waiting < self.max_connections
+            and connections[worker] + hand.lane.waiting < self._max_connections
         )
 
     def _accept(self, accepting: bool) -> None:
@@ -425,7 +493,7 @@ class Dispatcher:
             sent = [
                 since
                 for hand in self._hands.values()
-                if (since := hand.oldest()) is not None
+                if (since := hand.lane.oldest()) is not None
             ]
             if not sent:
                 return
@@ -436,6 +504,7 @@ class Dispatcher:
 
     def _look(self) -> None:
         self._look_call = None
+        self._leave_usual()
         self._find_open()
         self._revoke_late()
         self._find_open()
@@ -451,7 +520,7 @@ class Dispatcher:
         late: list[tuple[float, int]] = []
         prompt: list[int] = []
         for worker, hand in sorted(self._hands.items()):
-            oldest = hand.oldest()
+            oldest = hand.lane.oldest()
             if oldest is not None and oldest <= now - CREDIT_SECONDS:
                 late.append((oldest, worker))
             elif worker in self._open and (
@@ -496,7 +565,7 @@ class Dispatcher:
     def _check_delivered(self) -> None:
         if not self._hands:
             self._close_held()
-        if not (self._held or any(hand.waiting for hand in self._hands.values())):
+        if not (self._held or any(hand.lane.waiting for hand in self._hands.values())):
             self._end_delivery()
 
     def _end_delivery(self) -> None:
@@ -519,6 +588,7 @@ class Dispatcher:
         for worker in list(self._hands):
             self._hold(self._hands.pop(worker).close())
         self._open = ()
+        self._lone.close()
         self._close_held()
 
     def _close_held(self) -> None:

@@ -35,11 +35,11 @@ the worker would take the credits of newer batches for the revoked ones.
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Final
 
+from kvd.dispatch.lane import make_lane
 from kvd.dispatch.primitives import Accepted
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import MAX_DESCRIPTORS, Credits, pack_batch
@@ -63,12 +63,6 @@ A worker that could not take a batch gets none for this time.
 """
 
 
-_Sent = tuple[int, Sequence[Accepted], float]
-"""
-A batch: its number, its connections, none if it was revoked, and when it was sent.
-"""
-
-
 class HandOver:
     """
     The supervisor's half.
@@ -86,18 +80,16 @@ class HandOver:
                 has a number that an earlier process wrote into the worker's row.
         """
         self._channel = channel
-        self._row = row
         self._numbers = numbers
         flags = os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC
         self._credits = os.eventfd(0, flags)
-        self._batches: deque[_Sent] = deque()
-        self._refused = next(numbers)
-        self._revoked = 0
+        self.lane = make_lane(
+            channel.fileno(), channel.queue, self._credits, row, next(numbers)
+        )
+        """What is on its way."""
         self._blocked_until = 0.0
         self.leaving = False
         """Whether the worker gets no more connections."""
-        self.waiting = 0
-        """The number of connections on their way."""
         channel.send(Credits(), [self._credits])
 
     def is_open(self, now: float) -> bool:
@@ -105,14 +97,14 @@ class HandOver:
         Whether the worker should be offered connections.
         """
         return (
-            not self._revoked
+            not self.lane.revoked
             and not self.leaving
-            and self.waiting < MAX_WAITING
+            and self.lane.waiting < MAX_WAITING
             and now >= self._blocked_until
         )
 
     def offer(
-        self, connections: Sequence[Accepted], now: float, asks: bool = False
+        self, connections: list[Accepted], now: float, asks: bool = False
     ) -> bool:
         """
         Send a batch.
@@ -129,10 +121,9 @@ class HandOver:
         """
         count = len(connections)
         assert count <= MAX_DESCRIPTORS
-        assert not self._revoked
+        assert not self.lane.revoked
         number = next(self._numbers)
-        waiting = self.waiting + count
-        asks = asks or waiting >= ASK_WAITING
+        asks = asks or self.lane.waiting + count >= ASK_WAITING
         message = pack_batch(number, count, connections[0][1], asks)
         # First, so that the worker never receives a batch before its credit.
         os.eventfd_write(self._credits, 1)
@@ -140,32 +131,8 @@ class HandOver:
             os.eventfd_read(self._credits)
             self._blocked_until = now + BLOCKED_SECONDS
             return False
-        self._batches.append((number, connections, now))
-        self.waiting = waiting
+        self.lane.sent(number, connections, now)
         return True
-
-    def settle(self) -> None:
-        """
-        Read on the scoreboard which batches the worker is done with.
-        """
-        done, refused = self._row
-        # If another refusal is on its way, it is not known yet which of the batches up
-        # to `done` were taken.
-        if refused <= self._refused:
-            self.acknowledged(done)
-
-    def acknowledged(self, number: int) -> None:
-        """
-        The worker has taken all batches up to this one.
-        """
-        batches = self._batches
-        while batches and batches[0][0] <= number:
-            _, connections, _ = batches.popleft()
-            if not connections:
-                self._revoked -= 1
-            for descriptor, _ in connections:
-                self.waiting -= 1
-                os.close(descriptor)
 
     def refused(self, number: int, now: float) -> Sequence[Accepted]:
         """
@@ -174,22 +141,8 @@ class HandOver:
         Returns:
             Its connections, which the caller owns.
         """
-        self.acknowledged(number - 1)
-        its_number, connections, _ = self._batches.popleft()
-        assert number == its_number
-        self._refused = number
-        self.waiting -= len(connections)
         self._blocked_until = now + BLOCKED_SECONDS
-        return connections
-
-    def oldest(self) -> float | None:
-        """
-        When the oldest batch on its way was sent; None if there is none.
-        """
-        for _, connections, sent in self._batches:
-            if connections:
-                return sent
-        return None
+        return self.lane.refuse(number)
 
     def revoke(self) -> list[Accepted]:
         """
@@ -204,14 +157,7 @@ class HandOver:
                 credits += os.eventfd_read(self._credits)
             except BlockingIOError:
                 break
-        taken: list[Accepted] = []
-        for place in range(len(self._batches) - credits, len(self._batches)):
-            number, connections, sent = self._batches[place]
-            taken += connections
-            self.waiting -= len(connections)
-            self._batches[place] = number, (), sent
-            self._revoked += 1
-        return taken
+        return self.lane.revoke(credits)
 
     def close(self) -> list[Accepted]:
         """
@@ -222,18 +168,6 @@ class HandOver:
             had taken are closed: it may have read from them.
         """
         untaken = self.revoke()
-        for _, connections, _ in self._batches:
-            close_all(connections)
-        self._batches.clear()
-        self.waiting = 0
+        self.lane.close()
         os.close(self._credits)
-        self._row.release()
         return untaken
-
-
-def close_all(connections: Iterable[Accepted]) -> None:
-    """
-    Close the descriptors of connections.
-    """
-    for descriptor, _ in connections:
-        os.close(descriptor)

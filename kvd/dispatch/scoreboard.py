@@ -490,6 +490,15 @@ class Scoreboard:
         assert _REFUSED == BATCH_WORD + 1
         return self._words[start : start + 2]
 
+    @property
+    def words_of_tasks(self) -> tuple[memoryview, int, int, int, int, int]:
+        """
+        Where `tasks` is read: all words, how many a row has, and the words of the
+        number of workers, and of the open connections, the requests that have begun and
+        those that have ended in each row.
+        """
+        return self._words, ROW_WORDS, _IN_USE, OPEN, BEGUN, DONE
+
     def tasks(self) -> Tasks:
         """
         The open connections, and the requests in progress, of each worker.

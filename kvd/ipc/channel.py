@@ -65,7 +65,8 @@ class Channel(FileDescriptor):
         self._sock = sock
         self._received = received
         self._lost = lost
-        self._queue: deque[tuple[Message, list[int]]] = deque()
+        self.queue: deque[tuple[Message, list[int]]] = deque()
+        """The messages that wait; for others to look at."""
         self._open = True
         self.startReading()
 
@@ -92,8 +93,8 @@ class Channel(FileDescriptor):
             self._close_all(copies)
             self._give_up(f"{error.strerror}")
             return
-        self._queue.append((message, copies))
-        if len(self._queue) > MAX_QUEUED:
+        self.queue.append((message, copies))
+        if len(self.queue) > MAX_QUEUED:
             self._give_up(f"{MAX_QUEUED} wait")
         else:
             self.startWriting()
@@ -117,7 +118,7 @@ class Channel(FileDescriptor):
         """
         if not self._open:
             return True
-        return not self._queue and self._try_send(message, descriptors)
+        return not self.queue and self._try_send(message, descriptors)
 
     def offer_packed(self, data: bytes, descriptors: Sequence[int]) -> bool:
         """
@@ -126,7 +127,7 @@ class Channel(FileDescriptor):
         """
         if not self._open:
             return True
-        if self._queue:
+        if self.queue:
             return False
         try:
             self._sock.sendmsg((data,), rights_of(descriptors))
@@ -157,9 +158,9 @@ class Channel(FileDescriptor):
         return True
 
     def doWrite(self) -> None:
-        while self._queue and self._try_send(*self._queue[0]):
-            self._close_all(self._queue.popleft()[1])
-        if not self._queue:
+        while self.queue and self._try_send(*self.queue[0]):
+            self._close_all(self.queue.popleft()[1])
+        if not self.queue:
             self.stopWriting()
 
     def doRead(self) -> None:
@@ -212,9 +213,9 @@ class Channel(FileDescriptor):
         self._forget_queue()
 
     def _forget_queue(self) -> None:
-        for _, descriptors in self._queue:
+        for _, descriptors in self.queue:
             self._close_all(descriptors)
-        self._queue.clear()
+        self.queue.clear()
 
     @staticmethod
     def _close_all(descriptors: Sequence[int]) -> None:

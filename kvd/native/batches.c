@@ -6,9 +6,9 @@
  */
 
 #include "fast_path.h"
+#include "message.h"
 
 #include <errno.h>
-#include <stdint.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,16 +23,6 @@ typedef struct {
     int count;
     int descriptors[MAX_DESCRIPTORS];
 } Datagram;
-
-/* How a batch is packed (kvd.ipc.messages). */
-typedef struct __attribute__((packed)) {
-    uint8_t kind;
-    uint64_t number;
-    uint32_t connections, family;
-    uint8_t asks;
-} Batch;
-
-enum { BATCH = 1 };             /* its kind */
 
 /* Into the buffer. Returns 0; -1 with errno. */
 static int
@@ -67,9 +57,9 @@ receive(FastPath *self, Datagram *came)
 
 /* Whether a datagram is a batch that nothing is unusual about. */
 static int
-is_plain(const Datagram *came, const Batch *batch)
+is_plain(const Datagram *came, const PackedBatch *batch)
 {
-    return came->bytes == (ssize_t)sizeof *batch && batch->kind == BATCH
+    return came->bytes == (ssize_t)sizeof *batch && batch->kind == BATCH_KIND
         && !(came->flags & (MSG_TRUNC | MSG_CTRUNC)) && !batch->asks
         && came->count > 0 && batch->connections == (uint32_t)came->count;
 }
@@ -106,7 +96,7 @@ leave(FastPath *self, const Datagram *came)
 /* Serve the connections of a batch. What one of them fails with, the others do not
    suffer from. */
 static void
-serve_batch(FastPath *self, const Datagram *came, const Batch *batch)
+serve_batch(FastPath *self, const Datagram *came, const PackedBatch *batch)
 {
     PyObject *adopt = Py_NewRef(self->adopt);
     for (int i = 0; i < came->count; i++) {
@@ -132,7 +122,7 @@ serve_channel(FastPath *self)
             return errno == EAGAIN || errno == EINTR;
         if (came.bytes == 0 && came.count == 0)
             return 0;
-        Batch batch;
+        PackedBatch batch;
         memcpy(&batch, self->buffer, sizeof batch);
         if (!is_plain(&came, &batch) || !take_credit(self))
             return leave(self, &came) < 0 ? -1 : 1;

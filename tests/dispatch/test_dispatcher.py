@@ -415,7 +415,7 @@ class MistakeTests(DispatcherCase):
         self.join()
         self.patch(dispatching, "make_view", lambda fields: 1 // 0)
         for _ in range(3):
-            self.connect(1)
+            self.connect(2)
 
         assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
 
