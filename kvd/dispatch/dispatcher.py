@@ -25,10 +25,10 @@ from kvd.dispatch.handover import ASK_WAITING, HandOver
 from kvd.dispatch.lane import Lane, close_all
 from kvd.dispatch.lone import Lone, make_lone
 from kvd.dispatch.primitives import Accepted, accept, make_view
-from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import MAX_DESCRIPTORS, Acknowledged, Message, Refused
+from kvd.ipc.scoreboard import Scoreboard
 from kvd.model.view import View, whose_turn
 from kvd.net.factory import ServerFactory
 from kvd.net.listening import ListenerGroup

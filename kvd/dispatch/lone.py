@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 from kvd.dispatch.lane import Lane
 from kvd.dispatch.primitives import Accepted
-from kvd.dispatch.scoreboard import Scoreboard
+from kvd.ipc.scoreboard import Scoreboard
 from kvd.model.view import View
 from kvd.native import compiled
 

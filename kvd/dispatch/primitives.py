@@ -1,6 +1,6 @@
 """
-What the supervisor does for each connection without deciding anything: it accepts,
-reads the scoreboard, and makes the view for the policy.
+What the supervisor does for each connection without deciding anything: it accepts, and
+makes the view for the policy.
 
 A connection that comes alone finds the processor's caches cold, and there each call in
 Python takes a microsecond or two. So these are compiled (``kvd/native/dispatch.c``).
@@ -22,11 +22,6 @@ Accepted = tuple[int, int]
 """
 A connection that was accepted and not read from: its descriptor and its address family.
 This process owns the descriptor; a worker may own another one.
-"""
-
-Tasks = tuple[tuple[int, ...], tuple[int, ...]]
-"""
-The open connections, and the requests in progress, of each worker.
 """
 
 
@@ -70,57 +65,6 @@ def accept_in_python(listener: int, family: int, most: int, /) -> list[Accepted]
     return accepted
 
 
-class ReadTasks(Protocol):
-    """
-    Reads a scoreboard.
-    """
-
-    def __call__(
-        self,
-        words: memoryview,
-        row_words: int,
-        count: int,
-        opened: int,
-        begun: int,
-        done: int,
-        /,
-    ) -> Tasks:
-        """
-        Read the open connections, and the requests in progress, of all workers.
-
-        Args:
-            words: Of the scoreboard.
-            row_words: How many words a row has.
-            count: How many workers there are. The row of the first follows a header
-                that is as long as a row.
-            opened: The word of the open connections.
-            begun: The word of the requests that have begun.
-            done: The word of those that have ended.
-        """
-
-
-def read_tasks_in_python(
-    words: memoryview,
-    row_words: int,
-    count: int,
-    opened: int,
-    begun: int,
-    done: int,
-    /,
-) -> Tasks:
-    """
-    See `ReadTasks`.
-    """
-    end = (count + 1) * row_words
-    connections, begins, ends = (
-        words[row_words + word : end : row_words].tolist()
-        for word in (opened, begun, done)
-    )
-    # The words were not read at the same moment.
-    both = zip(begins, ends, strict=True)
-    return tuple(connections), tuple(max(0, begin - end) for begin, end in both)
-
-
 def make_view_in_python(fields: tuple[Any, ...], /) -> View:
     """
     A view with these fields, in their order.
@@ -131,9 +75,6 @@ def make_view_in_python(fields: tuple[Any, ...], /) -> View:
 _native: Final = compiled("_dispatch")
 
 accept: Final[Accept] = accept_in_python if _native is None else _native.accept
-read_tasks: Final[ReadTasks] = (
-    read_tasks_in_python if _native is None else _native.tasks
-)
 make_view: Final[Callable[[tuple[Any, ...]], View]] = (
     make_view_in_python
     if _native is None

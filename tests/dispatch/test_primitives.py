@@ -15,15 +15,18 @@ import pytest
 
 from kvd.dispatch.primitives import (
     Accept,
-    ReadTasks,
     accept,
     accept_in_python,
     make_view,
     make_view_in_python,
+)
+from kvd.ipc.scoreboard import (
+    ReadTasks,
+    Scoreboard,
+    create_scoreboard,
     read_tasks,
     read_tasks_in_python,
 )
-from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.model.view import View
 
 each_way = pytest.mark.parametrize

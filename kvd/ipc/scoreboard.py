@@ -26,10 +26,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import frexp, inf
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from kvd.dispatch.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
-from kvd.dispatch.primitives import Tasks, read_tasks
+from kvd.ipc.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
 from kvd.native import compiled
 from kvd.net.bpf import create_map
 
@@ -102,7 +101,69 @@ WORDS_OF_REQUESTS: Final = RequestWords(
 For `kvd.http.fast_path`, which writes these words itself.
 """
 
+Tasks = tuple[tuple[int, ...], tuple[int, ...]]
+"""
+The open connections, and the requests in progress, of each worker.
+"""
+
+
+class ReadTasks(Protocol):
+    """
+    Reads a scoreboard.
+    """
+
+    def __call__(
+        self,
+        words: memoryview,
+        row_words: int,
+        count: int,
+        opened: int,
+        begun: int,
+        done: int,
+        /,
+    ) -> Tasks:
+        """
+        Read the open connections, and the requests in progress, of all workers.
+
+        Args:
+            words: Of the scoreboard.
+            row_words: How many words a row has.
+            count: How many workers there are. The row of the first follows a header
+                that is as long as a row.
+            opened: The word of the open connections.
+            begun: The word of the requests that have begun.
+            done: The word of those that have ended.
+        """
+
+
+def read_tasks_in_python(
+    words: memoryview,
+    row_words: int,
+    count: int,
+    opened: int,
+    begun: int,
+    done: int,
+    /,
+) -> Tasks:
+    """
+    See `ReadTasks`.
+    """
+    end = (count + 1) * row_words
+    connections, begins, ends = (
+        words[row_words + word : end : row_words].tolist()
+        for word in (opened, begun, done)
+    )
+    # The words were not read at the same moment.
+    both = zip(begins, ends, strict=True)
+    return tuple(connections), tuple(max(0, begin - end) for begin, end in both)
+
+
 _reactor: Final = compiled("_reactor")
+_dispatch: Final = compiled("_dispatch")
+
+read_tasks: Final[ReadTasks] = (
+    read_tasks_in_python if _dispatch is None else _dispatch.tasks
+)
 
 # Added to each duration: the exponent of 0 is 0, as is that of 0.5.
 _A_NANOSECOND = 1e-9
@@ -155,7 +216,7 @@ class Sums:
     serving_seconds: float
     """The time of all requests, from the end of the head to the end of the reply."""
     latency: list[int]
-    """How many requests took how long, in the buckets of `kvd.dispatch.histogram`."""
+    """How many requests took how long, in the buckets of `kvd.ipc.histogram`."""
     loop_delay: list[int]
     """How many turns of the reactor took how long, from waking to waiting. Events that
     arrived meanwhile waited for up to this time."""
