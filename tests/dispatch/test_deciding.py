@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kvd.dispatch.deciding import Decider
+from kvd.dispatch.deciding import Decider, TimerInPython, make_timer
 from kvd.interfaces import IDispatchPolicy
 from kvd.model.view import View
 from kvd.testing import view
@@ -123,6 +124,32 @@ class Unspeakable(Exception):
     def __str__(self) -> str:
         while True:
             pass
+
+
+class TimerTests(SynchronousTestCase):
+    """
+    Either timer rings from its start on until it is stopped.
+    """
+
+    def test_it_rings(self) -> None:
+        """
+        Again and again; and it knows what the thread had used before.
+        """
+        for make in (TimerInPython, make_timer):
+            timer = make(500.0)
+            timer.rings = 3
+            before = time.thread_time()
+            timer.start()
+            try:
+                left, interval = signal.getitimer(signal.ITIMER_REAL)
+            finally:
+                timer.stop()
+            assert before <= timer.began <= time.thread_time()
+            assert 0 == timer.rings
+            assert 500.0 == interval
+            assert 0 < left <= 500.1
+            assert (0.0, 0.0) == signal.getitimer(signal.ITIMER_REAL)
+        assert make_timer is not TimerInPython
 
 
 class DeciderTests(SynchronousTestCase):

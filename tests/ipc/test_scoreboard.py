@@ -16,7 +16,15 @@ from unittest import mock
 import pytest
 
 from kvd.ipc.histogram import BOUNDS_SECONDS, BUCKETS
-from kvd.ipc.scoreboard import ROW_WORDS, WORD_BYTES, Scoreboard, create_scoreboard
+from kvd.ipc.scoreboard import (
+    _AWAKE,
+    _BEAT,
+    ROW_WORDS,
+    WORD_BYTES,
+    Scoreboard,
+    create_scoreboard,
+    lone_row,
+)
 from tests.dispatch.kernels import may_load
 
 
@@ -257,6 +265,43 @@ def test_turns_of_the_reactor_are_timed(memory: int, clock: Clock) -> None:
     assert 2 == sum(sums.loop_delay)
     assert 1 == sums.loop_delay[bucket_below(0.02)]
     assert 0.02 == sums.busy_seconds
+
+
+def test_turns_are_counted_by_what_is_compiled_too(memory: int) -> None:
+    """
+    In the same words. It reads the true clock.
+    """
+    board = Scoreboard(memory)
+    row = board.own_row(0)
+    turns = row.turns
+    assert turns is not row
+    turns.waits()
+    assert 0 == sum(board.sums()[0].loop_delay)
+    began = time.monotonic_ns()
+    turns.woke()
+    assert began <= row.turn <= time.monotonic_ns()
+
+    # As if it had woken up so long ago, or a little longer on a slow machine.
+    row.words[_AWAKE] = began - 10 * 10**9
+    turns.waits()
+    sums = board.sums()[0]
+    assert 1 == sum(sums.loop_delay[bucket_below(10) :]) == sum(sums.loop_delay)
+    assert 10 <= sums.busy_seconds
+    assert 0 == row.turn
+    turns.waits()
+    assert 1 == sum(board.sums()[0].loop_delay)
+    assert began <= row.words[_BEAT]
+
+
+def test_turns_are_not_counted_outside_of_a_row() -> None:
+    """
+    A mistake here must not write into somebody else's memory.
+    """
+    words = memoryview(bytearray(8 * 4)).cast("Q")
+    kind = type(lone_row().turns)
+    for at in ((0, 1, 4, (3,)), (0, -1, 2, (3,)), (0, 1, 2, (3, 4)), (0, 1, 2, ())):
+        with pytest.raises(ValueError, match="no room"):
+            kind(words, *at, -3)  # type: ignore[call-arg]  # a protocol, to mypy
 
 
 def test_waiting_is_not_being_busy(memory: int, clock: Clock) -> None:
