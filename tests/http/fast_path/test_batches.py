@@ -32,7 +32,6 @@ class BatchesCase(IdleCase):
         self.keep("k", b"value")
         self.server = HttpServer(Settings(), 0, self.reactor)
         self.server._process = self.process
-        self.server._listener = self.listener
         self.near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.addCleanup(self.near.close)
         self.addCleanup(self.far.close)
