@@ -14,17 +14,18 @@ Wherever something is unusual, the fast path leaves the request to Python as if 
 done nothing. So the module decides nothing and reports no errors. Without it, or with
 ``--fast-path off``, kvd does the same, but slower.
 
-The fast path is for the file store and the plain dialect only. It writes values only at
-durability ``process``, because it must not wait for a sync.
+The fast path is for the file store and the plain dialect only. At durability ``disk``,
+the reply of a PUT waits for syncs; `kvd.http.commits` says how.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from kvd.http.access_log import Entry
+from kvd.model.keys import Key
 from kvd.native import compiled
 
 native: Final = compiled("_fast_path")
@@ -44,6 +45,7 @@ QUEUED: Final = 4
 LINGERS: Final = 8
 REMAINS: Final = 16
 LOST: Final = 32
+COMMITS: Final = 64
 """
 What `FastPath.serve` returns, as far as it is a number.
 """
@@ -102,6 +104,37 @@ def entry_of(report: Report, peer_name: str) -> Entry:
     )
 
 
+class Commit(Protocol):
+    """
+    A PUT at durability ``disk``, from the written file to the reply.
+    """
+
+    connection: Any
+    """The connection that waits for the reply and knows it; None: there is none."""
+    unknown: Any
+    """The one that waits without knowing it; None: there is none."""
+    key: Key
+    head: bytes
+    """Of the request."""
+    size: int
+    """Of the value, in bytes."""
+    etag: str
+    published_us: int
+    """The value's date, in microseconds since the epoch."""
+    replaced: bool
+    """Whether the key had a value."""
+    error: int
+    """The number of the error with which the sync of the file failed; else 0."""
+    seconds: float
+    """Since the request came."""
+
+    def take_file(self) -> tuple[int, bytes]:
+        """
+        The file of a value that was not published, and its name in the upload folder;
+        both are the caller's from now on.
+        """
+
+
 class Joined(Protocol):
     """
     A connection that stays, as far as its requests need no Python at all.
@@ -111,6 +144,14 @@ class Joined(Protocol):
     """Whether it waits for a request, which the fast path may read."""
     served: float | None
     """When `FastPath.serve_idle` last served one; None: never."""
+    connection: Any
+    """The connection, until it leaves."""
+
+    def take_commit(self, connection: Any, /) -> Commit | None:
+        """
+        What `FastPath.serve_idle` has begun and this connection waits for without
+        knowing it; None if it does not. From now on, it knows it.
+        """
 
     def leave(self) -> None:
         """
@@ -135,9 +176,10 @@ class FastPath(Protocol):
             `SERVED`, with `CLOSES` if the connection ends with this reply, `LINGERS` if
             it must not be closed at once then (`kvd.net.transport.is_settled`), and
             `QUEUED` if a part of the reply has still to be sent (`take_unsent`); or
-            with `REMAINS` if it has, and is in a file (`take_remainder`). Otherwise the
-            bytes that were read, which are left to the caller; empty if the client has
-            closed its half.
+            with `REMAINS` if it has, and is in a file (`take_remainder`). `COMMITS` if
+            the reply is due when the value is on the disk (`take_commit`). Otherwise
+            the bytes that were read, which are left to the caller; empty if the client
+            has closed its half.
         """
 
     def join(self, socket: int, /) -> Joined:
@@ -148,10 +190,11 @@ class FastPath(Protocol):
 
     def serve_idle(self, socket: int, /) -> bool:
         """
-        Serve the request that came on a connection that has joined and is idle.
+        Serve the request that came on a connection that has joined and is idle, or
+        begin to, if its reply waits for a sync.
 
         Returns:
-            Whether nothing is left to do. Else `serve` must be called next for this
+            Whether nothing is left to do now. Else `serve` must be called next for this
             socket: it reads nothing, but returns what came of this.
         """
 
@@ -193,6 +236,44 @@ class FastPath(Protocol):
     def take_remainder(self) -> Remainder:
         """
         The part of the last reply that the socket did not take, in an open file.
+        """
+
+    def sync_event(self) -> int:
+        """
+        A descriptor that can be read when `publish_synced` has something to do, at
+        durability ``disk``.
+        """
+
+    def take_commit(self, connection: Any, /) -> Commit:
+        """
+        What `serve` has begun for a connection. Its request is counted as begun.
+        """
+
+    def publish_synced(self) -> tuple[dict[bytes, list[Commit]], list[Commit]]:
+        """
+        Publish the values of all commits whose files are synced by now.
+
+        Returns:
+            Those that were published, by their folders, which are still to be synced;
+            and those that were not, because the sync failed or because they are left to
+            the caller.
+        """
+
+    def reply_all(self, commits: list[Commit], /) -> list[Commit]:
+        """
+        Send the replies of commits whose folders are synced to the connections that
+        wait without knowing it.
+
+        Returns:
+            The others, whose replies are still to be sent.
+        """
+
+    def reply_to(self, commit: Commit, socket: int, /) -> int:
+        """
+        Send the reply of a commit whose folders are synced.
+
+        Returns:
+            As `serve`.
         """
 
     def report(self) -> Report:

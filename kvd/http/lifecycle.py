@@ -81,6 +81,12 @@ class ConnectionLifecycle:
         else:
             self._wait(State.IDLE)
 
+    def learn_of_commit(self) -> None:
+        """
+        Something else happens than the end of what the fast path waits for alone.
+        """
+        raise NotImplementedError
+
     def advance(self) -> None:
         """
         Take the events that have arrived, unless the connection waits for something
@@ -160,6 +166,7 @@ class ConnectionLifecycle:
         Break off at once. After an incomplete reply this is how the client learns of
         it.
         """
+        self.learn_of_commit()
         if self._state not in (State.BROKEN, State.CLOSED):
             self._enter(State.BROKEN)
             self.transport.abortConnection()
@@ -214,6 +221,7 @@ class ConnectionLifecycle:
                 closing now would lose its request. The reply to that request announces
                 the end.
         """
+        self.learn_of_commit()
         if self._state in ENDING:
             return
         self._drain_seconds = seconds

@@ -97,9 +97,14 @@ class RequestHandler:
         self._dialect = dialect
         self._operation = operation
         self._began = context.clock.seconds()
-        context.row.began()
         self.keep = request.keep_alive
         """Whether the connection stays after this request."""
+
+    def began_before(self, seconds: float) -> None:
+        """
+        The request came so many seconds ago.
+        """
+        self._began -= seconds
 
     # -- what a method overrides ----------------------------------------------
 
@@ -228,7 +233,7 @@ class RequestHandler:
         """
         Send the rest of a reply that the fast path has begun.
         """
-        self._began -= rest.seconds
+        self.began_before(rest.seconds)
         self._status = rest.status
         self._sent = rest.body_bytes
         self._source = OpenFile(rest.descriptor, rest.offset, rest.rest_bytes)

@@ -121,7 +121,6 @@ class _Templates:
             or operation.empty
             or operation.digests
             or request.length is None
-            or self.store.durability != "process"
         ):
             return None
         lines = encode_metadata(operation.metadata)
@@ -278,6 +277,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         most_recent=_most_recent(state.root),
         kept=state.kept,
         has_epochs=state.has_epochs,
+        sync_threads=-1 if state.syncs is None else state.sync_threads,
         mode=state.file_mode,
         folder_mode=state.folder_mode,
         head_bytes=process.limits.head_bytes,
@@ -298,7 +298,13 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
     state.uploads.made = made.upload_to
     state.lock.renewed = made.lock_renewed
     made.upload_to(state.uploads.descriptor)
-    return cast(FastPath, made)
+    fast_path = cast(FastPath, made)
+    if state.syncs is not None:
+        # Not at the top: a worker at durability `process` has no use for it.
+        from kvd.http.commits import Commits
+
+        process.commits = Commits(fast_path, state, state.syncs, process)
+    return fast_path
 
 
 def _most_recent(root: int) -> int:

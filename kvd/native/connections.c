@@ -16,6 +16,8 @@ static void
 Joined_dealloc(Joined *self)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
+    leave_commit(self);
+    Py_XDECREF(self->connection);
     Py_XDECREF(self->served);
     Py_XDECREF(self->number);
     Py_XDECREF(self->joined);
@@ -32,6 +34,8 @@ static PyObject *
 Joined_leave(Joined *self, PyObject *Py_UNUSED(none))
 {
     self->idle = 0;
+    leave_commit(self);
+    Py_CLEAR(self->connection);
     if (PyDict_GetItemWithError(self->joined, self->number) == (PyObject *)self
         && PyDict_DelItem(self->joined, self->number) < 0)
         return NULL;
@@ -42,11 +46,13 @@ Joined_leave(Joined *self, PyObject *Py_UNUSED(none))
 
 static PyMethodDef Joined_methods[] = {
     {"leave", (PyCFunction)Joined_leave, METH_NOARGS, leave_doc},
+    {"take_commit", (PyCFunction)Joined_take_commit, METH_O, joined_take_commit_doc},
     {NULL},
 };
 
 static PyMemberDef Joined_members[] = {
     {"idle", T_BOOL, offsetof(Joined, idle), 0, NULL},
+    {"connection", T_OBJECT, offsetof(Joined, connection), 0, NULL},
     {"served", T_OBJECT, offsetof(Joined, served), READONLY, NULL},
     {NULL},
 };
@@ -140,12 +146,16 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
     Joined *joined = (Joined *)PyDict_GetItemWithError(self->joined, argument);
     if (joined == NULL && PyErr_Occurred())
         return NULL;
-    if (joined == NULL || !joined->idle)
+    if (joined == NULL || !joined->idle || joined->commit != NULL)
         Py_RETURN_FALSE;
     Py_INCREF((PyObject *)joined);
     self->may_block = 0;
     int is_done = serve_or_leave(self, (int)PyLong_AsLong(argument), SERVED);
     self->may_block = 1;
+    if (!is_done && wait_alone(self, joined)) {
+        Py_DECREF((PyObject *)joined);
+        Py_RETURN_TRUE;
+    }
     if (is_done) {
         PyObject *before = joined->served;
         joined->served = PyObject_CallNoArgs(self->clock);
@@ -268,6 +278,8 @@ FastPath_join(FastPath *self, PyObject *argument)
     if (joined == NULL)
         return NULL;
     joined->idle = 1;
+    joined->commit = NULL;
+    joined->connection = NULL;
     joined->served = NULL;
     joined->number = Py_NewRef(argument);
     joined->joined = Py_NewRef(self->joined);

@@ -36,23 +36,26 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
-        "has_epochs", "mode", "folder_mode", "head_bytes", "target_bytes", "plain",
+        "has_epochs", "sync_threads", "mode", "folder_mode", "head_bytes",
+        "target_bytes", "plain",
         "sending", "report", "remainder", "row", "words", "bucket_of_exponent",
         "least_exponent", "make_template", "make_parts", "prune", "clock",
         NULL,
     };
-    int root, lock, exchanges, finds_unwritten, has_epochs, mode, folder_mode;
+    int root, lock, exchanges, finds_unwritten, has_epochs, sync_threads;
+    int mode, folder_mode;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes, least_exponent;
     PyObject *kept, *plain, *report, *rest, *row, *buckets, *make_template, *make_parts;
     PyObject *prune, *clock;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiinnS(nii)OOO(nnnnnnn)O!iOOOO:FastPath", names,
+            args, keywords, "iippnOpiiinnS(nii)OOO(nnnnnnn)O!iOOOO:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
-            &mode, &folder_mode, &head_bytes, &target_bytes, &plain, &file_bytes,
-            &low_round_trip_microseconds, &low_round_trip_buffer_bytes, &report, &rest,
-            &row, &accepted, &begun, &done, &bytes_in, &bytes_out, &serving, &latency, &PyTuple_Type,
+            &sync_threads, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
+            &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
+            &report, &rest, &row, &accepted, &begun, &done, &bytes_in, &bytes_out,
+            &serving, &latency, &PyTuple_Type,
             &buckets, &least_exponent, &make_template, &make_parts, &prune,
             &clock))
         return NULL;
@@ -146,6 +149,11 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
+    if (sync_threads >= 0
+        && (self->syncs = new_syncs((unsigned int)sync_threads)) == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
     return (PyObject *)self;
 }
 
@@ -195,6 +203,9 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->kept);
     Py_CLEAR(self->nothing);
     drop_rest(self);
+    end_commits(self);
+    if (self->syncs != NULL)
+        free_syncs(self->syncs);
     close_folders(self);
     PyMem_Free(self->buffer);
     if (self->row.obj != NULL)
@@ -244,7 +255,10 @@ FastPath_upload_to(FastPath *self, PyObject *argument)
     if (folder == -1 && PyErr_Occurred())
         return NULL;
     struct stat status;
+    int is_closed = folder < 0 && self->uploads >= 0;
     self->uploads = (int)folder;
+    if (is_closed)
+        end_commits(self);
     if (self->uploads < 0) {
         close_folders(self);
         forget_recent(self);
@@ -275,6 +289,13 @@ static PyMethodDef FastPath_methods[] = {
     {"join", (PyCFunction)FastPath_join, METH_O, join_doc},
     {"take_unsent", (PyCFunction)FastPath_take_unsent, METH_NOARGS, take_unsent_doc},
     {"take_remainder", (PyCFunction)FastPath_take_remainder, METH_NOARGS, take_remainder_doc},
+    {"sync_event", (PyCFunction)FastPath_sync_event, METH_NOARGS, sync_event_doc},
+    {"take_commit", (PyCFunction)FastPath_take_commit, METH_O, take_commit_doc},
+    {"publish_synced", (PyCFunction)FastPath_publish_synced, METH_NOARGS,
+     publish_synced_doc},
+    {"reply_all", (PyCFunction)FastPath_reply_all, METH_O, reply_all_doc},
+    {"reply_to", (PyCFunction)(void (*)(void))FastPath_reply_to, METH_FASTCALL,
+     reply_to_doc},
     {"report", (PyCFunction)FastPath_report, METH_NOARGS, report_doc},
     {"upload_to", (PyCFunction)FastPath_upload_to, METH_O, upload_to_doc},
     {"lock_renewed", (PyCFunction)FastPath_lock_renewed, METH_NOARGS,
@@ -309,6 +330,10 @@ static PyMethodDef functions[] = {
     {"offset_of", offset_of, METH_O, "offset_of(key)\n\nSee kvd.store.locks."},
     {"open_folder", open_folder, METH_VARARGS,
      "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},
+    {"sync", sync_descriptor, METH_O, "sync(descriptor)\n\nSee kvd.store.sync."},
+    {"sync_folders", sync_folders, METH_VARARGS,
+     "sync_folders(root, path, first) -> (depth, errno) | None\n\n"
+     "See FolderSync of kvd.store.sync."},
     {"magic_of", magic_of, METH_O, "magic_of(folder)\n\nSee kvd.store.exchange."},
     {"entity_tags", entity_tags, METH_O,
      "entity_tags(value) -> (strong, weak) | None\n\nThe tags of a list."},
@@ -348,6 +373,7 @@ PyInit__fast_path(void)
     PyTypeObject *type = NULL;
     if ((HeadTemplateType = add_type(self, &HeadTemplate_spec)) == NULL
         || (RecentValueType = add_type(self, &RecentValue_spec)) == NULL
+        || (CommitType = add_type(self, &Commit_spec)) == NULL
         || (JoinedType = add_type(self, &Joined_spec)) == NULL
         || (type = add_type(self, &FastPath_spec)) == NULL
         || PyModule_AddIntMacro(self, NOTHING) < 0
@@ -356,6 +382,7 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, QUEUED) < 0
         || PyModule_AddIntMacro(self, LINGERS) < 0
         || PyModule_AddIntMacro(self, REMAINS) < 0
+        || PyModule_AddIntMacro(self, COMMITS) < 0
         || PyModule_AddIntMacro(self, LOST) < 0
         || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0)
         Py_CLEAR(self);

@@ -62,6 +62,23 @@ is_settled(int socket)
                       && domain == AF_UNIX);
 }
 
+/* What `serve` returns of a request that was served, and what it reports. */
+PyObject *
+outcome_of(FastPath *self, int socket, const Request *request)
+{
+    self->method_bytes = request->line_bytes - 2;
+    self->target_bytes = request->key_bytes + 1;
+    self->head_bytes = request->head_bytes;
+    if (self->rest_file >= 0)
+        return PyLong_FromLong(SERVED | REMAINS);
+    int outcome = SERVED;
+    if (!request->template->keep)
+        outcome |= is_settled(socket) ? CLOSES : CLOSES | LINGERS;
+    if (self->unsent != NULL)
+        outcome |= QUEUED;
+    return PyLong_FromLong(outcome);
+}
+
 /* Returns as `serve` does; None if the request is left to Python. */
 static PyObject *
 serve_known(FastPath *self, int socket, const Request *request)
@@ -82,17 +99,8 @@ serve_known(FastPath *self, int socket, const Request *request)
         return NULL;
     if (!served)
         Py_RETURN_NONE;
-    self->method_bytes = request->line_bytes - 2;
-    self->target_bytes = request->key_bytes + 1;
-    self->head_bytes = request->head_bytes;
-    if (self->rest_file >= 0)
-        return PyLong_FromLong(SERVED | REMAINS);
-    int outcome = SERVED;
-    if (!template->keep)
-        outcome |= is_settled(socket) ? CLOSES : CLOSES | LINGERS;
-    if (self->unsent != NULL)
-        outcome |= QUEUED;
-    return PyLong_FromLong(outcome);
+    return self->commit != NULL ? PyLong_FromLong(COMMITS)
+        : outcome_of(self, socket, request);
 }
 
 /* Make sure that no other thread enters while the global lock is released. */
@@ -106,6 +114,7 @@ enter(FastPath *self)
     self->busy = 1;
     /* From a connection that was dropped; it must not reach another one. */
     drop_rest(self);
+    drop_commit(self);
     return 0;
 }
 

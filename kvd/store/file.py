@@ -54,9 +54,9 @@ from kvd.store.folders import prune, split
 from kvd.store.hidden import open_hidden, renew_hidden
 from kvd.store.listing import FileListing
 from kvd.store.locks import KeyLocks, LockFile
-from kvd.store.sync import Syncs
+from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.tree import Tree
-from kvd.store.upload import FileUpload, UploadContext
+from kvd.store.upload import FileUpload, SyncedFile, UploadContext
 from kvd.store.uploads import Kept, Left, UploadFolder, sweep
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway, resolved
@@ -90,6 +90,14 @@ class FastPathState:
     """The same of a folder that is made."""
     prune: Callable[[Key], None]
     """Removes the folders of a key, as far as they are empty and made by kvd."""
+    syncs: Syncs | None
+    """None at durability ``process``."""
+    sync_threads: int
+    """How many files may be synced at once."""
+    underway: Underway
+    """What has to end before the store can be closed."""
+    adopt: Callable[[SyncedFile], IUpload]
+    """Takes on an upload at durability ``disk`` that is still to be published."""
 
 
 @implementer(IStore)
@@ -160,17 +168,6 @@ class FileStore:
         else:
             for each in left:
                 each.release()
-        self.fast_path_state = FastPathState(
-            self._root,
-            lock,
-            tree.exchanges,
-            tree.kept,
-            tree.epochs is not None,
-            uploads,
-            modes.file,
-            modes.folder,
-            lambda key: prune(self._root, split(key)[0]),
-        )
         self._syncs = None
         if durability == "disk":
             self._syncs = Syncs(self._root, syncing or off_reactor)
@@ -183,6 +180,25 @@ class FileStore:
             self._syncs,
             self._full,
         )
+        self.fast_path_state = FastPathState(
+            self._root,
+            lock,
+            tree.exchanges,
+            tree.kept,
+            tree.epochs is not None,
+            uploads,
+            modes.file,
+            modes.folder,
+            lambda key: prune(self._root, split(key)[0]),
+            self._syncs,
+            threads_of(syncing),
+            self._underway,
+            self._adopt,
+        )
+
+    def _adopt(self, file: SyncedFile) -> FileUpload:
+        info = file.info
+        return FileUpload(info.key, info.size, info.metadata, self._shared, synced=file)
 
     def begin(
         self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
@@ -328,6 +344,14 @@ class FileStore:
     ) -> None:
         await resolved(answer)
         await syncs.folders(split(key)[0])
+
+
+def threads_of(syncing: OffReactor | None) -> int:
+    """
+    How many files are synced at once beside what `OffReactor` runs: none, if the store
+    has no threads for syncs.
+    """
+    return 0 if syncing is None else MAX_THREADS
 
 
 def open_root(path: str | int) -> int:

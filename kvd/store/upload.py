@@ -63,6 +63,18 @@ class UploadContext:
     """Called when there was no room."""
 
 
+@dataclass(frozen=True, slots=True)
+class SyncedFile:
+    """
+    A file in the upload folder that is complete, sealed and synced.
+    """
+
+    info: ValueInfo
+    """What it was sealed with."""
+    descriptor: int
+    name: bytes
+
+
 @implementer(IUpload)
 class FileUpload:
     """
@@ -76,6 +88,7 @@ class FileUpload:
         metadata: Metadata,
         shared: UploadContext,
         parent: int | None = None,
+        synced: SyncedFile | None = None,
     ) -> None:
         """
         Args:
@@ -85,6 +98,8 @@ class FileUpload:
             shared: What all uploads of the store share.
             parent: The folder in which the value will be, or the last one on its path
                 that exists.
+            synced: The file, if all but its publication is done already, at durability
+                ``disk``. It belongs to the upload from now on.
 
         Raises:
             OSError: The file cannot be created.
@@ -96,11 +111,17 @@ class FileUpload:
         self._metadata_lines = attribute.encode_metadata(metadata)
         self._shared = shared
         self._committing = False
-        self._etag = attribute.new_etag()
-        self._size = 0
-        self._sealed: ValueInfo | None = None
         self._epoch = 0
-        self._descriptor, self._name = shared.uploads.create(parent)
+        self._sealed: ValueInfo | None = None
+        if synced is None:
+            self._etag = attribute.new_etag()
+            self._size = 0
+            self._descriptor, self._name = shared.uploads.create(parent)
+        else:
+            self._etag = synced.info.etag
+            self._size = synced.info.size
+            self._sealed = synced.info
+            self._descriptor, self._name = synced.descriptor, synced.name
 
     def write(self, chunk: bytes) -> None:
         try:
@@ -139,9 +160,11 @@ class FileUpload:
 
     async def _commit_to_disk(self, conditions: Conditions, syncs: Syncs) -> Published:
         try:
-            self._measure()
-            synced = self._seal(None, 0)
-            await syncs.file(self._descriptor)
+            synced = self._sealed
+            if synced is None:
+                self._measure()
+                synced = self._seal(None, 0)
+                await syncs.file(self._descriptor)
             published = await resolved(self._publish(conditions))
             if published.info is not synced:
                 await syncs.file(self._descriptor)

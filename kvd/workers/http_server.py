@@ -194,6 +194,8 @@ class HttpServer:
         )
         if settings.fast_path:
             self._process.fast_path = fast_path_to(self._process)
+        if self._process.commits is not None:
+            self._reactor.addReader(self._process.commits)
         self._checking.start(check_interval(settings.limits), now=False)
 
     def serve_idle(self) -> Callable[[int], bool]:
@@ -373,6 +375,8 @@ class HttpServer:
             try:
                 await closed
             finally:
+                if self._process.commits is not None:
+                    self._reactor.removeReader(self._process.commits)
                 # All of these writes have begun, and they never fail.
                 for one in written:
                     await one

@@ -92,9 +92,19 @@ class PutHandler(RequestHandler):
         assert self._upload is not None
         # A commit that fails has discarded the upload itself.
         upload, self._upload = self._upload, None
-        self.when(upload.commit(self._operation.conditions), self._published)
+        self.when(upload.commit(self._operation.conditions), self.published)
 
-    def _published(self, published: Published) -> None:
+    def resume(self, upload: IUpload) -> None:
+        """
+        Go on with an upload that the fast path has begun and that is complete.
+        """
+        self._upload = upload
+        self.end()
+
+    def published(self, published: Published) -> None:
+        """
+        Reply that the value is stored.
+        """
         status, fields = published_reply(published, self._context.store.durability)
         self.reply(status, fields)
 

@@ -219,6 +219,18 @@ class Worker:
         """
         return os.path.join(self.root, name)
 
+    def replies(self) -> list[bytes]:
+        """
+        What each client has received so far, as in an outcome.
+        """
+        return [_without_moments(reply) for reply in self._replies]
+
+    def values(self) -> dict[str, bytes]:
+        """
+        What is stored.
+        """
+        return {name: body for name, (body, _) in self._stored().items()}
+
     def end(self) -> Outcome:
         """
         Drain, and say what was.
@@ -240,7 +252,7 @@ class Worker:
         words = self._row.words.tolist()
         _, begun, done, bytes_in, bytes_out, _, latency = WORDS_OF_REQUESTS
         return Outcome(
-            [_without_moments(reply) for reply in self._replies],
+            self.replies(),
             ended,
             self._files(),
             [_without_times(line) for line in self._lines("log")],
@@ -268,6 +280,11 @@ class Worker:
         return path.read_text().splitlines() if path.exists() else []
 
     def _files(self) -> dict[str, tuple[bytes, bytes]]:
+        hidden = os.listdir(os.path.join(self.root, ".kvd"))
+        assert ["lock"] == hidden, hidden
+        return self._stored()
+
+    def _stored(self) -> dict[str, tuple[bytes, bytes]]:
         files: dict[str, tuple[bytes, bytes]] = {}
         for folder, folders, names in os.walk(self.root):
             for name in (*folders, *names):
@@ -279,8 +296,6 @@ class Worker:
                     body = Path(path).read_bytes()
                 said = _without_id(attribute_of(path) or b"")
                 files[os.path.relpath(path, self.root)] = body, said
-        hidden = os.listdir(os.path.join(self.root, ".kvd"))
-        assert ["lock"] == hidden, hidden
         return files
 
 

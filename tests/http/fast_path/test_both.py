@@ -364,7 +364,7 @@ def test_both_ways_come_to_the_same() -> None:
     @exploring(EXAMPLES)
     @given(
         st.lists(STEPS, min_size=5, max_size=30),
-        st.sampled_from(["process", "process", "process", "disk"]),
+        st.sampled_from(["process", "process", "disk"]),
         st.booleans(),
         st.booleans(),
     )

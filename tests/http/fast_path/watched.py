@@ -5,9 +5,12 @@ A fast path that counts what it does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from kvd.http.fast_path import (
+    COMMITS,
     SERVED,
+    Commit,
     FastPath,
     Joined,
     Remainder,
@@ -43,7 +46,7 @@ class WatchedFastPath:
         if isinstance(outcome, bytes):
             self.left += bool(outcome)
         elif isinstance(outcome, int):
-            self.served += outcome & SERVED
+            self.served += bool(outcome & (SERVED | COMMITS))
 
     def join(self, socket: int) -> Joined:
         """
@@ -90,6 +93,36 @@ class WatchedFastPath:
         See `FastPath`.
         """
         return self._fast_path.take_remainder()
+
+    def sync_event(self) -> int:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.sync_event()
+
+    def take_commit(self, connection: Any) -> Commit:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.take_commit(connection)
+
+    def reply_all(self, commits: list[Commit]) -> list[Commit]:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.reply_all(commits)
+
+    def publish_synced(self) -> tuple[dict[bytes, list[Commit]], list[Commit]]:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.publish_synced()
+
+    def reply_to(self, commit: Commit, socket: int) -> int:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.reply_to(commit, socket)
 
     def report(self) -> Report:
         """
