@@ -102,7 +102,7 @@ def answer(status: int, body: bytes = b"", **fields: str | bytes) -> Answer:
 
 def problem(status: int, sentence: str, **fields: str) -> Answer:
     """
-    A refusal as kvd spells it.
+    A refusal as kvd writes it.
     """
     body = json.dumps({"status": status, "detail": sentence}).encode()
     return answer(status, body, Content_Type="application/problem+json", **fields)

@@ -135,7 +135,7 @@ class SwitchTests(DispatchingCase):
 
     def test_workers_that_accept_leave_off_when_the_supervisor_begins(self) -> None:
         """
-        From then on connections are dealt, wherever the kernel puts them.
+        From then on connections are dispatched, wherever the kernel puts them.
         """
         self.received()
         self.connect()

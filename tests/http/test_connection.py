@@ -505,7 +505,7 @@ class PutTests(ConnectionCase):
 
     def test_a_fault_in_the_store_is_500_with_a_traceback_in_the_log(self) -> None:
         """
-        The client learns nothing of our insides.
+        The client learns nothing of what kvd is made of.
         """
         self.store.fail_writes = ZeroDivisionError("inside")
         reply = self.ask(
@@ -1734,7 +1734,7 @@ class SomewhereClassicTests(ConnectionCase):
 
     def test_each_path_has_its_dialect(self) -> None:
         """
-        However it is spelled, and the value is there: the prefix is a part of the key,
+        However it is written, and the value is there: the prefix is a part of the key,
         but none of the segments that the dialect counts.
         """
         table = [

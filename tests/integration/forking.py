@@ -105,6 +105,9 @@ def keep_spare() -> None:
     """
     if not {"--procs=0", "0"}.isdisjoint(sys.argv):
         return
+    if sys.argv[1:4] != ["-n", "--pidfile=", "kvd"]:
+        # twistd may become another user, and this child would not.
+        return
     from kvd.daemon import supervisor
     from kvd.workers.process import ForkServerProcess
 

@@ -471,11 +471,11 @@ class AdoptTests(ChangesCase):
         """
         It comes and goes.
         """
-        dealt = replace(SETTINGS, policy="roundrobin")
-        looked_on = replace(dealt, shadow="leastbusy")
+        handed_over = replace(SETTINGS, policy="roundrobin")
+        looked_on = replace(handed_over, shadow="leastbusy")
         assert [""] == self.begin(lambda: self.changes.adopt(looked_on))
         assert "leastbusy" == self.shadow()
-        assert [""] == self.begin(lambda: self.changes.adopt(dealt))
+        assert [""] == self.begin(lambda: self.changes.adopt(handed_over))
         assert self.shadow() is None
         assert [] == self.loaded
 

@@ -29,7 +29,7 @@ class LeftTests(FastPathCase):
     def setUp(self) -> None:
         super().setUp()
         self.keep("k", b"value")
-        # So that no folder is missing for what is spelled otherwise.
+        # So that no folder is missing for what is written in another way.
         self.publish(self.store, Key(b"a/first"), b"v")
 
     def test_other_methods(self) -> None:

@@ -137,7 +137,7 @@ DATES = [
     (b"Sun, 06 Nov 1994 08:49:37 UTC", None),
     (b"Sun Nov  6 08:49:37 1994 GMT", None),
     (b"Sunday, 06-Nov-94 08:49:37 PST", None),
-    # Nor another spelling.
+    # Nor another format.
     (b"06 Nov 1994 08:49:37 GMT", None),
     (b"Sun, 6 Nov 1994 08:49:37 GMT", None),
     (b"Sun, 06 Nov 94 08:49:37 GMT", None),
