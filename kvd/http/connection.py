@@ -20,6 +20,7 @@ from zope.interface import implementer
 from kvd.errors import BodyTimeout, HeadTimeout, OutOfResources, PeerError
 from kvd.http.fast_path import (
     CLOSES,
+    LEAVES_UPLOAD,
     NOTHING,
     QUEUED,
     REMAINS,
@@ -58,8 +59,9 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         context.opened(self)
         if context.fast_path is not None:
             self.transport.read_by(self._read_fast)
-            if not context.wants_reports:
-                self._joined = context.fast_path.join(self.transport.fileno())
+            self._joined = context.fast_path.join(
+                self.transport.fileno(), context.wants_reports
+            )
 
     def dataReceived(self, data: bytes) -> None:
         count = len(data)
@@ -94,6 +96,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         """
         The transport is about to end, because the reactor cannot watch it.
         """
+        self.take_upload()
         if self._handler is not None and self._state in RECEIVING:
             self._refuse(
                 OutOfResources(
@@ -103,6 +106,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         context, transport = self.context, self.transport
+        self.take_upload()
         self._enter(State.CLOSED)
         joined, self._joined = self._joined, None
         if joined is not None:
@@ -171,8 +175,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         handler = self._handler
         if handler is None:
             assert isinstance(event, Request)
-            self._requests += 1
-            self._enter(State.BODY)
+            self._begin_request()
             handler = self._handler = handler_for(self, event)
         try:
             if event is END_OF_REQUEST:
@@ -185,12 +188,18 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         except Exception as error:
             handler.fail(error)
 
+    def _begin_request(self) -> None:
+        self._requests += 1
+        self._enter(State.BODY)
+        self.context.row.began()
+
     def _refuse(self, error: PeerError | OutOfResources) -> None:
         """
         Refuse bytes after which nothing can be trusted, and close.
         """
         handler = self._handler
         if handler is None:
+            self.context.row.began()
             handler = self._handler = RequestHandler(self, unread_request(error))
         handler.keep = False
         handler.fail(error)
@@ -217,6 +226,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         """
         Called a few times a second: end what has waited too long.
         """
+        self.take_upload()
         if self._mover is not None:
             self._mover.check()
         if not self._is_over(now):
@@ -278,10 +288,13 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             return None
         if outcome == NOTHING:
             return None
-        self._requests += 1
+        if outcome == LEAVES_UPLOAD:
+            self.take_upload()
+            return None
         if outcome & REMAINS:
             self._go_on(fast_path.take_remainder())
             return None
+        self._requests += 1
         context = self.context
         if context.wants_reports:
             report = fast_path.report()
@@ -309,10 +322,33 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self._received += count
         self.context.row.received(count)
         self.transport.bytes_sent += rest.sent_bytes
-        self._enter(State.BODY)
+        self._begin_request()
         request = self.context.heads.parse(rest.request)
         self._handler = handler = handler_for(self, request)
         handler.go_on(rest)
+
+    def take_upload(self) -> None:
+        """
+        See `ConnectionLifecycle`.
+
+        A client that needs no longer than from one `check_time` to the next for a body
+        costs little that way; all others are served as without the fast path, and time
+        out as they do.
+        """
+        upload = None if self._joined is None else self._joined.take_upload()
+        if upload is None:
+            return
+        self._received += len(upload.request) + upload.received
+        self._requests += 1
+        self._enter(State.BODY)
+        request = self.context.heads.parse(upload.request)
+        self.reader.resume(request, upload.received)
+        self._handler = handler = handler_for(self, request)
+        handler.resume(upload)
+        if upload.unwritten:
+            self.dataReceived(upload.unwritten)
+        else:
+            self.advance()
 
     # -- bodies that are moved ------------------------------------------------
 

@@ -89,6 +89,13 @@ class ConnectionLifecycle:
         """
         raise NotImplementedError
 
+    def take_upload(self) -> None:
+        """
+        Go on by itself with the upload that the fast path has begun on this connection,
+        if there is one.
+        """
+        raise NotImplementedError
+
     # -- what a request handler calls -----------------------------------------
 
     @property
@@ -161,6 +168,7 @@ class ConnectionLifecycle:
         Break off at once. After an incomplete reply this is how the client learns of
         it.
         """
+        self.take_upload()
         if self._state not in (State.BROKEN, State.CLOSED):
             self._enter(State.BROKEN)
             self.transport.abortConnection()
@@ -217,6 +225,7 @@ class ConnectionLifecycle:
         """
         if self._state in ENDING:
             return
+        self.take_upload()
         self._drain_seconds = seconds
         if self._state is State.IDLE:
             self._wait(State.IDLE)

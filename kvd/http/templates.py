@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from types import ModuleType
 from typing import Final, cast
@@ -18,7 +18,14 @@ from kvd.dispatch.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS
 from kvd.errors import KvdError, PreconditionFailed
 from kvd.http.context import ListenerContext
-from kvd.http.fast_path import MAX_BODY_BYTES, FastPath, Remainder, Report, native
+from kvd.http.fast_path import (
+    MAX_BODY_BYTES,
+    FastPath,
+    PartialUpload,
+    Remainder,
+    Report,
+    native,
+)
 from kvd.http.reply_fields import (
     Fields,
     fields_of,
@@ -287,6 +294,7 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         sending=(FILE_BYTES, LOW_ROUND_TRIP_MICROSECONDS, LOW_ROUND_TRIP_SEND_BUFFER),
         report=Report,
         remainder=Remainder,
+        partial=partial(PartialUpload, state.adopt),
         row=process.row.words,
         words=WORDS_OF_REQUESTS,
         bucket_of_exponent=BUCKET_OF_EXPONENT,

@@ -16,6 +16,9 @@ static void
 Joined_dealloc(Joined *self)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
+    /* Its file is swept with the folder of uploads. */
+    if (self->upload != NULL)
+        free_upload(self->upload);
     Py_XDECREF(self->served);
     Py_XDECREF(self->number);
     Py_XDECREF(self->joined);
@@ -42,6 +45,7 @@ Joined_leave(Joined *self, PyObject *Py_UNUSED(none))
 
 static PyMethodDef Joined_methods[] = {
     {"leave", (PyCFunction)Joined_leave, METH_NOARGS, leave_doc},
+    {"take_upload", (PyCFunction)Joined_take_upload, METH_NOARGS, take_upload_doc},
     {NULL},
 };
 
@@ -97,7 +101,13 @@ FastPath_serve(FastPath *self, PyObject *argument)
     if (socket < 0 || socket != self->left_socket) {
         /* Of a connection that nobody got to care for: never another's. */
         drop_left(self);
-        return serve_one(self, (int)socket);
+        Joined *joined = (Joined *)PyDict_GetItemWithError(self->joined, argument);
+        if (joined == NULL && PyErr_Occurred())
+            return NULL;
+        Py_XINCREF((PyObject *)joined);
+        PyObject *outcome = serve_one(self, (int)socket, joined);
+        Py_XDECREF((PyObject *)joined);
+        return outcome;
     }
     PyObject *left = self->left;
     self->left = NULL;
@@ -110,28 +120,33 @@ FastPath_serve(FastPath *self, PyObject *argument)
 }
 
 /*
- * Serve what came. Returns whether this had the outcome that was hoped for; any other,
- * an exception too, is left to the next `serve` of this socket.
+ * Serve what came on a connection; NULL if it has not joined. Returns the outcome, if it is
+ * one of two that were hoped for; else -1: any other, an exception too, is left to the next
+ * `serve` of this socket.
  */
-static int
-serve_or_leave(FastPath *self, int socket, long hoped)
+static long
+serve_or_leave(FastPath *self, int socket, Joined *joined, long hoped, long or_else)
 {
     drop_left(self);
-    PyObject *outcome = serve_one(self, socket);
-    if (outcome != NULL && PyLong_Check(outcome) && PyLong_AsLong(outcome) == hoped) {
-        Py_DECREF(outcome);
-        return 1;
+    PyObject *outcome = serve_one(self, socket, joined);
+    if (outcome != NULL && PyLong_Check(outcome)) {
+        long number = PyLong_AsLong(outcome);
+        if (number == hoped || number == or_else) {
+            Py_DECREF(outcome);
+            return number;
+        }
     }
     self->left_socket = socket;
     self->left = outcome;
     PyErr_Fetch(&self->left_type, &self->left_value, &self->left_traceback);
-    return 0;
+    return -1;
 }
 
 const char serve_idle_doc[] =
 "serve_idle(socket) -> bool\n"
 "\n"
-"Serve the request that came on a connection that has joined and is idle.\n"
+"Serve the request that came on a connection that has joined and is idle, or take what\n"
+"came of the body of one.\n"
 "\n"
 "Returns whether nothing is left to do. Else the next `serve` of this socket must\n"
 "follow, which reads nothing but returns what came of this.";
@@ -142,13 +157,14 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
     Joined *joined = (Joined *)PyDict_GetItemWithError(self->joined, argument);
     if (joined == NULL && PyErr_Occurred())
         return NULL;
-    if (joined == NULL || !joined->idle)
+    if (joined == NULL || !joined->idle || joined->reports)
         Py_RETURN_FALSE;
     Py_INCREF((PyObject *)joined);
     self->may_block = 0;
-    int is_done = serve_or_leave(self, (int)PyLong_AsLong(argument), SERVED);
+    long outcome = serve_or_leave(self, (int)PyLong_AsLong(argument), joined, SERVED,
+                                  NOTHING);
     self->may_block = 1;
-    if (is_done) {
+    if (outcome == SERVED) {
         PyObject *before = joined->served;
         joined->served = PyObject_CallNoArgs(self->clock);
         Py_XDECREF(before);
@@ -158,7 +174,7 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
         }
     }
     Py_DECREF((PyObject *)joined);
-    return PyBool_FromLong(is_done);
+    return PyBool_FromLong(outcome >= 0);
 }
 
 /*
@@ -170,9 +186,10 @@ serve_whole(FastPath *self, int socket, int shared)
 {
     /* One that another process has accepted may be a blocking one. */
     self->may_block = shared;
-    int is_done = serve_or_leave(self, socket, SERVED | CLOSES);
+    long outcome
+        = serve_or_leave(self, socket, NULL, SERVED | CLOSES, SERVED | CLOSES);
     self->may_block = 1;
-    if (!is_done)
+    if (outcome < 0)
         return 0;
     /* Before the client can see the end. */
     ((unsigned long long *)self->row.buf)[self->accepted] += 1;
@@ -255,28 +272,38 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
 }
 
 const char join_doc[] =
-"join(socket) -> Joined\n"
+"join(socket, reports) -> Joined\n"
 "\n"
-"From now on `serve_idle` knows the socket of a connection that stays, which does not\n"
-"block.";
+"A connection stays, whose socket does not block. If nobody hears of each of its requests,\n"
+"`serve_idle` serves them.";
 
 PyObject *
-FastPath_join(FastPath *self, PyObject *argument)
+FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    if (!PyLong_Check(argument)) {
-        PyErr_SetString(PyExc_TypeError, "a socket is a number");
+    if (count != 2 || !PyLong_Check(arguments[0]) || !PyBool_Check(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "join takes a socket and whether it reports");
         return NULL;
     }
+    PyObject *argument = arguments[0];
+    long socket = PyLong_AsLong(argument);
+    if (socket == -1 && PyErr_Occurred())
+        return NULL;
     Joined *joined = PyObject_New(Joined, JoinedType);
     if (joined == NULL)
         return NULL;
     joined->idle = 1;
+    joined->reports = arguments[1] == Py_True;
+    joined->upload = NULL;
     joined->served = NULL;
     joined->number = Py_NewRef(argument);
     joined->joined = Py_NewRef(self->joined);
     if (PyDict_SetItem(self->joined, argument, (PyObject *)joined) < 0) {
         Py_DECREF((PyObject *)joined);
         return NULL;
+    }
+    if (self->new_upload != NULL && self->new_upload_socket == socket) {
+        joined->upload = self->new_upload;
+        self->new_upload = NULL;
     }
     return (PyObject *)joined;
 }

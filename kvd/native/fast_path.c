@@ -11,8 +11,9 @@
  * error handling here is cleaning up.
  *
  * This file has the Python type and the module; connections.c and serve.c take
- * what arrives, get.c and put.c serve a request; value.c opens a value, file.c sends it, and
- * recent.c keeps small ones in memory. fast_path.h says what each file offers.
+ * what arrives, get.c and put.c serve a request, upload.c one that comes in pieces; value.c
+ * opens a value, file.c sends it, and recent.c keeps small ones in memory. fast_path.h says
+ * what each file offers.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
  */
@@ -37,22 +38,22 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
         "has_epochs", "mode", "folder_mode", "head_bytes", "target_bytes", "plain",
-        "sending", "report", "remainder", "row", "words", "bucket_of_exponent",
+        "sending", "report", "remainder", "partial", "row", "words", "bucket_of_exponent",
         "least_exponent", "make_template", "make_parts", "prune", "clock",
         NULL,
     };
     int root, lock, exchanges, finds_unwritten, has_epochs, mode, folder_mode;
     int near_microseconds, near_buffer_bytes, least_exponent;
-    PyObject *kept, *plain, *report, *rest, *row, *buckets, *make_template, *make_parts;
-    PyObject *prune, *clock;
+    PyObject *kept, *plain, *report, *rest, *partial, *row, *buckets, *make_template;
+    PyObject *make_parts, *prune, *clock;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiinnS(nii)OOO(nnnnnnn)O!iOOOO:FastPath", names,
+            args, keywords, "iippnOpiinnS(nii)OOOO(nnnnnnn)O!iOOOO:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &mode, &folder_mode, &head_bytes, &target_bytes, &plain, &file_bytes,
-            &near_microseconds, &near_buffer_bytes, &report, &rest, &row, &accepted,
-            &begun, &done, &bytes_in, &bytes_out, &serving, &latency, &PyTuple_Type,
+            &near_microseconds, &near_buffer_bytes, &report, &rest, &partial, &row,
+            &accepted, &begun, &done, &bytes_in, &bytes_out, &serving, &latency, &PyTuple_Type,
             &buckets, &least_exponent, &make_template, &make_parts, &prune,
             &clock))
         return NULL;
@@ -121,6 +122,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->least_exponent = least_exponent;
     self->report = Py_NewRef(report);
     self->rest = Py_NewRef(rest);
+    self->partial = Py_NewRef(partial);
     self->make_template = Py_NewRef(make_template);
     self->make_parts = Py_NewRef(make_parts);
     self->prune = Py_NewRef(prune);
@@ -157,6 +159,7 @@ FastPath_traverse(FastPath *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE((PyObject *)self));
     Py_VISIT(self->report);
     Py_VISIT(self->rest);
+    Py_VISIT(self->partial);
     Py_VISIT(self->make_template);
     Py_VISIT(self->make_parts);
     Py_VISIT(self->prune);
@@ -169,6 +172,7 @@ FastPath_clear(FastPath *self)
 {
     Py_CLEAR(self->report);
     Py_CLEAR(self->rest);
+    Py_CLEAR(self->partial);
     Py_CLEAR(self->make_template);
     Py_CLEAR(self->make_parts);
     Py_CLEAR(self->prune);
@@ -181,6 +185,7 @@ FastPath_dealloc(FastPath *self)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     PyObject_GC_UnTrack(self);
+    drop_new_upload(self);
     FastPath_clear(self);
     drop_left(self);
     if (self->joined != NULL)
@@ -273,7 +278,7 @@ static PyMethodDef FastPath_methods[] = {
     {"serve_idle", (PyCFunction)FastPath_serve_idle, METH_O, serve_idle_doc},
     {"serve_new", (PyCFunction)FastPath_serve_new, METH_O, serve_new_doc},
     {"accept", (PyCFunction)(void (*)(void))FastPath_accept, METH_FASTCALL, accept_doc},
-    {"join", (PyCFunction)FastPath_join, METH_O, join_doc},
+    {"join", (PyCFunction)(void (*)(void))FastPath_join, METH_FASTCALL, join_doc},
     {"take_unsent", (PyCFunction)FastPath_take_unsent, METH_NOARGS, take_unsent_doc},
     {"take_remainder", (PyCFunction)FastPath_take_remainder, METH_NOARGS, take_remainder_doc},
     {"report", (PyCFunction)FastPath_report, METH_NOARGS, report_doc},
@@ -356,6 +361,7 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, QUEUED) < 0
         || PyModule_AddIntMacro(self, LINGERS) < 0
         || PyModule_AddIntMacro(self, REMAINS) < 0
+        || PyModule_AddIntMacro(self, LEAVES_UPLOAD) < 0
         || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0)
         Py_CLEAR(self);
     Py_XDECREF((PyObject *)type);

@@ -32,9 +32,13 @@
 #define DATE_BYTES 29
 #define DAY_BYTES 17                /* of these, up to the time */
 #define LIST_BYTES 256              /* of a default access control list */
+#define UPLOAD_NAME_BYTES 256       /* with the zero at its end */
 
 /* What `serve` returns beside bytes. */
-enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16 };
+enum {
+    NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16,
+    LEAVES_UPLOAD = 32,
+};
 
 /* What `publish` returns; below 0: nothing was done. */
 enum { CREATED = 0, REPLACED = 1, KEPT = 2 };
@@ -83,7 +87,7 @@ typedef struct {
 /* A request whose head is known. */
 typedef struct {
     HeadTemplate *template;
-    const Varying *varying;
+    const Varying *varying;     /* NULL, if its body came later than its head */
     char *bytes;                /* from its first byte on */
     Py_ssize_t line_bytes;      /* up to its key */
     Py_ssize_t key_bytes, head_bytes, size;
@@ -92,14 +96,27 @@ typedef struct {
 
 /* A value that is written and published. */
 typedef struct {
-    const char *name;           /* in the folder of uploads */
-    const char *key, *body;
+    char name[UPLOAD_NAME_BYTES];   /* in the folder of uploads */
+    const char *key;
     Py_ssize_t length;
     PyObject *lines;            /* of its metadata */
-    const char *id;
+    char id[ID_TEXT];
     long long offset;           /* of its key's lock */
     int keeps;                  /* whether what it replaces is kept, under its name */
 } Upload;
+
+/* A PUT whose head has come, and not all of its body: what has come is in its file. */
+typedef struct {
+    Request request;            /* has the bytes of its head alone */
+    PyObject *key;
+    Upload upload;
+    int file;
+    int may_keep;               /* whether its name is fit for what it replaces */
+    Py_ssize_t received;        /* of the body */
+    PyObject *unwritten;        /* what the file did not take; NULL: nothing */
+    PyObject *make;             /* what Python is given of it */
+    char head[];
+} PartialUpload;
 
 /* A value whose file is open. */
 typedef struct {
@@ -141,6 +158,8 @@ typedef struct RecentValues RecentValues;
 typedef struct {
     PyObject_HEAD
     char idle;                  /* whether the next bytes are the fast path's to read */
+    char reports;               /* whether somebody hears of each of its requests */
+    PartialUpload *upload;      /* that the next bytes belong to; NULL: none */
     PyObject *served;           /* when it last served one alone; NULL: never */
     PyObject *number;           /* of its socket */
     PyObject *joined;           /* all of the process, by their numbers */
@@ -185,7 +204,7 @@ typedef struct {
     PyObject *bucket_of_exponent;
     int least_exponent;
     /* What Python is asked, and what it has answered. */
-    PyObject *report, *rest, *make_template, *make_parts, *prune, *clock;
+    PyObject *report, *rest, *partial, *make_template, *make_parts, *prune, *clock;
     PyObject *templates, *older_templates;      /* by shape; see template.c */
     PyObject *parts;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
@@ -196,6 +215,9 @@ typedef struct {
     int left_socket;
     PyObject *left;             /* NULL: the exception */
     PyObject *left_type, *left_value, *left_traceback;
+    /* Of a new connection, which has not joined yet; NULL: none. */
+    PartialUpload *new_upload;
+    int new_upload_socket;
     /* Of the last request, for the log. */
     PyObject *unsent;           /* NULL: nothing */
     int rest_file;              /* what of it is to be sent; below 0: nothing */
@@ -256,10 +278,12 @@ PyObject *FastPath_serve_idle(FastPath *self, PyObject *argument);
 PyObject *FastPath_serve_new(FastPath *self, PyObject *argument);
 PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
                           Py_ssize_t count);
-PyObject *FastPath_join(FastPath *self, PyObject *argument);
+PyObject *FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count);
 
 /* serve.c */
-PyObject *serve_one(FastPath *self, int socket);
+PyObject *serve_one(FastPath *self, int socket, Joined *joined);
+Py_ssize_t read_more(int socket, char *bytes, Py_ssize_t received, Py_ssize_t size);
+PyObject *outcome_of(FastPath *self, int socket, const Request *request);
 
 /* fields.c */
 enum { MATCHES_STRONGLY = 1, MATCHES_WEAKLY = 2 };
@@ -319,6 +343,18 @@ void forget_recent(FastPath *self);
 
 /* put.c */
 int serve_put(FastPath *self, int socket, const Request *request, PyObject *key);
+int prepare_upload(FastPath *self, const Request *request, PyObject *key, Upload *upload);
+int finish_put(FastPath *self, int socket, PartialUpload *partial);
+
+/* upload.c */
+extern const char take_upload_doc[];
+PyObject *Joined_take_upload(Joined *self, PyObject *none);
+int begin_upload(FastPath *self, int socket, const Request *request, PyObject *key,
+                 Joined *joined);
+PyObject *receive_body(FastPath *self, int socket, PartialUpload **place, char *bytes,
+                       Py_ssize_t received);
+void free_upload(PartialUpload *partial);
+void drop_new_upload(FastPath *self);
 
 /* attribute.c */
 ssize_t get_attribute(int file, char *text, size_t size);
@@ -345,12 +381,19 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 
 /* publish.c */
 int find_lock(FastPath *self);
-int publish(FastPath *self, const Upload *upload, int *is_made);
+int create_file(FastPath *self, const Upload *upload);
+Py_ssize_t write_all(int file, const char *body, Py_ssize_t length);
+int publish_file(FastPath *self, const Upload *upload, int file, int *is_made);
+int publish(FastPath *self, const Upload *upload, const char *body, int *is_made);
 
 /* reply.c */
 void write_date(FastPath *self, char *text, time_t second);
 char *write_digits(char *end, unsigned long long number);
 const char *http_date(FastPath *self);
+void count_begun(FastPath *self);
+void count_received(FastPath *self, Py_ssize_t received);
+void count_done(FastPath *self);
+void count_sent(FastPath *self, Py_ssize_t sent);
 void count(FastPath *self, Py_ssize_t received, Py_ssize_t sent);
 Py_ssize_t send_reply(FastPath *self, int socket, char *head, size_t head_bytes,
                       char *body, size_t body_bytes);

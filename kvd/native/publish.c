@@ -145,6 +145,13 @@ place(const FastPath *self, const Upload *upload, int file, int folder,
     return REPLACED;
 }
 
+static const char *
+last_name(const char *key)
+{
+    const char *slash = strrchr(key, '/');
+    return slash == NULL ? key : slash + 1;
+}
+
 /*
  * Lock the key of a written file, and give it its name; make its folder before, if it
  * `is_missing`. Returns as `place`.
@@ -157,8 +164,7 @@ place_locked(const FastPath *self, const Upload *upload, int file, int folder,
         return -1;
     int result = -1;
     struct stat lock;
-    const char *name = strrchr(upload->key, '/');
-    name = name == NULL ? upload->key : name + 1;
+    const char *name = last_name(upload->key);
     if (is_found(self, &lock)) {
         if (is_missing) {
             char path[MAX_KEY_BYTES + 1];
@@ -177,18 +183,83 @@ place_locked(const FastPath *self, const Upload *upload, int file, int folder,
     return result;
 }
 
-/* Returns 0; -1 for an error, or where only a part was written. */
-static int
+/* Returns how much was written: less than all after an error. */
+Py_ssize_t
 write_all(int file, const char *body, Py_ssize_t length)
 {
-    while (length > 0) {
-        ssize_t count = write(file, body, (size_t)length);
+    Py_ssize_t written = 0;
+    while (written < length) {
+        ssize_t count = write(file, body + written, (size_t)(length - written));
         if (count <= 0)
-            return -1;
-        body += count;
-        length -= count;
+            break;
+        written += count;
     }
-    return 0;
+    return written;
+}
+
+/* Create the file of an upload, whose key's folder, or the last one on its path, is open.
+   Returns its descriptor; -1 if it cannot be created, or not as Python would. */
+static int
+create_beside(const FastPath *self, const Upload *upload, int folder,
+              const struct stat *status, unsigned long long *room)
+{
+    if (!has_room(self->root, upload->length, upload->keeps, room)
+        || !is_conferred_alike(&self->conferred, folder, status))
+        return -1;
+    return openat(self->uploads, upload->name,
+                  O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                  self->conferred.list_bytes ? 0666 : self->mode);
+}
+
+static int
+is_folder(int folder, const char *name)
+{
+    struct stat status;
+    return fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) == 0
+        && S_ISDIR(status.st_mode);
+}
+
+/*
+ * Create the file of an upload whose body is still to come, unless Python would refuse it
+ * before that (`begin_at_once` of kvd.store.file). Returns its descriptor; -1 if it was
+ * not created.
+ */
+int
+create_file(FastPath *self, const Upload *upload)
+{
+    int is_kept, is_missing, file = -1;
+    struct stat status;
+    unsigned long long room;
+    int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
+    if (folder < 0)
+        return -1;
+    if (is_missing || !is_folder(folder, last_name(upload->key)))
+        file = create_beside(self, upload, folder, &status, &room);
+    if (!is_kept)
+        close(folder);
+    return file;
+}
+
+/*
+ * Publish a value whose file is written. Returns as `place`; after -1 the file is as it
+ * was, and empty folders are left if `is_made`: they have to be pruned.
+ */
+int
+publish_file(FastPath *self, const Upload *upload, int file, int *is_made)
+{
+    int result = -1, is_kept, is_missing;
+    struct stat status;
+    unsigned long long room = 0;
+    *is_made = 0;
+    int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
+    if (folder < 0)
+        return -1;
+    /* Its own bytes have been written. */
+    if (!upload->keeps || has_room(self->root, 0, 1, &room))
+        result = place_locked(self, upload, file, folder, is_missing, room, is_made);
+    if (!is_kept)
+        close(folder);
+    return result;
 }
 
 /*
@@ -196,7 +267,7 @@ write_all(int file, const char *body, Py_ssize_t length)
  * empty folders if `is_made`: they have to be pruned.
  */
 int
-publish(FastPath *self, const Upload *upload, int *is_made)
+publish(FastPath *self, const Upload *upload, const char *body, int *is_made)
 {
     int result = -1, is_kept, is_missing;
     struct stat status;
@@ -205,19 +276,13 @@ publish(FastPath *self, const Upload *upload, int *is_made)
     int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
     if (folder < 0)
         return -1;
-    if (has_room(self->root, upload->length, upload->keeps, &room)
-        && is_conferred_alike(&self->conferred, folder, &status)) {
-        int file = openat(self->uploads, upload->name,
-                          O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                          self->conferred.list_bytes ? 0666 : self->mode);
-        if (file >= 0) {
-            if (write_all(file, upload->body, upload->length) == 0)
-                result = place_locked(self, upload, file, folder, is_missing, room,
-                                      is_made);
-            if (result < 0)
-                unlinkat(self->uploads, upload->name, 0);
-            close(file);
-        }
+    int file = create_beside(self, upload, folder, &status, &room);
+    if (file >= 0) {
+        if (write_all(file, body, upload->length) == upload->length)
+            result = place_locked(self, upload, file, folder, is_missing, room, is_made);
+        if (result < 0)
+            unlinkat(self->uploads, upload->name, 0);
+        close(file);
     }
     if (!is_kept)
         close(folder);

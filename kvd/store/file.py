@@ -90,6 +90,8 @@ class FastPathState:
     """The same of a folder that is made."""
     prune: Callable[[Key], None]
     """Removes the folders of a key, as far as they are empty and made by kvd."""
+    adopt: Callable[[Key, int, Metadata, int, bytes], FileUpload]
+    """See `FileStore.adopt`."""
 
 
 @implementer(IStore)
@@ -170,6 +172,7 @@ class FileStore:
             modes.file,
             modes.folder,
             lambda key: prune(self._root, split(key)[0]),
+            self.adopt,
         )
         self._syncs = None
         if durability == "disk":
@@ -239,6 +242,22 @@ class FileStore:
             if not os.fstat(self._root).st_nlink:
                 sentence += ", as the folder of the store was removed; restart kvd"
             raise fault_of(error, sentence) from error
+
+    def adopt(
+        self, key: Key, length: int, metadata: Metadata, descriptor: int, name: bytes
+    ) -> FileUpload:
+        """
+        Go on with an upload that `kvd.http.fast_path` has begun.
+
+        Args:
+            key: See `begin`.
+            length: See `begin`.
+            metadata: See `begin`.
+            descriptor: Of its file, at the end of what was written. The upload closes
+                it.
+            name: Of its file in the upload folder.
+        """
+        return FileUpload(key, length, metadata, self._shared, file=(descriptor, name))
 
     def open(self, key: Key) -> IValue:
         try:

@@ -76,6 +76,7 @@ class FileUpload:
         metadata: Metadata,
         shared: UploadContext,
         parent: int | None = None,
+        file: tuple[int, bytes] | None = None,
     ) -> None:
         """
         Args:
@@ -85,6 +86,8 @@ class FileUpload:
             shared: What all uploads of the store share.
             parent: The folder in which the value will be, or the last one on its path
                 that exists.
+            file: A file in the upload folder that holds the beginning of the value: its
+                descriptor and its name. None: a new one is created.
 
         Raises:
             OSError: The file cannot be created.
@@ -100,7 +103,7 @@ class FileUpload:
         self._size = 0
         self._sealed: ValueInfo | None = None
         self._epoch = 0
-        self._descriptor, self._name = shared.uploads.create(parent)
+        self._descriptor, self._name = file or shared.uploads.create(parent)
 
     def write(self, chunk: bytes) -> None:
         try:

@@ -74,6 +74,7 @@ def check_fast_path(fast_path: Any) -> None:
             sending=(9000, 0, 0),
             report=tuple_of,
             remainder=tuple_of,
+            partial=tuple_of,
             row=row,
             words=tuple(range(7)),
             bucket_of_exponent=(0,),

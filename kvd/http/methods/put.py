@@ -7,6 +7,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from kvd.errors import KeyAbsent, LengthRequired, ValueTooLarge
+from kvd.http.fast_path import PartialUpload
 from kvd.http.reply_fields import published_reply
 from kvd.http.request import RequestHandler
 from kvd.http.wire.digests import Verification
@@ -70,6 +71,19 @@ class PutHandler(RequestHandler):
     def _begun(self, upload: IUpload) -> None:
         self._upload = upload
         self.proceed()
+
+    def resume(self, upload: PartialUpload) -> None:
+        operation, length = self._operation, self._request.length
+        assert length is not None
+        self._began -= upload.seconds
+        self.received = upload.received
+        self._upload = upload.adopt(
+            operation.key,
+            length,
+            operation.metadata,
+            upload.descriptor,
+            upload.name,
+        )
 
     def chunk(self, data: bytes) -> None:
         if self._operation.empty:

@@ -431,6 +431,7 @@ class MistakeTests(ConnectionCase):
                 sending=(9000, 0, 0),
                 report=tuple,
                 remainder=tuple,
+                partial=tuple,
                 row=self.process.row.words,
                 words=(0, 1, 2, 3, 4, 5, 6),
                 bucket_of_exponent=(0,),
