@@ -37,7 +37,6 @@ from kvd.model.operations import Put
 from kvd.model.values import Metadata, Published, ValueInfo
 from kvd.store.file import FastPathState
 from kvd.store.sync import Syncs, file_fault
-from kvd.store.upload import SyncedFile
 
 if TYPE_CHECKING:
     from kvd.http.connection import HttpConnection
@@ -152,7 +151,7 @@ class Commits:
     def _adopt(self, commit: Commit) -> IUpload:
         descriptor, name = commit.take_file()
         info = _info(commit, self._metadata(commit))
-        return self._state.adopt(SyncedFile(info, descriptor, name))
+        return self._state.adopt_synced(info, descriptor, name)
 
     def _metadata(self, commit: Commit) -> Metadata:
         context = self._context

@@ -22,6 +22,7 @@ from kvd.errors import BodyTimeout, HeadTimeout, OutOfResources, PeerError
 from kvd.http.fast_path import (
     CLOSES,
     COMMITS,
+    LEAVES_UPLOAD,
     LOST,
     NOTHING,
     QUEUED,
@@ -67,10 +68,11 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         context.opened(self)
         if context.fast_path is not None:
             self.transport.read_by(self._read_fast)
-            if not context.wants_reports:
-                joined = context.fast_path.join(self.transport.fileno())
-                joined.connection = self
-                self._joined = joined
+            joined = context.fast_path.join(
+                self.transport.fileno(), context.wants_reports
+            )
+            joined.connection = self
+            self._joined = joined
 
     def dataReceived(self, data: bytes) -> None:
         count = len(data)
@@ -105,6 +107,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         """
         The transport is about to end, because the reactor cannot watch it.
         """
+        self.take_upload()
         if self._handler is not None and self._state in RECEIVING:
             self._refuse(
                 OutOfResources(
@@ -115,6 +118,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.learn_of_commit()
         context, transport = self.context, self.transport
+        self.take_upload()
         self._enter(State.CLOSED)
         joined, self._joined = self._joined, None
         if joined is not None:
@@ -186,9 +190,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         handler = self._handler
         if handler is None:
             assert isinstance(event, Request)
-            self._requests += 1
-            self._enter(State.BODY)
-            self.context.row.began()
+            self._begin_request()
             handler = self._handler = handler_for(self, event)
         try:
             if event is END_OF_REQUEST:
@@ -200,6 +202,11 @@ class HttpConnection(ConnectionLifecycle, Protocol):
                 handler.begin()
         except Exception as error:
             handler.fail(error)
+
+    def _begin_request(self) -> None:
+        self._requests += 1
+        self._enter(State.BODY)
+        self.context.row.began()
 
     def _refuse(self, error: PeerError | OutOfResources) -> None:
         """
@@ -235,6 +242,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         Called a few times a second: end what has waited too long.
         """
         self.learn_of_commit()
+        self.take_upload()
         if self._mover is not None:
             self._mover.check()
         if not self._is_over(now):
@@ -296,11 +304,15 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             return None
         if outcome == LOST:
             return CONNECTION_LOST
+        if outcome == LEAVES_UPLOAD:
+            self.take_upload()
+            return None
+        if outcome & REMAINS:
+            self._go_on(fast_path.take_remainder())
+            return None
         self._requests += 1
         if outcome == COMMITS:
             self._wait_for_commit(fast_path.take_commit(self))
-        elif outcome & REMAINS:
-            self._go_on(fast_path.take_remainder())
         else:
             self._after_reply(fast_path, outcome)
         return None
@@ -332,16 +344,38 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self._received += count
         self.context.row.received(count)
         self.transport.bytes_sent += rest.sent_bytes
-        self._enter(State.BODY)
+        self._begin_request()
         try:
             request = self.context.heads.parse(rest.request)
             handler = handler_for(self, request)
         except BaseException:
             os.close(rest.descriptor)
             raise
-        self.context.row.began()
         self._handler = handler
         handler.go_on(rest)
+
+    def take_upload(self) -> None:
+        """
+        See `ConnectionLifecycle`.
+
+        A client that needs no longer than from one `check_time` to the next for a body
+        costs little that way; all others are served as without the fast path, and time
+        out as they do.
+        """
+        upload = None if self._joined is None else self._joined.take_upload()
+        if upload is None:
+            return
+        self._received += len(upload.request) + upload.received
+        self._requests += 1
+        self._enter(State.BODY)
+        request = self.context.heads.parse(upload.request)
+        self.reader.resume(request, upload.received)
+        self._handler = handler = handler_for(self, request)
+        handler.resume(upload)
+        if upload.unwritten:
+            self.dataReceived(upload.unwritten)
+        else:
+            self.advance()
 
     # -- commits of the fast path ---------------------------------------------
 
@@ -399,7 +433,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         """
         handler = self._take_commit()
         try:
-            handler.resume(upload)
+            handler.publish(upload)
         except Exception as error:
             handler.fail(error)
         self.advance()

@@ -21,11 +21,13 @@ the reply of a PUT waits for syncs; `kvd.http.commits` says how.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from kvd.http.access_log import Entry
+from kvd.interfaces import IUpload
 from kvd.model.keys import Key
+from kvd.model.values import Metadata
 from kvd.native import compiled
 
 native: Final = compiled("_fast_path")
@@ -46,6 +48,7 @@ LINGERS: Final = 8
 REMAINS: Final = 16
 LOST: Final = 32
 COMMITS: Final = 64
+LEAVES_UPLOAD: Final = 128
 """
 What `FastPath.serve` returns, as far as it is a number.
 """
@@ -85,6 +88,27 @@ class Remainder(NamedTuple):
     """What was sent, with the head."""
     body_bytes: int
     """Of the body."""
+    seconds: float
+    """Since the request came."""
+
+
+class PartialUpload(NamedTuple):
+    """
+    An upload that has begun. Its request is counted as begun, and what was received.
+    """
+
+    adopt: Callable[[Key, int, Metadata, int, bytes], IUpload]
+    """See `FileStore.adopt`."""
+    request: bytes
+    """Its head."""
+    descriptor: int
+    """Of its open file, which the caller closes."""
+    name: bytes
+    """Of the file, in the upload folder."""
+    received: int
+    """How many bytes of the body have come and are in the file."""
+    unwritten: bytes
+    """What has come behind them: the file did not take it. It is not counted yet."""
     seconds: float
     """Since the request came."""
 
@@ -141,7 +165,8 @@ class Joined(Protocol):
     """
 
     idle: bool
-    """Whether it waits for a request, which the fast path may read."""
+    """Whether it waits for a request, or for the body of one that the fast path has
+    begun; then the fast path may read."""
     served: float | None
     """When `FastPath.serve_idle` last served one; None: never."""
     connection: Any
@@ -151,6 +176,12 @@ class Joined(Protocol):
         """
         What `FastPath.serve_idle` has begun and this connection waits for without
         knowing it; None if it does not. From now on, it knows it.
+        """
+
+    def take_upload(self) -> PartialUpload | None:
+        """
+        The upload that the fast path has begun on this connection, if there is one; it
+        is the caller's from now on.
         """
 
     def leave(self) -> None:
@@ -166,32 +197,44 @@ class FastPath(Protocol):
 
     def serve(self, socket: int, /) -> int | bytes:
         """
-        Read from a socket between two requests, and serve the request that arrived.
+        Read from a socket between two requests, and serve the request that arrived; or
+        read the rest of one that has begun to arrive.
+
+        If only a part of the body of a PUT has arrived, it is written to the file of an
+        upload, and the next call reads more. If the connection has not joined, it must
+        do so next. Anybody may take the upload meanwhile (`Joined.take_upload`).
 
         Args:
             socket: A descriptor. `serve` does not wait for it, even if it blocks.
 
         Returns:
-            `NOTHING` if nothing has arrived. `LOST` if the socket cannot be read.
-            `SERVED`, with `CLOSES` if the connection ends with this reply, `LINGERS` if
-            it must not be closed at once then (`kvd.net.transport.is_settled`), and
-            `QUEUED` if a part of the reply has still to be sent (`take_unsent`); or
-            with `REMAINS` if it has, and is in a file (`take_remainder`). `COMMITS` if
-            the reply is due when the value is on the disk (`take_commit`). Otherwise
-            the bytes that were read, which are left to the caller; empty if the client
-            has closed its half.
+            `NOTHING` if nothing has arrived, or not all of a body. `LOST` if the socket
+            cannot be read. `SERVED`, with `CLOSES` if the connection ends with this
+            reply, `LINGERS` if it must not be closed at once then
+            (`kvd.net.transport.is_settled`), and `QUEUED` if a part of the reply has
+            still to be sent (`take_unsent`); or with `REMAINS` if it has, and is in a
+            file (`take_remainder`). `COMMITS` if the reply is due when the value is on
+            the disk (`take_commit`). `LEAVES_UPLOAD` if the caller must take the upload
+            of this connection: the client sends no more, or the upload has failed.
+            Otherwise the bytes that were read, which are left to the caller; empty if
+            the client has closed its half.
         """
 
-    def join(self, socket: int, /) -> Joined:
+    def join(self, socket: int, reports: bool, /) -> Joined:
         """
-        Let `serve_idle` know a connection that stays. Its socket must not block, and
-        nobody may want a report of its requests.
+        Get to know a connection that stays.
+
+        Args:
+            socket: Its descriptor, which must not block.
+            reports: Whether somebody wants a report of each of its requests; then
+                `serve_idle` serves none.
         """
 
     def serve_idle(self, socket: int, /) -> bool:
         """
-        Serve the request that came on a connection that has joined and is idle, or
-        begin to, if its reply waits for a sync.
+        Serve the request that came on a connection that has joined and is idle, or read
+        more of one, as `serve` does. If the reply waits for a sync, `reply_all` sends
+        it.
 
         Returns:
             Whether nothing is left to do now. Else `serve` must be called next for this

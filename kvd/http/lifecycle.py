@@ -94,6 +94,13 @@ class ConnectionLifecycle:
         """
         raise NotImplementedError
 
+    def take_upload(self) -> None:
+        """
+        Go on by itself with the upload that the fast path has begun on this connection,
+        if there is one.
+        """
+        raise NotImplementedError
+
     # -- what a request handler calls -----------------------------------------
 
     @property
@@ -167,6 +174,7 @@ class ConnectionLifecycle:
         it.
         """
         self.learn_of_commit()
+        self.take_upload()
         if self._state not in (State.BROKEN, State.CLOSED):
             self._enter(State.BROKEN)
             self.transport.abortConnection()
@@ -224,6 +232,7 @@ class ConnectionLifecycle:
         self.learn_of_commit()
         if self._state in ENDING:
             return
+        self.take_upload()
         self._drain_seconds = seconds
         if self._state is State.IDLE:
             self._wait(State.IDLE)

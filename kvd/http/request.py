@@ -32,7 +32,7 @@ from kvd.errors import (
     StoreFault,
 )
 from kvd.http.access_log import Entry
-from kvd.http.fast_path import Remainder
+from kvd.http.fast_path import PartialUpload, Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.reply_fields import Fields, refusal_fields
 from kvd.http.source import FilePart, OpenFile, Source
@@ -92,11 +92,11 @@ class RequestHandler:
             operation: What the request asks for; None if the request is refused.
         """
         self._connection = connection
-        self._context = context = connection.context
+        self._context = connection.context
         self._request = request
         self._dialect = dialect
         self._operation = operation
-        self._began = context.clock.seconds()
+        self._began = connection.context.clock.seconds()
         self.keep = request.keep_alive
         """Whether the connection stays after this request."""
 
@@ -112,6 +112,12 @@ class RequestHandler:
         """
         The head has been understood.
         """
+
+    def resume(self, upload: PartialUpload) -> None:
+        """
+        The fast path has begun to receive the body. Called in place of `begin`.
+        """
+        raise NotImplementedError
 
     def chunk(self, data: bytes) -> None:
         """

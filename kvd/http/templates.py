@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from types import ModuleType
 from typing import Final, cast
 
 from kvd.errors import KvdError, PreconditionFailed
 from kvd.http.context import ProcessContext
-from kvd.http.fast_path import MAX_BODY_BYTES, FastPath, Remainder, Report, native
+from kvd.http.fast_path import (
+    MAX_BODY_BYTES,
+    FastPath,
+    PartialUpload,
+    Remainder,
+    Report,
+    native,
+)
 from kvd.http.reply_fields import (
     Fields,
     fields_of,
@@ -286,6 +293,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         sending=(FILE_BYTES, LOW_ROUND_TRIP_MICROSECONDS, LOW_ROUND_TRIP_SEND_BUFFER),
         report=Report,
         remainder=Remainder,
+        partial=partial(PartialUpload, state.adopt),
         row=process.row.words,
         words=WORDS_OF_REQUESTS,
         bucket_of_exponent=BUCKET_OF_EXPONENT,

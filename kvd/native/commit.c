@@ -146,13 +146,15 @@ write_file(FastPath *self, Upload *upload, const char *body)
 }
 
 /*
- * Write the value of a PUT to its file, and have that synced. Whoever is told of it takes
- * it by `take_commit`.
+ * Have a file synced, which is written and sealed. Whoever is told of it takes the commit
+ * by `take_commit`.
  *
- * Returns 1; 0 if the request is Python's; -1 with an exception.
+ * Returns 1, and the file belongs to the commit; 0 if there is no thread for it; -1 with an
+ * exception.
  */
-int
-begin_commit(FastPath *self, const Request *request, PyObject *key, Upload *upload)
+static int
+sync_upload(FastPath *self, const Request *request, PyObject *key, const Upload *upload,
+            int file)
 {
     PyObject *head = PyBytes_FromStringAndSize(request->bytes, request->head_bytes);
     if (head == NULL)
@@ -172,31 +174,65 @@ begin_commit(FastPath *self, const Request *request, PyObject *key, Upload *uplo
     commit->size = request->size;
     commit->began = request->began;
     commit->replaced = 0;
-    Py_BEGIN_ALLOW_THREADS
-    commit->file = write_file(self, upload, request->bytes + request->head_bytes);
-    Py_END_ALLOW_THREADS
-    if (commit->file < 0) {
-        Py_DECREF((PyObject *)commit);
-        return 0;
-    }
+    commit->file = file;
     commit->upload = *upload;
-    commit->sync.descriptor = commit->file;
+    commit->sync.descriptor = file;
     commit->sync.error = 0;
     int begun;
     Py_BEGIN_ALLOW_THREADS
     begun = sync_later(self->syncs, &commit->sync);
-    if (begun < 0)
-        unlinkat(self->uploads, upload->name, 0);
     Py_END_ALLOW_THREADS
     if (begun < 0) {
+        commit->file = -1;
         Py_DECREF((PyObject *)commit);
         return 0;
     }
     /* The one reference is the thread's from now on. */
-    count_begun(self);
-    count_received(self, request->size);
     self->commit = (Commit *)Py_NewRef((PyObject *)commit);
     return 1;
+}
+
+/*
+ * Write the value of a PUT to its file, and have that synced.
+ *
+ * Returns 1; 0 if the request is left to Python; -1 with an exception.
+ */
+int
+begin_commit(FastPath *self, const Request *request, PyObject *key, Upload *upload)
+{
+    int file;
+    Py_BEGIN_ALLOW_THREADS
+    file = write_file(self, upload, request->bytes + request->head_bytes);
+    Py_END_ALLOW_THREADS
+    if (file < 0)
+        return 0;
+    int begun = sync_upload(self, request, key, upload, file);
+    if (begun > 0) {
+        count_begun(self);
+        count_received(self, request->size);
+    } else {
+        unlinkat(self->uploads, upload->name, 0);
+        close(file);
+    }
+    return begun;
+}
+
+/*
+ * Have the file of a PUT synced whose body has come in pieces, all of which are written.
+ * Returns 1; 0 if the upload is left to Python; -1 with an exception.
+ */
+int
+commit_partial(FastPath *self, PartialUpload *partial)
+{
+    Upload *upload = &partial->upload;
+    if (self->uploads < 0 || seal(partial->file, upload, 0, 0, &upload->sealed_us) < 0)
+        return 0;
+    int begun = sync_upload(self, &partial->request, partial->key, upload, partial->file);
+    if (begun > 0) {
+        partial->file = -1;
+        upload->name[0] = 0;
+    }
+    return begun;
 }
 
 /* Of a connection that nobody got to care for: the value is stored all the same. */

@@ -18,6 +18,9 @@ Joined_dealloc(Joined *self)
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     leave_commit(self);
     Py_XDECREF(self->connection);
+    /* Its file is swept with the folder of uploads. */
+    if (self->upload != NULL)
+        free_upload(self->upload);
     Py_XDECREF(self->served);
     Py_XDECREF(self->number);
     Py_XDECREF(self->joined);
@@ -47,6 +50,7 @@ Joined_leave(Joined *self, PyObject *Py_UNUSED(none))
 static PyMethodDef Joined_methods[] = {
     {"leave", (PyCFunction)Joined_leave, METH_NOARGS, leave_doc},
     {"take_commit", (PyCFunction)Joined_take_commit, METH_O, joined_take_commit_doc},
+    {"take_upload", (PyCFunction)Joined_take_upload, METH_NOARGS, take_upload_doc},
     {NULL},
 };
 
@@ -101,7 +105,13 @@ FastPath_serve(FastPath *self, PyObject *argument)
     if (socket < 0 || socket != self->left_socket) {
         /* From a connection that was dropped; it must not reach another one. */
         drop_left(self);
-        return serve_one(self, (int)socket);
+        Joined *joined = (Joined *)PyDict_GetItemWithError(self->joined, argument);
+        if (joined == NULL && PyErr_Occurred())
+            return NULL;
+        Py_XINCREF((PyObject *)joined);
+        PyObject *outcome = serve_one(self, (int)socket, joined);
+        Py_XDECREF((PyObject *)joined);
+        return outcome;
     }
     PyObject *left = self->left;
     self->left = NULL;
@@ -114,28 +124,33 @@ FastPath_serve(FastPath *self, PyObject *argument)
 }
 
 /*
- * Serve the request that has arrived. Returns whether this had the expected outcome. The
- * next `serve` of this socket returns any other, or raises the exception.
+ * Serve what came on a connection; NULL if it has not joined. Returns the outcome, if it is
+ * one of two that were hoped for; else -1: any other, an exception too, is left to the next
+ * `serve` of this socket.
  */
-static int
-serve_or_leave(FastPath *self, int socket, long expected)
+static long
+serve_or_leave(FastPath *self, int socket, Joined *joined, long hoped, long or_else)
 {
     drop_left(self);
-    PyObject *outcome = serve_one(self, socket);
-    if (outcome != NULL && PyLong_Check(outcome) && PyLong_AsLong(outcome) == expected) {
-        Py_DECREF(outcome);
-        return 1;
+    PyObject *outcome = serve_one(self, socket, joined);
+    if (outcome != NULL && PyLong_Check(outcome)) {
+        long number = PyLong_AsLong(outcome);
+        if (number == hoped || number == or_else) {
+            Py_DECREF(outcome);
+            return number;
+        }
     }
     self->left_socket = socket;
     self->left = outcome;
     PyErr_Fetch(&self->left_type, &self->left_value, &self->left_traceback);
-    return 0;
+    return -1;
 }
 
 const char serve_idle_doc[] =
 "serve_idle(socket) -> bool\n"
 "\n"
-"Serve the request that has arrived on a connection that has joined and is idle.\n"
+"Serve the request that has arrived on a connection that has joined and is idle, or more\n"
+"of one.\n"
 "\n"
 "Returns whether nothing is left to do. Otherwise `serve` must be called next for this\n"
 "socket: it reads nothing, but returns the outcome.";
@@ -146,17 +161,18 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
     Joined *joined = (Joined *)PyDict_GetItemWithError(self->joined, argument);
     if (joined == NULL && PyErr_Occurred())
         return NULL;
-    if (joined == NULL || !joined->idle || joined->commit != NULL)
+    if (joined == NULL || !joined->idle || joined->reports || joined->commit != NULL)
         Py_RETURN_FALSE;
     Py_INCREF((PyObject *)joined);
     self->may_block = 0;
-    int is_done = serve_or_leave(self, (int)PyLong_AsLong(argument), SERVED);
+    long outcome = serve_or_leave(self, (int)PyLong_AsLong(argument), joined, SERVED,
+                                  NOTHING);
     self->may_block = 1;
-    if (!is_done && wait_alone(self, joined)) {
+    if (outcome < 0 && wait_alone(self, joined)) {
         Py_DECREF((PyObject *)joined);
         Py_RETURN_TRUE;
     }
-    if (is_done) {
+    if (outcome == SERVED) {
         PyObject *before = joined->served;
         joined->served = PyObject_CallNoArgs(self->clock);
         Py_XDECREF(before);
@@ -166,7 +182,7 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
         }
     }
     Py_DECREF((PyObject *)joined);
-    return PyBool_FromLong(is_done);
+    return PyBool_FromLong(outcome >= 0);
 }
 
 /*
@@ -178,9 +194,10 @@ serve_whole(FastPath *self, int socket, int shared)
 {
     /* A socket that another process has accepted may be blocking. */
     self->may_block = shared;
-    int is_done = serve_or_leave(self, socket, SERVED | CLOSES);
+    long outcome
+        = serve_or_leave(self, socket, NULL, SERVED | CLOSES, SERVED | CLOSES);
     self->may_block = 1;
-    if (!is_done)
+    if (outcome < 0)
         return 0;
     /* Before the client can see the end. */
     ((unsigned long long *)self->row.buf)[self->accepted] += 1;
@@ -263,29 +280,40 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
 }
 
 const char join_doc[] =
-"join(socket) -> Joined\n"
+"join(socket, reports) -> Joined\n"
 "\n"
-"Let `serve_idle` serve the connection of a non-blocking socket from now on.";
+"Get to know a connection that stays, and whose socket does not block. If nobody hears of\n"
+"each of its requests, `serve_idle` serves them.";
 
 PyObject *
-FastPath_join(FastPath *self, PyObject *argument)
+FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    if (!PyLong_Check(argument)) {
-        PyErr_SetString(PyExc_TypeError, "a socket is a number");
+    if (count != 2 || !PyLong_Check(arguments[0]) || !PyBool_Check(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "join takes a socket and whether it reports");
         return NULL;
     }
+    PyObject *argument = arguments[0];
+    long socket = PyLong_AsLong(argument);
+    if (socket == -1 && PyErr_Occurred())
+        return NULL;
     Joined *joined = PyObject_New(Joined, JoinedType);
     if (joined == NULL)
         return NULL;
     joined->idle = 1;
     joined->commit = NULL;
     joined->connection = NULL;
+    joined->reports = arguments[1] == Py_True;
+    joined->upload = NULL;
     joined->served = NULL;
     joined->number = Py_NewRef(argument);
     joined->joined = Py_NewRef(self->joined);
     if (PyDict_SetItem(self->joined, argument, (PyObject *)joined) < 0) {
         Py_DECREF((PyObject *)joined);
         return NULL;
+    }
+    if (self->new_upload != NULL && self->new_upload_socket == socket) {
+        joined->upload = self->new_upload;
+        self->new_upload = NULL;
     }
     return (PyObject *)joined;
 }

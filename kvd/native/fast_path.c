@@ -11,7 +11,8 @@
  * is cleaning up.
  *
  * This file has the Python type and the module. connections.c and serve.c receive requests,
- * get.c and put.c serve them; value.c opens a value, file.c sends it, and recent.c keeps
+ * get.c and put.c serve them, upload.c serves those that come in pieces, and commit.c those
+ * that wait for a sync (sync.c); value.c opens a value, file.c sends it, and recent.c keeps
  * small ones in memory. fast_path.h declares what the files share.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
@@ -37,25 +38,25 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
         "has_epochs", "sync_threads", "mode", "folder_mode", "head_bytes",
-        "target_bytes", "plain",
-        "sending", "report", "remainder", "row", "words", "bucket_of_exponent",
-        "least_exponent", "make_template", "make_parts", "prune", "clock",
+        "target_bytes", "plain", "sending", "report", "remainder", "partial", "row",
+        "words", "bucket_of_exponent", "least_exponent", "make_template", "make_parts",
+        "prune", "clock",
         NULL,
     };
     int root, lock, exchanges, finds_unwritten, has_epochs, sync_threads;
     int mode, folder_mode;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes, least_exponent;
-    PyObject *kept, *plain, *report, *rest, *row, *buckets, *make_template, *make_parts;
-    PyObject *prune, *clock;
+    PyObject *kept, *plain, *report, *rest, *partial, *row, *buckets, *make_template;
+    PyObject *make_parts, *prune, *clock;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiiinnS(nii)OOO(nnnnnnn)O!iOOOO:FastPath", names,
+            args, keywords, "iippnOpiiinnS(nii)OOOO(nnnnnnn)O!iOOOO:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
-            &report, &rest, &row, &accepted, &begun, &done, &bytes_in, &bytes_out,
-            &serving, &latency, &PyTuple_Type,
+            &report, &rest, &partial, &row, &accepted, &begun, &done, &bytes_in,
+            &bytes_out, &serving, &latency, &PyTuple_Type,
             &buckets, &least_exponent, &make_template, &make_parts, &prune,
             &clock))
         return NULL;
@@ -124,6 +125,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->least_exponent = least_exponent;
     self->report = Py_NewRef(report);
     self->rest = Py_NewRef(rest);
+    self->partial = Py_NewRef(partial);
     self->make_template = Py_NewRef(make_template);
     self->make_parts = Py_NewRef(make_parts);
     self->prune = Py_NewRef(prune);
@@ -165,6 +167,7 @@ FastPath_traverse(FastPath *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE((PyObject *)self));
     Py_VISIT(self->report);
     Py_VISIT(self->rest);
+    Py_VISIT(self->partial);
     Py_VISIT(self->make_template);
     Py_VISIT(self->make_parts);
     Py_VISIT(self->prune);
@@ -177,6 +180,7 @@ FastPath_clear(FastPath *self)
 {
     Py_CLEAR(self->report);
     Py_CLEAR(self->rest);
+    Py_CLEAR(self->partial);
     Py_CLEAR(self->make_template);
     Py_CLEAR(self->make_parts);
     Py_CLEAR(self->prune);
@@ -189,6 +193,7 @@ FastPath_dealloc(FastPath *self)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     PyObject_GC_UnTrack(self);
+    drop_new_upload(self);
     FastPath_clear(self);
     drop_left(self);
     if (self->joined != NULL)
@@ -286,7 +291,7 @@ static PyMethodDef FastPath_methods[] = {
     {"serve_idle", (PyCFunction)FastPath_serve_idle, METH_O, serve_idle_doc},
     {"serve_new", (PyCFunction)FastPath_serve_new, METH_O, serve_new_doc},
     {"accept", (PyCFunction)(void (*)(void))FastPath_accept, METH_FASTCALL, accept_doc},
-    {"join", (PyCFunction)FastPath_join, METH_O, join_doc},
+    {"join", (PyCFunction)(void (*)(void))FastPath_join, METH_FASTCALL, join_doc},
     {"take_unsent", (PyCFunction)FastPath_take_unsent, METH_NOARGS, take_unsent_doc},
     {"take_remainder", (PyCFunction)FastPath_take_remainder, METH_NOARGS, take_remainder_doc},
     {"sync_event", (PyCFunction)FastPath_sync_event, METH_NOARGS, sync_event_doc},
@@ -384,6 +389,7 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, REMAINS) < 0
         || PyModule_AddIntMacro(self, COMMITS) < 0
         || PyModule_AddIntMacro(self, LOST) < 0
+        || PyModule_AddIntMacro(self, LEAVES_UPLOAD) < 0
         || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0)
         Py_CLEAR(self);
     Py_XDECREF((PyObject *)type);

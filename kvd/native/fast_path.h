@@ -37,7 +37,7 @@
 /* What `serve` returns if not bytes. */
 enum {
     NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16, LOST = 32,
-    COMMITS = 64,
+    COMMITS = 64, LEAVES_UPLOAD = 128,
 };
 
 /* What `publish` returns; below 0: nothing was published. */
@@ -87,7 +87,7 @@ typedef struct {
 /* A request whose head has a template. */
 typedef struct {
     HeadTemplate *template;
-    const Varying *varying;
+    const Varying *varying;     /* NULL, if its body came later than its head */
     char *bytes;                /* from its first byte on */
     Py_ssize_t line_bytes;      /* up to its key */
     Py_ssize_t key_bytes, head_bytes, size;
@@ -114,6 +114,18 @@ typedef struct Sync {
 } Sync;
 
 typedef struct Syncs Syncs;
+/* A PUT whose head has come, and not all of its body: what has come is in its file. */
+typedef struct {
+    Request request;            /* has the bytes of its head alone */
+    PyObject *key;
+    Upload upload;
+    int file;
+    int may_keep;               /* whether its name is fit for what it replaces */
+    Py_ssize_t received;        /* of the body */
+    PyObject *unwritten;        /* what the file did not take; NULL: nothing */
+    PyObject *make;             /* what Python is given of it */
+    char head[];
+} PartialUpload;
 
 /* A value whose file is open. */
 typedef struct {
@@ -155,6 +167,8 @@ typedef struct RecentValues RecentValues;
 typedef struct {
     PyObject_HEAD
     char idle;                  /* whether the fast path may read the next bytes */
+    char reports;               /* whether somebody hears of each of its requests */
+    PartialUpload *upload;      /* the one that the next bytes belong to; NULL: none */
     struct Commit *commit;      /* the one that it waits for and Python does not know of */
     PyObject *connection;       /* the Python object */
     PyObject *served;           /* when serve_idle last served a request; NULL: never */
@@ -203,7 +217,7 @@ typedef struct {
     PyObject *bucket_of_exponent;
     int least_exponent;
     /* Functions and types of Python, and their cached results. */
-    PyObject *report, *rest, *make_template, *make_parts, *prune, *clock;
+    PyObject *report, *rest, *partial, *make_template, *make_parts, *prune, *clock;
     PyObject *templates, *older_templates;      /* by shape; see template.c */
     PyObject *parts;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is kept */
@@ -216,6 +230,9 @@ typedef struct {
     PyObject *left_type, *left_value, *left_traceback;
     Syncs *syncs;               /* at durability disk; else NULL */
     struct Commit *commit;      /* one that nobody has taken yet; NULL: none */
+    /* From a new connection, which has not joined yet; NULL: none. */
+    PartialUpload *new_upload;
+    int new_upload_socket;
     /* The last request, for the access log. */
     PyObject *unsent;           /* the end of its reply; NULL: nothing */
     int rest_file;              /* the file with the rest of its body; below 0: none */
@@ -277,10 +294,11 @@ PyObject *FastPath_serve_idle(FastPath *self, PyObject *argument);
 PyObject *FastPath_serve_new(FastPath *self, PyObject *argument);
 PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
                           Py_ssize_t count);
-PyObject *FastPath_join(FastPath *self, PyObject *argument);
+PyObject *FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count);
 
 /* serve.c */
-PyObject *serve_one(FastPath *self, int socket);
+PyObject *serve_one(FastPath *self, int socket, Joined *joined);
+Py_ssize_t read_more(int socket, char *bytes, Py_ssize_t received, Py_ssize_t size);
 PyObject *outcome_of(FastPath *self, int socket, const Request *request);
 
 /* fields.c */
@@ -343,6 +361,17 @@ void forget_recent(FastPath *self);
 /* put.c */
 int serve_put(FastPath *self, int socket, const Request *request, PyObject *key);
 int prepare_upload(FastPath *self, const Request *request, PyObject *key, Upload *upload);
+int finish_put(FastPath *self, int socket, PartialUpload *partial);
+
+/* upload.c */
+extern const char take_upload_doc[];
+PyObject *Joined_take_upload(Joined *self, PyObject *none);
+int begin_upload(FastPath *self, int socket, const Request *request, PyObject *key,
+                 Joined *joined);
+PyObject *receive_body(FastPath *self, int socket, PartialUpload **place, char *bytes,
+                       Py_ssize_t received);
+void free_upload(PartialUpload *partial);
+void drop_new_upload(FastPath *self);
 Py_ssize_t reply_published(FastPath *self, int socket, const HeadTemplate *template,
                            const Upload *upload, int replaced);
 
@@ -359,6 +388,7 @@ PyObject *Joined_take_commit(Joined *self, PyObject *connection);
 void leave_commit(Joined *joined);
 int wait_alone(FastPath *self, Joined *joined);
 int begin_commit(FastPath *self, const Request *request, PyObject *key, Upload *upload);
+int commit_partial(FastPath *self, PartialUpload *partial);
 void drop_commit(FastPath *self);
 void end_commits(FastPath *self);
 PyObject *FastPath_sync_event(FastPath *self, PyObject *none);

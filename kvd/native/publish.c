@@ -268,12 +268,13 @@ publish_file(FastPath *self, const Upload *upload, int file, int *is_made)
 {
     int result = -1, is_kept, is_missing;
     struct stat status;
-    unsigned long long room;
+    unsigned long long room = 0;
     *is_made = 0;
     int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
     if (folder < 0)
         return -1;
-    if (has_room(self->root, 0, upload->keeps, &room))
+    /* Its own bytes have been written. */
+    if (!upload->keeps || has_room(self->root, 0, 1, &room))
         result = place_locked(self, upload, file, folder, is_missing, room, is_made);
     if (!is_kept)
         close(folder);

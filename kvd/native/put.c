@@ -154,3 +154,40 @@ serve_put(FastPath *self, int socket, const Request *request, PyObject *key)
     count(self, request->size, sent);
     return 1;
 }
+
+/*
+ * Publish a value all of which is in its file, and reply. Returns as `serve_get`. If the
+ * value was published, whatever came after that, the file has no name left in the folder
+ * of uploads, and the request is counted as done.
+ */
+int
+finish_put(FastPath *self, int socket, PartialUpload *partial)
+{
+    Upload *upload = &partial->upload;
+    int replaced, is_made;
+    if (self->syncs != NULL)
+        return commit_partial(self, partial);
+    /* As it is now: there may have been a sync, or another upload, meanwhile. */
+    int found = find_keeps(self, partial->key, &upload->keeps);
+    if (found <= 0)
+        return found;
+    if (self->uploads < 0 || (upload->keeps && !partial->may_keep))
+        return 0;
+    Py_BEGIN_ALLOW_THREADS
+    replaced = publish_file(self, upload, partial->file, &is_made);
+    Py_END_ALLOW_THREADS
+    if (replaced < 0)
+        return is_made ? prune(self, partial->key) : 0;
+    int done = upload->keeps ? keep(self, partial->key, upload->name, replaced) : 0;
+    upload->name[0] = 0;
+    const Request *request = &partial->request;
+    Py_ssize_t sent = done < 0 ? -1
+        : reply_published(self, socket, request->template, upload, replaced);
+    self->seconds = now() - request->began;
+    count_done(self);
+    if (sent < 0)
+        return -1;
+    count_sent(self, sent);
+    self->moved_bytes = request->size + sent;
+    return 1;
+}

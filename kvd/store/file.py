@@ -56,7 +56,7 @@ from kvd.store.listing import FileListing
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.tree import Tree
-from kvd.store.upload import FileUpload, SyncedFile, UploadContext
+from kvd.store.upload import FileUpload, UploadContext
 from kvd.store.uploads import Kept, Left, UploadFolder, sweep
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway, resolved
@@ -90,14 +90,16 @@ class FastPathState:
     """The same of a folder that is made."""
     prune: Callable[[Key], None]
     """Removes the folders of a key, as far as they are empty and made by kvd."""
+    adopt: Callable[[Key, int, Metadata, int, bytes], FileUpload]
+    """See `FileStore.adopt`."""
+    adopt_synced: Callable[[ValueInfo, int, bytes], FileUpload]
+    """See `FileStore.adopt_synced`."""
     syncs: Syncs | None
     """None at durability ``process``."""
     sync_threads: int
     """How many files may be synced at once."""
     underway: Underway
     """What has to end before the store can be closed."""
-    adopt: Callable[[SyncedFile], IUpload]
-    """Takes on an upload at durability ``disk`` that is still to be published."""
 
 
 @implementer(IStore)
@@ -190,15 +192,12 @@ class FileStore:
             modes.file,
             modes.folder,
             lambda key: prune(self._root, split(key)[0]),
+            self.adopt,
+            self.adopt_synced,
             self._syncs,
             threads_of(syncing),
             self._underway,
-            self._adopt,
         )
-
-    def _adopt(self, file: SyncedFile) -> FileUpload:
-        info = file.info
-        return FileUpload(info.key, info.size, info.metadata, self._shared, synced=file)
 
     def begin(
         self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
@@ -255,6 +254,41 @@ class FileStore:
             if not os.fstat(self._root).st_nlink:
                 sentence += ", as the folder of the store was removed; restart kvd"
             raise fault_of(error, sentence) from error
+
+    def adopt(
+        self, key: Key, length: int, metadata: Metadata, descriptor: int, name: bytes
+    ) -> FileUpload:
+        """
+        Go on with an upload that `kvd.http.fast_path` has begun.
+
+        Args:
+            key: See `begin`.
+            length: See `begin`.
+            metadata: See `begin`.
+            descriptor: Of its file, at the end of what was written. The upload closes
+                it.
+            name: Of its file in the upload folder.
+        """
+        return FileUpload(key, length, metadata, self._shared, file=(descriptor, name))
+
+    def adopt_synced(self, info: ValueInfo, descriptor: int, name: bytes) -> FileUpload:
+        """
+        Publish an upload that `kvd.http.fast_path` has written and synced, at
+        durability ``disk``.
+
+        Args:
+            info: What it was sealed with.
+            descriptor: Of its file. The upload closes it.
+            name: Of its file in the upload folder.
+        """
+        return FileUpload(
+            info.key,
+            info.size,
+            info.metadata,
+            self._shared,
+            file=(descriptor, name),
+            synced=info,
+        )
 
     def open(self, key: Key) -> IValue:
         try:

@@ -63,18 +63,6 @@ class UploadContext:
     """Called when there was no room."""
 
 
-@dataclass(frozen=True, slots=True)
-class SyncedFile:
-    """
-    A file in the upload folder that is complete, sealed and synced.
-    """
-
-    info: ValueInfo
-    """What it was sealed with."""
-    descriptor: int
-    name: bytes
-
-
 @implementer(IUpload)
 class FileUpload:
     """
@@ -88,7 +76,8 @@ class FileUpload:
         metadata: Metadata,
         shared: UploadContext,
         parent: int | None = None,
-        synced: SyncedFile | None = None,
+        file: tuple[int, bytes] | None = None,
+        synced: ValueInfo | None = None,
     ) -> None:
         """
         Args:
@@ -98,8 +87,10 @@ class FileUpload:
             shared: What all uploads of the store share.
             parent: The folder in which the value will be, or the last one on its path
                 that exists.
-            synced: The file, if all but its publication is done already, at durability
-                ``disk``. It belongs to the upload from now on.
+            file: A file in the upload folder that holds the beginning of the value: its
+                descriptor and its name. None: a new one is created.
+            synced: What that file was sealed with, if all but its publication is done
+                already, at durability ``disk``.
 
         Raises:
             OSError: The file cannot be created.
@@ -112,16 +103,10 @@ class FileUpload:
         self._shared = shared
         self._committing = False
         self._epoch = 0
-        self._sealed: ValueInfo | None = None
-        if synced is None:
-            self._etag = attribute.new_etag()
-            self._size = 0
-            self._descriptor, self._name = shared.uploads.create(parent)
-        else:
-            self._etag = synced.info.etag
-            self._size = synced.info.size
-            self._sealed = synced.info
-            self._descriptor, self._name = synced.descriptor, synced.name
+        self._sealed = synced
+        self._etag = attribute.new_etag() if synced is None else synced.etag
+        self._size = 0 if synced is None else synced.size
+        self._descriptor, self._name = file or shared.uploads.create(parent)
 
     def write(self, chunk: bytes) -> None:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from kvd.errors import KeyAbsent, LengthRequired, ValueTooLarge
+from kvd.http.fast_path import PartialUpload
 from kvd.http.reply_fields import published_reply
 from kvd.http.request import RequestHandler
 from kvd.http.wire.digests import Verification
@@ -71,6 +72,19 @@ class PutHandler(RequestHandler):
         self._upload = upload
         self.proceed()
 
+    def resume(self, upload: PartialUpload) -> None:
+        operation, length = self._operation, self._request.length
+        assert length is not None
+        self.began_before(upload.seconds)
+        self.received = upload.received
+        self._upload = upload.adopt(
+            operation.key,
+            length,
+            operation.metadata,
+            upload.descriptor,
+            upload.name,
+        )
+
     def chunk(self, data: bytes) -> None:
         if self._operation.empty:
             return
@@ -94,9 +108,9 @@ class PutHandler(RequestHandler):
         upload, self._upload = self._upload, None
         self.when(upload.commit(self._operation.conditions), self.published)
 
-    def resume(self, upload: IUpload) -> None:
+    def publish(self, upload: IUpload) -> None:
         """
-        Go on with an upload that the fast path has begun and that is complete.
+        Publish an upload that the fast path has written.
         """
         self._upload = upload
         self.end()

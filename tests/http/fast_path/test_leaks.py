@@ -199,7 +199,7 @@ class LeakTests(FastPathCase):
 
         def stay(number: int) -> None:
             near, far = socket.socketpair()
-            joined = self.fast_path.join(near.fileno())
+            joined = self.fast_path.join(near.fileno(), False)
             far.sendall(get("k"))
             assert self.fast_path.serve_idle(near.fileno())
             far.sendall(unusual)
