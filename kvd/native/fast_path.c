@@ -6,8 +6,8 @@
  * Python makes it, once for each such shape (kvd/http/templates.py). So nothing is decided
  * here that Python has not decided before for the same bytes. Whatever is not as
  * expected is left to Python, as if nothing had happened: a head without a template, a
- * key of unusual spelling, a second request behind the first, a body that ends too early,
- * a file that others have written, a lock that is held, an error of any kind. So the only
+ * key of unusual spelling, a second request behind the first, a file that others have
+ * written, a lock that is held, an error of any kind. So the only
  * error handling here is cleaning up.
  *
  * This file has the Python type and the module; connections.c and serve.c take
@@ -362,7 +362,8 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, LINGERS) < 0
         || PyModule_AddIntMacro(self, REMAINS) < 0
         || PyModule_AddIntMacro(self, LEAVES_UPLOAD) < 0
-        || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0)
+        || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0
+        || PyModule_AddIntMacro(self, MAX_PARTIAL_BYTES) < 0)
         Py_CLEAR(self);
     Py_XDECREF((PyObject *)type);
     return self;

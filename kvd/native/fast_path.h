@@ -16,6 +16,8 @@
 #define EVENT_BYTES (64 * 1024)
 /* The longest body of a PUT. */
 #define MAX_BODY_BYTES (2 * 1024 * 1024)
+/* The longest one that need not come in one event; see docs/design.rst. */
+#define MAX_PARTIAL_BYTES (256 * 1024)
 #define BUFFER_BYTES (EVENT_BYTES + MAX_BODY_BYTES)
 /* Longer heads are not looked up, so that they do not fill the table. */
 #define MAX_HEAD_BYTES 1024

@@ -222,7 +222,7 @@ serve_request(FastPath *self, int socket, Joined *joined)
         Py_DECREF(outcome);
         if (size == request.size)
             outcome = serve_known(self, socket, &request);
-        else if (is_open)
+        else if (is_open && body <= MAX_PARTIAL_BYTES)
             outcome = serve_partial(self, socket, &request, size - head, joined);
         else
             outcome = Py_NewRef(Py_None);
