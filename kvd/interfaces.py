@@ -383,7 +383,7 @@ class IProgramPolicy(IDispatchPolicy):
 
 class ILoadedProgram(Interface):
     """
-    An extended BPF program that the kernel has loaded, and the memory that tells it
+    An extended BPF program that the kernel has loaded, and the memory that says
     which sockets it may choose. To write that memory needs no privilege.
     """
 
@@ -444,7 +444,7 @@ class IExtendedPolicy(IProgramPolicy):
         Args:
             groups: The number of addresses.
             scoreboard: The descriptor of the scoreboard's memory
-                (`kvd.dispatch.scoreboard`), which the kernel can read if it permits
+                (`kvd.ipc.scoreboard`), which the kernel can read if it permits
                 this process such programs.
 
         Raises:

@@ -9,6 +9,7 @@ socket that has not taken the reply yet). `kvd.http.states` has the table of its
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -21,6 +22,7 @@ from kvd.errors import BodyTimeout, HeadTimeout, OutOfResources, PeerError
 from kvd.http.fast_path import (
     CLOSES,
     LEAVES_UPLOAD,
+    LOST,
     NOTHING,
     QUEUED,
     REMAINS,
@@ -265,10 +267,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         fast_path = self.context.fast_path
         if fast_path is None or self._state is not State.IDLE:
             return self.transport.read()
-        try:
-            outcome = fast_path.serve(self.transport.fileno())
-        except OSError:
-            return CONNECTION_LOST
+        outcome = fast_path.serve(self.transport.fileno())
         return self.after_fast_path(fast_path, outcome)
 
     def after_fast_path(self, fast_path: FastPath, outcome: int | bytes) -> Any:
@@ -291,6 +290,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         if outcome == LEAVES_UPLOAD:
             self.take_upload()
             return None
+        if outcome == LOST:
+            return CONNECTION_LOST
         if outcome & REMAINS:
             self._go_on(fast_path.take_remainder())
             return None
@@ -323,8 +324,13 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self.context.row.received(count)
         self.transport.bytes_sent += rest.sent_bytes
         self._begin_request()
-        request = self.context.heads.parse(rest.request)
-        self._handler = handler = handler_for(self, request)
+        try:
+            request = self.context.heads.parse(rest.request)
+            handler = handler_for(self, request)
+        except BaseException:
+            os.close(rest.descriptor)
+            raise
+        self._handler = handler
         handler.go_on(rest)
 
     def take_upload(self) -> None:
@@ -341,9 +347,14 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self._received += len(upload.request) + upload.received
         self._requests += 1
         self._enter(State.BODY)
-        request = self.context.heads.parse(upload.request)
+        try:
+            request = self.context.heads.parse(upload.request)
+            handler = handler_for(self, request)
+        except BaseException:
+            os.close(upload.descriptor)
+            raise
         self.reader.resume(request, upload.received)
-        self._handler = handler = handler_for(self, request)
+        self._handler = handler
         handler.resume(upload)
         if upload.unwritten:
             self.dataReceived(upload.unwritten)

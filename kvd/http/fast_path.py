@@ -52,7 +52,8 @@ CLOSES: Final = 2
 QUEUED: Final = 4
 LINGERS: Final = 8
 REMAINS: Final = 16
-LEAVES_UPLOAD: Final = 32
+LOST: Final = 32
+LEAVES_UPLOAD: Final = 64
 """
 What `FastPath.serve` returns, as far as it is a number.
 """
@@ -174,17 +175,15 @@ class FastPath(Protocol):
             socket: A descriptor. `serve` does not wait for it, even if it blocks.
 
         Returns:
-            `NOTHING` if nothing has arrived, or not all of a body. `SERVED`, with
-            `CLOSES` if the connection ends with this reply, `LINGERS` if it must not be
-            closed at once then (`kvd.net.transport.is_settled`), and `QUEUED` if a part
-            of the reply has still to be sent (`take_unsent`); or with `REMAINS` if it
-            has, and is in a file (`take_remainder`). `LEAVES_UPLOAD` if the caller must
-            take the upload of this connection: the client sends no more, or the upload
-            has failed. Otherwise the bytes that were read, which are left to the
-            caller; empty if the client has closed its half.
-
-        Raises:
-            OSError: It cannot be read.
+            `NOTHING` if nothing has arrived, or not all of a body. `LOST` if the socket
+            cannot be read. `SERVED`, with `CLOSES` if the connection ends with this
+            reply, `LINGERS` if it must not be closed at once then
+            (`kvd.net.transport.is_settled`), and `QUEUED` if a part of the reply has
+            still to be sent (`take_unsent`); or with `REMAINS` if it has, and is in a
+            file (`take_remainder`). `LEAVES_UPLOAD` if the caller must take the upload
+            of this connection: the client sends no more, or the upload has failed.
+            Otherwise the bytes that were read, which are left to the caller; empty if
+            the client has closed its half.
         """
 
     def join(self, socket: int, reports: bool, /) -> Joined:

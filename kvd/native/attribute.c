@@ -18,7 +18,7 @@
 
 static const char ATTRIBUTE_NAME[] = "user.kvd";
 
-/* Of a time that is not before 1970. */
+/* A time from 1970 on, in microseconds. */
 static unsigned long long
 microseconds(struct timespec time)
 {
@@ -46,7 +46,7 @@ first_line(char *line, const char *id, unsigned long long size,
     at = write_digits(end, published_us / 1000000);
     memcpy(line + used, at, (size_t)(end - at));
     used += (size_t)(end - at);
-    /* A one before it, for the zeros that it may begin with. */
+    /* With a leading 1, so that leading zeros stay. */
     at = write_digits(end, 1000000 + published_us % 1000000);
     *at = '.';
     memcpy(line + used, at, (size_t)(end - at));
@@ -55,41 +55,59 @@ first_line(char *line, const char *id, unsigned long long size,
     return used;
 }
 
-/* Of an open file. */
+/* Read the attribute of an open file. */
 ssize_t
 get_attribute(int file, char *text, size_t size)
 {
     return fgetxattr(file, ATTRIBUTE_NAME, text, size);
 }
 
-/*
- * Read the attribute of a name, not following links. Since Linux 6.13 that takes no
- * open file.
- */
+/* Open a file by its name, not following links, and read its attribute and status. */
 static ssize_t
-read_attribute(int folder, const char *name, char *text, size_t size)
+read_opened(const FastPath *self, int folder, const char *name, char *text, size_t size,
+            struct stat *status)
 {
-    static int is_missing = 0;
-    if (!is_missing) {
-        struct {
-            uint64_t value;
-            uint32_t size, flags;
-        } where = {(uintptr_t)text, (uint32_t)size, 0};
-        long got = syscall(SYS_GETXATTRAT, folder, name, AT_SYMLINK_NOFOLLOW,
-                           ATTRIBUTE_NAME, &where, sizeof where);
-        /* EPERM: of a filter of system calls that is older than this one. */
-        if (got >= 0 || (errno != ENOSYS && errno != EPERM))
-            return got;
-        is_missing = 1;
-    }
     int file = openat(folder, name,
                       O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (file < 0)
         return -1;
     ssize_t got = get_attribute(file, text, size);
     int reason = errno;
+    if (got >= 0 && (fstat(file, status) < 0 || !is_written(self, file, status))) {
+        got = -1;
+        reason = EIO;
+    }
     close(file);
     errno = reason;
+    return got;
+}
+
+/*
+ * Read the attribute and status of a name, not following links. Since Linux 6.13 this
+ * takes no open file, unless the file system reports what was never written.
+ */
+static ssize_t
+read_name(const FastPath *self, int folder, const char *name, char *text, size_t size,
+          struct stat *status)
+{
+    static int is_missing = 0;
+    if (is_missing || self->finds_unwritten)
+        return read_opened(self, folder, name, text, size, status);
+    struct {
+        uint64_t value;
+        uint32_t size, flags;
+    } where = {(uintptr_t)text, (uint32_t)size, 0};
+    long got = syscall(SYS_GETXATTRAT, folder, name, AT_SYMLINK_NOFOLLOW, ATTRIBUTE_NAME,
+                       &where, sizeof where);
+    /* EPERM: from a filter of system calls that is older than this one. */
+    if (got < 0 && (errno == ENOSYS || errno == EPERM)) {
+        is_missing = 1;
+        return read_opened(self, folder, name, text, size, status);
+    }
+    if (got >= 0 && fstatat(folder, name, status, AT_SYMLINK_NOFOLLOW) < 0) {
+        errno = EIO;
+        return -1;
+    }
     return got;
 }
 
@@ -107,7 +125,7 @@ is_metadata(const char *at, const char *end)
         const char *colon = memchr(at, ':', (size_t)(line - at));
         if (colon == NULL || colon == at || colon[1] != ' ')
             return 0;
-        /* What else a value may hold is looked at by Python. */
+        /* Python checks other bytes. */
         for (const char *each = colon + 2; each < line; each++)
             if (*each < ' ' || *each > '~')
                 return 0;
@@ -117,9 +135,9 @@ is_metadata(const char *at, const char *end)
 }
 
 /*
- * Whether an attribute says of a file that it is a whole value of kvd's, which nobody else
- * has changed: how long its first line is, which begins with a version and the id; 0 for
- * anything else.
+ * Whether an attribute describes a file as a whole value that kvd has written and no other
+ * program has changed. Returns the length of its first line, which begins with a version
+ * and the id; 0 for anything else.
  */
 size_t
 whole_line(const char *text, ssize_t size, const struct stat *status)
@@ -138,20 +156,19 @@ whole_line(const char *text, ssize_t size, const struct stat *status)
 }
 
 /*
- * Whether a name has a whole value of kvd's, which nobody else has changed: 1, when and
- * in which epoch it was published, and how large it is; nothing: 0; anything else: -1.
+ * Whether a name has a whole value that kvd has written and no other program has changed.
+ * Returns 1, with the time and epoch of its publication and its size; 0 if there is no such
+ * name; -1 for anything else.
  */
 int
-has_value(int folder, const char *name, unsigned long long *published_us, long *epoch,
-          unsigned long long *bytes)
+has_value(const FastPath *self, int folder, const char *name,
+          unsigned long long *published_us, long *epoch, unsigned long long *bytes)
 {
     char text[ATTRIBUTE_BYTES];
-    ssize_t size = read_attribute(folder, name, text, sizeof text);
+    struct stat status;
+    ssize_t size = read_name(self, folder, name, text, sizeof text, &status);
     if (size < 0)
         return errno == ENOENT ? 0 : -1;
-    struct stat status;
-    if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
-        return -1;
     size_t line = whole_line(text, size, &status);
     if (line == 0 || !is_metadata(text + line, text + size))
         return -1;

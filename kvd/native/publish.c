@@ -12,7 +12,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/* These three as kvd.store.tree. */
+/* As in kvd.store.tree. */
 #define SPARE_SHARE 16
 #define SPARE_BYTES (1ULL << 30)
 #define SPARE_TIMES 4
@@ -33,8 +33,8 @@ find_lock(FastPath *self)
 }
 
 /*
- * Whether the file of locks is still the one that is found by its name, and its status.
- * Who opens it after somebody has replaced it locks another one.
+ * Whether the file of locks still has its name, and its status. If another program has
+ * replaced it, processes that open it now lock another file.
  */
 static int
 is_found(const FastPath *self, struct stat *status)
@@ -129,7 +129,7 @@ place(const FastPath *self, const Upload *upload, int file, int folder,
 {
     unsigned long long earliest_us = 0, bytes = 0;
     long epoch = epoch_of(self, lock), value_epoch = 0;
-    int replaces = has_value(folder, name, &earliest_us, &value_epoch, &bytes);
+    int replaces = has_value(self, folder, name, &earliest_us, &value_epoch, &bytes);
     if (replaces < 0 || (replaces && upload->keeps && bytes > room / SPARE_TIMES)
         || seal(file, upload->id, upload->length, upload->lines, earliest_us, epoch) < 0)
         return -1;
@@ -140,7 +140,7 @@ place(const FastPath *self, const Upload *upload, int file, int folder,
     if (upload->keeps
         && !(epoch == value_epoch && is_unsynced(self, upload->name, epoch, bytes)))
         return KEPT;
-    /* Left over if that fails: swept with the folder. */
+    /* If this fails, the file is removed with its folder later. */
     unlinkat(self->uploads, upload->name, 0);
     return REPLACED;
 }

@@ -1,6 +1,6 @@
 /*
- * What one event brought to a socket: the key and the template are found, and the request
- * is served whole, or is left to Python with its bytes.
+ * Reads what one event brought to a socket, finds the key and the template, and serves the
+ * whole request, or returns the bytes to Python.
  */
 
 #include "fast_path.h"
@@ -10,7 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-/* Longer segments of a key are Python's. */
+/* Python handles longer segments of a key. */
 #define MAX_SEGMENT_BYTES 200
 
 /*
@@ -62,7 +62,7 @@ is_settled(int socket)
                       && domain == AF_UNIX);
 }
 
-/* What `serve` returns of a request that was served, and what it reports. */
+/* What `serve` returns for a request that was served. */
 PyObject *
 outcome_of(FastPath *self, int socket, const Request *request)
 {
@@ -86,7 +86,7 @@ key_of(const Request *request)
                                      request->key_bytes);
 }
 
-/* Returns as `serve` does; None if the request is Python's. */
+/* Returns as `serve` does; None if the request is left to Python. */
 static PyObject *
 serve_known(FastPath *self, int socket, const Request *request)
 {
@@ -126,7 +126,7 @@ serve_partial(FastPath *self, int socket, const Request *request, Py_ssize_t rec
                         request->bytes + request->head_bytes, received);
 }
 
-/* Where the global lock is released, another thread must not come in. */
+/* Make sure that no other thread enters while the global lock is released. */
 static int
 enter(FastPath *self)
 {
@@ -135,7 +135,7 @@ enter(FastPath *self)
         return -1;
     }
     self->busy = 1;
-    /* Of a connection that nobody got to care for: never another's. */
+    /* From a connection that was dropped; it must not reach another one. */
     drop_rest(self);
     drop_new_upload(self);
     return 0;
@@ -169,13 +169,11 @@ static PyObject *
 serve_request(FastPath *self, int socket, Joined *joined)
 {
     char *data = self->buffer;
-    /* A socket that was only just accepted may be a blocking one. */
+    /* A socket that was just accepted may be blocking. */
     ssize_t size = recv(socket, data, EVENT_BYTES, MSG_DONTWAIT);
-    if (size < 0) {
-        if (errno == EAGAIN || errno == EINTR)
-            return PyLong_FromLong(NOTHING);
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
+    if (size < 0)
+        /* Not an exception: callbacks raise those, and they do not mean the socket. */
+        return PyLong_FromLong(errno == EAGAIN || errno == EINTR ? NOTHING : LOST);
     double began = now();
     /* A method and a slash, then a key, " HTTP/1.1" and fields. */
     if (size < 16)
@@ -199,7 +197,7 @@ serve_request(FastPath *self, int socket, Joined *joined)
         = cut_head(shape, data, line, line + length, head, varying.texts);
     if (shape_bytes == 0 || !read_varying(&varying))
         goto other;
-    /* With another request behind it. */
+    /* Another request follows. */
     Py_ssize_t body = varying.body_bytes;
     if (size > head + body)
         goto other;
@@ -235,7 +233,8 @@ other:
     return PyBytes_FromStringAndSize(data, size);
 }
 
-/* Serve what came on a connection; NULL if it has not joined. Returns as `serve` does. */
+/* Serve what has arrived on a connection; NULL if it has not joined. Returns as `serve`
+   does. */
 PyObject *
 serve_one(FastPath *self, int socket, Joined *joined)
 {

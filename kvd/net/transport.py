@@ -19,6 +19,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
 from typing import Any, Final
@@ -106,7 +107,7 @@ class ServerTransport(tcp.Connection):
       dropped, as if the kernel had taken it, and what it had sent is still read;
     - `bytes_sent` grows with every byte that the kernel took;
     - `bytes_delivered` grows with every byte that the peer's kernel acknowledged,
-      which tells a slow reader from a dead one.
+      which distinguishes a slow reader from a dead one.
     """
 
     bufferSize = HEAD_BYTES
@@ -307,6 +308,10 @@ class ServerTransport(tcp.Connection):
             return sent
         self.peer_left = True
         self._tempDataBuffer, self._tempDataLen = [], 0
+        # If the peer is still there, after some other error, both see the end: it
+        # would wait for the reply, and this process for its next request.
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
         return len(data)
 
     def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
@@ -367,7 +372,7 @@ class ServerTransport(tcp.Connection):
                 socket.SOL_SOCKET, socket.SO_SNDBUF, LOW_ROUND_TRIP_SEND_BUFFER
             )
         except OSError:
-            # The peer is gone, which sending tells.
+            # The peer is gone: the next send fails.
             pass
 
     def after_flush(self, callback: Callable[[], None]) -> None:
@@ -401,7 +406,7 @@ class ServerTransport(tcp.Connection):
             result = super().doWrite()
             if self.queued:
                 return result
-        # Mostly there is more to send: then the reactor is not told of anything.
+        # Usually there is more to send, and nothing changes for the reactor.
         self._asked_to_write = False
         callback, self._after_flush = self._after_flush, None
         callback()
@@ -557,6 +562,17 @@ def address_of(end: Any) -> IPv4Address | IPv6Address | UNIXAddress:
         return UNIXAddress(end or None)
     kind = IPv4Address if len(end) == 2 else IPv6Address
     return kind("TCP", *end)
+
+
+def peer_of(connection: socket.socket) -> Any:
+    """
+    The other end of a connection, as ``accept`` would return it.
+    """
+    try:
+        return connection.getpeername()
+    except OSError:
+        # It was reset; what it had sent can still be read.
+        return ("", 0)
 
 
 def name_of(peer: Any) -> str:

@@ -16,19 +16,18 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from kvd.dispatch.scoreboard import Row, lone_row
 from kvd.http.access_log import AccessLog, append_to
 from kvd.http.connection import HttpConnection
-from kvd.http.context import ListenerContext, ProcessContext
+from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import CLOSES, NOTHING, SERVED, FastPath, entry_of
+from kvd.http.fast_path import CLOSES, SERVED, FastPath, entry_of
 from kvd.http.host_guard import HostGuard
 from kvd.http.recorder import Recorder, record_to
 from kvd.http.templates import fast_path_to
 from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
+from kvd.ipc.scoreboard import Row, lone_row
 from kvd.log.writer import Writer
 from kvd.net.factory import ServerFactory
 from kvd.net.port import Port
@@ -37,6 +36,7 @@ from kvd.net.splice import Pipe
 from kvd.net.transport import close_both_ways, name_of
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import Limits, Settings, User
+from kvd.store.waiting import in_threads_of
 
 # How often to check connections for timeouts.
 CHECK_SECONDS: Final = 1.0
@@ -188,13 +188,12 @@ class HttpServer:
             self._released,
             self._row,
             self._pipe,
-            Readahead(self._off_reactor).ensure,
+            Readahead(in_threads_of(self._reactor)).ensure,
             self._recorder,
+            HostGuard(settings.listen, settings.allowed_hosts),
         )
-        guard = HostGuard(settings.listen, settings.allowed_hosts)
-        self._listener = ListenerContext(self._process, guard)
         if settings.fast_path:
-            self._process.fast_path = fast_path_to(self._listener)
+            self._process.fast_path = fast_path_to(self._process)
         self._checking.start(check_interval(settings.limits), now=False)
 
     def serve_idle(self) -> Callable[[int], bool]:
@@ -233,9 +232,6 @@ class HttpServer:
         writer = Writer(path)
         self._writers.append(writer)
         return lambda function: writer.defer(function, self._reactor)
-
-    def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
 
     # -- connections ----------------------------------------------------------
 
@@ -452,11 +448,7 @@ class HttpFactory(ServerFactory):
             self._first = None
             return False
         began = process.clock.seconds()
-        try:
-            outcome = fast_path.serve(connection.fileno())
-        except OSError:
-            # The next read will report the end.
-            outcome = NOTHING
+        outcome = fast_path.serve(connection.fileno())
         if outcome == SERVED | CLOSES:
             # Before the client can see the end.
             self._count(process, fast_path, peer, process.clock.seconds() - began)
@@ -485,7 +477,7 @@ class HttpFactory(ServerFactory):
         """
         See `Factory.buildProtocol`.
         """
-        return HttpConnection(self._server._listener)
+        return HttpConnection(self._server._process)
 
     def first_read(self, built: HttpConnection) -> Callable[[], Any] | None:
         """

@@ -27,7 +27,6 @@ from kvd.dispatch.dispatcher import (
 )
 from kvd.dispatch.handover import ASK_WAITING, BLOCKED_SECONDS, MAX_WAITING
 from kvd.dispatch.policies.roundrobin import RoundRobin
-from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard, lone_row
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import (
@@ -38,6 +37,7 @@ from kvd.ipc.messages import (
     Message,
     Refused,
 )
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard, lone_row
 from kvd.model.view import View
 from kvd.net.factory import ServerFactory
 from kvd.net.listening import open_group
@@ -273,7 +273,7 @@ class DispatcherTests(DispatcherCase):
 
     def test_what_is_on_its_way_is_counted(self) -> None:
         """
-        Until the worker has told that it has it.
+        Until the worker has acknowledged it.
         """
         self.join()
         self.workers[0].stall()
@@ -332,9 +332,9 @@ class DispatcherTests(DispatcherCase):
         assert [3, 2, 1] == on_their_way
         assert 0 == self.dispatcher.handing_over(0)
 
-    def test_a_connection_that_is_gone_already_is_nobodys(self) -> None:
+    def test_a_connection_that_was_reset_on_its_way_is_served(self) -> None:
         """
-        Reset while it was on its way.
+        With what it had sent.
         """
         self.join()
         self.workers[0].stall()
@@ -345,13 +345,13 @@ class DispatcherTests(DispatcherCase):
         self.workers[0].go_on()
         self.reactor.settle()
 
-        assert [0] == self.served()
+        assert [0] == self.all_served()
         assert 0 == self.dispatcher.handing_over(0)
 
 
 class MembersTests(DispatcherCase):
     """
-    A policy may ask for several sockets, and deal what comes to any of them.
+    A policy may ask for several sockets, and dispatch what comes to any of them.
     """
 
     members = 3
@@ -550,7 +550,7 @@ class LostWorkerTests(DispatcherCase):
 
     def test_first_come_first_served(self) -> None:
         """
-        What comes back is older than what has not been dealt yet.
+        What comes back is older than what has not been dispatched yet.
         """
         self.join()
         self.workers[0].stall()
@@ -735,7 +735,7 @@ class FullWorkerTests(DispatcherCase):
 
     def test_who_had_its_limit_is_asked_again_while_others_are_not(self) -> None:
         """
-        Nobody tells the supervisor that a connection has ended.
+        No message to the supervisor says that a connection has ended.
         """
         self.join(2)
         self.connect(7)
@@ -826,7 +826,7 @@ class FullWorkerTests(DispatcherCase):
         self.join(2)
         leaver = self.workers[0]
         leaver.adopting.leaving = True
-        # What it answers to the deal comes only after the word to leave.
+        # Its answer to the batch comes only after the word to leave.
         leaver.near.stopReading()
         self.connect(2)
         assert [0, 1] == self.served()

@@ -20,8 +20,8 @@ from zope.interface.verify import verifyObject
 from kvd.dispatch.distribution import choose_policy
 from kvd.dispatch.policies.steered import SteeredByLeast, SteeredByTurns
 from kvd.dispatch.reuseport_programs import HASH, ReuseportPrograms
-from kvd.dispatch.scoreboard import create_scoreboard
 from kvd.interfaces import ILoadedProgram
+from kvd.ipc.scoreboard import create_scoreboard
 from kvd.model.programs import ClassicProgram, LoadedProgram
 from kvd.net.listening import ListenerGroup, open_group
 from kvd.net.reuseport import by_chance
@@ -35,7 +35,7 @@ EXTENDED = LoadedProgram(1000)
 @implementer(ILoadedProgram)
 class PlayedProgram:
     """
-    Remembers what it is told.
+    Remembers what it is called with.
     """
 
     look_seconds: float | None = 0.5
@@ -254,7 +254,7 @@ class ProgramsTests(SynchronousTestCase):
 
     def test_one_that_needs_a_socket_for_each_worker_is_not_used_without(self) -> None:
         """
-        An address from elsewhere may have fewer: there it cannot tell whom it counts.
+        An address from elsewhere may have fewer, so it does not know which it counts.
         """
         self.loaded.needs_own_sockets = True
         self.groups[1].members[2].close()
@@ -334,7 +334,7 @@ class UnreadableTests(SynchronousTestCase):
         With or without a privilege, and nothing is left open.
         """
         refused = OSError(errno.EPERM, os.strerror(errno.EPERM))
-        with mock.patch("kvd.dispatch.scoreboard.create_map", side_effect=refused):
+        with mock.patch("kvd.ipc.scoreboard.create_map", side_effect=refused):
             memory = create_scoreboard(2)
         self.addCleanup(os.close, memory)
         opened = Descriptors("anon_inode:bpf")

@@ -10,6 +10,7 @@ import os
 import socket
 from base64 import b64encode
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -17,10 +18,11 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS
+from kvd.errors import NoThread
 from kvd.http import mover, request
 from kvd.http.methods import get
 from kvd.interfaces import Answer, IUpload, IValue
+from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
@@ -175,19 +177,19 @@ class ColdGetTests(GetTests):
 
     def setUp(self) -> None:
         super().setUp()
-        self.warming: list[tuple[int, int]] = []
-        self.process.readahead = self.warm
+        self.asked: list[tuple[int, int]] = []
+        self.process.readahead = self.read_ahead
 
-    def warm(self, descriptor: int, offset: int, count: int) -> Deferred[None]:
+    def read_ahead(self, descriptor: int, offset: int, count: int) -> Deferred[None]:
         """
         Takes a turn of the reactor.
         """
-        self.warming.append((offset, count))
-        warm: Deferred[None] = Deferred()
-        self.reactor.callLater(0, warm.callback, None)
-        return warm
+        self.asked.append((offset, count))
+        read: Deferred[None] = Deferred()
+        self.reactor.callLater(0, read.callback, None)
+        return read
 
-    def test_parts_are_warmed_as_they_are_sent(self) -> None:
+    def test_parts_are_read_ahead_as_they_are_sent(self) -> None:
         """
         None twice, none before its time.
         """
@@ -197,35 +199,50 @@ class ColdGetTests(GetTests):
         reply = self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n").receive()
 
         assert reply.endswith(body)
-        offsets = [offset for offset, _ in self.warming]
+        offsets = [offset for offset, _ in self.asked]
         assert 0 == offsets[0]
         assert offsets == sorted(set(offsets))
-        assert all(count <= request.FILE_BYTES for _, count in self.warming)
+        assert all(count <= request.FILE_BYTES for _, count in self.asked)
 
     def test_a_client_that_leaves_meanwhile_is_forgotten(self) -> None:
         """
         Its file is closed.
         """
         self.put(b"k", b"x" * 100_000)
-        warm: Deferred[None] = Deferred()
+        read: Deferred[None] = Deferred()
         asked: list[int] = []
 
         def never(descriptor: int, offset: int, count: int) -> Deferred[None]:
             asked.append(descriptor)
-            return warm
+            return read
 
         self.process.readahead = never
         self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
         self.client.socket.close()
         self.reactor.settle()
 
-        warm.callback(None)
+        read.callback(None)
         self.reactor.settle()
 
         (descriptor,) = asked
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
         assert set() == self.process.connections
+
+    def test_a_part_that_nobody_can_read_ahead(self) -> None:
+        """
+        The reply ends, because sending the part could block all other connections.
+        """
+        body = os.urandom(100_000)
+        self.put(b"k", body)
+        self.process.readahead = mock.Mock(side_effect=NoThread)
+        with capturedLogs() as events:
+            reply = self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n").receive()
+
+        assert self.client.ended
+        assert not reply.endswith(body)
+        (event,) = events
+        assert "a value cannot be read: no thread can be started" == event["error"]
 
 
 class SmallLimitsTests(MovingCase, test_connection.SmallLimitsTests):
@@ -604,7 +621,7 @@ class SendingTests(MovingCase):
 
     def test_a_value_that_was_cut_short_breaks_the_reply_off(self) -> None:
         """
-        Only a break tells the client.
+        Only a break shows the client.
         """
         self.put(b"k", b"x" * 1_000_000)
         self.store.break_reads_at = 400_000

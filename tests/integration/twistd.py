@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from tests.integration.daemon_process import DaemonProcess
+from tests.integration.forked import ForkedProcess, fork_server
 
 RUN_TWISTD: Final = """
 import sys
@@ -36,6 +36,11 @@ run()
 """
 """
 The program ``twistd``, for whichever Python has Twisted on its path.
+"""
+
+_LOADED: Final = """
+    twisted.application.reactors twisted.internet.epollreactor twisted.scripts.twistd
+    kvd.daemon.service kvd.daemon.supervisor kvd.workers.child
 """
 
 _SERVES: Final = re.compile(r" kvd serves (.*) from ")
@@ -111,10 +116,13 @@ class Twistd:
             raise
         return self
 
-    def _start(self, output: int) -> DaemonProcess | subprocess.Popen[str]:
+    def _start(self, output: int) -> ForkedProcess[str] | subprocess.Popen[str]:
         usual = [sys.executable, "-c", RUN_TWISTD]
         if self._environment is os.environ and self._command[:3] == usual:
-            return DaemonProcess(RUN_TWISTD, self._command[3:], self._folder, output)
+            server = fork_server(_LOADED, "keep_spare()\n" + RUN_TWISTD)
+            with open(os.devnull) as nothing:
+                streams = [nothing.fileno(), output, output]
+                return ForkedProcess(server, self._command[3:], self._folder, streams)
         return subprocess.Popen(
             self._command,
             cwd=self._folder,

@@ -14,7 +14,6 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.ipc.messages import (
     MAX_DESCRIPTORS,
     Batch,
@@ -30,6 +29,7 @@ from kvd.ipc.messages import (
     encode,
     send,
 )
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import Settings, StoreLocation
 from kvd.workers import child
 from kvd.workers.child import Worker
@@ -116,7 +116,7 @@ class WorkerTests(SynchronousTestCase):
 
     def test_it_asks_before_it_leaves(self) -> None:
         """
-        Who told it to end may have told the supervisor too.
+        The supervisor may have got the same signal.
         """
         self.worker._server.start()
         self.worker._terminated(signal.SIGTERM, None)

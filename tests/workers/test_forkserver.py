@@ -14,7 +14,6 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.ipc.messages import (
     MAX_DESCRIPTORS,
     Exited,
@@ -24,6 +23,7 @@ from kvd.ipc.messages import (
     encode,
     receive,
 )
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import Settings
 from kvd.workers.forkserver import ForkServer
 from kvd.workers.http_server import load_plugins
@@ -116,7 +116,7 @@ class ForkServerTests(SynchronousTestCase):
 
     def test_without_room_for_the_control_socket_nothing_is_forked(self) -> None:
         """
-        The supervisor is told, and the fork server lives on.
+        The supervisor gets a message, and the fork server lives on.
         """
         assert Exited(2, 0, "could not be forked: no room") == self.ask(
             MAX_DESCRIPTORS + 1
@@ -124,7 +124,7 @@ class ForkServerTests(SynchronousTestCase):
 
     def test_who_cannot_be_watched_is_ended(self) -> None:
         """
-        And reaped; the supervisor is told.
+        And reaped; the supervisor gets a message.
         """
         process = subprocess.Popen(["sleep", "60"])
         self.addCleanup(process.wait)
@@ -141,7 +141,7 @@ class ForkServerTests(SynchronousTestCase):
 
     def test_a_worker_that_is_traced_holds_up_nobody(self) -> None:
         """
-        A debugger is told of its end first. It is reaped when the debugger lets go.
+        A debugger learns of its end first. It is reaped when the debugger lets go.
         """
         process = subprocess.Popen(["false"])
         with mock.patch("os.fork", return_value=process.pid):

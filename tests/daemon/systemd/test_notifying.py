@@ -18,11 +18,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.daemon.systemd import notifying
 from kvd.daemon.systemd.notifying import Notifier, take_notifier
+from tests.no_threads import no_more_threads
 
 
 class NotifierTests(SynchronousTestCase):
     """
-    `Notifier` tells systemd, and needs nobody to listen.
+    `Notifier` notifies systemd, and needs nobody to listen.
     """
 
     def setUp(self) -> None:
@@ -44,7 +45,7 @@ class NotifierTests(SynchronousTestCase):
 
     def received(self) -> list[str]:
         """
-        What has been told since.
+        What has been sent since.
         """
         states = []
         while True:
@@ -124,7 +125,7 @@ class NotifierTests(SynchronousTestCase):
 
     def test_the_end_comes_behind_what_waits(self) -> None:
         """
-        Nothing can be told after it.
+        Nothing can be sent after it.
         """
         self.patch(notifying, "SEND_SECONDS", 60.0)
         count = self.fill()
@@ -188,7 +189,7 @@ class NotifierTests(SynchronousTestCase):
 
     def test_kvd_goes_on_where_there_is_no_room(self) -> None:
         """
-        systemd may hang. It is told when it goes on, all that there is to tell, in
+        systemd may hang. When it goes on, it gets all notifications, in
         order.
         """
         self.patch(notifying, "SEND_SECONDS", 60.0)
@@ -207,6 +208,21 @@ class NotifierTests(SynchronousTestCase):
         assert stopping.startswith("STOPPING=1\n")
         assert notifier._writer.wait(60.0)
         self.clock.advance(1.5)
+        assert ["WATCHDOG=1"] == self.received()
+
+    def test_the_watchdog_goes_on_where_no_thread_can_wait_for_room(self) -> None:
+        """
+        What finds no room then is dropped.
+        """
+        count = self.fill()
+        notifier = self.notifier(WATCHDOG_USEC="3000000")
+        with no_more_threads():
+            notifier.ready("serves", self.clock)
+            self.clock.advance(1.5)
+        for _ in range(count):
+            self.systemd.recv(4096)
+        self.clock.advance(1.5)
+
         assert ["WATCHDOG=1"] == self.received()
 
     def test_what_waits_for_room_is_bounded(self) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import glob
 
-from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS
 from kvd.http.connection import HttpConnection
 from kvd.http.fast_path import (
     CLOSES,
@@ -26,6 +25,7 @@ from kvd.http.fast_path import (
     PartialUpload,
 )
 from kvd.http.states import State
+from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from tests.chance import new_seed

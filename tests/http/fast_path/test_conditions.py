@@ -10,6 +10,7 @@ import re
 from kvd.http.wire.replies import http_date
 from kvd.model.keys import Key
 from kvd.store import attribute
+from tests.descriptors import Descriptors
 from tests.http.fast_path.cases import (
     FallbackCase,
     FastPathCase,
@@ -235,11 +236,11 @@ class KeptTests(ValueCase):
         Its file stays open; what is sent of it next is right.
         """
         for asked in (b"If-None-Match: *", b"Range: bytes=2-3"):
-            self.fast_path = self.make_fast_path(self.listener)
-            before = len(os.listdir("/proc/self/fd"))
+            self.fast_path = self.make_fast_path(self.process)
+            files = Descriptors(self.path)
             request = get("k", asked + b"\r\n")
             replies = [self.served(request) for _ in range(3)]
-            assert before + 1 == len(os.listdir("/proc/self/fd"))
+            assert 1 == files.more
             assert 1 == len({_without_date(reply) for reply in replies})
             assert b"0123456789" == body_of(self.served(get("k")))
 
