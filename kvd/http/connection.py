@@ -302,11 +302,11 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             return None
         if outcome == NOTHING:
             return None
-        if outcome == LOST:
-            return CONNECTION_LOST
         if outcome == LEAVES_UPLOAD:
             self.take_upload()
             return None
+        if outcome == LOST:
+            return CONNECTION_LOST
         if outcome & REMAINS:
             self._go_on(fast_path.take_remainder())
             return None
@@ -368,9 +368,14 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self._received += len(upload.request) + upload.received
         self._requests += 1
         self._enter(State.BODY)
-        request = self.context.heads.parse(upload.request)
+        try:
+            request = self.context.heads.parse(upload.request)
+            handler = handler_for(self, request)
+        except BaseException:
+            os.close(upload.descriptor)
+            raise
         self.reader.resume(request, upload.received)
-        self._handler = handler = handler_for(self, request)
+        self._handler = handler
         handler.resume(upload)
         if upload.unwritten:
             self.dataReceived(upload.unwritten)

@@ -11,7 +11,8 @@ that as a template (`kvd.http.templates`). For each request it only has to read,
 up, ask the file system, reply and count.
 
 Wherever something is unusual, the fast path leaves the request to Python as if it had
-done nothing. So the module decides nothing and reports no errors. Without it, or with
+done nothing; an upload whose body comes in pieces, with the file that it has written so
+far. So the module decides nothing and reports no errors. Without it, or with
 ``--fast-path off``, kvd does the same, but slower.
 
 The fast path is for the file store and the plain dialect only. At durability ``disk``,
@@ -40,6 +41,11 @@ MAX_BODY_BYTES: Final[int] = 0 if native is None else native.MAX_BODY_BYTES
 The longest body of a PUT that it serves. Longer ones are moved inside the kernel.
 """
 
+MAX_PARTIAL_BYTES: Final[int] = 0 if native is None else native.MAX_PARTIAL_BYTES
+"""
+The longest one that it serves if not all of the body comes in one event.
+"""
+
 NOTHING: Final = 0
 SERVED: Final = 1
 CLOSES: Final = 2
@@ -47,8 +53,8 @@ QUEUED: Final = 4
 LINGERS: Final = 8
 REMAINS: Final = 16
 LOST: Final = 32
-COMMITS: Final = 64
-LEAVES_UPLOAD: Final = 128
+LEAVES_UPLOAD: Final = 64
+COMMITS: Final = 128
 """
 What `FastPath.serve` returns, as far as it is a number.
 """
@@ -200,9 +206,10 @@ class FastPath(Protocol):
         Read from a socket between two requests, and serve the request that arrived; or
         read the rest of one that has begun to arrive.
 
-        If only a part of the body of a PUT has arrived, it is written to the file of an
-        upload, and the next call reads more. If the connection has not joined, it must
-        do so next. Anybody may take the upload meanwhile (`Joined.take_upload`).
+        If only a part of the body of a PUT has arrived, and the whole is no longer than
+        `MAX_PARTIAL_BYTES`, that part is written to the file of an upload, and the next
+        call reads more. If the connection has not joined, it must do so next. Meanwhile
+        the upload can be taken (`Joined.take_upload`).
 
         Args:
             socket: A descriptor. `serve` does not wait for it, even if it blocks.

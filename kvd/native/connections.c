@@ -124,18 +124,18 @@ FastPath_serve(FastPath *self, PyObject *argument)
 }
 
 /*
- * Serve what came on a connection; NULL if it has not joined. Returns the outcome, if it is
- * one of two that were hoped for; else -1: any other, an exception too, is left to the next
- * `serve` of this socket.
+ * Serve what has arrived on a connection; NULL if it has not joined. Returns the outcome if
+ * it is one of the two expected ones; otherwise -1, and the next `serve` of this socket
+ * returns the outcome, or raises the exception.
  */
 static long
-serve_or_leave(FastPath *self, int socket, Joined *joined, long hoped, long or_else)
+serve_or_leave(FastPath *self, int socket, Joined *joined, long expected, long or_else)
 {
     drop_left(self);
     PyObject *outcome = serve_one(self, socket, joined);
     if (outcome != NULL && PyLong_Check(outcome)) {
         long number = PyLong_AsLong(outcome);
-        if (number == hoped || number == or_else) {
+        if (number == expected || number == or_else) {
             Py_DECREF(outcome);
             return number;
         }
@@ -149,8 +149,8 @@ serve_or_leave(FastPath *self, int socket, Joined *joined, long hoped, long or_e
 const char serve_idle_doc[] =
 "serve_idle(socket) -> bool\n"
 "\n"
-"Serve the request that has arrived on a connection that has joined and is idle, or more\n"
-"of one.\n"
+"Serve the request that has arrived on a connection that has joined and is idle, or read\n"
+"more of its body.\n"
 "\n"
 "Returns whether nothing is left to do. Otherwise `serve` must be called next for this\n"
 "socket: it reads nothing, but returns the outcome.";
@@ -282,8 +282,8 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
 const char join_doc[] =
 "join(socket, reports) -> Joined\n"
 "\n"
-"Get to know a connection that stays, and whose socket does not block. If nobody hears of\n"
-"each of its requests, `serve_idle` serves them.";
+"A connection stays open; its socket does not block. `serve_idle` serves it from now on,\n"
+"unless its requests are reported.";
 
 PyObject *
 FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count)

@@ -6,14 +6,13 @@
  * Python makes it, once for each such shape (kvd/http/templates.py). So this module makes
  * no decision that Python has not made before for the same bytes. It returns everything
  * unexpected to Python, unchanged: a head without a template, a key with unusual bytes, a
- * second request behind the first, a body that ends too early, a file that another program
- * has written, a lock that is held, an error of any kind. So the only error handling here
- * is cleaning up.
+ * second request behind the first, a file that another program has written, a lock that is
+ * held, an error of any kind. So the only error handling here is cleaning up.
  *
  * This file has the Python type and the module. connections.c and serve.c receive requests,
- * get.c and put.c serve them, upload.c serves those that come in pieces, and commit.c those
- * that wait for a sync (sync.c); value.c opens a value, file.c sends it, and recent.c keeps
- * small ones in memory. fast_path.h declares what the files share.
+ * get.c and put.c serve them, upload.c receives a body in pieces, and commit.c has values
+ * synced (sync.c) before their replies; value.c opens a value, file.c sends it, and recent.c
+ * keeps small ones in memory. fast_path.h declares what the files share.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
  */
@@ -390,7 +389,8 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, COMMITS) < 0
         || PyModule_AddIntMacro(self, LOST) < 0
         || PyModule_AddIntMacro(self, LEAVES_UPLOAD) < 0
-        || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0)
+        || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0
+        || PyModule_AddIntMacro(self, MAX_PARTIAL_BYTES) < 0)
         Py_CLEAR(self);
     Py_XDECREF((PyObject *)type);
     return self;

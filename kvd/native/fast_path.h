@@ -16,6 +16,8 @@
 #define EVENT_BYTES (64 * 1024)
 /* The longest body of a PUT. */
 #define MAX_BODY_BYTES (2 * 1024 * 1024)
+/* The longest one that need not come in one event; see docs/design.rst. */
+#define MAX_PARTIAL_BYTES (256 * 1024)
 #define BUFFER_BYTES (EVENT_BYTES + MAX_BODY_BYTES)
 /* Longer heads get no template, so that they do not fill the table. */
 #define MAX_HEAD_BYTES 1024
@@ -37,7 +39,7 @@
 /* What `serve` returns if not bytes. */
 enum {
     NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16, LOST = 32,
-    COMMITS = 64, LEAVES_UPLOAD = 128,
+    LEAVES_UPLOAD = 64, COMMITS = 128,
 };
 
 /* What `publish` returns; below 0: nothing was published. */
@@ -167,8 +169,8 @@ typedef struct RecentValues RecentValues;
 typedef struct {
     PyObject_HEAD
     char idle;                  /* whether the fast path may read the next bytes */
-    char reports;               /* whether somebody hears of each of its requests */
-    PartialUpload *upload;      /* the one that the next bytes belong to; NULL: none */
+    char reports;               /* whether each of its requests is reported */
+    PartialUpload *upload;      /* that receives the next bytes; NULL: none */
     struct Commit *commit;      /* the one that it waits for and Python does not know of */
     PyObject *connection;       /* the Python object */
     PyObject *served;           /* when serve_idle last served a request; NULL: never */
@@ -230,7 +232,7 @@ typedef struct {
     PyObject *left_type, *left_value, *left_traceback;
     Syncs *syncs;               /* at durability disk; else NULL */
     struct Commit *commit;      /* one that nobody has taken yet; NULL: none */
-    /* From a new connection, which has not joined yet; NULL: none. */
+    /* Of a new connection that has not joined yet; NULL: none. */
     PartialUpload *new_upload;
     int new_upload_socket;
     /* The last request, for the access log. */

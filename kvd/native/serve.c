@@ -62,7 +62,7 @@ is_settled(int socket)
                       && domain == AF_UNIX);
 }
 
-/* What `serve` returns of a request that was served, and what it reports. */
+/* What `serve` returns for a request that was served. */
 PyObject *
 outcome_of(FastPath *self, int socket, const Request *request)
 {
@@ -222,7 +222,7 @@ serve_request(FastPath *self, int socket, Joined *joined)
         Py_DECREF(outcome);
         if (size == request.size)
             outcome = serve_known(self, socket, &request);
-        else if (is_open)
+        else if (is_open && body <= MAX_PARTIAL_BYTES)
             outcome = serve_partial(self, socket, &request, size - head, joined);
         else
             outcome = Py_NewRef(Py_None);
@@ -235,7 +235,8 @@ other:
     return PyBytes_FromStringAndSize(data, size);
 }
 
-/* Serve what came on a connection; NULL if it has not joined. Returns as `serve` does. */
+/* Serve what has arrived on a connection; NULL if it has not joined. Returns as `serve`
+   does. */
 PyObject *
 serve_one(FastPath *self, int socket, Joined *joined)
 {

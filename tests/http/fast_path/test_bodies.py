@@ -18,6 +18,7 @@ from kvd.http.fast_path import (
     LEAVES_UPLOAD,
     LINGERS,
     MAX_BODY_BYTES,
+    MAX_PARTIAL_BYTES,
     NOTHING,
     SERVED,
     Joined,
@@ -105,7 +106,7 @@ class PartialUploadTests(FastPathCase):
         Each piece is in the file when it has come; the report knows all of it.
         """
         dice = random.Random(new_seed())
-        for size in (1, 10, dice.randint(11, 9_000), 65_537, MAX_BODY_BYTES):
+        for size in (1, 10, dice.randint(11, 9_000), 65_537, MAX_PARTIAL_BYTES):
             body = dice.randbytes(size)
             whole = put("a/k", body)
             head = len(head_of(whole))
@@ -160,6 +161,16 @@ class PartialUploadTests(FastPathCase):
         assert SERVED == self.serve(b"value" + put("k", b"other"))
         assert SERVED == self.fast_path.serve(self.near.fileno())
         assert b"other" == self.get(self.store, Key(b"k"))
+
+    def test_a_longer_one_is_left(self) -> None:
+        """
+        To be moved inside the kernel; but not if all of it is there.
+        """
+        whole = put("k", bytes(MAX_PARTIAL_BYTES + 1))
+        assert whole[:1000] == self.serve(whole[:1000])
+        self.near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * len(whole))
+        self.far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(whole))
+        self.served(whole)
 
     def test_a_connection_that_ends_with_it(self) -> None:
         """

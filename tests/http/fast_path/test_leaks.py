@@ -16,7 +16,7 @@ from itertools import count
 import pytest
 from twisted.internet.defer import execute
 
-from kvd.http.fast_path import QUEUED, REMAINS, SERVED
+from kvd.http.fast_path import NOTHING, QUEUED, REMAINS, SERVED
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
@@ -113,6 +113,32 @@ class LeakTests(FastPathCase):
             *(b"garbage\r\n\r\n", get("%6b"), get("k", b"X: " + bytes(8) + b"\r\n")),
         ]
         self.assert_steady(lambda n: self.serve(requests[n % len(requests)]))
+
+    def test_bodies_in_pieces(self) -> None:
+        """
+        Whether the rest comes, or somebody takes the upload, or nobody does.
+        """
+        whole = put("a/k", bytes(100_000))
+
+        def begin(number: int) -> None:
+            near, far = socket.socketpair()
+            far.sendall(whole[:-1])
+            assert NOTHING == self.fast_path.serve(near.fileno())
+            joined = self.fast_path.join(near.fileno(), False) if number % 3 else None
+            if number % 3 == 1:
+                far.sendall(b"x")
+                assert SERVED == self.fast_path.serve(near.fileno())
+            elif joined is not None:
+                upload = joined.take_upload()
+                assert upload is not None
+                os.close(upload.descriptor)
+                self.store.fast_path_state.uploads.remove(upload.name)
+            if joined is not None:
+                joined.leave()
+            near.close()
+            far.close()
+
+        self.assert_steady(begin)
 
     def test_forms(self) -> None:
         """
