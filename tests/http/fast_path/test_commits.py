@@ -488,3 +488,44 @@ class ThreadTests(CommitCase):
             for turn in (7, 8, 9):
                 assert b"%d" % turn == self.stored(f"{turn % 3}/{number}")
         self.assert_all_counted(120)
+
+
+class PiecesTests(CommitCase):
+    """
+    Bodies that come later than their heads, or in pieces.
+    """
+
+    def test_a_body_in_pieces(self) -> None:
+        """
+        The last piece begins the syncs, and the connection is not asked.
+        """
+        request = put("a/k", b"value", b"Content-Type: text/plain\r\n")
+        self.ask(request)
+        with mock.patch.object(HttpConnection, "after_fast_path") as asked:
+            for end in range(request.index(b"value"), len(request)):
+                self.client.send(request[:end])
+                assert 0 == self.pool.waiting()
+                self.client.send(request[end:])
+                assert b"" == self.client.receive()
+                assert 1 == self.pool.waiting()
+                self.finish()
+                assert self.client.receive().startswith(b"HTTP/1.1 204 ")
+
+        assert not asked.called
+        assert b"value" == self.stored("a/k")
+        self.assert_all_counted(6)
+
+    def test_the_body_of_a_new_connection(self) -> None:
+        """
+        Comes later than its head.
+        """
+        request = put("k", b"value")
+        self.ask(request)
+        client = self.connect()
+        client.send(request[:-5])
+        client.send(request[-5:])
+        assert 1 == self.pool.waiting()
+        self.finish()
+
+        assert client.receive().startswith(b"HTTP/1.1 204 ")
+        self.assert_all_counted(2)
