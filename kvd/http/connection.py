@@ -345,6 +345,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         if upload is None:
             return
         self._received += len(upload.request) + upload.received
+        self.transport.bytes_sent += upload.sent
+        self._counted_sent += upload.sent
         self._requests += 1
         self._enter(State.BODY)
         try:
@@ -356,6 +358,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self.reader.resume(request, upload.received)
         self._handler = handler
         handler.resume(upload)
+        if upload.unsent:
+            self.transport.write(upload.unsent)
         if upload.unwritten:
             self.dataReceived(upload.unwritten)
         else:
