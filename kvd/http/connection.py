@@ -366,6 +366,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         if upload is None:
             return
         self._received += len(upload.request) + upload.received
+        self.transport.bytes_sent += upload.sent
+        self._counted_sent += upload.sent
         self._requests += 1
         self._enter(State.BODY)
         try:
@@ -377,6 +379,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self.reader.resume(request, upload.received)
         self._handler = handler
         handler.resume(upload)
+        if upload.unsent:
+            self.transport.write(upload.unsent)
         if upload.unwritten:
             self.dataReceived(upload.unwritten)
         else:

@@ -115,6 +115,10 @@ class PartialUpload(NamedTuple):
     """How many bytes of the body have come and are in the file."""
     unwritten: bytes
     """What has come behind them: the file did not take it. It is not counted yet."""
+    sent: int
+    """How many bytes of ``100 Continue`` were sent, and counted."""
+    unsent: bytes
+    """What is left of it."""
     seconds: float
     """Since the request came."""
 

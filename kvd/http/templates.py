@@ -33,7 +33,7 @@ from kvd.http.reply_fields import (
     unchanged_fields,
 )
 from kvd.http.request import FILE_BYTES
-from kvd.http.wire.replies import http_date, problem, reply_parts, with_length
+from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
 from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
@@ -92,7 +92,7 @@ class _Templates:
             operation = dialects.understand(dialects.of(request.target), request)
         except KvdError:
             return None
-        if request.chunked or request.expects_continue:
+        if request.chunked:
             return None
         if not process.guard.knows(request.host):
             # It depends on where a connection came in, which is nothing to look up.
@@ -103,6 +103,8 @@ class _Templates:
         return self._template_of_put(operation, request)
 
     def _template_of_get(self, operation: Get, request: Request) -> object:
+        if request.expects_continue:
+            return None
         _, tail = reply_parts(
             200, [], close=not request.keep_alive, minor=request.minor
         )
@@ -135,7 +137,8 @@ class _Templates:
         replaced = self._reply_to_put(request, created=False)
         most_bytes = MAX_BODY_BYTES if limit is None else min(limit, MAX_BODY_BYTES)
         return self.native.put_template(
-            request.keep_alive, most_bytes, lines, *created, *replaced
+            *(request.keep_alive, most_bytes, lines, *created, *replaced),
+            CONTINUE if request.expects_continue else b"",
         )
 
     def _reply_to_put(

@@ -330,7 +330,7 @@ static PyMethodDef functions[] = {
      "The template of a GET or HEAD."},
     {"put_template", put_template, METH_VARARGS,
      "put_template(keep, most_bytes, lines, created_status, created, replaced_status,"
-     " replaced)\n\nThe template of a PUT."},
+     " replaced, interim)\n\nThe template of a PUT."},
     {"offset_of", offset_of, METH_O, "offset_of(key)\n\nSee kvd.store.locks."},
     {"open_folder", open_folder, METH_VARARGS,
      "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},

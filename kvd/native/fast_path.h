@@ -83,6 +83,7 @@ typedef struct {
     PyObject *lines;            /* of a PUT: its metadata, for the attribute */
     PyObject *created[3];       /* reply: up to the date, to the id, to the end */
     PyObject *replaced[3];
+    PyObject *interim;          /* sent if the body has not begun to come, or empty */
     int created_status, replaced_status;
 } HeadTemplate;
 
@@ -125,6 +126,8 @@ typedef struct {
     int may_keep;               /* whether its name is fit for what it replaces */
     Py_ssize_t received;        /* of the body */
     PyObject *unwritten;        /* what the file did not take; NULL: nothing */
+    Py_ssize_t sent;            /* of the interim reply */
+    PyObject *unsent;           /* what the socket did not take of it; NULL: nothing */
     PyObject *make;             /* what Python is given of it */
     char head[];
 } PartialUpload;
@@ -370,6 +373,7 @@ extern const char take_upload_doc[];
 PyObject *Joined_take_upload(Joined *self, PyObject *none);
 int begin_upload(FastPath *self, int socket, const Request *request, PyObject *key,
                  Joined *joined);
+int ask_for_body(FastPath *self, int socket, PartialUpload *partial);
 PyObject *receive_body(FastPath *self, int socket, PartialUpload **place, char *bytes,
                        Py_ssize_t received);
 void free_upload(PartialUpload *partial);

@@ -188,6 +188,6 @@ finish_put(FastPath *self, int socket, PartialUpload *partial)
     if (sent < 0)
         return -1;
     count_sent(self, sent);
-    self->moved_bytes = request->size + sent;
+    self->moved_bytes = request->size + partial->sent + sent;
     return 1;
 }

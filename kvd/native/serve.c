@@ -123,8 +123,12 @@ serve_partial(FastPath *self, int socket, const Request *request, Py_ssize_t rec
         return NULL;
     if (!begun)
         Py_RETURN_NONE;
-    return receive_body(self, socket, joined == NULL ? &self->new_upload : &joined->upload,
-                        request->bytes + request->head_bytes, received);
+    PartialUpload **place = joined == NULL ? &self->new_upload : &joined->upload;
+    int asked = received ? 1 : ask_for_body(self, socket, *place);
+    if (asked <= 0)
+        return asked < 0 ? NULL : PyLong_FromLong(LEAVES_UPLOAD);
+    return receive_body(self, socket, place, request->bytes + request->head_bytes,
+                        received);
 }
 
 /* Make sure that no other thread enters while the global lock is released. */

@@ -11,6 +11,7 @@
 #include "fast_path.h"
 
 #include <errno.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 void
@@ -21,6 +22,7 @@ free_upload(PartialUpload *partial)
     Py_DECREF((PyObject *)partial->request.template);
     Py_DECREF(partial->key);
     Py_XDECREF(partial->unwritten);
+    Py_XDECREF(partial->unsent);
     Py_DECREF(partial->make);
     PyMem_Free(partial);
 }
@@ -74,7 +76,8 @@ begin_upload(FastPath *self, int socket, const Request *request, PyObject *key,
     partial->key = Py_NewRef(key);
     partial->may_keep = partial->upload.keeps;
     partial->received = 0;
-    partial->unwritten = NULL;
+    partial->unwritten = partial->unsent = NULL;
+    partial->sent = 0;
     partial->make = Py_NewRef(self->partial);
     count_begun(self);
     count_received(self, request->head_bytes);
@@ -85,6 +88,29 @@ begin_upload(FastPath *self, int socket, const Request *request, PyObject *key,
         self->new_upload_socket = socket;
     }
     return 1;
+}
+
+/*
+ * Tell a client that waits for it to send the body of an upload that has begun (RFC 9110
+ * section 10.1.1). Returns 1; 0 if the socket did not take all of it, so that the upload is
+ * left to Python; -1 with an exception.
+ */
+int
+ask_for_body(FastPath *self, int socket, PartialUpload *partial)
+{
+    PyObject *interim = partial->request.template->interim;
+    Py_ssize_t size = PyBytes_Size(interim);
+    if (size == 0)
+        return 1;
+    ssize_t sent = send(socket, PyBytes_AsString(interim), (size_t)size,
+                        MSG_DONTWAIT | MSG_NOSIGNAL);
+    partial->sent = Py_MAX(sent, 0);
+    count_sent(self, partial->sent);
+    if (partial->sent == size)
+        return 1;
+    partial->unsent = PyBytes_FromStringAndSize(
+        PyBytes_AsString(interim) + partial->sent, size - partial->sent);
+    return partial->unsent == NULL ? -1 : 0;
 }
 
 /* Publish a value that has come, and reply. Returns as `serve` does. */
@@ -155,12 +181,14 @@ Joined_take_upload(Joined *self, PyObject *Py_UNUSED(none))
     PartialUpload *partial = self->upload;
     if (partial == NULL)
         Py_RETURN_NONE;
-    PyObject *unwritten = partial->unwritten;
+    PyObject *unwritten = partial->unwritten, *unsent = partial->unsent;
     PyObject *taken = PyObject_CallFunction(
-        partial->make, "y#iyny#d", partial->head, partial->request.head_bytes,
+        partial->make, "y#iyny#ny#d", partial->head, partial->request.head_bytes,
         partial->file, partial->upload.name, partial->received,
         unwritten == NULL ? "" : PyBytes_AsString(unwritten),
-        unwritten == NULL ? 0 : PyBytes_Size(unwritten), now() - partial->request.began);
+        unwritten == NULL ? 0 : PyBytes_Size(unwritten), partial->sent,
+        unsent == NULL ? "" : PyBytes_AsString(unsent),
+        unsent == NULL ? 0 : PyBytes_Size(unsent), now() - partial->request.began);
     if (taken == NULL)
         return NULL;
     self->upload = NULL;

@@ -25,6 +25,7 @@ from kvd.http.fast_path import (
     PartialUpload,
 )
 from kvd.http.states import State
+from kvd.http.wire.replies import CONTINUE
 from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
@@ -182,6 +183,39 @@ class PartialUploadTests(FastPathCase):
         self.reply()
         self.start(head_of(closing))
         assert SERVED | CLOSES | LINGERS == self.serve(b"value" + b"x")
+
+    def test_a_client_that_waits_to_be_asked(self) -> None:
+        """
+        Is asked once its upload has begun, unless the body has come already.
+        """
+        whole = put("k", b"value", b"Expect: 100-continue\r\n")
+        assert self.served(whole).startswith(b"HTTP/1.1 201 ")
+        self.start(whole[:-3])
+        assert SERVED == self.serve(b"lue")
+        assert self.reply().startswith(b"HTTP/1.1 204 ")
+        sent = self.process.row.words[WORDS_OF_REQUESTS[4]]
+        assert NOTHING == self.serve(head_of(whole))
+        assert CONTINUE == self.reply()
+        assert SERVED == self.serve(b"value")
+        reply = self.reply()
+        assert reply.startswith(b"HTTP/1.1 204 ")
+        moved = len(CONTINUE) + len(reply)
+        assert sent + moved == self.process.row.words[WORDS_OF_REQUESTS[4]]
+        assert len(whole) + moved == self.fast_path.report().moved_bytes
+        assert NOTHING == self.serve(head_of(whole))
+        upload = self.take()
+        assert (len(CONTINUE), b"") == (upload.sent, upload.unsent)
+
+    def test_a_client_that_cannot_be_asked_yet(self) -> None:
+        """
+        The ordinary way sends it what its socket does not take.
+        """
+        head = head_of(put("k", b"value", b"Expect: 100-continue\r\n"))
+        self.far.sendall(head)
+        self.near.shutdown(socket.SHUT_WR)
+        assert LEAVES_UPLOAD == self.fast_path.serve(self.near.fileno())
+        upload = self.take()
+        assert (0, CONTINUE) == (upload.sent, upload.unsent)
 
     def test_what_is_taken(self) -> None:
         """
@@ -370,6 +404,21 @@ class ArrivingTests(ConnectionCase):
         assert [] == self.debris()
         begun, done = begun_and_done(self)
         assert 8 == begun == done
+
+    def test_a_client_that_waits_to_be_asked(self) -> None:
+        """
+        Sooner or later; what it was sent is recorded once.
+        """
+        sent = 0
+        for seconds in (0, 1):
+            whole = put("k", b"value", b"Expect: 100-continue\r\n")
+            assert CONTINUE == self.ask(head_of(whole))
+            if seconds:
+                self.later(seconds)
+            reply = self.ask(b"value")
+            assert reply.startswith(b"HTTP/1.1 20")
+            sent += len(CONTINUE) + len(reply)
+        assert sent == self.process.row.words[WORDS_OF_REQUESTS[4]]
 
     def test_large_bodies_of_fast_and_slow_clients(self) -> None:
         """

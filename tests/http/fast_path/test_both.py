@@ -156,6 +156,8 @@ def streams(draw: st.DrawFn) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(cuts) if a < b]
 
 
+EXPECT = b"Expect: 100-continue\r\n"
+
 # Less than the time of a body, as long, and longer.
 PAUSES = st.sampled_from([0, 0, 0, 0, 0, 0.5, 1, 59, 60, 61])
 
@@ -167,7 +169,7 @@ def bodies_in_pieces(draw: st.DrawFn) -> list[tuple[float, bytes]]:
     then not all of it, or more than it. Each piece comes after a while.
     """
     key = draw(st.sampled_from(["k", "k", "a/b", "a/b", "n/e/w", "k/below", "folder"]))
-    fields = draw(st.sampled_from([b"", b"", b"", b"Connection: close\r\n"]))
+    fields = draw(st.sampled_from([b"", b"", b"", b"Connection: close\r\n", EXPECT]))
     body = draw(st.binary(min_size=1, max_size=12) | BODIES)
     whole = put(key, body, fields)
     head = len(whole) - len(body)
