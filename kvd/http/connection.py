@@ -395,6 +395,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         context.commits.begun()
         if context.wants_reports:
             self._received += len(commit.head) + commit.size
+            self.transport.bytes_sent += commit.sent
+            self._counted_sent += commit.sent
         self._enter(State.BODY)
         self.wait_for_store()
 

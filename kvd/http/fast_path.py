@@ -161,6 +161,8 @@ class Commit(Protocol):
     """The number of the error with which the sync of the file failed; else 0."""
     seconds: float
     """Since the request came."""
+    sent: int
+    """How many bytes were sent before the reply; they are counted."""
 
     def take_file(self) -> tuple[int, bytes]:
         """

@@ -29,6 +29,7 @@ typedef struct Commit {
     HeadTemplate *template;
     PyObject *key, *head;       /* of the request */
     Py_ssize_t line_bytes, size;    /* of it, as in Request */
+    Py_ssize_t sent;            /* before the reply */
     double began;
     PyObject *connection;       /* Python's: which waits for the reply */
     Joined *joined;             /* which does, unknown to Python; NULL: none */
@@ -103,6 +104,7 @@ static PyMemberDef Commit_members[] = {
     {"head", T_OBJECT, offsetof(Commit, head), READONLY, NULL},
     {"error", T_INT, offsetof(Commit, sync.error), READONLY, NULL},
     {"replaced", T_INT, offsetof(Commit, replaced), READONLY, NULL},
+    {"sent", T_PYSSIZET, offsetof(Commit, sent), READONLY, NULL},
     {"size", T_PYSSIZET, offsetof(Commit, upload.length), READONLY, NULL},
     {"published_us", T_ULONGLONG, offsetof(Commit, upload.sealed_us), READONLY, NULL},
     {NULL},
@@ -174,6 +176,7 @@ sync_upload(FastPath *self, const Request *request, PyObject *key, const Upload 
     commit->size = request->size;
     commit->began = request->began;
     commit->replaced = 0;
+    commit->sent = 0;
     commit->file = file;
     commit->upload = *upload;
     commit->sync.descriptor = file;
@@ -229,6 +232,7 @@ commit_partial(FastPath *self, PartialUpload *partial)
         return 0;
     int begun = sync_upload(self, &partial->request, partial->key, upload, partial->file);
     if (begun > 0) {
+        self->commit->sent = partial->sent;
         partial->file = -1;
         upload->name[0] = 0;
     }

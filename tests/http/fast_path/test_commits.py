@@ -429,6 +429,21 @@ class ReportedCommitTests(CommitCase):
         assert all(0 <= each.seconds < 60 for each in self.notes.entries)
         self.assert_all_counted(3)
 
+    def test_what_was_sent_before_the_reply_is_counted(self) -> None:
+        """
+        That the body may come.
+        """
+        request = put("k", b"value", b"Expect: 100-continue\r\n")
+        received = self.ask(request[:-5])
+        assert received.startswith(b"HTTP/1.1 100 ")
+        received += self.ask(request[-5:])
+        (connection,) = self.process.connections
+        assert isinstance(connection, HttpConnection)
+
+        assert b"HTTP/1.1 201 " in received
+        moved = connection._received + connection.transport.bytes_sent
+        assert len(request) + len(received) == moved
+
 
 class UncaredTests(FastPathCase):
     """
