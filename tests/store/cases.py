@@ -26,7 +26,6 @@ from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.sync import sync_folders_in_python, sync_in_python
 from kvd.store.uploads import key_of
 from kvd.store.waiting import OffReactor, Underway
-from kvd.system.descriptors import raise_descriptor_limit
 
 T = TypeVar("T")
 
@@ -61,8 +60,6 @@ class FolderCase(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        # As a daemon does: some tests take more than an ordinary user has at first.
-        raise_descriptor_limit()
         self.path = tempfile.mkdtemp(prefix="kvd-test-")
         self.addCleanup(shutil.rmtree, self.path)
 

@@ -46,7 +46,7 @@ class CommitCase(connections.ConnectionCase):
     def setUp(self) -> None:
         self.pool = SteppedPool()
         super().setUp()
-        self.reactor.serve_idle = self.watched.serve_idle
+        self.reactor.serve_readable = self.watched.serve_idle
         commits = self.process.commits
         assert isinstance(commits, Commits)
         self.commits = commits
