@@ -36,7 +36,7 @@ from kvd.http.memo import Memo
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.interfaces import Answer
 from kvd.model.digests import Digest
-from kvd.model.operations import Delete, Get, List, Operation, Put
+from kvd.model.operations import Delete, FixedReply, Get, List, Operation, Put
 from kvd.model.requests import Request
 
 # The names by which clients and other servers pass credentials (RFC 6750 section 2.3).
@@ -127,7 +127,7 @@ class Authorization:
             decided = self._decided.find(request)
             if decided is not None and decided.holds():
                 return decided.permit
-        if operation.__class__ not in _NEEDED:
+        if isinstance(operation, FixedReply):
             return Permit(operation)
         _refuse_secrets(request.target)
         value = request.fields.get(b"authorization")
