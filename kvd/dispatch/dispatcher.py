@@ -67,17 +67,32 @@ class _HoldingFactory(ServerFactory):
     batch_size = MAX_DESCRIPTORS
 
     def __init__(
-        self, held: deque[Accepted], dispatch: Callable[[], None], family: int
+        self,
+        held: deque[Accepted],
+        dispatch: Callable[[], None],
+        family: int,
+        families: dict[int, int],
     ) -> None:
         self._held = held
         self._dispatch = dispatch
         self._family = family
+        self._families = families
 
     def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
         """
         See `ServerFactory.accept`.
         """
-        accepted = accept(listener.fileno(), self._family, count)
+        descriptor = listener.fileno()
+        try:
+            accepted = accept(descriptor, self._family, count)
+        except BlockingIOError:
+            raise
+        except OSError:
+            # Until the next success the port is asked first: else it would not learn
+            # of it, and so would not log the next error.
+            self._families.pop(descriptor, None)
+            raise
+        self._families[descriptor] = self._family
         self._held += accepted
         return len(accepted), -1, None
 
@@ -197,7 +212,9 @@ class Dispatcher:
         port: Port = self._reactor.adoptStreamPort(
             sock.fileno(),
             sock.family,
-            _HoldingFactory(self._held, self._dispatch, sock.family),
+            _HoldingFactory(
+                self._held, self._dispatch, int(sock.family), self._families
+            ),
         )
         self._families[port.fileno()] = int(sock.family)
         if not self._accepting:
