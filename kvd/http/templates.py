@@ -279,6 +279,8 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         most_recent=_most_recent(state.root),
         kept=state.kept,
         has_epochs=state.has_epochs,
+        usage=state.usage,
+        min_free=state.min_free,
         mode=state.file_mode,
         folder_mode=state.folder_mode,
         head_bytes=process.limits.head_bytes,

@@ -71,8 +71,8 @@ _DESCRIPTORS_SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_BYTES)
 class Load:
     """
     Import what workers with these settings need. The message carries the scoreboard's
-    memory and, if there is one, the descriptor of what the store is in
-    (`IHeldStoreMaker`).
+    memory and, if there are any, the memory in which workers count what the store takes
+    (`kvd.store.usage`) and the descriptor of what the store is in (`IHeldStoreMaker`).
     """
 
     settings: Settings

@@ -99,6 +99,7 @@ typedef struct {
     const char *id;
     long long offset;           /* of its key's lock */
     int keeps;                  /* whether what it replaces is kept, under its name */
+    Py_ssize_t quota;           /* of its key (usage.c) */
 } Upload;
 
 /* A value whose file is open. */
@@ -136,6 +137,9 @@ typedef struct RecentValue {
 } RecentValue;
 
 typedef struct RecentValues RecentValues;
+
+/* What the values of the store take, counted by all processes. */
+typedef struct Usage Usage;
 
 /* A connection that stays. */
 typedef struct {
@@ -190,6 +194,8 @@ typedef struct {
     PyObject *parts;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
     int has_epochs;             /* see kvd.store.epochs */
+    Usage *usage;               /* NULL: there is no quota */
+    unsigned long long min_free;        /* bytes that stay free */
     PyObject *nothing;          /* no bytes */
     PyObject *joined;           /* connections that stay, by their sockets' numbers */
     /* What is left to the `serve` of this socket; below 0: nothing. */
@@ -328,6 +334,9 @@ int has_value(int folder, const char *name, unsigned long long *published_us,
 int seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
          unsigned long long earliest_us, long epoch);
 
+PyObject *note_read(PyObject *module, PyObject *file);
+void note_if_stale(const FastPath *self, int file, const struct stat *status);
+
 /* folder.c */
 int find_conferred(int folder, const struct stat *status, Conferred *found);
 int is_conferred_alike(const Conferred *one, int folder, const struct stat *status);
@@ -346,6 +355,18 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 /* publish.c */
 int find_lock(FastPath *self);
 int publish(FastPath *self, const Upload *upload, int *is_made);
+
+/* usage.c */
+extern PyTypeObject *UsageType;
+extern PyType_Spec Usage_spec;
+long long taken_by(unsigned long long length);
+PyObject *taken_by_length(PyObject *module, PyObject *length);
+Py_ssize_t quota_of(const Usage *self, const char *key, size_t size);
+int take_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
+void give_back(const Usage *self, Py_ssize_t quota, long long bytes);
+void count_published(const Usage *self, Py_ssize_t quota, long long bytes,
+                     long long replaced);
+long long read_resolution(const Usage *self);
 
 /* reply.c */
 void write_date(FastPath *self, char *text, time_t second);

@@ -89,6 +89,8 @@ serve_put(FastPath *self, int socket, const Request *request, PyObject *key)
         .offset = lock_offset(PyBytes_AsString(key), (size_t)PyBytes_Size(key)),
     };
     int replaced, is_made;
+    if (self->usage != NULL)
+        upload.quota = quota_of(self->usage, upload.key, (size_t)PyBytes_Size(key));
     if (self->uploads < 0 || new_id(self, id) < 0)
         return 0;
     if (self->kept != NULL) {

@@ -100,6 +100,18 @@ def read_dialect(text: str) -> DialectChoice:
     prefix, equals, name = text.rpartition("=")
     if not equals:
         raise BadSetting(f"{text!r} is not of the form PREFIX=NAME, such as /=classic")
+    check_prefix(prefix)
+    load(IDialectDeclaration, name)
+    return DialectChoice(prefix, name)
+
+
+def check_prefix(prefix: str) -> None:
+    """
+    Check a prefix of keys.
+
+    Raises:
+        BadSetting: It is none.
+    """
     if not _PREFIX.fullmatch(prefix) or _NO_SEGMENTS & set(
         unquote_to_bytes(prefix).split(b"/")
     ):
@@ -108,8 +120,6 @@ def read_dialect(text: str) -> DialectChoice:
             " percent-encoded, and has no empty segment, no . and no .., such as / or"
             " /cache/"
         )
-    load(IDialectDeclaration, name)
-    return DialectChoice(prefix, name)
 
 
 def read_allowed_host(text: str) -> str:

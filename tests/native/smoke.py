@@ -66,6 +66,8 @@ def check_fast_path(fast_path: Any) -> None:
             most_recent=10,
             kept=None,
             has_epochs=False,
+            usage=None,
+            min_free=0,
             mode=0o644,
             folder_mode=0o755,
             head_bytes=9000,
