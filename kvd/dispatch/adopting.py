@@ -4,16 +4,15 @@ The worker's half of a hand-over; `kvd.dispatch.handover` has the theory.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Sequence
 from typing import Any
 
 from twisted.logger import Logger
 
-from kvd.dispatch.scoreboard import Row
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import Acknowledged, Batch, Refused
+from kvd.ipc.scoreboard import Row
 from kvd.net.factory import ServerFactory
 
 
@@ -90,15 +89,8 @@ class Adopting:
     def _adopt(self, descriptor: int, family: int) -> None:
         try:
             self._reactor.take_connection(descriptor, family, self._factory)
-        except OSError as error:
-            if error.errno != errno.ENOTCONN:
-                self._log_failure()
-            # Else it was reset on its way: there is no client to serve.
         except Exception:
-            self._log_failure()
-
-    def _log_failure(self) -> None:
-        self._log.failure("a connection that was handed over cannot be served")
+            self._log.failure("a connection that was handed over cannot be served")
 
 
 def _close_all(descriptors: Sequence[int]) -> None:

@@ -319,6 +319,7 @@ static PyMethodDef functions[] = {
     {"offset_of", offset_of, METH_O, "offset_of(key)\n\nSee kvd.store.locks."},
     {"open_folder", open_folder, METH_VARARGS,
      "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},
+    {"magic_of", magic_of, METH_O, "magic_of(folder)\n\nSee kvd.store.exchange."},
     {"entity_tags", entity_tags, METH_O,
      "entity_tags(value) -> (strong, weak) | None\n\nThe tags of a list."},
     {"fixed_date", fixed_date, METH_O,
@@ -368,6 +369,7 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, QUEUED) < 0
         || PyModule_AddIntMacro(self, LINGERS) < 0
         || PyModule_AddIntMacro(self, REMAINS) < 0
+        || PyModule_AddIntMacro(self, LOST) < 0
         || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0)
         Py_CLEAR(self);
     Py_XDECREF((PyObject *)type);

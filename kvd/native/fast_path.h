@@ -34,7 +34,9 @@
 #define LIST_BYTES 256              /* of a default access control list */
 
 /* What `serve` returns beside bytes. */
-enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16 };
+enum {
+    NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16, LOST = 32,
+};
 
 /* What `publish` returns; below 0: nothing was done. */
 enum { CREATED = 0, REPLACED = 1, KEPT = 2 };
@@ -183,7 +185,7 @@ typedef struct {
     ino_t lock_inode;
     Conferred conferred;        /* by the folder of uploads */
     Py_ssize_t most_head, most_key;     /* bytes; longer ones may be refused */
-    /* Where this process counts (kvd.dispatch.scoreboard). */
+    /* Where this process counts (kvd.ipc.scoreboard). */
     Py_buffer row;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     PyObject *bucket_of_exponent;
@@ -216,8 +218,8 @@ typedef struct {
     unsigned char random[1024];
     size_t random_left;
     unsigned long long names;
-    unsigned int most_folders;  /* of these */
-    Folder folders[FOLDERS];
+    unsigned int most_folders;
+    Folder *folders;            /* so many; NULL: none yet */
     Py_ssize_t most_recent;     /* values that are kept in memory */
     RecentValues *recent;       /* NULL: none yet */
     /* Not within: there, a process that serves nothing would touch all of it. */
@@ -303,6 +305,7 @@ int serve_get(FastPath *self, int socket, HeadTemplate *template,
 
 /* value.c */
 int open_value(FastPath *self, const char *key, Value *value, Attribute *attribute);
+int is_written(const FastPath *self, int file, const struct stat *status);
 int is_unchanged(const Value *value, const struct stat *found);
 int find_parts(FastPath *self, Value *value, const Attribute *attribute);
 size_t value_head(FastPath *self, char *head, const Value *value,
@@ -329,8 +332,8 @@ int serve_put(FastPath *self, int socket, const Request *request, PyObject *key)
 /* attribute.c */
 ssize_t get_attribute(int file, char *text, size_t size);
 size_t whole_line(const char *text, ssize_t size, const struct stat *status);
-int has_value(int folder, const char *name, unsigned long long *published_us,
-              long *epoch, unsigned long long *bytes);
+int has_value(const FastPath *self, int folder, const char *name,
+              unsigned long long *published_us, long *epoch, unsigned long long *bytes);
 int seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
          unsigned long long earliest_us, long epoch);
 
@@ -347,6 +350,7 @@ int open_path(int root, const char *path, int mode);
 int enter_parent(FastPath *self, const char *key, int *is_kept, int *is_missing,
                  struct stat *status);
 PyObject *open_folder(PyObject *module, PyObject *args);
+PyObject *magic_of(PyObject *module, PyObject *folder);
 
 /* offset.c */
 long long lock_offset(const char *key, size_t size);

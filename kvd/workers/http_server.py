@@ -16,15 +16,13 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from kvd.dispatch.scoreboard import Row, lone_row
 from kvd.http.access_log import AccessLog, append_to
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import CLOSES, NOTHING, SERVED, FastPath, entry_of
+from kvd.http.fast_path import CLOSES, SERVED, FastPath, entry_of
 from kvd.http.host_guard import HostGuard
 from kvd.http.recorder import Recorder, record_to
 from kvd.http.templates import fast_path_to
@@ -35,6 +33,7 @@ from kvd.interfaces import (
     IStore,
     IStoreMaker,
 )
+from kvd.ipc.scoreboard import Row, lone_row
 from kvd.log.writer import Writer
 from kvd.net.factory import ServerFactory
 from kvd.net.port import Port
@@ -43,6 +42,7 @@ from kvd.net.splice import Pipe
 from kvd.net.transport import close_both_ways, name_of
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import Limits, Settings, User
+from kvd.store.waiting import in_threads_of
 
 # How often to check connections for timeouts.
 CHECK_SECONDS: Final = 1.0
@@ -212,7 +212,7 @@ class HttpServer:
             self._released,
             self._row,
             self._pipe,
-            Readahead(self._off_reactor).ensure,
+            Readahead(in_threads_of(self._reactor)).ensure,
             self._recorder,
         )
         guard = HostGuard(settings.listen, settings.allowed_hosts)
@@ -257,9 +257,6 @@ class HttpServer:
         writer = Writer(path)
         self._writers.append(writer)
         return lambda function: writer.defer(function, self._reactor)
-
-    def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
 
     # -- connections ----------------------------------------------------------
 
@@ -476,11 +473,7 @@ class HttpFactory(ServerFactory):
             self._first = None
             return False
         began = process.clock.seconds()
-        try:
-            outcome = fast_path.serve(connection.fileno())
-        except OSError:
-            # The next read will report the end.
-            outcome = NOTHING
+        outcome = fast_path.serve(connection.fileno())
         if outcome == SERVED | CLOSES:
             # Before the client can see the end.
             self._count(process, fast_path, peer, process.clock.seconds() - began)

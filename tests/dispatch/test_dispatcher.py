@@ -27,7 +27,6 @@ from kvd.dispatch.dispatcher import (
 )
 from kvd.dispatch.handover import ASK_WAITING, BLOCKED_SECONDS, MAX_WAITING
 from kvd.dispatch.policies.roundrobin import RoundRobin
-from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard, lone_row
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import (
@@ -38,6 +37,7 @@ from kvd.ipc.messages import (
     Message,
     Refused,
 )
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard, lone_row
 from kvd.model.view import View
 from kvd.net.factory import ServerFactory
 from kvd.net.listening import open_group
@@ -332,9 +332,9 @@ class DispatcherTests(DispatcherCase):
         assert [3, 2, 1] == on_their_way
         assert 0 == self.dispatcher.handing_over(0)
 
-    def test_a_connection_that_is_gone_already_is_nobodys(self) -> None:
+    def test_a_connection_that_was_reset_on_its_way_is_served(self) -> None:
         """
-        Reset while it was on its way.
+        With what it had sent.
         """
         self.join()
         self.workers[0].stall()
@@ -345,7 +345,7 @@ class DispatcherTests(DispatcherCase):
         self.workers[0].go_on()
         self.reactor.settle()
 
-        assert [0] == self.served()
+        assert [0] == self.all_served()
         assert 0 == self.dispatcher.handing_over(0)
 
 
