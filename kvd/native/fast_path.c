@@ -328,6 +328,9 @@ static PyMethodDef functions[] = {
      "byte_range(value, if_range, etag, size) -> (first, length) | None\n\n"
      "The part of a value that is asked for."},
     {"note_read", note_read, METH_O, "note_read(file)\n\nSee kvd.store.reading."},
+    {"remove_unchanged", remove_unchanged, METH_VARARGS,
+     "remove_unchanged(root, lock, key, inode, accessed_ns, from_ns, to_ns)"
+     " -> int | None\n\nSee kvd.store.removing."},
     {"taken_by", taken_by_length, METH_O, "taken_by(length)\n\nSee kvd.store.usage."},
     {NULL},
 };

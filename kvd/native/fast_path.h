@@ -24,6 +24,7 @@
 #define FOLDERS 256
 /* Longer keys are Python's. */
 #define MAX_KEY_BYTES 512
+#define MAX_LONGEST_KEY 1024        /* as kvd.model.keys */
 #define ID_BYTES 16
 #define ID_TEXT (2 * ID_BYTES)
 #define ATTRIBUTE_BYTES 1400
@@ -357,8 +358,13 @@ long long lock_offset(const char *key, size_t size);
 PyObject *offset_of(PyObject *module, PyObject *key);
 
 /* publish.c */
+#define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
+int set_lock(int lock, short kind, long long offset);
 int publish(FastPath *self, const Upload *upload, int *is_made);
+
+/* remove.c */
+PyObject *remove_unchanged(PyObject *module, PyObject *args);
 
 /* usage.c */
 extern PyTypeObject *UsageType;

@@ -17,8 +17,6 @@
 #define SPARE_BYTES (1ULL << 30)
 #define SPARE_TIMES 4
 
-static const char LOCK_PATH[] = ".kvd/lock";
-
 int
 find_lock(FastPath *self)
 {
@@ -85,7 +83,7 @@ is_unsynced(const FastPath *self, const char *upload, long epoch,
         && has_no_place(self->uploads, upload, bytes);
 }
 
-static int
+int
 set_lock(int lock, short kind, long long offset)
 {
     struct flock request = {

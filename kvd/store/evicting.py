@@ -23,14 +23,15 @@ from twisted.logger import Logger
 from kvd.errors import Fault
 from kvd.model.keys import escape
 from kvd.settings import Bounds
-from kvd.store.folders import open_folder, prune, split
-from kvd.store.locks import KeyLocks
+from kvd.store.folders import prune
+from kvd.store.removing import STAYS, Remover
 from kvd.store.survey import MOST_CANDIDATES, Candidate, Survey
 from kvd.store.totals import Total, TotalsFile
 from kvd.store.usage import Counts, State, UsageMemory, taken_by
 from kvd.store.value import is_absence
 
 PROTECTED_SECONDS: Final = 1.0
+PROTECTED_NS: Final = int(PROTECTED_SECONDS * 1e9)
 
 HEADROOM_SHARE: Final = 128
 HEADROOM_BYTES: Final = 256 << 20
@@ -49,6 +50,11 @@ _LEAST_PAUSE_SECONDS: Final = 0.002
 _REST: Final = 4
 """
 How many times as long as it worked a survey rests, if nobody waits for it.
+"""
+
+_MOST_EMPTIED: Final = 1024
+"""
+How many folders may be empty until they are looked at, while values are removed.
 """
 
 _MOST_FAILURES: Final = 16
@@ -100,7 +106,7 @@ class Evictor:
     def __init__(
         self,
         root: int,
-        locks: KeyLocks,
+        remover: Remover,
         memory: UsageMemory,
         row: int,
         bounds: Bounds,
@@ -113,7 +119,7 @@ class Evictor:
         """
         Args:
             root: The store's folder.
-            locks: The locks of its keys.
+            remover: Removes its values.
             memory: Counts what is taken.
             row: The row of this process in it.
             bounds: The limits.
@@ -123,7 +129,7 @@ class Evictor:
             most_candidates: See `Survey`.
         """
         self._root = root
-        self._locks = locks
+        self._remover = remover
         self._memory = memory
         self._quotas = bounds.quotas
         self._prefixes = [quota.prefix for quota in bounds.quotas[1:]]
@@ -185,6 +191,7 @@ class Evictor:
         """
         Keep the count for the next daemon. Nothing may be published afterwards.
         """
+        self._prune()
         if self._survey is not None:
             self._survey.close()
         if self._memory.state != State.COUNTING:
@@ -225,7 +232,7 @@ class Evictor:
         Returns:
             How many were removed.
         """
-        evicted = 0
+        evicted, last = 0, None
         # Those of prefixes first: what they remove counts for the whole store too.
         for quota in reversed(self._evicting()):
             excess = self._excess(quota)
@@ -237,10 +244,13 @@ class Evictor:
                     evicted += 1
                     excess -= freed
                     self._memory.count_evicted(quota, freed)
-                    self._note_age(candidate)
+                    last = candidate
                 if self._seconds() < self._pause_until:
                     break
-        self._prune()
+        if last is not None:
+            self._note_age(last)
+        if not evicted or len(self._emptied) >= _MOST_EMPTIED:
+            self._prune()
         return evicted
 
     def _remove(self, candidate: Candidate) -> int:
@@ -250,44 +260,26 @@ class Evictor:
         Returns:
             How many bytes it took; 0: it stays, or is gone.
         """
-        freed = 0
-
-        def remove() -> None:
-            nonlocal freed
-            freed = self._remove_locked(candidate)
-
+        key = candidate.key
+        now_ns = self._now_ns()
         try:
-            self._locks.hold_at_once(candidate.key, remove)
+            size = self._remover.remove(
+                key,
+                candidate.inode,
+                candidate.accessed_ns,
+                now_ns - PROTECTED_NS,
+                now_ns,
+            )
         except (OSError, Fault) as error:
-            self._failed(candidate, error)
-        return freed
-
-    def _remove_locked(self, candidate: Candidate) -> int:
-        parents, name = split(candidate.key)
-        try:
-            folder = open_folder(self._root, parents)
-            try:
-                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                if (status.st_ino, status.st_atime_ns) != (
-                    candidate.inode,
-                    candidate.accessed_ns,
-                ):
-                    return 0
-                age_ns = self._now_ns() - status.st_mtime_ns
-                if 0 <= age_ns < PROTECTED_SECONDS * 1e9:
-                    return 0
-                os.unlink(name, dir_fd=folder)
-            finally:
-                os.close(folder)
-        except OSError as error:
-            if is_absence(error):
-                return 0
-            raise
+            if not (isinstance(error, OSError) and is_absence(error)):
+                self._failed(candidate, error)
+            return 0
+        if size == STAYS:
+            return 0
         self._failures = 0
-        taken = taken_by(status.st_size)
-        self._usage.removed(candidate.key, taken)
-        if parents:
-            self._emptied.add(b"/".join(parents))
+        taken = taken_by(size)
+        self._usage.removed(key, taken)
+        self._emptied.add(key.rpartition(b"/")[0])
         return taken
 
     def _failed(self, candidate: Candidate, error: Exception) -> None:
@@ -303,7 +295,7 @@ class Evictor:
     def _prune(self) -> None:
         emptied, self._emptied = self._emptied, set()
         for path in emptied:
-            prune(self._root, path.split(b"/"))
+            prune(self._root, path.split(b"/") if path else ())
 
     def _note_age(self, candidate: Candidate) -> None:
         age_seconds = (self._now_ns() - candidate.accessed_ns) / 1e9
@@ -387,7 +379,6 @@ class Evictor:
             for quota in quotas:
                 self._expired_bytes[quota] += freed
                 self._memory.count_expired(quota)
-            self._prune()
         return bool(freed)
 
     def _keep_totals(self) -> None:

@@ -36,6 +36,7 @@ from kvd.ipc.messages import Load, LogLine, Message, receive, send, shortened
 from kvd.settings import Settings
 from kvd.store.evicting import Evictor
 from kvd.store.locks import KeyLocks, LockFile
+from kvd.store.removing import Remover
 from kvd.store.totals import TotalsFile
 from kvd.store.usage import UsageMemory
 from kvd.store.waiting import Underway
@@ -97,9 +98,10 @@ def main(descriptor: int) -> None:
     )
     os.umask(os.umask(0o077) & ~settings.modes.file)
     # It never waits for a lock, so no clock has to advance.
-    locks = KeyLocks(LockFile(root, settings.modes), Clock(), Underway())
+    file = LockFile(root, settings.modes)
+    remover = Remover(root, file, KeyLocks(file, Clock(), Underway()))
     memory = UsageMemory(usage)
-    evictor = Evictor(root, locks, memory, ROW, bounds, TotalsFile(totals))
+    evictor = Evictor(root, remover, memory, ROW, bounds, TotalsFile(totals))
     pause = 0.0
     while not select.select([control], [], [], pause)[0]:
         pause = evictor.step()

@@ -17,6 +17,7 @@ from kvd.store.admission import Admission
 from kvd.store.evicting import Evictor
 from kvd.store.file import FileStore
 from kvd.store.locks import KeyLocks, LockFile
+from kvd.store.removing import Remover
 from kvd.store.totals import TotalsFile, open_totals
 from kvd.store.usage import UNLIMITED, UsageMemory, create_usage, taken_by
 from kvd.store.waiting import Underway
@@ -86,7 +87,7 @@ class BoundedCase(FileStoreCase):
             self.addCleanup(os.close, self.totals)
         return Evictor(
             root,
-            KeyLocks(lock, self.clock, Underway()),
+            Remover(root, lock, KeyLocks(lock, self.clock, Underway())),
             self.memory,
             0,
             self.bounds,

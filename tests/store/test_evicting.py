@@ -20,6 +20,7 @@ from kvd.errors import KeyAbsent, QuotaFull, StoreUnusable
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.settings import DEFAULT_MODES, Quota
+from kvd.store import removing
 from kvd.store.evicting import Evictor, headroom
 from kvd.store.file import FileStore
 from kvd.store.folders import open_path_by_names
@@ -336,6 +337,16 @@ class EvictingTests(FilledCase):
         assert 3600 // 16 <= self.memory.resolution_seconds <= 8000 // 16
 
 
+class EvictingByPythonTests(EvictingTests):
+    """
+    The same without the compiled module.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(removing, "_native", None)
+
+
 class FailingDiskTests(FilledCase):
     """
     A disk that fails while values are removed.
@@ -352,7 +363,8 @@ class FailingDiskTests(FilledCase):
         broken = OSError(errno.EIO, os.strerror(errno.EIO))
         with (
             capturedLogs() as logs,
-            mock.patch("kvd.store.evicting.os.unlink", side_effect=broken),
+            mock.patch("kvd.store.removing._native", None),
+            mock.patch("kvd.store.removing.os.unlink", side_effect=broken),
         ):
             for _ in range(20):
                 evictor.step()
@@ -392,6 +404,7 @@ class FailingDiskTests(FilledCase):
         with (
             capturedLogs(),
             mock.patch("kvd.store.folders.open_path", open_path_by_names),
+            mock.patch("kvd.store.removing._native", None),
             mock.patch.object(os, call, fail),
         ):
             for _ in range(20):
