@@ -328,6 +328,9 @@ static PyMethodDef functions[] = {
      "byte_range(value, if_range, etag, size) -> (first, length) | None\n\n"
      "The part of a value that is asked for."},
     {"note_read", note_read, METH_O, "note_read(file)\n\nSee kvd.store.reading."},
+    {"look_at", look_at, METH_VARARGS,
+     "look_at(folder, names, before_ns, expired_ns, future_ns)\n\n"
+     "See Look of kvd.store.looking."},
     {"remove_unchanged", remove_unchanged, METH_VARARGS,
      "remove_unchanged(root, lock, key, inode, accessed_ns, from_ns, to_ns)"
      " -> int | None\n\nSee kvd.store.removing."},

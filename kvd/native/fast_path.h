@@ -363,6 +363,9 @@ int find_lock(FastPath *self);
 int set_lock(int lock, short kind, long long offset);
 int publish(FastPath *self, const Upload *upload, int *is_made);
 
+/* look.c */
+PyObject *look_at(PyObject *module, PyObject *args);
+
 /* remove.c */
 PyObject *remove_unchanged(PyObject *module, PyObject *args);
 

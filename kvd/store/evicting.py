@@ -25,7 +25,7 @@ from kvd.model.keys import escape
 from kvd.settings import Bounds
 from kvd.store.folders import prune
 from kvd.store.removing import STAYS, Remover
-from kvd.store.survey import MOST_CANDIDATES, Candidate, Survey
+from kvd.store.survey import MOST_CANDIDATES, Candidate, Seen, Survey
 from kvd.store.totals import Total, TotalsFile
 from kvd.store.usage import Counts, State, UsageMemory, taken_by
 from kvd.store.value import is_absence
@@ -48,8 +48,16 @@ _NEAR_SECONDS: Final = 0.1
 _IDLE_SECONDS: Final = 0.5
 _LEAST_PAUSE_SECONDS: Final = 0.002
 _REST: Final = 4
+_SHORT_REST: Final = 1
 """
-How many times as long as it worked a survey rests, if nobody waits for it.
+How many times as long as it worked a survey rests, if nobody waits for it; and if few
+values are left that are known.
+"""
+
+_LEAST_CANDIDATES: Final = 1024
+"""
+How many values are remembered at least, and otherwise a quarter of all: to remember a
+value costs more than to look at it.
 """
 
 _MOST_EMPTIED: Final = 1024
@@ -140,6 +148,8 @@ class Evictor:
         self._most = most_candidates
         self._usage = memory.usage(self._prefixes, row)
         self._candidates: list[deque[Candidate]] = [deque() for _ in bounds.quotas]
+        self._found = [0] * len(bounds.quotas)
+        self._rested = 0.0
         self._survey: Survey | None = None
         self._before: Sequence[Counts] = ()
         self._expired_bytes: list[int] = []
@@ -168,24 +178,56 @@ class Evictor:
         """
         began = self._seconds()
         if began < self._pause_until:
-            return min(_IDLE_SECONDS, self._pause_until - began)
+            return min(_NEAR_SECONDS, self._pause_until - began)
         evicted = self._make_room(began + STEP_SECONDS)
         is_urgent = any(self._excess(quota) > 0 for quota in self._evicting())
         if is_urgent and not evicted:
             self._need_candidates()
-        if self._survey is None and began >= self._next_survey:
+        if self._survey is None and (began >= self._next_survey or self._has_few()):
             self._begin_survey()
-        if self._survey is None:
-            if evicted or is_urgent:
-                return _LEAST_PAUSE_SECONDS
-            return _NEAR_SECONDS if self._is_near() else _IDLE_SECONDS
+        if self._survey is not None:
+            hurries = is_urgent or self._memory.state == State.COUNTING
+            return self._step_survey(0 if hurries else self._rest_factor())
+        if evicted or is_urgent:
+            return _LEAST_PAUSE_SECONDS
+        return _NEAR_SECONDS if self._is_near() else _IDLE_SECONDS
+
+    def _step_survey(self, rest: int) -> float:
+        """
+        Look at some values.
+
+        Args:
+            rest: How many times as long as it works a survey rests.
+
+        Returns:
+            See `step`. Meanwhile room may have to be made.
+        """
+        began = self._seconds()
+        if rest and began < self._rested:
+            return _LEAST_PAUSE_SECONDS
         while self._survey is not None and self._seconds() < began + STEP_SECONDS:
             self._continue_survey()
         if self._survey is not None and self._memory.state == State.COUNTING:
             self._raise_to(self._survey)
-        if is_urgent or self._memory.state == State.COUNTING:
-            return 0.0
-        return _REST * (self._seconds() - began)
+        ended = self._seconds()
+        self._rested = ended + rest * (ended - began)
+        return _LEAST_PAUSE_SECONDS if rest else 0.0
+
+    def _has_few(self) -> bool:
+        """
+        Whether more values should be found before those that are known are used up.
+        """
+        return any(
+            len(self._candidates[quota]) < self._found[quota] // 4
+            for quota in self._evicting()
+        )
+
+    def _rest_factor(self) -> int:
+        are_scarce = any(
+            len(self._candidates[quota]) < self._found[quota] // 8
+            for quota in self._evicting()
+        )
+        return _SHORT_REST if are_scarce else _REST
 
     def stop(self) -> None:
         """
@@ -260,15 +302,11 @@ class Evictor:
         Returns:
             How many bytes it took; 0: it stays, or is gone.
         """
-        key = candidate.key
+        accessed_ns, inode, key = candidate
         now_ns = self._now_ns()
         try:
             size = self._remover.remove(
-                key,
-                candidate.inode,
-                candidate.accessed_ns,
-                now_ns - PROTECTED_NS,
-                now_ns,
+                key, inode, accessed_ns, now_ns - PROTECTED_NS, now_ns
             )
         except (OSError, Fault) as error:
             if not (isinstance(error, OSError) and is_absence(error)):
@@ -320,8 +358,11 @@ class Evictor:
         self._before = [self._memory.steady_counts(q) for q in range(len(self._quotas))]
         self._began = self._seconds()
         self._expired_bytes = [0] * len(self._quotas)
+        most = self._most
+        if self._memory.state == State.COUNTED:
+            most = min(most, max(_LEAST_CANDIDATES, self._memory.values(0) // 4))
         self._survey = Survey(
-            self._root, self._quotas, self._now_ns, self._expire, self._most
+            self._root, self._quotas, self._now_ns, self._expire, most
         )
 
     def _continue_survey(self) -> None:
@@ -361,9 +402,9 @@ class Evictor:
                 estimate = seen.taken + (added - removed) // 2
             right = max(seen.taken - removed, min(seen.taken + added, estimate))
             self._usage.correct(quota, right - now.values_taken)
-            changed = now.values_changed_since(before)
-            self._memory.set_values(quota, seen.values + changed // 2)
+            self._memory.set_values(quota, self._right_values(quota, seen, before, now))
             candidates = self._candidates[quota] = deque(survey.candidates(quota))
+            self._found[quota] = len(candidates)
             self._found_anything = self._found_anything or bool(candidates)
         self._memory.state = State.COUNTED
         took = self._seconds() - self._began
@@ -372,6 +413,17 @@ class Evictor:
             max(self._ttl_period, _REST * took),
         )
         self._keep_totals()
+
+    def _right_values(self, quota: int, seen: Seen, before: Counts, now: Counts) -> int:
+        """
+        How many values there are, by the same bounds.
+        """
+        added = now.values_added - before.values_added
+        removed = now.values_removed - before.values_removed
+        known = self._memory.values(quota)
+        if self._memory.state == State.COUNTING:
+            known = seen.values + (added - removed) // 2
+        return max(seen.values - removed, min(seen.values + added, known))
 
     def _expire(self, quotas: Sequence[int], candidate: Candidate) -> bool:
         freed = self._remove(candidate)

@@ -67,8 +67,8 @@ class Remover:
             )
             if removed is not None:
                 return removed
-        # Without a C compiler, this does what ``kvd/native/remove.c`` does in one call; also
-        # where the file of locks has to be opened anew.
+        # Without a C compiler, this does what ``kvd/native/remove.c`` does in one call;
+        # also where the file of locks has to be opened anew.
         sizes: list[int] = []
         self._locks.hold_at_once(
             key,

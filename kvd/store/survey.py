@@ -24,19 +24,19 @@ from __future__ import annotations
 
 import heapq
 import os
-import stat
 from collections.abc import Callable, Generator, Sequence
 from typing import Final, NamedTuple
 
 from kvd.model.keys import Key
 from kvd.settings import Quota
+from kvd.store.looking import ALWAYS, NEVER, look
 from kvd.store.reading import AHEAD_NS, note_read
-from kvd.store.usage import quota_of, taken_by
-from kvd.store.walk import Span, walk
+from kvd.store.usage import quota_of
+from kvd.store.walk import Batch, Span, walk
 
-MOST_CANDIDATES: Final = 65536
+MOST_CANDIDATES: Final = 131072
 """
-The most values that are remembered for a quota: some 16 MiB.
+The most values that are remembered for a quota: some 28 MiB with keys of 40 bytes.
 """
 
 
@@ -129,47 +129,53 @@ class Survey:
     def _walk(self) -> Generator[bool, None, None]:
         root = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._root)
         for batch in walk(root, b"", Span()):
-            now_ns = self._now_ns()
-            for name in batch.names:
-                try:
-                    status = os.stat(name, dir_fd=batch.folder, follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if stat.S_ISREG(status.st_mode):
-                    key = Key(batch.prefix + name)
-                    self._see(key, status, now_ns, batch.folder, name)
+            # Quotas are those of whole folders.
+            quota = quota_of(self._prefixes, batch.prefix)
+            self._look(batch, (0, quota) if quota else (0,))
             yield True
 
-    def _see(
-        self, key: Key, status: os.stat_result, now_ns: int, folder: int, name: bytes
-    ) -> None:
-        taken = taken_by(status.st_size)
-        accessed_ns = status.st_atime_ns
-        if accessed_ns > now_ns + 2 * AHEAD_NS:
-            accessed_ns = _bring_back(folder, name, status)
-        quota = quota_of(self._prefixes, key)
-        quotas = (0, quota) if quota else (0,)
-        ttl_seconds = self._quotas[quota].ttl_seconds
-        if ttl_seconds is not None and (
-            now_ns - status.st_mtime_ns > ttl_seconds * 1e9
-            and self._expired(quotas, Candidate(accessed_ns, status.st_ino, key))
-        ):
-            return
-        for each in quotas:
-            self._taken[each] += taken
-            self._values[each] += 1
-            if self._quotas[each].evicts:
-                self._remember(each, accessed_ns, status.st_ino, key)
+    def _look(self, batch: Batch, quotas: Sequence[int]) -> None:
+        now_ns = self._now_ns()
+        ttl_seconds = self._quotas[quotas[-1]].ttl_seconds
+        expired_ns = NEVER if ttl_seconds is None else now_ns - int(ttl_seconds * 1e9)
+        evicting = [quota for quota in quotas if self._quotas[quota].evicts]
+        values, taken, notable = look(
+            batch.folder,
+            list(batch.names),
+            max(map(self._youngest_ns, evicting), default=NEVER),
+            expired_ns,
+            now_ns + 2 * AHEAD_NS,
+        )
+        for name, accessed_ns, changed_ns, inode, bytes_taken in notable:
+            if accessed_ns > now_ns + 2 * AHEAD_NS:
+                accessed_ns = _bring_back(batch.folder, name, accessed_ns)
+            one = Candidate(accessed_ns, inode, Key(batch.prefix + name))
+            if changed_ns < expired_ns and self._expired(quotas, one):
+                values -= 1
+                taken -= bytes_taken
+                continue
+            for quota in evicting:
+                self._remember(quota, one)
+        for quota in quotas:
+            self._values[quota] += values
+            self._taken[quota] += taken
 
-    def _remember(self, quota: int, accessed_ns: int, inode: int, key: Key) -> None:
+    def _youngest_ns(self, quota: int) -> int:
+        """
+        The access time from which on values are not remembered.
+        """
+        heap = self._heaps[quota]
+        return ALWAYS if len(heap) < self._most else -heap[0][0]
+
+    def _remember(self, quota: int, one: Candidate) -> None:
         heap = self._heaps[quota]
         if len(heap) < self._most:
-            heapq.heappush(heap, (-accessed_ns, inode, key))
-        elif -accessed_ns > heap[0][0]:
-            heapq.heapreplace(heap, (-accessed_ns, inode, key))
+            heapq.heappush(heap, (-one.accessed_ns, one.inode, one.key))
+        elif one.accessed_ns < -heap[0][0]:
+            heapq.heapreplace(heap, (-one.accessed_ns, one.inode, one.key))
 
 
-def _bring_back(folder: int, name: bytes, status: os.stat_result) -> int:
+def _bring_back(folder: int, name: bytes, accessed_ns: int) -> int:
     """
     Set the access time of a file to the present.
 
@@ -183,7 +189,7 @@ def _bring_back(folder: int, name: bytes, status: os.stat_result) -> int:
             dir_fd=folder,
         )
     except OSError:  # Gone, or not readable.
-        return status.st_atime_ns
+        return accessed_ns
     try:
         note_read(file)
         return os.fstat(file).st_atime_ns

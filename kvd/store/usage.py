@@ -110,14 +110,6 @@ class Counts(NamedTuple):
         """
         return self.bytes_added - before.bytes_added
 
-    def values_changed_since(self, before: Counts) -> int:
-        """
-        How many values more there are than then.
-        """
-        return (self.values_added - before.values_added) - (
-            self.values_removed - before.values_removed
-        )
-
     def removed_since(self, before: Counts) -> int:
         """
         Bytes of the values that were replaced or removed since then.

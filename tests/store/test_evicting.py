@@ -20,10 +20,11 @@ from kvd.errors import KeyAbsent, QuotaFull, StoreUnusable
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.settings import DEFAULT_MODES, Quota
-from kvd.store import removing
+from kvd.store import removing, survey
 from kvd.store.evicting import Evictor, headroom
 from kvd.store.file import FileStore
 from kvd.store.folders import open_path_by_names
+from kvd.store.looking import look_by_python
 from kvd.store.totals import Total, TotalsFile, open_totals
 from kvd.store.usage import State, taken_by
 from tests.chance import new_seed
@@ -345,6 +346,7 @@ class EvictingByPythonTests(EvictingTests):
     def setUp(self) -> None:
         super().setUp()
         self.patch(removing, "_native", None)
+        self.patch(survey, "look", look_by_python)
 
 
 class FailingDiskTests(FilledCase):
@@ -405,6 +407,7 @@ class FailingDiskTests(FilledCase):
             capturedLogs(),
             mock.patch("kvd.store.folders.open_path", open_path_by_names),
             mock.patch("kvd.store.removing._native", None),
+            mock.patch("kvd.store.survey.look", look_by_python),
             mock.patch.object(os, call, fail),
         ):
             for _ in range(20):
