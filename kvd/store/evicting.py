@@ -60,6 +60,12 @@ How many values are remembered at least, and otherwise a quarter of all: to reme
 value costs more than to look at it.
 """
 
+_EARLY_VALUES: Final = 4096
+"""
+How many values a survey has seen at least before some of them are removed, if uploads
+wait; the next time twice as many as now.
+"""
+
 _MOST_EMPTIED: Final = 1024
 """
 How many folders may be empty until they are looked at, while values are removed.
@@ -148,6 +154,7 @@ class Evictor:
         self._most = most_candidates
         self._usage = memory.usage(self._prefixes, row)
         self._candidates: list[deque[Candidate]] = [deque() for _ in bounds.quotas]
+        self._early: list[int] = []
         self._found = [0] * len(bounds.quotas)
         self._rested = 0.0
         self._survey: Survey | None = None
@@ -345,12 +352,29 @@ class Evictor:
         """
         A quota is full, and nothing is known that can be removed.
         """
-        if self._survey is None and self._found_anything:
+        if self._survey is not None:
+            self._take_early(self._survey)
+        elif self._found_anything:
             self._begin_survey()
-        elif self._survey is None:
+        else:
             # All that is there is protected: look again a little later.
             soon = self._seconds() + PROTECTED_SECONDS / 4
             self._next_survey = min(self._next_survey, soon)
+
+    def _take_early(self, survey: Survey) -> None:
+        """
+        Remove some of what was found already: uploads wait, and the survey may take
+        long. These are the oldest of a part of the values, and so old ones of all.
+        """
+        for quota in self._evicting():
+            seen = survey.seen(quota).values
+            if (
+                seen >= self._early[quota]
+                and not self._candidates[quota]
+                and self._excess(quota) > 0
+            ):
+                self._early[quota] = 2 * seen
+                self._candidates[quota] = deque(survey.take_oldest(quota))
 
     # -- surveys --------------------------------------------------------------
 
@@ -358,6 +382,7 @@ class Evictor:
         self._before = [self._memory.steady_counts(q) for q in range(len(self._quotas))]
         self._began = self._seconds()
         self._expired_bytes = [0] * len(self._quotas)
+        self._early = [_EARLY_VALUES] * len(self._quotas)
         most = self._most
         if self._memory.state == State.COUNTED:
             most = min(most, max(_LEAST_CANDIDATES, self._memory.values(0) // 4))

@@ -126,6 +126,19 @@ class Survey:
             for negative, inode, key in self._heaps[quota]
         )
 
+    def take_oldest(self, quota: int) -> list[Candidate]:
+        """
+        Take a quarter of the candidates that were found so far, those that were used
+        least recently, in that order.
+        """
+        # Sorted, it still is a heap.
+        found = sorted(self._heaps[quota])
+        rest = len(found) - len(found) // 4
+        self._heaps[quota] = found[:rest]
+        return sorted(
+            Candidate(-negative, inode, key) for negative, inode, key in found[rest:]
+        )
+
     def _walk(self) -> Generator[bool, None, None]:
         root = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._root)
         for batch in walk(root, b"", Span()):

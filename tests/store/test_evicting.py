@@ -25,6 +25,7 @@ from kvd.store.evicting import Evictor, headroom
 from kvd.store.file import FileStore
 from kvd.store.folders import open_path_by_names
 from kvd.store.looking import look_by_python
+from kvd.store.survey import Survey
 from kvd.store.totals import Total, TotalsFile, open_totals
 from kvd.store.usage import State, taken_by
 from tests.chance import new_seed
@@ -303,6 +304,30 @@ class EvictingTests(FilledCase):
             self.use_at(self.key(number), number * 60)
 
         assert names(*range(15, 35)) == self.found()
+
+    def test_upload_does_not_wait_for_the_end_of_a_long_count(self) -> None:
+        """
+        The oldest quarter of what was seen so far is good enough then.
+        """
+        store = self.filled()
+        evictor = self.evictor()
+        self.take_steps(evictor)
+        for number in range(200):
+            self.place(f"x{number}", b"")
+            self.use_at(f"x{number}", 3000)
+        step = Survey.step
+
+        def take_long(survey: Survey) -> bool:
+            self.clock.advance(0.02)
+            return step(survey)
+
+        evictor._candidates[0].clear()
+        with (
+            mock.patch.object(Survey, "step", take_long),
+            mock.patch("kvd.store.evicting._EARLY_VALUES", 40),
+            mock.patch.object(evictor, "_end_survey", side_effect=AssertionError),
+        ):
+            self.want(store, evictor, 2)
 
     def test_smaller_limit_than_what_is_there(self) -> None:
         """
