@@ -12,6 +12,7 @@ Where a limit evicts, an upload that finds no room waits for the evictor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -62,6 +63,8 @@ class Admission:
         self._quotas = bounds.quotas
         self.min_free = bounds.min_free
         """How many bytes of the file system stay free."""
+        self.free: Callable[[], float] = lambda: inf
+        """How many bytes the file system has beside those; set by the store."""
         self._row = row
         self._clock = clock
         self._prefixes = [quota.prefix for quota in bounds.quotas[1:]]
@@ -224,6 +227,11 @@ class QuotaReservation:
     def grow(self, size: int) -> Answer[None]:
         if taken_by(size) <= self.taken:
             return None
+        if self._admission.min_free and self._admission.free() < 0:
+            raise QuotaFull(
+                f"There is no room for /{escape(self.key)}: less than"
+                f" {self._admission.min_free} bytes of the disk are free."
+            )
         ahead = min(max(size, FIRST_STEP_BYTES), LAST_STEP_BYTES)
         if self.cover(taken_by(size + ahead)):
             return None

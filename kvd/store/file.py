@@ -144,7 +144,10 @@ class FileStore:
         self.durability = durability
         self._off_reactor = off_reactor
         self._admission = admission
-        self._min_free = 0 if admission is None else admission.min_free
+        self._min_free = 0
+        if admission is not None:
+            self._min_free = admission.min_free
+            admission.free = self._free
         self._underway = Underway()
         with ExitStack() as opened:
             with opening(path):

@@ -273,3 +273,12 @@ class MinFreeTests(BoundedCase):
                 pytest.raises(QuotaFull, match="room for 0"),
             ):
                 store.begin(KEY, None)
+            upload = store.begin_at_once(KEY, None)
+            upload.write(bytes(room))
+        none = Space(240, BLOCK, real.f_blocks or 1)
+        with (
+            mock.patch("kvd.store.file.os.fstatvfs", return_value=none),
+            pytest.raises(QuotaFull, match="less than 1000000 bytes"),
+        ):
+            upload.write(bytes(2 << 20))
+        upload.discard()
