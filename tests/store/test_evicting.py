@@ -468,6 +468,7 @@ class PrefixTests(BoundedCase):
         """
         Others stay, also those that were used less recently.
         """
+        self.later_ns = 3600 * SECOND_NS
         store = self.open_bounded()
         for name in ("kept/a", "b", "cache/c", "cache/d"):
             self.publish(store, Key(name.encode()), bytes(5 * BLOCK))

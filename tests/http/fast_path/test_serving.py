@@ -428,6 +428,8 @@ class MistakeTests(ConnectionCase):
                 most_recent=0,
                 kept=None,
                 has_epochs=False,
+                usage=None,
+                min_free=0,
                 mode=0o644,
                 folder_mode=0o755,
                 head_bytes=9000,
