@@ -66,9 +66,11 @@ How many values a survey has seen at least before some of them are removed, if u
 wait; the next time twice as many as now.
 """
 
-_MOST_EMPTIED: Final = 1024
+_MOST_EMPTIED: Final = 4096
+_PRUNE_SECONDS: Final = 1.0
 """
-How many folders may be empty until they are looked at, while values are removed.
+How many folders may be empty, and for how long, until they are removed: to look at one
+costs as much as to remove a value, and many values are in one.
 """
 
 _MOST_FAILURES: Final = 16
@@ -164,7 +166,7 @@ class Evictor:
         self._next_survey = 0.0
         self._found_anything = True
         self._failures = 0
-        self._pause_until = 0.0
+        self._pause_until = self._pruned = 0.0
         self._emptied: set[bytes] = set()
         self._evicts = any(quota.evicts for quota in bounds.quotas)
         ttls = [quota.ttl_seconds for quota in bounds.quotas if quota.ttl_seconds]
@@ -298,7 +300,9 @@ class Evictor:
                     break
         if last is not None:
             self._note_age(last)
-        if not evicted or len(self._emptied) >= _MOST_EMPTIED:
+        if len(self._emptied) >= _MOST_EMPTIED or (
+            self._seconds() >= self._pruned + _PRUNE_SECONDS
+        ):
             self._prune()
         return evicted
 
@@ -338,6 +342,7 @@ class Evictor:
             self._pause_until = self._seconds() + _FAILED_SECONDS
 
     def _prune(self) -> None:
+        self._pruned = self._seconds()
         emptied, self._emptied = self._emptied, set()
         for path in emptied:
             prune(self._root, path.split(b"/") if path else ())

@@ -302,6 +302,7 @@ class EvictingTests(FilledCase):
             self.want(store, evictor, 1)
             self.publish(store, self.key(number), bytes(BLOCK))
             self.use_at(self.key(number), number * 60)
+        evictor.stop()
 
         assert names(*range(15, 35)) == self.found()
 
