@@ -40,8 +40,8 @@ WAIT_SECONDS: Final = 5.0
 How long an upload waits for the evictor.
 """
 
-_FIRST_PAUSE_SECONDS: Final = 0.002
-_LONGEST_PAUSE_SECONDS: Final = 0.05
+_FIRST_PAUSE_SECONDS: Final = 0.001
+_LONGEST_PAUSE_SECONDS: Final = 0.01
 
 
 class Admission:

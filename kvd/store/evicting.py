@@ -33,7 +33,7 @@ from kvd.store.value import is_absence
 PROTECTED_SECONDS: Final = 1.0
 PROTECTED_NS: Final = int(PROTECTED_SECONDS * 1e9)
 
-HEADROOM_SHARE: Final = 128
+HEADROOM_SHARE: Final = 64
 HEADROOM_BYTES: Final = 256 << 20
 """
 How much of a limit stays free for new values: this part of it, at most so much.

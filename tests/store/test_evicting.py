@@ -528,7 +528,7 @@ class MinFreeTests(BoundedCase):
         with mock.patch("kvd.store.evicting.os.fstatvfs", space):
             self.take_steps(self.evictor())
 
-        assert list(map(str, range(21, 50))) == sorted(self.found(), key=int)
+        assert list(map(str, range(22, 50))) == sorted(self.found(), key=int)
 
 
 class ModelTests(BoundedCase):
