@@ -83,10 +83,13 @@ class Adopting:
         while descriptors:
             taken = self._factory.take_descriptors(descriptors)
             if taken < len(descriptors):
-                self._adopt(descriptors[taken], family)
+                self.adopt(descriptors[taken], family)
             descriptors = descriptors[taken + 1 :]
 
-    def _adopt(self, descriptor: int, family: int) -> None:
+    def adopt(self, descriptor: int, family: int) -> None:
+        """
+        Let the reactor adopt a connection that the factory did not take.
+        """
         try:
             self._reactor.take_connection(descriptor, family, self._factory)
         except Exception:

@@ -201,6 +201,9 @@ typedef struct {
     int has_epochs;             /* see kvd.store.epochs */
     Usage *usage;               /* NULL: the store has no limits */
     unsigned long long min_free;        /* how many bytes stay free */
+    int channel, credits;       /* see batches.c; channel below 0: none */
+    Py_ssize_t batch_word;      /* of the row */
+    PyObject *adopt, *came;     /* NULL without a channel */
     PyObject *nothing;          /* empty bytes */
     PyObject *joined;           /* connections that stay open, by descriptor */
     /* The outcome that the next `serve` of this socket returns; below 0: none. */
@@ -269,6 +272,15 @@ PyObject *FastPath_serve_new(FastPath *self, PyObject *argument);
 PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
                           Py_ssize_t count);
 PyObject *FastPath_join(FastPath *self, PyObject *argument);
+int serve_whole(FastPath *self, int socket, int shared, int may_block);
+
+/* batches.c */
+extern const char take_batches_doc[];
+extern const char leave_batches_doc[];
+int serve_channel(FastPath *self);
+void leave_batches(FastPath *self);
+PyObject *FastPath_take_batches(FastPath *self, PyObject *args);
+PyObject *FastPath_leave_batches(FastPath *self, PyObject *none);
 
 /* serve.c */
 PyObject *serve_one(FastPath *self, int socket);
