@@ -105,10 +105,12 @@ def import_for(settings: Settings) -> LoadedPlugins:
     """
     import twisted.python.threadpool  # noqa: F401
 
-    import kvd.workers.child  # noqa: F401
+    import kvd.workers.child
     from kvd.dispatch.gate import load_before_forks
     from kvd.workers.http_server import load_plugins
 
+    if settings.bounds is not None:
+        import kvd.store.admission  # noqa: F401
     parts = load_plugins(settings)
     load_before_forks(settings.policy)
     # The present objects stay alive in every fork: a garbage collector that visited
