@@ -18,6 +18,7 @@ from kvd.errors import BadSetting, OperatorError
 from kvd.model.quantities import format_size
 from kvd.options.choices import CHOICES, Choice
 from kvd.settings import (
+    CorsChoice,
     DialectChoice,
     Limits,
     QuotaChoice,
@@ -62,6 +63,7 @@ def make_settings(given: Mapping[str, Sequence[Given]]) -> Settings:
         into[choice.field] = values if choice.repeatable else values[-1]
     _check_once(given.get("listen", ()), map(_place, top["listen"]))
     _check_once(given.get("dialect", ()), map(_decoded, top["dialects"]))
+    _check_once(given.get("cors", ()), map(_decoded, top["cors"]))
     _check_once(given.get("allowed-host", ()), top["allowed_hosts"])
     _check_disjoint(given.get("quota", ()), top["quotas"])
     _check_apart(top["access_log"], top["record"])
@@ -83,7 +85,7 @@ def _place(address: object) -> object:
     return object() if chosen else address
 
 
-def _decoded(choice: DialectChoice | QuotaChoice) -> bytes:
+def _decoded(choice: DialectChoice | CorsChoice | QuotaChoice) -> bytes:
     return unquote_to_bytes(choice.prefix)
 
 

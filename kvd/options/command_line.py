@@ -97,6 +97,9 @@ class Options(usage.Options):
     def opt_quota(self, text: str) -> None:
         self._repeated.setdefault("quota", []).append(text)
 
+    def opt_cors(self, text: str) -> None:
+        self._repeated.setdefault("cors", []).append(text)
+
     def opt_allowed_host(self, text: str) -> None:
         self._repeated.setdefault("allowed-host", []).append(text)
 

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from typing import Final, cast
 
 from kvd.errors import BadSetting
+from kvd.model.prefixes import read_prefix
 from kvd.model.quantities import Seconds, Size
-from kvd.options.locations import check_prefix
 from kvd.settings import Full, QuotaChoice
 
 read_ttl: Final = Seconds(most=36500 * 86400)
@@ -44,7 +44,7 @@ def read_quota(text: str) -> QuotaChoice:
         _, equals, rest = text[len(prefix) :].partition("=")
     if not equals or not rest or text[len(prefix)] != "=":
         raise BadSetting(f"{text!r} is not of the form {_FORM}")
-    check_prefix(prefix)
+    read_prefix(prefix)
     if prefix == "/":
         raise BadSetting(
             f"{text!r} is for all keys: give --max-size, --ttl and --full instead"

@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, cast
 
@@ -173,7 +174,9 @@ class EvictorProcess:
                     channel.close()
                 self._again(str(error.strerror))
                 return
-        channel.send(Load(self._settings), self._descriptors)
+        # It serves nobody.
+        settings = replace(self._settings, users=None)
+        channel.send(Load(settings), self._descriptors)
         self._channel = channel
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
