@@ -41,7 +41,7 @@ from kvd.model.requests import Request
 
 # The names by which clients and other servers pass credentials (RFC 6750 section 2.3).
 _SECRETS: Final = re.compile(
-    rb"access_?token|token|bearer|authorization|api_?key|password", re.IGNORECASE
+    rb"access[_-]?token|token|bearer|authorization|api[_-]?key|password", re.IGNORECASE
 )
 _SHA256: Final = re.compile(rb"[0-9a-f]{64}")
 

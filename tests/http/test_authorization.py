@@ -376,6 +376,7 @@ class RefusalTests(AuthorizationCase):
         """
         for query in (
             "access_token=hidden",
+            "api-key=hidden",
             "limit=3&token=hidden",
             "%54oken=hidden",
             "api-key=&apikey=hidden",
