@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from twisted.logger import Logger
 
 from kvd.http.fast_path import is_compiled
+from kvd.net.credentials import warn_of_dates
 from kvd.net.listening import ListenerGroup, is_public
 from kvd.settings import Settings
 
@@ -34,6 +35,8 @@ def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
         policy=settings.policy,
         procs=settings.procs,
     )
+    if settings.credentials:
+        warn_of_dates(settings.credentials)
     public = [str(group.address) for group in groups if is_public(group.address)]
     if public:
         _log.warn(

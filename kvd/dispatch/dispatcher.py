@@ -64,11 +64,11 @@ class _HoldingFactory(ServerFactory):
     batch_size = MAX_DESCRIPTORS
 
     def __init__(
-        self, held: deque[Accepted], dispatch: Callable[[], None], family: int
+        self, held: deque[Accepted], dispatch: Callable[[], None], group: int
     ) -> None:
         self._held = held
         self._dispatch = dispatch
-        self._family = family
+        self._group = group
 
     def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
         """
@@ -79,7 +79,7 @@ class _HoldingFactory(ServerFactory):
         try:
             while accepted < count:
                 descriptor, _ = raw._accept()
-                self._held.append((descriptor, self._family))
+                self._held.append((descriptor, self._group))
                 accepted += 1
         except OSError:
             # An error of this process comes again.
@@ -154,7 +154,7 @@ class Dispatcher:
             for number, group in enumerate(self._groups):
                 for member, sock in enumerate(group.members):
                     if (number, member) not in self._ports:
-                        self._ports[number, member] = self._adopt(sock)
+                        self._ports[number, member] = self._adopt(sock, number)
         except OSError as error:
             self._log.error(
                 "connections at some sockets wait for now: {error}",
@@ -164,11 +164,11 @@ class Dispatcher:
                 JOIN_SECONDS, self._look_for_sockets
             )
 
-    def _adopt(self, sock: socket.socket) -> Port:
+    def _adopt(self, sock: socket.socket, group: int) -> Port:
         port: Port = self._reactor.adoptStreamPort(
             sock.fileno(),
             sock.family,
-            _HoldingFactory(self._held, self._dispatch, sock.family),
+            _HoldingFactory(self._held, self._dispatch, group),
         )
         if not self._accepting:
             port.pauseProducing()
@@ -313,7 +313,7 @@ class Dispatcher:
             hand = self._hands[worker]
             room = self.max_connections - connections[worker] - hand.waiting
             is_full = len(chosen) >= room
-            for alike in _by_family(chosen):
+            for alike in _by_group(chosen):
                 # What it serves at once makes room again.
                 if not hand.offer(alike, now, asks=is_full or self._finished):
                     self._hold(alike)
@@ -512,13 +512,13 @@ def _without(workers: tuple[int, ...], worker: int) -> tuple[int, ...]:
     return tuple(other for other in workers if other != worker)
 
 
-def _by_family(connections: Sequence[Accepted]) -> Iterable[list[Accepted]]:
+def _by_group(connections: Sequence[Accepted]) -> Iterable[list[Accepted]]:
     """
-    Split connections into lists of one family each; usually there is one family.
+    Split connections into lists of one address each; usually there is one address.
     """
     if len(connections) == 1:
         return (list(connections),)
-    families: dict[int, list[Accepted]] = {}
+    groups: dict[int, list[Accepted]] = {}
     for connection in connections:
-        families.setdefault(connection[1], []).append(connection)
-    return families.values()
+        groups.setdefault(connection[1], []).append(connection)
+    return groups.values()

@@ -65,8 +65,9 @@ A worker that could not take a batch gets none for this time.
 
 Accepted = tuple[int, int]
 """
-A connection that was accepted and not read from: its descriptor and its address family.
-This process owns the descriptor; a worker may own another one.
+A connection that was accepted and not read from: its descriptor, and the number of the
+address that it has come to. This process owns the descriptor; a worker may own another
+one.
 """
 
 
@@ -121,8 +122,8 @@ class HandOver:
         Send a batch.
 
         Args:
-            connections: At most `MAX_DESCRIPTORS`, of one address family; owned by
-                this object if they are sent.
+            connections: At most `MAX_DESCRIPTORS`, of one address; owned by this
+                object if they are sent.
             now: The time.
             asks: Whether the worker has to acknowledge the batch by message in any
                 case.

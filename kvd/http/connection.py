@@ -14,10 +14,18 @@ from typing import Any
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kvd.errors import BodyTimeout, HeadTimeout, OutOfResources, PeerError
+from kvd.errors import (
+    BodyTimeout,
+    HandshakeFailed,
+    HeadTimeout,
+    OutOfResources,
+    PeerError,
+    TLSExpected,
+)
 from kvd.http.fast_path import (
     CLOSES,
     NOTHING,
@@ -47,6 +55,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     transport: ServerTransport
 
+    _log = Logger()
+
     _handler: RequestHandler | None = None
     _mover: BodyMover | None = None
     _requests = 0
@@ -54,12 +64,23 @@ class HttpConnection(ConnectionLifecycle, Protocol):
     # -- what Twisted calls ---------------------------------------------------
 
     def connectionMade(self) -> None:
+        self.context.opened(self)
+        if self.transport.needs_handshake:
+            # The first state, over TLS.
+            self._state = State.HANDSHAKE
+            self.transport.read_by(self._shake_hands)
+        else:
+            self._begin_requests()
+
+    def _begin_requests(self) -> None:
         context = self.context
-        context.opened(self)
-        if context.fast_path is not None:
-            self.transport.read_by(self._read_fast)
-            if not context.wants_reports:
-                self._joined = context.fast_path.join(self.transport.fileno())
+        self._read_as_usual()
+        if (
+            context.fast_path is not None
+            and not context.wants_reports
+            and self.transport.secure is None
+        ):
+            self._joined = context.fast_path.join(self.transport.fileno())
 
     def dataReceived(self, data: bytes) -> None:
         count = len(data)
@@ -108,6 +129,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         if joined is not None:
             joined.leave()
         context.run_queue.discard(self._resume)
+        context.run_queue.discard(self._shake_hands_later)
         if self._mover is not None:
             self._stop_moving()
         # A cycle: the transport holds a method of this connection, which holds the
@@ -125,6 +147,57 @@ class HttpConnection(ConnectionLifecycle, Protocol):
                 self._requests,
             )
         context.closed(self)
+
+    # -- TLS ------------------------------------------------------------------
+
+    def _shake_hands(self) -> Any:
+        """
+        Go on with the handshake; called instead of `dataReceived`.
+        """
+        run_queue = self.context.run_queue
+        if not run_queue.has_time():
+            # A step may take a millisecond, and many clients may come at once.
+            self.transport.stopReading()
+            run_queue.add(self._shake_hands_later)
+            return None
+        return self._go_on_shaking()
+
+    def _shake_hands_later(self) -> None:
+        if self._state is State.HANDSHAKE:
+            self.transport.read_by(self._go_on_shaking)
+            self.transport.read_again()
+
+    def _go_on_shaking(self) -> Any:
+        transport = self.transport
+        try:
+            is_complete = transport.handshake()
+        except TLSExpected as error:
+            transport.read_by(None)
+            self._refuse(error)
+            return None
+        except HandshakeFailed as error:
+            self._handshake_failed(error.sentence)
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not is_complete:
+            transport.read_by(self._shake_hands)
+            return None
+        self._wait(State.IDLE)
+        self._begin_requests()
+        # The first request mostly comes with the end of the handshake.
+        return transport.doRead()
+
+    def _handshake_failed(self, reason: str) -> None:
+        self._log.info(
+            "no connection over TLS with {peer}: {reason}",
+            peer=self.transport.peer_name,
+            reason=reason,
+            kind=reason,
+        )
+        # What still comes is thrown away.
+        self.transport.read_by(None)
+        self._close()
 
     # -- events ---------------------------------------------------------------
 
@@ -225,6 +298,10 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         bound = self._timeouts.bound(state)
         if state is State.IDLE:
             self._close()
+        elif state is State.HANDSHAKE:
+            self._handshake_failed(
+                f"the handshake was not complete after {bound:g} seconds"
+            )
         elif state is State.LINGER:
             # Not with a reset: some kernels drop what the client has not read then.
             self.transport.loseConnection()
@@ -244,9 +321,9 @@ class HttpConnection(ConnectionLifecycle, Protocol):
     # -- the fast path --------------------------------------------------------
 
     def _read_as_usual(self) -> None:
-        self.transport.read_by(
-            None if self.context.fast_path is None else self._read_fast
-        )
+        transport = self.transport
+        is_fast = self.context.fast_path is not None and transport.secure is None
+        transport.read_by(self._read_fast if is_fast else None)
 
     def _read_fast(self) -> Any:
         """
@@ -323,6 +400,9 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         """
         pipe, handler = self.context.pipe, self._handler
         if pipe is None or handler is None or self._mover is not None:
+            return
+        if self.transport.secure is not None:
+            # What has come is encrypted.
             return
         if is_worth_moving(self.reader) and handler.descriptor() is not None:
             self._mover = BodyMover(pipe, self.transport, self.reader)

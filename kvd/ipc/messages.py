@@ -8,7 +8,7 @@ which saves 13 microseconds per batch.
 ============  ==========================  =====================================
 message       from, to                    descriptors
 ============  ==========================  =====================================
-Load          supervisor to fork server   the scoreboard's memory
+Load          supervisor to fork server   the scoreboard's memory, and perhaps more
 Fork          supervisor to fork server   the worker's end of its control socket
 Forked        fork server to supervisor   a pidfd of the worker
 Exited        fork server to supervisor
@@ -71,11 +71,14 @@ _DESCRIPTORS_SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_BYTES)
 class Load:
     """
     Import what workers with these settings need. The message carries the scoreboard's
-    memory and, if there is one, the descriptor of what the store is in
-    (`IHeldStoreMaker`).
+    memory; a file in memory with the credentials, if an address speaks TLS; and the
+    descriptor of what the store is in, if there is one (`IHeldStoreMaker`).
     """
 
     settings: Settings
+    """Without the credentials."""
+    credentials: bool = False
+    """Whether there are some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +163,8 @@ class Batch:
     number: int
     """Greater than that of any batch that was sent before, to whichever worker."""
     connections: int
-    family: int
-    """As in `socket.socket`."""
+    group: int
+    """The number of the address that they have come to."""
     asks: bool
     """Whether the worker is to send `Acknowledged` when it is done with it. It always
     writes that on the scoreboard."""
@@ -280,7 +283,7 @@ _PACKED: Final[dict[int, tuple[type[Any], struct.Struct, Callable[[Any], Any]]]]
     1: (
         Batch,
         struct.Struct("=BQII?"),
-        attrgetter("number", "connections", "family", "asks"),
+        attrgetter("number", "connections", "group", "asks"),
     ),
     2: (Acknowledged, struct.Struct("=BQ"), lambda message: (message.batch,)),
     3: (Refused, struct.Struct("=BQ"), lambda message: (message.batch,)),

@@ -21,7 +21,7 @@ import struct
 from collections.abc import Callable
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -31,6 +31,9 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+if TYPE_CHECKING:
+    from kvd.net.tls import SecureSocket
 
 HEAD_BYTES: Final = 64 * 1024
 """
@@ -111,6 +114,13 @@ class ServerTransport(tcp.Connection):
 
     bufferSize = HEAD_BYTES
 
+    needs_handshake = False
+    """Whether a handshake comes before everything else (`kvd.net.tls_transport`)."""
+
+    secure: SecureSocket | None = None
+    """What encrypts and decrypts, once a handshake is complete; None over a plain
+    connection, where the kernel may move bytes between the socket and files."""
+
     _log = Logger()
 
     def __init__(
@@ -154,6 +164,20 @@ class ServerTransport(tcp.Connection):
         will_read, self._will_read = self._will_read, None
         if will_read:
             self.startReading()
+
+    def read_again(self) -> None:
+        """
+        Read as if the reactor had reported input, while it does not watch for it; it
+        does so afterwards.
+        """
+        self._will_read = True
+        self.begin()
+
+    def handshake(self) -> bool:
+        """
+        See `kvd.net.tls_transport.TLSTransport.handshake`.
+        """
+        return True
 
     def startReading(self) -> None:
         """
@@ -622,12 +646,19 @@ def close_both_ways(connection: socket.socket) -> None:
     connection.close()
 
 
+MakeTransport = Callable[[socket.socket, Protocol, Any, IReactorFDSet], ServerTransport]
+"""
+As `ServerTransport` is made.
+"""
+
+
 def serve_connection(
     connection: socket.socket,
     peer: Any,
     protocol: Protocol,
     reactor: IReactorFDSet,
     first: Callable[[], Any] | None = None,
+    make_transport: MakeTransport = ServerTransport,
 ) -> ServerTransport:
     """
     Join an accepted socket to a protocol, whoever accepted it.
@@ -639,8 +670,9 @@ def serve_connection(
             already, its ``dataReceived``.
         reactor: Watches it.
         first: See `ServerTransport.begin`.
+        make_transport: Makes the transport.
     """
-    transport = ServerTransport(connection, protocol, peer, reactor)
+    transport = make_transport(connection, protocol, peer, reactor)
     protocol.makeConnection(transport)
     transport.begin(first)
     return transport

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kvd.dispatch.scoreboard import Scoreboard
 from kvd.ipc.messages import Exited, Fork, Forked, Load, receive, send
+from kvd.net.credentials import unpack
 from kvd.settings import Settings
 from kvd.system.descriptors import raise_descriptor_limit
 from kvd.system.inherited import reset_signals
@@ -88,12 +89,16 @@ def main(descriptor: int) -> None:
     loaded = receive(control)
     if loaded is None:
         return
-    message, (memory, *held) = loaded
+    message, (memory, *more) = loaded
     assert isinstance(message, Load)
     settings = message.settings
+    if message.credentials:
+        settings = replace(settings, credentials=unpack(more.pop(0)))
     scoreboard = Scoreboard(memory)
     os.close(memory)
-    parts = replace(import_for(settings), held=held[0] if held else None)
+    parts = replace(import_for(settings), held=more[0] if more else None)
+    # Whatever a worker shows of its memory, it need not be a private key's file.
+    settings = replace(settings, credentials=())
     ForkServer(control, settings, scoreboard, parts).run()
 
 

@@ -8,10 +8,10 @@ With ``--procs 0`` the twistd process itself has one, otherwise each worker.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress
@@ -31,12 +31,16 @@ from kvd.http.templates import fast_path_to
 from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
 from kvd.log.writer import Writer
 from kvd.net.factory import ServerFactory
+from kvd.net.listening import family_of
 from kvd.net.port import Port
 from kvd.net.readahead import Readahead
 from kvd.net.splice import Pipe
 from kvd.net.transport import close_both_ways, name_of
 from kvd.plugins import IStoreDeclaration, load
-from kvd.settings import Limits, Settings, User
+from kvd.settings import TLS, Limits, Settings, TCPAddress, UNIXAddress, User
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 # How often to check connections for timeouts.
 CHECK_SECONDS: Final = 1.0
@@ -68,7 +72,8 @@ ABORT_SECONDS: Final = 1.0
 @dataclass(frozen=True)
 class LoadedPlugins:
     """
-    The plugins that the settings choose by name, imported.
+    The plugins that the settings choose by name, imported; and what connections over
+    TLS share.
 
     Looking up a name searches all installed plugins, and writes to memory that forks
     share: one MiB for each worker, if each does it.
@@ -79,6 +84,8 @@ class LoadedPlugins:
     held: int | None = None
     """A descriptor of what the store is in, which the supervisor has opened; see
     `IHeldStoreMaker`."""
+    contexts: Mapping[TLS, SSLContext] = field(default_factory=dict)
+    """Made before the fork, workers share the keys of session tickets."""
 
     def open_store(self, settings: Settings) -> IStore:
         """
@@ -96,12 +103,26 @@ class LoadedPlugins:
 
 def load_plugins(settings: Settings) -> LoadedPlugins:
     """
-    Import the plugins that the settings choose.
+    Import the plugins that the settings choose, and what TLS needs.
 
     Raises:
-        OperatorError: A plugin cannot be used.
+        OperatorError: A plugin or a certificate cannot be used.
     """
-    return LoadedPlugins(load_store(settings), Dialects(settings.dialects))
+    return LoadedPlugins(
+        load_store(settings),
+        Dialects(settings.dialects),
+        contexts=_load_contexts(settings),
+    )
+
+
+def _load_contexts(settings: Settings) -> Mapping[TLS, SSLContext]:
+    if not settings.credentials:
+        return {}
+    # Only where there is TLS, so that no other worker pays for it.
+    import kvd.net.tls_transport  # noqa: F401 - before the fork
+    from kvd.net.tls import make_context
+
+    return {each.tls: make_context(each) for each in settings.credentials}
 
 
 def load_store(settings: Settings, user: User | None = None) -> IStoreMaker:
@@ -153,7 +174,8 @@ class HttpServer:
         self._worker = worker
         self._reactor = reactor
         self.factory = HttpFactory(self)
-        """Serves connections that are handed over to this process."""
+        """Serves connections in plain that are handed over to this process."""
+        self._contexts: Mapping[TLS, SSLContext] = {}
         self._ports: dict[str, Port] = {}
         self._writers: list[Writer] = []
         self.may_accept: Callable[[int], bool] = lambda waiting: True
@@ -176,6 +198,7 @@ class HttpServer:
         """
         settings = self._settings
         parts = self._parts or load_plugins(settings)
+        self._contexts = parts.contexts
         self._access_log = self._open_access_log()
         self._recorder = self._open_record()
         self._pipe = Pipe() if settings.splice else None
@@ -239,12 +262,41 @@ class HttpServer:
 
     # -- connections ----------------------------------------------------------
 
+    def source(self, group: int) -> tuple[int, ServerFactory]:
+        """
+        What a connection that is handed over to this process needs.
+
+        Args:
+            group: The number of the address that it has come to.
+
+        Returns:
+            Its address family, and what serves it.
+        """
+        context = self._context_of(group)
+        address = self._settings.listen[group]
+        assert isinstance(address, TCPAddress | UNIXAddress)
+        return family_of(address), self._factory(context)
+
+    def _factory(self, context: SSLContext | None) -> HttpFactory:
+        return self.factory if context is None else HttpFactory(self, context)
+
+    def _context_of(self, group: int) -> SSLContext | None:
+        """
+        What connections to an address share over TLS; None where it speaks none.
+        """
+        if not self._contexts:
+            return None
+        address = self._settings.listen[group]
+        tls = address.tls if isinstance(address, TCPAddress) else None
+        return None if tls is None else self._contexts[tls]
+
     def listen(self, name: str, sock: socket.socket, *, exclusive: bool = True) -> None:
         """
         Accept from a socket.
 
         Args:
-            name: For `unlisten`; replaces a socket of the same name.
+            name: The number of its address, a slash and its own, for `unlisten`;
+                replaces a socket of the same name.
             sock: Listening and non-blocking. The caller closes it, now or later.
             exclusive: Whether this is the only process that accepts from it; if not,
                 other processes get their share of the connections.
@@ -253,10 +305,11 @@ class HttpServer:
             OSError: This process has no descriptor left for it.
         """
         self.unlisten(name)
+        context = self._context_of(int(name.partition("/")[0]))
         port = self._ports[name] = self._reactor.adoptStreamPort(
             sock.fileno(),
             sock.family,
-            self.factory if exclusive else SharedFactory(self),
+            self._factory(context) if exclusive else SharedFactory(self, context),
         )
         if self._full:
             port.pauseProducing()
@@ -399,8 +452,18 @@ class HttpFactory(ServerFactory):
     batch_size: int | None = EXCLUSIVE_BATCH
     takes_all = True
 
-    def __init__(self, server: HttpServer) -> None:
+    def __init__(self, server: HttpServer, context: SSLContext | None = None) -> None:
+        """
+        Args:
+            server: Has what connections share.
+            context: Of the address, where it speaks TLS.
+        """
         self._server = server
+        self._is_plain = context is None
+        if context is not None:
+            from kvd.net.tls_transport import TLSTransport
+
+            self.make_transport = partial(TLSTransport, context=context)
         self._first: Callable[[HttpConnection], Callable[[], Any]] | None = None
 
     def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
@@ -438,8 +501,13 @@ class HttpFactory(ServerFactory):
         """
         The fast path, if nobody wants to know about each request.
         """
-        process = self._server._process
-        return None if process.wants_reports else process.fast_path
+        return None if self._server._process.wants_reports else self._fast_path()
+
+    def _fast_path(self) -> FastPath | None:
+        """
+        The fast path, if requests come in plain.
+        """
+        return self._server._process.fast_path if self._is_plain else None
 
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
@@ -447,7 +515,7 @@ class HttpFactory(ServerFactory):
         gets a protocol, if the fast path serves the request.
         """
         process = self._server._process
-        fast_path = process.fast_path
+        fast_path = self._fast_path()
         if fast_path is None:
             self._first = None
             return False
@@ -509,8 +577,8 @@ class SharedFactory(HttpFactory):
     batch_size = None
     takes_all = False
 
-    def __init__(self, server: HttpServer) -> None:
-        super().__init__(server)
+    def __init__(self, server: HttpServer, context: SSLContext | None = None) -> None:
+        super().__init__(server, context)
         # Looked up for each call, since the attribute may change.
         self.gate = lambda waiting: server.may_accept(waiting)
 

@@ -9,12 +9,14 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from twisted.logger import Logger
 
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import Exited, Fork, Forked, Load, Message
+from kvd.net.credentials import pack
 from kvd.settings import Settings
 from kvd.workers.backoff import Backoff
 from kvd.workers.forkserver import spawn
@@ -78,7 +80,8 @@ class ForkServerProcess:
         self._settings = settings
         self._reactor = reactor
         self._spawn = spawn
-        self._loaded_with = [scoreboard] if held is None else [scoreboard, held]
+        self._scoreboard = scoreboard
+        self._held = [] if held is None else [held]
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._ending: dict[subprocess.Popen[bytes], Any] = {}
@@ -112,11 +115,26 @@ class ForkServerProcess:
             )
             self._timer = self._reactor.callLater(pause, self._begin)
             return
-        channel.send(Load(self._settings), self._loaded_with)
+        self._load_into(channel)
         waiting, self._waiting = self._waiting, []
         for fork, control in waiting:
             with control:
                 channel.send(fork, [control.fileno()])
+
+    def _load_into(self, channel: Channel) -> None:
+        settings = self._settings
+        if not settings.credentials:
+            channel.send(Load(settings), [self._scoreboard, *self._held])
+            return
+        # Not in the message: they may be long, and a message may be shown.
+        credentials = pack(settings.credentials)
+        try:
+            channel.send(
+                Load(replace(settings, credentials=()), credentials=True),
+                [self._scoreboard, credentials, *self._held],
+            )
+        finally:
+            os.close(credentials)
 
     def _spawn_one(self) -> Channel:
         """

@@ -1,0 +1,140 @@
+"""
+The true daemon over TLS: under each way to a worker, and with new certificates.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import Certificate, authority, localhost
+from tests.integration.http import TIMEOUT_SECONDS, ask
+from tests.integration.twistd import Twistd
+
+pytestmark = pytest.mark.integration
+
+GET = b"GET /k HTTP/1.1\r\nHost: localhost\r\n"
+CLOSE = b"Connection: close\r\n\r\n"
+
+
+def client_context(ca: Certificate | None = None) -> ssl.SSLContext:
+    """
+    A client that knows an authority, or that of `localhost`.
+    """
+    return ssl.create_default_context(cadata=(ca or authority()).cert_pem)
+
+
+@contextmanager
+def secure(
+    port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> Iterator[ssl.SSLSocket]:
+    """
+    A connection over TLS.
+    """
+    with (
+        socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS) as sock,
+        context.wrap_socket(
+            sock, server_hostname="localhost", session=session
+        ) as connection,
+    ):
+        yield connection
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """
+    Everything that comes. Over TLS, an end without ``close_notify`` is an error.
+    """
+    pieces = []
+    while piece := connection.recv(65536):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def over_tls(port: int, request: bytes, context: ssl.SSLContext | None = None) -> bytes:
+    """
+    The reply to a request on a connection of its own, up to its end.
+    """
+    with secure(port, context or client_context()) as connection:
+        connection.sendall(request)
+        return read_to_end(connection)
+
+
+def serving(folder: Path, *options: str) -> list[str]:
+    """
+    A daemon that serves the same values in plain and over TLS.
+    """
+    tls = localhost().write(folder, "cert")
+    return [
+        *["--store", f"file:{folder}/values", "--durability=process", "--control=off"],
+        *["--listen=tcp:0:interface=127.0.0.1"],
+        f"--listen=tls:0:interface=127.0.0.1:cert={tls.cert}:key={tls.key}",
+        *options,
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--procs=0"],
+        ["--procs=2", "--policy=reuseport"],
+        ["--procs=2", "--policy=gated"],
+        ["--procs=2", "--policy=roundrobin"],
+    ],
+    ids=" ".join,
+)
+def test_each_address_speaks_what_it_is_for(options: list[str], tmp_path: Path) -> None:
+    """
+    Whoever accepts. A large value comes back whole, and with an end that the client
+    can believe; plain HTTP at the address for TLS gets a sentence; TLS at the other is
+    closed.
+    """
+    value = os.urandom(3_000_000)
+    with Twistd(serving(tmp_path, *options), tmp_path) as daemon:
+        plain, tls = daemon.ports
+        head = b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n"
+        put = over_tls(tls, head + CLOSE + value)
+        replies = [over_tls(tls, GET + CLOSE) for _ in range(4)]
+        in_plain = ask(plain, "GET", "/k")
+        with socket.create_connection(("127.0.0.1", tls), TIMEOUT_SECONDS) as sock:
+            sock.sendall(GET + CLOSE)
+            refused = read_to_end(sock)
+        with pytest.raises(OSError, match=r"WRONG_VERSION|RECORD_LAYER"):
+            over_tls(plain, GET + CLOSE)
+
+    assert put.startswith(b"HTTP/1.1 201 ")
+    assert [True] * 4 == [reply.endswith(b"\r\n\r\n" + value) for reply in replies]
+    assert value == in_plain.body
+    assert refused.startswith(b"HTTP/1.1 400 ")
+    assert b"This address speaks TLS" in refused
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_is_resumed_with_another_worker(
+    version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    """
+    Workers take turns, and all of them have the keys of session tickets.
+    """
+    context = client_context()
+    context.minimum_version = context.maximum_version = version
+    reused = []
+    session = None
+    options = serving(tmp_path, "--procs=2", "--policy=roundrobin", "--access-log=log")
+    with Twistd(options, tmp_path) as daemon:
+        for _ in range(6):
+            with secure(daemon.ports[1], context, session) as connection:
+                connection.sendall(GET + CLOSE)
+                read_to_end(connection)
+                reused.append(connection.session_reused)
+                session = connection.session
+        daemon.stop()
+
+    assert [False, *[True] * 5] == reused
+    workers = [line.split()[1] for line in (tmp_path / "log").read_text().splitlines()]
+    assert {"worker=0", "worker=1"} == set(workers)
