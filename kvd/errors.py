@@ -15,6 +15,7 @@ given, what is wrong with it, and what would be right.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -250,7 +251,7 @@ class StoreFault(Fault):
 
 class StoreExhausted(StoreFault):
     """
-    The process or its machine has no free descriptor or memory at the moment.
+    The process or its machine has no free descriptor, thread or memory at the moment.
     """
 
     status = 503
@@ -261,6 +262,16 @@ class SyncFailed(StoreFault):
     The disk did not confirm a write. kvd does not retry the same data: the kernel may
     have dropped the pages that it could not write (fsync(2)).
     """
+
+
+class NoThread(OSError):
+    """
+    No thread can be started at the moment; the process or its machine has reached a
+    limit, of memory, of tasks, or of processes of its user (pthread_create(3)).
+    """
+
+    def __init__(self) -> None:
+        super().__init__(errno.EAGAIN, "no thread can be started")
 
 
 class OutOfResources(Fault):

@@ -23,18 +23,22 @@ class Descriptors:
         self._kinds = kinds
         # What earlier tests have left is closed now, and not at some later moment.
         gc.collect()
-        self._before = self._count()
+        self._before = open_now(*kinds)
 
     @property
     def more(self) -> int:
         """
         How many more there are now than at first.
         """
-        return self._count() - self._before
+        return open_now(*self._kinds) - self._before
 
-    def _count(self) -> int:
-        names = os.listdir("/proc/self/fd")
-        return sum(_target(name).startswith(self._kinds) for name in names)
+
+def open_now(*kinds: str) -> int:
+    """
+    How many descriptors of some kinds this process has.
+    """
+    names = os.listdir("/proc/self/fd")
+    return sum(_target(name).startswith(kinds) for name in names)
 
 
 def _target(name: str) -> str:

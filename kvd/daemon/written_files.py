@@ -11,7 +11,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.python.failure import Failure
 
-from kvd.errors import BadSetting
+from kvd.errors import BadSetting, NoThread
 from kvd.http.access_log import check_access_log
 from kvd.http.recorder import check_record
 from kvd.log.writer import Writer
@@ -63,15 +63,20 @@ def check_off_reactor(settings: Settings, reactor: Any) -> Deferred[None]:
     checked = thread.defer(lambda: check_written_files(settings), reactor)
     thread.end()
 
-    def too_long(failure: Failure) -> None:
-        failure.trap(TimeoutError)
+    def failed(failure: Failure) -> None:
+        failure.trap(TimeoutError, NoThread)
+        if isinstance(failure.value, NoThread):
+            raise BadSetting(
+                "whether the access log and the record can be written cannot be"
+                f" checked: {failure.value.strerror}"
+            ) from failure.value
         raise BadSetting(
             "the access log or the record cannot be opened within"
             f" {CHECK_SECONDS:g} seconds: its disk is stalled, or another process has"
             " it locked (flock); fuser tells which"
         ) from failure.value
 
-    return checked.addTimeout(CHECK_SECONDS, reactor).addErrback(too_long)
+    return checked.addTimeout(CHECK_SECONDS, reactor).addErrback(failed)
 
 
 def _begin_for(user: User, path: str) -> None:

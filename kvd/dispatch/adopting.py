@@ -4,7 +4,6 @@ The worker's half of a hand-over; `kvd.dispatch.handover` has the theory.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -98,15 +97,8 @@ class Adopting:
     def _adopt(self, descriptor: int, family: int, factory: ServerFactory) -> None:
         try:
             self._reactor.take_connection(descriptor, family, factory)
-        except OSError as error:
-            if error.errno != errno.ENOTCONN:
-                self._log_failure()
-            # Else it was reset on its way: there is no client to serve.
         except Exception:
-            self._log_failure()
-
-    def _log_failure(self) -> None:
-        self._log.failure("a connection that was handed over cannot be served")
+            self._log.failure("a connection that was handed over cannot be served")
 
 
 def _close_all(descriptors: Sequence[int]) -> None:

@@ -9,6 +9,7 @@ socket that has not taken the reply yet). `kvd.http.states` has the table of its
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -28,6 +29,7 @@ from kvd.errors import (
 )
 from kvd.http.fast_path import (
     CLOSES,
+    LOST,
     NOTHING,
     QUEUED,
     REMAINS,
@@ -332,10 +334,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         fast_path = self.context.fast_path
         if fast_path is None or self._state is not State.IDLE:
             return self.transport.read()
-        try:
-            outcome = fast_path.serve(self.transport.fileno())
-        except OSError:
-            return CONNECTION_LOST
+        outcome = fast_path.serve(self.transport.fileno())
         return self.after_fast_path(fast_path, outcome)
 
     def after_fast_path(self, fast_path: FastPath, outcome: int | bytes) -> Any:
@@ -355,6 +354,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             return None
         if outcome == NOTHING:
             return None
+        if outcome == LOST:
+            return CONNECTION_LOST
         self._requests += 1
         if outcome & REMAINS:
             self._go_on(fast_path.take_remainder())
@@ -387,8 +388,13 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self.context.row.received(count)
         self.transport.bytes_sent += rest.sent_bytes
         self._enter(State.BODY)
-        request = self.context.heads.parse(rest.request)
-        self._handler = handler = handler_for(self, request)
+        try:
+            request = self.context.heads.parse(rest.request)
+            handler = handler_for(self, request)
+        except BaseException:
+            os.close(rest.descriptor)
+            raise
+        self._handler = handler
         handler.go_on(rest)
 
     # -- bodies that are moved ------------------------------------------------

@@ -103,7 +103,8 @@ class ProcessContext:
             row: Where this process counts; None: only for itself.
             pipe: Through which bodies are moved to files; None: they are read
                 and written.
-            readahead: Reads a part of a file into memory before it is sent.
+            readahead: Reads a part of a file into memory before it is sent; raises
+                OSError if it cannot begin.
             recorder: Records each connection that ended; None: nothing is recorded.
         """
         self.store = store

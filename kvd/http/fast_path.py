@@ -43,6 +43,7 @@ CLOSES: Final = 2
 QUEUED: Final = 4
 LINGERS: Final = 8
 REMAINS: Final = 16
+LOST: Final = 32
 """
 What `FastPath.serve` returns, as far as it is a number.
 """
@@ -130,15 +131,13 @@ class FastPath(Protocol):
             socket: A descriptor. `serve` does not wait for it, even if it blocks.
 
         Returns:
-            `NOTHING` if nothing has arrived. `SERVED`, with `CLOSES` if the connection
-            ends with this reply, `LINGERS` if it must not be closed at once then
-            (`kvd.net.transport.is_settled`), and `QUEUED` if a part of the reply has
-            still to be sent (`take_unsent`); or with `REMAINS` if it has, and is in a
-            file (`take_remainder`). Otherwise the bytes that were read, which are left
-            to the caller; empty if the client has closed its half.
-
-        Raises:
-            OSError: It cannot be read.
+            `NOTHING` if nothing has arrived. `LOST` if the socket cannot be read.
+            `SERVED`, with `CLOSES` if the connection ends with this reply, `LINGERS` if
+            it must not be closed at once then (`kvd.net.transport.is_settled`), and
+            `QUEUED` if a part of the reply has still to be sent (`take_unsent`); or
+            with `REMAINS` if it has, and is in a file (`take_remainder`). Otherwise the
+            bytes that were read, which are left to the caller; empty if the client has
+            closed its half.
         """
 
     def join(self, socket: int, /) -> Joined:

@@ -297,7 +297,10 @@ class RequestHandler:
 
     def _read_ahead(self, part: FilePart) -> None:
         count = min(part.count, FILE_BYTES)
-        read = self._context.readahead(part.descriptor, part.offset, count)
+        try:
+            read = self._context.readahead(part.descriptor, part.offset, count)
+        except OSError as error:
+            raise _unreadable(error) from error
         if read is None:
             self._send_part(part)
         else:
@@ -314,7 +317,7 @@ class RequestHandler:
         try:
             sent = connection.transport.send_file(part.descriptor, part.offset, count)
         except OSError as error:
-            raise StoreFault(f"a value cannot be read: {error.strerror}") from error
+            raise _unreadable(error) from error
         if sent is None:
             raise StoreFault("a value was cut short while it was sent")
         source.sent(sent)
@@ -422,6 +425,10 @@ def unread_request(error: BaseException) -> Request:
         keep_alive=False,
         expects_continue=False,
     )
+
+
+def _unreadable(error: OSError) -> StoreFault:
+    return StoreFault(f"a value cannot be read: {error.strerror}")
 
 
 def _without_query(target: bytes) -> str:

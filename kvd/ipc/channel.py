@@ -29,6 +29,9 @@ _NOT_NOW: Final = frozenset(
 # The other side is gone. Reading reports that later.
 _GONE: Final = frozenset((errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN))
 
+# The message is invalid: its descriptors, or its length.
+_INVALID: Final = frozenset((errno.EBADF, errno.EINVAL, errno.EMSGSIZE))
+
 
 class Channel(FileDescriptor):
     """
@@ -91,7 +94,7 @@ class Channel(FileDescriptor):
         else:
             self.startWriting()
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, why: str | None) -> None:
         self._log.error(
             "a control socket takes no messages, and is given up: {why}", why=why
         )
@@ -105,8 +108,9 @@ class Channel(FileDescriptor):
         Send a message if that is possible now.
 
         Returns:
-            Whether it was sent, or never can be: the other side is gone, which `lost`
-            reports, or the message is invalid, which is logged.
+            Whether it was sent, or never can be: the other side is gone or the socket
+            has failed, which `lost` reports, or the message is invalid, which is
+            logged.
         """
         if not self._open:
             return True
@@ -118,15 +122,20 @@ class Channel(FileDescriptor):
         except OSError as error:
             if error.errno in _NOT_NOW:
                 return False
-            if error.errno not in _GONE:
+            if error.errno in _INVALID:
                 self._log.failure("a control message cannot be sent")
+            elif error.errno not in _GONE:
+                # This message is lost, and the other side may wait for it.
+                self._give_up(error.strerror)
         except BadMessage:
             self._log.failure("a control message cannot be sent")
         return True
 
     def doWrite(self) -> None:
         while self._queue and self._try_send(*self._queue[0]):
-            self._close_all(self._queue.popleft()[1])
+            # Unless the channel was given up.
+            if self._queue:
+                self._close_all(self._queue.popleft()[1])
         if not self._queue:
             self.stopWriting()
 

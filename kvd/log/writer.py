@@ -13,8 +13,10 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
+
+from kvd.errors import NoThread
 
 
 class Writer:
@@ -40,15 +42,23 @@ class Writer:
     def call(self, function: Callable[[], object]) -> None:
         """
         Call a function, which must not raise, in the thread.
+
+        Raises:
+            NoThread: The thread cannot be started, and the function will not be called.
         """
         with self._changed:
-            self._count += 1
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name=self._name, daemon=True
-                )
-                self._thread.start()
+                self._thread = self._started()
+            self._count += 1
         self._waiting.put(function)
+
+    def _started(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise NoThread from error
+        return thread
 
     @property
     def waiting(self) -> int:
@@ -101,7 +111,8 @@ class Writer:
             reactor: Where the Deferred fires.
 
         Returns:
-            Fires when the function has returned; fails with what it raised.
+            Fires when the function has returned; fails with what it raised, or with
+            `NoThread`.
         """
         called: Deferred[None] = Deferred()
 
@@ -113,5 +124,8 @@ class Writer:
             else:
                 reactor.callFromThread(called.callback, None)
 
-        self.call(call)
+        try:
+            self.call(call)
+        except NoThread:
+            return fail()
         return called

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.logger import (
@@ -25,6 +26,7 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
+from kvd.errors import NoThread
 from kvd.log.limiting import Limited, in_reactor
 from kvd.log.writer import Writer
 
@@ -84,8 +86,10 @@ class WrittenLater:
                 formatted = {"log_format": "{log_text}", "log_text": text}
                 self._waiting.append(event | formatted)
             if not self._called:
-                self._called = True
-                self._writer.call(self._write)
+                # If there is no thread for it, the next event tries again.
+                with suppress(NoThread):
+                    self._writer.call(self._write)
+                    self._called = True
         if self._end is not None:
             self._writer.wait(max(0.0, self._end - time.monotonic()))
 

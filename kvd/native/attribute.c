@@ -62,34 +62,52 @@ get_attribute(int file, char *text, size_t size)
     return fgetxattr(file, ATTRIBUTE_NAME, text, size);
 }
 
-/*
- * Read the attribute of a name, not following links. Since Linux 6.13 that takes no
- * open file.
- */
+/* Open a file by its name, not following links, and read its attribute and status. */
 static ssize_t
-read_attribute(int folder, const char *name, char *text, size_t size)
+read_opened(const FastPath *self, int folder, const char *name, char *text, size_t size,
+            struct stat *status)
 {
-    static int is_missing = 0;
-    if (!is_missing) {
-        struct {
-            uint64_t value;
-            uint32_t size, flags;
-        } where = {(uintptr_t)text, (uint32_t)size, 0};
-        long got = syscall(SYS_GETXATTRAT, folder, name, AT_SYMLINK_NOFOLLOW,
-                           ATTRIBUTE_NAME, &where, sizeof where);
-        /* EPERM: of a filter of system calls that is older than this one. */
-        if (got >= 0 || (errno != ENOSYS && errno != EPERM))
-            return got;
-        is_missing = 1;
-    }
     int file = openat(folder, name,
                       O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (file < 0)
         return -1;
     ssize_t got = get_attribute(file, text, size);
     int reason = errno;
+    if (got >= 0 && (fstat(file, status) < 0 || !is_written(self, file, status))) {
+        got = -1;
+        reason = EIO;
+    }
     close(file);
     errno = reason;
+    return got;
+}
+
+/*
+ * Read the attribute and status of a name, not following links. Since Linux 6.13 this
+ * takes no open file, unless the file system reports what was never written.
+ */
+static ssize_t
+read_name(const FastPath *self, int folder, const char *name, char *text, size_t size,
+          struct stat *status)
+{
+    static int is_missing = 0;
+    if (is_missing || self->finds_unwritten)
+        return read_opened(self, folder, name, text, size, status);
+    struct {
+        uint64_t value;
+        uint32_t size, flags;
+    } where = {(uintptr_t)text, (uint32_t)size, 0};
+    long got = syscall(SYS_GETXATTRAT, folder, name, AT_SYMLINK_NOFOLLOW, ATTRIBUTE_NAME,
+                       &where, sizeof where);
+    /* EPERM: from a filter of system calls that is older than this one. */
+    if (got < 0 && (errno == ENOSYS || errno == EPERM)) {
+        is_missing = 1;
+        return read_opened(self, folder, name, text, size, status);
+    }
+    if (got >= 0 && fstatat(folder, name, status, AT_SYMLINK_NOFOLLOW) < 0) {
+        errno = EIO;
+        return -1;
+    }
     return got;
 }
 
@@ -142,16 +160,14 @@ whole_line(const char *text, ssize_t size, const struct stat *status)
  * in which epoch it was published, and how large it is; nothing: 0; anything else: -1.
  */
 int
-has_value(int folder, const char *name, unsigned long long *published_us, long *epoch,
-          unsigned long long *bytes)
+has_value(const FastPath *self, int folder, const char *name,
+          unsigned long long *published_us, long *epoch, unsigned long long *bytes)
 {
     char text[ATTRIBUTE_BYTES];
-    ssize_t size = read_attribute(folder, name, text, sizeof text);
+    struct stat status;
+    ssize_t size = read_name(self, folder, name, text, sizeof text, &status);
     if (size < 0)
         return errno == ENOENT ? 0 : -1;
-    struct stat status;
-    if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
-        return -1;
     size_t line = whole_line(text, size, &status);
     if (line == 0 || !is_metadata(text + line, text + size))
         return -1;

@@ -81,12 +81,10 @@ const char serve_doc[] =
 "Read from a socket to which nothing is owed and of which nothing was read, without\n"
 "waiting, and serve the request that came, if it is one of those that this can.\n"
 "\n"
-"Returns NOTHING if nothing had come; SERVED, with CLOSES if the connection ends with\n"
-"this reply, LINGERS if it must not be closed at once then, and QUEUED if `unsent` is\n"
-"still to be sent; or the bytes that were read, of which nothing was done, empty where\n"
-"the client ended.\n"
-"\n"
-"Raises OSError: it cannot be read.";
+"Returns NOTHING if nothing had come; LOST if the socket cannot be read; SERVED, with\n"
+"CLOSES if the connection ends with this reply, LINGERS if it must not be closed at once\n"
+"then, and QUEUED if `unsent` is still to be sent; or the bytes that were read, of which\n"
+"nothing was done, empty where the client ended.";
 
 PyObject *
 FastPath_serve(FastPath *self, PyObject *argument)

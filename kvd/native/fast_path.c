@@ -356,6 +356,7 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, QUEUED) < 0
         || PyModule_AddIntMacro(self, LINGERS) < 0
         || PyModule_AddIntMacro(self, REMAINS) < 0
+        || PyModule_AddIntMacro(self, LOST) < 0
         || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0)
         Py_CLEAR(self);
     Py_XDECREF((PyObject *)type);

@@ -34,7 +34,9 @@
 #define LIST_BYTES 256              /* of a default access control list */
 
 /* What `serve` returns beside bytes. */
-enum { NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16 };
+enum {
+    NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16, LOST = 32,
+};
 
 /* What `publish` returns; below 0: nothing was done. */
 enum { CREATED = 0, REPLACED = 1, KEPT = 2 };
@@ -297,6 +299,7 @@ int serve_get(FastPath *self, int socket, HeadTemplate *template,
 
 /* value.c */
 int open_value(FastPath *self, const char *key, Value *value, Attribute *attribute);
+int is_written(const FastPath *self, int file, const struct stat *status);
 int is_unchanged(const Value *value, const struct stat *found);
 int find_parts(FastPath *self, Value *value, const Attribute *attribute);
 size_t value_head(FastPath *self, char *head, const Value *value,
@@ -323,8 +326,8 @@ int serve_put(FastPath *self, int socket, const Request *request, PyObject *key)
 /* attribute.c */
 ssize_t get_attribute(int file, char *text, size_t size);
 size_t whole_line(const char *text, ssize_t size, const struct stat *status);
-int has_value(int folder, const char *name, unsigned long long *published_us,
-              long *epoch, unsigned long long *bytes);
+int has_value(const FastPath *self, int folder, const char *name,
+              unsigned long long *published_us, long *epoch, unsigned long long *bytes);
 int seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
          unsigned long long earliest_us, long epoch);
 

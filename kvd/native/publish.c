@@ -129,7 +129,7 @@ place(const FastPath *self, const Upload *upload, int file, int folder,
 {
     unsigned long long earliest_us = 0, bytes = 0;
     long epoch = epoch_of(self, lock), value_epoch = 0;
-    int replaces = has_value(folder, name, &earliest_us, &value_epoch, &bytes);
+    int replaces = has_value(self, folder, name, &earliest_us, &value_epoch, &bytes);
     if (replaces < 0 || (replaces && upload->keeps && bytes > room / SPARE_TIMES)
         || seal(file, upload->id, upload->length, upload->lines, earliest_us, epoch) < 0)
         return -1;

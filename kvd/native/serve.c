@@ -139,11 +139,9 @@ serve_request(FastPath *self, int socket)
     char *data = self->buffer;
     /* A socket that was only just accepted may be a blocking one. */
     ssize_t size = recv(socket, data, EVENT_BYTES, MSG_DONTWAIT);
-    if (size < 0) {
-        if (errno == EAGAIN || errno == EINTR)
-            return PyLong_FromLong(NOTHING);
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
+    if (size < 0)
+        /* No exception, so that none of Python's is taken for an error of the socket. */
+        return PyLong_FromLong(errno == EAGAIN || errno == EINTR ? NOTHING : LOST);
     double began = now();
     /* A method and a slash, then a key, " HTTP/1.1" and fields. */
     if (size < 16)

@@ -36,7 +36,7 @@ from twisted.python.failure import Failure
 
 from kvd.net.factory import ServerFactory, make_connection
 from kvd.net.listening import accept_queue
-from kvd.net.transport import address_of
+from kvd.net.transport import address_of, peer_of
 
 # What accept(2) reports of a connection that died in the queue, or of a packet
 # filter; the next one may be fine.
@@ -335,7 +335,7 @@ class Port(tcp.Port):
         try:
             connection = socket.socket(*self._kind, descriptor)
             if peer is None:
-                peer = _peer_of(connection)
+                peer = peer_of(connection)
             if not self.factory.take(connection, peer):
                 make_connection(connection, peer, self.factory, self.reactor)
         except Exception:
@@ -409,14 +409,6 @@ class Port(tcp.Port):
         """
         Log nothing: sockets come and go with the policy and the workers.
         """
-
-
-def _peer_of(connection: socket.socket) -> Any:
-    try:
-        return connection.getpeername()
-    except OSError:
-        # It was reset; what it had sent can still be read.
-        return ("", 0)
 
 
 def _tells_its_queue(listener: socket.socket) -> bool:

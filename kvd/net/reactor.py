@@ -37,6 +37,7 @@ from zope.interface import implementer
 
 from kvd.net.factory import ServerFactory, make_connection, server_factory
 from kvd.net.port import Port
+from kvd.net.transport import peer_of
 
 FAMILIES: Final = frozenset((socket.AF_INET, socket.AF_INET6, socket.AF_UNIX))
 
@@ -81,7 +82,7 @@ def adopt_stream_connection(
 
     Raises:
         UnsupportedAddressFamily: It is not that of a TCP or Unix socket.
-        OSError: This process has no descriptor left, or the peer is gone.
+        OSError: This process has no descriptor left.
     """
     _check_family(addressFamily)
     factory = server_factory(factory)
@@ -102,9 +103,6 @@ def take_connection(
     Do as `adopt_stream_connection` does, with a descriptor that the factory did not
     take, and that the caller needs no more: it is neither duplicated nor left open,
     whatever is raised.
-
-    Raises:
-        OSError: The peer is gone.
     """
     try:
         connection = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
@@ -112,7 +110,7 @@ def take_connection(
         os.close(descriptor)
         raise
     try:
-        peer = connection.getpeername()
+        peer = peer_of(connection)
         if not factory.take(connection, peer):
             make_connection(connection, peer, factory, reactor)
     except BaseException:

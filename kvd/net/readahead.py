@@ -46,6 +46,9 @@ class Readahead:
         Returns:
             None where it seems to be there already; else fires when it has been
             read, or could not be: sending it tells why.
+
+        Raises:
+            NoThread: Sending it could wait for the disk, but no thread can.
         """
         # The end first: reading ahead has mostly brought the beginning.
         if self._is_there(descriptor, offset + count - 1) and self._is_there(

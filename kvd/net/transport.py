@@ -19,6 +19,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
 from typing import TYPE_CHECKING, Any, Final
@@ -331,6 +332,10 @@ class ServerTransport(tcp.Connection):
             return sent
         self.peer_left = True
         self._tempDataBuffer, self._tempDataLen = [], 0
+        # If the peer is still there, after some other error, both see the end: it
+        # would wait for the reply, and this process for its next request.
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
         return len(data)
 
     def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
@@ -581,6 +586,17 @@ def address_of(end: Any) -> IPv4Address | IPv6Address | UNIXAddress:
         return UNIXAddress(end or None)
     kind = IPv4Address if len(end) == 2 else IPv6Address
     return kind("TCP", *end)
+
+
+def peer_of(connection: socket.socket) -> Any:
+    """
+    The other end of a connection, as ``accept`` would return it.
+    """
+    try:
+        return connection.getpeername()
+    except OSError:
+        # It was reset; what it had sent can still be read.
+        return ("", 0)
 
 
 def name_of(peer: Any) -> str:

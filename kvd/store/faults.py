@@ -23,8 +23,9 @@ _NO_ROOM: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMLINK, errno.EOVERFLOW}
 )
 
-# No descriptor, of the process or the machine; no memory of the kernel. These pass.
-_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+# No descriptor, of the process or the machine; no memory of the kernel; no thread
+# (`NoThread`). These pass.
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 
 def fault_of(error: OSError, sentence: str) -> Fault:

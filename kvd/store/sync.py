@@ -46,7 +46,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from kvd.errors import StoreExhausted, StoreFault, StoreFull, SyncFailed
+from kvd.errors import NoThread, StoreExhausted, StoreFault, StoreFull, SyncFailed
 from kvd.store.faults import fault_of
 from kvd.store.folders import FOLDER_FLAGS
 from kvd.store.waiting import OffReactor
@@ -148,10 +148,12 @@ class Syncs:
         batch, self._waiting = self._waiting, []
         self._syncing = True
         folders = Folders(self._root)
-        syncs = [
-            self._off_reactor(partial(folders.sync, path))
-            for path in {waiter.path for waiter in batch}
-        ]
+        syncs = []
+        for path in {waiter.path for waiter in batch}:
+            try:
+                syncs.append(self._off_reactor(partial(folders.sync, path)))
+            except NoThread as error:
+                folders.failed[()] = error
         gatherResults(syncs).addCallback(self._synced, folders.failed, batch)
 
     def _synced(self, _: object, failed: Failed, batch: list[_Waiter]) -> None:

@@ -24,6 +24,8 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, execute
 
+from kvd.errors import NoThread
+
 T = TypeVar("T")
 
 
@@ -64,13 +66,11 @@ class Threads:
         if len(self._threads) < min(self._underway, self._most):
             try:
                 self._start()
-            except RuntimeError:
-                # No more threads can be had: the existing ones do all the work. If
-                # there are none, the reactor waits for the work, which is slow but
-                # right.
+            except RuntimeError as error:
+                # The existing threads do all the work.
                 if not self._threads:
                     self._underway -= 1
-                    return execute(work)
+                    raise NoThread from error
         self._asked.put(do)
         return answer
 

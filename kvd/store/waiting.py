@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
+from kvd.errors import NoThread
 from kvd.interfaces import Answer
 
 T = TypeVar("T")
@@ -23,6 +24,10 @@ class OffReactor(Protocol):
     def __call__(self, work: Callable[[], T], /) -> Deferred[T]:
         """
         Begin the work; the Deferred fires in the reactor's thread.
+
+        Raises:
+            NoThread: There is no thread for it, and none can be started. The work is
+                never done by the caller: it may take as long as a disk is busy.
         """
 
 
@@ -35,7 +40,13 @@ def in_threads_of(reactor: Any) -> OffReactor:
     """
 
     def off_reactor(work: Callable[[], T], /) -> Deferred[T]:
-        return deferToThreadPool(reactor, reactor.getThreadPool(), work)
+        pool = reactor.getThreadPool()
+        try:
+            return deferToThreadPool(reactor, pool, work)
+        except RuntimeError as error:
+            # The pool keeps the thread, and would fail to join it at the end.
+            pool.threads[:] = [one for one in pool.threads if one.ident is not None]
+            raise NoThread from error
 
     return off_reactor
 

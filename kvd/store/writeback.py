@@ -166,7 +166,7 @@ class Writeback:
             syncing = self._off_reactor(
                 partial(self._sync_and_remove, sync, folder, names, left)
             )
-        except (OSError, RuntimeError) as error:  # No descriptor, or no thread.
+        except OSError as error:  # No descriptor, or no thread.
             if shared is not None:
                 shared.close()
             self._is_urgent = True

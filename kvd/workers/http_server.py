@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from kvd.dispatch.scoreboard import Row, lone_row
@@ -24,7 +23,7 @@ from kvd.http.access_log import AccessLog, append_to
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ListenerContext, ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import CLOSES, NOTHING, SERVED, FastPath, entry_of
+from kvd.http.fast_path import CLOSES, SERVED, FastPath, entry_of
 from kvd.http.host_guard import HostGuard
 from kvd.http.recorder import Recorder, record_to
 from kvd.http.templates import fast_path_to
@@ -38,6 +37,7 @@ from kvd.net.splice import Pipe
 from kvd.net.transport import close_both_ways, name_of
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import TLS, Limits, Settings, TCPAddress, UNIXAddress, User
+from kvd.store.waiting import in_threads_of
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -211,7 +211,7 @@ class HttpServer:
             self._released,
             self._row,
             self._pipe,
-            Readahead(self._off_reactor).ensure,
+            Readahead(in_threads_of(self._reactor)).ensure,
             self._recorder,
         )
         guard = HostGuard(settings.listen, settings.allowed_hosts)
@@ -256,9 +256,6 @@ class HttpServer:
         writer = Writer(path)
         self._writers.append(writer)
         return lambda function: writer.defer(function, self._reactor)
-
-    def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
 
     # -- connections ----------------------------------------------------------
 
@@ -520,11 +517,7 @@ class HttpFactory(ServerFactory):
             self._first = None
             return False
         began = process.clock.seconds()
-        try:
-            outcome = fast_path.serve(connection.fileno())
-        except OSError:
-            # The next read will report the end.
-            outcome = NOTHING
+        outcome = fast_path.serve(connection.fileno())
         if outcome == SERVED | CLOSES:
             # Before the client can see the end.
             self._count(process, fast_path, peer, process.clock.seconds() - began)

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.daemon.written_files import CHECK_SECONDS, check_off_reactor
 from kvd.errors import AccessLogUnusable, BadSetting
 from kvd.settings import Settings
+from tests.no_threads import no_more_threads
 from tests.stepped import SteppedReactor
 
 MANY_SECONDS = 60.0
@@ -73,6 +74,15 @@ class CheckTests(SynchronousTestCase):
             self.reactor.advance(1)
             self.failureResultOf(checked, BadSetting)
         self.finish()
+
+    def test_it_is_refused_where_no_thread_can_be_started(self) -> None:
+        """
+        Then nobody knows whether they can be written.
+        """
+        with no_more_threads():
+            error = self.failureResultOf(self.check(self.path), BadSetting)
+
+        assert "no thread can be started" in error.getErrorMessage()
 
     def test_a_pipe_needs_no_reader_yet(self) -> None:
         """

@@ -335,9 +335,9 @@ class DispatcherTests(DispatcherCase):
         assert [3, 2, 1] == on_their_way
         assert 0 == self.dispatcher.handing_over(0)
 
-    def test_a_connection_that_is_gone_already_is_nobodys(self) -> None:
+    def test_a_connection_that_was_reset_on_its_way_is_served(self) -> None:
         """
-        Reset while it was on its way.
+        With what it had sent.
         """
         self.join()
         self.workers[0].stall()
@@ -348,7 +348,7 @@ class DispatcherTests(DispatcherCase):
         self.workers[0].go_on()
         self.reactor.settle()
 
-        assert [0] == self.served()
+        assert [0] == self.all_served()
         assert 0 == self.dispatcher.handing_over(0)
 
 

@@ -10,6 +10,7 @@ import os
 import socket
 from base64 import b64encode
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -18,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS
+from kvd.errors import NoThread
 from kvd.http import mover, request
 from kvd.http.methods import get
 from kvd.interfaces import Answer, IUpload, IValue
@@ -226,6 +228,21 @@ class ColdGetTests(GetTests):
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
         assert set() == self.process.connections
+
+    def test_a_part_that_nobody_can_read_ahead(self) -> None:
+        """
+        The reply ends, because sending the part could block all other connections.
+        """
+        body = os.urandom(100_000)
+        self.put(b"k", body)
+        self.process.readahead = mock.Mock(side_effect=NoThread)
+        with capturedLogs() as events:
+            reply = self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n").receive()
+
+        assert self.client.ended
+        assert not reply.endswith(body)
+        (event,) = events
+        assert "a value cannot be read: no thread can be started" == event["error"]
 
 
 class SmallLimitsTests(MovingCase, test_connection.SmallLimitsTests):

@@ -1,18 +1,29 @@
 """
-A process that has loaded twistd and kvd, and forks daemons: most of the time that a
-daemon takes to start goes into loading them, over and over in hundreds of tests.
+A process that has loaded Twisted and kvd, and forks daemons, or commands: most of the
+time that they take goes into loading these, over and over in hundreds of tests.
 
-This file is not imported by what it is for. Its text runs before that of
-`tests.integration.twistd.RUN_TWISTD`, in a Python of its own, and ends in each fork.
+A daemon's own fork server takes as long again, since it is another Python that loads
+nearly the same. So each daemon has a *spare*: a child, forked before the reactor is
+installed, that becomes the first fork server. Later ones are started as in production.
+
+This file is not imported by what it is for. Its text runs before a program's, in a
+Python of its own, and ends in each fork.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import select
 import signal
 import socket
+import subprocess
 import sys
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any
 
 MAX_BYTES = 1 << 18
 """
@@ -22,24 +33,23 @@ Of a request: the environment is the most of it.
 DONE = b"done"
 
 
-def fork_daemons(control: socket.socket) -> None:
+def fork_processes(control: socket.socket, modules: Sequence[str]) -> None:
     """
-    Fork a daemon for each request, until nobody can send one any more. Returns in each
-    daemon, which has the arguments, the folder, the environment, the umask and the
-    output that were requested, and nothing else open.
+    Fork a process for each request, until nobody can send one any more. Returns in each
+    process, which has the arguments, the folder, the environment, the umask and the
+    standard streams that were requested, and nothing else open.
+
+    Args:
+        control: Where requests come from.
+        modules: What is loaded before; not the reactor, which each process installs.
     """
-    # Not the reactor, which a daemon installs.
-    import twisted.application.reactors
-    import twisted.internet.epollreactor
-    import twisted.scripts.twistd  # noqa: F401
-
-    import kvd.daemon.service  # noqa: F401
-
+    for module in modules:
+        import_module(module)
     assert "twisted.internet.reactor" not in sys.modules
-    # Nobody waits for the processes that watch daemons.
+    # Nobody waits for the processes that watch others.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        data, descriptors, _, _ = socket.recv_fds(control, MAX_BYTES, 2)
+        data, descriptors, _, _ = socket.recv_fds(control, MAX_BYTES, 4)
         if not data:
             sys.exit()
         if os.fork() == 0:
@@ -51,34 +61,152 @@ def fork_daemons(control: socket.socket) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     control.close()
-    output, line = descriptors
-    daemon = os.fork()
-    if daemon:
-        os.close(output)
-        watch(daemon, socket.socket(fileno=line))
+    *streams, line = descriptors
+    process = os.fork()
+    if process:
+        for descriptor in streams:
+            os.close(descriptor)
+        watch(process, socket.socket(fileno=line))
     arguments, folder, environment, umask = json.loads(data)
     os.chdir(folder)
     os.umask(umask)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = arguments
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.closerange(3, max(output, line) + 1)
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+    os.closerange(3, max(descriptors) + 1)
+    # As Python makes them: the ones that it has made were for other files.
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
 
 
-def watch(daemon: int, line: socket.socket) -> None:
+def watch(process: int, line: socket.socket) -> None:
     """
-    Tell how a daemon ends. As with any child, its number stays taken until whoever
+    Tell how a process ends. As with any child, its number stays taken until whoever
     asked for it has been told. Never returns.
     """
     try:
-        line.send(str(daemon).encode())
-        ended = os.waitid(os.P_PID, daemon, os.WEXITED | os.WNOWAIT)
+        line.send(str(process).encode())
+        ended = os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
         assert ended is not None
         exited = ended.si_code == os.CLD_EXITED
         line.send(str(ended.si_status if exited else -ended.si_status).encode())
         line.recv(len(DONE))
-        os.waitpid(daemon, 0)
+        os.waitpid(process, 0)
     finally:
         os._exit(0)
+
+
+def keep_spare() -> None:
+    """
+    Fork the spare of this daemon, if it will have workers.
+    """
+    if not {"--procs=0", "0"}.isdisjoint(sys.argv):
+        return
+    from kvd.daemon import supervisor
+    from kvd.workers.process import ForkServerProcess
+
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    spare = os.fork()
+    if spare == 0:
+        near.close()
+        be_fork_server(far)
+    far.close()
+    started = partial(ForkServerProcess, spawn=Spare(spare, near).spawn)
+    supervisor.__dict__["ForkServerProcess"] = started
+
+
+def be_fork_server(line: socket.socket) -> None:
+    """
+    Wait until this daemon wants a fork server, and be it. Never returns.
+    """
+    from kvd.workers.forkserver import main
+
+    data, descriptors, _, _ = socket.recv_fds(line, MAX_BYTES, 2)
+    if not data:
+        # It has none, or has ended.
+        os._exit(0)
+    line.close()
+    control, errors = descriptors
+    folder, umask, environment = json.loads(data)
+    os.setpgid(0, 0)
+    os.chdir(folder)
+    os.umask(umask)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.dup2(errors, 2)
+    os.close(errors)
+    # As `kvd.workers.forkserver` begins.
+    gc.disable()
+    main(control)
+    sys.exit()
+
+
+class Spare:
+    """
+    A child that becomes a fork server.
+    """
+
+    def __init__(self, pid: int, line: socket.socket) -> None:
+        self._pid = pid
+        self._line = line
+
+    def spawn(self, control: socket.socket) -> Any:
+        """
+        See `kvd.workers.forkserver.spawn`.
+        """
+        from kvd.workers import forkserver
+
+        if self._line.fileno() < 0:
+            return forkserver.spawn(control)
+        umask = os.umask(0)
+        os.umask(umask)
+        state = json.dumps([os.getcwd(), umask, dict(os.environ)])
+        read, errors = os.pipe()
+        with self._line:
+            socket.send_fds(self._line, [state.encode()], [control.fileno(), errors])
+        os.close(errors)
+        return SpareProcess(self._pid, read)
+
+
+class SpareProcess:
+    """
+    As `subprocess.Popen`, as far as kvd uses it.
+    """
+
+    def __init__(self, pid: int, errors: int) -> None:
+        self.returncode: int | None = None
+        self.stderr = os.fdopen(errors, "rb", 0)
+        self._pid = pid
+
+    def poll(self) -> int | None:
+        """
+        Its status, if it has ended.
+        """
+        if self.returncode is None:
+            ended, status = os.waitpid(self._pid, os.WNOHANG)
+            if ended:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """
+        Wait until it has ended.
+        """
+        if self.poll() is None:
+            pidfd = os.pidfd_open(self._pid)
+            select.select([pidfd], [], [], timeout)
+            os.close(pidfd)
+        status = self.poll()
+        if status is None:
+            raise subprocess.TimeoutExpired("fork server", timeout or 0.0)
+        return status
+
+    def kill(self) -> None:
+        """
+        End it at once.
+        """
+        if self.poll() is None:
+            os.kill(self._pid, signal.SIGKILL)

@@ -25,6 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
+from tests.integration.commands import start_kvd
+from tests.integration.forked import ForkedProcess
 from tests.integration.http import ask
 from tests.integration.small_disk import tmpfs
 from tests.integration.twistd import Twistd
@@ -91,19 +93,12 @@ class Shell:
         return done.returncode, done.stdout.decode("utf-8", "replace")
 
     def start(
-        self, *arguments: str | bytes, output: int = subprocess.PIPE
-    ) -> subprocess.Popen[bytes]:
+        self, *arguments: str | bytes, output: int | None = None
+    ) -> ForkedProcess[bytes]:
         """
         Begin a command.
         """
-        return subprocess.Popen(
-            [sys.executable, "-m", "kvd.cli.main", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.PIPE,
-        )
+        return start_kvd(arguments, self.folder, self.environment, output)
 
     def run(
         self, *arguments: str | bytes, given: bytes = b""
@@ -116,7 +111,7 @@ class Shell:
         """
         process = self.start(*arguments)
         out, err = process.communicate(given, timeout=60)
-        return process.returncode, out, err.decode("utf-8", "replace").splitlines()
+        return process.wait(), out, err.decode("utf-8", "replace").splitlines()
 
     def succeed(self, *arguments: str | bytes, given: bytes = b"") -> bytes:
         """

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from kvd.plugins import IPolicyDeclaration, declared
+from tests.integration.commands import run_kvd
 from tests.integration.test_status import KVD, null, status_of
 from tests.integration.twistd import Twistd
 
@@ -49,13 +50,7 @@ def kvd(control: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """
     What a command does.
     """
-    return subprocess.run(
-        [*KVD, *arguments],
-        env=os.environ | {"KVD_CONTROL": str(control)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return run_kvd(*arguments, environment=os.environ | {"KVD_CONTROL": str(control)})
 
 
 def test_the_policy_is_switched_and_told(control: Path) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from kvd.admin.control.asking import ControlSocket
+from tests.integration.commands import run_kvd
 from tests.integration.http import ask
-from tests.integration.test_status import KVD, null, status_of
+from tests.integration.test_status import null, status_of
 from tests.integration.twistd import Twistd
 
 pytestmark = pytest.mark.integration
@@ -49,8 +50,7 @@ def kvd(control: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """
     What the command prints.
     """
-    command = [*KVD, *words, f"--control={control}"]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run_kvd(*words, f"--control={control}")
 
 
 def seen(control: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from kvd.admin.control.asking import ControlSocket
+from tests.integration.commands import run_kvd
 from tests.integration.http import ask
 from tests.integration.twistd import Twistd
 from tests.ports import unused_port
@@ -126,19 +127,20 @@ def test_the_command_shows_it(tmp_path: Path) -> None:
     environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
     options = null("--policy=roundrobin", "--procs=2")
     with Twistd(options, tmp_path, environment=environment) as daemon:
-        command = [*KVD, f"--url=http://127.0.0.1:{daemon.port}", "status"]
-        shown = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=True
-        )
-        status = subprocess.run(
-            [*command, "--json"], env=environment, capture_output=True, check=True
-        )
+        words = f"--url=http://127.0.0.1:{daemon.port}", "status"
+        shown = run_kvd(*words, environment=environment)
+        status = run_kvd(*words, "--json", environment=environment)
+        assert (0, 0) == (shown.returncode, status.returncode)
         assert "policy roundrobin" in shown.stdout
         assert "2 of 2 workers ready" in shown.stdout
         assert 2 == len(json.loads(status.stdout)["workers"])
         with open("/dev/full", "w") as full:
             failed = subprocess.run(
-                command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True
+                [*KVD, *words],
+                env=environment,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
             )
         assert 1 == failed.returncode
         (line,) = failed.stderr.splitlines()
@@ -217,11 +219,7 @@ def test_what_is_no_control_socket_is_reported(
         )
         assert server.stdout is not None
         server.stdout.readline()
-    tried = subprocess.run(
-        [*KVD, "status", f"--control={tmp_path / place}"],
-        capture_output=True,
-        text=True,
-    )
+    tried = run_kvd("status", f"--control={tmp_path / place}")
     if server is not None:
         server.wait(30)
         assert server.stdout is not None

@@ -7,13 +7,12 @@ from __future__ import annotations
 import json
 import re
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.commands import run_kvd
 from tests.integration.http import TIMEOUT_SECONDS, ask, read_to_end
 from tests.integration.twistd import Twistd
 
@@ -62,9 +61,8 @@ def test_no_total_falls_when_workers_change(tmp_path: Path) -> None:
             for _ in range(40):
                 assert 404 == ask(daemon.port, "GET", "/key").status
                 asked += 1
-            command = [sys.executable, "-m", "kvd.cli.main", *change.split()]
-            command += ["--control=control"]
-            subprocess.run(command, cwd=tmp_path, check=True, timeout=60)
+            changed = run_kvd(*change.split(), "--control=control", folder=tmp_path)
+            assert 0 == changed.returncode, changed.stderr
             now = totals(tmp_path)
             assert [] == [name for name in COUNTED if now[name] < before[name]], change
             assert asked == now["requests"] == now["accepted"], change

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from tests.integration.daemon_process import DaemonProcess
+from tests.integration.forked import ForkedProcess, fork_server
 
 RUN_TWISTD: Final = """
 import sys
@@ -36,6 +36,11 @@ run()
 """
 """
 The program ``twistd``, for whichever Python has Twisted on its path.
+"""
+
+_LOADED: Final = """
+    twisted.application.reactors twisted.internet.epollreactor twisted.scripts.twistd
+    kvd.daemon.service kvd.daemon.supervisor kvd.workers.child
 """
 
 _SERVES: Final = re.compile(r" kvd serves (.*) from ")
@@ -70,9 +75,9 @@ class Twistd:
             folder: Where it is started; must not be the sources, so that only
                 what is installed is found.
             python: Whose twistd it is.
-            environment: Of the process. With one of its own, or another Python, the
-                daemon starts as an operator starts it; any other is forked from a
-                process that has loaded its modules.
+            environment: Of the process. With one of its own, with another Python, or
+                with something before ``kvd``, the daemon starts as an operator starts
+                it; any other is forked from a process that has loaded its modules.
             before: What stands between ``twistd -n`` and ``kvd``.
         """
         self.ports: list[int] = []
@@ -111,10 +116,13 @@ class Twistd:
             raise
         return self
 
-    def _start(self, output: int) -> DaemonProcess | subprocess.Popen[str]:
-        usual = [sys.executable, "-c", RUN_TWISTD]
-        if self._environment is os.environ and self._command[:3] == usual:
-            return DaemonProcess(RUN_TWISTD, self._command[3:], self._folder, output)
+    def _start(self, output: int) -> ForkedProcess[str] | subprocess.Popen[str]:
+        usual = [sys.executable, "-c", RUN_TWISTD, "-n", "--pidfile=", "kvd"]
+        if self._environment is os.environ and self._command[: len(usual)] == usual:
+            server = fork_server(_LOADED, "keep_spare()\n" + RUN_TWISTD)
+            with open(os.devnull) as nothing:
+                streams = [nothing.fileno(), output, output]
+                return ForkedProcess(server, self._command[3:], self._folder, streams)
         return subprocess.Popen(
             self._command,
             cwd=self._folder,

@@ -5,10 +5,12 @@ Tests for `kvd.ipc.channel`.
 import errno
 import os
 import socket
+from collections.abc import Callable
 from tempfile import TemporaryFile
 from typing import IO, Any
 from unittest import mock
 
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.ipc import channel
@@ -200,6 +202,39 @@ class ChannelTests(SynchronousTestCase):
 
         self.reactor.settle()
         assert 1 == self.losses
+
+    def assert_given_up(self, send: Callable[[], object]) -> None:
+        """
+        If sending fails in an unexpected way, the channel ends, and the log says why.
+        """
+        broken = OSError(errno.EIO, os.strerror(errno.EIO))
+        with (
+            mock.patch("kvd.ipc.channel.send", side_effect=broken) as sending,
+            capturedLogs() as events,
+        ):
+            send()
+            self.reactor.settle()
+
+        assert 1 == sending.call_count
+        assert ["Input/output error"] == [event["why"] for event in events]
+        assert 1 == self.losses
+
+    def test_a_socket_that_fails_is_given_up(self) -> None:
+        """
+        A message that is lost does not count as sent.
+        """
+        self.assert_given_up(lambda: self.channel.send(Ready()))
+
+    def test_a_socket_that_fails_later_is_given_up(self) -> None:
+        """
+        Also when it sends what waits.
+        """
+        taken = 0
+        while self.channel.offer(Ready()):
+            taken += 1
+        for _ in range(2):
+            self.channel.send(Ready())
+        self.assert_given_up(lambda: [receive(self.far) for _ in range(taken)])
 
     def test_what_can_never_be_sent_is_reported(self) -> None:
         """

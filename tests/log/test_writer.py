@@ -10,8 +10,10 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.errors import NoThread
 from kvd.log.writer import Writer
 from tests.new_python import run_python
+from tests.no_threads import no_more_threads
 from tests.stepped import SteppedReactor
 
 MANY_SECONDS = 60.0
@@ -108,6 +110,22 @@ class WriterTests(SynchronousTestCase):
         self.successResultOf(self.ended(done))
         failed = self.writer.defer(fail, self.reactor)
         self.failureResultOf(self.ended(failed), OSError)
+
+    def test_without_a_thread_nothing_is_called(self) -> None:
+        """
+        The caller is told; a later call tries again to start the thread.
+        """
+        called: list[str] = []
+        with no_more_threads():
+            with self.assertRaises(NoThread):  # noqa: PT027  # trial runs it too
+                self.writer.call(lambda: called.append("first"))
+            failed = self.writer.defer(lambda: called.append("second"), self.reactor)
+        self.failureResultOf(failed, NoThread)
+        assert 0 == self.writer.waiting
+        self.writer.call(lambda: called.append("third"))
+        assert self.writer.wait(MANY_SECONDS)
+
+        assert ["third"] == called
 
 
 def test_it_keeps_no_process_alive() -> None:

@@ -22,6 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.log import writing
 from kvd.log.writing import WrittenLater, write_log_later
+from tests.no_threads import no_more_threads
 
 MANY_SECONDS = 60.0
 
@@ -122,6 +123,17 @@ class WrittenLaterTests(SynchronousTestCase):
             self.log.info("")
         waiting = writing.MAX_WAITING_CHARACTERS // writing.LEAST_CHARACTERS
         assert len(texts) + 1 + waiting + 1 == len(self.written())
+
+    def test_without_a_thread_events_wait_for_one(self) -> None:
+        """
+        Each event tries again to start it.
+        """
+        with no_more_threads():
+            self.log.info("first")
+            self.log.info("second")
+        self.log.info("third")
+
+        assert ["first", "second", "third"] == self.written()
 
     def test_an_event_may_come_while_another_is_taken(self) -> None:
         """

@@ -2,6 +2,7 @@
 Tests for `kvd.net.transport`.
 """
 
+import errno
 import os
 import socket
 import struct
@@ -159,6 +160,22 @@ class ServerTransportTests(SynchronousTestCase):
 
         self.reactor.settle()
         assert self.protocol.lost is not None
+
+    def test_a_write_that_fails_ends_the_connection(self) -> None:
+        """
+        Whatever the error: a client that is still there does not wait for the reply.
+        What it had sent is read.
+        """
+        failing = mock.Mock(wraps=self.transport.socket)
+        failing.send.side_effect = OSError(errno.EIO, os.strerror(errno.EIO))
+        self.transport.socket = failing
+        self.transport.write(b"reply")
+        self.far.sendall(b"next")
+        self.reactor.settle()
+
+        assert b"next" == self.protocol.data
+        assert self.protocol.lost is not None
+        assert b"" == self.far.recv(1)
 
     def test_after_flush_is_forgotten_with_the_connection(self) -> None:
         """

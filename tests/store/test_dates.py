@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from kvd.errors import PreconditionFailed
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key
-from kvd.model.values import Published, ValueInfo
+from kvd.model.values import Published
 from kvd.store.attribute import NAME, decode
 from tests.chance import new_seed
 from tests.store.cases import KEY, FileStoreCase
@@ -244,7 +244,7 @@ class OvertakingTests(DatedCase):
         stores = [self.open_store(), self.open_store()]
         key = Key(b"seed/%d" % seed)
         uploads = []
-        last: ValueInfo | None = None
+        last_us = 0
         for number in range(40):
             self.wall.ns += chance.choice([0, 1, 1000, SECOND // 3, SECOND, 5 * SECOND])
             self.wall.ns -= chance.choice([0, 0, 0, 0, SECOND, 60 * SECOND])
@@ -253,16 +253,15 @@ class OvertakingTests(DatedCase):
             uploads.append((number, upload))
             while uploads and chance.random() < 0.6:
                 which, upload = uploads.pop(chance.randrange(len(uploads)))
-                present = self.wall.ns / SECOND
+                present_us = self.wall.ns // 1000
                 published = upload.commit(Conditions())
                 assert isinstance(published, Published)
                 info, value = published.info, stores[0].open(key)
                 assert info == value.info, seed
                 assert b"%d" % which == self.body(value), seed
-                assert info.changed >= present - 1e-6, seed
-                assert last is None or info.changed >= last.changed, seed
-                past = 0.0 if last is None else last.changed
-                assert info.changed <= max(past, present), seed
-                last = info
+                # Whole microseconds, which a number of seconds in a float only is near.
+                changed_us = round(info.changed * 1_000_000)
+                assert max(last_us, present_us) == changed_us, seed
+                last_us = changed_us
         for _, upload in uploads:
             upload.discard()

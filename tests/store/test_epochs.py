@@ -19,13 +19,14 @@ from unittest import mock
 from twisted.internet.defer import Deferred, execute
 from twisted.logger import capturedLogs
 
-from kvd.errors import KeyAbsent
+from kvd.errors import KeyAbsent, NoThread
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.store.epochs import Epochs, SharedSync, begin_epoch, epoch_of, is_of
 from kvd.store.file import FileStore
 from kvd.store.locks import LockFile
 from kvd.store.waiting import OffReactor
 from kvd.testing import StoreContract
+from tests.descriptors import Descriptors
 from tests.store.cases import KEY, FileStoreCase
 from tests.store.replacing import Replacing
 from tests.store.stepped import SteppedPool
@@ -477,9 +478,9 @@ class SharedSyncTests(EpochCase):
         start = mock.Mock()
         store = self.open_store(off_reactor=start)
         self.publish(store, INNER)  # Makes the folder of uploads.
-        before = os.listdir("/proc/self/fd")
+        files = Descriptors(self.path)
         for error, descriptors in (
-            (RuntimeError("can't start new thread"), nullcontext()),
+            (NoThread(), nullcontext()),
             (None, mock.patch("os.dup", side_effect=OSError(errno.EMFILE, "none"))),
         ):
             del self.synced[:]
@@ -493,7 +494,7 @@ class SharedSyncTests(EpochCase):
             self.pass_seconds(1)
             assert 1 == len(self.synced)
             assert {} == self.kept()
-        assert before == os.listdir("/proc/self/fd")
+        assert 0 == files.more
 
 
 class CutTests(EpochCase):

@@ -9,7 +9,7 @@ from unittest import mock
 
 from twisted.internet.defer import Deferred
 
-from kvd.errors import StoreExhausted, SyncFailed
+from kvd.errors import NoThread, StoreExhausted, SyncFailed
 from kvd.store.sync import Folders, Syncs
 from tests.store.cases import FolderCase
 from tests.store.stepped import SteppedPool
@@ -189,6 +189,24 @@ class SyncsTests(FolderCase):
         again = self.sync(b"a")
         self.pool.finish()
         self.successResultOf(again)
+
+    def test_lack_of_threads_is_no_failed_sync(self) -> None:
+        """
+        The reactor does not sync, and the next batch tries again.
+        """
+        without = mock.Mock(side_effect=NoThread)
+        syncs = Syncs(self.root, without)
+        for _ in range(2):
+            done = Deferred.fromCoroutine(syncs.folders([b"a"]))
+            self.failureResultOf(done, StoreExhausted)
+        failed = Deferred.fromCoroutine(syncs.file(self.root))
+        self.failureResultOf(failed, StoreExhausted)
+        assert [] == self.synced
+
+        without.side_effect = self.pool
+        done = Deferred.fromCoroutine(syncs.folders([b"a"]))
+        self.pool.finish()
+        self.successResultOf(done)
 
     def test_failing_to_reach_a_folder_fails(self) -> None:
         """

@@ -4,13 +4,16 @@ The tests of `kvd.store.threads`.
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from queue import SimpleQueue
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.errors import NoThread
 from kvd.store.threads import Threads
+from kvd.store.waiting import in_threads_of
+from tests.no_threads import no_more_threads
+from tests.stepped import SteppedReactor
 
 # For what comes at once, unless it never does.
 PATIENCE_SECONDS = 60
@@ -41,14 +44,6 @@ class FakeReactor:
         How often a thread has requested a call.
         """
         return self._asked.qsize()
-
-
-def no_more_threads() -> AbstractContextManager[object]:
-    """
-    No thread can be started meanwhile.
-    """
-    refused = RuntimeError("can't start new thread")
-    return mock.patch("kvd.store.threads.Thread.start", side_effect=refused)
 
 
 class ThreadsTests(SynchronousTestCase):
@@ -139,15 +134,17 @@ class ThreadsTests(SynchronousTestCase):
 
         assert [0, 0, 0] == [self.successResultOf(answer) for answer in answers]
 
-    def test_without_any_thread_the_reactor_does_the_work(self) -> None:
+    def test_without_any_thread_the_work_is_refused(self) -> None:
         """
-        And tries again to start a thread for the next work.
+        The reactor does not do it: a sync can take half a minute. The next work tries
+        again to start a thread.
         """
         threads = self.threads(2)
         with no_more_threads():
-            here = threads(threading.current_thread)
+            for _ in range(2):
+                with self.assertRaises(NoThread):  # noqa: PT027  # trial runs it too
+                    threads(self.fail)
 
-        assert threading.current_thread() is self.successResultOf(here)
         there = threads(threading.current_thread)
         self.reactor.turn()
         assert threading.current_thread() is not self.successResultOf(there)
@@ -163,3 +160,20 @@ class ThreadsTests(SynchronousTestCase):
         threads(int)
 
         assert before + 1 == threading.active_count()
+
+
+class ReactorThreadsTests(SynchronousTestCase):
+    """
+    `in_threads_of` uses the threads of a reactor.
+    """
+
+    def test_without_any_thread_the_work_is_refused(self) -> None:
+        """
+        As `Threads` does.
+        """
+        reactor = SteppedReactor()
+        self.addCleanup(reactor.dispose)
+        reactor.getThreadPool().start()
+        self.addCleanup(reactor.getThreadPool().stop)
+        with no_more_threads(), self.assertRaises(NoThread):  # noqa: PT027
+            in_threads_of(reactor)(self.fail)

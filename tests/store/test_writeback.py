@@ -13,7 +13,7 @@ from unittest import mock
 from twisted.internet.defer import Deferred, execute
 from twisted.logger import capturedLogs
 
-from kvd.errors import StoreFault, StoreFull, SyncFailed
+from kvd.errors import NoThread, StoreFault, StoreFull, SyncFailed
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.values import Published
@@ -441,7 +441,7 @@ class KeptTests(WritebackCase):
         """
         The process may have no free thread at the moment.
         """
-        pool = mock.Mock(side_effect=RuntimeError("can't start new thread"))
+        pool = mock.Mock(side_effect=NoThread())
         store = self.open_store(off_reactor=pool)
         self.publish(store)
         self.publish(store)
@@ -454,7 +454,7 @@ class KeptTests(WritebackCase):
         pool.side_effect = None
         store = self.open_store(off_reactor=pool)
         self.publish(store, INNER)
-        pool.side_effect = RuntimeError("can't start new thread")
+        pool.side_effect = NoThread()
         self.pass_seconds(5)
         pool.side_effect = execute
         self.pass_seconds(1)

@@ -45,6 +45,7 @@ from kvd.workers.pool import (
     Pool,
     State,
 )
+from tests.descriptors import Descriptors
 from tests.ipc.played import PlayedForks, PlayedWorker
 from tests.stepped import SteppedReactor
 
@@ -362,10 +363,10 @@ class EndTests(PoolCase):
         self.reactor.settle()
         assert process.poll() is None
 
-        pidfds = _pidfds()
+        pidfds = Descriptors("anon_inode:[pidfd]")
         self.reactor.advance(END_SECONDS)
         assert -signal.SIGKILL == process.wait(10)
-        assert pidfds - 1 == _pidfds()
+        assert -1 == pidfds.more
 
     def test_a_supervisor_out_of_descriptors_tries_again(self) -> None:
         """
@@ -913,20 +914,6 @@ class SharedTests(PoolCase):
 
 def _error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
-
-
-def _pidfds() -> int:
-    """
-    How many this process has.
-    """
-    found = 0
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found += os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[pidfd]"
-        except FileNotFoundError:
-            # The listing's own.
-            pass
-    return found
 
 
 def _pid_of_nobody() -> int:

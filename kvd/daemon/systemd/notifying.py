@@ -12,11 +12,13 @@ import os
 import socket
 import time
 from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from kvd.errors import NoThread
 from kvd.log.writer import Writer
 
 SEND_SECONDS: Final = 1.0
@@ -116,8 +118,10 @@ class Notifier:
         if not waiting and self._send(sock, state, 0.0):
             return
         if waiting < MOST_WAITING:
-            # In order, after those that wait already.
-            self._writer.call(lambda: self._send(sock, state, SEND_SECONDS))
+            # In order, after those that wait already. Without a thread it is dropped,
+            # and the watchdog's next one tries again.
+            with suppress(NoThread):
+                self._writer.call(lambda: self._send(sock, state, SEND_SECONDS))
 
     def _send(self, sock: socket.socket, state: Sequence[str], seconds: float) -> bool:
         """

@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.daemon.systemd import notifying
 from kvd.daemon.systemd.notifying import Notifier, take_notifier
+from tests.no_threads import no_more_threads
 
 
 class NotifierTests(SynchronousTestCase):
@@ -207,6 +208,21 @@ class NotifierTests(SynchronousTestCase):
         assert stopping.startswith("STOPPING=1\n")
         assert notifier._writer.wait(60.0)
         self.clock.advance(1.5)
+        assert ["WATCHDOG=1"] == self.received()
+
+    def test_the_watchdog_goes_on_where_no_thread_can_wait_for_room(self) -> None:
+        """
+        What finds no room then is dropped.
+        """
+        count = self.fill()
+        notifier = self.notifier(WATCHDOG_USEC="3000000")
+        with no_more_threads():
+            notifier.ready("serves", self.clock)
+            self.clock.advance(1.5)
+        for _ in range(count):
+            self.systemd.recv(4096)
+        self.clock.advance(1.5)
+
         assert ["WATCHDOG=1"] == self.received()
 
     def test_what_waits_for_room_is_bounded(self) -> None:

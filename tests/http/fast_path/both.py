@@ -94,9 +94,6 @@ class HttpServerAtOnce(HttpServer):
     def _thread_for(self, path: str) -> Callable[[Callable[[], None]], Deferred[None]]:
         return execute
 
-    def _off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
-        return execute(function)
-
 
 class Worker:
     """
@@ -128,7 +125,10 @@ class Worker:
         )
         parts = LoadedPlugins(SteppedStoreMaker(self._reactor), Dialects(()))
         self._server = HttpServerAtOnce(settings, 0, self._reactor, self._row, parts)
-        with mock.patch("kvd.workers.http_server.Writer", InlineWriter):
+        with (
+            mock.patch("kvd.workers.http_server.Writer", InlineWriter),
+            mock.patch("kvd.workers.http_server.in_threads_of", return_value=execute),
+        ):
             self._server.start()
         self.watched: WatchedFastPath | None = None
         process = self._server._process

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from unittest import mock
 
 from twisted.internet.task import Clock
 
@@ -160,6 +161,23 @@ class FastPathCase(FileStoreCase):
             assert b"" == self.reply()
         assert before == self.contents()
         assert [] == self.debris()
+
+    def lose_content(self, name: str) -> None:
+        """
+        Replace a value's file by one of which nothing was ever written, as a power cut
+        can; from now on the fast path finds such files.
+        """
+        path = os.path.join(self.path, name)
+        status, said = os.stat(path), os.getxattr(path, attribute.NAME)
+        os.unlink(path)
+        with open(path, "xb") as file:
+            os.truncate(file.fileno(), status.st_size)
+        os.setxattr(path, attribute.NAME, said)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        with mock.patch(
+            "kvd.http.templates.reports_unwritten_parts", return_value=True
+        ):
+            self.fast_path = self.make_fast_path(self.listener)
 
     def contents(self) -> dict[str, tuple[bytes | None, bytes | None]]:
         """

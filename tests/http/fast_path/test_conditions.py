@@ -10,6 +10,7 @@ import re
 from kvd.http.wire.replies import http_date
 from kvd.model.keys import Key
 from kvd.store import attribute
+from tests.descriptors import Descriptors
 from tests.http.fast_path.cases import (
     FallbackCase,
     FastPathCase,
@@ -236,10 +237,10 @@ class KeptTests(ValueCase):
         """
         for asked in (b"If-None-Match: *", b"Range: bytes=2-3"):
             self.fast_path = self.make_fast_path(self.listener)
-            before = len(os.listdir("/proc/self/fd"))
+            files = Descriptors(self.path)
             request = get("k", asked + b"\r\n")
             replies = [self.served(request) for _ in range(3)]
-            assert before + 1 == len(os.listdir("/proc/self/fd"))
+            assert 1 == files.more
             assert 1 == len({_without_date(reply) for reply in replies})
             assert b"0123456789" == body_of(self.served(get("k")))
 

@@ -14,6 +14,7 @@ from kvd.http.request import FILE_BYTES
 from kvd.net.transport import LOW_ROUND_TRIP_SEND_BUFFER, serve_connection
 from kvd.settings import Limits
 from kvd.store.exchange import is_on_a_disk
+from tests.descriptors import Descriptors
 from tests.http.fast_path.cases import FastPathCase, body_of, field, get, head
 from tests.http.fast_path.test_connections import ConnectionCase
 from tests.stepped import Client, connect, tcp_pair
@@ -73,10 +74,10 @@ class FileTests(FastPathCase):
         When all is sent.
         """
         self.keep("k", bytes(READ_BYTES + 1))
-        before = len(os.listdir("/proc/self/fd"))
+        files = Descriptors(self.path)
         self.served(get("k"))
 
-        assert before == len(os.listdir("/proc/self/fd"))
+        assert 0 == files.more
 
     def test_what_is_on_the_disk_alone_is_left(self) -> None:
         """
@@ -84,14 +85,14 @@ class FileTests(FastPathCase):
         """
         self.keep("k", bytes(READ_BYTES + 1))
         path = os.path.join(self.path, "k")
-        before = len(os.listdir("/proc/self/fd"))
+        files = Descriptors(self.path)
         with open(path, "rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             if not is_on_a_disk(file.fileno()):
                 self.skipTest("the file system is in memory")
         assert get("k") == self.serve(get("k"))
-        assert before == len(os.listdir("/proc/self/fd"))
+        assert 0 == files.more
 
     def test_nothing_remains(self) -> None:
         """
@@ -125,7 +126,7 @@ class RemainingTests(ConnectionCase):
         self.large = os.urandom(3 * FILE_BYTES + 1)
         self.keep("k", self.large)
         self.file = os.path.join(self.path, "k")
-        self.before = len(os.listdir("/proc/self/fd"))
+        self.files = Descriptors(self.file)
 
     def connect_over_tcp(self) -> Client:
         """
@@ -150,8 +151,7 @@ class RemainingTests(ConnectionCase):
         """
         No descriptor of the value is left.
         """
-        now = len(os.listdir("/proc/self/fd")) - 2 * len(self.process.connections)
-        assert self.before - 2 == now
+        assert 0 == self.files.more
 
     def test_the_rest_comes_as_the_client_reads(self) -> None:
         """
@@ -216,9 +216,7 @@ class RemainingTests(ConnectionCase):
 
         (entry,) = self.notes.entries
         assert entry.body_bytes < len(self.large)
-        assert self.before - 2 == len(os.listdir("/proc/self/fd")) - 2 * len(
-            self.process.connections
-        )
+        self.assert_closed()
 
     def test_a_client_that_does_not_read(self) -> None:
         """
@@ -232,6 +230,21 @@ class RemainingTests(ConnectionCase):
         self.later(90)
         assert len(self.process.connections) < 2
         assert 1 == len(self.notes.entries)
+
+    def test_a_mistake_closes_the_file(self) -> None:
+        """
+        If no handler can be made for the rest of a reply, its connection ends.
+        """
+        client = self.narrow()
+        with mock.patch(
+            "kvd.http.connection.handler_for", side_effect=ZeroDivisionError
+        ):
+            client.send(get("k"))
+            client.receive()
+
+        assert client.ended
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+        self.assert_closed()
 
     def test_a_file_that_is_cut_short(self) -> None:
         """
@@ -292,6 +305,6 @@ class RemainingTests(ConnectionCase):
         far.sendall(get("k"))
         assert SERVED | REMAINS == self.fast_path.serve(near.fileno())
         far.sendall(get("%6b"))
-        before = len(os.listdir("/proc/self/fd"))
+        assert 1 == self.files.more
         self.fast_path.serve(near.fileno())
-        assert before - 1 == len(os.listdir("/proc/self/fd"))
+        self.assert_closed()

@@ -9,7 +9,6 @@ import re
 import socket
 import time
 from random import Random
-from unittest import mock
 
 from kvd.http.fast_path import CLOSES, SERVED
 from kvd.http.wire.replies import http_date
@@ -298,17 +297,7 @@ class OtherValueTests(FastPathCase):
         As a power cut may leave it, where the file system tells.
         """
         self.keep("k", bytes(100_000))
-        path = os.path.join(self.path, "k")
-        status, said = os.stat(path), os.getxattr(path, attribute.NAME)
-        os.unlink(path)
-        with open(path, "xb") as file:
-            os.truncate(file.fileno(), status.st_size)
-        os.setxattr(path, attribute.NAME, said)
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-        with mock.patch(
-            "kvd.http.templates.reports_unwritten_parts", return_value=True
-        ):
-            self.fast_path = self.make_fast_path(self.listener)
+        self.lose_content("k")
         self.served(get("a/b"))
         self.assert_left(get("k"))
         self.assert_left(head("k"))

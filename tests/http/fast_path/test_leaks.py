@@ -22,6 +22,7 @@ from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store.file import FileStore
 from kvd.store.folders import open_folder, prune
+from tests.descriptors import Descriptors
 from tests.http.fast_path.cases import FastPathCase, get, head, put
 
 REQUESTS = 1024
@@ -47,7 +48,7 @@ class LeakTests(FastPathCase):
         Doing something often holds no more descriptors and memory than doing it
         seldom.
         """
-        gc.collect()
+        self._descriptors = Descriptors(self.path, "socket:")
         tracemalloc.start()
         try:
             before, after = self._held_after(act), self._held_after(act)
@@ -60,7 +61,7 @@ class LeakTests(FastPathCase):
         for number in range(REQUESTS):
             act(number)
         gc.collect()
-        return len(os.listdir("/proc/self/fd")), tracemalloc.get_traced_memory()[0]
+        return self._descriptors.more, tracemalloc.get_traced_memory()[0]
 
     def test_gets(self) -> None:
         """
@@ -224,10 +225,7 @@ class LeakTests(FastPathCase):
         A store that nobody has any more takes its fast path with it, and what that
         holds open.
         """
-        # A store's clock loads it, and it holds descriptors of its own.
-        import twisted.internet.reactor  # noqa: F401
-
-        before = len(os.listdir("/proc/self/fd"))
+        files = Descriptors(self.path)
         store = FileStore(self.path, "process", self.clock, execute)
         listener = self.make_listener(store)
         self.fast_path = self.make_fast_path(listener)
@@ -240,4 +238,4 @@ class LeakTests(FastPathCase):
         gc.collect()
 
         assert None is ended()
-        assert before == len(os.listdir("/proc/self/fd"))
+        assert 0 == files.more

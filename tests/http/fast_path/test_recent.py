@@ -11,6 +11,7 @@ from unittest import mock
 from kvd.http import templates
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
+from tests.descriptors import open_now
 from tests.http.fast_path.cases import FastPathCase, body_of, get, head
 
 MAX_VALUE_BYTES = 16 * 1024
@@ -34,9 +35,9 @@ class RecentValueTests(FastPathCase):
 
     def descriptors(self) -> int:
         """
-        How many are open. Each value in memory has one.
+        How many of the store are open. Each value in memory has one.
         """
-        return len(os.listdir("/proc/self/fd"))
+        return open_now(self.path)
 
     def kept(self) -> int:
         """
