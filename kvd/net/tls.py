@@ -213,6 +213,34 @@ def _unusable(credentials: Credentials, error: ssl.SSLError) -> str:
     )
 
 
+def user_of(certificate: Mapping[str, Any] | None) -> str | None:
+    """
+    The user that a client's certificate names: by the common name of its subject, or,
+    where it has none, by its first alternative name that is an address of e-mail, a
+    host, or a URI.
+
+    Args:
+        certificate: As `ssl.SSLSocket.getpeercert` gives it.
+
+    Returns:
+        None if there is no certificate, or it names nobody in printable characters.
+    """
+    if not certificate:
+        return None
+    names = [
+        value
+        for parts in certificate.get("subject", ())
+        for name, value in parts
+        if name == "commonName"
+    ] or [
+        value
+        for kind, value in certificate.get("subjectAltName", ())
+        if kind in ("email", "DNS", "URI")
+    ]
+    name = names[0] if names else ""
+    return name if name.isprintable() and name else None
+
+
 def reason_of(error: ssl.SSLError) -> str:
     """
     What OpenSSL says of a failure, in its own words.

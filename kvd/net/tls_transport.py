@@ -24,7 +24,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Connection
 
 from kvd.errors import HandshakeFailed, TLSExpected
-from kvd.net.tls import RECORD_BYTES, handshake_failure
+from kvd.net.tls import RECORD_BYTES, handshake_failure, user_of
 from kvd.net.transport import ServerTransport
 
 FILE_BYTES: Final = 8 * RECORD_BYTES
@@ -102,6 +102,8 @@ class TLSTransport(ServerTransport):
             raise ConnectionResetError(*error.args) from error
         except ssl.SSLError as error:
             raise handshake_failure(error) from error
+        if self._context.verify_mode != ssl.CERT_NONE:
+            self.peer_user = user_of(shaking.getpeercert())
         self.secure, self._shaking = shaking, None
         return True
 

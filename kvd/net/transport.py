@@ -122,6 +122,10 @@ class ServerTransport(tcp.Connection):
     """What encrypts and decrypts, once a handshake is complete; None over a plain
     connection, where the kernel may move bytes between the socket and files."""
 
+    peer_user: str | None = None
+    """The user that the client's certificate names; None: it has shown none, or over a
+    plain connection."""
+
     _log = Logger()
 
     def __init__(

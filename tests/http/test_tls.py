@@ -5,15 +5,21 @@ and end.
 
 import socket
 import ssl
+import tempfile
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from kvd.http import run_queue
 from kvd.http.connection import HttpConnection
 from kvd.http.timeouts import LINGER_SILENT_SECONDS
-from kvd.net.tls import RECORD_BYTES
+from kvd.net.tls import RECORD_BYTES, make_context
+from kvd.settings import TLS
 from tests import tls
+from tests.certificates import Certificate, authority, credentials, make_certificate
 from tests.http import test_connection, test_moving
 from tests.http.test_connection import (
     HOST,
@@ -328,6 +334,61 @@ class BeginningTests(TLSCase):
 
         assert b"value" == body(reply)
         assert b"Connection: close" in reply
+
+
+class UserTests(TLSCase):
+    """
+    The certificate of a client names its user.
+    """
+
+    def user_of(self, shown: Certificate | None) -> str | None:
+        """
+        The user of a client, as its connection has it.
+        """
+        others = set(self.process.connections)
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        far.setblocking(False)
+        files = TLS("/c", "/k", "/ca", "optional")
+        context = make_context(credentials(ca=authority(), tls=files))
+        tls.serve(self.reactor, HttpConnection(self.listener), near, context)
+        client_context = tls.client_context()
+        with tempfile.TemporaryDirectory() as folder:
+            if shown is not None:
+                written = shown.write(Path(folder), "client")
+                client_context.load_cert_chain(written.cert, written.key)
+        client = client_context.wrap_socket(
+            far, do_handshake_on_connect=False, server_hostname="localhost"
+        )
+        self.addCleanup(client.close)
+        tls.shake_hands(self.reactor, client)
+        (connection,) = self.process.connections - others
+        return connection.transport.peer_user
+
+    def test_users_are_named(self) -> None:
+        """
+        By the subject first; by no name that a log could not show.
+        """
+        mail, host = x509.RFC822Name("ci@example.org"), x509.DNSName("ci.example.org")
+        address = x509.IPAddress(ip_address("127.0.0.1"))
+        table: list[tuple[str | None, str | None, list[x509.GeneralName]]] = [
+            ("ci", "ci", []),
+            ("ci", "ci", [mail, host]),
+            ("ci@example.org", None, [mail, host]),
+            ("ci.example.org", None, [address, host, mail]),
+            (None, None, [address]),
+            (None, "ci\nroot", [mail]),
+        ]
+        for user, name, names in table:
+            shown = make_certificate(name, authority(), names)
+
+            assert (user, name, names) == (self.user_of(shown), name, names)
+
+    def test_who_shows_none_is_nobody(self) -> None:
+        """
+        Where none is required.
+        """
+        assert self.user_of(None) is None
 
 
 class EndTests(TLSCase):

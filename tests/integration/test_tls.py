@@ -5,6 +5,7 @@ The true daemon over TLS: under each way to a worker, and with new certificates.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import ssl
 from collections.abc import Iterator
@@ -12,9 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
-from tests.certificates import Certificate, authority, localhost
+from tests.certificates import (
+    HOUR,
+    Certificate,
+    authority,
+    localhost,
+    make_certificate,
+)
 from tests.integration.http import TIMEOUT_SECONDS, ask
+from tests.integration.test_hangup import read_until
 from tests.integration.twistd import Twistd
 
 pytestmark = pytest.mark.integration
@@ -138,3 +147,124 @@ def test_a_session_is_resumed_with_another_worker(
     assert [False, *[True] * 5] == reused
     workers = [line.split()[1] for line in (tmp_path / "log").read_text().splitlines()]
     assert {"worker=0", "worker=1"} == set(workers)
+
+
+def serial(port: int, context: ssl.SSLContext) -> int:
+    """
+    Of the certificate that a server shows.
+    """
+    with secure(port, context) as connection:
+        shown = connection.getpeercert()
+        assert shown is not None
+        return int(str(shown["serialNumber"]), 16)
+
+
+def test_certificates_are_renewed_without_losing_anybody(tmp_path: Path) -> None:
+    """
+    SIGHUP reads them again. An upload goes on meanwhile, on the connection that it has.
+    A certificate without its key changes nothing, and the log names both; nor does it
+    when workers die and are replaced.
+    """
+    context = client_context()
+    renewed = make_certificate(
+        "localhost", authority(), [x509.DNSName("localhost")], until=2 * HOUR
+    )
+    options = serving(tmp_path, "--procs=2", "--policy=reuseport")
+    cert, key = tmp_path / "cert.pem", tmp_path / "cert.key"
+    with Twistd(options, tmp_path) as daemon, secure(daemon.ports[1], context) as old:
+        port = daemon.ports[1]
+        old.sendall(
+            b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\nold"
+        )
+        session = old.session
+        assert localhost().certificate.serial_number == serial(port, context)
+
+        cert.write_text(renewed.cert_pem)
+        daemon.process.send_signal(signal.SIGHUP)
+        read_until(
+            daemon,
+            f"not applied: the private key in {key} does not belong to the certificate"
+            f" in {cert}",
+        )
+        assert localhost().certificate.serial_number == serial(port, context)
+
+        key.write_text(renewed.key_pem)
+        daemon.process.send_signal(signal.SIGHUP)
+        old.sendall(b"new")
+        assert old.recv(1000).startswith(b"HTTP/1.1 201 ")
+        read_until(daemon, "settings: done")
+        serials = {serial(port, context) for _ in range(8)}
+        assert {renewed.certificate.serial_number} == serials
+        # Keys of session tickets are new too.
+        with secure(port, context, session) as connection:
+            assert not connection.session_reused
+        assert b"oldnew" == ask(daemon.ports[0], "GET", "/k").body
+
+
+def test_clients_show_certificates(tmp_path: Path) -> None:
+    """
+    Of an authority that is theirs. Who shows none, or one of another authority, or one
+    that has expired, is not served, and the log says why.
+    """
+    clients = make_certificate("clients")
+    ca = tmp_path / "ca.pem"
+    ca.write_text(clients.cert_pem)
+    tls = localhost().write(tmp_path, "cert")
+    options = [
+        *["--store=null:", "--procs=2", "--policy=roundrobin", "--control=off"],
+        f"--listen=tls:0:interface=127.0.0.1:cert={tls.cert}:key={tls.key}:ca={ca}",
+    ]
+    known = make_certificate("ci", clients)
+    with Twistd(options, tmp_path) as daemon:
+
+        def reply_to(shown: Certificate | None) -> bytes:
+            context = client_context()
+            if shown is not None:
+                files = shown.write(tmp_path, "client")
+                context.load_cert_chain(files.cert, files.key)
+            return over_tls(daemon.port, GET + CLOSE, context)
+
+        assert reply_to(known).startswith(b"HTTP/1.1 404 ")
+        for shown, words in [
+            (None, "the client shows no certificate"),
+            (
+                make_certificate("ci", authority()),
+                "accepted: self-signed certificate in certificate chain",
+            ),
+            (
+                make_certificate("ci", clients, until=-HOUR / 2),
+                "accepted: certificate has expired",
+            ),
+        ]:
+            with pytest.raises(OSError, match=r"(?i)alert|reset"):
+                reply_to(shown)
+            read_until(daemon, words)
+
+
+def test_a_certificate_that_has_expired_is_told(tmp_path: Path) -> None:
+    """
+    kvd starts all the same: the clock may be wrong.
+    """
+    expired = make_certificate("localhost", None, since=-2 * HOUR, until=-HOUR)
+    tls = expired.write(tmp_path, "cert")
+    listen = f"--listen=tls:0:interface=127.0.0.1:cert={tls.cert}:key={tls.key}"
+    options = ["--store=null:", "--procs=1", "--control=off", listen]
+    with Twistd(options, tmp_path) as daemon:
+        read_until(daemon, f"the certificate in {tls.cert} expired at ")
+
+
+def test_credentials_that_cannot_be_used_end_the_start(tmp_path: Path) -> None:
+    """
+    With a sentence that names both files.
+    """
+    tls = localhost().write(tmp_path, "cert")
+    other = make_certificate("other").write(tmp_path, "other")
+    listen = f"--listen=tls:0:cert={tls.cert}:key={other.key}"
+    with (
+        pytest.raises(AssertionError) as caught,
+        Twistd(["--store=null:", listen], tmp_path),
+    ):
+        pass
+
+    assert f"the private key in {other.key} does not belong" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
