@@ -49,6 +49,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # What the tests keep is below build/, as pyproject.toml says of the tools.
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/build/hypothesis
 PYTEST := pytest --hypothesis-seed=$(SEED)
+# What is imported is compiled then, which is a small part of what is installed.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Where tests marked integration or untraced are: to look through all the others takes as
 # long as many of them. A test sees to it that there are none elsewhere.
 INTEGRATION := tests/integration tests/changes tests/cli tests/crash tests/lab \
@@ -91,8 +93,7 @@ oldest: $(VENV)/oldest/installed
 	PYTHONPATH=$(VENV)/oldest $(BIN)/python -m pytest --quiet tests/net
 
 $(VENV)/oldest/installed: pyproject.toml | $(VENV)/developed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
-		--target=$(VENV)/oldest \
+	$(PIP) --no-deps --upgrade --target=$(VENV)/oldest \
 		"$$(sed -n 's/.*"\(twisted\)>=\([0-9.]*\)",$$/\1==\2/p' pyproject.toml)"
 	touch $@
 
@@ -186,10 +187,10 @@ $(BIN)/python:
 
 # Editable, so that a change is served and tested without installing again.
 $(VENV)/served: pyproject.toml $(NATIVE) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[status]'
+	$(PIP) -e '.[status]'
 	touch $@
 
 $(VENV)/developed: pyproject.toml $(NATIVE) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PIP) -e '.[dev]'
 	$(BIN)/python -W ignore -m tests.native.build $(WARNINGS)
 	touch $@ $(VENV)/served

@@ -444,7 +444,7 @@ class IExtendedPolicy(IProgramPolicy):
         Args:
             groups: The number of addresses.
             scoreboard: The descriptor of the scoreboard's memory
-                (`kvd.dispatch.scoreboard`), which the kernel can read if it permits
+                (`kvd.ipc.scoreboard`), which the kernel can read if it permits
                 this process such programs.
 
         Raises:

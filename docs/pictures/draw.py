@@ -374,7 +374,7 @@ MEANINGS = {
     "workers": "processes, pool",
     "http": "connections, requests",
     "dispatch": "policies, hand-over",
-    "ipc": "messages",
+    "ipc": "messages, scoreboard",
     "net": "sockets",
     "store": "values",
     "model": "keys, conditions, views",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kvd.dispatch.balance import jain_index
-from kvd.dispatch.histogram import highest
+from kvd.ipc.histogram import highest
 
 COUNTED: Final = ("accepted", "requests", "bytes_in", "bytes_out", "busy_seconds")
 

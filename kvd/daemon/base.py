@@ -18,8 +18,8 @@ from kvd.daemon.hangup import on_hangup
 from kvd.daemon.opening import Sockets
 from kvd.daemon.systemd.notifying import Notifier
 from kvd.dispatch.reuseport_programs import Fallback
-from kvd.dispatch.scoreboard import Scoreboard
 from kvd.http.host_guard import HostGuard
+from kvd.ipc.scoreboard import Scoreboard
 from kvd.log.writing import write_log_later
 from kvd.settings import Settings
 

@@ -18,9 +18,9 @@ from kvd.daemon.written_files import check_written_files
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import choose_policy, choose_shadow
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
-from kvd.dispatch.scoreboard import create_scoreboard
 from kvd.errors import BadSetting, OperatorError
 from kvd.interfaces import IHeldStoreMaker
+from kvd.ipc.scoreboard import create_scoreboard
 from kvd.net.reactor import install_adoption, most_descriptors
 from kvd.options import Options
 from kvd.settings import Settings

@@ -11,9 +11,9 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from kvd.dispatch.scoreboard import Row
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import Acknowledged, Batch, Refused
+from kvd.ipc.scoreboard import Row
 from kvd.net.factory import ServerFactory
 
 

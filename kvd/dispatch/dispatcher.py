@@ -22,10 +22,10 @@ from twisted.logger import Logger
 
 from kvd.dispatch.deciding import Decider
 from kvd.dispatch.handover import Accepted, HandOver, close_all
-from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import MAX_DESCRIPTORS, Acknowledged, Message, Refused
+from kvd.ipc.scoreboard import Scoreboard
 from kvd.model.view import View
 from kvd.net.factory import ServerFactory
 from kvd.net.listening import ListenerGroup

@@ -27,7 +27,6 @@ from kvd.dispatch.deciding import Decider
 from kvd.dispatch.dispatcher import Dispatcher
 from kvd.dispatch.listener_assignment import ListenerAssignment
 from kvd.dispatch.reuseport_programs import Fallback, ReuseportPrograms
-from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.selection import load_policy
 from kvd.dispatch.shadow import Shadow
 from kvd.dispatch.stalling import LOOK_SECONDS, Stalls
@@ -35,6 +34,7 @@ from kvd.errors import BadSetting
 from kvd.interfaces import IGatedPolicy
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import Message, Unplaced
+from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.listening import ListenerGroup
 
 

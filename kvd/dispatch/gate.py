@@ -16,9 +16,9 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.selection import load_policy
 from kvd.interfaces import IDispatchPolicy, IGatedPolicy
+from kvd.ipc.scoreboard import Scoreboard
 from kvd.model.view import View
 from kvd.plugins import IPolicyDeclaration, declared
 

@@ -20,7 +20,7 @@ from typing import Final
 from twisted.logger import Logger
 
 from kvd.dispatch.gate import SILENT_SECONDS
-from kvd.dispatch.scoreboard import Scoreboard
+from kvd.ipc.scoreboard import Scoreboard
 
 LOOK_SECONDS: Final = 0.2
 """

@@ -14,7 +14,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from kvd.dispatch.scoreboard import Row, lone_row
 from kvd.http.access_log import Entry
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import FastPath
@@ -24,6 +23,7 @@ from kvd.http.run_queue import RunQueue
 from kvd.http.timeouts import bounds_of
 from kvd.http.wire.heads import Heads
 from kvd.interfaces import IStore
+from kvd.ipc.scoreboard import Row, lone_row
 from kvd.net.splice import Pipe
 from kvd.net.transport import ServerTransport
 from kvd.settings import Limits

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from kvd.dispatch.scoreboard import Row
+from kvd.ipc.scoreboard import Row
 
 SLICE_SECONDS: Final = 0.001
 """

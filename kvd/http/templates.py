@@ -14,8 +14,6 @@ from itertools import product
 from types import ModuleType
 from typing import Final, cast
 
-from kvd.dispatch.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
-from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS
 from kvd.errors import KvdError, PreconditionFailed
 from kvd.http.context import ListenerContext
 from kvd.http.fast_path import MAX_BODY_BYTES, FastPath, Remainder, Report, native
@@ -29,6 +27,8 @@ from kvd.http.reply_fields import (
 )
 from kvd.http.request import FILE_BYTES
 from kvd.http.wire.replies import http_date, problem, reply_parts, with_length
+from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
+from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key, escape
 from kvd.model.operations import Get, Put

@@ -310,6 +310,7 @@ static PyMethodDef functions[] = {
     {"offset_of", offset_of, METH_O, "offset_of(key)\n\nSee kvd.store.locks."},
     {"open_folder", open_folder, METH_VARARGS,
      "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},
+    {"magic_of", magic_of, METH_O, "magic_of(folder)\n\nSee kvd.store.exchange."},
     {"entity_tags", entity_tags, METH_O,
      "entity_tags(value) -> (strong, weak) | None\n\nThe tags of a list."},
     {"fixed_date", fixed_date, METH_O,

@@ -181,7 +181,7 @@ typedef struct {
     ino_t lock_inode;
     Conferred conferred;        /* by the folder of uploads */
     Py_ssize_t most_head, most_key;     /* bytes; longer ones may be refused */
-    /* Where this process counts (kvd.dispatch.scoreboard). */
+    /* Where this process counts (kvd.ipc.scoreboard). */
     Py_buffer row;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     PyObject *bucket_of_exponent;
@@ -212,8 +212,8 @@ typedef struct {
     unsigned char random[1024];
     size_t random_left;
     unsigned long long names;
-    unsigned int most_folders;  /* of these */
-    Folder folders[FOLDERS];
+    unsigned int most_folders;
+    Folder *folders;            /* so many; NULL: none yet */
     Py_ssize_t most_recent;     /* values that are kept in memory */
     RecentValues *recent;       /* NULL: none yet */
     /* Not within: there, a process that serves nothing would touch all of it. */
@@ -341,6 +341,7 @@ int open_path(int root, const char *path, int mode);
 int enter_parent(FastPath *self, const char *key, int *is_kept, int *is_missing,
                  struct stat *status);
 PyObject *open_folder(PyObject *module, PyObject *args);
+PyObject *magic_of(PyObject *module, PyObject *folder);
 
 /* offset.c */
 long long lock_offset(const char *key, size_t size);

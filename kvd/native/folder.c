@@ -11,8 +11,10 @@
 #include <linux/limits.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -213,6 +215,19 @@ open_folder(PyObject *Py_UNUSED(module), PyObject *args)
     return folder < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(folder);
 }
 
+/* For Python: of its file system; 0 if that is unknown. */
+PyObject *
+magic_of(PyObject *Py_UNUSED(module), PyObject *folder)
+{
+    struct statfs found;
+    long descriptor = PyLong_AsLong(folder);
+    if (descriptor == -1 && PyErr_Occurred())
+        return NULL;
+    if (fstatfs((int)descriptor, &found) < 0)
+        return PyLong_FromLong(0);
+    return PyLong_FromLong((long)found.f_type);
+}
+
 /* How many folders are kept open at most. */
 unsigned int
 most_folders(void)
@@ -227,8 +242,10 @@ most_folders(void)
 void
 close_folders(FastPath *self)
 {
-    for (int i = 0; i < FOLDERS; i++)
+    for (unsigned int i = 0; self->folders != NULL && i < self->most_folders; i++)
         close_folder(&self->folders[i]);
+    free(self->folders);
+    self->folders = NULL;
 }
 
 /*
@@ -246,7 +263,10 @@ enter_folder(FastPath *self, const char *path, int *is_kept, struct stat *status
     size_t size = strlen(path);
     Folder *kept = NULL;
     *is_kept = 0;
-    if (size < sizeof kept->name && strchr(path, '/') == NULL) {
+    if (self->folders == NULL)
+        /* Not before: few workers of many may ever need them. */
+        self->folders = calloc(self->most_folders, sizeof *self->folders);
+    if (self->folders != NULL && size < sizeof kept->name && strchr(path, '/') == NULL) {
         unsigned int sum = 0;
         for (size_t i = 0; i < size; i++)
             sum = 31 * sum + (unsigned char)path[i];

@@ -20,8 +20,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvd.dispatch.distribution import PolicyDistribution, choose_policy, choose_shadow
-from kvd.dispatch.scoreboard import Scoreboard
 from kvd.errors import ChangeImpossible
+from kvd.ipc.scoreboard import Scoreboard
 from kvd.settings import MAX_PROCS, Settings
 from kvd.workers.pool import START_SECONDS, Pool, State
 

@@ -21,7 +21,6 @@ from twisted.python.threadable import isInIOThread
 
 from kvd.dispatch.adopting import Adopting
 from kvd.dispatch.gate import Gate, policy_of_gates
-from kvd.dispatch.scoreboard import Row, Scoreboard
 from kvd.errors import OperatorError
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import (
@@ -39,6 +38,7 @@ from kvd.ipc.messages import (
     Unplaced,
     shortened,
 )
+from kvd.ipc.scoreboard import Row, Scoreboard
 from kvd.log.limiting import Limited, in_reactor
 from kvd.net.reactor import install
 from kvd.settings import Settings

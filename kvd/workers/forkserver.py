@@ -22,8 +22,8 @@ import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from kvd.dispatch.scoreboard import Scoreboard
 from kvd.ipc.messages import Exited, Fork, Forked, Load, receive, send
+from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.credentials import unpack
 from kvd.settings import Settings
 from kvd.system.descriptors import raise_descriptor_limit

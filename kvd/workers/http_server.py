@@ -18,7 +18,6 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from kvd.dispatch.scoreboard import Row, lone_row
 from kvd.http.access_log import AccessLog, append_to
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ListenerContext, ProcessContext
@@ -28,6 +27,7 @@ from kvd.http.host_guard import HostGuard
 from kvd.http.recorder import Recorder, record_to
 from kvd.http.templates import fast_path_to
 from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
+from kvd.ipc.scoreboard import Row, lone_row
 from kvd.log.writer import Writer
 from kvd.net.factory import ServerFactory
 from kvd.net.listening import family_of

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from kvd.cli.frame import draw
 from kvd.cli.rates import Rates
-from kvd.dispatch.histogram import BUCKETS
+from kvd.ipc.histogram import BUCKETS
 
 
 def row(worker: int, pid: int | None = 10, **numbers: Any) -> dict[str, Any]:

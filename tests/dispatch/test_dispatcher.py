@@ -27,7 +27,6 @@ from kvd.dispatch.dispatcher import (
 )
 from kvd.dispatch.handover import ASK_WAITING, BLOCKED_SECONDS, MAX_WAITING
 from kvd.dispatch.policies.roundrobin import RoundRobin
-from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard, lone_row
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import (
@@ -38,6 +37,7 @@ from kvd.ipc.messages import (
     Message,
     Refused,
 )
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard, lone_row
 from kvd.model.view import View
 from kvd.net.factory import ServerFactory
 from kvd.net.listening import open_group

@@ -19,10 +19,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.dispatch.dispatcher import JOIN_SECONDS
 from kvd.dispatch.distribution import PolicyDistribution, choose_policy
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
-from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.dispatch.stalling import AWAITED_LOOKS, LOOK_SECONDS
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import Batch, Gated, Listen, Unlisten, Unplaced
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from kvd.model.programs import ClassicProgram
 from kvd.net.listening import ListenerGroup, open_group
 from kvd.net.reuseport import by_chance

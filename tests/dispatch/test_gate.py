@@ -20,8 +20,8 @@ from kvd.dispatch.gate import (
     policy_of_gates,
 )
 from kvd.dispatch.policies.gated import Gated
-from kvd.dispatch.scoreboard import Row, Scoreboard, create_scoreboard
 from kvd.errors import BrokenPlugin
+from kvd.ipc.scoreboard import Row, Scoreboard, create_scoreboard
 from kvd.plugins import Policy
 
 

@@ -21,7 +21,9 @@ from zope.interface.verify import verifyObject
 
 from kvd.dispatch.contract.views import views
 from kvd.dispatch.policies.steered import SteeredByLeast, SteeredByTurns
-from kvd.dispatch.scoreboard import (
+from kvd.dispatch.selection import load_policy
+from kvd.interfaces import IDispatchPolicy, IExtendedPolicy, ILoadedProgram
+from kvd.ipc.scoreboard import (
     ACCEPTED,
     BEGUN,
     DONE,
@@ -30,8 +32,6 @@ from kvd.dispatch.scoreboard import (
     WORD_BYTES,
     create_scoreboard,
 )
-from kvd.dispatch.selection import load_policy
-from kvd.interfaces import IDispatchPolicy, IExtendedPolicy, ILoadedProgram
 from kvd.model.view import View
 from kvd.settings import MAX_PROCS
 from kvd.testing import DispatchedByLoadContract, RotatingContract, view
@@ -47,7 +47,7 @@ LOAD_WITH_ONE_CAPABILITY = f"""
 import ctypes, os, struct
 from kvd.dispatch.programs.round_robin import Turns
 from kvd.dispatch.programs.least_busy import Least
-from kvd.dispatch.scoreboard import create_scoreboard
+from kvd.ipc.scoreboard import create_scoreboard
 from tests.dispatch.kernels import CAP_BPF
 low, high = (1 << CAP_BPF) & 0xFFFFFFFF, (1 << CAP_BPF) >> 32
 header = struct.pack("=Ii", 0x20080522, 0)
@@ -76,7 +76,7 @@ class InKernel(SteeredByTurns):
         super().__init__()
         self._kernel = kernel
         self._case = case
-        with mock.patch("kvd.dispatch.scoreboard.create_map", kernel.create_map):
+        with mock.patch("kvd.ipc.scoreboard.create_map", kernel.create_map):
             self.descriptor = create_scoreboard(rows)
         case.addCleanup(os.close, self.descriptor)
         size = (1 + rows) * ROW_WORDS * WORD_BYTES

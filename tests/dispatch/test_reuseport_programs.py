@@ -20,8 +20,8 @@ from zope.interface.verify import verifyObject
 from kvd.dispatch.distribution import choose_policy
 from kvd.dispatch.policies.steered import SteeredByLeast, SteeredByTurns
 from kvd.dispatch.reuseport_programs import HASH, ReuseportPrograms
-from kvd.dispatch.scoreboard import create_scoreboard
 from kvd.interfaces import ILoadedProgram
+from kvd.ipc.scoreboard import create_scoreboard
 from kvd.model.programs import ClassicProgram, LoadedProgram
 from kvd.net.listening import ListenerGroup, open_group
 from kvd.net.reuseport import by_chance
@@ -334,7 +334,7 @@ class UnreadableTests(SynchronousTestCase):
         With or without a privilege, and nothing is left open.
         """
         refused = OSError(errno.EPERM, os.strerror(errno.EPERM))
-        with mock.patch("kvd.dispatch.scoreboard.create_map", side_effect=refused):
+        with mock.patch("kvd.ipc.scoreboard.create_map", side_effect=refused):
             memory = create_scoreboard(2)
         self.addCleanup(os.close, memory)
         opened = Descriptors("anon_inode:bpf")

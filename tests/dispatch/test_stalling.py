@@ -12,8 +12,8 @@ from unittest import mock
 import pytest
 from twisted.logger import capturedLogs
 
-from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.dispatch.stalling import AWAITED_LOOKS, Stalls
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 
 
 class Watched:

@@ -18,11 +18,11 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS
 from kvd.errors import NoThread
 from kvd.http import mover, request
 from kvd.http.methods import get
 from kvd.interfaces import Answer, IUpload, IValue
+from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo

@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kvd.dispatch.scoreboard import lone_row
+from kvd.ipc.scoreboard import lone_row
 from kvd.net.factory import ServerFactory
 from kvd.net.port import Port
 from kvd.net.reactor import WorkerReactor, install_adoption

@@ -10,7 +10,12 @@ from unittest import mock
 import pytest
 
 from kvd.model.conditions import UNCONDITIONAL
-from kvd.store.exchange import exchange_is_cheaper, exchange_names
+from kvd.store.exchange import (
+    _magic_of,
+    exchange_is_cheaper,
+    exchange_names,
+    magic_by_ctypes,
+)
 from tests.store import test_file_faults
 from tests.store.cases import KEY, FileStoreCase, FolderCase
 
@@ -70,9 +75,26 @@ class ChoiceTests(FolderCase):
             found[:8] = (0xEF53).to_bytes(8, sys.byteorder)
             return 0
 
-        with mock.patch("kvd.store.exchange._libc") as libc:
+        with (
+            mock.patch("kvd.store.exchange._libc") as libc,
+            mock.patch("kvd.store.exchange._magic_of", magic_by_ctypes),
+        ):
             libc.fstatfs = fstatfs
             assert exchange_is_cheaper(self.folder())
+
+    def test_both_ways_find_the_same_number(self) -> None:
+        """
+        Compiled or not; 0 where there is no folder.
+        """
+        folders = [self.folder(), *(os.open(p, os.O_RDONLY) for p in ("/proc", "/sys"))]
+        self.addCleanup(os.close, folders[1])
+        self.addCleanup(os.close, folders[2])
+        magics = [_magic_of(folder) for folder in folders]
+
+        assert magics == [magic_by_ctypes(folder) for folder in folders]
+        assert 0 not in magics
+        assert 3 == len(set(magics))
+        assert [0, 0] == [_magic_of(-1), magic_by_ctypes(-1)]
 
 
 class ExchangingRoomTests(test_file_faults.RoomTests):

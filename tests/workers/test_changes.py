@@ -17,7 +17,6 @@ from kvd.dispatch.distribution import PolicyDistribution, choose_policy
 from kvd.dispatch.policies.reuseport import ReusePort
 from kvd.dispatch.policies.roundrobin import RoundRobin
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
-from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.errors import (
     BadSetting,
     BrokenPlugin,
@@ -26,6 +25,7 @@ from kvd.errors import (
     UnknownPlugin,
 )
 from kvd.ipc.messages import Drain, Failed, Listen, Unlisten
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import MAX_PROCS, Settings
 from kvd.workers import changes
 from kvd.workers.changes import LOOK_SECONDS, Changes

@@ -14,7 +14,6 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.ipc.messages import (
     MAX_DESCRIPTORS,
     Batch,
@@ -30,6 +29,7 @@ from kvd.ipc.messages import (
     encode,
     send,
 )
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import Settings, StoreLocation
 from kvd.workers import child
 from kvd.workers.child import Worker

@@ -14,7 +14,6 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
 from kvd.ipc.messages import (
     MAX_DESCRIPTORS,
     Exited,
@@ -24,6 +23,7 @@ from kvd.ipc.messages import (
     encode,
     receive,
 )
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import Settings
 from kvd.workers.forkserver import ForkServer
 from kvd.workers.http_server import load_plugins

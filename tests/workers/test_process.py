@@ -15,8 +15,8 @@ from unittest import mock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.dispatch.scoreboard import create_scoreboard
 from kvd.ipc.messages import Exited, Fork, Forked, Load, Message, receive, send
+from kvd.ipc.scoreboard import create_scoreboard
 from kvd.settings import Settings
 from kvd.workers.forkserver import describe
 from kvd.workers.printed import Printed

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kvd.dispatch.histogram import BUCKETS
-from kvd.dispatch.scoreboard import Sums
+from kvd.ipc.histogram import BUCKETS
+from kvd.ipc.scoreboard import Sums
 
 NOTHING: Final = Sums(
     starts=0,

@@ -2,7 +2,7 @@
 ``steered:by=least``: a program that reads the load of each worker from the scoreboard
 and chooses the least busy worker.
 
-The kernel reads the scoreboard at each choice (`kvd.dispatch.scoreboard`), so the end
+The kernel reads the scoreboard at each choice (`kvd.ipc.scoreboard`), so the end
 of a request counts as soon as its worker has seen it, and nothing is copied. Workers
 cannot report the connections on their way to them. So the program counts the
 connections that it *assigned*; those that the worker has accepted since are no longer
@@ -38,7 +38,8 @@ from typing import Final
 from zope.interface import implementer
 
 from kvd.dispatch.programs.assembly import Assembly, If, Operation, Register
-from kvd.dispatch.scoreboard import (
+from kvd.interfaces import ILoadedProgram
+from kvd.ipc.scoreboard import (
     ACCEPTED,
     BEGUN,
     DONE,
@@ -48,7 +49,6 @@ from kvd.dispatch.scoreboard import (
     Scoreboard,
     rounded_up,
 )
-from kvd.interfaces import ILoadedProgram
 from kvd.model.programs import LoadedProgram
 from kvd.net.bpf import WORD_BYTES, Words, load
 

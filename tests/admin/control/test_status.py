@@ -13,8 +13,8 @@ import pytest
 
 from kvd.admin.control.status import WorkerState, describe
 from kvd.dispatch.balance import jain_index
-from kvd.dispatch.histogram import BOUNDS_SECONDS
-from kvd.dispatch.scoreboard import Scoreboard, create_scoreboard
+from kvd.ipc.histogram import BOUNDS_SECONDS
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from kvd.net.listening import open_group
 from kvd.settings import Settings, TCPAddress
 

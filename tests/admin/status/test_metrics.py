@@ -20,8 +20,8 @@ from kvd.admin.control.status import WorkerState, describe
 from kvd.admin.status.ledger import Ledger
 from kvd.admin.status.metrics import Snapshot, render
 from kvd.dispatch.policies.leastbusy import LeastBusy
-from kvd.dispatch.scoreboard import Scoreboard
 from kvd.dispatch.shadow import Shadow
+from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.listening import open_group
 from kvd.settings import Settings, TCPAddress
 from kvd.testing import view

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from kvd.admin.status.ledger import NOTHING
-from kvd.dispatch.histogram import BUCKETS
-from kvd.dispatch.scoreboard import Row, Scoreboard, Sums, create_scoreboard
+from kvd.ipc.histogram import BUCKETS
+from kvd.ipc.scoreboard import Row, Scoreboard, Sums, create_scoreboard
 
 
 def served(requests: int, bucket: int = 10) -> Sums:

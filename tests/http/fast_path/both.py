@@ -18,11 +18,11 @@ from unittest import mock
 from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
-from kvd.dispatch.scoreboard import WORDS_OF_REQUESTS, lone_row
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
 from kvd.http.record import read_record
 from kvd.interfaces import IStoreMaker
+from kvd.ipc.scoreboard import WORDS_OF_REQUESTS, lone_row
 from kvd.settings import Durability, Limits, Settings, StoreLocation, TCPAddress
 from kvd.store.file import FileStore
 from kvd.workers.http_server import HttpServer, LoadedPlugins

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from math import frexp, inf
 from typing import Final, NamedTuple
 
-from kvd.dispatch.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
+from kvd.ipc.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
 from kvd.net.bpf import create_map
 
 WORD_BYTES: Final = 8
@@ -147,7 +147,7 @@ class Sums:
     serving_seconds: float
     """The time of all requests, from the end of the head to the end of the reply."""
     latency: list[int]
-    """How many requests took how long, in the buckets of `kvd.dispatch.histogram`."""
+    """How many requests took how long, in the buckets of `kvd.ipc.histogram`."""
     loop_delay: list[int]
     """How many turns of the reactor took how long, from waking to waiting. Events that
     arrived meanwhile waited for up to this time."""

@@ -1,5 +1,5 @@
 """
-Tests for `kvd.dispatch.scoreboard`.
+Tests for `kvd.ipc.scoreboard`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from unittest import mock
 
 import pytest
 
-from kvd.dispatch.histogram import BOUNDS_SECONDS, BUCKETS
-from kvd.dispatch.scoreboard import ROW_WORDS, WORD_BYTES, Scoreboard, create_scoreboard
+from kvd.ipc.histogram import BOUNDS_SECONDS, BUCKETS
+from kvd.ipc.scoreboard import ROW_WORDS, WORD_BYTES, Scoreboard, create_scoreboard
 from tests.dispatch.kernels import may_load
 
 
@@ -27,7 +27,7 @@ def memory(request: pytest.FixtureRequest) -> Iterator[int]:
     """
     if request.param == "plain":
         refused = OSError(errno.EPERM, os.strerror(errno.EPERM))
-        with mock.patch("kvd.dispatch.scoreboard.create_map", side_effect=refused):
+        with mock.patch("kvd.ipc.scoreboard.create_map", side_effect=refused):
             descriptor = create_scoreboard(3)
     elif may_load():
         descriptor = create_scoreboard(3)
@@ -68,7 +68,7 @@ def clock() -> Iterator[Clock]:
     In place of the true one.
     """
     clock = Clock()
-    with mock.patch("kvd.dispatch.scoreboard.time", clock):
+    with mock.patch("kvd.ipc.scoreboard.time", clock):
         yield clock
 
 
@@ -346,7 +346,7 @@ def test_places_that_are_no_longer_wanted_keep_their_sums(memory: int) -> None:
     Behind those that are in use, for everybody who maps the memory; a place that was
     never in use has none.
     """
-    with mock.patch("kvd.dispatch.scoreboard.create_map", side_effect=OSError):
+    with mock.patch("kvd.ipc.scoreboard.create_map", side_effect=OSError):
         descriptor = create_scoreboard(2, rows=8)
     board, supervisor = Scoreboard(descriptor), Scoreboard(descriptor)
     os.close(descriptor)

@@ -1,5 +1,5 @@
 """
-Tests for `kvd.dispatch.histogram`.
+Tests for `kvd.ipc.histogram`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from kvd.dispatch.histogram import BOUNDS_SECONDS, BUCKETS, highest, quantile
+from kvd.ipc.histogram import BOUNDS_SECONDS, BUCKETS, highest, quantile
 
 
 def counted(**buckets: int) -> list[int]:
