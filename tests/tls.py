@@ -37,6 +37,9 @@ class ClientSocket(ssl.SSLSocket):
             return super().send(data, flags)
         except ssl.SSLWantWriteError:
             raise BlockingIOError from None
+        except ssl.SSLError as error:
+            # The server has ended.
+            raise BrokenPipeError from error
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         rest = memoryview(data)

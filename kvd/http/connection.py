@@ -76,13 +76,14 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     def _begin_requests(self) -> None:
         context = self.context
+        transport = self.transport
         self._read_as_usual()
-        if (
-            context.fast_path is not None
-            and not context.wants_reports
-            and self.transport.secure is None
-        ):
-            self._joined = context.fast_path.join(self.transport.fileno())
+        if context.fast_path is not None and not context.wants_reports:
+            joined = self._joined = context.fast_path.join(transport.fileno())
+            secure = transport.secure
+            if secure is not None:
+                joined.secure = secure
+                joined.read, joined.write = secure.record_functions()
 
     def dataReceived(self, data: bytes) -> None:
         count = len(data)
@@ -323,9 +324,9 @@ class HttpConnection(ConnectionLifecycle, Protocol):
     # -- the fast path --------------------------------------------------------
 
     def _read_as_usual(self) -> None:
-        transport = self.transport
-        is_fast = self.context.fast_path is not None and transport.secure is None
-        transport.read_by(self._read_fast if is_fast else None)
+        self.transport.read_by(
+            None if self.context.fast_path is None else self._read_fast
+        )
 
     def _read_fast(self) -> Any:
         """
@@ -334,7 +335,12 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         fast_path = self.context.fast_path
         if fast_path is None or self._state is not State.IDLE:
             return self.transport.read()
-        outcome = fast_path.serve(self.transport.fileno())
+        descriptor, secure = self.transport.fileno(), self.transport.secure
+        outcome = (
+            fast_path.serve(descriptor)
+            if secure is None
+            else fast_path.serve_secure(descriptor, secure)
+        )
         return self.after_fast_path(fast_path, outcome)
 
     def after_fast_path(self, fast_path: FastPath, outcome: int | bytes) -> Any:

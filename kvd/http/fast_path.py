@@ -21,7 +21,7 @@ durability ``process``, because it must not wait for a sync.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from kvd.http.access_log import Entry
@@ -111,6 +111,12 @@ class Joined(Protocol):
     """Whether it waits for a request, which the fast path may read."""
     served: float | None
     """When `FastPath.serve_idle` last served one; None: never."""
+    secure: object
+    """What encrypts and decrypts for it (`kvd.net.tls.SecureSocket`), over TLS."""
+    read: Callable[[int, memoryview], int]
+    """Reads a record, as `ssl.SSLSocket.read` does."""
+    write: Callable[[bytes], int]
+    """Writes one."""
 
     def leave(self) -> None:
         """
@@ -138,6 +144,14 @@ class FastPath(Protocol):
             with `REMAINS` if it has, and is in a file (`take_remainder`). Otherwise the
             bytes that were read, which are left to the caller; empty if the client has
             closed its half.
+        """
+
+    def serve_secure(self, socket: int, secure: object, /) -> int | bytes:
+        """
+        As `serve`, over TLS.
+
+        Args:
+            secure: See `Joined.secure`.
         """
 
     def join(self, socket: int, /) -> Joined:

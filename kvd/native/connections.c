@@ -17,6 +17,9 @@ Joined_dealloc(Joined *self)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     Py_XDECREF(self->served);
+    Py_XDECREF(self->secure);
+    Py_XDECREF(self->read);
+    Py_XDECREF(self->write);
     Py_XDECREF(self->number);
     Py_XDECREF(self->joined);
     PyObject_Free(self);
@@ -48,6 +51,9 @@ static PyMethodDef Joined_methods[] = {
 static PyMemberDef Joined_members[] = {
     {"idle", T_BOOL, offsetof(Joined, idle), 0, NULL},
     {"served", T_OBJECT, offsetof(Joined, served), READONLY, NULL},
+    {"secure", T_OBJECT, offsetof(Joined, secure), 0, NULL},
+    {"read", T_OBJECT, offsetof(Joined, read), 0, NULL},
+    {"write", T_OBJECT, offsetof(Joined, write), 0, NULL},
     {NULL},
 };
 
@@ -144,7 +150,11 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
         Py_RETURN_FALSE;
     Py_INCREF((PyObject *)joined);
     self->may_block = 0;
+    self->secure = joined->secure;
+    self->read = joined->read;
+    self->write = joined->write;
     int is_done = serve_or_leave(self, (int)PyLong_AsLong(argument), SERVED);
+    self->secure = self->read = self->write = NULL;
     self->may_block = 1;
     if (is_done) {
         PyObject *before = joined->served;
@@ -269,7 +279,7 @@ FastPath_join(FastPath *self, PyObject *argument)
     if (joined == NULL)
         return NULL;
     joined->idle = 1;
-    joined->served = NULL;
+    joined->served = joined->secure = joined->read = joined->write = NULL;
     joined->number = Py_NewRef(argument);
     joined->joined = Py_NewRef(self->joined);
     if (PyDict_SetItem(self->joined, argument, (PyObject *)joined) < 0) {

@@ -16,6 +16,8 @@
 #define EVENT_BYTES (64 * 1024)
 /* The longest body of a PUT. */
 #define MAX_BODY_BYTES (2 * 1024 * 1024)
+/* What a record of TLS has at most. */
+#define RECORD_BYTES (16 * 1024)
 #define BUFFER_BYTES (EVENT_BYTES + MAX_BODY_BYTES)
 /* Longer heads are not looked up, so that they do not fill the table. */
 #define MAX_HEAD_BYTES 1024
@@ -144,6 +146,9 @@ typedef struct {
     PyObject_HEAD
     char idle;                  /* whether the next bytes are the fast path's to read */
     PyObject *served;           /* when it last served one alone; NULL: never */
+    /* Over TLS: what encrypts and decrypts for it, and its own functions for a record, as
+       those of ssl.SSLSocket. */
+    PyObject *secure, *read, *write;
     PyObject *number;           /* of its socket */
     PyObject *joined;           /* all of the process, by their numbers */
 } Joined;
@@ -194,6 +199,10 @@ typedef struct {
     int has_epochs;             /* see kvd.store.epochs */
     PyObject *nothing;          /* no bytes */
     PyObject *joined;           /* connections that stay, by their sockets' numbers */
+    /* Of the connection that is served now, borrowed; NULL: none. */
+    PyObject *secure, *read, *write;
+    PyObject *record_bytes;     /* RECORD_BYTES */
+    PyObject *view;             /* of the buffer, for `read`; NULL: not needed so far */
     /* What is left to the `serve` of this socket; below 0: nothing. */
     int left_socket;
     PyObject *left;             /* NULL: the exception */
@@ -262,6 +271,18 @@ PyObject *FastPath_join(FastPath *self, PyObject *argument);
 
 /* serve.c */
 PyObject *serve_one(FastPath *self, int socket);
+
+/* secure.c */
+extern const char serve_secure_doc[];
+PyObject *FastPath_serve_secure(FastPath *self, PyObject *const *arguments,
+                                Py_ssize_t count);
+Py_ssize_t receive_secure(FastPath *self);
+Py_ssize_t receive_more_secure(FastPath *self, Py_ssize_t received, Py_ssize_t size);
+Py_ssize_t send_reply_secure(FastPath *self, const char *head, size_t head_bytes,
+                             const char *body, size_t body_bytes);
+int send_file_secure(FastPath *self, Value *value, const Selection *selected,
+                     const char *head, size_t head_bytes, Py_ssize_t received,
+                     double began);
 
 /* fields.c */
 enum { MATCHES_STRONGLY = 1, MATCHES_WEAKLY = 2 };

@@ -138,7 +138,10 @@ serve_request(FastPath *self, int socket)
 {
     char *data = self->buffer;
     /* A socket that was only just accepted may be a blocking one. */
-    ssize_t size = recv(socket, data, EVENT_BYTES, MSG_DONTWAIT);
+    ssize_t size = self->secure == NULL ? recv(socket, data, EVENT_BYTES, MSG_DONTWAIT)
+                                        : receive_secure(self);
+    if (size == -2)
+        return NULL;
     if (size < 0)
         /* No exception, so that none of Python's is taken for an error of the socket. */
         return PyLong_FromLong(errno == EAGAIN || errno == EINTR ? NOTHING : LOST);
@@ -179,7 +182,8 @@ serve_request(FastPath *self, int socket)
         Request request = {
             known, &varying, data, line, length, head, head + body, began,
         };
-        size = read_more(socket, &request, size);
+        size = self->secure == NULL ? read_more(socket, &request, size)
+                                    : receive_more_secure(self, size, request.size);
         if (size == request.size)
             outcome = serve_known(self, socket, &request);
     }

@@ -25,7 +25,7 @@ from twisted.internet.tcp import Connection
 
 from kvd.errors import HandshakeFailed, TLSExpected
 from kvd.net.tls import RECORD_BYTES, handshake_failure, user_of
-from kvd.net.transport import ServerTransport
+from kvd.net.transport import BODY_BYTES, HEAD_BYTES, ServerTransport
 
 FILE_BYTES: Final = 8 * RECORD_BYTES
 """
@@ -115,7 +115,9 @@ class TLSTransport(ServerTransport):
         if secure is None or self._writeDisconnected:
             return super().read()
         try:
-            data = secure.receive_records(self.bufferSize)
+            # A head mostly comes alone.
+            is_body = self.bufferSize > HEAD_BYTES
+            data = secure.receive_records(BODY_BYTES) if is_body else secure.receive()
         except OSError:
             return CONNECTION_LOST
         return None if data is None else self._dataReceived(data)

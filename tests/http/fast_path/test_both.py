@@ -359,7 +359,7 @@ def test_both_ways_come_to_the_same() -> None:
     """
     Replies, files, the access log, the record and all counts.
     """
-    served = idle = new = 0
+    served = served_over_tls = idle = new = 0
 
     @exploring(EXAMPLES)
     @given(
@@ -367,11 +367,16 @@ def test_both_ways_come_to_the_same() -> None:
         st.sampled_from(["process", "process", "process", "disk"]),
         st.booleans(),
         st.booleans(),
+        st.sampled_from([False, False, True]),
     )
     def compare(
-        steps: list[Step], durability: Durability, guarded: bool, reports: bool
+        steps: list[Step],
+        durability: Durability,
+        guarded: bool,
+        reports: bool,
+        secure: bool,
     ) -> None:
-        nonlocal served, idle, new
+        nonlocal served, served_over_tls, idle, new
         outcomes = []
         for fast_path in (True, False):
             worker = Worker(
@@ -379,6 +384,7 @@ def test_both_ways_come_to_the_same() -> None:
                 durability=durability,
                 guarded=guarded,
                 reports=reports,
+                secure=secure,
             )
             try:
                 worker.connect(b"")
@@ -390,6 +396,7 @@ def test_both_ways_come_to_the_same() -> None:
                 worker.clean_up()
             if worker.watched is not None:
                 served += worker.watched.served
+                served_over_tls += worker.watched.served * secure
                 idle += worker.watched.idle
                 new += worker.watched.new
         assert outcomes[0] == outcomes[1]
@@ -398,5 +405,6 @@ def test_both_ways_come_to_the_same() -> None:
 
     # Else nothing was compared.
     assert EXAMPLES // 10 < served
+    assert EXAMPLES // 20 < served_over_tls
     assert EXAMPLES // 10 < idle
     assert EXAMPLES // 50 <= new

@@ -39,6 +39,14 @@ class WatchedFastPath:
         self._count(outcome)
         return outcome
 
+    def serve_secure(self, socket: int, secure: object) -> int | bytes:
+        """
+        See `FastPath`.
+        """
+        outcome = self._fast_path.serve_secure(socket, secure)
+        self._count(outcome)
+        return outcome
+
     def _count(self, outcome: int | bytes) -> None:
         if isinstance(outcome, bytes):
             self.left += bool(outcome)
