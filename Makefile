@@ -12,7 +12,7 @@ ARGS ?=
 # Given to pytest: make integration TESTS="-k roundrobin"
 TESTS ?=
 # How many integration tests run side by side; they wait more than they compute.
-JOBS ?= 4
+JOBS ?= 6
 # What trial runs: make trial TRIAL=tests
 TRIAL ?= tests.log tests.workers
 # Of all chance in the tests: another one each time, unless a run is to be repeated.

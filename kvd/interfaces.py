@@ -383,7 +383,7 @@ class IProgramPolicy(IDispatchPolicy):
 
 class ILoadedProgram(Interface):
     """
-    An extended BPF program that the kernel has loaded, and the memory that tells it
+    An extended BPF program that the kernel has loaded, and the memory that says
     which sockets it may choose. To write that memory needs no privilege.
     """
 

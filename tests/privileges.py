@@ -16,7 +16,7 @@ def take_root(act: str) -> None:
         act: What takes it, as in "mounting a disk".
 
     Raises:
-        SkipTest: For any other user: the test is left out, and its reason is told.
+        SkipTest: For any other user: the test is left out, and its reason is shown.
     """
     if os.geteuid() != 0:
         raise SkipTest(f"{act} takes root")

@@ -27,7 +27,7 @@ TURNS = 12
 
 class SteppedReactor(WorkerReactor):
     """
-    Steps when told, and tells the time that it was told.
+    Steps on request, and its clock shows the time that a test has set.
     """
 
     def __init__(self) -> None:

@@ -110,7 +110,7 @@ class _Wait(Generic[T]):
         self.result.callback(result)
 
     def _failed(self, failure: Failure) -> None:
-        # The failure of a call that was cancelled here tells nothing new.
+        # The failure of a call that was cancelled here is nothing new.
         if not self._given_up:
             self._stop_timer()
             self.result.errback(failure)

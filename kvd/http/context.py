@@ -1,13 +1,12 @@
 """
-What connections share, by its lifetime: that of the process, or that of a listening
-socket. (What lives as long as a connection is in `kvd.http.connection`, and what lives
-as long as a request in `kvd.http.request`.)
+What all connections of a process share. (What lives as long as a listening socket is in
+`kvd.net.port`, as a connection in `kvd.http.connection`, and as a request in
+`kvd.http.request`.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -91,6 +90,7 @@ class ProcessContext:
         pipe: Pipe | None = None,
         readahead: Readahead = lambda descriptor, offset, count: None,
         recorder: Recorder | None = None,
+        guard: HostGuard | None = None,
     ) -> None:
         """
         Args:
@@ -106,6 +106,8 @@ class ProcessContext:
             readahead: Reads a part of a file into memory before it is sent; raises
                 OSError if it cannot begin.
             recorder: Records each connection that ended; None: nothing is recorded.
+            guard: Knows which hosts a request may name, whichever socket it came to;
+                None: those that a `HostGuard` without addresses allows.
         """
         self.store = store
         self.dialects = dialects
@@ -117,6 +119,7 @@ class ProcessContext:
         self.pipe = pipe
         self.readahead = readahead
         self.recorder = recorder
+        self.guard = guard or HostGuard()
         self.heads = Heads(limits)
         self.bounds = bounds_of(limits)
         self.run_queue = RunQueue(clock.callLater, self.row)
@@ -172,15 +175,3 @@ class ProcessContext:
                 "the kernel moves no bytes to the files of this store (splice); bodies"
                 " are read and written instead"
             )
-
-
-@dataclass
-class ListenerContext:
-    """
-    What the connections from one listening socket share, or from several that have the
-    same guard.
-    """
-
-    process: ProcessContext
-    guard: HostGuard
-    """Knows which hosts a request may name here."""

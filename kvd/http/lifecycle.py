@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvd.http.context import ListenerContext
+from kvd.http.context import ProcessContext
 from kvd.http.fast_path import Joined
 from kvd.http.states import ENDING, TRANSITIONS, Input, State
 from kvd.http.timeouts import Timeouts
@@ -42,13 +42,12 @@ class ConnectionLifecycle:
     """How many seconds the requests that have ended took, where connections are
     recorded."""
 
-    def __init__(self, listener: ListenerContext) -> None:
+    def __init__(self, context: ProcessContext) -> None:
         """
         Args:
-            listener: What this connection shares with others.
+            context: What this connection shares with others.
         """
-        self.listener = listener
-        self.context = context = listener.process
+        self.context = context
         self.reader = RequestReader(context.limits, context.heads)
         self._made = context.clock.seconds()
         self._timeouts = Timeouts(context.bounds, self._made)

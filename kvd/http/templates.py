@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Final, cast
 
 from kvd.errors import KvdError, PreconditionFailed
-from kvd.http.context import ListenerContext
+from kvd.http.context import ProcessContext
 from kvd.http.fast_path import MAX_BODY_BYTES, FastPath, Remainder, Report, native
 from kvd.http.reply_fields import (
     Fields,
@@ -70,7 +70,7 @@ class _Templates:
 
     native: ModuleType
     store: FileStore
-    listener: ListenerContext
+    process: ProcessContext
 
     def make_template(self, head: bytes) -> object:
         """
@@ -78,7 +78,7 @@ class _Templates:
         vary (``kvd/native/shape.c``); None if the fast path does not serve such
         requests. It asks only about GET, HEAD and PUT of a key.
         """
-        process = self.listener.process
+        process = self.process
         try:
             request = process.heads.parse(head)
             dialects = process.dialects
@@ -87,7 +87,7 @@ class _Templates:
             return None
         if request.chunked or request.expects_continue:
             return None
-        if not self.listener.guard.knows(request.host):
+        if not process.guard.knows(request.host):
             # It depends on where a connection came in, which is nothing to look up.
             return None
         if isinstance(operation, Get):
@@ -115,7 +115,7 @@ class _Templates:
         )
 
     def _template_of_put(self, operation: Put, request: Request) -> object:
-        limit = self.listener.process.limits.value_bytes
+        limit = self.process.limits.value_bytes
         if (
             operation.conditions is not UNCONDITIONAL
             or operation.empty
@@ -253,15 +253,14 @@ def _up_to_length(status: int, fields: Fields) -> tuple[bytes, bytes]:
     return line, rest.removesuffix(b"0\r\n\r\n")
 
 
-def fast_path_to(listener: ListenerContext) -> FastPath | None:
+def fast_path_to(process: ProcessContext) -> FastPath | None:
     """
     Make the fast path to the store of a process; None if there cannot be one.
 
     Args:
-        listener: Where requests come from. The fast path serves only hosts that are
+        process: What its connections share. The fast path serves only hosts that are
             allowed at every address.
     """
-    process = listener.process
     store = process.store
     if (
         native is None
@@ -269,7 +268,7 @@ def fast_path_to(listener: ListenerContext) -> FastPath | None:
         or not process.dialects.is_plain
     ):
         return None
-    templates = _Templates(native, store, listener)
+    templates = _Templates(native, store, process)
     state = store.fast_path_state
     made = native.FastPath(
         root=state.root,

@@ -18,7 +18,7 @@
 
 static const char ATTRIBUTE_NAME[] = "user.kvd";
 
-/* Of a time that is not before 1970. */
+/* A time from 1970 on, in microseconds. */
 static unsigned long long
 microseconds(struct timespec time)
 {
@@ -46,7 +46,7 @@ first_line(char *line, const char *id, unsigned long long size,
     at = write_digits(end, published_us / 1000000);
     memcpy(line + used, at, (size_t)(end - at));
     used += (size_t)(end - at);
-    /* A one before it, for the zeros that it may begin with. */
+    /* With a leading 1, so that leading zeros stay. */
     at = write_digits(end, 1000000 + published_us % 1000000);
     *at = '.';
     memcpy(line + used, at, (size_t)(end - at));
@@ -55,7 +55,7 @@ first_line(char *line, const char *id, unsigned long long size,
     return used;
 }
 
-/* Of an open file. */
+/* Read the attribute of an open file. */
 ssize_t
 get_attribute(int file, char *text, size_t size)
 {
@@ -125,7 +125,7 @@ is_metadata(const char *at, const char *end)
         const char *colon = memchr(at, ':', (size_t)(line - at));
         if (colon == NULL || colon == at || colon[1] != ' ')
             return 0;
-        /* What else a value may hold is looked at by Python. */
+        /* Python checks other bytes. */
         for (const char *each = colon + 2; each < line; each++)
             if (*each < ' ' || *each > '~')
                 return 0;
@@ -135,9 +135,9 @@ is_metadata(const char *at, const char *end)
 }
 
 /*
- * Whether an attribute says of a file that it is a whole value of kvd's, which nobody else
- * has changed: how long its first line is, which begins with a version and the id; 0 for
- * anything else.
+ * Whether an attribute describes a file as a whole value that kvd has written and no other
+ * program has changed. Returns the length of its first line, which begins with a version
+ * and the id; 0 for anything else.
  */
 size_t
 whole_line(const char *text, ssize_t size, const struct stat *status)
@@ -156,8 +156,9 @@ whole_line(const char *text, ssize_t size, const struct stat *status)
 }
 
 /*
- * Whether a name has a whole value of kvd's, which nobody else has changed: 1, when and
- * in which epoch it was published, and how large it is; nothing: 0; anything else: -1.
+ * Whether a name has a whole value that kvd has written and no other program has changed.
+ * Returns 1, with the time and epoch of its publication and its size; 0 if there is no such
+ * name; -1 for anything else.
  */
 int
 has_value(const FastPath *self, int folder, const char *name,

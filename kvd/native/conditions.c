@@ -1,16 +1,16 @@
 /*
- * What a GET is answered, by its conditions and its range: the value, a part of it, or
- * that it is unchanged.
+ * Selects the reply to a GET by its conditions and its range: the value, a part of it, or
+ * 304.
  *
- * Which condition is evaluated before which, Python has decided: its template has the
- * outcome for each set of conditions that hold (kvd.http.templates).
+ * Python decides which condition takes precedence: a template has the outcome for each set
+ * of conditions that hold (kvd.http.templates).
  */
 
 #include "fast_path.h"
 
 /*
- * Whether a field may be given with such a value: no control bytes, which Python refuses
- * in any field, and no blanks at its end, which it does not take for a part of all.
+ * Whether a field value has no control bytes, which Python refuses in any field, and no
+ * blanks at its end, which Python does not strip from all fields.
  */
 static int
 is_field_value(const Text *text)
@@ -24,14 +24,14 @@ is_field_value(const Text *text)
         || (text->start[text->size - 1] != ' ' && text->start[text->size - 1] != '\t');
 }
 
-/* Whether a field that is given has a list of entity tags. */
+/* Whether a field is absent or a list of entity tags. */
 static int
 are_tags(const Text *list)
 {
     return list->start == NULL || match_tags(list, "", 0) >= 0;
 }
 
-/* Whether a field that is given has a date in the usual form. */
+/* Whether a field is absent or a date in the usual format. */
 static int
 is_date(const Text *text, long long *second)
 {
@@ -39,8 +39,8 @@ is_date(const Text *text, long long *second)
 }
 
 /*
- * Read the varying fields of a head, but for what depends on the value. Returns 0 if one of
- * them is malformed or unusual, and so Python's: no template is made from such a head.
+ * Read those varying fields of a head that do not depend on the value. Returns 0 if one of
+ * them is malformed or unusual; then no template is made, and Python serves the request.
  */
 int
 read_varying(Varying *varying)
@@ -56,7 +56,7 @@ read_varying(Varying *varying)
         && is_date(&texts[IF_UNMODIFIED_SINCE], &varying->unmodified_since);
 }
 
-/* The set of conditions that hold, as the index of an outcome. */
+/* Returns the set of conditions that hold, as the index of an outcome. */
 static size_t
 which_hold(const Varying *varying, const Value *value)
 {
@@ -78,7 +78,7 @@ which_hold(const Varying *varying, const Value *value)
 }
 
 /*
- * Select what a GET is sent. Returns 0 if its reply is Python's, as it says what is wrong.
+ * Select the reply to a GET. Returns 0 if it is an error, which Python describes.
  */
 int
 select_part(const HeadTemplate *template, const Varying *varying, const Value *value,

@@ -1,6 +1,6 @@
 /*
- * The connections of a process: new ones, those that stay, and what an event left for the
- * next `serve` of the same socket.
+ * The connections of a process: new ones, those that stay open, and the outcome of an event
+ * that the next `serve` of the same socket returns.
  */
 
 #include "fast_path.h"
@@ -29,7 +29,7 @@ Joined_dealloc(Joined *self)
 PyDoc_STRVAR(leave_doc,
 "leave()\n"
 "\n"
-"The connection is closed. Its socket's number will be another's.");
+"The connection is closed. Its descriptor will be reused.");
 
 static PyObject *
 Joined_leave(Joined *self, PyObject *Py_UNUSED(none))
@@ -84,13 +84,13 @@ drop_left(FastPath *self)
 const char serve_doc[] =
 "serve(socket) -> int | bytes\n"
 "\n"
-"Read from a socket to which nothing is owed and of which nothing was read, without\n"
-"waiting, and serve the request that came, if it is one of those that this can.\n"
+"Read from a socket between two requests, without waiting, and serve the request that\n"
+"has arrived, if it has a template and nothing about it is unusual.\n"
 "\n"
-"Returns NOTHING if nothing had come; LOST if the socket cannot be read; SERVED, with\n"
+"Returns NOTHING if nothing has arrived; LOST if the socket cannot be read; SERVED, with\n"
 "CLOSES if the connection ends with this reply, LINGERS if it must not be closed at once\n"
-"then, and QUEUED if `unsent` is still to be sent; or the bytes that were read, of which\n"
-"nothing was done, empty where the client ended.";
+"then, and QUEUED if `unsent` is still to be sent; otherwise the bytes that were read,\n"
+"empty if the client has closed its half.";
 
 PyObject *
 FastPath_serve(FastPath *self, PyObject *argument)
@@ -99,7 +99,7 @@ FastPath_serve(FastPath *self, PyObject *argument)
     if (socket == -1 && PyErr_Occurred())
         return NULL;
     if (socket < 0 || socket != self->left_socket) {
-        /* Of a connection that nobody got to care for: never another's. */
+        /* From a connection that was dropped; it must not reach another one. */
         drop_left(self);
         return serve_one(self, (int)socket);
     }
@@ -114,15 +114,15 @@ FastPath_serve(FastPath *self, PyObject *argument)
 }
 
 /*
- * Serve what came. Returns whether this had the outcome that was hoped for; any other,
- * an exception too, is left to the next `serve` of this socket.
+ * Serve the request that has arrived. Returns whether this had the expected outcome. The
+ * next `serve` of this socket returns any other, or raises the exception.
  */
 static int
-serve_or_leave(FastPath *self, int socket, long hoped)
+serve_or_leave(FastPath *self, int socket, long expected)
 {
     drop_left(self);
     PyObject *outcome = serve_one(self, socket);
-    if (outcome != NULL && PyLong_Check(outcome) && PyLong_AsLong(outcome) == hoped) {
+    if (outcome != NULL && PyLong_Check(outcome) && PyLong_AsLong(outcome) == expected) {
         Py_DECREF(outcome);
         return 1;
     }
@@ -135,10 +135,10 @@ serve_or_leave(FastPath *self, int socket, long hoped)
 const char serve_idle_doc[] =
 "serve_idle(socket) -> bool\n"
 "\n"
-"Serve the request that came on a connection that has joined and is idle.\n"
+"Serve the request that has arrived on a connection that has joined and is idle.\n"
 "\n"
-"Returns whether nothing is left to do. Else the next `serve` of this socket must\n"
-"follow, which reads nothing but returns what came of this.";
+"Returns whether nothing is left to do. Otherwise `serve` must be called next for this\n"
+"socket: it reads nothing, but returns the outcome.";
 
 PyObject *
 FastPath_serve_idle(FastPath *self, PyObject *argument)
@@ -176,7 +176,7 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
 static int
 serve_whole(FastPath *self, int socket, int shared)
 {
-    /* One that another process has accepted may be a blocking one. */
+    /* A socket that another process has accepted may be blocking. */
     self->may_block = shared;
     int is_done = serve_or_leave(self, socket, SERVED | CLOSES);
     self->may_block = 1;
@@ -193,12 +193,12 @@ serve_whole(FastPath *self, int socket, int shared)
 const char serve_new_doc[] =
 "serve_new(sockets) -> int\n"
 "\n"
-"Serve the request that came with each new connection, if the connection ends with it,\n"
-"and close the socket, of which others may still have descriptors; stop at the first that\n"
-"stays.\n"
+"Serve the request that has arrived with each new connection, if the connection ends\n"
+"with it, and close the socket, of which other processes may have descriptors. Stop at\n"
+"the first connection that stays open.\n"
 "\n"
-"Returns how many were served. The next socket is the caller's, and the next `serve` of\n"
-"it must follow, which reads nothing but returns what came of this.";
+"Returns how many were served. The caller keeps the next socket, and must call `serve`\n"
+"for it, which reads nothing, but returns the outcome.";
 
 PyObject *
 FastPath_serve_new(FastPath *self, PyObject *argument)
@@ -225,11 +225,11 @@ FastPath_serve_new(FastPath *self, PyObject *argument)
 const char accept_doc[] =
 "accept(listener, count) -> (int, int)\n"
 "\n"
-"Accept up to so many connections, of which nobody else has descriptors, and do with\n"
-"each as `serve_new` does, until one stays.\n"
+"Accept up to `count` connections, and serve each as `serve_new` does, until one stays\n"
+"open.\n"
 "\n"
-"Returns how many were accepted, fewer if no more wait; and the socket of the last one if\n"
-"it is the caller's, else -1.\n"
+"Returns how many were accepted, fewer if no more wait; and the descriptor of the last\n"
+"one if the caller keeps it, as after `serve_new`, else -1.\n"
 "\n"
 "Raises OSError: none could be accepted, or none waits.";
 
@@ -247,7 +247,7 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
     long accepted = 0;
     int socket = -1;
     while (accepted < most) {
-        /* The caller listens without waiting, so this does not wait. */
+        /* The listening socket is non-blocking, so this does not block. */
         socket = accept4((int)listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (socket < 0)
             break;
@@ -256,7 +256,7 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
             break;
         socket = -1;
     }
-    /* Else the error comes again, or was that of one connection. */
+    /* Otherwise the next call gets the error, or it concerned a single connection. */
     if (accepted == 0 && most > 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     return Py_BuildValue("(li)", accepted, socket);
@@ -265,8 +265,7 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
 const char join_doc[] =
 "join(socket) -> Joined\n"
 "\n"
-"From now on `serve_idle` knows the socket of a connection that stays, which does not\n"
-"block.";
+"Let `serve_idle` serve the connection of a non-blocking socket from now on.";
 
 PyObject *
 FastPath_join(FastPath *self, PyObject *argument)

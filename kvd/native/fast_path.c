@@ -3,16 +3,16 @@
  * a template (shape.c).
  *
  * A template says what such a head means and what the head of its reply looks like.
- * Python makes it, once for each such shape (kvd/http/templates.py). So nothing is decided
- * here that Python has not decided before for the same bytes. Whatever is not as
- * expected is left to Python, as if nothing had happened: a head without a template, a
- * key of unusual spelling, a second request behind the first, a body that ends too early,
- * a file that others have written, a lock that is held, an error of any kind. So the only
- * error handling here is cleaning up.
+ * Python makes it, once for each such shape (kvd/http/templates.py). So this module makes
+ * no decision that Python has not made before for the same bytes. It returns everything
+ * unexpected to Python, unchanged: a head without a template, a key with unusual bytes, a
+ * second request behind the first, a body that ends too early, a file that another program
+ * has written, a lock that is held, an error of any kind. So the only error handling here
+ * is cleaning up.
  *
- * This file has the Python type and the module; connections.c and serve.c take
- * what arrives, get.c and put.c serve a request; value.c opens a value, file.c sends it, and
- * recent.c keeps small ones in memory. fast_path.h says what each file offers.
+ * This file has the Python type and the module. connections.c and serve.c receive requests,
+ * get.c and put.c serve them; value.c opens a value, file.c sends it, and recent.c keeps
+ * small ones in memory. fast_path.h declares what the files share.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
  */
@@ -42,7 +42,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         NULL,
     };
     int root, lock, exchanges, finds_unwritten, has_epochs, mode, folder_mode;
-    int near_microseconds, near_buffer_bytes, least_exponent;
+    int low_round_trip_microseconds, low_round_trip_buffer_bytes, least_exponent;
     PyObject *kept, *plain, *report, *rest, *row, *buckets, *make_template, *make_parts;
     PyObject *prune, *clock;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes;
@@ -51,8 +51,8 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
             args, keywords, "iippnOpiinnS(nii)OOO(nnnnnnn)O!iOOOO:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &mode, &folder_mode, &head_bytes, &target_bytes, &plain, &file_bytes,
-            &near_microseconds, &near_buffer_bytes, &report, &rest, &row, &accepted,
-            &begun, &done, &bytes_in, &bytes_out, &serving, &latency, &PyTuple_Type,
+            &low_round_trip_microseconds, &low_round_trip_buffer_bytes, &report, &rest,
+            &row, &accepted, &begun, &done, &bytes_in, &bytes_out, &serving, &latency, &PyTuple_Type,
             &buckets, &least_exponent, &make_template, &make_parts, &prune,
             &clock))
         return NULL;
@@ -103,8 +103,8 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->plain_bytes = Py_NewRef(plain);
     self->plain = PyBytes_AsString(plain);
     self->file_bytes = file_bytes;
-    self->near_microseconds = near_microseconds;
-    self->near_buffer_bytes = near_buffer_bytes;
+    self->low_round_trip_microseconds = low_round_trip_microseconds;
+    self->low_round_trip_buffer_bytes = low_round_trip_buffer_bytes;
     self->mode = mode;
     self->folder_mode = folder_mode;
     self->most_folders = most_folders();
@@ -149,8 +149,8 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     return (PyObject *)self;
 }
 
-/* What is not visited holds nothing that could lead back; a store that is ended by the
-   garbage collector may `forget` later than these are cleared. */
+/* Members that are not visited cannot be part of a cycle. The garbage collector may clear
+   these before a store calls `upload_to`. */
 static int
 FastPath_traverse(FastPath *self, visitproc visit, void *arg)
 {
@@ -208,7 +208,7 @@ FastPath_dealloc(FastPath *self)
 PyDoc_STRVAR(take_unsent_doc,
 "take_unsent() -> bytes\n"
 "\n"
-"The end of the reply that the socket did not take.");
+"The end of the last reply, which the socket did not take.");
 
 static PyObject *
 FastPath_take_unsent(FastPath *self, PyObject *Py_UNUSED(none))
@@ -221,7 +221,7 @@ FastPath_take_unsent(FastPath *self, PyObject *Py_UNUSED(none))
 PyDoc_STRVAR(report_doc,
 "report() -> Report\n"
 "\n"
-"Of the request that was served last.");
+"Describe the request that was served last.");
 
 static PyObject *
 FastPath_report(FastPath *self, PyObject *Py_UNUSED(none))
@@ -237,8 +237,7 @@ FastPath_report(FastPath *self, PyObject *Py_UNUSED(none))
 PyDoc_STRVAR(upload_to_doc,
 "upload_to(folder)\n"
 "\n"
-"From now on there is a folder for uploads; below 0: no longer, as the store closes.\n"
-"Then nothing of it is held open any more.");
+"Set the folder for uploads. Below 0: the store closes, and nothing of it stays open.");
 
 static PyObject *
 FastPath_upload_to(FastPath *self, PyObject *argument)
@@ -260,7 +259,7 @@ FastPath_upload_to(FastPath *self, PyObject *argument)
 PyDoc_STRVAR(lock_renewed_doc,
 "lock_renewed()\n"
 "\n"
-"The file of locks has become another one, behind the same descriptor.");
+"The descriptor of the file of locks now leads to another file.");
 
 static PyObject *
 FastPath_lock_renewed(FastPath *self, PyObject *Py_UNUSED(none))

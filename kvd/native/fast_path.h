@@ -19,12 +19,12 @@
 /* What a record of TLS has at most. */
 #define RECORD_BYTES (16 * 1024)
 #define BUFFER_BYTES (EVENT_BYTES + MAX_BODY_BYTES)
-/* Longer heads are not looked up, so that they do not fill the table. */
+/* Longer heads get no template, so that they do not fill the table. */
 #define MAX_HEAD_BYTES 1024
 /* Larger values are sent from their files; see get.c. */
 #define READ_BYTES 1024
 #define FOLDERS 256
-/* Longer keys are Python's. */
+/* Python handles longer keys. */
 #define MAX_KEY_BYTES 512
 #define ID_BYTES 16
 #define ID_TEXT (2 * ID_BYTES)
@@ -35,27 +35,27 @@
 #define DAY_BYTES 17                /* of these, up to the time */
 #define LIST_BYTES 256              /* of a default access control list */
 
-/* What `serve` returns beside bytes. */
+/* What `serve` returns if not bytes. */
 enum {
     NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16, LOST = 32,
 };
 
-/* What `publish` returns; below 0: nothing was done. */
+/* What `publish` returns; below 0: nothing was published. */
 enum { CREATED = 0, REPLACED = 1, KEPT = 2 };
 
-/* The fields whose values are no part of the shape of a head (shape.c). */
+/* The fields whose values do not belong to the shape of a head (shape.c). */
 enum {
     CONTENT_LENGTH, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     IF_UNMODIFIED_SINCE, RANGE, VARYING_FIELDS,
 };
 
-/* A part of what was read. */
+/* A part of the input. */
 typedef struct {
     const char *start;          /* NULL: there is none */
     Py_ssize_t size;
 } Text;
 
-/* What the varying fields of a head say. */
+/* The values of the varying fields of a head. */
 typedef struct {
     Text texts[VARYING_FIELDS];
     Py_ssize_t body_bytes;
@@ -65,26 +65,26 @@ typedef struct {
 /* The sets of conditions that hold: see kvd.http.templates. */
 #define OUTCOMES 16
 
-/* Everything about a request that its key, its body and the varying fields do not
-   change. */
+/* Everything about a request that does not depend on its key, its body and the varying
+   fields. */
 typedef struct {
     PyObject_HEAD
     int is_put;
     int is_head;                /* whether the reply has no body */
-    int keep;                   /* whether the connection stays */
+    int keep;                   /* whether the connection stays open */
     Py_ssize_t most_bytes;      /* of the body */
-    int has_ranges;             /* whether a range is obeyed */
+    int has_ranges;             /* whether a range is honoured */
     int outcomes[OUTCOMES];     /* of a GET: statuses, by the conditions that hold */
     PyObject *tail;             /* of a GET: the end of the reply's head */
-    PyObject *missing[4];       /* without a value: up to the date, up to the length; of
-                                   the body, up to the key and behind it */
+    PyObject *missing[4];       /* for a missing key: the head up to the date and up to
+                                   the length; the body before and after the key */
     PyObject *lines;            /* of a PUT: its metadata, for the attribute */
     PyObject *created[3];       /* reply: up to the date, to the id, to the end */
     PyObject *replaced[3];
     int created_status, replaced_status;
 } HeadTemplate;
 
-/* A request whose head is known. */
+/* A request whose head has a template. */
 typedef struct {
     HeadTemplate *template;
     const Varying *varying;
@@ -102,7 +102,7 @@ typedef struct {
     PyObject *lines;            /* of its metadata */
     const char *id;
     long long offset;           /* of its key's lock */
-    int keeps;                  /* whether what it replaces is kept, under its name */
+    int keeps;                  /* whether the replaced value is kept, under its name */
 } Upload;
 
 /* A value whose file is open. */
@@ -113,44 +113,44 @@ typedef struct {
     time_t published;                               /* in seconds */
     char published_date[DATE_BYTES];
     char id[ID_TEXT];
-    PyObject *parts;            /* of its replies, by its metadata (value.c) */
+    PyObject *parts;            /* of its replies, for its metadata (value.c) */
 } Value;
 
-/* What is sent of a value. */
+/* The part of a value that is sent. */
 typedef struct {
     int status;
     unsigned long long first, bytes;
 } Selection;
 
-/* What a file says of itself. */
+/* The attribute of a file. */
 typedef struct {
     char text[ATTRIBUTE_BYTES];
     size_t bytes, line_bytes;   /* of all of it, and of its first line */
 } Attribute;
 
-/* What a key leads to. */
+/* What was found under a key. */
 enum { ABSENT, FOUND, UNUSUAL };
 
-/* A value in memory; its file is open. */
+/* A value that is kept in memory, with its file open. */
 typedef struct RecentValue {
     PyObject_HEAD
     Value value;
     PyObject *key, *body;
-    struct RecentValue *newer, *older;      /* read later, and earlier */
+    struct RecentValue *newer, *older;      /* by the time of the last read */
 } RecentValue;
 
 typedef struct RecentValues RecentValues;
 
-/* A connection that stays. */
+/* A connection that stays open after a request. */
 typedef struct {
     PyObject_HEAD
-    char idle;                  /* whether the next bytes are the fast path's to read */
-    PyObject *served;           /* when it last served one alone; NULL: never */
-    /* Over TLS: what encrypts and decrypts for it, and its own functions for a record, as
-       those of ssl.SSLSocket. */
+    char idle;                  /* whether the fast path may read the next bytes */
+    PyObject *served;           /* when serve_idle last served a request; NULL: never */
+    /* Over TLS: the connection's kvd.net.tls.SecureSocket, and its functions that read and
+       write a record. NULL: it is a plain one. */
     PyObject *secure, *read, *write;
     PyObject *number;           /* of its socket */
-    PyObject *joined;           /* all of the process, by their numbers */
+    PyObject *joined;           /* FastPath.joined */
 } Joined;
 
 /* A folder that is held open. */
@@ -161,7 +161,8 @@ typedef struct {
     ino_t inode;
 } Folder;
 
-/* What a folder gives to what is created in it (kvd.store.conferring). */
+/* What files inherit from the folder that they are created in
+   (kvd.store.conferring). */
 typedef struct {
     long long group;            /* -1: that of the process */
     ssize_t list_bytes;         /* of its default access control list */
@@ -175,57 +176,58 @@ typedef struct {
     int may_block;              /* whether its socket may be a blocking one */
     int root, lock, uploads, exchanges, mode, folder_mode;
     dev_t device;               /* of the root */
-    int finds_unwritten;        /* whether its file system tells what was never written */
-    int is_all_in_memory;       /* whether it does not tell what is in memory */
-    const char *plain;          /* the bytes of a key that a sentence repeats as they are */
+    int finds_unwritten;        /* whether its file system reports unwritten parts */
+    int is_all_in_memory;       /* whether it never reports that a read would block */
+    const char *plain;          /* the bytes of a key that error messages do not escape */
     PyObject *plain_bytes;
-    /* What is sent of a file at once; the buffer of a socket whose peer is so near. */
+    /* How much of a file is sent at once; up to which round-trip time a client gets a
+       small send buffer, and how small it is. */
     Py_ssize_t file_bytes;
-    int near_microseconds, near_buffer_bytes;
+    int low_round_trip_microseconds, low_round_trip_buffer_bytes;
     dev_t lock_device;
     ino_t lock_inode;
-    Conferred conferred;        /* by the folder of uploads */
-    Py_ssize_t most_head, most_key;     /* bytes; longer ones may be refused */
-    /* Where this process counts (kvd.ipc.scoreboard). */
+    Conferred conferred;        /* from the upload folder */
+    Py_ssize_t most_head, most_key;     /* bytes; Python handles longer ones */
+    /* The row of this process, and the numbers of words in it (kvd.ipc.scoreboard). */
     Py_buffer row;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     PyObject *bucket_of_exponent;
     int least_exponent;
-    /* What Python is asked, and what it has answered. */
+    /* Functions and types of Python, and their cached results. */
     PyObject *report, *rest, *make_template, *make_parts, *prune, *clock;
     PyObject *templates, *older_templates;      /* by shape; see template.c */
     PyObject *parts;
-    PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is */
+    PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is kept */
     int has_epochs;             /* see kvd.store.epochs */
-    PyObject *nothing;          /* no bytes */
-    PyObject *joined;           /* connections that stay, by their sockets' numbers */
-    /* Of the connection that is served now, borrowed; NULL: none. */
+    PyObject *nothing;          /* empty bytes */
+    PyObject *joined;           /* connections that stay open, by descriptor */
+    /* Those of the connection that is served now, borrowed; NULL: it is a plain one. */
     PyObject *secure, *read, *write;
-    PyObject *record_bytes;     /* RECORD_BYTES */
+    PyObject *record_bytes;     /* RECORD_BYTES; NULL: not needed so far */
     PyObject *view;             /* of the buffer, for `read`; NULL: not needed so far */
-    /* What is left to the `serve` of this socket; below 0: nothing. */
+    /* The outcome that the next `serve` of this socket returns; below 0: none. */
     int left_socket;
-    PyObject *left;             /* NULL: the exception */
+    PyObject *left;             /* NULL: it raises the exception */
     PyObject *left_type, *left_value, *left_traceback;
-    /* Of the last request, for the log. */
-    PyObject *unsent;           /* NULL: nothing */
-    int rest_file;              /* what of it is to be sent; below 0: nothing */
+    /* The last request, for the access log. */
+    PyObject *unsent;           /* the end of its reply; NULL: nothing */
+    int rest_file;              /* the file with the rest of its body; below 0: none */
     unsigned long long rest_offset, rest_bytes;
     int status;
     Py_ssize_t method_bytes, target_bytes, head_bytes, body_bytes, sent_bytes;
     Py_ssize_t moved_bytes;
     double seconds;
     time_t date_second, day;
-    char day_text[DAY_BYTES];   /* the date of a day; empty: of none yet */
+    char day_text[DAY_BYTES];   /* the date of `day`; empty: not set yet */
     char date[DATE_BYTES + 1];
     unsigned char random[1024];
     size_t random_left;
     unsigned long long names;
     unsigned int most_folders;
     Folder *folders;            /* so many; NULL: none yet */
-    Py_ssize_t most_recent;     /* values that are kept in memory */
+    Py_ssize_t most_recent;     /* the largest number of values kept in memory */
     RecentValues *recent;       /* NULL: none yet */
-    /* Not within: there, a process that serves nothing would touch all of it. */
+    /* Allocated separately: a process that serves nothing never touches its pages. */
     char *buffer;
 } FastPath;
 
@@ -237,7 +239,8 @@ now(void)
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
-/* Add to the head of a reply. Returns its length; above HEAD_ROOM: there was no room. */
+/* Append to the head of a reply. Returns the new length; above HEAD_ROOM if there is no
+   room. */
 static inline size_t
 append_text(char *head, size_t used, const char *text, size_t size)
 {

@@ -1,19 +1,19 @@
 /*
- * What fields of a request say of a value: entity tags, dates and ranges. Python has them
- * read here too (kvd.http.wire.fields).
+ * Parses the fields of a request that refer to a value: entity tags, dates and ranges.
+ * Python uses it too (kvd.http.wire.fields).
  */
 
 #include "fast_path.h"
 
-/* Numbers with more need not be told apart: no value is as large. */
+/* Numbers with more digits are all equal: no value is that large. */
 #define MOST_DIGITS 19
 
 static const char DAY_NAMES[] = "SunMonTueWedThuFriSat";
 static const char MONTH_NAMES[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 
 /*
- * The next entity tag of a list: 1, and the tag without its quotes; 0 at the end of the
- * list; -1 for what is no list (RFC 9110 section 8.8.3, with empty elements).
+ * Find the next entity tag of a list. Returns 1, with the tag without its quotes; 0 at the
+ * end of the list; -1 if it is malformed (RFC 9110 section 8.8.3, with empty elements).
  *
  * at: where the last one ended, which is moved on; NULL before the first one.
  */
@@ -51,8 +51,8 @@ is_any(const Text *list)
 }
 
 /*
- * Whether a list of entity tags has a certain one: MATCHES_STRONGLY, MATCHES_WEAKLY,
- * both, or 0; -1 for what is no list.
+ * Whether a list of entity tags contains a tag: MATCHES_STRONGLY, MATCHES_WEAKLY, both, or
+ * 0; -1 if it is not a list.
  */
 int
 match_tags(const Text *list, const char *etag, Py_ssize_t etag_bytes)
@@ -81,7 +81,7 @@ number_of(const char *digits, int count)
     return number;
 }
 
-/* Where a name of three letters stands among others; -1: nowhere. */
+/* The index of a name of three letters in a list of names; -1 if it is not there. */
 static int
 place_of(const char *name, const char *names)
 {
@@ -91,7 +91,7 @@ place_of(const char *name, const char *names)
     return -1;
 }
 
-/* From 1970 to a day of the Gregorian calendar; March is month 0. */
+/* Days from 1970 to a day of the Gregorian calendar; March is month 0. */
 static long long
 days_to(int year, int month, int day)
 {
@@ -101,8 +101,8 @@ days_to(int year, int month, int day)
 }
 
 /*
- * The second that a date means in the form that all senders have to use (RFC 9110 section
- * 5.6.7). Returns whether it is one.
+ * Read a date in the format that all senders have to use (RFC 9110 section 5.6.7). Returns
+ * whether it is one.
  */
 int
 read_date(const Text *text, long long *second)
@@ -120,7 +120,7 @@ read_date(const Text *text, long long *second)
     int minute = number_of(date + 20, 2), seconds = number_of(date + 23, 2);
     if (place_of(date, DAY_NAMES) < 0 || month < 0 || day < 1 || year < 1 || hour < 0
         || minute < 0 || seconds < 0 || hour > 23 || minute > 59
-        || seconds > 60)            /* of a leap second */
+        || seconds > 60)            /* 60: a leap second */
         return 0;
     int is_leap_year = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
     if (day > DAYS[month] + (month == 1 && is_leap_year))
@@ -194,7 +194,7 @@ read_range(const Text *asked, const Text *condition, const char *etag,
     return PART;
 }
 
-/* For Python: the strong tags and the weak ones; None for what is no list. */
+/* For Python: the strong tags and the weak ones; None if it is not a list. */
 PyObject *
 entity_tags(PyObject *Py_UNUSED(module), PyObject *argument)
 {
@@ -224,7 +224,7 @@ end:
     return made;
 }
 
-/* For Python: the second; None for what is no date in this form. */
+/* For Python: the second; None if it is not a date in this format. */
 PyObject *
 fixed_date(PyObject *Py_UNUSED(module), PyObject *argument)
 {

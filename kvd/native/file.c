@@ -1,6 +1,6 @@
 /*
- * Sending a reply whose body is a file: at once what the socket takes, and the rest is
- * left to Python, with the open file.
+ * Sends a reply whose body is a file: as much as the socket takes at once. Python gets the
+ * open file and sends the rest.
  */
 
 #include "fast_path.h"
@@ -16,11 +16,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* What is sent without a question whether it is in memory, as kvd.http.methods.get reads
-   it, and into whatever buffer a socket has. */
+/* Up to this size, a body is sent without asking whether it is in memory (as
+   kvd.http.methods.get reads it), and the send buffer stays as it is. */
 #define AT_ONCE_BYTES (64 * 1024)
 
-/* Whether a byte of a file seems to be in memory, as kvd.net.readahead asks it. */
+/* Whether a byte of a file seems to be in memory, as in kvd.net.readahead. */
 static int
 is_in_memory(FastPath *self, int file, unsigned long long offset)
 {
@@ -28,14 +28,14 @@ is_in_memory(FastPath *self, int file, unsigned long long offset)
     struct iovec where = {&byte, 1};
     if (self->is_all_in_memory || preadv2(file, &where, 1, (off_t)offset, RWF_NOWAIT) >= 0)
         return 1;
-    /* Of tmpfs, which is in memory, or another that cannot say. */
+    /* tmpfs, which is in memory, or a file system that cannot report it. */
     self->is_all_in_memory = errno == EOPNOTSUPP;
     return errno != EAGAIN;
 }
 
 /*
- * Have the kernel take little of a file at once for a near peer: see
- * kvd.net.transport, whose figures these are. The kernel doubles the number.
+ * Limit the send buffer for a client with a low round-trip time, with the figures of
+ * kvd.net.transport. The kernel doubles the number.
  */
 static void
 fit_buffer(const FastPath *self, int socket)
@@ -44,17 +44,17 @@ fit_buffer(const FastPath *self, int socket)
     struct tcp_info info;
     socklen_t size = sizeof bytes, info_size = sizeof info;
     if (getsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, &size) < 0
-        || bytes == 2 * self->near_buffer_bytes)
+        || bytes == 2 * self->low_round_trip_buffer_bytes)
         return;
     if (getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &info_size) < 0
         || info_size < offsetof(struct tcp_info, tcpi_min_rtt) + sizeof info.tcpi_min_rtt
-        || info.tcpi_min_rtt > (unsigned int)self->near_microseconds)
+        || info.tcpi_min_rtt > (unsigned int)self->low_round_trip_microseconds)
         return;
-    setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &self->near_buffer_bytes,
-               sizeof self->near_buffer_bytes);
+    setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &self->low_round_trip_buffer_bytes,
+               sizeof self->low_round_trip_buffer_bytes);
 }
 
-/* What nobody has taken. */
+/* Drop the rest of a reply that was never taken. */
 void
 drop_rest(FastPath *self)
 {
@@ -65,11 +65,11 @@ drop_rest(FastPath *self)
 }
 
 /*
- * Send a head and a part of a value's file. What the socket does not take now is left as
- * `unsent` and `rest_file`; then nothing is counted yet.
+ * Send a head and a part of a value's file. If the socket does not take all of it now, the
+ * rest stays in `unsent` and `rest_file`, and nothing is counted yet.
  *
- * Returns 1; 0 if the file has to be read from a disk first, so that the request is
- * Python's; -1 with an exception.
+ * Returns 1; 0 if the file has to be read from a disk first, so the request is left to
+ * Python; -1 with an exception.
  */
 int
 send_file(FastPath *self, int socket, Value *value, const Selection *selected,
@@ -84,7 +84,7 @@ send_file(FastPath *self, int socket, Value *value, const Selection *selected,
     ssize_t head_sent = -1;
     Py_BEGIN_ALLOW_THREADS
     if (most > AT_ONCE_BYTES) {
-        /* The end first, as reading ahead has mostly brought the beginning. */
+        /* The end first: readahead has usually brought the beginning. */
         is_there = is_in_memory(self, file, selected->first + most - 1)
             && is_in_memory(self, file, selected->first);
         if (is_there)

@@ -1,7 +1,7 @@
 /*
- * Folders below the root, opened and made without following links, as kvd.store.folders
- * promises; and what they confer on files that are created in them, as
- * kvd.store.conferring says.
+ * Opens and makes folders below the root without following links, as kvd.store.folders
+ * promises, and finds what they confer on files that are created in them, as
+ * kvd.store.conferring describes.
  */
 
 #include "fast_path.h"
@@ -56,7 +56,7 @@ read_list(int folder, char *list, size_t size)
 }
 
 /*
- * Returns 0; -1 if it cannot be said.
+ * Find what a folder confers. Returns 0; -1 if that is unknown.
  */
 int
 find_conferred(int folder, const struct stat *status, Conferred *found)
@@ -67,7 +67,7 @@ find_conferred(int folder, const struct stat *status, Conferred *found)
 }
 
 /*
- * Whether a file is the same wherever of two folders it is created.
+ * Whether a file gets the same group and access control list in either of two folders.
  */
 int
 is_conferred_alike(const Conferred *one, int folder, const struct stat *status)
@@ -115,7 +115,7 @@ make_folder(int folder, const char *name, mode_t mode)
         return -1;
     int inner = openat(folder, name, FOLDER_FLAGS);
     if (inner < 0 && errno == ENOENT)
-        return -1;          /* Removed again meanwhile. */
+        return -1;          /* Another process has removed it. */
     struct stat status;
     if (inner >= 0
         && (list_bytes
@@ -123,7 +123,7 @@ make_folder(int folder, const char *name, mode_t mode)
                 && fchmod(inner, mode | (status.st_mode & S_ISGID)) == 0))
         && mark(inner) == 0)
         return inner;
-    /* Else each request would leave another folder. */
+    /* Otherwise each request would leave a folder behind. */
     int reason = errno;
     if (inner >= 0)
         close(inner);
@@ -133,7 +133,7 @@ make_folder(int folder, const char *name, mode_t mode)
 }
 
 /*
- * Make a folder that is missing, unless another process is faster, and open it.
+ * Make a missing folder, unless another process has just made it, and open it.
  *
  * Two descriptors are reserved for what follows: one to open the folder, one to prune it
  * if the next step fails. Otherwise a lack of descriptors would leave an empty folder.
@@ -154,12 +154,12 @@ make_missing(int folder, const char *name, mode_t mode)
 }
 
 /*
- * Open what a path from the root leads to, through folders, not through links to any.
+ * Open a path from the root that leads through folders only, not through links.
  */
 int
 open_beneath(int root, const char *path, int flags)
 {
-    /* struct open_how; it is to stay BENEATH the root and to follow NO_SYMLINKS. */
+    /* struct open_how, with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS. */
     struct {
         uint64_t flags, mode, resolve;
     } how = {(uint64_t)(flags | O_CLOEXEC), 0, 0x08 | 0x04};
@@ -178,7 +178,7 @@ open_path(int root, const char *path, int mode)
     int folder = open_beneath(root, path, O_RDONLY | O_DIRECTORY);
     if (folder >= 0 || (errno == ENOENT && mode < 0))
         return folder;
-    /* Whatever else it may be, name by name shows it. */
+    /* Open it name by name, to find the reason or to make what is missing. */
     char name[NAME_MAX + 1];
     folder = root;
     for (const char *at = path, *end; at != NULL; at = *end ? end + 1 : NULL) {
@@ -215,7 +215,7 @@ open_folder(PyObject *Py_UNUSED(module), PyObject *args)
     return folder < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(folder);
 }
 
-/* For Python: of its file system; 0 if that is unknown. */
+/* For Python: the magic number of a folder's file system; 0 if it is unknown. */
 PyObject *
 magic_of(PyObject *Py_UNUSED(module), PyObject *folder)
 {
@@ -251,8 +251,8 @@ close_folders(FastPath *self)
 /*
  * Open the folder at the end of a path, all of which must exist.
  *
- * The last ones that lie in the root itself are kept open: to see that a name still
- * is the same folder's takes less than to open and close it.
+ * Recent folders in the root itself are kept open: to check that the name still leads to
+ * the same folder is cheaper than to open and close it.
  *
  * Returns a descriptor, and its status; -1 for none. The caller closes one that is not
  * kept.
@@ -264,7 +264,7 @@ enter_folder(FastPath *self, const char *path, int *is_kept, struct stat *status
     Folder *kept = NULL;
     *is_kept = 0;
     if (self->folders == NULL)
-        /* Not before: few workers of many may ever need them. */
+        /* Not earlier: it would cost memory in workers that never use it. */
         self->folders = calloc(self->most_folders, sizeof *self->folders);
     if (self->folders != NULL && size < sizeof kept->name && strchr(path, '/') == NULL) {
         unsigned int sum = 0;
@@ -295,8 +295,8 @@ enter_folder(FastPath *self, const char *path, int *is_kept, struct stat *status
 }
 
 /*
- * Open the folder of a key, or the last one on its path that exists; `is_missing` says
- * which (`enter_parent` of kvd.store.tree). Else as `enter_folder`.
+ * Open the folder of a key; if it is missing (`is_missing`), the last one on its path that
+ * exists (`enter_parent` of kvd.store.tree). Returns as `enter_folder`.
  */
 int
 enter_parent(FastPath *self, const char *key, int *is_kept, int *is_missing,

@@ -12,7 +12,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/* These three as kvd.store.tree. */
+/* As in kvd.store.tree. */
 #define SPARE_SHARE 16
 #define SPARE_BYTES (1ULL << 30)
 #define SPARE_TIMES 4
@@ -33,8 +33,8 @@ find_lock(FastPath *self)
 }
 
 /*
- * Whether the file of locks is still the one that is found by its name, and its status.
- * Who opens it after somebody has replaced it locks another one.
+ * Whether the file of locks still has its name, and its status. If another program has
+ * replaced it, processes that open it now lock another file.
  */
 static int
 is_found(const FastPath *self, struct stat *status)
@@ -140,7 +140,7 @@ place(const FastPath *self, const Upload *upload, int file, int folder,
     if (upload->keeps
         && !(epoch == value_epoch && is_unsynced(self, upload->name, epoch, bytes)))
         return KEPT;
-    /* Left over if that fails: swept with the folder. */
+    /* If this fails, the file is removed with its folder later. */
     unlinkat(self->uploads, upload->name, 0);
     return REPLACED;
 }
@@ -177,7 +177,7 @@ place_locked(const FastPath *self, const Upload *upload, int file, int folder,
     return result;
 }
 
-/* Returns 0; -1 for an error, or where only a part was written. */
+/* Returns 0; -1 for an error, or if only a part was written. */
 static int
 write_all(int file, const char *body, Py_ssize_t length)
 {

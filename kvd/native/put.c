@@ -66,7 +66,7 @@ keep(FastPath *self, PyObject *key, const char *upload, int replaced)
     return done;
 }
 
-/* Have Python remove folders that were made for a key in vain. */
+/* Let Python remove the folders that were made for a key that was not published. */
 static int
 prune(FastPath *self, PyObject *key)
 {

@@ -1,5 +1,5 @@
 /*
- * What every reply has: its date, the way into the socket, and its place in the counts.
+ * What all replies need: the date, sending, and counting.
  */
 
 #include "fast_path.h"
@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-/* Write the digits of a number before an end. Returns where they begin. */
+/* Write the digits of a number so that they end before `end`. Returns their start. */
 char *
 write_digits(char *end, unsigned long long number)
 {
@@ -26,7 +26,7 @@ write_two(char *at, int number)
     return at + 2;
 }
 
-/* The date of a day, up to its time. */
+/* Write the date of a day, without the time. */
 static void
 write_day(char *text, time_t second)
 {
@@ -42,8 +42,8 @@ write_day(char *text, time_t second)
     write_two(write_two(text + 12, year / 100), year % 100);
 }
 
-/* A second from 1970 up to the year 9999 as RFC 9110 section 5.6.7 wants it. Most are of
-   the same day as the one before. */
+/* Write a date from 1970 up to the year 9999 in the format of RFC 9110 section 5.6.7. Most
+   dates belong to the same day as the previous one. */
 void
 write_date(FastPath *self, char *text, time_t second)
 {
@@ -60,7 +60,7 @@ write_date(FastPath *self, char *text, time_t second)
     write_two(text + DAY_BYTES + 6, time % 60);
 }
 
-/* The present; formatted once a second. */
+/* The current date; formatted once a second. */
 const char *
 http_date(FastPath *self)
 {
@@ -93,8 +93,8 @@ count(FastPath *self, Py_ssize_t received, Py_ssize_t sent)
 }
 
 /*
- * Send a head and a body. What the socket does not take, or cannot, is left in
- * `unsent`, for the reactor to try: it finds out whether the peer is gone.
+ * Send a head and a body. What the socket does not take stays in `unsent`, also after an
+ * error: the reactor sends it, and finds out whether the peer is gone.
  *
  * Returns how much was sent, or -1 with an exception.
  */

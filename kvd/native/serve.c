@@ -1,6 +1,6 @@
 /*
- * What one event brought to a socket: the key and the template are found, and the request
- * is served whole, or is left to Python with its bytes.
+ * Reads what one event brought to a socket, finds the key and the template, and serves the
+ * whole request, or returns the bytes to Python.
  */
 
 #include "fast_path.h"
@@ -10,7 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-/* Longer segments of a key are Python's. */
+/* Python handles longer segments of a key. */
 #define MAX_SEGMENT_BYTES 200
 
 /*
@@ -62,7 +62,7 @@ is_settled(int socket)
                       && domain == AF_UNIX);
 }
 
-/* Returns as `serve` does; None if the request is Python's. */
+/* Returns as `serve` does; None if the request is left to Python. */
 static PyObject *
 serve_known(FastPath *self, int socket, const Request *request)
 {
@@ -95,7 +95,7 @@ serve_known(FastPath *self, int socket, const Request *request)
     return PyLong_FromLong(outcome);
 }
 
-/* Where the global lock is released, another thread must not come in. */
+/* Make sure that no other thread enters while the global lock is released. */
 static int
 enter(FastPath *self)
 {
@@ -104,7 +104,7 @@ enter(FastPath *self)
         return -1;
     }
     self->busy = 1;
-    /* Of a connection that nobody got to care for: never another's. */
+    /* From a connection that was dropped; it must not reach another one. */
     drop_rest(self);
     return 0;
 }
@@ -137,13 +137,13 @@ static PyObject *
 serve_request(FastPath *self, int socket)
 {
     char *data = self->buffer;
-    /* A socket that was only just accepted may be a blocking one. */
+    /* A socket that was just accepted may be blocking. */
     ssize_t size = self->secure == NULL ? recv(socket, data, EVENT_BYTES, MSG_DONTWAIT)
                                         : receive_secure(self);
     if (size == -2)
         return NULL;
     if (size < 0)
-        /* No exception, so that none of Python's is taken for an error of the socket. */
+        /* Not an exception: callbacks raise those, and they do not mean the socket. */
         return PyLong_FromLong(errno == EAGAIN || errno == EINTR ? NOTHING : LOST);
     double began = now();
     /* A method and a slash, then a key, " HTTP/1.1" and fields. */
@@ -168,7 +168,7 @@ serve_request(FastPath *self, int socket)
         = cut_head(shape, data, line, line + length, head, varying.texts);
     if (shape_bytes == 0 || !read_varying(&varying))
         goto other;
-    /* With another request behind it. */
+    /* Another request follows. */
     Py_ssize_t body = varying.body_bytes;
     if (size > head + body)
         goto other;
@@ -195,7 +195,7 @@ other:
     return PyBytes_FromStringAndSize(data, size);
 }
 
-/* Serve what came. Returns as `serve` does. */
+/* Serve the request that has arrived. Returns as `serve` does. */
 PyObject *
 serve_one(FastPath *self, int socket)
 {

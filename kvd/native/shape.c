@@ -1,6 +1,6 @@
 /*
- * The shape of a head: what is left of it without its target, and without the values of
- * the fields that differ from request to request. All heads of one shape have one template.
+ * The shape of a head is the head without its target and without the values of the fields
+ * that differ from request to request. All heads of one shape share one template.
  */
 
 #include "fast_path.h"
@@ -20,9 +20,9 @@ static const struct {
 };
 
 /*
- * Which of the varying fields a line is; VARYING_FIELDS for any other. A line that no
- * field has, such as one with a line feed in its name, may be taken for one of them:
- * its name is a part of the shape, so that Python refuses all heads of this shape.
+ * Which of the varying fields a line is; VARYING_FIELDS for any other. A malformed line,
+ * such as one with a line feed in its name, may be mistaken for one of them. But its name
+ * is part of the shape, so Python refuses all heads of that shape.
  */
 static int
 field_of(const char *line, const char *end)
@@ -68,7 +68,7 @@ cut_head(char *shape, const char *head, Py_ssize_t line, Py_ssize_t rest,
         const char *start = at + NAMES[which].size;
         while (start < stop && (*start == ' ' || *start == '\t'))
             start++;
-        /* Blanks at its end stay: not all fields may have them. */
+        /* Blanks at the end stay: not all fields may have them. */
         texts[which].start = start;
         texts[which].size = stop - start;
         memcpy(shape + used, from, (size_t)(start - from));
@@ -80,8 +80,7 @@ cut_head(char *shape, const char *head, Py_ssize_t line, Py_ssize_t rest,
 }
 
 /*
- * How long the body is; -1 for a length that is written in an unusual way, or is larger
- * than what is read at once.
+ * The length of the body; -1 if it is malformed or larger than the buffer.
  */
 Py_ssize_t
 body_length(const Text *given)

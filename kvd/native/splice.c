@@ -1,6 +1,6 @@
 /*
- * The loop of kvd.net.splice.Pipe.move, compiled: two system calls for some hundred
- * kilobytes, and as much again for the interpreter between them.
+ * The loop of kvd.net.splice.Pipe.move, compiled: it makes two system calls for some
+ * hundred kilobytes, and the interpreter took as long as these calls.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -12,7 +12,7 @@
 
 #define FLAGS (SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
 
-/* Returns how much of what is in the pipe the target took. */
+/* Move the content of the pipe to the target. Returns how many bytes it took. */
 static Py_ssize_t
 empty(int pipe, int target, Py_ssize_t filled)
 {

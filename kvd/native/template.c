@@ -1,10 +1,10 @@
 /*
- * Head templates: what Python has decided about a request, but for its key, its body and
- * the varying fields.
+ * Head templates: what Python has decided about a request, apart from its key, its body
+ * and the varying fields.
  *
- * The last ones are remembered, in two generations: what is asked for again belongs to the
- * newer one, and when that is full, the older one is forgotten. So a template that is in
- * use stays, whatever else one client may come up with.
+ * Recent templates are kept in two generations. A template that is used again moves to the
+ * newer one; when that is full, the older one is dropped. So a template that is in use
+ * stays, whatever other heads a client sends.
  */
 
 #include "fast_path.h"

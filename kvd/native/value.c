@@ -1,6 +1,6 @@
 /*
- * Opening the value of a key: what kvd.store.tree and kvd.store.value do, for the files
- * of which there is nothing unusual to say.
+ * Opens the value of a key, as kvd.store.tree and kvd.store.value do, if nothing about its
+ * file is unusual.
  */
 
 #include "fast_path.h"
@@ -18,7 +18,7 @@ nanoseconds(struct timespec time)
         + (unsigned long long)time.tv_nsec;
 }
 
-/* Whether all of a file was written, as kvd.store.unwritten tells it in one call. */
+/* Whether no part of a file is unwritten (kvd.store.unwritten, in one call). */
 int
 is_written(const FastPath *self, int file, const struct stat *status)
 {
@@ -28,11 +28,11 @@ is_written(const FastPath *self, int file, const struct stat *status)
 }
 
 /*
- * Open the value of a key, as long as it is a whole one of kvd's, and read what its file
- * says of it. May wait for the disk.
+ * Open the value of a key, if it is a whole value that kvd has written, and read its
+ * attribute. May wait for the disk.
  *
- * Returns FOUND, with a file that the caller closes; ABSENT if there is none; UNUSUAL for
- * what Python should look at.
+ * Returns FOUND, with a file that the caller closes; ABSENT if there is none; UNUSUAL if
+ * Python should decide.
  */
 int
 open_value(FastPath *self, const char *key, Value *value, Attribute *attribute)
@@ -64,7 +64,7 @@ open_value(FastPath *self, const char *key, Value *value, Attribute *attribute)
     return FOUND;
 }
 
-/* Whether a file is the one of a value, and untouched since. */
+/* Whether a file is that of a value, and unchanged since it was opened. */
 int
 is_unchanged(const Value *value, const struct stat *found)
 {
@@ -76,7 +76,7 @@ is_unchanged(const Value *value, const struct stat *found)
         && value->touched_ns == nanoseconds(found->st_ctim);
 }
 
-/* What stands between the parts of a reply. */
+/* What is inserted between the parts of a reply; see value_head. */
 static const struct {
     int status;
     const char *holes;
@@ -105,11 +105,11 @@ are_parts(PyObject *parts)
 }
 
 /*
- * Find the parts of a value's replies, which depend on its metadata: for each status,
- * those before the date, the id and so on, and behind the last of these. Python makes
+ * Find the parts of a value's replies, which depend on its metadata: for each status, the
+ * text before the date, before the id and so on, and after the last of them. Python makes
  * them (kvd.http.templates).
  *
- * Returns 1; 0 if Python should look at the value; -1 with an exception.
+ * Returns 1; 0 if the request is left to Python; -1 with an exception.
  */
 int
 find_parts(FastPath *self, Value *value, const Attribute *attribute)
@@ -155,8 +155,8 @@ append_number(char *head, size_t used, unsigned long long number)
 }
 
 /*
- * Compose the head of a reply. Returns its length; above HEAD_ROOM if it cannot be said:
- * it is too long, or the value is of the future.
+ * Compose the head of a reply. Returns its length; above HEAD_ROOM if it is too long, or
+ * if the value has a date in the future.
  */
 size_t
 value_head(FastPath *self, char *head, const Value *value, const Selection *selected,

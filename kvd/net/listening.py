@@ -45,7 +45,7 @@ _WORDS: Final = {
 
 
 # struct tcp_info of linux/tcp.h: eight bytes, then tcpi_rto, _ato, _snd_mss and
-# _rcv_mss, then tcpi_unacked and _sacked, which tell of the queue where a socket
+# _rcv_mss, then tcpi_unacked and _sacked, which describe the queue if a socket
 # listens.
 _TCP_INFO: Final = struct.Struct("=8x16xII")
 
@@ -111,7 +111,7 @@ class ListenerGroup:
     def waiting(self) -> list[int]:
         """
         How many connections wait to be accepted at each socket; none of Unix
-        sockets, of which the kernel does not tell, and of closed ones.
+        sockets, for which the kernel does not report it, and of closed ones.
         """
         if isinstance(self.address, UNIXAddress) or self.members[0].fileno() == -1:
             return []
@@ -119,7 +119,7 @@ class ListenerGroup:
 
     def queue_limit(self) -> int | None:
         """
-        How many may wait at each socket, where `waiting` tells of them: the backlog
+        How many may wait at each socket for which `waiting` counts them: the backlog
         as far as the kernel allows it.
         """
         if isinstance(self.address, UNIXAddress) or self.members[0].fileno() == -1:

@@ -63,7 +63,7 @@ calls, for example, may answer EPERM and leave the connection in the queue.
 """
 
 # After any other error. Mostly this process or machine has run out of something; but
-# accept(2) can fail in more ways than its manual tells (a filter of system calls, a
+# accept(2) can fail in more ways than its manual lists (a filter of system calls, a
 # security module, a network file system below a Unix socket), and whoever gives up is
 # deaf for ever. The connection stays in the queue; trying at once again would spin.
 _PAUSE_SECONDS: Final = 0.1
@@ -138,7 +138,7 @@ class Port(tcp.Port):
         Args:
             listener: Listening and non-blocking; owned by this from here on.
             factory: Serves the connections.
-            reactor: Watches the socket and tells the time.
+            reactor: Watches the socket; its clock is used.
         """
         host, number = "", 0
         if listener.family != socket.AF_UNIX:
@@ -146,7 +146,7 @@ class Port(tcp.Port):
         super().__init__(number, factory, interface=host, reactor=reactor)
         self._listener = listener
         self._kind = listener.family, listener.type, listener.proto
-        self._guessed = None if _tells_its_queue(listener) else 1
+        self._guessed = None if _reports_its_queue(listener) else 1
         self._retry: Any = None
         self._gated_since: float | None = None
         self._complained = False
@@ -265,8 +265,8 @@ class Port(tcp.Port):
 
     def _guess(self) -> bool:
         """
-        Where the kernel does not tell how many wait, as of a Unix socket, take it for
-        twice as many each time that some are left, and for one when none is.
+        Where the kernel does not report how many wait, as for a Unix socket, assume
+        twice as many each time that some are left, and one when none is.
 
         Returns:
             Whether some are left.
@@ -411,7 +411,7 @@ class Port(tcp.Port):
         """
 
 
-def _tells_its_queue(listener: socket.socket) -> bool:
+def _reports_its_queue(listener: socket.socket) -> bool:
     try:
         accept_queue(listener)
     except OSError:

@@ -7,12 +7,12 @@ serves a connection that another process accepted. kvd's reactors make kvd's own
 (`kvd.net.port`) and transport (`kvd.net.transport`) of them.
 
 A worker's reactor is Twisted's for epoll with four differences. It adopts sockets in
-this way. It tells the monotonic clock (`kvd.system.clock`). It hands events on without
-setting the context of Twisted's old logging system first: a lookup and five calls for
-each event, of which kvd makes no use, since its loggers name themselves. Measured with
-``make figures FIGURES=get`` (4 KiB GETs over 32 connections), that was 8 of 61
-microseconds of CPU for each. And it asks the fast path before it calls anything of a
-connection (`WorkerReactor.serve_idle`).
+this way. Its clock is the monotonic one (`kvd.system.clock`). It hands events on
+without setting the context of Twisted's old logging system first: a lookup and five
+calls for each event, of which kvd makes no use, since its loggers name themselves.
+Measured with ``make figures FIGURES=get`` (4 KiB GETs over 32 connections), that was 8
+of 61 microseconds of CPU for each. And it asks the fast path before it calls anything
+of a connection (`WorkerReactor.serve_idle`).
 
 `install_adoption` gives the same two methods to the reactor of ``twistd``, whichever
 ``twistd --reactor`` names, and lets it hand events on directly if it is Twisted's for

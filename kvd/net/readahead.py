@@ -44,8 +44,8 @@ class Readahead:
             count: How long it is; more than 0.
 
         Returns:
-            None where it seems to be there already; else fires when it has been
-            read, or could not be: sending it tells why.
+            None if it seems to be in memory already; else fires when it has been read,
+            or could not be: then sending it fails too.
 
         Raises:
             NoThread: Sending it could wait for the disk, but no thread can.
@@ -63,8 +63,8 @@ class Readahead:
         except BlockingIOError:
             return False
         except OSError:
-            # A file system that cannot say, as tmpfs, which is in memory; or a
-            # failure, which sending tells.
+            # A file system that cannot report it, such as tmpfs, which is in memory; or
+            # a failure, and sending fails too.
             pass
         return True
 
@@ -76,7 +76,7 @@ def _read(descriptor: int, offset: int, count: int) -> None:
         try:
             got = os.preadv(descriptor, [buffer], offset)
         except OSError:
-            # Closed meanwhile, or broken: sending it finds out.
+            # Closed meanwhile, or broken: sending it fails too.
             return
         if not got:
             return

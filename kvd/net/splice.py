@@ -170,7 +170,7 @@ class Pipe:
 
         Raises:
             OSError: The socket has failed. What came before is in the file and
-                not told: it is of no use to anybody.
+                not reported: nobody has a use for it.
         """
         limit = min(limit, self.share())
         began = self._clock()

@@ -110,7 +110,7 @@ class ServerTransport(tcp.Connection):
       dropped, as if the kernel had taken it, and what it had sent is still read;
     - `bytes_sent` grows with every byte that the kernel took;
     - `bytes_delivered` grows with every byte that the peer's kernel acknowledged,
-      which tells a slow reader from a dead one.
+      which distinguishes a slow reader from a dead one.
     """
 
     bufferSize = HEAD_BYTES
@@ -400,7 +400,7 @@ class ServerTransport(tcp.Connection):
                 socket.SOL_SOCKET, socket.SO_SNDBUF, LOW_ROUND_TRIP_SEND_BUFFER
             )
         except OSError:
-            # The peer is gone, which sending tells.
+            # The peer is gone: the next send fails.
             pass
 
     def after_flush(self, callback: Callable[[], None]) -> None:
@@ -434,7 +434,7 @@ class ServerTransport(tcp.Connection):
             result = super().doWrite()
             if self.queued:
                 return result
-        # Mostly there is more to send: then the reactor is not told of anything.
+        # Usually there is more to send, and nothing changes for the reactor.
         self._asked_to_write = False
         callback, self._after_flush = self._after_flush, None
         callback()

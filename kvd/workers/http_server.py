@@ -20,7 +20,7 @@ from twisted.logger import Logger
 
 from kvd.http.access_log import AccessLog, append_to
 from kvd.http.connection import HttpConnection
-from kvd.http.context import ListenerContext, ProcessContext
+from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import CLOSES, SERVED, FastPath, entry_of
 from kvd.http.host_guard import HostGuard
@@ -213,11 +213,10 @@ class HttpServer:
             self._pipe,
             Readahead(in_threads_of(self._reactor)).ensure,
             self._recorder,
+            HostGuard(settings.listen, settings.allowed_hosts),
         )
-        guard = HostGuard(settings.listen, settings.allowed_hosts)
-        self._listener = ListenerContext(self._process, guard)
         if settings.fast_path:
-            self._process.fast_path = fast_path_to(self._listener)
+            self._process.fast_path = fast_path_to(self._process)
         self._checking.start(check_interval(settings.limits), now=False)
 
     def serve_idle(self) -> Callable[[int], bool]:
@@ -546,7 +545,7 @@ class HttpFactory(ServerFactory):
         """
         See `Factory.buildProtocol`.
         """
-        return HttpConnection(self._server._listener)
+        return HttpConnection(self._server._process)
 
     def first_read(self, built: HttpConnection) -> Callable[[], Any] | None:
         """

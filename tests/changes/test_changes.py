@@ -19,7 +19,11 @@ CLIENTS = 16
 @pytest.mark.parametrize(
     "act",
     [switch_and_resize(12, 4), restart_under("reuseport"), restart_under("leastbusy")],
-    ids=["switch and resize", "restart where workers accept", "restart where dealt"],
+    ids=[
+        "switch and resize",
+        "restart where workers accept",
+        "restart where the supervisor accepts",
+    ],
 )
 def test_no_request_is_lost(act: Act, tmp_path: Path) -> None:
     """

@@ -16,7 +16,8 @@ from kvd.lab.bench.dispatch_plan import LOADS
 DISPATCH = [
     "dispatch", "--procs=2", "--clients=4", "--seconds=0.2", "--rounds=1", "--mean=1ms",
 ]  # fmt: skip
-SMALL = ["small", "--procs=1,2", "--clients=2", "--seconds=0.1", "--rounds=1"]
+# Long enough for a request to end in time while other tests need the processors.
+SMALL = ["small", "--procs=1,2", "--clients=2", "--seconds=0.5", "--rounds=1"]
 
 
 @pytest.mark.parametrize(

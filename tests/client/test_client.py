@@ -102,7 +102,7 @@ def answer(status: int, body: bytes = b"", **fields: str | bytes) -> Answer:
 
 def problem(status: int, sentence: str, **fields: str) -> Answer:
     """
-    A refusal as kvd spells it.
+    A refusal as kvd writes it.
     """
     body = json.dumps({"status": status, "detail": sentence}).encode()
     return answer(status, body, Content_Type="application/problem+json", **fields)
@@ -782,7 +782,7 @@ class PipeTests(SynchronousTestCase):
 
     def test_who_wants_no_more_is_not_told_of_the_end(self) -> None:
         """
-        The reactor may have begun to tell it.
+        The reactor may have begun to report it.
         """
         self.addCleanup(os.close, self.writing)
         piece = self.next()

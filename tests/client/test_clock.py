@@ -27,7 +27,7 @@ class MonotonicClockTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        # Its time passes only when it is told.
+        # Its time passes only on request.
         self.reactor = SteppedReactor()
         self.addCleanup(self.reactor.dispose)
         self.clock = MonotonicClock(self.reactor)

@@ -29,7 +29,7 @@ Call: TypeAlias = Callable[[Client], Coroutine[Deferred[Any], Any, object]]
 
 class SlowSource:
     """
-    Gives its pieces when it is told.
+    Gives its pieces on request.
     """
 
     length: int | None = None
@@ -229,7 +229,7 @@ class CancelledTests(GivenUpCase):
 
     def test_while_its_own_sink_takes_its_time(self) -> None:
         """
-        The sink is told, too.
+        The sink is notified, too.
         """
         sink = SlowSink()
         calling, protocol = self.connected(lambda client: client.get("k", sink))

@@ -32,7 +32,7 @@ def test_nobody_new_waits_for_a_worker_that_is_stopped(
     policy: str, tmp_path: Path
 ) -> None:
     """
-    All are answered while it is, whoever chooses. It is told once, and once more when
+    All are answered while it is, whoever chooses. It is logged once, and once more when
     it lives again and gets its share.
     """
     report = stop_a_worker(policy, tmp_path)

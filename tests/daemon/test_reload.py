@@ -167,7 +167,7 @@ class ReloadTests(SynchronousTestCase):
 
     def test_a_terminal_is_noticed(self) -> None:
         """
-        Its end would be told as SIGHUP, too.
+        Its end would be reported as SIGHUP, too.
         """
         for session, expected in ((pty.fork, True), (without_terminal, False)):
             child, descriptor = session()

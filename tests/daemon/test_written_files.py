@@ -42,7 +42,7 @@ class CheckTests(SynchronousTestCase):
 
     def finish(self) -> None:
         """
-        Wait until no check is under way, and have it told.
+        Wait until no check is under way, and have it reported.
         """
         for thread in threading.enumerate():
             if thread.name == "check":

@@ -276,7 +276,7 @@ class DispatcherTests(DispatcherCase):
 
     def test_what_is_on_its_way_is_counted(self) -> None:
         """
-        Until the worker has told that it has it.
+        Until the worker has acknowledged it.
         """
         self.join()
         self.workers[0].stall()
@@ -354,7 +354,7 @@ class DispatcherTests(DispatcherCase):
 
 class MembersTests(DispatcherCase):
     """
-    A policy may ask for several sockets, and deal what comes to any of them.
+    A policy may ask for several sockets, and dispatch what comes to any of them.
     """
 
     members = 3
@@ -553,7 +553,7 @@ class LostWorkerTests(DispatcherCase):
 
     def test_first_come_first_served(self) -> None:
         """
-        What comes back is older than what has not been dealt yet.
+        What comes back is older than what has not been dispatched yet.
         """
         self.join()
         self.workers[0].stall()
@@ -738,7 +738,7 @@ class FullWorkerTests(DispatcherCase):
 
     def test_who_had_its_limit_is_asked_again_while_others_are_not(self) -> None:
         """
-        Nobody tells the supervisor that a connection has ended.
+        No message to the supervisor says that a connection has ended.
         """
         self.join(2)
         self.connect(7)
@@ -829,7 +829,7 @@ class FullWorkerTests(DispatcherCase):
         self.join(2)
         leaver = self.workers[0]
         leaver.adopting.leaving = True
-        # What it answers to the deal comes only after the word to leave.
+        # Its answer to the batch comes only after the word to leave.
         leaver.near.stopReading()
         self.connect(2)
         assert [0, 1] == self.served()

@@ -95,7 +95,7 @@ class DispatchingCase(SynchronousTestCase):
 
     def received(self, kinds: Any = Listen | Unlisten) -> list[list[Any]]:
         """
-        What each worker was told since the last time, of these kinds.
+        The messages of these kinds that each worker got since the last time.
         """
         return [
             [message for message in worker.receive() if isinstance(message, kinds)]
@@ -135,7 +135,7 @@ class SwitchTests(DispatchingCase):
 
     def test_workers_that_accept_leave_off_when_the_supervisor_begins(self) -> None:
         """
-        From then on connections are dealt, wherever the kernel puts them.
+        From then on connections are dispatched, wherever the kernel puts them.
         """
         self.received()
         self.connect()
@@ -443,7 +443,7 @@ class StallTests(DispatchingCase):
 
     def test_it_gets_its_share_again_when_it_lives(self) -> None:
         """
-        As soon as it gives a sign. All is told once.
+        As soon as it gives a sign. All is logged once.
         """
         with capturedLogs() as events:
             self.stall()
@@ -652,7 +652,7 @@ class ShadowTests(DispatchingCase):
 
     def counts(self) -> dict[str, Any] | None:
         """
-        What is told of it.
+        What is logged of it.
         """
         return self.distribution.shadow_counts(range(2))
 

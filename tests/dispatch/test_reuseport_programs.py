@@ -35,7 +35,7 @@ EXTENDED = LoadedProgram(1000)
 @implementer(ILoadedProgram)
 class PlayedProgram:
     """
-    Remembers what it is told.
+    Remembers what it is called with.
     """
 
     look_seconds: float | None = 0.5
@@ -254,7 +254,7 @@ class ProgramsTests(SynchronousTestCase):
 
     def test_one_that_needs_a_socket_for_each_worker_is_not_used_without(self) -> None:
         """
-        An address from elsewhere may have fewer: there it cannot tell whom it counts.
+        An address from elsewhere may have fewer, so it does not know which it counts.
         """
         self.loaded.needs_own_sockets = True
         self.groups[1].members[2].close()

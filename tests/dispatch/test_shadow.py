@@ -134,7 +134,7 @@ class ShadowTests(SynchronousTestCase):
 
     def test_who_fails_is_reported_once_and_not_counted(self) -> None:
         """
-        Nor what was dealt meanwhile: both are counted over the same connections.
+        Nor what was dispatched meanwhile: both are counted over the same connections.
         """
         with capturedLogs() as events:
             shadow = self.dispatch(Odd(fail), RoundRobin(), [view(3)] * 6)

@@ -18,7 +18,7 @@ from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 
 class Watched:
     """
-    Two workers, and a clock that moves when told.
+    Two workers, and a clock that moves on request.
     """
 
     def __init__(self, board: Scoreboard) -> None:
@@ -148,7 +148,7 @@ def test_who_takes_what_comes_meanwhile_is_reported(watched: Watched) -> None:
 
 def test_who_is_gone_is_forgotten(watched: Watched) -> None:
     """
-    Nothing is told of what comes in its place.
+    Nothing is logged of what comes in its place.
     """
     watched.look(3)
     with capturedLogs() as events:

@@ -149,7 +149,7 @@ class AccessLogTests(SynchronousTestCase):
 
     def test_a_file_that_cannot_be_written_is_named_once(self) -> None:
         """
-        Requests go on; the operator is told once, and again after a success.
+        Requests go on; it is logged once, and again after a success.
         """
         full = True
 

@@ -24,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.errors import KeyAbsent, StoreFull
 from kvd.http.access_log import Entry
 from kvd.http.connection import HttpConnection
-from kvd.http.context import ListenerContext, ProcessContext
+from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
 from kvd.http.methods.get import CHUNK_BYTES
@@ -81,7 +81,6 @@ class ConnectionCase(SynchronousTestCase):
             row=self.reactor.row,
             pipe=self.make_pipe(),
         )
-        self.listener = ListenerContext(self.process, HostGuard())
         self.client = self.connect()
 
     def make_store(self) -> MemoryStore:
@@ -100,7 +99,7 @@ class ConnectionCase(SynchronousTestCase):
         """
         One more client.
         """
-        client = connect(self.reactor, HttpConnection(self.listener), self.over_tcp)
+        client = connect(self.reactor, HttpConnection(self.process), self.over_tcp)
         self.addCleanup(client.socket.close)
         return client
 
@@ -111,7 +110,7 @@ class ConnectionCase(SynchronousTestCase):
         Args:
             window: How much it takes before it reads; None: as is usual.
         """
-        client = connect(self.reactor, HttpConnection(self.listener), True, window)
+        client = connect(self.reactor, HttpConnection(self.process), True, window)
         self.addCleanup(client.socket.close)
         return client
 
@@ -286,7 +285,7 @@ class PutTests(ConnectionCase):
 
     def test_what_kvd_does_not_speak_stores_nothing(self) -> None:
         """
-        And leaves what is stored; it is told before the body.
+        And leaves what is stored; the reply comes before the body.
         """
         self.put(b"k", b"old")
         table = [
@@ -506,7 +505,7 @@ class PutTests(ConnectionCase):
 
     def test_a_fault_in_the_store_is_500_with_a_traceback_in_the_log(self) -> None:
         """
-        The client learns nothing of our insides.
+        The client learns nothing of what kvd is made of.
         """
         self.store.fail_writes = ZeroDivisionError("inside")
         reply = self.ask(
@@ -721,7 +720,7 @@ class GuardedTests(ConnectionCase):
         super().setUp()
         self.put(b"k", b"value")
         (connection,) = self.process.connections
-        self.listener.guard = HostGuard(
+        self.process.guard = HostGuard(
             [TCPAddress(*connection.transport.socket.getsockname())], ["kvd"]
         )
 
@@ -733,7 +732,7 @@ class GuardedTests(ConnectionCase):
 
     def test_names_of_others_are_misdirected(self) -> None:
         """
-        Whatever is asked, nothing is told or done; the connection goes on.
+        Whatever is asked, nothing is revealed or done; the connection goes on.
         """
         for line, rest in (
             (b"GET /k", b"\r\n"),
@@ -789,7 +788,7 @@ class GuardedTests(ConnectionCase):
 
 class NoSniffingTests(ConnectionCase):
     """
-    Browsers are told to believe what a reply says that its body is.
+    Browsers must believe what a reply says that its body is.
     """
 
     def test_all_replies_with_a_body_say_so(self) -> None:
@@ -1276,7 +1275,7 @@ class ConnectionTests(ConnectionCase):
         near.setblocking(False)
         far.sendall(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nx")
         with capturedLogs() as events:
-            serve_connection(near, "", HttpConnection(self.listener), self.reactor)
+            serve_connection(near, "", HttpConnection(self.process), self.reactor)
             assert 1 == self.store.uploads
             self.reactor.settle()
         client = Client(self.reactor, far)
@@ -1371,7 +1370,7 @@ class ConnectionTests(ConnectionCase):
 
     def test_a_value_that_breaks_off_breaks_the_connection(self) -> None:
         """
-        After the head only a break tells the client that there is less.
+        After the head only a break shows the client that there is less.
         """
         self.put(b"k", b"x" * 1_000_000)
         self.store.break_reads_at = 500_000
@@ -1661,7 +1660,7 @@ class LogTests(ConnectionCase):
 
 class RecordTests(ConnectionCase):
     """
-    What is told of a connection at its end, if somebody wants to know.
+    What is recorded of a connection at its end.
     """
 
     def setUp(self) -> None:
@@ -1735,7 +1734,7 @@ class SomewhereClassicTests(ConnectionCase):
 
     def test_each_path_has_its_dialect(self) -> None:
         """
-        However it is spelled, and the value is there: the prefix is a part of the key,
+        However it is written, and the value is there: the prefix is a part of the key,
         but none of the segments that the dialect counts.
         """
         table = [

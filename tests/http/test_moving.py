@@ -177,19 +177,19 @@ class ColdGetTests(GetTests):
 
     def setUp(self) -> None:
         super().setUp()
-        self.warming: list[tuple[int, int]] = []
-        self.process.readahead = self.warm
+        self.asked: list[tuple[int, int]] = []
+        self.process.readahead = self.read_ahead
 
-    def warm(self, descriptor: int, offset: int, count: int) -> Deferred[None]:
+    def read_ahead(self, descriptor: int, offset: int, count: int) -> Deferred[None]:
         """
         Takes a turn of the reactor.
         """
-        self.warming.append((offset, count))
-        warm: Deferred[None] = Deferred()
-        self.reactor.callLater(0, warm.callback, None)
-        return warm
+        self.asked.append((offset, count))
+        read: Deferred[None] = Deferred()
+        self.reactor.callLater(0, read.callback, None)
+        return read
 
-    def test_parts_are_warmed_as_they_are_sent(self) -> None:
+    def test_parts_are_read_ahead_as_they_are_sent(self) -> None:
         """
         None twice, none before its time.
         """
@@ -199,29 +199,29 @@ class ColdGetTests(GetTests):
         reply = self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n").receive()
 
         assert reply.endswith(body)
-        offsets = [offset for offset, _ in self.warming]
+        offsets = [offset for offset, _ in self.asked]
         assert 0 == offsets[0]
         assert offsets == sorted(set(offsets))
-        assert all(count <= request.FILE_BYTES for _, count in self.warming)
+        assert all(count <= request.FILE_BYTES for _, count in self.asked)
 
     def test_a_client_that_leaves_meanwhile_is_forgotten(self) -> None:
         """
         Its file is closed.
         """
         self.put(b"k", b"x" * 100_000)
-        warm: Deferred[None] = Deferred()
+        read: Deferred[None] = Deferred()
         asked: list[int] = []
 
         def never(descriptor: int, offset: int, count: int) -> Deferred[None]:
             asked.append(descriptor)
-            return warm
+            return read
 
         self.process.readahead = never
         self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
         self.client.socket.close()
         self.reactor.settle()
 
-        warm.callback(None)
+        read.callback(None)
         self.reactor.settle()
 
         (descriptor,) = asked
@@ -621,7 +621,7 @@ class SendingTests(MovingCase):
 
     def test_a_value_that_was_cut_short_breaks_the_reply_off(self) -> None:
         """
-        Only a break tells the client.
+        Only a break shows the client.
         """
         self.put(b"k", b"x" * 1_000_000)
         self.store.break_reads_at = 400_000

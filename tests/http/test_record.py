@@ -36,7 +36,7 @@ LATER = replace(ONE, arrived_ns=ONE.arrived_ns + 1, worker=4095)
 
 def test_a_record_is_as_small_as_promised() -> None:
     """
-    In the order and the sizes that the module's table tells.
+    In the order and the sizes of the module's table.
     """
     assert (
         "00002a36fe9c9717" "0094357700000000" "002f685900000000"
@@ -176,7 +176,7 @@ def test_checking_begins_a_file(tmp_path: Path) -> None:
 
 class RecorderTests(SynchronousTestCase):
     """
-    `Recorder` gathers what a worker tells of its connections.
+    `Recorder` collects what a worker reports of its connections.
     """
 
     def test_a_connection_is_reported_at_its_end(self) -> None:

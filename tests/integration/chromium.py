@@ -29,7 +29,7 @@ class Chromium:
         """
         Args:
             folder: For its profile.
-            dark: What pages are told of the user's taste.
+            dark: The colour scheme that pages see.
         """
         program = shutil.which("chromium")
         assert program is not None, "chromium is not installed; .ci/run installs it"

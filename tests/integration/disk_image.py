@@ -66,7 +66,7 @@ class DiskImage:
     def shut_down(self) -> None:
         """
         Let nothing more get to the disk, not even what the log still holds: as when
-        the power is cut, but for whoever has files open, who is told of errors.
+        the power is cut, but for processes with open files, which get errors.
         """
         folder = os.open(self.path, os.O_RDONLY)
         try:

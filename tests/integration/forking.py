@@ -85,7 +85,7 @@ def fork_processes(control: socket.socket, modules: Sequence[str]) -> None:
 def watch(process: int, line: socket.socket) -> None:
     """
     Tell how a process ends. As with any child, its number stays taken until whoever
-    asked for it has been told. Never returns.
+    asked for it knows. Never returns.
     """
     try:
         line.send(str(process).encode())
@@ -104,6 +104,9 @@ def keep_spare() -> None:
     Fork the spare of this daemon, if it will have workers.
     """
     if not {"--procs=0", "0"}.isdisjoint(sys.argv):
+        return
+    if sys.argv[1:4] != ["-n", "--pidfile=", "kvd"]:
+        # twistd may become another user, and this child would not.
         return
     from kvd.daemon import supervisor
     from kvd.workers.process import ForkServerProcess

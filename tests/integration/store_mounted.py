@@ -18,9 +18,8 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 
 from kvd.errors import MetadataTooLarge, StoreFull, StoreUnusable
-from kvd.http.context import ListenerContext, ProcessContext
+from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.host_guard import HostGuard
 from kvd.http.templates import fast_path_to
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
@@ -238,7 +237,7 @@ def scarce_room(path: str) -> None:
         put(store, b"large", 300, 300 * len(CHUNK))
         put(other, b"large", 300, 300 * len(CHUNK))
     process = ProcessContext(store, Dialects(()), Limits(), Clock())
-    fast_path = fast_path_to(ListenerContext(process, HostGuard()))
+    fast_path = fast_path_to(process)
     assert fast_path is not None
     near, far = socketpair()
 

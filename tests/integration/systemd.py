@@ -60,7 +60,7 @@ class Systemd:
 
     def receive(self) -> str:
         """
-        The next state that a daemon tells.
+        The next state that a daemon reports.
         """
         return self._notify.recv(4096).decode()
 

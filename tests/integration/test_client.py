@@ -285,7 +285,7 @@ def test_what_is_known_is_reported(shell: Shell) -> None:
 
 def test_conditions_have_their_own_status(shell: Shell) -> None:
     """
-    So that a script can tell who was first.
+    So that a script knows which was first.
     """
     (shell.folder / "file").write_bytes(b"x")
     shell.succeed("put", "--create", "first", "file")
@@ -979,7 +979,7 @@ _release: dict[int, threading.Event] = {}
 @contextmanager
 def stuck() -> Iterator[int]:
     """
-    A server that takes the beginning of a request, and the rest when told.
+    A server that takes the beginning of a request, and the rest on request.
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ import pytest
 from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask, ask_over, read_to_end, talk
 from tests.integration.small_disk import tmpfs
-from tests.integration.twistd import RUN_TWISTD, Twistd
+from tests.integration.twistd import Twistd
 
 pytestmark = pytest.mark.integration
 
@@ -506,12 +505,11 @@ def refusal(options: list[str], folder: Path) -> str:
     """
     What a daemon says that does not start.
     """
-    ended = subprocess.run(
-        [sys.executable, "-c", RUN_TWISTD, "-n", "--pidfile=", "kvd", *options],
-        cwd=folder, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert ended.returncode == 1
-    said = ended.stdout + ended.stderr
+    daemon = Twistd(options, folder)
+    with pytest.raises(AssertionError, match="kvd ended before it served"):
+        daemon.__enter__()
+    assert 1 == daemon.process.returncode
+    said = "".join(daemon.lines)
     assert "Traceback" not in said
     return said.strip().splitlines()[-1]
 

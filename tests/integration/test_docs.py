@@ -1,7 +1,7 @@
 """
 The documents can be read by docutils, and what they show is true.
 
-``CONTRIBUTING.rst`` tells how examples are written.
+``CONTRIBUTING.rst`` says how examples are written.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def test_shell_is_proper(path: Path) -> None:
 def test_examples_are_true(path: Path, tmp_path: Path) -> None:
     """
     Every command succeeds, and prints what is shown. What the README's reader has
-    not been told to make or to activate is not there.
+    not been asked to make or to activate is not there.
     """
     with ExitStack() as daemons:
         # The README says how kvd is found; the other documents are read afterwards.

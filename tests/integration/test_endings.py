@@ -1,6 +1,6 @@
 """
 How connections end, and what becomes of what was on its way: clients that leave without
-waiting for replies, daemons that are told to end, and errors of accept(2).
+waiting for replies, daemons that get SIGTERM, and errors of accept(2).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def listeners_below(pid: int, port: int) -> list[str]:
 @pytest.mark.parametrize("policy", ["gated", "roundrobin"])
 def test_no_error_of_accept_makes_deaf(tmp_path: Path, policy: str) -> None:
     """
-    Neither a worker nor the supervisor; the log tells of it once in each process.
+    Neither a worker nor the supervisor; each process logs it once.
     """
     (tmp_path / "sitecustomize.py").write_text(FAILING_ACCEPT)
     environment = {"PYTHONPATH": str(tmp_path), "FAILURES": " ".join(DEAF_ONCE)}
@@ -186,7 +186,7 @@ def test_an_idle_client_may_ask_once_more_after_sigterm(
     tmp_path: Path, procs: str
 ) -> None:
     """
-    Its upload is stored, and the reply tells that the connection ends.
+    Its upload is stored, and the reply says that the connection ends.
     """
     with Twistd(["--store=file:values", f"--procs={procs}"], tmp_path) as daemon:
         connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)

@@ -33,7 +33,7 @@ CLOSE = b"Connection: close\r\n"
 def seen(folder: Path, fast_path: str, *options: str) -> dict[str, object]:
     """
     What clients see of a daemon, without what differs from one moment to the next,
-    and what it tells of them.
+    and what it logs of them.
     """
     folder.mkdir()
     path = str(folder / "socket")

@@ -106,7 +106,7 @@ def test_signals_that_were_blocked_or_ignored(
         said = " settings " if procs == "0" else "nothing"
         assert 201 == ask(daemon.port, "PUT", "/key", b"value").status
         for worker in workers_of(daemon):
-            # A worker that is told to end leaves, and is replaced.
+            # A worker that gets SIGTERM leaves, and is replaced.
             os.kill(worker, signal.SIGTERM)
             eventually(partial(ended, worker), "a worker left")
         family = children(daemon.process.pid)

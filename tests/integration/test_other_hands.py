@@ -1,5 +1,5 @@
 """
-What clients are told of values that overtook each other, and of files that others have
+What clients see of values that overtook each other, and of files that others have
 changed, by the true daemon.
 """
 

@@ -244,7 +244,7 @@ def test_slow_and_steady_clients_are_waited_for(tmp_path: Path, splice: str) -> 
 
 def test_clients_that_stand_still_are_not_waited_for(tmp_path: Path) -> None:
     """
-    A reader is cut off, a writer is told so; and the value that there was stays.
+    A reader is cut off, a writer gets a reply; and the value that there was stays.
     """
     with (
         start(tmp_path, "on") as daemon,

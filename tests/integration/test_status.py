@@ -1,5 +1,5 @@
 """
-What a running daemon tells of itself, and to whom.
+What a running daemon reports of itself, and to whom.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_work_is_counted_where_it_is_done(tmp_path: Path) -> None:
     """
-    Dealt in turn, each worker has its share.
+    Dispatched in turn, each worker has its share.
     """
     control = tmp_path / "control"
     options = null("--policy=roundrobin", "--procs=3", f"--control={control}")

@@ -107,7 +107,7 @@ def test_the_page_shows_the_workers_as_they_work(tmp_path: Path) -> None:
 
 def test_the_page_shows_what_a_shadow_would_have_done(tmp_path: Path) -> None:
     """
-    How often it agreed, and beside what each worker was dealt what it would have had;
+    How often it agreed, and what each worker got beside what it would have got;
     that there is nothing to see; and nothing, where there is none.
     """
     control = tmp_path / "control"

@@ -41,7 +41,7 @@ def status(port: int) -> dict[str, Any]:
 
 def samples(port: int) -> dict[str, float]:
     """
-    ``/metrics``, with the labels that tell samples of one name apart.
+    ``/metrics``, with the labels that distinguish samples of one name.
     """
     body = ask(port, "GET", "/metrics").body.decode()
     return {

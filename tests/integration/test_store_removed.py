@@ -113,7 +113,7 @@ def test_moved_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize("durability", ["process", "disk"])
 def test_no_descriptors(tmp_path: Path, durability: str) -> None:
     """
-    Who stores something meanwhile is told to come again. When there are some again, it
+    A PUT meanwhile is answered 503 with Retry-After. When there are some again, it
     works; nothing is left behind.
     """
     options = ["--store=file:values", "--procs=0", f"--durability={durability}"]

@@ -48,7 +48,7 @@ def test_a_daemon_serves_over_the_socket_it_is_given(
     systemd: Systemd, options: list[str]
 ) -> None:
     """
-    It tells when it is ready, that it lives, and when it ends; its children could
+    It reports when it is ready, that it lives, and when it ends; its children could
     not.
     """
     with systemd.start(options) as process:

@@ -23,7 +23,7 @@ COUNTED = ("starts", "accepted", "requests", "bytes_in", "bytes_out", "busy_seco
 
 def page(folder: Path, what: str) -> str:
     """
-    What the status site tells.
+    What the status site shows.
     """
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(TIMEOUT_SECONDS)

@@ -150,7 +150,7 @@ def test_a_log_that_nobody_reads_stops_nothing(
 
 def text_of(place: Path) -> bytes:
     """
-    What a status site at a Unix socket tells.
+    What a status site at a Unix socket replies.
     """
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(TIMEOUT_SECONDS)
@@ -164,8 +164,8 @@ def test_a_log_that_is_read_again_has_what_there_was(
     tmp_path: Path, procs: str
 ) -> None:
     """
-    Lines of a kind are limited; how many were left out is told before the end. No line
-    is torn.
+    Lines of a kind are limited; how many were left out is logged before the end. No
+    line is torn.
     """
     options = ["--store=file:values", f"--procs={procs}"]
     with Unread(options, tmp_path) as daemon:

@@ -75,9 +75,9 @@ class Twistd:
             folder: Where it is started; must not be the sources, so that only
                 what is installed is found.
             python: Whose twistd it is.
-            environment: Of the process. With one of its own, with another Python, or
-                with something before ``kvd``, the daemon starts as an operator starts
-                it; any other is forked from a process that has loaded its modules.
+            environment: Of the process. With one of its own, or another Python, the
+                daemon starts as an operator starts it; any other is forked from a
+                process that has loaded its modules.
             before: What stands between ``twistd -n`` and ``kvd``.
         """
         self.ports: list[int] = []
@@ -117,8 +117,8 @@ class Twistd:
         return self
 
     def _start(self, output: int) -> ForkedProcess[str] | subprocess.Popen[str]:
-        usual = [sys.executable, "-c", RUN_TWISTD, "-n", "--pidfile=", "kvd"]
-        if self._environment is os.environ and self._command[: len(usual)] == usual:
+        usual = [sys.executable, "-c", RUN_TWISTD]
+        if self._environment is os.environ and self._command[:3] == usual:
             server = fork_server(_LOADED, "keep_spare()\n" + RUN_TWISTD)
             with open(os.devnull) as nothing:
                 streams = [nothing.fileno(), output, output]

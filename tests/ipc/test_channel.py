@@ -171,7 +171,7 @@ class ChannelTests(SynchronousTestCase):
 
     def test_who_takes_nothing_is_given_up(self) -> None:
         """
-        The queue is bounded, and its descriptors are closed. That is told in its
+        The queue is bounded, and its descriptors are closed. That is reported in its
         own turn, not amid what somebody sends.
         """
         self.patch(channel, "MAX_QUEUED", 10)

@@ -36,7 +36,7 @@ class LimitedTests(SynchronousTestCase):
 
     def test_what_is_left_out_is_counted(self) -> None:
         """
-        And told at the end of the period, as a warning with the last one's text.
+        And reported at the end of the period, as a warning with the last one's text.
         """
         for number in range(MOST_LINES + 1000):
             self.log.info("number {number}", number=number)
@@ -73,7 +73,7 @@ class LimitedTests(SynchronousTestCase):
 
     def test_periods_follow_each_other(self) -> None:
         """
-        Nothing is told of one in which all was.
+        Nothing is reported of one in which all was.
         """
         for _ in range(3):
             for _ in range(MOST_LINES):

@@ -113,7 +113,7 @@ class WriterTests(SynchronousTestCase):
 
     def test_without_a_thread_nothing_is_called(self) -> None:
         """
-        The caller is told; a later call tries again to start the thread.
+        The caller gets an error; a later call tries again to start the thread.
         """
         called: list[str] = []
         with no_more_threads():

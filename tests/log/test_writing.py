@@ -213,7 +213,7 @@ class WriteLogLaterTests(SynchronousTestCase):
 
     def test_observers_are_called_in_a_thread_until_the_end(self) -> None:
         """
-        Limited; and what was left out is told before the process ends.
+        Limited; and what was left out is reported before the process ends.
         """
         threads: set[int] = set()
         texts: list[str] = []

@@ -21,7 +21,7 @@ ANY_PORT = TCPAddress("127.0.0.1", 0)
 
 def test_all_members_listen_on_one_port() -> None:
     """
-    The one that the kernel chose is told.
+    The one that the kernel chose is reported.
     """
     group = open_group(ANY_PORT, 4)
     ports = {member.getsockname()[1] for member in group.members}
@@ -149,7 +149,7 @@ def test_what_waits_is_counted_at_each_socket() -> None:
 
 def test_the_kernel_tells_nothing_of_a_unix_sockets_queue(tmp_path: Path) -> None:
     """
-    So nothing is told of it.
+    So nothing is reported of it.
     """
     group = open_group(UNIXAddress(str(tmp_path / "socket")), 1)
     try:
@@ -315,7 +315,7 @@ def test_a_successor_keeps_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Whoever ends removes its file before others can tell that it does not listen.
+    Whoever ends removes its file before others can see that it does not listen.
     """
     path = str(tmp_path / "socket")
     group = open_group(UNIXAddress(path), 1)

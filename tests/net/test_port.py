@@ -162,7 +162,7 @@ class PortTests(SynchronousTestCase):
 
     def test_several_are_taken_in_a_turn_where_that_is_meant(self) -> None:
         """
-        As many as it was told, and none when it is paused meanwhile.
+        As many as it was asked to, and none when it is paused meanwhile.
         """
         port = self.make(share=lambda waiting: 3)
         port.resumeProducing()
@@ -488,8 +488,8 @@ class PortTests(SynchronousTestCase):
 
     def test_no_error_of_accept_makes_deaf(self) -> None:
         """
-        Whatever its number: it is told once at most, accepting goes on after a pause at
-        the latest, and while that lasts nothing spins.
+        Whatever its number: it is logged once at most, accepting goes on after a pause
+        at the latest, and while that lasts nothing spins.
         """
         self.port.resumeProducing()
         for number in sorted(errno.errorcode):
@@ -513,7 +513,7 @@ class PortTests(SynchronousTestCase):
 
     def test_what_looks_like_the_peers_fault_again_and_again_is_not(self) -> None:
         """
-        It is told, and does not spin. Whenever it is over, accepting goes on.
+        It is logged, and does not spin. Whenever it is over, accepting goes on.
         """
         self.listener.failures = [errno.EPERM] * (MAX_PEER_ERRORS + 20)
         self.connect()
@@ -552,7 +552,7 @@ class PortTests(SynchronousTestCase):
 
     def test_out_of_descriptors_waits_without_spinning(self) -> None:
         """
-        The connection stays in the queue, the operator is told once, and
+        The connection stays in the queue, it is logged once, and
         accepting goes on after a pause.
         """
         self.listener.failures = [errno.EMFILE, errno.EMFILE]
@@ -620,7 +620,7 @@ class PortTests(SynchronousTestCase):
 
 class UnixPortTests(SynchronousTestCase):
     """
-    Of a Unix socket the kernel does not tell how many wait.
+    For a Unix socket the kernel does not report how many wait.
     """
 
     def setUp(self) -> None:

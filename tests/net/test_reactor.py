@@ -345,7 +345,7 @@ class StreamConnectionTests(AdoptCase):
 
 class Bell(FileDescriptor):
     """
-    An event that rings when it is told, and calls the next function then.
+    An event that rings on request, and calls the next function then.
     """
 
     def __init__(self, reactor: Any, *rings: Callable[[], object]) -> None:

@@ -37,7 +37,7 @@ class ReadaheadTests(SynchronousTestCase):
 
     def begin(self, work: Callable[[], None]) -> Deferred[None]:
         """
-        What a thread would do, when it is told.
+        What a thread would do, on request.
         """
         self.work.append(work)
         done: Deferred[None] = Deferred()

@@ -34,7 +34,7 @@ More than any socket's buffer takes.
 
 class Recorder(Protocol):
     """
-    Remembers what it is told.
+    Remembers what it is called with.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Recorder(Protocol):
 
 class ServerTransportTests(SynchronousTestCase):
     """
-    `ServerTransport` sends at once and tells when it has.
+    `ServerTransport` sends at once and calls back when it has.
     """
 
     def setUp(self) -> None:
@@ -103,7 +103,7 @@ class ServerTransportTests(SynchronousTestCase):
 
     def test_every_byte_that_the_kernel_took_is_counted(self) -> None:
         """
-        `bytes_sent` tells progress, whichever way the bytes went.
+        `bytes_sent` shows progress, whichever way the bytes went.
         """
         self.transport.write(b"12345")
         assert 5 == self.transport.bytes_sent
@@ -300,7 +300,7 @@ class ServerTransportTests(SynchronousTestCase):
 
     def test_the_least_round_trip_is_that_of_the_kernel(self) -> None:
         """
-        Which tells the last ones, too, from which it differs by little here.
+        Which shows the last ones, too, from which it differs by little here.
         """
         with socket.create_server(("127.0.0.1", 0)) as listener:
             far = socket.create_connection(listener.getsockname())
@@ -637,7 +637,7 @@ class BeginningTests(SynchronousTestCase):
 
     def test_a_mistake_after_a_close_is_no_second_end(self) -> None:
         """
-        It is told once.
+        It is reported once.
         """
         lost: list[Failure] = []
 

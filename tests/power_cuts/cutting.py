@@ -7,7 +7,7 @@ nothing else, as after a power cut; what a disk holds in a cache of its own is t
 written.
 
 Each value says which key it is of, and a number that grows with each PUT of the key. So
-what is found in a copy tells what was lost: the PUTs behind it that had been
+what is found in a copy shows what was lost: the PUTs behind it that had been
 acknowledged before the copy was begun.
 """
 
@@ -142,7 +142,7 @@ class Disk:
 
 class Load:
     """
-    Clients that PUT until they are told to stop, each under keys of its own.
+    Clients that PUT until they are stopped, each under keys of its own.
     """
 
     def __init__(self, port: int, keys: int, seed: int) -> None:

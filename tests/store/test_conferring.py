@@ -458,7 +458,7 @@ class FastPathTests(ConferringCase, FastPathCase):
         os.unlink(self.path_of(".kvd/lock"))
         os.rmdir(self.path_of(".kvd"))
         self.store = self.open_store()
-        self.fast_path = self.make_fast_path(self.make_listener(self.store))
+        self.fast_path = self.make_fast_path(self.make_process(self.store))
         self.publish(self.store, Key(b"a/first"))
         for key in ("k", "a/k"):
             self.served(put(key, b"v"))

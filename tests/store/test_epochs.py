@@ -362,7 +362,7 @@ class SharedSyncTests(EpochCase):
 
     def test_not_one_that_failed(self) -> None:
         """
-        Each is told of its own error; nor is the next one relied on by those whose
+        Each gets its own error; nor is the next one relied on by those whose
         publications the error may have reached.
         """
         stores = self.open_stores(3)

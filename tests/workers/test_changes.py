@@ -105,7 +105,7 @@ class ChangesCase(PoolCase):
 
     def leave(self, number: int) -> None:
         """
-        A worker that was told to drain has done so, and that is seen.
+        A worker that got `Drain` has drained, and that is seen.
         """
         assert DRAIN in self.received(number)
         self.least_ready = min(self.least_ready, self.count_ready())
@@ -348,7 +348,7 @@ class RestartTests(ChangesCase):
 
     def test_if_the_first_new_one_fails_no_old_one_ends(self) -> None:
         """
-        The reason is told; and the next try begins anew.
+        The reason is logged; and the next try begins anew.
         """
         ended = self.begin(self.changes.restart)
         self.last(3).say(Failed("the store is gone"))
@@ -471,11 +471,11 @@ class AdoptTests(ChangesCase):
         """
         It comes and goes.
         """
-        dealt = replace(SETTINGS, policy="roundrobin")
-        looked_on = replace(dealt, shadow="leastbusy")
+        handed_over = replace(SETTINGS, policy="roundrobin")
+        looked_on = replace(handed_over, shadow="leastbusy")
         assert [""] == self.begin(lambda: self.changes.adopt(looked_on))
         assert "leastbusy" == self.shadow()
-        assert [""] == self.begin(lambda: self.changes.adopt(dealt))
+        assert [""] == self.begin(lambda: self.changes.adopt(handed_over))
         assert self.shadow() is None
         assert [] == self.loaded
 
@@ -552,7 +552,7 @@ class AdoptTests(ChangesCase):
 
 class OneAtATimeTests(ChangesCase):
     """
-    Who asks for another change meanwhile is told so.
+    A request for another change meanwhile is refused.
     """
 
     def test_the_one_under_way_is_named(self) -> None:

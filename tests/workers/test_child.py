@@ -116,7 +116,7 @@ class WorkerTests(SynchronousTestCase):
 
     def test_it_asks_before_it_leaves(self) -> None:
         """
-        Who told it to end may have told the supervisor too.
+        The supervisor may have got the same signal.
         """
         self.worker._server.start()
         self.worker._terminated(signal.SIGTERM, None)

@@ -116,7 +116,7 @@ class ForkServerTests(SynchronousTestCase):
 
     def test_without_room_for_the_control_socket_nothing_is_forked(self) -> None:
         """
-        The supervisor is told, and the fork server lives on.
+        The supervisor gets a message, and the fork server lives on.
         """
         assert Exited(2, 0, "could not be forked: no room") == self.ask(
             MAX_DESCRIPTORS + 1
@@ -124,7 +124,7 @@ class ForkServerTests(SynchronousTestCase):
 
     def test_who_cannot_be_watched_is_ended(self) -> None:
         """
-        And reaped; the supervisor is told.
+        And reaped; the supervisor gets a message.
         """
         process = subprocess.Popen(["sleep", "60"])
         self.addCleanup(process.wait)
@@ -141,7 +141,7 @@ class ForkServerTests(SynchronousTestCase):
 
     def test_a_worker_that_is_traced_holds_up_nobody(self) -> None:
         """
-        A debugger is told of its end first. It is reaped when the debugger lets go.
+        A debugger learns of its end first. It is reaped when the debugger lets go.
         """
         process = subprocess.Popen(["false"])
         with mock.patch("os.fork", return_value=process.pid):

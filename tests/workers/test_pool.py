@@ -118,7 +118,7 @@ class PoolCase(SynchronousTestCase):
 
     def received(self, number: int) -> list[Message]:
         """
-        What a worker was told since the last time.
+        The messages that a worker got since the last time.
         """
         return self.last(number).receive()
 
@@ -198,7 +198,7 @@ class StartTests(PoolCase):
 
     def test_serving_begins_when_the_last_that_is_missing_is_not_wanted(self) -> None:
         """
-        Nothing else would tell.
+        Nothing else would show it.
         """
         self.ready(0, 1)
         self.pool.scale_down(2)
@@ -206,7 +206,7 @@ class StartTests(PoolCase):
 
     def test_who_is_not_ready_in_time_is_replaced(self) -> None:
         """
-        The operator is told.
+        The operator reads it in the log.
         """
         with capturedLogs() as events:
             self.reactor.advance(START_SECONDS)
@@ -324,7 +324,7 @@ class EndTests(PoolCase):
 
     def test_a_reason_is_of_one_process(self) -> None:
         """
-        Not of the next in its place, be it told twice or late.
+        Not of the next in its place, be it reported twice or late.
         """
         self.forked(0, 100, -1)
         with capturedLogs() as events:
@@ -770,7 +770,7 @@ class StopTests(PoolCase):
 
     def test_who_is_told_to_end_with_all_others_serves_until_all_do(self) -> None:
         """
-        A service manager tells every process. If workers left by themselves,
+        A service manager signals every process. If workers left by themselves,
         nobody would take what comes before the supervisor closes its sockets.
         """
         self.ready(0, 1, 2)
@@ -799,7 +799,7 @@ class StopTests(PoolCase):
         self.reactor.advance(1)
         assert [] == self.received(0)
 
-        # A worker that is told to end too knows nothing better.
+        # A worker that gets the signal too knows nothing better.
         self.last(0).say(Leaving())
         self.reactor.settle()
         self.reactor.advance(LEAVE_SECONDS)
@@ -823,7 +823,7 @@ class StopTests(PoolCase):
 
     def test_who_dies_while_the_daemon_ends_is_not_replaced(self) -> None:
         """
-        Nor told to drain.
+        Nor sent `Drain`.
         """
         self.ready(0, 1, 2)
         delivered: Deferred[None] = Deferred()

@@ -83,7 +83,7 @@ class PrintedTests(SynchronousTestCase):
 
     def test_a_line_without_an_end_takes_no_memory(self) -> None:
         """
-        It is told in pieces, whatever bytes it has.
+        It is logged in pieces, whatever bytes it has.
         """
         logged = self.logged(b"\xff" * (2 * MAX_LINE_BYTES + 1))
         (last,) = self.logged(b"", ended=True)

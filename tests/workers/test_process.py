@@ -246,7 +246,7 @@ class ForkServerProcessTests(SynchronousTestCase):
 
     def test_one_whose_output_cannot_be_watched_is_not_left_behind(self) -> None:
         """
-        It is told to end, and its end is not taken for that of the next one.
+        It gets SIGTERM, and its end is not taken for that of the next one.
         """
         end, pipe = os.pipe()
         self.addCleanup(os.close, pipe)

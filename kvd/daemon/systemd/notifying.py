@@ -77,7 +77,7 @@ class Notifier:
         """
         kvd reads its settings again. `ready` has to follow.
         """
-        # CLOCK_MONOTONIC, by which systemd tells this reload from an earlier one.
+        # CLOCK_MONOTONIC, so that systemd does not take it for an earlier reload.
         now = time.monotonic_ns() // 1000
         self._notify(
             "RELOADING=1", f"MONOTONIC_USEC={now}", "STATUS=reads its settings again"

@@ -32,7 +32,7 @@ def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHan
     """
     dialect: IDialect | None = None
     try:
-        guard = connection.listener.guard
+        guard = connection.context.guard
         if not guard.knows(request.host):
             guard.check(request, connection.transport.socket.getsockname())
         dialects = connection.context.dialects

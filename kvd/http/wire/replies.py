@@ -92,8 +92,8 @@ def reply_head(
         status: A registered status.
         fields: Names and values, in their order. ``Date`` and ``Connection`` are added.
         close: The connection ends with this reply.
-        minor: The minor version of the request. A client of HTTP/1.0 has to be told if
-            the connection stays.
+        minor: The minor version of the request. The reply to an HTTP/1.0 client states
+            whether the connection stays.
 
     Raises:
         ValueError: A value would end its line.

@@ -23,7 +23,7 @@ from tests.no_threads import no_more_threads
 
 class NotifierTests(SynchronousTestCase):
     """
-    `Notifier` tells systemd, and needs nobody to listen.
+    `Notifier` notifies systemd, and needs nobody to listen.
     """
 
     def setUp(self) -> None:
@@ -45,7 +45,7 @@ class NotifierTests(SynchronousTestCase):
 
     def received(self) -> list[str]:
         """
-        What has been told since.
+        What has been sent since.
         """
         states = []
         while True:
@@ -125,7 +125,7 @@ class NotifierTests(SynchronousTestCase):
 
     def test_the_end_comes_behind_what_waits(self) -> None:
         """
-        Nothing can be told after it.
+        Nothing can be sent after it.
         """
         self.patch(notifying, "SEND_SECONDS", 60.0)
         count = self.fill()
@@ -189,7 +189,7 @@ class NotifierTests(SynchronousTestCase):
 
     def test_kvd_goes_on_where_there_is_no_room(self) -> None:
         """
-        systemd may hang. It is told when it goes on, all that there is to tell, in
+        systemd may hang. When it goes on, it gets all notifications, in
         order.
         """
         self.patch(notifying, "SEND_SECONDS", 60.0)

@@ -290,7 +290,7 @@ def test_where_the_port_may_be_shared_kvd_adds_its_own(systemd: Systemd) -> None
 
 def test_what_kvd_adds_takes_the_same_connections(systemd: Systemd) -> None:
     """
-    systemd's IPv6 sockets take IPv4 too, unless it is told otherwise.
+    systemd's IPv6 sockets take IPv4 too, unless it is configured otherwise.
     """
     made = systemd.hold(socket.socket(socket.AF_INET6, socket.SOCK_STREAM))
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -136,9 +136,7 @@ class Worker:
         self.watched: WatchedFastPath | None = None
         process = self._server._process
         if guarded:
-            self._server._listener.guard = LoopbackGuard(
-                [TCPAddress("127.0.0.1", 8080)], ["kvd"]
-            )
+            process.guard = LoopbackGuard([TCPAddress("127.0.0.1", 8080)], ["kvd"])
         if process.fast_path is not None:
             self.watched = process.fast_path = WatchedFastPath(process.fast_path)
         self._reactor.serve_idle = self._server.serve_idle()

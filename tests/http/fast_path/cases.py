@@ -12,10 +12,9 @@ from unittest import mock
 from twisted.internet.task import Clock
 
 from kvd.http.connection import HttpConnection
-from kvd.http.context import ListenerContext, ProcessContext
+from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import CLOSES, SERVED, FastPath
-from kvd.http.host_guard import HostGuard
 from kvd.http.templates import fast_path_to
 from kvd.model.keys import Key
 from kvd.settings import Limits
@@ -84,27 +83,25 @@ class FastPathCase(FileStoreCase):
     def setUp(self) -> None:
         super().setUp()
         self.store = self.open_store()
-        self.listener = self.make_listener(self.store)
-        self.process = self.listener.process
-        self.fast_path = self.make_fast_path(self.listener)
+        self.process = self.make_process(self.store)
+        self.fast_path = self.make_fast_path(self.process)
         # The folder of uploads is made, as the ordinary way does it.
         self.result(self.store.begin(Key(b"first"), 0)).discard()
         self.near, self.far = self.pair()
 
-    def make_listener(self, store: FileStore) -> ListenerContext:
+    def make_process(self, store: FileStore) -> ProcessContext:
         """
         What a worker would have around the store.
         """
-        process = ProcessContext(store, Dialects(()), self.limits, Clock())
-        return ListenerContext(process, HostGuard())
+        return ProcessContext(store, Dialects(()), self.limits, Clock())
 
-    def make_fast_path(self, listener: ListenerContext) -> FastPath:
+    def make_fast_path(self, process: ProcessContext) -> FastPath:
         """
         As a worker has them.
         """
-        made = fast_path_to(listener)
+        made = fast_path_to(process)
         assert made is not None, "kvd is installed without what a C compiler makes"
-        listener.process.fast_path = made
+        process.fast_path = made
         return made
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
@@ -177,7 +174,7 @@ class FastPathCase(FileStoreCase):
         with mock.patch(
             "kvd.http.templates.reports_unwritten_parts", return_value=True
         ):
-            self.fast_path = self.make_fast_path(self.listener)
+            self.fast_path = self.make_fast_path(self.process)
 
     def contents(self) -> dict[str, tuple[bytes | None, bytes | None]]:
         """
@@ -208,13 +205,12 @@ class FallbackCase(FastPathCase):
         self._client: Client | None = None
         self._reply = b""
 
-    def make_listener(self, store: FileStore) -> ListenerContext:
-        process = ProcessContext(store, Dialects(()), self.limits, self.reactor)
-        return ListenerContext(process, HostGuard())
+    def make_process(self, store: FileStore) -> ProcessContext:
+        return ProcessContext(store, Dialects(()), self.limits, self.reactor)
 
     def serve(self, request: bytes) -> int | bytes:
         if self._client is None:
-            self._client = connect(self.reactor, HttpConnection(self.listener))
+            self._client = connect(self.reactor, HttpConnection(self.process))
             self.addCleanup(self._client.socket.close)
         self._reply = self._client.send(request).receive()
         if not self._client.ended:

@@ -236,7 +236,7 @@ class KeptTests(ValueCase):
         Its file stays open; what is sent of it next is right.
         """
         for asked in (b"If-None-Match: *", b"Range: bytes=2-3"):
-            self.fast_path = self.make_fast_path(self.listener)
+            self.fast_path = self.make_fast_path(self.process)
             files = Descriptors(self.path)
             request = get("k", asked + b"\r\n")
             replies = [self.served(request) for _ in range(3)]

@@ -11,10 +11,9 @@ import struct
 from typing import Any
 
 from kvd.http.connection import HttpConnection
-from kvd.http.context import ListenerContext, ProcessContext
+from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import CLOSES, LINGERS, QUEUED, SERVED
-from kvd.http.host_guard import HostGuard
 from kvd.http.states import State
 from kvd.model.keys import Key
 from kvd.net.transport import serve_connection
@@ -42,17 +41,16 @@ class ConnectionCase(FastPathCase):
         self.process.fast_path = self.watched
         self.client = self.connect()
 
-    def make_listener(self, store: FileStore) -> ListenerContext:
-        process = ProcessContext(
+    def make_process(self, store: FileStore) -> ProcessContext:
+        return ProcessContext(
             store, Dialects(()), self.limits, self.reactor, self.notes
         )
-        return ListenerContext(process, HostGuard())
 
     def connect(self) -> Client:
         """
         One more client.
         """
-        client = connect(self.reactor, HttpConnection(self.listener))
+        client = connect(self.reactor, HttpConnection(self.process))
         self.addCleanup(client.socket.close)
         return client
 
@@ -164,7 +162,7 @@ class TurnsTests(ConnectionCase):
         far = socket.create_connection(listener.getsockname())
         near, peer = listener.accept()
         near.setblocking(False)
-        serve_connection(near, peer, HttpConnection(self.listener), self.reactor)
+        serve_connection(near, peer, HttpConnection(self.process), self.reactor)
         far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         far.close()
         self.reactor.settle()
@@ -240,7 +238,7 @@ class SlowReaderTests(ConnectionCase):
         self.addCleanup(far.close)
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         near.setblocking(False)
-        serve_connection(near, "", HttpConnection(self.listener), self.reactor)
+        serve_connection(near, "", HttpConnection(self.process), self.reactor)
         return Client(self.reactor, far)
 
     def fill(self) -> int:
@@ -375,7 +373,7 @@ class SlowReaderTests(ConnectionCase):
         self.addCleanup(far.close)
         client = Client(self.reactor, far)
         near.setblocking(False)
-        serve_connection(near, "", HttpConnection(self.listener), self.reactor)
+        serve_connection(near, "", HttpConnection(self.process), self.reactor)
         client.send(get("k", b"Connection: close\r\n")).send(get("k"))
 
         reply = client.receive()
@@ -406,7 +404,7 @@ class SlowReaderTests(ConnectionCase):
 
 class CountingTests(ConnectionCase):
     """
-    What is told of requests is the same on both ways.
+    What is logged of requests is the same on both ways.
     """
 
     def counts(self) -> list[int]:

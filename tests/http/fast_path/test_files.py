@@ -107,7 +107,7 @@ class FileTests(FastPathCase):
         """
         self.keep("k", bytes(READ_BYTES + 1))
         with mock.patch("kvd.http.templates.LOW_ROUND_TRIP_MICROSECONDS", 10_000_000):
-            self.fast_path = self.make_fast_path(self.listener)
+            self.fast_path = self.make_fast_path(self.process)
         self.served(get("k"))
         sized = self.near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
@@ -132,7 +132,7 @@ class RemainingTests(ConnectionCase):
         """
         A client with as much room as is usual.
         """
-        client = connect(self.reactor, HttpConnection(self.listener), over_tcp=True)
+        client = connect(self.reactor, HttpConnection(self.process), over_tcp=True)
         self.addCleanup(client.socket.close)
         return client
 
@@ -144,7 +144,7 @@ class RemainingTests(ConnectionCase):
         self.addCleanup(far.close)
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         near.setblocking(False)
-        serve_connection(near, "", HttpConnection(self.listener), self.reactor)
+        serve_connection(near, "", HttpConnection(self.process), self.reactor)
         return Client(self.reactor, far)
 
     def assert_closed(self) -> None:
@@ -177,7 +177,7 @@ class RemainingTests(ConnectionCase):
         self.addCleanup(far.close)
         near.setblocking(False)
         far.sendall(get("k"))
-        serve_connection(near, "", HttpConnection(self.listener), self.reactor)
+        serve_connection(near, "", HttpConnection(self.process), self.reactor)
         assert self.large == body_of(Client(self.reactor, far).receive())
 
     def test_what_is_sent_ahead_waits(self) -> None:

@@ -271,7 +271,7 @@ class OtherValueTests(FastPathCase):
 
     def test_others_have_written_to_it(self) -> None:
         """
-        Its time tells; so it does if it is only touched.
+        Its time shows that, also if it is only touched.
         """
         with open(self.file, "r+b") as file:
             file.write(b"VALUE")
@@ -294,7 +294,7 @@ class OtherValueTests(FastPathCase):
 
     def test_some_of_it_was_never_written(self) -> None:
         """
-        As a power cut may leave it, where the file system tells.
+        As a power cut may leave it, if the file system reports that.
         """
         self.keep("k", bytes(100_000))
         self.lose_content("k")

@@ -11,10 +11,9 @@ import socket
 from unittest import mock
 
 from kvd.http.connection import HttpConnection
-from kvd.http.context import ListenerContext, ProcessContext
+from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import LOST, SERVED
-from kvd.http.host_guard import HostGuard
 from kvd.settings import Settings
 from kvd.store.file import FileStore
 from kvd.workers.http_server import HttpServer
@@ -25,7 +24,7 @@ from tests.http.test_connection import Notes
 
 class IdleCase(connections.ConnectionCase):
     """
-    Connections of which nobody wants to be told anything, and a reactor that serves
+    Connections whose requests nobody logs, and a reactor that serves
     those that are idle.
     """
 
@@ -33,9 +32,8 @@ class IdleCase(connections.ConnectionCase):
         super().setUp()
         self.reactor.serve_idle = self.watched.serve_idle
 
-    def make_listener(self, store: FileStore) -> ListenerContext:
-        process = ProcessContext(store, Dialects(()), self.limits, self.reactor)
-        return ListenerContext(process, HostGuard())
+    def make_process(self, store: FileStore) -> ProcessContext:
+        return ProcessContext(store, Dialects(()), self.limits, self.reactor)
 
 
 class TurnsTests(IdleCase, connections.TurnsTests):
@@ -126,7 +124,7 @@ class IdleTests(IdleCase):
         The reply has to say that the connection ends.
         """
         server = HttpServer(Settings(), 0, self.reactor)
-        server._process, server._listener = self.process, self.listener
+        server._process = self.process
         server.drain(10)
 
         assert b"\r\nConnection: close\r\n" in self.ask(get("k"))

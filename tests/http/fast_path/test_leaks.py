@@ -227,13 +227,13 @@ class LeakTests(FastPathCase):
         """
         files = Descriptors(self.path)
         store = FileStore(self.path, "process", self.clock, execute)
-        listener = self.make_listener(store)
-        self.fast_path = self.make_fast_path(listener)
+        process = self.make_process(store)
+        self.fast_path = self.make_fast_path(process)
         self.publish(store, Key(b"a/first"), b"v")
         self.served(put("a/k", b"v"))
         store.close()
         ended = weakref.ref(store)
-        del store, listener
+        del store, process
         self.fast_path = None  # type: ignore[assignment]
         gc.collect()
 

@@ -8,7 +8,7 @@ import hashlib
 import socket
 from base64 import b64encode
 
-from kvd.http.context import ListenerContext
+from kvd.http.context import ProcessContext
 from kvd.http.fast_path import LOST, MAX_BODY_BYTES, NOTHING, SERVED
 from kvd.http.host_guard import HostGuard
 from kvd.model.keys import Key
@@ -29,7 +29,7 @@ class LeftTests(FastPathCase):
     def setUp(self) -> None:
         super().setUp()
         self.keep("k", b"value")
-        # So that no folder is missing for what is spelled otherwise.
+        # So that no folder is missing for what is written in another way.
         self.publish(self.store, Key(b"a/first"), b"v")
 
     def test_other_methods(self) -> None:
@@ -305,10 +305,10 @@ class GuardedTests(FastPathCase):
     Who names this machine otherwise is asked where he came in.
     """
 
-    def make_listener(self, store: FileStore) -> ListenerContext:
-        listener = super().make_listener(store)
-        listener.guard = HostGuard([TCPAddress("127.0.0.1", 8080)], ["kvd"])
-        return listener
+    def make_process(self, store: FileStore) -> ProcessContext:
+        process = super().make_process(store)
+        process.guard = HostGuard([TCPAddress("127.0.0.1", 8080)], ["kvd"])
+        return process
 
     def test_names_of_others(self) -> None:
         """

@@ -13,10 +13,9 @@ from twisted.logger import capturedLogs
 
 from kvd.daemon.announcing import announce
 from kvd.http import fast_path
-from kvd.http.context import ListenerContext, ProcessContext
+from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import is_compiled
-from kvd.http.host_guard import HostGuard
 from kvd.http.templates import fast_path_to
 from kvd.interfaces import IStore
 from kvd.settings import DialectChoice, Limits, Settings
@@ -32,12 +31,11 @@ class MissingTests(FileStoreCase):
     kvd is whole without them.
     """
 
-    def listener(self, store: IStore, *dialects: DialectChoice) -> ListenerContext:
+    def process(self, store: IStore, *dialects: DialectChoice) -> ProcessContext:
         """
         What a worker would have.
         """
-        process = ProcessContext(store, Dialects(dialects), Limits(), Clock())
-        return ListenerContext(process, HostGuard())
+        return ProcessContext(store, Dialects(dialects), Limits(), Clock())
 
     def said(self, settings: Settings) -> int:
         """
@@ -51,9 +49,9 @@ class MissingTests(FileStoreCase):
         """
         Others have no files.
         """
-        assert None is fast_path_to(self.listener(MemoryStore()))
-        assert None is fast_path_to(self.listener(NullStore()))
-        assert None is not fast_path_to(self.listener(self.open_store()))
+        assert None is fast_path_to(self.process(MemoryStore()))
+        assert None is fast_path_to(self.process(NullStore()))
+        assert None is not fast_path_to(self.process(self.open_store()))
 
     def test_they_are_for_the_plain_dialect(self) -> None:
         """
@@ -61,7 +59,7 @@ class MissingTests(FileStoreCase):
         """
         store = self.open_store()
         for choice in (DialectChoice("/old/", "classic"), DialectChoice("/", "plain")):
-            assert None is fast_path_to(self.listener(store, choice))
+            assert None is fast_path_to(self.process(store, choice))
 
     def test_without_a_compiler_there_are_none(self) -> None:
         """
@@ -78,7 +76,7 @@ class MissingTests(FileStoreCase):
 
         assert not without.is_compiled()
         with mock.patch("kvd.http.templates.native", without.native):
-            assert None is fast_path_to(self.listener(self.open_store()))
+            assert None is fast_path_to(self.process(self.open_store()))
         with mock.patch("kvd.daemon.announcing.is_compiled", without.is_compiled):
             assert 1 == self.said(Settings())
             assert 0 == self.said(Settings(fast_path=False))

@@ -418,11 +418,11 @@ class InTheWayTests(FastPathCase):
         used before is as good.
         """
         self.store = self.open_store()
-        self.fast_path = self.make_fast_path(self.make_listener(self.store))
+        self.fast_path = self.make_fast_path(self.make_process(self.store))
         self.assert_left(put("k", b"v"))
         self.publish(self.store, Key(b"other"), b"v")
         self.served(put("k", b"v"))
-        self.fast_path = self.make_fast_path(self.make_listener(self.store))
+        self.fast_path = self.make_fast_path(self.make_process(self.store))
         self.served(put("k", b"v"))
 
     def test_the_store_is_closed(self) -> None:
@@ -432,7 +432,7 @@ class InTheWayTests(FastPathCase):
         """
         files = Descriptors(self.path)
         self.store = self.open_store()
-        self.fast_path = self.make_fast_path(self.make_listener(self.store))
+        self.fast_path = self.make_fast_path(self.make_process(self.store))
         self.publish(self.store, Key(b"a/b"), b"v")
         self.keep("k", b"v")
         self.served(put("a/k", b"v"))

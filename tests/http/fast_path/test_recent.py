@@ -156,7 +156,7 @@ class RecentValueTests(FastPathCase):
 
     def test_others_have_written_to_it(self) -> None:
         """
-        Its times tell, which nobody can set back all.
+        Its times show that; nobody can set all of them back.
         """
         self.read_twice()
         status = os.stat(self.file)
@@ -197,7 +197,7 @@ class RecentValueTests(FastPathCase):
         The others are closed; one that changes again and again pushes none out.
         """
         with mock.patch.object(templates, "MOST_RECENT", 3):
-            self.fast_path = self.make_fast_path(self.listener)
+            self.fast_path = self.make_fast_path(self.process)
         for number in range(5):
             self.keep(f"{number}", b"value")
             self.read_twice(f"{number}")
@@ -217,7 +217,7 @@ class RecentValueTests(FastPathCase):
         The others are closed.
         """
         with mock.patch.object(templates, "MOST_RECENT", 10):
-            self.fast_path = self.make_fast_path(self.listener)
+            self.fast_path = self.make_fast_path(self.process)
         self.assert_bounded(10, b"x")
 
     def test_the_bytes_of_kept_values_are_bounded(self) -> None:
@@ -231,7 +231,7 @@ class RecentValueTests(FastPathCase):
         Connections need them more.
         """
         with mock.patch.object(resource, "getrlimit", return_value=(80, 80)):
-            self.fast_path = self.make_fast_path(self.listener)
+            self.fast_path = self.make_fast_path(self.process)
         self.assert_bounded(10, b"x")
 
     def test_nothing_is_held_where_it_would_stay_in_its_folder(self) -> None:
@@ -239,7 +239,7 @@ class RecentValueTests(FastPathCase):
         On file systems that rename a file that is removed while it is open.
         """
         with mock.patch.object(templates, "renames_removed_files", return_value=True):
-            self.fast_path = self.make_fast_path(self.listener)
+            self.fast_path = self.make_fast_path(self.process)
         for _ in range(5):
             assert b"value" == self.read("a/b")
         assert 0 == self.kept()

@@ -35,7 +35,6 @@ class NewConnectionTests(ConnectionCase):
         self.keep("k", b"value")
         self.server = HttpServer(Settings(), 0, self.reactor)
         self.server._process = self.process
-        self.server._listener = self.listener
 
     def come(self, request: bytes) -> Client:
         """
@@ -166,7 +165,7 @@ class NewConnectionTests(ConnectionCase):
 
     def test_nobody_needs_to_know(self) -> None:
         """
-        Without a log and a record nothing is told.
+        Without a log and a record nothing is reported.
         """
         self.process.log = None
         with mock.patch.object(self.watched, "report", side_effect=AssertionError):
@@ -195,7 +194,7 @@ class AtFirstTests(NewConnectionTests):
 
     def test_somebody_wants_to_be_told(self) -> None:
         """
-        Then the connection takes the way that tells.
+        Then the connection takes the way that reports.
         """
         self.process.log = self.notes
         client = self.come(get("k", b"Connection: close\r\n"))
@@ -387,7 +386,7 @@ class AcceptedTests(AtFirstTests):
 
 class MistakeTests(ConnectionCase):
     """
-    What the fast path is told wrong ends the connection that asked, and is logged.
+    A wrong answer to the fast path ends the connection that asked, and is logged.
     """
 
     def test_in_what_is_asked_of_python(self) -> None:

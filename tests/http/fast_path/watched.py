@@ -1,5 +1,5 @@
 """
-FastPath that tell what they did.
+A fast path that counts what it does.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ DATES = [
     (b"Sun, 06 Nov 1994 08:49:37 UTC", None),
     (b"Sun Nov  6 08:49:37 1994 GMT", None),
     (b"Sunday, 06-Nov-94 08:49:37 PST", None),
-    # Nor another spelling.
+    # Nor another format.
     (b"06 Nov 1994 08:49:37 GMT", None),
     (b"Sun, 6 Nov 1994 08:49:37 GMT", None),
     (b"Sun, 06 Nov 94 08:49:37 GMT", None),
@@ -254,7 +254,7 @@ def test_ranges_are_read(value: bytes, part: tuple[int, int] | None) -> None:
 )
 def test_a_range_behind_the_end_cannot_be_met(value: bytes) -> None:
     """
-    The size is told.
+    The size is in the reply.
     """
     with pytest.raises(RangeNotSatisfiable) as refused:
         range_of(with_fields(range=value), INFO)

@@ -83,7 +83,7 @@ def test_keeps_what_was_in_progress() -> None:
 
 def test_a_replaced_worker_counts_from_zero() -> None:
     """
-    What the one before it counted is lost, which the table then tells.
+    What the one before it counted is lost, and the table says so.
     """
     sampler = Sampler(Played(status((101, 50, 0)), status((102, 3, 0))))
 
