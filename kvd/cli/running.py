@@ -29,6 +29,7 @@ from kvd.client import (
     BrokenOff,
     Client,
     ClientError,
+    ClientTLS,
     ConditionFailed,
     NotKvd,
     TimedOut,
@@ -45,12 +46,37 @@ def connect(url: str) -> Client:
     A client for a URL, with the timeout of ``--timeout``.
 
     Raises:
-        click.UsageError: The URL is not valid.
+        click.UsageError: The URL is not valid, or a certificate.
+        LocalError: A file cannot be read.
     """
     try:
-        return Client(url, timeout_seconds=_timeout_seconds())
+        return Client(url, timeout_seconds=_timeout_seconds(), tls=_tls())
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _tls() -> ClientTLS | None:
+    """
+    What ``--cacert``, ``--cert`` and ``--key`` say.
+    """
+    given = click.get_current_context().find_root().params
+    if given["key"] is not None and given["cert"] is None:
+        raise click.UsageError(
+            "--key has the private key of a certificate: give that with --cert"
+        )
+    contents = [
+        None if given[name] is None else _read(given[name])
+        for name in ("cacert", "cert", "key")
+    ]
+    return None if contents == [None] * 3 else ClientTLS(*contents)
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise LocalError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _timeout_seconds() -> float:

@@ -6,6 +6,7 @@ A client for values of any size, in constant memory, on Twisted and treq.
 """
 
 from kvd.client.client import Client
+from kvd.client.connecting import ClientTLS
 from kvd.client.errors import (
     Absent,
     BrokenOff,
@@ -27,6 +28,7 @@ __all__ = [
     "BytesSource",
     "Client",
     "ClientError",
+    "ClientTLS",
     "ConditionFailed",
     "Entry",
     "FileSource",

@@ -40,12 +40,12 @@ class TLSCase(ConnectionCase):
     """
 
     def connect(self) -> Client:
-        client = tls.connect(self.reactor, HttpConnection(self.listener), self.over_tcp)
+        client = tls.connect(self.reactor, HttpConnection(self.process), self.over_tcp)
         self.addCleanup(client.socket.close)
         return client
 
     def connect_over_tcp(self, window: int | None = None) -> Client:
-        client = tls.connect(self.reactor, HttpConnection(self.listener), True, window)
+        client = tls.connect(self.reactor, HttpConnection(self.process), True, window)
         self.addCleanup(client.socket.close)
         return client
 
@@ -136,7 +136,7 @@ class BeginningTests(TLSCase):
         self.addCleanup(far.close)
         far.setblocking(False)
         far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        tls.serve(self.reactor, HttpConnection(self.listener), near)
+        tls.serve(self.reactor, HttpConnection(self.process), near)
         return far
 
     def wrap(
@@ -213,6 +213,21 @@ class BeginningTests(TLSCase):
         (event,) = captured
         assert "only versions before TLS 1.2" in formatEvent(event)
         assert [] == self.logged(client)
+
+    def test_a_cipher_that_is_not_good_enough_is_refused_in_words(self) -> None:
+        """
+        One without authenticated encryption.
+        """
+        context = tls.client_context()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("ECDHE-ECDSA-AES128-SHA")
+        client = self.wrap(self.accept(), context)
+        with capturedLogs() as captured, pytest.raises(ssl.SSLError) as caught:
+            tls.shake_hands(self.reactor, client)
+
+        assert "HANDSHAKE_FAILURE" in str(caught.value)
+        (event,) = captured
+        assert "no cipher in common" in formatEvent(event)
 
     def test_a_client_that_does_not_know_the_authority_is_told_of(self) -> None:
         """
@@ -351,7 +366,7 @@ class UserTests(TLSCase):
         far.setblocking(False)
         files = TLS("/c", "/k", "/ca", "optional")
         context = make_context(credentials(ca=authority(), tls=files))
-        tls.serve(self.reactor, HttpConnection(self.listener), near, context)
+        tls.serve(self.reactor, HttpConnection(self.process), near, context)
         client_context = tls.client_context()
         with tempfile.TemporaryDirectory() as folder:
             if shown is not None:

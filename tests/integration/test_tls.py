@@ -22,6 +22,7 @@ from tests.certificates import (
     localhost,
     make_certificate,
 )
+from tests.integration.commands import run_kvd
 from tests.integration.http import TIMEOUT_SECONDS, ask
 from tests.integration.test_hangup import read_until
 from tests.integration.twistd import Twistd
@@ -268,3 +269,48 @@ def test_credentials_that_cannot_be_used_end_the_start(tmp_path: Path) -> None:
 
     assert f"the private key in {other.key} does not belong" in str(caught.value)
     assert "Traceback" not in str(caught.value)
+
+
+def test_the_command_speaks_tls(tmp_path: Path) -> None:
+    """
+    To a server of an authority that it is told of, with a certificate that it shows.
+    """
+    clients = make_certificate("clients")
+    (tmp_path / "clients.pem").write_text(clients.cert_pem)
+    (tmp_path / "ca.pem").write_text(authority().cert_pem)
+    own = make_certificate("ci", clients).write(tmp_path, "ci")
+    both = tmp_path / "both.pem"
+    both.write_text(Path(own.cert).read_text() + Path(own.key).read_text())
+    tls = localhost().write(tmp_path, "cert")
+    (tmp_path / "value").write_bytes(b"value")
+    listen = f"--listen=tls:0:interface=127.0.0.1:cert={tls.cert}:key={tls.key}"
+    options = [
+        *[f"--store=file:{tmp_path}/values", "--procs=1", "--control=off"],
+        f"{listen}:ca={tmp_path}/clients.pem",
+    ]
+    with Twistd(options, tmp_path) as daemon:
+        url = f"--url=https://localhost:{daemon.port}"
+        ca = f"--cacert={tmp_path}/ca.pem"
+
+        def kvd(*arguments: str) -> tuple[int, str]:
+            done = run_kvd(url, *arguments, folder=tmp_path)
+            return done.returncode, done.stdout + done.stderr
+
+        shown = f"--cert={own.cert}", f"--key={own.key}"
+        put = kvd(ca, *shown, "put", "-q", "k", "value")
+        got = kvd(ca, f"--cert={both}", "get", "k", "-")
+        without = kvd(ca, "get", "k", "-")
+        untrusted = kvd(*shown, "get", "k", "-")
+        wrong = kvd(ca, f"--cert={own.cert}", f"--key={tls.key}", "get", "k", "-")
+        alone = kvd(ca, f"--key={own.key}", "get", "k", "-")
+        absent = kvd(ca, f"--cert={tmp_path}/none", "get", "k", "-")
+
+    assert (0, "") == put
+    assert (0, "value") == got
+    assert 5 == without[0]
+    assert 5 == untrusted[0]
+    assert 2 == wrong[0]
+    assert "the certificate, its key or the authorities cannot be used" in wrong[1]
+    assert 2 == alone[0]
+    assert 1 == absent[0]
+    assert "No such file" in absent[1]
