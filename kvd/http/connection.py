@@ -200,6 +200,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         )
         # What still comes is thrown away.
         self.transport.read_by(None)
+        self.transport.set_low_water_mark(1)
         self._close()
 
     # -- events ---------------------------------------------------------------

@@ -77,6 +77,11 @@ _SEGMENT: Final = struct.Struct("=16xI")
 ``tcpi_snd_mss`` of it.
 """
 
+_ESTABLISHED: Final = 1
+"""
+``tcpi_state`` of it, its first byte.
+"""
+
 UNHEARD_SEGMENTS: Final = 4
 """
 How many segments the peer may read before the sender hears of it: two or less make room
@@ -636,9 +641,24 @@ def is_settled(connection: socket.socket) -> bool:
 
     Over a Unix socket, what was sent is with the peer at once.
     """
-    if _asked(connection, FIONREAD):
+    if bytes_unread(connection):
         return False
     return connection.family == socket.AF_UNIX or not bytes_held(connection)
+
+
+def bytes_unread(connection: socket.socket) -> int:
+    """
+    How many bytes have come that nobody has read (``SIOCINQ``, tcp(7), unix(7)).
+    """
+    return _asked(connection, FIONREAD)
+
+
+def has_ended(connection: socket.socket) -> bool:
+    """
+    Whether the peer sends no more over a connection of TCP.
+    """
+    (state,) = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return state != _ESTABLISHED
 
 
 def bytes_held(connection: socket.socket) -> int:

@@ -17,6 +17,7 @@ from kvd.http import run_queue
 from kvd.http.connection import HttpConnection
 from kvd.http.timeouts import LINGER_SILENT_SECONDS
 from kvd.net.tls import RECORD_BYTES, make_context
+from kvd.net.tls_transport import TLSTransport
 from kvd.settings import TLS
 from tests import tls
 from tests.certificates import Certificate, authority, credentials, make_certificate
@@ -128,14 +129,15 @@ class BeginningTests(TLSCase):
         self.client.close()
         self.put(b"k", b"value")
 
-    def accept(self) -> socket.socket:
+    def accept(self, *, over_tcp: bool = True) -> socket.socket:
         """
         A connection that has just been made; the client's end.
         """
-        near, far = tcp_pair()
+        near, far = tcp_pair() if over_tcp else socket.socketpair()
         self.addCleanup(far.close)
         far.setblocking(False)
-        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if over_tcp:
+            far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tls.serve(self.reactor, HttpConnection(self.process), near)
         return far
 
@@ -161,6 +163,8 @@ class BeginningTests(TLSCase):
             self.later(1)
             for client in clients:
                 client.close()
+            # What had come is thrown away, and then there is silence.
+            self.later(LINGER_SILENT_SECONDS)
             self.later(LINGER_SILENT_SECONDS)
         events = list(captured)
         assert set() == self.process.connections
@@ -282,7 +286,7 @@ class BeginningTests(TLSCase):
         client = tls.client_context().wrap_bio(
             incoming, outgoing, server_hostname="localhost"
         )
-        far = self.accept()
+        far = self.accept(over_tcp=False)
 
         def exchange() -> None:
             for byte in outgoing.read():
@@ -312,6 +316,47 @@ class BeginningTests(TLSCase):
             reply += read()
 
         assert b"value" == body(reply)
+
+    def test_nobody_wakes_for_a_part_of_the_first_record(self) -> None:
+        """
+        Nor is there anything of OpenSSL's for it. The rest wakes the reactor, and so
+        does the end.
+        """
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = tls.client_context().wrap_bio(
+            incoming, outgoing, server_hostname="localhost"
+        )
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        hello = outgoing.read()
+        far = self.accept()
+        steps: list[None] = []
+        step = TLSTransport.handshake
+
+        def counted(transport: TLSTransport) -> bool:
+            steps.append(None)
+            return step(transport)
+
+        self.patch(TLSTransport, "handshake", counted)
+        for at in range(0, len(hello) - 1, 20):
+            far.send(hello[at : min(at + 20, len(hello) - 1)])
+            self.reactor.settle(1)
+        (connection,) = self.process.connections
+        transport = connection.transport
+        assert type(transport.socket) is socket.socket
+        assert len(steps) <= 2
+
+        far.send(hello[-1:])
+        self.reactor.settle()
+        assert isinstance(transport.socket, ssl.SSLSocket)
+        assert len(far.recv(65536)) > 100
+
+        leaving = self.accept()
+        leaving.send(hello[:100])
+        self.reactor.settle()
+        leaving.close()
+        self.reactor.settle()
+        assert {connection} == self.process.connections
 
     def test_many_at_once_take_turns(self) -> None:
         """
