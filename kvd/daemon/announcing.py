@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from kvd.http.fast_path import is_compiled
 from kvd.net.credentials import warn_of_dates
 from kvd.net.listening import ListenerGroup, is_public
-from kvd.settings import Settings
+from kvd.settings import Address, Settings, TCPAddress
 
 _log = Logger()
 
@@ -37,13 +37,22 @@ def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
     )
     if settings.credentials:
         warn_of_dates(settings.credentials)
-    public = [str(group.address) for group in groups if is_public(group.address)]
+    public = [
+        str(group.address)
+        for group in groups
+        if is_public(group.address) and not _asks_for_certificates(group.address)
+    ]
     if public:
         _log.warn(
             "{addresses} can be reached from other machines, and any client that"
             " reaches it may read, write and delete: no authorisation is configured",
             addresses=", ".join(public),
         )
+
+
+def _asks_for_certificates(address: Address) -> bool:
+    tls = address.tls if isinstance(address, TCPAddress) else None
+    return tls is not None and tls.ca is not None and tls.clients == "required"
 
 
 def announce_status(group: ListenerGroup) -> None:

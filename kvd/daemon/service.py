@@ -21,6 +21,7 @@ from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.errors import BadSetting, OperatorError
 from kvd.interfaces import IHeldStoreMaker
 from kvd.ipc.scoreboard import create_scoreboard
+from kvd.net.credentials import warn_of_access
 from kvd.net.reactor import install_adoption, most_descriptors
 from kvd.options import Options
 from kvd.settings import Settings
@@ -71,6 +72,7 @@ def makeService(options: Options) -> IService:
         if settings.procs and IHeldStoreMaker.providedBy(maker):
             held = IHeldStoreMaker(maker).hold(settings.store.path)
         check_written_files(settings, user)
+        warn_of_access(settings.credentials, user)
         sockets = open_sockets(settings, size, inherited)
         leave(inherited)
     except OperatorError as error:

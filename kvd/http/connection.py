@@ -78,7 +78,11 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         context = self.context
         transport = self.transport
         self._read_as_usual()
-        if context.fast_path is not None and not context.wants_reports:
+        if (
+            context.fast_path is not None
+            and not context.wants_reports
+            and transport.peer_user is None
+        ):
             joined = self._joined = context.fast_path.join(transport.fileno())
             secure = transport.secure
             if secure is not None:
@@ -325,9 +329,11 @@ class HttpConnection(ConnectionLifecycle, Protocol):
     # -- the fast path --------------------------------------------------------
 
     def _read_as_usual(self) -> None:
-        self.transport.read_by(
-            None if self.context.fast_path is None else self._read_fast
+        # What a user may do is no part of a head, and the fast path knows only heads.
+        is_fast = (
+            self.context.fast_path is not None and self.transport.peer_user is None
         )
+        self.transport.read_by(self._read_fast if is_fast else None)
 
     def _read_fast(self) -> Any:
         """

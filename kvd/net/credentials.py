@@ -18,7 +18,15 @@ from dataclasses import asdict
 from twisted.logger import Logger
 
 from kvd.errors import CredentialsUnusable
-from kvd.settings import TLS, Address, Credentials, SystemdAddress, UNIXAddress
+from kvd.settings import (
+    TLS,
+    Address,
+    Credentials,
+    SystemdAddress,
+    UNIXAddress,
+    User,
+)
+from kvd.system.privileges import acting_as
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 """
@@ -140,6 +148,26 @@ def warn_of_dates(all_credentials: Iterable[Credentials]) -> None:
                 path=path,
                 begin=f"{begin:%Y-%m-%d %H:%M:%S} UTC",
             )
+
+
+def warn_of_access(all_credentials: Iterable[Credentials], user: User | None) -> None:
+    """
+    Log a warning for each file that kvd can read now, but not again on SIGHUP.
+
+    Args:
+        user: The user that this process will run as; None: it stays as it is.
+    """
+    with acting_as(user):
+        for credentials in all_credentials:
+            tls = credentials.tls
+            for path in dict.fromkeys((tls.cert, tls.key, tls.ca)):
+                if path is None or os.access(path, os.R_OK, effective_ids=True):
+                    continue
+                _log.warn(
+                    "the user that kvd will run as cannot read {path}: it is used as it"
+                    " is now, and SIGHUP cannot renew it",
+                    path=path,
+                )
 
 
 def pack(all_credentials: Sequence[Credentials]) -> int:

@@ -18,12 +18,15 @@ import os
 import socket
 import ssl
 import struct
+from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Connection
+from twisted.python.failure import Failure
 
 from kvd.errors import HandshakeFailed, TLSExpected
 from kvd.net.tls import RECORD_BYTES, handshake_failure, user_of
@@ -84,6 +87,20 @@ class TLSTransport(ServerTransport):
         self._context = context
         self._shaking: Any = None
         self._told_end = False
+
+    def begin(self, first: Callable[[], Any] | None = None) -> None:
+        """
+        See `ServerTransport.begin`. An end is not read again, if it came in a record.
+        """
+        super().begin(first)
+        if self.secure is not None and self.secure.ended and self.connected:
+            reactor: Any = self.reactor
+            reactor.callLater(0, self._end)
+
+    def _end(self) -> None:
+        if self.connected:
+            self.stopReading()
+            self.readConnectionLost(Failure(ConnectionDone()))
 
     def handshake(self) -> bool:
         """

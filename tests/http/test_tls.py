@@ -32,6 +32,14 @@ from tests.http.test_connection import (
 )
 from tests.stepped import Client, tcp_pair
 
+
+def put_head(size: int) -> bytes:
+    """
+    Of a request.
+    """
+    return b"PUT /put HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n" % size
+
+
 GET = b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"
 
 
@@ -164,8 +172,8 @@ class BeginningTests(TLSCase):
             for client in clients:
                 client.close()
             # What had come is thrown away, and then there is silence.
-            self.later(LINGER_SILENT_SECONDS)
-            self.later(LINGER_SILENT_SECONDS)
+            for _ in range(4):
+                self.later(LINGER_SILENT_SECONDS)
         events = list(captured)
         assert set() == self.process.connections
         return [formatEvent(event) for event in events]
@@ -379,6 +387,35 @@ class BeginningTests(TLSCase):
         assert [b"value"] * 5 == [
             body(Client(self.reactor, client).send(GET).receive()) for client in clients
         ]
+
+    def test_all_may_come_at_once(self) -> None:
+        """
+        The end of the handshake, a request, and the end of the connection; also where
+        the handshake had to wait for its turn.
+        """
+        for seconds in (run_queue.QUEUE_SECONDS, 0.0):
+            self.patch(run_queue, "QUEUE_SECONDS", seconds)
+            far = self.accept(over_tcp=False)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = tls.client_context().wrap_bio(
+                incoming, outgoing, server_hostname="localhost"
+            )
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            far.send(outgoing.read())
+            self.reactor.settle()
+            incoming.write(far.recv(65536))
+            client.do_handshake()
+            client.write(put_head(5) + b"hello")
+            with pytest.raises(ssl.SSLWantReadError):
+                client.unwrap()
+            far.send(outgoing.read())
+            self.reactor.settle()
+            assert set() == self.process.connections
+            assert b"hello" == self.value(b"put")
+            incoming.write(far.recv(65536))
+            assert client.read(1000).startswith(b"HTTP/1.1 201 ")
+            self.store.values.clear()
 
     def test_draining_lets_it_end(self) -> None:
         """
