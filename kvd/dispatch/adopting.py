@@ -94,6 +94,12 @@ class Adopting:
                 self._adopt(descriptors[taken], family, factory)
             descriptors = descriptors[taken + 1 :]
 
+    def adopt(self, descriptor: int, group: int) -> None:
+        """
+        Let the reactor adopt a connection that its factory did not take.
+        """
+        self._adopt(descriptor, *self._source(group))
+
     def _adopt(self, descriptor: int, family: int, factory: ServerFactory) -> None:
         try:
             self._reactor.take_connection(descriptor, family, factory)

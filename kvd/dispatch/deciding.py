@@ -20,14 +20,16 @@ import time
 
 # Without turning numbers into enumerations, as the public module does: that takes
 # longer than a decision.
-from _signal import signal as _set_handler  # type: ignore[import-not-found]
+from _signal import getsignal as _handler_of  # type: ignore[import-not-found]
+from _signal import signal as _set_handler
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.logger import Logger
 
 from kvd.interfaces import IDispatchPolicy
-from kvd.model.view import View, whose_turn
+from kvd.model.view import View
+from kvd.native import compiled
 
 DECIDE_SECONDS: Final = 0.1
 """
@@ -52,6 +54,67 @@ class _Undecided(BaseException):
     """
 
 
+class Timer(Protocol):
+    """
+    Rings again and again (``SIGALRM``).
+    """
+
+    rings: int
+    """How often it rang since it was started; whoever handles the signal counts."""
+
+    @property
+    def began(self) -> float:
+        """
+        The processor time that this thread had used when it was started, in seconds.
+        """
+
+    def start(self) -> None:
+        """
+        Ring from now on.
+        """
+
+    def stop(self) -> None:
+        """
+        Ring no more.
+        """
+
+
+class TimerInPython:
+    """
+    See `Timer`.
+    """
+
+    def __init__(self, interval: float) -> None:
+        """
+        Args:
+            interval: How often it rings, in seconds.
+        """
+        self._interval = interval
+        self.began = 0.0
+        self.rings = 0
+
+    def start(self) -> None:
+        """
+        See `Timer`.
+        """
+        self.began = time.thread_time()
+        self.rings = 0
+        signal.setitimer(signal.ITIMER_REAL, self._interval, self._interval)
+
+    def stop(self) -> None:
+        """
+        See `Timer`.
+        """
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+_native: Final = compiled("_dispatch")
+
+make_timer: Final[Callable[[float], Timer]] = (
+    TimerInPython if _native is None else _native.Timer
+)
+
+
 class Decider:
     """
     Asks one policy, in the main thread.
@@ -74,85 +137,70 @@ class Decider:
         self._asking = False
         self._complained = False
         self._dismissed = False
-        self._began = 0.0
-        self._rings = 0
+        self._handler = self._rang
+        self.timer = make_timer(DECIDE_SECONDS)
+        """Bounds a batch of decisions, once `be_heard` was called."""
+
+    def be_heard(self) -> None:
+        """
+        Have the timer call this decider, and no other.
+        """
+        if _handler_of(_SIGALRM) is not self._handler:
+            _set_handler(_SIGALRM, self._handler)
 
     def begin(self) -> None:
         """
         Start the timer that bounds the following batch of decisions.
         """
-        self._began = time.thread_time()
-        self._rings = 0
-        _set_handler(_SIGALRM, self._rang)
-        signal.setitimer(signal.ITIMER_REAL, DECIDE_SECONDS, DECIDE_SECONDS)
+        self.be_heard()
+        self.timer.start()
 
     def end(self) -> None:
         """
         Stop the timer: the batch is decided.
         """
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        self.timer.stop()
 
     def _rang(self, number: int, frame: object) -> None:
-        self._rings += 1
-        used = time.thread_time() - self._began
-        late = used >= DECIDE_SECONDS / 2 or self._rings >= MOST_RINGS
+        timer = self.timer
+        timer.rings += 1
+        used = time.thread_time() - timer.began
+        late = used >= DECIDE_SECONDS / 2 or timer.rings >= MOST_RINGS
         if self._asking and late:
             # Set before raising, as the policy may catch the exception.
             self._dismissed = True
             raise _Undecided
 
-    def choose(self, view: View) -> int:
-        """
-        The number of a ready worker: the policy's choice, or the worker whose turn it
-        is.
-        """
-        answer = self.ask(view)
-        return whose_turn(view) if answer is None else answer
-
     def ask(self, view: View) -> int | None:
         """
         The number of a ready worker, or None if the policy names none.
+
+        All code of the policy runs while `_asking`, also the methods of what it raises
+        and returns.
         """
         if self._dismissed:
             return None
-        answer = self._ask_in_time(view)
-        if isinstance(answer, int):
-            return answer
-        self._complain(answer)
-        return None
-
-    def _ask_in_time(self, view: View) -> int | str | None:
-        """
-        Returns:
-            As `_ask`, or None if the policy was interrupted.
-        """
+        wrong = None
         try:
             self._asking = True
-            answer = self._ask(view)
+            try:
+                worker = self._policy.choose(view)
+                if type(worker) is int and worker in view.ready:
+                    self._asking = False
+                    if not self._dismissed:
+                        return worker
+                else:
+                    wrong = f"chose {_in_words(repr, worker)}, which is no ready worker"
+            except _Undecided:
+                raise
+            except BaseException as error:
+                # SystemExit too: an exception that escaped would end the acceptor.
+                wrong = f"failed with {_in_words(_line, error)}"
             self._asking = False
         except _Undecided:
             self._asking = False
-            return None
-        return None if self._dismissed else answer
-
-    def _ask(self, view: View) -> int | str:
-        """
-        Call the policy. All code of the policy runs in here, also the methods of what
-        it raises and returns.
-
-        Returns:
-            The number of a ready worker, or a text that says what came instead.
-        """
-        try:
-            worker = self._policy.choose(view)
-        except _Undecided:
-            raise
-        except BaseException as error:
-            # SystemExit too: an exception that escaped would end the acceptor.
-            return f"failed with {_in_words(_line, error)}"
-        if type(worker) is int and worker in view.ready:
-            return worker
-        return f"chose {_in_words(repr, worker)}, which is no ready worker"
+        self._complain(None if self._dismissed else wrong)
+        return None
 
     def _complain(self, what: str | None) -> None:
         if what is None:
@@ -160,7 +208,7 @@ class Decider:
                 "policy {policy} did not decide within {seconds:g} seconds; it is not"
                 " asked again, and {fallback} until it is chosen anew",
                 policy=self._name,
-                seconds=DECIDE_SECONDS * self._rings,
+                seconds=DECIDE_SECONDS * self.timer.rings,
                 fallback=self._fallback,
             )
             return

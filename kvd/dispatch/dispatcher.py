@@ -21,12 +21,15 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kvd.dispatch.deciding import Decider
-from kvd.dispatch.handover import Accepted, HandOver, close_all
+from kvd.dispatch.handover import ASK_WAITING, HandOver
+from kvd.dispatch.lane import Lane, close_all
+from kvd.dispatch.lone import Lone, make_lone
+from kvd.dispatch.primitives import Accepted, accept, make_view
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import MAX_DESCRIPTORS, Acknowledged, Message, Refused
 from kvd.ipc.scoreboard import Scoreboard
-from kvd.model.view import View
+from kvd.model.view import View, whose_turn
 from kvd.net.factory import ServerFactory
 from kvd.net.listening import ListenerGroup
 from kvd.net.port import Port
@@ -74,18 +77,9 @@ class _HoldingFactory(ServerFactory):
         """
         See `ServerFactory.accept`.
         """
-        raw: Any = listener
-        accepted = 0
-        try:
-            while accepted < count:
-                descriptor, _ = raw._accept()
-                self._held.append((descriptor, self._group))
-                accepted += 1
-        except OSError:
-            # An error of this process comes again.
-            if not accepted:
-                raise
-        return accepted, -1, None
+        accepted = accept(listener.fileno(), self._group, count)
+        self._held += accepted
+        return len(accepted), -1, None
 
     def batch_accepted(self) -> None:
         """
@@ -122,21 +116,19 @@ class Dispatcher:
             max_connections: How many connections one worker may have open.
             reactor: Adopts the sockets (`kvd.net.reactor`) and provides the time.
         """
-        self.shadow: Shadow | None = None
-        """Asked about each batch, once it is on its way."""
+        self._shadow: Shadow | None = None
         self._decider = decider
         self._accepts = decider is not None
         self._groups = groups
         self._scoreboard = scoreboard
-        self.max_connections = max_connections
-        """May change."""
+        self._max_connections = max_connections
         self._reactor = reactor
         self._hands: dict[int, HandOver] = {}
         self._numbers = count(1)
+        self._lanes: list[Lane | None] = []
         self._joining: dict[int, Any] = {}
         self._open: tuple[int, ...] = ()
         self._held: deque[Accepted] = deque()
-        self._turn = 0
         self._random = Random()
         self._accepting = False
         self._finished = False
@@ -145,8 +137,45 @@ class Dispatcher:
         self._delivered: Deferred[None] | None = None
         self._deliver_call: Any = None
         self._ports: dict[tuple[int, int], Port] = {}
+        # Of the ports' own descriptors.
+        self._listeners: dict[int, int] = {}
+        self._lone: Lone = make_lone(
+            scoreboard,
+            self._random,
+            self._numbers,
+            reactor.seconds,
+            self._listeners,
+            self._held,
+            self._accept_from,
+            self._dispatch,
+        )
+        reactor.serve_readable = self._lone.accept_from
         self._socket_call: Any = None
         self._look_for_sockets()
+
+    @property
+    def shadow(self) -> Shadow | None:
+        """
+        Asked about each batch, once it is on its way. May be set.
+        """
+        return self._shadow
+
+    @shadow.setter
+    def shadow(self, shadow: Shadow | None) -> None:
+        self._shadow = shadow
+        self._leave_usual()
+
+    @property
+    def max_connections(self) -> int:
+        """
+        How many connections one worker may have open. May be set.
+        """
+        return self._max_connections
+
+    @max_connections.setter
+    def max_connections(self, max_connections: int) -> None:
+        self._max_connections = max_connections
+        self._leave_usual()
 
     def _look_for_sockets(self) -> None:
         self._socket_call = None
@@ -170,6 +199,7 @@ class Dispatcher:
             sock.family,
             _HoldingFactory(self._held, self._dispatch, group),
         )
+        self._listeners[port.fileno()] = group
         if not self._accepting:
             port.pauseProducing()
         return port
@@ -204,7 +234,7 @@ class Dispatcher:
         """
         self._joining.pop(worker, None)
         try:
-            self._hands[worker] = HandOver(channel, self._numbers)
+            hand = HandOver(channel, self._scoreboard.batches(worker), self._numbers)
         except OSError as error:
             self._log.error(
                 "worker {worker} gets no connections for now: {error}",
@@ -215,6 +245,9 @@ class Dispatcher:
                 JOIN_SECONDS, self.joined, worker, channel
             )
             return
+        self._hands[worker] = hand
+        self._lanes += [None] * (worker + 1 - len(self._lanes))
+        self._lanes[worker] = hand.lane
         self._find_open()
         self._dispatch()
 
@@ -237,6 +270,7 @@ class Dispatcher:
         self._join_no_more(worker)
         hand = self._hands.pop(worker, None)
         if hand is not None:
+            self._lanes[worker] = None
             self._hold(hand.close())
             self._find_open()
             self._dispatch()
@@ -255,7 +289,7 @@ class Dispatcher:
             # It has left, and its batches went to others.
             return
         if isinstance(message, Acknowledged):
-            hand.acknowledged(message.batch)
+            hand.lane.acknowledged(message.batch)
         elif isinstance(message, Refused):
             self._hold(hand.refused(message.batch, self._reactor.seconds()))
         else:
@@ -271,8 +305,8 @@ class Dispatcher:
         hand = self._hands.get(worker)
         if hand is None:
             return 0
-        hand.written(*self._scoreboard.batches(worker))
-        return hand.waiting
+        hand.lane.settle()
+        return hand.lane.waiting
 
     # -- dispatching ----------------------------------------------------------
 
@@ -282,11 +316,33 @@ class Dispatcher:
         """
         self._held.extendleft(reversed(connections))
 
+    def _accept_from(self, descriptor: int) -> bool:
+        """
+        Accept what waits at a socket, and hand it over. See
+        `WorkerReactor.serve_readable`.
+        """
+        if self._accepting:
+            most = MAX_DESCRIPTORS - len(self._held)
+            try:
+                self._held += accept(descriptor, self._listeners[descriptor], most)
+            except OSError:
+                # None waits; or its port meets the error again, and copes with it.
+                pass
+        if not self._held:
+            return False
+        self._dispatch()
+        return True
+
     def _dispatch(self) -> None:
         """
         Hand over the held connections, as long as workers are open.
         """
-        self._read_scoreboard()
+        hands = self._hands
+        # Connections are counted afterwards: what is no longer on its way has been
+        # counted then.
+        for hand in hands.values():
+            if hand.lane.waiting:
+                hand.lane.settle()
         try:
             while self._held and self._open:
                 self._dispatch_batch()
@@ -299,19 +355,54 @@ class Dispatcher:
         accepting = bool(self._open) and self._accepts
         if accepting != self._accepting and not self._finished:
             self._accept(accepting)
-        self._look_later()
+        soon = bool(
+            self._held or len(self._open) < len(hands) or self._delivered is not None
+        )
+        if soon or self._look_call is None:
+            self._look_later(soon)
+        self._be_usual()
+
+    def _be_usual(self) -> None:
+        """
+        Leave connections that come alone to `Lone`, if nothing is unusual.
+        """
+        lone, decider = self._lone, self._decider
+        if (
+            decider is None
+            or not self._accepting
+            or self._held
+            or self._finished
+            or self._shadow is not None
+        ):
+            lone.ready = ()
+            return
+        decider.be_heard()
+        lone.lanes = self._lanes
+        lone.ask = decider.ask
+        lone.whose_turn = whose_turn
+        lone.timer = decider.timer
+        lone.most_connections = self._max_connections
+        lone.most_waiting = ASK_WAITING
+        lone.looks = self._look_call is not None
+        lone.ready = self._open
+
+    def _leave_usual(self) -> None:
+        """
+        Have the next connection come to this, whatever it is.
+        """
+        self._lone.ready = ()
 
     def _dispatch_batch(self) -> None:
-        connections = tuple(self._scoreboard.connections())
+        connections, requests = self._scoreboard.tasks()
         parts: defaultdict[int, list[Accepted]] = defaultdict(list)
         views: list[View] = []
-        workers = self._choose(connections, views)
+        workers = self._choose(connections, requests, views)
         for worker in workers:
             parts[worker].append(self._held.popleft())
         now = self._reactor.seconds()
         for worker, chosen in parts.items():
             hand = self._hands[worker]
-            room = self.max_connections - connections[worker] - hand.waiting
+            room = self._max_connections - connections[worker] - hand.lane.waiting
             is_full = len(chosen) >= room
             for alike in _by_group(chosen):
                 # What it serves at once makes room again.
@@ -319,67 +410,66 @@ class Dispatcher:
                     self._hold(alike)
             if is_full or not hand.is_open(now):
                 self._open = _without(self._open, worker)
-        if self.shadow is not None:
-            self.shadow.look_on(views, workers)
+        if self._shadow is not None:
+            self._shadow.look_on(views, workers)
 
-    def _choose(self, connections: Sequence[int], views: list[View]) -> list[int]:
+    def _choose(
+        self, connections: Sequence[int], requests: Sequence[int], views: list[View]
+    ) -> list[int]:
         """
         Choose a worker for each connection of a batch of those held.
 
         Args:
             connections: How many each worker has open.
+            requests: How many each worker has in progress.
             views: Gets the view of each decision, if there is a shadow.
         """
         ready = self._open
-        requests = tuple(self._scoreboard.requests())
         handing_over = [0] * len(connections)
         for worker in ready:
-            handing_over[worker] = self._hands[worker].waiting
+            handing_over[worker] = self._hands[worker].lane.waiting
         chosen: list[int] = []
         decider = self._decider
         assert decider is not None
         decider.begin()
         try:
             while ready and len(chosen) < min(len(self._held), MAX_DESCRIPTORS):
-                view = View(
-                    ready,
-                    self._turn,
-                    connections,
-                    requests,
-                    # Tuples, since a policy could change a list.
-                    tuple(handing_over),
-                    self._random,
+                # Tuples, since a policy could change a list.
+                on_their_way = tuple(handing_over)
+                view = make_view(
+                    (
+                        ready,
+                        self._lone.turn,
+                        connections,
+                        requests,
+                        on_their_way,
+                        self._random,
+                        1,
+                    )
                 )
-                worker = decider.choose(view)
+                answer = decider.ask(view)
+                worker = whose_turn(view) if answer is None else answer
                 chosen.append(worker)
-                if self.shadow is not None:
+                if self._shadow is not None:
                     views.append(view)
                 handing_over[worker] += 1
-                self._turn = (worker + 1) % len(connections)
-                if connections[worker] + handing_over[worker] >= self.max_connections:
+                self._lone.turn = (worker + 1) % len(connections)
+                if connections[worker] + handing_over[worker] >= self._max_connections:
                     ready = _without(ready, worker)
         finally:
             decider.end()
         return chosen
 
-    def _read_scoreboard(self) -> None:
-        """
-        Learn which batches the workers are done with. Connections are counted
-        afterwards: what is no longer on its way has been counted then.
-        """
-        for worker, hand in self._hands.items():
-            if hand.waiting:
-                hand.written(*self._scoreboard.batches(worker))
-
     def _find_open(self) -> None:
-        self._read_scoreboard()
+        for hand in self._hands.values():
+            hand.lane.settle()
         now = self._reactor.seconds()
-        connections = self._scoreboard.connections()
+        connections, _ = self._scoreboard.tasks()
         self._open = tuple(
             worker
             for worker, hand in sorted(self._hands.items())
             if hand.is_open(now)
-            and connections[worker] + hand.waiting < self.max_connections
+            and connections[worker] + hand.lane.waiting < self._max_connections
         )
 
     def _accept(self, accepting: bool) -> None:
@@ -392,12 +482,7 @@ class Dispatcher:
 
     # -- late batches ---------------------------------------------------------
 
-    def _look_later(self) -> None:
-        soon = bool(
-            self._held
-            or len(self._open) < len(self._hands)
-            or self._delivered is not None
-        )
+    def _look_later(self, soon: bool) -> None:
         if self._look_call is not None:
             if self._looks_soon or not soon:
                 return
@@ -408,7 +493,7 @@ class Dispatcher:
             sent = [
                 since
                 for hand in self._hands.values()
-                if (since := hand.oldest()) is not None
+                if (since := hand.lane.oldest()) is not None
             ]
             if not sent:
                 return
@@ -419,6 +504,7 @@ class Dispatcher:
 
     def _look(self) -> None:
         self._look_call = None
+        self._leave_usual()
         self._find_open()
         self._revoke_late()
         self._find_open()
@@ -434,7 +520,7 @@ class Dispatcher:
         late: list[tuple[float, int]] = []
         prompt: list[int] = []
         for worker, hand in sorted(self._hands.items()):
-            oldest = hand.oldest()
+            oldest = hand.lane.oldest()
             if oldest is not None and oldest <= now - CREDIT_SECONDS:
                 late.append((oldest, worker))
             elif worker in self._open and (
@@ -463,6 +549,7 @@ class Dispatcher:
                     port.empty()
         self._finished = True
         self._look_for_no_more()
+        self._listeners.clear()
         for port in self._ports.values():
             port.stopListening()
         for group in self._groups:
@@ -478,7 +565,7 @@ class Dispatcher:
     def _check_delivered(self) -> None:
         if not self._hands:
             self._close_held()
-        if not (self._held or any(hand.waiting for hand in self._hands.values())):
+        if not (self._held or any(hand.lane.waiting for hand in self._hands.values())):
             self._end_delivery()
 
     def _end_delivery(self) -> None:
@@ -501,6 +588,7 @@ class Dispatcher:
         for worker in list(self._hands):
             self._hold(self._hands.pop(worker).close())
         self._open = ()
+        self._lone.close()
         self._close_held()
 
     def _close_held(self) -> None:

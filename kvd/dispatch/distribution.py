@@ -220,7 +220,7 @@ class PolicyDistribution:
             self._assignment.stalled(self._stalls.stalled)
 
     def _awaited(self, workers: Collection[int]) -> Collection[int]:
-        connections = self._scoreboard.connections()
+        connections, _ = self._scoreboard.tasks()
         # A worker at its limit leaves connections in the queue without being stalled.
         # Those that the supervisor dispatches do not wait for long
         # (`kvd.dispatch.dispatcher`).

@@ -35,14 +35,14 @@ the worker would take the credits of newer batches for the revoked ones.
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Final
 
+from kvd.dispatch.lane import make_lane
+from kvd.dispatch.primitives import Accepted
 from kvd.ipc.channel import Channel
-from kvd.ipc.messages import MAX_DESCRIPTORS, Batch, Credits
+from kvd.ipc.messages import MAX_DESCRIPTORS, Credits, pack_batch
 
 _DESCRIPTOR: Final = itemgetter(0)
 
@@ -63,30 +63,19 @@ A worker that could not take a batch gets none for this time.
 """
 
 
-Accepted = tuple[int, int]
-"""
-A connection that was accepted and not read from: its descriptor, and the number of the
-address that it has come to. This process owns the descriptor; a worker may own another
-one.
-"""
-
-
-@dataclass(slots=True)
-class _Sent:
-    number: int
-    connections: Sequence[Accepted]
-    sent: float
-
-
 class HandOver:
     """
     The supervisor's half.
     """
 
-    def __init__(self, channel: Channel, numbers: Iterator[int]) -> None:
+    def __init__(
+        self, channel: Channel, row: memoryview, numbers: Iterator[int]
+    ) -> None:
         """
         Args:
             channel: To a worker that is ready.
+            row: Where the worker writes which batches it is done with; see
+                `Scoreboard.batches`. Owned by this.
             numbers: Gives each batch of the daemon a greater number, so that no batch
                 has a number that an earlier process wrote into the worker's row.
         """
@@ -94,14 +83,13 @@ class HandOver:
         self._numbers = numbers
         flags = os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC
         self._credits = os.eventfd(0, flags)
-        self._batches: deque[_Sent] = deque()
-        self._refused = next(numbers)
-        self._revoked = 0
+        self.lane = make_lane(
+            channel.fileno(), channel.queue, self._credits, row, next(numbers)
+        )
+        """What is on its way."""
         self._blocked_until = 0.0
         self.leaving = False
         """Whether the worker gets no more connections."""
-        self.waiting = 0
-        """The number of connections on their way."""
         channel.send(Credits(), [self._credits])
 
     def is_open(self, now: float) -> bool:
@@ -109,14 +97,14 @@ class HandOver:
         Whether the worker should be offered connections.
         """
         return (
-            not self._revoked
+            not self.lane.revoked
             and not self.leaving
-            and self.waiting < MAX_WAITING
+            and self.lane.waiting < MAX_WAITING
             and now >= self._blocked_until
         )
 
     def offer(
-        self, connections: Sequence[Accepted], now: float, asks: bool = False
+        self, connections: list[Accepted], now: float, asks: bool = False
     ) -> bool:
         """
         Send a batch.
@@ -131,47 +119,20 @@ class HandOver:
         Returns:
             Whether the batch was sent; if not, the worker is not open for a while.
         """
-        assert len(connections) <= MAX_DESCRIPTORS
-        assert not self._revoked
         count = len(connections)
-        batch = _Sent(next(self._numbers), connections, now)
-        message = Batch(
-            batch.number,
-            count,
-            connections[0][1],
-            asks or self.waiting + count >= ASK_WAITING,
-        )
+        assert count <= MAX_DESCRIPTORS
+        assert not self.lane.revoked
+        number = next(self._numbers)
+        asks = asks or self.lane.waiting + count >= ASK_WAITING
+        message = pack_batch(number, count, connections[0][1], asks)
         # First, so that the worker never receives a batch before its credit.
         os.eventfd_write(self._credits, 1)
-        if not self._channel.offer(message, list(map(_DESCRIPTOR, connections))):
+        if not self._channel.offer_packed(message, list(map(_DESCRIPTOR, connections))):
             os.eventfd_read(self._credits)
             self._blocked_until = now + BLOCKED_SECONDS
             return False
-        self._batches.append(batch)
-        self.waiting += count
+        self.lane.sent(number, connections, now)
         return True
-
-    def written(self, done: int, refused: int) -> None:
-        """
-        The scoreboard says up to which batch the worker is done, and which one it
-        refused last; see `Scoreboard.batches`.
-        """
-        # If another refusal is on its way, it is not known yet which of the batches up
-        # to `done` were taken.
-        if refused <= self._refused:
-            self.acknowledged(done)
-
-    def acknowledged(self, number: int) -> None:
-        """
-        The worker has taken all batches up to this one.
-        """
-        while self._batches and self._batches[0].number <= number:
-            batch = self._batches.popleft()
-            if batch.connections:
-                self.waiting -= len(batch.connections)
-                close_all(batch.connections)
-            else:
-                self._revoked -= 1
 
     def refused(self, number: int, now: float) -> Sequence[Accepted]:
         """
@@ -180,22 +141,8 @@ class HandOver:
         Returns:
             Its connections, which the caller owns.
         """
-        self.acknowledged(number - 1)
-        batch = self._batches.popleft()
-        assert number == batch.number
-        self._refused = number
-        self.waiting -= len(batch.connections)
         self._blocked_until = now + BLOCKED_SECONDS
-        return batch.connections
-
-    def oldest(self) -> float | None:
-        """
-        When the oldest batch on its way was sent; None if there is none.
-        """
-        for batch in self._batches:
-            if batch.connections:
-                return batch.sent
-        return None
+        return self.lane.refuse(number)
 
     def revoke(self) -> list[Accepted]:
         """
@@ -210,13 +157,7 @@ class HandOver:
                 credits += os.eventfd_read(self._credits)
             except BlockingIOError:
                 break
-        taken: list[Accepted] = []
-        for batch in list(self._batches)[len(self._batches) - credits :]:
-            taken += batch.connections
-            self.waiting -= len(batch.connections)
-            batch.connections = ()
-            self._revoked += 1
-        return taken
+        return self.lane.revoke(credits)
 
     def close(self) -> list[Accepted]:
         """
@@ -227,17 +168,6 @@ class HandOver:
             had taken are closed: it may have read from them.
         """
         untaken = self.revoke()
-        for batch in self._batches:
-            close_all(batch.connections)
-        self._batches.clear()
-        self.waiting = 0
+        self.lane.close()
         os.close(self._credits)
         return untaken
-
-
-def close_all(connections: Iterable[Accepted]) -> None:
-    """
-    Close the descriptors of connections.
-    """
-    for descriptor, _ in connections:
-        os.close(descriptor)

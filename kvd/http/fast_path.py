@@ -162,11 +162,45 @@ class FastPath(Protocol):
 
     def serve_idle(self, socket: int, /) -> bool:
         """
-        Serve the request that came on a connection that has joined and is idle.
+        Serve the request that came on a connection that has joined and is idle, or the
+        connections that came on the channel of `take_batches`.
 
         Returns:
-            Whether nothing is left to do. Else `serve` must be called next for this
-            socket: it reads nothing, but returns what came of this.
+            Whether nothing is left to do. Else `serve` must be called next for the
+            socket of such a connection: it reads nothing, but returns what came of
+            this.
+        """
+
+    def take_batches(
+        self,
+        channel: int,
+        credits: int,
+        word: int,
+        plain: bytes,
+        adopt: Callable[[int, int], object],
+        came: Callable[[bytes, list[int], int], object],
+        /,
+    ) -> None:
+        """
+        Let `serve_idle` read batches of connections from a control socket, and serve
+        them as `serve_new` does.
+
+        Args:
+            channel: The control socket, until `leave_batches`.
+            credits: The counter of credits.
+            word: Of the row: where it writes the number of a batch that it has served.
+            plain: Has a byte for each address that connections have come to, by its
+                number; 0: it speaks TLS, and all its connections stay.
+            adopt: Called with the descriptor of each connection that stays, as after
+                `serve_new`, and the number of its address.
+            came: Called with any other message, the descriptors that came with it,
+                which are its own, and the flags that recvmsg(2) returned; also with a
+                batch that is not whole, has no credit, or is to be acknowledged.
+        """
+
+    def leave_batches(self) -> None:
+        """
+        Read no more batches.
         """
 
     def serve_new(self, sockets: Sequence[int], /) -> int:

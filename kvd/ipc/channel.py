@@ -14,7 +14,14 @@ from typing import Any, Final
 from twisted.internet.abstract import FileDescriptor
 from twisted.logger import Logger
 
-from kvd.ipc.messages import BadMessage, Message, receive, send
+from kvd.ipc.messages import (
+    BadMessage,
+    Message,
+    receive,
+    rights_of,
+    send,
+    understand,
+)
 
 MAX_QUEUED: Final = 4096
 """
@@ -61,7 +68,8 @@ class Channel(FileDescriptor):
         self._sock = sock
         self._received = received
         self._lost = lost
-        self._queue: deque[tuple[Message, list[int]]] = deque()
+        self.queue: deque[tuple[Message, list[int]]] = deque()
+        """The messages that wait; for others to look at."""
         self._open = True
         self.startReading()
 
@@ -88,8 +96,8 @@ class Channel(FileDescriptor):
             self._close_all(copies)
             self._give_up(f"{error.strerror}")
             return
-        self._queue.append((message, copies))
-        if len(self._queue) > MAX_QUEUED:
+        self.queue.append((message, copies))
+        if len(self.queue) > MAX_QUEUED:
             self._give_up(f"{MAX_QUEUED} wait")
         else:
             self.startWriting()
@@ -114,29 +122,54 @@ class Channel(FileDescriptor):
         """
         if not self._open:
             return True
-        return not self._queue and self._try_send(message, descriptors)
+        return not self.queue and self._try_send(message, descriptors)
+
+    def offer_packed(self, data: bytes, descriptors: Sequence[int]) -> bool:
+        """
+        As `offer`, with a message as `kvd.ipc.messages` encodes it, and at least one
+        descriptor.
+        """
+        if not self._open:
+            return True
+        if self.queue:
+            return False
+        try:
+            self._sock.sendmsg((data,), rights_of(descriptors))
+        except OSError as error:
+            return self._failed(error)
+        return True
 
     def _try_send(self, message: Message, descriptors: Sequence[int]) -> bool:
         try:
             send(self._sock, message, descriptors)
         except OSError as error:
-            if error.errno in _NOT_NOW:
-                return False
-            if error.errno in _INVALID:
-                self._log.failure("a control message cannot be sent")
-            elif error.errno not in _GONE:
-                # This message is lost, and the other side may wait for it.
-                self._give_up(error.strerror)
+            return self._failed(error)
         except BadMessage:
             self._log.failure("a control message cannot be sent")
         return True
 
+    def _failed(self, error: OSError) -> bool:
+        """
+        Called while an error of sending is handled.
+
+        Returns:
+            Whether the message never can be sent.
+        """
+        if error.errno in _NOT_NOW:
+            return False
+        if error.errno in _INVALID:
+            self._log.failure("a control message cannot be sent")
+        elif error.errno not in _GONE:
+            # This message is lost, and the other side may wait for it.
+            self._give_up(error.strerror)
+        return True
+
     def doWrite(self) -> None:
-        while self._queue and self._try_send(*self._queue[0]):
+        while self.queue and self._try_send(*self.queue[0]):
             # Unless the channel was given up.
-            if self._queue:
-                self._close_all(self._queue.popleft()[1])
-        if not self._queue:
+            if self.queue:
+                self._close_all(self.queue.popleft()[1])
+        if not self.queue:
             self.stopWriting()
 
     def doRead(self) -> None:
@@ -148,9 +181,24 @@ class Channel(FileDescriptor):
             except BadMessage:
                 self._log.failure("a control message was not understood")
                 came = None
-            if came is None:
-                self._end()
-                return
+            self._deal_with(came)
+
+    def came(self, data: bytes, descriptors: list[int], flags: int) -> None:
+        """
+        Deal with a message that somebody else has read from the socket; see
+        `kvd.ipc.messages.understand`.
+        """
+        try:
+            came = understand(data, descriptors, flags)
+        except BadMessage:
+            self._log.failure("a control message was not understood")
+            came = None
+        self._deal_with(came)
+
+    def _deal_with(self, came: tuple[Message, list[int]] | None) -> None:
+        if came is None:
+            self._end()
+        else:
             self._received(*came)
 
     def connectionLost(self, reason: Any) -> None:
@@ -174,9 +222,9 @@ class Channel(FileDescriptor):
         self._forget_queue()
 
     def _forget_queue(self) -> None:
-        for _, descriptors in self._queue:
+        for _, descriptors in self.queue:
             self._close_all(descriptors)
-        self._queue.clear()
+        self.queue.clear()
 
     @staticmethod
     def _close_all(descriptors: Sequence[int]) -> None:

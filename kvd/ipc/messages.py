@@ -39,6 +39,7 @@ import struct
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, get_args
 
@@ -319,6 +320,13 @@ _PACKED: Final = {
         attrgetter("name"),
     ),
 }
+pack_batch: Final[Callable[[int, int, int, bool], bytes]] = partial(
+    _PACKED[1].form.pack, 1
+)
+"""
+Encode a `Batch` with these fields, which is not made for it.
+"""
+
 _PACKED_AS: Final = {packing.kind: first for first, packing in _PACKED.items()}
 
 
@@ -387,8 +395,16 @@ def send(
     data = encode(message)
     if len(data) > MAX_BYTES:
         raise BadMessage(f"too long, with {len(data)} bytes: {data[:200]!r}")
-    rights = [(_SOL_SOCKET, _SCM_RIGHTS, array("i", descriptors))]
-    sock.sendmsg([data], rights if descriptors else ())
+    sock.sendmsg([data], rights_of(descriptors) if descriptors else ())
+
+
+def rights_of(
+    descriptors: Sequence[int],
+) -> Sequence[tuple[int, int, array[int]]]:
+    """
+    The ancillary data of a message with copies of descriptors; at least one.
+    """
+    return ((_SOL_SOCKET, _SCM_RIGHTS, array("i", descriptors)),)
 
 
 def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
@@ -410,7 +426,20 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
         # The other side ended without reading everything. The kernel reports that once,
         # before it delivers what that side had sent (unix(7)).
         data, ancillary, flags = _receive_datagram(sock)
-    descriptors = _descriptors_in(ancillary)
+    return understand(data, _descriptors_in(ancillary), flags)
+
+
+def understand(
+    data: bytes, descriptors: list[int], flags: int
+) -> tuple[Message, list[int]] | None:
+    """
+    Do as `receive` does, with what was read from the socket.
+
+    Args:
+        data: The datagram.
+        descriptors: All that came with it; they are the result's, or closed.
+        flags: As recvmsg(2) returns them.
+    """
     if not data:
         return None
     try:

@@ -23,12 +23,17 @@ import mmap
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import frexp, inf
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from kvd.ipc.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
+from kvd.native import compiled
 from kvd.net.bpf import create_map
+
+if TYPE_CHECKING:
+    from kvd.net.reactor import LoopTimes
 
 WORD_BYTES: Final = 8
 ROW_WORDS: Final = 80
@@ -55,7 +60,7 @@ that reads this many rows at once stays within it.
     _BEAT,
     _STARTS,
     _SERVING,  # seconds, as a float of 64 bits
-    _BATCH,
+    BATCH_WORD,
     _REFUSED,
     _LATENCY,
 ) = range(14)
@@ -95,6 +100,70 @@ WORDS_OF_REQUESTS: Final = RequestWords(
 """
 For `kvd.http.fast_path`, which writes these words itself.
 """
+
+Tasks = tuple[tuple[int, ...], tuple[int, ...]]
+"""
+The open connections, and the requests in progress, of each worker.
+"""
+
+
+class ReadTasks(Protocol):
+    """
+    Reads a scoreboard.
+    """
+
+    def __call__(
+        self,
+        words: memoryview,
+        row_words: int,
+        count: int,
+        opened: int,
+        begun: int,
+        done: int,
+        /,
+    ) -> Tasks:
+        """
+        Read the open connections, and the requests in progress, of all workers.
+
+        Args:
+            words: Of the scoreboard.
+            row_words: How many words a row has.
+            count: How many workers there are. The row of the first follows a header
+                that is as long as a row.
+            opened: The word of the open connections.
+            begun: The word of the requests that have begun.
+            done: The word of those that have ended.
+        """
+
+
+def read_tasks_in_python(
+    words: memoryview,
+    row_words: int,
+    count: int,
+    opened: int,
+    begun: int,
+    done: int,
+    /,
+) -> Tasks:
+    """
+    See `ReadTasks`.
+    """
+    end = (count + 1) * row_words
+    connections, begins, ends = (
+        words[row_words + word : end : row_words].tolist()
+        for word in (opened, begun, done)
+    )
+    # The words were not read at the same moment.
+    both = zip(begins, ends, strict=True)
+    return tuple(connections), tuple(max(0, begin - end) for begin, end in both)
+
+
+_reactor: Final = compiled("_reactor")
+_dispatch: Final = compiled("_dispatch")
+
+read_tasks: Final[ReadTasks] = (
+    read_tasks_in_python if _dispatch is None else _dispatch.tasks
+)
 
 # Added to each duration: the exponent of 0 is 0, as is that of 0.5.
 _A_NANOSECOND = 1e-9
@@ -160,9 +229,9 @@ class Loads(NamedTuple):
 
     ready: list[int]
     """The numbers of the workers that can take a connection, ascending."""
-    connections: list[int]
+    connections: Sequence[int]
     """The open connections of each worker."""
-    requests: list[int]
+    requests: Sequence[int]
     """The requests in progress of each worker."""
 
 
@@ -215,7 +284,7 @@ class Row:
         The worker is done with all batches of connections up to this one, except for
         those that it has refused.
         """
-        self._words[_BATCH] = number
+        self._words[BATCH_WORD] = number
 
     def batch_refused(self, number: int) -> None:
         """
@@ -254,6 +323,18 @@ class Row:
         This many bytes have been sent.
         """
         self._words[_BYTES_OUT] += count
+
+    @property
+    def turns(self) -> LoopTimes:
+        """
+        What counts the turns of the reactor in this row: compiled, where it can be.
+        """
+        if _reactor is None:
+            return self
+        turns: LoopTimes = _reactor.Turns(
+            self._words, _AWAKE, _BUSY, _BEAT, _DELAY_WORD, LEAST_EXPONENT
+        )
+        return turns
 
     def waits(self) -> None:
         """
@@ -387,6 +468,9 @@ class Scoreboard:
             self._column(_AWAKE, count), self._column(_BEAT, count), strict=True
         )
         marks = self._marks[:count].tolist()
+        connections, requests = read_tasks(
+            self._words, ROW_WORDS, count, OPEN, BEGUN, DONE
+        )
         return Loads(
             ready=[
                 worker
@@ -395,8 +479,8 @@ class Scoreboard:
                 )
                 if takes and (woke > woken_since if woke else beat > since)
             ],
-            connections=self._column(OPEN, count),
-            requests=self._in_progress(count),
+            connections=connections,
+            requests=requests,
         )
 
     def silent_seconds(self) -> list[float]:
@@ -454,32 +538,34 @@ class Scoreboard:
         """
         return int(self._words[(worker + 1) * ROW_WORDS + ACCEPTED])
 
-    def batches(self, worker: int) -> tuple[int, int]:
+    def batches(self, worker: int) -> memoryview:
         """
-        The last batch of connections that a worker is done with, and the last that it
-        refused, of all processes with this worker number. Whoever reads `connections`
-        afterwards finds the connections of the first.
-        """
-        start = (worker + 1) * ROW_WORDS
-        # In this order: what it refused was written before.
-        done = self._words[start + _BATCH]
-        return done, self._words[start + _REFUSED]
+        Two words of a worker's row: the last batch of connections that it is done with,
+        and the last that it refused, of all processes with this worker number. They
+        must be read in this order, since what it refused was written before. Whoever
+        reads `tasks` afterwards finds the connections of the first.
 
-    def connections(self) -> list[int]:
+        The caller releases it, before this is closed.
         """
-        The open connections of each worker.
-        """
-        return self._column(OPEN, self._words[_IN_USE])
+        start = (worker + 1) * ROW_WORDS + BATCH_WORD
+        assert _REFUSED == BATCH_WORD + 1
+        return self._words[start : start + 2]
 
-    def requests(self) -> list[int]:
+    @property
+    def words_of_tasks(self) -> tuple[memoryview, int, int, int, int, int]:
         """
-        The requests in progress of each worker.
+        Where `tasks` is read: all words, how many a row has, and the words of the
+        number of workers, and of the open connections, the requests that have begun and
+        those that have ended in each row.
         """
-        return self._in_progress(self._words[_IN_USE])
+        return self._words, ROW_WORDS, _IN_USE, OPEN, BEGUN, DONE
 
-    def _in_progress(self, count: int) -> list[int]:
-        begun, done = self._column(BEGUN, count), self._column(DONE, count)
-        return [b - d if b > d else 0 for b, d in zip(begun, done, strict=True)]
+    def tasks(self) -> Tasks:
+        """
+        The open connections, and the requests in progress, of each worker.
+        """
+        words = self._words
+        return read_tasks(words, ROW_WORDS, words[_IN_USE], OPEN, BEGUN, DONE)
 
     def _row(self, worker: int) -> memoryview:
         start = (worker + 1) * ROW_WORDS

@@ -135,10 +135,11 @@ serve_or_leave(FastPath *self, int socket, long expected)
 const char serve_idle_doc[] =
 "serve_idle(socket) -> bool\n"
 "\n"
-"Serve the request that has arrived on a connection that has joined and is idle.\n"
+"Serve the request that has arrived on a connection that has joined and is idle, or the\n"
+"connections that have arrived on the channel of `take_batches`.\n"
 "\n"
-"Returns whether nothing is left to do. Otherwise `serve` must be called next for this\n"
-"socket: it reads nothing, but returns the outcome.";
+"Returns whether nothing is left to do. Otherwise `serve` must be called next for the\n"
+"socket of such a connection: it reads nothing, but returns the outcome.";
 
 PyObject *
 FastPath_serve_idle(FastPath *self, PyObject *argument)
@@ -146,7 +147,14 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
     Joined *joined = (Joined *)PyDict_GetItemWithError(self->joined, argument);
     if (joined == NULL && PyErr_Occurred())
         return NULL;
-    if (joined == NULL || !joined->idle)
+    if (joined == NULL) {
+        long descriptor = PyLong_AsLong(argument);
+        if (descriptor == -1 && PyErr_Occurred())
+            return NULL;
+        int is_all = descriptor == self->channel ? serve_channel(self) : 0;
+        return is_all < 0 ? NULL : PyBool_FromLong(is_all);
+    }
+    if (!joined->idle)
         Py_RETURN_FALSE;
     Py_INCREF((PyObject *)joined);
     self->may_block = 0;
@@ -173,11 +181,10 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
  * Serve the request that came with a new connection, and close its socket. Returns
  * whether this was all; else as `serve_or_leave`.
  */
-static int
-serve_whole(FastPath *self, int socket, int shared)
+int
+serve_whole(FastPath *self, int socket, int shared, int may_block)
 {
-    /* A socket that another process has accepted may be blocking. */
-    self->may_block = shared;
+    self->may_block = may_block;
     int is_done = serve_or_leave(self, socket, SERVED | CLOSES);
     self->may_block = 1;
     if (!is_done)
@@ -215,7 +222,8 @@ FastPath_serve_new(FastPath *self, PyObject *argument)
         Py_DECREF(number);
         if (socket == -1 && PyErr_Occurred())
             return NULL;
-        if (!serve_whole(self, (int)socket, 1))
+        /* Whoever has accepted it may have let it block. */
+        if (!serve_whole(self, (int)socket, 1, 1))
             break;
         served++;
     }
@@ -252,7 +260,7 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
         if (socket < 0)
             break;
         accepted++;
-        if (!serve_whole(self, socket, 0))
+        if (!serve_whole(self, socket, 0, 0))
             break;
         socket = -1;
     }

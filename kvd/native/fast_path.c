@@ -95,7 +95,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_DECREF(self);
         return NULL;
     }
-    self->uploads = self->left_socket = -1;
+    self->uploads = self->left_socket = self->channel = -1;
     self->exchanges = exchanges;
     self->has_epochs = has_epochs;
     self->finds_unwritten = finds_unwritten;
@@ -161,6 +161,8 @@ FastPath_traverse(FastPath *self, visitproc visit, void *arg)
     Py_VISIT(self->make_parts);
     Py_VISIT(self->prune);
     Py_VISIT(self->clock);
+    Py_VISIT(self->adopt);
+    Py_VISIT(self->came);
     return 0;
 }
 
@@ -173,6 +175,7 @@ FastPath_clear(FastPath *self)
     Py_CLEAR(self->make_parts);
     Py_CLEAR(self->prune);
     Py_CLEAR(self->clock);
+    leave_batches(self);
     return 0;
 }
 
@@ -277,6 +280,9 @@ static PyMethodDef FastPath_methods[] = {
     {"serve_new", (PyCFunction)FastPath_serve_new, METH_O, serve_new_doc},
     {"accept", (PyCFunction)(void (*)(void))FastPath_accept, METH_FASTCALL, accept_doc},
     {"join", (PyCFunction)FastPath_join, METH_O, join_doc},
+    {"take_batches", (PyCFunction)FastPath_take_batches, METH_VARARGS, take_batches_doc},
+    {"leave_batches", (PyCFunction)FastPath_leave_batches, METH_NOARGS,
+     leave_batches_doc},
     {"take_unsent", (PyCFunction)FastPath_take_unsent, METH_NOARGS, take_unsent_doc},
     {"take_remainder", (PyCFunction)FastPath_take_remainder, METH_NOARGS, take_remainder_doc},
     {"report", (PyCFunction)FastPath_report, METH_NOARGS, report_doc},

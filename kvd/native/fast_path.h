@@ -199,6 +199,10 @@ typedef struct {
     PyObject *parts;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is kept */
     int has_epochs;             /* see kvd.store.epochs */
+    int channel, credits;       /* see batches.c; channel below 0: none */
+    Py_ssize_t batch_word;      /* of the row */
+    PyObject *adopt, *came;     /* NULL without a channel */
+    PyObject *plain_groups;     /* a byte for each group of sockets; NULL without one */
     PyObject *nothing;          /* empty bytes */
     PyObject *joined;           /* connections that stay open, by descriptor */
     /* Those of the connection that is served now, borrowed; NULL: it is a plain one. */
@@ -271,6 +275,15 @@ PyObject *FastPath_serve_new(FastPath *self, PyObject *argument);
 PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
                           Py_ssize_t count);
 PyObject *FastPath_join(FastPath *self, PyObject *argument);
+int serve_whole(FastPath *self, int socket, int shared, int may_block);
+
+/* batches.c */
+extern const char take_batches_doc[];
+extern const char leave_batches_doc[];
+int serve_channel(FastPath *self);
+void leave_batches(FastPath *self);
+PyObject *FastPath_take_batches(FastPath *self, PyObject *args);
+PyObject *FastPath_leave_batches(FastPath *self, PyObject *none);
 
 /* serve.c */
 PyObject *serve_one(FastPath *self, int socket);

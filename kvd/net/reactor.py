@@ -6,17 +6,19 @@ All connections come through the two calls of Twisted's `IReactorSocket`:
 serves a connection that another process accepted. kvd's reactors make kvd's own port
 (`kvd.net.port`) and transport (`kvd.net.transport`) of them.
 
-A worker's reactor is Twisted's for epoll with four differences. It adopts sockets in
-this way. Its clock is the monotonic one (`kvd.system.clock`). It hands events on
-without setting the context of Twisted's old logging system first: a lookup and five
-calls for each event, of which kvd makes no use, since its loggers name themselves.
-Measured with ``make figures FIGURES=get`` (4 KiB GETs over 32 connections), that was 8
-of 61 microseconds of CPU for each. And it asks the fast path before it calls anything
-of a connection (`WorkerReactor.serve_idle`).
+A worker's reactor is Twisted's for epoll with five differences. It adopts sockets in
+this way. Its loop is compiled, where it can be (``kvd/native/reactor.c``). Its clock
+is the monotonic one (`kvd.system.clock`). It hands events on without setting the
+context of Twisted's old logging system first: a lookup and five calls for each event,
+of which kvd makes no use, since its loggers name themselves. Measured with ``make
+figures FIGURES=get`` (4 KiB GETs over 32 connections), that was 8 of 61 microseconds of
+CPU for each. And it asks the fast path before it calls anything of a connection
+(`WorkerReactor.serve_readable`).
 
 `install_adoption` gives the same two methods to the reactor of ``twistd``, whichever
-``twistd --reactor`` names, and lets it hand events on directly if it is Twisted's for
-epoll: in the supervisor, they were a quarter of the calls for a connection.
+``twistd --reactor`` names, and lets it hand events on in the same way if it is
+Twisted's for epoll. In the supervisor, the dispatcher accepts before anything of a port
+is called.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from twisted.internet.interfaces import IReactorSocket
 from twisted.internet.main import installReactor
 from zope.interface import implementer
 
+from kvd.native import compiled
 from kvd.net.factory import ServerFactory, make_connection, server_factory
 from kvd.net.port import Port
 from kvd.net.transport import peer_of
@@ -145,20 +148,35 @@ def install_adoption(reactor: Any) -> None:
     """
     reactor.adoptStreamPort = partial(adopt_stream_port, reactor)
     reactor.adoptStreamConnection = partial(adopt_stream_connection, reactor)
+    reactor.serve_readable = _leave_all
+    reactor.counts = None
     if isinstance(reactor, EPollReactor):
-        reactor.doIteration = partial(_poll_directly, reactor)  # type: ignore[method-assign]  # as it calls its own
+        reactor.doIteration = partial(poll, reactor)  # type: ignore[method-assign]  # as it calls its own
 
 
-def _poll_directly(reactor: Any, timeout: float | None) -> None:
+def _leave_all(descriptor: int) -> bool:
+    return False
+
+
+def poll_in_python(reactor: Any, timeout: float | None, /) -> None:
     """
     Do as `EPollReactor.doPoll`, but hand events on directly, and poll again while
-    nothing else is due.
+    nothing else is due. Errors of a selectable are logged, and end it, in
+    ``_doReadOrWrite``.
     """
     selectables = reactor._selectables
+    counts, serve_readable = reactor.counts, reactor.serve_readable
     while True:
-        for descriptor, event in reactor._poller.poll(
+        if counts is not None:
+            counts.waits()
+        events = reactor._poller.poll(
             -1 if timeout is None else timeout, len(selectables)
-        ):
+        )
+        if counts is not None:
+            counts.woke()
+        for descriptor, event in events:
+            if event == EPOLLIN and serve_readable(descriptor):
+                continue
             # One event may end another's selectable.
             selectable = selectables.get(descriptor)
             if selectable is not None:
@@ -186,6 +204,15 @@ def _next_timeout(reactor: Any) -> float | None:
         return None
     left: float = calls[0].time - reactor.seconds()
     return max(0.0, min(left, _LONGEST_SECONDS))
+
+
+_native: Final = compiled("_reactor")
+poll: Final[Callable[[Any, float | None], None]] = (
+    poll_in_python if _native is None else _native.poll
+)
+"""
+The loop, compiled where it can be.
+"""
 
 
 def most_descriptors(reactor: Any) -> int | None:
@@ -234,39 +261,12 @@ class WorkerReactor(EPollReactor):
         Args:
             counts: Where it counts.
         """
-        self._counts = counts
-        self.serve_idle: Callable[[int], bool] = lambda descriptor: False
+        self.counts = counts
+        self.serve_readable: Callable[[int], bool] = _leave_all
         """Given each descriptor that can be read; returns whether nothing is left to do
         with it in this turn."""
         super().__init__()
-
-    def doPoll(self, timeout: float | None) -> None:
-        """
-        See `EPollReactor.doPoll`. Errors of a selectable are logged, and end
-        it, in ``_doReadOrWrite``.
-        """
-        selectables = self._selectables
-        while True:
-            self._counts.waits()
-            events = self._poller.poll(
-                -1 if timeout is None else timeout, len(selectables)
-            )
-            self._counts.woke()
-            serve_idle = self.serve_idle
-            for descriptor, event in events:
-                if event == EPOLLIN and serve_idle(descriptor):
-                    continue
-                # One event may end another's selectable.
-                selectable = selectables.get(descriptor)
-                if selectable is not None:
-                    self._doReadOrWrite(selectable, descriptor, event)
-            if timeout == 0:
-                return
-            timeout = _next_timeout(self)
-            if timeout == 0:
-                return
-
-    doIteration = doPoll
+        self.doIteration = self.doPoll = partial(poll, self)  # type: ignore[method-assign]
 
 
 def install(counts: LoopTimes) -> WorkerReactor:

@@ -67,7 +67,7 @@ def run(
     """
     # Only after the fork: a reactor must not be inherited.
     row = scoreboard.own_row(worker)
-    reactor = install(row)
+    reactor = install(row.turns)
     child = Worker(control, settings, worker, reactor, row, scoreboard, parts)
     reactor.callWhenRunning(child.start)
     reactor.run(installSignalHandlers=False)
@@ -113,7 +113,7 @@ class Worker:
         except OperatorError as error:
             self._fail(error.sentence)
             return
-        self._reactor.serve_idle = self._server.serve_idle()
+        self._reactor.serve_readable = self._server.serve_idle()
         self._channel.send(Ready(os.getpid()))
 
     def _fail(self, sentence: str) -> None:
@@ -186,6 +186,12 @@ class Worker:
             return
         (descriptor,) = descriptors
         self._adopting.credits_came(descriptor)
+        self._server.take_batches(
+            self._channel.fileno(),
+            descriptor,
+            self._adopting.adopt,
+            self._channel.came,
+        )
 
     def _drain(self, seconds: float, others_serve: bool) -> None:
         if self._draining:

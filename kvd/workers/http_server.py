@@ -27,7 +27,7 @@ from kvd.http.host_guard import HostGuard
 from kvd.http.recorder import Recorder, record_to
 from kvd.http.templates import fast_path_to
 from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
-from kvd.ipc.scoreboard import Row, lone_row
+from kvd.ipc.scoreboard import BATCH_WORD, Row, lone_row
 from kvd.log.writer import Writer
 from kvd.net.factory import ServerFactory
 from kvd.net.listening import family_of
@@ -227,6 +227,25 @@ class HttpServer:
         fast_path = self._process.fast_path
         return _leave_all if fast_path is None else fast_path.serve_idle
 
+    def take_batches(
+        self,
+        channel: int,
+        credits: int,
+        adopt: Callable[[int, int], None],
+        came: Callable[[bytes, list[int], int], None],
+    ) -> None:
+        """
+        Let the function of `serve_idle` serve connections that are handed over, until
+        this is drained; see `FastPath.take_batches`.
+        """
+        fast_path = self.factory.unreported()
+        if fast_path is not None:
+            plain = bytes(
+                self._context_of(group) is None
+                for group in range(len(self._settings.listen))
+            )
+            fast_path.take_batches(channel, credits, BATCH_WORD, plain, adopt, came)
+
     def _open_access_log(self) -> AccessLog | None:
         path = self._settings.access_log
         if path is None:
@@ -372,7 +391,9 @@ class HttpServer:
         """
         process = self._process
         process.draining = True
-        process.fast_path = None
+        if process.fast_path is not None:
+            process.fast_path.leave_batches()
+            process.fast_path = None
         self._fresh_seconds = min(FRESH_SECONDS, seconds / 2)
         for name in list(self._ports):
             if not others_serve:
@@ -467,7 +488,7 @@ class HttpFactory(ServerFactory):
         See `ServerFactory.accept`. A connection that ends with its only request never
         gets a Python socket.
         """
-        fast_path = self._unreported()
+        fast_path = self.unreported()
         if fast_path is None:
             return super().accept(listener, count)
         descriptor = listener.fileno()
@@ -490,10 +511,10 @@ class HttpFactory(ServerFactory):
         See `ServerFactory.take_descriptors`. A connection that ends with its only
         request never gets a Python socket.
         """
-        fast_path = self._unreported()
+        fast_path = self.unreported()
         return 0 if fast_path is None else fast_path.serve_new(descriptors)
 
-    def _unreported(self) -> FastPath | None:
+    def unreported(self) -> FastPath | None:
         """
         The fast path, if nobody wants to know about each request.
         """

@@ -16,6 +16,7 @@ from unittest import mock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.dispatch import dispatcher as dispatching
 from kvd.dispatch.adopting import Adopting
 from kvd.dispatch.deciding import Decider
 from kvd.dispatch.dispatcher import (
@@ -27,6 +28,7 @@ from kvd.dispatch.dispatcher import (
 )
 from kvd.dispatch.handover import ASK_WAITING, BLOCKED_SECONDS, MAX_WAITING
 from kvd.dispatch.policies.roundrobin import RoundRobin
+from kvd.dispatch.primitives import make_view
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import (
@@ -399,13 +401,12 @@ class MistakeTests(DispatcherCase):
         A mistake of ours costs no connection, and no acceptor.
         """
         self.join(2)
-        requests = self.board.requests
-        self.patch(self.board, "requests", lambda: 1 // 0)
+        self.patch(dispatching, "make_view", lambda fields: 1 // 0)
         self.connect(2)
         assert [0, 0] == self.served()
         assert self.flushLoggedErrors(ZeroDivisionError)
 
-        self.patch(self.board, "requests", requests)
+        self.patch(dispatching, "make_view", make_view)
         self.reactor.advance(LOOK_SECONDS)
         self.connect(2)
         assert [2, 2] == self.served()
@@ -415,9 +416,9 @@ class MistakeTests(DispatcherCase):
         Else all that comes would be taken, and wait here.
         """
         self.join()
-        self.patch(self.board, "requests", lambda: 1 // 0)
+        self.patch(dispatching, "make_view", lambda fields: 1 // 0)
         for _ in range(3):
-            self.connect(1)
+            self.connect(2)
 
         assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
 
@@ -927,13 +928,13 @@ class FullWorkerTests(DispatcherCase):
         It is tried again after a while.
         """
         self.join()
-        offer = self.workers[0].near.offer
-        self.workers[0].near.offer = lambda *_: False  # type: ignore[method-assign]
+        offer = self.workers[0].near.offer_packed
+        self.workers[0].near.offer_packed = lambda *_: False  # type: ignore[method-assign]
         self.connect(2)
         assert [0] == self.served()
         assert 0 == self.dispatcher.handing_over(0)
 
-        self.workers[0].near.offer = offer  # type: ignore[method-assign]
+        self.workers[0].near.offer_packed = offer  # type: ignore[method-assign]
         self.reactor.advance(BLOCKED_SECONDS + LOOK_SECONDS)
         assert [2] == self.served()
 

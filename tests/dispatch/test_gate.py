@@ -155,7 +155,7 @@ def test_a_policy_sees_what_each_worker_does(hall: Hall) -> None:
 
     assert 0 == worker
     assert 7 == seen.waiting
-    assert ([0], [1, 1], [0, 1]) == (seen.ready, seen.connections, seen.requests)
+    assert ([0], (1, 1), (0, 1)) == (seen.ready, seen.connections, seen.requests)
 
 
 def test_a_policy_that_fails_keeps_nobody_out(hall: Hall) -> None:

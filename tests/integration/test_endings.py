@@ -38,7 +38,10 @@ Errors of accept(2): those that once made a worker deaf, and some that never did
 """
 
 FAILING_ACCEPT = """
-import errno, os, socket
+import errno, os, socket, sys
+
+# The dispatcher accepts in Python, as where nothing is compiled.
+sys.modules["kvd.native._dispatch"] = None
 
 accept = socket.socket._accept
 numbers = [getattr(errno, name) for name in os.environ["FAILURES"].split()]

@@ -16,7 +16,15 @@ from unittest import mock
 import pytest
 
 from kvd.ipc.histogram import BOUNDS_SECONDS, BUCKETS
-from kvd.ipc.scoreboard import ROW_WORDS, WORD_BYTES, Scoreboard, create_scoreboard
+from kvd.ipc.scoreboard import (
+    _AWAKE,
+    _BEAT,
+    ROW_WORDS,
+    WORD_BYTES,
+    Scoreboard,
+    create_scoreboard,
+    lone_row,
+)
 from tests.dispatch.kernels import may_load
 
 
@@ -92,8 +100,8 @@ def test_what_one_maps_the_other_sees(memory: int) -> None:
     assert (5, 4) == (counts.accepted, counts.open)
     assert (4, 3) == (counts.requests, counts.in_progress)
     assert (1 << 40, 123) == (counts.bytes_in, counts.bytes_out)
-    assert [0, 4, 0] == ours.connections()
-    assert [0, 3, 0] == ours.requests()
+    assert (0, 4, 0) == ours.tasks()[0]
+    assert (0, 3, 0) == ours.tasks()[1]
 
 
 @pytest.mark.parametrize(("workers", "rows"), [(1, 0), (7, 9), (8, 8), (9, 17)])
@@ -113,7 +121,7 @@ def test_who_takes_connections_is_marked(workers: int, rows: int) -> None:
     ours.workers = last + 1
     assert sorted({0, last}) == theirs.loads(inf).ready
     ours.mark(0, False)
-    assert [0] * last == theirs.connections()[:last]
+    assert (0,) * last == theirs.tasks()[0][:last]
     assert {last} - {0} == set(theirs.loads(inf).ready)
 
 
@@ -135,8 +143,8 @@ def test_loads_are_of_all_who_are_heard_of(memory: int) -> None:
         rows[1].waits()
 
     with mock.patch("time.monotonic_ns", return_value=10**12 + 3 * 10**9):
-        assert ([0, 1], [0, 1, 2], [0, 1, 0]) == board.loads(2.5)
-        assert ([], [0, 1, 2], [0, 1, 0]) == board.loads(1.5)
+        assert ([0, 1], (0, 1, 2), (0, 1, 0)) == board.loads(2.5)
+        assert ([], (0, 1, 2), (0, 1, 0)) == board.loads(1.5)
         assert [0, 1, 2] == board.loads(3.5).ready
 
 
@@ -191,8 +199,8 @@ def test_a_replacement_counts_on(memory: int) -> None:
     before = board.sums()[2]
     row = board.own_row(2)
 
-    assert [0, 0, 0] == board.connections()
-    assert [0, 0, 0] == board.requests()
+    assert (0, 0, 0) == board.tasks()[0]
+    assert (0, 0, 0) == board.tasks()[1]
     assert 0.0 == board.counts(2).busy_seconds
     assert replace(before, starts=2) == board.sums()[2]
 
@@ -259,6 +267,43 @@ def test_turns_of_the_reactor_are_timed(memory: int, clock: Clock) -> None:
     assert 0.02 == sums.busy_seconds
 
 
+def test_turns_are_counted_by_what_is_compiled_too(memory: int) -> None:
+    """
+    In the same words. It reads the true clock.
+    """
+    board = Scoreboard(memory)
+    row = board.own_row(0)
+    turns = row.turns
+    assert turns is not row
+    turns.waits()
+    assert 0 == sum(board.sums()[0].loop_delay)
+    began = time.monotonic_ns()
+    turns.woke()
+    assert began <= row.turn <= time.monotonic_ns()
+
+    # As if it had woken up so long ago, or a little longer on a slow machine.
+    row.words[_AWAKE] = began - 10 * 10**9
+    turns.waits()
+    sums = board.sums()[0]
+    assert 1 == sum(sums.loop_delay[bucket_below(10) :]) == sum(sums.loop_delay)
+    assert 10 <= sums.busy_seconds
+    assert 0 == row.turn
+    turns.waits()
+    assert 1 == sum(board.sums()[0].loop_delay)
+    assert began <= row.words[_BEAT]
+
+
+def test_turns_are_not_counted_outside_of_a_row() -> None:
+    """
+    A mistake here must not write into somebody else's memory.
+    """
+    words = memoryview(bytearray(8 * 4)).cast("Q")
+    kind = type(lone_row().turns)
+    for at in ((0, 1, 4, (3,)), (0, -1, 2, (3,)), (0, 1, 2, (3, 4)), (0, 1, 2, ())):
+        with pytest.raises(ValueError, match="no room"):
+            kind(words, *at, -3)  # type: ignore[call-arg]  # a protocol, to mypy
+
+
 def test_waiting_is_not_being_busy(memory: int, clock: Clock) -> None:
     """
     Time counts from waking to waiting, and a wait that goes on counts as none.
@@ -308,7 +353,7 @@ def test_what_has_ended_between_two_looks_is_not_in_progress(memory: int) -> Non
     board.own_row(0).finished(0.001)
 
     assert 0 == board.counts(0).in_progress
-    assert [0, 0, 0] == board.requests()
+    assert (0, 0, 0) == board.tasks()[1]
 
 
 def test_rows_keep_out_of_each_others_cache_lines() -> None:
@@ -338,7 +383,7 @@ def test_stalls_are_counted_apart_from_all_else(memory: int) -> None:
 
     assert [0, 1, 2] == [of.stalls for of in theirs.sums()]
     assert 3 == ours.takers()
-    assert [1, 1, 1] == ours.connections()
+    assert (1, 1, 1) == ours.tasks()[0]
 
 
 def test_places_that_are_no_longer_wanted_keep_their_sums(memory: int) -> None:
@@ -356,7 +401,7 @@ def test_places_that_are_no_longer_wanted_keep_their_sums(memory: int) -> None:
     supervisor.workers = 1
 
     assert [1, 1, 1, 1] == [of.requests for of in board.sums()]
-    assert 1 == len(board.requests())
+    assert 1 == len(board.tasks()[1])
 
 
 def test_all_processes_date_by_the_same_clock(memory: int) -> None:

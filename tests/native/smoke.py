@@ -103,6 +103,33 @@ def check_fast_path(fast_path: Any) -> None:
         os.close(root)
 
 
+def check_dispatch(dispatch: Any) -> None:
+    """
+    A connection is accepted, and a scoreboard read.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        with socket.create_connection(listener.getsockname()):
+            ((descriptor, family),) = dispatch.accept(listener.fileno(), 2, 9)
+            os.close(descriptor)
+    assert 2 == family
+    words = memoryview(bytearray(8 * 8)).cast("Q")
+    words[5], words[6], words[7] = 1, 5, 3
+    assert ((1,), (2,)) == dispatch.tasks(words, 4, 1, 1, 2, 3)
+
+
+def check_reactor(reactor: Any) -> None:
+    """
+    A turn is counted.
+    """
+    words = memoryview(bytearray(8 * 4)).cast("Q")
+    turns = reactor.Turns(words, 0, 1, 2, (3,), 0)
+    turns.woke()
+    assert words[0]
+    turns.waits()
+    assert [0, 1] == [words[0], words[3]]
+
+
 def tuple_of(*parts: object) -> tuple[object, ...]:
     """
     What is reported.
@@ -112,12 +139,15 @@ def tuple_of(*parts: object) -> tuple[object, ...]:
 
 def main() -> None:
     """
-    Check both.
+    Check all of it.
     """
     splice, fast_path = compiled("_splice"), compiled("_fast_path")
-    if splice is None or fast_path is None:
+    dispatch, reactor = compiled("_dispatch"), compiled("_reactor")
+    if splice is None or fast_path is None or dispatch is None or reactor is None:
         sys.exit("kvd is installed without what is compiled")
     check_splice(splice)
+    check_dispatch(dispatch)
+    check_reactor(reactor)
     check_fast_path(fast_path)
     print(os.path.basename(fast_path.__file__ or ""), "works with", sys.version)
 

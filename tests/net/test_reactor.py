@@ -5,13 +5,15 @@ Tests for `kvd.net.reactor`: both halves of Twisted's `IReactorSocket`.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Thread
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet.abstract import FileDescriptor
@@ -31,7 +33,12 @@ from zope.interface.verify import verifyObject
 from kvd.ipc.scoreboard import lone_row
 from kvd.net.factory import ServerFactory
 from kvd.net.port import Port
-from kvd.net.reactor import WorkerReactor, install_adoption
+from kvd.net.reactor import (
+    WorkerReactor,
+    install_adoption,
+    poll,
+    poll_in_python,
+)
 from kvd.net.transport import ServerTransport
 from tests.descriptors import Descriptors
 from tests.stepped import Client, SteppedReactor
@@ -383,6 +390,100 @@ def reactor_of(whose: str) -> Any:
     return reactor
 
 
+@pytest.fixture
+def loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    Reactors that are made meanwhile have one of the two loops.
+    """
+    with mock.patch("kvd.net.reactor.poll", request.param):
+        yield
+
+
+each_loop = pytest.mark.parametrize(
+    "loop", [poll_in_python, poll], ids=["Python", "compiled"], indirect=True
+)
+
+
+def test_the_faster_loop_is_compiled() -> None:
+    """
+    Else it would not be tested here.
+    """
+    assert poll is not poll_in_python
+
+
+@each_loop
+def test_what_can_be_read_is_offered_first(loop: None) -> None:
+    """
+    What is taken comes to nobody else, and a mistake there is not lost.
+    """
+    reactor = SteppedReactor()
+    offered: list[int] = []
+    answers = [True, False]
+    rung: list[str] = []
+
+    def take(descriptor: int) -> bool:
+        offered.append(descriptor)
+        return answers.pop()
+
+    bell = Bell(reactor, lambda: rung.append("bell"))
+    reactor.serve_readable = take
+    bell.ring()
+    reactor.iterate(0)
+    assert [bell.fileno()] == offered
+    assert ["bell"] == rung
+
+    bell.ring()
+    reactor.iterate(0)
+    assert 2 * [bell.fileno()] == offered
+    assert ["bell"] == rung
+
+    with pytest.raises(IndexError):
+        reactor.iterate(0)
+    reactor.dispose()
+
+
+@each_loop
+def test_each_wait_is_counted(loop: None) -> None:
+    """
+    Where a reactor counts.
+    """
+    reactor = SteppedReactor()
+    told: list[str] = []
+    reactor.counts = mock.Mock(
+        waits=lambda: told.append("waits"), woke=lambda: told.append("woke")
+    )
+    reactor.iterate(0)
+    reactor.iterate(0)
+
+    assert 2 * ["waits", "woke"] == told
+    reactor.dispose()
+
+
+@each_loop
+def test_a_signal_is_handled_while_nothing_else_comes(loop: None) -> None:
+    """
+    It ends the wait, also where nobody watches for signals.
+    """
+    reactor = reactor_of("kvd's")
+    before = signal.signal(
+        signal.SIGUSR1, lambda number, frame: reactor.callFromThread(reactor.stop)
+    )
+    limit = reactor.callLater(60, reactor.stop)
+    reactor.callLater(0, signal.setitimer, signal.ITIMER_REAL, 0.01)
+    old = signal.signal(
+        signal.SIGALRM, lambda number, frame: signal.raise_signal(signal.SIGUSR1)
+    )
+    try:
+        reactor.run(installSignalHandlers=False)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGALRM, old)
+    assert reactor.seconds() < limit.getTime()
+    limit.cancel()
+    dismantle(reactor)
+    reactor._poller.close()
+
+
 def dismantle(reactor: Any) -> None:
     """
     Close what a reactor watches.
@@ -393,8 +494,9 @@ def dismantle(reactor: Any) -> None:
         internal.connectionLost(None)
 
 
+@each_loop
 @pytest.mark.parametrize("whose", ["kvd's", "Twisted's"])
-def test_calls_come_between_events(whose: str) -> None:
+def test_calls_come_between_events(whose: str, loop: None) -> None:
     """
     A reactor that polls again for events makes the calls that an event asked for: soon,
     sooner than meant before, or from a thread; and it stops.
@@ -439,8 +541,9 @@ def test_calls_come_between_events(whose: str) -> None:
     reactor._poller.close()
 
 
+@each_loop
 @pytest.mark.parametrize("whose", ["kvd's", "Twisted's"])
-def test_a_call_may_be_far_off(whose: str) -> None:
+def test_a_call_may_be_far_off(whose: str, loop: None) -> None:
     """
     epoll waits no longer than 24 days; after an event a reactor waits on although its
     next call is due later than that.

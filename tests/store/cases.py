@@ -24,7 +24,6 @@ from kvd.store.folders import open_path_by_names
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.uploads import key_of
 from kvd.store.waiting import OffReactor, Underway
-from kvd.system.descriptors import raise_descriptor_limit
 
 T = TypeVar("T")
 
@@ -45,8 +44,6 @@ class FolderCase(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        # As a daemon does: some tests take more than an ordinary user has at first.
-        raise_descriptor_limit()
         self.path = tempfile.mkdtemp(prefix="kvd-test-")
         self.addCleanup(shutil.rmtree, self.path)
 

@@ -573,15 +573,18 @@ class CutTests(EpochCase):
         All names are on the disk, but of the files only those that were synced, and
         some others by chance.
         """
+        pool = SteppedPool()
         with self.left() as path:
-            store = FileStore(path, "disk", self.clock, SteppedPool())
+            store = FileStore(path, "disk", self.clock, pool)
             try:
                 value = store.open(KEY)
                 body = value.read(0, 100)
                 value.close()
             except KeyAbsent:
                 body = b"0"
-            store.close()
+            closed = store.close()
+            pool.finish()
+        assert not isinstance(closed, Deferred) or closed.called
         assert isinstance(body, bytes)
         assert self.replacing.least() <= int(body)
 

@@ -139,7 +139,7 @@ class Worker:
             process.guard = LoopbackGuard([TCPAddress("127.0.0.1", 8080)], ["kvd"])
         if process.fast_path is not None:
             self.watched = process.fast_path = WatchedFastPath(process.fast_path)
-        self._reactor.serve_idle = self._server.serve_idle()
+        self._reactor.serve_readable = self._server.serve_idle()
         self._clients: list[Client] = []
         self._replies: list[bytes] = []
         self._last_tag = LAST_TAG

@@ -30,7 +30,7 @@ class IdleCase(connections.ConnectionCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.reactor.serve_idle = self.watched.serve_idle
+        self.reactor.serve_readable = self.watched.serve_idle
 
     def make_process(self, store: FileStore) -> ProcessContext:
         return ProcessContext(store, Dialects(()), self.limits, self.reactor)

@@ -4,7 +4,7 @@ A fast path that counts what it does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kvd.http.fast_path import (
     SERVED,
@@ -86,6 +86,26 @@ class WatchedFastPath:
         self.served += served
         self.new += served
         return accepted, stays
+
+    def take_batches(
+        self,
+        channel: int,
+        credits: int,
+        word: int,
+        plain: bytes,
+        adopt: Callable[[int, int], object],
+        came: Callable[[bytes, list[int], int], object],
+    ) -> None:
+        """
+        See `FastPath`.
+        """
+        self._fast_path.take_batches(channel, credits, word, plain, adopt, came)
+
+    def leave_batches(self) -> None:
+        """
+        See `FastPath`.
+        """
+        self._fast_path.leave_batches()
 
     def take_unsent(self) -> bytes:
         """
