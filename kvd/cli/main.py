@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "stat": "Show the size, type and entity tag of values.",
     "status": "Show the workers of a daemon on this machine.",
     "top": "Watch the workers of a daemon on this machine.",
+    "user": "Add users and tokens to a rights file, remove or list them.",
     "policy": "Choose the policy that assigns connections, or list the policies.",
     "procs": "Change the number of workers.",
     "drain": "Replace a worker when it has finished its requests.",
@@ -39,6 +40,8 @@ Each has a module of its name, which defines an object of its name.
 
 _BEFORE: Final = {
     "--url": "URL",
+    "--token-file": "FILE",
+    "--netrc": "FILE",
     "--timeout": "TIME",
     "--cacert": "FILE",
     "--cert": "FILE",
@@ -103,6 +106,21 @@ class _Commands(click.Group):
     show_default=True,
     show_envvar=True,
     help="Where the daemon serves.",
+)
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    envvar="KVD_TOKEN_FILE",
+    show_envvar=True,
+    help="A file with a token of a user of the daemon.",
+)
+@click.option(
+    "--netrc",
+    metavar="FILE",
+    envvar="KVD_NETRC",
+    show_envvar=True,
+    help="A netrc file with the daemon's host, a login and a password; ~/.netrc if"
+    " there is one, and no token file.",
 )
 @click.option(
     "--timeout",

@@ -78,12 +78,9 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         context = self.context
         transport = self.transport
         self._read_as_usual()
-        if (
-            context.fast_path is not None
-            and not context.wants_reports
-            and transport.peer_user is None
-        ):
-            joined = self._joined = context.fast_path.join(transport.fileno())
+        fast_path = self._fast_path()
+        if fast_path is not None and not context.wants_reports:
+            joined = self._joined = fast_path.join(transport.fileno())
             secure = transport.secure
             if secure is not None:
                 joined.secure = secure
@@ -262,7 +259,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
                 handler.received += len(event)
                 handler.chunk(event)
             else:
-                handler.begin()
+                handler.start()
         except Exception as error:
             handler.fail(error)
 
@@ -329,11 +326,17 @@ class HttpConnection(ConnectionLifecycle, Protocol):
     # -- the fast path --------------------------------------------------------
 
     def _read_as_usual(self) -> None:
-        # What a user may do is no part of a head, and the fast path knows only heads.
-        is_fast = (
-            self.context.fast_path is not None and self.transport.peer_user is None
-        )
-        self.transport.read_by(self._read_fast if is_fast else None)
+        self.transport.read_by(None if self._fast_path() is None else self._read_fast)
+
+    def _fast_path(self) -> FastPath | None:
+        """
+        The fast path, if it may serve this connection. It knows what the sender of a
+        head may do, and not whom a certificate names.
+        """
+        context = self.context
+        if context.authorization is not None and self.transport.peer_user is not None:
+            return None
+        return context.fast_path
 
     def _read_fast(self) -> Any:
         """

@@ -25,7 +25,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kvd.access.permit import Permit
 from kvd.errors import (
+    AccessRefused,
     Fault,
     KvdError,
     PeerError,
@@ -72,6 +74,7 @@ class RequestHandler:
     # On the class, because most requests change few of these.
     received = 0
     """How many bytes of the body have come."""
+    _permit: Permit | None = None
     _source: Source | None = None
     _framed = False
     _sent = 0
@@ -100,6 +103,32 @@ class RequestHandler:
         context.row.began()
         self.keep = request.keep_alive
         """Whether the connection stays after this request."""
+
+    def start(self) -> None:
+        """
+        Begin, if the client may do what it asks for.
+        """
+        context, operation = self._context, self._operation
+        transport = self._connection.transport
+        peer = transport.client
+        if operation is not None and context.address_rate is not None:
+            context.address_rate(peer)
+        authorization = context.authorization
+        if authorization is None or operation is None:
+            self.begin()
+            return
+        self.when(
+            authorization.authorize(
+                self._request, operation, peer, transport.peer_user
+            ),
+            self._authorized,
+            undo=_end,
+        )
+
+    def _authorized(self, permit: Permit) -> None:
+        self._permit = permit
+        self._operation = permit.operation
+        self.begin()
 
     # -- what a method overrides ----------------------------------------------
 
@@ -259,6 +288,9 @@ class RequestHandler:
     def _head(self, status: int, fields: Fields) -> bytes:
         self._status = status
         self.keep = self.keep and self._can_go_on()
+        cors = self._context.cors
+        if cors is not None:
+            fields = [*fields, *cors.fields(self._request)]
         return reply_head(
             status, fields, close=not self.keep, minor=self._request.minor
         )
@@ -373,6 +405,9 @@ class RequestHandler:
         self._close_source()
         self.abandon()
         assert isinstance(error, PeerError | Fault)
+        if isinstance(error, AccessRefused):
+            # Clients act on these statuses, whatever else they understand.
+            self._dialect = None
         status, fields = error.status, refusal_fields(error)
         self.reply(status, fields, problem(self._rendered(status), error.sentence))
 
@@ -389,6 +424,8 @@ class RequestHandler:
 
     def _note(self) -> None:
         context = self._context
+        if self._permit is not None:
+            self._permit.ended()
         seconds = context.clock.seconds() - self._began
         context.row.finished(seconds)
         if context.recorder is not None:
@@ -407,6 +444,10 @@ class RequestHandler:
                 seconds=seconds,
             )
         )
+
+
+def _end(permit: Permit) -> None:
+    permit.ended()
 
 
 def unread_request(error: BaseException) -> Request:

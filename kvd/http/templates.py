@@ -14,6 +14,8 @@ from itertools import product
 from types import ModuleType
 from typing import Final, cast
 
+from kvd.access.rules import ByPrefix
+from kvd.access.scope import Scope
 from kvd.errors import KvdError, PreconditionFailed
 from kvd.http.context import ProcessContext
 from kvd.http.fast_path import MAX_BODY_BYTES, FastPath, Remainder, Report, native
@@ -54,6 +56,13 @@ PLAIN: Final = bytes(byte for byte in range(256) if escape(bytes((byte,))) == ch
 The bytes of a key that are the same in a sentence.
 """
 
+ALL_KEYS: Final = Scope(ByPrefix({b"": True}), None)
+
+MOST_SCOPES: Final = 64
+"""
+Where the rights of a sender depend on more prefixes, requests take the ordinary way.
+"""
+
 MOST_RECENT: Final = 2048
 """
 The most small values that are kept in memory. Each holds a descriptor; they use an
@@ -76,7 +85,8 @@ class _Templates:
         """
         What a head means, whatever its key, and whatever the values of the fields that
         vary (``kvd/native/shape.c``); None if the fast path does not serve such
-        requests. It asks only about GET, HEAD and PUT of a key.
+        requests; False if it is not known yet who sends them. It asks only about GET,
+        HEAD and PUT of a key.
         """
         process = self.process
         try:
@@ -90,10 +100,36 @@ class _Templates:
         if not process.guard.knows(request.host):
             # It depends on where a connection came in, which is nothing to look up.
             return None
+        assert isinstance(operation, Get | Put)
+        scope = self._scope(request, operation)
+        if scope is None:
+            return False
+        if len(scope.allowed.items) > MOST_SCOPES:
+            return None
         if isinstance(operation, Get):
-            return self._template_of_get(operation, request)
-        assert isinstance(operation, Put)
-        return self._template_of_put(operation, request)
+            template = self._template_of_get(operation, request)
+        else:
+            template = self._template_of_put(operation, request)
+        if template is not None and scope is not ALL_KEYS:
+            # The time of day is compared in whole seconds.
+            expires = 0 if scope.expires is None else max(1, int(scope.expires))
+            scopes = [bytes((yes,)) + prefix for prefix, yes in scope.allowed.items]
+            self.native.limit_template(template, tuple(scopes), expires)
+        return template
+
+    def _scope(self, request: Request, operation: Get | Put) -> Scope | None:
+        """
+        For which keys a head means the same; None if it is not known yet who sends it.
+        """
+        process = self.process
+        scope: Scope | None = ALL_KEYS
+        if process.authorization is not None:
+            scope = process.authorization.scope(request, operation)
+        if scope is None or process.cors is None:
+            return scope
+        # Python tells browsers which pages may see a reply.
+        silent = {prefix: not said for prefix, said in process.cors.origins.items}
+        return scope.without(ByPrefix(silent))
 
     def _template_of_get(self, operation: Get, request: Request) -> object:
         _, tail = reply_parts(

@@ -46,7 +46,7 @@ from typing import Any, Final, NamedTuple, get_args
 from cattrs import Converter
 from cattrs.strategies import configure_tagged_union
 
-from kvd.settings import Settings
+from kvd.settings import RightsFile, Settings
 
 MAX_BYTES: Final = 64 * 1024
 MAX_TEXT_BYTES: Final = 48 * 1024
@@ -74,12 +74,13 @@ _DESCRIPTORS_SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_BYTES)
 class Load:
     """
     Import what workers with these settings need. The message carries the scoreboard's
-    memory; a file in memory with the credentials, if an address speaks TLS; and the
-    descriptor of what the store is in, if there is one (`IHeldStoreMaker`).
+    memory; then, if there is a rights file, a file in memory with its text; then, if an
+    address speaks TLS, a file in memory with the credentials; and then, if there is
+    one, the descriptor of what the store is in (`IHeldStoreMaker`).
     """
 
     settings: Settings
-    """Without the credentials."""
+    """Without the text of the rights file, and the credentials."""
     credentials: bool = False
     """Whether there are some."""
 
@@ -273,6 +274,7 @@ Message = (
 )
 
 _CONVERTER: Final = Converter(forbid_extra_keys=True)
+_CONVERTER.register_unstructure_hook(RightsFile, lambda file: {"path": file.path})
 configure_tagged_union(Message, _CONVERTER, tag_name="type")
 # cattrs looks for the hooks of a type at its first use. Found now, in the fork server,
 # they are shared by all workers.

@@ -316,6 +316,9 @@ static PyMethodDef functions[] = {
     {"put_template", put_template, METH_VARARGS,
      "put_template(keep, most_bytes, lines, created_status, created, replaced_status,"
      " replaced)\n\nThe template of a PUT."},
+    {"limit_template", limit_template, METH_VARARGS,
+     "limit_template(template, scopes, expires)\n\n"
+     "Serve by a template only the keys that a sender has rights for."},
     {"offset_of", offset_of, METH_O, "offset_of(key)\n\nSee kvd.store.locks."},
     {"open_folder", open_folder, METH_VARARGS,
      "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},

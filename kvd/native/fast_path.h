@@ -73,6 +73,8 @@ typedef struct {
     int is_head;                /* whether the reply has no body */
     int keep;                   /* whether the connection stays open */
     Py_ssize_t most_bytes;      /* of the body */
+    PyObject *scopes;           /* see limit_template; NULL: all keys */
+    long long expires;          /* in seconds since the epoch; 0: never */
     int has_ranges;             /* whether a range is honoured */
     int outcomes[OUTCOMES];     /* of a GET: statuses, by the conditions that hold */
     PyObject *tail;             /* of a GET: the end of the reply's head */
@@ -329,6 +331,8 @@ PyObject *template_of(FastPath *self, const char *shape, Py_ssize_t shape_bytes,
                       const char *head, Py_ssize_t head_bytes);
 PyObject *get_template(PyObject *module, PyObject *args);
 PyObject *put_template(PyObject *module, PyObject *args);
+PyObject *limit_template(PyObject *module, PyObject *args);
+int is_for_key(const HeadTemplate *template, const char *key, Py_ssize_t key_bytes);
 
 /* get.c */
 int serve_get(FastPath *self, int socket, HeadTemplate *template,

@@ -178,7 +178,8 @@ serve_request(FastPath *self, int socket)
         return NULL;
     PyObject *outcome = Py_NewRef(Py_None);
     HeadTemplate *known = template == Py_None ? NULL : (HeadTemplate *)template;
-    if (known != NULL && body <= known->most_bytes) {
+    if (known != NULL && body <= known->most_bytes
+        && is_for_key(known, data + line, length)) {
         Request request = {
             known, &varying, data, line, length, head, head + body, began,
         };

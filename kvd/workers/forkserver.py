@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kvd.ipc.messages import Exited, Fork, Forked, Load, receive, send
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.credentials import unpack
-from kvd.settings import Settings
+from kvd.settings import RightsFile, Settings
 from kvd.system.descriptors import raise_descriptor_limit
 from kvd.system.inherited import reset_signals
 
@@ -92,6 +92,8 @@ def main(descriptor: int) -> None:
     message, (memory, *more) = loaded
     assert isinstance(message, Load)
     settings = message.settings
+    if settings.users is not None:
+        settings = replace(settings, users=_with_text(settings.users, more.pop(0)))
     if message.credentials:
         settings = replace(settings, credentials=unpack(more.pop(0)))
     scoreboard = Scoreboard(memory)
@@ -100,6 +102,15 @@ def main(descriptor: int) -> None:
     # Whatever a worker shows of its memory, it need not be a private key's file.
     settings = replace(settings, credentials=())
     ForkServer(control, settings, scoreboard, parts).run()
+
+
+def _with_text(users: RightsFile, descriptor: int) -> RightsFile:
+    """
+    The rights file with its text.
+    """
+    with open(descriptor, "rb") as file:
+        file.seek(0)
+        return replace(users, text=file.read().decode("utf-8"))
 
 
 def import_for(settings: Settings) -> LoadedPlugins:

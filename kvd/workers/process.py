@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -123,18 +124,24 @@ class ForkServerProcess:
 
     def _load_into(self, channel: Channel) -> None:
         settings = self._settings
-        if not settings.credentials:
-            channel.send(Load(settings), [self._scoreboard, *self._held])
-            return
-        # Not in the message: they may be long, and a message may be shown.
-        credentials = pack(settings.credentials)
-        try:
-            channel.send(
-                Load(replace(settings, credentials=()), credentials=True),
-                [self._scoreboard, credentials, *self._held],
+        with ExitStack() as given:
+            descriptors = [self._scoreboard]
+            # In memory, since they may be too long for a message; and the files may
+            # have changed since they were checked.
+            if settings.users is not None:
+                text = given.enter_context(open(os.memfd_create("kvd-rights"), "w+b"))
+                text.write(settings.users.text.encode("utf-8"))
+                text.flush()
+                descriptors.append(text.fileno())
+            if settings.credentials:
+                packed = pack(settings.credentials)
+                given.callback(os.close, packed)
+                descriptors.append(packed)
+            load = Load(
+                replace(settings, credentials=()),
+                credentials=bool(settings.credentials),
             )
-        finally:
-            os.close(credentials)
+            channel.send(load, [*descriptors, *self._held])
 
     def _spawn_one(self) -> Channel:
         """

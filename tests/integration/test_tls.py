@@ -5,6 +5,7 @@ The true daemon over TLS: under each way to a worker, and with new certificates.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import ssl
@@ -314,3 +315,47 @@ def test_the_command_speaks_tls(tmp_path: Path) -> None:
     assert 2 == alone[0]
     assert 1 == absent[0]
     assert "No such file" in absent[1]
+
+
+def test_a_certificate_names_a_user_of_the_rights_file(tmp_path: Path) -> None:
+    """
+    Who has its rights; others have those of everybody, also where a request of the one
+    looks like one of the others.
+    """
+    clients = make_certificate("clients")
+    (tmp_path / "clients.pem").write_text(clients.cert_pem)
+    tls = localhost().write(tmp_path, "cert")
+    rights = tmp_path / "users.toml"
+    rights.touch(0o600)
+    rights.write_text(
+        '[anonymous.rights]\n"/" = ["read"]\n\n'
+        '[users.ci.rights]\n"/" = ["read", "write"]\n'
+    )
+    files = f"cert={tls.cert}:key={tls.key}:ca={tmp_path}/clients.pem:clients=optional"
+    options = [
+        *[f"--store=file:{tmp_path}/values", "--durability=process", "--control=off"],
+        *[f"--users={rights}", "--procs=1", f"--listen=tls:0:{files}"],
+    ]
+    put = b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nvalue"
+    get = GET + b"\r\n"
+    with Twistd(options, tmp_path) as daemon:
+
+        def statuses(name: str | None) -> list[int]:
+            context = client_context()
+            if name is not None:
+                shown = make_certificate(name, clients).write(tmp_path, name)
+                context.load_cert_chain(shown.cert, shown.key)
+            found = []
+            with secure(daemon.port, context) as connection:
+                for request in (put, put, get, get):
+                    connection.sendall(request)
+                    reply = b""
+                    while not re.search(rb"\r\n\r\n(.+|$)", reply, re.DOTALL):
+                        reply += connection.recv(65536)
+                    found.append(int(reply[9:12]))
+            return found
+
+        for _ in range(2):
+            assert statuses("ci")[1:] == [204, 200, 200]
+            assert statuses(None) == [401, 401, 200, 200]
+            assert statuses("stranger") == [401, 401, 200, 200]

@@ -18,12 +18,21 @@ from unittest import mock
 from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
+from kvd.access.rates import Rates
+from kvd.access.rules import AccessRules
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
 from kvd.http.record import read_record
 from kvd.interfaces import IStoreMaker
 from kvd.ipc.scoreboard import WORDS_OF_REQUESTS, lone_row
-from kvd.settings import Durability, Limits, Settings, StoreLocation, TCPAddress
+from kvd.settings import (
+    CorsChoice,
+    Durability,
+    Limits,
+    Settings,
+    StoreLocation,
+    TCPAddress,
+)
 from kvd.store.file import FileStore
 from kvd.workers.http_server import HttpFactory, HttpServer, LoadedPlugins
 from tests import tls
@@ -109,6 +118,10 @@ class Worker:
         guarded: bool = False,
         reports: bool = True,
         secure: bool = False,
+        rules: AccessRules | None = None,
+        cors: tuple[CorsChoice, ...] = (),
+        limits: Limits = LIMITS,
+        rates: Rates | None = None,
     ) -> None:
         self._secure = secure
         self.folder = tempfile.mkdtemp(prefix="kvd-test-")
@@ -121,12 +134,15 @@ class Worker:
             durability=durability,
             access_log=os.path.join(self.folder, "log") if reports else None,
             record=os.path.join(self.folder, "record") if reports else None,
-            limits=LIMITS,
+            limits=limits,
             fast_path=fast_path,
+            cors=cors,
             # Else no request that names one takes the fast path.
             allowed_hosts=("kvd",),
         )
-        parts = LoadedPlugins(SteppedStoreMaker(self._reactor), Dialects(()))
+        parts = LoadedPlugins(
+            SteppedStoreMaker(self._reactor), Dialects(()), rules, rates
+        )
         self._server = HttpServerAtOnce(settings, 0, self._reactor, self._row, parts)
         with (
             mock.patch("kvd.workers.http_server.Writer", InlineWriter),
