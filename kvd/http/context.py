@@ -49,6 +49,17 @@ class IRequestLog(Protocol):
         """
 
 
+class Commits(Protocol):
+    """
+    See `kvd.http.commits.Commits`.
+    """
+
+    def begun(self) -> None:
+        """
+        A connection waits for a commit.
+        """
+
+
 class OpenConnection(Protocol):
     """
     A connection, as its process sees it.
@@ -141,6 +152,9 @@ class ProcessContext:
         """Tells browsers which pages may use kvd. None: no other site's."""
         self.fast_path: FastPath | None = None
         """Serves the requests that it can. None: there is none, or kvd is draining."""
+        self.commits: Commits | None = None
+        """What the fast path has written that waits for syncs, at durability
+        ``disk``."""
         self.draining = False
         self.connections: set[OpenConnection] = set()
         self.answers_due = 0

@@ -34,7 +34,7 @@ from kvd.errors import (
     StoreFault,
 )
 from kvd.http.access_log import Entry
-from kvd.http.fast_path import Remainder
+from kvd.http.fast_path import PartialUpload, Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.reply_fields import Fields, refusal_fields
 from kvd.http.source import FilePart, OpenFile, Source
@@ -95,12 +95,11 @@ class RequestHandler:
             operation: What the request asks for; None if the request is refused.
         """
         self._connection = connection
-        self._context = context = connection.context
+        self._context = connection.context
         self._request = request
         self._dialect = dialect
         self._operation = operation
-        self._began = context.clock.seconds()
-        context.row.began()
+        self._began = connection.context.clock.seconds()
         self.keep = request.keep_alive
         """Whether the connection stays after this request."""
 
@@ -130,12 +129,24 @@ class RequestHandler:
         self._operation = permit.operation
         self.begin()
 
+    def began_before(self, seconds: float) -> None:
+        """
+        The request came so many seconds ago.
+        """
+        self._began -= seconds
+
     # -- what a method overrides ----------------------------------------------
 
     def begin(self) -> None:
         """
         The head has been understood.
         """
+
+    def resume(self, upload: PartialUpload) -> None:
+        """
+        The fast path has begun to receive the body. Called in place of `begin`.
+        """
+        raise NotImplementedError
 
     def chunk(self, data: bytes) -> None:
         """
@@ -257,7 +268,7 @@ class RequestHandler:
         """
         Send the rest of a reply that the fast path has begun.
         """
-        self._began -= rest.seconds
+        self.began_before(rest.seconds)
         self._status = rest.status
         self._sent = rest.body_bytes
         self._source = OpenFile(rest.descriptor, rest.offset, rest.rest_bytes)

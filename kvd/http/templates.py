@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from types import ModuleType
 from typing import Final, cast
@@ -18,7 +18,14 @@ from kvd.access.rules import ByPrefix
 from kvd.access.scope import Scope
 from kvd.errors import KvdError, PreconditionFailed
 from kvd.http.context import ProcessContext
-from kvd.http.fast_path import MAX_BODY_BYTES, FastPath, Remainder, Report, native
+from kvd.http.fast_path import (
+    MAX_BODY_BYTES,
+    FastPath,
+    PartialUpload,
+    Remainder,
+    Report,
+    native,
+)
 from kvd.http.reply_fields import (
     Fields,
     fields_of,
@@ -28,7 +35,7 @@ from kvd.http.reply_fields import (
     unchanged_fields,
 )
 from kvd.http.request import FILE_BYTES
-from kvd.http.wire.replies import http_date, problem, reply_parts, with_length
+from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
 from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
@@ -95,7 +102,7 @@ class _Templates:
             operation = dialects.understand(dialects.of(request.target), request)
         except KvdError:
             return None
-        if request.chunked or request.expects_continue:
+        if request.chunked:
             return None
         if not process.guard.knows(request.host):
             # It depends on where a connection came in, which is nothing to look up.
@@ -132,6 +139,8 @@ class _Templates:
         return scope.without(ByPrefix(silent))
 
     def _template_of_get(self, operation: Get, request: Request) -> object:
+        if request.expects_continue:
+            return None
         _, tail = reply_parts(
             200, [], close=not request.keep_alive, minor=request.minor
         )
@@ -157,7 +166,6 @@ class _Templates:
             or operation.empty
             or operation.digests
             or request.length is None
-            or self.store.durability != "process"
         ):
             return None
         lines = encode_metadata(operation.metadata)
@@ -165,7 +173,8 @@ class _Templates:
         replaced = self._reply_to_put(request, created=False)
         most_bytes = MAX_BODY_BYTES if limit is None else min(limit, MAX_BODY_BYTES)
         return self.native.put_template(
-            request.keep_alive, most_bytes, lines, *created, *replaced
+            *(request.keep_alive, most_bytes, lines, *created, *replaced),
+            CONTINUE if request.expects_continue else b"",
         )
 
     def _reply_to_put(
@@ -314,6 +323,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         most_recent=_most_recent(state.root),
         kept=state.kept,
         has_epochs=state.has_epochs,
+        sync_threads=-1 if state.syncs is None else state.sync_threads,
         mode=state.file_mode,
         folder_mode=state.folder_mode,
         head_bytes=process.limits.head_bytes,
@@ -322,6 +332,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         sending=(FILE_BYTES, LOW_ROUND_TRIP_MICROSECONDS, LOW_ROUND_TRIP_SEND_BUFFER),
         report=Report,
         remainder=Remainder,
+        partial=partial(PartialUpload, state.adopt),
         row=process.row.words,
         words=WORDS_OF_REQUESTS,
         bucket_of_exponent=BUCKET_OF_EXPONENT,
@@ -334,7 +345,13 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
     state.uploads.made = made.upload_to
     state.lock.renewed = made.lock_renewed
     made.upload_to(state.uploads.descriptor)
-    return cast(FastPath, made)
+    fast_path = cast(FastPath, made)
+    if state.syncs is not None:
+        # Not at the top: a worker at durability `process` has no use for it.
+        from kvd.http.commits import Commits
+
+        process.commits = Commits(fast_path, state, state.syncs, process)
+    return fast_path
 
 
 def _most_recent(root: int) -> int:

@@ -20,6 +20,7 @@ HeadTemplate_dealloc(HeadTemplate *self)
     Py_XDECREF(self->tail);
     Py_XDECREF(self->lines);
     Py_XDECREF(self->scopes);
+    Py_XDECREF(self->interim);
     for (int i = 0; i < 4; i++)
         Py_XDECREF(self->missing[i]);
     for (int i = 0; i < 3; i++) {
@@ -88,11 +89,11 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
 {
     int keep, created_status, replaced_status;
     Py_ssize_t most_bytes;
-    PyObject *lines, *created[3], *replaced[3];
-    if (!PyArg_ParseTuple(args, "pnSi(SSS)i(SSS):put_template", &keep, &most_bytes, &lines,
+    PyObject *lines, *created[3], *replaced[3], *interim;
+    if (!PyArg_ParseTuple(args, "pnSi(SSS)i(SSS)S:put_template", &keep, &most_bytes, &lines,
                           &created_status, &created[0], &created[1], &created[2],
                           &replaced_status, &replaced[0], &replaced[1],
-                          &replaced[2]))
+                          &replaced[2], &interim))
         return NULL;
     Py_ssize_t most = HEAD_ROOM - DATE_BYTES - ID_TEXT;
     for (int i = 0; i < 3; i++)
@@ -111,6 +112,7 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
     template->created_status = created_status;
     template->replaced_status = replaced_status;
     template->lines = Py_NewRef(lines);
+    template->interim = Py_NewRef(interim);
     for (int i = 0; i < 3; i++) {
         template->created[i] = Py_NewRef(created[i]);
         template->replaced[i] = Py_NewRef(replaced[i]);

@@ -249,6 +249,8 @@ class HttpServer:
             self._process.cors = Cors(settings.cors)
         if settings.fast_path and rate is None:
             self._process.fast_path = fast_path_to(self._process)
+        if self._process.commits is not None:
+            self._reactor.addReader(self._process.commits)
         self._checking.start(check_interval(settings.limits), now=False)
 
     def _authorization(self, rules: AccessRules, rates: Rates | None) -> Authorization:
@@ -490,6 +492,8 @@ class HttpServer:
             try:
                 await closed
             finally:
+                if self._process.commits is not None:
+                    self._reactor.removeReader(self._process.commits)
                 # All of these writes have begun, and they never fail.
                 for one in written:
                     await one

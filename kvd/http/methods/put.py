@@ -15,6 +15,7 @@ from kvd.errors import (
     ValueFixed,
     ValueTooLarge,
 )
+from kvd.http.fast_path import PartialUpload
 from kvd.http.methods.same_value import OwnDigest, digest_of
 from kvd.http.reply_fields import published_reply
 from kvd.http.request import RequestHandler
@@ -89,6 +90,19 @@ class PutHandler(RequestHandler):
         self._upload = upload
         self.proceed()
 
+    def resume(self, upload: PartialUpload) -> None:
+        operation, length = self._operation, self._request.length
+        assert length is not None
+        self.began_before(upload.seconds)
+        self.received = upload.received
+        self._upload = upload.adopt(
+            operation.key,
+            length,
+            operation.metadata,
+            upload.descriptor,
+            upload.name,
+        )
+
     def chunk(self, data: bytes) -> None:
         if self._operation.empty:
             return
@@ -124,7 +138,7 @@ class PutHandler(RequestHandler):
         assert self._upload is not None
         # A commit that fails has discarded the upload itself.
         upload, self._upload = self._upload, None
-        self.when(upload.commit(conditions), self._published)
+        self.when(upload.commit(conditions), self.published)
 
     def _commit_once(self, value: IValue | None) -> None:
         """
@@ -164,7 +178,17 @@ class PutHandler(RequestHandler):
                 error = _fixed()
         super().fail(error)
 
-    def _published(self, published: Published) -> None:
+    def publish(self, upload: IUpload) -> None:
+        """
+        Publish an upload that the fast path has written.
+        """
+        self._upload = upload
+        self.end()
+
+    def published(self, published: Published) -> None:
+        """
+        Reply that the value is stored.
+        """
         status, fields = published_reply(published, self._context.store.durability)
         self.reply(status, fields)
 

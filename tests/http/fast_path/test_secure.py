@@ -160,7 +160,7 @@ class SecureTests(FastPathCase):
         self.keep("k", b"value")
         played = PlayedSocket(get("k"))
         number = self.near.fileno()
-        joined = self.fast_path.join(number)
+        joined = self.fast_path.join(number, False)
         joined.secure = played
         joined.read, joined.write = played.read, played.write
         assert self.fast_path.serve_idle(number)
