@@ -67,17 +67,32 @@ class _HoldingFactory(ServerFactory):
     batch_size = MAX_DESCRIPTORS
 
     def __init__(
-        self, held: deque[Accepted], dispatch: Callable[[], None], group: int
+        self,
+        held: deque[Accepted],
+        dispatch: Callable[[], None],
+        group: int,
+        listeners: dict[int, int],
     ) -> None:
         self._held = held
         self._dispatch = dispatch
         self._group = group
+        self._listeners = listeners
 
     def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
         """
         See `ServerFactory.accept`.
         """
-        accepted = accept(listener.fileno(), self._group, count)
+        descriptor = listener.fileno()
+        try:
+            accepted = accept(descriptor, self._group, count)
+        except BlockingIOError:
+            raise
+        except OSError:
+            # Until the next success the port is asked first: else it would not learn
+            # of it, and so would not log the next error.
+            self._listeners.pop(descriptor, None)
+            raise
+        self._listeners[descriptor] = self._group
         self._held += accepted
         return len(accepted), -1, None
 
@@ -197,7 +212,7 @@ class Dispatcher:
         port: Port = self._reactor.adoptStreamPort(
             sock.fileno(),
             sock.family,
-            _HoldingFactory(self._held, self._dispatch, group),
+            _HoldingFactory(self._held, self._dispatch, group, self._listeners),
         )
         self._listeners[port.fileno()] = group
         if not self._accepting:

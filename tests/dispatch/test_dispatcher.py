@@ -9,7 +9,8 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -48,6 +49,28 @@ from tests.dispatch.test_deciding import Odd, catch, fail, never
 from tests.stepped import SteppedReactor
 
 WORKERS = 3
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """
+    This process gets none meanwhile.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 2, hard))
+    fillers = []
+    try:
+        try:
+            while True:
+                fillers.append(os.dup(0))
+        except OSError:
+            pass
+        yield
+    finally:
+        for filler in fillers:
+            os.close(filler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Worker(ServerFactory):
@@ -395,6 +418,28 @@ class MistakeTests(DispatcherCase):
         assert [2, 2] == self.served()
         (event,) = events
         assert "has no attribute 'clear'" in event["what"]
+
+    def test_each_lack_of_descriptors_is_logged(self) -> None:
+        """
+        Once, and again after connections could be accepted meanwhile, alone or several.
+        """
+        self.join()
+        served = self.workers[0].served
+        with capturedLogs() as events:
+            for meanwhile in (1, 2, 1):
+                waiting = socket.create_connection(("127.0.0.1", self.port))
+                with waiting, no_descriptors():
+                    before = len(served)
+                    for _ in range(3):
+                        self.reactor.advance(1)
+                    assert before == len(served)
+                self.reactor.advance(1)
+                self.connect(meanwhile)
+                assert before + 1 + meanwhile == len(served)
+                # What it has handed over is closed here.
+                self.reactor.advance(1)
+
+        assert 3 * ["Too many open files"] == [event["error"] for event in events]
 
     def test_what_cannot_be_dealt_is_tried_again(self) -> None:
         """
