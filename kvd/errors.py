@@ -343,6 +343,12 @@ class StoreFull(Fault):
     status = 507
 
 
+class QuotaFull(StoreFull):
+    """
+    The values and the uploads take as much as the limits of the store allow.
+    """
+
+
 # -- the operator's -----------------------------------------------------------
 
 

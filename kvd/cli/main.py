@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "get": "Fetch values into files, or to standard output.",
     "rm": "Remove values.",
     "ls": "List keys.",
+    "du": "Show how much the values below each prefix take.",
     "stat": "Show the size, type and entity tag of values.",
     "status": "Show the workers of a daemon on this machine.",
     "top": "Watch the workers of a daemon on this machine.",

@@ -20,10 +20,13 @@ from kvd.net.credentials import credentials_of
 from kvd.settings import Settings
 from kvd.workers.changes import Changes
 
-FIXED: Final = ("listen", "status", "control", "store")
+FIXED: Final = (
+    *("listen", "status", "control", "store"),
+    *("max_size", "min_free", "full", "ttl_seconds", "quotas"),
+)
 """
-What cannot change: clients connect to the addresses, and two workers must not serve
-different stores.
+What cannot change: clients connect to the addresses, two workers must not serve
+different stores, and all count in one memory what the store takes.
 """
 
 

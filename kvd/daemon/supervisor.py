@@ -29,6 +29,7 @@ from kvd.workers.process import ForkServerProcess
 
 if TYPE_CHECKING:
     from kvd.admin.control.site import Change
+    from kvd.daemon.bounding import Bounding
 
 
 class SupervisorService(ServingService):
@@ -42,13 +43,14 @@ class SupervisorService(ServingService):
         sockets: Sockets,
         notifier: Notifier,
         memory: int,
+        bounding: Bounding | None,
         programs: ReuseportPrograms,
         chosen: ChosenPolicy,
         shadow: ChosenPolicy | None,
         read: Callable[[], Settings],
         held: int | None = None,
     ) -> None:
-        super().__init__(settings, sockets, notifier, memory)
+        super().__init__(settings, sockets, notifier, memory, bounding)
         self._programs = programs
         self._chosen = chosen
         self._read = read
@@ -66,6 +68,7 @@ class SupervisorService(ServingService):
             self._scoreboard_memory,
             reactor,
             held=self._held,
+            usage=self._usage,
         )
         self._distribution = PolicyDistribution(
             self._chosen,
@@ -154,6 +157,7 @@ class SupervisorService(ServingService):
 
         def end(_: None) -> None:
             self._forks.stop()
+            self._stop_evicting()
             self._close_sites()
 
         return stopped.addCallback(end)

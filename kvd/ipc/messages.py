@@ -75,7 +75,8 @@ class Load:
     """
     Import what workers with these settings need. The message carries the scoreboard's
     memory; then, if there is a rights file, a file in memory with its text; then, if an
-    address speaks TLS, a file in memory with the credentials; and then, if there is
+    address speaks TLS, a file in memory with the credentials; then, if the store has
+    limits, the memory in which workers count (`kvd.store.usage`); and then, if there is
     one, the descriptor of what the store is in (`IHeldStoreMaker`).
     """
 

@@ -28,6 +28,7 @@
 #define FOLDERS 256
 /* Python handles longer keys. */
 #define MAX_KEY_BYTES 512
+#define MAX_LONGEST_KEY 1024        /* as kvd.model.keys */
 #define ID_BYTES 16
 #define ID_TEXT (2 * ID_BYTES)
 #define ATTRIBUTE_BYTES 1400
@@ -110,6 +111,7 @@ typedef struct {
     char id[ID_TEXT];
     long long offset;           /* of its key's lock */
     int keeps;                  /* whether the replaced value is kept, under its name */
+    Py_ssize_t quota;           /* of its key (usage.c) */
     unsigned long long sealed_us;   /* the date that it was sealed with; 0: not yet */
 } Upload;
 
@@ -171,6 +173,9 @@ typedef struct RecentValue {
 } RecentValue;
 
 typedef struct RecentValues RecentValues;
+
+/* What the values of the store take, counted by all processes. */
+typedef struct Usage Usage;
 
 /* A connection that stays open after a request. */
 typedef struct {
@@ -234,6 +239,8 @@ typedef struct {
     PyObject *parts;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is kept */
     int has_epochs;             /* see kvd.store.epochs */
+    Usage *usage;               /* NULL: the store has no limits */
+    unsigned long long min_free;        /* how many bytes stay free */
     int channel, credits;       /* see batches.c; channel below 0: none */
     Py_ssize_t batch_word;      /* of the row */
     PyObject *adopt, *came;     /* NULL without a channel */
@@ -460,6 +467,9 @@ int has_value(const FastPath *self, int folder, const char *name,
 int seal(int file, const Upload *upload, unsigned long long earliest_us, long epoch,
          unsigned long long *sealed_us);
 
+PyObject *note_read(PyObject *module, PyObject *file);
+void note_if_stale(const FastPath *self, int file, const struct stat *status);
+
 /* folder.c */
 int find_conferred(int folder, const struct stat *status, Conferred *found);
 int is_conferred_alike(const Conferred *one, int folder, const struct stat *status);
@@ -477,11 +487,31 @@ long long lock_offset(const char *key, size_t size);
 PyObject *offset_of(PyObject *module, PyObject *key);
 
 /* publish.c */
+#define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
+int set_lock(int lock, short kind, long long offset);
 int create_file(FastPath *self, const Upload *upload);
 Py_ssize_t write_all(int file, const char *body, Py_ssize_t length);
 int publish_file(FastPath *self, const Upload *upload, int file, int *is_made);
 int publish(FastPath *self, const Upload *upload, const char *body, int *is_made);
+
+/* look.c */
+PyObject *look_at(PyObject *module, PyObject *args);
+
+/* remove.c */
+PyObject *remove_unchanged(PyObject *module, PyObject *args);
+
+/* usage.c */
+extern PyTypeObject *UsageType;
+extern PyType_Spec Usage_spec;
+long long taken_by(unsigned long long length);
+PyObject *taken_by_length(PyObject *module, PyObject *length);
+Py_ssize_t quota_of(const Usage *self, const char *key, size_t size);
+int take_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
+void give_back(const Usage *self, Py_ssize_t quota, long long bytes);
+void count_published(const Usage *self, Py_ssize_t quota, long long bytes,
+                     long long replaced);
+long long read_resolution(const Usage *self);
 
 /* reply.c */
 void write_date(FastPath *self, char *text, time_t second);

@@ -32,7 +32,13 @@ from kvd.http.recorder import Recorder, record_to
 from kvd.http.reply_fields import refusal_fields
 from kvd.http.templates import fast_path_to
 from kvd.http.wire.replies import problem, reply_head, with_length
-from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
+from kvd.interfaces import (
+    IBoundedStoreMaker,
+    IFileStoreMaker,
+    IHeldStoreMaker,
+    IStore,
+    IStoreMaker,
+)
 from kvd.ipc.scoreboard import BATCH_WORD, Row, lone_row
 from kvd.log.writer import Writer
 from kvd.net.factory import ServerFactory
@@ -99,19 +105,37 @@ class LoadedPlugins:
     `IHeldStoreMaker`."""
     contexts: Mapping[TLS, SSLContext] = field(default_factory=dict)
     """Made before the fork, workers share the keys of session tickets."""
+    usage: int | None = None
+    """A descriptor of the memory in which processes count what the store takes; None:
+    it has no limits."""
 
-    def open_store(self, settings: Settings) -> IStore:
+    def open_store(self, settings: Settings, worker: int) -> IStore:
         """
         Open the store of this process.
+
+        Args:
+            settings: All settings.
+            worker: The number of this worker.
 
         Raises:
             StoreUnusable: It cannot be opened.
         """
         path = settings.store.path
+        maker = self.store
+        if self.usage is not None and settings.bounds is not None:
+            row = row_of_worker(worker)
+            maker = IBoundedStoreMaker(maker).bounded(settings.bounds, self.usage, row)
         if self.held is None:
-            return self.store.open_store(path, settings.durability)
-        maker = IHeldStoreMaker(self.store)
+            return maker.open_store(path, settings.durability)
+        maker = IHeldStoreMaker(maker)
         return maker.open_held(path, settings.durability, self.held)
+
+
+def row_of_worker(worker: int) -> int:
+    """
+    The row of a worker in the memory of `kvd.store.usage`. The first is the evictor's.
+    """
+    return worker + 1
 
 
 def load_plugins(settings: Settings) -> LoadedPlugins:
@@ -225,7 +249,7 @@ class HttpServer:
         self._recorder = self._open_record()
         self._pipe = Pipe() if settings.splice else None
         self._process = ProcessContext(
-            parts.open_store(settings),
+            parts.open_store(settings, self._worker),
             parts.dialects,
             settings.limits,
             self._reactor,

@@ -68,6 +68,7 @@ class ForkServerProcess:
         reactor: Any,
         spawn: Callable[[socket.socket], subprocess.Popen[bytes]] = spawn,
         held: int | None = None,
+        usage: int | None = None,
     ) -> None:
         """
         Args:
@@ -77,12 +78,16 @@ class ForkServerProcess:
             spawn: Starts a fork server process.
             held: A descriptor of what the store is in (`IHeldStoreMaker`); owned by the
                 caller. None: the store has no such descriptor.
+            usage: A descriptor of the memory in which workers count what the store
+                takes; owned by the caller. None: it has no limits.
         """
         self._settings = settings
         self._reactor = reactor
         self._spawn = spawn
         self._scoreboard = scoreboard
-        self._held = [] if held is None else [held]
+        self._of_store = [
+            descriptor for descriptor in (usage, held) if descriptor is not None
+        ]
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._ending: dict[subprocess.Popen[bytes], Any] = {}
@@ -141,7 +146,7 @@ class ForkServerProcess:
                 replace(settings, credentials=()),
                 credentials=bool(settings.credentials),
             )
-            channel.send(load, [*descriptors, *self._held])
+            channel.send(load, [*descriptors, *self._of_store])
 
     def _spawn_one(self) -> Channel:
         """
@@ -241,7 +246,7 @@ class ForkServerProcess:
         for process, call in self._ending.items():
             if call is not None:
                 call.cancel()
-            _await_end(process)
+            await_end(process)
         self._ending.clear()
 
     def _reap(self, process: subprocess.Popen[bytes], deadline: float) -> None:
@@ -258,7 +263,10 @@ class ForkServerProcess:
         )
 
 
-def _await_end(process: subprocess.Popen[bytes]) -> None:
+def await_end(process: subprocess.Popen[bytes]) -> None:
+    """
+    Wait for a process whose control socket is closed; kill it if it takes long.
+    """
     try:
         # The fork server has nothing left to do, so this takes milliseconds.
         process.wait(END_SECONDS)
