@@ -36,6 +36,40 @@ The largest number of workers.
 
 
 @dataclass(frozen=True, slots=True)
+class TLS:
+    """
+    How an address speaks TLS. All paths are absolute, and their files are in PEM.
+    """
+
+    cert: str
+    """The certificate, and those that lead from it to an authority."""
+    key: str
+    """Its private key; may be the same file."""
+    ca: str | None = None
+    """The authorities whose certificates clients show; None: clients show none."""
+    clients: Literal["required", "optional"] = "required"
+    """Whether clients have to show a certificate, where there are authorities."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """
+    What the files of an address that speaks TLS contained when the settings were read.
+    Not shown by ``repr``, since there is a private key among them.
+    """
+
+    tls: TLS
+    """The files."""
+    cert: str = field(repr=False)
+    key: str = field(repr=False)
+    ca: str = field(repr=False)
+    """Empty if there is no such file."""
+    read: float = field(repr=False)
+    """When they were read, by the monotonic clock. So settings that were read anew
+    differ, and workers with new keys for session tickets replace those so far."""
+
+
+@dataclass(frozen=True, slots=True)
 class TCPAddress:
     """
     A TCP address to listen on.
@@ -46,11 +80,14 @@ class TCPAddress:
     port: int
     """0 lets the kernel choose."""
     backlog: int = 4096
+    tls: TLS | None = None
+    """None: plain HTTP."""
 
     def __str__(self) -> str:
+        scheme = "http" if self.tls is None else "https"
         if ":" in self.interface:
-            return f"http://[{self.interface}]:{self.port}"
-        return f"http://{self.interface}:{self.port}"
+            return f"{scheme}://[{self.interface}]:{self.port}"
+        return f"{scheme}://{self.interface}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +117,8 @@ class SystemdAddress:
 
     name: str
     """The ``FileDescriptorName=`` of the sockets; empty: all sockets."""
+    tls: TLS | None = None
+    """None: plain HTTP."""
 
     def __str__(self) -> str:
         return f"systemd:{self.name}" if self.name else "systemd"
@@ -245,6 +284,8 @@ class Settings:
     """
 
     listen: tuple[Address | SystemdAddress, ...] = (TCPAddress("127.0.0.1", 8080),)
+    credentials: tuple[Credentials, ...] = ()
+    """Of the addresses that speak TLS."""
     store: StoreLocation = StoreLocation("file", "./values")
     policy: str = "gated"
     shadow: str | None = None

@@ -22,6 +22,7 @@ from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.errors import BadSetting, OperatorError
 from kvd.interfaces import IHeldStoreMaker
 from kvd.ipc.scoreboard import create_scoreboard
+from kvd.net.credentials import warn_of_access
 from kvd.net.reactor import install_adoption, most_descriptors
 from kvd.options import Options
 from kvd.settings import Settings, User
@@ -79,6 +80,7 @@ def makeService(options: Options) -> IService:
             bounding = open_bounding(settings, maker, user)
         check_written_files(settings, user)
         check_read_again(settings, user)
+        warn_of_access(settings.credentials, user)
         sockets = open_sockets(settings, size, inherited)
         leave(inherited)
     except OperatorError as error:

@@ -20,6 +20,7 @@ from kvd.daemon.written_files import check_off_reactor
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import PolicyDistribution
 from kvd.dispatch.reuseport_programs import Fallback, ReuseportPrograms
+from kvd.net.credentials import warn_of_dates
 from kvd.settings import Settings
 from kvd.system.signals import end_once
 from kvd.workers.changes import Changes
@@ -106,6 +107,8 @@ class SupervisorService(ServingService):
         self._open_sites(reactor)
 
     def _load(self, settings: Settings) -> None:
+        if settings.credentials:
+            warn_of_dates(settings.credentials)
         self._settings = settings
         self._forks.load(self._for_serving(settings))
         self._pool.drain_seconds = settings.drain_seconds

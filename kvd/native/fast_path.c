@@ -218,6 +218,8 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->kept);
     Py_XDECREF((PyObject *)self->usage);
     Py_CLEAR(self->nothing);
+    Py_CLEAR(self->record_bytes);
+    Py_CLEAR(self->view);
     drop_rest(self);
     end_commits(self);
     if (self->syncs != NULL)
@@ -299,6 +301,8 @@ FastPath_lock_renewed(FastPath *self, PyObject *Py_UNUSED(none))
 
 static PyMethodDef FastPath_methods[] = {
     {"serve", (PyCFunction)FastPath_serve, METH_O, serve_doc},
+    {"serve_secure", (PyCFunction)(void (*)(void))FastPath_serve_secure, METH_FASTCALL,
+     serve_secure_doc},
     {"serve_idle", (PyCFunction)FastPath_serve_idle, METH_O, serve_idle_doc},
     {"serve_new", (PyCFunction)FastPath_serve_new, METH_O, serve_new_doc},
     {"accept", (PyCFunction)(void (*)(void))FastPath_accept, METH_FASTCALL, accept_doc},

@@ -16,6 +16,8 @@
 #define EVENT_BYTES (64 * 1024)
 /* The longest body of a PUT. */
 #define MAX_BODY_BYTES (2 * 1024 * 1024)
+/* What a record of TLS has at most. */
+#define RECORD_BYTES (16 * 1024)
 /* The longest one that need not come in one event; see docs/design.rst. */
 #define MAX_PARTIAL_BYTES (256 * 1024)
 #define BUFFER_BYTES (EVENT_BYTES + MAX_BODY_BYTES)
@@ -184,6 +186,9 @@ typedef struct {
     struct Commit *commit;      /* the one that it waits for and Python does not know of */
     PyObject *connection;       /* the Python object */
     PyObject *served;           /* when serve_idle last served a request; NULL: never */
+    /* Over TLS: the connection's kvd.net.tls.SecureSocket, and its functions that read and
+       write a record. NULL: it is a plain one. */
+    PyObject *secure, *read, *write;
     PyObject *number;           /* of its socket */
     PyObject *joined;           /* FastPath.joined */
 } Joined;
@@ -239,8 +244,13 @@ typedef struct {
     int channel, credits;       /* see batches.c; channel below 0: none */
     Py_ssize_t batch_word;      /* of the row */
     PyObject *adopt, *came;     /* NULL without a channel */
+    PyObject *plain_groups;     /* a byte for each group of sockets; NULL without one */
     PyObject *nothing;          /* empty bytes */
     PyObject *joined;           /* connections that stay open, by descriptor */
+    /* Those of the connection that is served now, borrowed; NULL: it is a plain one. */
+    PyObject *secure, *read, *write;
+    PyObject *record_bytes;     /* RECORD_BYTES; NULL: not needed so far */
+    PyObject *view;             /* of the buffer, for `read`; NULL: not needed so far */
     /* The outcome that the next `serve` of this socket returns; below 0: none. */
     int left_socket;
     PyObject *left;             /* NULL: it raises the exception */
@@ -326,6 +336,18 @@ PyObject *FastPath_leave_batches(FastPath *self, PyObject *none);
 PyObject *serve_one(FastPath *self, int socket, Joined *joined);
 Py_ssize_t read_more(int socket, char *bytes, Py_ssize_t received, Py_ssize_t size);
 PyObject *outcome_of(FastPath *self, int socket, const Request *request);
+
+/* secure.c */
+extern const char serve_secure_doc[];
+PyObject *FastPath_serve_secure(FastPath *self, PyObject *const *arguments,
+                                Py_ssize_t count);
+Py_ssize_t receive_secure(FastPath *self);
+Py_ssize_t receive_more_secure(FastPath *self, Py_ssize_t received, Py_ssize_t size);
+Py_ssize_t send_reply_secure(FastPath *self, const char *head, size_t head_bytes,
+                             const char *body, size_t body_bytes);
+int send_file_secure(FastPath *self, Value *value, const Selection *selected,
+                     const char *head, size_t head_bytes, Py_ssize_t received,
+                     double began);
 
 /* fields.c */
 enum { MATCHES_STRONGLY = 1, MATCHES_WEAKLY = 2 };

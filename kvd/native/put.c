@@ -136,6 +136,9 @@ serve_put(FastPath *self, int socket, const Request *request, PyObject *key)
 {
     Upload upload;
     int replaced, is_made;
+    /* Over TLS, a reply has to be sent while its request is served. */
+    if (self->secure != NULL && self->syncs != NULL)
+        return 0;
     int prepared = prepare_upload(self, request, key, &upload);
     if (prepared <= 0)
         return prepared;

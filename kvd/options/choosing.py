@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from kvd.errors import BadSetting, OperatorError
 from kvd.model.quantities import format_size
+from kvd.net.credentials import credentials_of
 from kvd.options.choices import CHOICES, Choice
 from kvd.settings import (
     CorsChoice,
@@ -68,7 +69,8 @@ def make_settings(given: Mapping[str, Sequence[Given]]) -> Settings:
     _check_disjoint(given.get("quota", ()), top["quotas"])
     _check_apart(top["access_log"], top["record"])
     _fit_target(given, limits)
-    return Settings(**top, limits=Limits(**limits))
+    credentials = credentials_of(top["listen"])
+    return Settings(**top, credentials=credentials, limits=Limits(**limits))
 
 
 def _read(choice: Choice, given: Given) -> object:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kvd.ipc.messages import Exited, Fork, Forked, Load, receive, send
 from kvd.ipc.scoreboard import Scoreboard
+from kvd.net.credentials import unpack
 from kvd.settings import RightsFile, Settings
 from kvd.system.descriptors import raise_descriptor_limit
 from kvd.system.inherited import reset_signals
@@ -93,11 +94,15 @@ def main(descriptor: int) -> None:
     settings = message.settings
     if settings.users is not None:
         settings = replace(settings, users=_with_text(settings.users, more.pop(0)))
+    if message.credentials:
+        settings = replace(settings, credentials=unpack(more.pop(0)))
     scoreboard = Scoreboard(memory)
     os.close(memory)
     usage = more.pop(0) if settings.bounds is not None else None
     held = more.pop(0) if more else None
     parts = replace(import_for(settings), held=held, usage=usage)
+    # Whatever a worker shows of its memory, it need not be a private key's file.
+    settings = replace(settings, credentials=())
     ForkServer(control, settings, scoreboard, parts).run()
 
 
