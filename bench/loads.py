@@ -107,6 +107,9 @@ class Load:
     piece_bytes: int = 1024 * 1024
     """What a client gives to one ``send``. Small pieces cost a server more wake-ups,
     and the load more calls."""
+    apart_us: int = 0
+    """PUT sends its head, and so many microseconds later its body, as many programs
+    do. 0: both at once."""
     prefix: str = "bench"
     """Keys of different prefixes differ."""
 
@@ -136,6 +139,7 @@ class Load:
                     new_connections=False,
                     unchanged=False,
                     range_bytes=0,
+                    apart_us=0,
                 ),
                 requests=fill.keys,
             )
@@ -259,6 +263,7 @@ def _command(
         "--new": load.new_connections,
         "--once": load.once_per_second,
         "--absent": load.absent,
+        f"--apart={load.apart_us}": load.apart_us,
         f"--range={load.range_bytes}": load.range_bytes,
         f"--tags={tags}": tags,
     }

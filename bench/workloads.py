@@ -104,6 +104,7 @@ _GET_ONCE: Final = Load("GET", SMALL, connections=16, once_per_second=8000)
 _GET_ONCE_20K: Final = Load("GET", 20_000, connections=16, once_per_second=4000)
 _GET_ONCE_NEW: Final = replace(_GET_ONCE, new_connections=True)
 _PUT_NEW: Final = Load("PUT", SMALL, connections=16, once_per_second=8000)
+_PUT_NEW_APART: Final = replace(_PUT_NEW, apart_us=200)
 _PUT_NEW_FOLDERS: Final = replace(_PUT_NEW, folders=256)
 _PUT_NEW_CONNECTIONS: Final = replace(_PUT_NEW, new_connections=True)
 _PUT_DURABLE: Final = Load("PUT", SMALL, connections=64, once_per_second=1500)
@@ -292,6 +293,12 @@ _FIRST_TOUCHES: Final[Sequence[Workload]] = [
         Targets(),
         policy=None,
         c=False,
+    ),
+    _beside_nginx(
+        "put-new-apart",
+        "PUT 4 KiB to tmpfs, new keys, head and body apart, 16 keep-alive clients",
+        _PUT_NEW_APART,
+        Targets(),
     ),
     _beside_nginx(
         "put-new-disk",

@@ -44,6 +44,7 @@ _CONTENTS = """
    :caption: Use
 
    docs/running
+   docs/security
    docs/policies
    docs/client
    docs/wire

@@ -68,6 +68,29 @@ class DigestMismatch(BadRequest):
     """
 
 
+class AccessRefused(PeerError):
+    """
+    The client may not do this, or has to prove first who it is; never raised itself.
+    The status is the same in all dialects, because clients act on it.
+    """
+
+
+class Unauthorized(AccessRefused):
+    """
+    The request needs credentials, or has wrong ones (RFC 9110 section 15.5.2).
+    """
+
+    status = 401
+
+
+class Forbidden(AccessRefused):
+    """
+    The client does not have the right.
+    """
+
+    status = 403
+
+
 class KeyAbsent(PeerError):
     """
     No value is stored under the key.
@@ -103,6 +126,14 @@ class BodyTimeout(PeerError):
 class KeyConflict(PeerError):
     """
     The key is a folder of other keys, or a part of its path is another key's value.
+    """
+
+    status = 409
+
+
+class ValueFixed(PeerError):
+    """
+    The key has a value that may not be replaced by another one.
     """
 
     status = 409
@@ -174,6 +205,19 @@ class ExpectationFailed(PeerError):
     """
 
     status = 417
+
+
+class TooManyRequests(AccessRefused):
+    """
+    The client, or its address, asks more often than it may (RFC 6585 section 4).
+    """
+
+    status = 429
+
+    def __init__(self, sentence: str, seconds: int) -> None:
+        super().__init__(sentence)
+        self.seconds = seconds
+        """When to try again."""
 
 
 class HeadTooLarge(PeerError):

@@ -99,6 +99,11 @@ class Limits:
     """Between the end of a reply and the first byte of the next request."""
     connections: int = 8192
     """Open connections per worker; at the limit the worker stops accepting."""
+    address_connections: int | None = None
+    """Open connections of one address per worker; further ones are refused. None: as
+    many as of all addresses."""
+    address_rate: int | None = None
+    """Requests per second of one address, over all workers; None: as many as come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,37 @@ class DialectChoice:
     name: str
 
 
+ANY_ORIGIN: Final = "*"
+"""
+In `CorsChoice.origins`: any origin.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CorsChoice:
+    """
+    The origins whose pages may use the keys below a prefix.
+    """
+
+    prefix: str
+    """As in `DialectChoice`."""
+    origins: tuple[str, ...]
+    """As in ``Origin``, such as ``https://app.example``; or `ANY_ORIGIN`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RightsFile:
+    """
+    The rights file, as it was when the settings were read (`kvd.access.rights_file`).
+    """
+
+    path: str
+    """Absolute."""
+    text: str = field(default="", repr=False)
+    """All of it. It has secrets, and may be long: the fork server gets it in a
+    descriptor of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """
@@ -169,6 +205,9 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     """Host names, beside this machine's own, that requests to loopback addresses may
     have: in lower case, without ports; or `ANY_HOST`."""
+    cors: tuple[CorsChoice, ...] = ()
+    users: RightsFile | None = None
+    """Who may do what; None: every client may do everything."""
     access_log: str | None = None
     """An absolute path, ``-`` for standard output, or None."""
     record: str | None = None

@@ -9,7 +9,7 @@
  * costs little, but not nothing: it tells its own CPU time, too.
  *
  *     load --port=N --method=PUT|GET [--size=BYTES] [--piece=BYTES]
- *          [--prefix=NAME] [--folders=N] [--keys=N] [--once]
+ *          [--apart=MICROSECONDS] [--prefix=NAME] [--folders=N] [--keys=N] [--once]
  *          [--absent | --tags=FILE | --range=BYTES]
  *          [--threads=N] [--connections=N] [--new] [--seconds=S | --requests=N]
  *
@@ -20,6 +20,10 @@
  * that no two write one key at once if the number of keys is a multiple of that
  * of the connections. With --once each key is used once: whichever connection
  * begins a request takes the next key. More requests than keys are refused.
+ *
+ * Head and body of a PUT leave together, as far as the socket takes them. With
+ * --apart the head leaves alone, as from many programs, and the body follows so much
+ * later.
  *
  * Values have --size bytes. With --absent there are none, and GET has to be
  * answered with 404. With --tags each GET is If-None-Match with the entity tag of
@@ -86,6 +90,7 @@ static struct {
 	uint16_t port;
 	bool put, fresh;
 	bool once, absent;
+	uint64_t apart; /* nanoseconds; 0: head and body leave together */
 	uint64_t size;
 	uint64_t range; /* 0: all of the value */
 	size_t piece; /* of a body, given to one send() */
@@ -117,6 +122,8 @@ struct connection {
 	/* The request. */
 	size_t head_size;
 	uint64_t sent; /* of head and body */
+	uint64_t due; /* when the body leaves, if it waits for that */
+	struct connection *behind; /* whose body leaves next */
 	/* The reply. */
 	int broken; /* what sending failed with */
 	size_t have;
@@ -133,6 +140,7 @@ struct worker {
 	char *first_error;
 	uint64_t ended, longest;
 	uint64_t latencies[BUCKETS];
+	struct connection *held, **last_held; /* in the order in which they are due */
 	struct connection *connections;
 };
 
@@ -379,6 +387,16 @@ static void await_close(struct worker *worker, struct connection *connection)
 		finish(worker, connection);
 }
 
+/* Let the body wait. */
+static void hold(struct worker *worker, struct connection *connection)
+{
+	watch(worker, connection, false);
+	connection->due = now() + settings.apart;
+	connection->behind = NULL;
+	*(worker->held ? worker->last_held : &worker->held) = connection;
+	worker->last_held = &connection->behind;
+}
+
 static void send_on(struct worker *worker, struct connection *connection)
 {
 	uint64_t total = connection->head_size + (settings.put ? settings.size : 0);
@@ -389,7 +407,12 @@ static void send_on(struct worker *worker, struct connection *connection)
 			/* Head and body leave in one segment, as far as they fit. */
 			size_t size = connection->head_size - connection->sent;
 			sent = send(connection->socket, connection->head + connection->sent,
-				    size, MSG_NOSIGNAL | (settings.put ? MSG_MORE : 0));
+				    size, MSG_NOSIGNAL
+				    | (settings.put && !settings.apart ? MSG_MORE : 0));
+			if (settings.apart && sent == (ssize_t)size && settings.size) {
+				connection->sent += size;
+				return hold(worker, connection);
+			}
 		} else {
 			uint64_t rest = total - connection->sent;
 			sent = send(connection->socket, body,
@@ -499,7 +522,9 @@ static void serve(struct worker *worker, struct connection *connection)
 {
 	switch (connection->state) {
 	case SENDING:
-		send_on(worker, connection);
+		/* One that is held fails when its body is sent. */
+		if (!connection->due)
+			send_on(worker, connection);
 		break;
 	case RECEIVING:
 		receive(worker, connection);
@@ -514,6 +539,28 @@ static void serve(struct worker *worker, struct connection *connection)
 	}
 }
 
+/* Send the bodies that are due. */
+static void release(struct worker *worker)
+{
+	while (worker->held && worker->held->due <= now()) {
+		struct connection *connection = worker->held;
+		worker->held = connection->behind;
+		connection->due = 0;
+		send_on(worker, connection);
+	}
+}
+
+/* Wait for events: not for ever, as SIGTERM may come to another thread. */
+static int wait_for_events(struct worker *worker, struct epoll_event *events)
+{
+	uint64_t most = 100 * 1000 * 1000, present = now();
+
+	if (worker->held)
+		most = worker->held->due <= present ? 0 : worker->held->due - present;
+	return epoll_pwait2(worker->epoll, events, EVENTS,
+			    &(struct timespec){ .tv_nsec = (long)most }, NULL);
+}
+
 static void *work(void *argument)
 {
 	struct worker *worker = argument;
@@ -524,10 +571,10 @@ static void *work(void *argument)
 	for (int i = 0; i < worker->count; i++)
 		start(worker, &worker->connections[i]);
 	while (worker->active && !stopped) {
-		/* Not for ever: SIGTERM may come to another thread. */
-		int ready = epoll_wait(worker->epoll, events, EVENTS, 100);
+		int ready = wait_for_events(worker, events);
 		for (int i = 0; i < ready; i++)
 			serve(worker, events[i].data.ptr);
+		release(worker);
 		if (now() > latest) {
 			worker->errors += worker->active;
 			worker->first_error = strdup("no reply for a long time");
@@ -604,7 +651,7 @@ static void stop(int number)
 static void usage(void)
 {
 	fputs("usage: load --port=N --method=PUT|GET [--size=BYTES] [--piece=BYTES]"
-	      " [--prefix=NAME] [--folders=N] [--keys=N] [--once]"
+	      " [--apart=MICROSECONDS] [--prefix=NAME] [--folders=N] [--keys=N] [--once]"
 	      " [--absent|--tags=FILE|--range=BYTES] [--threads=N] [--connections=N]"
 	      " [--new] [--seconds=S|--requests=N]\n",
 	      stderr);
@@ -639,6 +686,7 @@ static void read_options(int argc, char **argv)
 		{ "method", required_argument, NULL, 'm' },
 		{ "size", required_argument, NULL, 's' },
 		{ "piece", required_argument, NULL, 'b' },
+		{ "apart", required_argument, NULL, 'i' },
 		{ "prefix", required_argument, NULL, 'x' },
 		{ "folders", required_argument, NULL, 'f' },
 		{ "keys", required_argument, NULL, 'k' },
@@ -671,6 +719,9 @@ static void read_options(int argc, char **argv)
 			break;
 		case 'b':
 			settings.piece = strtoull(optarg, NULL, 10);
+			break;
+		case 'i':
+			settings.apart = strtoull(optarg, NULL, 10) * 1000;
 			break;
 		case 'x':
 			settings.prefix = optarg;
@@ -716,6 +767,7 @@ static void read_options(int argc, char **argv)
 	    || settings.threads < 1 || settings.folders < 0
 	    || settings.connections < 1 || strlen(settings.prefix) > 100 || optind < argc
 	    || settings.absent + !!tags + !!settings.range > !settings.put
+	    || settings.apart > settings.put * 100000000u
 	    || settings.range > settings.size || (settings.once && settings.requests < 0))
 		usage();
 	if (settings.once && settings.requests > settings.keys) {

@@ -43,6 +43,10 @@ REQUESTS: Final[Mapping[str, Load]] = {
     "PUT, new keys": _PUT_NEW,
     "PUT, new keys in 256 new folders": replace(_PUT_NEW, folders=256),
     "PUT, new keys, a new connection each": replace(_PUT_NEW, new_connections=True),
+    "PUT, new keys, head and body apart": replace(_PUT_NEW, apart_us=200),
+    "PUT, new keys, head and body apart, a new connection each": replace(
+        _PUT_NEW, apart_us=200, new_connections=True
+    ),
 }
 """All of 4 KiB, if nothing else is said."""
 

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "stat": "Show the size, type and entity tag of values.",
     "status": "Show the workers of a daemon on this machine.",
     "top": "Watch the workers of a daemon on this machine.",
+    "user": "Add users and tokens to a rights file, remove or list them.",
     "policy": "Choose the policy that assigns connections, or list the policies.",
     "procs": "Change the number of workers.",
     "drain": "Replace a worker when it has finished its requests.",
@@ -37,7 +38,12 @@ COMMANDS: Final = {
 Each has a module of its name, which defines an object of its name.
 """
 
-_BEFORE: Final = {"--url": "URL", "--timeout": "TIME"}
+_BEFORE: Final = {
+    "--url": "URL",
+    "--token-file": "FILE",
+    "--netrc": "FILE",
+    "--timeout": "TIME",
+}
 """
 Options that come before the command, and their arguments.
 """
@@ -99,6 +105,21 @@ class _Commands(click.Group):
     help="Where the daemon serves.",
 )
 @click.option(
+    "--token-file",
+    metavar="FILE",
+    envvar="KVD_TOKEN_FILE",
+    show_envvar=True,
+    help="A file with a token of a user of the daemon.",
+)
+@click.option(
+    "--netrc",
+    metavar="FILE",
+    envvar="KVD_NETRC",
+    show_envvar=True,
+    help="A netrc file with the daemon's host, a login and a password; ~/.netrc if"
+    " there is one, and no token file.",
+)
+@click.option(
     "--timeout",
     metavar="TIME",
     envvar="KVD_TIMEOUT",
@@ -109,7 +130,7 @@ class _Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="kvd", message="%(prog)s %(version)s")
 @click.pass_context
-def commands(context: click.Context, url: str, timeout: str) -> None:
+def commands(context: click.Context, /, url: str, **_: str | None) -> None:
     """
     Store values in a kvd daemon, and manage the daemon.
     """

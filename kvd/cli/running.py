@@ -4,10 +4,13 @@ A subcommand's work in a reactor, and the report of its failures.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from ipaddress import ip_address
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 from twisted.internet.defer import Deferred
@@ -30,10 +33,14 @@ from kvd.client import (
     Client,
     ClientError,
     ConditionFailed,
+    Credentials,
+    CredentialsUnusable,
     NotKvd,
     TimedOut,
     Unreachable,
 )
+from kvd.client.client import checked_url
+from kvd.client.credentials import read_netrc, read_token_file
 from kvd.model.quantities import Seconds
 from kvd.system.clock import measure_monotonically
 
@@ -42,15 +49,46 @@ T = TypeVar("T")
 
 def connect(url: str) -> Client:
     """
-    A client for a URL, with the timeout of ``--timeout``.
+    A client for a URL, with the timeout and the credentials of the options before the
+    command.
 
     Raises:
         click.UsageError: The URL is not valid.
+        LocalError: The credentials cannot be used.
     """
     try:
-        return Client(url, timeout_seconds=_timeout_seconds())
+        return Client(
+            url, credentials=_credentials(url), timeout_seconds=_timeout_seconds()
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    except CredentialsUnusable as error:
+        raise LocalError(error.sentence) from error
+
+
+def _credentials(url: str) -> Credentials | None:
+    host = urlsplit(checked_url(url)).hostname or ""
+    given = click.get_current_context().find_root().params
+    found: Credentials | None = None
+    if given["token_file"] is not None:
+        found = read_token_file(given["token_file"])
+    elif given["netrc"] is not None:
+        found = read_netrc(given["netrc"], host)
+    elif os.path.exists(own := os.path.expanduser("~/.netrc")):
+        found = read_netrc(own, host)
+    if found is not None and url.startswith("http:") and not _is_this_machine(host):
+        complain(
+            f"the credentials go to {host} unencrypted, and anybody on the way can read"
+            " them."
+        )
+    return found
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _timeout_seconds() -> float:

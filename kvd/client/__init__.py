@@ -1,16 +1,19 @@
 """
 A client for values of any size, in constant memory, on Twisted and treq.
 
-`kvd.client.client` has the requests, `kvd.client.sources` the sources of a PUT, and
-`kvd.client.errors` the exceptions.
+`kvd.client.client` has the requests, `kvd.client.sources` the sources of a PUT,
+`kvd.client.credentials` what proves who the client is, and `kvd.client.errors` the
+exceptions.
 """
 
 from kvd.client.client import Client
+from kvd.client.credentials import Credentials, Login, Token
 from kvd.client.errors import (
     Absent,
     BrokenOff,
     ClientError,
     ConditionFailed,
+    CredentialsUnusable,
     NotKvd,
     Refused,
     SourceChanged,
@@ -28,9 +31,12 @@ __all__ = [
     "Client",
     "ClientError",
     "ConditionFailed",
+    "Credentials",
+    "CredentialsUnusable",
     "Entry",
     "FileSource",
     "ISource",
+    "Login",
     "NotKvd",
     "Refused",
     "SourceChanged",
@@ -38,6 +44,7 @@ __all__ = [
     "Stored",
     "StreamSource",
     "TimedOut",
+    "Token",
     "Unreachable",
     "Value",
 ]

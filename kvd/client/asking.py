@@ -3,7 +3,7 @@ One request and the head of its reply, retried where that is safe.
 
 A request is retried after a pause if
 
-- kvd answered 503 with a time to wait;
+- kvd answered 503 or 429 with a time to wait;
 - the connection ended before the first byte of the reply, and doing the request twice
   is the same as doing it once.
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, Final
 
 from treq.client import HTTPClient
@@ -77,7 +78,7 @@ class Request:
 
     method: str
     url: str
-    fields: Mapping[str, str]
+    fields: Mapping[str, str] = dataclass_field(repr=False)
     source: ISource | None = None
 
     @property
@@ -259,7 +260,7 @@ def _wait_seconds(response: IResponse) -> float | None:
     The time to wait that a reply names; None if it names none.
     """
     wait = field(response, "Retry-After")
-    if response.code != 503 or wait is None or not wait.isdecimal():
+    if response.code not in (429, 503) or wait is None or not wait.isdecimal():
         return None
     return min(float(wait), MAX_WAIT_SECONDS)
 

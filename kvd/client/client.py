@@ -19,6 +19,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 from kvd.client.asking import Asker, Request, field, treq_of
 from kvd.client.clock import monotonic_clock
 from kvd.client.connecting import CONNECT_SECONDS, STORED_ENCODING
+from kvd.client.credentials import Credentials
 from kvd.client.errors import BrokenOff, NotKvd, TimedOut, refusal
 from kvd.client.facts import Entry, Stored, Value, entry
 from kvd.client.receiving import discard, lines
@@ -68,6 +69,7 @@ class Client:
         base_url: str,
         asker: Asker | None = None,
         *,
+        credentials: Credentials | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         """
@@ -75,6 +77,8 @@ class Client:
             base_url: Such as ``http://127.0.0.1:8080``; keys are put behind it.
             asker: Sends the requests, for instance through a treq of your own; by
                 default over connections of this process's reactor.
+            credentials: Sent with each request, to this URL only: redirects are not
+                followed.
             timeout_seconds: How long the client waits while no byte moves; an asker of
                 your own has its own.
 
@@ -82,6 +86,7 @@ class Client:
             ValueError: The URL is not valid.
         """
         self._base_url = checked_url(base_url)
+        self._credentials = credentials
         self._asker = asker or _default_asker(self._base_url, timeout_seconds)
 
     async def put(
@@ -282,6 +287,8 @@ class Client:
         Send a request; whatever is not a success is raised.
         """
         url = f"{self._base_url}/{escape(os.fsencode(key))}{query}"
+        if self._credentials is not None:
+            fields = {**fields, "Authorization": self._credentials.field()}
         response = await self._asker.ask(Request(method, url, fields, source))
         expected = {"GET": {200, 206}, "HEAD": {200}}.get(method, {201, 204})
         if response.code in expected:

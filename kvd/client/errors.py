@@ -40,6 +40,12 @@ class TimedOut(BrokenOff):
     """
 
 
+class CredentialsUnusable(ClientError):
+    """
+    A file of credentials cannot be used.
+    """
+
+
 class SourceChanged(ClientError):
     """
     The source changed while it was put; the daemon keeps the old value.

@@ -35,10 +35,17 @@ def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
         procs=settings.procs,
     )
     public = [str(group.address) for group in groups if is_public(group.address)]
-    if public:
+    if public and settings.users is None:
         _log.warn(
             "{addresses} can be reached from other machines, and any client that"
-            " reaches it may read, write and delete: no authorisation is configured",
+            " reaches it may read, write and delete: no authorisation is configured"
+            " (--users)",
+            addresses=", ".join(public),
+        )
+    elif public:
+        _log.warn(
+            "{addresses} can be reached from other machines, and passwords and tokens"
+            " go there unencrypted: anybody on the way can read them",
             addresses=", ".join(public),
         )
 

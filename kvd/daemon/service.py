@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from twisted.application.service import IService
 
+from kvd.access.rights_file import read_rights_file
 from kvd.daemon.opening import open_sockets
 from kvd.daemon.single_process import SingleProcessService
 from kvd.daemon.supervisor import SupervisorService
@@ -23,11 +24,11 @@ from kvd.interfaces import IHeldStoreMaker
 from kvd.ipc.scoreboard import create_scoreboard
 from kvd.net.reactor import install_adoption, most_descriptors
 from kvd.options import Options
-from kvd.settings import Settings
+from kvd.settings import Settings, User
 from kvd.system.clock import measure_monotonically
 from kvd.system.descriptors import check_descriptor_limit, raise_descriptor_limit
 from kvd.system.inherited import reset_signals
-from kvd.system.privileges import user_to_be
+from kvd.system.privileges import acting_as, user_to_be
 from kvd.workers.changes import ROWS
 from kvd.workers.http_server import load_store
 
@@ -71,6 +72,7 @@ def makeService(options: Options) -> IService:
         if settings.procs and IHeldStoreMaker.providedBy(maker):
             held = IHeldStoreMaker(maker).hold(settings.store.path)
         check_written_files(settings, user)
+        check_read_again(settings, user)
         sockets = open_sockets(settings, size, inherited)
         leave(inherited)
     except OperatorError as error:
@@ -92,6 +94,27 @@ def makeService(options: Options) -> IService:
         options.read,
         held,
     )
+
+
+def check_read_again(settings: Settings, user: User | None) -> None:
+    """
+    Check that kvd can read the rights file again when it runs as another user.
+
+    Raises:
+        BadSetting: It cannot, so it could not be changed without a restart.
+    """
+    if user is None or settings.users is None:
+        return
+    path = settings.users.path
+    with acting_as(user):
+        try:
+            read_rights_file(path)
+        except BadSetting as error:
+            raise BadSetting(
+                f"--users: the user {user.uid} that kvd will run as cannot read the"
+                f" rights file {path}, which it does on SIGHUP: give the file to that"
+                f" user, or run chgrp {user.gid} {path} and chmod 640 {path}"
+            ) from error
 
 
 def check_status_site(settings: Settings) -> None:

@@ -21,22 +21,28 @@ from zope.interface import implementer
 from kvd.errors import BodyTimeout, HeadTimeout, OutOfResources, PeerError
 from kvd.http.fast_path import (
     CLOSES,
+    COMMITS,
+    LEAVES_UPLOAD,
     LOST,
     NOTHING,
     QUEUED,
     REMAINS,
     SERVED,
+    Commit,
     FastPath,
     Remainder,
     entry_of,
 )
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.methods import handler_for
+from kvd.http.methods.put import PutHandler
 from kvd.http.mover import BodyMover, is_worth_moving
 from kvd.http.request import RequestHandler, unread_request
 from kvd.http.states import ENDING, RECEIVING, WAITING, Input, State
 from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Mark
+from kvd.interfaces import IUpload
 from kvd.model.requests import Request
+from kvd.model.values import Published
 from kvd.net.splice import Stopped
 from kvd.net.transport import BODY_BYTES, HEAD_BYTES, ServerTransport
 
@@ -51,6 +57,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     _handler: RequestHandler | None = None
     _mover: BodyMover | None = None
+    _commit: Commit | None = None
+    """Of the fast path, which this connection waits for."""
     _requests = 0
 
     # -- what Twisted calls ---------------------------------------------------
@@ -60,8 +68,11 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         context.opened(self)
         if context.fast_path is not None:
             self.transport.read_by(self._read_fast)
-            if not context.wants_reports:
-                self._joined = context.fast_path.join(self.transport.fileno())
+            joined = context.fast_path.join(
+                self.transport.fileno(), context.wants_reports
+            )
+            joined.connection = self
+            self._joined = joined
 
     def dataReceived(self, data: bytes) -> None:
         count = len(data)
@@ -96,6 +107,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         """
         The transport is about to end, because the reactor cannot watch it.
         """
+        self.take_upload()
         if self._handler is not None and self._state in RECEIVING:
             self._refuse(
                 OutOfResources(
@@ -104,7 +116,9 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             )
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.learn_of_commit()
         context, transport = self.context, self.transport
+        self.take_upload()
         self._enter(State.CLOSED)
         joined, self._joined = self._joined, None
         if joined is not None:
@@ -115,6 +129,9 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         # A cycle: the transport holds a method of this connection, which holds the
         # transport. Without it, both are freed without the garbage collector.
         transport.read_by(None)
+        commit, self._commit = self._commit, None
+        if commit is not None:
+            self._handler = self._handler_of(commit)
         handler, self._handler = self._handler, None
         if handler is not None:
             handler.lost()
@@ -173,8 +190,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         handler = self._handler
         if handler is None:
             assert isinstance(event, Request)
-            self._requests += 1
-            self._enter(State.BODY)
+            self._begin_request()
             handler = self._handler = handler_for(self, event)
         try:
             if event is END_OF_REQUEST:
@@ -183,9 +199,14 @@ class HttpConnection(ConnectionLifecycle, Protocol):
                 handler.received += len(event)
                 handler.chunk(event)
             else:
-                handler.begin()
+                handler.start()
         except Exception as error:
             handler.fail(error)
+
+    def _begin_request(self) -> None:
+        self._requests += 1
+        self._enter(State.BODY)
+        self.context.row.began()
 
     def _refuse(self, error: PeerError | OutOfResources) -> None:
         """
@@ -193,6 +214,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         """
         handler = self._handler
         if handler is None:
+            self.context.row.began()
             handler = self._handler = RequestHandler(self, unread_request(error))
         handler.keep = False
         handler.fail(error)
@@ -219,6 +241,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         """
         Called a few times a second: end what has waited too long.
         """
+        self.learn_of_commit()
+        self.take_upload()
         if self._mover is not None:
             self._mover.check()
         if not self._is_over(now):
@@ -254,6 +278,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         """
         Try the fast path; called instead of `dataReceived`.
         """
+        self.learn_of_commit()
         fast_path = self.context.fast_path
         if fast_path is None or self._state is not State.IDLE:
             return self.transport.read()
@@ -277,12 +302,22 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             return None
         if outcome == NOTHING:
             return None
+        if outcome == LEAVES_UPLOAD:
+            self.take_upload()
+            return None
         if outcome == LOST:
             return CONNECTION_LOST
-        self._requests += 1
         if outcome & REMAINS:
             self._go_on(fast_path.take_remainder())
             return None
+        self._requests += 1
+        if outcome == COMMITS:
+            self._wait_for_commit(fast_path.take_commit(self))
+        else:
+            self._after_reply(fast_path, outcome)
+        return None
+
+    def _after_reply(self, fast_path: FastPath, outcome: int) -> None:
         context = self.context
         if context.wants_reports:
             report = fast_path.report()
@@ -292,15 +327,14 @@ class HttpConnection(ConnectionLifecycle, Protocol):
                 context.log.note(entry_of(report, self.transport.peer_name))
         if outcome == SERVED:
             self._wait(State.IDLE)
-            return None
-        if outcome & QUEUED:
-            self.transport.write(fast_path.take_unsent())
-            self._count_sent()
+            return
         if outcome & CLOSES:
+            if outcome & QUEUED:
+                self.transport.write(fast_path.take_unsent())
+                self._count_sent()
             self._close()
         else:
-            self.when_taken()
-        return None
+            self.send_rest(fast_path.take_unsent())
 
     def _go_on(self, rest: Remainder) -> None:
         """
@@ -310,7 +344,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self._received += count
         self.context.row.received(count)
         self.transport.bytes_sent += rest.sent_bytes
-        self._enter(State.BODY)
+        self._begin_request()
         try:
             request = self.context.heads.parse(rest.request)
             handler = handler_for(self, request)
@@ -319,6 +353,124 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             raise
         self._handler = handler
         handler.go_on(rest)
+
+    def take_upload(self) -> None:
+        """
+        See `ConnectionLifecycle`.
+
+        A client that needs no longer than from one `check_time` to the next for a body
+        costs little that way; all others are served as without the fast path, and time
+        out as they do.
+        """
+        upload = None if self._joined is None else self._joined.take_upload()
+        if upload is None:
+            return
+        self._received += len(upload.request) + upload.received
+        self.transport.bytes_sent += upload.sent
+        self._counted_sent += upload.sent
+        self._requests += 1
+        self._enter(State.BODY)
+        try:
+            request = self.context.heads.parse(upload.request)
+            handler = handler_for(self, request)
+        except BaseException:
+            os.close(upload.descriptor)
+            raise
+        self.reader.resume(request, upload.received)
+        self._handler = handler
+        handler.resume(upload)
+        if upload.unsent:
+            self.transport.write(upload.unsent)
+        if upload.unwritten:
+            self.dataReceived(upload.unwritten)
+        else:
+            self.advance()
+
+    # -- commits of the fast path ---------------------------------------------
+
+    def _wait_for_commit(self, commit: Commit) -> None:
+        context = self.context
+        self._commit = commit
+        assert context.commits is not None
+        context.commits.begun()
+        if context.wants_reports:
+            self._received += len(commit.head) + commit.size
+            self.transport.bytes_sent += commit.sent
+            self._counted_sent += commit.sent
+        self._enter(State.BODY)
+        self.wait_for_store()
+
+    def learn_of_commit(self) -> None:
+        """
+        Something else than its reply happens: from now on, this connection knows what
+        the fast path has it wait for.
+        """
+        commit = None if self._joined is None else self._joined.take_commit(self)
+        if commit is not None:
+            self._wait_for_commit(commit)
+
+    def send_rest(self, rest: bytes) -> None:
+        """
+        Send what the socket did not take of a reply of the fast path.
+        """
+        self.transport.write(rest)
+        self._count_sent()
+        self.when_taken()
+
+    def committed(self, fast_path: FastPath) -> None:
+        """
+        The value is on the disk, and the connection has waited for it.
+        """
+        commit, self._commit = self._commit, None
+        assert commit is not None
+        self._after_reply(
+            fast_path, fast_path.reply_to(commit, self.transport.fileno())
+        )
+        if self._state is State.IDLE and (
+            self._input is not Input.OPEN or self.reader.buffered
+        ):
+            self.advance()
+
+    def reply_to_commit(self, published: Published) -> None:
+        """
+        The value is on the disk; the reply is not that of the fast path.
+        """
+        self._take_commit().published(published)
+        self.advance()
+
+    def continue_commit(self, upload: IUpload) -> None:
+        """
+        The value is still to be published.
+        """
+        handler = self._take_commit()
+        try:
+            handler.publish(upload)
+        except Exception as error:
+            handler.fail(error)
+        self.advance()
+
+    def refuse_commit(self, error: BaseException) -> None:
+        """
+        The value is lost.
+        """
+        self._take_commit().fail(error)
+        self.advance()
+
+    def _take_commit(self) -> PutHandler:
+        """
+        Serve the request of the commit in the ordinary way from now on.
+        """
+        commit, self._commit = self._commit, None
+        assert commit is not None
+        handler = self._handler = self._handler_of(commit)
+        return handler
+
+    def _handler_of(self, commit: Commit) -> PutHandler:
+        handler = handler_for(self, self.context.heads.parse(commit.head))
+        assert isinstance(handler, PutHandler)
+        handler.began_before(commit.seconds)
+        handler.received = commit.size
+        return handler
 
     # -- bodies that are moved ------------------------------------------------
 

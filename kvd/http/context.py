@@ -7,12 +7,13 @@ What all connections of a process share. (What lives as long as a listening sock
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from kvd.access.networks import OpenConnections
 from kvd.http.access_log import Entry
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import FastPath
@@ -26,6 +27,10 @@ from kvd.ipc.scoreboard import Row, lone_row
 from kvd.net.splice import Pipe
 from kvd.net.transport import ServerTransport
 from kvd.settings import Limits
+
+if TYPE_CHECKING:
+    from kvd.http.authorization import Authorization
+    from kvd.http.cors import Cors
 
 Readahead = Callable[[int, int, int], Deferred[None] | None]
 """
@@ -41,6 +46,17 @@ class IRequestLog(Protocol):
     def note(self, entry: Entry) -> None:
         """
         Take one entry.
+        """
+
+
+class Commits(Protocol):
+    """
+    See `kvd.http.commits.Commits`.
+    """
+
+    def begun(self) -> None:
+        """
+        A connection waits for a commit.
         """
 
 
@@ -122,9 +138,23 @@ class ProcessContext:
         self.guard = guard or HostGuard()
         self.heads = Heads(limits)
         self.bounds = bounds_of(limits)
+        self.by_address: OpenConnections | None = None
+        """How many connections each address has, if that is limited."""
+        if limits.address_connections is not None:
+            self.by_address = OpenConnections(limits.address_connections)
         self.run_queue = RunQueue(clock.callLater, self.row)
+        self.address_rate: Callable[[object], None] | None = None
+        """Counts a request of a client, given what ``accept`` said of it, and raises
+        `TooManyRequests`. None: they may send as many as they like."""
+        self.authorization: Authorization | None = None
+        """Decides what each client may do. None: everything."""
+        self.cors: Cors | None = None
+        """Tells browsers which pages may use kvd. None: no other site's."""
         self.fast_path: FastPath | None = None
         """Serves the requests that it can. None: there is none, or kvd is draining."""
+        self.commits: Commits | None = None
+        """What the fast path has written that waits for syncs, at durability
+        ``disk``."""
         self.draining = False
         self.connections: set[OpenConnection] = set()
         self.answers_due = 0
@@ -135,6 +165,8 @@ class ProcessContext:
         A connection has begun.
         """
         self.connections.add(connection)
+        if self.by_address is not None:
+            self.by_address.opened(connection.transport.client)
         self.row.opened()
 
     def closed(self, connection: OpenConnection) -> None:
@@ -142,6 +174,8 @@ class ProcessContext:
         A connection has ended.
         """
         self.connections.discard(connection)
+        if self.by_address is not None:
+            self.by_address.closed(connection.transport.client)
         self.row.closed()
         self._released()
 

@@ -11,20 +11,24 @@ that as a template (`kvd.http.templates`). For each request it only has to read,
 up, ask the file system, reply and count.
 
 Wherever something is unusual, the fast path leaves the request to Python as if it had
-done nothing. So the module decides nothing and reports no errors. Without it, or with
+done nothing; an upload whose body comes in pieces, with the file that it has written so
+far. So the module decides nothing and reports no errors. Without it, or with
 ``--fast-path off``, kvd does the same, but slower.
 
-The fast path is for the file store and the plain dialect only. It writes values only at
-durability ``process``, because it must not wait for a sync.
+The fast path is for the file store and the plain dialect only. At durability ``disk``,
+the reply of a PUT waits for syncs; `kvd.http.commits` says how.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from kvd.http.access_log import Entry
+from kvd.interfaces import IUpload
+from kvd.model.keys import Key
+from kvd.model.values import Metadata
 from kvd.native import compiled
 
 native: Final = compiled("_fast_path")
@@ -37,6 +41,11 @@ MAX_BODY_BYTES: Final[int] = 0 if native is None else native.MAX_BODY_BYTES
 The longest body of a PUT that it serves. Longer ones are moved inside the kernel.
 """
 
+MAX_PARTIAL_BYTES: Final[int] = 0 if native is None else native.MAX_PARTIAL_BYTES
+"""
+The longest one that it serves if not all of the body comes in one event.
+"""
+
 NOTHING: Final = 0
 SERVED: Final = 1
 CLOSES: Final = 2
@@ -44,6 +53,8 @@ QUEUED: Final = 4
 LINGERS: Final = 8
 REMAINS: Final = 16
 LOST: Final = 32
+LEAVES_UPLOAD: Final = 64
+COMMITS: Final = 128
 """
 What `FastPath.serve` returns, as far as it is a number.
 """
@@ -87,6 +98,31 @@ class Remainder(NamedTuple):
     """Since the request came."""
 
 
+class PartialUpload(NamedTuple):
+    """
+    An upload that has begun. Its request is counted as begun, and what was received.
+    """
+
+    adopt: Callable[[Key, int, Metadata, int, bytes], IUpload]
+    """See `FileStore.adopt`."""
+    request: bytes
+    """Its head."""
+    descriptor: int
+    """Of its open file, which the caller closes."""
+    name: bytes
+    """Of the file, in the upload folder."""
+    received: int
+    """How many bytes of the body have come and are in the file."""
+    unwritten: bytes
+    """What has come behind them: the file did not take it. It is not counted yet."""
+    sent: int
+    """How many bytes of ``100 Continue`` were sent, and counted."""
+    unsent: bytes
+    """What is left of it."""
+    seconds: float
+    """Since the request came."""
+
+
 def entry_of(report: Report, peer_name: str) -> Entry:
     """
     A request that was served, for the access log.
@@ -102,15 +138,63 @@ def entry_of(report: Report, peer_name: str) -> Entry:
     )
 
 
+class Commit(Protocol):
+    """
+    A PUT at durability ``disk``, from the written file to the reply.
+    """
+
+    connection: Any
+    """The connection that waits for the reply and knows it; None: there is none."""
+    unknown: Any
+    """The one that waits without knowing it; None: there is none."""
+    key: Key
+    head: bytes
+    """Of the request."""
+    size: int
+    """Of the value, in bytes."""
+    etag: str
+    published_us: int
+    """The value's date, in microseconds since the epoch."""
+    replaced: bool
+    """Whether the key had a value."""
+    error: int
+    """The number of the error with which the sync of the file failed; else 0."""
+    seconds: float
+    """Since the request came."""
+    sent: int
+    """How many bytes were sent before the reply; they are counted."""
+
+    def take_file(self) -> tuple[int, bytes]:
+        """
+        The file of a value that was not published, and its name in the upload folder;
+        both are the caller's from now on.
+        """
+
+
 class Joined(Protocol):
     """
     A connection that stays, as far as its requests need no Python at all.
     """
 
     idle: bool
-    """Whether it waits for a request, which the fast path may read."""
+    """Whether it waits for a request, or for the body of one that the fast path has
+    begun; then the fast path may read."""
     served: float | None
     """When `FastPath.serve_idle` last served one; None: never."""
+    connection: Any
+    """The connection, until it leaves."""
+
+    def take_commit(self, connection: Any, /) -> Commit | None:
+        """
+        What `FastPath.serve_idle` has begun and this connection waits for without
+        knowing it; None if it does not. From now on, it knows it.
+        """
+
+    def take_upload(self) -> PartialUpload | None:
+        """
+        The upload that the fast path has begun on this connection, if there is one; it
+        is the caller's from now on.
+        """
 
     def leave(self) -> None:
         """
@@ -125,34 +209,48 @@ class FastPath(Protocol):
 
     def serve(self, socket: int, /) -> int | bytes:
         """
-        Read from a socket between two requests, and serve the request that arrived.
+        Read from a socket between two requests, and serve the request that arrived; or
+        read the rest of one that has begun to arrive.
+
+        If only a part of the body of a PUT has arrived, and the whole is no longer than
+        `MAX_PARTIAL_BYTES`, that part is written to the file of an upload, and the next
+        call reads more. If the connection has not joined, it must do so next. Meanwhile
+        the upload can be taken (`Joined.take_upload`).
 
         Args:
             socket: A descriptor. `serve` does not wait for it, even if it blocks.
 
         Returns:
-            `NOTHING` if nothing has arrived. `LOST` if the socket cannot be read.
-            `SERVED`, with `CLOSES` if the connection ends with this reply, `LINGERS` if
-            it must not be closed at once then (`kvd.net.transport.is_settled`), and
-            `QUEUED` if a part of the reply has still to be sent (`take_unsent`); or
-            with `REMAINS` if it has, and is in a file (`take_remainder`). Otherwise the
-            bytes that were read, which are left to the caller; empty if the client has
-            closed its half.
+            `NOTHING` if nothing has arrived, or not all of a body. `LOST` if the socket
+            cannot be read. `SERVED`, with `CLOSES` if the connection ends with this
+            reply, `LINGERS` if it must not be closed at once then
+            (`kvd.net.transport.is_settled`), and `QUEUED` if a part of the reply has
+            still to be sent (`take_unsent`); or with `REMAINS` if it has, and is in a
+            file (`take_remainder`). `COMMITS` if the reply is due when the value is on
+            the disk (`take_commit`). `LEAVES_UPLOAD` if the caller must take the upload
+            of this connection: the client sends no more, or the upload has failed.
+            Otherwise the bytes that were read, which are left to the caller; empty if
+            the client has closed its half.
         """
 
-    def join(self, socket: int, /) -> Joined:
+    def join(self, socket: int, reports: bool, /) -> Joined:
         """
-        Let `serve_idle` know a connection that stays. Its socket must not block, and
-        nobody may want a report of its requests.
+        Get to know a connection that stays.
+
+        Args:
+            socket: Its descriptor, which must not block.
+            reports: Whether somebody wants a report of each of its requests; then
+                `serve_idle` serves none.
         """
 
     def serve_idle(self, socket: int, /) -> bool:
         """
-        Serve the request that came on a connection that has joined and is idle, or the
-        connections that came on the channel of `take_batches`.
+        Serve the request that came on a connection that has joined and is idle, or read
+        more of one, as `serve` does; or serve the connections that came on the channel
+        of `take_batches`. If the reply waits for a sync, `reply_all` sends it.
 
         Returns:
-            Whether nothing is left to do. Else `serve` must be called next for the
+            Whether nothing is left to do now. Else `serve` must be called next for the
             socket of such a connection: it reads nothing, but returns what came of
             this.
         """
@@ -224,6 +322,44 @@ class FastPath(Protocol):
     def take_remainder(self) -> Remainder:
         """
         The part of the last reply that the socket did not take, in an open file.
+        """
+
+    def sync_event(self) -> int:
+        """
+        A descriptor that can be read when `publish_synced` has something to do, at
+        durability ``disk``.
+        """
+
+    def take_commit(self, connection: Any, /) -> Commit:
+        """
+        What `serve` has begun for a connection. Its request is counted as begun.
+        """
+
+    def publish_synced(self) -> tuple[dict[bytes, list[Commit]], list[Commit]]:
+        """
+        Publish the values of all commits whose files are synced by now.
+
+        Returns:
+            Those that were published, by their folders, which are still to be synced;
+            and those that were not, because the sync failed or because they are left to
+            the caller.
+        """
+
+    def reply_all(self, commits: list[Commit], /) -> list[Commit]:
+        """
+        Send the replies of commits whose folders are synced to the connections that
+        wait without knowing it.
+
+        Returns:
+            The others, whose replies are still to be sent.
+        """
+
+    def reply_to(self, commit: Commit, socket: int, /) -> int:
+        """
+        Send the reply of a commit whose folders are synced.
+
+        Returns:
+            As `serve`.
         """
 
     def report(self) -> Report:

@@ -81,10 +81,23 @@ class ConnectionLifecycle:
         else:
             self._wait(State.IDLE)
 
+    def learn_of_commit(self) -> None:
+        """
+        Something else happens than the end of what the fast path waits for alone.
+        """
+        raise NotImplementedError
+
     def advance(self) -> None:
         """
         Take the events that have arrived, unless the connection waits for something
         else.
+        """
+        raise NotImplementedError
+
+    def take_upload(self) -> None:
+        """
+        Go on by itself with the upload that the fast path has begun on this connection,
+        if there is one.
         """
         raise NotImplementedError
 
@@ -160,6 +173,8 @@ class ConnectionLifecycle:
         Break off at once. After an incomplete reply this is how the client learns of
         it.
         """
+        self.learn_of_commit()
+        self.take_upload()
         if self._state not in (State.BROKEN, State.CLOSED):
             self._enter(State.BROKEN)
             self.transport.abortConnection()
@@ -214,8 +229,10 @@ class ConnectionLifecycle:
                 closing now would lose its request. The reply to that request announces
                 the end.
         """
+        self.learn_of_commit()
         if self._state in ENDING:
             return
+        self.take_upload()
         self._drain_seconds = seconds
         if self._state is State.IDLE:
             self._wait(State.IDLE)

@@ -7,7 +7,14 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from kvd.errors import Fault, MethodNotAllowed, PeerError, RangeNotSatisfiable
+from kvd.errors import (
+    Fault,
+    MethodNotAllowed,
+    PeerError,
+    RangeNotSatisfiable,
+    TooManyRequests,
+    Unauthorized,
+)
 from kvd.http.dialects.plain import ALLOWED
 from kvd.http.wire.replies import NO_SNIFFING, http_date
 from kvd.model.values import Published, ValueInfo
@@ -15,6 +22,11 @@ from kvd.model.values import Published, ValueInfo
 Fields = list[tuple[str, str]]
 
 SERVICE_UNAVAILABLE: Final = 503
+
+CHALLENGES: Final = (
+    ("WWW-Authenticate", 'Basic realm="kvd", charset="UTF-8"'),
+    ("WWW-Authenticate", 'Bearer realm="kvd"'),
+)
 
 DEFAULT_TYPE: Final = ("Content-Type", "application/octet-stream")
 
@@ -65,8 +77,13 @@ def refusal_fields(error: PeerError | Fault) -> Fields:
     fields: Fields = [("Content-Type", "application/problem+json"), NO_SNIFFING]
     if isinstance(error, MethodNotAllowed):
         fields.append(("Allow", ALLOWED))
+    elif isinstance(error, Unauthorized):
+        # Basic first: browsers ask for a user and a password then.
+        fields += CHALLENGES
     elif isinstance(error, RangeNotSatisfiable):
         fields.append(("Content-Range", f"bytes */{error.size}"))
+    elif isinstance(error, TooManyRequests):
+        fields.append(("Retry-After", str(error.seconds)))
     elif error.status == SERVICE_UNAVAILABLE:
         fields.append(("Retry-After", "1"))
     return fields

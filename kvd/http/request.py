@@ -25,14 +25,16 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kvd.access.permit import Permit
 from kvd.errors import (
+    AccessRefused,
     Fault,
     KvdError,
     PeerError,
     StoreFault,
 )
 from kvd.http.access_log import Entry
-from kvd.http.fast_path import Remainder
+from kvd.http.fast_path import PartialUpload, Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.reply_fields import Fields, refusal_fields
 from kvd.http.source import FilePart, OpenFile, Source
@@ -44,6 +46,7 @@ from kvd.http.wire.replies import (
     reply_head,
     with_length,
 )
+from kvd.http.wire.targets import without_user
 from kvd.interfaces import Answer, IDialect
 from kvd.model.operations import Operation
 from kvd.model.requests import Request
@@ -72,6 +75,7 @@ class RequestHandler:
     # On the class, because most requests change few of these.
     received = 0
     """How many bytes of the body have come."""
+    _permit: Permit | None = None
     _source: Source | None = None
     _framed = False
     _sent = 0
@@ -92,14 +96,45 @@ class RequestHandler:
             operation: What the request asks for; None if the request is refused.
         """
         self._connection = connection
-        self._context = context = connection.context
+        self._context = connection.context
         self._request = request
         self._dialect = dialect
         self._operation = operation
-        self._began = context.clock.seconds()
-        context.row.began()
+        self._began = connection.context.clock.seconds()
         self.keep = request.keep_alive
         """Whether the connection stays after this request."""
+
+    def start(self) -> None:
+        """
+        Begin, if the client may do what it asks for.
+        """
+        context, operation = self._context, self._operation
+        transport = self._connection.transport
+        peer = transport.client
+        if operation is not None and context.address_rate is not None:
+            context.address_rate(peer)
+        authorization = context.authorization
+        if authorization is None or operation is None:
+            self.begin()
+            return
+        self.when(
+            authorization.authorize(
+                self._request, operation, peer, transport.peer_user
+            ),
+            self._authorized,
+            undo=_end,
+        )
+
+    def _authorized(self, permit: Permit) -> None:
+        self._permit = permit
+        self._operation = permit.operation
+        self.begin()
+
+    def began_before(self, seconds: float) -> None:
+        """
+        The request came so many seconds ago.
+        """
+        self._began -= seconds
 
     # -- what a method overrides ----------------------------------------------
 
@@ -107,6 +142,12 @@ class RequestHandler:
         """
         The head has been understood.
         """
+
+    def resume(self, upload: PartialUpload) -> None:
+        """
+        The fast path has begun to receive the body. Called in place of `begin`.
+        """
+        raise NotImplementedError
 
     def chunk(self, data: bytes) -> None:
         """
@@ -228,7 +269,7 @@ class RequestHandler:
         """
         Send the rest of a reply that the fast path has begun.
         """
-        self._began -= rest.seconds
+        self.began_before(rest.seconds)
         self._status = rest.status
         self._sent = rest.body_bytes
         self._source = OpenFile(rest.descriptor, rest.offset, rest.rest_bytes)
@@ -259,6 +300,9 @@ class RequestHandler:
     def _head(self, status: int, fields: Fields) -> bytes:
         self._status = status
         self.keep = self.keep and self._can_go_on()
+        cors = self._context.cors
+        if cors is not None:
+            fields = [*fields, *cors.fields(self._request)]
         return reply_head(
             status, fields, close=not self.keep, minor=self._request.minor
         )
@@ -373,6 +417,9 @@ class RequestHandler:
         self._close_source()
         self.abandon()
         assert isinstance(error, PeerError | Fault)
+        if isinstance(error, AccessRefused):
+            # Clients act on these statuses, whatever else they understand.
+            self._dialect = None
         status, fields = error.status, refusal_fields(error)
         self.reply(status, fields, problem(self._rendered(status), error.sentence))
 
@@ -389,6 +436,8 @@ class RequestHandler:
 
     def _note(self) -> None:
         context = self._context
+        if self._permit is not None:
+            self._permit.ended()
         seconds = context.clock.seconds() - self._began
         context.row.finished(seconds)
         if context.recorder is not None:
@@ -401,12 +450,16 @@ class RequestHandler:
                 ended=time.time(),
                 peer=self._connection.transport.peer_name,
                 method=self._request.method,
-                key=_without_query(self._request.target),
+                key=_for_log(self._request.target),
                 status=self._status,
                 body_bytes=self._sent or self.received,
                 seconds=seconds,
             )
         )
+
+
+def _end(permit: Permit) -> None:
+    permit.ended()
 
 
 def unread_request(error: BaseException) -> Request:
@@ -431,6 +484,9 @@ def _unreadable(error: OSError) -> StoreFault:
     return StoreFault(f"a value cannot be read: {error.strerror}")
 
 
-def _without_query(target: bytes) -> str:
+def _for_log(target: bytes) -> str:
+    """
+    A target without its query and its user.
+    """
     # The wire has refused blanks, control bytes and bytes beyond ASCII.
-    return target.partition(b"?")[0].decode("ascii")
+    return without_user(target).partition(b"?")[0].decode("ascii")

@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from types import ModuleType
 from typing import Final, cast
 
+from kvd.access.rules import ByPrefix
+from kvd.access.scope import Scope
 from kvd.errors import KvdError, PreconditionFailed
 from kvd.http.context import ProcessContext
-from kvd.http.fast_path import MAX_BODY_BYTES, FastPath, Remainder, Report, native
+from kvd.http.fast_path import (
+    MAX_BODY_BYTES,
+    FastPath,
+    PartialUpload,
+    Remainder,
+    Report,
+    native,
+)
 from kvd.http.reply_fields import (
     Fields,
     fields_of,
@@ -26,7 +35,7 @@ from kvd.http.reply_fields import (
     unchanged_fields,
 )
 from kvd.http.request import FILE_BYTES
-from kvd.http.wire.replies import http_date, problem, reply_parts, with_length
+from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
 from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
@@ -54,6 +63,13 @@ PLAIN: Final = bytes(byte for byte in range(256) if escape(bytes((byte,))) == ch
 The bytes of a key that are the same in a sentence.
 """
 
+ALL_KEYS: Final = Scope(ByPrefix({b"": True}), None)
+
+MOST_SCOPES: Final = 64
+"""
+Where the rights of a sender depend on more prefixes, requests take the ordinary way.
+"""
+
 MOST_RECENT: Final = 2048
 """
 The most small values that are kept in memory. Each holds a descriptor; they use an
@@ -76,7 +92,8 @@ class _Templates:
         """
         What a head means, whatever its key, and whatever the values of the fields that
         vary (``kvd/native/shape.c``); None if the fast path does not serve such
-        requests. It asks only about GET, HEAD and PUT of a key.
+        requests; False if it is not known yet who sends them. It asks only about GET,
+        HEAD and PUT of a key.
         """
         process = self.process
         try:
@@ -85,17 +102,45 @@ class _Templates:
             operation = dialects.understand(dialects.of(request.target), request)
         except KvdError:
             return None
-        if request.chunked or request.expects_continue:
+        if request.chunked:
             return None
         if not process.guard.knows(request.host):
             # It depends on where a connection came in, which is nothing to look up.
             return None
+        assert isinstance(operation, Get | Put)
+        scope = self._scope(request, operation)
+        if scope is None:
+            return False
+        if len(scope.allowed.items) > MOST_SCOPES:
+            return None
         if isinstance(operation, Get):
-            return self._template_of_get(operation, request)
-        assert isinstance(operation, Put)
-        return self._template_of_put(operation, request)
+            template = self._template_of_get(operation, request)
+        else:
+            template = self._template_of_put(operation, request)
+        if template is not None and scope is not ALL_KEYS:
+            # The time of day is compared in whole seconds.
+            expires = 0 if scope.expires is None else max(1, int(scope.expires))
+            scopes = [bytes((yes,)) + prefix for prefix, yes in scope.allowed.items]
+            self.native.limit_template(template, tuple(scopes), expires)
+        return template
+
+    def _scope(self, request: Request, operation: Get | Put) -> Scope | None:
+        """
+        For which keys a head means the same; None if it is not known yet who sends it.
+        """
+        process = self.process
+        scope: Scope | None = ALL_KEYS
+        if process.authorization is not None:
+            scope = process.authorization.scope(request, operation)
+        if scope is None or process.cors is None:
+            return scope
+        # Python tells browsers which pages may see a reply.
+        silent = {prefix: not said for prefix, said in process.cors.origins.items}
+        return scope.without(ByPrefix(silent))
 
     def _template_of_get(self, operation: Get, request: Request) -> object:
+        if request.expects_continue:
+            return None
         _, tail = reply_parts(
             200, [], close=not request.keep_alive, minor=request.minor
         )
@@ -121,7 +166,6 @@ class _Templates:
             or operation.empty
             or operation.digests
             or request.length is None
-            or self.store.durability != "process"
         ):
             return None
         lines = encode_metadata(operation.metadata)
@@ -129,7 +173,8 @@ class _Templates:
         replaced = self._reply_to_put(request, created=False)
         most_bytes = MAX_BODY_BYTES if limit is None else min(limit, MAX_BODY_BYTES)
         return self.native.put_template(
-            request.keep_alive, most_bytes, lines, *created, *replaced
+            *(request.keep_alive, most_bytes, lines, *created, *replaced),
+            CONTINUE if request.expects_continue else b"",
         )
 
     def _reply_to_put(
@@ -278,6 +323,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         most_recent=_most_recent(state.root),
         kept=state.kept,
         has_epochs=state.has_epochs,
+        sync_threads=-1 if state.syncs is None else state.sync_threads,
         mode=state.file_mode,
         folder_mode=state.folder_mode,
         head_bytes=process.limits.head_bytes,
@@ -286,6 +332,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         sending=(FILE_BYTES, LOW_ROUND_TRIP_MICROSECONDS, LOW_ROUND_TRIP_SEND_BUFFER),
         report=Report,
         remainder=Remainder,
+        partial=partial(PartialUpload, state.adopt),
         row=process.row.words,
         words=WORDS_OF_REQUESTS,
         bucket_of_exponent=BUCKET_OF_EXPONENT,
@@ -298,7 +345,13 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
     state.uploads.made = made.upload_to
     state.lock.renewed = made.lock_renewed
     made.upload_to(state.uploads.descriptor)
-    return cast(FastPath, made)
+    fast_path = cast(FastPath, made)
+    if state.syncs is not None:
+        # Not at the top: a worker at durability `process` has no use for it.
+        from kvd.http.commits import Commits
+
+        process.commits = Commits(fast_path, state, state.syncs, process)
+    return fast_path
 
 
 def _most_recent(root: int) -> int:

@@ -10,7 +10,7 @@ of each worker (pages that it no longer shares). All others are JSON.
 ============  ==========================  =====================================
 message       from, to                    descriptors
 ============  ==========================  =====================================
-Load          supervisor to fork server   the scoreboard's memory
+Load          supervisor to fork server   the scoreboard's memory, and perhaps more
 Fork          supervisor to fork server   the worker's end of its control socket
 Forked        fork server to supervisor   a pidfd of the worker
 Exited        fork server to supervisor
@@ -46,7 +46,7 @@ from typing import Any, Final, NamedTuple, get_args
 from cattrs import Converter
 from cattrs.strategies import configure_tagged_union
 
-from kvd.settings import Settings
+from kvd.settings import RightsFile, Settings
 
 MAX_BYTES: Final = 64 * 1024
 MAX_TEXT_BYTES: Final = 48 * 1024
@@ -74,11 +74,12 @@ _DESCRIPTORS_SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_BYTES)
 class Load:
     """
     Import what workers with these settings need. The message carries the scoreboard's
-    memory and, if there is one, the descriptor of what the store is in
-    (`IHeldStoreMaker`).
+    memory; then, if there is a rights file, a file in memory with its text; and then,
+    if there is one, the descriptor of what the store is in (`IHeldStoreMaker`).
     """
 
     settings: Settings
+    """Without the text of the rights file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +271,7 @@ Message = (
 )
 
 _CONVERTER: Final = Converter(forbid_extra_keys=True)
+_CONVERTER.register_unstructure_hook(RightsFile, lambda file: {"path": file.path})
 configure_tagged_union(Message, _CONVERTER, tag_name="type")
 # cattrs looks for the hooks of a type at its first use. Found now, in the fork server,
 # they are shared by all workers.

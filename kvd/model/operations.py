@@ -23,6 +23,8 @@ class Put:
     metadata: Mapping[str, str] = field(default_factory=dict)
     digests: tuple[Digest, ...] = ()
     """The digests that the body must have; otherwise nothing is stored."""
+    once: bool = False
+    """The key's value may not be replaced by another one."""
     empty: bool = False
     """Store an empty value, and skip the body if there is one."""
 

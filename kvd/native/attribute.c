@@ -180,20 +180,22 @@ has_value(const FastPath *self, int folder, const char *name,
 }
 
 /*
- * Give a written file its attribute, its epoch and its date: that of the present, but
- * not earlier than that of the value before it.
+ * Give a written file its attribute, its epoch and its date, in microseconds: that of the
+ * present, but not earlier than that of the value before it.
  */
 int
-seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
-     unsigned long long earliest_us, long epoch)
+seal(int file, const Upload *upload, unsigned long long earliest_us, long epoch,
+     unsigned long long *sealed_us)
 {
+    PyObject *lines = upload->lines;
     char text[ATTRIBUTE_BYTES];
     struct timespec times[2];
     clock_gettime(CLOCK_REALTIME, &times[1]);
     unsigned long long published_us = microseconds(times[1]);
     if (published_us < earliest_us)
         published_us = earliest_us;
-    size_t size = first_line(text, id, (unsigned long long)length, published_us);
+    size_t size = first_line(text, upload->id, (unsigned long long)upload->length,
+                             published_us);
     memcpy(text + size, PyBytes_AsString(lines), (size_t)PyBytes_Size(lines));
     size += (size_t)PyBytes_Size(lines);
     times[1].tv_sec = (time_t)(published_us / 1000000);
@@ -203,6 +205,7 @@ seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
         times[0].tv_sec += AHEAD_SECONDS;
         times[0].tv_nsec = epoch;
     }
+    *sealed_us = published_us;
     return fsetxattr(file, ATTRIBUTE_NAME, text, size, 0) < 0 ? -1
         : futimens(file, times);
 }

@@ -16,6 +16,11 @@ static void
 Joined_dealloc(Joined *self)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
+    leave_commit(self);
+    Py_XDECREF(self->connection);
+    /* Its file is swept with the folder of uploads. */
+    if (self->upload != NULL)
+        free_upload(self->upload);
     Py_XDECREF(self->served);
     Py_XDECREF(self->number);
     Py_XDECREF(self->joined);
@@ -32,6 +37,8 @@ static PyObject *
 Joined_leave(Joined *self, PyObject *Py_UNUSED(none))
 {
     self->idle = 0;
+    leave_commit(self);
+    Py_CLEAR(self->connection);
     if (PyDict_GetItemWithError(self->joined, self->number) == (PyObject *)self
         && PyDict_DelItem(self->joined, self->number) < 0)
         return NULL;
@@ -42,11 +49,14 @@ Joined_leave(Joined *self, PyObject *Py_UNUSED(none))
 
 static PyMethodDef Joined_methods[] = {
     {"leave", (PyCFunction)Joined_leave, METH_NOARGS, leave_doc},
+    {"take_commit", (PyCFunction)Joined_take_commit, METH_O, joined_take_commit_doc},
+    {"take_upload", (PyCFunction)Joined_take_upload, METH_NOARGS, take_upload_doc},
     {NULL},
 };
 
 static PyMemberDef Joined_members[] = {
     {"idle", T_BOOL, offsetof(Joined, idle), 0, NULL},
+    {"connection", T_OBJECT, offsetof(Joined, connection), 0, NULL},
     {"served", T_OBJECT, offsetof(Joined, served), READONLY, NULL},
     {NULL},
 };
@@ -95,7 +105,13 @@ FastPath_serve(FastPath *self, PyObject *argument)
     if (socket < 0 || socket != self->left_socket) {
         /* From a connection that was dropped; it must not reach another one. */
         drop_left(self);
-        return serve_one(self, (int)socket);
+        Joined *joined = (Joined *)PyDict_GetItemWithError(self->joined, argument);
+        if (joined == NULL && PyErr_Occurred())
+            return NULL;
+        Py_XINCREF((PyObject *)joined);
+        PyObject *outcome = serve_one(self, (int)socket, joined);
+        Py_XDECREF((PyObject *)joined);
+        return outcome;
     }
     PyObject *left = self->left;
     self->left = NULL;
@@ -108,29 +124,34 @@ FastPath_serve(FastPath *self, PyObject *argument)
 }
 
 /*
- * Serve the request that has arrived. Returns whether this had the expected outcome. The
- * next `serve` of this socket returns any other, or raises the exception.
+ * Serve what has arrived on a connection; NULL if it has not joined. Returns the outcome if
+ * it is one of the two expected ones; otherwise -1, and the next `serve` of this socket
+ * returns the outcome, or raises the exception.
  */
-static int
-serve_or_leave(FastPath *self, int socket, long expected)
+static long
+serve_or_leave(FastPath *self, int socket, Joined *joined, long expected, long or_else)
 {
     drop_left(self);
-    PyObject *outcome = serve_one(self, socket);
-    if (outcome != NULL && PyLong_Check(outcome) && PyLong_AsLong(outcome) == expected) {
-        Py_DECREF(outcome);
-        return 1;
+    PyObject *outcome = serve_one(self, socket, joined);
+    if (outcome != NULL && PyLong_Check(outcome)) {
+        long number = PyLong_AsLong(outcome);
+        if (number == expected || number == or_else) {
+            Py_DECREF(outcome);
+            return number;
+        }
     }
     self->left_socket = socket;
     self->left = outcome;
     PyErr_Fetch(&self->left_type, &self->left_value, &self->left_traceback);
-    return 0;
+    return -1;
 }
 
 const char serve_idle_doc[] =
 "serve_idle(socket) -> bool\n"
 "\n"
-"Serve the request that has arrived on a connection that has joined and is idle, or the\n"
-"connections that have arrived on the channel of `take_batches`.\n"
+"Serve the request that has arrived on a connection that has joined and is idle, or read\n"
+"more of its body; or serve the connections that have arrived on the channel of\n"
+"`take_batches`.\n"
 "\n"
 "Returns whether nothing is left to do. Otherwise `serve` must be called next for the\n"
 "socket of such a connection: it reads nothing, but returns the outcome.";
@@ -148,13 +169,18 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
         int is_all = descriptor == self->channel ? serve_channel(self) : 0;
         return is_all < 0 ? NULL : PyBool_FromLong(is_all);
     }
-    if (!joined->idle)
+    if (!joined->idle || joined->reports || joined->commit != NULL)
         Py_RETURN_FALSE;
     Py_INCREF((PyObject *)joined);
     self->may_block = 0;
-    int is_done = serve_or_leave(self, (int)PyLong_AsLong(argument), SERVED);
+    long outcome = serve_or_leave(self, (int)PyLong_AsLong(argument), joined, SERVED,
+                                  NOTHING);
     self->may_block = 1;
-    if (is_done) {
+    if (outcome < 0 && wait_alone(self, joined)) {
+        Py_DECREF((PyObject *)joined);
+        Py_RETURN_TRUE;
+    }
+    if (outcome == SERVED) {
         PyObject *before = joined->served;
         joined->served = PyObject_CallNoArgs(self->clock);
         Py_XDECREF(before);
@@ -164,7 +190,7 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
         }
     }
     Py_DECREF((PyObject *)joined);
-    return PyBool_FromLong(is_done);
+    return PyBool_FromLong(outcome >= 0);
 }
 
 /*
@@ -175,9 +201,10 @@ int
 serve_whole(FastPath *self, int socket, int shared, int may_block)
 {
     self->may_block = may_block;
-    int is_done = serve_or_leave(self, socket, SERVED | CLOSES);
+    long outcome
+        = serve_or_leave(self, socket, NULL, SERVED | CLOSES, SERVED | CLOSES);
     self->may_block = 1;
-    if (!is_done)
+    if (outcome < 0)
         return 0;
     /* Before the client can see the end. */
     ((unsigned long long *)self->row.buf)[self->accepted] += 1;
@@ -261,27 +288,40 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
 }
 
 const char join_doc[] =
-"join(socket) -> Joined\n"
+"join(socket, reports) -> Joined\n"
 "\n"
-"Let `serve_idle` serve the connection of a non-blocking socket from now on.";
+"A connection stays open; its socket does not block. `serve_idle` serves it from now on,\n"
+"unless its requests are reported.";
 
 PyObject *
-FastPath_join(FastPath *self, PyObject *argument)
+FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    if (!PyLong_Check(argument)) {
-        PyErr_SetString(PyExc_TypeError, "a socket is a number");
+    if (count != 2 || !PyLong_Check(arguments[0]) || !PyBool_Check(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "join takes a socket and whether it reports");
         return NULL;
     }
+    PyObject *argument = arguments[0];
+    long socket = PyLong_AsLong(argument);
+    if (socket == -1 && PyErr_Occurred())
+        return NULL;
     Joined *joined = PyObject_New(Joined, JoinedType);
     if (joined == NULL)
         return NULL;
     joined->idle = 1;
+    joined->commit = NULL;
+    joined->connection = NULL;
+    joined->reports = arguments[1] == Py_True;
+    joined->upload = NULL;
     joined->served = NULL;
     joined->number = Py_NewRef(argument);
     joined->joined = Py_NewRef(self->joined);
     if (PyDict_SetItem(self->joined, argument, (PyObject *)joined) < 0) {
         Py_DECREF((PyObject *)joined);
         return NULL;
+    }
+    if (self->new_upload != NULL && self->new_upload_socket == socket) {
+        joined->upload = self->new_upload;
+        self->new_upload = NULL;
     }
     return (PyObject *)joined;
 }

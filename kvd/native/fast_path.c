@@ -6,13 +6,13 @@
  * Python makes it, once for each such shape (kvd/http/templates.py). So this module makes
  * no decision that Python has not made before for the same bytes. It returns everything
  * unexpected to Python, unchanged: a head without a template, a key with unusual bytes, a
- * second request behind the first, a body that ends too early, a file that another program
- * has written, a lock that is held, an error of any kind. So the only error handling here
- * is cleaning up.
+ * second request behind the first, a file that another program has written, a lock that is
+ * held, an error of any kind. So the only error handling here is cleaning up.
  *
  * This file has the Python type and the module. connections.c and serve.c receive requests,
- * get.c and put.c serve them; value.c opens a value, file.c sends it, and recent.c keeps
- * small ones in memory. fast_path.h declares what the files share.
+ * get.c and put.c serve them, upload.c receives a body in pieces, and commit.c has values
+ * synced (sync.c) before their replies; value.c opens a value, file.c sends it, and recent.c
+ * keeps small ones in memory. fast_path.h declares what the files share.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
  */
@@ -36,23 +36,26 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
-        "has_epochs", "mode", "folder_mode", "head_bytes", "target_bytes", "plain",
-        "sending", "report", "remainder", "row", "words", "bucket_of_exponent",
-        "least_exponent", "make_template", "make_parts", "prune", "clock",
+        "has_epochs", "sync_threads", "mode", "folder_mode", "head_bytes",
+        "target_bytes", "plain", "sending", "report", "remainder", "partial", "row",
+        "words", "bucket_of_exponent", "least_exponent", "make_template", "make_parts",
+        "prune", "clock",
         NULL,
     };
-    int root, lock, exchanges, finds_unwritten, has_epochs, mode, folder_mode;
+    int root, lock, exchanges, finds_unwritten, has_epochs, sync_threads;
+    int mode, folder_mode;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes, least_exponent;
-    PyObject *kept, *plain, *report, *rest, *row, *buckets, *make_template, *make_parts;
-    PyObject *prune, *clock;
+    PyObject *kept, *plain, *report, *rest, *partial, *row, *buckets, *make_template;
+    PyObject *make_parts, *prune, *clock;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiinnS(nii)OOO(nnnnnnn)O!iOOOO:FastPath", names,
+            args, keywords, "iippnOpiiinnS(nii)OOOO(nnnnnnn)O!iOOOO:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
-            &mode, &folder_mode, &head_bytes, &target_bytes, &plain, &file_bytes,
-            &low_round_trip_microseconds, &low_round_trip_buffer_bytes, &report, &rest,
-            &row, &accepted, &begun, &done, &bytes_in, &bytes_out, &serving, &latency, &PyTuple_Type,
+            &sync_threads, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
+            &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
+            &report, &rest, &partial, &row, &accepted, &begun, &done, &bytes_in,
+            &bytes_out, &serving, &latency, &PyTuple_Type,
             &buckets, &least_exponent, &make_template, &make_parts, &prune,
             &clock))
         return NULL;
@@ -121,6 +124,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->least_exponent = least_exponent;
     self->report = Py_NewRef(report);
     self->rest = Py_NewRef(rest);
+    self->partial = Py_NewRef(partial);
     self->make_template = Py_NewRef(make_template);
     self->make_parts = Py_NewRef(make_parts);
     self->prune = Py_NewRef(prune);
@@ -146,6 +150,11 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
+    if (sync_threads >= 0
+        && (self->syncs = new_syncs((unsigned int)sync_threads)) == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
     return (PyObject *)self;
 }
 
@@ -157,6 +166,7 @@ FastPath_traverse(FastPath *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE((PyObject *)self));
     Py_VISIT(self->report);
     Py_VISIT(self->rest);
+    Py_VISIT(self->partial);
     Py_VISIT(self->make_template);
     Py_VISIT(self->make_parts);
     Py_VISIT(self->prune);
@@ -171,6 +181,7 @@ FastPath_clear(FastPath *self)
 {
     Py_CLEAR(self->report);
     Py_CLEAR(self->rest);
+    Py_CLEAR(self->partial);
     Py_CLEAR(self->make_template);
     Py_CLEAR(self->make_parts);
     Py_CLEAR(self->prune);
@@ -184,6 +195,7 @@ FastPath_dealloc(FastPath *self)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     PyObject_GC_UnTrack(self);
+    drop_new_upload(self);
     FastPath_clear(self);
     drop_left(self);
     if (self->joined != NULL)
@@ -198,6 +210,9 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->kept);
     Py_CLEAR(self->nothing);
     drop_rest(self);
+    end_commits(self);
+    if (self->syncs != NULL)
+        free_syncs(self->syncs);
     close_folders(self);
     PyMem_Free(self->buffer);
     if (self->row.obj != NULL)
@@ -247,7 +262,10 @@ FastPath_upload_to(FastPath *self, PyObject *argument)
     if (folder == -1 && PyErr_Occurred())
         return NULL;
     struct stat status;
+    int is_closed = folder < 0 && self->uploads >= 0;
     self->uploads = (int)folder;
+    if (is_closed)
+        end_commits(self);
     if (self->uploads < 0) {
         close_folders(self);
         forget_recent(self);
@@ -275,12 +293,19 @@ static PyMethodDef FastPath_methods[] = {
     {"serve_idle", (PyCFunction)FastPath_serve_idle, METH_O, serve_idle_doc},
     {"serve_new", (PyCFunction)FastPath_serve_new, METH_O, serve_new_doc},
     {"accept", (PyCFunction)(void (*)(void))FastPath_accept, METH_FASTCALL, accept_doc},
-    {"join", (PyCFunction)FastPath_join, METH_O, join_doc},
+    {"join", (PyCFunction)(void (*)(void))FastPath_join, METH_FASTCALL, join_doc},
     {"take_batches", (PyCFunction)FastPath_take_batches, METH_VARARGS, take_batches_doc},
     {"leave_batches", (PyCFunction)FastPath_leave_batches, METH_NOARGS,
      leave_batches_doc},
     {"take_unsent", (PyCFunction)FastPath_take_unsent, METH_NOARGS, take_unsent_doc},
     {"take_remainder", (PyCFunction)FastPath_take_remainder, METH_NOARGS, take_remainder_doc},
+    {"sync_event", (PyCFunction)FastPath_sync_event, METH_NOARGS, sync_event_doc},
+    {"take_commit", (PyCFunction)FastPath_take_commit, METH_O, take_commit_doc},
+    {"publish_synced", (PyCFunction)FastPath_publish_synced, METH_NOARGS,
+     publish_synced_doc},
+    {"reply_all", (PyCFunction)FastPath_reply_all, METH_O, reply_all_doc},
+    {"reply_to", (PyCFunction)(void (*)(void))FastPath_reply_to, METH_FASTCALL,
+     reply_to_doc},
     {"report", (PyCFunction)FastPath_report, METH_NOARGS, report_doc},
     {"upload_to", (PyCFunction)FastPath_upload_to, METH_O, upload_to_doc},
     {"lock_renewed", (PyCFunction)FastPath_lock_renewed, METH_NOARGS,
@@ -311,10 +336,17 @@ static PyMethodDef functions[] = {
      "The template of a GET or HEAD."},
     {"put_template", put_template, METH_VARARGS,
      "put_template(keep, most_bytes, lines, created_status, created, replaced_status,"
-     " replaced)\n\nThe template of a PUT."},
+     " replaced, interim)\n\nThe template of a PUT."},
+    {"limit_template", limit_template, METH_VARARGS,
+     "limit_template(template, scopes, expires)\n\n"
+     "Serve by a template only the keys that a sender has rights for."},
     {"offset_of", offset_of, METH_O, "offset_of(key)\n\nSee kvd.store.locks."},
     {"open_folder", open_folder, METH_VARARGS,
      "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},
+    {"sync", sync_descriptor, METH_O, "sync(descriptor)\n\nSee kvd.store.sync."},
+    {"sync_folders", sync_folders, METH_VARARGS,
+     "sync_folders(root, path, first) -> (depth, errno) | None\n\n"
+     "See FolderSync of kvd.store.sync."},
     {"magic_of", magic_of, METH_O, "magic_of(folder)\n\nSee kvd.store.exchange."},
     {"entity_tags", entity_tags, METH_O,
      "entity_tags(value) -> (strong, weak) | None\n\nThe tags of a list."},
@@ -354,6 +386,7 @@ PyInit__fast_path(void)
     PyTypeObject *type = NULL;
     if ((HeadTemplateType = add_type(self, &HeadTemplate_spec)) == NULL
         || (RecentValueType = add_type(self, &RecentValue_spec)) == NULL
+        || (CommitType = add_type(self, &Commit_spec)) == NULL
         || (JoinedType = add_type(self, &Joined_spec)) == NULL
         || (type = add_type(self, &FastPath_spec)) == NULL
         || PyModule_AddIntMacro(self, NOTHING) < 0
@@ -362,8 +395,11 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, QUEUED) < 0
         || PyModule_AddIntMacro(self, LINGERS) < 0
         || PyModule_AddIntMacro(self, REMAINS) < 0
+        || PyModule_AddIntMacro(self, COMMITS) < 0
         || PyModule_AddIntMacro(self, LOST) < 0
-        || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0)
+        || PyModule_AddIntMacro(self, LEAVES_UPLOAD) < 0
+        || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0
+        || PyModule_AddIntMacro(self, MAX_PARTIAL_BYTES) < 0)
         Py_CLEAR(self);
     Py_XDECREF((PyObject *)type);
     return self;

@@ -16,6 +16,8 @@
 #define EVENT_BYTES (64 * 1024)
 /* The longest body of a PUT. */
 #define MAX_BODY_BYTES (2 * 1024 * 1024)
+/* The longest one that need not come in one event; see docs/design.rst. */
+#define MAX_PARTIAL_BYTES (256 * 1024)
 #define BUFFER_BYTES (EVENT_BYTES + MAX_BODY_BYTES)
 /* Longer heads get no template, so that they do not fill the table. */
 #define MAX_HEAD_BYTES 1024
@@ -32,10 +34,12 @@
 #define DATE_BYTES 29
 #define DAY_BYTES 17                /* of these, up to the time */
 #define LIST_BYTES 256              /* of a default access control list */
+#define UPLOAD_NAME_BYTES 256       /* with the zero at its end */
 
 /* What `serve` returns if not bytes. */
 enum {
     NOTHING = 0, SERVED = 1, CLOSES = 2, QUEUED = 4, LINGERS = 8, REMAINS = 16, LOST = 32,
+    LEAVES_UPLOAD = 64, COMMITS = 128,
 };
 
 /* What `publish` returns; below 0: nothing was published. */
@@ -71,6 +75,8 @@ typedef struct {
     int is_head;                /* whether the reply has no body */
     int keep;                   /* whether the connection stays open */
     Py_ssize_t most_bytes;      /* of the body */
+    PyObject *scopes;           /* see limit_template; NULL: all keys */
+    long long expires;          /* in seconds since the epoch; 0: never */
     int has_ranges;             /* whether a range is honoured */
     int outcomes[OUTCOMES];     /* of a GET: statuses, by the conditions that hold */
     PyObject *tail;             /* of a GET: the end of the reply's head */
@@ -79,13 +85,14 @@ typedef struct {
     PyObject *lines;            /* of a PUT: its metadata, for the attribute */
     PyObject *created[3];       /* reply: up to the date, to the id, to the end */
     PyObject *replaced[3];
+    PyObject *interim;          /* sent if the body has not begun to come, or empty */
     int created_status, replaced_status;
 } HeadTemplate;
 
 /* A request whose head has a template. */
 typedef struct {
     HeadTemplate *template;
-    const Varying *varying;
+    const Varying *varying;     /* NULL, if its body came later than its head */
     char *bytes;                /* from its first byte on */
     Py_ssize_t line_bytes;      /* up to its key */
     Py_ssize_t key_bytes, head_bytes, size;
@@ -94,14 +101,38 @@ typedef struct {
 
 /* A value that is written and published. */
 typedef struct {
-    const char *name;           /* in the folder of uploads */
-    const char *key, *body;
+    char name[UPLOAD_NAME_BYTES];   /* in the folder of uploads */
+    const char *key;
     Py_ssize_t length;
     PyObject *lines;            /* of its metadata */
-    const char *id;
+    char id[ID_TEXT];
     long long offset;           /* of its key's lock */
     int keeps;                  /* whether the replaced value is kept, under its name */
+    unsigned long long sealed_us;   /* the date that it was sealed with; 0: not yet */
 } Upload;
+
+/* A file that is to be synced, or has been (sync.c). */
+typedef struct Sync {
+    struct Sync *next;
+    int descriptor;
+    int error;                  /* an errno; 0: it is on the disk */
+} Sync;
+
+typedef struct Syncs Syncs;
+/* A PUT whose head has come, and not all of its body: what has come is in its file. */
+typedef struct {
+    Request request;            /* has the bytes of its head alone */
+    PyObject *key;
+    Upload upload;
+    int file;
+    int may_keep;               /* whether its name is fit for what it replaces */
+    Py_ssize_t received;        /* of the body */
+    PyObject *unwritten;        /* what the file did not take; NULL: nothing */
+    Py_ssize_t sent;            /* of the interim reply */
+    PyObject *unsent;           /* what the socket did not take of it; NULL: nothing */
+    PyObject *make;             /* what Python is given of it */
+    char head[];
+} PartialUpload;
 
 /* A value whose file is open. */
 typedef struct {
@@ -143,6 +174,10 @@ typedef struct RecentValues RecentValues;
 typedef struct {
     PyObject_HEAD
     char idle;                  /* whether the fast path may read the next bytes */
+    char reports;               /* whether each of its requests is reported */
+    PartialUpload *upload;      /* that receives the next bytes; NULL: none */
+    struct Commit *commit;      /* the one that it waits for and Python does not know of */
+    PyObject *connection;       /* the Python object */
     PyObject *served;           /* when serve_idle last served a request; NULL: never */
     PyObject *number;           /* of its socket */
     PyObject *joined;           /* FastPath.joined */
@@ -189,7 +224,7 @@ typedef struct {
     PyObject *bucket_of_exponent;
     int least_exponent;
     /* Functions and types of Python, and their cached results. */
-    PyObject *report, *rest, *make_template, *make_parts, *prune, *clock;
+    PyObject *report, *rest, *partial, *make_template, *make_parts, *prune, *clock;
     PyObject *templates, *older_templates;      /* by shape; see template.c */
     PyObject *parts;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is kept */
@@ -203,6 +238,11 @@ typedef struct {
     int left_socket;
     PyObject *left;             /* NULL: it raises the exception */
     PyObject *left_type, *left_value, *left_traceback;
+    Syncs *syncs;               /* at durability disk; else NULL */
+    struct Commit *commit;      /* one that nobody has taken yet; NULL: none */
+    /* Of a new connection that has not joined yet; NULL: none. */
+    PartialUpload *new_upload;
+    int new_upload_socket;
     /* The last request, for the access log. */
     PyObject *unsent;           /* the end of its reply; NULL: nothing */
     int rest_file;              /* the file with the rest of its body; below 0: none */
@@ -264,7 +304,7 @@ PyObject *FastPath_serve_idle(FastPath *self, PyObject *argument);
 PyObject *FastPath_serve_new(FastPath *self, PyObject *argument);
 PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
                           Py_ssize_t count);
-PyObject *FastPath_join(FastPath *self, PyObject *argument);
+PyObject *FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count);
 int serve_whole(FastPath *self, int socket, int shared, int may_block);
 
 /* batches.c */
@@ -276,7 +316,9 @@ PyObject *FastPath_take_batches(FastPath *self, PyObject *args);
 PyObject *FastPath_leave_batches(FastPath *self, PyObject *none);
 
 /* serve.c */
-PyObject *serve_one(FastPath *self, int socket);
+PyObject *serve_one(FastPath *self, int socket, Joined *joined);
+Py_ssize_t read_more(int socket, char *bytes, Py_ssize_t received, Py_ssize_t size);
+PyObject *outcome_of(FastPath *self, int socket, const Request *request);
 
 /* fields.c */
 enum { MATCHES_STRONGLY = 1, MATCHES_WEAKLY = 2 };
@@ -307,6 +349,8 @@ PyObject *template_of(FastPath *self, const char *shape, Py_ssize_t shape_bytes,
                       const char *head, Py_ssize_t head_bytes);
 PyObject *get_template(PyObject *module, PyObject *args);
 PyObject *put_template(PyObject *module, PyObject *args);
+PyObject *limit_template(PyObject *module, PyObject *args);
+int is_for_key(const HeadTemplate *template, const char *key, Py_ssize_t key_bytes);
 
 /* get.c */
 int serve_get(FastPath *self, int socket, HeadTemplate *template,
@@ -337,14 +381,62 @@ void forget_recent(FastPath *self);
 
 /* put.c */
 int serve_put(FastPath *self, int socket, const Request *request, PyObject *key);
+int prepare_upload(FastPath *self, const Request *request, PyObject *key, Upload *upload);
+int finish_put(FastPath *self, int socket, PartialUpload *partial);
+
+/* upload.c */
+extern const char take_upload_doc[];
+PyObject *Joined_take_upload(Joined *self, PyObject *none);
+int begin_upload(FastPath *self, int socket, const Request *request, PyObject *key,
+                 Joined *joined);
+int ask_for_body(FastPath *self, int socket, PartialUpload *partial);
+PyObject *receive_body(FastPath *self, int socket, PartialUpload **place, char *bytes,
+                       Py_ssize_t received);
+void free_upload(PartialUpload *partial);
+void drop_new_upload(FastPath *self);
+Py_ssize_t reply_published(FastPath *self, int socket, const HeadTemplate *template,
+                           const Upload *upload, int replaced);
+
+/* commit.c */
+extern PyTypeObject *CommitType;
+extern PyType_Spec Commit_spec;
+extern const char sync_event_doc[];
+extern const char take_commit_doc[];
+extern const char publish_synced_doc[];
+extern const char reply_all_doc[];
+extern const char reply_to_doc[];
+extern const char joined_take_commit_doc[];
+PyObject *Joined_take_commit(Joined *self, PyObject *connection);
+void leave_commit(Joined *joined);
+int wait_alone(FastPath *self, Joined *joined);
+int begin_commit(FastPath *self, const Request *request, PyObject *key, Upload *upload);
+int commit_partial(FastPath *self, PartialUpload *partial);
+void drop_commit(FastPath *self);
+void end_commits(FastPath *self);
+PyObject *FastPath_sync_event(FastPath *self, PyObject *none);
+PyObject *FastPath_take_commit(FastPath *self, PyObject *connection);
+PyObject *FastPath_publish_synced(FastPath *self, PyObject *none);
+PyObject *FastPath_reply_all(FastPath *self, PyObject *commits);
+PyObject *FastPath_reply_to(FastPath *self, PyObject *const *arguments,
+                            Py_ssize_t count);
+
+/* sync.c */
+PyObject *sync_descriptor(PyObject *module, PyObject *argument);
+PyObject *sync_folders(PyObject *module, PyObject *args);
+Syncs *new_syncs(unsigned int most_threads);
+int event_of(const Syncs *syncs);
+int sync_later(Syncs *syncs, Sync *sync);
+Sync *take_synced(Syncs *syncs);
+Sync *end_syncs(Syncs *syncs);
+void free_syncs(Syncs *syncs);
 
 /* attribute.c */
 ssize_t get_attribute(int file, char *text, size_t size);
 size_t whole_line(const char *text, ssize_t size, const struct stat *status);
 int has_value(const FastPath *self, int folder, const char *name,
               unsigned long long *published_us, long *epoch, unsigned long long *bytes);
-int seal(int file, const char *id, Py_ssize_t length, PyObject *lines,
-         unsigned long long earliest_us, long epoch);
+int seal(int file, const Upload *upload, unsigned long long earliest_us, long epoch,
+         unsigned long long *sealed_us);
 
 /* folder.c */
 int find_conferred(int folder, const struct stat *status, Conferred *found);
@@ -364,12 +456,19 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 
 /* publish.c */
 int find_lock(FastPath *self);
-int publish(FastPath *self, const Upload *upload, int *is_made);
+int create_file(FastPath *self, const Upload *upload);
+Py_ssize_t write_all(int file, const char *body, Py_ssize_t length);
+int publish_file(FastPath *self, const Upload *upload, int file, int *is_made);
+int publish(FastPath *self, const Upload *upload, const char *body, int *is_made);
 
 /* reply.c */
 void write_date(FastPath *self, char *text, time_t second);
 char *write_digits(char *end, unsigned long long number);
 const char *http_date(FastPath *self);
+void count_begun(FastPath *self);
+void count_received(FastPath *self, Py_ssize_t received);
+void count_done(FastPath *self);
+void count_sent(FastPath *self, Py_ssize_t sent);
 void count(FastPath *self, Py_ssize_t received, Py_ssize_t sent);
 Py_ssize_t send_reply(FastPath *self, int socket, char *head, size_t head_bytes,
                       char *body, size_t body_bytes);

@@ -115,6 +115,25 @@ has_room(int root, Py_ssize_t length, int keeps, unsigned long long *room)
 }
 
 /*
+ * Seal a file, unless it is sealed already. Returns 0; -1 for an error, or if it would
+ * have to be sealed anew, so that the sync that it has had were in vain.
+ */
+static int
+seal_once(const FastPath *self, int file, const Upload *upload,
+          unsigned long long earliest_us, long epoch)
+{
+    struct timespec present;
+    unsigned long long ignored;
+    if (upload->sealed_us == 0)
+        /* At durability disk, nothing is published that is not synced. */
+        return self->syncs != NULL ? -1
+            : seal(file, upload, earliest_us, epoch, &ignored);
+    clock_gettime(CLOCK_REALTIME, &present);
+    return epoch == 0 && earliest_us <= upload->sealed_us
+        && (unsigned long long)present.tv_sec == upload->sealed_us / 1000000 ? 0 : -1;
+}
+
+/*
  * Give a written file its key's name in a folder, while the key is locked; `lock` is the
  * status of the file of locks.
  *
@@ -131,7 +150,7 @@ place(const FastPath *self, const Upload *upload, int file, int folder,
     long epoch = epoch_of(self, lock), value_epoch = 0;
     int replaces = has_value(self, folder, name, &earliest_us, &value_epoch, &bytes);
     if (replaces < 0 || (replaces && upload->keeps && bytes > room / SPARE_TIMES)
-        || seal(file, upload->id, upload->length, upload->lines, earliest_us, epoch) < 0)
+        || seal_once(self, file, upload, earliest_us, epoch) < 0)
         return -1;
     if (!replaces || !(upload->keeps || self->exchanges))
         return renameat(self->uploads, upload->name, folder, name) < 0 ? -1 : replaces;
@@ -143,6 +162,13 @@ place(const FastPath *self, const Upload *upload, int file, int folder,
     /* If this fails, the file is removed with its folder later. */
     unlinkat(self->uploads, upload->name, 0);
     return REPLACED;
+}
+
+static const char *
+last_name(const char *key)
+{
+    const char *slash = strrchr(key, '/');
+    return slash == NULL ? key : slash + 1;
 }
 
 /*
@@ -157,8 +183,7 @@ place_locked(const FastPath *self, const Upload *upload, int file, int folder,
         return -1;
     int result = -1;
     struct stat lock;
-    const char *name = strrchr(upload->key, '/');
-    name = name == NULL ? upload->key : name + 1;
+    const char *name = last_name(upload->key);
     if (is_found(self, &lock)) {
         if (is_missing) {
             char path[MAX_KEY_BYTES + 1];
@@ -177,18 +202,83 @@ place_locked(const FastPath *self, const Upload *upload, int file, int folder,
     return result;
 }
 
-/* Returns 0; -1 for an error, or if only a part was written. */
-static int
+/* Returns how much was written: less than all after an error. */
+Py_ssize_t
 write_all(int file, const char *body, Py_ssize_t length)
 {
-    while (length > 0) {
-        ssize_t count = write(file, body, (size_t)length);
+    Py_ssize_t written = 0;
+    while (written < length) {
+        ssize_t count = write(file, body + written, (size_t)(length - written));
         if (count <= 0)
-            return -1;
-        body += count;
-        length -= count;
+            break;
+        written += count;
     }
-    return 0;
+    return written;
+}
+
+/* Create the file of an upload, whose key's folder, or the last one on its path, is open.
+   Returns its descriptor; -1 if it cannot be created, or not as Python would. */
+static int
+create_beside(const FastPath *self, const Upload *upload, int folder,
+              const struct stat *status, unsigned long long *room)
+{
+    if (!has_room(self->root, upload->length, upload->keeps, room)
+        || !is_conferred_alike(&self->conferred, folder, status))
+        return -1;
+    return openat(self->uploads, upload->name,
+                  O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                  self->conferred.list_bytes ? 0666 : self->mode);
+}
+
+static int
+is_folder(int folder, const char *name)
+{
+    struct stat status;
+    return fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) == 0
+        && S_ISDIR(status.st_mode);
+}
+
+/*
+ * Create the file of an upload whose body is still to come, unless Python would refuse it
+ * before that (`begin_at_once` of kvd.store.file). Returns its descriptor; -1 if it was
+ * not created.
+ */
+int
+create_file(FastPath *self, const Upload *upload)
+{
+    int is_kept, is_missing, file = -1;
+    struct stat status;
+    unsigned long long room;
+    int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
+    if (folder < 0)
+        return -1;
+    if (is_missing || !is_folder(folder, last_name(upload->key)))
+        file = create_beside(self, upload, folder, &status, &room);
+    if (!is_kept)
+        close(folder);
+    return file;
+}
+
+/*
+ * Publish a value whose file is written. Returns as `place`; after -1 the file is as it
+ * was, and empty folders are left if `is_made`: they have to be pruned.
+ */
+int
+publish_file(FastPath *self, const Upload *upload, int file, int *is_made)
+{
+    int result = -1, is_kept, is_missing;
+    struct stat status;
+    unsigned long long room = 0;
+    *is_made = 0;
+    int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
+    if (folder < 0)
+        return -1;
+    /* Its own bytes have been written. */
+    if (!upload->keeps || has_room(self->root, 0, 1, &room))
+        result = place_locked(self, upload, file, folder, is_missing, room, is_made);
+    if (!is_kept)
+        close(folder);
+    return result;
 }
 
 /*
@@ -196,7 +286,7 @@ write_all(int file, const char *body, Py_ssize_t length)
  * empty folders if `is_made`: they have to be pruned.
  */
 int
-publish(FastPath *self, const Upload *upload, int *is_made)
+publish(FastPath *self, const Upload *upload, const char *body, int *is_made)
 {
     int result = -1, is_kept, is_missing;
     struct stat status;
@@ -205,19 +295,13 @@ publish(FastPath *self, const Upload *upload, int *is_made)
     int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
     if (folder < 0)
         return -1;
-    if (has_room(self->root, upload->length, upload->keeps, &room)
-        && is_conferred_alike(&self->conferred, folder, &status)) {
-        int file = openat(self->uploads, upload->name,
-                          O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                          self->conferred.list_bytes ? 0666 : self->mode);
-        if (file >= 0) {
-            if (write_all(file, upload->body, upload->length) == 0)
-                result = place_locked(self, upload, file, folder, is_missing, room,
-                                      is_made);
-            if (result < 0)
-                unlinkat(self->uploads, upload->name, 0);
-            close(file);
-        }
+    int file = create_beside(self, upload, folder, &status, &room);
+    if (file >= 0) {
+        if (write_all(file, body, upload->length) == upload->length)
+            result = place_locked(self, upload, file, folder, is_missing, room, is_made);
+        if (result < 0)
+            unlinkat(self->uploads, upload->name, 0);
+        close(file);
     }
     if (!is_kept)
         close(folder);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <sys/random.h>
 
-#define UPLOAD_NAME_BYTES 256       /* with the zero at its end */
 #define MOST_KEPT 65536             /* as kvd.store.tree */
 #define SLASH '\x1f'                /* as kvd.store.uploads writes a key in a name */
 
@@ -75,52 +74,120 @@ prune(FastPath *self, PyObject *key)
     return done == NULL ? -1 : 0;
 }
 
-/* Returns as `serve_get`. */
-int
-serve_put(FastPath *self, int socket, const Request *request, PyObject *key)
+/*
+ * Whether what a key has now is kept if it is replaced. Returns 1; 0 if it cannot be, so
+ * that the request is Python's; -1 with an exception.
+ */
+static int
+find_keeps(FastPath *self, PyObject *key, int *keeps)
 {
-    const HeadTemplate *template = request->template;
-    char name[UPLOAD_NAME_BYTES], id[ID_TEXT], head[HEAD_ROOM];
-    Upload upload = {
-        .name = name, .key = PyBytes_AsString(key), .id = id,
-        .body = request->bytes + request->head_bytes,
-        .length = request->size - request->head_bytes,
-        .lines = template->lines,
-        .offset = lock_offset(PyBytes_AsString(key), (size_t)PyBytes_Size(key)),
-    };
-    int replaced, is_made;
-    if (self->uploads < 0 || new_id(self, id) < 0)
-        return 0;
-    if (self->kept != NULL) {
-        int is_kept = PyDict_Contains(self->kept, key);
-        if (is_kept < 0)
-            return -1;
-        upload.keeps = !is_kept;
-        if (upload.keeps && PyDict_Size(self->kept) >= MOST_KEPT)
-            return 0;
-    }
-    if (!name_upload(self, name, upload.key, upload.keeps))
-        return 0;
-    Py_BEGIN_ALLOW_THREADS
-    replaced = publish(self, &upload, &is_made);
-    Py_END_ALLOW_THREADS
-    if (replaced < 0)
-        return is_made ? prune(self, key) : 0;
-    if (upload.keeps && keep(self, key, name, replaced) < 0)
+    *keeps = 0;
+    if (self->kept == NULL)
+        return 1;
+    int is_kept = PyDict_Contains(self->kept, key);
+    if (is_kept < 0)
         return -1;
+    *keeps = !is_kept;
+    return is_kept || PyDict_Size(self->kept) < MOST_KEPT;
+}
+
+/*
+ * Say what a PUT will publish. Returns 1; 0 if the request is Python's; -1 with an
+ * exception.
+ */
+int
+prepare_upload(FastPath *self, const Request *request, PyObject *key, Upload *upload)
+{
+    upload->key = PyBytes_AsString(key);
+    upload->length = request->size - request->head_bytes;
+    upload->lines = request->template->lines;
+    upload->offset = lock_offset(upload->key, (size_t)PyBytes_Size(key));
+    upload->sealed_us = 0;
+    if (self->uploads < 0 || new_id(self, upload->id) < 0)
+        return 0;
+    int found = find_keeps(self, key, &upload->keeps);
+    return found <= 0 ? found
+        : name_upload(self, upload->name, upload->key, upload->keeps);
+}
+
+/* Reply to a PUT whose value is published. Returns how much was sent; -1 with an
+   exception. */
+Py_ssize_t
+reply_published(FastPath *self, int socket, const HeadTemplate *template,
+                const Upload *upload, int replaced)
+{
+    char head[HEAD_ROOM];
     PyObject *const *parts = replaced ? template->replaced : template->created;
     size_t used = append(head, 0, parts[0]);
     memcpy(head + used, http_date(self), DATE_BYTES);
     used = append(head, used + DATE_BYTES, parts[1]);
-    memcpy(head + used, id, ID_TEXT);
+    memcpy(head + used, upload->id, ID_TEXT);
     used = append(head, used + ID_TEXT, parts[2]);
-    Py_ssize_t sent = send_reply(self, socket, head, used, "", 0);
+    self->status = replaced ? template->replaced_status : template->created_status;
+    self->body_bytes = upload->length;
+    return send_reply(self, socket, head, used, "", 0);
+}
+
+/* Returns as `serve_get`; also 1 if there will be a reply when the value is synced. */
+int
+serve_put(FastPath *self, int socket, const Request *request, PyObject *key)
+{
+    Upload upload;
+    int replaced, is_made;
+    int prepared = prepare_upload(self, request, key, &upload);
+    if (prepared <= 0)
+        return prepared;
+    if (self->syncs != NULL)
+        return begin_commit(self, request, key, &upload);
+    Py_BEGIN_ALLOW_THREADS
+    replaced = publish(self, &upload, request->bytes + request->head_bytes, &is_made);
+    Py_END_ALLOW_THREADS
+    if (replaced < 0)
+        return is_made ? prune(self, key) : 0;
+    if (upload.keeps && keep(self, key, upload.name, replaced) < 0)
+        return -1;
+    Py_ssize_t sent = reply_published(self, socket, request->template, &upload, replaced);
     if (sent < 0)
         return -1;
-    self->status = replaced ? template->replaced_status : template->created_status;
-    self->body_bytes = upload.length;
     self->moved_bytes = request->size + sent;
     self->seconds = now() - request->began;
     count(self, request->size, sent);
+    return 1;
+}
+
+/*
+ * Publish a value all of which is in its file, and reply. Returns as `serve_get`. If the
+ * value was published, whatever came after that, the file has no name left in the folder
+ * of uploads, and the request is counted as done.
+ */
+int
+finish_put(FastPath *self, int socket, PartialUpload *partial)
+{
+    Upload *upload = &partial->upload;
+    int replaced, is_made;
+    if (self->syncs != NULL)
+        return commit_partial(self, partial);
+    /* As it is now: there may have been a sync, or another upload, meanwhile. */
+    int found = find_keeps(self, partial->key, &upload->keeps);
+    if (found <= 0)
+        return found;
+    if (self->uploads < 0 || (upload->keeps && !partial->may_keep))
+        return 0;
+    Py_BEGIN_ALLOW_THREADS
+    replaced = publish_file(self, upload, partial->file, &is_made);
+    Py_END_ALLOW_THREADS
+    if (replaced < 0)
+        return is_made ? prune(self, partial->key) : 0;
+    int done = upload->keeps ? keep(self, partial->key, upload->name, replaced) : 0;
+    upload->name[0] = 0;
+    const Request *request = &partial->request;
+    Py_ssize_t sent = done < 0 ? -1
+        : reply_published(self, socket, request->template, upload, replaced);
+    self->seconds = now() - request->began;
+    count_done(self);
+    if (sent < 0)
+        return -1;
+    count_sent(self, sent);
+    self->moved_bytes = request->size + partial->sent + sent;
     return 1;
 }

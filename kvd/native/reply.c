@@ -75,14 +75,30 @@ http_date(FastPath *self)
 }
 
 void
-count(FastPath *self, Py_ssize_t received, Py_ssize_t sent)
+count_begun(FastPath *self)
+{
+    ((unsigned long long *)self->row.buf)[self->begun] += 1;
+}
+
+void
+count_received(FastPath *self, Py_ssize_t received)
+{
+    ((unsigned long long *)self->row.buf)[self->bytes_in] += (unsigned long long)received;
+}
+
+void
+count_sent(FastPath *self, Py_ssize_t sent)
+{
+    ((unsigned long long *)self->row.buf)[self->bytes_out] += (unsigned long long)sent;
+}
+
+/* A request that took so many `seconds` has ended. */
+void
+count_done(FastPath *self)
 {
     unsigned long long *words = self->row.buf;
     int exponent;
-    words[self->begun] += 1;
     words[self->done] += 1;
-    words[self->bytes_in] += (unsigned long long)received;
-    words[self->bytes_out] += (unsigned long long)sent;
     ((double *)self->row.buf)[self->serving] += self->seconds;
     frexp(self->seconds + 1e-9, &exponent);
     Py_ssize_t at = exponent - self->least_exponent;
@@ -90,6 +106,16 @@ count(FastPath *self, Py_ssize_t received, Py_ssize_t sent)
     at = at < 0 ? 0 : at > last ? last : at;
     PyObject *bucket = PyTuple_GetItem(self->bucket_of_exponent, at);
     words[self->latency + PyLong_AsSsize_t(bucket)] += 1;
+}
+
+/* A request came, and its reply was sent. */
+void
+count(FastPath *self, Py_ssize_t received, Py_ssize_t sent)
+{
+    count_begun(self);
+    count_received(self, received);
+    count_sent(self, sent);
+    count_done(self);
 }
 
 /*

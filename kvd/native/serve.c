@@ -62,14 +62,37 @@ is_settled(int socket)
                       && domain == AF_UNIX);
 }
 
+/* What `serve` returns for a request that was served. */
+PyObject *
+outcome_of(FastPath *self, int socket, const Request *request)
+{
+    self->method_bytes = request->line_bytes - 2;
+    self->target_bytes = request->key_bytes + 1;
+    self->head_bytes = request->head_bytes;
+    if (self->rest_file >= 0)
+        return PyLong_FromLong(SERVED | REMAINS);
+    int outcome = SERVED;
+    if (!request->template->keep)
+        outcome |= is_settled(socket) ? CLOSES : CLOSES | LINGERS;
+    if (self->unsent != NULL)
+        outcome |= QUEUED;
+    return PyLong_FromLong(outcome);
+}
+
+static PyObject *
+key_of(const Request *request)
+{
+    return PyBytes_FromStringAndSize(request->bytes + request->line_bytes,
+                                     request->key_bytes);
+}
+
 /* Returns as `serve` does; None if the request is left to Python. */
 static PyObject *
 serve_known(FastPath *self, int socket, const Request *request)
 {
     HeadTemplate *template = request->template;
     int served;
-    PyObject *key = PyBytes_FromStringAndSize(request->bytes + request->line_bytes,
-                                              request->key_bytes);
+    PyObject *key = key_of(request);
     if (key == NULL)
         return NULL;
     if (template->is_put)
@@ -82,17 +105,30 @@ serve_known(FastPath *self, int socket, const Request *request)
         return NULL;
     if (!served)
         Py_RETURN_NONE;
-    self->method_bytes = request->line_bytes - 2;
-    self->target_bytes = request->key_bytes + 1;
-    self->head_bytes = request->head_bytes;
-    if (self->rest_file >= 0)
-        return PyLong_FromLong(SERVED | REMAINS);
-    int outcome = SERVED;
-    if (!template->keep)
-        outcome |= is_settled(socket) ? CLOSES : CLOSES | LINGERS;
-    if (self->unsent != NULL)
-        outcome |= QUEUED;
-    return PyLong_FromLong(outcome);
+    return self->commit != NULL ? PyLong_FromLong(COMMITS)
+        : outcome_of(self, socket, request);
+}
+
+/* Begin a PUT whose body has not come, but for so much of it. Returns as `serve_known`. */
+static PyObject *
+serve_partial(FastPath *self, int socket, const Request *request, Py_ssize_t received,
+              Joined *joined)
+{
+    PyObject *key = key_of(request);
+    if (key == NULL)
+        return NULL;
+    int begun = begin_upload(self, socket, request, key, joined);
+    Py_DECREF(key);
+    if (begun < 0)
+        return NULL;
+    if (!begun)
+        Py_RETURN_NONE;
+    PartialUpload **place = joined == NULL ? &self->new_upload : &joined->upload;
+    int asked = received ? 1 : ask_for_body(self, socket, *place);
+    if (asked <= 0)
+        return asked < 0 ? NULL : PyLong_FromLong(LEAVES_UPLOAD);
+    return receive_body(self, socket, place, request->bytes + request->head_bytes,
+                        received);
 }
 
 /* Make sure that no other thread enters while the global lock is released. */
@@ -106,21 +142,23 @@ enter(FastPath *self)
     self->busy = 1;
     /* From a connection that was dropped; it must not reach another one. */
     drop_rest(self);
+    drop_commit(self);
+    drop_new_upload(self);
     return 0;
 }
 
 /*
- * Read what has come, up to the end of a request of which so much is there.
+ * Read what has come, up to a size of which so much is there.
  *
  * Returns how much is there now. If it is not all, errno is EAGAIN where more may come.
  * An end or an error is met again by whoever reads next.
  */
-static Py_ssize_t
-read_more(int socket, const Request *request, Py_ssize_t received)
+Py_ssize_t
+read_more(int socket, char *bytes, Py_ssize_t received, Py_ssize_t size)
 {
-    while (received < request->size) {
-        ssize_t count = recv(socket, request->bytes + received,
-                             (size_t)(request->size - received), MSG_DONTWAIT);
+    while (received < size) {
+        ssize_t count = recv(socket, bytes + received, (size_t)(size - received),
+                             MSG_DONTWAIT);
         if (count > 0)
             received += count;
         else if (count == 0) {
@@ -134,7 +172,7 @@ read_more(int socket, const Request *request, Py_ssize_t received)
 
 /* Returns as `serve` does. */
 static PyObject *
-serve_request(FastPath *self, int socket)
+serve_request(FastPath *self, int socket, Joined *joined)
 {
     char *data = self->buffer;
     /* A socket that was just accepted may be blocking. */
@@ -175,13 +213,24 @@ serve_request(FastPath *self, int socket)
         return NULL;
     PyObject *outcome = Py_NewRef(Py_None);
     HeadTemplate *known = template == Py_None ? NULL : (HeadTemplate *)template;
-    if (known != NULL && body <= known->most_bytes) {
+    if (known != NULL && body <= known->most_bytes
+        && is_for_key(known, data + line, length)) {
         Request request = {
             known, &varying, data, line, length, head, head + body, began,
         };
-        size = read_more(socket, &request, size);
+        /* Else nothing more is there; but see serve_partial. */
+        int is_open = size < EVENT_BYTES;
+        if (!is_open) {
+            size = read_more(socket, data, size, request.size);
+            is_open = errno == EAGAIN;
+        }
+        Py_DECREF(outcome);
         if (size == request.size)
             outcome = serve_known(self, socket, &request);
+        else if (is_open && body <= MAX_PARTIAL_BYTES)
+            outcome = serve_partial(self, socket, &request, size - head, joined);
+        else
+            outcome = Py_NewRef(Py_None);
     }
     Py_DECREF(template);
     if (outcome != Py_None)
@@ -191,13 +240,16 @@ other:
     return PyBytes_FromStringAndSize(data, size);
 }
 
-/* Serve the request that has arrived. Returns as `serve` does. */
+/* Serve what has arrived on a connection; NULL if it has not joined. Returns as `serve`
+   does. */
 PyObject *
-serve_one(FastPath *self, int socket)
+serve_one(FastPath *self, int socket, Joined *joined)
 {
     if (enter(self) < 0)
         return NULL;
-    PyObject *outcome = serve_request(self, socket);
+    PyObject *outcome = joined != NULL && joined->upload != NULL
+        ? receive_body(self, socket, &joined->upload, self->buffer, 0)
+        : serve_request(self, socket, joined);
     self->busy = 0;
     return outcome;
 }

@@ -19,6 +19,8 @@ HeadTemplate_dealloc(HeadTemplate *self)
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     Py_XDECREF(self->tail);
     Py_XDECREF(self->lines);
+    Py_XDECREF(self->scopes);
+    Py_XDECREF(self->interim);
     for (int i = 0; i < 4; i++)
         Py_XDECREF(self->missing[i]);
     for (int i = 0; i < 3; i++) {
@@ -87,11 +89,11 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
 {
     int keep, created_status, replaced_status;
     Py_ssize_t most_bytes;
-    PyObject *lines, *created[3], *replaced[3];
-    if (!PyArg_ParseTuple(args, "pnSi(SSS)i(SSS):put_template", &keep, &most_bytes, &lines,
+    PyObject *lines, *created[3], *replaced[3], *interim;
+    if (!PyArg_ParseTuple(args, "pnSi(SSS)i(SSS)S:put_template", &keep, &most_bytes, &lines,
                           &created_status, &created[0], &created[1], &created[2],
                           &replaced_status, &replaced[0], &replaced[1],
-                          &replaced[2]))
+                          &replaced[2], &interim))
         return NULL;
     Py_ssize_t most = HEAD_ROOM - DATE_BYTES - ID_TEXT;
     for (int i = 0; i < 3; i++)
@@ -110,11 +112,61 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
     template->created_status = created_status;
     template->replaced_status = replaced_status;
     template->lines = Py_NewRef(lines);
+    template->interim = Py_NewRef(interim);
     for (int i = 0; i < 3; i++) {
         template->created[i] = Py_NewRef(created[i]);
         template->replaced[i] = Py_NewRef(replaced[i]);
     }
     return (PyObject *)template;
+}
+
+/*
+ * limit_template(template, scopes, expires): serve by a template only what its sender may
+ * do (kvd.http.authorization).
+ *
+ * scopes: bytes, of which the first says whether the keys that begin with the others are
+ * served. The first one that a key begins with counts; a key of none is not served.
+ * expires: when that ceases to hold, in seconds since the epoch; 0: never.
+ */
+PyObject *
+limit_template(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    HeadTemplate *template;
+    PyObject *scopes;
+    long long expires;
+    if (!PyArg_ParseTuple(args, "O!O!L:limit_template", HeadTemplateType, &template,
+                          &PyTuple_Type, &scopes, &expires))
+        return NULL;
+    for (Py_ssize_t i = 0; i < PyTuple_Size(scopes); i++) {
+        PyObject *scope = PyTuple_GetItem(scopes, i);
+        if (!PyBytes_Check(scope) || PyBytes_Size(scope) == 0) {
+            PyErr_SetString(PyExc_ValueError, "a scope is a byte and a prefix");
+            return NULL;
+        }
+    }
+    PyObject *before = template->scopes;
+    template->scopes = Py_NewRef(scopes);
+    Py_XDECREF(before);
+    template->expires = expires;
+    Py_RETURN_NONE;
+}
+
+/* Whether a template is for a key, now. */
+int
+is_for_key(const HeadTemplate *template, const char *key, Py_ssize_t key_bytes)
+{
+    if (template->scopes == NULL)
+        return 1;
+    if (template->expires && time(NULL) >= template->expires)
+        return 0;
+    for (Py_ssize_t i = 0; i < PyTuple_Size(template->scopes); i++) {
+        PyObject *scope = PyTuple_GetItem(template->scopes, i);
+        const char *text = PyBytes_AsString(scope);
+        Py_ssize_t size = PyBytes_Size(scope) - 1;
+        if (size <= key_bytes && memcmp(text + 1, key, (size_t)size) == 0)
+            return text[0];
+    }
+    return 0;
 }
 
 static int
@@ -130,7 +182,8 @@ remember(FastPath *self, PyObject *shape, PyObject *template)
 }
 
 /*
- * The template of a head. A new reference; None for a head that is left to Python.
+ * The template of a head. A new reference; None for a head that is left to Python. Python
+ * says False if it does not know yet who sends it: then it is asked again next time.
  */
 PyObject *
 template_of(FastPath *self, const char *shape, Py_ssize_t shape_bytes,
@@ -150,6 +203,11 @@ template_of(FastPath *self, const char *shape, Py_ssize_t shape_bytes,
         Py_INCREF(template);
     else if (!PyErr_Occurred())
         template = PyObject_CallFunction(self->make_template, "y#", head, head_bytes);
+    if (template == Py_False) {
+        Py_DECREF(template);
+        Py_DECREF(key);
+        Py_RETURN_NONE;
+    }
     if (template != NULL && template != Py_None
         && !Py_IS_TYPE(template, HeadTemplateType)) {
         PyErr_SetString(PyExc_TypeError, "make_template gave no template");

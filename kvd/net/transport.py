@@ -112,6 +112,10 @@ class ServerTransport(tcp.Connection):
 
     bufferSize = HEAD_BYTES
 
+    peer_user: str | None = None
+    """The user that the client's certificate names; None: it has shown none, or over a
+    plain connection."""
+
     _log = Logger()
 
     def __init__(

@@ -20,10 +20,12 @@ from kvd.options.locations import (
     read_access_log,
     read_allowed_host,
     read_control,
+    read_cors,
     read_dialect,
     read_record_file,
     read_store,
 )
+from kvd.options.rights import read_users
 from kvd.settings import MAX_PROCS
 
 # epoll counts milliseconds in 32 bits: if the reactor waits for nothing else, a timeout
@@ -150,6 +152,22 @@ def _read_longest_value(text: str) -> int | None:
         raise BadSetting(f"{error.sentence}, or unlimited") from error
 
 
+def _optional(read: Count) -> Callable[[str], object]:
+    """
+    A reader of a number, or of ``unlimited``.
+    """
+
+    def read_optional(text: str) -> int | None:
+        if text == "unlimited":
+            return None
+        try:
+            return read(text)
+        except BadSetting as error:
+            raise BadSetting(f"{error.sentence}, or unlimited") from error
+
+    return read_optional
+
+
 def _limit(
     name: str,
     field: str,
@@ -251,6 +269,26 @@ CHOICES: Final[Sequence[Choice]] = (
         None,
         Form.LIST,
         key="allowed-hosts",
+    ),
+    Choice(
+        "cors",
+        "cors",
+        read_cors,
+        [],
+        "The origins whose pages may use the keys below a prefix, as PREFIX=ORIGINS"
+        " with blanks between origins, such as /public/=https://app.example; * allows"
+        " all; may be given several times; the longest matching prefix counts.",
+        None,
+        Form.TABLE,
+        key="cors",
+    ),
+    Choice(
+        "users",
+        "users",
+        read_users,
+        ["off"],
+        'The rights file: who may read, write, delete and list which keys; "kvd user"'
+        " writes it; off: every client may do everything.",
     ),
     Choice(
         "access-log",
@@ -372,5 +410,21 @@ CHOICES: Final[Sequence[Choice]] = (
         Count("a number of connections", 1, 1_000_000),
         "8192",
         "The most open connections of a worker; further ones wait to be accepted.",
+    ),
+    _limit(
+        "max-address-connections",
+        "address_connections",
+        _optional(Count("a number of connections", 1, 1_000_000)),
+        "unlimited",
+        "The most open connections of one address at a worker (else 429, and closed),"
+        " or unlimited.",
+    ),
+    _limit(
+        "max-address-rate",
+        "address_rate",
+        _optional(Count("a number of requests", 1, 1_000_000)),
+        "unlimited",
+        "The most requests per second of one address (else 429), or unlimited; with it,"
+        " all requests go the same way, as with --fast-path off.",
     ),
 )

@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 from kvd.errors import BadSetting, OperatorError
 from kvd.model.quantities import format_size
 from kvd.options.choices import CHOICES, Choice
-from kvd.settings import DialectChoice, Limits, Settings, TCPAddress
+from kvd.settings import CorsChoice, DialectChoice, Limits, Settings, TCPAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ def make_settings(given: Mapping[str, Sequence[Given]]) -> Settings:
         into[choice.field] = values if choice.repeatable else values[-1]
     _check_once(given.get("listen", ()), map(_place, top["listen"]))
     _check_once(given.get("dialect", ()), map(_decoded, top["dialects"]))
+    _check_once(given.get("cors", ()), map(_decoded, top["cors"]))
     _check_once(given.get("allowed-host", ()), top["allowed_hosts"])
     _check_apart(top["access_log"], top["record"])
     _fit_target(given, limits)
@@ -76,8 +77,8 @@ def _place(address: object) -> object:
     return object() if chosen else address
 
 
-def _decoded(dialect: DialectChoice) -> bytes:
-    return unquote_to_bytes(dialect.prefix)
+def _decoded(choice: DialectChoice | CorsChoice) -> bytes:
+    return unquote_to_bytes(choice.prefix)
 
 
 def _check_once(given: Sequence[Given], values: Iterable[object]) -> None:

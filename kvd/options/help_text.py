@@ -24,7 +24,7 @@ Addresses:
   systemd:NAME, systemd           sockets from systemd: those of a name, or all
   The others take backlog=N: how many connections may wait to be accepted
   (4096).
-  kvd has no access control: any client that reaches an address may write.
+  Without --users, any client that reaches an address may read and write.
   --status takes an address too, but not systemd; there, a TCP port without an
   interface is one of 127.0.0.1.
 

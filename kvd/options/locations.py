@@ -9,22 +9,24 @@ Nothing here reads the disk.
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote_to_bytes
 
 from kvd.errors import BadSetting
 from kvd.http.wire.hosts import is_host
 from kvd.interfaces import IStoreMaker
+from kvd.model.prefixes import read_prefix
 from kvd.options.paths import absolute
 from kvd.plugins import IDialectDeclaration, IStoreDeclaration, declared, load
-from kvd.settings import ANY_HOST, DialectChoice, StoreLocation
-
-# Whole segments, written as in a request target (RFC 3986 section 3.3); a "%2F" is
-# refused as it is in a key.
-_PREFIX = re.compile(
-    r"/(?:(?:[^/?#%\x00-\x20\x7f]|%(?!2[Ff])[0-9A-Fa-f]{2})+/)*", re.ASCII
+from kvd.settings import (
+    ANY_HOST,
+    ANY_ORIGIN,
+    CorsChoice,
+    DialectChoice,
+    StoreLocation,
 )
 
-_NO_SEGMENTS = {b".", b".."}
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
+)
 
 # Without a port.
 _ALLOWED_HOST = re.compile(r"[^:*\[\]]+|\[[^*\[\]]+\]")
@@ -100,16 +102,33 @@ def read_dialect(text: str) -> DialectChoice:
     prefix, equals, name = text.rpartition("=")
     if not equals:
         raise BadSetting(f"{text!r} is not of the form PREFIX=NAME, such as /=classic")
-    if not _PREFIX.fullmatch(prefix) or _NO_SEGMENTS & set(
-        unquote_to_bytes(prefix).split(b"/")
-    ):
-        raise BadSetting(
-            f"{prefix!r} is not a prefix of keys: it begins and ends with a slash, is"
-            " percent-encoded, and has no empty segment, no . and no .., such as / or"
-            " /cache/"
-        )
+    read_prefix(prefix)
     load(IDialectDeclaration, name)
     return DialectChoice(prefix, name)
+
+
+def read_cors(text: str) -> CorsChoice:
+    """
+    Read ``PREFIX=ORIGINS``. A prefix may contain ``=``, an origin cannot.
+    """
+    prefix, equals, names = text.rpartition("=")
+    if not equals:
+        raise BadSetting(
+            f"{text!r} is not of the form PREFIX=ORIGINS, such as"
+            " /public/=https://app.example"
+        )
+    read_prefix(prefix)
+    origins = tuple(names.split())
+    for origin in origins:
+        if origin != ANY_ORIGIN and not _ORIGIN.fullmatch(origin):
+            raise BadSetting(
+                f"{origin!r} is not an origin: give one as browsers send it in Origin,"
+                " in lower case and without a path, such as https://app.example or"
+                f" http://localhost:3000; {ANY_ORIGIN} by itself allows all"
+            )
+    if ANY_ORIGIN in origins and len(origins) > 1:
+        raise BadSetting(f"{names!r} allows all origins, and others: leave them out")
+    return CorsChoice(prefix, origins)
 
 
 def read_allowed_host(text: str) -> str:

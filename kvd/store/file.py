@@ -54,7 +54,7 @@ from kvd.store.folders import prune, split
 from kvd.store.hidden import open_hidden, renew_hidden
 from kvd.store.listing import FileListing
 from kvd.store.locks import KeyLocks, LockFile
-from kvd.store.sync import Syncs
+from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, UploadContext
 from kvd.store.uploads import Kept, Left, UploadFolder, sweep
@@ -90,6 +90,16 @@ class FastPathState:
     """The same of a folder that is made."""
     prune: Callable[[Key], None]
     """Removes the folders of a key, as far as they are empty and made by kvd."""
+    adopt: Callable[[Key, int, Metadata, int, bytes], FileUpload]
+    """See `FileStore.adopt`."""
+    adopt_synced: Callable[[ValueInfo, int, bytes], FileUpload]
+    """See `FileStore.adopt_synced`."""
+    syncs: Syncs | None
+    """None at durability ``process``."""
+    sync_threads: int
+    """How many files may be synced at once."""
+    underway: Underway
+    """What has to end before the store can be closed."""
 
 
 @implementer(IStore)
@@ -160,17 +170,6 @@ class FileStore:
         else:
             for each in left:
                 each.release()
-        self.fast_path_state = FastPathState(
-            self._root,
-            lock,
-            tree.exchanges,
-            tree.kept,
-            tree.epochs is not None,
-            uploads,
-            modes.file,
-            modes.folder,
-            lambda key: prune(self._root, split(key)[0]),
-        )
         self._syncs = None
         if durability == "disk":
             self._syncs = Syncs(self._root, syncing or off_reactor)
@@ -182,6 +181,22 @@ class FileStore:
             off_reactor,
             self._syncs,
             self._full,
+        )
+        self.fast_path_state = FastPathState(
+            self._root,
+            lock,
+            tree.exchanges,
+            tree.kept,
+            tree.epochs is not None,
+            uploads,
+            modes.file,
+            modes.folder,
+            lambda key: prune(self._root, split(key)[0]),
+            self.adopt,
+            self.adopt_synced,
+            self._syncs,
+            threads_of(syncing),
+            self._underway,
         )
 
     def begin(
@@ -239,6 +254,41 @@ class FileStore:
             if not os.fstat(self._root).st_nlink:
                 sentence += ", as the folder of the store was removed; restart kvd"
             raise fault_of(error, sentence) from error
+
+    def adopt(
+        self, key: Key, length: int, metadata: Metadata, descriptor: int, name: bytes
+    ) -> FileUpload:
+        """
+        Go on with an upload that `kvd.http.fast_path` has begun.
+
+        Args:
+            key: See `begin`.
+            length: See `begin`.
+            metadata: See `begin`.
+            descriptor: Of its file, at the end of what was written. The upload closes
+                it.
+            name: Of its file in the upload folder.
+        """
+        return FileUpload(key, length, metadata, self._shared, file=(descriptor, name))
+
+    def adopt_synced(self, info: ValueInfo, descriptor: int, name: bytes) -> FileUpload:
+        """
+        Publish an upload that `kvd.http.fast_path` has written and synced, at
+        durability ``disk``.
+
+        Args:
+            info: What it was sealed with.
+            descriptor: Of its file. The upload closes it.
+            name: Of its file in the upload folder.
+        """
+        return FileUpload(
+            info.key,
+            info.size,
+            info.metadata,
+            self._shared,
+            file=(descriptor, name),
+            synced=info,
+        )
 
     def open(self, key: Key) -> IValue:
         try:
@@ -328,6 +378,14 @@ class FileStore:
     ) -> None:
         await resolved(answer)
         await syncs.folders(split(key)[0])
+
+
+def threads_of(syncing: OffReactor | None) -> int:
+    """
+    How many files are synced at once beside what `OffReactor` runs: none, if the store
+    has no threads for syncs.
+    """
+    return 0 if syncing is None else MAX_THREADS
 
 
 def open_root(path: str | int) -> int:

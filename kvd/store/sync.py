@@ -40,13 +40,21 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from kvd.errors import NoThread, StoreExhausted, StoreFault, StoreFull, SyncFailed
+from kvd.errors import (
+    Fault,
+    NoThread,
+    StoreExhausted,
+    StoreFault,
+    StoreFull,
+    SyncFailed,
+)
+from kvd.native import compiled
 from kvd.store.faults import fault_of
 from kvd.store.folders import FOLDER_FLAGS
 from kvd.store.waiting import OffReactor
@@ -65,15 +73,95 @@ Path = tuple[bytes, ...]
 Failed = dict[Path, OSError]
 
 
-def sync(descriptor: int) -> None:
+def sync_in_python(descriptor: int) -> None:
     """
-    Sync a file or a folder; blocks.
-
-    Raises:
-        OSError: Written data may be lost.
+    See `Sync`. Without a C compiler, this does what ``kvd/native/sync.c`` does in one
+    call.
     """
     os.fsync(descriptor)
     _check_writable(descriptor)
+
+
+def sync_folders_in_python(
+    root: int, path: bytes, first: int
+) -> tuple[int, int] | None:
+    """
+    See `FolderSync`; and `sync_in_python`.
+    """
+    depth = 0
+    try:
+        folder = os.dup(root)
+    except OSError as error:
+        return depth, error.errno or 0
+    try:
+        if first == 0:
+            sync(folder)
+        for name in path.split(b"/") if path else ():
+            try:
+                inner = os.open(name, FOLDER_FLAGS, dir_fd=folder)
+            except (FileNotFoundError, NotADirectoryError):
+                # Pruned, perhaps after the folder around it was synced: sync that
+                # again.
+                sync(folder)
+                break
+            except OSError:
+                depth += 1
+                raise
+            depth += 1
+            os.close(folder)
+            folder = inner
+            if depth >= first:
+                sync(folder)
+    except OSError as error:
+        return depth, error.errno or 0
+    finally:
+        os.close(folder)
+    return None
+
+
+class Sync(Protocol):
+    """
+    Syncs a file or a folder; blocks.
+    """
+
+    def __call__(self, descriptor: int, /) -> None:
+        """
+        Sync it.
+
+        Raises:
+            OSError: Written data may be lost.
+        """
+
+
+class FolderSync(Protocol):
+    """
+    Syncs the folders on a path; blocks, and may be called in several threads at once.
+    """
+
+    def __call__(self, root: int, path: bytes, first: int, /) -> tuple[int, int] | None:
+        """
+        Sync them. If a part of the path is gone, the folder around it is synced, and
+        none that was in it.
+
+        Args:
+            root: The folder where the path begins.
+            path: The names on it, with slashes between them; empty for the root itself.
+            first: The depth of the first folder to sync; that of the root is 0.
+
+        Returns:
+            The depth of the folder that cannot be synced, and the number of the error.
+        """
+
+
+_native = compiled("_fast_path")
+sync: Sync = sync_in_python if _native is None else _native.sync
+sync_folders: FolderSync = (
+    sync_folders_in_python if _native is None else _native.sync_folders
+)
+"""
+The compiled ones, where there are any. A thread that calls them waits for the
+interpreter's lock once, not behind each system call.
+"""
 
 
 def sync_all(folder: int) -> None:
@@ -107,10 +195,17 @@ async def sync_file(descriptor: int, off_reactor: OffReactor) -> None:
     try:
         await off_reactor(partial(sync, descriptor))
     except OSError as error:
-        fault = fault_of(error, "The upload cannot be synced")
-        if isinstance(fault, StoreFull):
-            raise fault from error
-        raise _sync_failed(error, "The upload was lost at its sync") from error
+        raise file_fault(error) from error
+
+
+def file_fault(error: OSError) -> Fault:
+    """
+    Return the exception to raise when the sync of a file has failed; see `sync_file`.
+    """
+    fault = fault_of(error, "The upload cannot be synced")
+    if isinstance(fault, StoreFull):
+        return fault
+    return _sync_failed(error, "The upload was lost at its sync")
 
 
 class Syncs:
@@ -147,14 +242,24 @@ class Syncs:
     def _sync_next(self) -> None:
         batch, self._waiting = self._waiting, []
         self._syncing = True
-        folders = Folders(self._root)
+        failed: Failed = {}
         syncs = []
-        for path in {waiter.path for waiter in batch}:
+        for path, first in share(dict.fromkeys(waiter.path for waiter in batch)):
+            work = partial(self._sync_path, path, first, failed)
             try:
-                syncs.append(self._off_reactor(partial(folders.sync, path)))
+                syncs.append(self._off_reactor(work))
             except NoThread as error:
-                folders.failed[()] = error
-        gatherResults(syncs).addCallback(self._synced, folders.failed, batch)
+                failed[()] = error
+        gatherResults(syncs).addCallback(self._synced, failed, batch)
+
+    def _sync_path(self, path: Path, first: int, failed: Failed) -> None:
+        """
+        Sync some folders on a path, in any thread.
+        """
+        found = sync_folders(self._root, b"/".join(path), first)
+        if found is not None:
+            depth, number = found
+            failed[path[:depth]] = OSError(number, os.strerror(number))
 
     def _synced(self, _: object, failed: Failed, batch: list[_Waiter]) -> None:
         waiting, self._waiting = self._waiting, []
@@ -195,54 +300,19 @@ class _Waiter:
         return None
 
 
-class Folders:
+def share(paths: Iterable[Path]) -> Iterator[tuple[Path, int]]:
     """
-    The folders on the paths of one batch, each of which is synced once.
+    Share out the folders on some paths, so that each is synced once: yield a path with
+    the depth of the first folder on it that no earlier path has, if there is one.
     """
-
-    def __init__(self, root: int) -> None:
-        self._root = root
-        self._begun: set[Path] = set()
-        self.failed: Failed = {}
-        """The errors of the folders whose sync failed."""
-
-    def sync(self, path: Path) -> None:
-        """
-        Sync the folders on a path that the thread of no other path has begun to sync.
-
-        Blocks; may be called in several threads at once. All folders are synced when
-        all calls have returned.
-        """
-        try:
-            folder = os.dup(self._root)
-        except OSError as error:
-            self.failed[()] = error
-            return
-        here: Path = ()
-        try:
-            for depth in range(len(path) + 1):
-                here = path[:depth]
-                if here:
-                    inner = os.open(here[-1], FOLDER_FLAGS, dir_fd=folder)
-                    os.close(folder)
-                    folder = inner
-                if here not in self._begun:
-                    # Two threads that arrive at once both sync, which does no harm.
-                    self._begun.add(here)
-                    sync(folder)
-        except (FileNotFoundError, NotADirectoryError):
-            # Pruned, perhaps after the folder around it was synced: sync that again.
-            self._sync_again(folder, here[:-1])
-        except OSError as error:
-            self.failed[here] = error
-        finally:
-            os.close(folder)
-
-    def _sync_again(self, folder: int, path: Path) -> None:
-        try:
-            sync(folder)
-        except OSError as error:
-            self.failed[path] = error
+    taken: set[Path] = set()
+    for path in paths:
+        first = 0
+        while first <= len(path) and path[:first] in taken:
+            first += 1
+        if first <= len(path):
+            taken.update(path[:depth] for depth in range(first, len(path) + 1))
+            yield path, first
 
 
 def _sync_failed(error: OSError, sentence: str) -> StoreFault:

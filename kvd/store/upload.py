@@ -76,6 +76,8 @@ class FileUpload:
         metadata: Metadata,
         shared: UploadContext,
         parent: int | None = None,
+        file: tuple[int, bytes] | None = None,
+        synced: ValueInfo | None = None,
     ) -> None:
         """
         Args:
@@ -85,6 +87,10 @@ class FileUpload:
             shared: What all uploads of the store share.
             parent: The folder in which the value will be, or the last one on its path
                 that exists.
+            file: A file in the upload folder that holds the beginning of the value: its
+                descriptor and its name. None: a new one is created.
+            synced: What that file was sealed with, if all but its publication is done
+                already, at durability ``disk``.
 
         Raises:
             OSError: The file cannot be created.
@@ -96,11 +102,11 @@ class FileUpload:
         self._metadata_lines = attribute.encode_metadata(metadata)
         self._shared = shared
         self._committing = False
-        self._etag = attribute.new_etag()
-        self._size = 0
-        self._sealed: ValueInfo | None = None
         self._epoch = 0
-        self._descriptor, self._name = shared.uploads.create(parent)
+        self._sealed = synced
+        self._etag = attribute.new_etag() if synced is None else synced.etag
+        self._size = 0 if synced is None else synced.size
+        self._descriptor, self._name = file or shared.uploads.create(parent)
 
     def write(self, chunk: bytes) -> None:
         try:
@@ -139,9 +145,11 @@ class FileUpload:
 
     async def _commit_to_disk(self, conditions: Conditions, syncs: Syncs) -> Published:
         try:
-            self._measure()
-            synced = self._seal(None, 0)
-            await syncs.file(self._descriptor)
+            synced = self._sealed
+            if synced is None:
+                self._measure()
+                synced = self._seal(None, 0)
+                await syncs.file(self._descriptor)
             published = await resolved(self._publish(conditions))
             if published.info is not synced:
                 await syncs.file(self._descriptor)

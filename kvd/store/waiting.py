@@ -82,15 +82,27 @@ class Underway:
         return answer
 
     async def _counted(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
-        self._count += 1
+        self.begun()
         try:
             return await work
         finally:
-            self._count -= 1
-            if self._count == 0:
-                idle, self._idle = self._idle, []
-                for waiting in idle:
-                    waiting.callback(None)
+            self.finished()
+
+    def begun(self) -> None:
+        """
+        Some work begins; `finished` must be called when it ends.
+        """
+        self._count += 1
+
+    def finished(self) -> None:
+        """
+        Some work has ended.
+        """
+        self._count -= 1
+        if self._count == 0:
+            idle, self._idle = self._idle, []
+            for waiting in idle:
+                waiting.callback(None)
 
     def ended(self) -> Answer[None]:
         """

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kvd.ipc.messages import Exited, Fork, Forked, Load, receive, send
 from kvd.ipc.scoreboard import Scoreboard
-from kvd.settings import Settings
+from kvd.settings import RightsFile, Settings
 from kvd.system.descriptors import raise_descriptor_limit
 from kvd.system.inherited import reset_signals
 
@@ -88,13 +88,24 @@ def main(descriptor: int) -> None:
     loaded = receive(control)
     if loaded is None:
         return
-    message, (memory, *held) = loaded
+    message, (memory, *more) = loaded
     assert isinstance(message, Load)
     settings = message.settings
+    if settings.users is not None:
+        settings = replace(settings, users=_with_text(settings.users, more.pop(0)))
     scoreboard = Scoreboard(memory)
     os.close(memory)
-    parts = replace(import_for(settings), held=held[0] if held else None)
+    parts = replace(import_for(settings), held=more[0] if more else None)
     ForkServer(control, settings, scoreboard, parts).run()
+
+
+def _with_text(users: RightsFile, descriptor: int) -> RightsFile:
+    """
+    The rights file with its text.
+    """
+    with open(descriptor, "rb") as file:
+        file.seek(0)
+        return replace(users, text=file.read().decode("utf-8"))
 
 
 def import_for(settings: Settings) -> LoadedPlugins:

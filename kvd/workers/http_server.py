@@ -8,24 +8,30 @@ With ``--procs 0`` the twistd process itself has one, otherwise each worker.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from kvd.http.access_log import AccessLog, append_to
+from kvd.access.networks import network_of
+from kvd.access.rules import AccessRules
+from kvd.errors import TooManyRequests
+from kvd.http.access_log import AccessLog, Entry, append_to
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import CLOSES, SERVED, FastPath, entry_of
 from kvd.http.host_guard import HostGuard
 from kvd.http.recorder import Recorder, record_to
+from kvd.http.reply_fields import refusal_fields
 from kvd.http.templates import fast_path_to
+from kvd.http.wire.replies import problem, reply_head, with_length
 from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
 from kvd.ipc.scoreboard import BATCH_WORD, Row, lone_row
 from kvd.log.writer import Writer
@@ -33,10 +39,14 @@ from kvd.net.factory import ServerFactory
 from kvd.net.port import Port
 from kvd.net.readahead import Readahead
 from kvd.net.splice import Pipe
-from kvd.net.transport import close_both_ways, name_of
+from kvd.net.transport import HEAD_BYTES, close_both_ways, name_of
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import Limits, Settings, User
 from kvd.store.waiting import in_threads_of
+
+if TYPE_CHECKING:
+    from kvd.access.rates import Rates
+    from kvd.http.authorization import Authorization
 
 # How often to check connections for timeouts.
 CHECK_SECONDS: Final = 1.0
@@ -68,7 +78,7 @@ ABORT_SECONDS: Final = 1.0
 @dataclass(frozen=True)
 class LoadedPlugins:
     """
-    The plugins that the settings choose by name, imported.
+    The plugins that the settings choose by name, imported, and the rights of users.
 
     Looking up a name searches all installed plugins, and writes to memory that forks
     share: one MiB for each worker, if each does it.
@@ -76,6 +86,10 @@ class LoadedPlugins:
 
     store: IStoreMaker
     dialects: Dialects
+    rules: AccessRules | None = None
+    """What the rights file says."""
+    rates: Rates | None = None
+    """Counts requests, if somebody may send only so many; shared by all forks."""
     held: int | None = None
     """A descriptor of what the store is in, which the supervisor has opened; see
     `IHeldStoreMaker`."""
@@ -96,12 +110,23 @@ class LoadedPlugins:
 
 def load_plugins(settings: Settings) -> LoadedPlugins:
     """
-    Import the plugins that the settings choose.
+    Import the plugins that the settings choose, and read the rights file.
 
     Raises:
         OperatorError: A plugin cannot be used.
     """
-    return LoadedPlugins(load_store(settings), Dialects(settings.dialects))
+    store, dialects = load_store(settings), Dialects(settings.dialects)
+    users, rules = settings.users, None
+    # Each only where it is needed, so that no other worker pays for it.
+    if users is not None:
+        from kvd.access.rights_file import parse_rights
+
+        rules = parse_rights(users.text, users.path)
+    if settings.limits.address_rate is None and not (rules and rules.has_rates):
+        return LoadedPlugins(store, dialects, rules)
+    from kvd.access.rates import Rates
+
+    return LoadedPlugins(store, dialects, rules, Rates())
 
 
 def load_store(settings: Settings, user: User | None = None) -> IStoreMaker:
@@ -192,9 +217,32 @@ class HttpServer:
             self._recorder,
             HostGuard(settings.listen, settings.allowed_hosts),
         )
-        if settings.fast_path:
+        if parts.rules is not None:
+            self._process.authorization = self._authorization(parts.rules, parts.rates)
+        rate = settings.limits.address_rate
+        if rate is not None:
+            assert parts.rates is not None
+            self._process.address_rate = _address_rate(parts.rates, rate, self._reactor)
+        if settings.cors:
+            from kvd.http.cors import Cors
+
+            self._process.cors = Cors(settings.cors)
+        if settings.fast_path and rate is None:
             self._process.fast_path = fast_path_to(self._process)
+        if self._process.commits is not None:
+            self._reactor.addReader(self._process.commits)
         self._checking.start(check_interval(settings.limits), now=False)
+
+    def _authorization(self, rules: AccessRules, rates: Rates | None) -> Authorization:
+        # Only where there are users, so that no other worker pays for it.
+        from kvd.access.authentication import Authentication
+        from kvd.access.throttle import Throttle
+        from kvd.http.authorization import Authorization
+
+        throttle = Throttle(self._reactor)
+        verify = self._thread_for("passwords")
+        authentication = Authentication(rules, throttle, verify)
+        return Authorization(rules, authentication, rates, self._reactor)
 
     def serve_idle(self) -> Callable[[int], bool]:
         """
@@ -390,6 +438,8 @@ class HttpServer:
             try:
                 await closed
             finally:
+                if self._process.commits is not None:
+                    self._reactor.removeReader(self._process.commits)
                 # All of these writes have begun, and they never fail.
                 for one in written:
                     await one
@@ -401,6 +451,27 @@ class HttpServer:
 
 def _leave_all(descriptor: int) -> bool:
     return False
+
+
+def _address_rate(
+    rates: Rates, per_second: int, clock: IReactorTime
+) -> Callable[[object], None]:
+    def count(peer: object) -> None:
+        rates.check(f"The address {network_of(peer)}", per_second, clock)
+
+    return count
+
+
+def _too_many_connections() -> bytes:
+    """
+    The reply to a connection that its address may not have.
+    """
+    error = TooManyRequests(
+        "This address has as many open connections as it may: close one first.", 1
+    )
+    body = problem(error.status, error.sentence)
+    fields = with_length(error.status, refusal_fields(error), len(body))
+    return reply_head(error.status, fields, close=True, minor=1) + body
 
 
 class HttpFactory(ServerFactory):
@@ -452,7 +523,9 @@ class HttpFactory(ServerFactory):
         The fast path, if nobody wants to know about each request.
         """
         process = self._server._process
-        return None if process.wants_reports else process.fast_path
+        if process.wants_reports or process.by_address is not None:
+            return None
+        return process.fast_path
 
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
@@ -460,6 +533,10 @@ class HttpFactory(ServerFactory):
         gets a protocol, if the fast path serves the request.
         """
         process = self._server._process
+        by_address = process.by_address
+        if by_address is not None and not by_address.has_room(peer):
+            self._refuse(process, connection, peer)
+            return True
         fast_path = process.fast_path
         if fast_path is None:
             self._first = None
@@ -473,6 +550,27 @@ class HttpFactory(ServerFactory):
             return True
         self._first = lambda built: partial(built.after_fast_path, fast_path, outcome)
         return False
+
+    def _refuse(
+        self, process: ProcessContext, connection: socket.socket, peer: Any
+    ) -> None:
+        """
+        Refuse a connection of an address that has too many, and close it.
+        """
+        process.row.opened()
+        process.row.closed()
+        try:
+            # Unread, what it has sent would reset it, and the reply might be lost.
+            connection.recv(HEAD_BYTES, socket.MSG_DONTWAIT)
+        except OSError:
+            pass
+        try:
+            connection.send(_too_many_connections(), socket.MSG_DONTWAIT)
+        except OSError:
+            pass
+        close_both_ways(connection)
+        if process.log is not None:
+            process.log.note(Entry(time.time(), name_of(peer), "-", "-", 429, 0, 0.0))
 
     def _count(
         self, process: ProcessContext, fast_path: FastPath, peer: Any, seconds: float

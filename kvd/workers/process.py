@@ -112,11 +112,24 @@ class ForkServerProcess:
             )
             self._timer = self._reactor.callLater(pause, self._begin)
             return
-        channel.send(Load(self._settings), self._loaded_with)
+        self._load_into(channel)
         waiting, self._waiting = self._waiting, []
         for fork, control in waiting:
             with control:
                 channel.send(fork, [control.fileno()])
+
+    def _load_into(self, channel: Channel) -> None:
+        users = self._settings.users
+        memory, *held = self._loaded_with
+        if users is None:
+            channel.send(Load(self._settings), [memory, *held])
+            return
+        # In memory, since it may be too long for a message; and the file may have
+        # changed since it was checked.
+        with open(os.memfd_create("kvd-rights"), "w+b") as text:
+            text.write(users.text.encode("utf-8"))
+            text.flush()
+            channel.send(Load(self._settings), [memory, text.fileno(), *held])
 
     def _spawn_one(self) -> Channel:
         """

@@ -35,8 +35,10 @@ from kvd.client import (
     Client,
     ClientError,
     ConditionFailed,
+    CredentialsUnusable,
     Entry,
     FileSource,
+    Login,
     NotKvd,
     Refused,
     SourceChanged,
@@ -48,6 +50,7 @@ from kvd.client import (
 from kvd.client.asking import PAUSES_SECONDS, Asker, treq_of
 from kvd.client.client import PAGE_KEYS, PAGE_TRIES, checked_url
 from kvd.client.connecting import AsStored
+from kvd.client.credentials import read_netrc, read_token_file
 from kvd.client.facts import entry
 from kvd.client.sources import PIECE_BYTES
 from kvd.model.keys import escape
@@ -57,6 +60,75 @@ T = TypeVar("T")
 Answer = Callable[[Request], bytes | int]
 
 URL = "http://127.0.0.1:8080"
+
+
+class CredentialsTests(SynchronousTestCase):
+    """
+    Files of credentials.
+    """
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = os.path.join(folder.name, "credentials")
+
+    def write(self, text: bytes, mode: int = 0o600) -> None:
+        """
+        What is in the file.
+        """
+        Path(self.path).write_bytes(text)
+        Path(self.path).chmod(mode)
+
+    def test_a_token_file_has_one_token(self) -> None:
+        """
+        Perhaps with a line end; it is not repeated in a sentence or by `repr`.
+        """
+        self.write(b"kvd_secret\r\n")
+        token = read_token_file(self.path)
+
+        assert "Bearer kvd_secret" == token.field()
+        assert "secret" not in repr(token)
+        for text in (b"", b"\n", b"kvd_secret kvd_secret", b"kvd_secr\xe9t", b"a\0b"):
+            self.write(text)
+            with pytest.raises(CredentialsUnusable) as caught:
+                read_token_file(self.path)
+            assert "secr" not in str(caught.value)
+
+    def test_a_netrc_file_has_logins_by_host(self) -> None:
+        """
+        A host without one has the default, if there is one.
+        """
+        self.write(b"machine one login ci password secret\n")
+        login = read_netrc(self.path, "one")
+
+        assert login is not None
+        assert "Basic Y2k6c2VjcmV0" == login.field()
+        assert "secret" not in repr(login)
+        assert read_netrc(self.path, "two") is None
+        self.write(b"default login any password secret\n")
+        assert Login("any", "secret") == read_netrc(self.path, "two")
+
+    def test_what_is_no_netrc_file_is_not_repeated(self) -> None:
+        """
+        Its words may be passwords.
+        """
+        for text in (b"machine one\nsecret x", b"secret", b"machine one login \xff"):
+            self.write(text)
+            with pytest.raises(CredentialsUnusable) as caught:
+                read_netrc(self.path, "one")
+            assert self.path in str(caught.value)
+            assert "secret" not in str(caught.value)
+
+    def test_files_that_others_may_read_are_refused(self) -> None:
+        """
+        And those that are missing.
+        """
+        self.write(b"machine one login ci password secret\n", 0o644)
+        for read in (read_token_file, lambda path: read_netrc(path, "one")):
+            with pytest.raises(CredentialsUnusable, match=f"chmod 600 {self.path}"):
+                read(self.path)
+            with pytest.raises(CredentialsUnusable, match="No such file"):
+                read(self.path + "x")
 
 
 class Answering(Resource):

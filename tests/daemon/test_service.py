@@ -4,20 +4,25 @@ Tests for `kvd.daemon.service`: what is refused before anything starts.
 
 from __future__ import annotations
 
+import os
+import pwd
 import socket
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kvd.daemon.service import makeService
+from kvd.daemon.service import check_read_again, makeService
 from kvd.daemon.single_process import SingleProcessService
 from kvd.daemon.supervisor import SupervisorService
 from kvd.dispatch.policies.reuseport import ReusePort
+from kvd.errors import BadSetting
 from kvd.options import Options
-from kvd.settings import TCPAddress
+from kvd.settings import RightsFile, Settings, TCPAddress, User
 from tests.ports import unused_port
+from tests.privileges import take_root
 
 
 def options(*arguments: str) -> Options:
@@ -219,3 +224,25 @@ def test_sockets_that_nobody_gave_end_the_start() -> None:
         )
 
     assert not listening(port)
+
+
+def test_the_rights_file_can_be_read_again() -> None:
+    """
+    By the user that kvd becomes, or the start is refused with what to do.
+    """
+    take_root("becoming another user")
+    nobody = pwd.getpwnam("nobody")
+    user = User(nobody.pw_uid, nobody.pw_gid)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "users.toml"
+        path.touch(0o600)
+        Path(folder).chmod(0o755)
+        settings = Settings(users=RightsFile(str(path)))
+
+        check_read_again(settings, None)
+        check_read_again(Settings(), user)
+        with pytest.raises(BadSetting, match=f"chgrp {user.gid} {path} and chmod 640"):
+            check_read_again(settings, user)
+        os.chown(path, 0, user.gid)
+        path.chmod(0o640)
+        check_read_again(settings, user)

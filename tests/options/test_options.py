@@ -19,6 +19,7 @@ from kvd import __version__
 from kvd.options import Options
 from kvd.options.choices import CHOICES
 from kvd.settings import (
+    CorsChoice,
     DialectChoice,
     Limits,
     Settings,
@@ -160,6 +161,10 @@ class ChosenTests(OptionsCase):
             procs=0,
             durability="process",
             dialects=(DialectChoice("/", "classic"), DialectChoice("/a=b/", "plain")),
+            cors=(
+                CorsChoice("/a=b/", ("https://a.example", "http://[::1]:3000")),
+                CorsChoice("/b/", ("*",)),
+            ),
             allowed_hosts=("kvd.example", "[2001:db8::1]"),
             access_log="/var/log/kvd",
             status=TCPAddress("127.0.0.1", 8081),
@@ -185,6 +190,8 @@ class ChosenTests(OptionsCase):
             *["--shadow", "reuseport"],
             *["--durability", "process", "--dialect", "/=classic"],
             *["--dialect", "/a=b/=plain", "--access-log", "/var/log/kvd"],
+            *["--cors", "/a=b/=https://a.example  http://[::1]:3000"],
+            *["--cors", "/b/=*"],
             *["--allowed-host", "KVD.example.", "--allowed-host=[2001:DB8::1]"],
             *["--status", "tcp:8081"],
             *["--record", "/var/log/record"],
@@ -368,6 +375,14 @@ class RefusedTests(OptionsCase):
                 (["--record", ""], ["--record: ''", "the path of one, or off"]),
                 (["--record", "/var/log/"], ["'/var/log/' is not a file"]),
                 (["--dialect", "classic"], ["'classic'", "PREFIX=NAME"]),
+                (["--cors", "https://a"], ["'https://a'", "PREFIX=ORIGINS"]),
+                (["--cors", "/a=*"], ["'/a'", "begins and ends"]),
+                (["--cors", "/=https://A"], ["'https://A'", "in lower case"]),
+                (["--cors", "/=https://a/"], ["'https://a/'", "without a path"]),
+                (["--cors", "/=null"], ["'null' is not an origin"]),
+                (["--cors", "/=* http://a"], ["allows all origins, and others"]),
+                (["--users", ""], ["--users: '' is not a file"]),
+                (["--users", "/none"], ["--users: ", "/none cannot be read"]),
             ]
         )
 
@@ -443,6 +458,10 @@ class RefusedTests(OptionsCase):
                 (
                     ["--dialect", "/a/=plain", "--dialect", "/%61/=classic"],
                     ["--dialect: '/%61/=classic' says the same as '/a/=plain'"],
+                ),
+                (
+                    ["--cors", "/a/=*", "--cors", "/%61/=http://a"],
+                    ["--cors: '/%61/=http://a' says the same as '/a/=*'"],
                 ),
                 (
                     ["--allowed-host", "kvd", "--allowed-host", "KVD."],

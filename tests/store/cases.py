@@ -5,7 +5,8 @@ A folder for each test, and file stores in it.
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -22,6 +23,7 @@ from kvd.store.contract.asking import Asking
 from kvd.store.file import FileStore
 from kvd.store.folders import open_path_by_names
 from kvd.store.locks import KeyLocks, LockFile
+from kvd.store.sync import sync_folders_in_python, sync_in_python
 from kvd.store.uploads import key_of
 from kvd.store.waiting import OffReactor, Underway
 
@@ -36,6 +38,20 @@ def opening_by_names() -> Any:
     replace, even if kvd was installed with a C compiler.
     """
     return mock.patch("kvd.store.folders.open_path", open_path_by_names)
+
+
+@contextmanager
+def syncing_in_python() -> Iterator[None]:
+    """
+    A context in which Python syncs, whose calls a test can replace; see
+    `opening_by_names`.
+    """
+    with (
+        mock.patch("kvd.store.preparing.sync", sync_in_python),
+        mock.patch("kvd.store.sync.sync", sync_in_python),
+        mock.patch("kvd.store.sync.sync_folders", sync_folders_in_python),
+    ):
+        yield
 
 
 class FolderCase(SynchronousTestCase):

@@ -6,6 +6,7 @@ is set.
 import os
 import random
 import time
+from contextlib import ExitStack
 from unittest import mock
 
 import pytest
@@ -17,7 +18,7 @@ from kvd.model.keys import Key
 from kvd.model.values import Published
 from kvd.store.attribute import NAME, decode
 from tests.chance import new_seed
-from tests.store.cases import KEY, FileStoreCase
+from tests.store.cases import KEY, FileStoreCase, syncing_in_python
 from tests.store.stepped import SteppedPool
 
 SECOND = 1_000_000_000
@@ -168,9 +169,10 @@ class DiskDateTests(DatedCase):
             self.synced.append((of, date if of == "file" else 0))
             fsync(descriptor)
 
-        patched = mock.patch("os.fsync", sync)
-        patched.start()
-        self.addCleanup(patched.stop)
+        replaced = ExitStack()
+        replaced.enter_context(syncing_in_python())
+        replaced.enter_context(mock.patch("os.fsync", sync))
+        self.addCleanup(replaced.close)
 
     def begin_commit(self, body: bytes) -> Deferred[Published]:
         """

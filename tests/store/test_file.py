@@ -23,7 +23,7 @@ from kvd.store.file import FileStore
 from kvd.store.file_maker import maker
 from kvd.testing import StoreContract
 from tests.descriptors import Descriptors
-from tests.store.cases import KEY, FileStoreCase, FolderCase
+from tests.store.cases import KEY, FileStoreCase, FolderCase, syncing_in_python
 
 
 class ProcessContractTests(StoreContract, FileStoreCase):
@@ -95,7 +95,7 @@ class FileStoreMakerTests(FolderCase):
             path = os.readlink(f"/proc/self/fd/{descriptor}")
             synced.append((os.path.relpath(path, self.path), os.listdir(path)))
 
-        with mock.patch("os.fsync", fsync):
+        with syncing_in_python(), mock.patch("os.fsync", fsync):
             maker.prepare(os.path.join(self.path, "a/b/c"))
             assert [("a/b", ["c"]), ("a", ["b"]), (".", ["a"])] == synced
             maker.prepare(os.path.join(self.path, "a/b/c"))
@@ -107,6 +107,7 @@ class FileStoreMakerTests(FolderCase):
         """
         path = os.path.join(self.path, "a")
         with (
+            syncing_in_python(),
             mock.patch("os.fsync", side_effect=OSError(errno.EIO, "broken")),
             pytest.raises(StoreUnusable, match="cannot be made: broken"),
         ):

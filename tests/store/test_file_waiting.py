@@ -22,7 +22,7 @@ from kvd.model.keys import Key
 from kvd.model.values import Published
 from kvd.store.contract.asking import ABSENT
 from kvd.store.file import FileStore
-from tests.store.cases import KEY, FileStoreCase
+from tests.store.cases import KEY, FileStoreCase, syncing_in_python
 from tests.store.stepped import SteppedPool
 
 
@@ -185,7 +185,7 @@ class WaitingTests(FileStoreCase):
         for number, kind in ((errno.EIO, SyncFailed), (errno.ENOSPC, StoreFull)):
             upload = self.result(store.begin(KEY, None))
             failing = mock.patch("os.fsync", side_effect=OSError(number, "broken"))
-            with failing as fsync:
+            with syncing_in_python(), failing as fsync:
                 answer = upload.commit(UNCONDITIONAL)
                 assert isinstance(answer, Deferred)
                 self.failureResultOf(answer, kind)
@@ -210,7 +210,8 @@ class WaitingTests(FileStoreCase):
         """
         store = self.open_store("disk")
         self.publish_on_disk(store, b"old")
-        with mock.patch("os.fsync", side_effect=OSError(errno.EIO, "broken")):
+        broken = mock.patch("os.fsync", side_effect=OSError(errno.EIO, "broken"))
+        with syncing_in_python(), broken:
             answer = store.remove(KEY, UNCONDITIONAL)
         assert isinstance(answer, Deferred)
 

@@ -5,14 +5,25 @@ The tests of `kvd.store.sync`.
 import errno
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
+from itertools import product
 from unittest import mock
 
+import pytest
 from twisted.internet.defer import Deferred
 
 from kvd.errors import NoThread, StoreExhausted, SyncFailed
-from kvd.store.sync import Folders, Syncs
-from tests.store.cases import FolderCase
+from kvd.store.sync import (
+    Syncs,
+    share,
+    sync,
+    sync_folders,
+    sync_folders_in_python,
+    sync_in_python,
+)
+from tests.store.cases import FolderCase, syncing_in_python
 from tests.store.stepped import SteppedPool
+from tests.store.test_file_faults import few_descriptors
 
 
 class SyncsTests(FolderCase):
@@ -29,7 +40,10 @@ class SyncsTests(FolderCase):
         self.syncs = Syncs(self.root, self.pool)
         self.synced: list[str] = []
         self.broken: set[str] = set()
-        self.patch(os, "fsync", self.fsync)
+        replaced = ExitStack()
+        replaced.enter_context(syncing_in_python())
+        replaced.enter_context(mock.patch("os.fsync", self.fsync))
+        self.addCleanup(replaced.close)
 
     def fsync(self, descriptor: int) -> None:
         """
@@ -130,7 +144,7 @@ class SyncsTests(FolderCase):
         self.pool.finish()
 
         failure = self.failureResultOf(waiting, SyncFailed)
-        assert "cannot be synced: broken." in failure.value.sentence
+        assert "cannot be synced: Input/output error." in failure.value.sentence
         self.successResultOf(next_one)
 
     def test_commits_that_wait_during_a_failure_fail_too(self) -> None:
@@ -149,10 +163,12 @@ class SyncsTests(FolderCase):
         """
         Sync paths now, and return the names of those that failed.
         """
-        folders = Folders(self.root)
-        for path in paths:
-            folders.sync(tuple(path))
-        return [b"/".join(path).decode() for path in folders.failed]
+        failed: dict[str, None] = {}
+        for path, first in share(tuple(path) for path in paths):
+            found = sync_folders_in_python(self.root, b"/".join(path), first)
+            if found is not None:
+                failed[b"/".join(path[: found[0]]).decode()] = None
+        return list(failed)
 
     def test_pruned_folder_is_synced_by_the_one_around_it(self) -> None:
         """
@@ -217,3 +233,45 @@ class SyncsTests(FolderCase):
             assert ["a"] == self.paths([b"a"])
         with mock.patch("os.dup", side_effect=broken):
             assert [""] == self.paths([b"a"])
+
+    def test_folders_are_shared_out(self) -> None:
+        """
+        Each is synced for one path only, and a path that has none left for none.
+        """
+        a, ab, c = (b"a",), (b"a", b"b"), (b"c",)
+
+        assert [(a, 0), (ab, 2), (c, 1)] == list(share([a, ab, a, c, ()]))
+        assert [(ab, 0), (c, 1)] == list(share([ab, a, (), c, ab]))
+
+
+class BothTests(FolderCase):
+    """
+    What is compiled does the same as Python.
+    """
+
+    def test_any_path(self) -> None:
+        """
+        From any depth on, whether or not all of it is there, or is a folder, and
+        whatever number of descriptors is left.
+        """
+        os.makedirs(os.path.join(self.path, "a/b"))
+        self.place("file")
+        os.symlink("a", os.path.join(self.path, "link"))
+        root = self.folder()
+        for path in (b"", b"a", b"a/b", b"a/b/gone/x", b"gone", b"file", b"link/b"):
+            for first, free in product(range(4), range(4)):
+                outcomes = []
+                for one in (sync_folders_in_python, sync_folders):
+                    with few_descriptors(free):
+                        outcomes.append(one(root, path, first))
+                assert outcomes[0] == outcomes[1], (path, first, free)
+                assert None is outcomes[0] or free < 3
+
+    def test_a_descriptor(self) -> None:
+        """
+        Of a file or a folder; of another one, both fail.
+        """
+        for one in (sync_in_python, sync):
+            one(self.folder())
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                one(1 << 20)

@@ -4,14 +4,25 @@ PUT of a key.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.internet.defer import Deferred
 
-from kvd.errors import KeyAbsent, LengthRequired, ValueTooLarge
+from kvd.errors import (
+    KeyAbsent,
+    LengthRequired,
+    PeerError,
+    PreconditionFailed,
+    ValueFixed,
+    ValueTooLarge,
+)
+from kvd.http.fast_path import PartialUpload
+from kvd.http.methods.same_value import OwnDigest, digest_of
 from kvd.http.reply_fields import published_reply
 from kvd.http.request import RequestHandler
 from kvd.http.wire.digests import Verification
-from kvd.interfaces import Answer, IStore, IUpload
-from kvd.model.conditions import UNCONDITIONAL
+from kvd.interfaces import Answer, IStore, IUpload, IValue
+from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key
 from kvd.model.operations import Put
 from kvd.model.values import Published, ValueInfo
@@ -26,13 +37,20 @@ class PutHandler(RequestHandler):
     _upload: IUpload | None = None
     # The kernel never moves a body that has digests, so `chunk` gets all of it.
     _verification: Verification | None = None
+    # Where a value is written once: neither does it then.
+    _own: OwnDigest | None = None
 
     def begin(self) -> None:
         operation, request = self._operation, self._request
         if operation.digests:
             self._verification = Verification(operation.digests)
-        if operation.empty:
+        if operation.once:
+            self._own = OwnDigest()
+        elif operation.empty:
             self._begin_upload(0)
+            return
+        if operation.empty:
+            self._check_conditions(0)
             return
         if request.length is None and not request.chunked:
             raise LengthRequired(
@@ -40,7 +58,7 @@ class PutHandler(RequestHandler):
                 " incomplete value from a complete one."
             )
         self._check_size(request.length or 0)
-        if operation.conditions is UNCONDITIONAL:
+        if operation.conditions is UNCONDITIONAL and not operation.once:
             self._begin_upload(request.length)
         else:
             self._check_conditions(request.length)
@@ -55,9 +73,21 @@ class PutHandler(RequestHandler):
         # decision that counts is made at publication, under the key's lock.
         def decide(current: ValueInfo | None) -> None:
             self._operation.conditions.check_change(current)
+            if self._operation.once and current is not None:
+                self._check_same(current, length)
             self._begin_upload(length)
 
         self.when(_or_absent(self._context.store, self._operation.key), decide)
+
+    def _check_same(self, current: ValueInfo, length: int | None) -> None:
+        """
+        Refuse another value, where its length or what is said about it tells.
+        """
+        if length is not None and length != current.size:
+            raise _fixed()
+        # With another encoding, clients would read another value.
+        if self._operation.metadata != current.metadata:
+            raise _fixed()
 
     def _begin_upload(self, length: int | None) -> None:
         operation = self._operation
@@ -71,6 +101,19 @@ class PutHandler(RequestHandler):
         self._upload = upload
         self.proceed()
 
+    def resume(self, upload: PartialUpload) -> None:
+        operation, length = self._operation, self._request.length
+        assert length is not None
+        self.began_before(upload.seconds)
+        self.received = upload.received
+        self._upload = upload.adopt(
+            operation.key,
+            length,
+            operation.metadata,
+            upload.descriptor,
+            upload.name,
+        )
+
     def chunk(self, data: bytes) -> None:
         if self._operation.empty:
             return
@@ -78,23 +121,86 @@ class PutHandler(RequestHandler):
             self._check_size(self.received)
         if self._verification is not None:
             self._verification.update(data)
+        if self._own is not None:
+            self._own.update(data)
         assert self._upload is not None
         self.when(self._upload.write(data), _go_on)
 
     def descriptor(self) -> int | None:
-        if self._upload is None or self._operation.empty or self._verification:
+        if self._upload is None or self._operation.empty:
+            return None
+        if self._verification is not None or self._own is not None:
             return None
         return self._upload.fileno()
 
     def end(self) -> None:
         if self._verification is not None:
             self._verification.check()
+        if self._own is None:
+            self._commit(self._operation.conditions)
+        else:
+            self.when(
+                _opened(self._context.store, self._operation.key),
+                self._commit_once,
+                undo=_close,
+            )
+
+    def _commit(self, conditions: Conditions) -> None:
         assert self._upload is not None
         # A commit that fails has discarded the upload itself.
         upload, self._upload = self._upload, None
-        self.when(upload.commit(self._operation.conditions), self._published)
+        self.when(upload.commit(conditions), self.published)
 
-    def _published(self, published: Published) -> None:
+    def _commit_once(self, value: IValue | None) -> None:
+        """
+        Publish if the key has no value, or the same one; the key's lock decides whether
+        that is so at the moment of publication.
+
+        The same value is published again: only so the reply can promise its durability.
+        """
+        conditions = self._operation.conditions
+        if value is None:
+            self._commit(replace(conditions, if_none_match=EntityTags(any=True)))
+            return
+        etag = value.info.etag
+        try:
+            conditions.check_change(value.info)
+            self._check_same(value.info, None)
+        except PeerError:
+            value.close()
+            raise
+
+        def compare(digest: bytes) -> None:
+            assert self._own is not None
+            if digest != self._own.digest():
+                raise _fixed()
+            same = EntityTags(frozenset((etag,)))
+            self._commit(replace(conditions, if_match=same, if_none_match=None))
+
+        context = self._context
+        # An upload that was abandoned is gone.
+        digest = digest_of(value, context, lambda: self._upload is not None)
+        self.when(digest, compare)
+
+    def fail(self, error: BaseException) -> None:
+        if self._own is not None and isinstance(error, PreconditionFailed):
+            unconditional = self._operation.conditions is UNCONDITIONAL
+            if unconditional:
+                # Another client was faster.
+                error = _fixed()
+        super().fail(error)
+
+    def publish(self, upload: IUpload) -> None:
+        """
+        Publish an upload that the fast path has written.
+        """
+        self._upload = upload
+        self.end()
+
+    def published(self, published: Published) -> None:
+        """
+        Reply that the value is stored.
+        """
         status, fields = published_reply(published, self._context.store.durability)
         self.reply(status, fields)
 
@@ -102,6 +208,31 @@ class PutHandler(RequestHandler):
         if self._upload is not None:
             upload, self._upload = self._upload, None
             upload.discard()
+
+
+def _fixed() -> ValueFixed:
+    return ValueFixed(
+        "The key has another value already, or one of another type or encoding, and"
+        " below this prefix a value cannot be replaced: choose another key."
+    )
+
+
+def _opened(store: IStore, key: Key) -> Answer[IValue | None]:
+    """
+    A value, or None if there is none.
+    """
+    try:
+        answer: Answer[IValue] = store.open(key)
+    except KeyAbsent:
+        return None
+    if isinstance(answer, Deferred):
+        return answer.addErrback(lambda failure: failure.trap(KeyAbsent) and None)
+    return answer
+
+
+def _close(value: IValue | None) -> None:
+    if value is not None:
+        value.close()
 
 
 def _discard(upload: IUpload) -> None:

@@ -34,6 +34,8 @@ _MEMBER: Final = re.compile(
 )
 _COMMA: Final = re.compile(rb"[ \t]*,[ \t]*")
 
+DIGEST_FIELDS: Final = ("Content-Digest", "Repr-Digest", "Content-MD5")
+
 _ALGORITHMS: Final = {b"sha-256": "sha256", b"sha-512": "sha512"}
 
 
@@ -46,7 +48,7 @@ def digests_of(request: Request) -> tuple[Digest, ...]:
     """
     fields = request.fields
     digests: list[Digest] = []
-    for name in ("Content-Digest", "Repr-Digest"):
+    for name in DIGEST_FIELDS[:2]:
         value = fields.get(name.lower().encode())
         if value:
             # The last value of an algorithm counts (RFC 9651).
@@ -124,6 +126,11 @@ class Verification:
         """
         for digest in self._digests:
             found = self._hashes[digest.algorithm].digest()
+            if found != digest.value and digest.is_key:
+                raise DigestMismatch(
+                    f"The {digest.algorithm} of the value is {found.hex()}, which the"
+                    " last segment of the key has to be: nothing is stored."
+                )
             if found != digest.value:
                 raise DigestMismatch(
                     f"{digest.field} says that the {digest.algorithm} of the body is"

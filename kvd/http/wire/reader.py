@@ -117,6 +117,16 @@ class RequestReader:
         if not self._left:
             self._state = _END
 
+    def resume(self, request: Request, received: int) -> None:
+        """
+        Go on within a request of which others have read the head, and so much of its
+        body, whose length is known.
+        """
+        assert not self.in_request
+        assert not self.buffered
+        self._begin_request(request)
+        self.moved(received)
+
     @property
     def can_skip(self) -> bool:
         """

@@ -97,21 +97,21 @@ class RefusedTests(FastPathCase):
             self.assert_left(put("a/k", b"other"))
 
 
-# Load the number of the system call; if it is getxattrat, answer with an error
+# Load the number of the system call; if it is a certain one, answer with an error
 # (seccomp(2)); let all else pass.
 _FILTER = "HBBI" * 4
 _GETXATTRAT = 464
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2
 
 
-def forbid_getxattrat(error: int) -> None:
+def forbid(number: int, error: int) -> None:
     """
-    From now on, in this process, it is as if the kernel were older.
+    From now on, in this process, a system call fails.
     """
     program = struct.pack(
         _FILTER,
         *(0x20, 0, 0, 0),
-        *(0x15, 0, 1, _GETXATTRAT),
+        *(0x15, 0, 1, number),
         *(0x06, 0, 0, 0x50000 | error),
         *(0x06, 0, 0, 0x7FFF0000),
     )
@@ -120,7 +120,7 @@ def forbid_getxattrat(error: int) -> None:
     described = struct.pack("HxxxxxxQ", 4, ctypes.addressof(buffer))
     assert 0 == libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     assert 0 == libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, described, 0, 0)
-    assert (-1, error) == (libc.syscall(_GETXATTRAT), ctypes.get_errno())
+    assert (-1, error) == (libc.syscall(number), ctypes.get_errno())
 
 
 def run_without_getxattrat(error: int) -> None:
@@ -131,7 +131,8 @@ def run_without_getxattrat(error: int) -> None:
 
     from tests.http.fast_path import test_puts
 
-    forbid_getxattrat(error)
+    # As if the kernel were older.
+    forbid(_GETXATTRAT, error)
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(test_puts.InTheWayTests)
     suite.addTest(test_puts.StoringTests("test_a_value_is_replaced"))
     files = Descriptors("/", "socket:")

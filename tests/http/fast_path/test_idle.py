@@ -172,7 +172,7 @@ class JoinedTests(FastPathCase):
     def setUp(self) -> None:
         super().setUp()
         self.keep("k", b"value")
-        self.joined = self.fast_path.join(self.near.fileno())
+        self.joined = self.fast_path.join(self.near.fileno(), False)
 
     def test_when_it_was_served(self) -> None:
         """
@@ -202,7 +202,7 @@ class JoinedTests(FastPathCase):
         If nobody asks, it is forgotten.
         """
         near, far = self.pair()
-        self.fast_path.join(near.fileno())
+        self.fast_path.join(near.fileno(), False)
         self.far.sendall(get("%6b"))
         assert not self.fast_path.serve_idle(self.near.fileno())
         far.sendall(get("k"))
@@ -233,7 +233,7 @@ class JoinedTests(FastPathCase):
         """
         The number is another's by then.
         """
-        self.fast_path.join(self.near.fileno())
+        self.fast_path.join(self.near.fileno(), False)
         self.joined.leave()
         self.far.sendall(get("k"))
         assert self.fast_path.serve_idle(self.near.fileno())
@@ -243,7 +243,7 @@ class JoinedTests(FastPathCase):
         Does not join.
         """
         with self.assertRaises(TypeError):  # noqa: PT027  # trial runs it too
-            self.fast_path.join("1")  # type: ignore[arg-type]
+            self.fast_path.join("1", False)  # type: ignore[arg-type]
 
     def test_nothing_is_kept_for_those_who_never_leave(self) -> None:
         """

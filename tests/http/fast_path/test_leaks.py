@@ -16,7 +16,7 @@ from itertools import count
 import pytest
 from twisted.internet.defer import execute
 
-from kvd.http.fast_path import QUEUED, REMAINS, SERVED
+from kvd.http.fast_path import NOTHING, QUEUED, REMAINS, SERVED
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
@@ -114,6 +114,32 @@ class LeakTests(FastPathCase):
         ]
         self.assert_steady(lambda n: self.serve(requests[n % len(requests)]))
 
+    def test_bodies_in_pieces(self) -> None:
+        """
+        Whether the rest comes, or somebody takes the upload, or nobody does.
+        """
+        whole = put("a/k", bytes(100_000))
+
+        def begin(number: int) -> None:
+            near, far = socket.socketpair()
+            far.sendall(whole[:-1])
+            assert NOTHING == self.fast_path.serve(near.fileno())
+            joined = self.fast_path.join(near.fileno(), False) if number % 3 else None
+            if number % 3 == 1:
+                far.sendall(b"x")
+                assert SERVED == self.fast_path.serve(near.fileno())
+            elif joined is not None:
+                upload = joined.take_upload()
+                assert upload is not None
+                os.close(upload.descriptor)
+                self.store.fast_path_state.uploads.remove(upload.name)
+            if joined is not None:
+                joined.leave()
+            near.close()
+            far.close()
+
+        self.assert_steady(begin)
+
     def test_forms(self) -> None:
         """
         Of which there are more and more, up to what is remembered.
@@ -199,7 +225,7 @@ class LeakTests(FastPathCase):
 
         def stay(number: int) -> None:
             near, far = socket.socketpair()
-            joined = self.fast_path.join(near.fileno())
+            joined = self.fast_path.join(near.fileno(), False)
             far.sendall(get("k"))
             assert self.fast_path.serve_idle(near.fileno())
             far.sendall(unusual)

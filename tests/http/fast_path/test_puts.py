@@ -222,20 +222,6 @@ class LimitedTests(FastPathCase):
         self.assert_left(put("k", b"123456"))
 
 
-class OnDiskTests(FastPathCase):
-    """
-    At durability ``disk`` a sync has to be waited for.
-    """
-
-    durability = "disk"
-
-    def test_none_are_stored(self) -> None:
-        """
-        Values in memory are sent all the same.
-        """
-        self.assert_left(put("k", b"v"))
-
-
 class InTheWayTests(FastPathCase):
     """
     Where it is not as simple, the upload is discarded and the request left alone.

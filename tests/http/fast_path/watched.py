@@ -4,10 +4,17 @@ A fast path that counts what it does.
 
 from __future__ import annotations
 
+import os
+import socket as sockets
+import stat
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from kvd.http.fast_path import (
+    COMMITS,
+    NOTHING,
     SERVED,
+    Commit,
     FastPath,
     Joined,
     Remainder,
@@ -24,10 +31,13 @@ class WatchedFastPath:
         self._fast_path = fast_path
         self.served = 0
         self.idle = 0
-        """Of those served, in one call of `serve_idle`."""
+        """Of those served, in one call of `serve_idle`; a body that comes in pieces has
+        several."""
         self.new = 0
         """Of those served, with their connections, in one call of `serve_new` or
         `accept`."""
+        self.behind = 0
+        """Reads that began within a body whose head had come before."""
         self.left = 0
         """Reads, not requests."""
 
@@ -35,27 +45,31 @@ class WatchedFastPath:
         """
         See `FastPath`.
         """
+        begins = _begins_with_a_head(socket)
         outcome = self._fast_path.serve(socket)
         self._count(outcome)
+        self.behind += not begins and outcome in (NOTHING, SERVED)
         return outcome
 
     def _count(self, outcome: int | bytes) -> None:
         if isinstance(outcome, bytes):
             self.left += bool(outcome)
         elif isinstance(outcome, int):
-            self.served += outcome & SERVED
+            self.served += bool(outcome & (SERVED | COMMITS))
 
-    def join(self, socket: int) -> Joined:
+    def join(self, socket: int, reports: bool) -> Joined:
         """
         See `FastPath`.
         """
-        return self._fast_path.join(socket)
+        return self._fast_path.join(socket, reports)
 
     def serve_idle(self, socket: int) -> bool:
         """
         See `FastPath`.
         """
+        begins = _begins_with_a_head(socket)
         served = self._fast_path.serve_idle(socket)
+        self.behind += not begins and served
         self.served += served
         self.idle += served
         return served
@@ -110,8 +124,52 @@ class WatchedFastPath:
         """
         return self._fast_path.take_remainder()
 
+    def sync_event(self) -> int:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.sync_event()
+
+    def take_commit(self, connection: Any) -> Commit:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.take_commit(connection)
+
+    def reply_all(self, commits: list[Commit]) -> list[Commit]:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.reply_all(commits)
+
+    def publish_synced(self) -> tuple[dict[bytes, list[Commit]], list[Commit]]:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.publish_synced()
+
+    def reply_to(self, commit: Commit, socket: int) -> int:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.reply_to(commit, socket)
+
     def report(self) -> Report:
         """
         See `FastPath`.
         """
         return self._fast_path.report()
+
+
+def _begins_with_a_head(socket: int) -> bool:
+    """
+    Whether the next bytes look like a request, or there are none.
+    """
+    if not stat.S_ISSOCK(os.fstat(socket).st_mode):
+        return True  # Such as the event of syncs.
+    try:
+        with sockets.socket(fileno=os.dup(socket)) as duplicate:
+            data = duplicate.recv(5, sockets.MSG_PEEK | sockets.MSG_DONTWAIT)
+    except OSError:
+        return True
+    return not data or data.startswith((b"GET /", b"PUT /", b"HEAD "))

@@ -1,0 +1,222 @@
+"""
+Who sends a request: from the field ``Authorization`` to a user.
+
+A token is looked up. A password takes tens of milliseconds to verify, in a thread that
+yields to all others, so a pair of name and password that was verified is remembered, by
+a hash with a random key of this process: a build's thousand requests cost one
+verification, also if they come at once. Pairs that were wrong are remembered too. All
+of it is forgotten when the rights file is read again, because workers are replaced
+then.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from kvd.access.credentials import Bearer, Password, read_credentials
+from kvd.access.passwords import NOBODYS_HASH, has_password
+from kvd.access.rules import TOKEN_INDEX_BYTES, AccessRules, Principal, Token
+from kvd.access.throttle import Throttle
+from kvd.access.tokens import TOKEN_PREFIX, token_digest
+from kvd.errors import Unauthorized
+
+MOST_REMEMBERED: Final = 4096
+"""
+Pairs of name and password whose outcome is known.
+"""
+
+OffReactor = Callable[[Callable[[], None]], Deferred[None]]
+"""
+Calls a function in a thread; the Deferred fires in the reactor when it has returned.
+"""
+
+Answer = Principal | Deferred[Principal]
+
+_WRONG: Final = "The name or the password is wrong."
+
+
+class Known(NamedTuple):
+    """
+    Who sends a request, and how long that holds.
+    """
+
+    principal: Principal
+    expires: float | None
+    """In seconds since the epoch; None: as long as the rights file."""
+
+
+class Authentication:
+    """
+    Knows the users of a process.
+    """
+
+    def __init__(
+        self, rules: AccessRules, throttle: Throttle, off_reactor: OffReactor
+    ) -> None:
+        """
+        Args:
+            rules: Of the rights file.
+            throttle: Slows down attempts that fail.
+            off_reactor: One function after the other.
+        """
+        self._rules = rules
+        self._throttle = throttle
+        self._off_reactor = off_reactor
+        self._key = secrets.token_bytes(32)
+        self._remembered: dict[bytes, str | None] = {}
+        self._verifying: dict[bytes, list[Deferred[Principal]]] = {}
+
+    def authenticate(self, value: bytes | None, network: str) -> Answer:
+        """
+        Find out who sends a request.
+
+        Args:
+            value: Of ``Authorization``; None: there is none.
+            network: Whom failures are counted for.
+
+        Raises:
+            Unauthorized: The credentials are wrong, or the Deferred fails with this.
+            TooManyRequests: Too many others are being verified.
+        """
+        known = self.known(value)
+        if known is not None:
+            return known.principal
+        assert value is not None
+        try:
+            given = read_credentials(value)
+        except Unauthorized as error:
+            return self._failed(error, network)
+        if isinstance(given, Bearer) or given.password.startswith(TOKEN_PREFIX):
+            if self._token_of(given) is not None:
+                # It would be known otherwise.
+                raise Unauthorized("This token has expired: ask for a new one.")
+            return self._failed(Unauthorized("There is no such token."), network)
+        return self._by_password(given, self._mac(value), network)
+
+    def known(self, value: bytes | None) -> Known | None:
+        """
+        Who sends a request, if that is known without a verification.
+
+        Returns:
+            None if it is not, or if the credentials are wrong.
+        """
+        if value is None:
+            return Known(self._rules.anonymous, None)
+        name = self._remembered.get(self._mac(value))
+        if name is not None:
+            return Known(self._rules.users[name].principal, None)
+        try:
+            given = read_credentials(value)
+        except Unauthorized:
+            return None
+        token = self._token_of(given)
+        if token is None or token.has_expired(time.time()):
+            return None
+        return Known(self._rules.users[token.user].principal, token.expires)
+
+    # -- tokens ---------------------------------------------------------------
+
+    def _token_of(self, given: Bearer | Password) -> Token | None:
+        """
+        The token that was given, if there is one; for clients that only know Basic,
+        also as the password of its user.
+        """
+        if isinstance(given, Bearer):
+            return self._token(given.token)
+        if not given.password.startswith(TOKEN_PREFIX):
+            return None
+        token = self._token(given.password)
+        return token if token is not None and token.user == given.user else None
+
+    def _token(self, text: str) -> Token | None:
+        digest = token_digest(text)
+        token = self._rules.tokens.get(digest[:TOKEN_INDEX_BYTES])
+        if token is None or not hmac.compare_digest(digest, token.digest):
+            return None
+        return token
+
+    def _failed(self, error: Unauthorized, network: str) -> Answer:
+        waiting = self._throttle.begin(network)
+        if waiting is None:
+            self._throttle.end(network, failed=True)
+            raise error
+        refused: Deferred[Principal] = Deferred()
+
+        def refuse(_: object) -> None:
+            self._throttle.end(network, failed=True)
+            refused.errback(error)
+
+        waiting.addCallback(refuse)
+        return refused
+
+    # -- passwords ------------------------------------------------------------
+
+    def _mac(self, value: bytes) -> bytes:
+        return hmac.digest(self._key, value, "sha256")
+
+    def _by_password(self, given: Password, mac: bytes, network: str) -> Answer:
+        if mac in self._remembered:
+            return self._failed(Unauthorized(_WRONG), network)
+        answer: Deferred[Principal] = Deferred()
+        waiting = self._verifying.get(mac)
+        if waiting is not None:
+            waiting.append(answer)
+            return answer
+        begins = self._throttle.begin(network)
+        self._verifying[mac] = [answer]
+        if begins is None:
+            self._verify(given, mac, network)
+        else:
+            begins.addCallback(lambda _: self._verify(given, mac, network))
+        return answer
+
+    def _verify(self, given: Password, mac: bytes, network: str) -> None:
+        user = self._rules.users.get(given.user)
+        password_hash = None if user is None else user.password_hash
+        found: list[bool] = []
+
+        def verify() -> None:
+            _yield_to_others()
+            found.append(has_password(password_hash or NOBODYS_HASH, given.password))
+
+        def verified(failure: Failure | None) -> None:
+            right = failure is None and found[0] and password_hash is not None
+            self._throttle.end(network, failed=not right)
+            waiting = self._verifying.pop(mac)
+            if failure is None:
+                self._remember(mac, given.user if right else None)
+            for answer in waiting:
+                if right:
+                    assert user is not None
+                    answer.callback(user.principal)
+                else:
+                    answer.errback(failure or Unauthorized(_WRONG))
+
+        self._off_reactor(verify).addBoth(verified)
+
+    def _remember(self, mac: bytes, name: str | None) -> None:
+        if len(self._remembered) >= MOST_REMEMBERED:
+            # The wrong ones first: whoever tries passwords must not make others pay.
+            self._remembered = {
+                mac: name for mac, name in self._remembered.items() if name is not None
+            }
+        if len(self._remembered) >= MOST_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[mac] = name
+
+
+def _yield_to_others() -> None:
+    """
+    Let all other threads of the machine go before this one, unless it is the reactor's.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)

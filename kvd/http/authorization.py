@@ -1,0 +1,256 @@
+"""
+What the sender of a request may do, decided when its head has been understood: before
+the store is asked, before ``100 Continue`` and before the body.
+
+The store is not asked for a request that is refused here, so nothing in the refusal,
+and nothing in its time, tells whether the key has a value.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from kvd.access.authentication import Authentication
+from kvd.access.networks import network_of
+from kvd.access.permit import Permit
+from kvd.access.rates import Rates
+from kvd.access.rules import (
+    NO_RIGHT,
+    NO_RULES,
+    AccessRules,
+    ByPrefix,
+    Principal,
+    Right,
+)
+from kvd.access.scope import Scope
+from kvd.errors import BadRequest, Forbidden, TooManyRequests, Unauthorized
+from kvd.http.memo import Memo
+from kvd.http.wire.heads import MEMO_HEADS
+from kvd.interfaces import Answer
+from kvd.model.digests import Digest
+from kvd.model.operations import Delete, Get, List, Operation, Put
+from kvd.model.requests import Request
+
+# The names by which clients and other servers pass credentials (RFC 6750 section 2.3).
+_SECRETS: Final = re.compile(
+    rb"access_?token|token|bearer|authorization|api_?key|password", re.IGNORECASE
+)
+_SHA256: Final = re.compile(rb"[0-9a-f]{64}")
+
+_NEEDED: Final[dict[type, tuple[Right, str]]] = {
+    Get: (Right.READ, "read"),
+    Put: (Right.WRITE, "write"),
+    Delete: (Right.DELETE, "delete"),
+    List: (Right.LIST, "list"),
+}
+
+
+class _Decided(NamedTuple):
+    """
+    What was decided about a head, whoever sends it.
+    """
+
+    permit: Permit
+    expires: float | None
+    """In seconds since the epoch; None: never."""
+
+    def holds(self) -> bool:
+        """
+        Whether the credentials are still valid.
+        """
+        return self.expires is None or time.time() < self.expires
+
+
+class Authorization:
+    """
+    Decides about all requests of a process.
+    """
+
+    def __init__(
+        self,
+        rules: AccessRules,
+        authentication: Authentication,
+        rates: Rates | None,
+        clock: IReactorTime,
+    ) -> None:
+        """
+        Args:
+            rules: Of the rights file.
+            authentication: Knows the users.
+            rates: Counts the requests of users, if there is a user who may send only so
+                many.
+            clock: Monotonic.
+        """
+        self._rules = rules
+        self._authentication = authentication
+        self._rates = rates
+        self._clock = clock
+        self._serving: Counter[str] = Counter()
+        # Heads that come again are the same object (`kvd.http.wire.heads`).
+        self._decided: Memo[Request, _Decided] = Memo(MEMO_HEADS)
+
+    def authorize(
+        self,
+        request: Request,
+        operation: Operation,
+        peer: Any,
+        certified: str | None = None,
+    ) -> Answer[Permit]:
+        """
+        Decide whether a request may be carried out.
+
+        Args:
+            request: Its head.
+            operation: What it asks for.
+            peer: What ``accept`` said of the other end.
+            certified: The user that the client's certificate names, if it has shown
+                one; counts where the request has no credentials.
+
+        Returns:
+            The operation, with what the rules of its prefix add. Whoever gets it must
+            call `Permit.ended`.
+
+        Raises:
+            AccessRefused: It may not.
+            BadRequest: It has credentials in its query, or a key that the rules of its
+                prefix do not allow.
+        """
+        if certified is None:
+            decided = self._decided.find(request)
+            if decided is not None and decided.holds():
+                return decided.permit
+        if operation.__class__ not in _NEEDED:
+            return Permit(operation)
+        _refuse_secrets(request.target)
+        value = request.fields.get(b"authorization")
+        user = None if certified is None else self._rules.users.get(certified)
+        if value is None and user is not None:
+            return self._permit(user.principal, operation)
+        known = self._authentication.known(value)
+        if known is not None:
+            permit = self._permit(known.principal, operation)
+            if not known.principal.is_limited:
+                self._decided.remember(request, _Decided(permit, known.expires))
+            return permit
+        who = self._authentication.authenticate(value, network_of(peer))
+        if isinstance(who, Deferred):
+            return who.addCallback(self._permit, operation)
+        return self._permit(who, operation)
+
+    def scope(self, request: Request, operation: Get | Put) -> Scope | None:
+        """
+        For which keys requests like this one, from a client without a certificate, may
+        be carried out as they are.
+
+        Args:
+            request: Its head.
+            operation: What it asks for; the key does not count.
+
+        Returns:
+            None if it is not known, or not known yet, who sends it.
+        """
+        known = self._authentication.known(request.fields.get(b"authorization"))
+        if known is None:
+            return None
+        if known.principal.is_limited:
+            return Scope(ByPrefix({}), None)
+        right, _ = _NEEDED[operation.__class__]
+        rights, rules = known.principal.rights, self._rules.prefixes
+        prefixes = {prefix for prefix, _ in (*rights.items, *rules.items)}
+        return Scope(
+            ByPrefix(
+                {
+                    prefix: right in rights.of(prefix, NO_RIGHT)
+                    and (
+                        not isinstance(operation, Put)
+                        or rules.of(prefix, NO_RULES) == NO_RULES
+                    )
+                    for prefix in prefixes
+                }
+            ),
+            known.expires,
+        )
+
+    def _permit(self, who: Principal, operation: Operation) -> Permit:
+        if who.rate is not None:
+            assert self._rates is not None
+            self._rates.check(f"The user {who.name}", who.rate, self._clock)
+        permitted = self._permitted(who, operation)
+        if who.at_once is None:
+            return Permit(permitted)
+        assert who.name is not None
+        if self._serving[who.name] >= who.at_once:
+            raise TooManyRequests(
+                f"kvd serves {who.at_once} requests of the user {who.name} at the same"
+                " time: try again when one has ended.",
+                1,
+            )
+        self._serving[who.name] += 1
+        return Permit(permitted, who.name, self._serving)
+
+    def _permitted(self, who: Principal, operation: Operation) -> Operation:
+        right, verb = _NEEDED[operation.__class__]
+        if isinstance(operation, List):
+            allowed = who.may_list(operation.prefix)
+        else:
+            assert isinstance(operation, Get | Put | Delete)
+            allowed = who.may(right, operation.key)
+        if not allowed:
+            raise _refusal(who, verb)
+        if isinstance(operation, Put):
+            return self._constrained(operation)
+        return operation
+
+    def _constrained(self, operation: Put) -> Put:
+        rules = self._rules.prefixes.of(operation.key, NO_RULES)
+        if rules is NO_RULES:
+            return operation
+        digests = operation.digests
+        if rules.content_addressed:
+            if "content-encoding" in operation.metadata:
+                raise BadRequest(
+                    "Below this prefix a value cannot have a Content-Encoding: clients"
+                    " would decode it to one that has not the SHA-256 in the key."
+                )
+            digests = (*digests, _digest_in(operation.key))
+        return replace(operation, digests=digests, once=rules.write_once)
+
+
+def _refusal(who: Principal, verb: str) -> Unauthorized | Forbidden:
+    if who.name is None:
+        return Unauthorized(
+            f"Only users may {verb} this: send the name and password of a user (Basic),"
+            " or a token (Bearer)."
+        )
+    return Forbidden(
+        f"The user {who.name} may not {verb} this: the rights file of this kvd does not"
+        f" give the right {verb!r} for it."
+    )
+
+
+def _refuse_secrets(target: bytes) -> None:
+    query = target.partition(b"?")[2]
+    names = [pair.partition(b"=")[0] for pair in query.split(b"&")] if query else ()
+    if any(_SECRETS.fullmatch(unquote_to_bytes(name)) for name in names):
+        raise BadRequest(
+            "The query has credentials, which end up in logs and histories: make new"
+            " ones, and send them in Authorization, as Basic or Bearer."
+        )
+
+
+def _digest_in(key: bytes) -> Digest:
+    name = key.rpartition(b"/")[2]
+    if not _SHA256.fullmatch(name):
+        raise BadRequest(
+            "Below this prefix the last segment of a key has to be the SHA-256 of the"
+            " value: 64 hexadecimal digits in lower case."
+        )
+    return Digest("", "sha256", bytes.fromhex(name.decode("ascii")), is_key=True)

@@ -1,0 +1,299 @@
+/*
+ * Syncs, as kvd.store.sync promises; and threads for those of files, which know nothing of
+ * Python: what kvd.store.threads does, without a turn of the interpreter for each.
+ *
+ * Each file has a thread of its own, as long as there may be more threads; they are started
+ * as they are needed. What is synced is collected, and an event tells once of all that has
+ * come together since it was last read.
+ */
+
+#include "fast_path.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/eventfd.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+/* fsync(2) needs little; what a thread never touches takes no memory. */
+#define STACK_BYTES (128 * 1024)
+
+typedef struct {
+    Sync *first, **end;
+} Queue;
+
+struct Syncs {
+    pthread_mutex_t mutex;
+    pthread_cond_t asked;
+    Queue waiting, done;
+    unsigned int underway, threads, most_threads;
+    int is_ending;
+    int event;
+    pthread_t ids[];
+};
+
+static void
+clear(Queue *queue)
+{
+    queue->first = NULL;
+    queue->end = &queue->first;
+}
+
+static void
+put(Queue *queue, Sync *sync)
+{
+    sync->next = NULL;
+    *queue->end = sync;
+    queue->end = &sync->next;
+}
+
+/*
+ * As `sync` of kvd.store.sync: success of fsync(2) is not enough, and after a failure it
+ * must not be called again. Returns 0 or an errno.
+ */
+static int
+sync_now(int descriptor)
+{
+    struct stat status;
+    struct statvfs system;
+    if (fsync(descriptor) < 0 || fstat(descriptor, &status) < 0
+        || fstatvfs(descriptor, &system) < 0)
+        return errno;
+    return system.f_flag & ST_RDONLY ? EROFS : 0;
+}
+
+/*
+ * Sync the folders on a path from the root, from the one at a depth on; the root is at 0.
+ * Returns 0, or an errno and the depth of the folder that has it.
+ */
+static int
+sync_path(int root, const char *path, Py_ssize_t first, Py_ssize_t *depth)
+{
+    char name[NAME_MAX + 1];
+    const char *at = path;
+    *depth = 0;
+    int folder = dup(root), error = folder < 0 ? errno : 0;
+    if (error == 0 && first == 0)
+        error = sync_now(folder);
+    while (error == 0 && *at) {
+        const char *end = strchrnul(at, '/');
+        size_t size = Py_MIN((size_t)(end - at), sizeof name - 1);
+        memcpy(name, at, size);
+        name[size] = 0;
+        at = *end ? end + 1 : end;
+        int inner = openat(folder, name,
+                           O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (inner < 0 && (errno == ENOENT || errno == ENOTDIR)) {
+            /* Pruned, perhaps after the folder around it was synced: sync that again. */
+            error = sync_now(folder);
+            break;
+        }
+        ++*depth;
+        if (inner < 0) {
+            error = errno;
+            break;
+        }
+        close(folder);
+        folder = inner;
+        if (*depth >= first)
+            error = sync_now(folder);
+    }
+    if (folder >= 0)
+        close(folder);
+    return error;
+}
+
+PyObject *
+sync_descriptor(PyObject *Py_UNUSED(module), PyObject *argument)
+{
+    long descriptor = PyLong_AsLong(argument);
+    if (descriptor == -1 && PyErr_Occurred())
+        return NULL;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = sync_now((int)descriptor);
+    Py_END_ALLOW_THREADS
+    if (error) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+PyObject *
+sync_folders(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int root, error;
+    const char *path;
+    Py_ssize_t first, depth;
+    if (!PyArg_ParseTuple(args, "iyn:sync_folders", &root, &path, &first))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    error = sync_path(root, path, first, &depth);
+    Py_END_ALLOW_THREADS
+    if (error == 0)
+        Py_RETURN_NONE;
+    return Py_BuildValue("(ni)", depth, error);
+}
+
+/* The lock is held. Returns whether it is the first since they were taken. */
+static int
+put_done(Syncs *self, Sync *sync)
+{
+    int is_first = self->done.first == NULL;
+    put(&self->done, sync);
+    return is_first;
+}
+
+static void
+tell(const Syncs *self)
+{
+    uint64_t one = 1;
+    /* It cannot fail: nobody counts so far. */
+    (void)!write(self->event, &one, sizeof one);
+}
+
+static void *
+work(void *argument)
+{
+    Syncs *self = argument;
+    pthread_mutex_lock(&self->mutex);
+    for (;;) {
+        Sync *sync = self->waiting.first;
+        if (sync == NULL) {
+            if (self->is_ending)
+                break;
+            pthread_cond_wait(&self->asked, &self->mutex);
+            continue;
+        }
+        self->waiting.first = sync->next;
+        if (sync->next == NULL)
+            clear(&self->waiting);
+        pthread_mutex_unlock(&self->mutex);
+        sync->error = sync_now(sync->descriptor);
+        pthread_mutex_lock(&self->mutex);
+        if (put_done(self, sync))
+            tell(self);
+    }
+    pthread_mutex_unlock(&self->mutex);
+    return NULL;
+}
+
+/* Start another thread. The lock is held. Signals are the reactor's thread's. */
+static void
+start(Syncs *self)
+{
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    if (pthread_attr_init(&attributes) != 0)
+        return;
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (pthread_create(&self->ids[self->threads], &attributes, work, self) == 0)
+        self->threads++;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+}
+
+/* Returns NULL with an exception. */
+Syncs *
+new_syncs(unsigned int most_threads)
+{
+    Syncs *self = PyMem_Calloc(1, sizeof *self + most_threads * sizeof *self->ids);
+    if (self == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    self->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (self->event < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        PyMem_Free(self);
+        return NULL;
+    }
+    pthread_mutex_init(&self->mutex, NULL);
+    pthread_cond_init(&self->asked, NULL);
+    clear(&self->waiting);
+    clear(&self->done);
+    self->most_threads = most_threads;
+    return self;
+}
+
+/* A descriptor that can be read when something is synced. */
+int
+event_of(const Syncs *self)
+{
+    return self->event;
+}
+
+/*
+ * Sync a file, and give it back by `take_synced`. It waits for a thread only if all that
+ * may be are busy; without threads, the caller waits for the sync.
+ *
+ * Returns 0; -1 if there should be a thread and none can be started.
+ */
+int
+sync_later(Syncs *self, Sync *sync)
+{
+    pthread_mutex_lock(&self->mutex);
+    if (self->threads < Py_MIN(self->underway + 1, self->most_threads))
+        start(self);
+    if (self->threads == 0 && self->most_threads > 0) {
+        pthread_mutex_unlock(&self->mutex);
+        return -1;
+    }
+    self->underway++;
+    if (self->threads == 0) {
+        sync->error = sync_now(sync->descriptor);
+        if (put_done(self, sync))
+            tell(self);
+    } else {
+        put(&self->waiting, sync);
+        pthread_cond_signal(&self->asked);
+    }
+    pthread_mutex_unlock(&self->mutex);
+    return 0;
+}
+
+/* All that are synced, in the order in which they became so. */
+Sync *
+take_synced(Syncs *self)
+{
+    uint64_t ignored;
+    /* Before they are taken: what comes later tells again. */
+    (void)!read(self->event, &ignored, sizeof ignored);
+    pthread_mutex_lock(&self->mutex);
+    Sync *first = self->done.first;
+    clear(&self->done);
+    for (Sync *each = first; each != NULL; each = each->next)
+        self->underway--;
+    pthread_mutex_unlock(&self->mutex);
+    return first;
+}
+
+/* Finish everything, and end the threads. Nothing may follow. Returns what was not taken. */
+Sync *
+end_syncs(Syncs *self)
+{
+    pthread_mutex_lock(&self->mutex);
+    self->is_ending = 1;
+    pthread_cond_broadcast(&self->asked);
+    pthread_mutex_unlock(&self->mutex);
+    while (self->threads > 0)
+        pthread_join(self->ids[--self->threads], NULL);
+    return take_synced(self);
+}
+
+/* After `end_syncs`. */
+void
+free_syncs(Syncs *self)
+{
+    close(self->event);
+    pthread_cond_destroy(&self->asked);
+    pthread_mutex_destroy(&self->mutex);
+    PyMem_Free(self);
+}

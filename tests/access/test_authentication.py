@@ -1,0 +1,407 @@
+"""
+Tests for `kvd.access.authentication`, `kvd.access.throttle` and what they use.
+"""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from collections.abc import Callable
+from unittest import mock
+
+import pytest
+from argon2 import PasswordHasher
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.access import authentication, throttle
+from kvd.access.authentication import Authentication
+from kvd.access.networks import network_of
+from kvd.access.passwords import NOBODYS_HASH, check_hash, has_password, hash_password
+from kvd.access.rights_file import parse_rights
+from kvd.access.rules import Principal
+from kvd.access.throttle import Throttle
+from kvd.access.tokens import make_token, token_digest
+from kvd.errors import TooManyRequests, Unauthorized
+
+CHEAP = PasswordHasher(1, 8, 1)
+
+TOKEN = "kvd_token"
+OLD = "kvd_old"
+
+RIGHTS = f"""
+[users.ci]
+password = "{CHEAP.hash("secret")}"
+[[users.ci.tokens]]
+sha256 = "{token_digest(TOKEN).hex()}"
+[[users.ci.tokens]]
+sha256 = "{token_digest(OLD).hex()}"
+expires = 1970-01-01T00:16:40Z
+[users.bot]
+"""
+EXPIRES = 1000.0
+
+
+def basic(user: str, password: str) -> bytes:
+    """
+    A value of ``Authorization``.
+    """
+    return b"Basic " + b64encode(f"{user}:{password}".encode())
+
+
+def bearer(token: str) -> bytes:
+    """
+    Likewise.
+    """
+    return b"Bearer " + token.encode()
+
+
+class AuthenticationTests(SynchronousTestCase):
+    """
+    `Authentication` finds out who sends a request.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.waiting: list[tuple[Callable[[], None], Deferred[None]]] = []
+        self.verified = 0
+        self.authentication = Authentication(
+            parse_rights(RIGHTS, "file"), Throttle(self.clock), self.off_reactor
+        )
+
+    def off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
+        """
+        Remembers what is to be called.
+        """
+        called: Deferred[None] = Deferred()
+        self.waiting.append((function, called))
+        return called
+
+    def verify(self) -> None:
+        """
+        Do the verifications that wait.
+        """
+        while self.waiting:
+            function, called = self.waiting.pop(0)
+            self.verified += 1
+            function()
+            called.callback(None)
+
+    def ask(
+        self, value: bytes | None, network: str = "192.0.2.1"
+    ) -> Deferred[Principal]:
+        """
+        Who sends this.
+        """
+
+        async def asked() -> Principal:
+            found = self.authentication.authenticate(value, network)
+            return await found if isinstance(found, Deferred) else found
+
+        return Deferred.fromCoroutine(asked())
+
+    def who(self, value: bytes | None, network: str = "192.0.2.1") -> str | None:
+        """
+        Who sends this, after all that has to be verified.
+        """
+        asked = self.ask(value, network)
+        self.verify()
+        return self.successResultOf(asked).name
+
+    def refused(self, value: bytes, network: str = "192.0.2.1") -> str:
+        """
+        The sentence with which this is refused.
+        """
+        asked = self.ask(value, network)
+        self.verify()
+        sentence: str = self.failureResultOf(asked, Unauthorized).getErrorMessage()
+        return sentence
+
+    def test_nobody_needs_no_credentials(self) -> None:
+        """
+        A client without credentials has no name.
+        """
+        assert self.who(None) is None
+
+    def test_a_password_is_verified_once(self) -> None:
+        """
+        A thousand requests cost one verification, also those that come meanwhile.
+        """
+        asked = [self.ask(basic("ci", "secret")) for _ in range(200)]
+        self.verify()
+
+        assert {"ci"} == {self.successResultOf(each).name for each in asked}
+        assert {"ci"} == {self.who(basic("ci", "secret")) for _ in range(800)}
+        assert 1 == self.verified
+
+    def test_a_wrong_password_is_verified_once(self) -> None:
+        """
+        A build with a wrong password keeps nobody busy.
+        """
+        for _ in range(throttle.FREE_FAILURES):
+            assert "wrong" in self.refused(basic("ci", "guess"))
+
+        assert 1 == self.verified
+
+    def test_who_has_no_password_is_verified_too(self) -> None:
+        """
+        The time tells nothing of which users there are.
+        """
+        with mock.patch.object(
+            authentication, "has_password", return_value=True
+        ) as verify:
+            self.refused(basic("nobody", "guess"))
+            self.refused(basic("bot", "guess"))
+
+        assert [mock.call(NOBODYS_HASH, "guess")] * 2 == verify.mock_calls
+        assert check_hash(NOBODYS_HASH) is None
+        assert not has_password(NOBODYS_HASH, "guess")
+
+    def test_tokens_need_no_verification(self) -> None:
+        """
+        As Bearer, or as the password of the token's user.
+        """
+        assert "ci" == self.who(bearer(TOKEN))
+        assert "ci" == self.who(b"bEARER  " + TOKEN.encode())
+        assert "ci" == self.who(basic("ci", TOKEN))
+        assert 0 == self.verified
+        self.refused(basic("bot", TOKEN))
+        self.refused(bearer(TOKEN + "x"))
+        assert 0 == self.verified
+
+    def test_tokens_expire_by_the_time_of_day(self) -> None:
+        """
+        At the moment in the file, whatever the clock of the process says.
+        """
+        with mock.patch("kvd.access.authentication.time.time") as now:
+            now.return_value = EXPIRES - 0.1
+            assert "ci" == self.who(bearer(OLD))
+            now.return_value = EXPIRES
+            assert "expired" in self.refused(bearer(OLD))
+
+            assert self.authentication.known(bearer(OLD)) is None
+            now.return_value = EXPIRES - 0.1
+            for value, expires in (
+                (bearer(OLD), EXPIRES),
+                (basic("ci", OLD), EXPIRES),
+                (bearer(TOKEN), None),
+                (None, None),
+            ):
+                known = self.authentication.known(value)
+                assert known is not None
+                assert expires == known.expires
+
+    def test_malformed_credentials_are_not_repeated(self) -> None:
+        """
+        Whoever sees the reply or a log learns nothing of them.
+        """
+        for value in (
+            b"",
+            b"Basic",
+            b"Bearer",
+            b"Digest hidden",
+            b"Basic hidden!",
+            b"Basic " + b64encode(b"hidden"),
+            b"Basic " + b64encode(b"\xff:hidden"),
+            b"Basic " + b64encode(b"ci:hid\nden"),
+            b"Bearer hid den",
+            b"Bearer hidden, Bearer hidden",
+            b"Basic " + b64encode(b"ci:hidden") + b", Bearer hidden",
+            # Its normal form would take the interpreter's lock for too long.
+            b"Basic " + b64encode(b"ci:" + b"hidden" * 200),
+        ):
+            sentence = self.refused(value, value.hex())
+
+            assert "hid" not in sentence, value
+        assert 0 == self.verified
+
+    def test_what_is_remembered_is_bounded(self) -> None:
+        """
+        Wrong passwords of many addresses do not make others pay twice.
+        """
+        assert "ci" == self.who(basic("ci", "secret"))
+        with (
+            mock.patch.object(authentication, "MOST_REMEMBERED", 10),
+            mock.patch.object(authentication, "has_password", return_value=False),
+        ):
+            for number in range(50):
+                self.refused(basic("ci", f"guess {number}"), str(number))
+        assert "ci" == self.who(basic("ci", "secret"))
+
+        assert 51 == self.verified
+        assert 10 >= len(self.authentication._remembered)
+
+    def test_failures_slow_an_address_down(self) -> None:
+        """
+        Before the next attempt is verified; other addresses, and what is known, do not
+        wait.
+        """
+        assert "ci" == self.who(basic("ci", "secret"))
+        for number in range(throttle.FREE_FAILURES):
+            self.refused(basic("ci", f"guess {number}"))
+        seconds = []
+        for number in range(12):
+            asked = self.ask(basic("ci", f"other guess {number}"))
+            began = self.clock.seconds()
+            while not asked.called:
+                assert not self.waiting
+                self.clock.advance(0.1)
+                self.verify()
+            seconds.append(round(self.clock.seconds() - began, 1))
+            self.failureResultOf(asked, Unauthorized)
+
+        expected = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, *[throttle.MOST_DELAY_SECONDS] * 6]
+        for waited, due in zip(seconds, expected, strict=True):
+            assert due <= waited < due + 0.15
+        assert "ci" == self.who(basic("ci", "secret"))
+        assert "ci" == self.who(bearer(TOKEN))
+        assert "wrong" in self.refused(basic("ci", "guess"), "192.0.2.2")
+        wrong_token = self.ask(bearer("kvd_wrong"))
+        self.assertNoResult(wrong_token)
+        self.clock.advance(throttle.MOST_DELAY_SECONDS)
+        self.failureResultOf(wrong_token, Unauthorized)
+
+    def test_attempts_that_wait_are_bounded(self) -> None:
+        """
+        At once, those of an address; one behind the other, if it has failed before.
+        """
+        asked = [
+            self.ask(basic("ci", f"guess {number}"))
+            for number in range(throttle.MOST_ATTEMPTS)
+        ]
+        refused = self.failureResultOf(self.ask(basic("ci", "more")), TooManyRequests)
+        assert 1 <= refused.value.seconds
+        self.verify()
+        for each in asked:
+            self.failureResultOf(each, Unauthorized)
+
+        more = [self.ask(basic("ci", f"more {number}")) for number in range(4)]
+        self.clock.advance(throttle.MOST_DELAY_SECONDS)
+        self.verify()
+        assert [True, False, False, False] == [each.called for each in more]
+        self.clock.advance(throttle.MOST_DELAY_SECONDS)
+        self.verify()
+        assert [True, True, False, False] == [each.called for each in more]
+        more += [self.ask(basic("ci", f"many more {number}")) for number in range(3)]
+        late = self.failureResultOf(self.ask(basic("ci", "last")), TooManyRequests)
+        assert throttle.MOST_WAIT_SECONDS < late.value.seconds
+        for each in more:
+            each.addErrback(lambda _: None)
+
+    def test_all_attempts_together_are_bounded(self) -> None:
+        """
+        From however many addresses they come; what is over makes room.
+        """
+        for number in range(throttle.MOST_ATTEMPTS_IN_ALL):
+            self.ask(basic("ci", "secret" + str(number)), str(number)).addErrback(
+                lambda _: None
+            )
+        self.failureResultOf(self.ask(basic("ci", "more"), "x"), TooManyRequests)
+        self.verify()
+
+        assert "ci" == self.who(basic("ci", "secret"), "x")
+
+    def test_addresses_are_forgotten(self) -> None:
+        """
+        The table of failures is bounded, and old failures do not count.
+        """
+        for number in range(throttle.MOST_ADDRESSES + 10):
+            self.refused(bearer("kvd_wrong"), str(number))
+        records = self.authentication._throttle._records
+        assert throttle.MOST_ADDRESSES == len(records)
+
+        for _ in range(throttle.FREE_FAILURES + 3):
+            self.ask(bearer("kvd_wrong")).addErrback(lambda _: None)
+        self.clock.advance(throttle.MOST_DELAY_SECONDS)
+        self.clock.advance(throttle.FORGET_SECONDS + 1)
+        self.refused(bearer("kvd_wrong"))
+
+    def test_a_thread_that_fails_refuses_nobody_for_ever(self) -> None:
+        """
+        The failure reaches whoever asked, and the next one is verified anew.
+        """
+        with mock.patch.object(
+            authentication, "has_password", side_effect=MemoryError("no room")
+        ):
+            asked = self.ask(basic("ci", "secret"))
+            (function, called) = self.waiting.pop()
+            maybeDeferred(function).chainDeferred(called)
+            self.failureResultOf(asked, MemoryError)
+
+        assert "ci" == self.who(basic("ci", "secret"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "network"),
+    [
+        (("192.0.2.1", 1234), "192.0.2.1"),
+        (("::ffff:192.0.2.1", 1234, 0, 0), "192.0.2.1"),
+        (("2001:db8:1:2:3:4:5:6", 1234, 0, 0), "2001:db8:1:2::"),
+        (("fe80::1%eth0", 1234, 0, 2), "fe80::"),
+        ("", "unix"),
+        (b"", "unix"),
+        (None, "unix"),
+    ],
+)
+def test_who_counts_as_one(peer: object, network: str) -> None:
+    """
+    An IPv4 address, the 64 bits of IPv6 that a customer gets, all Unix sockets.
+    """
+    assert network == network_of(peer)
+
+
+def test_passwords_are_hashed_by_what_this_accepts() -> None:
+    """
+    One spelling of a letter is as good as another.
+    """
+    made = hash_password("caf\u00e9")
+
+    assert check_hash(made) is None
+    assert has_password(made, "cafe\u0301")
+    assert not has_password(made, "cafe")
+    assert not has_password(made[:-1] + "$", "caf\u00e9")
+
+
+def test_hashes_of_all_kinds_are_verified() -> None:
+    """
+    Other programs make Argon2i and Argon2d.
+    """
+    from argon2 import Type
+
+    for kind in Type:
+        made = PasswordHasher(1, 8, 1, type=kind).hash("secret")
+
+        assert check_hash(made) is None
+        assert has_password(made, "secret")
+        assert not has_password(made, "guess")
+
+
+def test_tokens_are_random() -> None:
+    """
+    256 bits, behind what tells that it is a token.
+    """
+    made = {make_token() for _ in range(100)}
+
+    assert 100 == len(made)
+    assert {len("kvd_") + 43} == set(map(len, made))
+
+
+def test_a_verification_yields_to_others() -> None:
+    """
+    The thread that verifies is the least important one of the machine.
+    """
+    from threading import Thread
+
+    found = []
+
+    def verify() -> None:
+        authentication._yield_to_others()
+        found.append(os.getpriority(os.PRIO_PROCESS, 0))
+
+    thread = Thread(target=verify)
+    thread.start()
+    thread.join()
+
+    assert [19] == found
+    assert 19 != os.getpriority(os.PRIO_PROCESS, 0)

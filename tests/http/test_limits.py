@@ -1,0 +1,178 @@
+"""
+Limits of addresses and users, with the fast path and without.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.access.rates import Rates
+from kvd.access.rights_file import parse_rights
+from kvd.access.rules import AccessRules
+from kvd.access.tokens import token_digest
+from kvd.settings import Limits
+from tests.http.fast_path.both import LIMITS, Worker
+from tests.http.fast_path.cases import get, put
+from tests.http.test_authorization import bearer, status
+
+CLOSE = b"Connection: close\r\n"
+
+
+class LimitsCase(SynchronousTestCase):
+    """
+    Workers with limits.
+    """
+
+    def worker(
+        self,
+        limits: Limits = LIMITS,
+        rules: AccessRules | None = None,
+        fast_path: bool = True,
+        reports: bool = False,
+    ) -> Worker:
+        """
+        One of them.
+        """
+        worker = Worker(
+            fast_path=fast_path,
+            durability="process",
+            rules=rules,
+            limits=limits,
+            rates=Rates(),
+            reports=reports,
+        )
+        self.addCleanup(worker.clean_up)
+        return worker
+
+
+class AddressTests(LimitsCase):
+    """
+    What one address may do.
+    """
+
+    def test_an_address_has_so_many_connections(self) -> None:
+        """
+        Further ones get 429 and are closed, whatever they have sent; when one ends,
+        another may come.
+        """
+        limits = replace(LIMITS, address_connections=2)
+        for fast_path in (True, False):
+            for reports in (True, False):
+                worker = self.worker(limits, None, fast_path, reports)
+                worker.connect(b"")
+                worker.connect(get("k"))
+                for request in (b"", b"GET /k", get("k"), get("k", CLOSE)):
+                    worker.connect(request)
+                    assert 429 == status(worker._replies[-1])
+                    assert b"Connection: close" in worker._replies[-1]
+                    assert worker._clients[-1].ended
+                worker._clients[0].close()
+                worker._clients[0].ended = True
+                worker.connect(get("k"))
+                assert 404 == status(worker._replies[-1])
+                entries = worker.end().entries
+                refused = [line for line in entries if " 429 " in line]
+                assert (4 if reports else 0) == len(refused)
+
+    def test_connections_that_end_at_once_do_not_count(self) -> None:
+        """
+        Each is over before the next one comes.
+        """
+        worker = self.worker(replace(LIMITS, address_connections=1))
+        for _ in range(5):
+            worker.connect(get("k", CLOSE))
+            assert 404 == status(worker._replies[-1])
+        worker.end()
+
+    def test_an_address_may_ask_so_often(self) -> None:
+        """
+        Also over one connection, and whatever it asks.
+        """
+        worker = self.worker(replace(LIMITS, address_rate=3))
+        worker.connect(put("k", b"value"))
+        for request in (get("k"), get("none"), get("k"), put("k", b"value"), get("")):
+            worker.send(0, request)
+        statuses = worker._replies[0].split(b"HTTP/1.1 ")[1:]
+        assert [201, 200, 404, 429, 429, 429] == [int(each[:3]) for each in statuses]
+        assert b"Retry-After: 1\r\n" in worker._replies[0]
+        worker.wait(0.4)
+        worker.send(0, get("k") * 2)
+        statuses = worker._replies[0].split(b"HTTP/1.1 ")[-2:]
+        assert [200, 429] == [int(each[:3]) for each in statuses]
+        worker.end()
+
+
+class UserTests(LimitsCase):
+    """
+    What one user may do.
+    """
+
+    def test_a_user_may_ask_so_often(self) -> None:
+        """
+        Others, and clients without credentials, may ask more often.
+        """
+        digests = [token_digest(f"kvd_{name}").hex() for name in ("ci", "bob")]
+        rules = parse_rights(
+            f"""
+            [anonymous.rights]
+            "/" = ["read"]
+            [users.ci]
+            requests-per-second = 2
+            tokens = [{{sha256 = "{digests[0]}"}}]
+            [users.bob]
+            tokens = [{{sha256 = "{digests[1]}"}}]
+            """,
+            "file",
+        )
+        assert rules.has_rates
+        worker = self.worker(rules=rules)
+        statuses = []
+        for _ in range(4):
+            for who in (bearer("kvd_ci"), bearer("kvd_bob"), b""):
+                worker.connect(get("k", who))
+                statuses.append(status(worker._replies[-1]))
+        worker.end()
+
+        assert [404, 404, 429, 429] == statuses[::3]
+        assert [404] * 8 == [s for n, s in enumerate(statuses) if n % 3]
+
+    def test_so_many_requests_of_a_user_are_served_at_once(self) -> None:
+        """
+        Whatever ends one makes room: its reply, a refusal, or a client that leaves.
+        """
+        rules = parse_rights(
+            f"""
+            [users.ci]
+            requests-at-once = 2
+            rights = {{ "/" = ["read", "write"] }}
+            tokens = [{{sha256 = "{token_digest("kvd_ci").hex()}"}}]
+            """,
+            "file",
+        )
+        who = bearer("kvd_ci")
+        upload = put("k", b"value", who)
+        for fast_path in (True, False):
+            worker = self.worker(rules=rules, fast_path=fast_path)
+            for _ in range(3):
+                for _ in range(2):
+                    worker.connect(upload[:-1])
+                    assert b"" == worker._replies[-1]
+                for request in (get("k", who), upload):
+                    worker.connect(request)
+                    assert 429 == status(worker._replies[-1])
+                worker._clients[-3].send(upload[-1:])
+                worker._receive(len(worker._clients) - 3)
+                assert status(worker._replies[-3]) in (201, 204)
+                worker.connect(get("k", who))
+                assert 200 == status(worker._replies[-1])
+                worker._clients[-5].close()
+                worker._clients[-5].ended = True
+                for _ in range(3):
+                    worker.connect(get("none", who))
+                    assert 404 == status(worker._replies[-1])
+            authorization = worker._server._process.authorization
+            worker.end()
+            assert authorization is not None
+            assert {"ci": 0} == dict(authorization._serving)
