@@ -98,8 +98,11 @@ class Worker(ServerFactory):
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.near = Channel(near, self._answered, self._lost, reactor)
         self.far = Channel(far, self._received, lambda: None, reactor)
-        self.adopting = Adopting(self.far, self, reactor, self._row)
+        self.adopting = Adopting(self.far, self._source, reactor, self._row)
         dispatcher.joined(number, self.near)
+
+    def _source(self, group: int) -> tuple[int, ServerFactory]:
+        return self._dispatcher._groups[group].members[0].family, self
 
     def _answered(self, message: Message, descriptors: list[int]) -> None:
         assert isinstance(message, Acknowledged | Refused)
