@@ -258,7 +258,12 @@ class LeakTests(FastPathCase):
             assert 1 == os.eventfd_read(credits)
 
         self.fast_path.take_batches(
-            channel.fileno(), credits, BATCH_WORD, lambda one, _: os.close(one), leave
+            channel.fileno(),
+            credits,
+            BATCH_WORD,
+            b"\1",
+            lambda one, _: os.close(one),
+            leave,
         )
 
         def hand_over(number: int) -> None:
@@ -267,7 +272,7 @@ class LeakTests(FastPathCase):
             batch[0][1].sendall(get("k", b"Connection: close\r\n"))
             os.eventfd_write(credits, 1)
             asks = number % 2 == 1
-            send(supervisor, Batch(number, 2, socket.AF_UNIX, asks), descriptors)
+            send(supervisor, Batch(number, 2, 0, asks), descriptors)
             assert self.fast_path.serve_idle(channel.fileno())
             for connection in itertools.chain(*batch):
                 connection.close()
