@@ -108,7 +108,7 @@ def test_a_scope_is_a_byte_and_a_prefix(scopes: object) -> None:
     """
     assert native is not None
     template = native.put_template(
-        *(True, 1, b"", 201, (b"", b"", b""), 204, (b"", b"", b""))
+        *(True, 1, b"", 201, (b"", b"", b""), 204, (b"", b"", b""), b"")
     )
 
     with pytest.raises((ValueError, TypeError)):
