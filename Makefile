@@ -43,7 +43,8 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wformat=2 -Wu
 # Its tests, in which as many random examples are compared as fit into seconds.
 NATIVE_TESTS := tests/http/fast_path tests/http/wire/test_fields.py tests/net/test_splice.py \
 	tests/net/test_reactor.py tests/dispatch/test_dispatcher.py tests/dispatch/test_lane.py \
-	tests/dispatch/test_lone.py tests/dispatch/test_primitives.py
+	tests/dispatch/test_lone.py tests/dispatch/test_primitives.py \
+	tests/store/test_usage.py tests/store/test_evicting.py
 SANITIZED_EXAMPLES ?= 25
 
 # Hundreds of processes load kvd: its bytecode is kept, whatever the environment says.

@@ -62,6 +62,12 @@ class BadFraming(BadRequest):
     """
 
 
+class TLSExpected(BadFraming):
+    """
+    A client sends plain HTTP to an address that speaks TLS.
+    """
+
+
 class DigestMismatch(BadRequest):
     """
     A body does not match its digest.
@@ -262,6 +268,14 @@ class UnsupportedVersion(PeerError):
     status = 505
 
 
+class HandshakeFailed(KvdError):
+    """
+    A client and kvd do not agree on TLS, or the client shows no certificate that kvd
+    accepts. It cannot be told in HTTP, so this is no `PeerError`: the log gets the
+    sentence, and the client an alert of TLS (RFC 8446 section 6).
+    """
+
+
 # -- ours ---------------------------------------------------------------------
 
 
@@ -329,6 +343,12 @@ class StoreFull(Fault):
     status = 507
 
 
+class QuotaFull(StoreFull):
+    """
+    The values and the uploads take as much as the limits of the store allow.
+    """
+
+
 # -- the operator's -----------------------------------------------------------
 
 
@@ -359,6 +379,12 @@ class BrokenPlugin(OperatorError):
 class AddressUnusable(OperatorError):
     """
     kvd cannot listen on an address: it is in use, not local, or not permitted.
+    """
+
+
+class CredentialsUnusable(OperatorError):
+    """
+    A certificate, its private key, or a file of authorities cannot be used.
     """
 
 

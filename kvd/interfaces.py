@@ -21,7 +21,7 @@ from kvd.model.programs import ClassicProgram, LoadedProgram
 from kvd.model.requests import Request
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.model.view import View
-from kvd.settings import Durability, Modes, User
+from kvd.settings import Bounds, Durability, Modes, User
 
 T = TypeVar("T")
 Answer: TypeAlias = T | Deferred[T]
@@ -294,6 +294,23 @@ class IFileStoreMaker(IStoreMaker):
             user: The user that this process will run as when it opens the store.
                 `prepare` gives what it creates to that user and tests the store as that
                 user. None: the process keeps its user.
+        """
+
+
+class IBoundedStoreMaker(IStoreMaker):
+    """
+    An `IStoreMaker` whose store can have limits.
+    """
+
+    def bounded(bounds: Bounds, usage: int, row: int) -> IStoreMaker:
+        """
+        Return a maker like this one, whose store has limits.
+
+        Args:
+            bounds: The limits.
+            usage: A descriptor of the memory in which all processes count
+                (`kvd.store.usage`); the caller keeps it open.
+            row: The row of this process in that memory.
         """
 
 

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final, Literal
+from urllib.parse import unquote_to_bytes
 
 Durability = Literal["disk", "process"]
 """
 What a reply promises: ``disk``, the value survives a power cut; ``process``, it
 survives a kill of kvd.
+"""
+
+Full = Literal["refuse", "evict"]
+"""
+What happens to an upload that finds no room: ``refuse``, it is refused; ``evict``,
+other values are removed.
 """
 
 
@@ -29,6 +36,40 @@ The largest number of workers.
 
 
 @dataclass(frozen=True, slots=True)
+class TLS:
+    """
+    How an address speaks TLS. All paths are absolute, and their files are in PEM.
+    """
+
+    cert: str
+    """The certificate, and those that lead from it to an authority."""
+    key: str
+    """Its private key; may be the same file."""
+    ca: str | None = None
+    """The authorities whose certificates clients show; None: clients show none."""
+    clients: Literal["required", "optional"] = "required"
+    """Whether clients have to show a certificate, where there are authorities."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """
+    What the files of an address that speaks TLS contained when the settings were read.
+    Not shown by ``repr``, since there is a private key among them.
+    """
+
+    tls: TLS
+    """The files."""
+    cert: str = field(repr=False)
+    key: str = field(repr=False)
+    ca: str = field(repr=False)
+    """Empty if there is no such file."""
+    read: float = field(repr=False)
+    """When they were read, by the monotonic clock. So settings that were read anew
+    differ, and workers with new keys for session tickets replace those so far."""
+
+
+@dataclass(frozen=True, slots=True)
 class TCPAddress:
     """
     A TCP address to listen on.
@@ -39,11 +80,14 @@ class TCPAddress:
     port: int
     """0 lets the kernel choose."""
     backlog: int = 4096
+    tls: TLS | None = None
+    """None: plain HTTP."""
 
     def __str__(self) -> str:
+        scheme = "http" if self.tls is None else "https"
         if ":" in self.interface:
-            return f"http://[{self.interface}]:{self.port}"
-        return f"http://{self.interface}:{self.port}"
+            return f"{scheme}://[{self.interface}]:{self.port}"
+        return f"{scheme}://{self.interface}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +117,8 @@ class SystemdAddress:
 
     name: str
     """The ``FileDescriptorName=`` of the sockets; empty: all sockets."""
+    tls: TLS | None = None
+    """None: plain HTTP."""
 
     def __str__(self) -> str:
         return f"systemd:{self.name}" if self.name else "systemd"
@@ -186,12 +232,60 @@ class RightsFile:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaChoice:
+    """
+    A limit for the keys below a prefix.
+    """
+
+    prefix: str
+    """As on the command line: begins with ``/``, percent-encoded."""
+    max_size: int | None
+    """None: none beside that of the whole store."""
+    full: Full | None
+    """None: as for the whole store."""
+    ttl_seconds: float | None
+    """None: as for the whole store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """
+    A limit for the keys below a prefix, as the store keeps it.
+    """
+
+    prefix: bytes
+    """Percent-decoded, without the first slash; empty: the whole store."""
+    max_size: int | None
+    """How many bytes the values may take; None: there is no limit."""
+    evicts: bool
+    """Whether the values that were read or written least recently are removed to make
+    room; otherwise uploads are refused."""
+    ttl_seconds: float | None
+    """How long after its publication a value is removed; None: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """
+    All limits of a store.
+    """
+
+    quotas: tuple[Quota, ...]
+    """The first is that of the whole store; the prefixes of the others do not
+    overlap."""
+    min_free: int
+    """How many bytes of the file system stay free."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """
     All settings.
     """
 
     listen: tuple[Address | SystemdAddress, ...] = (TCPAddress("127.0.0.1", 8080),)
+    credentials: tuple[Credentials, ...] = ()
+    """Of the addresses that speak TLS."""
     store: StoreLocation = StoreLocation("file", "./values")
     policy: str = "gated"
     shadow: str | None = None
@@ -201,6 +295,13 @@ class Settings:
     durability: Durability = "disk"
     file_mode: int = DEFAULT_MODES.file
     folder_mode: int = DEFAULT_MODES.folder
+    max_size: int | None = None
+    """How many bytes all values may take."""
+    min_free: int | None = None
+    """How many bytes of the store's file system stay free."""
+    full: Full = "refuse"
+    ttl_seconds: float | None = None
+    quotas: tuple[QuotaChoice, ...] = ()
     dialects: tuple[DialectChoice, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     """Host names, beside this machine's own, that requests to loopback addresses may
@@ -229,3 +330,26 @@ class Settings:
         The permissions of the files and folders that the store creates.
         """
         return Modes(self.file_mode, self.folder_mode)
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """
+        The limits of the store; None: it has none.
+        """
+        everything = Quota(b"", self.max_size, self.full == "evict", self.ttl_seconds)
+        if not self.quotas and (None,) * 3 == (
+            self.max_size,
+            self.min_free,
+            self.ttl_seconds,
+        ):
+            return None
+        quotas = [
+            Quota(
+                unquote_to_bytes(choice.prefix)[1:],
+                choice.max_size,
+                (choice.full or self.full) == "evict",
+                self.ttl_seconds if choice.ttl_seconds is None else choice.ttl_seconds,
+            )
+            for choice in self.quotas
+        ]
+        return Bounds((everything, *quotas), self.min_free or 0)

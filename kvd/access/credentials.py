@@ -10,6 +10,7 @@ from base64 import b64decode
 from dataclasses import dataclass, field
 from typing import Final
 
+from kvd.access.passwords import MOST_PASSWORD_BYTES
 from kvd.errors import Unauthorized
 
 _FIELD: Final = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+)(?: +([\x21-\x7e]+))?")
@@ -71,4 +72,6 @@ def _password(text: bytes) -> Password:
             "What follows Basic has to be the base64 of user:password, without control"
             " characters."
         )
+    if len(password.encode("utf-8")) > MOST_PASSWORD_BYTES:
+        raise Unauthorized(f"A password has at most {MOST_PASSWORD_BYTES} bytes.")
     return Password(user, password)

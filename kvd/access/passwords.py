@@ -23,6 +23,11 @@ MOST_TIME_COST: Final = 16
 The most that a hash from elsewhere may cost: a worker verifies it while it serves.
 """
 
+MOST_PASSWORD_BYTES: Final = 1024
+"""
+In UTF-8. The normal form of a text takes time that grows with its square.
+"""
+
 HASH_FORM: Final = (
     "$argon2id$v=19$m=...,t=...,p=...$salt$hash, as kvd user add writes it"
 )

@@ -132,6 +132,11 @@ def parse_rights(text: str, path: str) -> AccessRules:
         tables = tomllib.loads(text)
     except ValueError as error:
         raise BadSetting(f"the rights file {path} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise BadSetting(
+            f"the rights file {path} is not TOML that kvd reads: arrays or tables are"
+            " nested too deep"
+        ) from error
     return _Reader(text, path).read(tables)
 
 
@@ -289,8 +294,9 @@ class _Reader:
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         if isinstance(moment, date):
             # To the end of that day.
-            day = datetime.combine(moment, time(), UTC) + timedelta(days=1)
-            return day.timestamp()
+            # As a number, because 9999-12-31 is the last day that there is.
+            day = datetime.combine(moment, time(), UTC)
+            return day.timestamp() + timedelta(days=1).total_seconds()
         raise self._error(
             (*place, "expires"),
             "has to be a date, or a date and a time, without quotes, such as 2027-01-31"

@@ -10,7 +10,7 @@ rights file is read, so a request looks up one table.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import Final, Generic, TypeVar
 
@@ -141,7 +141,7 @@ class User:
     """
 
     principal: Principal
-    password_hash: str | None
+    password_hash: str | None = field(repr=False)
     """Argon2id, in the form of the Password Hashing Competition; None: this user has
     tokens only."""
 

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "get": "Fetch values into files, or to standard output.",
     "rm": "Remove values.",
     "ls": "List keys.",
+    "du": "Show how much the values below each prefix take.",
     "stat": "Show the size, type and entity tag of values.",
     "status": "Show the workers of a daemon on this machine.",
     "top": "Watch the workers of a daemon on this machine.",
@@ -43,6 +44,9 @@ _BEFORE: Final = {
     "--token-file": "FILE",
     "--netrc": "FILE",
     "--timeout": "TIME",
+    "--cacert": "FILE",
+    "--cert": "FILE",
+    "--key": "FILE",
 }
 """
 Options that come before the command, and their arguments.
@@ -127,6 +131,27 @@ class _Commands(click.Group):
     show_default=True,
     show_envvar=True,
     help="How long put, get, rm, ls and stat wait while no byte moves.",
+)
+@click.option(
+    "--cacert",
+    metavar="FILE",
+    envvar="KVD_CACERT",
+    show_envvar=True,
+    help="The authorities of an https:// URL, in place of the system's.",
+)
+@click.option(
+    "--cert",
+    metavar="FILE",
+    envvar="KVD_CERT",
+    show_envvar=True,
+    help="A certificate to show there, with its private key unless --key has it.",
+)
+@click.option(
+    "--key",
+    metavar="FILE",
+    envvar="KVD_KEY",
+    show_envvar=True,
+    help="The private key of --cert.",
 )
 @click.version_option(__version__, prog_name="kvd", message="%(prog)s %(version)s")
 @click.pass_context

@@ -32,6 +32,7 @@ from kvd.client import (
     BrokenOff,
     Client,
     ClientError,
+    ClientTLS,
     ConditionFailed,
     Credentials,
     CredentialsUnusable,
@@ -53,12 +54,15 @@ def connect(url: str) -> Client:
     command.
 
     Raises:
-        click.UsageError: The URL is not valid.
-        LocalError: The credentials cannot be used.
+        click.UsageError: The URL is not valid, or a certificate.
+        LocalError: The credentials, or a file, cannot be used.
     """
     try:
         return Client(
-            url, credentials=_credentials(url), timeout_seconds=_timeout_seconds()
+            url,
+            credentials=_credentials(url),
+            timeout_seconds=_timeout_seconds(),
+            tls=_tls(),
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
@@ -89,6 +93,30 @@ def _is_this_machine(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _tls() -> ClientTLS | None:
+    """
+    What ``--cacert``, ``--cert`` and ``--key`` say.
+    """
+    given = click.get_current_context().find_root().params
+    if given["key"] is not None and given["cert"] is None:
+        raise click.UsageError(
+            "--key has the private key of a certificate: give that with --cert"
+        )
+    contents = [
+        None if given[name] is None else _read(given[name])
+        for name in ("cacert", "cert", "key")
+    ]
+    return None if contents == [None] * 3 else ClientTLS(*contents)
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise LocalError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _timeout_seconds() -> float:

@@ -86,11 +86,27 @@ def _show(status: dict[str, Any]) -> None:
         f"in all {totals['requests']} requests over {totals['accepted']} connections,"
         f" {decimal(totals['bytes_in'])} in, {decimal(totals['bytes_out'])} out"
     )
+    for quota in status.get("usage", ()):
+        console.print(usage_sentence(quota), markup=False)
     for sentence in fallback_sentences(status):
         console.print(sentence, markup=False)
     if shadow is not None:
         console.print(_shadow_lines(shadow), markup=False)
     console.print(table)
+
+
+def usage_sentence(quota: dict[str, Any]) -> str:
+    """
+    What the values of a quota take.
+    """
+    from rich.filesize import decimal
+
+    limit = "" if quota["limit"] is None else f" of {decimal(quota['limit'])}"
+    text = f"{quota['prefix']} takes {decimal(quota['taken'])}{limit}"
+    text += f" with {quota['values']} values; {quota['evicted']} evicted"
+    if quota["expired"]:
+        text += f", {quota['expired']} expired"
+    return text if quota["counted"] else f"{text}; still being counted"
 
 
 def fallback_sentences(status: dict[str, Any]) -> Iterator[str]:

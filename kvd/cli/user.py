@@ -18,8 +18,6 @@ from kvd.cli.quantity import quantity
 from kvd.errors import BadSetting
 from kvd.model.quantities import Seconds
 
-MOST_PASSWORD_BYTES = 4096
-
 users_option = click.option(
     "--users",
     "path",
@@ -157,6 +155,8 @@ def _read_rights(text: str) -> tuple[str, Sequence[str]]:
 
 
 def _password(name: str) -> str:
+    from kvd.access.passwords import MOST_PASSWORD_BYTES
+
     if sys.stdin is None:
         raise LocalError("standard input, which has the password, is closed.")
     if sys.stdin.isatty():
@@ -164,7 +164,8 @@ def _password(name: str) -> str:
             f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True
         )
         return asked
-    line = sys.stdin.buffer.readline(MOST_PASSWORD_BYTES)
+    # So much of it that it is too long, if it is.
+    line = sys.stdin.buffer.readline(2 * MOST_PASSWORD_BYTES)
     try:
         return line.rstrip(b"\r\n").decode("utf-8")
     except UnicodeDecodeError as error:
@@ -172,13 +173,15 @@ def _password(name: str) -> str:
 
 
 def _hash(password: str) -> str:
-    from kvd.access.passwords import hash_password
+    from kvd.access.passwords import MOST_PASSWORD_BYTES, hash_password
     from kvd.access.tokens import TOKEN_PREFIX
 
     if not password or not password.isprintable():
         raise LocalError(
             "a password has at least one character, and no control characters."
         )
+    if len(password.encode("utf-8")) > MOST_PASSWORD_BYTES:
+        raise LocalError(f"a password has at most {MOST_PASSWORD_BYTES} bytes.")
     if password.startswith(TOKEN_PREFIX):
         raise LocalError(f"a password cannot begin with {TOKEN_PREFIX}, as tokens do.")
     return hash_password(password)

@@ -7,6 +7,7 @@ exceptions.
 """
 
 from kvd.client.client import Client
+from kvd.client.connecting import ClientTLS
 from kvd.client.credentials import Credentials, Login, Token
 from kvd.client.errors import (
     Absent,
@@ -30,6 +31,7 @@ __all__ = [
     "BytesSource",
     "Client",
     "ClientError",
+    "ClientTLS",
     "ConditionFailed",
     "Credentials",
     "CredentialsUnusable",

@@ -51,6 +51,7 @@ from kvd.client.connecting import (
     CONNECT_SECONDS,
     AsStored,
     AsWritten,
+    ClientTLS,
     WideEndpoints,
 )
 from kvd.client.errors import BrokenOff, NotKvd, TimedOut, Unreachable
@@ -93,14 +94,19 @@ class Request:
 
 
 def treq_of(
-    reactor: IReactorTCP, connect_seconds: float = CONNECT_SECONDS
+    reactor: IReactorTCP,
+    connect_seconds: float = CONNECT_SECONDS,
+    tls: ClientTLS | None = None,
 ) -> HTTPClient:
     """
     A treq that keeps connections, and leaves retries to this module.
+
+    Raises:
+        ValueError: See `ClientTLS`.
     """
     pool = HTTPConnectionPool(reactor)
     pool.retryAutomatically = False
-    endpoints = WideEndpoints(reactor, connect_seconds)
+    endpoints = WideEndpoints(reactor, connect_seconds, tls)
     return HTTPClient(AsStored(Agent.usingEndpointFactory(reactor, endpoints, pool)))
 
 

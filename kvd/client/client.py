@@ -18,7 +18,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from kvd.client.asking import Asker, Request, field, treq_of
 from kvd.client.clock import monotonic_clock
-from kvd.client.connecting import CONNECT_SECONDS, STORED_ENCODING
+from kvd.client.connecting import CONNECT_SECONDS, STORED_ENCODING, ClientTLS
 from kvd.client.credentials import Credentials
 from kvd.client.errors import BrokenOff, NotKvd, TimedOut, refusal
 from kvd.client.facts import Entry, Stored, Value, entry
@@ -71,6 +71,7 @@ class Client:
         *,
         credentials: Credentials | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        tls: ClientTLS | None = None,
     ) -> None:
         """
         Args:
@@ -81,13 +82,16 @@ class Client:
                 followed.
             timeout_seconds: How long the client waits while no byte moves; an asker of
                 your own has its own.
+            tls: Whom to believe where the URL begins with ``https``, and what to show;
+                None: the system's authorities, and nothing. An asker of your own has
+                its own.
 
         Raises:
-            ValueError: The URL is not valid.
+            ValueError: The URL or a certificate is not valid.
         """
         self._base_url = checked_url(base_url)
         self._credentials = credentials
-        self._asker = asker or _default_asker(self._base_url, timeout_seconds)
+        self._asker = asker or _default_asker(self._base_url, timeout_seconds, tls)
 
     async def put(
         self,
@@ -378,12 +382,12 @@ def _sentence(status: int) -> str:
         return f"kvd refuses the request ({status})."
 
 
-def _default_asker(server: str, timeout_seconds: float) -> Asker:
+def _default_asker(server: str, timeout_seconds: float, tls: ClientTLS | None) -> Asker:
     # Not at the top: importing the reactor installs one.
     from twisted.internet import reactor
 
     own: Any = reactor
-    treq = treq_of(own, min(CONNECT_SECONDS, timeout_seconds))
+    treq = treq_of(own, min(CONNECT_SECONDS, timeout_seconds), tls)
     clock = monotonic_clock(own)
     return Asker(server, treq, clock, timeout_seconds=timeout_seconds)
 

@@ -4,9 +4,13 @@ Connections with large reads, and replies whose bodies are not decoded.
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hyperlink import EncodedURL
+from OpenSSL import SSL, crypto
+from twisted.internet import ssl
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
@@ -22,10 +26,20 @@ from twisted.internet.interfaces import (
 )
 from twisted.web.client import URI, BrowserLikePolicyForHTTPS
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
+from twisted.web.iweb import (
+    IAgent,
+    IAgentEndpointFactory,
+    IBodyProducer,
+    IPolicyForHTTPS,
+    IResponse,
+)
 from zope.interface import implementer
 
 CONNECT_SECONDS: Final = 10.0
+
+_CERTIFICATE: Final = re.compile(
+    rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\r?\n?", re.DOTALL
+)
 
 READ_BYTES: Final = 256 * 1024
 """
@@ -52,16 +66,103 @@ class _Wide:
         return widened
 
 
+@dataclass(frozen=True)
+class ClientTLS:
+    """
+    Whom a client believes over TLS, and what it shows. All texts are in PEM.
+    """
+
+    authorities: bytes | None = None
+    """Those that sign servers' certificates; None: the system's."""
+    certificate: bytes | None = None
+    """The client's own, and those that lead from it to an authority; None: none."""
+    key: bytes | None = field(default=None, repr=False)
+    """Its private key; None: it stands with the certificate."""
+
+
+@implementer(IPolicyForHTTPS)
+class _TLSPolicy:
+    """
+    Checks servers as `ClientTLS` says.
+    """
+
+    def __init__(self, tls: ClientTLS) -> None:
+        """
+        Raises:
+            ValueError: A text is not what it should be.
+        """
+        self._trust = None
+        self._shown: dict[str, Any] = {}
+        try:
+            if tls.authorities is not None:
+                self._trust = ssl.trustRootFromCertificates(
+                    [ssl.Certificate.loadPEM(pem) for pem in _blocks(tls.authorities)]
+                )
+            if tls.certificate is not None:
+                own, *chain = [
+                    crypto.load_certificate(crypto.FILETYPE_PEM, pem)
+                    for pem in _blocks(tls.certificate)
+                ]
+                key = crypto.load_privatekey(
+                    crypto.FILETYPE_PEM, tls.key or tls.certificate, b""
+                )
+                self._shown = {
+                    "privateKey": key,
+                    "certificate": own,
+                    "extraCertChain": chain,
+                }
+                # Whether they belong together.
+                ssl.CertificateOptions(**self._shown).getContext()
+        except (crypto.Error, SSL.Error) as error:
+            raise ValueError(
+                "the certificate, its key or the authorities cannot be used: give files"
+                " in PEM, with a key that is not encrypted and belongs to the"
+                " certificate"
+            ) from error
+
+    def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
+        """
+        See `IPolicyForHTTPS`.
+        """
+        return ssl.optionsForClientTLS(
+            hostname.decode("ascii"),
+            trustRoot=self._trust or ssl.platformTrust(),
+            extraCertificateOptions=self._shown,
+        )
+
+
+def _blocks(pem: bytes) -> list[bytes]:
+    found = _CERTIFICATE.findall(pem)
+    if not found:
+        raise ValueError(
+            "there is no certificate in PEM, with BEGIN and END lines, where one should"
+            " be"
+        )
+    return found
+
+
 @implementer(IAgentEndpointFactory)
 class WideEndpoints:
     """
-    Endpoints for HTTP, and for HTTPS with the system's authorities.
+    Endpoints for HTTP, and for HTTPS.
     """
 
-    def __init__(self, reactor: Any, connect_seconds: float = CONNECT_SECONDS) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        connect_seconds: float = CONNECT_SECONDS,
+        tls: ClientTLS | None = None,
+    ) -> None:
+        """
+        Args:
+            tls: Whom to believe; None: the system's authorities.
+
+        Raises:
+            ValueError: See `ClientTLS`.
+        """
         self._reactor = reactor
         self._seconds = connect_seconds
-        self._policy = BrowserLikePolicyForHTTPS()
+        self._policy = BrowserLikePolicyForHTTPS() if tls is None else _TLSPolicy(tls)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         endpoint = self._endpoint(uri.host.decode("ascii"), uri.port)

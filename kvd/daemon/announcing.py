@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from twisted.logger import Logger
 
 from kvd.http.fast_path import is_compiled
+from kvd.net.credentials import warn_of_dates
 from kvd.net.listening import ListenerGroup, is_public
-from kvd.settings import Settings
+from kvd.settings import TLS, Address, Settings, TCPAddress
 
 _log = Logger()
 
@@ -34,7 +35,20 @@ def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
         policy=settings.policy,
         procs=settings.procs,
     )
-    public = [str(group.address) for group in groups if is_public(group.address)]
+    if settings.credentials:
+        warn_of_dates(settings.credentials)
+    if settings.users is None:
+        public = [
+            str(group.address)
+            for group in groups
+            if is_public(group.address) and not _asks_for_certificates(group.address)
+        ]
+    else:
+        public = [
+            str(group.address)
+            for group in groups
+            if is_public(group.address) and _tls_of(group.address) is None
+        ]
     if public and settings.users is None:
         _log.warn(
             "{addresses} can be reached from other machines, and any client that"
@@ -48,6 +62,15 @@ def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
             " go there unencrypted: anybody on the way can read them",
             addresses=", ".join(public),
         )
+
+
+def _tls_of(address: Address) -> TLS | None:
+    return address.tls if isinstance(address, TCPAddress) else None
+
+
+def _asks_for_certificates(address: Address) -> bool:
+    tls = _tls_of(address)
+    return tls is not None and tls.ca is not None and tls.clients == "required"
 
 
 def announce_status(group: ListenerGroup) -> None:

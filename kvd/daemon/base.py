@@ -25,6 +25,8 @@ from kvd.settings import Settings
 
 if TYPE_CHECKING:
     from kvd.admin.control.site import Change
+    from kvd.daemon.bounding import Bounding
+    from kvd.workers.evictor import EvictorProcess
 
 
 class ServingService(Service):
@@ -33,7 +35,12 @@ class ServingService(Service):
     """
 
     def __init__(
-        self, settings: Settings, sockets: Sockets, notifier: Notifier, memory: int
+        self,
+        settings: Settings,
+        sockets: Sockets,
+        notifier: Notifier,
+        memory: int,
+        bounding: Bounding | None = None,
     ) -> None:
         """
         Args:
@@ -41,6 +48,7 @@ class ServingService(Service):
             sockets: The listening sockets; closed by `stopService`.
             notifier: Reports to the service manager.
             memory: The descriptor of the scoreboard's memory.
+            bounding: What a store with limits needs; None: it has none.
         """
         self._settings = settings
         self._notifier = notifier
@@ -49,6 +57,9 @@ class ServingService(Service):
         self._control = sockets.control
         self._status = sockets.status
         self._sites: list[Any] = []
+        self._bounding = bounding
+        self._usage = None if bounding is None else bounding.usage
+        self._evictor: EvictorProcess | None = None
 
     def startService(self) -> None:
         # Not at the top: importing the reactor installs one.
@@ -74,6 +85,7 @@ class ServingService(Service):
                 members=self._members(),
                 shadow=self._shadow_counts,
                 fallbacks=self._fallbacks(),
+                usage=() if self._bounding is None else self._bounding.described(),
             )
 
         if self._control is not None:
@@ -133,6 +145,17 @@ class ServingService(Service):
         """
         announce(self._settings, self._groups)
         self._report_ready(reactor)
+        # Not before: its start takes some time of a processor.
+        if self._bounding is not None and self._evictor is None and self.running:
+            self._evictor = self._bounding.evictor(self._settings, reactor)
+            self._evictor.start()
+
+    def _stop_evicting(self) -> None:
+        """
+        End the evictor. No worker runs any more.
+        """
+        if self._evictor is not None:
+            self._evictor.stop()
 
     def _report_ready(self, reactor: Any) -> None:
         if self.running:

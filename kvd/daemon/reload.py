@@ -16,13 +16,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvd.errors import OperatorError
+from kvd.net.credentials import credentials_of
 from kvd.settings import Settings
 from kvd.workers.changes import Changes
 
-FIXED: Final = ("listen", "status", "control", "store")
+FIXED: Final = (
+    *("listen", "status", "control", "store"),
+    *("max_size", "min_free", "full", "ttl_seconds", "quotas"),
+)
 """
-What cannot change: clients connect to the addresses, and two workers must not serve
-different stores.
+What cannot change: clients connect to the addresses, two workers must not serve
+different stores, and all count in one memory what the store takes.
 """
 
 
@@ -80,6 +84,8 @@ class Reload:
                     name=name,
                 )
                 new = replace(new, **{name: getattr(self._settings, name)})
+                if name == "listen":
+                    new = replace(new, credentials=credentials_of(new.listen))
         if not new.procs:
             self._log.warn(
                 "procs cannot become 0 while kvd runs: there are still {procs} workers",

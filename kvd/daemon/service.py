@@ -22,6 +22,7 @@ from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.errors import BadSetting, OperatorError
 from kvd.interfaces import IHeldStoreMaker
 from kvd.ipc.scoreboard import create_scoreboard
+from kvd.net.credentials import warn_of_access
 from kvd.net.reactor import install_adoption, most_descriptors
 from kvd.options import Options
 from kvd.settings import Settings, User
@@ -71,15 +72,22 @@ def makeService(options: Options) -> IService:
         held = None
         if settings.procs and IHeldStoreMaker.providedBy(maker):
             held = IHeldStoreMaker(maker).hold(settings.store.path)
+        bounding = None
+        if settings.bounds is not None:
+            # Not at the top: only a store with limits needs it.
+            from kvd.daemon.bounding import open_bounding
+
+            bounding = open_bounding(settings, maker, user)
         check_written_files(settings, user)
         check_read_again(settings, user)
+        warn_of_access(settings.credentials, user)
         sockets = open_sockets(settings, size, inherited)
         leave(inherited)
     except OperatorError as error:
         raise SystemExit(f"kvd: {error.sentence}") from error
     memory = create_scoreboard(max(1, settings.procs), ROWS)
     if not settings.procs:
-        return SingleProcessService(settings, sockets, notifier, memory)
+        return SingleProcessService(settings, sockets, notifier, memory, bounding)
     programs = ReuseportPrograms(sockets.groups, memory)
     # Now, because twistd --uid drops the privilege that loading a program may need.
     programs.prepare(chosen)
@@ -88,6 +96,7 @@ def makeService(options: Options) -> IService:
         sockets,
         notifier,
         memory,
+        bounding,
         programs,
         chosen,
         shadow,

@@ -5,6 +5,7 @@ The daemon without workers: the process that twistd starts serves (``--procs 0``
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -13,7 +14,7 @@ from twisted.logger import Logger
 from kvd.admin.control.status import WorkerState
 from kvd.daemon.base import ServingService
 from kvd.system.signals import end_once
-from kvd.workers.http_server import HttpServer
+from kvd.workers.http_server import HttpServer, load_plugins
 
 _log = Logger()
 
@@ -28,7 +29,9 @@ class SingleProcessService(ServingService):
 
         super().startService()
         settings = self._for_serving(self._settings)
-        self._server = HttpServer(settings, 0, reactor, self._scoreboard.own_row(0))
+        parts = replace(load_plugins(settings), usage=self._usage)
+        row = self._scoreboard.own_row(0)
+        self._server = HttpServer(settings, 0, reactor, row, parts)
         self._server.start()
         for number, group in enumerate(self._groups):
             for member, sock in enumerate(group.members):
@@ -57,6 +60,10 @@ class SingleProcessService(ServingService):
 
         def end(_: None) -> Deferred[None]:
             self._close_sites()
-            return self._server.stop()
+            return self._server.stop().addBoth(stopped)
+
+        def stopped(result: Any) -> Any:
+            self._stop_evicting()
+            return result
 
         return drained.addCallback(end)

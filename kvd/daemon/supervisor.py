@@ -20,6 +20,7 @@ from kvd.daemon.written_files import check_off_reactor
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import PolicyDistribution
 from kvd.dispatch.reuseport_programs import Fallback, ReuseportPrograms
+from kvd.net.credentials import warn_of_dates
 from kvd.settings import Settings
 from kvd.system.signals import end_once
 from kvd.workers.changes import Changes
@@ -28,6 +29,7 @@ from kvd.workers.process import ForkServerProcess
 
 if TYPE_CHECKING:
     from kvd.admin.control.site import Change
+    from kvd.daemon.bounding import Bounding
 
 
 class SupervisorService(ServingService):
@@ -41,13 +43,14 @@ class SupervisorService(ServingService):
         sockets: Sockets,
         notifier: Notifier,
         memory: int,
+        bounding: Bounding | None,
         programs: ReuseportPrograms,
         chosen: ChosenPolicy,
         shadow: ChosenPolicy | None,
         read: Callable[[], Settings],
         held: int | None = None,
     ) -> None:
-        super().__init__(settings, sockets, notifier, memory)
+        super().__init__(settings, sockets, notifier, memory, bounding)
         self._programs = programs
         self._chosen = chosen
         self._read = read
@@ -65,6 +68,7 @@ class SupervisorService(ServingService):
             self._scoreboard_memory,
             reactor,
             held=self._held,
+            usage=self._usage,
         )
         self._distribution = PolicyDistribution(
             self._chosen,
@@ -103,6 +107,8 @@ class SupervisorService(ServingService):
         self._open_sites(reactor)
 
     def _load(self, settings: Settings) -> None:
+        if settings.credentials:
+            warn_of_dates(settings.credentials)
         self._settings = settings
         self._forks.load(self._for_serving(settings))
         self._pool.drain_seconds = settings.drain_seconds
@@ -151,6 +157,7 @@ class SupervisorService(ServingService):
 
         def end(_: None) -> None:
             self._forks.stop()
+            self._stop_evicting()
             self._close_sites()
 
         return stopped.addCallback(end)

@@ -5,7 +5,8 @@ The worker's half of a hand-over; `kvd.dispatch.handover` has the theory.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from twisted.logger import Logger
@@ -25,17 +26,22 @@ class Adopting:
     _log = Logger()
 
     def __init__(
-        self, channel: Channel, factory: ServerFactory, reactor: Any, row: Row
+        self,
+        channel: Channel,
+        source: Callable[[int], tuple[int, ServerFactory]],
+        reactor: Any,
+        row: Row,
     ) -> None:
         """
         Args:
             channel: To the supervisor.
-            factory: Serves each connection.
+            source: For the number of an address that connections have come to, their
+                address family and what serves them.
             reactor: Adopts the connections.
             row: Where the worker writes which batches it is done with.
         """
         self._channel = channel
-        self._factory = factory
+        self._source = cache(source)
         self._reactor = reactor
         self._row = row
         self._credits = -1
@@ -66,7 +72,7 @@ class Adopting:
             self._channel.send(Refused(number))
             return
         else:
-            self._serve(descriptors, batch.family)
+            self._serve(descriptors, *self._source(batch.group))
             asks = batch.asks
         self._row.batch_done(number)
         if asks:
@@ -79,19 +85,24 @@ class Adopting:
             return False
         return True
 
-    def _serve(self, descriptors: Sequence[int], family: int) -> None:
+    def _serve(
+        self, descriptors: Sequence[int], family: int, factory: ServerFactory
+    ) -> None:
         while descriptors:
-            taken = self._factory.take_descriptors(descriptors)
+            taken = factory.take_descriptors(descriptors)
             if taken < len(descriptors):
-                self.adopt(descriptors[taken], family)
+                self._adopt(descriptors[taken], family, factory)
             descriptors = descriptors[taken + 1 :]
 
-    def adopt(self, descriptor: int, family: int) -> None:
+    def adopt(self, descriptor: int, group: int) -> None:
         """
-        Let the reactor adopt a connection that the factory did not take.
+        Let the reactor adopt a connection that its factory did not take.
         """
+        self._adopt(descriptor, *self._source(group))
+
+    def _adopt(self, descriptor: int, family: int, factory: ServerFactory) -> None:
         try:
-            self._reactor.take_connection(descriptor, family, self._factory)
+            self._reactor.take_connection(descriptor, family, factory)
         except Exception:
             self._log.failure("a connection that was handed over cannot be served")
 

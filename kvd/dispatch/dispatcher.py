@@ -67,17 +67,32 @@ class _HoldingFactory(ServerFactory):
     batch_size = MAX_DESCRIPTORS
 
     def __init__(
-        self, held: deque[Accepted], dispatch: Callable[[], None], family: int
+        self,
+        held: deque[Accepted],
+        dispatch: Callable[[], None],
+        group: int,
+        listeners: dict[int, int],
     ) -> None:
         self._held = held
         self._dispatch = dispatch
-        self._family = family
+        self._group = group
+        self._listeners = listeners
 
     def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
         """
         See `ServerFactory.accept`.
         """
-        accepted = accept(listener.fileno(), self._family, count)
+        descriptor = listener.fileno()
+        try:
+            accepted = accept(descriptor, self._group, count)
+        except BlockingIOError:
+            raise
+        except OSError:
+            # Until the next success the port is asked first: else it would not learn
+            # of it, and so would not log the next error.
+            self._listeners.pop(descriptor, None)
+            raise
+        self._listeners[descriptor] = self._group
         self._held += accepted
         return len(accepted), -1, None
 
@@ -138,13 +153,13 @@ class Dispatcher:
         self._deliver_call: Any = None
         self._ports: dict[tuple[int, int], Port] = {}
         # Of the ports' own descriptors.
-        self._families: dict[int, int] = {}
+        self._listeners: dict[int, int] = {}
         self._lone: Lone = make_lone(
             scoreboard,
             self._random,
             self._numbers,
             reactor.seconds,
-            self._families,
+            self._listeners,
             self._held,
             self._accept_from,
             self._dispatch,
@@ -183,7 +198,7 @@ class Dispatcher:
             for number, group in enumerate(self._groups):
                 for member, sock in enumerate(group.members):
                     if (number, member) not in self._ports:
-                        self._ports[number, member] = self._adopt(sock)
+                        self._ports[number, member] = self._adopt(sock, number)
         except OSError as error:
             self._log.error(
                 "connections at some sockets wait for now: {error}",
@@ -193,13 +208,13 @@ class Dispatcher:
                 JOIN_SECONDS, self._look_for_sockets
             )
 
-    def _adopt(self, sock: socket.socket) -> Port:
+    def _adopt(self, sock: socket.socket, group: int) -> Port:
         port: Port = self._reactor.adoptStreamPort(
             sock.fileno(),
             sock.family,
-            _HoldingFactory(self._held, self._dispatch, sock.family),
+            _HoldingFactory(self._held, self._dispatch, group, self._listeners),
         )
-        self._families[port.fileno()] = int(sock.family)
+        self._listeners[port.fileno()] = group
         if not self._accepting:
             port.pauseProducing()
         return port
@@ -324,7 +339,7 @@ class Dispatcher:
         if self._accepting:
             most = MAX_DESCRIPTORS - len(self._held)
             try:
-                self._held += accept(descriptor, self._families[descriptor], most)
+                self._held += accept(descriptor, self._listeners[descriptor], most)
             except OSError:
                 # None waits; or its port meets the error again, and copes with it.
                 pass
@@ -404,7 +419,7 @@ class Dispatcher:
             hand = self._hands[worker]
             room = self._max_connections - connections[worker] - hand.lane.waiting
             is_full = len(chosen) >= room
-            for alike in _by_family(chosen):
+            for alike in _by_group(chosen):
                 # What it serves at once makes room again.
                 if not hand.offer(alike, now, asks=is_full or self._finished):
                     self._hold(alike)
@@ -549,7 +564,7 @@ class Dispatcher:
                     port.empty()
         self._finished = True
         self._look_for_no_more()
-        self._families.clear()
+        self._listeners.clear()
         for port in self._ports.values():
             port.stopListening()
         for group in self._groups:
@@ -600,13 +615,13 @@ def _without(workers: tuple[int, ...], worker: int) -> tuple[int, ...]:
     return tuple(other for other in workers if other != worker)
 
 
-def _by_family(connections: Sequence[Accepted]) -> Iterable[list[Accepted]]:
+def _by_group(connections: Sequence[Accepted]) -> Iterable[list[Accepted]]:
     """
-    Split connections into lists of one family each; usually there is one family.
+    Split connections into lists of one address each; usually there is one address.
     """
     if len(connections) == 1:
         return (list(connections),)
-    families: dict[int, list[Accepted]] = {}
+    groups: dict[int, list[Accepted]] = {}
     for connection in connections:
-        families.setdefault(connection[1], []).append(connection)
-    return families.values()
+        groups.setdefault(connection[1], []).append(connection)
+    return groups.values()

@@ -110,8 +110,8 @@ class HandOver:
         Send a batch.
 
         Args:
-            connections: At most `MAX_DESCRIPTORS`, of one address family; owned by
-                this object if they are sent.
+            connections: At most `MAX_DESCRIPTORS`, of one address; owned by this
+                object if they are sent.
             now: The time.
             asks: Whether the worker has to acknowledge the batch by message in any
                 case.

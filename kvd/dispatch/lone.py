@@ -55,7 +55,7 @@ class Lone(Protocol):
         Accept what waits at a listening socket, and hand it over.
 
         Args:
-            listener: A descriptor. Other descriptors than those of `families` are left.
+            listener: A descriptor; one that is not among `listeners` is left.
 
         Returns:
             Whether nothing is left to do.
@@ -76,16 +76,16 @@ class LoneInPython:
     turn = 0
 
     def __init__(
-        self, families: dict[int, int], dispatch: Callable[[int], bool]
+        self, listeners: dict[int, int], dispatch: Callable[[int], bool]
     ) -> None:
-        self._families = families
+        self._listeners = listeners
         self._dispatch = dispatch
 
     def accept_from(self, listener: int, /) -> bool:
         """
         See `Lone`.
         """
-        return listener in self._families and self._dispatch(listener)
+        return listener in self._listeners and self._dispatch(listener)
 
     def close(self) -> None:
         """
@@ -101,7 +101,7 @@ def make_lone(
     random: Random,
     numbers: Iterator[int],
     clock: Callable[[], float],
-    families: dict[int, int],
+    listeners: dict[int, int],
     held: deque[Accepted],
     dispatch: Callable[[int], bool],
     look_later: Callable[[], None],
@@ -114,14 +114,14 @@ def make_lone(
         random: For the views.
         numbers: Of batches.
         clock: Tells when a batch is sent.
-        families: The address family of each listening socket, by its descriptor.
+        listeners: The number of each listening socket's address, by its descriptor.
         held: Gets connections that were accepted but are left to the dispatcher.
         dispatch: Called with the descriptor of the listening socket for these, and for
             those that still wait there; returns as `Lone.accept_from`.
         look_later: Called when something is on its way, if `Lone.looks` is not set.
     """
     if _native is None:
-        return LoneInPython(families, dispatch)
+        return LoneInPython(listeners, dispatch)
     names = tuple(field.name for field in fields(View))
     return _native.Lone(
         *scoreboard.words_of_tasks,
@@ -130,7 +130,7 @@ def make_lone(
         numbers,
         clock,
         time.monotonic,
-        families,
+        listeners,
         held,
         dispatch,
         look_later,

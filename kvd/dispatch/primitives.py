@@ -20,8 +20,9 @@ from kvd.native import compiled
 
 Accepted = tuple[int, int]
 """
-A connection that was accepted and not read from: its descriptor and its address family.
-This process owns the descriptor; a worker may own another one.
+A connection that was accepted and not read from: its descriptor, and the number of the
+address that it has come to. This process owns the descriptor; a worker may own another
+one.
 """
 
 
@@ -30,13 +31,13 @@ class Accept(Protocol):
     Accepts connections.
     """
 
-    def __call__(self, listener: int, family: int, most: int, /) -> list[Accepted]:
+    def __call__(self, listener: int, group: int, most: int, /) -> list[Accepted]:
         """
         Accept as many connections as wait. Their descriptors do not block.
 
         Args:
             listener: The descriptor of a listening and non-blocking socket.
-            family: Its address family.
+            group: The number of its address.
             most: How many at most.
 
         Raises:
@@ -44,18 +45,18 @@ class Accept(Protocol):
         """
 
 
-def accept_in_python(listener: int, family: int, most: int, /) -> list[Accepted]:
+def accept_in_python(listener: int, group: int, most: int, /) -> list[Accepted]:
     """
     See `Accept`.
     """
-    raw: Any = socket.socket(family, socket.SOCK_STREAM, 0, listener)
+    raw: Any = socket.socket(fileno=listener)
     accepted: list[Accepted] = []
     try:
         while len(accepted) < most:
             # As `socket.accept` calls it, which then makes a socket of the descriptor.
             descriptor, _ = raw._accept()
             os.set_blocking(descriptor, False)
-            accepted.append((descriptor, family))
+            accepted.append((descriptor, group))
     except OSError:
         # An error of this process comes again.
         if not accepted:

@@ -215,6 +215,11 @@ class Authorization:
             return operation
         digests = operation.digests
         if rules.content_addressed:
+            if "content-encoding" in operation.metadata:
+                raise BadRequest(
+                    "Below this prefix a value cannot have a Content-Encoding: clients"
+                    " would decode it to one that has not the SHA-256 in the key."
+                )
             digests = (*digests, _digest_in(operation.key))
         return replace(operation, digests=digests, once=rules.write_once)
 

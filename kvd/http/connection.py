@@ -15,10 +15,18 @@ from typing import Any
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kvd.errors import BodyTimeout, HeadTimeout, OutOfResources, PeerError
+from kvd.errors import (
+    BodyTimeout,
+    HandshakeFailed,
+    HeadTimeout,
+    OutOfResources,
+    PeerError,
+    TLSExpected,
+)
 from kvd.http.fast_path import (
     CLOSES,
     COMMITS,
@@ -55,6 +63,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     transport: ServerTransport
 
+    _log = Logger()
+
     _handler: RequestHandler | None = None
     _mover: BodyMover | None = None
     _commit: Commit | None = None
@@ -64,15 +74,28 @@ class HttpConnection(ConnectionLifecycle, Protocol):
     # -- what Twisted calls ---------------------------------------------------
 
     def connectionMade(self) -> None:
+        self.context.opened(self)
+        if self.transport.needs_handshake:
+            # The first state, over TLS.
+            self._state = State.HANDSHAKE
+            self.transport.read_by(self._shake_hands)
+        else:
+            self._begin_requests()
+
+    def _begin_requests(self) -> None:
         context = self.context
-        context.opened(self)
-        if context.fast_path is not None:
-            self.transport.read_by(self._read_fast)
-            joined = context.fast_path.join(
-                self.transport.fileno(), context.wants_reports
-            )
-            joined.connection = self
-            self._joined = joined
+        transport = self.transport
+        self._read_as_usual()
+        fast_path = self._fast_path()
+        if fast_path is None:
+            return
+        joined = fast_path.join(transport.fileno(), context.wants_reports)
+        joined.connection = self
+        secure = transport.secure
+        if secure is not None:
+            joined.secure = secure
+            joined.read, joined.write = secure.record_functions()
+        self._joined = joined
 
     def dataReceived(self, data: bytes) -> None:
         count = len(data)
@@ -124,6 +147,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         if joined is not None:
             joined.leave()
         context.run_queue.discard(self._resume)
+        context.run_queue.discard(self._shake_hands_later)
         if self._mover is not None:
             self._stop_moving()
         # A cycle: the transport holds a method of this connection, which holds the
@@ -144,6 +168,58 @@ class HttpConnection(ConnectionLifecycle, Protocol):
                 self._requests,
             )
         context.closed(self)
+
+    # -- TLS ------------------------------------------------------------------
+
+    def _shake_hands(self) -> Any:
+        """
+        Go on with the handshake; called instead of `dataReceived`.
+        """
+        run_queue = self.context.run_queue
+        if not run_queue.has_time():
+            # A step may take a millisecond, and many clients may come at once.
+            self.transport.stopReading()
+            run_queue.add(self._shake_hands_later)
+            return None
+        return self._go_on_shaking()
+
+    def _shake_hands_later(self) -> None:
+        if self._state is State.HANDSHAKE:
+            self.transport.read_by(self._go_on_shaking)
+            self.transport.read_again()
+
+    def _go_on_shaking(self) -> Any:
+        transport = self.transport
+        try:
+            is_complete = transport.handshake()
+        except TLSExpected as error:
+            transport.read_by(None)
+            self._refuse(error)
+            return None
+        except HandshakeFailed as error:
+            self._handshake_failed(error.sentence)
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not is_complete:
+            transport.read_by(self._shake_hands)
+            return None
+        self._wait(State.IDLE)
+        self._begin_requests()
+        # The first request mostly comes with the end of the handshake.
+        return transport.doRead()
+
+    def _handshake_failed(self, reason: str) -> None:
+        self._log.info(
+            "no connection over TLS with {peer}: {reason}",
+            peer=self.transport.peer_name,
+            reason=reason,
+            kind=reason,
+        )
+        # What still comes is thrown away.
+        self.transport.read_by(None)
+        self.transport.set_low_water_mark(1)
+        self._close()
 
     # -- events ---------------------------------------------------------------
 
@@ -251,6 +327,10 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         bound = self._timeouts.bound(state)
         if state is State.IDLE:
             self._close()
+        elif state is State.HANDSHAKE:
+            self._handshake_failed(
+                f"the handshake was not complete after {bound:g} seconds"
+            )
         elif state is State.LINGER:
             # Not with a reset: some kernels drop what the client has not read then.
             self.transport.loseConnection()
@@ -270,9 +350,17 @@ class HttpConnection(ConnectionLifecycle, Protocol):
     # -- the fast path --------------------------------------------------------
 
     def _read_as_usual(self) -> None:
-        self.transport.read_by(
-            None if self.context.fast_path is None else self._read_fast
-        )
+        self.transport.read_by(None if self._fast_path() is None else self._read_fast)
+
+    def _fast_path(self) -> FastPath | None:
+        """
+        The fast path, if it may serve this connection. It knows what the sender of a
+        head may do, and not whom a certificate names.
+        """
+        context = self.context
+        if context.authorization is not None and self.transport.peer_user is not None:
+            return None
+        return context.fast_path
 
     def _read_fast(self) -> Any:
         """
@@ -282,7 +370,12 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         fast_path = self.context.fast_path
         if fast_path is None or self._state is not State.IDLE:
             return self.transport.read()
-        outcome = fast_path.serve(self.transport.fileno())
+        descriptor, secure = self.transport.fileno(), self.transport.secure
+        outcome = (
+            fast_path.serve(descriptor)
+            if secure is None
+            else fast_path.serve_secure(descriptor, secure)
+        )
         return self.after_fast_path(fast_path, outcome)
 
     def after_fast_path(self, fast_path: FastPath, outcome: int | bytes) -> Any:
@@ -481,6 +574,9 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         """
         pipe, handler = self.context.pipe, self._handler
         if pipe is None or handler is None or self._mover is not None:
+            return
+        if self.transport.secure is not None:
+            # What has come is encrypted.
             return
         if is_worth_moving(self.reader) and handler.descriptor() is not None:
             self._mover = BodyMover(pipe, self.transport, self.reader)

@@ -181,6 +181,12 @@ class Joined(Protocol):
     begun; then the fast path may read."""
     served: float | None
     """When `FastPath.serve_idle` last served one; None: never."""
+    secure: object
+    """What encrypts and decrypts for it (`kvd.net.tls.SecureSocket`), over TLS."""
+    read: Callable[[int, memoryview], int]
+    """Reads a record, as `ssl.SSLSocket.read` does."""
+    write: Callable[[bytes], int]
+    """Writes one."""
     connection: Any
     """The connection, until it leaves."""
 
@@ -233,6 +239,15 @@ class FastPath(Protocol):
             the client has closed its half.
         """
 
+    def serve_secure(self, socket: int, secure: object, /) -> int | bytes:
+        """
+        As `serve`, over TLS. A body that has not come whole is left to the caller, and
+        so is a value that has to be synced.
+
+        Args:
+            secure: See `Joined.secure`.
+        """
+
     def join(self, socket: int, reports: bool, /) -> Joined:
         """
         Get to know a connection that stays.
@@ -260,6 +275,7 @@ class FastPath(Protocol):
         channel: int,
         credits: int,
         word: int,
+        plain: bytes,
         adopt: Callable[[int, int], object],
         came: Callable[[bytes, list[int], int], object],
         /,
@@ -272,8 +288,10 @@ class FastPath(Protocol):
             channel: The control socket, until `leave_batches`.
             credits: The counter of credits.
             word: Of the row: where it writes the number of a batch that it has served.
-            adopt: Called with the descriptor and the family of each connection that
-                stays, as after `serve_new`.
+            plain: Has a byte for each address that connections have come to, by its
+                number; 0: it speaks TLS, and all its connections stay.
+            adopt: Called with the descriptor of each connection that stays, as after
+                `serve_new`, and the number of its address.
             came: Called with any other message, the descriptors that came with it,
                 which are its own, and the flags that recvmsg(2) returned; also with a
                 batch that is not whole, has no credit, or is to be acknowledged.

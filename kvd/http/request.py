@@ -46,6 +46,7 @@ from kvd.http.wire.replies import (
     reply_head,
     with_length,
 )
+from kvd.http.wire.targets import without_user
 from kvd.interfaces import Answer, IDialect
 from kvd.model.operations import Operation
 from kvd.model.requests import Request
@@ -449,7 +450,7 @@ class RequestHandler:
                 ended=time.time(),
                 peer=self._connection.transport.peer_name,
                 method=self._request.method,
-                key=_without_query(self._request.target),
+                key=_for_log(self._request.target),
                 status=self._status,
                 body_bytes=self._sent or self.received,
                 seconds=seconds,
@@ -483,6 +484,9 @@ def _unreadable(error: OSError) -> StoreFault:
     return StoreFault(f"a value cannot be read: {error.strerror}")
 
 
-def _without_query(target: bytes) -> str:
+def _for_log(target: bytes) -> str:
+    """
+    A target without its query and its user.
+    """
     # The wire has refused blanks, control bytes and bytes beyond ASCII.
-    return target.partition(b"?")[0].decode("ascii")
+    return without_user(target).partition(b"?")[0].decode("ascii")

@@ -71,6 +71,16 @@ class RunQueue:
         turn_began = self._row.turn
         return min(end, turn_began * 1e-9 + TURN_SECONDS) if turn_began else end
 
+    def has_time(self) -> bool:
+        """
+        Whether something that takes long may be done now, in place of a later slice:
+        if nobody waits for one, and the turn of the reactor is still young.
+        """
+        if self._waiting:
+            return False
+        began = self._row.turn
+        return not began or self.seconds() < began * 1e-9 + QUEUE_SECONDS
+
     def add(self, run: Callable[[], None]) -> None:
         """
         Call a function in a later turn of the reactor, after those that already wait.

@@ -4,20 +4,21 @@ What a connection is doing: one state at any time, and which may follow which.
 A connection serves one request after the other. Its state says what it waits for. While
 its code runs, the state is the one in which the connection would take the next bytes.
 
-========  ==================================  ========================================
-state     waits for                           goes on to
-========  ==================================  ========================================
-IDLE      the first byte of a request         HEAD, BODY; SLICE, SENDING; the end
-HEAD      the rest of a head                  BODY; the end
-BODY      the rest of a request               IDLE, HEAD; STORE, SLICE, SENDING; the end
-STORE     an answer of the store              BODY, when it comes
-SLICE     its next time slice                 IDLE or BODY, when it comes
-SENDING   the kernel to take what is written  IDLE or BODY, when it is taken
-CLOSING   the client to receive the reply     LINGER
-LINGER    the client to close                 CLOSED
-BROKEN    the reactor to say that it is lost  CLOSED
-CLOSED    nothing                             never left
-========  ==================================  ========================================
+=========  ===============================  ==========================================
+state      waits for                        goes on to
+=========  ===============================  ==========================================
+HANDSHAKE  the rest of a handshake of TLS   IDLE, when it is complete; the end
+IDLE       the first byte of a request      HEAD, BODY; SLICE, SENDING; the end
+HEAD       the rest of a head               BODY; the end
+BODY       the rest of a request            IDLE, HEAD; STORE, SLICE, SENDING; the end
+STORE      an answer of the store           BODY, when it comes
+SLICE      its next time slice              IDLE or BODY, when it comes
+SENDING    the kernel to take the reply     IDLE or BODY, when it is taken
+CLOSING    the client to receive the reply  LINGER
+LINGER     the client to close              CLOSED
+BROKEN     the reactor to report the loss   CLOSED
+CLOSED     nothing                          never left
+=========  ===============================  ==========================================
 
 "The end" is CLOSING, or LINGER where the client has the whole reply already. Every
 state but CLOSED may go on to BROKEN, when kvd breaks the connection off, and to CLOSED,
@@ -48,6 +49,7 @@ class State(IntEnum):
 
     # Integers, because they are looked up for each request: other members of an
     # enumeration are hashed in Python.
+    HANDSHAKE = auto()
     IDLE = auto()
     HEAD = auto()
     BODY = auto()
@@ -88,6 +90,7 @@ No more requests are taken; what still comes is thrown away.
 _LOSS: Final = frozenset((State.BROKEN, State.CLOSED))
 
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
+    State.HANDSHAKE: ENDING | {State.IDLE},
     # To itself: each request is awaited anew, and draining gives a time of its own.
     State.IDLE: ENDING
     | {State.IDLE, State.HEAD, State.BODY, State.SLICE, State.SENDING},

@@ -323,6 +323,8 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         most_recent=_most_recent(state.root),
         kept=state.kept,
         has_epochs=state.has_epochs,
+        usage=state.usage,
+        min_free=state.min_free,
         sync_threads=-1 if state.syncs is None else state.sync_threads,
         mode=state.file_mode,
         folder_mode=state.folder_mode,

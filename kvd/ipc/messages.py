@@ -74,12 +74,16 @@ _DESCRIPTORS_SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_BYTES)
 class Load:
     """
     Import what workers with these settings need. The message carries the scoreboard's
-    memory; then, if there is a rights file, a file in memory with its text; and then,
-    if there is one, the descriptor of what the store is in (`IHeldStoreMaker`).
+    memory; then, if there is a rights file, a file in memory with its text; then, if an
+    address speaks TLS, a file in memory with the credentials; then, if the store has
+    limits, the memory in which workers count (`kvd.store.usage`); and then, if there is
+    one, the descriptor of what the store is in (`IHeldStoreMaker`).
     """
 
     settings: Settings
-    """Without the text of the rights file."""
+    """Without the text of the rights file, and the credentials."""
+    credentials: bool = False
+    """Whether there are some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +168,8 @@ class Batch:
     number: int
     """Greater than that of any batch that was sent before, to whichever worker."""
     connections: int
-    family: int
-    """As in `socket.socket`."""
+    group: int
+    """The number of the address that they have come to."""
     asks: bool
     """Whether the worker is to send `Acknowledged` when it is done with it. It always
     writes that on the scoreboard."""
@@ -303,7 +307,7 @@ _PACKED: Final = {
     1: _Packing(
         Batch,
         struct.Struct("=BQII?"),
-        attrgetter("number", "connections", "family", "asks"),
+        attrgetter("number", "connections", "group", "asks"),
     ),
     2: _Packing(Acknowledged, struct.Struct("=BQ"), lambda message: (message.batch,)),
     3: _Packing(Refused, struct.Struct("=BQ"), lambda message: (message.batch,)),

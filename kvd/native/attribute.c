@@ -55,6 +55,43 @@ first_line(char *line, const char *id, unsigned long long size,
     return used;
 }
 
+/*
+ * Set the access time of an open file to the present, as kvd.store.reading says. Errors do
+ * no harm.
+ */
+static void
+note(int file)
+{
+    struct timespec times[2] = {{0, 0}, {0, UTIME_OMIT}};
+    clock_gettime(CLOCK_REALTIME_COARSE, &times[0]);
+    times[0].tv_sec += AHEAD_SECONDS;
+    times[0].tv_nsec = 0;
+    (void)futimens(file, times);
+}
+
+PyObject *
+note_read(PyObject *Py_UNUSED(module), PyObject *file)
+{
+    long descriptor = PyLong_AsLong(file);
+    if (descriptor == -1 && PyErr_Occurred())
+        return NULL;
+    note((int)descriptor);
+    Py_RETURN_NONE;
+}
+
+/* Note that a client reads a value, unless that was noted not long ago. */
+void
+note_if_stale(const FastPath *self, int file, const struct stat *status)
+{
+    struct timespec now;
+    long long resolution = self->usage == NULL ? 0 : read_resolution(self->usage);
+    if (resolution == 0)
+        return;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    if (status->st_atim.tv_sec + resolution < now.tv_sec)
+        note(file);
+}
+
 /* Read the attribute of an open file. */
 ssize_t
 get_attribute(int file, char *text, size_t size)

@@ -64,6 +64,14 @@ is_plain(const Datagram *came, const PackedBatch *batch)
         && came->count > 0 && batch->connections == (uint32_t)came->count;
 }
 
+/* Whether the connections of a group of listening sockets speak no TLS. */
+static int
+is_plain_group(const FastPath *self, uint32_t group)
+{
+    return group < PyBytes_Size(self->plain_groups)
+        && PyBytes_AsString(self->plain_groups)[group];
+}
+
 static int
 take_credit(const FastPath *self)
 {
@@ -101,10 +109,11 @@ serve_batch(FastPath *self, const Datagram *came, const PackedBatch *batch)
     PyObject *adopt = Py_NewRef(self->adopt);
     for (int i = 0; i < came->count; i++) {
         /* What Python does with one may be to leave the others to itself. */
-        if (self->channel >= 0 && serve_whole(self, came->descriptors[i], 1, 0))
+        if (self->channel >= 0 && is_plain_group(self, batch->group)
+            && serve_whole(self, came->descriptors[i], 1, 0))
             continue;
         PyObject *adopted = PyObject_CallFunction(adopt, "ii", came->descriptors[i],
-                                                  (int)batch->family);
+                                                  (int)batch->group);
         if (adopted == NULL)
             PyErr_WriteUnraisable(adopt);
         Py_XDECREF(adopted);
@@ -136,7 +145,7 @@ serve_channel(FastPath *self)
 }
 
 const char take_batches_doc[] =
-"take_batches(channel, credits, word, adopt, came)\n"
+"take_batches(channel, credits, word, plain, adopt, came)\n"
 "\n"
 "From now on `serve_idle` also reads batches of connections from this control socket.";
 
@@ -145,9 +154,9 @@ FastPath_take_batches(FastPath *self, PyObject *args)
 {
     int channel, credits;
     Py_ssize_t word;
-    PyObject *adopt, *came;
-    if (!PyArg_ParseTuple(args, "iinOO:take_batches", &channel, &credits, &word, &adopt,
-                          &came))
+    PyObject *groups, *adopt, *came;
+    if (!PyArg_ParseTuple(args, "iinSOO:take_batches", &channel, &credits, &word,
+                          &groups, &adopt, &came))
         return NULL;
     if (word < 0 || word >= self->row.len / 8) {
         PyErr_SetString(PyExc_ValueError, "the row has no such word");
@@ -157,6 +166,7 @@ FastPath_take_batches(FastPath *self, PyObject *args)
     self->channel = channel;
     self->credits = credits;
     self->batch_word = word;
+    self->plain_groups = Py_NewRef(groups);
     self->adopt = Py_NewRef(adopt);
     self->came = Py_NewRef(came);
     Py_RETURN_NONE;
@@ -166,6 +176,7 @@ void
 leave_batches(FastPath *self)
 {
     self->channel = -1;
+    Py_CLEAR(self->plain_groups);
     Py_CLEAR(self->adopt);
     Py_CLEAR(self->came);
 }

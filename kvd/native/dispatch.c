@@ -10,10 +10,10 @@
 #include <sys/socket.h>
 
 PyDoc_STRVAR(accept_doc,
-"accept(listener, family, most) -> list[tuple[int, int]]\n"
+"accept(listener, group, most) -> list[tuple[int, int]]\n"
 "\n"
 "Accept connections, up to so many, and no more than wait. Each has a descriptor, which\n"
-"does not block, and that family.\n"
+"does not block, and the number of the group of listening sockets.\n"
 "\n"
 "Raises OSError: none could be accepted, or none waits.");
 

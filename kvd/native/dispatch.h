@@ -31,7 +31,7 @@ typedef struct {
     unsigned long long number;
     double sent;
     PyObject *connections;      /* a list; NULL: one, or none if it was revoked */
-    int descriptor, family;     /* of that one; below 0: none */
+    int descriptor, group;     /* of that one; below 0: none */
 } Batch;
 
 /* What is on its way to one worker (kvd.dispatch.lane). */

@@ -36,7 +36,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
-        "has_epochs", "sync_threads", "mode", "folder_mode", "head_bytes",
+        "has_epochs", "sync_threads", "usage", "min_free", "mode", "folder_mode", "head_bytes",
         "target_bytes", "plain", "sending", "report", "remainder", "partial", "row",
         "words", "bucket_of_exponent", "least_exponent", "make_template", "make_parts",
         "prune", "clock",
@@ -46,13 +46,14 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     int mode, folder_mode;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes, least_exponent;
     PyObject *kept, *plain, *report, *rest, *partial, *row, *buckets, *make_template;
-    PyObject *make_parts, *prune, *clock;
+    PyObject *make_parts, *prune, *clock, *usage;
+    unsigned long long min_free;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiiinnS(nii)OOOO(nnnnnnn)O!iOOOO:FastPath", names,
+            args, keywords, "iippnOpiOKiinnS(nii)OOOO(nnnnnnn)O!iOOOO:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
-            &sync_threads, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
+            &sync_threads, &usage, &min_free, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
             &report, &rest, &partial, &row, &accepted, &begun, &done, &bytes_in,
             &bytes_out, &serving, &latency, &PyTuple_Type,
@@ -135,6 +136,13 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         return NULL;
     }
     self->kept = kept == Py_None ? NULL : Py_NewRef(kept);
+    if (usage != Py_None && Py_TYPE(usage) != UsageType) {
+        PyErr_SetString(PyExc_TypeError, "usage is no Usage");
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->usage = usage == Py_None ? NULL : (Usage *)Py_NewRef(usage);
+    self->min_free = min_free;
     self->nothing = PyBytes_FromStringAndSize(NULL, 0);
     self->templates = PyDict_New();
     self->older_templates = PyDict_New();
@@ -208,7 +216,10 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->plain_bytes);
     Py_CLEAR(self->bucket_of_exponent);
     Py_CLEAR(self->kept);
+    Py_XDECREF((PyObject *)self->usage);
     Py_CLEAR(self->nothing);
+    Py_CLEAR(self->record_bytes);
+    Py_CLEAR(self->view);
     drop_rest(self);
     end_commits(self);
     if (self->syncs != NULL)
@@ -290,6 +301,8 @@ FastPath_lock_renewed(FastPath *self, PyObject *Py_UNUSED(none))
 
 static PyMethodDef FastPath_methods[] = {
     {"serve", (PyCFunction)FastPath_serve, METH_O, serve_doc},
+    {"serve_secure", (PyCFunction)(void (*)(void))FastPath_serve_secure, METH_FASTCALL,
+     serve_secure_doc},
     {"serve_idle", (PyCFunction)FastPath_serve_idle, METH_O, serve_idle_doc},
     {"serve_new", (PyCFunction)FastPath_serve_new, METH_O, serve_new_doc},
     {"accept", (PyCFunction)(void (*)(void))FastPath_accept, METH_FASTCALL, accept_doc},
@@ -355,6 +368,14 @@ static PyMethodDef functions[] = {
     {"byte_range", byte_range, METH_VARARGS,
      "byte_range(value, if_range, etag, size) -> (first, length) | None\n\n"
      "The part of a value that is asked for."},
+    {"note_read", note_read, METH_O, "note_read(file)\n\nSee kvd.store.reading."},
+    {"look_at", look_at, METH_VARARGS,
+     "look_at(folder, names, before_ns, expired_ns, future_ns)\n\n"
+     "See Look of kvd.store.looking."},
+    {"remove_unchanged", remove_unchanged, METH_VARARGS,
+     "remove_unchanged(root, lock, key, inode, accessed_ns, from_ns, to_ns)"
+     " -> int | None\n\nSee kvd.store.removing."},
+    {"taken_by", taken_by_length, METH_O, "taken_by(length)\n\nSee kvd.store.usage."},
     {NULL},
 };
 
@@ -388,6 +409,7 @@ PyInit__fast_path(void)
         || (RecentValueType = add_type(self, &RecentValue_spec)) == NULL
         || (CommitType = add_type(self, &Commit_spec)) == NULL
         || (JoinedType = add_type(self, &Joined_spec)) == NULL
+        || (UsageType = add_type(self, &Usage_spec)) == NULL
         || (type = add_type(self, &FastPath_spec)) == NULL
         || PyModule_AddIntMacro(self, NOTHING) < 0
         || PyModule_AddIntMacro(self, SERVED) < 0

@@ -16,6 +16,8 @@
 #define EVENT_BYTES (64 * 1024)
 /* The longest body of a PUT. */
 #define MAX_BODY_BYTES (2 * 1024 * 1024)
+/* What a record of TLS has at most. */
+#define RECORD_BYTES (16 * 1024)
 /* The longest one that need not come in one event; see docs/design.rst. */
 #define MAX_PARTIAL_BYTES (256 * 1024)
 #define BUFFER_BYTES (EVENT_BYTES + MAX_BODY_BYTES)
@@ -26,6 +28,7 @@
 #define FOLDERS 256
 /* Python handles longer keys. */
 #define MAX_KEY_BYTES 512
+#define MAX_LONGEST_KEY 1024        /* as kvd.model.keys */
 #define ID_BYTES 16
 #define ID_TEXT (2 * ID_BYTES)
 #define ATTRIBUTE_BYTES 1400
@@ -108,6 +111,7 @@ typedef struct {
     char id[ID_TEXT];
     long long offset;           /* of its key's lock */
     int keeps;                  /* whether the replaced value is kept, under its name */
+    Py_ssize_t quota;           /* of its key (usage.c) */
     unsigned long long sealed_us;   /* the date that it was sealed with; 0: not yet */
 } Upload;
 
@@ -170,6 +174,9 @@ typedef struct RecentValue {
 
 typedef struct RecentValues RecentValues;
 
+/* What the values of the store take, counted by all processes. */
+typedef struct Usage Usage;
+
 /* A connection that stays open after a request. */
 typedef struct {
     PyObject_HEAD
@@ -179,6 +186,9 @@ typedef struct {
     struct Commit *commit;      /* the one that it waits for and Python does not know of */
     PyObject *connection;       /* the Python object */
     PyObject *served;           /* when serve_idle last served a request; NULL: never */
+    /* Over TLS: the connection's kvd.net.tls.SecureSocket, and its functions that read and
+       write a record. NULL: it is a plain one. */
+    PyObject *secure, *read, *write;
     PyObject *number;           /* of its socket */
     PyObject *joined;           /* FastPath.joined */
 } Joined;
@@ -229,11 +239,18 @@ typedef struct {
     PyObject *parts;
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is kept */
     int has_epochs;             /* see kvd.store.epochs */
+    Usage *usage;               /* NULL: the store has no limits */
+    unsigned long long min_free;        /* how many bytes stay free */
     int channel, credits;       /* see batches.c; channel below 0: none */
     Py_ssize_t batch_word;      /* of the row */
     PyObject *adopt, *came;     /* NULL without a channel */
+    PyObject *plain_groups;     /* a byte for each group of sockets; NULL without one */
     PyObject *nothing;          /* empty bytes */
     PyObject *joined;           /* connections that stay open, by descriptor */
+    /* Those of the connection that is served now, borrowed; NULL: it is a plain one. */
+    PyObject *secure, *read, *write;
+    PyObject *record_bytes;     /* RECORD_BYTES; NULL: not needed so far */
+    PyObject *view;             /* of the buffer, for `read`; NULL: not needed so far */
     /* The outcome that the next `serve` of this socket returns; below 0: none. */
     int left_socket;
     PyObject *left;             /* NULL: it raises the exception */
@@ -319,6 +336,18 @@ PyObject *FastPath_leave_batches(FastPath *self, PyObject *none);
 PyObject *serve_one(FastPath *self, int socket, Joined *joined);
 Py_ssize_t read_more(int socket, char *bytes, Py_ssize_t received, Py_ssize_t size);
 PyObject *outcome_of(FastPath *self, int socket, const Request *request);
+
+/* secure.c */
+extern const char serve_secure_doc[];
+PyObject *FastPath_serve_secure(FastPath *self, PyObject *const *arguments,
+                                Py_ssize_t count);
+Py_ssize_t receive_secure(FastPath *self);
+Py_ssize_t receive_more_secure(FastPath *self, Py_ssize_t received, Py_ssize_t size);
+Py_ssize_t send_reply_secure(FastPath *self, const char *head, size_t head_bytes,
+                             const char *body, size_t body_bytes);
+int send_file_secure(FastPath *self, Value *value, const Selection *selected,
+                     const char *head, size_t head_bytes, Py_ssize_t received,
+                     double began);
 
 /* fields.c */
 enum { MATCHES_STRONGLY = 1, MATCHES_WEAKLY = 2 };
@@ -438,6 +467,9 @@ int has_value(const FastPath *self, int folder, const char *name,
 int seal(int file, const Upload *upload, unsigned long long earliest_us, long epoch,
          unsigned long long *sealed_us);
 
+PyObject *note_read(PyObject *module, PyObject *file);
+void note_if_stale(const FastPath *self, int file, const struct stat *status);
+
 /* folder.c */
 int find_conferred(int folder, const struct stat *status, Conferred *found);
 int is_conferred_alike(const Conferred *one, int folder, const struct stat *status);
@@ -455,11 +487,31 @@ long long lock_offset(const char *key, size_t size);
 PyObject *offset_of(PyObject *module, PyObject *key);
 
 /* publish.c */
+#define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
+int set_lock(int lock, short kind, long long offset);
 int create_file(FastPath *self, const Upload *upload);
 Py_ssize_t write_all(int file, const char *body, Py_ssize_t length);
 int publish_file(FastPath *self, const Upload *upload, int file, int *is_made);
 int publish(FastPath *self, const Upload *upload, const char *body, int *is_made);
+
+/* look.c */
+PyObject *look_at(PyObject *module, PyObject *args);
+
+/* remove.c */
+PyObject *remove_unchanged(PyObject *module, PyObject *args);
+
+/* usage.c */
+extern PyTypeObject *UsageType;
+extern PyType_Spec Usage_spec;
+long long taken_by(unsigned long long length);
+PyObject *taken_by_length(PyObject *module, PyObject *length);
+Py_ssize_t quota_of(const Usage *self, const char *key, size_t size);
+int take_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
+void give_back(const Usage *self, Py_ssize_t quota, long long bytes);
+void count_published(const Usage *self, Py_ssize_t quota, long long bytes,
+                     long long replaced);
+long long read_resolution(const Usage *self);
 
 /* reply.c */
 void write_date(FastPath *self, char *text, time_t second);

@@ -27,7 +27,7 @@ connections_of(const Batch *batch)
         return Py_NewRef(batch->connections);
     return batch->descriptor < 0
         ? PyList_New(0)
-        : Py_BuildValue("[(ii)]", batch->descriptor, batch->family);
+        : Py_BuildValue("[(ii)]", batch->descriptor, batch->group);
 }
 
 static void

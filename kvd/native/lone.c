@@ -24,7 +24,7 @@ typedef struct {
     PyObject *random, *waiting; /* two of them */
     PyObject *numbers;          /* of batches: an iterator */
     PyObject *clock;            /* NULL: the monotonic one, as it is read here */
-    PyObject *families;         /* of listening sockets, by their descriptors */
+    PyObject *groups;         /* of listening sockets, by their descriptors */
     PyObject *held;             /* connections that wait for a worker: a deque */
     PyObject *dispatch;         /* called with the descriptor of a listening socket where
                                    others wait than this can hand over */
@@ -57,10 +57,10 @@ Lone_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
             args, "Onnnnn(O!O!)OOOOO!OOO:Lone", &words, &self->at.row_words,
             &self->in_use, &self->at.open, &self->at.begun, &self->at.done, &PyType_Type,
             &self->view, &PyTuple_Type, &self->names, &self->random, &self->numbers,
-            &clock, &monotonic_clock, &PyDict_Type, &self->families, &self->held,
+            &clock, &monotonic_clock, &PyDict_Type, &self->groups, &self->held,
             &self->dispatch, &self->looks_later)) {
         /* None of these is held yet. */
-        self->view = self->names = self->random = self->numbers = self->families = NULL;
+        self->view = self->names = self->random = self->numbers = self->groups = NULL;
         self->held = self->dispatch = self->looks_later = NULL;
         Py_DECREF((PyObject *)self);
         return NULL;
@@ -69,7 +69,7 @@ Lone_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
     Py_INCREF(self->names);
     Py_INCREF(self->random);
     Py_INCREF(self->numbers);
-    Py_INCREF(self->families);
+    Py_INCREF(self->groups);
     Py_INCREF(self->held);
     Py_INCREF(self->dispatch);
     Py_INCREF(self->looks_later);
@@ -124,7 +124,7 @@ Lone_dealloc(Lone *self)
     Py_XDECREF(self->random);
     Py_XDECREF(self->waiting);
     Py_XDECREF(self->numbers);
-    Py_XDECREF(self->families);
+    Py_XDECREF(self->groups);
     Py_XDECREF(self->held);
     Py_XDECREF(self->timer);
     if (self->words.obj != NULL)
@@ -224,9 +224,9 @@ choose(Lone *self, Py_ssize_t workers)
 
 /* Send one connection, with its credit. Returns whether it was sent. */
 static int
-send_alone(const Lane *lane, unsigned long long number, int descriptor, int family)
+send_alone(const Lane *lane, unsigned long long number, int descriptor, int group)
 {
-    PackedBatch batch = {BATCH_KIND, number, 1, (uint32_t)family, 0};
+    PackedBatch batch = {BATCH_KIND, number, 1, (uint32_t)group, 0};
     union {
         char bytes[CMSG_SPACE(sizeof descriptor)];
         struct cmsghdr aligned;
@@ -254,7 +254,7 @@ send_alone(const Lane *lane, unsigned long long number, int descriptor, int fami
 /* Returns 1 if a connection was handed over, 0 if that is Python's, -1 with an
    exception. */
 static int
-hand_over(Lone *self, int descriptor, int family)
+hand_over(Lone *self, int descriptor, int group)
 {
     Py_ssize_t workers
         = (Py_ssize_t)read_word((unsigned long long *)self->words.buf + self->in_use);
@@ -279,9 +279,9 @@ hand_over(Lone *self, int descriptor, int family)
     }
     if (PyErr_Occurred())
         return -1;
-    if (!send_alone(lane, number, descriptor, family))
+    if (!send_alone(lane, number, descriptor, group))
         return 0;
-    *batch = (Batch){number, now, NULL, descriptor, family};
+    *batch = (Batch){number, now, NULL, descriptor, group};
     lane->count++;
     lane->waiting++;
     self->turn = (worker + 1) % workers;
@@ -290,10 +290,10 @@ hand_over(Lone *self, int descriptor, int family)
 
 /* A connection waits for a worker. Returns 0; -1 with an exception. */
 static int
-hold(Lone *self, int descriptor, int family)
+hold(Lone *self, int descriptor, int group)
 {
     PyObject *held = PyObject_CallMethod(self->held, "append", "((ii))", descriptor,
-                                         family);
+                                         group);
     Py_XDECREF(held);
     return held == NULL ? -1 : 0;
 }
@@ -307,7 +307,7 @@ PyDoc_STRVAR(accept_from_doc,
 static PyObject *
 Lone_accept_from(Lone *self, PyObject *listener)
 {
-    PyObject *known = PyDict_GetItemWithError(self->families, listener);
+    PyObject *known = PyDict_GetItemWithError(self->groups, listener);
     if (known == NULL)
         return PyErr_Occurred() ? NULL : PyBool_FromLong(0);
     int waits = self->ready != NULL && PyTuple_Check(self->ready)
@@ -316,13 +316,13 @@ Lone_accept_from(Lone *self, PyObject *listener)
         && self->timer != NULL && Py_IS_TYPE(self->timer, TimerType)
         && self->words.obj != NULL && PyObject_Size(self->held) == 0;
     if (waits) {
-        int family = (int)PyLong_AsLong(known), from = (int)PyLong_AsLong(listener);
+        int group = (int)PyLong_AsLong(known), from = (int)PyLong_AsLong(listener);
         int one = accept4(from, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (one < 0)
             /* Its port meets the error again, and copes with it. */
             Py_RETURN_FALSE;
         int other = accept4(from, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        int done = other < 0 ? hand_over(self, one, family) : 0;
+        int done = other < 0 ? hand_over(self, one, group) : 0;
         if (done > 0) {
             if (self->looks)
                 Py_RETURN_TRUE;
@@ -333,7 +333,7 @@ Lone_accept_from(Lone *self, PyObject *listener)
         if (done < 0)
             /* It comes again, where it is dealt with. */
             PyErr_Clear();
-        if (hold(self, one, family) < 0 || (other >= 0 && hold(self, other, family) < 0))
+        if (hold(self, one, group) < 0 || (other >= 0 && hold(self, other, group) < 0))
             return NULL;
     }
     return PyObject_CallFunctionObjArgs(self->dispatch, listener, NULL);

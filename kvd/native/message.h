@@ -10,7 +10,7 @@
 typedef struct __attribute__((packed)) {
     uint8_t kind;               /* BATCH_KIND */
     uint64_t number;
-    uint32_t connections, family;
+    uint32_t connections, group;
     uint8_t asks;
 } PackedBatch;
 

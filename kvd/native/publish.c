@@ -17,8 +17,6 @@
 #define SPARE_BYTES (1ULL << 30)
 #define SPARE_TIMES 4
 
-static const char LOCK_PATH[] = ".kvd/lock";
-
 int
 find_lock(FastPath *self)
 {
@@ -85,7 +83,7 @@ is_unsynced(const FastPath *self, const char *upload, long epoch,
         && has_no_place(self->uploads, upload, bytes);
 }
 
-static int
+int
 set_lock(int lock, short kind, long long offset)
 {
     struct flock request = {
@@ -99,17 +97,17 @@ set_lock(int lock, short kind, long long offset)
  * replaces too, if that is not larger than can be kept (kvd.store.tree).
  */
 static int
-has_room(int root, Py_ssize_t length, int keeps, unsigned long long *room)
+has_room(const FastPath *self, Py_ssize_t length, int keeps, unsigned long long *room)
 {
     struct statfs space;
-    if (fstatfs(root, &space) < 0)
+    if (fstatfs(self->root, &space) < 0)
         return 0;
     unsigned long long unit
         = (unsigned long long)(space.f_frsize ? space.f_frsize : space.f_bsize);
     *room = (unsigned long long)space.f_bavail * unit;
     if (space.f_blocks == 0)
         return !keeps;
-    return (unsigned long long)length <= *room
+    return (unsigned long long)length + self->min_free <= *room
         && (!keeps || *room >= Py_MIN((unsigned long long)space.f_blocks * unit
                                       / SPARE_SHARE, SPARE_BYTES));
 }
@@ -140,15 +138,18 @@ seal_once(const FastPath *self, int file, const Upload *upload,
  * With `keeps`, what it replaces gets the upload's name and stays, unless no sync has
  * begun since it was published; `room` says how much there is.
  *
- * Returns CREATED, REPLACED, KEPT if what it replaced stays; -1 if it was not done.
+ * Returns CREATED, REPLACED, KEPT if what it replaced stays; -1 if it was not done. What
+ * it replaced had `*replaced` bytes.
  */
 static int
 place(const FastPath *self, const Upload *upload, int file, int folder,
-      const char *name, unsigned long long room, const struct stat *lock)
+      const char *name, unsigned long long room, const struct stat *lock,
+      unsigned long long *replaced)
 {
     unsigned long long earliest_us = 0, bytes = 0;
     long epoch = epoch_of(self, lock), value_epoch = 0;
     int replaces = has_value(self, folder, name, &earliest_us, &value_epoch, &bytes);
+    *replaced = bytes;
     if (replaces < 0 || (replaces && upload->keeps && bytes > room / SPARE_TIMES)
         || seal_once(self, file, upload, earliest_us, epoch) < 0)
         return -1;
@@ -177,7 +178,8 @@ last_name(const char *key)
  */
 static int
 place_locked(const FastPath *self, const Upload *upload, int file, int folder,
-             int is_missing, unsigned long long room, int *is_made)
+             int is_missing, unsigned long long room, int *is_made,
+             unsigned long long *replaced)
 {
     if (set_lock(self->lock, F_WRLCK, upload->offset) < 0)
         return -1;
@@ -194,7 +196,7 @@ place_locked(const FastPath *self, const Upload *upload, int file, int folder,
             folder = open_path(self->root, path, self->folder_mode);
         }
         if (folder >= 0)
-            result = place(self, upload, file, folder, name, room, &lock);
+            result = place(self, upload, file, folder, name, room, &lock, replaced);
         if (is_missing && folder >= 0)
             close(folder);
     }
@@ -222,7 +224,7 @@ static int
 create_beside(const FastPath *self, const Upload *upload, int folder,
               const struct stat *status, unsigned long long *room)
 {
-    if (!has_room(self->root, upload->length, upload->keeps, room)
+    if (!has_room(self, upload->length, upload->keeps, room)
         || !is_conferred_alike(&self->conferred, folder, status))
         return -1;
     return openat(self->uploads, upload->name,
@@ -249,6 +251,9 @@ create_file(FastPath *self, const Upload *upload)
     int is_kept, is_missing, file = -1;
     struct stat status;
     unsigned long long room;
+    /* Python holds what an upload reserves from one call to the next. */
+    if (self->usage != NULL)
+        return -1;
     int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
     if (folder < 0)
         return -1;
@@ -268,17 +273,42 @@ publish_file(FastPath *self, const Upload *upload, int file, int *is_made)
 {
     int result = -1, is_kept, is_missing;
     struct stat status;
-    unsigned long long room = 0;
+    unsigned long long room = 0, replaced;
     *is_made = 0;
     int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
     if (folder < 0)
         return -1;
     /* Its own bytes have been written. */
-    if (!upload->keeps || has_room(self->root, 0, 1, &room))
-        result = place_locked(self, upload, file, folder, is_missing, room, is_made);
+    if (!upload->keeps || has_room(self, 0, 1, &room))
+        result = place_locked(self, upload, file, folder, is_missing, room, is_made,
+                              &replaced);
     if (!is_kept)
         close(folder);
     return result;
+}
+
+/* Take what a value will need of its quotas, if there are any. */
+static int
+reserve(const FastPath *self, const Upload *upload)
+{
+    return self->usage == NULL
+        || take_bytes(self->usage, upload->quota,
+                      taken_by((unsigned long long)upload->length));
+}
+
+/* Count a value that was published, or give back what was reserved for it. */
+static void
+settle(const FastPath *self, const Upload *upload, int result,
+       unsigned long long replaced)
+{
+    if (self->usage == NULL)
+        return;
+    long long bytes = taken_by((unsigned long long)upload->length);
+    if (result < 0)
+        give_back(self->usage, upload->quota, bytes);
+    else
+        count_published(self->usage, upload->quota, bytes,
+                        result == CREATED ? -1 : taken_by(replaced));
 }
 
 /*
@@ -290,19 +320,23 @@ publish(FastPath *self, const Upload *upload, const char *body, int *is_made)
 {
     int result = -1, is_kept, is_missing;
     struct stat status;
-    unsigned long long room;
+    unsigned long long room, replaced = 0;
     *is_made = 0;
     int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
     if (folder < 0)
         return -1;
-    int file = create_beside(self, upload, folder, &status, &room);
+    int is_reserved = reserve(self, upload);
+    int file = is_reserved ? create_beside(self, upload, folder, &status, &room) : -1;
     if (file >= 0) {
         if (write_all(file, body, upload->length) == upload->length)
-            result = place_locked(self, upload, file, folder, is_missing, room, is_made);
+            result = place_locked(self, upload, file, folder, is_missing, room, is_made,
+                                  &replaced);
         if (result < 0)
             unlinkat(self->uploads, upload->name, 0);
         close(file);
     }
+    if (is_reserved)
+        settle(self, upload, result, replaced);
     if (!is_kept)
         close(folder);
     return result;

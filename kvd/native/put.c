@@ -103,6 +103,8 @@ prepare_upload(FastPath *self, const Request *request, PyObject *key, Upload *up
     upload->lines = request->template->lines;
     upload->offset = lock_offset(upload->key, (size_t)PyBytes_Size(key));
     upload->sealed_us = 0;
+    upload->quota = self->usage == NULL ? 0
+        : quota_of(self->usage, upload->key, (size_t)PyBytes_Size(key));
     if (self->uploads < 0 || new_id(self, upload->id) < 0)
         return 0;
     int found = find_keeps(self, key, &upload->keeps);
@@ -134,6 +136,9 @@ serve_put(FastPath *self, int socket, const Request *request, PyObject *key)
 {
     Upload upload;
     int replaced, is_made;
+    /* Over TLS, a reply has to be sent while its request is served. */
+    if (self->secure != NULL && self->syncs != NULL)
+        return 0;
     int prepared = prepare_upload(self, request, key, &upload);
     if (prepared <= 0)
         return prepared;

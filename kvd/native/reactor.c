@@ -154,8 +154,8 @@ static PyType_Spec Turns_spec = {
 };
 
 /* What a loop asks for by name; and the function `time.monotonic`. */
-static PyObject *RUNNING, *JUST_STOPPED, *TIME, *DO_READ_OR_WRITE, *WAITS, *WOKE,
-    *MONOTONIC;
+static PyObject *RUNNING, *JUST_STOPPED, *POLLING, *TIME, *DO_READ_OR_WRITE, *WAITS,
+    *WOKE, *MONOTONIC;
 
 /* Tell who counts, if anybody does. Returns 0; -1 with an exception. */
 static int
@@ -193,7 +193,8 @@ number(PyObject *owned)
     return value;
 }
 
-/* What a reactor has, for the time of one call: nothing makes these anew meanwhile. */
+/* What a reactor has, for the time of one call: only an event that has the reactor iterate
+   makes these anew, and that ends the call. */
 typedef struct {
     PyObject *reactor, *selectables, *new_calls, *calls, *threads_calls;
     PyObject *counts, *serve_readable;
@@ -207,9 +208,10 @@ typedef struct {
 static int
 next_timeout(const Loop *loop, double *seconds)
 {
-    int runs = is_true(loop->reactor, RUNNING);
+    int polls = is_true(loop->reactor, POLLING);
+    int runs = polls > 0 ? is_true(loop->reactor, RUNNING) : 0;
     int stops = runs > 0 ? is_true(loop->reactor, JUST_STOPPED) : 0;
-    if (runs < 0 || stops < 0)
+    if (polls < 0 || runs < 0 || stops < 0)
         return -1;
     *seconds = 0;
     if (!runs || stops || PyList_Size(loop->new_calls) || PyList_Size(loop->threads_calls))
@@ -292,6 +294,23 @@ poll_once(const Loop *loop, int poller, double seconds)
     return 0;
 }
 
+/* Say whether the reactor polls, with an exception or without. Returns 0; -1 with an
+   exception. */
+static int
+set_polling(PyObject *reactor, PyObject *polls)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (PyObject_SetAttr(reactor, POLLING, polls) == 0) {
+        PyErr_Restore(type, value, traceback);
+        return 0;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return -1;
+}
+
 static int
 begin(Loop *loop)
 {
@@ -334,11 +353,16 @@ poll_events(PyObject *Py_UNUSED(module), PyObject *args)
         poller = PyObject_AsFileDescriptor(epoll);
     if (poller < 0 || begin(&loop) < 0)
         goto end;
-    int once = seconds == 0;
+    int nested = is_true(loop.reactor, POLLING);
+    if (nested < 0 || set_polling(loop.reactor, Py_True) < 0)
+        goto end;
+    int once = nested || seconds == 0;
     do
         status = poll_once(&loop, poller, seconds);
     while (status == 0 && !once && (status = next_timeout(&loop, &seconds)) == 0
            && seconds != 0);
+    if (set_polling(loop.reactor, Py_False) < 0)
+        status = -1;
 end:
     Py_XDECREF(epoll);
     Py_XDECREF(loop.selectables);
@@ -370,7 +394,8 @@ PyMODINIT_FUNC
 PyInit__reactor(void)
 {
     const struct { PyObject **place; const char *name; } names[] = {
-        {&RUNNING, "running"}, {&JUST_STOPPED, "_justStopped"}, {&TIME, "time"},
+        {&RUNNING, "running"}, {&JUST_STOPPED, "_justStopped"},
+        {&POLLING, "polling"}, {&TIME, "time"},
         {&DO_READ_OR_WRITE, "_doReadOrWrite"}, {&WAITS, "waits"}, {&WOKE, "woke"},
     };
     PyObject *clocks = PyImport_ImportModule("time");

@@ -129,6 +129,8 @@ find_recent(FastPath *self, PyObject *key)
         && is_unchanged(&found->value, &status)) {
         unlink_one(self->recent, found);
         link_newest(self->recent, found);
+        /* Which changes the file, so it is opened again next time. */
+        note_if_stale(self, found->value.file, &status);
         return (RecentValue *)Py_NewRef((PyObject *)found);
     }
     forget(self->recent, found);

@@ -176,7 +176,10 @@ serve_request(FastPath *self, int socket, Joined *joined)
 {
     char *data = self->buffer;
     /* A socket that was just accepted may be blocking. */
-    ssize_t size = recv(socket, data, EVENT_BYTES, MSG_DONTWAIT);
+    ssize_t size = self->secure == NULL ? recv(socket, data, EVENT_BYTES, MSG_DONTWAIT)
+                                        : receive_secure(self);
+    if (size == -2)
+        return NULL;
     if (size < 0)
         /* Not an exception: callbacks raise those, and they do not mean the socket. */
         return PyLong_FromLong(errno == EAGAIN || errno == EINTR ? NOTHING : LOST);
@@ -220,7 +223,10 @@ serve_request(FastPath *self, int socket, Joined *joined)
         };
         /* Else nothing more is there; but see serve_partial. */
         int is_open = size < EVENT_BYTES;
-        if (!is_open) {
+        if (self->secure != NULL) {
+            size = receive_more_secure(self, size, request.size);
+            is_open = 0;
+        } else if (!is_open) {
             size = read_more(socket, data, size, request.size);
             is_open = errno == EAGAIN;
         }

@@ -61,6 +61,7 @@ open_value(FastPath *self, const char *key, Value *value, Attribute *attribute)
     write_date(self, value->published_date, value->published);
     memcpy(value->id, attribute->text + 2, ID_TEXT);
     value->parts = NULL;
+    note_if_stale(self, file, &status);
     return FOUND;
 }
 

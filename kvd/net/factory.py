@@ -11,7 +11,12 @@ from typing import Any
 from twisted.internet import protocol
 from twisted.internet.interfaces import IAddress, IReactorFDSet
 
-from kvd.net.transport import address_of, serve_connection
+from kvd.net.transport import (
+    MakeTransport,
+    ServerTransport,
+    address_of,
+    serve_connection,
+)
 
 
 class ServerFactory(protocol.ServerFactory):
@@ -36,6 +41,9 @@ class ServerFactory(protocol.ServerFactory):
     """Asked before connections are accepted, with how many seem to wait: whether this
     process may accept. If not, another process that listens there may, or this one a
     moment later. None: always."""
+
+    make_transport: MakeTransport = ServerTransport
+    """Makes the transport of a connection that stays."""
 
     def share(self, waiting: int) -> int:
         """
@@ -165,5 +173,12 @@ def make_connection(
     if built is None:
         connection.close()
         return
-    serve_connection(connection, peer, built, reactor, factory.first_read(built))
+    serve_connection(
+        connection,
+        peer,
+        built,
+        reactor,
+        factory.first_read(built),
+        factory.make_transport,
+    )
     factory.connected(built)

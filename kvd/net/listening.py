@@ -85,7 +85,7 @@ class ListenerGroup:
         if isinstance(address, UNIXAddress) or self.fixed:
             return
         while len(self.members) < size:
-            member = _bound(_family_of(address), address, like=self.members)
+            member = _bound(family_of(address), address, like=self.members)
             try:
                 member.listen(address.backlog)
             except BaseException:
@@ -182,7 +182,7 @@ def open_group(address: Address, size: int) -> ListenerGroup:
 
 
 def _open_tcp(address: TCPAddress, size: int) -> ListenerGroup:
-    first = _bound(_family_of(address), address)
+    first = _bound(family_of(address), address)
     try:
         # Without SO_REUSEPORT, so that nobody else listens there, or begins to.
         first.listen(address.backlog)
@@ -200,7 +200,12 @@ def _open_tcp(address: TCPAddress, size: int) -> ListenerGroup:
     return group
 
 
-def _family_of(address: TCPAddress) -> int:
+def family_of(address: Address) -> int:
+    """
+    The family of the sockets of an address.
+    """
+    if isinstance(address, UNIXAddress):
+        return socket.AF_UNIX
     return socket.AF_INET6 if ":" in address.interface else socket.AF_INET
 
 

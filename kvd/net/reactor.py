@@ -150,6 +150,7 @@ def install_adoption(reactor: Any) -> None:
     reactor.adoptStreamConnection = partial(adopt_stream_connection, reactor)
     reactor.serve_readable = _leave_all
     reactor.counts = None
+    reactor.polling = False
     if isinstance(reactor, EPollReactor):
         reactor.doIteration = partial(poll, reactor)  # type: ignore[method-assign]  # as it calls its own
 
@@ -166,26 +167,32 @@ def poll_in_python(reactor: Any, timeout: float | None, /) -> None:
     """
     selectables = reactor._selectables
     counts, serve_readable = reactor.counts, reactor.serve_readable
-    while True:
-        if counts is not None:
-            counts.waits()
-        events = reactor._poller.poll(
-            -1 if timeout is None else timeout, len(selectables)
-        )
-        if counts is not None:
-            counts.woke()
-        for descriptor, event in events:
-            if event == EPOLLIN and serve_readable(descriptor):
-                continue
-            # One event may end another's selectable.
-            selectable = selectables.get(descriptor)
-            if selectable is not None:
-                reactor._doReadOrWrite(selectable, descriptor, event)
-        if timeout == 0:
-            return
-        timeout = _next_timeout(reactor)
-        if timeout == 0:
-            return
+    # An event may have the reactor iterate, which is one turn, whatever is due then.
+    once = reactor.polling or timeout == 0
+    reactor.polling = True
+    try:
+        while True:
+            if counts is not None:
+                counts.waits()
+            events = reactor._poller.poll(
+                -1 if timeout is None else timeout, len(selectables)
+            )
+            if counts is not None:
+                counts.woke()
+            for descriptor, event in events:
+                if event == EPOLLIN and serve_readable(descriptor):
+                    continue
+                # One event may end another's selectable.
+                selectable = selectables.get(descriptor)
+                if selectable is not None:
+                    reactor._doReadOrWrite(selectable, descriptor, event)
+            if once:
+                return
+            timeout = _next_timeout(reactor)
+            if timeout == 0:
+                return
+    finally:
+        reactor.polling = False
 
 
 def _next_timeout(reactor: Any) -> float | None:
@@ -193,9 +200,10 @@ def _next_timeout(reactor: Any) -> float | None:
     How long a reactor may wait after it has handled events: what its ``timeout`` says,
     or 0 if its ``runUntilCurrent`` has something to do before, or if it does not run:
     then one turn was asked for (``iterate``). Those two take as long as serving a
-    request with the fast path.
+    request with the fast path. It is 0 too after a turn that an event asked for, which
+    has changed what the reactor keeps.
     """
-    if not reactor.running or reactor._justStopped:
+    if not reactor.polling or not reactor.running or reactor._justStopped:
         return 0
     if reactor._newTimedCalls or reactor.threadCallQueue:
         return 0
@@ -262,6 +270,8 @@ class WorkerReactor(EPollReactor):
             counts: Where it counts.
         """
         self.counts = counts
+        self.polling = False
+        """Whether it waits for events, or hands them on."""
         self.serve_readable: Callable[[int], bool] = _leave_all
         """Given each descriptor that can be read; returns whether nothing is left to do
         with it in this turn."""

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -32,6 +32,9 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+if TYPE_CHECKING:
+    from kvd.net.tls import SecureSocket
 
 HEAD_BYTES: Final = 64 * 1024
 """
@@ -74,6 +77,11 @@ _SEGMENT: Final = struct.Struct("=16xI")
 ``tcpi_snd_mss`` of it.
 """
 
+_ESTABLISHED: Final = 1
+"""
+``tcpi_state`` of it, its first byte.
+"""
+
 UNHEARD_SEGMENTS: Final = 4
 """
 How many segments the peer may read before the sender hears of it: two or less make room
@@ -111,6 +119,13 @@ class ServerTransport(tcp.Connection):
     """
 
     bufferSize = HEAD_BYTES
+
+    needs_handshake = False
+    """Whether a handshake comes before everything else (`kvd.net.tls_transport`)."""
+
+    secure: SecureSocket | None = None
+    """What encrypts and decrypts, once a handshake is complete; None over a plain
+    connection, where the kernel may move bytes between the socket and files."""
 
     peer_user: str | None = None
     """The user that the client's certificate names; None: it has shown none, or over a
@@ -159,6 +174,20 @@ class ServerTransport(tcp.Connection):
         will_read, self._will_read = self._will_read, None
         if will_read:
             self.startReading()
+
+    def read_again(self) -> None:
+        """
+        Read as if the reactor had reported input, while it does not watch for it; it
+        does so afterwards.
+        """
+        self._will_read = True
+        self.begin()
+
+    def handshake(self) -> bool:
+        """
+        See `kvd.net.tls_transport.TLSTransport.handshake`.
+        """
+        return True
 
     def startReading(self) -> None:
         """
@@ -612,9 +641,24 @@ def is_settled(connection: socket.socket) -> bool:
 
     Over a Unix socket, what was sent is with the peer at once.
     """
-    if _asked(connection, FIONREAD):
+    if bytes_unread(connection):
         return False
     return connection.family == socket.AF_UNIX or not bytes_held(connection)
+
+
+def bytes_unread(connection: socket.socket) -> int:
+    """
+    How many bytes have come that nobody has read (``SIOCINQ``, tcp(7), unix(7)).
+    """
+    return _asked(connection, FIONREAD)
+
+
+def has_ended(connection: socket.socket) -> bool:
+    """
+    Whether the peer sends no more over a connection of TCP.
+    """
+    (state,) = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return state != _ESTABLISHED
 
 
 def bytes_held(connection: socket.socket) -> int:
@@ -642,12 +686,19 @@ def close_both_ways(connection: socket.socket) -> None:
     connection.close()
 
 
+MakeTransport = Callable[[socket.socket, Protocol, Any, IReactorFDSet], ServerTransport]
+"""
+As `ServerTransport` is made.
+"""
+
+
 def serve_connection(
     connection: socket.socket,
     peer: Any,
     protocol: Protocol,
     reactor: IReactorFDSet,
     first: Callable[[], Any] | None = None,
+    make_transport: MakeTransport = ServerTransport,
 ) -> ServerTransport:
     """
     Join an accepted socket to a protocol, whoever accepted it.
@@ -659,8 +710,9 @@ def serve_connection(
             already, its ``dataReceived``.
         reactor: Watches it.
         first: See `ServerTransport.begin`.
+        make_transport: Makes the transport.
     """
-    transport = ServerTransport(connection, protocol, peer, reactor)
+    transport = make_transport(connection, protocol, peer, reactor)
     protocol.makeConnection(transport)
     transport.begin(first)
     return transport

@@ -22,10 +22,15 @@ from kvd.errors import BadSetting
 from kvd.model.quantities import Count
 from kvd.options.paths import absolute
 from kvd.options.plain_addresses import hint, in_full
-from kvd.settings import Address, SystemdAddress, TCPAddress, UNIXAddress
+from kvd.settings import TLS, Address, SystemdAddress, TCPAddress, UNIXAddress
 
 RIGHT: Final = (
     "give tcp:PORT[:interface=ADDRESS][:backlog=N] or unix:PATH[:mode=660][:backlog=N]"
+)
+
+RIGHT_TLS: Final = (
+    "give tls:PORT:cert=FILE:key=FILE[:ca=FILE][:clients=optional]"
+    "[:interface=ADDRESS][:backlog=N]"
 )
 
 ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - chosen by leaving the interface out
@@ -52,6 +57,8 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _NAME = re.compile(r"[ -9;-~]{1,255}")
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 
+_TLS_ARGUMENTS: Final = ("cert", "key", "ca", "clients")
+
 
 def read_address(text: str, interface: str = ANY_IPV4) -> Address:
     """
@@ -65,42 +72,58 @@ def read_address(text: str, interface: str = ANY_IPV4) -> Address:
         BadSetting: The text is not an address; the sentence says how to write one.
     """
     kind, *pieces = _split(in_full(text, interface != ANY_IPV4))
-    read = _KINDS.get(kind)
-    if read is None:
+    if kind not in _KINDS:
         raise BadSetting(f"{text!r} is not an address: {RIGHT}{hint(text)}")
+    return _read(text, kind, pieces, interface)
+
+
+def _read(text: str, kind: str, pieces: list[str], interface: str) -> Address:
     if not pieces or not pieces[0]:
-        what = "port" if kind == "tcp" else "path"
-        raise BadSetting(f"{text!r} has no {what}: {RIGHT}")
+        what = "path" if kind == "unix" else "port"
+        right = RIGHT_TLS if kind == "tls" else RIGHT
+        raise BadSetting(f"{text!r} has no {what}: {right}")
     try:
-        return read(pieces[0], _Arguments(_joined(pieces[1:])), interface)
+        arguments = _Arguments(_joined(pieces[1:]))
+        return _KINDS_FOR_CLIENTS[kind](pieces[0], arguments, interface)
     except BadSetting as error:
         raise BadSetting(f"{text!r}: {error.sentence}") from error
 
 
 def read_listen(text: str) -> Address | SystemdAddress:
     """
-    Read an address for clients: one for `read_address`, ``systemd`` or
+    Read an address for clients: one for `read_address`, one for TLS, ``systemd`` or
     ``systemd:NAME``.
 
     Raises:
         BadSetting: The text is none of these.
     """
     kind, *pieces = _split(in_full(text, False))
-    if kind != "systemd":
-        if kind not in _KINDS:
-            raise BadSetting(
-                f"{text!r} is not an address: {RIGHT} or systemd[:NAME]{hint(text)}"
-            )
-        return read_address(text)
-    if not pieces:
-        return SystemdAddress("")
-    if len(pieces) > 1 or not _NAME.fullmatch(pieces[0]):
+    if kind in _KINDS_FOR_CLIENTS:
+        return _read(text, kind, pieces, ANY_IPV4)
+    if kind == "systemd":
+        return _read_systemd(text, pieces)
+    raise BadSetting(
+        f"{text!r} is not an address: {RIGHT}, tls:PORT:cert=FILE:key=FILE or"
+        f" systemd[:NAME]{hint(text)}"
+    )
+
+
+def _read_systemd(text: str, pieces: list[str]) -> SystemdAddress:
+    # A name may contain "=" too.
+    is_named = bool(pieces) and pieces[0].partition("=")[0] not in _TLS_ARGUMENTS
+    name, rest = (pieces[0], pieces[1:]) if is_named else ("", pieces)
+    if (is_named and not _NAME.fullmatch(name)) or (rest and "=" not in rest[0]):
         raise BadSetting(
             f"{text!r} does not name sockets of systemd: give systemd for all of them,"
             " or systemd:NAME with their FileDescriptorName= (or the name of their"
             " unit, such as kvd.socket)"
         )
-    return SystemdAddress(pieces[0])
+    try:
+        arguments = _Arguments(rest)
+        arguments.check(*_TLS_ARGUMENTS)
+        return SystemdAddress(name, _read_tls(arguments) if rest else None)
+    except BadSetting as error:
+        raise BadSetting(f"{text!r}: {error.sentence}") from error
 
 
 def read_status(text: str) -> Address | None:
@@ -168,6 +191,8 @@ class _Arguments:
             if name not in known:
                 closest = get_close_matches(name, known, n=1)
                 hint = f"; did you mean {closest[0]!r}?" if closest else ""
+                if name in _TLS_ARGUMENTS:
+                    hint = "; TLS has addresses of its own, tls:PORT:cert=FILE:key=FILE"
                 raise BadSetting(
                     f"there is no argument {name!r}, but {' and '.join(known)}{hint}"
                 )
@@ -185,6 +210,41 @@ def _read_tcp(port: str, arguments: _Arguments, interface: str) -> TCPAddress:
         interface=_read_interface(arguments.get("interface", interface)),
         port=_port(port),
         backlog=_backlog(arguments.get("backlog", "4096")),
+    )
+
+
+def _read_secure(port: str, arguments: _Arguments, interface: str) -> TCPAddress:
+    arguments.check("interface", "backlog", *_TLS_ARGUMENTS)
+    return TCPAddress(
+        interface=_read_interface(arguments.get("interface", interface)),
+        port=_port(port),
+        backlog=_backlog(arguments.get("backlog", "4096")),
+        tls=_read_tls(arguments),
+    )
+
+
+def _read_tls(arguments: _Arguments) -> TLS:
+    cert = arguments.get("cert", "")
+    if not cert:
+        raise BadSetting(f"there is no certificate: {RIGHT_TLS}")
+    ca = arguments.get("ca", "")
+    clients = arguments.get("clients", "required")
+    if clients not in ("required", "optional"):
+        raise BadSetting(
+            f"clients={clients} says nothing: give clients=required (as without it) or"
+            " clients=optional, which also lets in those without a certificate"
+        )
+    if clients == "optional" and not ca:
+        raise BadSetting(
+            "clients=optional needs ca=FILE, with the authorities whose certificates"
+            " clients show"
+        )
+    return TLS(
+        cert=absolute(cert),
+        # Some programs put both into one file.
+        key=absolute(arguments.get("key", cert)),
+        ca=absolute(ca) if ca else None,
+        clients="optional" if clients == "optional" else "required",
     )
 
 
@@ -228,3 +288,5 @@ _KINDS: Mapping[str, Callable[[str, _Arguments, str], Address]] = {
     "tcp": _read_tcp,
     "unix": _read_unix,
 }
+
+_KINDS_FOR_CLIENTS: Final = {**_KINDS, "tls": _read_secure}

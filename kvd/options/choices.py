@@ -25,6 +25,7 @@ from kvd.options.locations import (
     read_record_file,
     read_store,
 )
+from kvd.options.quotas import read_full, read_quota, read_ttl
 from kvd.options.rights import read_users
 from kvd.settings import MAX_PROCS
 
@@ -37,7 +38,7 @@ _processes = Count("a number of processes", 0, MAX_PROCS)
 _MIB: Final = 1024**2
 
 # More than any file system holds, and far below the limit of 64 bits.
-_value = Size(1, 1024**5)
+_size = Size(1, 1024**5)
 
 
 class Form(Enum):
@@ -143,13 +144,29 @@ def _read_switch(text: str) -> bool:
     return text == "on"
 
 
-def _read_longest_value(text: str) -> int | None:
-    if text == "unlimited":
+def _size_or(word: str) -> Callable[[str], int | None]:
+    """
+    A reader of sizes, and of a word that means that there is no limit.
+    """
+
+    def read(text: str) -> int | None:
+        if text == word:
+            return None
+        try:
+            return _size(text)
+        except BadSetting as error:
+            raise BadSetting(f"{error.sentence}, or {word}") from error
+
+    return read
+
+
+def _read_ttl(text: str) -> float | None:
+    if text == "off":
         return None
     try:
-        return _value(text)
+        return read_ttl(text)
     except BadSetting as error:
-        raise BadSetting(f"{error.sentence}, or unlimited") from error
+        raise BadSetting(f"{error.sentence}, or off") from error
 
 
 def _optional(read: Count) -> Callable[[str], object]:
@@ -246,6 +263,53 @@ CHOICES: Final[Sequence[Choice]] = (
         _read_folder_mode,
         ["755"],
         "The permissions of folders that kvd makes, with the same exception.",
+    ),
+    Choice(
+        "max-size",
+        "max_size",
+        _size_or("unlimited"),
+        ["unlimited"],
+        "How much all values may take, each rounded up to 4 KiB; --full says what"
+        " happens then.",
+        None,
+        Form.WHOLE,
+    ),
+    Choice(
+        "min-free",
+        "min_free",
+        _size_or("off"),
+        ["off"],
+        "How much of the store's file system stays free.",
+        None,
+        Form.WHOLE,
+    ),
+    Choice(
+        "full",
+        "full",
+        read_full,
+        ["refuse"],
+        "What happens at --max-size and --min-free: refuse: PUT is refused (507);"
+        " evict: the values that were used least recently are removed.",
+    ),
+    Choice(
+        "ttl",
+        "ttl_seconds",
+        _read_ttl,
+        ["off"],
+        "How long after its PUT a value is removed, such as 30d; off: never.",
+        None,
+        Form.NUMBER,
+    ),
+    Choice(
+        "quota",
+        "quotas",
+        read_quota,
+        [],
+        "The same for keys below a prefix, as PREFIX=SIZE:ttl=TIME:full=WORD, such as"
+        " /ci/=10GiB or /tmp/=ttl=1d; may be given several times.",
+        None,
+        Form.TABLE,
+        key="quotas",
     ),
     Choice(
         "dialect",
@@ -372,7 +436,7 @@ CHOICES: Final[Sequence[Choice]] = (
     _limit(
         "max-value",
         "value_bytes",
-        _read_longest_value,
+        _size_or("unlimited"),
         "unlimited",
         "The largest value (else 413), or unlimited.",
     ),

@@ -16,8 +16,16 @@ from urllib.parse import unquote_to_bytes
 
 from kvd.errors import BadSetting, OperatorError
 from kvd.model.quantities import format_size
+from kvd.net.credentials import credentials_of
 from kvd.options.choices import CHOICES, Choice
-from kvd.settings import CorsChoice, DialectChoice, Limits, Settings, TCPAddress
+from kvd.settings import (
+    CorsChoice,
+    DialectChoice,
+    Limits,
+    QuotaChoice,
+    Settings,
+    TCPAddress,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +66,11 @@ def make_settings(given: Mapping[str, Sequence[Given]]) -> Settings:
     _check_once(given.get("dialect", ()), map(_decoded, top["dialects"]))
     _check_once(given.get("cors", ()), map(_decoded, top["cors"]))
     _check_once(given.get("allowed-host", ()), top["allowed_hosts"])
+    _check_disjoint(given.get("quota", ()), top["quotas"])
     _check_apart(top["access_log"], top["record"])
     _fit_target(given, limits)
-    return Settings(**top, limits=Limits(**limits))
+    credentials = credentials_of(top["listen"])
+    return Settings(**top, credentials=credentials, limits=Limits(**limits))
 
 
 def _read(choice: Choice, given: Given) -> object:
@@ -77,8 +87,18 @@ def _place(address: object) -> object:
     return object() if chosen else address
 
 
-def _decoded(choice: DialectChoice | CorsChoice) -> bytes:
+def _decoded(choice: DialectChoice | CorsChoice | QuotaChoice) -> bytes:
     return unquote_to_bytes(choice.prefix)
+
+
+def _check_disjoint(given: Sequence[Given], quotas: Sequence[QuotaChoice]) -> None:
+    for text, inner in zip(given, quotas, strict=False):
+        for other in quotas:
+            if other is not inner and _decoded(inner).startswith(_decoded(other)):
+                raise BadSetting(
+                    f"{text.where}: the prefixes {other.prefix!r} and {inner.prefix!r}"
+                    " overlap, so keys would have two quotas: give each key one"
+                )
 
 
 def _check_once(given: Sequence[Given], values: Iterable[object]) -> None:

@@ -94,6 +94,9 @@ class Options(usage.Options):
     def opt_dialect(self, text: str) -> None:
         self._repeated.setdefault("dialect", []).append(text)
 
+    def opt_quota(self, text: str) -> None:
+        self._repeated.setdefault("quota", []).append(text)
+
     def opt_cors(self, text: str) -> None:
         self._repeated.setdefault("cors", []).append(text)
 

@@ -44,6 +44,7 @@ Examples:
   twistd -n kvd
   twistd -n kvd --procs 4 --store file:/srv/values --listen tcp:80
   twistd -n kvd --procs 0 --listen unix:/run/kvd.socket --durability process
+  twistd -n kvd --listen tls:443:cert=/etc/kvd/kvd.pem:key=/etc/kvd/kvd.key
   twistd -n kvd --config /etc/kvd.toml --access-log - --status tcp:8081
 """
 

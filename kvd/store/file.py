@@ -29,14 +29,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from math import inf
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from kvd.errors import StoreFull, StoreUnusable
+from kvd.errors import QuotaFull, StoreFull, StoreUnusable
 from kvd.interfaces import (
     Answer,
     IStore,
@@ -54,6 +55,7 @@ from kvd.store.folders import prune, split
 from kvd.store.hidden import open_hidden, renew_hidden
 from kvd.store.listing import FileListing
 from kvd.store.locks import KeyLocks, LockFile
+from kvd.store.reservation import UNLIMITED, Reservation
 from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, UploadContext
@@ -61,6 +63,10 @@ from kvd.store.uploads import Kept, Left, UploadFolder, sweep
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway, resolved
 from kvd.store.writeback import Writeback
+
+if TYPE_CHECKING:
+    from kvd.store.admission import Admission
+    from kvd.store.usage import Usage
 
 _ROOT_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -100,6 +106,10 @@ class FastPathState:
     """How many files may be synced at once."""
     underway: Underway
     """What has to end before the store can be closed."""
+    usage: Usage | None
+    """Counts what values take; see `kvd.store.usage`."""
+    min_free: int
+    """How many bytes of the file system stay free."""
 
 
 @implementer(IStore)
@@ -122,6 +132,7 @@ class FileStore:
         modes: Modes = DEFAULT_MODES,
         *,
         writes_back: bool = True,
+        admission: Admission | None = None,
     ) -> None:
         """
         Args:
@@ -135,12 +146,18 @@ class FileStore:
                 this process must permit the mode of files.
             writes_back: Whether to sync published values later, if no client waits for
                 a sync (`kvd.store.writeback`); otherwise other processes do.
+            admission: Keeps to the limits of the store; None: it has none.
 
         Raises:
             StoreUnusable: The store cannot be opened.
         """
         self.durability = durability
         self._off_reactor = off_reactor
+        self._admission = admission
+        self._min_free = 0
+        if admission is not None:
+            self._min_free = admission.min_free
+            admission.free = self._free
         self._underway = Underway()
         with ExitStack() as opened:
             with opening(path):
@@ -197,6 +214,8 @@ class FileStore:
             self._syncs,
             threads_of(syncing),
             self._underway,
+            None if admission is None else admission.usage,
+            self._min_free,
         )
 
     def begin(
@@ -204,12 +223,31 @@ class FileStore:
     ) -> Answer[IUpload]:
         try:
             return self.begin_at_once(key, length, metadata)
+        except QuotaFull:
+            assert self._admission is not None
+            if not self._admission.evicts(key, length or 0):
+                raise
+            work = self._begin_after_eviction(key, length, metadata)
+            return self._underway.shield(work)
         except StoreFull as full:
             room = None if self._writeback is None else self._writeback.make_room()
             if room is None:
                 raise
             work = self._begin_behind(room, full, key, length, metadata)
             return self._underway.shield(work)
+
+    async def _begin_after_eviction(
+        self, key: Key, length: int | None, metadata: Metadata
+    ) -> IUpload:
+        assert self._admission is not None
+        reservation = await self._admission.reserve_later(
+            key, length, lambda: (length or 0) <= self._free()
+        )
+        try:
+            return self.begin_at_once(key, length, metadata, reservation)
+        except BaseException:
+            reservation.release()
+            raise
 
     async def _begin_behind(
         self,
@@ -236,17 +274,34 @@ class FileStore:
         raise full
 
     def begin_at_once(
-        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+        self,
+        key: Key,
+        length: int | None,
+        metadata: Metadata = NO_METADATA,
+        reserved: Reservation | None = None,
     ) -> FileUpload:
         """
         Begin an upload without waiting for room.
+
+        Args:
+            key: See `IStore.begin`.
+            length: See `IStore.begin`.
+            metadata: See `IStore.begin`.
+            reserved: What the quotas hold for it; None: that is asked for now, if there
+                are any. The upload's from now on, unless this raises.
         """
         try:
             folder = self._tree.enter_parent(key)
             try:
-                if length is not None:
-                    self._expect_space(length)
-                return FileUpload(key, length, metadata, self._shared, folder)
+                if length is not None or self._min_free:
+                    self._expect_space(length or 0)
+                room = reserved or self._reserve(key, length)
+                try:
+                    return FileUpload(key, length, metadata, self._shared, folder, room)
+                except BaseException:
+                    if room is not reserved:
+                        room.release()
+                    raise
             finally:
                 self._tree.leave(folder)
         except OSError as error:
@@ -297,6 +352,8 @@ class FileStore:
             raise fault_of(error, f"/{escape(key)} cannot be opened") from error
         if value is None:
             raise absence(key)
+        if self._admission is not None:
+            self._admission.opened(value)
         return value
 
     def stat(self, key: Key) -> ValueInfo:
@@ -353,13 +410,30 @@ class FileStore:
             _log.warn("/{key} cannot be restored: {reason}", key=key, reason=error)
 
     def _expect_space(self, length: int) -> None:
+        free = self._free()
+        if length <= free:
+            return
+        sentence = (
+            f"The value has {length} bytes; the store has room for {max(0, free)}."
+        )
+        if self._min_free and self._admission is not None:
+            raise QuotaFull(sentence)
+        raise StoreFull(sentence)
+
+    def _free(self) -> float:
+        """
+        How many bytes the file system has room for, beside those that stay free.
+        """
         space = os.fstatvfs(self._root)
-        free = space.f_bavail * space.f_frsize
-        # A tmpfs without a limit reports that it has no blocks at all.
-        if length > free and space.f_blocks:
-            raise StoreFull(
-                f"The value has {length} bytes; the store has room for {free}."
-            )
+        if not space.f_blocks:
+            # A tmpfs without a limit reports that it has no blocks at all.
+            return inf
+        return space.f_bavail * space.f_frsize - self._min_free
+
+    def _reserve(self, key: Key, length: int | None) -> Reservation:
+        if self._admission is None:
+            return UNLIMITED
+        return self._admission.reserve(key, length)
 
     def _full(self) -> None:
         if self._writeback is not None:
@@ -367,7 +441,9 @@ class FileStore:
 
     def _remove_now(self, key: Key, conditions: Conditions) -> None:
         try:
-            self._tree.remove(key, conditions)
+            size = self._tree.remove(key, conditions)
+            if self._admission is not None:
+                self._admission.removed(key, size)
         except OSError as error:
             if is_absence(error):  # Removed by a program that takes no locks.
                 raise absence(key) from error

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import execute
 from twisted.internet.interfaces import IReactorTime
@@ -17,8 +18,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from kvd.errors import BadSetting
-from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker
-from kvd.settings import DEFAULT_MODES, Durability, Modes, User
+from kvd.interfaces import IBoundedStoreMaker, IFileStoreMaker, IHeldStoreMaker
+from kvd.settings import DEFAULT_MODES, Bounds, Durability, Modes, User
 from kvd.store.file import FileStore, open_root, opening
 from kvd.store.preparing import make_root, probe
 from kvd.store.sync import MAX_THREADS
@@ -26,10 +27,13 @@ from kvd.store.threads import Threads
 from kvd.store.waiting import in_threads_of
 from kvd.system.privileges import acting_as
 
+if TYPE_CHECKING:
+    from kvd.store.admission import Admission
+
 _log = Logger()
 
 
-@implementer(IFileStoreMaker, IHeldStoreMaker)
+@implementer(IBoundedStoreMaker, IFileStoreMaker, IHeldStoreMaker)
 @dataclass(frozen=True, slots=True)
 class FileStoreMaker:
     """
@@ -38,9 +42,15 @@ class FileStoreMaker:
 
     modes: Modes = DEFAULT_MODES
     user: User | None = None
+    bounds: Bounds | None = None
+    usage: int = -1
+    row: int = 0
 
     def making(self, modes: Modes, user: User | None) -> FileStoreMaker:
-        return FileStoreMaker(modes, user)
+        return replace(self, modes=modes, user=user)
+
+    def bounded(self, bounds: Bounds, usage: int, row: int) -> FileStoreMaker:
+        return replace(self, bounds=bounds, usage=usage, row=row)
 
     def resolve(self, path: str) -> str:
         if not path or "\0" in path:
@@ -108,7 +118,17 @@ class FileStoreMaker:
             in_threads_of(reactor),
             syncing,
             self.modes,
+            admission=self._admission(IReactorTime(reactor)),
         )
+
+    def _admission(self, clock: IReactorTime) -> Admission | None:
+        if self.bounds is None:
+            return None
+        # Not at the top: only a store with limits needs it.
+        from kvd.store.admission import Admission
+        from kvd.store.usage import UsageMemory
+
+        return Admission(UsageMemory(self.usage), self.bounds, self.row, clock)
 
 
 maker = FileStoreMaker()

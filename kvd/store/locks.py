@@ -193,6 +193,19 @@ class KeyLocks:
             return self._act(offset, act)
         return self._underway.shield(self._later(key, offset, act))
 
+    def hold_at_once(self, key: Key, act: Callable[[], object]) -> bool:
+        """
+        Call a function while holding the key's lock, if it is free.
+
+        Returns:
+            Whether the function was called.
+        """
+        offset = offset_of(key)
+        is_taken = self._take(offset)
+        if is_taken:
+            self._act(offset, act)
+        return is_taken
+
     def hold_briefly(self, key: Key, act: Callable[[], object]) -> bool:
         """
         Call a function while holding the key's lock, before the reactor runs, so that
@@ -201,10 +214,8 @@ class KeyLocks:
         Returns:
             Whether the function was called; another process may keep the lock.
         """
-        offset = offset_of(key)
         for _ in range(_BRIEF_TRIES):
-            if self._take(offset):
-                self._act(offset, act)
+            if self.hold_at_once(key, act):
                 return True
             time.sleep(FIRST_PAUSE_SECONDS)
         return False

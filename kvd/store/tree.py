@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from kvd.errors import KeyConflict, StoreFault
 from kvd.model.conditions import Conditions
@@ -74,6 +74,15 @@ class CannotBeKept(Exception):
     The replaced value cannot be kept, so the new one must be synced before it is
     published.
     """
+
+
+class _Placed(NamedTuple):
+    """
+    A publication that was done.
+    """
+
+    replaced_bytes: int | None
+    """The size of the value that was replaced, if there was one."""
 
 
 class Tree:
@@ -188,7 +197,7 @@ class Tree:
         seal: Callable[[float | None, int], object],
         *,
         synced: bool = False,
-    ) -> bool:
+    ) -> int | None:
         """
         Rename a finished file to its key.
 
@@ -204,18 +213,18 @@ class Tree:
                 be kept.
 
         Returns:
-            Whether the key had a value.
+            The size of the value that the key had; None: it had none.
 
         Raises:
             CannotBeKept: The file must be synced first.
         """
         try:
             for _ in range(_TRIES):
-                replaced = self._place(
+                placed = self._place(
                     uploads, upload, key, conditions, seal, synced=synced
                 )
-                if replaced is not None:
-                    return replaced
+                if placed is not None:
+                    return placed.replaced_bytes
             raise StoreFault(
                 f"/{escape(key)} cannot be published: other processes keep removing its"
                 " folder or the upload itself."
@@ -233,7 +242,7 @@ class Tree:
         seal: Callable[[float | None, int], object],
         *,
         synced: bool,
-    ) -> bool | None:
+    ) -> _Placed | None:
         """
         Try to publish; return None if that failed but may succeed now.
         """
@@ -267,7 +276,7 @@ class Tree:
             return None
         finally:
             self.leave(folder)
-        return current is not None
+        return _Placed(None if current is None else current.info.size)
 
     def _replace(
         self,
@@ -354,9 +363,12 @@ class Tree:
             self.leave(folder)
         return False
 
-    def remove(self, key: Key, conditions: Conditions) -> None:
+    def remove(self, key: Key, conditions: Conditions) -> int:
         """
         Remove a value, and the folders that become empty.
+
+        Returns:
+            The size of the value.
 
         Raises:
             KeyAbsent: The key has no value.
@@ -376,6 +388,7 @@ class Tree:
         # Pruning needs no lock, but happens under the key's lock so that a later sync
         # finds the remaining folders.
         prune(self._root, parents)
+        return current.info.size
 
 
 def open_value(folder: int, name: bytes, key: Key) -> FileValue | None:

@@ -39,6 +39,7 @@ from kvd.store.epochs import access_ns
 from kvd.store.faults import fault_of
 from kvd.store.folders import split
 from kvd.store.locks import KeyLocks
+from kvd.store.reservation import UNLIMITED, Reservation
 from kvd.store.sync import Syncs, sync_file
 from kvd.store.tree import CannotBeKept, Tree
 from kvd.store.uploads import UploadFolder
@@ -76,6 +77,7 @@ class FileUpload:
         metadata: Metadata,
         shared: UploadContext,
         parent: int | None = None,
+        reservation: Reservation = UNLIMITED,
         file: tuple[int, bytes] | None = None,
         synced: ValueInfo | None = None,
     ) -> None:
@@ -87,6 +89,7 @@ class FileUpload:
             shared: What all uploads of the store share.
             parent: The folder in which the value will be, or the last one on its path
                 that exists.
+            reservation: What the quotas hold for it; the upload's, unless this raises.
             file: A file in the upload folder that holds the beginning of the value: its
                 descriptor and its name. None: a new one is created.
             synced: What that file was sealed with, if all but its publication is done
@@ -103,12 +106,24 @@ class FileUpload:
         self._shared = shared
         self._committing = False
         self._epoch = 0
+        self._reservation = reservation
         self._sealed = synced
         self._etag = attribute.new_etag() if synced is None else synced.etag
         self._size = 0 if synced is None else synced.size
         self._descriptor, self._name = file or shared.uploads.create(parent)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes) -> Answer[None]:
+        if self._length is None:
+            self._size += len(chunk)
+            room = self._reservation.grow(self._size)
+            if isinstance(room, Deferred):
+                return room.addCallback(lambda _: self._write(chunk))
+        self._write(chunk)
+        return None
+
+    def _write(self, chunk: bytes) -> None:
+        if self._descriptor < 0:
+            return  # Discarded while it waited for room.
         try:
             written = os.write(self._descriptor, chunk)
             # A disk that fills up takes a part and refuses the rest.
@@ -117,7 +132,10 @@ class FileUpload:
         except OSError as error:
             raise self._fault_of(error, "written") from error
 
-    def fileno(self) -> int:
+    def fileno(self) -> int | None:
+        if self._length is None and self._reservation is not UNLIMITED:
+            # Each chunk is counted before it is written.
+            return None
         return self._descriptor
 
     def discard(self) -> None:
@@ -188,6 +206,7 @@ class FileUpload:
                 f"The upload of /{escape(self._key)} has {self._size} bytes;"
                 f" it was begun with {self._length}."
             )
+        self._reservation.fit(self._size)
 
     def _seal(self, earliest: float | None, epoch: int) -> ValueInfo:
         """
@@ -259,8 +278,9 @@ class FileUpload:
         except OSError as error:
             raise self._fault_of(error, "published") from error
         self._name = b""
+        self._reservation.published(replaced)
         assert self._sealed is not None
-        return Published(self._sealed, created=not replaced)
+        return Published(self._sealed, created=replaced is None)
 
     def _end(self) -> None:
         """
@@ -272,6 +292,7 @@ class FileUpload:
         os.close(descriptor)
         if self._name:
             self._shared.uploads.remove(self._name)
+        self._reservation.release()
 
     def _fault_of(self, error: OSError, done: str) -> Exception:
         fault = fault_of(error, f"The upload of /{escape(self._key)} cannot be {done}")

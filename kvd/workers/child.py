@@ -96,7 +96,7 @@ class Worker:
         self._channel = Channel(control, self._received, self._left, reactor)
         self._server = HttpServer(settings, worker, reactor, row, parts)
         self._server.share_of = self._share_of
-        self._adopting = Adopting(self._channel, self._server.factory, reactor, row)
+        self._adopting = Adopting(self._channel, self._server.source, reactor, row)
         self._limited = Limited(cast(ILogObserver, self._report), in_reactor(reactor))
         self._draining = False
         self.status = 0

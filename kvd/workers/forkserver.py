@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kvd.ipc.messages import Exited, Fork, Forked, Load, receive, send
 from kvd.ipc.scoreboard import Scoreboard
+from kvd.net.credentials import unpack
 from kvd.settings import RightsFile, Settings
 from kvd.system.descriptors import raise_descriptor_limit
 from kvd.system.inherited import reset_signals
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 # The supervisor's module path, so that the fork server finds the same modules from any
 # folder. Relative entries are resolved now, while the supervisor's folder exists.
-_PATH: Final = [
+MODULE_PATH: Final = [
     folder if os.path.isabs(folder) else os.path.abspath(folder) for folder in sys.path
 ]
 # No collection until all is imported: they would be a seventh of the time that this
@@ -61,7 +62,7 @@ def spawn(control: socket.socket) -> subprocess.Popen[bytes]:
         The process. The caller reads what it and its workers print to standard error:
         nobody may be reading this process's own.
     """
-    path = json.dumps(_PATH)
+    path = json.dumps(MODULE_PATH)
     return subprocess.Popen(  # noqa: S603  # all of it is ours
         [sys.executable, "-c", _BOOT, path, str(control.fileno())],
         pass_fds=[control.fileno()],
@@ -93,9 +94,15 @@ def main(descriptor: int) -> None:
     settings = message.settings
     if settings.users is not None:
         settings = replace(settings, users=_with_text(settings.users, more.pop(0)))
+    if message.credentials:
+        settings = replace(settings, credentials=unpack(more.pop(0)))
     scoreboard = Scoreboard(memory)
     os.close(memory)
-    parts = replace(import_for(settings), held=more[0] if more else None)
+    usage = more.pop(0) if settings.bounds is not None else None
+    held = more.pop(0) if more else None
+    parts = replace(import_for(settings), held=held, usage=usage)
+    # Whatever a worker shows of its memory, it need not be a private key's file.
+    settings = replace(settings, credentials=())
     ForkServer(control, settings, scoreboard, parts).run()
 
 
@@ -114,10 +121,12 @@ def import_for(settings: Settings) -> LoadedPlugins:
     """
     import twisted.python.threadpool  # noqa: F401
 
-    import kvd.workers.child  # noqa: F401
+    import kvd.workers.child
     from kvd.dispatch.gate import load_before_forks
     from kvd.workers.http_server import load_plugins
 
+    if settings.bounds is not None:
+        import kvd.store.admission  # noqa: F401
     parts = load_plugins(settings)
     load_before_forks(settings.policy)
     # The present objects stay alive in every fork: a garbage collector that visited

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,19 +32,28 @@ from kvd.http.recorder import Recorder, record_to
 from kvd.http.reply_fields import refusal_fields
 from kvd.http.templates import fast_path_to
 from kvd.http.wire.replies import problem, reply_head, with_length
-from kvd.interfaces import IFileStoreMaker, IHeldStoreMaker, IStore, IStoreMaker
+from kvd.interfaces import (
+    IBoundedStoreMaker,
+    IFileStoreMaker,
+    IHeldStoreMaker,
+    IStore,
+    IStoreMaker,
+)
 from kvd.ipc.scoreboard import BATCH_WORD, Row, lone_row
 from kvd.log.writer import Writer
 from kvd.net.factory import ServerFactory
+from kvd.net.listening import family_of
 from kvd.net.port import Port
 from kvd.net.readahead import Readahead
 from kvd.net.splice import Pipe
 from kvd.net.transport import HEAD_BYTES, close_both_ways, name_of
 from kvd.plugins import IStoreDeclaration, load
-from kvd.settings import Limits, Settings, User
+from kvd.settings import TLS, Limits, Settings, TCPAddress, UNIXAddress, User
 from kvd.store.waiting import in_threads_of
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from kvd.access.rates import Rates
     from kvd.http.authorization import Authorization
 
@@ -78,7 +87,8 @@ ABORT_SECONDS: Final = 1.0
 @dataclass(frozen=True)
 class LoadedPlugins:
     """
-    The plugins that the settings choose by name, imported, and the rights of users.
+    The plugins that the settings choose by name, imported; the rights of users, and
+    what connections over TLS share.
 
     Looking up a name searches all installed plugins, and writes to memory that forks
     share: one MiB for each worker, if each does it.
@@ -93,40 +103,72 @@ class LoadedPlugins:
     held: int | None = None
     """A descriptor of what the store is in, which the supervisor has opened; see
     `IHeldStoreMaker`."""
+    contexts: Mapping[TLS, SSLContext] = field(default_factory=dict)
+    """Made before the fork, workers share the keys of session tickets."""
+    usage: int | None = None
+    """A descriptor of the memory in which processes count what the store takes; None:
+    it has no limits."""
 
-    def open_store(self, settings: Settings) -> IStore:
+    def open_store(self, settings: Settings, worker: int) -> IStore:
         """
         Open the store of this process.
+
+        Args:
+            settings: All settings.
+            worker: The number of this worker.
 
         Raises:
             StoreUnusable: It cannot be opened.
         """
         path = settings.store.path
+        maker = self.store
+        if self.usage is not None and settings.bounds is not None:
+            row = row_of_worker(worker)
+            maker = IBoundedStoreMaker(maker).bounded(settings.bounds, self.usage, row)
         if self.held is None:
-            return self.store.open_store(path, settings.durability)
-        maker = IHeldStoreMaker(self.store)
+            return maker.open_store(path, settings.durability)
+        maker = IHeldStoreMaker(maker)
         return maker.open_held(path, settings.durability, self.held)
+
+
+def row_of_worker(worker: int) -> int:
+    """
+    The row of a worker in the memory of `kvd.store.usage`. The first is the evictor's.
+    """
+    return worker + 1
 
 
 def load_plugins(settings: Settings) -> LoadedPlugins:
     """
-    Import the plugins that the settings choose, and read the rights file.
+    Import the plugins that the settings choose, read the rights file, and make what TLS
+    needs.
 
     Raises:
-        OperatorError: A plugin cannot be used.
+        OperatorError: A plugin or a certificate cannot be used.
     """
     store, dialects = load_store(settings), Dialects(settings.dialects)
     users, rules = settings.users, None
+    contexts = _load_contexts(settings)
     # Each only where it is needed, so that no other worker pays for it.
     if users is not None:
         from kvd.access.rights_file import parse_rights
 
         rules = parse_rights(users.text, users.path)
     if settings.limits.address_rate is None and not (rules and rules.has_rates):
-        return LoadedPlugins(store, dialects, rules)
+        return LoadedPlugins(store, dialects, rules, contexts=contexts)
     from kvd.access.rates import Rates
 
-    return LoadedPlugins(store, dialects, rules, Rates())
+    return LoadedPlugins(store, dialects, rules, Rates(), contexts=contexts)
+
+
+def _load_contexts(settings: Settings) -> Mapping[TLS, SSLContext]:
+    if not settings.credentials:
+        return {}
+    # Only where there is TLS, so that no other worker pays for it.
+    import kvd.net.tls_transport  # noqa: F401 - before the fork
+    from kvd.net.tls import make_context
+
+    return {each.tls: make_context(each) for each in settings.credentials}
 
 
 def load_store(settings: Settings, user: User | None = None) -> IStoreMaker:
@@ -178,7 +220,8 @@ class HttpServer:
         self._worker = worker
         self._reactor = reactor
         self.factory = HttpFactory(self)
-        """Serves connections that are handed over to this process."""
+        """Serves connections in plain that are handed over to this process."""
+        self._contexts: Mapping[TLS, SSLContext] = {}
         self._ports: dict[str, Port] = {}
         self._writers: list[Writer] = []
         self.may_accept: Callable[[int], bool] = lambda waiting: True
@@ -201,11 +244,12 @@ class HttpServer:
         """
         settings = self._settings
         parts = self._parts or load_plugins(settings)
+        self._contexts = parts.contexts
         self._access_log = self._open_access_log()
         self._recorder = self._open_record()
         self._pipe = Pipe() if settings.splice else None
         self._process = ProcessContext(
-            parts.open_store(settings),
+            parts.open_store(settings, self._worker),
             parts.dialects,
             settings.limits,
             self._reactor,
@@ -265,7 +309,11 @@ class HttpServer:
         """
         fast_path = self.factory.unreported()
         if fast_path is not None:
-            fast_path.take_batches(channel, credits, BATCH_WORD, adopt, came)
+            plain = bytes(
+                self._context_of(group) is None
+                for group in range(len(self._settings.listen))
+            )
+            fast_path.take_batches(channel, credits, BATCH_WORD, plain, adopt, came)
 
     def _open_access_log(self) -> AccessLog | None:
         path = self._settings.access_log
@@ -298,12 +346,41 @@ class HttpServer:
 
     # -- connections ----------------------------------------------------------
 
+    def source(self, group: int) -> tuple[int, ServerFactory]:
+        """
+        What a connection that is handed over to this process needs.
+
+        Args:
+            group: The number of the address that it has come to.
+
+        Returns:
+            Its address family, and what serves it.
+        """
+        context = self._context_of(group)
+        address = self._settings.listen[group]
+        assert isinstance(address, TCPAddress | UNIXAddress)
+        return family_of(address), self._factory(context)
+
+    def _factory(self, context: SSLContext | None) -> HttpFactory:
+        return self.factory if context is None else HttpFactory(self, context)
+
+    def _context_of(self, group: int) -> SSLContext | None:
+        """
+        What connections to an address share over TLS; None where it speaks none.
+        """
+        if not self._contexts:
+            return None
+        address = self._settings.listen[group]
+        tls = address.tls if isinstance(address, TCPAddress) else None
+        return None if tls is None else self._contexts[tls]
+
     def listen(self, name: str, sock: socket.socket, *, exclusive: bool = True) -> None:
         """
         Accept from a socket.
 
         Args:
-            name: For `unlisten`; replaces a socket of the same name.
+            name: The number of its address, a slash and its own, for `unlisten`;
+                replaces a socket of the same name.
             sock: Listening and non-blocking. The caller closes it, now or later.
             exclusive: Whether this is the only process that accepts from it; if not,
                 other processes get their share of the connections.
@@ -312,10 +389,11 @@ class HttpServer:
             OSError: This process has no descriptor left for it.
         """
         self.unlisten(name)
+        context = self._context_of(int(name.partition("/")[0]))
         port = self._ports[name] = self._reactor.adoptStreamPort(
             sock.fileno(),
             sock.family,
-            self.factory if exclusive else SharedFactory(self),
+            self._factory(context) if exclusive else SharedFactory(self, context),
         )
         if self._full:
             port.pauseProducing()
@@ -483,8 +561,18 @@ class HttpFactory(ServerFactory):
     batch_size: int | None = EXCLUSIVE_BATCH
     takes_all = True
 
-    def __init__(self, server: HttpServer) -> None:
+    def __init__(self, server: HttpServer, context: SSLContext | None = None) -> None:
+        """
+        Args:
+            server: Has what connections share.
+            context: Of the address, where it speaks TLS.
+        """
         self._server = server
+        self._is_plain = context is None
+        if context is not None:
+            from kvd.net.tls_transport import TLSTransport
+
+            self.make_transport = partial(TLSTransport, context=context)
         self._first: Callable[[HttpConnection], Callable[[], Any]] | None = None
 
     def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
@@ -525,7 +613,13 @@ class HttpFactory(ServerFactory):
         process = self._server._process
         if process.wants_reports or process.by_address is not None:
             return None
-        return process.fast_path
+        return self._fast_path()
+
+    def _fast_path(self) -> FastPath | None:
+        """
+        The fast path, if requests come in plain.
+        """
+        return self._server._process.fast_path if self._is_plain else None
 
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
@@ -537,7 +631,7 @@ class HttpFactory(ServerFactory):
         if by_address is not None and not by_address.has_room(peer):
             self._refuse(process, connection, peer)
             return True
-        fast_path = process.fast_path
+        fast_path = self._fast_path()
         if fast_path is None:
             self._first = None
             return False
@@ -564,10 +658,12 @@ class HttpFactory(ServerFactory):
             connection.recv(HEAD_BYTES, socket.MSG_DONTWAIT)
         except OSError:
             pass
-        try:
-            connection.send(_too_many_connections(), socket.MSG_DONTWAIT)
-        except OSError:
-            pass
+        if self._is_plain:
+            # Over TLS, a handshake would cost more than what is refused.
+            try:
+                connection.send(_too_many_connections(), socket.MSG_DONTWAIT)
+            except OSError:
+                pass
         close_both_ways(connection)
         if process.log is not None:
             process.log.note(Entry(time.time(), name_of(peer), "-", "-", 429, 0, 0.0))
@@ -616,8 +712,8 @@ class SharedFactory(HttpFactory):
     batch_size = None
     takes_all = False
 
-    def __init__(self, server: HttpServer) -> None:
-        super().__init__(server)
+    def __init__(self, server: HttpServer, context: SSLContext | None = None) -> None:
+        super().__init__(server, context)
         # Looked up for each call, since the attribute may change.
         self.gate = lambda waiting: server.may_accept(waiting)
 

@@ -9,12 +9,15 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from twisted.logger import Logger
 
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import Exited, Fork, Forked, Load, Message
+from kvd.net.credentials import pack
 from kvd.settings import Settings
 from kvd.workers.backoff import Backoff
 from kvd.workers.forkserver import spawn
@@ -65,6 +68,7 @@ class ForkServerProcess:
         reactor: Any,
         spawn: Callable[[socket.socket], subprocess.Popen[bytes]] = spawn,
         held: int | None = None,
+        usage: int | None = None,
     ) -> None:
         """
         Args:
@@ -74,11 +78,16 @@ class ForkServerProcess:
             spawn: Starts a fork server process.
             held: A descriptor of what the store is in (`IHeldStoreMaker`); owned by the
                 caller. None: the store has no such descriptor.
+            usage: A descriptor of the memory in which workers count what the store
+                takes; owned by the caller. None: it has no limits.
         """
         self._settings = settings
         self._reactor = reactor
         self._spawn = spawn
-        self._loaded_with = [scoreboard] if held is None else [scoreboard, held]
+        self._scoreboard = scoreboard
+        self._of_store = [
+            descriptor for descriptor in (usage, held) if descriptor is not None
+        ]
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._ending: dict[subprocess.Popen[bytes], Any] = {}
@@ -119,17 +128,25 @@ class ForkServerProcess:
                 channel.send(fork, [control.fileno()])
 
     def _load_into(self, channel: Channel) -> None:
-        users = self._settings.users
-        memory, *held = self._loaded_with
-        if users is None:
-            channel.send(Load(self._settings), [memory, *held])
-            return
-        # In memory, since it may be too long for a message; and the file may have
-        # changed since it was checked.
-        with open(os.memfd_create("kvd-rights"), "w+b") as text:
-            text.write(users.text.encode("utf-8"))
-            text.flush()
-            channel.send(Load(self._settings), [memory, text.fileno(), *held])
+        settings = self._settings
+        with ExitStack() as given:
+            descriptors = [self._scoreboard]
+            # In memory, since they may be too long for a message; and the files may
+            # have changed since they were checked.
+            if settings.users is not None:
+                text = given.enter_context(open(os.memfd_create("kvd-rights"), "w+b"))
+                text.write(settings.users.text.encode("utf-8"))
+                text.flush()
+                descriptors.append(text.fileno())
+            if settings.credentials:
+                packed = pack(settings.credentials)
+                given.callback(os.close, packed)
+                descriptors.append(packed)
+            load = Load(
+                replace(settings, credentials=()),
+                credentials=bool(settings.credentials),
+            )
+            channel.send(load, [*descriptors, *self._of_store])
 
     def _spawn_one(self) -> Channel:
         """
@@ -229,7 +246,7 @@ class ForkServerProcess:
         for process, call in self._ending.items():
             if call is not None:
                 call.cancel()
-            _await_end(process)
+            await_end(process)
         self._ending.clear()
 
     def _reap(self, process: subprocess.Popen[bytes], deadline: float) -> None:
@@ -246,7 +263,10 @@ class ForkServerProcess:
         )
 
 
-def _await_end(process: subprocess.Popen[bytes]) -> None:
+def await_end(process: subprocess.Popen[bytes]) -> None:
+    """
+    Wait for a process whose control socket is closed; kill it if it takes long.
+    """
     try:
         # The fork server has nothing left to do, so this takes milliseconds.
         process.wait(END_SECONDS)

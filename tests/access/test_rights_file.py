@@ -95,6 +95,7 @@ def test_a_listing_needs_the_right_for_all_that_it_names() -> None:
     ("text", "parts"),
     [
         ("[users.ci\n[x]", ["is not TOML", "line 1"]),
+        ("x = " + "[" * 10_000, ["is not TOML", "nested too deep"]),
         ("[users.ci]\n[users.ci]", ["not TOML", "line 2"]),
         ("[user.ci]", ["user in", "(line 1)", "Did you mean 'users'?"]),
         ("\n[users.ci]\npasword = 'x'", ["(line 3)", "Did you mean 'password'?"]),
@@ -181,6 +182,8 @@ def test_no_error_repeats_a_hash() -> None:
         ("1970-01-01T00:01:00Z", 60.0),
         ("1970-01-01T00:01:00", 60.0),
         ("1970-01-01T01:01:00+01:00", 60.0),
+        # As people write "never".
+        ("9999-12-31", 253402300800.0),
     ],
 )
 def test_tokens_expire(written: str, seconds: float) -> None:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import os
 import pty
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
@@ -19,6 +21,7 @@ from kvd.daemon.reload import Reload
 from kvd.daemon.written_files import check_written_files
 from kvd.errors import BadSetting, ChangeImpossible
 from kvd.settings import Settings, StoreLocation, TCPAddress
+from tests.certificates import localhost
 
 SETTINGS = Settings(procs=2)
 
@@ -107,6 +110,23 @@ class ReloadTests(SynchronousTestCase):
         ]
         assert 3 == events[-1]["procs"]
         assert [replace(SETTINGS, procs=3, splice=False)] == self.changes.adopted
+
+    def test_addresses_that_stay_keep_their_certificates(self) -> None:
+        """
+        Read again, where other ones were asked for.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            tls = localhost().write(Path(folder), "cert")
+            settings = replace(SETTINGS, listen=(TCPAddress("127.0.0.1", 1, tls=tls),))
+            new = replace(settings, listen=SETTINGS.listen)
+            changes: Any = self.changes
+            reloading = Reload(settings, lambda: new, check_at_once, changes)
+            with capturedLogs():
+                self.successResultOf(reloading.start())
+
+        (adopted,) = self.changes.adopted
+        assert settings.listen == adopted.listen
+        assert [tls] == [each.tls for each in adopted.credentials]
 
     def test_what_cannot_be_read_changes_nothing(self) -> None:
         """

@@ -9,7 +9,8 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -50,6 +51,28 @@ from tests.stepped import SteppedReactor
 WORKERS = 3
 
 
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """
+    This process gets none meanwhile.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 2, hard))
+    fillers = []
+    try:
+        try:
+            while True:
+                fillers.append(os.dup(0))
+        except OSError:
+            pass
+        yield
+    finally:
+        for filler in fillers:
+            os.close(filler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 class Worker(ServerFactory):
     """
     Both ends of a control socket, with what the pool and a worker do there; and the
@@ -75,8 +98,11 @@ class Worker(ServerFactory):
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.near = Channel(near, self._answered, self._lost, reactor)
         self.far = Channel(far, self._received, lambda: None, reactor)
-        self.adopting = Adopting(self.far, self, reactor, self._row)
+        self.adopting = Adopting(self.far, self._source, reactor, self._row)
         dispatcher.joined(number, self.near)
+
+    def _source(self, group: int) -> tuple[int, ServerFactory]:
+        return self._dispatcher._groups[group].members[0].family, self
 
     def _answered(self, message: Message, descriptors: list[int]) -> None:
         assert isinstance(message, Acknowledged | Refused)
@@ -392,6 +418,28 @@ class MistakeTests(DispatcherCase):
         assert [2, 2] == self.served()
         (event,) = events
         assert "has no attribute 'clear'" in event["what"]
+
+    def test_each_lack_of_descriptors_is_logged(self) -> None:
+        """
+        Once, and again after connections could be accepted meanwhile, alone or several.
+        """
+        self.join()
+        served = self.workers[0].served
+        with capturedLogs() as events:
+            for meanwhile in (1, 2, 1):
+                waiting = socket.create_connection(("127.0.0.1", self.port))
+                with waiting, no_descriptors():
+                    before = len(served)
+                    for _ in range(3):
+                        self.reactor.advance(1)
+                    assert before == len(served)
+                self.reactor.advance(1)
+                self.connect(meanwhile)
+                assert before + 1 + meanwhile == len(served)
+                # What it has handed over is closed here.
+                self.reactor.advance(1)
+
+        assert 3 * ["Too many open files"] == [event["error"] for event in events]
 
     def test_what_cannot_be_dealt_is_tried_again(self) -> None:
         """

@@ -72,20 +72,20 @@ def test_what_waits_is_accepted_in_order(
     do not block.
     """
     clients = connect(listener, 5)
-    family = int(socket.AF_INET)
-    first = accepts(listener.fileno(), family, 3)
-    rest = accepts(listener.fileno(), family, 3)
+    group = 3
+    first = accepts(listener.fileno(), group, 3)
+    rest = accepts(listener.fileno(), group, 3)
 
     assert (3, 2) == (len(first), len(rest))
-    for client, (descriptor, its_family) in zip(clients, first + rest, strict=True):
-        assert family == its_family
+    for client, (descriptor, its_group) in zip(clients, first + rest, strict=True):
+        assert group == its_group
         assert not os.get_inheritable(descriptor)
         assert not os.get_blocking(descriptor)
         with client, socket.socket(fileno=descriptor) as accepted:
             assert client.getsockname() == accepted.getpeername()
     # The listener is still whole.
     with pytest.raises(BlockingIOError):
-        accepts(listener.fileno(), family, 3)
+        accepts(listener.fileno(), group, 3)
 
 
 @accepts

@@ -462,6 +462,10 @@ class PrefixRulesTests(AuthorizationCase):
             reply = self.ask(put(key, b"value", b"Expect: 100-continue\r\n"))
             assert 400 == status(reply)
             assert b" 100 " not in reply
+        encoded = put(f"cas/{digest}", b"value", b"Content-Encoding: gzip\r\n")
+        reply = self.ask(encoded)
+        assert 400 == status(reply)
+        assert b"Content-Encoding" in reply
         assert b"value" == self.ask(get(f"cas/{digest}"))[-5:]
         assert 404 == status(self.ask(get(f"cas/b/{digest}")))
 
@@ -488,6 +492,22 @@ class PrefixRulesTests(AuthorizationCase):
         assert 204 == status(self.ask(chunked + b"5\r\nvalue\r\n0\r\n\r\n"))
         assert 204 == status(self.ask(DELETE))
         assert 201 == status(self.ask(put("once/k", b"other")))
+
+    def test_what_is_said_about_a_value_is_written_once_too(self) -> None:
+        """
+        With another type or encoding, a reader would take it for another value.
+        """
+        kind = b"Content-Type: text/plain\r\n"
+        other = b"Content-Type: text/html\r\n" + b"Expect: 100-continue\r\n"
+
+        assert 201 == status(self.ask(put("once/k", b"value", kind)))
+        assert 204 == status(self.ask(put("once/k", b"value", kind)))
+        reply = self.ask(put("once/k", b"value", other))
+        assert 409 == status(reply)
+        assert b" 100 " not in reply
+        for fields in (b"", kind + b"Content-Encoding: gzip\r\n"):
+            assert 409 == status(self.ask(put("once/k", b"value", fields)))
+        assert kind in self.ask(get("once/k"))
 
     def test_conditions_of_what_is_written_once(self) -> None:
         """

@@ -1646,6 +1646,11 @@ class LogTests(ConnectionCase):
             (b"GET /k HTTP/1.1\r\n" + HOST + b"bad\r\n", "GET", "/k", 400),
             (b"A" * 40 + b" /k HTTP/1.1\r\n" + HOST, "-", "-", 501),
             (b"GET /\xff HTTP/1.1\r\n" + HOST, "-", "-", 400),
+            (b"GET http://u:secret@h/k HTTP/1.1\r\n" + HOST, "GET", "http://h/k", 400),
+            (b"GET ftp://u:secret@h HTTP/1.1\r\n" + HOST, "GET", "ftp://h", 400),
+            (b"CONNECT u:secret@h:80 HTTP/1.1\r\n" + HOST, "CONNECT", "h:80", 405),
+            (b"GET u:secret@h HTTP/1.1\r\n" + HOST, "GET", "h", 400),
+            (b"GET /k@x HTTP/1.1\r\n", "GET", "/k@x", 400),
             (b"GET /k HTTP/1.1\r\nX: " + b"y" * 20_000, "GET", "/k", 431),
         ]
         for head, method, key, expected in table:
@@ -1653,6 +1658,7 @@ class LogTests(ConnectionCase):
             reply = client.receive()
             assert (head, expected) == (head, status(reply))
             assert (head, b"" != body(reply)) == (head, method != "HEAD")
+            assert b"secret" not in reply
             entry = self.notes.entries[-1]
             assert (method, key, expected) == (entry.method, entry.key, entry.status)
         assert len(table) == len(self.notes.entries)

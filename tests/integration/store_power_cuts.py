@@ -270,14 +270,15 @@ def cut_behind(disk: DiskImage, store: FileStore) -> Iterator[None]:
     tree = store._tree
     publish, remove = tree.publish, tree.remove
 
-    def publish_and_cut(*args: Any, **named: Any) -> bool:
+    def publish_and_cut(*args: Any, **named: Any) -> int | None:
         replaced = publish(*args, **named)
         disk.shut_down()
         return replaced
 
-    def remove_and_cut(*args: Any) -> None:
-        remove(*args)
+    def remove_and_cut(*args: Any) -> int:
+        size = remove(*args)
         disk.shut_down()
+        return size
 
     with (
         mock.patch.object(tree, "publish", publish_and_cut),

@@ -45,7 +45,7 @@ _LOADED: Final = """
 
 _SERVES: Final = re.compile(r" kvd serves (.*) from ")
 _STATUS: Final = re.compile(r" the status site is at http://\S*:(\d+)$")
-_PORT: Final = re.compile(r"http://\S*:(\d+)(?:,|$)")
+_PORT: Final = re.compile(r"https?://\S*:(\d+)(?:,|$)")
 
 STOP_SECONDS = 30
 """

@@ -67,6 +67,8 @@ def check_fast_path(fast_path: Any) -> None:
             kept=None,
             has_epochs=False,
             sync_threads=-1,
+            usage=None,
+            min_free=0,
             mode=0o644,
             folder_mode=0o755,
             head_bytes=9000,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import socket
-from types import ModuleType
+from types import BuiltinFunctionType, ModuleType
 from typing import Any, Final
 
 from twisted.internet import tcp
@@ -20,7 +20,9 @@ from twisted.trial.unittest import SynchronousTestCase
 import kvd.net.port
 import kvd.net.reactor
 import kvd.net.transport
+from kvd.net.tls import SecureSocket
 from tests.stepped import SteppedReactor
+from tests.tls import server_context
 
 IN_PORT: Final = {
     "_logConnectionLostMsg",
@@ -102,6 +104,24 @@ class PrivateNamesTests(SynchronousTestCase):
             self.addCleanup(reader.connectionLost, None)
 
         assert IN_REACTOR == self.shared(kvd.net.reactor, reactor)
+
+    def test_what_reads_and_writes_records(self) -> None:
+        """
+        Of `kvd.net.tls`, which can do without: the inner object of a socket.
+        """
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        with (
+            far,
+            server_context().wrap_socket(
+                near, server_side=True, do_handshake_on_connect=False
+            ) as secure,
+        ):
+            assert isinstance(secure, SecureSocket)
+            read, write = secure.record_functions()
+
+        assert isinstance(read, BuiltinFunctionType)
+        assert isinstance(write, BuiltinFunctionType)
 
     def test_what_the_clock_changes(self) -> None:
         """

@@ -543,6 +543,30 @@ def test_calls_come_between_events(whose: str, loop: None) -> None:
 
 @each_loop
 @pytest.mark.parametrize("whose", ["kvd's", "Twisted's"])
+def test_an_event_may_have_the_reactor_iterate(whose: str, loop: None) -> None:
+    """
+    That is one turn, although nothing is due; and what is asked for afterwards is
+    called.
+    """
+    reactor = reactor_of(whose)
+    limit = reactor.callLater(60, reactor.stop)
+
+    def iterate() -> None:
+        reactor.iterate(0.001)
+        reactor.callLater(0, reactor.stop)
+
+    bell = Bell(reactor, iterate)
+    bell.ring()
+    reactor.run(installSignalHandlers=False)
+
+    assert reactor.seconds() < limit.getTime()
+    limit.cancel()
+    dismantle(reactor)
+    reactor._poller.close()
+
+
+@each_loop
+@pytest.mark.parametrize("whose", ["kvd's", "Twisted's"])
 def test_a_call_may_be_far_off(whose: str, loop: None) -> None:
     """
     epoll waits no longer than 24 days; after an event a reactor waits on although its

@@ -13,7 +13,7 @@ from kvd.options.addresses import (
     read_listen,
     read_status,
 )
-from kvd.settings import SystemdAddress, TCPAddress, UNIXAddress
+from kvd.settings import TLS, SystemdAddress, TCPAddress, UNIXAddress
 
 
 @pytest.mark.parametrize(
@@ -152,6 +152,82 @@ def test_clients_may_come_through_systemds_sockets(
     """
     assert expected == read_listen(text)
     assert text == str(expected)
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        (
+            TCPAddress("0.0.0.0", 8443, tls=TLS("/c", "/k")),
+            "tls:8443:cert=/c:key=/k",
+        ),
+        (TCPAddress("0.0.0.0", 8443, tls=TLS("/both", "/both")), "tls:8443:cert=/both"),
+        (
+            TCPAddress("::1", 443, 7, TLS("/c:d", "/k", "/ca", "optional")),
+            r"tls:443:interface=[::1]:cert=/c\:d:key=/k:ca=/ca:clients=optional:backlog=7",
+        ),
+        (
+            TCPAddress("0.0.0.0", 443, tls=TLS("/c", "/k", "/ca", "required")),
+            "tls:443:cert=/c:key=/k:ca=/ca",
+        ),
+        (
+            TCPAddress("0.0.0.0", 443, tls=TLS(f"{os.getcwd()}/c", f"{os.getcwd()}/k")),
+            "tls:443:cert=c:key=./k",
+        ),
+        (SystemdAddress("web", TLS("/c", "/k")), "systemd:web:cert=/c:key=/k"),
+        (SystemdAddress("", TLS("/c", "/c")), "systemd:cert=/c"),
+        (SystemdAddress("a=b"), "systemd:a=b"),
+    ],
+)
+def test_an_address_may_speak_tls(
+    expected: TCPAddress | SystemdAddress, text: str
+) -> None:
+    """
+    With files whose paths are made absolute.
+    """
+    assert expected == read_listen(text)
+
+
+def test_an_address_that_speaks_tls_says_so() -> None:
+    """
+    In the log, and wherever else it is shown.
+    """
+    assert "https://[::1]:443" == str(TCPAddress("::1", 443, tls=TLS("/c", "/k")))
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        ("has no port: give tls:PORT:cert=FILE", "tls"),
+        ("there is no certificate: give tls:PORT:cert=FILE", "tls:8443"),
+        ("there is no certificate", "tls:8443:key=/k"),
+        ("there is no certificate", "tls:8443:cert="),
+        ("there is no certificate", "systemd:web:key=/k"),
+        ("clients=some says nothing", "tls:8443:cert=/c:ca=/ca:clients=some"),
+        ("clients=optional needs ca=FILE", "tls:8443:cert=/c:clients=optional"),
+        ("did you mean 'cert'?", "tls:8443:certs=/c"),
+        ("TLS has addresses of its own", "tcp:8443:cert=/c"),
+        ("TLS has addresses of its own", "unix:/run/kvd:key=/k"),
+        ("tls:PORT:cert=FILE:key=FILE", "ssl:8443"),
+        ("there is no argument 'mode'", "systemd:cert=/c:mode=660"),
+    ],
+)
+def test_other_addresses_for_tls_are_refused(reason: str, text: str) -> None:
+    """
+    With what would be right.
+    """
+    with pytest.raises(BadSetting) as caught:
+        read_listen(text)
+
+    assert reason in caught.value.sentence
+
+
+def test_the_status_site_speaks_no_tls() -> None:
+    """
+    Nor is it told how to.
+    """
+    with pytest.raises(BadSetting, match="is not an address: give tcp:PORT"):
+        read_status("tls:8443:cert=/c")
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.ipc.messages import Exited, Fork, Forked, Load, Message, receive, send
 from kvd.ipc.scoreboard import create_scoreboard
+from kvd.net.credentials import unpack
 from kvd.settings import Settings
 from kvd.workers.forkserver import describe
 from kvd.workers.printed import Printed
 from kvd.workers.process import END_SECONDS, REAP_SECONDS, ForkServerProcess
+from tests.certificates import credentials
 from tests.descriptors import Descriptors
 from tests.stepped import SteppedReactor
 
@@ -144,6 +146,21 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.fork(2)
 
         assert [Load(Settings()), Fork(2, 12)] == [self.sent(), self.sent()]
+
+    def test_credentials_are_not_in_the_message(self) -> None:
+        """
+        But in a file in memory, behind the scoreboard's.
+        """
+        self.sent()
+        used = (credentials(),)
+        self.forks.load(Settings(credentials=used))
+        came = receive(self.controls[-1])
+        assert came is not None
+        message, (memory, file) = came
+        os.close(memory)
+
+        assert Load(Settings(), credentials=True) == message
+        assert used == unpack(file)
 
     def test_what_it_says_is_passed_on(self) -> None:
         """

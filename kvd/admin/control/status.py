@@ -50,6 +50,7 @@ def describe(
     members: Sequence[Collection[int]] = (),
     shadow: Callable[[Sequence[int]], dict[str, Any] | None] = lambda workers: None,
     fallbacks: Sequence[Fallback] = (),
+    usage: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """
     Return the status as it is sent.
@@ -70,6 +71,8 @@ def describe(
         shadow: Returns what the shadow would have done with these workers, or None if
             there is no shadow.
         fallbacks: The addresses where the policy's own program is not in force.
+        usage: What the values of each quota take; the first one is that of the whole
+            store. Empty if the store has no limits.
     """
     sums = scoreboard.sums()
     totals = _totals(sums)
@@ -96,6 +99,7 @@ def describe(
         "addresses": [str(group.address) for group in groups],
         "store": str(settings.store),
         "durability": settings.durability,
+        "usage": list(usage),
         "policy": settings.policy,
         "fallbacks": [asdict(each) for each in fallbacks],
         "shadow": shadow([row["worker"] for row in counted]),

@@ -101,6 +101,7 @@ def _of_the_daemon(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "kvd_uptime_seconds", "Time since the daemon started.", status["uptime_seconds"]
     )
+    yield from _of_the_usage(status.get("usage", ()))
     states = Counter(row["state"] for row in status["workers"])
     workers = GaugeMetricFamily("kvd_workers", "Workers by state.", labels=["state"])
     for state in STATES:
@@ -120,6 +121,33 @@ def _of_the_daemon(snapshot: Snapshot) -> Iterator[Metric]:
             "How late the supervisor's reactor took the last sample.",
             snapshot.supervisor_delay,
         )
+
+
+def _of_the_usage(usage: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
+    """
+    What a store with limits has; the prefix of the whole store is ``/``.
+    """
+    if not usage:
+        return
+    for name, field, text in (
+        ("taken_bytes", "taken", "What values and uploads take."),
+        ("limit_bytes", "limit", "What they may take."),
+        ("values", "values", "Values."),
+    ):
+        gauge = GaugeMetricFamily(f"kvd_store_{name}", text, labels=["prefix"])
+        for quota in usage:
+            if quota[field] is not None:
+                gauge.add_metric([quota["prefix"]], quota[field])
+        yield gauge
+    for name, field, text in (
+        ("evicted", "evicted", "Values removed to make room."),
+        ("evicted_bytes", "evicted_bytes", "What these took."),
+        ("expired", "expired", "Values removed because of their age."),
+    ):
+        counter = CounterMetricFamily(f"kvd_store_{name}", text, labels=["prefix"])
+        for quota in usage:
+            counter.add_metric([quota["prefix"]], quota[field])
+        yield counter
 
 
 def _of_the_policies(snapshot: Snapshot) -> Iterator[Metric]:

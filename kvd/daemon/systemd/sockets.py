@@ -103,7 +103,7 @@ def adopt(
         for each in meant:
             sock = _checked(each)
             inherited.remove(each)
-            place = _place_of(sock)
+            place = _place_of(sock, address)
             group = groups.setdefault(place, ListenerGroup(place, ()))
             group.members += (sock,)
             group.given += 1
@@ -173,10 +173,16 @@ def _wrong_with(sock: socket.socket) -> str:
     return ""
 
 
-def _place_of(sock: socket.socket) -> Address:
+def _place_of(sock: socket.socket, given: SystemdAddress) -> Address:
     name: Any = sock.getsockname()
     if sock.family != socket.AF_UNIX:
-        return TCPAddress(name[0], name[1])
+        return TCPAddress(name[0], name[1], tls=given.tls)
+    if given.tls is not None:
+        sock.close()
+        raise AddressUnusable(
+            f"{given} is for TLS, and among its sockets is the Unix socket"
+            f" {os.fsdecode(name)}: give it a FileDescriptorName= of its own"
+        )
     if isinstance(name, bytes):
         # Abstract (unix(7)): without a file, and shown as systemd writes it.
         return UNIXAddress("@" + os.fsdecode(name[1:]))

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from kvd.errors import (
     KeyAbsent,
     LengthRequired,
+    PeerError,
     PreconditionFailed,
     ValueFixed,
     ValueTooLarge,
@@ -73,10 +74,20 @@ class PutHandler(RequestHandler):
         def decide(current: ValueInfo | None) -> None:
             self._operation.conditions.check_change(current)
             if self._operation.once and current is not None:
-                _check_length(current, length)
+                self._check_same(current, length)
             self._begin_upload(length)
 
         self.when(_or_absent(self._context.store, self._operation.key), decide)
+
+    def _check_same(self, current: ValueInfo, length: int | None) -> None:
+        """
+        Refuse another value, where its length or what is said about it tells.
+        """
+        if length is not None and length != current.size:
+            raise _fixed()
+        # With another encoding, clients would read another value.
+        if self._operation.metadata != current.metadata:
+            raise _fixed()
 
     def _begin_upload(self, length: int | None) -> None:
         operation = self._operation
@@ -154,7 +165,8 @@ class PutHandler(RequestHandler):
         etag = value.info.etag
         try:
             conditions.check_change(value.info)
-        except PreconditionFailed:
+            self._check_same(value.info, None)
+        except PeerError:
             value.close()
             raise
 
@@ -200,17 +212,9 @@ class PutHandler(RequestHandler):
 
 def _fixed() -> ValueFixed:
     return ValueFixed(
-        "The key has another value already, and below this prefix a value cannot be"
-        " replaced: choose another key."
+        "The key has another value already, or one of another type or encoding, and"
+        " below this prefix a value cannot be replaced: choose another key."
     )
-
-
-def _check_length(current: ValueInfo, length: int | None) -> None:
-    """
-    Refuse another value before its body, where its length tells.
-    """
-    if length is not None and length != current.size:
-        raise _fixed()
 
 
 def _opened(store: IStore, key: Key) -> Answer[IValue | None]:

@@ -85,7 +85,8 @@ class _Fields:
         One field, its value without the blanks around it.
         """
         self.count += 1
-        name = name.lower()
+        # llhttp leaves those at its end.
+        name, value = name.lower(), value.rstrip(b" \t")
         if name in self.fields:
             if name in _ALONE:
                 self.repeated.append(name)
@@ -247,7 +248,7 @@ def _refuse(head: bytes, minor: int, limits: Limits, error: Exception) -> NoRetu
     """
     parsed = _Fields()
     for name, value in _ONE_FIELD.findall(head, head.index(b"\r\n") + 2):
-        parsed.on_header(name, value.rstrip(b" \t"))
+        parsed.on_header(name, value)
     _understand(b"GET", parsed, minor, limits)
     raise BadFraming(f"The head is malformed: {error}.") from error
 

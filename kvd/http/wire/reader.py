@@ -26,7 +26,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Final
 
-from kvd.errors import HeadTooLarge, PeerError, TargetTooLong
+from kvd.errors import BadFraming, HeadTooLarge, PeerError, TargetTooLong
 from kvd.http.wire.chunked import ChunkedBody
 from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Event
 from kvd.http.wire.head import line_of, refuse_bare
@@ -39,6 +39,9 @@ SKIP_BYTES: Final = 256 * 1024
 The rest of a refused body is skipped if it is no longer than this. Beyond that, closing
 is cheaper for both sides.
 """
+
+# The type of a record, and the first byte of every version (RFC 8446 section 5.1).
+_TLS_HANDSHAKE: Final = b"\x16\x03"
 
 # What a request line has beside its target: a method, two blanks, a version.
 _LINE_EXTRA_BYTES: Final = 64
@@ -212,6 +215,11 @@ class RequestReader:
         Refuse bytes that cannot become a head, without waiting for more.
         """
         limits = self._limits
+        if data.startswith(_TLS_HANDSHAKE, begin):
+            raise BadFraming(
+                "This address speaks plain HTTP, and the client begins with TLS: use"
+                " http:// in place of https://."
+            )
         # The LF of a last CR may still arrive.
         stop = len(data) - (data[-1:] == b"\r") if end < 0 else end
         refuse_bare(data, max(begin, self._at + self._searched - 1), stop)

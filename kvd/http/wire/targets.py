@@ -29,6 +29,7 @@ _HARMLESS: Final = re.compile(
 )
 _ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]*)")
 _SCHEMES: Final = (b"http", b"https")
+_USER: Final = re.compile(rb"\A(?:([A-Za-z][A-Za-z0-9+.-]*://)|(?=[^/]))[^/?]*@")
 _BAD_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 _RESERVED: Final = b".kvd"
@@ -59,15 +60,23 @@ def authority_of(target: bytes) -> bytes | None:
     scheme, authority = absolute.groups()
     if scheme.lower() not in _SCHEMES:
         raise BadRequest(
-            f"The target {_shown(target)} is not an HTTP URL, which begins with"
-            " http:// or https://."
+            f"The target {_shown(without_user(target))} is not an HTTP URL, which"
+            " begins with http:// or https://."
         )
     if not is_host(authority) or authority[:1] in (b"", b":"):
+        host = authority.rpartition(b"@")[2]
         raise BadRequest(
-            f"In the target {_shown(target)}, {_shown(authority)} has to be a host and"
-            " perhaps a port, without a user."
+            f"In the target {_shown(without_user(target))}, {_shown(host)} has to be a"
+            " host and perhaps a port, without a user."
         )
     return authority
+
+
+def without_user(target: bytes) -> bytes:
+    """
+    A target for people to read: a user before the host may have a password.
+    """
+    return _USER.sub(rb"\1", target)
 
 
 def is_path(target: bytes) -> bool:
@@ -94,8 +103,8 @@ def path_segments(target: bytes) -> list[bytes]:
         absolute = _ABSOLUTE.match(target)
         if absolute is None:
             raise BadRequest(
-                f"The target {_shown(target)} is neither a path that begins with a"
-                " slash nor a whole URL."
+                f"The target {_shown(without_user(target))} is neither a path that"
+                " begins with a slash nor a whole URL."
             )
         target = target[absolute.end() :]
         if not target.startswith(b"/"):

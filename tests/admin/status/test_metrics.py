@@ -5,7 +5,7 @@ Tests for `kvd.admin.status.metrics`, read with prometheus-client's own parsers.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ def taken(
     *states: str,
     procs: int | None = None,
     shadow: Mapping[str, Any] | None = None,
+    usage: Sequence[dict[str, Any]] = (),
 ) -> Snapshot:
     """
     A snapshot of workers in these states.
@@ -45,7 +46,13 @@ def taken(
     group = open_group(TCPAddress("127.0.0.1", 0), len(states))
     try:
         status = describe(
-            settings, [group], workers, board, 12.5, shadow=lambda workers: counts
+            settings,
+            [group],
+            workers,
+            board,
+            12.5,
+            shadow=lambda workers: counts,
+            usage=usage,
         )
     finally:
         group.close()
@@ -65,6 +72,47 @@ def rendered(snapshot: Snapshot) -> dict[tuple[str, frozenset[tuple[str, str]]],
         for family in read_text(body.decode())
         for sample in family.samples
     }
+
+
+USAGE: Sequence[dict[str, Any]] = [
+    {
+        "prefix": "/",
+        "taken": 8192,
+        "limit": None,
+        "values": 2,
+        "evicted": 0,
+        "evicted_bytes": 0,
+        "expired": 1,
+    },
+    {
+        "prefix": "/ci/",
+        "taken": 4096,
+        "limit": 12288,
+        "values": 1,
+        "evicted": 3,
+        "evicted_bytes": 12288,
+        "expired": 0,
+    },
+]
+"""
+Of a store with limits.
+"""
+
+
+def test_store_with_limits_has_its_numbers() -> None:
+    """
+    Those of the whole store and of each prefix with a limit.
+    """
+    with scoreboard(1) as board:
+        samples = rendered(taken(board, "ready", usage=USAGE))
+
+    assert 8192 == samples[key("kvd_store_taken_bytes", prefix="/")]
+    assert key("kvd_store_limit_bytes", prefix="/") not in samples
+    assert 12288 == samples[key("kvd_store_limit_bytes", prefix="/ci/")]
+    assert 2 == samples[key("kvd_store_values", prefix="/")]
+    assert 3 == samples[key("kvd_store_evicted_total", prefix="/ci/")]
+    assert 12288 == samples[key("kvd_store_evicted_bytes_total", prefix="/ci/")]
+    assert 1 == samples[key("kvd_store_expired_total", prefix="/")]
 
 
 def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
@@ -293,7 +341,7 @@ def test_all_metrics_are_documented() -> None:
     shadow = Shadow("leastbusy", LeastBusy())
     with scoreboard(1) as board:
         counts = {"policy": "leastbusy", "model": False, **shadow.counts([0])}
-        body, _ = render(taken(board, "ready", shadow=counts), "")
+        body, _ = render(taken(board, "ready", shadow=counts, usage=USAGE), "")
 
     families = list(read_text(body.decode()))
     names = {f.name + "_total" * (f.type == "counter") for f in families}

@@ -16,7 +16,7 @@ from twisted.logger import capturedLogs
 from kvd.daemon.systemd.sockets import Inherited, adopt, leave, take_inherited
 from kvd.errors import AddressUnusable
 from kvd.net.listening import ListenerGroup
-from kvd.settings import SystemdAddress, TCPAddress, UNIXAddress
+from kvd.settings import TLS, SystemdAddress, TCPAddress, UNIXAddress
 
 FIRST = 500
 """
@@ -151,6 +151,30 @@ def test_a_name_chooses(systemd: Systemd) -> None:
     assert [FIRST + 1] == [member.fileno() for member in group.members]
     assert [Inherited("web", FIRST)] == given
     leave(given)
+
+
+def test_sockets_may_be_for_tls(systemd: Systemd) -> None:
+    """
+    Those of TCP.
+    """
+    tls = TLS("/cert", "/key")
+    given = systemd.give(("https", systemd.listen()))
+    (group,) = systemd.adopted(SystemdAddress("https", tls), given)
+
+    assert str(group.address).startswith("https://127.0.0.1:")
+    assert isinstance(group.address, TCPAddress)
+    assert tls == group.address.tls
+
+
+def test_a_unix_socket_is_not_for_tls(systemd: Systemd, tmp_path: Path) -> None:
+    """
+    And says which it is.
+    """
+    path = str(tmp_path / "socket")
+    given = systemd.give(("https", systemd.listen(socket.AF_UNIX, path)))
+
+    with pytest.raises(AddressUnusable, match=f"the Unix socket {path}"):
+        systemd.adopted(SystemdAddress("https", TLS("/cert", "/key")), given)
 
 
 def test_a_socket_that_nobody_adopts_is_warned_of(

@@ -34,7 +34,8 @@ from kvd.settings import (
     TCPAddress,
 )
 from kvd.store.file import FileStore
-from kvd.workers.http_server import HttpServer, LoadedPlugins
+from kvd.workers.http_server import HttpFactory, HttpServer, LoadedPlugins
+from tests import tls
 from tests.http.fast_path.cases import attribute_of
 from tests.http.fast_path.watched import WatchedFastPath
 from tests.stepped import Client, InlineWriter, SteppedReactor
@@ -116,11 +117,13 @@ class Worker:
         durability: Durability,
         guarded: bool = False,
         reports: bool = True,
+        secure: bool = False,
         rules: AccessRules | None = None,
         cors: tuple[CorsChoice, ...] = (),
         limits: Limits = LIMITS,
         rates: Rates | None = None,
     ) -> None:
+        self._secure = secure
         self.folder = tempfile.mkdtemp(prefix="kvd-test-")
         self.root = os.path.join(self.folder, "values")
         os.mkdir(self.root)
@@ -168,14 +171,30 @@ class Worker:
         near, far = socket.socketpair()
         if room is not None:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
-        far.sendall(self._with_tag(request))
-        self._clients.append(Client(self._reactor, far))
+        if self._secure:
+            self._connect_over_tls(near, far, request)
+        else:
+            far.sendall(self._with_tag(request))
+            self._clients.append(Client(self._reactor, far))
+            self._adopt(near, self._server.factory)
         self._replies.append(b"")
-        with near:
-            self._reactor.adoptStreamConnection(
-                near.fileno(), near.family, self._server.factory
-            )
         self._receive(len(self._clients) - 1)
+
+    def _adopt(self, near: socket.socket, factory: HttpFactory) -> None:
+        with near:
+            self._reactor.adoptStreamConnection(near.fileno(), near.family, factory)
+
+    def _connect_over_tls(
+        self, near: socket.socket, far: socket.socket, request: bytes
+    ) -> None:
+        self._adopt(near, HttpFactory(self._server, tls.server_context()))
+        far.setblocking(False)
+        client = tls.client_context().wrap_socket(
+            far, do_handshake_on_connect=False, server_hostname="localhost"
+        )
+        tls.shake_hands(self._reactor, client)
+        self._clients.append(Client(self._reactor, client))
+        self._clients[-1].send(self._with_tag(request))
 
     def send(self, number: int, data: bytes, *, reads: bool = True) -> None:
         """
@@ -275,6 +294,10 @@ class Worker:
         self._reactor.dispose()
         words = self._row.words.tolist()
         _, begun, done, bytes_in, bytes_out, _, latency = WORDS_OF_REQUESTS
+        if self._secure:
+            # What is thrown away behind the last request is not decrypted, and so it
+            # is counted otherwise.
+            bytes_in = bytes_out
         return Outcome(
             self.replies(),
             ended,
@@ -298,7 +321,10 @@ class Worker:
         path = os.path.join(self.folder, "record")
         if not os.path.exists(path):
             return []
-        return sorted((one.bytes, one.requests) for one in read_record(path))
+        return sorted(
+            (0 if self._secure else one.bytes, one.requests)
+            for one in read_record(path)
+        )
 
     def _lines(self, name: str) -> list[str]:
         path = Path(self.folder, name)

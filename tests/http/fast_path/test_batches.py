@@ -44,12 +44,13 @@ class BatchesCase(IdleCase):
             self.near.fileno(), self.credits, self.adopt, self.understand
         )
 
-    def adopt(self, descriptor: int, family: int) -> None:
+    def adopt(self, descriptor: int, group: int) -> None:
         """
         As a worker's `Adopting` does.
         """
         self.adopted.append(descriptor)
-        self.reactor.take_connection(descriptor, family, self.server.factory)
+        family, factory = socket.AF_UNIX, self.server.factory
+        self.reactor.take_connection(descriptor, family, factory)
 
     def understand(self, data: bytes, descriptors: list[int], flags: int) -> None:
         """
@@ -83,7 +84,7 @@ class BatchesCase(IdleCase):
             theirs.append(accepted)
         if credits:
             os.eventfd_write(self.credits, credits)
-        batch = Batch(number, len(requests) + more, int(socket.AF_UNIX), asks)
+        batch = Batch(number, len(requests) + more, 0, asks)
         send(self.far, batch, [accepted.fileno() for accepted in theirs])
         return clients
 
@@ -156,7 +157,7 @@ class BatchesTests(BatchesCase):
         The first connection cannot be adopted.
         """
 
-        def fail(descriptor: int, family: int) -> None:
+        def fail(descriptor: int, group: int) -> None:
             os.close(descriptor)
             raise ZeroDivisionError
 
@@ -224,7 +225,7 @@ class UnusualTests(BatchesCase):
         self.hand_over(get("k", CLOSE), credits=0)
         assert self.serve_channel()
         ((message, descriptors),) = self.came
-        assert Batch(7, 1, int(socket.AF_UNIX), False) == message
+        assert Batch(7, 1, 0, False) == message
         assert 1 == len(descriptors)
         assert 0 == self.done()
 
@@ -235,7 +236,7 @@ class UnusualTests(BatchesCase):
         self.hand_over(get("k", CLOSE), asks=True)
         assert self.serve_channel()
         ((message, _),) = self.came
-        assert Batch(7, 1, int(socket.AF_UNIX), True) == message
+        assert Batch(7, 1, 0, True) == message
         assert 1 == os.eventfd_read(self.credits)
 
     def test_a_batch_that_lacks_descriptors(self) -> None:
@@ -245,7 +246,7 @@ class UnusualTests(BatchesCase):
         self.hand_over(get("k", CLOSE), more=1)
         assert self.serve_channel()
         ((message, descriptors),) = self.came
-        assert Batch(7, 2, int(socket.AF_UNIX), False) == message
+        assert Batch(7, 2, 0, False) == message
         assert 1 == len(descriptors)
         assert 1 == os.eventfd_read(self.credits)
 
@@ -274,6 +275,23 @@ class UnusualTests(BatchesCase):
         with pytest.raises(ZeroDivisionError):
             self.serve_channel()
 
+    def test_those_that_speak_tls_stay(self) -> None:
+        """
+        Their bytes are no requests.
+        """
+        self.watched.take_batches(
+            self.near.fileno(),
+            self.credits,
+            BATCH_WORD,
+            b"\0",
+            self.adopt,
+            self.understand,
+        )
+        self.hand_over(get("k", CLOSE))
+        assert self.serve_channel()
+
+        assert 1 == len(self.adopted)
+
     def test_a_row_must_have_the_word(self) -> None:
         """
         A mistake here must not write into somebody else's memory.
@@ -281,5 +299,10 @@ class UnusualTests(BatchesCase):
         for word in (-1, 10**6):
             with pytest.raises(ValueError, match="no such word"):
                 self.watched.take_batches(
-                    self.near.fileno(), self.credits, word, self.adopt, self.understand
+                    self.near.fileno(),
+                    self.credits,
+                    word,
+                    b"\1",
+                    self.adopt,
+                    self.understand,
                 )

@@ -380,7 +380,7 @@ def test_both_ways_come_to_the_same() -> None:
     """
     Replies, files, the access log, the record and all counts.
     """
-    served = idle = new = behind = 0
+    served = served_over_tls = idle = new = behind = 0
 
     @exploring(EXAMPLES)
     @given(
@@ -388,11 +388,16 @@ def test_both_ways_come_to_the_same() -> None:
         st.sampled_from(["process", "process", "disk"]),
         st.booleans(),
         st.booleans(),
+        st.sampled_from([False, False, True]),
     )
     def compare(
-        steps: list[Step], durability: Durability, guarded: bool, reports: bool
+        steps: list[Step],
+        durability: Durability,
+        guarded: bool,
+        reports: bool,
+        secure: bool,
     ) -> None:
-        nonlocal served, idle, new, behind
+        nonlocal served, served_over_tls, idle, new, behind
         outcomes = []
         for fast_path in (True, False):
             worker = Worker(
@@ -400,6 +405,7 @@ def test_both_ways_come_to_the_same() -> None:
                 durability=durability,
                 guarded=guarded,
                 reports=reports,
+                secure=secure,
             )
             try:
                 worker.connect(b"")
@@ -413,6 +419,7 @@ def test_both_ways_come_to_the_same() -> None:
                 worker.clean_up()
             if worker.watched is not None:
                 served += worker.watched.served
+                served_over_tls += worker.watched.served * secure
                 idle += worker.watched.idle
                 new += worker.watched.new
                 behind += worker.watched.behind
@@ -422,6 +429,7 @@ def test_both_ways_come_to_the_same() -> None:
 
     # Else nothing was compared.
     assert EXAMPLES // 10 < served
+    assert EXAMPLES // 20 < served_over_tls
     assert EXAMPLES // 10 < idle
     assert EXAMPLES // 50 <= new
     assert EXAMPLES // 50 <= behind

@@ -429,6 +429,8 @@ class MistakeTests(ConnectionCase):
                 kept=None,
                 has_epochs=False,
                 sync_threads=-1,
+                usage=None,
+                min_free=0,
                 mode=0o644,
                 folder_mode=0o755,
                 head_bytes=9000,

@@ -51,6 +51,14 @@ class WatchedFastPath:
         self.behind += not begins and outcome in (NOTHING, SERVED)
         return outcome
 
+    def serve_secure(self, socket: int, secure: object) -> int | bytes:
+        """
+        See `FastPath`.
+        """
+        outcome = self._fast_path.serve_secure(socket, secure)
+        self._count(outcome)
+        return outcome
+
     def _count(self, outcome: int | bytes) -> None:
         if isinstance(outcome, bytes):
             self.left += bool(outcome)
@@ -98,13 +106,14 @@ class WatchedFastPath:
         channel: int,
         credits: int,
         word: int,
+        plain: bytes,
         adopt: Callable[[int, int], object],
         came: Callable[[bytes, list[int], int], object],
     ) -> None:
         """
         See `FastPath`.
         """
-        self._fast_path.take_batches(channel, credits, word, adopt, came)
+        self._fast_path.take_batches(channel, credits, word, plain, adopt, came)
 
     def leave_batches(self) -> None:
         """

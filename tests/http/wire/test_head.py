@@ -212,10 +212,10 @@ def test_later_versions_are_served_as_11(minor: int) -> None:
     assert request(line + HOST + b"Expect: 100-continue\r\n\r\n").expects_continue
 
 
-@pytest.mark.parametrize("blanks", [b"\t", b" \t", b"\t ", b" \t \t "])
-def test_tabs_are_blanks_like_any(blanks: bytes) -> None:
+@pytest.mark.parametrize("blanks", [b"  ", b"\t", b" \t", b"\t ", b" \t \t "])
+def test_blanks_around_a_value_do_not_count(blanks: bytes) -> None:
     """
-    Around every value (RFC 9112 section 5).
+    Spaces and tabs (RFC 9112 section 5).
     """
     lines = [b"Transfer-Encoding:%bchunked%b", b"Connection:%bclose%b", b"A:%b%bb\tc%b"]
     fields = b"\r\n".join(

@@ -198,6 +198,17 @@ def test_bare_line_ends_are_refused_at_once(data: bytes) -> None:
     assert "bare" in str(refusal(data))
 
 
+def test_tls_is_refused_at_once() -> None:
+    """
+    Its first bytes, which contain no line.
+    """
+    reader = RequestReader(Limits())
+    reader.feed(b"\x16\x03\x01\x02\x00\x01")
+
+    with pytest.raises(BadFraming, match="http:// in place of https://"):
+        reader.next_event()
+
+
 def test_what_was_refused_stays_refused() -> None:
     """
     Nothing behind it is looked at, however often one asks.

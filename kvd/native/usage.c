@@ -1,0 +1,302 @@
+/*
+ * How much the values of a store take, counted by all its processes in shared memory;
+ * kvd.store.usage says what the words of it mean.
+ */
+
+#include "fast_path.h"
+
+#include <stdint.h>
+
+#define BLOCK_BYTES 4096
+
+/* Words of a cell, which is a cache line: of the header, of a quota, of what one process
+   has counted for a quota. As kvd.store.usage. */
+#define CELL_WORDS 8
+enum { RESOLUTION = 3 };
+enum { TAKEN, LIMIT };
+enum { HELD, BYTES_ADDED, BYTES_REMOVED, VALUES_ADDED, VALUES_REMOVED };
+
+struct Usage {
+    PyObject_HEAD
+    Py_buffer memory;
+    int64_t *quotas, *counts;   /* cells: of the quotas, and of this process */
+    PyObject *prefixes;         /* of the quotas behind the first */
+};
+
+PyTypeObject *UsageType;
+
+/* What a value of this length takes. */
+long long
+taken_by(unsigned long long length)
+{
+    unsigned long long blocks = length / BLOCK_BYTES + (length % BLOCK_BYTES != 0);
+    return (long long)(Py_MAX(blocks, 1) * BLOCK_BYTES);
+}
+
+PyObject *
+taken_by_length(PyObject *Py_UNUSED(module), PyObject *length)
+{
+    unsigned long long bytes = PyLong_AsUnsignedLongLong(length);
+    if (bytes == (unsigned long long)-1 && PyErr_Occurred())
+        return NULL;
+    return PyLong_FromLongLong(taken_by(bytes));
+}
+
+/* The number of the quota that a key has beside that of the whole store; 0: none. */
+Py_ssize_t
+quota_of(const Usage *self, const char *key, size_t size)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_Size(self->prefixes); i++) {
+        PyObject *prefix = PyTuple_GetItem(self->prefixes, i);
+        size_t prefix_bytes = (size_t)PyBytes_Size(prefix);
+        if (prefix_bytes <= size
+            && memcmp(PyBytes_AsString(prefix), key, prefix_bytes) == 0)
+            return i + 1;
+    }
+    return 0;
+}
+
+/* Take bytes of a quota, if so many are left. */
+static int
+take(int64_t *quota, long long bytes)
+{
+    int64_t limit = __atomic_load_n(&quota[LIMIT], __ATOMIC_RELAXED);
+    int64_t taken = __atomic_load_n(&quota[TAKEN], __ATOMIC_RELAXED);
+    do {
+        if (bytes > limit - taken)
+            return 0;
+    } while (!__atomic_compare_exchange_n(&quota[TAKEN], &taken, taken + bytes, 1,
+                                          __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    return 1;
+}
+
+static void
+add_taken(int64_t *quota, long long bytes)
+{
+    __atomic_add_fetch(&quota[TAKEN], bytes, __ATOMIC_RELAXED);
+}
+
+/*
+ * Only this process writes these words, and any may read them.
+ */
+static void
+count_in(int64_t *counts, int word, long long number)
+{
+    __atomic_store_n(&counts[word], counts[word] + number, __ATOMIC_RELAXED);
+}
+
+/*
+ * Take bytes of the quotas of a key. Returns whether all have so many left.
+ */
+int
+take_bytes(const Usage *self, Py_ssize_t quota, long long bytes)
+{
+    if (!take(self->quotas, bytes))
+        return 0;
+    if (quota == 0 || take(self->quotas + quota * CELL_WORDS, bytes))
+        return 1;
+    add_taken(self->quotas, -bytes);
+    return 0;
+}
+
+/* Give back what was taken for nothing. */
+void
+give_back(const Usage *self, Py_ssize_t quota, long long bytes)
+{
+    add_taken(self->quotas, -bytes);
+    if (quota)
+        add_taken(self->quotas + quota * CELL_WORDS, -bytes);
+}
+
+/* A value is gone that took `bytes`. */
+static void
+count_ended(const Usage *self, Py_ssize_t quota, long long bytes)
+{
+    for (Py_ssize_t each = 0;; each = quota) {
+        int64_t *counts = self->counts + each * CELL_WORDS;
+        count_in(counts, BYTES_REMOVED, bytes);
+        count_in(counts, VALUES_REMOVED, 1);
+        add_taken(self->quotas + each * CELL_WORDS, -bytes);
+        if (each == quota)
+            return;
+    }
+}
+
+/*
+ * A value was published for which `bytes` had been taken; what it replaced, unless it is
+ * below 0, took `replaced`.
+ */
+void
+count_published(const Usage *self, Py_ssize_t quota, long long bytes,
+                long long replaced)
+{
+    for (Py_ssize_t each = 0;; each = quota) {
+        int64_t *counts = self->counts + each * CELL_WORDS;
+        count_in(counts, BYTES_ADDED, bytes);
+        count_in(counts, VALUES_ADDED, 1);
+        if (each == quota)
+            break;
+    }
+    if (replaced >= 0)
+        count_ended(self, quota, replaced);
+}
+
+/* How many seconds a read of a value is remembered in its file's access time before
+   another one is noted; 0: reads are not noted. */
+long long
+read_resolution(const Usage *self)
+{
+    return __atomic_load_n((const int64_t *)self->memory.buf + RESOLUTION,
+                           __ATOMIC_RELAXED);
+}
+
+static void
+hold(const Usage *self, Py_ssize_t quota, long long bytes)
+{
+    count_in(self->counts, HELD, bytes);
+    if (quota)
+        count_in(self->counts + quota * CELL_WORDS, HELD, bytes);
+}
+
+static int
+read_call(PyObject *self, PyObject *args, const char *format, Py_ssize_t *quota,
+          long long *bytes, long long *replaced)
+{
+    const char *key;
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(args, format, &key, &size, bytes, replaced))
+        return 0;
+    *quota = quota_of((Usage *)self, key, (size_t)size);
+    return 1;
+}
+
+static PyObject *
+Usage_reserve(PyObject *self, PyObject *args)
+{
+    Py_ssize_t quota;
+    long long bytes;
+    if (!read_call(self, args, "y#L:reserve", &quota, &bytes, NULL))
+        return NULL;
+    if (!take_bytes((Usage *)self, quota, bytes))
+        Py_RETURN_FALSE;
+    hold((Usage *)self, quota, bytes);
+    Py_RETURN_TRUE;
+}
+
+static PyObject *
+Usage_release(PyObject *self, PyObject *args)
+{
+    Py_ssize_t quota;
+    long long bytes;
+    if (!read_call(self, args, "y#L:release", &quota, &bytes, NULL))
+        return NULL;
+    hold((Usage *)self, quota, -bytes);
+    give_back((Usage *)self, quota, bytes);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Usage_published(PyObject *self, PyObject *args)
+{
+    Py_ssize_t quota;
+    long long bytes, replaced;
+    if (!read_call(self, args, "y#LL:published", &quota, &bytes, &replaced))
+        return NULL;
+    hold((Usage *)self, quota, -bytes);
+    count_published((Usage *)self, quota, bytes, replaced);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Usage_removed(PyObject *self, PyObject *args)
+{
+    Py_ssize_t quota;
+    long long bytes;
+    if (!read_call(self, args, "y#L:removed", &quota, &bytes, NULL))
+        return NULL;
+    count_ended((Usage *)self, quota, bytes);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Usage_correct(PyObject *self, PyObject *args)
+{
+    Py_ssize_t quota;
+    long long bytes;
+    if (!PyArg_ParseTuple(args, "nL:correct", &quota, &bytes))
+        return NULL;
+    if (quota < 0 || quota > PyTuple_Size(((Usage *)self)->prefixes)) {
+        PyErr_SetString(PyExc_IndexError, "there is no such quota");
+        return NULL;
+    }
+    add_taken(((Usage *)self)->quotas + quota * CELL_WORDS, bytes);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Usage_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"memory", "prefixes", "row", NULL};
+    PyObject *memory, *prefixes;
+    Py_ssize_t row;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO!n:Usage", names, &memory,
+                                     &PyTuple_Type, &prefixes, &row))
+        return NULL;
+    Usage *self = (Usage *)PyType_GenericAlloc(type, 0);
+    if (self == NULL || PyObject_GetBuffer(memory, &self->memory, PyBUF_WRITABLE) < 0) {
+        Py_XDECREF((PyObject *)self);
+        return NULL;
+    }
+    Py_ssize_t quotas = 1 + PyTuple_Size(prefixes);
+    Py_ssize_t cells = self->memory.len / CELL_WORDS / (Py_ssize_t)sizeof(int64_t);
+    for (Py_ssize_t i = 0; i < quotas - 1; i++)
+        if (!PyBytes_CheckExact(PyTuple_GetItem(prefixes, i))) {
+            PyErr_SetString(PyExc_TypeError, "a prefix is no bytes");
+            Py_DECREF((PyObject *)self);
+            return NULL;
+        }
+    if (row < 0 || 1 + quotas > cells || row >= (cells - 1 - quotas) / quotas) {
+        PyErr_SetString(PyExc_ValueError, "the memory has no such row");
+        Py_DECREF((PyObject *)self);
+        return NULL;
+    }
+    self->quotas = (int64_t *)self->memory.buf + CELL_WORDS;
+    self->counts = self->quotas + (1 + row) * quotas * CELL_WORDS;
+    self->prefixes = Py_NewRef(prefixes);
+    return (PyObject *)self;
+}
+
+static void
+Usage_dealloc(Usage *self)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
+    if (self->memory.obj != NULL)
+        PyBuffer_Release(&self->memory);
+    Py_XDECREF(self->prefixes);
+    PyObject_Free(self);
+    Py_DECREF((PyObject *)type);
+}
+
+static PyMethodDef Usage_methods[] = {
+    {"reserve", Usage_reserve, METH_VARARGS, NULL},
+    {"release", Usage_release, METH_VARARGS, NULL},
+    {"published", Usage_published, METH_VARARGS, NULL},
+    {"removed", Usage_removed, METH_VARARGS, NULL},
+    {"correct", Usage_correct, METH_VARARGS, NULL},
+    {NULL},
+};
+
+static PyType_Slot Usage_slots[] = {
+    {Py_tp_doc, "See `Usage` of kvd.store.usage."},
+    {Py_tp_new, Usage_new},
+    {Py_tp_dealloc, Usage_dealloc},
+    {Py_tp_methods, Usage_methods},
+    {0, NULL},
+};
+
+PyType_Spec Usage_spec = {
+    .name = "kvd.native._fast_path.Usage",
+    .basicsize = sizeof(Usage),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = Usage_slots,
+};

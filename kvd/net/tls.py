@@ -1,0 +1,285 @@
+"""
+TLS for connections, by the ``ssl`` module of Python, which uses the OpenSSL of the
+system.
+
+The socket reads and writes records by itself, so the descriptor stays what everything
+else is about: the reactor watches it, and the kernel could encrypt (see
+``docs/design.rst``). Per request of 4 KiB that costs as much as handing bytes to
+OpenSSL and taking them from it (`ssl.MemoryBIO`), and it needs no buffers: an idle
+connection has none. pyOpenSSL takes a fourth more.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable, Mapping
+from errno import EWOULDBLOCK
+from typing import Any, Final
+
+from kvd.errors import CredentialsUnusable, HandshakeFailed
+from kvd.settings import Credentials
+
+RECORD_BYTES: Final = 16 * 1024
+"""
+The most bytes in a record (RFC 8446 section 5.1). OpenSSL reads and writes one at a
+time.
+"""
+
+CIPHERS: Final = ":".join(
+    f"ECDHE-{signature}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    for signature in ("ECDSA", "RSA")
+)
+"""
+For TLS 1.2: those of Mozilla's "intermediate" recommendation, except for the ones with
+finite-field Diffie-Hellman. These cost the server several milliseconds for each
+handshake, and every client that knows one of them knows one of these too. For TLS 1.3,
+OpenSSL's own, which are all good.
+"""
+
+
+class SecureSocket(ssl.SSLSocket):
+    """
+    The server's end of a connection over TLS.
+    """
+
+    ended = False
+    """Whether the client sends no more."""
+
+    def record_functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """
+        The functions `read` and `write` of this connection, as directly as there are:
+        the socket's own are calls of Python's that add nothing.
+        """
+        direct: Any = getattr(self, "_sslobj", None) or self
+        return direct.read, direct.write
+
+    def receive(self) -> bytes | None:
+        """
+        Take a record.
+
+        Returns:
+            Its bytes; empty at the end; None if no whole record has come.
+
+        Raises:
+            OSError: There will be no more: the connection is broken.
+        """
+        try:
+            data = self.read(RECORD_BYTES)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        if not data:
+            self.ended = True
+        return data
+
+    def receive_records(self, most: int) -> bytes | None:
+        """
+        Take all records that have come; see `receive`.
+
+        Args:
+            most: Stop after this many bytes.
+        """
+        data = self.receive()
+        if data is None or len(data) < RECORD_BYTES:
+            return data
+        pieces = [data]
+        size = len(data)
+        # A shorter one is mostly the last of what was sent at once.
+        while size < most and len(data) == RECORD_BYTES:
+            try:
+                more = self.receive()
+            except OSError:
+                # The next call meets it again.
+                break
+            if not more:
+                break
+            data = more
+            pieces.append(data)
+            size += len(data)
+        return b"".join(pieces)
+
+    def transmit(self, data: bytes | memoryview) -> int:
+        """
+        Send as many records as the socket takes.
+
+        Returns:
+            How many bytes were sent. The next `RECORD_BYTES` of them, or as many as
+            there are, must be what is sent next: a part of them may be on its way.
+
+        Raises:
+            ConnectionError: The connection is broken.
+        """
+        size = len(data)
+        sent = 0
+        try:
+            if size <= RECORD_BYTES:
+                return self.write(data)
+            view = memoryview(data)
+            while sent < size:
+                # One at a time: OpenSSL has to be given again what it did not send.
+                sent += self.write(view[sent : sent + RECORD_BYTES])
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            pass
+        except ssl.SSLError as error:
+            raise ConnectionResetError(*error.args) from error
+        return sent
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """
+        See `socket.socket.send`.
+        """
+        sent = self.transmit(data)
+        if not sent and data:
+            raise BlockingIOError(EWOULDBLOCK, "the socket takes no record now")
+        return sent
+
+    def shutdown(self, how: int) -> None:
+        """
+        See `socket.socket.shutdown`; first tells the client that nothing more comes
+        (``close_notify``). What is read afterwards is not decrypted.
+        """
+        try:
+            self.unwrap()
+        except (OSError, ValueError):
+            # The client has not told the same yet, or is gone, or the handshake was
+            # not complete.
+            pass
+        super().shutdown(how)
+
+
+def make_context(credentials: Credentials) -> ssl.SSLContext:
+    """
+    Make what all connections to an address share. Processes that are forked afterwards
+    share the keys of session tickets too, so a client may resume its session with any
+    of them.
+
+    Raises:
+        CredentialsUnusable: The certificate, the key or the authorities cannot be used.
+    """
+    tls = credentials.tls
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslsocket_class = SecureSocket
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= (
+        ssl.OP_CIPHER_SERVER_PREFERENCE
+        | ssl.OP_NO_COMPRESSION
+        | ssl.OP_NO_RENEGOTIATION
+        # A client that closes its half without close_notify gets its reply all the
+        # same. Whether a body is complete, its length or its last chunk tells.
+        | ssl.OP_IGNORE_UNEXPECTED_EOF
+    )
+    # A client that offers other protocols only is told of none (it may be one that
+    # ignores the answer); h2 would be refused as malformed HTTP/1.1.
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        _load_chain(context, credentials)
+    except ssl.SSLError as error:
+        raise CredentialsUnusable(_unusable(credentials, error)) from error
+    if tls.ca is not None:
+        try:
+            context.load_verify_locations(cadata=credentials.ca)
+        except ssl.SSLError as error:
+            raise CredentialsUnusable(
+                f"the authorities in {tls.ca} cannot be used: {reason_of(error)}"
+            ) from error
+        context.verify_mode = (
+            ssl.CERT_REQUIRED if tls.clients == "required" else ssl.CERT_OPTIONAL
+        )
+    return context
+
+
+def _load_chain(context: ssl.SSLContext, credentials: Credentials) -> None:
+    # OpenSSL reads files only, and the true ones may have changed meanwhile.
+    with (
+        open(os.memfd_create("kvd-cert"), "wb") as cert,
+        open(os.memfd_create("kvd-key"), "wb") as key,
+    ):
+        for file, text in ((cert, credentials.cert), (key, credentials.key)):
+            file.write(text.encode("latin-1"))
+            file.flush()
+        context.load_cert_chain(
+            f"/proc/self/fd/{cert.fileno()}",
+            f"/proc/self/fd/{key.fileno()}",
+            # Else OpenSSL would ask for one at the terminal.
+            password=lambda: "",
+        )
+
+
+def _unusable(credentials: Credentials, error: ssl.SSLError) -> str:
+    cert, key = credentials.tls.cert, credentials.tls.key
+    if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
+        return (
+            f"the private key in {key} does not belong to the certificate in {cert}:"
+            " one of them may be of another time, or in the wrong order (the address's"
+            " own certificate comes first)"
+        )
+    return (
+        f"the certificate in {cert} and its private key in {key} cannot be used:"
+        f" {reason_of(error)}"
+    )
+
+
+def user_of(certificate: Mapping[str, Any] | None) -> str | None:
+    """
+    The user that a client's certificate names: by the common name of its subject, or,
+    where it has none, by its first alternative name that is an address of e-mail, a
+    host, or a URI.
+
+    Args:
+        certificate: As `ssl.SSLSocket.getpeercert` gives it.
+
+    Returns:
+        None if there is no certificate, or it names nobody in printable characters.
+    """
+    if not certificate:
+        return None
+    names = [
+        value
+        for parts in certificate.get("subject", ())
+        for name, value in parts
+        if name == "commonName"
+    ] or [
+        value
+        for kind, value in certificate.get("subjectAltName", ())
+        if kind in ("email", "DNS", "URI")
+    ]
+    name = names[0] if names else ""
+    return name if name.isprintable() and name else None
+
+
+def reason_of(error: ssl.SSLError) -> str:
+    """
+    What OpenSSL says of a failure, in its own words.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return (error.reason or str(error)).lower().replace("_", " ")
+
+
+_REASONS: Final[Mapping[str, str]] = {
+    "NO_SHARED_CIPHER": "they have no cipher in common",
+    "UNSUPPORTED_PROTOCOL": "the client speaks only versions before TLS 1.2",
+    "VERSION_TOO_LOW": "the client speaks only versions before TLS 1.2",
+    "WRONG_VERSION_NUMBER": "what the client sends is not TLS",
+    "NO_SUITABLE_KEY_SHARE": "they have no group for the key exchange in common",
+    "NO_SUITABLE_GROUPS": "they have no group for the key exchange in common",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client shows no certificate",
+    "TLSV1_ALERT_UNKNOWN_CA": "the client does not know the authority of kvd's"
+    " certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the client does not accept kvd's certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "to the client, kvd's certificate has expired",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the client does not accept kvd's certificate",
+}
+
+
+def handshake_failure(error: ssl.SSLError) -> HandshakeFailed:
+    """
+    Why a handshake failed, as a sentence for the log.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return HandshakeFailed(
+            f"the certificate of the client is not accepted: {error.verify_message}"
+        )
+    return HandshakeFailed(_REASONS.get(error.reason or "", reason_of(error)))

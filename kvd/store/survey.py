@@ -1,0 +1,210 @@
+"""
+A survey: a walk over all values of a store that counts them, and finds those that were
+used least recently.
+
+**Counting while others write.** Each process adds up what it has added and removed
+(`kvd.store.usage`). If a survey has seen values of S bytes, while A bytes were added
+and R removed, then at its end the values take at most S + A bytes, because a value that
+is there was seen or was added meanwhile; and at least S - R, because a value that was
+seen is there or was removed meanwhile. What was known before is corrected to be within
+these bounds. Where nothing was known, the middle is taken. If nobody writes, both
+bounds are the truth.
+
+**Candidates.** A survey keeps the values of each quota whose access times are oldest,
+at most `MOST_CANDIDATES` of them. That list stays right when the survey is over: all
+other values were used later, and whatever is used or written after it is younger. So
+the evictor takes them in order, and skips those whose access time has changed. It needs
+another survey only when the list is used up, and no index of the whole store.
+
+An access time that is ahead of the clock (because the clock was set back) counts as
+the present, and is changed to it: otherwise the value would stay for that long.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Callable, Generator, Sequence
+from typing import Final, NamedTuple
+
+from kvd.model.keys import Key
+from kvd.settings import Quota
+from kvd.store.looking import ALWAYS, NEVER, look
+from kvd.store.reading import AHEAD_NS, note_read
+from kvd.store.usage import quota_of
+from kvd.store.walk import Batch, Span, walk
+
+MOST_CANDIDATES: Final = 131072
+"""
+The most values that are remembered for a quota: some 28 MiB with keys of 40 bytes.
+"""
+
+
+class Candidate(NamedTuple):
+    """
+    A value that may be removed.
+    """
+
+    accessed_ns: int
+    inode: int
+    key: Key
+
+
+class Seen(NamedTuple):
+    """
+    What a survey has seen of a quota.
+    """
+
+    taken: int
+    values: int
+
+
+class Survey:
+    """
+    A walk in short steps.
+    """
+
+    def __init__(
+        self,
+        root: int,
+        quotas: Sequence[Quota],
+        now_ns: Callable[[], int],
+        expired: Callable[[Sequence[int], Candidate], bool],
+        most: int = MOST_CANDIDATES,
+    ) -> None:
+        """
+        Args:
+            root: The store's folder.
+            quotas: The first is that of the whole store.
+            now_ns: The time of day, which access times are compared with.
+            expired: Called with the numbers of its quotas and a value that has lived
+                longer than it may; returns whether it was removed.
+            most: How many candidates are kept for a quota.
+        """
+        self._root = root
+        self._quotas = quotas
+        self._prefixes = [quota.prefix for quota in quotas[1:]]
+        self._now_ns = now_ns
+        self._expired = expired
+        self._most = most
+        self._taken = [0] * len(quotas)
+        self._values = [0] * len(quotas)
+        # The youngest first: the next one to be left out.
+        self._heaps: list[list[tuple[int, int, Key]]] = [[] for _ in quotas]
+        self._steps = self._walk()
+
+    def step(self) -> bool:
+        """
+        Look at some values more.
+
+        Returns:
+            Whether there are more.
+
+        Raises:
+            OSError: The walk cannot continue.
+        """
+        return next(self._steps, None) is not None
+
+    def close(self) -> None:
+        """
+        End the walk.
+        """
+        self._steps.close()
+
+    def seen(self, quota: int) -> Seen:
+        """
+        What was seen of a quota.
+        """
+        return Seen(self._taken[quota], self._values[quota])
+
+    def candidates(self, quota: int) -> list[Candidate]:
+        """
+        The values of a quota that were used least recently, in that order.
+        """
+        return sorted(
+            Candidate(-negative, inode, key)
+            for negative, inode, key in self._heaps[quota]
+        )
+
+    def take_oldest(self, quota: int) -> list[Candidate]:
+        """
+        Take a quarter of the candidates that were found so far, those that were used
+        least recently, in that order.
+        """
+        # Sorted, it still is a heap.
+        found = sorted(self._heaps[quota])
+        rest = len(found) - len(found) // 4
+        self._heaps[quota] = found[:rest]
+        return sorted(
+            Candidate(-negative, inode, key) for negative, inode, key in found[rest:]
+        )
+
+    def _walk(self) -> Generator[bool, None, None]:
+        root = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._root)
+        for batch in walk(root, b"", Span()):
+            # Quotas are those of whole folders.
+            quota = quota_of(self._prefixes, batch.prefix)
+            self._look(batch, (0, quota) if quota else (0,))
+            yield True
+
+    def _look(self, batch: Batch, quotas: Sequence[int]) -> None:
+        now_ns = self._now_ns()
+        ttl_seconds = self._quotas[quotas[-1]].ttl_seconds
+        expired_ns = NEVER if ttl_seconds is None else now_ns - int(ttl_seconds * 1e9)
+        evicting = [quota for quota in quotas if self._quotas[quota].evicts]
+        values, taken, notable = look(
+            batch.folder,
+            list(batch.names),
+            max(map(self._youngest_ns, evicting), default=NEVER),
+            expired_ns,
+            now_ns + 2 * AHEAD_NS,
+        )
+        for name, accessed_ns, changed_ns, inode, bytes_taken in notable:
+            if accessed_ns > now_ns + 2 * AHEAD_NS:
+                accessed_ns = _bring_back(batch.folder, name, accessed_ns)
+            one = Candidate(accessed_ns, inode, Key(batch.prefix + name))
+            if changed_ns < expired_ns and self._expired(quotas, one):
+                values -= 1
+                taken -= bytes_taken
+                continue
+            for quota in evicting:
+                self._remember(quota, one)
+        for quota in quotas:
+            self._values[quota] += values
+            self._taken[quota] += taken
+
+    def _youngest_ns(self, quota: int) -> int:
+        """
+        The access time from which on values are not remembered.
+        """
+        heap = self._heaps[quota]
+        return ALWAYS if len(heap) < self._most else -heap[0][0]
+
+    def _remember(self, quota: int, one: Candidate) -> None:
+        heap = self._heaps[quota]
+        if len(heap) < self._most:
+            heapq.heappush(heap, (-one.accessed_ns, one.inode, one.key))
+        elif one.accessed_ns < -heap[0][0]:
+            heapq.heapreplace(heap, (-one.accessed_ns, one.inode, one.key))
+
+
+def _bring_back(folder: int, name: bytes, accessed_ns: int) -> int:
+    """
+    Set the access time of a file to the present.
+
+    Returns:
+        Its access time now.
+    """
+    try:
+        file = os.open(
+            name,
+            os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+            dir_fd=folder,
+        )
+    except OSError:  # Gone, or not readable.
+        return accessed_ns
+    try:
+        note_read(file)
+        return os.fstat(file).st_atime_ns
+    finally:
+        os.close(file)

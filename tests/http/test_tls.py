@@ -1,0 +1,587 @@
+"""
+Connections over TLS: what holds of every connection holds of these; and how they begin
+and end.
+"""
+
+import socket
+import ssl
+import tempfile
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from twisted.logger import LogEvent, capturedLogs, formatEvent
+
+from kvd.http import run_queue
+from kvd.http.connection import HttpConnection
+from kvd.http.timeouts import LINGER_SILENT_SECONDS
+from kvd.net.tls import RECORD_BYTES, make_context
+from kvd.net.tls_transport import TLSTransport
+from kvd.settings import TLS
+from tests import tls
+from tests.certificates import Certificate, authority, credentials, make_certificate
+from tests.http import test_connection, test_moving
+from tests.http.test_connection import (
+    HOST,
+    LIMITS,
+    ConnectionCase,
+    body,
+    detail,
+    status,
+)
+from tests.stepped import Client, tcp_pair
+
+
+def put_head(size: int) -> bytes:
+    """
+    Of a request.
+    """
+    return b"PUT /put HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n" % size
+
+
+GET = b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"
+
+
+class TLSCase(ConnectionCase):
+    """
+    A connection over TLS.
+    """
+
+    def connect(self) -> Client:
+        client = tls.connect(self.reactor, HttpConnection(self.process), self.over_tcp)
+        self.addCleanup(client.socket.close)
+        return client
+
+    def connect_over_tcp(self, window: int | None = None) -> Client:
+        client = tls.connect(self.reactor, HttpConnection(self.process), True, window)
+        self.addCleanup(client.socket.close)
+        return client
+
+
+class PutTests(TLSCase, test_moving.PutTests):
+    """
+    See there.
+    """
+
+
+class GetTests(TLSCase, test_moving.GetTests):
+    """
+    See there.
+    """
+
+
+class ColdGetTests(TLSCase, test_moving.ColdGetTests):
+    """
+    See there.
+    """
+
+
+class SmallLimitsTests(TLSCase, test_connection.SmallLimitsTests):
+    """
+    See there.
+    """
+
+
+class ConnectionTests(TLSCase, test_connection.ConnectionTests):
+    """
+    See there.
+    """
+
+    def test_who_has_all_of_the_reply_is_closed_at_once(self) -> None:
+        """
+        Or when it closes: after a handshake, a kernel acknowledges what comes some
+        milliseconds later.
+        """
+        self.put(b"k", b"v")
+        client = self.connect_over_tcp()
+        client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+
+        assert b"v" == body(client.receive())
+        assert client.ended
+        client.close()
+        assert 1 == len(self.process.connections)
+
+
+class TimeTests(TLSCase, test_connection.TimeTests):
+    """
+    See there.
+    """
+
+
+class DrainTests(TLSCase, test_connection.DrainTests):
+    """
+    See there.
+    """
+
+
+class LogTests(TLSCase, test_connection.LogTests):
+    """
+    See there.
+    """
+
+
+class RecordTests(TLSCase, test_connection.RecordTests):
+    """
+    See there.
+    """
+
+
+class BeginningTests(TLSCase):
+    """
+    A connection over TLS begins with a handshake.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client.close()
+        self.put(b"k", b"value")
+
+    def accept(self, *, over_tcp: bool = True) -> socket.socket:
+        """
+        A connection that has just been made; the client's end.
+        """
+        near, far = tcp_pair() if over_tcp else socket.socketpair()
+        self.addCleanup(far.close)
+        far.setblocking(False)
+        if over_tcp:
+            far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tls.serve(self.reactor, HttpConnection(self.process), near)
+        return far
+
+    def wrap(
+        self, far: socket.socket, context: ssl.SSLContext | None = None
+    ) -> ssl.SSLSocket:
+        """
+        A client that has not begun the handshake.
+        """
+        wrapped = (context or tls.client_context()).wrap_socket(
+            far, do_handshake_on_connect=False, server_hostname="localhost"
+        )
+        self.addCleanup(wrapped.close)
+        return wrapped
+
+    def logged(self, *clients: socket.socket) -> list[str]:
+        """
+        What is logged until the handshakes should be over and clients have gone.
+        """
+        events: list[LogEvent]
+        with capturedLogs() as captured:
+            self.later(LIMITS.head_seconds - 1)
+            self.later(1)
+            for client in clients:
+                client.close()
+            # What had come is thrown away, and then there is silence.
+            for _ in range(4):
+                self.later(LINGER_SILENT_SECONDS)
+        events = list(captured)
+        assert set() == self.process.connections
+        return [formatEvent(event) for event in events]
+
+    def test_who_speaks_plain_http_is_told(self) -> None:
+        """
+        In plain HTTP, with notice of the end, and without a reset that overtakes it.
+        """
+        for request in (GET, b"PUT /k HTTP/1.1\r\n", b"nonsense"):
+            client = Client(self.reactor, self.accept())
+            reply = client.send(request).receive()
+
+            assert 400 == status(reply)
+            assert detail(reply).startswith("This address speaks TLS")
+            assert b"Connection: close" in reply
+            assert (True, False) == (client.ended, client.reset)
+            client.close()
+        assert set() == self.process.connections
+        assert [400] * 3 == [entry.status for entry in self.notes.entries]
+
+    def test_what_is_neither_is_closed(self) -> None:
+        """
+        Nobody would understand an answer.
+        """
+        client = Client(self.reactor, self.accept())
+        with capturedLogs() as captured:
+            client.send(b"\0\1\2")
+
+        assert b"" == client.receive()
+        assert client.ended
+        (event,) = captured
+        assert "neither TLS nor HTTP" in formatEvent(event)
+
+    def test_an_old_version_is_refused_in_words(self) -> None:
+        """
+        The client gets an alert, and the log a sentence.
+        """
+        context = tls.client_context()
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        with pytest.warns(DeprecationWarning, match="TLSv1 is deprecated"):
+            context.minimum_version = ssl.TLSVersion.TLSv1
+        with pytest.warns(DeprecationWarning, match=r"TLSv1_1 is deprecated"):
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
+        client = self.wrap(self.accept(), context)
+        with capturedLogs() as captured, pytest.raises(ssl.SSLError) as caught:
+            tls.shake_hands(self.reactor, client)
+
+        assert "ALERT_PROTOCOL_VERSION" in str(caught.value)
+        (event,) = captured
+        assert "only versions before TLS 1.2" in formatEvent(event)
+        assert [] == self.logged(client)
+
+    def test_a_cipher_that_is_not_good_enough_is_refused_in_words(self) -> None:
+        """
+        One without authenticated encryption.
+        """
+        context = tls.client_context()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("ECDHE-ECDSA-AES128-SHA")
+        client = self.wrap(self.accept(), context)
+        with capturedLogs() as captured, pytest.raises(ssl.SSLError) as caught:
+            tls.shake_hands(self.reactor, client)
+
+        assert "HANDSHAKE_FAILURE" in str(caught.value)
+        (event,) = captured
+        assert "no cipher in common" in formatEvent(event)
+
+    def test_a_client_that_does_not_know_the_authority_is_told_of(self) -> None:
+        """
+        It says so in an alert.
+        """
+        context = ssl.create_default_context()
+        client = self.wrap(self.accept(), context)
+        with capturedLogs() as captured:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                tls.shake_hands(self.reactor, client)
+            self.reactor.settle()
+
+        (event,) = captured
+        assert "does not know the authority" in formatEvent(event)
+        assert [] == self.logged(client)
+
+    def test_a_handshake_has_its_time(self) -> None:
+        """
+        From the beginning of the connection, whatever comes of it meanwhile.
+        """
+        silent = self.accept()
+        slow = self.accept()
+        slow.send(b"\x16\x03\x01\x02\x00\x01")
+        self.reactor.settle()
+
+        lines = self.logged()
+
+        assert ["the handshake was not complete after 10 seconds"] * 2 == [
+            line.partition(": ")[2] for line in lines
+        ]
+        assert b"" == silent.recv(1)
+        assert b"" == slow.recv(1)
+
+    def test_who_leaves_during_it_is_ordinary(self) -> None:
+        """
+        A scan of ports, or a load balancer that looks whether somebody listens.
+        """
+        self.accept().close()
+        begun = self.accept()
+        begun.send(b"\x16\x03\x01")
+        self.reactor.settle()
+        begun.close()
+        self.reactor.settle()
+
+        assert [] == self.logged()
+
+    def test_it_may_come_byte_by_byte(self) -> None:
+        """
+        As a network cuts it.
+        """
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = tls.client_context().wrap_bio(
+            incoming, outgoing, server_hostname="localhost"
+        )
+        far = self.accept(over_tcp=False)
+
+        def exchange() -> None:
+            for byte in outgoing.read():
+                far.send(bytes((byte,)))
+                self.reactor.settle(2)
+            try:
+                incoming.write(far.recv(65536))
+            except BlockingIOError:
+                pass
+
+        def read() -> bytes:
+            try:
+                return client.read(1000)
+            except ssl.SSLWantReadError:
+                return b""
+
+        for _ in range(4):
+            try:
+                client.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            exchange()
+        client.write(GET)
+        reply = b""
+        for _ in range(4):
+            exchange()
+            reply += read()
+
+        assert b"value" == body(reply)
+
+    def test_nobody_wakes_for_a_part_of_the_first_record(self) -> None:
+        """
+        Nor is there anything of OpenSSL's for it. The rest wakes the reactor, and so
+        does the end.
+        """
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = tls.client_context().wrap_bio(
+            incoming, outgoing, server_hostname="localhost"
+        )
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        hello = outgoing.read()
+        far = self.accept()
+        steps: list[None] = []
+        step = TLSTransport.handshake
+
+        def counted(transport: TLSTransport) -> bool:
+            steps.append(None)
+            return step(transport)
+
+        self.patch(TLSTransport, "handshake", counted)
+        for at in range(0, len(hello) - 1, 20):
+            far.send(hello[at : min(at + 20, len(hello) - 1)])
+            self.reactor.settle(1)
+        (connection,) = self.process.connections
+        transport = connection.transport
+        assert type(transport.socket) is socket.socket
+        assert len(steps) <= 2
+
+        far.send(hello[-1:])
+        self.reactor.settle()
+        assert isinstance(transport.socket, ssl.SSLSocket)
+        assert len(far.recv(65536)) > 100
+
+        leaving = self.accept()
+        leaving.send(hello[:100])
+        self.reactor.settle()
+        leaving.close()
+        self.reactor.settle()
+        assert {connection} == self.process.connections
+
+    def test_many_at_once_take_turns(self) -> None:
+        """
+        A turn of the reactor has little time for them, so others are served meanwhile.
+        """
+        served = self.connect()
+        self.patch(run_queue, "QUEUE_SECONDS", 0.0)
+        clients = [self.wrap(self.accept()) for _ in range(5)]
+        for client in clients:
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+        self.reactor.settle(1)
+        waiting = [self.process.run_queue.has_time()]
+        self.reactor.settle(2)
+        assert [False] == waiting
+        assert b"value" == body(served.send(GET).receive())
+        for client in clients:
+            tls.shake_hands(self.reactor, client)
+
+        assert [b"value"] * 5 == [
+            body(Client(self.reactor, client).send(GET).receive()) for client in clients
+        ]
+
+    def test_all_may_come_at_once(self) -> None:
+        """
+        The end of the handshake, a request, and the end of the connection; also where
+        the handshake had to wait for its turn.
+        """
+        for seconds in (run_queue.QUEUE_SECONDS, 0.0):
+            self.patch(run_queue, "QUEUE_SECONDS", seconds)
+            far = self.accept(over_tcp=False)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = tls.client_context().wrap_bio(
+                incoming, outgoing, server_hostname="localhost"
+            )
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            far.send(outgoing.read())
+            self.reactor.settle()
+            incoming.write(far.recv(65536))
+            client.do_handshake()
+            client.write(put_head(5) + b"hello")
+            with pytest.raises(ssl.SSLWantReadError):
+                client.unwrap()
+            far.send(outgoing.read())
+            self.reactor.settle()
+            assert set() == self.process.connections
+            assert b"hello" == self.value(b"put")
+            incoming.write(far.recv(65536))
+            assert client.read(1000).startswith(b"HTTP/1.1 201 ")
+            self.store.values.clear()
+
+    def test_draining_lets_it_end(self) -> None:
+        """
+        And one request follow.
+        """
+        client = self.wrap(self.accept())
+        self.process.draining = True
+        for connection in self.process.connections:
+            connection.drain(1.0)
+
+        tls.shake_hands(self.reactor, client)
+        reply = Client(self.reactor, client).send(GET).receive()
+
+        assert b"value" == body(reply)
+        assert b"Connection: close" in reply
+
+
+class UserTests(TLSCase):
+    """
+    The certificate of a client names its user.
+    """
+
+    def user_of(self, shown: Certificate | None) -> str | None:
+        """
+        The user of a client, as its connection has it.
+        """
+        others = set(self.process.connections)
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        far.setblocking(False)
+        files = TLS("/c", "/k", "/ca", "optional")
+        context = make_context(credentials(ca=authority(), tls=files))
+        tls.serve(self.reactor, HttpConnection(self.process), near, context)
+        client_context = tls.client_context()
+        with tempfile.TemporaryDirectory() as folder:
+            if shown is not None:
+                written = shown.write(Path(folder), "client")
+                client_context.load_cert_chain(written.cert, written.key)
+        client = client_context.wrap_socket(
+            far, do_handshake_on_connect=False, server_hostname="localhost"
+        )
+        self.addCleanup(client.close)
+        tls.shake_hands(self.reactor, client)
+        (connection,) = self.process.connections - others
+        return connection.transport.peer_user
+
+    def test_users_are_named(self) -> None:
+        """
+        By the subject first; by no name that a log could not show.
+        """
+        mail, host = x509.RFC822Name("ci@example.org"), x509.DNSName("ci.example.org")
+        address = x509.IPAddress(ip_address("127.0.0.1"))
+        table: list[tuple[str | None, str | None, list[x509.GeneralName]]] = [
+            ("ci", "ci", []),
+            ("ci", "ci", [mail, host]),
+            ("ci@example.org", None, [mail, host]),
+            ("ci.example.org", None, [address, host, mail]),
+            (None, None, [address]),
+            (None, "ci\nroot", [mail]),
+        ]
+        for user, name, names in table:
+            shown = make_certificate(name, authority(), names)
+
+            assert (user, name, names) == (self.user_of(shown), name, names)
+
+    def test_who_shows_none_is_nobody(self) -> None:
+        """
+        Where none is required.
+        """
+        assert self.user_of(None) is None
+
+
+class EndTests(TLSCase):
+    """
+    The end of a connection over TLS is told, unless something is missing.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client.socket.suppress_ragged_eofs = False  # type: ignore[attr-defined]
+
+    def test_the_end_is_told(self) -> None:
+        """
+        By ``close_notify``, so nobody can have cut anything off.
+        """
+        self.put(b"k", b"value")
+        request = b"GET /k HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
+
+        assert b"value" == body(self.ask(request))
+        assert self.client.ended
+
+    def test_a_connection_that_is_broken_off_ends_without_it(self) -> None:
+        """
+        Else a client might believe that it has the whole value.
+        """
+        self.put(b"k", bytes(3_000_000))
+        self.client.send(GET)
+        for connection in list(self.process.connections):
+            connection.abort()
+        self.reactor.settle()
+
+        def read_on() -> None:
+            while True:
+                self.client.socket.recv(65536)
+
+        with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
+            read_on()
+
+    def test_a_client_may_say_that_it_sends_no_more(self) -> None:
+        """
+        In TLS only; it gets the replies to all that it has sent.
+        """
+        self.put(b"k", b"value")
+        client = self.client.socket
+        assert isinstance(client, ssl.SSLSocket)
+        client.send(GET)
+        with pytest.raises(ssl.SSLWantReadError):
+            client.unwrap()
+
+        assert b"value" == body(self.client.receive())
+        assert set() == self.process.connections
+
+    def test_an_end_right_behind_a_body_is_noticed(self) -> None:
+        """
+        It comes in the same read, and the reactor reports nothing more.
+        """
+        client = self.client.socket
+        assert isinstance(client, ssl.SSLSocket)
+        head = b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 99999\r\n\r\n"
+        self.client.send(head)
+        client.send(bytes(2 * RECORD_BYTES))
+        with pytest.raises(ssl.SSLWantReadError):
+            client.unwrap()
+        self.reactor.settle()
+
+        assert set() == self.process.connections
+        assert 0 == self.store.uploads
+
+
+class SlowReaderTests(TLSCase, test_moving.MovingCase):
+    """
+    A file is read as it is sent.
+    """
+
+    def test_a_slow_reader_costs_a_record(self) -> None:
+        """
+        What it does not take stays in the file.
+        """
+        client = self.connect_over_tcp(window=4_096)
+        self.put(b"k", bytes(9_000_000))
+        client.socket.send(GET)
+        received = 0
+        for _ in range(50):
+            # The kernel takes some mebibytes.
+            self.reactor.settle()
+            queued = [
+                transport._tempDataLen + len(transport.dataBuffer)
+                for transport in (each.transport for each in self.process.connections)
+            ]
+            assert sum(queued) <= RECORD_BYTES
+            try:
+                received += len(client.socket.recv(65536))
+            except BlockingIOError:
+                # It was faster.
+                pass
+
+        sent = sum(each.transport.bytes_sent for each in self.process.connections)
+        assert received < sent < 9_000_000
+        assert 9_000_000 < received + len(client.receive())

@@ -1,0 +1,209 @@
+"""
+Tests for `kvd.net.credentials`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+)
+from twisted.logger import LogEvent, capturedLogs, formatEvent
+
+from kvd.errors import CredentialsUnusable
+from kvd.net.credentials import (
+    credentials_of,
+    pack,
+    read_credentials,
+    unpack,
+    warn_of_dates,
+)
+from kvd.settings import (
+    TLS,
+    Address,
+    Credentials,
+    SystemdAddress,
+    TCPAddress,
+    UNIXAddress,
+)
+from tests.certificates import (
+    HOUR,
+    authority,
+    credentials,
+    localhost,
+    make_certificate,
+)
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> TLS:
+    """
+    Files that can be used.
+    """
+    ca = tmp_path / "ca.pem"
+    ca.write_text(authority().cert_pem)
+    return replace(localhost().write(tmp_path, "cert"), ca=str(ca))
+
+
+def test_what_the_files_contain_is_kept(tls: TLS) -> None:
+    """
+    Whatever becomes of them.
+    """
+    read = read_credentials(tls)
+    Path(tls.key).unlink()
+
+    assert (localhost().cert_pem, localhost().key_pem) == (read.cert, read.key)
+    assert authority().cert_pem == read.ca
+
+
+def test_each_pair_of_files_is_read_once(tls: TLS) -> None:
+    """
+    For however many addresses; and none for those in plain.
+    """
+    addresses: list[Address | SystemdAddress] = [
+        TCPAddress("127.0.0.1", 80),
+        TCPAddress("127.0.0.1", 443, tls=tls),
+        TCPAddress("::1", 443, tls=tls),
+        UNIXAddress("/run/kvd"),
+        SystemdAddress("web"),
+        SystemdAddress("tls", tls=tls),
+    ]
+
+    assert [tls] == [each.tls for each in credentials_of(addresses)]
+
+
+def test_one_file_may_have_both(tls: TLS) -> None:
+    """
+    As some programs want it.
+    """
+    path = Path(tls.key)
+    path.write_text(localhost().cert_pem + localhost().key_pem)
+
+    assert read_credentials(TLS(tls.key, tls.key)).cert == path.read_text()
+
+
+def encrypted(tls: TLS) -> None:
+    """
+    The key has a passphrase.
+    """
+    pem = localhost().key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+    )
+    Path(tls.key).write_bytes(pem)
+
+
+def of_another(tls: TLS) -> None:
+    """
+    The key belongs to another certificate.
+    """
+    Path(tls.key).write_text(make_certificate("other").key_pem)
+
+
+@pytest.mark.parametrize(
+    ("reason", "spoil"),
+    [
+        ("{cert}, the certificate, cannot be read: No such file", "rm {cert}"),
+        ("{key}, the private key, cannot be read: No such file", "rm {key}"),
+        ("{ca}, the authorities, cannot be read: No such file", "rm {ca}"),
+        ("{cert}, the certificate, cannot be read", "rm {cert}; mkdir {cert}"),
+        ("{cert}, the certificate, is not a file", "rm {cert}; mkfifo {cert}"),
+        ("run chmod o= {key}", "chmod 604 {key}"),
+        ("run chmod o= {key}", "chmod 602 {key}"),
+        ("{cert} has no certificate: a file in PEM", "echo > {cert}"),
+        ("{key} has no private key: a file in PEM", "cat {cert} > {key}"),
+        ("{ca} has no certificate: a file in PEM", "cat {key} > {ca}"),
+        ("decrypt it with openssl pkey", encrypted),
+        ("{key} does not belong to the certificate in {cert}", of_another),
+        ("{cert} and its private key in {key} cannot be used", "sed -i 3d {cert}"),
+        ("{cert} and its private key in {key} cannot be used", "sed -i 3d {key}"),
+        ("the authorities in {ca} cannot be used", "sed -i 3d {ca}"),
+        ("{cert}, the certificate, has more than", "truncate -s 5M {cert}"),
+    ],
+)
+def test_what_cannot_be_used_is_named(
+    reason: str, spoil: str | Callable[[TLS], None], tls: TLS
+) -> None:
+    """
+    The file, what is wrong with it, and what would be right.
+    """
+    files = {"cert": tls.cert, "key": tls.key, "ca": tls.ca}
+    if isinstance(spoil, str):
+        assert 0 == os.system(spoil.format(**files))
+    else:
+        spoil(tls)
+
+    with pytest.raises(CredentialsUnusable) as caught:
+        read_credentials(tls)
+
+    assert reason.format(**files) in caught.value.sentence
+    assert "MII" not in caught.value.sentence
+
+
+def test_a_group_may_read_the_key(tls: TLS) -> None:
+    """
+    As it may in some distributions.
+    """
+    Path(tls.key).chmod(0o640)
+
+    assert read_credentials(tls).key
+
+
+def test_secrets_are_not_shown() -> None:
+    """
+    By whatever shows the settings.
+    """
+    shown = repr(credentials())
+
+    assert "/key.pem" in shown
+    assert "BEGIN" not in shown
+
+
+def test_what_was_packed_is_unpacked() -> None:
+    """
+    In another process. Nothing in a file has to be ASCII.
+    """
+    packed = [
+        credentials(),
+        replace(credentials(ca=authority()), key="# \xe9\n", read=1.5),
+    ]
+
+    assert tuple(packed) == unpack(pack(packed))
+
+
+def warnings(*used: Credentials) -> list[str]:
+    """
+    What is logged of some credentials.
+    """
+    events: list[LogEvent]
+    with capturedLogs() as captured:
+        warn_of_dates(used)
+    events = list(captured)
+    return [formatEvent(event) for event in events]
+
+
+@pytest.mark.parametrize(
+    ("expected", "since", "until"),
+    [
+        ([], -HOUR, HOUR),
+        (["/cert.pem expired at "], -2 * HOUR, -HOUR),
+        (["/cert.pem is valid from "], timedelta(days=1), timedelta(days=2)),
+    ],
+)
+def test_a_certificate_that_is_not_valid_now_is_told(
+    expected: list[str], since: timedelta, until: timedelta
+) -> None:
+    """
+    It is used all the same: the clock may be wrong.
+    """
+    used = credentials(make_certificate("localhost", None, since=since, until=until))
+
+    for part, warning in zip(expected, warnings(used), strict=True):
+        assert part in warning
