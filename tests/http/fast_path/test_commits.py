@@ -4,7 +4,6 @@ Tests for `kvd.http.commits`: PUTs of the fast path at durability ``disk``.
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Iterator
@@ -375,30 +374,6 @@ class MeanwhileTests(CommitCase):
 
         assert received[filler:].startswith(b"HTTP/1.1 201 ")
         assert 0 == len(received[filler:].partition(b"\r\n\r\n")[2])
-
-    def test_nothing_is_left(self) -> None:
-        """
-        Neither descriptors nor objects.
-        """
-        self.ask(put("k", b"value"))
-        gc.collect()
-        before = len(os.listdir("/proc/self/fd")), commits_alive()
-        for number in range(50):
-            self.client.send(put(f"{number}", b"value"))
-            if number % 2:
-                self.reactor.advance(0)
-                self.client.send(get("k"))
-            self.finish()
-            self.client.receive()
-
-        assert before == (len(os.listdir("/proc/self/fd")), commits_alive())
-
-
-def commits_alive() -> int:
-    """
-    How many commits exist that somebody refers to.
-    """
-    return sum(isinstance(each, Commits) for each in gc.get_objects())
 
 
 class ReportedCommitTests(CommitCase):
