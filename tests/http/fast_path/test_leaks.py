@@ -5,6 +5,7 @@ Tests for `kvd.http.fast_path`: many requests leave nothing behind.
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import socket
 import tracemalloc
@@ -19,6 +20,8 @@ from twisted.internet.defer import execute
 from kvd.http.commits import Commits
 from kvd.http.fast_path import NOTHING, QUEUED, REMAINS, SERVED, Joined
 from kvd.http.wire.heads import MEMO_HEADS
+from kvd.ipc.messages import Batch, send
+from kvd.ipc.scoreboard import BATCH_WORD
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store.file import FileStore
@@ -244,6 +247,44 @@ class LeakTests(LeakCase):
             far.close()
 
         self.assert_steady(stay)
+
+    def test_connections_that_are_handed_over(self) -> None:
+        """
+        Whether they are served, adopted, or left with the whole batch.
+        """
+        self.keep("k", b"v")
+        flags = os.EFD_SEMAPHORE | os.EFD_NONBLOCK
+        channel, supervisor = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        credits = os.eventfd(0, flags)
+        for close in (channel.close, supervisor.close, partial(os.close, credits)):
+            self.addCleanup(close)
+
+        def leave(data: bytes, descriptors: list[int], flags: int) -> None:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            assert 1 == os.eventfd_read(credits)
+
+        self.fast_path.take_batches(
+            channel.fileno(),
+            credits,
+            BATCH_WORD,
+            b"\1",
+            lambda one, _: os.close(one),
+            leave,
+        )
+
+        def hand_over(number: int) -> None:
+            batch = [socket.socketpair() for _ in range(2)]
+            descriptors = [near.fileno() for near, _ in batch]
+            batch[0][1].sendall(get("k", b"Connection: close\r\n"))
+            os.eventfd_write(credits, 1)
+            asks = number % 2 == 1
+            send(supervisor, Batch(number, 2, 0, asks), descriptors)
+            assert self.fast_path.serve_idle(channel.fileno())
+            for connection in itertools.chain(*batch):
+                connection.close()
+
+        self.assert_steady(hand_over)
 
     def test_what_is_reported(self) -> None:
         """
