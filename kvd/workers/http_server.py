@@ -152,7 +152,7 @@ def load_plugins(settings: Settings) -> LoadedPlugins:
     # Each only where it is needed, so that no other worker pays for it; and all before
     # the fork, so that workers share it.
     if settings.cors:
-        import kvd.http.cors  # noqa: F401
+        import kvd.http.cors
     if users is not None:
         import kvd.access.throttle
         import kvd.http.authorization  # noqa: F401
