@@ -363,9 +363,14 @@ def checked_url(text: str) -> str:
         or not 0 < int(url["port"] or 80) < 1 << 16
         or not (_is_name(url["name"]) if url["name"] else isIPv6Address(url["number"]))
     ):
-        raise ValueError(
-            f"{text!r} is not the URL of a kvd: give one such as http://127.0.0.1:8080"
-        )
+        example = "give one such as http://127.0.0.1:8080"
+        if "@" in text:
+            # Not repeated: it may have a password.
+            raise ValueError(
+                f"a URL with an @ is not that of a kvd: {example}, and put a name and a"
+                " password into a netrc file"
+            )
+        raise ValueError(f"{text!r} is not the URL of a kvd: {example}")
     return text.rstrip("/")
 
 

@@ -36,12 +36,12 @@ from kvd.http.memo import Memo
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.interfaces import Answer
 from kvd.model.digests import Digest
-from kvd.model.operations import Delete, Get, List, Operation, Put
+from kvd.model.operations import Delete, FixedReply, Get, List, Operation, Put
 from kvd.model.requests import Request
 
 # The names by which clients and other servers pass credentials (RFC 6750 section 2.3).
 _SECRETS: Final = re.compile(
-    rb"access_?token|token|bearer|authorization|api_?key|password", re.IGNORECASE
+    rb"access[_-]?token|token|bearer|authorization|api[_-]?key|password", re.IGNORECASE
 )
 _SHA256: Final = re.compile(rb"[0-9a-f]{64}")
 
@@ -127,7 +127,7 @@ class Authorization:
             decided = self._decided.find(request)
             if decided is not None and decided.holds():
                 return decided.permit
-        if operation.__class__ not in _NEEDED:
+        if isinstance(operation, FixedReply):
             return Permit(operation)
         _refuse_secrets(request.target)
         value = request.fields.get(b"authorization")

@@ -118,13 +118,22 @@ class Commits:
         error = failure.value
         assert error is not None
         for commit in commits:
-            self._end(commit, lambda _, connection: connection.refuse_commit(error))
+            self._end(
+                commit,
+                lambda _, connection: connection.refuse_commit(error),
+                partial(self._failed, failure),
+            )
 
     def _continue(self, commit: Commit) -> None:
         """
         Publish a value in the ordinary way, or discard it if its sync failed.
         """
-        upload = self._adopt(commit)
+        try:
+            upload = self._adopt(commit)
+        except Exception:
+            # A bug in kvd. Raised from `doRead`, it would end the watch of all commits.
+            self._refuse([commit], Failure())
+            return
         if commit.error:
             upload.discard()
             fault = file_fault(OSError(commit.error, os.strerror(commit.error)))

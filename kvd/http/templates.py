@@ -17,6 +17,7 @@ from typing import Final, cast
 from kvd.access.rules import ByPrefix
 from kvd.access.scope import Scope
 from kvd.errors import KvdError, PreconditionFailed
+from kvd.http.commits import Commits
 from kvd.http.context import ProcessContext
 from kvd.http.fast_path import (
     MAX_BODY_BYTES,
@@ -349,9 +350,6 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
     made.upload_to(state.uploads.descriptor)
     fast_path = cast(FastPath, made)
     if state.syncs is not None:
-        # Not at the top: a worker at durability `process` has no use for it.
-        from kvd.http.commits import Commits
-
         process.commits = Commits(fast_path, state, state.syncs, process)
     return fast_path
 

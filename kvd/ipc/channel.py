@@ -193,7 +193,12 @@ class Channel(FileDescriptor):
         except BadMessage:
             self._log.failure("a control message was not understood")
             came = None
-        self._deal_with(came)
+        try:
+            self._deal_with(came)
+        except Exception:
+            # As the reactor does where `doRead` fails.
+            self._log.failure("a control message cannot be dealt with")
+            self._end()
 
     def _deal_with(self, came: tuple[Message, list[int]] | None) -> None:
         if came is None:

@@ -4,7 +4,7 @@ Requests, as a dialect receives them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
@@ -18,8 +18,9 @@ class Request:
     """As sent: origin, absolute, authority or asterisk form."""
     minor: int
     """The minor version: 0, or 1 for all later ones."""
-    fields: dict[bytes, bytes]
-    """By lower-case name; the values of repeated fields are joined by ``", "``."""
+    fields: dict[bytes, bytes] = field(repr=False)
+    """By lower-case name; the values of repeated fields are joined by ``", "``.
+    They may have secrets, so a traceback shows none."""
     length: int | None
     """The body's length, if there is a ``Content-Length``."""
     chunked: bool

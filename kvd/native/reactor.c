@@ -285,13 +285,12 @@ poll_once(const Loop *loop, int poller, double seconds)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    /* What a signal's handler in Python does may leave something to do. */
-    if (PyErr_CheckSignals() < 0)
-        return -1;
     for (int i = 0; i < count; i++)
         if (hand_on(loop, &events[i]) < 0)
             return -1;
-    return 0;
+    /* Last, since a signal may have come while an event was handled. What its handler in
+       Python does may leave something to do. */
+    return PyErr_CheckSignals();
 }
 
 /* Say whether the reactor polls, with an exception or without. Returns 0; -1 with an

@@ -149,8 +149,13 @@ def load_plugins(settings: Settings) -> LoadedPlugins:
     store, dialects = load_store(settings), Dialects(settings.dialects)
     users, rules = settings.users, None
     contexts = _load_contexts(settings)
-    # Each only where it is needed, so that no other worker pays for it.
+    # Each only where it is needed, so that no other worker pays for it; and all before
+    # the fork, so that workers share it.
+    if settings.cors:
+        import kvd.http.cors
     if users is not None:
+        import kvd.access.throttle
+        import kvd.http.authorization  # noqa: F401
         from kvd.access.rights_file import parse_rights
 
         rules = parse_rights(users.text, users.path)

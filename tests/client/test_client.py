@@ -295,8 +295,11 @@ def test_what_is_no_url_of_a_kvd_is_refused(url: str) -> None:
     """
     With what would be one.
     """
-    with pytest.raises(ValueError, match=r"give one such as http://127\.0\.0\.1:8080"):
+    with pytest.raises(
+        ValueError, match=r"give one such as http://127\.0\.0\.1:8080"
+    ) as caught:
         Client(url)
+    assert "u:p" not in str(caught.value)
 
 
 class RequestTests(ClientCase):

@@ -80,7 +80,8 @@ def alive(pid: int) -> bool:
         return (
             Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # The latter if it ends between the opening and the reading.
         return False
 
 

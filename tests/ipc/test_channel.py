@@ -21,6 +21,7 @@ from kvd.ipc.messages import (
     LogLine,
     Message,
     Ready,
+    encode,
     receive,
     send,
 )
@@ -168,6 +169,30 @@ class ChannelTests(SynchronousTestCase):
 
         assert 1 == self.losses
         assert 1 == len(self.flushLoggedErrors())
+
+    def test_what_somebody_else_has_read_is_dealt_with_alike(self) -> None:
+        """
+        Nonsense ends the channel, and so does a mistake in dealing with a message: a
+        process that has lost one is not to be relied on.
+        """
+        self.channel.came(encode(Ready(5)), [], 0)
+        assert [(Ready(5), [])] == self.received
+        self.channel.came(encode(LogLine("info", "text")), [], 0)
+        assert 0 == self.losses
+
+        self.patch(self.channel, "_received", lambda *_: 1 / 0)
+        self.channel.came(encode(Ready(5)), [], 0)
+        assert 1 == self.losses
+        (failure,) = self.flushLoggedErrors(ZeroDivisionError)
+        assert "division" in failure.getErrorMessage()
+
+    def test_nonsense_that_somebody_else_has_read_ends_it(self) -> None:
+        """
+        As above.
+        """
+        self.channel.came(b"?", [], 0)
+        assert 1 == self.losses
+        assert 1 == len(self.flushLoggedErrors(BadMessage))
 
     def test_who_takes_nothing_is_given_up(self) -> None:
         """

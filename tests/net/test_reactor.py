@@ -4,13 +4,16 @@ Tests for `kvd.net.reactor`: both halves of Twisted's `IReactorSocket`.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import select
 import signal
 import socket
 import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from threading import Thread
 from typing import Any
 from unittest import mock
@@ -559,6 +562,38 @@ def test_an_event_may_have_the_reactor_iterate(whose: str, loop: None) -> None:
     bell.ring()
     reactor.run(installSignalHandlers=False)
 
+    assert reactor.seconds() < limit.getTime()
+    limit.cancel()
+    dismantle(reactor)
+    reactor._poller.close()
+
+
+@each_loop
+def test_a_signal_that_comes_during_an_event_is_handled_before_the_next_wait(
+    loop: None,
+) -> None:
+    """
+    Also if the event was handled without Python, which handles signals between two of
+    its instructions.
+    """
+    reactor = reactor_of("kvd's")
+    reactor.counts = lone_row().turns
+    limit = reactor.callLater(60, reactor.stop)
+    kill = ctypes.CDLL(None).kill
+    # Nothing is left to do then.
+    kill.restype = (0).__eq__
+    reactor.serve_readable = partial(kill, os.getpid(), int(signal.SIGUSR1))
+    bell = Bell(reactor)
+    # Else the event came again.
+    reactor._poller.modify(bell.fileno(), select.EPOLLIN | select.EPOLLET)
+    bell.ring()
+    before = signal.signal(
+        signal.SIGUSR1, lambda number, frame: reactor.callFromThread(reactor.stop)
+    )
+    try:
+        reactor.run(installSignalHandlers=False)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
     assert reactor.seconds() < limit.getTime()
     limit.cancel()
     dismantle(reactor)

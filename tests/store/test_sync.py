@@ -224,6 +224,23 @@ class SyncsTests(FolderCase):
         self.pool.finish()
         self.successResultOf(done)
 
+    def test_a_mistake_fails_its_batch_only(self) -> None:
+        """
+        Nobody waits for ever, and the next batch begins.
+        """
+        syncs = Syncs(self.root, self.pool)
+        with mock.patch("kvd.store.sync.sync_folders", side_effect=MemoryError):
+            done = [
+                Deferred.fromCoroutine(syncs.folders([name])) for name in (b"a", b"b")
+            ]
+            self.pool.finish()
+        for each in done:
+            self.failureResultOf(each, SyncFailed)
+        assert self.flushLoggedErrors(MemoryError)
+        again = Deferred.fromCoroutine(syncs.folders([b"a"]))
+        self.pool.finish()
+        self.successResultOf(again)
+
     def test_failing_to_reach_a_folder_fails(self) -> None:
         """
         A folder that cannot be opened cannot be synced.

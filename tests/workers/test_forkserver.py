@@ -10,8 +10,10 @@ import os
 import signal
 import socket
 import subprocess
+from pathlib import Path
 from unittest import mock
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.ipc.messages import (
@@ -51,6 +53,41 @@ def test_a_worker_of_the_default_policy_has_nothing_to_import() -> None:
     The fork server has no reactor for all that.
     """
     assert "False\n" == run_python(IMPORT_AND_LOOK)
+
+
+START_AND_LOOK = """
+import sys
+from dataclasses import replace
+from twisted.internet.testing import MemoryReactorClock
+from kvd.settings import CorsChoice, RightsFile, Settings, StoreLocation
+from kvd.workers.forkserver import import_for
+
+settings = Settings(store=StoreLocation("file", folder))
+if what == "cors":
+    settings = replace(settings, cors=(CorsChoice("/", ("*",)),))
+elif what == "users":
+    rights = '[anonymous.rights]\\n"/" = ["read"]\\n'
+    settings = replace(settings, users=RightsFile("/rights", rights))
+elif what == "process":
+    settings = replace(settings, durability="process")
+parts = import_for(settings)
+from twisted.internet import reactor
+before = set(sys.modules)
+from kvd.workers.http_server import HttpServer
+
+HttpServer(settings, 0, MemoryReactorClock(), parts=parts).start()
+print(*(set(sys.modules) - before))
+"""
+
+
+@pytest.mark.parametrize("what", ["nothing", "process", "cors", "users"])
+def test_a_worker_that_starts_has_nothing_to_import(tmp_path: Path, what: str) -> None:
+    """
+    Whatever the settings ask for was imported before the fork.
+    """
+    given = f"what, folder = {what!r}, {os.fspath(tmp_path)!r}"
+
+    assert "\n" == run_python(given + START_AND_LOOK)
 
 
 CONVERT_AND_COUNT = """

@@ -165,7 +165,8 @@ class PutHandler(RequestHandler):
         etag = value.info.etag
         try:
             conditions.check_change(value.info)
-            self._check_same(value.info, None)
+            size = 0 if self._operation.empty else self.received
+            self._check_same(value.info, size)
         except PeerError:
             value.close()
             raise

@@ -5,6 +5,7 @@ Tests for `kvd.http.fast_path`: many requests leave nothing behind.
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import socket
 import tracemalloc
@@ -16,8 +17,11 @@ from itertools import count
 import pytest
 from twisted.internet.defer import execute
 
-from kvd.http.fast_path import NOTHING, QUEUED, REMAINS, SERVED
+from kvd.http.commits import Commits
+from kvd.http.fast_path import NOTHING, QUEUED, REMAINS, SERVED, Joined
 from kvd.http.wire.heads import MEMO_HEADS
+from kvd.ipc.messages import Batch, send
+from kvd.ipc.scoreboard import BATCH_WORD
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store.file import FileStore
@@ -37,10 +41,9 @@ Less than a short object for each request.
 """
 
 
-@pytest.mark.untraced
-class LeakTests(FastPathCase):
+class LeakCase(FastPathCase):
     """
-    Nothing grows with the number of requests.
+    Does things often.
     """
 
     def assert_steady(self, act: Callable[[int], object]) -> None:
@@ -62,6 +65,13 @@ class LeakTests(FastPathCase):
             act(number)
         gc.collect()
         return self._descriptors.more, tracemalloc.get_traced_memory()[0]
+
+
+@pytest.mark.untraced
+class LeakTests(LeakCase):
+    """
+    Nothing grows with the number of requests.
+    """
 
     def test_gets(self) -> None:
         """
@@ -238,6 +248,44 @@ class LeakTests(FastPathCase):
 
         self.assert_steady(stay)
 
+    def test_connections_that_are_handed_over(self) -> None:
+        """
+        Whether they are served, adopted, or left with the whole batch.
+        """
+        self.keep("k", b"v")
+        flags = os.EFD_SEMAPHORE | os.EFD_NONBLOCK
+        channel, supervisor = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        credits = os.eventfd(0, flags)
+        for close in (channel.close, supervisor.close, partial(os.close, credits)):
+            self.addCleanup(close)
+
+        def leave(data: bytes, descriptors: list[int], flags: int) -> None:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            assert 1 == os.eventfd_read(credits)
+
+        self.fast_path.take_batches(
+            channel.fileno(),
+            credits,
+            BATCH_WORD,
+            b"\1",
+            lambda one, _: os.close(one),
+            leave,
+        )
+
+        def hand_over(number: int) -> None:
+            batch = [socket.socketpair() for _ in range(2)]
+            descriptors = [near.fileno() for near, _ in batch]
+            batch[0][1].sendall(get("k", b"Connection: close\r\n"))
+            os.eventfd_write(credits, 1)
+            asks = number % 2 == 1
+            send(supervisor, Batch(number, 2, 0, asks), descriptors)
+            assert self.fast_path.serve_idle(channel.fileno())
+            for connection in itertools.chain(*batch):
+                connection.close()
+
+        self.assert_steady(hand_over)
+
     def test_what_is_reported(self) -> None:
         """
         Of each request.
@@ -265,3 +313,99 @@ class LeakTests(FastPathCase):
 
         assert None is ended()
         assert 0 == files.more
+
+
+class Waiting:
+    """
+    Waits for the reply to a PUT at durability ``disk``, as long as it does not learn
+    that the value takes the ordinary way: it does where the second has changed since
+    its date was set.
+    """
+
+    def __init__(self, joined: Joined, commits: Commits) -> None:
+        self._joined = joined
+        self._commits = commits
+        self.knows = False
+        joined.connection = self
+
+    def learn_of_commit(self) -> None:
+        """
+        See `HttpConnection`.
+        """
+        assert self._joined.take_commit(self) is not None
+        self._commits.begun()
+        self.knows = True
+
+    def answered(self) -> bool:
+        """
+        See `HttpConnection`: it goes no further.
+        """
+        return False
+
+
+@pytest.mark.untraced
+class CommitLeakTests(LeakCase):
+    """
+    Nor does it at durability ``disk``.
+    """
+
+    durability = "disk"
+
+    def test_commits(self) -> None:
+        """
+        Whether a connection waits for the reply, leaves meanwhile, or learns of it, or
+        nobody cares.
+        """
+        commits = self.process.commits
+        assert isinstance(commits, Commits)
+
+        def commit(number: int) -> None:
+            near, far = socket.socketpair()
+            joined = self.fast_path.join(near.fileno(), False)
+            case = number % 4
+            waiting = Waiting(joined, commits) if case else None
+            far.sendall(put(f"{number % 8}/k", b"value"))
+            assert bool(case) == self.fast_path.serve_idle(near.fileno())
+            if case == 1:
+                joined.leave()
+            elif case == 2:
+                assert joined.take_commit(None) is not None
+            commits.doRead()
+            if case == 3:
+                assert waiting is not None
+                assert waiting.knows or far.recv(4096).startswith(b"HTTP/1.1 20")
+            joined.leave()
+            near.close()
+            far.close()
+
+        self.assert_steady(commit)
+
+    def test_bodies_in_pieces(self) -> None:
+        """
+        Of which some are taken.
+        """
+        commits = self.process.commits
+        assert isinstance(commits, Commits)
+        whole = put("a/k", bytes(100_000))
+
+        def commit(number: int) -> None:
+            near, far = socket.socketpair()
+            joined = self.fast_path.join(near.fileno(), False)
+            waiting = Waiting(joined, commits)
+            far.sendall(whole[:-1])
+            assert self.fast_path.serve_idle(near.fileno())
+            if number % 2:
+                upload = joined.take_upload()
+                assert upload is not None
+                os.close(upload.descriptor)
+                self.store.fast_path_state.uploads.remove(upload.name)
+            else:
+                far.sendall(b"x")
+                assert self.fast_path.serve_idle(near.fileno())
+                commits.doRead()
+                assert waiting.knows or far.recv(4096).startswith(b"HTTP/1.1 20")
+            joined.leave()
+            near.close()
+            far.close()
+
+        self.assert_steady(commit)
