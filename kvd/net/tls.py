@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from errno import EWOULDBLOCK
 from typing import Any, Final
@@ -179,7 +180,9 @@ def make_context(credentials: Credentials) -> ssl.SSLContext:
         raise CredentialsUnusable(_unusable(credentials, error)) from error
     if tls.ca is not None:
         try:
-            context.load_verify_locations(cadata=credentials.ca)
+            # Comments between the blocks may be in any encoding; Python takes ASCII.
+            ascii_only = credentials.ca.encode("ascii", "replace").decode("ascii")
+            context.load_verify_locations(cadata=ascii_only)
         except ssl.SSLError as error:
             raise CredentialsUnusable(
                 f"the authorities in {tls.ca} cannot be used: {reason_of(error)}"
@@ -249,6 +252,26 @@ def user_of(certificate: Mapping[str, Any] | None) -> str | None:
     return name if name.isprintable() and name else None
 
 
+def check_date(certificate: Mapping[str, Any] | None) -> None:
+    """
+    Check that a client's certificate has not expired. OpenSSL does so only when the
+    client shows it; a session that is resumed has it from before, and each resumption
+    brings a new ticket.
+
+    Args:
+        certificate: As `ssl.SSLSocket.getpeercert` gives it.
+
+    Raises:
+        HandshakeFailed: It has expired.
+    """
+    if certificate and time.time() > ssl.cert_time_to_seconds(certificate["notAfter"]):
+        raise HandshakeFailed(_not_accepted("certificate has expired"))
+
+
+def _not_accepted(reason: str) -> str:
+    return f"the certificate of the client is not accepted: {reason}"
+
+
 def reason_of(error: ssl.SSLError) -> str:
     """
     What OpenSSL says of a failure, in its own words.
@@ -279,7 +302,5 @@ def handshake_failure(error: ssl.SSLError) -> HandshakeFailed:
     Why a handshake failed, as a sentence for the log.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
-        return HandshakeFailed(
-            f"the certificate of the client is not accepted: {error.verify_message}"
-        )
+        return HandshakeFailed(_not_accepted(error.verify_message))
     return HandshakeFailed(_REASONS.get(error.reason or "", reason_of(error)))

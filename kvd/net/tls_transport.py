@@ -29,7 +29,7 @@ from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
 from kvd.errors import HandshakeFailed, TLSExpected
-from kvd.net.tls import RECORD_BYTES, handshake_failure, user_of
+from kvd.net.tls import RECORD_BYTES, check_date, handshake_failure, user_of
 from kvd.net.transport import (
     BODY_BYTES,
     HEAD_BYTES,
@@ -141,7 +141,9 @@ class TLSTransport(ServerTransport):
         except ssl.SSLError as error:
             raise handshake_failure(error) from error
         if self._context.verify_mode != ssl.CERT_NONE:
-            self.peer_user = user_of(shaking.getpeercert())
+            certificate = shaking.getpeercert()
+            check_date(certificate)
+            self.peer_user = user_of(certificate)
         self.secure, self._shaking = shaking, None
         return True
 

@@ -6,8 +6,11 @@ and end.
 import socket
 import ssl
 import tempfile
+import time
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from cryptography import x509
@@ -20,7 +23,13 @@ from kvd.net.tls import RECORD_BYTES, make_context
 from kvd.net.tls_transport import TLSTransport
 from kvd.settings import TLS
 from tests import tls
-from tests.certificates import Certificate, authority, credentials, make_certificate
+from tests.certificates import (
+    HOUR,
+    Certificate,
+    authority,
+    credentials,
+    make_certificate,
+)
 from tests.http import test_connection, test_moving
 from tests.http.test_connection import (
     HOST,
@@ -486,6 +495,64 @@ class UserTests(TLSCase):
         Where none is required.
         """
         assert self.user_of(None) is None
+
+
+class ResumedTests(TLSCase):
+    """
+    A client that comes back does not show its certificate again.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        files = TLS("/c", "/k", "/ca")
+        self.context = make_context(credentials(ca=authority(), tls=files))
+        self.client_context = tls.client_context()
+        with tempfile.TemporaryDirectory() as folder:
+            written = make_certificate("ci", authority()).write(Path(folder), "ci")
+            self.client_context.load_cert_chain(written.cert, written.key)
+
+    def get(self, session: ssl.SSLSession | None) -> tuple[bytes, Any]:
+        """
+        What a client gets, and its connection.
+        """
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        far.setblocking(False)
+        tls.serve(self.reactor, HttpConnection(self.process), near, self.context)
+        client = self.client_context.wrap_socket(
+            far,
+            do_handshake_on_connect=False,
+            server_hostname="localhost",
+            session=session,
+        )
+        self.addCleanup(client.close)
+        tls.shake_hands(self.reactor, client)
+        try:
+            return Client(self.reactor, client).send(GET).receive(), client
+        except BrokenPipeError:
+            return b"", client
+
+    def test_a_certificate_that_has_expired_meanwhile_is_refused(self) -> None:
+        """
+        Each ticket brings a new one, so the session would never end.
+        """
+        reply, first = self.get(None)
+        assert 404 == status(reply)
+        reply, second = self.get(first.session)
+        assert 404 == status(reply)
+        assert second.session_reused
+
+        later = time.time() + 2 * HOUR.total_seconds()
+        with (
+            patch("time.time", return_value=later),
+            capturedLogs() as logged,
+        ):
+            reply, third = self.get(second.session)
+
+        assert third.session_reused
+        assert b"" == reply
+        (event,) = (event for event in logged if "reason" in event)
+        assert "not accepted: certificate has expired" in formatEvent(event)
 
 
 class EndTests(TLSCase):

@@ -90,6 +90,17 @@ def test_one_file_may_have_both(tls: TLS) -> None:
     assert read_credentials(TLS(tls.key, tls.key)).cert == path.read_text()
 
 
+def test_comments_may_be_in_any_encoding(tls: TLS) -> None:
+    """
+    As in bundles of authorities, which name them.
+    """
+    for path in (tls.cert, tls.key, str(tls.ca)):
+        content = Path(path).read_bytes()
+        Path(path).write_bytes("# Főtanúsítvány\n".encode() + content)
+
+    assert "BEGIN CERTIFICATE" in read_credentials(tls).ca
+
+
 def encrypted(tls: TLS) -> None:
     """
     The key has a passphrase.
