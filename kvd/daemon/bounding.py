@@ -65,6 +65,14 @@ class Bounding:
             )
         return described
 
+    def ended(self, worker: int) -> None:
+        """
+        Give back what the uploads of a worker held whose process has ended. It may have
+        no successor.
+        """
+        prefixes = [quota.prefix for quota in self.bounds.quotas[1:]]
+        self._memory.usage(prefixes, row_of_worker(worker))
+
     def evictor(self, settings: Settings, reactor: Any) -> EvictorProcess:
         """
         The process, not started yet.

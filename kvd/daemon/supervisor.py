@@ -85,6 +85,7 @@ class SupervisorService(ServingService):
             self._forks,
             reactor,
             lambda: self._serves(reactor),
+            self._ended,
         )
         self._changes = Changes(
             self._pool,
@@ -105,6 +106,10 @@ class SupervisorService(ServingService):
         end_once(reactor)
         self._reload_on_hangup(reactor)
         self._open_sites(reactor)
+
+    def _ended(self, worker: int) -> None:
+        if self._bounding is not None:
+            self._bounding.ended(worker)
 
     def _load(self, settings: Settings) -> None:
         if settings.credentials:

@@ -82,7 +82,7 @@ class Admission:
             ValueTooLarge: No value of this length can ever be stored.
             QuotaFull: There is no room.
         """
-        self._check_length(key, length or 0)
+        self.check_length(key, length or 0)
         reservation = QuotaReservation(self, key)
         if not reservation.cover(taken_by(length or 0)):
             raise self.refusal(key)
@@ -103,7 +103,13 @@ class Admission:
         await self.wait(reservation, taken_by(length or 0), has_space)
         return reservation
 
-    def _check_length(self, key: Key, length: int) -> None:
+    def check_length(self, key: Key, length: int) -> None:
+        """
+        Check whether a value of this length, or of more, can ever be stored.
+
+        Raises:
+            ValueTooLarge: It cannot.
+        """
         for quota in self._quotas_of(key):
             limit = self._memory.limit(quota)
             if taken_by(length) > limit:
@@ -227,6 +233,8 @@ class QuotaReservation:
     def grow(self, size: int) -> Answer[None]:
         if taken_by(size) <= self.taken:
             return None
+        # To make room does not help then.
+        self._admission.check_length(self.key, size)
         if self._admission.min_free and self._admission.free() < 0:
             raise QuotaFull(
                 f"There is no room for /{escape(self.key)}: less than"

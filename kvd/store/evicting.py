@@ -56,8 +56,9 @@ values are left that are known.
 
 _LEAST_CANDIDATES: Final = 1024
 """
-How many values are remembered at least, and otherwise a quarter of all: to remember a
-value costs more than to look at it.
+How many values are remembered at least, and otherwise half of all. Of 100,000 values, a
+survey took 14.5 microseconds for each that it let remove if a quarter was remembered,
+and 8.9 with half.
 """
 
 _EARLY_VALUES: Final = 4096
@@ -76,7 +77,8 @@ costs as much as to remove a value, and many values are in one.
 _MOST_FAILURES: Final = 16
 _FAILED_SECONDS: Final = 10.0
 """
-After so many failures in a row the evictor pauses: the disk may be failing.
+After so many failures in a row the evictor pauses for so long: the disk may be failing.
+Of values that it may not remove, it logs one in this time.
 """
 
 _LEAST_PERIOD_SECONDS: Final = 600.0
@@ -164,8 +166,10 @@ class Evictor:
         self._expired_bytes: list[int] = []
         self._began = self._worked = 0.0
         self._next_survey = 0.0
-        self._found_anything = True
+        self._is_useful = True
+        self._took = 0.0
         self._failures = 0
+        self._silent_until = float("-inf")
         self._pause_until = self._pruned = 0.0
         self._emptied: set[bytes] = set()
         self._evicts = any(quota.evicts for quota in bounds.quotas)
@@ -226,7 +230,7 @@ class Evictor:
         """
         Whether more values should be found before those that are known are used up.
         """
-        return any(
+        return self._is_useful and any(
             len(self._candidates[quota]) < self._found[quota] // 4
             for quota in self._evicting()
         )
@@ -293,6 +297,7 @@ class Evictor:
                 freed = self._remove(candidate)
                 if freed:
                     evicted += 1
+                    self._is_useful = True
                     excess -= freed
                     self._memory.count_evicted(quota, freed)
                     last = candidate
@@ -332,12 +337,18 @@ class Evictor:
         return taken
 
     def _failed(self, candidate: Candidate, error: Exception) -> None:
+        if isinstance(error, PermissionError):
+            # Others have placed it, and maybe very many. The disk works.
+            if self._seconds() < self._silent_until:
+                return
+            self._silent_until = self._seconds() + _FAILED_SECONDS
+        else:
+            self._failures += 1
         self._log.warn(
             "/{key} cannot be removed to make room: {reason}",
             key=escape(candidate.key),
             reason=error,
         )
-        self._failures += 1
         if self._failures >= _MOST_FAILURES:
             self._pause_until = self._seconds() + _FAILED_SECONDS
 
@@ -359,12 +370,12 @@ class Evictor:
         """
         if self._survey is not None:
             self._take_early(self._survey)
-        elif self._found_anything:
+        elif self._is_useful:
             self._begin_survey()
         else:
-            # All that is there is protected: look again a little later.
-            soon = self._seconds() + PROTECTED_SECONDS / 4
-            self._next_survey = min(self._next_survey, soon)
+            # All that was found is protected or cannot be removed: look again later.
+            pause = max(PROTECTED_SECONDS / 4, _REST * self._took)
+            self._next_survey = min(self._next_survey, self._seconds() + pause)
 
     def _take_early(self, survey: Survey) -> None:
         """
@@ -390,7 +401,7 @@ class Evictor:
         self._early = [_EARLY_VALUES] * len(self._quotas)
         most = self._most
         if self._memory.state == State.COUNTED:
-            most = min(most, max(_LEAST_CANDIDATES, self._memory.values(0) // 4))
+            most = min(most, max(_LEAST_CANDIDATES, self._memory.values(0) // 2))
         self._survey = Survey(
             self._root, self._quotas, self._now_ns, self._expire, most
         )
@@ -420,7 +431,7 @@ class Evictor:
 
     def _end_survey(self, survey: Survey) -> None:
         is_first = self._memory.state == State.COUNTING
-        self._found_anything = False
+        self._is_useful = False
         for quota, before in enumerate(self._before):
             seen = survey.seen(quota)
             now = self._memory.steady_counts(quota)
@@ -435,9 +446,8 @@ class Evictor:
             self._memory.set_values(quota, self._right_values(quota, seen, before, now))
             candidates = self._candidates[quota] = deque(survey.candidates(quota))
             self._found[quota] = len(candidates)
-            self._found_anything = self._found_anything or bool(candidates)
         self._memory.state = State.COUNTED
-        took = self._seconds() - self._began
+        took = self._took = self._seconds() - self._began
         self._next_survey = self._seconds() + min(
             max(_LEAST_PERIOD_SECONDS, _PERIOD_SHARE * took),
             max(self._ttl_period, _REST * took),

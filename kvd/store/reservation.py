@@ -19,6 +19,7 @@ class Reservation(Protocol):
         Hold enough for a value of this size, which may grow further.
 
         Raises:
+            ValueTooLarge: No value of this size can ever be stored.
             QuotaFull: There is no room.
         """
 

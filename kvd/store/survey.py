@@ -151,7 +151,9 @@ class Survey:
         now_ns = self._now_ns()
         ttl_seconds = self._quotas[quotas[-1]].ttl_seconds
         expired_ns = NEVER if ttl_seconds is None else now_ns - int(ttl_seconds * 1e9)
-        evicting = [quota for quota in quotas if self._quotas[quota].evicts]
+        # Below a prefix that refuses, nothing makes room for values elsewhere either.
+        may_go = self._quotas[quotas[-1]].evicts
+        evicting = [q for q in quotas if may_go and self._quotas[q].evicts]
         values, taken, notable = look(
             batch.folder,
             list(batch.names),

@@ -20,10 +20,11 @@ given back; when it is discarded, what it had reserved.
 
 Each process has a row of counts, which it alone writes:
 
-- what its uploads *hold* of what is taken. The next process with that row gives back
-  what a killed one held. (Uploads that the compiled fast path serves hold nothing: one
-  that is killed in the middle leaves its bytes taken until the next count.)
-- what it has added and removed, as sums that never decrease, for `kvd.store.counting`
+- what its uploads *hold* of what is taken. When a process was killed, the supervisor,
+  or the next process with that row, gives back what it held. (Uploads that the compiled
+  fast path serves hold nothing: one that is killed in the middle leaves its bytes taken
+  until the next count.)
+- what it has added and removed, as sums that never decrease, for `kvd.store.survey`
   and for the status.
 - how much the uploads *want* that wait for room (`kvd.store.admission`).
 

@@ -190,6 +190,7 @@ class Pool:
         forks: Forks,
         reactor: Any,
         serving: Callable[[], None] = lambda: None,
+        ended: Callable[[int], None] = lambda worker: None,
     ) -> None:
         """
         Args:
@@ -198,6 +199,8 @@ class Pool:
             forks: Starts worker processes.
             reactor: Watches control sockets and provides the time.
             serving: Called once, when every worker is ready.
+            ended: Called with the number of a worker whose process has ended, before
+                another one is started for it, if there will be one.
         """
         self.drain_seconds = settings.drain_seconds
         """How long a worker may take to finish its requests; may change."""
@@ -205,6 +208,7 @@ class Pool:
         self._forks = forks
         self._reactor = reactor
         self._serving: Callable[[], None] | None = serving
+        self._ended = ended
         self.stopping = False
         """Whether all workers are ending."""
         self._stopped: Deferred[None] | None = None
@@ -436,6 +440,7 @@ class Pool:
         self._cancel(record)
         record.channel = None
         self._distribution.left(record.number)
+        self._ended(record.number)
         worked = record.state is not State.STARTING and not record.failure
         reported = bool(record.failure) and not worked
         expected = reported or self.stopping or record.state is State.DRAINING

@@ -150,9 +150,17 @@ class RefusingTests(BoundedCase):
         for _ in range(10):
             upload.write(bytes(BLOCK))
             assert self.memory.taken(0) <= 10 * BLOCK
-        with pytest.raises(QuotaFull):
+        with pytest.raises(ValueTooLarge):
             upload.write(b"x")
         upload.discard()
+        assert 0 == self.memory.taken(0)
+
+        held = store.begin_at_once(OTHER, BLOCK)
+        upload = store.begin_at_once(KEY, None)
+        with pytest.raises(QuotaFull):
+            upload.write(bytes(10 * BLOCK))
+        upload.discard()
+        held.discard()
         assert 0 == self.memory.taken(0)
 
         upload = store.begin_at_once(KEY, None)
@@ -233,6 +241,19 @@ class WaitingTests(BoundedCase):
                 growing.commit(UNCONDITIONAL)
                 assert 30 * BLOCK == self.really_taken() == self.memory.taken(0)
                 store.remove(OTHER, UNCONDITIONAL)
+
+    def test_value_of_unknown_length_that_never_fits_waits_for_nothing(self) -> None:
+        """
+        It is refused when it passes the limit, and nothing is removed for the rest.
+        """
+        store = self.open_bounded()
+        upload = store.begin_at_once(OTHER, None)
+        upload.write(bytes(200 * BLOCK))
+        with pytest.raises(ValueTooLarge):
+            upload.write(b"x")
+        assert 0 == self.memory.counts(0).wanted
+        upload.discard()
+        assert 0 == self.memory.taken(0)
 
     def test_only_a_limit_that_evicts_lets_wait(self) -> None:
         """

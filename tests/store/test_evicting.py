@@ -19,7 +19,7 @@ from twisted.logger import capturedLogs
 from kvd.errors import KeyAbsent, QuotaFull, StoreUnusable
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
-from kvd.settings import DEFAULT_MODES, Quota
+from kvd.settings import DEFAULT_MODES, Bounds, Quota
 from kvd.store import removing, survey
 from kvd.store.evicting import Evictor, headroom
 from kvd.store.file import FileStore
@@ -404,6 +404,51 @@ class FailingDiskTests(FilledCase):
         self.want(store, evictor, 2)
         assert 18 == len(self.found())
 
+    def test_values_that_may_not_be_removed_do_not_hold_up_others(self) -> None:
+        """
+        Another user has placed them, in a folder of theirs. One line says so for all of
+        them, and the evictor does not look at the store again and again.
+        """
+        store = self.filled(0)
+        for number in range(40):
+            self.place(f"theirs/{number}", b"")
+            self.use_at(f"theirs/{number}", number)
+        self.max_size = 60 * BLOCK
+        self.memory.quota(0)[1] = 60 * BLOCK
+        for number in range(20):
+            self.publish(store, self.key(number), bytes(BLOCK))
+            self.use_at(self.key(number), number * 60)
+        real = os.unlink
+
+        def unlink(name: bytes, *, dir_fd: int) -> None:
+            if os.path.samestat(os.fstat(dir_fd), os.stat(self.at("theirs"))):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            real(name, dir_fd=dir_fd)
+
+        evictor = self.evictor()
+        with (
+            capturedLogs() as logs,
+            mock.patch("kvd.store.removing._native", None),
+            mock.patch("kvd.store.removing.os.unlink", unlink),
+            mock.patch.object(
+                evictor, "_begin_survey", side_effect=evictor._begin_survey
+            ) as begun,
+        ):
+            self.take_steps(evictor)
+            self.want(store, evictor, 10)
+            assert names(*range(10, 20)) == [x for x in self.found() if "a1/" in x]
+            began = store.begin(KEY, 30 * BLOCK)
+            assert isinstance(began, Deferred)
+            for _ in range(5000):
+                if began.called:
+                    break
+                self.clock.advance(evictor.step())
+            self.failureResultOf(began, QuotaFull)
+        assert 40 == len(self.found())
+        warned = [e for e in logs if "cannot be removed" in e["log_format"]]
+        assert 1 == len(warned)
+        assert begun.call_count <= 30
+
     def test_each_call_may_fail(self) -> None:
         """
         Whichever call of the evictor fails at whichever time, it goes on, and at the
@@ -479,6 +524,25 @@ class PrefixTests(BoundedCase):
 
         self.result(began).discard()
         assert ["b", "cache/d", "kept/a"] == self.found()
+
+    def test_prefix_that_refuses_keeps_its_values(self) -> None:
+        """
+        Whatever else is full: only what may be evicted makes room for others.
+        """
+        self.later_ns = 3600 * SECOND_NS
+        self.bounds = Bounds(
+            (Quota(b"", 20 * BLOCK, True, None), *self.quotas), self.min_free
+        )
+        self.memory.quota(0)[1] = 20 * BLOCK
+        store = self.open_bounded()
+        for name in ("kept/a", "b", "cache/c", "d"):
+            self.publish(store, Key(name.encode()), bytes(5 * BLOCK))
+            self.use_at(name, ord(name[-1]))
+        began = store.begin(Key(b"kept/e"), BLOCK)
+        self.take_steps(self.evictor())
+
+        self.result(began).discard()
+        assert ["cache/c", "d", "kept/a"] == self.found()
 
     def test_expired_values_are_removed(self) -> None:
         """

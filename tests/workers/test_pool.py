@@ -69,12 +69,14 @@ class PoolCase(SynchronousTestCase):
         ]
         self.addCleanup(self.groups[0].close)
         self.served = 0
+        self.ended: list[int] = []
         self.pool = Pool(
             Settings(procs=self.procs, drain_seconds=5),
             self.make_distribution(arranged),
             self.forks,
             self.reactor,
             self.serve,
+            self.ended.append,
         )
         self.pool.start()
 
@@ -291,6 +293,22 @@ class EndTests(PoolCase):
 
         assert [Unlisten("0/1")] == self.received(0) + self.received(2)
         assert [Listen("0/1")] == self.received(1)
+
+    def test_the_end_of_each_process_is_reported(self) -> None:
+        """
+        Also of one that is replaced, and of one that is killed while it drains and has
+        no successor.
+        """
+        self.ready(0, 1, 2)
+        self.last(1).end()
+        self.reactor.settle()
+        assert [1] == self.ended
+
+        self.pool.scale_down(2)
+        self.last(2).end()
+        self.reactor.settle()
+        assert [1, 2] == self.ended
+        assert State.ENDED is self.state(2)
 
     def test_pauses_grow_while_it_dies_of_its_start(self) -> None:
         """
