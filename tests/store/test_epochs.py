@@ -582,8 +582,10 @@ class CutTests(EpochCase):
                 value.close()
             except KeyAbsent:
                 body = b"0"
-            closed = store.close()
-            pool.finish()
+            # What this process syncs is another store's.
+            with mock.patch("kvd.store.writeback.sync_all", lambda folder: None):
+                closed = store.close()
+                pool.finish()
         assert not isinstance(closed, Deferred) or closed.called
         assert isinstance(body, bytes)
         assert self.replacing.least() <= int(body)
