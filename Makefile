@@ -57,7 +57,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # Where tests marked integration or untraced are: to look through all the others takes as
 # long as many of them. A test sees to it that there are none elsewhere.
 INTEGRATION := tests/integration tests/changes tests/cli tests/crash tests/lab \
-	tests/power_cuts tests/dispatch/test_programs.py tests/http/fast_path/test_leaks.py
+	tests/power_cuts tests/dispatch/test_leaks.py tests/dispatch/test_programs.py \
+	tests/http/fast_path/test_leaks.py
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:

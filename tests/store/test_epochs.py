@@ -583,7 +583,7 @@ class CutTests(EpochCase):
             except KeyAbsent:
                 body = b"0"
             # What this process syncs is another store's.
-            with mock.patch("kvd.store.writeback.sync_all", lambda folder: None):
+            with mock.patch("kvd.store.writeback.sync_all"):
                 closed = store.close()
                 pool.finish()
         assert not isinstance(closed, Deferred) or closed.called

@@ -28,6 +28,7 @@ class PrintedTests(SynchronousTestCase):
         self.addCleanup(self.reactor.dispose)
         end, self.pipe = os.pipe()
         self.printed = Printed(os.fdopen(end, "rb", buffering=0), self.reactor)
+        self.addCleanup(self.printed.connectionLost, None)
 
     def logged(self, data: bytes, *, ended: bool = False) -> list[str]:
         """
@@ -55,6 +56,7 @@ class PrintedTests(SynchronousTestCase):
         """
         In however many writes Python prints where it was.
         """
+        self.addCleanup(os.close, self.pipe)
         with capturedLogs() as events:
             for line in (b"Fatal Python error", b"", b"Current thread", b"  File"):
                 for piece in (line, b"\n"):
@@ -69,6 +71,7 @@ class PrintedTests(SynchronousTestCase):
         """
         It is not kept in memory.
         """
+        self.addCleanup(os.close, self.pipe)
         with capturedLogs() as events:
             for _ in range(MAX_TOGETHER_BYTES // 1024):
                 os.write(self.pipe, b"x" * 1023 + b"\n")
