@@ -162,6 +162,9 @@ def _open_or_make(hidden: int, mode: int) -> int:
         return os.open(_NAME, _FLAGS, mode, dir_fd=hidden)
     if not conferred(hidden).access:
         os.fchmod(lock, mode)
+    # The time of its creation is no epoch if it is a whole number of microseconds.
+    with suppress(OSError):
+        begin_epoch(lock)
     return lock
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Thread
+from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred, execute
@@ -306,6 +307,24 @@ class UnsyncedTests(EpochCase):
             assert not is_of(0, status)
         os.utime(lock.descriptor, ns=(5000, 5000))
         assert 0 == epoch_of(os.fstat(lock.descriptor))
+
+    def test_a_new_file_of_locks_has_an_epoch(self) -> None:
+        """
+        Even if the file system, or its clock, knows whole microseconds only.
+        """
+        make = os.open
+
+        def make_at_a_round_time(*args: Any, **named: Any) -> int:
+            descriptor = make(*args, **named)
+            if args[0] == "lock":
+                os.utime(descriptor, ns=(5000, 5000))
+            return descriptor
+
+        with mock.patch("os.open", make_at_a_round_time):
+            lock = LockFile(self.folder())
+        self.addCleanup(lock.close)
+
+        assert epoch_of(os.fstat(lock.descriptor))
 
 
 class SharedSyncTests(EpochCase):
