@@ -1,0 +1,7 @@
+"""
+Makes one store a copy of another, whatever engines keep them.
+
+- `comparing` walks over two stores side by side.
+- `copying` copies one value, and reads it back.
+- `mirror` does what is needed for each key, several at a time.
+"""
