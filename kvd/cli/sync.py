@@ -18,8 +18,8 @@ from kvd.cli.progress import counting
 from kvd.cli.running import run
 from kvd.errors import KvdError, OperatorError
 from kvd.interfaces import IStore, IStoreMaker
-from kvd.mirror.mirror import Choices, Counts, Mirror
 from kvd.model.keys import Key
+from kvd.moving.mirror import Choices, Counts, Mirror
 from kvd.options.locations import read_store
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import Durability, StoreLocation

@@ -1,5 +1,5 @@
 """
-Tests of `kvd.mirror`: one store becomes a copy of another.
+Tests of `kvd.moving`: one store becomes a copy of another.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from zope.interface import implementer
 
 from kvd.errors import KvdError, StoreFault
 from kvd.interfaces import Answer, IStore, IUpload
-from kvd.mirror.comparing import pairs
-from kvd.mirror.copying import CopyDiffers
-from kvd.mirror.mirror import Choices, Counts, Mirror
 from kvd.model.keys import Key
 from kvd.model.values import Metadata, ValueInfo
+from kvd.moving.comparing import pairs
+from kvd.moving.copying import CopyDiffers
+from kvd.moving.mirror import Choices, Counts, Mirror
 from kvd.store.attribute import new_etag
 from kvd.testing import MemoryStore
 
@@ -229,7 +229,7 @@ class MirrorTests(MirrorCase):
                     )
             here, there = dict(self.source.values), dict(self.destination.values)
             deletes = chance.random() < 0.5
-            with mock.patch("kvd.mirror.comparing.PAGE_VALUES", chance.choice((1, 3))):
+            with mock.patch("kvd.moving.comparing.PAGE_VALUES", chance.choice((1, 3))):
                 self.copy(deletes=deletes)
                 again = self.copy(deletes=deletes)
             assert (0, 0, 0) == (again.copied, again.removed, again.failed)

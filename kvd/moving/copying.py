@@ -13,15 +13,28 @@ from twisted.internet.task import deferLater
 
 from kvd.errors import Fault
 from kvd.interfaces import IStore, IValue
-from kvd.model.conditions import Conditions
+from kvd.model.conditions import Conditions, EntityTags
 from kvd.model.keys import Key, escape
-from kvd.model.values import Published
+from kvd.model.values import Published, ValueInfo
 from kvd.store.waiting import resolved
 
 CHUNK_BYTES: Final = 1024 * 1024
 """
 How much of a value is in memory at once.
 """
+
+
+ABSENT: Final = Conditions(if_none_match=EntityTags(any=True))
+"""
+The condition that a key has no value.
+"""
+
+
+def exactly(etag: str) -> Conditions:
+    """
+    The condition that a key has the value with an entity tag.
+    """
+    return Conditions(if_match=EntityTags(strong=frozenset((etag,))))
 
 
 class CopyDiffers(Fault):
@@ -74,9 +87,24 @@ async def copy(
         value.close()
 
 
-async def digest_of(store: IStore, key: Key, clock: IReactorTime) -> tuple[str, bytes]:
+async def digest_of(value: IValue, clock: IReactorTime) -> bytes:
     """
-    The entity tag and the SHA-256 of a value.
+    The SHA-256 of an open value.
+
+    Raises:
+        StoreFault: It cannot be read.
+    """
+    digest = sha256()
+    async for chunk in _chunks(value, clock):
+        digest.update(chunk)
+    return digest.digest()
+
+
+async def digest_in(
+    store: IStore, key: Key, clock: IReactorTime
+) -> tuple[ValueInfo, bytes]:
+    """
+    The value of a key in a store, and its SHA-256.
 
     Raises:
         KeyAbsent: The store has none.
@@ -84,10 +112,7 @@ async def digest_of(store: IStore, key: Key, clock: IReactorTime) -> tuple[str, 
     """
     value = await resolved(store.open(key))
     try:
-        digest = sha256()
-        async for chunk in _chunks(value, clock):
-            digest.update(chunk)
-        return value.info.etag, digest.digest()
+        return value.info, await digest_of(value, clock)
     finally:
         value.close()
 
@@ -103,12 +128,11 @@ async def verify(
         KeyAbsent: It was removed meanwhile.
         StoreFault: It cannot be read.
     """
-    etag, found = await digest_of(store, published.info.key, clock)
-    if etag == published.info.etag and found != digest:
+    info, found = await digest_in(store, published.info.key, clock)
+    if info.etag == published.info.etag and found != digest:
         raise CopyDiffers(
-            f"/{escape(published.info.key)} was written with the SHA-256"
-            f" {digest.hex()}, and reads back with {found.hex()}: do not trust the"
-            " destination."
+            f"/{escape(info.key)} was written with the SHA-256 {digest.hex()}, and"
+            f" reads back with {found.hex()}: do not trust the destination."
         )
 
 

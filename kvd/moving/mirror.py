@@ -14,9 +14,8 @@ listing said.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
@@ -24,14 +23,12 @@ from twisted.python.failure import Failure
 
 from kvd.errors import KeyAbsent, KvdError, PreconditionFailed
 from kvd.interfaces import IStore
-from kvd.mirror.comparing import Pair, pairs
-from kvd.mirror.copying import copy, digest_of, verify
-from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
+from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
-from kvd.model.values import ValueInfo
+from kvd.model.values import Published, ValueInfo
+from kvd.moving.comparing import Pair, pairs
+from kvd.moving.copying import ABSENT, copy, digest_in, exactly, verify
 from kvd.store.waiting import resolved
-
-_ABSENT: Final = Conditions(if_none_match=EntityTags(any=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +128,10 @@ class Mirror:
         underway: set[Deferred[None]],
     ) -> None:
         underway.discard(settling)
-        if not self._is_over:
-            slots.release()
         if isinstance(result, Failure) and not result.check(CancelledError):
             self._bug = self._bug or result
+        if not self._is_over:
+            slots.release()
 
     async def _settle(self, pair: Pair) -> None:
         """
@@ -155,7 +152,7 @@ class Mirror:
             return
         if not self.choices.changes_nothing:
             try:
-                await resolved(self.destination.remove(there.key, _is(there)))
+                await resolved(self.destination.remove(there.key, exactly(there.etag)))
             except KeyAbsent:
                 return  # Removed by another program.
             except PreconditionFailed:
@@ -186,22 +183,37 @@ class Mirror:
     async def _is_copy(self, key: Key) -> bool:
         if not self.choices.compares_digests:
             return True
-        _, here = await digest_of(self.source, key, self.clock)
-        _, there = await digest_of(self.destination, key, self.clock)
+        _, here = await digest_in(self.source, key, self.clock)
+        _, there = await digest_in(self.destination, key, self.clock)
         return here == there
 
     async def _copy(self, key: Key, there: ValueInfo | None) -> int:
         if self.choices.overwrites:
             conditions = UNCONDITIONAL
         else:
-            conditions = _ABSENT if there is None else _is(there)
+            conditions = ABSENT if there is None else exactly(there.etag)
         published, digest = await copy(
             self.source, self.destination, key, conditions, self.clock
         )
+        if there is None:
+            await self._follow_removal(key, published)
         if self.choices.verifies:
             await verify(self.destination, published, digest, self.clock)
         return published.info.size
 
+    async def _follow_removal(self, key: Key, published: Published) -> None:
+        """
+        Remove a copy whose original was removed while it was copied. Otherwise it would
+        be found after a removal that was acknowledged (`kvd.moving.fallback`).
 
-def _is(value: ValueInfo) -> Conditions:
-    return Conditions(if_match=EntityTags(strong=frozenset((value.etag,))))
+        Raises:
+            KeyAbsent: That was so.
+        """
+        try:
+            await resolved(self.source.stat(key))
+        except KeyAbsent:
+            with suppress(KeyAbsent, PreconditionFailed):  # By another program.
+                await resolved(
+                    self.destination.remove(key, exactly(published.info.etag))
+                )
+            raise
