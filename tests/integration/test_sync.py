@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from tests.integration.commands import run_kvd, start_kvd
 from tests.integration.http import ask
+from tests.integration.test_daemon import refusal
 from tests.integration.twistd import Twistd
 
 pytestmark = pytest.mark.integration
@@ -88,6 +90,61 @@ def test_metadata_is_served_from_the_copy(tmp_path: Path) -> None:
 
     assert b"2" == reply.body
     assert headers == {name: reply.fields[name] for name in headers}
+
+
+def test_clients_use_both_stores_while_values_move(tmp_path: Path) -> None:
+    """
+    They read what they wrote, whichever worker answers, and afterwards all of it is in
+    the new store.
+    """
+    seed = random.randrange(1 << 32)
+    print(f"{seed=}")
+    chance = random.Random(seed)
+    old = tmp_path / "old"
+    expected = {f"{number % 5}/{number}": b"old" for number in range(100)}
+    for key, body in expected.items():
+        (old / key).parent.mkdir(parents=True, exist_ok=True)
+        (old / key).write_bytes(body)
+    stores = ["--store=file:new", "--fallback-store=file:old"]
+    with Twistd([*stores, "--procs=2", "--durability=process"], tmp_path) as daemon:
+        moving = start_kvd(["sync", "file:old", "file:new"], tmp_path)
+        for number in range(60):
+            # Values are written and read while they move; removed only before.
+            key = chance.choice(list(expected))
+            if chance.random() < 0.5:
+                expected[key] = b"%d" % number
+                assert 204 == ask(daemon.port, "PUT", f"/{key}", expected[key]).status
+            assert expected[key] == ask(daemon.port, "GET", f"/{key}").body
+        moving.communicate(timeout=60)
+        assert 0 == moving.wait()
+        for key in list(expected)[::3]:
+            assert 204 == ask(daemon.port, "DELETE", f"/{key}").status
+            assert 404 == ask(daemon.port, "GET", f"/{key}").status
+            del expected[key]
+        listing = ask(daemon.port, "GET", "/").body.splitlines()
+        assert sorted(expected) == sorted(json.loads(line)["key"] for line in listing)
+        for key, body in expected.items():
+            assert body == ask(daemon.port, "GET", f"/{key}").body
+
+    found = {key: (tmp_path / "new" / key).read_bytes() for key in expected}
+    assert expected == found
+
+
+@pytest.mark.parametrize(
+    ("fallback", "sentence"),
+    [
+        ("file:values", "cannot be both --store and --fallback-store"),
+        ("file:vlaues", "vlaues cannot be opened: No such file or directory"),
+        ("values", "such as file:values"),
+    ],
+)
+def test_a_fallback_must_exist(tmp_path: Path, fallback: str, sentence: str) -> None:
+    """
+    Otherwise a mistake in its name would be noticed by its missing values.
+    """
+    (tmp_path / "values").mkdir()
+    options = ["--store=file:values", f"--fallback-store={fallback}"]
+    assert sentence in refusal(options, tmp_path)
 
 
 @pytest.mark.parametrize(
