@@ -7,8 +7,7 @@ files are merged. So the memory that it takes does not grow with the number of v
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,49 +33,80 @@ class Pair:
     destination: ValueInfo | None
 
 
-async def in_order(store: IStore, prefix: bytes) -> AsyncGenerator[ValueInfo, None]:
+class Values:
     """
-    All values below a prefix, in the order of their keys' bytes.
+    All values of a store below a prefix, in the order of their keys' bytes.
+    """
 
-    Raises:
-        StoreFault: The listing cannot continue.
-    """
-    after = b""
-    while True:
-        listing = store.list(prefix, after, PAGE_VALUES)
+    # Not an asynchronous generator: Python 3.11 cannot close one in which ``anext``
+    # with a default is waiting.
+
+    def __init__(self, store: IStore, prefix: bytes) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._page: Sequence[ValueInfo] = ()
+        self._taken = 0
+        self._is_last = False
+
+    async def first(self) -> ValueInfo | None:
+        """
+        The first value that was not taken; None at the end.
+
+        Raises:
+            StoreFault: The listing cannot continue.
+        """
+        while self._taken == len(self._page):
+            if self._is_last:
+                return None
+            after = self._page[-1].key if self._page else b""
+            self._page = await self._read(after)
+            self._taken = 0
+            self._is_last = len(self._page) < PAGE_VALUES
+        return self._page[self._taken]
+
+    def take(self) -> None:
+        """
+        Take the value that `first` has returned.
+        """
+        self._taken += 1
+
+    async def _read(self, after: bytes) -> Sequence[ValueInfo]:
+        listing = self._store.list(self._prefix, after, PAGE_VALUES)
         try:
-            page = await resolved(listing.next_slice())
+            return await resolved(listing.next_slice())
         finally:
             listing.close()
-        for info in page:
-            yield info
-        if len(page) < PAGE_VALUES:
-            return
-        after = page[-1].key
 
 
-async def pairs(
-    source: IStore, destination: IStore, prefix: bytes
-) -> AsyncGenerator[Pair, None]:
+class Pairs:
     """
-    All keys below a prefix that have a value in either store, in the order of their
-    bytes. A value that comes or goes meanwhile may be missing.
-
-    Raises:
-        StoreFault: A listing cannot continue.
+    All keys below a prefix that have a value in either of two stores, in the order of
+    their bytes. A value that comes or goes meanwhile may be missing.
     """
-    async with (
-        aclosing(in_order(source, prefix)) as sources,
-        aclosing(in_order(destination, prefix)) as destinations,
-    ):
-        one = await anext(sources, None)
-        other = await anext(destinations, None)
-        while one is not None or other is not None:
-            key = min(info.key for info in (one, other) if info is not None)
-            here = one if one is not None and one.key == key else None
-            there = other if other is not None and other.key == key else None
-            yield Pair(key, here, there)
-            if here is not None:
-                one = await anext(sources, None)
-            if there is not None:
-                other = await anext(destinations, None)
+
+    def __init__(self, source: IStore, destination: IStore, prefix: bytes) -> None:
+        self._source = Values(source, prefix)
+        self._destination = Values(destination, prefix)
+
+    async def next(self) -> Pair | None:
+        """
+        The next key; None at the end.
+
+        Raises:
+            StoreFault: A listing cannot continue.
+        """
+        here = await self._source.first()
+        there = await self._destination.first()
+        found = [info.key for info in (here, there) if info is not None]
+        if not found:
+            return None
+        key = min(found)
+        if here is not None and here.key == key:
+            self._source.take()
+        else:
+            here = None
+        if there is not None and there.key == key:
+            self._destination.take()
+        else:
+            there = None
+        return Pair(key, here, there)

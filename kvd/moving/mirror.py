@@ -14,7 +14,7 @@ listing said.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
@@ -26,7 +26,7 @@ from kvd.interfaces import IStore
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.values import Published, ValueInfo
-from kvd.moving.comparing import Pair, pairs
+from kvd.moving.comparing import Pair, Pairs
 from kvd.moving.copying import ABSENT, copy, digest_in, exactly, verify
 from kvd.store.waiting import resolved
 
@@ -100,14 +100,12 @@ class Mirror:
         slots = DeferredSemaphore(self.choices.at_once)
         underway: set[Deferred[None]] = set()
         try:
-            async with aclosing(
-                pairs(self.source, self.destination, self.choices.prefix)
-            ) as walk:
-                async for pair in walk:
-                    await slots.acquire()
-                    settling = Deferred.fromCoroutine(self._settle(pair))
-                    underway.add(settling)
-                    settling.addBoth(self._settled, settling, slots, underway)
+            pairs = Pairs(self.source, self.destination, self.choices.prefix)
+            while (pair := await pairs.next()) is not None:
+                await slots.acquire()
+                settling = Deferred.fromCoroutine(self._settle(pair))
+                underway.add(settling)
+                settling.addBoth(self._settled, settling, slots, underway)
             for _ in range(self.choices.at_once):
                 await slots.acquire()
         except BaseException:

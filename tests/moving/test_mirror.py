@@ -19,7 +19,7 @@ from kvd.errors import KvdError, StoreFault
 from kvd.interfaces import Answer, IStore, IUpload
 from kvd.model.keys import Key
 from kvd.model.values import Metadata, ValueInfo
-from kvd.moving.comparing import pairs
+from kvd.moving.comparing import Pairs
 from kvd.moving.copying import CopyDiffers
 from kvd.moving.mirror import Choices, Counts, Mirror
 from kvd.store.attribute import new_etag
@@ -387,10 +387,31 @@ class FaultTests(MirrorCase):
         assert {} == bodies(self.destination)
         assert {} == self.failures
 
+    def test_an_interruption_at_any_moment(self) -> None:
+        """
+        Also while a listing is read, or a value is verified: nothing goes on.
+        """
+        for steps in range(40):
+            clock = Clock()
+            source, destination = MemoryStore(clock, 1.0), MemoryStore(clock, 1.0)
+            for number in range(9):
+                put(source, b"%d" % number, b"x")
+            mirror = Mirror(source, destination, Choices(), clock, self.report)
+            work: Coroutine[Deferred[Any], Any, Counts] = mirror.run()
+            running = Deferred.fromCoroutine(work)
+            for _ in range(steps):
+                clock.advance(1.0)
+            if running.called:
+                assert bodies(source) == bodies(destination)
+                return
+            work.close()
+            assert [] == clock.getDelayedCalls()[1:]
+        raise AssertionError("it never ended")
+
 
 class PairTests(MirrorCase):
     """
-    `pairs` finds each key once, in the order of its bytes.
+    `Pairs` finds each key once, in the order of its bytes.
     """
 
     def test_order(self) -> None:
@@ -403,10 +424,12 @@ class PairTests(MirrorCase):
             put(self.destination, key, b"")
 
         async def collect() -> list[tuple[bytes, bool, bool]]:
-            return [
-                (pair.key, pair.source is not None, pair.destination is not None)
-                async for pair in pairs(self.source, self.destination, b"")
-            ]
+            found: list[tuple[bytes, bool, bool]] = []
+            pairs = Pairs(self.source, self.destination, b"")
+            while (pair := await pairs.next()) is not None:
+                here, there = pair.source is not None, pair.destination is not None
+                found.append((pair.key, here, there))
+            return found
 
         assert [
             (b"a", False, True),
