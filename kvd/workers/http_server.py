@@ -34,6 +34,7 @@ from kvd.http.templates import fast_path_to
 from kvd.http.wire.replies import problem, reply_head, with_length
 from kvd.interfaces import (
     IBoundedStoreMaker,
+    IEngineStoreMaker,
     IFileStoreMaker,
     IHeldStoreMaker,
     IStore,
@@ -188,6 +189,8 @@ def load_store(settings: Settings, user: User | None = None) -> IStoreMaker:
         OperatorError: The store cannot be used.
     """
     maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
+    if IEngineStoreMaker.providedBy(maker):
+        IEngineStoreMaker(maker).load()
     if IFileStoreMaker.providedBy(maker):
         return IFileStoreMaker(maker).making(settings.modes, user)
     return maker
