@@ -34,6 +34,7 @@ from kvd.http.templates import fast_path_to
 from kvd.http.wire.replies import problem, reply_head, with_length
 from kvd.interfaces import (
     IBoundedStoreMaker,
+    IEngineStoreMaker,
     IFileStoreMaker,
     IHeldStoreMaker,
     IStore,
@@ -230,6 +231,8 @@ def load_store(
         OperatorError: The store cannot be used.
     """
     maker: IStoreMaker = load(IStoreDeclaration, location.scheme)
+    if IEngineStoreMaker.providedBy(maker):
+        IEngineStoreMaker(maker).load()
     if IFileStoreMaker.providedBy(maker):
         return IFileStoreMaker(maker).making(modes, user)
     return maker

@@ -1,0 +1,237 @@
+"""
+Conditions that the engine decides: which ones it keeps, and how they are written.
+
+Not every engine keeps what it is asked for. OpenStack Swift lets several writers create
+one object, Ceph ignores the condition at the end of an upload in parts, and takes an
+entity tag only without its quotes. So an engine is tried before it is believed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from kvd.errors import ConditionUnsupported
+from kvd.s3.engine import Ask, Engine, Reply
+
+_CHANGED: Final = frozenset({404, 409, 412})
+_REFUSED: Final = _CHANGED | {400, 501}
+
+RACERS: Final = 2
+"""
+How many writers race where nobody asks for more.
+"""
+
+
+class Change(Enum):
+    """
+    What may have a condition.
+    """
+
+    PUT = "PUT"
+    COMPLETE = "PUT of a value of unknown length"
+    REMOVE = "DELETE"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """
+    What an engine keeps.
+    """
+
+    create: frozenset[Change]
+    """Changes that can be made only if there is no object."""
+    quoted: frozenset[Change]
+    """Changes that can be made only if the object has an entity tag."""
+    bare: frozenset[Change]
+    """The same, with the tag written without quotes."""
+
+
+class Guards:
+    """
+    Knows what the engine keeps. It is tried when it is first asked for.
+    """
+
+    def __init__(self, try_engine: Callable[[], Deferred[Kept]]) -> None:
+        self._try = try_engine
+        self._trying: Deferred[Kept] | None = None
+        self._kept: Kept | None = None
+        self._waiting: list[Deferred[None]] = []
+
+    async def kept(self) -> Kept:
+        """
+        What the engine keeps.
+
+        Raises:
+            KvdError: It could not be tried.
+        """
+        if self._kept is None:
+            self._kept = await self._try()
+        return self._kept
+
+    async def field(self, change: Change, tag: str | None) -> dict[str, str]:
+        """
+        The field by which the engine makes a change only over what was found.
+
+        Args:
+            change: What is asked for.
+            tag: The engine's entity tag of what was found; None: there was nothing.
+
+        Raises:
+            ConditionUnsupported: The engine does not keep that.
+        """
+        kept = await self.kept()
+        if tag is None and change in kept.create:
+            return {"if-none-match": "*"}
+        if tag is not None and change in kept.quoted:
+            return {"if-match": tag}
+        if tag is not None and change in kept.bare:
+            return {"if-match": tag.strip('"')}
+        field = "If-None-Match" if tag is None else "If-Match"
+        raise ConditionUnsupported(
+            f"The engine behind this store does not keep {field} for a"
+            f" {change.value}: of several clients, more than one could succeed."
+        )
+
+
+async def try_conditions(engine: Engine, prefix: str, racers: int = RACERS) -> Kept:
+    """
+    Find out what an engine keeps, by changing an object of its own.
+
+    Args:
+        engine: The engine.
+        prefix: Begins the names of objects.
+        racers: How many writers race; at least two.
+    """
+    # No key has such a name.
+    name = f"{prefix}~try-{os.urandom(8).hex()}"
+    return await _Trial(engine, name, racers).run()
+
+
+class _Trial:
+    """
+    One trial of an engine.
+    """
+
+    def __init__(self, engine: Engine, name: str, racers: int) -> None:
+        self._engine = engine
+        self._name = name
+        self._racers = racers
+        self._count = 0
+
+    async def run(self) -> Kept:
+        """
+        Try everything.
+        """
+        create, quoted, bare = set[Change](), set[Change](), set[Change]()
+        try:
+            if await self._wins_once({"if-none-match": "*"}):
+                create.add(Change.PUT)
+            for form, found in (('"{}"', quoted), ("{}", bare)):
+                if await self._swaps(form):
+                    found.add(Change.PUT)
+            for form, found in (('"{}"', quoted), ("{}", bare)):
+                if await self._completes({"if-match": form}):
+                    found.add(Change.COMPLETE)
+            if await self._completes({"if-none-match": "*"}):
+                create.add(Change.COMPLETE)
+            for form, found in (('"{}"', quoted), ("{}", bare)):
+                if await self._removes(form):
+                    found.add(Change.REMOVE)
+        finally:
+            await self._ask(Ask("DELETE", self._name))
+        return Kept(frozenset(create), frozenset(quoted), frozenset(bare))
+
+    async def _ask(self, ask: Ask) -> Reply:
+        reply = await self._engine.ask(ask)
+        self._engine.dismiss(reply)
+        return reply
+
+    async def _put(self, fields: dict[str, str]) -> Reply:
+        self._count += 1
+        body = b"%d" % self._count
+        return await self._ask(
+            Ask("PUT", self._name, fields=fields, body=body, expected=_REFUSED)
+        )
+
+    async def _tag(self) -> str:
+        return (await self._ask(Ask("HEAD", self._name))).field("ETag").strip('"')
+
+    async def _wins_once(self, fields: dict[str, str]) -> bool:
+        """
+        Whether exactly one of several writers wins.
+        """
+        replies = await gatherResults(
+            [Deferred.fromCoroutine(self._put(fields)) for _ in range(self._racers)],
+            consumeErrors=True,
+        )
+        won = [reply for reply in replies if reply.status < 300]
+        return len(won) == 1
+
+    async def _swaps(self, form: str) -> bool:
+        await self._put({})
+        old = await self._tag()
+        if not await self._wins_once({"if-match": form.format(old)}):
+            return False
+        # What has changed since does not match.
+        return (await self._put({"if-match": form.format(old)})).status >= 300
+
+    async def _completes(self, fields: dict[str, str]) -> bool:
+        """
+        Whether an upload in parts keeps a condition that does not hold, and one that
+        does.
+        """
+        await self._put({})
+        old = await self._tag()
+        await self._put({})
+        wrong = {name: form.format(old) for name, form in fields.items()}
+        if await self._complete(wrong) < 300:
+            return False
+        if "if-none-match" in fields:
+            await self._ask(Ask("DELETE", self._name))
+            return await self._complete(fields) < 300
+        now = await self._tag()
+        right = {name: form.format(now) for name, form in fields.items()}
+        return await self._complete(right) < 300
+
+    async def _complete(self, fields: dict[str, str]) -> int:
+        reply = await self._engine.ask(Ask("POST", self._name, "uploads="))
+        upload = (await self._engine.document(reply)).findtext("UploadId")
+        query = f"uploadId={upload}"
+        reply = await self._ask(
+            Ask("PUT", self._name, f"partNumber=1&{query}", body=b"part")
+        )
+        body = (
+            "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber>"
+            f"<ETag>{reply.field('ETag')}</ETag></Part></CompleteMultipartUpload>"
+        )
+        ask = Ask("POST", self._name, query, fields, body.encode(), _REFUSED)
+        reply = await self._engine.ask(ask)
+        document = await self._engine.document(reply)
+        if reply.status < 300 and document.tag != "Error":
+            return reply.status
+        await self._ask(
+            Ask("DELETE", self._name, query, expected=frozenset({404})),
+        )
+        return 412
+
+    async def _removes(self, form: str) -> bool:
+        await self._put({})
+        old = await self._tag()
+        await self._put({})
+
+        def removal(tag: str) -> Ask:
+            fields = {"if-match": form.format(tag)}
+            return Ask("DELETE", self._name, fields=fields, expected=_REFUSED)
+
+        await self._ask(removal(old))
+        there = Ask("HEAD", self._name, expected=frozenset({404}))
+        if (await self._ask(there)).status == 404:
+            return False
+        await self._ask(removal(await self._tag()))
+        return (await self._ask(there)).status == 404
