@@ -323,16 +323,29 @@ class PartsTests(UploadCase):
 
         assert {} == self.memory.uploads
 
-    def test_conditions_are_decided_when_the_parts_are_joined(self) -> None:
+    def test_value_with_conditions_goes_in_one_request(self) -> None:
         """
-        A value that was created meanwhile stays.
+        Engines keep no conditions when they join parts. A value that was created
+        meanwhile stays.
+        """
+        late = self.begin(self.store, KEY, None, conditions=ABSENT)
+        self.write(late, LARGE)
+        upload = self.begin(self.store, KEY, None, conditions=ABSENT)
+        self.write(upload, LARGE)
+
+        assert self.result(upload.commit(ABSENT)).created
+        self.error(PreconditionFailed, lambda: late.commit(ABSENT))
+        assert LARGE == self.get(self.store)
+        assert [] == [method for method, _ in self.memory.seen if method == "POST"]
+
+    def test_conditions_that_come_too_late(self) -> None:
+        """
+        When the parts have been sent, they cannot be asked for.
         """
         upload = self.begin(self.store, KEY, None)
         self.write(upload, LARGE)
-        self.put(self.store, body=b"other")
 
-        self.error(PreconditionFailed, lambda: upload.commit(ABSENT))
-        assert b"other" == self.stored()
+        assert "try again" in self.error(StoreBusy, lambda: upload.commit(ABSENT))
         assert {} == self.memory.uploads
 
     def test_lost_reply_is_no_failure(self) -> None:
