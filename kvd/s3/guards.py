@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvd.errors import ConditionUnsupported
 from kvd.s3.engine import Ask, Engine, Reply
+from kvd.s3.together import together
 
 _CHANGED: Final = frozenset({404, 409, 412})
 _REFUSED: Final = _CHANGED | {400, 501}
@@ -191,9 +192,8 @@ class _Trial:
         """
         Whether exactly one of several writers wins.
         """
-        replies = await gatherResults(
-            [Deferred.fromCoroutine(self._put(fields)) for _ in range(RACERS)],
-            consumeErrors=True,
+        replies = await together(
+            [Deferred.fromCoroutine(self._put(fields)) for _ in range(RACERS)]
         )
         won = [reply for reply in replies if reply.status < 300]
         return len(won) == 1

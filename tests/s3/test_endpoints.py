@@ -8,7 +8,7 @@ from random import Random
 
 from twisted.internet.task import Clock
 
-from kvd.s3.endpoints import LONGEST_PAUSE_SECONDS, Endpoints
+from kvd.s3.endpoints import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Endpoints
 from tests.chance import new_seed
 
 
@@ -49,7 +49,7 @@ def test_one_that_failed_is_left_alone_for_a_time() -> None:
     bad = choice.all[0]
     choice.failed(bad)
     assert "one" not in {choice.choose().url for _ in range(9)}
-    clock.advance(0.6)
+    clock.advance(FIRST_PAUSE_SECONDS)
     assert "one" in {choice.choose().url for _ in range(9)}
 
     for _ in range(2000):
