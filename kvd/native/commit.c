@@ -281,6 +281,20 @@ FastPath_sync_event(FastPath *self, PyObject *Py_UNUSED(none))
     return PyLong_FromLong(self->syncs == NULL ? -1 : event_of(self->syncs));
 }
 
+/* Give a commit to a connection, which knows of it from now on. Returns it; NULL if there is
+   none at that place. */
+static PyObject *
+give_commit(Commit **place, PyObject *connection)
+{
+    Commit *commit = *place;
+    if (commit == NULL)
+        return NULL;
+    *place = NULL;
+    commit->connection = Py_NewRef(connection);
+    Py_CLEAR(commit->joined);
+    return (PyObject *)commit;
+}
+
 const char take_commit_doc[] =
 "take_commit(connection) -> Commit\n"
 "\n"
@@ -289,14 +303,10 @@ const char take_commit_doc[] =
 PyObject *
 FastPath_take_commit(FastPath *self, PyObject *connection)
 {
-    Commit *commit = self->commit;
-    if (commit == NULL) {
+    PyObject *commit = give_commit(&self->commit, connection);
+    if (commit == NULL)
         PyErr_SetString(PyExc_ValueError, "no commit has begun");
-        return NULL;
-    }
-    self->commit = NULL;
-    commit->connection = Py_NewRef(connection);
-    return (PyObject *)commit;
+    return commit;
 }
 
 /*
@@ -337,13 +347,8 @@ const char joined_take_commit_doc[] =
 PyObject *
 Joined_take_commit(Joined *self, PyObject *connection)
 {
-    Commit *commit = self->commit;
-    if (commit == NULL)
-        Py_RETURN_NONE;
-    self->commit = NULL;
-    commit->connection = Py_NewRef(connection);
-    Py_CLEAR(commit->joined);
-    return (PyObject *)commit;
+    PyObject *commit = give_commit(&self->commit, connection);
+    return commit != NULL ? commit : Py_NewRef(Py_None);
 }
 
 /* Publish a value that is synced. Returns whether that was done. */
