@@ -158,9 +158,8 @@ class Commits:
             self._log.failure("after its connection was lost", failure=failure)
 
     def _adopt(self, commit: Commit) -> IUpload:
-        descriptor, name = commit.take_file()
         info = _info(commit, self._metadata(commit))
-        return self._state.adopt_synced(info, descriptor, name)
+        return self._state.adopt_synced(info, *commit.take_file())
 
     def _metadata(self, commit: Commit) -> Metadata:
         context = self._context

@@ -111,7 +111,9 @@ typedef struct {
     char id[ID_TEXT];
     long long offset;           /* of its key's lock */
     int keeps;                  /* whether the replaced value is kept, under its name */
+    struct Usage *usage;        /* counts it; NULL: the store has no limits */
     Py_ssize_t quota;           /* of its key (usage.c) */
+    long long held;             /* bytes that it has reserved of its quotas */
     unsigned long long sealed_us;   /* the date that it was sealed with; 0: not yet */
 } Upload;
 
@@ -490,10 +492,12 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 #define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
 int set_lock(int lock, short kind, long long offset);
+int reserve(Upload *upload);
+void release(Upload *upload);
 int create_file(FastPath *self, const Upload *upload);
 Py_ssize_t write_all(int file, const char *body, Py_ssize_t length);
-int publish_file(FastPath *self, const Upload *upload, int file, int *is_made);
-int publish(FastPath *self, const Upload *upload, const char *body, int *is_made);
+int publish_file(FastPath *self, Upload *upload, int file, int *is_made);
+int publish(FastPath *self, Upload *upload, const char *body, int *is_made);
 
 /* look.c */
 PyObject *look_at(PyObject *module, PyObject *args);
@@ -507,8 +511,8 @@ extern PyType_Spec Usage_spec;
 long long taken_by(unsigned long long length);
 PyObject *taken_by_length(PyObject *module, PyObject *length);
 Py_ssize_t quota_of(const Usage *self, const char *key, size_t size);
-int take_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
-void give_back(const Usage *self, Py_ssize_t quota, long long bytes);
+int reserve_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
+void release_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
 void count_published(const Usage *self, Py_ssize_t quota, long long bytes,
                      long long replaced);
 long long read_resolution(const Usage *self);

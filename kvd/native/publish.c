@@ -240,6 +240,39 @@ is_folder(int folder, const char *name)
         && S_ISDIR(status.st_mode);
 }
 
+/* Reserve what a value will take of its quotas. Returns whether there is room. */
+int
+reserve(Upload *upload)
+{
+    upload->held = 0;
+    if (upload->usage == NULL)
+        return 1;
+    long long bytes = taken_by((unsigned long long)upload->length);
+    if (!reserve_bytes(upload->usage, upload->quota, bytes))
+        return 0;
+    upload->held = bytes;
+    return 1;
+}
+
+/* Give back what an upload has reserved and not used. */
+void
+release(Upload *upload)
+{
+    if (upload->held)
+        release_bytes(upload->usage, upload->quota, upload->held);
+    upload->held = 0;
+}
+
+/* Count a value that was published, of which `result` is what `place` returned. */
+static void
+settle(Upload *upload, int result, unsigned long long replaced)
+{
+    if (upload->held)
+        count_published(upload->usage, upload->quota, upload->held,
+                        result == CREATED ? -1 : taken_by(replaced));
+    upload->held = 0;
+}
+
 /*
  * Create the file of an upload whose body is still to come, unless Python would refuse it
  * before that (`begin_at_once` of kvd.store.file). Returns its descriptor; -1 if it was
@@ -251,9 +284,6 @@ create_file(FastPath *self, const Upload *upload)
     int is_kept, is_missing, file = -1;
     struct stat status;
     unsigned long long room;
-    /* Python holds what an upload reserves from one call to the next. */
-    if (self->usage != NULL)
-        return -1;
     int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
     if (folder < 0)
         return -1;
@@ -266,10 +296,11 @@ create_file(FastPath *self, const Upload *upload)
 
 /*
  * Publish a value whose file is written. Returns as `place`; after -1 the file is as it
- * was, and empty folders are left if `is_made`: they have to be pruned.
+ * was, with what is reserved for it, and empty folders are left if `is_made`: they have to
+ * be pruned.
  */
 int
-publish_file(FastPath *self, const Upload *upload, int file, int *is_made)
+publish_file(FastPath *self, Upload *upload, int file, int *is_made)
 {
     int result = -1, is_kept, is_missing;
     struct stat status;
@@ -282,33 +313,11 @@ publish_file(FastPath *self, const Upload *upload, int file, int *is_made)
     if (!upload->keeps || has_room(self, 0, 1, &room))
         result = place_locked(self, upload, file, folder, is_missing, room, is_made,
                               &replaced);
+    if (result >= 0)
+        settle(upload, result, replaced);
     if (!is_kept)
         close(folder);
     return result;
-}
-
-/* Take what a value will need of its quotas, if there are any. */
-static int
-reserve(const FastPath *self, const Upload *upload)
-{
-    return self->usage == NULL
-        || take_bytes(self->usage, upload->quota,
-                      taken_by((unsigned long long)upload->length));
-}
-
-/* Count a value that was published, or give back what was reserved for it. */
-static void
-settle(const FastPath *self, const Upload *upload, int result,
-       unsigned long long replaced)
-{
-    if (self->usage == NULL)
-        return;
-    long long bytes = taken_by((unsigned long long)upload->length);
-    if (result < 0)
-        give_back(self->usage, upload->quota, bytes);
-    else
-        count_published(self->usage, upload->quota, bytes,
-                        result == CREATED ? -1 : taken_by(replaced));
 }
 
 /*
@@ -316,17 +325,15 @@ settle(const FastPath *self, const Upload *upload, int result,
  * empty folders if `is_made`: they have to be pruned.
  */
 int
-publish(FastPath *self, const Upload *upload, const char *body, int *is_made)
+publish(FastPath *self, Upload *upload, const char *body, int *is_made)
 {
-    int result = -1, is_kept, is_missing;
+    int result = -1, is_kept, is_missing, file = -1;
     struct stat status;
     unsigned long long room, replaced = 0;
     *is_made = 0;
     int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
-    if (folder < 0)
-        return -1;
-    int is_reserved = reserve(self, upload);
-    int file = is_reserved ? create_beside(self, upload, folder, &status, &room) : -1;
+    if (folder >= 0)
+        file = create_beside(self, upload, folder, &status, &room);
     if (file >= 0) {
         if (write_all(file, body, upload->length) == upload->length)
             result = place_locked(self, upload, file, folder, is_missing, room, is_made,
@@ -335,9 +342,11 @@ publish(FastPath *self, const Upload *upload, const char *body, int *is_made)
             unlinkat(self->uploads, upload->name, 0);
         close(file);
     }
-    if (is_reserved)
-        settle(self, upload, result, replaced);
-    if (!is_kept)
+    if (result < 0)
+        release(upload);
+    else
+        settle(upload, result, replaced);
+    if (folder >= 0 && !is_kept)
         close(folder);
     return result;
 }

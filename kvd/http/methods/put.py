@@ -116,6 +116,7 @@ class PutHandler(RequestHandler):
             operation.metadata,
             upload.descriptor,
             upload.name,
+            upload.held,
         )
 
     def chunk(self, data: bytes) -> None:
