@@ -64,7 +64,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (self == NULL)
         return NULL;
     self->rest_file = -1;
-    self->may_block = 1;
+    self->may_block = self->expects_new = self->may_not_replace = 1;
     if (PyObject_GetBuffer(row, &self->row, PyBUF_WRITABLE) < 0) {
         Py_DECREF(self);
         return NULL;

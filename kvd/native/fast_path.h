@@ -219,6 +219,8 @@ typedef struct {
     int root, lock, uploads, exchanges, mode, folder_mode;
     dev_t device;               /* of the root */
     int finds_unwritten;        /* whether its file system reports unwritten parts */
+    int expects_new;            /* whether the next PUT is tried as one of a new key */
+    int may_not_replace;        /* whether a rename can be told not to replace anything */
     int is_all_in_memory;       /* whether it never reports that a read would block */
     const char *plain;          /* the bytes of a key that error messages do not escape */
     PyObject *plain_bytes;

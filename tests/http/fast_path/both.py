@@ -34,7 +34,7 @@ from kvd.settings import (
     StoreLocation,
     TCPAddress,
 )
-from kvd.store.admission import Admission
+from kvd.store.admission import WAIT_SECONDS, Admission
 from kvd.store.file import FileStore
 from kvd.store.usage import UNLIMITED, Counts, UsageMemory, create_usage
 from kvd.workers.http_server import HttpFactory, HttpServer, LoadedPlugins
@@ -152,6 +152,7 @@ class Worker:
         bounds: Bounds | None = None,
     ) -> None:
         self._secure = secure
+        self._waits_for_room = bounds is not None and bounds.quotas[0].evicts
         self.folder = tempfile.mkdtemp(prefix="kvd-test-")
         self.root = os.path.join(self.folder, "values")
         os.mkdir(self.root)
@@ -311,6 +312,8 @@ class Worker:
         drained: list[Any] = []
         self._server.drain(1).addCallback(drained.append)
         self._reactor.settle()
+        if self._waits_for_room:
+            self._reactor.advance(WAIT_SECONDS)
         for number in range(len(self._clients)):
             self._receive(number)
         ended = [client.ended for client in self._clients]
