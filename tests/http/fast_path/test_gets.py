@@ -25,6 +25,17 @@ from tests.http.fast_path.cases import (
     head,
 )
 
+ENDS = [
+    (1, b"", SERVED, None),
+    (1, b"Connection: close\r\n", SERVED | CLOSES, "close"),
+    (0, b"", SERVED | CLOSES, "close"),
+    (0, b"Connection: keep-alive\r\n", SERVED, "keep-alive"),
+]
+"""
+Which connections end: the minor version of HTTP and fields of a request, the outcome,
+and the reply's ``Connection``.
+"""
+
 
 class ValueTests(FastPathCase):
     """
@@ -117,13 +128,7 @@ class ValueTests(FastPathCase):
         Which the reply repeats.
         """
         self.keep("k", b"v")
-        table = [
-            (1, b"", SERVED, None),
-            (1, b"Connection: close\r\n", SERVED | CLOSES, "close"),
-            (0, b"", SERVED | CLOSES, "close"),
-            (0, b"Connection: keep-alive\r\n", SERVED, "keep-alive"),
-        ]
-        for minor, fields, outcome, said in table:
+        for minor, fields, outcome, said in ENDS:
             assert outcome == self.serve(get("k", fields, minor))
             assert said == field(self.reply(), "Connection")
 
@@ -220,13 +225,7 @@ class AbsentTests(FastPathCase):
         """
         A miss is no reason to close.
         """
-        table = [
-            (1, b"", SERVED, None),
-            (1, b"Connection: close\r\n", SERVED | CLOSES, "close"),
-            (0, b"", SERVED | CLOSES, "close"),
-            (0, b"Connection: keep-alive\r\n", SERVED, "keep-alive"),
-        ]
-        for minor, fields, outcome, said in table:
+        for minor, fields, outcome, said in ENDS:
             assert outcome == self.serve(get("none", fields, minor))
             reply = self.reply()
             assert said == field(reply, "Connection")
