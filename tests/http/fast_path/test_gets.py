@@ -23,6 +23,7 @@ from tests.http.fast_path.cases import (
     field,
     get,
     head,
+    without_date,
 )
 
 ENDS = [
@@ -68,8 +69,9 @@ class ValueTests(FastPathCase):
         self.keep("k", b"v")
         before = int(time.time())
         said = field(self.served(get("k")), "Date")
+        after = int(time.time())
 
-        assert said in {http_date(before + seconds) for seconds in (-1, 0, 1)}
+        assert said in {http_date(second) for second in range(before - 1, after + 1)}
 
     def test_it_is_of_any_day(self) -> None:
         """
@@ -172,7 +174,7 @@ class HeadTests(FastPathCase):
             for _ in range(3):
                 reply, told = self.served(get(key)), self.served(head(key))
                 assert told.endswith(b"\r\n\r\n")
-                assert reply[: len(told)] == told, (reply, told)
+                assert without_date(reply).startswith(without_date(told)), told
 
     def test_connections_end_as_the_client_asks(self) -> None:
         """
