@@ -326,7 +326,7 @@ PyObject *FastPath_serve_new(FastPath *self, PyObject *argument);
 PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
                           Py_ssize_t count);
 PyObject *FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count);
-int serve_whole(FastPath *self, int socket, int shared, int may_block);
+int serve_whole(FastPath *self, int socket, int may_block);
 
 /* batches.c */
 extern const char take_batches_doc[];
