@@ -20,7 +20,8 @@ from kvd.errors import KeyAbsent, QuotaFull, StoreUnusable
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.settings import DEFAULT_MODES, Bounds, Quota
-from kvd.store import removing, survey
+from kvd.store import evicting, removing, survey
+from kvd.store.candidates import PlainCandidates, make_candidates
 from kvd.store.evicting import Evictor, headroom
 from kvd.store.file import FileStore
 from kvd.store.folders import open_path_by_names
@@ -322,7 +323,7 @@ class EvictingTests(FilledCase):
             self.clock.advance(0.02)
             return step(survey)
 
-        evictor._candidates[0].clear()
+        evictor._candidates[0] = make_candidates(1)
         with (
             mock.patch.object(Survey, "step", take_long),
             mock.patch("kvd.store.evicting._EARLY_VALUES", 40),
@@ -373,6 +374,8 @@ class EvictingByPythonTests(EvictingTests):
         super().setUp()
         self.patch(removing, "_native", None)
         self.patch(survey, "look", look_by_python)
+        self.patch(survey, "make_candidates", PlainCandidates)
+        self.patch(evicting, "make_candidates", PlainCandidates)
 
 
 class FailingDiskTests(FilledCase):
