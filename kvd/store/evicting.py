@@ -169,6 +169,7 @@ class Evictor:
         self._failures = 0
         self._silent_until = float("-inf")
         self._pause_until = self._pruned = 0.0
+        self._pause_seconds = _LEAST_PAUSE_SECONDS
         self._emptied: set[bytes] = set()
         self._evicts = any(quota.evicts for quota in bounds.quotas)
         ttls = [quota.ttl_seconds for quota in bounds.quotas if quota.ttl_seconds]
@@ -199,9 +200,13 @@ class Evictor:
         if self._survey is not None:
             hurries = is_urgent or self._memory.state == State.COUNTING
             return self._step_survey(0 if hurries else self._rest_factor())
-        if evicted or is_urgent:
-            return _LEAST_PAUSE_SECONDS
-        return _NEAR_SECONDS if self._is_near() else _IDLE_SECONDS
+        longest = _NEAR_SECONDS if self._is_near() else _IDLE_SECONDS
+        # Where room was made a moment ago, more may be wanted soon.
+        pause = (
+            _LEAST_PAUSE_SECONDS if evicted or is_urgent else 2 * self._pause_seconds
+        )
+        self._pause_seconds = min(pause, longest)
+        return self._pause_seconds
 
     def _step_survey(self, rest: int) -> float:
         """

@@ -214,6 +214,23 @@ class EvictingTests(FilledCase):
         assert 10 * BLOCK == self.memory.evictions(0).bytes
         assert ["a1"] == [name for name in os.listdir(self.path) if name[0] != "."]
 
+    def test_it_looks_again_soon_after_it_made_room(self) -> None:
+        """
+        And less and less often if nothing is wanted.
+        """
+        store = self.filled()
+        evictor = self.evictor()
+        self.want(store, evictor, 1)
+        self.take_steps(evictor, 3)
+        pauses = [evictor.step()]
+        for _ in range(20):
+            self.clock.advance(pauses[-1])
+            pauses.append(evictor.step())
+        assert 0.1 == pauses[-1] == max(pauses)
+        self.want(store, evictor, 2)
+
+        assert evictor.step() <= 0.01
+
     def test_value_that_was_read_stays(self) -> None:
         """
         Also if it was read only after the evictor had looked at it.
