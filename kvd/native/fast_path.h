@@ -179,6 +179,9 @@ typedef struct RecentValues RecentValues;
 /* What the values of the store take, counted by all processes. */
 typedef struct Usage Usage;
 
+/* Values that may be removed to make room. */
+typedef struct Candidates Candidates;
+
 /* A connection that stays open after a request. */
 typedef struct {
     PyObject_HEAD
@@ -500,6 +503,13 @@ int create_file(FastPath *self, const Upload *upload);
 Py_ssize_t write_all(int file, const char *body, Py_ssize_t length);
 int publish_file(FastPath *self, Upload *upload, int file, int *is_made);
 int publish(FastPath *self, Upload *upload, const char *body, int *is_made);
+
+/* candidates.c */
+extern PyTypeObject *CandidatesType;
+extern PyType_Spec Candidates_spec;
+int remember_value(Candidates *self, long long accessed_ns, unsigned long long inode,
+                   const char *prefix, size_t prefix_bytes, const char *name,
+                   size_t name_bytes);
 
 /* look.c */
 PyObject *look_at(PyObject *module, PyObject *args);

@@ -227,14 +227,16 @@ class FileStore:
             assert self._admission is not None
             if not self._admission.evicts(key, length or 0):
                 raise
-            work = self._begin_after_eviction(key, length, metadata)
-            return self._underway.shield(work)
+            # Nobody waits for room when the client has left.
+            waiting = self._begin_after_eviction(key, length, metadata)
+            return self._underway.stoppable(waiting)
         except StoreFull as full:
             room = None if self._writeback is None else self._writeback.make_room()
             if room is None:
                 raise
+            # Others may wait for the same room.
             work = self._begin_behind(room, full, key, length, metadata)
-            return self._underway.shield(work)
+            return self._underway.shield(work, lambda upload: upload.discard())
 
     async def _begin_after_eviction(
         self, key: Key, length: int | None, metadata: Metadata

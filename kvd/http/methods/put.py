@@ -39,6 +39,7 @@ class PutHandler(RequestHandler):
 
     _operation: Put
     _upload: IUpload | None = None
+    _beginning: Deferred[IUpload] | None = None
     # The kernel never moves a body that has digests, so `chunk` gets all of it.
     _verification: Verification | None = None
     # Where a value is written once: neither does it then.
@@ -95,13 +96,13 @@ class PutHandler(RequestHandler):
 
     def _begin_upload(self, length: int | None) -> None:
         operation = self._operation
-        self.when(
-            self._context.store.begin(operation.key, length, operation.metadata),
-            self._begun,
-            undo=_discard,
-        )
+        answer = self._context.store.begin(operation.key, length, operation.metadata)
+        if isinstance(answer, Deferred):
+            self._beginning = answer
+        self.when(answer, self._begun, undo=_discard)
 
     def _begun(self, upload: IUpload) -> None:
+        self._beginning = None
         self._upload = upload
         self.proceed()
 
@@ -211,6 +212,9 @@ class PutHandler(RequestHandler):
         self.reply(status, fields)
 
     def abandon(self) -> None:
+        if self._beginning is not None:
+            beginning, self._beginning = self._beginning, None
+            beginning.cancel()
         if self._upload is not None:
             upload, self._upload = self._upload, None
             upload.discard()
