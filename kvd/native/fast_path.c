@@ -48,14 +48,14 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     PyObject *kept, *plain, *report, *rest, *partial, *row, *buckets, *make_template;
     PyObject *make_parts, *prune, *clock, *usage;
     unsigned long long min_free;
-    Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes;
+    Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiOKiinnS(nii)OOOO(nnnnnnn)O!iOOOO:FastPath", names,
+            args, keywords, "iippnOpiOKiinnS(niin)OOOO(nnnnnnn)O!iOOOO:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
-            &report, &rest, &partial, &row, &accepted, &begun, &done, &bytes_in,
+            &large_file_bytes, &report, &rest, &partial, &row, &accepted, &begun, &done, &bytes_in,
             &bytes_out, &serving, &latency, &PyTuple_Type,
             &buckets, &least_exponent, &make_template, &make_parts, &prune,
             &clock))
@@ -109,6 +109,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->file_bytes = file_bytes;
     self->low_round_trip_microseconds = low_round_trip_microseconds;
     self->low_round_trip_buffer_bytes = low_round_trip_buffer_bytes;
+    self->large_file_bytes = large_file_bytes;
     self->mode = mode;
     self->folder_mode = folder_mode;
     self->most_folders = most_folders();

@@ -231,6 +231,7 @@ typedef struct {
        small send buffer, and how small it is. */
     Py_ssize_t file_bytes;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes;
+    Py_ssize_t large_file_bytes;        /* smaller parts of files leave the buffer alone */
     dev_t lock_device;
     ino_t lock_inode;
     Conferred conferred;        /* from the upload folder */

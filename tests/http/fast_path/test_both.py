@@ -96,7 +96,7 @@ SINCE = st.sampled_from([
 ])  # fmt: skip
 PLACES = st.sampled_from([
     *[b"", b"0", b"1", b"2", b"4", b"5", b"6", b"007", b"9" * 25, b"x"],
-    *[b"16383", b"65535", b"70000", b"1048576", b"2499999"],
+    *[b"4095", b"16383", b"65535", b"70000", b"720900", b"1048576", b"2499999"],
 ])  # fmt: skip
 BYTE_RANGES = st.one_of(
     st.builds(lambda first, last: b"bytes=%b-%b" % (first, last), PLACES, PLACES),
@@ -318,9 +318,12 @@ OLD = b"1 " + b"a" * 32
 NEW = b"2 " + b"a" * 32
 # What `place` and `touch` make the date of a file.
 DATE = b" 1000000000.000000\n"
-# Around those where a value is kept in memory no more, is sent from its file, and is
-# sent in several turns.
-SIZES = [0, 1, 16_384, 16_385, 65_536, 65_537, 300_000, 1_048_576, 1_048_577, 2_500_000]
+# Around those where a value is kept in memory no more, is sent from its file, gets a
+# small send buffer, and is sent in several turns.
+SIZES = [
+    *[0, 1, 16_384, 16_385, 65_536, 65_537, 300_000],
+    *[720_895, 720_896, 1_048_576, 1_048_577, 2_500_000],
+]
 MEDDLING = st.sampled_from(
     [
         *[take_away, move_away, put_a_link, put_a_folder, touch, shorten],
