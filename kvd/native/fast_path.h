@@ -249,8 +249,9 @@ typedef struct {
     PyObject *joined;           /* connections that stay open, by descriptor */
     /* Those of the connection that is served now, borrowed; NULL: it is a plain one. */
     PyObject *secure, *records;
-    PyObject *record_bytes;     /* RECORD_BYTES; NULL: not needed so far */
-    PyObject *view;             /* of the buffer, for `read`; NULL: not needed so far */
+    /* RECORD_BYTES; a view of the buffer; and names of attributes. NULL: not needed so
+       far. */
+    PyObject *record_bytes, *view, *begun_name, *unsent_name;
     /* The outcome that the next `serve` of this socket returns; below 0: none. */
     int left_socket;
     PyObject *left;             /* NULL: it raises the exception */

@@ -47,9 +47,11 @@ receive_record(FastPath *self, char *into)
 
 /* Whether an attribute of the connection is empty bytes; -1 with an exception. */
 static int
-is_empty(FastPath *self, const char *name)
+is_empty(FastPath *self, PyObject **name, const char *text)
 {
-    PyObject *bytes = PyObject_GetAttrString(self->secure, name);
+    if (*name == NULL)
+        *name = PyUnicode_InternFromString(text);
+    PyObject *bytes = *name == NULL ? NULL : PyObject_GetAttr(self->secure, *name);
     if (bytes == NULL)
         return -1;
     Py_ssize_t size = PyBytes_Size(bytes);
@@ -110,7 +112,7 @@ read_record(FastPath *self, int socket)
         self->record_bytes = PyLong_FromLong(RECORD_BYTES);
     if (self->view == NULL || self->record_bytes == NULL)
         return -2;
-    int empty = is_empty(self, "begun");
+    int empty = is_empty(self, &self->begun_name, "begun");
     if (empty <= 0)
         return empty < 0 ? -2 : -1;
     PyObject *record = next_record(self, socket);
@@ -184,7 +186,8 @@ static Py_ssize_t
 write_record(FastPath *self, int socket, PyObject *bytes)
 {
     Py_ssize_t size = PyBytes_Size(bytes);
-    if (self->records == NULL || size > RECORD_BYTES || is_empty(self, "unsent") <= 0
+    if (self->records == NULL || size > RECORD_BYTES
+        || is_empty(self, &self->unsent_name, "unsent") <= 0
         || tell(PyObject_CallFunctionObjArgs(PyTuple_GetItem(self->records, WRITE), bytes,
                                              NULL)) < 0)
         return -1;

@@ -288,11 +288,14 @@ class SecureSocket(socket.socket):
         try:
             while sent < size:
                 piece = view[sent : sent + RECORD_BYTES]
+                count = len(piece)
                 self.functions.write(piece)
-                if not self._send(_outgoing.read()):
-                    self._unsent_data = len(piece)
+                # What follows at once goes into the same segments.
+                flags = socket.MSG_MORE if sent + count < size else 0
+                if not self._send(_outgoing.read(), flags):
+                    self._unsent_data = count
                     break
-                sent += len(piece)
+                sent += count
         except ssl.SSLError as error:
             self._settle()
             raise ConnectionResetError(*error.args) from error
@@ -317,7 +320,7 @@ class SecureSocket(socket.socket):
             raise BlockingIOError(EWOULDBLOCK, "the socket takes no record now")
         return sent
 
-    def _send(self, more: bytes) -> bool:
+    def _send(self, more: bytes, flags: int = 0) -> bool:
         """
         Send what is encrypted, this behind all that is unsent.
 
@@ -327,7 +330,7 @@ class SecureSocket(socket.socket):
         data = self.unsent + more if self.unsent else more
         self.unsent = data
         try:
-            count = super().send(data)
+            count = super().send(data, flags)
         except BlockingIOError:
             return False
         self.unsent = data[count:]
