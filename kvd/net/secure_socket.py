@@ -290,9 +290,7 @@ class SecureSocket(socket.socket):
                 piece = view[sent : sent + RECORD_BYTES]
                 count = len(piece)
                 self.functions.write(piece)
-                # What follows at once goes into the same segments.
-                flags = socket.MSG_MORE if sent + count < size else 0
-                if not self._send(_outgoing.read(), flags):
+                if not self._send(_outgoing.read()):
                     self._unsent_data = count
                     break
                 sent += count
@@ -320,7 +318,7 @@ class SecureSocket(socket.socket):
             raise BlockingIOError(EWOULDBLOCK, "the socket takes no record now")
         return sent
 
-    def _send(self, more: bytes, flags: int = 0) -> bool:
+    def _send(self, more: bytes) -> bool:
         """
         Send what is encrypted, this behind all that is unsent.
 
@@ -330,7 +328,7 @@ class SecureSocket(socket.socket):
         data = self.unsent + more if self.unsent else more
         self.unsent = data
         try:
-            count = super().send(data, flags)
+            count = super().send(data)
         except BlockingIOError:
             return False
         self.unsent = data[count:]
