@@ -184,11 +184,11 @@ class Joined(Protocol):
     served: float | None
     """When `FastPath.serve_idle` last served one; None: never."""
     secure: object
-    """What encrypts and decrypts for it (`kvd.net.tls.SecureSocket`), over TLS."""
-    read: Callable[[int, memoryview], int]
-    """Reads a record, as `ssl.SSLSocket.read` does."""
-    write: Callable[[bytes], int]
-    """Writes one."""
+    """What encrypts and decrypts for it (`kvd.net.secure_socket.SecureSocket`), over
+    TLS."""
+    records: tuple[Callable[..., Any], ...]
+    """Its functions (`kvd.net.secure_socket.RecordFunctions`); without them, its
+    methods do the same."""
     connection: Any
     """The connection, until it leaves."""
 

@@ -221,6 +221,8 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->nothing);
     Py_CLEAR(self->record_bytes);
     Py_CLEAR(self->view);
+    Py_CLEAR(self->begun_name);
+    Py_CLEAR(self->unsent_name);
     drop_rest(self);
     end_commits(self);
     if (self->syncs != NULL)

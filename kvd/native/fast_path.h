@@ -191,9 +191,9 @@ typedef struct {
     struct Commit *commit;      /* the one that it waits for and Python does not know of */
     PyObject *connection;       /* the Python object */
     PyObject *served;           /* when serve_idle last served a request; NULL: never */
-    /* Over TLS: the connection's kvd.net.tls.SecureSocket, and its functions that read and
-       write a record. NULL: it is a plain one. */
-    PyObject *secure, *read, *write;
+    /* Over TLS: the connection's kvd.net.secure_socket.SecureSocket, and its functions.
+       NULL: it is a plain one. */
+    PyObject *secure, *records;
     PyObject *number;           /* of its socket */
     PyObject *joined;           /* FastPath.joined */
 } Joined;
@@ -256,9 +256,10 @@ typedef struct {
     PyObject *nothing;          /* empty bytes */
     PyObject *joined;           /* connections that stay open, by descriptor */
     /* Those of the connection that is served now, borrowed; NULL: it is a plain one. */
-    PyObject *secure, *read, *write;
-    PyObject *record_bytes;     /* RECORD_BYTES; NULL: not needed so far */
-    PyObject *view;             /* of the buffer, for `read`; NULL: not needed so far */
+    PyObject *secure, *records;
+    /* RECORD_BYTES; a view of the buffer; and names of attributes. NULL: not needed so
+       far. */
+    PyObject *record_bytes, *view, *begun_name, *unsent_name;
     /* The outcome that the next `serve` of this socket returns; below 0: none. */
     int left_socket;
     PyObject *left;             /* NULL: it raises the exception */
@@ -349,11 +350,11 @@ PyObject *outcome_of(FastPath *self, int socket, const Request *request);
 extern const char serve_secure_doc[];
 PyObject *FastPath_serve_secure(FastPath *self, PyObject *const *arguments,
                                 Py_ssize_t count);
-Py_ssize_t receive_secure(FastPath *self);
+Py_ssize_t receive_secure(FastPath *self, int socket);
 Py_ssize_t receive_more_secure(FastPath *self, Py_ssize_t received, Py_ssize_t size);
-Py_ssize_t send_reply_secure(FastPath *self, const char *head, size_t head_bytes,
-                             const char *body, size_t body_bytes);
-int send_file_secure(FastPath *self, Value *value, const Selection *selected,
+Py_ssize_t send_reply_secure(FastPath *self, int socket, const char *head,
+                             size_t head_bytes, const char *body, size_t body_bytes);
+int send_file_secure(FastPath *self, int socket, Value *value, const Selection *selected,
                      const char *head, size_t head_bytes, Py_ssize_t received,
                      double began);
 

@@ -34,7 +34,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
-    from kvd.net.tls import SecureSocket
+    from kvd.net.secure_socket import SecureSocket
 
 HEAD_BYTES: Final = 64 * 1024
 """
