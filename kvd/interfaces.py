@@ -154,7 +154,8 @@ class IStore(Interface):
         conditions: Conditions = UNCONDITIONAL,
     ) -> Answer[IUpload]:
         """
-        Begin an upload.
+        Begin an upload. If the answer is a Deferred, it is cancelled when the client
+        leaves before it comes: then nothing of the upload is kept.
 
         Args:
             key: The key of the value.

@@ -10,8 +10,12 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
-FIRST_PAUSE_SECONDS: Final = 0.5
-LONGEST_PAUSE_SECONDS: Final = 30.0
+FIRST_PAUSE_SECONDS: Final = 10.0
+LONGEST_PAUSE_SECONDS: Final = 60.0
+"""
+At least half of each, so that a check comes before the next request
+(`kvd.s3.engine.CHECK_SECONDS`).
+"""
 
 
 class Endpoint:

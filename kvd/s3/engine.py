@@ -150,6 +150,14 @@ class Reply:
         values = self.response.headers.getRawHeaders(name)
         return values[-1] if values else ""
 
+    @property
+    def length(self) -> int | None:
+        """
+        The length of the body; None: it is unknown.
+        """
+        length = self.response.length
+        return length if isinstance(length, int) else None
+
     def number(self, name: str) -> int | None:
         """
         A field that is a number; None if it is not.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from zope.interface import implementer
 
 from kvd.errors import EngineFailed, KeyAbsent
@@ -20,6 +20,7 @@ from kvd.model.keys import Key
 from kvd.model.values import ValueInfo
 from kvd.s3.engine import Ask, Engine
 from kvd.s3.names import decode, encode, is_key
+from kvd.s3.together import together
 from kvd.s3.value import stat_object
 
 SLICE_KEYS: Final = 100
@@ -97,7 +98,7 @@ class ObjectListing:
             key = decode(name.removeprefix(self._root))
             if key is not None:
                 asked.append(semaphore.run(self._stat, key, name))
-        found = await gatherResults(asked, consumeErrors=True)
+        found = await together(asked)
         return [info for info in found if info is not None]
 
     def _stat(self, key: Key, name: str) -> Deferred[ValueInfo | None]:

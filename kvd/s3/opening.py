@@ -50,4 +50,6 @@ def open_location(location: Location, reactor: Any = None) -> ObjectStore:
         reactor,
         random,
     )
-    return ObjectStore(engine, location.prefix)
+    store = ObjectStore(engine, location.prefix)
+    store.start()
+    return store

@@ -5,7 +5,7 @@ The check of a bucket before anything starts, in the supervisor, which may wait.
 from __future__ import annotations
 
 from botocore.awsrequest import AWSRequest
-from botocore.exceptions import BotoCoreError, HTTPClientError
+from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 
 from kvd.errors import StoreFault, StoreUnusable
@@ -41,7 +41,7 @@ def check(location: Location) -> None:
         signed(request, frozen, region)
         try:
             status = session.send(request.prepare()).status_code
-        except HTTPClientError as error:
+        except BotoCoreError as error:
             problems.append(f"{endpoint} cannot be reached: {error}")
             continue
         if status < 300:

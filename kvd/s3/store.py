@@ -56,6 +56,12 @@ class ObjectStore:
     def _try_engine(self) -> Deferred[Kept]:
         return self._underway.shield(try_conditions(self._engine, self._prefix))
 
+    def start(self) -> None:
+        """
+        Find out which conditions the engine keeps, before anybody asks.
+        """
+        self._guards.start()
+
     def begin(
         self,
         key: Key,
@@ -67,7 +73,7 @@ class ObjectStore:
         if length is not None and length <= GATHERED_BYTES:
             return GatheredUpload(self._uploads, key, name, length, metadata)
         if length is None or length > LARGEST_SINGLE_BYTES:
-            return PartsUpload(self._uploads, key, name, length, metadata)
+            return PartsUpload(self._uploads, key, name, length, metadata, conditions)
         upload = StreamedUpload(self._uploads, key, name, length, metadata, conditions)
         return Deferred.fromCoroutine(upload.begin())
 

@@ -7,7 +7,9 @@ Values that are written: gathered in memory, sent ahead, or sent in parts.
   nothing is published that is not committed. Its head has been sent then, so the
   conditions have to be known when it begins.
 - One of unknown length is sent in parts, each of which waits in a file for its last
-  byte. It is published when the parts are put together.
+  byte. It is published when the parts are joined. If it has conditions, all of it waits
+  in a file and is sent in one request: engines do not keep conditions when they join
+  parts (`kvd.s3.guards`).
 """
 
 from __future__ import annotations
@@ -25,7 +27,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kvd.client.sources import PIECE_BYTES
-from kvd.errors import EngineFailed, KeyAbsent, StoreBusy, StoreFault
+from kvd.errors import (
+    EngineFailed,
+    KeyAbsent,
+    StoreBusy,
+    StoreFault,
+    ValueTooLarge,
+)
 from kvd.interfaces import Answer, IUpload
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key, escape
@@ -124,14 +132,18 @@ class ObjectUpload:
         except KeyAbsent:
             return None
 
-    async def _publish_whole(self, body: bytes, conditions: Conditions) -> Published:
+    async def _publish_whole(
+        self, body: bytes | _Part, conditions: Conditions
+    ) -> Published:
         """
-        Publish bytes that are in memory, in one request.
+        Publish bytes that are all there, in one request.
         """
-        sha256 = hashlib.sha256(body).hexdigest()
+        sha256 = hashlib.sha256(body).hexdigest() if isinstance(body, bytes) else None
         for _ in range(TRIES):
             current = await self._current()
-            guard = await self._guard(conditions, current, Change.PUT)
+            guard = await self._guard(conditions, current)
+            if isinstance(body, _Part):
+                body.rewind()
             changed = changed_after(current)
             fields = fields_of(
                 self._etag, self._metadata, changed=changed, sha256=sha256
@@ -142,7 +154,9 @@ class ObjectUpload:
             self._engine.dismiss(reply)
             if reply.status in _CHANGED and not await self._is_published():
                 continue
-            info = ValueInfo(self._key, len(body), self._etag, changed, self._metadata)
+            info = ValueInfo(
+                self._key, self._written, self._etag, changed, self._metadata
+            )
             return Published(info, created=current is None)
         raise _overtaken(self._key)
 
@@ -150,7 +164,6 @@ class ObjectUpload:
         self,
         conditions: Conditions,
         current: Stored | None,
-        change: Change,
     ) -> dict[str, str]:
         """
         The field by which the engine publishes only over what was found.
@@ -163,7 +176,7 @@ class ObjectUpload:
             return {}
         conditions.check_change(None if current is None else current.info)
         return await self._context.guards.field(
-            change, None if current is None else current.engine_tag
+            Change.PUT, None if current is None else current.engine_tag
         )
 
     async def _found(self, current: Stored | None) -> Published:
@@ -328,7 +341,7 @@ class StreamedUpload(ObjectUpload):
         guard: dict[str, str] = {}
         if self._conditions != UNCONDITIONAL:
             current = await self._current()
-            guard = await self._guard(self._conditions, current, Change.PUT)
+            guard = await self._guard(self._conditions, current)
         self._replied = Deferred.fromCoroutine(self._send(guard))
         self._replied.addErrback(self._failed)
         return self
@@ -378,10 +391,7 @@ class StreamedUpload(ObjectUpload):
             self._check_length()
             self._check()
             if conditions != self._conditions:
-                raise StoreBusy(
-                    f"/{escape(self._key)} changed while a value for it arrived: try"
-                    " again."
-                )
+                raise _too_late(self._key)
             current = await self._current()
             conditions.check_change(None if current is None else current.info)
             self._check()
@@ -462,8 +472,14 @@ class PartsUpload(ObjectUpload):
         name: str,
         length: int | None,
         metadata: Metadata,
+        conditions: Conditions,
     ) -> None:
+        """
+        Args:
+            conditions: Those of the commit, as far as they are known.
+        """
         super().__init__(context, key, name, length, metadata)
+        self._conditions = conditions
         self._chunks: list[bytes] = []
         self._part: _Part | None = None
         self._id = ""
@@ -486,6 +502,13 @@ class PartsUpload(ObjectUpload):
             where = tempfile.gettempdir()
             raise fault_of(error, f"A part of a value waits in {where}") from error
         assert self._part.length is not None
+        if self._conditions != UNCONDITIONAL:
+            if self._part.length > LARGEST_SINGLE_BYTES:
+                raise ValueTooLarge(
+                    "A value with conditions may have at most"
+                    f" {LARGEST_SINGLE_BYTES} bytes in an engine."
+                )
+            return None
         if self._part.length < PART_BYTES << len(self._tags) // PARTS_PER_SIZE:
             return None
         self._sending = Deferred.fromCoroutine(self._send_part(self._part))
@@ -509,18 +532,22 @@ class PartsUpload(ObjectUpload):
     async def _commit(self, conditions: Conditions) -> Published:
         try:
             self._check_length()
-            if self._part is None:
-                return await self._publish_whole(b"".join(self._chunks), conditions)
+            if not self._id:
+                whole = self._part or b"".join(self._chunks)
+                return await self._publish_whole(whole, conditions)
+            if conditions != UNCONDITIONAL:
+                raise _too_late(self._key)
+            assert self._part is not None
             if self._part.length:
                 await self._send_part(self._part)
-            return await self._complete(conditions)
+            return await self._join()
         except BaseException:
             await self._abort()
             raise
         finally:
             self._close()
 
-    async def _complete(self, conditions: Conditions) -> Published:
+    async def _join(self) -> Published:
         parts = "".join(
             f"<Part><PartNumber>{number}</PartNumber>"
             f"<ETag>{escape_xml(tag)}</ETag></Part>"
@@ -528,22 +555,18 @@ class PartsUpload(ObjectUpload):
         )
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
         query = f"uploadId={self._id}"
-        for _ in range(TRIES):
-            current = await self._current()
-            guard = await self._guard(conditions, current, Change.COMPLETE)
-            reply = await self._engine.ask(
-                Ask("POST", self._name, query, guard, body, _CHANGED)
-            )
-            document = await self._engine.document(reply)
-            if document.tag != "Error" or await self._is_published():
-                self._id = ""
-                return await self._found(current)
-            if not guard:
-                code = document.findtext("Code")
-                raise EngineFailed(
-                    f"The engine did not put the parts together ({code})."
-                )
-        raise _overtaken(self._key)
+        current = await self._current()
+        gone = frozenset({404})
+        reply = await self._engine.ask(
+            Ask("POST", self._name, query, body=body, expected=gone)
+        )
+        document = await self._engine.document(reply)
+        # If the reply to a first attempt was lost, there are no parts any more.
+        if document.tag == "Error" and not await self._is_published():
+            code = document.findtext("Code")
+            raise EngineFailed(f"The engine did not join the parts ({code}).")
+        self._id = ""
+        return await self._found(current)
 
     async def _abort(self) -> None:
         """
@@ -588,6 +611,10 @@ def changed_after(current: Stored | None) -> float:
 
 def _expected(guard: dict[str, str]) -> frozenset[int]:
     return _CHANGED if guard else frozenset()
+
+
+def _too_late(key: Key) -> StoreBusy:
+    return StoreBusy(f"/{escape(key)} changed while a value for it arrived: try again.")
 
 
 def _overtaken(key: Key) -> StoreBusy:

@@ -93,7 +93,7 @@ async def open_object(engine: Engine, key: Key, name: str) -> ObjectValue:
 
 
 def _whole_size(reply: Reply) -> int:
-    size = reply.number("Content-Length")
+    size = reply.length
     if reply.status == _PARTIAL:
         total = reply.field("Content-Range").rpartition("/")[2]
         size = int(total) if total.isdecimal() else None

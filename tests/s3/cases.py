@@ -26,7 +26,6 @@ from tests.stepped import SteppedReactor
 
 T = TypeVar("T")
 
-STEP_SECONDS = 0.01
 
 # botocore has a logger, and nobody reads it.
 logging.getLogger("botocore").setLevel(logging.WARNING)
@@ -43,6 +42,11 @@ class EngineCase(SynchronousTestCase):
     """
     A test case with an engine in memory.
     """
+
+    step_seconds = 0.1
+    """How much later it is after each turn of the reactor."""
+    turn_seconds = 0.0005
+    """How long a turn waits for something to happen."""
 
     def setUp(self) -> None:
         self.reactor = SteppedReactor()
@@ -105,11 +109,11 @@ class EngineCase(SynchronousTestCase):
         """
         Let time pass until a Deferred has fired.
         """
-        for _ in range(200_000):
+        for _ in range(20_000):
             if answer.called:
                 return
-            self.reactor._now += STEP_SECONDS
-            self.reactor.iterate(STEP_SECONDS)
+            self.reactor._now += self.step_seconds
+            self.reactor.iterate(self.turn_seconds)
         raise AssertionError("no answer came")
 
     def finish(self, answer: Deferred[T]) -> T:

@@ -81,6 +81,8 @@ class MemoryEngine(Resource):
         """Whether it takes entity tags in conditions only without quotes."""
         self.fail_next: list[tuple[int, str]] = []
         """The replies to the next requests, instead of what they ask for."""
+        self.fail_only = ""
+        """The method of the requests that `fail_next` is for; empty: all."""
         self.seen: list[tuple[str, str]] = []
         """The methods and names of all requests so far."""
 
@@ -93,7 +95,7 @@ class MemoryEngine(Resource):
         name = rest[0] if rest else ""
         self.seen.append((method, name))
         try:
-            if self.fail_next:
+            if self.fail_next and self.fail_only in ("", method):
                 raise Refusal(*self.fail_next.pop(0))
             assert request.content is not None
             body = request.content.read()
