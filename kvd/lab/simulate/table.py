@@ -35,11 +35,17 @@ _CHECK_COLUMNS: Final = (
 )
 
 
-def show(title: str, rows: Sequence[Row], console: Console) -> None:
+def show(case: Case, rows: Sequence[Row], console: Console) -> None:
     """
     Print one case.
     """
-    show_table(title, _COLUMNS, [_cells(row) for row in rows], console)
+    several = case.fleet.machines > 1
+    columns = [*_COLUMNS, *(["Jain's\nmachines"] if several else [])]
+    lines = [
+        [*_cells(row), *([f"{row.figures.jain_machines:.3f}"] if several else [])]
+        for row in rows
+    ]
+    show_table(case.title, columns, lines, console)
 
 
 def _cells(row: Row) -> Sequence[str]:
@@ -67,6 +73,7 @@ def as_json(case: Case, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "case": case.title,
         "workers": case.workers,
+        **asdict(case.fleet),
         "policies": [
             {"policy": row.policy, "model": row.model, **asdict(row.figures)}
             for row in rows
