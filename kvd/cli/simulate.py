@@ -75,7 +75,8 @@ _PRESETS: Final = "\b\nPresets:\n" + "\n".join(
 @click.option(
     "--check",
     is_flag=True,
-    help="Compare the simulation with a daemon on this machine; takes minutes.",
+    help="Compare the simulation with a daemon on this machine, or with HAProxy and a"
+    " daemon for each of --machines; takes minutes.",
 )
 @click.option(
     "--policy",
@@ -102,7 +103,8 @@ _PRESETS: Final = "\b\nPresets:\n" + "\n".join(
     "balancer_names",
     multiple=True,
     type=click.Choice(list(BALANCERS)),
-    help="Gives each connection a machine; may be given several times; by default all.",
+    help="Gives each connection a machine; may be given several times; by default all,"
+    " or with --check those that HAProxy can be on one machine.",
 )
 @click.option(
     "--balancers",
@@ -219,11 +221,13 @@ def simulate(
     if sum((preset is not None, bool(replay), check)) > 1:
         raise click.UsageError("give one of --preset, --replay and --check")
     each = procs or DEFAULT_WORKERS
-    if machines > 1 and (preset is not None or replay or check):
+    if machines > 1 and (preset is not None or replay):
         raise click.UsageError(
             "--machines is for a load that is described by options: give it without"
-            " --preset, --replay and --check"
+            " --preset and --replay"
         )
+    if check and balancers > 1:
+        raise click.UsageError("--check starts one balancer: leave out --balancers")
     if machines * each > MAX_ALL_WORKERS:
         raise click.UsageError(
             f"{machines} machines with {each} workers each have {machines * each}"
@@ -233,7 +237,9 @@ def simulate(
         raise click.UsageError(
             "a balancer needs several machines: give --machines 2 or more"
         )
-    names_of_balancers = balancer_names or list(BALANCERS)
+    names_of_balancers = balancer_names or [
+        name for name in BALANCERS if not (check and name == "source")
+    ]
     fleets = (
         [ALONE]
         if machines == 1
@@ -242,7 +248,8 @@ def simulate(
     try:
         policies = load_policies(names or list(declared(IPolicyDeclaration)))
         if check:
-            _check(policies, seed, runs or 1, as_text)
+            counts = None if procs is None else [procs]
+            _check(policies, seed, runs or 1, counts, fleets, as_text)
             return
         if preset is not None:
             plan = PRESETS[preset].adjusted(procs, runs)
@@ -285,19 +292,27 @@ def _run(
 
 
 def _check(
-    policies: Mapping[str, IDispatchPolicy], seed: int, runs: int, as_text: bool
+    policies: Mapping[str, IDispatchPolicy],
+    seed: int,
+    runs: int,
+    procs: Sequence[int] | None,
+    fleets: Sequence[Fleet],
+    as_text: bool,
 ) -> None:
     from kvd.lab.measuring.table import wide_console
-    from kvd.lab.simulate.check import compare
+    from kvd.lab.simulate.check import WORKERS, compare
     from kvd.lab.simulate.table import check_as_json, show_check
 
     console = wide_console()
     compared = []
     with measuring():
-        for comparison in compare(policies, seed, runs, progress=progress):
-            compared.append(comparison)
-            if not as_text:
-                show_check(comparison, console)
+        for fleet in fleets:
+            for comparison in compare(
+                policies, seed, runs, procs or WORKERS, fleet, progress
+            ):
+                compared.append(comparison)
+                if not as_text:
+                    show_check(comparison, console)
     if as_text:
         comparisons = [check_as_json(comparison) for comparison in compared]
         click.echo(json.dumps({"seed": seed, "compared": comparisons}))

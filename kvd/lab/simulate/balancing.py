@@ -88,6 +88,16 @@ class Fleet:
     balancers: int = 1
     """How many of them there are."""
 
+    @property
+    def title(self) -> str:
+        """
+        What is before the workers, for the end of a title; empty for one machine.
+        """
+        if self.machines == 1:
+            return ""
+        count = "" if self.balancers == 1 else f"{self.balancers} x "
+        return f"; on {self.machines} machines behind {count}{self.balancer}"
+
 
 ALONE: Final = Fleet()
 """

@@ -141,7 +141,7 @@ class Synthesis:
             "",
             [
                 Case(
-                    title + _behind(fleet),
+                    title + fleet.title,
                     workers,
                     lambda seed: self.make(workers, seed),
                     fleet,
@@ -149,10 +149,3 @@ class Synthesis:
                 for fleet in fleets
             ],
         )
-
-
-def _behind(fleet: Fleet) -> str:
-    if fleet.machines == 1:
-        return ""
-    count = "" if fleet.balancers == 1 else f"{fleet.balancers} x "
-    return f"; on {fleet.machines} machines behind {count}{fleet.balancer}"

@@ -97,8 +97,7 @@ def show_check(comparison: Comparison, console: Console) -> None:
         for policy in comparison.pairs
         for line in comparison.lines(policy)
     ]
-    title = f"{comparison.workers} workers, {comparison.trial.title}"
-    show_table(title, _CHECK_COLUMNS, lines, console)
+    show_table(comparison.title, _CHECK_COLUMNS, lines, console)
     failed = {policy: pair.failed for policy, pair in comparison.pairs.items()}
     show_lines(
         [
@@ -117,6 +116,7 @@ def check_as_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "load": comparison.trial.title,
         "workers": comparison.workers,
+        **asdict(comparison.fleet),
         "policies": [
             {
                 "policy": policy,
