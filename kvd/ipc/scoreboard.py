@@ -19,6 +19,7 @@ import mmap
 import os
 import sys
 import time
+from collections.abc import Iterator
 from math import inf
 from typing import Final, Protocol
 
@@ -211,7 +212,7 @@ class Scoreboard:
         now = time.monotonic_ns()
         since = now - seconds * 1e9
         woken_since = now - min(seconds, turn_seconds) * 1e9
-        signs = zip(self._column(AWAKE, count), self._column(BEAT, count), strict=True)
+        signs = self._signs(count)
         marks = self._marks[:count].tolist()
         connections, requests = read_tasks(
             self._words, ROW_WORDS, count, OPEN, BEGUN, DONE
@@ -234,8 +235,7 @@ class Scoreboard:
         """
         count = self.workers
         now = time.monotonic_ns()
-        signs = zip(self._column(AWAKE, count), self._column(BEAT, count), strict=True)
-        return [max(0, now - max(sign)) / 1e9 for sign in signs]
+        return [max(0, now - max(sign)) / 1e9 for sign in self._signs(count)]
 
     def own_row(self, worker: int) -> Row:
         """
@@ -313,6 +313,12 @@ class Scoreboard:
     def _row(self, worker: int) -> memoryview:
         start = (worker + 1) * ROW_WORDS
         return self._words[start : start + ROW_WORDS]
+
+    def _signs(self, count: int) -> Iterator[tuple[int, int]]:
+        """
+        When each worker woke, 0 while it waits, and when it last began to wait.
+        """
+        return zip(self._column(AWAKE, count), self._column(BEAT, count), strict=True)
 
     def _column(self, word: int, count: int) -> list[int]:
         end = (count + 1) * ROW_WORDS
