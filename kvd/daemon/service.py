@@ -20,18 +20,18 @@ from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import choose_policy, choose_shadow
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.errors import BadSetting, OperatorError
-from kvd.interfaces import IHeldStoreMaker
+from kvd.interfaces import IEngineStoreMaker, IHeldStoreMaker, IStoreMaker
 from kvd.ipc.scoreboard import create_scoreboard
 from kvd.net.credentials import warn_of_access
 from kvd.net.reactor import install_adoption, most_descriptors
 from kvd.options import Options
-from kvd.settings import Settings, User
+from kvd.settings import DEFAULT_MODES, Settings, User
 from kvd.system.clock import measure_monotonically
 from kvd.system.descriptors import check_descriptor_limit, raise_descriptor_limit
 from kvd.system.inherited import reset_signals
 from kvd.system.privileges import acting_as, user_to_be
 from kvd.workers.changes import ROWS
-from kvd.workers.http_server import load_store
+from kvd.workers.loading import load_store
 
 __all__ = ["Options", "makeService"]
 
@@ -67,8 +67,10 @@ def makeService(options: Options) -> IService:
         size = size if settings.procs else 1
         check_descriptor_limit(settings, size)
         user = user_to_be(options.parent)
-        maker = load_store(settings, user)
+        maker = load_store(settings.store, settings.modes, user)
+        check_engine(settings, maker)
         maker.prepare(settings.store.path)
+        check_fallback_store(settings, user)
         held = None
         if settings.procs and IHeldStoreMaker.providedBy(maker):
             held = IHeldStoreMaker(maker).hold(settings.store.path)
@@ -126,6 +128,33 @@ def check_read_again(settings: Settings, user: User | None) -> None:
             ) from error
 
 
+def check_fallback_store(settings: Settings, user: User | None) -> None:
+    """
+    Check the store for what the first one does not have. Unlike that, it must exist.
+
+    Args:
+        settings: All settings.
+        user: The user that this process will switch to.
+
+    Raises:
+        BadSetting: It is the same store.
+        StoreUnusable: It does not exist, or cannot be used.
+    """
+    location = settings.fallback_store
+    if location is None:
+        return
+    if location == settings.store:
+        raise BadSetting(
+            f"{location} cannot be both --store and --fallback-store: give the store"
+            " where the values are as --fallback-store, and a new one as --store"
+        )
+    maker = load_store(location, settings.modes, user)
+    if IHeldStoreMaker.providedBy(maker):
+        with acting_as(user):
+            os.close(IHeldStoreMaker(maker).hold(location.path))
+    maker.prepare(location.path)
+
+
 def check_status_site(settings: Settings) -> None:
     """
     Raises:
@@ -135,6 +164,26 @@ def check_status_site(settings: Settings) -> None:
         raise BadSetting(
             "--status needs prometheus-client: run pip install '.[status]' in the"
             " folder of kvd's sources"
+        )
+
+
+def check_engine(settings: Settings, maker: IStoreMaker) -> None:
+    """
+    Raises:
+        BadSetting: The store is an engine on other machines, and a setting is about
+            files on this one.
+    """
+    if not IEngineStoreMaker.providedBy(maker):
+        return
+    if settings.durability != Settings().durability:
+        raise BadSetting(
+            f"--durability {settings.durability}: the engine behind the store"
+            f" {settings.store} decides how durable values are: leave this out"
+        )
+    if settings.modes != DEFAULT_MODES:
+        raise BadSetting(
+            f"--file-mode and --folder-mode: the store {settings.store} creates no"
+            " files: leave them out"
         )
 
 
