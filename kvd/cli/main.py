@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "rm": "Remove values.",
     "ls": "List keys.",
     "du": "Show how much the values below each prefix take.",
+    "sync": "Copy a store to another one.",
     "stat": "Show the size, type and entity tag of values.",
     "status": "Show the workers of a daemon on this machine.",
     "top": "Watch the workers of a daemon on this machine.",
@@ -32,6 +33,7 @@ COMMANDS: Final = {
     "drain": "Replace a worker when it has finished its requests.",
     "restart": "Replace all workers, one after the other.",
     "shadow": "Compare another policy with the one that a daemon uses.",
+    "selftest": "Try a store, with writers that race.",
     "bench": "Measure kvd on this machine.",
     "simulate": "Compare policies without a daemon.",
 }

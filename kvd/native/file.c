@@ -99,7 +99,8 @@ send_file(FastPath *self, int socket, Value *value, const Selection *selected,
           char *head, size_t head_bytes, Py_ssize_t received, double began)
 {
     if (self->secure != NULL)
-        return send_file_secure(self, value, selected, head, head_bytes, received, began);
+        return send_file_secure(self, socket, value, selected, head, head_bytes, received,
+                                began);
     off_t offset = (off_t)selected->first;
     int file = value->file, is_there = 1, yes = 1;
     unsigned long long end = selected->first + selected->bytes, rest = 0;

@@ -48,7 +48,7 @@ key_bytes(const char *text, const char *end, Py_ssize_t most)
     return at - text;
 }
 
-/* Whether a connection can be closed now without loss; as kvd.net.transport.is_settled. */
+/* Whether a connection can be closed now without loss; as kvd.net.sockets.is_settled. */
 static int
 is_settled(int socket)
 {
@@ -177,7 +177,7 @@ serve_request(FastPath *self, int socket, Joined *joined)
     char *data = self->buffer;
     /* A socket that was just accepted may be blocking. */
     ssize_t size = self->secure == NULL ? recv(socket, data, EVENT_BYTES, MSG_DONTWAIT)
-                                        : receive_secure(self);
+                                        : receive_secure(self, socket);
     if (size == -2)
         return NULL;
     if (size < 0)

@@ -22,6 +22,8 @@ from kvd.options.locations import (
     read_control,
     read_cors,
     read_dialect,
+    read_fallback_store,
+    read_near,
     read_record_file,
     read_store,
 )
@@ -213,6 +215,23 @@ CHOICES: Final[Sequence[Choice]] = (
         ["file:./values"],
         "Where values are stored, as SCHEME:PATH.",
         "s",
+    ),
+    Choice(
+        "fallback-store",
+        "fallback_store",
+        read_fallback_store,
+        ["off"],
+        "A store from which values are read that --store does not have, while kvd sync"
+        " moves them; removals reach both; off: none.",
+    ),
+    Choice(
+        "near",
+        "near",
+        read_near,
+        ["off"],
+        "A cache on a disk of this machine for what is read from a store that is far"
+        " away, as file:PATH?max-size=SIZE&fresh=TIME: how much it may take, and how"
+        " long the store is not asked again (0s); off: none.",
     ),
     Choice(
         "policy",

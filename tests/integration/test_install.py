@@ -20,6 +20,7 @@ from tests.integration.installing import (
     the_wheel,
 )
 from tests.integration.twistd import RUN_TWISTD, Twistd
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -110,7 +111,8 @@ def test_what_it_requires_is_enough(required: Installed, tmp_path: Path) -> None
     """
     printed = required.run(tmp_path, "-c", IMPORT_ALL)
 
-    assert {"jinja2", "matplotlib", "prometheus_client"} >= set(printed.split())
+    extras = {"botocore", "defusedxml", "jinja2", "matplotlib", "prometheus_client"}
+    assert extras | {"tenacity"} >= set(printed.split())
     assert "" != printed
 
 
@@ -131,6 +133,7 @@ def test_the_daily_program_needs_no_extra(required: Installed, tmp_path: Path) -
     ("words", "extra"),
     [
         (["-c", RUN_TWISTD, "-n", "kvd", "--status=unix:./site"], "status"),
+        (["-c", RUN_TWISTD, "-n", "kvd", "--store=s3://bucket"], "s3"),
         (["-m", "kvd.cli.main", "bench", "article", "--plot=plot.svg"], "plot"),
         (["-m", "kvd.cli.main", "bench", "small", "--report=report.html"], "plot"),
     ],
@@ -221,7 +224,7 @@ def test_a_value_is_kept(installed: Installed, tmp_path: Path, procs: str) -> No
     options = ["--procs", procs]
     daemon = Twistd(options, tmp_path, installed.python, installed.environment)
     with daemon:
-        client = HTTPConnection("127.0.0.1", daemon.port, timeout=30)
+        client = HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_SECONDS)
         client.request("PUT", "/a/key", body=b"value")
         put = client.getresponse()
         put.read()

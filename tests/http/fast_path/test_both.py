@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvd.settings import Durability
+from kvd.settings import Bounds, Durability, Quota
 from kvd.store import attribute
 from tests.exploring import exploring
 from tests.http.fast_path.both import LAST_TAG, Worker
@@ -370,6 +370,23 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     *[step(meddle, MEDDLING, NAMES)] * 2,
 )
 
+# Of the store, and of a prefix; in blocks of 4 KiB. Small ones are soon full.
+BOUNDS = st.sampled_from(
+    [
+        *[None, None, None],
+        *(
+            Bounds(
+                (
+                    Quota(b"", store * 4096, evicts, None),
+                    Quota(b"a/", prefix * 4096, evicts, None),
+                ),
+                1,
+            )
+            for store, prefix, evicts in ((9, 2, False), (40, 20, False), (9, 2, True))
+        ),
+    ]
+)
+
 # So that there is something to fall out of.
 KNOWN = [put("k", b"value"), put("a/b", b"value"), get("k"), get("a/b")]
 
@@ -381,9 +398,9 @@ EXAMPLES = int(os.environ.get("KVD_BOTH_EXAMPLES", "100"))
 @pytest.mark.explores
 def test_both_ways_come_to_the_same() -> None:
     """
-    Replies, files, the access log, the record and all counts.
+    Replies, files, the access log, the record, all counts and what the quotas hold.
     """
-    served = served_over_tls = idle = new = behind = 0
+    served = served_over_tls = limited = idle = new = behind = 0
 
     @exploring(EXAMPLES)
     @given(
@@ -392,6 +409,7 @@ def test_both_ways_come_to_the_same() -> None:
         st.booleans(),
         st.booleans(),
         st.sampled_from([False, False, True]),
+        BOUNDS,
     )
     def compare(
         steps: list[Step],
@@ -399,8 +417,9 @@ def test_both_ways_come_to_the_same() -> None:
         guarded: bool,
         reports: bool,
         secure: bool,
+        bounds: Bounds | None,
     ) -> None:
-        nonlocal served, served_over_tls, idle, new, behind
+        nonlocal served, served_over_tls, limited, idle, new, behind
         outcomes = []
         for fast_path in (True, False):
             worker = Worker(
@@ -409,6 +428,7 @@ def test_both_ways_come_to_the_same() -> None:
                 guarded=guarded,
                 reports=reports,
                 secure=secure,
+                bounds=bounds,
             )
             try:
                 worker.connect(b"")
@@ -423,16 +443,19 @@ def test_both_ways_come_to_the_same() -> None:
             if worker.watched is not None:
                 served += worker.watched.served
                 served_over_tls += worker.watched.served * secure
+                limited += worker.watched.served * (bounds is not None)
                 idle += worker.watched.idle
                 new += worker.watched.new
                 behind += worker.watched.behind
         assert outcomes[0] == outcomes[1]
+        assert all(not counts.held for counts in outcomes[0][0].taken)
 
     compare()
 
     # Else nothing was compared.
     assert EXAMPLES // 10 < served
     assert EXAMPLES // 20 < served_over_tls
+    assert EXAMPLES // 20 < limited
     assert EXAMPLES // 10 < idle
     assert EXAMPLES // 50 <= new
     assert EXAMPLES // 50 <= behind

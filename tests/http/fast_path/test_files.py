@@ -184,17 +184,6 @@ class RemainingTests(ConnectionCase):
         self.addCleanup(client.socket.close)
         return client
 
-    def narrow(self) -> Client:
-        """
-        A client to whom little can be sent ahead.
-        """
-        near, far = socket.socketpair()
-        self.addCleanup(far.close)
-        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-        near.setblocking(False)
-        serve_connection(near, "", HttpConnection(self.process), self.reactor)
-        return Client(self.reactor, far)
-
     def assert_closed(self) -> None:
         """
         No descriptor of the value is left.
