@@ -58,6 +58,7 @@ _CONTENTS = """
    docs/article
    docs/performance
    docs/laboratory
+   docs/scale
 
 .. toctree::
    :hidden:
