@@ -50,6 +50,8 @@ def daemon(seaweedfs: SeaweedFS, tmp_path: Path) -> Iterator[Twistd]:
     options = [f"--store={store}", "--procs=2", "--control=off"]
     with Twistd(options, tmp_path, environment=environment) as daemon:
         yield daemon
+        daemon.stop()
+        print("".join(daemon.lines)[-5000:])
 
 
 class Writer(threading.Thread):
@@ -92,6 +94,18 @@ class Writer(threading.Thread):
         return "" if reply.status < 300 else reply.body.decode()
 
 
+def read(port: int, target: str) -> str:
+    """
+    The digest of a value, which a client asks for twice if need be.
+    """
+    try:
+        body = ask(port, "GET", target).body
+    except (OSError, http.client.HTTPException) as error:
+        print(f"{target}: {error!r}")
+        body = ask(port, "GET", target).body
+    return hashlib.sha256(body).hexdigest()
+
+
 @pytest.mark.timeout(600)
 def test_node_that_is_killed_under_load(seaweedfs: SeaweedFS, daemon: Twistd) -> None:
     """
@@ -111,9 +125,6 @@ def test_node_that_is_killed_under_load(seaweedfs: SeaweedFS, daemon: Twistd) ->
     acknowledged = {k: v for writer in writers for k, v in writer.acknowledged.items()}
     once = sum(writer.failed_once for writer in writers)
     print(f"{len(acknowledged)} acknowledged, {once} retried by the client")
-    found = {
-        target: hashlib.sha256(ask(daemon.port, "GET", target).body).hexdigest()
-        for target in acknowledged
-    }
+    found = {target: read(daemon.port, target) for target in acknowledged}
     assert acknowledged == found
     assert [] == [said for writer in writers for said in writer.failed_twice]
