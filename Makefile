@@ -65,7 +65,7 @@ INTEGRATION := tests/integration tests/changes tests/cli tests/crash tests/lab \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak figures bench clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak figures bench engine test-engines clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
@@ -179,6 +179,15 @@ changes: $(VENV)/developed
 # beside it for the last one. No part of the tests: a figure is no verdict.
 figures: $(VENV)/developed
 	$(BIN)/python -m bench.figures $(FIGURES)
+
+# Three nodes of a distributed engine on this machine and a kvd before them, to be tried:
+# make engine ARGS="--procs 4"
+engine: $(VENV)/developed
+	$(BIN)/python -m tests.s3.trying $(ARGS)
+
+# What takes longer with a real engine than a build may: nodes that are killed under load.
+test-engines: $(VENV)/developed
+	$(BIN)/python -m pytest --verbose tests/s3/engines.py
 
 # kvd beside nginx and a server in C; gcc, nginx and ccache are needed for it. Takes about
 # twenty minutes, and leaves its results in build/bench.

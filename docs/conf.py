@@ -48,6 +48,7 @@ _CONTENTS = """
    docs/policies
    docs/client
    docs/moving
+   docs/engines
    docs/wire
 
 .. toctree::
