@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from kvd.access.networks import network_of
+from kvd.access.networks import OpenConnections, network_of
 from kvd.access.rules import AccessRules
 from kvd.errors import TooManyRequests
 from kvd.http.access_log import AccessLog, Entry, append_to
@@ -63,8 +63,8 @@ from kvd.store.waiting import in_threads_of
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from kvd.access.counting import CountingMemory
     from kvd.access.rates import Rates
-    from kvd.http.authorization import Authorization
 
 # How often to check connections for timeouts.
 CHECK_SECONDS: Final = 1.0
@@ -107,8 +107,8 @@ class LoadedPlugins:
     dialects: Dialects
     rules: AccessRules | None = None
     """What the rights file says."""
-    rates: Rates | None = None
-    """Counts requests, if somebody may send only so many; shared by all forks."""
+    counting: CountingMemory | None = None
+    """In which processes count what addresses and users do, if anybody needs it."""
     held: int | None = None
     """A descriptor of what the store is in, which the supervisor has opened; see
     `IHeldStoreMaker`."""
@@ -163,10 +163,15 @@ def row_of_worker(worker: int) -> int:
     return worker + 1
 
 
-def load_plugins(settings: Settings) -> LoadedPlugins:
+def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugins:
     """
     Import the plugins that the settings choose, read the rights file, and make what TLS
     needs.
+
+    Args:
+        settings: All settings.
+        counting: A descriptor of the memory of `kvd.access.counting`; None: this
+            process counts alone.
 
     Raises:
         OperatorError: A plugin or a certificate cannot be used.
@@ -182,18 +187,19 @@ def load_plugins(settings: Settings) -> LoadedPlugins:
         import kvd.http.cors
     if users is not None:
         import kvd.access.throttle
-        import kvd.http.authorization  # noqa: F401
+        import kvd.http.authorization
         from kvd.access.rights_file import parse_rights
 
         rules = parse_rights(users.text, users.path)
-    if settings.limits.address_rate is None and not (rules and rules.has_rates):
-        return LoadedPlugins(
-            store, dialects, rules, contexts=contexts, fallback=fallback
-        )
-    from kvd.access.rates import Rates
+    limits = settings.limits
+    memory = None
+    if limits.address_connections or limits.address_rate or rules is not None:
+        import kvd.access.rates  # noqa: F401
+        from kvd.access.counting import CountingMemory
 
+        memory = CountingMemory(counting)
     return LoadedPlugins(
-        store, dialects, rules, Rates(), contexts=contexts, fallback=fallback
+        store, dialects, rules, memory, contexts=contexts, fallback=fallback
     )
 
 
@@ -308,32 +314,45 @@ class HttpServer:
             self._recorder,
             HostGuard(settings.listen, settings.allowed_hosts),
         )
-        if parts.rules is not None:
-            self._process.authorization = self._authorization(parts.rules, parts.rates)
-        rate = settings.limits.address_rate
-        if rate is not None:
-            assert parts.rates is not None
-            self._process.address_rate = _address_rate(parts.rates, rate, self._reactor)
+        if parts.counting is not None:
+            self._limit(parts.counting, parts.rules)
         if settings.cors:
             from kvd.http.cors import Cors
 
             self._process.cors = Cors(settings.cors)
-        if settings.fast_path and rate is None:
+        if settings.fast_path and settings.limits.address_rate is None:
             self._process.fast_path = fast_path_to(self._process)
         if self._process.commits is not None:
             self._reactor.addReader(self._process.commits)
         self._checking.start(check_interval(settings.limits), now=False)
 
-    def _authorization(self, rules: AccessRules, rates: Rates | None) -> Authorization:
-        # Only where there are users, so that no other worker pays for it.
+    def _limit(self, memory: CountingMemory, rules: AccessRules | None) -> None:
+        """
+        Bound what addresses and users may do.
+        """
+        # Only where there are limits or users, so that no other worker pays for it.
+        from kvd.access.rates import Rates
+
+        process, limits = self._process, self._settings.limits
+        rates, counts = Rates(memory), memory.open_counts(self._worker)
+        if limits.address_connections is not None:
+            process.by_address = OpenConnections(limits.address_connections, counts)
+        if limits.address_rate is not None:
+            process.address_rate = _address_rate(
+                rates, limits.address_rate, self._reactor
+            )
+        if rules is None:
+            return
         from kvd.access.authentication import Authentication
         from kvd.access.throttle import Throttle
         from kvd.http.authorization import Authorization
 
-        throttle = Throttle(self._reactor)
+        throttle = Throttle(self._reactor, memory)
         verify = self._thread_for("passwords")
         authentication = Authentication(rules, throttle, verify)
-        return Authorization(rules, authentication, rates, self._reactor)
+        process.authorization = Authorization(
+            rules, authentication, rates, counts, self._reactor
+        )
 
     def serve_idle(self) -> Callable[[int], bool]:
         """

@@ -18,7 +18,7 @@ from unittest import mock
 from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
-from kvd.access.rates import Rates
+from kvd.access.counting import CountingMemory
 from kvd.access.rules import AccessRules
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
@@ -121,7 +121,8 @@ class Worker:
         rules: AccessRules | None = None,
         cors: tuple[CorsChoice, ...] = (),
         limits: Limits = LIMITS,
-        rates: Rates | None = None,
+        counting: CountingMemory | None = None,
+        number: int = 0,
     ) -> None:
         self._secure = secure
         self.folder = tempfile.mkdtemp(prefix="kvd-test-")
@@ -140,10 +141,11 @@ class Worker:
             # Else no request that names one takes the fast path.
             allowed_hosts=("kvd",),
         )
-        parts = LoadedPlugins(
-            SteppedStoreMaker(self._reactor), Dialects(()), rules, rates
+        maker, dialects = SteppedStoreMaker(self._reactor), Dialects(())
+        parts = LoadedPlugins(maker, dialects, rules, counting or CountingMemory())
+        self._server = HttpServerAtOnce(
+            settings, number, self._reactor, self._row, parts
         )
-        self._server = HttpServerAtOnce(settings, 0, self._reactor, self._row, parts)
         with (
             mock.patch("kvd.workers.http_server.Writer", InlineWriter),
             mock.patch("kvd.workers.http_server.in_threads_of", return_value=execute),
