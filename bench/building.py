@@ -27,6 +27,7 @@ class Programs:
     load: Path
     slow_sync: Path
     """A library for LD_PRELOAD."""
+    remove: Path
     nginx: Path
 
     @cached_property
@@ -74,11 +75,13 @@ def build(folder: Path) -> Programs:
         server=folder / "server",
         load=folder / "load",
         slow_sync=folder / "slow_sync.so",
+        remove=folder / "remove",
         nginx=find("nginx", "nginx"),
     )
     _compile(compiler, "server.c", programs.server, "-pthread")
     _compile(compiler, "load.c", programs.load, "-pthread", "-lm")
     _compile(compiler, "slow_sync.c", programs.slow_sync, "-shared", "-fPIC")
+    _compile(compiler, "remove.c", programs.remove)
     return programs
 
 

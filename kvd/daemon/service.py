@@ -31,7 +31,7 @@ from kvd.system.descriptors import check_descriptor_limit, raise_descriptor_limi
 from kvd.system.inherited import reset_signals
 from kvd.system.privileges import acting_as, user_to_be
 from kvd.workers.changes import ROWS
-from kvd.workers.http_server import load_store
+from kvd.workers.loading import load_store
 
 __all__ = ["Options", "makeService"]
 

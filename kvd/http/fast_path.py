@@ -103,7 +103,7 @@ class PartialUpload(NamedTuple):
     An upload that has begun. Its request is counted as begun, and what was received.
     """
 
-    adopt: Callable[[Key, int, Metadata, int, bytes], IUpload]
+    adopt: Callable[[Key, int, Metadata, int, bytes, int], IUpload]
     """See `FileStore.adopt`."""
     request: bytes
     """Its head."""
@@ -111,6 +111,8 @@ class PartialUpload(NamedTuple):
     """Of its open file, which the caller closes."""
     name: bytes
     """Of the file, in the upload folder."""
+    held: int
+    """How many bytes its quotas hold for it, which are the caller's to give back."""
     received: int
     """How many bytes of the body have come and are in the file."""
     unwritten: bytes
@@ -164,10 +166,10 @@ class Commit(Protocol):
     sent: int
     """How many bytes were sent before the reply; they are counted."""
 
-    def take_file(self) -> tuple[int, bytes]:
+    def take_file(self) -> tuple[int, bytes, int]:
         """
-        The file of a value that was not published, and its name in the upload folder;
-        both are the caller's from now on.
+        The file of a value that was not published, its name in the upload folder, and
+        how many bytes its quotas hold for it; all are the caller's from now on.
         """
 
 
@@ -230,7 +232,7 @@ class FastPath(Protocol):
             `NOTHING` if nothing has arrived, or not all of a body. `LOST` if the socket
             cannot be read. `SERVED`, with `CLOSES` if the connection ends with this
             reply, `LINGERS` if it must not be closed at once then
-            (`kvd.net.transport.is_settled`), and `QUEUED` if a part of the reply has
+            (`kvd.net.sockets.is_settled`), and `QUEUED` if a part of the reply has
             still to be sent (`take_unsent`); or with `REMAINS` if it has, and is in a
             file (`take_remainder`). `COMMITS` if the reply is due when the value is on
             the disk (`take_commit`). `LEAVES_UPLOAD` if the caller must take the upload

@@ -201,11 +201,23 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
 }
 
 /*
+ * Close a connection that `is_settled`; as kvd.net.transport.close_both_ways. Bytes that
+ * have come since then make close(2) alone send a reset in place of the end, and the
+ * client reads an error behind the reply.
+ */
+static void
+close_both_ways(int socket)
+{
+    shutdown(socket, SHUT_RDWR);
+    close(socket);
+}
+
+/*
  * Serve the request that came with a new connection, and close its socket. Returns
  * whether this was all; else as `serve_or_leave`.
  */
 int
-serve_whole(FastPath *self, int socket, int shared, int may_block)
+serve_whole(FastPath *self, int socket, int may_block)
 {
     self->may_block = may_block;
     long outcome
@@ -215,9 +227,7 @@ serve_whole(FastPath *self, int socket, int shared, int may_block)
         return 0;
     /* Before the client can see the end. */
     ((unsigned long long *)self->row.buf)[self->accepted] += 1;
-    if (shared)
-        shutdown(socket, SHUT_RDWR);
-    close(socket);
+    close_both_ways(socket);
     return 1;
 }
 
@@ -247,7 +257,7 @@ FastPath_serve_new(FastPath *self, PyObject *argument)
         if (socket == -1 && PyErr_Occurred())
             return NULL;
         /* Whoever has accepted it may have let it block. */
-        if (!serve_whole(self, (int)socket, 1, 1))
+        if (!serve_whole(self, (int)socket, 1))
             break;
         served++;
     }
@@ -284,7 +294,7 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
         if (socket < 0)
             break;
         accepted++;
-        if (!serve_whole(self, socket, 0, 0))
+        if (!serve_whole(self, socket, 0))
             break;
         socket = -1;
     }

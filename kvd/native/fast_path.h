@@ -111,7 +111,9 @@ typedef struct {
     char id[ID_TEXT];
     long long offset;           /* of its key's lock */
     int keeps;                  /* whether the replaced value is kept, under its name */
+    struct Usage *usage;        /* counts it; NULL: the store has no limits */
     Py_ssize_t quota;           /* of its key (usage.c) */
+    long long held;             /* bytes that it has reserved of its quotas */
     unsigned long long sealed_us;   /* the date that it was sealed with; 0: not yet */
 } Upload;
 
@@ -177,6 +179,9 @@ typedef struct RecentValues RecentValues;
 /* What the values of the store take, counted by all processes. */
 typedef struct Usage Usage;
 
+/* Values that may be removed to make room. */
+typedef struct Candidates Candidates;
+
 /* A connection that stays open after a request. */
 typedef struct {
     PyObject_HEAD
@@ -217,6 +222,8 @@ typedef struct {
     int root, lock, uploads, exchanges, mode, folder_mode;
     dev_t device;               /* of the root */
     int finds_unwritten;        /* whether its file system reports unwritten parts */
+    int expects_new;            /* whether the next PUT is tried as one of a new key */
+    int may_not_replace;        /* whether a rename can be told not to replace anything */
     int is_all_in_memory;       /* whether it never reports that a read would block */
     const char *plain;          /* the bytes of a key that error messages do not escape */
     PyObject *plain_bytes;
@@ -224,11 +231,12 @@ typedef struct {
        small send buffer, and how small it is. */
     Py_ssize_t file_bytes;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes;
+    Py_ssize_t large_file_bytes;        /* smaller parts of files leave the buffer alone */
     dev_t lock_device;
     ino_t lock_inode;
     Conferred conferred;        /* from the upload folder */
     Py_ssize_t most_head, most_key;     /* bytes; Python handles longer ones */
-    /* The row of this process, and the numbers of words in it (kvd.ipc.scoreboard). */
+    /* The row of this process, and the numbers of words in it (kvd.ipc.row). */
     Py_buffer row;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     PyObject *bucket_of_exponent;
@@ -323,7 +331,7 @@ PyObject *FastPath_serve_new(FastPath *self, PyObject *argument);
 PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
                           Py_ssize_t count);
 PyObject *FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count);
-int serve_whole(FastPath *self, int socket, int shared, int may_block);
+int serve_whole(FastPath *self, int socket, int may_block);
 
 /* batches.c */
 extern const char take_batches_doc[];
@@ -491,10 +499,19 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 #define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
 int set_lock(int lock, short kind, long long offset);
+int reserve(Upload *upload);
+void release(Upload *upload);
 int create_file(FastPath *self, const Upload *upload);
 Py_ssize_t write_all(int file, const char *body, Py_ssize_t length);
-int publish_file(FastPath *self, const Upload *upload, int file, int *is_made);
-int publish(FastPath *self, const Upload *upload, const char *body, int *is_made);
+int publish_file(FastPath *self, Upload *upload, int file, int *is_made);
+int publish(FastPath *self, Upload *upload, const char *body, int *is_made);
+
+/* candidates.c */
+extern PyTypeObject *CandidatesType;
+extern PyType_Spec Candidates_spec;
+int remember_value(Candidates *self, long long accessed_ns, unsigned long long inode,
+                   const char *prefix, size_t prefix_bytes, const char *name,
+                   size_t name_bytes);
 
 /* look.c */
 PyObject *look_at(PyObject *module, PyObject *args);
@@ -508,8 +525,8 @@ extern PyType_Spec Usage_spec;
 long long taken_by(unsigned long long length);
 PyObject *taken_by_length(PyObject *module, PyObject *length);
 Py_ssize_t quota_of(const Usage *self, const char *key, size_t size);
-int take_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
-void give_back(const Usage *self, Py_ssize_t quota, long long bytes);
+int reserve_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
+void release_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
 void count_published(const Usage *self, Py_ssize_t quota, long long bytes,
                      long long replaced);
 long long read_resolution(const Usage *self);

@@ -150,7 +150,7 @@ class DaemonTests(LimitsCase):
         for _ in range(2):
             plain.connect(get("k"))
             assert 429 == status(plain._replies[-1])
-            by_address = secure._server._process.by_address
+            by_address = secure._server.process.by_address
             assert by_address is not None
             assert not by_address.has_room("unix")
 
@@ -271,7 +271,7 @@ class UserTests(LimitsCase):
                 for _ in range(3):
                     worker.connect(get("none", who))
                     assert 404 == status(worker._replies[-1])
-            authorization = worker._server._process.authorization
+            authorization = worker._server.process.authorization
             worker.end()
             assert authorization is not None
             assert {} == authorization._serving._open

@@ -26,7 +26,7 @@ from kvd.http.fast_path import (
 )
 from kvd.http.states import State
 from kvd.http.wire.replies import CONTINUE
-from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
+from kvd.ipc.row import WORDS_OF_REQUESTS
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from tests.chance import new_seed
@@ -231,7 +231,9 @@ class PartialUploadTests(FastPathCase):
         )
         assert [upload.name] == [os.path.basename(p).encode() for p in self.debris()]
         assert self.joined.take_upload() is None
-        adopted = upload.adopt(Key(b"k"), 5, {}, os.dup(upload.descriptor), upload.name)
+        assert 0 == upload.held
+        file = os.dup(upload.descriptor)
+        adopted = upload.adopt(Key(b"k"), 5, {}, file, upload.name, upload.held)
         adopted.write(b"ue")
         self.result(adopted.commit(UNCONDITIONAL))
         assert b"value" == self.get(self.store, Key(b"k"))
