@@ -179,7 +179,25 @@ class Authorization:
                 }
             ),
             known.expires,
+            known.principal.name,
         )
+
+    def user_of(self, request: Request, certified: str | None) -> str | None:
+        """
+        The user that has sent a request, for a log.
+
+        Args:
+            request: Its head.
+            certified: See `authorize`.
+
+        Returns:
+            None if it has no credentials, or wrong ones.
+        """
+        value = request.fields.get(b"authorization")
+        if value is None:
+            return certified if certified in self._rules.users else None
+        known = self._authentication.known(value)
+        return None if known is None else known.principal.name
 
     def _permit(self, who: Principal, operation: Operation) -> Permit:
         if who.rate is not None:

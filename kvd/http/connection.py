@@ -410,13 +410,15 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         return None
 
     def _after_reply(self, fast_path: FastPath, outcome: int) -> None:
-        context = self.context
+        context, transport = self.context, self.transport
         if context.wants_reports:
             report = fast_path.report()
             self.in_service += report.seconds
             self._received += report.moved_bytes
             if context.log is not None:
-                context.log.note(entry_of(report, self.transport.peer_name))
+                context.log.note(
+                    entry_of(report, transport.peer_name, transport.peer_user)
+                )
         if outcome == SERVED:
             self._wait(State.IDLE)
             return
