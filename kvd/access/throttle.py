@@ -4,7 +4,8 @@ Slows down whoever fails to prove who it is, by network address.
 Each address that has failed a few times waits before its next attempt, twice as long
 after each failure. Attempts that wait do so one behind the other, so ten at once gain
 nothing, also if they come to several processes. What waits at a process is bounded, for
-an address and for all together; what comes beyond is refused at once. Durations are
+an address and for all together; what comes beyond is refused, but not at once either:
+whoever tries again and again would keep a process busy with refusals. Durations are
 measured by the monotonic clock, which all processes share, and the table forgets.
 
 Credentials that were verified before, and tokens that exist, never wait: behind one
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -41,7 +42,12 @@ MOST_ATTEMPTS_IN_ALL: Final = 128
 
 MOST_WAIT_SECONDS: Final = 20.0
 """
-Clients that are refused at once can do something else meanwhile.
+Clients that are refused can do something else meanwhile.
+"""
+
+REFUSAL_SECONDS: Final = 1.0
+"""
+How long one that is refused waits for that.
 """
 
 
@@ -118,6 +124,16 @@ class Throttle:
             self._store(network, failures._replace(next=following))
         # Of an address without failures `next` is now, if not earlier.
         return deferLater(self._clock, begins - now) if begins > now else None
+
+    def refuse(self, error: TooManyRequests) -> Deferred[Any]:
+        """
+        Fails with what `begin` has raised, after a while.
+        """
+
+        def refuse() -> None:
+            raise error
+
+        return deferLater(self._clock, REFUSAL_SECONDS, refuse)
 
     def end(self, network: str, *, failed: bool) -> None:
         """
