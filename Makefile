@@ -65,7 +65,7 @@ INTEGRATION := tests/integration tests/changes tests/cli tests/crash tests/lab \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak figures bench engine test-engines clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak clients figures bench engine test-engines clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
@@ -168,6 +168,10 @@ soak: crash powercuts changes
 		tests/integration/test_bodies.py -k many_requests
 	KVD_EXAMPLES_TIMES=$(TIMES) $(BIN)/python -m $(PYTEST) --timeout=0 \
 		--numprocesses=auto --dist=worksteal -m "hypothesis or explores" tests
+
+# Bazel with a writer's token, with a reader's and without; bazel-bootstrap is needed for it.
+clients: $(VENV)/developed
+	$(BIN)/python -m tests.clients
 
 # The policy, the number of workers and all workers changed under load: what became of
 # the requests.
