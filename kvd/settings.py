@@ -146,8 +146,8 @@ class Limits:
     connections: int = 8192
     """Open connections per worker; at the limit the worker stops accepting."""
     address_connections: int | None = None
-    """Open connections of one address per worker; further ones are refused. None: as
-    many as of all addresses."""
+    """Open connections of one address, at all workers; further ones are refused. None:
+    as many as of all addresses."""
     address_rate: int | None = None
     """Requests per second of one address, over all workers; None: as many as come."""
 

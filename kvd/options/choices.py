@@ -499,7 +499,7 @@ CHOICES: Final[Sequence[Choice]] = (
         "address_connections",
         _optional(Count("a number of connections", 1, 1_000_000)),
         "unlimited",
-        "The most open connections of one address at a worker (else 429, and closed),"
+        "The most open connections of one address (else 429, and closed),"
         " or unlimited.",
     ),
     _limit(

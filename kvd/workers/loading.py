@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorTime
@@ -26,7 +27,7 @@ from kvd.settings import TLS, Modes, Settings, StoreLocation, User
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from kvd.access.rates import Rates
+    from kvd.access.counting import CountingMemory
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class LoadedPlugins:
     dialects: Dialects
     rules: AccessRules | None = None
     """What the rights file says."""
-    rates: Rates | None = None
-    """Counts requests, if somebody may send only so many; shared by all forks."""
+    counting: CountingMemory | None = None
+    """In which processes count what addresses and users do, if anybody needs it."""
     held: int | None = None
     """A descriptor of what the store is in, which the supervisor has opened; see
     `IHeldStoreMaker`."""
@@ -120,10 +121,15 @@ def row_of_worker(worker: int) -> int:
     return worker + 1
 
 
-def load_plugins(settings: Settings) -> LoadedPlugins:
+def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugins:
     """
     Import the plugins that the settings choose, read the rights file, and make what TLS
     needs.
+
+    Args:
+        settings: All settings.
+        counting: A descriptor of the memory of `kvd.access.counting`; None: this
+            process counts alone.
 
     Raises:
         OperatorError: A plugin or a certificate cannot be used.
@@ -139,21 +145,22 @@ def load_plugins(settings: Settings) -> LoadedPlugins:
         import kvd.http.cors
     if users is not None:
         import kvd.access.throttle
-        import kvd.http.authorization  # noqa: F401
+        import kvd.http.authorization
         from kvd.access.rights_file import parse_rights
 
         rules = parse_rights(users.text, users.path)
-    if settings.limits.address_rate is None and not (rules and rules.has_rates):
-        return LoadedPlugins(
-            store, dialects, rules, contexts=contexts, fallback=fallback, near=near
-        )
-    from kvd.access.rates import Rates
+    limits = settings.limits
+    memory = None
+    if limits.address_connections or limits.address_rate or rules is not None:
+        import kvd.access.rates  # noqa: F401
+        from kvd.access.counting import CountingMemory
 
+        memory = CountingMemory(counting)
     return LoadedPlugins(
         store,
         dialects,
         rules,
-        Rates(),
+        memory,
         contexts=contexts,
         fallback=fallback,
         near=near,
@@ -206,3 +213,15 @@ def load_store(
     if IFileStoreMaker.providedBy(maker):
         return IFileStoreMaker(maker).making(modes, user)
     return maker
+
+
+def promise_of(settings: Settings) -> str:
+    """
+    The durability that clients are promised (`kvd.interfaces.IStore.durability`).
+    """
+    return "engine" if _is_engine(settings.store.scheme) else settings.durability
+
+
+@cache
+def _is_engine(scheme: str) -> bool:
+    return bool(IEngineStoreMaker.providedBy(load(IStoreDeclaration, scheme)))
