@@ -23,8 +23,7 @@ Joined_dealloc(Joined *self)
         free_upload(self->upload);
     Py_XDECREF(self->served);
     Py_XDECREF(self->secure);
-    Py_XDECREF(self->read);
-    Py_XDECREF(self->write);
+    Py_XDECREF(self->records);
     Py_XDECREF(self->number);
     Py_XDECREF(self->joined);
     PyObject_Free(self);
@@ -62,8 +61,7 @@ static PyMemberDef Joined_members[] = {
     {"connection", T_OBJECT, offsetof(Joined, connection), 0, NULL},
     {"served", T_OBJECT, offsetof(Joined, served), READONLY, NULL},
     {"secure", T_OBJECT, offsetof(Joined, secure), 0, NULL},
-    {"read", T_OBJECT, offsetof(Joined, read), 0, NULL},
-    {"write", T_OBJECT, offsetof(Joined, write), 0, NULL},
+    {"records", T_OBJECT, offsetof(Joined, records), 0, NULL},
     {NULL},
 };
 
@@ -180,11 +178,10 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
     Py_INCREF((PyObject *)joined);
     self->may_block = 0;
     self->secure = joined->secure;
-    self->read = joined->read;
-    self->write = joined->write;
+    self->records = joined->records;
     long outcome = serve_or_leave(self, (int)PyLong_AsLong(argument), joined, SERVED,
                                   NOTHING);
-    self->secure = self->read = self->write = NULL;
+    self->secure = self->records = NULL;
     self->may_block = 1;
     if (outcome < 0 && wait_alone(self, joined)) {
         Py_DECREF((PyObject *)joined);
@@ -204,11 +201,23 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
 }
 
 /*
+ * Close a connection that `is_settled`; as kvd.net.transport.close_both_ways. Bytes that
+ * have come since then make close(2) alone send a reset in place of the end, and the
+ * client reads an error behind the reply.
+ */
+static void
+close_both_ways(int socket)
+{
+    shutdown(socket, SHUT_RDWR);
+    close(socket);
+}
+
+/*
  * Serve the request that came with a new connection, and close its socket. Returns
  * whether this was all; else as `serve_or_leave`.
  */
 int
-serve_whole(FastPath *self, int socket, int shared, int may_block)
+serve_whole(FastPath *self, int socket, int may_block)
 {
     self->may_block = may_block;
     long outcome
@@ -218,9 +227,7 @@ serve_whole(FastPath *self, int socket, int shared, int may_block)
         return 0;
     /* Before the client can see the end. */
     ((unsigned long long *)self->row.buf)[self->accepted] += 1;
-    if (shared)
-        shutdown(socket, SHUT_RDWR);
-    close(socket);
+    close_both_ways(socket);
     return 1;
 }
 
@@ -250,7 +257,7 @@ FastPath_serve_new(FastPath *self, PyObject *argument)
         if (socket == -1 && PyErr_Occurred())
             return NULL;
         /* Whoever has accepted it may have let it block. */
-        if (!serve_whole(self, (int)socket, 1, 1))
+        if (!serve_whole(self, (int)socket, 1))
             break;
         served++;
     }
@@ -287,7 +294,7 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
         if (socket < 0)
             break;
         accepted++;
-        if (!serve_whole(self, socket, 0, 0))
+        if (!serve_whole(self, socket, 0))
             break;
         socket = -1;
     }
@@ -318,7 +325,7 @@ FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
     if (joined == NULL)
         return NULL;
     joined->idle = 1;
-    joined->secure = joined->read = joined->write = NULL;
+    joined->secure = joined->records = NULL;
     joined->commit = NULL;
     joined->connection = NULL;
     joined->reports = arguments[1] == Py_True;

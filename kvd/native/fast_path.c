@@ -48,14 +48,14 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     PyObject *kept, *plain, *report, *rest, *partial, *row, *buckets, *make_template;
     PyObject *make_parts, *prune, *clock, *usage;
     unsigned long long min_free;
-    Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes;
+    Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiOKiinnS(nii)OOOO(nnnnnnn)O!iOOOO:FastPath", names,
+            args, keywords, "iippnOpiOKiinnS(niin)OOOO(nnnnnnn)O!iOOOO:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
-            &report, &rest, &partial, &row, &accepted, &begun, &done, &bytes_in,
+            &large_file_bytes, &report, &rest, &partial, &row, &accepted, &begun, &done, &bytes_in,
             &bytes_out, &serving, &latency, &PyTuple_Type,
             &buckets, &least_exponent, &make_template, &make_parts, &prune,
             &clock))
@@ -64,7 +64,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (self == NULL)
         return NULL;
     self->rest_file = -1;
-    self->may_block = 1;
+    self->may_block = self->expects_new = self->may_not_replace = 1;
     if (PyObject_GetBuffer(row, &self->row, PyBUF_WRITABLE) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -109,6 +109,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->file_bytes = file_bytes;
     self->low_round_trip_microseconds = low_round_trip_microseconds;
     self->low_round_trip_buffer_bytes = low_round_trip_buffer_bytes;
+    self->large_file_bytes = large_file_bytes;
     self->mode = mode;
     self->folder_mode = folder_mode;
     self->most_folders = most_folders();
@@ -220,6 +221,8 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->nothing);
     Py_CLEAR(self->record_bytes);
     Py_CLEAR(self->view);
+    Py_CLEAR(self->begun_name);
+    Py_CLEAR(self->unsent_name);
     drop_rest(self);
     end_commits(self);
     if (self->syncs != NULL)

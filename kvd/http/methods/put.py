@@ -4,7 +4,9 @@ PUT of a key.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -21,11 +23,13 @@ from kvd.http.methods.same_value import OwnDigest, digest_of
 from kvd.http.reply_fields import published_reply
 from kvd.http.request import RequestHandler
 from kvd.http.wire.digests import Verification
-from kvd.interfaces import Answer, IStore, IUpload, IValue
+from kvd.interfaces import Answer, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key
 from kvd.model.operations import Put
 from kvd.model.values import Published, ValueInfo
+
+Found = TypeVar("Found")
 
 
 class PutHandler(RequestHandler):
@@ -78,7 +82,7 @@ class PutHandler(RequestHandler):
                 self._check_same(current, length)
             self._begin_upload(length)
 
-        self.when(_or_absent(self._context.store, self._operation.key), decide)
+        self.when(_if_any(self._context.store.stat, self._operation.key), decide)
 
     def _check_same(self, current: ValueInfo, length: int | None) -> None:
         """
@@ -113,6 +117,7 @@ class PutHandler(RequestHandler):
             operation.metadata,
             upload.descriptor,
             upload.name,
+            upload.held,
         )
 
     def chunk(self, data: bytes) -> None:
@@ -141,7 +146,7 @@ class PutHandler(RequestHandler):
             self._commit(self._operation.conditions)
         else:
             self.when(
-                _opened(self._context.store, self._operation.key),
+                _if_any(self._context.store.open, self._operation.key),
                 self._commit_once,
                 undo=_close,
             )
@@ -222,19 +227,6 @@ def _fixed() -> ValueFixed:
     )
 
 
-def _opened(store: IStore, key: Key) -> Answer[IValue | None]:
-    """
-    A value, or None if there is none.
-    """
-    try:
-        answer: Answer[IValue] = store.open(key)
-    except KeyAbsent:
-        return None
-    if isinstance(answer, Deferred):
-        return answer.addErrback(lambda failure: failure.trap(KeyAbsent) and None)
-    return answer
-
-
 def _close(value: IValue | None) -> None:
     if value is not None:
         value.close()
@@ -250,12 +242,12 @@ def _go_on(_: None) -> None:
     """
 
 
-def _or_absent(store: IStore, key: Key) -> Answer[ValueInfo | None]:
+def _if_any(find: Callable[[Key], Answer[Found]], key: Key) -> Answer[Found | None]:
     """
-    The description of a value, or None if there is none.
+    What a store finds under a key, or None if there is no value.
     """
     try:
-        answer: Answer[ValueInfo] = store.stat(key)
+        answer = find(key)
     except KeyAbsent:
         return None
     if isinstance(answer, Deferred):
