@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
@@ -310,6 +311,38 @@ class EvictingTests(FilledCase):
 
         assert names(0, *range(2, 20)) == self.found()
 
+    def test_other_file_of_locks_is_found(self) -> None:
+        """
+        Another program has removed the file of locks, and other processes use a new
+        one: what is locked there is left.
+        """
+        store = self.filled()
+        evictor = self.evictor()
+        with mock.patch.object(evictor, "_make_room", return_value=0):
+            self.take_steps(evictor)
+        os.unlink(self.at(".kvd/lock"))
+        self.while_locked(self.key(1), lambda: self.want(store, evictor, 2))
+
+        assert names(1, *range(3, 20)) == self.found()
+
+    def test_link_in_place_of_a_folder_is_not_followed(self) -> None:
+        """
+        Not even if the same files are behind it.
+        """
+        store = self.filled()
+        evictor = self.evictor()
+        with mock.patch.object(evictor, "_make_room", return_value=0):
+            self.take_steps(evictor)
+        outside = f"{self.path}-outside"
+        os.rename(self.at("a0"), outside)
+        self.addCleanup(shutil.rmtree, outside)
+        os.symlink(outside, self.at("a0"))
+        with capturedLogs():
+            self.want(store, evictor, 1)
+
+        assert sorted(map(str, range(10))) == sorted(os.listdir(outside))
+        assert names(*range(11, 20)) == [x for x in self.found() if x[:2] == "a1"]
+
     def test_more_is_found_when_the_list_is_used_up(self) -> None:
         """
         The evictor remembers a bounded number of values.
@@ -464,6 +497,30 @@ class FailingDiskTests(FilledCase):
         self.failureResultOf(began, QuotaFull)
         self.want(store, evictor, 2)
         assert 18 == len(self.found())
+
+    def test_failures_of_the_compiled_call_pause_it_too(self) -> None:
+        """
+        It tells them as numbers.
+        """
+        store = self.filled()
+        evictor = self.evictor()
+        began = store.begin(KEY, 2 * BLOCK)
+        broken = mock.Mock()
+        broken.remove_unchanged.return_value = [removing.STAYS - errno.EIO]
+        with (
+            capturedLogs() as logs,
+            mock.patch("kvd.store.removing._native", broken),
+        ):
+            self.take_steps(evictor)
+        failures = [e for e in logs if "cannot be removed" in e["log_format"]]
+        assert 16 == len(failures)
+        assert errno.EIO == failures[0]["reason"].errno
+        assert 20 == len(self.found())
+        self.clock.advance(10)
+        self.take_steps(evictor)
+        assert 20 * BLOCK > self.memory.taken(0) == self.really_taken()
+        assert isinstance(began, Deferred)
+        self.failureResultOf(began, QuotaFull)
 
     def test_values_that_may_not_be_removed_do_not_hold_up_others(self) -> None:
         """
