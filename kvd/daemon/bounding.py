@@ -21,7 +21,7 @@ from kvd.store.usage import UNLIMITED, State, UsageMemory, create_usage
 from kvd.system.privileges import acting_as
 from kvd.workers.changes import ROWS
 from kvd.workers.evictor import ROW, EvictorProcess
-from kvd.workers.http_server import row_of_worker
+from kvd.workers.loading import row_of_worker
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,18 @@ from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import choose_policy, choose_shadow
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.errors import BadSetting, OperatorError
-from kvd.interfaces import IHeldStoreMaker
+from kvd.interfaces import IEngineStoreMaker, IHeldStoreMaker, IStoreMaker
 from kvd.ipc.scoreboard import create_scoreboard
 from kvd.net.credentials import warn_of_access
 from kvd.net.reactor import install_adoption, most_descriptors
 from kvd.options import Options
-from kvd.settings import Settings, User
+from kvd.settings import DEFAULT_MODES, Settings, User
 from kvd.system.clock import measure_monotonically
 from kvd.system.descriptors import check_descriptor_limit, raise_descriptor_limit
 from kvd.system.inherited import reset_signals
 from kvd.system.privileges import acting_as, user_to_be
 from kvd.workers.changes import ROWS
-from kvd.workers.http_server import load_store
+from kvd.workers.loading import load_store
 
 __all__ = ["Options", "makeService"]
 
@@ -68,6 +68,7 @@ def makeService(options: Options) -> IService:
         check_descriptor_limit(settings, size)
         user = user_to_be(options.parent)
         maker = load_store(settings.store, settings.modes, user)
+        check_engine(settings, maker)
         maker.prepare(settings.store.path)
         check_fallback_store(settings, user)
         held = None
@@ -163,6 +164,26 @@ def check_status_site(settings: Settings) -> None:
         raise BadSetting(
             "--status needs prometheus-client: run pip install '.[status]' in the"
             " folder of kvd's sources"
+        )
+
+
+def check_engine(settings: Settings, maker: IStoreMaker) -> None:
+    """
+    Raises:
+        BadSetting: The store is an engine on other machines, and a setting is about
+            files on this one.
+    """
+    if not IEngineStoreMaker.providedBy(maker):
+        return
+    if settings.durability != Settings().durability:
+        raise BadSetting(
+            f"--durability {settings.durability}: the engine behind the store"
+            f" {settings.store} decides how durable values are: leave this out"
+        )
+    if settings.modes != DEFAULT_MODES:
+        raise BadSetting(
+            f"--file-mode and --folder-mode: the store {settings.store} creates no"
+            " files: leave them out"
         )
 
 

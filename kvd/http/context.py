@@ -23,7 +23,7 @@ from kvd.http.run_queue import RunQueue
 from kvd.http.timeouts import bounds_of
 from kvd.http.wire.heads import Heads
 from kvd.interfaces import IStore
-from kvd.ipc.scoreboard import Row, lone_row
+from kvd.ipc.row import Row, lone_row
 from kvd.net.splice import Pipe
 from kvd.net.transport import ServerTransport
 from kvd.settings import Limits

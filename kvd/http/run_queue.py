@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from kvd.ipc.scoreboard import Row
+from kvd.ipc.row import Row
 
 SLICE_SECONDS: Final = 0.001
 """

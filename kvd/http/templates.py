@@ -38,7 +38,7 @@ from kvd.http.reply_fields import (
 from kvd.http.request import FILE_BYTES
 from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
 from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
-from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
+from kvd.ipc.row import WORDS_OF_REQUESTS
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key, escape
 from kvd.model.operations import Get, Put

@@ -236,7 +236,7 @@ typedef struct {
     ino_t lock_inode;
     Conferred conferred;        /* from the upload folder */
     Py_ssize_t most_head, most_key;     /* bytes; Python handles longer ones */
-    /* The row of this process, and the numbers of words in it (kvd.ipc.scoreboard). */
+    /* The row of this process, and the numbers of words in it (kvd.ipc.row). */
     Py_buffer row;
     Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
     PyObject *bucket_of_exponent;

@@ -48,7 +48,7 @@ key_bytes(const char *text, const char *end, Py_ssize_t most)
     return at - text;
 }
 
-/* Whether a connection can be closed now without loss; as kvd.net.transport.is_settled. */
+/* Whether a connection can be closed now without loss; as kvd.net.sockets.is_settled. */
 static int
 is_settled(int socket)
 {

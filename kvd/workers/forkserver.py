@@ -30,7 +30,7 @@ from kvd.system.descriptors import raise_descriptor_limit
 from kvd.system.inherited import reset_signals
 
 if TYPE_CHECKING:
-    from kvd.workers.http_server import LoadedPlugins
+    from kvd.workers.loading import LoadedPlugins
 
 # The supervisor's module path, so that the fork server finds the same modules from any
 # folder. Relative entries are resolved now, while the supervisor's folder exists.
@@ -123,7 +123,7 @@ def import_for(settings: Settings) -> LoadedPlugins:
 
     import kvd.workers.child
     from kvd.dispatch.gate import load_before_forks
-    from kvd.workers.http_server import load_plugins
+    from kvd.workers.loading import load_plugins
 
     if settings.bounds is not None:
         import kvd.store.admission  # noqa: F401

@@ -548,7 +548,7 @@ class PrefixRulesTests(AuthorizationCase):
         with mock.patch.object(same_value, "SLICE_BYTES", 10):
             assert b"" == self.ask(put("once/k", value))
             assert descriptors + 2 < len(os.listdir("/proc/self/fd"))
-            for connection in list(self.worker._server._process.connections):
+            for connection in list(self.worker._server.process.connections):
                 connection.abort()
             self.worker.wait(0)
         # But for the clients' ends.

@@ -172,7 +172,7 @@ class UserTests(LimitsCase):
                 for _ in range(3):
                     worker.connect(get("none", who))
                     assert 404 == status(worker._replies[-1])
-            authorization = worker._server._process.authorization
+            authorization = worker._server.process.authorization
             worker.end()
             assert authorization is not None
             assert {"ci": 0} == dict(authorization._serving)

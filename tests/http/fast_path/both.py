@@ -24,7 +24,7 @@ from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
 from kvd.http.record import read_record
 from kvd.interfaces import IStoreMaker
-from kvd.ipc.scoreboard import WORDS_OF_REQUESTS, lone_row
+from kvd.ipc.row import WORDS_OF_REQUESTS, lone_row
 from kvd.settings import (
     Bounds,
     CorsChoice,
@@ -37,7 +37,9 @@ from kvd.settings import (
 from kvd.store.admission import WAIT_SECONDS, Admission
 from kvd.store.file import FileStore
 from kvd.store.usage import UNLIMITED, Counts, UsageMemory, create_usage
-from kvd.workers.http_server import HttpFactory, HttpServer, LoadedPlugins
+from kvd.workers.http_factory import HttpFactory
+from kvd.workers.http_server import HttpServer
+from kvd.workers.loading import LoadedPlugins
 from tests import tls
 from tests.http.fast_path.cases import attribute_of
 from tests.http.fast_path.watched import WatchedFastPath
@@ -173,12 +175,12 @@ class Worker:
         parts = LoadedPlugins(self._maker, Dialects(()), rules, rates)
         self._server = HttpServerAtOnce(settings, 0, self._reactor, self._row, parts)
         with (
-            mock.patch("kvd.workers.http_server.Writer", InlineWriter),
+            mock.patch("kvd.workers.outputs.Writer", InlineWriter),
             mock.patch("kvd.workers.http_server.in_threads_of", return_value=execute),
         ):
             self._server.start()
         self.watched: WatchedFastPath | None = None
-        process = self._server._process
+        process = self._server.process
         if guarded:
             process.guard = LoopbackGuard([TCPAddress("127.0.0.1", 8080)], ["kvd"])
         if process.fast_path is not None:
