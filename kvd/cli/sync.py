@@ -23,6 +23,7 @@ from kvd.moving.mirror import Choices, Counts, Mirror
 from kvd.options.locations import read_store
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import Durability, StoreLocation
+from kvd.store.places import overlap
 from kvd.store.waiting import resolved
 
 
@@ -92,8 +93,11 @@ def sync(
         below += b"/"
     choices = Choices(below, delete, overwrite, checksum, verify, dry_run, jobs)
     places = _location(source), _location(destination)
-    if places[0] == places[1]:
-        raise click.UsageError(f"{places[0]} cannot be a copy of itself")
+    if overlap(*places):
+        raise click.UsageError(
+            f"{places[1]} cannot be a copy of {places[0]}: it is the same store, or one"
+            " is in the folder of the other"
+        )
 
     async def copy_all() -> int:
         # Imported here, because importing the reactor installs one.

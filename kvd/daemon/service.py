@@ -27,6 +27,7 @@ from kvd.net.credentials import warn_of_access
 from kvd.net.reactor import install_adoption, most_descriptors
 from kvd.options import Options
 from kvd.settings import DEFAULT_MODES, Settings, User
+from kvd.store.places import overlap
 from kvd.system.clock import measure_monotonically
 from kvd.system.descriptors import check_descriptor_limit, raise_descriptor_limit
 from kvd.system.inherited import reset_signals
@@ -139,16 +140,17 @@ def check_fallback_store(settings: Settings, user: User | None) -> None:
         user: The user that this process will switch to.
 
     Raises:
-        BadSetting: It is the same store.
+        BadSetting: The two stores overlap.
         StoreUnusable: It does not exist, or cannot be used.
     """
     location = settings.fallback_store
     if location is None:
         return
-    if location == settings.store:
+    if overlap(location, settings.store):
         raise BadSetting(
-            f"{location} cannot be both --store and --fallback-store: give the store"
-            " where the values are as --fallback-store, and a new one as --store"
+            f"{location} cannot be both --store and --fallback-store, nor can one be in"
+            " the folder of the other: give the store where the values are as"
+            " --fallback-store, and a new one as --store"
         )
     maker = load_store(location, settings.modes, user)
     if IHeldStoreMaker.providedBy(maker):
@@ -175,15 +177,22 @@ def prepare_near(settings: Settings, user: User | None) -> IStoreMaker | None:
     near = settings.near
     if near is None:
         return None
-    if near.store in (settings.store, settings.fallback_store):
-        raise BadSetting(
-            f"{near.store} is the store itself: give another folder as --near"
-        )
+    for store in (settings.store, settings.fallback_store):
+        if store is not None and overlap(near.store, store):
+            raise BadSetting(
+                f"{near.store} cannot be the near cache of {store}: it is the store"
+                " itself, or one is in the folder of the other, and a cache removes"
+                " what was not read for long: give another folder as --near"
+            )
     if replace(settings, near=None).bounds is not None:
         raise BadSetting(
             "the store has limits, and --near is for one on other machines: leave out"
             " --near, or --max-size, --min-free, --ttl and --quota"
         )
+    # Not at the top: only a near cache needs it.
+    from kvd.near.folder import expect_cache
+
+    expect_cache(near.store)
     maker = load_store(near.store, settings.modes, user)
     maker.prepare(near.store.path)
     return maker

@@ -80,6 +80,10 @@ def test_values_come_from_the_cache(tmp_path: Path) -> None:
         (["--near=file:cache?max-size=1GiB&frehs=1s"], "max-size=SIZE&fresh=TIME"),
         (["--near=null:?max-size=1GiB"], "can have no limits: give file:PATH"),
         (["--near=file:values?max-size=1GiB"], "is the store itself"),
+        (["--near=file:link?max-size=1GiB"], "is the store itself"),
+        (["--near=file:values/cache?max-size=1GiB"], "one is in the folder of the"),
+        (["--near=file:.?max-size=1GiB"], "one is in the folder of the other"),
+        (["--near=file:photos?max-size=1GiB"], "photos/2026 is not of a near cache"),
         (["--near=file:cache?max-size=lots"], "'lots'"),
         (
             ["--near=file:cache?max-size=1GiB", "--max-size=1GiB"],
@@ -91,6 +95,10 @@ def test_settings_that_cannot_be(
     tmp_path: Path, options: list[str], sentence: str
 ) -> None:
     """
-    The sentence says what would be right.
+    The sentence says what would be right. A cache never gets a folder in which it could
+    remove what is not its own.
     """
+    (tmp_path / "values").mkdir()
+    (tmp_path / "link").symlink_to("values")
+    (tmp_path / "photos" / "2026").mkdir(parents=True)
     assert sentence in refusal(["--store=file:values", *options], tmp_path)

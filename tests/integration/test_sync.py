@@ -150,7 +150,8 @@ def test_a_fallback_must_exist(tmp_path: Path, fallback: str, sentence: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["file:a", "file:./a"], "cannot be a copy of itself"),
+        (["file:a", "file:./a"], "it is the same store"),
+        (["file:.", "file:backup"], "one is in the folder of the other"),
         (["values", "file:a"], "'values' does not say what kind of store it is"),
         (["http://127.0.0.1/", "file:a"], "is a daemon, not a store"),
         (["file:absent", "file:a"], "absent cannot be opened: No such file"),
