@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from kvd.errors import KvdError
@@ -46,20 +48,29 @@ class Filling:
     """
 
     def __init__(
-        self, value: IValue, upload: IUpload, descriptor: int, ended: Callable[[], None]
+        self,
+        value: IValue,
+        upload: IUpload,
+        ended: Callable[[], None],
+        clock: IReactorTime,
     ) -> None:
         """
         Args:
             value: The value in the store; closed at the end.
-            upload: To the cache; committed or discarded at the end.
-            descriptor: That of the upload.
+            upload: To the cache, with a descriptor; committed or discarded at the end.
             ended: Called at the end.
+            clock: Lets the reactor do other work between two chunks.
+
+        Raises:
+            OSError: This process can open no more files.
         """
         self.readers = 0
         self._value = value
         self._upload = upload
         # The upload's is for writing only.
-        self._descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
+        self._descriptor = os.open(f"/proc/self/fd/{upload.fileno()}", os.O_RDONLY)
+        self._clock = clock
+        self._reading: Deferred[bytes] | None = None
         self._filled = 0
         self._is_over = self._is_stopped = False
         self._waiting: list[Deferred[None]] = []
@@ -67,9 +78,11 @@ class Filling:
 
     def stop(self) -> None:
         """
-        End it as soon as possible.
+        End it as soon as possible. The store may never answer.
         """
         self._is_stopped = True
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def run(self) -> None:
         """
@@ -78,14 +91,17 @@ class Filling:
         size = self._value.info.size
         try:
             while self._filled < size:
+                if self._filled:
+                    # A store on a file server answers at once.
+                    await deferLater(self._clock, 0)
                 if self._is_stopped or (not self.readers and 2 * self._filled < size):
                     raise _NobodyReads
-                chunk = await resolved(self._value.read(self._filled, CHUNK_BYTES))
+                chunk = await self._next_chunk()
                 await resolved(self._upload.write(chunk))
                 self._filled += len(chunk)
                 self._wake()
             await resolved(self._upload.commit(UNCONDITIONAL))
-        except _NobodyReads:
+        except (_NobodyReads, CancelledError):
             self._upload.discard()
         except KvdError as error:
             self._upload.discard()
@@ -103,6 +119,16 @@ class Filling:
             self._release()
             self._ended()
             self._wake()
+
+    async def _next_chunk(self) -> bytes:
+        answer = self._value.read(self._filled, CHUNK_BYTES)
+        if not isinstance(answer, Deferred):
+            return answer
+        self._reading = answer
+        try:
+            return await answer
+        finally:
+            self._reading = None
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -16,9 +16,9 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -39,6 +39,8 @@ from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.near.filling import AHEAD_BYTES, Filling
 from kvd.store.waiting import Underway, resolved
 
+T = TypeVar("T")
+
 MOST_KNOWN: Final = 16_384
 """
 How many keys a process remembers.
@@ -55,10 +57,11 @@ _log = Logger()
 
 class _Known(NamedTuple):
     """
-    What the store has said of a key.
+    What is known of a key.
     """
 
-    info: ValueInfo
+    info: ValueInfo | None
+    """What the store has said; None: nothing since this process changed the value."""
     since: float
 
 
@@ -106,7 +109,7 @@ class NearStore:
 
     async def _open(self, key: Key) -> IValue:
         known = self._known.get(key)
-        if known is not None:
+        if known is not None and known.info is not None:
             info, status = known.info, "hit"
             if self._clock.seconds() - known.since >= self._fresh_seconds:
                 info = await self._stat(key)
@@ -114,12 +117,13 @@ class NearStore:
             found = await self._find(info)
             if found is not None:
                 return _Cached(info, found, f"kvd; {status}")
+        known = self._known.get(key)
         try:
             value = await resolved(self._store.open(key))
         except KeyAbsent:
-            self.forget(key)
+            self._absent(key, known)
             raise
-        self.remember(value.info)
+        self._said(value.info, known)
         found = await self._find(value.info)
         if found is not None:
             info = value.info
@@ -132,21 +136,26 @@ class NearStore:
         return Deferred.fromCoroutine(self._stat(key))
 
     async def _stat(self, key: Key) -> ValueInfo:
+        known = self._known.get(key)
         try:
             info = await resolved(self._store.stat(key))
         except KeyAbsent:
-            self.forget(key)
+            self._absent(key, known)
             raise
-        self.remember(info)
+        self._said(info, known)
         return info
 
     def remove(self, key: Key, conditions: Conditions) -> Answer[None]:
-        self.forget(key)
+        self.changed(key)
         answer = self._store.remove(key, conditions)
         if isinstance(answer, Deferred):
-            # It may have been read meanwhile.
-            return answer.addCallback(lambda _: self.forget(key))
+            # It may have been read meanwhile, and be removed even after a fault.
+            answer.addBoth(self._removed, key)
         return answer
+
+    def _removed(self, result: T, key: Key) -> T:
+        self.changed(key)
+        return result
 
     def list(self, prefix: bytes, after: bytes, limit: int | None) -> IListing:
         return self._store.list(prefix, after, limit)
@@ -155,7 +164,7 @@ class NearStore:
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
-        for filling in self._fillings.values():
+        for filling in list(self._fillings.values()):
             filling.stop()
         await resolved(self._underway.ended())
         try:
@@ -163,20 +172,54 @@ class NearStore:
         finally:
             await resolved(self._store.close())
 
-    def remember(self, info: ValueInfo) -> None:
+    def _said(self, info: ValueInfo, known: _Known | None) -> None:
         """
         The store says that a key has this value.
+
+        Args:
+            known: What was known of the key when the store was asked. If this process
+                has changed the value since, the answer may be about the older one.
         """
-        self._known[info.key] = _Known(info, self._clock.seconds())
-        self._known.move_to_end(info.key)
+        if self._known.get(info.key) is known:
+            self._remember(info.key, info)
+
+    def _absent(self, key: Key, known: _Known | None) -> None:
+        """
+        The store says that a key has no value; see `_said`.
+        """
+        if known is None or known.info is None:
+            return
+        if self._known.get(key) is known:
+            del self._known[key]
+
+    def changed(self, key: Key) -> _Known:
+        """
+        This process changes, or may have changed, the value of a key.
+
+        Returns:
+            What is known now, for `published`.
+        """
+        return self._remember(key, None)
+
+    def published(self, info: ValueInfo, known: _Known) -> None:
+        """
+        This process has published a value.
+
+        Args:
+            info: Describes it.
+            known: What `changed` returned before that. If it is not known any more,
+                another client of this process has changed the value too, and only the
+                store can tell who was the last.
+        """
+        is_last = self._known.get(info.key) is known
+        self._remember(info.key, info if is_last else None)
+
+    def _remember(self, key: Key, info: ValueInfo | None) -> _Known:
+        known = self._known[key] = _Known(info, self._clock.seconds())
+        self._known.move_to_end(key)
         if len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
-
-    def forget(self, key: Key) -> None:
-        """
-        The value of a key may be another one, or none.
-        """
-        self._known.pop(key, None)
+        return known
 
     async def _find(self, info: ValueInfo) -> IValue | None:
         """
@@ -209,13 +252,15 @@ class NearStore:
             filling.readers += 1
             return filling
         upload = self._begin_filling(name, value)
-        descriptor = None if upload is None else upload.fileno()
-        if upload is None or descriptor is None:
-            if upload is not None:
-                upload.discard()
+        if upload is None:
             return None
         ended = partial(self._filled, name)
-        filling = Filling(value, upload, descriptor, ended)
+        try:
+            filling = Filling(value, upload, ended, self._clock)
+        except OSError as error:
+            upload.discard()
+            _not_kept(value, str(error))
+            return None
         self._fillings[name] = filling
         filling.readers = 1
         self._underway.shield(filling.run()).addErrback(_mistake)
@@ -233,11 +278,7 @@ class NearStore:
         except StoreFull:
             return None  # The value is larger than the cache, for example.
         except KvdError as error:
-            _log.warn(
-                "/{key} does not get into the near cache: {reason}",
-                key=escape(value.info.key),
-                reason=error.sentence,
-            )
+            _not_kept(value, error.sentence)
             return None
         if not isinstance(answer, Deferred):
             return answer
@@ -264,6 +305,14 @@ def _name_of(info: ValueInfo) -> Key:
     text = info.key + b"\0" + info.etag.encode()
     name = hashlib.sha256(text).hexdigest()
     return Key(f"{name[:2]}/{name[2:]}".encode())
+
+
+def _not_kept(value: IValue, reason: str) -> None:
+    _log.warn(
+        "/{key} does not get into the near cache: {reason}",
+        key=escape(value.info.key),
+        reason=reason,
+    )
 
 
 def _discard(upload: IUpload) -> None:
@@ -315,7 +364,7 @@ class _Missed:
         self._value: IValue | None = value
         self._near = near
         self._filling: Filling | None = None
-        self._has_begun = False
+        self._has_begun = self._is_closed = False
 
     def fileno(self) -> int | None:
         return None
@@ -333,11 +382,15 @@ class _Missed:
             chunk = await self._filling.read(offset, count)
             if chunk is not None:
                 return chunk
+        if self._is_closed:
+            # The client has left while it waited; nobody would close another value.
+            raise CancelledError
         if self._value is None:
             self._value = await self._near.again(self.info)
         return await resolved(self._value.read(offset, count))
 
     def close(self) -> None:
+        self._is_closed = True
         filling, self._filling = self._filling, None
         if filling is not None:
             filling.leave()
@@ -361,13 +414,19 @@ class _Upload:
         self.discard = upload.discard
 
     def commit(self, conditions: Conditions) -> Answer[Published]:
-        # Whatever comes of it.
-        self._near.forget(self._key)
+        known = self._near.changed(self._key)
         answer = self._upload.commit(conditions)
         if isinstance(answer, Deferred):
-            return answer.addCallback(self._published)
-        return self._published(answer)
+            return answer.addCallbacks(
+                self._published, self._failed, callbackArgs=(known,)
+            )
+        return self._published(answer, known)
 
-    def _published(self, published: Published) -> Published:
-        self._near.remember(published.info)
+    def _published(self, published: Published, known: _Known) -> Published:
+        self._near.published(published.info, known)
         return published
+
+    def _failed(self, failure: Failure) -> Failure:
+        # It may be published even after a fault, and have been read meanwhile.
+        self._near.changed(self._key)
+        return failure

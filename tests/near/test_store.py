@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import replace
+from errno import EMFILE
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
@@ -20,6 +20,7 @@ from kvd.errors import KeyAbsent, StoreFault, StoreFull
 from kvd.interfaces import Answer, ICachedValue, IStore, IValue
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
+from kvd.model.values import ValueInfo
 from kvd.near.filling import AHEAD_BYTES, CHUNK_BYTES
 from kvd.near.store import MOST_KNOWN, NearStore
 from kvd.store.contract.asking import T
@@ -93,6 +94,12 @@ class CacheCase(FileStoreCase):
         self.time = Clock()
         self.far = Far()
         self.near = self.open_near()
+
+    def wait_for(self, answer: Deferred[T]) -> None:
+        for _ in range(60):
+            if answer.called:
+                break
+            self.time.advance(0.0)
 
     def open_near(self) -> NearStore:
         """
@@ -184,15 +191,29 @@ class CacheTests(CacheCase):
             assert (body, MISS) == self.read()
             assert (body, ASKED) == self.read()
 
+    def test_a_store_that_answers_at_once(self) -> None:
+        """
+        A folder on a file server, for example. The process does other work between the
+        parts of a long value.
+        """
+        body = random.Random(3).randbytes(3 * CHUNK_BYTES)
+        put(self.far, b"key", body)
+        value = self.result(self.near.open(KEY))
+        assert body[:9] == self.result(value.read(0, 9))
+        read = value.read(2 * CHUNK_BYTES, 9)
+        self.assertNoResult(read)
+        assert body[-CHUNK_BYTES:][:9] == self.result(read)
+        assert [body] == [file.read_bytes() for file in self.files()]
+        value.close()
+
     def test_many_keys_are_forgotten(self) -> None:
         """
         A process remembers only so many; the values stay in the cache.
         """
         put(self.far, b"key", b"1")
         self.read()
-        info = self.far.values[KEY][0]
         for number in range(MOST_KNOWN):
-            self.near.remember(replace(info, key=Key(b"%d" % number)))
+            self.near.changed(Key(b"%d" % number))
         assert (b"1", ASKED) == self.read()
         assert 2 == self.far.opened
 
@@ -228,6 +249,45 @@ class FreshTests(CacheCase):
         self.result(self.near.remove(KEY, UNCONDITIONAL))
         with pytest.raises(KeyAbsent):
             self.result(self.near.open(KEY))
+
+    def test_an_answer_that_comes_late(self) -> None:
+        """
+        What the store said before a value was written, or removed, is not remembered.
+        """
+        put(self.far, b"key", b"old")
+        for known in (False, True):
+            old = self.far.values[KEY][0]
+            if known:
+                self.read()
+                self.time.advance(10)
+            for change in (self.write, self.remove):
+                late: Deferred[ValueInfo] = Deferred()
+                with mock.patch.object(self.far, "stat", return_value=late):
+                    asked = self.near.stat(KEY)
+                assert isinstance(asked, Deferred)
+                change()
+                late.callback(old)
+                assert old == self.successResultOf(asked)
+                if change == self.write:
+                    assert b"new" == self.read()[0]
+                else:
+                    with pytest.raises(KeyAbsent):
+                        self.read()
+            put(self.far, b"key", b"old")
+
+    def write(self) -> None:
+        """
+        As a client of this process.
+        """
+        upload = self.result(self.near.begin(KEY, 3))
+        self.result(upload.write(b"new"))
+        self.result(upload.commit(UNCONDITIONAL))
+
+    def remove(self) -> None:
+        """
+        Likewise.
+        """
+        self.result(self.near.remove(KEY, UNCONDITIONAL))
 
 
 class FillingTests(CacheCase):
@@ -381,6 +441,59 @@ class FillingTests(CacheCase):
         self.failureResultOf(read, StoreFault)
         value.close()
         assert [] == self.files()
+
+    def test_a_client_leaves_while_it_waits(self) -> None:
+        """
+        What it waited for is not asked for again on its behalf: nobody would close it.
+        """
+        self.far.break_reads_at = 0
+        value, other = self.opened(), self.opened()
+        waiting = self.start(value)
+        self.start(other).addErrback(lambda _: None)
+        opened = self.far.opened
+        value.close()
+        other.close()
+        with capturedLogs() as logs:
+            self.pass_chunks(3)
+        assert opened == self.far.opened
+        assert ["/key does not get into the near cache: {reason}"] == [
+            event["log_format"].replace("{key}", "key") for event in logs
+        ]
+        self.failureResultOf(waiting, CancelledError)
+
+    def test_a_process_without_descriptors(self) -> None:
+        """
+        Readers get the value from the store, and nothing stays behind.
+        """
+        value = self.opened()
+        with (
+            mock.patch("kvd.near.filling.os") as system,
+            capturedLogs() as logs,
+        ):
+            system.open.side_effect = OSError(EMFILE, "Too many")
+            read = self.start(value)
+            self.pass_chunks(2)
+        assert self.content[:1000] == self.successResultOf(read)
+        assert ["[Errno 24] Too many"] == [event["reason"] for event in logs]
+        value.close()
+        assert [] == os.listdir(self.uploads())
+
+    def test_a_store_that_does_not_answer_at_the_end(self) -> None:
+        """
+        The process does not wait for it.
+        """
+        value = self.opened()
+        with mock.patch(
+            "kvd.store.memory.MemoryValue.read", side_effect=lambda *_: Deferred()
+        ):
+            read = self.start(value)
+            value.close()
+            closed = self.near.close()
+        assert isinstance(closed, Deferred)
+        self.pass_chunks(1)
+        self.successResultOf(closed)
+        self.failureResultOf(read, CancelledError)
+        assert [] == list(Path(self.path, ".kvd").glob("*/*"))
 
     def test_the_end_of_the_process(self) -> None:
         """
