@@ -87,7 +87,9 @@ def _show(status: dict[str, Any]) -> None:
         f" {decimal(totals['bytes_in'])} in, {decimal(totals['bytes_out'])} out"
     )
     for quota in status.get("usage", ()):
-        console.print(usage_sentence(quota), markup=False)
+        console.print(usage_sentence(quota["prefix"], quota), markup=False)
+    if status.get("near") is not None:
+        console.print(usage_sentence("the near cache", status["near"]), markup=False)
     for sentence in fallback_sentences(status):
         console.print(sentence, markup=False)
     if shadow is not None:
@@ -95,14 +97,14 @@ def _show(status: dict[str, Any]) -> None:
     console.print(table)
 
 
-def usage_sentence(quota: dict[str, Any]) -> str:
+def usage_sentence(name: str, quota: dict[str, Any]) -> str:
     """
-    What the values of a quota take.
+    What the values of a quota, or of the near cache, take.
     """
     from rich.filesize import decimal
 
     limit = "" if quota["limit"] is None else f" of {decimal(quota['limit'])}"
-    text = f"{quota['prefix']} takes {decimal(quota['taken'])}{limit}"
+    text = f"{name} takes {decimal(quota['taken'])}{limit}"
     text += f" with {quota['values']} values; {quota['evicted']} evicted"
     if quota["expired"]:
         text += f", {quota['expired']} expired"

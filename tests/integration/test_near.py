@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.commands import run_kvd
 from tests.integration.http import Reply, ask
 from tests.integration.test_daemon import refusal
+from tests.integration.test_status import status_of
 from tests.integration.twistd import Twistd
 
 pytestmark = pytest.mark.integration
@@ -38,7 +40,8 @@ def test_values_come_from_the_cache(tmp_path: Path) -> None:
     print(f"{seed=}")
     chance = random.Random(seed)
     near = f"--near=file:{tmp_path}/cache?max-size={4 * MIB}"
-    with Twistd(["--store=file:far", near, "--procs=2"], tmp_path) as daemon:
+    options = ["--store=file:far", near, "--procs=2", f"--control={tmp_path}/c"]
+    with Twistd(options, tmp_path) as daemon:
 
         def get(key: str, fields: dict[str, str] | None = None) -> Reply:
             return ask(daemon.port, "GET", f"/{key}", None, fields)
@@ -69,6 +72,10 @@ def test_values_come_from_the_cache(tmp_path: Path) -> None:
         assert {"kvd; fwd=stale; fwd-status=304"} == statuses
         tag = {"If-None-Match": first.fields["etag"]}
         assert 304 == get("k", tag).status
+        status = status_of(tmp_path / "c")
+        assert ([], 4 * MIB) == (status["usage"], status["near"]["limit"])
+        shown = run_kvd("status", f"--control={tmp_path}/c").stdout
+        assert "\nthe near cache takes " in shown
         assert 204 == ask(daemon.port, "DELETE", "/k").status
         assert 404 == get("k").status
 

@@ -74,7 +74,7 @@ def describe(
             there is no shadow.
         fallbacks: The addresses where the policy's own program is not in force.
         usage: What the values of each quota take; the first one is that of the whole
-            store. Empty if the store has no limits.
+            store, or of the near cache. Empty if there are no limits.
     """
     sums = scoreboard.sums()
     totals = _totals(sums)
@@ -101,7 +101,9 @@ def describe(
         "addresses": [str(group.address) for group in groups],
         "store": str(settings.store),
         "durability": promise_of(settings),
-        "usage": list(usage),
+        # The limits of a store with a near cache are those of the cache.
+        "usage": [] if settings.near else list(usage),
+        "near": usage[0] if settings.near and usage else None,
         "policy": settings.policy,
         "fallbacks": [asdict(each) for each in fallbacks],
         "shadow": shadow([row["worker"] for row in counted]),

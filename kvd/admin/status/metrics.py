@@ -101,7 +101,9 @@ def _of_the_daemon(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "kvd_uptime_seconds", "Time since the daemon started.", status["uptime_seconds"]
     )
-    yield from _of_the_usage(status.get("usage", ()))
+    yield from _of_the_usage("store", status.get("usage", ()))
+    near = status.get("near")
+    yield from _of_the_usage("near", () if near is None else [near])
     states = Counter(row["state"] for row in status["workers"])
     workers = GaugeMetricFamily("kvd_workers", "Workers by state.", labels=["state"])
     for state in STATES:
@@ -123,9 +125,9 @@ def _of_the_daemon(snapshot: Snapshot) -> Iterator[Metric]:
         )
 
 
-def _of_the_usage(usage: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
+def _of_the_usage(where: str, usage: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     """
-    What a store with limits has; the prefix of the whole store is ``/``.
+    What a store with limits has, or the near cache; the prefix of all of it is ``/``.
     """
     if not usage:
         return
@@ -134,7 +136,7 @@ def _of_the_usage(usage: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
         ("limit_bytes", "limit", "What they may take."),
         ("values", "values", "Values."),
     ):
-        gauge = GaugeMetricFamily(f"kvd_store_{name}", text, labels=["prefix"])
+        gauge = GaugeMetricFamily(f"kvd_{where}_{name}", text, labels=["prefix"])
         for quota in usage:
             if quota[field] is not None:
                 gauge.add_metric([quota["prefix"]], quota[field])
@@ -144,7 +146,7 @@ def _of_the_usage(usage: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
         ("evicted_bytes", "evicted_bytes", "What these took."),
         ("expired", "expired", "Values removed because of their age."),
     ):
-        counter = CounterMetricFamily(f"kvd_store_{name}", text, labels=["prefix"])
+        counter = CounterMetricFamily(f"kvd_{where}_{name}", text, labels=["prefix"])
         for quota in usage:
             counter.add_metric([quota["prefix"]], quota[field])
         yield counter

@@ -23,7 +23,7 @@ from kvd.dispatch.policies.leastbusy import LeastBusy
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.listening import open_group
-from kvd.settings import Settings, TCPAddress
+from kvd.settings import NearCache, Settings, StoreLocation, TCPAddress
 from kvd.testing import view
 from tests.admin.status.worked import scoreboard, serve
 
@@ -36,13 +36,14 @@ def taken(
     procs: int | None = None,
     shadow: Mapping[str, Any] | None = None,
     usage: Sequence[dict[str, Any]] = (),
+    near: NearCache | None = None,
 ) -> Snapshot:
     """
     A snapshot of workers in these states.
     """
     counts = None if shadow is None else dict(shadow)
     workers = [WorkerState(n, 100 + n, state, 0) for n, state in enumerate(states)]
-    settings = Settings(procs=len(states) if procs is None else procs)
+    settings = Settings(procs=len(states) if procs is None else procs, near=near)
     group = open_group(TCPAddress("127.0.0.1", 0), len(states))
     try:
         status = describe(
@@ -73,6 +74,8 @@ def rendered(snapshot: Snapshot) -> dict[tuple[str, frozenset[tuple[str, str]]],
         for sample in family.samples
     }
 
+
+NEAR = NearCache(StoreLocation("file", "/cache"), 1 << 30, 0.0)
 
 USAGE: Sequence[dict[str, Any]] = [
     {
@@ -341,8 +344,24 @@ def test_all_metrics_are_documented() -> None:
     shadow = Shadow("leastbusy", LeastBusy())
     with scoreboard(1) as board:
         counts = {"policy": "leastbusy", "model": False, **shadow.counts([0])}
-        body, _ = render(taken(board, "ready", shadow=counts, usage=USAGE), "")
+        snapshots = (
+            taken(board, "ready", shadow=counts, usage=USAGE),
+            taken(board, "ready", usage=USAGE[:1], near=NEAR),
+        )
+        bodies = [render(snapshot, "")[0] for snapshot in snapshots]
 
-    families = list(read_text(body.decode()))
+    families = [family for body in bodies for family in read_text(body.decode())]
     names = {f.name + "_total" * (f.type == "counter") for f in families}
     assert {name for name in names if name.startswith("kvd_")} == documented
+
+
+def test_a_near_cache_is_not_the_store() -> None:
+    """
+    What it takes is told apart from what the store takes, which nobody counts then.
+    """
+    with scoreboard(1) as board:
+        body, _ = render(taken(board, "ready", usage=USAGE[:1], near=NEAR), "")
+
+    [gauge] = [f for f in read_text(body.decode()) if f.name == "kvd_near_taken_bytes"]
+    assert [USAGE[0]["taken"]] == [sample.value for sample in gauge.samples]
+    assert b"kvd_store_" not in body
