@@ -200,6 +200,12 @@ class DialectChoice:
     name: str
 
 
+_NEAR_FREE_SHARE: Final = 100
+"""
+One part in so many of a near cache's size stays free on its disk.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class NearCache:
     """
@@ -365,7 +371,9 @@ class Settings:
         it has none.
         """
         if self.near is not None:
-            return Bounds((Quota(b"", self.near.max_size, True, None),), 0)
+            size = self.near.max_size
+            # Without free space a cache on a full disk would keep what it has for ever.
+            return Bounds((Quota(b"", size, True, None),), size // _NEAR_FREE_SHARE)
         everything = Quota(b"", self.max_size, self.full == "evict", self.ttl_seconds)
         if not self.quotas and (None,) * 3 == (
             self.max_size,
