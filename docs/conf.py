@@ -59,6 +59,7 @@ _CONTENTS = """
    docs/article
    docs/performance
    docs/laboratory
+   docs/scale
 
 .. toctree::
    :hidden:

@@ -22,7 +22,7 @@ from kvd.errors import NoThread
 from kvd.http import mover, request
 from kvd.http.methods import get
 from kvd.interfaces import Answer, IUpload, IValue
-from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
+from kvd.ipc.row import WORDS_OF_REQUESTS
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo

@@ -19,7 +19,7 @@ from kvd.errors import StoreFault
 from kvd.http import mover
 from kvd.http.methods import get
 from kvd.interfaces import Answer, IUpload
-from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
+from kvd.ipc.row import WORDS_OF_REQUESTS
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.values import NO_METADATA, Metadata, Published

@@ -262,7 +262,7 @@ class Altering(MemoryStore):
         metadata: Metadata = TYPE,
         conditions: Conditions = UNCONDITIONAL,
     ) -> Answer[IUpload]:
-        upload: Any = super().begin(key, length, metadata)
+        upload: Any = super().begin(key, length, metadata, conditions)
         write = upload.write
         upload.write = lambda chunk: write(chunk.swapcase())
         return upload  # type: ignore[no-any-return]
