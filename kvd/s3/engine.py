@@ -68,7 +68,7 @@ from kvd.s3.signing import Signer
 
 CONNECT_SECONDS: Final = 5.0
 
-READ_BYTES: Final = 128 * 1024
+READ_BYTES: Final = 64 * 1024
 """
 Less than other clients read at once: a worker has many of these connections.
 """
@@ -393,7 +393,7 @@ class Engine:
         """
         Start receiving the body of a reply.
         """
-        return receive(reply.response, self._timeout)
+        return receive(reply.response, self._timeout, READ_BYTES)
 
     async def take(self, receiver: Receiver) -> bytes:
         """
