@@ -84,6 +84,7 @@ class RequestWords(NamedTuple):
     """
 
     accepted: int
+    open: int
     begun: int
     done: int
     bytes_in: int
@@ -95,7 +96,7 @@ class RequestWords(NamedTuple):
 
 
 WORDS_OF_REQUESTS: Final = RequestWords(
-    ACCEPTED, BEGUN, DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY
+    ACCEPTED, OPEN, BEGUN, DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY
 )
 """
 For `kvd.http.fast_path`, which writes these words itself.
@@ -263,6 +264,13 @@ class Row:
         The whole row, for code that counts without these methods.
         """
         return self._words
+
+    @property
+    def open(self) -> int:
+        """
+        How many connections are open.
+        """
+        return int(self._words[OPEN])
 
     def opened(self) -> None:
         """

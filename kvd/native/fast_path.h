@@ -26,6 +26,9 @@
 /* Larger values are sent from their files; see get.c. */
 #define READ_BYTES 1024
 #define FOLDERS 256
+/* How many connections are held at most: Python adopts all of them in one turn, which takes
+   some 50 us for each. */
+#define MOST_HELD 64
 /* Python handles longer keys. */
 #define MAX_KEY_BYTES 512
 #define MAX_LONGEST_KEY 1024        /* as kvd.model.keys */
@@ -177,9 +180,12 @@ typedef struct RecentValues RecentValues;
 /* What the values of the store take, counted by all processes. */
 typedef struct Usage Usage;
 
-/* A connection that stays open after a request. */
+/* A connection that stays open after a request, or has sent none yet. */
 typedef struct {
     PyObject_HEAD
+    char held;                  /* whether it has no Python object; see `hold` */
+    char shared;                /* whether other processes may have descriptors of it */
+    double made;                /* when it was accepted, if it was held */
     char idle;                  /* whether the fast path may read the next bytes */
     char reports;               /* whether each of its requests is reported */
     PartialUpload *upload;      /* that receives the next bytes; NULL: none */
@@ -230,7 +236,7 @@ typedef struct {
     Py_ssize_t most_head, most_key;     /* bytes; Python handles longer ones */
     /* The row of this process, and the numbers of words in it (kvd.ipc.scoreboard). */
     Py_buffer row;
-    Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
+    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, serving, latency;
     PyObject *bucket_of_exponent;
     int least_exponent;
     /* Functions and types of Python, and their cached results. */
@@ -247,6 +253,10 @@ typedef struct {
     PyObject *plain_groups;     /* a byte for each group of sockets; NULL without one */
     PyObject *nothing;          /* empty bytes */
     PyObject *joined;           /* connections that stay open, by descriptor */
+    int poller;                 /* the reactor's; below 0: none is held; see `hold` */
+    unsigned long long most_open;       /* below so many open ones, one can be held */
+    Py_ssize_t held;            /* how many are */
+    PyObject *adopt_held;       /* NULL without a poller */
     /* Those of the connection that is served now, borrowed; NULL: it is a plain one. */
     PyObject *secure, *read, *write;
     PyObject *record_bytes;     /* RECORD_BYTES; NULL: not needed so far */
@@ -322,7 +332,12 @@ PyObject *FastPath_serve_new(FastPath *self, PyObject *argument);
 PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
                           Py_ssize_t count);
 PyObject *FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count);
+enum { HAS_ENDED, IS_HELD, IS_LEFT };
 int serve_whole(FastPath *self, int socket, int shared, int may_block);
+extern const char hold_doc[];
+extern const char adopt_held_doc[];
+PyObject *FastPath_hold(FastPath *self, PyObject *args);
+PyObject *FastPath_adopt_held(FastPath *self, PyObject *argument);
 
 /* batches.c */
 extern const char take_batches_doc[];

@@ -59,18 +59,22 @@ class ServerFactory(protocol.ServerFactory):
         The connections of one wake-up are accepted.
         """
 
-    def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
+    def accept(
+        self, listener: socket.socket, count: int, stays: int
+    ) -> tuple[int, int, int, Any]:
         """
         Accept connections, until there is one that the factory does not take.
 
         Args:
             listener: Listening and non-blocking.
             count: How many at most.
+            stays: How many at most that do not end at once.
 
         Returns:
-            How many were accepted, fewer than `count` if no more wait. If the last one
-            is the caller's: its descriptor, and what ``accept`` said of the other end,
-            or None if that was not asked; else -1 and None. `take` is asked next.
+            How many were accepted, and how many of them have not ended; fewer of both
+            if no more wait. If the last one is the caller's: its descriptor, and what
+            ``accept`` said of the other end, or None if that was not asked; else -1 and
+            None. `take` is asked next.
 
         Raises:
             OSError: None could be accepted, or none waits.
@@ -78,7 +82,7 @@ class ServerFactory(protocol.ServerFactory):
         raw: Any = listener
         # As `socket.accept` calls it, which then makes a socket of the descriptor: that
         # takes 3 microseconds and a system call.
-        return 1, *raw._accept()
+        return 1, 1, *raw._accept()
 
     def take_descriptors(self, descriptors: Sequence[int]) -> int:
         """

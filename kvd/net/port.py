@@ -245,9 +245,9 @@ class Port(tcp.Port):
         """
         left = count
         while left and stays:
-            accepted, stayed = self.accept_some(left)
+            accepted, stayed, more = self.accept_some(left, stays)
             # The last one may have been one too many, for whoever pauses this.
-            if not self._wanted or (accepted < left and not stayed):
+            if not self._wanted or not more:
                 return 0
             left -= accepted
             stays -= stayed
@@ -294,27 +294,27 @@ class Port(tcp.Port):
         poll.register(self.socket, select.POLLIN)
         return bool(poll.poll(0))
 
-    def accept_some(self, count: int) -> tuple[int, bool]:
+    def accept_some(self, count: int, stays: int) -> tuple[int, int, bool]:
         """
-        Accept connections, if some wait, until one is not served at once.
+        Accept connections, if some wait, until the factory leaves one to this port.
 
         Args:
             count: How many at most.
+            stays: How many at most that do not end at once.
 
         Returns:
-            How many were accepted or died in the queue, and whether the last one stays.
-            If none stays and they are fewer than `count`, further attempts make no
-            sense now.
+            How many were accepted or died in the queue, how many of them stay, and
+            whether further attempts make sense now.
         """
         died = 0
         while died < count:
             try:
-                accepted, descriptor, peer = self.factory.accept(
-                    self._listener, count - died
+                accepted, stayed, descriptor, peer = self.factory.accept(
+                    self._listener, count - died, stays
                 )
                 break
             except BlockingIOError:
-                return died, False
+                return died, 0, False
             except OSError as error:
                 self._peer_errors += 1
                 if (
@@ -322,15 +322,15 @@ class Port(tcp.Port):
                     or self._peer_errors >= MAX_PEER_ERRORS
                 ):
                     self._pause_after(error)
-                    return died, False
+                    return died, 0, False
                 died += 1
         else:
-            return died, False
+            return died, 0, False
         self._complained = False
         self._peer_errors = 0
         accepted += died
         if descriptor == -1:
-            return accepted, False
+            return accepted, stayed, accepted == count or stayed == stays
         connection = None
         try:
             connection = socket.socket(*self._kind, descriptor)
@@ -345,7 +345,7 @@ class Port(tcp.Port):
                 os.close(descriptor)
             else:
                 connection.close()
-        return accepted, True
+        return accepted, stayed, True
 
     def _pause_after(self, error: OSError) -> None:
         if not self._complained:
@@ -377,7 +377,7 @@ class Port(tcp.Port):
         left = waiting_at(self.socket)
         # What it has just accepted may have stopped it.
         while left > 0 and self.connected:
-            accepted, _ = self.accept_some(left)
+            accepted, _, _ = self.accept_some(left, left)
             if not accepted:
                 break
             left -= accepted

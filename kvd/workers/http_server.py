@@ -7,11 +7,13 @@ With ``--procs 0`` the twistd process itself has one, otherwise each worker.
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -44,9 +46,16 @@ from kvd.log.writer import Writer
 from kvd.net.factory import ServerFactory
 from kvd.net.listening import family_of
 from kvd.net.port import Port
+from kvd.net.reactor import poller_of
 from kvd.net.readahead import Readahead
 from kvd.net.splice import Pipe
-from kvd.net.transport import HEAD_BYTES, close_both_ways, name_of
+from kvd.net.transport import (
+    HEAD_BYTES,
+    close_both_ways,
+    name_of,
+    peer_of,
+    serve_connection,
+)
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import TLS, Limits, Settings, TCPAddress, UNIXAddress, User
 from kvd.store.waiting import in_threads_of
@@ -296,10 +305,38 @@ class HttpServer:
     def serve_idle(self) -> Callable[[int], bool]:
         """
         Returns a function that serves a request on a readable descriptor without
-        calling its connection; see `FastPath.serve_idle`.
+        calling its connection; see `FastPath.serve_idle`. It is the reactor's
+        ``serve_readable`` from now on.
         """
         fast_path = self._process.fast_path
-        return _leave_all if fast_path is None else fast_path.serve_idle
+        if fast_path is None:
+            return _leave_all
+        poller = poller_of(self._reactor)
+        if poller is not None:
+            limit = self._settings.limits.connections
+            fast_path.hold(poller, limit, self._adopt_held)
+        return fast_path.serve_idle
+
+    def _adopt_held(self, descriptor: int, made: float) -> None:
+        """
+        Serve a connection that the fast path has held.
+        """
+        process = self._process
+        connection = None
+        built = HttpConnection(process, held_since=made)
+        try:
+            connection = socket.socket(fileno=descriptor)
+            peer = peer_of(connection)
+            serve_connection(connection, peer, built, self._reactor)
+            self.served(built)
+        except Exception:
+            self._log.failure("a connection that was accepted cannot be served")
+            if built not in process.connections:
+                process.row.closed()
+            if connection is None:
+                os.close(descriptor)
+            else:
+                connection.close()
 
     def take_batches(
         self,
@@ -419,24 +456,35 @@ class HttpServer:
         process = self._process
         if process.draining:
             protocol.drain(self._fresh_seconds)
-        if len(process.connections) >= self._settings.limits.connections:
+        if not self._full and process.row.open >= self._settings.limits.connections:
             self._full = True
             for port in self._ports.values():
                 port.pauseProducing()
+            # This hears of the end of each connection from now on.
+            self._adopt_all_held()
 
     def _released(self) -> None:
         """
         A connection ended, or the store answered.
         """
         limit = self._settings.limits.connections
-        if self._full and len(self._process.connections) < limit:
+        if self._full and self._process.row.open < limit:
             self._full = False
             for port in self._ports.values():
                 port.resumeProducing()
         self._check_drained()
 
+    def _adopt_all_held(self) -> None:
+        fast_path = self._process.fast_path
+        if fast_path is not None:
+            fast_path.adopt_held(inf)
+
     def _check(self) -> None:
         now = self._reactor.seconds()
+        fast_path = self._process.fast_path
+        if fast_path is not None:
+            # Those that stay for long time out like all others.
+            fast_path.adopt_held(now - CHECK_SECONDS)
         for connection in list(self._process.connections):
             try:
                 connection.check_time(now)
@@ -467,6 +515,7 @@ class HttpServer:
         process.draining = True
         if process.fast_path is not None:
             process.fast_path.leave_batches()
+            self._adopt_all_held()
             process.fast_path = None
         self._fresh_seconds = min(FRESH_SECONDS, seconds / 2)
         for name in list(self._ports):
@@ -580,28 +629,31 @@ class HttpFactory(ServerFactory):
             self.make_transport = partial(TLSTransport, context=context)
         self._first: Callable[[HttpConnection], Callable[[], Any]] | None = None
 
-    def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
+    def accept(
+        self, listener: socket.socket, count: int, stays: int
+    ) -> tuple[int, int, int, Any]:
         """
-        See `ServerFactory.accept`. A connection that ends with its only request never
-        gets a Python socket.
+        See `ServerFactory.accept`. A connection that ends with its only request, or
+        that the fast path holds, never gets a Python socket.
         """
         fast_path = self.unreported()
         if fast_path is None:
-            return super().accept(listener, count)
+            return super().accept(listener, count, stays)
         descriptor = listener.fileno()
-        accepted = 0
+        accepted = stayed = 0
         while True:
             asked = min(count - accepted, UNINTERRUPTED)
             try:
-                more, stays = fast_path.accept(descriptor, asked)
+                more, stay, left = fast_path.accept(descriptor, asked, stays - stayed)
             except OSError:
                 if not accepted:
                     raise
                 # The error comes again, or none waits.
-                return accepted, -1, None
+                return accepted, stayed, -1, None
             accepted += more
-            if stays != -1 or more < asked or accepted == count:
-                return accepted, stays, None
+            stayed += stay
+            if left != -1 or more < asked or accepted == count:
+                return accepted, stayed, left, None
 
     def take_descriptors(self, descriptors: Sequence[int]) -> int:
         """

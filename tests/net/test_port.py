@@ -210,9 +210,9 @@ class PortTests(SynchronousTestCase):
         port = self.make(share=lambda waiting: 10**6)
         attempts: list[int] = []
 
-        def accept_some(count: int) -> tuple[int, bool]:
+        def accept_some(count: int, stays: int) -> tuple[int, int, bool]:
             attempts.append(count)
-            return 1, True
+            return 1, 1, True
 
         self.patch(port, "accept_some", accept_some)
         self.connect()

@@ -293,7 +293,7 @@ class Worker:
         self._server.stop()
         self._reactor.dispose()
         words = self._row.words.tolist()
-        _, begun, done, bytes_in, bytes_out, _, latency = WORDS_OF_REQUESTS
+        _, _, begun, done, bytes_in, bytes_out, _, latency = WORDS_OF_REQUESTS
         if self._secure:
             # What is thrown away behind the last request is not decrypted, and so it
             # is counted otherwise.
