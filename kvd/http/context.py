@@ -160,9 +160,7 @@ class ProcessContext:
         self.answers_due = 0
         """How many answers the store owes, also to connections that are gone."""
 
-    def opened(
-        self, connection: OpenConnection, *, is_counted: bool = False
-    ) -> None:
+    def opened(self, connection: OpenConnection, *, is_counted: bool = False) -> None:
         """
         A connection has begun.
 

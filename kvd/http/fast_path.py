@@ -258,6 +258,30 @@ class FastPath(Protocol):
                 `serve_idle` serves none.
         """
 
+    def share(
+        self,
+        listener: int,
+        may_accept_one: Callable[[], bool | None],
+        serve: Callable[[int], object],
+        /,
+    ) -> None:
+        """
+        Let `serve_idle` accept from a socket that other processes accept from too, when
+        a single connection waits there; it is served as `serve_new` does.
+
+        Args:
+            listener: The descriptor of the listening and non-blocking socket, until
+                `unshare`.
+            may_accept_one: See `kvd.net.port.Port`.
+            serve: Called with the descriptor of a connection that stays, as after
+                `serve_new`.
+        """
+
+    def unshare(self, listener: int, /) -> None:
+        """
+        Accept no more from a socket. One that is unknown is ignored.
+        """
+
     def hold(
         self, poller: int, most_open: int, adopt: Callable[[int, float], object], /
     ) -> None:
@@ -342,9 +366,7 @@ class FastPath(Protocol):
             must be called next for it: it reads nothing, but returns what came of this.
         """
 
-    def accept(
-        self, listener: int, count: int, stays: int, /
-    ) -> tuple[int, int, int]:
+    def accept(self, listener: int, count: int, stays: int, /) -> tuple[int, int, int]:
         """
         Accept connections, and serve each as `serve_new` does.
 

@@ -10,6 +10,8 @@
 #include "fast_path.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <structmember.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -208,16 +210,16 @@ hold(FastPath *self, int socket, int shared, int is_served)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.fd = socket};
     PyObject *number = PyLong_FromLong(socket);
-    PyObject *served = NULL;
+    PyObject *time = PyObject_CallNoArgs(self->clock);
     Joined *joined = NULL;
-    if (number == NULL || (is_served && !(served = PyObject_CallNoArgs(self->clock)))
-        || !(joined = new_joined(self, number, socket))
+    if (number == NULL || time == NULL || !(joined = new_joined(self, number, socket))
         || epoll_ctl(self->poller, EPOLL_CTL_ADD, socket, &event) < 0)
         goto failed;
     joined->held = 1;
     joined->shared = (char)shared;
-    joined->made = now();
-    joined->served = served;
+    joined->made = PyFloat_AsDouble(time);
+    joined->served = is_served ? Py_NewRef(time) : NULL;
+    Py_DECREF(time);
     Py_DECREF(number);
     Py_DECREF((PyObject *)joined);
     self->held++;
@@ -236,7 +238,7 @@ failed:
     }
     PyErr_Clear();
     Py_XDECREF(number);
-    Py_XDECREF(served);
+    Py_XDECREF(time);
     return -1;
 }
 
@@ -267,16 +269,20 @@ adopt(FastPath *self, Joined *joined, int socket)
 {
     release(self, joined, socket);
     PyObject *python = Py_NewRef(self->adopt_held);
+    self->adopting = joined;
     PyObject *adopted = PyObject_CallFunction(python, "id", socket, joined->made);
     Py_DECREF(python);
-    if (adopted == NULL)
-        return -1;
-    Py_DECREF(adopted);
-    /* It has ended before it joined. */
-    if (joined->connection == NULL
-        && PyDict_GetItemWithError(self->joined, joined->number) == (PyObject *)joined)
-        return PyDict_DelItem(self->joined, joined->number);
-    return PyErr_Occurred() ? -1 : 0;
+    if (self->adopting == joined) {
+        /* It has ended before it joined. */
+        self->adopting = NULL;
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        if (PyDict_DelItem(self->joined, joined->number) < 0)
+            PyErr_WriteUnraisable(joined->number);
+        PyErr_Restore(type, value, traceback);
+    }
+    Py_XDECREF(adopted);
+    return adopted == NULL ? -1 : 0;
 }
 
 /* As `serve_idle`, for a connection that is held. Returns 0; -1 with an exception. */
@@ -350,6 +356,85 @@ FastPath_adopt_held(FastPath *self, PyObject *argument)
     Py_RETURN_NONE;
 }
 
+/* How many connections wait at a listening socket; below 0: the kernel does not say. As
+   kvd.net.listening.accept_queue. */
+static long
+waiting_at(int listener)
+{
+    struct tcp_info info;
+    socklen_t size = offsetof(struct tcp_info, tcpi_sacked);
+    if (getsockopt(listener, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
+        return -1;
+    return (long)info.tcpi_unacked;
+}
+
+/* Accept the only connection that waits at a shared socket. Returns 1 if nothing is left to
+   do, 0 if Python should look, -1 with an exception. */
+static int
+accept_one(FastPath *self, PyObject *number)
+{
+    PyObject *functions = PyDict_GetItemWithError(self->listeners, number);
+    if (functions == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    int listener = (int)PyLong_AsLong(number);
+    long waiting = waiting_at(listener);
+    /* None: another process was faster. */
+    if (waiting != 1)
+        return waiting == 0;
+    Py_INCREF(functions);
+    PyObject *may = PyObject_CallNoArgs(PyTuple_GetItem(functions, 0));
+    int status = may == NULL ? -1 : may == Py_None ? 0 : 1;
+    if (status == 1 && PyObject_IsTrue(may)) {
+        int socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (socket < 0)
+            /* Python meets any other error again. */
+            status = errno == EAGAIN;
+        else if (serve_whole(self, socket, 0, 0) == IS_LEFT) {
+            PyObject *served = PyObject_CallFunction(PyTuple_GetItem(functions, 1), "i",
+                                                     socket);
+            status = served == NULL ? -1 : 1;
+            Py_XDECREF(served);
+        }
+    }
+    Py_XDECREF(may);
+    Py_DECREF(functions);
+    return status;
+}
+
+const char share_doc[] =
+"share(listener, may_accept_one, serve)\n"
+"\n"
+"See kvd.http.fast_path.";
+
+PyObject *
+FastPath_share(FastPath *self, PyObject *args)
+{
+    PyObject *listener, *may_accept_one, *serve;
+    if (!PyArg_ParseTuple(args, "O!OO:share", &PyLong_Type, &listener, &may_accept_one,
+                          &serve))
+        return NULL;
+    PyObject *functions = PyTuple_Pack(2, may_accept_one, serve);
+    int set = functions == NULL ? -1 : PyDict_SetItem(self->listeners, listener, functions);
+    Py_XDECREF(functions);
+    if (set < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+const char unshare_doc[] =
+"unshare(listener)\n"
+"\n"
+"See kvd.http.fast_path.";
+
+PyObject *
+FastPath_unshare(FastPath *self, PyObject *argument)
+{
+    int is_known = PyDict_Contains(self->listeners, argument);
+    if (is_known < 0 || (is_known && PyDict_DelItem(self->listeners, argument) < 0))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 const char serve_idle_doc[] =
 "serve_idle(socket) -> bool\n"
 "\n"
@@ -370,7 +455,8 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
         long descriptor = PyLong_AsLong(argument);
         if (descriptor == -1 && PyErr_Occurred())
             return NULL;
-        int is_all = descriptor == self->channel ? serve_channel(self) : 0;
+        int is_all = descriptor == self->channel ? serve_channel(self)
+                                                 : accept_one(self, argument);
         return is_all < 0 ? NULL : PyBool_FromLong(is_all);
     }
     if (!joined->idle || joined->reports || joined->commit != NULL)
@@ -529,11 +615,11 @@ FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
     long socket = PyLong_AsLong(argument);
     if (socket == -1 && PyErr_Occurred())
         return NULL;
-    Joined *joined = (Joined *)PyDict_GetItemWithError(self->joined, argument);
-    if (joined != NULL && joined->connection == NULL)
-        /* It was held. */
+    Joined *joined = self->adopting;
+    if (joined != NULL && socket == PyLong_AsLong(joined->number)) {
+        self->adopting = NULL;
         Py_INCREF((PyObject *)joined);
-    else if (PyErr_Occurred() || !(joined = new_joined(self, argument, (int)socket)))
+    } else if ((joined = new_joined(self, argument, (int)socket)) == NULL)
         return NULL;
     joined->reports = arguments[1] == Py_True;
     return (PyObject *)joined;

@@ -149,8 +149,9 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->older_templates = PyDict_New();
     self->parts = PyDict_New();
     self->joined = PyDict_New();
+    self->listeners = PyDict_New();
     if (!self->nothing || !self->templates || !self->older_templates || !self->parts
-        || !self->joined) {
+        || !self->joined || !self->listeners) {
         Py_DECREF(self);
         return NULL;
     }
@@ -183,6 +184,7 @@ FastPath_traverse(FastPath *self, visitproc visit, void *arg)
     Py_VISIT(self->adopt);
     Py_VISIT(self->came);
     Py_VISIT(self->adopt_held);
+    Py_VISIT(self->listeners);
     return 0;
 }
 
@@ -199,6 +201,8 @@ FastPath_clear(FastPath *self)
     leave_batches(self);
     self->poller = -1;
     Py_CLEAR(self->adopt_held);
+    if (self->listeners != NULL)
+        PyDict_Clear(self->listeners);
     return 0;
 }
 
@@ -213,6 +217,7 @@ FastPath_dealloc(FastPath *self)
     if (self->joined != NULL)
         PyDict_Clear(self->joined);
     Py_CLEAR(self->joined);
+    Py_CLEAR(self->listeners);
     Py_CLEAR(self->templates);
     Py_CLEAR(self->older_templates);
     Py_CLEAR(self->parts);
@@ -310,6 +315,8 @@ static PyMethodDef FastPath_methods[] = {
     {"serve_idle", (PyCFunction)FastPath_serve_idle, METH_O, serve_idle_doc},
     {"serve_new", (PyCFunction)FastPath_serve_new, METH_O, serve_new_doc},
     {"accept", (PyCFunction)(void (*)(void))FastPath_accept, METH_FASTCALL, accept_doc},
+    {"share", (PyCFunction)FastPath_share, METH_VARARGS, share_doc},
+    {"unshare", (PyCFunction)FastPath_unshare, METH_O, unshare_doc},
     {"hold", (PyCFunction)FastPath_hold, METH_VARARGS, hold_doc},
     {"adopt_held", (PyCFunction)FastPath_adopt_held, METH_O, adopt_held_doc},
     {"join", (PyCFunction)(void (*)(void))FastPath_join, METH_FASTCALL, join_doc},

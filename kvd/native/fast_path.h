@@ -257,6 +257,8 @@ typedef struct {
     unsigned long long most_open;       /* below so many open ones, one can be held */
     Py_ssize_t held;            /* how many are */
     PyObject *adopt_held;       /* NULL without a poller */
+    PyObject *listeners;        /* see `share`: functions of ports, by descriptor */
+    Joined *adopting;           /* that Python is about to have join, borrowed; or NULL */
     /* Those of the connection that is served now, borrowed; NULL: it is a plain one. */
     PyObject *secure, *read, *write;
     PyObject *record_bytes;     /* RECORD_BYTES; NULL: not needed so far */
@@ -334,7 +336,11 @@ PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
 PyObject *FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count);
 enum { HAS_ENDED, IS_HELD, IS_LEFT };
 int serve_whole(FastPath *self, int socket, int shared, int may_block);
+extern const char share_doc[];
+extern const char unshare_doc[];
 extern const char hold_doc[];
+PyObject *FastPath_share(FastPath *self, PyObject *args);
+PyObject *FastPath_unshare(FastPath *self, PyObject *argument);
 extern const char adopt_held_doc[];
 PyObject *FastPath_hold(FastPath *self, PyObject *args);
 PyObject *FastPath_adopt_held(FastPath *self, PyObject *argument);

@@ -206,6 +206,20 @@ class Port(tcp.Port):
             self._guess_anew()
         factory.batch_accepted()
 
+    def may_accept_one(self) -> bool | None:
+        """
+        Whether to accept the only connection that waits. Called in place of `doRead`.
+
+        Returns:
+            None: `doRead` must be called. If not now, this port asks again later.
+        """
+        if self._complained or self._peer_errors:
+            return None
+        if self._may_now(1):
+            return True
+        self._stop_watching(GATE_SECONDS)
+        return False
+
     def _accept_share(self) -> None:
         factory = self.factory
         waiting = self._waiting()
@@ -331,6 +345,17 @@ class Port(tcp.Port):
         accepted += died
         if descriptor == -1:
             return accepted, stayed, accepted == count or stayed == stays
+        self.serve(descriptor, peer)
+        return accepted, stayed, True
+
+    def serve(self, descriptor: int, peer: Any = None) -> None:
+        """
+        Serve a connection that its factory has accepted and not taken.
+
+        Args:
+            descriptor: Owned by this.
+            peer: What ``accept`` said of the other end; None: that was not asked.
+        """
         connection = None
         try:
             connection = socket.socket(*self._kind, descriptor)
@@ -345,7 +370,6 @@ class Port(tcp.Port):
                 os.close(descriptor)
             else:
                 connection.close()
-        return accepted, stayed, True
 
     def _pause_after(self, error: OSError) -> None:
         if not self._complained:

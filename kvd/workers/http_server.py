@@ -432,13 +432,19 @@ class HttpServer:
         """
         self.unlisten(name)
         context = self._context_of(int(name.partition("/")[0]))
-        port = self._ports[name] = self._reactor.adoptStreamPort(
-            sock.fileno(),
-            sock.family,
-            self._factory(context) if exclusive else SharedFactory(self, context),
-        )
+        if exclusive:
+            port = self._adopt_port(sock, self._factory(context))
+        else:
+            factory = SharedFactory(self, context)
+            port = self._adopt_port(sock, factory)
+            factory.accepts_by(port)
+        self._ports[name] = port
         if self._full:
             port.pauseProducing()
+
+    def _adopt_port(self, sock: socket.socket, factory: HttpFactory) -> Port:
+        port: Port = self._reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
+        return port
 
     def unlisten(self, name: str) -> None:
         """
@@ -484,7 +490,7 @@ class HttpServer:
         fast_path = self._process.fast_path
         if fast_path is not None:
             # Those that stay for long time out like all others.
-            fast_path.adopt_held(now - CHECK_SECONDS)
+            fast_path.adopt_held(now - check_interval(self._settings.limits))
         for connection in list(self._process.connections):
             try:
                 connection.check_time(now)
@@ -512,10 +518,10 @@ class HttpServer:
             Fires when no connection is left.
         """
         process = self._process
+        self._adopt_all_held()
         process.draining = True
         if process.fast_path is not None:
             process.fast_path.leave_batches()
-            self._adopt_all_held()
             process.fast_path = None
         self._fresh_seconds = min(FRESH_SECONDS, seconds / 2)
         for name in list(self._ports):
@@ -771,6 +777,7 @@ class SharedFactory(HttpFactory):
 
     def __init__(self, server: HttpServer, context: SSLContext | None = None) -> None:
         super().__init__(server, context)
+        self._unshare: Callable[[], None] = lambda: None
         # Looked up for each call, since the attribute may change.
         self.gate = lambda waiting: server.may_accept(waiting)
 
@@ -779,6 +786,25 @@ class SharedFactory(HttpFactory):
         See `HttpServer.share_of`.
         """
         return self._server.share_of(waiting)
+
+    def accepts_by(self, port: Port) -> None:
+        """
+        Let the fast path accept a connection that comes alone.
+
+        Args:
+            port: Has begun to listen with this factory.
+        """
+        fast_path = self.unreported()
+        if fast_path is not None:
+            descriptor = port.fileno()
+            fast_path.share(descriptor, port.may_accept_one, port.serve)
+            self._unshare = partial(fast_path.unshare, descriptor)
+
+    def stopFactory(self) -> None:
+        """
+        See `Factory.stopFactory`: its port has stopped.
+        """
+        self._unshare()
 
 
 def check_interval(limits: Limits) -> float:

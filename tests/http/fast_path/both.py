@@ -271,8 +271,7 @@ class Worker:
         How many requests have begun and are done, as the scoreboard has it now.
         """
         words = self._row.words
-        _, begun, done, *_ = WORDS_OF_REQUESTS
-        return words[begun], words[done]
+        return words[WORDS_OF_REQUESTS.begun], words[WORDS_OF_REQUESTS.done]
 
     def end(self) -> Outcome:
         """

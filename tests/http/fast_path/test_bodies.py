@@ -50,8 +50,7 @@ def begun_and_done(case: FastPathCase) -> tuple[int, int]:
     How many requests the scoreboard knows.
     """
     words = case.process.row.words
-    _, begun, done, *_ = WORDS_OF_REQUESTS
-    return words[begun], words[done]
+    return words[WORDS_OF_REQUESTS.begun], words[WORDS_OF_REQUESTS.done]
 
 
 @contextmanager

@@ -441,7 +441,7 @@ class MistakeTests(ConnectionCase):
                 remainder=tuple,
                 partial=tuple,
                 row=self.process.row.words,
-                words=(0, 1, 2, 3, 4, 5, 6),
+                words=tuple(range(8)),
                 bucket_of_exponent=(0,),
                 least_exponent=0,
                 make_template=make_template,

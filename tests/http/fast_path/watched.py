@@ -101,6 +101,23 @@ class WatchedFastPath:
         self.new += served
         return accepted, stay, left
 
+    def share(
+        self,
+        listener: int,
+        may_accept_one: Callable[[], bool | None],
+        serve: Callable[[int], object],
+    ) -> None:
+        """
+        See `FastPath`.
+        """
+        self._fast_path.share(listener, may_accept_one, serve)
+
+    def unshare(self, listener: int) -> None:
+        """
+        See `FastPath`.
+        """
+        self._fast_path.unshare(listener)
+
     def hold(
         self, poller: int, most_open: int, adopt: Callable[[int, float], object]
     ) -> None:
