@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,39 @@ class Programs:
     load: Path
     slow_sync: Path
     """A library for LD_PRELOAD."""
+    remove: Path
     nginx: Path
+
+    @cached_property
+    def load_over_tls(self) -> Path:
+        """
+        ``load`` with TLS, compiled when it is needed: few machines have what it takes.
+
+        Raises:
+            BenchFailed: It does not compile; libssl-dev may be missing.
+        """
+        target = self.load.with_name("load_over_tls")
+        compiler = find("gcc", "gcc and libc6-dev")
+        libraries = "-pthread", "-lm", "-lssl", "-lcrypto"
+        _compile(compiler, "load.c", target, "-DTLS", *libraries)
+        return target
+
+    @cached_property
+    def certificate(self) -> tuple[Path, Path]:
+        """
+        One for all servers, and its private key.
+
+        Raises:
+            BenchFailed: openssl is not installed.
+        """
+        cert, key = (self.load.with_name(name) for name in ("cert.pem", "cert.key"))
+        command = [
+            str(find("openssl", "openssl")), "req", "-x509", "-noenc", "-newkey", "ec",
+            "-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=localhost", "-days",
+            "30", "-keyout", str(key), "-out", str(cert),
+        ]  # fmt: skip
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)  # noqa: S603
+        return cert, key
 
 
 def build(folder: Path) -> Programs:
@@ -42,11 +75,13 @@ def build(folder: Path) -> Programs:
         server=folder / "server",
         load=folder / "load",
         slow_sync=folder / "slow_sync.so",
+        remove=folder / "remove",
         nginx=find("nginx", "nginx"),
     )
     _compile(compiler, "server.c", programs.server, "-pthread")
     _compile(compiler, "load.c", programs.load, "-pthread", "-lm")
     _compile(compiler, "slow_sync.c", programs.slow_sync, "-shared", "-fPIC")
+    _compile(compiler, "remove.c", programs.remove)
     return programs
 
 

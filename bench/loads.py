@@ -36,6 +36,8 @@ class Running:
     """All its processes, whose CPU time is its own."""
     folder: Path
     """Its values and other files, and those of its clients, are in it."""
+    secure: bool = False
+    """Whether it speaks TLS."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ class Load:
     """Keys are spread over so many folders: ``ab/…``."""
     new_connections: bool = False
     """A connection for each request, rather than one for each client."""
+    resumes: bool = False
+    """Over TLS, each of these resumes the session of the one before."""
     piece_bytes: int = 1024 * 1024
     """What a client gives to one ``send``. Small pieces cost a server more wake-ups,
     and the load more calls."""
@@ -137,11 +141,13 @@ class Load:
                     method="PUT",
                     connections=FILLING_CONNECTIONS if self.cold else 1,
                     new_connections=False,
+                    resumes=False,
                     unchanged=False,
                     range_bytes=0,
                     apart_us=0,
                 ),
                 requests=fill.keys,
+                secure=server.secure,
             )
             if filled.errors:
                 raise BenchFailed(f"values cannot be stored: {filled.first_error}")
@@ -153,10 +159,13 @@ class Load:
         Send requests for so long, or as many as there are keys.
         """
         load = self.of(turn)
+        port, secure = server.port, server.secure
         if self.once_per_second:
-            return send(programs, server.port, load, requests=load.keys)
+            return send(programs, port, load, requests=load.keys, secure=secure)
         tags = _tags_file(server) if self.unchanged else None
-        return send(programs, server.port, load, seconds=turn.seconds, tags=tags)
+        return send(
+            programs, port, load, seconds=turn.seconds, tags=tags, secure=secure
+        )
 
     def of(self, turn: Turn) -> Load:
         """
@@ -206,17 +215,19 @@ def send(
     seconds: float | None = None,
     requests: int | None = None,
     tags: Path | None = None,
+    secure: bool = False,
 ) -> Report:
     """
     Send a load for so long, or so many requests, and wait for its end.
 
     Args:
         tags: The file of entity tags of a load of unchanged values.
+        secure: Send it over TLS.
 
     Raises:
         BenchFailed: It could not be sent at all. Requests that fail are counted.
     """
-    command = _command(programs, port, load, seconds, requests, tags)
+    command = _command(programs, port, load, seconds, requests, tags, secure)
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise BenchFailed(f"the load ended with {done.returncode}: {done.stderr}")
@@ -233,7 +244,7 @@ def sending(
 
     Gives a list into which its report is put then.
     """
-    command = _command(programs, port, load, seconds, None, None)
+    command = _command(programs, port, load, seconds, None, None, secure=False)
     reports: list[Report] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
@@ -251,9 +262,11 @@ def _command(
     seconds: float | None,
     requests: int | None,
     tags: Path | None,
+    secure: bool,
 ) -> list[str]:
     command = [
-        str(programs.load), f"--port={port}", f"--method={load.method}",
+        str(programs.load_over_tls if secure else programs.load),
+        f"--port={port}", f"--method={load.method}",
         f"--size={load.body_bytes}", f"--keys={load.keys}",
         f"--piece={load.piece_bytes}", f"--prefix={load.prefix}",
         f"--folders={load.folders}", f"--connections={load.connections}",
@@ -266,6 +279,8 @@ def _command(
         f"--apart={load.apart_us}": load.apart_us,
         f"--range={load.range_bytes}": load.range_bytes,
         f"--tags={tags}": tags,
+        "--tls": secure,
+        "--resume": secure and load.resumes,
     }
     command += [flag for flag, given in flags.items() if given]
     if requests is not None:

@@ -29,6 +29,7 @@ from kvd.lab.measuring.processes import (
     unused_port,
     wait_for,
 )
+from kvd.net.tls import CIPHERS
 
 WORKERS: Final = 2
 START_SECONDS: Final = 30
@@ -64,6 +65,8 @@ class Kvd:
     """Values go to /dev/null."""
     sync_delay_ms: int = 0
     """How much longer each sync takes than the disk needs."""
+    secure: bool = False
+    """Serves over TLS."""
 
     @contextmanager
     def start(self, programs: Programs, folder: Path) -> Iterator[Running]:
@@ -78,8 +81,14 @@ class Kvd:
         if self.sync_delay_ms:
             environment["LD_PRELOAD"] = str(programs.slow_sync)
             environment["SLOW_SYNC_MS"] = str(self.sync_delay_ms)
+        port = unused_port()
+        if self.secure:
+            cert, key = programs.certificate
+            files = f"cert={cert}:key={key}"
+            options.append(f"--listen=tls:{port}:interface=127.0.0.1:{files}")
         with daemon(*options, cwd=str(folder), env=environment) as served:
-            yield Running(served.port, tree(served.pid), folder)
+            port = port if self.secure else served.port
+            yield Running(port, tree(served.pid), folder, self.secure)
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,9 @@ class Nginx:
     nopush: bool = True
     """``tcp_nopush``. With it, each range of 64 KiB waits 43 ms on loopback: the end of
     the body stays in the kernel until the client has acknowledged the rest."""
+    secure: bool = False
+    """Serves over TLS, with the versions and ciphers of kvd (TLS 1.3 chooses the same),
+    and with session tickets, as by default."""
 
     @contextmanager
     def start(self, programs: Programs, folder: Path) -> Iterator[Running]:
@@ -103,6 +115,13 @@ class Nginx:
         config = folder / "nginx.conf"
         # Started by root, workers would run as nobody, which cannot enter the folder.
         user = "user root;" if os.geteuid() == 0 else ""
+        secure = ""
+        if self.secure:
+            cert, key = programs.certificate
+            secure = (
+                f"ssl_certificate {cert}; ssl_certificate_key {key};"
+                f" ssl_protocols TLSv1.2 TLSv1.3; ssl_ciphers {CIPHERS};"
+            )
         config.write_text(
             f"""
             daemon off; worker_processes {self.workers}; {user}
@@ -117,7 +136,9 @@ class Nginx:
                 uwsgi_temp_path {folder}/unused; scgi_temp_path {folder}/unused;
                 default_type application/octet-stream;
                 server {{
-                    listen 127.0.0.1:{port} reuseport backlog=4096;
+                    listen 127.0.0.1:{port} {"ssl" if secure else ""} reuseport
+                        backlog=4096;
+                    {secure}
                     root {folder}/values;
                     dav_methods PUT DELETE; create_full_put_path on;
                 }}
@@ -128,7 +149,7 @@ class Nginx:
         command = [str(programs.nginx), "-c", str(config), "-e", f"{folder}/nginx.log"]
         with _serving(command, folder, port) as process:
             wait_for(lambda: len(tree(process.pid)) == 1 + self.workers)
-            yield Running(port, tree(process.pid), folder)
+            yield Running(port, tree(process.pid), folder, self.secure)
 
 
 @dataclass(frozen=True)

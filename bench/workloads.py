@@ -89,6 +89,8 @@ def _kvd(
 
 
 _NGINX: Final = Contender("nginx", Nginx())
+_KVD_TLS: Final = Contender("kvd", Kvd(secure=True))
+_NGINX_TLS: Final = Contender("nginx", Nginx(secure=True))
 _NGINX_PUSHES: Final = Contender("nginx", Nginx(nopush=False))
 _C_READ: Final = Contender("C, read + write", CServer())
 _C_SPLICE: Final = Contender("C, splice", CServer(put="splice"))
@@ -468,9 +470,47 @@ _AGAIN: Final[Sequence[Workload]] = [
     ),
 ]
 
+
+def _over_tls(
+    name: str, title: str, load: Load, targets: Targets, medium: str = "tmpfs"
+) -> Workload:
+    return Workload(
+        name, f"{title}, over TLS", load, _KVD_TLS, [(_NGINX_TLS, targets)], medium
+    )
+
+
+_OVER_TLS: Final[Sequence[Workload]] = [
+    _over_tls(
+        "tls-get-small",
+        "GET 4 KiB, 1,000 keys, 32 keep-alive clients",
+        _GET_SMALL,
+        Targets(0.95, 0.95),
+    ),
+    _over_tls(
+        "tls-get-new",
+        "GET 4 KiB, a new connection with a whole handshake each",
+        _GET_NEW,
+        Targets(0.6, 0.55),
+    ),
+    _over_tls(
+        "tls-get-resumed",
+        "GET 4 KiB, a new connection each, which resumes a session",
+        replace(_GET_NEW, resumes=True),
+        Targets(0.6, 0.5),
+    ),
+    _over_tls(
+        "tls-get-large",
+        "GET 40 MB, 8 keep-alive clients",
+        Load("GET", LARGE, connections=8, keys=16),
+        Targets(0.95, 0.95),
+        medium="disk",
+    ),
+]
+
 WORKLOADS: Final[Sequence[Workload]] = [
     *_FIRST_TOUCHES,
     *_sizes("GET"),
     *_sizes("PUT"),
     *_AGAIN,
+    *_OVER_TLS,
 ]

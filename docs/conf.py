@@ -47,6 +47,7 @@ _CONTENTS = """
    docs/security
    docs/policies
    docs/client
+   docs/moving
    docs/wire
 
 .. toctree::

@@ -149,7 +149,8 @@ class IStore(Interface):
         key: Key, length: int | None, metadata: Metadata = NO_METADATA
     ) -> Answer[IUpload]:
         """
-        Begin an upload.
+        Begin an upload. If the answer is a Deferred, it is cancelled when the client
+        leaves before it comes: then nothing of the upload is kept.
 
         Args:
             key: The key of the value.

@@ -287,6 +287,9 @@ class Settings:
     credentials: tuple[Credentials, ...] = ()
     """Of the addresses that speak TLS."""
     store: StoreLocation = StoreLocation("file", "./values")
+    fallback_store: StoreLocation | None = None
+    """Where values are read that the store does not have, while they are moved to it
+    (`kvd.moving`)."""
     policy: str = "gated"
     shadow: str | None = None
     """A policy whose decisions are only counted, for comparison."""

@@ -16,7 +16,7 @@ from twisted.internet.protocol import Protocol
 
 from kvd.ipc.scoreboard import lone_row
 from kvd.net.reactor import WorkerReactor
-from kvd.net.transport import ServerTransport, serve_connection
+from kvd.net.transport import ServerTransport, bytes_unread, serve_connection
 
 T = TypeVar("T")
 
@@ -113,8 +113,9 @@ class Client:
             try:
                 piece = self.socket.recv(1 << 20)
             except BlockingIOError:
-                idle += 1
                 self._reactor.settle()
+                # Over TLS, it may be a part of a record.
+                idle = 0 if bytes_unread(self.socket) else idle + 1
                 continue
             except ConnectionResetError:
                 self.reset = self.ended = True

@@ -11,7 +11,8 @@
  *     load --port=N --method=PUT|GET [--size=BYTES] [--piece=BYTES]
  *          [--apart=MICROSECONDS] [--prefix=NAME] [--folders=N] [--keys=N] [--once]
  *          [--absent | --tags=FILE | --range=BYTES]
- *          [--threads=N] [--connections=N] [--new] [--seconds=S | --requests=N]
+ *          [--threads=N] [--connections=N] [--new] [--tls | --resume]
+ *          [--seconds=S | --requests=N]
  *
  * Keys are /NAME/k0 and so on; NAME is "bench" if nothing is said. With --folders
  * they are spread over so many: /NAME/00/k0, /NAME/01/k1.
@@ -42,6 +43,10 @@
  * new connection from the same port any time (RFC 9293, 3.6.1), so ports do not
  * run out. A request's time then counts from connect() to the last byte.
  *
+ * With --tls (compiled with -DTLS) all of it goes over TLS, whatever the certificate.
+ * With --resume it does, and each connection but the first of each client resumes the
+ * session of the one before; it is an error if the server does not.
+ *
  * An error is a status that was not expected (200 for a plain GET, 200, 201 or 204
  * for PUT), a body of another size, a reply that cannot be understood, or a
  * connection that ended before its reply. The connection is then opened again.
@@ -68,6 +73,10 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef TLS
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#endif
 
 enum {
 	HEAD_BYTES = 4096, /* the longest head of a reply */
@@ -90,6 +99,7 @@ static struct {
 	uint16_t port;
 	bool put, fresh;
 	bool once, absent;
+	bool tls, resume;
 	uint64_t apart; /* nanoseconds; 0: head and body leave together */
 	uint64_t size;
 	uint64_t range; /* 0: all of the value */
@@ -131,6 +141,12 @@ struct connection {
 	uint64_t body_left;
 	char head[512];
 	char in[HEAD_BYTES];
+#ifdef TLS
+	SSL *tls;
+	SSL_SESSION *session;
+	bool wants_in; /* TLS has to read before it can go on writing */
+	bool resumes;
+#endif
 };
 
 struct worker {
@@ -193,6 +209,133 @@ static double percentile(const uint64_t *latencies, long total, double share)
 	return 0;
 }
 
+/* ---- TLS, if there is any ----------------------------------------------- */
+
+#ifdef TLS
+static SSL_CTX *tls_context;
+
+/* Keep the last session of a connection's server. */
+static int keep_session(SSL *tls, SSL_SESSION *session)
+{
+	struct connection *connection = SSL_get_app_data(tls);
+
+	SSL_SESSION_free(connection->session);
+	connection->session = session;
+	return 1;
+}
+
+static void prepare_tls(void)
+{
+	if (!settings.tls)
+		return;
+	tls_context = SSL_CTX_new(TLS_client_method());
+	if (!tls_context)
+		die("SSL_CTX_new");
+	SSL_CTX_set_mode(tls_context, SSL_MODE_ENABLE_PARTIAL_WRITE
+			 | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+	SSL_CTX_set_read_ahead(tls_context, 1);
+	if (settings.resume) {
+		SSL_CTX_set_session_cache_mode(tls_context, SSL_SESS_CACHE_CLIENT
+					       | SSL_SESS_CACHE_NO_INTERNAL);
+		SSL_CTX_sess_set_new_cb(tls_context, keep_session);
+	}
+}
+
+static void begin_tls(struct connection *connection)
+{
+	if (!settings.tls)
+		return;
+	connection->tls = SSL_new(tls_context);
+	if (!connection->tls || !SSL_set_fd(connection->tls, connection->socket))
+		die("SSL_new");
+	SSL_set_app_data(connection->tls, connection);
+	SSL_set_connect_state(connection->tls);
+	connection->resumes = connection->session;
+	if (connection->resumes)
+		SSL_set_session(connection->tls, connection->session);
+}
+
+static void end_tls(struct connection *connection)
+{
+	if (!connection->tls)
+		return;
+	/* As if both had said goodbye: else the session could not be resumed. */
+	SSL_set_shutdown(connection->tls, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+	SSL_free(connection->tls);
+	connection->tls = NULL;
+}
+
+/* As send() or recv(), given what SSL_write() or SSL_read() returned. */
+static ssize_t outcome(struct connection *connection, int done)
+{
+	int error;
+
+	if (done > 0)
+		return done;
+	error = SSL_get_error(connection->tls, done);
+	ERR_clear_error();
+	connection->wants_in = error == SSL_ERROR_WANT_READ;
+	if (error == SSL_ERROR_ZERO_RETURN)
+		return 0;
+	errno = error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE ? EAGAIN
+		: EPROTO;
+	return -1;
+}
+
+static bool waits_for_input(const struct connection *connection)
+{
+	return connection->tls && connection->wants_in;
+}
+
+/* Whether the session should have been resumed, and was not. */
+static bool is_anew(const struct connection *connection)
+{
+	return connection->resumes && !SSL_session_reused(connection->tls);
+}
+#else
+static void prepare_tls(void)
+{
+	if (settings.tls) {
+		fputs("load: compiled without TLS\n", stderr);
+		exit(2);
+	}
+}
+static void begin_tls(struct connection *connection) { (void)connection; }
+static void end_tls(struct connection *connection) { (void)connection; }
+static bool waits_for_input(const struct connection *connection)
+{
+	(void)connection;
+	return false;
+}
+#endif
+
+static ssize_t put_bytes(struct connection *connection, const char *bytes, size_t size,
+			 int flags)
+{
+#ifdef TLS
+	if (connection->tls)
+		return outcome(connection, SSL_write(connection->tls, bytes,
+						     (int)(size < INT32_MAX ? size : INT32_MAX)));
+#endif
+	return send(connection->socket, bytes, size, MSG_NOSIGNAL | flags);
+}
+
+/* Into `bytes`, or nowhere (NULL). */
+static ssize_t get_bytes(struct connection *connection, char *bytes, size_t size)
+{
+#ifdef TLS
+	static _Thread_local char nowhere[64 * 1024];
+
+	if (connection->tls) {
+		if (!bytes && size > sizeof nowhere)
+			size = sizeof nowhere;
+		return outcome(connection, SSL_read(connection->tls, bytes ? bytes : nowhere,
+						    (int)size));
+	}
+#endif
+	return recv(connection->socket, bytes, size, bytes ? 0 : MSG_TRUNC);
+}
+
 /* ---- One connection ---------------------------------------------------- */
 
 static void start(struct worker *worker, struct connection *connection);
@@ -212,6 +355,7 @@ static void watch(struct worker *worker, struct connection *connection, bool out
 
 static void hang_up(struct connection *connection)
 {
+	end_tls(connection);
 	if (connection->socket >= 0)
 		close(connection->socket);
 	connection->socket = -1;
@@ -235,6 +379,7 @@ static bool connect_anew(struct worker *worker, struct connection *connection)
 	connection->wants_out = false;
 	if (epoll_ctl(worker->epoll, EPOLL_CTL_ADD, connection->socket, &event))
 		die("epoll_ctl");
+	begin_tls(connection);
 	return !connect(connection->socket, (struct sockaddr *)&address, sizeof address)
 	       || errno == EINPROGRESS;
 }
@@ -337,8 +482,8 @@ static void receive(struct worker *worker, struct connection *connection)
 	while (!connection->head_done) {
 		const char *wrong;
 		char *end;
-		came = recv(connection->socket, connection->in + connection->have,
-			    HEAD_BYTES - 1 - connection->have, 0);
+		came = get_bytes(connection, connection->in + connection->have,
+				 HEAD_BYTES - 1 - connection->have);
 		if (came < 0 && errno == EAGAIN)
 			return;
 		if (came <= 0)
@@ -360,7 +505,7 @@ static void receive(struct worker *worker, struct connection *connection)
 	while (connection->body_left) {
 		size_t wanted = connection->body_left < DISCARD_BYTES
 				? connection->body_left : DISCARD_BYTES;
-		came = recv(connection->socket, NULL, wanted, MSG_TRUNC);
+		came = get_bytes(connection, NULL, wanted);
 		if (came < 0 && errno == EAGAIN)
 			return;
 		if (came <= 0)
@@ -368,6 +513,10 @@ static void receive(struct worker *worker, struct connection *connection)
 				    came ? strerror(errno) : "closed within the body");
 		connection->body_left -= (uint64_t)came;
 	}
+#ifdef TLS
+	if (connection->tls && is_anew(connection))
+		return fail(worker, connection, "the session was not resumed");
+#endif
 	count(worker, connection);
 	if (settings.fresh)
 		connection->state = CLOSING;
@@ -379,7 +528,7 @@ static void receive(struct worker *worker, struct connection *connection)
 static void await_close(struct worker *worker, struct connection *connection)
 {
 	char byte;
-	ssize_t came = recv(connection->socket, &byte, 1, 0);
+	ssize_t came = get_bytes(connection, &byte, 1);
 
 	if (came > 0)
 		fail(worker, connection, "more came than the reply");
@@ -406,20 +555,19 @@ static void send_on(struct worker *worker, struct connection *connection)
 		if (connection->sent < connection->head_size) {
 			/* Head and body leave in one segment, as far as they fit. */
 			size_t size = connection->head_size - connection->sent;
-			sent = send(connection->socket, connection->head + connection->sent,
-				    size, MSG_NOSIGNAL
-				    | (settings.put && !settings.apart ? MSG_MORE : 0));
+			sent = put_bytes(connection, connection->head + connection->sent,
+					 size, settings.put && !settings.apart ? MSG_MORE : 0);
 			if (settings.apart && sent == (ssize_t)size && settings.size) {
 				connection->sent += size;
 				return hold(worker, connection);
 			}
 		} else {
 			uint64_t rest = total - connection->sent;
-			sent = send(connection->socket, body,
-				    rest < settings.piece ? rest : settings.piece, MSG_NOSIGNAL);
+			sent = put_bytes(connection, body,
+					 rest < settings.piece ? rest : settings.piece, 0);
 		}
 		if (sent < 0 && errno == EAGAIN)
-			return watch(worker, connection, true);
+			return watch(worker, connection, !waits_for_input(connection));
 		if (sent < 0) {
 			/* The server may have said why before it closed. */
 			connection->broken = errno;
@@ -653,7 +801,7 @@ static void usage(void)
 	fputs("usage: load --port=N --method=PUT|GET [--size=BYTES] [--piece=BYTES]"
 	      " [--apart=MICROSECONDS] [--prefix=NAME] [--folders=N] [--keys=N] [--once]"
 	      " [--absent|--tags=FILE|--range=BYTES] [--threads=N] [--connections=N]"
-	      " [--new] [--seconds=S|--requests=N]\n",
+	      " [--new] [--tls|--resume] [--seconds=S|--requests=N]\n",
 	      stderr);
 	exit(2);
 }
@@ -697,6 +845,8 @@ static void read_options(int argc, char **argv)
 		{ "threads", required_argument, NULL, 't' },
 		{ "connections", required_argument, NULL, 'c' },
 		{ "new", no_argument, NULL, 'n' },
+		{ "tls", no_argument, NULL, 'l' },
+		{ "resume", no_argument, NULL, 'u' },
 		{ "seconds", required_argument, NULL, 'd' },
 		{ "requests", required_argument, NULL, 'r' },
 		{ NULL, 0, NULL, 0 },
@@ -753,6 +903,12 @@ static void read_options(int argc, char **argv)
 		case 'n':
 			settings.fresh = true;
 			break;
+		case 'l':
+			settings.tls = true;
+			break;
+		case 'u':
+			settings.tls = settings.resume = true;
+			break;
 		case 'd':
 			settings.seconds = atof(optarg);
 			break;
@@ -785,6 +941,9 @@ int main(int argc, char **argv)
 
 	read_options(argc, argv);
 	signal(SIGTERM, stop);
+	/* Over TLS, a server that has closed would end this too. */
+	signal(SIGPIPE, SIG_IGN);
+	prepare_tls();
 	workers = calloc((size_t)settings.threads, sizeof *workers);
 	body = malloc(settings.piece);
 	if (!workers || !body)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.figures.evicting import measure_evicting
 from bench.figures.get import measure_get
 from bench.figures.hostile import measure_hostile
 from bench.figures.idle import measure_idle
@@ -28,6 +29,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     "get": measure_get,
     "request": measure_requests,
     "hostile": measure_hostile,
+    "evicting": measure_evicting,
 }
 
 

@@ -6,7 +6,7 @@ measurement.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -41,6 +41,31 @@ def progress(what: str) -> None:
     """
     if is_terminal(sys.stderr):
         click.echo(f"now: {what}", err=True)
+
+
+@contextmanager
+def counting(text: Callable[[], str], quiet: bool) -> Iterator[None]:
+    """
+    Show on standard error, again and again, how far some work is whose end is not
+    known, if both output streams are a terminal.
+
+    Args:
+        text: Says how far it is.
+        quiet: Show nothing.
+    """
+    if quiet or not (is_terminal(sys.stdout) and is_terminal(sys.stderr)):
+        yield
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(
+        get_renderable=lambda: Text(text()),
+        console=Console(stderr=True),
+        transient=True,
+    ):
+        yield
 
 
 @contextmanager

@@ -67,8 +67,9 @@ def makeService(options: Options) -> IService:
         size = size if settings.procs else 1
         check_descriptor_limit(settings, size)
         user = user_to_be(options.parent)
-        maker = load_store(settings, user)
+        maker = load_store(settings.store, settings.modes, user)
         maker.prepare(settings.store.path)
+        check_fallback_store(settings, user)
         held = None
         if settings.procs and IHeldStoreMaker.providedBy(maker):
             held = IHeldStoreMaker(maker).hold(settings.store.path)
@@ -124,6 +125,33 @@ def check_read_again(settings: Settings, user: User | None) -> None:
                 f" rights file {path}, which it does on SIGHUP: give the file to that"
                 f" user, or run chgrp {user.gid} {path} and chmod 640 {path}"
             ) from error
+
+
+def check_fallback_store(settings: Settings, user: User | None) -> None:
+    """
+    Check the store for what the first one does not have. Unlike that, it must exist.
+
+    Args:
+        settings: All settings.
+        user: The user that this process will switch to.
+
+    Raises:
+        BadSetting: It is the same store.
+        StoreUnusable: It does not exist, or cannot be used.
+    """
+    location = settings.fallback_store
+    if location is None:
+        return
+    if location == settings.store:
+        raise BadSetting(
+            f"{location} cannot be both --store and --fallback-store: give the store"
+            " where the values are as --fallback-store, and a new one as --store"
+        )
+    maker = load_store(location, settings.modes, user)
+    if IHeldStoreMaker.providedBy(maker):
+        with acting_as(user):
+            os.close(IHeldStoreMaker(maker).hold(location.path))
+    maker.prepare(location.path)
 
 
 def check_status_site(settings: Settings) -> None:

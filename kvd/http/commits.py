@@ -88,10 +88,10 @@ class Commits:
         Files are synced.
         """
         published, left = self._fast_path.publish_synced()
-        for folder, commits in published.items():
-            folders = folder.split(b"/") if folder else []
-            synced = Deferred.fromCoroutine(self._syncs.folders(folders))
-            synced.addCallbacks(
+        paths = [tuple(path.split(b"/")) if path else () for path in published]
+        synced = self._syncs.folders_of(paths)
+        for commits, done in zip(published.values(), synced, strict=True):
+            done.addCallbacks(
                 partial(self._reply, commits), partial(self._refuse, commits)
             )
         for commit in left:
@@ -158,9 +158,8 @@ class Commits:
             self._log.failure("after its connection was lost", failure=failure)
 
     def _adopt(self, commit: Commit) -> IUpload:
-        descriptor, name = commit.take_file()
         info = _info(commit, self._metadata(commit))
-        return self._state.adopt_synced(info, descriptor, name)
+        return self._state.adopt_synced(info, *commit.take_file())
 
     def _metadata(self, commit: Commit) -> Metadata:
         context = self._context

@@ -93,8 +93,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         joined.connection = self
         secure = transport.secure
         if secure is not None:
-            joined.secure = secure
-            joined.read, joined.write = secure.record_functions()
+            joined.secure, joined.records = secure, secure.functions
         self._joined = joined
 
     def dataReceived(self, data: bytes) -> None:

@@ -103,7 +103,7 @@ class PartialUpload(NamedTuple):
     An upload that has begun. Its request is counted as begun, and what was received.
     """
 
-    adopt: Callable[[Key, int, Metadata, int, bytes], IUpload]
+    adopt: Callable[[Key, int, Metadata, int, bytes, int], IUpload]
     """See `FileStore.adopt`."""
     request: bytes
     """Its head."""
@@ -111,6 +111,8 @@ class PartialUpload(NamedTuple):
     """Of its open file, which the caller closes."""
     name: bytes
     """Of the file, in the upload folder."""
+    held: int
+    """How many bytes its quotas hold for it, which are the caller's to give back."""
     received: int
     """How many bytes of the body have come and are in the file."""
     unwritten: bytes
@@ -164,10 +166,10 @@ class Commit(Protocol):
     sent: int
     """How many bytes were sent before the reply; they are counted."""
 
-    def take_file(self) -> tuple[int, bytes]:
+    def take_file(self) -> tuple[int, bytes, int]:
         """
-        The file of a value that was not published, and its name in the upload folder;
-        both are the caller's from now on.
+        The file of a value that was not published, its name in the upload folder, and
+        how many bytes its quotas hold for it; all are the caller's from now on.
         """
 
 
@@ -182,11 +184,11 @@ class Joined(Protocol):
     served: float | None
     """When `FastPath.serve_idle` last served one; None: never."""
     secure: object
-    """What encrypts and decrypts for it (`kvd.net.tls.SecureSocket`), over TLS."""
-    read: Callable[[int, memoryview], int]
-    """Reads a record, as `ssl.SSLSocket.read` does."""
-    write: Callable[[bytes], int]
-    """Writes one."""
+    """What encrypts and decrypts for it (`kvd.net.secure_socket.SecureSocket`), over
+    TLS."""
+    records: tuple[Callable[..., Any], ...]
+    """Its functions (`kvd.net.secure_socket.RecordFunctions`); without them, its
+    methods do the same."""
     connection: Any
     """The connection, until it leaves."""
 

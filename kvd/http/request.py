@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -213,7 +213,7 @@ class RequestHandler:
 
     def _arrived_late(self, result: Any, undo: Callable[[Any], object] | None) -> None:
         if isinstance(result, Failure):
-            if not isinstance(result.value, KvdError):
+            if not isinstance(result.value, KvdError | CancelledError):
                 self._log.failure("after its connection was lost", failure=result)
         elif undo is not None:
             undo(result)

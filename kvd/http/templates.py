@@ -44,7 +44,11 @@ from kvd.model.keys import Key, escape
 from kvd.model.operations import Get, Put
 from kvd.model.requests import Request
 from kvd.model.values import Published, ValueInfo
-from kvd.net.transport import LOW_ROUND_TRIP_MICROSECONDS, LOW_ROUND_TRIP_SEND_BUFFER
+from kvd.net.transport import (
+    LARGE_FILE_BYTES,
+    LOW_ROUND_TRIP_MICROSECONDS,
+    LOW_ROUND_TRIP_SEND_BUFFER,
+)
 from kvd.store.attribute import MalformedAttribute, decode, encode, encode_metadata
 from kvd.store.exchange import renames_removed_files, reports_unwritten_parts
 from kvd.store.faults import absence
@@ -332,7 +336,12 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         head_bytes=process.limits.head_bytes,
         target_bytes=process.limits.target_bytes,
         plain=PLAIN,
-        sending=(FILE_BYTES, LOW_ROUND_TRIP_MICROSECONDS, LOW_ROUND_TRIP_SEND_BUFFER),
+        sending=(
+            FILE_BYTES,
+            LOW_ROUND_TRIP_MICROSECONDS,
+            LOW_ROUND_TRIP_SEND_BUFFER,
+            LARGE_FILE_BYTES,
+        ),
         report=Report,
         remainder=Remainder,
         partial=partial(PartialUpload, state.adopt),

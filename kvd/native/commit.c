@@ -42,6 +42,8 @@ Commit_dealloc(Commit *self)
     /* What is left of it is swept with the folder of uploads. */
     if (self->file >= 0)
         close(self->file);
+    release(&self->upload);
+    Py_XDECREF((PyObject *)self->upload.usage);
     Py_XDECREF((PyObject *)self->template);
     Py_XDECREF(self->key);
     Py_XDECREF(self->head);
@@ -52,16 +54,20 @@ Commit_dealloc(Commit *self)
 }
 
 PyDoc_STRVAR(take_file_doc,
-"take_file() -> (descriptor, name)\n"
+"take_file() -> (descriptor, name, held)\n"
 "\n"
-"The file, and its name in the folder of uploads; both are the caller's from now on.");
+"The file, its name in the folder of uploads, and how many bytes of the quotas are\n"
+"reserved for it; all are the caller's from now on.");
 
 static PyObject *
 Commit_take_file(Commit *self, PyObject *Py_UNUSED(none))
 {
-    PyObject *taken = Py_BuildValue("(iy)", self->file, self->upload.name);
-    if (taken != NULL)
+    PyObject *taken
+        = Py_BuildValue("(iyL)", self->file, self->upload.name, self->upload.held);
+    if (taken != NULL) {
         self->file = -1;
+        self->upload.held = 0;
+    }
     return taken;
 }
 
@@ -151,11 +157,11 @@ write_file(FastPath *self, Upload *upload, const char *body)
  * Have a file synced, which is written and sealed. Whoever is told of it takes the commit
  * by `take_commit`.
  *
- * Returns 1, and the file belongs to the commit; 0 if there is no thread for it; -1 with an
- * exception.
+ * Returns 1, and the file belongs to the commit, with what is reserved for it; 0 if there is
+ * no thread for it; -1 with an exception.
  */
 static int
-sync_upload(FastPath *self, const Request *request, PyObject *key, const Upload *upload,
+sync_upload(FastPath *self, const Request *request, PyObject *key, Upload *upload,
             int file)
 {
     PyObject *head = PyBytes_FromStringAndSize(request->bytes, request->head_bytes);
@@ -179,6 +185,8 @@ sync_upload(FastPath *self, const Request *request, PyObject *key, const Upload 
     commit->sent = 0;
     commit->file = file;
     commit->upload = *upload;
+    commit->upload.held = 0;
+    Py_XINCREF((PyObject *)upload->usage);
     commit->sync.descriptor = file;
     commit->sync.error = 0;
     int begun;
@@ -190,6 +198,8 @@ sync_upload(FastPath *self, const Request *request, PyObject *key, const Upload 
         Py_DECREF((PyObject *)commit);
         return 0;
     }
+    commit->upload.held = upload->held;
+    upload->held = 0;
     /* The one reference is the thread's from now on. */
     self->commit = (Commit *)Py_NewRef((PyObject *)commit);
     return 1;
@@ -207,13 +217,14 @@ begin_commit(FastPath *self, const Request *request, PyObject *key, Upload *uplo
     Py_BEGIN_ALLOW_THREADS
     file = write_file(self, upload, request->bytes + request->head_bytes);
     Py_END_ALLOW_THREADS
-    if (file < 0)
-        return 0;
-    int begun = sync_upload(self, request, key, upload, file);
+    int begun = file < 0 ? 0 : sync_upload(self, request, key, upload, file);
     if (begun > 0) {
         count_begun(self);
         count_received(self, request->size);
-    } else {
+        return 1;
+    }
+    release(upload);
+    if (file >= 0) {
         unlinkat(self->uploads, upload->name, 0);
         close(file);
     }
@@ -281,6 +292,20 @@ FastPath_sync_event(FastPath *self, PyObject *Py_UNUSED(none))
     return PyLong_FromLong(self->syncs == NULL ? -1 : event_of(self->syncs));
 }
 
+/* Give a commit to a connection, which knows of it from now on. Returns it; NULL if there is
+   none at that place. */
+static PyObject *
+give_commit(Commit **place, PyObject *connection)
+{
+    Commit *commit = *place;
+    if (commit == NULL)
+        return NULL;
+    *place = NULL;
+    commit->connection = Py_NewRef(connection);
+    Py_CLEAR(commit->joined);
+    return (PyObject *)commit;
+}
+
 const char take_commit_doc[] =
 "take_commit(connection) -> Commit\n"
 "\n"
@@ -289,14 +314,10 @@ const char take_commit_doc[] =
 PyObject *
 FastPath_take_commit(FastPath *self, PyObject *connection)
 {
-    Commit *commit = self->commit;
-    if (commit == NULL) {
+    PyObject *commit = give_commit(&self->commit, connection);
+    if (commit == NULL)
         PyErr_SetString(PyExc_ValueError, "no commit has begun");
-        return NULL;
-    }
-    self->commit = NULL;
-    commit->connection = Py_NewRef(connection);
-    return (PyObject *)commit;
+    return commit;
 }
 
 /*
@@ -337,13 +358,8 @@ const char joined_take_commit_doc[] =
 PyObject *
 Joined_take_commit(Joined *self, PyObject *connection)
 {
-    Commit *commit = self->commit;
-    if (commit == NULL)
-        Py_RETURN_NONE;
-    self->commit = NULL;
-    commit->connection = Py_NewRef(connection);
-    Py_CLEAR(commit->joined);
-    return (PyObject *)commit;
+    PyObject *commit = give_commit(&self->commit, connection);
+    return commit != NULL ? commit : Py_NewRef(Py_None);
 }
 
 /* Publish a value that is synced. Returns whether that was done. */

@@ -30,8 +30,7 @@ Joined_dealloc(Joined *self)
         free_upload(self->upload);
     Py_XDECREF(self->served);
     Py_XDECREF(self->secure);
-    Py_XDECREF(self->read);
-    Py_XDECREF(self->write);
+    Py_XDECREF(self->records);
     Py_XDECREF(self->number);
     Py_XDECREF(self->joined);
     PyObject_Free(self);
@@ -69,8 +68,7 @@ static PyMemberDef Joined_members[] = {
     {"connection", T_OBJECT, offsetof(Joined, connection), 0, NULL},
     {"served", T_OBJECT, offsetof(Joined, served), READONLY, NULL},
     {"secure", T_OBJECT, offsetof(Joined, secure), 0, NULL},
-    {"read", T_OBJECT, offsetof(Joined, read), 0, NULL},
-    {"write", T_OBJECT, offsetof(Joined, write), 0, NULL},
+    {"records", T_OBJECT, offsetof(Joined, records), 0, NULL},
     {NULL},
 };
 
@@ -162,6 +160,18 @@ serve_or_leave(FastPath *self, int socket, Joined *joined, unsigned int expected
     return -1;
 }
 
+/*
+ * Close a connection that `is_settled`; as kvd.net.transport.close_both_ways. Bytes that
+ * have come since then make close(2) alone send a reset in place of the end, and the
+ * client reads an error behind the reply.
+ */
+static void
+close_both_ways(int socket)
+{
+    shutdown(socket, SHUT_RDWR);
+    close(socket);
+}
+
 static unsigned long long *
 word(const FastPath *self, Py_ssize_t number)
 {
@@ -182,10 +192,10 @@ new_joined(FastPath *self, PyObject *number, int socket)
     Joined *joined = PyObject_New(Joined, JoinedType);
     if (joined == NULL)
         return NULL;
-    joined->held = joined->shared = 0;
+    joined->held = 0;
     joined->made = 0;
     joined->idle = 1;
-    joined->secure = joined->read = joined->write = NULL;
+    joined->secure = joined->records = NULL;
     joined->commit = NULL;
     joined->connection = NULL;
     joined->reports = 0;
@@ -206,7 +216,7 @@ new_joined(FastPath *self, PyObject *number, int socket)
 
 /* Hold a new connection. Returns 0; -1 if Python must serve it. */
 static int
-hold(FastPath *self, int socket, int shared, int is_served)
+hold(FastPath *self, int socket, int is_served)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.fd = socket};
     PyObject *number = PyLong_FromLong(socket);
@@ -216,7 +226,6 @@ hold(FastPath *self, int socket, int shared, int is_served)
         || epoll_ctl(self->poller, EPOLL_CTL_ADD, socket, &event) < 0)
         goto failed;
     joined->held = 1;
-    joined->shared = (char)shared;
     joined->made = PyFloat_AsDouble(time);
     joined->served = is_served ? Py_NewRef(time) : NULL;
     Py_DECREF(time);
@@ -244,7 +253,7 @@ failed:
 
 /* A connection is held no longer; the poller does not watch it. */
 static void
-release(FastPath *self, Joined *joined, int socket)
+release_held(FastPath *self, Joined *joined, int socket)
 {
     joined->held = 0;
     self->held--;
@@ -255,11 +264,9 @@ release(FastPath *self, Joined *joined, int socket)
 static int
 end_held(FastPath *self, Joined *joined, int socket)
 {
-    release(self, joined, socket);
+    release_held(self, joined, socket);
     *word(self, self->open) -= 1;
-    if (joined->shared)
-        shutdown(socket, SHUT_RDWR);
-    close(socket);
+    close_both_ways(socket);
     return PyDict_DelItem(self->joined, joined->number);
 }
 
@@ -267,7 +274,7 @@ end_held(FastPath *self, Joined *joined, int socket)
 static int
 adopt(FastPath *self, Joined *joined, int socket)
 {
-    release(self, joined, socket);
+    release_held(self, joined, socket);
     PyObject *python = Py_NewRef(self->adopt_held);
     self->adopting = joined;
     PyObject *adopted = PyObject_CallFunction(python, "id", socket, joined->made);
@@ -389,7 +396,7 @@ accept_one(FastPath *self, PyObject *number)
         if (socket < 0)
             /* Python meets any other error again. */
             status = errno == EAGAIN;
-        else if (serve_whole(self, socket, 0, 0) == IS_LEFT) {
+        else if (serve_whole(self, socket, 0) == IS_LEFT) {
             PyObject *served = PyObject_CallFunction(PyTuple_GetItem(functions, 1), "i",
                                                      socket);
             status = served == NULL ? -1 : 1;
@@ -471,10 +478,9 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
         return status < 0 ? NULL : PyBool_FromLong(1);
     }
     self->secure = joined->secure;
-    self->read = joined->read;
-    self->write = joined->write;
+    self->records = joined->records;
     long outcome = serve_or_leave(self, socket, joined, SET(NOTHING) | SET(SERVED));
-    self->secure = self->read = self->write = NULL;
+    self->secure = self->records = NULL;
     self->may_block = 1;
     if (outcome < 0 && wait_alone(self, joined)) {
         Py_DECREF((PyObject *)joined);
@@ -499,7 +505,7 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
  * `IS_LEFT` if the caller keeps it, and the next `serve` of this socket returns the outcome.
  */
 int
-serve_whole(FastPath *self, int socket, int shared, int may_block)
+serve_whole(FastPath *self, int socket, int may_block)
 {
     self->may_block = may_block;
     int may_hold = !may_block && can_hold(self);
@@ -510,13 +516,11 @@ serve_whole(FastPath *self, int socket, int shared, int may_block)
     if (outcome == (SERVED | CLOSES)) {
         /* Before the client can see the end. */
         *word(self, self->accepted) += 1;
-        if (shared)
-            shutdown(socket, SHUT_RDWR);
-        close(socket);
+        close_both_ways(socket);
         return HAS_ENDED;
     }
     if (outcome >= 0) {
-        if (hold(self, socket, shared, outcome == SERVED) == 0)
+        if (hold(self, socket, outcome == SERVED) == 0)
             return IS_HELD;
         self->left_socket = socket;
         self->left = PyLong_FromLong(outcome);
@@ -551,7 +555,7 @@ FastPath_serve_new(FastPath *self, PyObject *argument)
         if (socket == -1 && PyErr_Occurred())
             return NULL;
         /* Whoever has accepted it may have let it block. */
-        if (serve_whole(self, (int)socket, 1, 1) == IS_LEFT)
+        if (serve_whole(self, (int)socket, 1) == IS_LEFT)
             break;
         served++;
     }
@@ -583,7 +587,7 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
         if (new_socket < 0)
             break;
         accepted++;
-        int came_of_it = serve_whole(self, new_socket, 0, 0);
+        int came_of_it = serve_whole(self, new_socket, 0);
         if (came_of_it == HAS_ENDED)
             continue;
         stayed++;

@@ -48,14 +48,14 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     PyObject *kept, *plain, *report, *rest, *partial, *row, *buckets, *make_template;
     PyObject *make_parts, *prune, *clock, *usage;
     unsigned long long min_free;
-    Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes;
+    Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
     Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiOKiinnS(nii)OOOO(nnnnnnnn)O!iOOOO:FastPath", names,
+            args, keywords, "iippnOpiOKiinnS(niin)OOOO(nnnnnnnn)O!iOOOO:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
-            &report, &rest, &partial, &row, &accepted, &open, &begun, &done, &bytes_in,
+            &large_file_bytes, &report, &rest, &partial, &row, &accepted, &open, &begun, &done, &bytes_in,
             &bytes_out, &serving, &latency, &PyTuple_Type,
             &buckets, &least_exponent, &make_template, &make_parts, &prune,
             &clock))
@@ -64,7 +64,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (self == NULL)
         return NULL;
     self->rest_file = -1;
-    self->may_block = 1;
+    self->may_block = self->expects_new = self->may_not_replace = 1;
     if (PyObject_GetBuffer(row, &self->row, PyBUF_WRITABLE) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -109,6 +109,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->file_bytes = file_bytes;
     self->low_round_trip_microseconds = low_round_trip_microseconds;
     self->low_round_trip_buffer_bytes = low_round_trip_buffer_bytes;
+    self->large_file_bytes = large_file_bytes;
     self->mode = mode;
     self->folder_mode = folder_mode;
     self->most_folders = most_folders();
@@ -229,6 +230,8 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->nothing);
     Py_CLEAR(self->record_bytes);
     Py_CLEAR(self->view);
+    Py_CLEAR(self->begun_name);
+    Py_CLEAR(self->unsent_name);
     drop_rest(self);
     end_commits(self);
     if (self->syncs != NULL)
@@ -383,11 +386,11 @@ static PyMethodDef functions[] = {
      "The part of a value that is asked for."},
     {"note_read", note_read, METH_O, "note_read(file)\n\nSee kvd.store.reading."},
     {"look_at", look_at, METH_VARARGS,
-     "look_at(folder, names, before_ns, expired_ns, future_ns)\n\n"
+     "look_at(folder, prefix, names, lists, expired_ns, future_ns)\n\n"
      "See Look of kvd.store.looking."},
     {"remove_unchanged", remove_unchanged, METH_VARARGS,
-     "remove_unchanged(root, lock, key, inode, accessed_ns, from_ns, to_ns)"
-     " -> int | None\n\nSee kvd.store.removing."},
+     "remove_unchanged(root, lock, candidates, wanted, from_ns, to_ns)"
+     " -> list[int] | None\n\nSee kvd.store.removing."},
     {"taken_by", taken_by_length, METH_O, "taken_by(length)\n\nSee kvd.store.usage."},
     {NULL},
 };
@@ -423,6 +426,7 @@ PyInit__fast_path(void)
         || (CommitType = add_type(self, &Commit_spec)) == NULL
         || (JoinedType = add_type(self, &Joined_spec)) == NULL
         || (UsageType = add_type(self, &Usage_spec)) == NULL
+        || (CandidatesType = add_type(self, &Candidates_spec)) == NULL
         || (type = add_type(self, &FastPath_spec)) == NULL
         || PyModule_AddIntMacro(self, NOTHING) < 0
         || PyModule_AddIntMacro(self, SERVED) < 0

@@ -114,7 +114,9 @@ typedef struct {
     char id[ID_TEXT];
     long long offset;           /* of its key's lock */
     int keeps;                  /* whether the replaced value is kept, under its name */
+    struct Usage *usage;        /* counts it; NULL: the store has no limits */
     Py_ssize_t quota;           /* of its key (usage.c) */
+    long long held;             /* bytes that it has reserved of its quotas */
     unsigned long long sealed_us;   /* the date that it was sealed with; 0: not yet */
 } Upload;
 
@@ -180,11 +182,13 @@ typedef struct RecentValues RecentValues;
 /* What the values of the store take, counted by all processes. */
 typedef struct Usage Usage;
 
+/* Values that may be removed to make room. */
+typedef struct Candidates Candidates;
+
 /* A connection that stays open after a request, or has sent none yet. */
 typedef struct {
     PyObject_HEAD
     char held;                  /* whether it has no Python object; see `hold` */
-    char shared;                /* whether other processes may have descriptors of it */
     double made;                /* when it was accepted, if it was held */
     char idle;                  /* whether the fast path may read the next bytes */
     char reports;               /* whether each of its requests is reported */
@@ -192,9 +196,9 @@ typedef struct {
     struct Commit *commit;      /* the one that it waits for and Python does not know of */
     PyObject *connection;       /* the Python object */
     PyObject *served;           /* when serve_idle last served a request; NULL: never */
-    /* Over TLS: the connection's kvd.net.tls.SecureSocket, and its functions that read and
-       write a record. NULL: it is a plain one. */
-    PyObject *secure, *read, *write;
+    /* Over TLS: the connection's kvd.net.secure_socket.SecureSocket, and its functions.
+       NULL: it is a plain one. */
+    PyObject *secure, *records;
     PyObject *number;           /* of its socket */
     PyObject *joined;           /* FastPath.joined */
 } Joined;
@@ -223,6 +227,8 @@ typedef struct {
     int root, lock, uploads, exchanges, mode, folder_mode;
     dev_t device;               /* of the root */
     int finds_unwritten;        /* whether its file system reports unwritten parts */
+    int expects_new;            /* whether the next PUT is tried as one of a new key */
+    int may_not_replace;        /* whether a rename can be told not to replace anything */
     int is_all_in_memory;       /* whether it never reports that a read would block */
     const char *plain;          /* the bytes of a key that error messages do not escape */
     PyObject *plain_bytes;
@@ -230,6 +236,7 @@ typedef struct {
        small send buffer, and how small it is. */
     Py_ssize_t file_bytes;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes;
+    Py_ssize_t large_file_bytes;        /* smaller parts of files leave the buffer alone */
     dev_t lock_device;
     ino_t lock_inode;
     Conferred conferred;        /* from the upload folder */
@@ -260,9 +267,10 @@ typedef struct {
     PyObject *listeners;        /* see `share`: functions of ports, by descriptor */
     Joined *adopting;           /* that Python is about to have join, borrowed; or NULL */
     /* Those of the connection that is served now, borrowed; NULL: it is a plain one. */
-    PyObject *secure, *read, *write;
-    PyObject *record_bytes;     /* RECORD_BYTES; NULL: not needed so far */
-    PyObject *view;             /* of the buffer, for `read`; NULL: not needed so far */
+    PyObject *secure, *records;
+    /* RECORD_BYTES; a view of the buffer; and names of attributes. NULL: not needed so
+       far. */
+    PyObject *record_bytes, *view, *begun_name, *unsent_name;
     /* The outcome that the next `serve` of this socket returns; below 0: none. */
     int left_socket;
     PyObject *left;             /* NULL: it raises the exception */
@@ -335,13 +343,13 @@ PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
                           Py_ssize_t count);
 PyObject *FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count);
 enum { HAS_ENDED, IS_HELD, IS_LEFT };
-int serve_whole(FastPath *self, int socket, int shared, int may_block);
+int serve_whole(FastPath *self, int socket, int may_block);
 extern const char share_doc[];
 extern const char unshare_doc[];
 extern const char hold_doc[];
+extern const char adopt_held_doc[];
 PyObject *FastPath_share(FastPath *self, PyObject *args);
 PyObject *FastPath_unshare(FastPath *self, PyObject *argument);
-extern const char adopt_held_doc[];
 PyObject *FastPath_hold(FastPath *self, PyObject *args);
 PyObject *FastPath_adopt_held(FastPath *self, PyObject *argument);
 
@@ -362,11 +370,11 @@ PyObject *outcome_of(FastPath *self, int socket, const Request *request);
 extern const char serve_secure_doc[];
 PyObject *FastPath_serve_secure(FastPath *self, PyObject *const *arguments,
                                 Py_ssize_t count);
-Py_ssize_t receive_secure(FastPath *self);
+Py_ssize_t receive_secure(FastPath *self, int socket);
 Py_ssize_t receive_more_secure(FastPath *self, Py_ssize_t received, Py_ssize_t size);
-Py_ssize_t send_reply_secure(FastPath *self, const char *head, size_t head_bytes,
-                             const char *body, size_t body_bytes);
-int send_file_secure(FastPath *self, Value *value, const Selection *selected,
+Py_ssize_t send_reply_secure(FastPath *self, int socket, const char *head,
+                             size_t head_bytes, const char *body, size_t body_bytes);
+int send_file_secure(FastPath *self, int socket, Value *value, const Selection *selected,
                      const char *head, size_t head_bytes, Py_ssize_t received,
                      double began);
 
@@ -511,10 +519,19 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 #define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
 int set_lock(int lock, short kind, long long offset);
+int reserve(Upload *upload);
+void release(Upload *upload);
 int create_file(FastPath *self, const Upload *upload);
 Py_ssize_t write_all(int file, const char *body, Py_ssize_t length);
-int publish_file(FastPath *self, const Upload *upload, int file, int *is_made);
-int publish(FastPath *self, const Upload *upload, const char *body, int *is_made);
+int publish_file(FastPath *self, Upload *upload, int file, int *is_made);
+int publish(FastPath *self, Upload *upload, const char *body, int *is_made);
+
+/* candidates.c */
+extern PyTypeObject *CandidatesType;
+extern PyType_Spec Candidates_spec;
+int remember_value(Candidates *self, long long accessed_ns, unsigned long long inode,
+                   const char *prefix, size_t prefix_bytes, const char *name,
+                   size_t name_bytes);
 
 /* look.c */
 PyObject *look_at(PyObject *module, PyObject *args);
@@ -528,8 +545,8 @@ extern PyType_Spec Usage_spec;
 long long taken_by(unsigned long long length);
 PyObject *taken_by_length(PyObject *module, PyObject *length);
 Py_ssize_t quota_of(const Usage *self, const char *key, size_t size);
-int take_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
-void give_back(const Usage *self, Py_ssize_t quota, long long bytes);
+int reserve_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
+void release_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
 void count_published(const Usage *self, Py_ssize_t quota, long long bytes,
                      long long replaced);
 long long read_resolution(const Usage *self);

@@ -4,6 +4,7 @@
 
 #include "fast_path.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
@@ -132,6 +133,28 @@ seal_once(const FastPath *self, int file, const Upload *upload,
 }
 
 /*
+ * Give a written file its key's name, if nothing has that name. Returns whether it has it
+ * now; if not, `place` looks at what is there.
+ *
+ * A name that is looked for and not found is looked for again by the rename: for a new key
+ * on tmpfs that is half a microsecond of 15. Most clients either write new keys or replace
+ * values, so this is tried where the PUT before was one of a new key.
+ */
+static int
+place_new(FastPath *self, const Upload *upload, int file, int folder, const char *name,
+          long epoch)
+{
+    if (!self->expects_new || !self->may_not_replace
+        || seal_once(self, file, upload, 0, epoch) < 0)
+        return 0;
+    if (renameat2(self->uploads, upload->name, folder, name, RENAME_NOREPLACE) == 0)
+        return 1;
+    /* Not every file system can do this, or every filter of system calls lets it pass. */
+    self->may_not_replace = errno != EINVAL && errno != ENOSYS;
+    return 0;
+}
+
+/*
  * Give a written file its key's name in a folder, while the key is locked; `lock` is the
  * status of the file of locks.
  *
@@ -142,13 +165,17 @@ seal_once(const FastPath *self, int file, const Upload *upload,
  * it replaced had `*replaced` bytes.
  */
 static int
-place(const FastPath *self, const Upload *upload, int file, int folder,
+place(FastPath *self, const Upload *upload, int file, int folder,
       const char *name, unsigned long long room, const struct stat *lock,
       unsigned long long *replaced)
 {
     unsigned long long earliest_us = 0, bytes = 0;
     long epoch = epoch_of(self, lock), value_epoch = 0;
+    *replaced = 0;
+    if (place_new(self, upload, file, folder, name, epoch))
+        return CREATED;
     int replaces = has_value(self, folder, name, &earliest_us, &value_epoch, &bytes);
+    self->expects_new = replaces == 0;
     *replaced = bytes;
     if (replaces < 0 || (replaces && upload->keeps && bytes > room / SPARE_TIMES)
         || seal_once(self, file, upload, earliest_us, epoch) < 0)
@@ -177,7 +204,7 @@ last_name(const char *key)
  * `is_missing`. Returns as `place`.
  */
 static int
-place_locked(const FastPath *self, const Upload *upload, int file, int folder,
+place_locked(FastPath *self, const Upload *upload, int file, int folder,
              int is_missing, unsigned long long room, int *is_made,
              unsigned long long *replaced)
 {
@@ -240,6 +267,39 @@ is_folder(int folder, const char *name)
         && S_ISDIR(status.st_mode);
 }
 
+/* Reserve what a value will take of its quotas. Returns whether there is room. */
+int
+reserve(Upload *upload)
+{
+    upload->held = 0;
+    if (upload->usage == NULL)
+        return 1;
+    long long bytes = taken_by((unsigned long long)upload->length);
+    if (!reserve_bytes(upload->usage, upload->quota, bytes))
+        return 0;
+    upload->held = bytes;
+    return 1;
+}
+
+/* Give back what an upload has reserved and not used. */
+void
+release(Upload *upload)
+{
+    if (upload->held)
+        release_bytes(upload->usage, upload->quota, upload->held);
+    upload->held = 0;
+}
+
+/* Count a value that was published, of which `result` is what `place` returned. */
+static void
+settle(Upload *upload, int result, unsigned long long replaced)
+{
+    if (upload->held)
+        count_published(upload->usage, upload->quota, upload->held,
+                        result == CREATED ? -1 : taken_by(replaced));
+    upload->held = 0;
+}
+
 /*
  * Create the file of an upload whose body is still to come, unless Python would refuse it
  * before that (`begin_at_once` of kvd.store.file). Returns its descriptor; -1 if it was
@@ -251,9 +311,6 @@ create_file(FastPath *self, const Upload *upload)
     int is_kept, is_missing, file = -1;
     struct stat status;
     unsigned long long room;
-    /* Python holds what an upload reserves from one call to the next. */
-    if (self->usage != NULL)
-        return -1;
     int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
     if (folder < 0)
         return -1;
@@ -266,10 +323,11 @@ create_file(FastPath *self, const Upload *upload)
 
 /*
  * Publish a value whose file is written. Returns as `place`; after -1 the file is as it
- * was, and empty folders are left if `is_made`: they have to be pruned.
+ * was, with what is reserved for it, and empty folders are left if `is_made`: they have to
+ * be pruned.
  */
 int
-publish_file(FastPath *self, const Upload *upload, int file, int *is_made)
+publish_file(FastPath *self, Upload *upload, int file, int *is_made)
 {
     int result = -1, is_kept, is_missing;
     struct stat status;
@@ -282,33 +340,11 @@ publish_file(FastPath *self, const Upload *upload, int file, int *is_made)
     if (!upload->keeps || has_room(self, 0, 1, &room))
         result = place_locked(self, upload, file, folder, is_missing, room, is_made,
                               &replaced);
+    if (result >= 0)
+        settle(upload, result, replaced);
     if (!is_kept)
         close(folder);
     return result;
-}
-
-/* Take what a value will need of its quotas, if there are any. */
-static int
-reserve(const FastPath *self, const Upload *upload)
-{
-    return self->usage == NULL
-        || take_bytes(self->usage, upload->quota,
-                      taken_by((unsigned long long)upload->length));
-}
-
-/* Count a value that was published, or give back what was reserved for it. */
-static void
-settle(const FastPath *self, const Upload *upload, int result,
-       unsigned long long replaced)
-{
-    if (self->usage == NULL)
-        return;
-    long long bytes = taken_by((unsigned long long)upload->length);
-    if (result < 0)
-        give_back(self->usage, upload->quota, bytes);
-    else
-        count_published(self->usage, upload->quota, bytes,
-                        result == CREATED ? -1 : taken_by(replaced));
 }
 
 /*
@@ -316,17 +352,15 @@ settle(const FastPath *self, const Upload *upload, int result,
  * empty folders if `is_made`: they have to be pruned.
  */
 int
-publish(FastPath *self, const Upload *upload, const char *body, int *is_made)
+publish(FastPath *self, Upload *upload, const char *body, int *is_made)
 {
-    int result = -1, is_kept, is_missing;
+    int result = -1, is_kept, is_missing, file = -1;
     struct stat status;
     unsigned long long room, replaced = 0;
     *is_made = 0;
     int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
-    if (folder < 0)
-        return -1;
-    int is_reserved = reserve(self, upload);
-    int file = is_reserved ? create_beside(self, upload, folder, &status, &room) : -1;
+    if (folder >= 0)
+        file = create_beside(self, upload, folder, &status, &room);
     if (file >= 0) {
         if (write_all(file, body, upload->length) == upload->length)
             result = place_locked(self, upload, file, folder, is_missing, room, is_made,
@@ -335,9 +369,11 @@ publish(FastPath *self, const Upload *upload, const char *body, int *is_made)
             unlinkat(self->uploads, upload->name, 0);
         close(file);
     }
-    if (is_reserved)
-        settle(self, upload, result, replaced);
-    if (!is_kept)
+    if (result < 0)
+        release(upload);
+    else
+        settle(upload, result, replaced);
+    if (folder >= 0 && !is_kept)
         close(folder);
     return result;
 }

@@ -92,8 +92,8 @@ find_keeps(FastPath *self, PyObject *key, int *keeps)
 }
 
 /*
- * Say what a PUT will publish. Returns 1; 0 if the request is Python's; -1 with an
- * exception.
+ * Say what a PUT will publish, and reserve what it takes of its quotas. Returns 1; 0 if the
+ * request is Python's; -1 with an exception.
  */
 int
 prepare_upload(FastPath *self, const Request *request, PyObject *key, Upload *upload)
@@ -103,13 +103,14 @@ prepare_upload(FastPath *self, const Request *request, PyObject *key, Upload *up
     upload->lines = request->template->lines;
     upload->offset = lock_offset(upload->key, (size_t)PyBytes_Size(key));
     upload->sealed_us = 0;
+    upload->usage = self->usage;
     upload->quota = self->usage == NULL ? 0
         : quota_of(self->usage, upload->key, (size_t)PyBytes_Size(key));
     if (self->uploads < 0 || new_id(self, upload->id) < 0)
         return 0;
     int found = find_keeps(self, key, &upload->keeps);
     return found <= 0 ? found
-        : name_upload(self, upload->name, upload->key, upload->keeps);
+        : name_upload(self, upload->name, upload->key, upload->keeps) && reserve(upload);
 }
 
 /* Reply to a PUT whose value is published. Returns how much was sent; -1 with an

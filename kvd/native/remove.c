@@ -1,5 +1,5 @@
 /*
- * Removing a value to make room, as kvd.store.removing says.
+ * Removing values to make room, as kvd.store.removing says.
  */
 
 #include "fast_path.h"
@@ -7,6 +7,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
+
+/* So many keys are locked at once at most. */
+#define MOST_REMOVED 16
 
 /* Whether the file of locks is still the one that is found by its name. */
 static int
@@ -24,79 +27,147 @@ nanoseconds(struct timespec time)
     return (long long)time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
-/* What is known of a value that is to be removed. */
+/* A value that is to be removed, and what came of it. */
 typedef struct {
+    const char *key;
+    Py_ssize_t key_bytes;
     unsigned long long inode;
-    long long accessed_ns, from_ns, to_ns;      /* published between these: protected */
+    long long accessed_ns, offset;
+    int is_locked;
+    long long removed;          /* as kvd.store.removing */
 } Known;
 
-/* Returns the size of what was removed; -1 if it stays; -2 with errno. */
+enum { STAYS = -1 };
+
+/* Values that were published between these stay. */
+typedef struct {
+    long long from_ns, to_ns;
+} Protected;
+
+static void
+unlock(int lock, Known *known)
+{
+    if (known->is_locked)
+        set_lock(lock, F_UNLCK, known->offset);
+    known->is_locked = 0;
+}
+
+/*
+ * Lock the keys of values, except those that are locked. Returns -1 if that cannot be
+ * said, or if another file of locks has to be opened.
+ */
+static int
+lock_keys(int root, int lock, Known *known, Py_ssize_t count)
+{
+    for (Py_ssize_t i = 0; i < count; i++) {
+        known[i].offset = lock_offset(known[i].key, (size_t)known[i].key_bytes);
+        known[i].is_locked = set_lock(lock, F_WRLCK, known[i].offset) == 0;
+        if (!known[i].is_locked && errno != EAGAIN && errno != EACCES)
+            return -1;
+    }
+    return is_found(root, lock) ? 0 : -1;
+}
+
+/* The bytes of a key up to its last slash; 0: there is none. */
+static size_t
+folder_bytes(const Known *known)
+{
+    const char *slash = strrchr(known->key, '/');
+    return slash == NULL ? 0 : (size_t)(slash - known->key);
+}
+
+/* Returns what `Known.removed` is to be. */
 static long long
-remove_known(int folder, const char *name, const Known *known)
+remove_from(int folder, const Known *known, Protected protected)
 {
     struct stat status;
-    if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
-        return -2;
+    size_t parent = folder_bytes(known);
+    const char *name = known->key + (parent ? parent + 1 : 0);
+    if (folder < 0 || fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return STAYS - errno;
     long long published_ns = nanoseconds(status.st_mtim);
     if ((unsigned long long)status.st_ino != known->inode
         || nanoseconds(status.st_atim) != known->accessed_ns
-        || (published_ns > known->from_ns && published_ns <= known->to_ns))
-        return -1;
-    return unlinkat(folder, name, 0) < 0 ? -2 : (long long)status.st_size;
+        || (published_ns > protected.from_ns && published_ns <= protected.to_ns))
+        return STAYS;
+    return unlinkat(folder, name, 0) < 0 ? STAYS - errno : (long long)status.st_size;
 }
 
-/* Returns as `remove_known`; -3 if the key cannot be locked now. */
-static long long
-remove_locked(int root, int lock, const char *key, size_t size, const Known *known)
+/* Remove values whose keys are locked, until they took so many bytes. Returns of how many
+   it is known what came of them. */
+static Py_ssize_t
+remove_locked(int root, int lock, Known *known, Py_ssize_t count, long long wanted,
+              Protected protected)
 {
-    char path[MAX_LONGEST_KEY + 1];
-    long long offset = lock_offset(key, size), removed = -3;
     int folder = root;
-    memcpy(path, key, size + 1);
-    char *slash = strrchr(path, '/');
-    if (slash != NULL) {
-        *slash = 0;
-        folder = open_beneath(root, path, O_RDONLY | O_DIRECTORY);
-        if (folder < 0)
-            return -2;
+    const Known *before = NULL;     /* the folder is open that has it */
+    Py_ssize_t i;
+    for (i = 0; i < count && wanted > 0; i++) {
+        size_t parent = folder_bytes(&known[i]);
+        if (before == NULL || parent != folder_bytes(before)
+            || memcmp(before->key, known[i].key, parent) != 0) {
+            char path[MAX_LONGEST_KEY + 1];
+            if (folder != root && folder >= 0)
+                close(folder);
+            memcpy(path, known[i].key, parent);
+            path[parent] = 0;
+            folder = parent ? open_beneath(root, path, O_RDONLY | O_DIRECTORY) : root;
+        }
+        before = folder < 0 ? NULL : &known[i];
+        known[i].removed =
+            known[i].is_locked ? remove_from(folder, &known[i], protected) : STAYS;
+        if (known[i].removed >= 0)
+            wanted -= taken_by((unsigned long long)known[i].removed);
+        unlock(lock, &known[i]);
     }
-    if (set_lock(lock, F_WRLCK, offset) == 0) {
-        if (is_found(root, lock))
-            removed = remove_known(folder, slash == NULL ? path : slash + 1, known);
-        int reason = errno;
-        set_lock(lock, F_UNLCK, offset);
-        errno = reason;
-    }
-    if (folder != root) {
-        int reason = errno;
+    if (folder != root && folder >= 0)
         close(folder);
-        errno = reason;
+    return i;
+}
+
+/* Read values from a list of them, at most so many. Returns how many; -1 with an
+   exception. */
+static Py_ssize_t
+read_known(PyObject *list, Known *known, Py_ssize_t most)
+{
+    Py_ssize_t count = Py_MIN(PyList_Size(list), most);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        known[i].is_locked = 0;
+        if (!PyArg_ParseTuple(PyList_GetItem(list, i), "LKy#", &known[i].accessed_ns,
+                              &known[i].inode, &known[i].key, &known[i].key_bytes))
+            return -1;
+        if (known[i].key_bytes > MAX_LONGEST_KEY) {
+            PyErr_SetString(PyExc_ValueError, "the key is too long");
+            return -1;
+        }
     }
-    return removed;
+    return count;
 }
 
 PyObject *
 remove_unchanged(PyObject *Py_UNUSED(module), PyObject *args)
 {
     int root, lock;
-    const char *key;
-    Py_ssize_t size;
-    Known known;
-    long long removed;
-    if (!PyArg_ParseTuple(args, "iiy#KLLL:remove_unchanged", &root, &lock, &key, &size,
-                          &known.inode, &known.accessed_ns, &known.from_ns,
-                          &known.to_ns))
+    PyObject *list;
+    long long wanted;
+    Protected protected;
+    Known known[MOST_REMOVED];
+    if (!PyArg_ParseTuple(args, "iiO!LLL:remove_unchanged", &root, &lock, &PyList_Type,
+                          &list, &wanted, &protected.from_ns, &protected.to_ns))
         return NULL;
-    if (size > MAX_LONGEST_KEY) {
-        PyErr_SetString(PyExc_ValueError, "the key is too long");
+    Py_ssize_t count = read_known(list, known, MOST_REMOVED), done = -1;
+    if (count < 0)
         return NULL;
-    }
     Py_BEGIN_ALLOW_THREADS
-    removed = remove_locked(root, lock, key, (size_t)size, &known);
+    if (lock_keys(root, lock, known, count) == 0)
+        done = remove_locked(root, lock, known, count, wanted, protected);
+    for (Py_ssize_t i = 0; i < count; i++)
+        unlock(lock, &known[i]);
     Py_END_ALLOW_THREADS
-    if (removed == -2)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    if (removed == -3)
+    if (done < 0)
         Py_RETURN_NONE;
-    return PyLong_FromLongLong(removed);
+    PyObject *results = PyList_New(done);
+    for (Py_ssize_t i = 0; results != NULL && i < done; i++)
+        PyList_SetItem(results, i, PyLong_FromLongLong(known[i].removed));
+    return results;
 }

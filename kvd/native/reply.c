@@ -129,7 +129,7 @@ send_reply(FastPath *self, int socket, char *head, size_t head_bytes, char *body
            size_t body_bytes)
 {
     if (self->secure != NULL)
-        return send_reply_secure(self, head, head_bytes, body, body_bytes);
+        return send_reply_secure(self, socket, head, head_bytes, body, body_bytes);
     struct iovec parts[2] = {{head, head_bytes}, {body, body_bytes}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = body_bytes ? 2 : 1};
     int flags = MSG_DONTWAIT | MSG_NOSIGNAL;

@@ -1,12 +1,23 @@
 /*
- * Connections over TLS: the bytes come from Python's ssl module, and go to it
- * (kvd.net.tls.SecureSocket), in place of a socket.
+ * Connections over TLS: OpenSSL decrypts and encrypts, by Python's ssl module
+ * (kvd.net.secure_socket.SecureSocket). For a request of one record, this does what the
+ * methods of that class do, without a call of Python's; whatever is unusual is left to them.
  */
 
 #include "fast_path.h"
 
 #include <errno.h>
+#include <sys/socket.h>
 #include <unistd.h>
+
+#define HEADER_BYTES 5
+#define MOST_ENCRYPTED_BYTES (RECORD_BYTES + 2048)
+
+/* How many records of a body are taken in one turn of the reactor. */
+#define MOST_BODY_RECORDS 64
+
+/* The functions of a connection, in the order of RecordFunctions. */
+enum { FEED, READ, WRITE, TAKE };
 
 /*
  * Take a record.
@@ -34,14 +45,66 @@ receive_record(FastPath *self, char *into)
     return size;
 }
 
+/* Whether an attribute of the connection is empty bytes; -1 with an exception. */
+static int
+is_empty(FastPath *self, PyObject **name, const char *text)
+{
+    if (*name == NULL)
+        *name = PyUnicode_InternFromString(text);
+    PyObject *bytes = *name == NULL ? NULL : PyObject_GetAttr(self->secure, *name);
+    if (bytes == NULL)
+        return -1;
+    Py_ssize_t size = PyBytes_Size(bytes);
+    Py_DECREF(bytes);
+    return size < 0 ? -1 : size == 0;
+}
+
+/* Let a method of the connection know. Returns -1 with an exception. */
+static int
+tell(PyObject *called)
+{
+    Py_XDECREF(called);
+    return called == NULL ? -1 : 0;
+}
+
 /*
- * Take a record without a call of Python's. Returns as `receive_record`; at the end too, -1:
- * `receive` has to say what it is.
+ * Take the bytes of the next record, if all of it has come; otherwise the connection keeps
+ * what has.
+ *
+ * Returns them, NULL if there are none, or NULL with an exception.
+ */
+static PyObject *
+next_record(FastPath *self, int socket)
+{
+    char record[HEADER_BYTES + MOST_ENCRYPTED_BYTES];
+    ssize_t come = recv(socket, record, HEADER_BYTES, MSG_DONTWAIT), size = HEADER_BYTES;
+    if (come <= 0)
+        /* An end or an error comes again. */
+        return NULL;
+    if (come == HEADER_BYTES) {
+        size += (unsigned char)record[3] << 8 | (unsigned char)record[4];
+        if (size <= (ssize_t)sizeof record) {
+            ssize_t more = recv(socket, record + HEADER_BYTES,
+                                (size_t)(size - HEADER_BYTES), MSG_DONTWAIT);
+            come += Py_MAX(more, 0);
+        }
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(record, come);
+    if (bytes == NULL || come == size)
+        return bytes;
+    (void)PyObject_SetAttrString(self->secure, "begun", bytes);
+    Py_DECREF(bytes);
+    return NULL;
+}
+
+/*
+ * Take a record without a call of Python's. Returns as `receive_record`, and -1 also where
+ * that has to be called.
  */
 static Py_ssize_t
-read_record(FastPath *self)
+read_record(FastPath *self, int socket)
 {
-    if (self->read == NULL)
+    if (self->records == NULL)
         return -1;
     if (self->view == NULL)
         self->view = PyMemoryView_FromMemory(self->buffer, RECORD_BYTES, PyBUF_WRITE);
@@ -49,19 +112,41 @@ read_record(FastPath *self)
         self->record_bytes = PyLong_FromLong(RECORD_BYTES);
     if (self->view == NULL || self->record_bytes == NULL)
         return -2;
-    PyObject *taken
-        = PyObject_CallFunctionObjArgs(self->read, self->record_bytes, self->view, NULL);
-    Py_ssize_t size = taken == NULL ? -1 : PyLong_AsSsize_t(taken);
-    Py_XDECREF(taken);
-    PyErr_Clear();
-    return size > 0 ? size : -1;
+    int empty = is_empty(self, &self->begun_name, "begun");
+    if (empty <= 0)
+        return empty < 0 ? -2 : -1;
+    PyObject *record = next_record(self, socket);
+    if (record == NULL)
+        return PyErr_Occurred() ? -2 : -1;
+    int fed = tell(PyObject_CallFunctionObjArgs(PyTuple_GetItem(self->records, FEED),
+                                                record, NULL));
+    Py_DECREF(record);
+    if (fed < 0)
+        return -2;
+    PyObject *taken = PyObject_CallFunctionObjArgs(PyTuple_GetItem(self->records, READ),
+                                                   self->record_bytes, self->view, NULL);
+    if (taken == NULL) {
+        PyObject *type, *error, *traceback;
+        PyErr_Fetch(&type, &error, &traceback);
+        PyErr_NormalizeException(&type, &error, &traceback);
+        int told = tell(PyObject_CallMethod(self->secure, "without_data", "O", error));
+        Py_XDECREF(type);
+        Py_XDECREF(error);
+        Py_XDECREF(traceback);
+        return told < 0 ? -2 : -1;
+    }
+    Py_ssize_t size = PyLong_AsSsize_t(taken);
+    Py_DECREF(taken);
+    if (size == 0 && PyObject_SetAttrString(self->secure, "ended", Py_True) < 0)
+        return -2;
+    return size < 0 ? -2 : size;
 }
 
 /* As recv(2); -2 with an exception that is not about the connection. */
 Py_ssize_t
-receive_secure(FastPath *self)
+receive_secure(FastPath *self, int socket)
 {
-    Py_ssize_t size = read_record(self);
+    Py_ssize_t size = read_record(self, socket);
     if (size == -1)
         size = receive_record(self, self->buffer);
     errno = EAGAIN;
@@ -74,13 +159,14 @@ receive_secure(FastPath *self)
 }
 
 /*
- * Take records up to a size of which so much is there. Returns how much is there now,
- * perhaps more than that. An end or an error is met again by whoever reads next.
+ * Take records up to a size of which so much is there, but not many: each may have a byte.
+ * Returns how much is there now, perhaps more than that. An end or an error is met again by
+ * whoever reads next.
  */
 Py_ssize_t
 receive_more_secure(FastPath *self, Py_ssize_t received, Py_ssize_t size)
 {
-    while (received < size) {
+    for (int records = 0; received < size && records < MOST_BODY_RECORDS; records++) {
         Py_ssize_t count = receive_record(self, self->buffer + received);
         if (count <= 0) {
             PyErr_Clear();
@@ -92,21 +178,51 @@ receive_more_secure(FastPath *self, Py_ssize_t received, Py_ssize_t size)
 }
 
 /*
+ * Send a record without a call of Python's, if nothing is unsent. Returns how many bytes were
+ * sent, which are all or none; -1 where `transmit` has to be called, perhaps with an
+ * exception.
+ */
+static Py_ssize_t
+write_record(FastPath *self, int socket, PyObject *bytes)
+{
+    Py_ssize_t size = PyBytes_Size(bytes);
+    if (self->records == NULL || size > RECORD_BYTES
+        || is_empty(self, &self->unsent_name, "unsent") <= 0
+        || tell(PyObject_CallFunctionObjArgs(PyTuple_GetItem(self->records, WRITE), bytes,
+                                             NULL)) < 0)
+        return -1;
+    PyObject *record = PyObject_CallNoArgs(PyTuple_GetItem(self->records, TAKE));
+    char *text;
+    Py_ssize_t record_bytes;
+    if (record == NULL || PyBytes_AsStringAndSize(record, &text, &record_bytes) < 0) {
+        Py_XDECREF(record);
+        return -1;
+    }
+    ssize_t sent = send(socket, text, (size_t)record_bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+    sent = Py_MAX(sent, 0);
+    if (sent < record_bytes)
+        tell(PyObject_CallMethod(self->secure, "hold", "y#n", text + sent,
+                                 record_bytes - sent, size));
+    Py_DECREF(record);
+    return sent < record_bytes ? 0 : size;
+}
+
+/*
  * Send bytes, which this takes. What the socket does not take, or cannot, is left in
  * `unsent`.
  *
  * Returns how much was sent, or -1 with an exception.
  */
 static Py_ssize_t
-transmit(FastPath *self, PyObject *bytes)
+transmit(FastPath *self, int socket, PyObject *bytes)
 {
-    Py_ssize_t size = PyBytes_Size(bytes), sent = 0;
-    PyObject *taken = self->write != NULL && size <= RECORD_BYTES
-        ? PyObject_CallFunctionObjArgs(self->write, bytes, NULL)
-        : PyObject_CallMethod(self->secure, "transmit", "O", bytes);
-    if (taken != NULL) {
-        sent = PyLong_AsSsize_t(taken);
-        Py_DECREF(taken);
+    Py_ssize_t size = PyBytes_Size(bytes), sent = write_record(self, socket, bytes);
+    if (sent < 0 && !PyErr_Occurred()) {
+        PyObject *taken = PyObject_CallMethod(self->secure, "transmit", "O", bytes);
+        if (taken != NULL) {
+            sent = PyLong_AsSsize_t(taken);
+            Py_DECREF(taken);
+        }
     }
     /* Whoever sends the rest meets it again. */
     PyErr_Clear();
@@ -128,8 +244,8 @@ transmit(FastPath *self, PyObject *bytes)
 
 /* As `send_reply`. */
 Py_ssize_t
-send_reply_secure(FastPath *self, const char *head, size_t head_bytes, const char *body,
-                  size_t body_bytes)
+send_reply_secure(FastPath *self, int socket, const char *head, size_t head_bytes,
+                  const char *body, size_t body_bytes)
 {
     PyObject *reply
         = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(head_bytes + body_bytes));
@@ -137,7 +253,7 @@ send_reply_secure(FastPath *self, const char *head, size_t head_bytes, const cha
         return -1;
     memcpy(PyBytes_AsString(reply), head, head_bytes);
     memcpy(PyBytes_AsString(reply) + head_bytes, body, body_bytes);
-    return transmit(self, reply);
+    return transmit(self, socket, reply);
 }
 
 /*
@@ -145,7 +261,7 @@ send_reply_secure(FastPath *self, const char *head, size_t head_bytes, const cha
  * longer one is left to Python.
  */
 int
-send_file_secure(FastPath *self, Value *value, const Selection *selected,
+send_file_secure(FastPath *self, int socket, Value *value, const Selection *selected,
                  const char *head, size_t head_bytes, Py_ssize_t received, double began)
 {
     size_t bytes = (size_t)Py_MIN(selected->bytes,
@@ -164,7 +280,7 @@ send_file_secure(FastPath *self, Value *value, const Selection *selected,
         Py_DECREF(reply);
         return 0;
     }
-    Py_ssize_t sent = transmit(self, reply);
+    Py_ssize_t sent = transmit(self, socket, reply);
     if (sent < 0)
         return -1;
     self->body_bytes = (Py_ssize_t)bytes;

@@ -177,7 +177,7 @@ serve_request(FastPath *self, int socket, Joined *joined)
     char *data = self->buffer;
     /* A socket that was just accepted may be blocking. */
     ssize_t size = self->secure == NULL ? recv(socket, data, EVENT_BYTES, MSG_DONTWAIT)
-                                        : receive_secure(self);
+                                        : receive_secure(self, socket);
     if (size == -2)
         return NULL;
     if (size < 0)

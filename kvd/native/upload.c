@@ -24,6 +24,8 @@ free_upload(PartialUpload *partial)
     Py_XDECREF(partial->unwritten);
     Py_XDECREF(partial->unsent);
     Py_DECREF(partial->make);
+    release(&partial->upload);
+    Py_XDECREF((PyObject *)partial->upload.usage);
     PyMem_Free(partial);
 }
 
@@ -63,6 +65,8 @@ begin_upload(FastPath *self, int socket, const Request *request, PyObject *key,
         partial->file = create_file(self, &partial->upload);
         Py_END_ALLOW_THREADS
         prepared = partial->file >= 0;
+        if (!prepared)
+            release(&partial->upload);
     }
     if (prepared <= 0) {
         PyMem_Free(partial);
@@ -73,6 +77,7 @@ begin_upload(FastPath *self, int socket, const Request *request, PyObject *key,
     partial->request.bytes = partial->head;
     partial->request.varying = NULL;
     Py_INCREF((PyObject *)request->template);
+    Py_XINCREF((PyObject *)partial->upload.usage);
     partial->key = Py_NewRef(key);
     partial->may_keep = partial->upload.keeps;
     partial->received = 0;
@@ -183,8 +188,8 @@ Joined_take_upload(Joined *self, PyObject *Py_UNUSED(none))
         Py_RETURN_NONE;
     PyObject *unwritten = partial->unwritten, *unsent = partial->unsent;
     PyObject *taken = PyObject_CallFunction(
-        partial->make, "y#iyny#ny#d", partial->head, partial->request.head_bytes,
-        partial->file, partial->upload.name, partial->received,
+        partial->make, "y#iyLny#ny#d", partial->head, partial->request.head_bytes,
+        partial->file, partial->upload.name, partial->upload.held, partial->received,
         unwritten == NULL ? "" : PyBytes_AsString(unwritten),
         unwritten == NULL ? 0 : PyBytes_Size(unwritten), partial->sent,
         unsent == NULL ? "" : PyBytes_AsString(unsent),
@@ -193,6 +198,7 @@ Joined_take_upload(Joined *self, PyObject *Py_UNUSED(none))
         return NULL;
     self->upload = NULL;
     partial->file = -1;
+    partial->upload.held = 0;
     free_upload(partial);
     return taken;
 }

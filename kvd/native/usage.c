@@ -85,24 +85,35 @@ count_in(int64_t *counts, int word, long long number)
     __atomic_store_n(&counts[word], counts[word] + number, __ATOMIC_RELAXED);
 }
 
+static void
+hold(const Usage *self, Py_ssize_t quota, long long bytes)
+{
+    count_in(self->counts, HELD, bytes);
+    if (quota)
+        count_in(self->counts + quota * CELL_WORDS, HELD, bytes);
+}
+
 /*
- * Take bytes of the quotas of a key. Returns whether all have so many left.
+ * Take bytes of the quotas of a key, and hold them. Returns whether all have so many left.
  */
 int
-take_bytes(const Usage *self, Py_ssize_t quota, long long bytes)
+reserve_bytes(const Usage *self, Py_ssize_t quota, long long bytes)
 {
     if (!take(self->quotas, bytes))
         return 0;
-    if (quota == 0 || take(self->quotas + quota * CELL_WORDS, bytes))
-        return 1;
-    add_taken(self->quotas, -bytes);
-    return 0;
+    if (quota && !take(self->quotas + quota * CELL_WORDS, bytes)) {
+        add_taken(self->quotas, -bytes);
+        return 0;
+    }
+    hold(self, quota, bytes);
+    return 1;
 }
 
-/* Give back what was taken for nothing. */
+/* Give back what was reserved for nothing. */
 void
-give_back(const Usage *self, Py_ssize_t quota, long long bytes)
+release_bytes(const Usage *self, Py_ssize_t quota, long long bytes)
 {
+    hold(self, quota, -bytes);
     add_taken(self->quotas, -bytes);
     if (quota)
         add_taken(self->quotas + quota * CELL_WORDS, -bytes);
@@ -123,13 +134,14 @@ count_ended(const Usage *self, Py_ssize_t quota, long long bytes)
 }
 
 /*
- * A value was published for which `bytes` had been taken; what it replaced, unless it is
+ * A value was published for which `bytes` had been reserved; what it replaced, unless it is
  * below 0, took `replaced`.
  */
 void
 count_published(const Usage *self, Py_ssize_t quota, long long bytes,
                 long long replaced)
 {
+    hold(self, quota, -bytes);
     for (Py_ssize_t each = 0;; each = quota) {
         int64_t *counts = self->counts + each * CELL_WORDS;
         count_in(counts, BYTES_ADDED, bytes);
@@ -148,14 +160,6 @@ read_resolution(const Usage *self)
 {
     return __atomic_load_n((const int64_t *)self->memory.buf + RESOLUTION,
                            __ATOMIC_RELAXED);
-}
-
-static void
-hold(const Usage *self, Py_ssize_t quota, long long bytes)
-{
-    count_in(self->counts, HELD, bytes);
-    if (quota)
-        count_in(self->counts + quota * CELL_WORDS, HELD, bytes);
 }
 
 static int
@@ -177,10 +181,7 @@ Usage_reserve(PyObject *self, PyObject *args)
     long long bytes;
     if (!read_call(self, args, "y#L:reserve", &quota, &bytes, NULL))
         return NULL;
-    if (!take_bytes((Usage *)self, quota, bytes))
-        Py_RETURN_FALSE;
-    hold((Usage *)self, quota, bytes);
-    Py_RETURN_TRUE;
+    return PyBool_FromLong(reserve_bytes((Usage *)self, quota, bytes));
 }
 
 static PyObject *
@@ -190,8 +191,7 @@ Usage_release(PyObject *self, PyObject *args)
     long long bytes;
     if (!read_call(self, args, "y#L:release", &quota, &bytes, NULL))
         return NULL;
-    hold((Usage *)self, quota, -bytes);
-    give_back((Usage *)self, quota, bytes);
+    release_bytes((Usage *)self, quota, bytes);
     Py_RETURN_NONE;
 }
 
@@ -202,7 +202,6 @@ Usage_published(PyObject *self, PyObject *args)
     long long bytes, replaced;
     if (!read_call(self, args, "y#LL:published", &quota, &bytes, &replaced))
         return NULL;
-    hold((Usage *)self, quota, -bytes);
     count_published((Usage *)self, quota, bytes, replaced);
     Py_RETURN_NONE;
 }

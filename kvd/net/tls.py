@@ -1,12 +1,7 @@
 """
-TLS for connections, by the ``ssl`` module of Python, which uses the OpenSSL of the
-system.
-
-The socket reads and writes records by itself, so the descriptor stays what everything
-else is about: the reactor watches it, and the kernel could encrypt (see
-``docs/design.rst``). Per request of 4 KiB that costs as much as handing bytes to
-OpenSSL and taking them from it (`ssl.MemoryBIO`), and it needs no buffers: an idle
-connection has none. pyOpenSSL takes a fourth more.
+TLS by the ``ssl`` module of Python, which uses the OpenSSL of the system: what the
+connections to an address share, and what certificates and failures mean.
+`kvd.net.secure_socket` has the connections themselves.
 """
 
 from __future__ import annotations
@@ -14,18 +9,11 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import Callable, Mapping
-from errno import EWOULDBLOCK
+from collections.abc import Mapping
 from typing import Any, Final
 
 from kvd.errors import CredentialsUnusable, HandshakeFailed
 from kvd.settings import Credentials
-
-RECORD_BYTES: Final = 16 * 1024
-"""
-The most bytes in a record (RFC 8446 section 5.1). OpenSSL reads and writes one at a
-time.
-"""
 
 CIPHERS: Final = ":".join(
     f"ECDHE-{signature}-{cipher}"
@@ -40,115 +28,6 @@ OpenSSL's own, which are all good.
 """
 
 
-class SecureSocket(ssl.SSLSocket):
-    """
-    The server's end of a connection over TLS.
-    """
-
-    ended = False
-    """Whether the client sends no more."""
-
-    def record_functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """
-        The functions `read` and `write` of this connection, as directly as there are:
-        the socket's own are calls of Python's that add nothing.
-        """
-        direct: Any = getattr(self, "_sslobj", None) or self
-        return direct.read, direct.write
-
-    def receive(self) -> bytes | None:
-        """
-        Take a record.
-
-        Returns:
-            Its bytes; empty at the end; None if no whole record has come.
-
-        Raises:
-            OSError: There will be no more: the connection is broken.
-        """
-        try:
-            data = self.read(RECORD_BYTES)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None
-        if not data:
-            self.ended = True
-        return data
-
-    def receive_records(self, most: int) -> bytes | None:
-        """
-        Take all records that have come; see `receive`.
-
-        Args:
-            most: Stop after this many bytes.
-        """
-        data = self.receive()
-        if data is None or len(data) < RECORD_BYTES:
-            return data
-        pieces = [data]
-        size = len(data)
-        # A shorter one is mostly the last of what was sent at once.
-        while size < most and len(data) == RECORD_BYTES:
-            try:
-                more = self.receive()
-            except OSError:
-                # The next call meets it again.
-                break
-            if not more:
-                break
-            data = more
-            pieces.append(data)
-            size += len(data)
-        return b"".join(pieces)
-
-    def transmit(self, data: bytes | memoryview) -> int:
-        """
-        Send as many records as the socket takes.
-
-        Returns:
-            How many bytes were sent. The next `RECORD_BYTES` of them, or as many as
-            there are, must be what is sent next: a part of them may be on its way.
-
-        Raises:
-            ConnectionError: The connection is broken.
-        """
-        size = len(data)
-        sent = 0
-        try:
-            if size <= RECORD_BYTES:
-                return self.write(data)
-            view = memoryview(data)
-            while sent < size:
-                # One at a time: OpenSSL has to be given again what it did not send.
-                sent += self.write(view[sent : sent + RECORD_BYTES])
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            pass
-        except ssl.SSLError as error:
-            raise ConnectionResetError(*error.args) from error
-        return sent
-
-    def send(self, data: Any, flags: int = 0) -> int:
-        """
-        See `socket.socket.send`.
-        """
-        sent = self.transmit(data)
-        if not sent and data:
-            raise BlockingIOError(EWOULDBLOCK, "the socket takes no record now")
-        return sent
-
-    def shutdown(self, how: int) -> None:
-        """
-        See `socket.socket.shutdown`; first tells the client that nothing more comes
-        (``close_notify``). What is read afterwards is not decrypted.
-        """
-        try:
-            self.unwrap()
-        except (OSError, ValueError):
-            # The client has not told the same yet, or is gone, or the handshake was
-            # not complete.
-            pass
-        super().shutdown(how)
-
-
 def make_context(credentials: Credentials) -> ssl.SSLContext:
     """
     Make what all connections to an address share. Processes that are forked afterwards
@@ -160,7 +39,6 @@ def make_context(credentials: Credentials) -> ssl.SSLContext:
     """
     tls = credentials.tls
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.sslsocket_class = SecureSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
     context.options |= (
@@ -231,7 +109,7 @@ def user_of(certificate: Mapping[str, Any] | None) -> str | None:
     host, or a URI.
 
     Args:
-        certificate: As `ssl.SSLSocket.getpeercert` gives it.
+        certificate: As `ssl.SSLObject.getpeercert` gives it.
 
     Returns:
         None if there is no certificate, or it names nobody in printable characters.
@@ -259,7 +137,7 @@ def check_date(certificate: Mapping[str, Any] | None) -> None:
     brings a new ticket.
 
     Args:
-        certificate: As `ssl.SSLSocket.getpeercert` gives it.
+        certificate: As `ssl.SSLObject.getpeercert` gives it.
 
     Raises:
         HandshakeFailed: It has expired.

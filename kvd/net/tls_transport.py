@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import struct
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -29,7 +28,8 @@ from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
 from kvd.errors import HandshakeFailed, TLSExpected
-from kvd.net.tls import RECORD_BYTES, check_date, handshake_failure, user_of
+from kvd.net.secure_socket import HEADER, RECORD_BYTES, SecureSocket
+from kvd.net.tls import check_date, handshake_failure, user_of
 from kvd.net.transport import (
     BODY_BYTES,
     HEAD_BYTES,
@@ -48,11 +48,6 @@ MAX_HELLO_BYTES: Final = 4096
 """
 What has to come of the first record at most before OpenSSL is asked; the kernel has
 room for as much. With keys against quantum computers, clients send 1.8 kB.
-"""
-
-_HEADER: Final = struct.Struct("!BHH")
-"""
-Of a record: its type, version and length.
 """
 
 _HANDSHAKE: Final = 0x16
@@ -85,7 +80,7 @@ class TLSTransport(ServerTransport):
         """
         super().__init__(connection, protocol, peer, reactor)
         self._context = context
-        self._shaking: Any = None
+        self._shaking: SecureSocket | None = None
         self._told_end = False
 
     def begin(self, first: Callable[[], Any] | None = None) -> None:
@@ -118,21 +113,20 @@ class TLSTransport(ServerTransport):
         shaking = self._shaking
         if shaking is None:
             try:
-                header = self.socket.recv(_HEADER.size, socket.MSG_PEEK)
+                header = self.socket.recv(HEADER.size, socket.MSG_PEEK)
             except BlockingIOError:
                 return False
             _check_first(header)
             if not self._has_first_record(header):
                 return False
-            # A `SecureSocket` with the same descriptor.
-            shaking = self._shaking = self._context.wrap_socket(
-                self.socket, server_side=True, do_handshake_on_connect=False
+            # With the same descriptor.
+            shaking = self._shaking = SecureSocket(
+                self.socket, self._context, self.peer_name
             )
             self.socket, self.fileno = shaking, shaking.fileno
         try:
-            shaking.do_handshake()
-        except ssl.SSLWantReadError:
-            return False
+            if not shaking.shake_hands():
+                return False
         except ssl.SSLWantWriteError:
             self.after_flush(self.read_again)
             return False
@@ -141,7 +135,7 @@ class TLSTransport(ServerTransport):
         except ssl.SSLError as error:
             raise handshake_failure(error) from error
         if self._context.verify_mode != ssl.CERT_NONE:
-            certificate = shaking.getpeercert()
+            certificate = shaking.peer_certificate()
             check_date(certificate)
             self.peer_user = user_of(certificate)
         self.secure, self._shaking = shaking, None
@@ -154,9 +148,9 @@ class TLSTransport(ServerTransport):
         if self.socket.family == socket.AF_UNIX:
             # There it would wake for each byte.
             return True
-        needed = _HEADER.size
+        needed = HEADER.size
         if len(header) == needed:
-            _, _, length = _HEADER.unpack(header)
+            _, _, length = HEADER.unpack(header)
             needed += min(length, MAX_HELLO_BYTES)
         if bytes_unread(self.socket) >= needed:
             self.set_low_water_mark(1)
@@ -222,18 +216,6 @@ class TLSTransport(ServerTransport):
                 taken += len(record)
             sent += taken
         return sent
-
-    def has_input(self) -> bool:
-        """
-        See `ServerTransport.has_input`.
-        """
-        try:
-            socket.socket.recv(self.socket, 1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
 
 
 def _check_first(first: bytes) -> None:

@@ -34,7 +34,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
-    from kvd.net.tls import SecureSocket
+    from kvd.net.secure_socket import SecureSocket
 
 HEAD_BYTES: Final = 64 * 1024
 """
@@ -55,11 +55,19 @@ The round-trip time of a client on this machine, or next to it.
 
 LOW_ROUND_TRIP_SEND_BUFFER: Final = 192 * 1024
 """
-How much of a file the kernel takes at once for a client with a low round-trip time; it
-doubles the number (socket(7)). By default it takes 4 MiB, which leave the processor's
-cache before the client reads them: 0.6 times the rate, and 1.5 times the processor time
-on both sides (40 MB to 8 clients on the same machine). A buffer has to hold what is
-under way in a round trip; twice this in 100 microseconds is 3.9 GB/s.
+How much of a large file the kernel takes at once for a client with a low round-trip
+time; it doubles the number (socket(7)). By default it takes 4 MiB, which leave the
+processor's cache before the client reads them: 0.6 times the rate, and 1.5 times the
+processor time on both sides (40 MB to 8 clients on the same machine). A buffer has to
+hold what is under way in a round trip; twice this in 100 microseconds is 3.9 GB/s.
+"""
+
+LARGE_FILE_BYTES: Final = 704 * 1024
+"""
+A smaller part of a file is sent through the buffer as it is. The kernel takes all of it
+in one call, and the worker does not wake up again for the rest (512 KiB to 16 clients:
+33 instead of 70 microseconds of processor time). For 768 KiB to 4 clients it would be
+153 instead of 80.
 """
 
 _ASKS: Final = 16
@@ -366,7 +374,7 @@ class ServerTransport(tcp.Connection):
         """
         if self.queued or not self.connected:
             return 0
-        if not self._fitted and self.has_low_round_trip():
+        if count >= LARGE_FILE_BYTES and not self._fitted and self.has_low_round_trip():
             self._fit_buffer()
         try:
             sent = os.sendfile(self.socket.fileno(), descriptor, offset, count)

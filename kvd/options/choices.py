@@ -22,6 +22,7 @@ from kvd.options.locations import (
     read_control,
     read_cors,
     read_dialect,
+    read_fallback_store,
     read_record_file,
     read_store,
 )
@@ -213,6 +214,14 @@ CHOICES: Final[Sequence[Choice]] = (
         ["file:./values"],
         "Where values are stored, as SCHEME:PATH.",
         "s",
+    ),
+    Choice(
+        "fallback-store",
+        "fallback_store",
+        read_fallback_store,
+        ["off"],
+        "A store from which values are read that --store does not have, while kvd sync"
+        " moves them; removals reach both; off: none.",
     ),
     Choice(
         "policy",

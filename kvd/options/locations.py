@@ -52,6 +52,13 @@ def read_store(text: str) -> StoreLocation:
     return StoreLocation(scheme, maker.resolve(path))
 
 
+def read_fallback_store(text: str) -> StoreLocation | None:
+    """
+    Read ``SCHEME:PATH``, as `read_store` does, or ``off``.
+    """
+    return None if text == "off" else read_store(text)
+
+
 def read_access_log(text: str) -> str | None:
     """
     Read the path of a file, ``-`` for standard output, or ``off``.

@@ -103,6 +103,18 @@ class Admission:
         await self.wait(reservation, taken_by(length or 0), has_space)
         return reservation
 
+    def held(self, key: Key, taken: int) -> QuotaReservation:
+        """
+        What the fast path holds for an upload, from now on the caller's.
+
+        Args:
+            key: Its key.
+            taken: How many bytes.
+        """
+        reservation = QuotaReservation(self, key)
+        reservation.taken = taken
+        return reservation
+
     def check_length(self, key: Key, length: int) -> None:
         """
         Check whether a value of this length, or of more, can ever be stored.

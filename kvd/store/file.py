@@ -96,9 +96,9 @@ class FastPathState:
     """The same of a folder that is made."""
     prune: Callable[[Key], None]
     """Removes the folders of a key, as far as they are empty and made by kvd."""
-    adopt: Callable[[Key, int, Metadata, int, bytes], FileUpload]
+    adopt: Callable[[Key, int, Metadata, int, bytes, int], FileUpload]
     """See `FileStore.adopt`."""
-    adopt_synced: Callable[[ValueInfo, int, bytes], FileUpload]
+    adopt_synced: Callable[[ValueInfo, int, bytes, int], FileUpload]
     """See `FileStore.adopt_synced`."""
     syncs: Syncs | None
     """None at durability ``process``."""
@@ -227,14 +227,16 @@ class FileStore:
             assert self._admission is not None
             if not self._admission.evicts(key, length or 0):
                 raise
-            work = self._begin_after_eviction(key, length, metadata)
-            return self._underway.shield(work)
+            # Nobody waits for room when the client has left.
+            waiting = self._begin_after_eviction(key, length, metadata)
+            return self._underway.stoppable(waiting)
         except StoreFull as full:
             room = None if self._writeback is None else self._writeback.make_room()
             if room is None:
                 raise
+            # Others may wait for the same room.
             work = self._begin_behind(room, full, key, length, metadata)
-            return self._underway.shield(work)
+            return self._underway.shield(work, lambda upload: upload.discard())
 
     async def _begin_after_eviction(
         self, key: Key, length: int | None, metadata: Metadata
@@ -311,7 +313,13 @@ class FileStore:
             raise fault_of(error, sentence) from error
 
     def adopt(
-        self, key: Key, length: int, metadata: Metadata, descriptor: int, name: bytes
+        self,
+        key: Key,
+        length: int,
+        metadata: Metadata,
+        descriptor: int,
+        name: bytes,
+        held: int,
     ) -> FileUpload:
         """
         Go on with an upload that `kvd.http.fast_path` has begun.
@@ -323,10 +331,20 @@ class FileStore:
             descriptor: Of its file, at the end of what was written. The upload closes
                 it.
             name: Of its file in the upload folder.
+            held: How many bytes its quotas hold for it.
         """
-        return FileUpload(key, length, metadata, self._shared, file=(descriptor, name))
+        return FileUpload(
+            key,
+            length,
+            metadata,
+            self._shared,
+            reservation=self._held(key, held),
+            file=(descriptor, name),
+        )
 
-    def adopt_synced(self, info: ValueInfo, descriptor: int, name: bytes) -> FileUpload:
+    def adopt_synced(
+        self, info: ValueInfo, descriptor: int, name: bytes, held: int
+    ) -> FileUpload:
         """
         Publish an upload that `kvd.http.fast_path` has written and synced, at
         durability ``disk``.
@@ -335,12 +353,14 @@ class FileStore:
             info: What it was sealed with.
             descriptor: Of its file. The upload closes it.
             name: Of its file in the upload folder.
+            held: How many bytes its quotas hold for it.
         """
         return FileUpload(
             info.key,
             info.size,
             info.metadata,
             self._shared,
+            reservation=self._held(info.key, held),
             file=(descriptor, name),
             synced=info,
         )
@@ -434,6 +454,11 @@ class FileStore:
         if self._admission is None:
             return UNLIMITED
         return self._admission.reserve(key, length)
+
+    def _held(self, key: Key, held: int) -> Reservation:
+        if self._admission is None:
+            return UNLIMITED
+        return self._admission.held(key, held)
 
     def _full(self) -> None:
         if self._writeback is not None:

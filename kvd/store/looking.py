@@ -6,16 +6,11 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from kvd.native import compiled
+from kvd.store.candidates import Candidates
 from kvd.store.usage import taken_by
-
-ALWAYS: Final = (1 << 63) - 1
-NEVER: Final = -(1 << 63)
-"""
-Times before which, and after which, all files are.
-"""
 
 
 class Notable(NamedTuple):
@@ -44,29 +39,32 @@ class Look(Protocol):
     def __call__(
         self,
         folder: int,
+        prefix: bytes,
         names: list[bytes],
-        before_ns: int,
+        lists: tuple[Candidates, ...],
         expired_ns: int,
         future_ns: int,
         /,
     ) -> Looked:
         """
         Look at the files with these names. What is no file, or is gone, or cannot be
-        looked at, is left out.
+        looked at, is left out. Files that are not notable are remembered.
 
         Args:
             folder: The folder that they are in.
+            prefix: The prefix of their keys.
             names: Their names.
-            before_ns: A file is notable that was accessed before,
-            expired_ns: or changed before this,
+            lists: What remembers them.
+            expired_ns: A file is notable that was changed before this,
             future_ns: or accessed after this.
         """
 
 
 def look_by_python(
     folder: int,
+    prefix: bytes,
     names: list[bytes],
-    before_ns: int,
+    lists: tuple[Candidates, ...],
     expired_ns: int,
     future_ns: int,
     /,
@@ -87,10 +85,13 @@ def look_by_python(
         values += 1
         taken += bytes_taken
         accessed_ns, changed_ns = status.st_atime_ns, status.st_mtime_ns
-        if not before_ns <= accessed_ns <= future_ns or changed_ns < expired_ns:
+        if accessed_ns > future_ns or changed_ns < expired_ns:
             notable.append(
                 Notable(name, accessed_ns, changed_ns, status.st_ino, bytes_taken)
             )
+            continue
+        for each in lists:
+            each.remember(accessed_ns, status.st_ino, prefix + name)
     return values, taken, notable
 
 

@@ -1,18 +1,38 @@
 """
-Removes a value to make room, if it is still the one that was looked at.
+Removes values to make room, if they are still those that were looked at.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Final
+from collections.abc import Sequence
+from functools import partial
+from typing import Final, NamedTuple, TypeAlias
 
-from kvd.model.keys import Key
+from kvd.errors import Fault
 from kvd.native import compiled
+from kvd.store.candidates import Candidate
 from kvd.store.folders import open_folder, split
 from kvd.store.locks import KeyLocks, LockFile
+from kvd.store.usage import taken_by
 
 STAYS: Final = -1
+
+Removed: TypeAlias = int | OSError | Fault
+"""
+The size of a value that was removed; `STAYS` if it is another one, or must stay, or its
+key is locked; or why it cannot be removed, which may be that it is gone.
+"""
+
+
+class Protected(NamedTuple):
+    """
+    Values that were published after the one time and not after the other stay.
+    """
+
+    from_ns: int
+    to_ns: int
+
 
 _native = compiled("_fast_path")
 
@@ -34,62 +54,67 @@ class Remover:
         self._locks = locks
 
     def remove(
-        self, key: Key, inode: int, accessed_ns: int, from_ns: int, to_ns: int
-    ) -> int:
+        self, candidates: list[Candidate], wanted: int, protected: Protected
+    ) -> Sequence[Removed]:
         """
-        Remove a value, under the lock of its key.
+        Remove values in their order, each under the lock of its key, until those that
+        were removed took so many bytes. A value with another inode or access time is
+        another one, or was used since.
 
         Args:
-            key: Its key.
-            inode: The inode that it must have.
-            accessed_ns: The access time that it must have.
-            from_ns: Together with `to_ns`: a value that was published after the one
-                time and not after the other stays.
-            to_ns: See `from_ns`.
+            candidates: The values.
+            wanted: How many bytes.
+            protected: The values that stay.
 
         Returns:
-            The size of the value; `STAYS` if it is another one, or must stay, or its
-            key is locked.
-
-        Raises:
-            OSError: It cannot be removed; see `is_absence`.
-            Fault: The lock cannot be taken.
+            What came of the first of them: of one at least, if bytes are wanted.
         """
         if _native is not None:
-            removed: int | None = _native.remove_unchanged(
-                self._root,
-                self._file.descriptor,
-                key,
-                inode,
-                accessed_ns,
-                from_ns,
-                to_ns,
+            done: list[int] | None = _native.remove_unchanged(
+                self._root, self._file.descriptor, candidates, wanted, *protected
             )
-            if removed is not None:
-                return removed
+            if done is not None:
+                return [
+                    size if size >= STAYS else OSError(STAYS - size, _reason(size))
+                    for size in done
+                ]
         # Without a C compiler, this does what ``kvd/native/remove.c`` does in one call;
-        # also where the file of locks has to be opened anew.
+        # also where the file of locks has to be opened anew, or cannot be locked.
+        removed: list[Removed] = []
+        for candidate in candidates:
+            if wanted <= 0:
+                break
+            one = self._remove(candidate, protected)
+            removed.append(one)
+            if isinstance(one, int) and one != STAYS:
+                wanted -= taken_by(one)
+        return removed
+
+    def _remove(self, candidate: Candidate, protected: Protected) -> Removed:
+        _, _, key = candidate
         sizes: list[int] = []
-        self._locks.hold_at_once(
-            key,
-            lambda: sizes.append(
-                self._remove_locked(key, inode, accessed_ns, from_ns, to_ns)
-            ),
-        )
+        act = partial(self._remove_locked, candidate, protected)
+        try:
+            self._locks.hold_at_once(key, lambda: sizes.append(act()))
+        except (OSError, Fault) as error:
+            return error
         return sizes[0] if sizes else STAYS
 
-    def _remove_locked(
-        self, key: Key, inode: int, accessed_ns: int, from_ns: int, to_ns: int
-    ) -> int:
+    def _remove_locked(self, candidate: Candidate, protected: Protected) -> int:
+        *known, key = candidate
         parents, name = split(key)
         folder = open_folder(self._root, parents)
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            if (status.st_ino, status.st_atime_ns) != (inode, accessed_ns) or (
-                from_ns < status.st_mtime_ns <= to_ns
+            if [status.st_atime_ns, status.st_ino] != known or (
+                protected.from_ns < status.st_mtime_ns <= protected.to_ns
             ):
                 return STAYS
             os.unlink(name, dir_fd=folder)
             return status.st_size
         finally:
             os.close(folder)
+
+
+def _reason(size: int) -> str:
+    return os.strerror(STAYS - size)

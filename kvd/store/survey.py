@@ -10,11 +10,12 @@ seen is there or was removed meanwhile. What was known before is corrected to be
 these bounds. Where nothing was known, the middle is taken. If nobody writes, both
 bounds are the truth.
 
-**Candidates.** A survey keeps the values of each quota whose access times are oldest,
-at most `MOST_CANDIDATES` of them. That list stays right when the survey is over: all
-other values were used later, and whatever is used or written after it is younger. So
-the evictor takes them in order, and skips those whose access time has changed. It needs
-another survey only when the list is used up, and no index of the whole store.
+**Candidates.** A survey remembers the values of each quota whose access times are
+oldest, at most `MOST_CANDIDATES` of them (`kvd.store.candidates`). That list stays
+right when the survey is over: all other values were used later, and whatever is used or
+written after it is younger. So the evictor takes them in order, and skips those whose
+access time has changed. It needs another survey only when the list is used up, and no
+index of the whole store.
 
 An access time that is ahead of the clock (because the clock was set back) counts as
 the present, and is changed to it: otherwise the value would stay for that long.
@@ -22,32 +23,23 @@ the present, and is changed to it: otherwise the value would stay for that long.
 
 from __future__ import annotations
 
-import heapq
 import os
 from collections.abc import Callable, Generator, Sequence
 from typing import Final, NamedTuple
 
 from kvd.model.keys import Key
 from kvd.settings import Quota
-from kvd.store.looking import ALWAYS, NEVER, look
+from kvd.store.candidates import NEVER, Candidate, Candidates, make_candidates
+from kvd.store.looking import look
 from kvd.store.reading import AHEAD_NS, note_read
 from kvd.store.usage import quota_of
 from kvd.store.walk import Batch, Span, walk
 
-MOST_CANDIDATES: Final = 131072
+MOST_CANDIDATES: Final = 1 << 20
 """
-The most values that are remembered for a quota: some 28 MiB with keys of 40 bytes.
+The most values that are remembered for a quota: 64 MiB with keys of 40 bytes. A survey
+looks at all values for those that it remembers; of up to so many, it is all of them.
 """
-
-
-class Candidate(NamedTuple):
-    """
-    A value that may be removed.
-    """
-
-    accessed_ns: int
-    inode: int
-    key: Key
 
 
 class Seen(NamedTuple):
@@ -86,11 +78,10 @@ class Survey:
         self._prefixes = [quota.prefix for quota in quotas[1:]]
         self._now_ns = now_ns
         self._expired = expired
-        self._most = most
         self._taken = [0] * len(quotas)
         self._values = [0] * len(quotas)
-        # The youngest first: the next one to be left out.
-        self._heaps: list[list[tuple[int, int, Key]]] = [[] for _ in quotas]
+        self.candidates: list[Candidates] = [make_candidates(most) for _ in quotas]
+        """Those of each quota that were found so far."""
         self._steps = self._walk()
 
     def step(self) -> bool:
@@ -117,28 +108,6 @@ class Survey:
         """
         return Seen(self._taken[quota], self._values[quota])
 
-    def candidates(self, quota: int) -> list[Candidate]:
-        """
-        The values of a quota that were used least recently, in that order.
-        """
-        return sorted(
-            Candidate(-negative, inode, key)
-            for negative, inode, key in self._heaps[quota]
-        )
-
-    def take_oldest(self, quota: int) -> list[Candidate]:
-        """
-        Take a quarter of the candidates that were found so far, those that were used
-        least recently, in that order.
-        """
-        # Sorted, it still is a heap.
-        found = sorted(self._heaps[quota])
-        rest = len(found) - len(found) // 4
-        self._heaps[quota] = found[:rest]
-        return sorted(
-            Candidate(-negative, inode, key) for negative, inode, key in found[rest:]
-        )
-
     def _walk(self) -> Generator[bool, None, None]:
         root = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._root)
         for batch in walk(root, b"", Span()):
@@ -153,41 +122,30 @@ class Survey:
         expired_ns = NEVER if ttl_seconds is None else now_ns - int(ttl_seconds * 1e9)
         # Below a prefix that refuses, nothing makes room for values elsewhere either.
         may_go = self._quotas[quotas[-1]].evicts
-        evicting = [q for q in quotas if may_go and self._quotas[q].evicts]
+        lists = tuple(
+            self.candidates[q] for q in quotas if may_go and self._quotas[q].evicts
+        )
         values, taken, notable = look(
             batch.folder,
+            batch.prefix,
             list(batch.names),
-            max(map(self._youngest_ns, evicting), default=NEVER),
+            lists,
             expired_ns,
             now_ns + 2 * AHEAD_NS,
         )
         for name, accessed_ns, changed_ns, inode, bytes_taken in notable:
             if accessed_ns > now_ns + 2 * AHEAD_NS:
                 accessed_ns = _bring_back(batch.folder, name, accessed_ns)
-            one = Candidate(accessed_ns, inode, Key(batch.prefix + name))
+            one = accessed_ns, inode, Key(batch.prefix + name)
             if changed_ns < expired_ns and self._expired(quotas, one):
                 values -= 1
                 taken -= bytes_taken
                 continue
-            for quota in evicting:
-                self._remember(quota, one)
+            for each in lists:
+                each.remember(*one)
         for quota in quotas:
             self._values[quota] += values
             self._taken[quota] += taken
-
-    def _youngest_ns(self, quota: int) -> int:
-        """
-        The access time from which on values are not remembered.
-        """
-        heap = self._heaps[quota]
-        return ALWAYS if len(heap) < self._most else -heap[0][0]
-
-    def _remember(self, quota: int, one: Candidate) -> None:
-        heap = self._heaps[quota]
-        if len(heap) < self._most:
-            heapq.heappush(heap, (-one.accessed_ns, one.inode, one.key))
-        elif one.accessed_ns < -heap[0][0]:
-            heapq.heapreplace(heap, (-one.accessed_ns, one.inode, one.key))
 
 
 def _bring_back(folder: int, name: bytes, accessed_ns: int) -> int:

@@ -40,7 +40,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -236,11 +236,21 @@ class Syncs:
         Raises:
             SyncFailed: One of them failed.
         """
-        waiter = _Waiter(tuple(path))
-        self._waiting.append(waiter)
-        if not self._syncing:
+        (done,) = self.folders_of([tuple(path)])
+        await done
+
+    def folders_of(self, paths: Iterable[Path]) -> Sequence[Deferred[None]]:
+        """
+        The same for several paths in one batch.
+
+        Returns:
+            What tells that a path is synced, for each of them.
+        """
+        waiters = [_Waiter(path) for path in paths]
+        self._waiting += waiters
+        if waiters and not self._syncing:
             self._sync_next()
-        await waiter.done
+        return [waiter.done for waiter in waiters]
 
     def _sync_next(self) -> None:
         batch, self._waiting = self._waiting, []

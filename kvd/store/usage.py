@@ -21,9 +21,7 @@ given back; when it is discarded, what it had reserved.
 Each process has a row of counts, which it alone writes:
 
 - what its uploads *hold* of what is taken. When a process was killed, the supervisor,
-  or the next process with that row, gives back what it held. (Uploads that the compiled
-  fast path serves hold nothing: one that is killed in the middle leaves its bytes taken
-  until the next count.)
+  or the next process with that row, gives back what it held.
 - what it has added and removed, as sums that never decrease, for `kvd.store.survey`
   and for the status.
 - how much the uploads *want* that wait for room (`kvd.store.admission`).

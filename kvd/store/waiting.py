@@ -73,13 +73,34 @@ class Underway:
         self._count = 0
         self._idle: list[Deferred[None]] = []
 
-    def shield(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+    def shield(
+        self,
+        work: Coroutine[Deferred[Any], Any, T],
+        undo: Callable[[T], object] | None = None,
+    ) -> Deferred[T]:
         """
         Begin work. Cancelling the Deferred does not stop it.
+
+        Args:
+            work: The work.
+            undo: Called with the result if the Deferred was cancelled.
         """
         answer: Deferred[T] = Deferred()
-        Deferred.fromCoroutine(self._counted(work)).chainDeferred(answer)
+
+        def done(result: T) -> None:
+            if answer.called and undo is not None:
+                undo(result)
+            else:
+                answer.callback(result)
+
+        Deferred.fromCoroutine(self._counted(work)).addCallbacks(done, answer.errback)
         return answer
+
+    def stoppable(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+        """
+        Begin work. Cancelling the Deferred cancels what the work is waiting for.
+        """
+        return Deferred.fromCoroutine(self._counted(work))
 
     async def _counted(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
         self.begun()

@@ -57,7 +57,16 @@ from kvd.net.transport import (
     serve_connection,
 )
 from kvd.plugins import IStoreDeclaration, load
-from kvd.settings import TLS, Limits, Settings, TCPAddress, UNIXAddress, User
+from kvd.settings import (
+    TLS,
+    Limits,
+    Modes,
+    Settings,
+    StoreLocation,
+    TCPAddress,
+    UNIXAddress,
+    User,
+)
 from kvd.store.waiting import in_threads_of
 
 if TYPE_CHECKING:
@@ -114,6 +123,8 @@ class LoadedPlugins:
     `IHeldStoreMaker`."""
     contexts: Mapping[TLS, SSLContext] = field(default_factory=dict)
     """Made before the fork, workers share the keys of session tickets."""
+    fallback: IStoreMaker | None = None
+    """Of the store for what the first one does not have."""
     usage: int | None = None
     """A descriptor of the memory in which processes count what the store takes; None:
     it has no limits."""
@@ -129,6 +140,20 @@ class LoadedPlugins:
         Raises:
             StoreUnusable: It cannot be opened.
         """
+        store = self._open_store(settings, worker)
+        if self.fallback is None or settings.fallback_store is None:
+            return store
+        # Not at the top: only where there is one. And not the reactor, which this
+        # import installs.
+        from twisted.internet import reactor
+
+        from kvd.moving.fallback import FallbackStore
+
+        path = settings.fallback_store.path
+        fallback = self.fallback.open_store(path, settings.durability)
+        return FallbackStore(store, fallback, IReactorTime(reactor))
+
+    def _open_store(self, settings: Settings, worker: int) -> IStore:
         path = settings.store.path
         maker = self.store
         if self.usage is not None and settings.bounds is not None:
@@ -155,7 +180,9 @@ def load_plugins(settings: Settings) -> LoadedPlugins:
     Raises:
         OperatorError: A plugin or a certificate cannot be used.
     """
-    store, dialects = load_store(settings), Dialects(settings.dialects)
+    store = load_store(settings.store, settings.modes)
+    dialects = Dialects(settings.dialects)
+    fallback = _load_fallback(settings)
     users, rules = settings.users, None
     contexts = _load_contexts(settings)
     # Each only where it is needed, so that no other worker pays for it; and all before
@@ -169,10 +196,22 @@ def load_plugins(settings: Settings) -> LoadedPlugins:
 
         rules = parse_rights(users.text, users.path)
     if settings.limits.address_rate is None and not (rules and rules.has_rates):
-        return LoadedPlugins(store, dialects, rules, contexts=contexts)
+        return LoadedPlugins(
+            store, dialects, rules, contexts=contexts, fallback=fallback
+        )
     from kvd.access.rates import Rates
 
-    return LoadedPlugins(store, dialects, rules, Rates(), contexts=contexts)
+    return LoadedPlugins(
+        store, dialects, rules, Rates(), contexts=contexts, fallback=fallback
+    )
+
+
+def _load_fallback(settings: Settings) -> IStoreMaker | None:
+    if settings.fallback_store is None:
+        return None
+    import kvd.moving.fallback  # noqa: F401 - before the fork
+
+    return load_store(settings.fallback_store, settings.modes)
 
 
 def _load_contexts(settings: Settings) -> Mapping[TLS, SSLContext]:
@@ -185,20 +224,23 @@ def _load_contexts(settings: Settings) -> Mapping[TLS, SSLContext]:
     return {each.tls: make_context(each) for each in settings.credentials}
 
 
-def load_store(settings: Settings, user: User | None = None) -> IStoreMaker:
+def load_store(
+    location: StoreLocation, modes: Modes, user: User | None = None
+) -> IStoreMaker:
     """
-    Import the store that the settings choose.
+    Import a store.
 
     Args:
-        settings: All settings.
+        location: Its scheme.
+        modes: The permissions of the files that it creates.
         user: The user that this process will switch to before it opens the store.
 
     Raises:
         OperatorError: The store cannot be used.
     """
-    maker: IStoreMaker = load(IStoreDeclaration, settings.store.scheme)
+    maker: IStoreMaker = load(IStoreDeclaration, location.scheme)
     if IFileStoreMaker.providedBy(maker):
-        return IFileStoreMaker(maker).making(settings.modes, user)
+        return IFileStoreMaker(maker).making(modes, user)
     return maker
 
 

@@ -21,6 +21,7 @@ from typing import Final
 from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
 
 AHEAD: Final = 16
 """
@@ -140,7 +141,7 @@ class Pipelines:
 
     def _talk(self, request: bytes, replies: Replies, *, narrow: bool) -> None:
         with socket.socket() as sock:
-            sock.settimeout(30)
+            sock.settimeout(PATIENCE_SECONDS)
             if narrow:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
             sock.connect(("127.0.0.1", self._port))

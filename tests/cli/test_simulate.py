@@ -5,6 +5,7 @@ Tests for ``kvd simulate``.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kvd.cli.simulate import simulate
 from kvd.http.record import read_record
 from kvd.plugins import Policy
 from tests.integration.http import ask
+from tests.integration.test_status import status_of
 from tests.integration.twistd import Twistd
 
 TINY = ["--requests=200", "--procs=4", "--policy=roundrobin"]
@@ -142,17 +144,22 @@ def test_the_article_is_explained() -> None:
 @pytest.mark.integration
 def test_what_a_daemon_recorded_can_be_replayed(tmp_path: Path) -> None:
     """
-    Every connection of every worker, and who served it.
+    Every connection, with the worker that served it.
     """
-    record = tmp_path / "record"
-    options = ["--procs=3", "--store=null:", "--control=off", "--policy=roundrobin"]
-    with Twistd([*options, f"--record={record}"], tmp_path) as daemon:
+    record, control = tmp_path / "record", tmp_path / "control"
+    options = ["--procs=3", "--store=null:", "--policy=roundrobin"]
+    options += [f"--control={control}", f"--record={record}"]
+    with Twistd(options, tmp_path) as daemon:
         for number in range(7):
             assert 201 == ask(daemon.port, "PUT", f"/k/{number}", b"value").status
+        # On a busy machine a worker may be passed over.
+        served = [row["accepted"] for row in status_of(control)["workers"]]
         daemon.stop()
 
-    assert [0, 1, 2, 0, 1, 2, 0] == [one.worker for one in read_record(str(record))]
-    for name in ("(as recorded)", "roundrobin"):
-        rows = {row["policy"]: row for row in simulated(f"--replay={record}")}
-        assert pytest.approx(49 / 51) == rows[name]["jain_requests"]
+    recorded = Counter(one.worker for one in read_record(str(record)))
+    assert served == [recorded[worker] for worker in range(3)]
+    rows = {row["policy"]: row for row in simulated(f"--replay={record}")}
+    index = sum(served) ** 2 / (3 * sum(count**2 for count in served))
+    assert pytest.approx(index) == rows["(as recorded)"]["jain_requests"]
+    assert pytest.approx(49 / 51) == rows["roundrobin"]["jain_requests"]
     assert "7 connections with 7 requests to 3 workers" in run(f"--replay={record}")

@@ -98,6 +98,7 @@ class ReloadTests(SynchronousTestCase):
             SETTINGS,
             listen=(TCPAddress("127.0.0.1", 1),),
             store=StoreLocation("null", ""),
+            fallback_store=StoreLocation("null", ""),
             control=None,
             status=TCPAddress("127.0.0.1", 2),
             procs=0,
@@ -105,7 +106,7 @@ class ReloadTests(SynchronousTestCase):
         )
         events = self.reload(lambda: new)
 
-        assert ["listen", "status", "control", "store"] == [
+        assert ["listen", "status", "control", "store", "fallback_store"] == [
             event["name"] for event in events if "name" in event
         ]
         assert 3 == events[-1]["procs"]

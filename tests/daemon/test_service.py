@@ -98,9 +98,12 @@ def test_the_control_socket_is_named_by_the_first_port(
     assert f"{tmp_path}/{named}" == place
 
 
-def test_an_address_that_fails_closes_the_others() -> None:
+@pytest.mark.parametrize(
+    "option", ["--listen=tcp:{}:interface=127.0.0.1", "--status=tcp:{}"]
+)
+def test_an_address_that_fails_closes_the_others(option: str) -> None:
     """
-    And ends the start with a sentence.
+    Also that of the status site; and ends the start with a sentence.
     """
     port = unused_port()
     with (
@@ -111,7 +114,7 @@ def test_an_address_that_fails_closes_the_others() -> None:
             options(
                 "--store=null:",
                 f"--listen=tcp:{port}:interface=127.0.0.1",
-                f"--listen=tcp:{other.getsockname()[1]}:interface=127.0.0.1",
+                option.format(other.getsockname()[1]),
             )
         )
 

@@ -46,19 +46,20 @@ from kvd.net.factory import ServerFactory
 from kvd.net.listening import open_group
 from kvd.settings import TCPAddress
 from tests.dispatch.test_deciding import Odd, catch, fail, never
+from tests.patience import PATIENCE_SECONDS
 from tests.stepped import SteppedReactor
 
 WORKERS = 3
 
 
 @contextmanager
-def no_descriptors() -> Iterator[None]:
+def room_for_descriptors(count: int) -> Iterator[None]:
     """
-    This process gets none meanwhile.
+    This process gets so many and no more meanwhile.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 2, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 2 + count, hard))
     fillers = []
     try:
         try:
@@ -66,6 +67,8 @@ def no_descriptors() -> Iterator[None]:
                 fillers.append(os.dup(0))
         except OSError:
             pass
+        for _ in range(count):
+            os.close(fillers.pop())
         yield
     finally:
         for filler in fillers:
@@ -226,7 +229,7 @@ class DispatcherCase(SynchronousTestCase):
         """
         Whether the connection of a client is closed, by everybody.
         """
-        self.clients[client].settimeout(5)
+        self.clients[client].settimeout(PATIENCE_SECONDS)
         try:
             return not self.clients[client].recv(1)
         except ConnectionResetError:
@@ -428,7 +431,7 @@ class MistakeTests(DispatcherCase):
         with capturedLogs() as events:
             for meanwhile in (1, 2, 1):
                 waiting = socket.create_connection(("127.0.0.1", self.port))
-                with waiting, no_descriptors():
+                with waiting, room_for_descriptors(0):
                     before = len(served)
                     for _ in range(3):
                         self.reactor.advance(1)
@@ -918,21 +921,9 @@ class FullWorkerTests(DispatcherCase):
         self.join()
         self.workers[0].stall()
         self.connect(4)
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 2, hard))
-        fillers = []
-        try:
-            while True:
-                fillers.append(os.dup(0))
-        except OSError:
-            os.close(fillers.pop())
-        self.workers[0].go_on()
-        self.reactor.settle()
-        for filler in fillers:
-            os.close(filler)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with room_for_descriptors(1):
+            self.workers[0].go_on()
+            self.reactor.settle()
         assert [0] == self.served()
         # It is not asked again and again.
         assert 1 == len(self.workers[0].messages)
@@ -948,22 +939,9 @@ class FullWorkerTests(DispatcherCase):
         self.join()
         self.workers[0].stall()
         self.connect(4)
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 6, hard))
-        fillers = []
-        try:
-            while True:
-                fillers.append(os.dup(0))
-        except OSError:
-            for _ in range(4):
-                os.close(fillers.pop())
-        self.workers[0].go_on()
-        self.reactor.settle()
-        for filler in fillers:
-            os.close(filler)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with room_for_descriptors(4):
+            self.workers[0].go_on()
+            self.reactor.settle()
 
         assert [4] == self.served()
         assert list(range(4)) == self.all_served()

@@ -3,6 +3,7 @@ What requests and connections leave behind: nothing, also if nobody collects gar
 """
 
 import gc
+from unittest import TestCase
 
 from kvd.testing import MemoryStore
 from tests.http.fast_path.cases import get
@@ -25,9 +26,9 @@ REQUESTS = [
 ]
 
 
-class FreedTests(ConnectionCase):
+class Uncollected(TestCase):
     """
-    Reference counting frees a request with its reply, and a connection with its end.
+    Nothing is freed but by reference counting.
     """
 
     def setUp(self) -> None:
@@ -35,6 +36,12 @@ class FreedTests(ConnectionCase):
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
+
+
+class FreedTests(Uncollected, ConnectionCase):
+    """
+    Reference counting frees a request with its reply, and a connection with its end.
+    """
 
     def test_requests(self) -> None:
         """
@@ -66,16 +73,10 @@ class LateAnswersTests(FreedTests):
         return MemoryStore(self.reactor)
 
 
-class FastPathFreedTests(FastPathConnectionCase):
+class FastPathFreedTests(Uncollected, FastPathConnectionCase):
     """
     The same for connections that the fast path looks at first.
     """
-
-    def setUp(self) -> None:
-        super().setUp()
-        gc.collect()
-        gc.disable()
-        self.addCleanup(gc.enable)
 
     def test_connections(self) -> None:
         """

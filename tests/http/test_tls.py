@@ -19,7 +19,13 @@ from twisted.logger import LogEvent, capturedLogs, formatEvent
 from kvd.http import run_queue
 from kvd.http.connection import HttpConnection
 from kvd.http.timeouts import LINGER_SILENT_SECONDS
-from kvd.net.tls import RECORD_BYTES, make_context
+from kvd.net.secure_socket import (
+    MOST_WITHOUT_DATA,
+    RECORD_BYTES,
+    WITHOUT_DATA_SECONDS,
+    SecureSocket,
+)
+from kvd.net.tls import make_context
 from kvd.net.tls_transport import TLSTransport
 from kvd.settings import TLS
 from tests import tls
@@ -365,7 +371,7 @@ class BeginningTests(TLSCase):
 
         far.send(hello[-1:])
         self.reactor.settle()
-        assert isinstance(transport.socket, ssl.SSLSocket)
+        assert isinstance(transport.socket, SecureSocket)
         assert len(far.recv(65536)) > 100
 
         leaving = self.accept()
@@ -553,6 +559,108 @@ class ResumedTests(TLSCase):
         assert b"" == reply
         (event,) = (event for event in logged if "reason" in event)
         assert "not accepted: certificate has expired" in formatEvent(event)
+
+
+class RecordsTests(TLSCase):
+    """
+    What a client puts into its records.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put(b"k", b"value")
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        far.setblocking(False)
+        tls.serve(self.reactor, HttpConnection(self.process), near)
+        self.raw = tls.RawClient(self.reactor, far)
+        self.addCleanup(self.raw.socket.close)
+        self.near = near.fileno()
+
+    def send(self, *records: bytes) -> None:
+        """
+        Send records.
+        """
+        sent = socket.socket.send(self.raw.socket, b"".join(records))
+        assert sum(map(len, records)) == sent
+
+    def test_keys_may_be_updated(self) -> None:
+        """
+        Before a request, and within one.
+        """
+        raw, client = self.raw, Client(self.reactor, self.raw.socket)
+        for _ in range(MOST_WITHOUT_DATA // 3):
+            first, second = GET[:9], GET[9:]
+            self.send(
+                raw.key_update(),
+                raw.key_update(),
+                raw.record(tls.DATA, first),
+                raw.key_update(),
+                raw.record(tls.DATA, second),
+            )
+            self.reactor.settle()
+            assert b"value" == body(client.receive())
+
+    def test_key_updates_without_a_pause_end_the_connection(self) -> None:
+        """
+        After some of them, and all others stay unread: nobody else has to wait.
+        """
+        updates = [self.raw.key_update() for _ in range(2000)]
+        self.send(*updates)
+        taken: list[None] = []
+        take = SecureSocket._take_record
+
+        def counted(secure: SecureSocket) -> bool:
+            taken.append(None)
+            return take(secure)
+
+        self.patch(SecureSocket, "_take_record", counted)
+        with capturedLogs() as captured:
+            self.reactor.settle()
+
+        assert len(taken) <= MOST_WITHOUT_DATA + 1
+        (event,) = captured
+        assert "records over TLS without data" in formatEvent(event)
+        assert 1 == len(self.process.connections)
+        assert Client(self.reactor, self.raw.socket).receive() == b""
+
+    def test_what_comes_slowly_is_not_forgotten(self) -> None:
+        """
+        The count starts anew after a while.
+        """
+        raw, client = self.raw, Client(self.reactor, self.raw.socket)
+        for minute in range(3):
+            then = minute * (WITHOUT_DATA_SECONDS + 1)
+            with patch("time.monotonic", return_value=1e6 + then):
+                self.send(*[raw.key_update() for _ in range(MOST_WITHOUT_DATA)])
+                self.reactor.settle()
+        self.send(raw.record(tls.DATA, GET))
+        self.reactor.settle()
+
+        assert b"value" == body(client.receive())
+
+    def test_a_record_may_have_a_byte(self) -> None:
+        """
+        Each turn of the reactor takes some, and others are served between.
+        """
+        client = Client(self.reactor, self.raw.socket)
+        request = put_head(500) + bytes(500)
+        self.send(*[self.raw.record(tls.DATA, bytes((byte,))) for byte in request])
+        self.reactor.settle(1)
+
+        assert b"value" == body(self.client.send(GET).receive())
+        self.reactor.settle(len(request))
+        assert 201 == status(client.receive())
+        assert bytes(500) == self.value(b"put")
+
+    def test_empty_records_are_bounded_too(self) -> None:
+        """
+        They may hide how long data is, and bring none.
+        """
+        self.send(*[self.raw.record(tls.DATA, b"") for _ in range(1000)])
+        self.reactor.settle()
+
+        assert 1 == len(self.process.connections)
 
 
 class EndTests(TLSCase):

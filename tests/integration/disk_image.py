@@ -41,27 +41,27 @@ class DiskImage:
         self.path.mkdir()
         with self._image.open("wb") as file:
             file.truncate(_IMAGE_BYTES)
-        _run(f"mkfs.{kind}", "-q", str(self._image))
+        run_on_disks(f"mkfs.{kind}", "-q", str(self._image))
         self.mount()
 
     def mount(self) -> None:
         """
         Mount it, as after a start of the machine.
         """
-        _run("mount", "-o", "loop", str(self._image), str(self.path))
+        run_on_disks("mount", "-o", "loop", str(self._image), str(self.path))
 
     def unmount(self) -> None:
         """
         The image is all that is left then.
         """
-        _run("umount", str(self.path))
+        run_on_disks("umount", str(self.path))
 
     def leave(self) -> None:
         """
         Unmount it as soon as nobody uses it any more, at the latest when the process
         ends.
         """
-        _run("umount", "--lazy", str(self.path))
+        run_on_disks("umount", "--lazy", str(self.path))
 
     def shut_down(self) -> None:
         """
@@ -75,7 +75,10 @@ class DiskImage:
             os.close(folder)
 
 
-def _run(*command: str) -> None:
+def run_on_disks(*command: str) -> None:
+    """
+    Run a command that makes, mounts or copies a disk.
+    """
     path = os.environ["PATH"] + ":/usr/sbin:/sbin"
     done = subprocess.run(
         command,

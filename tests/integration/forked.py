@@ -23,18 +23,28 @@ from typing import IO, Any, AnyStr, Generic, Self
 from tests.integration import forking
 
 
-@cache
-def fork_server(loaded: str, program: str) -> socket.socket:
+def fork_server(
+    loaded: str, program: str, environment: Mapping[str, str] = os.environ
+) -> socket.socket:
     """
-    Start what forks processes that run a program.
+    Start what forks processes that run a program, unless it runs.
 
     Args:
         loaded: The modules that it imports before, with blanks between them.
         program: In Python; whatever it reads from the process it reads after the fork.
+        environment: What Python and the dynamic linker read as they start.
 
     Returns:
         Where processes are requested.
     """
+    own = None if environment is os.environ else tuple(environment.items())
+    return _fork_server(loaded, program, own)
+
+
+@cache
+def _fork_server(
+    loaded: str, program: str, environment: tuple[tuple[str, str], ...] | None
+) -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     text = Path(forking.__file__).read_text(encoding="utf-8")
     control = f"socket.socket(fileno={theirs.fileno()})"
@@ -44,6 +54,7 @@ def fork_server(loaded: str, program: str) -> socket.socket:
         process = subprocess.Popen(
             [sys.executable, "-c", text + begin + program],
             cwd="/",
+            env=None if environment is None else dict(environment),
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
         )
@@ -68,15 +79,17 @@ class ForkedProcess(Generic[AnyStr]):
         folder: Path,
         streams: Sequence[int],
         environment: Mapping[str, str] = os.environ,
+        prelude: str = "",
     ) -> None:
         """
         Args:
             server: See `fork_server`.
             arguments: Of the program.
             folder: Where it is started.
-            streams: What it has as its standard input, output and errors; the caller
-                closes them.
+            streams: What it has as its standard input, output and errors, and from
+                descriptor 3 on; the caller closes them.
             environment: Of the process; what Python reads as it starts has no effect.
+            prelude: What it does before its program, in Python.
         """
         self.returncode: int | None = None
         self.stdin: IO[AnyStr] | None = None
@@ -88,7 +101,7 @@ class ForkedProcess(Generic[AnyStr]):
         umask = os.umask(0)
         os.umask(umask)
         words = [os.fsdecode(argument) for argument in arguments]
-        request = json.dumps([words, str(folder), dict(environment), umask])
+        request = json.dumps([words, str(folder), dict(environment), umask, prelude])
         with theirs:
             descriptors = [*streams, theirs.fileno()]
             socket.send_fds(server, [request.encode()], descriptors)

@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -30,14 +31,17 @@ MAX_BYTES = 1 << 18
 Of a request: the environment is the most of it.
 """
 
+MAX_DESCRIPTORS = 8
+
 DONE = b"done"
 
 
 def fork_processes(control: socket.socket, modules: Sequence[str]) -> None:
     """
     Fork a process for each request, until nobody can send one any more. Returns in each
-    process, which has the arguments, the folder, the environment, the umask and the
-    standard streams that were requested, and nothing else open.
+    process, which has the arguments, the folder, the environment, the umask, the
+    standard streams and the further descriptors that were requested, and nothing else
+    open.
 
     Args:
         control: Where requests come from.
@@ -49,7 +53,7 @@ def fork_processes(control: socket.socket, modules: Sequence[str]) -> None:
     # Nobody waits for the processes that watch others.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        data, descriptors, _, _ = socket.recv_fds(control, MAX_BYTES, 4)
+        data, descriptors, _, _ = socket.recv_fds(control, MAX_BYTES, MAX_DESCRIPTORS)
         if not data:
             sys.exit()
         if os.fork() == 0:
@@ -67,7 +71,7 @@ def fork_processes(control: socket.socket, modules: Sequence[str]) -> None:
         for descriptor in streams:
             os.close(descriptor)
         watch(process, socket.socket(fileno=line))
-    arguments, folder, environment, umask = json.loads(data)
+    arguments, folder, environment, umask, prelude = json.loads(data)
     os.chdir(folder)
     os.umask(umask)
     os.environ.clear()
@@ -75,11 +79,12 @@ def fork_processes(control: socket.socket, modules: Sequence[str]) -> None:
     sys.argv[1:] = arguments
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
-    os.closerange(3, max(descriptors) + 1)
+    os.closerange(len(streams), max(descriptors) + 1)
     # As Python makes them: the ones that it has made were for other files.
     sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
+    exec(prelude, dict(globals()))
 
 
 def watch(process: int, line: socket.socket) -> None:
@@ -133,6 +138,11 @@ def be_fork_server(line: socket.socket) -> None:
         os._exit(0)
     line.close()
     control, errors = descriptors
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        # What the daemon was given. Also of the folder just read, which is closed.
+        if descriptor > 2 and descriptor not in descriptors:
+            with suppress(OSError):
+                os.close(descriptor)
     folder, umask, environment = json.loads(data)
     os.setpgid(0, 0)
     os.chdir(folder)

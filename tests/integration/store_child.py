@@ -147,5 +147,12 @@ async def run(action: str, path: str, durability: str, times: str) -> None:
     await resolved(store.close())
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """
+    Do what the arguments say.
+    """
     react(lambda _, *args: Deferred.fromCoroutine(run(*args)), sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -7,31 +7,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from tests.integration.twistd import RUN_TWISTD, STOP_SECONDS
+from tests.integration.forked import ForkedProcess
+from tests.integration.twistd import EXEC, STOP_SECONDS, fork_twistd
 
-LAUNCH = """
-import fcntl, os, sys
-
-count = int(sys.argv[1])
-given = [int(number) for number in sys.argv[2:2 + count]]
-# Out of the way first: one's place may be another's number.
-above = [fcntl.fcntl(number, fcntl.F_DUPFD, 3 + count) for number in given]
-for number in given:
-    os.close(number)
-for at, number in enumerate(above):
-    os.dup2(number, 3 + at)
-    os.close(number)
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(sys.executable, [sys.executable, *sys.argv[2 + count:]])
+LAUNCH: Final = "os.environ['LISTEN_PID'] = str(os.getpid())\n"
 """
-"""
-What systemd does between fork and exec.
+What systemd does between fork and exec, in Python.
 """
 
 
@@ -65,34 +51,42 @@ class Systemd:
         return self._notify.recv(4096).decode()
 
     @contextmanager
-    def start(self, options: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    def start(
+        self, options: Sequence[str], execs: bool = False
+    ) -> Iterator[ForkedProcess[str]]:
         """
         A daemon that is ready; ended by a signal when it is over.
+
+        Args:
+            options: Behind ``twistd -n kvd``.
+            execs: Whether it is another program than what forked it, with an
+                environment that the kernel knows.
         """
-        number = self._listener.fileno()
-        twistd = ["-c", RUN_TWISTD, "-n", "--pidfile=", "kvd", *options]
-        twistd += ["--listen=systemd:web", "--control=off"]
-        process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, "1", str(number), *twistd],
-            cwd=self._folder,
-            env=os.environ
-            | {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "web", "NOTIFY_SOCKET": self._place}
-            | {"WATCHDOG_USEC": "3600000000"},
-            pass_fds=[number],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        given = {
+            "LISTEN_FDS": "1",
+            "LISTEN_FDNAMES": "web",
+            "NOTIFY_SOCKET": self._place,
+            "WATCHDOG_USEC": "3600000000",
+        }
+        arguments = ["-n", "--pidfile=", "kvd", *options]
+        arguments += ["--listen=systemd:web", "--control=off"]
+        with open(os.devnull, "r+b") as nothing:
+            process = fork_twistd(
+                arguments,
+                self._folder,
+                [*[nothing.fileno()] * 3, self._listener.fileno()],
+                os.environ | given,
+                prelude=LAUNCH + EXEC * execs,
+            )
         try:
             state = self.receive()
             assert state.startswith("READY=1\nSTATUS=serves http://127.0.0.1:"), state
             yield process
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=STOP_SECONDS)
+            process.wait(STOP_SECONDS)
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
 
     def close(self) -> None:
         """

@@ -16,6 +16,7 @@ import pytest
 
 from tests.integration.http import ask
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -76,7 +77,7 @@ def connect(port: int) -> socket.socket:
     """
     A connection to the daemon.
     """
-    sock = socket.create_connection(("127.0.0.1", port), timeout=60)
+    sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     return sock
 

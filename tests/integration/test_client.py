@@ -7,7 +7,6 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -25,11 +24,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
-from tests.integration.commands import start_kvd
+from tests.integration.commands import as_shell_command, command_server, start_kvd
 from tests.integration.forked import ForkedProcess
 from tests.integration.http import ask
 from tests.integration.small_disk import tmpfs
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
@@ -80,15 +80,19 @@ class Shell:
         Returns:
             Its status, and all that was said.
         """
-        kvd = f'kvd() {{ exec {shlex.quote(sys.executable)} -m kvd.cli.main "$@"; }}'
+        programs = self.folder.with_name(self.folder.name + "-programs")
+        programs.mkdir(exist_ok=True)
+        more = as_shell_command(programs)
+        path = f"{programs}:{os.environ['PATH']}"
         done = subprocess.run(
-            ["sh", "-c", f"{kvd}; {line}"],
+            ["sh", "-c", line],
             cwd=self.folder,
-            env=self.environment,
+            env={**self.environment, **more, "PATH": path},
+            pass_fds=[command_server().fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
         )
         return done.returncode, done.stdout.decode("utf-8", "replace")
 
@@ -110,7 +114,7 @@ class Shell:
             Its status, its output, and the lines of its complaints.
         """
         process = self.start(*arguments)
-        out, err = process.communicate(given, timeout=60)
+        out, err = process.communicate(given, timeout=PATIENCE_SECONDS)
         return process.wait(), out, err.decode("utf-8", "replace").splitlines()
 
     def succeed(self, *arguments: str | bytes, given: bytes = b"") -> bytes:
@@ -221,7 +225,7 @@ def test_memory_does_not_grow_with_the_value(shell: Shell) -> None:
     putting.stdin.flush()
     # All but what is left in the pipe has been read, and the end has not.
     assert peak_mib(putting.pid) < ENOUGH_MIB
-    _, err = putting.communicate(timeout=60)
+    _, err = putting.communicate(timeout=PATIENCE_SECONDS)
     assert (0, b"") == (putting.returncode, err)
 
     getting = shell.start("get", "huge", "-")
@@ -231,7 +235,7 @@ def test_memory_does_not_grow_with_the_value(shell: Shell) -> None:
     # It cannot have ended: the pipe has less room than what is left.
     assert peak_mib(getting.pid) < ENOUGH_MIB
     assert piece == getting.stdout.read()
-    _, err = getting.communicate(timeout=60)
+    _, err = getting.communicate(timeout=PATIENCE_SECONDS)
     assert (0, b"") == (getting.returncode, err)
     shell.succeed("rm", "huge")
 
@@ -505,7 +509,7 @@ def test_what_nobody_reads_ends_quietly(shell: Shell) -> None:
         os.close(reading)
         process = shell.start(*arguments, output=writing)
         os.close(writing)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
         assert (128 + signal.SIGPIPE, b"") == (process.returncode, err)
 
 
@@ -733,7 +737,7 @@ def test_a_daemon_that_dies_midway_leaves_no_half_file(tmp_path: Path) -> None:
         daemon.process.kill()
         daemon.process.wait()
         for process in (getting, to_file):
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=PATIENCE_SECONDS)
             assert 5 == process.returncode
             assert 1 == len(err.splitlines())
     assert [] == os.listdir(here)
@@ -751,7 +755,7 @@ def test_an_interrupted_get_leaves_no_half_file(shell: Shell) -> None:
             while not any(file.stat().st_size for file in shell.folder.iterdir()):
                 time.sleep(0.01)
             process.send_signal(number)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=PATIENCE_SECONDS)
         assert 128 + number == process.returncode
         assert b"" == err
         assert [] == list(shell.folder.iterdir())
@@ -792,7 +796,7 @@ def slow_copy_of(port: int) -> Iterator[int]:
                 origin.sendall(connection.recv(65536))
                 # More than the head, which can come alone.
                 connection.sendall(origin.recv(200_000, socket.MSG_WAITALL))
-                ended.wait(60)
+                ended.wait(PATIENCE_SECONDS)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -831,7 +835,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(shell: Shell) -> None:
     process.stdout.read(10)
     process.stdout.close()
 
-    assert 128 + signal.SIGPIPE == process.wait(60)
+    assert 128 + signal.SIGPIPE == process.wait(PATIENCE_SECONDS)
     assert b"" == process.stderr.read()
     process.stderr.close()
     assert process.stdin is not None
@@ -905,7 +909,9 @@ def test_calls_that_are_cancelled_leave_values_as_they_were(
     options = [f"--store=file:{tmp_path}/values", f"--procs={procs}", "--control=off"]
     with Twistd(options, tmp_path) as daemon:
         url = f"http://127.0.0.1:{daemon.port}"
-        subprocess.run([sys.executable, "-c", CANCEL, url], check=True, timeout=60)
+        subprocess.run(
+            [sys.executable, "-c", CANCEL, url], check=True, timeout=PATIENCE_SECONDS
+        )
 
     assert b"newer" == (tmp_path / "values" / "k").read_bytes()
     uploads = [path for path in tmp_path.glob("values/.kvd/**/*") if path.is_file()]
@@ -966,7 +972,7 @@ def test_a_file_that_changes_while_it_is_put_is_refused(shell: Shell) -> None:
         os.truncate(path, 5 * MIB)
         # It cannot have ended: nobody took it all. Now somebody does.
         ended_stuck(port)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
 
     assert 1 == process.returncode
     assert b"was changed while it was put" in err
@@ -989,7 +995,7 @@ def stuck() -> Iterator[int]:
             connection, _ = server.accept()
             with connection:
                 connection.recv(1000)
-                go_on.wait(60)
+                go_on.wait(PATIENCE_SECONDS)
                 try:
                     while connection.recv(MIB):
                         pass

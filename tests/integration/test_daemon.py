@@ -24,6 +24,7 @@ from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask, ask_over, read_to_end, talk
 from tests.integration.small_disk import tmpfs
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +38,7 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
     """
     Wait until something holds, within a bound.
     """
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < end, f"it never came true that {what}"
         time.sleep(0.01)
@@ -395,7 +396,7 @@ def test_sigterm_finishes_what_is_in_service(tmp_path: Path, policy: str) -> Non
         eventually(refused, "no new connection is taken")
         sock.sendall(b"cd")
         reply = read_to_end(sock)
-        daemon.process.wait(20)
+        daemon.process.wait(PATIENCE_SECONDS)
 
     assert reply.startswith(b"HTTP/1.1 201 ")
     assert b"Connection: close" in reply
@@ -443,7 +444,7 @@ def test_connections_above_the_limit_wait(tmp_path: Path, policy: str) -> None:
             with pytest.raises(TimeoutError):
                 second.recv(1000)
             first.close()
-            second.settimeout(20)
+            second.settimeout(PATIENCE_SECONDS)
             assert second.recv(1000).startswith(b"HTTP/1.1 404 ")
 
 

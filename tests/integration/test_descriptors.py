@@ -33,7 +33,6 @@ FEW = [
     (16, ["--procs=0"]),
     (16, ["--procs=2"]),
     (64, ["--procs=32", "--policy=reuseport"]),
-    (64, ["--procs=64", "--policy=reuseport"]),
 ]
 
 

@@ -21,6 +21,7 @@ import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
 
+from tests.integration.commands import as_shell_command, command_server
 from tests.integration.http import ask
 from tests.integration.twistd import Twistd
 from tests.ports import unused_port
@@ -114,10 +115,6 @@ class Reader:
         self._port = unused_port()
         self._environment = os.environ | {
             "PATH": os.pathsep.join(filter(no_kvd, os.environ["PATH"].split(":"))),
-            # Of this reader alone: what they install is nobody else's.
-            "PYTHONPATH": os.pathsep.join(
-                filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")])
-            ),
             "COLUMNS": "80",
             "KVD_URL": f"http://127.0.0.1:{self._port}",
         }
@@ -149,6 +146,7 @@ class Reader:
             ["bash", "-c", command],
             cwd=self._folder,
             env=self._environment,
+            pass_fds=[command_server().fileno()],
             stdout=subprocess.PIPE,
             text=True,
             timeout=COMMAND_SECONDS,
@@ -162,8 +160,12 @@ class Reader:
         assert 0 == ended.returncode, command
 
     def _activate(self) -> None:
+        forked = self._folder.with_name(self._folder.name + "-programs")
+        forked.mkdir()
+        self._environment |= as_shell_command(forked)
         programs = os.path.dirname(sys.executable)
-        self._environment["PATH"] = f"{programs}:{self._environment['PATH']}"
+        path = f"{forked}:{programs}:{self._environment['PATH']}"
+        self._environment["PATH"] = path
 
     def _install(self, package: str) -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
@@ -175,6 +177,11 @@ class Reader:
             timeout=COMMAND_SECONDS,
             check=True,
         )
+        # Of this reader alone. Only a new Python looks there.
+        paths = [str(self._folder / "site"), os.environ.get("PYTHONPATH")]
+        self._environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        programs = self._folder.with_name(self._folder.name + "-programs")
+        (programs / "kvd").unlink()
 
     def _start(self, options: list[str]) -> None:
         self._daemons.close()

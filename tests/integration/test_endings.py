@@ -21,6 +21,7 @@ from tests.integration.http import ask, ask_over, read_to_end, talk
 from tests.integration.systemd import Systemd
 from tests.integration.test_daemon import children, eventually
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -153,7 +154,7 @@ def test_requests_behind_the_last_do_not_cut_its_reply(
             asked = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n" % size
             replies = Replies()
             with socket.socket() as sock:
-                sock.settimeout(30)
+                sock.settimeout(PATIENCE_SECONDS)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
                 sock.connect(("127.0.0.1", daemon.port))
                 sock.sendall(asked + b"Connection: close\r\n\r\n")
@@ -196,12 +197,14 @@ def test_an_idle_client_may_ask_once_more_after_sigterm(
     Its upload is stored, and the reply says that the connection ends.
     """
     with Twistd(["--store=file:values", f"--procs={procs}"], tmp_path) as daemon:
-        connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", daemon.port, timeout=PATIENCE_SECONDS
+        )
         assert 404 == ask_over(connection, "GET", "/k").status
         daemon.process.send_signal(signal.SIGTERM)
         reply = ask_over(connection, "PUT", "/k", b"value")
         connection.close()
-        daemon.process.wait(20)
+        daemon.process.wait(PATIENCE_SECONDS)
 
     assert 201 == reply.status
     assert "close" == reply.fields["connection"]
@@ -232,7 +235,9 @@ def test_who_waits_at_sigterm_waits_for_the_next_daemon(
 
     def come(count: int) -> None:
         for _ in range(count):
-            sock = socket.create_connection(("127.0.0.1", systemd.port), 30)
+            sock = socket.create_connection(
+                ("127.0.0.1", systemd.port), PATIENCE_SECONDS
+            )
             sock.sendall(
                 b"PUT /%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv"
                 % len(late)
@@ -254,7 +259,7 @@ def test_who_waits_at_sigterm_waits_for_the_next_daemon(
         come(10)
         last.sendall(b"cd")
         assert read_to_end(last).startswith(b"HTTP/1.1 201 ")
-        process.wait(20)
+        process.wait(PATIENCE_SECONDS)
         assert not (tmp_path / "values/0").exists()
     with systemd.start(options):
         replies = []
@@ -297,6 +302,6 @@ def test_who_waits_at_sigterm_is_served_and_nobody_else(
             )
             daemon.process.send_signal(signal.SIGTERM)
             statuses = {status for each in running for status in each.result()}
-        daemon.process.wait(20)
+        daemon.process.wait(PATIENCE_SECONDS)
 
     assert statuses <= {201, 204}

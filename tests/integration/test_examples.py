@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.http import ask
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -49,7 +50,9 @@ def test_without_its_arguments_it_says_how_it_is_called(name: str) -> None:
     In the words that it begins with.
     """
     command = [sys.executable, str(EXAMPLES / name)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
 
     assert (1, "") == (ended.returncode, ended.stdout)
     assert f"python {name} http://127.0.0.1:8080" in ended.stderr
@@ -61,7 +64,7 @@ def run(name: str, port: int, *arguments: str) -> str:
     What an example prints.
     """
     process = start(name, port, *arguments)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert 0 == process.returncode, out
     return out
 
@@ -107,7 +110,7 @@ def test_count(daemon: Twistd) -> None:
     """
     both = [start("count.py", daemon.port, "20") for _ in range(2)]
     for process in both:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PATIENCE_SECONDS)
         assert 0 == process.returncode, out
 
     assert b"40" == ask(daemon.port, "GET", "/counter").body

@@ -17,17 +17,20 @@ import pytest
 from tests.integration.http import ask
 from tests.integration.test_status import status_of
 from tests.integration.twistd import RUN_TWISTD, Twistd
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
 
 def read_until(daemon: Twistd, words: str) -> None:
     """
-    The log, until it says something; kept in its lines.
+    The log, until it says something; kept in its lines. If it never does, pytest shows
+    what it said.
     """
     assert daemon.process.stdout is not None
     for line in daemon.process.stdout:
         daemon.lines.append(line)
+        print(line, end="")
         if words in line:
             return
     raise AssertionError(words)
@@ -86,7 +89,9 @@ def test_a_second_signal_to_end_is_no_mistake(
     """
     options = ["--store=null:", f"--procs={procs}", "--control=off"]
     with Twistd(options, tmp_path) as daemon:
-        client = socket.create_connection(("127.0.0.1", daemon.port), timeout=30)
+        client = socket.create_connection(
+            ("127.0.0.1", daemon.port), timeout=PATIENCE_SECONDS
+        )
         with client:
             client.sendall(
                 b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
@@ -133,7 +138,7 @@ def test_when_its_terminal_goes_kvd_ends(tmp_path: Path) -> None:
         assert daemon.stdout is not None
         assert any("kvd serves" in line for line in daemon.stdout)
         os.close(ours)
-        assert 0 == daemon.wait(30)
+        assert 0 == daemon.wait(PATIENCE_SECONDS)
     finally:
         daemon.kill()
         daemon.communicate()

@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.http import Reply, ask
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +27,7 @@ def ask_unix(path: str, method: str, target: str, body: bytes | None = None) -> 
     """
     connection = http.client.HTTPConnection("evil.example")
     with socket.socket(socket.AF_UNIX) as connection.sock:
-        connection.sock.settimeout(30)
+        connection.sock.settimeout(PATIENCE_SECONDS)
         connection.sock.connect(path)
         connection.request(method, target, body)
         response = connection.getresponse()

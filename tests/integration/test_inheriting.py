@@ -22,6 +22,7 @@ import pytest
 
 from tests.integration.http import ask
 from tests.integration.twistd import RUN_TWISTD, Twistd
+from tests.patience import PATIENCE_SECONDS
 from tests.privileges import take_root
 
 pytestmark = pytest.mark.integration
@@ -116,7 +117,7 @@ def test_a_daemon_in_the_background(folder: Path) -> None:
     command = [sys.executable, "-c", RUN_TWISTD, "--pidfile=pid", "--logfile=log"]
     command += ["kvd", "--procs=2", "--store=file:values"]
     command += ["--listen=tcp:0:interface=127.0.0.1"]
-    subprocess.run(command, cwd=folder, check=True, timeout=60)
+    subprocess.run(command, cwd=folder, check=True, timeout=PATIENCE_SECONDS)
     pid = int(wait_for_text(folder / "pid"))
     try:
         log = wait_for_text(folder / "log", ", durability ")

@@ -20,6 +20,7 @@ from tests.integration.installing import (
     the_wheel,
 )
 from tests.integration.twistd import RUN_TWISTD, Twistd
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -221,7 +222,7 @@ def test_a_value_is_kept(installed: Installed, tmp_path: Path, procs: str) -> No
     options = ["--procs", procs]
     daemon = Twistd(options, tmp_path, installed.python, installed.environment)
     with daemon:
-        client = HTTPConnection("127.0.0.1", daemon.port, timeout=30)
+        client = HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_SECONDS)
         client.request("PUT", "/a/key", body=b"value")
         put = client.getresponse()
         put.read()

@@ -10,13 +10,12 @@ import re
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.integration.twistd import RUN_TWISTD, STOP_SECONDS
+from tests.integration.forked import ForkedProcess
+from tests.integration.twistd import STOP_SECONDS, start_kvd_daemon
 from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
@@ -24,21 +23,7 @@ pytestmark = pytest.mark.integration
 AT_ONCE = 4
 
 
-def start(options: Sequence[str], folder: Path) -> subprocess.Popen[str]:
-    """
-    A daemon on its way.
-    """
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN_TWISTD, "-n", "--pidfile=", "kvd", *options],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def read_until_it_serves(process: subprocess.Popen[str]) -> str:
+def read_until_it_serves(process: ForkedProcess[str]) -> str:
     """
     What a daemon prints until it serves, or until it has ended.
     """
@@ -81,13 +66,15 @@ def test_of_daemons_that_start_at_once_one_serves(tmp_path: Path, place: str) ->
         place, url, via = place.format(port=port), f"http://127.0.0.1:{port}/k", []
     elif place == "stale":
         place = "unix:kvd.socket"
-        dead = start(["--procs=0", f"--listen={place}", "--control=off"], tmp_path)
+        dead = start_kvd_daemon(
+            ["--procs=0", f"--listen={place}", "--control=off"], tmp_path
+        )
         read_until_it_serves(dead)
         dead.kill()
         dead.communicate()
         assert (tmp_path / "kvd.socket").is_socket()
     options = ["--procs=1", f"--listen={place}", "--control=off"]
-    processes = [start(options, tmp_path) for _ in range(AT_ONCE)]
+    processes = [start_kvd_daemon(options, tmp_path) for _ in range(AT_ONCE)]
     try:
         outputs = [read_until_it_serves(process) for process in processes]
         serving = [
@@ -126,12 +113,12 @@ def test_a_stopped_daemon_with_a_full_queue_keeps_nobody_waiting(
     The next one ends with the same sentence as if it served.
     """
     options = ["--procs=0", "--listen=unix:kvd.socket:backlog=1", "--control=off"]
-    stopped = start(options, tmp_path)
+    stopped = start_kvd_daemon(options, tmp_path)
     try:
         read_until_it_serves(stopped)
         os.kill(stopped.pid, signal.SIGSTOP)
         clients = fill(str(tmp_path / "kvd.socket"))
-        second = start(options, tmp_path)
+        second = start_kvd_daemon(options, tmp_path)
         lines, _ = second.communicate(timeout=STOP_SECONDS)
         for client in clients:
             client.close()

@@ -22,6 +22,7 @@ from kvd.admin.control.asking import ControlSocket
 from tests.integration.commands import run_kvd
 from tests.integration.http import ask
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import unused_port
 from tests.privileges import take_root
 
@@ -221,7 +222,7 @@ def test_what_is_no_control_socket_is_reported(
         server.stdout.readline()
     tried = run_kvd("status", f"--control={tmp_path / place}")
     if server is not None:
-        server.wait(30)
+        server.wait(PATIENCE_SECONDS)
         assert server.stdout is not None
         server.stdout.close()
 
@@ -248,7 +249,7 @@ def test_a_place_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
 
     assert 0 != tried.returncode

@@ -17,6 +17,7 @@ import pytest
 from kvd.admin.control.asking import ControlSocket
 from tests.integration.chromium import Chromium
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
@@ -33,7 +34,7 @@ def load(port: int) -> Iterator[None]:
 
     def go_on() -> None:
         while not enough.is_set():
-            client = HTTPConnection("127.0.0.1", port, timeout=30)
+            client = HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
             client.request("PUT", "/k", b"x" * 1000)
             client.getresponse().read()
             client.close()

@@ -6,7 +6,6 @@ they are not.
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -21,7 +20,7 @@ from tests.integration.http import ask
 from tests.integration.test_daemon import eventually
 from tests.integration.test_shadow import kvd
 from tests.integration.test_status import null, status_of
-from tests.integration.twistd import Twistd
+from tests.integration.twistd import EXEC, Twistd
 
 pytestmark = pytest.mark.integration
 
@@ -29,9 +28,9 @@ needs_privilege = pytest.mark.skipif(
     not may_load(), reason="programs of extended BPF take CAP_BPF"
 )
 
-# Begins what stands behind it, for which some system calls fail with EPERM.
+# For the process that does this, some system calls fail with EPERM.
 DENY = """
-import ctypes, os, struct, sys
+import ctypes, struct
 
 LOAD, IF_EQUAL, RETURN, REFUSE, ALLOW = 0x20, 0x15, 0x06, 0x00050001, 0x7FFF0000
 NUMBER, LEVEL, OPTION = 0, 24, 32
@@ -39,7 +38,7 @@ BPF, SETSOCKOPT = {"x86_64": (321, 54), "aarch64": (280, 208)}[os.uname().machin
 code = []
 prctl = ctypes.CDLL(None, use_errno=True).prctl
 CAPBSET_DROP, CAPABILITIES = 24, 64
-for denied in sys.argv[1].split(","):
+for denied in DENIED:
     if denied == "capabilities":
         for capability in range(CAPABILITIES):
             # Who is unprivileged may not even do this, and need not.
@@ -61,7 +60,6 @@ program = ctypes.create_string_buffer(
 NO_NEW_PRIVS, SECCOMP, FILTER = 38, 22, 2
 assert 0 == prctl(NO_NEW_PRIVS, 1, 0, 0, 0)
 assert 0 == prctl(SECCOMP, FILTER, program, 0, 0)
-os.execv(sys.argv[2], sys.argv[2:])
 """
 
 CBPF, EBPF = "51", "52"
@@ -78,8 +76,10 @@ class Denied(Twistd):
     """
 
     def __init__(self, options: Sequence[str], folder: Path, *denied: str) -> None:
-        super().__init__(options, folder)
-        self._command = [sys.executable, "-c", DENY, ",".join(denied), *self._command]
+        # What is no longer in the bounding set goes when another program begins.
+        end = EXEC if "capabilities" in denied else ""
+        prelude = f"DENIED = {denied!r}\n{DENY}{end}"
+        super().__init__(options, folder, prelude=prelude)
 
 
 @pytest.fixture

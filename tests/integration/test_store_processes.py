@@ -3,8 +3,6 @@ The file store, used by several processes at once.
 """
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,29 +13,34 @@ from twisted.internet.task import Clock
 
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.store.file import FileStore
+from tests.integration.forked import ForkedProcess, fork_server
 from tests.integration.store_child import KEY, LOOPS
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
+MODULE = "tests.integration.store_child"
 PROCESSES = 4
-PATIENCE_SECONDS = 120
 
 
 class Child:
     """
-    One process that has the store open.
+    One process that has the store open, forked by one that has loaded it.
     """
 
     def __init__(
         self, action: str, path: Path, times: int = 1, durability: str = "process"
     ) -> None:
-        module = "tests.integration.store_child"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", module, action, str(path), durability, str(times)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        arguments = [action, str(path), durability, str(times)]
+        given, giving = os.pipe()
+        read, printed = os.pipe()
+        streams = [given, printed, 2]
+        server = fork_server(MODULE, f"from {MODULE} import main; main()")
+        self.process = ForkedProcess[str](server, arguments, Path("/"), streams)
+        os.close(given)
+        os.close(printed)
+        self.process.stdin = os.fdopen(giving, "w")
+        self.process.stdout = os.fdopen(read)
         assert "ready" == self.line()
 
     def __enter__(self) -> "Child":

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.store_mounted import CASES, IMAGES
+from tests.patience import PATIENCE_SECONDS
 from tests.privileges import take_root
 
 pytestmark = pytest.mark.integration
@@ -44,7 +45,7 @@ def test_filesystem(case: str, folder: str) -> None:
         [*namespace, sys.executable, "-m", module, case, folder],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,11 +33,10 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Systemd]
     played.close()
 
 
-def environments_below(process: subprocess.Popen[str]) -> list[bytes]:
+def environments_below(pid: int) -> list[bytes]:
     """
     What the children of a process were started with.
     """
-    pid = process.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [Path(f"/proc/{child}/environ").read_bytes() for child in children]
 
@@ -51,7 +49,7 @@ def test_a_daemon_serves_over_the_socket_it_is_given(
     It reports when it is ready, that it lives, and when it ends; its children could
     not.
     """
-    with systemd.start(options) as process:
+    with systemd.start(options, execs=True) as process:
         assert "WATCHDOG=1" == systemd.receive()
         replies = [
             ask(systemd.port, "PUT", f"/key{number}", b"value").status
@@ -60,7 +58,7 @@ def test_a_daemon_serves_over_the_socket_it_is_given(
         values = [
             ask(systemd.port, "GET", f"/key{number}").body for number in range(20)
         ]
-        environments = environments_below(process)
+        environments = environments_below(process.pid)
     state = systemd.receive()
 
     assert ([201] * 20, [b"value"] * 20) == (replies, values)

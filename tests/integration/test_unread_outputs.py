@@ -21,6 +21,7 @@ import pytest
 from tests.integration.http import TIMEOUT_SECONDS, ask, read_to_end, talk
 from tests.integration.test_daemon import POLICIES, eventually, workers_of
 from tests.integration.twistd import RUN_TWISTD, STOP_SECONDS, Twistd
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -374,7 +375,7 @@ def test_help_that_nobody_reads_to_the_end_is_no_mistake(tmp_path: Path) -> None
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     os.close(writer)
 

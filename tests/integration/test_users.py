@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,6 +22,7 @@ from tomlkit import TOMLDocument
 from kvd.access.editing import add_token, change, remove_user, set_user
 from kvd.access.passwords import hash_password
 from kvd.access.tokens import make_token
+from tests.integration.commands import run_kvd
 from tests.integration.http import ask
 from tests.integration.test_hangup import read_until
 from tests.integration.twistd import Twistd
@@ -38,14 +38,10 @@ def kvd(
     """
     What the command prints.
     """
-    return subprocess.run(
-        [sys.executable, "-m", "kvd.cli.main", *arguments],
-        env=os.environ | (environment or {}),
-        input=given,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    ).stdout
+    environment = os.environ | (environment or {})
+    done = run_kvd(*arguments, given=given, environment=environment)
+    done.check_returncode()
+    return done.stdout
 
 
 def user_with_token(path: Path, name: str, rights: Mapping[str, Sequence[str]]) -> str:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final
 
 from tests.integration.forked import ForkedProcess, fork_server
+from tests.patience import PATIENCE_SECONDS
 
 RUN_TWISTD: Final = """
 import sys
@@ -43,15 +44,81 @@ _LOADED: Final = """
     kvd.daemon.service kvd.daemon.supervisor kvd.workers.child
 """
 
+_READ_AT_START: Final = "PYTHON", "LD_", "LC_", "LANG"
+"""
+How the variables begin that Python and the dynamic linker read as a process starts.
+"""
+
 _SERVES: Final = re.compile(r" kvd serves (.*) from ")
 _STATUS: Final = re.compile(r" the status site is at http://\S*:(\d+)$")
 _PORT: Final = re.compile(r"https?://\S*:(\d+)(?:,|$)")
 
-STOP_SECONDS = 30
+STOP_SECONDS = PATIENCE_SECONDS
 """
 How long a daemon may take to end before a test fails; a working one takes less
 than one.
 """
+
+
+def fork_twistd(
+    arguments: Sequence[str],
+    folder: Path,
+    streams: Sequence[int],
+    environment: Mapping[str, str] = os.environ,
+    loaded_in: Mapping[str, str] = os.environ,
+    prelude: str = "",
+) -> ForkedProcess[str]:
+    """
+    Fork ``twistd`` from a process that has loaded its modules.
+
+    Args:
+        arguments: Behind ``twistd``.
+        folder: Where it is started.
+        streams: See `ForkedProcess`.
+        environment: Of the process.
+        loaded_in: The environment of the process that has loaded its modules.
+        prelude: What it does first, in Python.
+    """
+    server = fork_server(_LOADED, "keep_spare()\n" + RUN_TWISTD, loaded_in)
+    return ForkedProcess(server, arguments, folder, streams, environment, prelude)
+
+
+EXEC: Final = f"""
+os.execv(sys.executable, [sys.executable, "-c", {RUN_TWISTD!r}, *sys.argv[1:]])
+"""
+"""
+As the end of a prelude: begin ``twistd`` as another program.
+"""
+
+
+def start_kvd_daemon(options: Sequence[str], folder: Path) -> ForkedProcess[str]:
+    """
+    A daemon on its way: ``twistd -n kvd``, whose output the caller reads.
+    """
+    end, pipe = os.pipe()
+    try:
+        with open(os.devnull) as nothing:
+            streams = [nothing.fileno(), pipe, pipe]
+            arguments = ["-n", "--pidfile=", "kvd", *options]
+            process = fork_twistd(arguments, folder, streams)
+    except BaseException:
+        os.close(end)
+        raise
+    finally:
+        os.close(pipe)
+    process.stdout = os.fdopen(end, errors="replace")
+    return process
+
+
+def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
+    """
+    What of an environment has no effect on a process that is forked.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(_READ_AT_START)
+    }
 
 
 class Twistd:
@@ -67,6 +134,8 @@ class Twistd:
         python: str = sys.executable,
         environment: Mapping[str, str] = os.environ,
         before: Sequence[str] = (),
+        loaded_in: Mapping[str, str] = os.environ,
+        prelude: str = "",
     ) -> None:
         """
         Args:
@@ -75,10 +144,13 @@ class Twistd:
             folder: Where it is started; must not be the sources, so that only
                 what is installed is found.
             python: Whose twistd it is.
-            environment: Of the process. With one of its own, or another Python, the
-                daemon starts as an operator starts it; any other is forked from a
-                process that has loaded its modules.
+            environment: Of the process. Where what is read as a process starts is not
+                as in `loaded_in`, or with another Python, the daemon starts as an
+                operator starts it; any other is forked from a process that has loaded
+                its modules.
             before: What stands between ``twistd -n`` and ``kvd``.
+            loaded_in: The environment of that process.
+            prelude: What a daemon that is forked does first, in Python.
         """
         self.ports: list[int] = []
         """Of its TCP addresses, in their order, as it said itself."""
@@ -92,6 +164,8 @@ class Twistd:
             self._command += ["--listen=tcp:0:interface=127.0.0.1"]
         self._folder = folder
         self._environment = environment
+        self._loaded_in = loaded_in
+        self._prelude = prelude
 
     @property
     def port(self) -> int:
@@ -118,11 +192,18 @@ class Twistd:
 
     def _start(self, output: int) -> ForkedProcess[str] | subprocess.Popen[str]:
         usual = [sys.executable, "-c", RUN_TWISTD]
-        if self._environment is os.environ and self._command[:3] == usual:
-            server = fork_server(_LOADED, "keep_spare()\n" + RUN_TWISTD)
+        is_loaded = read_at_start(self._environment) == read_at_start(self._loaded_in)
+        if is_loaded and self._command[:3] == usual:
             with open(os.devnull) as nothing:
-                streams = [nothing.fileno(), output, output]
-                return ForkedProcess(server, self._command[3:], self._folder, streams)
+                return fork_twistd(
+                    self._command[3:],
+                    self._folder,
+                    [nothing.fileno(), output, output],
+                    self._environment,
+                    self._loaded_in,
+                    self._prelude,
+                )
+        assert not self._prelude
         return subprocess.Popen(
             self._command,
             cwd=self._folder,

@@ -76,13 +76,14 @@ time_t time(time_t *at)
 
 class WallClock:
     """
-    The time of day of all processes with its environment.
+    The time of day of all processes with its environment; one after another, tests may
+    use the same.
     """
 
     def __init__(self, folder: Path) -> None:
         """
         Args:
-            folder: Of the test.
+            folder: For its library.
         """
         source, library = folder / "clock.c", folder / "clock.so"
         source.write_text(_SHIM)
@@ -106,3 +107,9 @@ class WallClock:
         """
         ahead = int.from_bytes(self._memory[:], "little", signed=True) + seconds
         self._memory[:] = ahead.to_bytes(8, "little", signed=True)
+
+    def reset(self) -> None:
+        """
+        Set it to the machine's.
+        """
+        self._memory[:] = bytes(8)

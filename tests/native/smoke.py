@@ -74,7 +74,7 @@ def check_fast_path(fast_path: Any) -> None:
             head_bytes=9000,
             target_bytes=9000,
             plain=b"key",
-            sending=(9000, 0, 0),
+            sending=(9000, 0, 0, 0),
             report=tuple_of,
             remainder=tuple_of,
             partial=tuple_of,

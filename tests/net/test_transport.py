@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 import kvd.net.transport
 from kvd.net.transport import (
+    LARGE_FILE_BYTES,
     LOW_ROUND_TRIP_SEND_BUFFER,
     ServerTransport,
     min_round_trip,
@@ -259,11 +260,12 @@ class ServerTransportTests(SynchronousTestCase):
         assert 0 == self.transport.send_file(large, sent, len(LARGE))
         assert 4 + sent == self.transport.bytes_sent
 
-    def send_buffer_after(self, *nears: int) -> int:
+    def send_buffer_after(self, *nears: int, count: int = LARGE_FILE_BYTES) -> int:
         """
-        Of a connection over TCP, after a file for each; peers whose round trip takes no
-        more microseconds than that are near.
+        Of a connection over TCP, after so much of a file for each; peers whose round
+        trip takes no more microseconds than that are near.
         """
+        large = self.file(bytes(LARGE_FILE_BYTES))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             far = socket.create_connection(listener.getsockname())
             near, peer = listener.accept()
@@ -271,7 +273,10 @@ class ServerTransportTests(SynchronousTestCase):
         transport = serve_connection(near, peer, Recorder(), self.reactor)
         for microseconds in nears:
             self.patch(kvd.net.transport, "LOW_ROUND_TRIP_MICROSECONDS", microseconds)
-            assert 4 == transport.send_file(self.file(b"file"), 0, 4)
+            sent = transport.send_file(large, 0, count)
+            assert sent
+            # The next one needs room.
+            far.recv(sent, socket.MSG_WAITALL)
         buffer = near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         far.close()
         self.reactor.settle()
@@ -287,6 +292,13 @@ class ServerTransportTests(SynchronousTestCase):
         assert 2 * LOW_ROUND_TRIP_SEND_BUFFER == self.send_buffer_after(
             nobody, everybody
         )
+
+    def test_what_the_kernel_takes_at_once_is_left_to_it(self) -> None:
+        """
+        A smaller file changes nothing.
+        """
+        kernels = self.send_buffer_after()
+        assert kernels == self.send_buffer_after(10**8, count=LARGE_FILE_BYTES - 1)
 
     def test_who_is_far_has_what_the_kernel_gives(self) -> None:
         """

@@ -16,7 +16,6 @@ from __future__ import annotations
 import http.client
 import os
 import random
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from kvd.interfaces import IValue
 from kvd.model.keys import Key
 from kvd.store.file import FileStore
 from kvd.store.file_maker import FileStoreMaker
+from tests.integration.disk_image import run_on_disks
 from tests.integration.twistd import Twistd
 
 _OUTER_BYTES: Final = 4 << 30
@@ -113,19 +113,19 @@ class Disk:
         self.path.mkdir()
         with (folder / "disk").open("wb") as file:
             file.truncate(_OUTER_BYTES)
-        _run("mkfs.xfs", "-q", "-m", "reflink=1", str(folder / "disk"))
-        _run("mount", "-o", "loop", str(folder / "disk"), str(self._outer))
+        run_on_disks("mkfs.xfs", "-q", "-m", "reflink=1", str(folder / "disk"))
+        run_on_disks("mount", "-o", "loop", str(folder / "disk"), str(self._outer))
         self.image = self._outer / "image"
         with self.image.open("wb") as file:
             file.truncate(_IMAGE_BYTES)
-        _run(f"mkfs.{kind}", "-q", str(self.image))
+        run_on_disks(f"mkfs.{kind}", "-q", str(self.image))
 
     def copy(self, number: int) -> Path:
         """
         What is on it at this moment.
         """
         copy = self._outer / f"copy-{number}"
-        _run("cp", "--reflink=always", str(self.image), str(copy))
+        run_on_disks("cp", "--reflink=always", str(self.image), str(copy))
         return copy
 
     @contextmanager
@@ -133,11 +133,11 @@ class Disk:
         """
         Mount an image; one at a time.
         """
-        _run("mount", "-o", "loop", str(image), str(self.path))
+        run_on_disks("mount", "-o", "loop", str(image), str(self.path))
         try:
             yield self.path
         finally:
-            _run("umount", str(self.path))
+            run_on_disks("umount", str(self.path))
 
 
 class Load:
@@ -317,22 +317,6 @@ def body_in(value: IValue) -> bytes:
         body += part
     value.close()
     return body
-
-
-def _run(*command: str) -> None:
-    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
-    done = subprocess.run(
-        command,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise AssertionError(
-            f"{' '.join(command)} failed: {done.stderr.strip()}; power cuts need to be"
-            " root, loop devices, e2fsprogs and xfsprogs"
-        )
 
 
 def report(kind: str, durability: str, cuts: list[Cut]) -> str:

@@ -20,7 +20,7 @@ from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.removing import Remover
 from kvd.store.totals import TotalsFile, open_totals
 from kvd.store.usage import UNLIMITED, UsageMemory, create_usage, taken_by
-from kvd.store.waiting import Underway
+from kvd.store.waiting import OffReactor, Underway
 from tests.store.cases import FileStoreCase
 
 SECOND_NS = 1_000_000_000
@@ -56,7 +56,7 @@ class BoundedCase(FileStoreCase):
     def make_store(self) -> IStore:
         return self.open_bounded()
 
-    def open_bounded(self) -> FileStore:
+    def open_bounded(self, off_reactor: OffReactor = execute) -> FileStore:
         """
         Open a store, like one more process.
         """
@@ -66,7 +66,7 @@ class BoundedCase(FileStoreCase):
             self.path,
             self.durability,
             self.clock,
-            execute,
+            off_reactor,
             writes_back=False,
             admission=admission,
         )

@@ -9,7 +9,7 @@ from collections import namedtuple
 from unittest import mock
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from kvd.errors import PreconditionFailed, QuotaFull, StoreFault, ValueTooLarge
 from kvd.model.conditions import UNCONDITIONAL
@@ -214,6 +214,22 @@ class WaitingTests(BoundedCase):
         assert isinstance(began, Deferred)
         self.failureResultOf(began, QuotaFull)
         assert 0 == self.memory.counts(0).wanted
+
+    def test_upload_whose_client_leaves_wants_nothing_any_more(self) -> None:
+        """
+        At once: nothing is removed for it, and it does not begin when there is room.
+        """
+        store = self.full()
+        began = store.begin(OTHER, BLOCK)
+        assert isinstance(began, Deferred)
+        began.cancel()
+
+        self.failureResultOf(began, CancelledError)
+        assert 0 == self.memory.counts(0).wanted
+        store.remove(KEY, UNCONDITIONAL)
+        self.clock.advance(1)
+        assert 0 == self.memory.taken(0)
+        assert [] == self.debris()
 
     def test_value_of_unknown_length_waits_in_the_middle(self) -> None:
         """

@@ -20,7 +20,8 @@ from kvd.errors import KeyAbsent, QuotaFull, StoreUnusable
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.settings import DEFAULT_MODES, Bounds, Quota
-from kvd.store import removing, survey
+from kvd.store import evicting, removing, survey
+from kvd.store.candidates import PlainCandidates, make_candidates
 from kvd.store.evicting import Evictor, headroom
 from kvd.store.file import FileStore
 from kvd.store.folders import open_path_by_names
@@ -213,6 +214,23 @@ class EvictingTests(FilledCase):
         assert 10 * BLOCK == self.memory.evictions(0).bytes
         assert ["a1"] == [name for name in os.listdir(self.path) if name[0] != "."]
 
+    def test_it_looks_again_soon_after_it_made_room(self) -> None:
+        """
+        And less and less often if nothing is wanted.
+        """
+        store = self.filled()
+        evictor = self.evictor()
+        self.want(store, evictor, 1)
+        self.take_steps(evictor, 3)
+        pauses = [evictor.step()]
+        for _ in range(20):
+            self.clock.advance(pauses[-1])
+            pauses.append(evictor.step())
+        assert 0.1 == pauses[-1] == max(pauses)
+        self.want(store, evictor, 2)
+
+        assert evictor.step() <= 0.01
+
     def test_value_that_was_read_stays(self) -> None:
         """
         Also if it was read only after the evictor had looked at it.
@@ -322,7 +340,7 @@ class EvictingTests(FilledCase):
             self.clock.advance(0.02)
             return step(survey)
 
-        evictor._candidates[0].clear()
+        evictor._candidates[0] = make_candidates(1)
         with (
             mock.patch.object(Survey, "step", take_long),
             mock.patch("kvd.store.evicting._EARLY_VALUES", 40),
@@ -373,6 +391,8 @@ class EvictingByPythonTests(EvictingTests):
         super().setUp()
         self.patch(removing, "_native", None)
         self.patch(survey, "look", look_by_python)
+        self.patch(survey, "make_candidates", PlainCandidates)
+        self.patch(evicting, "make_candidates", PlainCandidates)
 
 
 class FailingDiskTests(FilledCase):

@@ -91,6 +91,21 @@ class SyncsTests(FolderCase):
             self.successResultOf(done)
         assert [".", "a", "a/b", "c"] == sorted(self.synced)
 
+    def test_paths_that_are_asked_together_share_a_batch(self) -> None:
+        """
+        Each has its own answer.
+        """
+        self.broken = {"c"}
+        one, other, root = self.syncs.folders_of([(b"a", b"b"), (b"c",), ()])
+        assert 2 == self.pool.waiting()
+        self.pool.finish()
+
+        self.successResultOf(one)
+        self.failureResultOf(other, SyncFailed)
+        self.successResultOf(root)
+        assert [".", "a", "a/b", "c"] == sorted(self.synced)
+        assert [] == self.syncs.folders_of([])
+
     def test_paths_of_a_batch_do_not_wait_for_each_other(self) -> None:
         """
         Each path has a thread of its own, equal paths share one; the next batch waits

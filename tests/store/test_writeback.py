@@ -10,7 +10,7 @@ import stat
 from contextlib import nullcontext
 from unittest import mock
 
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import CancelledError, Deferred, execute
 from twisted.logger import capturedLogs
 
 from kvd.errors import NoThread, StoreFault, StoreFull, SyncFailed
@@ -198,6 +198,15 @@ class KeptTests(WritebackCase):
             assert {} == self.kept()
             self.successResultOf(room).discard()
             self.successResultOf(none).discard()
+
+            self.publish(store, INNER, b"4")
+            with shortage:
+                left = store.begin(KEY, 3)
+                assert isinstance(left, Deferred)
+            left.cancel()
+            self.failureResultOf(left, CancelledError)
+            pool.step()
+            assert [] == self.debris()
 
             self.publish(store, INNER, b"3")
             with shortage:

@@ -47,6 +47,7 @@ from kvd.workers.pool import (
 )
 from tests.descriptors import Descriptors
 from tests.ipc.played import PlayedForks, PlayedWorker
+from tests.patience import PATIENCE_SECONDS
 from tests.stepped import SteppedReactor
 
 
@@ -236,7 +237,7 @@ class StartTests(PoolCase):
             self.pool.exited(0, late.pid, "exited with status 0")
             self.ready(0)
             self.reactor.advance(END_SECONDS)
-            assert -signal.SIGKILL == late.wait(10)
+            assert -signal.SIGKILL == late.wait(PATIENCE_SECONDS)
             assert (serving.pid, "") == (
                 self.pool.workers[0].pid,
                 self.pool.workers[0].reason,
@@ -255,7 +256,7 @@ class StartTests(PoolCase):
             self.last(0).end()
             self.reactor.settle()
             self.reactor.advance(END_SECONDS)
-            assert -signal.SIGKILL == process.wait(10)
+            assert -signal.SIGKILL == process.wait(PATIENCE_SECONDS)
 
 
 class EndTests(PoolCase):
@@ -383,7 +384,7 @@ class EndTests(PoolCase):
 
         pidfds = Descriptors("anon_inode:[pidfd]")
         self.reactor.advance(END_SECONDS)
-        assert -signal.SIGKILL == process.wait(10)
+        assert -signal.SIGKILL == process.wait(PATIENCE_SECONDS)
         assert -1 == pidfds.more
 
     def test_a_supervisor_out_of_descriptors_tries_again(self) -> None:
@@ -440,7 +441,7 @@ class EndTests(PoolCase):
         assert any("did not end" in event["log_format"] for event in events)
 
         self.reactor.advance(END_SECONDS)
-        assert -signal.SIGKILL == process.wait(10)
+        assert -signal.SIGKILL == process.wait(PATIENCE_SECONDS)
 
     def test_what_cannot_serve_is_reported_once(self) -> None:
         """
@@ -605,7 +606,7 @@ class EndTests(PoolCase):
         self.last(0).end()
         self.reactor.settle()
         self.reactor.advance(END_SECONDS)
-        assert -signal.SIGKILL == process.wait(10)
+        assert -signal.SIGKILL == process.wait(PATIENCE_SECONDS)
 
     def test_a_worker_without_a_pidfd_is_a_worker(self) -> None:
         """
@@ -872,7 +873,7 @@ class StopTests(PoolCase):
             assert [None] == ended
 
             self.reactor.advance(END_SECONDS)
-            assert -signal.SIGKILL == process.wait(10)
+            assert -signal.SIGKILL == process.wait(PATIENCE_SECONDS)
         assert not os.path.exists(f"/proc/self/fd/{late}")
         assert receive(self.last(1).control) is None
 
@@ -903,7 +904,7 @@ class StopTests(PoolCase):
         for number in (0, 2):
             self.last(number).end()
         self.reactor.advance(5 + END_SECONDS)
-        assert -signal.SIGKILL == process.wait(10)
+        assert -signal.SIGKILL == process.wait(PATIENCE_SECONDS)
 
         self.last(1).end()
         self.reactor.settle()

@@ -4,7 +4,9 @@ PUT of a key.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -21,11 +23,13 @@ from kvd.http.methods.same_value import OwnDigest, digest_of
 from kvd.http.reply_fields import published_reply
 from kvd.http.request import RequestHandler
 from kvd.http.wire.digests import Verification
-from kvd.interfaces import Answer, IStore, IUpload, IValue
+from kvd.interfaces import Answer, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key
 from kvd.model.operations import Put
 from kvd.model.values import Published, ValueInfo
+
+Found = TypeVar("Found")
 
 
 class PutHandler(RequestHandler):
@@ -35,6 +39,7 @@ class PutHandler(RequestHandler):
 
     _operation: Put
     _upload: IUpload | None = None
+    _beginning: Deferred[IUpload] | None = None
     # The kernel never moves a body that has digests, so `chunk` gets all of it.
     _verification: Verification | None = None
     # Where a value is written once: neither does it then.
@@ -77,7 +82,7 @@ class PutHandler(RequestHandler):
                 self._check_same(current, length)
             self._begin_upload(length)
 
-        self.when(_or_absent(self._context.store, self._operation.key), decide)
+        self.when(_if_any(self._context.store.stat, self._operation.key), decide)
 
     def _check_same(self, current: ValueInfo, length: int | None) -> None:
         """
@@ -91,13 +96,13 @@ class PutHandler(RequestHandler):
 
     def _begin_upload(self, length: int | None) -> None:
         operation = self._operation
-        self.when(
-            self._context.store.begin(operation.key, length, operation.metadata),
-            self._begun,
-            undo=_discard,
-        )
+        answer = self._context.store.begin(operation.key, length, operation.metadata)
+        if isinstance(answer, Deferred):
+            self._beginning = answer
+        self.when(answer, self._begun, undo=_discard)
 
     def _begun(self, upload: IUpload) -> None:
+        self._beginning = None
         self._upload = upload
         self.proceed()
 
@@ -112,6 +117,7 @@ class PutHandler(RequestHandler):
             operation.metadata,
             upload.descriptor,
             upload.name,
+            upload.held,
         )
 
     def chunk(self, data: bytes) -> None:
@@ -140,7 +146,7 @@ class PutHandler(RequestHandler):
             self._commit(self._operation.conditions)
         else:
             self.when(
-                _opened(self._context.store, self._operation.key),
+                _if_any(self._context.store.open, self._operation.key),
                 self._commit_once,
                 undo=_close,
             )
@@ -206,6 +212,9 @@ class PutHandler(RequestHandler):
         self.reply(status, fields)
 
     def abandon(self) -> None:
+        if self._beginning is not None:
+            beginning, self._beginning = self._beginning, None
+            beginning.cancel()
         if self._upload is not None:
             upload, self._upload = self._upload, None
             upload.discard()
@@ -216,19 +225,6 @@ def _fixed() -> ValueFixed:
         "The key has another value already, or one of another type or encoding, and"
         " below this prefix a value cannot be replaced: choose another key."
     )
-
-
-def _opened(store: IStore, key: Key) -> Answer[IValue | None]:
-    """
-    A value, or None if there is none.
-    """
-    try:
-        answer: Answer[IValue] = store.open(key)
-    except KeyAbsent:
-        return None
-    if isinstance(answer, Deferred):
-        return answer.addErrback(lambda failure: failure.trap(KeyAbsent) and None)
-    return answer
 
 
 def _close(value: IValue | None) -> None:
@@ -246,12 +242,12 @@ def _go_on(_: None) -> None:
     """
 
 
-def _or_absent(store: IStore, key: Key) -> Answer[ValueInfo | None]:
+def _if_any(find: Callable[[Key], Answer[Found]], key: Key) -> Answer[Found | None]:
     """
-    The description of a value, or None if there is none.
+    What a store finds under a key, or None if there is no value.
     """
     try:
-        answer: Answer[ValueInfo] = store.stat(key)
+        answer = find(key)
     except KeyAbsent:
         return None
     if isinstance(answer, Deferred):

@@ -4,35 +4,8 @@ Starting with a status site, and without one.
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
-
-import pytest
-
-from kvd.daemon.service import makeService
-from tests.daemon.test_service import listening, options
-from tests.ports import unused_port
-
-
-def test_a_site_that_fails_to_start_closes_the_addresses() -> None:
-    """
-    And the start ends with a message.
-    """
-    port = unused_port()
-    with (
-        socket.create_server(("127.0.0.1", 0)) as other,
-        pytest.raises(SystemExit, match="in use"),
-    ):
-        makeService(
-            options(
-                "--store=null:",
-                f"--listen=tcp:{port}:interface=127.0.0.1",
-                f"--status=tcp:{other.getsockname()[1]}",
-            )
-        )
-
-    assert not listening(port)
 
 
 def test_without_a_site_its_modules_are_not_imported() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kvd.options import Options
 from kvd.settings import StoreLocation, SystemdAddress
+from tests.patience import PATIENCE_SECONDS
 
 ETC = Path(__file__).parents[3] / "etc"
 SYSTEM_UNITS = ["/usr/lib/systemd/system", "/lib/systemd/system"]
@@ -80,7 +81,7 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
         | {"SYSTEMD_UNIT_PATH": ":".join([str(tmp_path), *SYSTEM_UNITS])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
 
     assert "" == verified.stderr

@@ -26,6 +26,7 @@ from kvd.http.record import read_record
 from kvd.interfaces import IStoreMaker
 from kvd.ipc.scoreboard import WORDS_OF_REQUESTS, lone_row
 from kvd.settings import (
+    Bounds,
     CorsChoice,
     Durability,
     Limits,
@@ -33,7 +34,9 @@ from kvd.settings import (
     StoreLocation,
     TCPAddress,
 )
+from kvd.store.admission import WAIT_SECONDS, Admission
 from kvd.store.file import FileStore
+from kvd.store.usage import UNLIMITED, Counts, UsageMemory, create_usage
 from kvd.workers.http_server import HttpFactory, HttpServer, LoadedPlugins
 from tests import tls
 from tests.http.fast_path.cases import attribute_of
@@ -56,8 +59,14 @@ class SteppedStoreMaker:
     Opens file stores that go by a reactor which steps.
     """
 
-    def __init__(self, reactor: SteppedReactor) -> None:
+    def __init__(self, reactor: SteppedReactor, bounds: Bounds | None = None) -> None:
         self._reactor = reactor
+        self._admission: Admission | None = None
+        self.memory: UsageMemory | None = None
+        if bounds is not None:
+            limits = [quota.max_size or UNLIMITED for quota in bounds.quotas]
+            self.memory = UsageMemory(create_usage(limits, 1))
+            self._admission = Admission(self.memory, bounds, 0, reactor)
 
     def resolve(self, path: str) -> str:
         return path
@@ -66,7 +75,24 @@ class SteppedStoreMaker:
         pass
 
     def open_store(self, path: str, durability: Durability) -> FileStore:
-        return FileStore(path, durability, self._reactor, execute)
+        return FileStore(
+            path, durability, self._reactor, execute, admission=self._admission
+        )
+
+    def taken(self) -> list[Counts]:
+        """
+        What each quota has counted.
+        """
+        if self.memory is None:
+            return []
+        return [self.memory.counts(quota) for quota in range(self.memory.quotas)]
+
+    def close(self) -> None:
+        """
+        Count no more.
+        """
+        if self.memory is not None:
+            os.close(self.memory.descriptor)
 
 
 @dataclass(frozen=True)
@@ -85,6 +111,7 @@ class Outcome:
     connections: list[tuple[int, int]]
     """Of the record: bytes and requests of each."""
     counts: list[int]
+    taken: list[Counts]
 
 
 class LoopbackGuard(HostGuard):
@@ -122,8 +149,10 @@ class Worker:
         cors: tuple[CorsChoice, ...] = (),
         limits: Limits = LIMITS,
         rates: Rates | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         self._secure = secure
+        self._waits_for_room = bounds is not None and bounds.quotas[0].evicts
         self.folder = tempfile.mkdtemp(prefix="kvd-test-")
         self.root = os.path.join(self.folder, "values")
         os.mkdir(self.root)
@@ -140,9 +169,8 @@ class Worker:
             # Else no request that names one takes the fast path.
             allowed_hosts=("kvd",),
         )
-        parts = LoadedPlugins(
-            SteppedStoreMaker(self._reactor), Dialects(()), rules, rates
-        )
+        self._maker = SteppedStoreMaker(self._reactor, bounds)
+        parts = LoadedPlugins(self._maker, Dialects(()), rules, rates)
         self._server = HttpServerAtOnce(settings, 0, self._reactor, self._row, parts)
         with (
             mock.patch("kvd.workers.http_server.Writer", InlineWriter),
@@ -266,12 +294,14 @@ class Worker:
         """
         return {name: body for name, (body, _) in self._stored().items()}
 
-    def counts(self) -> tuple[int, int]:
+    def counts(self) -> tuple[int, int, list[Counts]]:
         """
-        How many requests have begun and are done, as the scoreboard has it now.
+        How many requests have begun and are done, as the scoreboard has it now; and
+        what the quotas have counted.
         """
         words = self._row.words
-        return words[WORDS_OF_REQUESTS.begun], words[WORDS_OF_REQUESTS.done]
+        begun, done = WORDS_OF_REQUESTS.begun, WORDS_OF_REQUESTS.done
+        return words[begun], words[done], self._maker.taken()
 
     def end(self) -> Outcome:
         """
@@ -282,6 +312,8 @@ class Worker:
         drained: list[Any] = []
         self._server.drain(1).addCallback(drained.append)
         self._reactor.settle()
+        if self._waits_for_room:
+            self._reactor.advance(WAIT_SECONDS)
         for number in range(len(self._clients)):
             self._receive(number)
         ended = [client.ended for client in self._clients]
@@ -308,12 +340,14 @@ class Worker:
                 *(words[word] for word in (0, 1, begun, done, bytes_in, bytes_out)),
                 sum(words[latency : latency + 26]),
             ],
+            self._maker.taken(),
         )
 
     def clean_up(self) -> None:
         """
         Leave nothing.
         """
+        self._maker.close()
         shutil.rmtree(self.folder)
 
     def _record(self) -> list[tuple[int, int]]:

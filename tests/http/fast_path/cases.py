@@ -72,6 +72,13 @@ def body_of(reply: bytes) -> bytes:
     return reply.partition(b"\r\n\r\n")[2]
 
 
+def without_date(reply: bytes) -> bytes:
+    """
+    What replies to the same request have in common: the next may be of another second.
+    """
+    return re.sub(rb"\r\nDate: [^\r]*", b"", reply)
+
+
 class FastPathCase(FileStoreCase):
     """
     A test in which one client has a connection, and only the fast path reads

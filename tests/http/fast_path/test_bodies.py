@@ -230,7 +230,9 @@ class PartialUploadTests(FastPathCase):
         )
         assert [upload.name] == [os.path.basename(p).encode() for p in self.debris()]
         assert self.joined.take_upload() is None
-        adopted = upload.adopt(Key(b"k"), 5, {}, os.dup(upload.descriptor), upload.name)
+        assert 0 == upload.held
+        file = os.dup(upload.descriptor)
+        adopted = upload.adopt(Key(b"k"), 5, {}, file, upload.name, upload.held)
         adopted.write(b"ue")
         self.result(adopted.commit(UNCONDITIONAL))
         assert b"value" == self.get(self.store, Key(b"k"))

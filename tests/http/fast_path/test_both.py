@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvd.settings import Durability
+from kvd.settings import Bounds, Durability, Quota
 from kvd.store import attribute
 from tests.exploring import exploring
 from tests.http.fast_path.both import LAST_TAG, Worker
@@ -96,7 +96,7 @@ SINCE = st.sampled_from([
 ])  # fmt: skip
 PLACES = st.sampled_from([
     *[b"", b"0", b"1", b"2", b"4", b"5", b"6", b"007", b"9" * 25, b"x"],
-    *[b"16383", b"65535", b"70000", b"1048576", b"2499999"],
+    *[b"4095", b"16383", b"65535", b"70000", b"720900", b"1048576", b"2499999"],
 ])  # fmt: skip
 BYTE_RANGES = st.one_of(
     st.builds(lambda first, last: b"bytes=%b-%b" % (first, last), PLACES, PLACES),
@@ -318,9 +318,12 @@ OLD = b"1 " + b"a" * 32
 NEW = b"2 " + b"a" * 32
 # What `place` and `touch` make the date of a file.
 DATE = b" 1000000000.000000\n"
-# Around those where a value is kept in memory no more, is sent from its file, and is
-# sent in several turns.
-SIZES = [0, 1, 16_384, 16_385, 65_536, 65_537, 300_000, 1_048_576, 1_048_577, 2_500_000]
+# Around those where a value is kept in memory no more, is sent from its file, gets a
+# small send buffer, and is sent in several turns.
+SIZES = [
+    *[0, 1, 16_384, 16_385, 65_536, 65_537, 300_000],
+    *[720_895, 720_896, 1_048_576, 1_048_577, 2_500_000],
+]
 MEDDLING = st.sampled_from(
     [
         *[take_away, move_away, put_a_link, put_a_folder, touch, shorten],
@@ -367,6 +370,23 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     *[step(meddle, MEDDLING, NAMES)] * 2,
 )
 
+# Of the store, and of a prefix; in blocks of 4 KiB. Small ones are soon full.
+BOUNDS = st.sampled_from(
+    [
+        *[None, None, None],
+        *(
+            Bounds(
+                (
+                    Quota(b"", store * 4096, evicts, None),
+                    Quota(b"a/", prefix * 4096, evicts, None),
+                ),
+                1,
+            )
+            for store, prefix, evicts in ((9, 2, False), (40, 20, False), (9, 2, True))
+        ),
+    ]
+)
+
 # So that there is something to fall out of.
 KNOWN = [put("k", b"value"), put("a/b", b"value"), get("k"), get("a/b")]
 
@@ -378,9 +398,9 @@ EXAMPLES = int(os.environ.get("KVD_BOTH_EXAMPLES", "100"))
 @pytest.mark.explores
 def test_both_ways_come_to_the_same() -> None:
     """
-    Replies, files, the access log, the record and all counts.
+    Replies, files, the access log, the record, all counts and what the quotas hold.
     """
-    served = served_over_tls = idle = new = behind = 0
+    served = served_over_tls = limited = idle = new = behind = 0
 
     @exploring(EXAMPLES)
     @given(
@@ -389,6 +409,7 @@ def test_both_ways_come_to_the_same() -> None:
         st.booleans(),
         st.booleans(),
         st.sampled_from([False, False, True]),
+        BOUNDS,
     )
     def compare(
         steps: list[Step],
@@ -396,8 +417,9 @@ def test_both_ways_come_to_the_same() -> None:
         guarded: bool,
         reports: bool,
         secure: bool,
+        bounds: Bounds | None,
     ) -> None:
-        nonlocal served, served_over_tls, idle, new, behind
+        nonlocal served, served_over_tls, limited, idle, new, behind
         outcomes = []
         for fast_path in (True, False):
             worker = Worker(
@@ -406,6 +428,7 @@ def test_both_ways_come_to_the_same() -> None:
                 guarded=guarded,
                 reports=reports,
                 secure=secure,
+                bounds=bounds,
             )
             try:
                 worker.connect(b"")
@@ -420,16 +443,19 @@ def test_both_ways_come_to_the_same() -> None:
             if worker.watched is not None:
                 served += worker.watched.served
                 served_over_tls += worker.watched.served * secure
+                limited += worker.watched.served * (bounds is not None)
                 idle += worker.watched.idle
                 new += worker.watched.new
                 behind += worker.watched.behind
         assert outcomes[0] == outcomes[1]
+        assert all(not counts.held for counts in outcomes[0][0].taken)
 
     compare()
 
     # Else nothing was compared.
     assert EXAMPLES // 10 < served
     assert EXAMPLES // 20 < served_over_tls
+    assert EXAMPLES // 20 < limited
     assert EXAMPLES // 10 < idle
     assert EXAMPLES // 50 <= new
     assert EXAMPLES // 50 <= behind

@@ -54,6 +54,17 @@ class ConnectionCase(FastPathCase):
         self.addCleanup(client.socket.close)
         return client
 
+    def narrow(self) -> Client:
+        """
+        A client to whom little can be sent ahead.
+        """
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        near.setblocking(False)
+        serve_connection(near, "", HttpConnection(self.process), self.reactor)
+        return Client(self.reactor, far)
+
     def later(self, seconds: float) -> None:
         """
         Let time pass, and the connections notice.
@@ -229,17 +240,6 @@ class SlowReaderTests(ConnectionCase):
         self.keep("k", self.large)
         # It takes some of a reply, less than two.
         self.client = self.narrow()
-
-    def narrow(self) -> Client:
-        """
-        A client to whom little can be sent ahead.
-        """
-        near, far = socket.socketpair()
-        self.addCleanup(far.close)
-        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-        near.setblocking(False)
-        serve_connection(near, "", HttpConnection(self.process), self.reactor)
-        return Client(self.reactor, far)
 
     def fill(self) -> int:
         """

@@ -9,7 +9,7 @@ import errno
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -29,14 +29,16 @@ pytestmark = pytest.mark.skipif(
 FSYNC, RENAMEAT, RENAMEAT2, FSETXATTR, UTIMENSAT = 74, 264, 316, 190, 280
 FSTATFS, LINKAT, UNLINKAT, MKDIRAT = 138, 265, 263, 258
 
+RENAMES = RENAMEAT, RENAMEAT2
+
 REFUSALS = [
-    *((FSYNC, number) for number in (errno.EIO, errno.ENOSPC, errno.EROFS)),
-    *((RENAMEAT, number) for number in (errno.EIO, errno.ENOSPC, errno.EROFS)),
-    *((FSETXATTR, number) for number in (errno.ENOSPC, errno.EIO)),
-    *((UTIMENSAT, number) for number in (errno.EIO, errno.EPERM)),
-    *((MKDIRAT, number) for number in (errno.ENOSPC, errno.EMLINK)),
-    (FSTATFS, errno.EIO),
-    (UNLINKAT, errno.EIO),
+    *(((FSYNC,), error) for error in (errno.EIO, errno.ENOSPC, errno.EROFS)),
+    *((RENAMES, error) for error in (errno.EIO, errno.ENOSPC, errno.EROFS)),
+    *(((FSETXATTR,), error) for error in (errno.ENOSPC, errno.EIO)),
+    *(((UTIMENSAT,), error) for error in (errno.EIO, errno.EPERM)),
+    *(((MKDIRAT,), error) for error in (errno.ENOSPC, errno.EMLINK)),
+    ((FSTATFS,), errno.EIO),
+    ((UNLINKAT,), errno.EIO),
 ]
 
 
@@ -73,15 +75,16 @@ class Refused:
     """By the fast path."""
 
 
-def refused(number: int, error: int, *, fast_path: bool) -> Refused:
+def refused(numbers: Sequence[int], error: int, *, fast_path: bool) -> Refused:
     """
-    Store some values, of which the last ones meet a system call that fails.
+    Store some values, of which the last ones meet system calls that fail.
     """
     worker = Worker(fast_path=fast_path, durability="disk")
     worker.connect(put("k", b"value"))
     worker.send(0, put("a/k", b"value"))
     worker.send(0, get("k"))
-    forbid(number, error)
+    for number in numbers:
+        forbid(number, error)
     for key in ("k", "new", "a/k", "a/new", "folder/new"):
         worker.send(0, put(key, b"other"))
         worker.send(0, get(key))
@@ -90,20 +93,20 @@ def refused(number: int, error: int, *, fast_path: bool) -> Refused:
     return Refused(worker.replies(), worker.values(), worker.folder, served)
 
 
-@pytest.mark.parametrize(("number", "error"), REFUSALS)
-def test_both_ways_fail_alike(number: int, error: int) -> None:
+@pytest.mark.parametrize(("numbers", "error"), REFUSALS)
+def test_both_ways_fail_alike(numbers: Sequence[int], error: int) -> None:
     """
     Clients hear the same, and the store holds the same.
     """
     fast, ordinary = (
-        in_child(partial(refused, number, error, fast_path=fast_path))
+        in_child(partial(refused, numbers, error, fast_path=fast_path))
         for fast_path in (True, False)
     )
     for each in (fast, ordinary):
         shutil.rmtree(each.folder)
 
     assert ordinary == fast
-    if number == FSYNC:
+    if numbers == (FSYNC,):
         assert any(b"HTTP/1.1 50" in reply for reply in fast.replies)
     assert fast.served > 3
     assert 0 == ordinary.served

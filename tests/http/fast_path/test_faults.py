@@ -5,6 +5,7 @@ Tests for `kvd.http.fast_path`: what the kernel refuses.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import struct
@@ -100,7 +101,7 @@ class RefusedTests(FastPathCase):
 # Load the number of the system call; if it is a certain one, answer with an error
 # (seccomp(2)); let all else pass.
 _FILTER = "HBBI" * 4
-_GETXATTRAT = 464
+_GETXATTRAT, _RENAMEAT2 = 464, 316
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2
 
 
@@ -123,32 +124,31 @@ def forbid(number: int, error: int) -> None:
     assert (-1, error) == (libc.syscall(number), ctypes.get_errno())
 
 
-def run_without_getxattrat(error: int) -> None:
+def run_without(number: int, error: int) -> None:
     """
-    Run the tests of uploads as on an older kernel, in this process.
+    Run the tests of uploads where a system call fails, in this process.
     """
     import unittest
 
     from tests.http.fast_path import test_puts
 
-    # As if the kernel were older.
-    forbid(_GETXATTRAT, error)
+    forbid(number, error)
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(test_puts.InTheWayTests)
     suite.addTest(test_puts.StoringTests("test_a_value_is_replaced"))
+    suite.addTest(test_puts.StoringTests("test_new_keys_and_known_ones_in_turn"))
     files = Descriptors("/", "socket:")
     result = unittest.TextTestRunner().run(suite)
     assert 0 == files.more
     sys.exit(not result.wasSuccessful())
 
 
-def test_kernels_without_getxattrat() -> None:
+def assert_stored_without(number: int, *errors: int) -> None:
     """
-    Linux before 6.13, or a filter of system calls: values are looked at by opening
-    them.
+    Run the tests of uploads where a system call fails.
     """
-    for error in (38, 1):  # ENOSYS, EPERM
+    for error in errors:
         program = "from tests.http.fast_path import test_faults as t;"
-        program += f" t.run_without_getxattrat({error})"
+        program += f" t.run_without({number}, {error})"
         ended = subprocess.run(
             [sys.executable, "-c", program],
             stderr=subprocess.PIPE,
@@ -156,3 +156,18 @@ def test_kernels_without_getxattrat() -> None:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         assert 0 == ended.returncode, ended.stderr
+
+
+def test_kernels_without_getxattrat() -> None:
+    """
+    Linux before 6.13, or a filter of system calls: values are looked at by opening
+    them.
+    """
+    assert_stored_without(_GETXATTRAT, errno.ENOSYS, errno.EPERM)
+
+
+def test_file_systems_that_always_replace() -> None:
+    """
+    NFS and some others: what has a name is looked at before it is replaced.
+    """
+    assert_stored_without(_RENAMEAT2, errno.EINVAL, errno.EPERM)

@@ -11,7 +11,11 @@ from unittest import mock
 from kvd.http.connection import HttpConnection
 from kvd.http.fast_path import REMAINS, SERVED
 from kvd.http.request import FILE_BYTES
-from kvd.net.transport import LOW_ROUND_TRIP_SEND_BUFFER, serve_connection
+from kvd.net.transport import (
+    LARGE_FILE_BYTES,
+    LOW_ROUND_TRIP_SEND_BUFFER,
+    serve_connection,
+)
 from kvd.settings import Limits
 from kvd.store.exchange import is_on_a_disk
 from tests.descriptors import Descriptors
@@ -30,12 +34,15 @@ class FileTests(FastPathCase):
     A socket with room takes a large value in one event.
     """
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.near, self.far = tcp_pair()
-        for end in (self.near, self.far):
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        """
+        The ends of a connection over TCP.
+        """
+        near, far = tcp_pair()
+        for end in (near, far):
             self.addCleanup(end.close)
-        self.far.setblocking(False)
+        far.setblocking(False)
+        return near, far
 
     def test_any_size(self) -> None:
         """
@@ -103,15 +110,56 @@ class FileTests(FastPathCase):
 
     def test_a_near_client_gets_a_small_buffer(self) -> None:
         """
-        As on the ordinary way.
+        For a large value, as on the ordinary way.
         """
-        self.keep("k", bytes(READ_BYTES + 1))
         with mock.patch("kvd.http.templates.LOW_ROUND_TRIP_MICROSECONDS", 10_000_000):
             self.fast_path = self.make_fast_path(self.process)
-        self.served(get("k"))
-        sized = self.near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        for size in (LARGE_FILE_BYTES - 1, LARGE_FILE_BYTES):
+            self.keep("k", bytes(size))
+            self.serve(get("k"))
+            sized = self.near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            is_small = sized == 2 * LOW_ROUND_TRIP_SEND_BUFFER
+            assert (size == LARGE_FILE_BYTES) == is_small
+            self.near, self.far = self.pair()
 
-        assert 2 * LOW_ROUND_TRIP_SEND_BUFFER == sized
+    def part(self, asked: bytes, size: int) -> bytes:
+        """
+        The reply to a range, all of which is sent; the kernel may take its time.
+        """
+        assert SERVED == self.serve(get("k", b"Range: bytes=" + asked + b"\r\n"))
+        reply = self.reply()
+        self.far.settimeout(60)
+        while len(body_of(reply)) < size:
+            piece = self.far.recv(size)
+            assert piece
+            reply += piece
+        self.far.setblocking(False)
+        return reply
+
+    def test_any_part(self) -> None:
+        """
+        Wherever it begins and ends: in the first page, around its end, or later, and
+        shorter or longer than a segment.
+        """
+        body = os.urandom(300_000)
+        self.keep("k", body)
+        for first in (0, 1, 377, 4095, 4096, 4097, 70_001, 131_072):
+            for size in (
+                1,
+                1025,
+                61_440,
+                65_535 - first % 4096,
+                65_536,
+                65_537,
+                131_073,
+            ):
+                last = first + size - 1
+                reply = self.part(b"%d-%d" % (first, last), size)
+                assert f"bytes {first}-{last}/300000" == field(reply, "Content-Range")
+                assert body[first : last + 1] == body_of(reply)
+        for size in (1, 4096, 65_537, 131_073):
+            reply = self.part(b"-%d" % size, size)
+            assert body[-size:] == body_of(reply)
 
 
 class RemainingTests(ConnectionCase):
@@ -135,17 +183,6 @@ class RemainingTests(ConnectionCase):
         client = connect(self.reactor, HttpConnection(self.process), over_tcp=True)
         self.addCleanup(client.socket.close)
         return client
-
-    def narrow(self) -> Client:
-        """
-        A client to whom little can be sent ahead.
-        """
-        near, far = socket.socketpair()
-        self.addCleanup(far.close)
-        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-        near.setblocking(False)
-        serve_connection(near, "", HttpConnection(self.process), self.reactor)
-        return Client(self.reactor, far)
 
     def assert_closed(self) -> None:
         """

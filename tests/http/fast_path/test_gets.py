@@ -23,7 +23,19 @@ from tests.http.fast_path.cases import (
     field,
     get,
     head,
+    without_date,
 )
+
+ENDS = [
+    (1, b"", SERVED, None),
+    (1, b"Connection: close\r\n", SERVED | CLOSES, "close"),
+    (0, b"", SERVED | CLOSES, "close"),
+    (0, b"Connection: keep-alive\r\n", SERVED, "keep-alive"),
+]
+"""
+Which connections end: the minor version of HTTP and fields of a request, the outcome,
+and the reply's ``Connection``.
+"""
 
 
 class ValueTests(FastPathCase):
@@ -57,8 +69,9 @@ class ValueTests(FastPathCase):
         self.keep("k", b"v")
         before = int(time.time())
         said = field(self.served(get("k")), "Date")
+        after = int(time.time())
 
-        assert said in {http_date(before + seconds) for seconds in (-1, 0, 1)}
+        assert said in {http_date(second) for second in range(before - 1, after + 1)}
 
     def test_it_is_of_any_day(self) -> None:
         """
@@ -117,13 +130,7 @@ class ValueTests(FastPathCase):
         Which the reply repeats.
         """
         self.keep("k", b"v")
-        table = [
-            (1, b"", SERVED, None),
-            (1, b"Connection: close\r\n", SERVED | CLOSES, "close"),
-            (0, b"", SERVED | CLOSES, "close"),
-            (0, b"Connection: keep-alive\r\n", SERVED, "keep-alive"),
-        ]
-        for minor, fields, outcome, said in table:
+        for minor, fields, outcome, said in ENDS:
             assert outcome == self.serve(get("k", fields, minor))
             assert said == field(self.reply(), "Connection")
 
@@ -167,7 +174,7 @@ class HeadTests(FastPathCase):
             for _ in range(3):
                 reply, told = self.served(get(key)), self.served(head(key))
                 assert told.endswith(b"\r\n\r\n")
-                assert reply[: len(told)] == told, (reply, told)
+                assert without_date(reply).startswith(without_date(told)), told
 
     def test_connections_end_as_the_client_asks(self) -> None:
         """
@@ -220,13 +227,7 @@ class AbsentTests(FastPathCase):
         """
         A miss is no reason to close.
         """
-        table = [
-            (1, b"", SERVED, None),
-            (1, b"Connection: close\r\n", SERVED | CLOSES, "close"),
-            (0, b"", SERVED | CLOSES, "close"),
-            (0, b"Connection: keep-alive\r\n", SERVED, "keep-alive"),
-        ]
-        for minor, fields, outcome, said in table:
+        for minor, fields, outcome, said in ENDS:
             assert outcome == self.serve(get("none", fields, minor))
             reply = self.reply()
             assert said == field(reply, "Connection")

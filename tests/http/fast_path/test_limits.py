@@ -7,13 +7,15 @@ from __future__ import annotations
 import os
 import time
 
-from kvd.http.fast_path import SERVED
+from kvd.http.fast_path import NOTHING, SERVED, Joined
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
-from kvd.settings import Quota
+from kvd.settings import Durability, Quota
 from kvd.store.file import FileStore
-from kvd.store.usage import Counts
+from kvd.store.usage import Counts, taken_by
+from kvd.store.waiting import OffReactor
 from tests.http.fast_path.cases import FastPathCase, get, head, put
+from tests.http.fast_path.test_commits import CommitCase
 from tests.store.bounded import BoundedCase
 
 BLOCK = 4096
@@ -76,6 +78,76 @@ class LimitedTests(FastPathCase, BoundedCase):
         assert request == self.serve(request)
         assert 0 == self.counts().taken
 
+    def start(self, request: bytes) -> Joined:
+        """
+        All but the last byte of a request comes on a connection of its own.
+        """
+        near, far = self.pair()
+        joined = self.fast_path.join(near.fileno(), False)
+        far.sendall(request[:-1])
+        assert NOTHING == self.fast_path.serve(near.fileno())
+        return joined
+
+    def held(self) -> list[tuple[int, int]]:
+        """
+        What each quota has taken, and how much of it uploads hold.
+        """
+        counts = [self.memory.counts(quota) for quota in range(2)]
+        return [(each.taken, each.held) for each in counts]
+
+    def test_body_in_pieces_is_reserved_before_it_comes(self) -> None:
+        """
+        And held until its value is published.
+        """
+        self.fast_path.join(self.near.fileno(), False)
+        request = put("ci/k", bytes(BLOCK + 1))
+        assert NOTHING == self.serve(request[:-1])
+        assert [(2 * BLOCK, 2 * BLOCK)] * 2 == self.held()
+        assert SERVED == self.serve(request[-1:])
+        assert [(2 * BLOCK, 0)] * 2 == self.held()
+        assert 2 * BLOCK == self.really_taken()
+
+    def test_body_in_pieces_without_room_is_left_to_python(self) -> None:
+        """
+        From its head on.
+        """
+        request = put("ci/k", bytes(3 * BLOCK + 1))[:-1]
+        assert request == self.serve(request)
+        assert [(0, 0)] * 2 == self.held()
+        assert [] == self.debris()
+
+    def test_upload_that_python_takes_is_held_on(self) -> None:
+        """
+        Until it is published or discarded.
+        """
+        for publishes in (True, False):
+            upload = self.start(put("ci/k", b"value")).take_upload()
+            assert upload is not None
+            assert BLOCK == upload.held
+            adopted = upload.adopt(
+                Key(b"ci/k"), 5, {}, upload.descriptor, upload.name, upload.held
+            )
+            assert BLOCK == self.held()[1][1]
+            if publishes:
+                adopted.write(b"e")
+                self.result(adopted.commit(UNCONDITIONAL))
+            else:
+                adopted.discard()
+            assert [(BLOCK, 0)] * 2 == self.held()
+
+    def test_upload_of_a_connection_that_is_dropped_gives_back(self) -> None:
+        """
+        Whether the connection had joined or not.
+        """
+        joined = self.start(put("ci/k", b"value"))
+        joined.leave()
+        del joined
+        assert [(0, 0)] * 2 == self.held()
+        assert NOTHING == self.serve(put("ci/k", b"value")[:-1])
+        assert [(BLOCK, BLOCK)] * 2 == self.held()
+        assert NOTHING == self.fast_path.serve(self.pair()[0].fileno())
+        assert [(0, 0)] * 2 == self.held()
+
     def test_read_is_noted(self) -> None:
         """
         When the last one was noted longer ago than the resolution; also if the value is
@@ -87,10 +159,11 @@ class LimitedTests(FastPathCase, BoundedCase):
             path = self.at("k")
             status = os.stat(path)
             os.utime(path, ns=(status.st_atime_ns - 10**11, status.st_mtime_ns))
+            before = time.time()
             self.served(request("k"))
             noted = os.stat(path)
             assert status.st_mtime_ns == noted.st_mtime_ns
-            assert -1 <= noted.st_atime - time.time() <= 3
+            assert before - 1 <= noted.st_atime <= time.time() + 3
             self.served(request("k"))
             assert noted.st_atime_ns == os.stat(path).st_atime_ns
             assert noted.st_ctime_ns == os.stat(path).st_ctime_ns
@@ -105,6 +178,92 @@ class LimitedTests(FastPathCase, BoundedCase):
         for _ in range(3):
             self.served(get("k"))
         assert before.st_ctime_ns == os.stat(self.at("k")).st_ctime_ns
+
+
+class LimitedCommitTests(CommitCase, BoundedCase):
+    """
+    The same at durability ``disk``.
+    """
+
+    max_size = 3 * BLOCK
+
+    def open_store(
+        self,
+        durability: Durability | None = None,
+        off_reactor: OffReactor | None = None,
+    ) -> FileStore:
+        return self.open_bounded(off_reactor or self.pool)
+
+    def taken(self) -> tuple[int, int]:
+        """
+        How much is taken, and how much of it uploads hold.
+        """
+        counts = self.memory.counts(0)
+        return counts.taken, counts.held
+
+    def test_value_is_held_until_it_is_published(self) -> None:
+        """
+        Then it counts, and what it replaces does not any more.
+        """
+        self.begin_second()
+        for size in (BLOCK, BLOCK + 1):
+            before, _ = self.taken()
+            with self.files_unsynced():
+                self.client.send(put("k", bytes(size)))
+                taken = taken_by(size)
+                assert (before + taken, taken) == self.taken()
+            assert (taken, 0) == self.taken()
+            self.finish()
+            assert self.client.receive().startswith(b"HTTP/1.1 20")
+        assert 2 == self.watched.idle
+        assert self.really_taken() == self.taken()[0]
+
+    def test_body_in_pieces(self) -> None:
+        """
+        Is held by its commit in the end.
+        """
+        self.begin_second()
+        request = put("k", b"value")
+        self.client.send(request[:-1])
+        assert (BLOCK, BLOCK) == self.taken()
+        with self.files_unsynced():
+            self.client.send(request[-1:])
+            assert (BLOCK, BLOCK) == self.taken()
+        self.finish()
+        assert self.client.receive().startswith(b"HTTP/1.1 201 ")
+        assert (BLOCK, 0) == self.taken()
+        self.assert_all_counted(1)
+
+    def test_value_without_room_is_refused(self) -> None:
+        """
+        By Python.
+        """
+        assert self.ask(put("k", bytes(2 * BLOCK))).startswith(b"HTTP/1.1 201 ")
+        assert self.ask(put("l", bytes(BLOCK + 1))).startswith(b"HTTP/1.1 507 ")
+        assert (2 * BLOCK, 0) == self.taken()
+
+    def test_value_that_python_publishes_or_discards(self) -> None:
+        """
+        Counts as well, or gives back.
+        """
+        self.place("k")
+        assert self.ask(put("k", b"value")).startswith(b"HTTP/1.1 204 ")
+        # What was there belonged to another program, but counts like a value.
+        assert (0, 0) == self.taken()
+        self.place("folder/inner")
+        assert self.ask(put("folder", b"value")).startswith(b"HTTP/1.1 409 ")
+        assert (0, 0) == self.taken()
+
+    def test_value_that_is_synced_when_its_store_closes(self) -> None:
+        """
+        Holds nothing.
+        """
+        with self.files_unsynced():
+            self.client.send(put("k", b"value"))
+            assert (BLOCK, BLOCK) == self.taken()
+            self.fast_path.upload_to(-1)  # type: ignore[attr-defined]
+            self.abort_all()
+        assert (0, 0) == self.taken()
 
 
 class MinFreeTests(FastPathCase, BoundedCase):

@@ -73,6 +73,17 @@ class StoringTests(FastPathCase):
         assert None is field(reply, "Content-Length")
         assert field(created, "ETag") != field(reply, "ETag")
 
+    def test_new_keys_and_known_ones_in_turn(self) -> None:
+        """
+        What the one before was makes no difference; in the root and in a folder.
+        """
+        for folder in ("", "a/", "a/b/"):
+            for number in range(4):
+                for key in (f"{folder}k{number}", f"{folder}k0"):
+                    known = os.path.exists(os.path.join(self.path, key))
+                    reply = self.stored(key, os.urandom(9))
+                    assert reply.startswith(b"HTTP/1.1 20%d " % (4 if known else 1))
+
     def test_any_size_that_comes_in_one_piece(self) -> None:
         """
         From nothing on.

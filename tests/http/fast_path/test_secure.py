@@ -5,11 +5,14 @@ Tests for `kvd.http.fast_path`: requests that come in records, and replies that 
 from __future__ import annotations
 
 import os
+import socket
+import ssl
 
 import pytest
 
-from kvd.http.fast_path import LOST, NOTHING, QUEUED, REMAINS, SERVED
-from kvd.net.tls import RECORD_BYTES
+from kvd.http.fast_path import LOST, NOTHING, QUEUED, REMAINS, SERVED, Joined
+from kvd.net.secure_socket import RECORD_BYTES
+from kvd.net.transport import bytes_unread
 from tests.http.fast_path.cases import FastPathCase, body_of, get, put
 
 
@@ -25,7 +28,7 @@ class PlayedSocket:
 
     def receive(self) -> object:
         """
-        See `kvd.net.tls.SecureSocket`.
+        See `kvd.net.secure_socket.SecureSocket`.
         """
         record = self.records.pop(0) if self.records else None
         if isinstance(record, Exception):
@@ -34,7 +37,7 @@ class PlayedSocket:
 
     def transmit(self, data: bytes) -> int:
         """
-        See `kvd.net.tls.SecureSocket`.
+        See `kvd.net.secure_socket.SecureSocket`.
         """
         if isinstance(self.room, Exception):
             raise self.room
@@ -42,18 +45,71 @@ class PlayedSocket:
         self.sent += data[:taken]
         return taken
 
-    def read(self, size: int, buffer: memoryview) -> int:
+
+class PlayedRecords(PlayedSocket):
+    """
+    Whose records go through a true socket, though nobody encrypts them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = self.unsent = b""
+        self.ended = False
+        self.held: list[tuple[bytes, int]] = []
+        self.empty: list[BaseException] = []
+        self._fed = self._written = b""
+        self.functions = self.feed, self.read, self.write, self.take
+
+    def feed(self, record: bytes) -> int:
         """
-        See `ssl.SSLSocket.read`.
+        See `kvd.net.secure_socket.RecordFunctions`.
         """
-        assert size <= len(buffer)
-        record = self.receive()
-        if not isinstance(record, bytes):
-            raise OSError("no record")
-        buffer[: len(record)] = record
+        self._fed = record[5:]
         return len(record)
 
-    write = transmit
+    def read(self, size: int, buffer: memoryview) -> int:
+        """
+        See `kvd.net.secure_socket.RecordFunctions`.
+        """
+        assert size <= len(buffer)
+        if self._fed == b"none":
+            raise ssl.SSLWantReadError
+        buffer[: len(self._fed)] = self._fed
+        return len(self._fed)
+
+    def write(self, data: bytes) -> int:
+        """
+        See `kvd.net.secure_socket.RecordFunctions`.
+        """
+        self._written = data
+        return len(data)
+
+    def take(self) -> bytes:
+        """
+        See `kvd.net.secure_socket.RecordFunctions`.
+        """
+        return record(self._written)
+
+    def without_data(self, error: BaseException) -> None:
+        """
+        See `kvd.net.secure_socket.SecureSocket`.
+        """
+        self.empty.append(error)
+        if len(self.empty) > 1:
+            raise ConnectionAbortedError
+
+    def hold(self, rest: bytes, size: int) -> None:
+        """
+        See `kvd.net.secure_socket.SecureSocket`.
+        """
+        self.held.append((rest, size))
+
+
+def record(data: bytes) -> bytes:
+    """
+    As `PlayedRecords` has it.
+    """
+    return b"\x17\3\3" + len(data).to_bytes(2, "big") + data
 
 
 class SecureTests(FastPathCase):
@@ -153,23 +209,110 @@ class SecureTests(FastPathCase):
         with pytest.raises(ValueError, match="too long"):
             self.serve_secure(PlayedSocket(bytes(RECORD_BYTES + 1)))
 
+    def join(self) -> tuple[PlayedRecords, Joined]:
+        """
+        A connection that has its functions.
+        """
+        played = PlayedRecords()
+        joined = self.fast_path.join(self.near.fileno(), False)
+        joined.secure, joined.records = played, played.functions
+        return played, joined
+
     def test_an_idle_connection_is_served_by_its_own_functions(self) -> None:
         """
-        What they do not do, the others do.
+        A record is read from the socket, and no more than that.
         """
         self.keep("k", b"value")
-        played = PlayedSocket(get("k"))
         number = self.near.fileno()
-        joined = self.fast_path.join(number, False)
-        joined.secure = played
-        joined.read, joined.write = played.read, played.write
-        assert self.fast_path.serve_idle(number)
-        assert b"value" == body_of(played.sent)
+        _, joined = self.join()
+        self.far.sendall(2 * record(get("k")))
+        for _ in range(2):
+            assert self.fast_path.serve_idle(number)
+            reply = self.far.recv(65536)
+            assert record(reply[5:]) == reply
+            assert b"value" == body_of(reply[5:])
+        assert 0 == bytes_unread(self.near)
 
-        played.records = [None, b""]
-        assert not self.fast_path.serve_idle(number)
-        assert b"" == self.fast_path.serve(number)
         # Where there is nothing any more, a plain connection may have the number.
         joined.leave()
         assert SERVED == self.serve(get("k"))
         assert b"value" == body_of(self.reply())
+
+    def test_what_is_not_usual_is_left_to_the_methods(self) -> None:
+        """
+        A part of a record, a record without data, and the end.
+        """
+        number = self.near.fileno()
+        played, _ = self.join()
+        for part in (record(b"abc")[:3], record(b"abc")[:-1], b"\x17\3\3\xff\xffz"):
+            self.far.sendall(part)
+            assert self.fast_path.serve_idle(number)
+            assert part[: max(5, len(part) - bytes_unread(self.near))] == played.begun
+            # Then these take all that comes.
+            assert self.fast_path.serve_idle(number)
+            played.begun = b""
+            self.near.recv(100) if bytes_unread(self.near) else None
+
+        self.far.sendall(2 * record(b"none"))
+        assert self.fast_path.serve_idle(number)
+        assert [ssl.SSLWantReadError] == list(map(type, played.empty))
+        assert not self.fast_path.serve_idle(number)
+        assert LOST == self.fast_path.serve(number)
+
+        self.far.sendall(record(b""))
+        assert not self.fast_path.serve_idle(number)
+        assert b"" == self.fast_path.serve(number)
+        assert played.ended
+
+    def test_what_the_socket_does_not_take_of_a_record_is_held(self) -> None:
+        """
+        All that is in the record counts as unsent; and while something is held, the
+        methods send.
+        """
+        body = os.urandom(10_000)
+        self.keep("k", body)
+        number = self.near.fileno()
+        played, _ = self.join()
+        self.far.sendall(record(get("k")))
+        self.near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        filled = self.fill()
+        assert not self.fast_path.serve_idle(number)
+        assert SERVED | QUEUED == self.fast_path.serve(number)
+
+        unsent = self.fast_path.take_unsent()
+        ((rest, size),) = played.held
+        assert (body, size) == (body_of(unsent), len(unsent))
+        assert record(unsent).endswith(rest)
+        while filled:
+            filled -= len(self.far.recv(filled))
+        played.unsent = rest
+        self.far.sendall(record(get("k")))
+        assert self.fast_path.serve_idle(number)
+        assert unsent == played.sent
+
+    def fill(self) -> int:
+        """
+        Fill the socket; how much it took.
+        """
+        filled = 0
+        while True:
+            try:
+                filled += self.near.send(bytes(1000), socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return filled
+
+    def test_a_body_of_many_short_records_is_left(self) -> None:
+        """
+        After some of them, others have their turn.
+        """
+        self.keep("k", b"value")
+        self.serve_secure(PlayedSocket(put("k", b"x")))
+        request = put("k", bytes(1000))
+        head = request[:-1000]
+        played = PlayedSocket(head, *[b"\0"] * 1000)
+
+        left = self.serve_secure(played)
+
+        assert isinstance(left, bytes)
+        assert len(left) < len(head) + 100
+        assert 1000 == len(left) - len(head) + len(played.records)

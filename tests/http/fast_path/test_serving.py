@@ -436,7 +436,7 @@ class MistakeTests(ConnectionCase):
                 head_bytes=9000,
                 target_bytes=9000,
                 plain=b"k",
-                sending=(9000, 0, 0),
+                sending=(9000, 0, 0, 0),
                 report=tuple,
                 remainder=tuple,
                 partial=tuple,

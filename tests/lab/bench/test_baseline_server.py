@@ -15,6 +15,7 @@ import pytest
 
 from bench.building import Programs
 from bench.servers import CServer
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -36,7 +37,9 @@ def ask(port: int, sent: bytes, piece_bytes: int = 1 << 20) -> bytes:
     """
     Send bytes, in pieces, and read until the server closes.
     """
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+    with socket.create_connection(
+        ("127.0.0.1", port), timeout=PATIENCE_SECONDS
+    ) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for start in range(0, len(sent), piece_bytes):
             sock.sendall(sent[start : start + piece_bytes])
@@ -127,7 +130,9 @@ def test_an_upload_may_wait_until_it_is_asked_for(port: int) -> None:
     With ``Expect: 100-continue``.
     """
     sent = put(b"/key", b"value", CLOSES + b"Expect: 100-continue\r\n")
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+    with socket.create_connection(
+        ("127.0.0.1", port), timeout=PATIENCE_SECONDS
+    ) as sock:
         sock.sendall(sent.removesuffix(b"value"))
 
         assert b"HTTP/1.1 100 Continue\r\n\r\n" == sock.recv(1000)

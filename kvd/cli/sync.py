@@ -1,0 +1,166 @@
+"""
+``kvd sync``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from kvd.cli.errors import FAILED, LocalError
+from kvd.cli.keys import read_prefix, shown
+from kvd.cli.main import complain
+from kvd.cli.output import standard_output
+from kvd.cli.progress import counting
+from kvd.cli.running import run
+from kvd.errors import KvdError, OperatorError
+from kvd.interfaces import IStore, IStoreMaker
+from kvd.model.keys import Key
+from kvd.moving.mirror import Choices, Counts, Mirror
+from kvd.options.locations import read_store
+from kvd.plugins import IStoreDeclaration, load
+from kvd.settings import Durability, StoreLocation
+from kvd.store.waiting import resolved
+
+
+@click.command()
+@click.argument("source")
+@click.argument("destination")
+@click.option(
+    "--prefix", default="", metavar="PREFIX", help="Only the keys below PREFIX."
+)
+@click.option("--delete", is_flag=True, help="Remove values that SOURCE does not have.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace values that are newer at DESTINATION, too.",
+)
+@click.option(
+    "--checksum",
+    is_flag=True,
+    help="Read what seems to be a copy on both sides, and compare its SHA-256.",
+)
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    help="Whether to read back each value that was written. On by default.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Change nothing, and count what would be done."
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="How many values are copied at once.",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(["disk", "process"]),
+    default="disk",
+    show_default=True,
+    help="What a store on a disk promises for each value, as for the daemon.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def sync(
+    source: str,
+    destination: str,
+    prefix: str,
+    delete: bool,
+    overwrite: bool,
+    checksum: bool,
+    verify: bool,
+    dry_run: bool,
+    jobs: int,
+    durability: Durability,
+    quiet: bool,
+) -> None:
+    """
+    Copy to the store DESTINATION what it does not have of the store SOURCE: kvd sync
+    file:old file:new. Stores are written as for the daemon's --store. Daemons may serve
+    both meanwhile.
+
+    A value is taken for a copy if it has the same size and was published later. So run
+    the command again after it was interrupted, or to copy what is new.
+    """
+    below = read_prefix(prefix)
+    if below and not below.endswith(b"/"):
+        below += b"/"
+    choices = Choices(below, delete, overwrite, checksum, verify, dry_run, jobs)
+    places = _location(source), _location(destination)
+    if places[0] == places[1]:
+        raise click.UsageError(f"{places[0]} cannot be a copy of itself")
+
+    async def copy_all() -> int:
+        # Imported here, because importing the reactor installs one.
+        from twisted.internet import reactor
+
+        clock: Any = reactor
+        with _sentences():
+            from_store = _opened(places[0], durability, is_new=False)
+            to_store = _opened(places[1], durability, is_new=not dry_run)
+        mirror = Mirror(from_store, to_store, choices, clock, _report)
+        shown_counts = counting(lambda: _counted(mirror.counts, dry_run), quiet)
+        with shown_counts, _sentences():
+            counts = await mirror.run()
+        # Not after an interruption, when nothing may wait.
+        await resolved(from_store.close())
+        await resolved(to_store.close())
+        with standard_output():
+            click.echo(_counted(counts, dry_run))
+        return FAILED if counts.failed else 0
+
+    run(copy_all)
+
+
+def _location(text: str) -> StoreLocation:
+    if text.startswith(("http:", "https:")):
+        raise click.UsageError(
+            f"{text!r} is a daemon, not a store: give the store that it serves, as in"
+            " its --store"
+        )
+    try:
+        return read_store(text)
+    except OperatorError as error:
+        raise click.UsageError(error.sentence) from error
+
+
+def _opened(location: StoreLocation, durability: Durability, is_new: bool) -> IStore:
+    maker: IStoreMaker = load(IStoreDeclaration, location.scheme)
+    if is_new:
+        maker.prepare(location.path)
+    return maker.open_store(location.path, durability)
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """
+    Report what ends the whole work.
+    """
+    try:
+        yield
+    except KvdError as error:
+        raise LocalError(error.sentence) from error
+
+
+def _report(key: Key, error: KvdError) -> None:
+    complain(f"{shown(key)}: {error.sentence}")
+
+
+def _counted(counts: Counts, dry_run: bool) -> str:
+    would = "would be " if dry_run else ""
+    parts = [
+        f"{counts.copied} {would}copied ({counts.bytes} bytes)",
+        f"{counts.equal} equal",
+    ]
+    if counts.newer:
+        parts.append(f"{counts.newer} newer at the destination and left alone")
+    if counts.removed:
+        parts.append(f"{counts.removed} {would}removed")
+    if counts.failed:
+        parts.append(f"{counts.failed} failed")
+    return ", ".join(parts)

@@ -1,0 +1,363 @@
+"""
+The server's end of a connection over TLS, a record at a time.
+
+OpenSSL takes records from memory and puts there what is to be sent (`ssl.MemoryBIO`).
+With the descriptor, it would read on as long as records come that bring nothing for the
+application: a client that sends key updates without a pause would hold its process for
+ever, inside one call. So this reads exactly one record from the descriptor, when all of
+it has come. Whatever follows stays in the kernel, where the reactor finds it.
+
+All connections of a process share the two memories, because every call leaves both of
+them empty. So an idle connection has no buffers.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable, Mapping
+from errno import EWOULDBLOCK
+from typing import Any, Final, NamedTuple
+
+from twisted.logger import Logger
+
+RECORD_BYTES: Final = 16 * 1024
+"""
+The most bytes in a record (RFC 8446 section 5.1).
+"""
+
+HEADER: Final = struct.Struct("!BHH")
+"""
+Of a record: its type, version and length.
+"""
+
+MOST_ENCRYPTED_BYTES: Final = RECORD_BYTES + 2048
+"""
+The greatest length in a header (RFC 5246 section 6.2.3). OpenSSL refuses a greater one,
+given the header alone.
+"""
+
+MOST_WITHOUT_DATA: Final = 32
+"""
+How many records a client may send within `WITHOUT_DATA_SECONDS` that bring no bytes of
+the application: key updates, warnings, empty ones. BoringSSL ends connections after as
+many key updates in a row; clients send one for some terabytes.
+"""
+
+WITHOUT_DATA_SECONDS: Final = 60.0
+
+_STEP_RECORDS: Final = 16
+"""
+How many records of a handshake to take at once. A client mostly sends one to four.
+"""
+
+_incoming: Final = ssl.MemoryBIO()
+_outgoing: Final = ssl.MemoryBIO()
+
+
+class RecordFunctions(NamedTuple):
+    """
+    How a record is decrypted and encrypted, without a call of Python's own.
+    """
+
+    feed: Callable[[bytes], int]
+    """Takes a record as it has come, all of it."""
+    read: Callable[..., Any]
+    """Gives what is in it: as `ssl.SSLObject.read`."""
+    write: Callable[[bytes | memoryview], int]
+    """Takes what is to be in a record."""
+    take: Callable[[], bytes]
+    """Gives it as it is to be sent."""
+
+
+class SecureSocket(socket.socket):
+    """
+    A socket whose `send`, and what is beyond that of a `socket.socket`, is over TLS.
+    `recv` is not.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, connection: socket.socket, context: ssl.SSLContext, peer_name: str
+    ) -> None:
+        """
+        Args:
+            connection: Non-blocking; its descriptor is this object's from now on.
+            context: What the connections to an address share.
+            peer_name: The client, for a log.
+        """
+        kind = connection.family, connection.type, connection.proto
+        super().__init__(*kind, connection.detach())
+        self.setblocking(False)
+        self._tls = context.wrap_bio(_incoming, _outgoing, server_side=True)
+        # The wrapper around it adds nothing but a call.
+        direct: Any = getattr(self._tls, "_sslobj", None) or self._tls
+        self.functions = RecordFunctions(
+            _incoming.write, direct.read, direct.write, _outgoing.read
+        )
+        self.ended = False
+        """Whether the client sends no more."""
+        self.begun = b""
+        """What has come of the next record; mostly nothing."""
+        self.unsent = b""
+        """What is encrypted and the socket has not taken."""
+        self._unsent_data = 0
+        self._peer_name = peer_name
+        self._without_data = 0
+        self._counted_since = 0.0
+
+    # -- receiving ------------------------------------------------------------
+
+    def receive(self) -> bytes | None:
+        """
+        Take a record.
+
+        Returns:
+            Its bytes; empty at the end; None if no whole record has come.
+
+        Raises:
+            OSError: There will be no more: the connection is broken, or the client
+                sends too many records without data.
+        """
+        read = self.functions.read
+        while self._take_record():
+            try:
+                data: bytes = read(RECORD_BYTES)
+            except OSError as error:
+                self.without_data(error)
+                continue
+            if not data:
+                self._settle()
+                self.ended = True
+            return data
+        return b"" if self.ended else None
+
+    def receive_records(self, most: int) -> bytes | None:
+        """
+        Take all records that have come; see `receive`.
+
+        Args:
+            most: Stop after this many bytes.
+        """
+        data = self.receive()
+        if data is None or len(data) < RECORD_BYTES:
+            return data
+        pieces = [data]
+        size = len(data)
+        # A shorter one is mostly the last of what was sent at once.
+        while size < most and len(data) == RECORD_BYTES:
+            try:
+                more = self.receive()
+            except OSError:
+                # The next call meets it again.
+                break
+            if not more:
+                break
+            data = more
+            pieces.append(data)
+            size += len(data)
+        return b"".join(pieces)
+
+    def without_data(self, error: BaseException) -> None:
+        """
+        A record has brought no data, but this.
+
+        Raises:
+            OSError: The connection ends: the error itself, unless OpenSSL wants the
+                next record; or there were too many such records.
+        """
+        self._settle()
+        if not isinstance(error, ssl.SSLWantReadError):
+            raise error
+        now = time.monotonic()
+        if now - self._counted_since > WITHOUT_DATA_SECONDS:
+            self._counted_since, self._without_data = now, 0
+        self._without_data += 1
+        if self._without_data > MOST_WITHOUT_DATA:
+            peer = self._peer_name
+            self._log.info(
+                "a connection ends: {peer} has sent more than {count} records over TLS"
+                " without data, such as key updates, within {seconds:g} seconds",
+                peer=peer,
+                count=MOST_WITHOUT_DATA,
+                seconds=WITHOUT_DATA_SECONDS,
+                kind="records without data",
+            )
+            raise ConnectionAbortedError(f"{peer} sends records without data")
+
+    def _take_record(self) -> bool:
+        """
+        Give the next record to OpenSSL, if all of it has come.
+
+        Returns:
+            Whether it has; else `ended` says whether the client sends no more.
+        """
+        begun = self.begun
+        try:
+            while missing := _missing(begun):
+                came = self.recv(missing)
+                if not came:
+                    self.ended = True
+                    return False
+                begun += came
+        except BlockingIOError:
+            return False
+        finally:
+            self.begun = begun
+        self.begun = b""
+        _incoming.write(begun)
+        return True
+
+    def _settle(self) -> None:
+        """
+        Leave the memories empty: send what OpenSSL has to say, such as an alert, as far
+        as the socket takes it, and drop what it did not read of a record that it has
+        refused.
+        """
+        if _incoming.pending:
+            _incoming.read()
+        if _outgoing.pending:
+            try:
+                self._send(_outgoing.read())
+            except OSError:
+                # Whoever sends next meets it again.
+                pass
+
+    # -- the handshake --------------------------------------------------------
+
+    def shake_hands(self) -> bool:
+        """
+        Go on with the handshake, as far as what has come allows, and no further than
+        some records.
+
+        Returns:
+            Whether it is complete.
+
+        Raises:
+            ssl.SSLWantWriteError: The socket has to take something first.
+            OSError: It has failed, or the client is gone.
+        """
+        if self.unsent and not self._send(b""):
+            raise ssl.SSLWantWriteError
+        for _ in range(_STEP_RECORDS):
+            if not self._take_record():
+                break
+            try:
+                self._tls.do_handshake()
+                return True
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                self._settle()
+            if self.unsent:
+                raise ssl.SSLWantWriteError
+        if self.ended:
+            raise ConnectionResetError("the client has left")
+        return False
+
+    def peer_certificate(self) -> Mapping[str, Any] | None:
+        """
+        See `ssl.SSLObject.getpeercert`.
+        """
+        return self._tls.getpeercert()
+
+    # -- sending --------------------------------------------------------------
+
+    def transmit(self, data: bytes | memoryview) -> int:
+        """
+        Send as many records as the socket takes.
+
+        Returns:
+            How many bytes were sent. The next `RECORD_BYTES` of them, or as many as
+            there are, must be what is sent next: a part of them may be on its way.
+
+        Raises:
+            ConnectionError: The connection is broken.
+        """
+        sent = 0
+        if self.unsent:
+            if not self._send(b""):
+                return 0
+            # These were encrypted before.
+            sent, self._unsent_data = self._unsent_data, 0
+        size = len(data)
+        view = memoryview(data)
+        try:
+            while sent < size:
+                piece = view[sent : sent + RECORD_BYTES]
+                count = len(piece)
+                self.functions.write(piece)
+                if not self._send(_outgoing.read()):
+                    self._unsent_data = count
+                    break
+                sent += count
+        except ssl.SSLError as error:
+            self._settle()
+            raise ConnectionResetError(*error.args) from error
+        return sent
+
+    def hold(self, rest: bytes, size: int) -> None:
+        """
+        The socket has not taken all of a record that was encrypted elsewhere.
+
+        Args:
+            rest: What it has not taken.
+            size: How many bytes are in the record; they must be what is sent next.
+        """
+        self.unsent, self._unsent_data = rest, size
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """
+        See `socket.socket.send`.
+        """
+        sent = self.transmit(data)
+        if not sent and data:
+            raise BlockingIOError(EWOULDBLOCK, "the socket takes no record now")
+        return sent
+
+    def _send(self, more: bytes) -> bool:
+        """
+        Send what is encrypted, this behind all that is unsent.
+
+        Returns:
+            Whether nothing is unsent.
+        """
+        data = self.unsent + more if self.unsent else more
+        self.unsent = data
+        try:
+            count = super().send(data)
+        except BlockingIOError:
+            return False
+        self.unsent = data[count:]
+        return count == len(data)
+
+    def shutdown(self, how: int) -> None:
+        """
+        See `socket.socket.shutdown`; first tells the client that nothing more comes
+        (``close_notify``), unless it has not got all of a record. What is read
+        afterwards is not decrypted.
+        """
+        if not self.unsent:
+            try:
+                self._tls.unwrap()
+            except (OSError, ValueError):
+                # The client has not told the same yet, or the handshake was not
+                # complete.
+                pass
+            self._settle()
+        super().shutdown(how)
+
+
+def _missing(begun: bytes) -> int:
+    """
+    How many bytes are missing of a record, or of its header first.
+    """
+    if len(begun) < HEADER.size:
+        return HEADER.size - len(begun)
+    _, _, length = HEADER.unpack_from(begun)
+    if length > MOST_ENCRYPTED_BYTES:
+        return 0
+    return int(HEADER.size + length - len(begun))

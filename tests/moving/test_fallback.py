@@ -1,0 +1,300 @@
+"""
+Tests of `kvd.moving.fallback`: two stores that look like one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.errors import KeyAbsent, KeyConflict, PreconditionFailed
+from kvd.interfaces import IStore
+from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
+from kvd.model.keys import Key
+from kvd.model.values import ValueInfo
+from kvd.moving.copying import ABSENT, exactly
+from kvd.moving.fallback import FallbackStore
+from kvd.moving.mirror import Choices, Counts, Mirror
+from kvd.store.contract.asking import Asking, T
+from kvd.store.waiting import resolved
+from kvd.testing import MemoryStore, StoreContract
+from tests.moving.test_mirror import put
+
+KEY = Key(b"key")
+PRESENT = Conditions(if_match=EntityTags(any=True))
+
+
+class FallbackStoreTests(StoreContract, SynchronousTestCase):
+    """
+    `FallbackStore` is a store like the others.
+    """
+
+    def make_store(self) -> IStore:
+        return FallbackStore(MemoryStore(), MemoryStore(), Clock())
+
+
+class LaterFallbackStoreTests(StoreContract, SynchronousTestCase):
+    """
+    The same when the answers of both come later.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+
+    def make_store(self) -> IStore:
+        return FallbackStore(
+            MemoryStore(self.clock), MemoryStore(self.clock), self.clock
+        )
+
+    def wait_for(self, answer: Deferred[T]) -> None:
+        for _ in range(100):
+            self.clock.advance(0)
+
+
+class BothTests(Asking, SynchronousTestCase):
+    """
+    What is in the fallback is found, and does not come back once it is gone.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.new = MemoryStore()
+        self.old = MemoryStore()
+        self.store = FallbackStore(self.new, self.old, self.clock)
+
+    def wait_for(self, answer: Deferred[T]) -> None:
+        self.clock.advance(0)
+
+    def first_keys(self, prefix: bytes = b"", after: bytes = b"") -> Sequence[bytes]:
+        """
+        The first two keys.
+        """
+        page = self.result(self.store.list(prefix, after, 2).next_slice())
+        return [info.key for info in page]
+
+    def test_a_value_of_the_fallback_is_read(self) -> None:
+        """
+        Until there is a newer one.
+        """
+        put(self.old, b"key", b"old")
+        assert b"old" == self.body(self.value(self.store))
+
+        published = self.put(self.store, KEY, b"new")
+        assert not published.created
+        assert b"new" == self.body(self.value(self.store))
+        assert published.info == self.result(self.store.stat(KEY))
+        assert b"old" == self.old.values[KEY][1]
+
+    def test_a_removed_value_is_gone_from_both(self) -> None:
+        """
+        Wherever it was.
+        """
+        for here, there in ((b"1", None), (None, b"2"), (b"1", b"2")):
+            if here is not None:
+                put(self.new, b"key", here)
+            if there is not None:
+                put(self.old, b"key", there)
+            self.result(self.store.remove(KEY, PRESENT))
+            assert {} == self.new.values == self.old.values
+            with pytest.raises(KeyAbsent):
+                self.result(self.store.remove(KEY, UNCONDITIONAL))
+            with pytest.raises(KeyAbsent):
+                self.result(self.store.open(KEY))
+
+    def test_a_failed_condition_removes_nothing(self) -> None:
+        """
+        It is about the value that is read.
+        """
+        for here in (None, b"1"):
+            put(self.old, b"key", b"2")
+            old = self.old.values[KEY][0].etag
+            if here is not None:
+                put(self.new, b"key", here)
+            with pytest.raises(PreconditionFailed):
+                self.result(
+                    self.store.remove(KEY, exactly("other" if here is None else old))
+                )
+            assert b"2" == self.old.values[KEY][1]
+
+    def test_conditions_of_uploads_are_about_both(self) -> None:
+        """
+        A value of the fallback is one that is there.
+        """
+        put(self.old, b"key", b"old")
+        old = self.old.values[KEY][0].etag
+        with pytest.raises(PreconditionFailed):
+            self.put(self.store, KEY, b"new", conditions=ABSENT)
+        with pytest.raises(PreconditionFailed):
+            self.put(self.store, KEY, b"new", conditions=exactly("other"))
+        assert {} == self.new.values
+        assert 0 == self.new.uploads
+
+        self.put(self.store, KEY, b"new", conditions=exactly(old))
+        assert b"new" == self.body(self.value(self.store))
+        with pytest.raises(PreconditionFailed):
+            self.put(self.store, KEY, b"newer", conditions=exactly(old))
+
+    def test_a_key_of_the_fallback_is_no_folder(self) -> None:
+        """
+        Nor is a folder there a key.
+        """
+        put(self.old, b"a/b", b"1")
+        for key in (b"a", b"a/b/c"):
+            with pytest.raises(KeyConflict):
+                self.result(self.store.begin(Key(key), 1))
+
+    def test_pages_have_both(self) -> None:
+        """
+        Each key once, with the value that is read.
+        """
+        for key in (b"a", b"c", b"e"):
+            put(self.old, key, b"old")
+        for key in (b"b", b"c"):
+            put(self.new, key, b"newer")
+
+        assert [b"a", b"b"] == self.first_keys()
+        assert [b"c", b"e"] == self.first_keys(after=b"b")
+        assert [] == self.first_keys(after=b"e")
+        listing = self.store.list(b"", b"", None)
+        found: list[ValueInfo] = []
+        while taken := self.result(listing.next_slice()):
+            found += taken
+        listing.close()
+        assert {b"a": 3, b"b": 5, b"c": 5, b"e": 3} == {i.key: i.size for i in found}
+        assert 4 == len(found)
+
+
+class MovingTests(SynchronousTestCase):
+    """
+    A client notices nothing of the copying.
+    """
+
+    def test_random_requests_while_values_are_copied(self) -> None:
+        """
+        All answers come at random times. A client that does one thing after the other
+        reads what it has written. What it has removed may appear again while it is
+        copied, but not for long. In the end the store has everything.
+        """
+        seed = random.randrange(1 << 32)
+        print(f"{seed=}")
+        for number in range(150):
+            self.run_once(random.Random(seed + number))
+
+    def run_once(self, chance: random.Random) -> None:
+        """
+        Begin with some values in the fallback.
+        """
+        clock = Clock()
+        new, old = MemoryStore(clock), MemoryStore(clock)
+
+        def answer(act: Callable[[], T]) -> Deferred[T]:
+            return deferLater(clock, chance.choice((0.0, 1.0, 2.0, 5.0)), act)
+
+        for memory in (new, old):
+            self.patch(memory, "answer", answer)
+        client = Client(FallbackStore(new, old, clock), chance)
+        for key in client.keys:
+            if chance.random() < 0.8:
+                put(old, key, b"old " + key)
+                client.expected[key] = b"old " + key
+
+        def copied() -> Deferred[Counts]:
+            mirror = Mirror(old, new, Choices(), clock, lambda *_: None)
+            return Deferred.fromCoroutine(mirror.run())
+
+        asking, copying = Deferred.fromCoroutine(client.ask_often()), copied()
+        self.pump(clock, asking, copying)
+        self.pump(clock, copied())
+        assert client.expected == {key: body for key, (_, body) in new.values.items()}
+        assert 0 == new.uploads
+
+    def pump(self, clock: Clock, *running: Deferred[Any]) -> None:
+        """
+        Let time pass until some work has ended.
+        """
+        for _ in range(5_000):
+            if all(each.called for each in running):
+                break
+            clock.advance(1.0)
+        for each in running:
+            self.successResultOf(each)
+
+
+class Client:
+    """
+    Does one thing after the other, and knows what it should find.
+    """
+
+    def __init__(self, store: IStore, chance: random.Random) -> None:
+        self.keys = [Key(b"%d" % number) for number in range(4)]
+        self.expected: dict[Key, bytes] = {}
+        self._store = store
+        self._chance = chance
+        self._brief: dict[Key, bytes] = {}
+        """What was removed, and may appear again until `Mirror` has looked."""
+
+    async def ask_often(self) -> None:
+        """
+        Some requests, and a listing after each.
+        """
+        requests = (self.read, self.read, self.publish, self.publish, self.remove)
+        for number in range(8):
+            key = self._chance.choice(self.keys)
+            conditions = UNCONDITIONAL
+            if key in self.expected and self._chance.random() < 0.3:
+                conditions = exactly((await resolved(self._store.stat(key))).etag)
+            try:
+                await self._chance.choice(requests)(key, b"%d" % number, conditions)
+            except KeyAbsent:
+                assert key not in self.expected
+            except PreconditionFailed:
+                # It was copied since, and has another entity tag.
+                assert conditions != UNCONDITIONAL
+            await self.list()
+
+    async def read(self, key: Key, _: bytes, __: Conditions) -> None:
+        """
+        Read what was written last.
+        """
+        value = await resolved(self._store.open(key))
+        found = await resolved(value.read(0, 100))
+        assert found == self.expected.get(key, self._brief.get(key))
+
+    async def publish(self, key: Key, body: bytes, conditions: Conditions) -> None:
+        """
+        Write another value.
+        """
+        upload = await resolved(self._store.begin(key, len(body)))
+        await resolved(upload.write(body))
+        published = await resolved(upload.commit(conditions))
+        if key not in self._brief:
+            assert published.created == (key not in self.expected)
+        self.expected[key] = body
+
+    async def remove(self, key: Key, _: bytes, conditions: Conditions) -> None:
+        """
+        Remove the value.
+        """
+        await resolved(self._store.remove(key, conditions))
+        body = self.expected.pop(key, self._brief.get(key))
+        assert body is not None
+        if body.startswith(b"old"):
+            self._brief[key] = body
+
+    async def list(self) -> None:
+        """
+        List each key once, in either way.
+        """
+        listing = self._store.list(b"", b"", self._chance.choice((None, 9)))
+        listed: list[bytes] = []
+        while taken := await resolved(listing.next_slice()):
+            listed += [info.key for info in taken]
+        assert len(listed) == len(set(listed))
+        assert set(self.expected) <= set(listed)
+        assert set(listed) <= {*self.expected, *self._brief}
