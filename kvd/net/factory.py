@@ -42,6 +42,10 @@ class ServerFactory(protocol.ServerFactory):
     process may accept. If not, another process that listens there may, or this one a
     moment later. None: always."""
 
+    wakes_one = False
+    """Whether the kernel wakes only one of the processes that wait for connections at
+    the socket. The port calls `leave` when it leaves one that waits there."""
+
     make_transport: MakeTransport = ServerTransport
     """Makes the transport of a connection that stays."""
 
@@ -53,6 +57,11 @@ class ServerFactory(protocol.ServerFactory):
             waiting: How many seem to wait.
         """
         raise NotImplementedError
+
+    def leave(self) -> None:
+        """
+        What waits at the socket is left to other processes, if `wakes_one`.
+        """
 
     def batch_accepted(self) -> None:
         """

@@ -25,6 +25,7 @@ import errno
 import os
 import select
 import socket
+from select import EPOLLEXCLUSIVE, EPOLLIN
 from typing import Any, Final
 
 from twisted.internet import tcp
@@ -152,6 +153,8 @@ class Port(tcp.Port):
         self._complained = False
         self._peer_errors = 0
         self._wanted = False
+        self._is_rung = False
+        """Whether it looks because of another process, which has woken all."""
 
     def startListening(self) -> None:
         """
@@ -180,7 +183,10 @@ class Port(tcp.Port):
 
     def _watch(self) -> None:
         try:
-            self.startReading()
+            if self.factory.wakes_one:
+                self.reactor.watch(self, EPOLLIN | EPOLLEXCLUSIVE)
+            else:
+                self.startReading()
         except OSError as error:
             # The kernel watches no more for this user (epoll_ctl(2): ENOSPC, ENOMEM).
             self._pause_after(error)
@@ -191,6 +197,19 @@ class Port(tcp.Port):
         """
         self._wanted = False
         self.stopReading()
+        # The kernel may have woken this process for one that it does not accept now.
+        self.factory.leave()
+
+    def rung(self) -> None:
+        """
+        Another process has left what waits here, if something does.
+        """
+        if self._wanted and self._retry is None and self._somebody_waits():
+            self._is_rung = True
+            try:
+                self.doRead()
+            finally:
+                self._is_rung = False
 
     def doRead(self) -> None:
         """
@@ -298,6 +317,7 @@ class Port(tcp.Port):
         now = self.reactor.seconds()
         if self._gated_since is None:
             self._gated_since = now
+            self._leave()
         if now - self._gated_since <= GATE_LIMIT_SECONDS:
             return False
         self._gated_since = None
@@ -379,6 +399,11 @@ class Port(tcp.Port):
                 error=error.strerror or str(error),
             )
         self._stop_watching(_PAUSE_SECONDS)
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self._is_rung:
+            self.factory.leave()
 
     def _stop_watching(self, seconds: float) -> None:
         self.stopReading()

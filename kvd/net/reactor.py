@@ -276,6 +276,16 @@ class WorkerReactor(EPollReactor):
     adoptStreamConnection = adopt_stream_connection
     take_connection = take_connection
 
+    def watch(self, reader: Any, events: int) -> None:
+        """
+        Do as `addReader`, with these events of epoll_ctl(2).
+        """
+        descriptor = reader.fileno()
+        if descriptor not in self._reads:
+            self._poller.register(descriptor, events)
+            self._reads.add(descriptor)
+            self._selectables[descriptor] = reader
+
     def __init__(self, counts: LoopTimes) -> None:
         """
         Args:

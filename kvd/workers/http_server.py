@@ -43,6 +43,7 @@ from kvd.interfaces import (
 )
 from kvd.ipc.scoreboard import BATCH_WORD, Row, lone_row
 from kvd.log.writer import Writer
+from kvd.net.bell import Bell
 from kvd.net.factory import ServerFactory
 from kvd.net.listening import family_of
 from kvd.net.port import Port
@@ -458,7 +459,7 @@ class HttpServer:
         tls = address.tls if isinstance(address, TCPAddress) else None
         return None if tls is None else self._contexts[tls]
 
-    def listen(self, name: str, sock: socket.socket, *, exclusive: bool = True) -> None:
+    def listen(self, name: str, sock: socket.socket, bell: int | None = None) -> None:
         """
         Accept from a socket.
 
@@ -466,20 +467,26 @@ class HttpServer:
             name: The number of its address, a slash and its own, for `unlisten`;
                 replaces a socket of the same name.
             sock: Listening and non-blocking. The caller closes it, now or later.
-            exclusive: Whether this is the only process that accepts from it; if not,
-                other processes get their share of the connections.
+            bell: If other processes accept from it too, and get their share of the
+                connections: the descriptor of the bell that wakes all of them
+                (`kvd.net.bell`); the caller closes it, now or later. None: this is the
+                only process.
 
         Raises:
             OSError: This process has no descriptor left for it.
         """
         self.unlisten(name)
         context = self._context_of(int(name.partition("/")[0]))
-        if exclusive:
+        if bell is None:
             port = self._adopt_port(sock, self._factory(context))
         else:
             factory = SharedFactory(self, context)
             port = self._adopt_port(sock, factory)
-            factory.accepts_by(port)
+            try:
+                factory.accepts_by(port, os.dup(bell))
+            except BaseException:
+                port.stopListening()
+                raise
         self._ports[name] = port
         if self._full:
             port.pauseProducing()
@@ -816,6 +823,8 @@ class SharedFactory(HttpFactory):
 
     batch_size = None
     takes_all = False
+    wakes_one = True
+    _bell: Bell | None = None
 
     def __init__(self, server: HttpServer, context: SSLContext | None = None) -> None:
         super().__init__(server, context)
@@ -829,13 +838,15 @@ class SharedFactory(HttpFactory):
         """
         return self._server.share_of(waiting)
 
-    def accepts_by(self, port: Port) -> None:
+    def accepts_by(self, port: Port, bell: int) -> None:
         """
         Let the fast path accept a connection that comes alone.
 
         Args:
             port: Has begun to listen with this factory.
+            bell: The descriptor of the bell of its socket; owned by this.
         """
+        self._bell = Bell(bell, port.rung, self._server._reactor)
         fast_path = self.unreported()
         if fast_path is not None:
             descriptor = port.fileno()
@@ -847,6 +858,16 @@ class SharedFactory(HttpFactory):
         See `Factory.stopFactory`: its port has stopped.
         """
         self._unshare()
+        if self._bell is not None:
+            self._bell.close()
+            self._bell = None
+
+    def leave(self) -> None:
+        """
+        See `ServerFactory.leave`.
+        """
+        if self._bell is not None:
+            self._bell.ring()
 
 
 def check_interval(limits: Limits) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import socket
 import struct
 from unittest import mock
@@ -14,6 +15,7 @@ from unittest import mock
 from twisted.logger import capturedLogs
 
 from kvd.http.connection import HttpConnection
+from kvd.net.bell import make_bell, ring
 from kvd.net.port import GATE_SECONDS
 from kvd.settings import Limits, Settings
 from kvd.workers.http_server import HttpServer, check_interval
@@ -163,7 +165,9 @@ class SharedTests(HeldCase):
         self.asked: list[int] = []
         self.open = True
         self.server.may_accept = self.may_accept
-        self.server.listen("0", self.sock, exclusive=False)
+        self.bell = make_bell()
+        self.addCleanup(os.close, self.bell)
+        self.server.listen("0", self.sock, self.bell)
         self.port = self.server._ports["0"]
         # Nothing else of the port is called.
         self.port.doRead = mock.Mock(wraps=self.port.doRead)  # type: ignore[method-assign]
@@ -196,6 +200,76 @@ class SharedTests(HeldCase):
         self.reactor.advance(GATE_SECONDS)
         assert b"value" == body_of(client.receive())
         assert not self.port.doRead.called  # type: ignore[attr-defined]
+
+    def test_one_that_is_left_wakes_the_others(self) -> None:
+        """
+        Once; this process asks its gate again after a while. When another process has
+        left one, this one looks, and wakes nobody.
+        """
+        rings = select.epoll()
+        self.addCleanup(rings.close)
+        rings.register(self.bell, select.EPOLLIN | select.EPOLLET)
+        self.open = False
+        client = self.come(get("k"))
+        assert 1 == len(rings.poll(0))
+        self.reactor.advance(GATE_SECONDS)
+        assert [1, 1] == self.asked
+        assert [] == rings.poll(0)
+        self.open = True
+        self.reactor.advance(GATE_SECONDS)
+        assert b"value" == body_of(client.receive())
+        client.close()
+
+        self.asked.clear()
+        ring(self.bell)
+        self.reactor.settle()
+        assert [] == self.asked
+        # The kernel has woken another process for it.
+        self.port.stopReading()
+        waits = self.come(get("k"))
+        assert b"" == waits.receive()
+        ring(self.bell)
+        assert 1 == len(rings.poll(0))
+        assert b"value" == body_of(waits.receive())
+        assert [1] == self.asked
+        waits.close()
+
+        self.open = False
+        self.come(get("k"))
+        ring(self.bell)
+        assert 1 == len(rings.poll(0))
+        self.reactor.settle()
+        assert [] == rings.poll(0)
+
+    def test_a_port_that_is_paused_wakes_the_others(self) -> None:
+        """
+        It may have been woken for a connection that it does not accept now.
+        """
+        rings = select.epoll()
+        self.addCleanup(rings.close)
+        rings.register(self.bell, select.EPOLLIN | select.EPOLLET)
+        self.port.pauseProducing()
+        assert 1 == len(rings.poll(0))
+        self.port.resumeProducing()
+        self.server.unlisten("0")
+        assert 1 == len(rings.poll(0))
+
+    def test_of_several_processes_one_wakes(self) -> None:
+        """
+        For each connection; the bell wakes each of them, and is one event.
+        """
+        watched = {
+            self.port.fileno(): select.EPOLLIN | select.EPOLLEXCLUSIVE,
+            self.server._ports["0"].factory._bell.fileno(): select.EPOLLIN  # type: ignore[attr-defined]
+            | select.EPOLLET,
+        }
+        poller = self.reactor._poller.fileno()
+        with open(f"/proc/self/fdinfo/{poller}") as lines:
+            words = [line.split() for line in lines if line.startswith("tfd:")]
+        kept = {int(word[1]): int(word[3], 16) for word in words}
+        for descriptor, events in watched.items():
+            # The kernel adds those of errors.
+            assert events == events & kept[descriptor]
 
     def test_another_process_is_faster(self) -> None:
         """
