@@ -265,11 +265,13 @@ class FastPath(Protocol):
         listener: int,
         may_accept_one: Callable[[], bool | None],
         serve: Callable[[int], object],
+        unwatched: Callable[[int], object],
         /,
     ) -> None:
         """
         Let `serve_idle` accept from a socket that other processes accept from too, when
-        a single connection waits there; it is served as `serve_new` does.
+        a single connection waits there; it is served as `serve_new` does. The poller
+        (`hold`) watches the socket with ``EPOLLEXCLUSIVE``.
 
         Args:
             listener: The descriptor of the listening and non-blocking socket, until
@@ -277,6 +279,8 @@ class FastPath(Protocol):
             may_accept_one: See `kvd.net.port.Port`.
             serve: Called with the descriptor of a connection that stays, as after
                 `serve_new`.
+            unwatched: Called if the poller cannot watch the socket any more, with the
+                number of the error.
         """
 
     def unshare(self, listener: int, /) -> None:

@@ -375,6 +375,20 @@ waiting_at(int listener)
     return (long)info.tcpi_unacked;
 }
 
+/*
+ * Have the kernel wake another process for the next connection. It wakes the one that has
+ * watched the socket for longest. So where connections come one after the other, one process
+ * serves all of them, with warm caches. Where one comes while this process has another, it
+ * would wake and leave that to the others: there processes take turns. Returns 0; -1 if the poller watches the socket no more, with errno.
+ */
+static int
+let_others(const FastPath *self, int listener)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.fd = listener};
+    epoll_ctl(self->poller, EPOLL_CTL_DEL, listener, NULL);
+    return epoll_ctl(self->poller, EPOLL_CTL_ADD, listener, &event);
+}
+
 /* Accept the only connection that waits at a shared socket. Returns 1 if nothing is left to
    do, 0 if Python should look, -1 with an exception. */
 static int
@@ -391,16 +405,25 @@ accept_one(FastPath *self, PyObject *number)
     Py_INCREF(functions);
     PyObject *may = PyObject_CallNoArgs(PyTuple_GetItem(functions, 0));
     int status = may == NULL ? -1 : may == Py_None ? 0 : 1;
-    if (status == 1 && PyObject_IsTrue(may)) {
+    if (may == Py_False)
+        self->turns = TURNS;
+    else if (status == 1) {
         int socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (socket < 0)
             /* Python meets any other error again. */
             status = errno == EAGAIN;
-        else if (serve_whole(self, socket, 0) == IS_LEFT) {
-            PyObject *served = PyObject_CallFunction(PyTuple_GetItem(functions, 1), "i",
-                                                     socket);
-            status = served == NULL ? -1 : 1;
-            Py_XDECREF(served);
+        else {
+            int came_of_it = serve_whole(self, socket, 0);
+            PyObject *done = NULL;
+            if (came_of_it == IS_LEFT)
+                done = PyObject_CallFunction(PyTuple_GetItem(functions, 1), "i", socket);
+            else if (came_of_it == IS_HELD && self->turns > 0 && self->turns--
+                     && let_others(self, listener) < 0)
+                done = PyObject_CallFunction(PyTuple_GetItem(functions, 2), "i", errno);
+            else
+                done = Py_NewRef(Py_None);
+            status = done == NULL ? -1 : 1;
+            Py_XDECREF(done);
         }
     }
     Py_XDECREF(may);
@@ -409,18 +432,18 @@ accept_one(FastPath *self, PyObject *number)
 }
 
 const char share_doc[] =
-"share(listener, may_accept_one, serve)\n"
+"share(listener, may_accept_one, serve, unwatched)\n"
 "\n"
 "See kvd.http.fast_path.";
 
 PyObject *
 FastPath_share(FastPath *self, PyObject *args)
 {
-    PyObject *listener, *may_accept_one, *serve;
-    if (!PyArg_ParseTuple(args, "O!OO:share", &PyLong_Type, &listener, &may_accept_one,
-                          &serve))
+    PyObject *listener, *may_accept_one, *serve, *unwatched;
+    if (!PyArg_ParseTuple(args, "O!OOO:share", &PyLong_Type, &listener, &may_accept_one,
+                          &serve, &unwatched))
         return NULL;
-    PyObject *functions = PyTuple_Pack(2, may_accept_one, serve);
+    PyObject *functions = PyTuple_Pack(3, may_accept_one, serve, unwatched);
     int set = functions == NULL ? -1 : PyDict_SetItem(self->listeners, listener, functions);
     Py_XDECREF(functions);
     if (set < 0)

@@ -29,6 +29,8 @@
 /* How many connections are held at most: Python adopts all of them in one turn, which takes
    some 50 us for each. */
 #define MOST_HELD 64
+/* For how many connections processes take turns once one had to be left to others. */
+#define TURNS 32
 /* Python handles longer keys. */
 #define MAX_KEY_BYTES 512
 #define MAX_LONGEST_KEY 1024        /* as kvd.model.keys */
@@ -264,6 +266,7 @@ typedef struct {
     unsigned long long most_open;       /* below so many open ones, one can be held */
     Py_ssize_t held;            /* how many are */
     PyObject *adopt_held;       /* NULL without a poller */
+    int turns;                  /* for so many connections more, processes take turns */
     PyObject *listeners;        /* see `share`: functions of ports, by descriptor */
     Joined *adopting;           /* that Python is about to have join, borrowed; or NULL */
     /* Those of the connection that is served now, borrowed; NULL: it is a plain one. */

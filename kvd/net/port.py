@@ -191,6 +191,13 @@ class Port(tcp.Port):
             # The kernel watches no more for this user (epoll_ctl(2): ENOSPC, ENOMEM).
             self._pause_after(error)
 
+    def unwatched(self, number: int) -> None:
+        """
+        The poller could not watch the socket again, with the error of this number.
+        """
+        self.reactor.unwatched(self)
+        self._pause_after(OSError(number, os.strerror(number)))
+
     def pauseProducing(self) -> None:
         """
         Leave connections in the queue for now.

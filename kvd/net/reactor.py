@@ -276,6 +276,13 @@ class WorkerReactor(EPollReactor):
     adoptStreamConnection = adopt_stream_connection
     take_connection = take_connection
 
+    def unwatched(self, reader: Any) -> None:
+        """
+        The poller does not watch a descriptor any more.
+        """
+        self._reads.discard(reader.fileno())
+        self._selectables.pop(reader.fileno(), None)
+
     def watch(self, reader: Any, events: int) -> None:
         """
         Do as `addReader`, with these events of epoll_ctl(2).

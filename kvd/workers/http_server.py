@@ -850,7 +850,7 @@ class SharedFactory(HttpFactory):
         fast_path = self.unreported()
         if fast_path is not None:
             descriptor = port.fileno()
-            fast_path.share(descriptor, port.may_accept_one, port.serve)
+            fast_path.share(descriptor, port.may_accept_one, port.serve, port.unwatched)
             self._unshare = partial(fast_path.unshare, descriptor)
 
     def stopFactory(self) -> None:

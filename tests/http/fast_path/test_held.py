@@ -5,6 +5,7 @@ object until it has something to do with them.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
@@ -270,6 +271,38 @@ class SharedTests(HeldCase):
         for descriptor, events in watched.items():
             # The kernel adds those of errors.
             assert events == events & kept[descriptor]
+
+    def test_once_one_was_left_processes_take_turns(self) -> None:
+        """
+        The kernel wakes the one that has watched for longest: this one begins anew with
+        each connection, and misses none.
+        """
+        self.open = False
+        first = self.come(get("k"))
+        self.open = True
+        self.reactor.advance(GATE_SECONDS)
+        for client in (first, self.come(get("k")), self.come(get("k"))):
+            assert b"value" == body_of(client.receive())
+        assert 3 == self.held
+        assert not self.port.doRead.called  # type: ignore[attr-defined]
+
+    def test_a_socket_that_cannot_be_watched_again(self) -> None:
+        """
+        Is tried again after a while; others wake meanwhile.
+        """
+        poller = self.reactor._poller
+        poller.unregister(self.port.fileno())
+        rings = select.epoll()
+        self.addCleanup(rings.close)
+        rings.register(self.bell, select.EPOLLIN | select.EPOLLET)
+        with capturedLogs() as events:
+            self.port.unwatched(errno.ENOSPC)
+        assert ["No space left on device"] == [event["error"] for event in events]
+        assert 1 == len(rings.poll(0))
+        client = self.come(get("k"))
+        assert b"" == client.receive()
+        self.reactor.advance(1.0)
+        assert b"value" == body_of(client.receive())
 
     def test_another_process_is_faster(self) -> None:
         """

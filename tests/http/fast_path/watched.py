@@ -106,11 +106,12 @@ class WatchedFastPath:
         listener: int,
         may_accept_one: Callable[[], bool | None],
         serve: Callable[[int], object],
+        unwatched: Callable[[int], object],
     ) -> None:
         """
         See `FastPath`.
         """
-        self._fast_path.share(listener, may_accept_one, serve)
+        self._fast_path.share(listener, may_accept_one, serve, unwatched)
 
     def unshare(self, listener: int) -> None:
         """
