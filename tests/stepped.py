@@ -14,9 +14,10 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Protocol
 
-from kvd.ipc.scoreboard import lone_row
+from kvd.ipc.row import lone_row
 from kvd.net.reactor import WorkerReactor
-from kvd.net.transport import ServerTransport, bytes_unread, serve_connection
+from kvd.net.sockets import bytes_unread
+from kvd.net.transport import ServerTransport, serve_connection
 
 T = TypeVar("T")
 

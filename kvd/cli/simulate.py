@@ -15,6 +15,7 @@ from kvd.cli.bench_options import measuring
 from kvd.cli.progress import progress
 from kvd.cli.quantity import quantity
 from kvd.errors import BadSetting, OperatorError
+from kvd.lab.simulate.balancing import ALONE, BALANCERS, Fleet
 from kvd.lab.simulate.load import ARRIVALS, SERVICES
 from kvd.lab.simulate.presets import PRESETS
 from kvd.model.quantities import Count, Seconds
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
     from kvd.lab.simulate.plan import Plan
 
 MAX_WORKERS: Final = 4096
+MAX_MACHINES: Final = 4096
+MAX_ALL_WORKERS: Final = 65_536
 DEFAULT_WORKERS: Final = 8
 
 _requests = quantity(Count("a number of requests", 1, 10_000_000))
 _workers = quantity(Count("a number of workers", 1, MAX_WORKERS))
+_machines = quantity(Count("a number of machines", 1, MAX_MACHINES))
+_balancers = quantity(Count("a number of balancers", 1, 1000))
 _clients = quantity(Count("a number of clients", 1, 1_000_000))
 _seed = quantity(Count("a seed", 0, 2**32))
 _runs = quantity(Count("a number of runs", 1, 10_000))
@@ -70,7 +75,8 @@ _PRESETS: Final = "\b\nPresets:\n" + "\n".join(
 @click.option(
     "--check",
     is_flag=True,
-    help="Compare the simulation with a daemon on this machine; takes minutes.",
+    help="Compare the simulation with a daemon on this machine, or with HAProxy and a"
+    " daemon for each of --machines; takes minutes.",
 )
 @click.option(
     "--policy",
@@ -83,7 +89,29 @@ _PRESETS: Final = "\b\nPresets:\n" + "\n".join(
     "--procs",
     metavar="N",
     callback=_workers,
-    help="Workers; by default 8, or those of the preset or the record.",
+    help="Workers of a machine; by default 8, or those of the preset or the record.",
+)
+@click.option(
+    "--machines",
+    metavar="N",
+    default="1",
+    callback=_machines,
+    help="Machines with so many workers each.",
+)
+@click.option(
+    "--balancer",
+    "balancer_names",
+    multiple=True,
+    type=click.Choice(list(BALANCERS)),
+    help="Gives each connection a machine; may be given several times; by default all,"
+    " or with --check those that HAProxy can be on one machine.",
+)
+@click.option(
+    "--balancers",
+    metavar="N",
+    default="1",
+    callback=_balancers,
+    help="How many there are; none knows what the others do.",
 )
 @click.option(
     "--seed", metavar="N", default="1", callback=_seed, help="Of all random choices."
@@ -169,6 +197,9 @@ def simulate(
     check: bool,
     names: Sequence[str],
     procs: int | None,
+    machines: int,
+    balancer_names: Sequence[str],
+    balancers: int,
     seed: int,
     runs: int | None,
     as_text: bool,
@@ -189,17 +220,43 @@ def simulate(
 
     if sum((preset is not None, bool(replay), check)) > 1:
         raise click.UsageError("give one of --preset, --replay and --check")
+    each = procs or DEFAULT_WORKERS
+    if machines > 1 and (preset is not None or replay):
+        raise click.UsageError(
+            "--machines is for a load that is described by options: give it without"
+            " --preset and --replay"
+        )
+    if check and balancers > 1:
+        raise click.UsageError("--check starts one balancer: leave out --balancers")
+    if machines * each > MAX_ALL_WORKERS:
+        raise click.UsageError(
+            f"{machines} machines with {each} workers each have {machines * each}"
+            f" workers; at most {MAX_ALL_WORKERS} can be simulated"
+        )
+    if machines == 1 and (balancer_names or balancers > 1):
+        raise click.UsageError(
+            "a balancer needs several machines: give --machines 2 or more"
+        )
+    names_of_balancers = balancer_names or [
+        name for name in BALANCERS if not (check and name == "source")
+    ]
+    fleets = (
+        [ALONE]
+        if machines == 1
+        else [Fleet(machines, name, balancers) for name in names_of_balancers]
+    )
     try:
         policies = load_policies(names or list(declared(IPolicyDeclaration)))
         if check:
-            _check(policies, seed, runs or 1, as_text)
+            counts = None if procs is None else [procs]
+            _check(policies, seed, runs or 1, counts, fleets, as_text)
             return
         if preset is not None:
             plan = PRESETS[preset].adjusted(procs, runs)
         elif replay:
             plan = recorded_plan(replay, procs).adjusted(None, runs)
         else:
-            plan = Synthesis(**load).plan(procs or DEFAULT_WORKERS).adjusted(None, runs)
+            plan = Synthesis(**load).plan(each, fleets).adjusted(None, runs)
         _run(plan, policies, seed, as_text)
     except OperatorError as error:
         raise click.ClickException(error.sentence) from error
@@ -227,7 +284,7 @@ def _run(
         )
         cases.append(as_json(case, rows))
         if not as_text:
-            show(case.title, rows, console)
+            show(case, rows, console)
     if as_text:
         click.echo(json.dumps({"seed": seed, "runs": plan.runs, "cases": cases}))
     else:
@@ -235,19 +292,27 @@ def _run(
 
 
 def _check(
-    policies: Mapping[str, IDispatchPolicy], seed: int, runs: int, as_text: bool
+    policies: Mapping[str, IDispatchPolicy],
+    seed: int,
+    runs: int,
+    procs: Sequence[int] | None,
+    fleets: Sequence[Fleet],
+    as_text: bool,
 ) -> None:
     from kvd.lab.measuring.table import wide_console
-    from kvd.lab.simulate.check import compare
+    from kvd.lab.simulate.check import WORKERS, compare
     from kvd.lab.simulate.table import check_as_json, show_check
 
     console = wide_console()
     compared = []
     with measuring():
-        for comparison in compare(policies, seed, runs, progress=progress):
-            compared.append(comparison)
-            if not as_text:
-                show_check(comparison, console)
+        for fleet in fleets:
+            for comparison in compare(
+                policies, seed, runs, procs or WORKERS, fleet, progress
+            ):
+                compared.append(comparison)
+                if not as_text:
+                    show_check(comparison, console)
     if as_text:
         comparisons = [check_as_json(comparison) for comparison in compared]
         click.echo(json.dumps({"seed": seed, "compared": comparisons}))

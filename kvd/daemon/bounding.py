@@ -21,7 +21,7 @@ from kvd.store.usage import UNLIMITED, State, UsageMemory, create_usage
 from kvd.system.privileges import acting_as
 from kvd.workers.changes import ROWS
 from kvd.workers.evictor import ROW, EvictorProcess
-from kvd.workers.http_server import row_of_worker
+from kvd.workers.loading import row_of_worker
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def open_bounding(
             f"the store {settings.store} can have no limits: leave out --max-size,"
             " --min-free, --ttl and --quota, or use file:PATH"
         )
-    path = settings.store.path
+    path = settings.bounded_store.path
     with ExitStack() as opened, acting_as(user), opening(path):
         root = open_root(path)
         opened.callback(os.close, root)

@@ -14,7 +14,8 @@ from twisted.logger import Logger
 from kvd.admin.control.status import WorkerState
 from kvd.daemon.base import ServingService
 from kvd.system.signals import end_once
-from kvd.workers.http_server import HttpServer, load_plugins
+from kvd.workers.http_server import HttpServer
+from kvd.workers.loading import load_plugins
 
 _log = Logger()
 

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import Acknowledged, Batch, Refused
-from kvd.ipc.scoreboard import Row
+from kvd.ipc.row import Row
 from kvd.net.factory import ServerFactory
 
 

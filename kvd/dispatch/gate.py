@@ -18,7 +18,8 @@ from twisted.logger import Logger
 
 from kvd.dispatch.selection import load_policy
 from kvd.interfaces import IDispatchPolicy, IGatedPolicy
-from kvd.ipc.scoreboard import Loads, Scoreboard
+from kvd.ipc.counts import Loads
+from kvd.ipc.scoreboard import Scoreboard
 from kvd.model.view import View
 from kvd.plugins import IPolicyDeclaration, declared
 

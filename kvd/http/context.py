@@ -23,7 +23,7 @@ from kvd.http.run_queue import RunQueue
 from kvd.http.timeouts import bounds_of
 from kvd.http.wire.heads import Heads
 from kvd.interfaces import IStore
-from kvd.ipc.scoreboard import Row, lone_row
+from kvd.ipc.row import Row, lone_row
 from kvd.net.splice import Pipe
 from kvd.net.transport import ServerTransport
 from kvd.settings import Limits
@@ -140,8 +140,6 @@ class ProcessContext:
         self.bounds = bounds_of(limits)
         self.by_address: OpenConnections | None = None
         """How many connections each address has, if that is limited."""
-        if limits.address_connections is not None:
-            self.by_address = OpenConnections(limits.address_connections)
         self.run_queue = RunQueue(clock.callLater, self.row)
         self.address_rate: Callable[[object], None] | None = None
         """Counts a request of a client, given what ``accept`` said of it, and raises

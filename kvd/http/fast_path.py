@@ -72,6 +72,8 @@ class Report(NamedTuple):
     seconds: float
     moved_bytes: int
     """Received, and sent as far as the socket took them; heads included."""
+    user: str | None
+    """Whose credentials the head has."""
 
 
 class Remainder(NamedTuple):
@@ -125,13 +127,19 @@ class PartialUpload(NamedTuple):
     """Since the request came."""
 
 
-def entry_of(report: Report, peer_name: str) -> Entry:
+def entry_of(report: Report, peer_name: str, certified: str | None) -> Entry:
     """
     A request that was served, for the access log.
+
+    Args:
+        report: Of the request.
+        peer_name: The client.
+        certified: The user that its certificate names, if it has shown one.
     """
     return Entry(
         ended=time.time(),
         peer=peer_name,
+        user=report.user or certified,
         method=report.method,
         key=report.target,
         status=report.status,
@@ -232,7 +240,7 @@ class FastPath(Protocol):
             `NOTHING` if nothing has arrived, or not all of a body. `LOST` if the socket
             cannot be read. `SERVED`, with `CLOSES` if the connection ends with this
             reply, `LINGERS` if it must not be closed at once then
-            (`kvd.net.transport.is_settled`), and `QUEUED` if a part of the reply has
+            (`kvd.net.sockets.is_settled`), and `QUEUED` if a part of the reply has
             still to be sent (`take_unsent`); or with `REMAINS` if it has, and is in a
             file (`take_remainder`). `COMMITS` if the reply is due when the value is on
             the disk (`take_commit`). `LEAVES_UPLOAD` if the caller must take the upload

@@ -38,7 +38,7 @@ from kvd.http.reply_fields import (
 from kvd.http.request import FILE_BYTES
 from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
 from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
-from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
+from kvd.ipc.row import WORDS_OF_REQUESTS
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key, escape
 from kvd.model.operations import Get, Put
@@ -126,7 +126,7 @@ class _Templates:
             # The time of day is compared in whole seconds.
             expires = 0 if scope.expires is None else max(1, int(scope.expires))
             scopes = [bytes((yes,)) + prefix for prefix, yes in scope.allowed.items]
-            self.native.limit_template(template, tuple(scopes), expires)
+            self.native.limit_template(template, tuple(scopes), expires, scope.user)
         return template
 
     def _scope(self, request: Request, operation: Get | Put) -> Scope | None:

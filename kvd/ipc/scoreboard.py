@@ -1,17 +1,13 @@
 """
 The scoreboard: what each worker is doing, in memory that all processes share.
 
-Each worker has a row that only it writes, one aligned word of eight bytes per store. A
-process that reads meanwhile sees the old number or the new one, never half of each
-(``struct.pack_into`` copies byte by byte, and tears). The words of one row are written
-at different moments, so two of them need not be consistent.
-
-Each row begins on its own cache line, so that the counting of one worker does not slow
-another. A row belongs to a worker number and outlives its process. The next process
-with that number continues the sums, so that no sum ever decreases, and resets the
-counts of open connections and requests in progress, which died with the old process.
-Until then those counts are stale. So the supervisor marks behind the rows which workers
-take connections; there it also counts stalls, which a stalled worker cannot count.
+Each worker has a row that only it writes (`kvd.ipc.row`), on cache lines of its own, so
+that the counting of one worker does not slow another. A row belongs to a worker number
+and outlives its process. The next process with that number continues the sums, so that
+no sum ever decreases, and resets the counts of open connections and requests in
+progress, which died with the old process. Until then those counts are stale. So the
+supervisor marks behind the rows which workers take connections; there it also counts
+stalls, which a stalled worker cannot count.
 
 If this process has the privilege, programs in the kernel can read the memory too
 (`kvd.dispatch.programs.least_busy`).
@@ -23,24 +19,35 @@ import mmap
 import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import frexp, inf
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from collections.abc import Iterator
+from math import inf
+from typing import Final, Protocol
 
-from kvd.ipc.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
+from kvd.ipc.counts import Counts, Loads, Sums
+from kvd.ipc.histogram import BUCKETS
+from kvd.ipc.row import (
+    ACCEPTED,
+    AWAKE,
+    BATCH_WORD,
+    BEAT,
+    BEGUN,
+    BUSY,
+    BYTES_IN,
+    BYTES_OUT,
+    DELAY,
+    DONE,
+    LATENCY,
+    OPEN,
+    REFUSED,
+    ROW_WORDS,
+    SERVING,
+    STARTS,
+    WORD_BYTES,
+    Row,
+    clock_epoch_ns,
+)
 from kvd.native import compiled
 from kvd.net.bpf import create_map
-
-if TYPE_CHECKING:
-    from kvd.net.reactor import LoopTimes
-
-WORD_BYTES: Final = 8
-ROW_WORDS: Final = 80
-"""
-Ten cache lines of 64 bytes, a whole number of the pairs that x86 prefetches
-together.
-"""
 
 ROWS_TOGETHER: Final = 8
 """
@@ -48,59 +55,11 @@ The memory is rounded up to a multiple of this many rows, plus one, so that a pr
 that reads this many rows at once stays within it.
 """
 
-(
-    ACCEPTED,
-    OPEN,
-    BEGUN,
-    DONE,
-    _BYTES_IN,
-    _BYTES_OUT,
-    _BUSY,
-    _AWAKE,
-    _BEAT,
-    _STARTS,
-    _SERVING,  # seconds, as a float of 64 bits
-    BATCH_WORD,
-    _REFUSED,
-    _LATENCY,
-) = range(14)
-_DELAY = _LATENCY + BUCKETS
-assert _DELAY + BUCKETS <= ROW_WORDS
-
 # The words of the header, which precedes the rows: how many rows are in use, how many
 # there are, how many have ever been in use, and the date when the monotonic clock
 # began.
 _IN_USE, _ROWS, _EVER, _EPOCH = range(4)
 _HEAD_BYTES: Final = ROW_WORDS * WORD_BYTES
-
-# The word of a duration, by its exponent.
-_LATENCY_WORD = tuple(_LATENCY + bucket for bucket in BUCKET_OF_EXPONENT)
-_DELAY_WORD = tuple(_DELAY + bucket for bucket in BUCKET_OF_EXPONENT)
-
-
-class RequestWords(NamedTuple):
-    """
-    The words of a row that count a request, and the connection that it came with.
-    """
-
-    accepted: int
-    open: int
-    begun: int
-    done: int
-    bytes_in: int
-    bytes_out: int
-    serving: int
-    """A float of 64 bits."""
-    latency: int
-    """The first of the buckets."""
-
-
-WORDS_OF_REQUESTS: Final = RequestWords(
-    ACCEPTED, OPEN, BEGUN, DONE, _BYTES_IN, _BYTES_OUT, _SERVING, _LATENCY
-)
-"""
-For `kvd.http.fast_path`, which writes these words itself.
-"""
 
 Tasks = tuple[tuple[int, ...], tuple[int, ...]]
 """
@@ -217,7 +176,6 @@ def read_ready_in_python(
     )
 
 
-_reactor: Final = compiled("_reactor")
 _dispatch: Final = compiled("_dispatch")
 
 read_tasks: Final[ReadTasks] = (
@@ -229,224 +187,6 @@ read_ready: Final[ReadReady] = (
 
 # Longer than any machine runs, and fewer nanoseconds than 63 bits hold.
 _LONG_SECONDS: Final = 1e9
-
-# Added to each duration: the exponent of 0 is 0, as is that of 0.5.
-_A_NANOSECOND = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """
-    What a worker is doing, and what has been counted for it.
-    """
-
-    starts: int
-    """Processes that have had this worker number, this one included; all sums cover all
-    of them."""
-    accepted: int
-    """Connections that were accepted."""
-    open: int
-    """Connections that are open now."""
-    requests: int
-    """Requests that have ended, including aborted ones."""
-    in_progress: int
-    """Requests whose head has been read and that have not ended."""
-    bytes_in: int
-    """Bytes read from connections, heads included."""
-    bytes_out: int
-    """Bytes that the kernel accepted for connections, heads included."""
-    busy_seconds: float
-    """Time in which the worker did not wait for events."""
-    silent_seconds: float
-    """Time since the worker last began or ended to wait. It waits for a second at most,
-    so a longer time means that one event takes long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """
-    What all processes with one worker number have counted, whether or not there is one
-    now. None of the numbers ever decreases.
-    """
-
-    starts: int
-    stalls: int
-    """How often a process was stalled, and other workers took its connections."""
-    accepted: int
-    requests: int
-    bytes_in: int
-    bytes_out: int
-    busy_seconds: float
-    """Time in turns of the reactor that have ended."""
-    serving_seconds: float
-    """The time of all requests, from the end of the head to the end of the reply."""
-    latency: list[int]
-    """How many requests took how long, in the buckets of `kvd.ipc.histogram`."""
-    loop_delay: list[int]
-    """How many turns of the reactor took how long, from waking to waiting. Events that
-    arrived meanwhile waited for up to this time."""
-
-
-class Loads(NamedTuple):
-    """
-    How busy each worker is now.
-    """
-
-    ready: tuple[int, ...]
-    """The numbers of the workers that can take a connection, ascending."""
-    connections: Sequence[int]
-    """The open connections of each worker."""
-    requests: Sequence[int]
-    """The requests in progress of each worker."""
-
-
-class Row:
-    """
-    One worker's row, as the worker itself writes it.
-    """
-
-    __slots__ = ("_seconds", "_words", "epoch_ns")
-
-    def __init__(self, words: memoryview, epoch_ns: int) -> None:
-        """
-        Args:
-            words: The row's words, of format ``Q``, as the previous process left them;
-                zeroes for the first.
-            epoch_ns: See `Scoreboard.epoch_ns`.
-        """
-        self.epoch_ns = epoch_ns
-        self._words = words
-        self._seconds = words.cast("B").cast("d")
-        words[OPEN] = words[_AWAKE] = 0
-        words[BEGUN] = words[DONE]
-        words[_BEAT] = time.monotonic_ns()
-        words[_STARTS] += 1
-
-    @property
-    def words(self) -> memoryview:
-        """
-        The whole row, for code that counts without these methods.
-        """
-        return self._words
-
-    @property
-    def open(self) -> int:
-        """
-        How many connections are open.
-        """
-        return int(self._words[OPEN])
-
-    def opened(self) -> None:
-        """
-        A connection has begun.
-        """
-        # In this order: a reader that no longer counts an accepted connection as on its
-        # way must find it open.
-        self._words[OPEN] += 1
-        self._words[ACCEPTED] += 1
-
-    def closed(self) -> None:
-        """
-        A connection has ended.
-        """
-        self._words[OPEN] -= 1
-
-    def batch_done(self, number: int) -> None:
-        """
-        The worker is done with all batches of connections up to this one, except for
-        those that it has refused.
-        """
-        self._words[BATCH_WORD] = number
-
-    def batch_refused(self, number: int) -> None:
-        """
-        The worker refuses a batch of connections, and has not called `batch_done` for
-        it yet.
-        """
-        self._words[_REFUSED] = number
-
-    def began(self) -> None:
-        """
-        A request has begun.
-        """
-        self._words[BEGUN] += 1
-
-    def finished(self, seconds: float) -> None:
-        """
-        A request has ended, or was aborted.
-
-        Args:
-            seconds: How long it took.
-        """
-        words = self._words
-        words[DONE] += 1
-        exponent = frexp(seconds + _A_NANOSECOND)[1]
-        words[_LATENCY_WORD[exponent - LEAST_EXPONENT]] += 1
-        self._seconds[_SERVING] += seconds
-
-    def received(self, count: int) -> None:
-        """
-        This many bytes have been received.
-        """
-        self._words[_BYTES_IN] += count
-
-    def sent(self, count: int) -> None:
-        """
-        This many bytes have been sent.
-        """
-        self._words[_BYTES_OUT] += count
-
-    @property
-    def turns(self) -> LoopTimes:
-        """
-        What counts the turns of the reactor in this row: compiled, where it can be.
-        """
-        if _reactor is None:
-            return self
-        turns: LoopTimes = _reactor.Turns(
-            self._words, _AWAKE, _BUSY, _BEAT, _DELAY_WORD, LEAST_EXPONENT
-        )
-        return turns
-
-    def waits(self) -> None:
-        """
-        The worker waits for events from now on.
-        """
-        words = self._words
-        now = time.monotonic_ns()
-        if words[_AWAKE]:
-            took = now - words[_AWAKE]
-            words[_BUSY] += took
-            words[_AWAKE] = 0
-            exponent = frexp(took * 1e-9 + _A_NANOSECOND)[1]
-            words[_DELAY_WORD[exponent - LEAST_EXPONENT]] += 1
-        words[_BEAT] = now
-
-    @property
-    def turn(self) -> int:
-        """
-        A number that no earlier turn of the reactor had; 0 if no reactor reports when
-        it waits.
-        """
-        return int(self._words[_AWAKE])
-
-    def woke(self) -> None:
-        """
-        The worker has woken: it has events, or nothing to wait for.
-        """
-        self._words[_AWAKE] = time.monotonic_ns()
-
-
-def lone_row() -> Row:
-    """
-    A row that no other process can read.
-    """
-    words = memoryview(bytearray(ROW_WORDS * WORD_BYTES)).cast("Q")
-    return Row(words, _epoch_ns())
-
-
-def _epoch_ns() -> int:
-    return time.time_ns() - time.monotonic_ns()
 
 
 class Scoreboard:
@@ -536,7 +276,7 @@ class Scoreboard:
         now = time.monotonic_ns()
         words = self._words
         ready = read_ready(
-            words, self._marks, ROW_WORDS, count, _AWAKE, _BEAT,
+            words, self._marks, ROW_WORDS, count, AWAKE, BEAT,
             now - int(min(seconds, _LONG_SECONDS) * 1e9),
             now - int(min(seconds, turn_seconds, _LONG_SECONDS) * 1e9),
         )  # fmt: skip
@@ -548,10 +288,7 @@ class Scoreboard:
         """
         count = self.workers
         now = time.monotonic_ns()
-        signs = zip(
-            self._column(_AWAKE, count), self._column(_BEAT, count), strict=True
-        )
-        return [max(0, now - max(sign)) / 1e9 for sign in signs]
+        return [max(0, now - max(sign)) / 1e9 for sign in self._signs(count)]
 
     def own_row(self, worker: int) -> Row:
         """
@@ -565,19 +302,19 @@ class Scoreboard:
         """
         words = self._row(worker).tolist()
         now = time.monotonic_ns()
-        awake = words[_AWAKE]
-        busy = words[_BUSY] + (max(0, now - awake) if awake else 0)
+        awake = words[AWAKE]
+        busy = words[BUSY] + (max(0, now - awake) if awake else 0)
         return Counts(
-            starts=words[_STARTS],
+            starts=words[STARTS],
             accepted=words[ACCEPTED],
             open=words[OPEN],
             requests=words[DONE],
             # The two words were not read at the same moment.
             in_progress=max(0, words[BEGUN] - words[DONE]),
-            bytes_in=words[_BYTES_IN],
-            bytes_out=words[_BYTES_OUT],
+            bytes_in=words[BYTES_IN],
+            bytes_out=words[BYTES_OUT],
             busy_seconds=busy / 1e9,
-            silent_seconds=max(0, now - max(awake, words[_BEAT])) / 1e9,
+            silent_seconds=max(0, now - max(awake, words[BEAT])) / 1e9,
         )
 
     def sums(self) -> list[Sums]:
@@ -587,7 +324,7 @@ class Scoreboard:
         """
         rows = [self._row(worker) for worker in range(self._words[_EVER])]
         return [
-            _sums(row.tolist(), row.cast("B").cast("d")[_SERVING], stalls)
+            _sums(row.tolist(), row.cast("B").cast("d")[SERVING], stalls)
             for row, stalls in zip(rows, self._stalls, strict=False)
         ]
 
@@ -607,7 +344,7 @@ class Scoreboard:
         The caller releases it, before this is closed.
         """
         start = (worker + 1) * ROW_WORDS + BATCH_WORD
-        assert _REFUSED == BATCH_WORD + 1
+        assert REFUSED == BATCH_WORD + 1
         return self._words[start : start + 2]
 
     @property
@@ -630,6 +367,12 @@ class Scoreboard:
         start = (worker + 1) * ROW_WORDS
         return self._words[start : start + ROW_WORDS]
 
+    def _signs(self, count: int) -> Iterator[tuple[int, int]]:
+        """
+        When each worker woke, 0 while it waits, and when it last began to wait.
+        """
+        return zip(self._column(AWAKE, count), self._column(BEAT, count), strict=True)
+
     def _column(self, word: int, count: int) -> list[int]:
         end = (count + 1) * ROW_WORDS
         return self._words[ROW_WORDS + word : end : ROW_WORDS].tolist()
@@ -646,16 +389,16 @@ class Scoreboard:
 
 def _sums(words: list[int], serving_seconds: float, stalls: int) -> Sums:
     return Sums(
-        starts=words[_STARTS],
+        starts=words[STARTS],
         stalls=stalls,
         accepted=words[ACCEPTED],
         requests=words[DONE],
-        bytes_in=words[_BYTES_IN],
-        bytes_out=words[_BYTES_OUT],
-        busy_seconds=words[_BUSY] / 1e9,
+        bytes_in=words[BYTES_IN],
+        bytes_out=words[BYTES_OUT],
+        busy_seconds=words[BUSY] / 1e9,
         serving_seconds=serving_seconds,
-        latency=words[_LATENCY : _LATENCY + BUCKETS],
-        loop_delay=words[_DELAY : _DELAY + BUCKETS],
+        latency=words[LATENCY : LATENCY + BUCKETS],
+        loop_delay=words[DELAY : DELAY + BUCKETS],
     )
 
 
@@ -691,7 +434,7 @@ def create_scoreboard(workers: int, rows: int = 0) -> int:
         words[_IN_USE] = words[_EVER] = workers
         words[_ROWS] = rows
         # A machine without a battery-backed clock may not know the date yet.
-        words[_EPOCH] = max(0, _epoch_ns())
+        words[_EPOCH] = max(0, clock_epoch_ns())
     return descriptor
 
 

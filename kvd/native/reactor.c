@@ -24,7 +24,7 @@ monotonic_ns(void)
     return (unsigned long long)time.tv_sec * 1000000000 + (unsigned long long)time.tv_nsec;
 }
 
-/* Counts the turns of a worker's reactor, as kvd.ipc.scoreboard.Row does. */
+/* Counts the turns of a worker's reactor, as kvd.ipc.row.Row does. */
 typedef struct {
     PyObject_HEAD
     Py_buffer row;
@@ -139,7 +139,7 @@ static PyMethodDef Turns_methods[] = {
 
 static PyType_Slot Turns_slots[] = {
     {Py_tp_doc, "Turns(row, awake, busy, beat, delays, least_exponent)\n\n"
-                "See kvd.ipc.scoreboard.Row."},
+                "See kvd.ipc.row.Row."},
     {Py_tp_new, Turns_new},
     {Py_tp_dealloc, Turns_dealloc},
     {Py_tp_methods, Turns_methods},

@@ -11,10 +11,10 @@ from typing import Any
 from twisted.internet import protocol
 from twisted.internet.interfaces import IAddress, IReactorFDSet
 
+from kvd.net.sockets import address_of
 from kvd.net.transport import (
     MakeTransport,
     ServerTransport,
-    address_of,
     serve_connection,
 )
 

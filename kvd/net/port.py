@@ -37,7 +37,7 @@ from twisted.python.failure import Failure
 
 from kvd.net.factory import ServerFactory, make_connection
 from kvd.net.listening import accept_queue
-from kvd.net.transport import address_of, peer_of
+from kvd.net.sockets import address_of, peer_of
 
 # What accept(2) reports of a connection that died in the queue, or of a packet
 # filter; the next one may be fine.

@@ -40,7 +40,7 @@ from zope.interface import implementer
 from kvd.native import compiled
 from kvd.net.factory import ServerFactory, make_connection, server_factory
 from kvd.net.port import Port
-from kvd.net.transport import peer_of
+from kvd.net.sockets import peer_of
 
 FAMILIES: Final = frozenset((socket.AF_INET, socket.AF_INET6, socket.AF_UNIX))
 

@@ -29,13 +29,12 @@ from twisted.python.failure import Failure
 
 from kvd.errors import HandshakeFailed, TLSExpected
 from kvd.net.secure_socket import HEADER, RECORD_BYTES, SecureSocket
+from kvd.net.sockets import bytes_unread, has_ended
 from kvd.net.tls import check_date, handshake_failure, user_of
 from kvd.net.transport import (
     BODY_BYTES,
     HEAD_BYTES,
     ServerTransport,
-    bytes_unread,
-    has_ended,
 )
 
 FILE_BYTES: Final = 8 * RECORD_BYTES

@@ -17,11 +17,8 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Callable
 from contextlib import suppress
-from fcntl import ioctl
-from termios import FIONREAD, TIOCOUTQ
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import tcp
@@ -32,6 +29,16 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from kvd.net.sockets import (
+    address_of,
+    bytes_held,
+    close_both_ways,
+    is_settled,
+    min_round_trip,
+    name_of,
+    unheard_bytes,
+)
 
 if TYPE_CHECKING:
     from kvd.net.secure_socket import SecureSocket
@@ -74,35 +81,6 @@ _ASKS: Final = 16
 """
 How often to look up the round-trip time of a client, if it was not low.
 """
-
-_MIN_ROUND_TRIP: Final = struct.Struct("=148xI")
-"""
-``tcpi_min_rtt`` of ``struct tcp_info``, Linux 4.6.
-"""
-
-_SEGMENT: Final = struct.Struct("=16xI")
-"""
-``tcpi_snd_mss`` of it.
-"""
-
-_ESTABLISHED: Final = 1
-"""
-``tcpi_state`` of it, its first byte.
-"""
-
-UNHEARD_SEGMENTS: Final = 4
-"""
-How many segments the peer may read before the sender hears of it: two or less make room
-for the next, and those on the way have other lengths (up to 129,584 bytes were seen
-where segments had 47,616).
-"""
-
-UNHEARD_UNIX_BYTES: Final = 80 * 1024
-"""
-A Unix socket holds pieces of up to 66,304 bytes, each until all of it has been read.
-"""
-
-_INT: Final = struct.Struct("=i")
 
 _CLOSED: Final = Failure(ConnectionDone())
 
@@ -303,20 +281,8 @@ class ServerTransport(tcp.Connection):
     def unheard_bytes(self) -> int:
         """
         How many bytes the peer may read before this kernel hears of it.
-
-        A kernel announces what its program has read only when there is room for some
-        segments (RFC 9293 section 3.8.6.2), and on the same machine they have up to
-        64 KiB.
         """
-        if not self.connected:
-            return 0
-        try:
-            info = self.socket.getsockopt(
-                socket.IPPROTO_TCP, socket.TCP_INFO, _SEGMENT.size
-            )
-        except OSError:
-            return UNHEARD_UNIX_BYTES
-        return UNHEARD_SEGMENTS * int(_SEGMENT.unpack(info)[0])
+        return unheard_bytes(self.socket) if self.connected else 0
 
     def write(self, data: bytes) -> None:
         """
@@ -590,108 +556,6 @@ class ServerTransport(tcp.Connection):
         except OSError:
             return True
         return True
-
-
-def address_of(end: Any) -> IPv4Address | IPv6Address | UNIXAddress:
-    """
-    The address of one end of a connection.
-
-    Args:
-        end: As Python's socket module writes it.
-    """
-    if not isinstance(end, tuple):
-        return UNIXAddress(end or None)
-    kind = IPv4Address if len(end) == 2 else IPv6Address
-    return kind("TCP", *end)
-
-
-def peer_of(connection: socket.socket) -> Any:
-    """
-    The other end of a connection, as ``accept`` would return it.
-    """
-    try:
-        return connection.getpeername()
-    except OSError:
-        # It was reset; what it had sent can still be read.
-        return ("", 0)
-
-
-def name_of(peer: Any) -> str:
-    """
-    A peer for a log, as ``accept`` said of it: its address and port, or ``unix``.
-    """
-    if not isinstance(peer, tuple):
-        return "unix"
-    host, port = peer[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def min_round_trip(connection: socket.socket) -> int:
-    """
-    The least round-trip time of a connection in the last minutes (``tcp_min_rtt_wlen``
-    of the kernel's ip-sysctl), in microseconds; a very great number if there was none.
-
-    Raises:
-        OSError: It is none over TCP, or has been closed.
-    """
-    info = connection.getsockopt(
-        socket.IPPROTO_TCP, socket.TCP_INFO, _MIN_ROUND_TRIP.size
-    )
-    (microseconds,) = _MIN_ROUND_TRIP.unpack(info)
-    return int(microseconds)
-
-
-def is_settled(connection: socket.socket) -> bool:
-    """
-    Whether nothing is lost if a connection is closed now: nothing that came is unread,
-    and the peer's kernel has all that was sent. Else the close is, or the peer's next
-    bytes make it, a reset, which overtakes what is still on its way.
-
-    Over a Unix socket, what was sent is with the peer at once.
-    """
-    if bytes_unread(connection):
-        return False
-    return connection.family == socket.AF_UNIX or not bytes_held(connection)
-
-
-def bytes_unread(connection: socket.socket) -> int:
-    """
-    How many bytes have come that nobody has read (``SIOCINQ``, tcp(7), unix(7)).
-    """
-    return _asked(connection, FIONREAD)
-
-
-def has_ended(connection: socket.socket) -> bool:
-    """
-    Whether the peer sends no more over a connection of TCP.
-    """
-    (state,) = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-    return state != _ESTABLISHED
-
-
-def bytes_held(connection: socket.socket) -> int:
-    """
-    How many bytes that were sent the kernel still has (``SIOCOUTQ``, tcp(7), unix(7)).
-    """
-    return _asked(connection, TIOCOUTQ)
-
-
-def _asked(connection: socket.socket, what: int) -> int:
-    (count,) = _INT.unpack(ioctl(connection, what, bytes(_INT.size)))
-    return int(count)
-
-
-def close_both_ways(connection: socket.socket) -> None:
-    """
-    Close a connection even if another process has a descriptor of it, such as the one
-    that handed it over.
-    """
-    try:
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        # The peer was faster.
-        pass
-    connection.close()
 
 
 MakeTransport = Callable[[socket.socket, Protocol, Any, IReactorFDSet], ServerTransport]

@@ -39,11 +39,13 @@ from kvd.ipc.messages import (
     Unplaced,
     shortened,
 )
-from kvd.ipc.scoreboard import Row, Scoreboard
+from kvd.ipc.row import Row
+from kvd.ipc.scoreboard import Scoreboard
 from kvd.log.limiting import Limited, in_reactor
 from kvd.net.reactor import install
 from kvd.settings import Settings
-from kvd.workers.http_server import HttpServer, LoadedPlugins
+from kvd.workers.http_server import HttpServer
+from kvd.workers.loading import LoadedPlugins
 
 
 def run(

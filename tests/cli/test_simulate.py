@@ -91,6 +91,47 @@ def test_every_load_can_be_made(arrivals: str, reuse: str) -> None:
     assert 0 < turns["utilisation"] <= 1 + 1e-9
 
 
+def test_machines_are_simulated_behind_each_balancer() -> None:
+    """
+    Or behind the ones that are named; all of their workers together have the load.
+    """
+    options = [*TINY, "--machines=3", "--json"]
+    named = [*options, "--balancer=leastconn", "--balancers=2"]
+    balancers = [case["balancer"] for case in json.loads(run(*options))["cases"]]
+    (case,) = json.loads(run(*named))["cases"]
+
+    assert ["ecmp", "source", "roundrobin", "leastconn", "random2"] == balancers
+    assert (12, 3, "leastconn", 2) == (
+        case["workers"],
+        case["machines"],
+        case["balancer"],
+        case["balancers"],
+    )
+    assert 0 < case["policies"][1]["jain_machines"] <= 1
+    assert "machines behind 2 x leastconn" in run(*named[:-3], *named[-2:])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--machines=2", "--preset=article"], "give it without"),
+        (["--machines=4096", "--procs=4096"], "at most 65536 can be simulated"),
+        (["--balancer=ecmp"], "give --machines 2 or more"),
+        (["--balancers=2"], "give --machines 2 or more"),
+    ],
+)
+def test_machines_that_cannot_be_are_refused(
+    options: Sequence[str], sentence: str
+) -> None:
+    """
+    With what would be right.
+    """
+    result = CliRunner().invoke(simulate, options)
+
+    assert 2 == result.exit_code
+    assert sentence in " ".join(result.output.split())
+
+
 def test_the_same_seed_says_the_same() -> None:
     """
     To the last digit; another does not.

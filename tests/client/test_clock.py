@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.client import clock
 from kvd.client.clock import Alarm, MonotonicClock, monotonic_clock
-from kvd.ipc.scoreboard import lone_row
+from kvd.ipc.row import lone_row
 from kvd.net.reactor import WorkerReactor
 from tests.stepped import SteppedReactor
 

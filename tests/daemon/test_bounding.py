@@ -11,7 +11,7 @@ from kvd.daemon.bounding import open_bounding
 from kvd.settings import QuotaChoice, Settings, StoreLocation
 from kvd.store.file_maker import maker
 from kvd.store.usage import UsageMemory
-from kvd.workers.http_server import row_of_worker
+from kvd.workers.loading import row_of_worker
 
 
 def test_what_a_worker_held_that_has_ended_is_given_back(tmp_path: Path) -> None:

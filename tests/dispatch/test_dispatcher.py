@@ -40,7 +40,8 @@ from kvd.ipc.messages import (
     Message,
     Refused,
 )
-from kvd.ipc.scoreboard import Scoreboard, create_scoreboard, lone_row
+from kvd.ipc.row import lone_row
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from kvd.model.view import View
 from kvd.net.factory import ServerFactory
 from kvd.net.listening import open_group

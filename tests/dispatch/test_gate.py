@@ -22,7 +22,8 @@ from kvd.dispatch.gate import (
 )
 from kvd.dispatch.policies.gated import Gated
 from kvd.errors import BrokenPlugin
-from kvd.ipc.scoreboard import Row, Scoreboard, create_scoreboard
+from kvd.ipc.row import Row
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from kvd.plugins import Policy
 
 

@@ -23,15 +23,8 @@ from kvd.dispatch.contract.views import views
 from kvd.dispatch.policies.steered import SteeredByLeast, SteeredByTurns
 from kvd.dispatch.selection import load_policy
 from kvd.interfaces import IDispatchPolicy, IExtendedPolicy, ILoadedProgram
-from kvd.ipc.scoreboard import (
-    ACCEPTED,
-    BEGUN,
-    DONE,
-    OPEN,
-    ROW_WORDS,
-    WORD_BYTES,
-    create_scoreboard,
-)
+from kvd.ipc.row import ACCEPTED, BEGUN, DONE, OPEN, ROW_WORDS, WORD_BYTES
+from kvd.ipc.scoreboard import create_scoreboard
 from kvd.model.view import View
 from kvd.settings import MAX_PROCS
 from kvd.testing import DispatchedByLoadContract, RotatingContract, view

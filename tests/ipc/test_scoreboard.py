@@ -16,15 +16,8 @@ from unittest import mock
 import pytest
 
 from kvd.ipc.histogram import BOUNDS_SECONDS, BUCKETS
-from kvd.ipc.scoreboard import (
-    _AWAKE,
-    _BEAT,
-    ROW_WORDS,
-    WORD_BYTES,
-    Scoreboard,
-    create_scoreboard,
-    lone_row,
-)
+from kvd.ipc.row import AWAKE, BEAT, ROW_WORDS, WORD_BYTES, lone_row
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from tests.dispatch.kernels import may_load
 
 
@@ -76,7 +69,10 @@ def clock() -> Iterator[Clock]:
     In place of the true one.
     """
     clock = Clock()
-    with mock.patch("kvd.ipc.scoreboard.time", clock):
+    with (
+        mock.patch("kvd.ipc.row.time", clock),
+        mock.patch("kvd.ipc.scoreboard.time", clock),
+    ):
         yield clock
 
 
@@ -282,7 +278,7 @@ def test_turns_are_counted_by_what_is_compiled_too(memory: int) -> None:
     assert began <= row.turn <= time.monotonic_ns()
 
     # As if it had woken up so long ago, or a little longer on a slow machine.
-    row.words[_AWAKE] = began - 10 * 10**9
+    row.words[AWAKE] = began - 10 * 10**9
     turns.waits()
     sums = board.sums()[0]
     assert 1 == sum(sums.loop_delay[bucket_below(10) :]) == sum(sums.loop_delay)
@@ -290,7 +286,7 @@ def test_turns_are_counted_by_what_is_compiled_too(memory: int) -> None:
     assert 0 == row.turn
     turns.waits()
     assert 1 == sum(board.sums()[0].loop_delay)
-    assert began <= row.words[_BEAT]
+    assert began <= row.words[BEAT]
 
 
 def test_turns_are_not_counted_outside_of_a_row() -> None:

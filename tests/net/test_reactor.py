@@ -33,7 +33,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kvd.ipc.scoreboard import lone_row
+from kvd.ipc.row import lone_row
 from kvd.net.factory import ServerFactory
 from kvd.net.port import Port
 from kvd.net.reactor import (

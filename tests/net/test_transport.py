@@ -18,11 +18,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 import kvd.net.transport
+from kvd.net.sockets import min_round_trip
 from kvd.net.transport import (
     LARGE_FILE_BYTES,
     LOW_ROUND_TRIP_SEND_BUFFER,
     ServerTransport,
-    min_round_trip,
     serve_connection,
 )
 from tests.stepped import SteppedReactor

@@ -11,7 +11,7 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.ipc.scoreboard import lone_row
+from kvd.ipc.row import lone_row
 from kvd.net.reactor import WorkerReactor
 from kvd.system.clock import measure_monotonically
 

@@ -33,7 +33,7 @@ from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import Settings, StoreLocation
 from kvd.workers import child
 from kvd.workers.child import Worker
-from kvd.workers.http_server import load_plugins
+from kvd.workers.loading import load_plugins
 from tests.ipc.played import PlayedWorker
 from tests.stepped import SteppedReactor
 

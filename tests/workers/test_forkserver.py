@@ -28,7 +28,7 @@ from kvd.ipc.messages import (
 from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import Settings
 from kvd.workers.forkserver import ForkServer
-from kvd.workers.http_server import load_plugins
+from kvd.workers.loading import load_plugins
 from tests.new_python import run_python
 
 IMPORT_AND_LOOK = """

@@ -24,8 +24,8 @@ from kvd.workers.http_server import (
     ABORT_SECONDS,
     HttpServer,
     check_interval,
-    load_plugins,
 )
+from kvd.workers.loading import load_plugins
 from tests.stepped import Client, InlineWriter, SteppedReactor
 
 GET = b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n"
@@ -54,7 +54,7 @@ class ServingTests(SynchronousTestCase):
             3,
             self.reactor,
         )
-        with mock.patch("kvd.workers.http_server.Writer", InlineWriter):
+        with mock.patch("kvd.workers.outputs.Writer", InlineWriter):
             self.server.start()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
@@ -180,12 +180,12 @@ class ServingTests(SynchronousTestCase):
             self.server.listen("0/0", self.listener, bell)
             clients = [self.connect() for _ in range(2)]
             self.reactor.settle(1)
-            assert taken == len(self.server._process.connections)
+            assert taken == len(self.server.process.connections)
 
             for client in clients:
                 client.close()
             self.reactor.settle()
-            assert 0 == len(self.server._process.connections)
+            assert 0 == len(self.server.process.connections)
 
     def test_a_client_that_comes_meanwhile_is_accepted_in_the_same_turn(self) -> None:
         """
@@ -204,7 +204,7 @@ class ServingTests(SynchronousTestCase):
         self.connect()
         self.reactor.settle(1)
 
-        assert 2 == len(self.server._process.connections)
+        assert 2 == len(self.server.process.connections)
 
     def test_a_socket_that_is_given_back_is_left_to_others(self) -> None:
         """
@@ -351,7 +351,7 @@ class ServingTests(SynchronousTestCase):
         good, bad = self.connect().send(GET[:5]), self.connect().send(GET[:5])
         broken = next(
             connection
-            for connection in self.server._process.connections
+            for connection in self.server.process.connections
             if connection.transport.client == bad.socket.getsockname()
         )
         self.patch(broken, "check_time", lambda now: 1 // 0)

@@ -13,8 +13,9 @@ from typing import Any
 from kvd import __version__
 from kvd.dispatch.balance import jain_index
 from kvd.dispatch.reuseport_programs import Fallback
+from kvd.ipc.counts import Sums
 from kvd.ipc.histogram import BOUNDS_SECONDS
-from kvd.ipc.scoreboard import Scoreboard, Sums
+from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.listening import ListenerGroup
 from kvd.settings import Settings
 

@@ -17,8 +17,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from kvd.dispatch.balance import jain_index
+from kvd.ipc.counts import Sums
 from kvd.ipc.histogram import highest, quantile
-from kvd.ipc.scoreboard import Sums
 
 INTERVAL_SECONDS: Final = 1.0
 KEPT_SAMPLES: Final = 300

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from kvd.ipc.counts import Sums
 from kvd.ipc.histogram import BUCKETS
-from kvd.ipc.scoreboard import Sums
 
 NOTHING: Final = Sums(
     starts=0,

@@ -26,8 +26,8 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from kvd.admin.status.ledger import Account
+from kvd.ipc.counts import Sums
 from kvd.ipc.histogram import BOUNDS_SECONDS
-from kvd.ipc.scoreboard import Sums
 
 STATES: Final = ("ready", "starting", "draining", "waiting", "ended")
 

@@ -36,7 +36,7 @@ from kvd.admin.status.history import (
 from kvd.admin.status.ledger import Ledger
 from kvd.admin.status.metrics import Snapshot, render
 from kvd.admin.status.page import PAGE, PAGE_POLICY
-from kvd.ipc.scoreboard import Sums
+from kvd.ipc.counts import Sums
 from kvd.net.listening import ListenerGroup
 
 Describe = Callable[[], dict[str, Any]]

@@ -39,16 +39,8 @@ from zope.interface import implementer
 
 from kvd.dispatch.programs.assembly import Assembly, If, Operation, Register
 from kvd.interfaces import ILoadedProgram
-from kvd.ipc.scoreboard import (
-    ACCEPTED,
-    BEGUN,
-    DONE,
-    OPEN,
-    ROW_WORDS,
-    ROWS_TOGETHER,
-    Scoreboard,
-    rounded_up,
-)
+from kvd.ipc.row import ACCEPTED, BEGUN, DONE, OPEN, ROW_WORDS
+from kvd.ipc.scoreboard import ROWS_TOGETHER, Scoreboard, rounded_up
 from kvd.model.programs import LoadedProgram
 from kvd.net.bpf import WORD_BYTES, Words, load
 

@@ -15,6 +15,9 @@ millisecond apart on two processors. With one socket for all workers, those dist
 and the lag decide which worker is still idle for the next connection; if all clients
 arrived at once, chance would decide for every connection.
 
+With several machines, each is a daemon, and HAProxy is before them
+(`kvd.lab.bench.balancer`). The lag is measured through it.
+
 If chance decides, there is no single true figure. The simulation runs many times, and
 the daemon's figure should lie within the range of nine tenths of the runs.
 """
@@ -23,6 +26,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
@@ -30,8 +34,11 @@ from typing import Final
 from kvd.dispatch.balance import jain_index
 from kvd.interfaces import IDispatchPolicy
 from kvd.lab.bench import load as bench
+from kvd.lab.bench.balancer import balancing
 from kvd.lab.bench.programs import send, serving
 from kvd.lab.bench.sampling import Sampler
+from kvd.lab.measuring.daemon import Daemon
+from kvd.lab.simulate.balancing import ALONE, Fleet
 from kvd.lab.simulate.comparison import Comparison, Measures, Pair, Trial, median
 from kvd.lab.simulate.engine import Simulation
 from kvd.lab.simulate.load import Load
@@ -65,6 +72,7 @@ def compare(
     seed: int,
     runs: int = 1,
     workers: Sequence[int] = WORKERS,
+    fleet: Fleet = ALONE,
     progress: Callable[[str], object] = lambda what: None,
 ) -> Iterator[Comparison]:
     """
@@ -73,7 +81,8 @@ def compare(
     Args:
         seed: Of the first simulation.
         runs: The number of measurements of each; the median of each figure counts.
-        workers: The numbers of workers, one after the other.
+        workers: The numbers of workers of a machine, one after the other.
+        fleet: The machines, with one balancer.
         progress: Gets a few words about what is measured next.
 
     Raises:
@@ -83,29 +92,40 @@ def compare(
     # A policy without chance, if there is one.
     reference = min(policies, key=lambda name: policies[name].kernel_chooses)
     for trial in TRIALS:
-        for count in workers:
+        for each in workers:
+            count = each * fleet.machines
             sent = bench.Load(
                 REQUESTS_EACH * count, 1, CLIENTS_EACH * count, trial.keep_alive
             )
             pairs = {}
             for name, policy in policies.items():
                 progress(f"{name}: {trial.title}, {count} workers")
-                seen = [measure(name, count, sent, trial.times) for _ in range(runs)]
+                seen = [
+                    measure(name, count, sent, trial.times, fleet) for _ in range(runs)
+                ]
                 simulated = [
-                    simulate(seen[number % runs].load, policy, count, seed + number)
+                    simulate(
+                        seen[number % runs].load, policy, count, seed + number, fleet
+                    )
                     for number in range(SIMULATED)
                 ]
                 failed = sum(run.failed for run in seen)
                 measured = median([run.measures for run in seen])
                 pairs[name] = Pair(failed, measured, simulated)
-            yield Comparison(trial, count, pairs, reference)
+            yield Comparison(trial, count, pairs, reference, fleet)
 
 
-def simulate(load: Load, policy: IDispatchPolicy, workers: int, seed: int) -> Measures:
+def simulate(
+    load: Load,
+    policy: IDispatchPolicy,
+    workers: int,
+    seed: int,
+    fleet: Fleet = ALONE,
+) -> Measures:
     """
     The figures of a simulation.
     """
-    outcome = Simulation(load, policy, workers, seed).run()
+    outcome = Simulation(load, policy, workers, seed, fleet).run()
     return measures(outcome.makespan, outcome.requests)
 
 
@@ -148,20 +168,49 @@ class Run:
     """As it arrived."""
 
 
-def measure(policy: str, workers: int, sent: bench.Load, times: str) -> Run:
+def measure(
+    policy: str,
+    workers: int,
+    sent: bench.Load,
+    times: str,
+    fleet: Fleet = ALONE,
+) -> Run:
     """
-    Send a load to a new daemon.
+    Send a load to a new daemon, or to as many as there are machines.
     """
-    with serving(policy, workers, f"sleep:{times}") as served:
-        lag = measure_lag(served.port, times)
-        sampler = Sampler(served.control.status)
-        report = send(served.port, sent)
+    each = workers // fleet.machines
+    with _standing(policy, each, f"sleep:{times}", fleet) as (port, daemons):
+        lag = measure_lag(port, times)
+        samplers = [Sampler(served.control.status) for served in daemons]
+        report = send(port, sent)
         complete = len(report.begins) == sent.clients
+        requests = [
+            count for sampler in samplers for count in sampler.finish().requests
+        ]
         return Run(
             report.failed,
-            measures(report.seconds, sampler.finish().requests),
+            measures(report.seconds, requests),
             as_simulated(sent, times, report.begins if complete else (), lag),
         )
+
+
+@contextmanager
+def _standing(
+    policy: str, each: int, store: str, fleet: Fleet
+) -> Iterator[tuple[int, Sequence[Daemon]]]:
+    """
+    A daemon for each machine, and the port for clients.
+    """
+    with ExitStack() as stack:
+        daemons = [
+            stack.enter_context(serving(policy, each, store))
+            for _ in range(fleet.machines)
+        ]
+        port = daemons[0].port
+        if fleet.machines > 1:
+            ports = [served.port for served in daemons]
+            port = stack.enter_context(balancing(fleet.balancer, ports))
+        yield port, daemons
 
 
 def measure_lag(port: int, times: str) -> float:

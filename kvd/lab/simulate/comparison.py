@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from math import fsum
 
 from kvd.lab.measuring.figures import percentile
+from kvd.lab.simulate.balancing import ALONE, Fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,15 @@ class Comparison:
     pairs: Mapping[str, Pair]
     reference: str
     """The policy by whose makespan the others' are divided."""
+    fleet: Fleet = ALONE
+    """The machines."""
+
+    @property
+    def title(self) -> str:
+        """
+        What was compared.
+        """
+        return f"{self.workers} workers, {self.trial.title}{self.fleet.title}"
 
     def lines(self, policy: str) -> Iterator[Line]:
         """

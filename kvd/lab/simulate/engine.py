@@ -1,34 +1,10 @@
 """
-Workers and their queues, simulated event by event.
+A load, simulated event by event: clients, machines, and what balances between them.
 
-A worker serves one request at a time. Requests that arrive meanwhile wait in its own
-queue, in the order of their arrival. A connection belongs to the same worker for as
-long as it lasts.
-
-=================  =========================================================
-policy             where a connection waits
-=================  =========================================================
-the supervisor     at the worker that `choose` named when it arrived
-chooses
-a socket for       the same: the kernel's choice is final, and `choose` is
-each worker        the policy's model of it
-one socket for     in the common queue until a worker takes it. If workers
-all                are idle, `choose`, the policy's model, names the first of
-                   them. If none is, a worker takes one connection between two
-                   requests (`kvd.net.port`)
-and gates          the same, but each worker asks its own gate first, the
-                   policy's `accepts`. If the gate is closed, the connection
-                   waits, and each idle worker asks again every millisecond
-                   (`kvd.dispatch.gate`)
-=================  =========================================================
-
-The view is exact: it shows all connections that were assigned, and each close before
-the next choice. A connection that was handed over is on its way until its first request
-(`Load.lag`), since a worker reads right after it acknowledged one. Requests are those
-that have arrived; with a common socket, those in service, since no worker has read
-others. There is a single `View`, whose sequences are the lists in which the simulation
-counts, since a new view for each of a million choices would cost more than most
-choices.
+`kvd.lab.simulate.machine` has the workers. With several machines, each new connection
+first gets a machine, from one of the balancers (`kvd.lab.simulate.balancing`), and then
+a worker of it, from the policy. It stays with both. A client that connects again may
+get others.
 
 Events of the same time are ordered: gates that are asked again and ends of requests, by
 the worker's number, then returning clients, then new ones. So a seed always has the
@@ -37,21 +13,14 @@ same outcome.
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import deque
-from dataclasses import replace
 from heapq import heappop, heappush
 from random import Random
-from typing import Final
 
-from kvd.interfaces import IDispatchPolicy, IGatedPolicy
-from kvd.lab.simulate.gating import Gates
+from kvd.interfaces import IDispatchPolicy
+from kvd.lab.simulate.balancing import ALONE, Balancing, Fleet
 from kvd.lab.simulate.load import Load
-from kvd.lab.simulate.outcome import FEW, BadChoice, Outcome
-from kvd.model.view import View
-from kvd.net.port import GATE_SECONDS
-
-NONE: Final = -1
+from kvd.lab.simulate.machine import NONE, Course, Machine
+from kvd.lab.simulate.outcome import FEW, Outcome
 
 
 class Simulation:
@@ -60,60 +29,42 @@ class Simulation:
     """
 
     def __init__(
-        self, load: Load, policy: IDispatchPolicy, workers: int, seed: int = 0
+        self,
+        load: Load,
+        policy: IDispatchPolicy,
+        workers: int,
+        seed: int = 0,
+        fleet: Fleet = ALONE,
     ) -> None:
         """
         Args:
             load: The clients and their requests.
-            policy: Chooses the workers.
-            workers: Their number.
-            seed: Of the random numbers that the policy may use.
+            policy: Chooses the workers, on each machine.
+            workers: Their number, of all machines together.
+            seed: Of the random numbers that policies and balancers may use.
+            fleet: The machines, which have equal parts of the workers.
         """
-        self._load = load
-        self._workers = workers
-        self._choose = policy.choose
-        self._hands_over = not policy.kernel_chooses
-        # Whether connections wait in one queue, rather than at a worker.
-        self._common = policy.kernel_chooses and policy.group_size(workers) < workers
-        self._accept_queue: deque[int] = deque()
-        self._queues: list[deque[int]] = [deque() for _ in range(workers)]
-        self._idle = list(range(workers))
-        self._few = int(FEW * workers)
-
-        clients = len(load.begins)
-        self._next = list(load.first[:clients])
-        self._worker_of = [NONE] * clients
-        self._since = [0.0] * clients
-        self._serves = [NONE] * workers
-
-        self._now = 0.0
-        self._events: list[tuple[float, int]] = []
-        self._busy = self._waiting = 0
-
-        self._open = [0] * workers
-        self._handing_over = [0] * workers
-        self._on_its_way: set[int] = set()
-        self._requests = [0] * workers
-        self._view = View(
-            ready=self._idle if self._common else tuple(range(workers)),
-            turn=0,
-            connections=self._open,
-            requests=self._requests,
-            handing_over=self._handing_over,
-            random=Random(seed),
+        each = workers // fleet.machines
+        assert each * fleet.machines == workers
+        self._each = each
+        self._course = Course(load, workers)
+        self._machine_of = [0] * len(load.begins)
+        self._balancing = (
+            None if fleet.machines == 1 else Balancing(fleet, Random(f"fleet {seed}"))
         )
-
-        self._gates: Gates | None = None
-        if self._common and IGatedPolicy.providedBy(policy):
-            all_workers = replace(self._view, ready=tuple(range(workers)))
-            self._gates = Gates(policy.accepts, all_workers)
-        # Idle workers that will ask their gate again.
-        self._asking: set[int] = set()
-
-        self._waits: list[float] = []
-        self._got = [0] * workers
-        self._served = [0] * workers
-        self._busy_seconds = [0.0] * workers
+        self._machines = [
+            Machine(
+                self._course,
+                policy,
+                each,
+                number * each,
+                Random(f"{seed} {number}" if number else seed),
+                self._closed,
+                self._replied,
+            )
+            for number in range(fleet.machines)
+        ]
+        self._few = int(FEW * workers)
         self._seconds_with_busy = [0.0] * (workers + 1)
         self._idle_while_queued = self._wasted = self._many_until = 0.0
 
@@ -124,211 +75,78 @@ class Simulation:
         Raises:
             BadChoice: By the policy.
         """
-        events, begins, workers = self._events, self._load.begins, self._workers
+        course, machines, each = self._course, self._machines, self._each
+        events, begins, workers = course.events, course.load.begins, course.workers
         come, clients = 0, len(begins)
         while events or come < clients:
             if events and (come == clients or events[0][0] <= begins[come]):
                 now, code = heappop(events)
                 self._pass_time(now)
                 if code >= workers:
-                    self._return(code - workers)
+                    self._go_on(code - workers)
                 elif code >= 0:
-                    self._end(code)
+                    machines[code // each].end(code % each)
                 else:
-                    self._ask_again(-1 - code)
+                    worker = -1 - code
+                    machines[worker // each].ask_again(worker % each)
             else:
                 self._pass_time(begins[come])
                 self._connect(come)
                 come += 1
         return Outcome(
-            self._now,
-            self._waits,
-            self._got,
-            self._served,
-            self._busy_seconds,
+            course.now,
+            course.waits,
+            [count for machine in machines for count in machine.got],
+            [count for machine in machines for count in machine.served],
+            [seconds for machine in machines for seconds in machine.busy_seconds],
             self._seconds_with_busy,
             self._idle_while_queued,
             self._wasted,
-            self._now - self._many_until,
+            course.now - self._many_until,
         )
 
     def _pass_time(self, now: float) -> None:
-        seconds = now - self._now
+        course = self._course
+        seconds = now - course.now
         if not seconds:
             return
-        busy = self._busy
+        busy = course.busy
         self._seconds_with_busy[busy] += seconds
         if busy > self._few:
             self._many_until = now
-        if self._waiting and busy < self._workers:
+        if course.waiting and busy < course.workers:
             self._idle_while_queued += seconds
-            self._wasted += seconds * min(self._waiting, self._workers - busy)
-        self._now = now
-
-    # -- clients --------------------------------------------------------------
+            self._wasted += seconds * min(course.waiting, course.workers - busy)
+        course.now = now
 
     def _connect(self, client: int) -> None:
-        if self._common and not self._idle:
-            self._queue(client)
-            return
-        worker = self._chosen()
-        if self._gates and (self._accept_queue or not self._may(worker)):
-            self._queue(client)
-            for idle in tuple(self._idle):
-                self._ask(idle)
-            return
-        self._join(client, worker)
-        lag = self._load.lag
-        if lag:
-            if self._hands_over:
-                self._on_its_way.add(client)
-                self._open[worker] -= 1
-                self._handing_over[worker] += 1
-            heappush(self._events, (self._now + lag, self._workers + client))
+        machine = 0
+        if self._balancing is not None:
+            machine = self._machine_of[client] = self._balancing.choose(client)
+        self._machines[machine].connect(client)
+
+    def _closed(self, client: int) -> None:
+        if self._balancing is not None:
+            self._balancing.closed(client, self._machine_of[client])
+
+    def _replied(self, client: int) -> None:
+        """
+        A client has its reply, and further requests to send.
+        """
+        course = self._course
+        pauses = course.load.pauses
+        if pauses is not None and pauses[client]:
+            heappush(
+                course.events, (course.now + pauses[client], course.workers + client)
+            )
         else:
-            self._request(client, worker)
+            self._go_on(client)
 
-    def _queue(self, client: int) -> None:
-        self._since[client] = self._now
-        self._accept_queue.append(client)
-        self._waiting += 1
-
-    def _chosen(self) -> int:
-        try:
-            worker = self._choose(self._view)
-        except Exception as error:
-            raise BadChoice(f"failed with {type(error).__name__}: {error}") from error
-        if (
-            type(worker) is int
-            and 0 <= worker < self._workers
-            and not (self._common and self._serves[worker] != NONE)
-        ):
-            return worker
-        raise BadChoice(f"chose {worker!r}, which is no ready worker")
-
-    def _join(self, client: int, worker: int) -> None:
-        self._worker_of[client] = worker
-        self._open[worker] += 1
-        self._got[worker] += 1
-        # The only field that is not a sequence; policies see it as frozen.
-        object.__setattr__(self._view, "turn", (worker + 1) % self._workers)
-
-    def _request(self, client: int, worker: int) -> None:
-        if not self._common:
-            self._requests[worker] += 1
-        self._since[client] = self._now
-        if self._serves[worker] == NONE:
-            self._wake(worker)
-            self._begin(client, worker)
-        else:
-            self._queues[worker].append(client)
-            self._waiting += 1
-
-    def _return(self, client: int) -> None:
+    def _go_on(self, client: int) -> None:
         """
         A client sends its next request, or the first behind its connection.
         """
-        worker = self._worker_of[client]
-        if worker == NONE:
+        if self._course.worker_of[client] == NONE:
             self._connect(client)
-            return
-        if client in self._on_its_way:
-            self._on_its_way.discard(client)
-            self._handing_over[worker] -= 1
-            self._open[worker] += 1
-        self._request(client, worker)
-
-    # -- workers --------------------------------------------------------------
-
-    def _wake(self, worker: int) -> None:
-        self._busy += 1
-        if self._common:
-            self._idle.remove(worker)
-
-    def _begin(self, client: int, worker: int) -> None:
-        if self._common:
-            self._requests[worker] += 1
-        number = self._next[client]
-        self._next[client] = number + 1
-        self._waits.append(self._now - self._since[client])
-        self._serves[worker] = client
-        self._served[worker] += 1
-        seconds = self._load.services[number]
-        self._busy_seconds[worker] += seconds
-        heappush(self._events, (self._now + seconds, worker))
-
-    def _end(self, worker: int) -> None:
-        load = self._load
-        client = self._serves[worker]
-        first, number = load.first[client], self._next[client]
-        stays = number < load.first[client + 1]
-        self._requests[worker] -= 1
-        if not stays or (load.reuse and (number - first) % load.reuse == 0):
-            self._open[worker] -= 1
-            self._worker_of[client] = NONE
-        self._go_on(worker)
-        if not stays:
-            return
-        pause = 0.0 if load.pauses is None else load.pauses[client]
-        if pause:
-            heappush(self._events, (self._now + pause, self._workers + client))
         else:
-            self._return(client)
-
-    def _go_on(self, worker: int) -> None:
-        """
-        Between two requests.
-        """
-        queue = self._queues[worker]
-        if self._accept_queue and self._may(worker):
-            client = self._accept_queue.popleft()
-            self._join(client, worker)
-            queue.append(client)
-        if queue:
-            self._waiting -= 1
-            self._begin(queue.popleft(), worker)
-            return
-        self._serves[worker] = NONE
-        self._busy -= 1
-        if self._common:
-            insort(self._idle, worker)
-            if self._accept_queue:
-                self._ask_later(worker)
-
-    # -- gates ----------------------------------------------------------------
-
-    def _may(self, worker: int) -> bool:
-        if self._gates is None:
-            return True
-        # A connection that has just arrived is not queued yet.
-        waiting = max(1, len(self._accept_queue))
-        return self._gates.is_open(worker, self._now, waiting)
-
-    def _ask_later(self, worker: int) -> None:
-        if worker not in self._asking:
-            self._asking.add(worker)
-            heappush(self._events, (self._now + GATE_SECONDS, -1 - worker))
-
-    def _ask_again(self, worker: int) -> None:
-        self._asking.discard(worker)
-        if self._serves[worker] == NONE:
-            self._ask(worker)
-
-    def _ask(self, worker: int) -> None:
-        """
-        An idle worker asks its gate, and takes the connection that has waited longest.
-        """
-        if worker in self._asking:
-            return
-        if not self._accept_queue:
-            if self._gates is not None:
-                self._gates.none_waits(worker)
-            return
-        if not self._may(worker):
-            self._ask_later(worker)
-            return
-        client = self._accept_queue.popleft()
-        self._waiting -= 1
-        self._join(client, worker)
-        self._wake(worker)
-        self._begin(client, worker)
+            self._machines[self._machine_of[client]].go_on(client)

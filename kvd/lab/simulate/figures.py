@@ -37,6 +37,8 @@ class Figures:
     jain_connections: float
     """Jain's index of the workers' connections."""
     jain_requests: float
+    jain_machines: float
+    """Jain's index of the machines' requests."""
     all_busy: float
     """The share in which all workers serve."""
     tail: float
@@ -47,19 +49,23 @@ class Figures:
     """The share of the workers' time in which a request waits for each idle one."""
 
 
-def figures(outcome: Outcome, bound: float, reference: float) -> Figures:
+def figures(
+    outcome: Outcome, bound: float, reference: float, machines: int = 1
+) -> Figures:
     """
     The figures of one run.
 
     Args:
         bound: The shortest possible makespan.
         reference: The mean wait with one queue for all workers.
+        machines: Have equal parts of the workers.
     """
     waits = sorted(outcome.waits)
     mean = fsum(waits) / len(waits)
     # If no request takes any time, no time is lost.
     span = outcome.makespan or 1.0
     workers = len(outcome.requests)
+    each = workers // machines
     return Figures(
         makespan=outcome.makespan,
         regret=outcome.makespan / bound - 1 if bound else 0.0,
@@ -70,6 +76,12 @@ def figures(outcome: Outcome, bound: float, reference: float) -> Figures:
         utilisation=fsum(outcome.busy_seconds) / workers / span,
         jain_connections=jain_index(outcome.connections),
         jain_requests=jain_index(outcome.requests),
+        jain_machines=jain_index(
+            [
+                sum(outcome.requests[first : first + each])
+                for first in range(0, workers, each)
+            ]
+        ),
         all_busy=outcome.seconds_with_busy[-1] / span,
         tail=outcome.tail / span,
         idle_while_queued=outcome.idle_while_queued / span,

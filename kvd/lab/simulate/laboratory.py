@@ -72,16 +72,17 @@ def simulate_case(
         progress(ONE_QUEUE)
         outcome = one_queue(made, case.workers)
         reference = mean_wait(outcome)
-        runs[ONE_QUEUE].append(figures(outcome, bound, reference))
+        machines = case.fleet.machines
+        runs[ONE_QUEUE].append(figures(outcome, bound, reference, machines))
         for name, policy in policies.items():
             # A million waits are not kept twice.
             del outcome
             progress(name)
             try:
-                outcome = Simulation(made, policy, case.workers, seed).run()
+                outcome = Simulation(made, policy, case.workers, seed, case.fleet).run()
             except BadChoice as error:
                 raise BadChoice(f"policy {name} {error}") from error
-            runs[name].append(figures(outcome, bound, reference))
+            runs[name].append(figures(outcome, bound, reference, machines))
     for name, each in runs.items():
         model = name in policies and policies[name].kernel_chooses
         yield Row(name, model, average(each))

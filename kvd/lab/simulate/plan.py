@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from kvd.errors import RecordUnusable
 from kvd.http.record import read_record
 from kvd.interfaces import IDispatchPolicy
+from kvd.lab.simulate.balancing import ALONE, Fleet
 from kvd.lab.simulate.load import Load, arrivals, closed_load, open_load, services
 from kvd.lab.simulate.replay import AsRecorded, load_of, with_requests, workers_in
 
@@ -24,6 +25,8 @@ class Case:
     workers: int
     make: Callable[[int], Load]
     """The load of a seed."""
+    fleet: Fleet = ALONE
+    """The machines that share the workers equally."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +121,14 @@ class Synthesis:
         begins = arrivals(self.arrivals, connections, per_second, seed, self.burst)
         return open_load(times, begins, pause)
 
-    def plan(self, workers: int) -> Plan:
+    def plan(self, each: int, fleets: Sequence[Fleet] = (ALONE,)) -> Plan:
         """
-        The plan for a number of workers.
+        The plan for a number of workers on each machine.
+
+        Args:
+            fleets: One after the other, with the same number of machines.
         """
+        workers = each * fleets[0].machines
         if self.arrivals == "closed":
             come = f"{self.clients} clients"
         else:
@@ -130,4 +137,15 @@ class Synthesis:
             f"{self.requests} requests to {workers} workers, {come}, service times"
             f" {self.service} with mean {self.mean * 1e3:g} ms"
         )
-        return Plan("", [Case(title, workers, lambda seed: self.make(workers, seed))])
+        return Plan(
+            "",
+            [
+                Case(
+                    title + fleet.title,
+                    workers,
+                    lambda seed: self.make(workers, seed),
+                    fleet,
+                )
+                for fleet in fleets
+            ],
+        )

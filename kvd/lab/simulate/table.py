@@ -35,11 +35,17 @@ _CHECK_COLUMNS: Final = (
 )
 
 
-def show(title: str, rows: Sequence[Row], console: Console) -> None:
+def show(case: Case, rows: Sequence[Row], console: Console) -> None:
     """
     Print one case.
     """
-    show_table(title, _COLUMNS, [_cells(row) for row in rows], console)
+    several = case.fleet.machines > 1
+    columns = [*_COLUMNS, *(["Jain's\nmachines"] if several else [])]
+    lines = [
+        [*_cells(row), *([f"{row.figures.jain_machines:.3f}"] if several else [])]
+        for row in rows
+    ]
+    show_table(case.title, columns, lines, console)
 
 
 def _cells(row: Row) -> Sequence[str]:
@@ -67,6 +73,7 @@ def as_json(case: Case, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "case": case.title,
         "workers": case.workers,
+        **asdict(case.fleet),
         "policies": [
             {"policy": row.policy, "model": row.model, **asdict(row.figures)}
             for row in rows
@@ -90,8 +97,7 @@ def show_check(comparison: Comparison, console: Console) -> None:
         for policy in comparison.pairs
         for line in comparison.lines(policy)
     ]
-    title = f"{comparison.workers} workers, {comparison.trial.title}"
-    show_table(title, _CHECK_COLUMNS, lines, console)
+    show_table(comparison.title, _CHECK_COLUMNS, lines, console)
     failed = {policy: pair.failed for policy, pair in comparison.pairs.items()}
     show_lines(
         [
@@ -110,6 +116,7 @@ def check_as_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "load": comparison.trial.title,
         "workers": comparison.workers,
+        **asdict(comparison.fleet),
         "policies": [
             {
                 "policy": policy,

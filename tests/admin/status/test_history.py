@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.admin.status.history import BALANCE_SAMPLES, KEPT_SAMPLES, History, Sample
 from kvd.admin.status.ledger import NOTHING
+from kvd.ipc.counts import Sums
 from kvd.ipc.histogram import BOUNDS_SECONDS, BUCKETS
-from kvd.ipc.scoreboard import Sums
 from tests.admin.status.worked import served
 
 

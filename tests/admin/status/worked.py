@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from kvd.admin.status.ledger import NOTHING
+from kvd.ipc.counts import Sums
 from kvd.ipc.histogram import BUCKETS
-from kvd.ipc.scoreboard import Row, Scoreboard, Sums, create_scoreboard
+from kvd.ipc.row import Row
+from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 
 
 def served(requests: int, bucket: int = 10) -> Sums:

@@ -18,13 +18,13 @@ from unittest import mock
 from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
-from kvd.access.rates import Rates
+from kvd.access.counting import CountingMemory
 from kvd.access.rules import AccessRules
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
 from kvd.http.record import read_record
 from kvd.interfaces import IStoreMaker
-from kvd.ipc.scoreboard import WORDS_OF_REQUESTS, lone_row
+from kvd.ipc.row import WORDS_OF_REQUESTS, lone_row
 from kvd.settings import (
     Bounds,
     CorsChoice,
@@ -37,7 +37,9 @@ from kvd.settings import (
 from kvd.store.admission import WAIT_SECONDS, Admission
 from kvd.store.file import FileStore
 from kvd.store.usage import UNLIMITED, Counts, UsageMemory, create_usage
-from kvd.workers.http_server import HttpFactory, HttpServer, LoadedPlugins
+from kvd.workers.http_factory import HttpFactory
+from kvd.workers.http_server import HttpServer
+from kvd.workers.loading import LoadedPlugins
 from tests import tls
 from tests.http.fast_path.cases import attribute_of
 from tests.http.fast_path.watched import WatchedFastPath
@@ -148,7 +150,8 @@ class Worker:
         rules: AccessRules | None = None,
         cors: tuple[CorsChoice, ...] = (),
         limits: Limits = LIMITS,
-        rates: Rates | None = None,
+        counting: CountingMemory | None = None,
+        number: int = 0,
         bounds: Bounds | None = None,
     ) -> None:
         self._secure = secure
@@ -170,15 +173,18 @@ class Worker:
             allowed_hosts=("kvd",),
         )
         self._maker = SteppedStoreMaker(self._reactor, bounds)
-        parts = LoadedPlugins(self._maker, Dialects(()), rules, rates)
-        self._server = HttpServerAtOnce(settings, 0, self._reactor, self._row, parts)
+        memory = counting or CountingMemory()
+        parts = LoadedPlugins(self._maker, Dialects(()), rules, memory)
+        self._server = HttpServerAtOnce(
+            settings, number, self._reactor, self._row, parts
+        )
         with (
-            mock.patch("kvd.workers.http_server.Writer", InlineWriter),
+            mock.patch("kvd.workers.outputs.Writer", InlineWriter),
             mock.patch("kvd.workers.http_server.in_threads_of", return_value=execute),
         ):
             self._server.start()
         self.watched: WatchedFastPath | None = None
-        process = self._server._process
+        process = self._server.process
         if guarded:
             process.guard = LoopbackGuard([TCPAddress("127.0.0.1", 8080)], ["kvd"])
         if process.fast_path is not None:

@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from kvd.ipc.messages import Batch, Drain, Message, send, understand
-from kvd.ipc.scoreboard import BATCH_WORD
+from kvd.ipc.row import BATCH_WORD
 from kvd.settings import Settings
 from kvd.workers.http_server import HttpServer
 from tests.http.fast_path.cases import body_of, get
@@ -31,7 +31,7 @@ class BatchesCase(IdleCase):
         super().setUp()
         self.keep("k", b"value")
         self.server = HttpServer(Settings(), 0, self.reactor)
-        self.server._process = self.process
+        self.server.process = self.process
         self.near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.addCleanup(self.near.close)
         self.addCleanup(self.far.close)

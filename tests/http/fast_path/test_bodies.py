@@ -26,7 +26,7 @@ from kvd.http.fast_path import (
 )
 from kvd.http.states import State
 from kvd.http.wire.replies import CONTINUE
-from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
+from kvd.ipc.row import WORDS_OF_REQUESTS
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from tests.chance import new_seed

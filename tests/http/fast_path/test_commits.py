@@ -18,7 +18,7 @@ from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import COMMITS, Commit
 from kvd.http.request import CLIENT_LEFT
-from kvd.ipc.scoreboard import WORDS_OF_REQUESTS
+from kvd.ipc.row import WORDS_OF_REQUESTS
 from kvd.model.keys import Key
 from kvd.settings import Durability, Settings
 from kvd.store import attribute
@@ -348,7 +348,7 @@ class MeanwhileTests(CommitCase):
         The reply says that the connection ends; and the store is not closed before.
         """
         server = HttpServer(Settings(), 0, self.reactor)
-        server._process = self.process
+        server.process = self.process
         self.process._released = server._released
         self.client.send(put("k", b"value"))
         drained: list[None] = []

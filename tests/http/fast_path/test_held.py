@@ -39,7 +39,7 @@ class HeldCase(IdleCase):
         self.server = HttpServer(
             Settings(limits=self.limits), 0, self.reactor, self.process.row
         )
-        self.server._process = self.process
+        self.server.process = self.process
         self.process._released = self.server._released
         self.reactor.serve_readable = self.server.serve_idle()
         self.sock = socket.create_server(("127.0.0.1", 0), backlog=64)

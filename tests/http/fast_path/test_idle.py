@@ -124,7 +124,7 @@ class IdleTests(IdleCase):
         The reply has to say that the connection ends.
         """
         server = HttpServer(Settings(), 0, self.reactor)
-        server._process = self.process
+        server.process = self.process
         server.drain(10)
 
         assert b"\r\nConnection: close\r\n" in self.ask(get("k"))

@@ -21,7 +21,7 @@ from kvd.http.commits import Commits
 from kvd.http.fast_path import NOTHING, QUEUED, REMAINS, SERVED, Joined
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.ipc.messages import Batch, send
-from kvd.ipc.scoreboard import BATCH_WORD
+from kvd.ipc.row import BATCH_WORD
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store.file import FileStore

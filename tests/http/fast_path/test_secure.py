@@ -12,7 +12,7 @@ import pytest
 
 from kvd.http.fast_path import LOST, NOTHING, QUEUED, REMAINS, SERVED, Joined
 from kvd.net.secure_socket import RECORD_BYTES
-from kvd.net.transport import bytes_unread
+from kvd.net.sockets import bytes_unread
 from tests.http.fast_path.cases import FastPathCase, body_of, get, put
 
 

@@ -18,7 +18,8 @@ from kvd.http.connection import HttpConnection
 from kvd.http.fast_path import LOST, SERVED, FastPath
 from kvd.model.keys import Key
 from kvd.settings import Settings
-from kvd.workers.http_server import EXCLUSIVE_BATCH, HttpServer
+from kvd.workers.http_factory import EXCLUSIVE_BATCH
+from kvd.workers.http_server import HttpServer
 from tests.descriptors import Descriptors
 from tests.http.fast_path.cases import body_of, field, get, put
 from tests.http.fast_path.test_connections import ConnectionCase
@@ -34,7 +35,7 @@ class NewConnectionTests(ConnectionCase):
         super().setUp()
         self.keep("k", b"value")
         self.server = HttpServer(Settings(), 0, self.reactor)
-        self.server._process = self.process
+        self.server.process = self.process
 
     def come(self, request: bytes) -> Client:
         """
@@ -73,7 +74,7 @@ class NewConnectionTests(ConnectionCase):
         """
         accepted, open_now = self.process.row.words[:2]
         with mock.patch(
-            "kvd.workers.http_server.HttpConnection", side_effect=AssertionError
+            "kvd.workers.http_factory.HttpConnection", side_effect=AssertionError
         ):
             client = self.come(get("k", b"Connection: close\r\n"))
 
@@ -326,7 +327,7 @@ class AcceptedTests(AtFirstTests):
             served = self.watched.new
             for _ in range(count):
                 self.queue(get("k", b"Connection: close\r\n"))
-            with mock.patch("kvd.workers.http_server.UNINTERRUPTED", uninterrupted):
+            with mock.patch("kvd.workers.http_factory.UNINTERRUPTED", uninterrupted):
                 self.reactor.settle(1)
 
             assert served + count == self.watched.new

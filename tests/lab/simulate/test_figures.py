@@ -33,6 +33,7 @@ EXPECTED = Figures(
     utilisation=0.625,
     jain_connections=0.9,
     jain_requests=0.9,
+    jain_machines=1.0,
     all_busy=0.25,
     tail=0.0,
     idle_while_queued=0.25,
