@@ -66,7 +66,7 @@ INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak figures bench clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak clients figures bench engine test-engines clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
@@ -170,6 +170,10 @@ soak: crash powercuts changes
 	KVD_EXAMPLES_TIMES=$(TIMES) $(BIN)/python -m $(PYTEST) --timeout=0 \
 		--numprocesses=auto --dist=worksteal -m "hypothesis or explores" tests
 
+# Bazel with a writer's token, with a reader's and without; bazel-bootstrap is needed for it.
+clients: $(VENV)/developed
+	$(BIN)/python -m tests.clients
+
 # The policy, the number of workers and all workers changed under load: what became of
 # the requests.
 changes: $(VENV)/developed
@@ -180,6 +184,15 @@ changes: $(VENV)/developed
 # beside it for the last one. No part of the tests: a figure is no verdict.
 figures: $(VENV)/developed
 	$(BIN)/python -m bench.figures $(FIGURES)
+
+# Three nodes of a distributed engine on this machine and a kvd before them, to be tried:
+# make engine ARGS="--procs 4"
+engine: $(VENV)/developed
+	$(BIN)/python -m tests.s3.trying $(ARGS)
+
+# What takes longer with a real engine than a build may: nodes that are killed under load.
+test-engines: $(VENV)/developed
+	$(BIN)/python -m pytest --verbose tests/s3/engines.py
 
 # kvd beside nginx and a server in C; gcc, nginx and ccache are needed for it. Takes about
 # twenty minutes, and leaves its results in build/bench.

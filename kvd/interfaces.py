@@ -63,6 +63,16 @@ class IValue(Interface):
         """
 
 
+class ICachedValue(IValue):
+    """
+    A value of a store with a cache.
+    """
+
+    cache_status: str = Attribute(
+        "Where it came from, as a member of ``Cache-Status`` (RFC 9211)."
+    )
+
+
 class IUpload(Interface):
     """
     A value that is being written. No reader sees it before `commit`.

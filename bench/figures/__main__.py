@@ -17,6 +17,7 @@ from bench.figures.idle import measure_idle
 from bench.figures.listing import measure_listing
 from bench.figures.memory import measure_memory
 from bench.figures.request import measure_requests
+from bench.figures.slow import measure_slow
 from bench.figures.start import measure_start
 from bench.figures.stored import measure_stored
 
@@ -29,6 +30,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     "get": measure_get,
     "request": measure_requests,
     "hostile": measure_hostile,
+    "slow": measure_slow,
     "evicting": measure_evicting,
 }
 

@@ -8,7 +8,6 @@ kvd, which is then measured too, and ``ATTACKS="chunks gets"`` the kinds of atta
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,10 +20,10 @@ from typing import Final
 
 from bench.building import build
 from bench.figures.attackers import ATTACKS
-from bench.figures.daemon import ask, store_small
+from bench.figures.daemon import store_small
+from bench.figures.waiting import show_waits, waits
 from bench.servers import Nginx
 from kvd.lab.measuring.daemon import daemon
-from kvd.lab.measuring.figures import percentile
 from kvd.lab.measuring.processes import kill_group, started
 
 ATTACKERS: Final = 20
@@ -32,12 +31,6 @@ WORKERS: Final = 2
 WARM_UP_SECONDS: Final = 1.0
 ATTACK_SECONDS: Final = 8.0
 AFTER_SECONDS: Final = 4.0
-PAUSE_SECONDS: Final = 0.01
-VALUE_BYTES: Final = 4096
-TIMEOUT_SECONDS: Final = 10.0
-"""
-A client that has no reply by then gives up.
-"""
 
 _Start = Callable[[Path], AbstractContextManager[int]]
 """
@@ -81,8 +74,8 @@ def _measure(title: str, kind: str, folder: Path, start: _Start) -> None:
         store_small(port, "/small")
         with _attackers(kind, port):
             time.sleep(WARM_UP_SECONDS)
-            _show(title, _waits(port, ATTACK_SECONDS))
-        _show(f"{title}, after they left", _waits(port, AFTER_SECONDS))
+            show_waits(title, waits(port, ATTACK_SECONDS))
+        show_waits(f"{title}, after they left", waits(port, AFTER_SECONDS))
 
 
 @contextmanager
@@ -93,44 +86,3 @@ def _attackers(kind: str, port: int) -> Iterator[None]:
         assert process.stdout is not None
         process.stdout.readline()
         yield
-
-
-def _waits(port: int, seconds: float) -> list[float]:
-    """
-    The time of each GET; for half of them, including the connection.
-    """
-    waits = []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        began = time.monotonic()
-        with socket.socket() as sock:
-            sock.settimeout(TIMEOUT_SECONDS)
-            try:
-                sock.connect(("127.0.0.1", port))
-                for _ in range(2):
-                    _get(sock)
-                    waits.append(time.monotonic() - began)
-                    time.sleep(PAUSE_SECONDS)
-                    began = time.monotonic()
-            except TimeoutError:
-                waits.append(time.monotonic() - began)
-    return waits
-
-
-def _get(sock: socket.socket) -> None:
-    ask(sock, "/small")
-    reply = b""
-    while len(reply.partition(b"\r\n\r\n")[2]) < VALUE_BYTES:
-        piece = sock.recv(8192)
-        if not piece:
-            raise ConnectionError("the server closed the connection of a normal client")
-        reply += piece
-
-
-def _show(title: str, waits: list[float]) -> None:
-    middle, most, longest = (percentile(waits, share) * 1e3 for share in (0.5, 0.99, 1))
-    print(
-        f"{title}: a GET takes {middle:.1f} ms at the median, {most:.1f} at p99,"
-        f" {longest:.1f} at most ({len(waits)} of them)",
-        flush=True,
-    )

@@ -27,7 +27,7 @@ from kvd.access.passwords import NOBODYS_HASH, has_password
 from kvd.access.rules import TOKEN_INDEX_BYTES, AccessRules, Principal, Token
 from kvd.access.throttle import Throttle
 from kvd.access.tokens import TOKEN_PREFIX, token_digest
-from kvd.errors import Unauthorized
+from kvd.errors import TooManyRequests, Unauthorized
 
 MOST_REMEMBERED: Final = 4096
 """
@@ -84,13 +84,19 @@ class Authentication:
             network: Whom failures are counted for.
 
         Raises:
-            Unauthorized: The credentials are wrong, or the Deferred fails with this.
-            TooManyRequests: Too many others are being verified.
+            Unauthorized: The credentials are wrong, or the Deferred fails with this; or
+                with TooManyRequests, if too many others are being verified.
         """
         known = self.known(value)
         if known is not None:
             return known.principal
         assert value is not None
+        try:
+            return self._unless_known(value, network)
+        except TooManyRequests as error:
+            return self._throttle.refuse(error)
+
+    def _unless_known(self, value: bytes, network: str) -> Answer:
         try:
             given = read_credentials(value)
         except Unauthorized as error:

@@ -5,7 +5,10 @@ Whom a connection is counted for.
 from __future__ import annotations
 
 from ipaddress import IPv6Address
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kvd.access.counting import OpenCounts
 
 
 def network_of(peer: Any) -> str:
@@ -29,35 +32,37 @@ def network_of(peer: Any) -> str:
 
 class OpenConnections:
     """
-    How many connections each address has open.
+    How many connections each address has open, at all processes.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, counts: OpenCounts) -> None:
         """
         Args:
             limit: How many one may have.
+            counts: Of what is open.
         """
         self._limit = limit
-        self._open: dict[str, int] = {}
+        self._counts = counts
 
     def has_room(self, peer: Any) -> bool:
         """
         Whether the address of another connection may have it.
         """
-        return self._open.get(network_of(peer), 0) < self._limit
+        return self._counts[_name_of(peer)] < self._limit
 
     def opened(self, peer: Any) -> None:
         """
         A connection has begun.
         """
-        network = network_of(peer)
-        self._open[network] = self._open.get(network, 0) + 1
+        self._counts.add(_name_of(peer))
 
     def closed(self, peer: Any) -> None:
         """
         A connection has ended.
         """
-        network = network_of(peer)
-        self._open[network] -= 1
-        if not self._open[network]:
-            del self._open[network]
+        self._counts.remove(_name_of(peer))
+
+
+def _name_of(peer: Any) -> str:
+    # Users are counted in the same table.
+    return f"address {network_of(peer)}"

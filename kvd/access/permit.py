@@ -4,10 +4,12 @@ That a request may be carried out.
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kvd.model.operations import Operation
+
+if TYPE_CHECKING:
+    from kvd.access.counting import OpenCounts
 
 
 class Permit(NamedTuple):
@@ -17,14 +19,14 @@ class Permit(NamedTuple):
 
     operation: Operation
     """With what the rules of its prefix add."""
-    user: str | None = None
-    """Whose requests are counted, if they are."""
-    serving: Counter[str] | None = None
-    """How many requests of each such user are being served."""
+    counted: str | None = None
+    """As what it is counted until it has ended, if it is."""
+    serving: OpenCounts | None = None
+    """Where it is counted."""
 
     def ended(self) -> None:
         """
         The request has ended, however that was.
         """
-        if self.user is not None and self.serving is not None:
-            self.serving[self.user] -= 1
+        if self.counted is not None and self.serving is not None:
+            self.serving.remove(self.counted)

@@ -173,13 +173,6 @@ class AccessRules:
     """By the first `TOKEN_INDEX_BYTES` of their digests."""
     prefixes: ByPrefix[PrefixRules]
 
-    @property
-    def has_rates(self) -> bool:
-        """
-        Whether a user may send only so many requests.
-        """
-        return any(user.principal.rate is not None for user in self.users.values())
-
 
 TOKEN_INDEX_BYTES: Final = 8
 """

@@ -19,6 +19,8 @@ class Scope(NamedTuple):
     allowed."""
     expires: float | None
     """When this ceases to hold, in seconds since the epoch; None: never."""
+    user: str | None = None
+    """Who sends it; None: a client without credentials."""
 
     def without(self, others: ByPrefix[bool]) -> Scope:
         """

@@ -3,9 +3,10 @@ Slows down whoever fails to prove who it is, by network address.
 
 Each address that has failed a few times waits before its next attempt, twice as long
 after each failure. Attempts that wait do so one behind the other, so ten at once gain
-nothing. What waits is bounded, for an address and for all together; what comes beyond
-is refused at once. Durations are measured by the monotonic clock, and the table
-forgets.
+nothing, also if they come to several processes. What waits at a process is bounded, for
+an address and for all together; what comes beyond is refused, but not at once either:
+whoever tries again and again would keep a process busy with refusals. Durations are
+measured by the monotonic clock, which all processes share, and the table forgets.
 
 Credentials that were verified before, and tokens that exist, never wait: behind one
 address there may be a whole company.
@@ -14,13 +15,14 @@ address there may be a whole company.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from typing import Final
+from collections import Counter
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
+from kvd.access.counting import CountingMemory
 from kvd.errors import TooManyRequests
 
 FREE_FAILURES: Final = 5
@@ -31,7 +33,6 @@ FORGET_SECONDS: Final = 600.0
 How long after its last failure an address is forgotten.
 """
 
-MOST_ADDRESSES: Final = 4096
 MOST_ATTEMPTS: Final = 32
 """
 Of one address at the same time.
@@ -41,39 +42,57 @@ MOST_ATTEMPTS_IN_ALL: Final = 128
 
 MOST_WAIT_SECONDS: Final = 20.0
 """
-Clients that are refused at once can do something else meanwhile.
+Clients that are refused can do something else meanwhile.
+"""
+
+REFUSAL_SECONDS: Final = 1.0
+"""
+How long one that is refused waits for that.
 """
 
 
-class _Record:
+_NANOSECONDS: Final = 1e9
+
+
+class _Failures(NamedTuple):
     """
-    What is known of an address.
+    What is known of an address. Dates are in seconds.
     """
 
-    __slots__ = ("attempts", "failures", "last", "next")
+    number: int = 0
+    last: float = 0.0
+    next: float = 0.0
+    """When the next attempt may begin."""
 
-    def __init__(self) -> None:
-        self.failures = 0
-        self.last = 0.0
-        self.next = 0.0
-        """When the next attempt may begin."""
-        self.attempts = 0
-        """How many wait or are being verified."""
+    @property
+    def delay_seconds(self) -> float:
+        """
+        How long after an attempt the next one begins.
+        """
+        beyond = self.number - FREE_FAILURES
+        if beyond < 0:
+            return 0.0
+        # The exponent is bounded, or the number would be too large for a float.
+        return min(FIRST_DELAY_SECONDS * 2.0 ** min(beyond, 32), MOST_DELAY_SECONDS)
 
 
 class Throttle:
     """
-    The attempts of all addresses of a process.
+    The attempts of all addresses.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, memory: CountingMemory) -> None:
         """
         Args:
             clock: Monotonic.
+            memory: In which all processes count failures.
         """
         self._clock = clock
-        self._records: OrderedDict[str, _Record] = OrderedDict()
-        self._attempts = 0
+        # A slot has the hash of the address, then what `_Failures` has.
+        self._table = memory.failures
+        self._attempts: Counter[str] = Counter()
+        """How many of each address wait or are being verified, at this process."""
+        self._attempts_in_all = 0
 
     def begin(self, network: str) -> Deferred[None] | None:
         """
@@ -86,59 +105,66 @@ class Throttle:
             TooManyRequests: Too many wait already.
         """
         now = self._clock.seconds()
-        record = self._record(network, now)
+        failures = self._failures(network, now)
         if (
-            record.attempts >= MOST_ATTEMPTS
-            or self._attempts >= MOST_ATTEMPTS_IN_ALL
-            or record.next - now > MOST_WAIT_SECONDS
+            self._attempts[network] >= MOST_ATTEMPTS
+            or self._attempts_in_all >= MOST_ATTEMPTS_IN_ALL
+            or failures.next - now > MOST_WAIT_SECONDS
         ):
             raise TooManyRequests(
                 "Too many attempts to log in are waiting, from this address or in all;"
                 " try again later.",
-                max(1, math.ceil(record.next - now)),
+                max(1, math.ceil(failures.next - now)),
             )
-        record.attempts += 1
-        self._attempts += 1
-        begins = max(now, record.next)
-        record.next = begins + self._delay(record)
+        self._attempts[network] += 1
+        self._attempts_in_all += 1
+        begins = max(now, failures.next)
+        if failures.number:
+            following = begins + failures.delay_seconds
+            self._store(network, failures._replace(next=following))
         # Of an address without failures `next` is now, if not earlier.
         return deferLater(self._clock, begins - now) if begins > now else None
+
+    def refuse(self, error: TooManyRequests) -> Deferred[Any]:
+        """
+        Fails with what `begin` has raised, after a while.
+        """
+
+        def refuse() -> None:
+            raise error
+
+        return deferLater(self._clock, REFUSAL_SECONDS, refuse)
 
     def end(self, network: str, *, failed: bool) -> None:
         """
         An attempt is over.
         """
-        self._attempts -= 1
-        record = self._records[network]
-        record.attempts -= 1
+        self._attempts_in_all -= 1
+        self._attempts[network] -= 1
+        if not self._attempts[network]:
+            del self._attempts[network]
         if failed:
             now = self._clock.seconds()
-            record.failures += 1
-            record.last = now
-            record.next = max(record.next, now + self._delay(record))
-        elif not record.attempts and not record.failures:
-            del self._records[network]
+            before = self._failures(network, now)
+            failures = _Failures(before.number + 1, now, before.next)
+            following = max(failures.next, now + failures.delay_seconds)
+            self._store(network, failures._replace(next=following))
 
-    @staticmethod
-    def _delay(record: _Record) -> float:
-        beyond = record.failures - FREE_FAILURES
-        if beyond < 0:
-            return 0.0
-        # The exponent is bounded, or the number would be too large for a float.
-        return min(FIRST_DELAY_SECONDS * 2.0 ** min(beyond, 32), MOST_DELAY_SECONDS)
+    def _failures(self, network: str, now: float) -> _Failures:
+        tag, slot = self._table.slot(network)
+        found, last, number, following = self._table.words[slot : slot + 4].tolist()
+        failures = _Failures(number, last / _NANOSECONDS, following / _NANOSECONDS)
+        if found != tag:
+            return _Failures()
+        waits = self._attempts[network] or failures.next > now
+        if not waits and now - failures.last > FORGET_SECONDS:
+            return _Failures()
+        return failures
 
-    def _record(self, network: str, now: float) -> _Record:
-        record = self._records.pop(network, None)
-        if record is None or (
-            not record.attempts and now - record.last > FORGET_SECONDS
-        ):
-            record = _Record()
-            self._make_room()
-        self._records[network] = record
-        return record
-
-    def _make_room(self) -> None:
-        while len(self._records) >= MOST_ADDRESSES:
-            # Those with attempts stay; there are fewer of them than records.
-            oldest = next(n for n, r in self._records.items() if not r.attempts)
-            del self._records[oldest]
+    def _store(self, network: str, failures: _Failures) -> None:
+        words = self._table.words
+        tag, slot = self._table.slot(network)
+        words[slot + 2] = failures.number
+        words[slot + 3] = round(failures.next * _NANOSECONDS)
+        words[slot + 1] = round(failures.last * _NANOSECONDS)
+        words[slot] = tag

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
+from kvd.access.counting import clear_row, create_counting
 from kvd.admin.control.status import WorkerState, describe
 from kvd.daemon.announcing import announce, announce_status
 from kvd.daemon.hangup import on_hangup
@@ -22,6 +23,7 @@ from kvd.http.host_guard import HostGuard
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.log.writing import write_log_later
 from kvd.settings import Settings
+from kvd.workers.changes import ROWS
 
 if TYPE_CHECKING:
     from kvd.admin.control.site import Change
@@ -60,6 +62,8 @@ class ServingService(Service):
         self._bounding = bounding
         self._usage = None if bounding is None else bounding.usage
         self._evictor: EvictorProcess | None = None
+        # For more processes than there may ever be; what nobody writes takes no memory.
+        self._counting = create_counting(ROWS)
 
     def startService(self) -> None:
         # Not at the top: importing the reactor installs one.
@@ -149,6 +153,14 @@ class ServingService(Service):
         if self._bounding is not None and self._evictor is None and self.running:
             self._evictor = self._bounding.evictor(self._settings, reactor)
             self._evictor.start()
+
+    def _ended(self, worker: int) -> None:
+        """
+        The process of a worker has ended, and may have no successor.
+        """
+        clear_row(self._counting, worker)
+        if self._bounding is not None:
+            self._bounding.ended(worker)
 
     def _stop_evicting(self) -> None:
         """

@@ -5,6 +5,7 @@ Puts the parts together: the service that ``twistd kvd`` runs.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from importlib.util import find_spec
 
 from twisted.application.service import IService
@@ -71,6 +72,7 @@ def makeService(options: Options) -> IService:
         check_engine(settings, maker)
         maker.prepare(settings.store.path)
         check_fallback_store(settings, user)
+        near = prepare_near(settings, user)
         held = None
         if settings.procs and IHeldStoreMaker.providedBy(maker):
             held = IHeldStoreMaker(maker).hold(settings.store.path)
@@ -79,7 +81,7 @@ def makeService(options: Options) -> IService:
             # Not at the top: only a store with limits needs it.
             from kvd.daemon.bounding import open_bounding
 
-            bounding = open_bounding(settings, maker, user)
+            bounding = open_bounding(settings, near or maker, user)
         check_written_files(settings, user)
         check_read_again(settings, user)
         warn_of_access(settings.credentials, user)
@@ -153,6 +155,38 @@ def check_fallback_store(settings: Settings, user: User | None) -> None:
         with acting_as(user):
             os.close(IHeldStoreMaker(maker).hold(location.path))
     maker.prepare(location.path)
+
+
+def prepare_near(settings: Settings, user: User | None) -> IStoreMaker | None:
+    """
+    Prepare the near cache.
+
+    Args:
+        settings: All settings.
+        user: The user that this process will switch to.
+
+    Returns:
+        What opens it; None: there is none.
+
+    Raises:
+        BadSetting: It cannot be beside other settings.
+        StoreUnusable: It cannot be used.
+    """
+    near = settings.near
+    if near is None:
+        return None
+    if near.store in (settings.store, settings.fallback_store):
+        raise BadSetting(
+            f"{near.store} is the store itself: give another folder as --near"
+        )
+    if replace(settings, near=None).bounds is not None:
+        raise BadSetting(
+            "the store has limits, and --near is for one on other machines: leave out"
+            " --near, or --max-size, --min-free, --ttl and --quota"
+        )
+    maker = load_store(near.store, settings.modes, user)
+    maker.prepare(near.store.path)
+    return maker
 
 
 def check_status_site(settings: Settings) -> None:

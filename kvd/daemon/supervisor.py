@@ -66,6 +66,7 @@ class SupervisorService(ServingService):
         self._forks = ForkServerProcess(
             self._for_serving(settings),
             self._scoreboard_memory,
+            self._counting,
             reactor,
             held=self._held,
             usage=self._usage,
@@ -106,10 +107,6 @@ class SupervisorService(ServingService):
         end_once(reactor)
         self._reload_on_hangup(reactor)
         self._open_sites(reactor)
-
-    def _ended(self, worker: int) -> None:
-        if self._bounding is not None:
-            self._bounding.ended(worker)
 
     def _load(self, settings: Settings) -> None:
         if settings.credentials:

@@ -16,12 +16,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from select import PIPE_BUF, POLLOUT, poll
+from typing import Final
+from urllib.parse import quote
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from kvd.errors import AccessLogUnusable
 from kvd.log.buffered import BufferedWriter
+
+_PLAIN: Final = "@!$&'()*+,;:=/"
+"""
+Of the names of users, beside letters, digits and the characters that `quote` keeps.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,8 @@ class Entry:
     ended: float
     """Seconds since the epoch."""
     peer: str
+    user: str | None
+    """Who has proved to be one, by the request's credentials or a certificate."""
     method: str
     key: str
     """Escaped; ``-`` where the request line was not understood."""
@@ -50,9 +59,19 @@ def format_entry(entry: Entry, worker: int) -> str:
     ended = datetime.fromtimestamp(entry.ended, UTC)
     return (
         f"{ended:%Y-%m-%dT%H:%M:%S}.{ended.microsecond // 1000:03d}Z"
-        f" worker={worker} {entry.peer} {entry.method} {entry.key}"
+        f" worker={worker} {entry.peer} {_escaped(entry.user)}"
+        f" {entry.method} {entry.key}"
         f" {entry.status} {entry.body_bytes} {entry.seconds:.6f}"
     )
+
+
+def _escaped(user: str | None) -> str:
+    """
+    A user, percent-encoded where the name is not one word of ASCII; ``-`` for none.
+    """
+    if user is None:
+        return "-"
+    return "%2D" if user == "-" else quote(user, safe=_PLAIN)
 
 
 def append_to(path: str) -> Callable[[bytes], None]:

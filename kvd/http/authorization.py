@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -19,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from kvd.access.authentication import Authentication
+from kvd.access.counting import OpenCounts
 from kvd.access.networks import network_of
 from kvd.access.permit import Permit
 from kvd.access.rates import Rates
@@ -78,14 +78,16 @@ class Authorization:
         self,
         rules: AccessRules,
         authentication: Authentication,
-        rates: Rates | None,
+        rates: Rates,
+        serving: OpenCounts,
         clock: IReactorTime,
     ) -> None:
         """
         Args:
             rules: Of the rights file.
             authentication: Knows the users.
-            rates: Counts the requests of users, if there is a user who may send only so
+            rates: Counts the requests of users who may send only so many.
+            serving: Counts those that are being served, of users who may have only so
                 many.
             clock: Monotonic.
         """
@@ -93,7 +95,7 @@ class Authorization:
         self._authentication = authentication
         self._rates = rates
         self._clock = clock
-        self._serving: Counter[str] = Counter()
+        self._serving = serving
         # Heads that come again are the same object (`kvd.http.wire.heads`).
         self._decided: Memo[Request, _Decided] = Memo(MEMO_HEADS)
 
@@ -177,24 +179,42 @@ class Authorization:
                 }
             ),
             known.expires,
+            known.principal.name,
         )
+
+    def user_of(self, request: Request, certified: str | None) -> str | None:
+        """
+        The user that has sent a request, for a log.
+
+        Args:
+            request: Its head.
+            certified: See `authorize`.
+
+        Returns:
+            None if it has no credentials, or wrong ones.
+        """
+        value = request.fields.get(b"authorization")
+        if value is None:
+            return certified if certified in self._rules.users else None
+        known = self._authentication.known(value)
+        return None if known is None else known.principal.name
 
     def _permit(self, who: Principal, operation: Operation) -> Permit:
         if who.rate is not None:
-            assert self._rates is not None
             self._rates.check(f"The user {who.name}", who.rate, self._clock)
         permitted = self._permitted(who, operation)
         if who.at_once is None:
             return Permit(permitted)
-        assert who.name is not None
-        if self._serving[who.name] >= who.at_once:
+        # Addresses are counted in the same table.
+        counted = f"user {who.name}"
+        if self._serving[counted] >= who.at_once:
             raise TooManyRequests(
                 f"kvd serves {who.at_once} requests of the user {who.name} at the same"
                 " time: try again when one has ended.",
                 1,
             )
-        self._serving[who.name] += 1
-        return Permit(permitted, who.name, self._serving)
+        self._serving.add(counted)
+        return Permit(permitted, counted, self._serving)
 
     def _permitted(self, who: Principal, operation: Operation) -> Operation:
         right, verb = _NEEDED[operation.__class__]

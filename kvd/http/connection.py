@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kvd.access.networks import network_of
 from kvd.errors import (
     BodyTimeout,
     HandshakeFailed,
@@ -178,7 +179,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         if not run_queue.has_time():
             # A step may take a millisecond, and many clients may come at once.
             self.transport.stopReading()
-            run_queue.add(self._shake_hands_later)
+            run_queue.add(self._shake_hands_later, network_of(self.transport.client))
             return None
         return self._go_on_shaking()
 
@@ -250,7 +251,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             if run_queue.seconds() >= slice_end and self._state in RECEIVING:
                 # Others have their slices first.
                 self._wait(State.SLICE)
-                run_queue.add(self._resume)
+                run_queue.add(self._resume, network_of(self.transport.client))
 
     def _resume(self) -> None:
         # It may have been aborted meanwhile.
@@ -410,13 +411,15 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         return None
 
     def _after_reply(self, fast_path: FastPath, outcome: int) -> None:
-        context = self.context
+        context, transport = self.context, self.transport
         if context.wants_reports:
             report = fast_path.report()
             self.in_service += report.seconds
             self._received += report.moved_bytes
             if context.log is not None:
-                context.log.note(entry_of(report, self.transport.peer_name))
+                context.log.note(
+                    entry_of(report, transport.peer_name, transport.peer_user)
+                )
         if outcome == SERVED:
             self._wait(State.IDLE)
             return

@@ -140,8 +140,6 @@ class ProcessContext:
         self.bounds = bounds_of(limits)
         self.by_address: OpenConnections | None = None
         """How many connections each address has, if that is limited."""
-        if limits.address_connections is not None:
-            self.by_address = OpenConnections(limits.address_connections)
         self.run_queue = RunQueue(clock.callLater, self.row)
         self.address_rate: Callable[[object], None] | None = None
         """Counts a request of a client, given what ``accept`` said of it, and raises

@@ -72,6 +72,8 @@ class Report(NamedTuple):
     seconds: float
     moved_bytes: int
     """Received, and sent as far as the socket took them; heads included."""
+    user: str | None
+    """Whose credentials the head has."""
 
 
 class Remainder(NamedTuple):
@@ -125,13 +127,19 @@ class PartialUpload(NamedTuple):
     """Since the request came."""
 
 
-def entry_of(report: Report, peer_name: str) -> Entry:
+def entry_of(report: Report, peer_name: str, certified: str | None) -> Entry:
     """
     A request that was served, for the access log.
+
+    Args:
+        report: Of the request.
+        peer_name: The client.
+        certified: The user that its certificate names, if it has shown one.
     """
     return Entry(
         ended=time.time(),
         peer=peer_name,
+        user=report.user or certified,
         method=report.method,
         key=report.target,
         status=report.status,

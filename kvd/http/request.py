@@ -449,6 +449,7 @@ class RequestHandler:
             Entry(
                 ended=time.time(),
                 peer=self._connection.transport.peer_name,
+                user=self._user(),
                 method=self._request.method,
                 key=_for_log(self._request.target),
                 status=self._status,
@@ -456,6 +457,16 @@ class RequestHandler:
                 seconds=seconds,
             )
         )
+
+    def _user(self) -> str | None:
+        """
+        Who has sent this, for the log.
+        """
+        certified = self._connection.transport.peer_user
+        authorization = self._context.authorization
+        if authorization is None:
+            return certified
+        return authorization.user_of(self._request, certified)
 
 
 def _end(permit: Permit) -> None:

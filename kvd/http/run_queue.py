@@ -5,9 +5,10 @@ One read may bring thousands of chunks or requests, and a client that sends with
 pause has more of them ready in each turn of the reactor. So a connection works until
 its time slice is over, then waits in a queue of all such connections, and reads at most
 once more. In each turn the queue gets a bounded time; the connections that it did not
-reach are first in the next turn. The rest of the turn belongs to connections that have
-just received something. So a normal request waits some milliseconds, however many
-clients send at full speed.
+reach are first in the next turn. Addresses take turns, whoever has how many
+connections: so a normal client is not behind thousands of handshakes of one address.
+The rest of the turn belongs to connections that have just received something. So a
+normal request waits some milliseconds, however many clients send at full speed.
 
 A slice also ends when the turn of the reactor has lasted too long. If many connections
 had work in that turn, each of the others still gets one step: the rest of a request, or
@@ -59,8 +60,12 @@ class RunQueue:
         self._call_later = call_later
         self._row = row
         self.seconds = seconds
-        # A dictionary, because a set has no order.
-        self._waiting: dict[Callable[[], None], None] = {}
+        # Dictionaries, because a set has no order.
+        self._waiting: dict[Callable[[], None], str] = {}
+        self._queues: dict[str, dict[Callable[[], None], None]] = {}
+        """Of each network; the first one is next."""
+        self._later: dict[Callable[[], None], str] | None = None
+        """What is added while the queue works: it has had its slice."""
         self._is_called = False
 
     def slice_end(self) -> float:
@@ -81,19 +86,34 @@ class RunQueue:
         began = self._row.turn
         return not began or self.seconds() < began * 1e-9 + QUEUE_SECONDS
 
-    def add(self, run: Callable[[], None]) -> None:
+    def add(self, run: Callable[[], None], network: str = "") -> None:
         """
-        Call a function in a later turn of the reactor, after those that already wait.
-        If it has more to do after its slice, it adds itself again.
+        Call a function in a later turn of the reactor, after those of its network that
+        already wait. If it has more to do after its slice, it adds itself again.
+
+        Args:
+            run: The function.
+            network: Whose it is (`kvd.access.networks`).
         """
-        self._waiting[run] = None
+        if self._later is not None:
+            self._later[run] = network
+            return
+        self._waiting[run] = network
+        self._queues.setdefault(network, {})[run] = None
         self._call()
 
     def discard(self, run: Callable[[], None]) -> None:
         """
         Do not call a function any more.
         """
-        self._waiting.pop(run, None)
+        if self._later is not None:
+            self._later.pop(run, None)
+        network = self._waiting.pop(run, None)
+        if network is not None:
+            queue = self._queues[network]
+            del queue[run]
+            if not queue:
+                del self._queues[network]
 
     def _call(self) -> None:
         if not self._is_called:
@@ -103,16 +123,22 @@ class RunQueue:
     def _run(self) -> None:
         self._is_called = False
         end = self.seconds() + QUEUE_SECONDS
+        self._later = {}
         try:
-            # What adds itself again has had its slice of this turn.
-            for _ in range(len(self._waiting)):
-                if not self._waiting:
-                    break
-                run = next(iter(self._waiting))
-                del self._waiting[run]
+            while self._queues:
+                network = next(iter(self._queues))
+                queue = self._queues.pop(network)
+                run = next(iter(queue))
+                del queue[run], self._waiting[run]
+                if queue:
+                    # Behind those of all others.
+                    self._queues[network] = queue
                 run()
                 if self.seconds() >= end:
                     break
         finally:
+            later, self._later = self._later, None
+            for run, network in later.items():
+                self.add(run, network)
             if self._waiting:
                 self._call()

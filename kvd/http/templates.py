@@ -126,7 +126,7 @@ class _Templates:
             # The time of day is compared in whole seconds.
             expires = 0 if scope.expires is None else max(1, int(scope.expires))
             scopes = [bytes((yes,)) + prefix for prefix, yes in scope.allowed.items]
-            self.native.limit_template(template, tuple(scopes), expires)
+            self.native.limit_template(template, tuple(scopes), expires, scope.user)
         return template
 
     def _scope(self, request: Request, operation: Get | Put) -> Scope | None:

@@ -222,6 +222,7 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->record_bytes);
     Py_CLEAR(self->view);
     Py_CLEAR(self->begun_name);
+    Py_CLEAR(self->user);
     Py_CLEAR(self->unsent_name);
     drop_rest(self);
     end_commits(self);
@@ -257,11 +258,12 @@ static PyObject *
 FastPath_report(FastPath *self, PyObject *Py_UNUSED(none))
 {
     /* The request is still in the buffer. */
-    return PyObject_CallFunction(self->report, "s#s#indn", self->buffer,
+    return PyObject_CallFunction(self->report, "s#s#indnO", self->buffer,
                                  self->method_bytes,
                                  self->buffer + self->method_bytes + 1,
                                  self->target_bytes, self->status, self->body_bytes,
-                                 self->seconds, self->moved_bytes);
+                                 self->seconds, self->moved_bytes,
+                                 self->user == NULL ? Py_None : self->user);
 }
 
 PyDoc_STRVAR(upload_to_doc,
@@ -354,7 +356,7 @@ static PyMethodDef functions[] = {
      "put_template(keep, most_bytes, lines, created_status, created, replaced_status,"
      " replaced, interim)\n\nThe template of a PUT."},
     {"limit_template", limit_template, METH_VARARGS,
-     "limit_template(template, scopes, expires)\n\n"
+     "limit_template(template, scopes, expires, user)\n\n"
      "Serve by a template only the keys that a sender has rights for."},
     {"offset_of", offset_of, METH_O, "offset_of(key)\n\nSee kvd.store.locks."},
     {"open_folder", open_folder, METH_VARARGS,

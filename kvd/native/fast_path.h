@@ -78,7 +78,7 @@ typedef struct {
     int is_head;                /* whether the reply has no body */
     int keep;                   /* whether the connection stays open */
     Py_ssize_t most_bytes;      /* of the body */
-    PyObject *scopes;           /* see limit_template; NULL: all keys */
+    PyObject *scopes, *user;    /* see limit_template; NULL: all keys */
     long long expires;          /* in seconds since the epoch; 0: never */
     int has_ranges;             /* whether a range is honoured */
     int outcomes[OUTCOMES];     /* of a GET: statuses, by the conditions that hold */
@@ -274,6 +274,7 @@ typedef struct {
     int rest_file;              /* the file with the rest of its body; below 0: none */
     unsigned long long rest_offset, rest_bytes;
     int status;
+    PyObject *user;             /* of the last request; NULL: of a template for anybody */
     Py_ssize_t method_bytes, target_bytes, head_bytes, body_bytes, sent_bytes;
     Py_ssize_t moved_bytes;
     double seconds;

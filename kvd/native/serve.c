@@ -69,6 +69,9 @@ outcome_of(FastPath *self, int socket, const Request *request)
     self->method_bytes = request->line_bytes - 2;
     self->target_bytes = request->key_bytes + 1;
     self->head_bytes = request->head_bytes;
+    PyObject *before = self->user;
+    self->user = Py_XNewRef(request->template->user);
+    Py_XDECREF(before);
     if (self->rest_file >= 0)
         return PyLong_FromLong(SERVED | REMAINS);
     int outcome = SERVED;

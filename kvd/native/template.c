@@ -20,6 +20,7 @@ HeadTemplate_dealloc(HeadTemplate *self)
     Py_XDECREF(self->tail);
     Py_XDECREF(self->lines);
     Py_XDECREF(self->scopes);
+    Py_XDECREF(self->user);
     Py_XDECREF(self->interim);
     for (int i = 0; i < 4; i++)
         Py_XDECREF(self->missing[i]);
@@ -121,21 +122,22 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
 }
 
 /*
- * limit_template(template, scopes, expires): serve by a template only what its sender may
- * do (kvd.http.authorization).
+ * limit_template(template, scopes, expires, user): serve by a template only what its
+ * sender may do (kvd.http.authorization).
  *
  * scopes: bytes, of which the first says whether the keys that begin with the others are
  * served. The first one that a key begins with counts; a key of none is not served.
  * expires: when that ceases to hold, in seconds since the epoch; 0: never.
+ * user: the sender, for a report.
  */
 PyObject *
 limit_template(PyObject *Py_UNUSED(module), PyObject *args)
 {
     HeadTemplate *template;
-    PyObject *scopes;
+    PyObject *scopes, *user;
     long long expires;
-    if (!PyArg_ParseTuple(args, "O!O!L:limit_template", HeadTemplateType, &template,
-                          &PyTuple_Type, &scopes, &expires))
+    if (!PyArg_ParseTuple(args, "O!O!LO:limit_template", HeadTemplateType, &template,
+                          &PyTuple_Type, &scopes, &expires, &user))
         return NULL;
     for (Py_ssize_t i = 0; i < PyTuple_Size(scopes); i++) {
         PyObject *scope = PyTuple_GetItem(scopes, i);
@@ -144,9 +146,11 @@ limit_template(PyObject *Py_UNUSED(module), PyObject *args)
             return NULL;
         }
     }
-    PyObject *before = template->scopes;
+    PyObject *before = template->scopes, *user_before = template->user;
     template->scopes = Py_NewRef(scopes);
+    template->user = Py_NewRef(user);
     Py_XDECREF(before);
+    Py_XDECREF(user_before);
     template->expires = expires;
     Py_RETURN_NONE;
 }

@@ -89,7 +89,7 @@ def main(descriptor: int) -> None:
     loaded = receive(control)
     if loaded is None:
         return
-    message, (memory, *more) = loaded
+    message, (memory, counting, *more) = loaded
     assert isinstance(message, Load)
     settings = message.settings
     if settings.users is not None:
@@ -100,7 +100,8 @@ def main(descriptor: int) -> None:
     os.close(memory)
     usage = more.pop(0) if settings.bounds is not None else None
     held = more.pop(0) if more else None
-    parts = replace(import_for(settings), held=held, usage=usage)
+    parts = replace(import_for(settings, counting), held=held, usage=usage)
+    os.close(counting)
     # Whatever a worker shows of its memory, it need not be a private key's file.
     settings = replace(settings, credentials=())
     ForkServer(control, settings, scoreboard, parts).run()
@@ -115,9 +116,13 @@ def _with_text(users: RightsFile, descriptor: int) -> RightsFile:
         return replace(users, text=file.read().decode("utf-8"))
 
 
-def import_for(settings: Settings) -> LoadedPlugins:
+def import_for(settings: Settings, counting: int | None = None) -> LoadedPlugins:
     """
     Import what a worker will use, without installing a reactor.
+
+    Args:
+        settings: All settings.
+        counting: See `load_plugins`.
     """
     import twisted.python.threadpool  # noqa: F401
 
@@ -127,7 +132,7 @@ def import_for(settings: Settings) -> LoadedPlugins:
 
     if settings.bounds is not None:
         import kvd.store.admission  # noqa: F401
-    parts = load_plugins(settings)
+    parts = load_plugins(settings, counting)
     load_before_forks(settings.policy)
     # The present objects stay alive in every fork: a garbage collector that visited
     # them would copy their pages for nothing.

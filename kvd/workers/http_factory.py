@@ -187,7 +187,9 @@ class HttpFactory(ServerFactory):
                 pass
         close_both_ways(connection)
         if process.log is not None:
-            process.log.note(Entry(time.time(), name_of(peer), "-", "-", 429, 0, 0.0))
+            process.log.note(
+                Entry(time.time(), name_of(peer), None, "-", "-", 429, 0, 0.0)
+            )
 
     def _count(
         self, process: ProcessContext, fast_path: FastPath, peer: Any, seconds: float
@@ -201,7 +203,7 @@ class HttpFactory(ServerFactory):
             return
         report = fast_path.report()
         if process.log is not None:
-            process.log.note(entry_of(report, name_of(peer)))
+            process.log.note(entry_of(report, name_of(peer), None))
         if process.recorder is not None:
             process.recorder.ended(seconds, report.seconds, report.moved_bytes, 1)
 

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from kvd.access.networks import network_of
+from kvd.access.networks import OpenConnections, network_of
 from kvd.access.rules import AccessRules
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
@@ -37,8 +37,8 @@ from kvd.workers.outputs import Outputs
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from kvd.access.counting import CountingMemory
     from kvd.access.rates import Rates
-    from kvd.http.authorization import Authorization
 
 # How often to check connections for timeouts.
 CHECK_SECONDS: Final = 1.0
@@ -130,32 +130,45 @@ class HttpServer:
             self._outputs.recorder,
             HostGuard(settings.listen, settings.allowed_hosts),
         )
-        if parts.rules is not None:
-            self.process.authorization = self._authorization(parts.rules, parts.rates)
-        rate = settings.limits.address_rate
-        if rate is not None:
-            assert parts.rates is not None
-            self.process.address_rate = _address_rate(parts.rates, rate, self._reactor)
+        if parts.counting is not None:
+            self._limit(parts.counting, parts.rules)
         if settings.cors:
             from kvd.http.cors import Cors
 
             self.process.cors = Cors(settings.cors)
-        if settings.fast_path and rate is None:
+        if settings.fast_path and settings.limits.address_rate is None:
             self.process.fast_path = fast_path_to(self.process)
         if self.process.commits is not None:
             self._reactor.addReader(self.process.commits)
         self._checking.start(check_interval(settings.limits), now=False)
 
-    def _authorization(self, rules: AccessRules, rates: Rates | None) -> Authorization:
-        # Only where there are users, so that no other worker pays for it.
+    def _limit(self, memory: CountingMemory, rules: AccessRules | None) -> None:
+        """
+        Bound what addresses and users may do.
+        """
+        # Only where there are limits or users, so that no other worker pays for it.
+        from kvd.access.rates import Rates
+
+        process, limits = self.process, self._settings.limits
+        rates, counts = Rates(memory), memory.open_counts(self._worker)
+        if limits.address_connections is not None:
+            process.by_address = OpenConnections(limits.address_connections, counts)
+        if limits.address_rate is not None:
+            process.address_rate = _address_rate(
+                rates, limits.address_rate, self._reactor
+            )
+        if rules is None:
+            return
         from kvd.access.authentication import Authentication
         from kvd.access.throttle import Throttle
         from kvd.http.authorization import Authorization
 
-        throttle = Throttle(self._reactor)
+        throttle = Throttle(self._reactor, memory)
         verify = self._outputs.thread_for("passwords")
         authentication = Authentication(rules, throttle, verify)
-        return Authorization(rules, authentication, rates, self._reactor)
+        process.authorization = Authorization(
+            rules, authentication, rates, counts, self._reactor
+        )
 
     def serve_idle(self) -> Callable[[int], bool]:
         """

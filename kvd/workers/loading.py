@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorTime
@@ -26,7 +27,7 @@ from kvd.settings import TLS, Modes, Settings, StoreLocation, User
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from kvd.access.rates import Rates
+    from kvd.access.counting import CountingMemory
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class LoadedPlugins:
     dialects: Dialects
     rules: AccessRules | None = None
     """What the rights file says."""
-    rates: Rates | None = None
-    """Counts requests, if somebody may send only so many; shared by all forks."""
+    counting: CountingMemory | None = None
+    """In which processes count what addresses and users do, if anybody needs it."""
     held: int | None = None
     """A descriptor of what the store is in, which the supervisor has opened; see
     `IHeldStoreMaker`."""
@@ -52,9 +53,11 @@ class LoadedPlugins:
     """Made before the fork, workers share the keys of session tickets."""
     fallback: IStoreMaker | None = None
     """Of the store for what the first one does not have."""
+    near: IStoreMaker | None = None
+    """Of the near cache."""
     usage: int | None = None
-    """A descriptor of the memory in which processes count what the store takes; None:
-    it has no limits."""
+    """A descriptor of the memory in which processes count what the store with limits
+    takes; None: there is none."""
 
     def open_store(self, settings: Settings, worker: int) -> IStore:
         """
@@ -68,28 +71,47 @@ class LoadedPlugins:
             StoreUnusable: It cannot be opened.
         """
         store = self._open_store(settings, worker)
-        if self.fallback is None or settings.fallback_store is None:
+        if settings.fallback_store is None and settings.near is None:
             return store
-        # Not at the top: only where there is one. And not the reactor, which this
+        # Not at the top: only where they are needed. And not the reactor, which this
         # import installs.
         from twisted.internet import reactor
 
-        from kvd.moving.fallback import FallbackStore
+        clock = IReactorTime(reactor)
+        if settings.fallback_store is not None:
+            from kvd.moving.fallback import FallbackStore
 
-        path = settings.fallback_store.path
-        fallback = self.fallback.open_store(path, settings.durability)
-        return FallbackStore(store, fallback, IReactorTime(reactor))
+            assert self.fallback is not None
+            path = settings.fallback_store.path
+            fallback = self.fallback.open_store(path, settings.durability)
+            store = FallbackStore(store, fallback, clock)
+        if settings.near is not None:
+            from kvd.near.store import NearStore
+
+            assert self.near is not None
+            maker = self._bounded(self.near, settings, worker)
+            # What is lost is read from the store again.
+            cache = maker.open_store(settings.near.store.path, "process")
+            store = NearStore(store, cache, settings.near.fresh_seconds, clock)
+        return store
 
     def _open_store(self, settings: Settings, worker: int) -> IStore:
         path = settings.store.path
         maker = self.store
-        if self.usage is not None and settings.bounds is not None:
-            row = row_of_worker(worker)
-            maker = IBoundedStoreMaker(maker).bounded(settings.bounds, self.usage, row)
+        if settings.near is None:
+            maker = self._bounded(maker, settings, worker)
         if self.held is None:
             return maker.open_store(path, settings.durability)
         maker = IHeldStoreMaker(maker)
         return maker.open_held(path, settings.durability, self.held)
+
+    def _bounded(
+        self, maker: IStoreMaker, settings: Settings, worker: int
+    ) -> IStoreMaker:
+        if self.usage is None or settings.bounds is None:
+            return maker
+        row = row_of_worker(worker)
+        return IBoundedStoreMaker(maker).bounded(settings.bounds, self.usage, row)
 
 
 def row_of_worker(worker: int) -> int:
@@ -99,17 +121,22 @@ def row_of_worker(worker: int) -> int:
     return worker + 1
 
 
-def load_plugins(settings: Settings) -> LoadedPlugins:
+def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugins:
     """
     Import the plugins that the settings choose, read the rights file, and make what TLS
     needs.
+
+    Args:
+        settings: All settings.
+        counting: A descriptor of the memory of `kvd.access.counting`; None: this
+            process counts alone.
 
     Raises:
         OperatorError: A plugin or a certificate cannot be used.
     """
     store = load_store(settings.store, settings.modes)
     dialects = Dialects(settings.dialects)
-    fallback = _load_fallback(settings)
+    fallback, near = _load_fallback(settings), _load_near(settings)
     users, rules = settings.users, None
     contexts = _load_contexts(settings)
     # Each only where it is needed, so that no other worker pays for it; and all before
@@ -118,18 +145,25 @@ def load_plugins(settings: Settings) -> LoadedPlugins:
         import kvd.http.cors
     if users is not None:
         import kvd.access.throttle
-        import kvd.http.authorization  # noqa: F401
+        import kvd.http.authorization
         from kvd.access.rights_file import parse_rights
 
         rules = parse_rights(users.text, users.path)
-    if settings.limits.address_rate is None and not (rules and rules.has_rates):
-        return LoadedPlugins(
-            store, dialects, rules, contexts=contexts, fallback=fallback
-        )
-    from kvd.access.rates import Rates
+    limits = settings.limits
+    memory = None
+    if limits.address_connections or limits.address_rate or rules is not None:
+        import kvd.access.rates  # noqa: F401
+        from kvd.access.counting import CountingMemory
 
+        memory = CountingMemory(counting)
     return LoadedPlugins(
-        store, dialects, rules, Rates(), contexts=contexts, fallback=fallback
+        store,
+        dialects,
+        rules,
+        memory,
+        contexts=contexts,
+        fallback=fallback,
+        near=near,
     )
 
 
@@ -139,6 +173,14 @@ def _load_fallback(settings: Settings) -> IStoreMaker | None:
     import kvd.moving.fallback  # noqa: F401 - before the fork
 
     return load_store(settings.fallback_store, settings.modes)
+
+
+def _load_near(settings: Settings) -> IStoreMaker | None:
+    if settings.near is None:
+        return None
+    import kvd.near.store  # noqa: F401 - before the fork
+
+    return load_store(settings.near.store, settings.modes)
 
 
 def _load_contexts(settings: Settings) -> Mapping[TLS, SSLContext]:
@@ -171,3 +213,15 @@ def load_store(
     if IFileStoreMaker.providedBy(maker):
         return IFileStoreMaker(maker).making(modes, user)
     return maker
+
+
+def promise_of(settings: Settings) -> str:
+    """
+    The durability that clients are promised (`kvd.interfaces.IStore.durability`).
+    """
+    return "engine" if _is_engine(settings.store.scheme) else settings.durability
+
+
+@cache
+def _is_engine(scheme: str) -> bool:
+    return bool(IEngineStoreMaker.providedBy(load(IStoreDeclaration, scheme)))

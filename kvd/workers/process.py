@@ -65,6 +65,7 @@ class ForkServerProcess:
         self,
         settings: Settings,
         scoreboard: int,
+        counting: int,
         reactor: Any,
         spawn: Callable[[socket.socket], subprocess.Popen[bytes]] = spawn,
         held: int | None = None,
@@ -74,6 +75,8 @@ class ForkServerProcess:
         Args:
             settings: The workers' settings.
             scoreboard: A descriptor of the scoreboard's memory; owned by the caller.
+            counting: A descriptor of the memory of `kvd.access.counting`; owned by the
+                caller.
             reactor: Watches the control socket.
             spawn: Starts a fork server process.
             held: A descriptor of what the store is in (`IHeldStoreMaker`); owned by the
@@ -84,7 +87,7 @@ class ForkServerProcess:
         self._settings = settings
         self._reactor = reactor
         self._spawn = spawn
-        self._scoreboard = scoreboard
+        self._memories = scoreboard, counting
         self._of_store = [
             descriptor for descriptor in (usage, held) if descriptor is not None
         ]
@@ -130,7 +133,7 @@ class ForkServerProcess:
     def _load_into(self, channel: Channel) -> None:
         settings = self._settings
         with ExitStack() as given:
-            descriptors = [self._scoreboard]
+            descriptors = [*self._memories]
             # In memory, since they may be too long for a message; and the files may
             # have changed since they were checked.
             if settings.users is not None:

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access import authentication, throttle
 from kvd.access.authentication import Authentication
+from kvd.access.counting import SLOTS, CountingMemory
 from kvd.access.networks import network_of
 from kvd.access.passwords import NOBODYS_HASH, check_hash, has_password, hash_password
 from kvd.access.rights_file import parse_rights
@@ -66,8 +67,11 @@ class AuthenticationTests(SynchronousTestCase):
         self.clock = Clock()
         self.waiting: list[tuple[Callable[[], None], Deferred[None]]] = []
         self.verified = 0
+        self.memory = CountingMemory()
         self.authentication = Authentication(
-            parse_rights(RIGHTS, "file"), Throttle(self.clock), self.off_reactor
+            parse_rights(RIGHTS, "file"),
+            Throttle(self.clock, self.memory),
+            self.off_reactor,
         )
 
     def off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
@@ -117,6 +121,19 @@ class AuthenticationTests(SynchronousTestCase):
         self.verify()
         sentence: str = self.failureResultOf(asked, Unauthorized).getErrorMessage()
         return sentence
+
+    def too_many(self, value: bytes, network: str = "192.0.2.1") -> TooManyRequests:
+        """
+        The refusal of this, which comes after a while: so trying again and again makes
+        little work.
+        """
+        asked = self.ask(value, network)
+        self.clock.advance(throttle.REFUSAL_SECONDS - 0.01)
+        self.assertNoResult(asked)
+        self.clock.advance(0.02)
+        error = self.failureResultOf(asked, TooManyRequests).value
+        assert isinstance(error, TooManyRequests)
+        return error
 
     def test_nobody_needs_no_credentials(self) -> None:
         """
@@ -270,8 +287,7 @@ class AuthenticationTests(SynchronousTestCase):
             self.ask(basic("ci", f"guess {number}"))
             for number in range(throttle.MOST_ATTEMPTS)
         ]
-        refused = self.failureResultOf(self.ask(basic("ci", "more")), TooManyRequests)
-        assert 1 <= refused.value.seconds
+        assert 1 <= self.too_many(basic("ci", "more")).seconds
         self.verify()
         for each in asked:
             self.failureResultOf(each, Unauthorized)
@@ -284,8 +300,8 @@ class AuthenticationTests(SynchronousTestCase):
         self.verify()
         assert [True, True, False, False] == [each.called for each in more]
         more += [self.ask(basic("ci", f"many more {number}")) for number in range(3)]
-        late = self.failureResultOf(self.ask(basic("ci", "last")), TooManyRequests)
-        assert throttle.MOST_WAIT_SECONDS < late.value.seconds
+        late = self.too_many(basic("ci", "last"))
+        assert throttle.MOST_WAIT_SECONDS < late.seconds
         for each in more:
             each.addErrback(lambda _: None)
 
@@ -297,7 +313,7 @@ class AuthenticationTests(SynchronousTestCase):
             self.ask(basic("ci", "secret" + str(number)), str(number)).addErrback(
                 lambda _: None
             )
-        self.failureResultOf(self.ask(basic("ci", "more"), "x"), TooManyRequests)
+        self.too_many(basic("ci", "more"), "x")
         self.verify()
 
         assert "ci" == self.who(basic("ci", "secret"), "x")
@@ -306,16 +322,35 @@ class AuthenticationTests(SynchronousTestCase):
         """
         The table of failures is bounded, and old failures do not count.
         """
-        for number in range(throttle.MOST_ADDRESSES + 10):
+        for number in range(SLOTS + 10):
             self.refused(bearer("kvd_wrong"), str(number))
-        records = self.authentication._throttle._records
-        assert throttle.MOST_ADDRESSES == len(records)
 
         for _ in range(throttle.FREE_FAILURES + 3):
             self.ask(bearer("kvd_wrong")).addErrback(lambda _: None)
         self.clock.advance(throttle.MOST_DELAY_SECONDS)
         self.clock.advance(throttle.FORGET_SECONDS + 1)
         self.refused(bearer("kvd_wrong"))
+
+    def test_failures_count_at_all_processes(self) -> None:
+        """
+        Whoever has failed at one waits at the others, and behind those that wait there.
+        """
+        for _ in range(throttle.FREE_FAILURES):
+            self.refused(bearer("kvd_wrong"))
+        second = Authentication(
+            parse_rights(RIGHTS, "file"),
+            Throttle(self.clock, self.memory),
+            self.off_reactor,
+        )
+        self.clock.advance(throttle.FIRST_DELAY_SECONDS)
+        first = self.ask(bearer("kvd_wrong"))
+        asked = second.authenticate(bearer("kvd_wrong"), "192.0.2.1")
+        assert isinstance(asked, Deferred)
+        self.failureResultOf(first, Unauthorized)
+        self.clock.advance(2 * throttle.FIRST_DELAY_SECONDS - 0.001)
+        self.assertNoResult(asked)
+        self.clock.advance(0.01)
+        self.failureResultOf(asked, Unauthorized)
 
     def test_a_thread_that_fails_refuses_nobody_for_ever(self) -> None:
         """

@@ -11,8 +11,9 @@ from random import Random
 import pytest
 from twisted.internet.task import Clock
 
+from kvd.access.counting import SLOTS, CountingMemory
 from kvd.access.networks import OpenConnections
-from kvd.access.rates import SLOTS, Rates
+from kvd.access.rates import Rates
 from kvd.errors import TooManyRequests
 from tests.chance import new_seed
 
@@ -24,7 +25,7 @@ def test_nobody_may_ask_more_often_than_that() -> None:
     """
     random = Random(new_seed())
     for _ in range(20):
-        rates, rate, now = Rates(), random.choice([1, 3, 50, 1000]), 0.0
+        rates, rate, now = Rates(CountingMemory()), random.choice([1, 3, 50, 1000]), 0.0
         granted: list[float] = []
         for _ in range(500):
             now += random.expovariate(rate * random.choice([0.5, 1, 4]))
@@ -44,7 +45,7 @@ def test_an_even_pace_is_never_refused() -> None:
     """
     Nor a burst of one second after a pause.
     """
-    rates = Rates()
+    rates = Rates(CountingMemory())
     for rate in (1, 3, 7, 1000):
         for number in range(3 * rate):
             assert not rates.wait_seconds(f"{rate}", rate, 100 + number / rate + 1e-6)
@@ -58,7 +59,7 @@ def test_all_processes_count_together() -> None:
     """
     What a fork has counted, all others know.
     """
-    rates = Rates()
+    rates = Rates(CountingMemory())
     for _ in range(3):
         child = os.fork()
         if child == 0:
@@ -74,7 +75,7 @@ def test_more_names_than_slots_are_bounded() -> None:
     """
     A name whose slot was given away begins anew; no other name is refused for it.
     """
-    rates = Rates()
+    rates = Rates(CountingMemory())
     refused: Counter[bool] = Counter()
     for number in range(4 * SLOTS):
         refused[bool(rates.wait_seconds(str(number), 1, 5.0))] += 1
@@ -86,7 +87,7 @@ def test_the_refusal_says_who_and_when() -> None:
     """
     In whole seconds, at least one.
     """
-    rates, clock = Rates(), Clock()
+    rates, clock = Rates(CountingMemory()), Clock()
     rates.check("The user ci", 2, clock)
     rates.check("The user ci", 2, clock)
 
@@ -100,7 +101,8 @@ def test_open_connections_are_counted_by_address() -> None:
     """
     What ended makes room, and nothing is left of it.
     """
-    open_ones = OpenConnections(2)
+    counts = CountingMemory().open_counts(0)
+    open_ones = OpenConnections(2, counts)
     one, same = ("2001:db8::1", 1, 0, 0), ("2001:db8::2", 2, 0, 0)
     other = ("192.0.2.1", 1)
     open_ones.opened(one)
@@ -110,4 +112,4 @@ def test_open_connections_are_counted_by_address() -> None:
     open_ones.closed(one)
     assert open_ones.has_room(same)
     open_ones.closed(same)
-    assert {} == open_ones._open
+    assert {} == counts._open

@@ -29,6 +29,7 @@ from tests.stepped import inline
 ENTRY = Entry(
     ended=1700000000.25,
     peer="127.0.0.1:4711",
+    user="ci",
     method="PUT",
     key="/a%20b",
     status=201,
@@ -39,13 +40,30 @@ ENTRY = Entry(
 
 def test_line_tells_all_of_a_request() -> None:
     """
-    Time, worker, client, method, escaped key, status, bytes and seconds stand
+    Time, worker, client, user, method, escaped key, status, bytes and seconds stand
     in one line, with single blanks between them.
     """
     assert (
-        "2023-11-14T22:13:20.250Z worker=3 127.0.0.1:4711 PUT /a%20b 201 42 0.001234"
+        "2023-11-14T22:13:20.250Z worker=3 127.0.0.1:4711 ci PUT /a%20b 201 42 0.001234"
         == format_entry(ENTRY, worker=3)
     )
+
+
+def test_a_user_is_one_word_whatever_the_name() -> None:
+    """
+    Certificates name users with blanks and in any letters; ``-`` is nobody.
+    """
+    table = [
+        (None, "-"),
+        ("-", "%2D"),
+        ("ci@example.org", "ci@example.org"),
+        ("Zoë X", "Zo%C3%AB%20X"),
+        ('a"b%20\n', "a%22b%2520%0A"),
+    ]
+    for user, expected in table:
+        line = format_entry(replace(ENTRY, user=user), worker=3)
+        assert expected == line.split(" ")[3]
+        assert 9 == len(line.split())
 
 
 class Complaints:
@@ -108,7 +126,7 @@ class AccessLogTests(SynchronousTestCase):
 
         (lines,) = self.written
         assert [b"/a%20b", b"/second"] == [
-            line.split()[4] for line in lines.splitlines()
+            line.split()[5] for line in lines.splitlines()
         ]
         assert lines.endswith(b"\n")
 

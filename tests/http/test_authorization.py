@@ -553,3 +553,48 @@ class PrefixRulesTests(AuthorizationCase):
             self.worker.wait(0)
         # But for the clients' ends.
         assert descriptors + 1 >= len(os.listdir("/proc/self/fd"))
+
+
+class LogTests(SynchronousTestCase):
+    """
+    The access log says who has sent a request.
+    """
+
+    def test_users_are_in_the_log(self) -> None:
+        """
+        By their credentials, whoever serves the request, and whatever it is answered;
+        ``-`` is a client without credentials, or with wrong ones.
+        """
+        rules = parse_rights(
+            f"""
+            [anonymous.rights]
+            "/" = ["read"]
+            [users.ci]
+            password = "{PASSWORD_HASH}"
+            tokens = [{{sha256 = "{token_digest("kvd_ci").hex()}"}}]
+            rights = {{ "/" = ["write"] }}
+            """,
+            "file",
+        )
+        ci, password, wrong = bearer("kvd_ci"), basic("ci", "secret"), bearer("kvd_no")
+        requests = [
+            *[get("k"), get("k", ci), put("k", b"v", ci), put("k", b"v", password)] * 3,
+            *[put("k", b"v"), get("k", wrong), get("k", basic("ci", "no"))],
+            b"DELETE /k HTTP/1.1\r\nHost: kvd\r\n" + ci + b"\r\n",
+            # Its body comes in pieces, or not at all.
+            put("k", bytes(9000), ci)[:-5000],
+        ]
+        users = [*["-", "ci", "ci", "ci"] * 3, "-", "-", "-", "ci", "ci"]
+        for fast_path in (True, False):
+            worker = Worker(fast_path=fast_path, durability="process", rules=rules)
+            self.addCleanup(worker.clean_up)
+            for request in requests:
+                worker.connect(request)
+            served = 0 if worker.watched is None else worker.watched.served
+            found = [line.split()[2:4] for line in worker.end().entries]
+
+            # They are sorted, and so by method.
+            methods = [request.split()[0].decode() for request in requests]
+            expected = zip(users, methods, strict=True)
+            assert sorted(map(list, expected)) == sorted(found)
+            assert (served > 0) == (fast_path and native is not None)

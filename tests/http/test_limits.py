@@ -4,11 +4,12 @@ Limits of addresses and users, with the fast path and without.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.access.rates import Rates
+from kvd.access.counting import CountingMemory, clear_row, create_counting
 from kvd.access.rights_file import parse_rights
 from kvd.access.rules import AccessRules
 from kvd.access.tokens import token_digest
@@ -31,17 +32,22 @@ class LimitsCase(SynchronousTestCase):
         rules: AccessRules | None = None,
         fast_path: bool = True,
         reports: bool = False,
+        secure: bool = False,
+        counting: CountingMemory | None = None,
+        number: int = 0,
     ) -> Worker:
         """
-        One of them.
+        One of them; those with the same memory are of the same daemon.
         """
         worker = Worker(
             fast_path=fast_path,
             durability="process",
             rules=rules,
             limits=limits,
-            rates=Rates(),
+            counting=counting,
+            number=number,
             reports=reports,
+            secure=secure,
         )
         self.addCleanup(worker.clean_up)
         return worker
@@ -104,6 +110,100 @@ class AddressTests(LimitsCase):
         worker.end()
 
 
+class DaemonTests(LimitsCase):
+    """
+    All workers of a daemon count together.
+    """
+
+    def setUp(self) -> None:
+        self.memory = create_counting(2)
+        self.addCleanup(os.close, self.memory)
+
+    def of_daemon(
+        self,
+        number: int,
+        limits: Limits = LIMITS,
+        rules: AccessRules | None = None,
+        secure: bool = False,
+    ) -> Worker:
+        """
+        A worker of it.
+        """
+        return self.worker(
+            limits,
+            rules,
+            secure=secure,
+            # As another fork server has it, after a change of the settings.
+            counting=CountingMemory(self.memory),
+            number=number,
+        )
+
+    def test_an_address_has_so_many_connections_at_all_workers(self) -> None:
+        """
+        In plain and over TLS; what a killed worker had does not count.
+        """
+        limits = replace(LIMITS, address_connections=2)
+        plain, secure = self.of_daemon(0, limits), self.of_daemon(1, limits, None, True)
+        plain.connect(get("k"))
+        secure.connect(get("k"))
+        assert 404 == status(plain._replies[-1]) == status(secure._replies[-1])
+        for _ in range(2):
+            plain.connect(get("k"))
+            assert 429 == status(plain._replies[-1])
+            by_address = secure._server.process.by_address
+            assert by_address is not None
+            assert not by_address.has_room("unix")
+
+        clear_row(self.memory, 1)
+        another = self.of_daemon(1, limits)
+        another.connect(get("k"))
+        assert 404 == status(another._replies[-1])
+        another.connect(get("k"))
+        assert 429 == status(another._replies[-1])
+        plain._clients[0].close()
+        plain._clients[0].ended = True
+        another.connect(get("k"))
+        assert 404 == status(another._replies[-1])
+        for worker in (plain, another, secure):
+            worker.end()
+
+    def test_a_user_has_so_many_requests_at_all_workers(self) -> None:
+        """
+        In a second, and at once.
+        """
+        rules = parse_rights(
+            f"""
+            [users.ci]
+            requests-at-once = 2
+            rights = {{ "/" = ["read", "write"] }}
+            tokens = [{{sha256 = "{token_digest("kvd_ci").hex()}"}}]
+            [users.bob]
+            requests-per-second = 2
+            rights = {{ "/" = ["read"] }}
+            tokens = [{{sha256 = "{token_digest("kvd_bob").hex()}"}}]
+            """,
+            "file",
+        )
+        workers = [self.of_daemon(number, LIMITS, rules) for number in range(2)]
+        upload = put("k", b"value", bearer("kvd_ci"))
+        for worker in workers:
+            worker.connect(upload[:-1])
+        for worker in workers:
+            worker.connect(get("k", bearer("kvd_ci")))
+            assert 429 == status(worker._replies[-1])
+        workers[0].send(1, upload[-1:])
+        workers[1].connect(get("k", bearer("kvd_ci")))
+        assert 404 == status(workers[1]._replies[-1])
+        found = []
+        for worker in [*workers, *workers]:
+            worker.connect(get("k", bearer("kvd_bob")))
+            found.append(status(worker._replies[-1]))
+        assert [429, 429] == found[2:]
+        assert 429 not in found[:2]
+        for worker in workers:
+            worker.end()
+
+
 class UserTests(LimitsCase):
     """
     What one user may do.
@@ -126,7 +226,6 @@ class UserTests(LimitsCase):
             """,
             "file",
         )
-        assert rules.has_rates
         worker = self.worker(rules=rules)
         statuses = []
         for _ in range(4):
@@ -175,4 +274,4 @@ class UserTests(LimitsCase):
             authorization = worker._server.process.authorization
             worker.end()
             assert authorization is not None
-            assert {"ci": 0} == dict(authorization._serving)
+            assert {} == authorization._serving._open

@@ -101,6 +101,21 @@ class RunQueueTests(SynchronousTestCase):
         assert ["a", "b"] == self.turn()
         assert ["a"] == self.turn()
 
+    def test_addresses_take_turns(self) -> None:
+        """
+        Whoever has how many connections, and whichever of them leave.
+        """
+        many = [self.work(f"a{number}", QUEUE_SECONDS * 0.3) for number in range(9)]
+        for run in many:
+            self.queue.add(run, "a")
+        self.queue.add(self.work("b", QUEUE_SECONDS * 0.3, slices=3), "b")
+        self.queue.add(self.work("c", 0.0), "c")
+        self.queue.discard(many[1])
+
+        assert ["a0", "b", "c", "a2", "a3"] == self.turn()
+        # Now it waits with others that have no address.
+        assert ["a4", "", "a5", "a6"] == [n.strip("b") for n in self.turn()]
+
     def test_a_turn_ends_with_its_time(self) -> None:
         """
         Whoever had none of it is first in the next one.

@@ -357,7 +357,7 @@ def test_connections_dealt_to_a_stopped_worker_go_to_others(tmp_path: Path) -> N
     values = [tmp_path / "values" / str(number) for number in range(90)]
     assert [b"v"] * 90 == [value.read_bytes() for value in values]
     lines = (tmp_path / "log").read_text().splitlines()
-    worker_of = {line.split()[4]: line.split()[1] for line in lines}
+    worker_of = {line.split()[5]: line.split()[1] for line in lines}
     assert 90 == len(lines) == len(worker_of)
     # It went on with its share.
     assert 3 == len({worker_of[f"/{number}"] for number in range(60, 90)})

@@ -54,8 +54,8 @@ def seen(folder: Path, fast_path: str, *options: str) -> dict[str, object]:
     fields = ("accepted", "requests", "bytes_in", "bytes_out")
     return {
         "replies": replies,
-        # Peer, method, key, status, bytes.
-        "entries": Counter(tuple(line.split()[2:7]) for line in log.splitlines()),
+        # Peer, user, method, key, status, bytes.
+        "entries": Counter(tuple(line.split()[2:8]) for line in log.splitlines()),
         "counts": {name: sum(row[name] for row in rows) for name in fields},
         "record": Counter(
             (connection.bytes, connection.requests)

@@ -15,6 +15,7 @@ from unittest import mock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.access.counting import create_counting
 from kvd.ipc.messages import Exited, Fork, Forked, Load, Message, receive, send
 from kvd.ipc.scoreboard import create_scoreboard
 from kvd.net.credentials import unpack
@@ -82,9 +83,10 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.controls: list[socket.socket] = []
         self.processes: list[PlayedProcess] = []
         self.received: list[tuple[Any, ...]] = []
-        memory = create_scoreboard(1)
-        self.addCleanup(os.close, memory)
-        self.forks = ForkServerProcess(Settings(), memory, self.reactor, self.spawn)
+        memories = create_scoreboard(1), create_counting(1)
+        for memory in memories:
+            self.addCleanup(os.close, memory)
+        self.forks = ForkServerProcess(Settings(), *memories, self.reactor, self.spawn)
         self.addCleanup(self.end_all)
         self.forks.start(self)
 
@@ -149,15 +151,16 @@ class ForkServerProcessTests(SynchronousTestCase):
 
     def test_credentials_are_not_in_the_message(self) -> None:
         """
-        But in a file in memory, behind the scoreboard's.
+        But in a file in memory, behind those of all workers.
         """
         self.sent()
         used = (credentials(),)
         self.forks.load(Settings(credentials=used))
         came = receive(self.controls[-1])
         assert came is not None
-        message, (memory, file) = came
-        os.close(memory)
+        message, (*memories, file) = came
+        for memory in memories:
+            os.close(memory)
 
         assert Load(Settings(), credentials=True) == message
         assert used == unpack(file)

@@ -18,7 +18,7 @@ from unittest import mock
 from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
-from kvd.access.rates import Rates
+from kvd.access.counting import CountingMemory
 from kvd.access.rules import AccessRules
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
@@ -150,7 +150,8 @@ class Worker:
         rules: AccessRules | None = None,
         cors: tuple[CorsChoice, ...] = (),
         limits: Limits = LIMITS,
-        rates: Rates | None = None,
+        counting: CountingMemory | None = None,
+        number: int = 0,
         bounds: Bounds | None = None,
     ) -> None:
         self._secure = secure
@@ -172,8 +173,11 @@ class Worker:
             allowed_hosts=("kvd",),
         )
         self._maker = SteppedStoreMaker(self._reactor, bounds)
-        parts = LoadedPlugins(self._maker, Dialects(()), rules, rates)
-        self._server = HttpServerAtOnce(settings, 0, self._reactor, self._row, parts)
+        memory = counting or CountingMemory()
+        parts = LoadedPlugins(self._maker, Dialects(()), rules, memory)
+        self._server = HttpServerAtOnce(
+            settings, number, self._reactor, self._row, parts
+        )
         with (
             mock.patch("kvd.workers.outputs.Writer", InlineWriter),
             mock.patch("kvd.workers.http_server.in_threads_of", return_value=execute),

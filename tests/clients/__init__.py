@@ -1,0 +1,3 @@
+"""
+Client programs beside a daemon.
+"""
